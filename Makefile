@@ -1,0 +1,40 @@
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: help setup demo test lint types format bench package clean
+
+help: ## list every target
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup: $(STAMP) ## virtual environment with everything demo, tests and training need
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make setup PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[engine,train,dev]'
+	@touch $@
+
+demo: setup ## complete real Python files with the resident engine
+	$(BIN)/dgemma-lsp demo
+
+test: setup ## run the tests
+	$(BIN)/python -m pytest -q
+
+lint: setup ## style, formatting, import contracts
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
+
+types: setup ## strict type check
+	$(BIN)/basedpyright
+
+format: setup ## format the code
+	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+bench: setup ## server overhead, cold start, warm completion against transformers; JSON into bench/results
+	$(BIN)/python engine/bench/run.py --out engine/bench/results
+
+package: setup ## wheel and source archive into dist
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean: ## remove the environment and everything built
+	rm -rf .venv dist .pytest_cache .ruff_cache .hypothesis

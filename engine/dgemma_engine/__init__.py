@@ -1,0 +1,10 @@
+"""The resident engine of dgemma-lsp. Importing this package loads no torch: `messages` and `client` serve the editor side."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+try:
+    __version__ = version("dgemma-lsp")
+except PackageNotFoundError:
+    __version__ = "0+unknown"
+
+__all__ = ["__version__"]

@@ -1,0 +1,145 @@
+"""Keys and values of a prompt, layer by layer: written by the causal encoder, only read by the canvas.
+
+Sliding layers keep their full length, so that a prompt can be cut back to any earlier point; their window is applied
+when they are read. Shape legend: B rows, G key-value heads, T new tokens, S tokens so far, L canvas positions,
+d head size.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from dgemma_engine.config import LayerKind, ModelConfig
+
+
+class KVCache(Protocol):
+    """What the model needs of a cache."""
+
+    @property
+    def length(self) -> int:
+        """Tokens whose keys and values every layer holds."""
+        ...
+
+    def append(self, layer_idx: int, k_BGTd: Tensor, v_BGTd: Tensor) -> tuple[Tensor, Tensor]:
+        """Stores new tokens behind the old ones and returns all keys and values, [B, G, S + T, d]."""
+        ...
+
+    def advance(self, num_tokens: int) -> None:
+        """Counts tokens as stored once every layer has appended them."""
+        ...
+
+    def with_canvas(self, layer_idx: int, k_BGLd: Tensor, v_BGLd: Tensor, num_visible: int) -> tuple[Tensor, Tensor]:
+        """Returns the last `num_visible` stored tokens followed by the canvas; stores nothing."""
+        ...
+
+
+class PromptCache:
+    """Preallocated keys and values of one prompt.
+
+    The room behind the prompt is scratch for canvases: what `with_canvas` writes there is never part of the prompt,
+    so a denoising step copies no prompt key.
+
+    Args:
+        config: dimensions of the model.
+        capacity: tokens to make room for, prompt and canvas together; grows by itself.
+        dtype: of keys and values.
+        device: where they live.
+    """
+
+    def __init__(self, config: ModelConfig, *, capacity: int, dtype: torch.dtype, device: torch.device) -> None:
+        self._kinds = config.layer_kinds
+        self._length = 0
+        self._k = [self._empty(config, kind, capacity, dtype, device) for kind in config.layer_kinds]
+        self._v = [self._empty(config, kind, capacity, dtype, device) for kind in config.layer_kinds]
+
+    @staticmethod
+    def _empty(config: ModelConfig, kind: LayerKind, capacity: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+        return torch.empty(1, config.num_kv_heads[kind], capacity, config.head_dim[kind], dtype=dtype, device=device)
+
+    @property
+    def length(self) -> int:
+        """Prompt tokens stored."""
+        return self._length
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory held."""
+        return sum(tensor.nbytes for tensor in (*self._k, *self._v))
+
+    def append(self, layer_idx: int, k_BGTd: Tensor, v_BGTd: Tensor) -> tuple[Tensor, Tensor]:
+        """See `KVCache.append`; B must be 1."""
+        return self._write(layer_idx, k_BGTd, v_BGTd, 0)
+
+    def advance(self, num_tokens: int) -> None:
+        """See `KVCache.advance`."""
+        self._length += num_tokens
+
+    def with_canvas(self, layer_idx: int, k_BGLd: Tensor, v_BGLd: Tensor, num_visible: int) -> tuple[Tensor, Tensor]:
+        """See `KVCache.with_canvas`; B must be 1."""
+        return self._write(layer_idx, k_BGLd, v_BGLd, max(0, self._length - num_visible))
+
+    def truncate(self, length: int) -> None:
+        """Forgets all but the first `length` tokens.
+
+        Raises:
+            ValueError: `length` is negative or more than is stored.
+        """
+        if not 0 <= length <= self._length:
+            raise ValueError(f"{length=} must be between 0 and {self._length}")
+        self._length = length
+
+    def _write(self, layer_idx: int, k: Tensor, v: Tensor, start: int) -> tuple[Tensor, Tensor]:
+        end = self._length + k.shape[2]
+        if end > self._k[layer_idx].shape[2]:
+            self._grow(layer_idx, end)
+        keys, values = self._k[layer_idx], self._v[layer_idx]
+        keys[:, :, self._length : end] = k
+        values[:, :, self._length : end] = v
+        return keys[:, :, start:end], values[:, :, start:end]
+
+    def _grow(self, layer_idx: int, needed: int) -> None:
+        for store in (self._k, self._v):
+            old = store[layer_idx]
+            capacity = max(needed, 2 * old.shape[2])
+            store[layer_idx] = old.new_empty(old.shape[0], old.shape[1], capacity, old.shape[3])
+            store[layer_idx][:, :, : self._length] = old[:, :, : self._length]
+
+
+class GraphKV:
+    """Keys and values that keep their gradients, for any number of rows: what training passes to the model."""
+
+    def __init__(self) -> None:
+        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self._length = 0
+
+    @property
+    def length(self) -> int:
+        """Tokens stored."""
+        return self._length
+
+    def append(self, layer_idx: int, k_BGTd: Tensor, v_BGTd: Tensor) -> tuple[Tensor, Tensor]:
+        """See `KVCache.append`."""
+        if layer_idx in self._layers:
+            k_old, v_old = self._layers[layer_idx]
+            k_BGTd, v_BGTd = torch.cat((k_old, k_BGTd), dim=2), torch.cat((v_old, v_BGTd), dim=2)
+        self._layers[layer_idx] = (k_BGTd, v_BGTd)
+        return k_BGTd, v_BGTd
+
+    def advance(self, num_tokens: int) -> None:
+        """See `KVCache.advance`."""
+        self._length += num_tokens
+
+    def with_canvas(self, layer_idx: int, k_BGLd: Tensor, v_BGLd: Tensor, num_visible: int) -> tuple[Tensor, Tensor]:
+        """See `KVCache.with_canvas`."""
+        k_BGSd, v_BGSd = self._layers[layer_idx]
+        start = max(0, self._length - num_visible)
+        k_old, v_old = k_BGSd[:, :, start : self._length], v_BGSd[:, :, start : self._length]
+        return torch.cat((k_old, k_BGLd), dim=2), torch.cat((v_old, v_BGLd), dim=2)
+
+    def truncate(self, length: int) -> None:
+        """Forgets all but the first `length` tokens of every layer."""
+        self._layers = {i: (k[:, :, :length], v[:, :, :length]) for i, (k, v) in self._layers.items()}
+        self._length = length

@@ -1,0 +1,34 @@
+"""One request's permission to go on: cancelled by its client, or out of time. Asked between denoising steps."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+
+class Cancel:
+    """Set from any thread, read from the device thread.
+
+    Args:
+        deadline_s: instant on `clock` after which the best answer so far is due.
+        clock: seconds that never go backwards, e.g. `time.monotonic`.
+    """
+
+    def __init__(self, *, deadline_s: float, clock: Callable[[], float]) -> None:
+        self._event = threading.Event()
+        self._deadline_s = deadline_s
+        self._clock = clock
+
+    def set(self) -> None:
+        """Asks the work to end at the next step; its answer is no longer wanted."""
+        self._event.set()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the answer is no longer wanted."""
+        return self._event.is_set()
+
+    @property
+    def expired(self) -> bool:
+        """Whether the deadline has passed."""
+        return self._clock() >= self._deadline_s

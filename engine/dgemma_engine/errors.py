@@ -1,0 +1,40 @@
+"""Faults the engine can name, each with what to do about it.
+
+EngineError
+├── CheckpointError      a model folder that cannot be used: missing or truncated file, wrong key, contradiction
+├── FormatError          an `infill.json` or hole file that cannot be used
+├── EngineUnavailable    no engine answers on the socket and none could be started
+│   └── SocketRefused    the socket directory or socket belongs to someone else, or cannot be written
+├── EngineFault          the engine answered, but with an error
+└── TrainingError        a corpus, configuration or checkpoint the trainer cannot go on with
+
+"Nothing to say", "cancelled" and "deadline" are `Finish` values, not errors.
+"""
+
+
+class EngineError(Exception):
+    """Root of every fault a user may see; `str()` is one line that names the cause and the remedy."""
+
+
+class CheckpointError(EngineError, ValueError):
+    """A model folder cannot be loaded."""
+
+
+class FormatError(EngineError, ValueError):
+    """A description of the infilling format cannot be used."""
+
+
+class EngineUnavailable(EngineError):
+    """No engine answers and none could be started."""
+
+
+class SocketRefused(EngineUnavailable):
+    """The socket directory or the socket cannot be trusted or written."""
+
+
+class EngineFault(EngineError):
+    """The engine answered a request with an error."""
+
+
+class TrainingError(EngineError, ValueError):
+    """The trainer cannot start or go on."""

@@ -1,0 +1,111 @@
+"""How one checkpoint wants a hole put to it, read from `infill.json` beside its weights.
+
+Turns token ids of prefix and suffix into prompt ids and a canvas layout; knows no tensors and no text. A checkpoint
+without the file (the released 26B one) was not trained to fill: it gets `InfillFormat.untrained()`.
+
+Layout:  prompt = <bos> [<suffix> suffix head] [<prefix>] prefix tail     canvas = slot | clean suffix head
+         slot   = middle <fill> <fill> ...   (or middle <more> when it did not fit)
+When the rest of the file is blank there is no suffix head on the canvas and the middle ends with <eos>.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from dgemma_engine.errors import FormatError
+
+FILE_NAME = "infill.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InfillFormat:
+    """Token ids and budgets of one checkpoint's infilling format.
+
+    Attributes:
+        fill_token_id: ends the middle; None for a checkpoint not trained to fill.
+        more_token_id: last token of a slot the middle did not fit into; None if the checkpoint has none.
+        prefix_token_id: stands before the prefix in the prompt; None if the checkpoint has none.
+        suffix_token_id: stands before the suffix in the prompt; None leaves the suffix out of the prompt.
+        slot_sizes: free canvas positions the checkpoint was trained with, ascending.
+        prefix_tokens: most prefix tokens in the prompt.
+        suffix_tokens: most suffix tokens in the prompt.
+        suffix_head_tokens: most clamped suffix tokens on the canvas.
+    """
+
+    fill_token_id: int | None
+    more_token_id: int | None
+    prefix_token_id: int | None
+    suffix_token_id: int | None
+    slot_sizes: tuple[int, ...]
+    prefix_tokens: int
+    suffix_tokens: int
+    suffix_head_tokens: int
+
+    def __post_init__(self) -> None:
+        if not self.slot_sizes or list(self.slot_sizes) != sorted(set(self.slot_sizes)) or self.slot_sizes[0] < 1:
+            raise FormatError(f"{self.slot_sizes=} must be ascending positive numbers")
+        if self.prefix_tokens < 1:
+            raise FormatError(f"{self.prefix_tokens=} must be at least 1")
+        if min(self.suffix_tokens, self.suffix_head_tokens) < 0:
+            raise FormatError(f"{self.suffix_tokens=} and {self.suffix_head_tokens=} must not be negative")
+
+    @classmethod
+    def untrained(cls) -> Self:
+        """A checkpoint that was never trained to fill: prefix in the prompt, suffix only on the canvas."""
+        return cls(
+            fill_token_id=None,
+            more_token_id=None,
+            prefix_token_id=None,
+            suffix_token_id=None,
+            slot_sizes=(8, 16, 32, 64, 128),
+            prefix_tokens=6_144,
+            suffix_tokens=0,
+            suffix_head_tokens=48,
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Reads `folder/infill.json`, or returns `untrained()` where there is none.
+
+        Raises:
+            FormatError: the file is not JSON, or a field is missing, unknown or out of range.
+        """
+        path = folder / FILE_NAME
+        if not path.exists():
+            return cls.untrained()
+        try:
+            values: Any = json.loads(path.read_text(encoding="utf-8"))
+            return cls(**(values | {"slot_sizes": tuple(values["slot_sizes"])}))
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError, TypeError, KeyError) as error:
+            raise FormatError(f"{path}: cannot be read ({error}); restore it from the checkpoint's source") from error
+
+    def save(self, folder: Path) -> None:
+        """Writes `folder/infill.json`."""
+        text = json.dumps(asdict(self), indent=2)
+        (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
+
+    def prompt_ids(self, *, prefix_ids: list[int], suffix_ids: list[int], bos_token_id: int) -> list[int]:
+        """Returns the prompt: what the causal encoder reads before the canvas.
+
+        Args:
+            prefix_ids: tokens before the hole; the tail that fits is kept.
+            suffix_ids: tokens after the hole; the head that fits is kept.
+            bos_token_id: first token of every prompt.
+        """
+        prompt = [bos_token_id]
+        if self.suffix_token_id is not None:
+            prompt += [self.suffix_token_id, *suffix_ids[: self.suffix_tokens]]
+        if self.prefix_token_id is not None:
+            prompt.append(self.prefix_token_id)
+        return prompt + prefix_ids[-self.prefix_tokens :]
+
+    def suffix_head_ids(self, suffix_ids: list[int]) -> list[int]:
+        """Returns the suffix tokens that are clamped on the canvas behind the slot."""
+        return suffix_ids[: self.suffix_head_tokens]
+
+    def slot_size(self, num_tokens: int) -> int:
+        """Returns the smallest trained slot that holds `num_tokens`, or the largest there is."""
+        return next((size for size in self.slot_sizes if size >= num_tokens), self.slot_sizes[-1])

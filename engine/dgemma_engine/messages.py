@@ -1,0 +1,287 @@
+"""What crosses the socket: plain values, standard library only.
+
+Every message is a frozen dataclass with `to_wire` (JSON-ready dict) and `from_wire` (validates, raises `ValueError`
+that names the field). Knows nothing of tensors, tokens, editors or transport.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
+from typing import Any, Self
+
+INFILL = "engine/infill"
+STATUS = "engine/status"
+STOP = "engine/stop"
+PROGRESS = "engine/progress"
+
+
+class Finish(StrEnum):
+    """Why an infill ended."""
+
+    STABLE = "stable"
+    STEP_LIMIT = "step_limit"
+    DEADLINE = "deadline"
+    CANCELLED = "cancelled"
+    EMPTY = "empty"
+
+
+class Extent(StrEnum):
+    """How far a middle may reach: to the end of the cursor's line, or over several lines."""
+
+    LINE = "line"
+    BLOCK = "block"
+
+
+class EngineState(StrEnum):
+    """What the engine is doing."""
+
+    LOADING = "loading"
+    READY = "ready"
+    BUSY = "busy"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snippet:
+    """A piece of text from elsewhere in the project.
+
+    Attributes:
+        path: where it stands, for the model to see; may be relative.
+        text: its text.
+    """
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """One question to the engine: strings and numbers only.
+
+    Attributes:
+        document: key under which the newest request wins; any string that is stable for an open document.
+        prefix: text before the cursor.
+        suffix: text after the cursor.
+        path: file path for the model to see; may be empty.
+        language: LSP language id, e.g. `python`; may be empty.
+        snippets: text from elsewhere, most relevant last.
+        extent: how far the middle may reach.
+        max_middle_tokens: most tokens in the middle (1 to 4,096).
+        deadline_ms: milliseconds from arrival at the engine until an answer is due; 0 means none is waited for.
+        seed: seed of the random draws, 0 to 2**63 - 1; the same seed gives the same text.
+    """
+
+    document: str
+    prefix: str
+    suffix: str
+    path: str = ""
+    language: str = ""
+    snippets: tuple[Snippet, ...] = ()
+    extent: Extent = Extent.LINE
+    max_middle_tokens: int = 64
+    deadline_ms: float = 1_000.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_middle_tokens <= 4_096:
+            raise ValueError(f"{self.max_middle_tokens=} must be between 1 and 4096")
+        if not 0 <= self.deadline_ms <= 600_000:
+            raise ValueError(f"{self.deadline_ms=} must be between 0 and 600000 (ten minutes)")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"{self.seed=} must be between 0 and 2**63 - 1")
+
+    def to_wire(self) -> dict[str, Any]:
+        """Returns a JSON-ready dict."""
+        return asdict(self)
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> Self:
+        """Reads `to_wire`'s dict.
+
+        Raises:
+            ValueError: a field is missing, unknown, of the wrong type or out of range; the message names it.
+        """
+        values = _checked(cls, wire)
+        snippets = values.pop("snippets", ())
+        if not isinstance(snippets, list | tuple):
+            raise ValueError(f"Context.snippets must be a list, got {type(snippets).__name__}")
+        values["snippets"] = tuple(Snippet(**_checked(Snippet, item)) for item in snippets)
+        values["extent"] = Extent(values.get("extent", Extent.LINE))
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Infill:
+    """The engine's answer.
+
+    Attributes:
+        text: text to insert at the cursor; empty when there is nothing to say.
+        finish: why the engine stopped.
+        score: geometric mean probability of the shown tokens on the last step, 0 to 1; 0 for an empty text.
+        steps: denoising steps spent on this request.
+        timings_ms: milliseconds per stage: `queue`, `tokenize`, `encode`, `denoise`, `total`.
+    """
+
+    text: str
+    finish: Finish
+    score: float = 0.0
+    steps: int = 0
+    timings_ms: dict[str, float] = field(default_factory=dict[str, float])
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.score <= 1.0:
+            raise ValueError(f"{self.score=} must be between 0 and 1")
+        if self.steps < 0:
+            raise ValueError(f"{self.steps=} must not be negative")
+
+    def to_wire(self) -> dict[str, Any]:
+        """Returns a JSON-ready dict."""
+        return asdict(self)
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> Self:
+        """Reads `to_wire`'s dict.
+
+        Raises:
+            ValueError: a field is missing, unknown, of the wrong type or out of range; the message names it.
+        """
+        values = _checked(cls, wire)
+        values["finish"] = Finish(values["finish"])
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far loading has come; sent to every client while the engine loads and once when its state changes.
+
+    Attributes:
+        state: what the engine is doing.
+        percent: 0 to 100.
+        message: one line for a person; for `FAILED` it names the cause and the remedy.
+    """
+
+    state: EngineState
+    percent: int
+    message: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.percent <= 100:
+            raise ValueError(f"{self.percent=} must be between 0 and 100")
+
+    def to_wire(self) -> dict[str, Any]:
+        """Returns a JSON-ready dict."""
+        return asdict(self)
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> Self:
+        """Reads `to_wire`'s dict.
+
+        Raises:
+            ValueError: a field is missing, unknown or of the wrong type.
+        """
+        values = _checked(cls, wire)
+        values["state"] = EngineState(values["state"])
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageTimes:
+    """Latency of one stage over the last requests, in milliseconds."""
+
+    count: int
+    p50_ms: float
+    p95_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """What `dgemma-engine status` prints.
+
+    Attributes:
+        state: what the engine is doing.
+        percent: load progress, 0 to 100.
+        message: one line for a person; empty when all is well.
+        model: name of the model.
+        model_path: folder it was loaded from.
+        device: `cpu`, `cuda:0`, ...
+        pid: process id of the engine.
+        version: version of the package the engine runs.
+        uptime_s: seconds since the engine started.
+        memory_bytes: resident memory of the engine's process.
+        device_memory_bytes: memory held on the accelerator; 0 on a CPU.
+        clients: connections now open.
+        requests: requests so far per `Finish` value, and `fault`.
+        denoising_steps: denoising steps since the start, over all requests.
+        stages: latency per stage.
+    """
+
+    state: EngineState
+    percent: int
+    message: str
+    model: str
+    model_path: str
+    device: str
+    pid: int
+    version: str
+    uptime_s: float
+    memory_bytes: int
+    device_memory_bytes: int
+    clients: int
+    requests: dict[str, int]
+    denoising_steps: int
+    stages: dict[str, StageTimes]
+
+    def to_wire(self) -> dict[str, Any]:
+        """Returns a JSON-ready dict."""
+        return asdict(self)
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> Self:
+        """Reads `to_wire`'s dict.
+
+        Raises:
+            ValueError: a field is missing, unknown or of the wrong type.
+        """
+        values = _checked(cls, wire)
+        values["state"] = EngineState(values["state"])
+        values["stages"] = {name: StageTimes(**_checked(StageTimes, times)) for name, times in values["stages"].items()}
+        return cls(**values)
+
+
+_JSON_TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (int, float),
+    "dict[str, float]": (dict,),
+    "dict[str, int]": (dict,),
+    "dict[str, StageTimes]": (dict,),
+    "Finish": (str,),
+    "Extent": (str,),
+    "EngineState": (str,),
+}
+
+
+def _checked(cls: type, wire: object) -> dict[str, Any]:
+    """Returns a copy of `wire` after checking it against the fields of dataclass `cls`."""
+    name = cls.__name__
+    if not isinstance(wire, Mapping):
+        raise ValueError(f"{name} must be a JSON object, got {type(wire).__name__}")
+    known = {f.name: f for f in fields(cls)}
+    if unknown := sorted(str(key) for key in wire if key not in known):
+        raise ValueError(f"{name} has unknown fields: {', '.join(unknown)}")
+    optional = {name for name, f in known.items() if _has_default(f)}
+    if missing := sorted(known.keys() - wire.keys() - optional):
+        raise ValueError(f"{name} lacks the fields: {', '.join(missing)}")
+    for key, value in wire.items():
+        expected = _JSON_TYPES.get(str(known[key].type))
+        if expected and (not isinstance(value, expected) or (isinstance(value, bool) and bool not in expected)):
+            raise ValueError(f"{name}.{key} must be {known[key].type}, got {type(value).__name__}")
+    return dict(wire)
+
+
+def _has_default(f: Any) -> bool:
+    from dataclasses import MISSING
+
+    return f.default is not MISSING or f.default_factory is not MISSING

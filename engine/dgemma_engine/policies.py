@@ -1,0 +1,160 @@
+"""The sampler's decisions, one small frozen object each: tensors in, tensors out.
+
+`denoise.py` wires them; none does I/O, keeps state or draws from a generator it was not given. The rules follow
+`transformers/models/diffusion_gemma/generation_diffusion_gemma.py` (5.23.0); with nothing fixed on the canvas they are
+exactly its rules, and with clamped positions they look at the free ones only.
+
+Shape legend: B rows, L canvas positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TemperatureSchedule:
+    """Linear temperature, hot first.
+
+    Attributes:
+        t_min: temperature that the last step of a full run approaches; near 0 is greedy.
+        t_max: temperature of the first step; 1 samples as the model believes.
+    """
+
+    t_min: float
+    t_max: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.t_min < self.t_max:
+            raise ValueError(f"{self.t_max=} must be > {self.t_min=} >= 0")
+
+    def temperature(self, remaining: int, num_steps: int) -> float:
+        """Returns the temperature when `remaining` of `num_steps` steps are left, the current one included."""
+        return self.t_min + (self.t_max - self.t_min) * (remaining / num_steps)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntropyBound:
+    """Accepts the surest positions while their joint uncertainty stays small (arXiv 2505.24857).
+
+    Attributes:
+        bound: nats; near 0 accepts one token a step, large accepts all at once.
+    """
+
+    bound: float
+
+    def __post_init__(self) -> None:
+        if self.bound <= 0:
+            raise ValueError(f"{self.bound=} must be > 0")
+
+    def accept(self, entropy_BL: Tensor, free_BL: Tensor) -> Tensor:
+        """Returns the accepted positions [B, L], bool; fixed positions are never among them and spend no budget."""
+        entropy_BL = entropy_BL.masked_fill(~free_BL, torch.inf)
+        ascending_BL, order_BL = torch.sort(entropy_BL, dim=-1)
+        spent_by_others_BL = torch.cumsum(ascending_BL, dim=-1) - ascending_BL
+        accepted_BL = spent_by_others_BL <= self.bound
+        return torch.zeros_like(free_BL).scatter(-1, order_BL, accepted_BL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UniformNoise:
+    """Noise is uniform over the whole vocabulary: there is no mask token.
+
+    Attributes:
+        vocab_size: V.
+    """
+
+    vocab_size: int
+
+    def draw(self, num_rows: int, length: int, generator: torch.Generator) -> Tensor:
+        """Returns random token ids [num_rows, length], int64, on the generator's device."""
+        shape = (num_rows, length)
+        return torch.randint(0, self.vocab_size, shape, generator=generator, device=generator.device)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StableAndConfident:
+    """Stops a row when its best guess stands still and is sure.
+
+    Attributes:
+        stability: earlier steps whose best guess must equal the current one; 0 asks for confidence only.
+        confidence: nats; the mean entropy must be below it. Near 0 runs every step, large stops as soon as stable.
+    """
+
+    stability: int
+    confidence: float
+
+    def __post_init__(self) -> None:
+        if self.stability < 0:
+            raise ValueError(f"{self.stability=} must be >= 0")
+        if self.confidence <= 0:
+            raise ValueError(f"{self.confidence=} must be > 0")
+
+    def finished(self, earlier: Sequence[Tensor], best_BL: Tensor, entropy_BL: Tensor, free_BL: Tensor) -> Tensor:
+        """Returns which rows may stop [B], bool.
+
+        Args:
+            earlier: best guesses [B, L] of the steps before, newest last.
+            best_BL: best guess of this step.
+            entropy_BL: nats.
+            free_BL: positions that count.
+        """
+        mean_B = (entropy_BL * free_BL).sum(-1) / free_BL.sum(-1).clamp(min=1)
+        if len(earlier) < self.stability:
+            return torch.zeros_like(mean_B, dtype=torch.bool)
+        stable_B = torch.ones_like(mean_B, dtype=torch.bool)
+        for other_BL in list(earlier)[len(earlier) - self.stability :]:
+            stable_B &= ((other_BL == best_BL) | ~free_BL).all(-1)
+        return stable_B & (mean_B < self.confidence)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampler:
+    """The decisions of one denoising run.
+
+    Attributes:
+        num_steps: most denoising steps; the temperature schedule is spread over them.
+        schedule: temperature of each step.
+        acceptance: which sampled tokens are kept until the next step.
+        noise: what replaces the others.
+        stop: when to end early.
+    """
+
+    num_steps: int
+    schedule: TemperatureSchedule
+    acceptance: EntropyBound
+    noise: UniformNoise
+    stop: StableAndConfident
+
+    def __post_init__(self) -> None:
+        if self.num_steps < 1:
+            raise ValueError(f"{self.num_steps=} must be at least 1")
+
+
+def sample(probs_BLV: Tensor, generator: torch.Generator) -> Tensor:
+    """Draws one token id per position by inverting its distribution function at one uniform number.
+
+    The same distribution as `torch.multinomial`, from one draw a position instead of one a vocabulary entry: 0.06 ms
+    instead of 2.8 ms for 40 positions of 4,096 tokens (engine/bench/results). A token of probability 0 is never drawn.
+
+    Returns:
+        [B, L], int64.
+    """
+    cumulative_BLV = probs_BLV.cumsum(-1)
+    shape = (*probs_BLV.shape[:2], 1)
+    level_BL1 = torch.rand(shape, generator=generator, device=probs_BLV.device) * cumulative_BLV[..., -1:]
+    return torch.searchsorted(cumulative_BLV, level_BL1, right=True).squeeze(-1).clamp_(max=probs_BLV.shape[-1] - 1)
+
+
+def entropy(log_probs_BLV: Tensor, probs_BLV: Tensor) -> Tensor:
+    """Returns the entropy of each position in nats, [B, L].
+
+    Args:
+        log_probs_BLV: finite; a banned token has a very negative one.
+        probs_BLV: its exponential.
+    """
+    return -torch.linalg.vecdot(probs_BLV, log_probs_BLV)

@@ -1,0 +1,68 @@
+"""Text to token ids and back, from a checkpoint's `tokenizer.json`.
+
+Text is always text: a special token's name inside a user's file is spelled out, never turned into the special token.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from tokenizers import Tokenizer as _Tokenizer
+
+from dgemma_engine.errors import CheckpointError
+
+
+class Tokenizer:
+    """A byte-level tokenizer whose `decode` inverts `encode`.
+
+    Args:
+        backend: a loaded `tokenizers.Tokenizer`; changed in place to read special names as text.
+    """
+
+    def __init__(self, backend: _Tokenizer) -> None:
+        backend.encode_special_tokens = True
+        self._backend = backend
+        added = backend.get_added_tokens_decoder()
+        self.special_ids = tuple(sorted(token_id for token_id, token in added.items() if token.special))
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Reads `folder/tokenizer.json`.
+
+        Raises:
+            CheckpointError: the file is missing or damaged.
+        """
+        path = folder / "tokenizer.json"
+        if not path.exists():
+            raise CheckpointError(f"{path}: missing; download the whole model folder again")
+        try:
+            return cls(_Tokenizer.from_file(str(path)))
+        except Exception as error:  # the library raises bare Exception
+            raise CheckpointError(f"{path}: damaged ({error}); download it again") from error
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids, special ones included."""
+        return self._backend.get_vocab_size()
+
+    def require_vocab(self, vocab_size: int) -> None:
+        """Checks that the model has an embedding for every token.
+
+        Raises:
+            CheckpointError: the tokenizer belongs to another model.
+        """
+        if self.vocab_size > vocab_size:
+            raise CheckpointError(
+                f"tokenizer.json has {self.vocab_size} tokens, config.json a vocab_size of {vocab_size}; "
+                "the two do not belong together"
+            )
+
+    def encode(self, text: str) -> list[int]:
+        """Returns the ids of `text`, without any added token; lone surrogates are read as U+FFFD."""
+        text = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+        return self._backend.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: list[int]) -> str:
+        """Returns the text of `ids`; special tokens are left out, a broken UTF-8 sequence gives U+FFFD."""
+        return self._backend.decode(ids, skip_special_tokens=True)

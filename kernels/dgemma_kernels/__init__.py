@@ -1,0 +1,6 @@
+"""Tensor operations of a DiffusionGemma layer: references in plain PyTorch, kernels beside them.
+
+Knows tensors; knows no model, token or request.
+"""
+
+__all__: list[str] = []

@@ -1,0 +1,237 @@
+"""Loading every layout of a checkpoint, and refusing what cannot be loaded with a line that says why."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from dgemma_engine.config import ModelConfig
+from dgemma_engine.errors import CheckpointError
+from dgemma_engine.ops import Ops
+from dgemma_engine.weights import load_model, save_checkpoint
+from safetensors.torch import load_file, save_file
+
+CPU = torch.device("cpu")
+WEIGHTS = "model.safetensors"
+
+
+def load(folder: Path, dtype: torch.dtype = torch.float32) -> Any:
+    return load_model(folder, Ops.reference(), device=CPU, dtype=dtype)
+
+
+@pytest.fixture(scope="module")
+def original(make_checkpoint: Callable[..., Any]) -> Any:
+    return make_checkpoint(seed=11)
+
+
+@pytest.fixture
+def folder(original: Any, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original.folder, tmp_path / "model"))
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    tensors = load_file(folder / WEIGHTS)
+    change(tensors)
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_load_reads_every_float_format(dtype: torch.dtype, make_checkpoint: Callable[..., Any]) -> None:
+    checkpoint = make_checkpoint(seed=12, dtype=dtype)
+    embedding = load(checkpoint.folder).embed_tokens.weight
+    assert embedding.dtype == torch.float32
+    assert torch.equal(embedding, checkpoint.reference.model.decoder.embed_tokens.weight)
+
+
+def test_load_reads_shards(make_checkpoint: Callable[..., Any]) -> None:
+    whole, shards = make_checkpoint(seed=13), make_checkpoint(seed=13, max_shard_size="100KB")
+    assert len(list(shards.folder.glob("*.safetensors"))) > 2
+    expected = load(whole.folder).state_dict()
+    for name, tensor in load(shards.folder).state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+def test_load_reports_progress(folder: Path) -> None:
+    seen: list[int] = []
+    load_model(folder, Ops.reference(), device=CPU, dtype=torch.float32, report=seen.append)
+    assert seen == sorted(seen)
+    assert seen[-1] == 100
+
+
+def test_both_layer_scalars_are_read(original: Any) -> None:
+    model = load(original.folder)
+    reference = original.reference.model
+    for ours, decoder, encoder in zip(
+        model.layers, reference.decoder.layers, reference.encoder.language_model.layers, strict=True
+    ):
+        assert torch.equal(ours.layer_scalar, decoder.layer_scalar)
+        assert torch.equal(ours.encoder_layer_scalar, encoder.layer_scalar)
+        assert not torch.equal(ours.layer_scalar, ours.encoder_layer_scalar)
+
+
+def test_frequencies_survive_sixteen_bits(folder: Path) -> None:
+    from dgemma_engine.config import LayerKind
+
+    positions = torch.tensor([[1000]])
+    exact = load(folder).rotary(positions, torch.float32)[LayerKind.SLIDING].cos
+    cast = load(folder, torch.bfloat16).rotary(positions, torch.float32)[LayerKind.SLIDING].cos
+    assert torch.equal(exact, cast)
+
+
+def test_saved_checkpoint_loads_in_transformers_with_the_same_logits(original: Any, tmp_path: Path) -> None:
+    from transformers.models.diffusion_gemma import DiffusionGemmaForBlockDiffusion
+
+    save_checkpoint(load(original.folder), tmp_path / "ours", dtype=torch.float32)
+    again, info = DiffusionGemmaForBlockDiffusion.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not info["unexpected_keys"]
+    assert not [key for key in info["missing_keys"] if "vision" not in key]
+    prompt, canvas = torch.arange(1, 20)[None], torch.arange(30, 46)[None]
+    with torch.no_grad():
+        assert torch.equal(
+            again.eval()(input_ids=prompt, decoder_input_ids=canvas).logits,
+            original.reference(input_ids=prompt, decoder_input_ids=canvas).logits,
+        )
+
+
+def test_full_disk_keeps_the_old_checkpoint(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dgemma_engine import weights
+    from safetensors import SafetensorError
+
+    model, before = load(folder), (folder / WEIGHTS).read_bytes()
+
+    def fail(_tensors: object, path: Path, **_options: object) -> None:
+        path.write_bytes(b"half")
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr(weights, "save_file", fail)
+    with pytest.raises(OSError, match=r"model\.safetensors cannot be written: No space left"):
+        save_checkpoint(model, folder)
+    assert (folder / WEIGHTS).read_bytes() == before
+    assert not list(folder.glob(".*"))
+
+
+KEY = "model.decoder.layers.0.self_attn.q_proj.weight"
+
+
+def test_missing_file(folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: missing; download"):
+        load(folder)
+
+
+def test_missing_config(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no config\.json here"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("kept", [0, 5, 1000, -100])
+def test_truncated_weights(folder: Path, kept: int) -> None:
+    content = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(content[:kept])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: truncated or damaged"):
+        load(folder)
+
+
+def test_missing_key(folder: Path) -> None:
+    rewrite(folder, lambda tensors: tensors.__delitem__(KEY))
+    with pytest.raises(CheckpointError, match=f"{KEY}: missing from the weights"):
+        load(folder)
+
+
+def test_wrong_dtype(folder: Path) -> None:
+    rewrite(folder, lambda tensors: tensors.update({KEY: tensors[KEY].to(torch.int8)}))
+    with pytest.raises(CheckpointError, match=f"{KEY}: stored as I8, only BF16, F16, F32"):
+        load(folder)
+
+
+def test_quantised_weights_are_named_as_such(folder: Path) -> None:
+    rewrite(folder, lambda tensors: tensors.update({KEY + "_scale": torch.ones(3)}))
+    with pytest.raises(CheckpointError, match="this checkpoint is quantised"):
+        load(folder)
+
+
+def test_unread_key_is_refused(folder: Path) -> None:
+    rewrite(folder, lambda tensors: tensors.update({"model.decoder.layers.9.norm.weight": torch.ones(3)}))
+    with pytest.raises(CheckpointError, match=r"layers\.9\.norm\.weight: not part of the model"):
+        load(folder)
+
+
+def test_config_that_contradicts_the_weights(folder: Path, edit_json: Callable[..., None]) -> None:
+    edit_json(folder / "config.json", 128, "text_config", "intermediate_size")
+    with pytest.raises(CheckpointError, match=r"shape \[96, 64\] in the weights, \[128, 64\] by config\.json"):
+        load(folder)
+
+
+def test_shard_index_that_lies(make_checkpoint: Callable[..., Any], tmp_path: Path) -> None:
+    shards = make_checkpoint(seed=13, max_shard_size="100KB").folder
+    folder = Path(shutil.copytree(shards, tmp_path / "model"))
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    names = sorted(set(index["weight_map"].values()))
+    index["weight_map"][KEY] = next(name for name in names if name != index["weight_map"][KEY])
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match=f"lacks {KEY}, which"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("value", "keys", "message"),
+    [
+        ("gemma4", ["model_type"], "model_type is 'gemma4', only 'diffusion_gemma'"),
+        (None, ["text_config"], "text_config is missing"),
+        (None, ["text_config", "vocab_size"], "vocab_size is missing"),
+        (0, ["text_config", "num_experts"], "num_experts=0 must be at least 1"),
+        (9, ["text_config", "top_k_experts"], "top_k_experts=9 must not exceed self.num_experts=4"),
+        (3, ["text_config", "num_key_value_heads"], "num_attention_heads=4 must be a multiple of the 3"),
+        ("relu", ["text_config", "hidden_activation"], "hidden_activation='relu' is not supported"),
+        (True, ["text_config", "attention_bias"], "attention_bias=True is not supported"),
+        (False, ["text_config", "tie_word_embeddings"], "tie_word_embeddings=False is not supported"),
+        ("all", ["text_config", "use_bidirectional_attention"], "use_bidirectional_attention='all' is not supported"),
+        (["linear_attention"] * 3, ["text_config", "layer_types"], "'linear_attention' is not a valid LayerKind"),
+        (7, ["text_config", "num_hidden_layers"], "layer_types has 3 entries, num_hidden_layers is 7"),
+        ({"1": {"head_dim": 8}}, ["text_config", "per_layer_config"], "per_layer_config must be the same for all"),
+        ({"2": {"sliding_window": 8}}, ["text_config", "per_layer_config"], "per_layer_config sets sliding_window"),
+    ],
+)
+def test_bad_config_is_named(
+    folder: Path, edit_json: Callable[..., None], value: object, keys: list[str], message: str
+) -> None:
+    edit_json(folder / "config.json", value, *keys)
+    with pytest.raises(CheckpointError, match=message):
+        load(folder)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe"])
+def test_damaged_config(folder: Path, content: bytes) -> None:
+    (folder / "config.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        load(folder)
+
+
+def test_released_configuration_is_understood() -> None:
+    """Parameter counts by formula: 25.25 B in all, as `transformers` builds from the same file."""
+    from dgemma_engine.config import LayerKind
+
+    text = {
+        "vocab_size": 262144, "hidden_size": 2816, "intermediate_size": 2112, "moe_intermediate_size": 704,
+        "num_experts": 128, "top_k_experts": 8, "num_hidden_layers": 30, "num_attention_heads": 16,
+        "layer_types": (["sliding_attention"] * 5 + ["full_attention"]) * 5, "num_key_value_heads": 8,
+        "num_global_key_value_heads": 2, "head_dim": 256, "global_head_dim": 512, "sliding_window": 1024,
+        "hidden_activation": "gelu_pytorch_tanh", "eos_token_id": 1,
+        "rope_parameters": {
+            "full_attention": {"rope_theta": 1e6, "partial_rotary_factor": 0.25, "rope_type": "proportional"},
+            "sliding_attention": {"rope_theta": 1e4, "rope_type": "default"},
+        },
+    }  # fmt: skip
+    config = ModelConfig.from_hf({"model_type": "diffusion_gemma", "text_config": text})
+    assert config.head_dim == {LayerKind.SLIDING: 256, LayerKind.FULL: 512}
+    assert config.num_kv_heads == {LayerKind.SLIDING: 8, LayerKind.FULL: 2}
+    from dgemma_engine.model import DiffusionGemma
+
+    with torch.device("meta"):
+        model = DiffusionGemma(config, Ops.reference())
+    assert round(sum(parameter.numel() for parameter in model.parameters()) / 1e9, 2) == 25.25
