@@ -27,6 +27,7 @@ from dgemma_engine.middle import cut_to_line, drop_suffix_copy
 from dgemma_engine.model import DiffusionGemma
 from dgemma_engine.ops import Ops
 from dgemma_engine.policies import Sampler
+from dgemma_engine.prompts import PromptStore
 from dgemma_engine.sampler_config import load_sampler
 from dgemma_engine.tokenizer import Tokenizer
 from dgemma_engine.weights import load_model
@@ -78,6 +79,7 @@ class Engine:
         self._tokenizer = tokenizer
         self._format = infill_format
         self._sampler = sampler
+        self._prompts = PromptStore(model)
         self._clock = clock
         self._least_draft_score = least_draft_score
         self._steps = 0
@@ -147,7 +149,7 @@ class Engine:
         tokenized = self._clock()
         if cancel.cancelled or cancel.expired:
             return Infill(text="", finish=Finish.CANCELLED if cancel.cancelled else Finish.DEADLINE)
-        cache = self._encode(hole)
+        cache = self._prompts.encoded(context.document, hole.prompt_ids)
         encoded = self._clock()
         denoised, middle, confidence = self._fill(context, hole, cache, cancel)
         finished = self._clock()
@@ -174,7 +176,7 @@ class Engine:
     def _tokenize(self, context: Context) -> _Hole:
         config, form = self._model.config, self._format
         blank_rest = not context.suffix.strip()
-        prefix = context.prefix[-form.prefix_tokens * _CHARACTERS_PER_TOKEN :]
+        prefix = _tail(context.prefix, form.prefix_tokens * _CHARACTERS_PER_TOKEN)
         suffix_budget = max(form.suffix_tokens, form.suffix_head_tokens) * _CHARACTERS_PER_TOKEN
         suffix_ids = [] if blank_rest else self._tokenizer.encode(context.suffix[:suffix_budget])
         end_ids: set[int] = set() if form.fill_token_id is None else {form.fill_token_id}
@@ -184,17 +186,10 @@ class Engine:
             prompt_ids=form.prompt_ids(
                 prefix_ids=self._tokenizer.encode(prefix), suffix_ids=suffix_ids, bos_token_id=config.bos_token_id
             ),
-            head_ids=form.suffix_head_ids(suffix_ids),
+            # Half the canvas stays free, whatever the format asks for.
+            head_ids=form.suffix_head_ids(suffix_ids)[: config.canvas_length // 2],
             end_ids=frozenset(end_ids),
         )
-
-    @torch.inference_mode()
-    def _encode(self, hole: _Hole) -> PromptCache:
-        model = self._model
-        capacity = len(hole.prompt_ids) + model.config.canvas_length
-        cache = PromptCache(model.config, capacity=capacity, dtype=model.dtype, device=model.device)
-        model.encode(torch.tensor([hole.prompt_ids], dtype=torch.int64, device=model.device), cache)
-        return cache
 
     def _fill(
         self, context: Context, hole: _Hole, cache: PromptCache, cancel: Cancel
@@ -258,3 +253,13 @@ class Engine:
 
     def _count_step(self) -> None:
         self._steps += 1
+
+
+def _tail(text: str, budget: int) -> str:
+    """Returns at most `budget` characters off the end of `text`, cut at a point that most keystrokes leave alone.
+
+    The point moves in jumps of a quarter of the budget, so that the prompt of the next keystroke begins alike.
+    """
+    jump = max(1, budget // 4)
+    start = max(0, -(-(len(text) - budget) // jump) * jump)
+    return text[start:]

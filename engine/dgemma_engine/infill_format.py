@@ -91,7 +91,7 @@ class InfillFormat:
         """Returns the prompt: what the causal encoder reads before the canvas.
 
         Args:
-            prefix_ids: tokens before the hole; the tail that fits is kept.
+            prefix_ids: tokens before the hole; a tail of between five sixths and all of the budget is kept.
             suffix_ids: tokens after the hole; the head that fits is kept.
             bos_token_id: first token of every prompt.
         """
@@ -100,7 +100,11 @@ class InfillFormat:
             prompt += [self.suffix_token_id, *suffix_ids[: self.suffix_tokens]]
         if self.prefix_token_id is not None:
             prompt.append(self.prefix_token_id)
-        return prompt + prefix_ids[-self.prefix_tokens :]
+        # The tail begins at a multiple of a sixth of the budget: it would otherwise slide with every token typed, and
+        # no prompt would begin like the last one.
+        jump = max(1, self.prefix_tokens // 6)
+        start = max(0, -(-(len(prefix_ids) - self.prefix_tokens) // jump) * jump)
+        return prompt + prefix_ids[start:]
 
     def suffix_head_ids(self, suffix_ids: list[int]) -> list[int]:
         """Returns the suffix tokens that are clamped on the canvas behind the slot."""

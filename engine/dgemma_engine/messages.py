@@ -7,9 +7,11 @@ that names the field). Knows nothing of tensors, tokens, editors or transport.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, Self, TypeVar
+
+_Choice = TypeVar("_Choice", bound=StrEnum)
 
 INFILL = "engine/infill"
 STATUS = "engine/status"
@@ -108,7 +110,7 @@ class Context:
         if not isinstance(snippets, list | tuple):
             raise ValueError(f"Context.snippets must be a list, got {type(snippets).__name__}")
         values["snippets"] = tuple(Snippet(**_checked(Snippet, item)) for item in snippets)
-        values["extent"] = Extent(values.get("extent", Extent.LINE))
+        values["extent"] = _enum(cls, "extent", Extent, values.get("extent", Extent.LINE))
         return cls(**values)
 
 
@@ -148,7 +150,7 @@ class Infill:
             ValueError: a field is missing, unknown, of the wrong type or out of range; the message names it.
         """
         values = _checked(cls, wire)
-        values["finish"] = Finish(values["finish"])
+        values["finish"] = _enum(cls, "finish", Finish, values["finish"])
         return cls(**values)
 
 
@@ -182,7 +184,7 @@ class Progress:
             ValueError: a field is missing, unknown or of the wrong type.
         """
         values = _checked(cls, wire)
-        values["state"] = EngineState(values["state"])
+        values["state"] = _enum(cls, "state", EngineState, values["state"])
         return cls(**values)
 
 
@@ -245,7 +247,7 @@ class Status:
             ValueError: a field is missing, unknown or of the wrong type.
         """
         values = _checked(cls, wire)
-        values["state"] = EngineState(values["state"])
+        values["state"] = _enum(cls, "state", EngineState, values["state"])
         values["stages"] = {name: StageTimes(**_checked(StageTimes, times)) for name, times in values["stages"].items()}
         return cls(**values)
 
@@ -281,7 +283,12 @@ def _checked(cls: type, wire: object) -> dict[str, Any]:
     return dict(wire)
 
 
-def _has_default(f: Any) -> bool:
-    from dataclasses import MISSING
+def _enum(cls: type, name: str, choices: type[_Choice], value: str) -> _Choice:
+    try:
+        return choices(value)
+    except ValueError:
+        raise ValueError(f"{cls.__name__}.{name} must be one of {', '.join(choices)}, got {value!r}") from None
 
+
+def _has_default(f: Any) -> bool:
     return f.default is not MISSING or f.default_factory is not MISSING

@@ -1,0 +1,239 @@
+"""The command `dgemma-lsp`: serve an editor, or answer one question on a terminal. The only module that prints.
+
+Arguments -> exit code: 0 done, 1 the engine or a check failed, 2 the arguments or the file cannot be used. What a
+command does not need is not imported, so that the small ones start at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import TextIO
+
+from dgemma_engine.messages import Progress
+
+from dgemma_lsp import __version__
+from dgemma_lsp.settings import OPTIONS, Settings
+
+_LOAD_TIMEOUT_S = 600.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        argv: arguments without the program's name; None takes the process's.
+
+    Returns:
+        The exit code.
+    """
+    arguments = _parser().parse_args(argv)
+    run: Callable[[argparse.Namespace], int] = arguments.run
+    try:
+        return run(arguments)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has left; there is nobody to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dgemma-lsp", description="Inline code completion from a diffusion model. Without a command: serve LSP."
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument("--stdio", action="store_true", help="serve on standard input and output (the default)")
+    parser.add_argument("--tcp", metavar="HOST:PORT", type=_address, help="serve one editor on a TCP port instead")
+    parser.set_defaults(run=_serve)
+    commands = parser.add_subparsers(metavar="COMMAND")
+
+    complete = commands.add_parser("complete", help="print the completion at one place of a file")
+    complete.add_argument("target", metavar="FILE:LINE:COLUMN", help="counted from 1, columns in characters")
+    complete.add_argument("--deadline-ms", type=_deadline, default=10_000, metavar="N", help="default %(default)s")
+    complete.add_argument("--seed", type=_seed, default=0, metavar="N", help="the same seed gives the same text")
+    complete.set_defaults(run=_complete)
+
+    demo = commands.add_parser("demo", help="complete real Python files at eight kinds of places")
+    demo.add_argument("--deadline-ms", type=_deadline, default=10_000, metavar="N", help="default %(default)s")
+    demo.add_argument("--seed", type=_seed, default=0, metavar="N", help="the same seed gives the same texts")
+    demo.set_defaults(run=_demo)
+
+    doctor = commands.add_parser("doctor", help="say what works, what does not, and what to do")
+    doctor.set_defaults(run=_doctor)
+
+    for command in (complete, demo, doctor):
+        model, device = _setting("engine.model"), _setting("engine.device")
+        command.add_argument(
+            "--model", type=model, default="embedded", help="a model folder, or embedded (the default)"
+        )
+        command.add_argument("--device", type=device, default="auto", help="auto (the default), cpu, cuda or cuda:N")
+    for command in (complete, doctor):
+        command.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from dgemma_lsp.logs import configure_logs
+    from dgemma_lsp.server import build_server
+
+    configure_logs(Settings().log_level)
+    server = build_server()
+    # pygls waits for its reading thread before it ends, and that one waits for the editor.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if arguments.tcp is None:
+        if sys.stdin.isatty():
+            print("dgemma-lsp: waiting for an editor on standard input; see dgemma-lsp --help", file=sys.stderr)
+        server.start_io()
+    else:
+        host, port = arguments.tcp
+        try:
+            server.start_tcp(host, port)
+        except OSError as error:
+            return _refuse(f"{host}:{port}: cannot be listened on ({error.strerror})", code=2)
+    return 0 if server.shut_down else 1
+
+
+def _complete(arguments: argparse.Namespace) -> int:
+    from dgemma_engine.client import EngineFault, EngineUnavailable
+
+    from dgemma_lsp.complete import answer_at, render
+    from dgemma_lsp.connector import ready_engine
+    from dgemma_lsp.context import ContextLimits
+    from dgemma_lsp.target import Target, TargetError, read_place
+
+    async def ask() -> str:
+        async with ready_engine(
+            _settings(arguments), timeout_s=_LOAD_TIMEOUT_S, on_progress=ProgressLine(sys.stderr).show
+        ) as (client, status):
+            limits = ContextLimits(seed=arguments.seed)
+            answer = await answer_at(
+                place, client, limits=limits, deadline_ms=arguments.deadline_ms, clock=time.monotonic
+            )
+        if arguments.json:
+            return json.dumps(answer.to_json(status), ensure_ascii=False)
+        return render(answer, colour=_wants_colour(sys.stdout)).rstrip("\n")
+
+    try:
+        place = read_place(Target.parse(arguments.target))
+    except TargetError as error:
+        return _refuse(str(error), code=2)
+    try:
+        print(asyncio.run(ask()))
+    except (EngineUnavailable, EngineFault) as error:
+        return _refuse(str(error), code=1)
+    return 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from dgemma_engine.client import EngineFault, EngineUnavailable
+
+    from dgemma_lsp.connector import ready_engine
+    from dgemma_lsp.context import ContextLimits
+    from dgemma_lsp.demo import run_demo
+
+    async def show() -> None:
+        async with ready_engine(
+            _settings(arguments), timeout_s=_LOAD_TIMEOUT_S, on_progress=ProgressLine(sys.stderr).show
+        ) as (client, status):
+            await run_demo(
+                client,
+                status,
+                limits=ContextLimits(seed=arguments.seed),
+                deadline_ms=arguments.deadline_ms,
+                clock=time.monotonic,
+                write=print,
+                colour=_wants_colour(sys.stdout),
+            )
+
+    try:
+        asyncio.run(show())
+    except (EngineUnavailable, EngineFault) as error:
+        return _refuse(str(error), code=1)
+    return 0
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from dgemma_lsp.doctor import examine, is_usable, to_table
+
+    checks = asyncio.run(examine(_settings(arguments)))
+    if arguments.json:
+        print(json.dumps({"usable": is_usable(checks), "checks": [check.to_json() for check in checks]}))
+    else:
+        print(to_table(checks))
+    return 0 if is_usable(checks) else 1
+
+
+class ProgressLine:
+    """One line on a terminal that says how far the engine is; silent elsewhere.
+
+    Args:
+        out: where to write.
+    """
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._drawn = False
+
+    def show(self, progress: Progress) -> None:
+        """Redraws the line; takes it away once loading is over."""
+        if not self._out.isatty():
+            return
+        loading = progress.percent < 100 and progress.state.value == "loading"
+        if loading or self._drawn:
+            text = f"loading the model: {progress.percent} % {progress.message}"[:78] if loading else ""
+            self._out.write(f"\r\x1b[2K{text}")
+            self._out.flush()
+            self._drawn = loading
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    return Settings(engine_model=arguments.model, engine_device=arguments.device)
+
+
+def _refuse(message: str, *, code: int) -> int:
+    print(f"dgemma-lsp: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _wants_colour(out: TextIO) -> bool:
+    return out.isatty() and not os.environ.get("NO_COLOR")
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdigit() or not 1 <= int(port) <= 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT with a port from 1 to 65535")
+    return host.strip("[]"), int(port)
+
+
+def _setting(key: str) -> Callable[[str], str]:
+    option = next(option for option in OPTIONS if option.key == key)
+
+    def read(text: str) -> str:
+        if problem := option.problem(text):
+            raise argparse.ArgumentTypeError(problem)
+        return text
+
+    return read
+
+
+def _deadline(text: str) -> int:
+    return _number(text, low=1, high=600_000)
+
+
+def _seed(text: str) -> int:
+    return _number(text, low=0, high=2**63 - 1)
+
+
+def _number(text: str, *, low: int, high: int) -> int:
+    if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
+    return int(text)

@@ -1,0 +1,93 @@
+"""Request -> Context: what of the user's text the engine gets to see, and how far its answer may reach.
+
+Pure: reads no file and no clock. The engine gets `\\n` line ends and no lone surrogates, whatever the document has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dgemma_engine.messages import Context, Extent
+
+from dgemma_lsp.request import Request
+
+_BLOCK_OPENERS = (":", "{", "(", "[")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextLimits:
+    """How much text crosses to the engine, and what of the answer is asked for.
+
+    Attributes:
+        prefix_chars: most characters before the cursor; 0 shows the model nothing of them, large costs encoding time.
+        suffix_chars: most characters after the cursor; likewise.
+        max_middle_tokens: most tokens in an answer; small cuts long answers, large takes more time per step.
+        seed: the same seed gives the same answer.
+    """
+
+    prefix_chars: int = 16_000
+    suffix_chars: int = 8_000
+    max_middle_tokens: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.prefix_chars, self.suffix_chars) < 0:
+            raise ValueError(f"{self.prefix_chars=} and {self.suffix_chars=} must not be negative")
+
+
+def build_context(request: Request, limits: ContextLimits) -> Context:
+    """Returns the question to put to the engine.
+
+    Args:
+        request: the editor's question.
+        limits: how much of its text to send.
+    """
+    return Context(
+        document=request.key,
+        prefix=_sendable(_tail(request, limits.prefix_chars)),
+        suffix=_sendable(_head(request, limits.suffix_chars)),
+        path=_sendable(request.path),
+        language=request.language,
+        extent=extent_of(request),
+        max_middle_tokens=limits.max_middle_tokens,
+        deadline_ms=request.deadline_ms,
+        seed=limits.seed,
+    )
+
+
+def extent_of(request: Request) -> Extent:
+    """Returns how far the answer may reach: several lines on a blank line or behind what opens a block, else one."""
+    if request.rest.strip():
+        return Extent.LINE
+    before = request.before.rstrip()
+    return Extent.BLOCK if not before or before.endswith(_BLOCK_OPENERS) else Extent.LINE
+
+
+def _tail(request: Request, num_chars: int) -> str:
+    """Returns the text before the cursor, cut at a line's start where it is too long."""
+    start = request.offset - num_chars
+    if start <= 0:
+        return request.text[: request.offset]
+    line_start = request.text.find("\n", start - 1, request.offset) + 1
+    # The cursor's line alone may be too long: then the cut falls inside it.
+    return request.text[line_start or start : request.offset]
+
+
+def _head(request: Request, num_chars: int) -> str:
+    """Returns the text after the cursor, cut at a line's start where it is too long."""
+    end = request.offset + num_chars
+    if end >= len(request.text):
+        return request.text[request.offset :]
+    line_start = request.text.rfind("\n", request.offset, end) + 1
+    return request.text[request.offset : line_start or end]
+
+
+def _sendable(text: str) -> str:
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        # Half a surrogate pair cannot be tokenized; editors send one while a pair is being typed or cut.
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

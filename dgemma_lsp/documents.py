@@ -1,0 +1,91 @@
+"""The texts that the editor has open, each an immutable snapshot that the next edit replaces.
+
+Turns edits into snapshots. Not pygls's own: that ends lines at form feeds and U+2028 too, so that the next edit lands
+elsewhere, and takes a position past the end of the last line for one before its last character. Knows no protocol
+types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from dgemma_lsp.positions import LineIndex, PositionEncoding
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """One version of one open text.
+
+    Attributes:
+        uri: as the editor spells it.
+        version: as the editor counts it.
+        language: LSP language id; may be empty.
+        text: the whole text, its line ends untouched.
+    """
+
+    uri: str
+    version: int
+    language: str
+    text: str
+
+    @cached_property
+    def lines(self) -> LineIndex:
+        """Where the lines of `text` start."""
+        return LineIndex(self.text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edit:
+    """A replacement of text between two positions (line, column), or of the whole text where `span` is None."""
+
+    span: tuple[tuple[int, int], tuple[int, int]] | None
+    text: str
+
+
+class Documents:
+    """The open texts by uri."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, Document] = {}
+
+    def open(self, document: Document) -> None:
+        """Takes a text in; an open one of the same uri is replaced."""
+        self._open[document.uri] = document
+
+    def close(self, uri: str) -> None:
+        """Forgets a text; one that is not open is no fault."""
+        self._open.pop(uri, None)
+
+    def get(self, uri: str) -> Document | None:
+        """Returns the newest version, or None where the text is not open."""
+        return self._open.get(uri)
+
+    def change(self, uri: str, version: int, edits: Iterable[Edit], encoding: PositionEncoding) -> bool:
+        """Applies edits in order.
+
+        Args:
+            uri: the text.
+            version: its version after the edits.
+            edits: each counts its positions in the text that the one before it left.
+            encoding: what their columns count.
+
+        Returns:
+            Whether the text is open; edits of one that is not are dropped.
+        """
+        document = self._open.get(uri)
+        if document is None:
+            return False
+        for edit in edits:
+            document = replace(document, text=_edited(document, edit, encoding))
+        self._open[uri] = replace(document, version=version)
+        return True
+
+
+def _edited(document: Document, edit: Edit, encoding: PositionEncoding) -> str:
+    if edit.span is None:
+        return edit.text
+    start, end = (document.lines.offset(line, column, encoding) for line, column in edit.span)
+    start, end = min(start, end), max(start, end)
+    return document.text[:start] + edit.text + document.text[end:]

@@ -1,0 +1,38 @@
+"""What reaches stderr: our own messages, and other packages' without the values they quote.
+
+pygls logs whole message bodies: at INFO always, above it in some errors. Source text must not reach a log, so of its
+records only the place, the wording and the kind of the error are kept.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+_OURS = ("dgemma_lsp", "dgemma_engine")
+
+
+class WithoutValues(logging.Filter):
+    """Strips the values from records that are not ours."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keeps every record; changes foreign ones in place."""
+        if not record.name.startswith(_OURS):
+            kind = record.exc_info[0] if record.exc_info else None
+            record.msg = str(record.msg).split("\n")[0] + (f" ({kind.__name__})" if kind else "")
+            record.args, record.exc_info, record.exc_text, record.stack_info = (), None, None, None
+        return True
+
+
+def configure_logs(level: str) -> None:
+    """Sends log records to stderr, from `level` (`error`, `warning`, `info`, `debug`) up; pygls's from warnings up."""
+    root = logging.getLogger()
+    if not any(isinstance(found, WithoutValues) for handler in root.handlers for found in handler.filters):
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+        handler.addFilter(WithoutValues())
+        root.addHandler(handler)
+    root.setLevel(logging.WARNING)
+    logging.getLogger("pygls").setLevel(logging.WARNING)
+    for name in _OURS:
+        logging.getLogger(name).setLevel(level.upper())

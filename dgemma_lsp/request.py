@@ -1,0 +1,77 @@
+"""One question from an editor or a command line, free of protocol types: which text, where in it, and by when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Trigger(Enum):
+    """What made the editor ask."""
+
+    INVOKED = 1
+    AUTOMATIC = 2
+
+
+class Channel(Enum):
+    """Where the answer is shown; a document's newest request of one channel wins."""
+
+    GHOST_TEXT = "ghost text"
+    MENU = "menu"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One question.
+
+    Attributes:
+        uri: names the document.
+        version: the document's version that `text` is.
+        text: the whole text, its line ends untouched.
+        offset: the cursor, in code points from the start of `text`.
+        path: the file's path for the model to see; may be empty.
+        language: LSP language id; may be empty.
+        trigger: what made the editor ask.
+        channel: where the answer is shown.
+        deadline_ms: milliseconds until an answer is due.
+    """
+
+    uri: str
+    version: int
+    text: str
+    offset: int
+    path: str = ""
+    language: str = ""
+    trigger: Trigger = Trigger.INVOKED
+    channel: Channel = Channel.GHOST_TEXT
+    deadline_ms: float = 3_000.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.offset <= len(self.text):
+            raise ValueError(f"{self.offset=} must be between 0 and the text's length, {len(self.text)}")
+
+    @property
+    def key(self) -> str:
+        """Under which the newest request wins."""
+        return self.uri if self.channel is Channel.GHOST_TEXT else f"{self.uri}#{self.channel.value}"
+
+    @property
+    def line_start(self) -> int:
+        """Offset of the first character of the cursor's line."""
+        return max(self.text.rfind("\n", 0, self.offset), self.text.rfind("\r", 0, self.offset)) + 1
+
+    @property
+    def line_end(self) -> int:
+        """Offset behind the last character of the cursor's line, its line end left out."""
+        ends = [end for end in (self.text.find(mark, self.offset) for mark in "\r\n") if end >= 0]
+        return min(ends, default=len(self.text))
+
+    @property
+    def before(self) -> str:
+        """The cursor's line, left of the cursor."""
+        return self.text[self.line_start : self.offset]
+
+    @property
+    def rest(self) -> str:
+        """The cursor's line, right of the cursor."""
+        return self.text[self.offset : self.line_end]

@@ -1,0 +1,248 @@
+"""The language server: protocol messages in, protocol messages out. Handlers only; every decision is made elsewhere.
+
+Exactly one answer per request: nothing to offer is an empty list (a null leaves old ghost text standing in Neovim), and
+a superseded or cancelled request is answered with RequestCancelled. Source text reaches no log at INFO or above.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Generator
+from typing import Any, cast
+
+from lsprotocol import types
+from pygls.exceptions import JsonRpcException
+from pygls.lsp.server import LanguageServer
+from pygls.protocol import LanguageServerProtocol, lsp_method
+
+from dgemma_lsp import __version__, convert
+from dgemma_lsp.connector import engine_connector
+from dgemma_lsp.documents import Document
+from dgemma_lsp.engine_link import Connect
+from dgemma_lsp.load_progress import LoadProgress
+from dgemma_lsp.logs import configure_logs
+from dgemma_lsp.positions import PositionEncoding
+from dgemma_lsp.request import Channel, Request, Trigger
+from dgemma_lsp.session import Session
+from dgemma_lsp.settings import SECTION, Settings
+from dgemma_lsp.status import METHOD, ServerStatus
+
+_log = logging.getLogger(__name__)
+
+
+class DgemmaProtocol(LanguageServerProtocol):
+    """pygls's protocol over our own documents, which answers the requests that it cannot read too."""
+
+    @lsp_method(types.TEXT_DOCUMENT_DID_OPEN)
+    def lsp_text_document__did_open(self, params: types.DidOpenTextDocumentParams) -> Generator[Any, Any, None]:
+        """Takes a text in."""
+        self._ls.session.documents.open(convert.to_document(params.text_document))
+        yield from ()
+
+    @lsp_method(types.TEXT_DOCUMENT_DID_CHANGE)
+    def lsp_text_document__did_change(self, params: types.DidChangeTextDocumentParams) -> Generator[Any, Any, None]:
+        """Applies edits."""
+        document = params.text_document
+        edits = [convert.to_edit(change) for change in params.content_changes]
+        if not self._ls.session.documents.change(document.uri, document.version, edits, self._ls.encoding):
+            _log.warning("ignored an edit of a document that is not open")
+        yield from ()
+
+    @lsp_method(types.TEXT_DOCUMENT_DID_CLOSE)
+    def lsp_text_document__did_close(self, params: types.DidCloseTextDocumentParams) -> Generator[Any, Any, None]:
+        """Forgets a text."""
+        self._ls.session.documents.close(params.text_document.uri)
+        yield from ()
+
+    def structure_message(self, data: dict[str, Any]) -> Any:
+        """Reads a message; a request with wrong parameters, which pygls leaves unanswered, is answered."""
+        try:
+            return super().structure_message(data)
+        except JsonRpcException as error:
+            if "method" in data and "id" in data:
+                self._send_response(data["id"], error=error.to_response_error())
+            raise
+
+    @property
+    def _ls(self) -> DgemmaServer:
+        return cast("DgemmaServer", self._server)
+
+
+class DgemmaServer(LanguageServer):
+    """The server of one editor; says things to it, as `Teller` and `Bar`.
+
+    Args:
+        connector: makes the way to the engine that given settings name.
+        clock: seconds that never go backwards.
+    """
+
+    def __init__(self, connector: Callable[[Settings], Connect], clock: Callable[[], float]) -> None:
+        super().__init__("dgemma-lsp", __version__, protocol_cls=DgemmaProtocol)
+        self.session = Session(connector, clock=clock, teller=self)
+        self.load_progress = LoadProgress(self)
+        self.encoding = PositionEncoding.UTF16
+        self.early_problems: list[str] = []
+        self.offers_menu = False
+        self.shut_down = False
+
+    def publish(self, status: ServerStatus) -> None:
+        """Shows a state in the status bar, and loading as a progress bar."""
+        self.protocol.notify(METHOD, status.to_wire())
+        window = self.client_capabilities.window
+        if window is not None and window.work_done_progress:
+            self.load_progress.show(status)
+
+    def error(self, message: str) -> None:
+        """Shows the user an error."""
+        self.window_show_message(types.ShowMessageParams(type=types.MessageType.Error, message=f"dgemma: {message}"))
+
+    def warning(self, message: str) -> None:
+        """Shows the user a warning."""
+        self.window_show_message(types.ShowMessageParams(type=types.MessageType.Warning, message=message))
+
+    async def create(self, token: str) -> bool:
+        """Asks the editor for a progress bar; returns whether it agreed."""
+        try:
+            await self.work_done_progress.create_async(token)
+        except JsonRpcException:
+            return False
+        return True
+
+    def begin(self, token: str, status: ServerStatus) -> None:
+        """Draws it."""
+        value = types.WorkDoneProgressBegin(title="dgemma", message=status.message, percentage=status.percent)
+        self.work_done_progress.begin(token, value)
+
+    def report(self, token: str, status: ServerStatus) -> None:
+        """Moves it."""
+        value = types.WorkDoneProgressReport(message=status.message, percentage=status.percent)
+        self.work_done_progress.report(token, value)
+
+    def end(self, token: str) -> None:
+        """Takes it away."""
+        self.work_done_progress.end(token, types.WorkDoneProgressEnd())
+
+    def report_server_error(self, error: Exception, source: Any) -> None:
+        """Logs a fault by its kind, in place of pygls's pop-up: its message may quote a body."""
+        _log.error("a message could not be handled (%s)", type(error).__name__)
+
+    def request_at(self, document: Document, position: types.Position, trigger: Trigger, channel: Channel) -> Request:
+        """Returns the question that a position in a document is."""
+        return convert.to_request(
+            document,
+            position,
+            encoding=self.encoding,
+            roots=tuple(self.workspace.folders) or tuple(filter(None, [self.workspace.root_uri])),
+            trigger=trigger,
+            channel=channel,
+            deadline_ms=self.session.settings.deadline_ms,
+        )
+
+
+def build_server(
+    connector: Callable[[Settings], Connect] = engine_connector, *, clock: Callable[[], float] = time.monotonic
+) -> DgemmaServer:
+    """Returns a server that waits to be started with `start_io` or `start_tcp`.
+
+    Args:
+        connector: makes the way to the engine that given settings name.
+        clock: seconds that never go backwards.
+    """
+    server = DgemmaServer(connector, clock)
+    server.feature(types.INITIALIZE)(_initialize)
+    server.feature(types.INITIALIZED)(_initialized)
+    server.feature(types.WORKSPACE_DID_CHANGE_CONFIGURATION)(_configuration_changed)
+    server.feature(types.TEXT_DOCUMENT_INLINE_COMPLETION, types.InlineCompletionOptions())(_inline_completion)
+    server.feature(types.SHUTDOWN)(_shutdown)
+    return server
+
+
+def _initialize(ls: DgemmaServer, params: types.InitializeParams) -> None:
+    ls.encoding = convert.to_encoding(ls.workspace.position_encoding)
+    ls.early_problems = ls.session.initialize(params.initialization_options)
+    configure_logs(ls.session.settings.log_level)
+    if ls.session.settings.completion_fallback:
+        _offer_menu(ls)
+
+
+async def _initialized(ls: DgemmaServer, params: types.InitializedParams) -> None:
+    ls.session.warn(ls.early_problems)
+    ls.session.show_resting()
+    workspace = ls.client_capabilities.workspace
+    changes = workspace.did_change_configuration if workspace else None
+    if changes and changes.dynamic_registration:
+        await _register(ls, types.WORKSPACE_DID_CHANGE_CONFIGURATION, {"section": SECTION})
+    if workspace and workspace.configuration:
+        await _pull_configuration(ls)
+
+
+async def _configuration_changed(ls: DgemmaServer, params: types.DidChangeConfigurationParams) -> None:
+    workspace = ls.client_capabilities.workspace
+    if params.settings is None and workspace and workspace.configuration:
+        await _pull_configuration(ls)
+    else:
+        await _configure(ls, params.settings)
+
+
+async def _pull_configuration(ls: DgemmaServer) -> None:
+    try:
+        items = [types.ConfigurationItem(section=SECTION)]
+        answers = await ls.workspace_configuration_async(types.ConfigurationParams(items=items))
+    except JsonRpcException as error:
+        _log.warning("the editor would not tell its settings (%s)", error.code)
+        return
+    if answers and answers[0] is not None:
+        await _configure(ls, answers[0])
+
+
+async def _configure(ls: DgemmaServer, raw: object) -> None:
+    ls.session.configure(raw)
+    configure_logs(ls.session.settings.log_level)
+    if not ls.session.settings.completion_fallback or ls.offers_menu:
+        return
+    text_document = ls.client_capabilities.text_document
+    completion = text_document.completion if text_document else None
+    if completion and completion.dynamic_registration:
+        _offer_menu(ls)
+        await _register(ls, types.TEXT_DOCUMENT_COMPLETION, {"documentSelector": None})
+    else:
+        ls.session.warn([f"{SECTION}.completionFallback takes effect when the server is restarted"])
+
+
+async def _register(ls: DgemmaServer, method: str, options: dict[str, Any]) -> None:
+    registration = types.Registration(id=f"dgemma-{method}", method=method, register_options=options)
+    try:
+        await ls.client_register_capability_async(types.RegistrationParams(registrations=[registration]))
+    except JsonRpcException as error:
+        _log.warning("the editor would not register %s (%s)", method, error.code)
+
+
+def _offer_menu(ls: DgemmaServer) -> None:
+    ls.offers_menu = True
+    ls.feature(types.TEXT_DOCUMENT_COMPLETION, types.CompletionOptions())(_menu_completion)
+
+
+async def _inline_completion(
+    ls: DgemmaServer, params: types.InlineCompletionParams
+) -> list[types.InlineCompletionItem]:
+    if (document := ls.session.documents.get(params.text_document.uri)) is None:
+        return []
+    trigger = convert.to_trigger(params.context.trigger_kind)
+    request = ls.request_at(document, params.position, trigger, Channel.GHOST_TEXT)
+    completion = await ls.session.answer(request)
+    return [convert.to_inline_item(completion, document.lines, ls.encoding)] if completion else []
+
+
+async def _menu_completion(ls: DgemmaServer, params: types.CompletionParams) -> list[types.CompletionItem]:
+    document = ls.session.documents.get(params.text_document.uri)
+    if document is None or not ls.session.settings.completion_fallback:
+        return []
+    request = ls.request_at(document, params.position, Trigger.AUTOMATIC, Channel.MENU)
+    completion = await ls.session.answer(request)
+    return [convert.to_menu_item(completion, request.before, document.lines, ls.encoding)] if completion else []
+
+
+async def _shutdown(ls: DgemmaServer, params: None) -> None:
+    ls.shut_down = True
+    await ls.session.close()

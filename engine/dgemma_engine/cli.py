@@ -1,0 +1,39 @@
+"""`dgemma-engine`: turns a command line into one subcommand's exit code, and every known fault into one line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from dgemma_engine import __version__
+from dgemma_engine.commands import start, status, stop
+from dgemma_engine.errors import EngineError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the program.
+
+    Args:
+        argv: arguments without the program's name; None are the process's own.
+
+    Returns:
+        The exit code: 0 done, 1 a fault (one line on standard error), 2 wrong usage, 3 no engine runs.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except EngineError as error:
+        print(f"dgemma-engine: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="dgemma-engine", description="The resident engine of dgemma-lsp.")
+    parser.add_argument("--version", action="version", version=f"dgemma-engine {__version__}")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in (start, stop, status):
+        command.add_parser(subparsers)
+    return parser

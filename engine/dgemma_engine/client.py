@@ -1,0 +1,233 @@
+"""The editor side's way to the engine: attach to the one that runs, or start it.
+
+Turns `Context` into `Infill` over the local socket. Needs no torch. Every fault is an `EngineError`; an engine that
+loads is not a fault.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from pygls.exceptions import JsonRpcException
+
+from dgemma_engine.errors import EngineFault, EngineUnavailable, SocketRefused
+from dgemma_engine.launch import Launch, engine_command
+from dgemma_engine.location import EngineLocation
+from dgemma_engine.messages import INFILL, PROGRESS, STATUS, STOP, Context, EngineState, Infill, Progress, Status
+from dgemma_engine.peer import STREAM_LIMIT_BYTES, Peer
+
+_START_HINT = "start one with: dgemma-engine start"
+_INSTALL_HINT = "is it installed? pip install 'dgemma-lsp[engine]'"
+_Answer = TypeVar("_Answer", Infill, Status)
+
+
+class EngineClient:
+    """A connection to a running engine. Belongs to the event loop that it was made on. Made by `attach*`."""
+
+    def __init__(
+        self,
+        location: EngineLocation,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        on_progress: Callable[[Progress], None] | None,
+        on_closed: Callable[[], None] | None,
+    ) -> None:
+        self._location = location
+        self._on_progress = on_progress
+        self._on_closed = on_closed
+        self._closing = False
+        self._progress: Progress | None = None
+        self._changed = asyncio.Event()
+        self._peer = Peer(reader, writer, notifications={PROGRESS: self._progressed})
+        self._reading = asyncio.create_task(self._read())
+
+    @classmethod
+    async def attach(
+        cls,
+        location: EngineLocation,
+        *,
+        on_progress: Callable[[Progress], None] | None = None,
+        on_closed: Callable[[], None] | None = None,
+        timeout_s: float = 5.0,
+    ) -> Self:
+        """Connects to the engine that runs at `location`; it may still be loading.
+
+        Args:
+            location: where to look for it.
+            on_progress: told the engine's progress on connecting and whenever it changes.
+            on_closed: told once when the connection ends without `close`.
+            timeout_s: patience with an engine that accepts a connection and says nothing.
+
+        Raises:
+            EngineUnavailable: none runs there, or it says nothing.
+            SocketRefused: the directory or the socket belongs to someone else.
+        """
+        location.verify()
+        try:
+            reader, writer = await asyncio.open_unix_connection(location.socket, limit=STREAM_LIMIT_BYTES)
+        except OSError as error:
+            raise EngineUnavailable(f"no engine answers on {location.socket}; {_START_HINT}") from error
+        client = cls(location, reader, writer, on_progress=on_progress, on_closed=on_closed)
+        try:
+            await client._await_progress(lambda _: True, timeout_s)
+        except BaseException:
+            await client.close()
+            raise
+        return client
+
+    @classmethod
+    async def attach_or_start(
+        cls,
+        location: EngineLocation,
+        *,
+        command: Sequence[str] | None = None,
+        idle_minutes: float | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+        on_closed: Callable[[], None] | None = None,
+        timeout_s: float = 30.0,
+    ) -> Self:
+        """Connects to the engine at `location`, after starting one when none answers. Does not wait for the model.
+
+        Args:
+            location: where the engine lives.
+            command: command line that runs it; None is `engine_command`.
+            idle_minutes: see `engine_command`.
+            on_progress: see `attach`.
+            on_closed: see `attach`.
+            timeout_s: patience with a new process until it answers.
+
+        Raises:
+            EngineUnavailable: it ended at once, or does not answer in time.
+            SocketRefused: the directory cannot be used.
+        """
+        loop = asyncio.get_running_loop()
+        give_up_s = loop.time() + timeout_s
+        launch: Launch | None = None
+        while True:
+            try:
+                return await cls.attach(location, on_progress=on_progress, on_closed=on_closed)
+            except SocketRefused:
+                raise
+            except EngineUnavailable:
+                if loop.time() > give_up_s:
+                    raise EngineUnavailable(
+                        f"the engine did not answer on {location.socket} within {timeout_s:g} s; see {location.log}"
+                    ) from None
+            if launch is None or launch.exit_code == 0:
+                # Exit code 0 before an answer: another engine was ending or starting; ask again.
+                location.prepare()
+                launch = _launch(location, command or engine_command(location, idle_minutes=idle_minutes))
+            elif launch.exit_code is not None:
+                reason = launch.last_line().removeprefix("dgemma-engine: ") or f"exit code {launch.exit_code}"
+                raise EngineUnavailable(f"the engine ended at once ({reason}); {_INSTALL_HINT}; log: {location.log}")
+            await asyncio.sleep(0.05)
+
+    async def infill(self, context: Context) -> Infill:
+        """Asks for the text at the cursor. Cancelling the caller cancels the request in the engine.
+
+        Raises:
+            EngineFault: the engine answered with an error.
+            EngineUnavailable: the connection ended before the answer.
+        """
+        wire = await self._request(INFILL, context.to_wire())
+        return _read_answer(Infill.from_wire, wire)
+
+    async def status(self) -> Status:
+        """Asks what the engine is doing; answered while it loads too.
+
+        Raises:
+            EngineFault: the engine answered with an error.
+            EngineUnavailable: the connection ended before the answer.
+        """
+        wire = await self._request(STATUS, {})
+        return _read_answer(Status.from_wire, wire)
+
+    async def wait_ready(self, timeout_s: float) -> Status:
+        """Waits until the model is loaded.
+
+        Raises:
+            EngineUnavailable: the model cannot be loaded (with the engine's message), the connection ended, or
+                `timeout_s` passed.
+        """
+        progress = await self._await_progress(lambda progress: progress.state is not EngineState.LOADING, timeout_s)
+        if progress.state is EngineState.FAILED:
+            raise EngineUnavailable(progress.message)
+        return await self.status()
+
+    async def stop_engine(self) -> None:
+        """Asks the engine to end; it answers first and ends for all its clients.
+
+        Raises:
+            EngineFault: the engine answered with an error.
+            EngineUnavailable: the connection ended before the answer.
+        """
+        await self._request(STOP, {})
+
+    async def close(self) -> None:
+        """Ends the connection; the engine stays. Requests under way fail with `EngineUnavailable`."""
+        self._closing = True
+        self._peer.close()
+        await self._reading
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _request(self, method: str, params: dict[str, Any]) -> Any:
+        try:
+            return await self._peer.request(method, params)
+        except ConnectionError as error:
+            raise EngineUnavailable(f"the engine on {self._location.socket} has ended; {_START_HINT}") from error
+        except JsonRpcException as error:
+            raise EngineFault(error.message) from None
+
+    async def _await_progress(self, reached: Callable[[Progress], bool], timeout_s: float) -> Progress:
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not self._peer.ended and (self._progress is None or not reached(self._progress)):
+                    await self._changed.wait()
+        except TimeoutError:
+            raise EngineUnavailable(
+                f"the engine on {self._location.socket} was not there within {timeout_s:g} s; see {self._location.log}"
+            ) from None
+        if self._progress is None or not reached(self._progress):
+            raise EngineUnavailable(f"the engine on {self._location.socket} has ended; {_START_HINT}")
+        return self._progress
+
+    def _progressed(self, params: Any) -> None:
+        self._progress = Progress.from_wire(params)
+        self._tell_waiters()
+        if self._on_progress is not None:
+            self._on_progress(self._progress)
+
+    async def _read(self) -> None:
+        await self._peer.run()
+        self._tell_waiters()
+        if self._on_closed is not None and not self._closing:
+            self._on_closed()
+
+    def _tell_waiters(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+
+def _launch(location: EngineLocation, command: Sequence[str]) -> Launch:
+    try:
+        return Launch(location, command)
+    except OSError as error:
+        raise EngineUnavailable(f"{command[0]}: cannot be run ({error.strerror}); {_INSTALL_HINT}") from error
+
+
+def _read_answer(from_wire: Callable[[Any], _Answer], wire: Any) -> _Answer:
+    try:
+        return from_wire(wire)
+    except ValueError as error:
+        raise EngineFault(f"the engine's answer cannot be read ({error}); restart it: dgemma-engine stop") from error

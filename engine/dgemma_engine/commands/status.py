@@ -1,0 +1,87 @@
+"""`dgemma-engine status`: prints what the engine is doing; exit code 3 when none runs."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from typing import Any
+
+from dgemma_engine.client import EngineClient
+from dgemma_engine.commands.chosen_engine import add_engine_options, chosen_location
+from dgemma_engine.errors import EngineUnavailable, SocketRefused
+from dgemma_engine.location import EngineLocation
+from dgemma_engine.messages import Status
+
+STOPPED = 3
+"""Exit code when no engine runs."""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds the subcommand to argparse's subparsers."""
+    parser = subparsers.add_parser("status", help="print what the engine is doing", description=__doc__)
+    add_engine_options(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the subcommand; returns its exit code.
+
+    Raises:
+        EngineError: the engine answered with an error.
+    """
+    try:
+        status = asyncio.run(_ask(chosen_location(arguments)))
+    except SocketRefused:
+        raise
+    except EngineUnavailable as error:
+        sys.stdout.write(json.dumps({"state": "stopped"}) + "\n" if arguments.json else f"{error}\n")
+        return STOPPED
+    sys.stdout.write(json.dumps(status.to_wire()) + "\n" if arguments.json else table(status))
+    return 0
+
+
+async def _ask(location: EngineLocation) -> Status:
+    async with await EngineClient.attach(location) as client:
+        return await client.status()
+
+
+def table(status: Status) -> str:
+    """Returns the status as lines of aligned columns for a person."""
+    rows = [
+        ("state", f"{status.state} {status.percent}%" if status.state == "loading" else str(status.state)),
+        ("message", status.message),
+        ("model", status.model),
+        ("model path", status.model_path),
+        ("device", status.device),
+        ("memory", _mebibytes(status.memory_bytes)),
+        ("device memory", _mebibytes(status.device_memory_bytes) if status.device_memory_bytes else ""),
+        ("uptime", _duration(status.uptime_s)),
+        ("pid", str(status.pid)),
+        ("version", status.version),
+        ("clients", str(status.clients)),
+        ("requests", _counts(status.requests)),
+        ("steps", str(status.denoising_steps)),
+    ]
+    lines = [f"{name:<14}{value}" for name, value in rows if value]
+    if status.stages:
+        lines.append(f"\n{'stage':<14}{'count':>7}{'p50 ms':>10}{'p95 ms':>10}")
+        lines += [f"{name:<14}{t.count:>7}{t.p50_ms:>10.1f}{t.p95_ms:>10.1f}" for name, t in status.stages.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _counts(requests: dict[str, int]) -> str:
+    seen = ", ".join(f"{count} {name}" for name, count in requests.items() if count)
+    return f"{sum(requests.values())} ({seen})" if seen else "0"
+
+
+def _mebibytes(num_bytes: int) -> str:
+    return f"{num_bytes / 2**20:,.0f} MiB"
+
+
+def _duration(elapsed_s: float) -> str:
+    hours, seconds = divmod(round(elapsed_s), 3_600)
+    minutes, seconds = divmod(seconds, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"

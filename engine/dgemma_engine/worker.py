@@ -1,0 +1,275 @@
+"""The one thread that touches the device: loads the model, then answers one request at a time.
+
+Turns `Context` into a future `Infill`. Of one document's requests only the newest is worth answering: it cancels the
+running one and takes the place of the waiting one. Knows nothing of sockets.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from dgemma_engine.cancel import Cancel
+from dgemma_engine.errors import EngineError, EngineFault
+from dgemma_engine.messages import Context, EngineState, Finish, Infill, Progress, StageTimes
+from dgemma_engine.stages import StageRecord
+
+_log = logging.getLogger(__name__)
+
+
+class InfillEngine(Protocol):
+    """A loaded model. Lives on the worker's thread; its attributes may be read from any."""
+
+    model_name: str
+    model_path: str
+    device: str
+
+    @property
+    def denoising_steps(self) -> int:
+        """Denoising steps since the start; never falls."""
+        ...
+
+    @property
+    def device_memory_bytes(self) -> int:
+        """Memory held on the accelerator; 0 on a CPU."""
+        ...
+
+    def infill(self, context: Context, cancel: Cancel) -> Infill:
+        """Answers one request, asking `cancel` between denoising steps."""
+        ...
+
+
+Load = Callable[[Callable[[int, str], None]], InfillEngine]
+"""Loads the model on the calling thread; its argument reports percent and a line for a person."""
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Ticket:
+    """One request on its way.
+
+    Attributes:
+        owner: the connection it came from.
+        context: the question.
+        arrival_s: instant of arrival on the worker's clock.
+        cancel: its permission to go on.
+        answer: the answer to come; `EngineFault` when there is none.
+    """
+
+    owner: int
+    context: Context
+    arrival_s: float
+    cancel: Cancel
+    answer: Future[Infill]
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """Requests of one key supersede each other."""
+        return (self.owner, self.context.document)
+
+
+class Worker:
+    """Owner of the device thread. Every public method may be called from any other thread and returns at once.
+
+    Args:
+        load: makes the engine, on the device thread.
+        clock: seconds that never go backwards.
+        on_progress: told on the device thread how loading goes, and once when it ended.
+    """
+
+    def __init__(self, load: Load, *, clock: Callable[[], float], on_progress: Callable[[Progress], None]) -> None:
+        self._load = load
+        self._clock = clock
+        self._on_progress = on_progress
+        self._condition = threading.Condition()
+        self._waiting: dict[tuple[int, str], Ticket] = {}
+        self._running: Ticket | None = None
+        self._last_owner: int | None = None
+        self._stopping = False
+        self._engine: InfillEngine | None = None
+        self._progress = Progress(state=EngineState.LOADING, percent=0, message="starting")
+        self._requests = {finish.value: 0 for finish in Finish} | {"fault": 0}
+        self._stages = StageRecord()
+        self._thread = threading.Thread(target=self._run, name="dgemma-device", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread, which loads the model first."""
+        self._thread.start()
+
+    def submit(self, owner: int, context: Context) -> Ticket:
+        """Queues a request; its ticket's answer always comes."""
+        arrival_s = self._clock()
+        cancel = Cancel(deadline_s=arrival_s + context.deadline_ms / 1_000, clock=self._clock)
+        ticket = Ticket(owner=owner, context=context, arrival_s=arrival_s, cancel=cancel, answer=Future())
+        with self._condition:
+            if self._progress.state is EngineState.FAILED:
+                self._settle(ticket, EngineFault(self._progress.message))
+            elif self._stopping:
+                self._settle(ticket, self._unstarted(ticket, Finish.CANCELLED))
+            else:
+                self._supersede(ticket)
+                self._condition.notify()
+        return ticket
+
+    def withdraw(self, ticket: Ticket) -> None:
+        """Takes a request back: it is not started, or stops at the next denoising step."""
+        ticket.cancel.set()
+        self._drop(ticket, Finish.CANCELLED)
+
+    def expire(self, ticket: Ticket) -> None:
+        """Answers a request that still waits with `DEADLINE`; one that runs watches its deadline itself."""
+        self._drop(ticket, Finish.DEADLINE)
+
+    def stop(self) -> None:
+        """Answers what waits with `CANCELLED`, cancels what runs, and lets the thread end."""
+        with self._condition:
+            self._stopping = True
+            for ticket in list(self._waiting.values()):
+                self._drop(ticket, Finish.CANCELLED)
+            if self._running is not None:
+                self._running.cancel.set()
+            self._condition.notify()
+
+    def join(self, timeout_s: float) -> bool:
+        """Waits for the thread's end, at most `timeout_s`; returns whether it came."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    @property
+    def progress(self) -> Progress:
+        """How far loading has come."""
+        return self._progress
+
+    @property
+    def state(self) -> EngineState:
+        """What the thread is doing."""
+        busy = self._running is not None and self._progress.state is EngineState.READY
+        return EngineState.BUSY if busy else self._progress.state
+
+    @property
+    def engine(self) -> InfillEngine | None:
+        """The loaded engine, for reading its attributes; None until it is loaded."""
+        return self._engine
+
+    def requests(self) -> dict[str, int]:
+        """Returns the number of requests answered so far per `Finish` value, and `fault`."""
+        with self._condition:
+            return dict(self._requests)
+
+    def stages(self) -> dict[str, StageTimes]:
+        """Returns the latencies of the last requests that ran to their end."""
+        with self._condition:
+            return self._stages.times()
+
+    def _run(self) -> None:
+        try:
+            engine = self._load(self._report)
+        except Exception as error:
+            self._fail(_load_message(error))
+            return
+        self._engine = engine
+        self._announce(Progress(state=EngineState.READY, percent=100))
+        while (ticket := self._next()) is not None:
+            self._answer(engine, ticket)
+
+    def _report(self, percent: int, message: str) -> None:
+        self._announce(Progress(state=EngineState.LOADING, percent=percent, message=message))
+
+    def _fail(self, message: str) -> None:
+        _log.error("the model cannot be loaded: %s", message)
+        with self._condition:
+            self._progress = Progress(state=EngineState.FAILED, percent=0, message=message)
+            for ticket in list(self._waiting.values()):
+                del self._waiting[ticket.key]
+                self._settle(ticket, EngineFault(message))
+        self._on_progress(self._progress)
+
+    def _announce(self, progress: Progress) -> None:
+        self._progress = progress
+        self._on_progress(progress)
+
+    def _next(self) -> Ticket | None:
+        """Waits for a ticket to run; None when the worker stops."""
+        with self._condition:
+            while True:
+                self._condition.wait_for(lambda: self._waiting or self._stopping)
+                if self._stopping:
+                    return None
+                ticket = self._choose()
+                if ticket.cancel.expired:
+                    self._drop(ticket, Finish.DEADLINE)
+                    continue
+                del self._waiting[ticket.key]
+                self._running, self._last_owner = ticket, ticket.owner
+                return ticket
+
+    def _choose(self) -> Ticket:
+        """Returns the ticket that waits longest, of another connection than the last one's where there is one."""
+        oldest = next(iter(self._waiting.values()))
+        return next((ticket for ticket in self._waiting.values() if ticket.owner != self._last_owner), oldest)
+
+    def _answer(self, engine: InfillEngine, ticket: Ticket) -> None:
+        started_s = self._clock()
+        try:
+            outcome: Infill | EngineFault = engine.infill(ticket.context, ticket.cancel)
+        except EngineError as error:
+            outcome = EngineFault(_one_line(error))
+        except Exception as error:
+            # The message of an arbitrary exception may quote the user's text; its place cannot.
+            place = "".join(traceback.format_tb(error.__traceback__))
+            _log.error("a request failed with %s\n%s", type(error).__name__, place)
+            outcome = EngineFault(f"the engine failed on this request ({type(error).__name__}); its log has the place")
+        ended_s = self._clock()
+        if isinstance(outcome, Infill):
+            queue_ms, total_ms = (1_000 * (instant - ticket.arrival_s) for instant in (started_s, ended_s))
+            outcome = replace(outcome, timings_ms=outcome.timings_ms | {"queue": queue_ms, "total": total_ms})
+        with self._condition:
+            self._running = None
+            if isinstance(outcome, Infill) and outcome.finish is not Finish.CANCELLED:
+                self._stages.add(outcome.timings_ms)
+            self._settle(ticket, outcome)
+
+    def _supersede(self, ticket: Ticket) -> None:
+        # In the place of the one that waits, so that who types fast is neither pushed back nor pushes others back.
+        waiting, self._waiting[ticket.key] = self._waiting.get(ticket.key), ticket
+        if waiting is not None:
+            self._settle(waiting, self._unstarted(waiting, Finish.CANCELLED))
+        if self._running is not None and self._running.key == ticket.key:
+            self._running.cancel.set()
+
+    def _drop(self, ticket: Ticket, finish: Finish) -> None:
+        with self._condition:
+            if self._waiting.get(ticket.key) is ticket:
+                del self._waiting[ticket.key]
+                self._settle(ticket, self._unstarted(ticket, finish))
+
+    def _unstarted(self, ticket: Ticket, finish: Finish) -> Infill:
+        waited_ms = 1_000 * (self._clock() - ticket.arrival_s)
+        return Infill(text="", finish=finish, timings_ms={"queue": waited_ms, "total": waited_ms})
+
+    def _settle(self, ticket: Ticket, outcome: Infill | EngineFault) -> None:
+        with self._condition:
+            self._requests["fault" if isinstance(outcome, EngineFault) else outcome.finish.value] += 1
+        try:
+            if isinstance(outcome, EngineFault):
+                ticket.answer.set_exception(outcome)
+            else:
+                ticket.answer.set_result(outcome)
+        except InvalidStateError:
+            pass  # The client took the request back; nobody waits for this answer.
+
+
+def _load_message(error: Exception) -> str:
+    if isinstance(error, EngineError):
+        return _one_line(error)
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error.name} is not installed; run: pip install 'dgemma-lsp[engine]'"
+    return f"the model cannot be loaded ({type(error).__name__}: {_one_line(error)})"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

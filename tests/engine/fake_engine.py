@@ -1,0 +1,138 @@
+"""An engine that denoises with sleeps, and ways to run the real daemon around it: in this process or in its own.
+
+`python fake_engine.py DIRECTORY [ready|loading|failing]` serves it as `dgemma-engine start --foreground` would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[2] / "engine"))
+
+from dgemma_engine import daemon
+from dgemma_engine.cancel import Cancel
+from dgemma_engine.client import EngineClient
+from dgemma_engine.errors import CheckpointError, EngineUnavailable
+from dgemma_engine.location import EngineLocation
+from dgemma_engine.messages import Context, Finish, Infill
+
+STEP_S = 0.005
+SCRIPT = Path(__file__)
+PATIENCE_S = 20.0
+
+
+class SteppingEngine:
+    """One step per token of the longest middle; answers with the length of what it was asked about.
+
+    A `path` of `fault` raises an exception that quotes the prefix, as a careless library might.
+    """
+
+    def __init__(self) -> None:
+        self.model_name = "stepping"
+        self.model_path = "/models/stepping"
+        self.device = "cpu"
+        self.denoising_steps = 0
+        self.device_memory_bytes = 0
+        self.seen: list[Context] = []
+
+    def infill(self, context: Context, cancel: Cancel) -> Infill:
+        self.seen.append(context)
+        if context.path == "fault":
+            raise RuntimeError(f"cannot tokenize {context.prefix}")
+        for step in range(context.max_middle_tokens):
+            if cancel.cancelled or cancel.expired:
+                finish = Finish.CANCELLED if cancel.cancelled else Finish.DEADLINE
+                return Infill(text="", finish=finish, steps=step)
+            time.sleep(STEP_S)
+            self.denoising_steps += 1
+        text = f"{len(context.prefix)}|{len(context.suffix)}"
+        timings_ms = {"denoise": 1.0, "total": 1.0}
+        return Infill(
+            text=text, finish=Finish.STABLE, score=0.5, steps=context.max_middle_tokens, timings_ms=timings_ms
+        )
+
+
+def load_ready(report: Callable[[int, str], None]) -> SteppingEngine:
+    report(50, "half")
+    return SteppingEngine()
+
+
+def load_slowly(report: Callable[[int, str], None]) -> SteppingEngine:
+    for percent in range(0, 100, 10):
+        report(percent, "reading weights")
+        time.sleep(0.1)
+    return SteppingEngine()
+
+
+def load_failing(report: Callable[[int, str], None]) -> SteppingEngine:
+    raise CheckpointError("config.json: is missing;\n download the model again")
+
+
+LOADS = {"ready": load_ready, "loading": load_slowly, "failing": load_failing}
+
+
+def context(
+    prefix: str = "def f(", suffix: str = ")", *, document: str = "a.py", steps: int = 1, **other: Any
+) -> Context:
+    """A request of so many steps with time enough."""
+    values = {"deadline_ms": 60_000, "max_middle_tokens": steps} | other
+    return Context(document=document, prefix=prefix, suffix=suffix, **values)
+
+
+def location_in(directory: Path) -> EngineLocation:
+    return EngineLocation.locate({"DGEMMA_RUNTIME_DIR": str(directory)})
+
+
+def command(directory: Path, mode: str = "ready") -> list[str]:
+    return [sys.executable, str(SCRIPT), str(directory), mode]
+
+
+async def attach(location: EngineLocation, **hooks: Any) -> EngineClient:
+    """Attaches as soon as a daemon answers."""
+    give_up_s = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return await EngineClient.attach(location, **hooks)
+        except EngineUnavailable:
+            if time.monotonic() > give_up_s:
+                raise
+            await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def serving(directory: Path, load: Any = load_ready, **options: Any) -> AsyncIterator[EngineLocation]:
+    """The real daemon on this event loop; stopped and waited for at the end."""
+    location, stop = location_in(directory), asyncio.Event()
+    served = asyncio.create_task(daemon.serve(location, load=load, stop=stop, **({"idle_s": None} | options)))
+    try:
+        await (await attach(location)).close()
+        yield location
+    finally:
+        stop.set()
+        await asyncio.wait_for(served, PATIENCE_S)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits until the condition holds; fails after a generous while."""
+    give_up_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < give_up_s, "the condition never came true"
+        await asyncio.sleep(0.01)
+
+
+def main(directory: str, mode: str = "ready") -> int:
+    other_pid = daemon.run(location_in(Path(directory)), load=LOADS[mode], idle_s=60.0)
+    if other_pid is not None:
+        sys.stdout.write(f"an engine already runs (pid {other_pid})\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,244 @@
+"""The client against the real daemon on the same event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from dgemma_engine.client import EngineClient
+from dgemma_engine.errors import EngineFault, EngineUnavailable, SocketRefused
+from dgemma_engine.location import EngineLocation
+from dgemma_engine.messages import EngineState, Finish, Infill, Progress
+
+from tests.engine.fake_engine import (
+    PATIENCE_S,
+    SteppingEngine,
+    context,
+    load_failing,
+    load_slowly,
+    location_in,
+    serving,
+    until,
+)
+
+LONG = 4_000
+
+
+def loads(engine: SteppingEngine) -> Callable[..., SteppingEngine]:
+    return lambda report: engine
+
+
+async def test_infill_round_trip_and_status(tmp_path: Path) -> None:
+    async with serving(tmp_path) as location, await EngineClient.attach(location) as client:
+        await client.wait_ready(PATIENCE_S)
+        infill = await client.infill(context("ab🦀", "c"))
+        assert (infill.text, infill.finish, infill.steps) == ("3|1", Finish.STABLE, 1)
+        status = await client.status()
+        assert (status.state, status.model, status.device, status.clients) == (EngineState.READY, "stepping", "cpu", 1)
+        assert status.requests == {"stable": 1, "step_limit": 0, "deadline": 0, "cancelled": 0, "empty": 0, "fault": 0}
+        assert status.denoising_steps == 1
+        assert status.memory_bytes > 2**20
+        assert status.stages["total"].count == 1
+
+
+async def test_attach_without_engine_is_unavailable_and_creates_nothing(tmp_path: Path) -> None:
+    with pytest.raises(EngineUnavailable, match="dgemma-engine start"):
+        await EngineClient.attach(location_in(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+async def test_attach_to_a_socket_that_says_nothing_is_unavailable(tmp_path: Path) -> None:
+    location = location_in(tmp_path)
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_unix_server(say_nothing, path=location.socket):
+        with pytest.raises(EngineUnavailable, match="was not there within"):
+            await EngineClient.attach(location, timeout_s=0.1)
+
+
+async def test_attach_refuses_a_directory_of_another_user(tmp_path: Path) -> None:
+    location = EngineLocation.locate({"DGEMMA_RUNTIME_DIR": str(tmp_path)}, uid=12_345)
+    with pytest.raises(SocketRefused, match="belongs to user"):
+        await EngineClient.attach_or_start(location)
+
+
+async def test_cancelling_the_caller_stops_the_step_counter(tmp_path: Path) -> None:
+    engine = SteppingEngine()
+    async with serving(tmp_path, loads(engine)) as location, await EngineClient.attach(location) as client:
+        pending = asyncio.create_task(client.infill(context(steps=LONG)))
+        await until(lambda: engine.denoising_steps > 2)
+        pending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await pending
+        assert (await client.infill(context(document="next"))).finish is Finish.STABLE
+        assert engine.denoising_steps < LONG
+        steps = (await client.status()).denoising_steps
+        await asyncio.sleep(0.05)
+        status = await client.status()
+        assert status.denoising_steps == steps
+        assert status.requests["cancelled"] == 1
+
+
+async def test_newest_request_of_a_document_wins_and_all_are_answered(tmp_path: Path) -> None:
+    engine = SteppingEngine()
+    async with serving(tmp_path, loads(engine)) as location, await EngineClient.attach(location) as client:
+        pending: list[asyncio.Task[Infill]] = []
+        for length in range(1, 6):
+            steps = 1 if length == 5 else LONG
+            pending.append(asyncio.create_task(client.infill(context("x" * length, steps=steps))))
+            await asyncio.sleep(0.02)
+        infills = await asyncio.wait_for(asyncio.gather(*pending), PATIENCE_S)
+        assert [infill.finish for infill in infills] == [Finish.CANCELLED] * 4 + [Finish.STABLE]
+        assert infills[-1].text == "5|1"
+
+
+async def test_two_clients_share_one_engine_and_do_not_supersede_each_other(tmp_path: Path) -> None:
+    async with (
+        serving(tmp_path) as location,
+        await EngineClient.attach(location) as first,
+        await EngineClient.attach(location) as second,
+    ):
+        infills = await asyncio.gather(*(client.infill(context(steps=20)) for client in (first, second)))
+        assert [infill.finish for infill in infills] == [Finish.STABLE] * 2
+        one, other = await first.status(), await second.status()
+        assert one.pid == other.pid
+        assert one.clients == 2
+        assert one.denoising_steps == 40
+
+
+async def test_closing_a_connection_cancels_its_requests_only(tmp_path: Path) -> None:
+    engine = SteppingEngine()
+    async with serving(tmp_path, loads(engine)) as location, await EngineClient.attach(location) as stays:
+        leaves = await EngineClient.attach(location)
+        pending = asyncio.create_task(leaves.infill(context("leaves", steps=LONG)))
+        await until(lambda: engine.denoising_steps > 2)
+        await leaves.close()
+        with pytest.raises(EngineUnavailable):
+            await pending
+        infill = await asyncio.wait_for(stays.infill(context("stays")), PATIENCE_S)
+        assert infill.finish is Finish.STABLE
+        assert (await stays.status()).clients == 1
+
+
+async def test_bad_parameters_are_a_fault_that_names_the_field(tmp_path: Path) -> None:
+    async with serving(tmp_path) as location, await EngineClient.attach(location) as client:
+        bad = context()
+        object.__setattr__(bad, "deadline_ms", "soon")
+        with pytest.raises(EngineFault, match=r"Context\.deadline_ms must be float, got str"):
+            await client.infill(bad)
+        assert (await client.infill(context())).finish is Finish.STABLE
+
+
+async def test_fault_in_one_request_leaves_the_engine_alive(tmp_path: Path) -> None:
+    async with serving(tmp_path) as location, await EngineClient.attach(location) as client:
+        with pytest.raises(EngineFault, match="failed on this request"):
+            await client.infill(context(path="fault"))
+        assert (await client.infill(context())).finish is Finish.STABLE
+        assert (await client.status()).requests["fault"] == 1
+
+
+async def test_five_megabytes_pass(tmp_path: Path) -> None:
+    async with serving(tmp_path) as location, await EngineClient.attach(location) as client:
+        infill = await client.infill(context("x" * 5_000_000, "é" * 1_000_000))
+        assert infill.text == "5000000|1000000"
+
+
+async def test_progress_is_told_and_requests_wait_for_the_model(tmp_path: Path) -> None:
+    told: list[Progress] = []
+    async with (
+        serving(tmp_path, load_slowly) as location,
+        await EngineClient.attach(location, on_progress=told.append) as client,
+    ):
+        status = await client.status()
+        assert (status.state, status.model) == (EngineState.LOADING, "embedded")
+        impatient = await client.infill(context(document="b.py", deadline_ms=20))
+        assert (impatient.text, impatient.finish) == ("", Finish.DEADLINE)
+        assert (await client.status()).state is EngineState.LOADING
+        assert (await client.infill(context())).finish is Finish.STABLE
+        assert (await client.wait_ready(PATIENCE_S)).model == "stepping"
+    assert told[-1] == Progress(state=EngineState.READY, percent=100)
+    assert [progress.percent for progress in told] == sorted({progress.percent for progress in told})
+
+
+async def test_load_failure_is_told_to_everyone(tmp_path: Path) -> None:
+    message = "config.json: is missing; download the model again"
+    async with serving(tmp_path, load_failing) as location, await EngineClient.attach(location) as client:
+        with pytest.raises(EngineUnavailable, match=message):
+            await client.wait_ready(PATIENCE_S)
+        with pytest.raises(EngineFault, match=message):
+            await client.infill(context())
+        status = await client.status()
+        assert (status.state, status.message) == (EngineState.FAILED, message)
+
+
+async def test_wait_ready_gives_up(tmp_path: Path) -> None:
+    async with serving(tmp_path, load_slowly) as location, await EngineClient.attach(location) as client:
+        with pytest.raises(EngineUnavailable, match="was not there within"):
+            await client.wait_ready(0.01)
+
+
+async def test_stop_engine_answers_outstanding_requests_and_tells_its_clients(tmp_path: Path) -> None:
+    engine, closed = SteppingEngine(), asyncio.Event()
+    async with serving(tmp_path, loads(engine)) as location:
+        client = await EngineClient.attach(location, on_closed=closed.set)
+        pending = asyncio.create_task(client.infill(context(steps=LONG)))
+        await until(lambda: engine.denoising_steps > 0)
+        await client.stop_engine()
+        assert (await asyncio.wait_for(pending, PATIENCE_S)).finish is Finish.CANCELLED
+        await asyncio.wait_for(closed.wait(), PATIENCE_S)
+        with pytest.raises(EngineUnavailable, match="has ended"):
+            await client.status()
+        assert not location.socket.exists()
+
+
+async def test_close_does_not_call_on_closed(tmp_path: Path) -> None:
+    closed = asyncio.Event()
+    async with serving(tmp_path) as location:
+        await (await EngineClient.attach(location, on_closed=closed.set)).close()
+        assert not closed.is_set()
+
+
+async def test_no_source_text_in_the_logs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with serving(tmp_path) as location, await EngineClient.attach(location) as client:
+        await client.infill(context("TOP_SECRET"))
+        with pytest.raises(EngineFault):
+            await client.infill(context("TOP_SECRET", path="fault"))
+        bad = context("TOP_SECRET")
+        object.__setattr__(bad, "seed", "TOP_SECRET")
+        with pytest.raises(EngineFault):
+            await client.infill(bad)
+        cancelled = asyncio.create_task(client.infill(context("TOP_SECRET", steps=LONG)))
+        await asyncio.sleep(0.05)
+        cancelled.cancel()
+    assert "listens on" in caplog.text
+    assert "TOP_SECRET" not in caplog.text
+
+
+async def test_idle_engine_ends_and_a_used_one_does_not(tmp_path: Path) -> None:
+    async with serving(tmp_path, idle_s=0.3) as location:
+        async with await EngineClient.attach(location) as client:
+            await asyncio.sleep(0.5)
+            assert (await client.status()).clients == 1
+        await until(lambda: not location.socket.exists())
+
+
+async def test_failed_engine_without_clients_ends(tmp_path: Path) -> None:
+    async with serving(tmp_path, load_failing, failed_linger_s=0.1) as location:
+        await until(lambda: not location.socket.exists())
+
+
+async def test_overhead_of_a_hundred_requests_is_small(tmp_path: Path) -> None:
+    async with serving(tmp_path) as location, await EngineClient.attach(location) as client:
+        text = "x" * 80_000
+        started = time.monotonic()
+        for _ in range(100):
+            await client.infill(context(text))
+        assert time.monotonic() - started < PATIENCE_S

@@ -1,0 +1,183 @@
+"""Text in, text out: the engine on small random checkpoints, whose words mean nothing but whose rules must hold."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import string
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from dgemma_engine.cancel import Cancel
+from dgemma_engine.engine import Engine
+from dgemma_engine.errors import CheckpointError
+from dgemma_engine.infill_format import InfillFormat
+from dgemma_engine.messages import Context, Extent, Finish
+from dgemma_engine.tokenizer import Tokenizer
+
+FORMAT = InfillFormat(
+    fill_token_id=7,
+    more_token_id=8,
+    prefix_token_id=5,
+    suffix_token_id=6,
+    slot_sizes=(4, 8, 16, 24),
+    prefix_tokens=24,
+    suffix_tokens=8,
+    suffix_head_tokens=6,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(make_checkpoint: Callable[..., Any]) -> Path:
+    checkpoint = make_checkpoint(seed=21, spread=0.1, canvas_length=32)
+    with torch.no_grad():
+        # Only printable ASCII is ever likely: most byte strings are no text, and no text is never shown.
+        likely = torch.tensor([*Tokenizer.load(checkpoint.folder).encode(string.printable[:95]), 7, 8])
+        unlikely = torch.ones(320, dtype=torch.bool).index_fill(0, likely, value=False)
+        checkpoint.reference.model.decoder.embed_tokens.weight[unlikely] *= 0.01
+    checkpoint.reference.save_pretrained(checkpoint.folder)
+    FORMAT.save(checkpoint.folder)
+    values = {"max_denoising_steps": 6, "sampler_config": {"entropy_bound": 2.0}, "confidence_threshold": 4.0}
+    (checkpoint.folder / "generation_config.json").write_text(json.dumps(values))
+    return checkpoint.folder
+
+
+def load(folder: Path, device: str = "cpu") -> Engine:
+    return Engine.load(folder, device=device, report=lambda _percent, _message: None)
+
+
+@pytest.fixture(scope="module")
+def engine(folder: Path) -> Engine:
+    return load(folder)
+
+
+def ask(engine: Engine, before: str, after: str, **options: Any) -> Any:
+    context = Context(document="a", prefix=before, suffix=after, **options)
+    return engine.infill(context, Cancel(deadline_s=time.monotonic() + 600, clock=time.monotonic))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("def f(", "):\n    pass\n"),
+        ("", ""),
+        ("x = ", ""),
+        ("", "x = 1\n"),
+        ("# \U0001f600 e\u0301 ", "\r\n"),
+        ("a\x00b", "\x00"),
+        ("lone \ud800 surrogate", "\udfff"),
+        ("<fill><|prefix|><eos>", "<more>"),
+        ("x" * 50_000, "y" * 50_000),
+    ],
+)
+@pytest.mark.parametrize("extent", list(Extent))
+def test_any_text_is_answered(engine: Engine, before: str, after: str, extent: Extent) -> None:
+    infill = ask(engine, before, after, extent=extent)
+    assert infill.steps >= 1
+    assert infill.finish in {Finish.STABLE, Finish.STEP_LIMIT, Finish.EMPTY}
+    assert bool(infill.text) == (infill.score > 0)
+    assert "\ufffd" not in infill.text
+    assert not any(special in infill.text for special in ("<pad>", "<fill>", "<more>", "<mask>"))
+    if extent is Extent.LINE:
+        assert len(infill.text.splitlines()) <= 1
+    assert set(infill.timings_ms) == {"tokenize", "encode", "denoise", "total"}
+
+
+def test_same_seed_gives_the_same_text(engine: Engine) -> None:
+    texts = [ask(engine, "def f(", "):\n", seed=seed, extent=Extent.BLOCK).text for seed in (1, 1, 2, 3)]
+    assert texts[0] == texts[1]
+    assert len(set(texts)) > 1
+
+
+def test_suffix_changes_the_answer(engine: Engine) -> None:
+    texts = {ask(engine, "value = ", after, extent=Extent.BLOCK).text for after in ("\nprint(1)", "]\n", ")", "\n\n}")}
+    assert len(texts) > 1
+
+
+def test_cancelled_before_it_starts(engine: Engine) -> None:
+    cancel = Cancel(deadline_s=time.monotonic() + 600, clock=time.monotonic)
+    cancel.set()
+    steps = engine.denoising_steps
+    infill = engine.infill(Context(document="a", prefix="x", suffix=""), cancel)
+    assert (infill.finish, infill.text, engine.denoising_steps - steps) == (Finish.CANCELLED, "", 0)
+
+
+def test_deadline_already_past(engine: Engine) -> None:
+    infill = engine.infill(Context(document="a", prefix="x", suffix=""), Cancel(deadline_s=0, clock=time.monotonic))
+    assert (infill.finish, infill.text, infill.steps) == (Finish.DEADLINE, "", 0)
+
+
+@pytest.mark.parametrize(("least", "shown"), [(0.0, True), (1.0, False)])
+def test_draft_at_the_deadline_is_shown_if_it_is_worth_it(engine: Engine, least: float, shown: bool) -> None:
+    picky = Engine(
+        engine._model,  # type: ignore[reportPrivateUsage]
+        engine._tokenizer,  # type: ignore[reportPrivateUsage]
+        InfillFormat.untrained(),
+        engine._sampler,  # type: ignore[reportPrivateUsage]
+        name="small",
+        path="small",
+        least_draft_score=least,
+    )
+    texts: list[str] = []
+    for seed in range(8):
+        ticks = iter(range(1000))
+        infill = picky.infill(
+            Context(document="a", prefix="x", suffix="", seed=seed, extent=Extent.BLOCK),
+            Cancel(deadline_s=3.5, clock=lambda ticks=ticks: float(next(ticks))),
+        )
+        assert infill.finish is Finish.DEADLINE
+        texts.append(infill.text)
+    assert any(texts) == shown
+
+
+def test_middle_that_does_not_fit_gets_a_larger_slot(engine: Engine) -> None:
+    steps = {ask(engine, "def f(", "):\n", seed=seed, max_middle_tokens=4).steps for seed in range(6)}
+    grown = {ask(engine, "def f(", "):\n", seed=seed, max_middle_tokens=64).steps for seed in range(6)}
+    assert max(steps) <= 6 < max(grown)
+
+
+def test_tokenizer_of_another_model(folder: Path, tmp_path: Path, edit_json: Callable[..., None]) -> None:
+    other = Path(shutil.copytree(folder, tmp_path / "model"))
+    content = json.loads((other / "tokenizer.json").read_text())
+    for i in range(100):
+        content["model"]["vocab"][f"zz{i}"] = 272 + i
+    (other / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json has 372 tokens, config\.json a vocab_size of 320"):
+        load(other)
+
+
+@pytest.mark.parametrize("damage", ["missing", "broken"])
+def test_bad_tokenizer_file(folder: Path, tmp_path: Path, damage: str) -> None:
+    other = Path(shutil.copytree(folder, tmp_path / "model"))
+    if damage == "missing":
+        (other / "tokenizer.json").unlink()
+    else:
+        (other / "tokenizer.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json: (missing|damaged)"):
+        load(other)
+
+
+def test_bad_sampler_value_is_named(folder: Path, tmp_path: Path, edit_json: Callable[..., None]) -> None:
+    other = Path(shutil.copytree(folder, tmp_path / "model"))
+    edit_json(other / "generation_config.json", 0, "max_denoising_steps")
+    with pytest.raises(CheckpointError, match=r"generation_config\.json: self\.num_steps=0 must be at least 1"):
+        load(other)
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:99", "nonsense"])
+def test_bad_device_is_named(folder: Path, device: str) -> None:
+    with pytest.raises(CheckpointError, match=f"device '{device}' is not"):
+        load(folder, device)
+
+
+@pytest.mark.parametrize("canvas_length", [2, 16, 64])
+def test_checkpoint_without_fill_token_answers(canvas_length: int, make_checkpoint: Callable[..., Any]) -> None:
+    checkpoint = make_checkpoint(seed=22, spread=0.1, canvas_length=canvas_length)
+    engine = load(checkpoint.folder)
+    infill = ask(engine, "def f(", "):\n    return 1\n", extent=Extent.BLOCK)
+    assert infill.steps >= 1
+    assert torch.get_default_dtype() == torch.float32

@@ -1,0 +1,179 @@
+"""`dgemma-engine` as a user meets it: output, exit codes, and one line for every fault."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from dgemma_engine.cli import main
+from dgemma_engine.client import EngineClient
+from dgemma_engine.commands.status import table
+from dgemma_engine.location import EngineLocation
+from dgemma_engine.lock import holder_pid
+from dgemma_engine.messages import EngineState, StageTimes, Status
+
+from tests.engine.fake_engine import command, context, location_in
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def location(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EngineLocation]:
+    monkeypatch.setenv("DGEMMA_RUNTIME_DIR", str(tmp_path / "run"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(str(ROOT / folder) for folder in ("engine", "kernels")))
+    location = location_in(tmp_path / "run")
+    yield location
+    if location.directory.is_dir():
+        for lock in location.directory.glob("*.lock"):
+            if (pid := holder_pid(lock)) is not None:
+                os.kill(pid, signal.SIGKILL)
+
+
+def start_fake(location: EngineLocation, mode: str = "ready") -> int:
+    async def start() -> int:
+        client = await EngineClient.attach_or_start(location, command=command(location.directory, mode))
+        async with client:
+            if mode == "ready":
+                await client.wait_ready(20)
+                await client.infill(context())
+            return (await client.status()).pid
+
+    return asyncio.run(start())
+
+
+def test_status_without_engine_says_how_to_start_one(
+    location: EngineLocation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["status"]) == 3
+    assert "no engine answers" in (out := capsys.readouterr().out)
+    assert "dgemma-engine start" in out
+    assert main(["status", "--json"]) == 3
+    assert json.loads(capsys.readouterr().out) == {"state": "stopped"}
+
+
+def test_stop_without_engine_is_done(location: EngineLocation, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["stop"]) == 0
+    assert capsys.readouterr().out == "no engine runs\n"
+
+
+@pytest.mark.e2e
+def test_status_and_stop_of_a_running_engine(location: EngineLocation, capsys: pytest.CaptureFixture[str]) -> None:
+    pid = start_fake(location)
+    assert main(["start"]) == 0
+    assert capsys.readouterr().out == f"an engine already runs (pid {pid}): stepping on cpu\n"
+    assert main(["status"]) == 0
+    out = capsys.readouterr().out
+    for word in ("stepping", "/models/stepping", str(pid), "1 (1 stable)", "p50 ms", "denoise"):
+        assert word in out
+    assert main(["status", "--json"]) == 0
+    assert Status.from_wire(json.loads(capsys.readouterr().out)).pid == pid
+    assert main(["stop"]) == 0
+    assert capsys.readouterr().out == f"engine stopped (pid {pid})\n"
+    assert holder_pid(location.lock) is None
+    assert main(["status"]) == 3
+
+
+@pytest.mark.e2e
+def test_stop_ends_an_engine_that_does_not_answer(location: EngineLocation, capsys: pytest.CaptureFixture[str]) -> None:
+    pid = start_fake(location, "loading")
+    location.socket.unlink()
+    assert main(["stop"]) == 0
+    assert capsys.readouterr().out == f"engine stopped (pid {pid})\n"
+
+
+@pytest.mark.e2e
+def test_start_tells_why_the_model_cannot_be_loaded(location: EngineLocation, tmp_path: Path) -> None:
+    program = [sys.executable, "-m", "dgemma_engine"]
+    model = str(tmp_path / "no-model")
+    started = subprocess.run([*program, "start", "--model", model], capture_output=True, text=True, timeout=120)
+    assert "Traceback" not in started.stderr + started.stdout
+
+    async def wait() -> str:
+        there = EngineLocation.locate(os.environ, model=model)
+        async with await EngineClient.attach(there) as client:
+            with pytest.raises(Exception, match="is not a folder") as caught:
+                await client.wait_ready(100)
+            return str(caught.value)
+
+    message = asyncio.run(wait())
+    assert message.startswith(model)
+    again = subprocess.run([*program, "start", "--model", model], capture_output=True, text=True, timeout=120)
+    assert (again.returncode, again.stderr) == (1, f"dgemma-engine: {message}\n")
+    assert main(["stop", "--model", model]) == 0
+
+
+def test_refused_directory_is_one_line(
+    location: EngineLocation, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "run").symlink_to(tmp_path)
+    for arguments in (["start"], ["start", "--foreground"], ["status"], ["stop"]):
+        assert main(arguments) == 1
+        captured = capsys.readouterr()
+        assert captured.err.startswith(f"dgemma-engine: {tmp_path}/run: is a symbolic link; set DGEMMA_RUNTIME_DIR")
+        assert captured.err.count("\n") == 1
+        assert captured.out == ""
+
+
+@pytest.mark.parametrize(
+    "arguments", [["start", "--idle-minutes", "-1"], ["start", "--device", "tpu"], ["status", "--nonsense"], []]
+)
+def test_wrong_usage_is_exit_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: dgemma-engine" in capsys.readouterr().err
+
+
+def test_start_without_torch_names_the_extra(
+    location: EngineLocation, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["start", "--foreground"]) == 1
+    assert capsys.readouterr().err == ("dgemma-engine: torch is not installed; run: pip install 'dgemma-lsp[engine]'\n")
+
+
+def test_table_aligns_columns_and_leaves_out_what_is_empty() -> None:
+    status = Status(
+        state=EngineState.LOADING, percent=40, message="reading weights", model="tiny", model_path="/m/tiny",
+        device="cpu", pid=7, version="1", uptime_s=3_725.4, memory_bytes=3 * 2**20, device_memory_bytes=0, clients=2,
+        requests={"stable": 3, "fault": 1, "empty": 0}, denoising_steps=12,
+        stages={"total": StageTimes(count=3, p50_ms=12.34, p95_ms=1_234.5)},
+    )  # fmt: skip
+    assert table(status).splitlines() == [
+        "state         loading 40%",
+        "message       reading weights",
+        "model         tiny",
+        "model path    /m/tiny",
+        "device        cpu",
+        "memory        3 MiB",
+        "uptime        1:02:05",
+        "pid           7",
+        "version       1",
+        "clients       2",
+        "requests      4 (3 stable, 1 fault)",
+        "steps         12",
+        "",
+        "stage           count    p50 ms    p95 ms",
+        "total               3      12.3    1234.5",
+    ]
+
+
+def test_client_and_command_line_load_no_torch() -> None:
+    program = (
+        "import dgemma_engine.cli, dgemma_engine.client, sys; print(sorted({'torch', 'psutil'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "engine")},
+        timeout=60,
+    )
+    assert (done.stdout, done.stderr) == ("[]\n", "")

@@ -1,0 +1,68 @@
+"""Prompt and slot layout from token ids, and `infill.json` good and bad."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from dgemma_engine.errors import FormatError
+from dgemma_engine.infill_format import InfillFormat
+
+TRAINED = InfillFormat(
+    fill_token_id=7,
+    more_token_id=8,
+    prefix_token_id=5,
+    suffix_token_id=6,
+    slot_sizes=(4, 8, 16),
+    prefix_tokens=3,
+    suffix_tokens=2,
+    suffix_head_tokens=1,
+)
+
+
+def test_prompt_keeps_the_prefix_tail_and_the_suffix_head() -> None:
+    prompt = TRAINED.prompt_ids(prefix_ids=[21, 22, 23, 24], suffix_ids=[31, 32, 33], bos_token_id=2)
+    assert prompt == [2, 6, 31, 32, 5, 22, 23, 24]
+    assert TRAINED.suffix_head_ids([31, 32, 33]) == [31]
+
+
+def test_untrained_prompt_is_the_prefix_alone() -> None:
+    prompt = InfillFormat.untrained().prompt_ids(prefix_ids=[21, 22], suffix_ids=[31], bos_token_id=2)
+    assert prompt == [2, 21, 22]
+
+
+@pytest.mark.parametrize(("wanted", "size"), [(1, 4), (4, 4), (5, 8), (16, 16), (17, 16)])
+def test_slot_size_is_the_smallest_that_holds(wanted: int, size: int) -> None:
+    assert TRAINED.slot_size(wanted) == size
+
+
+def test_save_and_load(tmp_path: Path) -> None:
+    TRAINED.save(tmp_path)
+    assert InfillFormat.load(tmp_path) == TRAINED
+
+
+def test_folder_without_the_file_was_not_trained_to_fill(tmp_path: Path) -> None:
+    assert InfillFormat.load(tmp_path).fill_token_id is None
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b'{"slot_sizes": [4], "surprise": 1}', b"\xff"])
+def test_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "infill.json").write_bytes(content)
+    with pytest.raises(FormatError, match=r"infill\.json: cannot be read"):
+        InfillFormat.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"slot_sizes": ()}, "slot_sizes="),
+        ({"slot_sizes": (8, 4)}, "ascending"),
+        ({"slot_sizes": (0, 4)}, "positive"),
+        ({"prefix_tokens": 0}, "prefix_tokens=0"),
+        ({"suffix_tokens": -1}, "suffix_tokens=-1"),
+    ],
+)
+def test_bad_value_is_named(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(FormatError, match=message):
+        replace(TRAINED, **changes)  # type: ignore[arg-type]

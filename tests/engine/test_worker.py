@@ -1,0 +1,236 @@
+"""The device thread: order, supersession, cancellation, deadlines and faults, without a socket."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from dgemma_engine.errors import EngineFault
+from dgemma_engine.messages import EngineState, Finish, Progress
+from dgemma_engine.worker import Worker
+
+from tests.engine.fake_engine import PATIENCE_S, SteppingEngine, context, load_failing
+
+LONG = 4_000  # Steps that no test waits for.
+
+
+class Run:
+    """A worker around a stepping engine, with what it reported."""
+
+    def __init__(self, load: Any = None) -> None:
+        self.engine = SteppingEngine()
+        self.progress: list[Progress] = []
+        self.worker = Worker(
+            load or (lambda report: self.engine), clock=time.monotonic, on_progress=self.progress.append
+        )
+        self.worker.start()
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        give_up_s = time.monotonic() + PATIENCE_S
+        while not condition():
+            assert time.monotonic() < give_up_s, "the condition never came true"
+            time.sleep(0.002)
+
+    def occupy(self) -> Any:
+        """Submits an endless request of another connection and waits until it runs."""
+        ticket = self.worker.submit(99, context(document="busy", steps=LONG))
+        self.wait_for(lambda: any(seen.document == "busy" for seen in self.engine.seen))
+        return ticket
+
+
+@pytest.fixture
+def run() -> Iterator[Run]:
+    run = Run()
+    yield run
+    run.worker.stop()
+    assert run.worker.join(PATIENCE_S)
+
+
+def test_submit_answers_with_queue_and_total(run: Run) -> None:
+    infill = run.worker.submit(1, context("ab", "c")).answer.result(PATIENCE_S)
+    assert (infill.text, infill.finish) == ("2|1", Finish.STABLE)
+    assert infill.timings_ms["denoise"] == 1.0
+    assert 0 <= infill.timings_ms["queue"] <= infill.timings_ms["total"]
+    assert infill.timings_ms["total"] > 1.0  # Overwrites what the engine measured for itself.
+    assert run.worker.stages().keys() == {"denoise", "queue", "total"}
+    assert run.worker.requests()["stable"] == 1
+
+
+def test_newest_request_of_a_document_wins(run: Run) -> None:
+    running = run.worker.submit(1, context("1", steps=LONG))
+    run.wait_for(lambda: len(run.engine.seen) == 1)
+    waiting = run.worker.submit(1, context("12", steps=LONG))
+    newest = run.worker.submit(1, context("123"))
+    finishes = [ticket.answer.result(PATIENCE_S).finish for ticket in (running, waiting, newest)]
+    assert finishes == [Finish.CANCELLED, Finish.CANCELLED, Finish.STABLE]
+    assert run.engine.seen[-1].prefix == "123"
+    assert run.engine.denoising_steps < LONG
+
+
+def test_replaced_request_is_never_started(run: Run) -> None:
+    busy = run.occupy()
+    run.worker.submit(1, context("old"))
+    newest = run.worker.submit(1, context("new"))
+    run.worker.withdraw(busy)
+    assert newest.answer.result(PATIENCE_S).finish is Finish.STABLE
+    assert [seen.prefix for seen in run.engine.seen if seen.document == "a.py"] == ["new"]
+
+
+def test_other_documents_and_connections_are_not_superseded(run: Run) -> None:
+    tickets = [
+        run.worker.submit(1, context(document="a.py", steps=5)),
+        run.worker.submit(1, context(document="b.py", steps=5)),
+        run.worker.submit(2, context(document="a.py", steps=5)),
+    ]
+    assert [ticket.answer.result(PATIENCE_S).finish for ticket in tickets] == [Finish.STABLE] * 3
+
+
+def test_one_connection_with_many_documents_does_not_hold_up_another(run: Run) -> None:
+    busy = run.occupy()
+    tickets = [run.worker.submit(1, context(str(n), document=str(n))) for n in range(3)]
+    tickets.append(run.worker.submit(2, context("other", document="other")))
+    run.worker.withdraw(busy)
+    for ticket in tickets:
+        ticket.answer.result(PATIENCE_S)
+    assert [seen.prefix for seen in run.engine.seen[1:]] == ["0", "other", "1", "2"]
+
+
+def test_replacement_keeps_its_place_in_the_queue(run: Run) -> None:
+    busy = run.occupy()
+    run.worker.submit(1, context("typed"))
+    other = run.worker.submit(2, context("other"))
+    newest = run.worker.submit(1, context("typed on"))
+    run.worker.withdraw(busy)
+    for ticket in (other, newest):
+        ticket.answer.result(PATIENCE_S)
+    assert [seen.prefix for seen in run.engine.seen[1:]] == ["typed on", "other"]
+
+
+def test_withdraw_stops_the_step_counter(run: Run) -> None:
+    ticket = run.occupy()
+    run.wait_for(lambda: run.engine.denoising_steps > 2)
+    run.worker.withdraw(ticket)
+    assert ticket.answer.result(PATIENCE_S).finish is Finish.CANCELLED
+    steps = run.engine.denoising_steps
+    time.sleep(0.05)
+    assert run.engine.denoising_steps == steps < LONG
+
+
+def test_withdrawn_while_waiting_is_not_started(run: Run) -> None:
+    busy = run.occupy()
+    waiting = run.worker.submit(1, context("never"))
+    run.worker.withdraw(waiting)
+    assert waiting.answer.result(PATIENCE_S).finish is Finish.CANCELLED
+    run.worker.withdraw(busy)
+    run.worker.submit(1, context("after")).answer.result(PATIENCE_S)
+    assert "never" not in [seen.prefix for seen in run.engine.seen]
+    assert run.worker.requests()["cancelled"] == 2
+
+
+def test_expire_answers_what_waits_and_leaves_what_runs(run: Run) -> None:
+    busy = run.occupy()
+    waiting = run.worker.submit(1, context())
+    run.worker.expire(waiting)
+    run.worker.expire(busy)
+    assert waiting.answer.result(PATIENCE_S).finish is Finish.DEADLINE
+    assert not busy.answer.done()
+
+
+def test_deadline_counts_from_arrival(run: Run) -> None:
+    busy = run.occupy()
+    late = run.worker.submit(1, context("late", deadline_ms=20))
+    time.sleep(0.05)
+    run.worker.withdraw(busy)
+    infill = late.answer.result(PATIENCE_S)
+    assert infill.finish is Finish.DEADLINE
+    assert infill.timings_ms["queue"] >= 20
+    assert "late" not in [seen.prefix for seen in run.engine.seen]
+
+
+def test_deadline_of_zero_is_already_due(run: Run) -> None:
+    infill = run.worker.submit(1, context(deadline_ms=0, steps=LONG)).answer.result(PATIENCE_S)
+    assert (infill.text, infill.finish) == ("", Finish.DEADLINE)
+
+
+def test_fault_answers_one_request_and_quotes_nothing(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    ticket = run.worker.submit(1, context("TOP_SECRET", path="fault"))
+    with pytest.raises(EngineFault, match=r"the engine failed on this request \(RuntimeError\)"):
+        ticket.answer.result(PATIENCE_S)
+    assert run.worker.submit(1, context()).answer.result(PATIENCE_S).finish is Finish.STABLE
+    assert run.worker.requests()["fault"] == 1
+    assert "infill" in caplog.text  # The place is there,
+    assert "TOP_SECRET" not in caplog.text  # the text is not.
+
+
+def test_load_reports_progress_and_requests_wait_for_it() -> None:
+    loaded = threading.Event()
+
+    def load(report: Callable[[int, str], None]) -> SteppingEngine:
+        report(40, "reading")
+        loaded.wait(PATIENCE_S)
+        return SteppingEngine()
+
+    run = Run(load)
+    early = run.worker.submit(1, context())
+    run.wait_for(lambda: run.worker.progress.percent == 40)
+    assert run.worker.state is EngineState.LOADING
+    assert run.worker.engine is None
+    loaded.set()
+    assert early.answer.result(PATIENCE_S).finish is Finish.STABLE
+    assert [(p.state, p.percent) for p in run.progress] == [(EngineState.LOADING, 40), (EngineState.READY, 100)]
+    run.worker.stop()
+
+
+def test_load_failure_answers_waiting_and_later_requests() -> None:
+    started = threading.Event()
+
+    def load(report: Callable[[int, str], None]) -> SteppingEngine:
+        started.wait(PATIENCE_S)
+        return load_failing(report)
+
+    run = Run(load)
+    early = run.worker.submit(1, context())
+    started.set()
+    message = "config.json: is missing; download the model again"
+    with pytest.raises(EngineFault, match=message):
+        early.answer.result(PATIENCE_S)
+    with pytest.raises(EngineFault, match=message):
+        run.worker.submit(1, context()).answer.result(PATIENCE_S)
+    assert run.worker.progress == Progress(state=EngineState.FAILED, percent=0, message=message)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ModuleNotFoundError("x", name="torch"), "torch is not installed; run: pip install 'dgemma-lsp[engine]'"),
+        (OSError("disk\nfull"), "the model cannot be loaded (OSError: disk full)"),
+    ],
+)
+def test_load_failure_is_one_line_with_a_remedy(error: Exception, message: str) -> None:
+    def load(report: Callable[[int, str], None]) -> SteppingEngine:
+        raise error
+
+    run = Run(load)
+    run.wait_for(lambda: run.worker.state is EngineState.FAILED)
+    assert run.worker.progress.message == message
+
+
+def test_stop_answers_everything(run: Run) -> None:
+    busy = run.occupy()
+    waiting = run.worker.submit(1, context())
+    run.worker.stop()
+    late = run.worker.submit(1, context())
+    assert {ticket.answer.result(PATIENCE_S).finish for ticket in (busy, waiting, late)} == {Finish.CANCELLED}
+    assert run.worker.join(PATIENCE_S)
+
+
+def test_state_is_busy_while_a_request_runs(run: Run) -> None:
+    busy = run.occupy()
+    assert run.worker.state is EngineState.BUSY
+    run.worker.withdraw(busy)
+    run.wait_for(lambda: run.worker.state is EngineState.READY)

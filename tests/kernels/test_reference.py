@@ -1,0 +1,68 @@
+"""Reference operations against formulas written out, in float64, on awkward shapes."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from dgemma_kernels import reference
+
+GENERATOR_SEED = 0
+
+
+def draw(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(GENERATOR_SEED + len(shape)))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (63, 123), (2, 3, 5)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rms_norm(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    x, weight = draw(*shape).to(dtype), draw(shape[-1])
+    out = reference.rms_norm(x, weight, 1e-6)
+    exact = x.double() / (x.double().square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight.double()
+    assert out.dtype == dtype
+    assert (out.double() - exact).abs().max() <= (exact.to(dtype).double() - exact).abs().max() * 2 + 1e-6
+
+
+def test_rotary_turns_pairs_and_leaves_still_dimensions() -> None:
+    x = torch.tensor([1.0, 5.0, 0.0, 7.0]).view(1, 1, 1, 4)
+    angles = torch.tensor([math.pi / 2, 0.0, math.pi / 2, 0.0]).view(1, 1, 4)
+    out = reference.apply_rotary(x, angles.cos(), angles.sin())
+    assert torch.allclose(out.flatten(), torch.tensor([0.0, 5.0, 1.0, 7.0]), atol=1e-6)
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (4, 2), (6, 1)])
+def test_attention_has_scale_one_and_groups(heads: int, kv_heads: int) -> None:
+    q, k, v = draw(1, heads, 3, 8), draw(1, kv_heads, 7, 8) * 0.5, draw(1, kv_heads, 7, 8)
+    mask = torch.arange(7)[None, None, None] <= torch.tensor([0, 3, 6])[None, None, :, None]
+    out = reference.attention(q, k, v, mask)
+    for head in range(heads):
+        group = head // (heads // kv_heads)
+        for query, last in enumerate((0, 3, 6)):
+            scores = (k[0, group, : last + 1].double() @ q[0, head, query].double()).softmax(0)
+            assert torch.allclose(out[0, head, query].double(), scores @ v[0, group, : last + 1].double(), atol=1e-5)
+
+
+@pytest.mark.parametrize(("tokens", "num_experts", "selected"), [(1, 1, 1), (63, 5, 2), (7, 16, 3)])
+def test_experts_sum_the_chosen_ones(tokens: int, num_experts: int, selected: int) -> None:
+    x, scores = draw(tokens, 12), draw(tokens, num_experts)
+    gate_up, down = draw(num_experts, 20, 12), draw(num_experts, 12, 10)
+    scale = torch.linspace(0.5, 2.0, num_experts)
+    weights, indices = reference.route(scores, scale, selected)
+    out = reference.experts(x, weights, indices, gate_up, down)
+    for token in range(tokens):
+        probs = scores[token].double().softmax(0)
+        chosen = probs.argsort(descending=True)[:selected]
+        expected = torch.zeros(12, dtype=torch.float64)
+        for expert in chosen.tolist():
+            inner = gate_up[expert].double() @ x[token].double()
+            gated = torch.nn.functional.gelu(inner[:10], approximate="tanh") * inner[10:]
+            expected += probs[expert] / probs[chosen].sum() * scale[expert] * (down[expert].double() @ gated)
+        assert torch.allclose(out[token].double(), expected, atol=1e-4)
+
+
+def test_softcap_is_bounded_and_float32() -> None:
+    out = reference.softcap(torch.tensor([-1e6, 0.0, 3.0, 1e6], dtype=torch.bfloat16), 30.0)
+    assert out.dtype == torch.float32
+    assert torch.allclose(out, torch.tensor([-30.0, 0.0, 30 * math.tanh(0.1), 30.0]))

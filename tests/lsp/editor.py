@@ -1,0 +1,144 @@
+"""A real LSP client over stdio against `fake_server`, with the few moves that an editor makes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from lsprotocol import types
+from pytest_lsp import LanguageClient
+from pytest_lsp.client import make_test_lsp_client
+
+from dgemma_lsp.positions import LineIndex, PositionEncoding
+from tests.lsp.cursor import split_cursor
+
+SERVER = Path(__file__).with_name("fake_server.py")
+URI = "file:///w/a.py"
+
+
+class Editor:
+    def __init__(self, client: LanguageClient, encoding: PositionEncoding, record: Path) -> None:
+        self.client = client
+        self.encoding = encoding
+        self.record = record
+        self.statuses: list[Any] = []
+        self.result: types.InitializeResult | None = None
+        self._version = 0
+
+    def open(self, marked: str, *, uri: str = URI) -> types.Position:
+        """Opens a document and returns where its `|` is."""
+        text, offset = split_cursor(marked)
+        self._version += 1
+        item = types.TextDocumentItem(uri=uri, language_id="python", version=self._version, text=text)
+        self.client.text_document_did_open(types.DidOpenTextDocumentParams(text_document=item))
+        return self.position(text, offset)
+
+    def position(self, text: str, offset: int) -> types.Position:
+        line, character = LineIndex(text).position(offset, self.encoding)
+        return types.Position(line=line, character=character)
+
+    def edit(self, start: types.Position, end: types.Position, text: str, *, uri: str = URI) -> None:
+        self._version += 1
+        change = types.TextDocumentContentChangePartial(range=types.Range(start=start, end=end), text=text)
+        self.client.text_document_did_change(
+            types.DidChangeTextDocumentParams(
+                text_document=types.VersionedTextDocumentIdentifier(uri=uri, version=self._version),
+                content_changes=[change],
+            )
+        )
+
+    async def ask(self, position: types.Position, *, uri: str = URI) -> list[types.InlineCompletionItem]:
+        """Asks for ghost text once."""
+        params = types.InlineCompletionParams(
+            text_document=types.TextDocumentIdentifier(uri=uri),
+            position=position,
+            context=types.InlineCompletionContext(trigger_kind=types.InlineCompletionTriggerKind.Automatic),
+        )
+        items = await self.client.text_document_inline_completion_async(params)
+        assert isinstance(items, list), "an empty list, never null"
+        return items
+
+    async def menu(self, position: types.Position, *, uri: str = URI) -> list[types.CompletionItem]:
+        """Asks for the completion menu once."""
+        params = types.CompletionParams(text_document=types.TextDocumentIdentifier(uri=uri), position=position)
+        items = await self.client.text_document_completion_async(params)
+        assert isinstance(items, list)
+        return items
+
+    def events(self) -> list[str]:
+        """What happened to the fake engine so far."""
+        return self.record.read_text(encoding="utf-8").splitlines() if self.record.exists() else []
+
+    def kinds(self) -> list[str]:
+        return [status.kind for status in self.statuses]
+
+
+def inserted(text: str, items: list[types.InlineCompletionItem], encoding: PositionEncoding) -> str:
+    """Returns what an editor makes of `text` when it accepts the one item."""
+    (item,) = items
+    assert item.range is not None
+    assert isinstance(item.insert_text, str)
+    return replaced(text, item.range, item.insert_text, encoding)
+
+
+def replaced(text: str, span: types.Range, new_text: str, encoding: PositionEncoding) -> str:
+    assert span.start.line == span.end.line, "a range of one line only"
+    lines = LineIndex(text)
+    start = lines.offset(span.start.line, span.start.character, encoding)
+    end = lines.offset(span.end.line, span.end.character, encoding)
+    return text[:start] + new_text + text[end:]
+
+
+def fake_server(record: Path, *, answers: dict[str, str] | None, engine: dict[str, Any] | None) -> list[str]:
+    """Returns the command of a server over `FakeConnector`, whose options are `engine`."""
+    return [sys.executable, str(SERVER), str(record), json.dumps((engine or {}) | {"answers": answers or {}})]
+
+
+@asynccontextmanager
+async def editing(
+    record: Path,
+    *,
+    command: list[str] | None = None,
+    answers: dict[str, str] | None = None,
+    engine: dict[str, Any] | None = None,
+    options: Any = None,
+    configuration: dict[str, Any] | None = None,
+    encoding: PositionEncoding = PositionEncoding.UTF16,
+    progress: bool = False,
+    dynamic: bool = False,
+) -> AsyncGenerator[Editor]:
+    """Starts a server and a session with it, and ends both as an editor does.
+
+    `command` may be the real one, `[sys.executable, "-m", "dgemma_lsp"]`; without it `answers` and `engine` set a fake.
+    """
+    client = make_test_lsp_client()
+    editor = Editor(client, encoding, record)
+    client.feature("dgemma/status")(lambda status: editor.statuses.append(status))
+    if configuration is not None:
+        client.set_configuration({"dgemma": configuration})
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    await client.start_io(*(command or fake_server(record, answers=answers, engine=engine)), env=environ)
+    capabilities = types.ClientCapabilities(
+        general=types.GeneralClientCapabilities(position_encodings=[types.PositionEncodingKind(encoding.value)]),
+        window=types.WindowClientCapabilities(work_done_progress=progress),
+        workspace=types.WorkspaceClientCapabilities(
+            configuration=configuration is not None,
+            did_change_configuration=types.DidChangeConfigurationClientCapabilities(dynamic_registration=dynamic),
+        ),
+        text_document=types.TextDocumentClientCapabilities(
+            inline_completion=types.InlineCompletionClientCapabilities(),
+            completion=types.CompletionClientCapabilities(dynamic_registration=dynamic),
+        ),
+    )
+    params = types.InitializeParams(capabilities=capabilities, root_uri="file:///w", initialization_options=options)
+    editor.result = await client.initialize_session(params)
+    try:
+        yield editor
+    finally:
+        await client.shutdown_session()
+        await client.stop()

@@ -1,0 +1,56 @@
+"""`FakeEngine` behind a real socket, as the real client meets it: for tests of the command line."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+from dgemma_engine.location import EngineLocation
+from dgemma_engine.messages import INFILL, PROGRESS, STATUS, Context, EngineState, Progress, Status
+from dgemma_engine.peer import Peer
+
+from tests.lsp.fake_engine import FakeEngine
+
+STATUS_NOW = Status(
+    state=EngineState.READY,
+    percent=100,
+    message="",
+    model="fake",
+    model_path="/models/fake",
+    device="cpu",
+    pid=4_242,
+    version="0+unknown",
+    uptime_s=1.0,
+    memory_bytes=1 << 30,
+    device_memory_bytes=0,
+    clients=1,
+    requests={},
+    denoising_steps=0,
+    stages={},
+)
+
+
+@asynccontextmanager
+async def serving(location: EngineLocation, *, answers: Mapping[str, str]) -> AsyncGenerator[FakeEngine]:
+    """Answers on the socket of `location` for as long as the block lasts."""
+    engine = FakeEngine(answers=answers)
+
+    async def infill(params: Any) -> dict[str, Any]:
+        return (await engine.infill(Context.from_wire(params))).to_wire()
+
+    async def status(params: Any) -> dict[str, Any]:
+        return STATUS_NOW.to_wire()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = Peer(reader, writer, requests={INFILL: infill, STATUS: status})
+        peer.notify(PROGRESS, Progress(state=EngineState.READY, percent=100).to_wire())
+        await peer.run()
+
+    location.prepare()
+    server = await asyncio.start_unix_server(connected, path=str(location.socket))
+    try:
+        yield engine
+    finally:
+        server.close()

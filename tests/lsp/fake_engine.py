@@ -1,0 +1,100 @@
+"""An engine that runs without a model: answers by what stands left of the cursor, slowly or not at all on request."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from dgemma_engine.client import EngineFault, EngineUnavailable
+from dgemma_engine.messages import Context, EngineState, Finish, Infill, Progress
+
+DEATH = "the engine has ended; start one with: dgemma-engine start"
+
+
+class FakeEngine:
+    """Answers what `answers` has for the end of the prefix.
+
+    The words SLOW, LATER, FAULT and DIE in the cursor's line make it work until cancelled, answer after half a second,
+    answer with a fault, or end.
+    """
+
+    def __init__(
+        self,
+        *,
+        answers: Mapping[str, str] | None = None,
+        record: Callable[[str], None] = lambda _: None,
+        on_closed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._answers = dict(answers or {})
+        self._record = record
+        self._on_closed = on_closed
+        self.contexts: list[Context] = []
+        self.closed = False
+
+    async def infill(self, context: Context) -> Infill:
+        self.contexts.append(context)
+        line = context.prefix.rpartition("\n")[2]
+        self._record(f"asked {line}")
+        if "SLOW" in line:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                self._record(f"cancelled {line}")
+                raise
+        if "LATER" in line:
+            await asyncio.sleep(0.5)
+        if "FAULT" in line:
+            raise EngineFault("out of memory; use a smaller model")
+        if "DIE" in line:
+            self.closed = True
+            self._on_closed()
+            raise EngineUnavailable(DEATH)
+        text = next((text for end, text in self._answers.items() if context.prefix.endswith(end)), "")
+        finish = Finish.STABLE if text else Finish.EMPTY
+        return Infill(text=text, finish=finish, score=0.5 if text else 0.0, steps=3, timings_ms={"total": 1.0})
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+class FakeConnector:
+    """Makes `FakeEngine`s; fails the first `failures` times; loads in the steps given before it is ready."""
+
+    def __init__(
+        self,
+        *,
+        answers: Mapping[str, str] | None = None,
+        failures: int = 0,
+        loading: tuple[int, ...] = (),
+        loading_step_s: float = 0.0,
+        record: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._answers = answers
+        self._failures = failures
+        self._loading = loading
+        self._loading_step_s = loading_step_s
+        self._record = record
+        self.engines: list[FakeEngine] = []
+        self.attempts = 0
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def connect(self, *, on_progress: Callable[[Progress], None], on_closed: Callable[[], None]) -> FakeEngine:
+        self.attempts += 1
+        self._record("connected")
+        if self.attempts <= self._failures:
+            raise EngineUnavailable("no engine answers; start one with: dgemma-engine start")
+        engine = FakeEngine(answers=self._answers, record=self._record, on_closed=on_closed)
+        self.engines.append(engine)
+        if self._loading:
+            on_progress(Progress(state=EngineState.LOADING, percent=self._loading[0], message="reading weights"))
+            self._tasks.append(asyncio.create_task(self._load(on_progress)))
+        else:
+            on_progress(Progress(state=EngineState.READY, percent=100))
+        return engine
+
+    async def _load(self, on_progress: Callable[[Progress], None]) -> None:
+        for percent in self._loading[1:]:
+            await asyncio.sleep(self._loading_step_s)
+            on_progress(Progress(state=EngineState.LOADING, percent=percent, message="reading weights"))
+        await asyncio.sleep(self._loading_step_s)
+        on_progress(Progress(state=EngineState.READY, percent=100))

@@ -1,0 +1,30 @@
+"""The real server on stdio over `FakeEngine`: `python fake_server.py RECORD_FILE CONNECTOR_JSON`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from dgemma_lsp.logs import configure_logs
+from dgemma_lsp.server import build_server
+from tests.lsp.fake_engine import FakeConnector
+
+
+def main() -> int:
+    record_path, options = Path(sys.argv[1]), json.loads(sys.argv[2])
+
+    def record(event: str) -> None:
+        with record_path.open("a", encoding="utf-8") as file:
+            file.write(event + "\n")
+
+    options["loading"] = tuple(options.get("loading", ()))
+    fake = FakeConnector(record=record, **options)
+    configure_logs("warning")
+    server = build_server(lambda settings: fake.connect)
+    server.start_io()
+    record("ended")
+    return 0 if server.shut_down else 1
+
+
+sys.exit(main())

@@ -1,0 +1,178 @@
+"""The command line in processes of its own, over the real socket, with an engine that runs without a model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from dgemma_engine.location import EngineLocation
+
+from tests.lsp.engine_process import serving
+
+pytestmark = pytest.mark.e2e
+
+SOURCE = "def area(r):\n    return |\n\n\ndef next():\n    pass\n"
+
+
+@pytest.fixture
+def environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    directory = tmp_path_factory.mktemp("rt")
+    directory.chmod(0o700)
+    path = os.pathsep.join(sys.path)
+    return {"PATH": os.environ["PATH"], "PYTHONPATH": path, "DGEMMA_RUNTIME_DIR": str(directory), "HOME": "/nowhere"}
+
+
+async def run(environ: dict[str, str], *arguments: str, stdin: bytes = b"") -> tuple[int, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "dgemma_lsp",
+        *arguments,
+        env=environ,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(30):
+        out, err = await process.communicate(stdin)
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> str:
+    path = tmp_path / "a.py"
+    path.write_text(SOURCE.replace("|", ""), encoding="utf-8")
+    return f"{path}:2:12"
+
+
+async def test_complete_prints_the_completion_between_its_surroundings(environ: dict[str, str], target: str):
+    async with serving(EngineLocation.locate(environ), answers={"return ": "3.14 * r ** 2\nx"}):
+        code, out, err = await run(environ, "complete", target)
+    assert (code, err) == (0, "")
+    assert out.startswith("def area(r):\n    return >>3.14 * r ** 2<<\n\n\ndef next():\n")
+    assert re.search(r"\n\[shown: stable, score 0\.50, 3 steps, \d+ ms\]\n$", out)
+
+
+async def test_complete_json_is_one_object(environ: dict[str, str], target: str):
+    async with serving(EngineLocation.locate(environ), answers={"return ": "3"}):
+        code, out, _ = await run(environ, "complete", target, "--json", "--deadline-ms", "500", "--seed", "7")
+    assert code == 0
+    assert json.loads(out) == {
+        "text": "3",
+        "finish": "stable",
+        "score": 0.5,
+        "steps": 3,
+        "model": "fake",
+        "device": "cpu",
+        "timings_ms": {"total": 1.0},
+    }
+
+
+async def test_complete_passes_deadline_and_seed_on(environ: dict[str, str], target: str):
+    async with serving(EngineLocation.locate(environ), answers={}) as engine:
+        code, out, _ = await run(environ, "complete", target, "--deadline-ms", "500", "--seed", "7")
+    assert code == 0
+    assert "nothing to show: empty" in out
+    (context,) = engine.contexts
+    assert (context.deadline_ms, context.seed, context.path) == (500, 7, "a.py")
+
+
+async def test_complete_tells_a_fault_in_one_line(environ: dict[str, str], tmp_path: Path):
+    path = tmp_path / "a.py"
+    path.write_text("FAULT", encoding="utf-8")
+    async with serving(EngineLocation.locate(environ), answers={}):
+        code, out, err = await run(environ, "complete", f"{path}:1:6")
+    assert (code, out, err) == (1, "", "dgemma-lsp: out of memory; use a smaller model\n")
+
+
+@pytest.mark.parametrize("argument", ["none.py:1:1", "a.py", "/:1:1"])
+async def test_complete_refuses_a_wrong_target_in_one_line(environ: dict[str, str], argument: str):
+    code, out, err = await run(environ, "complete", argument)
+    assert (code, out) == (2, "")
+    assert re.fullmatch(r"dgemma-lsp: [^\n]+\n", err)
+
+
+async def test_complete_without_an_engine_says_so_in_one_line(environ: dict[str, str], target: str):
+    code, out, err = await run(environ, "complete", target, "--model", "/no/such/model")
+    assert (code, out) == (1, "")
+    assert re.fullmatch(r"dgemma-lsp: [^\n]+\n", err)
+    assert "/no/such/model" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("complete", "a:1:1", "--seed", "-1"), "'-1' is not a whole number from 0 to"),
+        (("complete", "a:1:1", "--deadline-ms", "0"), "'0' is not a whole number from 1 to 600000"),
+        (("doctor", "--device", "tpu"), "must be auto, cpu, cuda or cuda:N, not 'tpu'"),
+        (("demo", "--model", ""), "dgemma.engine.model must be a text"),
+        (("--tcp", "x"), "'x' is not HOST:PORT"),
+        (("nonsense",), "invalid choice: 'nonsense'"),
+    ],
+)
+async def test_wrong_arguments_are_refused(environ: dict[str, str], arguments: tuple[str, ...], message: str):
+    code, _, err = await run(environ, *arguments)
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
+
+
+async def test_version(environ: dict[str, str]):
+    code, out, _ = await run(environ, "--version")
+    assert code == 0
+    assert out.startswith("dgemma-lsp ")
+
+
+async def test_serve_ends_when_the_editor_has_died(environ: dict[str, str]):
+    code, out, err = await run(environ)
+    assert (code, out, err) == (1, "", "")
+
+
+async def test_doctor_without_an_engine_warns_and_names_the_remedy(environ: dict[str, str]):
+    code, out, _ = await run(environ, "doctor")
+    assert code == 0
+    assert re.search(r"^warn +engine .*\n +-> dgemma-engine start$", out, re.MULTILINE)
+
+
+async def test_doctor_tells_of_the_engine_that_runs(environ: dict[str, str]):
+    async with serving(EngineLocation.locate(environ), answers={}):
+        code, out, _ = await run(environ, "doctor", "--json")
+    assert code == 0
+    report = json.loads(out)
+    assert report["usable"] is True
+    found = {check["name"]: check for check in report["checks"]}
+    assert "process 4242" in found["engine"]["detail"]
+    assert found["model"]["detail"] == "fake (/models/fake)"
+    assert found["memory"]["detail"].endswith("the engine holds 1.0 GiB")
+
+
+async def test_doctor_fails_for_a_model_that_is_none(environ: dict[str, str], tmp_path: Path):
+    code, out, _ = await run(environ, "doctor", "--model", str(tmp_path))
+    assert code == 1
+    assert re.search(r"^fail +model .*no config\.json", out, re.MULTILINE)
+
+
+async def test_doctor_fails_for_a_socket_directory_that_is_a_file(environ: dict[str, str], tmp_path: Path):
+    path = tmp_path / "file"
+    path.touch()
+    code, out, _ = await run(environ | {"DGEMMA_RUNTIME_DIR": str(path)}, "doctor")
+    assert code == 1
+    assert re.search(r"^fail +socket directory .*is not a directory", out, re.MULTILINE)
+
+
+async def test_demo_ends_with_one_json_line(environ: dict[str, str]):
+    async with serving(EngineLocation.locate(environ), answers={"return ": "1", "for indent in ": "indents:"}):
+        code, out, err = await run(environ, "demo")
+    assert (code, err) == (0, "")
+    figures = json.loads(out.splitlines()[-1])
+    assert list(figures) == ["completions", "shown", "median_ms", "p95_ms", "model", "device"]
+    assert figures["completions"] >= 8
+    assert 0 <= figures["shown"] < figures["completions"]
+    assert out.count("[it was: ") == figures["completions"]
+    assert out.count("[nothing to show: ") == figures["completions"] - figures["shown"]

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import pytest
+from dgemma_engine.messages import Context, Extent
+
+from dgemma_lsp.context import ContextLimits, build_context, extent_of
+from dgemma_lsp.request import Channel, Request
+from tests.lsp.cursor import request_at
+
+
+def built(marked: str, **limits: int) -> Context:
+    return build_context(request_at(marked), ContextLimits(**limits))
+
+
+@pytest.mark.parametrize(
+    ("marked", "extent"),
+    [
+        ("|", Extent.BLOCK),
+        ("def f():\n    |\n", Extent.BLOCK),
+        ("def f():\n    |   \n", Extent.BLOCK),
+        ("def f():|\n", Extent.BLOCK),
+        ("foo(|", Extent.BLOCK),
+        ("foo(|)", Extent.LINE),
+        ("x = |\n", Extent.LINE),
+        ("    |return x\n", Extent.LINE),
+        ("a\r\n  |\r\nb", Extent.BLOCK),
+        ("a\r\nx|\r\nb", Extent.LINE),
+    ],
+)
+def test_extent(marked: str, extent: Extent):
+    assert extent_of(request_at(marked)) is extent
+
+
+def test_build_splits_at_the_cursor():
+    context = built("ab|cd")
+    assert (context.prefix, context.suffix) == ("ab", "cd")
+    assert (context.path, context.language) == ("a.py", "python")
+
+
+def test_build_sends_newlines_for_crlf_and_lone_cr():
+    context = built("a\r\nb\rc|\r\nd")
+    assert (context.prefix, context.suffix) == ("a\nb\nc", "\nd")
+
+
+def test_build_cuts_prefix_and_suffix_at_line_starts():
+    context = built("111\n222\n33|44\n555\n666\n", prefix_chars=7, suffix_chars=8)
+    assert (context.prefix, context.suffix) == ("222\n33", "44\n555\n")
+
+
+def test_build_keeps_a_line_that_starts_just_at_the_cut():
+    assert built("111\n222\n33|", prefix_chars=6).prefix == "222\n33"
+
+
+def test_build_cuts_inside_a_line_longer_than_the_limit():
+    context = built("a" * 50 + "|" + "b" * 50, prefix_chars=5, suffix_chars=6)
+    assert (context.prefix, context.suffix) == ("aaaaa", "bbbbbb")
+
+
+def test_build_replaces_lone_surrogates():
+    context = built("a\ud83d|b\udc4d")
+    assert (context.prefix, context.suffix) == ("a\ufffd", "b\ufffd")
+
+
+def test_build_keeps_astral_characters():
+    assert built("a😋|").prefix == "a😋"
+
+
+def test_channels_of_a_document_do_not_compete():
+    ghost, menu = (
+        Request(uri="u", version=1, text="", offset=0, channel=channel)
+        for channel in (Channel.GHOST_TEXT, Channel.MENU)
+    )
+    keys = {build_context(request, ContextLimits()).document for request in (ghost, menu)}
+    assert len(keys) == 2
+
+
+def test_limits_refuse_negative_numbers():
+    with pytest.raises(ValueError, match=r"self\.prefix_chars=-1"):
+        ContextLimits(prefix_chars=-1)
+
+
+def test_request_refuses_an_offset_outside_its_text():
+    with pytest.raises(ValueError, match=r"self\.offset=3"):
+        Request(uri="u", version=1, text="ab", offset=3)

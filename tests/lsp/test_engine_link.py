@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from dgemma_engine.messages import Context, EngineState, Infill, Progress
+
+from dgemma_lsp.engine_link import EngineLink, LinkState, LinkStatus, Patience
+from tests.lsp.fake_engine import FakeConnector, FakeEngine
+from tests.lsp.waiting import until
+
+ENDED = "the engine has ended; the next request looks for another"
+FAST = Patience(connect_ms=200, grace_ms=0, first_pause_s=1, longest_pause_s=4)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class Linked:
+    def __init__(self, fake: FakeConnector, patience: Patience = FAST) -> None:
+        self.fake = fake
+        self.clock = Clock()
+        self.told: list[LinkStatus] = []
+        self.link = EngineLink(fake.connect, on_status=self.told.append, clock=self.clock, patience=patience)
+
+    async def ask(self, prefix: str = "x", deadline_ms: float = 1_000) -> Infill | LinkStatus:
+        return await self.link.infill(Context(document="d", prefix=prefix, suffix="", deadline_ms=deadline_ms))
+
+    def states(self) -> list[LinkState]:
+        return [status.state for status in self.told]
+
+
+async def test_first_need_connects_and_answers():
+    linked = Linked(FakeConnector(answers={"x": "y"}))
+    assert linked.fake.attempts == 0
+    answer = await linked.ask()
+    assert isinstance(answer, Infill)
+    assert answer.text == "y"
+    assert linked.states() == [LinkState.STARTING, LinkState.READY]
+
+
+async def test_requests_at_once_share_one_connection():
+    linked = Linked(FakeConnector(answers={"x": "y"}))
+    await asyncio.gather(*(linked.ask() for _ in range(5)))
+    assert linked.fake.attempts == 1
+
+
+async def test_loading_answers_with_its_progress_then_with_text():
+    linked = Linked(FakeConnector(answers={"x": "y"}, loading=(10, 60), loading_step_s=0.02))
+    answer = await linked.ask()
+    assert answer == LinkStatus(state=LinkState.LOADING, message="reading weights", percent=10)
+    await until(lambda: linked.link.status.state is LinkState.READY)
+    assert isinstance(await linked.ask(), Infill)
+    assert [status.percent for status in linked.told] == [0, 10, 60, 100]
+
+
+async def test_failures_pause_longer_each_time_and_are_told_once():
+    linked = Linked(FakeConnector(failures=3, answers={"x": "y"}))
+    for attempts, pause_s in ((1, 1), (2, 2), (3, 4)):
+        answer = await linked.ask()
+        assert isinstance(answer, LinkStatus)
+        assert answer.state is LinkState.FAILED
+        await linked.ask()
+        assert linked.fake.attempts == attempts, "no attempt within the pause"
+        linked.clock.now_s += pause_s - 0.1
+        await linked.ask()
+        assert linked.fake.attempts == attempts
+        linked.clock.now_s += 0.1
+    assert isinstance(await linked.ask(), Infill)
+
+
+async def test_engine_that_dies_on_a_request_is_told_and_replaced():
+    linked = Linked(FakeConnector(answers={"x": "y"}))
+    answer = await linked.ask("DIE")
+    assert answer == LinkStatus(state=LinkState.FAILED, message=ENDED)
+    await until(lambda: linked.link.status.state is LinkState.READY)
+    assert linked.fake.attempts == 2, "there was need, so it is not waited for the next request"
+    assert isinstance(await linked.ask(), Infill)
+
+
+async def test_engine_that_dies_on_every_request_does_not_spin():
+    linked = Linked(FakeConnector())
+    for _ in range(20):
+        await linked.ask("DIE")
+    assert linked.fake.attempts == 2
+
+
+async def test_engine_that_ends_while_idle_is_not_restarted_before_the_next_request():
+    linked = Linked(FakeConnector(answers={"x": "y"}))
+    await linked.ask()
+    linked.fake.engines[0]._on_closed()
+    await asyncio.sleep(0)
+    assert linked.link.status == LinkStatus(state=LinkState.DISCONNECTED, message=ENDED)
+    assert linked.fake.attempts == 1
+    assert isinstance(await linked.ask(), Infill)
+
+
+async def test_fault_is_told_and_the_connection_stays():
+    linked = Linked(FakeConnector(answers={"x": "y"}))
+    answer = await linked.ask("FAULT")
+    assert answer == LinkStatus(state=LinkState.FAILED, message="out of memory; use a smaller model")
+    assert isinstance(await linked.ask(), Infill)
+    assert linked.fake.attempts == 1
+
+
+async def test_engine_that_does_not_answer_in_time_is_given_up():
+    linked = Linked(FakeConnector())
+    answer = await linked.ask("SLOW", deadline_ms=20)
+    assert isinstance(answer, LinkStatus)
+    assert "did not answer in time" in answer.message
+
+
+async def test_cancelling_the_asker_cancels_the_work():
+    events: list[str] = []
+    linked = Linked(FakeConnector(record=events.append))
+    task = asyncio.create_task(linked.ask("SLOW"))
+    await until(lambda: "asked SLOW" in events)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert events[-1] == "cancelled SLOW"
+
+
+async def test_unforeseen_error_is_a_status():
+    class Broken(FakeEngine):
+        async def infill(self, context: Context) -> Infill:
+            raise RuntimeError("user text")
+
+    async def connect(*, on_progress: Callable[[Progress], None], on_closed: Callable[[], None]) -> FakeEngine:
+        return Broken()
+
+    link = EngineLink(connect, on_status=lambda _: None, clock=Clock(), patience=FAST)
+    answer = await link.infill(Context(document="d", prefix="x", suffix=""))
+    assert answer == LinkStatus(state=LinkState.FAILED, message="a request to the engine failed (RuntimeError)")
+
+
+async def test_model_that_cannot_load_is_told_and_its_connection_dropped():
+    engine = FakeEngine()
+
+    async def connect(*, on_progress: Callable[[Progress], None], on_closed: Callable[[], None]) -> FakeEngine:
+        on_progress(Progress(state=EngineState.FAILED, percent=0, message="/m: no config.json"))
+        return engine
+
+    link = EngineLink(connect, on_status=lambda _: None, clock=Clock(), patience=FAST)
+    answer = await link.infill(Context(document="d", prefix="x", suffix=""))
+    assert answer == LinkStatus(state=LinkState.FAILED, message="/m: no config.json")
+    assert engine.closed
+
+
+async def test_close_while_connecting_ends_quietly():
+    async def connect(*, on_progress: Callable[[Progress], None], on_closed: Callable[[], None]) -> FakeEngine:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    link = EngineLink(connect, on_status=lambda _: None, clock=Clock(), patience=FAST)
+    link.wake()
+    await asyncio.sleep(0)
+    await link.close()
+    link.wake()
+    assert isinstance(await link.infill(Context(document="d", prefix="x", suffix="")), LinkStatus)
+
+
+def test_patience_refuses_a_shrinking_pause():
+    with pytest.raises(ValueError, match=r"self\.longest_pause_s=0\.5"):
+        Patience(first_pause_s=1, longest_pause_s=0.5)

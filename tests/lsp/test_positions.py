@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dgemma_lsp.positions import LineIndex, PositionEncoding, num_units
+
+UTF8, UTF16, UTF32 = PositionEncoding.UTF8, PositionEncoding.UTF16, PositionEncoding.UTF32
+CODECS = {UTF8: "utf-8", UTF16: "utf-16-le", UTF32: "utf-32-le"}
+UNIT_BYTES = {UTF8: 1, UTF16: 2, UTF32: 4}
+
+characters = st.sampled_from(["a", "é", "e\u0301", "漢", "😋", "\t", "\n", "\r\n", "\r", "\x0c", "\u2028", "\x85"])
+texts = st.lists(characters, max_size=30).map("".join)
+encodings = st.sampled_from(list(PositionEncoding))
+
+
+@given(texts, encodings, st.data())
+def test_offset_survives_the_way_to_a_position_and_back(text: str, encoding: PositionEncoding, data: st.DataObject):
+    offset = data.draw(st.integers(0, len(text)))
+    lines = LineIndex(text)
+    back = lines.offset(*lines.position(offset, encoding), encoding)
+    inside_crlf = text[offset - 1 : offset + 1] == "\r\n" if offset else False
+    assert back == (offset - 1 if inside_crlf else offset)
+
+
+@given(texts, encodings, st.integers(0, 40), st.integers(0, 80))
+def test_any_position_is_clamped_into_its_line(text: str, encoding: PositionEncoding, line: int, column: int):
+    lines = LineIndex(text)
+    offset = lines.offset(line, column, encoding)
+    if line >= lines.num_lines:
+        assert offset == len(text)
+    else:
+        start, end = lines.span(line)
+        assert start <= offset <= end
+        assert num_units(text[start:offset], encoding) <= column
+
+
+@given(texts, encodings)
+def test_units_are_what_the_codec_makes(text: str, encoding: PositionEncoding):
+    assert num_units(text, encoding) == len(text.encode(CODECS[encoding])) // UNIT_BYTES[encoding]
+
+
+@given(texts)
+def test_lines_end_where_the_protocol_says(text: str):
+    lines = LineIndex(text)
+    found = [text[slice(*lines.span(line))] for line in range(lines.num_lines)]
+    assert found == text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column", "encoding", "expected"),
+    [
+        ("a😋b", 0, 3, UTF16, 2),
+        ("a😋b", 0, 2, UTF16, 1),  # inside the surrogate pair: before it
+        ("a😋b", 0, 3, UTF8, 1),  # inside the four bytes
+        ("a😋b", 0, 5, UTF8, 2),
+        ("a😋b", 0, 2, UTF32, 2),
+        ("ab\r\ncd", 0, 99, UTF16, 2),
+        ("ab\r\ncd", 0, 3, UTF16, 2),  # between \r and \n
+        ("ab", 0, 99, UTF16, 2),
+        ("ab\n", 1, 0, UTF16, 3),
+        ("ab\n", 7, 3, UTF16, 3),
+        ("", 0, 0, UTF16, 0),
+        ("a\x0cb\nc", 1, 0, UTF16, 4),
+    ],
+)
+def test_offset(text: str, line: int, column: int, encoding: PositionEncoding, expected: int):
+    assert LineIndex(text).offset(line, column, encoding) == expected
+
+
+def test_lone_surrogate_counts_as_one_utf16_unit():
+    assert num_units("a\ud83d", UTF16) == 2

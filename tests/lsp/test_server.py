@@ -1,0 +1,292 @@
+"""The server over stdio, driven by pytest-lsp's client, with an engine that runs without a model."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lsprotocol import types
+from pygls.exceptions import JsonRpcException
+
+from dgemma_lsp.positions import PositionEncoding
+from tests.lsp.editor import URI, Editor, editing, inserted, replaced
+from tests.lsp.waiting import until
+
+REQUEST_CANCELLED = -32800
+INVALID_PARAMS = -32602
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Path:
+    return tmp_path / "record.txt"
+
+
+async def check(record: Path, marked: str, middle: str, expected: str, **options: Any) -> None:
+    """Checks what the document becomes when the item offered at `|` is accepted."""
+    text = marked.replace("|", "")
+    async with editing(record, answers={"": middle}, **options) as editor:
+        items = await editor.ask(editor.open(marked))
+        assert inserted(text, items, editor.encoding) == expected
+
+
+async def test_capabilities(record: Path):
+    async with editing(record, encoding=PositionEncoding.UTF8) as editor:
+        assert editor.result is not None
+        capabilities = editor.result.capabilities
+        assert capabilities.inline_completion_provider is not None
+        assert capabilities.position_encoding == types.PositionEncodingKind.Utf8
+        assert isinstance(capabilities.text_document_sync, types.TextDocumentSyncOptions)
+        assert capabilities.text_document_sync.change is types.TextDocumentSyncKind.Incremental
+        assert capabilities.text_document_sync.open_close
+        assert capabilities.completion_provider is None
+        assert editor.result.server_info is not None
+        assert editor.result.server_info.name == "dgemma-lsp"
+
+
+@pytest.mark.parametrize("encoding", list(PositionEncoding))
+async def test_complete_behind_astral_and_combining_characters(record: Path, encoding: PositionEncoding):
+    await check(record, "e\u0301 = '😋' + foo(|)\n", "b)", "e\u0301 = '😋' + foo(b)\n", encoding=encoding)
+
+
+async def test_complete_in_a_crlf_document(record: Path):
+    await check(record, "a\r\nb = |\r\nc\r\n", "1\n", "a\r\nb = 1\r\nc\r\n")
+
+
+async def test_complete_an_empty_file(record: Path):
+    await check(record, "|", "import os", "import os")
+
+
+async def test_position_past_the_end_is_the_end(record: Path):
+    async with editing(record, answers={"b = ": "1"}) as editor:
+        editor.open("a\nb = |")
+        for position in (types.Position(line=1, character=99), types.Position(line=9, character=9)):
+            assert inserted("a\nb = ", await editor.ask(position), editor.encoding) == "a\nb = 1"
+
+
+async def test_nothing_to_offer_is_an_empty_list(record: Path):
+    async with editing(record) as editor:
+        assert await editor.ask(editor.open("x|")) == []
+
+
+async def test_document_that_is_not_open_is_an_empty_list(record: Path):
+    async with editing(record, answers={"": "1"}) as editor:
+        assert await editor.ask(types.Position(line=0, character=0), uri="file:///w/other.py") == []
+        editor.edit(types.Position(line=0, character=0), types.Position(line=0, character=0), "x")
+        position = editor.open("x = |")
+        editor.client.text_document_did_close(types.DidCloseTextDocumentParams(types.TextDocumentIdentifier(URI)))
+        assert await editor.ask(position) == []
+
+
+async def test_edits_reach_the_engine(record: Path):
+    async with editing(record, answers={"beta = ": "1"}) as editor:
+        editor.open("😋 alph|a = ")
+        start, end = types.Position(line=0, character=3), types.Position(line=0, character=8)
+        editor.edit(start, end, "beta")
+        items = await editor.ask(types.Position(line=0, character=10))
+        assert inserted("😋 beta = ", items, editor.encoding) == "😋 beta = 1"
+
+
+async def test_cancel_stops_the_engine(record: Path):
+    async with editing(record) as editor:
+        position = editor.open("SLOW|")
+        params = types.InlineCompletionParams(
+            text_document=types.TextDocumentIdentifier(uri=URI),
+            position=position,
+            context=types.InlineCompletionContext(trigger_kind=types.InlineCompletionTriggerKind.Invoked),
+        )
+        future = editor.client.protocol.send_request("textDocument/inlineCompletion", params, msg_id="q1")
+        await until(lambda: "asked SLOW" in editor.events())
+        editor.client.cancel_request(types.CancelParams(id="q1"))
+        with pytest.raises(JsonRpcException) as caught:
+            await asyncio.wait_for(asyncio.wrap_future(future), 5)
+        assert caught.value.code == REQUEST_CANCELLED
+        await until(lambda: "cancelled SLOW" in editor.events())
+        assert editor.kinds()[-1] == "ready"
+
+
+async def test_newer_request_supersedes_the_older(record: Path):
+    async with editing(record, answers={"x = ": "1"}) as editor:
+        first_at = editor.open("SLOW|\nx = ")
+        first = asyncio.create_task(editor.ask(first_at))
+        await until(lambda: "asked SLOW" in editor.events())
+        assert len(await editor.ask(types.Position(line=1, character=4))) == 1
+        with pytest.raises(JsonRpcException) as caught:
+            await asyncio.wait_for(first, 5)
+        assert caught.value.code == REQUEST_CANCELLED
+        assert "cancelled SLOW" in editor.events()
+
+
+async def test_requests_of_different_documents_live_side_by_side(record: Path):
+    async with editing(record, answers={"x = ": "1"}) as editor:
+        first = asyncio.create_task(editor.ask(editor.open("SLOW|", uri="file:///w/b.py"), uri="file:///w/b.py"))
+        await until(lambda: "asked SLOW" in editor.events())
+        assert len(await editor.ask(editor.open("x = |"))) == 1
+        assert not first.done()
+        first.cancel()
+
+
+async def test_edit_while_running_makes_the_answer_stale(record: Path):
+    async with editing(record, answers={"x = ": "1"}) as editor:
+        position = editor.open("LATER x = |")
+        assert len(await editor.ask(position)) == 1, "in time without an edit"
+        asked = asyncio.create_task(editor.ask(position))
+        await until(lambda: editor.events().count("asked LATER x = ") == 2)
+        start = types.Position(line=0, character=0)
+        editor.edit(start, start, "y")
+        assert await asyncio.wait_for(asked, 10) == []
+
+
+async def test_document_closed_while_running_makes_the_answer_stale(record: Path):
+    async with editing(record, answers={"x = ": "1"}) as editor:
+        asked = asyncio.create_task(editor.ask(editor.open("LATER x = |")))
+        await until(lambda: "asked LATER x = " in editor.events())
+        editor.client.text_document_did_close(types.DidCloseTextDocumentParams(types.TextDocumentIdentifier(URI)))
+        assert await asyncio.wait_for(asked, 10) == []
+
+
+async def test_loading_is_an_empty_list_with_progress_and_status(record: Path):
+    engine = {"loading": [10, 60], "loading_step_s": 0.3}
+    async with editing(record, answers={"": "1"}, engine=engine, progress=True) as editor:
+        position = editor.open("x = |")
+        assert await editor.ask(position) == []
+        await until(lambda: editor.kinds()[-1] == "ready")
+        assert {status.percent for status in editor.statuses if status.kind == "loading"} >= {10, 60}
+        await until(lambda: "end" in progress_kinds(editor))
+        assert progress_kinds(editor) == ["begin", "report", "end"]
+        assert len(await editor.ask(position)) == 1
+
+
+def progress_kinds(editor: Editor) -> list[Any]:
+    return [value.kind for values in editor.client.progress_reports.values() for value in values]
+
+
+async def test_loading_without_progress_support_sends_none(record: Path):
+    async with editing(record, engine={"loading": [10], "loading_step_s": 0.1}) as editor:
+        await editor.ask(editor.open("x|"))
+        await until(lambda: editor.kinds()[-1] == "ready")
+        assert not editor.client.progress_reports
+
+
+async def test_dead_engine_is_an_empty_list_one_error_and_a_restart(record: Path):
+    async with editing(record, answers={"x = ": "1"}) as editor:
+        for _ in range(3):
+            assert await editor.ask(editor.open("DIE|")) == []
+        errors = [message for message in editor.client.messages if message.type is types.MessageType.Error]
+        assert len(errors) == 1
+        assert "the engine has ended" in errors[0].message
+
+
+async def test_engine_that_died_is_back_for_the_next_request(record: Path):
+    async with editing(record, answers={"x = ": "1"}) as editor:
+        assert await editor.ask(editor.open("DIE|")) == []
+        assert len(await editor.ask(editor.open("x = |"))) == 1
+        assert editor.events().count("connected") == 2
+
+
+async def test_no_engine_is_an_empty_list_and_one_error(record: Path):
+    async with editing(record, engine={"failures": 99}) as editor:
+        for _ in range(3):
+            assert await editor.ask(editor.open("x|")) == []
+        assert len(editor.client.messages) == 1
+        assert editor.kinds()[-1] == "error"
+
+
+async def test_wrong_settings_are_told_once_and_the_server_lives(record: Path):
+    options = {"deadlineMs": "soon", "enabld": True}
+    async with editing(record, answers={"": "1"}, options=options) as editor:
+        position = editor.open("x = |")
+        assert len(await editor.ask(position)) == 1
+        again = types.DidChangeConfigurationParams(settings={"dgemma": {"deadlineMs": "soon", "seed": -1}})
+        editor.client.workspace_did_change_configuration(again)
+        editor.client.workspace_did_change_configuration(again)
+        assert len(await editor.ask(position)) == 1
+        told = [message.message for message in editor.client.messages]
+        assert len(told) == 3
+        assert "did you mean dgemma.enabled?" in told[1]
+
+
+@pytest.mark.parametrize("options", [7, "x", [1], {"dgemma": 3}, {"engine": [1]}])
+def test_odd_options_start_the_server_anyway(record: Path, options: Any):
+    asyncio.run(check(record, "x = |", "1", "x = 1", options=options))
+
+
+async def test_switched_off_offers_nothing_and_starts_nothing(record: Path):
+    async with editing(record, answers={"": "1"}, options={"enabled": False}) as editor:
+        position = editor.open("x = |")
+        assert await editor.ask(position) == []
+        assert editor.events() == []
+        assert editor.kinds() == ["inactive"]
+        settings: Any = {"dgemma": {"enabled": True}}
+        editor.client.workspace_did_change_configuration(types.DidChangeConfigurationParams(settings=settings))
+        assert len(await editor.ask(position)) == 1
+
+
+async def test_configuration_is_pulled_where_the_editor_can(record: Path):
+    async with editing(record, answers={"": "1"}, configuration={"enabled": False}) as editor:
+        await until(lambda: editor.kinds()[-1:] == ["inactive"] and "off" in editor.statuses[-1].message)
+        editor.client.set_configuration({"dgemma": {"enabled": True}})
+        editor.client.workspace_did_change_configuration(types.DidChangeConfigurationParams(settings=None))
+        await until(lambda: "off" not in editor.statuses[-1].message)
+        assert len(await editor.ask(editor.open("x = |"))) == 1
+
+
+async def test_changing_the_model_connects_anew(record: Path):
+    async with editing(record, answers={"": "1"}) as editor:
+        position = editor.open("x = |")
+        await editor.ask(position)
+        settings: Any = {"dgemma": {"engine": {"device": "cpu"}}}
+        editor.client.workspace_did_change_configuration(types.DidChangeConfigurationParams(settings=settings))
+        assert len(await editor.ask(position)) == 1
+        assert editor.events().count("connected") == 2
+
+
+async def test_menu_offers_one_item_when_the_setting_asks_for_it(record: Path):
+    async with editing(record, answers={"": "r(x)"}, options={"completionFallback": True}) as editor:
+        assert editor.result is not None
+        assert editor.result.capabilities.completion_provider is not None
+        (item,) = await editor.menu(editor.open("😋 = foo.ba|"))
+        assert (item.label, item.preselect, item.kind) == ("bar(x)", True, types.CompletionItemKind.Text)
+        assert isinstance(item.text_edit, types.TextEdit)
+        edited = replaced("😋 = foo.ba", item.text_edit.range, item.text_edit.new_text, editor.encoding)
+        assert edited == "😋 = foo.bar(x)"
+
+
+async def test_menu_is_registered_when_the_setting_comes_later(record: Path):
+    async with editing(record, answers={"": "1"}, dynamic=True) as editor:
+        registered: list[str] = []
+
+        @editor.client.feature(types.CLIENT_REGISTER_CAPABILITY)
+        def register(params: types.RegistrationParams) -> None:
+            registered.extend(registration.method for registration in params.registrations)
+
+        settings: Any = {"dgemma": {"completionFallback": True}}
+        editor.client.workspace_did_change_configuration(types.DidChangeConfigurationParams(settings=settings))
+        await until(lambda: types.TEXT_DOCUMENT_COMPLETION in registered)
+        assert len(await editor.menu(editor.open("x = |"))) == 1
+
+
+async def test_request_with_wrong_parameters_is_answered(record: Path):
+    async with editing(record) as editor:
+        answered: Future[Any] = Future()
+        protocol = editor.client.protocol
+        protocol._request_futures["bad"] = answered
+        params = {"position": "here"}
+        request = {"jsonrpc": "2.0", "id": "bad", "method": types.TEXT_DOCUMENT_INLINE_COMPLETION, "params": params}
+        protocol._send_data(request)
+        with pytest.raises(JsonRpcException) as caught:
+            await asyncio.wait_for(asyncio.wrap_future(answered), 5)
+        assert caught.value.code == INVALID_PARAMS
+        assert await editor.ask(editor.open("x|")) == []
+
+
+async def test_shutdown_in_mid_request_ends_the_server(record: Path):
+    async with editing(record) as editor:
+        asked = asyncio.create_task(editor.ask(editor.open("SLOW|")))
+        await until(lambda: "asked SLOW" in editor.events())
+    await asyncio.wait([asked], timeout=5)
+    assert asked.done()
+    assert editor.events()[-2:] == ["cancelled SLOW", "ended"]

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from dgemma_lsp.load_progress import LoadProgress
+from dgemma_lsp.status import ServerStatus, StatusBoard, StatusKind
+
+READY = ServerStatus(kind=StatusKind.READY)
+BUSY = ServerStatus(kind=StatusKind.BUSY)
+ERROR = ServerStatus(kind=StatusKind.ERROR, message="out of memory")
+
+
+def board() -> tuple[StatusBoard, list[ServerStatus], list[str]]:
+    shown: list[ServerStatus] = []
+    alarms: list[str] = []
+    return StatusBoard(publish=shown.append, alarm=alarms.append), shown, alarms
+
+
+def test_same_state_is_shown_once():
+    tested, shown, _ = board()
+    for status in (READY, READY, BUSY, READY):
+        tested.show(status)
+    assert shown == [READY, BUSY, READY]
+
+
+def test_error_alarms_once_until_something_works():
+    tested, _, alarms = board()
+    for status in (ERROR, BUSY, ERROR, BUSY, ERROR):
+        tested.show(status)
+    assert alarms == ["out of memory"]
+    tested.clear()
+    tested.show(BUSY)
+    tested.show(ERROR)
+    assert alarms == ["out of memory"] * 2
+
+
+def test_wire_form():
+    assert BUSY.to_wire() == {"kind": "busy", "busy": True, "message": "", "percent": 0}
+
+
+class DrawnBar:
+    def __init__(self, *, agrees: bool) -> None:
+        self.agrees = agrees
+        self.drawn: list[str] = []
+
+    async def create(self, token: str) -> bool:
+        return self.agrees
+
+    def begin(self, token: str, status: ServerStatus) -> None:
+        self.drawn.append(f"begin {status.percent}")
+
+    def report(self, token: str, status: ServerStatus) -> None:
+        self.drawn.append(f"report {status.percent}")
+
+    def end(self, token: str) -> None:
+        self.drawn.append("end")
+
+
+async def drawn(*percents: int, agrees: bool = True, pauses: bool = True) -> list[str]:
+    import asyncio
+
+    bar = DrawnBar(agrees=agrees)
+    progress = LoadProgress(bar)
+    for percent in percents:
+        progress.show(ServerStatus(kind=StatusKind.LOADING, percent=percent))
+        if pauses:
+            await asyncio.sleep(0.001)
+    progress.show(READY)
+    await asyncio.sleep(0.001)
+    return bar.drawn
+
+
+async def test_bar_is_begun_moved_and_ended():
+    assert await drawn(10, 20, 30) == ["begin 10", "report 20", "report 30", "end"]
+
+
+async def test_bar_that_the_editor_refuses_is_not_drawn():
+    assert await drawn(10, agrees=False) == []
+
+
+async def test_bar_is_not_drawn_when_loading_ended_before_the_editor_agreed():
+    assert await drawn(10, 20, pauses=False) == []
