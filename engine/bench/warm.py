@@ -17,9 +17,10 @@ from typing import Any
 import record
 import torch
 from dgemma_engine.cancel import Cancel
-from dgemma_engine.embedded import embedded_model_path
 from dgemma_engine.engine import Engine
+from dgemma_engine.location import EMBEDDED
 from dgemma_engine.messages import Context
+from dgemma_engine.model_folder import model_folder
 from dgemma_engine.policies import StableAndConfident
 
 NUM_STEPS = 8
@@ -38,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=record.HERE / "results")
     parser.add_argument("--rounds", type=int, default=25)
-    parser.add_argument("--model", type=Path, default=embedded_model_path())
+    parser.add_argument("--model", type=Path, default=model_folder(EMBEDDED))
     args = parser.parse_args()
     torch.set_num_threads(2)
     engine = Engine.load(args.model, device="cpu", report=lambda _percent, _message: None)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dgemma_engine import __version__
 from dgemma_engine.commands import start, status, stop
 from dgemma_engine.errors import EngineError
+from dgemma_engine.training import corpus_command, train_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,6 +35,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dgemma-engine", description="The resident engine of dgemma-lsp.")
     parser.add_argument("--version", action="version", version=f"dgemma-engine {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (start, stop, status):
+    for command in (start, stop, status, corpus_command, train_command):
         command.add_parser(subparsers)
     return parser

@@ -34,11 +34,10 @@ class EngineClient:
         writer: asyncio.StreamWriter,
         *,
         on_progress: Callable[[Progress], None] | None,
-        on_closed: Callable[[], None] | None,
     ) -> None:
         self._location = location
         self._on_progress = on_progress
-        self._on_closed = on_closed
+        self._on_closed: Callable[[], None] | None = None
         self._closing = False
         self._progress: Progress | None = None
         self._changed = asyncio.Event()
@@ -71,12 +70,16 @@ class EngineClient:
             reader, writer = await asyncio.open_unix_connection(location.socket, limit=STREAM_LIMIT_BYTES)
         except OSError as error:
             raise EngineUnavailable(f"no engine answers on {location.socket}; {_START_HINT}") from error
-        client = cls(location, reader, writer, on_progress=on_progress, on_closed=on_closed)
+        client = cls(location, reader, writer, on_progress=on_progress)
         try:
             await client._await_progress(lambda _: True, timeout_s)
         except BaseException:
             await client.close()
             raise
+        # Only now: an attempt that fails (on an engine that is just dying, say) is told by its exception alone.
+        client._on_closed = on_closed
+        if client._reading.done() and on_closed is not None:
+            on_closed()
         return client
 
     @classmethod

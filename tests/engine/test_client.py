@@ -63,6 +63,21 @@ async def test_attach_to_a_socket_that_says_nothing_is_unavailable(tmp_path: Pat
             await EngineClient.attach(location, timeout_s=0.1)
 
 
+async def test_failed_attempt_does_not_tell_on_closed(tmp_path: Path) -> None:
+    """An engine that is just dying takes the connection and drops it; the next attempt must start clean."""
+    location = location_in(tmp_path)
+    closed: list[str] = []
+
+    async def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    location.prepare()
+    async with await asyncio.start_unix_server(hang_up, location.socket):
+        with pytest.raises(EngineUnavailable, match="has ended"):
+            await EngineClient.attach(location, on_closed=lambda: closed.append("closed"))
+    assert closed == []
+
+
 async def test_attach_refuses_a_directory_of_another_user(tmp_path: Path) -> None:
     location = EngineLocation.locate({"DGEMMA_RUNTIME_DIR": str(tmp_path)}, uid=12_345)
     with pytest.raises(SocketRefused, match="belongs to user"):

@@ -8,5 +8,5 @@ from collections.abc import Callable
 
 async def until(happened: Callable[[], bool], *, timeout_s: float = 10.0) -> None:
     async with asyncio.timeout(timeout_s):
-        while not happened():  # noqa: ASYNC110 - what is waited for may happen in another process
+        while not happened():
             await asyncio.sleep(0.01)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from dgemma_engine.client import EngineClient
 from dgemma_engine.commands.chosen_engine import add_engine_options, chosen_location
-from dgemma_engine.embedded import model_folder
 from dgemma_engine.errors import EngineUnavailable
 from dgemma_engine.location import EngineLocation
 from dgemma_engine.messages import EngineState
+from dgemma_engine.model_folder import model_folder
 
 if TYPE_CHECKING:
     from dgemma_engine.worker import InfillEngine

@@ -1,0 +1,169 @@
+"""The invariants of docs/ARCHITECTURE.md, each as a test."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = {
+    "dgemma_lsp": ROOT / "dgemma_lsp",
+    "dgemma_engine": ROOT / "engine/dgemma_engine",
+    "dgemma_kernels": ROOT / "kernels/dgemma_kernels",
+}
+MODULES = sorted(path for folder in PACKAGES.values() for path in folder.rglob("*.py"))
+TORCH_FREE = ("torch", "triton", "transformers", "tokenizers", "safetensors", "numpy")
+PURE = {
+    "dgemma_lsp": ("context", "completion", "request", "settings", "positions", "overlap", "status"),
+    "dgemma_engine": ("canvas", "denoise", "policies", "masks", "middle", "messages"),
+}
+INPUT_OUTPUT = {
+    "os",
+    "io",
+    "pathlib",
+    "socket",
+    "subprocess",
+    "shutil",
+    "tempfile",
+    "logging",
+    "asyncio",
+    "urllib",
+    "http",
+}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Yields the dotted names a file imports, wherever in the file it does."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def tops(path: Path) -> set[str]:
+    return {name.partition(".")[0] for name in imports(path)}
+
+
+def module_id(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def test_only_server_and_convert_speak_lsp() -> None:
+    speaking = {path.name for path in PACKAGES["dgemma_lsp"].rglob("*.py") if tops(path) & {"pygls", "lsprotocol"}}
+    assert speaking == {"server.py", "convert.py"}
+
+
+def test_server_imports_of_the_engine_only_what_crosses_the_socket() -> None:
+    allowed = {"dgemma_engine.messages", "dgemma_engine.client"}
+    for path in PACKAGES["dgemma_lsp"].rglob("*.py"):
+        for name in imports(path):
+            if name.startswith("dgemma_engine."):
+                assert any(name == module or name.startswith(module + ".") for module in allowed), (path, name)
+            assert name != "dgemma_engine"
+
+
+@pytest.mark.parametrize("module", ["dgemma_lsp.server", "dgemma_lsp.cli", "dgemma_engine.client", "dgemma_engine.cli"])
+def test_import_loads_no_torch(module: str) -> None:
+    code = f"import sys, {module}; print([m for m in {TORCH_FREE!r} if m in sys.modules])"
+    path = ":".join(str(ROOT / folder) for folder in (".", "engine", "kernels"))
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": path}
+    )
+    assert result.stdout.strip() == "[]"
+
+
+def test_kernels_know_tensors_only() -> None:
+    for path in PACKAGES["dgemma_kernels"].rglob("*.py"):
+        ours = {name for name in tops(path) if name.startswith("dgemma_")}
+        assert ours <= {"dgemma_kernels"}, path
+        assert tops(path) - sys.stdlib_module_names - ours <= {"torch", "triton"}, path
+
+
+def test_jit_functions_live_in_private_kernel_files() -> None:
+    for path in MODULES:
+        if "triton.jit" in path.read_text(encoding="utf-8"):
+            assert path.name.startswith("_"), path
+            assert PACKAGES["dgemma_kernels"] in path.parents, path
+
+
+def test_model_code_does_not_know_the_transport() -> None:
+    transport = {"daemon", "peer", "client", "worker", "cli", "launch", "lifetime", "location", "lock"}
+    for path in PACKAGES["dgemma_engine"].glob("*.py"):
+        if path.stem in {"model", "engine", "canvas", "denoise", "policies", "masks", "cache", "weights", "tokenizer"}:
+            assert "pygls" not in tops(path), path
+            names = {name.removeprefix("dgemma_engine.").partition(".")[0] for name in imports(path)}
+            assert not names & transport, path
+
+
+@pytest.mark.parametrize(("package", "module"), [(package, name) for package in PURE for name in PURE[package]])
+def test_pure_module_does_no_input_or_output(package: str, module: str) -> None:
+    path = PACKAGES[package] / f"{module}.py"
+    assert not tops(path) & INPUT_OUTPUT
+    calls = {node.func.id for node in ast.walk(ast.parse(path.read_text())) if _is_plain_call(node)}
+    assert not calls & {"open", "print", "input"}
+
+
+def _is_plain_call(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+
+
+def test_one_thread_touches_the_device() -> None:
+    """Only the worker starts a thread that may run the model; the launcher's merely waits for a child process."""
+    serving = [path for path in PACKAGES["dgemma_engine"].rglob("*.py") if "training" not in path.parts]
+    starting = {path.name for path in serving if {"threading", "concurrent"} & tops(path) and _starts_thread(path)}
+    assert starting == {"worker.py", "launch.py"}
+    assert not {"torch", "engine"} & tops(PACKAGES["dgemma_engine"] / "launch.py")
+
+
+def _starts_thread(path: Path) -> bool:
+    text = path.read_text(encoding="utf-8")
+    return "Thread(" in text or "ThreadPoolExecutor(" in text
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_id)
+def test_module_has_a_contract(path: Path) -> None:
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    assert docstring, "every module opens with what it turns into what"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_id)
+def test_no_mutable_module_state(path: Path) -> None:
+    """A module-level name in lower case, or `global`, is state; constants are upper case."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.Global)]
+    for node in tree.body:
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        for target in targets:
+            if isinstance(target, ast.Name) and target.id != "__all__":
+                is_type_variable = isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)
+                constant = target.id.lstrip("_").isupper() or target.id == "__version__"
+                logger = target.id in {"logger", "_logger"}
+                assert constant or logger or is_type_variable or target.id.lstrip("_")[0].isupper(), (
+                    f"{target.id} in {path}"
+                )
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_id)
+def test_file_is_one_idea(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+    assert path.stem not in {"utils", "helpers", "common", "misc", "base"}
+
+
+def test_top_level_is_what_the_page_says() -> None:
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    top = {line.partition("/")[0] for line in tracked.splitlines()}
+    allowed = {
+        "dgemma_lsp", "engine", "kernels", "editors", "tests", "docs", "pyproject.toml", "README.md", "CHANGELOG.md",
+        "LICENSE", "Makefile", ".ci", ".gitignore", ".gitattributes",
+    }  # fmt: skip
+    assert top <= allowed
