@@ -17,7 +17,7 @@ from dgemma_engine.cancel import Cancel
 from dgemma_engine.canvas import Canvas
 from dgemma_engine.messages import Finish
 from dgemma_engine.model import DiffusionGemma
-from dgemma_engine.policies import Sampler, entropy, sample
+from dgemma_engine.policies import Sampler, believe, sample
 
 # A logit whose probability is exactly 0 in float32 and whose entropy term is 0 instead of NaN.
 _IMPOSSIBLE = -1e9
@@ -79,20 +79,20 @@ def denoise(
             break
         logits_BLV = model.logits(model.decode(canvas.ids_BL, cache, soft_BLD=soft_BLD))
         logits_BLV.index_fill_(-1, banned_ids, _IMPOSSIBLE)
-        scaled_BLV = logits_BLV / sampler.schedule.temperature(remaining, sampler.num_steps)
-        probs_BLV = torch.softmax(scaled_BLV, dim=-1)
-        entropy_BL = entropy(torch.log_softmax(scaled_BLV, dim=-1), probs_BLV)
-        best_BL = scaled_BLV.argmax(-1)
+        belief = believe(logits_BLV, sampler.schedule.temperature(remaining, sampler.num_steps))
+        best_BL = belief.best_BL
         steps += 1
         on_step()
-        if bool(sampler.stop.finished(earlier, best_BL, entropy_BL, canvas.free_BL).all()):
+        if bool(sampler.stop.finished(earlier, best_BL, belief.entropy_BL, canvas.free_BL).all()):
             finish = Finish.STABLE
             break
-        sampled_BL = sample(probs_BLV, generator)
-        accepted_BL = sampler.acceptance.accept(entropy_BL, canvas.free_BL)
+        if remaining == 1:
+            break
+        sampled_BL = sample(belief.probs_BLV, generator)
+        accepted_BL = sampler.acceptance.accept(belief.entropy_BL, canvas.free_BL)
         noise_BL = sampler.noise.draw(sampled_BL.shape[0], sampled_BL.shape[1], generator)
         canvas.replace(torch.where(accepted_BL, sampled_BL, noise_BL))
         earlier.append(best_BL)
-        soft_BLD = model.soft_embeddings(probs_BLV)
+        soft_BLD = model.soft_embeddings(belief.probs_BLV)
     confidence_BL = None if logits_BLV is None else torch.softmax(logits_BLV, dim=-1).amax(-1)
     return Denoised(finish=finish, best_BL=best_BL, confidence_BL=confidence_BL, steps=steps)

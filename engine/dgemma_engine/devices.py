@@ -1,6 +1,9 @@
-"""Which device the model runs on, and in which number format."""
+"""Which device the model runs on, with how many threads, and in which number format."""
 
 from __future__ import annotations
+
+import os
+from collections.abc import Mapping
 
 import torch
 
@@ -32,5 +35,34 @@ def pick_device(name: str) -> torch.device:
 
 
 def weight_dtype(device: torch.device) -> torch.dtype:
-    """Returns what weights are cast to: bfloat16 on CUDA; float32 on a CPU, where small models are faster in it."""
-    return torch.bfloat16 if device.type == "cuda" else torch.float32
+    """Returns what weights are cast to.
+
+    bfloat16 on CUDA and on processors with matrix units for it; float32 on other processors, which have to emulate it.
+    """
+    return torch.bfloat16 if device.type == "cuda" or _has_matrix_units() else torch.float32
+
+
+def _has_matrix_units() -> bool:
+    """Whether the processor multiplies bfloat16 matrices in hardware (AMX)."""
+    probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(probe and probe())
+
+
+def limit_threads(environ: Mapping[str, str]) -> int:
+    """Sets how many processor threads torch uses: half the cores, at least one; `OMP_NUM_THREADS` has the last word.
+
+    The engine runs beside an editor, compilers and tests. A small model splits its work into thousands of pieces a
+    second, and at the end of each all threads wait for the slowest: with a thread on every core, one busy neighbour
+    makes an answer many times slower (docs/decisions/0004).
+
+    Args:
+        environ: the process's environment.
+
+    Returns:
+        The number of threads.
+    """
+    if "OMP_NUM_THREADS" not in environ:
+        # macOS cannot say which cores a process may use.
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        torch.set_num_threads(max(1, cores // 2))
+    return torch.get_num_threads()

@@ -7,6 +7,7 @@ of sockets, queues or editors.
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from dgemma_engine.cache import PromptCache
 from dgemma_engine.cancel import Cancel
 from dgemma_engine.canvas import Middle
 from dgemma_engine.denoise import Denoised, denoise
-from dgemma_engine.devices import pick_device, weight_dtype
+from dgemma_engine.devices import limit_threads, pick_device, weight_dtype
 from dgemma_engine.infill_format import InfillFormat
 from dgemma_engine.messages import Context, Extent, Finish, Infill
 from dgemma_engine.middle import cut_to_line, drop_suffix_copy
@@ -103,12 +104,14 @@ class Engine:
             FormatError: `infill.json` cannot be used.
         """
         target = pick_device(device)
+        limit_threads(os.environ)
         report(1, f"reading {path.name}")
         tokenizer = Tokenizer.load(path)
         infill_format = InfillFormat.load(path)
 
         def report_weights(percent: int) -> None:
-            report(1 + percent * 98 // 100, "loading weights")
+            if percent % 5 == 0:
+                report(1 + percent * 98 // 100, "loading weights")
 
         chosen_ops = Ops.reference() if ops is None else ops
         model = load_model(path, chosen_ops, device=target, dtype=weight_dtype(target), report=report_weights)

@@ -71,13 +71,15 @@ class Attention(nn.Module):
         return self._attend(q, *cache.with_canvas(self._layer_idx, k, v, self._num_visible), mask)
 
     def _project(self, x_BTD: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor, Tensor]:
+        # One norm over all heads serves queries, keys and values: their scales come after it, and values have none.
         heads = self.qkv_proj(x_BTD).unflatten(-1, (-1, self.head_dim))
-        q_BTHd = heads[:, :, : self.num_heads]
-        k_BTGd = heads[:, :, self.num_heads : self.num_heads + self.num_kv_heads]
-        v_BTGd = heads[:, :, -self.num_kv_heads :]
-        q_BTHd = self._ops.apply_rotary(self.q_norm(q_BTHd), rotary.cos, rotary.sin)
-        v_BTGd = self._ops.rms_norm(v_BTGd, None, self._eps)
-        k_BTGd = self._ops.apply_rotary(self.k_norm(k_BTGd), rotary.cos, rotary.sin)
+        normed = self._ops.rms_norm(heads.float(), None, self._eps)
+        num_keys_end = self.num_heads + self.num_kv_heads
+        q_BTHd = (normed[:, :, : self.num_heads] * self.q_norm.weight).type_as(x_BTD)
+        k_BTGd = (normed[:, :, self.num_heads : num_keys_end] * self.k_norm.weight).type_as(x_BTD)
+        v_BTGd = normed[:, :, -self.num_kv_heads :].type_as(x_BTD)
+        q_BTHd = self._ops.apply_rotary(q_BTHd, rotary.cos, rotary.sin)
+        k_BTGd = self._ops.apply_rotary(k_BTGd, rotary.cos, rotary.sin)
         return q_BTHd.transpose(1, 2), k_BTGd.transpose(1, 2), v_BTGd.transpose(1, 2)
 
     def _attend(self, q_BHTd: Tensor, k_BGSd: Tensor, v_BGSd: Tensor, mask: Tensor | None) -> Tensor:

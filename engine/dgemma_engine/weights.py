@@ -104,6 +104,8 @@ def save_checkpoint(model: DiffusionGemma, folder: Path, *, dtype: torch.dtype =
     except SafetensorError as error:
         unfinished.unlink(missing_ok=True)
         raise OSError(f"{folder / _SINGLE} cannot be written: {error}") from error
+    # safetensors writes a file that only its owner may read; a model folder is as public as the folder it lies in.
+    unfinished.chmod(0o644)
     unfinished.replace(folder / _SINGLE)
     hf = model.config.to_hf() | {"dtype": str(dtype).removeprefix("torch.")}
     (folder / "config.json").write_text(json.dumps(hf, indent=2) + "\n", encoding="utf-8")

@@ -70,7 +70,7 @@ async def test_killed_engine_fails_requests_and_its_files_are_recovered(processe
     killed = processes.start()
     client = await attach(location, on_closed=closed.set)
     pending = asyncio.create_task(client.infill(context(steps=4_000)))
-    while (await client.status()).denoising_steps == 0:  # noqa: ASYNC110
+    while (await client.status()).denoising_steps == 0:
         await asyncio.sleep(0.01)
     killed.kill()
     with pytest.raises(EngineUnavailable, match="has ended"):

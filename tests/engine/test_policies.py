@@ -10,7 +10,7 @@ from dgemma_engine.policies import (
     StableAndConfident,
     TemperatureSchedule,
     UniformNoise,
-    entropy,
+    believe,
     sample,
 )
 
@@ -75,10 +75,20 @@ def test_sample_never_draws_past_the_last_possible_token() -> None:
     assert sample(probs, torch.Generator().manual_seed(0)).unique().tolist() == [0]
 
 
-def test_entropy_matches_torch_distributions() -> None:
+def test_belief_matches_torch_distributions() -> None:
     logits = torch.randn(2, 3, 50, generator=torch.Generator().manual_seed(0))
-    ours = entropy(torch.log_softmax(logits, -1), torch.softmax(logits, -1))
-    assert torch.allclose(ours, torch.distributions.Categorical(logits=logits).entropy(), atol=1e-5)
+    for temperature in (0.4, 1.0):
+        belief = believe(logits, temperature)
+        expected = torch.distributions.Categorical(logits=logits / temperature)
+        assert torch.allclose(belief.entropy_BL, expected.entropy(), atol=1e-5)
+        assert torch.allclose(belief.probs_BLV, expected.probs)
+        assert torch.equal(belief.best_BL, logits.argmax(-1))
+
+
+def test_banned_token_has_no_probability_and_no_entropy() -> None:
+    belief = believe(torch.tensor([[[2.0, -1e9, 2.0]]]), 0.5)
+    assert belief.probs_BLV[0, 0].tolist() == [0.5, 0.0, 0.5]
+    assert belief.entropy_BL.item() == pytest.approx(0.6931, abs=1e-4)
 
 
 def test_noise_covers_the_vocabulary() -> None:

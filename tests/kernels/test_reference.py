@@ -51,6 +51,7 @@ def test_experts_sum_the_chosen_ones(tokens: int, num_experts: int, selected: in
     scale = torch.linspace(0.5, 2.0, num_experts)
     weights, indices = reference.route(scores, scale, selected)
     out = reference.experts(x, weights, indices, gate_up, down)
+    assert torch.allclose(out, reference.experts_densely(x, weights, indices, gate_up, down), atol=1e-5)
     for token in range(tokens):
         probs = scores[token].double().softmax(0)
         chosen = probs.argsort(descending=True)[:selected]
@@ -66,3 +67,13 @@ def test_softcap_is_bounded_and_float32() -> None:
     out = reference.softcap(torch.tensor([-1e6, 0.0, 3.0, 1e6], dtype=torch.bfloat16), 30.0)
     assert out.dtype == torch.float32
     assert torch.allclose(out, torch.tensor([-30.0, 0.0, 30 * math.tanh(0.1), 30.0]))
+
+
+def test_experts_in_sixteen_bits_are_close() -> None:
+    x, scores = draw(33, 32), draw(33, 8)
+    gate_up, down = draw(8, 32, 32) * 0.2, draw(8, 32, 16) * 0.2
+    weights, indices = reference.route(scores, torch.ones(8), 2)
+    exact = reference.experts(x.double(), weights.double(), indices, gate_up.double(), down.double())
+    out = reference.experts(x.bfloat16(), weights, indices, gate_up.bfloat16(), down.bfloat16())
+    assert out.dtype is torch.bfloat16
+    assert (out.double() - exact).square().mean().sqrt() < 0.02 * exact.square().mean().sqrt()

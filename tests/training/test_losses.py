@@ -14,7 +14,7 @@ from dgemma_engine.training import bpe
 from dgemma_engine.training.corruption import noise_levels
 from dgemma_engine.training.initial import initialise
 from dgemma_engine.training.losses import TokenBatch, infilling_losses, slot_weights
-from dgemma_engine.training.routing_balance import RoutingBalance, experts_for_training
+from dgemma_engine.training.routing_balance import RoutingBalance
 from dgemma_engine.training.training_masks import canvas_layout, encoder_layout
 
 S, F = LayerKind.SLIDING, LayerKind.FULL
@@ -106,16 +106,6 @@ def test_slot_weights_share_one_token_among_later_fills() -> None:
     assert weights_BS[0].tolist() == pytest.approx([1, 1, 1, 0.2, 0.2, 0.2, 0.2, 0.2])
     assert weights_BS[1].tolist() == [1.0] * 8
     assert weights_BS.sum(-1).tolist() == pytest.approx([4, 8, 2])
-
-
-def test_experts_for_training_equal_the_reference(config: ModelConfig) -> None:
-    generator = torch.Generator().manual_seed(0)
-    x_ND = torch.randn(13, 8, generator=generator)
-    weights_NK = torch.rand(13, 2, generator=generator)
-    indices_NK = torch.stack([torch.randperm(4, generator=generator)[:2] for _ in range(13)])
-    gate_up, down = torch.randn(5, 12, 8, generator=generator), torch.randn(5, 8, 6, generator=generator)
-    expected_ND = Ops.reference().experts(x_ND, weights_NK, indices_NK, gate_up, down)
-    torch.testing.assert_close(experts_for_training(x_ND, weights_NK, indices_NK, gate_up, down), expected_ND)
 
 
 def test_balance_is_one_when_even_and_more_when_not(config: ModelConfig) -> None:

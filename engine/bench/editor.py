@@ -1,0 +1,72 @@
+"""An editor reduced to what a benchmark needs of it: one document, edits, and requests for ghost text over stdio."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from lsprotocol import types
+from pygls.lsp.client import LanguageClient
+
+URI = "file:///bench/document.py"
+
+
+class Editor:
+    """A session with the real language server."""
+
+    def __init__(self, client: LanguageClient) -> None:
+        self._client = client
+        self._version = 1
+
+    def open(self, text: str) -> None:
+        """Opens the document."""
+        item = types.TextDocumentItem(uri=URI, language_id="python", version=self._version, text=text)
+        self._client.text_document_did_open(types.DidOpenTextDocumentParams(text_document=item))
+
+    def type(self, at: types.Position, text: str) -> None:
+        """Inserts `text`."""
+        self._version += 1
+        change = types.TextDocumentContentChangePartial(range=types.Range(start=at, end=at), text=text)
+        identifier = types.VersionedTextDocumentIdentifier(uri=URI, version=self._version)
+        params = types.DidChangeTextDocumentParams(text_document=identifier, content_changes=[change])
+        self._client.text_document_did_change(params)
+
+    async def ask(self, at: types.Position) -> list[types.InlineCompletionItem]:
+        """Asks for ghost text once."""
+        params = types.InlineCompletionParams(
+            text_document=types.TextDocumentIdentifier(uri=URI),
+            position=at,
+            context=types.InlineCompletionContext(trigger_kind=types.InlineCompletionTriggerKind.Automatic),
+        )
+        items = await self._client.text_document_inline_completion_async(params)
+        assert isinstance(items, list)
+        return items
+
+
+@asynccontextmanager
+async def editing(options: dict[str, Any], runtime: str) -> AsyncGenerator[Editor]:
+    """Starts `python -m dgemma_lsp` and a session with it.
+
+    Args:
+        options: settings, as initializationOptions.
+        runtime: folder for the engine's socket.
+    """
+    client = LanguageClient("bench", "1")
+    client.feature("dgemma/status")(lambda _status: None)
+    environ = os.environ | {"DGEMMA_RUNTIME_DIR": runtime}
+    await client.start_io(sys.executable, "-m", "dgemma_lsp", env=environ)
+    params = types.InitializeParams(
+        capabilities=types.ClientCapabilities(), process_id=os.getpid(), initialization_options=options
+    )
+    await client.initialize_async(params)
+    client.initialized(types.InitializedParams())
+    try:
+        yield Editor(client)
+    finally:
+        await client.shutdown_async(None)
+        client.exit(None)
+        await asyncio.wait_for(client.stop(), 20)

@@ -1,0 +1,156 @@
+"""Where one denoising step of the embedded model spends its time, and what the choices behind it are worth.
+
+Alternatives run in turn in one process and medians are compared: ways to draw tokens; number formats, each with both
+ways to run the experts; thread counts, alone and beside one busy process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import record
+import torch
+from dgemma_engine.cache import PromptCache
+from dgemma_engine.location import EMBEDDED
+from dgemma_engine.model import DiffusionGemma
+from dgemma_engine.model_folder import model_folder
+from dgemma_engine.ops import Ops
+from dgemma_engine.policies import believe, sample
+from dgemma_engine.weights import load_model
+from dgemma_kernels import reference
+
+PROMPT_TOKENS, CANVAS = 180, 32
+
+
+def main() -> None:
+    """Runs the comparisons."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=record.HERE / "results")
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--model", type=Path, default=model_folder(EMBEDDED))
+    args = parser.parse_args()
+    with torch.inference_mode():
+        torch.set_num_threads(1)
+        result: dict[str, Any] = {"prompt_tokens": PROMPT_TOKENS, "canvas": CANVAS, "rounds": args.rounds}
+        result["draw_ms"] = in_turn(draws(), args.rounds)
+        result["step_ms"] = in_turn(steps(args.model), args.rounds)
+        result["parts_ms"] = in_turn(parts(args.model), args.rounds)
+        result["threads_step_ms"] = threads(args.model, args.rounds)
+    record.write("step", result, args.out)
+
+
+def in_turn(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Returns the median milliseconds of each run; the first rounds are not counted."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds + 5):
+        for name, run in runs.items():
+            started = time.perf_counter()
+            run()
+            times[name].append((time.perf_counter() - started) * 1e3)
+    return {name: round(statistics.median(values[5:]), 3) for name, values in times.items()}
+
+
+def draws() -> dict[str, Callable[[], object]]:
+    """One token for each of 40 positions of 4,096 entries."""
+    probs = torch.softmax(torch.randn(1, 40, 4_096), -1)
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "multinomial": lambda: torch.multinomial(probs[0], 1, generator=generator),
+        "inverse_distribution": lambda: sample(probs, generator),
+    }
+
+
+class Case:
+    """A model with a prompt in its cache and a canvas."""
+
+    def __init__(self, folder: Path, dtype: torch.dtype, experts: Callable[..., Any]) -> None:
+        ops = replace(Ops.reference(), experts=experts)
+        self.model: DiffusionGemma = load_model(folder, ops, device=torch.device("cpu"), dtype=dtype)
+        generator = torch.Generator().manual_seed(0)
+        vocab_size = self.model.config.vocab_size
+        self.prompt = torch.randint(0, vocab_size, (1, PROMPT_TOKENS), generator=generator)
+        self.canvas = torch.randint(0, vocab_size, (1, CANVAS), generator=generator)
+        self.generator = generator
+        self.cache = self.encode()
+        self.hidden = self.model.decode(self.canvas, self.cache)
+        self.belief = believe(self.model.logits(self.hidden), 0.7)
+        self.soft = self.model.soft_embeddings(self.belief.probs_BLV)
+
+    def encode(self) -> PromptCache:
+        """Encodes the whole prompt."""
+        model = self.model
+        cache = PromptCache(model.config, capacity=PROMPT_TOKENS + CANVAS, dtype=model.dtype, device=model.device)
+        model.encode(self.prompt, cache)
+        return cache
+
+    def step(self) -> None:
+        """Makes one denoising step."""
+        hidden = self.model.decode(self.canvas, self.cache, soft_BLD=self.soft)
+        belief = believe(self.model.logits(hidden), 0.7)
+        sample(belief.probs_BLV, self.generator)
+        self.model.soft_embeddings(belief.probs_BLV)
+
+
+def steps(folder: Path) -> dict[str, Callable[[], object]]:
+    """A step in each number format, with experts by group and dense."""
+    ways = {"by group": reference.experts_by_group, "dense": reference.experts_densely}
+    formats = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    return {
+        f"{name} {way}": Case(folder, dtype, experts).step
+        for name, dtype in formats.items()
+        for way, experts in ways.items()
+    }
+
+
+def parts(folder: Path) -> dict[str, Callable[[], object]]:
+    """The parts of a step in bfloat16, and the encoding of a whole prompt."""
+    case = Case(folder, torch.bfloat16, reference.experts)
+    model = case.model
+    return {
+        "encode prompt": case.encode,
+        "layers": lambda: model.decode(case.canvas, case.cache, soft_BLD=case.soft),
+        "vocabulary": lambda: model.logits(case.hidden),
+        "belief": lambda: believe(model.logits(case.hidden), 0.7),
+        "draw": lambda: sample(case.belief.probs_BLV, case.generator),
+        "self-conditioning product": lambda: model.soft_embeddings(case.belief.probs_BLV),
+        "whole step": case.step,
+    }
+
+
+def threads(folder: Path, rounds: int) -> dict[str, float]:
+    """A step with one thread and with one per core, alone and beside a busy process."""
+    case = Case(folder, torch.bfloat16, reference.experts)
+    cores = len(os.sched_getaffinity(0))
+    medians: dict[str, float] = {}
+    for label, neighbour in (("alone", nullcontext()), ("beside a busy process", busy_neighbour())):
+        with neighbour:
+            for count in (1, cores):
+                torch.set_num_threads(count)
+                name = f"{count} threads, {label}"
+                medians |= in_turn({name: case.step}, rounds)
+    return medians
+
+
+@contextmanager
+def busy_neighbour() -> Any:
+    """Keeps one core busy."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+if __name__ == "__main__":
+    main()
