@@ -150,7 +150,10 @@ async def test_attach_or_start_waits_for_an_engine_that_ends(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("program", "reason"),
     [
-        ("import sys; print('first'); sys.exit('dgemma-engine: torch is not installed')", "torch is not installed"),
+        (
+            "import sys; print('first', flush=True); sys.exit('dgemma-engine: torch is not installed')",
+            "torch is not installed",
+        ),
         ("raise SystemExit(7)", "exit code 7"),
     ],
 )
