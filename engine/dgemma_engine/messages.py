@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from enum import StrEnum
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
@@ -45,6 +45,31 @@ class EngineState(StrEnum):
     FAILED = "failed"
 
 
+class _Message:
+    """What all messages can do; each is a frozen dataclass."""
+
+    __slots__ = ()
+
+    def to_wire(self) -> dict[str, Any]:
+        """Returns a JSON-ready dict."""
+        return asdict(cast(Any, self))
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> Self:
+        """Reads `to_wire`'s dict.
+
+        Raises:
+            ValueError: a field is missing, unknown, of the wrong type or out of range; the message names it.
+        """
+        values = _checked(cls, wire)
+        cls._read(values)
+        return cls(**values)
+
+    @classmethod
+    def _read(cls, values: dict[str, Any]) -> None:
+        """Turns JSON values into the fields' types, in place."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snippet:
     """A piece of text from elsewhere in the project.
@@ -59,7 +84,7 @@ class Snippet:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
+class Context(_Message):
     """One question to the engine: strings and numbers only.
 
     Attributes:
@@ -94,28 +119,17 @@ class Context:
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"{self.seed=} must be between 0 and 2**63 - 1")
 
-    def to_wire(self) -> dict[str, Any]:
-        """Returns a JSON-ready dict."""
-        return asdict(self)
-
     @classmethod
-    def from_wire(cls, wire: Mapping[str, Any]) -> Self:
-        """Reads `to_wire`'s dict.
-
-        Raises:
-            ValueError: a field is missing, unknown, of the wrong type or out of range; the message names it.
-        """
-        values = _checked(cls, wire)
+    def _read(cls, values: dict[str, Any]) -> None:
         snippets = values.pop("snippets", ())
         if not isinstance(snippets, list | tuple):
             raise ValueError(f"Context.snippets must be a list, got {type(snippets).__name__}")
         values["snippets"] = tuple(Snippet(**_checked(Snippet, item)) for item in snippets)
         values["extent"] = _enum(cls, "extent", Extent, values.get("extent", Extent.LINE))
-        return cls(**values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Infill:
+class Infill(_Message):
     """The engine's answer.
 
     Attributes:
@@ -138,24 +152,13 @@ class Infill:
         if self.steps < 0:
             raise ValueError(f"{self.steps=} must not be negative")
 
-    def to_wire(self) -> dict[str, Any]:
-        """Returns a JSON-ready dict."""
-        return asdict(self)
-
     @classmethod
-    def from_wire(cls, wire: Mapping[str, Any]) -> Self:
-        """Reads `to_wire`'s dict.
-
-        Raises:
-            ValueError: a field is missing, unknown, of the wrong type or out of range; the message names it.
-        """
-        values = _checked(cls, wire)
+    def _read(cls, values: dict[str, Any]) -> None:
         values["finish"] = _enum(cls, "finish", Finish, values["finish"])
-        return cls(**values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class Progress(_Message):
     """How far loading has come; sent to every client while the engine loads and once when its state changes.
 
     Attributes:
@@ -172,20 +175,9 @@ class Progress:
         if not 0 <= self.percent <= 100:
             raise ValueError(f"{self.percent=} must be between 0 and 100")
 
-    def to_wire(self) -> dict[str, Any]:
-        """Returns a JSON-ready dict."""
-        return asdict(self)
-
     @classmethod
-    def from_wire(cls, wire: Mapping[str, Any]) -> Self:
-        """Reads `to_wire`'s dict.
-
-        Raises:
-            ValueError: a field is missing, unknown or of the wrong type.
-        """
-        values = _checked(cls, wire)
+    def _read(cls, values: dict[str, Any]) -> None:
         values["state"] = _enum(cls, "state", EngineState, values["state"])
-        return cls(**values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,7 +190,7 @@ class StageTimes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
+class Status(_Message):
     """What `dgemma-engine status` prints.
 
     Attributes:
@@ -235,21 +227,10 @@ class Status:
     denoising_steps: int
     stages: dict[str, StageTimes]
 
-    def to_wire(self) -> dict[str, Any]:
-        """Returns a JSON-ready dict."""
-        return asdict(self)
-
     @classmethod
-    def from_wire(cls, wire: Mapping[str, Any]) -> Self:
-        """Reads `to_wire`'s dict.
-
-        Raises:
-            ValueError: a field is missing, unknown or of the wrong type.
-        """
-        values = _checked(cls, wire)
+    def _read(cls, values: dict[str, Any]) -> None:
         values["state"] = _enum(cls, "state", EngineState, values["state"])
         values["stages"] = {name: StageTimes(**_checked(StageTimes, times)) for name, times in values["stages"].items()}
-        return cls(**values)
 
 
 _JSON_TYPES: dict[str, tuple[type, ...]] = {
