@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurvePoint:
@@ -78,6 +80,14 @@ class Curves:
             [Evaluation(**evaluation) for evaluation in values["evaluations"]],
         )
 
+    def tokens_at(self, step: int) -> float:
+        """Returns the tokens seen by `step`, between the points that were logged."""
+        steps, tokens = [0], [0]
+        for point in self.points:
+            steps.append(point.step)
+            tokens.append(point.tokens)
+        return float(np.interp(step, steps, tokens))
+
     def save(self, folder: Path) -> None:
         """Writes `curves.json`, and `curves.png` where matplotlib is installed."""
         (folder / "curves.json").write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
@@ -96,9 +106,8 @@ class Curves:
         tokens = [point.tokens / 1e6 for point in self.points]
         axes.plot(tokens, [point.slot for point in self.points], label="slot, training", color="C0", alpha=0.6)
         axes.plot(tokens, [point.causal for point in self.points], label="causal, training", color="C1", alpha=0.6)
-        tokens_at = {point.step: point.tokens / 1e6 for point in self.points}
-        shown = [evaluation for evaluation in self.evaluations if evaluation.step in tokens_at]
-        at = [tokens_at[evaluation.step] for evaluation in shown]
+        shown = self.evaluations
+        at = [self.tokens_at(evaluation.step) / 1e6 for evaluation in shown]
         axes.plot(at, [e.slot for e in shown], "o-", label="slot, held out", color="C0")
         axes.plot(at, [e.causal for e in shown], "o-", label="causal, held out", color="C1")
         axes.plot(at, [e.slot_full_noise for e in shown], "o-", label="slot from noise alone, held out", color="C2")

@@ -1,0 +1,112 @@
+"""The checkpoint that ships: a valid Hugging Face folder, equal to `transformers` in everything we do with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from dgemma_engine import canvas as canvases
+from dgemma_engine.cache import PromptCache
+from dgemma_engine.cancel import Cancel
+from dgemma_engine.denoise import denoise
+from dgemma_engine.infill_format import InfillFormat
+from dgemma_engine.model import DiffusionGemma
+from dgemma_engine.model_folder import model_folder
+from dgemma_engine.ops import Ops
+from dgemma_engine.policies import sample
+from dgemma_engine.sampler_config import load_sampler
+from dgemma_engine.tokenizer import Tokenizer
+from dgemma_engine.weights import load_model
+
+CPU = torch.device("cpu")
+CODE = "import os\n\n\ndef home(user):\n    path = os.path.join('/home', user)\n    return "
+CANVAS = 24
+
+
+@pytest.fixture(scope="module")
+def folder() -> Path:
+    return model_folder("embedded")
+
+
+@pytest.fixture(scope="module")
+def ours(folder: Path) -> DiffusionGemma:
+    return load_model(folder, Ops.reference(), device=CPU, dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def theirs(folder: Path) -> Any:
+    from transformers.models.diffusion_gemma import DiffusionGemmaForBlockDiffusion
+
+    model, info = DiffusionGemmaForBlockDiffusion.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    assert not info["unexpected_keys"]
+    assert not [key for key in info["missing_keys"] if "vision" not in key]
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def prompt(folder: Path) -> torch.Tensor:
+    return torch.tensor([[2, *Tokenizer.load(folder).encode(CODE * 4)]])
+
+
+def encoded(ours: DiffusionGemma, prompt: torch.Tensor) -> PromptCache:
+    cache = PromptCache(ours.config, capacity=16, dtype=torch.float32, device=CPU)
+    with torch.inference_mode():
+        ours.encode(prompt, cache)
+    return cache
+
+
+def test_logits_match_transformers(ours: DiffusionGemma, theirs: Any, prompt: torch.Tensor) -> None:
+    cache, canvas = encoded(ours, prompt), torch.arange(100, 100 + CANVAS)[None]
+    believed = torch.randn(1, CANVAS, ours.config.vocab_size, generator=torch.Generator().manual_seed(1)) * 3
+    with torch.inference_mode():
+        prefix = theirs.model.encoder(input_ids=prompt)
+        fresh = PromptCache(ours.config, capacity=16, dtype=torch.float32, device=CPU)
+        assert (ours.encode(prompt, fresh) - prefix.last_hidden_state).abs().max() < 1e-4
+        for signal in (None, believed):
+            expected = theirs(
+                past_key_values=prefix.past_key_values, decoder_input_ids=canvas, self_conditioning_logits=signal
+            ).logits
+            soft = None if signal is None else ours.soft_embeddings(signal.softmax(-1))
+            assert (ours.logits(ours.decode(canvas, cache, soft_BLD=soft)) - expected).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_one_block_of_generate_is_the_same(
+    seed: int, folder: Path, ours: DiffusionGemma, theirs: Any, prompt: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Same draws: same tokens, hence same text, and the same number of steps."""
+    theirs.config.canvas_length = CANVAS
+    monkeypatch.setattr(
+        torch, "multinomial", lambda probs, num_samples: sample(probs[None], torch.default_generator)[0, :, None]
+    )
+    torch.manual_seed(seed)
+    generated = theirs.generate(input_ids=prompt, max_new_tokens=CANVAS, eos_token_id=9_999, pad_token_id=10_000)
+    sampler = load_sampler(folder, ours.config.vocab_size)
+    generator = torch.default_generator.manual_seed(seed)
+    done = denoise(
+        ours,
+        encoded(ours, prompt),
+        canvases.build(CANVAS, [], sampler.noise, generator),
+        sampler,
+        banned_ids=torch.tensor([], dtype=torch.int64),
+        generator=generator,
+        cancel=Cancel(deadline_s=1.0, clock=lambda: 0.0),
+        on_step=lambda: None,
+    )
+    assert done.best_BL is not None
+    assert done.best_BL[0].tolist() == generated.sequences[0, -CANVAS:].tolist()
+    assert done.steps == round(CANVAS / float(generated.tokens_per_forward))
+
+
+def test_folder_is_complete(folder: Path, ours: DiffusionGemma) -> None:
+    form = InfillFormat.load(folder)
+    assert form.fill_token_id is not None
+    assert form.more_token_id is not None
+    tokenizer = Tokenizer.load(folder)
+    assert tokenizer.vocab_size == ours.config.vocab_size
+    assert tokenizer.decode(tokenizer.encode(CODE)) == CODE
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "Held out whole" in card
+    assert "minutes" in card
