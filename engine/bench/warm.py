@@ -27,7 +27,8 @@ from dgemma_engine.model_folder import model_folder
 from dgemma_engine.policies import StableAndConfident
 
 NUM_STEPS = 8
-NEVER = 1e-12
+# Steps that the best guess would have to stand still: more than there are.
+NEVER = 100
 MIDDLE_TOKENS = 16
 
 
@@ -95,7 +96,7 @@ def with_fixed_steps(engine: Engine) -> None:
     engine._sampler = replace(  # pyright: ignore[reportPrivateUsage]
         engine._sampler,  # pyright: ignore[reportPrivateUsage]
         num_steps=NUM_STEPS,
-        stop=StableAndConfident(stability=1, confidence=NEVER),
+        stop=StableAndConfident(stability=NEVER, confidence=0.1),
     )
 
 
@@ -131,8 +132,8 @@ def generator(folder: Path) -> Callable[[list[int], int], None]:
             max_denoising_steps=NUM_STEPS,
             t_min=0.4,
             t_max=0.8,
-            stability_threshold=1,
-            confidence_threshold=NEVER,
+            stability_threshold=NEVER,
+            confidence_threshold=0.1,
             sampler_config=EntropyBoundSamplerConfig(entropy_bound=0.1),
             eos_token_id=outside,
             pad_token_id=outside + 1,

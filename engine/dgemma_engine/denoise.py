@@ -72,6 +72,7 @@ def denoise(
     best_BL: Tensor | None = None
     logits_BLV: Tensor | None = None
     steps = 0
+    temperature = 1.0
     finish = Finish.STEP_LIMIT
     for remaining in range(sampler.num_steps, 0, -1):
         if cancel.cancelled or cancel.expired:
@@ -79,7 +80,8 @@ def denoise(
             break
         logits_BLV = model.logits(model.decode(canvas.ids_BL, cache, soft_BLD=soft_BLD))
         logits_BLV.index_fill_(-1, banned_ids, _IMPOSSIBLE)
-        belief = believe(logits_BLV, sampler.schedule.temperature(remaining, sampler.num_steps))
+        temperature = sampler.schedule.temperature(remaining, sampler.num_steps)
+        belief = believe(logits_BLV, temperature)
         best_BL = belief.best_BL
         steps += 1
         on_step()
@@ -94,5 +96,5 @@ def denoise(
         canvas.replace(torch.where(accepted_BL, sampled_BL, noise_BL))
         earlier.append(best_BL)
         soft_BLD = model.soft_embeddings(belief.probs_BLV)
-    confidence_BL = None if logits_BLV is None else torch.softmax(logits_BLV, dim=-1).amax(-1)
+    confidence_BL = None if logits_BLV is None else torch.softmax(logits_BLV * temperature, dim=-1).amax(-1)
     return Denoised(finish=finish, best_BL=best_BL, confidence_BL=confidence_BL, steps=steps)

@@ -65,6 +65,11 @@ class Attention(nn.Module):
         q, k, v = self._project(x_BTD, rotary)
         return self._attend(q, *cache.append(self._layer_idx, k, v), mask)
 
+    def remember(self, x_BTD: Tensor, rotary: Rotary, cache: KVCache) -> None:
+        """Appends keys and values to the cache and attends to nothing."""
+        _q, k, v = self._project(x_BTD, rotary)
+        cache.append(self._layer_idx, k, v)
+
     def decode(self, x_BLD: Tensor, rotary: Rotary, cache: KVCache, mask: Tensor | None) -> Tensor:
         """Canvas mode: reads the cache. Returns [B, L, D]."""
         q, k, v = self._project(x_BLD, rotary)
@@ -74,13 +79,12 @@ class Attention(nn.Module):
         # One norm over all heads serves queries, keys and values: their scales come after it, and values have none.
         heads = self.qkv_proj(x_BTD).unflatten(-1, (-1, self.head_dim))
         normed = self._ops.rms_norm(heads.float(), None, self._eps)
-        num_keys_end = self.num_heads + self.num_kv_heads
-        q_BTHd = (normed[:, :, : self.num_heads] * self.q_norm.weight).type_as(x_BTD)
-        k_BTGd = (normed[:, :, self.num_heads : num_keys_end] * self.k_norm.weight).type_as(x_BTD)
+        num_rotated = self.num_heads + self.num_kv_heads
+        scales = (self.q_norm.weight.expand(self.num_heads, -1), self.k_norm.weight.expand(self.num_kv_heads, -1))
+        qk_BTHd = (normed[:, :, :num_rotated] * torch.cat(scales)).type_as(x_BTD)
+        qk_BHTd = self._ops.apply_rotary(qk_BTHd, rotary.cos, rotary.sin).transpose(1, 2)
         v_BTGd = normed[:, :, -self.num_kv_heads :].type_as(x_BTD)
-        q_BTHd = self._ops.apply_rotary(q_BTHd, rotary.cos, rotary.sin)
-        k_BTGd = self._ops.apply_rotary(k_BTGd, rotary.cos, rotary.sin)
-        return q_BTHd.transpose(1, 2), k_BTGd.transpose(1, 2), v_BTGd.transpose(1, 2)
+        return qk_BHTd[:, : self.num_heads], qk_BHTd[:, self.num_heads :], v_BTGd.transpose(1, 2)
 
     def _attend(self, q_BHTd: Tensor, k_BGSd: Tensor, v_BGSd: Tensor, mask: Tensor | None) -> Tensor:
         out_BHTd = self._ops.attention(q_BHTd, k_BGSd, v_BGSd, mask)
@@ -102,7 +106,7 @@ class GatedMLP(nn.Module):
 
 
 class Router(nn.Module):
-    """Chooses experts from the raw residual, through its own norm and scale."""
+    """Chooses experts from the normalised residual, through a scale of its own (not through the MLP's)."""
 
     def __init__(self, config: ModelConfig, ops: Ops) -> None:
         super().__init__()
@@ -112,11 +116,15 @@ class Router(nn.Module):
         self._config = config
         self._ops = ops
 
-    def forward(self, residual_ND: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns routing weights [N, K] and expert indices [N, K]."""
-        x_ND = self._ops.rms_norm(residual_ND, None, self._config.rms_norm_eps)
-        x_ND = x_ND * self.scale * self._config.hidden_size**-0.5
-        return self._ops.route(self.proj(x_ND), self.per_expert_scale, self._config.top_k_experts)
+    def forward(self, normed_ND: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns routing weights [N, K] and expert indices [N, K].
+
+        Args:
+            normed_ND: the residual through a norm without scale, float32.
+        """
+        scaled_ND = normed_ND * self.scale * self._config.hidden_size**-0.5
+        scores_NE = self.proj(scaled_ND.to(self.proj.weight.dtype))
+        return self._ops.route(scores_NE, self.per_expert_scale, self._config.top_k_experts)
 
 
 class Experts(nn.Module):
@@ -143,6 +151,8 @@ class Layer(nn.Module):
     def __init__(self, config: ModelConfig, layer_idx: int, ops: Ops) -> None:
         super().__init__()
         size, eps = config.hidden_size, config.rms_norm_eps
+        self._eps = eps
+        self._ops = ops
         self.self_attn = Attention(config, layer_idx, ops)
         self.mlp = GatedMLP(size, config.intermediate_size, ops)
         self.router = Router(config, ops)
@@ -169,10 +179,14 @@ class Layer(nn.Module):
 
     def _finish(self, x_BTD: Tensor, attended_BTD: Tensor) -> Tensor:
         residual_BTD = x_BTD + self.post_attention_layernorm(attended_BTD)
-        dense_BTD = self.post_feedforward_layernorm_1(self.mlp(self.pre_feedforward_layernorm(residual_BTD)))
-        residual_ND = residual_BTD.flatten(0, 1)
-        weights_NK, indices_NK = self.router(residual_ND)
-        sparse_ND = self.experts(self.pre_feedforward_layernorm_2(residual_ND), weights_NK, indices_NK)
+        # Three readers with a scale each share one norm of the residual.
+        normed_BTD = self._ops.rms_norm(residual_BTD.float(), None, self._eps)
+        dense_in_BTD = (normed_BTD * self.pre_feedforward_layernorm.weight).type_as(x_BTD)
+        dense_BTD = self.post_feedforward_layernorm_1(self.mlp(dense_in_BTD))
+        normed_ND = normed_BTD.flatten(0, 1)
+        weights_NK, indices_NK = self.router(normed_ND)
+        sparse_in_ND = (normed_ND * self.pre_feedforward_layernorm_2.weight).type_as(x_BTD)
+        sparse_ND = self.experts(sparse_in_ND, weights_NK, indices_NK)
         sparse_BTD = self.post_feedforward_layernorm_2(sparse_ND).view_as(residual_BTD)
         return residual_BTD + self.post_feedforward_layernorm(dense_BTD + sparse_BTD)
 
@@ -254,10 +268,7 @@ class DiffusionGemma(nn.Module):
         if positions_BT is None:
             positions_BT = torch.arange(num_past, num_past + num_new, device=ids_BT.device)[None]
         if attention_masks is None:
-            window = self.config.sliding_window
-            attention_masks = masks.causal(
-                num_past=num_past, num_new=num_new, sliding_window=window, device=ids_BT.device
-            )
+            attention_masks = self._causal_masks(num_past, num_new)
         x_BTD = self._embed(ids_BT)
         rotary = self.rotary(positions_BT, x_BTD.dtype)
         for layer in self.layers:
@@ -266,6 +277,27 @@ class DiffusionGemma(nn.Module):
             x_BTD = layer.encode(x_BTD, rotary[kind], cache, attention_masks.of(kind))
         cache.advance(num_new)
         return self.norm(x_BTD)
+
+    def prefill(self, ids_BT: Tensor, cache: KVCache) -> None:
+        """Stores what `encode` stores and returns nothing, so the last layer stops at its keys and values.
+
+        Args:
+            ids_BT: token ids, int64, that follow the cache without a gap.
+            cache: written in place.
+        """
+        num_past, num_new = cache.length, ids_BT.shape[1]
+        x_BTD = self._embed(ids_BT)
+        positions_BT = torch.arange(num_past, num_past + num_new, device=ids_BT.device)[None]
+        rotary = self.rotary(positions_BT, x_BTD.dtype)
+        attention_masks = self._causal_masks(num_past, num_new)
+        *body, last = self.layers
+        assert isinstance(last, Layer)
+        for layer in body:
+            assert isinstance(layer, Layer)
+            kind = layer.self_attn.kind
+            x_BTD = layer.encode(x_BTD, rotary[kind], cache, attention_masks.of(kind))
+        last.self_attn.remember(last.input_layernorm(x_BTD), rotary[last.self_attn.kind], cache)
+        cache.advance(num_new)
 
     def decode(
         self,
@@ -307,6 +339,10 @@ class DiffusionGemma(nn.Module):
         """Returns the expected embedding under each position's distribution, [B, L, D] in the weights' dtype."""
         weight_VD = self.embed_tokens.weight
         return probs_BLV.to(weight_VD.dtype) @ weight_VD * self._embed_scale(weight_VD.dtype)
+
+    def _causal_masks(self, num_past: int, num_new: int) -> AttentionMasks:
+        window = self.config.sliding_window
+        return masks.causal(num_past=num_past, num_new=num_new, sliding_window=window, device=self.device)
 
     def _embed(self, ids_BT: Tensor) -> Tensor:
         x_BTD = self.embed_tokens(ids_BT)

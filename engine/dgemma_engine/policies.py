@@ -171,10 +171,10 @@ def believe(logits_BLV: Tensor, temperature: float) -> Belief:
     The entropy is log Z - sum(p * s) for scaled logits s; log Z follows from the best token's probability.
 
     Args:
-        logits_BLV: float32, finite; a banned token has a very negative one.
+        logits_BLV: float32, finite; a banned token has a very negative one. Divided by the temperature in place.
         temperature: > 0.
     """
-    scaled_BLV = logits_BLV / temperature
+    scaled_BLV = logits_BLV.div_(temperature)
     probs_BLV = torch.softmax(scaled_BLV, dim=-1)
     highest_BL, best_BL = scaled_BLV.max(-1)
     log_norm_BL = highest_BL - probs_BLV.gather(-1, best_BL[..., None]).squeeze(-1).log()

@@ -55,7 +55,7 @@ class PromptStore:
         prompt.ids = ids[:shared]
         if shared < len(ids):
             new_ids = torch.tensor([ids[shared:]], dtype=torch.int64, device=self._model.device)
-            self._model.encode(new_ids, prompt.cache)
+            self._model.prefill(new_ids, prompt.cache)
             prompt.ids = list(ids)
         self._prompts[document] = prompt
         self._evict()

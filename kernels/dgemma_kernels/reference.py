@@ -21,9 +21,7 @@ def rms_norm(x_ND: Tensor, weight_D: Tensor | None, eps: float) -> Tensor:
         weight_D: scale, or None for a norm without one.
         eps: added to the mean square.
     """
-    x32 = x_ND.float()
-    weight = None if weight_D is None else weight_D.float()
-    return torch.rms_norm(x32, (x_ND.shape[-1],), weight, eps).type_as(x_ND)
+    return torch.rms_norm(x_ND, (x_ND.shape[-1],), weight_D, eps)
 
 
 def apply_rotary(x_BTHd: Tensor, cos_BTd: Tensor, sin_BTd: Tensor) -> Tensor:
@@ -135,4 +133,5 @@ def _product_per_expert(x_MD: Tensor, weight_EOD: Tensor, counts: list[int]) -> 
 
 def softcap(logits_NV: Tensor, cap: float) -> Tensor:
     """`cap * tanh(logits / cap)` in float32."""
-    return (logits_NV.float() / cap).tanh_() * cap
+    capped_NV = torch.div(logits_NV.float(), cap).tanh_()
+    return capped_NV * cap if capped_NV.requires_grad else capped_NV.mul_(cap)

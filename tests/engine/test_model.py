@@ -108,6 +108,20 @@ def test_encode_in_pieces_equals_encode_at_once(lengths_checkpoint: Any) -> None
     assert difference.abs().max() < TOLERANCE
 
 
+@pytest.mark.parametrize("layer_types", [[SLIDING, FULL, SLIDING, FULL], [FULL]])
+def test_prefill_stores_what_encode_stores(layer_types: list[str], make_checkpoint: Callable[..., Any]) -> None:
+    model = load(make_checkpoint(seed=6, layer_types=layer_types).folder)
+    prompt, canvas = draw_ids(4, 40), draw_ids(5, 9)
+    encoded, prefilled = empty_cache(model), empty_cache(model)
+    with torch.no_grad():
+        model.encode(prompt, encoded)
+        for part in prompt.split([15, 25], dim=1):
+            model.prefill(part, prefilled)
+        assert prefilled.length == encoded.length == 40
+        difference = model.decode(canvas, encoded) - model.decode(canvas, prefilled)
+    assert difference.abs().max() < TOLERANCE
+
+
 def test_truncated_cache_forgets_the_tail(lengths_checkpoint: Any) -> None:
     model = load(lengths_checkpoint.folder)
     prompt, canvas = draw_ids(6, 40), draw_ids(7, 9)

@@ -78,7 +78,7 @@ def test_sample_never_draws_past_the_last_possible_token() -> None:
 def test_belief_matches_torch_distributions() -> None:
     logits = torch.randn(2, 3, 50, generator=torch.Generator().manual_seed(0))
     for temperature in (0.4, 1.0):
-        belief = believe(logits, temperature)
+        belief = believe(logits.clone(), temperature)
         expected = torch.distributions.Categorical(logits=logits / temperature)
         assert torch.allclose(belief.entropy_BL, expected.entropy(), atol=1e-5)
         assert torch.allclose(belief.probs_BLV, expected.probs)

@@ -48,13 +48,13 @@ def test_reused_equals_fresh_over_random_edits(model: DiffusionGemma, edits: lis
 
 def count_encoded(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counts: list[int] = []
-    encode = model.encode
+    encode = model.prefill
 
-    def counting(ids_BT: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
+    def counting(ids_BT: torch.Tensor, *args: Any, **options: Any) -> None:
         counts.append(ids_BT.shape[1])
-        return encode(ids_BT, *args, **options)
+        encode(ids_BT, *args, **options)
 
-    monkeypatch.setattr(model, "encode", counting)
+    monkeypatch.setattr(model, "prefill", counting)
     return counts
 
 
@@ -89,7 +89,7 @@ def test_fault_while_encoding_leaves_nothing_behind(model: DiffusionGemma, monke
     store = PromptStore(model)
     store.encoded("a", [2, 20, 21])
     with monkeypatch.context() as patch:
-        patch.setattr(model, "encode", lambda *_args: 1 / 0)
+        patch.setattr(model, "prefill", lambda *_args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             store.encoded("a", [2, 20, 21, 22, 23])
     fresh = logits(model, PromptStore(model), "a", [2, 20, 21, 22])

@@ -18,7 +18,7 @@ def draw(*shape: int) -> torch.Tensor:
 @pytest.mark.parametrize("shape", [(1, 1), (63, 123), (2, 3, 5)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_rms_norm(shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    x, weight = draw(*shape).to(dtype), draw(shape[-1])
+    x, weight = draw(*shape).to(dtype), draw(shape[-1]).to(dtype)
     out = reference.rms_norm(x, weight, 1e-6)
     exact = x.double() / (x.double().square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight.double()
     assert out.dtype == dtype
