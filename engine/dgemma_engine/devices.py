@@ -52,8 +52,8 @@ def limit_threads(environ: Mapping[str, str]) -> int:
     """Sets how many processor threads torch uses: half the cores, at least one; `OMP_NUM_THREADS` has the last word.
 
     The engine runs beside an editor, compilers and tests. A small model splits its work into thousands of pieces a
-    second, and at the end of each all threads wait for the slowest: with a thread on every core, one busy neighbour
-    makes an answer many times slower (docs/decisions/0004).
+    second, and at the end of each all threads wait for the slowest: with a thread on every core, a busy neighbour
+    more than doubles the time of an answer (docs/decisions/0004).
 
     Args:
         environ: the process's environment.

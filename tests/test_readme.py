@@ -1,0 +1,50 @@
+"""The README says what is true: figures equal their JSON, every file is named, every target exists."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ROW = re.compile(r"^\| [^|]+ \| ([\d.]+) (\S+) \| [^|]+ \| `(\w+\.json): ([\w. ]+)` \|$", flags=re.MULTILINE)
+CARD = (ROOT / "engine/dgemma_engine/embedded/README.md").read_text(encoding="utf-8")
+FIGURES = ROW.findall(README) + ROW.findall(CARD)
+
+
+def test_figures_are_found() -> None:
+    assert len(ROW.findall(README)) >= 8
+    assert len(ROW.findall(CARD)) >= 9
+
+
+@pytest.mark.parametrize(("value", "unit", "file", "key"), FIGURES)
+def test_figure_is_the_one_measured(value: str, unit: str, file: str, key: str) -> None:
+    found = json.loads((ROOT / "engine/bench/results" / file).read_text(encoding="utf-8"))
+    for part in key.split("."):
+        found = found[part]
+    assert found == float(value), f"{key} in {file}, {unit}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "engine/bench/results").glob("*.json")), ids=lambda path: path.stem)
+def test_result_names_its_conditions(path: Path) -> None:
+    result = json.loads(path.read_text(encoding="utf-8"))
+    assert {"cpu", "cores", "gpu", "torch", "commit", "date"} <= result.keys()
+    assert not result["commit"].endswith("-dirty"), "measured on a commit that anyone can check out"
+
+
+def test_every_module_is_in_the_file_tree() -> None:
+    tracked = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    tree = README[README.index("## Files") :]
+    for line in tracked.splitlines():
+        name = Path(line).name
+        if not line.startswith("tests/") and name != "__init__.py":
+            assert re.search(rf"^  {re.escape(name)} ", tree, flags=re.MULTILINE), line
+
+
+def test_commands_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    assert set(re.findall(r"`?make ([a-z-]+)", README)) <= targets
