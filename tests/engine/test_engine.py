@@ -98,6 +98,25 @@ def test_suffix_changes_the_answer(engine: Engine) -> None:
     assert len(texts) > 1
 
 
+@pytest.mark.parametrize("blank", ["", "\n", "  \r\n\t"])
+def test_blank_rest_has_no_clamp_and_ends_with_the_file(engine: Engine, blank: str) -> None:
+    hole = engine._tokenize(Context(document="a", prefix="x = ", suffix=blank))  # type: ignore[reportPrivateUsage]
+    assert hole.head_ids == []
+    assert hole.end_ids == {1, FORMAT.fill_token_id}
+
+
+def test_rest_that_says_something_is_clamped_and_only_fill_ends(engine: Engine) -> None:
+    hole = engine._tokenize(Context(document="a", prefix="x = ", suffix="\ny"))  # type: ignore[reportPrivateUsage]
+    assert len(hole.head_ids) == 2
+    assert hole.end_ids == {FORMAT.fill_token_id}
+
+
+def test_special_tokens_are_banned_except_what_ends_a_middle(engine: Engine) -> None:
+    hole = engine._tokenize(Context(document="a", prefix="x = ", suffix="\ny"))  # type: ignore[reportPrivateUsage]
+    banned = engine._banned_ids(hole).tolist()  # type: ignore[reportPrivateUsage]
+    assert banned == [0, 1, 2, 3, 4, 5, 6, *range(9, 16)]
+
+
 def test_cancelled_before_it_starts(engine: Engine) -> None:
     cancel = Cancel(deadline_s=time.monotonic() + 600, clock=time.monotonic)
     cancel.set()
