@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -248,12 +247,3 @@ async def test_idle_engine_ends_and_a_used_one_does_not(tmp_path: Path) -> None:
 async def test_failed_engine_without_clients_ends(tmp_path: Path) -> None:
     async with serving(tmp_path, load_failing, failed_linger_s=0.1) as location:
         await until(lambda: not location.socket.exists())
-
-
-async def test_overhead_of_a_hundred_requests_is_small(tmp_path: Path) -> None:
-    async with serving(tmp_path) as location, await EngineClient.attach(location) as client:
-        text = "x" * 80_000
-        started = time.monotonic()
-        for _ in range(100):
-            await client.infill(context(text))
-        assert time.monotonic() - started < PATIENCE_S
