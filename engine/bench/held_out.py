@@ -1,7 +1,8 @@
 """How well a model fills holes in packages it has never seen: exact match and similarity per kind of hole.
 
-Holes come from the held-out split of a corpus with a fixed seed and go through the engine as an editor's would. A
-left-out line is also guessed by copying the line before it, as a floor.
+Holes come from the held-out split of a corpus with a fixed seed and go through the engine as an editor's would. An
+answer is exact if it equals what was left out, white space at both ends aside. As a floor, the line before the hole is
+taken as the answer too; that is a guess worth making for whole lines only.
 """
 
 from __future__ import annotations
@@ -78,8 +79,7 @@ def evaluate(engine: Engine, questions: Iterator[tuple[str, str, str]]) -> dict[
         similarity.append(difflib.SequenceMatcher(None, infill.text, middle).ratio())
         times_ms.append(infill.timings_ms["total"])
         steps.append(infill.steps)
-        lines = prefix.splitlines()
-        copied.append(len(lines) > 1 and lines[-2].strip() == middle.strip())
+        copied.append(line_before(prefix).strip() == middle.strip())
     return {
         "n": len(exact),
         "exact_match": round(statistics.mean(exact), 4),
@@ -90,6 +90,12 @@ def evaluate(engine: Engine, questions: Iterator[tuple[str, str, str]]) -> dict[
         "p50_ms": round(record.quantile(times_ms, 0.5), 1),
         "p95_ms": round(record.quantile(times_ms, 0.95), 1),
     }
+
+
+def line_before(prefix: str) -> str:
+    """Returns the line above the one that `prefix` ends in; empty for the first."""
+    above = prefix[: prefix.rfind("\n") + 1].splitlines()
+    return above[-1] if above else ""
 
 
 if __name__ == "__main__":
