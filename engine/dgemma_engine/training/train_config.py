@@ -164,8 +164,8 @@ class RunTable:
         evaluate_minutes: between evaluations on held-out holes.
         evaluation_batches: in each evaluation; few are quick, many are exact.
         log_steps: steps that one point of the curve averages.
-        execution: `eager` starts at once; `compiled` takes about a minute (on a CPU also a C++ compiler) and then
-            makes a step in about half the time.
+        execution: `eager` starts at once; `compiled` takes a while (on a CPU also a C++ compiler) and then makes
+            faster steps.
     """
 
     seed: int = 0
