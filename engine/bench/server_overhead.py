@@ -21,7 +21,7 @@ from dgemma_engine.cancel import Cancel
 from dgemma_engine.client import EngineClient
 from dgemma_engine.errors import EngineUnavailable
 from dgemma_engine.location import EngineLocation
-from dgemma_engine.messages import Context, Finish, Infill
+from dgemma_engine.messages import Context, Draft, Finish, Infill
 from editor import editing
 from lsprotocol import types
 
@@ -37,7 +37,9 @@ class InstantEngine:
     denoising_steps = 0
     device_memory_bytes = 0
 
-    def infill(self, context: Context, cancel: Cancel) -> Infill:
+    def infill(
+        self, context: Context, cancel: Cancel, *, on_draft: Callable[[Draft], None] = lambda _draft: None
+    ) -> Infill:
         """Returns a short middle."""
         return Infill(text="value", finish=Finish.STABLE, score=0.9, steps=1, timings_ms={"total": 0.0})
 

@@ -63,10 +63,9 @@ def in_turn(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, flo
 def draws() -> dict[str, Callable[[], object]]:
     """One token for each of 40 positions of 4,096 entries."""
     probs = torch.softmax(torch.randn(1, 40, 4_096), -1)
-    generator = torch.Generator().manual_seed(0)
     return {
-        "multinomial": lambda: torch.multinomial(probs[0], 1, generator=generator),
-        "inverse_distribution": lambda: sample(probs, generator),
+        "multinomial": lambda: torch.multinomial(probs[0], 1),
+        "inverse_distribution": lambda: sample(probs, torch.rand(1, 40, 1)),
     }
 
 
@@ -80,7 +79,6 @@ class Case:
         vocab_size = self.model.config.vocab_size
         self.prompt = torch.randint(0, vocab_size, (1, PROMPT_TOKENS), generator=generator)
         self.canvas = torch.randint(0, vocab_size, (1, CANVAS), generator=generator)
-        self.generator = generator
         self.cache = self.encode()
         self.hidden = self.model.decode(self.canvas, self.cache)
         self.belief = believe(self.model.logits(self.hidden), 0.7)
@@ -97,7 +95,7 @@ class Case:
         """Makes one denoising step."""
         hidden = self.model.decode(self.canvas, self.cache, soft_BLD=self.soft)
         belief = believe(self.model.logits(hidden), 0.7)
-        sample(belief.probs_BLV, self.generator)
+        sample(belief.probs_BLV, torch.rand(1, CANVAS, 1))
         self.model.soft_embeddings(belief.probs_BLV)
 
 
@@ -121,7 +119,7 @@ def parts(folder: Path) -> dict[str, Callable[[], object]]:
         "layers": lambda: model.decode(case.canvas, case.cache, soft_BLD=case.soft),
         "vocabulary": lambda: model.logits(case.hidden),
         "belief": lambda: believe(model.logits(case.hidden), 0.7),
-        "draw": lambda: sample(case.belief.probs_BLV, case.generator),
+        "draw": lambda: sample(case.belief.probs_BLV, torch.rand(1, CANVAS, 1)),
         "self-conditioning product": lambda: model.soft_embeddings(case.belief.probs_BLV),
         "whole step": case.step,
     }

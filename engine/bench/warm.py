@@ -23,15 +23,19 @@ import record
 import torch
 from dgemma_engine.cancel import Cancel
 from dgemma_engine.engine import Engine
+from dgemma_engine.hole import dig
 from dgemma_engine.location import EMBEDDED
-from dgemma_engine.messages import Context
+from dgemma_engine.messages import Context, Extent
 from dgemma_engine.model_folder import model_folder
 from dgemma_engine.policies import StableAndConfident
+from dgemma_engine.recipe import Decode, Recipe
 
-NUM_STEPS = 8
+NUM_STEPS = 6
 # Steps that the best guess would have to stand still: more than there are.
 NEVER = 100
-MIDDLE_TOKENS = 16
+MIDDLE_TOKENS = 15
+# One row and nothing beside it, as `transformers` has it; ours is ranked and checked in addition.
+ONE_CANVAS = Recipe(decode=Decode.DIFFUSION, slot_tokens=MIDDLE_TOKENS, seeds=False, silence=False)
 FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -92,7 +96,6 @@ def typed(rounds: int) -> list[Context]:
             prefix=text[: start + typed_characters],
             suffix=text[start + rounds :],
             deadline_ms=600_000,
-            max_middle_tokens=MIDDLE_TOKENS,
         )
         for typed_characters in range(rounds)
     ]
@@ -100,23 +103,23 @@ def typed(rounds: int) -> list[Context]:
 
 def with_fixed_steps(engine: Engine) -> None:
     """Makes every answer of the engine take `NUM_STEPS` steps."""
-    engine._sampler = replace(  # pyright: ignore[reportPrivateUsage]
-        engine._sampler,  # pyright: ignore[reportPrivateUsage]
-        num_steps=NUM_STEPS,
-        stop=StableAndConfident(stability=NEVER, confidence=0.1),
-    )
+    proposer = engine._proposer  # pyright: ignore[reportPrivateUsage]
+    never = StableAndConfident(stability=NEVER, confidence=0.1)
+    proposer._sampler = replace(proposer._sampler, stop=never)  # pyright: ignore[reportPrivateUsage]
+    assert proposer.num_steps(Extent.LINE) == NUM_STEPS
 
 
 def layout(engine: Engine, context: Context) -> tuple[list[int], int]:
     """Returns the prompt's ids and the canvas length the engine uses for a question."""
-    hole = engine._tokenize(context)  # pyright: ignore[reportPrivateUsage]
-    size = engine._slot_size(MIDDLE_TOKENS, len(hole.head_ids))  # pyright: ignore[reportPrivateUsage]
-    return hole.prompt_ids, size + len(hole.head_ids)
+    form = engine._format  # pyright: ignore[reportPrivateUsage]
+    hole = dig(context, engine._tokenizer, form, engine._model.config)  # pyright: ignore[reportPrivateUsage]
+    return hole.prompt_ids, form.slot_size(MIDDLE_TOKENS + 1) + len(hole.head_ids)
 
 
 def complete(engine: Engine, context: Context) -> None:
     """Answers one question."""
-    infill = engine.infill(context, Cancel(deadline_s=time.monotonic() + 600, clock=time.monotonic))
+    cancel = Cancel(deadline_s=time.monotonic() + 600, clock=time.monotonic)
+    infill = engine.infill(context, cancel, recipe=ONE_CANVAS)
     assert infill.steps == NUM_STEPS, infill.steps
 
 

@@ -31,8 +31,18 @@ class KVCache(Protocol):
         """Counts tokens as stored once every layer has appended them."""
         ...
 
-    def with_canvas(self, layer_idx: int, k_BGLd: Tensor, v_BGLd: Tensor, num_visible: int) -> tuple[Tensor, Tensor]:
-        """Returns the last `num_visible` stored tokens followed by the canvas; stores nothing."""
+    def with_canvas(
+        self, layer_idx: int, k_BGLd: Tensor, v_BGLd: Tensor, num_visible: int, *, num_pending: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the last `num_visible` stored tokens followed by the canvas; stores nothing.
+
+        Args:
+            layer_idx: whose keys and values.
+            k_BGLd: keys of the canvas.
+            v_BGLd: values of the canvas.
+            num_visible: stored tokens that the canvas may see; those that are pending are the last of them.
+            num_pending: tokens that this layer has appended and `advance` has not counted yet.
+        """
         ...
 
 
@@ -71,15 +81,20 @@ class PromptCache:
 
     def append(self, layer_idx: int, k_BGTd: Tensor, v_BGTd: Tensor) -> tuple[Tensor, Tensor]:
         """See `KVCache.append`; B must be 1."""
-        return self._write(layer_idx, k_BGTd, v_BGTd, 0)
+        end = self._write(layer_idx, k_BGTd, v_BGTd, self._length)
+        return self._k[layer_idx][:, :, :end], self._v[layer_idx][:, :, :end]
 
     def advance(self, num_tokens: int) -> None:
         """See `KVCache.advance`."""
         self._length += num_tokens
 
-    def with_canvas(self, layer_idx: int, k_BGLd: Tensor, v_BGLd: Tensor, num_visible: int) -> tuple[Tensor, Tensor]:
+    def with_canvas(
+        self, layer_idx: int, k_BGLd: Tensor, v_BGLd: Tensor, num_visible: int, *, num_pending: int = 0
+    ) -> tuple[Tensor, Tensor]:
         """See `KVCache.with_canvas`; B must be 1."""
-        return self._write(layer_idx, k_BGLd, v_BGLd, max(0, self._length - num_visible))
+        length = self._length + num_pending
+        end, start = self._write(layer_idx, k_BGLd, v_BGLd, length), max(0, length - num_visible)
+        return self._k[layer_idx][:, :, start:end], self._v[layer_idx][:, :, start:end]
 
     def truncate(self, length: int) -> None:
         """Forgets all but the first `length` tokens.
@@ -91,21 +106,21 @@ class PromptCache:
             raise ValueError(f"{length=} must be between 0 and {self._length}")
         self._length = length
 
-    def _write(self, layer_idx: int, k: Tensor, v: Tensor, start: int) -> tuple[Tensor, Tensor]:
-        end = self._length + k.shape[2]
+    def _write(self, layer_idx: int, k: Tensor, v: Tensor, length: int) -> int:
+        """Writes behind the first `length` tokens of a layer and returns where the new ones end."""
+        end = length + k.shape[2]
         if end > self._k[layer_idx].shape[2]:
-            self._grow(layer_idx, end)
-        keys, values = self._k[layer_idx], self._v[layer_idx]
-        keys[:, :, self._length : end] = k
-        values[:, :, self._length : end] = v
-        return keys[:, :, start:end], values[:, :, start:end]
+            self._grow(layer_idx, length, end)
+        self._k[layer_idx][:, :, length:end] = k
+        self._v[layer_idx][:, :, length:end] = v
+        return end
 
-    def _grow(self, layer_idx: int, needed: int) -> None:
+    def _grow(self, layer_idx: int, length: int, needed: int) -> None:
         for store in (self._k, self._v):
             old = store[layer_idx]
             capacity = max(needed, 2 * old.shape[2])
             store[layer_idx] = old.new_empty(old.shape[0], old.shape[1], capacity, old.shape[3])
-            store[layer_idx][:, :, : self._length] = old[:, :, : self._length]
+            store[layer_idx][:, :, :length] = old[:, :, :length]
 
 
 class GraphKV:
@@ -132,11 +147,14 @@ class GraphKV:
         """See `KVCache.advance`."""
         self._length += num_tokens
 
-    def with_canvas(self, layer_idx: int, k_BGLd: Tensor, v_BGLd: Tensor, num_visible: int) -> tuple[Tensor, Tensor]:
+    def with_canvas(
+        self, layer_idx: int, k_BGLd: Tensor, v_BGLd: Tensor, num_visible: int, *, num_pending: int = 0
+    ) -> tuple[Tensor, Tensor]:
         """See `KVCache.with_canvas`."""
         k_BGSd, v_BGSd = self._layers[layer_idx]
-        start = max(0, self._length - num_visible)
-        k_old, v_old = k_BGSd[:, :, start : self._length], v_BGSd[:, :, start : self._length]
+        length = self._length + num_pending
+        start = max(0, length - num_visible)
+        k_old, v_old = k_BGSd[:, :, start:length], v_BGSd[:, :, start:length]
         return torch.cat((k_old, k_BGLd), dim=2), torch.cat((v_old, v_BGLd), dim=2)
 
     def truncate(self, length: int) -> None:

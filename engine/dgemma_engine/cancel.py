@@ -32,3 +32,14 @@ class Cancel:
     def expired(self) -> bool:
         """Whether the deadline has passed."""
         return self._clock() >= self._deadline_s
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until the deadline; negative after it."""
+        return self._deadline_s - self._clock()
+
+    def sooner(self, by_s: float) -> Cancel:
+        """Returns a permission that is out of time `by_s` seconds earlier and cancelled together with this one."""
+        permission = Cancel(deadline_s=self._deadline_s - by_s, clock=self._clock)
+        permission._event = self._event
+        return permission

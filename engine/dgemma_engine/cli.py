@@ -7,8 +7,10 @@ import sys
 from collections.abc import Sequence
 
 from dgemma_engine import __version__
+from dgemma_engine.calibrating import calibrate_command
 from dgemma_engine.commands import start, status, stop
 from dgemma_engine.errors import EngineError
+from dgemma_engine.evaluation import compare_command, eval_command, holes_command
 from dgemma_engine.training import corpus_command, train_command
 
 
@@ -35,6 +37,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="dgemma-engine", description="The resident engine of dgemma-lsp.")
     parser.add_argument("--version", action="version", version=f"dgemma-engine {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (start, stop, status, corpus_command, train_command):
+    training = (corpus_command, train_command)
+    evaluation = (holes_command, eval_command, compare_command, calibrate_command)
+    for command in (start, stop, status, *training, *evaluation):
         command.add_parser(subparsers)
     return parser

@@ -1,12 +1,13 @@
 """The editor side's way to the engine: attach to the one that runs, or start it.
 
-Turns `Context` into `Infill` over the local socket. Needs no torch. Every fault is an `EngineError`; an engine that
-loads is not a fault.
+Turns `Context` into `Infill` over the local socket, with drafts on the way for who wants them. Needs no torch. Every
+fault is an `EngineError`; an engine that loads is not a fault.
 """
 
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -16,7 +17,19 @@ from pygls.exceptions import JsonRpcException
 from dgemma_engine.errors import EngineFault, EngineUnavailable, SocketRefused
 from dgemma_engine.launch import Launch, engine_command
 from dgemma_engine.location import EngineLocation
-from dgemma_engine.messages import INFILL, PROGRESS, STATUS, STOP, Context, EngineState, Infill, Progress, Status
+from dgemma_engine.messages import (
+    DRAFT,
+    INFILL,
+    PROGRESS,
+    STATUS,
+    STOP,
+    Context,
+    Draft,
+    EngineState,
+    Infill,
+    Progress,
+    Status,
+)
 from dgemma_engine.peer import STREAM_LIMIT_BYTES, Peer
 
 _START_HINT = "start one with: dgemma-engine start"
@@ -41,7 +54,8 @@ class EngineClient:
         self._closing = False
         self._progress: Progress | None = None
         self._changed = asyncio.Event()
-        self._peer = Peer(reader, writer, notifications={PROGRESS: self._progressed})
+        self._draft_listeners: dict[str, Callable[[Draft], None]] = {}
+        self._peer = Peer(reader, writer, notifications={PROGRESS: self._progressed, DRAFT: self._drafted})
         self._reading = asyncio.create_task(self._read())
 
     @classmethod
@@ -129,14 +143,25 @@ class EngineClient:
                 raise EngineUnavailable(f"the engine ended at once ({reason}); {_INSTALL_HINT}; log: {location.log}")
             await asyncio.sleep(0.05)
 
-    async def infill(self, context: Context) -> Infill:
+    async def infill(self, context: Context, on_draft: Callable[[Draft], None] | None = None) -> Infill:
         """Asks for the text at the cursor. Cancelling the caller cancels the request in the engine.
+
+        Args:
+            context: the question; its `drafts` is chosen here.
+            on_draft: told what the text looks like on the way, newest last, never after the answer; a slow caller is
+                not told everything. None asks for no drafts.
 
         Raises:
             EngineFault: the engine answered with an error.
             EngineUnavailable: the connection ended before the answer.
         """
-        wire = await self._request(INFILL, context.to_wire())
+        drafts = "" if on_draft is None else uuid.uuid4().hex
+        if on_draft is not None:
+            self._draft_listeners[drafts] = on_draft
+        try:
+            wire = await self._request(INFILL, context.to_wire() | {"drafts": drafts})
+        finally:
+            self._draft_listeners.pop(drafts, None)
         return _read_answer(Infill.from_wire, wire)
 
     async def status(self) -> Status:
@@ -210,6 +235,12 @@ class EngineClient:
         self._tell_waiters()
         if self._on_progress is not None:
             self._on_progress(self._progress)
+
+    def _drafted(self, params: Any) -> None:
+        draft = Draft.from_wire(params)
+        # Nobody listens for a draft that crossed the cancellation of its request on the way.
+        if (listener := self._draft_listeners.get(draft.request)) is not None:
+            listener(draft)
 
     async def _read(self) -> None:
         await self._peer.run()

@@ -1,7 +1,7 @@
 """The resident engine: one process that answers every client of one user over a local socket.
 
-Turns messages on the socket into tickets of the worker and back, and ends when told to or when nobody needs it. Does no
-device work and holds no model.
+Turns messages on the socket into tickets of the worker and back, hands drafts to the one who asked for them, and ends
+when told to or when nobody needs it. Does no device work and holds no model.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import psutil
@@ -21,7 +24,18 @@ from dgemma_engine import __version__
 from dgemma_engine.lifetime import Lifetime
 from dgemma_engine.location import EngineLocation
 from dgemma_engine.lock import EngineLock, holder_pid
-from dgemma_engine.messages import INFILL, PROGRESS, STATUS, STOP, Context, EngineState, Progress, Status
+from dgemma_engine.messages import (
+    DRAFT,
+    INFILL,
+    PROGRESS,
+    STATUS,
+    STOP,
+    Context,
+    Draft,
+    EngineState,
+    Progress,
+    Status,
+)
 from dgemma_engine.peer import STREAM_LIMIT_BYTES, Peer
 from dgemma_engine.worker import Load, Worker
 
@@ -141,7 +155,7 @@ class _Daemon:
         owner = next(self._owners)
 
         async def infill(params: Any) -> dict[str, Any]:
-            return await self._infill(owner, params)
+            return await self._infill(params, owner=owner, peer=peer, writer=writer)
 
         peer = Peer(reader, writer, requests={INFILL: infill, STATUS: self._status, STOP: self._stop_engine})
         self._peers.add(peer)
@@ -153,20 +167,31 @@ class _Daemon:
             self._peers.discard(peer)
             self._update_lifetime()
 
-    async def _infill(self, owner: int, params: Any) -> dict[str, Any]:
+    async def _infill(self, params: Any, *, owner: int, peer: Peer, writer: asyncio.StreamWriter) -> dict[str, Any]:
         try:
             context = Context.from_wire(params)
         except ValueError as error:
             raise JsonRpcInvalidParams(" ".join(str(error).split())) from None
-        ticket = self._worker.submit(owner, context)
+        # What the engine keeps of a document is kept for each connection: two windows differ in what was typed.
+        context = replace(context, document=f"{owner}/{context.document}")
+
+        def drafted_on_thread(draft: Draft) -> None:
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(lambda: drafts.offer(draft))
+
+        ticket = self._worker.submit(owner, context, drafted_on_thread if context.drafts else None)
+        answer = asyncio.wrap_future(ticket.answer)
+        # The ticket is the first to know of a newer request, and `answer` of a client that wants none any more.
+        drafts = _DraftSender(peer, writer, wanted=lambda: ticket.live and not answer.done())
         timer = self._loop.call_later(context.deadline_ms / 1_000, self._worker.expire, ticket)
         try:
-            return (await asyncio.wrap_future(ticket.answer)).to_wire()
+            return (await answer).to_wire()
         except asyncio.CancelledError:
             self._worker.withdraw(ticket)
             raise
         finally:
             timer.cancel()
+            drafts.close()
 
     async def _status(self, params: Any) -> dict[str, Any]:
         engine, progress = self._worker.engine, self._worker.progress
@@ -211,3 +236,42 @@ class _Daemon:
     def _end_unused(self) -> None:
         _log.info("no client is left; the engine ends")
         self._stop.set()
+
+
+class _DraftSender:
+    """The drafts of one request on their way to its client: the newest goes when what was sent before has left.
+
+    Of those that come meanwhile only the newest is kept, so that a client that reads slowly costs no memory.
+
+    Args:
+        peer: the client.
+        writer: the stream under `peer`.
+        wanted: whether a draft would still be news; asked right before one is sent.
+    """
+
+    def __init__(self, peer: Peer, writer: asyncio.StreamWriter, *, wanted: Callable[[], bool]) -> None:
+        self._peer = peer
+        self._writer = writer
+        self._wanted = wanted
+        self._newest: Draft | None = None
+        self._sending: asyncio.Task[None] | None = None
+
+    def offer(self, draft: Draft) -> None:
+        """Sends the draft, unless a newer one comes before it can be."""
+        self._newest = draft
+        if self._sending is None and self._wanted():
+            self._sending = asyncio.create_task(self._send())
+
+    def close(self) -> None:
+        """Gives up on what has not been sent."""
+        if self._sending is not None:
+            self._sending.cancel()
+
+    async def _send(self) -> None:
+        with suppress(OSError):
+            while self._newest is not None:
+                await self._writer.drain()
+                draft, self._newest = self._newest, None
+                if self._wanted():
+                    self._peer.notify(DRAFT, draft.to_wire())
+        self._sending = None

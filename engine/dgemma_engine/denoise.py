@@ -1,26 +1,45 @@
 """The denoising loop: wires the model to the policies and does no maths of its own.
 
-Shape legend: B rows, L canvas positions, D hidden, V vocabulary.
+Shape legend: R rows, L positions of all rows together, M positions of the longest free part, N judged positions (those
+whose vocabulary is looked at), D hidden, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from dgemma_engine import masks
 from dgemma_engine.cache import KVCache
 from dgemma_engine.cancel import Cancel
 from dgemma_engine.canvas import Canvas
+from dgemma_engine.masks import ALL_VISIBLE
 from dgemma_engine.messages import Finish
 from dgemma_engine.model import DiffusionGemma
-from dgemma_engine.policies import Sampler, believe, sample
+from dgemma_engine.policies import Belief, ClampedBelief, Sampler, believe, confidence, sample
 
 # A logit whose probability is exactly 0 in float32 and whose entropy term is 0 instead of NaN.
-_IMPOSSIBLE = -1e9
+IMPOSSIBLE = -1e9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guess:
+    """What a row says after a step.
+
+    Attributes:
+        ids: best token of each free position.
+        confidence: their probabilities at temperature 1.
+        entropy: nats at each free position, at the temperature of the step.
+        steps: denoising steps the row has made.
+    """
+
+    ids: list[int]
+    confidence: list[float]
+    entropy: list[float]
+    steps: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,31 +47,31 @@ class Denoised:
     """Where a run ended.
 
     Attributes:
-        finish: STABLE, STEP_LIMIT, DEADLINE or CANCELLED.
-        best_BL: best guess of the last step; None when no step was made.
-        confidence_BL: probability of each best token at temperature 1, float32; None when no step was made.
-        steps: denoising steps made.
+        finish: STABLE (every row that was kept), STEP_LIMIT, DEADLINE or CANCELLED.
+        guesses: by index of the row; a row that was given up keeps its last guess, one that made no step has none.
+        steps: passes over the canvas.
     """
 
     finish: Finish
-    best_BL: Tensor | None
-    confidence_BL: Tensor | None
+    guesses: dict[int, Guess]
     steps: int
 
 
-@torch.inference_mode()
-def denoise(
-    model: DiffusionGemma,
-    cache: KVCache,
-    canvas: Canvas,
-    sampler: Sampler,
-    *,
-    banned_ids: Tensor,
-    generator: torch.Generator,
-    cancel: Cancel,
-    on_step: Callable[[], None],
-) -> Denoised:
-    """Denoises a canvas over the prompt in the cache.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Judgement:
+    """The last look at the rows that were then on the canvas."""
+
+    live: list[int]
+    belief: Belief
+    logits_1NV: Tensor
+    temperature: float
+    free_RM: Tensor
+    num_free: list[int]
+    finished: list[int]
+
+
+class Denoising:
+    """Rows on their way; finished and given up ones leave the canvas.
 
     Every position is judged anew at every step; what is not accepted is replaced by noise, and clamped positions are
     rewritten after that. The answer is the best guess of the last step, not the sampled canvas.
@@ -61,40 +80,208 @@ def denoise(
         model: its canvas mode is called once a step.
         cache: the prompt; only read.
         canvas: changed in place.
-        sampler: the decisions.
+        sampler: the decisions; its `num_steps` are the steps really given.
         banned_ids: token ids that may not appear at any position, int64 [any]; may be empty.
-        generator: every random draw comes from it, in the order of `transformers`' generate.
+        block_ids: tokens that the first step adds to the cache in the same pass: the block before this one.
+    """
+
+    def __init__(
+        self,
+        model: DiffusionGemma,
+        cache: KVCache,
+        canvas: Canvas,
+        sampler: Sampler,
+        *,
+        banned_ids: Tensor,
+        block_ids: Sequence[int] = (),
+    ) -> None:
+        self._model = model
+        self._cache = cache
+        self._canvas = canvas
+        self._sampler = sampler
+        self._banned_ids = banned_ids
+        self._block_ids = list(block_ids)
+        self._num_past = cache.length + len(block_ids)
+        self._soft_1LD: Tensor | None = None
+        self._earlier: list[Tensor] = []
+        self._last: _Judgement | None = None
+        self._read: dict[int, Guess] = {}
+        self._live = list(range(len(canvas.layout.rows)))
+        self._advanced = True
+        self.steps = 0
+        self._settle()
+
+    @property
+    def live(self) -> list[int]:
+        """Indices of the rows still on the canvas."""
+        return list(self._live)
+
+    @property
+    def num_steps(self) -> int:
+        """Most steps; the temperature schedule is spread over them."""
+        return self._sampler.num_steps
+
+    @property
+    def finished(self) -> list[int]:
+        """Rows whose best guess stood still and was sure at the last step."""
+        return self._last.finished if self._last else []
+
+    def step(self) -> None:
+        """Judges every position."""
+        if not self._advanced:
+            self._advance()
+        sampler, layout = self._sampler, self._canvas.layout
+        logits_1NV = self._model.logits(self._look()[:, self._judged_N])
+        logits_1NV.index_fill_(-1, self._banned_ids, IMPOSSIBLE)
+        for place, barred_V in self._barred:
+            logits_1NV[0, place].masked_fill_(barred_V, IMPOSSIBLE)
+        temperature = sampler.schedule.temperature(sampler.num_steps - self.steps, sampler.num_steps)
+        belief = believe(logits_1NV, temperature)
+        best_RM, entropy_RM = belief.best_BL[0, self._free_RM], belief.entropy_BL[0, self._free_RM]
+        finished_R = sampler.stop.finished(self._earlier, best_RM, entropy_RM, layout.valid_RM)
+        self._earlier = [*self._earlier, best_RM][-max(1, sampler.stop.stability) :]
+        self._last = _Judgement(
+            live=self.live,
+            belief=belief,
+            logits_1NV=logits_1NV,
+            temperature=temperature,
+            free_RM=self._free_RM,
+            num_free=[row.num_free for row in layout.rows],
+            finished=[index for index, done in zip(self._live, finished_R.tolist(), strict=True) if done],
+        )
+        self._read.clear()
+        self._advanced = False
+        self.steps += 1
+
+    def guess(self, index: int) -> Guess:
+        """Returns what row `index` said at the last step; it must have been on the canvas then."""
+        if index not in self._read:
+            assert self._last is not None
+            place = self._last.live.index(index)
+            free_M = self._last.free_RM[place, : self._last.num_free[place]]
+            self._read[index] = Guess(
+                ids=self._last.belief.best_BL[0, free_M].tolist(),
+                confidence=confidence(self._last.logits_1NV[0, free_M], self._last.temperature).tolist(),
+                entropy=self._last.belief.entropy_BL[0, free_M].tolist(),
+                steps=self.steps,
+            )
+        return self._read[index]
+
+    def keep(self, indices: Sequence[int]) -> None:
+        """Lets all rows but `indices`, at least one, leave the canvas."""
+        places = [place for place, index in enumerate(self._live) if index in indices]
+        if len(places) == len(self._live):
+            return
+        if not self._advanced:
+            self._advance()
+        row_L = self._canvas.layout.row_L
+        stays_L = torch.isin(row_L, torch.tensor(places, device=row_L.device))
+        self._soft_1LD = None if self._soft_1LD is None else self._soft_1LD[:, stays_L]
+        self._canvas = self._canvas.kept(places)
+        most = self._canvas.layout.valid_RM.shape[1]
+        self._earlier = [best_RM[places, :most] for best_RM in self._earlier]
+        self._live = [self._live[place] for place in places]
+        self._settle()
+
+    def _look(self) -> Tensor:
+        """Returns the model's view of the canvas, [1, L, D]; the block before it joins the cache once."""
+        canvas_1L, block_ids, self._block_ids = self._canvas.ids_1L, self._block_ids, []
+        if block_ids:
+            return self._model.decode_after(
+                torch.tensor([block_ids], device=canvas_1L.device),
+                canvas_1L,
+                self._cache,
+                soft_BLD=self._soft_1LD,
+                positions_BL=self._positions_1L,
+                attention_masks=self._attention_masks,
+            )
+        return self._model.decode(
+            canvas_1L,
+            self._cache,
+            soft_BLD=self._soft_1LD,
+            positions_BL=self._positions_1L,
+            attention_masks=self._attention_masks,
+        )
+
+    def _settle(self) -> None:
+        """Computes what stays the same until a row leaves."""
+        layout, sampler = self._canvas.layout, self._sampler
+        self._attention_masks = ALL_VISIBLE
+        if len(layout.rows) > 1:
+            window = self._model.config.sliding_window
+            self._attention_masks = masks.packed(layout.row_L, num_past=self._num_past, sliding_window=window)
+        self._positions_1L = (self._num_past + layout.offset_L)[None]
+        free_L = ~layout.fixed_1L[0]
+        judged_L = torch.ones_like(free_L) if sampler.clamped_belief is ClampedBelief.OWN else free_L
+        self._judged_N = judged_L.nonzero()[:, 0]
+        self._place_L = judged_L.cumsum(0) - 1
+        self._free_RM = self._place_L[layout.free_RM]
+        self._barred: list[tuple[int, Tensor]] = []
+        for position, ids in layout.limits:
+            barred_V = torch.ones(self._model.config.vocab_size, dtype=torch.bool, device=free_L.device)
+            barred_V[list(ids)] = False
+            self._barred.append((int(self._place_L[position]), barred_V))
+
+    def _advance(self) -> None:
+        """Turns the last judgement into the next canvas."""
+        assert self._last is not None
+        belief, canvas, layout = self._last.belief, self._canvas, self._canvas.layout
+        sampled_1N = sample(belief.probs_BLV, canvas.draw_levels()[:, self._judged_N])
+        accepted_RM = self._sampler.acceptance.accept(belief.entropy_BL[0, self._free_RM], layout.valid_RM)
+        ids_1L = canvas.draw_noise()
+        kept = layout.free_RM[accepted_RM & layout.valid_RM]
+        ids_1L[0, kept] = sampled_1N[0, self._place_L[kept]]
+        canvas.replace(ids_1L)
+        self._soft_1LD = self._softened(belief)
+        self._advanced = True
+
+    def _softened(self, belief: Belief) -> Tensor:
+        """Returns what each position is told of the last step's belief."""
+        soft_1ND = self._model.soft_embeddings(belief.probs_BLV)
+        rule, layout = self._sampler.clamped_belief, self._canvas.layout
+        if rule is ClampedBelief.OWN:
+            return soft_1ND
+        soft_1LD = soft_1ND.new_zeros(1, layout.row_L.shape[0], soft_1ND.shape[-1])
+        if rule is ClampedBelief.GIVEN:
+            soft_1LD = self._model.embed(layout.given_1L)
+        soft_1LD[:, self._judged_N] = soft_1ND
+        return soft_1LD
+
+
+@torch.inference_mode()
+def denoise(
+    denoising: Denoising,
+    *,
+    cancel: Cancel,
+    on_step: Callable[[Denoising], None],
+    choose: Callable[[Denoising], Sequence[int]] | None = None,
+) -> Denoised:
+    """Steps until every row is finished, the steps are spent, or time is up.
+
+    Args:
+        denoising: the rows.
         cancel: asked before every step.
         on_step: called after every step.
+        choose: called after the first step; only the rows it returns go on.
     """
-    earlier: deque[Tensor] = deque(maxlen=max(1, sampler.stop.stability))
-    soft_BLD: Tensor | None = None
-    best_BL: Tensor | None = None
-    logits_BLV: Tensor | None = None
-    steps = 0
-    temperature = 1.0
+    guesses: dict[int, Guess] = {}
     finish = Finish.STEP_LIMIT
-    for remaining in range(sampler.num_steps, 0, -1):
+    while denoising.steps < denoising.num_steps:
         if cancel.cancelled or cancel.expired:
             finish = Finish.CANCELLED if cancel.cancelled else Finish.DEADLINE
             break
-        logits_BLV = model.logits(model.decode(canvas.ids_BL, cache, soft_BLD=soft_BLD))
-        logits_BLV.index_fill_(-1, banned_ids, _IMPOSSIBLE)
-        temperature = sampler.schedule.temperature(remaining, sampler.num_steps)
-        belief = believe(logits_BLV, temperature)
-        best_BL = belief.best_BL
-        steps += 1
-        on_step()
-        if bool(sampler.stop.finished(earlier, best_BL, belief.entropy_BL, canvas.free_BL).all()):
+        denoising.step()
+        on_step(denoising)
+        wanted = choose(denoising) if choose is not None and denoising.steps == 1 else denoising.live
+        going_on = [index for index in wanted if index not in denoising.finished]
+        for index in denoising.live:
+            if index not in going_on:
+                guesses[index] = denoising.guess(index)
+        if not going_on:
             finish = Finish.STABLE
             break
-        if remaining == 1:
-            break
-        sampled_BL = sample(belief.probs_BLV, generator)
-        accepted_BL = sampler.acceptance.accept(belief.entropy_BL, canvas.free_BL)
-        noise_BL = sampler.noise.draw(sampled_BL.shape[0], sampled_BL.shape[1], generator)
-        canvas.replace(torch.where(accepted_BL, sampled_BL, noise_BL))
-        earlier.append(best_BL)
-        soft_BLD = model.soft_embeddings(belief.probs_BLV)
-    confidence_BL = None if logits_BLV is None else torch.softmax(logits_BLV * temperature, dim=-1).amax(-1)
-    return Denoised(finish=finish, best_BL=best_BL, confidence_BL=confidence_BL, steps=steps)
+        if denoising.steps < denoising.num_steps:
+            denoising.keep(going_on)
+    if denoising.steps:
+        guesses |= {index: denoising.guess(index) for index in denoising.live if index not in guesses}
+    return Denoised(finish=finish, guesses=guesses, steps=denoising.steps)

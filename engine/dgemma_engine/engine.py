@@ -1,7 +1,7 @@
 """A loaded model that fills holes: `Context` in, `Infill` out.
 
-Wires tokenizer, prompt, canvas and denoising for one request at a time; it is called on one thread only. Knows nothing
-of sockets, queues or editors.
+Wires tokens, prompt cache, candidates and ranking for one request at a time, and keeps the deadline; it is called on
+one thread only. Knows nothing of sockets, queues or editors.
 """
 
 from __future__ import annotations
@@ -9,45 +9,45 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 import torch
-from torch import Tensor
 
-from dgemma_engine import canvas as canvases
 from dgemma_engine.cache import PromptCache
+from dgemma_engine.calibration import Calibration, fingerprint
 from dgemma_engine.cancel import Cancel
-from dgemma_engine.canvas import Middle
-from dgemma_engine.denoise import Denoised, denoise
 from dgemma_engine.devices import limit_threads, pick_device, weight_dtype
+from dgemma_engine.draft import draft
+from dgemma_engine.hole import Hole, dig
+from dgemma_engine.hypotheses import Reading
 from dgemma_engine.infill_format import InfillFormat
-from dgemma_engine.messages import Context, Extent, Finish, Infill
-from dgemma_engine.middle import cut_to_line, drop_suffix_copy
+from dgemma_engine.judging import Ranked, rank, unjudged
+from dgemma_engine.messages import Candidate, CandidateSource, Context, Draft, Finish, Infill
 from dgemma_engine.model import DiffusionGemma
 from dgemma_engine.ops import Ops
+from dgemma_engine.pace import Pace
 from dgemma_engine.policies import Sampler
 from dgemma_engine.prompts import PromptStore
+from dgemma_engine.proposal import Proposal
+from dgemma_engine.proposing import Proposed, Proposer
+from dgemma_engine.recipe import DEFAULT, Decode, Recipe
 from dgemma_engine.sampler_config import load_sampler
+from dgemma_engine.seeds import Seed, SeedStore
+from dgemma_engine.spelling import Spelling
+from dgemma_engine.suffixes import SuffixStore
+from dgemma_engine.syntax import SyntaxStore
 from dgemma_engine.tokenizer import Tokenizer
 from dgemma_engine.weights import load_model
 
-# Text handed to the tokenizer per token of budget. Generous: the embedded model's corpus has 3.1 bytes a token.
-_CHARACTERS_PER_TOKEN = 8
-# Slots to begin with, chosen without a measurement; a middle that does not fit is tried again in the next size.
-_LINE_TOKENS = 16
-_BLOCK_TOKENS = 48
+# Candidates that are sent with an answer, the shown one first.
+_SENT_CANDIDATES = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Hole:
-    """Token ids of one request."""
-
-    prompt_ids: list[int]
-    head_ids: list[int]
-    end_ids: frozenset[int]
+def _ignore(_draft: Draft) -> None:
+    pass
 
 
 class Engine:
@@ -58,6 +58,7 @@ class Engine:
         tokenizer: of the same checkpoint.
         infill_format: how the checkpoint wants holes.
         sampler: decisions of the denoising loop.
+        calibration: what scores mean, and from which on a candidate is shown.
         name: shown to users.
         path: folder it came from, shown to users.
         clock: seconds that never go backwards.
@@ -71,6 +72,7 @@ class Engine:
         tokenizer: Tokenizer,
         infill_format: InfillFormat,
         sampler: Sampler,
+        calibration: Calibration,
         *,
         name: str,
         path: str,
@@ -80,8 +82,14 @@ class Engine:
         self._model = model
         self._tokenizer = tokenizer
         self._format = infill_format
-        self._sampler = sampler
+        self._calibration = calibration
         self._prompts = PromptStore(model)
+        self._suffixes = SuffixStore()
+        self._seeds = SeedStore()
+        self._syntax = SyntaxStore()
+        self._spelling = Spelling(tokenizer)
+        self._proposer = Proposer(model, tokenizer, self._spelling, sampler, calibration)
+        self._pace = Pace()
         self._clock = clock
         self._least_draft_score = least_draft_score
         self._steps = 0
@@ -90,7 +98,15 @@ class Engine:
         self.device = str(model.device)
 
     @classmethod
-    def load(cls, path: Path, *, device: str, report: Callable[[int, str], None], ops: Ops | None = None) -> Self:
+    def load(
+        cls,
+        path: Path,
+        *,
+        device: str,
+        report: Callable[[int, str], None],
+        ops: Ops | None = None,
+        calibration: Calibration | None = None,
+    ) -> Self:
         """Loads a model folder.
 
         Args:
@@ -98,6 +114,7 @@ class Engine:
             device: `auto`, `cpu`, `cuda` or `cuda:N`.
             report: called with percentage and a line for a person.
             ops: operations the model calls; plain PyTorch by default.
+            calibration: to use in place of the folder's, which is then not read.
 
         Raises:
             CheckpointError: the folder cannot be used; the message names the file or key and the remedy.
@@ -117,7 +134,8 @@ class Engine:
         model = load_model(path, chosen_ops, device=target, dtype=weight_dtype(target), report=report_weights)
         tokenizer.require_vocab(model.config.vocab_size)
         sampler = load_sampler(path, model.config.vocab_size)
-        engine = cls(model, tokenizer, infill_format, sampler, name=path.name, path=str(path))
+        calibration = Calibration.load(path, fingerprint(path)) if calibration is None else calibration
+        engine = cls(model, tokenizer, infill_format, sampler, calibration, name=path.name, path=str(path))
         engine.warm_up()
         report(100, "ready")
         return engine
@@ -139,132 +157,233 @@ class Engine:
         self.infill(context, Cancel(deadline_s=3, clock=lambda: next(asked)))
         self._steps = 0
 
-    def infill(self, context: Context, cancel: Cancel) -> Infill:
+    def count_tokens(self, text: str) -> int:
+        """Returns how many tokens a text has."""
+        return len(self._tokenizer.encode(text))
+
+    def infill(
+        self,
+        context: Context,
+        cancel: Cancel,
+        on_draft: Callable[[Draft], None] = _ignore,
+        *,
+        recipe: Recipe = DEFAULT,
+    ) -> Infill:
         """Fills one hole.
 
         Args:
             context: the question.
-            cancel: asked between denoising steps; its deadline is the request's.
+            cancel: asked between forward passes; its deadline is the request's.
+            on_draft: called with what the canvas says after each denoising step, if the question asks for drafts.
+            recipe: parts to leave out, for measurements.
 
         Returns:
             The answer; its text is empty when there is nothing worth showing.
         """
-        started = self._clock()
-        hole = self._tokenize(context)
-        tokenized = self._clock()
-        if cancel.cancelled or cancel.expired:
-            return Infill(text="", finish=Finish.CANCELLED if cancel.cancelled else Finish.DEADLINE)
-        cache = self._prompts.encoded(context.document, hole.prompt_ids)
-        encoded = self._clock()
-        denoised, middle, confidence = self._fill(context, hole, cache, cancel)
-        finished = self._clock()
-        text = self._text(context, middle)
-        score = confidence if text else 0.0
-        finish = denoised.finish
-        if finish is Finish.CANCELLED or (finish is Finish.DEADLINE and score < self._least_draft_score):
-            text, score = "", 0.0
-        elif not text and finish is not Finish.DEADLINE:
-            finish = Finish.EMPTY
+        lap = _Laps(self._clock)
+        search = self._search(context, cancel, on_draft, recipe, lap)
+        found, ranked = search.found, search.ranked
+        if search.finish is not None:
+            return Infill(
+                text="",
+                finish=search.finish,
+                steps=found.steps,
+                forwards=found.steps + found.passes,
+                timings_ms=lap.timings_ms(),
+            )
+        least = self._calibration.threshold if search.judged else self._least_draft_score
+        is_shown = bool(ranked) and (not recipe.silence or ranked[0].score >= least)
+        shown = ranked[:_SENT_CANDIDATES] if is_shown else []
+        silent = found.finish if found.finish is Finish.DEADLINE else Finish.EMPTY
         return Infill(
-            text=text,
-            finish=finish,
-            score=score,
-            steps=denoised.steps,
-            timings_ms={
-                "tokenize": (tokenized - started) * 1e3,
-                "encode": (encoded - tokenized) * 1e3,
-                "denoise": (finished - encoded) * 1e3,
-                "total": (self._clock() - started) * 1e3,
-            },
-        )
-
-    def _tokenize(self, context: Context) -> _Hole:
-        config, form = self._model.config, self._format
-        blank_rest = not context.suffix.strip()
-        prefix = _tail(context.prefix, form.prefix_tokens * _CHARACTERS_PER_TOKEN)
-        suffix_budget = max(form.suffix_tokens, form.suffix_head_tokens) * _CHARACTERS_PER_TOKEN
-        suffix_ids = [] if blank_rest else self._tokenizer.encode(context.suffix[:suffix_budget])
-        end_ids: set[int] = set() if form.fill_token_id is None else {form.fill_token_id}
-        if blank_rest:
-            end_ids.update(config.eos_token_ids)
-        return _Hole(
-            prompt_ids=form.prompt_ids(
-                prefix_ids=self._tokenizer.encode(prefix), suffix_ids=suffix_ids, bos_token_id=config.bos_token_id
+            text=shown[0].proposal.text if shown else "",
+            finish=found.finish if shown else silent,
+            score=shown[0].score if shown else 0.0,
+            steps=found.steps,
+            forwards=found.steps + found.passes,
+            candidates=tuple(
+                Candidate(text=one.proposal.text, score=one.score, source=one.proposal.source) for one in shown
             ),
-            # Half the canvas stays free, whatever the format asks for.
-            head_ids=form.suffix_head_ids(suffix_ids)[: config.canvas_length // 2],
-            end_ids=frozenset(end_ids),
+            timings_ms=lap.timings_ms(),
         )
 
-    def _fill(
-        self, context: Context, hole: _Hole, cache: PromptCache, cancel: Cancel
-    ) -> tuple[Denoised, Middle, float]:
-        """Denoises slots of growing size until the middle fits or time is up."""
-        generator = torch.Generator(self._model.device).manual_seed(context.seed)
-        banned_ids = self._banned_ids(hole)
-        steps_before = 0
-        wanted = min(context.max_middle_tokens, _LINE_TOKENS if context.extent is Extent.LINE else _BLOCK_TOKENS)
-        slot_size = self._slot_size(wanted, len(hole.head_ids))
-        while True:
-            canvas = canvases.build(slot_size, hole.head_ids, self._sampler.noise, generator)
-            denoised = denoise(
-                self._model,
+    def ranked(self, context: Context, cancel: Cancel, *, recipe: Recipe = DEFAULT) -> list[Ranked]:
+        """Returns every candidate with its features, best first, whatever its score: what a calibration is fitted on.
+
+        Args:
+            context: the question.
+            cancel: asked between forward passes.
+            recipe: parts to leave out.
+        """
+        return self._search(context, cancel, _ignore, recipe, _Laps(self._clock)).ranked
+
+    def length_confidences(
+        self, context: Context, lengths: Sequence[int], cancel: Cancel
+    ) -> dict[int, list[float]] | None:
+        """Returns how sure the first step is at each length, as the search without a fill token sees it.
+
+        Args:
+            context: the question.
+            lengths: in tokens, those the middle may have.
+            cancel: asked before the pass.
+
+        Returns:
+            Mean negative entropies in nats, one per noise draw; None if `cancel` said stop.
+        """
+        form = self._format.without_fill()
+        hole = dig(context, self._tokenizer, form, self._model.config)
+        cache = self._prompts.encoded(context.document, hole.prompt_ids, cancel)
+        return None if cache is None else self._proposer.length_confidences(context, hole, form, cache, lengths)
+
+    def _search(
+        self, context: Context, cancel: Cancel, on_draft: Callable[[Draft], None], recipe: Recipe, lap: _Laps
+    ) -> _Search:
+        search = _Search(found=Proposed())
+        if search.is_over(cancel):
+            return search
+        form = self._format if recipe.fill else self._format.without_fill()
+        hole = dig(
+            context,
+            self._tokenizer,
+            form,
+            self._model.config,
+            settled=lambda suffix_ids, num_clamped: self._suffixes.settled(context.document, suffix_ids, num_clamped),
+        )
+        lap("tokenize")
+        cache = self._prompts.encoded(context.document, hole.prompt_ids, cancel)
+        lap("encode")
+        if cache is None or search.is_over(cancel):
+            return search
+        seeds = self._seeds.propose(context) if recipe.seeds else []
+        lap("propose")
+        # What ranking takes is kept back from the canvases.
+        reserved = cancel.sooner(self._pace.expected_s("rank"))
+        search.found = found = self._propose(context, hole, form, cache, reserved, recipe, seeds, on_draft)
+        denoise_s = lap("denoise")
+        if found.steps:
+            self._pace.learn("step", denoise_s / found.steps)
+        if cancel.cancelled:
+            search.is_over(cancel)
+            return search
+        search.judged = not cancel.expired
+        search.ranked = self._rank(context, hole, form, cache, found) if search.judged else unjudged(found.proposals)
+        rank_s = lap("rank")
+        if search.judged:
+            self._pace.learn("rank", rank_s)
+        if cancel.cancelled:
+            search.is_over(cancel)
+        return search
+
+    def _propose(
+        self,
+        context: Context,
+        hole: Hole,
+        form: InfillFormat,
+        cache: PromptCache,
+        cancel: Cancel,
+        recipe: Recipe,
+        seeds: Sequence[Seed],
+        on_draft: Callable[[Draft], None],
+    ) -> Proposed:
+        found = Proposed()
+
+        def on_step(step: int, readings: Callable[[], list[Reading]]) -> None:
+            self._steps += 1
+            if context.drafts:
+                on_draft(draft(context.drafts, step, readings(), hole.boundary.begun, self._spelling.text_of))
+
+        if recipe.decode is not Decode.LEFT_TO_RIGHT:
+            found = self._proposer.on_canvas(
+                context,
+                hole,
+                form,
                 cache,
-                canvas,
-                self._sampler,
-                banned_ids=banned_ids,
-                generator=generator,
-                cancel=cancel,
-                on_step=self._count_step,
+                cancel,
+                recipe=recipe,
+                seeds=seeds,
+                num_steps=self._affordable_steps(context, cancel),
+                on_step=on_step,
             )
-            middle, confidence = self._read(denoised, hole, slot_size)
-            denoised = Denoised(
-                finish=denoised.finish,
-                best_BL=denoised.best_BL,
-                confidence_BL=denoised.confidence_BL,
-                steps=steps_before + denoised.steps,
+        if recipe.decode is not Decode.DIFFUSION and not (cancel.cancelled or cancel.expired):
+            drafts = unjudged(found.proposals)
+            written = self._proposer.from_left_to_right(
+                context,
+                hole,
+                form,
+                cache,
+                cancel,
+                draft=drafts[0].proposal.text if drafts else "",
+                recipe=recipe,
+                on_pass=lambda: None,
             )
-            larger = self._slot_size(slot_size + 1, len(hole.head_ids))
-            if middle.ended or larger <= slot_size or slot_size >= context.max_middle_tokens or cancel.expired:
-                return denoised, middle, confidence
-            steps_before, slot_size = denoised.steps, larger
+            found.proposals += written.proposals
+            found.passes += written.passes
+            if recipe.decode is Decode.LEFT_TO_RIGHT:
+                found.finish = written.finish
+        found.proposals += [Proposal(text=seed.text, source=CandidateSource.SEED, seed=seed) for seed in seeds]
+        return found
 
-    def _slot_size(self, wanted: int, head_tokens: int) -> int:
-        """Returns a trained slot size for `wanted` tokens that fits on the canvas beside the suffix head."""
-        return min(self._format.slot_size(wanted), self._model.config.canvas_length - head_tokens)
+    def _affordable_steps(self, context: Context, cancel: Cancel) -> int:
+        """Returns over how many steps the schedule is spread: those that fit before the deadline, at most the usual."""
+        usual, step_s = self._proposer.num_steps(context.extent), self._pace.expected_s("step")
+        return max(1, min(usual, int(cancel.left_s / step_s))) if step_s else usual
 
-    def _read(self, denoised: Denoised, hole: _Hole, slot_size: int) -> tuple[Middle, float]:
-        """Returns the middle and the geometric mean probability of its tokens and of the token that ended it."""
-        if denoised.best_BL is None or denoised.confidence_BL is None:
-            return Middle(ids=[], ended=True), 0.0
-        slot_ids: list[int] = denoised.best_BL[0, :slot_size].tolist()
-        middle = canvases.read(slot_ids, hole.end_ids, self._format.more_token_id)
-        judged = denoised.confidence_BL[0, : min(len(middle.ids) + 1, slot_size)]
-        return middle, judged.clamp(min=1e-9).log().mean().exp().item()
-
-    def _text(self, context: Context, middle: Middle) -> str:
-        text = self._tokenizer.decode(middle.ids)
-        if self._format.fill_token_id is None:
-            text = drop_suffix_copy(text, context.suffix)
-        if context.extent is Extent.LINE:
-            text = cut_to_line(text)
-        return "" if not text.strip() or "\ufffd" in text else text
-
-    def _banned_ids(self, hole: _Hole) -> Tensor:
-        """Special tokens that may not stand in a hole: all but the ones that end it."""
-        allowed = hole.end_ids | {self._format.more_token_id}
-        banned = [token_id for token_id in self._tokenizer.special_ids if token_id not in allowed]
-        return torch.tensor(banned, dtype=torch.int64, device=self._model.device)
-
-    def _count_step(self) -> None:
-        self._steps += 1
+    def _rank(
+        self, context: Context, hole: Hole, form: InfillFormat, cache: PromptCache, found: Proposed
+    ) -> list[Ranked]:
+        ranked = rank(
+            found.proposals,
+            hole,
+            model=self._model,
+            cache=cache,
+            encode=self._tokenizer.encode,
+            banned_ids=self._proposer.banned_ids(hole, form),
+            syntax=self._syntax.check(context),
+            calibration=self._calibration,
+        )
+        found.passes += bool(ranked)
+        return ranked
 
 
-def _tail(text: str, budget: int) -> str:
-    """Returns at most `budget` characters off the end of `text`, cut at a point that most keystrokes leave alone.
+@dataclass(slots=True, kw_only=True)
+class _Search:
+    """What came of looking for candidates.
 
-    The point moves in jumps of a quarter of the budget, so that the prompt of the next keystroke begins alike.
+    Attributes:
+        found: candidates before ranking.
+        ranked: best first.
+        judged: whether the causal mode has judged them.
+        finish: why there is no answer, if there is none.
     """
-    jump = max(1, budget // 4)
-    start = max(0, -(-(len(text) - budget) // jump) * jump)
-    return text[start:]
+
+    found: Proposed
+    ranked: list[Ranked] = field(default_factory=list[Ranked])
+    judged: bool = False
+    finish: Finish | None = None
+
+    def is_over(self, cancel: Cancel) -> bool:
+        """Whether the request was cancelled or is out of time; then that is its finish."""
+        if cancel.cancelled or cancel.expired:
+            self.finish = Finish.CANCELLED if cancel.cancelled else Finish.DEADLINE
+        return self.finish is not None
+
+
+class _Laps:
+    """Durations of the stages of one request, in the order they end."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._started_s = self._last_s = clock()
+        self._laps_s: dict[str, float] = {}
+
+    def __call__(self, stage: str) -> float:
+        """Ends a stage and returns its seconds."""
+        now_s = self._clock()
+        self._laps_s[stage] = now_s - self._last_s
+        self._last_s = now_s
+        return self._laps_s[stage]
+
+    def timings_ms(self) -> dict[str, float]:
+        """Returns milliseconds per stage, and in all."""
+        total_s = self._clock() - self._started_s
+        return {stage: seconds * 1e3 for stage, seconds in self._laps_s.items()} | {"total": total_s * 1e3}

@@ -3,7 +3,7 @@
 Turns token ids of prefix and suffix into prompt ids and a canvas layout; knows no tensors and no text. A checkpoint
 without the file (the released 26B one) was not trained to fill: it gets `InfillFormat.untrained()`.
 
-Layout:  prompt = <bos> [<suffix> suffix head] [<prefix>] prefix tail     canvas = slot | clean suffix head
+Layout:  prompt = <bos> [snippets] [<suffix> suffix head] [<prefix>] prefix tail     canvas = slot | clean suffix head
          slot   = middle <fill> <fill> ...   (or middle <more> when it did not fit)
 When the rest of the file is blank there is no suffix head on the canvas and the middle ends with <eos>.
 """
@@ -11,7 +11,8 @@ When the rest of the file is blank there is no suffix head on the canvas and the
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -33,6 +34,7 @@ class InfillFormat:
         prefix_tokens: most prefix tokens in the prompt.
         suffix_tokens: most suffix tokens in the prompt.
         suffix_head_tokens: most clamped suffix tokens on the canvas.
+        snippet_tokens: most tokens of text from elsewhere in the prompt; 0 for a checkpoint that never saw any.
     """
 
     fill_token_id: int | None
@@ -43,14 +45,17 @@ class InfillFormat:
     prefix_tokens: int
     suffix_tokens: int
     suffix_head_tokens: int
+    snippet_tokens: int = 0
 
     def __post_init__(self) -> None:
         if not self.slot_sizes or list(self.slot_sizes) != sorted(set(self.slot_sizes)) or self.slot_sizes[0] < 1:
             raise FormatError(f"{self.slot_sizes=} must be ascending positive numbers")
         if self.prefix_tokens < 1:
             raise FormatError(f"{self.prefix_tokens=} must be at least 1")
-        if min(self.suffix_tokens, self.suffix_head_tokens) < 0:
-            raise FormatError(f"{self.suffix_tokens=} and {self.suffix_head_tokens=} must not be negative")
+        if min(self.suffix_tokens, self.suffix_head_tokens, self.snippet_tokens) < 0:
+            raise FormatError(
+                f"{self.suffix_tokens=}, {self.suffix_head_tokens=} and {self.snippet_tokens=} must not be negative"
+            )
 
     @classmethod
     def untrained(cls) -> Self:
@@ -64,6 +69,7 @@ class InfillFormat:
             prefix_tokens=6_144,
             suffix_tokens=0,
             suffix_head_tokens=48,
+            snippet_tokens=2_048,
         )
 
     @classmethod
@@ -87,15 +93,18 @@ class InfillFormat:
         text = json.dumps(asdict(self), indent=2)
         (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
 
-    def prompt_ids(self, *, prefix_ids: list[int], suffix_ids: list[int], bos_token_id: int) -> list[int]:
+    def prompt_ids(
+        self, *, prefix_ids: list[int], suffix_ids: list[int], bos_token_id: int, snippet_ids: Sequence[int] = ()
+    ) -> list[int]:
         """Returns the prompt: what the causal encoder reads before the canvas.
 
         Args:
             prefix_ids: tokens before the hole; a tail of between five sixths and all of the budget is kept.
             suffix_ids: tokens after the hole; the head that fits is kept.
             bos_token_id: first token of every prompt.
+            snippet_ids: text from elsewhere, within the budget.
         """
-        prompt = [bos_token_id]
+        prompt = [bos_token_id, *snippet_ids]
         if self.suffix_token_id is not None:
             prompt += [self.suffix_token_id, *suffix_ids[: self.suffix_tokens]]
         if self.prefix_token_id is not None:
@@ -113,3 +122,7 @@ class InfillFormat:
     def slot_size(self, num_tokens: int) -> int:
         """Returns the smallest trained slot that holds `num_tokens`, or the largest there is."""
         return next((size for size in self.slot_sizes if size >= num_tokens), self.slot_sizes[-1])
+
+    def without_fill(self) -> Self:
+        """Returns the format for the same checkpoint with its fill token left unused, to measure what it is worth."""
+        return replace(self, fill_token_id=None, more_token_id=None)

@@ -6,14 +6,16 @@ that names the field). Knows nothing of tensors, tokens, editors or transport.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Self, TypeVar, cast
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
+_Part = TypeVar("_Part")
 
 INFILL = "engine/infill"
+DRAFT = "engine/draft"
 STATUS = "engine/status"
 STOP = "engine/stop"
 PROGRESS = "engine/progress"
@@ -34,6 +36,14 @@ class Extent(StrEnum):
 
     LINE = "line"
     BLOCK = "block"
+
+
+class CandidateSource(StrEnum):
+    """What proposed a candidate."""
+
+    DIFFUSION = "diffusion"
+    LEFT_TO_RIGHT = "left_to_right"
+    SEED = "seed"
 
 
 class EngineState(StrEnum):
@@ -98,6 +108,7 @@ class Context(_Message):
         max_middle_tokens: most tokens in the middle (1 to 4,096).
         deadline_ms: milliseconds from arrival at the engine until an answer is due; 0 means none is waited for.
         seed: seed of the random draws, 0 to 2**63 - 1; the same seed gives the same text.
+        drafts: id that the drafts of this request are sent under; empty asks for none.
     """
 
     document: str
@@ -110,6 +121,7 @@ class Context(_Message):
     max_middle_tokens: int = 64
     deadline_ms: float = 1_000.0
     seed: int = 0
+    drafts: str = ""
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_middle_tokens <= 4_096:
@@ -121,11 +133,78 @@ class Context(_Message):
 
     @classmethod
     def _read(cls, values: dict[str, Any]) -> None:
-        snippets = values.pop("snippets", ())
-        if not isinstance(snippets, list | tuple):
-            raise ValueError(f"Context.snippets must be a list, got {type(snippets).__name__}")
-        values["snippets"] = tuple(Snippet(**_checked(Snippet, item)) for item in snippets)
+        values["snippets"] = _parts(cls, "snippets", values, lambda wire: Snippet(**_checked(Snippet, wire)))
         values["extent"] = _enum(cls, "extent", Extent, values.get("extent", Extent.LINE))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DraftSpan(_Message):
+    """A piece of a draft that is to look the same all over.
+
+    Attributes:
+        text: the piece.
+        confidence: how sure the engine is of it, 0 to 1.
+        settled: whether it is likely to stay as it is.
+    """
+
+    text: str
+    confidence: float
+    settled: bool
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.confidence <= 1.0:
+            raise ValueError(f"{self.confidence=} must be between 0 and 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft(_Message):
+    """What a request looks like while the canvas settles; sent to the one who asked for it, before the answer only.
+
+    Attributes:
+        request: `Context.drafts` of the request.
+        step: denoising steps behind it; a slow reader does not see every one.
+        text: the best text so far, as it would be inserted.
+        spans: `text` in pieces.
+    """
+
+    request: str
+    step: int
+    text: str
+    spans: tuple[DraftSpan, ...]
+
+    def __post_init__(self) -> None:
+        if self.step < 0:
+            raise ValueError(f"{self.step=} must not be negative")
+        if self.text != "".join(span.text for span in self.spans):
+            # Without the texts: they are the user's, and this message may be logged.
+            raise ValueError("Draft.text must be the texts of Draft.spans joined")
+
+    @classmethod
+    def _read(cls, values: dict[str, Any]) -> None:
+        values["spans"] = _parts(cls, "spans", values, DraftSpan.from_wire)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate(_Message):
+    """A text that was considered for a hole.
+
+    Attributes:
+        text: as it would be inserted.
+        score: what it was ranked by, 0 to 1.
+        source: what proposed it.
+    """
+
+    text: str
+    score: float
+    source: CandidateSource
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.score <= 1.0:
+            raise ValueError(f"{self.score=} must be between 0 and 1")
+
+    @classmethod
+    def _read(cls, values: dict[str, Any]) -> None:
+        values["source"] = _enum(cls, "source", CandidateSource, values["source"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +216,9 @@ class Infill(_Message):
         finish: why the engine stopped.
         score: geometric mean probability of the shown tokens on the last step, 0 to 1; 0 for an empty text.
         steps: denoising steps spent on this request.
-        timings_ms: milliseconds per stage: `queue`, `tokenize`, `encode`, `denoise`, `total`.
+        timings_ms: milliseconds per stage: `queue`, `tokenize`, `encode`, `propose`, `denoise`, `rank`, `total`.
+        forwards: model passes over canvases and candidates spent on this request; encoding of the prompt not counted.
+        candidates: what was considered, best first; where `text` is not empty and there are any, it is the first.
     """
 
     text: str
@@ -145,16 +226,23 @@ class Infill(_Message):
     score: float = 0.0
     steps: int = 0
     timings_ms: dict[str, float] = field(default_factory=dict[str, float])
+    forwards: int = 0
+    candidates: tuple[Candidate, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.score <= 1.0:
             raise ValueError(f"{self.score=} must be between 0 and 1")
         if self.steps < 0:
             raise ValueError(f"{self.steps=} must not be negative")
+        if self.forwards < 0:
+            raise ValueError(f"{self.forwards=} must not be negative")
+        if self.text and self.candidates and self.candidates[0].text != self.text:
+            raise ValueError("Infill.text must be that of the first of Infill.candidates")
 
     @classmethod
     def _read(cls, values: dict[str, Any]) -> None:
         values["finish"] = _enum(cls, "finish", Finish, values["finish"])
+        values["candidates"] = _parts(cls, "candidates", values, Candidate.from_wire)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,6 +323,7 @@ class Status(_Message):
 
 _JSON_TYPES: dict[str, tuple[type, ...]] = {
     "str": (str,),
+    "bool": (bool,),
     "int": (int,),
     "float": (int, float),
     "dict[str, float]": (dict,),
@@ -242,6 +331,7 @@ _JSON_TYPES: dict[str, tuple[type, ...]] = {
     "dict[str, StageTimes]": (dict,),
     "Finish": (str,),
     "Extent": (str,),
+    "CandidateSource": (str,),
     "EngineState": (str,),
 }
 
@@ -262,6 +352,16 @@ def _checked(cls: type, wire: object) -> dict[str, Any]:
         if expected and (not isinstance(value, expected) or (isinstance(value, bool) and bool not in expected)):
             raise ValueError(f"{name}.{key} must be {known[key].type}, got {type(value).__name__}")
     return dict(wire)
+
+
+def _parts(
+    cls: type, name: str, values: Mapping[str, Any], read: Callable[[Mapping[str, Any]], _Part]
+) -> tuple[_Part, ...]:
+    """Returns field `name`, a list of JSON objects that may be left out, as what `read` makes of them."""
+    parts = values.get(name, ())
+    if not isinstance(parts, list | tuple):
+        raise ValueError(f"{cls.__name__}.{name} must be a list, got {type(parts).__name__}")
+    return tuple(read(part) for part in cast("list[Any]", parts))
 
 
 def _enum(cls: type, name: str, choices: type[_Choice], value: str) -> _Choice:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 
 import torch
 from torch import Tensor
@@ -112,6 +113,14 @@ class StableAndConfident:
         return stable_B & (mean_B < self.confidence)
 
 
+class ClampedBelief(Enum):
+    """What the next step is told that the last one believed of clamped positions (docs/decisions/0007)."""
+
+    OWN = auto()
+    GIVEN = auto()
+    NOTHING = auto()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampler:
     """The decisions of one denoising run.
@@ -122,6 +131,7 @@ class Sampler:
         acceptance: which sampled tokens are kept until the next step.
         noise: what replaces the others.
         stop: when to end early.
+        clamped_belief: self-conditioning at clamped positions.
     """
 
     num_steps: int
@@ -129,25 +139,29 @@ class Sampler:
     acceptance: EntropyBound
     noise: UniformNoise
     stop: StableAndConfident
+    clamped_belief: ClampedBelief = ClampedBelief.OWN
 
     def __post_init__(self) -> None:
         if self.num_steps < 1:
             raise ValueError(f"{self.num_steps=} must be at least 1")
 
 
-def sample(probs_BLV: Tensor, generator: torch.Generator) -> Tensor:
+def sample(probs_BLV: Tensor, levels_BL1: Tensor) -> Tensor:
     """Draws one token id per position by inverting its distribution function at one uniform number.
 
     The same distribution as `torch.multinomial` from one draw a position instead of one a vocabulary entry, many times
     faster (`draw_ms` in engine/bench/results/step.json). A token of probability 0 is never drawn.
 
+    Args:
+        probs_BLV: distributions; need not be normalised.
+        levels_BL1: uniform numbers, 0 up to but not including 1.
+
     Returns:
         [B, L], int64.
     """
     cumulative_BLV = probs_BLV.cumsum(-1)
-    shape = (*probs_BLV.shape[:2], 1)
-    level_BL1 = torch.rand(shape, generator=generator, device=probs_BLV.device) * cumulative_BLV[..., -1:]
-    return torch.searchsorted(cumulative_BLV, level_BL1, right=True).squeeze(-1).clamp_(max=probs_BLV.shape[-1] - 1)
+    passed_BL1 = torch.searchsorted(cumulative_BLV, levels_BL1 * cumulative_BLV[..., -1:], right=True)
+    return passed_BL1.squeeze(-1).clamp_(max=probs_BLV.shape[-1] - 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,3 +194,14 @@ def believe(logits_BLV: Tensor, temperature: float) -> Belief:
     log_norm_BL = highest_BL - probs_BLV.gather(-1, best_BL[..., None]).squeeze(-1).log()
     entropy_BL = (log_norm_BL - torch.linalg.vecdot(probs_BLV, scaled_BLV)).clamp_(min=0.0)
     return Belief(probs_BLV=probs_BLV, best_BL=best_BL, entropy_BL=entropy_BL)
+
+
+def confidence(scaled_NV: Tensor, temperature: float) -> Tensor:
+    """Returns the probability at temperature 1 of the likeliest token of each position, [N], float32.
+
+    Args:
+        scaled_NV: logits divided by `temperature`.
+        temperature: > 0.
+    """
+    logits_NV = scaled_NV * temperature
+    return (logits_NV.amax(-1) - logits_NV.logsumexp(-1)).exp()

@@ -11,7 +11,11 @@ from dataclasses import dataclass
 import torch
 
 from dgemma_engine.cache import PromptCache
+from dgemma_engine.cancel import Cancel
 from dgemma_engine.model import DiffusionGemma
+
+# Tokens encoded between two looks at the clock; longer pieces are a little faster, shorter ones stop sooner.
+_PIECE_TOKENS = 256
 
 
 @dataclass(slots=True)
@@ -27,6 +31,9 @@ class PromptStore:
         model: encodes what is new.
         num_documents: prompts kept; 0 keeps none.
         max_bytes: of keys and values over all prompts kept; the newest is kept whatever its size.
+
+    Attributes:
+        num_encoded: tokens the last call found missing.
     """
 
     def __init__(self, model: DiffusionGemma, *, num_documents: int = 8, max_bytes: int = 2**30) -> None:
@@ -36,29 +43,35 @@ class PromptStore:
         self._num_documents = num_documents
         self._max_bytes = max_bytes
         self._prompts: OrderedDict[str, _Prompt] = OrderedDict()
+        self.num_encoded = 0
 
     @torch.inference_mode()
-    def encoded(self, document: str, ids: list[int]) -> PromptCache:
+    def encoded(self, document: str, ids: list[int], cancel: Cancel) -> PromptCache | None:
         """Returns a cache that holds exactly `ids`.
 
         Args:
             document: whose last prompt to start from.
             ids: the prompt; at least one token.
+            cancel: asked between pieces of a long prompt; what is encoded by then is kept for the next request.
 
         Returns:
-            Valid until the next call for the same document.
+            Valid until the next call for the same document; None if `cancel` said stop.
         """
         prompt = self._prompts.pop(document, None) or _Prompt([], self._empty_cache(len(ids)))
-        shared = _common_length(prompt.ids, ids)
+        # A request that failed half-way may have left the cache shorter than the prompt.
+        shared = min(_common_length(prompt.ids, ids), prompt.cache.length)
         prompt.cache.truncate(shared)
         # Until the new tokens are encoded the cache must not claim more than it holds.
         prompt.ids = ids[:shared]
-        if shared < len(ids):
-            new_ids = torch.tensor([ids[shared:]], dtype=torch.int64, device=self._model.device)
-            self._model.prefill(new_ids, prompt.cache)
-            prompt.ids = list(ids)
         self._prompts[document] = prompt
         self._evict()
+        self.num_encoded = len(ids) - shared
+        for start in range(shared, len(ids), _PIECE_TOKENS):
+            if cancel.cancelled or cancel.expired:
+                return None
+            piece = ids[start : start + _PIECE_TOKENS]
+            self._model.prefill(torch.tensor([piece], dtype=torch.int64, device=self._model.device), prompt.cache)
+            prompt.ids = ids[: start + len(piece)]
         return prompt.cache
 
     def _evict(self) -> None:

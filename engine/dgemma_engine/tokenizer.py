@@ -12,6 +12,9 @@ from tokenizers import Tokenizer as _Tokenizer
 
 from dgemma_engine.errors import CheckpointError
 
+# Tokens decoded at once when all are: bounds the memory of a vocabulary of 262,144.
+_CHUNK_TOKENS = 16_384
+
 
 class Tokenizer:
     """A byte-level tokenizer whose `decode` inverts `encode`.
@@ -66,3 +69,23 @@ class Tokenizer:
     def decode(self, ids: list[int]) -> str:
         """Returns the text of `ids`; special tokens are left out, a broken UTF-8 sequence gives U+FFFD."""
         return self._backend.decode(ids, skip_special_tokens=True)
+
+    def token_texts(self) -> list[str | None]:
+        """Returns the text of every token inside a text, by id.
+
+        None stands for what has no text of its own: special tokens, parts of a character, and SentencePiece's bytes
+        (`<0x41>`), which are text or U+FFFD according to their neighbours.
+        """
+        # Some decoders drop the space that a text begins with, so each token is read behind another.
+        anchor_ids = self.encode("a")[-1:]
+        anchor = self.decode(anchor_ids)
+        texts: list[str | None] = []
+        for start in range(0, self.vocab_size, _CHUNK_TOKENS):
+            token_ids = range(start, min(start + _CHUNK_TOKENS, self.vocab_size))
+            decoded = self._backend.decode_batch([[*anchor_ids, token_id] for token_id in token_ids])
+            for token_id, text in zip(token_ids, decoded, strict=True):
+                own = text.removeprefix(anchor)
+                # Only the bytes of ASCII characters decode to text on their own.
+                is_byte = len(own) == 1 and self._backend.id_to_token(token_id) == f"<0x{ord(own):02X}>"
+                texts.append(None if not own or "\ufffd" in own or is_byte else own)
+        return texts

@@ -1,7 +1,7 @@
 """The one thread that touches the device: loads the model, then answers one request at a time.
 
-Turns `Context` into a future `Infill`. Of one document's requests only the newest is worth answering: it cancels the
-running one and takes the place of the waiting one. Knows nothing of sockets.
+Turns `Context` into a future `Infill`, with drafts on the way to it. Of one document's requests only the newest is
+worth answering: it cancels the running one and takes the place of the waiting one. Knows nothing of sockets.
 """
 
 from __future__ import annotations
@@ -16,10 +16,14 @@ from typing import Protocol
 
 from dgemma_engine.cancel import Cancel
 from dgemma_engine.errors import EngineError, EngineFault
-from dgemma_engine.messages import Context, EngineState, Finish, Infill, Progress, StageTimes
+from dgemma_engine.messages import Context, Draft, EngineState, Finish, Infill, Progress, StageTimes
 from dgemma_engine.stages import StageRecord
 
 _log = logging.getLogger(__name__)
+
+
+OnDraft = Callable[[Draft], None]
+"""Told the drafts of one request, on the device thread."""
 
 
 class InfillEngine(Protocol):
@@ -39,8 +43,14 @@ class InfillEngine(Protocol):
         """Memory held on the accelerator; 0 on a CPU."""
         ...
 
-    def infill(self, context: Context, cancel: Cancel) -> Infill:
-        """Answers one request, asking `cancel` between denoising steps."""
+    def infill(self, context: Context, cancel: Cancel, *, on_draft: OnDraft = ...) -> Infill:
+        """Answers one request, asking `cancel` before every denoising step.
+
+        Args:
+            context: the question; a draft is worth making only if it has `drafts`.
+            cancel: its permission to go on.
+            on_draft: told what the text looks like between steps; returns at once. Does nothing by default.
+        """
         ...
 
 
@@ -58,6 +68,7 @@ class Ticket:
         arrival_s: instant of arrival on the worker's clock.
         cancel: its permission to go on.
         answer: the answer to come; `EngineFault` when there is none.
+        on_draft: told the drafts until the answer; None wants none.
     """
 
     owner: int
@@ -65,11 +76,22 @@ class Ticket:
     arrival_s: float
     cancel: Cancel
     answer: Future[Infill]
+    on_draft: OnDraft | None
 
     @property
     def key(self) -> tuple[int, str]:
         """Requests of one key supersede each other."""
         return (self.owner, self.context.document)
+
+    @property
+    def live(self) -> bool:
+        """Whether the answer is still to come and still wanted."""
+        return not (self.cancel.cancelled or self.answer.done())
+
+    def tell(self, draft: Draft) -> None:
+        """Hands on a draft, while there is someone to whom it is news."""
+        if self.on_draft is not None and self.live:
+            self.on_draft(draft)
 
 
 class Worker:
@@ -100,11 +122,20 @@ class Worker:
         """Starts the thread, which loads the model first."""
         self._thread.start()
 
-    def submit(self, owner: int, context: Context) -> Ticket:
-        """Queues a request; its ticket's answer always comes."""
+    def submit(self, owner: int, context: Context, on_draft: OnDraft | None = None) -> Ticket:
+        """Queues a request; its ticket's answer always comes.
+
+        Args:
+            owner: the connection it came from.
+            context: the question.
+            on_draft: told the drafts on the device thread, before the answer and not once the request is cancelled or
+                superseded; must return at once.
+        """
         arrival_s = self._clock()
         cancel = Cancel(deadline_s=arrival_s + context.deadline_ms / 1_000, clock=self._clock)
-        ticket = Ticket(owner=owner, context=context, arrival_s=arrival_s, cancel=cancel, answer=Future())
+        ticket = Ticket(
+            owner=owner, context=context, arrival_s=arrival_s, cancel=cancel, answer=Future(), on_draft=on_draft
+        )
         with self._condition:
             if self._progress.state is EngineState.FAILED:
                 self._settle(ticket, EngineFault(self._progress.message))
@@ -215,7 +246,7 @@ class Worker:
     def _answer(self, engine: InfillEngine, ticket: Ticket) -> None:
         started_s = self._clock()
         try:
-            outcome: Infill | EngineFault = engine.infill(ticket.context, ticket.cancel)
+            outcome: Infill | EngineFault = engine.infill(ticket.context, ticket.cancel, on_draft=ticket.tell)
         except EngineError as error:
             outcome = EngineFault(_one_line(error))
         except Exception as error:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,42 +22,87 @@ from dgemma_engine.cancel import Cancel
 from dgemma_engine.client import EngineClient
 from dgemma_engine.errors import CheckpointError, EngineUnavailable
 from dgemma_engine.location import EngineLocation
-from dgemma_engine.messages import Context, Finish, Infill
+from dgemma_engine.messages import Context, Draft, DraftSpan, Finish, Infill
 
 STEP_S = 0.005
 SCRIPT = Path(__file__)
 PATIENCE_S = 20.0
 
 
+@dataclass(slots=True)
+class Run:
+    """What the engine did for one request."""
+
+    context: Context
+    num_begun: int = 0
+    num_steps: int = 0
+    num_after_cancel: int = 0
+    """Steps that began although the request had been cancelled by then."""
+    ended: bool = False
+
+
 class SteppingEngine:
     """One step per token of the longest middle; answers with the length of what it was asked about.
 
-    A `path` of `fault` raises an exception that quotes the prefix, as a careless library might.
+    A `path` of `fault` raises an exception that quotes the prefix, as a careless library might. Drafts say which step
+    they are of and repeat the prefix; they come after every step, even one that nobody waits for any more.
+
+    Args:
+        step_s: seconds a step takes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, step_s: float = STEP_S) -> None:
+        self._step_s = step_s
         self.model_name = "stepping"
         self.model_path = "/models/stepping"
         self.device = "cpu"
         self.denoising_steps = 0
         self.device_memory_bytes = 0
-        self.seen: list[Context] = []
+        self.runs: list[Run] = []
 
-    def infill(self, context: Context, cancel: Cancel) -> Infill:
-        self.seen.append(context)
+    @property
+    def seen(self) -> list[Context]:
+        """The requests that were started."""
+        return [run.context for run in self.runs]
+
+    def infill(
+        self, context: Context, cancel: Cancel, *, on_draft: Callable[[Draft], None] = lambda _draft: None
+    ) -> Infill:
+        run = Run(context)
+        self.runs.append(run)
+        try:
+            return self._infill(run, context, cancel, on_draft)
+        finally:
+            run.ended = True
+
+    def _infill(self, run: Run, context: Context, cancel: Cancel, on_draft: Callable[[Draft], None]) -> Infill:
         if context.path == "fault":
             raise RuntimeError(f"cannot tokenize {context.prefix}")
         for step in range(context.max_middle_tokens):
             if cancel.cancelled or cancel.expired:
                 finish = Finish.CANCELLED if cancel.cancelled else Finish.DEADLINE
                 return Infill(text="", finish=finish, steps=step)
-            time.sleep(STEP_S)
+            run.num_after_cancel += cancel.cancelled
+            run.num_begun += 1
+            time.sleep(self._step_s)
+            run.num_steps += 1
             self.denoising_steps += 1
+            if context.drafts:
+                on_draft(draft(context, run.num_steps))
         text = f"{len(context.prefix)}|{len(context.suffix)}"
         timings_ms = {"denoise": 1.0, "total": 1.0}
         return Infill(
             text=text, finish=Finish.STABLE, score=0.5, steps=context.max_middle_tokens, timings_ms=timings_ms
         )
+
+
+def draft(context: Context, step: int) -> Draft:
+    """What the engine says after a step."""
+    spans = (
+        DraftSpan(text=f"{step}:", confidence=1.0, settled=True),
+        DraftSpan(text=context.prefix, confidence=0.5, settled=False),
+    )
+    return Draft(request=context.drafts, step=step, text=f"{step}:{context.prefix}", spans=spans)
 
 
 def load_ready(report: Callable[[int, str], None]) -> SteppingEngine:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import statistics
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
 from dgemma_engine.client import EngineClient
 from dgemma_engine.errors import EngineFault, EngineUnavailable, SocketRefused
 from dgemma_engine.location import EngineLocation
-from dgemma_engine.messages import EngineState, Finish, Infill, Progress
+from dgemma_engine.messages import INFILL, PROGRESS, Context, EngineState, Finish, Infill, Progress
+from dgemma_engine.peer import STREAM_LIMIT_BYTES, Peer
+from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams
 
 from tests.engine.fake_engine import (
     PATIENCE_S,
@@ -141,6 +146,86 @@ async def test_closing_a_connection_cancels_its_requests_only(tmp_path: Path) ->
         assert (await stays.status()).clients == 1
 
 
+async def test_cancelled_requests_begin_at_most_one_further_step(tmp_path: Path) -> None:
+    """200 of them at random moments: taken back, superseded, or left by a client that hangs up."""
+    random, engine = Random(7), SteppingEngine(step_s=0.0015)
+    steps_after_sending: list[int] = []
+    async with serving(tmp_path, loads(engine)) as location, await EngineClient.attach(location) as client:
+        for number in range(200):
+            way = random.choice(("take back", "take back", "supersede", "hang up"))
+            asking = await EngineClient.attach(location) if way == "hang up" else client
+            pending = asyncio.create_task(asking.infill(context(f"cancelled {number}", steps=500)))
+            await asyncio.sleep(random.uniform(0.0, 0.015))
+            num_steps = engine.denoising_steps
+            if way == "supersede":
+                assert (await client.infill(context("newer"))).finish is Finish.STABLE
+                assert (await pending).finish is Finish.CANCELLED
+            elif way == "take back":
+                pending.cancel()
+                await asyncio.wait([pending])
+            else:
+                await asking.close()
+                with pytest.raises(EngineUnavailable):
+                    await pending
+            await until(lambda: all(run.ended for run in engine.runs))
+            steps_after_sending.append(engine.denoising_steps - num_steps - (way == "supersede"))
+            assert all(run.num_after_cancel <= 1 for run in engine.runs)
+            assert all(run.num_steps < 500 for run in engine.runs)
+    cancelled = [run for run in engine.runs if run.context.prefix != "newer"]
+    assert len(cancelled) >= 100  # The others were cancelled before they were started.
+    assert statistics.median(steps_after_sending) <= 2  # The way through the socket is in it.
+
+
+@pytest.mark.parametrize("document", ["busy", "other"])
+async def test_deadline_of_zero_is_answered_while_a_request_runs(document: str, tmp_path: Path) -> None:
+    engine = SteppingEngine(step_s=1.0)
+    async with serving(tmp_path, loads(engine)) as location, await EngineClient.attach(location) as client:
+        running = asyncio.create_task(client.infill(context(document="busy", steps=LONG)))
+        await until(lambda: len(engine.runs) == 1)
+        infill = await client.infill(context(document=document, deadline_ms=0))
+        assert (infill.text, infill.finish, infill.steps) == ("", Finish.DEADLINE, 0)
+        assert (engine.denoising_steps, len(engine.runs), running.done()) == (0, 1, False)
+        running.cancel()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("seed", -1),
+        ("seed", 2**63),
+        ("seed", 10**400),
+        ("seed", True),
+        ("deadline_ms", -1),
+        ("deadline_ms", -0.001),
+        ("deadline_ms", float("nan")),
+        ("deadline_ms", float("inf")),
+        ("deadline_ms", 600_001),
+        ("deadline_ms", "SECRET"),
+        ("max_middle_tokens", 0),
+        ("max_middle_tokens", 4_097),
+        ("extent", "page"),
+        ("snippets", {"path": "SECRET"}),
+        ("drafts", ["SECRET"]),
+        ("prefix", None),
+        ("suffix", 3),
+        ("colour", "SECRET"),
+    ],
+)
+async def test_invalid_parameters_are_answered_with_the_fields_name(field: str, value: Any, tmp_path: Path) -> None:
+    async with serving(tmp_path) as location:
+        reader, writer = await asyncio.open_unix_connection(location.socket, limit=STREAM_LIMIT_BYTES)
+        peer = Peer(reader, writer, notifications={PROGRESS: lambda _progress: None})
+        reading = asyncio.create_task(peer.run())
+        with pytest.raises(JsonRpcException) as caught:
+            await peer.request(INFILL, context().to_wire() | {field: value})
+        assert caught.value.code == JsonRpcInvalidParams.CODE
+        assert field in caught.value.message
+        assert "SECRET" not in caught.value.message
+        assert Infill.from_wire(await peer.request(INFILL, context().to_wire())).finish is Finish.STABLE
+        peer.close()
+        await reading
+
+
 async def test_bad_parameters_are_a_fault_that_names_the_field(tmp_path: Path) -> None:
     async with serving(tmp_path) as location, await EngineClient.attach(location) as client:
         bad = context()
@@ -162,6 +247,23 @@ async def test_five_megabytes_pass(tmp_path: Path) -> None:
     async with serving(tmp_path) as location, await EngineClient.attach(location) as client:
         infill = await client.infill(context("x" * 5_000_000, "é" * 1_000_000))
         assert infill.text == "5000000|1000000"
+
+
+async def test_hundred_thousand_lines_pass(tmp_path: Path) -> None:
+    engine, lines = SteppingEngine(), [f"    value_{i} = compute(value_{i - 1}, {i})  # é\n" for i in range(100_000)]
+    asked = context("".join(lines[:60_000]), "".join(lines[60_000:]))
+    async with serving(tmp_path, loads(engine)) as location, await EngineClient.attach(location) as client:
+        assert (await client.infill(asked)).text == f"{len(asked.prefix)}|{len(asked.suffix)}"
+        assert engine.seen == [asked]
+
+
+@pytest.mark.parametrize("text", ["\ud800", "\udfff\ud800", "a\ud83d\0\udc00", "\0", "\0\0x", "\ufeff\u2028\x85\r", ""])
+async def test_any_string_passes_unchanged(text: str, tmp_path: Path) -> None:
+    engine = SteppingEngine()
+    asked = Context(document=text, prefix=text, suffix=text, path=text, language=text, max_middle_tokens=1)
+    async with serving(tmp_path, loads(engine)) as location, await EngineClient.attach(location) as client:
+        assert (await client.infill(asked)).text == f"{len(text)}|{len(text)}"
+        assert engine.seen == [asked]
 
 
 async def test_progress_is_told_and_requests_wait_for_the_model(tmp_path: Path) -> None:

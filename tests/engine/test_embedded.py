@@ -10,7 +10,8 @@ import torch
 from dgemma_engine import canvas as canvases
 from dgemma_engine.cache import PromptCache
 from dgemma_engine.cancel import Cancel
-from dgemma_engine.denoise import denoise
+from dgemma_engine.canvas import Row
+from dgemma_engine.denoise import Denoising, denoise
 from dgemma_engine.infill_format import InfillFormat
 from dgemma_engine.model import DiffusionGemma
 from dgemma_engine.model_folder import model_folder
@@ -78,25 +79,23 @@ def test_one_block_of_generate_is_the_same(
 ) -> None:
     """Same draws: same tokens, hence same text, and the same number of steps."""
     theirs.config.canvas_length = CANVAS
-    monkeypatch.setattr(
-        torch, "multinomial", lambda probs, num_samples: sample(probs[None], torch.default_generator)[0, :, None]
-    )
+
+    def draw(probs: torch.Tensor, num_samples: int) -> torch.Tensor:
+        levels = torch.rand(probs.shape[0], generator=torch.default_generator)
+        return sample(probs[None], levels[None, :, None])[0, :, None]
+
+    monkeypatch.setattr(torch, "multinomial", draw)
     torch.manual_seed(seed)
     generated = theirs.generate(input_ids=prompt, max_new_tokens=CANVAS, eos_token_id=9_999, pad_token_id=10_000)
     sampler = load_sampler(folder, ours.config.vocab_size)
     generator = torch.default_generator.manual_seed(seed)
+    canvas = canvases.start([Row(num_free=CANVAS)], sampler.noise, ours.device, [generator])
     done = denoise(
-        ours,
-        encoded(ours, prompt),
-        canvases.build(CANVAS, [], sampler.noise, generator),
-        sampler,
-        banned_ids=torch.tensor([], dtype=torch.int64),
-        generator=generator,
+        Denoising(ours, encoded(ours, prompt), canvas, sampler, banned_ids=torch.tensor([], dtype=torch.int64)),
         cancel=Cancel(deadline_s=1.0, clock=lambda: 0.0),
-        on_step=lambda: None,
+        on_step=lambda _: None,
     )
-    assert done.best_BL is not None
-    assert done.best_BL[0].tolist() == generated.sequences[0, -CANVAS:].tolist()
+    assert done.guesses[0].ids == generated.sequences[0, -CANVAS:].tolist()
     assert done.steps == round(CANVAS / float(generated.tokens_per_forward))
 
 

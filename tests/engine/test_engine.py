@@ -84,7 +84,8 @@ def test_any_text_is_answered(engine: Engine, before: str, after: str, extent: E
     assert not any(special in infill.text for special in ("<pad>", "<fill>", "<more>", "<mask>"))
     if extent is Extent.LINE:
         assert len(infill.text.splitlines()) <= 1
-    assert set(infill.timings_ms) == {"tokenize", "encode", "denoise", "total"}
+    assert set(infill.timings_ms) == {"tokenize", "encode", "propose", "denoise", "rank", "total"}
+    assert infill.forwards >= infill.steps
 
 
 def test_same_seed_gives_the_same_text(engine: Engine) -> None:
@@ -96,25 +97,6 @@ def test_same_seed_gives_the_same_text(engine: Engine) -> None:
 def test_suffix_changes_the_answer(engine: Engine) -> None:
     texts = {ask(engine, "value = ", after, extent=Extent.BLOCK).text for after in ("\nprint(1)", "]\n", ")", "\n\n}")}
     assert len(texts) > 1
-
-
-@pytest.mark.parametrize("blank", ["", "\n", "  \r\n\t"])
-def test_blank_rest_has_no_clamp_and_ends_with_the_file(engine: Engine, blank: str) -> None:
-    hole = engine._tokenize(Context(document="a", prefix="x = ", suffix=blank))  # type: ignore[reportPrivateUsage]
-    assert hole.head_ids == []
-    assert hole.end_ids == {1, FORMAT.fill_token_id}
-
-
-def test_rest_that_says_something_is_clamped_and_only_fill_ends(engine: Engine) -> None:
-    hole = engine._tokenize(Context(document="a", prefix="x = ", suffix="\ny"))  # type: ignore[reportPrivateUsage]
-    assert len(hole.head_ids) == 2
-    assert hole.end_ids == {FORMAT.fill_token_id}
-
-
-def test_special_tokens_are_banned_except_what_ends_a_middle(engine: Engine) -> None:
-    hole = engine._tokenize(Context(document="a", prefix="x = ", suffix="\ny"))  # type: ignore[reportPrivateUsage]
-    banned = engine._banned_ids(hole).tolist()  # type: ignore[reportPrivateUsage]
-    assert banned == [0, 1, 2, 3, 4, 5, 6, *range(9, 16)]
 
 
 def test_cancelled_before_it_starts(engine: Engine) -> None:
@@ -131,22 +113,16 @@ def test_deadline_already_past(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize(("least", "shown"), [(0.0, True), (1.0, False)])
-def test_draft_at_the_deadline_is_shown_if_it_is_worth_it(engine: Engine, least: float, shown: bool) -> None:
-    picky = Engine(
-        engine._model,  # type: ignore[reportPrivateUsage]
-        engine._tokenizer,  # type: ignore[reportPrivateUsage]
-        InfillFormat.untrained(),
-        engine._sampler,  # type: ignore[reportPrivateUsage]
-        name="small",
-        path="small",
-        least_draft_score=least,
-    )
+def test_draft_at_the_deadline_is_shown_if_it_is_worth_it(folder: Path, least: float, shown: bool) -> None:
+    picky = load(folder)
+    picky._least_draft_score = least  # type: ignore[reportPrivateUsage]
     texts: list[str] = []
     for seed in range(8):
         ticks = iter(range(1000))
         infill = picky.infill(
             Context(document="a", prefix="x", suffix="", seed=seed, extent=Extent.BLOCK),
-            Cancel(deadline_s=3.5, clock=lambda ticks=ticks: float(next(ticks))),
+            # The clock stands at 1 when the first candidates are there and never gets to the ranking.
+            Cancel(deadline_s=4.5, clock=lambda ticks=ticks: float(next(ticks))),
         )
         assert infill.finish is Finish.DEADLINE
         texts.append(infill.text)

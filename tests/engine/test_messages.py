@@ -7,7 +7,11 @@ from typing import Any
 
 import pytest
 from dgemma_engine.messages import (
+    Candidate,
+    CandidateSource,
     Context,
+    Draft,
+    DraftSpan,
     EngineState,
     Extent,
     Finish,
@@ -29,15 +33,39 @@ CONTEXT = Context(
     max_middle_tokens=7,
     deadline_ms=12.5,
     seed=2**63 - 1,
+    drafts="1",
 )
-INFILL = Infill(text="é", finish=Finish.STEP_LIMIT, score=0.25, steps=3, timings_ms={"total": 1.5})
+DRAFT = Draft(
+    request="1",
+    step=2,
+    text="é(\ud800",
+    spans=(
+        DraftSpan(text="é", confidence=0.75, settled=True),
+        DraftSpan(text="(\ud800", confidence=0.0, settled=False),
+    ),
+)
+INFILL = Infill(
+    text="é",
+    finish=Finish.STEP_LIMIT,
+    score=0.25,
+    steps=3,
+    timings_ms={"total": 1.5},
+    forwards=5,
+    candidates=(
+        Candidate(text="é", score=0.25, source=CandidateSource.SEED),
+        Candidate(text="", score=0.0, source=CandidateSource.LEFT_TO_RIGHT),
+    ),
+)
 PROGRESS = Progress(state=EngineState.LOADING, percent=40, message="reading")
 STATUS = Status(
     state=EngineState.BUSY, percent=100, message="", model="m", model_path="/m", device="cpu", pid=1, version="0",
     uptime_s=2.0, memory_bytes=3, device_memory_bytes=0, clients=1, requests={"stable": 1}, denoising_steps=9,
     stages={"total": StageTimes(count=1, p50_ms=1.0, p95_ms=2.0)},
 )  # fmt: skip
-MESSAGES = {type(message): message for message in (CONTEXT, INFILL, PROGRESS, STATUS)}
+MESSAGES = {type(message): message for message in (CONTEXT, DRAFT, INFILL, PROGRESS, STATUS)}
+
+SPAN = DRAFT.spans[0].to_wire()
+CANDIDATE = INFILL.candidates[0].to_wire()
 
 
 @pytest.mark.parametrize("message", MESSAGES.values(), ids=lambda message: type(message).__name__)
@@ -48,6 +76,12 @@ def test_message_survives_json(message: Any) -> None:
 def test_context_fills_in_what_is_left_out() -> None:
     context = Context.from_wire({"document": "d", "prefix": "p", "suffix": "s"})
     assert context == Context(document="d", prefix="p", suffix="s")
+    assert context.drafts == ""
+
+
+def test_infill_fills_in_what_is_left_out() -> None:
+    infill = Infill.from_wire({"text": "x", "finish": "stable"})
+    assert (infill.forwards, infill.candidates) == (0, ())
 
 
 @pytest.mark.parametrize(
@@ -58,18 +92,41 @@ def test_context_fills_in_what_is_left_out() -> None:
         (Context, {"seed": True}, "Context.seed must be int, got bool"),
         (Context, {"seed": 1.0}, "Context.seed must be int, got float"),
         (Context, {"seed": -1}, "seed=-1 must be between"),
+        (Context, {"seed": 2**63}, "seed=9223372036854775808 must be between 0 and 2**63 - 1"),
         (Context, {"max_middle_tokens": 0}, "max_middle_tokens=0 must be between 1 and 4096"),
         (Context, {"max_middle_tokens": 4_097}, "max_middle_tokens=4097 must be between"),
         (Context, {"deadline_ms": -1}, "deadline_ms=-1 must be between"),
         (Context, {"deadline_ms": float("nan")}, "deadline_ms=nan must be between"),
+        (Context, {"deadline_ms": float("inf")}, "deadline_ms=inf must be between"),
+        (Context, {"drafts": 1}, "Context.drafts must be str, got int"),
         (Context, {"extent": "page"}, "Context.extent must be one of line, block, got 'page'"),
         (Context, {"snippets": "text"}, "Context.snippets must be a list, got str"),
         (Context, {"snippets": ["text"]}, "Snippet must be a JSON object, got str"),
         (Context, {"snippets": [{"path": "p"}]}, "Snippet lacks the fields: text"),
         (Context, {"colour": 1}, "Context has unknown fields: colour"),
+        (Draft, {"request": None}, "Draft.request must be str, got NoneType"),
+        (Draft, {"step": -1}, "step=-1 must not be negative"),
+        (Draft, {"text": "e("}, "Draft.text must be the texts of Draft.spans joined"),
+        (Draft, {"spans": {}}, "Draft.spans must be a list, got dict"),
+        (Draft, {"spans": [1]}, "DraftSpan must be a JSON object, got int"),
+        (Draft, {"spans": [{"text": "é"}]}, "DraftSpan lacks the fields: confidence, settled"),
+        (Draft, {"spans": [SPAN | {"confidence": 2}]}, "confidence=2 must be between 0 and 1"),
+        (Draft, {"spans": [SPAN | {"confidence": float("nan")}]}, "confidence=nan must be between"),
+        (Draft, {"spans": [SPAN | {"settled": 1}]}, "DraftSpan.settled must be bool, got int"),
         (Infill, {"finish": "bored"}, "Infill.finish must be one of"),
         (Infill, {"score": 1.5}, "score=1.5 must be between 0 and 1"),
         (Infill, {"steps": -1}, "steps=-1 must not be negative"),
+        (Infill, {"forwards": -1}, "forwards=-1 must not be negative"),
+        (Infill, {"candidates": "é"}, "Infill.candidates must be a list, got str"),
+        (Infill, {"candidates": [{"text": "é"}]}, "Candidate lacks the fields: score, source"),
+        (Infill, {"candidates": [CANDIDATE | {"score": -0.1}]}, "score=-0.1 must be between 0 and 1"),
+        (Infill, {"candidates": [CANDIDATE | {"score": float("nan")}]}, "score=nan must be between"),
+        (
+            Infill,
+            {"candidates": [CANDIDATE | {"source": "luck"}]},
+            "Candidate.source must be one of diffusion, left_to_right, seed, got 'luck'",
+        ),
+        (Infill, {"text": "e"}, "Infill.text must be that of the first of Infill.candidates"),
         (Infill, {"timings_ms": []}, "Infill.timings_ms must be dict"),
         (Progress, {"percent": 101}, "percent=101 must be between 0 and 100"),
         (Progress, {"state": "odd"}, "Progress.state must be one of"),
@@ -92,3 +149,14 @@ def test_from_wire_wants_an_object(wire: Any) -> None:
 def test_from_wire_names_missing_fields() -> None:
     with pytest.raises(ValueError, match="Context lacks the fields: prefix, suffix"):
         Context.from_wire({"document": "d"})
+
+
+def test_infill_without_text_may_have_candidates() -> None:
+    silent = Infill(text="", finish=Finish.EMPTY, candidates=INFILL.candidates)
+    assert Infill.from_wire(silent.to_wire()) == silent
+
+
+def test_draft_that_does_not_add_up_is_refused_without_its_text() -> None:
+    with pytest.raises(ValueError) as caught:
+        Draft(request="1", step=1, text="TOP_SECRET", spans=())
+    assert "TOP_SECRET" not in str(caught.value)

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from dgemma_engine import masks
 from dgemma_engine.cache import GraphKV, PromptCache
 from dgemma_engine.model import DiffusionGemma
 from dgemma_engine.ops import Ops
 from dgemma_engine.weights import load_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 TOLERANCE = 1e-4
+# Of the largest value, between two ways to compute the same: float32 is off by 5e-6 of it in these random layers.
+CLOSE = 1e-5
+WINDOW = 8
 CPU = torch.device("cpu")
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -36,7 +44,7 @@ def load(folder: Path) -> DiffusionGemma:
 
 
 def empty_cache(model: DiffusionGemma) -> PromptCache:
-    return PromptCache(model.config, capacity=4, dtype=torch.float32, device=CPU)
+    return PromptCache(model.config, capacity=4, dtype=model.dtype, device=CPU)
 
 
 def draw_ids(seed: int, length: int) -> torch.Tensor:
@@ -166,6 +174,161 @@ def test_causal_probabilities_do_not_look_ahead(lengths_checkpoint: Any) -> None
         second = model.encode(changed, empty_cache(model))
     assert torch.equal(first[:, :20], second[:, :20])
     assert not torch.allclose(first[:, 20:], second[:, 20:])
+
+
+@pytest.fixture(scope="module")
+def small_model(make_checkpoint: Callable[..., Any]) -> DiffusionGemma:
+    """Chooses every expert: a rounding error that swaps two experts of equal weight is no fault."""
+    layers = [SLIDING, FULL, SLIDING, FULL]
+    options = {"layer_types": layers, "sliding_window": WINDOW, "num_experts": 3, "top_k_experts": 3}
+    return load(make_checkpoint(seed=15, **options).folder)
+
+
+@pytest.fixture(scope="module")
+def exact_model(small_model: DiffusionGemma) -> DiffusionGemma:
+    """In float64, so that no search can find an input whose rounding errors look like a fault."""
+    return copy.deepcopy(small_model).double()
+
+
+def check_close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
+    assert ours.shape == theirs.shape
+    assert (ours - theirs).abs().max() < CLOSE * theirs.abs().max()
+
+
+def check_same_cache(model: DiffusionGemma, ours: PromptCache, theirs: PromptCache) -> None:
+    assert ours.length == theirs.length
+    for layer_idx, kind in enumerate(model.config.layer_kinds):
+        nothing = torch.empty(1, model.config.num_kv_heads[kind], 0, model.config.head_dim[kind], dtype=model.dtype)
+        pairs = (cache.with_canvas(layer_idx, nothing, nothing, ours.length) for cache in (ours, theirs))
+        for first, second in zip(*pairs, strict=True):
+            check_close(first, second)
+
+
+@torch.no_grad()
+def check_decode_after(
+    model: DiffusionGemma, prompt_length: int, block_length: int, row_lengths: list[int], *, conditioned: bool
+) -> None:
+    """Compares with `encode` and `decode` one after the other; rows are packed into one canvas."""
+    prompt, block, num_canvas = draw_ids(20, prompt_length), draw_ids(21, block_length), sum(row_lengths)
+    canvas, signal = (
+        draw_ids(22, num_canvas),
+        torch.randn(1, num_canvas, 320, generator=torch.Generator().manual_seed(23)),
+    )
+    end = prompt_length + block_length
+    options: dict[str, Any] = {}
+    if conditioned:
+        options["soft_BLD"] = model.soft_embeddings((signal * 3).softmax(-1))
+    if len(row_lengths) > 1:
+        row_L = torch.repeat_interleave(torch.arange(len(row_lengths)), torch.tensor(row_lengths))
+        options["positions_BL"] = torch.cat([torch.arange(end, end + length) for length in row_lengths])[None]
+        options["attention_masks"] = masks.packed(row_L, num_past=end, sliding_window=model.config.sliding_window)
+    at_once, in_turn = empty_cache(model), empty_cache(model)
+    if prompt_length:
+        model.encode(prompt, at_once)
+        model.encode(prompt, in_turn)
+    hidden = model.decode_after(block, canvas, at_once, **options)
+    model.encode(block, in_turn)
+    check_close(hidden, model.decode(canvas, in_turn, **options))
+    check_same_cache(model, at_once, in_turn)
+    check_close(model.decode(canvas, at_once), model.decode(canvas, in_turn))
+
+
+@pytest.mark.parametrize("prompt_length", [0, 1, WINDOW - 2, WINDOW - 1, WINDOW, 40])
+@pytest.mark.parametrize("block_length", [1, WINDOW - 1, 24])
+@pytest.mark.parametrize("row_lengths", [[9], [1, 12, 4]])
+@pytest.mark.parametrize("conditioned", [False, True])
+def test_decode_after_equals_encode_then_decode(
+    small_model: DiffusionGemma, prompt_length: int, block_length: int, row_lengths: list[int], conditioned: bool
+) -> None:
+    check_decode_after(small_model, prompt_length, block_length, row_lengths, conditioned=conditioned)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    prompt_length=st.integers(0, 30),
+    block_length=st.integers(1, 20),
+    row_lengths=st.lists(st.integers(1, 12), min_size=1, max_size=5),
+    conditioned=st.booleans(),
+)
+def test_decode_after_of_any_lengths(
+    exact_model: DiffusionGemma, prompt_length: int, block_length: int, row_lengths: list[int], conditioned: bool
+) -> None:
+    check_decode_after(exact_model, prompt_length, block_length, row_lengths, conditioned=conditioned)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_decode_after_of_any_shape(name: str, make_checkpoint: Callable[..., Any]) -> None:
+    model = load(make_checkpoint(seed=len(name), **SHAPES[name]).folder).double()
+    check_decode_after(model, 23, 11, [5, 6], conditioned=True)
+
+
+def test_decode_after_keeps_rows_of_a_batch_apart(small_model: DiffusionGemma) -> None:
+    prompts, blocks, canvases = (torch.cat((draw_ids(i, 12), draw_ids(i + 1, 12))) for i in (24, 26, 28))
+    at_once, in_turn = GraphKV(), GraphKV()
+    with torch.no_grad():
+        small_model.encode(prompts, at_once)
+        small_model.encode(prompts, in_turn)
+        hidden = small_model.decode_after(blocks, canvases, at_once)
+        small_model.encode(blocks, in_turn)
+        check_close(hidden, small_model.decode(canvases, in_turn))
+        assert at_once.length == in_turn.length == 24
+        check_close(small_model.decode(prompts, at_once), small_model.decode(prompts, in_turn))
+
+
+def test_decode_after_agrees_in_bfloat16(small_model: DiffusionGemma) -> None:
+    """Loosely: sums of 16-bit numbers depend on how many tokens a matrix product is given at once."""
+    model = copy.deepcopy(small_model).bfloat16()
+    prompt, block, canvas = draw_ids(30, 40), draw_ids(31, 24), draw_ids(32, 64)
+    at_once, in_turn = empty_cache(model), empty_cache(model)
+    with torch.no_grad():
+        model.encode(prompt, at_once)
+        model.encode(prompt, in_turn)
+        first = model.logits(model.decode_after(block, canvas, at_once)).argmax(-1)
+        model.encode(block, in_turn)
+        second = model.logits(model.decode(canvas, in_turn)).argmax(-1)
+    assert (first == second).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("prompt_length", [0, 1, WINDOW - 1, 40])
+def test_encode_token_by_token_equals_encode_at_once(small_model: DiffusionGemma, prompt_length: int) -> None:
+    ids = draw_ids(33, prompt_length + 12)
+    whole, single = empty_cache(small_model), empty_cache(small_model)
+    with torch.no_grad():
+        expected = small_model.encode(ids, whole)
+        if prompt_length:
+            small_model.encode(ids[:, :prompt_length], single)
+        steps = [small_model.encode(ids[:, i : i + 1], single) for i in range(prompt_length, ids.shape[1])]
+    check_close(torch.cat(steps, dim=1), expected[:, prompt_length:])
+    check_same_cache(small_model, single, whole)
+
+
+def test_causal_mode_reads_no_key_outside_the_window(make_checkpoint: Callable[..., Any]) -> None:
+    read: list[tuple[int, bool]] = []
+
+    def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        read.append((k.shape[2], mask is not None))
+        return Ops.reference().attention(q, k, v, mask)
+
+    folder = make_checkpoint(seed=16, layer_types=[SLIDING, FULL], sliding_window=WINDOW).folder
+    model = load_model(folder, replace(Ops.reference(), attention=attention), device=CPU, dtype=torch.float32)
+    cache = empty_cache(model)
+    with torch.no_grad():
+        model.encode(draw_ids(34, 50), cache)
+        model.encode(draw_ids(35, 1), cache)
+        model.encode(draw_ids(36, 3), cache)
+    assert read == [(50, True), (50, True), (WINDOW, False), (51, False), (WINDOW - 1 + 3, True), (54, True)]
+
+
+def test_several_tokens_without_a_mask_are_refused(small_model: DiffusionGemma) -> None:
+    with pytest.raises(AssertionError, match="need a mask"):
+        small_model.encode(draw_ids(37, 2), empty_cache(small_model), attention_masks=masks.ALL_VISIBLE)
+
+
+def test_embedding_is_the_soft_embedding_of_a_certain_token(small_model: DiffusionGemma) -> None:
+    ids = draw_ids(38, 9)
+    with torch.no_grad():
+        certain = torch.nn.functional.one_hot(ids, 320).float()
+        check_close(small_model.embed(ids), small_model.soft_embeddings(certain))
 
 
 def test_gradients_reach_every_parameter(lengths_checkpoint: Any) -> None:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from dgemma_engine import canvas as canvases
+from dgemma_engine.cache import PromptCache
+from dgemma_engine.cancel import Cancel
+from dgemma_engine.canvas import Row
+from dgemma_engine.denoise import Denoising, denoise
+from dgemma_engine.left_to_right import write
 from dgemma_engine.model import DiffusionGemma
 from dgemma_engine.ops import Ops
+from dgemma_engine.policies import EntropyBound, Sampler, StableAndConfident, TemperatureSchedule, UniformNoise
 from dgemma_engine.prompts import PromptStore
+from dgemma_engine.ranking import Branch, likelihoods
 from dgemma_engine.weights import load_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,9 +30,54 @@ def model(make_checkpoint: Callable[..., Any]) -> DiffusionGemma:
     return load_model(folder, Ops.reference(), device=torch.device("cpu"), dtype=torch.float32)
 
 
+def unhurried() -> Cancel:
+    return Cancel(deadline_s=time.monotonic() + 600, clock=time.monotonic)
+
+
+def encoded(store: PromptStore, document: str, ids: list[int]) -> PromptCache:
+    cache = store.encoded(document, ids, unhurried())
+    assert cache is not None and cache.length == len(ids)
+    return cache
+
+
+def use(model: DiffusionGemma, cache: PromptCache, last_id: int) -> None:
+    """Does to the cache what a request does: canvases, ranking and writing all borrow the room behind the prompt."""
+    row = Row(num_free=5, head_ids=(30, 31))
+    noise = UniformNoise(vocab_size=320)
+    denoising = Denoising(
+        model,
+        cache,
+        canvases.start([row, row], noise, torch.device("cpu")),
+        Sampler(
+            num_steps=2,
+            schedule=TemperatureSchedule(t_min=0.4, t_max=0.8),
+            acceptance=EntropyBound(bound=1.0),
+            noise=noise,
+            stop=StableAndConfident(stability=1, confidence=0.1),
+        ),
+        banned_ids=torch.tensor([], dtype=torch.int64),
+    )
+    denoise(denoising, cancel=unhurried(), on_step=lambda _: None)
+    branch = Branch(middle_ids=(50, 51), suffix_ids=(52,))
+    likelihoods(model, cache, last_id, [branch, branch], end_ids=frozenset(), banned_ids=[])
+    write(
+        model,
+        cache,
+        last_id,
+        forced_ids=[],
+        first_ids=None,
+        draft_ids=[60, 61],
+        banned_ids=[],
+        ends=lambda token_id: False,
+        max_tokens=4,
+        max_passes=4,
+        cancel=unhurried(),
+        on_pass=lambda: None,
+    )
+
+
 def logits(model: DiffusionGemma, store: PromptStore, document: str, ids: list[int]) -> torch.Tensor:
-    cache = store.encoded(document, ids)
-    assert cache.length == len(ids)
+    cache = encoded(store, document, ids)
     with torch.inference_mode():
         return model.logits(model.decode(torch.arange(40, 46)[None], cache))
 
@@ -44,6 +98,8 @@ def test_reused_equals_fresh_over_random_edits(model: DiffusionGemma, edits: lis
         texts[document] = texts[document][: kept + 1] + added
         fresh = logits(model, PromptStore(model, num_documents=0), document, texts[document])
         assert (logits(model, store, document, texts[document]) - fresh).abs().max() < 1e-4
+        use(model, encoded(store, document, texts[document]), texts[document][-1])
+        assert (logits(model, store, document, texts[document]) - fresh).abs().max() < 1e-4
 
 
 def count_encoded(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -60,40 +116,58 @@ def count_encoded(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> lis
 
 def test_only_new_tokens_are_encoded(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> None:
     counts, store = count_encoded(model, monkeypatch), PromptStore(model)
-    store.encoded("a", [2, 20, 21, 22])
-    store.encoded("a", [2, 20, 21, 22, 23])
-    store.encoded("a", [2, 20, 30])
-    store.encoded("a", [2, 20, 30])
-    store.encoded("b", [2, 20])
+    encoded(store, "a", [2, 20, 21, 22])
+    encoded(store, "a", [2, 20, 21, 22, 23])
+    encoded(store, "a", [2, 20, 30])
+    encoded(store, "a", [2, 20, 30])
+    encoded(store, "b", [2, 20])
     assert counts == [4, 1, 1, 2]
 
 
 def test_least_recently_used_document_goes_first(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> None:
     counts, store = count_encoded(model, monkeypatch), PromptStore(model, num_documents=2)
     for document in "abac":
-        store.encoded(document, [2, 20, 21])
-    store.encoded("a", [2, 20, 21])
-    store.encoded("b", [2, 20, 21])
+        encoded(store, document, [2, 20, 21])
+    encoded(store, "a", [2, 20, 21])
+    encoded(store, "b", [2, 20, 21])
     assert counts == [3, 3, 3, 3]
 
 
 def test_memory_bound_keeps_the_newest(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> None:
     counts, store = count_encoded(model, monkeypatch), PromptStore(model, max_bytes=1)
     for document in "aabb":
-        store.encoded(document, [2, 20, 21])
-    store.encoded("a", [2, 20, 21])
+        encoded(store, document, [2, 20, 21])
+    encoded(store, "a", [2, 20, 21])
     assert counts == [3, 3, 3]
 
 
 def test_fault_while_encoding_leaves_nothing_behind(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> None:
     store = PromptStore(model)
-    store.encoded("a", [2, 20, 21])
+    encoded(store, "a", [2, 20, 21])
     with monkeypatch.context() as patch:
         patch.setattr(model, "prefill", lambda *_args: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            store.encoded("a", [2, 20, 21, 22, 23])
+            encoded(store, "a", [2, 20, 21, 22, 23])
     fresh = logits(model, PromptStore(model), "a", [2, 20, 21, 22])
     assert (logits(model, store, "a", [2, 20, 21, 22]) - fresh).abs().max() < 1e-4
+
+
+def test_stopped_half_way_keeps_what_is_encoded(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts, store = count_encoded(model, monkeypatch), PromptStore(model)
+    ids = [2, *(20 + i % 200 for i in range(700))]
+    ticks = iter(range(100))
+    assert store.encoded("a", ids, Cancel(deadline_s=1.5, clock=lambda: float(next(ticks)))) is None
+    fresh = logits(model, PromptStore(model), "b", ids)
+    counts.clear()
+    assert (logits(model, store, "a", ids) - fresh).abs().max() < 1e-4
+    assert sum(counts) == len(ids) - 2 * 256
+
+
+def test_cancelled_before_it_starts_encodes_nothing(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts, store, cancel = count_encoded(model, monkeypatch), PromptStore(model), unhurried()
+    cancel.set()
+    assert store.encoded("a", [2, 20, 21], cancel) is None
+    assert counts == []
 
 
 def test_negative_number_of_documents(model: DiffusionGemma) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from dgemma_engine.errors import EngineFault
-from dgemma_engine.messages import EngineState, Finish, Progress
+from dgemma_engine.messages import Draft, EngineState, Finish, Progress
 from dgemma_engine.worker import Worker
 
-from tests.engine.fake_engine import PATIENCE_S, SteppingEngine, context, load_failing
+from tests.engine.fake_engine import PATIENCE_S, STEP_S, SteppingEngine, context, load_failing
 
 LONG = 4_000  # Steps that no test waits for.
 
@@ -21,8 +21,8 @@ LONG = 4_000  # Steps that no test waits for.
 class Run:
     """A worker around a stepping engine, with what it reported."""
 
-    def __init__(self, load: Any = None) -> None:
-        self.engine = SteppingEngine()
+    def __init__(self, load: Any = None, *, step_s: float = STEP_S) -> None:
+        self.engine = SteppingEngine(step_s=step_s)
         self.progress: list[Progress] = []
         self.worker = Worker(
             load or (lambda report: self.engine), clock=time.monotonic, on_progress=self.progress.append
@@ -234,3 +234,49 @@ def test_state_is_busy_while_a_request_runs(run: Run) -> None:
     assert run.worker.state is EngineState.BUSY
     run.worker.withdraw(busy)
     run.wait_for(lambda: run.worker.state is EngineState.READY)
+
+
+def test_drafts_are_told_before_the_answer(run: Run) -> None:
+    told: list[tuple[Draft, bool]] = []
+    ticket = run.worker.submit(
+        1, context("x", steps=3, drafts="id"), lambda draft: told.append((draft, ticket.answer.done()))
+    )
+    ticket.answer.result(PATIENCE_S)
+    assert [(draft.request, draft.text, answered) for draft, answered in told] == [
+        ("id", f"{step}:x", False) for step in (1, 2, 3)
+    ]
+
+
+def test_drafts_without_a_listener_are_nobodys_business(run: Run) -> None:
+    ticket = run.worker.submit(1, context(steps=3, drafts="id"))
+    assert ticket.answer.result(PATIENCE_S).finish is Finish.STABLE
+
+
+@pytest.mark.parametrize("way", ["withdraw", "supersede", "stop"])
+def test_step_that_ends_after_the_cancellation_tells_no_draft(way: str) -> None:
+    run, told = Run(step_s=0.3), list[Draft]()
+    ticket = run.worker.submit(1, context(steps=LONG, drafts="id"), told.append)
+    run.wait_for(lambda: bool(run.engine.runs) and run.engine.runs[0].num_begun == 2)
+    if way == "withdraw":
+        run.worker.withdraw(ticket)
+    elif way == "supersede":
+        run.worker.submit(1, context())
+    else:
+        run.worker.stop()
+    assert ticket.answer.result(PATIENCE_S).finish is Finish.CANCELLED
+    assert (run.engine.runs[0].num_steps, run.engine.runs[0].num_after_cancel) == (2, 0)
+    assert len(told) == 1
+    run.worker.stop()
+    assert run.worker.join(PATIENCE_S)
+
+
+def test_answer_that_nobody_waits_for_any_more_has_no_drafts() -> None:
+    """A connection that ends cancels the future before the daemon can withdraw the ticket."""
+    run, told = Run(step_s=0.3), list[Draft]()
+    ticket = run.worker.submit(1, context(steps=2, drafts="id"), told.append)
+    run.wait_for(lambda: bool(run.engine.runs) and run.engine.runs[0].num_begun == 2)
+    assert ticket.answer.cancel()
+    run.wait_for(lambda: run.engine.runs[0].ended)
+    assert len(told) == 1
+    run.worker.stop()
+    assert run.worker.join(PATIENCE_S)

@@ -10,7 +10,8 @@ from types import MethodType
 
 import torch
 
-from dgemma_engine.model import Attention, DiffusionGemma, Layer
+from dgemma_engine.layers import Attention, Layer
+from dgemma_engine.model import DiffusionGemma
 from dgemma_engine.training.losses import TokenLosses, token_losses
 
 

@@ -1,0 +1,25 @@
+"""What a model wrote into a hole, cut to what may be offered at the cursor: text to text."""
+
+from __future__ import annotations
+
+from dgemma_engine.boundary import Boundary, trimmed
+from dgemma_engine.middle import cut_to_line, drop_suffix_copy
+
+
+def offered(text: str, boundary: Boundary, suffix: str, *, one_line: bool) -> str:
+    """Returns the text to insert, or nothing where the middle cannot be shown.
+
+    Args:
+        text: the middle as its tokens spell it.
+        boundary: where its hole was; the middle has to begin and end with what was taken off there.
+        suffix: text after the cursor.
+        one_line: whether the middle ends with its line.
+    """
+    insertion = trimmed(text, boundary)
+    if insertion is None:
+        return ""
+    if one_line:
+        insertion = cut_to_line(insertion)
+    insertion = drop_suffix_copy(insertion, suffix)
+    # U+FFFD stands for a character cut in two: no text the user could want.
+    return "" if not insertion.strip() or "\ufffd" in insertion else insertion

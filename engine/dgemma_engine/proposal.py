@@ -1,0 +1,49 @@
+"""A candidate for a hole, and where it comes from: plain values. Knows no tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dgemma_engine.messages import CandidateSource
+from dgemma_engine.seeds import Seed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """One candidate.
+
+    Attributes:
+        text: text to insert at the cursor, cut to what may be shown.
+        source: what proposed it first.
+        canvas_logprobs: of its tokens and of the one that ended it, on a canvas; empty if no canvas proposed it.
+        seed: the place it was found at, if it was.
+        agreement: how many other ways of proposing gave the same text.
+    """
+
+    text: str
+    source: CandidateSource
+    canvas_logprobs: tuple[float, ...] = ()
+    seed: Seed | None = None
+    agreement: int = 0
+
+
+def merged(proposals: list[Proposal]) -> list[Proposal]:
+    """Returns each text once, in order of first appearance; texts that differ in trailing white space are one."""
+    by_text: dict[str, Proposal] = {}
+    for proposal in proposals:
+        key = proposal.text.rstrip()
+        other = by_text.get(key)
+        if other is None:
+            by_text[key] = proposal
+            continue
+        by_text[key] = Proposal(
+            text=other.text,
+            source=other.source,
+            canvas_logprobs=max(
+                (other.canvas_logprobs, proposal.canvas_logprobs),
+                key=lambda logprobs: sum(logprobs) / len(logprobs) if logprobs else float("-inf"),
+            ),
+            seed=other.seed or proposal.seed,
+            agreement=other.agreement + (other.source is not proposal.source),
+        )
+    return list(by_text.values())

@@ -1,0 +1,356 @@
+"""Candidates for one hole from every source: canvases, the causal mode, text found elsewhere.
+
+Wires hypotheses, denoising and left-to-right writing; what comes out is not ranked yet. Called on the device thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from dgemma_engine import canvas as canvases
+from dgemma_engine import hypotheses, left_to_right
+from dgemma_engine.cache import PromptCache
+from dgemma_engine.calibration import Calibration
+from dgemma_engine.cancel import Cancel
+from dgemma_engine.denoise import Denoised, Denoising, Guess, denoise
+from dgemma_engine.hole import Hole
+from dgemma_engine.hypotheses import Hypothesis, Reading
+from dgemma_engine.infill_format import InfillFormat
+from dgemma_engine.lengths import grid, surroundings_prior
+from dgemma_engine.messages import CandidateSource, Context, Extent, Finish
+from dgemma_engine.model import DiffusionGemma
+from dgemma_engine.offer import offered
+from dgemma_engine.policies import Sampler
+from dgemma_engine.proposal import Proposal
+from dgemma_engine.recipe import Recipe
+from dgemma_engine.seeds import Seed
+from dgemma_engine.spelling import Opening, Spelling, closings, openings
+from dgemma_engine.tokenizer import Tokenizer
+
+# Slots that are tried together, by extent; a middle that does not fit is tried again in the next size.
+_FIRST_SLOTS = {Extent.LINE: (8, 16), Extent.BLOCK: (32, 64)}
+# Denoising steps for an answer in the editor (docs/decisions/0008).
+_STEPS = {Extent.LINE: 6, Extent.BLOCK: 12}
+# Ways to begin a middle that are put on the canvas.
+_MOST_OPENINGS = 2
+# Seeds that a canvas starts from.
+_WARM_SEEDS = 2
+# Forward passes for the left-to-right candidate of a request that has others.
+_SPECULATIVE_PASSES = 2
+
+
+@dataclass(slots=True, kw_only=True)
+class Proposed:
+    """What was found.
+
+    Attributes:
+        proposals: candidates in no particular order, duplicates included.
+        finish: why the canvases stopped.
+        steps: passes over canvases.
+        passes: passes of the causal mode.
+    """
+
+    proposals: list[Proposal] = field(default_factory=list[Proposal])
+    finish: Finish = Finish.EMPTY
+    steps: int = 0
+    passes: int = 0
+
+
+OnStep = Callable[[int, Callable[[], list[Reading]]], None]
+"""Told after every denoising step how many there were; the second argument reads the rows on the canvas."""
+
+
+class Proposer:
+    """Makes candidates with one model.
+
+    Args:
+        model: in inference mode.
+        tokenizer: of the same checkpoint.
+        spelling: of its tokens.
+        sampler: decisions of the denoising loop.
+        calibration: bias of the length search.
+    """
+
+    def __init__(
+        self,
+        model: DiffusionGemma,
+        tokenizer: Tokenizer,
+        spelling: Spelling,
+        sampler: Sampler,
+        calibration: Calibration,
+    ) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._spelling = spelling
+        self._sampler = sampler
+        self._calibration = calibration
+
+    def num_steps(self, extent: Extent) -> int:
+        """Returns the denoising steps of one canvas when time allows."""
+        return min(self._sampler.num_steps, _STEPS[extent])
+
+    def on_canvas(
+        self,
+        context: Context,
+        hole: Hole,
+        form: InfillFormat,
+        cache: PromptCache,
+        cancel: Cancel,
+        *,
+        recipe: Recipe,
+        seeds: Sequence[Seed],
+        num_steps: int,
+        on_step: OnStep,
+    ) -> Proposed:
+        """Denoises the hole's hypotheses, block after block.
+
+        A middle that fits no slot is tried again in a larger one; one that does not fit the largest goes on in a
+        further block behind it.
+
+        Args:
+            context: the question.
+            hole: the same in token ids.
+            form: how the checkpoint wants holes.
+            cache: the prompt; afterwards as before.
+            cancel: asked before every step.
+            recipe: what to leave out.
+            seeds: texts to start rows from.
+            num_steps: steps per canvas.
+            on_step: called after every step.
+        """
+        found, num_prompt = Proposed(), cache.length
+        written, block = list[int](), list[int]()
+        sizes = self._first_sizes(context, form)
+        try:
+            while True:
+                is_first = not found.steps
+                begins = self._openings(hole) if not written else [Opening(given_ids=(), first_ids=None)]
+                rows = self._hypotheses(context, hole, form, recipe, sizes, begins, seeds if is_first else ())
+                reader = self._reader(context, hole, form, written)
+                denoising = self._denoising(hole, form, cache, rows, num_steps, block)
+                block = []
+                denoised = self._denoise(context, form, cancel, rows, denoising, reader, on_step)
+                found.finish, found.steps = denoised.finish, found.steps + denoised.steps
+                readings = {index: reader(guess, rows[index]) for index, guess in denoised.guesses.items()}
+                ended = [index for index, reading in readings.items() if reading.ended]
+                is_over = bool(ended) or cancel.expired or cancel.cancelled or recipe.slot_tokens is not None
+                larger = [size for size in form.slot_sizes if size > sizes[-1]][:1]
+                room = context.max_middle_tokens - len(written) - sizes[-1]
+                if is_over or room <= 0 or (not larger and context.extent is Extent.LINE) or not readings:
+                    found.proposals += [
+                        Proposal(
+                            text=readings[index].text,
+                            source=CandidateSource.DIFFUSION,
+                            canvas_logprobs=readings[index].logprobs,
+                            seed=rows[index].seed,
+                        )
+                        for index in ended or readings
+                        if readings[index].text
+                    ]
+                    return found
+                if larger:
+                    sizes = larger
+                else:
+                    best = max(readings.values(), key=lambda reading: reading.mean_logprob)
+                    block = best.ids
+                    written += block
+        finally:
+            if cache.length >= num_prompt:
+                cache.truncate(num_prompt)
+
+    def from_left_to_right(
+        self,
+        context: Context,
+        hole: Hole,
+        form: InfillFormat,
+        cache: PromptCache,
+        cancel: Cancel,
+        *,
+        draft: str,
+        recipe: Recipe,
+        on_pass: Callable[[], None],
+    ) -> Proposed:
+        """Writes one candidate with the causal mode; with a draft to check it takes a few passes, or gives up.
+
+        Args:
+            context: the question.
+            hole: the same in token ids.
+            form: how the checkpoint wants holes.
+            cache: the prompt; afterwards as before.
+            cancel: asked before every pass.
+            draft: the best candidate so far; empty if there is none.
+            recipe: whether other candidates are wanted too.
+            on_pass: called after every pass.
+        """
+        [opening, *_others] = self._openings(hole)
+        is_only = not draft
+        written = left_to_right.write(
+            self._model,
+            cache,
+            hole.prompt_ids[-1],
+            forced_ids=opening.given_ids,
+            first_ids=opening.first_ids,
+            draft_ids=self._behind(opening, hole.boundary.begun + draft) if draft else [],
+            banned_ids=self.banned_ids(hole, form),
+            ends=self._ends(context, hole),
+            max_tokens=recipe.slot_tokens or min(context.max_middle_tokens, 32 if is_only else 24),
+            max_passes=1_000 if is_only else _SPECULATIVE_PASSES,
+            cancel=cancel,
+            on_pass=on_pass,
+        )
+        found = Proposed(finish=Finish.STABLE if written.ended else Finish.STEP_LIMIT, passes=written.passes)
+        if written.ended or is_only:
+            text = self._text(context, hole, written.ids)
+            if text:
+                found.proposals.append(Proposal(text=text, source=CandidateSource.LEFT_TO_RIGHT))
+        return found
+
+    def length_confidences(
+        self, context: Context, hole: Hole, form: InfillFormat, cache: PromptCache, lengths: Sequence[int]
+    ) -> dict[int, list[float]]:
+        """Returns the mean negative entropy of the first step at each length, nats, one per noise draw.
+
+        Args:
+            context: the question.
+            hole: the same in token ids, of a format without a fill token.
+            form: that format.
+            cache: the prompt.
+            lengths: in tokens; those that do not fit on the canvas are left out.
+        """
+        most = self._model.config.canvas_length
+        finals = closings(hole.boundary.left, self._tokenizer, self._spelling)[:_MOST_OPENINGS]
+        begins = self._openings(hole)
+        rows = hypotheses.length_grid(hole, lengths, begins, finals, longer=False, most=most, seed=context.seed)
+        denoising = self._denoising(hole, form, cache, rows, self.num_steps(context.extent))
+        with torch.inference_mode():
+            denoising.step()
+        confidences: dict[int, list[float]] = {}
+        for index, hypothesis in enumerate(rows):
+            entropy = denoising.guess(index).entropy
+            confidences.setdefault(hypothesis.row.num_free, []).append(-sum(entropy) / len(entropy))
+        return confidences
+
+    def banned_ids(self, hole: Hole, form: InfillFormat) -> list[int]:
+        """Special tokens that may not stand in a hole: all but the ones that end it."""
+        allowed = hole.end_ids | {form.more_token_id}
+        return [token_id for token_id in self._tokenizer.special_ids if token_id not in allowed]
+
+    def _first_sizes(self, context: Context, form: InfillFormat) -> list[int]:
+        wanted = [min(size, context.max_middle_tokens) for size in _FIRST_SLOTS[context.extent]]
+        return sorted({form.slot_size(size) for size in wanted})
+
+    def _openings(self, hole: Hole) -> list[Opening]:
+        return openings(hole.boundary.begun, self._tokenizer, self._spelling)[:_MOST_OPENINGS]
+
+    def _behind(self, opening: Opening, text: str) -> list[int]:
+        """Returns the tokens of `text` behind those of an opening; none where it is cut into others."""
+        ids, size = self._tokenizer.encode(text), len(opening.given_ids)
+        return ids[size:] if tuple(ids[:size]) == opening.given_ids else []
+
+    def _hypotheses(
+        self,
+        context: Context,
+        hole: Hole,
+        form: InfillFormat,
+        recipe: Recipe,
+        sizes: Sequence[int],
+        begins: Sequence[Opening],
+        seeds: Sequence[Seed],
+    ) -> list[Hypothesis]:
+        most = self._model.config.canvas_length
+        if recipe.slot_tokens is not None:
+            return hypotheses.known_length(hole, recipe.slot_tokens, begins, form, most=most, seed=context.seed)
+        if form.fill_token_id is not None:
+            rows = hypotheses.slots(hole, sizes, begins, form, most=most, seed=context.seed)
+        else:
+            lengths = grid(context.extent, min(context.max_middle_tokens, max(1, most - len(hole.head_ids))))
+            finals = closings(hole.boundary.left, self._tokenizer, self._spelling)[:_MOST_OPENINGS]
+            longer = context.extent is Extent.BLOCK and context.max_middle_tokens > lengths[-1]
+            rows = hypotheses.length_grid(hole, lengths, begins, finals, longer=longer, most=most, seed=context.seed)
+        return rows + hypotheses.warm(
+            hole, seeds[:_WARM_SEEDS], self._tokenizer.encode, form, most=most, seed=context.seed
+        )
+
+    def _denoise(
+        self,
+        context: Context,
+        form: InfillFormat,
+        cancel: Cancel,
+        rows: list[Hypothesis],
+        denoising: Denoising,
+        reader: Callable[[Guess, Hypothesis], Reading],
+        on_step: OnStep,
+    ) -> Denoised:
+        def readings() -> dict[int, Reading]:
+            return {index: reader(denoising.guess(index), rows[index]) for index in denoising.live}
+
+        def choose(denoising: Denoising) -> Sequence[int]:
+            if form.fill_token_id is not None:
+                return hypotheses.promising(readings(), hypotheses.KEPT_ROWS)
+            lengths = sorted({hypothesis.row.num_free for hypothesis in rows if hypothesis.seed is None})
+            prior = surroundings_prior(
+                lengths,
+                context.prefix,
+                context.suffix,
+                extent=context.extent,
+                count_tokens=lambda text: len(self._tokenizer.encode(text)),
+            )
+            return hypotheses.likely_lengths(
+                rows,
+                denoising,
+                prior,
+                bias=self._calibration.bias,
+                prior_weight=self._calibration.prior_weight,
+                count=hypotheses.KEPT_ROWS,
+            )
+
+        return denoise(
+            denoising,
+            cancel=cancel,
+            on_step=lambda denoising: on_step(denoising.steps, lambda: list(readings().values())),
+            choose=choose if len(rows) > hypotheses.KEPT_ROWS else None,
+        )
+
+    def _denoising(
+        self,
+        hole: Hole,
+        form: InfillFormat,
+        cache: PromptCache,
+        rows: Sequence[Hypothesis],
+        num_steps: int,
+        block: Sequence[int] = (),
+    ) -> Denoising:
+        device = self._model.device
+        return Denoising(
+            self._model,
+            cache,
+            canvases.start([hypothesis.row for hypothesis in rows], self._sampler.noise, device),
+            replace(self._sampler, num_steps=num_steps),
+            banned_ids=torch.tensor(self.banned_ids(hole, form), dtype=torch.int64, device=device),
+            block_ids=block,
+        )
+
+    def _ends(self, context: Context, hole: Hole) -> Callable[[int], bool]:
+        if context.extent is Extent.BLOCK:
+            return lambda token_id: token_id in hole.end_ids
+        breaks = self._spelling.with_line_break
+        return lambda token_id: token_id in hole.end_ids or token_id in breaks
+
+    def _reader(
+        self, context: Context, hole: Hole, form: InfillFormat, written: Sequence[int]
+    ) -> Callable[[Guess, Hypothesis], Reading]:
+        end_ids = hole.end_ids
+        if context.extent is Extent.LINE:
+            end_ids |= self._spelling.with_line_break
+        before = tuple(written)
+        return lambda guess, hypothesis: hypotheses.read(
+            guess, hypothesis, end_ids, form, lambda ids: self._text(context, hole, [*before, *ids])
+        )
+
+    def _text(self, context: Context, hole: Hole, ids: Sequence[int]) -> str:
+        return offered(
+            self._tokenizer.decode(list(ids)), hole.boundary, context.suffix, one_line=context.extent is Extent.LINE
+        )

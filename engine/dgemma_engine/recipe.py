@@ -1,0 +1,44 @@
+"""How a hole is to be filled, apart from the question itself: which candidates are made, and how long the hole is.
+
+The product always uses the default; `dgemma-engine eval` takes parts away to measure what they are worth. Knows no
+tensors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Decode(StrEnum):
+    """What proposes candidates."""
+
+    ALL = "all"
+    DIFFUSION = "diffusion"
+    LEFT_TO_RIGHT = "ltr"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Choices of one request.
+
+    Attributes:
+        decode: what proposes candidates; `ALL` ranks those of the others together.
+        slot_tokens: how many tokens the middle has, where that is known (an oracle) or fixed; None finds out.
+        fill: whether a checkpoint's fill token may be used; False treats it as one that was never trained to fill.
+        seeds: whether text that stands elsewhere in the file or the project is proposed.
+        silence: whether an answer whose score is below the threshold is kept back.
+    """
+
+    decode: Decode = Decode.ALL
+    slot_tokens: int | None = None
+    fill: bool = True
+    seeds: bool = True
+    silence: bool = True
+
+    def __post_init__(self) -> None:
+        if self.slot_tokens is not None and self.slot_tokens < 1:
+            raise ValueError(f"{self.slot_tokens=} must be at least 1")
+
+
+DEFAULT = Recipe()

@@ -1,0 +1,106 @@
+"""An engine that knows the files holes are cut from, keeps what it was asked, and stands in for the real one."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from types import ModuleType
+
+import pytest
+from dgemma_engine.calibration import Calibration
+from dgemma_engine.cancel import Cancel
+from dgemma_engine.features import Features
+from dgemma_engine.judging import Ranked
+from dgemma_engine.messages import CandidateSource, Context, Extent
+from dgemma_engine.proposal import Proposal
+from dgemma_engine.recipe import Recipe
+
+
+@dataclass
+class RankingEngine:
+    """Proposes the truth in half of the holes, nothing in a tenth; a token is a word.
+
+    What is right has more agreement and, for a middle that ranks first by likelihood, nothing to show for it: only
+    weights that were learnt put it first.
+    """
+
+    texts: Sequence[str]
+    model_name: str = "known"
+    device: str = "cpu"
+    asked: list[tuple[Context, Recipe]] = field(default_factory=list[tuple[Context, Recipe]])
+    measured: list[tuple[Context, tuple[int, ...]]] = field(default_factory=list[tuple[Context, tuple[int, ...]]])
+    loaded_with: list[Calibration] = field(default_factory=list[Calibration])
+
+    def truth(self, context: Context) -> str:
+        before, after = context.prefix, context.suffix
+        [text] = {text for text in self.texts if text.startswith(before) and text.endswith(after)}
+        return text[len(before) : len(text) - len(after)]
+
+    def ranked(self, context: Context, cancel: Cancel, *, recipe: Recipe) -> list[Ranked]:
+        assert cancel.left_s > 100
+        self.asked.append((context, recipe))
+        draw = Random(context.prefix + "|" + context.suffix)
+        if draw.random() < 0.1:
+            return []
+        texts = [f"wrong_{number}" for number in range(3)]
+        if draw.random() < 0.5:
+            texts.append(self.truth(context) + "  ")
+        ranked = [self._ranked(text, draw) for text in texts]
+        # What was not judged in time has no features.
+        return [*ranked, Ranked(proposal=Proposal(text="late", source=CandidateSource.SEED), score=1.0, features=None)]
+
+    def _ranked(self, text: str, draw: Random) -> Ranked:
+        is_right = not text.startswith("wrong")
+        mean = draw.gauss(-2.5 if is_right else -2.0, 0.5)
+        features = Features(
+            middle_mean=mean,
+            middle_sum=mean * 5,
+            suffix_mean=draw.gauss(-1.0, 0.5),
+            canvas_mean=draw.gauss(-2.0, 0.5),
+            on_canvas=1.0,
+            agreement=float(draw.random() < (0.8 if is_right else 0.1)),
+        )
+        proposal = Proposal(text=text, source=CandidateSource.DIFFUSION)
+        return Ranked(proposal=proposal, score=0.5, features=features)
+
+    def length_confidences(
+        self, context: Context, lengths: Sequence[int], cancel: Cancel
+    ) -> dict[int, list[float]] | None:
+        assert cancel.left_s > 100
+        assert context.extent is Extent.LINE
+        self.measured.append((context, tuple(lengths)))
+        true = max(1, self.count_tokens(self.truth(context)))
+        draw = Random(context.prefix)
+        # The surer the longer, and a peak at the true length.
+        return {
+            length: [
+                0.4 * math.log(length) + max(0.0, 1 - abs(math.log(length / true))) + draw.gauss(0, 0.05)
+                for _ in range(2)
+            ]
+            for length in lengths
+        }
+
+    def count_tokens(self, text: str) -> int:
+        return len(text.split())
+
+
+def install(engine: RankingEngine | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets `Engine.load` return this engine, whatever folder it is asked for; None lets it fail."""
+
+    class Engine:
+        @staticmethod
+        def load(
+            _path: Path, *, device: str, report: Callable[[int, str], None], calibration: Calibration
+        ) -> RankingEngine:
+            assert engine is not None
+            engine.loaded_with.append(calibration)
+            report(100, f"ready on {device}")
+            return engine
+
+    module = ModuleType("dgemma_engine.engine")
+    monkeypatch.setattr(module, "Engine", Engine, raising=False)
+    monkeypatch.setitem(sys.modules, module.__name__, module)

@@ -1,0 +1,110 @@
+"""Writing left to right: a draft changes the number of passes, never the text."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from dgemma_engine.cache import PromptCache
+from dgemma_engine.cancel import Cancel
+from dgemma_engine.left_to_right import Written, write
+from dgemma_engine.model import DiffusionGemma
+from dgemma_engine.ops import Ops
+from dgemma_engine.weights import load_model
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+CPU = torch.device("cpu")
+PROMPT = [2, *range(40, 61)]
+
+
+@pytest.fixture(scope="module")
+def model(make_checkpoint: Callable[..., Any]) -> DiffusionGemma:
+    folder = make_checkpoint(seed=33, spread=0.2).folder
+    return load_model(folder, Ops.reference(), device=CPU, dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def cache(model: DiffusionGemma) -> PromptCache:
+    cache = PromptCache(model.config, capacity=8, dtype=torch.float32, device=CPU)
+    with torch.no_grad():
+        model.encode(torch.tensor([PROMPT]), cache)
+    return cache
+
+
+def run(model: DiffusionGemma, cache: PromptCache, **options: Any) -> Written:
+    given: dict[str, Any] = {
+        "forced_ids": [],
+        "first_ids": None,
+        "draft_ids": [],
+        "banned_ids": [],
+        "ends": lambda token_id: False,
+        "max_tokens": 12,
+        "max_passes": 100,
+        "cancel": Cancel(deadline_s=time.monotonic() + 600, clock=time.monotonic),
+        "on_pass": lambda: None,
+    }
+    written = write(model, cache, PROMPT[-1], **(given | options))
+    assert cache.length == len(PROMPT)
+    return written
+
+
+@torch.no_grad()
+def plainly(model: DiffusionGemma, num_tokens: int, forced: list[int], banned: list[int]) -> list[int]:
+    ids = [*PROMPT, *forced]
+    while len(ids) < len(PROMPT) + num_tokens:
+        fresh = PromptCache(model.config, capacity=8, dtype=torch.float32, device=CPU)
+        logits = model.logits(model.encode(torch.tensor([ids]), fresh))[0, -1]
+        logits[banned] = -torch.inf
+        ids.append(int(logits.argmax()))
+    return ids[len(PROMPT) :]
+
+
+@pytest.mark.parametrize("forced", [[], [70], [70, 71]])
+@pytest.mark.parametrize("banned", [[], list(range(0, 300, 2))])
+def test_every_token_is_the_likeliest(
+    model: DiffusionGemma, cache: PromptCache, forced: list[int], banned: list[int]
+) -> None:
+    written = run(model, cache, forced_ids=forced, banned_ids=banned)
+    assert written.ids == plainly(model, 12, forced, banned)
+    assert written.passes == 12 - len(forced)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cut=st.integers(0, 12), noise=st.lists(st.integers(9, 319), max_size=8))
+def test_draft_saves_passes_and_changes_nothing(
+    model: DiffusionGemma, cache: PromptCache, cut: int, noise: list[int]
+) -> None:
+    expected = run(model, cache)
+    written = run(model, cache, draft_ids=expected.ids[:cut] + noise)
+    assert written.ids == expected.ids
+    assert written.passes <= 12 - min(cut, 11)
+
+
+def test_wrong_token_in_a_draft_costs_one_pass(model: DiffusionGemma, cache: PromptCache) -> None:
+    ids = run(model, cache).ids
+    wrong = [*ids[:5], (ids[5] + 1) % 320, *ids[6:]]
+    assert run(model, cache, draft_ids=wrong).passes == 2
+
+
+def test_it_ends_where_the_model_says(model: DiffusionGemma, cache: PromptCache) -> None:
+    ids = run(model, cache).ids
+    last = next(i for i in range(3, 12) if ids[i] not in ids[:i])
+    for draft in ([], ids, ids[:2]):
+        written = run(model, cache, ends=lambda token_id: token_id == ids[last], draft_ids=draft)
+        assert (written.ids, written.ended) == (ids[:last], True)
+
+
+def test_first_token_is_one_that_may_stand_there(model: DiffusionGemma, cache: PromptCache) -> None:
+    for draft in ([], [99, 98]):
+        written = run(model, cache, forced_ids=[70], first_ids=[200, 201], draft_ids=draft)
+        assert written.ids[0] == 70 and written.ids[1] in {200, 201}
+
+
+def test_cancel_takes_effect_before_the_next_pass(model: DiffusionGemma, cache: PromptCache) -> None:
+    cancel = Cancel(deadline_s=time.monotonic() + 600, clock=time.monotonic)
+    written = run(model, cache, cancel=cancel, on_pass=cancel.set)
+    assert (written.passes, written.ended, len(written.ids)) == (1, False, 1)

@@ -1,0 +1,45 @@
+"""A prompt's suffix stands still while little of it changes."""
+
+from __future__ import annotations
+
+import pytest
+from dgemma_engine.suffixes import SuffixStore
+
+SUFFIX = list(range(100, 148))
+
+
+def edited(place: int, *ids: int) -> list[int]:
+    return [*SUFFIX[:place], *ids, *SUFFIX[place:]][: len(SUFFIX)]
+
+
+def test_small_edit_behind_the_clamped_head_keeps_it() -> None:
+    store = SuffixStore()
+    assert store.settled("a", SUFFIX, 16) == SUFFIX
+    assert store.settled("a", edited(30, 7, 8), 16) == SUFFIX
+
+
+@pytest.mark.parametrize("place", [0, 15])
+def test_edit_of_the_clamped_head_renews_it(place: int) -> None:
+    store = SuffixStore()
+    store.settled("a", SUFFIX, 16)
+    assert store.settled("a", edited(place, 7), 16) == edited(place, 7)
+
+
+def test_edits_that_add_up_renew_it() -> None:
+    store = SuffixStore()
+    store.settled("a", SUFFIX, 16)
+    assert store.settled("a", edited(20, *range(12)), 16) == edited(20, *range(12))
+    assert store.settled("a", SUFFIX, 16) == SUFFIX
+
+
+def test_every_document_has_its_own_and_the_oldest_goes() -> None:
+    store = SuffixStore(num_documents=2)
+    for document in "abc":
+        store.settled(document, SUFFIX, 16)
+    assert store.settled("a", edited(30, 7), 16) == edited(30, 7)
+    assert store.settled("c", edited(30, 7), 16) == SUFFIX
+
+
+def test_no_documents() -> None:
+    with pytest.raises(ValueError, match="num_documents=0 must be at least 1"):
+        SuffixStore(num_documents=0)

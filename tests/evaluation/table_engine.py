@@ -1,0 +1,49 @@
+"""An engine that answers from a table, keeps what it was asked, and can be put in the place of the real one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from dgemma_engine.cancel import Cancel
+from dgemma_engine.messages import Context, Finish, Infill
+from dgemma_engine.recipe import Recipe
+
+
+@dataclass
+class TableEngine:
+    """Answers a hole by the end of its prefix; a token is a word."""
+
+    answers: Mapping[str, str] = field(default_factory=dict[str, str])
+    model_name: str = "table"
+    device: str = "cpu"
+    asked: list[tuple[Context, Recipe]] = field(default_factory=list[tuple[Context, Recipe]])
+
+    def infill(self, context: Context, cancel: Cancel, *, recipe: Recipe) -> Infill:
+        assert not cancel.expired
+        self.asked.append((context, recipe))
+        text = next((text for end, text in self.answers.items() if context.prefix.endswith(end)), "")
+        finish = Finish.STABLE if text else Finish.EMPTY
+        return Infill(text=text, finish=finish, score=0.5 if text else 0.0, steps=3, forwards=4)
+
+    def count_tokens(self, text: str) -> int:
+        return len(text.split())
+
+
+def install(engine: TableEngine | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets `Engine.load` return this engine, whatever folder it is asked for; None lets it fail."""
+
+    class Engine:
+        @staticmethod
+        def load(_path: Path, *, device: str, report: Callable[[int, str], None]) -> TableEngine:
+            assert engine is not None
+            report(100, f"ready on {device}")
+            return engine
+
+    module = ModuleType("dgemma_engine.engine")
+    monkeypatch.setattr(module, "Engine", Engine, raising=False)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
