@@ -96,6 +96,22 @@ class PromptCache:
         end, start = self._write(layer_idx, k_BGLd, v_BGLd, length), max(0, length - num_visible)
         return self._k[layer_idx][:, :, start:end], self._v[layer_idx][:, :, start:end]
 
+    def copy_last(self) -> list[tuple[Tensor, Tensor]]:
+        """Returns copies of the last token's keys and values, layer by layer, for `restore_last`."""
+        place = slice(self._length - 1, self._length)
+        return [(k[:, :, place].clone(), v[:, :, place].clone()) for k, v in zip(self._k, self._v, strict=True)]
+
+    def restore_last(self, length: int, copies: list[tuple[Tensor, Tensor]]) -> None:
+        """Makes the cache what it was at `copy_last`, whatever was appended since to one token less.
+
+        Args:
+            length: tokens stored then.
+            copies: what it returned.
+        """
+        self._length = length
+        for k, v, (k_last, v_last) in zip(self._k, self._v, copies, strict=True):
+            k[:, :, length - 1 : length], v[:, :, length - 1 : length] = k_last, v_last
+
     def truncate(self, length: int) -> None:
         """Forgets all but the first `length` tokens.
 

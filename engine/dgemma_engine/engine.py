@@ -287,10 +287,10 @@ class Engine:
     ) -> Proposed:
         found = Proposed()
 
-        def on_step(step: int, readings: Callable[[], list[Reading]]) -> None:
+        def on_step(before: int, step: int, readings: Callable[[], list[Reading]]) -> None:
             self._steps += 1
             if context.drafts:
-                on_draft(draft(context.drafts, step, readings(), hole.boundary.begun, self._spelling.text_of))
+                on_draft(draft(context.drafts, before + step, readings(), hole.boundary.begun, self._spelling.text_of))
 
         if recipe.decode is not Decode.LEFT_TO_RIGHT:
             found = self._proposer.on_canvas(

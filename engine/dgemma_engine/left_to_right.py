@@ -69,34 +69,40 @@ def write(
     """
     num_past = cache.length
     decided, draft = list(forced_ids), list(draft_ids)
-    # The prompt's last token is run again, to see what the model would say behind it; it stays in the cache.
+    # The prompt's last token is run again, to see what the model would say behind it. Its first copy is put back in the
+    # end: a token that is run in other company comes out a rounding error different, and answers must not depend on it.
+    last = cache.copy_last()
     unread, num_read, passes = [last_id, *decided], num_past - 1, 0
     ended = False
     barred_V = _barred(model, first_ids)
-    while not ended and passes < max_passes and len(decided) < max_tokens and not (cancel.cancelled or cancel.expired):
-        cache.truncate(num_read)
-        hidden_1TD = model.encode(torch.tensor([[*unread, *draft]], device=model.device), cache)
-        logits_TV = model.logits(hidden_1TD[:, len(unread) - 1 :])[0]
-        passes += 1
-        on_pass()
-        if banned_ids:
-            logits_TV[:, list(banned_ids)] = -torch.inf
-        if barred_V is not None and len(decided) == len(forced_ids):
-            logits_TV[0].masked_fill_(barred_V, -torch.inf)
-        kept: list[int] = []
-        for place, token_id in enumerate(logits_TV.argmax(-1).tolist()):
-            if ends(token_id):
-                ended = True
-                break
-            kept.append(token_id)
-            if place >= len(draft) or draft[place] != token_id:
-                break
-        # All kept tokens but the last agreed with the draft, so they have been read.
-        num_read += len(unread) + max(0, len(kept) - 1)
-        draft = draft[len(kept) :]
-        unread = kept[-1:]
-        decided += kept
-    cache.truncate(num_past)
+    try:
+        while (
+            not ended and passes < max_passes and len(decided) < max_tokens and not (cancel.cancelled or cancel.expired)
+        ):
+            cache.truncate(num_read)
+            hidden_1TD = model.encode(torch.tensor([[*unread, *draft]], device=model.device), cache)
+            logits_TV = model.logits(hidden_1TD[:, len(unread) - 1 :])[0]
+            passes += 1
+            on_pass()
+            if banned_ids:
+                logits_TV[:, list(banned_ids)] = -torch.inf
+            if barred_V is not None and len(decided) == len(forced_ids):
+                logits_TV[0].masked_fill_(barred_V, -torch.inf)
+            kept: list[int] = []
+            for place, token_id in enumerate(logits_TV.argmax(-1).tolist()):
+                if ends(token_id):
+                    ended = True
+                    break
+                kept.append(token_id)
+                if place >= len(draft) or draft[place] != token_id:
+                    break
+            # All kept tokens but the last agreed with the draft, so they have been read.
+            num_read += len(unread) + max(0, len(kept) - 1)
+            draft = draft[len(kept) :]
+            unread = kept[-1:]
+            decided += kept
+    finally:
+        cache.restore_last(num_past, last)
     return Written(ids=decided[:max_tokens], ended=ended, passes=passes)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 
@@ -59,8 +60,8 @@ class Proposed:
     passes: int = 0
 
 
-OnStep = Callable[[int, Callable[[], list[Reading]]], None]
-"""Told after every denoising step how many there were; the second argument reads the rows on the canvas."""
+OnStep = Callable[[int, int, Callable[[], list[Reading]]], None]
+"""Told after every denoising step: steps of earlier canvases, of this one, and how to read the rows on it."""
 
 
 class Proposer:
@@ -132,14 +133,19 @@ class Proposer:
                 reader = self._reader(context, hole, form, written)
                 denoising = self._denoising(hole, form, cache, rows, num_steps, block)
                 block = []
-                denoised = self._denoise(context, form, cancel, rows, denoising, reader, on_step)
+                denoised = self._denoise(context, form, cancel, rows, denoising, reader, partial(on_step, found.steps))
                 found.finish, found.steps = denoised.finish, found.steps + denoised.steps
                 readings = {index: reader(guess, rows[index]) for index, guess in denoised.guesses.items()}
                 ended = [index for index, reading in readings.items() if reading.ended]
                 is_over = bool(ended) or cancel.expired or cancel.cancelled or recipe.slot_tokens is not None
-                larger = [size for size in form.slot_sizes if size > sizes[-1]][:1]
-                room = context.max_middle_tokens - len(written) - sizes[-1]
-                if is_over or room <= 0 or (not larger and context.extent is Extent.LINE) or not readings:
+                larger = [] if form.fill_token_id is None else [size for size in form.slot_sizes if size > sizes[-1]]
+                best = max(readings.values(), key=_mean_logprob) if readings else None
+                room = (
+                    context.max_middle_tokens - len(written) - (sizes[-1] if larger else len(best.ids) if best else 0)
+                )
+                # A middle of one line that fits the largest slot in no way is no middle.
+                is_stuck = not larger and (context.extent is Extent.LINE or best is None or not best.ids)
+                if is_over or is_stuck or room <= 0:
                     found.proposals += [
                         Proposal(
                             text=readings[index].text,
@@ -152,9 +158,8 @@ class Proposer:
                     ]
                     return found
                 if larger:
-                    sizes = larger
-                else:
-                    best = max(readings.values(), key=lambda reading: reading.mean_logprob)
+                    sizes = larger[:1]
+                elif best is not None:
                     block = best.ids
                     written += block
         finally:
@@ -238,6 +243,12 @@ class Proposer:
         allowed = hole.end_ids | {form.more_token_id}
         return [token_id for token_id in self._tokenizer.special_ids if token_id not in allowed]
 
+    def _banned_on_canvas(self, hole: Hole, form: InfillFormat, rows: Sequence[Hypothesis]) -> list[int]:
+        """Where every row is exactly as long as its middle, no token ends one before the file does."""
+        if all(row.exact for row in rows) and not hole.is_last:
+            return list(self._tokenizer.special_ids)
+        return self.banned_ids(hole, form)
+
     def _first_sizes(self, context: Context, form: InfillFormat) -> list[int]:
         wanted = [min(size, context.max_middle_tokens) for size in _FIRST_SLOTS[context.extent]]
         return sorted({form.slot_size(size) for size in wanted})
@@ -282,7 +293,7 @@ class Proposer:
         rows: list[Hypothesis],
         denoising: Denoising,
         reader: Callable[[Guess, Hypothesis], Reading],
-        on_step: OnStep,
+        on_step: Callable[[int, Callable[[], list[Reading]]], None],
     ) -> Denoised:
         def readings() -> dict[int, Reading]:
             return {index: reader(denoising.guess(index), rows[index]) for index in denoising.live}
@@ -329,7 +340,7 @@ class Proposer:
             cache,
             canvases.start([hypothesis.row for hypothesis in rows], self._sampler.noise, device),
             replace(self._sampler, num_steps=num_steps),
-            banned_ids=torch.tensor(self.banned_ids(hole, form), dtype=torch.int64, device=device),
+            banned_ids=torch.tensor(self._banned_on_canvas(hole, form, rows), dtype=torch.int64, device=device),
             block_ids=block,
         )
 
@@ -354,3 +365,7 @@ class Proposer:
         return offered(
             self._tokenizer.decode(list(ids)), hole.boundary, context.suffix, one_line=context.extent is Extent.LINE
         )
+
+
+def _mean_logprob(reading: Reading) -> float:
+    return reading.mean_logprob

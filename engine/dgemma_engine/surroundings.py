@@ -63,7 +63,7 @@ class Surroundings:
     def __init__(self, cut: Cut, index: PlaceIndex, extent: Extent) -> None:
         self._cut, self._index = cut, index
         self._is_blank, self._is_line_end = not cut.before.strip(), not cut.rest.strip()
-        self._is_block = extent is Extent.BLOCK and self._is_line_end
+        self._is_block = extent is Extent.BLOCK
         self._above, self._below = index.above.nearest(), index.below.nearest()
         typed = lexemes_of(cut.before)
         self._word = typed[-1] if typed and is_word(cut.before[-1]) else ""

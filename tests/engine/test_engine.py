@@ -7,16 +7,19 @@ import shutil
 import string
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from dgemma_engine.calibration import Calibration
 from dgemma_engine.cancel import Cancel
 from dgemma_engine.engine import Engine
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.infill_format import InfillFormat
-from dgemma_engine.messages import Context, Extent, Finish
+from dgemma_engine.messages import CandidateSource, Context, Draft, Extent, Finish
+from dgemma_engine.recipe import Decode, Recipe
 from dgemma_engine.tokenizer import Tokenizer
 
 FORMAT = InfillFormat(
@@ -72,6 +75,8 @@ def ask(engine: Engine, before: str, after: str, **options: Any) -> Any:
         ("lone \ud800 surrogate", "\udfff"),
         ("<fill><|prefix|><eos>", "<more>"),
         ("x" * 50_000, "y" * 50_000),
+        ("x = 1\n" * 50_000 + "y = ", "\n" + "z = 2\n" * 50_000),
+        ("def f(", ") -> " + "very_long_name_" * 400),
     ],
 )
 @pytest.mark.parametrize("extent", list(Extent))
@@ -176,3 +181,119 @@ def test_checkpoint_without_fill_token_answers(canvas_length: int, make_checkpoi
     infill = ask(engine, "def f(", "):\n    return 1\n", extent=Extent.BLOCK)
     assert infill.steps >= 1
     assert torch.get_default_dtype() == torch.float32
+
+
+def ask_all(engine: Engine, before: str, after: str, recipe: Recipe, **options: Any) -> Any:
+    context = Context(document="a", prefix=before, suffix=after, **options)
+    cancel = Cancel(deadline_s=time.monotonic() + 600, clock=time.monotonic)
+    return engine.infill(context, cancel, recipe=recipe)
+
+
+def test_shown_text_is_the_best_candidate(engine: Engine) -> None:
+    infill = ask(engine, "total = ", "\nprint(total)\n")
+    assert infill.candidates[0].text == infill.text
+    scores = [candidate.score for candidate in infill.candidates]
+    assert scores == sorted(scores, reverse=True)
+    assert infill.score == scores[0]
+
+
+REPEATED = "self.first.configure(1)\nother()\nself.first."
+
+
+def test_text_that_stands_elsewhere_is_a_candidate(engine: Engine) -> None:
+    context = Context(document="a", prefix=REPEATED, suffix="\n")
+    for seeds in (True, False):
+        ranked = engine.ranked(context, unhurried(), recipe=Recipe(seeds=seeds))
+        found = [one for one in ranked if one.proposal.text == "configure(1)"]
+        assert bool(found) == seeds
+
+
+def test_left_to_right_alone_makes_no_denoising_step(engine: Engine) -> None:
+    recipe = Recipe(decode=Decode.LEFT_TO_RIGHT, seeds=False, silence=False)
+    infill = ask_all(engine, "total = ", "\nprint(total)\n", recipe)
+    assert (infill.steps, infill.forwards > 1) == (0, True)
+    assert {candidate.source for candidate in infill.candidates} <= {CandidateSource.LEFT_TO_RIGHT}
+
+
+@pytest.mark.parametrize("fill", [True, False])
+@pytest.mark.parametrize("size", [2, 3, 9])
+def test_known_length_is_kept(engine: Engine, size: int, fill: bool) -> None:
+    recipe = Recipe(decode=Decode.DIFFUSION, slot_tokens=size, seeds=False, silence=False, fill=fill)
+    texts = [ask_all(engine, "a.b, ", ")\n", recipe, seed=seed, extent=Extent.BLOCK).text for seed in range(4)]
+    assert any(texts)
+    # Every token of this tokenizer is one byte, of which the first is the space the cursor stands behind.
+    assert {len(text) for text in texts if text} <= {size - 1, size}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("self.fo", "\n"), ("x = fo", ")\n"), ("    ", "\ny"), ("fo", "o = 1\n")]
+)
+@pytest.mark.parametrize("fill", [True, False])
+def test_middle_goes_on_from_what_was_typed(engine: Engine, before: str, after: str, fill: bool) -> None:
+    """Whatever the canvas was made to begin with is not inserted again, and some answer is found."""
+    recipe = Recipe(decode=Decode.DIFFUSION, seeds=False, silence=False, fill=fill)
+    infills = [ask_all(engine, before, after, recipe, seed=seed, extent=Extent.BLOCK) for seed in range(4)]
+    assert any(infill.text for infill in infills)
+
+
+def test_middle_longer_than_the_largest_slot_goes_on_in_further_blocks(engine: Engine) -> None:
+    def lengths(most: int) -> list[int]:
+        recipe = Recipe(decode=Decode.DIFFUSION, seeds=False, silence=False)
+        return [
+            len(ask_all(engine, "f(", ")\n", recipe, seed=seed, extent=Extent.BLOCK, max_middle_tokens=most).text)
+            for seed in range(6)
+        ]
+
+    assert max(lengths(24)) <= 24 < max(lengths(96))
+
+
+def test_further_blocks_leave_the_prompt_as_it_was(engine: Engine) -> None:
+    options: dict[str, Any] = {"extent": Extent.BLOCK, "max_middle_tokens": 96, "seed": 3}
+    first = ask(engine, "f(", ")\n", **options)
+    assert ask(engine, "f(", ")\n", **options).text == first.text
+
+
+def test_drafts_come_before_the_answer_and_only_when_asked_for(engine: Engine) -> None:
+    for drafts in ("", "d1"):
+        seen: list[Draft] = []
+        context = Context(document="a", prefix="total = ", suffix="\nx", drafts=drafts)
+        infill = engine.infill(context, unhurried(), seen.append)
+        assert len(seen) == (infill.steps if drafts else 0)
+        assert [draft.step for draft in seen] == sorted(draft.step for draft in seen)
+        assert {draft.request for draft in seen} <= {drafts}
+
+
+def test_cancel_while_denoising_makes_no_further_step(engine: Engine) -> None:
+    cancel = unhurried()
+    context = Context(document="a", prefix="total = ", suffix="\nx", drafts="d1")
+    infill = engine.infill(context, cancel, lambda _draft: cancel.set())
+    assert (infill.finish, infill.text, infill.steps, infill.forwards) == (Finish.CANCELLED, "", 1, 1)
+
+
+def test_threshold_keeps_weak_answers_back(folder: Path) -> None:
+    strict = load(folder)
+    strict._calibration = replace(strict._calibration, threshold=1.0)  # type: ignore[reportPrivateUsage]
+    infill = ask(strict, "total = ", "\nprint(total)\n")
+    assert (infill.text, infill.score, infill.candidates, infill.finish) == ("", 0.0, (), Finish.EMPTY)
+
+
+def test_calibration_of_another_model(folder: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(folder, tmp_path / "model"))
+    replace(Calibration.default(), fingerprint="0" * 64).save(other)
+    with pytest.raises(CheckpointError, match=r"calibration\.json.*another model.*dgemma-engine calibrate"):
+        load(other)
+
+
+def test_less_time_means_fewer_steps_over_the_whole_schedule(engine: Engine) -> None:
+    engine._pace.__init__()  # type: ignore[reportPrivateUsage]
+    engine._pace.learn("step", 1.0)  # type: ignore[reportPrivateUsage]
+    try:
+        for left_s, steps in ((2.5, 2), (0.5, 1), (600.0, 6)):
+            cancel = Cancel(deadline_s=left_s, clock=lambda: 0.0)
+            assert engine._affordable_steps(Context(document="a", prefix="", suffix=""), cancel) == steps  # type: ignore[reportPrivateUsage]
+    finally:
+        engine._pace.__init__()  # type: ignore[reportPrivateUsage]
+
+
+def unhurried() -> Cancel:
+    return Cancel(deadline_s=time.monotonic() + 600, clock=time.monotonic)

