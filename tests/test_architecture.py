@@ -20,7 +20,10 @@ MODULES = sorted(path for folder in PACKAGES.values() for path in folder.rglob("
 TORCH_FREE = ("torch", "triton", "transformers", "tokenizers", "safetensors", "numpy")
 PURE = {
     "dgemma_lsp": ("context", "completion", "request", "settings", "positions", "overlap", "status"),
-    "dgemma_engine": ("canvas", "denoise", "policies", "masks", "middle", "messages"),
+    "dgemma_engine": (
+        *("boundary", "canvas", "denoise", "draft", "hole", "hypotheses", "lengths", "masks", "messages", "middle"),
+        *("offer", "policies", "proposal", "ranking", "seeds", "suffixes"),
+    ),
 }
 INPUT_OUTPUT = {
     "os",
