@@ -30,7 +30,7 @@ from dgemma_engine.model_folder import model_folder
 from dgemma_engine.policies import StableAndConfident
 from dgemma_engine.recipe import Decode, Recipe
 
-NUM_STEPS = 6
+NUM_STEPS = 4
 # Steps that the best guess would have to stand still: more than there are.
 NEVER = 100
 MIDDLE_TOKENS = 15

@@ -42,6 +42,8 @@ from dgemma_engine.worker import Load, Worker
 _log = logging.getLogger(__name__)
 
 _LOCK_PATIENCE_S = 1.0
+# What a request that runs may take past its deadline, to end its step and hand in the best it has.
+_LAST_STEP_S = 0.02
 _END_PATIENCE_S = 5.0
 
 
@@ -183,14 +185,19 @@ class _Daemon:
         answer = asyncio.wrap_future(ticket.answer)
         # The ticket is the first to know of a newer request, and `answer` of a client that wants none any more.
         drafts = _DraftSender(peer, writer, wanted=lambda: ticket.live and not answer.done())
-        timer = self._loop.call_later(context.deadline_ms / 1_000, self._worker.expire, ticket)
+        deadline_s = context.deadline_ms / 1_000
+        timers = [
+            self._loop.call_later(deadline_s, self._worker.expire, ticket),
+            self._loop.call_later(deadline_s + _LAST_STEP_S, self._worker.overdue, ticket),
+        ]
         try:
             return (await answer).to_wire()
         except asyncio.CancelledError:
             self._worker.withdraw(ticket)
             raise
         finally:
-            timer.cancel()
+            for timer in timers:
+                timer.cancel()
             drafts.close()
 
     async def _status(self, params: Any) -> dict[str, Any]:

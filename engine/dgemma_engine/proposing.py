@@ -34,7 +34,7 @@ from dgemma_engine.tokenizer import Tokenizer
 # Slots that are tried together, by extent; a middle that does not fit is tried again in the next size.
 _FIRST_SLOTS = {Extent.LINE: (8, 16), Extent.BLOCK: (32, 64)}
 # Denoising steps for an answer in the editor (docs/decisions/0008).
-_STEPS = {Extent.LINE: 6, Extent.BLOCK: 12}
+_STEPS = {Extent.LINE: 4, Extent.BLOCK: 8}
 # Ways to begin a middle that are put on the canvas.
 _MOST_OPENINGS = 2
 # Seeds that a canvas starts from.

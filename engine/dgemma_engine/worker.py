@@ -110,6 +110,7 @@ class Worker:
         self._condition = threading.Condition()
         self._waiting: dict[tuple[int, str], Ticket] = {}
         self._running: Ticket | None = None
+        self._overdue: Ticket | None = None
         self._last_owner: int | None = None
         self._stopping = False
         self._engine: InfillEngine | None = None
@@ -154,6 +155,17 @@ class Worker:
     def expire(self, ticket: Ticket) -> None:
         """Answers a request that still waits with `DEADLINE`; one that runs watches its deadline itself."""
         self._drop(ticket, Finish.DEADLINE)
+
+    def overdue(self, ticket: Ticket) -> None:
+        """Answers a request that runs past its deadline with `DEADLINE`; what it still finds is thrown away.
+
+        A step cannot be interrupted, nor can the first look at a long document.
+        """
+        with self._condition:
+            if self._running is ticket and not ticket.answer.done():
+                ticket.cancel.set()
+                self._overdue = ticket
+                self._settle(ticket, self._unstarted(ticket, Finish.DEADLINE))
 
     def stop(self) -> None:
         """Answers what waits with `CANCELLED`, cancels what runs, and lets the thread end."""
@@ -260,6 +272,9 @@ class Worker:
             outcome = replace(outcome, timings_ms=outcome.timings_ms | {"queue": queue_ms, "total": total_ms})
         with self._condition:
             self._running = None
+            if self._overdue is ticket:
+                self._overdue = None
+                return
             if isinstance(outcome, Infill) and outcome.finish is not Finish.CANCELLED:
                 self._stages.add(outcome.timings_ms)
             self._settle(ticket, outcome)

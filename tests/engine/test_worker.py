@@ -280,3 +280,21 @@ def test_answer_that_nobody_waits_for_any_more_has_no_drafts() -> None:
     assert len(told) == 1
     run.worker.stop()
     assert run.worker.join(PATIENCE_S)
+
+
+def test_request_that_runs_late_is_answered_once_and_makes_way(run: Run) -> None:
+    late = run.occupy()
+    run.worker.overdue(late)
+    assert late.answer.done()
+    assert (late.answer.result().finish, late.answer.result().text) == (Finish.DEADLINE, "")
+    assert run.worker.submit(1, context("next")).answer.result(PATIENCE_S).finish is Finish.STABLE
+    assert run.worker.requests()["deadline"] == 1
+    assert run.worker.requests()["cancelled"] == 0
+
+
+def test_request_that_was_answered_is_not_late(run: Run) -> None:
+    ticket = run.worker.submit(1, context("ab"))
+    infill = ticket.answer.result(PATIENCE_S)
+    run.worker.overdue(ticket)
+    assert ticket.answer.result() is infill
+    assert run.worker.requests()["deadline"] == 0
