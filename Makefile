@@ -30,8 +30,8 @@ types: setup ## strict type check
 format: setup ## format the code
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
-bench: setup ## server overhead, cold start, warm completion against transformers, parts of a step
-	for name in server_overhead cold_start warm step; do $(BIN)/python engine/bench/$$name.py || exit 1; done
+bench: setup ## server overhead, cold start, keystrokes, deadlines, a step, and transformers beside ours
+	for name in server_overhead cold_start warm step keystrokes on_time; do $(BIN)/python engine/bench/$$name.py || exit 1; done
 
 package: setup ## wheel and source archive into dist
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -254,7 +255,20 @@ async def test_hundred_thousand_lines_pass(tmp_path: Path) -> None:
     asked = context("".join(lines[:60_000]), "".join(lines[60_000:]))
     async with serving(tmp_path, loads(engine)) as location, await EngineClient.attach(location) as client:
         assert (await client.infill(asked)).text == f"{len(asked.prefix)}|{len(asked.suffix)}"
-        assert engine.seen == [asked]
+        assert [replace(seen, document=asked.document) for seen in engine.seen] == [asked]
+
+
+async def test_engine_tells_the_documents_of_two_clients_apart(tmp_path: Path) -> None:
+    engine, asked = SteppingEngine(), context(document="a.py")
+    async with (
+        serving(tmp_path, loads(engine)) as location,
+        await EngineClient.attach(location) as one,
+        await EngineClient.attach(location) as other,
+    ):
+        for client in (one, other, one):
+            await client.infill(asked)
+    first, second, third = (seen.document for seen in engine.seen)
+    assert first == third != second
 
 
 @pytest.mark.parametrize("text", ["\ud800", "\udfff\ud800", "a\ud83d\0\udc00", "\0", "\0\0x", "\ufeff\u2028\x85\r", ""])
@@ -263,7 +277,7 @@ async def test_any_string_passes_unchanged(text: str, tmp_path: Path) -> None:
     asked = Context(document=text, prefix=text, suffix=text, path=text, language=text, max_middle_tokens=1)
     async with serving(tmp_path, loads(engine)) as location, await EngineClient.attach(location) as client:
         assert (await client.infill(asked)).text == f"{len(text)}|{len(text)}"
-        assert engine.seen == [asked]
+        assert [replace(seen, document=asked.document) for seen in engine.seen] == [asked]
 
 
 async def test_progress_is_told_and_requests_wait_for_the_model(tmp_path: Path) -> None:

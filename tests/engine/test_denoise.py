@@ -229,8 +229,8 @@ def test_packed_rows_end_as_they_would_alone(case: Case, rule: ClampedBelief) ->
     for index, guess in enumerate(alone):
         assert (together[index].ids, together[index].steps) == (guess.ids, guess.steps)
         # Several steps add up rounding; one pass is compared more closely in test_masks.py.
-        assert together[index].confidence == pytest.approx(guess.confidence, rel=1e-3)
-        assert together[index].entropy == pytest.approx(guess.entropy, rel=1e-3, abs=1e-4)
+        assert together[index].confidence == pytest.approx(guess.confidence, rel=5e-3)
+        assert together[index].entropy == pytest.approx(guess.entropy, rel=5e-3, abs=1e-4)
 
 
 def test_rows_that_were_not_chosen_make_one_step(case: Case) -> None:
