@@ -44,6 +44,8 @@ from dgemma_engine.weights import load_model
 
 # Candidates that are sent with an answer, the shown one first.
 _SENT_CANDIDATES = 3
+# Text that seeds are looked for in. More is found in more, but the first look at a document takes that much longer.
+_SEED_CHARACTERS = 600_000
 
 
 def _ignore(_draft: Draft) -> None:
@@ -85,7 +87,7 @@ class Engine:
         self._calibration = calibration
         self._prompts = PromptStore(model)
         self._suffixes = SuffixStore()
-        self._seeds = SeedStore()
+        self._seeds = SeedStore(max_characters=_SEED_CHARACTERS)
         self._syntax = SyntaxStore()
         self._spelling = Spelling(tokenizer)
         self._proposer = Proposer(model, tokenizer, self._spelling, sampler, calibration)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dgemma_engine.boundary import Boundary, trimmed
-from dgemma_engine.middle import cut_to_line, drop_suffix_copy
+from dgemma_engine.middle import cut_repetition, cut_to_line, drop_suffix_copy, trim_overlap
 
 
-def offered(text: str, boundary: Boundary, suffix: str, *, one_line: bool) -> str:
+def offered(text: str, boundary: Boundary, *, prefix: str, suffix: str, one_line: bool) -> str:
     """Returns the text to insert, or nothing where the middle cannot be shown.
 
     Args:
         text: the middle as its tokens spell it.
         boundary: where its hole was; the middle has to begin and end with what was taken off there.
+        prefix: text before the cursor.
         suffix: text after the cursor.
         one_line: whether the middle ends with its line.
     """
@@ -20,6 +21,6 @@ def offered(text: str, boundary: Boundary, suffix: str, *, one_line: bool) -> st
         return ""
     if one_line:
         insertion = cut_to_line(insertion)
-    insertion = drop_suffix_copy(insertion, suffix)
+    insertion = cut_repetition(trim_overlap(drop_suffix_copy(insertion, suffix), prefix=prefix, suffix=suffix))
     # U+FFFD stands for a character cut in two: no text the user could want.
     return "" if not insertion.strip() or "\ufffd" in insertion else insertion

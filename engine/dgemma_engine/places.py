@@ -15,7 +15,7 @@ from dgemma_engine.lexemes import LINE_BREAK, MAX_LINE_CHARACTERS, indent_of, le
 GRAM_SIZES = (4, 2)
 STEM_CHARACTERS = 3
 
-_MAX_SORTED = 2_048
+_MAX_SORTED = 1_024
 _REACH_LINES = 32
 
 

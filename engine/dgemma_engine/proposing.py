@@ -363,7 +363,11 @@ class Proposer:
 
     def _text(self, context: Context, hole: Hole, ids: Sequence[int]) -> str:
         return offered(
-            self._tokenizer.decode(list(ids)), hole.boundary, context.suffix, one_line=context.extent is Extent.LINE
+            self._tokenizer.decode(list(ids)),
+            hole.boundary,
+            prefix=context.prefix,
+            suffix=context.suffix,
+            one_line=context.extent is Extent.LINE,
         )
 
 

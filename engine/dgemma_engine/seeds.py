@@ -15,7 +15,7 @@ from dgemma_engine.messages import Context
 from dgemma_engine.places import PlaceIndex
 from dgemma_engine.surroundings import Surroundings
 
-_MAX_FINISHED = 96
+_MAX_FINISHED = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +69,7 @@ class SeedStore:
         max_places: most places looked at for one hole; small misses the best one, large takes more time.
     """
 
-    def __init__(self, *, num_documents: int = 8, max_characters: int = 2_000_000, max_places: int = 512) -> None:
+    def __init__(self, *, num_documents: int = 8, max_characters: int = 2_000_000, max_places: int = 256) -> None:
         for name, value in (
             ("num_documents", num_documents),
             ("max_characters", max_characters),
