@@ -49,8 +49,8 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--seed", type=not_negative, default=0, metavar="N", help="of all random draws (default: 0)")
     parser.add_argument(
-        "--precision", type=_share, default=0.3, metavar="P",
-        help="share of shown answers that should be right: 0 shows all, 1 next to none (default: 0.3)",
+        "--precision", type=_share, default=0.5, metavar="P",
+        help="share of shown answers that should be right: 0 shows all, 1 next to none (default: 0.5)",
     )  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N: where the model runs")
     parser.add_argument("--dry-run", action="store_true", help="write nothing into the model's folder")
