@@ -214,7 +214,8 @@ class Infill(_Message):
     Attributes:
         text: text to insert at the cursor; empty when there is nothing to say.
         finish: why the engine stopped.
-        score: geometric mean probability of the shown tokens on the last step, 0 to 1; 0 for an empty text.
+        score: probability that the text is what would have been typed, 0 to 1, as far as the model is calibrated; that
+            of its tokens where there is no calibration or time ran out; 0 for an empty text.
         steps: denoising steps spent on this request.
         timings_ms: milliseconds per stage: `queue`, `tokenize`, `encode`, `propose`, `denoise`, `rank`, `total`.
         forwards: model passes over canvases and candidates spent on this request; encoding of the prompt not counted.
