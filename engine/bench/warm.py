@@ -4,6 +4,8 @@ Every round types one more character into a real file and completes behind it in
 prompt of the round before (`ours`); by the engine for a document it has never seen (`ours_fresh`); by `transformers`,
 which keeps nothing between calls. All run in this process with the same number of threads, and medians are compared.
 
+`unranked` leaves out the causal pass that ranks an answer, which `transformers` does not make.
+
 The engine uses the number format it picks for this processor; `transformers` runs in float32 and in bfloat16, and the
 faster of the two is what the ratios compare with. The stop rule is set to never fire, so that all make every step;
 `transformers` gets a canvas as long as ours.
@@ -36,6 +38,7 @@ NEVER = 100
 MIDDLE_TOKENS = 15
 # One row and nothing beside it, as `transformers` has it; ours is ranked and checked in addition.
 ONE_CANVAS = Recipe(decode=Decode.DIFFUSION, slot_tokens=MIDDLE_TOKENS, seeds=False, silence=False)
+OURS = ("ours", "ours_unranked", "ours_fresh", "ours_fresh_unranked")
 FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -49,12 +52,12 @@ def main() -> None:
     engine = Engine.load(args.model, device="cpu", report=lambda _percent, _message: None)
     with_fixed_steps(engine)
     peers = {f"transformers_{name}": generator(args.model, dtype) for name, dtype in FORMATS.items()}
-    times: dict[str, list[float]] = {name: [] for name in ("ours", "ours_fresh", *peers)}
+    times: dict[str, list[float]] = {name: [] for name in (*OURS, *peers)}
     shapes: list[tuple[int, int]] = []
     for number, context in enumerate(typed(args.rounds)):
         prompt_ids, canvas = layout(engine, context)
         shapes.append((len(prompt_ids), canvas))
-        runs: dict[str, Callable[[], None]] = {
+        runs: dict[str, Callable[[], object]] = {
             "ours": lambda context=context: complete(engine, context),
             "ours_fresh": lambda context=context, number=number: complete(
                 engine, replace(context, document=f"unseen {number}")
@@ -64,8 +67,10 @@ def main() -> None:
             runs[name] = lambda generate=generate, ids=prompt_ids, canvas=canvas: generate(ids, canvas)
         for name, run in runs.items():
             started = time.perf_counter()
-            run()
+            rank_ms = run()
             times[name].append((time.perf_counter() - started) * 1e3)
+            if isinstance(rank_ms, float):
+                times[f"{name}_unranked"].append(times[name][-1] - rank_ms)
     # The first rounds pay for first-time allocations on all sides.
     medians = {name: round(statistics.median(values[3:]), 2) for name, values in times.items()}
     fastest_peer = min(peers, key=lambda name: medians[name])
@@ -79,6 +84,7 @@ def main() -> None:
         "ours_format": str(engine._model.dtype).removeprefix("torch."),  # pyright: ignore[reportPrivateUsage]
         "fastest_peer": fastest_peer,
         **{f"{name}_ms": value for name, value in medians.items()},
+        "ratio_unranked_to_transformers": round(medians[fastest_peer] / medians["ours_unranked"], 2),
         "ratio_to_transformers": round(medians[fastest_peer] / medians["ours"], 2),
         "ratio_fresh_to_transformers": round(medians[fastest_peer] / medians["ours_fresh"], 2),
         "target_ratio": 2,
@@ -116,11 +122,12 @@ def layout(engine: Engine, context: Context) -> tuple[list[int], int]:
     return hole.prompt_ids, form.slot_size(MIDDLE_TOKENS + 1) + len(hole.head_ids)
 
 
-def complete(engine: Engine, context: Context) -> None:
-    """Answers one question."""
+def complete(engine: Engine, context: Context) -> float:
+    """Answers one question; returns the milliseconds its ranking took, which `transformers` has no part of."""
     cancel = Cancel(deadline_s=time.monotonic() + 600, clock=time.monotonic)
     infill = engine.infill(context, cancel, recipe=ONE_CANVAS)
     assert infill.steps == NUM_STEPS, infill.steps
+    return infill.timings_ms["rank"]
 
 
 def generator(folder: Path, dtype: torch.dtype) -> Callable[[list[int], int], None]:
