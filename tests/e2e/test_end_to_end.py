@@ -68,8 +68,9 @@ DOCUMENTS = {
     "end of a line": "import os\n\nfor name in |\n    print(name)\n",
     "inside brackets": "def area(width, height):\n    return width * height\n\nprint(area(|))\n",
     "empty body": "class Point:\n    def __init__(self, x, y):\n        |\n\n    def norm(self):\n        pass\n",
-    "CRLF": "a = 1\r\nb = |\r\nprint(a + b)\r\n",
-    "astral and combining": "name = '😋e\u0301'\nprint(name, |)\n",
+    "CRLF": "add('--one', type=int, default=1)\r\nadd('--two', type=int, |)\r\n",
+    "astral and combining": "x = {'😋e\u0301': 1}\nprint(x['😋e\u0301'])\nx['😋e\u0301'] = 2\nprint(|)\n",
+    "attribute": "self.width = width\nself.height = height\n\nother.width = width\nother.|\n",
     "empty file": "|",
     "20,000 lines": LONG_FILE + "total = |\n" + LONG_FILE,
 }
