@@ -6,7 +6,7 @@ Knows lines, words, brackets and quotes; knows no language, no tokens and no mod
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 _STRING = re.compile(r"\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|`(?:\\.|[^`\\\n])*`")
 _COMMENT_LINE = re.compile(r"^[ \t]*(?:#|//).*", re.MULTILINE)
@@ -109,14 +109,6 @@ def cut_repetition(text: str) -> str:
         if end is not None:
             return "\n".join([*lines[:index], line[:end]] if end else lines[:index])
     return text
-
-
-def distinct(texts: Sequence[str]) -> list[int]:
-    """Returns the indices of the texts that equal no earlier one; blanks at the end of a line or text do not count."""
-    first: dict[str, int] = {}
-    for index, text in enumerate(texts):
-        first.setdefault("\n".join(line.rstrip() for line in text.splitlines()).rstrip(), index)
-    return list(first.values())
 
 
 def _copied_characters(text: str, prefix: str, suffix: str) -> Iterator[tuple[int, int]]:

@@ -39,13 +39,11 @@ class Likelihood:
         middle: of each token of the candidate.
         end: that the middle ends there, by one of the tokens that end it; None for a model that has none.
         suffix: of each suffix token.
-        greedy: the likeliest token at each place of the candidate and behind it.
     """
 
     middle: list[float]
     end: float | None
     suffix: list[float]
-    greedy: list[int]
 
 
 @torch.inference_mode()
@@ -97,7 +95,6 @@ def likelihoods(
     norm_T = logits_TV.logsumexp(-1)
     next_T = torch.tensor([*ids[1:], 0], device=device)
     next_logprobs = (logits_TV.gather(-1, next_T[:, None])[:, 0] - norm_T).tolist()
-    greedy = logits_TV.argmax(-1).tolist()
     end_logprobs: list[float] | None = None
     if end_ids:
         end_logprobs = (logits_TV[:, sorted(end_ids)].logsumexp(-1) - norm_T).tolist()
@@ -109,7 +106,6 @@ def likelihoods(
                 middle=next_logprobs[start:end],
                 end=None if end_logprobs is None else end_logprobs[end],
                 suffix=next_logprobs[end : end + len(branch.suffix_ids)],
-                greedy=greedy[start : end + 1],
             )
         )
     return answers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from dgemma_engine.middle import cut_repetition, distinct, trim_overlap
+from dgemma_engine.middle import cut_repetition, trim_overlap
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -196,17 +196,3 @@ def test_cut_repetition_returns_a_beginning_that_stays(text: str) -> None:
     kept = cut_repetition(text)
     assert text.startswith(kept)
     assert cut_repetition(kept) == kept
-
-
-@pytest.mark.parametrize(
-    ("texts", "expected"),
-    [
-        ([], []),
-        (["a", "b", "a"], [0, 1]),
-        (["a", "a ", "a\n", "a\n\n  ", " a"], [0, 4]),
-        (["a\nb", "a \r\nb", "a\n b"], [0, 2]),
-        (["", " ", "x", "\n"], [0, 2]),
-    ],
-)
-def test_distinct(texts: list[str], expected: list[int]) -> None:
-    assert distinct(texts) == expected
