@@ -254,7 +254,7 @@ class Engine:
         lap("tokenize")
         cache = self._prompts.encoded(context.document, hole.prompt_ids, cancel)
         lap("encode")
-        if cache is None or search.is_over(cancel):
+        if search.is_over(cancel) or cache is None:
             return search
         seeds = self._seeds.propose(context) if recipe.seeds else []
         lap("propose")

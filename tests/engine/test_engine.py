@@ -270,6 +270,26 @@ def test_cancel_while_denoising_makes_no_further_step(engine: Engine) -> None:
     assert (infill.finish, infill.text, infill.steps, infill.forwards) == (Finish.CANCELLED, "", 1, 1)
 
 
+@pytest.mark.parametrize("finish", [Finish.CANCELLED, Finish.DEADLINE])
+def test_stopped_while_the_prompt_is_encoded(engine: Engine, monkeypatch: pytest.MonkeyPatch, finish: Finish) -> None:
+    """The reason is told: a prompt that was not finished is no hole without an answer."""
+    now_s = [0.0]
+    cancel = Cancel(deadline_s=1.0, clock=lambda: now_s[0])
+    prefill = engine._model.prefill  # type: ignore[reportPrivateUsage]
+
+    def stopping(*args: Any) -> None:
+        prefill(*args)
+        if finish is Finish.CANCELLED:
+            cancel.set()
+        else:
+            now_s[0] = 2.0
+
+    monkeypatch.setattr("dgemma_engine.prompts._PIECE_TOKENS", 4)
+    monkeypatch.setattr(engine._model, "prefill", stopping)  # type: ignore[reportPrivateUsage]
+    infill = engine.infill(Context(document="unseen", prefix="total = first + ", suffix="\nx"), cancel)
+    assert (infill.finish, infill.text, infill.steps) == (finish, "", 0)
+
+
 def test_threshold_keeps_weak_answers_back(folder: Path) -> None:
     strict = load(folder)
     strict._calibration = replace(strict._calibration, threshold=1.0)  # type: ignore[reportPrivateUsage]
