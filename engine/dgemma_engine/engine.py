@@ -64,8 +64,8 @@ class Engine:
         name: shown to users.
         path: folder it came from, shown to users.
         clock: seconds that never go backwards.
-        least_draft_score: score under which an unfinished draft is not worth showing at the deadline; 0 shows every
-            draft, 1 none.
+        least_draft_score: score under which a draft that time left unranked is not worth showing, for a model without a
+            calibration; 0 shows every draft, 1 none. A calibrated model shows none.
     """
 
     def __init__(
@@ -193,8 +193,7 @@ class Engine:
                 forwards=found.steps + found.passes,
                 timings_ms=lap.timings_ms(),
             )
-        least = self._calibration.threshold if search.judged else self._least_draft_score
-        is_shown = bool(ranked) and (not recipe.silence or ranked[0].score >= least)
+        is_shown = bool(ranked) and (not recipe.silence or self._is_worth_it(ranked[0], judged=search.judged))
         shown = ranked[:_SENT_CANDIDATES] if is_shown else []
         silent = found.finish if found.finish is Finish.DEADLINE else Finish.EMPTY
         return Infill(
@@ -324,6 +323,12 @@ class Engine:
                 found.finish = written.finish
         found.proposals += [Proposal(text=seed.text, source=CandidateSource.SEED, seed=seed) for seed in seeds]
         return found
+
+    def _is_worth_it(self, best: Ranked, *, judged: bool) -> bool:
+        """Whether a candidate is likely enough to be right; one that nobody judged never is where scores mean more."""
+        if judged:
+            return best.score >= self._calibration.threshold
+        return self._calibration.weights is None and best.score >= self._least_draft_score
 
     def _affordable_steps(self, context: Context, cancel: Cancel) -> int:
         """Returns over how many steps the schedule is spread: those that fit before the deadline, at most the usual."""

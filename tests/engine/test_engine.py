@@ -17,6 +17,7 @@ from dgemma_engine.calibration import Calibration
 from dgemma_engine.cancel import Cancel
 from dgemma_engine.engine import Engine
 from dgemma_engine.errors import CheckpointError
+from dgemma_engine.features import NAMES
 from dgemma_engine.infill_format import InfillFormat
 from dgemma_engine.messages import CandidateSource, Context, Draft, Extent, Finish
 from dgemma_engine.recipe import Decode, Recipe
@@ -117,9 +118,15 @@ def test_deadline_already_past(engine: Engine) -> None:
     assert (infill.finish, infill.text, infill.steps) == (Finish.DEADLINE, "", 0)
 
 
-@pytest.mark.parametrize(("least", "shown"), [(0.0, True), (1.0, False)])
-def test_draft_at_the_deadline_is_shown_if_it_is_worth_it(folder: Path, least: float, shown: bool) -> None:
+@pytest.mark.parametrize(
+    ("least", "calibrated", "shown"), [(0.0, False, True), (1.0, False, False), (0.0, True, False)]
+)
+def test_draft_at_the_deadline_is_shown_if_it_is_worth_it(
+    folder: Path, least: float, calibrated: bool, shown: bool
+) -> None:
     picky = load(folder)
+    if calibrated:
+        picky._calibration = replace(picky._calibration, weights=tuple((name, 0.0) for name in NAMES))  # type: ignore[reportPrivateUsage]
     picky._least_draft_score = least  # type: ignore[reportPrivateUsage]
     texts: list[str] = []
     for seed in range(8):
@@ -230,7 +237,7 @@ def test_known_length_is_kept(engine: Engine, size: int, fill: bool) -> None:
 )
 @pytest.mark.parametrize("fill", [True, False])
 def test_middle_goes_on_from_what_was_typed(engine: Engine, before: str, after: str, fill: bool) -> None:
-    """Whatever the canvas was made to begin with is not inserted again, and some answer is found."""
+    """Rows that must begin with what was typed still find answers; test_offer.py holds how it is cut off."""
     recipe = Recipe(decode=Decode.DIFFUSION, seeds=False, silence=False, fill=fill)
     infills = [ask_all(engine, before, after, recipe, seed=seed, extent=Extent.BLOCK) for seed in range(4)]
     assert any(infill.text for infill in infills)
