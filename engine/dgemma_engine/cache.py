@@ -177,3 +177,10 @@ class GraphKV:
         """Forgets all but the first `length` tokens of every layer."""
         self._layers = {i: (k[:, :, :length], v[:, :, :length]) for i, (k, v) in self._layers.items()}
         self._length = length
+
+    def repeat(self, num_copies: int) -> None:
+        """Gives every row `num_copies` rows of its own, one after the other, for canvases that share its prompt."""
+        self._layers = {
+            i: (k.repeat_interleave(num_copies, 0), v.repeat_interleave(num_copies, 0))
+            for i, (k, v) in self._layers.items()
+        }

@@ -1,4 +1,4 @@
-"""The training pass must be the engine's pass: same prompts, positions, masks; only padded and packed."""
+"""The training pass must be the engine's pass: same prompts, positions, masks; only padded, and with more canvases."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from dgemma_engine.training.initial import initialise
 from dgemma_engine.training.losses import TokenBatch, infilling_losses, slot_weights
 from dgemma_engine.training.routing_balance import RoutingBalance
 from dgemma_engine.training.training_masks import canvas_layout, encoder_layout
+from dgemma_engine.training.vocabulary import Vocabulary
 
 S, F = LayerKind.SLIDING, LayerKind.FULL
 PROMPT, SLOT, HEAD = 24, 8, 4
@@ -56,7 +57,7 @@ def make_model(config: ModelConfig, ops: Ops) -> DiffusionGemma:
 
 
 @torch.no_grad()
-def test_padded_and_packed_pass_equals_the_engines_pass_of_each_row(config: ModelConfig) -> None:
+def test_padded_and_repeated_pass_equals_the_engines_pass_of_each_row(config: ModelConfig) -> None:
     model = make_model(config, Ops.reference())
     batch = make_batch([24, 9, 17], [4, 0, 2], [3, 8, 5])
     cache = GraphKV()
@@ -64,17 +65,18 @@ def test_padded_and_packed_pass_equals_the_engines_pass_of_each_row(config: Mode
     ids_BT = torch.cat((batch.prompt_BP, batch.slot_BS), dim=1)
     hidden_BTD = model.encode(ids_BT, cache, positions_BT=layout.positions, attention_masks=layout.masks)
     cache.truncate(PROMPT)
+    cache.repeat(2)
     layout = canvas_layout(
         batch.prompt_lengths_B, batch.head_lengths_B, prompt_tokens=PROMPT, slot_size=SLOT, head_tokens=HEAD,
         num_canvases=2, sliding_window=config.sliding_window,
     )  # fmt: skip
     canvas = torch.cat((batch.slot_BS, batch.head_BH), dim=1)
     other = torch.cat((batch.slot_BS.flip(1), batch.head_BH), dim=1)
-    soft_BLD = torch.randn(3, 2 * (SLOT + HEAD), 32, generator=torch.Generator().manual_seed(1))
-    packed = model.decode(
-        torch.cat((canvas, other), dim=1), cache, soft_BLD=soft_BLD, positions_BL=layout.positions,
+    soft_XLD = torch.randn(6, SLOT + HEAD, 32, generator=torch.Generator().manual_seed(1))
+    beside = model.decode(
+        torch.stack((canvas, other), dim=1).flatten(0, 1), cache, soft_BLD=soft_XLD, positions_BL=layout.positions,
         attention_masks=layout.masks,
-    ).unflatten(1, (2, -1))  # fmt: skip
+    ).unflatten(0, (3, 2))  # fmt: skip
     for row in range(3):
         length, real = int(batch.prompt_lengths_B[row]), SLOT + int(batch.head_lengths_B[row])
         alone = PromptCache(config, capacity=64, dtype=torch.float32, device=torch.device("cpu"))
@@ -82,19 +84,21 @@ def test_padded_and_packed_pass_equals_the_engines_pass_of_each_row(config: Mode
         torch.testing.assert_close(hidden_BTD[row, PROMPT - length :], hidden_TD, atol=1e-5, rtol=1e-5)
         alone.truncate(length)
         for index, ids in enumerate((canvas, other)):
-            soft = soft_BLD.unflatten(1, (2, -1))[row, index, :real][None]
+            soft = soft_XLD[2 * row + index, :real][None]
             hidden_LD = model.decode(ids[row : row + 1, :real], alone, soft_BLD=soft)[0]
-            torch.testing.assert_close(packed[row, index, :real], hidden_LD, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(beside[row, index, :real], hidden_LD, atol=1e-5, rtol=1e-5)
 
 
 def test_every_parameter_gets_a_finite_gradient(config: ModelConfig) -> None:
-    balance = RoutingBalance()
+    balance = RoutingBalance(torch.device("cpu"))
     model = make_model(config, balance.ops())
     with torch.autocast("cpu", torch.bfloat16):
         generator = torch.Generator().manual_seed(0)
         batch = make_batch([24, 9, 17], [4, 0, 2], [3, 8, 5])
         levels_BR = noise_levels(3, 2, generator)
-        losses = infilling_losses(model, batch, levels_BR=levels_BR, num_judgements=2, generator=generator)
+        losses = infilling_losses(
+            model, batch, levels_BR=levels_BR, num_judgements=2, generator=generator, vocabulary=Vocabulary.eager()
+        )
         (losses.slot + losses.causal + balance.take()).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
@@ -109,7 +113,7 @@ def test_slot_weights_share_one_token_among_later_fills() -> None:
 
 
 def test_balance_is_one_when_even_and_more_when_not(config: ModelConfig) -> None:
-    balance = RoutingBalance()
+    balance = RoutingBalance(torch.device("cpu"))
     route, scale_E = balance.ops().route, torch.ones(4)
     route(torch.eye(4).repeat(8, 1) * 20, scale_E, 1)
     assert balance.take().item() == pytest.approx(1.0, abs=1e-4)
@@ -127,7 +131,12 @@ def test_losses_equal_those_computed_row_by_row_without_padding(config: ModelCon
         batch.prompt_BP[row, PROMPT - length : PROMPT - length + 2] = torch.tensor([bpe.BOS, bpe.SUFFIX])
     batch.slot_BS[1, -1] = bpe.MORE
     losses = infilling_losses(
-        model, batch, levels_BR=torch.zeros(3, 1), num_judgements=1, generator=torch.Generator().manual_seed(0)
+        model,
+        batch,
+        levels_BR=torch.zeros(3, 1),
+        num_judgements=1,
+        generator=torch.Generator().manual_seed(0),
+        vocabulary=Vocabulary.eager(),
     )
     causal: list[torch.Tensor] = []
     slot: list[torch.Tensor] = []

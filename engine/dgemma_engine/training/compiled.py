@@ -1,7 +1,7 @@
 """The parts of a training step that gain most from `torch.compile`, compiled.
 
-Everything between attention and the next layer, the projections before it, and the loss over the vocabulary: chains of
-element-wise work that eager PyTorch runs one pass over memory at a time. Needs a C++ compiler on a CPU.
+Everything between attention and the next layer, and the projections before it: chains of element-wise work that eager
+PyTorch runs one pass over memory at a time. Needs a C++ compiler on a CPU.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import torch
 
 from dgemma_engine.layers import Attention, Layer
 from dgemma_engine.model import DiffusionGemma
-from dgemma_engine.training.losses import TokenLosses, token_losses
 
 
 def compile_layers(model: DiffusionGemma) -> None:
@@ -23,8 +22,3 @@ def compile_layers(model: DiffusionGemma) -> None:
         assert isinstance(layer, Layer)
         layer._finish = MethodType(finish, layer)  # pyright: ignore[reportPrivateUsage]
         layer.self_attn._project = MethodType(project, layer.self_attn)  # pyright: ignore[reportPrivateUsage]
-
-
-def compiled_token_losses() -> TokenLosses:
-    """Returns `token_losses`, compiled: softcap and cross-entropy in one pass over the logits."""
-    return torch.compile(token_losses, dynamic=True)

@@ -1,18 +1,16 @@
 """The two losses of one model: what stands in the slot, seen from both sides, and the next token, seen from the left.
 
 Takes token tensors, returns scalars; knows nothing of optimisers or files. Shape legend: B rows, P prompt (padded on
-the left), S slot, H suffix head (padded on the right), L = S + H, R canvases per row, T = P + S, D hidden,
-V vocabulary.
+the left), S slot, H suffix head (padded on the right), L = S + H, R canvases per row, X = B * R, T = P + S, D hidden,
+N tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self, TypeAlias
+from typing import Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dgemma_engine.cache import GraphKV
@@ -21,6 +19,7 @@ from dgemma_engine.training import bpe
 from dgemma_engine.training.batches import Batch
 from dgemma_engine.training.corruption import corrupted_canvases
 from dgemma_engine.training.training_masks import Layout, canvas_layout, encoder_layout
+from dgemma_engine.training.vocabulary import Vocabulary
 
 # The sampler's temperatures: self-conditioning in training sees what it will see there.
 _T_MIN, _T_MAX = 0.4, 0.8
@@ -63,20 +62,6 @@ class Losses:
     causal: Tensor
 
 
-def token_losses(model: DiffusionGemma, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
-    """Returns the cross-entropy of each token in nats, [N], float32.
-
-    Args:
-        model: its vocabulary.
-        hidden_ND: normalised hidden states.
-        targets_N: the right tokens.
-    """
-    return F.cross_entropy(model.logits(hidden_ND), targets_N, reduction="none")
-
-
-TokenLosses: TypeAlias = Callable[[DiffusionGemma, Tensor, Tensor], Tensor]
-
-
 def infilling_losses(
     model: DiffusionGemma,
     batch: TokenBatch,
@@ -84,11 +69,12 @@ def infilling_losses(
     levels_BR: Tensor,
     num_judgements: int,
     generator: torch.Generator,
-    token_losses: TokenLosses = token_losses,
+    vocabulary: Vocabulary,
 ) -> Losses:
     """Runs both modes of the model over a batch.
 
-    The causal pass reads prompt and middle in one go; the canvases see the prompt's keys and values only.
+    The causal pass reads prompt and middle in one go; each canvas sees its prompt's keys and values, and is a row of
+    its own: canvases side by side in one row would attend to each other only to have it masked.
 
     Args:
         model: with operations that allow gradients.
@@ -97,7 +83,7 @@ def infilling_losses(
         num_judgements: 1 judges the canvases as the engine's first step does; 2 judges them once more with what the
             first judgement, made without gradient, believed.
         generator: noise and temperature.
-        token_losses: cross-entropy per token; a compiled one is faster.
+        vocabulary: cross-entropy and belief; a compiled one is faster.
     """
     prompt_tokens, slot_size, num_canvases = batch.prompt_BP.shape[1], batch.slot_BS.shape[1], levels_BR.shape[1]
     window = model.config.sliding_window
@@ -105,8 +91,9 @@ def infilling_losses(
     ids_BT = torch.cat((batch.prompt_BP, batch.slot_BS), dim=1)
     layout = encoder_layout(batch.prompt_lengths_B, prompt_tokens, slot_size, window)
     hidden_BTD = model.encode(ids_BT, cache, positions_BT=layout.positions, attention_masks=layout.masks)
-    causal = _causal_loss(model, hidden_BTD, ids_BT, batch, token_losses)
+    causal = _causal_loss(model, hidden_BTD, ids_BT, batch, vocabulary)
     cache.truncate(prompt_tokens)
+    cache.repeat(num_canvases)
     canvases_BRL = corrupted_canvases(batch.slot_BS, batch.head_BH, levels_BR, model.config.vocab_size, generator)
     layout = canvas_layout(
         batch.prompt_lengths_B,
@@ -117,19 +104,18 @@ def infilling_losses(
         num_canvases=num_canvases,
         sliding_window=window,
     )
-    canvas_BL = canvases_BRL.flatten(1)
-    soft_BLD: Tensor | None = None
+    canvas_XL = canvases_BRL.flatten(0, 1)
+    soft_XLD: Tensor | None = None
     for _ in range(num_judgements - 1):
-        soft_BLD = _belief(model, canvas_BL, soft_BLD, cache, layout, generator)
-    hidden_BLD = model.decode(
-        canvas_BL, cache, soft_BLD=soft_BLD, positions_BL=layout.positions, attention_masks=layout.masks
+        soft_XLD = _belief(model, canvas_XL, soft_XLD, cache, layout, generator, vocabulary)
+    hidden_XLD = model.decode(
+        canvas_XL, cache, soft_BLD=soft_XLD, positions_BL=layout.positions, attention_masks=layout.masks
     )
-    hidden_BRSD = hidden_BLD.unflatten(1, (num_canvases, -1))[:, :, :slot_size]
-    targets_BRS = batch.slot_BS[:, None].expand(-1, num_canvases, -1)
-    weights_BRS = slot_weights(batch.content_lengths_B, slot_size)[:, None].expand_as(targets_BRS)
-    losses_N = token_losses(model, hidden_BRSD.reshape(-1, hidden_BRSD.shape[-1]), targets_BRS.reshape(-1))
-    weights_N = weights_BRS.reshape(-1)
-    return Losses(slot=(losses_N * weights_N).sum() / weights_N.sum(), causal=causal)
+    hidden_ND = hidden_XLD[:, :slot_size].flatten(0, 1)
+    targets_N = batch.slot_BS.repeat_interleave(num_canvases, 0).flatten()
+    weights_BS = slot_weights(batch.content_lengths_B, slot_size)
+    weights_N = weights_BS.repeat_interleave(num_canvases, 0).flatten()
+    return Losses(slot=vocabulary.loss(model, hidden_ND, targets_N, weights_N / weights_N.sum()), causal=causal)
 
 
 def slot_weights(content_lengths_B: Tensor, slot_size: int) -> Tensor:
@@ -149,7 +135,7 @@ def slot_weights(content_lengths_B: Tensor, slot_size: int) -> Tensor:
 
 
 def _causal_loss(
-    model: DiffusionGemma, hidden_BTD: Tensor, ids_BT: Tensor, batch: TokenBatch, token_losses: TokenLosses
+    model: DiffusionGemma, hidden_BTD: Tensor, ids_BT: Tensor, batch: TokenBatch, vocabulary: Vocabulary
 ) -> Tensor:
     """Cross-entropy of the next token; markers between the parts of a prompt and padding are no targets."""
     prompt_tokens = batch.prompt_BP.shape[1]
@@ -158,21 +144,24 @@ def _causal_loss(
     in_middle_BT = (index_T >= prompt_tokens) & (index_T < prompt_tokens + batch.content_lengths_B[:, None])
     in_prompt_BT = (index_T < prompt_tokens) & (targets_BT >= len(bpe.SPECIAL_TOKENS))
     wanted_BT = in_prompt_BT | (in_middle_BT & (targets_BT != bpe.MORE))
-    return token_losses(model, hidden_BTD[:, :-1][wanted_BT], targets_BT[wanted_BT]).mean()
+    targets_N = targets_BT[wanted_BT]
+    weights_N = torch.full(targets_N.shape, 1 / max(1, len(targets_N)), device=targets_N.device)
+    return vocabulary.loss(model, hidden_BTD[:, :-1][wanted_BT], targets_N, weights_N)
 
 
 @torch.no_grad()
 def _belief(
     model: DiffusionGemma,
-    canvas_BL: Tensor,
-    soft_BLD: Tensor | None,
+    canvas_XL: Tensor,
+    soft_XLD: Tensor | None,
     cache: GraphKV,
     layout: Layout,
     generator: torch.Generator,
+    vocabulary: Vocabulary,
 ) -> Tensor:
     """Returns the self-conditioning signal a denoising step would hand to the next one; same rule at clamped tokens."""
-    hidden_BLD = model.decode(
-        canvas_BL, cache, soft_BLD=soft_BLD, positions_BL=layout.positions, attention_masks=layout.masks
+    hidden_XLD = model.decode(
+        canvas_XL, cache, soft_BLD=soft_XLD, positions_BL=layout.positions, attention_masks=layout.masks
     )
-    temperature = _T_MIN + (_T_MAX - _T_MIN) * torch.rand((), generator=generator, device=canvas_BL.device)
-    return model.soft_embeddings(torch.softmax(model.logits(hidden_BLD) / temperature, dim=-1))
+    temperature = _T_MIN + (_T_MAX - _T_MIN) * torch.rand((), generator=generator, device=canvas_XL.device)
+    return vocabulary.soft_embeddings(model, hidden_XLD.flatten(0, 1), temperature).view_as(hidden_XLD)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from dgemma_kernels import reference
 from torch import Tensor
 
@@ -17,10 +18,18 @@ from dgemma_engine.ops import Ops
 
 
 class RoutingBalance:
-    """Collects one term per routed layer and pass."""
+    """Adds up one term per routed layer and pass.
 
-    def __init__(self) -> None:
-        self._terms: list[Tensor] = []
+    Sum and count live in one tensor that is an attribute: a compiled layer may replace an attribute, while a growing
+    list would have it compiled again for every length.
+
+    Args:
+        device: where the model is.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._none_yet_2 = torch.zeros(2, device=device)
+        self._sum_and_count_2 = self._none_yet_2
 
     def ops(self) -> Ops:
         """Returns the reference operations, with a `route` that reports here and experts run densely."""
@@ -28,16 +37,17 @@ class RoutingBalance:
 
     def take(self) -> Tensor:
         """Returns the mean of the terms since the last call, a scalar that carries gradients, and forgets them."""
-        assert self._terms, "no layer was routed"
-        mean = torch.stack(self._terms).mean()
-        self._terms.clear()
-        return mean
+        total, count = self._sum_and_count_2.unbind()
+        assert self._sum_and_count_2 is not self._none_yet_2, "no layer was routed"
+        self._sum_and_count_2 = self._none_yet_2
+        return total / count
 
     def _route(self, scores_NE: Tensor, per_expert_scale_E: Tensor, num_selected: int) -> tuple[Tensor, Tensor]:
         weights_NK, indices_NK = reference.route(scores_NE, per_expert_scale_E, num_selected)
         if torch.is_grad_enabled():
             num_experts = scores_NE.shape[-1]
-            sent_E = torch.bincount(indices_NK.flatten(), minlength=num_experts) / indices_NK.numel()
+            sent_E = F.one_hot(indices_NK.flatten(), num_experts).float().mean(0)
             believed_E = torch.softmax(scores_NE, dim=-1, dtype=torch.float32).mean(0)
-            self._terms.append(num_experts * (sent_E * believed_E).sum())
+            term = num_experts * (sent_E * believed_E).sum()
+            self._sum_and_count_2 = self._sum_and_count_2 + torch.stack((term, torch.ones_like(term)))
         return weights_NK, indices_NK

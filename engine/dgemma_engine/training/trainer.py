@@ -18,18 +18,19 @@ from dgemma_engine.errors import TrainingError
 from dgemma_engine.model import DiffusionGemma
 from dgemma_engine.training.batches import Batch, BatchPlan, BatchStream, Position
 from dgemma_engine.training.checkpoint import BEST, LATEST, export, load_state, save_state
-from dgemma_engine.training.compiled import compile_layers, compiled_token_losses
+from dgemma_engine.training.compiled import compile_layers
 from dgemma_engine.training.corpus import Corpus, Split
 from dgemma_engine.training.corruption import noise_levels
 from dgemma_engine.training.curves import CurvePoint, Curves, Evaluation
 from dgemma_engine.training.evaluation import held_out_losses
 from dgemma_engine.training.initial import initialise
-from dgemma_engine.training.losses import TokenBatch, infilling_losses, token_losses
+from dgemma_engine.training.losses import TokenBatch, infilling_losses
 from dgemma_engine.training.model_card import model_card
 from dgemma_engine.training.muon import MuonAdamW
 from dgemma_engine.training.progress import Progress
 from dgemma_engine.training.routing_balance import RoutingBalance
 from dgemma_engine.training.train_config import TrainConfig
+from dgemma_engine.training.vocabulary import Vocabulary
 
 
 @dataclass(slots=True)
@@ -79,14 +80,14 @@ class Trainer:
         except OSError as error:
             raise TrainingError(f"{out}: cannot be made ({error}); choose another --out") from error
         self._generator = torch.Generator(device).manual_seed(config.run.seed)
-        self._balance = RoutingBalance()
+        self._balance = RoutingBalance(device)
         self.model = DiffusionGemma(config.model.model_config(), self._balance.ops()).to(device)
         initialise(self.model, self._generator)
         self._optimizer = MuonAdamW(self.model, config.optimizer)
-        self._token_losses = token_losses
+        self._vocabulary = Vocabulary.eager()
         if config.run.execution == "compiled":
             compile_layers(self.model)
-            self._token_losses = compiled_token_losses()
+            self._vocabulary = Vocabulary.compiled()
         self._progress = Progress()
 
     @property
@@ -173,7 +174,7 @@ class Trainer:
                 levels_BR=noise_levels(batch.num_rows, num_canvases, self._generator),
                 num_judgements=2 if draw < loss_table.self_conditioned_share else 1,
                 generator=self._generator,
-                token_losses=self._token_losses,
+                vocabulary=self._vocabulary,
             )
             balance = self._balance.take()
         total = losses.slot + loss_table.causal_weight * losses.causal + loss_table.balance_weight * balance
@@ -226,7 +227,10 @@ class Trainer:
         progress = self._progress
         with torch.autocast(self._device.type, dtype=torch.bfloat16):
             means = held_out_losses(
-                self.model, self._evaluation_batches, num_canvases=self._config.data.canvases_per_hole
+                self.model,
+                self._evaluation_batches,
+                num_canvases=self._config.data.canvases_per_hole,
+                vocabulary=self._vocabulary,
             )
         evaluation = Evaluation(step=progress.step, minutes=progress.elapsed_s / 60, **means)
         progress.curves.evaluations.append(evaluation)

@@ -1,4 +1,4 @@
-"""Who may look at whom when prompts are padded on the left and several canvases stand side by side behind one prompt.
+"""Who may look at whom when prompts are padded on the left and several canvases stand behind one prompt.
 
 Builds what `model.encode` and `model.decode` take as `attention_masks`, and the positions that go with them; with no
 padding and one canvas they equal the engine's own. Shape legend: B rows, P prompt (padded), S slot, T = P + S encoded
@@ -61,7 +61,7 @@ def canvas_layout(
     num_canvases: int,
     sliding_window: int,
 ) -> Layout:
-    """Layout of R canvases packed behind each prompt: a canvas sees the prompt and itself, never its neighbours.
+    """Layout of R canvases behind each prompt, a row each: a canvas sees its prompt and itself.
 
     Args:
         prompt_lengths_B: tokens of each prompt, int64.
@@ -72,21 +72,17 @@ def canvas_layout(
         num_canvases: R.
         sliding_window: W; sliding layers see the prompt's last W - 1 tokens.
     """
-    device, num_rows = prompt_lengths_B.device, prompt_lengths_B.shape[0]
-    length = slot_size + head_tokens
-    offset_L = torch.arange(length, device=device)
-    real_BL = offset_L[None] < slot_size + head_lengths_B[:, None]
-    block_R = torch.arange(num_canvases, device=device).repeat_interleave(length)
-    same_QK = block_R[:, None] == block_R[None]
-    canvas_BQK = same_QK & real_BL.repeat(1, num_canvases)[:, None]
+    device = prompt_lengths_B.device
+    prompt_lengths_X = prompt_lengths_B.repeat_interleave(num_canvases)
+    offset_L = torch.arange(slot_size + head_tokens, device=device)
+    real_XL = offset_L[None] < slot_size + head_lengths_B.repeat_interleave(num_canvases)[:, None]
     index_P = torch.arange(prompt_tokens, device=device)
-    prompt_BP = index_P[None] >= (prompt_tokens - prompt_lengths_B)[:, None]
-    prompt_BQP = prompt_BP[:, None].expand(num_rows, num_canvases * length, prompt_tokens)
+    prompt_XP = index_P[None] >= (prompt_tokens - prompt_lengths_X)[:, None]
     visible = min(prompt_tokens, sliding_window - 1)
     return Layout(
         masks=AttentionMasks(
-            full=torch.cat((prompt_BQP, canvas_BQK), dim=-1)[:, None],
-            sliding=torch.cat((prompt_BQP[..., prompt_tokens - visible :], canvas_BQK), dim=-1)[:, None],
+            full=torch.cat((prompt_XP, real_XL), dim=-1)[:, None, None],
+            sliding=torch.cat((prompt_XP[:, prompt_tokens - visible :], real_XL), dim=-1)[:, None, None],
         ),
-        positions=(prompt_lengths_B[:, None] + offset_L).repeat(1, num_canvases),
+        positions=prompt_lengths_X[:, None] + offset_L,
     )
