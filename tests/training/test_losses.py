@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from dgemma_engine.cache import GraphKV, PromptCache
@@ -11,6 +13,7 @@ from dgemma_engine.config import LayerKind, ModelConfig, RopeConfig
 from dgemma_engine.model import DiffusionGemma
 from dgemma_engine.ops import Ops
 from dgemma_engine.training import bpe
+from dgemma_engine.training.batches import Batch
 from dgemma_engine.training.corruption import noise_levels
 from dgemma_engine.training.initial import initialise
 from dgemma_engine.training.losses import TokenBatch, infilling_losses, slot_weights
@@ -33,21 +36,27 @@ def config() -> ModelConfig:
     )  # fmt: skip
 
 
-def make_batch(lengths: list[int], head_lengths: list[int], content: list[int], seed: int = 0) -> TokenBatch:
+def make_batch(lengths: list[int], head_lengths: list[int], content: list[int], seed: int = 0) -> Batch:
     random = Random(seed)
-    rows = len(lengths)
 
     def ids(count: int) -> list[int]:
         return [random.randrange(16, 300) for _ in range(count)]
 
-    return TokenBatch(
-        prompt_BP=torch.tensor([[bpe.PAD] * (PROMPT - n) + ids(n) for n in lengths]),
-        prompt_lengths_B=torch.tensor(lengths),
-        slot_BS=torch.tensor([(ids(n - 1) + [bpe.FILL] * SLOT)[:SLOT] for n in content]).view(rows, SLOT),
-        content_lengths_B=torch.tensor(content),
-        head_BH=torch.tensor([ids(n) + [bpe.PAD] * (HEAD - n) for n in head_lengths]),
-        head_lengths_B=torch.tensor(head_lengths),
+    def array(values: Any) -> Any:
+        return np.array(values, dtype=np.int32)
+
+    return Batch(
+        prompt_BP=array([[bpe.PAD] * (PROMPT - n) + ids(n) for n in lengths]),
+        prompt_lengths_B=array(lengths),
+        slot_BS=array([(ids(n - 1) + [bpe.FILL] * SLOT)[:SLOT] for n in content]),
+        content_lengths_B=array(content),
+        head_BH=array([ids(n) + [bpe.PAD] * (HEAD - n) for n in head_lengths]),
+        head_lengths_B=array(head_lengths),
     )
+
+
+def on_cpu(batch: Batch) -> TokenBatch:
+    return TokenBatch.of(batch, torch.device("cpu"))
 
 
 def make_model(config: ModelConfig, ops: Ops) -> DiffusionGemma:
@@ -59,7 +68,7 @@ def make_model(config: ModelConfig, ops: Ops) -> DiffusionGemma:
 @torch.no_grad()
 def test_padded_and_repeated_pass_equals_the_engines_pass_of_each_row(config: ModelConfig) -> None:
     model = make_model(config, Ops.reference())
-    batch = make_batch([24, 9, 17], [4, 0, 2], [3, 8, 5])
+    batch = on_cpu(make_batch([24, 9, 17], [4, 0, 2], [3, 8, 5]))
     cache = GraphKV()
     layout = encoder_layout(batch.prompt_lengths_B, PROMPT, SLOT, config.sliding_window)
     ids_BT = torch.cat((batch.prompt_BP, batch.slot_BS), dim=1)
@@ -94,7 +103,7 @@ def test_every_parameter_gets_a_finite_gradient(config: ModelConfig) -> None:
     model = make_model(config, balance.ops())
     with torch.autocast("cpu", torch.bfloat16):
         generator = torch.Generator().manual_seed(0)
-        batch = make_batch([24, 9, 17], [4, 0, 2], [3, 8, 5])
+        batch = on_cpu(make_batch([24, 9, 17], [4, 0, 2], [3, 8, 5]))
         levels_BR = noise_levels(3, 2, generator)
         losses = infilling_losses(
             model, batch, levels_BR=levels_BR, num_judgements=2, generator=generator, vocabulary=Vocabulary.eager()
@@ -126,10 +135,11 @@ def test_balance_is_one_when_even_and_more_when_not(config: ModelConfig) -> None
 @torch.no_grad()
 def test_losses_equal_those_computed_row_by_row_without_padding(config: ModelConfig) -> None:
     model = make_model(config, Ops.reference())
-    batch = make_batch([24, 9, 17], [4, 0, 2], [3, 8, 5])
-    for row, length in enumerate(batch.prompt_lengths_B.tolist()):
-        batch.prompt_BP[row, PROMPT - length : PROMPT - length + 2] = torch.tensor([bpe.BOS, bpe.SUFFIX])
-    batch.slot_BS[1, -1] = bpe.MORE
+    arrays = make_batch([24, 9, 17], [4, 0, 2], [3, 8, 5])
+    for row, length in enumerate(arrays.prompt_lengths_B.tolist()):
+        arrays.prompt_BP[row, PROMPT - length : PROMPT - length + 2] = (bpe.BOS, bpe.SUFFIX)
+    arrays.slot_BS[1, -1] = bpe.MORE
+    batch = on_cpu(arrays)
     losses = infilling_losses(
         model,
         batch,

@@ -3,6 +3,9 @@ from __future__ import annotations
 import errno
 import json
 import math
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,6 +110,44 @@ def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(make_trainer: Make
     with pytest.raises(TrainingError, match=r"the loss is nan at step \d+; stopped, the last good checkpoint is in"):
         trainer.run(5.0)
     assert (tmp_path / "run" / "state.pt").read_bytes() == good
+
+
+def test_a_gradient_that_is_no_number_changes_no_weight(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer()
+    trainer.model.embed_tokens.weight.register_hook(lambda grad: grad * math.inf)
+    before = {name: parameter.detach().clone() for name, parameter in trainer.model.named_parameters()}
+    with pytest.raises(TrainingError, match=r"the gradient norm is (nan|inf) at step 0; stopped"):
+        trainer.run(1.0)
+    assert all(torch.equal(parameter, before[name]) for name, parameter in trainer.model.named_parameters())
+
+
+def test_an_interrupted_run_saves_its_state_and_goes_on_from_there(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    answers = iter([False, False, True])
+    trainer = make_trainer()
+    trainer.run(3.0, interrupted=lambda: next(answers))
+    assert trainer.curves.evaluations == []
+    resumed = make_trainer()
+    resumed.resume()
+    resumed.run(1.0)
+    assert [point.step for point in resumed.curves.points] == [1, 2, 3, *range(4, 1 + len(resumed.curves.points))]
+    assert len(resumed.curves.points) > 3 == len(trainer.curves.points)
+
+
+def test_a_signal_ends_a_run_with_its_state_saved(corpus: Path, settings: dict[str, Any], tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(_toml(settings))
+    arguments = ["train", str(config), "--corpus", str(corpus), "--out", str(tmp_path / "run"), "--minutes", "60"]
+    command = [sys.executable, "-m", "dgemma_engine", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines: list[str] = []
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("step "):
+                process.send_signal(signal.SIGTERM)
+        assert process.wait() == 0
+    assert "interrupted at step" in lines[-1]
+    assert (tmp_path / "run" / "state.pt").exists()
 
 
 def test_full_disk_names_the_path_and_keeps_the_last_good_state(

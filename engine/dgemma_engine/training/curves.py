@@ -25,6 +25,8 @@ class CurvePoint:
         grad_norm: before clipping.
         lr_scale: of the last step.
         tokens_per_s: since the point before.
+        tflops: useful arithmetic since the point before, in 10^12 operations a second; 0 in runs that began before it
+            was recorded.
     """
 
     step: int
@@ -37,6 +39,7 @@ class CurvePoint:
     grad_norm: float
     lr_scale: float
     tokens_per_s: float
+    tflops: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dgemma_engine.cache import GraphKV
@@ -27,7 +29,12 @@ _T_MIN, _T_MAX = 0.4, 0.8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenBatch:
-    """A `Batch` as int64 tensors on the model's device; see there for the fields."""
+    """A `Batch` as int64 tensors on the model's device; see there for the fields.
+
+    Attributes:
+        causal_N: where prompt and slot, row behind row without each one's first token, hold a target of the causal
+            loss. Found before the tensors leave the processor: a device would have to be waited for.
+    """
 
     prompt_BP: Tensor
     prompt_lengths_B: Tensor
@@ -35,6 +42,7 @@ class TokenBatch:
     content_lengths_B: Tensor
     head_BH: Tensor
     head_lengths_B: Tensor
+    causal_N: Tensor
 
     @classmethod
     def of(cls, batch: Batch, device: torch.device) -> Self:
@@ -46,6 +54,7 @@ class TokenBatch:
             content_lengths_B=torch.from_numpy(batch.content_lengths_B).to(device, torch.int64),
             head_BH=torch.from_numpy(batch.head_BH).to(device, torch.int64),
             head_lengths_B=torch.from_numpy(batch.head_lengths_B).to(device, torch.int64),
+            causal_N=torch.from_numpy(_causal_targets(batch)).to(device),
         )
 
 
@@ -134,19 +143,23 @@ def slot_weights(content_lengths_B: Tensor, slot_size: int) -> Tensor:
     return torch.where(content_BS, 1.0, shared_B1)
 
 
+def _causal_targets(batch: Batch) -> NDArray[np.int64]:
+    """Markers between the parts of a prompt and padding are no targets; of a slot, the middle and its end are."""
+    prompt_tokens = batch.prompt_BP.shape[1]
+    targets_BT = np.concatenate((batch.prompt_BP, batch.slot_BS), axis=1)[:, 1:]
+    index_T = np.arange(1, targets_BT.shape[1] + 1)[None]
+    in_middle_BT = (index_T >= prompt_tokens) & (index_T < prompt_tokens + batch.content_lengths_B[:, None])
+    in_prompt_BT = (index_T < prompt_tokens) & (targets_BT >= len(bpe.SPECIAL_TOKENS))
+    return np.flatnonzero(in_prompt_BT | (in_middle_BT & (targets_BT != bpe.MORE)))
+
+
 def _causal_loss(
     model: DiffusionGemma, hidden_BTD: Tensor, ids_BT: Tensor, batch: TokenBatch, vocabulary: Vocabulary
 ) -> Tensor:
-    """Cross-entropy of the next token; markers between the parts of a prompt and padding are no targets."""
-    prompt_tokens = batch.prompt_BP.shape[1]
-    targets_BT = ids_BT[:, 1:]
-    index_T = torch.arange(1, ids_BT.shape[1], device=ids_BT.device)[None]
-    in_middle_BT = (index_T >= prompt_tokens) & (index_T < prompt_tokens + batch.content_lengths_B[:, None])
-    in_prompt_BT = (index_T < prompt_tokens) & (targets_BT >= len(bpe.SPECIAL_TOKENS))
-    wanted_BT = in_prompt_BT | (in_middle_BT & (targets_BT != bpe.MORE))
-    targets_N = targets_BT[wanted_BT]
+    """Cross-entropy of the next token."""
+    targets_N = ids_BT[:, 1:].flatten()[batch.causal_N]
     weights_N = torch.full(targets_N.shape, 1 / max(1, len(targets_N)), device=targets_N.device)
-    return vocabulary.loss(model, hidden_BTD[:, :-1][wanted_BT], targets_N, weights_N)
+    return vocabulary.loss(model, hidden_BTD[:, :-1].flatten(0, 1)[batch.causal_N], targets_N, weights_N)
 
 
 @torch.no_grad()

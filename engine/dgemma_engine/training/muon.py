@@ -7,7 +7,6 @@ gradients; knows nothing of losses or schedules. Shape legend: ... any leading d
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,31 +100,32 @@ class MuonAdamW:
             self._slots.append(slot)
 
     @torch.no_grad()
-    def step(self, lr_scale: float) -> float:
+    def gradient_norm(self) -> Tensor:
+        """Returns the norm of all gradients, a scalar on their device."""
+        grads = [slot.parameter.grad for slot in self._slots if slot.parameter.grad is not None]
+        return torch.stack([grad.norm() for grad in grads]).norm()
+
+    @torch.no_grad()
+    def step(self, lr_scale: float, gradient_norm: float) -> None:
         """Applies the gradients and clears them.
 
         Args:
             lr_scale: factor on all step sizes, from the schedule.
-
-        Returns:
-            The norm of the gradients before clipping. Where it is not finite, no parameter is changed.
+            gradient_norm: what `gradient_norm` returned, finite; above `clip_norm` the gradients are scaled down to it.
         """
         config = self._config
-        given = [(slot, slot.parameter.grad) for slot in self._slots if slot.parameter.grad is not None]
-        norm = torch.stack([grad.norm() for _, grad in given]).norm().item()
-        if not math.isfinite(norm):
-            return norm
-        clip = min(1.0, config.clip_norm / (norm + 1e-6))
+        clip = min(1.0, config.clip_norm / (gradient_norm + 1e-6))
         self._steps += 1
-        for slot, grad in given:
+        for slot in self._slots:
+            if (gradient := slot.parameter.grad) is None:
+                continue
             if is_matrix(slot.name, slot.parameter):
-                self._step_matrix(slot, grad * clip, config.matrix_lr * lr_scale)
+                self._step_matrix(slot, gradient * clip, config.matrix_lr * lr_scale)
             else:
                 is_embedding = slot.name.startswith("embed_tokens")
                 lr = (config.embedding_lr if is_embedding else config.vector_lr) * lr_scale
-                self._step_adam(slot, grad * clip, lr, config.weight_decay if is_embedding else 0.0)
+                self._step_adam(slot, gradient * clip, lr, config.weight_decay if is_embedding else 0.0)
             slot.parameter.grad = None
-        return norm
 
     def _step_matrix(self, slot: _Slot, grad: Tensor, lr: float) -> None:
         average = slot.state["average"]

@@ -15,6 +15,7 @@ from dgemma_kernels import reference
 from torch import Tensor
 
 from dgemma_engine.ops import Ops
+from dgemma_engine.training.grouped_experts import experts_grouped
 
 
 class RoutingBalance:
@@ -32,8 +33,10 @@ class RoutingBalance:
         self._sum_and_count_2 = self._none_yet_2
 
     def ops(self) -> Ops:
-        """Returns the reference operations, with a `route` that reports here and experts run densely."""
-        return replace(Ops.reference(), route=self._route, experts=reference.experts_densely)
+        """Returns the reference operations, with a `route` that reports here, and experts as the device likes them."""
+        is_gpu = self._none_yet_2.device.type == "cuda"
+        experts = experts_grouped if is_gpu else reference.experts_densely
+        return replace(Ops.reference(), route=self._route, experts=experts)
 
     def take(self) -> Tensor:
         """Returns the mean of the terms since the last call, a scalar that carries gradients, and forgets them."""

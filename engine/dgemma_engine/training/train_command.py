@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +62,21 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if arguments.resume:
         trainer.resume()
-    trainer.run(minutes)
+    trainer.run(minutes, interrupted=_first_signal())
     return 0
+
+
+def _first_signal() -> Callable[[], bool]:
+    """Returns whether someone asked the process to end: Ctrl-C or SIGTERM. The second time it ends at once."""
+    received: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        received.append(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, note)
+    return lambda: bool(received)
 
 
 def _say(line: str) -> None:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 import torch
 
@@ -29,6 +30,7 @@ from dgemma_engine.training.model_card import model_card
 from dgemma_engine.training.muon import MuonAdamW
 from dgemma_engine.training.progress import Progress
 from dgemma_engine.training.routing_balance import RoutingBalance
+from dgemma_engine.training.throughput import matrix_rate, useful_flops
 from dgemma_engine.training.train_config import TrainConfig
 from dgemma_engine.training.vocabulary import Vocabulary
 
@@ -42,6 +44,7 @@ class _Window:
     balance: float = 0.0
     grad_norm: float = 0.0
     tokens: int = 0
+    flops: float = 0.0
     steps: int = 0
     elapsed_s: float = 0.0
 
@@ -89,11 +92,17 @@ class Trainer:
             compile_layers(self.model)
             self._vocabulary = Vocabulary.compiled()
         self._progress = Progress()
+        self._matrix_rate = math.inf
 
     @property
     def curves(self) -> Curves:
         """What was measured so far."""
         return self._progress.curves
+
+    @property
+    def tokens(self) -> int:
+        """Prompt, slot and canvas tokens seen so far."""
+        return self._progress.tokens
 
     def resume(self) -> None:
         """Goes on from `out/state.pt`.
@@ -108,17 +117,20 @@ class Trainer:
         self._progress = Progress.from_dict(state["progress"])
         self._report(f"resumed at step {self._progress.step}")
 
-    def run(self, minutes: float) -> None:
+    def run(self, minutes: float, *, interrupted: Callable[[], bool] = lambda: False) -> None:
         """Trains until `minutes` have been spent in all, resumed time included; then evaluates and saves.
 
         Args:
             minutes: the budget; the schedule is spread over it.
+            interrupted: asked after every step; once true, the state is saved and the run ends, to be resumed.
 
         Raises:
             TrainingError: the loss is not a number, or a checkpoint cannot be written. The last good one is kept.
         """
         progress, config = self._progress, self._config
         budget_s = minutes * 60
+        self._matrix_rate = matrix_rate(self._device)
+        self._report(f"one large matrix product runs at {self._matrix_rate / 1e12:.3g} TFLOP/s on {self._device}")
         started = self._clock() - progress.elapsed_s
         next_save_s = progress.elapsed_s + config.run.save_minutes * 60
         next_evaluation_s = progress.elapsed_s + config.run.evaluate_minutes * 60
@@ -136,11 +148,15 @@ class Trainer:
             if progress.elapsed_s >= next_evaluation_s:
                 self._evaluate()
                 next_evaluation_s += config.run.evaluate_minutes * 60
+            if interrupted():
+                self._report(f"interrupted at step {progress.step}; go on with --resume")
+                break
             if progress.elapsed_s >= next_save_s:
                 self.save()
                 next_save_s += config.run.save_minutes * 60
         batches.close()
-        self._evaluate()
+        if progress.elapsed_s >= budget_s:
+            self._evaluate()
         self.save()
 
     def save(self) -> None:
@@ -166,30 +182,36 @@ class Trainer:
     def _step(self, batch: Batch, lr_scale: float, window: _Window) -> None:
         progress, loss_table = self._progress, self._config.loss
         num_canvases = self._config.data.canvases_per_hole
-        draw = torch.rand((), generator=self._generator, device=self._device).item()
+        num_judgements = (
+            2 if Random(f"{self._config.run.seed} {progress.step}").random() < loss_table.self_conditioned_share else 1
+        )
         with torch.autocast(self._device.type, dtype=torch.bfloat16):
             losses = infilling_losses(
                 self.model,
                 TokenBatch.of(batch, self._device),
                 levels_BR=noise_levels(batch.num_rows, num_canvases, self._generator),
-                num_judgements=2 if draw < loss_table.self_conditioned_share else 1,
+                num_judgements=num_judgements,
                 generator=self._generator,
                 vocabulary=self._vocabulary,
             )
             balance = self._balance.take()
         total = losses.slot + loss_table.causal_weight * losses.causal + loss_table.balance_weight * balance
-        self._require_finite(total.item(), "loss")
         total.backward()
-        grad_norm = self._optimizer.step(lr_scale)
+        # One transfer a step: a device is never waited for twice.
+        scalars = torch.stack((total, self._optimizer.gradient_norm(), losses.slot, losses.causal, balance))
+        loss, grad_norm, slot, causal, balanced = scalars.detach().tolist()
+        self._require_finite(loss, "loss")
         self._require_finite(grad_norm, "gradient norm")
+        self._optimizer.step(lr_scale, grad_norm)
         window.grad_norm += grad_norm
-        window.slot += losses.slot.item()
-        window.causal += losses.causal.item()
-        window.balance += balance.item()
+        window.slot += slot
+        window.causal += causal
+        window.balance += balanced
         window.steps += 1
         num_tokens = batch.prompt_BP.size + batch.slot_BS.size
         num_tokens += num_canvases * (batch.slot_BS.size + batch.head_BH.size)
         window.tokens += num_tokens
+        window.flops += useful_flops(self.model.config, batch, num_canvases=num_canvases, num_judgements=num_judgements)
         progress.step += 1
         progress.tokens += num_tokens
         progress.holes += batch.num_rows
@@ -203,6 +225,7 @@ class Trainer:
 
     def _log(self, window: _Window, lr_scale: float) -> _Window:
         progress, steps = self._progress, window.steps
+        seconds = max(1e-9, progress.elapsed_s - window.elapsed_s)
         point = CurvePoint(
             step=progress.step,
             minutes=progress.elapsed_s / 60,
@@ -213,13 +236,15 @@ class Trainer:
             balance=window.balance / steps,
             grad_norm=window.grad_norm / steps,
             lr_scale=lr_scale,
-            tokens_per_s=window.tokens / max(1e-9, progress.elapsed_s - window.elapsed_s),
+            tokens_per_s=window.tokens / seconds,
+            tflops=window.flops / seconds / 1e12,
         )
         progress.curves.points.append(point)
         self._report(
             f"step {point.step} {point.minutes:.1f} min {point.tokens / 1e6:.2f} Mtok  slot {point.slot:.3f}  "
             f"causal {point.causal:.3f}  balance {point.balance:.2f}  norm {point.grad_norm:.2f}  "
-            f"lr x{lr_scale:.2f}  {point.tokens_per_s:.0f} tok/s"
+            f"lr x{lr_scale:.2f}  {point.tokens_per_s:.0f} tok/s  {point.tflops:.3g} TFLOP/s "
+            f"({1e14 * point.tflops / self._matrix_rate:.0f} % of the matrix rate)"
         )
         return _Window(elapsed_s=progress.elapsed_s)
 
