@@ -28,6 +28,7 @@ from dgemma_engine.judging import Ranked, rank, unjudged
 from dgemma_engine.messages import Candidate, CandidateSource, Context, Draft, Finish, Infill
 from dgemma_engine.model import DiffusionGemma
 from dgemma_engine.ops import Ops
+from dgemma_engine.out_of_memory import freeing_on_exhaustion
 from dgemma_engine.pace import Pace
 from dgemma_engine.policies import Sampler
 from dgemma_engine.prompts import PromptStore
@@ -181,7 +182,15 @@ class Engine:
 
         Returns:
             The answer; its text is empty when there is nothing worth showing.
+
+        Raises:
+            EngineFault: the device's memory ran out; it is free again.
         """
+        return freeing_on_exhaustion(
+            lambda: self._infill(context, cancel, on_draft, recipe), self._prompts.clear, self._model.device
+        )
+
+    def _infill(self, context: Context, cancel: Cancel, on_draft: Callable[[Draft], None], recipe: Recipe) -> Infill:
         lap = _Laps(self._clock)
         search = self._search(context, cancel, on_draft, recipe, lap)
         found, ranked = search.found, search.ranked

@@ -74,6 +74,10 @@ class PromptStore:
             prompt.ids = ids[: start + len(piece)]
         return prompt.cache
 
+    def clear(self) -> None:
+        """Forgets all prompts: each is encoded anew when it is asked for."""
+        self._prompts.clear()
+
     def _evict(self) -> None:
         while len(self._prompts) > max(1, self._num_documents) or (
             len(self._prompts) > 1
