@@ -25,6 +25,7 @@ from dgemma_engine.hole import Hole, dig
 from dgemma_engine.hypotheses import Reading
 from dgemma_engine.infill_format import InfillFormat
 from dgemma_engine.judging import Ranked, rank, unjudged
+from dgemma_engine.laps import Laps
 from dgemma_engine.messages import Candidate, CandidateSource, Context, Draft, Finish, Infill
 from dgemma_engine.model import DiffusionGemma
 from dgemma_engine.ops import Ops
@@ -191,7 +192,7 @@ class Engine:
         )
 
     def _infill(self, context: Context, cancel: Cancel, on_draft: Callable[[Draft], None], recipe: Recipe) -> Infill:
-        lap = _Laps(self._clock)
+        lap = Laps(self._clock)
         search = self._search(context, cancel, on_draft, recipe, lap)
         found, ranked = search.found, search.ranked
         if search.finish is not None:
@@ -225,7 +226,7 @@ class Engine:
             cancel: asked between forward passes.
             recipe: parts to leave out.
         """
-        return self._search(context, cancel, _ignore, recipe, _Laps(self._clock)).ranked
+        return self._search(context, cancel, _ignore, recipe, Laps(self._clock)).ranked
 
     def length_confidences(
         self, context: Context, lengths: Sequence[int], cancel: Cancel
@@ -246,7 +247,7 @@ class Engine:
         return None if cache is None else self._proposer.length_confidences(context, hole, form, cache, lengths)
 
     def _search(
-        self, context: Context, cancel: Cancel, on_draft: Callable[[Draft], None], recipe: Recipe, lap: _Laps
+        self, context: Context, cancel: Cancel, on_draft: Callable[[Draft], None], recipe: Recipe, lap: Laps
     ) -> _Search:
         search = _Search(found=Proposed())
         if search.is_over(cancel):
@@ -382,24 +383,3 @@ class _Search:
         if cancel.cancelled or cancel.expired:
             self.finish = Finish.CANCELLED if cancel.cancelled else Finish.DEADLINE
         return self.finish is not None
-
-
-class _Laps:
-    """Durations of the stages of one request, in the order they end."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._started_s = self._last_s = clock()
-        self._laps_s: dict[str, float] = {}
-
-    def __call__(self, stage: str) -> float:
-        """Ends a stage and returns its seconds."""
-        now_s = self._clock()
-        self._laps_s[stage] = now_s - self._last_s
-        self._last_s = now_s
-        return self._laps_s[stage]
-
-    def timings_ms(self) -> dict[str, float]:
-        """Returns milliseconds per stage, and in all."""
-        total_s = self._clock() - self._started_s
-        return {stage: seconds * 1e3 for stage, seconds in self._laps_s.items()} | {"total": total_s * 1e3}
