@@ -1,0 +1,50 @@
+"""What `quantize` and `export` print while they run and at the end."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dgemma_engine.errors import EngineUnavailable
+
+if TYPE_CHECKING:
+    from dgemma_engine.quantization.conversion import Converted
+
+_STEP_PERCENT = 5
+
+
+def require_torch() -> None:
+    """Says what to install where torch is missing.
+
+    Raises:
+        EngineUnavailable: it is.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise EngineUnavailable("torch is not installed; run: pip install 'dgemma-lsp[engine]'")
+
+
+def progress(doing: str) -> Callable[[int], None]:
+    """Returns a function that prints a line to standard error each time the percentage has grown by some."""
+    shown = iter(range(_STEP_PERCENT, 101, _STEP_PERCENT))
+    due = next(shown)
+
+    def report(percent: int) -> None:
+        nonlocal due
+        if percent < due:
+            return
+        sys.stderr.write(f"dgemma-engine: {doing}, {percent} %\n")
+        sys.stderr.flush()
+        due = next((step for step in shown if step > percent), 101)
+
+    return report
+
+
+def say_result(place: Path, converted: Converted) -> None:
+    """Prints what was written."""
+    if converted.warning is not None:
+        sys.stderr.write(f"dgemma-engine: warning: {converted.warning}\n")
+    before, after = converted.num_bytes_before / 1e6, converted.num_bytes / 1e6
+    sys.stdout.write(f"{place}: {after:,.1f} MB of weights, {before:,.1f} MB before\n")

@@ -1,0 +1,41 @@
+"""`dgemma-engine export`: any model folder to a plain one that `transformers` loads, with the same logits."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from dgemma_engine.commands.conversion_progress import progress, require_torch, say_result
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds the subcommand to argparse's subparsers."""
+    parser = subparsers.add_parser("export", help="write a model folder for transformers", description=__doc__)
+    parser.add_argument("source", metavar="SRC", help="model folder, quantised or not, or `embedded`")
+    parser.add_argument("place", type=Path, metavar="DST", help="folder to write; must not be there yet, or be empty")
+    parser.add_argument(
+        "--dtype",
+        choices=("bfloat16", "float32"),
+        default="bfloat16",
+        help="of the weights; float32 keeps quantised ones to the last bit (default: bfloat16)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the subcommand; returns its exit code.
+
+    Raises:
+        EngineError: the source cannot be used or the place not be written; nothing is left at the place.
+    """
+    require_torch()
+    import torch
+
+    from dgemma_engine.model_folder import model_folder
+    from dgemma_engine.quantization.conversion import export_folder
+
+    dtype = {"bfloat16": torch.bfloat16, "float32": torch.float32}[arguments.dtype]
+    converted = export_folder(model_folder(arguments.source), arguments.place, dtype, report=progress("exporting"))
+    say_result(arguments.place, converted)
+    return 0

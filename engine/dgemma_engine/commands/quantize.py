@@ -1,0 +1,42 @@
+"""`dgemma-engine quantize`: a plain model folder to a smaller one, with a table of what it cost in accuracy."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from dgemma_engine.commands.conversion_progress import progress, require_torch, say_result
+
+_FORMATS = ("int8", "int4", "fp8", "nvfp4")
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds the subcommand to argparse's subparsers."""
+    parser = subparsers.add_parser("quantize", help="make a model folder smaller", description=__doc__)
+    parser.add_argument("source", metavar="SRC", help="plain model folder, or `embedded`")
+    parser.add_argument("place", type=Path, metavar="DST", help="folder to write; must not be there yet, or be empty")
+    parser.add_argument(
+        "--format", choices=_FORMATS, required=True, help="weights of experts: 8 or 4 bits, integers or floats"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the subcommand; returns its exit code.
+
+    Raises:
+        EngineError: the source cannot be used or the place not be written; nothing is left at the place.
+    """
+    require_torch()
+    from dgemma_engine.model_folder import model_folder
+    from dgemma_engine.quantization.conversion import quantise_folder
+    from dgemma_engine.quantization.formats import Format
+
+    converted, errors = quantise_folder(
+        model_folder(arguments.source), arguments.place, Format(arguments.format), report=progress("quantising")
+    )
+    sys.stdout.writelines(f"{line}\n" for line in errors.table())
+    say_result(arguments.place, converted)
+    return 0

@@ -1,0 +1,84 @@
+"""`dgemma-engine export`: `transformers` computes from the exported folder what we compute from the folder itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from dgemma_engine import cli
+from dgemma_engine.cache import PromptCache
+from dgemma_engine.model_folder import model_folder
+from dgemma_engine.ops import Ops
+from dgemma_engine.weights import load_model
+
+CPU = torch.device("cpu")
+PROMPT, CANVAS = torch.arange(300, 360)[None], torch.arange(100, 124)[None]
+
+
+def ours(folder: Path) -> torch.Tensor:
+    model = load_model(folder, Ops.reference(), device=CPU, dtype=torch.float32)
+    cache = PromptCache(model.config, capacity=16, dtype=torch.float32, device=CPU)
+    with torch.inference_mode():
+        model.encode(PROMPT, cache)
+        return model.logits(model.decode(CANVAS, cache))
+
+
+def theirs(folder: Path) -> torch.Tensor:
+    from transformers.models.diffusion_gemma import DiffusionGemmaForBlockDiffusion
+
+    loaded: tuple[Any, dict[str, Any]] = DiffusionGemmaForBlockDiffusion.from_pretrained(
+        folder, dtype=torch.float32, output_loading_info=True
+    )
+    model, info = loaded
+    assert not info["unexpected_keys"]
+    assert not [key for key in info["missing_keys"] if "vision" not in key]
+    with torch.no_grad():
+        return model.eval()(input_ids=PROMPT, decoder_input_ids=CANVAS).logits
+
+
+def export(source: str | Path, place: Path, dtype: str) -> Path:
+    assert cli.main(["export", str(source), str(place), "--dtype", dtype]) == 0
+    return place
+
+
+@pytest.mark.parametrize("form", ["int8", "int4", "fp8", "nvfp4"])
+def test_quantised_model_has_the_same_logits_in_transformers(form: str, tmp_path: Path) -> None:
+    assert cli.main(["quantize", "embedded", str(tmp_path / form), "--format", form]) == 0
+    exported = export(tmp_path / form, tmp_path / "plain", "float32")
+    expected = ours(tmp_path / form)
+    assert (theirs(exported) - expected).abs().max() < 1e-4
+    assert (ours(model_folder("embedded")) - expected).abs().max() > 1e-2, "quantising has changed nothing"
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_plain_model_has_the_same_logits_in_transformers(dtype: str, tmp_path: Path) -> None:
+    exported = export("embedded", tmp_path / "plain", dtype)
+    assert (theirs(exported) - ours(model_folder("embedded"))).abs().max() < 1e-4
+    config = json.loads((exported / "config.json").read_text())
+    assert config["dtype"] == dtype
+
+
+def test_exported_folder_is_plain_and_serves(tmp_path: Path) -> None:
+    from dgemma_engine.cancel import Cancel
+    from dgemma_engine.engine import Engine
+    from dgemma_engine.messages import Context
+
+    assert cli.main(["quantize", "embedded", str(tmp_path / "small"), "--format", "int8"]) == 0
+    exported = export(tmp_path / "small", tmp_path / "plain", "bfloat16")
+    assert "quantization_config" not in json.loads((exported / "config.json").read_text())
+    context = Context(document="", prefix="def area(width, height):\n    return width * ", suffix="\n\n\narea(2, 3)\n")
+    answers = []
+    for folder in (tmp_path / "small", exported):
+        engine = Engine.load(folder, device="cpu", report=lambda _percent, _message: None)
+        answers.append(engine.infill(context, Cancel(deadline_s=1.0, clock=lambda: 0.0)))
+    assert answers[0].text == answers[1].text
+    assert answers[0].score == pytest.approx(answers[1].score, abs=0.02)
+
+
+def test_exporting_onto_the_source_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exported = export("embedded", tmp_path / "plain", "bfloat16")
+    assert cli.main(["export", str(exported), str(exported)]) == 1
+    assert "is the source itself" in capsys.readouterr().err
