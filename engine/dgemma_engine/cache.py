@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dgemma_engine.config import LayerKind, ModelConfig
+from dgemma_engine.config import ModelConfig
 
 
 class KVCache(Protocol):
@@ -62,12 +62,11 @@ class PromptCache:
     def __init__(self, config: ModelConfig, *, capacity: int, dtype: torch.dtype, device: torch.device) -> None:
         self._kinds = config.layer_kinds
         self._length = 0
-        self._k = [self._empty(config, kind, capacity, dtype, device) for kind in config.layer_kinds]
-        self._v = [self._empty(config, kind, capacity, dtype, device) for kind in config.layer_kinds]
-
-    @staticmethod
-    def _empty(config: ModelConfig, kind: LayerKind, capacity: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-        return torch.empty(1, config.num_kv_heads[kind], capacity, config.head_dim[kind], dtype=dtype, device=device)
+        # Keys and values of a layer in one piece: [2, G, capacity, d].
+        self._kv = [
+            torch.empty(2, config.num_kv_heads[kind], capacity, config.head_dim[kind], dtype=dtype, device=device)
+            for kind in config.layer_kinds
+        ]
 
     @property
     def length(self) -> int:
@@ -77,12 +76,11 @@ class PromptCache:
     @property
     def num_bytes(self) -> int:
         """Memory held."""
-        return sum(tensor.nbytes for tensor in (*self._k, *self._v))
+        return sum(tensor.nbytes for tensor in self._kv)
 
     def append(self, layer_idx: int, k_BGTd: Tensor, v_BGTd: Tensor) -> tuple[Tensor, Tensor]:
         """See `KVCache.append`; B must be 1."""
-        end = self._write(layer_idx, k_BGTd, v_BGTd, self._length)
-        return self._k[layer_idx][:, :, :end], self._v[layer_idx][:, :, :end]
+        return self._write(layer_idx, k_BGTd, v_BGTd, self._length, start=0)
 
     def advance(self, num_tokens: int) -> None:
         """See `KVCache.advance`."""
@@ -93,15 +91,31 @@ class PromptCache:
     ) -> tuple[Tensor, Tensor]:
         """See `KVCache.with_canvas`; B must be 1."""
         length = self._length + num_pending
-        end, start = self._write(layer_idx, k_BGLd, v_BGLd, length), max(0, length - num_visible)
-        return self._k[layer_idx][:, :, start:end], self._v[layer_idx][:, :, start:end]
+        return self._write(layer_idx, k_BGLd, v_BGLd, length, start=max(0, length - num_visible))
 
-    def copy_last(self) -> list[tuple[Tensor, Tensor]]:
+    def room(self, layer_idx: int, num_tokens: int, *, num_pending: int = 0) -> tuple[Tensor, Tensor]:
+        """Returns where the keys and values of new tokens go, and all of them up to there, without copying any.
+
+        Args:
+            layer_idx: whose keys and values.
+            num_tokens: new ones, whether they are to be kept (`advance`) or not.
+            num_pending: see `with_canvas`.
+
+        Returns:
+            Two views, keys first and values second: [2, G, num_tokens, d] to be written, [2, G, S, d] whose end it is.
+        """
+        length = self._length + num_pending
+        end = length + num_tokens
+        if end > self._kv[layer_idx].shape[2]:
+            self._grow(layer_idx, length, end)
+        so_far = self._kv[layer_idx][:, :, :end]
+        return so_far[:, :, length:], so_far
+
+    def copy_last(self) -> list[Tensor]:
         """Returns copies of the last token's keys and values, layer by layer, for `restore_last`."""
-        place = slice(self._length - 1, self._length)
-        return [(k[:, :, place].clone(), v[:, :, place].clone()) for k, v in zip(self._k, self._v, strict=True)]
+        return [kv[:, :, self._length - 1 : self._length].clone() for kv in self._kv]
 
-    def restore_last(self, length: int, copies: list[tuple[Tensor, Tensor]]) -> None:
+    def restore_last(self, length: int, copies: list[Tensor]) -> None:
         """Makes the cache what it was at `copy_last`, whatever was appended since to one token less.
 
         Args:
@@ -109,8 +123,8 @@ class PromptCache:
             copies: what it returned.
         """
         self._length = length
-        for k, v, (k_last, v_last) in zip(self._k, self._v, copies, strict=True):
-            k[:, :, length - 1 : length], v[:, :, length - 1 : length] = k_last, v_last
+        for kv, last in zip(self._kv, copies, strict=True):
+            kv[:, :, length - 1 : length] = last
 
     def truncate(self, length: int) -> None:
         """Forgets all but the first `length` tokens.
@@ -122,21 +136,17 @@ class PromptCache:
             raise ValueError(f"{length=} must be between 0 and {self._length}")
         self._length = length
 
-    def _write(self, layer_idx: int, k: Tensor, v: Tensor, length: int) -> int:
-        """Writes behind the first `length` tokens of a layer and returns where the new ones end."""
-        end = length + k.shape[2]
-        if end > self._k[layer_idx].shape[2]:
-            self._grow(layer_idx, length, end)
-        self._k[layer_idx][:, :, length:end] = k
-        self._v[layer_idx][:, :, length:end] = v
-        return end
+    def _write(self, layer_idx: int, k: Tensor, v: Tensor, length: int, *, start: int) -> tuple[Tensor, Tensor]:
+        """Writes behind the first `length` tokens of a layer; returns its keys and values from `start` to there."""
+        new, so_far = self.room(layer_idx, k.shape[2], num_pending=length - self._length)
+        new[:1], new[1:] = k, v
+        return so_far[:1, :, start:], so_far[1:, :, start:]
 
     def _grow(self, layer_idx: int, length: int, needed: int) -> None:
-        for store in (self._k, self._v):
-            old = store[layer_idx]
-            capacity = max(needed, 2 * old.shape[2])
-            store[layer_idx] = old.new_empty(old.shape[0], old.shape[1], capacity, old.shape[3])
-            store[layer_idx][:, :, :length] = old[:, :, :length]
+        old = self._kv[layer_idx]
+        capacity = max(needed, 2 * old.shape[2])
+        self._kv[layer_idx] = old.new_empty(2, old.shape[1], capacity, old.shape[3])
+        self._kv[layer_idx][:, :, :length] = old[:, :, :length]
 
 
 class GraphKV:

@@ -26,6 +26,7 @@ from dgemma_engine.hypotheses import Reading
 from dgemma_engine.infill_format import InfillFormat
 from dgemma_engine.judging import Ranked, rank, unjudged
 from dgemma_engine.laps import Laps
+from dgemma_engine.lean_model import lean
 from dgemma_engine.messages import Candidate, CandidateSource, Context, Draft, Finish, Infill
 from dgemma_engine.model import DiffusionGemma
 from dgemma_engine.ops import Ops
@@ -135,7 +136,7 @@ class Engine:
                 report(1 + percent * 98 // 100, "loading weights")
 
         chosen_ops = Ops.reference() if ops is None else ops
-        model = load_model(path, chosen_ops, device=target, dtype=weight_dtype(target), report=report_weights)
+        model = lean(load_model(path, chosen_ops, device=target, dtype=weight_dtype(target), report=report_weights))
         tokenizer.require_vocab(model.config.vocab_size)
         sampler = load_sampler(path, model.config.vocab_size)
         calibration = Calibration.load(path, fingerprint(path)) if calibration is None else calibration

@@ -251,7 +251,8 @@ def test_middle_longer_than_the_largest_slot_goes_on_in_further_blocks(engine: E
             for seed in range(6)
         ]
 
-    assert max(lengths(24)) <= 24 < max(lengths(96))
+    # A further block is begun while there is room for one more token, and is as long as the largest slot.
+    assert max(lengths(24)) < 24 + 24 < max(lengths(96))
 
 
 def test_further_blocks_leave_the_prompt_as_it_was(engine: Engine) -> None:

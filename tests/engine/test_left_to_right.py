@@ -47,10 +47,10 @@ def run(model: DiffusionGemma, cache: PromptCache, **options: Any) -> Written:
         "cancel": Cancel(deadline_s=time.monotonic() + 600, clock=time.monotonic),
         "on_pass": lambda: None,
     }
-    before = [tensor[:, :, : cache.length].clone() for tensor in (*cache._k, *cache._v)]  # type: ignore[reportPrivateUsage]
+    before = [tensor[:, :, : cache.length].clone() for tensor in cache._kv]  # type: ignore[reportPrivateUsage]
     written = write(model, cache, PROMPT[-1], **(given | options))
     assert cache.length == len(PROMPT)
-    after = [tensor[:, :, : cache.length] for tensor in (*cache._k, *cache._v)]  # type: ignore[reportPrivateUsage]
+    after = [tensor[:, :, : cache.length] for tensor in cache._kv]  # type: ignore[reportPrivateUsage]
     assert all(torch.equal(old, new) for old, new in zip(before, after, strict=True)), "the prompt was changed"
     return written
 

@@ -63,8 +63,8 @@ def test_model_that_ends_nothing_has_no_end(model: DiffusionGemma, cache: Prompt
 
 
 def test_prompt_cache_is_left_as_it_was(model: DiffusionGemma, cache: PromptCache) -> None:
-    before = [tensor[:, :, : cache.length].clone() for tensor in (*cache._k, *cache._v)]  # type: ignore[reportPrivateUsage]
+    before = [tensor[:, :, : cache.length].clone() for tensor in cache._kv]  # type: ignore[reportPrivateUsage]
     likelihoods(model, cache, PROMPT[-1], BRANCHES, end_ids=frozenset(), banned_ids=[])
     assert cache.length == len(PROMPT)
-    after = [tensor[:, :, : cache.length] for tensor in (*cache._k, *cache._v)]  # type: ignore[reportPrivateUsage]
+    after = [tensor[:, :, : cache.length] for tensor in cache._kv]  # type: ignore[reportPrivateUsage]
     assert all(torch.equal(old, new) for old, new in zip(before, after, strict=True))

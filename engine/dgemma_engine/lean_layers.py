@@ -1,0 +1,330 @@
+"""The layers of a small model for a processor: what `layers.py` computes, in as few operations as it takes.
+
+A small model on a processor spends its time between operations, not in them. So hidden states stay float32 from layer
+to layer (no conversions to and fro, and a norm is two operations and a division), matrices are packed once, those that
+read the same input are one product, norm scales are folded into what reads them, and keys and values are written where
+they are kept. For one row and a `PromptCache`; without gradients. Weights that change afterwards are not seen
+(docs/decisions/0013).
+
+Shape legend: N tokens of a pass, S key positions, D hidden, H query heads, G key-value heads, R query heads per
+key-value head, d head size, I intermediate, E experts, K experts per token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from dgemma_kernels.packed import PackedGate, PackedMatrix
+from torch import Tensor, nn
+
+from dgemma_engine.cache import PromptCache
+from dgemma_engine.config import LayerKind, ModelConfig
+from dgemma_engine.layers import Attention, Experts, GatedMLP, Layer, Norm, SelfConditioning
+from dgemma_engine.rotary import inverse_frequencies
+
+# Up to this many experts per chosen one, bfloat16 runs all of them on all tokens (`kernels.reference.experts`).
+_DENSE_EXPERTS_PER_CHOSEN = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turns:
+    """Rotary factors of some positions, [N, 1, d] float32 each: `x * cos + roll(x, d / 2) * sin`."""
+
+    cos: Tensor
+    sin: Tensor
+
+
+class TurnsTable:
+    """Rotary factors of both layer kinds, computed once for every position that was asked for so far.
+
+    Args:
+        config: frequencies and head sizes.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        self._frequencies = {kind: inverse_frequencies(config.rope[kind], config.head_dim[kind]) for kind in LayerKind}
+        self._known = dict[LayerKind, Turns]()
+        self._size = 0
+
+    def at(self, positions_N: Tensor, most: int) -> dict[LayerKind, Turns]:
+        """Returns the factors of positions that are all below `most`."""
+        if most > self._size:
+            self._size = max(512, 2 * most)
+            self._known = {kind: _turns(frequencies, self._size) for kind, frequencies in self._frequencies.items()}
+        return {
+            kind: Turns(cos=known.cos.index_select(0, positions_N), sin=known.sin.index_select(0, positions_N))
+            for kind, known in self._known.items()
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sight:
+    """What the tokens of a part of a pass look at, per layer kind.
+
+    Attributes:
+        num_tokens: consecutive tokens it speaks of.
+        num_keys: keys they see, the last ones written up to and with those tokens.
+        masks: additive masks [1, 1, R * num_tokens, num_keys], or None to see all of these keys.
+    """
+
+    num_tokens: int
+    num_keys: dict[LayerKind, int]
+    masks: dict[LayerKind, Tensor | None]
+
+
+class LeanNorm:
+    """RMS norm of float32 hidden states with its scale.
+
+    Args:
+        norm: whose scale it takes.
+        size: width.
+        eps: added to the mean square.
+        factor: further factor on the result.
+    """
+
+    def __init__(self, norm: Norm | None, size: int, eps: float, factor: float = 1.0) -> None:
+        scale_D = torch.ones(size) if norm is None else norm.weight.detach().float()
+        self.scale_D = scale_D * (size**0.5 * factor)
+        self._least = torch.full((1,), (size * eps) ** 0.5)
+
+    def divisor(self, x_ND: Tensor) -> Tensor:
+        """Returns [N, 1]: `x * scale_D / divisor` is the norm of `x`."""
+        return torch.linalg.vector_norm(x_ND, dim=-1, keepdim=True).hypot_(self._least)
+
+    def __call__(self, x_ND: Tensor) -> Tensor:
+        """Returns the norm of `x`, float32."""
+        return (x_ND * self.scale_D).div_(self.divisor(x_ND))
+
+    def added_to(self, base_ND: Tensor, x_ND: Tensor) -> Tensor:
+        """Returns `base` plus the norm of `x`."""
+        return torch.addcdiv(base_ND, x_ND * self.scale_D, self.divisor(x_ND))
+
+
+class LeanLayer:
+    """One layer.
+
+    Args:
+        layer: whose weights it takes; a module that is not what `layers.py` puts there is called as it is.
+        config: dimensions.
+        layer_idx: its place in the cache.
+    """
+
+    def __init__(self, layer: Layer, config: ModelConfig, layer_idx: int) -> None:
+        size, eps = config.hidden_size, config.rms_norm_eps
+        attention = layer.self_attn
+        self.kind = attention.kind
+        self._layer_idx = layer_idx
+        self._dtype = attention.k_norm.weight.dtype
+        self._num_heads, self._num_kv_heads = attention.num_heads, attention.num_kv_heads
+        self._head_dim = attention.head_dim
+        self._input_norm = LeanNorm(layer.input_layernorm, size, eps)
+        self._qkv = _qkv(attention)
+        self._head_norm = LeanNorm(None, self._head_dim, eps)
+        self._head_scale_Hd = _head_scales(attention) * self._head_dim**0.5
+        self._out = product(attention.o_proj)
+        self._after_attention = LeanNorm(layer.post_attention_layernorm, size, eps)
+        self._middle_norm = LeanNorm(None, size, eps)
+        self._feed = _Feed(layer, config)
+        self._encode_scalar, self._decode_scalar = layer.encoder_layer_scalar.item(), layer.layer_scalar.item()
+        self._after_both = LeanNorm(layer.post_feedforward_layernorm, size, eps)
+
+    def run(self, x_ND: Tensor, turns: Turns, cache: PromptCache, sights: Sequence[Sight], num_causal: int) -> Tensor:
+        """Runs tokens whose keys and values go behind what the cache holds. Returns [N, D], float32.
+
+        Args:
+            x_ND: hidden states, float32.
+            turns: of their positions.
+            cache: keys and values are written into its room; nothing is counted as kept.
+            sights: consecutive parts that make up the pass.
+            num_causal: tokens in causal mode, which come first; the two modes have scalars of their own.
+        """
+        q_HNd, kv = self._projected(x_ND, turns, cache)
+        attended_ND = self._look(q_HNd, kv, sights)
+        residual_ND = self._after_attention.added_to(x_ND, self._out(attended_ND).float())
+        fed_ND = self._feed(self._middle_norm(residual_ND))
+        out_ND = self._after_both.added_to(residual_ND, fed_ND)
+        return self._scaled(out_ND, num_causal)
+
+    def remember(self, x_ND: Tensor, turns: Turns, cache: PromptCache) -> None:
+        """Writes keys and values and computes nothing else."""
+        self._projected(x_ND, turns, cache)
+
+    def _scaled(self, x_ND: Tensor, num_causal: int) -> Tensor:
+        encode, decode = self._encode_scalar, self._decode_scalar
+        if 0 < num_causal < x_ND.shape[0] and encode != decode:
+            x_ND[:num_causal] *= encode
+            x_ND[num_causal:] *= decode
+            return x_ND
+        scalar = encode if num_causal else decode
+        return x_ND if scalar == 1 else x_ND.mul_(scalar)
+
+    def _projected(self, x_ND: Tensor, turns: Turns, cache: PromptCache) -> tuple[Tensor, Tensor]:
+        num_tokens, num_heads = x_ND.shape[0], self._num_heads
+        num_turned = num_heads + self._num_kv_heads
+        normed_ND = self._input_norm(x_ND).to(self._dtype)
+        heads_NHd = self._qkv(normed_ND).float().view(num_tokens, -1, self._head_dim)
+        divisor_NH1 = self._head_norm.divisor(heads_NHd)
+        heads_NHd = heads_NHd * self._head_scale_Hd
+        turned = heads_NHd[:, :num_turned]
+        swapped = turned.roll(self._head_dim // 2, -1)
+        turned.mul_(turns.cos).addcmul_(swapped, turns.sin)
+        q_HNd = torch.empty(num_heads, num_tokens, self._head_dim, dtype=self._dtype)
+        torch.div(heads_NHd[:, :num_heads], divisor_NH1[:, :num_heads], out=q_HNd.transpose(0, 1))
+        new, kv = cache.room(self._layer_idx, num_tokens)
+        new_NHd = new.flatten(0, 1).transpose(0, 1)
+        torch.div(heads_NHd[:, num_heads:], divisor_NH1[:, num_heads:], out=new_NHd)
+        return q_HNd, kv
+
+    def _look(self, q_HNd: Tensor, kv: Tensor, sights: Sequence[Sight]) -> Tensor:
+        """Returns the heads' outputs side by side, [N, H * d]."""
+        parts, first = list[Tensor](), 0
+        num_before = kv.shape[2] - q_HNd.shape[1]
+        for sight in sights:
+            last = first + sight.num_tokens
+            end = num_before + last
+            start = max(0, end - sight.num_keys[self.kind])
+            q = q_HNd[:, first:last].reshape(1, self._num_kv_heads, -1, self._head_dim)
+            k, v = kv[:1, :, start:end], kv[1:, :, start:end]
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=sight.masks[self.kind], scale=1.0)
+            out_GRNd = out.view(self._num_kv_heads, -1, sight.num_tokens, self._head_dim)
+            parts.append(out_GRNd.permute(2, 0, 1, 3).reshape(sight.num_tokens, -1))
+            first = last
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+class LeanSelfConditioning:
+    """Adds what the last step believed to the canvas embeddings.
+
+    Args:
+        module: whose weights it takes.
+        config: dimensions.
+    """
+
+    def __init__(self, module: SelfConditioning, config: ModelConfig) -> None:
+        self._dtype = module.pre_norm.weight.dtype
+        self._pre_norm = LeanNorm(module.pre_norm, config.hidden_size, config.rms_norm_eps)
+        self._mlp = _mlp(module.mlp)
+        self._norm = LeanNorm(None, config.hidden_size, config.rms_norm_eps)
+
+    def __call__(self, x_ND: Tensor, soft_ND: Tensor | None) -> Tensor:
+        """Returns [N, D], float32; `soft_ND` None is the first step."""
+        if soft_ND is not None:
+            x_ND = x_ND + self._mlp(self._pre_norm(soft_ND.float()).to(self._dtype))
+        return self._norm(x_ND)
+
+
+class _Feed:
+    """The dense MLP beside the experts, each with its norms."""
+
+    def __init__(self, layer: Layer, config: ModelConfig) -> None:
+        size, eps = config.hidden_size, config.rms_norm_eps
+        router = layer.router
+        self._router_ED = router.proj.weight.detach().float() * router.scale.detach().float() * size**-0.5
+        self._per_expert_E = router.per_expert_scale.detach().float()
+        self._num_chosen = config.top_k_experts
+        self._experts = _Together(layer) if _runs_together(layer, config) else _Apart(layer)
+        self._after_dense = LeanNorm(layer.post_feedforward_layernorm_1, size, eps)
+        self._after_sparse = LeanNorm(layer.post_feedforward_layernorm_2, size, eps)
+
+    def __call__(self, normed_ND: Tensor) -> Tensor:
+        """Returns [N, D] for a normalised residual, both float32."""
+        scores_NK, indices_NK = F.linear(normed_ND, self._router_ED).topk(self._num_chosen, dim=-1)
+        # The softmax over the chosen scores is the softmax over all of them, renormalised.
+        weights_NK = scores_NK.softmax(-1).mul_(self._per_expert_E[indices_NK])
+        dense_ND, sparse_ND = self._experts(normed_ND, weights_NK, indices_NK)
+        return self._after_sparse.added_to(self._after_dense(dense_ND.float()), sparse_ND.float())
+
+
+class _Together:
+    """All experts on all tokens, and the dense MLP in the same products: no gathering, and the fewest calls."""
+
+    def __init__(self, layer: Layer) -> None:
+        mlp, experts = layer.mlp, layer.experts
+        dense_D = layer.pre_feedforward_layernorm.weight.detach().float()
+        sparse_D = layer.pre_feedforward_layernorm_2.weight.detach().float()
+        self._dtype = layer.pre_feedforward_layernorm.weight.dtype
+        self._num_experts, size, _inner = experts.down_proj.shape
+        dense_gate, dense_up = (mlp.gate_up_proj.weight.detach().float() * dense_D).chunk(2)
+        sparse_gate, sparse_up = (experts.gate_up_proj.detach().float() * sparse_D).chunk(2, dim=1)
+        gate = torch.cat((dense_gate, sparse_gate.flatten(0, 1)))
+        up = torch.cat((dense_up, sparse_up.flatten(0, 1)))
+        self._gate = PackedGate(gate.to(self._dtype), up.to(self._dtype))
+        self._num_dense = mlp.down_proj.weight.shape[1]
+        self._dense_down = PackedMatrix(mlp.down_proj.weight)
+        self._sparse_down = PackedMatrix(experts.down_proj.transpose(0, 1).reshape(size, -1))
+
+    def __call__(self, normed_ND: Tensor, weights_NK: Tensor, indices_NK: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns what the MLP and what the experts make of a normalised residual, [N, D] each."""
+        num_tokens = normed_ND.shape[0]
+        inner_NI = self._gate(normed_ND.to(self._dtype))
+        weights_NE = torch.zeros(num_tokens, self._num_experts).scatter_(1, indices_NK, weights_NK).to(self._dtype)
+        chosen_NEI = inner_NI[:, self._num_dense :].unflatten(-1, (self._num_experts, -1)) * weights_NE[..., None]
+        return self._dense_down(inner_NI[:, : self._num_dense]), self._sparse_down(chosen_NEI.flatten(1))
+
+
+class _Apart:
+    """The dense MLP, and the experts as their module runs them."""
+
+    def __init__(self, layer: Layer) -> None:
+        self._dtype = layer.pre_feedforward_layernorm.weight.dtype
+        self._dense_scale_D = layer.pre_feedforward_layernorm.weight.detach().float()
+        self._sparse_scale_D = layer.pre_feedforward_layernorm_2.weight.detach().float()
+        self._mlp = _mlp(layer.mlp)
+        self._experts = layer.experts
+
+    def __call__(self, normed_ND: Tensor, weights_NK: Tensor, indices_NK: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns what the MLP and what the experts make of a normalised residual, [N, D] each."""
+        dense_ND = self._mlp((normed_ND * self._dense_scale_D).to(self._dtype))
+        sparse_in_ND = (normed_ND * self._sparse_scale_D).to(self._dtype)
+        return dense_ND, self._experts(sparse_in_ND, weights_NK, indices_NK)
+
+
+def product(module: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Returns what multiplies as a linear layer does; a module of another kind says itself how."""
+    return PackedMatrix(module.weight) if type(module) is nn.Linear else module
+
+
+def _mlp(module: GatedMLP) -> Callable[[Tensor], Tensor]:
+    if type(module.gate_up_proj) is not nn.Linear:
+        return module
+    inner, down = PackedGate(*module.gate_up_proj.weight.chunk(2)), product(module.down_proj)
+    return lambda x_ND: down(inner(x_ND))
+
+
+def _runs_together(layer: Layer, config: ModelConfig) -> bool:
+    are_plain = type(layer.experts) is Experts and all(
+        type(module) is nn.Linear for module in (layer.mlp.gate_up_proj, layer.mlp.down_proj)
+    )
+    is_cheap = layer.pre_feedforward_layernorm.weight.dtype is torch.bfloat16
+    return are_plain and is_cheap and config.num_experts <= _DENSE_EXPERTS_PER_CHOSEN * config.top_k_experts
+
+
+def _qkv(attention: Attention) -> Callable[[Tensor], Tensor]:
+    """Returns the product that makes queries, keys and values, also where the values are the raw keys."""
+    module, num_key_rows = attention.qkv_proj, attention.num_kv_heads * attention.head_dim
+    if attention.kind is LayerKind.SLIDING:
+        return product(module)
+    if type(module) is nn.Linear:
+        return PackedMatrix(torch.cat((module.weight, module.weight[-num_key_rows:])))
+
+    def with_values(x_ND: Tensor) -> Tensor:
+        heads = module(x_ND)
+        return torch.cat((heads, heads[:, -num_key_rows:]), dim=-1)
+
+    return with_values
+
+
+def _head_scales(attention: Attention) -> Tensor:
+    """Returns the scale of every query, key and value head, [H + 2 * G, d]; values have none."""
+    groups = attention.num_kv_heads
+    q_d, k_d = attention.q_norm.weight.detach().float(), attention.k_norm.weight.detach().float()
+    return torch.cat((q_d.expand(attention.num_heads, -1), k_d.expand(groups, -1), torch.ones(groups, len(q_d))))
+
+
+def _turns(frequencies: Tensor, size: int) -> Turns:
+    angles = torch.arange(size, dtype=torch.float32)[:, None] * frequencies
+    sin = angles.sin()
+    return Turns(cos=angles.cos().repeat(1, 2)[:, None], sin=torch.cat((-sin, sin), dim=1)[:, None])

@@ -1,0 +1,181 @@
+"""A `DiffusionGemma` that runs lean layers: the same weights and results up to rounding, in a fraction of the time.
+
+For a small model on a processor and one row at a time. `lean` decides whether a model is one. Weights are packed when
+it is made: changes afterwards are not seen, and no gradients flow.
+
+Shape legend: T tokens in causal mode, L canvas positions, N both, D hidden, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from dgemma_kernels.packed import PackedMatrix
+from torch import Tensor, nn
+
+from dgemma_engine.cache import KVCache, PromptCache
+from dgemma_engine.config import LayerKind
+from dgemma_engine.layers import Layer
+from dgemma_engine.lean_layers import LeanLayer, LeanNorm, LeanSelfConditioning, Sight, Turns, TurnsTable
+from dgemma_engine.masks import ALL_VISIBLE, AttentionMasks
+from dgemma_engine.model import DiffusionGemma
+
+# Packed matrices are copies. A model with more than this many bytes of weights keeps the ones it has.
+_MOST_BYTES = 2**28
+
+
+def lean(model: DiffusionGemma) -> DiffusionGemma:
+    """Returns the model to run: a lean one for a small model on a processor, `model` itself for any other.
+
+    Args:
+        model: in inference mode, its weights final.
+    """
+    num_bytes = sum(parameter.nbytes for parameter in model.parameters())
+    return LeanModel(model) if model.device.type == "cpu" and num_bytes <= _MOST_BYTES else model
+
+
+class LeanModel(DiffusionGemma):
+    """The same interface for one row (B = 1) and a `PromptCache`.
+
+    Args:
+        model: whose modules it shares.
+    """
+
+    def __init__(self, model: DiffusionGemma) -> None:
+        nn.Module.__init__(self)
+        self.config, self._ops, self.rotary = model.config, model._ops, model.rotary
+        self.embed_tokens, self.layers, self.norm = model.embed_tokens, model.layers, model.norm
+        self.self_conditioning = model.self_conditioning
+        config, weight_VD = model.config, model.embed_tokens.weight.detach()
+        self._scale = self._embed_scale(self.dtype)
+        self._table = TurnsTable(config)
+        self._begin = LeanSelfConditioning(model.self_conditioning, config)
+        self._stack = [LeanLayer(layer, config, i) for i, layer in enumerate(model.layers) if isinstance(layer, Layer)]
+        self._end = LeanNorm(model.norm, config.hidden_size, config.rms_norm_eps)
+        self._to_vocabulary, self._from_vocabulary = PackedMatrix(weight_VD), PackedMatrix(weight_VD.t())
+
+    def encode(
+        self,
+        ids_BT: Tensor,
+        cache: KVCache,
+        *,
+        positions_BT: Tensor | None = None,
+        attention_masks: AttentionMasks | None = None,
+    ) -> Tensor:
+        """See `DiffusionGemma.encode`."""
+        num_past, num_new = cache.length, ids_BT.shape[1]
+        sight = self._sight(attention_masks or self._causal_masks(num_past, num_new), num_new, extra=0)
+        x_ND = self._embedded(ids_BT)
+        turns = self._turns(positions_BT, num_past, num_new)
+        x_ND = self._run(self._stack, x_ND, turns, cache, [sight], num_new)
+        cache.advance(num_new)
+        return self._ended(x_ND)
+
+    def prefill(self, ids_BT: Tensor, cache: KVCache) -> None:
+        """See `DiffusionGemma.prefill`."""
+        num_past, num_new = cache.length, ids_BT.shape[1]
+        sight = self._sight(self._causal_masks(num_past, num_new), num_new, extra=0)
+        turns = self._turns(None, num_past, num_new)
+        *body, last = self._stack
+        x_ND = self._run(body, self._embedded(ids_BT), turns, cache, [sight], num_new)
+        last.remember(x_ND, turns[last.kind], _prompt_cache(cache))
+        cache.advance(num_new)
+
+    def decode(
+        self,
+        canvas_BL: Tensor,
+        cache: KVCache,
+        *,
+        soft_BLD: Tensor | None = None,
+        positions_BL: Tensor | None = None,
+        attention_masks: AttentionMasks = ALL_VISIBLE,
+    ) -> Tensor:
+        """See `DiffusionGemma.decode`."""
+        num_canvas = canvas_BL.shape[1]
+        sight = self._sight(attention_masks, num_canvas, extra=num_canvas - 1)
+        x_ND = self._begin(self._embedded(canvas_BL), None if soft_BLD is None else soft_BLD[0])
+        turns = self._turns(positions_BL, cache.length, num_canvas)
+        return self._ended(self._run(self._stack, x_ND, turns, cache, [sight], 0))
+
+    def decode_after(
+        self,
+        block_BT: Tensor,
+        canvas_BL: Tensor,
+        cache: KVCache,
+        *,
+        soft_BLD: Tensor | None = None,
+        positions_BL: Tensor | None = None,
+        attention_masks: AttentionMasks = ALL_VISIBLE,
+    ) -> Tensor:
+        """See `DiffusionGemma.decode_after`."""
+        num_past, num_block, num_canvas = cache.length, block_BT.shape[1], canvas_BL.shape[1]
+        sights = [
+            self._sight(self._causal_masks(num_past, num_block), num_block, extra=0),
+            self._sight(attention_masks, num_canvas, extra=num_canvas - 1),
+        ]
+        canvas_ND = self._begin(self._embedded(canvas_BL), None if soft_BLD is None else soft_BLD[0])
+        x_ND = torch.cat((self._embedded(block_BT), canvas_ND))
+        if positions_BL is not None:
+            block_BT = torch.arange(num_past, num_past + num_block, device=positions_BL.device)[None]
+            positions_BL = torch.cat((block_BT, positions_BL), dim=1)
+        turns = self._turns(positions_BL, num_past, num_block + num_canvas)
+        x_ND = self._run(self._stack, x_ND, turns, cache, sights, num_block)
+        cache.advance(num_block)
+        return self._ended(x_ND[num_block:])
+
+    def logits(self, hidden_BLD: Tensor) -> Tensor:
+        """See `DiffusionGemma.logits`."""
+        logits_NV = self._to_vocabulary(hidden_BLD.flatten(0, 1)).unflatten(0, hidden_BLD.shape[:2])
+        return self._ops.softcap(logits_NV, self.config.final_logit_softcapping)
+
+    def soft_embeddings(self, probs_BLV: Tensor) -> Tensor:
+        """See `DiffusionGemma.soft_embeddings`."""
+        soft_ND = self._from_vocabulary(probs_BLV.flatten(0, 1).to(self.dtype)).mul_(self._scale)
+        return soft_ND.unflatten(0, probs_BLV.shape[:2])
+
+    def _embedded(self, ids_1N: Tensor) -> Tensor:
+        assert ids_1N.shape[0] == 1, "a lean model runs one row"
+        return self.embed_tokens(ids_1N[0]).float() * self._scale
+
+    def _turns(self, positions_1N: Tensor | None, num_past: int, num_tokens: int) -> dict[LayerKind, Turns]:
+        if positions_1N is None:
+            positions_N, most = torch.arange(num_past, num_past + num_tokens), num_past + num_tokens
+        else:
+            positions_N, most = positions_1N[0], int(positions_1N.max()) + 1
+        return self._table.at(positions_N, most)
+
+    def _sight(self, attention_masks: AttentionMasks, num_tokens: int, *, extra: int) -> Sight:
+        """Returns what consecutive tokens see; without a mask a sliding layer sees its window and `extra` tokens."""
+        masks, num_keys = dict[LayerKind, Tensor | None](), dict[LayerKind, int]()
+        for kind in LayerKind:
+            mask = attention_masks.of(kind)
+            unmasked = self.config.sliding_window + extra if kind is LayerKind.SLIDING else 2**62
+            num_keys[kind] = unmasked if mask is None else mask.shape[-1]
+            masks[kind] = None
+            if mask is not None:
+                per_key_head = self.config.num_attention_heads // self.config.num_kv_heads[kind]
+                additive = torch.zeros(mask.shape, dtype=self.dtype).masked_fill_(mask.logical_not(), -torch.inf)
+                masks[kind] = additive.repeat(1, 1, per_key_head, 1)
+        return Sight(num_tokens=num_tokens, num_keys=num_keys, masks=masks)
+
+    def _run(
+        self,
+        layers: Sequence[LeanLayer],
+        x_ND: Tensor,
+        turns: dict[LayerKind, Turns],
+        cache: KVCache,
+        sights: Sequence[Sight],
+        num_causal: int,
+    ) -> Tensor:
+        for layer in layers:
+            x_ND = layer.run(x_ND, turns[layer.kind], _prompt_cache(cache), sights, num_causal)
+        return x_ND
+
+    def _ended(self, x_ND: Tensor) -> Tensor:
+        return self._end(x_ND).to(self.dtype)[None]
+
+
+def _prompt_cache(cache: KVCache) -> PromptCache:
+    assert isinstance(cache, PromptCache), "a lean model writes into the room of a prompt cache"
+    return cache

@@ -1,0 +1,103 @@
+"""Matrices laid out once for many products with few rows on a processor: what `F.linear` lays out anew at every call.
+
+oneDNN's own layout where torch can make it, plain PyTorch where not: the functions behind it are not part of torch's
+public interface, so each matrix is tried when it is packed and falls back by itself (docs/decisions/0013).
+
+Shape legend: N rows, I input width, O output width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# The layout is chosen for about as many rows as a canvas has.
+_ROWS = 32
+
+
+class PackedMatrix:
+    """`x @ weight.T` for one weight.
+
+    Args:
+        weight_OI: on a processor, bfloat16 or float32; not read again.
+    """
+
+    def __init__(self, weight_OI: Tensor) -> None:
+        packed = _pack(weight_OI) if weight_OI.dtype is torch.bfloat16 else None
+        # In float32 the layout gains nothing, and a transposed copy a little.
+        self._product = _plain(weight_OI) if packed is None else _bare(packed)
+
+    def __call__(self, x_NI: Tensor) -> Tensor:
+        """Returns [N, O] in `x`'s dtype, which must be the weight's."""
+        return self._product(x_NI)
+
+
+class PackedGate:
+    """`gelu_tanh(x @ gate.T) * (x @ up.T)` for one pair of weights, in two operations where oneDNN can.
+
+    Args:
+        gate_OI: on a processor, bfloat16 or float32; not read again.
+        up_OI: likewise.
+    """
+
+    def __init__(self, gate_OI: Tensor, up_OI: Tensor) -> None:
+        gate, up = _pack(gate_OI), _pack(up_OI)
+        self._product = _gated_plainly(gate_OI, up_OI) if gate is None or up is None else _gated(gate, up)
+
+    def __call__(self, x_NI: Tensor) -> Tensor:
+        """Returns [N, O] in `x`'s dtype, which must be the weights'."""
+        return self._product(x_NI)
+
+
+def _pack(weight_OI: Tensor) -> Tensor | None:
+    """Returns the weight in oneDNN's layout, or None where this torch, processor or shape does not do as it should."""
+    weight_OI = weight_OI.detach().contiguous()
+    probe = torch.linspace(-1, 1, weight_OI.shape[1], dtype=torch.float32).to(weight_OI.dtype)[None]
+    try:
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight_OI, _ROWS)
+        twice = _times(packed, probe, _gelu(packed, probe))
+        once = _bare(packed)(probe)
+    except (AttributeError, RuntimeError, TypeError):
+        return None
+    expected = F.linear(probe, weight_OI)
+    right = F.gelu(expected.float(), approximate="tanh") * expected.float()
+    close = torch.allclose(once, expected, rtol=0.02, atol=0.02) and torch.allclose(
+        twice.float(), right, rtol=0.05, atol=0.05
+    )
+    return packed if close else None
+
+
+def _bare(packed: Any) -> Callable[[Tensor], Tensor]:
+    product = torch.ops.mkldnn._linear_pointwise.default
+    return lambda x_NI: product(x_NI, packed, None, "none", [], "")
+
+
+def _gelu(packed: Any, x_NI: Tensor) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise.default(x_NI, packed, None, "gelu", [], "tanh")
+
+
+def _times(packed: Any, x_NI: Tensor, other_NO: Tensor) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise.binary(x_NI, other_NO, packed, None, "mul")
+
+
+def _plain(weight_OI: Tensor) -> Callable[[Tensor], Tensor]:
+    weight_IO = weight_OI.detach().t().contiguous()
+    return lambda x_NI: torch.mm(x_NI, weight_IO)
+
+
+def _gated(gate: Any, up: Any) -> Callable[[Tensor], Tensor]:
+    return lambda x_NI: _times(up, x_NI, _gelu(gate, x_NI))
+
+
+def _gated_plainly(gate_OI: Tensor, up_OI: Tensor) -> Callable[[Tensor], Tensor]:
+    both = _plain(torch.cat((gate_OI, up_OI)))
+
+    def product(x_NI: Tensor) -> Tensor:
+        gate_NO, up_NO = both(x_NI).chunk(2, dim=-1)
+        return F.gelu(gate_NO, approximate="tanh").mul_(up_NO)
+
+    return product

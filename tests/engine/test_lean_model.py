@@ -1,0 +1,161 @@
+"""The lean model against the plain one of the same weights: every way in, every shape, up to rounding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from dgemma_engine import masks
+from dgemma_engine.cache import GraphKV, PromptCache
+from dgemma_engine.lean_model import LeanModel, lean
+from dgemma_engine.model import DiffusionGemma
+from dgemma_engine.ops import Ops
+from dgemma_engine.weights import load_model
+from torch import Tensor, nn
+
+SLIDING, FULL = "sliding_attention", "full_attention"
+WINDOW = 8
+CPU = torch.device("cpu")
+# Of the largest value; these random layers grow a rounding error a hundredfold.
+CLOSE = 1e-4
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "mixed layers": {"layer_types": [SLIDING, SLIDING, FULL, SLIDING, FULL]},
+    "full layers only": {"layer_types": [FULL, FULL]},
+    "one kv head": {"num_key_value_heads": 1, "num_global_key_value_heads": 1},
+    "many kv heads": {"num_key_value_heads": 4, "num_global_key_value_heads": 4, "num_attention_heads": 8},
+    "equal layer scalars": {"equal_scalars": True},
+    "window of two": {"sliding_window": 2},
+    "every expert": {"num_experts": 3, "top_k_experts": 3},
+    "many experts": {"num_experts": 16, "top_k_experts": 1},
+    "wide full head": {"head_dim": 8, "global_head_dim": 48},
+}
+
+
+def draw_ids(seed: int, length: int) -> Tensor:
+    return torch.randint(0, 320, (1, length), generator=torch.Generator().manual_seed(seed))
+
+
+def packed_rows(model: DiffusionGemma, num_past: int, lengths: list[int]) -> tuple[Tensor, masks.AttentionMasks]:
+    """Positions and masks of canvases behind each other."""
+    row_L = torch.tensor([row for row, length in enumerate(lengths) for _ in range(length)])
+    offset_L = torch.cat([torch.arange(length) for length in lengths])
+    window = model.config.sliding_window
+    return (num_past + offset_L)[None], masks.packed(row_L, num_past=num_past, sliding_window=window)
+
+
+def everything(model: DiffusionGemma) -> dict[str, Tensor]:
+    """What a model says through every way in; prompts reach past the window, and the cache has to grow."""
+    cache = PromptCache(model.config, capacity=4, dtype=model.dtype, device=CPU)
+    said: dict[str, Tensor] = {}
+    soft_BLD = torch.randn(1, 7, model.config.hidden_size, generator=torch.Generator().manual_seed(9)).to(model.dtype)
+    with torch.inference_mode():
+        said["first encode"] = model.encode(draw_ids(1, 5), cache)
+        model.prefill(draw_ids(2, 13), cache)
+        said["one token"] = model.encode(draw_ids(3, 1), cache)
+        said["second encode"] = model.encode(draw_ids(4, 6), cache)
+        canvas = draw_ids(5, 7)
+        said["first step"] = model.decode(canvas, cache)
+        said["later step"] = model.decode(canvas, cache, soft_BLD=soft_BLD)
+        positions, packed = packed_rows(model, cache.length, [3, 4])
+        said["packed"] = model.decode(canvas, cache, soft_BLD=soft_BLD, positions_BL=positions, attention_masks=packed)
+        said["after a block"] = model.decode_after(draw_ids(6, 5), canvas, cache, soft_BLD=soft_BLD)
+        positions, packed = packed_rows(model, cache.length + 3, [5, 2])
+        said["packed after a block"] = model.decode_after(
+            draw_ids(7, 3), canvas, cache, soft_BLD=soft_BLD, positions_BL=positions, attention_masks=packed
+        )
+        row_T, position_T = torch.tensor([0, 0, 0, 1, 1]), torch.tensor([0, 1, 2, 0, 1]) + cache.length - 1
+        branches = masks.branches(
+            row_T,
+            position_T,
+            num_past=cache.length,
+            sliding_window=model.config.sliding_window,
+            hidden_from=cache.length - 1,
+        )
+        said["branches"] = model.encode(draw_ids(8, 5), cache, positions_BT=position_T[None], attention_masks=branches)
+        said["logits"] = model.logits(said["second encode"])
+        said["soft embeddings"] = model.soft_embeddings(said["logits"].softmax(-1))
+    return said
+
+
+@pytest.fixture
+def load(make_checkpoint: Callable[..., Any]) -> Callable[..., DiffusionGemma]:
+    def make(dtype: torch.dtype = torch.float32, **shape: Any) -> DiffusionGemma:
+        folder = make_checkpoint(sliding_window=shape.pop("sliding_window", WINDOW), **shape).folder
+        return load_model(folder, Ops.reference(), device=CPU, dtype=dtype)
+
+    return make
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_says_what_the_plain_model_says(load: Callable[..., DiffusionGemma], shape: dict[str, Any]) -> None:
+    model = load(**shape)
+    said = everything(LeanModel(model))
+    for name, expected in everything(model).items():
+        actual = said[name]
+        assert actual.dtype == expected.dtype
+        assert (actual - expected).abs().max() <= CLOSE * expected.abs().max(), name
+
+
+def test_in_bfloat16_it_is_no_further_from_the_truth_than_the_plain_model(load: Callable[..., DiffusionGemma]) -> None:
+    exact = everything(load(spread=0.1))
+    model = load(torch.bfloat16, spread=0.1)
+    plain, fast = everything(model), everything(LeanModel(model))
+
+    def error(said: dict[str, Tensor], name: str) -> float:
+        return float((said[name].float() - exact[name]).square().mean().sqrt())
+
+    for name in exact:
+        assert error(fast, name) <= 2 * error(plain, name), name
+
+
+def test_calls_modules_that_were_replaced(load: Callable[..., DiffusionGemma]) -> None:
+    class Doubled(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, *inputs: Tensor) -> Tensor:
+            return self.inner(*inputs) * 2
+
+    model = load(torch.bfloat16, spread=0.1)
+    layers: Any = model.layers
+    for layer in layers:
+        layer.self_attn.qkv_proj = Doubled(layer.self_attn.qkv_proj)
+        layer.mlp.gate_up_proj = Doubled(layer.mlp.gate_up_proj)
+        layer.experts = Doubled(layer.experts)
+    expected = everything(model)
+    for name, actual in everything(LeanModel(model)).items():
+        assert (
+            torch.nn.functional.cosine_similarity(actual.float().flatten(), expected[name].float().flatten(), dim=0)
+            > 0.99
+        ), name
+
+
+def test_refuses_several_rows_and_caches_that_keep_gradients(load: Callable[..., DiffusionGemma]) -> None:
+    model = LeanModel(load())
+    cache = PromptCache(model.config, capacity=4, dtype=model.dtype, device=CPU)
+    with pytest.raises(AssertionError, match="one row"):
+        model.encode(draw_ids(1, 4).expand(2, -1), cache)
+    with pytest.raises(AssertionError, match="room of a prompt cache"):
+        model.encode(draw_ids(1, 4), GraphKV())
+
+
+def test_only_small_models_on_a_processor_become_lean(
+    load: Callable[..., DiffusionGemma], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load()
+    assert isinstance(lean(model), LeanModel)
+    assert lean(model.to("meta")) is model
+    model = load()
+    monkeypatch.setattr("dgemma_engine.lean_model._MOST_BYTES", 1_000)
+    assert lean(model) is model
+
+
+def test_shares_its_weights(load: Callable[..., DiffusionGemma]) -> None:
+    model = load()
+    assert {name: tensor.data_ptr() for name, tensor in LeanModel(model).state_dict().items()} == {
+        name: tensor.data_ptr() for name, tensor in model.state_dict().items()
+    }

@@ -1,0 +1,65 @@
+"""Packed matrices against `F.linear`, with oneDNN's layout and without."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from dgemma_kernels import packed
+from dgemma_kernels.packed import PackedGate, PackedMatrix
+
+
+def draw(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+@pytest.fixture(params=["oneDNN", "plain"])
+def layout(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    def cannot(_weight_OI: torch.Tensor) -> None:
+        return None
+
+    if request.param == "plain":
+        monkeypatch.setattr(packed, "_pack", cannot)
+    return request.param
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 8), (63, 123, 40), (32, 256, 1280)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_products(layout: str, dtype: torch.dtype, shape: tuple[int, int, int]) -> None:
+    rows, width, out = shape
+    x, weight, other = (
+        draw(rows, width).to(dtype),
+        draw(out, width).to(dtype) / 8,
+        draw(out, width).to(dtype) / 4,
+    )
+    exact = F.linear(x.double(), weight.double())
+    error = (F.linear(x, weight).double() - exact).abs().max()
+    assert (PackedMatrix(weight)(x).double() - exact).abs().max() <= 2 * error + 1e-5
+    gated = F.gelu(exact, approximate="tanh") * F.linear(x.double(), other.double())
+    gate_up = F.gelu(F.linear(x, weight), approximate="tanh") * F.linear(x, other)
+    error = (gate_up.double() - gated).abs().max()
+    assert (PackedGate(weight, other)(x).double() - gated).abs().max() <= 2 * error + 1e-5
+
+
+def test_rows_of_a_wider_tensor(layout: str) -> None:
+    x, weight = draw(5, 48).bfloat16(), draw(8, 16).bfloat16()
+    assert torch.allclose(PackedMatrix(weight)(x[:, 16:32]), F.linear(x[:, 16:32].contiguous(), weight), atol=0.05)
+
+
+@pytest.mark.parametrize("fault", [AttributeError, RuntimeError, TypeError])
+def test_falls_back_where_torch_cannot_pack(fault: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_args: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(packed, "_times", broken)
+    x, weight = draw(3, 16).bfloat16(), draw(8, 16).bfloat16()
+    assert torch.allclose(PackedMatrix(weight)(x), F.linear(x, weight), atol=0.05)
+
+
+def test_falls_back_where_results_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(_packed: object, _x_NI: torch.Tensor, other_NO: torch.Tensor) -> torch.Tensor:
+        return other_NO + 1
+
+    monkeypatch.setattr(packed, "_times", wrong)
+    weight = draw(8, 16).bfloat16()
+    assert packed._pack(weight) is None  # type: ignore[reportPrivateUsage]
