@@ -31,7 +31,7 @@ format: setup ## format the code
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
 bench: setup ## server overhead, cold start, keystrokes, deadlines, a step, and transformers beside ours
-	for name in server_overhead cold_start warm step keystrokes on_time; do $(BIN)/python engine/bench/$$name.py || exit 1; done
+	for name in server_overhead cold_start warm step breakdown keystrokes on_time; do $(BIN)/python engine/bench/$$name.py || exit 1; done
 
 package: setup ## wheel and source archive into dist
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

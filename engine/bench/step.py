@@ -1,13 +1,15 @@
 """Where one denoising step of the embedded model spends its time, and what the choices behind it are worth.
 
-Alternatives run in turn in one process and medians are compared: ways to draw tokens; number formats, each with both
-ways to run the experts; thread counts, alone and beside one busy process.
+Alternatives run in turn in one process and medians are compared: ways to draw tokens; ways to multiply by a weight;
+number formats, each with both ways to run the experts, and lean; canvas sizes, plain and lean, and compiled where there
+is a C++ compiler; thread counts, alone and beside one busy process.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -20,7 +22,10 @@ from typing import Any
 
 import record
 import torch
+import torch._inductor.config as inductor
+import torch.nn.functional as F
 from dgemma_engine.cache import PromptCache
+from dgemma_engine.lean_model import lean
 from dgemma_engine.location import EMBEDDED
 from dgemma_engine.model import DiffusionGemma
 from dgemma_engine.model_folder import model_folder
@@ -28,8 +33,10 @@ from dgemma_engine.ops import Ops
 from dgemma_engine.policies import believe, sample
 from dgemma_engine.weights import load_model
 from dgemma_kernels import reference
+from dgemma_kernels.packed import PackedGate
 
 PROMPT_TOKENS, CANVAS = 180, 32
+FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def main() -> None:
@@ -43,9 +50,12 @@ def main() -> None:
         torch.set_num_threads(1)
         result: dict[str, Any] = {"prompt_tokens": PROMPT_TOKENS, "canvas": CANVAS, "rounds": args.rounds}
         result["draw_ms"] = in_turn(draws(), args.rounds)
+        result["gate_ms"] = in_turn(gates(), args.rounds)
         result["step_ms"] = in_turn(steps(args.model), args.rounds)
         result["parts_ms"] = in_turn(parts(args.model), args.rounds)
+        result["layers_ms"] = in_turn(sizes(args.model), args.rounds)
         result["threads_step_ms"] = threads(args.model, args.rounds)
+    result["compiled"] = compiled(args.model, args.rounds)
     record.write("step", result, args.out)
 
 
@@ -69,16 +79,29 @@ def draws() -> dict[str, Callable[[], object]]:
     }
 
 
+def as_it_is(model: DiffusionGemma) -> DiffusionGemma:
+    """Returns `model`."""
+    return model
+
+
 class Case:
     """A model with a prompt in its cache and a canvas."""
 
-    def __init__(self, folder: Path, dtype: torch.dtype, experts: Callable[..., Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        dtype: torch.dtype,
+        *,
+        experts: Callable[..., Any] = reference.experts,
+        made: Callable[[DiffusionGemma], DiffusionGemma] = as_it_is,
+        canvas: int = CANVAS,
+    ) -> None:
         ops = replace(Ops.reference(), experts=experts)
-        self.model: DiffusionGemma = load_model(folder, ops, device=torch.device("cpu"), dtype=dtype)
+        self.model: DiffusionGemma = made(load_model(folder, ops, device=torch.device("cpu"), dtype=dtype))
         generator = torch.Generator().manual_seed(0)
         vocab_size = self.model.config.vocab_size
         self.prompt = torch.randint(0, vocab_size, (1, PROMPT_TOKENS), generator=generator)
-        self.canvas = torch.randint(0, vocab_size, (1, CANVAS), generator=generator)
+        self.canvas = torch.randint(0, vocab_size, (1, canvas), generator=generator)
         self.cache = self.encode()
         self.hidden = self.model.decode(self.canvas, self.cache)
         self.belief = believe(self.model.logits(self.hidden), 0.7)
@@ -87,36 +110,75 @@ class Case:
     def encode(self) -> PromptCache:
         """Encodes the whole prompt."""
         model = self.model
-        cache = PromptCache(model.config, capacity=PROMPT_TOKENS + CANVAS, dtype=model.dtype, device=model.device)
+        cache = PromptCache(
+            model.config, capacity=PROMPT_TOKENS + self.canvas.shape[1], dtype=model.dtype, device=model.device
+        )
         model.encode(self.prompt, cache)
         return cache
 
+    def look(self) -> torch.Tensor:
+        """Runs the layers."""
+        return self.model.decode(self.canvas, self.cache, soft_BLD=self.soft)
+
     def step(self) -> None:
         """Makes one denoising step."""
-        hidden = self.model.decode(self.canvas, self.cache, soft_BLD=self.soft)
-        belief = believe(self.model.logits(hidden), 0.7)
+        belief = believe(self.model.logits(self.look()), 0.7)
         sample(belief.probs_BLV, torch.rand(1, CANVAS, 1))
         self.model.soft_embeddings(belief.probs_BLV)
 
 
+def gates() -> dict[str, Callable[[], object]]:
+    """The gated inner part of all experts and the MLP for 32 tokens, hidden size 256: 1,280 gates and as many ups."""
+    cases: dict[str, Callable[[], object]] = {}
+    for name, dtype in FORMATS.items():
+        x, gate, up = torch.randn(CANVAS, 256).to(dtype), *torch.randn(2, 1_280, 256).to(dtype)
+        both, packed = torch.cat((gate, up)), PackedGate(gate, up)
+        cases[f"{name} linear"] = lambda x=x, both=both: reference.gated_gelu(F.linear(x, both))
+        cases[f"{name} packed"] = lambda x=x, packed=packed: packed(x)
+    return cases
+
+
 def steps(folder: Path) -> dict[str, Callable[[], object]]:
-    """A step in each number format, with experts by group and dense."""
+    """A step in each number format, with experts by group and dense, and by a lean model."""
     ways = {"by group": reference.experts_by_group, "dense": reference.experts_densely}
-    formats = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    return {
-        f"{name} {way}": Case(folder, dtype, experts).step
-        for name, dtype in formats.items()
+    cases: dict[str, Callable[[], object]] = {
+        f"{name} {way}": Case(folder, dtype, experts=experts).step
+        for name, dtype in FORMATS.items()
         for way, experts in ways.items()
+    }
+    return cases | {f"{name} lean": Case(folder, dtype, made=lean).step for name, dtype in FORMATS.items()}
+
+
+def sizes(folder: Path) -> dict[str, Callable[[], object]]:
+    """The layers alone in bfloat16, by canvas size."""
+    return {
+        f"{canvas} positions, {name}": Case(folder, torch.bfloat16, made=made, canvas=canvas).look
+        for canvas in (32, 64, 128)
+        for name, made in {"plain": as_it_is, "lean": lean}.items()
     }
 
 
+def compiled(folder: Path, rounds: int) -> dict[str, float] | None:
+    """The layers of the plain model by `torch.compile` with frozen weights; None without a C++ compiler."""
+    if not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
+        return None
+    with torch.no_grad(), inductor.patch(freezing=True):
+        case = Case(folder, torch.bfloat16)
+        look = torch.compile(case.look)
+        started = time.perf_counter()
+        look()
+        compile_s = time.perf_counter() - started
+        lean_look = Case(folder, torch.bfloat16, made=lean).look
+        return {"compile_s": round(compile_s, 1)} | in_turn({"compiled": look, "lean": lean_look}, rounds)
+
+
 def parts(folder: Path) -> dict[str, Callable[[], object]]:
-    """The parts of a step in bfloat16, and the encoding of a whole prompt."""
-    case = Case(folder, torch.bfloat16, reference.experts)
+    """The parts of a lean step in bfloat16, and the encoding of a whole prompt."""
+    case = Case(folder, torch.bfloat16, made=lean)
     model = case.model
     return {
         "encode prompt": case.encode,
-        "layers": lambda: model.decode(case.canvas, case.cache, soft_BLD=case.soft),
+        "layers": case.look,
         "vocabulary": lambda: model.logits(case.hidden),
         "belief": lambda: believe(model.logits(case.hidden), 0.7),
         "draw": lambda: sample(case.belief.probs_BLV, torch.rand(1, CANVAS, 1)),
@@ -127,7 +189,7 @@ def parts(folder: Path) -> dict[str, Callable[[], object]]:
 
 def threads(folder: Path, rounds: int) -> dict[str, float]:
     """A step with one thread and with one per core, alone and beside a busy process."""
-    case = Case(folder, torch.bfloat16, reference.experts)
+    case = Case(folder, torch.bfloat16, made=lean)
     cores = len(os.sched_getaffinity(0))
     medians: dict[str, float] = {}
     for label, neighbour in (("alone", nullcontext()), ("beside a busy process", busy_neighbour())):

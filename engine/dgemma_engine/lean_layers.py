@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from dgemma_engine.cache import PromptCache
 from dgemma_engine.config import LayerKind, ModelConfig
-from dgemma_engine.layers import Attention, Experts, GatedMLP, Layer, Norm, SelfConditioning
+from dgemma_engine.layers import Attention, Experts, GatedMLP, Layer, SelfConditioning
 from dgemma_engine.rotary import inverse_frequencies
 
 # Up to this many experts per chosen one, bfloat16 runs all of them on all tokens (`kernels.reference.experts`).
@@ -79,28 +79,26 @@ class LeanNorm:
     """RMS norm of float32 hidden states with its scale.
 
     Args:
-        norm: whose scale it takes.
+        scale_D: its scale; may be one for each of several heads.
         size: width.
         eps: added to the mean square.
-        factor: further factor on the result.
     """
 
-    def __init__(self, norm: Norm | None, size: int, eps: float, factor: float = 1.0) -> None:
-        scale_D = torch.ones(size) if norm is None else norm.weight.detach().float()
-        self.scale_D = scale_D * (size**0.5 * factor)
+    def __init__(self, scale_D: Tensor, size: int, eps: float) -> None:
+        self._scale_D = scale_D.detach().float() * size**0.5
         self._least = torch.full((1,), (size * eps) ** 0.5)
-
-    def divisor(self, x_ND: Tensor) -> Tensor:
-        """Returns [N, 1]: `x * scale_D / divisor` is the norm of `x`."""
-        return torch.linalg.vector_norm(x_ND, dim=-1, keepdim=True).hypot_(self._least)
 
     def __call__(self, x_ND: Tensor) -> Tensor:
         """Returns the norm of `x`, float32."""
-        return (x_ND * self.scale_D).div_(self.divisor(x_ND))
+        return (x_ND * self._scale_D).div_(self._length(x_ND))
 
     def added_to(self, base_ND: Tensor, x_ND: Tensor) -> Tensor:
         """Returns `base` plus the norm of `x`."""
-        return torch.addcdiv(base_ND, x_ND * self.scale_D, self.divisor(x_ND))
+        return torch.addcdiv(base_ND, x_ND * self._scale_D, self._length(x_ND))
+
+    def _length(self, x_ND: Tensor) -> Tensor:
+        # One operation where a mean of squares takes several; `eps` joins as a side of its own.
+        return torch.linalg.vector_norm(x_ND, dim=-1, keepdim=True).hypot_(self._least)
 
 
 class LeanLayer:
@@ -120,16 +118,15 @@ class LeanLayer:
         self._dtype = attention.k_norm.weight.dtype
         self._num_heads, self._num_kv_heads = attention.num_heads, attention.num_kv_heads
         self._head_dim = attention.head_dim
-        self._input_norm = LeanNorm(layer.input_layernorm, size, eps)
+        self._input_norm = LeanNorm(layer.input_layernorm.weight, size, eps)
         self._qkv = _qkv(attention)
-        self._head_norm = LeanNorm(None, self._head_dim, eps)
-        self._head_scale_Hd = _head_scales(attention) * self._head_dim**0.5
+        self._head_norm = LeanNorm(_head_scales(attention), self._head_dim, eps)
         self._out = product(attention.o_proj)
-        self._after_attention = LeanNorm(layer.post_attention_layernorm, size, eps)
-        self._middle_norm = LeanNorm(None, size, eps)
+        self._after_attention = LeanNorm(layer.post_attention_layernorm.weight, size, eps)
+        self._middle_norm = LeanNorm(torch.ones(size), size, eps)
         self._feed = _Feed(layer, config)
         self._encode_scalar, self._decode_scalar = layer.encoder_layer_scalar.item(), layer.layer_scalar.item()
-        self._after_both = LeanNorm(layer.post_feedforward_layernorm, size, eps)
+        self._after_both = LeanNorm(layer.post_feedforward_layernorm.weight, size, eps)
 
     def run(self, x_ND: Tensor, turns: Turns, cache: PromptCache, sights: Sequence[Sight], num_causal: int) -> Tensor:
         """Runs tokens whose keys and values go behind what the cache holds. Returns [N, D], float32.
@@ -166,16 +163,14 @@ class LeanLayer:
         num_turned = num_heads + self._num_kv_heads
         normed_ND = self._input_norm(x_ND).to(self._dtype)
         heads_NHd = self._qkv(normed_ND).float().view(num_tokens, -1, self._head_dim)
-        divisor_NH1 = self._head_norm.divisor(heads_NHd)
-        heads_NHd = heads_NHd * self._head_scale_Hd
+        heads_NHd = self._head_norm(heads_NHd)
         turned = heads_NHd[:, :num_turned]
         swapped = turned.roll(self._head_dim // 2, -1)
         turned.mul_(turns.cos).addcmul_(swapped, turns.sin)
         q_HNd = torch.empty(num_heads, num_tokens, self._head_dim, dtype=self._dtype)
-        torch.div(heads_NHd[:, :num_heads], divisor_NH1[:, :num_heads], out=q_HNd.transpose(0, 1))
+        q_HNd.copy_(heads_NHd[:, :num_heads].transpose(0, 1))
         new, kv = cache.room(self._layer_idx, num_tokens)
-        new_NHd = new.flatten(0, 1).transpose(0, 1)
-        torch.div(heads_NHd[:, num_heads:], divisor_NH1[:, num_heads:], out=new_NHd)
+        new.flatten(0, 1).copy_(heads_NHd[:, num_heads:].transpose(0, 1))
         return q_HNd, kv
 
     def _look(self, q_HNd: Tensor, kv: Tensor, sights: Sequence[Sight]) -> Tensor:
@@ -205,9 +200,9 @@ class LeanSelfConditioning:
 
     def __init__(self, module: SelfConditioning, config: ModelConfig) -> None:
         self._dtype = module.pre_norm.weight.dtype
-        self._pre_norm = LeanNorm(module.pre_norm, config.hidden_size, config.rms_norm_eps)
+        self._pre_norm = LeanNorm(module.pre_norm.weight, config.hidden_size, config.rms_norm_eps)
         self._mlp = _mlp(module.mlp)
-        self._norm = LeanNorm(None, config.hidden_size, config.rms_norm_eps)
+        self._norm = LeanNorm(torch.ones(config.hidden_size), config.hidden_size, config.rms_norm_eps)
 
     def __call__(self, x_ND: Tensor, soft_ND: Tensor | None) -> Tensor:
         """Returns [N, D], float32; `soft_ND` None is the first step."""
@@ -226,8 +221,8 @@ class _Feed:
         self._per_expert_E = router.per_expert_scale.detach().float()
         self._num_chosen = config.top_k_experts
         self._experts = _Together(layer) if _runs_together(layer, config) else _Apart(layer)
-        self._after_dense = LeanNorm(layer.post_feedforward_layernorm_1, size, eps)
-        self._after_sparse = LeanNorm(layer.post_feedforward_layernorm_2, size, eps)
+        self._after_dense = LeanNorm(layer.post_feedforward_layernorm_1.weight, size, eps)
+        self._after_sparse = LeanNorm(layer.post_feedforward_layernorm_2.weight, size, eps)
 
     def __call__(self, normed_ND: Tensor) -> Tensor:
         """Returns [N, D] for a normalised residual, both float32."""

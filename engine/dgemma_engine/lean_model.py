@@ -52,7 +52,7 @@ class LeanModel(DiffusionGemma):
         self._table = TurnsTable(config)
         self._begin = LeanSelfConditioning(model.self_conditioning, config)
         self._stack = [LeanLayer(layer, config, i) for i, layer in enumerate(model.layers) if isinstance(layer, Layer)]
-        self._end = LeanNorm(model.norm, config.hidden_size, config.rms_norm_eps)
+        self._end = LeanNorm(model.norm.weight, config.hidden_size, config.rms_norm_eps)
         self._to_vocabulary, self._from_vocabulary = PackedMatrix(weight_VD), PackedMatrix(weight_VD.t())
 
     def encode(

@@ -1,0 +1,123 @@
+"""Where the time of a warm completion goes: by stage, and by kind of operation inside the model.
+
+Types into this file's neighbour `warm.py` and completes after every character as an editor would have it, with all
+candidates. Stages are timed without a profiler. Then as many requests run under one, and its operations are put into
+kinds; what is left of the time between the stages' clock and the operations is Python and dispatch. The profiler itself
+takes time, so kinds are shares of the profiled time, not of the stages'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import record
+import torch
+from dgemma_engine.cancel import Cancel
+from dgemma_engine.engine import Engine
+from dgemma_engine.location import EMBEDDED
+from dgemma_engine.messages import Context, Infill
+from dgemma_engine.model_folder import model_folder
+from torch.profiler import ProfilerActivity, profile
+from warm import typed
+
+KINDS = {
+    "products": "linear_pointwise mm addmm bmm linear matmul",
+    "attention": "scaled_dot_product",
+    "norms": "linalg_vector_norm hypot rms_norm addcdiv",
+    "softmax, drawing, best tokens": "softmax cumsum searchsorted max amax logsumexp argmax tanh",
+    "routing and lookups": "topk scatter index gather embedding",
+    "other element-wise": "mul add sub div gelu addcmul linalg_vecdot exp log clamp sum",
+    "copies and conversions": "copy to_copy cat stack roll repeat clone to contiguous",
+    "memory and views": "empty zeros view slice select transpose as_strided permute reshape flatten unflatten expand "
+    "unsqueeze squeeze narrow chunk split resize arange fill zero t",
+}
+
+
+def main() -> None:
+    """Times the stages, then profiles the operations."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=record.HERE / "results")
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--model", type=Path, default=model_folder(EMBEDDED))
+    args = parser.parse_args()
+    engine = Engine.load(args.model, device="cpu", report=lambda _percent, _message: None)
+    contexts = typed(2 * args.rounds + 3)
+    # The first requests pay for first-time allocations.
+    for context in contexts[:3]:
+        complete(engine, context)
+    timed = [complete(engine, context) for context in contexts[3 : 3 + args.rounds]]
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        started = time.perf_counter()
+        for context in contexts[3 + args.rounds :]:
+            complete(engine, context)
+        profiled_ms = (time.perf_counter() - started) * 1e3 / args.rounds
+    kinds = by_kind(seen, args.rounds)
+    spent_ms = sum(kind["ms"] for kind in kinds.values())
+    kinds["Python and dispatch"] = {"calls": 0.0, "ms": round(profiled_ms - spent_ms, 3)}
+    result = {
+        "model": engine.model_name,
+        "rounds": args.rounds,
+        "threads": torch.get_num_threads(),
+        "forwards": statistics.mean(infill.forwards for infill in timed),
+        "stages_ms": {
+            stage: round(statistics.median(infill.timings_ms[stage] for infill in timed), 3)
+            for stage in timed[0].timings_ms
+        },
+        "profiled_ms": round(profiled_ms, 3),
+        "kinds": {
+            name: kind | {"share": round(kind["ms"] / profiled_ms, 3)}
+            for name, kind in sorted(kinds.items(), key=lambda item: -item[1]["ms"])
+        },
+    }
+    record.write("breakdown", result, args.out)
+    print(table(result))
+
+
+def complete(engine: Engine, context: Context) -> Infill:
+    """Answers one question without a deadline to speak of."""
+    return engine.infill(context, Cancel(deadline_s=time.monotonic() + 600, clock=time.monotonic))
+
+
+def by_kind(seen: profile, rounds: int) -> dict[str, dict[str, float]]:
+    """Returns calls and milliseconds per request of each kind of operation."""
+    kinds = {name: {"calls": 0.0, "ms": 0.0} for name in (*KINDS, "everything else")}
+    for event in seen.key_averages():
+        kind = kinds[kind_of(event.key)]
+        kind["calls"] += event.count / rounds
+        kind["ms"] += event.self_cpu_time_total / 1e3 / rounds
+    return {name: {key: round(value, 3) for key, value in kind.items()} for name, kind in kinds.items()}
+
+
+def kind_of(operation: str) -> str:
+    """Returns the kind of an operation: the one that names it whole, else the one that names its beginning."""
+    name = operation.rpartition("::")[2].strip("_")
+    for kind, names in KINDS.items():
+        if name in names.split():
+            return kind
+    for kind, names in KINDS.items():
+        if name.startswith(tuple(known for known in names.split() if known not in ("t", "to"))):
+            return kind
+    return "everything else"
+
+
+def table(result: dict[str, Any]) -> str:
+    """Returns the result as the tables of docs/PERFORMANCE.md."""
+    rows = ["| stage | measured | target | from |", "| --- | --- | --- | --- |"]
+    rows += [
+        f"| {stage} | {value} ms | none set | `breakdown.json: stages_ms.{stage}` |"
+        for stage, value in result["stages_ms"].items()
+    ]
+    rows += ["", "| kind of operation | measured | calls, share | from |", "| --- | --- | --- | --- |"]
+    rows += [
+        f"| {name} | {kind['ms']} ms | {kind['calls']:.0f}, {kind['share']:.0%} | `breakdown.json: kinds.{name}.ms` |"
+        for name, kind in result["kinds"].items()
+    ]
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    main()
