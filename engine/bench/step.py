@@ -162,7 +162,7 @@ def compiled(folder: Path, rounds: int) -> dict[str, float] | None:
     """The layers of the plain model by `torch.compile` with frozen weights; None without a C++ compiler."""
     if not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
         return None
-    with torch.no_grad(), inductor.patch(freezing=True):
+    with torch.no_grad(), inductor.patch({"freezing": True, "cpp.threads": 1}):
         case = Case(folder, torch.bfloat16)
         look = torch.compile(case.look)
         started = time.perf_counter()
@@ -198,6 +198,7 @@ def threads(folder: Path, rounds: int) -> dict[str, float]:
                 torch.set_num_threads(count)
                 name = f"{count} threads, {label}"
                 medians |= in_turn({name: case.step}, rounds)
+    torch.set_num_threads(1)
     return medians
 
 
