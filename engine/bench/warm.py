@@ -4,8 +4,8 @@ Every round types one more character into a real file and completes behind it in
 prompt of the round before (`ours`); by the engine for a document it has never seen (`ours_fresh`); by `transformers`,
 whose generate returns no keys and values unless asked and encodes the prompt anew (`transformers_*`); and by
 `transformers` given the keys and values of all of the prompt but its last token, made and copied outside the measured
-time (`transformers_*_kept`). All run in this process with the same number of threads, and medians are compared. On a
-machine that others use, the fastest tenth of the rounds says more: `undisturbed_ms` and `undisturbed_ratios`.
+time (`transformers_*_kept`). All run in this process on one thread, and medians are compared: of processor time, which on
+an idle machine is the time that passes, and which leaves out when somebody else had the core.
 
 Ratios, each to the faster number format of its kind: `ratio_unranked_to_transformers` is what one typed character
 costs here and there; `ratio_fresh_unranked_to_transformers` is a cold prompt on both sides; `..._kept` is a kept prompt
@@ -57,7 +57,9 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=model_folder(EMBEDDED))
     args = parser.parse_args()
     engine = Engine.load(args.model, device="cpu", report=lambda _percent, _message: None)
+    torch.set_num_threads(1)
     with_fixed_steps(engine)
+    engine._clock = time.process_time  # pyright: ignore[reportPrivateUsage]
     peers = {f"transformers_{name}": Peer(args.model, dtype) for name, dtype in FORMATS.items()}
     keeping = {f"{name}_kept": peer for name, peer in peers.items()}
     times: dict[str, list[float]] = {name: [] for name in (*OURS, *peers, *keeping)}
@@ -79,14 +81,13 @@ def main() -> None:
                 ids[-1:], canvas, kept
             )
         for name, run in runs.items():
-            started = time.perf_counter()
+            started = time.process_time()
             rank_ms = run()
-            times[name].append((time.perf_counter() - started) * 1e3)
+            times[name].append((time.process_time() - started) * 1e3)
             if isinstance(rank_ms, float):
                 times[f"{name}_unranked"].append(times[name][-1] - rank_ms)
     # The first rounds pay for first-time allocations on all sides.
     medians = {name: round(statistics.median(values[3:]), 2) for name, values in times.items()}
-    undisturbed = {name: round(record.quantile(values[3:], 0.1), 2) for name, values in times.items()}
     fastest_peer = min(peers, key=lambda name: medians[name])
     result = {
         "model": engine.model_name,
@@ -95,12 +96,11 @@ def main() -> None:
         "steps": NUM_STEPS,
         "rounds": args.rounds,
         "threads": torch.get_num_threads(),
+        "clock": "processor time",
         "ours_format": str(engine._model.dtype).removeprefix("torch."),  # pyright: ignore[reportPrivateUsage]
         "fastest_peer": fastest_peer,
         **{f"{name}_ms": value for name, value in medians.items()},
         **ratios(medians, [*peers], [*keeping]),
-        "undisturbed_ms": undisturbed,
-        "undisturbed_ratios": ratios(undisturbed, [*peers], [*keeping]),
         "target_ratio": 4,
     }
     record.write("warm", result, args.out)
