@@ -1,9 +1,10 @@
 """Where the time of a warm completion goes: by stage, and by kind of operation inside the model.
 
 Types into this file's neighbour `warm.py` and completes after every character as an editor would have it, with all
-candidates. Stages are timed without a profiler, in processor time of one thread. Then as many requests run under one, and its operations are put into
-kinds; what is left of the time between the stages' clock and the operations is Python and dispatch. The profiler itself
-takes time, so kinds are shares of the profiled time, not of the stages'.
+candidates, on one thread and in processor time. Stages are timed without a profiler. Then as many requests run under
+one, and its operations are put into kinds, each operation counted with the median of its name and shapes; what is left
+of the time is Python and dispatch. The profiler itself takes time, so kinds are shares of the profiled time, not of the
+stages'.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def main() -> None:
     for context in contexts[:3]:
         complete(engine, context)
     timed = [complete(engine, context) for context in contexts[3 : 3 + args.rounds]]
-    with profile(activities=[ProfilerActivity.CPU]) as seen:
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen:
         started = time.process_time()
         for context in contexts[3 + args.rounds :]:
             complete(engine, context)
@@ -88,10 +89,13 @@ def complete(engine: Engine, context: Context) -> Infill:
 def by_kind(seen: profile, rounds: int) -> dict[str, dict[str, float]]:
     """Returns calls and milliseconds per request of each kind of operation."""
     kinds = {name: {"calls": 0.0, "ms": 0.0} for name in (*KINDS, "everything else")}
-    for event in seen.key_averages():
-        kind = kinds[kind_of(event.key)]
-        kind["calls"] += event.count / rounds
-        kind["ms"] += event.self_cpu_time_total / 1e3 / rounds
+    times: dict[tuple[str, str], list[float]] = {}
+    for event in seen.events() or ():
+        times.setdefault((event.key, str(event.input_shapes)), []).append(event.self_cpu_time_total)
+    for (name, _shapes), micros in times.items():
+        kind = kinds[kind_of(name)]
+        kind["calls"] += len(micros) / rounds
+        kind["ms"] += statistics.median(micros) * len(micros) / 1e3 / rounds
     return {name: {key: round(value, 3) for key, value in kind.items()} for name, kind in kinds.items()}
 
 

@@ -4,8 +4,8 @@ Every round types one more character into a real file and completes behind it in
 prompt of the round before (`ours`); by the engine for a document it has never seen (`ours_fresh`); by `transformers`,
 whose generate returns no keys and values unless asked and encodes the prompt anew (`transformers_*`); and by
 `transformers` given the keys and values of all of the prompt but its last token, made and copied outside the measured
-time (`transformers_*_kept`). All run in this process on one thread, and medians are compared: of processor time, which on
-an idle machine is the time that passes, and which leaves out when somebody else had the core.
+time (`transformers_*_kept`). All run in this process on one thread, and medians are compared: of processor time, which
+on an idle machine is the time that passes, and which leaves out when somebody else had the core.
 
 Ratios, each to the faster number format of its kind: `ratio_unranked_to_transformers` is what one typed character
 costs here and there; `ratio_fresh_unranked_to_transformers` is a cold prompt on both sides; `..._kept` is a kept prompt
