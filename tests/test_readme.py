@@ -13,12 +13,14 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ROW = re.compile(r"^\| [^|]+ \| ([\d.]+) (\S+) \| [^|]+ \| `(\w+\.json): ([\w. ]+)` \|$", flags=re.MULTILINE)
 CARD = (ROOT / "engine/dgemma_engine/embedded/README.md").read_text(encoding="utf-8")
-FIGURES = ROW.findall(README) + ROW.findall(CARD)
+PERFORMANCE = (ROOT / "docs/PERFORMANCE.md").read_text(encoding="utf-8")
+FIGURES = ROW.findall(README) + ROW.findall(CARD) + ROW.findall(PERFORMANCE)
 
 
 def test_figures_are_found() -> None:
     assert len(ROW.findall(README)) >= 8
     assert len(ROW.findall(CARD)) >= 9
+    assert len(ROW.findall(PERFORMANCE)) >= 20
 
 
 @pytest.mark.parametrize(("value", "unit", "file", "key"), FIGURES)
