@@ -49,14 +49,14 @@ def test_the_engine_answers_the_next_request() -> None:
     exhausted = [False]
     reference = Ops.reference()
 
-    def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    def softcap(logits_NV: torch.Tensor, cap: float) -> torch.Tensor:
         if exhausted[0]:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return reference.attention(q, k, v, mask)
+        return reference.softcap(logits_NV, cap)
 
     engine = Engine.load(
         model_folder(EMBEDDED), device="cpu", report=lambda _percent, _message: None,
-        ops=replace(reference, attention=attention),
+        ops=replace(reference, softcap=softcap),
     )  # fmt: skip
     context = Context(document="a", prefix="width = 3\nheight = 4\narea = wid", suffix="\n", deadline_ms=60_000)
     patience = Cancel(deadline_s=1e6, clock=lambda: 0.0)
