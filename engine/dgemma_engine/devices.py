@@ -9,6 +9,8 @@ import torch
 
 from dgemma_engine.errors import CheckpointError
 
+_SMALL_BYTES = 2**28
+
 
 def pick_device(name: str) -> torch.device:
     """Returns the device a user means.
@@ -40,6 +42,15 @@ def weight_dtype(device: torch.device) -> torch.dtype:
     bfloat16 on CUDA and on processors with matrix units for it; float32 on other processors, which have to emulate it.
     """
     return torch.bfloat16 if device.type == "cuda" or _has_matrix_units() else torch.float32
+
+
+def is_small(num_bytes: int, device: torch.device) -> bool:
+    """Whether a model's weights are so few that time counts and their memory does not: on a processor, up to 256 MiB.
+
+    Such a model keeps a second copy of its matrices in the order the processor reads them, and its quantised weights
+    are expanded once (docs/decisions/0012 and 0013).
+    """
+    return device.type == "cpu" and num_bytes <= _SMALL_BYTES
 
 
 def _has_matrix_units() -> bool:

@@ -16,13 +16,11 @@ from torch import Tensor, nn
 
 from dgemma_engine.cache import KVCache, PromptCache
 from dgemma_engine.config import LayerKind
+from dgemma_engine.devices import is_small
 from dgemma_engine.layers import Layer
 from dgemma_engine.lean_layers import LeanLayer, LeanNorm, LeanSelfConditioning, Sight, Turns, TurnsTable
 from dgemma_engine.masks import ALL_VISIBLE, AttentionMasks
 from dgemma_engine.model import DiffusionGemma
-
-# Packed matrices are copies. A model with more than this many bytes of weights keeps the ones it has.
-_MOST_BYTES = 2**28
 
 
 def lean(model: DiffusionGemma) -> DiffusionGemma:
@@ -32,7 +30,7 @@ def lean(model: DiffusionGemma) -> DiffusionGemma:
         model: in inference mode, its weights final.
     """
     num_bytes = sum(parameter.nbytes for parameter in model.parameters())
-    return LeanModel(model) if model.device.type == "cpu" and num_bytes <= _MOST_BYTES else model
+    return LeanModel(model) if is_small(num_bytes, model.device) else model
 
 
 class LeanModel(DiffusionGemma):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from dgemma_engine.checkpoint_reader import SINGLE
 from dgemma_engine.checkpoint_weights import CheckpointWeights
 from dgemma_engine.config import ModelConfig
+from dgemma_engine.devices import is_small
 from dgemma_engine.model import DiffusionGemma
 from dgemma_engine.ops import Ops
 from dgemma_engine.parameter_sources import parameter_sources
@@ -46,7 +47,7 @@ def load_model(
     device: torch.device,
     dtype: torch.dtype,
     report: Callable[[int], None] = lambda _percent: None,
-    residence: Residence = Residence.EXPANDED,
+    residence: Residence | None = None,
 ) -> DiffusionGemma:
     """Reads a model folder.
 
@@ -56,11 +57,12 @@ def load_model(
         device: where its weights go.
         dtype: what they are cast to.
         report: called with the percentage read so far.
-        residence: of weights that the folder holds quantised.
+        residence: of weights that the folder holds quantised; None expands those of a small model on a processor and
+            leaves all others packed.
 
     Returns:
-        The model in inference mode, without gradients. With `PACKED`, projections whose weights are quantised are
-        `PackedLinear` and `PackedExperts`.
+        The model in inference mode, without gradients. Projections whose weights stay packed are `PackedLinear` and
+        `PackedExperts`.
 
     Raises:
         CheckpointError: names the file or key that is missing, damaged, of a wrong type or in contradiction to
@@ -70,6 +72,9 @@ def load_model(
     with torch.device("meta"):
         model = DiffusionGemma(config, ops)
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    if residence is None:
+        num_values = sum(shape.numel() for shape in shapes.values())
+        residence = Residence.EXPANDED if is_small(num_values * dtype.itemsize, device) else Residence.PACKED
     with CheckpointWeights(folder, config) as weights:
         staying = _staying_packed(weights) if residence is Residence.PACKED else set[str]()
         for parameter in staying:

@@ -57,6 +57,15 @@ def test_plain_folder_loads_the_same_either_way(make_plain: Callable[..., Path])
     assert not any(isinstance(module, (PackedLinear, PackedExperts)) for module in model.modules())
 
 
+@pytest.mark.parametrize(("small_bytes", "packed"), [(0, True), (2**28, False)])
+def test_only_a_small_models_weights_are_expanded(
+    make_quantised: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, small_bytes: int, packed: bool
+) -> None:
+    monkeypatch.setattr("dgemma_engine.devices._SMALL_BYTES", small_bytes)
+    model = load_model(make_quantised(Format.INT8), Ops.reference(), device=CPU, dtype=torch.bfloat16)
+    assert any(isinstance(module, PackedExperts) for module in model.modules()) == packed
+
+
 def test_only_chosen_experts_are_expanded() -> None:
     seen: list[int] = []
     reference = Ops.reference()
