@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from dgemma_engine import __version__
 from dgemma_engine.calibrating import calibrate_command
-from dgemma_engine.commands import export, quantize, start, status, stop
+from dgemma_engine.commands import export, plan, quantize, start, status, stop
 from dgemma_engine.errors import EngineError
 from dgemma_engine.evaluation import compare_command, eval_command, holes_command
 from dgemma_engine.training import corpus_command, train_command
@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     training = (corpus_command, train_command)
     evaluation = (holes_command, eval_command, compare_command, calibrate_command)
-    conversion = (quantize, export)
+    conversion = (quantize, export, plan)
     for command in (start, stop, status, *training, *evaluation, *conversion):
         command.add_parser(subparsers)
     return parser

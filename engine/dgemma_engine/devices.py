@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+import psutil
 import torch
 
 from dgemma_engine.errors import CheckpointError
@@ -34,6 +35,13 @@ def pick_device(name: str) -> torch.device:
             f"device {name!r} is not there ({torch.cuda.device_count()} CUDA devices); use auto or cpu"
         )
     return device
+
+
+def free_memory(device: torch.device) -> int:
+    """Returns the bytes a new model could have: of a card what nobody holds, of the system what can be had at once."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
 
 
 def weight_dtype(device: torch.device) -> torch.dtype:

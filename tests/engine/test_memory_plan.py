@@ -1,0 +1,105 @@
+"""What is planned must be what is then held, byte by byte where it can be counted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from dgemma_engine.cache import PromptCache
+from dgemma_engine.cli import main
+from dgemma_engine.config import ModelConfig
+from dgemma_engine.errors import CheckpointError
+from dgemma_engine.memory_plan import GIB, memory_plan
+from dgemma_engine.ops import Ops
+from dgemma_engine.quantization.conversion import quantise_folder
+from dgemma_engine.quantization.formats import Format
+from dgemma_engine.quantization.packed_modules import PackedExperts, PackedLinear
+from dgemma_engine.weights import Residence, load_model
+
+CPU = torch.device("cpu")
+
+RELEASED: dict[str, Any] = {
+    "vocab_size": 262144, "hidden_size": 2816, "intermediate_size": 2112, "moe_intermediate_size": 704,
+    "num_experts": 128, "top_k_experts": 8, "num_hidden_layers": 30, "num_attention_heads": 16,
+    "layer_types": (["sliding_attention"] * 5 + ["full_attention"]) * 5, "num_key_value_heads": 8,
+    "num_global_key_value_heads": 2, "head_dim": 256, "global_head_dim": 512, "sliding_window": 1024,
+    "max_position_embeddings": 262144, "eos_token_id": 1,
+    "rope_parameters": {
+        "full_attention": {"rope_theta": 1e6, "partial_rotary_factor": 0.25, "rope_type": "proportional"},
+        "sliding_attention": {"rope_theta": 1e4, "rope_type": "default"},
+    },
+}  # fmt: skip
+
+
+@pytest.fixture
+def released(tmp_path: Path) -> Path:
+    """A folder with the released checkpoint's configuration and nothing else."""
+    values = {"model_type": "diffusion_gemma", "canvas_length": 256, "text_config": RELEASED}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    return tmp_path
+
+
+@pytest.mark.parametrize("form", [None, *Format])
+def test_planned_weights_are_what_a_loaded_model_holds(
+    make_checkpoint: Callable[..., Any], tmp_path: Path, form: Format | None
+) -> None:
+    folder = make_checkpoint(hidden_size=72, moe_intermediate_size=40).folder
+    if form is not None:
+        quantise_folder(folder, tmp_path / form, form, report=lambda _percent: None)
+        folder = tmp_path / form
+    model = load_model(folder, Ops.reference(), device=CPU, dtype=torch.bfloat16, residence=Residence.PACKED)
+    held = sum(tensor.nbytes for tensor in model.state_dict().values())
+    for module in model.modules():
+        if isinstance(module, PackedLinear):
+            held += module.packed.num_bytes
+        elif isinstance(module, PackedExperts):
+            held += module.gate_up.num_bytes + module.down.num_bytes
+    plan = memory_plan(ModelConfig.load(folder), weight_format=form, context_tokens=100, device_type="cpu")
+    assert sum(item.num_bytes for item in plan.weights) == held
+
+
+def test_planned_prompt_is_what_the_cache_holds(make_checkpoint: Callable[..., Any]) -> None:
+    config = ModelConfig.load(make_checkpoint().folder)
+    cache = PromptCache(config, capacity=100, dtype=torch.bfloat16, device=CPU)
+    plan = memory_plan(config, weight_format=None, context_tokens=100, device_type="cpu")
+    assert plan.prompt.num_bytes == cache.num_bytes
+
+
+def test_the_released_model_fits_no_card_plain_and_a_24_gib_card_in_4_bits(
+    released: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", str(released), "--memory", "24"]) == 1
+    said = capsys.readouterr()
+    assert "the model needs 5" in said.err and "such a card has 24.0 GiB free" in said.err
+    assert main(["plan", str(released), "--format", "int4", "--memory", "24"]) == 0
+    said = capsys.readouterr().out
+    assert "weights: experts (int4)" in said and "keys and values of 8,192 tokens" in said
+    assert said.endswith("it fits\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--context", "16"], "a context of 16 tokens cannot be planned: it must be more than the canvas of 256"),
+        (["--context", "300000"], "at most 262144"),
+        (["--memory", "0"], "--memory 0.0 must be more than 0 GiB"),
+        (["--device", "tpu"], "device 'tpu' is not known"),
+    ],
+)
+def test_wrong_wishes_are_named(
+    released: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", str(released), *arguments]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_refusal_has_the_numbers(make_checkpoint: Callable[..., Any]) -> None:
+    config = ModelConfig.load(make_checkpoint().folder)
+    plan = memory_plan(config, weight_format=Format.INT8, context_tokens=100, device_type="cuda")
+    plan.require(plan.total_bytes, "cuda:0")
+    with pytest.raises(CheckpointError, match=r"needs 0\.6 GiB .* cuda:0 has 0\.5 GiB free: make it smaller with"):
+        plan.require(GIB // 2, "cuda:0")
