@@ -12,7 +12,7 @@ from typing import Any
 
 from dgemma_engine.messages import Infill, Status
 
-from dgemma_lsp.completion import Completion, build_completion
+from dgemma_lsp.completion import Completion, build_completions
 from dgemma_lsp.context import ContextLimits, build_context
 from dgemma_lsp.engine_link import InfillSource
 from dgemma_lsp.request import Request
@@ -83,7 +83,7 @@ async def answer_at(
     )
     start_s = clock()
     infill = await source.infill(build_context(request, limits))
-    completion = build_completion(request, infill)
+    completion = next(iter(build_completions(request, infill)), None)
     return Answer(request=request, infill=infill, completion=completion, wall_ms=(clock() - start_s) * 1_000)
 
 

@@ -1,7 +1,8 @@
-"""Infill -> Completion: what of the engine's text is shown, and which part of the line it replaces.
+"""Infill -> Completions: what of the engine's text is shown, and which part of the line it replaces.
 
-Pure. The span is one line only, from the line's start to the cursor plus what the completion covers of the rest: every
-client draws that without flicker. An answer not worth showing gives None.
+Pure; puts the rules of shaping in order, each from its own module. The span is one line only, from the line's start
+to the cursor plus what the completion covers of the rest: every client draws that without flicker. What is not worth
+showing is left out.
 """
 
 from __future__ import annotations
@@ -10,11 +11,16 @@ from dataclasses import dataclass
 
 from dgemma_engine.messages import Extent, Infill
 
-from dgemma_lsp.context import extent_of
+from dgemma_lsp.around import Around
+from dgemma_lsp.brackets import with_closed_brackets, with_closed_strings, without_closed_twice
+from dgemma_lsp.indent_style import indent_of
+from dgemma_lsp.indentation import with_document_indentation
+from dgemma_lsp.multiline import cut_to_block, extent_of
+from dgemma_lsp.next_lines import without_next_lines
 from dgemma_lsp.overlap import num_covered
-from dgemma_lsp.request import Request
-
-_CHARS_BELOW = 4_000
+from dgemma_lsp.repetition import without_repetition
+from dgemma_lsp.request import Request, Trigger
+from dgemma_lsp.selected import as_if_accepted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,14 +28,16 @@ class Completion:
     """Text to show, where it goes, and for which version of the document it holds.
 
     Attributes:
-        text: replaces the span; begins with the line's text left of the cursor; line ends are `\\n`.
-        start: offset of the line's start, in code points.
+        lead: replaces what stands between `start` and the cursor: the same again, or the selected entry of the menu.
+        inserted: what follows the cursor; line ends are `\\n`.
+        start: offset of the line's start, or of what the selected entry replaces, in code points.
         cursor: offset of the cursor.
         end: offset behind the covered part of the line's rest.
         version: the document's version that the offsets hold for.
     """
 
-    text: str
+    lead: str
+    inserted: str
     start: int
     cursor: int
     end: int
@@ -40,76 +48,65 @@ class Completion:
             raise ValueError(f"{self.start=} <= {self.cursor=} <= {self.end=} must hold")
 
     @property
-    def inserted(self) -> str:
-        """What follows the cursor."""
-        return self.text[self.cursor - self.start :]
+    def text(self) -> str:
+        """What replaces the span."""
+        return self.lead + self.inserted
 
 
-def build_completion(request: Request, infill: Infill) -> Completion | None:
-    """Returns what to show at the cursor, or None.
+def build_completions(request: Request, infill: Infill) -> tuple[Completion, ...]:
+    """Returns what to show at the cursor, best first: at most one unless the user asked for it.
 
     Args:
         request: the question, with the text it was asked about.
-        infill: the engine's answer to it.
+        infill: the engine's answer to it; one without a text offers nothing.
     """
-    middle = infill.text.replace("\r\n", "\n").replace("\r", "\n")
-    one_line = extent_of(request) is Extent.LINE
-    middle = middle.partition("\n")[0] if one_line else _cut_at_dedent(middle, request.before)
-    middle = _without_repeated_lines(middle, request)
-    covered = num_covered(before=request.before, middle=middle, rest=request.rest)
-    if not request.rest[covered:].strip():
-        middle, covered = middle.rstrip(), len(request.rest[:covered].rstrip())
-    if not middle.strip() or middle == request.rest[:covered]:
-        return None
-    return Completion(
-        text=request.before + middle,
-        start=request.line_start,
-        cursor=request.offset,
-        end=request.offset + covered,
-        version=request.version,
+    asked = as_if_accepted(request)
+    around = Around.of(asked)
+    extent = extent_of(asked)
+    middles = [infill.text]
+    if infill.text and request.trigger is Trigger.INVOKED:
+        middles += [candidate.text for candidate in infill.candidates]
+    shaped = dict.fromkeys(shape(middle, around, extent) for middle in middles)
+    selected = request.selected
+    return tuple(
+        Completion(
+            lead=selected.text if selected else request.before,
+            inserted=inserted,
+            start=selected.start if selected else request.line_start,
+            cursor=request.offset,
+            end=(selected.end if selected else request.offset) + covered,
+            version=request.version,
+        )
+        for inserted, covered in shaped
+        if inserted
     )
 
 
-def _cut_at_dedent(middle: str, before: str) -> str:
-    """Cuts before the first line that leaves the cursor's block, or that begins another paragraph at its level.
+def shape(middle: str, around: Around, extent: Extent) -> tuple[str, int]:
+    """Returns what to insert, and how many characters of the line's rest it replaces; an empty text is nothing.
 
-    Behind what opens a block (`def f():`), what stands at that line's own indentation has left the block.
+    Args:
+        middle: what the engine says.
+        around: where.
+        extent: how far it may reach.
     """
-    base = _indent(before)
-    opens_block = bool(before.strip())
-    lines = middle.split("\n")
-    first_body = next((index for index, line in enumerate(lines) if line.strip()), len(lines))
-    for index in range(1, len(lines)):
-        line = lines[index]
-        if not line.strip():
-            continue
-        outside = _indent(line) < base or (opens_block and _indent(line) == base and not _closes(line))
-        new_paragraph = index > first_body and _indent(line) <= base and not lines[index - 1].strip()
-        if outside or new_paragraph:
-            return "\n".join(lines[:index])
-    return middle
-
-
-def _without_repeated_lines(middle: str, request: Request) -> str:
-    """Drops the end of `middle` from the line on where it says again what the lines below the cursor say."""
-    following = request.text[request.line_end : request.line_end + _CHARS_BELOW]
-    below = [line.rstrip() for line in following.splitlines() if line.strip()]
-    lines = (request.before + middle).split("\n")
-    for index, line in enumerate(lines):
-        # A line of brackets alone stands twice in good code too.
-        if not any(character.isalnum() for character in line):
-            continue
-        tail = [line.rstrip() for line in lines[index:] if line.strip()]
-        if tail == below[: len(tail)] and (index > 0 or not request.rest.strip()):
-            kept = "\n".join(lines[:index])
-            return kept[len(request.before) :] if index else ""
-    return middle
-
-
-def _indent(line: str) -> int:
-    expanded = line.expandtabs(8)
-    return len(expanded) - len(expanded.lstrip(" "))
-
-
-def _closes(line: str) -> bool:
-    return line.lstrip()[:1] in {")", "]", "}"}
+    middle = middle.replace("\r\n", "\n").replace("\r", "\n")
+    if extent is Extent.LINE:
+        middle = middle.partition("\n")[0]
+    else:
+        middle = cut_to_block(with_document_indentation(middle, around), around)
+    middle = without_next_lines(without_repetition(middle, around), around)
+    covered = num_covered(before=around.before, middle=middle, rest=around.rest)
+    once = without_closed_twice(middle, around, covered=covered)
+    if once != middle:
+        middle, covered = once, num_covered(before=around.before, middle=once, rest=around.rest)
+    if not around.rest[covered:].strip():
+        middle, covered = middle.rstrip(), len(around.rest[:covered].rstrip())
+    if not middle.strip() or middle == around.rest[:covered]:
+        return "", 0
+    middle = with_closed_strings(middle, around, covered=covered)
+    middle = with_closed_brackets(middle, around, covered=covered)
+    if "\n" in middle and around.rest[covered:].strip():
+        # What closes the block stands on a line of its own.
+        middle = f"{middle.rstrip()}\n{indent_of(around.before)}"
+    return middle, covered

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dgemma_engine.messages import Context, Extent
+from dgemma_engine.messages import Context
 
+from dgemma_lsp.multiline import extent_of
 from dgemma_lsp.request import Request
-
-_BLOCK_OPENERS = (":", "{", "(", "[")
+from dgemma_lsp.selected import as_if_accepted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +42,7 @@ def build_context(request: Request, limits: ContextLimits) -> Context:
         request: the editor's question.
         limits: how much of its text to send.
     """
+    request = as_if_accepted(request)
     return Context(
         document=request.key,
         prefix=_sendable(_tail(request, limits.prefix_chars)),
@@ -53,14 +54,6 @@ def build_context(request: Request, limits: ContextLimits) -> Context:
         deadline_ms=request.deadline_ms,
         seed=limits.seed,
     )
-
-
-def extent_of(request: Request) -> Extent:
-    """Returns how far the answer may reach: several lines on a blank line or behind what opens a block, else one."""
-    if request.rest.strip():
-        return Extent.LINE
-    before = request.before.rstrip()
-    return Extent.BLOCK if not before or before.endswith(_BLOCK_OPENERS) else Extent.LINE
 
 
 def _tail(request: Request, num_chars: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
@@ -12,7 +13,7 @@ from lsprotocol import types
 from dgemma_lsp.completion import Completion
 from dgemma_lsp.documents import Document, Edit
 from dgemma_lsp.positions import LineIndex, PositionEncoding
-from dgemma_lsp.request import Channel, Request, Trigger
+from dgemma_lsp.request import Channel, Request, Selected, Trigger
 
 _WORD_END = re.compile(r"\w*\Z")
 
@@ -74,6 +75,26 @@ def to_request(
 def to_trigger(kind: types.InlineCompletionTriggerKind) -> Trigger:
     """Returns what made the editor ask."""
     return Trigger.INVOKED if kind is types.InlineCompletionTriggerKind.Invoked else Trigger.AUTOMATIC
+
+
+def with_selected(
+    request: Request, info: types.SelectedCompletionInfo | None, lines: LineIndex, encoding: PositionEncoding
+) -> Request:
+    """Returns the question with what an answer has to extend.
+
+    Args:
+        request: the question.
+        info: what is selected in the completion menu; ignored where its range does not hold the cursor on its line.
+        lines: the lines of the text that was asked about.
+        encoding: what columns count.
+    """
+    if info is None:
+        return request
+    start, end = (lines.offset(place.line, place.character, encoding) for place in (info.range.start, info.range.end))
+    if not request.line_start <= start <= request.offset <= end <= request.line_end:
+        return request
+    text = info.text.replace("\r\n", "\n").replace("\r", "\n")
+    return replace(request, selected=Selected(start=start, end=end, text=text))
 
 
 def to_inline_item(completion: Completion, lines: LineIndex, encoding: PositionEncoding) -> types.InlineCompletionItem:

@@ -9,22 +9,22 @@ import re
 
 _STRING = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|`(?:\\.|[^`\\])*`")
 _CLOSER_OF = {"(": ")", "[": "]", "{": "}"}
-_PUNCTUATION = frozenset(")]}>\"'`:;, \t")
+_PUNCTUATION = frozenset("{)]}>\"'`:;, \t")
 _CHARS_EACH_SIDE = 1_000
 
 
 def num_covered(*, before: str, middle: str, rest: str) -> int:
     """Returns how many characters of `rest` the completion covers: they are replaced, because `middle` says them.
 
-    Of the candidates that `middle` really says, the one that leaves fewest brackets and quotes open wins, the longest
-    among equals.
+    An answer of several lines covers only what closes brackets and strings. Of the candidates that `middle` really
+    says, the one that leaves fewest brackets and quotes open wins, the longest among equals.
 
     Args:
         before: the line left of the cursor.
         middle: what is to be inserted at the cursor.
         rest: the line right of the cursor.
     """
-    if not rest.strip() or "\n" in middle:
+    if not rest.strip() or ("\n" in middle and not _PUNCTUATION.issuperset(rest)):
         return 0
     # A minified file is one line: what stands far away must not cost time at every key.
     before, rest = before[-_CHARS_EACH_SIDE:], rest[:_CHARS_EACH_SIDE]
@@ -35,7 +35,9 @@ def num_covered(*, before: str, middle: str, rest: str) -> int:
         if not repeated and not _contains_in_order(middle, said):
             continue
         unbalanced = num_unbalanced(before + middle + rest[count:])
-        if unbalanced < fewest or (unbalanced == fewest and repeated):
+        # Of `);` the semicolon, too, which pairs with nothing.
+        goes_on = covered > 0 and middle.endswith(said[-1])
+        if unbalanced < fewest or (unbalanced == fewest and (repeated or goes_on)):
             covered, fewest = count, unbalanced
     return covered
 

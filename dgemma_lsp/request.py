@@ -21,6 +21,21 @@ class Channel(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Selected:
+    """The entry that is selected in the editor's completion menu, not accepted yet.
+
+    Attributes:
+        start: offset of what it would replace; on the cursor's line, not behind the cursor.
+        end: offset behind that; on the cursor's line, not before the cursor.
+        text: what it would put there.
+    """
+
+    start: int
+    end: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One question.
 
@@ -34,6 +49,7 @@ class Request:
         trigger: what made the editor ask.
         channel: where the answer is shown.
         deadline_ms: milliseconds until an answer is due.
+        selected: what an answer has to extend; None for nothing.
     """
 
     uri: str
@@ -45,10 +61,15 @@ class Request:
     trigger: Trigger = Trigger.INVOKED
     channel: Channel = Channel.GHOST_TEXT
     deadline_ms: float = 3_000.0
+    selected: Selected | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.offset <= len(self.text):
             raise ValueError(f"{self.offset=} must be between 0 and the text's length, {len(self.text)}")
+        if self.selected and not (
+            self.line_start <= self.selected.start <= self.offset <= self.selected.end <= self.line_end
+        ):
+            raise ValueError(f"{self.selected.start=} and {self.selected.end=} must hold the cursor on its line")
 
     @property
     def key(self) -> str:

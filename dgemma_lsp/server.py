@@ -230,8 +230,9 @@ async def _inline_completion(
         return []
     trigger = convert.to_trigger(params.context.trigger_kind)
     request = ls.request_at(document, params.position, trigger, Channel.GHOST_TEXT)
-    completion = await ls.session.answer(request)
-    return [convert.to_inline_item(completion, document.lines, ls.encoding)] if completion else []
+    request = convert.with_selected(request, params.context.selected_completion_info, document.lines, ls.encoding)
+    completions = await ls.session.answer(request)
+    return [convert.to_inline_item(completion, document.lines, ls.encoding) for completion in completions]
 
 
 async def _menu_completion(ls: DgemmaServer, params: types.CompletionParams) -> list[types.CompletionItem]:
@@ -239,8 +240,8 @@ async def _menu_completion(ls: DgemmaServer, params: types.CompletionParams) -> 
     if document is None or not ls.session.settings.completion_fallback:
         return []
     request = ls.request_at(document, params.position, Trigger.AUTOMATIC, Channel.MENU)
-    completion = await ls.session.answer(request)
-    return [convert.to_menu_item(completion, request.before, document.lines, ls.encoding)] if completion else []
+    completions = await ls.session.answer(request)
+    return [convert.to_menu_item(one, request.before, document.lines, ls.encoding) for one in completions]
 
 
 async def _shutdown(ls: DgemmaServer, params: None) -> None:

@@ -1,4 +1,4 @@
-"""One editor's session: its documents, settings and engine, and the way from a `Request` to a `Completion`.
+"""One editor's session: its documents, settings and engine, and the way from a `Request` to `Completion`s.
 
 Knows no protocol types: `Teller` says things to the editor, and the server turns messages into calls.
 """
@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from dgemma_engine.messages import Infill
 
-from dgemma_lsp.completion import Completion, build_completion
+from dgemma_lsp.completion import Completion, build_completions
 from dgemma_lsp.context import ContextLimits, build_context
 from dgemma_lsp.documents import Documents
 from dgemma_lsp.engine_link import Connect, EngineLink, LinkState, LinkStatus
@@ -97,13 +97,13 @@ class Session:
                 self._told.add(problem)
                 self._teller.warning(problem)
 
-    async def answer(self, request: Request) -> Completion | None:
-        """Returns what to show, or None: nothing to say, no engine yet, or the document has changed meanwhile.
+    async def answer(self, request: Request) -> tuple[Completion, ...]:
+        """Returns what to show, best first; empty: nothing to say, no engine yet, or the document has changed since.
 
         An older request of the same document and channel is cancelled. Cancelling the caller stops the engine's work.
         """
         if not self.settings.enabled:
-            return None
+            return ()
         limits = ContextLimits(max_middle_tokens=self.settings.max_tokens, seed=self.settings.seed)
         with self._inflight.newest(request.key):
             if self._link.status.state is LinkState.READY:
@@ -114,14 +114,14 @@ class Session:
                 self._rest_after(request)
                 raise
         if not isinstance(answer, Infill):
-            return None
+            return ()
         self._board.clear()
         self._rest_after(request)
         _log.debug("%s after %d steps, %s", answer.finish, answer.steps, answer.timings_ms)
         document = self.documents.get(request.uri)
         if document is None or document.version != request.version:
-            return None
-        return build_completion(request, answer)
+            return ()
+        return build_completions(request, answer)
 
     def show_resting(self) -> None:
         """Shows the state between requests."""

@@ -19,7 +19,10 @@ PACKAGES = {
 MODULES = sorted(path for folder in PACKAGES.values() for path in folder.rglob("*.py"))
 TORCH_FREE = ("torch", "triton", "transformers", "tokenizers", "safetensors", "numpy")
 PURE = {
-    "dgemma_lsp": ("context", "completion", "request", "settings", "positions", "overlap", "status"),
+    "dgemma_lsp": (
+        *("around", "brackets", "completion", "context", "indent_style", "indentation", "languages", "multiline"),
+        *("next_lines", "overlap", "pairs", "positions", "repetition", "request", "selected", "settings", "status"),
+    ),
     "dgemma_engine": (
         *("boundary", "canvas", "denoise", "draft", "hole", "hypotheses", "lengths", "masks", "messages", "middle"),
         *("offer", "policies", "proposal", "ranking", "seeds", "suffixes"),

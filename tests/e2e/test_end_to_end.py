@@ -22,7 +22,7 @@ from lsprotocol import types
 from pygls.exceptions import JsonRpcException
 from pygls.lsp.client import LanguageClient
 
-from dgemma_lsp.completion import build_completion
+from dgemma_lsp.completion import build_completions
 from dgemma_lsp.context import ContextLimits, build_context
 from dgemma_lsp.positions import PositionEncoding
 from dgemma_lsp.request import Request
@@ -60,7 +60,7 @@ def expected_text(oracle: Engine, marked: str) -> str:
     request = Request(uri=URI, version=1, text=text, offset=offset, language="python", deadline_ms=60_000)
     limits = ContextLimits(max_middle_tokens=64, seed=0)
     cancel = Cancel(deadline_s=time.monotonic() + 60, clock=time.monotonic)
-    completion = build_completion(request, oracle.infill(build_context(request, limits), cancel))
+    completion = next(iter(build_completions(request, oracle.infill(build_context(request, limits), cancel))), None)
     return text if completion is None else text[: completion.start] + completion.text + text[completion.end :]
 
 

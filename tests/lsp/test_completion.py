@@ -5,13 +5,13 @@ from dgemma_engine.messages import Finish, Infill
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dgemma_lsp.completion import Completion, build_completion
+from dgemma_lsp.completion import Completion, build_completions
 from dgemma_lsp.overlap import num_covered, num_unbalanced
 from tests.lsp.cursor import request_at
 
 
 def completed(marked: str, middle: str) -> Completion | None:
-    return build_completion(request_at(marked), Infill(text=middle, finish=Finish.STABLE))
+    return next(iter(build_completions(request_at(marked), Infill(text=middle, finish=Finish.STABLE))), None)
 
 
 def check(marked: str, middle: str, expected: str | None) -> None:
@@ -114,13 +114,13 @@ def test_line_ends_and_wide_characters(marked: str, middle: str, expected: str):
 
 def test_span_is_from_the_start_of_the_line_to_the_covered_rest():
     completion = completed("a\n  foo(|)\nb", "x)")
-    assert completion == Completion(text="  foo(x)", start=2, cursor=8, end=9, version=1)
-    assert completion.inserted == "x)"
+    assert completion == Completion(lead="  foo(", inserted="x)", start=2, cursor=8, end=9, version=1)
+    assert completion.text == "  foo(x)"
 
 
 def test_span_out_of_order_is_refused():
     with pytest.raises(ValueError, match=r"self\.cursor=5"):
-        Completion(text="", start=0, cursor=5, end=4, version=1)
+        Completion(lead="", inserted="", start=0, cursor=5, end=4, version=1)
 
 
 pieces = st.lists(st.sampled_from(["a", " ", "(", ")", "[", "]", ":", ",", '"', "😋", "\n", "    "]), max_size=12)

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 from dgemma_engine.messages import Context, Extent
 
-from dgemma_lsp.context import ContextLimits, build_context, extent_of
+from dgemma_lsp.context import ContextLimits, build_context
+from dgemma_lsp.multiline import extent_of
 from dgemma_lsp.request import Channel, Request
 from tests.lsp.cursor import request_at
 

@@ -1,0 +1,78 @@
+"""What stands around a cursor, as the rules that shape an answer read it: lines above, the cursor's line, lines below.
+
+Line ends are `\\n`, whatever the document has. What is far away is left out, so that long files cost no more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from dgemma_lsp.languages import Language, language_named
+from dgemma_lsp.pairs import Reading, read
+from dgemma_lsp.request import Request
+
+# Reading as much for brackets takes some milliseconds, and most answers need no such reading.
+_CHARS_EACH_SIDE = 50_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Around:
+    """The text around one cursor.
+
+    Attributes:
+        above: whole lines above the cursor's, each with its line end.
+        before: the cursor's line, left of the cursor.
+        rest: the cursor's line, right of the cursor.
+        below: whole lines below the cursor's.
+        language: of the text.
+        reaches_start: whether `above` begins where the document does.
+    """
+
+    above: str
+    before: str
+    rest: str
+    below: str
+    language: Language
+    reaches_start: bool = True
+
+    @classmethod
+    def of(cls, request: Request) -> Around:
+        """Returns what stands around a request's cursor."""
+        start = max(0, request.line_start - _CHARS_EACH_SIDE)
+        above = _unix(request.text[start : request.line_start])
+        if start:
+            above = above.partition("\n")[2]
+        below = _unix(request.text[request.line_end : request.line_end + _CHARS_EACH_SIDE])
+        return cls(
+            above=above,
+            before=request.before,
+            rest=request.rest,
+            below=below.removeprefix("\n"),
+            language=language_named(request.language),
+            reaches_start=not start,
+        )
+
+    @cached_property
+    def lines_above(self) -> list[str]:
+        """The lines of `above`, without their ends."""
+        return self.above.split("\n")[:-1]
+
+    @cached_property
+    def lines_below(self) -> list[str]:
+        """The lines of `below`, without their ends."""
+        return self.below.split("\n")
+
+    @cached_property
+    def read_above(self) -> Reading:
+        """What `above` leaves unpaired."""
+        return read(self.above, self.language)
+
+    @cached_property
+    def read_below(self) -> Reading:
+        """What `below` leaves unpaired, read as if it began outside of strings and comments."""
+        return read(self.below, self.language)
+
+
+def _unix(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text

@@ -1,0 +1,86 @@
+"""How far an answer reaches: to the end of the cursor's line or over several, and where the cursor's block ends.
+
+Pure. `extent_of` says it before the engine is asked, `cut_to_block` holds the answer to it.
+"""
+
+from __future__ import annotations
+
+import re
+
+from dgemma_engine.messages import Extent
+
+from dgemma_lsp.around import Around
+from dgemma_lsp.brackets import closes_what_is_open
+from dgemma_lsp.languages import Language, language_named
+from dgemma_lsp.pairs import read
+from dgemma_lsp.request import Request
+
+_CLOSING = re.compile(r"\s*\}[)\]}]*[;,]?\s*\Z")
+_FENCE = re.compile(r"\s*(```|~~~)")
+
+
+def extent_of(request: Request) -> Extent:
+    """Returns how far the answer may reach.
+
+    Several lines on a blank line, behind what opens a block, and between the two brackets of an empty one, `{|}`;
+    anywhere else one line.
+    """
+    language = language_named(request.language)
+    if request.rest.strip():
+        is_empty_block = request.before.rstrip().endswith("{") and _CLOSING.match(request.rest)
+        return Extent.BLOCK if is_empty_block and not language.indents_blocks else Extent.LINE
+    return Extent.BLOCK if not request.before.strip() or opens_block(request.before, language) else Extent.LINE
+
+
+def opens_block(line: str, language: Language) -> bool:
+    """Whether the lines below `line` belong to what its end opens."""
+    code = line.rstrip()
+    reading = read(code, language)
+    if reading.inside and reading.inside == language.comment:
+        code = code[: reading.inside_from].rstrip()
+    elif reading.inside:
+        return False
+    return language.opener.search(code) is not None
+
+
+def cut_to_block(middle: str, around: Around) -> str:
+    """Cuts before the first line that leaves the cursor's block, or that begins another paragraph at its level.
+
+    Behind what opens a block (`def f():`), what stands at that line's own indentation has left the block, but for what
+    closes it. A closing bracket further out stays where the document has none.
+
+    Args:
+        middle: what is to be inserted at the cursor.
+        around: where.
+    """
+    lines = middle.split("\n")
+    if fence := _FENCE.match(around.before):
+        end = next((index for index, line in enumerate(lines) if line.strip() == fence[1]), len(lines) - 1)
+        return "\n".join(lines[: end + 1])
+    base = columns(around.before)
+    is_behind_text = bool(around.before.strip())
+    first_body = next((index for index, line in enumerate(lines) if line.strip()), len(lines))
+    for index in range(1, len(lines)):
+        line = lines[index]
+        if not line.strip():
+            continue
+        depth = columns(line)
+        is_item = around.language.indents_blocks and line.lstrip().startswith("- ")
+        outside = depth < base or (is_behind_text and depth == base and not closes(line) and not is_item)
+        if depth < base and closes_what_is_open(line, "\n".join(lines[:index]), around):
+            continue
+        new_paragraph = index > first_body and depth <= base and not lines[index - 1].strip()
+        if outside or new_paragraph:
+            return "\n".join(lines[:index])
+    return middle
+
+
+def columns(line: str) -> int:
+    """Returns how deep a line is indented, tabs to the next multiple of eight."""
+    indent = line[: len(line) - len(line.lstrip(" \t"))]
+    return len(indent.expandtabs(8))
+
+
+def closes(line: str) -> bool:
+    """Whether a line begins with what ends a block."""
+    return line.lstrip().startswith((")", "]", "}", "</"))

@@ -1,0 +1,86 @@
+"""What a text leaves unpaired: brackets without partner, and the string or comment that it ends in.
+
+Pure. Reads strings, comments and brackets as a language spells them; no grammar.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dgemma_lsp.languages import Language
+
+CLOSER_OF = {"(": ")", "[": "]", "{": "}"}
+OPENER_OF = {closer: opener for opener, closer in CLOSER_OF.items()}
+_QUOTES = frozenset("\"'`")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bracket:
+    """A bracket whose partner stands outside the text that was read; `offset` counts from that text's start."""
+
+    sign: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What a text leaves unpaired.
+
+    Attributes:
+        closing: brackets that close what was opened before the text, in order.
+        opening: brackets that the text does not close, the outermost first.
+        inside: the delimiter of the string, or the beginning of the comment, that the text ends in; empty for neither.
+        inside_from: where that begins, if any.
+    """
+
+    closing: tuple[Bracket, ...]
+    opening: tuple[Bracket, ...]
+    inside: str = ""
+    inside_from: int = 0
+
+
+def read(text: str, language: Language) -> Reading:
+    """Returns what `text`, which must not begin inside a string or a comment, leaves unpaired."""
+    closing: list[Bracket] = []
+    opening: list[Bracket] = []
+    inside, inside_from = "", 0
+    end = 0
+    while (sign := language.signs.search(text, end)) is not None:
+        piece = language.pieces.match(text, sign.start())
+        if piece is None:
+            end = sign.end()
+            continue
+        end = piece.end()
+        said = piece.group()
+        if piece.lastgroup != "bracket":
+            if end == len(text) and not _is_whole(said, language):
+                inside, inside_from = _delimiter(said, language), piece.start()
+        elif said in CLOSER_OF:
+            opening.append(Bracket(sign=said, offset=piece.start()))
+        elif any(bracket.sign == OPENER_OF[said] for bracket in opening):
+            while opening.pop().sign != OPENER_OF[said]:
+                pass
+        else:
+            closing.append(Bracket(sign=said, offset=piece.start()))
+    return Reading(closing=tuple(closing), opening=tuple(opening), inside=inside, inside_from=inside_from)
+
+
+def _delimiter(piece: str, language: Language) -> str:
+    """Returns what a string or comment begins with."""
+    longer = [*language.long_quotes, language.comment]
+    return next((sign for sign in longer if sign and piece.startswith(sign)), piece[0])
+
+
+def _is_whole(piece: str, language: Language) -> bool:
+    """Whether a string or comment at the end of a text has its end; a comment that ends with its line never has."""
+    if language.comment and piece.startswith(language.comment):
+        return False
+    if piece[0] in _QUOTES:
+        delimiter = _delimiter(piece, language)
+        return len(piece) >= 2 * len(delimiter) and piece.endswith(delimiter) and not _escapes_end(piece)
+    return piece.endswith(("*/", "-->"))
+
+
+def _escapes_end(piece: str) -> bool:
+    bare = piece[:-1].rstrip("\\")
+    return (len(piece) - 1 - len(bare)) % 2 == 1
