@@ -133,13 +133,14 @@ def to_menu_item(
     )
 
 
+def to_position(offset: int, lines: LineIndex, encoding: PositionEncoding) -> types.Position:
+    """Returns where an offset is."""
+    line, column = lines.position(offset, encoding)
+    return types.Position(line=line, character=column)
+
+
 def _range(start: int, end: int, lines: LineIndex, encoding: PositionEncoding) -> types.Range:
-    start_line, start_column = lines.position(start, encoding)
-    end_line, end_column = lines.position(end, encoding)
-    return types.Range(
-        start=types.Position(line=start_line, character=start_column),
-        end=types.Position(line=end_line, character=end_column),
-    )
+    return types.Range(start=to_position(start, lines, encoding), end=to_position(end, lines, encoding))
 
 
 def _shown_path(uri: str, roots: Sequence[str]) -> str:
