@@ -106,10 +106,8 @@ class _Line:
 
 
 def _are_counted(around: Around) -> bool:
-    """Whether brackets mean anything at the cursor: not inside a comment, nor in what began above the line."""
-    inside = read(around.before, around.language).inside
-    is_comment = bool(inside) and inside == around.language.comment
-    return around.language.has_brackets and not is_comment and not around.read_above.inside
+    """Whether brackets mean anything at the cursor: not in prose, nor in a string or comment that began above."""
+    return around.language.has_brackets and not around.read_above.inside
 
 
 def _num_unpaired(line: _Line, around: Around) -> tuple[int, int]:

@@ -52,12 +52,16 @@ class Editor:
             )
         )
 
-    async def ask(self, position: types.Position, *, uri: str = URI) -> list[types.InlineCompletionItem]:
-        """Asks for ghost text once."""
+    async def ask(
+        self, position: types.Position, *, uri: str = URI, selected: types.SelectedCompletionInfo | None = None
+    ) -> list[types.InlineCompletionItem]:
+        """Asks for ghost text once; `selected` is an entry of a menu that is open."""
         params = types.InlineCompletionParams(
             text_document=types.TextDocumentIdentifier(uri=uri),
             position=position,
-            context=types.InlineCompletionContext(trigger_kind=types.InlineCompletionTriggerKind.Automatic),
+            context=types.InlineCompletionContext(
+                trigger_kind=types.InlineCompletionTriggerKind.Automatic, selected_completion_info=selected
+            ),
         )
         items = await self.client.text_document_inline_completion_async(params)
         assert isinstance(items, list), "an empty list, never null"

@@ -90,6 +90,17 @@ async def test_edits_reach_the_engine(record: Path):
         assert inserted("😋 beta = ", items, editor.encoding) == "😋 beta = 1"
 
 
+async def test_item_extends_what_is_selected_in_the_menu(record: Path):
+    async with editing(record, answers={"😋.log": "(x)"}) as editor:
+        position = editor.open("a\n😋.l|o\n")
+        span = types.Range(start=types.Position(line=1, character=3), end=types.Position(line=1, character=5))
+        selected = types.SelectedCompletionInfo(range=span, text="log")
+        (item,) = await editor.ask(position, selected=selected)
+        assert (item.insert_text, item.range) == ("log(x)", span)
+        back = types.Range(start=span.end, end=span.start)
+        assert await editor.ask(position, selected=types.SelectedCompletionInfo(range=back, text="log")) == []
+
+
 async def test_cancel_stops_the_engine(record: Path):
     async with editing(record) as editor:
         position = editor.open("SLOW|")
