@@ -25,7 +25,7 @@ from pygls.lsp.client import LanguageClient
 from dgemma_lsp.completion import build_completions
 from dgemma_lsp.context import ContextLimits, build_context
 from dgemma_lsp.positions import PositionEncoding
-from dgemma_lsp.request import Request
+from dgemma_lsp.request import Request, Trigger
 from tests.e2e.conftest import engines
 from tests.lsp.cursor import split_cursor
 from tests.lsp.editor import URI, Editor, editing, inserted
@@ -57,11 +57,20 @@ def oracle(embedded: Path) -> Engine:
 def expected_text(oracle: Engine, marked: str) -> str:
     """What the document becomes by the parts alone: no server, no socket, no daemon."""
     text, offset = split_cursor(marked)
-    request = Request(uri=URI, version=1, text=text, offset=offset, language="python", deadline_ms=60_000)
+    request = Request(
+        uri=URI,
+        version=1,
+        text=text,
+        offset=offset,
+        language="python",
+        trigger=Trigger.AUTOMATIC,
+        deadline_ms=60_000,
+    )
     limits = ContextLimits(max_middle_tokens=64, seed=0)
     cancel = Cancel(deadline_s=time.monotonic() + 60, clock=time.monotonic)
-    completion = next(iter(build_completions(request, oracle.infill(build_context(request, limits), cancel))), None)
-    return text if completion is None else text[: completion.start] + completion.text + text[completion.end :]
+    for completion in build_completions(request, oracle.infill(build_context(request, limits), cancel)):
+        return text[: completion.start] + completion.text + text[completion.end :]
+    return text
 
 
 DOCUMENTS = {
