@@ -92,7 +92,7 @@ class _Line:
 
     Attributes:
         reading: what it leaves unpaired.
-        outer: offsets in the answer of the brackets that close what was opened above the line.
+        outer: offsets in the answer of the brackets that close what was opened before it.
     """
 
     reading: Reading
@@ -101,6 +101,9 @@ class _Line:
     @classmethod
     def with_middle(cls, middle: str, around: Around, covered: int) -> _Line:
         reading = read(around.before + middle + around.rest[covered:], around.language)
+        if not read(around.before, around.language).inside:
+            closing = read(middle, around.language).closing
+            return cls(reading=reading, outer=[bracket.offset for bracket in closing])
         offsets = (bracket.offset - len(around.before) for bracket in reading.closing)
         return cls(reading=reading, outer=[offset for offset in offsets if 0 <= offset < len(middle)])
 

@@ -10,11 +10,9 @@ from collections.abc import Sequence
 
 from dgemma_lsp.around import Around
 from dgemma_lsp.indent_style import IndentStyle, indent_of, style_of
-from dgemma_lsp.multiline import closes, opens_block
+from dgemma_lsp.multiline import closes, is_label, opens_block
 from dgemma_lsp.pairs import read
 
-# Lines that stand as deep as what they belong to, in the style of many.
-_LABEL = re.compile(r"\s*(?:case\b|default\b|public\b|private\b|protected\b|#)")
 _UNINDENTED_BLOCK = re.compile(r"\s*(?:namespace|extern)\b")
 _GOES_ON = re.compile(r"[.?:&|+\-*/%=<>,]")
 _STATEMENT_END = re.compile(r"[\w)\]}\"'`;{:]\Z")
@@ -63,8 +61,10 @@ def _with_first_line(first: str, lower: list[str], around: Around, style: Indent
     text = first[len(lead) :]
     if lead and own and columns > depth and not _GOES_ON.match(text) and _ends_statement(above, around):
         return style.blanks(max(0, depth - own)) + text, lower
-    stays = closes(text) or _LABEL.match(text) or _UNINDENTED_BLOCK.match(above)
-    if not opens or columns > above_columns or stays:
+    stays = closes(text) or is_label(text) or _UNINDENTED_BLOCK.match(above)
+    # The last of several lines of a condition or of arguments does not say how deep the first one stands.
+    is_last = not closes(above) and read(above, around.language).closing
+    if not opens or columns > above_columns or stays or is_last:
         return first, lower
     missing = depth - columns
     if all(style.columns(indent_of(line)) < depth for line in lower if line.strip()):
@@ -82,8 +82,8 @@ def _with_lower_lines(cursor_line: str, lower: list[str], around: Around, style:
     columns = style.columns(indent_of(texts[0]))
     # What closes a bracket opened above stands as that line does, and a comment as its author likes.
     is_plain = not read(cursor_line, around.language).closing and not any("/*" in line for line in lower)
-    is_block = opens and is_plain and around.language.has_depth and not _LABEL.match(cursor_line)
-    if is_block and 0 < columns <= base_columns and not closes(texts[0]):
+    is_block = opens and is_plain and around.language.has_depth and not is_label(cursor_line)
+    if is_block and 0 < columns <= base_columns and not closes(texts[0]) and not is_label(texts[0]):
         lower = [_deeper(line, base_columns, style) for line in lower]
         columns += base_columns
     step = columns - base_columns

@@ -16,6 +16,7 @@ from dgemma_lsp.pairs import read
 from dgemma_lsp.request import Request
 
 _CLOSING = re.compile(r"\s*\}[)\]}]*[;,]?\s*\Z")
+_LABEL = re.compile(r"\s*(?:case\b|default\b|public\b|private\b|protected\b|#)")
 _FENCE = re.compile(r"\s*(```|~~~)")
 
 
@@ -66,6 +67,7 @@ def cut_to_block(middle: str, around: Around) -> str:
             continue
         depth = columns(line)
         is_item = around.language.indents_blocks and line.lstrip().startswith("- ")
+        is_item = is_item or (around.before.rstrip().endswith("{") and is_label(line))
         outside = depth < base or (is_behind_text and depth == base and not closes(line) and not is_item)
         if depth < base and closes_what_is_open(line, "\n".join(lines[:index]), around):
             continue
@@ -84,3 +86,8 @@ def columns(line: str) -> int:
 def closes(line: str) -> bool:
     """Whether a line begins with what ends a block."""
     return line.lstrip().startswith((")", "]", "}", "</"))
+
+
+def is_label(line: str) -> bool:
+    """Whether a line stands, in the style of many, as deep as the opener of the block that it belongs to."""
+    return _LABEL.match(line) is not None
