@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup demo test lint types format bench package clean
+.PHONY: help setup demo test lint types format bench train-gpu package clean
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -32,6 +32,15 @@ format: setup ## format the code
 
 bench: setup ## server overhead, cold start, keystrokes, deadlines, a step, and transformers beside ours
 	for name in server_overhead cold_start warm step breakdown keystrokes on_time; do $(BIN)/python engine/bench/$$name.py || exit 1; done
+
+ENGINE ?= $(BIN)/dgemma-engine
+CONFIG := engine/dgemma_engine/training/configs/embedded_gpu.toml
+
+train-gpu: ## on a GPU: corpus, 25 minutes of training, int4 model in run/embedded; run it again to go on where it stopped
+	test -d corpus || $(ENGINE) corpus corpus
+	$(ENGINE) train $(CONFIG) --corpus corpus --out run --device cuda $(if $(wildcard run/state.pt),--resume)
+	rm -rf run/embedded
+	$(ENGINE) quantize run/best run/embedded --format int4
 
 package: setup ## wheel and source archive into dist
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

@@ -1,9 +1,9 @@
 """What a change to the embedded model's configuration is worth: the same small number of tokens for each variant.
 
-Every variant is trained from random weights on the same corpus and judged on the same held-out holes. Time is counted
-in tokens, so that a busy machine changes nothing but `ms_per_1000_tokens`. A few hundred thousand tokens tell which
-variant learns faster at first; they say nothing about where each would end. Slot losses compare only among variants of
-one slot format: larger slots hold more easy fills.
+Every variant is trained from random weights on the same corpus. Time is counted in tokens, so that a busy machine
+changes nothing but `ms_per_1000_tokens`. A few hundred thousand tokens tell which variant learns faster at first; they
+say nothing about where each would end. Losses compare only among variants that put holes together to batches in the
+same way: slot sizes, suffix tokens and noise draws change which holes are held out, too.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main() -> None:
     """Trains and compares."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("corpus", type=Path, help="made by `dgemma-engine corpus`")
-    parser.add_argument("--config", type=Path, default=CONFIGS / "embedded_8k.toml")
+    parser.add_argument("--config", type=Path, default=CONFIGS / "embedded.toml")
     parser.add_argument("--tokens", type=int, default=300_000, help="prompt and canvas tokens of each variant")
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS), metavar="NAME")
     parser.add_argument("--out", type=Path, default=record.HERE / "results")

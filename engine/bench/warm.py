@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -37,6 +38,7 @@ from dgemma_engine.location import EMBEDDED
 from dgemma_engine.messages import Context, Extent
 from dgemma_engine.model_folder import model_folder
 from dgemma_engine.policies import StableAndConfident
+from dgemma_engine.quantization.conversion import export_folder
 from dgemma_engine.recipe import Decode, Recipe
 
 NUM_STEPS = 4
@@ -168,7 +170,11 @@ class Peer:
 
         logging.set_verbosity_error()
         logging.disable_progress_bar()
-        self._model: Any = DiffusionGemmaForBlockDiffusion.from_pretrained(folder, dtype=dtype).eval()
+        with tempfile.TemporaryDirectory(prefix="dgemma-") as place:
+            # It cannot read quantised weights without another library; these have the same values.
+            export_folder(folder, Path(place) / "plain", torch.float32, report=lambda _percent: None)
+            loaded = DiffusionGemmaForBlockDiffusion.from_pretrained(Path(place) / "plain", dtype=dtype)
+        self._model: Any = loaded.eval()
         self._outside = self._model.config.text_config.vocab_size
 
     @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""The checkpoint that ships: a valid Hugging Face folder, equal to `transformers` in everything we do with it."""
+"""The checkpoint that ships: once exported, `transformers` does with it everything that we do, and the same."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from dgemma_engine.model import DiffusionGemma
 from dgemma_engine.model_folder import model_folder
 from dgemma_engine.ops import Ops
 from dgemma_engine.policies import sample
+from dgemma_engine.quantization.conversion import export_folder
 from dgemma_engine.sampler_config import load_sampler
 from dgemma_engine.tokenizer import Tokenizer
 from dgemma_engine.weights import load_model
@@ -37,10 +38,12 @@ def ours(folder: Path) -> DiffusionGemma:
 
 
 @pytest.fixture(scope="module")
-def theirs(folder: Path) -> Any:
+def theirs(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     from transformers.models.diffusion_gemma import DiffusionGemmaForBlockDiffusion
 
-    model, info = DiffusionGemmaForBlockDiffusion.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    plain = tmp_path_factory.mktemp("embedded") / "plain"
+    export_folder(folder, plain, torch.float32, report=lambda _percent: None)
+    model, info = DiffusionGemmaForBlockDiffusion.from_pretrained(plain, dtype=torch.float32, output_loading_info=True)
     assert not info["unexpected_keys"]
     assert not [key for key in info["missing_keys"] if "vision" not in key]
     return model.eval()

@@ -151,7 +151,7 @@ def test_only_small_models_on_a_processor_become_lean(
     assert isinstance(lean(model), LeanModel)
     assert lean(model.to("meta")) is model
     model = load()
-    monkeypatch.setattr("dgemma_engine.lean_model._MOST_BYTES", 1_000)
+    monkeypatch.setattr("dgemma_engine.devices._SMALL_BYTES", 1_000)
     assert lean(model) is model
 
 

@@ -5,9 +5,14 @@ from typing import Any
 
 import dgemma_engine.training
 import pytest
+import torch
 from dgemma_engine.errors import TrainingError
+from dgemma_engine.model import DiffusionGemma
+from dgemma_engine.ops import Ops
 from dgemma_engine.training.schedule import Schedule
 from dgemma_engine.training.train_config import TrainConfig, differing_keys
+
+CONFIGS = Path(dgemma_engine.training.__path__[0]) / "configs"
 
 
 def changed(settings: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
@@ -63,12 +68,17 @@ def test_a_file_that_is_not_toml_is_named(tmp_path: Path) -> None:
         TrainConfig.load(tmp_path / "none.toml")
 
 
-def test_shipped_configurations_load_and_survive_a_round_trip() -> None:
-    paths = sorted((Path(dgemma_engine.training.__path__[0]) / "configs").glob("*.toml"))
-    assert paths
-    for path in paths:
-        config = TrainConfig.load(path)
-        assert TrainConfig.from_dict(config.to_dict()) == config
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
+def test_shipped_configurations_survive_a_round_trip_and_are_small_enough(path: Path) -> None:
+    config = TrainConfig.load(path)
+    assert TrainConfig.from_dict(config.to_dict()) == config
+    with torch.device("meta"):
+        model = DiffusionGemma(config.model.model_config(), Ops.reference())
+    total = sum(parameter.numel() for parameter in model.parameters())
+    experts = sum(parameter.numel() for name, parameter in model.named_parameters() if ".experts." in name)
+    active = total - experts * (1 - config.model.top_k_experts / config.model.num_experts)
+    # What the wheel and the latency target allow.
+    assert total < 100e6 and active < 30e6
 
 
 def test_differing_keys_look_at_what_makes_a_checkpoint(settings: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--site", type=Path, action="append", default=[], metavar="DIR", help="another site-packages folder; repeatable"
     )
-    parser.add_argument("--vocab-size", type=int, default=4_096, metavar="N", help="tokens (default: 4096)")
+    parser.add_argument("--vocab-size", type=int, default=8_192, metavar="N", help="tokens (default: 8192)")
     parser.add_argument(
         "--package-bytes", type=int, default=8_000_000, metavar="N", help="most bytes from one package (default: 8e6)"
     )
