@@ -1,0 +1,34 @@
+"""The dense matrix kernel: a block of output features times a block of tokens, weights as the left operand."""
+
+import triton
+import triton.language as tl
+
+from dgemma_kernels._numbers import INTERPRETED, narrow, product
+from dgemma_kernels._weights import load_rows, load_weights
+
+
+@triton.jit
+def linear_kernel(
+    x_ptr, x_scale_ptr, data_ptr, row_scale_ptr, out_ptr, num_rows, num_inputs, num_outputs,
+    MASKED: tl.constexpr, EVEN: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """Programs that share weights are neighbours."""
+    num_row_blocks = tl.cdiv(num_rows, BLOCK_T)
+    feature = (tl.program_id(0) // num_row_blocks) * BLOCK_N + tl.arange(0, BLOCK_N)
+    row = (tl.program_id(0) % num_row_blocks) * BLOCK_T + tl.arange(0, BLOCK_T)
+    inside = tl.full([BLOCK_N], True, tl.int1) if EVEN else feature < num_outputs
+    row_inside = row < num_rows
+    row_start = row.to(tl.int64) * num_inputs
+    acc = tl.zeros([BLOCK_N, BLOCK_T], tl.float32)
+    for first in range(0, num_inputs, BLOCK_K):
+        x = load_rows(x_ptr, row_start, row_inside, first, num_inputs, BLOCK_K, MASKED)
+        weights = load_weights(data_ptr, feature, inside, first, num_inputs, BLOCK_K, MASKED)
+        if x_scale_ptr is None or INTERPRETED:
+            acc = product(weights, x, acc)
+        else:
+            acc = tl.dot(weights, x, acc, max_num_imprecise_acc=BLOCK_K)
+    if x_scale_ptr is not None:
+        acc *= tl.load(row_scale_ptr + feature, mask=inside, other=0.0)[:, None]
+        acc *= tl.load(x_scale_ptr + row, mask=row_inside, other=0.0)[None, :]
+    place = row.to(tl.int64)[None, :] * num_outputs + feature[:, None]
+    tl.store(out_ptr + place, narrow(acc, out_ptr.dtype.element_ty), mask=inside[:, None] & row_inside[None, :])

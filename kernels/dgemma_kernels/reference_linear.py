@@ -1,0 +1,15 @@
+"""Dense projections in plain PyTorch, float32 inside; signature of `linear.py`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dgemma_kernels.formats import Rows, Weight
+from dgemma_kernels.reference_quantised import restore_rows, restore_weight
+
+
+def linear(rows: Rows, weight: Weight) -> Tensor:
+    """Returns `rows @ weight.T`: see `linear.linear`."""
+    dtype = torch.bfloat16 if rows.scale is not None else rows.data_ND.dtype
+    return (restore_rows(rows) @ restore_weight(weight).T).to(dtype)

@@ -1,0 +1,89 @@
+"""The attention kernel against the reference's masks: packed rows, window edges, empty prompts, causal branches."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from dgemma_kernels import attention, reference_attention
+from torch import Tensor
+
+from tests.kernels.interpreted.errors import assert_as_close, draw
+
+CAPACITY = 60
+
+
+def tensors(
+    num_tokens: int, heads: int, kv_heads: int, size: int, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    q = draw(num_tokens, heads, size).to(device).bfloat16()
+    k, v = (draw(kv_heads, CAPACITY, size, seed=i).to(device).bfloat16() for i in (1, 2))
+    return q * size**-0.5, k, v
+
+
+def scalar(value: int, device: torch.device) -> Tensor:
+    return torch.tensor([value], dtype=torch.int32, device=device)
+
+
+def poisoned(store: Tensor, start: int) -> Tensor:
+    store = store.clone()
+    store[:, start:] = torch.nan
+    return store
+
+
+@pytest.mark.parametrize("stored", [0, 1, 7, 8, 9, 25])
+@pytest.mark.parametrize("window", [None, 8])
+def test_canvases_see_themselves_and_the_prompt(stored: int, window: int | None, device: torch.device) -> None:
+    row = torch.tensor([0] * 5 + [1] * 1 + [2] * 13, dtype=torch.int32, device=device)
+    q, k, v = tensors(19, 4, 2, 32, device)
+    k, v = poisoned(k, stored + 19), poisoned(v, stored + 19)
+    got = attention.canvas(q, k, v, row, scalar(stored, device), window)
+    expected = reference_attention.canvas(q, k, v, row, scalar(stored, device), window)
+    exact = reference_attention.canvas(q.double(), k.double(), v.double(), row, scalar(stored, device), window)
+    assert_as_close(got, expected, exact)
+
+
+def test_a_row_packed_is_the_row_alone(device: torch.device) -> None:
+    q, k, v = tensors(12, 4, 1, 32, device)
+    row = torch.tensor([0] * 7 + [1] * 5, dtype=torch.int32, device=device)
+    packed = attention.canvas(q, k, v, row, scalar(9, device), 4)
+    moved = [torch.cat((store[:, :9], store[:, 16:21]), dim=1).contiguous() for store in (k, v)]
+    alone = attention.canvas(q[7:].contiguous(), *moved, row[7:] - 1, scalar(9, device), 4)
+    assert torch.allclose(packed[7:].float(), alone.float(), atol=1e-2)
+
+
+@pytest.mark.parametrize(("stored", "tokens"), [(0, 1), (0, 33), (5, 20), (20, 3)])
+@pytest.mark.parametrize("window", [None, 6])
+def test_prefill(stored: int, tokens: int, window: int | None, device: torch.device) -> None:
+    q, k, v = tensors(tokens, 4, 2, 32, device)
+    row = torch.zeros(tokens, dtype=torch.int32, device=device)
+    position = torch.arange(stored, stored + tokens, dtype=torch.int32, device=device)
+    places = (row, position, scalar(stored, device), scalar(stored, device), window)
+    got = attention.causal(q, poisoned(k, stored + tokens), poisoned(v, stored + tokens), *places)
+    expected = reference_attention.causal(q, k, v, *places)
+    assert_as_close(got, expected, reference_attention.causal(q.double(), k.double(), v.double(), *places))
+
+
+@pytest.mark.parametrize("window", [None, 5])
+def test_branches_hide_the_stored_tokens_that_they_repeat(window: int | None, device: torch.device) -> None:
+    q, k, v = tensors(9, 2, 2, 32, device)
+    row = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 1], dtype=torch.int32, device=device)
+    position = torch.tensor([10, 11, 12, 13, 10, 11, 12, 13, 14], dtype=torch.int32, device=device)
+    places = (row, position, scalar(10, device), scalar(12, device), window)
+    got, expected = (module.causal(q, k, v, *places) for module in (attention, reference_attention))
+    assert_as_close(got, expected, reference_attention.causal(q.double(), k.double(), v.double(), *places))
+
+
+@pytest.mark.parametrize(("heads", "kv_heads", "size"), [(4, 2, 256), (8, 1, 512)])
+def test_head_sizes_of_the_big_model(heads: int, kv_heads: int, size: int, device: torch.device) -> None:
+    q, k, v = tensors(5, heads, kv_heads, size, device)
+    row = torch.tensor([0, 0, 0, 1, 1], dtype=torch.int32, device=device)
+    got = attention.canvas(q, k, v, row, scalar(18, device), None)
+    expected = reference_attention.canvas(q, k, v, row, scalar(18, device), None)
+    exact = reference_attention.canvas(q.double(), k.double(), v.double(), row, scalar(18, device), None)
+    assert_as_close(got, expected, exact)
+
+
+def test_other_head_sizes_are_refused(device: torch.device) -> None:
+    q, k, v = tensors(2, 2, 1, 48, device)
+    with pytest.raises(ValueError, match="head_dim=48"):
+        attention.canvas(q, k, v, torch.zeros(2, dtype=torch.int32, device=device), scalar(3, device), None)

@@ -1,0 +1,89 @@
+"""The grouped matrix kernel in every weight format, against float32 and against the reference in the same format."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from dgemma_kernels import experts, reference, reference_experts
+from dgemma_kernels.formats import Rows, WeightFormat
+from dgemma_kernels.launch_table import read
+from dgemma_kernels.packing import pack_for_kernel
+from dgemma_kernels.reference_quantised import quantise_rows, quantise_weight, restore_rows, restore_weight
+from dgemma_kernels.reference_routing import sorted_by_expert
+from dgemma_kernels.routing_result import Routing
+
+from tests.kernels.interpreted.errors import assert_as_close, draw
+
+NUM_EXPERTS, HIDDEN, INNER = 5, 192, 64
+
+
+def choices(case: str) -> torch.Tensor:
+    if case == "one token":
+        return torch.tensor([[4, 1]])
+    if case == "one expert":
+        return torch.full((33, 1), 2)
+    # Expert 3 gets no token.
+    return torch.tensor([[0, 1], [4, 2], [2, 0], [1, 4], [0, 2]])
+
+
+def routed(case: str, device: torch.device, tile_rows: int = 16) -> Routing:
+    indices = choices(case).to(device)
+    weights = draw(*indices.shape).abs().to(device)
+    return sorted_by_expert(weights, indices.int(), NUM_EXPERTS, tile_rows)
+
+
+@pytest.mark.parametrize("case", ["one token", "one expert", "one without tokens"])
+@pytest.mark.parametrize("weight_format", list(WeightFormat))
+def test_every_format(case: str, weight_format: WeightFormat, device: torch.device) -> None:
+    routing = routed(case, device)
+    x = draw(len(routing.weights_NK), HIDDEN).to(device).bfloat16()
+    gate_up = quantise_weight(draw(NUM_EXPERTS, 2 * INNER, HIDDEN).to(device).bfloat16() * 0.1, weight_format)
+    down = quantise_weight(draw(NUM_EXPERTS, HIDDEN, INNER, seed=3).to(device).bfloat16() * 0.1, weight_format)
+    rows = quantise_rows(x, experts.row_format(weight_format))
+    got = experts.experts(rows, routing, pack_for_kernel(gate_up), pack_for_kernel(down))
+    expected = reference_experts.experts(rows, routing, gate_up, down)
+    exact = in_float32(restore_rows(rows), routing, restore_weight(gate_up), restore_weight(down))
+    assert got.dtype is torch.bfloat16
+    assert_as_close(got, expected, exact)
+
+
+def in_float32(x: torch.Tensor, routing: Routing, gate_up: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
+    indices = routing.indices_NK.long()
+    inner = torch.einsum("nd,nkod->nko", x.double(), gate_up.double()[indices])
+    inner = reference.gated_gelu(inner.flatten(0, 1)).view(*indices.shape, -1)
+    return torch.einsum("nki,nkdi->nkd", inner, down.double()[indices]) * routing.weights_NK.double()[..., None]
+
+
+def test_sizes_that_no_block_divides(device: torch.device) -> None:
+    routing = routed("one without tokens", device)
+    x, gate_up = draw(5, 100).to(device).bfloat16(), draw(NUM_EXPERTS, 2 * 21, 100).to(device).bfloat16() * 0.1
+    down = draw(NUM_EXPERTS, 37, 21).to(device).bfloat16() * 0.1
+    weights = [quantise_weight(weight, WeightFormat.PLAIN) for weight in (gate_up, down)]
+    got = experts.experts(Rows(data_ND=x), routing, pack_for_kernel(weights[0]), pack_for_kernel(weights[1]))
+    expected = reference_experts.experts(Rows(data_ND=x), routing, *weights)
+    assert_as_close(got, expected, in_float32(x, routing, gate_up, down))
+
+
+def test_sum_of_parts_is_the_mixture(device: torch.device) -> None:
+    routing = routed("one without tokens", device)
+    x, gate_up = draw(5, 64).to(device), draw(NUM_EXPERTS, 128, 64).to(device) * 0.1
+    down = draw(NUM_EXPERTS, 64, 64).to(device) * 0.1
+    packed = [pack_for_kernel(quantise_weight(weight, WeightFormat.PLAIN)) for weight in (gate_up, down)]
+    got = experts.combine(experts.experts(Rows(data_ND=x), routing, packed[0], packed[1]))
+    expected = reference.experts_by_group(x, routing.weights_NK, routing.indices_NK, gate_up, down)
+    assert torch.allclose(got, expected, atol=1e-5)
+
+
+def test_formats_must_agree(device: torch.device) -> None:
+    routing = routed("one token", device)
+    plain, int4 = (
+        pack_for_kernel(quantise_weight(draw(NUM_EXPERTS, 128, 64).to(device), one))
+        for one in (WeightFormat.PLAIN, WeightFormat.INT4)
+    )
+    with pytest.raises(ValueError, match="needs the same for down"):
+        experts.experts(Rows(data_ND=torch.ones(1, 64, device=device)), routing, plain, int4)
+
+
+def test_a_prompt_gets_larger_tiles_than_a_canvas() -> None:
+    table = read("sm_90")
+    assert experts.tile_rows(256, 8, 128, table=table) < experts.tile_rows(4096, 8, 128, table=table)

@@ -1,0 +1,32 @@
+"""Dense projections in both formats, on awkward shapes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from dgemma_kernels import linear, reference_linear
+from dgemma_kernels.formats import RowFormat, WeightFormat
+from dgemma_kernels.packing import pack_for_kernel
+from dgemma_kernels.reference_quantised import quantise_rows, quantise_weight, restore_rows, restore_weight
+
+from tests.kernels.interpreted.errors import assert_as_close, draw
+
+
+@pytest.mark.parametrize(("num_rows", "inputs", "outputs"), [(1, 64, 32), (33, 100, 47), (16, 160, 64)])
+@pytest.mark.parametrize("weight_format", [WeightFormat.PLAIN, WeightFormat.FP8])
+def test_projection(
+    num_rows: int, inputs: int, outputs: int, weight_format: WeightFormat, device: torch.device
+) -> None:
+    rows = quantise_rows(draw(num_rows, inputs).to(device).bfloat16(), linear.ROW_FORMATS[weight_format])
+    weight = quantise_weight(draw(outputs, inputs, seed=1).to(device).bfloat16(), weight_format)
+    got = linear.linear(rows, pack_for_kernel(weight))
+    exact = restore_rows(rows).double() @ restore_weight(weight).double().T
+    assert got.dtype is torch.bfloat16
+    assert_as_close(got, reference_linear.linear(rows, weight), exact)
+
+
+def test_rows_must_suit_the_weight(device: torch.device) -> None:
+    rows = quantise_rows(draw(2, 64).to(device), RowFormat.FP8_GROUP)
+    weight = pack_for_kernel(quantise_weight(draw(32, 64).to(device), WeightFormat.FP8))
+    with pytest.raises(ValueError, match="cannot multiply"):
+        linear.linear(rows, weight)

@@ -1,0 +1,44 @@
+"""Each kernel compiles at full size for cards that are not here: no spill, and no more shared memory than they have."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+KERNELS = {
+    "attention_kernel", "combine_kernel", "experts_kernel", "finish_kernel", "gated_gelu_kernel", "linear_kernel",
+    "norm_kernel", "norm_rotary_kernel", "route_kernel", "soft_embeddings_kernel", "statistics_kernel",
+    "sum_splits_kernel",
+}  # fmt: skip
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton exists for Linux only: nothing was compiled")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", [90, 89, 120])
+def test_every_kernel_fits(architecture: int) -> None:
+    command = [sys.executable, "kernels/bench/cross_compile.py", "--quick", "--architectures", str(architecture)]
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = os.pathsep.join(str(ROOT / folder) for folder in ("engine", "kernels"))
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-4000:]
+    records = [json.loads(line) for line in result.stdout.splitlines()[:-1]]
+    assert {record["kernel"] for record in records} == KERNELS, "a kernel without a quick case is never compiled"
+    assert all(record["registers"] > 0 and record["spill_store_bytes"] == 0 for record in records)
+    matrix = [record for record in records if record["kernel"] in ("experts_kernel", "linear_kernel")]
+    assert all(record["instructions_per_weight"] > 0 for record in matrix)
+
+
+def test_every_jit_kernel_is_known() -> None:
+    found: set[str] = set()
+    for path in (ROOT / "kernels/dgemma_kernels").glob("_*.py"):
+        found |= {
+            word for word in path.read_text(encoding="utf-8").replace("(", " ").split() if word.endswith("_kernel")
+        }
+    assert found == KERNELS
