@@ -30,11 +30,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one case per kernel, nothing written")
     parser.add_argument("--architectures", type=int, nargs="+", default=list(LIMITS), choices=list(LIMITS))
+    parser.add_argument("--only", default="", help="cases whose name begins so, nothing written")
     options = parser.parse_args()
-    chosen = [case for case in full_size.cases() if case.quick or not options.quick]
+    named = [case for case in full_size.cases() if case.name.startswith(options.only)]
+    chosen = [case for case in named if case.quick or not options.quick]
     results = [result for architecture in options.architectures for result in compile_all(chosen, architecture)]
     faults = [fault for result in results for fault in faults_of(result)]
-    if not options.quick:
+    if not options.quick and not options.only:
         write(results)
     for result in results:
         print(json.dumps(result))
@@ -52,6 +54,7 @@ def compile_all(cases: list[full_size.Case], architecture: int) -> list[dict[str
         call = case.prepare(torch.device("meta"))
         for part, launch in enumerate(record(lambda call=call: call(table))):
             compiled, log = launch.compile(architecture)
+            print(f"sm_{architecture} {case.name} {launch.name}", file=sys.stderr)
             records.append(
                 {
                     "case": case.name,

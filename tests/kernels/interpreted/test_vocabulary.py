@@ -36,14 +36,14 @@ def test_belief(positions: int, vocab: int, spread: float, temperature: float, d
 
 
 def test_draws_invert_the_distribution_function(device: torch.device) -> None:
-    num_levels = 65
-    logits = (draw(1, 150) * 3).to(device).bfloat16().expand(num_levels, -1).contiguous()
+    num_levels = 49
+    logits = draw(1, 150).to(device).bfloat16().expand(num_levels, -1).contiguous()
     levels = torch.linspace(0, 1 - 2**-24, num_levels, device=device)
-    cumulative = exact_probs(logits[:1], 0.7).cumsum(-1)[0]
-    got = vocabulary.believe(logits, torch.tensor([0.7], device=device), levels, CAP, None).sampled_N.long()
+    cumulative = exact_probs(logits[:1], 0.9).cumsum(-1)[0]
+    got = vocabulary.believe(logits, torch.tensor([0.9], device=device), levels, CAP, None).sampled_N.long()
     before = torch.cat((cumulative.new_zeros(1), cumulative))[got]
     assert (levels.double() >= before - 1e-5).all() and (levels.double() <= cumulative[got] + 1e-5).all()
-    assert len(got.unique()) > 15
+    assert len(got.unique()) > 20
     assert (got.diff() >= 0).all()
 
 

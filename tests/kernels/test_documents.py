@@ -1,0 +1,18 @@
+"""docs/KERNELS.md says what the roofline's JSON says."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+ROW = re.compile(r"^\| (\S+) \| .* \| (\d+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| (\w+) \|$", re.MULTILINE)
+
+
+def test_roofline_is_the_one_computed() -> None:
+    result = json.loads((ROOT / "kernels/bench/results/roofline.json").read_text(encoding="utf-8"))
+    assert not result["commit"].endswith("-dirty")
+    found = ROW.findall((ROOT / "docs/KERNELS.md").read_text(encoding="utf-8"))
+    fields = ("name", "calls", "megabytes", "gigaflops", "floor_us", "floor_ms_per_step", "bound")
+    assert found == [tuple(str(record[field]) for field in fields) for record in result["results"]]
