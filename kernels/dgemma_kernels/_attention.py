@@ -19,7 +19,11 @@ def attention_kernel(
     head = kv_head * SHARED + index % SHARED
     q_inside = token < num_tokens
     column = tl.arange(0, HEAD)
-    q_place = (token * num_heads + head).to(tl.int64)[:, None] * HEAD + column[None, :]
+    # Offsets within a block and within a head fit 32 bits, which halves the registers that they take.
+    first_token = tl.program_id(0) * BLOCK_M // SHARED
+    q_ptr += first_token.to(tl.int64) * num_heads * HEAD
+    out_ptr += first_token.to(tl.int64) * num_heads * HEAD
+    q_place = ((token - first_token) * num_heads + head)[:, None] * HEAD + column[None, :]
     q = tl.load(q_ptr + q_place, mask=q_inside[:, None], other=0.0)
     own_row = tl.load(row_ptr + token, mask=q_inside, other=-1)
     num_visible, num_stored = tl.load(num_visible_ptr), tl.load(num_stored_ptr)
@@ -39,7 +43,7 @@ def attention_kernel(
     for first in range(tl.minimum(first_seen, num_stored), end, BLOCK_S):
         key = first + tl.arange(0, BLOCK_S)
         inside = key < end
-        k_place = key.to(tl.int64)[None, :] * HEAD + column[:, None]
+        k_place = key[None, :] * HEAD + column[:, None]
         k = tl.load(k_ptr + k_place, mask=inside[None, :], other=0.0)
         scores = product(q, k, None)
         own = key >= num_stored
@@ -60,7 +64,7 @@ def attention_kernel(
         shrink = tl.exp(highest - shift)
         total = total * shrink + tl.sum(weights, 1)
         highest = higher
-        v_place = key.to(tl.int64)[:, None] * HEAD + column[None, :]
+        v_place = key[:, None] * HEAD + column[None, :]
         v = tl.load(v_ptr + v_place, mask=inside[:, None], other=0.0)
         if not INTERPRETED:
             weights = weights.to(v.dtype)
