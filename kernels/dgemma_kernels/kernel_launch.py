@@ -9,7 +9,7 @@ def launch(kernel: Any, grid: tuple[int, ...], *arguments: object, **constants: 
     """Starts `kernel` in `grid` programs on the current stream.
 
     Args:
-        kernel: a `triton.jit` function.
+        kernel: of a `_*.py` file.
         grid: programs along up to three axes.
         arguments: by position: tensors, numbers and None.
         constants: by name: compile-time values, `num_warps`, `num_stages`.
