@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "tests/kernels/interpreted"
@@ -23,6 +24,7 @@ def test_kernels_in_the_interpreter() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here: no compiled kernel was run")
 def test_kernels_compiled() -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(FOLDER)]
     environment = {**os.environ, "DGEMMA_TEST_GPU": "1"}
