@@ -15,7 +15,8 @@ def _normed(x, num_columns, eps):
 def _weighted(x, weight_ptr, column, inside):
     if weight_ptr is None:
         return x
-    return x * tl.load(weight_ptr + column, mask=inside, other=0.0).to(tl.float32)
+    else:
+        return x * tl.load(weight_ptr + column, mask=inside, other=0.0).to(tl.float32)
 
 
 @triton.jit
