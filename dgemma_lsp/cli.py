@@ -19,7 +19,7 @@ from typing import TextIO
 from dgemma_engine.messages import Progress
 
 from dgemma_lsp import __version__
-from dgemma_lsp.settings import OPTIONS, Settings
+from dgemma_lsp.settings import OPTIONS, SECTION, Settings
 
 _LOAD_TIMEOUT_S = 600.0
 
@@ -218,7 +218,7 @@ def _setting(key: str) -> Callable[[str], str]:
     option = next(option for option in OPTIONS if option.key == key)
 
     def read(text: str) -> str:
-        if problem := option.problem(text):
+        if problem := option.problem(text, section=SECTION):
             raise argparse.ArgumentTypeError(problem)
         return text
 

@@ -1,37 +1,41 @@
 """What the user may choose, read tolerantly from whatever JSON the editor sends.
 
-A wrong value never stops the server: it is named in a problem, once, and the value that held before stays. One table
-describes every key; readers and messages come from it.
+A wrong value never stops the server: it is named in a problem, and the value that held before stays. One table
+describes every key; reader, messages, JSON schema and the README's table come from it.
 """
 
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from dgemma_lsp.option import Kind, Option
 
 SECTION = "dgemma"
 
-_DEVICES = "auto, cpu, cuda or cuda:N"
 LOG_LEVELS = ("error", "warning", "info", "debug")
+_MAX_PROBLEMS = 5
+_MAX_KEY_CHARS = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The choices that hold.
+    """The choices that hold; `OPTIONS` says what each means.
 
     Attributes:
         enabled: whether anything is offered at all.
         engine_model: path of a model folder, or `embedded`.
         engine_device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
-        engine_autostart: whether an engine is started when none runs; off only attaches.
-        deadline_ms: milliseconds for one answer: small shows less and sooner, large waits for long answers.
-        max_tokens: most tokens of an answer: small cuts long ones, large costs time per denoising step.
-        completion_fallback: whether the answer is offered in the completion menu too, for clients without ghost text.
+        engine_autostart: whether an engine is started when none runs.
+        deadline_ms: milliseconds for one answer.
+        max_tokens: most tokens of an answer.
+        completion_fallback: whether the answer is offered in the completion menu too.
+        private_files: patterns of files that are neither completed nor read.
+        stats: whether counts and times are kept on this machine.
         seed: the same seed gives the same answer.
-        log_level: least severe message on stderr; none of them contains source text.
+        log_level: least severe message on stderr.
     """
 
     enabled: bool = True
@@ -41,64 +45,97 @@ class Settings:
     deadline_ms: int = 3_000
     max_tokens: int = 64
     completion_fallback: bool = False
+    private_files: tuple[str, ...] = ()
+    stats: bool = True
     seed: int = 0
     log_level: str = "warning"
 
     def __post_init__(self) -> None:
         for option in OPTIONS:
-            if problem := option.problem(getattr(self, option.field)):
+            if problem := option.problem(getattr(self, option.field), section=SECTION):
                 raise ValueError(problem)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Option:
-    """One key.
-
-    Attributes:
-        key: as the user writes it, dots for nested objects.
-        field: attribute of `Settings`.
-        kind: JSON type, named by Python's.
-        low: least number.
-        high: greatest number.
-        choices: the texts allowed; empty allows any that is not blank.
-        pattern: regular expression that a text must match in full.
-        form: what the pattern means, for people.
-    """
-
-    key: str
-    field: str
-    kind: type[bool] | type[int] | type[str]
-    low: int = 0
-    high: int = 0
-    choices: tuple[str, ...] = ()
-    pattern: str = r"(?s).*\S.*"
-    form: str = "a text"
-
-    def problem(self, value: object) -> str | None:
-        """Returns why `value` cannot be used for this key, or None."""
-        names = {bool: "true or false", int: f"a whole number from {self.low} to {self.high}", str: self.form}
-        wanted = f"one of {', '.join(self.choices)}" if self.choices else names[self.kind]
-        fits = isinstance(value, self.kind) and not (self.kind is int and isinstance(value, bool))
-        if fits and isinstance(value, int) and self.kind is int:
-            fits = self.low <= value <= self.high
-        if fits and isinstance(value, str):
-            fits = value in self.choices if self.choices else re.fullmatch(self.pattern, value) is not None
-        if fits:
-            return None
-        shown = repr(value) if isinstance(value, str | int | float) else type(value).__name__
-        return f"{SECTION}.{self.key} must be {wanted}, not {shown[:60]}"
-
-
 OPTIONS = (
-    Option(key="enabled", field="enabled", kind=bool),
-    Option(key="engine.model", field="engine_model", kind=str),
-    Option(key="engine.device", field="engine_device", kind=str, pattern=r"auto|cpu|cuda(:\d+)?", form=_DEVICES),
-    Option(key="engine.autostart", field="engine_autostart", kind=bool),
-    Option(key="deadlineMs", field="deadline_ms", kind=int, low=50, high=60_000),
-    Option(key="maxTokens", field="max_tokens", kind=int, low=1, high=4_096),
-    Option(key="completionFallback", field="completion_fallback", kind=bool),
-    Option(key="seed", field="seed", kind=int, low=0, high=2**63 - 1),
-    Option(key="logLevel", field="log_level", kind=str, choices=LOG_LEVELS),
+    Option(
+        key="enabled",
+        field="enabled",
+        kind=Kind.BOOLEAN,
+        meaning="off offers nothing and starts nothing; on completes in every file that is not private",
+    ),
+    Option(
+        key="engine.model",
+        field="engine_model",
+        kind=Kind.STRING,
+        form="embedded or the path of a model folder",
+        meaning="`embedded` is the small model that comes along; else the path of a Hugging Face DiffusionGemma folder",
+    ),
+    Option(
+        key="engine.device",
+        field="engine_device",
+        kind=Kind.STRING,
+        pattern=r"auto|cpu|cuda(:\d+)?",
+        form="auto, cpu, cuda or cuda:N",
+        meaning="`cpu`, `cuda`, `cuda:1`; `auto` takes CUDA where it is",
+    ),
+    Option(
+        key="engine.autostart",
+        field="engine_autostart",
+        kind=Kind.BOOLEAN,
+        meaning="off only attaches to an engine that runs; on starts one with the first request",
+    ),
+    Option(
+        key="deadlineMs",
+        field="deadline_ms",
+        kind=Kind.INTEGER,
+        low=50,
+        high=60_000,
+        meaning="milliseconds for one answer: small shows less and sooner, large waits for long answers",
+    ),
+    Option(
+        key="maxTokens",
+        field="max_tokens",
+        kind=Kind.INTEGER,
+        low=1,
+        high=4_096,
+        meaning="most tokens of an answer: small cuts long ones, large costs time per denoising step",
+    ),
+    Option(
+        key="completionFallback",
+        field="completion_fallback",
+        kind=Kind.BOOLEAN,
+        meaning="off offers ghost text only; on offers the answer in the completion menu too",
+    ),
+    Option(
+        key="privateFiles",
+        field="private_files",
+        kind=Kind.STRINGS,
+        pattern=r"[^\n\r]*[^\s!/][^\n\r]*",
+        form="patterns as in .gitignore",
+        meaning="patterns as in `.gitignore`: empty leaves it to names and ignore files, `*` makes every file private, "
+        "`!pattern` allows what would be private",
+    ),
+    Option(
+        key="stats",
+        field="stats",
+        kind=Kind.BOOLEAN,
+        meaning="off keeps nothing on disk; on keeps counts and times, never text, for `dgemma-lsp stats`",
+    ),
+    Option(
+        key="seed",
+        field="seed",
+        kind=Kind.INTEGER,
+        low=0,
+        high=2**63 - 1,
+        meaning="the same seed gives the same text on the same machine; another may give another",
+    ),
+    Option(
+        key="logLevel",
+        field="log_level",
+        kind=Kind.STRING,
+        choices=LOG_LEVELS,
+        meaning="`error` is nearly silent, `debug` writes a line per answer; none contains source text",
+    ),
 )
 
 
@@ -110,7 +147,7 @@ def read_settings(raw: object, base: Settings) -> tuple[Settings, tuple[str, ...
         base: supplies every value that `raw` does not set, or sets wrongly.
 
     Returns:
-        The settings, and one line for each key that could not be used.
+        The settings, and a line for each of the first keys that could not be used, with one for the number of others.
     """
     if raw is None:
         return base, ()
@@ -119,29 +156,41 @@ def read_settings(raw: object, base: Settings) -> tuple[Settings, tuple[str, ...
     by_key = {option.key: option for option in OPTIONS}
     values: dict[str, Any] = {}
     problems: list[str] = []
-    for key, value in _flattened(raw):
+    num_more = 0
+    for key, value in _flattened(cast("Mapping[str, object]", raw), by_key):
         option = by_key.get(key)
-        problem = option.problem(value) if option else _unknown(key, by_key)
-        if problem:
+        if option and option.problem(value, section=SECTION) is None:
+            values[option.field] = tuple(cast("list[str]", value)) if option.kind is Kind.STRINGS else value
+        elif len(problems) == _MAX_PROBLEMS:
+            # Looking for the nearest key takes time, and nobody reads a thousand lines.
+            num_more += 1
+        else:
+            problem = option.problem(value, section=SECTION) if option else _unknown(key, by_key)
             problems.append(f"{problem}; ignored")
-        elif option:
-            values[option.field] = value
-    assert values.keys() <= {field.name for field in fields(Settings)}
+    if num_more:
+        problems.append(f"{num_more} more settings cannot be used; dgemma-lsp settings lists what can")
     return replace(base, **values), tuple(problems)
 
 
-def _flattened(raw: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
-    groups = {"", SECTION, *(option.key.rpartition(".")[0] for option in OPTIONS)}
-    for name, value in raw.items():
-        key = f"{prefix}{name}".removeprefix(f"{SECTION}.")
-        if key in groups and isinstance(value, Mapping):
-            yield from _flattened(value, "" if key == SECTION else f"{key}.")
-        elif value is not None:
-            yield key, value
+def _flattened(raw: Mapping[str, object], known: Mapping[str, Option]) -> Iterator[tuple[str, object]]:
+    """Yields dotted keys without the section; goes no deeper than a known key can be."""
+    inner = raw.get(SECTION)
+    layers = [raw, cast("Mapping[str, object]", inner)] if isinstance(inner, Mapping) else [raw]
+    groups = {key.rpartition(".")[0] for key in known} - {""}
+    for layer in layers:
+        for name, value in layer.items():
+            key = name.removeprefix(f"{SECTION}.")
+            if value is None or (layer is raw and key == SECTION and isinstance(value, Mapping)):
+                continue
+            if key in groups and isinstance(value, Mapping):
+                group = cast("Mapping[str, object]", value)
+                yield from ((f"{key}.{part}", leaf) for part, leaf in group.items() if leaf is not None)
+            else:
+                yield key, value
 
 
 def _unknown(key: str, known: Mapping[str, Option]) -> str:
     by_lower = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(key.lower(), by_lower, n=1, cutoff=0.0)
+    near = difflib.get_close_matches(key[:_MAX_KEY_CHARS].lower(), by_lower, n=1, cutoff=0.0)
     hint = f"; did you mean {SECTION}.{by_lower[near[0]]}?" if near else ""
-    return f"{SECTION}.{key[:60]} is no setting{hint}"
+    return f"{SECTION}.{key[:_MAX_KEY_CHARS]} is no setting{hint}"

@@ -50,7 +50,7 @@ def test_unknown_key_names_the_nearest(key: str, nearest: str):
         ({"deadlineMs": 99.5}, "not 99.5"),
         ({"seed": -1}, "dgemma.seed"),
         ({"maxTokens": 0}, "dgemma.maxTokens"),
-        ({"engine": {"model": " "}}, "dgemma.engine.model must be a text"),
+        ({"engine": {"model": " "}}, "dgemma.engine.model must be embedded or the path of a model folder"),
         ({"engine": {"device": "tpu"}}, "dgemma.engine.device must be auto, cpu, cuda or cuda:N"),
         ({"engine": 3}, "dgemma.engine is no setting"),
         ({"logLevel": "loud"}, "one of error, warning, info, debug"),
@@ -74,3 +74,31 @@ def test_settings_refuse_what_the_options_refuse():
 
 def test_every_field_has_an_option():
     assert {option.field for option in OPTIONS} == set(Settings.__dataclass_fields__)
+
+
+@pytest.mark.parametrize(
+    "value", ["*.sql", [""], ["a", 3], ["a\nb"], ["!"], ["x"] * 1_001, ["x" * 5_000], {"a": 1}, [["a"]]]
+)
+def test_private_files_must_be_patterns(value: object):
+    check({"privateFiles": value}, Settings(), "dgemma.privateFiles must be a list of at most 1000 patterns")
+
+
+def test_private_files_are_read():
+    check({"privateFiles": ["*.sql", "!a.sql", "~/x/"]}, Settings(private_files=("*.sql", "!a.sql", "~/x/")))
+
+
+def test_settings_of_ten_megabytes_are_read():
+    raw: dict[str, object] = {f"unknownSetting{index}": "x" * 40 for index in range(150_000)}
+    raw |= {"seed": 7, "engine": {"model": "m" * 10_000_000}, "k" * 1_000_000: 1, "logLevel": ["x"] * 1_000_000}
+    settings, problems = read_settings(raw, Settings())
+    assert settings == Settings(seed=7)
+    assert len(problems) == 6
+    assert problems[-1] == "149998 more settings cannot be used; dgemma-lsp settings lists what can"
+    assert max(map(len, problems)) < 250
+
+
+def test_section_in_section_is_no_group():
+    raw: object = {"seed": 7}
+    for _ in range(100_000):
+        raw = {"dgemma": raw}
+    check(raw, Settings(), "dgemma.dgemma is no setting")

@@ -1,0 +1,118 @@
+"""What is private: neither completed nor read as context. The one place that decides it.
+
+Asked in this order, and the first that knows decides: the setting `dgemma.privateFiles` (whose `!pattern` allows what
+would be private otherwise), names that promise secrets, ignore files; then the first lines of the text. A link is as
+private as what it leads to.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from dgemma_lsp.ignore_file import IgnoreFile, entries_of
+from dgemma_lsp.ignore_tree import IgnoreTree
+from dgemma_lsp.secret_names import SecretNames, kind_of_language, kind_of_text
+
+# Schemes whose path is one of this machine's.
+_LOCAL = {"file", "vscode-notebook-cell"}
+
+
+class Privacy:
+    """Says why a file is private. Reads ignore files only, never the file itself.
+
+    Args:
+        patterns: of the setting `dgemma.privateFiles`, in the syntax of `.gitignore`; they count in every folder,
+            with a leading slash from the root of the disk, with a leading `~/` from the home folder.
+        home: the user's home folder.
+        clock: seconds that never go backwards.
+    """
+
+    def __init__(self, patterns: Sequence[str], *, home: Path, clock: Callable[[], float]) -> None:
+        self._chosen = IgnoreFile.parse("\n".join(_everywhere(pattern, home) for pattern in patterns))
+        self._names = SecretNames()
+        self._tree = IgnoreTree(home=home, clock=clock)
+
+    def why_not_read(self, path: Path, *, head: str = "") -> str | None:
+        """Returns why a file must not be read as context, or None where it may be.
+
+        Args:
+            path: the file; need not exist.
+            head: its first lines, for who has read them already: what they hold counts too.
+        """
+        if not path.is_absolute():
+            path = Path.cwd() / path
+        given = os.path.normpath(path)
+        real = _real(given)
+        for one in (given,) if real == given else (given, real):
+            allowed, why = self._judge(one, local=True)
+            if why or allowed:
+                return why
+        return _why(kind_of_text(head))
+
+    def why_not_complete(self, uri: str, language: str, head: str) -> str | None:
+        """Returns why a document must not be completed, or None where it may be.
+
+        Args:
+            uri: the document's.
+            language: LSP language id; may be empty.
+            head: the first lines of its text.
+        """
+        scheme, path = _split(uri)
+        if scheme in _LOCAL and path.startswith("/"):
+            why = self.why_not_read(Path(path), head=head)
+            allowed = why is None and self._is_allowed(os.path.normpath(path))
+        else:
+            allowed, why = self._judge(path, local=False)
+            why = why if why or allowed else _why(kind_of_text(head))
+        return why if why or allowed else _why(kind_of_language(language))
+
+    def forget(self) -> None:
+        """Takes note that an ignore file has changed."""
+        self._tree.forget()
+
+    def _judge(self, path: str, *, local: bool) -> tuple[bool, str | None]:
+        """Returns whether the settings allow a path by name, and why it is private."""
+        for entry in entries_of(path):
+            rule = self._chosen.deciding(entry)
+            if rule is not None and rule.names:
+                return False, _why(f"dgemma.privateFiles: {rule.text.removeprefix('**/')}")
+        if self._is_allowed(path):
+            return True, None
+        if kind := self._names.kind_of_path(path):
+            return False, _why(kind)
+        match = self._tree.match(Path(path)) if local else None
+        return False, _why(f"{match.file}: {match.line}") if match else None
+
+    def _is_allowed(self, path: str) -> bool:
+        """Whether the settings take the path, or a folder that it is in, back from what is private."""
+        rules = [self._chosen.deciding(entry) for entry in entries_of(path)]
+        return any(rule is not None and not rule.names for rule in rules)
+
+
+def _everywhere(pattern: str, home: Path) -> str:
+    sign, body = ("!", pattern[1:]) if pattern.startswith("!") else ("", pattern)
+    if body.startswith("~/"):
+        body = f"{home}{body[1:]}"
+    return f"{sign}{body if body.startswith('/') else f'**/{body}'}"
+
+
+def _split(uri: str) -> tuple[str, str]:
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return "", uri
+    return parts.scheme, unquote(parts.path)
+
+
+def _real(path: str) -> str:
+    try:
+        return os.path.realpath(path)
+    except (OSError, ValueError):
+        return path
+
+
+def _why(what: str | None) -> str | None:
+    return f"this file is private ({what})" if what else None

@@ -1,0 +1,79 @@
+"""What is private by its name, its language or its first lines: environments, keys, credentials. Pure.
+
+Every folder of a path is looked at as well as the file; upper and lower case are the same.
+"""
+
+from __future__ import annotations
+
+import re
+
+from dgemma_lsp.ignore_file import IgnoreFile, entries_of
+
+_HEAD_CHARS = 4_096
+_DATA = ("json", "yml", "yaml", "toml", "ini", "xml", "txt", "csv", "properties", "conf", "cfg", "enc")
+
+_NAMES = (
+    (".env", (".env", ".env.*", ".env-*", ".env_*", "*.env", ".envrc", ".envrc.*", ".flaskenv", ".Renviron")),
+    (".ssh", (".ssh/",)),
+    (
+        "a key",
+        (
+            *("id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*", "*.pem", "*.key", "*.p8", "*.p12", "*.pfx", "*.pkcs12"),
+            *("*.jks", "*.keystore", "*.ppk", "*.gpg", "*.pgp", "*.kdbx", "*.kdb", "*.keytab", "*.ovpn", "*.age"),
+            *("*.keychain", "*.keychain-db", ".gnupg/", ".password-store/"),
+        ),
+    ),
+    (
+        "credentials",
+        (
+            *(".netrc", "_netrc", ".npmrc", ".yarnrc.yml", ".pypirc", ".pgpass", ".my.cnf", ".git-credentials"),
+            *(".htpasswd", ".vault-token", ".vault_pass*", ".dockercfg", ".terraformrc", "terraform.rc", ".s3cfg"),
+            *(".boto", ".authinfo", "kubeconfig", "credentials", "secrets", "shadow", "gshadow"),
+            *(".aws/", ".azure/", ".kube/", ".gcloud/", ".config/gcloud/", ".docker/config.json", ".git/config"),
+            *("*.tfvars", "*.tfvars.json", "*.tfstate", "*.tfstate.*", "client_secret*.json"),
+            *("service-account*.json", "service_account*.json", "serviceaccount*.json", "*-credentials.json"),
+            *(f"{stem}.{ending}" for stem in ("credentials", "secrets", "secret", "passwords") for ending in _DATA),
+        ),
+    ),
+)
+_LANGUAGES = {"dotenv": ".env", "env": ".env", "pem": "a key", "ssh_config": ".ssh", "sshconfig": ".ssh"}
+_KEY_TEXT = re.compile(
+    r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|^PuTTY-User-Key-File-\d|\bAGE-SECRET-KEY-1[A-Z0-9]"
+    r"|^\s*aws_secret_access_key\s*=",
+    re.MULTILINE | re.IGNORECASE,
+)
+
+
+class SecretNames:
+    """The table of names, read once."""
+
+    def __init__(self) -> None:
+        self._files = tuple(
+            # A pattern with a slash in its middle counts in every folder.
+            (kind, IgnoreFile.parse("\n".join(f"**/{name}".lower() for name in names)))
+            for kind, names in _NAMES
+        )
+
+    def kind_of_path(self, path: str) -> str | None:
+        """Returns what kind of secret a path's names promise, or None.
+
+        Args:
+            path: with slashes; relative or absolute.
+        """
+        # A folder called `secrets` holds source code more often than not; the same name for a file says enough.
+        for entry in entries_of(path.lower()):
+            for kind, file in self._files:
+                rule = file.deciding(entry)
+                if rule is not None and (rule.folders_only or not entry.endswith("/")):
+                    return kind
+        return None
+
+
+def kind_of_language(language: str) -> str | None:
+    """Returns what kind of secret an LSP language id promises, or None."""
+    return _LANGUAGES.get(language.lower())
+
+
+def kind_of_text(text: str) -> str | None:
+    """Returns what kind of secret the first 4,096 characters of a text hold, or None."""
+    return "a key" if _KEY_TEXT.search(text[:_HEAD_CHARS]) else None
