@@ -1,0 +1,116 @@
+"""One window's counting: events and texts in, additions to the file a few seconds later. Never raises.
+
+Switched off it counts nothing, remembers nothing and touches no file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from dgemma_lsp.completion import Completion
+from dgemma_lsp.stats import Stats
+from dgemma_lsp.stats_events import Event
+from dgemma_lsp.stats_file import StatsBusy, StatsFile
+from dgemma_lsp.suggestions import Suggestions
+
+_log = logging.getLogger(__name__)
+
+_FLUSH_AFTER_S = 5.0
+_LAST_TRIES, _PAUSE_S = 5, 0.02
+
+
+class StatsRecorder:
+    """Counts while it is switched on.
+
+    Args:
+        file: what the counts are added to.
+        clock: seconds that never go backwards.
+        today: the date, as `2026-11-21`.
+    """
+
+    def __init__(self, file: StatsFile, *, clock: Callable[[], float], today: Callable[[], str]) -> None:
+        self._file = file
+        self._clock = clock
+        self._today = today
+        self._on = False
+        self._counted = Stats()
+        self._suggestions = Suggestions(self.report, clock=clock)
+        self._flush: asyncio.TimerHandle | None = None
+        self._warned = False
+
+    def switch(self, *, on: bool) -> None:
+        """Starts or stops counting; what was counted and not yet written is forgotten when it stops."""
+        if on != self._on:
+            self._on = on
+            self._forget()
+
+    def report(self, event: Event) -> None:
+        """Counts what happened."""
+        if not self._on:
+            return
+        if not self._counted:
+            self._counted.since = self._today()
+        self._counted.add(event)
+        if self._flush is None:
+            self._flush = asyncio.get_running_loop().call_later(_FLUSH_AFTER_S, self.flush)
+
+    def offer(self, uri: str, text: str, completion: Completion) -> int | None:
+        """Takes note of a suggestion; returns the number that it is accepted with, None while switched off."""
+        return self._suggestions.offer(uri, text, completion) if self._on else None
+
+    def accept(self, number: int, text_of: Callable[[str], str | None]) -> None:
+        """Takes note that a client has accepted the suggestion of that number."""
+        if self._on:
+            self._suggestions.accept(number, text_of)
+
+    def change(self, uri: str, old: str, new: str) -> None:
+        """Takes note that a document has changed from `old` to `new`."""
+        if self._on:
+            self._suggestions.change(uri, old, new)
+
+    def close(self, uri: str) -> None:
+        """Takes note that a document is closed."""
+        if self._on:
+            self._suggestions.close(uri)
+
+    def end(self) -> None:
+        """Writes what is left; nothing is counted afterwards."""
+        if self._on:
+            self._suggestions.end()
+            for _ in range(_LAST_TRIES):
+                self.flush()
+                if not self._counted:
+                    break
+                time.sleep(_PAUSE_S)
+        self.switch(on=False)
+
+    def flush(self) -> None:
+        """Adds what was counted to the file; what cannot be added now is added later."""
+        self._cancel()
+        self._suggestions.settle()
+        self._cancel()
+        if not self._counted:
+            return
+        try:
+            self._file.add(self._counted)
+        except StatsBusy:
+            self._flush = asyncio.get_running_loop().call_later(_FLUSH_AFTER_S, self.flush)
+        except (OSError, ValueError) as error:
+            if not self._warned:
+                self._warned = True
+                _log.warning("counts cannot be kept (%s)", error)
+        else:
+            self._counted = Stats()
+
+    def _forget(self) -> None:
+        self._cancel()
+        self._counted = Stats()
+        self._suggestions = Suggestions(self.report, clock=self._clock)
+
+    def _cancel(self) -> None:
+        if self._flush is not None:
+            self._flush.cancel()
+            self._flush = None

@@ -1,0 +1,219 @@
+"""What becomes of suggestions: offered, accepted as a whole or in pieces, kept. Texts and their changes in, events out.
+
+A suggestion is accepted when its client says so, or when one change of the document puts at least three characters of
+it where they belong: nobody types that fast, and accepting a word or a line looks like that. A piece shorter than that
+is taken for typing. 30 and 300 seconds later the place is looked at again, wherever edits have moved it. The texts stay
+in memory for that long; the events hold none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dgemma_lsp.completion import Completion
+from dgemma_lsp.kept_text import is_kept, num_kept
+from dgemma_lsp.stats import JUDGED_AFTER_S
+from dgemma_lsp.stats_events import Accepted, Event, Judged, Suggested
+from dgemma_lsp.text_change import TextChange
+
+_MIN_PIECE_CHARS = 3
+_CHARS_COMPARED = 200
+_MAX_STANDING = 200
+
+
+@dataclass(slots=True, kw_only=True)
+class _Offered:
+    """A suggestion that may still be accepted.
+
+    Attributes:
+        number: names it to the client.
+        before: the cursor's line left of the cursor, with which the suggestion begins.
+        inserted: what it puts at the cursor, with the document's line ends.
+        cursor: offset of the cursor.
+        tail: length of the text behind what it replaces.
+        rest: what it replaces behind the cursor, and the text's next characters.
+        num_rest: length of the text behind the cursor.
+        typed: how many characters of `inserted` stand in the document.
+        pieces: how many of them came in pieces of a client.
+        accepted: whether the client said that it was accepted.
+    """
+
+    number: int
+    before: str
+    inserted: str
+    cursor: int
+    tail: int
+    rest: str
+    num_rest: int
+    typed: int = 0
+    pieces: int = 0
+    accepted: bool = False
+
+    def num_typed(self, text: str) -> int | None:
+        """Returns how many of its characters stand in `text`, or None where the text has become another."""
+        start, end = self.cursor - len(self.before), self.cursor + len(self.inserted)
+        if text[start : self.cursor] != self.before:
+            return None
+        if text[self.cursor : end] == self.inserted and len(text) - end == self.tail:
+            return len(self.inserted)
+        num = len(text) - self.num_rest - self.cursor
+        standing = text[self.cursor : self.cursor + max(num, 0)]
+        untouched = text[self.cursor + len(standing) :][: len(self.rest)] == self.rest
+        return num if num >= 0 and untouched and self.inserted.startswith(standing) else None
+
+
+@dataclass(slots=True, kw_only=True)
+class _Standing:
+    """An accepted suggestion, until it has been looked at for the last time."""
+
+    uri: str
+    inserted: str
+    text: str
+    start: int
+    end: int
+    accepted_s: float
+    due_s: list[int]
+
+
+class Suggestions:
+    """Follows the suggestions of one window.
+
+    Args:
+        report: told what happens.
+        clock: seconds that never go backwards.
+    """
+
+    def __init__(self, report: Callable[[Event], None], *, clock: Callable[[], float]) -> None:
+        self._report = report
+        self._clock = clock
+        self._offered: dict[str, _Offered] = {}
+        self._standing: list[_Standing] = []
+        self._last_number = 0
+
+    def offer(self, uri: str, text: str, completion: Completion) -> int:
+        """Takes note of a suggestion; the rest of one that is being typed through is the same one.
+
+        Args:
+            uri: the document.
+            text: its text, which the suggestion was made for.
+            completion: the suggestion.
+
+        Returns:
+            The number to accept it with.
+        """
+        new = self._new(text, completion)
+        old = self._offered.get(uri)
+        if old is not None and _is_same(old, new) and old.num_typed(text) is not None:
+            return old.number
+        self._end(uri)
+        self._last_number = new.number
+        self._offered[uri] = new
+        self._report(Suggested())
+        return new.number
+
+    def accept(self, number: int, text_of: Callable[[str], str | None]) -> None:
+        """Takes note that a client has accepted a suggestion; one that is over, or was counted, is passed over.
+
+        Args:
+            number: as `offer` returned it.
+            text_of: the text of an open document, by uri.
+        """
+        for uri, offered in list(self._offered.items()):
+            if offered.number == number and not offered.accepted:
+                offered.accepted = True
+                text = text_of(uri)
+                if text is not None and offered.num_typed(text) == len(offered.inserted):
+                    self._take(uri, text)
+
+    def change(self, uri: str, old: str, new: str) -> None:
+        """Takes note that a document has changed from `old` to `new`."""
+        self.settle()
+        standing = [one for one in self._standing if one.uri == uri]
+        if standing:
+            changed = TextChange.between(old, new)
+            for one in standing:
+                one.start, one.end = changed.moved(one.start, one.end)
+                one.text = new
+        if (offered := self._offered.get(uri)) is None:
+            return
+        typed = offered.num_typed(new)
+        if typed is None:
+            self._end(uri)
+            return
+        piece, offered.typed = typed - offered.typed, typed
+        if piece >= _MIN_PIECE_CHARS:
+            offered.pieces += piece
+        if typed == len(offered.inserted) and (piece >= _MIN_PIECE_CHARS or offered.accepted):
+            self._take(uri, new)
+
+    def close(self, uri: str) -> None:
+        """Takes note that a document is closed: what was not looked at by now will not be."""
+        self.settle()
+        self._end(uri)
+        self._standing = [one for one in self._standing if one.uri != uri]
+
+    def end(self) -> None:
+        """Takes note that the window is closed."""
+        for uri in list(self._offered):
+            self._end(uri)
+        self.settle()
+
+    def settle(self) -> None:
+        """Looks at what is due. Called before every change, so that it does not matter that it is called late."""
+        now = self._clock()
+        for one in self._standing:
+            while one.due_s and now - one.accepted_s >= one.due_s[0]:
+                place = one.text[one.start : one.end]
+                self._report(
+                    Judged(
+                        after_s=one.due_s.pop(0),
+                        kept=is_kept(one.inserted, place),
+                        characters=len(one.inserted),
+                        characters_kept=num_kept(one.inserted, place),
+                    )
+                )
+        self._standing = [one for one in self._standing if one.due_s][-_MAX_STANDING:]
+
+    def _new(self, text: str, completion: Completion) -> _Offered:
+        inserted = completion.inserted
+        return _Offered(
+            number=self._last_number + 1,
+            before=completion.text[: completion.cursor - completion.start],
+            # Editors insert a document's own line ends.
+            inserted=inserted.replace("\n", "\r\n") if "\r\n" in text else inserted,
+            cursor=completion.cursor,
+            tail=len(text) - completion.end,
+            rest=text[completion.cursor : completion.cursor + _CHARS_COMPARED],
+            num_rest=len(text) - completion.cursor,
+        )
+
+    def _take(self, uri: str, text: str) -> None:
+        """Counts the suggestion as accepted; all of it stands in `text`."""
+        offered = self._offered.pop(uri)
+        self._report(Accepted(partly=False, characters=len(offered.inserted)))
+        self._standing.append(
+            _Standing(
+                uri=uri,
+                inserted=offered.inserted,
+                text=text,
+                start=offered.cursor,
+                end=offered.cursor + len(offered.inserted),
+                accepted_s=self._clock(),
+                due_s=list(JUDGED_AFTER_S),
+            )
+        )
+
+    def _end(self, uri: str) -> None:
+        """Counts what was accepted of a suggestion that can no longer be accepted."""
+        offered = self._offered.pop(uri, None)
+        if offered is not None and (offered.accepted or offered.pieces):
+            whole = offered.accepted
+            characters = len(offered.inserted) if whole else offered.pieces
+            self._report(Accepted(partly=not whole, characters=characters))
+
+
+def _is_same(old: _Offered, new: _Offered) -> bool:
+    """Whether both leave the same text behind."""
+    same_line = old.before + old.inserted == new.before + new.inserted
+    return same_line and old.cursor - len(old.before) == new.cursor - len(new.before) and old.tail == new.tail

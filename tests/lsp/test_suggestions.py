@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+from dgemma_lsp.completion import Completion
+from dgemma_lsp.stats_events import Accepted, Event, Judged, Suggested
+from dgemma_lsp.suggestions import Suggestions
+from tests.lsp.cursor import split_cursor
+
+URI = "file:///w/a.py"
+WHOLE = Accepted(partly=False, characters=12)
+
+
+class Window:
+    """One document, a suggestion in it, and a clock that is moved by hand."""
+
+    def __init__(self, marked: str, inserted: str, *, covered: int = 0) -> None:
+        self.events: list[Event] = []
+        self.now_s = 0.0
+        self.tested = Suggestions(self.events.append, clock=lambda: self.now_s)
+        self.text, self.cursor = split_cursor(marked)
+        self.number = self.offer(inserted, covered=covered)
+
+    def offer(self, inserted: str, *, covered: int = 0) -> int:
+        start = self.text.rfind("\n", 0, self.cursor) + 1
+        completion = Completion(
+            text=self.text[start : self.cursor] + inserted,
+            start=start,
+            cursor=self.cursor,
+            end=self.cursor + covered,
+            version=1,
+        )
+        return self.tested.offer(URI, self.text, completion)
+
+    def become(self, marked: str) -> None:
+        new, self.cursor = split_cursor(marked)
+        old, self.text = self.text, new
+        self.tested.change(URI, old, new)
+
+    def accept(self, number: int | None = None) -> None:
+        self.tested.accept(self.number if number is None else number, lambda _uri: self.text)
+
+    def accepted(self) -> list[Event]:
+        return [event for event in self.events if isinstance(event, Accepted)]
+
+    def judged(self) -> list[Event]:
+        return [event for event in self.events if isinstance(event, Judged)]
+
+
+def test_accepting_by_command_after_the_edit():
+    window = Window("x = |\ny\n", "f(1)")
+    window.become("x = f(1)|\ny\n")
+    window.accept()
+    assert window.events == [Suggested(), Accepted(partly=False, characters=4)]
+
+
+def test_accepting_by_command_before_the_edit():
+    window = Window("x = |\n", "f(1)")
+    window.accept()
+    window.become("x = f(1)|\n")
+    assert window.accepted() == [Accepted(partly=False, characters=4)]
+
+
+def test_accepting_without_a_command():
+    window = Window("def f():\n    |\n", "return area()")
+    window.become("def f():\n    return area()|\n")
+    assert window.accepted() == [Accepted(partly=False, characters=13)]
+
+
+def test_short_suggestion_needs_the_command():
+    window = Window("f(|\n", "1)")
+    window.become("f(1)|\n")
+    assert window.accepted() == []
+    window.accept()
+    assert window.accepted() == [Accepted(partly=False, characters=2)]
+
+
+def test_covered_rest_of_the_line():
+    window = Window("print(area(|))\n", "w, h))", covered=2)
+    window.become("print(area(w, h))|\n")
+    assert window.accepted() == [Accepted(partly=False, characters=6)]
+
+
+def test_document_with_crlf():
+    window = Window("a\r\nif x:|\r\nb\r\n", "\n    y = 1\n    z")
+    window.become("a\r\nif x:\r\n    y = 1\r\n    z|\r\nb\r\n")
+    assert window.accepted() == [Accepted(partly=False, characters=18)]
+
+
+def test_typing_through_is_no_acceptance_and_no_new_suggestion():
+    window = Window("x = |\n", "area(width)")
+    for end in range(1, 6):
+        window.become(f"x = {'area(width)'[:end]}|\n")
+        assert window.offer("area(width)"[end:]) == window.number
+    window.become("x = area(2|\n")
+    assert window.events == [Suggested()]
+
+
+def test_pieces_are_accepted_in_part_once():
+    window = Window("x = |\n", "area(width, height)")
+    window.become("x = area(|\n")
+    window.become("x = area(width|\n")
+    window.become("x = area(width-|\n")
+    assert window.events == [Suggested(), Accepted(partly=True, characters=10)]
+
+
+def test_last_piece_makes_it_whole():
+    window = Window("x = |\n", "area(width)")
+    window.become("x = area|\n")
+    window.become("x = area(width)|\n")
+    assert window.accepted() == [Accepted(partly=False, characters=11)]
+
+
+def test_other_edits_are_no_acceptance():
+    for marked in ("x = other|\n", "x = |\nmore\n", "# x = f(1)|\n", "|", "x = area(width) + area|\n"):
+        window = Window("x = |\n", "area(width)")
+        window.become(marked)
+        window.tested.end()
+        assert window.accepted() == [], marked
+
+
+def test_unknown_and_repeated_numbers_are_passed_over():
+    window = Window("x = |\n", "area(width)")
+    window.accept(999)
+    window.become("x = area(width)|\n")
+    window.accept()
+    window.accept()
+    assert len(window.accepted()) == 1
+
+
+def test_kept_after_both_times_and_moved_by_edits():
+    window = Window("x = |\n", "area(width)")
+    window.become("x = area(width)|\n")
+    window.now_s = 29
+    window.become("import os|\nx = area(width)\n")
+    assert window.judged() == []
+    window.now_s = 31
+    window.become("import os|\nx = area(wide)\n")
+    window.now_s = 301
+    window.tested.settle()
+    assert window.judged() == [
+        Judged(after_s=30, kept=True, characters=11, characters_kept=11),
+        Judged(after_s=300, kept=True, characters=11, characters_kept=8),
+    ]
+
+
+def test_late_look_sees_the_text_as_it_was_when_it_was_due():
+    window = Window("x = |\n", "area(width)")
+    window.become("x = area(width)|\n")
+    window.now_s = 250
+    window.become("x = |\n")
+    assert window.judged() == [Judged(after_s=30, kept=True, characters=11, characters_kept=11)]
+    window.now_s = 300
+    window.tested.settle()
+    assert window.judged()[1:] == [Judged(after_s=300, kept=False, characters=11, characters_kept=0)]
+
+
+def test_undone_is_not_kept():
+    window = Window("x = |\n", "area(width)")
+    window.become("x = area(width)|\n")
+    window.become("x = |\n")
+    window.now_s = 30
+    window.tested.settle()
+    assert window.judged() == [Judged(after_s=30, kept=False, characters=11, characters_kept=0)]
+
+
+def test_closed_document_is_not_looked_at():
+    window = Window("x = |\n", "area(width)")
+    window.become("x = area(width)|\n")
+    window.tested.close(URI)
+    window.now_s = 400
+    window.tested.settle()
+    assert window.judged() == []
+
+
+def test_memory_is_bounded():
+    window = Window("|", "area(width)")
+    for _ in range(300):
+        window.become("area(width)|")
+        window.become("|")
+        window.offer("area(width)")
+    window.tested.settle()
+    window.now_s = 30
+    window.tested.settle()
+    assert len(window.judged()) == 200
