@@ -14,12 +14,16 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TextIO
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
 from dgemma_engine.messages import Progress
 
 from dgemma_lsp import __version__
 from dgemma_lsp.settings import OPTIONS, SECTION, Settings
+
+if TYPE_CHECKING:
+    from dgemma_lsp.target import Place
 
 _LOAD_TIMEOUT_S = 600.0
 
@@ -69,13 +73,25 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="say what works, what does not, and what to do")
     doctor.set_defaults(run=_doctor)
 
+    settings = commands.add_parser("settings", help="list every setting, its default and what it means")
+    form = settings.add_mutually_exclusive_group()
+    form.add_argument("--schema", dest="page", action="store_const", const="schema", help="print a JSON Schema")
+    form.add_argument(
+        "--markdown", dest="page", action="store_const", const="markdown", help="print the README's table"
+    )
+    settings.set_defaults(run=_settings_page)
+
+    stats = commands.add_parser("stats", help="how often suggestions were taken and kept, and how long they took")
+    stats.add_argument("--delete", action="store_true", help="forget all that was counted")
+    stats.set_defaults(run=_stats)
+
     for command in (complete, demo, doctor):
         model, device = _setting("engine.model"), _setting("engine.device")
         command.add_argument(
             "--model", type=model, default="embedded", help="a model folder, or embedded (the default)"
         )
         command.add_argument("--device", type=device, default="auto", help="auto (the default), cpu, cuda or cuda:N")
-    for command in (complete, doctor):
+    for command in (complete, doctor, stats):
         command.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 
@@ -125,6 +141,8 @@ def _complete(arguments: argparse.Namespace) -> int:
         place = read_place(Target.parse(arguments.target))
     except TargetError as error:
         return _refuse(str(error), code=2)
+    if why := _why_private(place):
+        return _refuse(f"{place.path}: {why}", code=2)
     try:
         print(asyncio.run(ask()))
     except (EngineUnavailable, EngineFault) as error:
@@ -171,6 +189,34 @@ def _doctor(arguments: argparse.Namespace) -> int:
     return 0 if is_usable(checks) else 1
 
 
+def _settings_page(arguments: argparse.Namespace) -> int:
+    from dgemma_lsp.settings_page import to_lines, to_markdown, to_schema
+
+    if arguments.page == "schema":
+        print(json.dumps(to_schema(), indent=2))
+    else:
+        print(to_markdown() if arguments.page == "markdown" else to_lines())
+    return 0
+
+
+def _stats(arguments: argparse.Namespace) -> int:
+    from dgemma_lsp.stats_file import StatsFile
+    from dgemma_lsp.stats_report import to_figures, to_lines
+
+    file = StatsFile.locate(os.environ, home=Path.home())
+    try:
+        if arguments.delete:
+            print(f"{file.path}: {'removed' if file.delete() else 'is not there; nothing to forget'}")
+            return 0
+        stats = file.read()
+    except OSError as error:
+        return _refuse(f"{file.path}: {error.strerror or error}", code=1)
+    except ValueError as error:
+        return _refuse(str(error), code=1)
+    print(json.dumps(to_figures(stats)) if arguments.json else to_lines(stats))
+    return 0
+
+
 class ProgressLine:
     """One line on a terminal that says how far the engine is; silent elsewhere.
 
@@ -196,6 +242,12 @@ class ProgressLine:
 
 def _settings(arguments: argparse.Namespace) -> Settings:
     return Settings(engine_model=arguments.model, engine_device=arguments.device)
+
+
+def _why_private(place: Place) -> str | None:
+    from dgemma_lsp.privacy import Privacy
+
+    return Privacy((), home=Path.home(), clock=time.monotonic).why_not_read(place.path, head=place.text)
 
 
 def _refuse(message: str, *, code: int) -> int:

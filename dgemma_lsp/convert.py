@@ -15,6 +15,9 @@ from dgemma_lsp.documents import Document, Edit
 from dgemma_lsp.positions import LineIndex, PositionEncoding
 from dgemma_lsp.request import Channel, Request, Selected, Trigger
 
+# The command that an editor runs when it has inserted a suggestion, with the suggestion's number.
+ACCEPTED = "dgemma.accepted"
+
 _WORD_END = re.compile(r"\w*\Z")
 
 
@@ -97,15 +100,29 @@ def with_selected(
     return replace(request, selected=Selected(start=start, end=end, text=text))
 
 
-def to_inline_item(completion: Completion, lines: LineIndex, encoding: PositionEncoding) -> types.InlineCompletionItem:
-    """Returns the ghost text: one line is replaced from its start."""
+def to_accepted(number: int | None) -> types.Command | None:
+    """Returns what the editor runs when it has inserted the suggestion of that number; None for no number."""
+    if number is None:
+        return None
+    return types.Command(title="dgemma: suggestion accepted", command=ACCEPTED, arguments=[number])
+
+
+def to_inline_item(
+    completion: Completion, lines: LineIndex, encoding: PositionEncoding, *, accepted: types.Command | None
+) -> types.InlineCompletionItem:
+    """Returns the ghost text: one line is replaced from its start, and `accepted` is run then."""
     return types.InlineCompletionItem(
-        insert_text=completion.text, range=_range(completion.start, completion.end, lines, encoding)
+        insert_text=completion.text, range=_range(completion.start, completion.end, lines, encoding), command=accepted
     )
 
 
 def to_menu_item(
-    completion: Completion, before: str, lines: LineIndex, encoding: PositionEncoding
+    completion: Completion,
+    before: str,
+    lines: LineIndex,
+    encoding: PositionEncoding,
+    *,
+    accepted: types.Command | None,
 ) -> types.CompletionItem:
     """Returns the entry of a completion menu: it replaces the word at the cursor too, because menus filter by that.
 
@@ -114,6 +131,7 @@ def to_menu_item(
         before: the line left of the cursor.
         lines: the lines of the text that it was made for.
         encoding: what columns count.
+        accepted: run when the editor has inserted it.
     """
     found = _WORD_END.search(before)
     word = found.group() if found else ""
@@ -124,6 +142,7 @@ def to_menu_item(
         kind=types.CompletionItemKind.Text,
         detail="dgemma",
         preselect=True,
+        command=accepted,
         filter_text=text.split("\n", maxsplit=1)[0] or None,
         insert_text_format=types.InsertTextFormat.PlainText,
         insert_text_mode=types.InsertTextMode.AsIs,

@@ -21,6 +21,7 @@ from dgemma_engine.messages import EngineState, Status
 
 from dgemma_lsp import __version__
 from dgemma_lsp.settings import Settings
+from dgemma_lsp.stats_file import StatsFile
 
 _ENGINE_PACKAGES = ("torch", "safetensors", "tokenizers", "numpy", "psutil")
 _INSTALL = "pip install 'dgemma-lsp[engine]'"
@@ -73,6 +74,7 @@ async def examine(settings: Settings) -> list[Check]:
         _check_model(settings, status),
         _check_device(settings, status),
         _check_memory(status),
+        _check_stats(),
     ]
 
 
@@ -187,6 +189,22 @@ def _check_memory(status: Status | None) -> Check:
     if total < 2:
         return Check(name="memory", verdict=Verdict.WARN, detail=detail, remedy="the embedded model wants 2 GiB")
     return Check(name="memory", verdict=Verdict.OK, detail=detail)
+
+
+def _check_stats() -> Check:
+    name = "statistics"
+    file = StatsFile.locate(os.environ, home=Path.home())
+    try:
+        counted = file.read()
+    except OSError as error:
+        return Check(
+            name=name, verdict=Verdict.WARN, detail=f"{file.path}: {error.strerror}", remedy="make it readable"
+        )
+    except ValueError as error:
+        message, _, remedy = str(error).partition("; ")
+        return Check(name=name, verdict=Verdict.WARN, detail=message, remedy=remedy)
+    detail = f"{file.path}, since {counted.since}" if counted else f"{file.path} (nothing counted yet)"
+    return Check(name=name, verdict=Verdict.OK, detail=detail)
 
 
 def _pages_gib(name: str) -> float:

@@ -7,8 +7,11 @@ a superseded or cancelled request is answered with RequestCancelled. Source text
 from __future__ import annotations
 
 import logging
+import os
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, cast
 
 from lsprotocol import types
@@ -17,15 +20,19 @@ from pygls.lsp.server import LanguageServer
 from pygls.protocol import LanguageServerProtocol, lsp_method
 
 from dgemma_lsp import __version__, convert
+from dgemma_lsp.completion import Completion
 from dgemma_lsp.connector import engine_connector
 from dgemma_lsp.documents import Document
 from dgemma_lsp.engine_link import Connect
+from dgemma_lsp.ignore_tree import NAMES
 from dgemma_lsp.load_progress import LoadProgress
 from dgemma_lsp.logs import configure_logs
 from dgemma_lsp.positions import PositionEncoding
 from dgemma_lsp.request import Channel, Request, Trigger
 from dgemma_lsp.session import Session
 from dgemma_lsp.settings import SECTION, Settings
+from dgemma_lsp.stats_file import StatsFile
+from dgemma_lsp.stats_recorder import StatsRecorder
 from dgemma_lsp.status import METHOD, ServerStatus
 
 _log = logging.getLogger(__name__)
@@ -45,14 +52,14 @@ class DgemmaProtocol(LanguageServerProtocol):
         """Applies edits."""
         document = params.text_document
         edits = [convert.to_edit(change) for change in params.content_changes]
-        if not self._ls.session.documents.change(document.uri, document.version, edits, self._ls.encoding):
+        if not self._ls.session.change(document.uri, document.version, edits, self._ls.encoding):
             _log.warning("ignored an edit of a document that is not open")
         yield from ()
 
     @lsp_method(types.TEXT_DOCUMENT_DID_CLOSE)
     def lsp_text_document__did_close(self, params: types.DidCloseTextDocumentParams) -> Generator[Any, Any, None]:
         """Forgets a text."""
-        self._ls.session.documents.close(params.text_document.uri)
+        self._ls.session.close_document(params.text_document.uri)
         yield from ()
 
     def structure_message(self, data: dict[str, Any]) -> Any:
@@ -75,11 +82,18 @@ class DgemmaServer(LanguageServer):
     Args:
         connector: makes the way to the engine that given settings name.
         clock: seconds that never go backwards.
+        environ: says where counts are kept.
     """
 
-    def __init__(self, connector: Callable[[Settings], Connect], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, connector: Callable[[Settings], Connect], clock: Callable[[], float], environ: Mapping[str, str]
+    ) -> None:
         super().__init__("dgemma-lsp", __version__, protocol_cls=DgemmaProtocol)
-        self.session = Session(connector, clock=clock, teller=self)
+        home = Path(environ.get("HOME") or "/")
+        recorder = StatsRecorder(
+            StatsFile.locate(environ, home=home), clock=clock, today=lambda: datetime.now(UTC).date().isoformat()
+        )
+        self.session = Session(connector, clock=clock, teller=self, recorder=recorder, home=home)
         self.load_progress = LoadProgress(self)
         self.encoding = PositionEncoding.UTF16
         self.early_problems: list[str] = []
@@ -127,6 +141,15 @@ class DgemmaServer(LanguageServer):
         """Logs a fault by its kind, in place of pygls's pop-up: its message may quote a body."""
         _log.error("a message could not be handled (%s)", type(error).__name__)
 
+    def accepted(self, request: Request, completions: Sequence[Completion]) -> list[types.Command | None]:
+        """Takes note of the first suggestion, which is shown; returns what the editor runs when it inserts each."""
+        commands: list[types.Command | None] = [None] * len(completions)
+        if completions:
+            number = self.session.recorder.offer(request.uri, request.text, completions[0])
+            workspace = self.client_capabilities.workspace
+            commands[0] = convert.to_accepted(number) if workspace and workspace.execute_command else None
+        return commands
+
     def request_at(self, document: Document, position: types.Position, trigger: Trigger, channel: Channel) -> Request:
         """Returns the question that a position in a document is."""
         return convert.to_request(
@@ -141,20 +164,26 @@ class DgemmaServer(LanguageServer):
 
 
 def build_server(
-    connector: Callable[[Settings], Connect] = engine_connector, *, clock: Callable[[], float] = time.monotonic
+    connector: Callable[[Settings], Connect] = engine_connector,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    environ: Mapping[str, str] = os.environ,
 ) -> DgemmaServer:
     """Returns a server that waits to be started with `start_io` or `start_tcp`.
 
     Args:
         connector: makes the way to the engine that given settings name.
         clock: seconds that never go backwards.
+        environ: says where counts are kept.
     """
-    server = DgemmaServer(connector, clock)
+    server = DgemmaServer(connector, clock, environ)
     server.feature(types.INITIALIZE)(_initialize)
     server.feature(types.INITIALIZED)(_initialized)
     server.feature(types.WORKSPACE_DID_CHANGE_CONFIGURATION)(_configuration_changed)
     server.feature(types.TEXT_DOCUMENT_INLINE_COMPLETION, types.InlineCompletionOptions())(_inline_completion)
+    server.feature(types.WORKSPACE_DID_CHANGE_WATCHED_FILES)(_watched_files_changed)
     server.feature(types.SHUTDOWN)(_shutdown)
+    server.command(convert.ACCEPTED)(_accepted)
     return server
 
 
@@ -173,6 +202,10 @@ async def _initialized(ls: DgemmaServer, params: types.InitializedParams) -> Non
     changes = workspace.did_change_configuration if workspace else None
     if changes and changes.dynamic_registration:
         await _register(ls, types.WORKSPACE_DID_CHANGE_CONFIGURATION, {"section": SECTION})
+    watching = workspace.did_change_watched_files if workspace else None
+    if watching and watching.dynamic_registration:
+        watchers = [{"globPattern": f"**/{name}"} for name in NAMES]
+        await _register(ls, types.WORKSPACE_DID_CHANGE_WATCHED_FILES, {"watchers": watchers})
     if workspace and workspace.configuration:
         await _pull_configuration(ls)
 
@@ -232,7 +265,11 @@ async def _inline_completion(
     request = ls.request_at(document, params.position, trigger, Channel.GHOST_TEXT)
     request = convert.with_selected(request, params.context.selected_completion_info, document.lines, ls.encoding)
     completions = await ls.session.answer(request)
-    return [convert.to_inline_item(completion, document.lines, ls.encoding) for completion in completions]
+    commands = ls.accepted(request, completions)
+    return [
+        convert.to_inline_item(completion, document.lines, ls.encoding, accepted=command)
+        for completion, command in zip(completions, commands, strict=True)
+    ]
 
 
 async def _menu_completion(ls: DgemmaServer, params: types.CompletionParams) -> list[types.CompletionItem]:
@@ -241,7 +278,19 @@ async def _menu_completion(ls: DgemmaServer, params: types.CompletionParams) -> 
         return []
     request = ls.request_at(document, params.position, Trigger.AUTOMATIC, Channel.MENU)
     completions = await ls.session.answer(request)
-    return [convert.to_menu_item(one, request.before, document.lines, ls.encoding) for one in completions]
+    commands = ls.accepted(request, completions)
+    return [
+        convert.to_menu_item(completion, request.before, document.lines, ls.encoding, accepted=command)
+        for completion, command in zip(completions, commands, strict=True)
+    ]
+
+
+def _accepted(ls: DgemmaServer, number: int) -> None:
+    ls.session.accept(number)
+
+
+def _watched_files_changed(ls: DgemmaServer, params: types.DidChangeWatchedFilesParams) -> None:
+    ls.session.privacy.forget()
 
 
 async def _shutdown(ls: DgemmaServer, params: None) -> None:

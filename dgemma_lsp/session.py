@@ -7,21 +7,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, Protocol
 
 from dgemma_engine.messages import Infill
 
 from dgemma_lsp.completion import Completion, build_completions
 from dgemma_lsp.context import ContextLimits, build_context
-from dgemma_lsp.documents import Documents
+from dgemma_lsp.documents import Documents, Edit
 from dgemma_lsp.engine_link import Connect, EngineLink, LinkState, LinkStatus
 from dgemma_lsp.inflight import Inflight
+from dgemma_lsp.positions import PositionEncoding
+from dgemma_lsp.privacy import Privacy
 from dgemma_lsp.request import Request
 from dgemma_lsp.settings import Settings, read_settings
+from dgemma_lsp.stats_events import Answered, Source, StepsSpent, StepsUsed
+from dgemma_lsp.stats_recorder import StatsRecorder
 from dgemma_lsp.status import ServerStatus, StatusBoard, StatusKind
 
 _log = logging.getLogger(__name__)
+
+# More than any rule about first lines looks at.
+_HEAD_CHARS = 8_192
 
 
 class Teller(Protocol):
@@ -47,19 +55,32 @@ class Session:
         connector: makes the way to the engine that given settings name.
         clock: seconds that never go backwards.
         teller: says things to the editor.
+        recorder: counts what is shown and accepted; switched on and off by the settings.
+        home: the user's home folder.
     """
 
-    def __init__(self, connector: Callable[[Settings], Connect], *, clock: Callable[[], float], teller: Teller) -> None:
+    def __init__(
+        self,
+        connector: Callable[[Settings], Connect],
+        *,
+        clock: Callable[[], float],
+        teller: Teller,
+        recorder: StatsRecorder,
+        home: Path,
+    ) -> None:
         self._connector = connector
         self._clock = clock
         self._teller = teller
+        self._home = home
         self._board = StatusBoard(publish=teller.publish, alarm=teller.error)
         self._inflight = Inflight()
         self._told: set[str] = set()
         self._closing: set[asyncio.Task[None]] = set()
         self._initial = Settings()
         self.documents = Documents()
+        self.recorder = recorder
         self.settings = Settings()
+        self.privacy = self._new_privacy()
         self._link = self._new_link()
 
     def initialize(self, raw: object) -> list[str]:
@@ -73,6 +94,8 @@ class Session:
         """
         self._initial, problems = read_settings(raw, Settings())
         self.settings = self._initial
+        self.privacy = self._new_privacy()
+        self.recorder.switch(on=self.settings.stats)
         self._link = self._new_link()
         return list(problems)
 
@@ -85,6 +108,9 @@ class Session:
         old = self.settings
         self.settings, problems = read_settings(raw, self._initial)
         self.warn(problems)
+        self.recorder.switch(on=self.settings.stats)
+        if self.settings.private_files != old.private_files:
+            self.privacy = self._new_privacy()
         if _engine_choice(self.settings) != _engine_choice(old):
             self._retire(self._link)
             self._link = self._new_link()
@@ -97,12 +123,34 @@ class Session:
                 self._told.add(problem)
                 self._teller.warning(problem)
 
+    def change(self, uri: str, version: int, edits: Iterable[Edit], encoding: PositionEncoding) -> bool:
+        """Applies edits as `Documents.change` does, and follows suggestions through them."""
+        before = self.documents.get(uri)
+        known = self.documents.change(uri, version, edits, encoding)
+        after = self.documents.get(uri)
+        if before is not None and after is not None:
+            self.recorder.change(uri, before.text, after.text)
+        return known
+
+    def close_document(self, uri: str) -> None:
+        """Forgets a text."""
+        self.documents.close(uri)
+        self.recorder.close(uri)
+
+    def accept(self, number: int) -> None:
+        """Takes note that the editor has inserted the suggestion of that number."""
+        self.recorder.accept(number, lambda uri: found.text if (found := self.documents.get(uri)) else None)
+
     async def answer(self, request: Request) -> tuple[Completion, ...]:
-        """Returns what to show, best first; empty: nothing to say, no engine yet, or the document has changed since.
+        """Returns what to show, best first; empty: private, nothing to say, no engine, or the document changed since.
 
         An older request of the same document and channel is cancelled. Cancelling the caller stops the engine's work.
         """
         if not self.settings.enabled:
+            return ()
+        start_s = self._clock()
+        if why := self.privacy.why_not_complete(request.uri, request.language, request.text[:_HEAD_CHARS]):
+            self._board.show(ServerStatus(kind=StatusKind.INACTIVE, message=why))
             return ()
         limits = ContextLimits(max_middle_tokens=self.settings.max_tokens, seed=self.settings.seed)
         with self._inflight.newest(request.key):
@@ -119,9 +167,10 @@ class Session:
         self._rest_after(request)
         _log.debug("%s after %d steps, %s", answer.finish, answer.steps, answer.timings_ms)
         document = self.documents.get(request.uri)
-        if document is None or document.version != request.version:
-            return ()
-        return build_completions(request, answer)
+        stale = document is None or document.version != request.version
+        completions = () if stale else build_completions(request, answer)
+        self._count(answer, shown=bool(completions), total_ms=(self._clock() - start_s) * 1_000)
+        return completions
 
     def show_resting(self) -> None:
         """Shows the state between requests."""
@@ -134,7 +183,19 @@ class Session:
 
     async def close(self) -> None:
         """Ends the connection to the engine, which stays."""
+        self.recorder.end()
         await self._link.close()
+
+    def _count(self, answer: Infill, *, shown: bool, total_ms: float) -> None:
+        stages_ms = {("engine" if stage == "total" else stage): spent for stage, spent in answer.timings_ms.items()}
+        stages_ms["server"] = max(total_ms - stages_ms.get("engine", 0.0), 0.0)
+        self.recorder.report(Answered(source=Source.ENGINE, shown=shown, total_ms=total_ms, stages_ms=stages_ms))
+        self.recorder.report(StepsSpent(steps=answer.steps))
+        if shown:
+            self.recorder.report(StepsUsed(steps=answer.steps))
+
+    def _new_privacy(self) -> Privacy:
+        return Privacy(self.settings.private_files, home=self._home, clock=self._clock)
 
     def _rest_after(self, request: Request) -> None:
         if self._inflight.is_idle_without(request.key):

@@ -28,9 +28,9 @@ class _Offered:
 
     Attributes:
         number: names it to the client.
-        before: the cursor's line left of the cursor, with which the suggestion begins.
-        inserted: what it puts at the cursor, with the document's line ends.
-        cursor: offset of the cursor.
+        before: what the suggestion begins with, left of what it inserts.
+        inserted: what it puts there, with the document's line ends.
+        cursor: offset of the place where it inserts.
         tail: length of the text behind what it replaces.
         rest: what it replaces behind the cursor, and the text's next characters.
         num_rest: length of the text behind the cursor.
@@ -179,10 +179,11 @@ class Suggestions:
         inserted = completion.inserted
         return _Offered(
             number=self._last_number + 1,
-            before=completion.text[: completion.cursor - completion.start],
+            before=completion.lead,
             # Editors insert a document's own line ends.
             inserted=inserted.replace("\n", "\r\n") if "\r\n" in text else inserted,
-            cursor=completion.cursor,
+            # A selected entry of the menu is longer than what stands left of the cursor now.
+            cursor=completion.start + len(completion.lead),
             tail=len(text) - completion.end,
             rest=text[completion.cursor : completion.cursor + _CHARS_COMPARED],
             num_rest=len(text) - completion.cursor,

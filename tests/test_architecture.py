@@ -22,6 +22,9 @@ PURE = {
     "dgemma_lsp": (
         *("around", "brackets", "completion", "context", "indent_style", "indentation", "languages", "multiline"),
         *("next_lines", "overlap", "pairs", "positions", "repetition", "request", "selected", "settings", "status"),
+        *("ignore_file", "kept_text"),
+        *("option", "secret_names", "settings_page", "stats", "stats_events", "stats_report", "suggestions"),
+        "text_change",
     ),
     "dgemma_engine": (
         *("boundary", "canvas", "denoise", "draft", "hole", "hypotheses", "lengths", "masks", "messages", "middle"),

@@ -53,11 +53,11 @@ async def editing(options: dict[str, Any], runtime: str) -> AsyncGenerator[Edito
 
     Args:
         options: settings, as initializationOptions.
-        runtime: folder for the engine's socket.
+        runtime: folder for the engine's socket, and for counts that are not the user's.
     """
     client = LanguageClient("bench", "1")
     client.feature("dgemma/status")(lambda _status: None)
-    environ = os.environ | {"DGEMMA_RUNTIME_DIR": runtime}
+    environ = os.environ | {"DGEMMA_RUNTIME_DIR": runtime, "XDG_STATE_HOME": runtime}
     await client.start_io(sys.executable, "-m", "dgemma_lsp", env=environ)
     params = types.InitializeParams(
         capabilities=types.ClientCapabilities(), process_id=os.getpid(), initialization_options=options

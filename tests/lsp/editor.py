@@ -115,6 +115,7 @@ async def editing(
     encoding: PositionEncoding = PositionEncoding.UTF16,
     progress: bool = False,
     dynamic: bool = False,
+    commands: bool = False,
 ) -> AsyncGenerator[Editor]:
     """Starts a server and a session with it, and ends both as an editor does.
 
@@ -132,6 +133,8 @@ async def editing(
         window=types.WindowClientCapabilities(work_done_progress=progress),
         workspace=types.WorkspaceClientCapabilities(
             configuration=configuration is not None,
+            execute_command=types.ExecuteCommandClientCapabilities() if commands else None,
+            did_change_watched_files=types.DidChangeWatchedFilesClientCapabilities(dynamic_registration=dynamic),
             did_change_configuration=types.DidChangeConfigurationClientCapabilities(dynamic_registration=dynamic),
         ),
         text_document=types.TextDocumentClientCapabilities(

@@ -76,7 +76,7 @@ def test_item_says_what_the_engine_meant_and_touches_no_other_line(
     request = asked(document, data.draw(st.integers(0, len(document.text))), encoding)
 
     for completion in build_completions(request, Infill(text=answer, finish=Finish.STABLE)):
-        item = convert.to_inline_item(completion, document.lines, encoding)
+        item = convert.to_inline_item(completion, document.lines, encoding, accepted=None)
         assert item.range is not None
         assert isinstance(item.insert_text, str)
         accepted = edited_by_client(document.text, item.range, item.insert_text, encoding)
@@ -147,7 +147,7 @@ def test_suffix_is_never_said_twice(
     document = Document(uri="u", version=1, language=language, text=text)
     request = asked(document, offset, encoding)
     (completion,) = build_completions(request, Infill(text=truth + copied, finish=Finish.STABLE))
-    item = convert.to_inline_item(completion, document.lines, encoding)
+    item = convert.to_inline_item(completion, document.lines, encoding, accepted=None)
     assert item.range is not None
     assert isinstance(item.insert_text, str)
     assert edited_by_client(text, item.range, item.insert_text, encoding) == whole

@@ -12,7 +12,7 @@ from dgemma_lsp.stats_file import StatsFile
 from dgemma_lsp.stats_recorder import StatsRecorder
 
 URI = "file:///w/a.py"
-COMPLETION = Completion(text="area(width)", start=0, cursor=0, end=0, version=1)
+COMPLETION = Completion(lead="", inserted="area(width)", start=0, cursor=0, end=0, version=1)
 
 
 @pytest.fixture

@@ -22,7 +22,8 @@ class Window:
     def offer(self, inserted: str, *, covered: int = 0) -> int:
         start = self.text.rfind("\n", 0, self.cursor) + 1
         completion = Completion(
-            text=self.text[start : self.cursor] + inserted,
+            lead=self.text[start : self.cursor],
+            inserted=inserted,
             start=start,
             cursor=self.cursor,
             end=self.cursor + covered,
@@ -50,6 +51,15 @@ def test_accepting_by_command_after_the_edit():
     window.become("x = f(1)|\ny\n")
     window.accept()
     assert window.events == [Suggested(), Accepted(partly=False, characters=4)]
+
+
+def test_accepting_what_extends_the_selected_menu_entry():
+    window = Window("foo.b|\n", "(1)")
+    completion = Completion(lead="baz", inserted="_all()", start=4, cursor=5, end=5, version=1)
+    number = window.tested.offer(URI, window.text, completion)
+    window.become("foo.baz_all()|\n")
+    window.accept(number)
+    assert window.accepted() == [Accepted(partly=False, characters=6)]
 
 
 def test_accepting_by_command_before_the_edit():

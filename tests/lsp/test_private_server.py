@@ -1,0 +1,71 @@
+"""Private files, over stdio: neither completed nor sent to the engine, and the status says why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lsprotocol import types
+
+from tests.lsp.editor import editing
+from tests.lsp.waiting import until
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Path:
+    return tmp_path / "record.txt"
+
+
+async def test_private_file_is_not_completed_and_the_status_says_why(record: Path):
+    async with editing(record, answers={"": "1"}) as editor:
+        env, key = "file:///w/.env", "untitled:Untitled-1"
+        assert await editor.ask(editor.open("PASSWORD=|", uri=env), uri=env) == []
+        await until(lambda: editor.kinds()[-1] == "inactive" and "private" in editor.statuses[-1].message)
+        assert editor.statuses[-1].message == "this file is private (.env)"
+        head = "-----BEGIN PRIVATE KEY-----\n|"
+        assert await editor.ask(editor.open(head, uri=key), uri=key) == []
+        await until(lambda: editor.statuses[-1].message == "this file is private (a key)")
+        assert editor.events() == [], "the engine was not even started"
+        assert len(await editor.ask(editor.open("x = |"))) == 1
+        await until(lambda: editor.kinds()[-1] == "ready")
+        assert not editor.client.messages, "nothing pops up"
+
+
+async def test_ignored_file_is_not_completed_until_the_ignore_file_changes(record: Path, tmp_path: Path):
+    folder = tmp_path / "r"
+    (folder / ".git").mkdir(parents=True)
+    (folder / ".gitignore").write_text("*.gen.py\n")
+    async with editing(record, answers={"": "1"}) as editor:
+        uri = (folder / "a.gen.py").as_uri()
+        position = editor.open("x = |", uri=uri)
+        assert await editor.ask(position, uri=uri) == []
+        await until(lambda: "private (.gitignore: *.gen.py)" in editor.statuses[-1].message)
+        (folder / ".gitignore").write_text("nothing\n")
+        change = types.FileEvent(uri=(folder / ".gitignore").as_uri(), type=types.FileChangeType.Changed)
+        editor.client.workspace_did_change_watched_files(types.DidChangeWatchedFilesParams(changes=[change]))
+        assert len(await editor.ask(position, uri=uri)) == 1
+
+
+async def test_setting_makes_files_private_and_takes_them_back(record: Path):
+    async with editing(record, answers={"": "1"}, options={"privateFiles": ["/w/secret/"]}) as editor:
+        uri = "file:///w/secret/a.py"
+        position = editor.open("x = |", uri=uri)
+        assert await editor.ask(position, uri=uri) == []
+        await until(lambda: "dgemma.privateFiles: /w/secret/" in editor.statuses[-1].message)
+        settings: Any = {"dgemma": {"privateFiles": []}}
+        editor.client.workspace_did_change_configuration(types.DidChangeConfigurationParams(settings=settings))
+        assert len(await editor.ask(position, uri=uri)) == 1
+
+
+async def test_settings_of_ten_megabytes_do_not_end_the_server(record: Path):
+    huge: Any = {f"unknownSetting{index}": "x" * 40 for index in range(150_000)} | {"seed": 7}
+    async with editing(record, answers={"": "1"}, options={"privateFiles": "*"}) as editor:
+        editor.client.workspace_did_change_configuration(types.DidChangeConfigurationParams(settings=huge))
+        assert len(await editor.ask(editor.open("x = |"))) == 1
+        told = [message.message for message in editor.client.messages]
+        assert len(told) == 7
+        assert "privateFiles must be a list of at most 1000 patterns as in .gitignore" in told[0]
+        assert "149995 more settings cannot be used" in told[-1]
