@@ -109,6 +109,8 @@ class Context(_Message):
         deadline_ms: milliseconds from arrival at the engine until an answer is due; 0 means none is waited for.
         seed: seed of the random draws, 0 to 2**63 - 1; the same seed gives the same text.
         drafts: id that the drafts of this request are sent under; empty asks for none.
+        speculative: whether nobody waits for the answer yet: it is worked on only while no other request is there,
+            of any client, and given up with `CANCELLED` as soon as one comes.
     """
 
     document: str
@@ -122,6 +124,7 @@ class Context(_Message):
     deadline_ms: float = 1_000.0
     seed: int = 0
     drafts: str = ""
+    speculative: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_middle_tokens <= 4_096:

@@ -1,7 +1,8 @@
 """The one thread that touches the device: loads the model, then answers one request at a time.
 
 Turns `Context` into a future `Infill`, with drafts on the way to it. Of one document's requests only the newest is
-worth answering: it cancels the running one and takes the place of the waiting one. Knows nothing of sockets.
+worth answering: it cancels the running one and takes the place of the waiting one. A speculative request runs only
+while nobody waits for anything, and makes way at the next step for whatever comes. Knows nothing of sockets.
 """
 
 from __future__ import annotations
@@ -109,6 +110,7 @@ class Worker:
         self._on_progress = on_progress
         self._condition = threading.Condition()
         self._waiting: dict[tuple[int, str], Ticket] = {}
+        self._speculations: dict[tuple[int, str], Ticket] = {}
         self._running: Ticket | None = None
         self._overdue: Ticket | None = None
         self._last_owner: int | None = None
@@ -142,6 +144,8 @@ class Worker:
                 self._settle(ticket, EngineFault(self._progress.message))
             elif self._stopping:
                 self._settle(ticket, self._unstarted(ticket, Finish.CANCELLED))
+            elif context.speculative:
+                self._speculate(ticket)
             else:
                 self._supersede(ticket)
                 self._condition.notify()
@@ -171,7 +175,7 @@ class Worker:
         """Answers what waits with `CANCELLED`, cancels what runs, and lets the thread end."""
         with self._condition:
             self._stopping = True
-            for ticket in list(self._waiting.values()):
+            for ticket in [*self._waiting.values(), *self._speculations.values()]:
                 self._drop(ticket, Finish.CANCELLED)
             if self._running is not None:
                 self._running.cancel.set()
@@ -226,9 +230,10 @@ class Worker:
         _log.error("the model cannot be loaded: %s", message)
         with self._condition:
             self._progress = Progress(state=EngineState.FAILED, percent=0, message=message)
-            for ticket in list(self._waiting.values()):
-                del self._waiting[ticket.key]
+            for ticket in [*self._waiting.values(), *self._speculations.values()]:
                 self._settle(ticket, EngineFault(message))
+            self._waiting.clear()
+            self._speculations.clear()
         self._on_progress(self._progress)
 
     def _announce(self, progress: Progress) -> None:
@@ -239,19 +244,26 @@ class Worker:
         """Waits for a ticket to run; None when the worker stops."""
         with self._condition:
             while True:
-                self._condition.wait_for(lambda: self._waiting or self._stopping)
+                self._condition.wait_for(lambda: self._waiting or self._speculations or self._stopping)
                 if self._stopping:
                     return None
                 ticket = self._choose()
                 if ticket.cancel.expired:
                     self._drop(ticket, Finish.DEADLINE)
                     continue
-                del self._waiting[ticket.key]
-                self._running, self._last_owner = ticket, ticket.owner
+                del self._queue_of(ticket)[ticket.key]
+                self._running = ticket
+                if not ticket.context.speculative:
+                    self._last_owner = ticket.owner
                 return ticket
 
     def _choose(self) -> Ticket:
-        """Returns the ticket that waits longest, of another connection than the last one's where there is one."""
+        """Returns the ticket that waits longest, of another connection than the last one's where there is one.
+
+        What is speculative comes last.
+        """
+        if not self._waiting:
+            return next(iter(self._speculations.values()))
         oldest = next(iter(self._waiting.values()))
         return next((ticket for ticket in self._waiting.values() if ticket.owner != self._last_owner), oldest)
 
@@ -276,21 +288,47 @@ class Worker:
                 self._overdue = None
                 return
             if isinstance(outcome, Infill) and outcome.finish is not Finish.CANCELLED:
-                self._stages.add(outcome.timings_ms)
+                self._learn(ticket, outcome)
             self._settle(ticket, outcome)
+
+    def _learn(self, ticket: Ticket, outcome: Infill) -> None:
+        # Nobody waited for what was speculative: how long it took says nothing of how long people wait.
+        if not ticket.context.speculative:
+            self._stages.add(outcome.timings_ms)
 
     def _supersede(self, ticket: Ticket) -> None:
         # In the place of the one that waits, so that who types fast is neither pushed back nor pushes others back.
         waiting, self._waiting[ticket.key] = self._waiting.get(ticket.key), ticket
         if waiting is not None:
             self._settle(waiting, self._unstarted(waiting, Finish.CANCELLED))
-        if self._running is not None and self._running.key == ticket.key:
-            self._running.cancel.set()
+        if (speculation := self._speculations.get(ticket.key)) is not None:
+            self._drop(speculation, Finish.CANCELLED)
+        running = self._running
+        if running is not None and (running.key == ticket.key or running.context.speculative):
+            running.cancel.set()
+
+    def _speculate(self, ticket: Ticket) -> None:
+        """Queues a speculative request, unless somebody else is being served or the document's next one is known."""
+        real = [*self._waiting.values(), *([self._running] if self._running is not None else [])]
+        real = [other for other in real if not other.context.speculative and other.live]
+        if any(other.owner != ticket.owner or other.key == ticket.key for other in real):
+            self._settle(ticket, self._unstarted(ticket, Finish.CANCELLED))
+            return
+        if (older := self._speculations.get(ticket.key)) is not None:
+            self._drop(older, Finish.CANCELLED)
+        self._speculations[ticket.key] = ticket
+        running = self._running
+        if running is not None and running.key == ticket.key and running.context.speculative:
+            running.cancel.set()
+        self._condition.notify()
+
+    def _queue_of(self, ticket: Ticket) -> dict[tuple[int, str], Ticket]:
+        return self._speculations if ticket.context.speculative else self._waiting
 
     def _drop(self, ticket: Ticket, finish: Finish) -> None:
         with self._condition:
-            if self._waiting.get(ticket.key) is ticket:
-                del self._waiting[ticket.key]
+            if self._queue_of(ticket).get(ticket.key) is ticket:
+                del self._queue_of(ticket)[ticket.key]
                 self._settle(ticket, self._unstarted(ticket, finish))
 
     def _unstarted(self, ticket: Ticket, finish: Finish) -> Infill:

@@ -34,6 +34,7 @@ CONTEXT = Context(
     deadline_ms=12.5,
     seed=2**63 - 1,
     drafts="1",
+    speculative=True,
 )
 DRAFT = Draft(
     request="1",

@@ -298,3 +298,72 @@ def test_request_that_was_answered_is_not_late(run: Run) -> None:
     run.worker.overdue(ticket)
     assert ticket.answer.result() is infill
     assert run.worker.requests()["deadline"] == 0
+
+
+def test_speculation_runs_when_nobody_waits(run: Run) -> None:
+    ticket = run.worker.submit(1, context("ab", speculative=True))
+    assert ticket.answer.result(PATIENCE_S).finish is Finish.STABLE
+    assert run.worker.stages() == {}, "how long somebody waited is not known"
+
+
+@pytest.mark.parametrize(("owner", "document"), [(1, "a.py"), (1, "b.py"), (2, "a.py")])
+def test_any_real_request_preempts_a_speculation_at_the_next_step(run: Run, owner: int, document: str) -> None:
+    speculation = run.worker.submit(1, context("spec", steps=LONG, speculative=True))
+    run.wait_for(lambda: run.engine.denoising_steps > 2)
+    real = run.worker.submit(owner, context("real", document=document))
+    assert real.answer.result(PATIENCE_S).finish is Finish.STABLE
+    assert speculation.answer.result(PATIENCE_S).finish is Finish.CANCELLED
+    assert run.engine.runs[0].num_after_cancel == 0
+
+
+def test_speculation_waits_behind_every_request_of_its_connection(run: Run) -> None:
+    busy = run.worker.submit(1, context(document="busy", steps=LONG))
+    run.wait_for(lambda: len(run.engine.seen) == 1)
+    speculation = run.worker.submit(1, context("spec", speculative=True))
+    real = run.worker.submit(1, context("real", document="b.py"))
+    run.worker.withdraw(busy)
+    for ticket in (speculation, real):
+        assert ticket.answer.result(PATIENCE_S).finish is Finish.STABLE
+    assert [seen.prefix for seen in run.engine.seen[1:]] == ["real", "spec"]
+
+
+def test_speculation_is_skipped_while_another_connection_is_served(run: Run) -> None:
+    run.occupy()
+    speculation = run.worker.submit(1, context("spec", speculative=True))
+    assert speculation.answer.result(PATIENCE_S).finish is Finish.CANCELLED
+    assert len(run.engine.seen) == 1
+
+
+def test_speculation_does_not_supersede_the_real_request_of_its_document(run: Run) -> None:
+    real = run.worker.submit(1, context("real", steps=20))
+    run.wait_for(lambda: len(run.engine.seen) == 1)
+    speculation = run.worker.submit(1, context("spec", speculative=True))
+    assert speculation.answer.result(PATIENCE_S).finish is Finish.CANCELLED
+    assert real.answer.result(PATIENCE_S).finish is Finish.STABLE
+
+
+def test_real_request_replaces_the_waiting_speculation_of_its_document(run: Run) -> None:
+    busy = run.worker.submit(1, context(document="busy", steps=LONG))
+    run.wait_for(lambda: len(run.engine.seen) == 1)
+    speculation = run.worker.submit(1, context("spec", speculative=True))
+    real = run.worker.submit(1, context("real"))
+    assert speculation.answer.result(PATIENCE_S).finish is Finish.CANCELLED
+    run.worker.withdraw(busy)
+    assert real.answer.result(PATIENCE_S).finish is Finish.STABLE
+    assert "spec" not in [seen.prefix for seen in run.engine.seen]
+
+
+def test_newest_speculation_of_a_document_wins(run: Run) -> None:
+    older = run.worker.submit(1, context("older", steps=LONG, speculative=True))
+    run.wait_for(lambda: run.engine.denoising_steps > 0)
+    newest = run.worker.submit(1, context("newest", speculative=True))
+    assert newest.answer.result(PATIENCE_S).finish is Finish.STABLE
+    assert older.answer.result(PATIENCE_S).finish is Finish.CANCELLED
+
+
+def test_stop_answers_a_speculation_that_waits(run: Run) -> None:
+    busy = run.worker.submit(1, context(document="busy", steps=LONG))
+    run.wait_for(lambda: len(run.engine.seen) == 1)
+    speculation = run.worker.submit(1, context("spec", speculative=True))
+    run.worker.stop()
+    assert {ticket.answer.result(PATIENCE_S).finish for ticket in (busy, speculation)} == {Finish.CANCELLED}
