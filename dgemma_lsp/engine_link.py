@@ -20,7 +20,7 @@ from enum import Enum
 from typing import Protocol
 
 from dgemma_engine.client import EngineFault, EngineUnavailable
-from dgemma_engine.messages import Context, EngineState, Infill, Progress
+from dgemma_engine.messages import Context, Draft, EngineState, Infill, Progress
 
 _log = logging.getLogger(__name__)
 
@@ -55,8 +55,8 @@ class LinkStatus:
 class InfillSource(Protocol):
     """An engine that one is connected to; `EngineClient` is one."""
 
-    async def infill(self, context: Context) -> Infill:
-        """Answers one question; cancelling the caller cancels the work."""
+    async def infill(self, context: Context, on_draft: Callable[[Draft], None] | None = None) -> Infill:
+        """Answers one question, telling what the text looks like on the way; cancelling the caller cancels the work."""
         ...
 
     async def close(self) -> None:
@@ -136,8 +136,13 @@ class EngineLink:
         if idle and not self._closed and self._clock() >= self._not_before_s:
             self._connecting = asyncio.create_task(self._open())
 
-    async def infill(self, context: Context) -> Infill | LinkStatus:
-        """Answers one question, or says what stands in the way. Cancelling the caller cancels the work."""
+    async def infill(self, context: Context, on_draft: Callable[[Draft], None] | None = None) -> Infill | LinkStatus:
+        """Answers one question, or says what stands in the way. Cancelling the caller cancels the work.
+
+        Args:
+            context: the question.
+            on_draft: told what the text looks like on the way to the answer; None wants no drafts.
+        """
         self.wake()
         if self._connecting is not None:
             await asyncio.wait([self._connecting], timeout=self._patience.connect_ms / 1_000)
@@ -146,7 +151,7 @@ class EngineLink:
             return self._status
         try:
             async with asyncio.timeout((context.deadline_ms + self._patience.grace_ms) / 1_000):
-                infill = await source.infill(context)
+                infill = await source.infill(context, on_draft)
         except TimeoutError:
             return self._fault("the engine is busy and did not answer in time; if that lasts: dgemma-engine stop")
         except EngineFault as error:

@@ -31,7 +31,3 @@ class Inflight:
         finally:
             if self._running.get(key) is task:
                 del self._running[key]
-
-    def is_idle_without(self, key: str) -> bool:
-        """Whether no task works for any other key than `key`."""
-        return not (self._running.keys() - {key})

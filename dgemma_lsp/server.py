@@ -34,6 +34,7 @@ from dgemma_lsp.settings import SECTION, Settings
 from dgemma_lsp.stats_file import StatsFile
 from dgemma_lsp.stats_recorder import StatsRecorder
 from dgemma_lsp.status import METHOD, ServerStatus
+from dgemma_lsp.tally import METHOD as TALLY
 
 _log = logging.getLogger(__name__)
 
@@ -182,6 +183,7 @@ def build_server(
     server.feature(types.WORKSPACE_DID_CHANGE_CONFIGURATION)(_configuration_changed)
     server.feature(types.TEXT_DOCUMENT_INLINE_COMPLETION, types.InlineCompletionOptions())(_inline_completion)
     server.feature(types.WORKSPACE_DID_CHANGE_WATCHED_FILES)(_watched_files_changed)
+    server.feature(TALLY)(_tally)
     server.feature(types.SHUTDOWN)(_shutdown)
     server.command(convert.ACCEPTED)(_accepted)
     return server
@@ -291,6 +293,10 @@ def _accepted(ls: DgemmaServer, number: int) -> None:
 
 def _watched_files_changed(ls: DgemmaServer, params: types.DidChangeWatchedFilesParams) -> None:
     ls.session.privacy.forget()
+
+
+def _tally(ls: DgemmaServer, params: object) -> dict[str, Any]:
+    return ls.session.tally.counts()
 
 
 async def _shutdown(ls: DgemmaServer, params: None) -> None:

@@ -6,15 +6,12 @@ Knows no protocol types: `Teller` says things to the editor, and the server turn
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
-from dgemma_engine.messages import Infill
-
-from dgemma_lsp.completion import Completion, build_completions
-from dgemma_lsp.context import ContextLimits, build_context
+from dgemma_lsp.completion import Completion
+from dgemma_lsp.context import ContextLimits
 from dgemma_lsp.documents import Documents, Edit
 from dgemma_lsp.engine_link import Connect, EngineLink, LinkState, LinkStatus
 from dgemma_lsp.inflight import Inflight
@@ -22,11 +19,11 @@ from dgemma_lsp.positions import PositionEncoding
 from dgemma_lsp.privacy import Privacy
 from dgemma_lsp.request import Request
 from dgemma_lsp.settings import Settings, read_settings
-from dgemma_lsp.stats_events import Answered, Source, StepsSpent, StepsUsed
+from dgemma_lsp.sources import Sources
+from dgemma_lsp.stats_events import Source
 from dgemma_lsp.stats_recorder import StatsRecorder
 from dgemma_lsp.status import ServerStatus, StatusBoard, StatusKind
-
-_log = logging.getLogger(__name__)
+from dgemma_lsp.tally import Tally
 
 # More than any rule about first lines looks at.
 _HEAD_CHARS = 8_192
@@ -76,12 +73,22 @@ class Session:
         self._inflight = Inflight()
         self._told: set[str] = set()
         self._closing: set[asyncio.Task[None]] = set()
+        self._says_private = False
         self._initial = Settings()
         self.documents = Documents()
         self.recorder = recorder
         self.settings = Settings()
         self.privacy = self._new_privacy()
+        self.tally = Tally(report=recorder.report)
         self._link = self._new_link()
+        self._sources = Sources(
+            lambda: self._link,
+            clock=clock,
+            tally=self.tally,
+            is_current=self._is_current,
+            on_activity=self._activity_changed,
+            on_infill=self._board.clear,
+        )
 
     def initialize(self, raw: object) -> list[str]:
         """Takes the settings that the editor starts with; they hold wherever later ones say nothing.
@@ -111,6 +118,8 @@ class Session:
         self.recorder.switch(on=self.settings.stats)
         if self.settings.private_files != old.private_files:
             self.privacy = self._new_privacy()
+        if self.settings != old:
+            self._sources.forget()
         if _engine_choice(self.settings) != _engine_choice(old):
             self._retire(self._link)
             self._link = self._new_link()
@@ -125,17 +134,20 @@ class Session:
 
     def change(self, uri: str, version: int, edits: Iterable[Edit], encoding: PositionEncoding) -> bool:
         """Applies edits as `Documents.change` does, and follows suggestions through them."""
-        before = self.documents.get(uri)
-        known = self.documents.change(uri, version, edits, encoding)
-        after = self.documents.get(uri)
-        if before is not None and after is not None:
-            self.recorder.change(uri, before.text, after.text)
-        return known
+        old, edits = self.documents.get(uri), list(edits)
+        is_open = self.documents.change(uri, version, edits, encoding)
+        if old is not None and (new := self.documents.get(uri)) is not None:
+            self.recorder.change(uri, old.text, new.text)
+            # Typing over a selection may leave less text too, and is no deletion.
+            inserts = any(edit.span is not None and edit.text for edit in edits)
+            self._sources.changed(uri, deleted=len(new.text) < len(old.text) and not inserts)
+        return is_open
 
     def close_document(self, uri: str) -> None:
-        """Forgets a text."""
+        """Forgets a text, and what was said of it."""
         self.documents.close(uri)
         self.recorder.close(uri)
+        self._sources.closed(uri)
 
     def accept(self, number: int) -> None:
         """Takes note that the editor has inserted the suggestion of that number."""
@@ -144,33 +156,26 @@ class Session:
     async def answer(self, request: Request) -> tuple[Completion, ...]:
         """Returns what to show, best first; empty: private, nothing to say, no engine, or the document changed since.
 
-        An older request of the same document and channel is cancelled. Cancelling the caller stops the engine's work.
+        An older request of the same document and channel is cancelled. The engine's work outlives its request for a
+        moment, in case that the next one can use it.
         """
+        since_s = self._clock()
         if not self.settings.enabled:
-            return ()
-        start_s = self._clock()
+            return self._not_asked(since_s)
         if why := self.privacy.why_not_complete(request.uri, request.language, request.text[:_HEAD_CHARS]):
+            self._says_private = True
             self._board.show(ServerStatus(kind=StatusKind.INACTIVE, message=why))
-            return ()
+            return self._not_asked(since_s)
+        if self._says_private:
+            self._says_private = False
+            self.show_resting()
         limits = ContextLimits(max_middle_tokens=self.settings.max_tokens, seed=self.settings.seed)
         with self._inflight.newest(request.key):
-            if self._link.status.state is LinkState.READY:
-                self._board.show(ServerStatus(kind=StatusKind.BUSY, percent=100))
             try:
-                answer = await self._link.infill(build_context(request, limits))
+                return await self._sources.answer(request, limits, speculate=self.settings.speculation, since_s=since_s)
             except asyncio.CancelledError:
-                self._rest_after(request)
+                self.tally.superseded += 1
                 raise
-        if not isinstance(answer, Infill):
-            return ()
-        self._board.clear()
-        self._rest_after(request)
-        _log.debug("%s after %d steps, %s", answer.finish, answer.steps, answer.timings_ms)
-        document = self.documents.get(request.uri)
-        stale = document is None or document.version != request.version
-        completions = () if stale else build_completions(request, answer)
-        self._count(answer, shown=bool(completions), total_ms=(self._clock() - start_s) * 1_000)
-        return completions
 
     def show_resting(self) -> None:
         """Shows the state between requests."""
@@ -183,23 +188,26 @@ class Session:
 
     async def close(self) -> None:
         """Ends the connection to the engine, which stays."""
+        await self._sources.close()
         self.recorder.end()
         await self._link.close()
 
-    def _count(self, answer: Infill, *, shown: bool, total_ms: float) -> None:
-        stages_ms = {("engine" if stage == "total" else stage): spent for stage, spent in answer.timings_ms.items()}
-        stages_ms["server"] = max(total_ms - stages_ms.get("engine", 0.0), 0.0)
-        self.recorder.report(Answered(source=Source.ENGINE, shown=shown, total_ms=total_ms, stages_ms=stages_ms))
-        self.recorder.report(StepsSpent(steps=answer.steps))
-        if shown:
-            self.recorder.report(StepsUsed(steps=answer.steps))
+    def _not_asked(self, since_s: float) -> tuple[Completion, ...]:
+        self.tally.answered(Source.NOT_ASKED, has_item=False, total_ms=(self._clock() - since_s) * 1_000, stages_ms={})
+        return ()
+
+    def _is_current(self, request: Request) -> bool:
+        document = self.documents.get(request.uri)
+        return document is not None and document.version == request.version
+
+    def _activity_changed(self, active: bool) -> None:
+        if not active:
+            self.show_resting()
+        elif self._link.status.state is LinkState.READY:
+            self._board.show(ServerStatus(kind=StatusKind.BUSY, percent=100))
 
     def _new_privacy(self) -> Privacy:
         return Privacy(self.settings.private_files, home=self._home, clock=self._clock)
-
-    def _rest_after(self, request: Request) -> None:
-        if self._inflight.is_idle_without(request.key):
-            self.show_resting()
 
     def _new_link(self) -> EngineLink:
         return EngineLink(self._connector(self.settings), on_status=self._link_changed, clock=self._clock)

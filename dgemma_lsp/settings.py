@@ -32,6 +32,7 @@ class Settings:
         deadline_ms: milliseconds for one answer.
         max_tokens: most tokens of an answer.
         completion_fallback: whether the answer is offered in the completion menu too.
+        speculation: whether what follows a shown completion is prepared while nobody waits for the engine.
         private_files: patterns of files that are neither completed nor read.
         stats: whether counts and times are kept on this machine.
         seed: the same seed gives the same answer.
@@ -45,6 +46,7 @@ class Settings:
     deadline_ms: int = 3_000
     max_tokens: int = 64
     completion_fallback: bool = False
+    speculation: bool = True
     private_files: tuple[str, ...] = ()
     stats: bool = True
     seed: int = 0
@@ -105,6 +107,12 @@ OPTIONS = (
         field="completion_fallback",
         kind=Kind.BOOLEAN,
         meaning="off offers ghost text only; on offers the answer in the completion menu too",
+    ),
+    Option(
+        key="speculation",
+        field="speculation",
+        kind=Kind.BOOLEAN,
+        meaning="off saves power; on prepares what follows a shown completion while nobody waits for the engine",
     ),
     Option(
         key="privateFiles",

@@ -19,7 +19,7 @@ class Source(StrEnum):
     ENGINE = "engine"
     """Work of its own."""
     NOT_ASKED = "not_asked"
-    """Nothing: it was clear without asking that there is nothing to show."""
+    """Nothing: after a deletion, without an engine, in a private file, switched off."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

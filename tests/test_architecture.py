@@ -20,11 +20,10 @@ MODULES = sorted(path for folder in PACKAGES.values() for path in folder.rglob("
 TORCH_FREE = ("torch", "triton", "transformers", "tokenizers", "safetensors", "numpy")
 PURE = {
     "dgemma_lsp": (
-        *("around", "brackets", "completion", "context", "indent_style", "indentation", "languages", "multiline"),
-        *("next_lines", "overlap", "pairs", "positions", "repetition", "request", "selected", "settings", "status"),
-        *("ignore_file", "kept_text"),
-        *("option", "secret_names", "settings_page", "stats", "stats_events", "stats_report", "suggestions"),
-        "text_change",
+        *("answers", "around", "brackets", "completion", "context", "debounce", "ignore_file", "indent_style"),
+        *("indentation", "kept_text", "languages", "multiline", "next_lines", "option", "overlap", "pairs", "place"),
+        *("positions", "repetition", "request", "resume", "secret_names", "selected", "settings", "settings_page"),
+        *("stats", "stats_events", "stats_report", "status", "suggestions", "tally", "text_change"),
     ),
     "dgemma_engine": (
         *("boundary", "canvas", "denoise", "draft", "hole", "hypotheses", "lengths", "masks", "messages", "middle"),

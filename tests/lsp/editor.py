@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import AsyncGenerator
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -53,19 +54,24 @@ class Editor:
         )
 
     async def ask(
-        self, position: types.Position, *, uri: str = URI, selected: types.SelectedCompletionInfo | None = None
+        self,
+        position: types.Position,
+        *,
+        uri: str = URI,
+        invoked: bool = False,
+        selected: types.SelectedCompletionInfo | None = None,
     ) -> list[types.InlineCompletionItem]:
         """Asks for ghost text once; `selected` is an entry of a menu that is open."""
-        params = types.InlineCompletionParams(
-            text_document=types.TextDocumentIdentifier(uri=uri),
-            position=position,
-            context=types.InlineCompletionContext(
-                trigger_kind=types.InlineCompletionTriggerKind.Automatic, selected_completion_info=selected
-            ),
-        )
+        params = _question(position, uri, invoked=invoked, selected=selected)
         items = await self.client.text_document_inline_completion_async(params)
         assert isinstance(items, list), "an empty list, never null"
         return items
+
+    def send(self, position: types.Position, *, msg_id: str) -> Future[Any]:
+        """Asks for ghost text under an id that can be cancelled."""
+        return self.client.protocol.send_request(
+            types.TEXT_DOCUMENT_INLINE_COMPLETION, _question(position, URI, invoked=False), msg_id=msg_id
+        )
 
     async def menu(self, position: types.Position, *, uri: str = URI) -> list[types.CompletionItem]:
         """Asks for the completion menu once."""
@@ -80,6 +86,19 @@ class Editor:
 
     def kinds(self) -> list[str]:
         return [status.kind for status in self.statuses]
+
+
+def _question(
+    position: types.Position, uri: str, *, invoked: bool, selected: types.SelectedCompletionInfo | None = None
+) -> types.InlineCompletionParams:
+    kinds = types.InlineCompletionTriggerKind
+    return types.InlineCompletionParams(
+        text_document=types.TextDocumentIdentifier(uri=uri),
+        position=position,
+        context=types.InlineCompletionContext(
+            trigger_kind=kinds.Invoked if invoked else kinds.Automatic, selected_completion_info=selected
+        ),
+    )
 
 
 def inserted(text: str, items: list[types.InlineCompletionItem], encoding: PositionEncoding) -> str:

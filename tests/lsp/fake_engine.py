@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from dgemma_engine.client import EngineFault, EngineUnavailable
-from dgemma_engine.messages import Context, EngineState, Finish, Infill, Progress
+from dgemma_engine.messages import Context, Draft, DraftSpan, EngineState, Finish, Infill, Progress
 
 DEATH = "the engine has ended; start one with: dgemma-engine start"
 
@@ -14,8 +14,8 @@ DEATH = "the engine has ended; start one with: dgemma-engine start"
 class FakeEngine:
     """Answers what `answers` has for the end of the prefix.
 
-    The words SLOW, LATER, FAULT and DIE in the cursor's line make it work until cancelled, answer after half a second,
-    answer with a fault, or end.
+    The words SLOW, LATER, DRAFT, FAULT and DIE in the cursor's line make it work until cancelled, answer after half a
+    second, tell a draft of the answer before that, answer with a fault, or end.
     """
 
     def __init__(
@@ -31,27 +31,40 @@ class FakeEngine:
         self.contexts: list[Context] = []
         self.closed = False
 
-    async def infill(self, context: Context) -> Infill:
+    async def infill(self, context: Context, on_draft: Callable[[Draft], None] | None = None) -> Infill:
         self.contexts.append(context)
         line = context.prefix.rpartition("\n")[2]
-        self._record(f"asked {line}")
+        self._record(f"asked {line}" + " speculative" * context.speculative)
         if "SLOW" in line:
             try:
                 await asyncio.sleep(60)
             except asyncio.CancelledError:
                 self._record(f"cancelled {line}")
                 raise
+        text = next((text for end, text in self._answers.items() if context.prefix.endswith(end)), "")
         if "LATER" in line:
             await asyncio.sleep(0.5)
+        if "DRAFT" in line and text:
+            await self._draft(text, line, on_draft)
         if "FAULT" in line:
             raise EngineFault("out of memory; use a smaller model")
         if "DIE" in line:
             self.closed = True
             self._on_closed()
             raise EngineUnavailable(DEATH)
-        text = next((text for end, text in self._answers.items() if context.prefix.endswith(end)), "")
         finish = Finish.STABLE if text else Finish.EMPTY
         return Infill(text=text, finish=finish, score=0.5 if text else 0.0, steps=3, timings_ms={"total": 1.0})
+
+    async def _draft(self, text: str, line: str, on_draft: Callable[[Draft], None] | None) -> None:
+        if on_draft is not None:
+            spans = (DraftSpan(text=text, confidence=0.5, settled=False),)
+            on_draft(Draft(request="1", step=1, text=text, spans=spans))
+        self._record(f"drafted {line}")
+        try:
+            await asyncio.sleep(0.5)
+        except asyncio.CancelledError:
+            self._record(f"cancelled {line}")
+            raise
 
     async def close(self) -> None:
         self.closed = True

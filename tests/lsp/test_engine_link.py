@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from dgemma_engine.messages import Context, EngineState, Infill, Progress
+from dgemma_engine.messages import Context, Draft, EngineState, Infill, Progress
 
 from dgemma_lsp.engine_link import EngineLink, LinkState, LinkStatus, Patience
 from tests.lsp.fake_engine import FakeConnector, FakeEngine
@@ -129,7 +129,7 @@ async def test_cancelling_the_asker_cancels_the_work():
 
 async def test_unforeseen_error_is_a_status():
     class Broken(FakeEngine):
-        async def infill(self, context: Context) -> Infill:
+        async def infill(self, context: Context, on_draft: Callable[[Draft], None] | None = None) -> Infill:
             raise RuntimeError("user text")
 
     async def connect(*, on_progress: Callable[[Progress], None], on_closed: Callable[[], None]) -> FakeEngine:

@@ -34,6 +34,17 @@ async def test_private_file_is_not_completed_and_the_status_says_why(record: Pat
         assert not editor.client.messages, "nothing pops up"
 
 
+async def test_status_leaves_the_private_file_with_the_user(record: Path):
+    """The second answer comes from what was said before: the engine has nothing to tell."""
+    async with editing(record, answers={"": "1"}) as editor:
+        env, position = "file:///w/.env", editor.open("x = |")
+        assert len(await editor.ask(position)) == 1
+        assert await editor.ask(editor.open("PASSWORD=|", uri=env), uri=env) == []
+        await until(lambda: editor.kinds()[-1] == "inactive")
+        assert len(await editor.ask(position)) == 1
+        await until(lambda: editor.kinds()[-1] == "ready")
+
+
 async def test_ignored_file_is_not_completed_until_the_ignore_file_changes(record: Path, tmp_path: Path):
     folder = tmp_path / "r"
     (folder / ".git").mkdir(parents=True)

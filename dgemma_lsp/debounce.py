@@ -1,0 +1,90 @@
+"""How long to wait for the next key before the engine is asked: typing rhythm and engine latency in, seconds out.
+
+Pure: the clock's reading is an argument.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """Where waiting begins and ends.
+
+    Attributes:
+        pause_s: a gap from here on is a pause, and the key behind it the first of a burst: small waits less often,
+            large keeps the rhythm of earlier bursts.
+        repeat_s: gaps below this are a held key, faster than anyone types: the engine is not asked before it is
+            released.
+        longest_s: most that is waited; 0 never waits.
+        weight: share of the newest gap and latency in their means: 1 believes the last one only.
+    """
+
+    pause_s: float = 1.0
+    repeat_s: float = 0.04
+    longest_s: float = 0.3
+    weight: float = 0.3
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight <= 1:
+            raise ValueError(f"{self.weight=} must be above 0 and at most 1")
+        if not 0 <= self.repeat_s <= self.pause_s:
+            raise ValueError(f"0 <= {self.repeat_s=} <= {self.pause_s=} must hold")
+        if self.longest_s < 0:
+            raise ValueError(f"{self.longest_s=} must not be negative")
+
+
+class Latency:
+    """Mean of the engine's last latencies."""
+
+    def __init__(self, patience: Patience) -> None:
+        self._weight = patience.weight
+        self.mean_s = 0.0
+
+    def learn(self, latency_s: float) -> None:
+        """Takes one answer's time from the question on."""
+        self.mean_s += self._weight * (latency_s - self.mean_s) if self.mean_s else latency_s
+
+
+class Rhythm:
+    """The keys of one document."""
+
+    def __init__(self, patience: Patience) -> None:
+        self._patience = patience
+        self._last_s: float | None = None
+        self._gap_s: float | None = None
+
+    def key(self, now_s: float) -> None:
+        """Takes note of a key: an edit, or a question that no edit came before."""
+        if self._last_s is not None:
+            gap_s = now_s - self._last_s
+            if gap_s >= self._patience.pause_s:
+                self._gap_s = None
+            elif self._gap_s is None:
+                self._gap_s = gap_s
+            else:
+                self._gap_s += self._patience.weight * (gap_s - self._gap_s)
+        self._last_s = now_s
+
+    def wait_s(self, now_s: float, latency_s: float) -> float:
+        """Returns how long to wait before the engine is asked, in seconds from now on.
+
+        None for the first key after a pause, nor while the engine answers in half of a gap. Else the answer is aimed at
+        one and a half gaps after the key: late enough that the next key would have come. What the client itself
+        has waited since the key counts.
+
+        Args:
+            now_s: the clock.
+            latency_s: mean latency of the engine; 0 if nothing is known.
+        """
+        gap_s = self._gap_s
+        if self._last_s is None or gap_s is None:
+            return 0.0
+        if gap_s < self._patience.repeat_s:
+            wait_s = 1.25 * gap_s
+        elif latency_s <= gap_s / 2:
+            return 0.0
+        else:
+            wait_s = 1.5 * gap_s - latency_s
+        return max(0.0, min(wait_s, self._patience.longest_s) - (now_s - self._last_s))

@@ -1,0 +1,69 @@
+"""Where a question was asked, without its text: enough to tell that a later text is this one, with something typed.
+
+Pure. Whole texts are kept as hashes, so that a hundred places cost what one costs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from dgemma_lsp.request import Request
+
+_CLOSERS = frozenset(")]}\"'`")
+_MOST_CLOSERS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A cursor in a text.
+
+    Attributes:
+        uri: names the document.
+        offset: the cursor, in code points from the start of the text.
+        before: hash of the text before the cursor; good within this process.
+        closers: brackets and quotes right behind the cursor, the first few.
+        after: hash of what follows them.
+    """
+
+    uri: str
+    offset: int
+    before: int
+    closers: str
+    after: int
+
+    @classmethod
+    def of(cls, request: Request) -> Self:
+        """Returns where a question is asked."""
+        end = request.offset
+        while end < min(len(request.text), request.offset + _MOST_CLOSERS) and request.text[end] in _CLOSERS:
+            end += 1
+        return cls(
+            uri=request.uri,
+            offset=request.offset,
+            before=hash(request.text[: request.offset]),
+            closers=request.text[request.offset : end],
+            after=hash(request.text[end:]),
+        )
+
+    def leads_to(self, later: Place, text: str) -> bool:
+        """Whether typing alone leads from here to `later`.
+
+        What follows the cursor must be the same, but for closers: editors put one there with its opener, and the one
+        that is there is typed over.
+
+        Args:
+            later: another place.
+            text: the whole text there.
+        """
+        if self.uri != later.uri or self.after != later.after or self.offset > later.offset:
+            return False
+        if not (self.closers.endswith(later.closers) or later.closers.endswith(self.closers)):
+            return False
+        return self.before == (later.before if self.offset == later.offset else hash(text[: self.offset]))
+
+
+def typed_since(offset: int, request: Request) -> str:
+    """Returns the text between an earlier cursor and the question's, with `\\n` line ends, as answers have them."""
+    typed = request.text[offset : request.offset]
+    return typed.replace("\r\n", "\n").replace("\r", "\n") if "\r" in typed else typed

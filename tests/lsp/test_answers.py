@@ -1,0 +1,147 @@
+"""What an earlier answer is worth later: cursor as `|`, what was typed since as text."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from dgemma_engine.messages import Candidate, CandidateSource, Finish, Infill
+
+from dgemma_lsp.answers import Answer, AnswerStore
+from dgemma_lsp.place import Place
+from dgemma_lsp.request import Request, Selected, Trigger
+from dgemma_lsp.resume import accepted, resume
+from dgemma_lsp.selected import as_if_accepted
+from tests.lsp.cursor import split_cursor
+
+
+def request(marked: str, uri: str = "file:///w/a.py") -> Request:
+    text, offset = split_cursor(marked)
+    return Request(uri=uri, version=1, text=text, offset=offset)
+
+
+def answer(marked: str, *texts: str, finish: Finish = Finish.STABLE) -> Answer:
+    candidates = tuple(Candidate(text=text, score=0.5, source=CandidateSource.DIFFUSION) for text in texts)
+    infill = Infill(text=texts[0] if texts else "", finish=finish, score=0.5 if texts else 0, candidates=candidates)
+    return Answer(place=Place.of(request(marked)), infill=infill)
+
+
+def left_over(store: AnswerStore, marked: str) -> str | None:
+    """What the document becomes when the completion served at `|` is accepted; None if nothing serves."""
+    asked = request(marked)
+    for match in store.matches(asked):
+        if completions := resume(asked, match):
+            return accepted(asked, completions[0]).text
+    return None
+
+
+@pytest.mark.parametrize(
+    ("before", "texts", "now", "after"),
+    [
+        ("x = |\n", ("value(1)",), "x = |\n", "x = value(1)\n"),
+        ("x = |\n", ("value(1)",), "x = va|\n", "x = value(1)\n"),
+        ("x = |\n", ("value(1)",), "x = value(1|\n", "x = value(1)\n"),
+        ("x = |\n", ("value(1)",), "x = value(1)|\n", None),  # Nothing is left over.
+        ("x = |\n", ("value(1)",), "x = vb|\n", None),
+        ("x = |\n", ("value(1)",), "y = va|\n", None),  # The text before is another.
+        ("x = |\n", ("value(1)",), "x = va|\ny\n", None),  # The text behind is another.
+        ("x = |\n", ("value(1)",), "x =|\n", None),  # Left of where it was asked.
+        ("x = |\n", ("value(1)", "other"), "x = o|\n", "x = other\n"),
+        ("x = |\n", ("value(1)",), "x = value(|)\n", "x = value(1)\n"),  # The editor closed the bracket.
+        ("x = foo|\n", ("(a, 'b')",), "x = foo(a, '|')\n", "x = foo(a, 'b')\n"),
+        ("x = foo(|)\n", ("a).b",), "x = foo(a)|\n", "x = foo(a).b\n"),  # The user typed over the closer.
+        ("x = foo(|)\n", ("a).b",), "x = foo(a|]\n", None),
+        ("def f():\n    |\n", ("a = 1\n    b = 2",), "def f():\n    a|\n", "def f():\n    a = 1\n    b = 2\n"),
+        ("def f():|\n", ("\n    a = 1",), "def f():\n    |\n", "def f():\n    a = 1\n"),
+        ("def f():|\r\n", ("\n    a = 1",), "def f():\r\n    |\r\n", "def f():\r\n    a = 1\r\n"),
+        ("😋 = |\n", ("e\u0301l",), "😋 = e|\n", "😋 = e\u0301l\n"),
+    ],
+)
+def test_typed_through(before: str, texts: tuple[str, ...], now: str, after: str | None) -> None:
+    store = AnswerStore()
+    store.put(answer(before, *texts))
+    assert left_over(store, now) == after
+
+
+def test_several_lines_stay_several_while_they_are_typed() -> None:
+    """At the typed place alone the answer might reach to the end of the line only."""
+    asked = request("def f():\n    a = |\n")
+    store = AnswerStore()
+    store.put(answer("def f():\n    |\n", "a = 1\n    return a"))
+    (match,) = store.matches(asked)
+    (completion, *_) = resume(asked, match)
+    assert completion.inserted == "1\n    return a"
+    assert (completion.text, completion.version) == ("    a = 1\n    return a", 1)
+
+
+def test_several_are_left_over_for_who_asks_expressly() -> None:
+    store = AnswerStore()
+    store.put(answer("x = |\n", "value(1)", "other", "value(2)", "value(1)"))
+    asked = request("x = va|\n")
+    (match,) = store.matches(asked)
+    assert [completion.inserted for completion in resume(asked, match)] == ["lue(1)", "lue(2)"]
+    automatic = replace(asked, trigger=Trigger.AUTOMATIC)
+    assert [completion.inserted for completion in resume(automatic, match)] == ["lue(1)"]
+
+
+def test_selected_entry_is_as_good_as_typed() -> None:
+    """`value` is typed, and then only `va` of it while the menu has all of it selected."""
+    store = AnswerStore()
+    store.put(answer("x = |\n", "value(1)"))
+    asked = replace(request("x = va|\n"), selected=Selected(start=4, end=6, text="value"))
+    (match,) = store.matches(as_if_accepted(asked))
+    (completion,) = resume(asked, match)
+    assert (completion.lead, completion.inserted) == ("value", "(1)")
+    assert (completion.start, completion.cursor, completion.end) == (4, 6, 6)
+    assert accepted(asked, completion).text == "x = value(1)\n"
+    assert accepted(asked, completion).selected is None
+
+
+def test_nothing_serves_at_its_own_place_only() -> None:
+    store = AnswerStore()
+    store.put(answer("x = |\n", finish=Finish.EMPTY))
+    assert [match.answer.infill.text for match in store.matches(request("x = |\n"))] == [""]
+    assert not list(store.matches(request("x = a|\n")))
+
+
+@pytest.mark.parametrize("finish", [Finish.CANCELLED, Finish.DEADLINE])
+def test_nothing_for_want_of_time_is_not_kept(finish: Finish) -> None:
+    store = AnswerStore()
+    store.put(answer("x = |\n", finish=finish))
+    assert not store.has(Place.of(request("x = |\n")))
+
+
+def test_least_recently_used_goes_first() -> None:
+    store = AnswerStore(num_answers=2)
+    first, second, third = (answer(f"{name} = |\n", "1") for name in "abc")
+    store.put(first)
+    store.put(second)
+    assert store.use(first)
+    assert not store.use(first), "used before"
+    store.put(third)
+    assert store.has(first.place)
+    assert not store.has(second.place)
+    assert not store.use(second), "not there any more"
+
+
+def test_forget_drops_one_document_and_clear_all() -> None:
+    store = AnswerStore()
+    store.put(answer("x = |\n", "1"))
+    store.put(Answer(place=Place.of(request("x = |\n", "file:///w/b.py")), infill=answer("|", "1").infill))
+    store.forget("file:///w/a.py")
+    assert left_over(store, "x = |\n") is None
+    assert list(store.matches(request("x = |\n", "file:///w/b.py")))
+    store.clear()
+    assert not list(store.matches(request("x = |\n", "file:///w/b.py")))
+
+
+def test_places_hold_no_text() -> None:
+    place = Place.of(request("secret = |)" + "tail" * 100))
+    assert place.closers == ")"
+    assert "secret" not in repr(place)
+    assert "tail" not in repr(place)
+
+
+def test_store_refuses_a_negative_size() -> None:
+    with pytest.raises(ValueError, match=r"num_answers=-1 must not be negative"):
+        AnswerStore(num_answers=-1)

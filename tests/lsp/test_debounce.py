@@ -1,0 +1,68 @@
+"""How long the engine is waited with: rhythm and latency against seconds."""
+
+from __future__ import annotations
+
+import pytest
+
+from dgemma_lsp.debounce import Latency, Patience, Rhythm
+
+
+def rhythm(*gaps_s: float) -> tuple[Rhythm, float]:
+    """A rhythm after keys with these gaps between, and the instant of the last."""
+    keys, now_s = Rhythm(Patience()), 100.0
+    keys.key(now_s)
+    for gap_s in gaps_s:
+        now_s += gap_s
+        keys.key(now_s)
+    return keys, now_s
+
+
+@pytest.mark.parametrize(
+    ("gaps_s", "latency_s", "wait_s"),
+    [
+        ((), 0.5, 0.0),  # The first key of all,
+        ((0.1, 0.1, 1.5), 0.5, 0.0),  # and the first after a pause.
+        ((0.2,), 0.0, 0.0),  # Nothing is known of the engine yet.
+        ((0.2, 0.2), 0.1, 0.0),  # It is fast enough for every key.
+        ((0.2, 0.2), 0.15, 0.15),
+        ((0.2, 0.2), 0.3, 0.0),  # So slow that asking late costs more than asking in vain.
+        ((0.9, 0.9), 0.5, 0.3),  # Clamped.
+        ((0.02, 0.02), 0.5, 0.025),  # A held key.
+        ((0.1, 0.2), 0.1, 0.095),  # The newest gap weighs 0.3.
+    ],
+)
+def test_wait(gaps_s: tuple[float, ...], latency_s: float, wait_s: float) -> None:
+    keys, now_s = rhythm(*gaps_s)
+    assert keys.wait_s(now_s, latency_s) == pytest.approx(wait_s)
+
+
+def test_what_the_client_waited_counts() -> None:
+    keys, now_s = rhythm(0.2, 0.2)
+    assert keys.wait_s(now_s + 0.1, 0.15) == pytest.approx(0.05)
+    assert keys.wait_s(now_s + 0.2, 0.15) == 0.0
+
+
+def test_no_key_is_no_wait() -> None:
+    assert Rhythm(Patience()).wait_s(5.0, 1.0) == 0.0
+
+
+def test_latency_begins_with_the_first_and_follows() -> None:
+    latency = Latency(Patience(weight=0.5))
+    assert latency.mean_s == 0.0
+    latency.learn(0.4)
+    assert latency.mean_s == pytest.approx(0.4)
+    latency.learn(0.2)
+    assert latency.mean_s == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"weight": 0.0}, r"self\.weight=0\.0 must be above 0"),
+        ({"repeat_s": 2.0}, r"self\.repeat_s=2\.0 <= self\.pause_s=1\.0"),
+        ({"longest_s": -1.0}, r"self\.longest_s=-1\.0 must not be negative"),
+    ],
+)
+def test_patience_refuses(values: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Patience(**values)

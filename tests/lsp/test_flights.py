@@ -1,0 +1,156 @@
+"""Questions under way: who waits, who agrees, what is given up and when."""
+
+from __future__ import annotations
+
+import asyncio
+
+from dgemma_engine.messages import Draft, DraftSpan, Finish, Infill
+
+from dgemma_lsp.flights import Flight, Flights, OnDraft, Outcome
+from dgemma_lsp.place import Place
+from dgemma_lsp.request import Request
+
+PLACE = Place.of(Request(uri="u", version=1, text="x", offset=1))
+ANSWER = Infill(text="value", finish=Finish.STABLE, score=0.5, steps=4)
+
+
+class Air:
+    """Flights over an engine that says what it is told to."""
+
+    def __init__(self, *, grace_s: float = 0.05) -> None:
+        self.landed: list[tuple[Flight, Outcome]] = []
+        self.active: list[bool] = []
+        self.cancelled = 0
+        self.answer: asyncio.Future[Infill] = asyncio.Future()
+        self.on_draft: OnDraft | None = None
+        self.flights = Flights(
+            on_landed=lambda flight, outcome: self.landed.append((flight, outcome)),
+            on_activity=self.active.append,
+            grace_s=grace_s,
+        )
+
+    async def ask(self, on_draft: OnDraft) -> Infill:
+        self.on_draft = on_draft
+        try:
+            return await asyncio.shield(self.answer)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+
+    async def launch(self, *, speculative: bool = False) -> Flight:
+        flight = self.flights.launch("k", PLACE, self.ask, speculative=speculative)
+        await asyncio.sleep(0)
+        return flight
+
+    def draft(self, text: str, step: int) -> None:
+        assert self.on_draft is not None
+        spans = (DraftSpan(text=text, confidence=0.5, settled=False),)
+        self.on_draft(Draft(request="1", step=step, text=text, spans=spans))
+
+
+async def test_answer_reaches_everyone_who_waits() -> None:
+    air = Air()
+    flight = await air.launch()
+    waiting = [asyncio.create_task(flight.outcome("")) for _ in range(2)]
+    await asyncio.sleep(0)
+    air.answer.set_result(ANSWER)
+    assert await asyncio.gather(*waiting) == [ANSWER, ANSWER]
+    assert air.landed == [(flight, ANSWER)]
+    assert air.active == [True, False]
+    assert air.flights.get("k") is None
+
+
+async def test_work_goes_on_for_the_time_of_grace() -> None:
+    air = Air()
+    flight = await air.launch()
+    waiting = asyncio.create_task(flight.outcome(""))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert air.cancelled == 0
+    assert air.flights.get("k") is flight
+    adopting = asyncio.create_task(flight.outcome(""))
+    await asyncio.sleep(0.15)
+    assert air.cancelled == 0, "somebody waits again"
+    adopting.cancel()
+    await asyncio.wait([adopting, flight.task], timeout=5)
+    assert air.cancelled == 1
+    assert air.landed == [(flight, None)]
+
+
+async def test_drafts_decide_whether_it_agrees() -> None:
+    air = Air()
+    flight = await air.launch()
+    assert flight.agrees("")
+    assert not flight.agrees("v"), "nothing is known yet"
+    air.draft("val", 1)
+    assert flight.agrees("va")
+    assert not flight.agrees("val"), "nothing is left over"
+    adopting = asyncio.create_task(flight.outcome("va"))
+    await asyncio.sleep(0)
+    air.draft("van", 2)
+    await asyncio.sleep(0)
+    assert not adopting.done()
+    air.draft("x", 3)
+    assert await asyncio.wait_for(adopting, 5) is None
+    assert not flight.landed, "the one who asks decides what to do with it"
+    assert flight.num_steps == 3
+    await air.flights.close()
+
+
+async def test_newer_flight_replaces_the_older_without_a_pause_in_activity() -> None:
+    air = Air()
+    older = await air.launch()
+    waiting = asyncio.create_task(older.outcome(""))
+    await asyncio.sleep(0)
+    newer = await air.launch()
+    assert await asyncio.wait_for(waiting, 5) is None
+    assert air.cancelled == 1
+    assert air.flights.get("k") is newer
+    assert air.active == [True]
+    await air.flights.close()
+
+
+async def test_speculation_is_no_activity_and_needs_nobody() -> None:
+    air = Air(grace_s=0.0)
+    flight = await air.launch(speculative=True)
+    waiting = asyncio.create_task(flight.outcome(""))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.sleep(0.05)
+    assert not flight.landed
+    assert air.flights.get("k") is None
+    air.answer.set_result(ANSWER)
+    await flight.task
+    assert air.landed == [(flight, ANSWER)]
+    assert air.active == []
+
+
+async def test_close_ends_everything_and_tells_who_waits() -> None:
+    air = Air()
+    flight, other = await air.launch(), await air.launch(speculative=True)
+    waiting = asyncio.create_task(flight.outcome(""))
+    await asyncio.sleep(0)
+    await air.flights.close()
+    assert await waiting is None
+    assert flight.task.done()
+    assert other.task.done()
+    assert air.cancelled == 2
+
+
+async def test_document_that_closes_ends_its_flights_alone() -> None:
+    air = Air()
+    await air.launch()
+    air.flights.give_up_document("another")
+    assert not air.landed
+    air.flights.give_up_document("u")
+    assert [outcome for _, outcome in air.landed] == [None]
+    await air.flights.close()
+
+
+async def test_error_is_an_outcome() -> None:
+    air = Air()
+    flight = await air.launch()
+    air.answer.set_exception(RuntimeError("user text"))
+    assert await asyncio.wait_for(flight.outcome(""), 5) is None
+    assert air.landed == [(flight, None)]
