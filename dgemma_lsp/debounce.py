@@ -46,6 +46,11 @@ class Latency:
         """Takes one answer's time from the question on."""
         self.mean_s += self._weight * (latency_s - self.mean_s) if self.mean_s else latency_s
 
+    def exceeds(self, waited_s: float) -> None:
+        """Takes note that a question was given up unanswered after this time: who types fast never sees an answer."""
+        if waited_s > self.mean_s:
+            self.learn(waited_s)
+
 
 class Rhythm:
     """The keys of one document."""
@@ -70,9 +75,10 @@ class Rhythm:
     def wait_s(self, now_s: float, latency_s: float) -> float:
         """Returns how long to wait before the engine is asked, in seconds from now on.
 
-        None for the first key after a pause, nor while the engine answers in half of a gap. Else the answer is aimed at
-        one and a half gaps after the key: late enough that the next key would have come. What the client itself
-        has waited since the key counts.
+        None for the first key after a pause, nor while the engine answers in half of a gap. An engine that answers
+        within a gap is asked so that its answer comes one and a half gaps after the key. A slower one cannot answer
+        before the next key: it is asked when that key has failed to come. What the client itself has waited
+        since the key counts.
 
         Args:
             now_s: the clock.
@@ -81,8 +87,8 @@ class Rhythm:
         gap_s = self._gap_s
         if self._last_s is None or gap_s is None:
             return 0.0
-        if gap_s < self._patience.repeat_s:
-            wait_s = 1.25 * gap_s
+        if gap_s < self._patience.repeat_s or latency_s > gap_s:
+            wait_s = 1.5 * gap_s
         elif latency_s <= gap_s / 2:
             return 0.0
         else:

@@ -72,6 +72,11 @@ class DgemmaProtocol(LanguageServerProtocol):
                 self._send_response(data["id"], error=error.to_response_error())
             raise
 
+    def _handle_cancel_notification(self, msg_id: int | str) -> None:
+        """Takes a request back; one that is not known is a cancellation that crossed its answer, and no news."""
+        if msg_id in self._request_futures:
+            super()._handle_cancel_notification(msg_id)
+
     @property
     def _ls(self) -> DgemmaServer:
         return cast("DgemmaServer", self._server)

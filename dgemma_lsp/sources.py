@@ -206,9 +206,15 @@ class Sources:
         context = replace(build_context(request, limits), document=request.uri, speculative=speculative)
 
         async def ask(on_draft: OnDraft) -> Infill | LinkStatus:
+            if speculative:
+                return await self._link().infill(context)
             started_s = self._clock()
-            answer = await self._link().infill(context, None if speculative else on_draft)
-            if isinstance(answer, Infill) and not speculative:
+            try:
+                answer = await self._link().infill(context, on_draft)
+            except asyncio.CancelledError:
+                self._latency.exceeds(self._clock() - started_s)
+                raise
+            if isinstance(answer, Infill):
                 self._latency.learn(self._clock() - started_s)
             return answer
 

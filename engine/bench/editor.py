@@ -19,13 +19,13 @@ class Editor:
     """A session with the real language server."""
 
     def __init__(self, client: LanguageClient) -> None:
-        self._client = client
+        self.client = client
         self._version = 1
 
     def open(self, text: str) -> None:
         """Opens the document."""
         item = types.TextDocumentItem(uri=URI, language_id="python", version=self._version, text=text)
-        self._client.text_document_did_open(types.DidOpenTextDocumentParams(text_document=item))
+        self.client.text_document_did_open(types.DidOpenTextDocumentParams(text_document=item))
 
     def type(self, at: types.Position, text: str) -> None:
         """Inserts `text`."""
@@ -33,7 +33,7 @@ class Editor:
         change = types.TextDocumentContentChangePartial(range=types.Range(start=at, end=at), text=text)
         identifier = types.VersionedTextDocumentIdentifier(uri=URI, version=self._version)
         params = types.DidChangeTextDocumentParams(text_document=identifier, content_changes=[change])
-        self._client.text_document_did_change(params)
+        self.client.text_document_did_change(params)
 
     async def ask(self, at: types.Position) -> list[types.InlineCompletionItem]:
         """Asks for ghost text once."""
@@ -42,23 +42,24 @@ class Editor:
             position=at,
             context=types.InlineCompletionContext(trigger_kind=types.InlineCompletionTriggerKind.Automatic),
         )
-        items = await self._client.text_document_inline_completion_async(params)
+        items = await self.client.text_document_inline_completion_async(params)
         assert isinstance(items, list)
         return items
 
 
 @asynccontextmanager
-async def editing(options: dict[str, Any], runtime: str) -> AsyncGenerator[Editor]:
+async def editing(options: dict[str, Any], runtime: str, log: str = "/dev/null") -> AsyncGenerator[Editor]:
     """Starts `python -m dgemma_lsp` and a session with it.
 
     Args:
         options: settings, as initializationOptions.
         runtime: folder for the engine's socket, and for counts that are not the user's.
+        log: file that what the server writes to stderr is appended to.
     """
     client = LanguageClient("bench", "1")
     client.feature("dgemma/status")(lambda _status: None)
     environ = os.environ | {"DGEMMA_RUNTIME_DIR": runtime, "XDG_STATE_HOME": runtime}
-    await client.start_io(sys.executable, "-m", "dgemma_lsp", env=environ)
+    await client.start_io("sh", "-c", 'exec "$0" -m dgemma_lsp 2>>"$1"', sys.executable, log, env=environ)
     params = types.InitializeParams(
         capabilities=types.ClientCapabilities(), process_id=os.getpid(), initialization_options=options
     )

@@ -42,6 +42,7 @@ def left_over(store: AnswerStore, marked: str) -> str | None:
         ("x = |\n", ("value(1)",), "x = va|\n", "x = value(1)\n"),
         ("x = |\n", ("value(1)",), "x = value(1|\n", "x = value(1)\n"),
         ("x = |\n", ("value(1)",), "x = value(1)|\n", None),  # Nothing is left over.
+        ("x = |b\n", ("a ",), "x = a|b\n", None),  # Nothing that can be seen.
         ("x = |\n", ("value(1)",), "x = vb|\n", None),
         ("x = |\n", ("value(1)",), "y = va|\n", None),  # The text before is another.
         ("x = |\n", ("value(1)",), "x = va|\ny\n", None),  # The text behind is another.

@@ -25,9 +25,9 @@ def rhythm(*gaps_s: float) -> tuple[Rhythm, float]:
         ((0.2,), 0.0, 0.0),  # Nothing is known of the engine yet.
         ((0.2, 0.2), 0.1, 0.0),  # It is fast enough for every key.
         ((0.2, 0.2), 0.15, 0.15),
-        ((0.2, 0.2), 0.3, 0.0),  # So slow that asking late costs more than asking in vain.
-        ((0.9, 0.9), 0.5, 0.3),  # Clamped.
-        ((0.02, 0.02), 0.5, 0.025),  # A held key.
+        ((0.2, 0.2), 0.5, 0.3),  # Too slow to answer before the next key.
+        ((0.5, 0.5), 0.3, 0.3),  # Clamped.
+        ((0.02, 0.02), 0.001, 0.03),  # A held key.
         ((0.1, 0.2), 0.1, 0.095),  # The newest gap weighs 0.3.
     ],
 )
@@ -53,6 +53,14 @@ def test_latency_begins_with_the_first_and_follows() -> None:
     assert latency.mean_s == pytest.approx(0.4)
     latency.learn(0.2)
     assert latency.mean_s == pytest.approx(0.3)
+
+
+def test_question_given_up_tells_how_long_an_answer_takes_at_least() -> None:
+    latency = Latency(Patience(weight=0.5))
+    latency.exceeds(0.4)
+    assert latency.mean_s == pytest.approx(0.4)
+    latency.exceeds(0.1)
+    assert latency.mean_s == pytest.approx(0.4), "no news"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,98 @@
+"""The real engine behind its socket, with a record of every run: `python watched_engine.py RUNTIME RECORD`.
+
+A line of JSON per run: whose it was, when it arrived, began, was cancelled and ended (seconds of the clock that all
+processes of a machine share), the instants of its denoising steps, the prompt tokens it encoded, and how it finished.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dgemma_engine import daemon
+from dgemma_engine.cancel import Cancel
+from dgemma_engine.engine import Engine
+from dgemma_engine.location import EngineLocation
+from dgemma_engine.messages import Context, Draft, Infill
+from dgemma_engine.model_folder import model_folder
+
+
+class _Stamped(threading.Event):
+    """An event that knows when it was set."""
+
+    at_s: float | None = None
+
+    def set(self) -> None:
+        if self.at_s is None:
+            self.at_s = time.monotonic()
+        super().set()
+
+
+class WatchedEngine:
+    """The engine, and a line for each run."""
+
+    def __init__(self, engine: Engine, record: Path) -> None:
+        self._engine = engine
+        self._record = record.open("a", encoding="utf-8", buffering=1)
+        self.model_name, self.model_path, self.device = engine.model_name, engine.model_path, engine.device
+
+    @property
+    def denoising_steps(self) -> int:
+        return self._engine.denoising_steps
+
+    @property
+    def device_memory_bytes(self) -> int:
+        return self._engine.device_memory_bytes
+
+    def infill(
+        self, context: Context, cancel: Cancel, *, on_draft: Callable[[Draft], None] = lambda _draft: None
+    ) -> Infill:
+        stamped = _Stamped()
+        if cancel._event.is_set():
+            stamped.set()
+        # Whoever set the old one in between is seen by the next look at the deadline only; it has not happened.
+        cancel._event = stamped
+        steps_s: list[float] = []
+
+        def drafted(draft: Draft) -> None:
+            steps_s.append(time.monotonic())
+            on_draft(draft)
+
+        prompts, started_s, steps = self._engine._prompts, time.monotonic(), self._engine.denoising_steps
+        prompts.num_encoded = 0
+        infill = self._engine.infill(context, cancel, drafted)
+        row: dict[str, Any] = {
+            "document": context.document,
+            "speculative": context.speculative,
+            "arrived_s": cancel._deadline_s - context.deadline_ms / 1_000,
+            "started_s": started_s,
+            "cancelled_s": stamped.at_s,
+            "ended_s": time.monotonic(),
+            "steps": self._engine.denoising_steps - steps,
+            "steps_s": steps_s,
+            "encoded": prompts.num_encoded,
+            "finish": infill.finish.value,
+            "timings_ms": infill.timings_ms,
+        }
+        self._record.write(json.dumps(row) + "\n")
+        return infill
+
+
+def main() -> None:
+    """Serves until it is stopped."""
+    location = EngineLocation.locate(os.environ | {"DGEMMA_RUNTIME_DIR": sys.argv[1]})
+
+    def load(report: Callable[[int, str], None]) -> WatchedEngine:
+        return WatchedEngine(Engine.load(model_folder("embedded"), device="cpu", report=report), Path(sys.argv[2]))
+
+    daemon.run(location, load=load, idle_s=None)
+
+
+if __name__ == "__main__":
+    main()
