@@ -150,10 +150,7 @@ def figures(windows: list[Window], tallies: list[Any], runs: list[dict[str, Any]
     used = total["steps_used"] + total["speculative_steps_used"]
     keys = sum(window.keys for window in windows)
     late = overruns_ms(runs, asked)
-    preempted = [
-        1e3 * (run["ended_s"] - run["cancelled_s"]) for run in prepared if run["finish"] == "cancelled"
-        and run["cancelled_s"] is not None
-    ]  # fmt: skip
+    let_go, preempted = _let_go_ms(real), _let_go_ms(prepared)
     foreign = foreign_steps(runs)
     return {
         "keys": keys,
@@ -187,6 +184,8 @@ def figures(windows: list[Window], tallies: list[Any], runs: list[dict[str, Any]
         "older_than_newest": len(late),
         "older_than_newest_p95_ms": round(record.quantile(late, 0.95), 1) if late else 0.0,
         "older_than_newest_max_ms": round(max(late, default=0.0), 1),
+        "let_go_p95_ms": round(record.quantile(let_go, 0.95), 1) if let_go else 0.0,
+        "let_go_max_ms": round(max(let_go, default=0.0), 1),
         "encoded_tokens_per_key": round(sum(run["encoded"] for run in real) / max(1, keys), 1),
         "encoded_tokens_per_run_median": record.quantile([run["encoded"] for run in real], 0.5) if real else 0,
         "prepared_encoded_tokens_per_run": round(sum(run["encoded"] for run in prepared) / max(1, len(prepared)), 1),
@@ -194,6 +193,11 @@ def figures(windows: list[Window], tallies: list[Any], runs: list[dict[str, Any]
         "fairness_steps_p95": record.quantile(foreign, 0.95) if foreign else 0,
         "fairness_steps_max": max(foreign, default=0),
     }
+
+
+def _let_go_ms(runs: list[dict[str, Any]]) -> list[float]:
+    """Returns how long the engine went on with each cancelled run after it had been told."""
+    return [1e3 * (run["ended_s"] - run["cancelled_s"]) for run in runs if run["cancelled_s"] is not None]
 
 
 def _share(part: int, whole: int) -> float:
