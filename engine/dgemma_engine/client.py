@@ -18,12 +18,15 @@ from dgemma_engine.errors import EngineFault, EngineUnavailable, SocketRefused
 from dgemma_engine.launch import Launch, engine_command
 from dgemma_engine.location import EngineLocation
 from dgemma_engine.messages import (
+    DEFINITIONS,
     DRAFT,
     INFILL,
     PROGRESS,
     STATUS,
     STOP,
     Context,
+    Definitions,
+    DefinitionsQuery,
     Draft,
     EngineState,
     Infill,
@@ -34,7 +37,7 @@ from dgemma_engine.peer import STREAM_LIMIT_BYTES, Peer
 
 _START_HINT = "start one with: dgemma-engine start"
 _INSTALL_HINT = "is it installed? pip install 'dgemma-lsp[engine]'"
-_Answer = TypeVar("_Answer", Infill, Status)
+_Answer = TypeVar("_Answer", Definitions, Infill, Status)
 
 
 class EngineClient:
@@ -163,6 +166,16 @@ class EngineClient:
         finally:
             self._draft_listeners.pop(drafts, None)
         return _read_answer(Infill.from_wire, wire)
+
+    async def definitions(self, query: DefinitionsQuery) -> Definitions:
+        """Asks how names are defined in a text; answered while the engine loads too.
+
+        Raises:
+            EngineFault: the engine answered with an error; one of an older version does not know the question.
+            EngineUnavailable: the connection ended before the answer.
+        """
+        wire = await self._request(DEFINITIONS, query.to_wire())
+        return _read_answer(Definitions.from_wire, wire)
 
     async def status(self) -> Status:
         """Asks what the engine is doing; answered while it loads too.

@@ -21,16 +21,20 @@ import psutil
 from pygls.exceptions import JsonRpcInvalidParams
 
 from dgemma_engine import __version__
+from dgemma_engine.definitions import DefinitionFinder
 from dgemma_engine.lifetime import Lifetime
 from dgemma_engine.location import EngineLocation
 from dgemma_engine.lock import EngineLock, holder_pid
 from dgemma_engine.messages import (
+    DEFINITIONS,
     DRAFT,
     INFILL,
     PROGRESS,
     STATUS,
     STOP,
     Context,
+    Definitions,
+    DefinitionsQuery,
     Draft,
     EngineState,
     Progress,
@@ -124,6 +128,8 @@ class _Daemon:
             idle_s=idle_s, failed_linger_s=failed_linger_s, call_later=self._loop.call_later, end=self._end_unused
         )
         self._told: Progress | None = None
+        self._finder = DefinitionFinder()
+        self._finding = asyncio.Lock()
 
     async def serve(self) -> None:
         # Whoever holds the lock owns the socket's name; asyncio removes a socket that a dead process left there.
@@ -159,7 +165,13 @@ class _Daemon:
         async def infill(params: Any) -> dict[str, Any]:
             return await self._infill(params, owner=owner, peer=peer, writer=writer)
 
-        peer = Peer(reader, writer, requests={INFILL: infill, STATUS: self._status, STOP: self._stop_engine})
+        requests = {
+            INFILL: infill,
+            DEFINITIONS: self._definitions,
+            STATUS: self._status,
+            STOP: self._stop_engine,
+        }
+        peer = Peer(reader, writer, requests=requests)
         self._peers.add(peer)
         self._update_lifetime()
         peer.notify(PROGRESS, self._worker.progress.to_wire())
@@ -199,6 +211,18 @@ class _Daemon:
             for timer in timers:
                 timer.cancel()
             drafts.close()
+
+    async def _definitions(self, params: Any) -> dict[str, Any]:
+        try:
+            query = DefinitionsQuery.from_wire(params)
+        except ValueError as error:
+            raise JsonRpcInvalidParams(" ".join(str(error).split())) from None
+        # Beside the loop, so that a long parse holds up no request; one at a time, since a parser is not shared.
+        async with self._finding:
+            texts = await asyncio.to_thread(
+                self._finder.find, query.text, query.names, language=query.language, path=query.path
+            )
+        return Definitions(texts=texts).to_wire()
 
     async def _status(self, params: Any) -> dict[str, Any]:
         engine, progress = self._worker.engine, self._worker.progress

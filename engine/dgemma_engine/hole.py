@@ -77,7 +77,7 @@ def dig(
         prompt_ids=form.prompt_ids(
             prefix_ids=tokenizer.encode(prefix),
             suffix_ids=settled(suffix_ids[: form.suffix_tokens], len(head_ids)) if form.suffix_tokens else [],
-            snippet_ids=_snippet_ids(context.snippets, tokenizer, form.snippet_tokens),
+            snippet_ids=_snippet_ids((*context.snippets, *context.edits), tokenizer, form.snippet_tokens),
             bos_token_id=config.bos_token_id,
         ),
         head_ids=head_ids,
@@ -103,7 +103,7 @@ def _snippet_ids(snippets: Sequence[Snippet], tokenizer: Tokenizer, budget: int)
     for snippet in reversed(snippets):
         ids = tokenizer.encode(f"# {snippet.path}\n{snippet.text[: budget * _CHARACTERS_PER_TOKEN]}\n")
         if len(ids) > budget:
-            break
+            continue
         budget -= len(ids)
         chosen.append(ids)
     return [token_id for ids in reversed(chosen) for token_id in ids]

@@ -6,19 +6,18 @@ that names the field). Knows nothing of tensors, tokens, editors or transport.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Self, TypeVar, cast
+from typing import Any
 
-_Choice = TypeVar("_Choice", bound=StrEnum)
-_Part = TypeVar("_Part")
+from dgemma_engine.wire import Message, checked, read_choice, read_parts, read_texts
 
 INFILL = "engine/infill"
 DRAFT = "engine/draft"
 STATUS = "engine/status"
 STOP = "engine/stop"
 PROGRESS = "engine/progress"
+DEFINITIONS = "engine/definitions"
 
 
 class Finish(StrEnum):
@@ -55,31 +54,6 @@ class EngineState(StrEnum):
     FAILED = "failed"
 
 
-class _Message:
-    """What all messages can do; each is a frozen dataclass."""
-
-    __slots__ = ()
-
-    def to_wire(self) -> dict[str, Any]:
-        """Returns a JSON-ready dict."""
-        return asdict(cast(Any, self))
-
-    @classmethod
-    def from_wire(cls, wire: Mapping[str, Any]) -> Self:
-        """Reads `to_wire`'s dict.
-
-        Raises:
-            ValueError: a field is missing, unknown, of the wrong type or out of range; the message names it.
-        """
-        values = _checked(cls, wire)
-        cls._read(values)
-        return cls(**values)
-
-    @classmethod
-    def _read(cls, values: dict[str, Any]) -> None:
-        """Turns JSON values into the fields' types, in place."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snippet:
     """A piece of text from elsewhere in the project.
@@ -94,7 +68,7 @@ class Snippet:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Context(_Message):
+class Context(Message):
     """One question to the engine: strings and numbers only.
 
     Attributes:
@@ -104,6 +78,7 @@ class Context(_Message):
         path: file path for the model to see; may be empty.
         language: LSP language id, e.g. `python`; may be empty.
         snippets: text from elsewhere, most relevant last.
+        edits: what the user changed lately, each as lines that begin with `-` or `+`, newest last.
         extent: how far the middle may reach.
         max_middle_tokens: most tokens in the middle (1 to 4,096).
         deadline_ms: milliseconds from arrival at the engine until an answer is due; 0 means none is waited for.
@@ -119,6 +94,7 @@ class Context(_Message):
     path: str = ""
     language: str = ""
     snippets: tuple[Snippet, ...] = ()
+    edits: tuple[Snippet, ...] = ()
     extent: Extent = Extent.LINE
     max_middle_tokens: int = 64
     deadline_ms: float = 1_000.0
@@ -136,12 +112,45 @@ class Context(_Message):
 
     @classmethod
     def _read(cls, values: dict[str, Any]) -> None:
-        values["snippets"] = _parts(cls, "snippets", values, lambda wire: Snippet(**_checked(Snippet, wire)))
-        values["extent"] = _enum(cls, "extent", Extent, values.get("extent", Extent.LINE))
+        for name in ("snippets", "edits"):
+            values[name] = read_parts(cls, name, values, lambda wire: Snippet(**checked(Snippet, wire)))
+        values["extent"] = read_choice(cls, "extent", Extent, values.get("extent", Extent.LINE))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DraftSpan(_Message):
+class DefinitionsQuery(Message):
+    """A question to the engine's parser: how names are defined in a text.
+
+    Attributes:
+        text: a whole file.
+        names: whose definitions are wanted.
+        path: of the file; its suffix tells the language where `language` is empty.
+        language: LSP language id; may be empty.
+    """
+
+    text: str
+    names: tuple[str, ...]
+    path: str = ""
+    language: str = ""
+
+    @classmethod
+    def _read(cls, values: dict[str, Any]) -> None:
+        values["names"] = read_texts(cls, "names", values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Definitions(Message):
+    """What the parser found.
+
+    Attributes:
+        texts: definition by name, bodies left out, in the order of the file; names that are not defined are missing.
+    """
+
+    texts: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DraftSpan(Message):
     """A piece of a draft that is to look the same all over.
 
     Attributes:
@@ -160,7 +169,7 @@ class DraftSpan(_Message):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Draft(_Message):
+class Draft(Message):
     """What a request looks like while the canvas settles; sent to the one who asked for it, before the answer only.
 
     Attributes:
@@ -184,11 +193,11 @@ class Draft(_Message):
 
     @classmethod
     def _read(cls, values: dict[str, Any]) -> None:
-        values["spans"] = _parts(cls, "spans", values, DraftSpan.from_wire)
+        values["spans"] = read_parts(cls, "spans", values, DraftSpan.from_wire)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate(_Message):
+class Candidate(Message):
     """A text that was considered for a hole.
 
     Attributes:
@@ -207,11 +216,11 @@ class Candidate(_Message):
 
     @classmethod
     def _read(cls, values: dict[str, Any]) -> None:
-        values["source"] = _enum(cls, "source", CandidateSource, values["source"])
+        values["source"] = read_choice(cls, "source", CandidateSource, values["source"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Infill(_Message):
+class Infill(Message):
     """The engine's answer.
 
     Attributes:
@@ -245,12 +254,12 @@ class Infill(_Message):
 
     @classmethod
     def _read(cls, values: dict[str, Any]) -> None:
-        values["finish"] = _enum(cls, "finish", Finish, values["finish"])
-        values["candidates"] = _parts(cls, "candidates", values, Candidate.from_wire)
+        values["finish"] = read_choice(cls, "finish", Finish, values["finish"])
+        values["candidates"] = read_parts(cls, "candidates", values, Candidate.from_wire)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress(_Message):
+class Progress(Message):
     """How far loading has come; sent to every client while the engine loads and once when its state changes.
 
     Attributes:
@@ -269,7 +278,7 @@ class Progress(_Message):
 
     @classmethod
     def _read(cls, values: dict[str, Any]) -> None:
-        values["state"] = _enum(cls, "state", EngineState, values["state"])
+        values["state"] = read_choice(cls, "state", EngineState, values["state"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,7 +291,7 @@ class StageTimes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Status(_Message):
+class Status(Message):
     """What `dgemma-engine status` prints.
 
     Attributes:
@@ -321,59 +330,5 @@ class Status(_Message):
 
     @classmethod
     def _read(cls, values: dict[str, Any]) -> None:
-        values["state"] = _enum(cls, "state", EngineState, values["state"])
-        values["stages"] = {name: StageTimes(**_checked(StageTimes, times)) for name, times in values["stages"].items()}
-
-
-_JSON_TYPES: dict[str, tuple[type, ...]] = {
-    "str": (str,),
-    "bool": (bool,),
-    "int": (int,),
-    "float": (int, float),
-    "dict[str, float]": (dict,),
-    "dict[str, int]": (dict,),
-    "dict[str, StageTimes]": (dict,),
-    "Finish": (str,),
-    "Extent": (str,),
-    "CandidateSource": (str,),
-    "EngineState": (str,),
-}
-
-
-def _checked(cls: type, wire: object) -> dict[str, Any]:
-    """Returns a copy of `wire` after checking it against the fields of dataclass `cls`."""
-    name = cls.__name__
-    if not isinstance(wire, Mapping):
-        raise ValueError(f"{name} must be a JSON object, got {type(wire).__name__}")
-    known = {f.name: f for f in fields(cls)}
-    if unknown := sorted(str(key) for key in wire if key not in known):
-        raise ValueError(f"{name} has unknown fields: {', '.join(unknown)}")
-    optional = {name for name, f in known.items() if _has_default(f)}
-    if missing := sorted(known.keys() - wire.keys() - optional):
-        raise ValueError(f"{name} lacks the fields: {', '.join(missing)}")
-    for key, value in wire.items():
-        expected = _JSON_TYPES.get(str(known[key].type))
-        if expected and (not isinstance(value, expected) or (isinstance(value, bool) and bool not in expected)):
-            raise ValueError(f"{name}.{key} must be {known[key].type}, got {type(value).__name__}")
-    return dict(wire)
-
-
-def _parts(
-    cls: type, name: str, values: Mapping[str, Any], read: Callable[[Mapping[str, Any]], _Part]
-) -> tuple[_Part, ...]:
-    """Returns field `name`, a list of JSON objects that may be left out, as what `read` makes of them."""
-    parts = values.get(name, ())
-    if not isinstance(parts, list | tuple):
-        raise ValueError(f"{cls.__name__}.{name} must be a list, got {type(parts).__name__}")
-    return tuple(read(part) for part in cast("list[Any]", parts))
-
-
-def _enum(cls: type, name: str, choices: type[_Choice], value: str) -> _Choice:
-    try:
-        return choices(value)
-    except ValueError:
-        raise ValueError(f"{cls.__name__}.{name} must be one of {', '.join(choices)}, got {value!r}") from None
-
-
-def _has_default(f: Any) -> bool:
-    return f.default is not MISSING or f.default_factory is not MISSING
+        values["state"] = read_choice(cls, "state", EngineState, values["state"])
+        values["stages"] = {name: StageTimes(**checked(StageTimes, times)) for name, times in values["stages"].items()}

@@ -15,7 +15,7 @@ import pytest
 from dgemma_engine.client import EngineClient
 from dgemma_engine.errors import EngineFault, EngineUnavailable, SocketRefused
 from dgemma_engine.location import EngineLocation
-from dgemma_engine.messages import INFILL, PROGRESS, Context, EngineState, Finish, Infill, Progress
+from dgemma_engine.messages import INFILL, PROGRESS, Context, DefinitionsQuery, EngineState, Finish, Infill, Progress
 from dgemma_engine.peer import STREAM_LIMIT_BYTES, Peer
 from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams
 
@@ -206,6 +206,7 @@ async def test_deadline_of_zero_is_answered_while_a_request_runs(document: str, 
         ("max_middle_tokens", 4_097),
         ("extent", "page"),
         ("snippets", {"path": "SECRET"}),
+        ("edits", {"path": "SECRET"}),
         ("drafts", ["SECRET"]),
         ("prefix", None),
         ("suffix", 3),
@@ -225,6 +226,17 @@ async def test_invalid_parameters_are_answered_with_the_fields_name(field: str, 
         assert Infill.from_wire(await peer.request(INFILL, context().to_wire())).finish is Finish.STABLE
         peer.close()
         await reading
+
+
+async def test_definitions_are_found_while_the_model_loads(tmp_path: Path) -> None:
+    query = DefinitionsQuery(text="def f(a): ...\n\nx = 1\n", names=("f", "g"), path="a.py")
+    async with serving(tmp_path, load_slowly) as location, await EngineClient.attach(location) as client:
+        assert (await client.definitions(query)).texts == {"f": "def f(a): ..."}
+        assert (await client.status()).state is EngineState.LOADING
+        bad = replace(query)
+        object.__setattr__(bad, "text", None)
+        with pytest.raises(EngineFault, match=r"DefinitionsQuery\.text must be str"):
+            await client.definitions(bad)
 
 
 async def test_bad_parameters_are_a_fault_that_names_the_field(tmp_path: Path) -> None:

@@ -37,7 +37,13 @@ def hole_of(folder: Path) -> Callable[..., Hole]:
     tokenizer, config = Tokenizer.load(folder), ModelConfig.load(folder)
 
     def hole_of(prefix: str, suffix: str, form: InfillFormat = FORMAT, **options: Any) -> Hole:
-        context = Context(document="a", prefix=prefix, suffix=suffix, snippets=options.pop("snippets", ()))
+        context = Context(
+            document="a",
+            prefix=prefix,
+            suffix=suffix,
+            snippets=options.pop("snippets", ()),
+            edits=options.pop("edits", ()),
+        )
         return dig(context, tokenizer, form, config, **options)
 
     return hole_of
@@ -100,6 +106,21 @@ def test_snippets_stand_first_and_the_most_relevant_nearest(
     near_ids = ids_of("# n.py\nabc\n")
     assert hole.prompt_ids[1 : 1 + len(near_ids)] == near_ids
     assert hole.prompt_ids[1 + len(near_ids)] == FORMAT.suffix_token_id
+
+
+def test_edits_stand_behind_snippets(hole_of: Callable[..., Hole], ids_of: Callable[[str], list[int]]) -> None:
+    snippets, edits = (Snippet(path="n.py", text="abc"),), (Snippet(path="e.py", text="+d"),)
+    ids = ids_of("# n.py\nabc\n") + ids_of("# e.py\n+d\n")
+    assert hole_of("x = ", "\ny", snippets=snippets, edits=edits).prompt_ids[1 : 1 + len(ids)] == ids
+
+
+def test_small_snippet_takes_the_room_that_a_larger_one_could_not(
+    hole_of: Callable[..., Hole], ids_of: Callable[[str], list[int]]
+) -> None:
+    small, large = Snippet(path="n.py", text="abc"), Snippet(path="far.py", text="f" * 80)
+    ids = ids_of("# n.py\nabc\n")
+    hole = hole_of("x = ", "\ny", snippets=(small, large))
+    assert hole.prompt_ids[1 : 2 + len(ids)] == [*ids, FORMAT.suffix_token_id]
 
 
 def test_format_without_room_for_snippets_leaves_them_out(hole_of: Callable[..., Hole]) -> None:

@@ -10,6 +10,8 @@ from dgemma_engine.messages import (
     Candidate,
     CandidateSource,
     Context,
+    Definitions,
+    DefinitionsQuery,
     Draft,
     DraftSpan,
     EngineState,
@@ -29,6 +31,7 @@ CONTEXT = Context(
     path="a.py",
     language="python",
     snippets=(Snippet(path="b.py", text="y"),),
+    edits=(Snippet(path="c.py", text="-x\n+y"),),
     extent=Extent.BLOCK,
     max_middle_tokens=7,
     deadline_ms=12.5,
@@ -45,6 +48,8 @@ DRAFT = Draft(
         DraftSpan(text="(\ud800", confidence=0.0, settled=False),
     ),
 )
+QUERY = DefinitionsQuery(text="def é(): ...", names=("é", "f"), path="a.py", language="python")
+DEFINITIONS = Definitions(texts={"é": "def é(): ..."})
 INFILL = Infill(
     text="é",
     finish=Finish.STEP_LIMIT,
@@ -63,7 +68,7 @@ STATUS = Status(
     uptime_s=2.0, memory_bytes=3, device_memory_bytes=0, clients=1, requests={"stable": 1}, denoising_steps=9,
     stages={"total": StageTimes(count=1, p50_ms=1.0, p95_ms=2.0)},
 )  # fmt: skip
-MESSAGES = {type(message): message for message in (CONTEXT, DRAFT, INFILL, PROGRESS, STATUS)}
+MESSAGES = {type(message): message for message in (CONTEXT, QUERY, DEFINITIONS, DRAFT, INFILL, PROGRESS, STATUS)}
 
 SPAN = DRAFT.spans[0].to_wire()
 CANDIDATE = INFILL.candidates[0].to_wire()
@@ -104,6 +109,11 @@ def test_infill_fills_in_what_is_left_out() -> None:
         (Context, {"snippets": "text"}, "Context.snippets must be a list, got str"),
         (Context, {"snippets": ["text"]}, "Snippet must be a JSON object, got str"),
         (Context, {"snippets": [{"path": "p"}]}, "Snippet lacks the fields: text"),
+        (Context, {"edits": [{"text": "t"}]}, "Snippet lacks the fields: path"),
+        (DefinitionsQuery, {"text": 1}, "DefinitionsQuery.text must be str, got int"),
+        (DefinitionsQuery, {"names": "f"}, "DefinitionsQuery.names must be a list of strings"),
+        (DefinitionsQuery, {"names": [1]}, "DefinitionsQuery.names must be a list of strings"),
+        (Definitions, {"texts": []}, "Definitions.texts must be dict[str, str], got list"),
         (Context, {"colour": 1}, "Context has unknown fields: colour"),
         (Draft, {"request": None}, "Draft.request must be str, got NoneType"),
         (Draft, {"step": -1}, "step=-1 must not be negative"),
