@@ -5,9 +5,10 @@ Pure: reads no file and no clock. The engine gets `\\n` line ends and no lone su
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dgemma_engine.messages import Context
+from dgemma_engine.messages import Context, Snippet
 
 from dgemma_lsp.multiline import extent_of
 from dgemma_lsp.request import Request
@@ -35,12 +36,16 @@ class ContextLimits:
             raise ValueError(f"{self.prefix_chars=} and {self.suffix_chars=} must not be negative")
 
 
-def build_context(request: Request, limits: ContextLimits) -> Context:
+def build_context(
+    request: Request, limits: ContextLimits, *, snippets: Sequence[Snippet] = (), edits: Sequence[Snippet] = ()
+) -> Context:
     """Returns the question to put to the engine.
 
     Args:
         request: the editor's question.
         limits: how much of its text to send.
+        snippets: text from elsewhere, most relevant last.
+        edits: recent edits, newest last.
     """
     request = as_if_accepted(request)
     return Context(
@@ -49,6 +54,8 @@ def build_context(request: Request, limits: ContextLimits) -> Context:
         suffix=_sendable(_head(request, limits.suffix_chars)),
         path=_sendable(request.path),
         language=request.language,
+        snippets=tuple(map(_sendable_snippet, snippets)),
+        edits=tuple(map(_sendable_snippet, edits)),
         extent=extent_of(request),
         max_middle_tokens=limits.max_middle_tokens,
         deadline_ms=request.deadline_ms,
@@ -73,6 +80,10 @@ def _head(request: Request, num_chars: int) -> str:
         return request.text[request.offset :]
     line_start = request.text.rfind("\n", request.offset, end) + 1
     return request.text[request.offset : line_start or end]
+
+
+def _sendable_snippet(snippet: Snippet) -> Snippet:
+    return Snippet(path=_sendable(snippet.path), text=_sendable(snippet.text))
 
 
 def _sendable(text: str) -> str:

@@ -62,6 +62,10 @@ class Documents:
         """Returns the newest version, or None where the text is not open."""
         return self._open.get(uri)
 
+    def all(self) -> tuple[Document, ...]:
+        """Returns the newest version of each."""
+        return tuple(self._open.values())
+
     def change(self, uri: str, version: int, edits: Iterable[Edit], encoding: PositionEncoding) -> bool:
         """Applies edits in order.
 

@@ -20,7 +20,7 @@ from enum import Enum
 from typing import Protocol
 
 from dgemma_engine.client import EngineFault, EngineUnavailable
-from dgemma_engine.messages import Context, Draft, EngineState, Infill, Progress
+from dgemma_engine.messages import Context, Definitions, DefinitionsQuery, Draft, EngineState, Infill, Progress
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +57,10 @@ class InfillSource(Protocol):
 
     async def infill(self, context: Context, on_draft: Callable[[Draft], None] | None = None) -> Infill:
         """Answers one question, telling what the text looks like on the way; cancelling the caller cancels the work."""
+        ...
+
+    async def definitions(self, query: DefinitionsQuery) -> Definitions:
+        """Says how names are defined in a text."""
         ...
 
     async def close(self) -> None:
@@ -167,6 +171,13 @@ class EngineLink:
             return self._fault(f"a request to the engine failed ({type(error).__name__})")
         self._failures = 0
         return infill
+
+    async def definitions(self, query: DefinitionsQuery) -> Definitions | None:
+        """Says how names are defined in a text; None if there is no engine or it will not say. Starts none."""
+        try:
+            return None if self._source is None else await self._source.definitions(query)
+        except (EngineFault, EngineUnavailable):
+            return None
 
     async def close(self) -> None:
         """Ends the connection for good; the engine stays."""

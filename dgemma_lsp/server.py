@@ -297,7 +297,7 @@ def _accepted(ls: DgemmaServer, number: int) -> None:
 
 
 def _watched_files_changed(ls: DgemmaServer, params: types.DidChangeWatchedFilesParams) -> None:
-    ls.session.privacy.forget()
+    ls.session.ignore_files_changed()
 
 
 def _tally(ls: DgemmaServer, params: object) -> dict[str, Any]:

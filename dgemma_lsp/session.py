@@ -14,6 +14,7 @@ from dgemma_lsp.completion import Completion
 from dgemma_lsp.context import ContextLimits
 from dgemma_lsp.documents import Documents, Edit
 from dgemma_lsp.engine_link import Connect, EngineLink, LinkState, LinkStatus
+from dgemma_lsp.gathering import Gatherer
 from dgemma_lsp.inflight import Inflight
 from dgemma_lsp.positions import PositionEncoding
 from dgemma_lsp.privacy import Privacy
@@ -81,8 +82,12 @@ class Session:
         self.privacy = self._new_privacy()
         self.tally = Tally(report=recorder.report)
         self._link = self._new_link()
+        self._gatherer = Gatherer(
+            self.documents.all, lambda query: self._link.definitions(query), clock=clock, may_read=self._may_read
+        )
         self._sources = Sources(
             lambda: self._link,
+            self._gatherer.gather,
             clock=clock,
             tally=self.tally,
             is_current=self._is_current,
@@ -118,6 +123,7 @@ class Session:
         self.recorder.switch(on=self.settings.stats)
         if self.settings.private_files != old.private_files:
             self.privacy = self._new_privacy()
+            self._gatherer.forget()
         if self.settings != old:
             self._sources.forget()
         if _engine_choice(self.settings) != _engine_choice(old):
@@ -148,6 +154,11 @@ class Session:
         self.documents.close(uri)
         self.recorder.close(uri)
         self._sources.closed(uri)
+
+    def ignore_files_changed(self) -> None:
+        """Takes note that other files may be private now."""
+        self.privacy.forget()
+        self._gatherer.forget()
 
     def accept(self, number: int) -> None:
         """Takes note that the editor has inserted the suggestion of that number."""
@@ -189,6 +200,7 @@ class Session:
     async def close(self) -> None:
         """Ends the connection to the engine, which stays."""
         await self._sources.close()
+        self._gatherer.close()
         self.recorder.end()
         await self._link.close()
 
@@ -208,6 +220,9 @@ class Session:
 
     def _new_privacy(self) -> Privacy:
         return Privacy(self.settings.private_files, home=self._home, clock=self._clock)
+
+    def _may_read(self, path: Path, head: str) -> bool:
+        return self.privacy.why_not_read(path, head=head) is None
 
     def _new_link(self) -> EngineLink:
         return EngineLink(self._connector(self.settings), on_status=self._link_changed, clock=self._clock)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from dgemma_engine.messages import Infill
@@ -18,6 +18,7 @@ from dgemma_lsp.context import ContextLimits, build_context
 from dgemma_lsp.debounce import Latency, Patience, Rhythm
 from dgemma_lsp.engine_link import EngineLink, LinkState, LinkStatus
 from dgemma_lsp.flights import Flight, Flights, OnDraft, Outcome
+from dgemma_lsp.gathering import Gathered
 from dgemma_lsp.place import Place, typed_since
 from dgemma_lsp.request import Request, Trigger
 from dgemma_lsp.resume import accepted, resume
@@ -68,6 +69,7 @@ class Sources:
 
     Args:
         link: gives the way to the engine.
+        gather: finds text from elsewhere for a question.
         clock: seconds that never go backwards.
         tally: where everything is counted.
         is_current: whether a question's document is still as it was.
@@ -79,6 +81,7 @@ class Sources:
     def __init__(
         self,
         link: Callable[[], EngineLink],
+        gather: Callable[[Request], Awaitable[Gathered]],
         *,
         clock: Callable[[], float],
         tally: Tally,
@@ -88,6 +91,7 @@ class Sources:
         patience: Patience | None = None,
     ) -> None:
         self._link = link
+        self._gather = gather
         self._clock = clock
         self._tally = tally
         self._is_current = is_current
@@ -203,20 +207,23 @@ class Sources:
         return Source.ENGINE, given and replace(given, wait_ms=wait_s * 1_000)
 
     def _launch(self, request: Request, limits: ContextLimits, *, speculative: bool) -> Flight:
-        context = replace(build_context(request, limits), document=request.uri, speculative=speculative)
-
         async def ask(on_draft: OnDraft) -> Infill | LinkStatus:
-            if speculative:
-                return await self._link().infill(context)
             started_s = self._clock()
             try:
-                answer = await self._link().infill(context, on_draft)
+                gathered = await self._gather(request)
+                gathered_s = self._clock()
+                context = build_context(request, limits, snippets=gathered.snippets, edits=gathered.edits)
+                context = replace(context, document=request.uri, speculative=speculative)
+                answer = await self._link().infill(context, None if speculative else on_draft)
             except asyncio.CancelledError:
-                self._latency.exceeds(self._clock() - started_s)
+                if not speculative:
+                    self._latency.exceeds(self._clock() - started_s)
                 raise
-            if isinstance(answer, Infill):
+            if not isinstance(answer, Infill):
+                return answer
+            if not speculative:
                 self._latency.learn(self._clock() - started_s)
-            return answer
+            return replace(answer, timings_ms=answer.timings_ms | {"context": (gathered_s - started_s) * 1_000})
 
         return self._flights.launch(request.uri, Place.of(request), ask, speculative=speculative)
 
@@ -283,5 +290,6 @@ def _stages_ms(source: Source, given: _Given | None, total_ms: float) -> dict[st
     timings_ms = given.answer.infill.timings_ms
     stages_ms = {("engine" if stage == "total" else stage): spent for stage, spent in timings_ms.items()}
     stages_ms["wait"] = given.wait_ms
-    stages_ms["server"] = max(total_ms - given.wait_ms - stages_ms.get("engine", 0.0), 0.0)
+    elsewhere_ms = sum(stages_ms.get(stage, 0.0) for stage in ("wait", "context", "engine"))
+    stages_ms["server"] = max(total_ms - elsewhere_ms, 0.0)
     return stages_ms

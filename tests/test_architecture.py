@@ -20,10 +20,12 @@ MODULES = sorted(path for folder in PACKAGES.values() for path in folder.rglob("
 TORCH_FREE = ("torch", "triton", "transformers", "tokenizers", "safetensors", "numpy")
 PURE = {
     "dgemma_lsp": (
-        *("answers", "around", "brackets", "completion", "context", "debounce", "ignore_file", "indent_style"),
-        *("indentation", "kept_text", "languages", "multiline", "next_lines", "option", "overlap", "pairs", "place"),
-        *("positions", "repetition", "request", "resume", "secret_names", "selected", "settings", "settings_page"),
-        *("stats", "stats_events", "stats_report", "status", "suggestions", "tally", "text_change"),
+        *("answers", "around", "brackets", "completion", "context", "debounce", "ignore_file", "imports"),
+        *("indent_style", "indentation", "kept_text", "languages", "multiline", "next_lines", "option", "overlap"),
+        *("pairs", "place", "positions", "recent_edits", "repetition", "request", "resume", "secret_names"),
+        *("selected", "settings", "settings_page"),
+        *("stats", "stats_events", "stats_report", "status", "suggestions", "tally", "text_change", "visits"),
+        "windows",
     ),
     "dgemma_engine": (
         *("boundary", "canvas", "denoise", "draft", "hole", "hypotheses", "lengths", "masks", "messages", "middle"),

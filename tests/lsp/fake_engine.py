@@ -6,7 +6,17 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from dgemma_engine.client import EngineFault, EngineUnavailable
-from dgemma_engine.messages import Context, Draft, DraftSpan, EngineState, Finish, Infill, Progress
+from dgemma_engine.messages import (
+    Context,
+    Definitions,
+    DefinitionsQuery,
+    Draft,
+    DraftSpan,
+    EngineState,
+    Finish,
+    Infill,
+    Progress,
+)
 
 DEATH = "the engine has ended; start one with: dgemma-engine start"
 
@@ -65,6 +75,10 @@ class FakeEngine:
         except asyncio.CancelledError:
             self._record(f"cancelled {line}")
             raise
+
+    async def definitions(self, query: DefinitionsQuery) -> Definitions:
+        lines = {name: [line for line in query.text.split("\n") if f" {name}(" in f" {line}"] for name in query.names}
+        return Definitions(texts={name: found[0] for name, found in lines.items() if found})
 
     async def close(self) -> None:
         self.closed = True

@@ -1,0 +1,93 @@
+"""A text's overlapping windows of 60 lines, and how much of their vocabulary they share with the text around a cursor.
+
+Pure: strings in, windows out. Which texts are worth a look is for others to decide.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+WINDOW_LINES = 60
+
+_STRIDE_LINES = 20
+_MOST_LINES = 8_000
+_MOST_CHARS = 4_000
+_AROUND_LINES = 30
+_WORD = re.compile(r"[^\W\d]\w{2,}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """Some lines of a text.
+
+    Attributes:
+        start_line: first line, counted from 0.
+        text: the lines.
+        words: what they are compared by.
+    """
+
+    start_line: int
+    text: str
+    words: frozenset[str]
+
+
+def windows_of(text: str) -> Iterator[Window]:
+    """Yields windows of at most 60 lines, one beginning every 20; each step costs little.
+
+    Lines behind the 8,000th and windows of more than 4,000 characters (long lines are seldom written by hand) are left
+    out.
+    """
+    lines = text.split("\n", _MOST_LINES)[:_MOST_LINES]
+    last = max(0, len(lines) - WINDOW_LINES)
+    for start in (*range(0, last, _STRIDE_LINES), last):
+        chosen = "\n".join(lines[start : start + WINDOW_LINES])
+        if len(chosen) <= _MOST_CHARS and (words := words_of(chosen)):
+            yield Window(start_line=start, text=chosen, words=words)
+
+
+def around(text: str, offset: int) -> str:
+    """Returns the lines next to a cursor: 30 before its line, its line, 30 behind it."""
+    start = end = offset
+    for _ in range(_AROUND_LINES + 1):
+        start = text.rfind("\n", 0, max(0, start)) if start > 0 else -1
+    for _ in range(_AROUND_LINES + 1):
+        end = text.find("\n", end) + 1 or len(text) + 1
+    return text[start + 1 : end - 1]
+
+
+def words_of(text: str) -> frozenset[str]:
+    """Returns the different words of at least three characters."""
+    return frozenset(_WORD.findall(text))
+
+
+def similarity(first: frozenset[str], second: frozenset[str]) -> float:
+    """Returns the Jaccard index: 0 for no word in common, 1 for the same words."""
+    common = len(first & second)
+    return common / (len(first) + len(second) - common) if common else 0.0
+
+
+def best_window(
+    windows: Sequence[Window], words: frozenset[str], *, most_similar: float
+) -> tuple[float, Window] | None:
+    """Returns the window that shares most with the surroundings of the cursor, and how much.
+
+    Args:
+        windows: of one text, in its order.
+        words: of the surroundings.
+        most_similar: a window above it says what the surroundings say: neither it nor what overlaps it is taken.
+            0 takes nothing, 1 everything.
+
+    Returns:
+        None where nothing is shared.
+    """
+    scores = [similarity(window.words, words) for window in windows]
+    echoes = [window.start_line for window, score in zip(windows, scores, strict=True) if score > most_similar]
+    rest = [
+        (score, window)
+        for score, window in zip(scores, windows, strict=True)
+        if score > 0 and all(abs(window.start_line - echo) >= WINDOW_LINES for echo in echoes)
+    ]
+    # Of equals the first: the choice must not depend on anything but the text.
+    return max(rest, key=lambda pair: pair[0], default=None)

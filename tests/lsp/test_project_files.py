@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from dgemma_lsp.project_files import ProjectFiles, path_of
+
+
+def files(*private: str) -> ProjectFiles:
+    return ProjectFiles(lambda path, head: path.name not in private and "SECRET" not in head)
+
+
+async def test_first_file_that_is_there_is_read(tmp_path: Path) -> None:
+    (tmp_path / "b").write_bytes(b"\xef\xbb\xbfone\r\ntwo\r")
+    assert await files().first([tmp_path / "a", tmp_path / "b"]) == (tmp_path / "b", "one\ntwo\n")
+    assert await files().first([tmp_path / "a"]) is None
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"a\0b", b"x" * (512 * 1024 + 1), b"a SECRET"])
+async def test_what_is_no_text_too_large_or_private_is_not_used(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a").write_bytes(content)
+    assert await files().first([tmp_path / "a"]) is None
+
+
+async def test_private_name_is_not_even_opened(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("x")
+    opened: list[str] = []
+
+    def may_read(path: Path, head: str) -> bool:
+        opened.append(head)
+        return False
+
+    assert await ProjectFiles(may_read).first([tmp_path / "a"]) is None
+    assert opened == [""]
+
+
+async def test_pipe_and_folder_are_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a")
+    assert await files().first([tmp_path / "a", tmp_path]) is None
+
+
+async def test_unchanged_file_keeps_its_text_and_a_changed_one_is_read_again(tmp_path: Path) -> None:
+    kept = files()
+    path = tmp_path / "a"
+    path.write_text("one")
+    first, again = await kept.first([path]), await kept.first([path])
+    assert first is not None
+    assert again is not None
+    assert again[1] is first[1]
+    path.write_text("other")
+    assert await kept.first([path]) == (path, "other")
+
+
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [
+        ("file:///a/b%20c.py", Path("/a/b c.py")),
+        ("untitled:Untitled-1", None),
+        ("vscode-notebook-cell:/a#1", None),
+        ("file://[", None),
+        ("", None),
+    ],
+)
+def test_path_of_a_document(uri: str, path: Path | None) -> None:
+    assert path_of(uri) == path
