@@ -20,7 +20,8 @@ class ContextLimits:
     """How much text crosses to the engine, and what of the answer is asked for.
 
     Attributes:
-        prefix_chars: most characters before the cursor; 0 shows the model nothing of them, large costs encoding time.
+        prefix_chars: most characters before the cursor, of which three quarters are always sent; 0 shows the model
+            nothing of them, large costs encoding time.
         suffix_chars: most characters after the cursor; likewise.
         max_middle_tokens: most tokens in an answer; small cuts long answers, large takes more time per step.
         seed: the same seed gives the same answer.
@@ -64,10 +65,15 @@ def build_context(
 
 
 def _tail(request: Request, num_chars: int) -> str:
-    """Returns the text before the cursor, cut at a line's start where it is too long."""
-    start = request.offset - num_chars
-    if start <= 0:
+    """Returns the text before the cursor, cut at a line's start where it is too long.
+
+    The cut stays where it is while the user types and then moves by a quarter of the limit: it would otherwise pass a
+    line with every line typed, and no prompt would begin like the last one.
+    """
+    if request.offset <= num_chars:
         return request.text[: request.offset]
+    jump = max(1, num_chars // 4)
+    start = min(-(-(request.offset - num_chars) // jump) * jump, request.offset)
     line_start = request.text.find("\n", start - 1, request.offset) + 1
     # The cursor's line alone may be too long: then the cut falls inside it.
     return request.text[line_start or start : request.offset]

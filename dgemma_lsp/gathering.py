@@ -93,6 +93,16 @@ class _Occasion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Choice:
+    """What was gathered.
+
+    Attributes:
+        request: where; what was missed is looked for there again, not where the user has typed to since.
+        occasion: what else it was made for.
+        gathered: what was found.
+        retry_at_s: when to look for what was missed; None if nothing was.
+    """
+
+    request: Request
     occasion: _Occasion
     gathered: Gathered
     retry_at_s: float | None
@@ -134,12 +144,12 @@ class Gatherer:
         open_documents = self._documents()
         for document in self._visits.observe(open_documents, request.uri):
             self._note_edit(document)
-        occasion = self._occasion(request)
-        if self._is_due(self._choices.get(request.uri), occasion):
-            task = self._renewing.get(request.uri)
-            if task is None:
-                task = self._renewing[request.uri] = asyncio.create_task(self._renew(request, occasion, open_documents))
-                task.add_done_callback(lambda _: self._renewing.pop(request.uri, None))
+        occasion, choice = self._occasion(request), self._choices.get(request.uri)
+        task = self._renewing.get(request.uri)
+        if task is None and (due := self._due(request, occasion, choice)) is not None:
+            task = self._renewing[request.uri] = asyncio.create_task(self._renew(*due, open_documents))
+            task.add_done_callback(lambda _: self._renewing.pop(request.uri, None))
+        if task is not None:
             await asyncio.wait([task], timeout=self._limits.patience_ms / 1_000)
         choice = self._choices.get(request.uri)
         return choice.gathered if choice else Gathered()
@@ -171,15 +181,18 @@ class Gatherer:
             others=tuple(self._visits.others(request.uri, request.language, self._limits.num_files)),
         )
 
-    def _is_due(self, choice: _Choice | None, occasion: _Occasion) -> bool:
-        if choice is None or (choice.retry_at_s is not None and self._clock() >= choice.retry_at_s):
-            return True
-        made_for = choice.occasion
-        return (
-            abs(occasion.line - made_for.line) > self._limits.moved_lines
-            or occasion.imports != made_for.imports
-            or occasion.others != made_for.others
-        )
+    def _due(self, request: Request, occasion: _Occasion, choice: _Choice | None) -> tuple[Request, _Occasion] | None:
+        """Returns what to gather for now; None if nothing."""
+        if (
+            choice is None
+            or abs(occasion.line - choice.occasion.line) > self._limits.moved_lines
+            or occasion.imports != choice.occasion.imports
+            or occasion.others != choice.occasion.others
+        ):
+            return request, occasion
+        if choice.retry_at_s is not None and self._clock() >= choice.retry_at_s:
+            return choice.request, choice.occasion
+        return None
 
     async def _renew(self, request: Request, occasion: _Occasion, documents: Sequence[Document]) -> None:
         try:
@@ -189,7 +202,9 @@ class Gatherer:
             _log.error("gathering context failed with %s", type(error).__name__)
             gathered, is_complete = Gathered(), True
         retry_at_s = None if is_complete else self._clock() + self._limits.retry_s
-        self._choices[request.uri] = _Choice(occasion=occasion, gathered=gathered, retry_at_s=retry_at_s)
+        self._choices[request.uri] = _Choice(
+            request=request, occasion=occasion, gathered=gathered, retry_at_s=retry_at_s
+        )
         self._choices.move_to_end(request.uri)
         if len(self._choices) > _MOST_KEPT:
             self._choices.popitem(last=False)

@@ -5,9 +5,8 @@ Keystrokes next to each other are one edit, which ends when a change elsewhere b
 
 from __future__ import annotations
 
-import bisect
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dgemma_engine.messages import Snippet
@@ -17,6 +16,7 @@ _MOST_DOCUMENTS = 20
 _MOST_EDITS = 8
 _MOST_LINES = 12
 _MOST_CHARS = 1_200
+_PIECES = (4_096, 64, 1)
 
 
 @dataclass(slots=True)
@@ -142,11 +142,15 @@ def _is_near(text: str, region: tuple[int, int], start: int, end: int) -> bool:
 def _changed(old: Sequence[str], new: Sequence[str]) -> tuple[int, int, int]:
     """Returns where two texts differ: start in both, end in the old one, end in the new one."""
     most = min(len(old), len(new))
-    start = _longest(most, lambda count: old[:count] == new[:count])
-    end = _longest(most - start, lambda count: old[len(old) - count :] == new[len(new) - count :])
+    start = end = 0
+    # Large pieces first: a key in a text of a megabyte must cost next to nothing.
+    for size in _PIECES:
+        while start + size <= most and old[start : start + size] == new[start : start + size]:
+            start += size
+    for size in _PIECES:
+        while (
+            end + size <= most - start
+            and old[len(old) - end - size : len(old) - end] == new[len(new) - end - size : len(new) - end]
+        ):
+            end += size
     return start, len(old) - end, len(new) - end
-
-
-def _longest(limit: int, holds: Callable[[int], bool]) -> int:
-    """Returns the largest count up to `limit` that `holds`, given that it holds for every smaller one."""
-    return bisect.bisect_left(range(1, limit + 1), True, key=lambda count: not holds(count))

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from dgemma_engine.messages import Context, Extent
+from dgemma_engine.messages import Context, Extent, Snippet
 
 from dgemma_lsp.context import ContextLimits, build_context
 from dgemma_lsp.multiline import extent_of
@@ -50,6 +50,21 @@ def test_build_cuts_prefix_and_suffix_at_line_starts():
 
 def test_build_keeps_a_line_that_starts_just_at_the_cut():
     assert built("111\n222\n33|", prefix_chars=6).prefix == "222\n33"
+
+
+def test_cut_stays_where_it_is_while_lines_are_typed():
+    text = "".join(f"line {n:02}\n" for n in range(40))
+    prefixes = [built(text + "x\n" * count + "|", prefix_chars=200).prefix for count in range(60)]
+    assert all(len(prefix) <= 200 for prefix in prefixes)
+    assert len({prefix[:20] for prefix in prefixes}) <= 4
+    assert min(map(len, prefixes)) >= 200 - 50 - len("line 00\n")
+
+
+def test_build_carries_snippets_and_edits_that_can_be_sent():
+    snippets, edits = (Snippet(path="b.py", text="x\r\n\ud83d"),), (Snippet(path="c.py", text="+y"),)
+    context = build_context(request_at("|"), ContextLimits(), snippets=snippets, edits=edits)
+    assert context.snippets == (Snippet(path="b.py", text="x\n\ufffd"),)
+    assert context.edits == edits
 
 
 def test_build_cuts_inside_a_line_longer_than_the_limit():

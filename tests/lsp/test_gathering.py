@@ -203,6 +203,17 @@ async def test_definitions_are_asked_for_again_once_there_is_an_engine(tmp_path:
     assert len((await editor.gather(marked)).snippets) == 1
 
 
+async def test_what_was_missed_is_looked_for_where_the_rest_was_chosen(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text("def price(): ...\n")
+    editor = Editor(tmp_path, replace(PATIENT, num_windows=1), has_engine=False)
+    editor.open(near=SIMILAR, far="alpha beta gamma delta")
+    marked = f"from shop import price\n{CURSOR}"
+    assert [snippet.path for snippet in (await editor.gather(marked)).snippets] == ["near.py"]
+    editor.has_engine, editor.now_s = True, 3.0
+    typed = marked.replace("|", "alpha, beta, gamma, delta, zero, unit, len|")
+    assert [snippet.path for snippet in (await editor.gather(typed)).snippets] == ["shop.py", "near.py"]
+
+
 async def test_request_does_not_wait_for_a_slow_renewal(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text("def price(): ...\n")
     editor = Editor(tmp_path, replace(PATIENT, patience_ms=0))
