@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from dgemma_engine.messages import Context, Draft, EngineState, Infill, Progress
+from dgemma_engine.client import EngineFault, EngineUnavailable
+from dgemma_engine.messages import Context, Definitions, DefinitionsQuery, Draft, EngineState, Infill, Progress
 
 from dgemma_lsp.engine_link import EngineLink, LinkState, LinkStatus, Patience
 from tests.lsp.fake_engine import FakeConnector, FakeEngine
@@ -151,6 +152,29 @@ async def test_model_that_cannot_load_is_told_and_its_connection_dropped():
     answer = await link.infill(Context(document="d", prefix="x", suffix=""))
     assert answer == LinkStatus(state=LinkState.FAILED, message="/m: no config.json")
     assert engine.closed
+
+
+async def test_definitions_are_asked_of_an_engine_that_is_there_only():
+    linked = Linked(FakeConnector())
+    query = DefinitionsQuery(text="def f(a): ...", names=("f", "g"))
+    assert await linked.link.definitions(query) is None
+    assert linked.fake.attempts == 0, "looking for context starts no engine"
+    await linked.ask()
+    assert await linked.link.definitions(query) == Definitions(texts={"f": "def f(a): ..."})
+
+
+@pytest.mark.parametrize("fault", [EngineFault("Method Not Found"), EngineUnavailable("it has ended")])
+async def test_engine_that_will_not_tell_definitions_is_no_fault(fault: Exception, monkeypatch: pytest.MonkeyPatch):
+    linked = Linked(FakeConnector())
+    await linked.ask()
+
+    async def refuse(self: FakeEngine, query: DefinitionsQuery) -> Definitions:
+        raise fault
+
+    monkeypatch.setattr(FakeEngine, "definitions", refuse)
+    told = len(linked.told)
+    assert await linked.link.definitions(DefinitionsQuery(text="", names=("f",))) is None
+    assert len(linked.told) == told
 
 
 async def test_close_while_connecting_ends_quietly():

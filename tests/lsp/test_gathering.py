@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,9 @@ from dgemma_engine.messages import Definitions, DefinitionsQuery, Snippet
 from dgemma_lsp.documents import Document
 from dgemma_lsp.gathering import Gathered, Gatherer, GatherLimits, root_of
 from dgemma_lsp.request import Request
+from dgemma_lsp.session import Session
 from tests.lsp.cursor import split_cursor
+from tests.lsp.fake_engine import FakeConnector
 
 PATIENT = GatherLimits(budget_ms=60_000, patience_ms=60_000)
 CURSOR = "def total(basket, prices):\n    return |\n"
@@ -321,3 +324,29 @@ def test_root_is_what_the_shown_path_is_relative_to(path: str, shown: str, root:
 def test_limits_refuse_what_makes_no_sense(values: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         GatherLimits(**values)
+
+
+class Silent:
+    """Tells nobody."""
+
+    def publish(self, status: object) -> None: ...
+    def error(self, message: str) -> None: ...
+    def warning(self, message: str) -> None: ...
+
+
+async def test_engine_sees_what_was_gathered(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text("def price(thing): ...\n")
+    editor = Editor(tmp_path)
+    connector = FakeConnector()
+    session = Session(lambda _: connector.connect, clock=time.monotonic, teller=Silent())
+    editor.open(near=SIMILAR)
+    request = editor.request(f"from shop import price\n{CURSOR}")
+    for document in editor.documents.values():
+        session.documents.open(document)
+    give_up_s = time.monotonic() + 30
+    while not connector.engines or len(connector.engines[0].contexts[-1].snippets) < 2:
+        assert time.monotonic() < give_up_s
+        await session.answer(request)
+    context = connector.engines[0].contexts[-1]
+    assert [snippet.path for snippet in context.snippets] == ["shop.py", "near.py"]
+    await session.close()
