@@ -213,7 +213,7 @@ async def test_what_was_missed_is_looked_for_where_the_rest_was_chosen(tmp_path:
     marked = f"from shop import price\n{CURSOR}"
     assert [snippet.path for snippet in (await editor.gather(marked)).snippets] == ["near.py"]
     editor.has_engine, editor.now_s = True, 3.0
-    typed = marked.replace("|", "alpha, beta, gamma, delta, zero, unit, len|")
+    typed = marked.replace("|", "alpha, beta, gamma, delta|")
     assert [snippet.path for snippet in (await editor.gather(typed)).snippets] == ["shop.py", "near.py"]
 
 

@@ -48,6 +48,13 @@ def test_similarity_is_the_share_of_words_in_common() -> None:
     assert similarity(words_of(""), words_of("")) == 0.0
 
 
+def test_best_window_shares_most_words() -> None:
+    windows = list(windows_of("alpha\n" + "other\n" * 100 + "alpha beta"))
+    best = best_window(windows, words_of("alpha beta gamma"), most_similar=1)
+    assert best is not None
+    assert (best[0], best[1].text.endswith("alpha beta")) == (0.5, True)
+
+
 def test_best_window_is_the_first_of_equals() -> None:
     windows = list(windows_of("alpha beta\n" + "other\n" * 100 + "alpha beta"))
     best = best_window(windows, words_of("alpha beta gamma"), most_similar=1)
