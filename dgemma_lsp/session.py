@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
+from dgemma_engine.messages import Definitions, DefinitionsQuery
+
 from dgemma_lsp.completion import Completion
 from dgemma_lsp.context import ContextLimits
 from dgemma_lsp.documents import Documents, Edit
@@ -82,9 +84,7 @@ class Session:
         self.privacy = self._new_privacy()
         self.tally = Tally(report=recorder.report)
         self._link = self._new_link()
-        self._gatherer = Gatherer(
-            self.documents.all, lambda query: self._link.definitions(query), clock=clock, may_read=self._may_read
-        )
+        self._gatherer = Gatherer(self.documents.all, self._definitions, clock=clock, may_read=self._may_read)
         self._sources = Sources(
             lambda: self._link,
             self._gatherer.gather,
@@ -220,6 +220,9 @@ class Session:
 
     def _new_privacy(self) -> Privacy:
         return Privacy(self.settings.private_files, home=self._home, clock=self._clock)
+
+    async def _definitions(self, query: DefinitionsQuery) -> Definitions | None:
+        return await self._link.definitions(query)
 
     def _may_read(self, path: Path, head: str) -> bool:
         return self.privacy.why_not_read(path, head=head) is None

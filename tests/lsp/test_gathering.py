@@ -17,6 +17,8 @@ from dgemma_lsp.documents import Document
 from dgemma_lsp.gathering import Gathered, Gatherer, GatherLimits, root_of
 from dgemma_lsp.request import Request
 from dgemma_lsp.session import Session
+from dgemma_lsp.stats_file import StatsFile
+from dgemma_lsp.stats_recorder import StatsRecorder
 from tests.lsp.cursor import split_cursor
 from tests.lsp.fake_engine import FakeConnector
 
@@ -334,19 +336,46 @@ class Silent:
     def warning(self, message: str) -> None: ...
 
 
-async def test_engine_sees_what_was_gathered(tmp_path: Path) -> None:
-    (tmp_path / "shop.py").write_text("def price(thing): ...\n")
-    editor = Editor(tmp_path)
-    connector = FakeConnector()
-    session = Session(lambda _: connector.connect, clock=time.monotonic, teller=Silent())
-    editor.open(near=SIMILAR)
-    request = editor.request(f"from shop import price\n{CURSOR}")
+def session_with(editor: Editor, connector: FakeConnector) -> Session:
+    recorder = StatsRecorder(StatsFile(editor.root / "state"), clock=time.monotonic, today=lambda: "2026-11-21")
+    session = Session(
+        lambda _: connector.connect, clock=time.monotonic, teller=Silent(), recorder=recorder, home=editor.root
+    )
     for document in editor.documents.values():
         session.documents.open(document)
+    return session
+
+
+async def until_seen(session: Session, request: Request, connector: FakeConnector, *paths: str) -> None:
+    """Asks until the engine sees snippets of exactly these files."""
     give_up_s = time.monotonic() + 30
-    while not connector.engines or len(connector.engines[0].contexts[-1].snippets) < 2:
+    while not connector.engines or paths != tuple(one.path for one in connector.engines[0].contexts[-1].snippets):
         assert time.monotonic() < give_up_s
         await session.answer(request)
-    context = connector.engines[0].contexts[-1]
-    assert [snippet.path for snippet in context.snippets] == ["shop.py", "near.py"]
+
+
+async def test_engine_sees_what_was_gathered(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text("def price(thing): ...\n")
+    editor, connector = Editor(tmp_path), FakeConnector()
+    editor.open(near=SIMILAR)
+    request = editor.request(f"from shop import price\n{CURSOR}")
+    session = session_with(editor, connector)
+    await until_seen(session, request, connector, "shop.py", "near.py")
+    await session.close()
+
+
+async def test_engine_sees_nothing_private_and_no_longer_what_became_private(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text("def price(thing): ...\n")
+    (tmp_path / ".dgemmaignore").write_text("near.py\n")
+    editor, connector = Editor(tmp_path), FakeConnector()
+    editor.open(near=SIMILAR)
+    request = editor.request(f"from shop import price\n{CURSOR}")
+    session = session_with(editor, connector)
+    await until_seen(session, request, connector, "shop.py")
+    session.configure({"privateFiles": ["shop.py"]})
+    await session.answer(request)
+    assert connector.engines[0].contexts[-1].snippets == ()
+    (tmp_path / ".dgemmaignore").unlink()
+    session.ignore_files_changed()
+    await until_seen(session, request, connector, "near.py")
     await session.close()
