@@ -2,8 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup demo test lint types format bench train-gpu package clean
-.PHONY: help setup demo test lint types format bench bench-typing soak package clean
+.PHONY: help setup demo test lint types format bench bench-typing soak train-gpu package clean
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -42,6 +41,7 @@ train-gpu: ## on a GPU: corpus, 25 minutes of training, int4 model in run/embedd
 	$(ENGINE) train $(CONFIG) --corpus corpus --out run --device cuda $(if $(wildcard run/state.pt),--resume)
 	rm -rf run/embedded
 	$(ENGINE) quantize run/best run/embedded --format int4
+
 bench-typing: setup ## traces of keys replayed against the real server and engine: answers, waiting, wasted steps
 	$(BIN)/python engine/bench/typing_traces.py
 
