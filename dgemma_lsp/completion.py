@@ -67,18 +67,25 @@ def build_completions(request: Request, infill: Infill) -> tuple[Completion, ...
     if infill.text and request.trigger is Trigger.INVOKED:
         middles += [candidate.text for candidate in infill.candidates]
     shaped = dict.fromkeys(shape(middle, around, extent) for middle in middles)
+    return tuple(completion_at(request, inserted, covered) for inserted, covered in shaped if inserted)
+
+
+def completion_at(request: Request, inserted: str, covered: int) -> Completion:
+    """Returns what puts a text at the cursor, behind the menu's selected entry where there is one.
+
+    Args:
+        request: the question.
+        inserted: text to insert.
+        covered: characters right of the cursor that it replaces.
+    """
     selected = request.selected
-    return tuple(
-        Completion(
-            lead=selected.text if selected else request.before,
-            inserted=inserted,
-            start=selected.start if selected else request.line_start,
-            cursor=request.offset,
-            end=(selected.end if selected else request.offset) + covered,
-            version=request.version,
-        )
-        for inserted, covered in shaped
-        if inserted
+    return Completion(
+        lead=selected.text if selected else request.before,
+        inserted=inserted,
+        start=selected.start if selected else request.line_start,
+        cursor=request.offset,
+        end=(selected.end if selected else request.offset) + covered,
+        version=request.version,
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from dgemma_lsp.answers import Match
-from dgemma_lsp.completion import Completion, build_completions
+from dgemma_lsp.completion import Completion, build_completions, completion_at
 from dgemma_lsp.request import Request, Trigger
 from dgemma_lsp.selected import as_if_accepted
 
@@ -23,19 +23,8 @@ def resume(request: Request, match: Match) -> tuple[Completion, ...]:
     """
     if not match.num_typed:
         return build_completions(request, match.answer.infill)
-    selected = request.selected
     lefts = dict.fromkeys(_left_over(as_if_accepted(request), match))
-    completions = tuple(
-        Completion(
-            lead=selected.text if selected else request.before,
-            inserted=left,
-            start=selected.start if selected else request.line_start,
-            cursor=request.offset,
-            end=(selected.end if selected else request.offset) + num_covered,
-            version=request.version,
-        )
-        for left, num_covered in lefts
-    )
+    completions = tuple(completion_at(request, left, num_covered) for left, num_covered in lefts)
     return completions if request.trigger is Trigger.INVOKED else completions[:1]
 
 

@@ -156,9 +156,10 @@ class Session:
         self._sources.closed(uri)
 
     def ignore_files_changed(self) -> None:
-        """Takes note that other files may be private now."""
+        """Takes note that other files may be private now: what was said and is being said may come from one of them."""
         self.privacy.forget()
         self._gatherer.forget()
+        self._sources.forget()
 
     def accept(self, number: int) -> None:
         """Takes note that the editor has inserted the suggestion of that number."""

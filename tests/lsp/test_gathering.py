@@ -15,7 +15,7 @@ from dgemma_engine.messages import Definitions, DefinitionsQuery, Snippet
 
 from dgemma_lsp.documents import Document
 from dgemma_lsp.gathering import Gathered, Gatherer, GatherLimits, root_of
-from dgemma_lsp.request import Request
+from dgemma_lsp.request import Request, Trigger
 from dgemma_lsp.session import Session
 from dgemma_lsp.stats_file import StatsFile
 from dgemma_lsp.stats_recorder import StatsRecorder
@@ -378,4 +378,20 @@ async def test_engine_sees_nothing_private_and_no_longer_what_became_private(tmp
     (tmp_path / ".dgemmaignore").unlink()
     session.ignore_files_changed()
     await until_seen(session, request, connector, "near.py")
+    await session.close()
+
+
+async def test_what_was_said_before_an_ignore_file_changed_is_not_said_again(tmp_path: Path) -> None:
+    editor, connector = Editor(tmp_path), FakeConnector(answers={"value = ": "other.value"})
+    request = replace(editor.request("value = |\n"), trigger=Trigger.AUTOMATIC)
+    session = session_with(editor, connector)
+    while not await session.answer(request):
+        await asyncio.sleep(0.01)
+    contexts = connector.engines[0].contexts
+    num_asked = sum(not context.speculative for context in contexts)
+    assert await session.answer(request)
+    assert sum(not context.speculative for context in contexts) == num_asked
+    session.ignore_files_changed()
+    assert await session.answer(request)
+    assert sum(not context.speculative for context in contexts) == num_asked + 1
     await session.close()
