@@ -263,7 +263,6 @@ def test_memory_does_not_grow_with_the_checkpoint(make_plain: Callable[..., Path
         pytest.skip("not checked here: the peak of resident memory needs Linux")
     shape = {"hidden_size": 384, "moe_intermediate_size": 384, "num_experts": 16}
     small, large = (make_plain(f"of-{num}", layer_types=["sliding_attention"] * num, **shape) for num in (4, 16))
-    largest_tensor = 16 * 2 * 384 * 384 * 2
     growth = (large / "model.safetensors").stat().st_size - (small / "model.safetensors").stat().st_size
     for command in (("quantize", "--format", "int8"), ("export",)):
         peaks: list[int] = []
@@ -273,4 +272,5 @@ def test_memory_does_not_grow_with_the_checkpoint(make_plain: Callable[..., Path
                 [sys.executable, "-c", PEAK, *arguments], env=ENVIRONMENT, check=True, capture_output=True, text=True
             )
             peaks.append(int(done.stdout.splitlines()[-1]))
-        assert peaks[1] - peaks[0] < 2 * largest_tensor < growth / 8, command
+        # Holding all of it costs `growth`, or half of it as int8; allocator and page cache alone vary by tens of MB.
+        assert peaks[1] - peaks[0] < growth / 3, command
