@@ -19,13 +19,14 @@ from typing import Any
 
 import record
 import torch
+from dgemma_engine.believing import Believing
 from dgemma_engine.cache import PromptCache
 from dgemma_engine.devices import weight_dtype
 from dgemma_engine.location import EMBEDDED
 from dgemma_engine.model import DiffusionGemma
 from dgemma_engine.model_folder import model_folder
 from dgemma_engine.ops import Ops
-from dgemma_engine.policies import believe, sample
+from dgemma_engine.policies import sample
 from dgemma_engine.quantization.conversion import REPORT_NAME, quantise_folder
 from dgemma_engine.quantization.formats import Format
 from dgemma_engine.quantization.packed_modules import PackedExperts, PackedLinear
@@ -142,12 +143,13 @@ def step(model: DiffusionGemma, num_canvas: int) -> Callable[[], object]:
     canvas = torch.randint(0, model.config.vocab_size, (1, num_canvas), generator=generator)
     cache = PromptCache(model.config, capacity=PROMPT_TOKENS + num_canvas, dtype=model.dtype, device=model.device)
     model.encode(prompt, cache)
-    soft = model.soft_embeddings(believe(model.logits(model.decode(canvas, cache)), 0.7).probs_BLV)
+    believing = Believing(model, banned_ids=torch.tensor([], dtype=torch.int64))
+    soft = model.soft_embeddings(believing(model.decode(canvas, cache)[0], 0.7).probs_NV[None])
 
     def run() -> None:
-        belief = believe(model.logits(model.decode(canvas, cache, soft_BLD=soft)), 0.7)
-        sample(belief.probs_BLV, torch.rand(1, num_canvas, 1))
-        model.soft_embeddings(belief.probs_BLV)
+        belief = believing(model.decode(canvas, cache, soft_BLD=soft)[0], 0.7)
+        sample(belief.probs_NV, torch.rand(num_canvas, 1))
+        model.soft_embeddings(belief.probs_NV[None])
 
     return run
 

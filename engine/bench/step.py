@@ -25,13 +25,14 @@ import record
 import torch
 import torch._inductor.config as inductor
 import torch.nn.functional as F
+from dgemma_engine.believing import Believing
 from dgemma_engine.cache import PromptCache
 from dgemma_engine.lean_model import lean
 from dgemma_engine.location import EMBEDDED
 from dgemma_engine.model import DiffusionGemma
 from dgemma_engine.model_folder import model_folder
 from dgemma_engine.ops import Ops
-from dgemma_engine.policies import believe, sample
+from dgemma_engine.policies import sample
 from dgemma_engine.weights import load_model
 from dgemma_kernels import reference
 from dgemma_kernels.packed import PackedGate
@@ -75,10 +76,10 @@ def in_turn(
 
 def draws() -> dict[str, Callable[[], object]]:
     """One token for each of 40 positions of 4,096 entries."""
-    probs = torch.softmax(torch.randn(1, 40, 4_096), -1)
+    probs = torch.softmax(torch.randn(40, 4_096), -1)
     return {
-        "multinomial": lambda: torch.multinomial(probs[0], 1),
-        "inverse_distribution": lambda: sample(probs, torch.rand(1, 40, 1)),
+        "multinomial": lambda: torch.multinomial(probs, 1),
+        "inverse_distribution": lambda: sample(probs, torch.rand(40, 1)),
     }
 
 
@@ -107,8 +108,9 @@ class Case:
         self.canvas = torch.randint(0, vocab_size, (1, canvas), generator=generator)
         self.cache = self.encode()
         self.hidden = self.model.decode(self.canvas, self.cache)
-        self.belief = believe(self.model.logits(self.hidden), 0.7)
-        self.soft = self.model.soft_embeddings(self.belief.probs_BLV)
+        self.believing = Believing(self.model, banned_ids=torch.tensor([], dtype=torch.int64))
+        self.belief = self.believing(self.hidden[0], 0.7)
+        self.soft = self.model.soft_embeddings(self.belief.probs_NV[None])
 
     def encode(self) -> PromptCache:
         """Encodes the whole prompt."""
@@ -125,9 +127,9 @@ class Case:
 
     def step(self) -> None:
         """Makes one denoising step."""
-        belief = believe(self.model.logits(self.look()), 0.7)
-        sample(belief.probs_BLV, torch.rand(1, CANVAS, 1))
-        self.model.soft_embeddings(belief.probs_BLV)
+        belief = self.believing(self.look()[0], 0.7)
+        sample(belief.probs_NV, torch.rand(len(belief.probs_NV), 1))
+        self.model.soft_embeddings(belief.probs_NV[None])
 
 
 def gates() -> dict[str, Callable[[], object]]:
@@ -183,9 +185,9 @@ def parts(folder: Path) -> dict[str, Callable[[], object]]:
         "encode prompt": case.encode,
         "layers": case.look,
         "vocabulary": lambda: model.logits(case.hidden),
-        "belief": lambda: believe(model.logits(case.hidden), 0.7),
-        "draw": lambda: sample(case.belief.probs_BLV, torch.rand(1, CANVAS, 1)),
-        "self-conditioning product": lambda: model.soft_embeddings(case.belief.probs_BLV),
+        "belief": lambda: case.believing(case.hidden[0], 0.7),
+        "draw": lambda: sample(case.belief.probs_NV, torch.rand(CANVAS, 1)),
+        "self-conditioning product": lambda: model.soft_embeddings(case.belief.probs_NV[None]),
         "whole step": case.step,
     }
 

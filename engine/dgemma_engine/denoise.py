@@ -13,16 +13,14 @@ import torch
 from torch import Tensor
 
 from dgemma_engine import masks
+from dgemma_engine.believing import Believing
 from dgemma_engine.cache import KVCache
 from dgemma_engine.cancel import Cancel
 from dgemma_engine.canvas import Canvas
 from dgemma_engine.masks import ALL_VISIBLE
 from dgemma_engine.messages import Finish
 from dgemma_engine.model import DiffusionGemma
-from dgemma_engine.policies import Belief, ClampedBelief, Sampler, believe, confidence, sample
-
-# A logit whose probability is exactly 0 in float32 and whose entropy term is 0 instead of NaN.
-IMPOSSIBLE = -1e9
+from dgemma_engine.policies import Belief, ClampedBelief, Sampler, confidence, sample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +61,6 @@ class _Judgement:
 
     live: list[int]
     belief: Belief
-    logits_1NV: Tensor
     temperature: float
     free_RM: Tensor
     num_free: list[int]
@@ -99,7 +96,7 @@ class Denoising:
         self._cache = cache
         self._canvas = canvas
         self._sampler = sampler
-        self._banned_ids = banned_ids
+        self._believing = Believing(model, banned_ids=banned_ids)
         self._block_ids = list(block_ids)
         self._num_past = cache.length + len(block_ids)
         self._soft_1LD: Tensor | None = None
@@ -131,19 +128,14 @@ class Denoising:
         if not self._advanced:
             self._advance()
         sampler, layout = self._sampler, self._canvas.layout
-        logits_1NV = self._model.logits(self._look()[:, self._judged_N])
-        logits_1NV.index_fill_(-1, self._banned_ids, IMPOSSIBLE)
-        for place, barred_V in self._barred:
-            logits_1NV[0, place].masked_fill_(barred_V, IMPOSSIBLE)
         temperature = sampler.schedule.temperature(sampler.num_steps - self.steps, sampler.num_steps)
-        belief = believe(logits_1NV, temperature)
-        best_RM, entropy_RM = belief.best_BL[0, self._free_RM], belief.entropy_BL[0, self._free_RM]
+        belief = self._believing(self._look()[0, self._judged_N], temperature, self._barred)
+        best_RM, entropy_RM = belief.best_N[self._free_RM], belief.entropy_N[self._free_RM]
         finished_R = sampler.stop.finished(self._earlier, best_RM, entropy_RM, layout.valid_RM)
         self._earlier = [*self._earlier, best_RM][-max(1, sampler.stop.stability) :]
         self._last = _Judgement(
             live=self.live,
             belief=belief,
-            logits_1NV=logits_1NV,
             temperature=temperature,
             free_RM=self._free_RM,
             num_free=[row.num_free for row in layout.rows],
@@ -160,9 +152,9 @@ class Denoising:
             place = self._last.live.index(index)
             free_M = self._last.free_RM[place, : self._last.num_free[place]]
             self._read[index] = Guess(
-                ids=self._last.belief.best_BL[0, free_M].tolist(),
-                confidence=confidence(self._last.logits_1NV[0, free_M], self._last.temperature).tolist(),
-                entropy=self._last.belief.entropy_BL[0, free_M].tolist(),
+                ids=self._last.belief.best_N[free_M].tolist(),
+                confidence=confidence(self._last.belief.scaled_NV[free_M], self._last.temperature).tolist(),
+                entropy=self._last.belief.entropy_N[free_M].tolist(),
                 steps=self.steps,
             )
         return self._read[index]
@@ -226,18 +218,18 @@ class Denoising:
         """Turns the last judgement into the next canvas."""
         assert self._last is not None
         belief, canvas, layout = self._last.belief, self._canvas, self._canvas.layout
-        sampled_1N = sample(belief.probs_BLV, canvas.draw_levels()[:, self._judged_N])
-        accepted_RM = self._sampler.acceptance.accept(belief.entropy_BL[0, self._free_RM], layout.valid_RM)
+        levels_1L1 = canvas.draw_levels()
+        accepted_RM = self._sampler.acceptance.accept(belief.entropy_N[self._free_RM], layout.valid_RM)
         ids_1L = canvas.draw_noise()
         kept = layout.free_RM[accepted_RM & layout.valid_RM]
-        ids_1L[0, kept] = sampled_1N[0, self._place_L[kept]]
+        ids_1L[0, kept] = sample(belief.probs_NV[self._place_L[kept]], levels_1L1[0, kept])
         canvas.replace(ids_1L)
         self._soft_1LD = self._softened(belief)
         self._advanced = True
 
     def _softened(self, belief: Belief) -> Tensor:
         """Returns what each position is told of the last step's belief."""
-        soft_1ND = self._model.soft_embeddings(belief.probs_BLV)
+        soft_1ND = self._model.soft_embeddings(belief.probs_NV[None])
         rule, layout = self._sampler.clamped_belief, self._canvas.layout
         if rule is ClampedBelief.OWN:
             return soft_1ND

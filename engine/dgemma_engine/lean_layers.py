@@ -118,8 +118,7 @@ class LeanLayer:
         self._dtype = attention.k_norm.weight.dtype
         self._num_heads, self._num_kv_heads = attention.num_heads, attention.num_kv_heads
         self._head_dim = attention.head_dim
-        self._input_norm = LeanNorm(layer.input_layernorm.weight, size, eps)
-        self._qkv = _qkv(attention)
+        self._qkv = _qkv(layer, config)
         self._head_norm = LeanNorm(_head_scales(attention), self._head_dim, eps)
         self._out = product(attention.o_proj)
         self._after_attention = LeanNorm(layer.post_attention_layernorm.weight, size, eps)
@@ -161,8 +160,7 @@ class LeanLayer:
     def _projected(self, x_ND: Tensor, turns: Turns, cache: PromptCache) -> tuple[Tensor, Tensor]:
         num_tokens, num_heads = x_ND.shape[0], self._num_heads
         num_turned = num_heads + self._num_kv_heads
-        normed_ND = self._input_norm(x_ND).to(self._dtype)
-        heads_NHd = self._qkv(normed_ND).float().view(num_tokens, -1, self._head_dim)
+        heads_NHd = self._qkv(x_ND).float().view(num_tokens, -1, self._head_dim)
         heads_NHd = self._head_norm(heads_NHd)
         turned = heads_NHd[:, :num_turned]
         swapped = turned.roll(self._head_dim // 2, -1)
@@ -217,20 +215,24 @@ class _Feed:
     def __init__(self, layer: Layer, config: ModelConfig) -> None:
         size, eps = config.hidden_size, config.rms_norm_eps
         router = layer.router
-        self._router_ED = router.proj.weight.detach().float() * router.scale.detach().float() * size**-0.5
+        router_ED = router.proj.weight.detach().float() * router.scale.detach().float() * size**-0.5
+        # Laid out for `mm`: a fifth of the time that `F.linear` takes for so few columns.
+        self._router_DE = router_ED.t().contiguous()
         self._per_expert_E = router.per_expert_scale.detach().float()
         self._num_chosen = config.top_k_experts
         self._experts = _Together(layer) if _runs_together(layer, config) else _Apart(layer)
-        self._after_dense = LeanNorm(layer.post_feedforward_layernorm_1.weight, size, eps)
-        self._after_sparse = LeanNorm(layer.post_feedforward_layernorm_2.weight, size, eps)
+        after_both = (layer.post_feedforward_layernorm_1.weight, layer.post_feedforward_layernorm_2.weight)
+        self._after_2D = LeanNorm(torch.stack(after_both), size, eps)
 
     def __call__(self, normed_ND: Tensor) -> Tensor:
         """Returns [N, D] for a normalised residual, both float32."""
-        scores_NK, indices_NK = F.linear(normed_ND, self._router_ED).topk(self._num_chosen, dim=-1)
+        scores_NK, indices_NK = torch.mm(normed_ND, self._router_DE).topk(self._num_chosen, dim=-1)
         # The softmax over the chosen scores is the softmax over all of them, renormalised.
         weights_NK = scores_NK.softmax(-1).mul_(self._per_expert_E[indices_NK])
-        dense_ND, sparse_ND = self._experts(normed_ND, weights_NK, indices_NK)
-        return self._after_sparse.added_to(self._after_dense(dense_ND.float()), sparse_ND.float())
+        both_N2D = torch.empty(normed_ND.shape[0], 2, normed_ND.shape[1])
+        both_N2D[:, 0], both_N2D[:, 1] = self._experts(normed_ND, weights_NK, indices_NK)
+        both_N2D = self._after_2D(both_N2D)
+        return both_N2D[:, 0].add_(both_N2D[:, 1])
 
 
 class _Together:
@@ -297,17 +299,24 @@ def _runs_together(layer: Layer, config: ModelConfig) -> bool:
     return are_plain and is_cheap and config.num_experts <= _DENSE_EXPERTS_PER_CHOSEN * config.top_k_experts
 
 
-def _qkv(attention: Attention) -> Callable[[Tensor], Tensor]:
-    """Returns the product that makes queries, keys and values, also where the values are the raw keys."""
+def _qkv(layer: Layer, config: ModelConfig) -> Callable[[Tensor], Tensor]:
+    """Returns what makes queries, keys and values of float32 hidden states, also where the values are the raw keys.
+
+    All of them are normalised per head, which undoes any factor per token. So of the norm before them only its scale
+    is left, and that goes into the matrix.
+    """
+    attention, norm_D = layer.self_attn, layer.input_layernorm.weight
     module, num_key_rows = attention.qkv_proj, attention.num_kv_heads * attention.head_dim
-    if attention.kind is LayerKind.SLIDING:
-        return product(module)
+    has_values = attention.kind is LayerKind.SLIDING
     if type(module) is nn.Linear:
-        return PackedMatrix(torch.cat((module.weight, module.weight[-num_key_rows:])))
+        weight_OD = module.weight.detach() if has_values else torch.cat((module.weight, module.weight[-num_key_rows:]))
+        matrix = PackedMatrix((weight_OD.detach().float() * norm_D.detach().float()).to(weight_OD.dtype))
+        return lambda x_ND: matrix(x_ND.to(weight_OD.dtype))
+    norm = LeanNorm(norm_D, config.hidden_size, config.rms_norm_eps)
 
     def with_values(x_ND: Tensor) -> Tensor:
-        heads = module(x_ND)
-        return torch.cat((heads, heads[:, -num_key_rows:]), dim=-1)
+        heads = module(norm(x_ND).to(norm_D.dtype))
+        return heads if has_values else torch.cat((heads, heads[:, -num_key_rows:]), dim=-1)
 
     return with_values
 

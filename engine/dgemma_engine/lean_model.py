@@ -52,6 +52,7 @@ class LeanModel(DiffusionGemma):
         self._stack = [LeanLayer(layer, config, i) for i, layer in enumerate(model.layers) if isinstance(layer, Layer)]
         self._end = LeanNorm(model.norm.weight, config.hidden_size, config.rms_norm_eps)
         self._to_vocabulary, self._from_vocabulary = PackedMatrix(weight_VD), PackedMatrix(weight_VD.t())
+        self._probs_NV = weight_VD.new_empty(0, config.vocab_size)
 
     def encode(
         self,
@@ -122,14 +123,16 @@ class LeanModel(DiffusionGemma):
         cache.advance(num_block)
         return self._ended(x_ND[num_block:])
 
-    def logits(self, hidden_BLD: Tensor) -> Tensor:
-        """See `DiffusionGemma.logits`."""
-        logits_NV = self._to_vocabulary(hidden_BLD.flatten(0, 1)).unflatten(0, hidden_BLD.shape[:2])
-        return self._ops.softcap(logits_NV, self.config.final_logit_softcapping)
+    def raw_logits(self, hidden_ND: Tensor) -> Tensor:
+        """See `DiffusionGemma.raw_logits`."""
+        return self._to_vocabulary(hidden_ND)
 
     def soft_embeddings(self, probs_BLV: Tensor) -> Tensor:
         """See `DiffusionGemma.soft_embeddings`."""
-        soft_ND = self._from_vocabulary(probs_BLV.flatten(0, 1).to(self.dtype)).mul_(self._scale)
+        probs_NV = probs_BLV.flatten(0, 1)
+        if len(probs_NV) > len(self._probs_NV):
+            self._probs_NV = torch.empty(probs_NV.shape, dtype=self.dtype)
+        soft_ND = self._from_vocabulary(self._probs_NV[: len(probs_NV)].copy_(probs_NV)).mul_(self._scale)
         return soft_ND.unflatten(0, probs_BLV.shape[:2])
 
     def _embedded(self, ids_1N: Tensor) -> Tensor:

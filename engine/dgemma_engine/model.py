@@ -206,8 +206,15 @@ class DiffusionGemma(nn.Module):
 
     def logits(self, hidden_BLD: Tensor) -> Tensor:
         """Returns softcapped logits [B, L, V] in float32."""
-        logits_BLV = F.linear(hidden_BLD, self.embed_tokens.weight)
-        return self._ops.softcap(logits_BLV, self.config.final_logit_softcapping)
+        return self.softcap(self.raw_logits(hidden_BLD.flatten(0, -2))).unflatten(0, hidden_BLD.shape[:-1])
+
+    def raw_logits(self, hidden_ND: Tensor) -> Tensor:
+        """Returns logits [N, V] before the softcap, in the weights' dtype."""
+        return F.linear(hidden_ND, self.embed_tokens.weight)
+
+    def softcap(self, raw_NV: Tensor) -> Tensor:
+        """Returns softcapped logits in float32."""
+        return self._ops.softcap(raw_NV, self.config.final_logit_softcapping)
 
     def soft_embeddings(self, probs_BLV: Tensor) -> Tensor:
         """Returns the expected embedding under each position's distribution, [B, L, D] in the weights' dtype."""

@@ -4,7 +4,7 @@
 `transformers/models/diffusion_gemma/generation_diffusion_gemma.py` (5.23.0); with nothing fixed on the canvas they are
 exactly its rules, and with clamped positions they look at the free ones only.
 
-Shape legend: B rows, L canvas positions, V vocabulary.
+Shape legend: B rows, L canvas positions, N positions of all rows, V vocabulary.
 """
 
 from __future__ import annotations
@@ -146,54 +146,57 @@ class Sampler:
             raise ValueError(f"{self.num_steps=} must be at least 1")
 
 
-def sample(probs_BLV: Tensor, levels_BL1: Tensor) -> Tensor:
+def sample(probs_NV: Tensor, levels_N1: Tensor) -> Tensor:
     """Draws one token id per position by inverting its distribution function at one uniform number.
 
     The same distribution as `torch.multinomial` from one draw a position instead of one a vocabulary entry, many times
     faster (`draw_ms` in engine/bench/results/step.json). A token of probability 0 is never drawn.
 
     Args:
-        probs_BLV: distributions; need not be normalised.
-        levels_BL1: uniform numbers, 0 up to but not including 1.
+        probs_NV: distributions; need not be normalised.
+        levels_N1: uniform numbers, 0 up to but not including 1.
 
     Returns:
-        [B, L], int64.
+        [N], int64.
     """
-    cumulative_BLV = probs_BLV.cumsum(-1)
-    passed_BL1 = torch.searchsorted(cumulative_BLV, levels_BL1 * cumulative_BLV[..., -1:], right=True)
-    return passed_BL1.squeeze(-1).clamp_(max=probs_BLV.shape[-1] - 1)
+    cumulative_NV = probs_NV.cumsum(-1)
+    passed_N1 = torch.searchsorted(cumulative_NV, levels_N1 * cumulative_NV[:, -1:], right=True)
+    return passed_N1.squeeze(-1).clamp_(max=probs_NV.shape[-1] - 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Belief:
-    """What the model believes of each position at one temperature.
+    """What the model believes of each judged position at one temperature.
 
     Attributes:
-        probs_BLV: distribution, float32.
-        best_BL: most likely token.
-        entropy_BL: nats.
+        scaled_NV: logits divided by the temperature, float32.
+        probs_NV: distribution, float32.
+        best_N: most likely token.
+        entropy_N: nats.
     """
 
-    probs_BLV: Tensor
-    best_BL: Tensor
-    entropy_BL: Tensor
+    scaled_NV: Tensor
+    probs_NV: Tensor
+    best_N: Tensor
+    entropy_N: Tensor
 
 
-def believe(logits_BLV: Tensor, temperature: float) -> Belief:
-    """Turns logits into a `Belief` with few passes over the vocabulary.
+def judge(scaled_NV: Tensor, probs_NV: Tensor) -> tuple[Tensor, Tensor]:
+    """Turns scaled logits into distributions with few passes over the vocabulary.
 
     The entropy is log Z - sum(p * s) for scaled logits s; log Z follows from the best token's probability.
 
     Args:
-        logits_BLV: float32, finite; a banned token has a very negative one. Divided by the temperature in place.
-        temperature: > 0.
+        scaled_NV: float32, finite; a banned token has a very negative one.
+        probs_NV: the distributions are written here, float32.
+
+    Returns:
+        The most likely token of each position, and the entropy in nats.
     """
-    scaled_BLV = logits_BLV.div_(temperature)
-    probs_BLV = torch.softmax(scaled_BLV, dim=-1)
-    highest_BL, best_BL = scaled_BLV.max(-1)
-    log_norm_BL = highest_BL - probs_BLV.gather(-1, best_BL[..., None]).squeeze(-1).log()
-    entropy_BL = (log_norm_BL - torch.linalg.vecdot(probs_BLV, scaled_BLV)).clamp_(min=0.0)
-    return Belief(probs_BLV=probs_BLV, best_BL=best_BL, entropy_BL=entropy_BL)
+    torch.softmax(scaled_NV, dim=-1, out=probs_NV)
+    highest_N, best_N = scaled_NV.max(-1)
+    log_norm_N = highest_N - probs_NV.gather(-1, best_N[:, None]).squeeze(-1).log()
+    return best_N, (log_norm_N - (probs_NV * scaled_NV).sum(-1)).clamp_(min=0.0)
 
 
 def confidence(scaled_NV: Tensor, temperature: float) -> Tensor:

@@ -105,7 +105,7 @@ def generate(case: Case, seed: int, sampler: Sampler, monkeypatch: pytest.Monkey
     def draw(probs: torch.Tensor, num_samples: int) -> torch.Tensor:
         assert num_samples == 1
         levels = torch.rand(probs.shape[0], generator=torch.default_generator)
-        return sample(probs[None], levels[None, :, None])[0, :, None]
+        return sample(probs, levels[:, None])[:, None]
 
     monkeypatch.setattr(torch, "multinomial", draw)
     torch.manual_seed(seed)

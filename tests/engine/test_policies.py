@@ -10,7 +10,7 @@ from dgemma_engine.policies import (
     StableAndConfident,
     TemperatureSchedule,
     UniformNoise,
-    believe,
+    judge,
     sample,
 )
 
@@ -62,34 +62,28 @@ def test_finished_looks_at_free_positions_only() -> None:
 
 
 def test_sample_follows_the_distribution() -> None:
-    probs = torch.tensor([0.5, 0.0, 0.2, 0.3]).expand(1, 20_000, 4)
-    drawn = sample(probs, torch.rand(1, 20_000, 1, generator=torch.Generator().manual_seed(0)))
-    shares = torch.bincount(drawn[0], minlength=4) / 20_000
+    probs = torch.tensor([0.5, 0.0, 0.2, 0.3]).expand(20_000, 4)
+    drawn = sample(probs, torch.rand(20_000, 1, generator=torch.Generator().manual_seed(0)))
+    shares = torch.bincount(drawn, minlength=4) / 20_000
     assert shares[1] == 0
-    assert torch.allclose(shares, probs[0, 0], atol=0.02)
+    assert torch.allclose(shares, probs[0], atol=0.02)
 
 
 def test_sample_never_draws_past_the_last_possible_token() -> None:
-    probs = torch.zeros(1, 1000, 5)
-    probs[..., 0] = 1.0
-    levels = torch.linspace(0, 1 - 2**-24, 1000)[None, :, None]
+    probs = torch.zeros(1000, 5)
+    probs[:, 0] = 1.0
+    levels = torch.linspace(0, 1 - 2**-24, 1000)[:, None]
     assert sample(probs, levels).unique().tolist() == [0]
 
 
-def test_belief_matches_torch_distributions() -> None:
-    logits = torch.randn(2, 3, 50, generator=torch.Generator().manual_seed(0))
-    for temperature in (0.4, 1.0):
-        belief = believe(logits.clone(), temperature)
-        expected = torch.distributions.Categorical(logits=logits / temperature)
-        assert torch.allclose(belief.entropy_BL, expected.entropy(), atol=1e-5)
-        assert torch.allclose(belief.probs_BLV, expected.probs)
-        assert torch.equal(belief.best_BL, logits.argmax(-1))
-
-
-def test_banned_token_has_no_probability_and_no_entropy() -> None:
-    belief = believe(torch.tensor([[[2.0, -1e9, 2.0]]]), 0.5)
-    assert belief.probs_BLV[0, 0].tolist() == [0.5, 0.0, 0.5]
-    assert belief.entropy_BL.item() == pytest.approx(0.6931, abs=1e-4)
+def test_judgement_matches_torch_distributions() -> None:
+    scaled = torch.randn(6, 50, generator=torch.Generator().manual_seed(0))
+    probs = torch.empty_like(scaled)
+    best, entropy = judge(scaled, probs)
+    expected = torch.distributions.Categorical(logits=scaled)
+    assert torch.allclose(entropy, expected.entropy(), atol=1e-5)
+    assert torch.allclose(probs, expected.probs)
+    assert torch.equal(best, scaled.argmax(-1))
 
 
 def test_noise_covers_the_vocabulary() -> None:

@@ -1,0 +1,58 @@
+"""Beliefs of a canvas: the same however many positions are taken at a time, with banned and barred tokens left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from dgemma_engine import believing
+from dgemma_engine.believing import Believing
+from dgemma_engine.model import DiffusionGemma
+from dgemma_engine.ops import Ops
+from dgemma_engine.weights import load_model
+
+BANNED = torch.tensor([3, 7])
+
+
+@pytest.fixture(scope="module")
+def model(make_checkpoint: Callable[..., Any]) -> DiffusionGemma:
+    return load_model(make_checkpoint().folder, Ops.reference(), device=torch.device("cpu"), dtype=torch.float32)
+
+
+def draw_hidden(model: DiffusionGemma, num_positions: int) -> torch.Tensor:
+    return torch.randn(num_positions, model.config.hidden_size, generator=torch.Generator().manual_seed(num_positions))
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 100])
+@torch.inference_mode()
+def test_belief_is_the_distribution_of_the_allowed_tokens(
+    model: DiffusionGemma, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vocab_size = model.config.vocab_size
+    monkeypatch.setattr(believing, "_CACHED_LOGITS", at_once * vocab_size)
+    barred = torch.ones(vocab_size, dtype=torch.bool)
+    barred[[5, 9]] = False
+    hidden = draw_hidden(model, 8)
+    belief = Believing(model, banned_ids=BANNED)(hidden, 0.5, [(4, barred)])
+    logits = model.logits(hidden[None])[0]
+    logits[:, BANNED] = -torch.inf
+    logits[4, barred] = -torch.inf
+    expected = torch.softmax(logits / 0.5, -1)
+    assert torch.allclose(belief.probs_NV, expected, atol=1e-6)
+    assert torch.equal(belief.best_N, expected.argmax(-1))
+    assert torch.allclose(belief.entropy_N, torch.special.entr(expected).sum(-1), atol=1e-5)
+    assert set(belief.probs_NV[4].nonzero().flatten().tolist()) <= {5, 9}
+    allowed = expected > 0
+    assert torch.allclose(belief.scaled_NV[allowed], (logits / 0.5)[allowed], atol=1e-5)
+
+
+@torch.inference_mode()
+def test_later_smaller_canvas_has_nothing_of_an_earlier_one(model: DiffusionGemma) -> None:
+    shared = Believing(model, banned_ids=BANNED)
+    shared(draw_hidden(model, 8), 0.5)
+    hidden = draw_hidden(model, 3)
+    again, fresh = shared(hidden, 0.7), Believing(model, banned_ids=BANNED)(hidden, 0.7)
+    assert torch.equal(again.probs_NV, fresh.probs_NV)
+    assert torch.equal(again.best_N, fresh.best_N)
