@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
+from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
 from lsprotocol import types
 
 from dgemma_lsp.completion import Completion
 from dgemma_lsp.documents import Document, Edit
+from dgemma_lsp.fill_target import FillKind
+from dgemma_lsp.fills import FillAnswer, FillQuestion
 from dgemma_lsp.positions import LineIndex, PositionEncoding
 from dgemma_lsp.request import Channel, Request, Selected, Trigger
 
 # The command that an editor runs when it has inserted a suggestion, with the suggestion's number.
 ACCEPTED = "dgemma.accepted"
+# The command that fills a selection, and the kind of the code actions that run it.
+FILL = "dgemma.fill"
+FILL_ACTION = "refactor.rewrite.fill"
+
+_MISSING = object()
 
 _WORD_END = re.compile(r"\w*\Z")
 
@@ -67,7 +75,7 @@ def to_request(
         version=document.version,
         text=document.text,
         offset=document.lines.offset(position.line, position.character, encoding),
-        path=_shown_path(document.uri, roots),
+        path=shown_path(document.uri, roots),
         language=document.language,
         trigger=trigger,
         channel=channel,
@@ -152,6 +160,82 @@ def to_menu_item(
     )
 
 
+def to_fill_question(params: object) -> FillQuestion:
+    """Returns what `dgemma/fill` or the command of its name asks; everything but these fields is left alone.
+
+    Args:
+        params: decoded JSON, as mappings or as objects with attributes.
+
+    Raises:
+        ValueError: a field is missing or wrong; the message names it.
+    """
+    document, span = _field(params, "textDocument"), _field(params, "range")
+    uri, version, kind = _field(document, "uri"), _field(document, "version", None), _field(params, "kind")
+    if not isinstance(uri, str) or not isinstance(version, int | None):
+        raise ValueError("textDocument must have a text as uri and a whole number or null as version")
+    if kind not in [*FillKind]:
+        raise ValueError(f"kind must be one of {', '.join(FillKind)}")
+    start, end = (_place(_field(span, name), name) for name in ("start", "end"))
+    return FillQuestion(uri=uri, version=version, span=(start, end), kind=FillKind(kind))
+
+
+def to_progress_token(params: object) -> int | str | None:
+    """Returns the token under which an editor wants to be told the progress of its request, if it does."""
+    token = _field(params, "workDoneToken", None)
+    return token if isinstance(token, int | str) else None
+
+
+def to_fill_result(question: FillQuestion, answer: FillAnswer, encoding: PositionEncoding) -> dict[str, Any]:
+    """Returns the answer to `dgemma/fill`: what replaces which range of which version, or why nothing does."""
+    return {
+        "uri": question.uri,
+        "version": answer.document.version if answer.document else question.version,
+        "range": to_fill_range(question, answer, encoding),
+        "candidates": [
+            {"newText": candidate.new_text, "label": candidate.label, "score": candidate.score}
+            for candidate in answer.candidates
+        ],
+        "message": answer.message,
+    }
+
+
+def to_fill_range(question: FillQuestion, answer: FillAnswer, encoding: PositionEncoding) -> types.Range:
+    """Returns what a candidate replaces; what was asked about where the document is not open."""
+    if answer.document is not None:
+        return _range(answer.start, answer.end, answer.document.lines, encoding)
+    (line, column), (end_line, end_column) = question.span
+    return types.Range(
+        start=types.Position(line=line, character=column), end=types.Position(line=end_line, character=end_column)
+    )
+
+
+def to_fill_edit(question: FillQuestion, answer: FillAnswer, encoding: PositionEncoding) -> types.WorkspaceEdit:
+    """Returns one edit that writes the best candidate, good for one version of the document only."""
+    assert answer.document is not None, "only an open document has candidates"
+    edit = types.TextEdit(range=to_fill_range(question, answer, encoding), new_text=answer.candidates[0].new_text)
+    document = types.OptionalVersionedTextDocumentIdentifier(uri=question.uri, version=answer.document.version)
+    return types.WorkspaceEdit(document_changes=[types.TextDocumentEdit(text_document=document, edits=[edit])])
+
+
+def to_kinds(kinds: Sequence[str | types.CodeActionKind]) -> list[str]:
+    """Returns the kinds of code actions that an editor wants, as the protocol spells them."""
+    return [kind.value if isinstance(kind, types.CodeActionKind) else kind for kind in kinds]
+
+
+def to_fill_action(title: str, kind: FillKind, document: Document, span: types.Range) -> types.CodeAction:
+    """Returns a code action that asks for a fill when it is chosen, and costs nothing before."""
+    argument = {
+        "textDocument": {"uri": document.uri, "version": document.version},
+        "range": {
+            "start": {"line": span.start.line, "character": span.start.character},
+            "end": {"line": span.end.line, "character": span.end.character},
+        },
+        "kind": kind.value,
+    }
+    command = types.Command(title=title, command=FILL, arguments=[argument])
+    return types.CodeAction(title=title, kind=FILL_ACTION, command=command)
+
+
 def to_position(offset: int, lines: LineIndex, encoding: PositionEncoding) -> types.Position:
     """Returns where an offset is."""
     line, column = lines.position(offset, encoding)
@@ -162,10 +246,34 @@ def _range(start: int, end: int, lines: LineIndex, encoding: PositionEncoding) -
     return types.Range(start=to_position(start, lines, encoding), end=to_position(end, lines, encoding))
 
 
-def _shown_path(uri: str, roots: Sequence[str]) -> str:
+def shown_path(uri: str, roots: Sequence[str]) -> str:
+    """Returns the path that the model sees of a document: relative to the folder that holds it, else its name.
+
+    Args:
+        uri: the document's.
+        roots: uris of the workspace's folders.
+    """
     path = PurePosixPath(unquote(urlsplit(uri).path))
     for root in roots:
         folder = PurePosixPath(unquote(urlsplit(root).path))
         if path.is_relative_to(folder):
             return str(path.relative_to(folder))
     return path.name
+
+
+def _field(value: object, name: str, default: object = _MISSING) -> object:
+    """Returns a field of decoded JSON; pygls makes objects of the parameters of methods that it does not know."""
+    if isinstance(value, Mapping):
+        found = cast("Mapping[str, object]", value).get(name, default)
+    else:
+        found = getattr(value, name, default)
+    if found is _MISSING:
+        raise ValueError(f"{name} is missing")
+    return found
+
+
+def _place(position: object, name: str) -> tuple[int, int]:
+    line, column = _field(position, "line"), _field(position, "character")
+    if not isinstance(line, int) or not isinstance(column, int) or min(line, column) < 0:
+        raise ValueError(f"range.{name} must have whole numbers from 0 as line and character")
+    return line, column

@@ -1,6 +1,6 @@
 """How far an answer reaches: to the end of the cursor's line or over several, and where the cursor's block ends.
 
-Pure. `extent_of` says it before the engine is asked, `cut_to_block` holds the answer to it.
+Pure. `extent_of` says it before the engine is asked, `cut_to_block` and `cut_outside` hold the answer to it.
 """
 
 from __future__ import annotations
@@ -54,13 +54,34 @@ def cut_to_block(middle: str, around: Around) -> str:
         middle: what is to be inserted at the cursor.
         around: where.
     """
+    middle = cut_outside(middle, around)
+    if _FENCE.match(around.before):
+        return middle
+    lines = middle.split("\n")
+    base = columns(around.before)
+    first_body = next((index for index, line in enumerate(lines) if line.strip()), len(lines))
+    for index in range(first_body + 1, len(lines)):
+        line = lines[index]
+        if not line.strip() or (columns(line) < base and closes_what_is_open(line, "\n".join(lines[:index]), around)):
+            continue
+        if columns(line) <= base and not lines[index - 1].strip():
+            return "\n".join(lines[:index])
+    return middle
+
+
+def cut_outside(middle: str, around: Around) -> str:
+    """Cuts before the first line that leaves the cursor's block; paragraphs at its level stay.
+
+    Args:
+        middle: what is to be inserted at the cursor.
+        around: where.
+    """
     lines = middle.split("\n")
     if fence := _FENCE.match(around.before):
         end = next((index for index, line in enumerate(lines) if line.strip() == fence[1]), len(lines) - 1)
         return "\n".join(lines[: end + 1])
     base = columns(around.before)
     is_behind_text = bool(around.before.strip())
-    first_body = next((index for index, line in enumerate(lines) if line.strip()), len(lines))
     for index in range(1, len(lines)):
         line = lines[index]
         if not line.strip():
@@ -71,8 +92,7 @@ def cut_to_block(middle: str, around: Around) -> str:
         outside = depth < base or (is_behind_text and depth == base and not closes(line) and not is_item)
         if depth < base and closes_what_is_open(line, "\n".join(lines[:index]), around):
             continue
-        new_paragraph = index > first_body and depth <= base and not lines[index - 1].strip()
-        if outside or new_paragraph:
+        if outside:
             return "\n".join(lines[:index])
     return middle
 

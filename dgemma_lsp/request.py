@@ -18,6 +18,7 @@ class Channel(Enum):
 
     GHOST_TEXT = "ghost text"
     MENU = "menu"
+    FILL = "fill"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

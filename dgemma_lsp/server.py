@@ -6,6 +6,7 @@ a superseded or cancelled request is answered with RequestCancelled. Source text
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import time
@@ -24,6 +25,7 @@ from dgemma_lsp.completion import Completion
 from dgemma_lsp.connector import engine_connector
 from dgemma_lsp.documents import Document
 from dgemma_lsp.engine_link import Connect
+from dgemma_lsp.fill_handlers import add_fills
 from dgemma_lsp.ignore_tree import NAMES
 from dgemma_lsp.load_progress import LoadProgress
 from dgemma_lsp.logs import configure_logs
@@ -37,6 +39,9 @@ from dgemma_lsp.status import METHOD, ServerStatus
 from dgemma_lsp.tally import METHOD as TALLY
 
 _log = logging.getLogger(__name__)
+
+# Counts up when one of our own messages changes so that an older editor extension cannot read it.
+PROTOCOL = 1
 
 
 class DgemmaProtocol(LanguageServerProtocol):
@@ -62,6 +67,18 @@ class DgemmaProtocol(LanguageServerProtocol):
         """Forgets a text."""
         self._ls.session.close_document(params.text_document.uri)
         yield from ()
+
+    @lsp_method(types.INITIALIZE)
+    def lsp_initialize(self, params: types.InitializeParams) -> Generator[Any, Any, types.InitializeResult]:
+        """Says in the result, too, which of our own messages there are."""
+        result = yield from super().lsp_initialize(params)
+        result.capabilities.experimental = {SECTION: {"version": __version__, "protocol": PROTOCOL}}
+        return result
+
+    def cancel_with_request(self, task: asyncio.Task[Any]) -> None:
+        """Cancels a task when the request that is being handled is cancelled; pygls lets a command run on."""
+        if (future := self._request_futures.get(self.msg_id or "")) is not None:
+            future.add_done_callback(lambda done: done.cancelled() and task.cancel())
 
     def structure_message(self, data: dict[str, Any]) -> Any:
         """Reads a message; a request with wrong parameters, which pygls leaves unanswered, is answered."""
@@ -189,6 +206,7 @@ def build_server(
     server.feature(types.TEXT_DOCUMENT_INLINE_COMPLETION, types.InlineCompletionOptions())(_inline_completion)
     server.feature(types.WORKSPACE_DID_CHANGE_WATCHED_FILES)(_watched_files_changed)
     server.feature(TALLY)(_tally)
+    add_fills(server, server.session, cancel_with_request=cast("DgemmaProtocol", server.protocol).cancel_with_request)
     server.feature(types.SHUTDOWN)(_shutdown)
     server.command(convert.ACCEPTED)(_accepted)
     return server

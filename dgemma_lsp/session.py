@@ -14,8 +14,9 @@ from dgemma_engine.messages import Definitions, DefinitionsQuery
 
 from dgemma_lsp.completion import Completion
 from dgemma_lsp.context import ContextLimits
-from dgemma_lsp.documents import Documents, Edit
+from dgemma_lsp.documents import Document, Documents, Edit
 from dgemma_lsp.engine_link import Connect, EngineLink, LinkState, LinkStatus
+from dgemma_lsp.fills import Fills
 from dgemma_lsp.gathering import Gatherer
 from dgemma_lsp.inflight import Inflight
 from dgemma_lsp.positions import PositionEncoding
@@ -30,6 +31,7 @@ from dgemma_lsp.tally import Tally
 
 # More than any rule about first lines looks at.
 _HEAD_CHARS = 8_192
+_OFF = "switched off by dgemma.enabled"
 
 
 class Teller(Protocol):
@@ -93,6 +95,14 @@ class Session:
             is_current=self._is_current,
             on_activity=self._activity_changed,
             on_infill=self._board.clear,
+        )
+        self.fills = Fills(
+            self.documents.get,
+            lambda: self._link,
+            self._gatherer.gather,
+            settings=lambda: self.settings,
+            why_not=self._why_not_fill,
+            on_activity=self._activity_changed,
         )
 
     def initialize(self, raw: object) -> list[str]:
@@ -192,7 +202,7 @@ class Session:
     def show_resting(self) -> None:
         """Shows the state between requests."""
         if not self.settings.enabled:
-            self._board.show(ServerStatus(kind=StatusKind.INACTIVE, message="switched off by dgemma.enabled"))
+            self._board.show(ServerStatus(kind=StatusKind.INACTIVE, message=_OFF))
         elif self._link.status == LinkStatus(state=LinkState.DISCONNECTED):
             self._board.show(ServerStatus(kind=StatusKind.INACTIVE, message="the first request starts the engine"))
         else:
@@ -208,6 +218,11 @@ class Session:
     def _not_asked(self, since_s: float) -> tuple[Completion, ...]:
         self.tally.answered(Source.NOT_ASKED, has_item=False, total_ms=(self._clock() - since_s) * 1_000, stages_ms={})
         return ()
+
+    def _why_not_fill(self, document: Document) -> str | None:
+        if not self.settings.enabled:
+            return _OFF
+        return self.privacy.why_not_complete(document.uri, document.language, document.text[:_HEAD_CHARS])
 
     def _is_current(self, request: Request) -> bool:
         document = self.documents.get(request.uri)

@@ -31,6 +31,8 @@ class Settings:
         engine_autostart: whether an engine is started when none runs.
         deadline_ms: milliseconds for one answer.
         max_tokens: most tokens of an answer.
+        fill_deadline_ms: milliseconds for one fill of a selection.
+        fill_max_tokens: most tokens of a fill.
         completion_fallback: whether the answer is offered in the completion menu too.
         speculation: whether what follows a shown completion is prepared while nobody waits for the engine.
         private_files: patterns of files that are neither completed nor read.
@@ -45,6 +47,8 @@ class Settings:
     engine_autostart: bool = True
     deadline_ms: int = 3_000
     max_tokens: int = 64
+    fill_deadline_ms: int = 20_000
+    fill_max_tokens: int = 512
     completion_fallback: bool = False
     speculation: bool = True
     private_files: tuple[str, ...] = ()
@@ -101,6 +105,22 @@ OPTIONS = (
         low=1,
         high=4_096,
         meaning="most tokens of an answer: small cuts long ones, large costs time per denoising step",
+    ),
+    Option(
+        key="fill.deadlineMs",
+        field="fill_deadline_ms",
+        kind=Kind.INTEGER,
+        low=50,
+        high=600_000,
+        meaning="milliseconds for filling a selection: small gives up sooner, large waits for whole functions",
+    ),
+    Option(
+        key="fill.maxTokens",
+        field="fill_max_tokens",
+        kind=Kind.INTEGER,
+        low=1,
+        high=4_096,
+        meaning="most tokens written over a selection: small cuts functions short, large takes longer",
     ),
     Option(
         key="completionFallback",

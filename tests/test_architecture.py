@@ -20,16 +20,16 @@ MODULES = sorted(path for folder in PACKAGES.values() for path in folder.rglob("
 TORCH_FREE = ("torch", "triton", "transformers", "tokenizers", "safetensors", "numpy")
 PURE = {
     "dgemma_lsp": (
-        *("answers", "around", "brackets", "completion", "context", "debounce", "ignore_file", "imports"),
-        *("indent_style", "indentation", "kept_text", "languages", "multiline", "next_lines", "option", "overlap"),
-        *("pairs", "place", "positions", "recent_edits", "repetition", "request", "resume", "secret_names"),
-        *("selected", "settings", "settings_page"),
+        *("answers", "around", "brackets", "completion", "context", "debounce", "description", "fill_target"),
+        *("filling", "ignore_file", "imports", "indent_style", "indentation", "kept_text", "languages", "multiline"),
+        *("next_lines", "option", "overlap", "pairs", "place", "placeholder", "positions", "recent_edits"),
+        *("repetition", "request", "resume", "secret_names", "selected", "settings", "settings_page"),
         *("stats", "stats_events", "stats_report", "status", "suggestions", "tally", "text_change", "visits"),
         "windows",
     ),
     "dgemma_engine": (
-        *("boundary", "canvas", "denoise", "draft", "hole", "hypotheses", "lengths", "masks", "messages", "middle"),
-        *("offer", "policies", "proposal", "ranking", "seeds", "suffixes"),
+        *("block_end", "boundary", "canvas", "denoise", "draft", "hole", "hypotheses", "lengths", "masks", "messages"),
+        *("middle", "offer", "policies", "proposal", "ranking", "seeds", "suffixes"),
     ),
 }
 INPUT_OUTPUT = {
@@ -66,9 +66,9 @@ def module_id(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def test_only_server_and_convert_speak_lsp() -> None:
+def test_only_server_its_fill_handlers_and_convert_speak_lsp() -> None:
     speaking = {path.name for path in PACKAGES["dgemma_lsp"].rglob("*.py") if tops(path) & {"pygls", "lsprotocol"}}
-    assert speaking == {"server.py", "convert.py"}
+    assert speaking == {"server.py", "fill_handlers.py", "convert.py"}
 
 
 def test_server_imports_of_the_engine_only_what_crosses_the_socket() -> None:

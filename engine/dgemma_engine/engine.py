@@ -45,8 +45,9 @@ from dgemma_engine.syntax import SyntaxStore
 from dgemma_engine.tokenizer import Tokenizer
 from dgemma_engine.weights import load_model
 
-# Candidates that are sent with an answer, the shown one first.
+# Candidates that are sent with an answer, the shown one first; more where the user chooses among them.
 _SENT_CANDIDATES = 3
+_SENT_ON_DEMAND = 5
 # Text that seeds are looked for in. More is found in more, but the first look at a document takes that much longer.
 _SEED_CHARACTERS = 600_000
 
@@ -204,8 +205,9 @@ class Engine:
                 forwards=found.steps + found.passes,
                 timings_ms=lap.timings_ms(),
             )
-        is_shown = bool(ranked) and (not recipe.silence or self._is_worth_it(ranked[0], judged=search.judged))
-        shown = ranked[:_SENT_CANDIDATES] if is_shown else []
+        is_silent = recipe.silence and not context.on_demand
+        is_shown = bool(ranked) and (not is_silent or self._is_worth_it(ranked[0], judged=search.judged))
+        shown = ranked[: _SENT_ON_DEMAND if context.on_demand else _SENT_CANDIDATES] if is_shown else []
         silent = found.finish if found.finish is Finish.DEADLINE else Finish.EMPTY
         return Infill(
             text=shown[0].proposal.text if shown else "",
@@ -272,13 +274,17 @@ class Engine:
         reserved = cancel.sooner(self._pace.expected_s("rank"))
         search.found = found = self._propose(context, hole, form, cache, reserved, recipe, seeds, on_draft)
         denoise_s = lap("denoise")
-        if found.steps:
+        # Others were served between the steps of what is asked for on demand.
+        if found.steps and not context.on_demand:
             self._pace.learn("step", denoise_s / found.steps)
         if cancel.cancelled:
             search.is_over(cancel)
             return search
         search.judged = not cancel.expired
-        search.ranked = self._rank(context, hole, form, cache, found) if search.judged else unjudged(found.proposals)
+        if search.judged:
+            search.ranked = self._rank(context, hole, form, cache, found)
+        else:
+            search.ranked = unjudged(self._passing(context, found.proposals))
         rank_s = lap("rank")
         if search.judged:
             self._pace.learn("rank", rank_s)
@@ -303,6 +309,7 @@ class Engine:
             self._steps += 1
             if context.drafts:
                 on_draft(draft(context.drafts, before + step, readings(), hole.boundary.begun, self._spelling.text_of))
+            cancel.give_way()
 
         if recipe.decode is not Decode.LEFT_TO_RIGHT:
             found = self._proposer.on_canvas(
@@ -326,7 +333,7 @@ class Engine:
                 cancel,
                 draft=drafts[0].proposal.text if drafts else "",
                 recipe=recipe,
-                on_pass=lambda: None,
+                on_pass=cancel.give_way,
             )
             found.proposals += written.proposals
             found.passes += written.passes
@@ -340,6 +347,13 @@ class Engine:
         if judged:
             return best.score >= self._calibration.threshold
         return self._calibration.weights is None and best.score >= self._least_draft_score
+
+    def _passing(self, context: Context, proposals: Sequence[Proposal]) -> list[Proposal]:
+        """Returns what may be sent without being ranked: what is asked for on demand is parsed even late."""
+        if not context.on_demand:
+            return list(proposals)
+        syntax = self._syntax.check(context)
+        return [proposal for proposal in proposals if syntax.added_errors(proposal.text) <= 0]
 
     def _affordable_steps(self, context: Context, cancel: Cancel) -> int:
         """Returns over how many steps the schedule is spread: those that fit before the deadline, at most the usual."""

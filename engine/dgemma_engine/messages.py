@@ -86,6 +86,9 @@ class Context(Message):
         drafts: id that the drafts of this request are sent under; empty asks for none.
         speculative: whether nobody waits for the answer yet: it is worked on only while no other request is there,
             of any client, and given up with `CANCELLED` as soon as one comes.
+        on_demand: whether the user asked for it expressly and watches its progress: the best candidates that break no
+            syntax are answered however unlikely they are, and between two steps a request of somebody who types is
+            served first.
     """
 
     document: str
@@ -101,8 +104,11 @@ class Context(Message):
     seed: int = 0
     drafts: str = ""
     speculative: bool = False
+    on_demand: bool = False
 
     def __post_init__(self) -> None:
+        if self.speculative and self.on_demand:
+            raise ValueError(f"{self.speculative=} and {self.on_demand=} exclude each other")
         if not 1 <= self.max_middle_tokens <= 4_096:
             raise ValueError(f"{self.max_middle_tokens=} must be between 1 and 4096")
         if not 0 <= self.deadline_ms <= 600_000:

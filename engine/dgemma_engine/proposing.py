@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import takewhile
 
 import torch
 
 from dgemma_engine import canvas as canvases
 from dgemma_engine import hypotheses, left_to_right
+from dgemma_engine.block_end import BlockEnd, whole_part
 from dgemma_engine.cache import PromptCache
 from dgemma_engine.calibration import Calibration
 from dgemma_engine.cancel import Cancel
@@ -41,6 +43,8 @@ _MOST_OPENINGS = 2
 _WARM_SEEDS = 2
 # Forward passes for the left-to-right candidate of a request that has others.
 _SPECULATIVE_PASSES = 2
+# Tokens that the causal mode writes where the user waits for them: each costs a pass.
+_MOST_ON_DEMAND = 128
 
 
 @dataclass(slots=True, kw_only=True)
@@ -192,6 +196,7 @@ class Proposer:
         """
         [opening, *_others] = self._openings(hole)
         is_only = not draft
+        most = _MOST_ON_DEMAND if context.on_demand else 32 if is_only else 24
         written = left_to_right.write(
             self._model,
             cache,
@@ -201,14 +206,16 @@ class Proposer:
             draft_ids=self._behind(opening, hole.boundary.begun + draft) if draft else [],
             banned_ids=self.banned_ids(hole, form),
             ends=self._ends(context, hole),
-            max_tokens=recipe.slot_tokens or min(context.max_middle_tokens, 32 if is_only else 24),
-            max_passes=1_000 if is_only else _SPECULATIVE_PASSES,
+            max_tokens=recipe.slot_tokens or min(context.max_middle_tokens, most),
+            max_passes=1_000 if is_only or context.on_demand else _SPECULATIVE_PASSES,
             cancel=cancel,
             on_pass=on_pass,
         )
         found = Proposed(finish=Finish.STABLE if written.ended else Finish.STEP_LIMIT, passes=written.passes)
-        if written.ended or is_only:
+        if written.ended or is_only or context.on_demand:
             text = self._text(context, hole, written.ids)
+            if context.on_demand and not written.ended and context.extent is Extent.BLOCK:
+                text = whole_part(text, context.prefix)
             if text:
                 found.proposals.append(Proposal(text=text, source=CandidateSource.LEFT_TO_RIGHT))
         return found
@@ -345,6 +352,9 @@ class Proposer:
         )
 
     def _ends(self, context: Context, hole: Hole) -> Callable[[int], bool]:
+        if context.extent is Extent.BLOCK and context.on_demand:
+            leaves = BlockEnd(context.prefix, self._spelling.text_of)
+            return lambda token_id: token_id in hole.end_ids or leaves(token_id)
         if context.extent is Extent.BLOCK:
             return lambda token_id: token_id in hole.end_ids
         breaks = self._spelling.with_line_break
@@ -362,6 +372,9 @@ class Proposer:
         )
 
     def _text(self, context: Context, hole: Hole, ids: Sequence[int]) -> str:
+        if context.extent is Extent.BLOCK and context.on_demand:
+            leaves = BlockEnd(context.prefix, self._spelling.text_of)
+            ids = [*takewhile(lambda token_id: not leaves(token_id), ids)]
         return offered(
             self._tokenizer.decode(list(ids)),
             hole.boundary,

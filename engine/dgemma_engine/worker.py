@@ -2,7 +2,8 @@
 
 Turns `Context` into a future `Infill`, with drafts on the way to it. Of one document's requests only the newest is
 worth answering: it cancels the running one and takes the place of the waiting one. A speculative request runs only
-while nobody waits for anything, and makes way at the next step for whatever comes. Knows nothing of sockets.
+while nobody waits for anything, and makes way at the next step for whatever comes. One on demand lets the others be
+served between its steps, one after each. Knows nothing of sockets.
 """
 
 from __future__ import annotations
@@ -111,8 +112,9 @@ class Worker:
         self._condition = threading.Condition()
         self._waiting: dict[tuple[int, str], Ticket] = {}
         self._speculations: dict[tuple[int, str], Ticket] = {}
-        self._running: Ticket | None = None
-        self._overdue: Ticket | None = None
+        # One on demand and the one served between its steps are both running; the last is at work.
+        self._running: list[Ticket] = []
+        self._overdue: set[Ticket] = set()
         self._last_owner: int | None = None
         self._stopping = False
         self._engine: InfillEngine | None = None
@@ -135,7 +137,12 @@ class Worker:
                 superseded; must return at once.
         """
         arrival_s = self._clock()
-        cancel = Cancel(deadline_s=arrival_s + context.deadline_ms / 1_000, clock=self._clock)
+        deadline_s = arrival_s + context.deadline_ms / 1_000
+        cancel = (
+            Cancel(deadline_s=deadline_s, clock=self._clock, give_way=self._give_way)
+            if context.on_demand
+            else Cancel(deadline_s=deadline_s, clock=self._clock)
+        )
         ticket = Ticket(
             owner=owner, context=context, arrival_s=arrival_s, cancel=cancel, answer=Future(), on_draft=on_draft
         )
@@ -166,9 +173,9 @@ class Worker:
         A step cannot be interrupted, nor can the first look at a long document.
         """
         with self._condition:
-            if self._running is ticket and not ticket.answer.done():
+            if ticket in self._running and not ticket.answer.done():
                 ticket.cancel.set()
-                self._overdue = ticket
+                self._overdue.add(ticket)
                 self._settle(ticket, self._unstarted(ticket, Finish.DEADLINE))
 
     def stop(self) -> None:
@@ -177,8 +184,8 @@ class Worker:
             self._stopping = True
             for ticket in [*self._waiting.values(), *self._speculations.values()]:
                 self._drop(ticket, Finish.CANCELLED)
-            if self._running is not None:
-                self._running.cancel.set()
+            for ticket in self._running:
+                ticket.cancel.set()
             self._condition.notify()
 
     def join(self, timeout_s: float) -> bool:
@@ -194,7 +201,7 @@ class Worker:
     @property
     def state(self) -> EngineState:
         """What the thread is doing."""
-        busy = self._running is not None and self._progress.state is EngineState.READY
+        busy = bool(self._running) and self._progress.state is EngineState.READY
         return EngineState.BUSY if busy else self._progress.state
 
     @property
@@ -247,25 +254,33 @@ class Worker:
                 self._condition.wait_for(lambda: self._waiting or self._speculations or self._stopping)
                 if self._stopping:
                     return None
-                ticket = self._choose()
-                if ticket.cancel.expired:
-                    self._drop(ticket, Finish.DEADLINE)
-                    continue
-                del self._queue_of(ticket)[ticket.key]
-                self._running = ticket
-                if not ticket.context.speculative:
-                    self._last_owner = ticket.owner
-                return ticket
+                ticket = self._choose(list(self._waiting.values()) or list(self._speculations.values()))
+                if self._begin(ticket):
+                    return ticket
 
-    def _choose(self) -> Ticket:
-        """Returns the ticket that waits longest, of another connection than the last one's where there is one.
+    def _give_way(self) -> None:
+        """Answers one request of those that cannot wait, if there is any; called between steps of one that can."""
+        with self._condition:
+            hasty = [ticket for ticket in self._waiting.values() if not ticket.context.on_demand]
+            ticket = self._choose(hasty) if hasty and not self._stopping else None
+            begun = ticket is not None and self._begin(ticket)
+        if begun and ticket is not None and self._engine is not None:
+            self._answer(self._engine, ticket)
 
-        What is speculative comes last.
-        """
-        if not self._waiting:
-            return next(iter(self._speculations.values()))
-        oldest = next(iter(self._waiting.values()))
-        return next((ticket for ticket in self._waiting.values() if ticket.owner != self._last_owner), oldest)
+    def _choose(self, waiting: list[Ticket]) -> Ticket:
+        """Returns the ticket that waits longest, of another connection than the last one's where there is one."""
+        return next((ticket for ticket in waiting if ticket.owner != self._last_owner), waiting[0])
+
+    def _begin(self, ticket: Ticket) -> bool:
+        """Takes a ticket out of its queue; returns whether there is time left to answer it."""
+        if ticket.cancel.expired:
+            self._drop(ticket, Finish.DEADLINE)
+            return False
+        del self._queue_of(ticket)[ticket.key]
+        self._running.append(ticket)
+        if not ticket.context.speculative:
+            self._last_owner = ticket.owner
+        return True
 
     def _answer(self, engine: InfillEngine, ticket: Ticket) -> None:
         started_s = self._clock()
@@ -283,17 +298,18 @@ class Worker:
             queue_ms, total_ms = (1_000 * (instant - ticket.arrival_s) for instant in (started_s, ended_s))
             outcome = replace(outcome, timings_ms=outcome.timings_ms | {"queue": queue_ms, "total": total_ms})
         with self._condition:
-            self._running = None
-            if self._overdue is ticket:
-                self._overdue = None
+            self._running.remove(ticket)
+            if ticket in self._overdue:
+                self._overdue.remove(ticket)
                 return
             if isinstance(outcome, Infill) and outcome.finish is not Finish.CANCELLED:
                 self._learn(ticket, outcome)
             self._settle(ticket, outcome)
 
     def _learn(self, ticket: Ticket, outcome: Infill) -> None:
-        # Nobody waited for what was speculative: how long it took says nothing of how long people wait.
-        if not ticket.context.speculative:
+        # Nobody waited for what was speculative, and what is on demand lets others be served meanwhile: how long they
+        # took says nothing of how long people wait for ghost text.
+        if not (ticket.context.speculative or ticket.context.on_demand):
             self._stages.add(outcome.timings_ms)
 
     def _supersede(self, ticket: Ticket) -> None:
@@ -303,13 +319,13 @@ class Worker:
             self._settle(waiting, self._unstarted(waiting, Finish.CANCELLED))
         if (speculation := self._speculations.get(ticket.key)) is not None:
             self._drop(speculation, Finish.CANCELLED)
-        running = self._running
-        if running is not None and (running.key == ticket.key or running.context.speculative):
-            running.cancel.set()
+        for running in self._running:
+            if running.key == ticket.key or running.context.speculative:
+                running.cancel.set()
 
     def _speculate(self, ticket: Ticket) -> None:
         """Queues a speculative request, unless somebody else is being served or the document's next one is known."""
-        real = [*self._waiting.values(), *([self._running] if self._running is not None else [])]
+        real = [*self._waiting.values(), *self._running]
         real = [other for other in real if not other.context.speculative and other.live]
         if any(other.owner != ticket.owner or other.key == ticket.key for other in real):
             self._settle(ticket, self._unstarted(ticket, Finish.CANCELLED))
@@ -317,9 +333,9 @@ class Worker:
         if (older := self._speculations.get(ticket.key)) is not None:
             self._drop(older, Finish.CANCELLED)
         self._speculations[ticket.key] = ticket
-        running = self._running
-        if running is not None and running.key == ticket.key and running.context.speculative:
-            running.cancel.set()
+        for running in self._running:
+            if running.key == ticket.key and running.context.speculative:
+                running.cancel.set()
         self._condition.notify()
 
     def _queue_of(self, ticket: Ticket) -> dict[tuple[int, str], Ticket]:

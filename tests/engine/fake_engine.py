@@ -89,6 +89,7 @@ class SteppingEngine:
             self.denoising_steps += 1
             if context.drafts:
                 on_draft(draft(context, run.num_steps))
+            cancel.give_way()
         text = f"{len(context.prefix)}|{len(context.suffix)}"
         timings_ms = {"denoise": 1.0, "total": 1.0}
         return Infill(

@@ -305,6 +305,42 @@ def test_threshold_keeps_weak_answers_back(folder: Path) -> None:
     assert (infill.text, infill.score, infill.candidates, infill.finish) == ("", 0.0, (), Finish.EMPTY)
 
 
+def test_on_demand_the_best_are_answered_however_unlikely(folder: Path) -> None:
+    engine = load(folder)
+    engine._calibration = replace(Calibration.default(), threshold=1.0)
+    assert ask(engine, "a = ", "\n", seed=1).candidates == ()
+    answer = ask(engine, "a = ", "\n", seed=1, on_demand=True)
+    assert 0 < len(answer.candidates) <= 5
+
+
+def test_on_demand_what_adds_syntax_errors_is_not_answered_even_late(engine: Engine) -> None:
+    late = Cancel(deadline_s=2, clock=iter(range(1_000_000)).__next__)
+    context = Context(document="a", prefix="a = [", suffix="]\n", language="python", on_demand=True)
+    known = engine._syntax.check(context)
+    for cancel in (unhurried(), late):
+        for candidate in engine.infill(context, cancel).candidates:
+            assert known.added_errors(candidate.text) <= 0
+
+
+def test_on_demand_others_are_served_between_steps_and_change_nothing(engine: Engine) -> None:
+    long = {"extent": Extent.BLOCK, "max_middle_tokens": 60, "on_demand": True, "seed": 3}
+    alone = ask(engine, "def f(a):\n    ", "\n", **long)
+    served: list[Any] = []
+
+    def give_way() -> None:
+        cancel.give_way = lambda: None
+        served.append(engine.infill(Context(document="b", prefix="b = ", suffix="\n", seed=7), unhurried()))
+        cancel.give_way = give_way
+
+    context = Context(document="a", prefix="def f(a):\n    ", suffix="\n", **long)
+    cancel = Cancel(deadline_s=time.monotonic() + 600, clock=time.monotonic, give_way=give_way)
+    answer = engine.infill(context, cancel)
+    assert len(served) >= alone.steps > 1
+    assert [one.text for one in answer.candidates] == [one.text for one in alone.candidates]
+    between = engine.infill(Context(document="b", prefix="b = ", suffix="\n", seed=7), unhurried())
+    assert {one.text for one in served} == {between.text}
+
+
 def test_calibration_of_another_model(folder: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(folder, tmp_path / "model"))
     replace(Calibration.default(), fingerprint="0" * 64).save(other)

@@ -162,6 +162,11 @@ def test_from_wire_names_missing_fields() -> None:
         Context.from_wire({"document": "d"})
 
 
+def test_context_is_not_both_speculative_and_on_demand() -> None:
+    with pytest.raises(ValueError, match="exclude each other"):
+        Context(document="a", prefix="", suffix="", speculative=True, on_demand=True)
+
+
 def test_infill_without_text_may_have_candidates() -> None:
     silent = Infill(text="", finish=Finish.EMPTY, candidates=INFILL.candidates)
     assert Infill.from_wire(silent.to_wire()) == silent

@@ -367,3 +367,74 @@ def test_stop_answers_a_speculation_that_waits(run: Run) -> None:
     speculation = run.worker.submit(1, context("spec", speculative=True))
     run.worker.stop()
     assert {ticket.answer.result(PATIENCE_S).finish for ticket in (busy, speculation)} == {Finish.CANCELLED}
+
+
+def test_on_demand_gives_way_to_who_types_and_goes_on(run: Run) -> None:
+    fill = run.worker.submit(1, context("fill", document="a.py#fill", steps=200, on_demand=True))
+    run.wait_for(lambda: len(run.engine.seen) == 1)
+    for document in ("a.py", "b.py"):
+        typed = run.worker.submit(1, context("typed", document=document))
+        assert typed.answer.result(PATIENCE_S).finish is Finish.STABLE
+    assert not fill.answer.done()
+    assert fill.answer.result(PATIENCE_S).finish is Finish.STABLE
+    assert run.engine.runs[0].num_steps == 200, "nothing of it was made twice"
+    assert run.worker.state is EngineState.READY
+
+
+def test_on_demand_does_not_give_way_to_its_like_or_to_speculation(run: Run) -> None:
+    first = run.worker.submit(1, context("first", document="a", steps=30, on_demand=True))
+    run.wait_for(lambda: len(run.engine.seen) == 1)
+    others = [
+        run.worker.submit(2, context("second", document="b", on_demand=True)),
+        run.worker.submit(1, context("spec", document="c", speculative=True)),
+    ]
+    first.answer.result(PATIENCE_S)
+    assert [ticket.answer.result(PATIENCE_S).finish for ticket in others] == [Finish.STABLE, Finish.CANCELLED]
+    assert run.engine.runs[0].ended
+    assert [seen.prefix for seen in run.engine.seen] == ["first", "second"]
+
+
+def test_on_demand_moves_on_between_two_who_type(run: Run) -> None:
+    fill = run.worker.submit(1, context("fill", document="a.py#fill", steps=LONG, on_demand=True))
+    run.wait_for(lambda: len(run.engine.seen) == 1)
+    typed = [run.worker.submit(1, context("typed", document=str(number))) for number in range(10)]
+    before = run.engine.runs[0].num_steps
+    for ticket in typed:
+        ticket.answer.result(PATIENCE_S)
+    assert run.engine.runs[0].num_steps >= before + 9, "a step between any two"
+    run.worker.withdraw(fill)
+    assert fill.answer.result(PATIENCE_S).finish is Finish.CANCELLED
+
+
+def test_on_demand_is_answered_at_its_deadline_while_another_is_served(run: Run) -> None:
+    fill = run.worker.submit(1, context("fill", document="a.py#fill", steps=LONG, on_demand=True))
+    run.wait_for(lambda: len(run.engine.seen) == 1)
+    typed = run.worker.submit(1, context("typed", steps=LONG))
+    run.wait_for(lambda: len(run.engine.seen) == 2)
+    run.worker.overdue(fill)
+    assert fill.answer.result(PATIENCE_S).finish is Finish.DEADLINE
+    assert not typed.answer.done()
+    run.worker.withdraw(typed)
+    assert run.worker.submit(2, context("next")).answer.result(PATIENCE_S).finish is Finish.STABLE
+
+
+def test_newer_on_demand_of_a_document_supersedes_the_older(run: Run) -> None:
+    older = run.worker.submit(1, context("older", steps=LONG, on_demand=True))
+    run.wait_for(lambda: len(run.engine.seen) == 1)
+    newer = run.worker.submit(1, context("newer", on_demand=True))
+    assert newer.answer.result(PATIENCE_S).finish is Finish.STABLE
+    assert older.answer.result(PATIENCE_S).finish is Finish.CANCELLED
+
+
+def test_stop_ends_one_on_demand_and_the_one_served_meanwhile(run: Run) -> None:
+    fill = run.worker.submit(1, context("fill", document="a.py#fill", steps=LONG, on_demand=True))
+    run.wait_for(lambda: len(run.engine.seen) == 1)
+    typed = run.worker.submit(1, context("typed", steps=LONG))
+    run.wait_for(lambda: len(run.engine.seen) == 2)
+    run.worker.stop()
+    assert {ticket.answer.result(PATIENCE_S).finish for ticket in (fill, typed)} == {Finish.CANCELLED}
+
+
+def test_how_long_one_on_demand_took_is_not_how_long_people_wait(run: Run) -> None:
+    run.worker.submit(1, context("fill", on_demand=True)).answer.result(PATIENCE_S)
+    assert run.worker.stages() == {}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from dgemma_engine.client import EngineFault, EngineUnavailable
 from dgemma_engine.messages import (
+    Candidate,
+    CandidateSource,
     Context,
     Definitions,
     DefinitionsQuery,
@@ -22,7 +24,7 @@ DEATH = "the engine has ended; start one with: dgemma-engine start"
 
 
 class FakeEngine:
-    """Answers what `answers` has for the end of the prefix.
+    """Answers what `answers` has for the end of the prefix, with candidates where that is a list.
 
     The words SLOW, LATER, DRAFT, FAULT and DIE in the cursor's line make it work until cancelled, answer after half a
     second, tell a draft of the answer before that, answer with a fault, or end.
@@ -31,7 +33,7 @@ class FakeEngine:
     def __init__(
         self,
         *,
-        answers: Mapping[str, str] | None = None,
+        answers: Mapping[str, str | Sequence[str]] | None = None,
         record: Callable[[str], None] = lambda _: None,
         on_closed: Callable[[], None] = lambda: None,
     ) -> None:
@@ -51,7 +53,9 @@ class FakeEngine:
             except asyncio.CancelledError:
                 self._record(f"cancelled {line}")
                 raise
-        text = next((text for end, text in self._answers.items() if context.prefix.endswith(end)), "")
+        texts = next((texts for end, texts in self._answers.items() if context.prefix.endswith(end)), "")
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        text = texts[0] if texts else ""
         if "LATER" in line:
             await asyncio.sleep(0.5)
         if "DRAFT" in line and text:
@@ -63,7 +67,19 @@ class FakeEngine:
             self._on_closed()
             raise EngineUnavailable(DEATH)
         finish = Finish.STABLE if text else Finish.EMPTY
-        return Infill(text=text, finish=finish, score=0.5 if text else 0.0, steps=3, timings_ms={"total": 1.0})
+        candidates = tuple(
+            Candidate(text=text, score=0.5 / (1 + index), source=CandidateSource.DIFFUSION)
+            for index, text in enumerate(texts)
+            if text
+        )
+        return Infill(
+            text=text,
+            finish=finish,
+            score=0.5 if text else 0.0,
+            steps=3,
+            timings_ms={"total": 1.0},
+            candidates=candidates if len(candidates) > 1 else (),
+        )
 
     async def _draft(self, text: str, line: str, on_draft: Callable[[Draft], None] | None) -> None:
         if on_draft is not None:
@@ -90,7 +106,7 @@ class FakeConnector:
     def __init__(
         self,
         *,
-        answers: Mapping[str, str] | None = None,
+        answers: Mapping[str, str | Sequence[str]] | None = None,
         failures: int = 0,
         loading: tuple[int, ...] = (),
         loading_step_s: float = 0.0,

@@ -1,0 +1,131 @@
+"""Infill -> FillCandidates: what may be written over a selection, best first, without a change of anything around it.
+
+Pure. The question is put as if the selection had been deleted and the cursor stood there. The rules of shaping are
+those of ghost text, but that nothing right of the hole is replaced and paragraphs are kept.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from dgemma_engine.messages import Extent, Infill
+
+from dgemma_lsp.around import Around
+from dgemma_lsp.brackets import with_closed_brackets, with_closed_strings, without_closed_twice
+from dgemma_lsp.documents import Document
+from dgemma_lsp.fill_target import FillTarget
+from dgemma_lsp.indentation import with_document_indentation
+from dgemma_lsp.multiline import cut_outside, extent_of
+from dgemma_lsp.next_lines import without_next_lines
+from dgemma_lsp.overlap import num_covered
+from dgemma_lsp.repetition import without_repetition
+from dgemma_lsp.request import Channel, Request, Trigger
+
+_MOST_CANDIDATES = 5
+_LABEL_CHARS = 60
+_LINE_END = re.compile(r"\r\n|\r|\n")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FillCandidate:
+    """A text to write over the hole.
+
+    Attributes:
+        new_text: with the document's line ends.
+        label: its first line and how many follow, for a list to choose from.
+        score: what it was ranked by, 0 to 1.
+    """
+
+    new_text: str
+    label: str
+    score: float
+
+
+def fill_request(document: Document, target: FillTarget, *, path: str, deadline_ms: float) -> Request:
+    """Returns the question that a fill is: the document without what is replaced, the cursor where that stood.
+
+    Args:
+        document: the version that is open.
+        target: what is to be written anew.
+        path: the file's path for the model to see.
+        deadline_ms: milliseconds until an answer is due.
+    """
+    before = document.text[: target.start] + target.shown
+    return Request(
+        uri=document.uri,
+        version=document.version,
+        text=before + document.text[target.end :],
+        offset=len(before),
+        path=path,
+        language=document.language,
+        trigger=Trigger.INVOKED,
+        channel=Channel.FILL,
+        deadline_ms=deadline_ms,
+    )
+
+
+def fill_extent(request: Request, replaced: str) -> Extent:
+    """Returns how far the new text may reach: over several lines where several are replaced, else as ghost text may.
+
+    Args:
+        request: what `fill_request` made.
+        replaced: the text that is replaced.
+    """
+    return Extent.BLOCK if _LINE_END.search(replaced) else extent_of(request)
+
+
+def fill_candidates(request: Request, target: FillTarget, replaced: str, infill: Infill) -> tuple[FillCandidate, ...]:
+    """Returns what may be written over the hole, best first, none twice and none that changes nothing.
+
+    Args:
+        request: what `fill_request` made.
+        target: what is to be written anew.
+        replaced: the text that is replaced.
+        infill: the engine's answer.
+    """
+    around, extent = Around.of(request), fill_extent(request, replaced)
+    line_end = _line_end_near(request, target, replaced)
+    scores = {infill.text: infill.score} if infill.text else {}
+    scores |= {candidate.text: candidate.score for candidate in infill.candidates}
+    found: dict[str, FillCandidate] = {}
+    for text, score in scores.items():
+        written = _shaped(text, around, extent)
+        new_text = (target.begins + written).replace("\n", line_end)
+        if written and new_text != replaced and new_text not in found:
+            found[new_text] = FillCandidate(new_text=new_text, label=_label(written), score=score)
+    return tuple(found.values())[:_MOST_CANDIDATES]
+
+
+def _shaped(middle: str, around: Around, extent: Extent) -> str:
+    """Returns what to write in the hole, with `\\n` line ends; empty for nothing."""
+    middle = middle.replace("\r\n", "\n").replace("\r", "\n")
+    if extent is Extent.LINE:
+        middle = middle.partition("\n")[0]
+    else:
+        middle = cut_outside(with_document_indentation(middle, around), around)
+    middle = without_next_lines(without_repetition(middle, around), around)
+    said = around.rest[: num_covered(before=around.before, middle=middle, rest=around.rest)]
+    middle = without_closed_twice(middle.removesuffix(said), around)
+    if not around.rest.strip():
+        middle = middle.rstrip()
+    if not middle.strip():
+        return ""
+    return with_closed_brackets(with_closed_strings(middle, around), around)
+
+
+def _line_end_near(request: Request, target: FillTarget, replaced: str) -> str:
+    """Returns how the line above the hole ends; the first of the hole or behind it where there is none above."""
+    last = max(request.text.rfind(mark, 0, target.start) for mark in "\r\n")
+    above = request.text[max(0, last - 1) : last + 1]
+    for text in (above, replaced, request.text[request.offset :]):
+        if found := _LINE_END.search(text):
+            return found.group()
+    return "\n"
+
+
+def _label(written: str) -> str:
+    lines = [line for line in written.split("\n") if line.strip()]
+    first = lines[0].strip()
+    first = first if len(first) <= _LABEL_CHARS else f"{first[: _LABEL_CHARS - 1]}\N{HORIZONTAL ELLIPSIS}"
+    return first if len(lines) == 1 else f"{first} (+{len(lines) - 1} lines)"

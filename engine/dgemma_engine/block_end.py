@@ -1,0 +1,76 @@
+"""Where a middle leaves the block that it began in, told token by token, and how much of an unfinished one is whole.
+
+Counts indentation; knows no language. What is written behind that line would be cut, so it need not be written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+_TAB = 8
+_CLOSERS = frozenset(")]}")
+
+
+class BlockEnd:
+    """Asked of the tokens of one middle in their order.
+
+    A line further out than the one that the middle began on ends it, unless it begins with what closes a bracket. On
+    the outermost level a new paragraph ends it, once something stood deeper.
+
+    Args:
+        prefix: text before the hole.
+        text_of: text of a token; None for one that has none.
+    """
+
+    def __init__(self, prefix: str, text_of: Callable[[int], str | None]) -> None:
+        self._least = _least_column(prefix)
+        self._text_of = text_of
+        self._column = 0
+        self._is_indent = False
+        self._num_breaks = 0
+        self._was_deeper = False
+
+    def __call__(self, token_id: int) -> bool:
+        """Returns whether a token begins a line outside the block; it and what follows are not the middle's."""
+        for character in self._text_of(token_id) or "":
+            if character == "\n":
+                self._column, self._is_indent = 0, True
+                self._num_breaks += 1
+            elif self._is_indent and character in " \t":
+                self._column += 1 if character == " " else _TAB - self._column % _TAB
+            elif self._is_indent:
+                if self._leaves(character):
+                    return True
+                self._was_deeper |= self._column > self._least
+                self._is_indent, self._num_breaks = False, 0
+        return False
+
+    def _leaves(self, character: str) -> bool:
+        if character in _CLOSERS:
+            return False
+        is_paragraph = self._num_breaks > 1 and self._was_deeper and not self._least
+        return self._column < self._least or (is_paragraph and not self._column)
+
+
+def whole_part(text: str, prefix: str) -> str:
+    """Returns a middle that ran out of tokens without its last paragraph, or without its last line if it has but one.
+
+    Args:
+        text: the middle.
+        prefix: text before the hole.
+    """
+    lines, least = text.split("\n"), _least_column(prefix)
+    for index in range(len(lines) - 1, 0, -1):
+        if lines[index].strip() and not lines[index - 1].strip() and _depth(lines[index]) <= least:
+            return "\n".join(lines[:index]).rstrip()
+    return "\n".join(lines[:-1]).rstrip()
+
+
+def _least_column(prefix: str) -> int:
+    """Returns how deep a line of the block stands at least: as the hole's line does, or deeper than text before it."""
+    line = prefix[prefix.rfind("\n") + 1 :]
+    return _depth(line) + bool(line.strip())
+
+
+def _depth(line: str) -> int:
+    return len(line[: len(line) - len(line.lstrip(" \t"))].expandtabs(_TAB))
