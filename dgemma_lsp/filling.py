@@ -16,7 +16,7 @@ from dgemma_lsp.brackets import with_closed_brackets, with_closed_strings, witho
 from dgemma_lsp.documents import Document
 from dgemma_lsp.fill_target import FillTarget
 from dgemma_lsp.indentation import with_document_indentation
-from dgemma_lsp.multiline import cut_outside, extent_of
+from dgemma_lsp.multiline import columns, cut_outside, extent_of, opens_block
 from dgemma_lsp.next_lines import without_next_lines
 from dgemma_lsp.overlap import num_covered
 from dgemma_lsp.repetition import without_repetition
@@ -76,7 +76,7 @@ def fill_extent(request: Request, replaced: str) -> Extent:
 
 
 def fill_candidates(request: Request, target: FillTarget, replaced: str, infill: Infill) -> tuple[FillCandidate, ...]:
-    """Returns what may be written over the hole, best first, none twice and none that changes nothing.
+    """Returns what may be written over the hole, best first: none twice, none that changes nothing, no mere comment.
 
     Args:
         request: what `fill_request` made.
@@ -92,7 +92,8 @@ def fill_candidates(request: Request, target: FillTarget, replaced: str, infill:
     for text, score in scores.items():
         written = _shaped(text, around, extent)
         new_text = (target.begins + written).replace("\n", line_end)
-        if written and new_text != replaced and new_text not in found:
+        is_empty_talk = _is_comment(written, around) and not _is_comment(replaced, around)
+        if written and not is_empty_talk and new_text != replaced and new_text not in found:
             found[new_text] = FillCandidate(new_text=new_text, label=_label(written), score=score)
     return tuple(found.values())[:_MOST_CANDIDATES]
 
@@ -109,9 +110,24 @@ def _shaped(middle: str, around: Around, extent: Extent) -> str:
     middle = without_closed_twice(middle.removesuffix(said), around)
     if not around.rest.strip():
         middle = middle.rstrip()
-    if not middle.strip():
+    if not middle.strip() or _lacks_body(middle, around):
         return ""
     return with_closed_brackets(with_closed_strings(middle, around), around)
+
+
+def _lacks_body(middle: str, around: Around) -> bool:
+    """Whether the last line opens a block that nothing stands in; grammars do not see that where indentation counts."""
+    last = (around.before + middle).rpartition("\n")[2]
+    if not around.language.indents_blocks or around.rest.strip() or not last.endswith(":"):
+        return False
+    below = next((line for line in around.lines_below if line.strip()), "")
+    return opens_block(last, around.language) and columns(below) <= columns(last)
+
+
+def _is_comment(text: str, around: Around) -> bool:
+    """Whether a text has nothing but comments of one line each."""
+    sign, lines = around.language.comment, [line.strip() for line in _LINE_END.split(text) if line.strip()]
+    return bool(sign and lines) and all(line.startswith(sign) for line in lines)
 
 
 def _line_end_near(request: Request, target: FillTarget, replaced: str) -> str:

@@ -87,6 +87,18 @@ def test_candidates_are_distinct_change_something_and_are_at_most_five() -> None
     assert filled("x = |1|\n", " ") == []
 
 
+def test_a_mere_comment_is_offered_for_a_comment_only() -> None:
+    assert filled("x\n|y = 1|\n", "# sorts", "z = 1") == ["x\nz = 1\n"]
+    assert filled("x\n|# TODO|\n", "# sorts") == ["x\n# sorts\n"]
+    assert filled("x\n|y = 1|\n", "# sorts\nz = 1") == ["x\n# sorts\nz = 1\n"]
+
+
+def test_a_block_without_a_body_is_not_offered() -> None:
+    assert filled("def f():\n    |pass|\n\nx\n", "if a:", "return") == ["def f():\n    return\n\nx\n"]
+    assert filled("|if a:|\n    b\n", "if c:") == ["if c:\n    b\n"]
+    assert filled("x = |a|\n", "{1:\n2}") != []
+
+
 def test_labels_name_the_first_line_and_how_many_follow() -> None:
     text = "def f():\n    pass\n"
     _, (long, short) = offered(text, 13, 17, ["x" * 80 + "\n\n    b\n    c", "return"])
