@@ -20,6 +20,7 @@ from dgemma_engine.errors import CheckpointError
 from dgemma_engine.features import NAMES
 from dgemma_engine.infill_format import InfillFormat
 from dgemma_engine.messages import CandidateSource, Context, Draft, Extent, Finish
+from dgemma_engine.proposal import Proposal
 from dgemma_engine.recipe import Decode, Recipe
 from dgemma_engine.tokenizer import Tokenizer
 
@@ -307,19 +308,19 @@ def test_threshold_keeps_weak_answers_back(folder: Path) -> None:
 
 def test_on_demand_the_best_are_answered_however_unlikely(folder: Path) -> None:
     engine = load(folder)
-    engine._calibration = replace(Calibration.default(), threshold=1.0)
+    engine._calibration = replace(Calibration.default(), threshold=1.0)  # type: ignore[reportPrivateUsage]
     assert ask(engine, "a = ", "\n", seed=1).candidates == ()
     answer = ask(engine, "a = ", "\n", seed=1, on_demand=True)
     assert 0 < len(answer.candidates) <= 5
 
 
 def test_on_demand_what_adds_syntax_errors_is_not_answered_even_late(engine: Engine) -> None:
-    late = Cancel(deadline_s=2, clock=iter(range(1_000_000)).__next__)
     context = Context(document="a", prefix="a = [", suffix="]\n", language="python", on_demand=True)
-    known = engine._syntax.check(context)
-    for cancel in (unhurried(), late):
-        for candidate in engine.infill(context, cancel).candidates:
-            assert known.added_errors(candidate.text) <= 0
+    proposals = [Proposal(text=text, source=CandidateSource.DIFFUSION) for text in ("1)", "1")]
+    passing = engine._passing(context, proposals)  # type: ignore[reportPrivateUsage]
+    assert [one.text for one in passing] == ["1"]
+    hasty = replace(context, on_demand=False)
+    assert engine._passing(hasty, proposals) == proposals  # type: ignore[reportPrivateUsage]
 
 
 def test_on_demand_others_are_served_between_steps_and_change_nothing(engine: Engine) -> None:

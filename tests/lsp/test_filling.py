@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from dgemma_engine.messages import Candidate, CandidateSource, Extent, Finish, Infill
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from dgemma_lsp.documents import Document
 from dgemma_lsp.fill_target import FillKind, FillTarget, fill_target
 from dgemma_lsp.filling import FillCandidate, fill_candidates, fill_extent, fill_request
 from dgemma_lsp.positions import PositionEncoding
+from dgemma_lsp.request import Channel
 
 
 def infill_of(*texts: str) -> Infill:
@@ -43,6 +46,7 @@ def filled(marked: str, *answers: str, kind: FillKind = FillKind.SELECTION, lang
     ("marked", "answer", "expected"),
     [
         ("a = |b|\n", "c", "a = c\n"),
+        ("a = |b| + c\n", "d + c", "a = d + c\n"),
         ("f(|a|)\n", "b, c)", "f(b, c)\n"),
         ("f(|a|)\n", "b, c", "f(b, c)\n"),
         ("f(|a|, b)\n", "(x, y)", "f((x, y), b)\n"),
@@ -107,7 +111,7 @@ def test_labels_name_the_first_line_and_how_many_follow() -> None:
     assert long.score > short.score
 
 
-def test_extent() -> None:
+def test_extent_and_key() -> None:
     def extent(marked: str) -> Extent:
         first, last = marked.index("|"), marked.rindex("|") - 1
         text = marked.replace("|", "")
@@ -117,6 +121,9 @@ def test_extent() -> None:
         request = fill_request(document, target, path="a", deadline_ms=1.0)
         return fill_extent(request, text[target.start : target.end])
 
+    document = Document(uri="file:///w/a", version=1, language="python", text="a")
+    request = fill_request(document, FillTarget(start=0, end=1), path="a", deadline_ms=1.0)
+    assert request.key not in {document.uri, replace(request, channel=Channel.MENU).key}, "ghost text goes on beside it"
     assert extent("f(|a|)\n") is Extent.LINE
     assert extent("f(|a,\n  b|)\n") is Extent.BLOCK
     assert extent("|    x\n|") is Extent.BLOCK
