@@ -130,7 +130,8 @@ def _progress(server: LanguageServer, token: Token | None) -> Generator[OnDraft]
     try:
         yield report
     finally:
-        bar.tokens.pop(token)
+        # An editor may use one token twice.
+        bar.tokens.pop(token, None)
         bar.end(token, types.WorkDoneProgressEnd())
 
 

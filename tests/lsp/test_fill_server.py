@@ -143,6 +143,7 @@ async def test_where_nothing_can_be_filled(tmp_path: Path, options: dict[str, An
         span = editor.open("x = |1|")
         assert message in (await editor.fill(span)).message
         assert len(await editor.actions(span)) == ("enabled" not in options.get("options", {}))
+        assert not [event for event in editor.editor.events() if event.startswith("asked")]
 
 
 async def test_wrong_parameters_are_answered_with_an_error(tmp_path: Path):
