@@ -19,6 +19,7 @@ class Channel(Enum):
     GHOST_TEXT = "ghost text"
     MENU = "menu"
     FILL = "fill"
+    PREVIEW = "preview"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

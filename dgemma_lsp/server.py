@@ -20,7 +20,7 @@ from pygls.exceptions import JsonRpcException
 from pygls.lsp.server import LanguageServer
 from pygls.protocol import LanguageServerProtocol, lsp_method
 
-from dgemma_lsp import __version__, convert
+from dgemma_lsp import __version__, convert, denoise_handlers
 from dgemma_lsp.completion import Completion
 from dgemma_lsp.connector import engine_connector
 from dgemma_lsp.documents import Document
@@ -206,6 +206,7 @@ def build_server(
     server.feature(types.TEXT_DOCUMENT_INLINE_COMPLETION, types.InlineCompletionOptions())(_inline_completion)
     server.feature(types.WORKSPACE_DID_CHANGE_WATCHED_FILES)(_watched_files_changed)
     server.feature(TALLY)(_tally)
+    denoise_handlers.register(server)
     add_fills(server, server.session, cancel_with_request=cast("DgemmaProtocol", server.protocol).cancel_with_request)
     server.feature(types.SHUTDOWN)(_shutdown)
     server.command(convert.ACCEPTED)(_accepted)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,9 +18,11 @@ from dgemma_lsp.context import ContextLimits
 from dgemma_lsp.documents import Document, Documents, Edit
 from dgemma_lsp.engine_link import Connect, EngineLink, LinkState, LinkStatus
 from dgemma_lsp.fills import Fills
+from dgemma_lsp.flights import OnDraft
 from dgemma_lsp.gathering import Gatherer
 from dgemma_lsp.inflight import Inflight
 from dgemma_lsp.positions import PositionEncoding
+from dgemma_lsp.preview import Preview, watch
 from dgemma_lsp.privacy import Privacy
 from dgemma_lsp.request import Request
 from dgemma_lsp.settings import Settings, read_settings
@@ -184,20 +187,34 @@ class Session:
         since_s = self._clock()
         if not self.settings.enabled:
             return self._not_asked(since_s)
-        if why := self.privacy.why_not_complete(request.uri, request.language, request.text[:_HEAD_CHARS]):
-            self._says_private = True
-            self._board.show(ServerStatus(kind=StatusKind.INACTIVE, message=why))
+        if self._why_private(request):
             return self._not_asked(since_s)
-        if self._says_private:
-            self._says_private = False
-            self.show_resting()
-        limits = ContextLimits(max_middle_tokens=self.settings.max_tokens, seed=self.settings.seed)
+        limits = self._limits()
         with self._inflight.newest(request.key):
             try:
                 return await self._sources.answer(request, limits, speculate=self.settings.speculation, since_s=since_s)
             except asyncio.CancelledError:
                 self.tally.superseded += 1
                 raise
+
+    async def preview(self, request: Request, on_draft: OnDraft) -> Preview:
+        """Asks the engine anew and tells what the canvas says on the way; nothing of it is counted or remembered.
+
+        An older preview of the same document is cancelled; nothing is offered where the document changed since.
+
+        Args:
+            request: the question, of the channel `PREVIEW`.
+            on_draft: told the drafts.
+        """
+        if not self.settings.enabled:
+            return Preview(message=_OFF)
+        if why := self._why_private(request):
+            return Preview(message=why)
+        with self._inflight.newest(request.key):
+            preview = await watch(request, self._link, self._gatherer.gather, self._limits(), on_draft=on_draft)
+        if self._is_current(request):
+            return preview
+        return replace(preview, completions=(), message="the document has changed meanwhile; ask again")
 
     def show_resting(self) -> None:
         """Shows the state between requests."""
@@ -223,6 +240,19 @@ class Session:
         if not self.settings.enabled:
             return _OFF
         return self.privacy.why_not_complete(document.uri, document.language, document.text[:_HEAD_CHARS])
+
+    def _limits(self) -> ContextLimits:
+        return ContextLimits(max_middle_tokens=self.settings.max_tokens, seed=self.settings.seed)
+
+    def _why_private(self, request: Request) -> str | None:
+        """Returns why a document is not completed, and shows that; None where it is."""
+        why = self.privacy.why_not_complete(request.uri, request.language, request.text[:_HEAD_CHARS])
+        if why:
+            self._board.show(ServerStatus(kind=StatusKind.INACTIVE, message=why))
+        elif self._says_private:
+            self.show_resting()
+        self._says_private = bool(why)
+        return why
 
     def _is_current(self, request: Request) -> bool:
         document = self.documents.get(request.uri)

@@ -14,7 +14,13 @@ _SETTLED = 0.9
 
 
 def draft(
-    request: str, step: int, readings: Sequence[Reading], begun: str, text_of: Callable[[int], str | None]
+    request: str,
+    step: int,
+    readings: Sequence[Reading],
+    begun: str,
+    text_of: Callable[[int], str | None],
+    *,
+    steps_limit: int,
 ) -> Draft:
     """Returns what the surest row says.
 
@@ -24,9 +30,11 @@ def draft(
         readings: of the rows on the canvas, at least one.
         begun: what the middle repeats of the prefix; not part of the draft.
         text_of: text of a token.
+        steps_limit: most steps as far as is known.
     """
     best = max(readings, key=lambda reading: reading.mean_logprob)
-    return Draft(request=request, step=step, text=best.text, spans=_spans(best, begun, text_of))
+    spans = _spans(best, begun, text_of)
+    return Draft(request=request, step=step, text=best.text, spans=spans, steps_limit=steps_limit)
 
 
 def _spans(reading: Reading, begun: str, text_of: Callable[[int], str | None]) -> tuple[DraftSpan, ...]:

@@ -99,8 +99,7 @@ class Engine:
         self._clock = clock
         self._least_draft_score = least_draft_score
         self._steps = 0
-        self.model_name = name
-        self.model_path = path
+        self.model_name, self.model_path = name, path
         self.device = str(model.device)
 
     @classmethod
@@ -303,12 +302,13 @@ class Engine:
         seeds: Sequence[Seed],
         on_draft: Callable[[Draft], None],
     ) -> Proposed:
-        found = Proposed()
+        found, num_steps = Proposed(), self._affordable_steps(context, cancel)
 
         def on_step(before: int, step: int, readings: Callable[[], list[Reading]]) -> None:
             self._steps += 1
             if context.drafts:
-                on_draft(draft(context.drafts, before + step, readings(), hole.boundary.begun, self._spelling.text_of))
+                begun, limit, text_of = hole.boundary.begun, before + num_steps, self._spelling.text_of
+                on_draft(draft(context.drafts, before + step, readings(), begun, text_of, steps_limit=limit))
             cancel.give_way()
 
         if recipe.decode is not Decode.LEFT_TO_RIGHT:
@@ -320,7 +320,7 @@ class Engine:
                 cancel,
                 recipe=recipe,
                 seeds=seeds,
-                num_steps=self._affordable_steps(context, cancel),
+                num_steps=num_steps,
                 on_step=on_step,
             )
         if recipe.decode is not Decode.DIFFUSION and not (cancel.cancelled or cancel.expired):

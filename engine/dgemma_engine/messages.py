@@ -181,6 +181,7 @@ class Draft(Message):
     Attributes:
         request: `Context.drafts` of the request.
         step: denoising steps behind it; a slow reader does not see every one.
+        steps_limit: most steps as far as is known; grows where a further canvas is begun, 0 if it was not told.
         text: the best text so far, as it would be inserted.
         spans: `text` in pieces.
     """
@@ -189,10 +190,13 @@ class Draft(Message):
     step: int
     text: str
     spans: tuple[DraftSpan, ...]
+    steps_limit: int = 0
 
     def __post_init__(self) -> None:
         if self.step < 0:
             raise ValueError(f"{self.step=} must not be negative")
+        if self.steps_limit < 0:
+            raise ValueError(f"{self.steps_limit=} must not be negative")
         if self.text != "".join(span.text for span in self.spans):
             # Without the texts: they are the user's, and this message may be logged.
             raise ValueError("Draft.text must be the texts of Draft.spans joined")

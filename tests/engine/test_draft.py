@@ -21,13 +21,13 @@ def pieces(made: Draft) -> list[tuple[str, float, bool]]:
 
 
 def drafted(*readings: Reading, begun: str = "") -> Draft:
-    return draft("r", 2, readings, begun, TEXTS.get)
+    return draft("r", 2, readings, begun, TEXTS.get, steps_limit=4)
 
 
 def test_every_token_is_a_piece() -> None:
     made = drafted(reading(" config.x", [1, 2, 3], [math.log(0.95), math.log(0.5), math.log(0.91)]))
     assert pieces(made) == [(" con", 0.95, True), ("fig", 0.5, False), (".x", 0.91, True)]
-    assert (made.text, made.step, made.request) == (" config.x", 2, "r")
+    assert (made.text, made.step, made.steps_limit, made.request) == (" config.x", 2, 4, "r")
 
 
 def test_what_repeats_the_prefix_is_no_part() -> None:

@@ -270,6 +270,8 @@ def test_drafts_come_before_the_answer_and_only_when_asked_for(engine: Engine) -
         assert len(seen) == (infill.steps if drafts else 0)
         assert [draft.step for draft in seen] == sorted(draft.step for draft in seen)
         assert {draft.request for draft in seen} <= {drafts}
+        assert all(draft.step <= draft.steps_limit for draft in seen)
+        assert [draft.steps_limit for draft in seen][:1] == ([4] if drafts else [])
 
 
 def test_cancel_while_denoising_makes_no_further_step(engine: Engine) -> None:

@@ -117,6 +117,7 @@ def test_infill_fills_in_what_is_left_out() -> None:
         (Context, {"colour": 1}, "Context has unknown fields: colour"),
         (Draft, {"request": None}, "Draft.request must be str, got NoneType"),
         (Draft, {"step": -1}, "step=-1 must not be negative"),
+        (Draft, {"steps_limit": -1}, "steps_limit=-1 must not be negative"),
         (Draft, {"text": "e("}, "Draft.text must be the texts of Draft.spans joined"),
         (Draft, {"spans": {}}, "Draft.spans must be a list, got dict"),
         (Draft, {"spans": [1]}, "DraftSpan must be a JSON object, got int"),

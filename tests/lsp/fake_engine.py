@@ -84,7 +84,7 @@ class FakeEngine:
     async def _draft(self, text: str, line: str, on_draft: Callable[[Draft], None] | None) -> None:
         if on_draft is not None:
             spans = (DraftSpan(text=text, confidence=0.5, settled=False),)
-            on_draft(Draft(request="1", step=1, text=text, spans=spans))
+            on_draft(Draft(request="1", step=1, text=text, spans=spans, steps_limit=4))
         self._record(f"drafted {line}")
         try:
             await asyncio.sleep(0.5)
