@@ -29,7 +29,8 @@ PURE = {
     ),
     "dgemma_engine": (
         *("block_end", "boundary", "canvas", "denoise", "draft", "hole", "hypotheses", "lengths", "masks", "messages"),
-        *("middle", "offer", "policies", "proposal", "ranking", "seeds", "suffixes"),
+        *("middle", "offer", "policies", "proposal", "ranking", "recorder", "search", "seeds", "suffixes"),
+        "trace_messages",
     ),
 }
 INPUT_OUTPUT = {
@@ -79,7 +80,7 @@ def test_handlers_are_known_to_the_server_only() -> None:
 
 
 def test_server_imports_of_the_engine_only_what_crosses_the_socket() -> None:
-    allowed = {"dgemma_engine.messages", "dgemma_engine.client"}
+    allowed = {"dgemma_engine.messages", "dgemma_engine.trace_messages", "dgemma_engine.client"}
     for path in PACKAGES["dgemma_lsp"].rglob("*.py"):
         for name in imports(path):
             if name.startswith("dgemma_engine."):

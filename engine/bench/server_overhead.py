@@ -22,6 +22,7 @@ from dgemma_engine.client import EngineClient
 from dgemma_engine.errors import EngineUnavailable
 from dgemma_engine.location import EngineLocation
 from dgemma_engine.messages import Context, Draft, Finish, Infill
+from dgemma_engine.recorder import Recorder
 from editor import editing
 from lsprotocol import types
 
@@ -38,7 +39,12 @@ class InstantEngine:
     device_memory_bytes = 0
 
     def infill(
-        self, context: Context, cancel: Cancel, *, on_draft: Callable[[Draft], None] = lambda _draft: None
+        self,
+        context: Context,
+        cancel: Cancel,
+        *,
+        on_draft: Callable[[Draft], None] = lambda _draft: None,
+        recorder: Recorder | None = None,
     ) -> Infill:
         """Returns a short middle."""
         return Infill(text="value", finish=Finish.STABLE, score=0.9, steps=1, timings_ms={"total": 0.0})

@@ -21,6 +21,7 @@ from dgemma_engine.engine import Engine
 from dgemma_engine.location import EngineLocation
 from dgemma_engine.messages import Context, Draft, Infill
 from dgemma_engine.model_folder import model_folder
+from dgemma_engine.recorder import Recorder
 
 
 class _Stamped(threading.Event):
@@ -51,7 +52,12 @@ class WatchedEngine:
         return self._engine.device_memory_bytes
 
     def infill(
-        self, context: Context, cancel: Cancel, *, on_draft: Callable[[Draft], None] = lambda _draft: None
+        self,
+        context: Context,
+        cancel: Cancel,
+        *,
+        on_draft: Callable[[Draft], None] = lambda _draft: None,
+        recorder: Recorder | None = None,
     ) -> Infill:
         stamped = _Stamped()
         if cancel._event.is_set():
@@ -66,7 +72,7 @@ class WatchedEngine:
 
         prompts, started_s, steps = self._engine._prompts, time.monotonic(), self._engine.denoising_steps
         prompts.num_encoded = 0
-        infill = self._engine.infill(context, cancel, drafted)
+        infill = self._engine.infill(context, cancel, drafted, recorder=recorder)
         row: dict[str, Any] = {
             "document": context.document,
             "speculative": context.speculative,

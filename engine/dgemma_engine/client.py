@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from pygls.exceptions import JsonRpcException
+from pygls.exceptions import JsonRpcException, JsonRpcMethodNotFound
 
 from dgemma_engine.errors import EngineFault, EngineUnavailable, SocketRefused
 from dgemma_engine.launch import Launch, engine_command
@@ -34,10 +34,12 @@ from dgemma_engine.messages import (
     Status,
 )
 from dgemma_engine.peer import STREAM_LIMIT_BYTES, Peer
+from dgemma_engine.trace_messages import TRACE, Trace
 
 _START_HINT = "start one with: dgemma-engine start"
+_RESTART_HINT = "restart it: dgemma-engine stop"
 _INSTALL_HINT = "is it installed? pip install 'dgemma-lsp[engine]'"
-_Answer = TypeVar("_Answer", Definitions, Infill, Status)
+_Answer = TypeVar("_Answer", Definitions, Infill, Status, Trace)
 
 
 class EngineClient:
@@ -167,6 +169,15 @@ class EngineClient:
             self._draft_listeners.pop(drafts, None)
         return _read_answer(Infill.from_wire, wire)
 
+    async def trace(self, context: Context) -> Trace:
+        """Asks for the text at the cursor with all that led to it. Cancelling the caller cancels the request.
+
+        Raises:
+            EngineFault: the engine answered with an error; one of an older version does not know the question.
+            EngineUnavailable: the connection ended before the answer.
+        """
+        return _read_answer(Trace.from_wire, await self._request(TRACE, context.to_wire()))
+
     async def definitions(self, query: DefinitionsQuery) -> Definitions:
         """Asks how names are defined in a text; answered while the engine loads too.
 
@@ -227,6 +238,8 @@ class EngineClient:
             return await self._peer.request(method, params)
         except ConnectionError as error:
             raise EngineUnavailable(f"the engine on {self._location.socket} has ended; {_START_HINT}") from error
+        except JsonRpcMethodNotFound as error:
+            raise EngineFault(f"the engine is of an older version and knows no {method}; {_RESTART_HINT}") from error
         except JsonRpcException as error:
             raise EngineFault(error.message) from None
 
@@ -277,4 +290,4 @@ def _read_answer(from_wire: Callable[[Any], _Answer], wire: Any) -> _Answer:
     try:
         return from_wire(wire)
     except ValueError as error:
-        raise EngineFault(f"the engine's answer cannot be read ({error}); restart it: dgemma-engine stop") from error
+        raise EngineFault(f"the engine's answer cannot be read ({error}); {_RESTART_HINT}") from error

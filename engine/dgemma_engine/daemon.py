@@ -37,11 +37,14 @@ from dgemma_engine.messages import (
     DefinitionsQuery,
     Draft,
     EngineState,
+    Infill,
     Progress,
     Status,
 )
 from dgemma_engine.peer import STREAM_LIMIT_BYTES, Peer
-from dgemma_engine.worker import Load, Worker
+from dgemma_engine.recorder import Recorder
+from dgemma_engine.trace_messages import TRACE
+from dgemma_engine.worker import Load, Ticket, Worker
 
 _log = logging.getLogger(__name__)
 
@@ -165,8 +168,12 @@ class _Daemon:
         async def infill(params: Any) -> dict[str, Any]:
             return await self._infill(params, owner=owner, peer=peer, writer=writer)
 
+        async def trace(params: Any) -> dict[str, Any]:
+            return await self._trace(params, owner=owner)
+
         requests = {
             INFILL: infill,
+            TRACE: trace,
             DEFINITIONS: self._definitions,
             STATUS: self._status,
             STOP: self._stop_engine,
@@ -182,12 +189,7 @@ class _Daemon:
             self._update_lifetime()
 
     async def _infill(self, params: Any, *, owner: int, peer: Peer, writer: asyncio.StreamWriter) -> dict[str, Any]:
-        try:
-            context = Context.from_wire(params)
-        except ValueError as error:
-            raise JsonRpcInvalidParams(" ".join(str(error).split())) from None
-        # What the engine keeps of a document is kept for each connection: two windows differ in what was typed.
-        context = replace(context, document=f"{owner}/{context.document}")
+        context = _read_context(params, owner)
 
         def drafted_on_thread(draft: Draft) -> None:
             if not self._loop.is_closed():
@@ -197,20 +199,31 @@ class _Daemon:
         answer = asyncio.wrap_future(ticket.answer)
         # The ticket is the first to know of a newer request, and `answer` of a client that wants none any more.
         drafts = _DraftSender(peer, writer, wanted=lambda: ticket.live and not answer.done())
-        deadline_s = context.deadline_ms / 1_000
+        try:
+            return (await self._answered(ticket, answer)).to_wire()
+        finally:
+            drafts.close()
+
+    async def _trace(self, params: Any, *, owner: int) -> dict[str, Any]:
+        recorder = Recorder(time.monotonic)
+        ticket = self._worker.submit(owner, _read_context(params, owner), recorder=recorder)
+        return recorder.trace(await self._answered(ticket, asyncio.wrap_future(ticket.answer))).to_wire()
+
+    async def _answered(self, ticket: Ticket, answer: asyncio.Future[Infill]) -> Infill:
+        """Waits for an answer, at most until it is due; takes the request back when nobody waits any more."""
+        deadline_s = ticket.context.deadline_ms / 1_000
         timers = [
             self._loop.call_later(deadline_s, self._worker.expire, ticket),
             self._loop.call_later(deadline_s + _LAST_STEP_S, self._worker.overdue, ticket),
         ]
         try:
-            return (await answer).to_wire()
+            return await answer
         except asyncio.CancelledError:
             self._worker.withdraw(ticket)
             raise
         finally:
             for timer in timers:
                 timer.cancel()
-            drafts.close()
 
     async def _definitions(self, params: Any) -> dict[str, Any]:
         try:
@@ -267,6 +280,18 @@ class _Daemon:
     def _end_unused(self) -> None:
         _log.info("no client is left; the engine ends")
         self._stop.set()
+
+
+def _read_context(params: Any, owner: int) -> Context:
+    """Reads a question; what the engine keeps of its document is kept for each connection.
+
+    Two windows differ in what was typed.
+    """
+    try:
+        context = Context.from_wire(params)
+    except ValueError as error:
+        raise JsonRpcInvalidParams(" ".join(str(error).split())) from None
+    return replace(context, document=f"{owner}/{context.document}")
 
 
 class _DraftSender:

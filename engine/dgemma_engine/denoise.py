@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -56,8 +57,17 @@ class Denoised:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Judgement:
-    """The last look at the rows that were then on the canvas."""
+class Judgement:
+    """The last look at the rows that were then on the canvas.
+
+    Attributes:
+        live: their indices, in the order of the canvas.
+        belief: of every judged position.
+        temperature: of the step.
+        free_RM: judged positions of each row's free part; filled up with its first one.
+        num_free: how many of them count.
+        finished: rows whose best guess stood still and was sure.
+    """
 
     live: list[int]
     belief: Belief
@@ -65,6 +75,18 @@ class _Judgement:
     free_RM: Tensor
     num_free: list[int]
     finished: list[int]
+
+
+class Observer(Protocol):
+    """Told what a step did; changes nothing."""
+
+    def judged(self, judgement: Judgement, canvas: Canvas) -> None:
+        """Takes note of what the model believes of a canvas."""
+        ...
+
+    def advanced(self, accepted_RM: Tensor, canvas: Canvas) -> None:
+        """Takes note of which tokens stay, and of the next canvas, of the same rows."""
+        ...
 
 
 class Denoising:
@@ -80,6 +102,7 @@ class Denoising:
         sampler: the decisions; its `num_steps` are the steps really given.
         banned_ids: token ids that may not appear at any position, int64 [any]; may be empty.
         block_ids: tokens that the first step adds to the cache in the same pass: the block before this one.
+        observer: told what every step did; None costs nothing.
     """
 
     def __init__(
@@ -91,6 +114,7 @@ class Denoising:
         *,
         banned_ids: Tensor,
         block_ids: Sequence[int] = (),
+        observer: Observer | None = None,
     ) -> None:
         self._model = model
         self._cache = cache
@@ -98,10 +122,11 @@ class Denoising:
         self._sampler = sampler
         self._believing = Believing(model, banned_ids=banned_ids)
         self._block_ids = list(block_ids)
+        self._observer = observer
         self._num_past = cache.length + len(block_ids)
         self._soft_1LD: Tensor | None = None
         self._earlier: list[Tensor] = []
-        self._last: _Judgement | None = None
+        self._last: Judgement | None = None
         self._read: dict[int, Guess] = {}
         self._live = list(range(len(canvas.layout.rows)))
         self._advanced = True
@@ -133,7 +158,7 @@ class Denoising:
         best_RM, entropy_RM = belief.best_N[self._free_RM], belief.entropy_N[self._free_RM]
         finished_R = sampler.stop.finished(self._earlier, best_RM, entropy_RM, layout.valid_RM)
         self._earlier = [*self._earlier, best_RM][-max(1, sampler.stop.stability) :]
-        self._last = _Judgement(
+        self._last = Judgement(
             live=self.live,
             belief=belief,
             temperature=temperature,
@@ -141,6 +166,8 @@ class Denoising:
             num_free=[row.num_free for row in layout.rows],
             finished=[index for index, done in zip(self._live, finished_R.tolist(), strict=True) if done],
         )
+        if self._observer is not None:
+            self._observer.judged(self._last, self._canvas)
         self._read.clear()
         self._advanced = False
         self.steps += 1
@@ -224,6 +251,8 @@ class Denoising:
         kept = layout.free_RM[accepted_RM & layout.valid_RM]
         ids_1L[0, kept] = sample(belief.probs_NV[self._place_L[kept]], levels_1L1[0, kept])
         canvas.replace(ids_1L)
+        if self._observer is not None:
+            self._observer.advanced(accepted_RM, canvas)
         self._soft_1LD = self._softened(belief)
         self._advanced = True
 

@@ -10,7 +10,6 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -34,10 +33,12 @@ from dgemma_engine.out_of_memory import freeing_on_exhaustion
 from dgemma_engine.pace import Pace
 from dgemma_engine.policies import Sampler
 from dgemma_engine.prompts import PromptStore
-from dgemma_engine.proposal import Proposal
-from dgemma_engine.proposing import Proposed, Proposer
+from dgemma_engine.proposal import Proposal, Proposed, merged
+from dgemma_engine.proposing import Proposer
 from dgemma_engine.recipe import DEFAULT, Decode, Recipe
+from dgemma_engine.recorder import Recorder
 from dgemma_engine.sampler_config import load_sampler
+from dgemma_engine.search import Search
 from dgemma_engine.seeds import Seed, SeedStore
 from dgemma_engine.spelling import Spelling
 from dgemma_engine.suffixes import SuffixStore
@@ -173,6 +174,7 @@ class Engine:
         on_draft: Callable[[Draft], None] = _ignore,
         *,
         recipe: Recipe = DEFAULT,
+        recorder: Recorder | None = None,
     ) -> Infill:
         """Fills one hole.
 
@@ -181,6 +183,7 @@ class Engine:
             cancel: asked between forward passes; its deadline is the request's.
             on_draft: called with what the canvas says after each denoising step, if the question asks for drafts.
             recipe: parts to leave out, for measurements.
+            recorder: told what every step did; the answer is the same without.
 
         Returns:
             The answer; its text is empty when there is nothing worth showing.
@@ -189,12 +192,19 @@ class Engine:
             EngineFault: the device's memory ran out; it is free again.
         """
         return freeing_on_exhaustion(
-            lambda: self._infill(context, cancel, on_draft, recipe), self._prompts.clear, self._model.device
+            lambda: self._infill(context, cancel, on_draft, recipe, recorder), self._prompts.clear, self._model.device
         )
 
-    def _infill(self, context: Context, cancel: Cancel, on_draft: Callable[[Draft], None], recipe: Recipe) -> Infill:
+    def _infill(
+        self,
+        context: Context,
+        cancel: Cancel,
+        on_draft: Callable[[Draft], None],
+        recipe: Recipe,
+        recorder: Recorder | None,
+    ) -> Infill:
         lap = Laps(self._clock)
-        search = self._search(context, cancel, on_draft, recipe, lap)
+        search = self._search(context, cancel, on_draft, recipe, lap, recorder)
         found, ranked = search.found, search.ranked
         if search.finish is not None:
             return Infill(
@@ -205,7 +215,12 @@ class Engine:
                 timings_ms=lap.timings_ms(),
             )
         is_silent = recipe.silence and not context.on_demand
-        is_shown = bool(ranked) and (not is_silent or self._is_worth_it(ranked[0], judged=search.judged))
+        is_shown = bool(ranked) and (not is_silent or search.is_worth_it(self._calibration, self._least_draft_score))
+        if recorder is not None:
+            proposals, added_errors = merged(found.proposals), self._syntax.check(context).added_errors
+            recorder.weighed(
+                proposals, ranked, is_shown=is_shown, added_errors=added_errors, calibration=self._calibration
+            )
         shown = ranked[: _SENT_ON_DEMAND if context.on_demand else _SENT_CANDIDATES] if is_shown else []
         silent = found.finish if found.finish is Finish.DEADLINE else Finish.EMPTY
         return Infill(
@@ -228,7 +243,7 @@ class Engine:
             cancel: asked between forward passes.
             recipe: parts to leave out.
         """
-        return self._search(context, cancel, _ignore, recipe, Laps(self._clock)).ranked
+        return self._search(context, cancel, _ignore, recipe, Laps(self._clock), None).ranked
 
     def length_confidences(
         self, context: Context, lengths: Sequence[int], cancel: Cancel
@@ -249,9 +264,15 @@ class Engine:
         return None if cache is None else self._proposer.length_confidences(context, hole, form, cache, lengths)
 
     def _search(
-        self, context: Context, cancel: Cancel, on_draft: Callable[[Draft], None], recipe: Recipe, lap: Laps
-    ) -> _Search:
-        search = _Search(found=Proposed())
+        self,
+        context: Context,
+        cancel: Cancel,
+        on_draft: Callable[[Draft], None],
+        recipe: Recipe,
+        lap: Laps,
+        recorder: Recorder | None,
+    ) -> Search:
+        search = Search(found=Proposed())
         if search.is_over(cancel):
             return search
         form = self._format if recipe.fill else self._format.without_fill()
@@ -262,6 +283,8 @@ class Engine:
             self._model.config,
             settled=lambda suffix_ids, num_clamped: self._suffixes.settled(context.document, suffix_ids, num_clamped),
         )
+        if recorder is not None:
+            recorder.dug(hole, text_of=self._spelling.text_of, name_of=self._tokenizer.name_of)
         lap("tokenize")
         cache = self._prompts.encoded(context.document, hole.prompt_ids, cancel)
         lap("encode")
@@ -271,7 +294,7 @@ class Engine:
         lap("propose")
         # What ranking takes is kept back from the canvases.
         reserved = cancel.sooner(self._pace.expected_s("rank"))
-        search.found = found = self._propose(context, hole, form, cache, reserved, recipe, seeds, on_draft)
+        search.found = found = self._propose(context, hole, form, cache, reserved, recipe, seeds, on_draft, recorder)
         denoise_s = lap("denoise")
         # Others were served between the steps of what is asked for on demand.
         if found.steps and not context.on_demand:
@@ -301,6 +324,7 @@ class Engine:
         recipe: Recipe,
         seeds: Sequence[Seed],
         on_draft: Callable[[Draft], None],
+        recorder: Recorder | None,
     ) -> Proposed:
         found, num_steps = Proposed(), self._affordable_steps(context, cancel)
 
@@ -322,6 +346,7 @@ class Engine:
                 seeds=seeds,
                 num_steps=num_steps,
                 on_step=on_step,
+                recorder=recorder,
             )
         if recipe.decode is not Decode.DIFFUSION and not (cancel.cancelled or cancel.expired):
             drafts = unjudged(found.proposals)
@@ -341,12 +366,6 @@ class Engine:
                 found.finish = written.finish
         found.proposals += [Proposal(text=seed.text, source=CandidateSource.SEED, seed=seed) for seed in seeds]
         return found
-
-    def _is_worth_it(self, best: Ranked, *, judged: bool) -> bool:
-        """Whether a candidate is likely enough to be right; one that nobody judged never is where scores mean more."""
-        if judged:
-            return best.score >= self._calibration.threshold
-        return self._calibration.weights is None and best.score >= self._least_draft_score
 
     def _passing(self, context: Context, proposals: Sequence[Proposal]) -> list[Proposal]:
         """Returns what may be sent without being ranked: what is asked for on demand is parsed even late."""
@@ -375,26 +394,3 @@ class Engine:
         )
         found.passes += bool(ranked)
         return ranked
-
-
-@dataclass(slots=True, kw_only=True)
-class _Search:
-    """What came of looking for candidates.
-
-    Attributes:
-        found: candidates before ranking.
-        ranked: best first.
-        judged: whether the causal mode has judged them.
-        finish: why there is no answer, if there is none.
-    """
-
-    found: Proposed
-    ranked: list[Ranked] = field(default_factory=list[Ranked])
-    judged: bool = False
-    finish: Finish | None = None
-
-    def is_over(self, cancel: Cancel) -> bool:
-        """Whether the request was cancelled or is out of time; then that is its finish."""
-        if cancel.cancelled or cancel.expired:
-            self.finish = Finish.CANCELLED if cancel.cancelled else Finish.DEADLINE
-        return self.finish is not None

@@ -1,10 +1,10 @@
-"""A candidate for a hole, and where it comes from: plain values. Knows no tensors."""
+"""A candidate for a hole, where it comes from, and all that were found: plain values. Knows no tensors."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from dgemma_engine.messages import CandidateSource
+from dgemma_engine.messages import CandidateSource, Finish
 from dgemma_engine.seeds import Seed
 
 
@@ -25,6 +25,23 @@ class Proposal:
     canvas_logprobs: tuple[float, ...] = ()
     seed: Seed | None = None
     agreement: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Proposed:
+    """What was found.
+
+    Attributes:
+        proposals: candidates in no particular order, duplicates included.
+        finish: why the canvases stopped.
+        steps: passes over canvases.
+        passes: passes of the causal mode.
+    """
+
+    proposals: list[Proposal] = field(default_factory=list[Proposal])
+    finish: Finish = Finish.EMPTY
+    steps: int = 0
+    passes: int = 0
 
 
 def merged(proposals: list[Proposal]) -> list[Proposal]:

@@ -6,7 +6,7 @@ Wires hypotheses, denoising and left-to-right writing; what comes out is not ran
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from itertools import takewhile
 
@@ -27,8 +27,9 @@ from dgemma_engine.messages import CandidateSource, Context, Extent, Finish
 from dgemma_engine.model import DiffusionGemma
 from dgemma_engine.offer import offered
 from dgemma_engine.policies import Sampler
-from dgemma_engine.proposal import Proposal
+from dgemma_engine.proposal import Proposal, Proposed
 from dgemma_engine.recipe import Recipe
+from dgemma_engine.recorder import Recorder
 from dgemma_engine.seeds import Seed
 from dgemma_engine.spelling import Opening, Spelling, closings, openings
 from dgemma_engine.tokenizer import Tokenizer
@@ -45,23 +46,6 @@ _WARM_SEEDS = 2
 _SPECULATIVE_PASSES = 2
 # Tokens that the causal mode writes where the user waits for them: each costs a pass.
 _MOST_ON_DEMAND = 128
-
-
-@dataclass(slots=True, kw_only=True)
-class Proposed:
-    """What was found.
-
-    Attributes:
-        proposals: candidates in no particular order, duplicates included.
-        finish: why the canvases stopped.
-        steps: passes over canvases.
-        passes: passes of the causal mode.
-    """
-
-    proposals: list[Proposal] = field(default_factory=list[Proposal])
-    finish: Finish = Finish.EMPTY
-    steps: int = 0
-    passes: int = 0
 
 
 OnStep = Callable[[int, int, Callable[[], list[Reading]]], None]
@@ -109,6 +93,7 @@ class Proposer:
         seeds: Sequence[Seed],
         num_steps: int,
         on_step: OnStep,
+        recorder: Recorder | None,
     ) -> Proposed:
         """Denoises the hole's hypotheses, block after block.
 
@@ -125,6 +110,7 @@ class Proposer:
             seeds: texts to start rows from.
             num_steps: steps per canvas.
             on_step: called after every step.
+            recorder: told what the canvases do, if anything.
         """
         found, num_prompt = Proposed(), cache.length
         written, block = list[int](), list[int]()
@@ -135,9 +121,12 @@ class Proposer:
                 begins = self._openings(hole) if not written else [Opening(given_ids=(), first_ids=None)]
                 rows = self._hypotheses(context, hole, form, recipe, sizes, begins, seeds if is_first else ())
                 reader = self._reader(context, hole, form, written)
-                denoising = self._denoising(hole, form, cache, rows, num_steps, block)
+                if recorder is not None:
+                    recorder.began(rows, written, num_steps)
+                denoising = self._denoising(hole, form, cache, rows, num_steps, block, recorder)
                 block = []
-                denoised = self._denoise(context, form, cancel, rows, denoising, reader, partial(on_step, found.steps))
+                told = partial(on_step, found.steps)
+                denoised = self._denoise(context, form, cancel, rows, denoising, reader, told, recorder)
                 found.finish, found.steps = denoised.finish, found.steps + denoised.steps
                 readings = {index: reader(guess, rows[index]) for index, guess in denoised.guesses.items()}
                 ended = [index for index, reading in readings.items() if reading.ended]
@@ -301,9 +290,15 @@ class Proposer:
         denoising: Denoising,
         reader: Callable[[Guess, Hypothesis], Reading],
         on_step: Callable[[int, Callable[[], list[Reading]]], None],
+        recorder: Recorder | None,
     ) -> Denoised:
         def readings() -> dict[int, Reading]:
             return {index: reader(denoising.guess(index), rows[index]) for index in denoising.live}
+
+        def stepped(denoising: Denoising) -> None:
+            if recorder is not None:
+                recorder.read(readings())
+            on_step(denoising.steps, lambda: list(readings().values()))
 
         def choose(denoising: Denoising) -> Sequence[int]:
             if form.fill_token_id is not None:
@@ -328,7 +323,7 @@ class Proposer:
         return denoise(
             denoising,
             cancel=cancel,
-            on_step=lambda denoising: on_step(denoising.steps, lambda: list(readings().values())),
+            on_step=stepped,
             choose=choose if len(rows) > hypotheses.KEPT_ROWS else None,
         )
 
@@ -340,6 +335,7 @@ class Proposer:
         rows: Sequence[Hypothesis],
         num_steps: int,
         block: Sequence[int] = (),
+        recorder: Recorder | None = None,
     ) -> Denoising:
         device = self._model.device
         return Denoising(
@@ -349,6 +345,7 @@ class Proposer:
             replace(self._sampler, num_steps=num_steps),
             banned_ids=torch.tensor(self._banned_on_canvas(hole, form, rows), dtype=torch.int64, device=device),
             block_ids=block,
+            observer=recorder,
         )
 
     def _ends(self, context: Context, hole: Hole) -> Callable[[int], bool]:

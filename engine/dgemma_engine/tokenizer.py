@@ -70,6 +70,10 @@ class Tokenizer:
         """Returns the text of `ids`; special tokens are left out, a broken UTF-8 sequence gives U+FFFD."""
         return self._backend.decode(ids, skip_special_tokens=True)
 
+    def name_of(self, token_id: int) -> str:
+        """Returns what the vocabulary calls a token, for one that has no text: `<eos>`, a part of a character."""
+        return self._backend.id_to_token(token_id) or f"#{token_id}"
+
     def token_texts(self) -> list[str | None]:
         """Returns the text of every token inside a text, by id.
 

@@ -26,6 +26,8 @@ _JSON_TYPES: dict[str, tuple[type, ...]] = {
     "Extent": (str,),
     "CandidateSource": (str,),
     "EngineState": (str,),
+    "RowKind": (str,),
+    "Verdict": (str,),
 }
 
 
@@ -96,6 +98,16 @@ def read_texts(cls: type, name: str, values: Mapping[str, Any]) -> tuple[str, ..
     if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in cast("list[Any]", texts)):
         raise ValueError(f"{cls.__name__}.{name} must be a list of strings")
     return tuple(cast("list[str]", texts))
+
+
+def read_numbers(cls: type, name: str, values: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Returns field `name`, a list of numbers."""
+    numbers = values[name]
+    if not isinstance(numbers, list | tuple) or not all(
+        isinstance(number, int | float) for number in cast("list[Any]", numbers)
+    ):
+        raise ValueError(f"{cls.__name__}.{name} must be a list of numbers")
+    return tuple(cast("list[Any]", numbers))
 
 
 def _has_default(f: Any) -> bool:

@@ -19,6 +19,7 @@ from typing import Protocol
 from dgemma_engine.cancel import Cancel
 from dgemma_engine.errors import EngineError, EngineFault
 from dgemma_engine.messages import Context, Draft, EngineState, Finish, Infill, Progress, StageTimes
+from dgemma_engine.recorder import Recorder
 from dgemma_engine.stages import StageRecord
 
 _log = logging.getLogger(__name__)
@@ -45,13 +46,16 @@ class InfillEngine(Protocol):
         """Memory held on the accelerator; 0 on a CPU."""
         ...
 
-    def infill(self, context: Context, cancel: Cancel, *, on_draft: OnDraft = ...) -> Infill:
+    def infill(
+        self, context: Context, cancel: Cancel, *, on_draft: OnDraft = ..., recorder: Recorder | None = ...
+    ) -> Infill:
         """Answers one request, asking `cancel` before every denoising step.
 
         Args:
             context: the question; a draft is worth making only if it has `drafts`.
             cancel: its permission to go on.
             on_draft: told what the text looks like between steps; returns at once. Does nothing by default.
+            recorder: told what every step did. None by default.
         """
         ...
 
@@ -71,6 +75,7 @@ class Ticket:
         cancel: its permission to go on.
         answer: the answer to come; `EngineFault` when there is none.
         on_draft: told the drafts until the answer; None wants none.
+        recorder: told what every step did; None wants no trace.
     """
 
     owner: int
@@ -79,6 +84,7 @@ class Ticket:
     cancel: Cancel
     answer: Future[Infill]
     on_draft: OnDraft | None
+    recorder: Recorder | None
 
     @property
     def key(self) -> tuple[int, str]:
@@ -127,7 +133,9 @@ class Worker:
         """Starts the thread, which loads the model first."""
         self._thread.start()
 
-    def submit(self, owner: int, context: Context, on_draft: OnDraft | None = None) -> Ticket:
+    def submit(
+        self, owner: int, context: Context, on_draft: OnDraft | None = None, *, recorder: Recorder | None = None
+    ) -> Ticket:
         """Queues a request; its ticket's answer always comes.
 
         Args:
@@ -135,6 +143,7 @@ class Worker:
             context: the question.
             on_draft: told the drafts on the device thread, before the answer and not once the request is cancelled or
                 superseded; must return at once.
+            recorder: told what every step did, on the device thread.
         """
         arrival_s = self._clock()
         deadline_s = arrival_s + context.deadline_ms / 1_000
@@ -144,7 +153,13 @@ class Worker:
             else Cancel(deadline_s=deadline_s, clock=self._clock)
         )
         ticket = Ticket(
-            owner=owner, context=context, arrival_s=arrival_s, cancel=cancel, answer=Future(), on_draft=on_draft
+            owner=owner,
+            context=context,
+            arrival_s=arrival_s,
+            cancel=cancel,
+            answer=Future(),
+            on_draft=on_draft,
+            recorder=recorder,
         )
         with self._condition:
             if self._progress.state is EngineState.FAILED:
@@ -285,7 +300,9 @@ class Worker:
     def _answer(self, engine: InfillEngine, ticket: Ticket) -> None:
         started_s = self._clock()
         try:
-            outcome: Infill | EngineFault = engine.infill(ticket.context, ticket.cancel, on_draft=ticket.tell)
+            outcome: Infill | EngineFault = engine.infill(
+                ticket.context, ticket.cancel, on_draft=ticket.tell, recorder=ticket.recorder
+            )
         except EngineError as error:
             outcome = EngineFault(_one_line(error))
         except Exception as error:

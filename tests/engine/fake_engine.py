@@ -23,6 +23,7 @@ from dgemma_engine.client import EngineClient
 from dgemma_engine.errors import CheckpointError, EngineUnavailable
 from dgemma_engine.location import EngineLocation
 from dgemma_engine.messages import Context, Draft, DraftSpan, Finish, Infill
+from dgemma_engine.recorder import Recorder
 
 STEP_S = 0.005
 SCRIPT = Path(__file__)
@@ -66,7 +67,12 @@ class SteppingEngine:
         return [run.context for run in self.runs]
 
     def infill(
-        self, context: Context, cancel: Cancel, *, on_draft: Callable[[Draft], None] = lambda _draft: None
+        self,
+        context: Context,
+        cancel: Cancel,
+        *,
+        on_draft: Callable[[Draft], None] = lambda _draft: None,
+        recorder: Recorder | None = None,
     ) -> Infill:
         run = Run(context)
         self.runs.append(run)

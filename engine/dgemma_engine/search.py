@@ -1,0 +1,47 @@
+"""What came of looking for candidates for one hole, or why nobody looked to the end. Plain values; knows no tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from dgemma_engine.calibration import Calibration
+from dgemma_engine.cancel import Cancel
+from dgemma_engine.judging import Ranked
+from dgemma_engine.messages import Finish
+from dgemma_engine.proposal import Proposed
+
+
+@dataclass(slots=True, kw_only=True)
+class Search:
+    """What came of looking for candidates.
+
+    Attributes:
+        found: candidates before ranking.
+        ranked: best first.
+        judged: whether the causal mode has judged them.
+        finish: why there is no answer, if there is none.
+    """
+
+    found: Proposed
+    ranked: list[Ranked] = field(default_factory=list[Ranked])
+    judged: bool = False
+    finish: Finish | None = None
+
+    def is_over(self, cancel: Cancel) -> bool:
+        """Whether the request was cancelled or is out of time; then that is its finish."""
+        if cancel.cancelled or cancel.expired:
+            self.finish = Finish.CANCELLED if cancel.cancelled else Finish.DEADLINE
+        return self.finish is not None
+
+    def is_worth_it(self, calibration: Calibration, least_draft_score: float) -> bool:
+        """Whether the best candidate is likely enough to be right.
+
+        One that nobody judged never is where scores mean more.
+
+        Args:
+            calibration: of the model.
+            least_draft_score: from which an unjudged one is, for a model that has none.
+        """
+        if self.judged:
+            return self.ranked[0].score >= calibration.threshold
+        return calibration.weights is None and self.ranked[0].score >= least_draft_score

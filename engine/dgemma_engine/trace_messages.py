@@ -1,0 +1,212 @@
+"""What a recorded request did, step by step, as it crosses the socket: plain values, standard library only.
+
+Token ids stand for tokens; `Trace.tokens` and `Trace.marks` say how each is spelled. Knows no tensors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from dgemma_engine.messages import CandidateSource, Infill
+from dgemma_engine.wire import Message, read_choice, read_numbers, read_parts
+
+TRACE = "engine/trace"
+
+
+class RowKind(StrEnum):
+    """What a row of a canvas is to try."""
+
+    SLOT = "slot"
+    LENGTH = "length"
+    SEED = "seed"
+
+
+class Verdict(StrEnum):
+    """What became of a candidate: shown, sent behind it, too unlikely, breaks the syntax, or not judged in time."""
+
+    SHOWN = "shown"
+    BEHIND = "behind"
+    UNLIKELY = "unlikely"
+    SYNTAX = "syntax"
+    UNJUDGED = "unjudged"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowTrace(Message):
+    """A row as it enters its canvas: [clamped opening][free positions][clamped head of the suffix].
+
+    Attributes:
+        kind: a slot with room to spare, a middle of exactly this length, or a text found elsewhere to start from.
+        num_free: free positions.
+        opening_ids: clamped before them.
+        head_ids: clamped behind them.
+        seed: text the row starts from; empty for one that starts from noise.
+    """
+
+    kind: RowKind
+    num_free: int
+    opening_ids: tuple[int, ...]
+    head_ids: tuple[int, ...]
+    seed: str
+
+    @classmethod
+    def _read(cls, values: dict[str, Any]) -> None:
+        values["kind"] = read_choice(cls, "kind", RowKind, values["kind"])
+        for name in ("opening_ids", "head_ids"):
+            values[name] = read_numbers(cls, name, values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowStep(Message):
+    """One row at one step; a value per free position.
+
+    Attributes:
+        row: its index on the canvas.
+        seen_ids: what stood there when the model looked.
+        best_ids: what it reads there.
+        confidence: probability of that at temperature 1, 0 to 1.
+        entropy: nats, at the step's temperature.
+        other_ids: the likeliest tokens, likeliest first.
+        other_probabilities: theirs at temperature 1.
+        accepted: 1 where a token drawn from the belief stays for the next step, 0 where noise follows; empty if the
+            canvas made no further step.
+        next_ids: what stands there then; empty likewise.
+        settled: whether the row's reading stood still and was sure, so that it was done.
+        text: what would be inserted if this were the last step; may be empty.
+        mean_logprob: of that text's tokens, nats.
+    """
+
+    row: int
+    seen_ids: tuple[int, ...]
+    best_ids: tuple[int, ...]
+    confidence: tuple[float, ...]
+    entropy: tuple[float, ...]
+    other_ids: tuple[tuple[int, ...], ...]
+    other_probabilities: tuple[tuple[float, ...], ...]
+    accepted: tuple[int, ...]
+    next_ids: tuple[int, ...]
+    settled: bool
+    text: str
+    mean_logprob: float
+
+    def __post_init__(self) -> None:
+        num_free = len(self.seen_ids)
+        for name in ("best_ids", "confidence", "entropy", "other_ids", "other_probabilities"):
+            if len(getattr(self, name)) != num_free:
+                raise ValueError(f"RowStep.{name} must have {num_free} values, one per free position")
+        for name in ("accepted", "next_ids"):
+            if len(getattr(self, name)) not in {0, num_free}:
+                raise ValueError(f"RowStep.{name} must have {num_free} values, one per free position, or none")
+
+    @classmethod
+    def _read(cls, values: dict[str, Any]) -> None:
+        for name in ("seen_ids", "best_ids", "confidence", "entropy", "accepted", "next_ids"):
+            values[name] = read_numbers(cls, name, values)
+        for name in ("other_ids", "other_probabilities"):
+            if not isinstance(values[name], list | tuple):
+                raise ValueError(f"RowStep.{name} must be a list")
+            values[name] = tuple(read_numbers(cls, name, {name: numbers}) for numbers in values[name])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepTrace(Message):
+    """One look at a canvas.
+
+    Attributes:
+        temperature: of the belief that tokens are drawn from.
+        elapsed_ms: milliseconds it took, without the recording.
+        rows: those that were on the canvas, in its order.
+    """
+
+    temperature: float
+    elapsed_ms: float
+    rows: tuple[RowStep, ...]
+
+    @classmethod
+    def _read(cls, values: dict[str, Any]) -> None:
+        values["rows"] = read_parts(cls, "rows", values, RowStep.from_wire)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CanvasTrace(Message):
+    """One canvas: rows that know nothing of each other, looked at together.
+
+    Attributes:
+        written_ids: tokens of the middle that earlier canvases settled; this one goes on behind them.
+        steps_limit: most steps; the temperature schedule is spread over them.
+        rows: as they enter.
+        steps: in order.
+    """
+
+    written_ids: tuple[int, ...]
+    steps_limit: int
+    rows: tuple[RowTrace, ...]
+    steps: tuple[StepTrace, ...]
+
+    @classmethod
+    def _read(cls, values: dict[str, Any]) -> None:
+        values["written_ids"] = read_numbers(cls, "written_ids", values)
+        values["rows"] = read_parts(cls, "rows", values, RowTrace.from_wire)
+        values["steps"] = read_parts(cls, "steps", values, StepTrace.from_wire)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TracedCandidate(Message):
+    """A text that was considered, and what became of it.
+
+    Attributes:
+        text: as it would be inserted.
+        source: what proposed it first.
+        score: probability of being right, or what stands in for it where it was not judged; 0 for one that breaks the
+            syntax.
+        verdict: what became of it.
+        features: what the score was made from, by name; empty where it was not judged.
+    """
+
+    text: str
+    source: CandidateSource
+    score: float
+    verdict: Verdict
+    features: dict[str, float]
+
+    @classmethod
+    def _read(cls, values: dict[str, Any]) -> None:
+        values["source"] = read_choice(cls, "source", CandidateSource, values["source"])
+        values["verdict"] = read_choice(cls, "verdict", Verdict, values["verdict"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace(Message):
+    """A request from its canvas to its answer.
+
+    Attributes:
+        infill: the answer, the same as without a recording.
+        num_prompt: tokens of the prompt.
+        begun: end of the prefix that the middle repeats because it is part of a word; no part of any text here.
+        canvases: in order; a further one is larger, or goes on behind the one before it.
+        candidates: what was considered, best first.
+        threshold: score from which a candidate is shown, 0 to 1.
+        is_calibrated: whether scores are probabilities that were measured for this model.
+        tokens: text by token id, of every token that has one.
+        marks: name by token id of the others: special tokens, parts of a character.
+        num_left_out: steps that are not recorded because the recording would be too large.
+    """
+
+    infill: Infill
+    num_prompt: int
+    begun: str
+    canvases: tuple[CanvasTrace, ...]
+    candidates: tuple[TracedCandidate, ...]
+    threshold: float
+    is_calibrated: bool
+    tokens: dict[str, str]
+    marks: dict[str, str]
+    num_left_out: int
+
+    @classmethod
+    def _read(cls, values: dict[str, Any]) -> None:
+        values["infill"] = Infill.from_wire(values["infill"])
+        values["canvases"] = read_parts(cls, "canvases", values, CanvasTrace.from_wire)
+        values["candidates"] = read_parts(cls, "candidates", values, TracedCandidate.from_wire)
