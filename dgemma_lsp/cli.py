@@ -23,7 +23,7 @@ from dgemma_lsp import __version__
 from dgemma_lsp.settings import OPTIONS, SECTION, Settings
 
 if TYPE_CHECKING:
-    from dgemma_lsp.target import Place
+    from dgemma_lsp.target import Place, Target
 
 _LOAD_TIMEOUT_S = 600.0
 
@@ -65,6 +65,13 @@ def _parser() -> argparse.ArgumentParser:
     complete.add_argument("--seed", type=_seed, default=0, metavar="N", help="the same seed gives the same text")
     complete.set_defaults(run=_complete)
 
+    trace = commands.add_parser("trace", help="play the denoising of one place as an HTML page")
+    trace.add_argument("target", metavar="FILE:LINE:COLUMN", help="counted from 1, columns in characters")
+    trace.add_argument("--html", type=Path, required=True, metavar="OUT", help="the page to write")
+    trace.add_argument("--deadline-ms", type=_deadline, default=10_000, metavar="N", help="default %(default)s")
+    trace.add_argument("--seed", type=_seed, default=0, metavar="N", help="the same seed gives the same text")
+    trace.set_defaults(run=_trace)
+
     demo = commands.add_parser("demo", help="complete real Python files at eight kinds of places")
     demo.add_argument("--deadline-ms", type=_deadline, default=10_000, metavar="N", help="default %(default)s")
     demo.add_argument("--seed", type=_seed, default=0, metavar="N", help="the same seed gives the same texts")
@@ -85,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     stats.add_argument("--delete", action="store_true", help="forget all that was counted")
     stats.set_defaults(run=_stats)
 
-    for command in (complete, demo, doctor):
+    for command in (complete, demo, doctor, trace):
         model, device = _setting("engine.model"), _setting("engine.device")
         command.add_argument(
             "--model", type=model, default="embedded", help="a model folder, or embedded (the default)"
@@ -123,7 +130,7 @@ def _complete(arguments: argparse.Namespace) -> int:
     from dgemma_lsp.complete import answer_at, render
     from dgemma_lsp.connector import ready_engine
     from dgemma_lsp.context import ContextLimits
-    from dgemma_lsp.target import Target, TargetError, read_place
+    from dgemma_lsp.target import TargetError
 
     async def ask() -> str:
         async with ready_engine(
@@ -138,15 +145,50 @@ def _complete(arguments: argparse.Namespace) -> int:
         return render(answer, colour=_wants_colour(sys.stdout)).rstrip("\n")
 
     try:
-        place = read_place(Target.parse(arguments.target))
+        _, place = _public_place(arguments.target)
     except TargetError as error:
         return _refuse(str(error), code=2)
-    if why := _why_private(place):
-        return _refuse(f"{place.path}: {why}", code=2)
     try:
         print(asyncio.run(ask()))
     except (EngineUnavailable, EngineFault) as error:
         return _refuse(str(error), code=1)
+    return 0
+
+
+def _trace(arguments: argparse.Namespace) -> int:
+    from dgemma_engine.client import EngineFault, EngineUnavailable
+
+    from dgemma_lsp.complete import request_at
+    from dgemma_lsp.connector import ready_engine
+    from dgemma_lsp.context import ContextLimits, build_context
+    from dgemma_lsp.new_file import NewFile
+    from dgemma_lsp.target import TargetError
+    from dgemma_lsp.trace_page import to_html
+    from dgemma_lsp.trace_view import trace_view
+
+    async def ask() -> str:
+        async with ready_engine(
+            _settings(arguments), timeout_s=_LOAD_TIMEOUT_S, on_progress=ProgressLine(sys.stderr).show
+        ) as (client, status):
+            request = request_at(place, deadline_ms=arguments.deadline_ms)
+            trace = await client.trace(build_context(request, ContextLimits(seed=arguments.seed)))
+        return to_html(trace_view(request, target.line, target.column, trace, status))
+
+    try:
+        target, place = _public_place(arguments.target)
+    except TargetError as error:
+        return _refuse(str(error), code=2)
+    try:
+        # Before the engine is asked: who cannot have the page need not wait for it.
+        with NewFile(arguments.html) as file:
+            file.write(asyncio.run(ask()))
+    except (EngineUnavailable, EngineFault) as error:
+        return _refuse(str(error), code=1)
+    except OSError as error:
+        return _refuse(
+            f"{arguments.html}: cannot be written ({error.strerror or error}); name a file in a folder of yours", code=2
+        )
+    print(f"{arguments.html}: open it in a browser; it holds lines of {place.path}")
     return 0
 
 
@@ -244,10 +286,17 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     return Settings(engine_model=arguments.model, engine_device=arguments.device)
 
 
-def _why_private(place: Place) -> str | None:
+def _public_place(argument: str) -> tuple[Target, Place]:
+    """Reads FILE:LINE:COLUMN and the file; `TargetError` says what is wrong with them, or why the file is private."""
     from dgemma_lsp.privacy import Privacy
+    from dgemma_lsp.target import Target, TargetError, read_place
 
-    return Privacy((), home=Path.home(), clock=time.monotonic).why_not_read(place.path, head=place.text)
+    target = Target.parse(argument)
+    place = read_place(target)
+    why = Privacy((), home=Path.home(), clock=time.monotonic).why_not_read(place.path, head=place.text)
+    if why:
+        raise TargetError(f"{place.path}: {why}")
+    return target, place
 
 
 def _refuse(message: str, *, code: int) -> int:

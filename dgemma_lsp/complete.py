@@ -56,6 +56,24 @@ class Answer:
         }
 
 
+def request_at(place: Place, *, deadline_ms: float) -> Request:
+    """Returns the question that a cursor in a file is.
+
+    Args:
+        place: text and cursor.
+        deadline_ms: milliseconds until the answer is due.
+    """
+    return Request(
+        uri=place.path.absolute().as_uri(),
+        version=0,
+        text=place.text,
+        offset=place.offset,
+        path=place.path.name,
+        language=language_of(place.path),
+        deadline_ms=deadline_ms,
+    )
+
+
 async def answer_at(
     place: Place, source: InfillSource, *, limits: ContextLimits, deadline_ms: float, clock: Callable[[], float]
 ) -> Answer:
@@ -72,15 +90,7 @@ async def answer_at(
         EngineFault: the engine answered with an error.
         EngineUnavailable: the connection ended before the answer.
     """
-    request = Request(
-        uri=place.path.absolute().as_uri(),
-        version=0,
-        text=place.text,
-        offset=place.offset,
-        path=place.path.name,
-        language=language_of(place.path),
-        deadline_ms=deadline_ms,
-    )
+    request = request_at(place, deadline_ms=deadline_ms)
     start_s = clock()
     infill = await source.infill(build_context(request, limits))
     completion = next(iter(build_completions(request, infill)), None)

@@ -295,10 +295,18 @@ class Proposer:
         def readings() -> dict[int, Reading]:
             return {index: reader(denoising.guess(index), rows[index]) for index in denoising.live}
 
+        settled: dict[int, Reading] = {}
+
+        def said() -> list[Reading]:
+            """What the rows say, those included that settled and left."""
+            live = readings()
+            settled.update({index: live[index] for index in denoising.finished})
+            return list((settled | live).values())
+
         def stepped(denoising: Denoising) -> None:
             if recorder is not None:
                 recorder.read(readings())
-            on_step(denoising.steps, lambda: list(readings().values()))
+            on_step(denoising.steps, said)
 
         def choose(denoising: Denoising) -> Sequence[int]:
             if form.fill_token_id is not None:

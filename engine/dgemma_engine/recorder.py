@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 # Likeliest tokens kept per position.
 _MOST_OTHERS = 4
 # Positions of all rows and steps together; a page of them stays under a megabyte.
-_MOST_POSITIONS = 8_000
+_MOST_POSITIONS = 6_000
 
 
 @dataclass(slots=True, kw_only=True)

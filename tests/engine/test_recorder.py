@@ -89,6 +89,12 @@ def test_answer_is_the_one_without_a_recording(engine: Engine, asked: Context, r
     assert trace.infill == infill
 
 
+def test_draft_stays_with_a_row_that_settled_and_left(engine: Engine) -> None:
+    drafts: list[str] = []
+    engine.infill(replace(CODE, drafts="d"), unhurried(), lambda draft: drafts.append(draft.text))
+    assert drafts == ["width, height"] * 4
+
+
 def test_every_step_is_recorded(recorded: tuple[Infill, Trace]) -> None:
     infill, trace = recorded
     assert sum(len(canvas.steps) for canvas in trace.canvases) == infill.steps > 0

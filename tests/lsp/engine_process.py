@@ -10,8 +10,10 @@ from typing import Any
 from dgemma_engine.location import EngineLocation
 from dgemma_engine.messages import INFILL, PROGRESS, STATUS, Context, EngineState, Progress, Status
 from dgemma_engine.peer import Peer
+from dgemma_engine.trace_messages import TRACE
 
 from tests.lsp.fake_engine import FakeEngine
+from tests.lsp.traces import made_trace
 
 STATUS_NOW = Status(
     state=EngineState.READY,
@@ -40,11 +42,15 @@ async def serving(location: EngineLocation, *, answers: Mapping[str, str]) -> As
     async def infill(params: Any) -> dict[str, Any]:
         return (await engine.infill(Context.from_wire(params))).to_wire()
 
+    async def trace(params: Any) -> dict[str, Any]:
+        found = await engine.infill(Context.from_wire(params))
+        return made_trace(text=found.text).to_wire()
+
     async def status(params: Any) -> dict[str, Any]:
         return STATUS_NOW.to_wire()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer = Peer(reader, writer, requests={INFILL: infill, STATUS: status})
+        peer = Peer(reader, writer, requests={INFILL: infill, TRACE: trace, STATUS: status})
         peer.notify(PROGRESS, Progress(state=EngineState.READY, percent=100).to_wire())
         await peer.run()
 

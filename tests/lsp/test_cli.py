@@ -105,9 +105,65 @@ async def test_complete_without_an_engine_says_so_in_one_line(environ: dict[str,
     assert "/no/such/model" in err
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+async def test_trace_writes_one_page(environ: dict[str, str], target: str, tmp_path: Path):
+    out = tmp_path / "out.html"
+    async with serving(EngineLocation.locate(environ), answers={"return ": "3.14 * r ** 2"}) as engine:
+        code, printed, err = await run(environ, "trace", target, "--html", str(out), "--seed", "7")
+    assert (code, err) == (0, "")
+    assert printed == f"{out}: open it in a browser; it holds lines of {target.rpartition(':')[0].rpartition(':')[0]}\n"
+    page = out.read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>")
+    assert "<title>a.py:2:12</title>" in page
+    assert '"shown":"3.14 * r ** 2"' in page
+    assert [context.seed for context in engine.contexts] == [7]
+    assert names(tmp_path) == ["a.py", "out.html"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "out", "message"),
+    [
+        ("none.py:1:1", "o.html", "none.py: no such file"),
+        ("a.py", "o.html", "'a.py' is not FILE:LINE:COLUMN"),
+        ("a.py:9:1", "o.html", "no line 9; it has lines 1 to 7"),
+        ("a.py:2:99", "o.html", "no column 99 in line 2"),
+        (".env:1:1", "o.html", ".env: .* private"),
+        ("a.py:2:12", "none/o.html", "none/o.html: cannot be written .No such file or directory.; name a file"),
+        ("a.py:2:12", ".", r"\.: cannot be written .Is a directory.; name a file"),
+        ("a.py:2:12", "o.html", "no engine|/no/such/model"),
+    ],
+)
+async def test_trace_says_what_is_wrong_in_one_line_and_writes_nothing(
+    environ: dict[str, str], tmp_path: Path, argument: str, out: str, message: str
+):
+    (tmp_path / "a.py").write_text(SOURCE.replace("|", ""))
+    (tmp_path / ".env").write_text("KEY=1")
+    at = argument.replace("none.py", f"{tmp_path}/none.py").replace("a.py:", f"{tmp_path}/a.py:")
+    at = at.replace(".env", f"{tmp_path}/.env")
+    place = str(tmp_path / out) if out != "." else str(tmp_path)
+    code, printed, err = await run(environ, "trace", at, "--html", place, "--model", "/no/such/model")
+    assert (code, printed) == (1 if "engine" in message else 2, "")
+    assert re.fullmatch(r"dgemma-lsp: [^\n]+\n", err)
+    assert re.search(message.replace(r"\.:", f"{tmp_path}:"), err)
+    assert names(tmp_path) == [".env", "a.py"]
+
+
+async def test_trace_tells_a_fault_in_one_line(environ: dict[str, str], tmp_path: Path):
+    path = tmp_path / "a.py"
+    path.write_text("FAULT", encoding="utf-8")
+    async with serving(EngineLocation.locate(environ), answers={}):
+        code, out, err = await run(environ, "trace", f"{path}:1:6", "--html", str(tmp_path / "o.html"))
+    assert (code, out, err) == (1, "", "dgemma-lsp: out of memory; use a smaller model\n")
+    assert names(tmp_path) == ["a.py"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("trace", "a:1:1"), "the following arguments are required: --html"),
         (("complete", "a:1:1", "--seed", "-1"), "'-1' is not a whole number from 0 to"),
         (("complete", "a:1:1", "--deadline-ms", "0"), "'0' is not a whole number from 1 to 600000"),
         (("doctor", "--device", "tpu"), "must be auto, cpu, cuda or cuda:N, not 'tpu'"),

@@ -1,0 +1,223 @@
+"""The page of a trace in Chromium: it plays, asks for nothing, and runs none of the text that it shows."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dgemma_engine.cancel import Cancel
+from dgemma_engine.engine import Engine
+from dgemma_engine.model_folder import model_folder
+from dgemma_engine.recorder import Recorder
+
+from dgemma_lsp.complete import request_at
+from dgemma_lsp.context import ContextLimits, build_context
+from dgemma_lsp.target import Place
+from dgemma_lsp.trace_page import to_html
+from dgemma_lsp.trace_view import trace_view
+from tests.lsp.engine_process import STATUS_NOW
+from tests.lsp.traces import made_trace
+
+CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
+HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'>"
+CODE = """\
+width = 3
+height = 4
+
+
+def area(width, height):
+    return width * height
+
+
+print(area(width, height))
+print(area())
+"""
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no {CHROMIUM}: the page was not played in a browser"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+        yield browser
+        browser.close()
+
+
+class Seen:
+    """A page and everything that went wrong or out of it."""
+
+    def __init__(self, page: Any) -> None:
+        self.page = page
+        self.troubles: list[str] = []
+        self.requests: list[str] = []
+        page.on("console", lambda message: self.troubles.append(message.text))
+        page.on("pageerror", lambda error: self.troubles.append(str(error)))
+        page.on("request", lambda request: self.requests.append(request.url))
+
+    def now(self) -> str:
+        return self.page.locator("#now").inner_text()
+
+    def hole(self) -> str:
+        return self.page.locator("#source .hole").inner_text()
+
+
+@pytest.fixture
+def opened(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Seen]]:
+    contexts: list[Any] = []
+    pages: list[tuple[Seen, str]] = []
+
+    def open_page(content: str, *, fragment: str = "", **options: Any) -> Seen:
+        path = tmp_path / "trace.html"
+        path.write_text(content, encoding="utf-8")
+        contexts.append(browser.new_context(**options))
+        seen = Seen(contexts[-1].new_page())
+        seen.page.goto(path.as_uri() + fragment)
+        pages.append((seen, path.as_uri()))
+        return seen
+
+    yield open_page
+    for seen, url in pages:
+        assert seen.troubles == []
+        assert set(seen.requests) == {url}
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    """A real recording of the embedded model."""
+    engine = Engine.load(model_folder("embedded"), device="cpu", report=lambda _percent, _message: None)
+    request = request_at(
+        Place(path=Path("area.py"), text=CODE, offset=CODE.rindex("area(") + len("area(")), deadline_ms=60_000
+    )
+    recorder = Recorder(time.monotonic)
+    cancel = Cancel(deadline_s=time.monotonic() + 60, clock=time.monotonic)
+    infill = engine.infill(build_context(request, ContextLimits()), cancel, recorder=recorder)
+    return to_html(trace_view(request, 10, 12, recorder.trace(infill), STATUS_NOW))
+
+
+def made(text: str = "x = ", *, answer: str = "1 + 1", token: str = " one") -> str:
+    request = request_at(Place(path=Path("a.py"), text=text, offset=len(text)), deadline_ms=1_000)
+    return to_html(trace_view(request, 1, len(text) + 1, made_trace(text=answer, token=token), STATUS_NOW))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1_180])
+def test_first_middle_and_last_step(
+    page: str, opened: Callable[..., Seen], tmp_path: Path, scheme: str, width: int
+) -> None:
+    assert len(page.encode()) < 1_000_000
+    seen = opened(page, color_scheme=scheme, viewport={"width": width, "height": 900})
+    pictures: list[bytes] = []
+    says = [
+        ("0", "Before the first step", ""),
+        ("2", "Step 2 of 4", "width, height"),
+        ("5", "The answer", "width, height"),
+    ]
+    for frame, now, hole in says:
+        seen.page.evaluate("frame => { location.hash = frame; }", frame)
+        seen.page.reload()
+        assert seen.now().startswith(now)
+        assert seen.hole() == hole
+        assert seen.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        pictures.append(seen.page.screenshot(full_page=True, path=tmp_path / f"{frame}.png"))
+    assert len(set(pictures)) == 3
+    background = seen.page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+    is_dark = sum(int(part) for part in background.removeprefix("rgb(").removesuffix(")").split(",")) < 200
+    assert is_dark == (scheme == "dark")
+
+
+def test_keys_move_through_the_steps(page: str, opened: Callable[..., Seen]) -> None:
+    seen = opened(page)
+    frames = ["Before the first step", "Step 1 of 4", "Step 2 of 4", "Step 3 of 4", "Step 4 of 4", "The answer"]
+    for expected in frames[1:]:
+        seen.page.keyboard.press("ArrowRight")
+        assert seen.now().startswith(expected)
+    seen.page.keyboard.press("ArrowRight")
+    assert seen.now().startswith("The answer")
+    seen.page.keyboard.press("ArrowLeft")
+    assert seen.now().startswith("Step 4 of 4")
+    seen.page.keyboard.press("Home")
+    assert seen.now().startswith(frames[0])
+    seen.page.keyboard.press("End")
+    assert seen.now().startswith(frames[-1])
+    assert seen.page.locator("#slider").input_value() == "5"
+    seen.page.locator("#slider").fill("3")
+    assert seen.now().startswith("Step 3 of 4")
+    seen.page.locator("#slider").press("ArrowLeft")
+    assert seen.now().startswith("Step 2 of 4")
+
+
+def test_space_plays_to_the_end_and_pauses(page: str, opened: Callable[..., Seen]) -> None:
+    seen = opened(page, fragment="#4")
+    play = seen.page.locator("#play")
+    seen.page.keyboard.press("Space")
+    assert play.get_attribute("aria-pressed") == "true"
+    seen.page.locator("#ticks li.here", has_text="answer").wait_for()
+    assert play.get_attribute("aria-pressed") == "false"
+    seen.page.keyboard.press("Space")
+    assert seen.now().startswith("Before the first step")
+    seen.page.keyboard.press("Space")
+    assert play.get_attribute("aria-pressed") == "false"
+
+
+def test_marks_do_not_rest_on_colour_alone(opened: Callable[..., Seen]) -> None:
+    seen = opened(made(), fragment="#1")
+    styles = {
+        name: seen.page.locator(f"#canvas .{name}").first.evaluate(
+            "cell => [getComputedStyle(cell).borderBottomStyle, getComputedStyle(cell).backgroundImage.slice(0, 9)]"
+        )
+        for name in ("accepted", "renoised", "given")
+    }
+    assert len({tuple(style) for style in styles.values()}) == 3
+
+
+def test_token_tells_what_else_it_might_have_been(page: str, opened: Callable[..., Seen]) -> None:
+    seen = opened(page, fragment="#2")
+    tip = seen.page.locator("#tip")
+    assert not tip.is_visible()
+    seen.page.locator("#canvas .renoised").first.hover()
+    assert "nats" in tip.inner_text()
+    assert "Thrown back to noise" in tip.inner_text()
+    seen.page.keyboard.press("Escape")
+    assert not tip.is_visible()
+    seen.page.locator("#canvas .cell[tabindex='0']").focus()
+    first = tip.inner_text()
+    seen.page.keyboard.press("Shift+ArrowRight")
+    assert tip.inner_text() != first
+
+
+def test_rows_that_left_say_when_and_why(opened: Callable[..., Seen]) -> None:
+    seen = opened(made(), fragment="#2")
+    assert seen.page.locator(".row").nth(1).locator(".fate").inner_text().startswith("✕ dropped")
+    assert "after step 1" in seen.page.locator(".row").nth(1).inner_text()
+    assert "to the end" in seen.page.locator(".row").nth(0).inner_text()
+    assert "+ 3 more given" in seen.page.locator(".row").nth(0).inner_text()
+
+
+def test_silence_is_explained(opened: Callable[..., Seen]) -> None:
+    seen = opened(made("x = ", answer=""), fragment="#9")
+    summary = seen.page.locator("#summary").inner_text()
+    assert summary.startswith("Nothing is shown. The best candidate, 2, has 5 %; this model shows an answer from 10 %.")
+    assert "nothing likely enough" in seen.now()
+    assert "Would add syntax errors" in seen.page.locator("#candidates").inner_text()
+
+
+def test_text_is_shown_and_never_run(opened: Callable[..., Seen]) -> None:
+    seen = opened(made(HOSTILE, answer=HOSTILE, token=HOSTILE), fragment="#9")
+    assert HOSTILE in seen.page.locator("#source").inner_text()
+    assert HOSTILE in seen.page.locator("#candidates").inner_text()
+    seen.page.locator("#canvas .cell").nth(1).hover()
+    assert seen.page.evaluate("window.hacked") is None
+    assert seen.page.locator("img").count() == 0

@@ -1,0 +1,96 @@
+"""What a page shows of a recording, from literals."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from dgemma_engine.messages import Finish, Infill
+
+from dgemma_lsp.trace_view import trace_view
+from tests.lsp.cursor import request_at
+from tests.lsp.engine_process import STATUS_NOW
+from tests.lsp.traces import made_trace
+
+
+def viewed(marked: str, *, line: int = 1, **options: Any) -> dict[str, Any]:
+    return trace_view(request_at(marked), line, 5, made_trace(**options), STATUS_NOW).data
+
+
+def test_source_is_a_screenful_around_the_cursor() -> None:
+    marked = "".join(f"line {number}\n" for number in range(1, 41)) + "x = |)  # end\n" + "after\n" * 40
+    source = viewed(marked, line=41)["source"]
+    before = source["before"].split("\n")
+    assert (before[-1], before[0], source["first_line"]) == ("x = ", "line 27", 27)
+    assert source["after"].split("\n") == [")  # end", *["after"] * 8]
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_lines_end_alike(line_end: str) -> None:
+    source = viewed(f"a{line_end}x = |{line_end}b{line_end}", line=2)["source"]
+    assert (source["before"], source["after"], source["first_line"]) == ("a\nx = ", "\nb", 1)
+
+
+def test_empty_file() -> None:
+    assert viewed("|")["source"] == {"before": "", "after": "", "first_line": 1}
+
+
+def test_long_lines_are_cut_away_from_the_cursor() -> None:
+    source = viewed("b" * 5_000 + "|" + "a" * 5_000)["source"]
+    assert (len(source["before"]), source["before"][:2], len(source["after"])) == (401, "…b", 400)
+
+
+def test_outcome_is_what_the_editor_would_show() -> None:
+    data = viewed("x = |)", text="f(1)")
+    assert (data["outcome"]["text"], data["outcome"]["shown"], data["outcome"]["covered"]) == ("f(1)", "f(1)", 1)
+    assert (data["outcome"]["score"], data["threshold"]) == (0.7512, 0.1)
+    assert viewed("x = |", text="")["outcome"]["shown"] == ""
+
+
+def test_title_names_the_place() -> None:
+    view = trace_view(request_at("x = |"), 7, 5, made_trace(), STATUS_NOW)
+    assert view.title == "a.py:7:5"
+    assert view.data["place"] == {"file": "a.py", "line": 7, "column": 5}
+
+
+@pytest.mark.parametrize(
+    ("model", "device", "description", "where"),
+    [
+        ("embedded", "cpu", "by the small embedded model", "the processor"),
+        ("big", "cuda:0", "by big", "cuda:0"),
+    ],
+)
+def test_model_is_named(model: str, device: str, description: str, where: str) -> None:
+    status = replace(STATUS_NOW, model=model, device=device)
+    told = trace_view(request_at("x = |"), 1, 5, made_trace(), status).data["model"]
+    assert (told["description"], told["device"]) == (description, where)
+
+
+def test_steps_keep_rows_marks_and_numbers_that_can_be_seen() -> None:
+    data = viewed("x = |")
+    (canvas,) = data["canvases"]
+    fill, one, line_end = range(3)
+    assert (data["tokens"], data["num_marks"]) == (["<fill>", " one", "\n"], 1)
+    assert [row["kind"] for row in canvas["rows"]] == ["slot", "seed"]
+    assert (canvas["rows"][1]["seed"], canvas["rows"][0]["head"]) == (" one", [line_end] * 9)
+    first, last = canvas["steps"]
+    assert ([row["row"] for row in first["rows"]], [row["row"] for row in last["rows"]]) == ([0, 1], [0])
+    assert (first["temperature"], first["ms"], last["temperature"]) == (0.8, 7.123, 0.7)
+    row = first["rows"][0]
+    assert (row["accepted"], row["next"], row["entropy"][0]) == ([1, 0, 0], [one, fill, fill], 1.235)
+    assert row["others"][0] == [[one, 0.75]], "what is next to impossible is left out"
+    assert (last["rows"][0]["accepted"], last["rows"][0]["next"]) == ([], [])
+
+
+def test_candidates_come_with_their_verdicts() -> None:
+    first, second = viewed("x = |")["candidates"]
+    assert (first["verdict"], first["source"], first["score"]) == ("shown", "diffusion", 0.7512)
+    assert first["features"] == {"middle_mean": -0.5}
+    assert (second["verdict"], second["text"], second["features"]) == ("syntax", "((", {})
+
+
+def test_request_that_ended_early_is_shown_too() -> None:
+    trace = replace(made_trace(text=""), canvases=(), candidates=(), infill=Infill(text="", finish=Finish.DEADLINE))
+    data = trace_view(request_at("x = |"), 1, 5, trace, STATUS_NOW).data
+    assert (data["canvases"], data["candidates"], data["outcome"]["finish"]) == ([], [], "deadline")

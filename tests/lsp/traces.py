@@ -1,0 +1,88 @@
+"""Recordings made by hand, for tests of what is shown of them."""
+
+from __future__ import annotations
+
+from dgemma_engine.messages import Candidate, CandidateSource, Finish, Infill
+from dgemma_engine.trace_messages import (
+    CanvasTrace,
+    RowKind,
+    RowStep,
+    RowTrace,
+    StepTrace,
+    Trace,
+    TracedCandidate,
+    Verdict,
+)
+
+
+def row_step(row: int, num_free: int, *, best: int, is_last: bool, text: str = "", settled: bool = False) -> RowStep:
+    """A row that reads the same token everywhere; its first position is kept."""
+    return RowStep(
+        row=row,
+        seen_ids=(2,) * num_free,
+        best_ids=(best,) * num_free,
+        confidence=(0.75,) * num_free,
+        entropy=(1.23456,) * num_free,
+        other_ids=((best, 3),) * num_free,
+        other_probabilities=((0.75, 0.0001),) * num_free,
+        accepted=() if is_last else (1, *[0] * (num_free - 1)),
+        next_ids=() if is_last else (best, *[2] * (num_free - 1)),
+        settled=settled,
+        text=text,
+        mean_logprob=-0.25,
+    )
+
+
+def made_trace(*, text: str = "1 + 1", token: str = " one", num_free: int = 3, num_steps: int = 2) -> Trace:
+    """Two rows on one canvas, the second dropped after the first step; the first of two candidates is shown."""
+    steps = [
+        StepTrace(
+            temperature=0.8 - 0.1 * number,
+            elapsed_ms=7.12345,
+            rows=tuple(
+                row_step(row, num_free, best=1, is_last=number == num_steps - 1, text=text)
+                for row in ((0, 1) if number == 0 else (0,))
+            ),
+        )
+        for number in range(num_steps)
+    ]
+    candidates = (Candidate(text=text, score=0.7512345, source=CandidateSource.DIFFUSION),) if text else ()
+    return Trace(
+        infill=Infill(
+            text=text,
+            finish=Finish.STABLE if text else Finish.EMPTY,
+            score=0.7512345 if text else 0.0,
+            steps=num_steps,
+            forwards=num_steps + 1,
+            candidates=candidates,
+            timings_ms={"queue": 0.1, "denoise": 14.2469, "total": 20.0},
+        ),
+        num_prompt=12,
+        begun="",
+        canvases=(
+            CanvasTrace(
+                written_ids=(),
+                steps_limit=num_steps,
+                rows=(
+                    RowTrace(kind=RowKind.SLOT, num_free=num_free, opening_ids=(), head_ids=(3,) * 9, seed=""),
+                    RowTrace(kind=RowKind.SEED, num_free=num_free, opening_ids=(3,), head_ids=(3,), seed=token),
+                ),
+                steps=tuple(steps),
+            ),
+        ),
+        candidates=(
+            TracedCandidate(
+                text=text or "2",
+                source=CandidateSource.DIFFUSION,
+                score=0.7512345 if text else 0.05,
+                verdict=Verdict.SHOWN if text else Verdict.UNLIKELY,
+                features={"middle_mean": -0.5},
+            ),
+            TracedCandidate(text="((", source=CandidateSource.SEED, score=0.0, verdict=Verdict.SYNTAX, features={}),
+        ),
+        threshold=0.1,
+        is_calibrated=True,
+        tokens={"1": token, "3": "\n"},
+        marks={"2": "<fill>"},
+        num_left_out=0,
+    )
