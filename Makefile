@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: help setup demo test lint types format bench bench-typing soak train-gpu package clean
+.PHONY: help setup demo test lint types format bench bench-typing picture soak train-gpu package clean
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -44,6 +44,9 @@ train-gpu: ## on a GPU: corpus, 25 minutes of training, int4 model in run/embedd
 
 bench-typing: setup ## traces of keys replayed against the real server and engine: answers, waiting, wasted steps
 	$(BIN)/python engine/bench/typing_traces.py
+
+picture: setup ## the picture that opens the README, through Chromium
+	$(BIN)/python engine/bench/trace_picture.py
 
 soak: setup ## half an hour of mixed traffic: nothing unanswered, no error, no growth
 	$(BIN)/python engine/bench/soak.py

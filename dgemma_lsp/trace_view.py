@@ -17,8 +17,8 @@ from dgemma_lsp.completion import build_completions
 from dgemma_lsp.request import Request
 
 _EMBEDDED = "embedded"
-_LINES_BEFORE = 14
-_LINES_AFTER = 8
+_LINES_BEFORE = 8
+_LINES_AFTER = 4
 _MOST_LINE_CHARS = 400
 _MOST_CANDIDATES = 12
 _MOST_TEXT_CHARS = 4_000

@@ -13,6 +13,7 @@
     return into;
   };
   const visible = (text) => text.replaceAll("\r", "").replaceAll("\n", "↵").replaceAll("\t", "⇥");
+  const short = (text) => (visible(text).length > 160 ? `${visible(text).slice(0, 159)}…` : visible(text));
   const code = (text) => make("code", "", text);
   const dotted = (text) => visible(text).replace(/^ +| +$/g, (spaces) => "·".repeat(spaces.length));
   const percent = (share) => (share >= 0.995 && share < 1 ? ">99" : share > 0 && share < 0.005 ? "<1" : Math.round(share * 100)) + " %";
@@ -44,11 +45,15 @@
   const best = data.candidates.find((candidate) => candidate.score > 0);
   const silence = best
     ? [" The best candidate, ", code(visible(best.text)), `, has ${percent(best.score)}; this model shows an answer from ${percent(data.threshold)}.`]
-    : [" No candidate was left to judge."];
+    : [
+        data.candidates.some((candidate) => candidate.verdict === "unjudged")
+          ? " Time ran out before a candidate was judged."
+          : data.candidates.length ? " Every candidate would add syntax errors." : " There was no candidate.",
+      ];
   parts(
     byId("summary"),
     outcome.text
-      ? [make("span", "good", "Shown: "), code(visible(outcome.shown || outcome.text)), ` – ${worth}; shown from ${percent(data.threshold)}. `]
+      ? [make("span", "good", "Shown: "), code(visible(outcome.shown || outcome.text)), ` – ${worth}; ${percent(data.threshold)} is enough to be shown. `]
       : [make("b", "", "Nothing is shown."), silence, " "],
     `${asked} on ${model.device}, ${model.description}.`,
   );
@@ -65,7 +70,9 @@
   const covered = make("span", "covered");
   const line = (number, ...pieces) => {
     const made = make("div", "line");
-    made.append(make("span", "number", number), ...pieces);
+    const text = make("span", "code");
+    text.append(...pieces);
+    made.append(make("span", "number", number), text);
     return made;
   };
   const before = data.source.before.split("\n");
@@ -86,15 +93,18 @@
     const size = isAnswer && text ? outcome.covered : 0;
     covered.textContent = after[0].slice(0, size);
     rest.textContent = after[0].slice(size);
+    const box = source.getBoundingClientRect();
+    const at = hole.getBoundingClientRect();
+    if (at.right > box.right - 24 || at.left < box.left + 48) source.scrollLeft += at.left - box.left - box.width / 3;
   };
 
   // The canvas: its rows are built once and then only change.
   const ROW_NAMES = {
-    slot: (row) => [`Slot of ${row.num_free}`, "starts from noise; says itself where it ends"],
-    length: (row) => [`${plural(row.num_free, "token")}`, "starts from noise; exactly this long"],
-    seed: (row) => ["Found text", `starts from “${visible(row.seed)}”, which stands elsewhere`],
+    slot: (row) => [`Slot of ${row.num_free}`, "from noise; ends where it wants to"],
+    length: (row) => [`${plural(row.num_free, "token")}`, "from noise; exactly this long"],
+    seed: (row) => ["Found text", `from “${visible(row.seed)}”, which stands elsewhere`],
   };
-  const GIVEN_SHOWN = 6;
+  const GIVEN_SHOWN = 4;
   const CELL_CHARACTERS = 10;
   let built = { canvas: null, rows: [] };
 
@@ -106,7 +116,7 @@
       cell.append(make("span", "seen"), make("span", "token", spelled(id)));
       return cell;
     });
-    if (ids.length > GIVEN_SHOWN) cells.push(make("span", "more", `+ ${ids.length - GIVEN_SHOWN} more given`));
+    if (ids.length > GIVEN_SHOWN) cells.push(make("span", "more", `+ ${ids.length - GIVEN_SHOWN} more`));
     return cells;
   };
   const width = (canvas, index, at) => {
@@ -209,12 +219,11 @@
     if (!look) return;
     if (!isStart && end && (isGone || at === step)) {
       fate.classList.toggle("settled", end.settled);
-      const why = end.isLast ? "on the canvas to the end" : "dropped: others look better";
-      fate.textContent = end.settled ? `✓ settled at step ${end.at + 1}: sure, and the same as before` : end.isLast ? why : `✕ ${why}, after step ${end.at + 1}`;
+      fate.textContent = end.settled ? `✓ settled at step ${end.at + 1}` : end.isLast ? "stayed to the end" : `✕ dropped after step ${end.at + 1}`;
     }
     cells.forEach((cell, position) => drawCell(cell, look, position, isStart));
     const sure = Math.exp(look.logprob);
-    parts(reads, isStart ? "\u00a0" : look.text ? ["reads ", code(visible(look.text)), `, ${percent(sure)} sure of a token`] : "reads nothing that could be shown");
+    parts(reads, isStart ? "\u00a0" : look.text ? ["reads ", code(short(look.text)), `, ${percent(sure)} sure on average`] : "reads nothing that could be shown");
   };
 
   const draw = () => {
@@ -271,15 +280,19 @@
     }
     return made;
   };
-  for (const candidate of data.candidates) {
+  const CANDIDATES_SHOWN = 4;
+  const further = make("ol");
+  data.candidates.forEach((candidate, rank) => {
     const item = make("li", candidate.verdict);
     const isJudged = !["syntax", "unjudged"].includes(candidate.verdict);
     const text = make("div", "text");
     text.append(code(visible(candidate.text)), make("span", "score", isJudged ? percent(candidate.score) : "–"));
-    const why = parts(make("div", "why"), make("b", "", WHY[candidate.verdict]), ` · ${SOURCES[candidate.source]}`);
-    item.append(text, isJudged ? bar(candidate.score, data.threshold) : "", why);
     const names = Object.entries(candidate.features);
-    if (names.length) {
+    const why = parts(make(names.length ? "summary" : "div", "why"), make("b", "", WHY[candidate.verdict]), ` · ${SOURCES[candidate.source]}`);
+    item.append(text, isJudged ? bar(candidate.score, data.threshold) : "");
+    if (!names.length) {
+      item.append(why);
+    } else {
       const more = make("details");
       const table = make("table");
       names.forEach(([name, value]) => {
@@ -287,17 +300,25 @@
         row.append(make("td", "", name.replaceAll("_", " ")), make("td", "", value.toFixed(3)));
         table.append(row);
       });
-      more.append(make("summary", "", "what the score is made from"), table);
+      why.title = "What the score is made from";
+      more.append(why, table);
       item.append(more);
     }
+    (rank < CANDIDATES_SHOWN ? byId("candidates") : further).append(item);
+  });
+  if (further.childElementCount) {
+    const more = make("details");
+    more.append(make("summary", "", `${further.childElementCount} more`), further);
+    const item = make("li");
+    item.append(more);
     byId("candidates").append(item);
   }
   if (!data.candidates.length) byId("candidates").append(make("li", "why", "None."));
   byId("threshold").textContent = data.is_calibrated
-    ? `The upright mark is the threshold, ${percent(data.threshold)}: below it this model keeps silent.`
+    ? `The upright mark is the threshold, ${percent(data.threshold)}: below it this model keeps silent. Open a line for what its score is made from.`
     : "This model has no calibration: scores put candidates in an order and are no probabilities.";
 
-  const STAGES = { queue: "waiting", tokenize: "to tokens", encode: "reading the text", propose: "looking around", denoise: "denoising", rank: "ranking", total: "in all" };
+  const STAGES = { queue: "waiting", tokenize: "to tokens", encode: "reading the text", propose: "looking elsewhere", denoise: "denoising", rank: "ranking", total: "in all" };
   const timings = Object.entries(data.timings).sort((one, other) => Object.keys(STAGES).indexOf(one[0]) - Object.keys(STAGES).indexOf(other[0]));
   for (const [stage, spent] of timings) {
     const isSum = stage === "total";

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,9 +108,12 @@ def page() -> str:
     return to_html(trace_view(request, 10, 12, recorder.trace(infill), STATUS_NOW))
 
 
-def made(text: str = "x = ", *, answer: str = "1 + 1", token: str = " one") -> str:
+def made(text: str = "x = ", *, answer: str = "1 + 1", token: str = " one", num_canvases: int = 1) -> str:
     request = request_at(Place(path=Path("a.py"), text=text, offset=len(text)), deadline_ms=1_000)
-    return to_html(trace_view(request, 1, len(text) + 1, made_trace(text=answer, token=token), STATUS_NOW))
+    trace = made_trace(text=answer, token=token)
+    further = [replace(trace.canvases[0], written_ids=(1, 3))] * (num_canvases - 1)
+    trace = replace(trace, canvases=(*trace.canvases, *further))
+    return to_html(trace_view(request, 1, len(text) + 1, trace, STATUS_NOW))
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -202,8 +206,27 @@ def test_rows_that_left_say_when_and_why(opened: Callable[..., Seen]) -> None:
     seen = opened(made(), fragment="#2")
     assert seen.page.locator(".row").nth(1).locator(".fate").inner_text().startswith("✕ dropped")
     assert "after step 1" in seen.page.locator(".row").nth(1).inner_text()
-    assert "to the end" in seen.page.locator(".row").nth(0).inner_text()
-    assert "+ 3 more given" in seen.page.locator(".row").nth(0).inner_text()
+    assert "stayed to the end" in seen.page.locator(".row").nth(0).inner_text()
+    assert "+ 5 more" in seen.page.locator(".row").nth(0).inner_text()
+
+
+def test_canvases_follow_each_other(opened: Callable[..., Seen]) -> None:
+    seen = opened(made(num_canvases=2))
+    assert seen.page.locator("#ticks").inner_text().split() == ["noise", "1", "2", "noise", "1", "2", "answer"]
+    assert seen.page.locator(".canvas-note").inner_text() == "Canvas 1 of 2: the first."
+    for _ in range(3):
+        seen.page.keyboard.press("ArrowRight")
+    assert seen.now().startswith("Before the first step, canvas 2 of 2")
+    assert "goes on behind" in seen.page.locator(".canvas-note").inner_text()
+    assert seen.page.locator("#canvas .row").count() == 2
+
+
+def test_answer_of_several_lines_stands_where_it_would(opened: Callable[..., Seen]) -> None:
+    seen = opened(made("def f():\n    ", answer="if x:\n        return 1"), fragment="#9")
+    text = seen.page.locator("#source .here .code")
+    assert text.evaluate("line => line.textContent") == "    if x:\n        return 1"
+    first, last = text.locator(".hole").evaluate("hole => [...hole.getClientRects()].map(box => box.left)")
+    assert last < first
 
 
 def test_silence_is_explained(opened: Callable[..., Seen]) -> None:

@@ -22,8 +22,8 @@ def test_source_is_a_screenful_around_the_cursor() -> None:
     marked = "".join(f"line {number}\n" for number in range(1, 41)) + "x = |)  # end\n" + "after\n" * 40
     source = viewed(marked, line=41)["source"]
     before = source["before"].split("\n")
-    assert (before[-1], before[0], source["first_line"]) == ("x = ", "line 27", 27)
-    assert source["after"].split("\n") == [")  # end", *["after"] * 8]
+    assert (before[-1], before[0], source["first_line"]) == ("x = ", "line 33", 33)
+    assert source["after"].split("\n") == [")  # end", *["after"] * 4]
 
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
