@@ -1,11 +1,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+EDITORS_STAMP := .venv/.installed-editors
 
 .PHONY: help setup demo test lint types format bench bench-typing picture soak train-gpu package clean
+.PHONY: help setup demo test test-editors install-neovim lint types format bench bench-typing soak train-gpu package clean
 
 help: ## list every target
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 setup: $(STAMP) ## virtual environment with everything demo, tests and training need
 
@@ -20,6 +22,13 @@ demo: setup ## complete real Python files with the resident engine
 
 test: setup ## run the tests
 	$(BIN)/python -m pytest -q
+
+$(EDITORS_STAMP): pyproject.toml $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[editors]'
+	@touch $@
+
+test-editors: setup $(EDITORS_STAMP) ## run the tests in real editors, which are put into .editors first
+	$(BIN)/python -m pytest -q -m editors tests/editors
 
 lint: setup ## style, formatting, import contracts
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
@@ -51,8 +60,18 @@ picture: setup ## the picture that opens the README, through Chromium
 soak: setup ## half an hour of mixed traffic: nothing unanswered, no error, no growth
 	$(BIN)/python engine/bench/soak.py
 
-package: setup ## wheel and source archive into dist
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+NVIM_SITE = $(or $(XDG_DATA_HOME),$(HOME)/.local/share)/nvim/site/pack/dgemma/start
+
+package: setup ## wheel and Neovim archive into dist
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(BIN)/python -c "import tarfile; a = tarfile.open('dist/dgemma-nvim-$(VERSION).tar.gz', 'w:gz'); a.add('editors/neovim', 'dgemma-nvim'); a.add('LICENSE', 'dgemma-nvim/LICENSE'); a.close()"
+
+install-neovim: setup ## server into .venv, plugin into Neovim's packages, as a link to this checkout
+	mkdir -p "$(NVIM_SITE)"
+	ln -sfn "$(CURDIR)/editors/neovim" "$(NVIM_SITE)/dgemma-nvim"
+	@echo "add to init.lua: require('dgemma').setup({})"
+
 
 clean: ## remove the environment and everything built
 	rm -rf .venv dist .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,168 @@
+--- The server's client: what is told to `vim.lsp.config`, and what happens when a server comes, speaks and goes.
+local answers = require("dgemma.answers")
+local attached = require("dgemma.attached")
+local denoise = require("dgemma.denoise")
+local fill = require("dgemma.fill")
+local protocol = require("dgemma.protocol")
+local say = require("dgemma.say")
+local server = require("dgemma.server")
+local status = require("dgemma.status")
+
+local M = {}
+
+---@param bufnr integer
+---@return boolean whether the buffer is a file on this disk, or is to become one
+local function is_ordinary(bufnr)
+  local name = vim.api.nvim_buf_get_name(bufnr)
+  return vim.bo[bufnr].buftype == "" and name ~= "" and not name:match("^%a[%w+.-]+://")
+end
+
+---@param options dgemma.Options
+---@return fun(bufnr: integer, on_dir: fun(root: string?))
+local function root_dir(options)
+  return function(bufnr, on_dir)
+    if not is_ordinary(bufnr) then
+      return
+    end
+    local root = vim.fs.root(bufnr, options.root_markers)
+    local found, problem = server.find(options, root)
+    if found then
+      on_dir(root)
+    else
+      say.error_once(problem or server.MISSING)
+    end
+  end
+end
+
+---@param options dgemma.Options
+---@return fun(dispatchers: vim.lsp.rpc.Dispatchers, config: vim.lsp.ClientConfig): vim.lsp.rpc.PublicClient
+local function start(options)
+  return function(dispatchers, config)
+    local found, problem = server.find(options, config.root_dir)
+    return vim.lsp.rpc.start(assert(found, problem).cmd, dispatchers, { cwd = config.cmd_cwd, env = config.cmd_env })
+  end
+end
+
+--- Hides at once what contradicts the text, where Neovim waits for the next answer.
+---@param bufnr integer
+local function hide_unfit_on_typing(bufnr)
+  vim.api.nvim_create_autocmd({ "TextChangedI", "TextChangedP", "CursorMovedI" }, {
+    group = vim.api.nvim_create_augroup(("dgemma:%d"):format(bufnr), { clear = true }),
+    buffer = bufnr,
+    desc = "dgemma: hide ghost text that contradicts what was typed",
+    callback = function()
+      -- Neovim draws in the same event, before or after.
+      vim.schedule(function()
+        answers.hide_unfit(bufnr)
+      end)
+    end,
+  })
+end
+
+--- Says in a sentence why a server ended that nobody had asked to.
+---@param options dgemma.Options
+---@param code integer
+---@param signal integer
+local function explain_end(options, code, signal)
+  local found = server.find(options, nil)
+  local check = found and server.run(found.cmd, { "--version" }, 10000)
+  local how = signal ~= 0 and ("signal %d"):format(signal) or ("code %d"):format(code)
+  if check and check.code == 0 then
+    say.error_once(("the server has ended (%s); :DgemmaRestart starts it again, :checkhealth dgemma says more"):format(how))
+    return
+  end
+  local last = vim.trim(check and check.stderr or ""):match("[^\n]*$") or ""
+  say.error_once(
+    ("the server cannot run (%s%s); :checkhealth dgemma says what to do"):format(how, last ~= "" and ": " .. last or "")
+  )
+end
+
+---@param options dgemma.Options
+---@return vim.lsp.Config
+local function config(options)
+  return {
+    cmd = start(options),
+    filetypes = options.filetypes,
+    root_dir = root_dir(options),
+    init_options = options.settings,
+    settings = { dgemma = options.settings },
+    handlers = {
+      ["dgemma/status"] = function(_, params, ctx)
+        local bufnr = vim.api.nvim_get_current_buf()
+        if status.take(params, ctx.client_id) and vim.api.nvim_get_mode().mode:match("^i") then
+          answers.ask_again(bufnr)
+        end
+      end,
+      ["dgemma/draft"] = function(_, params)
+        denoise.draw(params)
+      end,
+    },
+    commands = {
+      ["dgemma.fill"] = function(command, ctx)
+        fill.run(ctx.bufnr, command.arguments[1])
+      end,
+    },
+    on_init = function(client)
+      local problem = protocol.problem(client.server_capabilities, client.server_info)
+      if problem then
+        say.error_once(problem)
+      end
+      answers.watch(client, function(bufnr, position)
+        if options.denoise.always and not problem then
+          denoise.accompany(client, bufnr, position)
+        end
+      end)
+    end,
+    on_attach = function(_, bufnr)
+      if not vim.b[bufnr].dgemma_paused then
+        vim.lsp.inline_completion.enable(true, { bufnr = bufnr })
+      end
+      hide_unfit_on_typing(bufnr)
+    end,
+    on_exit = function(code, signal, client_id)
+      vim.schedule(function()
+        status.drop(client_id)
+        fill.lost(client_id)
+        vim.cmd.redrawstatus({ bang = true })
+        -- Neovim ends servers at its own end with code 0 or a signal of its own.
+        if (code ~= 0 or signal ~= 0) and vim.v.exiting == vim.NIL and not M.stopping then
+          explain_end(options, code, signal)
+        end
+      end)
+    end,
+  }
+end
+
+--- Whether servers are being ended on purpose.
+M.stopping = false
+
+--- Starts a server for every ordinary file, now and later.
+---@param options dgemma.Options
+function M.enable(options)
+  vim.lsp.config(attached.NAME, config(options))
+  vim.lsp.enable(attached.NAME)
+end
+
+--- Ends the servers and starts new ones; says nothing of their end.
+function M.restart()
+  say.forget()
+  M.stopping = true
+  vim.lsp.enable(attached.NAME, false)
+  local function again(tries)
+    local left = vim.lsp.get_clients({ name = attached.NAME })
+    if #left > 0 and tries > 0 then
+      vim.defer_fn(function()
+        again(tries - 1)
+      end, 50)
+      return
+    end
+    for _, client in ipairs(left) do
+      client:stop(true)
+    end
+    M.stopping = false
+    vim.lsp.enable(attached.NAME)
+  end
+  again(60)
+end
+
+return M

@@ -1,0 +1,182 @@
+--- How an answer comes about, drawn at the cursor: every draft of the canvas as virtual text, coloured by how sure the
+--- model is. Nothing of it is put into the buffer.
+local attached = require("dgemma.attached")
+local say = require("dgemma.say")
+
+local M = {}
+
+local NAMESPACE = vim.api.nvim_create_namespace("dgemma.denoise")
+
+---@class dgemma.DraftSpan
+---@field text string
+---@field confidence number 0 to 1
+---@field settled boolean
+
+---@class dgemma.Draft
+---@field token string
+---@field step integer
+---@field stepsLimit integer
+---@field elapsedMs number
+---@field spans dgemma.DraftSpan[]
+
+---@class dgemma.Preview one that is on the screen
+---@field token string
+---@field bufnr integer
+---@field row integer from 0
+---@field col integer bytes
+---@field client vim.lsp.Client
+---@field id integer? of the request while it runs
+
+---@type dgemma.Preview?
+local preview
+
+local HIGHLIGHTS = {
+  DgemmaSettled = "DiagnosticOk",
+  DgemmaSure = "DiagnosticInfo",
+  DgemmaLikely = "DiagnosticWarn",
+  DgemmaUnsure = "NonText",
+  DgemmaStep = "Comment",
+}
+
+--- Names the colours; a colour scheme or the user may have named them already.
+function M.define_highlights()
+  for name, link in pairs(HIGHLIGHTS) do
+    vim.api.nvim_set_hl(0, name, { link = link, default = true })
+  end
+end
+
+---@param span dgemma.DraftSpan
+---@return string
+local function highlight(span)
+  if span.settled then
+    return "DgemmaSettled"
+  end
+  return span.confidence >= 0.75 and "DgemmaSure" or span.confidence >= 0.4 and "DgemmaLikely" or "DgemmaUnsure"
+end
+
+---@param spans dgemma.DraftSpan[]
+---@return [string, string][][] lines of coloured pieces
+local function coloured(spans)
+  local lines = { {} } ---@type [string, string][][]
+  for _, span in ipairs(spans) do
+    for number, piece in ipairs(vim.split(span.text, "\n", { plain = true })) do
+      if number > 1 then
+        table.insert(lines, {})
+      end
+      if piece ~= "" then
+        table.insert(lines[#lines], { piece, highlight(span) })
+      end
+    end
+  end
+  return lines
+end
+
+--- Takes the drawing away, and the request back if it still runs.
+function M.clear()
+  local old = preview
+  preview = nil
+  if not old then
+    return
+  end
+  if old.id then
+    old.client:cancel_request(old.id)
+  end
+  if vim.api.nvim_buf_is_valid(old.bufnr) then
+    vim.api.nvim_buf_clear_namespace(old.bufnr, NAMESPACE, 0, -1)
+  end
+end
+
+--- Draws a draft in place of the one before.
+---@param draft dgemma.Draft
+function M.draw(draft)
+  local now = preview
+  if not now or draft.token ~= now.token or not vim.api.nvim_buf_is_loaded(now.bufnr) then
+    return
+  end
+  local lines = coloured(draft.spans)
+  local note = (" step %d/%d, %d ms"):format(draft.step, draft.stepsLimit, draft.elapsedMs)
+  table.insert(lines[#lines], { note, "DgemmaStep" })
+  vim.api.nvim_buf_set_extmark(now.bufnr, NAMESPACE, now.row, now.col, {
+    id = 1,
+    virt_text = lines[1],
+    virt_text_pos = "inline",
+    virt_lines = vim.list_slice(lines, 2),
+    strict = false,
+  })
+end
+
+---@param client vim.lsp.Client
+---@param bufnr integer
+---@param position lsp.Position
+---@param on_end fun(result: { finish: string, steps: integer, elapsedMs: number }?, err: lsp.ResponseError?)
+local function begin(client, bufnr, position, on_end)
+  M.clear()
+  local line = vim.api.nvim_buf_get_lines(bufnr, position.line, position.line + 1, false)[1] or ""
+  local started = {
+    token = ("dgemma-denoise-%d"):format(vim.uv.hrtime()),
+    bufnr = bufnr,
+    row = position.line,
+    col = vim.str_byteindex(line, client.offset_encoding, position.character, false),
+    client = client,
+  } ---@type dgemma.Preview
+  preview = started
+  local params = {
+    textDocument = { uri = vim.uri_from_bufnr(bufnr), version = vim.lsp.util.buf_versions[bufnr] },
+    position = position,
+    token = started.token,
+  }
+  ---@diagnostic disable-next-line: param-type-mismatch a method of our own
+  local _, id = client:request("dgemma/denoise", params, function(err, result)
+    started.id = nil
+    if preview == started then
+      on_end(result, err)
+    end
+  end, bufnr)
+  started.id = id
+end
+
+---@param bufnr integer
+local function clear_on_change(bufnr)
+  vim.api.nvim_create_autocmd({ "InsertLeave", "TextChanged", "TextChangedI", "CursorMoved", "CursorMovedI", "BufLeave" }, {
+    group = vim.api.nvim_create_augroup("dgemma.denoise", { clear = true }),
+    buffer = bufnr,
+    once = true,
+    desc = "dgemma: take the view of the canvas away",
+    callback = M.clear,
+  })
+end
+
+--- Shows how an answer at the cursor comes about; its last draft stays until the cursor moves or the text changes.
+function M.show()
+  local bufnr = vim.api.nvim_get_current_buf()
+  local client = attached.capable_client(bufnr)
+  if not client then
+    return
+  end
+  local position = vim.lsp.util.make_position_params(0, client.offset_encoding).position
+  begin(client, bufnr, position, function(result, err)
+    if err then
+      M.clear()
+      say.warn(("the server shows no denoising (%s)"):format(err.message))
+      return
+    end
+    local found = result and vim.islist(result.items) and #result.items > 0
+    local outcome = found and "offered" or "nothing that is likely enough"
+    say.info(("%s after %d steps, %d ms (%s)"):format(outcome, result.steps, result.elapsedMs, result.finish))
+    if result.steps == 0 then
+      M.clear()
+    end
+  end)
+  clear_on_change(bufnr)
+end
+
+--- Shows it beside a question for ghost text, and takes it away when the answer is there.
+---@param client vim.lsp.Client
+---@param bufnr integer
+---@param position lsp.Position
+function M.accompany(client, bufnr, position)
+  begin(client, bufnr, position, M.clear)
+  clear_on_change(bufnr)
+end
+
+return M

@@ -1,0 +1,66 @@
+--- What the server says of itself with `dgemma/status`, as a word for the statusline.
+local attached = require("dgemma.attached")
+local say = require("dgemma.say")
+
+local M = {}
+
+---@class dgemma.Status
+---@field kind "ready"|"loading"|"busy"|"inactive"|"error"
+---@field message string one line for a person
+---@field percent integer load progress
+---@field reason? string why it is slow or does nothing
+
+---@type table<integer, dgemma.Status> by client
+local statuses = {}
+
+--- Takes note of a notification and lets statuslines be drawn again.
+---@param status dgemma.Status
+---@param client_id integer
+---@return boolean became_ready whether answers come from now on that did not before
+function M.take(status, client_id)
+  local before = statuses[client_id]
+  statuses[client_id] = status
+  vim.schedule(function()
+    vim.cmd.redrawstatus({ bang = true })
+    vim.api.nvim_exec_autocmds("User", { pattern = "DgemmaStatus", modeline = false, data = status })
+  end)
+  if status.kind == "ready" then
+    say.forget()
+  end
+  return status.kind == "ready" and before ~= nil and before.kind == "loading"
+end
+
+---@param client_id integer
+function M.drop(client_id)
+  statuses[client_id] = nil
+end
+
+--- Returns the last that the server of a buffer said; nil before it has said anything.
+---@param bufnr integer
+---@return dgemma.Status?
+function M.of(bufnr)
+  local client = attached.client(bufnr)
+  return client and statuses[client.id] or nil
+end
+
+--- Returns what a statusline shows for a buffer: empty where the plugin has nothing to do with it.
+---@param bufnr integer
+---@return string
+function M.text(bufnr)
+  if not attached.client(bufnr) then
+    return ""
+  end
+  if not vim.lsp.inline_completion.is_enabled({ bufnr = bufnr }) then
+    return "dgemma paused"
+  end
+  local status = M.of(bufnr)
+  if not status then
+    return "dgemma"
+  end
+  if status.kind == "loading" then
+    return ("dgemma loading %d%%%%"):format(status.percent)
+  end
+  return "dgemma " .. status.kind
+end
+
+return M

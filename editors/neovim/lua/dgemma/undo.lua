@@ -1,0 +1,11 @@
+--- Undo steps: what the plugin puts into a buffer is one of its own, apart from what was typed before and after.
+local M = {}
+
+--- Ends the undo step that is open.
+---@param bufnr integer
+function M.break_step(bufnr)
+  -- Setting the option ends the step, also to the value that it has.
+  vim.bo[bufnr].undolevels = vim.bo[bufnr].undolevels
+end
+
+return M

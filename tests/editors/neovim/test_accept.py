@@ -1,0 +1,171 @@
+"""Taking ghost text in parts, going through candidates, and refusing what fits no more; answers are scripted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.editors.neovim.conftest import Record, Start
+
+QUESTION = "textDocument/inlineCompletion"
+THREE = {"automatic": ["one(1)"], "invoked": ["one(1)", "two(2)", "three(3)"]}
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_words_then_a_line_then_the_rest(scripted: Start, tmp_path: Path, end: str) -> None:
+    text = f"x ={end}y{end}"
+    script = {"by_line": {"x =": [" alpha('é😋', beta)\n\tgamma\ndelta"]}}
+    window = scripted(text.encode(), script=script)
+    window.keys("A")
+    window.see_ghost(" alpha('é😋', beta)\n\tgamma\ndelta")
+    window.keys("<M-Right>")
+    window.see_ghost("('é😋', beta)\n\tgamma\ndelta")
+    assert window.text() == "x = alpha\ny"
+    for line, rest in (
+        ("x = alpha('", "é😋', beta)\n\tgamma\ndelta"),
+        ("x = alpha('é😋", "', beta)\n\tgamma\ndelta"),
+    ):
+        window.keys("<M-Right>")
+        window.see_ghost(rest)
+        assert window.line() == line
+    window.keys("<M-Down>")
+    window.see_ghost("\n\tgamma\ndelta")
+    assert window.line() == "x = alpha('é😋', beta)"
+    window.keys("<M-Down>")
+    window.see_ghost("\ndelta")
+    assert window.text() == "x = alpha('é😋', beta)\n\tgamma\ny"
+    window.keys("<Tab>")
+    window.until(lambda: window.text() == "x = alpha('é😋', beta)\n\tgamma\ndelta\ny")
+    window.save()
+    written = f"x = alpha('é😋', beta){end}\tgamma{end}delta{end}y{end}"
+    assert (tmp_path / "a.py").read_bytes().decode() == written
+
+
+def test_rest_of_a_part_is_typed_through(scripted: Start) -> None:
+    window = scripted("x =\n", script={"by_line": {"x =": [" alpha + beta"]}})
+    window.keys("A")
+    window.see_ghost(" alpha + beta")
+    window.keys("<M-Right>")
+    window.see_ghost(" + beta")
+    window.keys(" +")
+    window.see_ghost(" beta")
+    window.keys("<Tab>")
+    window.until(lambda: window.line() == "x = alpha + beta")
+
+
+def test_every_part_is_an_undo_step(scripted: Start, tmp_path: Path) -> None:
+    window = scripted("x =\n", script={"by_line": {"x =": [" alpha + beta\ngamma"]}})
+    window.keys("A")
+    window.see_ghost()
+    window.keys("<M-Right>")
+    window.see_ghost(" + beta\ngamma")
+    window.keys("<Tab>")
+    window.until(lambda: window.text() == "x = alpha + beta\ngamma")
+    window.keys("!<Esc>")
+    for text in ("x = alpha + beta\ngamma", "x = alpha", "x ="):
+        window.keys("u")
+        window.until(lambda text=text: window.text() == text, about=text)
+    window.save()
+    assert (tmp_path / "a.py").read_text() == "x =\n"
+
+
+def test_three_candidates_are_gone_through(scripted: Start, tmp_path: Path) -> None:
+    window = scripted("x = \n", script=THREE)
+    window.keys("A")
+    window.see_ghost("one(1)")
+    window.keys("<M-]>")
+    window.see_ghost("two(2) (2/3)")
+    window.keys("<M-]>")
+    window.see_ghost("three(3) (3/3)")
+    window.keys("<M-]>")
+    window.see_ghost("one(1) (1/3)")
+    window.keys("<M-[>")
+    window.see_ghost("three(3) (3/3)")
+    window.keys("<Tab>")
+    window.until(lambda: window.line() == "x = three(3)")
+    window.save()
+    assert (tmp_path / "a.py").read_text() == "x = three(3)\n"
+
+
+def test_item_that_was_typed_past_is_neither_seen_nor_taken(scripted: Start, tmp_path: Path) -> None:
+    window = scripted("x = \n", script={"by_line": {"x = ": ["alpha"]}})
+    window.lua("vim.bo.expandtab, vim.bo.softtabstop, vim.bo.shiftwidth = true, 4, 4")
+    window.keys("A")
+    window.see_ghost("alpha")
+    window.keys("b")
+    window.until(lambda: window.line() == "x = b")
+    window.keys("<Tab>!")
+    window.until(lambda: window.line().endswith("!"))
+    assert window.line() == "x = b   !"
+    window.no_ghost()
+    window.save()
+    assert (tmp_path / "a.py").read_text() == "x = b   !\n"
+
+
+def test_answer_to_an_older_text_is_not_shown(scripted: Start, record: Record) -> None:
+    window = scripted("x = \n", script={"delay_s": 0.6, "by_line": {"x = ": ["alpha"]}})
+    window.keys("A")
+    window.until(lambda: record.params(QUESTION), about="asked")
+    window.keys("b")
+    window.until(lambda: window.line() == "x = b")
+    seen = window.lua(
+        """
+        local marks = function()
+          local namespace = vim.api.nvim_create_namespace("nvim.lsp.inline_completion")
+          return #vim.api.nvim_buf_get_extmarks(0, namespace, 0, -1, {})
+        end
+        local seen = 0
+        vim.wait(1500, function() seen = math.max(seen, marks()) end, 5)
+        return seen
+        """
+    )
+    assert seen == 0
+
+
+def test_key_does_what_it_did_where_nothing_is_shown(scripted: Start) -> None:
+    window = scripted("\n", script={})
+    window.lua("vim.bo.expandtab, vim.bo.softtabstop = true, 4")
+    window.keys("ia<Tab>b")
+    window.until(lambda: window.line() == "a   b")
+
+
+def test_mapping_of_the_user_is_kept_for_where_nothing_is_shown(scripted: Start) -> None:
+    window = scripted("\n", script={"by_line": {"x": ["yz"]}})
+    window.lua(
+        """
+        vim.keymap.set("i", "<C-l>", "mine")
+        require("dgemma").setup({ cmd = { "true" }, keys = { accept = "<C-l>" } })
+        """
+    )
+    window.keys("i<C-l>")
+    window.until(lambda: window.line() == "mine")
+    window.keys("<C-u>x")
+    window.see_ghost("yz")
+    window.keys("<C-l>")
+    window.until(lambda: window.line() == "xyz")
+
+
+def test_dismissed_text_is_gone_and_the_file_untouched(scripted: Start, tmp_path: Path) -> None:
+    window = scripted("x = \n", script={"by_line": {"x = ": ["alpha"]}})
+    window.keys("A")
+    window.see_ghost("alpha")
+    window.keys("<C-]>")
+    window.no_ghost()
+    window.keys("<Tab>")
+    window.save()
+    assert "alpha" not in (tmp_path / "a.py").read_text()
+
+
+def test_paused_buffer_asks_nothing(scripted: Start, record: Record) -> None:
+    window = scripted("x = \n", script={"by_line": {"x = ": ["alpha"]}})
+    window.lua("vim.cmd.DgemmaToggle()")
+    window.hear("paused in this buffer")
+    assert window.lua("return require('dgemma').status()") == "dgemma paused"
+    window.keys("Ab<BS>")
+    window.lua("vim.wait(600)")
+    assert not record.params(QUESTION)
+    window.keys("<Esc>")
+    window.lua("vim.cmd.DgemmaToggle()")
+    window.keys("A")
+    window.see_ghost("alpha")
