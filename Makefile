@@ -5,6 +5,7 @@ EDITORS_STAMP := .venv/.installed-editors
 
 .PHONY: help setup demo test lint types format bench bench-typing picture soak train-gpu package clean
 .PHONY: help setup demo test test-editors install-neovim lint types format bench bench-typing soak train-gpu package clean
+.PHONY: help setup demo test test-editors install-neovim package-neovim lint types format bench bench-typing soak train-gpu package clean
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -61,15 +62,20 @@ soak: setup ## half an hour of mixed traffic: nothing unanswered, no error, no g
 	$(BIN)/python engine/bench/soak.py
 
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
-NVIM_SITE = $(or $(XDG_DATA_HOME),$(HOME)/.local/share)/nvim/site/pack/dgemma/start
+DIST := dist
+NVIM_ARCHIVE = $(DIST)/dgemma-nvim-$(VERSION).tar.gz
+NVIM_PACK = $(or $(XDG_DATA_HOME),$(HOME)/.local/share)/nvim/site/pack/dgemma/start
 
-package: setup ## wheel and Neovim archive into dist
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
-	$(BIN)/python -c "import tarfile; a = tarfile.open('dist/dgemma-nvim-$(VERSION).tar.gz', 'w:gz'); a.add('editors/neovim', 'dgemma-nvim'); a.add('LICENSE', 'dgemma-nvim/LICENSE'); a.close()"
+package: setup package-neovim ## wheel and Neovim archive into dist
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(DIST) .
+
+package-neovim: setup ## Neovim archive into dist
+	mkdir -p $(DIST)
+	$(BIN)/python -c "import tarfile; a = tarfile.open('$(NVIM_ARCHIVE)', 'w:gz'); a.add('editors/neovim', 'dgemma-nvim'); a.add('LICENSE', 'dgemma-nvim/LICENSE'); a.close()"
 
 install-neovim: setup ## server into .venv, plugin into Neovim's packages, as a link to this checkout
-	mkdir -p "$(NVIM_SITE)"
-	ln -sfn "$(CURDIR)/editors/neovim" "$(NVIM_SITE)/dgemma-nvim"
+	mkdir -p "$(NVIM_PACK)"
+	ln -sfn "$(CURDIR)/editors/neovim" "$(NVIM_PACK)/dgemma-nvim"
 	@echo "add to init.lua: require('dgemma').setup({})"
 
 

@@ -45,7 +45,7 @@ def start(neovim: Path, editor_environment: Mapping[str, str], tmp_path: Path) -
             path = content if isinstance(content, Path) else tmp_path / name
             if not isinstance(content, Path):
                 path.write_bytes(content.encode() if isinstance(content, str) else content)
-            whole = {"cmd": SERVER} | options
+            whole = {name: value for name, value in ({"cmd": SERVER} | options).items() if value is not None}
             folder = tmp_path / f"nvim{count}"
             window = Window(neovim, folder, {**editor_environment, **environment}, whole, [path])
             stack.enter_context(window)

@@ -19,6 +19,13 @@ local NAMESPACE = vim.api.nvim_create_namespace("dgemma.denoise")
 ---@field elapsedMs number
 ---@field spans dgemma.DraftSpan[]
 
+---@class dgemma.Denoised the answer to `dgemma/denoise`
+---@field items lsp.InlineCompletionItem[]
+---@field finish string why the engine stopped
+---@field steps integer
+---@field elapsedMs number
+---@field message string why nothing was asked; empty where the engine answered
+
 ---@class dgemma.Preview one that is on the screen
 ---@field token string
 ---@field bufnr integer
@@ -108,7 +115,7 @@ end
 ---@param client vim.lsp.Client
 ---@param bufnr integer
 ---@param position lsp.Position
----@param on_end fun(result: { finish: string, steps: integer, elapsedMs: number }?, err: lsp.ResponseError?)
+---@param on_end fun(result: dgemma.Denoised?, err: lsp.ResponseError?)
 local function begin(client, bufnr, position, on_end)
   M.clear()
   local line = vim.api.nvim_buf_get_lines(bufnr, position.line, position.line + 1, false)[1] or ""
@@ -160,12 +167,13 @@ function M.show()
       say.warn(("the server shows no denoising (%s)"):format(err.message))
       return
     end
-    local found = result and vim.islist(result.items) and #result.items > 0
-    local outcome = found and "offered" or "nothing that is likely enough"
-    say.info(("%s after %d steps, %d ms (%s)"):format(outcome, result.steps, result.elapsedMs, result.finish))
     if result.steps == 0 then
       M.clear()
+      say.warn(result.message ~= "" and result.message or "there is nothing to denoise here")
+      return
     end
+    local outcome = #result.items > 0 and "offered" or "nothing that is likely enough"
+    say.info(("%s after %d steps, %d ms (%s)"):format(outcome, result.steps, result.elapsedMs, result.finish))
   end)
   clear_on_change(bufnr)
 end

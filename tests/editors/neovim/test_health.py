@@ -1,0 +1,54 @@
+"""`:checkhealth dgemma`, the help file and the statusline."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+from tests.editors.neovim.conftest import Start
+from tests.editors.neovim.window import PLUGIN, Window
+
+
+def health(window: Window) -> str:
+    window.lua("vim.cmd.checkhealth('dgemma')")
+    return window.until(lambda: window.text() if "dgemma: server" in window.text() else None, about="health page")
+
+
+def test_health_page_of_what_works(start: Start) -> None:
+    window = start("x = 1\n")
+    page = health(window)
+    assert "OK Neovim 0.12" in page
+    assert re.search(rf"OK dgemma-lsp [\d.]+: {re.escape(sys.executable)} -m dgemma_lsp, from the option cmd", page)
+    assert "OK python:" in page
+    assert "ERROR" not in page
+
+
+def test_health_page_of_what_does_not(start: Start) -> None:
+    window = start("x = 1\n", wait=False, cmd=["/nowhere/dgemma-lsp"])
+    assert "ERROR /nowhere/dgemma-lsp cannot be started" in health(window)
+    window = start("x = 1\n", wait=False, cmd=[sys.executable, "-S", "-E", "-m", "dgemma_lsp"])
+    page = health(window)
+    assert "does not run: " in page
+    assert "pip install 'dgemma-lsp[engine]'" in page
+
+
+def test_statusline(start: Start) -> None:
+    window = start("x = 1\n")
+    assert window.lua("return require('dgemma').status()").startswith("dgemma")
+    window.lua("vim.cmd.new()")
+    assert window.lua("return require('dgemma').status()") == ""
+
+
+def test_help_names_every_option_and_command(start: Start) -> None:
+    window = start("x = 1\n")
+    window.lua("vim.cmd.helptags(...)", str(PLUGIN / "doc"))
+    page = (PLUGIN / "doc/dgemma.txt").read_text(encoding="utf-8")
+    for option in window.lua("return require('dgemma.options').names()"):
+        assert f"*dgemma-option-{option}*" in page, option
+    commands = window.lua("return vim.tbl_keys(vim.api.nvim_get_commands({}))")
+    ours = [command for command in commands if command.startswith("Dgemma")]
+    assert len(ours) == 5
+    for command in ours:
+        assert f"*:{command}*" in page
+        window.lua("vim.cmd.help(...)", f":{command}")
+    assert all(len(line) <= 78 for line in page.splitlines())
