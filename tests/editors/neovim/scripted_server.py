@@ -6,7 +6,7 @@
 - `automatic`, `invoked`: texts offered at the cursor, by what made the editor ask; `delay_s` before each answer.
 - `by_line`: texts offered, by the cursor's line; goes before the two.
 - `fill`: candidates' texts; `fill_message`; `fill_delay_s` until the answer, with progress, unless it is cancelled.
-- `drafts`: texts told one after the other before `dgemma/denoise` is answered.
+- `drafts`: texts told one after the other before `dgemma/denoise` is answered; `denoised`: texts of its answer.
 
 Every method that arrives goes into the record, with its id for a cancellation.
 """
@@ -130,7 +130,9 @@ class ScriptedServer:
             }
             self._notify("dgemma/draft", draft)
             cancelled.wait(0.2)
-        return {"items": [], "finish": "stable", "steps": len(drafts), "elapsedMs": 5.0}
+        here = {"start": params["position"], "end": params["position"]}
+        items = [{"insertText": text, "range": here} for text in self._script.get("denoised", [])]
+        return {"items": items, "finish": "stable", "steps": len(drafts), "elapsedMs": 5.0, "message": "no engine yet"}
 
     def _notify(self, method: str, params: dict[str, Any]) -> None:
         self._write({"method": method, "params": params})

@@ -23,16 +23,28 @@ def drawn(window: Window) -> str:
 
 
 def test_drafts_are_drawn_by_confidence(scripted: Start, tmp_path: Path) -> None:
-    window = scripted("x = \n", script={"drafts": ["?", "a?", "ab\nc"]})
+    script = {"drafts": ["?", "a?", "ab\nc"], "denoised": ["abc"], "by_line": {"x = ": ["ghost"]}}
+    window = scripted("x = \n", script=script)
     window.keys("A")
+    window.see_ghost("ghost")
     window.lua("vim.cmd.DgemmaDenoise()")
     window.until(lambda: drawn(window) == "?:DgemmaUnsure| step 1/3, 1 ms:DgemmaStep")
     window.until(lambda: drawn(window) == "a?:DgemmaLikely| step 2/3, 2 ms:DgemmaStep")
     window.until(lambda: drawn(window) == "ab:DgemmaSettled|c:DgemmaSettled| step 3/3, 3 ms:DgemmaStep")
-    window.hear("after 3 steps")
+    window.until(lambda: drawn(window) == "abc:DgemmaSettled| offered after 3 steps, 5 ms (stable):DgemmaStep")
+    assert window.ghost() is None
     window.save()
     assert drawn(window) == ""
     assert (tmp_path / "a.py").read_text() == "x = \n"
+
+
+def test_nothing_to_see_is_told(scripted: Start) -> None:
+    window = scripted("x = \n", script={"drafts": []})
+    window.lua("vim.cmd.DgemmaDenoise()")
+    assert window.hear("no engine yet") == "dgemma: no engine yet"
+    window = scripted("x = \n", script={"drafts": ["?"]})
+    window.lua("vim.cmd.DgemmaDenoise()")
+    window.hear("nothing that is likely enough after 1 steps")
 
 
 @pytest.mark.parametrize("keys", ["<Esc>", "b", "<Left>"])

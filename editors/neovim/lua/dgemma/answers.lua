@@ -173,7 +173,8 @@ end
 --- Watches a client's questions and answers from now on.
 ---@param client vim.lsp.Client
 ---@param on_asked fun(bufnr: integer, position: lsp.Position) told of every question for ghost text
-function M.watch(client, on_asked)
+---@param on_answered fun(bufnr: integer) told when an answer was let through
+function M.watch(client, on_asked, on_answered)
   local request = client.request
   ---@diagnostic disable-next-line: duplicate-set-field
   client.request = function(self, method, params, handler, bufnr)
@@ -201,6 +202,7 @@ function M.watch(client, on_asked)
       end
       state.shown = asked
       handler(nil, items, ctx)
+      on_answered(bufnr)
       if told then
         told(#items)
       end

@@ -111,7 +111,7 @@ local function config(options)
         if options.denoise.always and not problem then
           denoise.accompany(client, bufnr, position)
         end
-      end)
+      end, denoise.give_way)
     end,
     on_attach = function(_, bufnr)
       if not vim.b[bufnr].dgemma_paused then

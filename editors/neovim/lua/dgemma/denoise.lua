@@ -1,5 +1,6 @@
 --- How an answer comes about, drawn at the cursor: every draft of the canvas as virtual text, coloured by how sure the
 --- model is. Nothing of it is put into the buffer.
+local answers = require("dgemma.answers")
 local attached = require("dgemma.attached")
 local say = require("dgemma.say")
 
@@ -32,6 +33,7 @@ local NAMESPACE = vim.api.nvim_create_namespace("dgemma.denoise")
 ---@field row integer from 0
 ---@field col integer bytes
 ---@field client vim.lsp.Client
+---@field beside boolean whether it accompanies ghost text, which goes before it
 ---@field id integer? of the request while it runs
 
 ---@type dgemma.Preview?
@@ -93,16 +95,12 @@ function M.clear()
   end
 end
 
---- Draws a draft in place of the one before.
----@param draft dgemma.Draft
-function M.draw(draft)
-  local now = preview
-  if not now or draft.token ~= now.token or not vim.api.nvim_buf_is_loaded(now.bufnr) then
-    return
-  end
-  local lines = coloured(draft.spans)
-  local note = (" step %d/%d, %d ms"):format(draft.step, draft.stepsLimit, draft.elapsedMs)
-  table.insert(lines[#lines], { note, "DgemmaStep" })
+---@param spans dgemma.DraftSpan[]
+---@param note string
+local function draw(spans, note)
+  local now = assert(preview)
+  local lines = coloured(spans)
+  table.insert(lines[#lines], { " " .. note, "DgemmaStep" })
   vim.api.nvim_buf_set_extmark(now.bufnr, NAMESPACE, now.row, now.col, {
     id = 1,
     virt_text = lines[1],
@@ -112,11 +110,25 @@ function M.draw(draft)
   })
 end
 
+--- Draws a draft in place of the one before.
+---@param draft dgemma.Draft
+function M.draw(draft)
+  local now = preview
+  if not now or draft.token ~= now.token or not vim.api.nvim_buf_is_loaded(now.bufnr) then
+    return
+  end
+  if now.beside and answers.visible(now.bufnr) then
+    return
+  end
+  draw(draft.spans, ("step %d/%d, %d ms"):format(draft.step, draft.stepsLimit, draft.elapsedMs))
+end
+
 ---@param client vim.lsp.Client
 ---@param bufnr integer
 ---@param position lsp.Position
+---@param beside boolean
 ---@param on_end fun(result: dgemma.Denoised?, err: lsp.ResponseError?)
-local function begin(client, bufnr, position, on_end)
+local function begin(client, bufnr, position, beside, on_end)
   M.clear()
   local line = vim.api.nvim_buf_get_lines(bufnr, position.line, position.line + 1, false)[1] or ""
   local started = {
@@ -125,6 +137,7 @@ local function begin(client, bufnr, position, on_end)
     row = position.line,
     col = vim.str_byteindex(line, client.offset_encoding, position.character, false),
     client = client,
+    beside = beside,
   } ---@type dgemma.Preview
   preview = started
   local params = {
@@ -153,38 +166,60 @@ local function clear_on_change(bufnr)
   })
 end
 
---- Shows how an answer at the cursor comes about; its last draft stays until the cursor moves or the text changes.
+--- Draws what is offered in the end, where something is.
+---@param result dgemma.Denoised
+local function draw_outcome(result)
+  local item, now = result.items[1], assert(preview)
+  local note = ("%d steps, %d ms (%s)"):format(result.steps, result.elapsedMs, result.finish)
+  if not item or type(item.insertText) ~= "string" then
+    say.info("nothing that is likely enough after " .. note)
+    return
+  end
+  local line = vim.api.nvim_buf_get_lines(now.bufnr, now.row, now.row + 1, false)[1] or ""
+  local from = vim.str_byteindex(line, now.client.offset_encoding, item.range.start.character, false)
+  local text = item.insertText:sub(now.col - from + 1)
+  draw({ { text = text, confidence = 1, settled = true } }, "offered after " .. note)
+end
+
+--- Shows how an answer at the cursor comes about; the outcome stays until the cursor moves or the text changes.
 function M.show()
   local bufnr = vim.api.nvim_get_current_buf()
   local client = attached.capable_client(bufnr)
   if not client then
     return
   end
+  -- Ghost text would stand at the same place.
+  vim.api.nvim_buf_clear_namespace(bufnr, answers.NAMESPACE, 0, -1)
   local position = vim.lsp.util.make_position_params(0, client.offset_encoding).position
-  begin(client, bufnr, position, function(result, err)
-    if err then
+  begin(client, bufnr, position, false, function(result, err)
+    if err or not result then
       M.clear()
-      say.warn(("the server shows no denoising (%s)"):format(err.message))
-      return
-    end
-    if result.steps == 0 then
+      say.warn(("the server shows no denoising (%s)"):format(err and err.message or "no answer"))
+    elseif result.steps == 0 then
       M.clear()
       say.warn(result.message ~= "" and result.message or "there is nothing to denoise here")
-      return
+    else
+      draw_outcome(result)
     end
-    local outcome = #result.items > 0 and "offered" or "nothing that is likely enough"
-    say.info(("%s after %d steps, %d ms (%s)"):format(outcome, result.steps, result.elapsedMs, result.finish))
   end)
   clear_on_change(bufnr)
 end
 
---- Shows it beside a question for ghost text, and takes it away when the answer is there.
+--- Shows it beside a question for ghost text, until that or its own answer is there.
 ---@param client vim.lsp.Client
 ---@param bufnr integer
 ---@param position lsp.Position
 function M.accompany(client, bufnr, position)
-  begin(client, bufnr, position, M.clear)
+  begin(client, bufnr, position, true, M.clear)
   clear_on_change(bufnr)
+end
+
+--- Takes the drawing away where it accompanied ghost text that is there now.
+---@param bufnr integer
+function M.give_way(bufnr)
+  if preview and preview.beside and preview.bufnr == bufnr and answers.visible(bufnr) then
+    M.clear()
+  end
 end
 
 return M
