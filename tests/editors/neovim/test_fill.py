@@ -50,6 +50,18 @@ def test_fill_is_put_in_as_one_undo_step(scripted: Start, tmp_path: Path, end: s
     assert (tmp_path / "a.py").read_bytes().decode() == (filled + "\n").replace("\n", end)
 
 
+def test_what_is_typed_next_is_another_undo_step(scripted: Start, record: Record) -> None:
+    window = scripted("x = 1\n", script={"fill": ["2"], "fill_delay_s": 0.3})
+    window.keys("$v:DgemmaFill<CR>")
+    window.until(lambda: record.params(FILL), about="asked")
+    window.keys("A")
+    window.until(lambda: window.line() == "x = 2")
+    window.keys("3<Esc>u")
+    window.until(lambda: window.line() == "x = 2", about="only what was typed is undone")
+    window.keys("u")
+    window.until(lambda: window.line() == "x = 1")
+
+
 def test_user_chooses_among_several(scripted: Start, tmp_path: Path) -> None:
     window = scripted("x = 1\n", script={"fill": ["2", "3"]})
     window.lua("_G.choice = 2")

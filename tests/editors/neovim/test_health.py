@@ -16,10 +16,14 @@ def health(window: Window) -> str:
 
 def test_health_page_of_what_works(start: Start) -> None:
     window = start("x = 1\n")
+    window.keys("A")
+    window.until(lambda: " " in window.lua("return require('dgemma').status()"), about="a state")
+    window.keys("<Esc>")
     page = health(window)
     assert "OK Neovim 0.12" in page
     assert re.search(rf"OK dgemma-lsp [\d.]+: {re.escape(sys.executable)} -m dgemma_lsp, from the option cmd", page)
     assert "OK python:" in page
+    assert "it says of itself: " in page
     assert "ERROR" not in page
 
 

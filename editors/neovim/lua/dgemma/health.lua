@@ -2,6 +2,7 @@
 local attached = require("dgemma.attached")
 local protocol = require("dgemma.protocol")
 local server = require("dgemma.server")
+local status = require("dgemma.status")
 
 local M = {}
 
@@ -38,7 +39,7 @@ local function check_server(options)
   )
 end
 
-local function check_protocol()
+local function check_clients()
   local clients = vim.lsp.get_clients({ name = attached.NAME })
   if #clients == 0 then
     vim.health.info("no server runs yet: it starts with the first file that is opened")
@@ -49,6 +50,11 @@ local function check_protocol()
       vim.health.warn(problem)
     else
       vim.health.ok(("the running server speaks protocol %d"):format(protocol.NUMBER))
+    end
+    local last = status.last(client.id)
+    if last then
+      local tell = last.kind == "error" and vim.health.error or vim.health.info
+      tell(("it says of itself: %s%s"):format(last.kind, last.message ~= "" and ", " .. last.message or ""))
     end
   end
 end
@@ -84,7 +90,7 @@ function M.check()
   end
   vim.health.start("dgemma: server")
   local found = check_server(options)
-  check_protocol()
+  check_clients()
   if found then
     vim.health.start("dgemma: engine (dgemma-lsp doctor)")
     check_engine(found, options)

@@ -5,7 +5,7 @@ local say = require("dgemma.say")
 local M = {}
 
 ---@class dgemma.Status
----@field kind "ready"|"loading"|"busy"|"inactive"|"error"
+---@field kind "ready"|"loading"|"busy"|"slow"|"inactive"|"error"
 ---@field message string one line for a person
 ---@field percent integer load progress
 ---@field reason? string why it is slow or does nothing
@@ -30,30 +30,31 @@ function M.take(status, client_id)
   return status.kind == "ready" and before ~= nil and before.kind == "loading"
 end
 
+--- Returns the last that a server said; nil before it has said anything.
+---@param client_id integer
+---@return dgemma.Status?
+function M.last(client_id)
+  return statuses[client_id]
+end
+
+--- Forgets a server.
 ---@param client_id integer
 function M.drop(client_id)
   statuses[client_id] = nil
-end
-
---- Returns the last that the server of a buffer said; nil before it has said anything.
----@param bufnr integer
----@return dgemma.Status?
-function M.of(bufnr)
-  local client = attached.client(bufnr)
-  return client and statuses[client.id] or nil
 end
 
 --- Returns what a statusline shows for a buffer: empty where the plugin has nothing to do with it.
 ---@param bufnr integer
 ---@return string
 function M.text(bufnr)
-  if not attached.client(bufnr) then
+  local client = attached.client(bufnr)
+  if not client then
     return ""
   end
   if not vim.lsp.inline_completion.is_enabled({ bufnr = bufnr }) then
     return "dgemma paused"
   end
-  local status = M.of(bufnr)
+  local status = M.last(client.id)
   if not status then
     return "dgemma"
   end
