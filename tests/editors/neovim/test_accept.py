@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.editors.neovim.conftest import Record, Start
+from tests.editors.neovim.window import ATTACHED
 
 QUESTION = "textDocument/inlineCompletion"
 THREE = {"automatic": ["one(1)"], "invoked": ["one(1)", "two(2)", "three(3)"]}
@@ -101,6 +102,13 @@ def test_item_that_was_typed_past_is_neither_seen_nor_taken(scripted: Start, tmp
     window.no_ghost()
     window.save()
     assert (tmp_path / "a.py").read_text() == "x = b   !\n"
+
+
+def test_server_that_comes_while_one_types_is_asked(scripted: Start) -> None:
+    window = scripted("x = \n", script={"by_line": {"x = ": ["1"]}}, wait=False)
+    window.keys("A")
+    assert not window.lua(ATTACHED)
+    window.see_ghost("1")
 
 
 def test_answer_to_an_older_text_is_not_shown(scripted: Start, record: Record) -> None:

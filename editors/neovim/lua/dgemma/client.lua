@@ -59,6 +59,14 @@ local function hide_unfit_on_typing(bufnr)
   })
 end
 
+--- Asks for ghost text where the user has begun to type before a server or its engine was there.
+---@param bufnr integer
+local function ask_while_typing(bufnr)
+  if bufnr == vim.api.nvim_get_current_buf() and vim.api.nvim_get_mode().mode:match("^i") then
+    answers.ask_again(bufnr)
+  end
+end
+
 --- Says in a sentence why a server ended that nobody had asked to.
 ---@param options dgemma.Options
 ---@param code integer
@@ -88,9 +96,8 @@ local function config(options)
     settings = { dgemma = options.settings },
     handlers = {
       ["dgemma/status"] = function(_, params, ctx)
-        local bufnr = vim.api.nvim_get_current_buf()
-        if status.take(params, ctx.client_id) and vim.api.nvim_get_mode().mode:match("^i") then
-          answers.ask_again(bufnr)
+        if status.take(params, ctx.client_id) then
+          ask_while_typing(vim.api.nvim_get_current_buf())
         end
       end,
       ["dgemma/draft"] = function(_, params)
@@ -118,6 +125,7 @@ local function config(options)
         vim.lsp.inline_completion.enable(true, { bufnr = bufnr })
       end
       hide_unfit_on_typing(bufnr)
+      ask_while_typing(bufnr)
     end,
     on_exit = function(code, signal, client_id)
       vim.schedule(function()

@@ -8,6 +8,8 @@ local said = {}
 ---@param level integer
 local function notify(message, level)
   vim.schedule(function()
+    -- A message that follows another without a redraw would ask for ENTER.
+    vim.cmd.redraw()
     vim.notify("dgemma: " .. message, level, { title = "dgemma" })
   end)
 end
