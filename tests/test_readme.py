@@ -47,6 +47,16 @@ def test_every_module_is_in_the_file_tree() -> None:
             assert re.search(rf"^  {re.escape(name)} ", tree, flags=re.MULTILINE), line
 
 
+def test_every_file_of_the_neovim_plugin_is_named_and_says_what_it_is() -> None:
+    plugin = ROOT / "editors/neovim"
+    tree = (plugin / "README.md").read_text(encoding="utf-8")
+    for path in sorted(plugin.glob("lua/dgemma/*.lua")):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        assert re.search(rf"^  {re.escape(path.name)} ", tree, flags=re.MULTILINE), path.name
+        assert lines[0].startswith("--- "), path.name
+        assert max(map(len, lines)) <= 120, path.name
+
+
 def test_commands_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
     assert set(re.findall(r"`?make ([a-z-]+)", README)) <= targets

@@ -177,3 +177,21 @@ def test_paused_buffer_asks_nothing(scripted: Start, record: Record) -> None:
     window.lua("vim.cmd.DgemmaToggle()")
     window.keys("A")
     window.see_ghost("alpha")
+
+
+def test_pause_everywhere_holds_for_buffers_to_come(scripted: Start, record: Record, tmp_path: Path) -> None:
+    window = scripted("x = \n", script={"by_line": {"x = ": ["alpha"]}})
+    (tmp_path / "b.py").write_text("x = \n")
+    window.lua("vim.cmd('DgemmaToggle!')")
+    window.lua("vim.cmd.edit(...)", str(tmp_path / "b.py"))
+    window.until(lambda: len(record.params("textDocument/didOpen")) == 2, about="opened")
+    window.keys("A")
+    window.lua("vim.wait(600)")
+    assert not record.params(QUESTION)
+    window.keys("<Esc>")
+    window.lua("vim.cmd.DgemmaToggle()")
+    window.keys("A")
+    window.see_ghost("alpha")
+    window.keys("<Esc>")
+    window.lua("vim.cmd.buffer(...)", str(tmp_path / "a.py"))
+    assert window.lua("return require('dgemma').status()") == "dgemma paused"

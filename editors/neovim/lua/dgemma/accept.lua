@@ -1,5 +1,6 @@
---- Taking what is shown, whole or in part, as one undo step; what was typed meanwhile is kept, and a part leaves the rest
---- on the screen.
+--- Taking what is shown, whole or in part, as one undo step.
+---
+--- What was typed meanwhile is kept, and a part leaves the rest on the screen.
 local answers = require("dgemma.answers")
 local part_of = require("dgemma.part")
 local undo = require("dgemma.undo")

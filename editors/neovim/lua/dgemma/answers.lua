@@ -1,5 +1,4 @@
---- The server's answers on their way to Neovim's ghost text: only what still fits is let through, and what was asked for
---- each is remembered.
+--- The server's answers on their way to Neovim's ghost text: only what still fits is let through.
 ---
 --- `vim.lsp.inline_completion` draws and keeps what it gets. It does not know for which text an answer was made: a late
 --- answer replaces a newer one, and an item stays on the screen, and can be accepted, after something else was typed.

@@ -3,6 +3,7 @@ local answers = require("dgemma.answers")
 local attached = require("dgemma.attached")
 local denoise = require("dgemma.denoise")
 local fill = require("dgemma.fill")
+local pause = require("dgemma.pause")
 local protocol = require("dgemma.protocol")
 local say = require("dgemma.say")
 local server = require("dgemma.server")
@@ -76,7 +77,7 @@ local function explain_end(options, code, signal)
   local check = found and server.run(found.cmd, { "--version" }, 10000)
   local how = signal ~= 0 and ("signal %d"):format(signal) or ("code %d"):format(code)
   if check and check.code == 0 then
-    say.error_once(("the server has ended (%s); :DgemmaRestart starts it again, :checkhealth dgemma says more"):format(how))
+    say.error_once(("the server has ended (%s); :DgemmaRestart starts it again"):format(how))
     return
   end
   local last = vim.trim(check and check.stderr or ""):match("[^\n]*$") or ""
@@ -121,9 +122,7 @@ local function config(options)
       end, denoise.give_way)
     end,
     on_attach = function(_, bufnr)
-      if not vim.b[bufnr].dgemma_paused then
-        vim.lsp.inline_completion.enable(true, { bufnr = bufnr })
-      end
+      pause.apply(bufnr)
       hide_unfit_on_typing(bufnr)
       ask_while_typing(bufnr)
     end,

@@ -157,7 +157,8 @@ end
 
 ---@param bufnr integer
 local function clear_on_change(bufnr)
-  vim.api.nvim_create_autocmd({ "InsertLeave", "TextChanged", "TextChangedI", "CursorMoved", "CursorMovedI", "BufLeave" }, {
+  local events = { "InsertLeave", "TextChanged", "TextChangedI", "CursorMoved", "CursorMovedI", "BufLeave" }
+  vim.api.nvim_create_autocmd(events, {
     group = vim.api.nvim_create_augroup("dgemma.denoise", { clear = true }),
     buffer = bufnr,
     once = true,

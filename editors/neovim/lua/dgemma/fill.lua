@@ -1,5 +1,6 @@
---- Filling what is selected: asks the server, shows how far it is, lets the user choose, and puts one text in as one undo
---- step. Nothing is put into a buffer that was changed meanwhile.
+--- Filling what is selected: asks the server, shows how far it is, lets the user choose, and puts one text in.
+---
+--- That is one undo step. Nothing is put into a buffer that was changed meanwhile.
 local attached = require("dgemma.attached")
 local progress = require("dgemma.progress")
 local say = require("dgemma.say")

@@ -16,7 +16,8 @@ function M.problem(capabilities, info)
     return nil
   end
   if type(number) == "number" and number > M.NUMBER then
-    return ("the server %s is newer than this plugin: update the plugin; until then only ghost text works"):format(version)
+    return ("the server %s is newer than this plugin: update the plugin; "):format(version)
+      .. "until then only ghost text works"
   end
   return ("the server %s is older than this plugin: pip install --upgrade 'dgemma-lsp[engine]'; "):format(version)
     .. "until then only ghost text works"

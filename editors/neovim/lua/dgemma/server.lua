@@ -29,7 +29,8 @@ end
 ---@param root string?
 ---@return dgemma.Server?
 local function in_project(root)
-  for _, folder in ipairs(vim.fs.find({ ".venv", "venv" }, { upward = true, path = root, limit = 4, type = "directory" })) do
+  local where = { upward = true, path = root, limit = 4, type = "directory" }
+  for _, folder in ipairs(vim.fs.find({ ".venv", "venv" }, where)) do
     local server = in_venv(folder, "the project's environment")
     if server then
       return server
@@ -55,7 +56,8 @@ end
 function M.find(options, root)
   if options.cmd then
     if vim.fn.executable(options.cmd[1]) == 0 then
-      return nil, ("%s cannot be started; put the right path into the option cmd, or leave it out"):format(options.cmd[1])
+      local form = "%s cannot be started; put the right path into the option cmd, or leave it out"
+      return nil, form:format(options.cmd[1])
     end
     return { cmd = options.cmd, origin = "the option cmd" }
   end

@@ -1,5 +1,6 @@
 --- What the server says of itself with `dgemma/status`, as a word for the statusline.
 local attached = require("dgemma.attached")
+local pause = require("dgemma.pause")
 local say = require("dgemma.say")
 
 local M = {}
@@ -51,7 +52,7 @@ function M.text(bufnr)
   if not client then
     return ""
   end
-  if not vim.lsp.inline_completion.is_enabled({ bufnr = bufnr }) then
+  if pause.is_paused(bufnr) then
     return "dgemma paused"
   end
   local status = M.last(client.id)
