@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -35,6 +36,20 @@ def test_no_server_anywhere(start: Start, tmp_path: Path) -> None:
         assert "pip install 'dgemma-lsp[engine]'" in only_said(window, "no language server is here")
     else:
         assert where == "the checkout's environment"
+
+
+def test_program_of_an_opened_project_is_run_only_where_that_is_allowed(start: Start, tmp_path: Path) -> None:
+    program = tmp_path / ".venv/bin/dgemma-lsp"
+    program.parent.mkdir(parents=True)
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    program.chmod(0o755)
+    (tmp_path / ".git").mkdir()
+    environment = {"PATH": os.defpath, "VIRTUAL_ENV": ""}
+    window = start("x = 1\n", wait=False, environment=environment, cmd=None)
+    window.lua("vim.wait(300)")
+    assert not (tmp_path / "ran").exists()
+    window = start("x = 1\n", wait=False, environment=environment, cmd=None, project_venv=True)
+    window.until((tmp_path / "ran").exists, about="started")
 
 
 @pytest.mark.parametrize(
