@@ -142,7 +142,13 @@ class Window:
 
     def attached(self) -> None:
         """Waits until typing in the current buffer is seen by a server."""
-        self.until(lambda: self.lua(ATTACHED), about="a server is attached")
+
+        def seen() -> bool:
+            ended = [each for each in self.said() if "quit with exit code" in each]
+            assert not ended, ended
+            return self.lua(ATTACHED)
+
+        self.until(seen, about="a server is attached")
 
     def ghost(self) -> str | None:
         """Returns the ghost text on the screen."""
