@@ -6,6 +6,7 @@ EDITORS_STAMP := .venv/.installed-editors
 .PHONY: help setup demo test lint types format bench bench-typing picture soak train-gpu package clean
 .PHONY: help setup demo test test-editors install-neovim lint types format bench bench-typing soak train-gpu package clean
 .PHONY: help setup demo test test-editors install-neovim package-neovim lint types format bench bench-typing soak train-gpu package clean
+.PHONY: help setup demo test test-editors install-neovim package-neovim lint types format bench bench-typing bench-neovim soak train-gpu package clean
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -57,6 +58,8 @@ bench-typing: setup ## traces of keys replayed against the real server and engin
 
 picture: setup ## the picture that opens the README, through Chromium
 	$(BIN)/python engine/bench/trace_picture.py
+bench-neovim: setup $(EDITORS_STAMP) ## how long a Neovim user waits for ghost text
+	$(BIN)/python engine/bench/editor_neovim.py
 
 soak: setup ## half an hour of mixed traffic: nothing unanswered, no error, no growth
 	$(BIN)/python engine/bench/soak.py
