@@ -129,7 +129,7 @@ class ScriptedServer:
                 "spans": spans,
             }
             self._notify("dgemma/draft", draft)
-            cancelled.wait(0.2)
+            cancelled.wait(0.4)
         here = {"start": params["position"], "end": params["position"]}
         items = [{"insertText": text, "range": here} for text in self._script.get("denoised", [])]
         return {"items": items, "finish": "stable", "steps": len(drafts), "elapsedMs": 5.0, "message": "no engine yet"}

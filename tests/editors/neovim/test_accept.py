@@ -112,7 +112,7 @@ def test_server_that_comes_while_one_types_is_asked(scripted: Start) -> None:
 
 
 def test_answer_to_an_older_text_is_not_shown(scripted: Start, record: Record) -> None:
-    window = scripted("x = \n", script={"delay_s": 0.6, "by_line": {"x = ": ["alpha"]}})
+    window = scripted("x = \n", script={"delay_s": 1.0, "by_line": {"x = ": ["alpha"]}})
     window.keys("A")
     window.until(lambda: record.params(QUESTION), about="asked")
     window.keys("b")
@@ -124,7 +124,7 @@ def test_answer_to_an_older_text_is_not_shown(scripted: Start, record: Record) -
           return #vim.api.nvim_buf_get_extmarks(0, namespace, 0, -1, {})
         end
         local seen = 0
-        vim.wait(1500, function() seen = math.max(seen, marks()) end, 5)
+        vim.wait(2500, function() seen = math.max(seen, marks()) end, 5)
         return seen
         """
     )

@@ -61,7 +61,7 @@ def test_what_happens_takes_it_away_and_cancels(scripted: Start, record: Record,
 
 
 def test_always_accompanies_ghost_text(scripted: Start, record: Record) -> None:
-    script = {"drafts": ["?", "yes"], "delay_s": 0.3, "by_line": {"x = ": ["yes"]}}
+    script = {"drafts": ["?", "yes"], "delay_s": 0.8, "by_line": {"x = ": ["yes"]}}
     window = scripted("x = \n", script=script, denoise={"always": True})
     window.keys("A")
     window.until(lambda: drawn(window), about="a draft")

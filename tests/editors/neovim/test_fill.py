@@ -86,7 +86,7 @@ def test_cancelled_fill_changes_nothing(scripted: Start, record: Record, tmp_pat
 
 
 def test_text_that_changed_meanwhile_is_not_touched(scripted: Start, record: Record, tmp_path: Path) -> None:
-    window = scripted(TEXT, script={"fill": ["never"], "fill_delay_s": 0.5})
+    window = scripted(TEXT, script={"fill": ["never"], "fill_delay_s": 1.5})
     window.keys("2GV:DgemmaFill<CR>")
     window.until(lambda: record.params(FILL), about="asked")
     window.keys("Gox = 1<Esc>")

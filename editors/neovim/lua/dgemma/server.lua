@@ -65,7 +65,8 @@ function M.find(options, root)
   if on_path ~= "" then
     return { cmd = { on_path }, origin = "PATH" }
   end
-  local server = (vim.env.VIRTUAL_ENV and in_venv(vim.env.VIRTUAL_ENV, "$VIRTUAL_ENV"))
+  local active = vim.env.VIRTUAL_ENV or ""
+  local server = (active ~= "" and in_venv(active, "$VIRTUAL_ENV"))
     or (options.project_venv and in_project(root))
     or in_checkout()
     or as_module()
