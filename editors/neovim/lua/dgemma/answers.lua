@@ -124,7 +124,8 @@ end
 ---@param bufnr integer
 function M.hide_unfit(bufnr)
   local asked = M.shown(bufnr)
-  if not vim.api.nvim_buf_is_valid(bufnr) or not asked or not M.visible(bufnr) then
+  -- Without an item of ours, what is on the screen is another server's.
+  if not vim.api.nvim_buf_is_valid(bufnr) or not asked or #asked.items == 0 or not M.visible(bufnr) then
     return
   end
   for _, item in ipairs(asked.items) do

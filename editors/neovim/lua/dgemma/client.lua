@@ -73,17 +73,14 @@ end
 ---@param code integer
 ---@param signal integer
 local function explain_end(options, code, signal)
-  local found = server.find(options, nil)
-  local check = found and server.run(found.cmd, { "--version" }, 10000)
   local how = signal ~= 0 and ("signal %d"):format(signal) or ("code %d"):format(code)
-  if check and check.code == 0 then
-    say.error_once(("the server has ended (%s); :DgemmaRestart starts it again"):format(how))
-    return
-  end
-  local last = vim.trim(check and check.stderr or ""):match("[^\n]*$") or ""
-  say.error_once(
-    ("the server cannot run (%s%s); :checkhealth dgemma says what to do"):format(how, last ~= "" and ": " .. last or "")
-  )
+  server.try(options, function(problem)
+    if problem then
+      say.error_once(("the server cannot run (%s: %s); :checkhealth dgemma says what to do"):format(how, problem))
+    else
+      say.error_once(("the server has ended (%s); :DgemmaRestart starts it again"):format(how))
+    end
+  end)
 end
 
 ---@param options dgemma.Options

@@ -76,15 +76,34 @@ function M.find(options, root)
   return nil, M.MISSING
 end
 
---- Runs the server's command with further arguments and waits for it; for `:checkhealth`, and to find out why it ended.
+--- Runs the server's command with further arguments and waits for it; for `:checkhealth`.
 ---@param cmd string[]
 ---@param arguments string[]
 ---@param timeout_ms integer
 ---@return vim.SystemCompleted? done nil where it could not be started
 function M.run(cmd, arguments, timeout_ms)
-  local command = vim.list_extend(vim.deepcopy(cmd), arguments)
-  local started, process = pcall(vim.system, command, { text = true })
+  local started, process = pcall(vim.system, vim.list_extend(vim.deepcopy(cmd), arguments), { text = true })
   return started and process:wait(timeout_ms) or nil
+end
+
+--- Finds out whether the server can run at all, without waiting for it.
+---@param options dgemma.Options
+---@param on_end fun(problem: string?) told the last line of what went wrong, or nil
+function M.try(options, on_end)
+  local found, problem = M.find(options, nil)
+  if not found then
+    on_end(problem)
+    return
+  end
+  local command = vim.list_extend(vim.deepcopy(found.cmd), { "--version" })
+  local settings = { text = true, timeout = 10000 }
+  local started, reason = pcall(vim.system, command, settings, function(done)
+    local last = vim.trim(done.stderr or ""):match("[^\n]*$")
+    on_end(done.code ~= 0 and (last ~= "" and last or "no reason given") or nil)
+  end)
+  if not started then
+    on_end(tostring(reason))
+  end
 end
 
 return M
