@@ -3,10 +3,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 EDITORS_STAMP := .venv/.installed-editors
 
-.PHONY: help setup demo test lint types format bench bench-typing picture soak train-gpu package clean
-.PHONY: help setup demo test test-editors install-neovim lint types format bench bench-typing soak train-gpu package clean
-.PHONY: help setup demo test test-editors install-neovim package-neovim lint types format bench bench-typing soak train-gpu package clean
-.PHONY: help setup demo test test-editors install-neovim package-neovim lint types format bench bench-typing bench-neovim soak train-gpu package clean
+.PHONY: help setup demo test test-editors install-neovim package-neovim lint types format bench bench-typing bench-neovim picture soak train-gpu package clean
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -58,6 +55,7 @@ bench-typing: setup ## traces of keys replayed against the real server and engin
 
 picture: setup ## the picture that opens the README, through Chromium
 	$(BIN)/python engine/bench/trace_picture.py
+
 bench-neovim: setup $(EDITORS_STAMP) ## how long a Neovim user waits for ghost text
 	$(BIN)/python engine/bench/editor_neovim.py
 
