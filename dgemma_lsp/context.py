@@ -74,8 +74,8 @@ def _tail(request: Request, num_chars: int) -> str:
         return request.text[: request.offset]
     jump = max(1, num_chars // 4)
     start = min(-(-(request.offset - num_chars) // jump) * jump, request.offset)
-    line_start = request.text.find("\n", start - 1, request.offset) + 1
-    # The cursor's line alone may be too long: then the cut falls inside it.
+    # Where lines are very long the cut falls inside one: little would be left.
+    line_start = request.text.find("\n", start - 1, min(request.offset, start + jump)) + 1
     return request.text[line_start or start : request.offset]
 
 
@@ -84,7 +84,7 @@ def _head(request: Request, num_chars: int) -> str:
     end = request.offset + num_chars
     if end >= len(request.text):
         return request.text[request.offset :]
-    line_start = request.text.rfind("\n", request.offset, end) + 1
+    line_start = request.text.rfind("\n", request.offset + num_chars * 3 // 4, end) + 1
     return request.text[request.offset : line_start or end]
 
 
