@@ -30,7 +30,7 @@ class Completion:
     Attributes:
         lead: replaces what stands between `start` and the cursor: the same again, or the selected entry of the menu.
         inserted: what follows the cursor; line ends are `\\n`.
-        start: offset of the line's start (in a very long line, of a place near the cursor), or of what the selected entry
+        start: offset of the line's start (in a very long line, of a place in it), or of what the selected entry
             replaces, in code points.
         cursor: offset of the cursor.
         end: offset behind the covered part of the line's rest.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from dgemma_engine.messages import Context, Snippet
 
 from dgemma_lsp.multiline import extent_of
-from dgemma_lsp.request import Request
+from dgemma_lsp.request import Request, Trigger
 from dgemma_lsp.selected import as_if_accepted
 
 
@@ -61,6 +61,7 @@ def build_context(
         max_middle_tokens=limits.max_middle_tokens,
         deadline_ms=request.deadline_ms,
         seed=limits.seed,
+        insistent=request.trigger is Trigger.INVOKED,
     )
 
 

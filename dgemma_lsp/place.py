@@ -35,15 +35,20 @@ class Place:
     @classmethod
     def of(cls, request: Request) -> Self:
         """Returns where a question is asked."""
-        end = request.offset
-        while end < min(len(request.text), request.offset + _MOST_CLOSERS) and request.text[end] in _CLOSERS:
+        return cls.at(request.uri, request.text, request.offset)
+
+    @classmethod
+    def at(cls, uri: str, text: str, offset: int) -> Self:
+        """Returns where an offset of a document's text is."""
+        end = offset
+        while end < min(len(text), offset + _MOST_CLOSERS) and text[end] in _CLOSERS:
             end += 1
         return cls(
-            uri=request.uri,
-            offset=request.offset,
-            before=hash(request.text[: request.offset]),
-            closers=request.text[request.offset : end],
-            after=hash(request.text[end:]),
+            uri=uri,
+            offset=offset,
+            before=hash(text[:offset]),
+            closers=text[offset:end],
+            after=hash(text[end:]),
         )
 
     def leads_to(self, later: Place, text: str) -> bool:
@@ -63,7 +68,7 @@ class Place:
         return self.before == (later.before if self.offset == later.offset else hash(text[: self.offset]))
 
 
-def typed_since(offset: int, request: Request) -> str:
-    """Returns the text between an earlier cursor and the question's, with `\\n` line ends, as answers have them."""
-    typed = request.text[offset : request.offset]
+def typed_since(offset: int, text: str, cursor: int) -> str:
+    """Returns the text between an earlier cursor and a later one, with `\\n` line ends, as answers have them."""
+    typed = text[offset:cursor]
     return typed.replace("\r\n", "\n").replace("\r", "\n") if "\r" in typed else typed

@@ -223,7 +223,7 @@ class Engine:
                 forwards=found.steps + found.passes,
                 timings_ms=lap.timings_ms(),
             )
-        is_silent = recipe.silence and not context.on_demand
+        is_silent = recipe.silence and not (context.on_demand or context.insistent)
         is_shown = bool(ranked) and (not is_silent or search.is_worth_it(self._calibration, self._least_draft_score))
         if recorder is not None:
             proposals, added_errors = merged(found.proposals), self._syntax.check(context).added_errors

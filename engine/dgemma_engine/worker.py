@@ -71,12 +71,14 @@ class _Run:
         ticket: the request.
         work: what is left of it.
         started_s: instant of its beginning on the worker's clock.
+        worked_s: how long its pieces took so far.
         is_overdue: whether it was answered before its end.
     """
 
     ticket: Ticket
     work: Pieces[Infill]
     started_s: float
+    worked_s: float = 0.0
     is_overdue: bool = False
 
 
@@ -291,6 +293,7 @@ class Worker:
     def _go_on(self, run: _Run) -> None:
         """Does one piece of a request, and answers it if that was the last."""
         outcome: Infill | EngineFault
+        begun_s = self._clock()
         try:
             next(run.work)
         except StopIteration as end:
@@ -303,11 +306,14 @@ class Worker:
             _log.error("a request failed with %s\n%s", type(error).__name__, place)
             outcome = EngineFault(f"the engine failed on this request ({type(error).__name__}); its log has the place")
         else:
+            run.worked_s += self._clock() - begun_s
             return
         ticket, ended_s = run.ticket, self._clock()
         if isinstance(outcome, Infill):
+            others_s = begun_s - run.started_s - run.worked_s
             queue_ms, total_ms = (1_000 * (instant - ticket.arrival_s) for instant in (run.started_s, ended_s))
-            outcome = replace(outcome, timings_ms=outcome.timings_ms | {"queue": queue_ms, "total": total_ms})
+            times_ms = {"queue": queue_ms, "others": 1_000 * max(0.0, others_s), "total": total_ms}
+            outcome = replace(outcome, timings_ms=outcome.timings_ms | times_ms)
         with self._condition:
             self._runs.remove(run)
             self._owes_on_demand |= not ticket.context.on_demand

@@ -327,6 +327,7 @@ def test_threshold_keeps_weak_answers_back(folder: Path) -> None:
     strict._calibration = replace(strict._calibration, threshold=1.0)  # type: ignore[reportPrivateUsage]
     infill = ask(strict, "total = ", "\nprint(total)\n")
     assert (infill.text, infill.score, infill.candidates, infill.finish) == ("", 0.0, (), Finish.EMPTY)
+    assert ask(strict, "total = ", "\nprint(total)\n", insistent=True).text, "unless somebody insists"
 
 
 def test_on_demand_the_best_are_answered_however_unlikely(folder: Path) -> None:

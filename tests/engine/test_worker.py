@@ -58,7 +58,7 @@ def test_submit_answers_with_queue_and_total(run: Run) -> None:
     assert infill.timings_ms["denoise"] == 1.0
     assert 0 <= infill.timings_ms["queue"] <= infill.timings_ms["total"]
     assert infill.timings_ms["total"] > 1.0  # Overwrites what the engine measured for itself.
-    assert run.worker.stages().keys() == {"denoise", "queue", "total"}
+    assert run.worker.stages().keys() == {"denoise", "others", "queue", "total"}
     assert run.worker.requests()["stable"] == 1
 
 
@@ -138,6 +138,7 @@ def test_connections_take_turns_and_a_new_one_waits_for_one_step_of_another(
     gate.release(100)
     assert [ticket.answer.result(PATIENCE_S).finish for ticket in tickets] == [Finish.STABLE] * 3
     assert "".join(run.engine.order) == "aa" + "ba" + "cb" + "acb" + "aa"
+    assert tickets[1].answer.result().timings_ms["others"] > 0
 
 
 def test_superseded_request_ends_before_the_newer_begins(gated: tuple[Run, threading.Semaphore]) -> None:

@@ -52,7 +52,7 @@ async def test_accepting_by_command_is_counted_and_can_be_forgotten(tmp_path: Pa
     assert figures["characters_accepted"] == 2
     assert figures["answered_without_engine_share"] == 0.0
     assert (figures["steps"], figures["wasted_steps"]) == (6, 3)
-    assert list(figures["ms"]) == ["total", "server", "wait", "context", "engine"]
+    assert list(figures["ms"]) == ["total", "server", "start", "wait", "context", "engine"]
     assert "accepted                1 (100 %)" in stats()[1]
     assert stats("--delete") == (0, f"{state}/dgemma-lsp/stats.json: removed\n")
     assert "nothing to forget" in stats("--delete")[1]
