@@ -6,7 +6,7 @@ Pure: reads no file and no clock. The engine gets `\\n` line ends and no lone su
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dgemma_engine.messages import Context, Snippet
 
@@ -48,7 +48,8 @@ def build_context(
         snippets: text from elsewhere, most relevant last.
         edits: recent edits, newest last.
     """
-    request = as_if_accepted(request)
+    extent = extent_of(as_if_accepted(request))
+    request = _with_cells(as_if_accepted(request))
     return Context(
         document=request.key,
         prefix=_sendable(_tail(request, limits.prefix_chars)),
@@ -57,12 +58,20 @@ def build_context(
         language=request.language,
         snippets=tuple(map(_sendable_snippet, snippets)),
         edits=tuple(map(_sendable_snippet, edits)),
-        extent=extent_of(request),
+        extent=extent,
         max_middle_tokens=limits.max_middle_tokens,
         deadline_ms=request.deadline_ms,
         seed=limits.seed,
         insistent=request.trigger is Trigger.INVOKED,
     )
+
+
+def _with_cells(request: Request) -> Request:
+    """Returns the question as if the other cells of its notebook stood in the text."""
+    if not (request.above or request.below):
+        return request
+    text = f"{request.above}{request.text}{request.below}"
+    return replace(request, text=text, offset=len(request.above) + request.offset)
 
 
 def _tail(request: Request, num_chars: int) -> str:

@@ -70,8 +70,9 @@ class Flight:
     def may_serve(self, text: str, edited: int) -> bool:
         """Whether the work may answer a question about the document's new text, in which an edit ends at `edited`."""
         # Behind an opener editors put its closer too, and the cursor between the two.
+        uri, elsewhere = self.place.uri, self.place.elsewhere
         return any(
-            self.place.leads_to(Place.at(self.place.uri, text, cursor), text)
+            self.place.leads_to(Place.at(uri, text, cursor, elsewhere=elsewhere), text)
             and self.agrees(typed_since(self.place.offset, text, cursor))
             for cursor in range(edited, max(edited - 2, -1), -1)
         )

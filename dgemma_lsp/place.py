@@ -24,6 +24,7 @@ class Place:
         before: hash of the text before the cursor; good within this process.
         closers: brackets and quotes right behind the cursor, the first few.
         after: hash of what follows them.
+        elsewhere: hash of what the model sees before and after the document: other cells of a notebook.
     """
 
     uri: str
@@ -31,14 +32,16 @@ class Place:
     before: int
     closers: str
     after: int
+    elsewhere: int = 0
 
     @classmethod
     def of(cls, request: Request) -> Self:
         """Returns where a question is asked."""
-        return cls.at(request.uri, request.text, request.offset)
+        elsewhere = hash((request.above, request.below)) if request.above or request.below else 0
+        return cls.at(request.uri, request.text, request.offset, elsewhere=elsewhere)
 
     @classmethod
-    def at(cls, uri: str, text: str, offset: int) -> Self:
+    def at(cls, uri: str, text: str, offset: int, *, elsewhere: int) -> Self:
         """Returns where an offset of a document's text is."""
         end = offset
         while end < min(len(text), offset + _MOST_CLOSERS) and text[end] in _CLOSERS:
@@ -49,6 +52,7 @@ class Place:
             before=hash(text[:offset]),
             closers=text[offset:end],
             after=hash(text[end:]),
+            elsewhere=elsewhere,
         )
 
     def leads_to(self, later: Place, text: str) -> bool:
@@ -61,7 +65,9 @@ class Place:
             later: another place.
             text: the whole text there.
         """
-        if self.uri != later.uri or self.after != later.after or self.offset > later.offset:
+        if (self.uri, self.after, self.elsewhere) != (later.uri, later.after, later.elsewhere):
+            return False
+        if self.offset > later.offset:
             return False
         if not (self.closers.endswith(later.closers) or later.closers.endswith(self.closers)):
             return False

@@ -55,6 +55,8 @@ class Request:
         channel: where the answer is shown.
         deadline_ms: milliseconds until an answer is due.
         selected: what an answer has to extend; None for nothing.
+        above: what the model sees before `text`: the cells before this one of a notebook.
+        below: likewise after it.
     """
 
     uri: str
@@ -67,6 +69,8 @@ class Request:
     channel: Channel = Channel.GHOST_TEXT
     deadline_ms: float = 3_000.0
     selected: Selected | None = None
+    above: str = ""
+    below: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.offset <= len(self.text):

@@ -21,6 +21,7 @@ from dgemma_lsp.fills import Fills
 from dgemma_lsp.flights import OnDraft
 from dgemma_lsp.gathering import Gatherer
 from dgemma_lsp.inflight import Inflight
+from dgemma_lsp.notebooks import Notebooks
 from dgemma_lsp.positions import PositionEncoding
 from dgemma_lsp.preview import Preview, watch
 from dgemma_lsp.privacy import Privacy
@@ -88,12 +89,13 @@ class Session:
         self._engine: Status | None = None
         self._initial = Settings()
         self.documents = Documents()
+        self.notebooks = Notebooks(self.documents.get)
         self.recorder = recorder
         self.settings = Settings()
         self.privacy = self._new_privacy()
         self.tally = Tally(report=recorder.report)
         self._link = self._new_link()
-        self._gatherer = Gatherer(self.documents.all, self._definitions, clock=clock, may_read=self._may_read)
+        self._gatherer = Gatherer(self._files, self._definitions, clock=clock, may_read=self._may_read)
         self._sources = Sources(
             lambda: self._link,
             self._gatherer.gather,
@@ -171,6 +173,15 @@ class Session:
         self.documents.close(uri)
         self.recorder.close(uri)
         self._sources.closed(uri)
+
+    def cells_around(self, uri: str) -> tuple[str, str]:
+        """Returns what the model sees before and after a notebook's cell; nothing for any other document."""
+        limits = ContextLimits()
+        return self.notebooks.around(uri, most_before=limits.prefix_chars, most_after=limits.suffix_chars)
+
+    def folders_changed(self) -> None:
+        """Takes note that the workspace has other folders: files are found under other paths."""
+        self._gatherer.forget()
 
     def ignore_files_changed(self) -> None:
         """Takes note that other files may be private now: what was said and is being said may come from one of them."""
@@ -260,6 +271,10 @@ class Session:
         document = self.documents.get(request.uri)
         return document is not None and document.version == request.version
 
+    def _files(self) -> tuple[Document, ...]:
+        """Returns the open documents that stand for themselves."""
+        return tuple(one for one in self.documents.all() if self.notebooks.holder(one.uri) is None)
+
     def _why_not_here(self, request: Request) -> str | None:
         """Returns why nothing is offered in one document, or None where something is."""
         if request.language in self.settings.paused_languages:
@@ -267,7 +282,8 @@ class Session:
         return self._why_private(request.uri, request.language, request.text)
 
     def _why_private(self, uri: str, language: str, text: str) -> str | None:
-        return self.privacy.why_not_complete(uri, language, text[:_HEAD_CHARS])
+        # A cell is as private as the file that it is kept in.
+        return self.privacy.why_not_complete(self.notebooks.holder(uri) or uri, language, text[:_HEAD_CHARS])
 
     def _activity_changed(self, active: bool) -> None:
         self._num_active += 1 if active else -1

@@ -29,7 +29,8 @@ class FakeEngine:
     """Answers what `answers` has for the end of the prefix, with candidates where that is a list.
 
     The words SLOW, LATER, DRAFT, FAULT, LATE and DIE in the cursor's line make it work until cancelled, answer after
-    half a second, tell a draft of the answer before that, answer with a fault, run out of time, or end.
+    half a second, tell a draft of the answer before that, answer with a fault, run out of time, or end; PATH makes it
+    tell which path it sees.
     """
 
     def __init__(
@@ -49,6 +50,8 @@ class FakeEngine:
         self.contexts.append(context)
         line = context.prefix.rpartition("\n")[2]
         self._record(f"asked {line}" + " speculative" * context.speculative)
+        if "PATH" in line:
+            self._record(f"path {context.path}")
         if "SLOW" in line:
             try:
                 await asyncio.sleep(60)
