@@ -1,4 +1,4 @@
-"""The cells of the open notebooks, in their order: a cell is a document of its own, whose neighbours are read as context.
+"""The cells of the open notebooks, in their order: each is a document of its own, and its neighbours are context.
 
 Turns a cell into the text of the code cells before and after it. Texts stay with `Documents`. Knows no protocol types.
 """
