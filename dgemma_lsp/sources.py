@@ -212,6 +212,9 @@ class Sources:
             if not self._is_current(request):
                 return Source.NOT_ASKED, None
         outcome = await self._launch(as_if_accepted(request), limits, speculative=False).outcome("")
+        if outcome is None and not self._is_current(request):
+            # What was asked about is not there any more: superseded, by an edit in place of a newer question.
+            raise asyncio.CancelledError
         if not isinstance(outcome, Infill):
             return Source.NOT_ASKED if isinstance(outcome, LinkStatus) else Source.ENGINE, None
         _log.debug("%s after %d steps, %s", outcome.finish, outcome.steps, outcome.timings_ms)

@@ -9,6 +9,7 @@ anything, and makes way at the next piece for whatever comes. Knows nothing of s
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import traceback
@@ -214,6 +215,8 @@ class Worker:
         except Exception as error:
             self._fail(_load_message(error))
             return
+        # What is loaded stays: looking for garbage in it would hold up a request for tens of milliseconds now and then.
+        gc.freeze()
         self._engine = engine
         self._announce(Progress(state=EngineState.READY, percent=100))
         while (run := self._next(engine)) is not None:
