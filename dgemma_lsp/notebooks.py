@@ -37,7 +37,7 @@ class Notebooks:
     """The open notebooks.
 
     Args:
-        document: returns the newest version of a cell's document, or None.
+        document: returns the newest version of a cell's document; None for one that is not open or may not be read.
     """
 
     def __init__(self, document: Callable[[str], Document | None]) -> None:

@@ -89,7 +89,7 @@ class Session:
         self._engine: Status | None = None
         self._initial = Settings()
         self.documents = Documents()
-        self.notebooks = Notebooks(self.documents.get)
+        self.notebooks = Notebooks(self._readable_cell)
         self.recorder = recorder
         self.settings = Settings()
         self.privacy = self._new_privacy()
@@ -271,6 +271,11 @@ class Session:
         document = self.documents.get(request.uri)
         # A client may count its versions wrongly; what an answer is put into is the text.
         return document is not None and (document.version, document.text) == (request.version, request.text)
+
+    def _readable_cell(self, uri: str) -> Document | None:
+        """Returns a cell that may be read as context; that of a private notebook is not asked for."""
+        cell = self.documents.get(uri)
+        return None if cell is None or self.privacy.is_secret(cell.text[:_HEAD_CHARS]) else cell
 
     def _files(self) -> tuple[Document, ...]:
         """Returns the open documents that stand for themselves."""

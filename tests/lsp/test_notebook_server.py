@@ -100,6 +100,14 @@ async def test_cell_is_as_private_as_its_file(record: Path, tmp_path: Path):
         assert "*.ipynb" in editor.statuses[-1].reason
 
 
+async def test_cell_with_a_private_key_is_not_read(record: Path):
+    key = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3Bl\n"
+    async with editing(record, notebooks=True, answers={"b3Bl\n\nx = ": "1"}) as editor:
+        open_notebook(editor, item("1", key), item("2", "x = "))
+        assert await editor.ask(types.Position(line=0, character=4), uri=cell("2")) == []
+        assert "asked x = " in editor.events()
+
+
 async def test_changes_of_a_notebook_that_is_not_open_are_ignored(record: Path):
     async with editing(record, notebooks=True, answers={"x = ": "1"}) as editor:
         array = types.NotebookCellArrayChange(start=7, delete_count=9)
