@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from dgemma_engine.cancel import Cancel
 from dgemma_engine.messages import Context, Draft, Infill
+from dgemma_engine.pieces import Pieces
 from dgemma_engine.recorder import Recorder
 
 OnDraft = Callable[[Draft], None]
@@ -50,3 +51,22 @@ class Ticket:
         """Hands on a draft, while there is someone to whom it is news."""
         if self.on_draft is not None and self.live:
             self.on_draft(draft)
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Run:
+    """A request that was begun.
+
+    Attributes:
+        ticket: the request.
+        work: what is left of it.
+        started_s: instant of its beginning on the worker's clock.
+        worked_s: how long its pieces took so far.
+        is_overdue: whether it was answered before its end.
+    """
+
+    ticket: Ticket
+    work: Pieces[Infill]
+    started_s: float
+    worked_s: float = 0.0
+    is_overdue: bool = False

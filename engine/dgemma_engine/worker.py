@@ -15,7 +15,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 from dgemma_engine.cancel import Cancel
@@ -24,7 +24,7 @@ from dgemma_engine.messages import Context, EngineState, Finish, Infill, Progres
 from dgemma_engine.pieces import Pieces
 from dgemma_engine.recorder import Recorder
 from dgemma_engine.stages import StageRecord
-from dgemma_engine.ticket import OnDraft, Ticket
+from dgemma_engine.ticket import OnDraft, Run, Ticket
 
 _log = logging.getLogger(__name__)
 
@@ -64,25 +64,6 @@ Load = Callable[[Callable[[int, str], None]], InfillEngine]
 """Loads the model on the calling thread; its argument reports percent and a line for a person."""
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
-class _Run:
-    """A request that was begun.
-
-    Attributes:
-        ticket: the request.
-        work: what is left of it.
-        started_s: instant of its beginning on the worker's clock.
-        worked_s: how long its pieces took so far.
-        is_overdue: whether it was answered before its end.
-    """
-
-    ticket: Ticket
-    work: Pieces[Infill]
-    started_s: float
-    worked_s: float = 0.0
-    is_overdue: bool = False
-
-
 class Worker:
     """Owner of the device thread. Every public method may be called from any other thread and returns at once.
 
@@ -99,7 +80,7 @@ class Worker:
         self._condition = threading.Condition()
         self._waiting: dict[tuple[int, str], Ticket] = {}
         self._speculations: dict[tuple[int, str], Ticket] = {}
-        self._runs: list[_Run] = []
+        self._runs: list[Run] = []
         self._owes_on_demand = False
         self._stopping = False
         self._engine: InfillEngine | None = None
@@ -239,7 +220,7 @@ class Worker:
         self._progress = progress
         self._on_progress(progress)
 
-    def _next(self, engine: InfillEngine) -> _Run | None:
+    def _next(self, engine: InfillEngine) -> Run | None:
         """Waits for something to do; returns whose piece is next, or None when the worker stops.
 
         What was cancelled goes first: all it has to do is to end, and the next request of its document waits for that.
@@ -259,7 +240,7 @@ class Worker:
             self._runs.append(run)
             return run
 
-    def _turn(self) -> _Run:
+    def _turn(self) -> Run:
         """Returns whose turn it is."""
         for run in self._runs:
             if run.ticket.cancel.cancelled:
@@ -273,7 +254,7 @@ class Worker:
 
     def _begin(self, engine: InfillEngine) -> None:
         """Begins what may begin: one request of each connection and one on demand, or else one that is speculative."""
-        begun: list[_Run] = []
+        begun: list[Run] = []
         for ticket in list(self._waiting.values()):
             if any(_excludes(run.ticket, ticket) for run in [*begun, *self._runs]):
                 continue
@@ -284,16 +265,16 @@ class Worker:
             if run := self._begun(engine, next(iter(self._speculations.values()))):
                 self._runs.append(run)
 
-    def _begun(self, engine: InfillEngine, ticket: Ticket) -> _Run | None:
+    def _begun(self, engine: InfillEngine, ticket: Ticket) -> Run | None:
         """Takes a request out of its queue; None for one that came too late."""
         if ticket.cancel.expired:
             self._drop(ticket, Finish.DEADLINE)
             return None
         del self._queue_of(ticket)[ticket.key]
         work = engine.filling(ticket.context, ticket.cancel, on_draft=ticket.tell, recorder=ticket.recorder)
-        return _Run(ticket=ticket, work=work, started_s=self._clock())
+        return Run(ticket=ticket, work=work, started_s=self._clock())
 
-    def _go_on(self, run: _Run) -> None:
+    def _go_on(self, run: Run) -> None:
         """Does one piece of a request, and answers it if that was the last."""
         outcome: Infill | EngineFault
         begun_s = self._clock()
