@@ -92,7 +92,7 @@ class AnswerStore:
             offset = answer.place.offset
             if not 0 <= request.offset - offset <= 2 * max(map(len, answer.texts), default=0):
                 continue
-            typed = typed_since(offset, request)
+            typed = typed_since(offset, request.text, request.offset)
             begins = not typed or any(text.startswith(typed) for text in answer.texts)
             if begins and answer.place.leads_to(place, request.text):
                 yield Match(answer=answer, typed=typed, num_typed=request.offset - offset)

@@ -22,8 +22,8 @@ class Around:
 
     Attributes:
         above: whole lines above the cursor's, each with its line end.
-        before: the cursor's line, left of the cursor.
-        rest: the cursor's line, right of the cursor.
+        before: the cursor's line, left of the cursor; of a very long one the end.
+        rest: the cursor's line, right of the cursor; of a very long one the beginning.
         below: whole lines below the cursor's.
         language: of the text.
         reaches_start: whether `above` begins where the document does.
@@ -46,8 +46,8 @@ class Around:
         below = _unix(request.text[request.line_end : request.line_end + _CHARS_EACH_SIDE])
         return cls(
             above=above,
-            before=request.before,
-            rest=request.rest,
+            before=request.text[max(request.line_start, request.offset - _CHARS_EACH_SIDE) : request.offset],
+            rest=request.text[request.offset : min(request.line_end, request.offset + _CHARS_EACH_SIDE)],
             below=below.removeprefix("\n"),
             language=language_named(request.language),
             reaches_start=not start,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -109,6 +110,8 @@ def _serve(arguments: argparse.Namespace) -> int:
 
     configure_logs(Settings().log_level)
     server = build_server()
+    # What is loaded stays: looking for garbage in it would hold up a key for 20 ms now and then.
+    gc.freeze()
     # pygls waits for its reading thread before it ends, and that one waits for the editor.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if arguments.tcp is None:

@@ -15,7 +15,7 @@ from dgemma_engine.messages import Infill, Status
 from dgemma_lsp.completion import Completion, build_completions
 from dgemma_lsp.context import ContextLimits, build_context
 from dgemma_lsp.engine_link import InfillSource
-from dgemma_lsp.request import Request
+from dgemma_lsp.request import Request, Trigger
 from dgemma_lsp.target import Place, language_of
 
 _LINES_AROUND = 3
@@ -70,6 +70,7 @@ def request_at(place: Place, *, deadline_ms: float) -> Request:
         offset=place.offset,
         path=place.path.name,
         language=language_of(place.path),
+        trigger=Trigger.AUTOMATIC,
         deadline_ms=deadline_ms,
     )
 

@@ -6,12 +6,12 @@ Pure: reads no file and no clock. The engine gets `\\n` line ends and no lone su
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dgemma_engine.messages import Context, Snippet
 
 from dgemma_lsp.multiline import extent_of
-from dgemma_lsp.request import Request
+from dgemma_lsp.request import Request, Trigger
 from dgemma_lsp.selected import as_if_accepted
 
 
@@ -48,7 +48,8 @@ def build_context(
         snippets: text from elsewhere, most relevant last.
         edits: recent edits, newest last.
     """
-    request = as_if_accepted(request)
+    extent = extent_of(as_if_accepted(request))
+    request = _with_cells(as_if_accepted(request))
     return Context(
         document=request.key,
         prefix=_sendable(_tail(request, limits.prefix_chars)),
@@ -57,11 +58,20 @@ def build_context(
         language=request.language,
         snippets=tuple(map(_sendable_snippet, snippets)),
         edits=tuple(map(_sendable_snippet, edits)),
-        extent=extent_of(request),
+        extent=extent,
         max_middle_tokens=limits.max_middle_tokens,
         deadline_ms=request.deadline_ms,
         seed=limits.seed,
+        insistent=request.trigger is Trigger.INVOKED,
     )
+
+
+def _with_cells(request: Request) -> Request:
+    """Returns the question as if the other cells of its notebook stood in the text."""
+    if not (request.above or request.below):
+        return request
+    text = f"{request.above}{request.text}{request.below}"
+    return replace(request, text=text, offset=len(request.above) + request.offset)
 
 
 def _tail(request: Request, num_chars: int) -> str:
@@ -74,8 +84,8 @@ def _tail(request: Request, num_chars: int) -> str:
         return request.text[: request.offset]
     jump = max(1, num_chars // 4)
     start = min(-(-(request.offset - num_chars) // jump) * jump, request.offset)
-    line_start = request.text.find("\n", start - 1, request.offset) + 1
-    # The cursor's line alone may be too long: then the cut falls inside it.
+    # Where lines are very long the cut falls inside one: little would be left.
+    line_start = request.text.find("\n", start - 1, min(request.offset, start + jump)) + 1
     return request.text[line_start or start : request.offset]
 
 
@@ -84,7 +94,7 @@ def _head(request: Request, num_chars: int) -> str:
     end = request.offset + num_chars
     if end >= len(request.text):
         return request.text[request.offset :]
-    line_start = request.text.rfind("\n", request.offset, end) + 1
+    line_start = request.text.rfind("\n", request.offset + num_chars * 3 // 4, end) + 1
     return request.text[request.offset : line_start or end]
 
 

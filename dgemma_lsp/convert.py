@@ -53,6 +53,7 @@ def to_request(
     document: Document,
     position: types.Position,
     *,
+    cells: tuple[str, str] = ("", ""),
     encoding: PositionEncoding,
     roots: Sequence[str],
     trigger: Trigger,
@@ -64,8 +65,9 @@ def to_request(
     Args:
         document: the version that is open.
         position: the cursor; clamped into the text.
+        cells: text of a notebook's cells before and after this one.
         encoding: what the position's column counts.
-        roots: uris of the workspace's folders; the path that the model sees is relative to the one that holds it.
+        roots: uris of the workspace's folders; the path that the model sees is relative to the innermost that holds it.
         trigger: what made the editor ask.
         channel: where the answer is shown.
         deadline_ms: milliseconds until an answer is due.
@@ -80,6 +82,8 @@ def to_request(
         trigger=trigger,
         channel=channel,
         deadline_ms=deadline_ms,
+        above=cells[0],
+        below=cells[1],
     )
 
 
@@ -108,10 +112,8 @@ def with_selected(
     return replace(request, selected=Selected(start=start, end=end, text=text))
 
 
-def to_accepted(number: int | None) -> types.Command | None:
-    """Returns what the editor runs when it has inserted the suggestion of that number; None for no number."""
-    if number is None:
-        return None
+def to_accepted(number: int) -> types.Command:
+    """Returns what the editor runs when it has inserted the suggestion of that number."""
     return types.Command(title="dgemma: suggestion accepted", command=ACCEPTED, arguments=[number])
 
 
@@ -254,11 +256,11 @@ def shown_path(uri: str, roots: Sequence[str]) -> str:
         roots: uris of the workspace's folders.
     """
     path = PurePosixPath(unquote(urlsplit(uri).path))
-    for root in roots:
-        folder = PurePosixPath(unquote(urlsplit(root).path))
-        if path.is_relative_to(folder):
-            return str(path.relative_to(folder))
-    return path.name
+    folders = [PurePosixPath(unquote(urlsplit(root).path)) for root in roots]
+    holding = [folder for folder in folders if path.is_relative_to(folder)]
+    # Folders of a workspace may lie inside each other.
+    innermost = max(holding, key=lambda folder: len(folder.parts), default=path.parent)
+    return str(path.relative_to(innermost))
 
 
 def _field(value: object, name: str, default: object = _MISSING) -> object:

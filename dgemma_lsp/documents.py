@@ -66,7 +66,7 @@ class Documents:
         """Returns the newest version of each."""
         return tuple(self._open.values())
 
-    def change(self, uri: str, version: int, edits: Iterable[Edit], encoding: PositionEncoding) -> bool:
+    def change(self, uri: str, version: int, edits: Iterable[Edit], encoding: PositionEncoding) -> int | None:
         """Applies edits in order.
 
         Args:
@@ -76,20 +76,23 @@ class Documents:
             encoding: what their columns count.
 
         Returns:
-            Whether the text is open; edits of one that is not are dropped.
+            Offset behind what the last edit put there; None where the text is not open: then the edits are dropped.
         """
         document = self._open.get(uri)
         if document is None:
-            return False
+            return None
+        end = 0
         for edit in edits:
-            document = replace(document, text=_edited(document, edit, encoding))
+            text, end = _edited(document, edit, encoding)
+            document = replace(document, text=text)
         self._open[uri] = replace(document, version=version)
-        return True
+        return end
 
 
-def _edited(document: Document, edit: Edit, encoding: PositionEncoding) -> str:
+def _edited(document: Document, edit: Edit, encoding: PositionEncoding) -> tuple[str, int]:
+    """Returns the text, and where in it the edit ends."""
     if edit.span is None:
-        return edit.text
+        return edit.text, len(edit.text)
     start, end = (document.lines.offset(line, column, encoding) for line, column in edit.span)
     start, end = min(start, end), max(start, end)
-    return document.text[:start] + edit.text + document.text[end:]
+    return document.text[:start] + edit.text + document.text[end:], start + len(edit.text)

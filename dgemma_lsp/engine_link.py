@@ -6,6 +6,8 @@
        |                     v                        v                    |
        +---- pause over --- FAILED <------------------+     DISCONNECTED <-+
 
+ABSENT is FAILED where no engine runs and none is to be started.
+
 Knows no protocol types and no sockets: `connect` makes the connection.
 """
 
@@ -19,8 +21,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from dgemma_engine.client import EngineFault, EngineUnavailable
-from dgemma_engine.messages import Context, Definitions, DefinitionsQuery, Draft, EngineState, Infill, Progress
+from dgemma_engine.client import EngineFault, EngineUnavailable, NoEngine
+from dgemma_engine.messages import Context, Definitions, DefinitionsQuery, Draft, EngineState, Infill, Progress, Status
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ class LinkState(Enum):
     LOADING = "loading"
     READY = "ready"
     FAILED = "failed"
+    ABSENT = "absent"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +64,10 @@ class InfillSource(Protocol):
 
     async def definitions(self, query: DefinitionsQuery) -> Definitions:
         """Says how names are defined in a text."""
+        ...
+
+    async def status(self) -> Status:
+        """Says what the engine is and does."""
         ...
 
     async def close(self) -> None:
@@ -128,6 +135,7 @@ class EngineLink:
         self._failures = 0
         self._not_before_s = 0.0
         self._closed = False
+        self._news = asyncio.Event()
 
     @property
     def status(self) -> LinkStatus:
@@ -139,6 +147,18 @@ class EngineLink:
         idle = self._source is None and self._connecting is None
         if idle and not self._closed and self._clock() >= self._not_before_s:
             self._connecting = asyncio.create_task(self._open())
+
+    async def settled(self, wait_ms: float) -> None:
+        """Begins to connect if need be, and waits until an engine that is starting is loaded or has failed.
+
+        Args:
+            wait_ms: at most so long: 0 waits for nothing.
+        """
+        self.wake()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_ms / 1_000):
+                while self._connecting is not None or self._status.state is LinkState.LOADING:
+                    await self._news.wait()
 
     async def infill(self, context: Context, on_draft: Callable[[Draft], None] | None = None) -> Infill | LinkStatus:
         """Answers one question, or says what stands in the way. Cancelling the caller cancels the work.
@@ -179,6 +199,13 @@ class EngineLink:
         except (EngineFault, EngineUnavailable):
             return None
 
+    async def about(self) -> Status | None:
+        """Says what the engine is and does; None if there is none or it will not say. Starts none."""
+        try:
+            return None if self._source is None else await self._source.status()
+        except (EngineFault, EngineUnavailable):
+            return None
+
     async def close(self) -> None:
         """Ends the connection for good; the engine stays."""
         self._closed = True
@@ -194,6 +221,7 @@ class EngineLink:
             await self._open_source()
         finally:
             self._connecting = None
+            self._tell_news()
 
     async def _open_source(self) -> None:
         self._set(LinkStatus(state=LinkState.STARTING, message="looking for an engine"))
@@ -209,7 +237,7 @@ class EngineLink:
         try:
             source = await self._connect(on_progress=self._progressed, on_closed=on_closed)
         except (EngineUnavailable, EngineFault) as error:
-            self._fail(str(error))
+            self._fail(str(error), LinkState.ABSENT if isinstance(error, NoEngine) else LinkState.FAILED)
             return
         except Exception as error:
             _log.error("connecting to the engine failed with %s", type(error).__name__)
@@ -240,6 +268,7 @@ class EngineLink:
             await self._drop()
         finally:
             self._connecting = None
+            self._tell_news()
 
     async def _drop(self) -> None:
         source, self._source = self._source, None
@@ -258,11 +287,11 @@ class EngineLink:
         else:
             self._fail(_ENDED)
 
-    def _fail(self, message: str) -> None:
+    def _fail(self, message: str, state: LinkState = LinkState.FAILED) -> None:
         pause_s = min(self._patience.first_pause_s * 2**self._failures, self._patience.longest_pause_s)
         self._failures += 1
         self._not_before_s = self._clock() + pause_s
-        self._set(LinkStatus(state=LinkState.FAILED, message=message))
+        self._set(LinkStatus(state=state, message=message))
 
     def _fault(self, message: str) -> LinkStatus:
         """Tells of a request that failed on a connection that stands."""
@@ -273,7 +302,12 @@ class EngineLink:
     def _set(self, status: LinkStatus) -> None:
         if status != self._status and not self._closed:
             self._status = status
+            self._tell_news()
             self._on_status(status)
+
+    def _tell_news(self) -> None:
+        news, self._news = self._news, asyncio.Event()
+        news.set()
 
 
 async def _close(source: InfillSource) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from dgemma_engine.messages import Draft, Infill
 
 from dgemma_lsp.engine_link import LinkStatus
-from dgemma_lsp.place import Place
+from dgemma_lsp.place import Place, typed_since
 
 _log = logging.getLogger(__name__)
 
@@ -66,6 +66,16 @@ class Flight:
     def agrees(self, typed: str) -> bool:
         """Whether the work may still answer the question that `typed` makes of its own."""
         return not typed or (self._draft is not None and self._draft.startswith(typed) and self._draft != typed)
+
+    def may_serve(self, text: str, edited: int) -> bool:
+        """Whether the work may answer a question about the document's new text, in which an edit ends at `edited`."""
+        # Behind an opener editors put its closer too, and the cursor between the two.
+        uri, elsewhere = self.place.uri, self.place.elsewhere
+        return any(
+            self.place.leads_to(Place.at(uri, text, cursor, elsewhere=elsewhere), text)
+            and self.agrees(typed_since(self.place.offset, text, cursor))
+            for cursor in range(edited, max(edited - 2, -1), -1)
+        )
 
     async def outcome(self, typed: str) -> Outcome:
         """Waits until it lands; None when it is given up, or as soon as its drafts do not begin with `typed`.

@@ -24,6 +24,7 @@ class Place:
         before: hash of the text before the cursor; good within this process.
         closers: brackets and quotes right behind the cursor, the first few.
         after: hash of what follows them.
+        elsewhere: hash of what the model sees before and after the document: other cells of a notebook.
     """
 
     uri: str
@@ -31,19 +32,27 @@ class Place:
     before: int
     closers: str
     after: int
+    elsewhere: int = 0
 
     @classmethod
     def of(cls, request: Request) -> Self:
         """Returns where a question is asked."""
-        end = request.offset
-        while end < min(len(request.text), request.offset + _MOST_CLOSERS) and request.text[end] in _CLOSERS:
+        elsewhere = hash((request.above, request.below)) if request.above or request.below else 0
+        return cls.at(request.uri, request.text, request.offset, elsewhere=elsewhere)
+
+    @classmethod
+    def at(cls, uri: str, text: str, offset: int, *, elsewhere: int) -> Self:
+        """Returns where an offset of a document's text is."""
+        end = offset
+        while end < min(len(text), offset + _MOST_CLOSERS) and text[end] in _CLOSERS:
             end += 1
         return cls(
-            uri=request.uri,
-            offset=request.offset,
-            before=hash(request.text[: request.offset]),
-            closers=request.text[request.offset : end],
-            after=hash(request.text[end:]),
+            uri=uri,
+            offset=offset,
+            before=hash(text[:offset]),
+            closers=text[offset:end],
+            after=hash(text[end:]),
+            elsewhere=elsewhere,
         )
 
     def leads_to(self, later: Place, text: str) -> bool:
@@ -56,14 +65,16 @@ class Place:
             later: another place.
             text: the whole text there.
         """
-        if self.uri != later.uri or self.after != later.after or self.offset > later.offset:
+        if (self.uri, self.after, self.elsewhere) != (later.uri, later.after, later.elsewhere):
+            return False
+        if self.offset > later.offset:
             return False
         if not (self.closers.endswith(later.closers) or later.closers.endswith(self.closers)):
             return False
         return self.before == (later.before if self.offset == later.offset else hash(text[: self.offset]))
 
 
-def typed_since(offset: int, request: Request) -> str:
-    """Returns the text between an earlier cursor and the question's, with `\\n` line ends, as answers have them."""
-    typed = request.text[offset : request.offset]
+def typed_since(offset: int, text: str, cursor: int) -> str:
+    """Returns the text between an earlier cursor and a later one, with `\\n` line ends, as answers have them."""
+    typed = text[offset:cursor]
     return typed.replace("\r\n", "\n").replace("\r", "\n") if "\r" in typed else typed

@@ -9,9 +9,12 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from enum import StrEnum
-from itertools import accumulate
+from itertools import accumulate, count
+from operator import add
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
+# Looking at a long line piece by piece costs as many operations as there are pieces.
+_PIECE_CHARS = 1_024
 
 
 class PositionEncoding(StrEnum):
@@ -20,6 +23,10 @@ class PositionEncoding(StrEnum):
     UTF8 = "utf-8"
     UTF16 = "utf-16"
     UTF32 = "utf-32"
+
+
+_CODECS = {PositionEncoding.UTF8: "utf-8", PositionEncoding.UTF16: "utf-16-le", PositionEncoding.UTF32: "utf-32-le"}
+_UNIT_BYTES = {PositionEncoding.UTF8: 1, PositionEncoding.UTF16: 2, PositionEncoding.UTF32: 4}
 
 
 class LineIndex:
@@ -34,7 +41,8 @@ class LineIndex:
         if "\r" in text:
             self._starts = [0, *(match.end() for match in _LINE_END.finditer(text))]
         else:
-            self._starts = [0, *accumulate(len(line) + 1 for line in text.split("\n"))]
+            # Without a Python operation per line: a key in a text of a megabyte must cost next to nothing.
+            self._starts = [0, *map(add, accumulate(map(len, text.split("\n"))), count(1))]
             self._starts.pop()
 
     @property
@@ -87,21 +95,17 @@ def num_units(text: str, encoding: PositionEncoding) -> int:
     """Returns the code units that `encoding` needs for `text`; lone surrogates included."""
     if encoding is PositionEncoding.UTF32 or text.isascii():
         return len(text)
-    return sum(_width(character, encoding) for character in text)
+    return len(text.encode(_CODECS[encoding], "surrogatepass")) // _UNIT_BYTES[encoding]
 
 
 def _num_code_points(line: str, units: int, encoding: PositionEncoding) -> int:
     if encoding is PositionEncoding.UTF32 or line.isascii():
         return min(units, len(line))
-    for index, character in enumerate(line):
-        units -= _width(character, encoding)
+    start = 0
+    while start < len(line) and (piece_units := num_units(line[start : start + _PIECE_CHARS], encoding)) <= units:
+        start, units = start + _PIECE_CHARS, units - piece_units
+    for index, character in enumerate(line[start : start + _PIECE_CHARS], start):
+        units -= num_units(character, encoding)
         if units < 0:
             return index
     return len(line)
-
-
-def _width(character: str, encoding: PositionEncoding) -> int:
-    code_point = ord(character)
-    if encoding is PositionEncoding.UTF16:
-        return 1 if code_point < 0x1_0000 else 2
-    return 1 if code_point < 0x80 else 2 if code_point < 0x800 else 3 if code_point < 0x1_0000 else 4

@@ -69,6 +69,10 @@ class Privacy:
             why = why if why or allowed else _why(kind_of_text(head))
         return why if why or allowed else _why(kind_of_language(language))
 
+    def is_secret(self, head: str) -> bool:
+        """Whether the first lines of a text make it private, whatever it is called."""
+        return kind_of_text(head) is not None
+
     def forget(self) -> None:
         """Takes note that an ignore file has changed."""
         self._tree.forget()

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+# What an item repeats of its line is at most twice as long.
+_LEAD_CHARS = 1_000
+
 
 class Trigger(Enum):
     """What made the editor ask."""
@@ -52,6 +55,8 @@ class Request:
         channel: where the answer is shown.
         deadline_ms: milliseconds until an answer is due.
         selected: what an answer has to extend; None for nothing.
+        above: what the model sees before `text`: the cells before this one of a notebook.
+        below: likewise after it.
     """
 
     uri: str
@@ -64,6 +69,8 @@ class Request:
     channel: Channel = Channel.GHOST_TEXT
     deadline_ms: float = 3_000.0
     selected: Selected | None = None
+    above: str = ""
+    below: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.offset <= len(self.text):
@@ -81,13 +88,26 @@ class Request:
     @property
     def line_start(self) -> int:
         """Offset of the first character of the cursor's line."""
-        return max(self.text.rfind("\n", 0, self.offset), self.text.rfind("\r", 0, self.offset)) + 1
+        start = self.text.rfind("\n", 0, self.offset) + 1
+        return self.text.rfind("\r", start, self.offset) + 1 or start
 
     @property
     def line_end(self) -> int:
         """Offset behind the last character of the cursor's line, its line end left out."""
-        ends = [end for end in (self.text.find(mark, self.offset) for mark in "\r\n") if end >= 0]
-        return min(ends, default=len(self.text))
+        end = self.text.find("\n", self.offset)
+        end = len(self.text) if end < 0 else end
+        carriage_return = self.text.find("\r", self.offset, end)
+        return end if carriage_return < 0 else carriage_return
+
+    @property
+    def lead_start(self) -> int:
+        """Offset from which on an item replaces what stands left of the cursor: the line's start.
+
+        In a very long line it is near the cursor, and stays where it is while a few words are typed: all of a minified
+        file would otherwise go to the editor with every item.
+        """
+        start = self.line_start
+        return start + max(0, (self.offset - start) // _LEAD_CHARS - 1) * _LEAD_CHARS
 
     @property
     def before(self) -> str:

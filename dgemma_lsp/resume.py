@@ -30,8 +30,11 @@ def resume(request: Request, match: Match) -> tuple[Completion, ...]:
 
 def accepted(request: Request, completion: Completion) -> Request:
     """Returns the question that follows once a completion was accepted."""
-    text = request.text[: completion.start] + completion.text + request.text[completion.end :]
-    return replace(request, text=text, offset=completion.start + len(completion.text), selected=None)
+    # Editors insert a document's own line ends.
+    put = completion.text.replace("\n", "\r\n") if "\r\n" in request.text else completion.text
+    text = request.text[: completion.start] + put + request.text[completion.end :]
+    # Nobody asks for it by hand.
+    return replace(request, text=text, offset=completion.start + len(put), selected=None, trigger=Trigger.AUTOMATIC)
 
 
 def _left_over(asked: Request, match: Match) -> Iterator[tuple[str, int]]:

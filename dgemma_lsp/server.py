@@ -18,7 +18,7 @@ from typing import Any, cast
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException
 from pygls.lsp.server import LanguageServer
-from pygls.protocol import LanguageServerProtocol, lsp_method
+from pygls.protocol import lsp_method
 
 from dgemma_lsp import __version__, convert, denoise_handlers
 from dgemma_lsp.completion import Completion
@@ -29,6 +29,7 @@ from dgemma_lsp.fill_handlers import add_fills
 from dgemma_lsp.ignore_tree import NAMES
 from dgemma_lsp.load_progress import LoadProgress
 from dgemma_lsp.logs import configure_logs
+from dgemma_lsp.notebook_handlers import SYNC, NotebookProtocol
 from dgemma_lsp.positions import PositionEncoding
 from dgemma_lsp.request import Channel, Request, Trigger
 from dgemma_lsp.session import Session
@@ -43,8 +44,12 @@ _log = logging.getLogger(__name__)
 # Counts up when one of our own messages changes so that an older editor extension cannot read it.
 PROTOCOL = 1
 
+# What `dgemma-lsp stats` says, as JSON; the parameters are ignored.
+STATS = "dgemma/stats"
+_REQUEST_FAILED = types.LSPErrorCodes.RequestFailed.value
 
-class DgemmaProtocol(LanguageServerProtocol):
+
+class DgemmaProtocol(NotebookProtocol):
     """pygls's protocol over our own documents, which answers the requests that it cannot read too."""
 
     @lsp_method(types.TEXT_DOCUMENT_DID_OPEN)
@@ -111,7 +116,7 @@ class DgemmaServer(LanguageServer):
     def __init__(
         self, connector: Callable[[Settings], Connect], clock: Callable[[], float], environ: Mapping[str, str]
     ) -> None:
-        super().__init__("dgemma-lsp", __version__, protocol_cls=DgemmaProtocol)
+        super().__init__("dgemma-lsp", __version__, protocol_cls=DgemmaProtocol, notebook_document_sync=SYNC)
         home = Path(environ.get("HOME") or "/")
         recorder = StatsRecorder(
             StatsFile.locate(environ, home=home), clock=clock, today=lambda: datetime.now(UTC).date().isoformat()
@@ -165,19 +170,19 @@ class DgemmaServer(LanguageServer):
         _log.error("a message could not be handled (%s)", type(error).__name__)
 
     def accepted(self, request: Request, completions: Sequence[Completion]) -> list[types.Command | None]:
-        """Takes note of the first suggestion, which is shown; returns what the editor runs when it inserts each."""
-        commands: list[types.Command | None] = [None] * len(completions)
-        if completions:
-            number = self.session.recorder.offer(request.uri, request.text, completions[0])
-            workspace = self.client_capabilities.workspace
-            commands[0] = convert.to_accepted(number) if workspace and workspace.execute_command else None
-        return commands
+        """Takes note of a suggestion in its forms; returns what the editor runs when it inserts each."""
+        numbers = self.session.recorder.offer(request.uri, request.text, completions) if completions else None
+        workspace = self.client_capabilities.workspace
+        if numbers is None or not (workspace and workspace.execute_command):
+            return [None] * len(completions)
+        return [convert.to_accepted(number) for number in numbers]
 
     def request_at(self, document: Document, position: types.Position, trigger: Trigger, channel: Channel) -> Request:
         """Returns the question that a position in a document is."""
         return convert.to_request(
             document,
             position,
+            cells=self.session.cells_around(document.uri),
             encoding=self.encoding,
             roots=tuple(self.workspace.folders) or tuple(filter(None, [self.workspace.root_uri])),
             trigger=trigger,
@@ -205,7 +210,9 @@ def build_server(
     server.feature(types.WORKSPACE_DID_CHANGE_CONFIGURATION)(_configuration_changed)
     server.feature(types.TEXT_DOCUMENT_INLINE_COMPLETION, types.InlineCompletionOptions())(_inline_completion)
     server.feature(types.WORKSPACE_DID_CHANGE_WATCHED_FILES)(_watched_files_changed)
+    server.feature(types.WORKSPACE_DID_CHANGE_WORKSPACE_FOLDERS)(_folders_changed)
     server.feature(TALLY)(_tally)
+    server.feature(STATS)(_stats)
     denoise_handlers.register(server)
     add_fills(server, server.session, cancel_with_request=cast("DgemmaProtocol", server.protocol).cancel_with_request)
     server.feature(types.SHUTDOWN)(_shutdown)
@@ -319,8 +326,19 @@ def _watched_files_changed(ls: DgemmaServer, params: types.DidChangeWatchedFiles
     ls.session.ignore_files_changed()
 
 
+def _folders_changed(ls: DgemmaServer, params: types.DidChangeWorkspaceFoldersParams) -> None:
+    ls.session.folders_changed()
+
+
 def _tally(ls: DgemmaServer, params: object) -> dict[str, Any]:
     return ls.session.tally.counts()
+
+
+def _stats(ls: DgemmaServer, params: object) -> dict[str, Any]:
+    try:
+        return ls.session.recorder.figures()
+    except (OSError, ValueError) as error:
+        raise JsonRpcException(str(error), code=_REQUEST_FAILED) from None
 
 
 async def _shutdown(ls: DgemmaServer, params: None) -> None:

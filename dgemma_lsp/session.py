@@ -6,12 +6,12 @@ Knows no protocol types: `Teller` says things to the editor, and the server turn
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from dgemma_engine.messages import Definitions, DefinitionsQuery
+from dgemma_engine.messages import Definitions, DefinitionsQuery, Finish, Infill, Status
 
 from dgemma_lsp.completion import Completion
 from dgemma_lsp.context import ContextLimits
@@ -21,11 +21,13 @@ from dgemma_lsp.fills import Fills
 from dgemma_lsp.flights import OnDraft
 from dgemma_lsp.gathering import Gatherer
 from dgemma_lsp.inflight import Inflight
+from dgemma_lsp.notebooks import Notebooks
 from dgemma_lsp.positions import PositionEncoding
 from dgemma_lsp.preview import Preview, watch
 from dgemma_lsp.privacy import Privacy
 from dgemma_lsp.request import Request
-from dgemma_lsp.settings import Settings, read_settings
+from dgemma_lsp.settings import SECTION, Settings, read_settings
+from dgemma_lsp.slowness import Slowness
 from dgemma_lsp.sources import Sources
 from dgemma_lsp.stats_events import Source
 from dgemma_lsp.stats_recorder import StatsRecorder
@@ -80,16 +82,20 @@ class Session:
         self._board = StatusBoard(publish=teller.publish, alarm=teller.error)
         self._inflight = Inflight()
         self._told: set[str] = set()
-        self._closing: set[asyncio.Task[None]] = set()
-        self._says_private = False
+        self._aside: set[asyncio.Task[None]] = set()
+        self._says_why_not = False
+        self._num_active = 0
+        self._slowness = Slowness()
+        self._engine: Status | None = None
         self._initial = Settings()
         self.documents = Documents()
+        self.notebooks = Notebooks(self._readable_cell)
         self.recorder = recorder
         self.settings = Settings()
         self.privacy = self._new_privacy()
         self.tally = Tally(report=recorder.report)
         self._link = self._new_link()
-        self._gatherer = Gatherer(self.documents.all, self._definitions, clock=clock, may_read=self._may_read)
+        self._gatherer = Gatherer(self._files, self._definitions, clock=clock, may_read=self._may_read)
         self._sources = Sources(
             lambda: self._link,
             self._gatherer.gather,
@@ -97,7 +103,7 @@ class Session:
             tally=self.tally,
             is_current=self._is_current,
             on_activity=self._activity_changed,
-            on_infill=self._board.clear,
+            on_infill=self._infill_came,
         )
         self.fills = Fills(
             self.documents.get,
@@ -140,7 +146,7 @@ class Session:
         if self.settings != old:
             self._sources.forget()
         if _engine_choice(self.settings) != _engine_choice(old):
-            self._retire(self._link)
+            self._do_aside(self._link.close())
             self._link = self._new_link()
         self.show_resting()
 
@@ -154,19 +160,28 @@ class Session:
     def change(self, uri: str, version: int, edits: Iterable[Edit], encoding: PositionEncoding) -> bool:
         """Applies edits as `Documents.change` does, and follows suggestions through them."""
         old, edits = self.documents.get(uri), list(edits)
-        is_open = self.documents.change(uri, version, edits, encoding)
-        if old is not None and (new := self.documents.get(uri)) is not None:
+        cursor = self.documents.change(uri, version, edits, encoding)
+        if cursor is not None and old is not None and (new := self.documents.get(uri)) is not None:
             self.recorder.change(uri, old.text, new.text)
             # Typing over a selection may leave less text too, and is no deletion.
             inserts = any(edit.span is not None and edit.text for edit in edits)
-            self._sources.changed(uri, deleted=len(new.text) < len(old.text) and not inserts)
-        return is_open
+            self._sources.changed(uri, new.text, cursor, deleted=len(new.text) < len(old.text) and not inserts)
+        return cursor is not None
 
     def close_document(self, uri: str) -> None:
         """Forgets a text, and what was said of it."""
         self.documents.close(uri)
         self.recorder.close(uri)
         self._sources.closed(uri)
+
+    def cells_around(self, uri: str) -> tuple[str, str]:
+        """Returns what the model sees before and after a notebook's cell; nothing for any other document."""
+        limits = ContextLimits()
+        return self.notebooks.around(uri, most_before=limits.prefix_chars, most_after=limits.suffix_chars)
+
+    def folders_changed(self) -> None:
+        """Takes note that the workspace has other folders: files are found under other paths."""
+        self._gatherer.forget()
 
     def ignore_files_changed(self) -> None:
         """Takes note that other files may be private now: what was said and is being said may come from one of them."""
@@ -187,7 +202,9 @@ class Session:
         since_s = self._clock()
         if not self.settings.enabled:
             return self._not_asked(since_s)
-        if self._why_private(request):
+        why = self._why_not_here(request)
+        self._show_why_not(why)
+        if why:
             return self._not_asked(since_s)
         limits = self._limits()
         with self._inflight.newest(request.key):
@@ -208,7 +225,7 @@ class Session:
         """
         if not self.settings.enabled:
             return Preview(message=_OFF)
-        if why := self._why_private(request):
+        if why := self._why_private(request.uri, request.language, request.text):
             return Preview(message=why)
         with self._inflight.newest(request.key):
             preview = await watch(request, self._link, self._gatherer.gather, self._limits(), on_draft=on_draft)
@@ -219,9 +236,9 @@ class Session:
     def show_resting(self) -> None:
         """Shows the state between requests."""
         if not self.settings.enabled:
-            self._board.show(ServerStatus(kind=StatusKind.INACTIVE, message=_OFF))
-        elif self._link.status == LinkStatus(state=LinkState.DISCONNECTED):
-            self._board.show(ServerStatus(kind=StatusKind.INACTIVE, message="the first request starts the engine"))
+            self._board.show(ServerStatus.inactive(_OFF))
+        elif self._slowness.reason and self._link.status.state is LinkState.READY:
+            self._board.show(ServerStatus.slow(self._slowness.reason))
         else:
             self._board.show(ServerStatus.of(self._link.status))
 
@@ -237,32 +254,61 @@ class Session:
         return ()
 
     def _why_not_fill(self, document: Document) -> str | None:
-        if not self.settings.enabled:
-            return _OFF
-        return self.privacy.why_not_complete(document.uri, document.language, document.text[:_HEAD_CHARS])
+        return self._why_private(document.uri, document.language, document.text) if self.settings.enabled else _OFF
 
     def _limits(self) -> ContextLimits:
         return ContextLimits(max_middle_tokens=self.settings.max_tokens, seed=self.settings.seed)
 
-    def _why_private(self, request: Request) -> str | None:
-        """Returns why a document is not completed, and shows that; None where it is."""
-        why = self.privacy.why_not_complete(request.uri, request.language, request.text[:_HEAD_CHARS])
+    def _show_why_not(self, why: str | None) -> None:
+        """Shows why nothing is offered in a document, or that something is again."""
         if why:
-            self._board.show(ServerStatus(kind=StatusKind.INACTIVE, message=why))
-        elif self._says_private:
+            self._board.show(ServerStatus.inactive(why))
+        elif self._says_why_not:
             self.show_resting()
-        self._says_private = bool(why)
-        return why
+        self._says_why_not = bool(why)
 
     def _is_current(self, request: Request) -> bool:
         document = self.documents.get(request.uri)
-        return document is not None and document.version == request.version
+        # A client may count its versions wrongly; what an answer is put into is the text.
+        return document is not None and (document.version, document.text) == (request.version, request.text)
+
+    def _readable_cell(self, uri: str) -> Document | None:
+        """Returns a cell that may be read as context; that of a private notebook is not asked for."""
+        cell = self.documents.get(uri)
+        return None if cell is None or self.privacy.is_secret(cell.text[:_HEAD_CHARS]) else cell
+
+    def _files(self) -> tuple[Document, ...]:
+        """Returns the open documents that stand for themselves."""
+        return tuple(one for one in self.documents.all() if self.notebooks.holder(one.uri) is None)
+
+    def _why_not_here(self, request: Request) -> str | None:
+        """Returns why nothing is offered in one document, or None where something is."""
+        if request.language in self.settings.paused_languages:
+            return f"{request.language} is paused by {SECTION}.pausedLanguages"
+        return self._why_private(request.uri, request.language, request.text)
+
+    def _why_private(self, uri: str, language: str, text: str) -> str | None:
+        # A cell is as private as the file that it is kept in.
+        return self.privacy.why_not_complete(self.notebooks.holder(uri) or uri, language, text[:_HEAD_CHARS])
 
     def _activity_changed(self, active: bool) -> None:
-        if not active:
+        self._num_active += 1 if active else -1
+        self._show_activity()
+
+    def _show_activity(self) -> None:
+        if not self._num_active:
             self.show_resting()
         elif self._link.status.state is LinkState.READY:
             self._board.show(ServerStatus(kind=StatusKind.BUSY, percent=100))
+
+    def _infill_came(self, infill: Infill) -> None:
+        self._board.clear()
+        if infill.finish is Finish.DEADLINE and self._engine is None:
+            self._do_aside(self._ask_engine())
+        self._slowness.learn(infill, deadline_ms=self.settings.deadline_ms, engine=self._engine)
+
+    async def _ask_engine(self) -> None:
+        self._engine = await self._link.about()
 
     def _new_privacy(self) -> Privacy:
         return Privacy(self.settings.private_files, home=self._home, clock=self._clock)
@@ -277,13 +323,17 @@ class Session:
         return EngineLink(self._connector(self.settings), on_status=self._link_changed, clock=self._clock)
 
     def _link_changed(self, status: LinkStatus) -> None:
-        self._board.show(ServerStatus.of(status))
+        if status.state is not LinkState.READY:
+            self._slowness, self._engine = Slowness(), None
+            self._board.show(ServerStatus.of(status))
+        else:
+            self._show_activity()
 
-    def _retire(self, link: EngineLink) -> None:
+    def _do_aside(self, work: Coroutine[Any, Any, None]) -> None:
         # The loop itself keeps only weak references to tasks.
-        task = asyncio.create_task(link.close())
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        task = asyncio.create_task(work)
+        self._aside.add(task)
+        task.add_done_callback(self._aside.discard)
 
 
 def _engine_choice(settings: Settings) -> tuple[Any, ...]:

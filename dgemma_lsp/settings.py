@@ -35,6 +35,7 @@ class Settings:
         fill_max_tokens: most tokens of a fill.
         completion_fallback: whether the answer is offered in the completion menu too.
         speculation: whether what follows a shown completion is prepared while nobody waits for the engine.
+        paused_languages: languages that nothing is offered in.
         private_files: patterns of files that are neither completed nor read.
         stats: whether counts and times are kept on this machine.
         seed: the same seed gives the same answer.
@@ -51,6 +52,7 @@ class Settings:
     fill_max_tokens: int = 512
     completion_fallback: bool = False
     speculation: bool = True
+    paused_languages: tuple[str, ...] = ()
     private_files: tuple[str, ...] = ()
     stats: bool = True
     seed: int = 0
@@ -133,6 +135,15 @@ OPTIONS = (
         field="speculation",
         kind=Kind.BOOLEAN,
         meaning="off saves power; on prepares what follows a shown completion while nobody waits for the engine",
+    ),
+    Option(
+        key="pausedLanguages",
+        field="paused_languages",
+        kind=Kind.STRINGS,
+        pattern=r"[^\s,;]{1,100}",
+        form="language ids",
+        meaning="language ids as the editor names them, such as `markdown`: empty offers in every language, a long "
+        "list in few",
     ),
     Option(
         key="privateFiles",

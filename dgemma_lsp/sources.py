@@ -20,7 +20,7 @@ from dgemma_lsp.engine_link import EngineLink, LinkState, LinkStatus
 from dgemma_lsp.flights import Flight, Flights, OnDraft, Outcome
 from dgemma_lsp.gathering import Gathered
 from dgemma_lsp.place import Place, typed_since
-from dgemma_lsp.request import Request, Trigger
+from dgemma_lsp.request import Channel, Request, Trigger
 from dgemma_lsp.resume import accepted, resume
 from dgemma_lsp.selected import as_if_accepted
 from dgemma_lsp.stats_events import Source
@@ -30,6 +30,8 @@ _log = logging.getLogger(__name__)
 
 # Who types on sees an item for less than this; nobody accepts one sooner.
 _SPECULATE_AFTER_S = 0.15
+# How long a question waits for an engine that is starting: ghost text may come late, a menu holds up all its entries.
+_HOLD_MS = {Channel.GHOST_TEXT: 10_000.0, Channel.MENU: 300.0}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -74,7 +76,7 @@ class Sources:
         tally: where everything is counted.
         is_current: whether a question's document is still as it was.
         on_activity: told whether the engine works on a question, when that changes.
-        on_infill: called whenever the engine has answered.
+        on_infill: told whatever the engine has answered to a question that was asked.
         patience: how long to wait for the next key.
     """
 
@@ -87,7 +89,7 @@ class Sources:
         tally: Tally,
         is_current: Callable[[Request], bool],
         on_activity: Callable[[bool], None],
-        on_infill: Callable[[], None],
+        on_infill: Callable[[Infill], None],
         patience: Patience | None = None,
     ) -> None:
         self._link = link
@@ -103,11 +105,21 @@ class Sources:
         self._documents: dict[str, _Typing] = {}
         self._speculations: dict[str, asyncio.TimerHandle] = {}
 
-    def changed(self, uri: str, *, deleted: bool) -> None:
-        """Takes note of an edit."""
+    def changed(self, uri: str, text: str, edited: int, *, deleted: bool) -> None:
+        """Takes note of an edit; ends work that cannot answer a question about the new text.
+
+        Args:
+            uri: the document.
+            text: its new text.
+            edited: where the edit ends.
+            deleted: whether it only took text away.
+        """
         typing = self._typing(uri)
         typing.rhythm.key(self._clock())
         typing.is_edited, typing.deleted = True, deleted
+        flight = self._flights.get(uri)
+        if flight is not None and not flight.may_serve(text, edited):
+            flight.give_up()
 
     def closed(self, uri: str) -> None:
         """Forgets a document; who waits for an answer gets none."""
@@ -180,7 +192,7 @@ class Sources:
         for speculative in (False, True):
             if (flight := self._flights.get(request.uri, speculative=speculative)) is None:
                 continue
-            typed = typed_since(flight.place.offset, asked)
+            typed = typed_since(flight.place.offset, asked.text, asked.offset)
             if flight.place.leads_to(place, asked.text) and flight.agrees(typed):
                 self._tally.adopted += 1
                 await flight.outcome(typed)
@@ -200,6 +212,9 @@ class Sources:
             if not self._is_current(request):
                 return Source.NOT_ASKED, None
         outcome = await self._launch(as_if_accepted(request), limits, speculative=False).outcome("")
+        if outcome is None and not self._is_current(request):
+            # What was asked about is not there any more: superseded, by an edit in place of a newer question.
+            raise asyncio.CancelledError
         if not isinstance(outcome, Infill):
             return Source.NOT_ASKED if isinstance(outcome, LinkStatus) else Source.ENGINE, None
         _log.debug("%s after %d steps, %s", outcome.finish, outcome.steps, outcome.timings_ms)
@@ -208,6 +223,8 @@ class Sources:
 
     def _launch(self, request: Request, limits: ContextLimits, *, speculative: bool) -> Flight:
         async def ask(on_draft: OnDraft) -> Infill | LinkStatus:
+            asked_s = self._clock()
+            await self._link().settled(_HOLD_MS[request.channel])
             started_s = self._clock()
             try:
                 gathered = await self._gather(request)
@@ -223,7 +240,8 @@ class Sources:
                 return answer
             if not speculative:
                 self._latency.learn(self._clock() - started_s)
-            return replace(answer, timings_ms=answer.timings_ms | {"context": (gathered_s - started_s) * 1_000})
+            stages_ms = {"start": (started_s - asked_s) * 1_000, "context": (gathered_s - started_s) * 1_000}
+            return replace(answer, timings_ms=answer.timings_ms | stages_ms)
 
         return self._flights.launch(request.uri, Place.of(request), ask, speculative=speculative)
 
@@ -232,7 +250,8 @@ class Sources:
         self._tally.spent(outcome.steps if is_answer else flight.num_steps, speculative=flight.speculative)
         if is_answer:
             self._store.put(Answer(place=flight.place, infill=outcome, speculative=flight.speculative))
-            self._on_infill()
+            if not flight.speculative:
+                self._on_infill(outcome)
 
     def _give(
         self, request: Request, source: Source, given: _Given | None, typing: _Typing, since_s: float
@@ -290,6 +309,6 @@ def _stages_ms(source: Source, given: _Given | None, total_ms: float) -> dict[st
     timings_ms = given.answer.infill.timings_ms
     stages_ms = {("engine" if stage == "total" else stage): spent for stage, spent in timings_ms.items()}
     stages_ms["wait"] = given.wait_ms
-    elsewhere_ms = sum(stages_ms.get(stage, 0.0) for stage in ("wait", "context", "engine"))
+    elsewhere_ms = sum(stages_ms.get(stage, 0.0) for stage in ("start", "wait", "context", "engine"))
     stages_ms["server"] = max(total_ms - elsewhere_ms, 0.0)
     return stages_ms

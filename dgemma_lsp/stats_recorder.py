@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from dgemma_lsp.completion import Completion
 from dgemma_lsp.stats import Stats
 from dgemma_lsp.stats_events import Event
 from dgemma_lsp.stats_file import StatsBusy, StatsFile
+from dgemma_lsp.stats_report import to_figures
 from dgemma_lsp.suggestions import Suggestions
 
 _log = logging.getLogger(__name__)
@@ -57,9 +59,9 @@ class StatsRecorder:
         if self._flush is None:
             self._flush = asyncio.get_running_loop().call_later(_FLUSH_AFTER_S, self.flush)
 
-    def offer(self, uri: str, text: str, completion: Completion) -> int | None:
-        """Takes note of a suggestion; returns the number that it is accepted with, None while switched off."""
-        return self._suggestions.offer(uri, text, completion) if self._on else None
+    def offer(self, uri: str, text: str, completions: Sequence[Completion]) -> list[int] | None:
+        """Takes note of a suggestion in its forms; returns the numbers to accept them with, None while switched off."""
+        return self._suggestions.offer(uri, text, completions) if self._on else None
 
     def accept(self, number: int, text_of: Callable[[str], str | None]) -> None:
         """Takes note that a client has accepted the suggestion of that number."""
@@ -75,6 +77,19 @@ class StatsRecorder:
         """Takes note that a document is closed."""
         if self._on:
             self._suggestions.close(uri)
+
+    def figures(self) -> dict[str, Any]:
+        """Returns what `dgemma-lsp stats` says, of all windows.
+
+        Raises:
+            OSError: the file cannot be read.
+            ValueError: the file holds something else; the message says what to do.
+        """
+        self.flush()
+        stats = self._file.read()
+        # What could not be added to the file yet.
+        stats.merge(self._counted)
+        return to_figures(stats)
 
     def end(self) -> None:
         """Writes what is left; nothing is counted afterwards."""

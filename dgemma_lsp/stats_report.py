@@ -8,7 +8,10 @@ from dgemma_lsp.stats import JUDGED_AFTER_S, TOTAL, Stats
 from dgemma_lsp.stats_events import Source
 
 # In the order of the way to ghost text; what is not named here comes last.
-_STAGES = (TOTAL, "server", "wait", "context", "engine", "queue", "tokenize", "encode", "propose", "denoise", "rank")
+_STAGES = (
+    *(TOTAL, "server", "start", "wait", "context"),
+    *("engine", "queue", "others", "tokenize", "encode", "propose", "denoise", "rank"),
+)
 
 
 def to_figures(stats: Stats) -> dict[str, Any]:

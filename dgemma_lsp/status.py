@@ -18,6 +18,7 @@ class StatusKind(StrEnum):
     READY = "ready"
     LOADING = "loading"
     BUSY = "busy"
+    SLOW = "slow"
     INACTIVE = "inactive"
     ERROR = "error"
 
@@ -28,6 +29,7 @@ _KINDS = {
     LinkState.LOADING: StatusKind.LOADING,
     LinkState.READY: StatusKind.READY,
     LinkState.FAILED: StatusKind.ERROR,
+    LinkState.ABSENT: StatusKind.INACTIVE,
 }
 
 
@@ -39,16 +41,35 @@ class ServerStatus:
         kind: what the user can expect.
         message: one line for a person; for `ERROR` it names the cause and the remedy; may be empty.
         percent: load progress, 0 to 100.
+        reason: why it is slow or does nothing, for `SLOW` and `INACTIVE`; else empty.
     """
 
     kind: StatusKind
     message: str = ""
     percent: int = 0
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        if bool(self.reason) != (self.kind in {StatusKind.SLOW, StatusKind.INACTIVE}):
+            raise ValueError(f"{self.reason=} is for what is slow or inactive, not for {self.kind}")
+
+    @classmethod
+    def inactive(cls, why: str) -> Self:
+        """Returns the state of doing nothing; the reason is all there is to say."""
+        return cls(kind=StatusKind.INACTIVE, message=why, reason=why)
+
+    @classmethod
+    def slow(cls, why: str) -> Self:
+        """Returns the state of answering late."""
+        return cls(kind=StatusKind.SLOW, message=f"slow: {why}", percent=100, reason=why)
 
     @classmethod
     def of(cls, status: LinkStatus) -> Self:
         """Returns what to show for a state of the link to the engine."""
-        return cls(kind=_KINDS[status.state], message=status.message, percent=status.percent)
+        kind = _KINDS[status.state]
+        if kind is StatusKind.INACTIVE:
+            return cls.inactive(status.message or "the first request starts the engine")
+        return cls(kind=kind, message=status.message, percent=status.percent)
 
     def to_wire(self) -> dict[str, Any]:
         """Returns the notification's parameters."""

@@ -2,13 +2,13 @@
 
 A suggestion is accepted when its client says so, or when one change of the document puts at least three characters of
 it where they belong: nobody types that fast, and accepting a word or a line looks like that. A piece shorter than that
-is taken for typing. 30 and 300 seconds later the place is looked at again, wherever edits have moved it. The texts stay
-in memory for that long; the events hold none.
+is taken for typing. Several that are offered at once are one suggestion in several forms. 30 and 300 seconds later the
+place is looked at again, wherever edits have moved it. The texts stay in memory for that long; the events hold none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dgemma_lsp.completion import Completion
@@ -22,9 +22,9 @@ _CHARS_COMPARED = 200
 _MAX_STANDING = 200
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class _Offered:
-    """A suggestion that may still be accepted.
+    """A suggestion, in one of its forms, that may still be accepted.
 
     Attributes:
         number: names it to the client.
@@ -87,30 +87,31 @@ class Suggestions:
     def __init__(self, report: Callable[[Event], None], *, clock: Callable[[], float]) -> None:
         self._report = report
         self._clock = clock
-        self._offered: dict[str, _Offered] = {}
+        self._offered: dict[str, list[_Offered]] = {}
         self._standing: list[_Standing] = []
         self._last_number = 0
 
-    def offer(self, uri: str, text: str, completion: Completion) -> int:
+    def offer(self, uri: str, text: str, completions: Sequence[Completion]) -> list[int]:
         """Takes note of a suggestion; the rest of one that is being typed through is the same one.
 
         Args:
             uri: the document.
             text: its text, which the suggestion was made for.
-            completion: the suggestion.
+            completions: its forms, the one that is shown first; at least one.
 
         Returns:
-            The number to accept it with.
+            The numbers to accept them with.
         """
-        new = self._new(text, completion)
-        old = self._offered.get(uri)
-        if old is not None and _is_same(old, new) and old.num_typed(text) is not None:
-            return old.number
-        self._end(uri)
-        self._last_number = new.number
-        self._offered[uri] = new
-        self._report(Suggested())
-        return new.number
+        olds = [old for old in self._offered.get(uri, ()) if old.num_typed(text) is not None]
+        forms: list[_Offered] = []
+        for completion in completions:
+            new = self._new(text, completion)
+            forms.append(next((old for old in olds if _is_same(old, new)), new))
+        if forms[0] not in olds:
+            self._end(uri)
+            self._report(Suggested())
+        self._offered[uri] = forms
+        return [form.number for form in forms]
 
     def accept(self, number: int, text_of: Callable[[str], str | None]) -> None:
         """Takes note that a client has accepted a suggestion; one that is over, or was counted, is passed over.
@@ -119,12 +120,12 @@ class Suggestions:
             number: as `offer` returned it.
             text_of: the text of an open document, by uri.
         """
-        for uri, offered in list(self._offered.items()):
-            if offered.number == number and not offered.accepted:
-                offered.accepted = True
+        for uri, form in [(uri, form) for uri, forms in self._offered.items() for form in forms]:
+            if form.number == number and not form.accepted:
+                form.accepted = True
                 text = text_of(uri)
-                if text is not None and offered.num_typed(text) == len(offered.inserted):
-                    self._take(uri, text)
+                if text is not None and form.num_typed(text) == len(form.inserted):
+                    self._take(uri, form, text)
 
     def change(self, uri: str, old: str, new: str) -> None:
         """Takes note that a document has changed from `old` to `new`."""
@@ -135,17 +136,21 @@ class Suggestions:
             for one in standing:
                 one.start, one.end = changed.moved(one.start, one.end)
                 one.text = new
-        if (offered := self._offered.get(uri)) is None:
+        if uri not in self._offered:
             return
-        typed = offered.num_typed(new)
-        if typed is None:
+        standing_forms = [form for form in self._offered[uri] if form.num_typed(new) is not None]
+        if not standing_forms:
             self._end(uri)
             return
-        piece, offered.typed = typed - offered.typed, typed
-        if piece >= _MIN_PIECE_CHARS:
-            offered.pieces += piece
-        if typed == len(offered.inserted) and (piece >= _MIN_PIECE_CHARS or offered.accepted):
-            self._take(uri, new)
+        self._offered[uri] = standing_forms
+        for form in standing_forms:
+            typed = form.num_typed(new) or 0
+            piece, form.typed = typed - form.typed, typed
+            if piece >= _MIN_PIECE_CHARS:
+                form.pieces += piece
+            if typed == len(form.inserted) and (piece >= _MIN_PIECE_CHARS or form.accepted):
+                self._take(uri, form, new)
+                return
 
     def close(self, uri: str) -> None:
         """Takes note that a document is closed: what was not looked at by now will not be."""
@@ -177,8 +182,9 @@ class Suggestions:
 
     def _new(self, text: str, completion: Completion) -> _Offered:
         inserted = completion.inserted
+        self._last_number += 1
         return _Offered(
-            number=self._last_number + 1,
+            number=self._last_number,
             before=completion.lead,
             # Editors insert a document's own line ends.
             inserted=inserted.replace("\n", "\r\n") if "\r\n" in text else inserted,
@@ -189,9 +195,9 @@ class Suggestions:
             num_rest=len(text) - completion.cursor,
         )
 
-    def _take(self, uri: str, text: str) -> None:
-        """Counts the suggestion as accepted; all of it stands in `text`."""
-        offered = self._offered.pop(uri)
+    def _take(self, uri: str, offered: _Offered, text: str) -> None:
+        """Counts the suggestion as accepted in one of its forms; all of it stands in `text`."""
+        del self._offered[uri]
         self._report(Accepted(partly=False, characters=len(offered.inserted)))
         self._standing.append(
             _Standing(
@@ -207,7 +213,8 @@ class Suggestions:
 
     def _end(self, uri: str) -> None:
         """Counts what was accepted of a suggestion that can no longer be accepted."""
-        offered = self._offered.pop(uri, None)
+        forms = self._offered.pop(uri, [])
+        offered = max(forms, key=lambda form: (form.accepted, form.pieces), default=None)
         if offered is not None and (offered.accepted or offered.pieces):
             whole = offered.accepted
             characters = len(offered.inserted) if whole else offered.pieces

@@ -15,6 +15,7 @@ _STRIDE_LINES = 20
 _MOST_LINES = 8_000
 _MOST_CHARS = 4_000
 _AROUND_LINES = 30
+_AROUND_CHARS = 8_000
 _WORD = re.compile(r"[^\W\d]\w{2,}")
 
 
@@ -48,13 +49,13 @@ def windows_of(text: str) -> Iterator[Window]:
 
 
 def around(text: str, offset: int) -> str:
-    """Returns the lines next to a cursor: 30 before its line, its line, 30 behind it."""
+    """Returns the lines next to a cursor: 30 before its line, its line, 30 behind it; of long lines what is near."""
     start = end = offset
     for _ in range(_AROUND_LINES + 1):
         start = text.rfind("\n", 0, max(0, start)) if start > 0 else -1
     for _ in range(_AROUND_LINES + 1):
         end = text.find("\n", end) + 1 or len(text) + 1
-    return text[start + 1 : end - 1]
+    return text[max(start + 1, offset - _AROUND_CHARS) : min(end - 1, offset + _AROUND_CHARS)]
 
 
 def words_of(text: str) -> frozenset[str]:

@@ -34,7 +34,7 @@ from dgemma_engine.location import EMBEDDED, EngineLocation
 from dgemma_engine.messages import Context, EngineState, Infill
 
 from dgemma_lsp.context import ContextLimits, build_context
-from dgemma_lsp.request import Request
+from dgemma_lsp.request import Request, Trigger
 
 SEED = 7
 FILE = "argparse.py"
@@ -87,6 +87,7 @@ class Questions:
             offset=self._random.choice(self._starts),
             path=document,
             language="python",
+            trigger=Trigger.AUTOMATIC,
             deadline_ms=deadline_ms,
         )
         return build_context(request, ContextLimits())

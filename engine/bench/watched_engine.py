@@ -21,6 +21,7 @@ from dgemma_engine.engine import Engine
 from dgemma_engine.location import EngineLocation
 from dgemma_engine.messages import Context, Draft, Infill
 from dgemma_engine.model_folder import model_folder
+from dgemma_engine.pieces import Pieces
 from dgemma_engine.recorder import Recorder
 
 
@@ -51,14 +52,14 @@ class WatchedEngine:
     def device_memory_bytes(self) -> int:
         return self._engine.device_memory_bytes
 
-    def infill(
+    def filling(
         self,
         context: Context,
         cancel: Cancel,
         *,
         on_draft: Callable[[Draft], None] = lambda _draft: None,
         recorder: Recorder | None = None,
-    ) -> Infill:
+    ) -> Pieces[Infill]:
         stamped = _Stamped()
         if cancel._event.is_set():
             stamped.set()
@@ -70,9 +71,19 @@ class WatchedEngine:
             steps_s.append(time.monotonic())
             on_draft(draft)
 
-        prompts, started_s, steps = self._engine._prompts, time.monotonic(), self._engine.denoising_steps
-        prompts.num_encoded = 0
-        infill = self._engine.infill(context, cancel, drafted, recorder=recorder)
+        prompts, started_s, num_encoded = self._engine._prompts, time.monotonic(), 0
+        work = self._engine.filling(context, cancel, drafted, recorder=recorder)
+        while True:
+            # Others have their pieces in between: what they encode is not this one's.
+            prompts.num_encoded = 0
+            try:
+                next(work)
+            except StopIteration as end:
+                infill = end.value
+                break
+            finally:
+                num_encoded += prompts.num_encoded
+            yield
         row: dict[str, Any] = {
             "document": context.document,
             "speculative": context.speculative,
@@ -80,9 +91,9 @@ class WatchedEngine:
             "started_s": started_s,
             "cancelled_s": stamped.at_s,
             "ended_s": time.monotonic(),
-            "steps": self._engine.denoising_steps - steps,
+            "steps": infill.steps,
             "steps_s": steps_s,
-            "encoded": prompts.num_encoded,
+            "encoded": num_encoded,
             "finish": infill.finish.value,
             "timings_ms": infill.timings_ms,
         }

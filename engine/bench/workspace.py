@@ -11,7 +11,7 @@ from dgemma_engine.messages import Definitions, DefinitionsQuery
 
 from dgemma_lsp.documents import Document
 from dgemma_lsp.gathering import Gathered, Gatherer, GatherLimits
-from dgemma_lsp.request import Request
+from dgemma_lsp.request import Request, Trigger
 
 
 class Workspace:
@@ -55,6 +55,7 @@ class Workspace:
             offset=offset,
             path=path.relative_to(self._root).as_posix(),
             language="python",
+            trigger=Trigger.AUTOMATIC,
         )
         return request, await self._gatherer.gather(request)
 

@@ -1,16 +1,9 @@
-"""One request's permission to go on: cancelled by its client, or out of time. Asked between denoising steps.
-
-Between steps a request that can wait also gives way here to those that cannot.
-"""
+"""One request's permission to go on: cancelled by its client, or out of time. Asked between denoising steps."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-
-
-def _nothing() -> None:
-    pass
 
 
 class Cancel:
@@ -19,13 +12,9 @@ class Cancel:
     Args:
         deadline_s: instant on `clock` after which the best answer so far is due.
         clock: seconds that never go backwards, e.g. `time.monotonic`.
-        give_way: called between steps; may use the device meanwhile. Does nothing by default.
     """
 
-    def __init__(
-        self, *, deadline_s: float, clock: Callable[[], float], give_way: Callable[[], None] = _nothing
-    ) -> None:
-        self.give_way = give_way
+    def __init__(self, *, deadline_s: float, clock: Callable[[], float]) -> None:
         self._event = threading.Event()
         self._deadline_s = deadline_s
         self._clock = clock
@@ -51,6 +40,6 @@ class Cancel:
 
     def sooner(self, by_s: float) -> Cancel:
         """Returns a permission that is out of time `by_s` seconds earlier and cancelled together with this one."""
-        permission = Cancel(deadline_s=self._deadline_s - by_s, clock=self._clock, give_way=self.give_way)
+        permission = Cancel(deadline_s=self._deadline_s - by_s, clock=self._clock)
         permission._event = self._event
         return permission

@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 
 from pygls.exceptions import JsonRpcException, JsonRpcMethodNotFound
 
-from dgemma_engine.errors import EngineFault, EngineUnavailable, SocketRefused
+from dgemma_engine.errors import EngineFault, EngineUnavailable, NoEngine, SocketRefused
 from dgemma_engine.launch import Launch, engine_command
 from dgemma_engine.location import EngineLocation
 from dgemma_engine.messages import (
@@ -81,14 +81,15 @@ class EngineClient:
             timeout_s: patience with an engine that accepts a connection and says nothing.
 
         Raises:
-            EngineUnavailable: none runs there, or it says nothing.
+            NoEngine: none runs there.
+            EngineUnavailable: it says nothing.
             SocketRefused: the directory or the socket belongs to someone else.
         """
         location.verify()
         try:
             reader, writer = await asyncio.open_unix_connection(location.socket, limit=STREAM_LIMIT_BYTES)
         except OSError as error:
-            raise EngineUnavailable(f"no engine answers on {location.socket}; {_START_HINT}") from error
+            raise NoEngine(f"no engine answers on {location.socket}; {_START_HINT}") from error
         client = cls(location, reader, writer, on_progress=on_progress)
         try:
             await client._await_progress(lambda _: True, timeout_s)

@@ -43,8 +43,9 @@ from dgemma_engine.messages import (
 )
 from dgemma_engine.peer import STREAM_LIMIT_BYTES, Peer
 from dgemma_engine.recorder import Recorder
+from dgemma_engine.ticket import Ticket
 from dgemma_engine.trace_messages import TRACE
-from dgemma_engine.worker import Load, Ticket, Worker
+from dgemma_engine.worker import Load, Worker
 
 _log = logging.getLogger(__name__)
 

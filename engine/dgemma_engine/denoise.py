@@ -21,6 +21,7 @@ from dgemma_engine.canvas import Canvas
 from dgemma_engine.masks import ALL_VISIBLE
 from dgemma_engine.messages import Finish
 from dgemma_engine.model import DiffusionGemma
+from dgemma_engine.pieces import Pieces
 from dgemma_engine.policies import Belief, ClampedBelief, Sampler, confidence, sample
 
 
@@ -125,6 +126,7 @@ class Denoising:
         self._observer = observer
         self._num_past = cache.length + len(block_ids)
         self._soft_1LD: Tensor | None = None
+        self._hidden_ND: Tensor | None = None
         self._earlier: list[Tensor] = []
         self._last: Judgement | None = None
         self._read: dict[int, Guess] = {}
@@ -150,11 +152,22 @@ class Denoising:
 
     def step(self) -> None:
         """Judges every position."""
+        self.look()
+        self.judge()
+
+    def look(self) -> None:
+        """Runs the model over the canvas: the first part of a step, and the longer one."""
         if not self._advanced:
             self._advance()
+        self._hidden_ND = self._seen()[0, self._judged_N]
+
+    def judge(self) -> None:
+        """Judges every position by the last look: the second part of a step."""
+        assert self._hidden_ND is not None
+        hidden_ND, self._hidden_ND = self._hidden_ND, None
         sampler, layout = self._sampler, self._canvas.layout
         temperature = sampler.schedule.temperature(sampler.num_steps - self.steps, sampler.num_steps)
-        belief = self._believing(self._look()[0, self._judged_N], temperature, self._barred)
+        belief = self._believing(hidden_ND, temperature, self._barred)
         best_RM, entropy_RM = belief.best_N[self._free_RM], belief.entropy_N[self._free_RM]
         finished_R = sampler.stop.finished(self._earlier, best_RM, entropy_RM, layout.valid_RM)
         self._earlier = [*self._earlier, best_RM][-max(1, sampler.stop.stability) :]
@@ -202,7 +215,7 @@ class Denoising:
         self._live = [self._live[place] for place in places]
         self._settle()
 
-    def _look(self) -> Tensor:
+    def _seen(self) -> Tensor:
         """Returns the model's view of the canvas, [1, L, D]; the block before it joins the cache once."""
         canvas_1L, block_ids, self._block_ids = self._canvas.ids_1L, self._block_ids, []
         if block_ids:
@@ -276,22 +289,29 @@ def denoise(
     cancel: Cancel,
     on_step: Callable[[Denoising], None],
     choose: Callable[[Denoising], Sequence[int]] | None = None,
-) -> Denoised:
-    """Steps until every row is finished, the steps are spent, or time is up.
+) -> Pieces[Denoised]:
+    """Steps until every row is finished, the steps are spent, or time is up; a step is two pieces.
 
     Args:
         denoising: the rows.
-        cancel: asked before every step.
+        cancel: asked before every step; a cancellation also in its middle.
         on_step: called after every step.
         choose: called after the first step; only the rows it returns go on.
     """
     guesses: dict[int, Guess] = {}
     finish = Finish.STEP_LIMIT
     while denoising.steps < denoising.num_steps:
+        yield
         if cancel.cancelled or cancel.expired:
             finish = Finish.CANCELLED if cancel.cancelled else Finish.DEADLINE
             break
-        denoising.step()
+        denoising.look()
+        yield
+        if cancel.cancelled:
+            # What was looked at and not judged is no step.
+            finish = Finish.CANCELLED
+            break
+        denoising.judge()
         on_step(denoising)
         wanted = choose(denoising) if choose is not None and denoising.steps == 1 else denoising.live
         going_on = [index for index in wanted if index not in denoising.finished]

@@ -31,6 +31,7 @@ from dgemma_engine.model import DiffusionGemma
 from dgemma_engine.ops import Ops
 from dgemma_engine.out_of_memory import freeing_on_exhaustion
 from dgemma_engine.pace import Pace
+from dgemma_engine.pieces import Pieces, finished
 from dgemma_engine.policies import Sampler
 from dgemma_engine.prompts import PromptStore
 from dgemma_engine.proposal import Proposal, Proposed, merged
@@ -43,6 +44,7 @@ from dgemma_engine.seeds import Seed, SeedStore
 from dgemma_engine.spelling import Spelling
 from dgemma_engine.suffixes import SuffixStore
 from dgemma_engine.syntax import SyntaxStore
+from dgemma_engine.ticket import OnDraft
 from dgemma_engine.tokenizer import Tokenizer
 from dgemma_engine.weights import load_model
 
@@ -171,7 +173,7 @@ class Engine:
         self,
         context: Context,
         cancel: Cancel,
-        on_draft: Callable[[Draft], None] = _ignore,
+        on_draft: OnDraft = _ignore,
         *,
         recipe: Recipe = DEFAULT,
         recorder: Recorder | None = None,
@@ -191,20 +193,27 @@ class Engine:
         Raises:
             EngineFault: the device's memory ran out; it is free again.
         """
-        return freeing_on_exhaustion(
-            lambda: self._infill(context, cancel, on_draft, recipe, recorder), self._prompts.clear, self._model.device
-        )
+        return finished(self.filling(context, cancel, on_draft, recipe=recipe, recorder=recorder))
 
-    def _infill(
+    def filling(
         self,
         context: Context,
         cancel: Cancel,
-        on_draft: Callable[[Draft], None],
-        recipe: Recipe,
-        recorder: Recorder | None,
-    ) -> Infill:
+        on_draft: OnDraft = _ignore,
+        *,
+        recipe: Recipe = DEFAULT,
+        recorder: Recorder | None = None,
+    ) -> Pieces[Infill]:
+        """Fills one hole as `infill` does, in pieces; two of one document share its prompt and may not take turns."""
+        with self._prompts.using(context.document):
+            work = self._filling(context, cancel, on_draft, recipe, recorder)
+            return (yield from freeing_on_exhaustion(work, self._prompts.clear, self._model.device))
+
+    def _filling(
+        self, context: Context, cancel: Cancel, on_draft: OnDraft, recipe: Recipe, recorder: Recorder | None
+    ) -> Pieces[Infill]:
         lap = Laps(self._clock)
-        search = self._search(context, cancel, on_draft, recipe, lap, recorder)
+        search = yield from self._search(context, cancel, on_draft, recipe, lap, recorder)
         found, ranked = search.found, search.ranked
         if search.finish is not None:
             return Infill(
@@ -214,7 +223,7 @@ class Engine:
                 forwards=found.steps + found.passes,
                 timings_ms=lap.timings_ms(),
             )
-        is_silent = recipe.silence and not context.on_demand
+        is_silent = recipe.silence and not (context.on_demand or context.insistent)
         is_shown = bool(ranked) and (not is_silent or search.is_worth_it(self._calibration, self._least_draft_score))
         if recorder is not None:
             proposals, added_errors = merged(found.proposals), self._syntax.check(context).added_errors
@@ -243,7 +252,7 @@ class Engine:
             cancel: asked between forward passes.
             recipe: parts to leave out.
         """
-        return self._search(context, cancel, _ignore, recipe, Laps(self._clock), None).ranked
+        return finished(self._search(context, cancel, _ignore, recipe, Laps(self._clock), None)).ranked
 
     def length_confidences(
         self, context: Context, lengths: Sequence[int], cancel: Cancel
@@ -260,18 +269,12 @@ class Engine:
         """
         form = self._format.without_fill()
         hole = dig(context, self._tokenizer, form, self._model.config)
-        cache = self._prompts.encoded(context.document, hole.prompt_ids, cancel)
+        cache = finished(self._prompts.encoded(context.document, hole.prompt_ids, cancel))
         return None if cache is None else self._proposer.length_confidences(context, hole, form, cache, lengths)
 
     def _search(
-        self,
-        context: Context,
-        cancel: Cancel,
-        on_draft: Callable[[Draft], None],
-        recipe: Recipe,
-        lap: Laps,
-        recorder: Recorder | None,
-    ) -> Search:
+        self, context: Context, cancel: Cancel, on_draft: OnDraft, recipe: Recipe, lap: Laps, recorder: Recorder | None
+    ) -> Pieces[Search]:
         search = Search(found=Proposed())
         if search.is_over(cancel):
             return search
@@ -286,7 +289,7 @@ class Engine:
         if recorder is not None:
             recorder.dug(hole, text_of=self._spelling.text_of, name_of=self._tokenizer.name_of)
         lap("tokenize")
-        cache = self._prompts.encoded(context.document, hole.prompt_ids, cancel)
+        cache = yield from self._prompts.encoded(context.document, hole.prompt_ids, cancel)
         lap("encode")
         if search.is_over(cancel) or cache is None:
             return search
@@ -294,17 +297,18 @@ class Engine:
         lap("propose")
         # What ranking takes is kept back from the canvases.
         reserved = cancel.sooner(self._pace.expected_s("rank"))
-        search.found = found = self._propose(context, hole, form, cache, reserved, recipe, seeds, on_draft, recorder)
+        search.found = found = yield from self._propose(
+            context, hole, form, cache, reserved, recipe, seeds, on_draft, recorder
+        )
         denoise_s = lap("denoise")
         # Others were served between the steps of what is asked for on demand.
         if found.steps and not context.on_demand:
             self._pace.learn("step", denoise_s / found.steps)
-        if cancel.cancelled:
-            search.is_over(cancel)
+        if cancel.cancelled and search.is_over(cancel):
             return search
         search.judged = not cancel.expired
         if search.judged:
-            search.ranked = self._rank(context, hole, form, cache, found)
+            search.ranked = yield from self._rank(context, hole, form, cache, found, cancel)
         else:
             search.ranked = unjudged(self._passing(context, found.proposals))
         rank_s = lap("rank")
@@ -323,9 +327,9 @@ class Engine:
         cancel: Cancel,
         recipe: Recipe,
         seeds: Sequence[Seed],
-        on_draft: Callable[[Draft], None],
+        on_draft: OnDraft,
         recorder: Recorder | None,
-    ) -> Proposed:
+    ) -> Pieces[Proposed]:
         found, num_steps = Proposed(), self._affordable_steps(context, cancel)
 
         def on_step(before: int, step: int, readings: Callable[[], list[Reading]]) -> None:
@@ -333,10 +337,9 @@ class Engine:
             if context.drafts:
                 begun, limit, text_of = hole.boundary.begun, before + num_steps, self._spelling.text_of
                 on_draft(draft(context.drafts, before + step, readings(), begun, text_of, steps_limit=limit))
-            cancel.give_way()
 
         if recipe.decode is not Decode.LEFT_TO_RIGHT:
-            found = self._proposer.on_canvas(
+            found = yield from self._proposer.on_canvas(
                 context,
                 hole,
                 form,
@@ -350,7 +353,7 @@ class Engine:
             )
         if recipe.decode is not Decode.DIFFUSION and not (cancel.cancelled or cancel.expired):
             drafts = unjudged(found.proposals)
-            written = self._proposer.from_left_to_right(
+            written = yield from self._proposer.from_left_to_right(
                 context,
                 hole,
                 form,
@@ -358,7 +361,7 @@ class Engine:
                 cancel,
                 draft=drafts[0].proposal.text if drafts else "",
                 recipe=recipe,
-                on_pass=cancel.give_way,
+                on_pass=lambda: None,
             )
             found.proposals += written.proposals
             found.passes += written.passes
@@ -380,9 +383,9 @@ class Engine:
         return max(1, min(usual, int(cancel.left_s / step_s))) if step_s else usual
 
     def _rank(
-        self, context: Context, hole: Hole, form: InfillFormat, cache: PromptCache, found: Proposed
-    ) -> list[Ranked]:
-        ranked = rank(
+        self, context: Context, hole: Hole, form: InfillFormat, cache: PromptCache, found: Proposed, cancel: Cancel
+    ) -> Pieces[list[Ranked]]:
+        ranked = yield from rank(
             found.proposals,
             hole,
             model=self._model,
@@ -391,6 +394,7 @@ class Engine:
             banned_ids=self._proposer.banned_ids(hole, form),
             syntax=self._syntax.check(context),
             calibration=self._calibration,
+            cancel=cancel,
         )
         found.passes += bool(ranked)
         return ranked

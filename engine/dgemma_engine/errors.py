@@ -4,6 +4,7 @@ EngineError
 ├── CheckpointError      a model folder that cannot be used: missing or truncated file, wrong key, contradiction
 ├── FormatError          an `infill.json` or hole file that cannot be used
 ├── EngineUnavailable    no engine answers on the socket and none could be started
+│   ├── NoEngine         none runs, and none was to be started
 │   └── SocketRefused    the socket directory or socket belongs to someone else, or cannot be written
 ├── EngineFault          the engine answered, but with an error
 └── TrainingError        a corpus, configuration or checkpoint the trainer cannot go on with
@@ -26,6 +27,10 @@ class FormatError(EngineError, ValueError):
 
 class EngineUnavailable(EngineError):
     """No engine answers and none could be started."""
+
+
+class NoEngine(EngineUnavailable):
+    """None runs; whoever asked did not want one started."""
 
 
 class SocketRefused(EngineUnavailable):

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 from dgemma_engine.cache import PromptCache
 from dgemma_engine.calibration import Calibration
+from dgemma_engine.cancel import Cancel
 from dgemma_engine.features import Features
 from dgemma_engine.hole import Hole
 from dgemma_engine.model import DiffusionGemma
+from dgemma_engine.pieces import Pieces
 from dgemma_engine.proposal import Proposal, merged
 from dgemma_engine.ranking import Branch, Likelihood, likelihoods
 from dgemma_engine.syntax import SyntaxCheck
@@ -47,8 +49,11 @@ def rank(
     banned_ids: Sequence[int],
     syntax: SyntaxCheck,
     calibration: Calibration,
-) -> list[Ranked]:
+    cancel: Cancel,
+) -> Pieces[list[Ranked]]:
     """Returns the distinct candidates that do not break the file's syntax, best first; one forward pass.
+
+    The parse is a piece and the pass is one.
 
     Args:
         proposals: any number.
@@ -59,6 +64,7 @@ def rank(
         banned_ids: tokens no middle may hold.
         syntax: of the document.
         calibration: turns features into a probability.
+        cancel: asked before the pass; then there is no candidate.
     """
     distinct = merged(list(proposals))
     # A candidate that adds errors has lost already and need not be judged.
@@ -72,7 +78,8 @@ def rank(
         )
         for proposal in passing
     ]
-    if not branches:
+    yield
+    if not branches or cancel.cancelled:
         return []
     judged = likelihoods(model, cache, hole.prompt_ids[-1], branches, end_ids=hole.end_ids, banned_ids=banned_ids)
     ranked: list[Ranked] = []

@@ -18,6 +18,7 @@ from torch import Tensor
 from dgemma_engine.cache import PromptCache
 from dgemma_engine.cancel import Cancel
 from dgemma_engine.model import DiffusionGemma
+from dgemma_engine.pieces import Pieces
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +51,8 @@ def write(
     max_passes: int,
     cancel: Cancel,
     on_pass: Callable[[], None],
-) -> Written:
-    """Writes the likeliest next token until the middle ends.
+) -> Pieces[Written]:
+    """Writes the likeliest next token until the middle ends; each pass is a piece.
 
     Args:
         model: its causal mode is called once a pass.
@@ -76,9 +77,10 @@ def write(
     ended = False
     barred_V = _barred(model, first_ids)
     try:
-        while (
-            not ended and passes < max_passes and len(decided) < max_tokens and not (cancel.cancelled or cancel.expired)
-        ):
+        while not ended and passes < max_passes and len(decided) < max_tokens:
+            yield
+            if cancel.cancelled or cancel.expired:
+                break
             cache.truncate(num_read)
             hidden_1TD = model.encode(torch.tensor([[*unread, *draft]], device=model.device), cache)
             logits_TV = model.logits(hidden_1TD[:, len(unread) - 1 :])[0]

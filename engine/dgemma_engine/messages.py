@@ -87,8 +87,8 @@ class Context(Message):
         speculative: whether nobody waits for the answer yet: it is worked on only while no other request is there,
             of any client, and given up with `CANCELLED` as soon as one comes.
         on_demand: whether the user asked for it expressly and watches its progress: the best candidates that break no
-            syntax are answered however unlikely they are, and between two steps a request of somebody who types is
-            served first.
+            syntax are answered however unlikely they are, and requests of those who type are served first.
+        insistent: whether the best candidate is wanted however unlikely it is: the user asked by hand.
     """
 
     document: str
@@ -105,6 +105,7 @@ class Context(Message):
     drafts: str = ""
     speculative: bool = False
     on_demand: bool = False
+    insistent: bool = False
 
     def __post_init__(self) -> None:
         if self.speculative and self.on_demand:
@@ -239,7 +240,8 @@ class Infill(Message):
         score: probability that the text is what would have been typed, 0 to 1, as far as the model is calibrated; that
             of its tokens where there is no calibration or time ran out; 0 for an empty text.
         steps: denoising steps spent on this request.
-        timings_ms: milliseconds per stage: `queue`, `tokenize`, `encode`, `propose`, `denoise`, `rank`, `total`.
+        timings_ms: milliseconds per stage: `queue`, `tokenize`, `encode`, `propose`, `denoise`, `rank`, `total`;
+            `others` of them went to requests of other connections that had their turns in between.
         forwards: model passes over canvases and candidates spent on this request; encoding of the prompt not counted.
         candidates: what was considered, best first; where `text` is not empty and there are any, it is the first.
     """

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from typing import TypeVar
 
 import torch
 
 from dgemma_engine.errors import EngineFault
+from dgemma_engine.pieces import Pieces, T
 
-_T = TypeVar("_T")
 
-
-def freeing_on_exhaustion(run: Callable[[], _T], free: Callable[[], None], device: torch.device) -> _T:
-    """Returns what `run` returns.
+def freeing_on_exhaustion(run: Pieces[T], free: Callable[[], None], device: torch.device) -> Pieces[T]:
+    """Returns what `run` returns, in the same pieces.
 
     Args:
         run: work on the device.
@@ -28,7 +26,7 @@ def freeing_on_exhaustion(run: Callable[[], _T], free: Callable[[], None], devic
         EngineFault: memory ran out; by then it is free again, and the next request may come.
     """
     try:
-        return run()
+        return (yield from run)
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not _is_exhaustion(error):
             raise

@@ -6,6 +6,8 @@ Turns prompt ids into a `PromptCache` that holds exactly those tokens. Knows tok
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +15,7 @@ import torch
 from dgemma_engine.cache import PromptCache
 from dgemma_engine.cancel import Cancel
 from dgemma_engine.model import DiffusionGemma
+from dgemma_engine.pieces import Pieces
 
 # Tokens encoded between two looks at the clock; longer pieces are a little faster, shorter ones stop sooner.
 _PIECE_TOKENS = 256
@@ -30,7 +33,7 @@ class PromptStore:
     Args:
         model: encodes what is new.
         num_documents: prompts kept; 0 keeps none.
-        max_bytes: of keys and values over all prompts kept; the newest is kept whatever its size.
+        max_bytes: of keys and values over all prompts kept; the newest and those in use are kept whatever their size.
 
     Attributes:
         num_encoded: tokens the last call found missing.
@@ -43,11 +46,21 @@ class PromptStore:
         self._num_documents = num_documents
         self._max_bytes = max_bytes
         self._prompts: OrderedDict[str, _Prompt] = OrderedDict()
+        self._in_use: set[str] = set()
         self.num_encoded = 0
 
+    @contextmanager
+    def using(self, document: str) -> Generator[None]:
+        """Keeps one document's prompt for as long as the block lasts, whatever others need."""
+        self._in_use.add(document)
+        try:
+            yield
+        finally:
+            self._in_use.discard(document)
+
     @torch.inference_mode()
-    def encoded(self, document: str, ids: list[int], cancel: Cancel) -> PromptCache | None:
-        """Returns a cache that holds exactly `ids`.
+    def encoded(self, document: str, ids: list[int], cancel: Cancel) -> Pieces[PromptCache | None]:
+        """Returns a cache that holds exactly `ids`; in pieces.
 
         Args:
             document: whose last prompt to start from.
@@ -67,6 +80,7 @@ class PromptStore:
         self._evict()
         self.num_encoded = len(ids) - shared
         for start in range(shared, len(ids), _PIECE_TOKENS):
+            yield
             if cancel.cancelled or cancel.expired:
                 return None
             piece = ids[start : start + _PIECE_TOKENS]
@@ -79,13 +93,18 @@ class PromptStore:
         self._prompts.clear()
 
     def _evict(self) -> None:
-        while len(self._prompts) > max(1, self._num_documents) or (
-            len(self._prompts) > 1
-            and sum(prompt.cache.num_bytes for prompt in self._prompts.values()) > self._max_bytes
-        ):
-            self._prompts.popitem(last=False)
+        *older, _newest = self._prompts
+        for document in older:
+            if not self._is_full():
+                break
+            if document not in self._in_use:
+                del self._prompts[document]
         if not self._num_documents:
             self._prompts.clear()
+
+    def _is_full(self) -> bool:
+        num_bytes = sum(prompt.cache.num_bytes for prompt in self._prompts.values())
+        return len(self._prompts) > max(1, self._num_documents) or num_bytes > self._max_bytes
 
     def _empty_cache(self, num_tokens: int) -> PromptCache:
         model = self._model

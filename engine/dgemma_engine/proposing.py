@@ -26,6 +26,7 @@ from dgemma_engine.lengths import grid, surroundings_prior
 from dgemma_engine.messages import CandidateSource, Context, Extent, Finish
 from dgemma_engine.model import DiffusionGemma
 from dgemma_engine.offer import offered
+from dgemma_engine.pieces import Pieces
 from dgemma_engine.policies import Sampler
 from dgemma_engine.proposal import Proposal, Proposed
 from dgemma_engine.recipe import Recipe
@@ -94,8 +95,8 @@ class Proposer:
         num_steps: int,
         on_step: OnStep,
         recorder: Recorder | None,
-    ) -> Proposed:
-        """Denoises the hole's hypotheses, block after block.
+    ) -> Pieces[Proposed]:
+        """Denoises the hole's hypotheses, block after block; each step is a piece.
 
         A middle that fits no slot is tried again in a larger one; one that does not fit the largest goes on in a
         further block behind it.
@@ -126,7 +127,7 @@ class Proposer:
                 denoising = self._denoising(hole, form, cache, rows, num_steps, block, recorder)
                 block = []
                 told = partial(on_step, found.steps)
-                denoised = self._denoise(context, form, cancel, rows, denoising, reader, told, recorder)
+                denoised = yield from self._denoise(context, form, cancel, rows, denoising, reader, told, recorder)
                 found.finish, found.steps = denoised.finish, found.steps + denoised.steps
                 readings = {index: reader(guess, rows[index]) for index, guess in denoised.guesses.items()}
                 ended = [index for index, reading in readings.items() if reading.ended]
@@ -170,8 +171,10 @@ class Proposer:
         draft: str,
         recipe: Recipe,
         on_pass: Callable[[], None],
-    ) -> Proposed:
+    ) -> Pieces[Proposed]:
         """Writes one candidate with the causal mode; with a draft to check it takes a few passes, or gives up.
+
+        Each pass is a piece.
 
         Args:
             context: the question.
@@ -186,7 +189,7 @@ class Proposer:
         [opening, *_others] = self._openings(hole)
         is_only = not draft
         most = _MOST_ON_DEMAND if context.on_demand else 32 if is_only else 24
-        written = left_to_right.write(
+        written = yield from left_to_right.write(
             self._model,
             cache,
             hole.prompt_ids[-1],
@@ -291,7 +294,7 @@ class Proposer:
         reader: Callable[[Guess, Hypothesis], Reading],
         on_step: Callable[[int, Callable[[], list[Reading]]], None],
         recorder: Recorder | None,
-    ) -> Denoised:
+    ) -> Pieces[Denoised]:
         def readings() -> dict[int, Reading]:
             return {index: reader(denoising.guess(index), rows[index]) for index in denoising.live}
 

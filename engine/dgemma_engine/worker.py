@@ -1,32 +1,32 @@
-"""The one thread that touches the device: loads the model, then answers one request at a time.
+"""The one thread that touches the device: loads the model, then fills holes, those of several connections by turns.
 
 Turns `Context` into a future `Infill`, with drafts on the way to it. Of one document's requests only the newest is
-worth answering: it cancels the running one and takes the place of the waiting one. A speculative request runs only
-while nobody waits for anything, and makes way at the next step for whatever comes. One on demand lets the others be
-served between its steps, one after each. Knows nothing of sockets.
+worth answering: it cancels the running one and takes the place of the waiting one. Each connection has one request
+running; they take turns piece by piece, and a new one goes first. One on demand may run besides: it gets a piece when
+another has ended, and all of them while there is no other. A speculative request runs only while nobody waits for
+anything, and makes way at the next piece for whatever comes. Knows nothing of sockets.
 """
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 from dgemma_engine.cancel import Cancel
 from dgemma_engine.errors import EngineError, EngineFault
-from dgemma_engine.messages import Context, Draft, EngineState, Finish, Infill, Progress, StageTimes
+from dgemma_engine.messages import Context, EngineState, Finish, Infill, Progress, StageTimes
+from dgemma_engine.pieces import Pieces
 from dgemma_engine.recorder import Recorder
 from dgemma_engine.stages import StageRecord
+from dgemma_engine.ticket import OnDraft, Run, Ticket
 
 _log = logging.getLogger(__name__)
-
-
-OnDraft = Callable[[Draft], None]
-"""Told the drafts of one request, on the device thread."""
 
 
 class InfillEngine(Protocol):
@@ -46,10 +46,10 @@ class InfillEngine(Protocol):
         """Memory held on the accelerator; 0 on a CPU."""
         ...
 
-    def infill(
+    def filling(
         self, context: Context, cancel: Cancel, *, on_draft: OnDraft = ..., recorder: Recorder | None = ...
-    ) -> Infill:
-        """Answers one request, asking `cancel` before every denoising step.
+    ) -> Pieces[Infill]:
+        """Answers one request, asking `cancel` before every piece. Requests of different documents may alternate.
 
         Args:
             context: the question; a draft is worth making only if it has `drafts`.
@@ -62,44 +62,6 @@ class InfillEngine(Protocol):
 
 Load = Callable[[Callable[[int, str], None]], InfillEngine]
 """Loads the model on the calling thread; its argument reports percent and a line for a person."""
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
-class Ticket:
-    """One request on its way.
-
-    Attributes:
-        owner: the connection it came from.
-        context: the question.
-        arrival_s: instant of arrival on the worker's clock.
-        cancel: its permission to go on.
-        answer: the answer to come; `EngineFault` when there is none.
-        on_draft: told the drafts until the answer; None wants none.
-        recorder: told what every step did; None wants no trace.
-    """
-
-    owner: int
-    context: Context
-    arrival_s: float
-    cancel: Cancel
-    answer: Future[Infill]
-    on_draft: OnDraft | None
-    recorder: Recorder | None
-
-    @property
-    def key(self) -> tuple[int, str]:
-        """Requests of one key supersede each other."""
-        return (self.owner, self.context.document)
-
-    @property
-    def live(self) -> bool:
-        """Whether the answer is still to come and still wanted."""
-        return not (self.cancel.cancelled or self.answer.done())
-
-    def tell(self, draft: Draft) -> None:
-        """Hands on a draft, while there is someone to whom it is news."""
-        if self.on_draft is not None and self.live:
-            self.on_draft(draft)
 
 
 class Worker:
@@ -118,10 +80,8 @@ class Worker:
         self._condition = threading.Condition()
         self._waiting: dict[tuple[int, str], Ticket] = {}
         self._speculations: dict[tuple[int, str], Ticket] = {}
-        # One on demand and the one served between its steps are both running; the last is at work.
-        self._running: list[Ticket] = []
-        self._overdue: set[Ticket] = set()
-        self._last_owner: int | None = None
+        self._runs: list[Run] = []
+        self._owes_on_demand = False
         self._stopping = False
         self._engine: InfillEngine | None = None
         self._progress = Progress(state=EngineState.LOADING, percent=0, message="starting")
@@ -146,12 +106,7 @@ class Worker:
             recorder: told what every step did, on the device thread.
         """
         arrival_s = self._clock()
-        deadline_s = arrival_s + context.deadline_ms / 1_000
-        cancel = (
-            Cancel(deadline_s=deadline_s, clock=self._clock, give_way=self._give_way)
-            if context.on_demand
-            else Cancel(deadline_s=deadline_s, clock=self._clock)
-        )
+        cancel = Cancel(deadline_s=arrival_s + context.deadline_ms / 1_000, clock=self._clock)
         ticket = Ticket(
             owner=owner,
             context=context,
@@ -174,7 +129,7 @@ class Worker:
         return ticket
 
     def withdraw(self, ticket: Ticket) -> None:
-        """Takes a request back: it is not started, or stops at the next denoising step."""
+        """Takes a request back: it is not started, or stops at the next piece."""
         ticket.cancel.set()
         self._drop(ticket, Finish.CANCELLED)
 
@@ -185,12 +140,13 @@ class Worker:
     def overdue(self, ticket: Ticket) -> None:
         """Answers a request that runs past its deadline with `DEADLINE`; what it still finds is thrown away.
 
-        A step cannot be interrupted, nor can the first look at a long document.
+        A piece cannot be interrupted, nor can the first look at a long document.
         """
         with self._condition:
-            if ticket in self._running and not ticket.answer.done():
+            run = next((run for run in self._runs if run.ticket is ticket), None)
+            if run is not None and not ticket.answer.done():
                 ticket.cancel.set()
-                self._overdue.add(ticket)
+                run.is_overdue = True
                 self._settle(ticket, self._unstarted(ticket, Finish.DEADLINE))
 
     def stop(self) -> None:
@@ -199,8 +155,8 @@ class Worker:
             self._stopping = True
             for ticket in [*self._waiting.values(), *self._speculations.values()]:
                 self._drop(ticket, Finish.CANCELLED)
-            for ticket in self._running:
-                ticket.cancel.set()
+            for run in self._runs:
+                run.ticket.cancel.set()
             self._condition.notify()
 
     def join(self, timeout_s: float) -> bool:
@@ -216,7 +172,7 @@ class Worker:
     @property
     def state(self) -> EngineState:
         """What the thread is doing."""
-        busy = bool(self._running) and self._progress.state is EngineState.READY
+        busy = bool(self._runs) and self._progress.state is EngineState.READY
         return EngineState.BUSY if busy else self._progress.state
 
     @property
@@ -240,10 +196,12 @@ class Worker:
         except Exception as error:
             self._fail(_load_message(error))
             return
+        # What is loaded stays: looking for garbage in it would hold up a request for tens of milliseconds now and then.
+        gc.freeze()
         self._engine = engine
         self._announce(Progress(state=EngineState.READY, percent=100))
-        while (ticket := self._next()) is not None:
-            self._answer(engine, ticket)
+        while (run := self._next(engine)) is not None:
+            self._go_on(run)
 
     def _report(self, percent: int, message: str) -> None:
         self._announce(Progress(state=EngineState.LOADING, percent=percent, message=message))
@@ -262,47 +220,68 @@ class Worker:
         self._progress = progress
         self._on_progress(progress)
 
-    def _next(self) -> Ticket | None:
-        """Waits for a ticket to run; None when the worker stops."""
+    def _next(self, engine: InfillEngine) -> Run | None:
+        """Waits for something to do; returns whose piece is next, or None when the worker stops.
+
+        What was cancelled goes first: all it has to do is to end, and the next request of its document waits for that.
+        Then what has just begun, then whose turn was longest ago.
+        """
         with self._condition:
             while True:
-                self._condition.wait_for(lambda: self._waiting or self._speculations or self._stopping)
+                self._condition.wait_for(lambda: self._runs or self._waiting or self._speculations or self._stopping)
+                if not self._stopping:
+                    self._begin(engine)
+                if self._runs:
+                    break
                 if self._stopping:
                     return None
-                ticket = self._choose(list(self._waiting.values()) or list(self._speculations.values()))
-                if self._begin(ticket):
-                    return ticket
+            run = self._turn()
+            self._runs.remove(run)
+            self._runs.append(run)
+            return run
 
-    def _give_way(self) -> None:
-        """Answers one request of those that cannot wait, if there is any; called between steps of one that can."""
-        with self._condition:
-            hasty = [ticket for ticket in self._waiting.values() if not ticket.context.on_demand]
-            ticket = self._choose(hasty) if hasty and not self._stopping else None
-            begun = ticket is not None and self._begin(ticket)
-        if begun and ticket is not None and self._engine is not None:
-            self._answer(self._engine, ticket)
+    def _turn(self) -> Run:
+        """Returns whose turn it is."""
+        for run in self._runs:
+            if run.ticket.cancel.cancelled:
+                return run
+        typing = [run for run in self._runs if not run.ticket.context.on_demand]
+        on_demand = [run for run in self._runs if run.ticket.context.on_demand]
+        if on_demand and (self._owes_on_demand or not typing):
+            self._owes_on_demand = False
+            return on_demand[0]
+        return typing[0]
 
-    def _choose(self, waiting: list[Ticket]) -> Ticket:
-        """Returns the ticket that waits longest, of another connection than the last one's where there is one."""
-        return next((ticket for ticket in waiting if ticket.owner != self._last_owner), waiting[0])
+    def _begin(self, engine: InfillEngine) -> None:
+        """Begins what may begin: one request of each connection and one on demand, or else one that is speculative."""
+        begun: list[Run] = []
+        for ticket in list(self._waiting.values()):
+            if any(_excludes(run.ticket, ticket) for run in [*begun, *self._runs]):
+                continue
+            if run := self._begun(engine, ticket):
+                begun.append(run)
+        self._runs[:0] = begun
+        while not self._runs and self._speculations:
+            if run := self._begun(engine, next(iter(self._speculations.values()))):
+                self._runs.append(run)
 
-    def _begin(self, ticket: Ticket) -> bool:
-        """Takes a ticket out of its queue; returns whether there is time left to answer it."""
+    def _begun(self, engine: InfillEngine, ticket: Ticket) -> Run | None:
+        """Takes a request out of its queue; None for one that came too late."""
         if ticket.cancel.expired:
             self._drop(ticket, Finish.DEADLINE)
-            return False
+            return None
         del self._queue_of(ticket)[ticket.key]
-        self._running.append(ticket)
-        if not ticket.context.speculative:
-            self._last_owner = ticket.owner
-        return True
+        work = engine.filling(ticket.context, ticket.cancel, on_draft=ticket.tell, recorder=ticket.recorder)
+        return Run(ticket=ticket, work=work, started_s=self._clock())
 
-    def _answer(self, engine: InfillEngine, ticket: Ticket) -> None:
-        started_s = self._clock()
+    def _go_on(self, run: Run) -> None:
+        """Does one piece of a request, and answers it if that was the last."""
+        outcome: Infill | EngineFault
+        begun_s = self._clock()
         try:
-            outcome: Infill | EngineFault = engine.infill(
-                ticket.context, ticket.cancel, on_draft=ticket.tell, recorder=ticket.recorder
-            )
+            next(run.work)
+        except StopIteration as end:
+            outcome = end.value
         except EngineError as error:
             outcome = EngineFault(_one_line(error))
         except Exception as error:
@@ -310,14 +289,19 @@ class Worker:
             place = "".join(traceback.format_tb(error.__traceback__))
             _log.error("a request failed with %s\n%s", type(error).__name__, place)
             outcome = EngineFault(f"the engine failed on this request ({type(error).__name__}); its log has the place")
-        ended_s = self._clock()
+        else:
+            run.worked_s += self._clock() - begun_s
+            return
+        ticket, ended_s = run.ticket, self._clock()
         if isinstance(outcome, Infill):
-            queue_ms, total_ms = (1_000 * (instant - ticket.arrival_s) for instant in (started_s, ended_s))
-            outcome = replace(outcome, timings_ms=outcome.timings_ms | {"queue": queue_ms, "total": total_ms})
+            others_s = begun_s - run.started_s - run.worked_s
+            queue_ms, total_ms = (1_000 * (instant - ticket.arrival_s) for instant in (run.started_s, ended_s))
+            times_ms = {"queue": queue_ms, "others": 1_000 * max(0.0, others_s), "total": total_ms}
+            outcome = replace(outcome, timings_ms=outcome.timings_ms | times_ms)
         with self._condition:
-            self._running.remove(ticket)
-            if ticket in self._overdue:
-                self._overdue.remove(ticket)
+            self._runs.remove(run)
+            self._owes_on_demand |= not ticket.context.on_demand
+            if run.is_overdue:
                 return
             if isinstance(outcome, Infill) and outcome.finish is not Finish.CANCELLED:
                 self._learn(ticket, outcome)
@@ -336,13 +320,13 @@ class Worker:
             self._settle(waiting, self._unstarted(waiting, Finish.CANCELLED))
         if (speculation := self._speculations.get(ticket.key)) is not None:
             self._drop(speculation, Finish.CANCELLED)
-        for running in self._running:
+        for running in (run.ticket for run in self._runs):
             if running.key == ticket.key or running.context.speculative:
                 running.cancel.set()
 
     def _speculate(self, ticket: Ticket) -> None:
         """Queues a speculative request, unless somebody else is being served or the document's next one is known."""
-        real = [*self._waiting.values(), *self._running]
+        real = [*self._waiting.values(), *(run.ticket for run in self._runs)]
         real = [other for other in real if not other.context.speculative and other.live]
         if any(other.owner != ticket.owner or other.key == ticket.key for other in real):
             self._settle(ticket, self._unstarted(ticket, Finish.CANCELLED))
@@ -350,7 +334,7 @@ class Worker:
         if (older := self._speculations.get(ticket.key)) is not None:
             self._drop(older, Finish.CANCELLED)
         self._speculations[ticket.key] = ticket
-        for running in self._running:
+        for running in (run.ticket for run in self._runs):
             if running.key == ticket.key and running.context.speculative:
                 running.cancel.set()
         self._condition.notify()
@@ -378,6 +362,14 @@ class Worker:
                 ticket.answer.set_result(outcome)
         except InvalidStateError:
             pass  # The client took the request back; nobody waits for this answer.
+
+
+def _excludes(running: Ticket, waiting: Ticket) -> bool:
+    """Whether a request cannot begin before another has ended."""
+    if running.key == waiting.key:
+        return True
+    on_demand = waiting.context.on_demand
+    return running.context.on_demand is on_demand and (on_demand or running.owner == waiting.owner)
 
 
 def _load_message(error: Exception) -> str:

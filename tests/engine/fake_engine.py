@@ -23,6 +23,7 @@ from dgemma_engine.client import EngineClient
 from dgemma_engine.errors import CheckpointError, EngineUnavailable
 from dgemma_engine.location import EngineLocation
 from dgemma_engine.messages import Context, Draft, DraftSpan, Finish, Infill
+from dgemma_engine.pieces import Pieces
 from dgemma_engine.recorder import Recorder
 
 STEP_S = 0.005
@@ -50,52 +51,58 @@ class SteppingEngine:
 
     Args:
         step_s: seconds a step takes.
+        sleep: makes a step take them.
     """
 
-    def __init__(self, *, step_s: float = STEP_S) -> None:
+    def __init__(self, *, step_s: float = STEP_S, sleep: Callable[[float], object] = time.sleep) -> None:
         self._step_s = step_s
+        self._sleep = sleep
         self.model_name = "stepping"
         self.model_path = "/models/stepping"
         self.device = "cpu"
         self.denoising_steps = 0
         self.device_memory_bytes = 0
         self.runs: list[Run] = []
+        self.order: list[str] = []
+        """The prefix of each step's request."""
 
     @property
     def seen(self) -> list[Context]:
         """The requests that were started."""
         return [run.context for run in self.runs]
 
-    def infill(
+    def filling(
         self,
         context: Context,
         cancel: Cancel,
         *,
         on_draft: Callable[[Draft], None] = lambda _draft: None,
         recorder: Recorder | None = None,
-    ) -> Infill:
+    ) -> Pieces[Infill]:
         run = Run(context)
         self.runs.append(run)
         try:
-            return self._infill(run, context, cancel, on_draft)
+            return (yield from self._steps(run, context, cancel, on_draft))
         finally:
             run.ended = True
 
-    def _infill(self, run: Run, context: Context, cancel: Cancel, on_draft: Callable[[Draft], None]) -> Infill:
+    def _steps(self, run: Run, context: Context, cancel: Cancel, on_draft: Callable[[Draft], None]) -> Pieces[Infill]:
         if context.path == "fault":
             raise RuntimeError(f"cannot tokenize {context.prefix}")
         for step in range(context.max_middle_tokens):
+            if step:
+                yield
             if cancel.cancelled or cancel.expired:
                 finish = Finish.CANCELLED if cancel.cancelled else Finish.DEADLINE
                 return Infill(text="", finish=finish, steps=step)
             run.num_after_cancel += cancel.cancelled
             run.num_begun += 1
-            time.sleep(self._step_s)
+            self.order.append(context.prefix)
+            self._sleep(self._step_s)
             run.num_steps += 1
             self.denoising_steps += 1
             if context.drafts:
                 on_draft(draft(context, run.num_steps))
-            cancel.give_way()
         text = f"{len(context.prefix)}|{len(context.suffix)}"
         timings_ms = {"denoise": 1.0, "total": 1.0}
         return Infill(

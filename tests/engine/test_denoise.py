@@ -17,6 +17,7 @@ from dgemma_engine.denoise import Denoised, Denoising, Guess, denoise
 from dgemma_engine.messages import Finish
 from dgemma_engine.model import DiffusionGemma
 from dgemma_engine.ops import Ops
+from dgemma_engine.pieces import finished
 from dgemma_engine.policies import (
     ClampedBelief,
     EntropyBound,
@@ -73,10 +74,12 @@ class Case:
         on_step: Callable[[], None] = lambda: None,
     ) -> Denoised:
         row = Row(num_free=slot_size, head_ids=tuple(head_ids))
-        return denoise(
-            self.denoising(row, sampler=sampler, banned_ids=banned_ids, generators=[generator]),
-            cancel=cancel or unhurried(),
-            on_step=lambda _denoising: on_step(),
+        return finished(
+            denoise(
+                self.denoising(row, sampler=sampler, banned_ids=banned_ids, generators=[generator]),
+                cancel=cancel or unhurried(),
+                on_step=lambda _denoising: on_step(),
+            )
         )
 
 
@@ -177,10 +180,12 @@ def test_same_seed_same_answer_other_seed_other_answer(case: Case) -> None:
 def test_clamps_are_rewritten_after_every_step(case: Case) -> None:
     denoising = case.denoising(Row(num_free=6, opening_ids=(30,), head_ids=(31, 32, 33), seed=4))
     seen: list[list[int]] = []
-    denoise(
-        denoising,
-        cancel=unhurried(),
-        on_step=lambda denoising: seen.append(denoising._canvas.ids_1L[0].tolist()),  # type: ignore[reportPrivateUsage]
+    finished(
+        denoise(
+            denoising,
+            cancel=unhurried(),
+            on_step=lambda denoising: seen.append(denoising._canvas.ids_1L[0].tolist()),  # type: ignore[reportPrivateUsage]
+        )
     )
     assert len(seen) > 1
     assert all((ids[0], ids[7:]) == (30, [31, 32, 33]) for ids in seen)
@@ -218,7 +223,7 @@ ROWS = (
 
 def guesses(case: Case, *rows: Row, rule: ClampedBelief) -> dict[int, Guess]:
     sampler = replace(SAMPLER, clamped_belief=rule)
-    return denoise(case.denoising(*rows, sampler=sampler), cancel=unhurried(), on_step=lambda _: None).guesses
+    return finished(denoise(case.denoising(*rows, sampler=sampler), cancel=unhurried(), on_step=lambda _: None)).guesses
 
 
 @pytest.mark.parametrize("rule", list(ClampedBelief))
@@ -234,7 +239,7 @@ def test_packed_rows_end_as_they_would_alone(case: Case, rule: ClampedBelief) ->
 
 
 def test_rows_that_were_not_chosen_make_one_step(case: Case) -> None:
-    done = denoise(case.denoising(*ROWS), cancel=unhurried(), on_step=lambda _: None, choose=lambda _: [1, 2])
+    done = finished(denoise(case.denoising(*ROWS), cancel=unhurried(), on_step=lambda _: None, choose=lambda _: [1, 2]))
     alone = guesses(case, ROWS[1], rule=ClampedBelief.OWN)[0]
     assert [done.guesses[index].steps for index in (0, 3, 4)] == [1, 1, 1]
     assert done.guesses[1].ids == alone.ids
@@ -251,7 +256,7 @@ def test_limited_positions_hold_only_what_they_may(case: Case) -> None:
 def test_guess_of_a_row_can_be_read_after_others_left(case: Case) -> None:
     ticks = iter(range(100))
     cancel = Cancel(deadline_s=1.5, clock=lambda: float(next(ticks)))
-    done = denoise(case.denoising(*ROWS), cancel=cancel, on_step=lambda _: None, choose=lambda _: [0])
+    done = finished(denoise(case.denoising(*ROWS), cancel=cancel, on_step=lambda _: None, choose=lambda _: [0]))
     assert (done.finish, done.steps, sorted(done.guesses)) == (Finish.DEADLINE, 2, [0, 1, 2, 3, 4])
 
 
@@ -259,9 +264,22 @@ def test_fewer_steps_spread_the_whole_schedule(case: Case) -> None:
     seen: list[float] = []
     sampler = replace(SAMPLER, num_steps=3, stop=StableAndConfident(stability=9, confidence=0.1))
     denoising = case.denoising(Row(num_free=4), sampler=sampler)
-    denoise(
-        denoising,
-        cancel=unhurried(),
-        on_step=lambda denoising: seen.append(denoising._last.temperature),  # type: ignore[reportPrivateUsage]
+    finished(
+        denoise(
+            denoising,
+            cancel=unhurried(),
+            on_step=lambda denoising: seen.append(denoising._last.temperature),  # type: ignore[reportPrivateUsage]
+        )
     )
     assert seen == pytest.approx([0.8, 0.4 + 0.4 * 2 / 3, 0.4 + 0.4 / 3])
+
+
+def test_cancellation_in_the_middle_of_a_step_ends_it_and_is_no_step(case: Case) -> None:
+    cancel, told = unhurried(), list[int]()
+    work = denoise(case.denoising(*ROWS), cancel=cancel, on_step=lambda denoising: told.append(denoising.steps))
+    for _ in range(4):  # Before the first step, in its middle, and likewise for the second.
+        next(work)
+    cancel.set()
+    done = finished(work)
+    assert (done.finish, done.steps, told) == (Finish.CANCELLED, 1, [1])
+    assert sorted(done.guesses) == [0, 1, 2, 3, 4]

@@ -16,6 +16,7 @@ from dgemma_engine.infill_format import InfillFormat
 from dgemma_engine.model import DiffusionGemma
 from dgemma_engine.model_folder import model_folder
 from dgemma_engine.ops import Ops
+from dgemma_engine.pieces import finished
 from dgemma_engine.policies import sample
 from dgemma_engine.quantization.conversion import export_folder
 from dgemma_engine.sampler_config import load_sampler
@@ -93,10 +94,12 @@ def test_one_block_of_generate_is_the_same(
     sampler = load_sampler(folder, ours.config.vocab_size)
     generator = torch.default_generator.manual_seed(seed)
     canvas = canvases.start([Row(num_free=CANVAS)], sampler.noise, ours.device, [generator])
-    done = denoise(
-        Denoising(ours, encoded(ours, prompt), canvas, sampler, banned_ids=torch.tensor([], dtype=torch.int64)),
-        cancel=Cancel(deadline_s=1.0, clock=lambda: 0.0),
-        on_step=lambda _: None,
+    done = finished(
+        denoise(
+            Denoising(ours, encoded(ours, prompt), canvas, sampler, banned_ids=torch.tensor([], dtype=torch.int64)),
+            cancel=Cancel(deadline_s=1.0, clock=lambda: 0.0),
+            on_step=lambda _: None,
+        )
     )
     assert done.guesses[0].ids == generated.sequences[0, -CANVAS:].tolist()
     assert done.steps == round(CANVAS / float(generated.tokens_per_forward))

@@ -65,6 +65,27 @@ def ask(engine: Engine, before: str, after: str, **options: Any) -> Any:
     return engine.infill(context, Cancel(deadline_s=time.monotonic() + 600, clock=time.monotonic))
 
 
+def test_two_documents_filled_piece_by_piece_in_turn_say_what_they_say_alone(folder: Path) -> None:
+    questions = [
+        Context(document="a", prefix="def f(", suffix="):\n    pass\n", extent=Extent.LINE),
+        Context(document="b", prefix="x = 1\n" * 40 + "y = ", suffix="\n", extent=Extent.BLOCK),
+    ]
+    engine, unhurried = load(folder), Cancel(deadline_s=1.0, clock=lambda: 0.0)
+    alone = [engine.infill(question, unhurried) for question in questions]
+    works = [engine.filling(question, unhurried) for question in questions]
+    together: dict[int, Any] = {}
+    while len(together) < len(works):
+        for index, work in enumerate(works):
+            if index not in together:
+                try:
+                    next(work)
+                except StopIteration as end:
+                    together[index] = end.value
+    assert [together[index].text for index in range(2)] == [infill.text for infill in alone]
+    assert [together[index].steps for index in range(2)] == [infill.steps for infill in alone]
+    assert all(infill.steps > 1 for infill in alone)
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [
@@ -306,6 +327,7 @@ def test_threshold_keeps_weak_answers_back(folder: Path) -> None:
     strict._calibration = replace(strict._calibration, threshold=1.0)  # type: ignore[reportPrivateUsage]
     infill = ask(strict, "total = ", "\nprint(total)\n")
     assert (infill.text, infill.score, infill.candidates, infill.finish) == ("", 0.0, (), Finish.EMPTY)
+    assert ask(strict, "total = ", "\nprint(total)\n", insistent=True).text, "unless somebody insists"
 
 
 def test_on_demand_the_best_are_answered_however_unlikely(folder: Path) -> None:
@@ -329,15 +351,15 @@ def test_on_demand_others_are_served_between_steps_and_change_nothing(engine: En
     long = {"extent": Extent.BLOCK, "max_middle_tokens": 60, "on_demand": True, "seed": 3}
     alone = ask(engine, "def f(a):\n    ", "\n", **long)
     served: list[Any] = []
-
-    def give_way() -> None:
-        cancel.give_way = lambda: None
-        served.append(engine.infill(Context(document="b", prefix="b = ", suffix="\n", seed=7), unhurried()))
-        cancel.give_way = give_way
-
     context = Context(document="a", prefix="def f(a):\n    ", suffix="\n", **long)
-    cancel = Cancel(deadline_s=time.monotonic() + 600, clock=time.monotonic, give_way=give_way)
-    answer = engine.infill(context, cancel)
+    work, answer = engine.filling(context, unhurried()), None
+    while answer is None:
+        try:
+            next(work)
+        except StopIteration as end:
+            answer = end.value
+        else:
+            served.append(engine.infill(Context(document="b", prefix="b = ", suffix="\n", seed=7), unhurried()))
     assert len(served) >= alone.steps > 1
     assert [one.text for one in answer.candidates] == [one.text for one in alone.candidates]
     between = engine.infill(Context(document="b", prefix="b = ", suffix="\n", seed=7), unhurried())

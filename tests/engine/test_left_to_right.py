@@ -13,6 +13,7 @@ from dgemma_engine.cancel import Cancel
 from dgemma_engine.left_to_right import Written, write
 from dgemma_engine.model import DiffusionGemma
 from dgemma_engine.ops import Ops
+from dgemma_engine.pieces import finished
 from dgemma_engine.weights import load_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -48,7 +49,7 @@ def run(model: DiffusionGemma, cache: PromptCache, **options: Any) -> Written:
         "on_pass": lambda: None,
     }
     before = [tensor[:, :, : cache.length].clone() for tensor in cache._kv]  # type: ignore[reportPrivateUsage]
-    written = write(model, cache, PROMPT[-1], **(given | options))
+    written = finished(write(model, cache, PROMPT[-1], **(given | options)))
     assert cache.length == len(PROMPT)
     after = [tensor[:, :, : cache.length] for tensor in cache._kv]  # type: ignore[reportPrivateUsage]
     assert all(torch.equal(old, new) for old, new in zip(before, after, strict=True)), "the prompt was changed"

@@ -15,6 +15,7 @@ from dgemma_engine.messages import Context
 from dgemma_engine.model_folder import model_folder
 from dgemma_engine.ops import Ops
 from dgemma_engine.out_of_memory import freeing_on_exhaustion
+from dgemma_engine.pieces import Pieces, finished
 
 CPU = torch.device("cpu")
 EXHAUSTED = RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: 9 bytes")
@@ -24,25 +25,27 @@ EXHAUSTED = RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocato
 def test_what_the_failed_request_held_is_let_go_before_the_fault_is_raised(error: BaseException) -> None:
     held: list[weakref.ref[torch.Tensor]] = []
 
-    def run() -> None:
+    def run() -> Pieces[None]:
+        yield
         tensor = torch.zeros(9)
         held.append(weakref.ref(tensor))
         raise error
 
     freed: list[bool] = []
     with pytest.raises(EngineFault, match="out of memory on cpu; the request was dropped"):
-        freeing_on_exhaustion(run, lambda: freed.append(True), CPU)
+        finished(freeing_on_exhaustion(run(), lambda: freed.append(True), CPU))
     error.__traceback__ = None
     assert freed == [True]
     assert held[0]() is None
 
 
 def test_other_faults_pass() -> None:
-    def run() -> None:
+    def run() -> Pieces[None]:
+        yield
         raise RuntimeError("shapes differ")
 
     with pytest.raises(RuntimeError, match="shapes differ"):
-        freeing_on_exhaustion(run, lambda: pytest.fail("nothing was exhausted"), CPU)
+        finished(freeing_on_exhaustion(run(), lambda: pytest.fail("nothing was exhausted"), CPU))
 
 
 def test_the_engine_answers_the_next_request() -> None:

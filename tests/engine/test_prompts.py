@@ -16,6 +16,7 @@ from dgemma_engine.denoise import Denoising, denoise
 from dgemma_engine.left_to_right import write
 from dgemma_engine.model import DiffusionGemma
 from dgemma_engine.ops import Ops
+from dgemma_engine.pieces import finished
 from dgemma_engine.policies import EntropyBound, Sampler, StableAndConfident, TemperatureSchedule, UniformNoise
 from dgemma_engine.prompts import PromptStore
 from dgemma_engine.ranking import Branch, likelihoods
@@ -35,7 +36,7 @@ def unhurried() -> Cancel:
 
 
 def encoded(store: PromptStore, document: str, ids: list[int]) -> PromptCache:
-    cache = store.encoded(document, ids, unhurried())
+    cache = finished(store.encoded(document, ids, unhurried()))
     assert cache is not None and cache.length == len(ids)
     return cache
 
@@ -57,22 +58,24 @@ def use(model: DiffusionGemma, cache: PromptCache, last_id: int) -> None:
         ),
         banned_ids=torch.tensor([], dtype=torch.int64),
     )
-    denoise(denoising, cancel=unhurried(), on_step=lambda _: None)
+    finished(denoise(denoising, cancel=unhurried(), on_step=lambda _: None))
     branch = Branch(middle_ids=(50, 51), suffix_ids=(52,))
     likelihoods(model, cache, last_id, [branch, branch], end_ids=frozenset(), banned_ids=[])
-    write(
-        model,
-        cache,
-        last_id,
-        forced_ids=[],
-        first_ids=None,
-        draft_ids=[60, 61],
-        banned_ids=[],
-        ends=lambda token_id: False,
-        max_tokens=4,
-        max_passes=4,
-        cancel=unhurried(),
-        on_pass=lambda: None,
+    finished(
+        write(
+            model,
+            cache,
+            last_id,
+            forced_ids=[],
+            first_ids=None,
+            draft_ids=[60, 61],
+            banned_ids=[],
+            ends=lambda token_id: False,
+            max_tokens=4,
+            max_passes=4,
+            cancel=unhurried(),
+            on_pass=lambda: None,
+        )
     )
 
 
@@ -141,6 +144,16 @@ def test_memory_bound_keeps_the_newest(model: DiffusionGemma, monkeypatch: pytes
     assert counts == [3, 3, 3]
 
 
+def test_prompt_in_use_is_kept(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts, store = count_encoded(model, monkeypatch), PromptStore(model, num_documents=1, max_bytes=1)
+    with store.using("a"):
+        for document in "aba":
+            encoded(store, document, [2, 20, 21])
+    encoded(store, "b", [2, 20, 21])
+    encoded(store, "a", [2, 20, 21])
+    assert counts == [3, 3, 3, 3]
+
+
 def test_fault_while_encoding_leaves_nothing_behind(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> None:
     store = PromptStore(model)
     encoded(store, "a", [2, 20, 21])
@@ -156,7 +169,7 @@ def test_stopped_half_way_keeps_what_is_encoded(model: DiffusionGemma, monkeypat
     counts, store = count_encoded(model, monkeypatch), PromptStore(model)
     ids = [2, *(20 + i % 200 for i in range(700))]
     ticks = iter(range(100))
-    assert store.encoded("a", ids, Cancel(deadline_s=1.5, clock=lambda: float(next(ticks)))) is None
+    assert finished(store.encoded("a", ids, Cancel(deadline_s=1.5, clock=lambda: float(next(ticks))))) is None
     fresh = logits(model, PromptStore(model), "b", ids)
     counts.clear()
     assert (logits(model, store, "a", ids) - fresh).abs().max() < 1e-4
@@ -166,7 +179,7 @@ def test_stopped_half_way_keeps_what_is_encoded(model: DiffusionGemma, monkeypat
 def test_cancelled_before_it_starts_encodes_nothing(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> None:
     counts, store, cancel = count_encoded(model, monkeypatch), PromptStore(model), unhurried()
     cancel.set()
-    assert store.encoded("a", [2, 20, 21], cancel) is None
+    assert finished(store.encoded("a", [2, 20, 21], cancel)) is None
     assert counts == []
 
 

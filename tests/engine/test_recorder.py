@@ -29,6 +29,7 @@ from dgemma_engine.messages import CandidateSource, Context, Extent, Finish, Inf
 from dgemma_engine.model_folder import model_folder
 from dgemma_engine.ops import Ops
 from dgemma_engine.peer import Peer
+from dgemma_engine.pieces import finished
 from dgemma_engine.policies import EntropyBound, Sampler, StableAndConfident, TemperatureSchedule, UniformNoise
 from dgemma_engine.proposal import Proposal
 from dgemma_engine.recorder import Recorder
@@ -313,11 +314,13 @@ def test_recording_equals_what_the_loop_says_row_by_row(make_checkpoint: Callabl
             banned_ids=torch.tensor([], dtype=torch.int64),
             observer=watching,
         )
-        ended = denoise(
-            denoising,
-            cancel=unhurried(),
-            on_step=lambda denoising: guesses.append({index: denoising.guess(index) for index in denoising.live}),
-            choose=lambda _denoising: [0, 1],
+        ended = finished(
+            denoise(
+                denoising,
+                cancel=unhurried(),
+                on_step=lambda denoising: guesses.append({index: denoising.guess(index) for index in denoising.live}),
+                choose=lambda _denoising: [0, 1],
+            )
         )
         return guesses, ended.guesses
 

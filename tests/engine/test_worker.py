@@ -21,8 +21,10 @@ LONG = 4_000  # Steps that no test waits for.
 class Run:
     """A worker around a stepping engine, with what it reported."""
 
-    def __init__(self, load: Any = None, *, step_s: float = STEP_S) -> None:
-        self.engine = SteppingEngine(step_s=step_s)
+    def __init__(
+        self, load: Any = None, *, step_s: float = STEP_S, sleep: Callable[[float], object] = time.sleep
+    ) -> None:
+        self.engine = SteppingEngine(step_s=step_s, sleep=sleep)
         self.progress: list[Progress] = []
         self.worker = Worker(
             load or (lambda report: self.engine), clock=time.monotonic, on_progress=self.progress.append
@@ -35,9 +37,9 @@ class Run:
             assert time.monotonic() < give_up_s, "the condition never came true"
             time.sleep(0.002)
 
-    def occupy(self) -> Any:
-        """Submits an endless request of another connection and waits until it runs."""
-        ticket = self.worker.submit(99, context(document="busy", steps=LONG))
+    def occupy(self, owner: int = 1) -> Any:
+        """Submits an endless request of another document and waits until it runs."""
+        ticket = self.worker.submit(owner, context(document="busy", steps=LONG))
         self.wait_for(lambda: any(seen.document == "busy" for seen in self.engine.seen))
         return ticket
 
@@ -56,7 +58,7 @@ def test_submit_answers_with_queue_and_total(run: Run) -> None:
     assert infill.timings_ms["denoise"] == 1.0
     assert 0 <= infill.timings_ms["queue"] <= infill.timings_ms["total"]
     assert infill.timings_ms["total"] > 1.0  # Overwrites what the engine measured for itself.
-    assert run.worker.stages().keys() == {"denoise", "queue", "total"}
+    assert run.worker.stages().keys() == {"denoise", "others", "queue", "total"}
     assert run.worker.requests()["stable"] == 1
 
 
@@ -93,21 +95,68 @@ def test_one_connection_with_many_documents_does_not_hold_up_another(run: Run) -
     busy = run.occupy()
     tickets = [run.worker.submit(1, context(str(n), document=str(n))) for n in range(3)]
     tickets.append(run.worker.submit(2, context("other", document="other")))
+    assert tickets.pop().answer.result(PATIENCE_S).finish is Finish.STABLE
     run.worker.withdraw(busy)
     for ticket in tickets:
         ticket.answer.result(PATIENCE_S)
-    assert [seen.prefix for seen in run.engine.seen[1:]] == ["0", "other", "1", "2"]
+    assert [seen.prefix for seen in run.engine.seen[1:]] == ["other", "0", "1", "2"]
 
 
 def test_replacement_keeps_its_place_in_the_queue(run: Run) -> None:
     busy = run.occupy()
     run.worker.submit(1, context("typed"))
-    other = run.worker.submit(2, context("other"))
+    other = run.worker.submit(1, context("other", document="b.py"))
     newest = run.worker.submit(1, context("typed on"))
     run.worker.withdraw(busy)
     for ticket in (other, newest):
         ticket.answer.result(PATIENCE_S)
     assert [seen.prefix for seen in run.engine.seen[1:]] == ["typed on", "other"]
+
+
+@pytest.fixture
+def gated() -> Iterator[tuple[Run, threading.Semaphore]]:
+    """A worker whose steps each wait for a permit."""
+    gate = threading.Semaphore(0)
+    run = Run(sleep=lambda _s: gate.acquire(timeout=PATIENCE_S))
+    yield run, gate
+    run.worker.stop()
+    gate.release(1_000)
+    assert run.worker.join(PATIENCE_S)
+
+
+def test_connections_take_turns_and_a_new_one_waits_for_one_step_of_another(
+    gated: tuple[Run, threading.Semaphore],
+) -> None:
+    run, gate = gated
+    tickets = [run.worker.submit(1, context("a", steps=6))]
+    gate.release(1)
+    run.wait_for(lambda: run.engine.order == ["a", "a"])
+    tickets.append(run.worker.submit(2, context("b", steps=3)))
+    gate.release(2)
+    run.wait_for(lambda: len(run.engine.order) == 4)
+    tickets.append(run.worker.submit(3, context("c", steps=2)))
+    gate.release(100)
+    assert [ticket.answer.result(PATIENCE_S).finish for ticket in tickets] == [Finish.STABLE] * 3
+    assert "".join(run.engine.order) == "aa" + "ba" + "cb" + "acb" + "aa"
+    assert tickets[1].answer.result().timings_ms["others"] > 0
+
+
+def test_superseded_request_ends_before_the_newer_begins(gated: tuple[Run, threading.Semaphore]) -> None:
+    run, gate = gated
+    other = run.worker.submit(1, context("other", steps=3))
+    run.wait_for(lambda: run.engine.order == ["other"])
+    older = run.worker.submit(2, context("older", steps=LONG))
+    gate.release(1)
+    run.wait_for(lambda: run.engine.order == ["other", "older"])
+    newer = run.worker.submit(2, context("newer"))
+    gate.release(100)
+    assert [ticket.answer.result(PATIENCE_S).finish for ticket in (other, older, newer)] == [
+        Finish.STABLE,
+        Finish.CANCELLED,
+        Finish.STABLE,
+    ]
+    assert run.engine.order == ["other", "older", "newer", "other", "other"]
+    assert run.engine.runs[1].ended
 
 
 def test_withdraw_stops_the_step_counter(run: Run) -> None:
@@ -163,7 +212,7 @@ def test_fault_answers_one_request_and_quotes_nothing(run: Run, caplog: pytest.L
         ticket.answer.result(PATIENCE_S)
     assert run.worker.submit(1, context()).answer.result(PATIENCE_S).finish is Finish.STABLE
     assert run.worker.requests()["fault"] == 1
-    assert "infill" in caplog.text  # The place is there,
+    assert "filling" in caplog.text  # The place is there,
     assert "TOP_SECRET" not in caplog.text  # the text is not.
 
 
@@ -328,7 +377,7 @@ def test_speculation_waits_behind_every_request_of_its_connection(run: Run) -> N
 
 
 def test_speculation_is_skipped_while_another_connection_is_served(run: Run) -> None:
-    run.occupy()
+    run.occupy(owner=99)
     speculation = run.worker.submit(1, context("spec", speculative=True))
     assert speculation.answer.result(PATIENCE_S).finish is Finish.CANCELLED
     assert len(run.engine.seen) == 1

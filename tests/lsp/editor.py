@@ -135,6 +135,7 @@ async def editing(
     progress: bool = False,
     dynamic: bool = False,
     commands: bool = False,
+    notebooks: bool = False,
 ) -> AsyncGenerator[Editor]:
     """Starts a server and a session with it, and ends both as an editor does.
 
@@ -156,6 +157,9 @@ async def editing(
             did_change_watched_files=types.DidChangeWatchedFilesClientCapabilities(dynamic_registration=dynamic),
             did_change_configuration=types.DidChangeConfigurationClientCapabilities(dynamic_registration=dynamic),
         ),
+        notebook_document=types.NotebookDocumentClientCapabilities(types.NotebookDocumentSyncClientCapabilities())
+        if notebooks
+        else None,
         text_document=types.TextDocumentClientCapabilities(
             inline_completion=types.InlineCompletionClientCapabilities(),
             completion=types.CompletionClientCapabilities(dynamic_registration=dynamic),

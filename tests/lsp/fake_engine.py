@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from dgemma_engine.client import EngineFault, EngineUnavailable
 from dgemma_engine.messages import (
@@ -18,6 +19,7 @@ from dgemma_engine.messages import (
     Finish,
     Infill,
     Progress,
+    Status,
 )
 
 DEATH = "the engine has ended; start one with: dgemma-engine start"
@@ -26,8 +28,9 @@ DEATH = "the engine has ended; start one with: dgemma-engine start"
 class FakeEngine:
     """Answers what `answers` has for the end of the prefix, with candidates where that is a list.
 
-    The words SLOW, LATER, DRAFT, FAULT and DIE in the cursor's line make it work until cancelled, answer after half a
-    second, tell a draft of the answer before that, answer with a fault, or end.
+    The words SLOW, LATER, DRAFT, FAULT, LATE and DIE in the cursor's line make it work until cancelled, answer after
+    half a second, tell a draft of the answer before that, answer with a fault, run out of time, or end; PATH makes it
+    tell which path it sees.
     """
 
     def __init__(
@@ -47,6 +50,8 @@ class FakeEngine:
         self.contexts.append(context)
         line = context.prefix.rpartition("\n")[2]
         self._record(f"asked {line}" + " speculative" * context.speculative)
+        if "PATH" in line:
+            self._record(f"path {context.path}")
         if "SLOW" in line:
             try:
                 await asyncio.sleep(60)
@@ -66,6 +71,8 @@ class FakeEngine:
             self.closed = True
             self._on_closed()
             raise EngineUnavailable(DEATH)
+        if "LATE " in line:
+            return Infill(text="", finish=Finish.DEADLINE, steps=1, timings_ms={"total": 50.0, "others": 5.0})
         finish = Finish.STABLE if text else Finish.EMPTY
         candidates = tuple(
             Candidate(text=text, score=0.5 / (1 + index), source=CandidateSource.DIFFUSION)
@@ -95,6 +102,15 @@ class FakeEngine:
     async def definitions(self, query: DefinitionsQuery) -> Definitions:
         lines = {name: [line for line in query.text.split("\n") if f" {name}(" in f" {line}"] for name in query.names}
         return Definitions(texts={name: found[0] for name, found in lines.items() if found})
+
+    async def status(self) -> Status:
+        nothing: dict[str, Any] = dict.fromkeys(
+            ("percent", "pid", "uptime_s", "memory_bytes", "device_memory_bytes", "denoising_steps"), 0
+        )
+        return Status(
+            state=EngineState.READY, message="", model="large", model_path="/large", device="cpu", version="0",
+            clients=1, requests={}, stages={}, **nothing,
+        )  # fmt: skip
 
     async def close(self) -> None:
         self.closed = True

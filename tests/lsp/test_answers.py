@@ -8,6 +8,7 @@ import pytest
 from dgemma_engine.messages import Candidate, CandidateSource, Finish, Infill
 
 from dgemma_lsp.answers import Answer, AnswerStore
+from dgemma_lsp.completion import build_completions
 from dgemma_lsp.place import Place
 from dgemma_lsp.request import Request, Selected, Trigger
 from dgemma_lsp.resume import accepted, resume
@@ -146,3 +147,14 @@ def test_places_hold_no_text() -> None:
 def test_store_refuses_a_negative_size() -> None:
     with pytest.raises(ValueError, match=r"num_answers=-1 must not be negative"):
         AnswerStore(num_answers=-1)
+
+
+def test_accepted_text_has_the_line_ends_of_the_document():
+    for end in ("\n", "\r\n"):
+        text = f"a = 1{end}if a:{end}    "
+        asked = Request(uri="u", version=1, text=text, offset=len(text), language="python", trigger=Trigger.INVOKED)
+        (completion,) = build_completions(asked, Infill(text="b = 2\n    c = 3", finish=Finish.STABLE))
+        following = accepted(asked, completion)
+        assert following.text == f"{text}b = 2{end}    c = 3"
+        assert following.offset == len(following.text)
+        assert following.trigger is Trigger.AUTOMATIC, "nobody asks for it by hand"

@@ -5,7 +5,7 @@ from dgemma_engine.messages import Context, Extent, Snippet
 
 from dgemma_lsp.context import ContextLimits, build_context
 from dgemma_lsp.multiline import extent_of
-from dgemma_lsp.request import Channel, Request
+from dgemma_lsp.request import Channel, Request, Trigger
 from tests.lsp.cursor import request_at
 
 
@@ -98,3 +98,9 @@ def test_limits_refuse_negative_numbers():
 def test_request_refuses_an_offset_outside_its_text():
     with pytest.raises(ValueError, match=r"self\.offset=3"):
         Request(uri="u", version=1, text="ab", offset=3)
+
+
+def test_best_candidate_is_wanted_however_unlikely_where_the_user_asks_by_hand():
+    for trigger, insistent in ((Trigger.INVOKED, True), (Trigger.AUTOMATIC, False)):
+        request = Request(uri="u", version=1, text="", offset=0, trigger=trigger)
+        assert build_context(request, ContextLimits()).insistent is insistent

@@ -18,7 +18,8 @@ def opened(text: str) -> Documents:
 
 def check(text: str, edit: Edit, expected: str) -> None:
     documents = opened(text)
-    assert documents.change("u", 2, [edit], PositionEncoding.UTF16)
+    end = documents.change("u", 2, [edit], PositionEncoding.UTF16)
+    assert end is not None and expected[:end].endswith(edit.text)
     document = documents.get("u")
     assert document is not None
     assert (document.text, document.version) == (expected, 2)

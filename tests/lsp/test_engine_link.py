@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from dgemma_engine.client import EngineFault, EngineUnavailable
+from dgemma_engine.client import EngineFault, EngineUnavailable, NoEngine
 from dgemma_engine.messages import Context, Definitions, DefinitionsQuery, Draft, EngineState, Infill, Progress
 
 from dgemma_lsp.engine_link import EngineLink, LinkState, LinkStatus, Patience
@@ -193,3 +193,39 @@ async def test_close_while_connecting_ends_quietly():
 def test_patience_refuses_a_shrinking_pause():
     with pytest.raises(ValueError, match=r"self\.longest_pause_s=0\.5"):
         Patience(first_pause_s=1, longest_pause_s=0.5)
+
+
+async def test_no_engine_and_none_to_be_started_is_no_failure():
+    async def connect(**_hooks: object) -> FakeEngine:
+        raise NoEngine("no engine answers; start one with: dgemma-engine start")
+
+    told: list[LinkStatus] = []
+    link = EngineLink(connect, on_status=told.append, clock=Clock(), patience=FAST)
+    answer = await link.infill(Context(document="d", prefix="x", suffix=""))
+    assert isinstance(answer, LinkStatus)
+    assert answer.state is LinkState.ABSENT
+    assert [status.state for status in told] == [LinkState.STARTING, LinkState.ABSENT]
+
+
+async def test_settled_waits_until_the_engine_is_loaded():
+    linked = Linked(FakeConnector(answers={"x": "y"}, loading=(10, 60), loading_step_s=0.02))
+    await linked.link.settled(5_000)
+    assert linked.link.status.state is LinkState.READY
+    assert isinstance(await linked.ask(), Infill)
+
+
+async def test_settled_waits_no_longer_than_it_may_nor_for_what_has_failed():
+    slow = Linked(FakeConnector(loading=(10,), loading_step_s=30.0))
+    await asyncio.wait_for(slow.link.settled(20), 5)
+    assert slow.link.status.state is LinkState.LOADING
+    failing = Linked(FakeConnector(failures=9))
+    await asyncio.wait_for(failing.link.settled(60_000), 5)
+    assert failing.link.status.state is LinkState.FAILED
+
+
+async def test_about_says_what_the_engine_is_and_starts_none():
+    linked = Linked(FakeConnector())
+    assert await linked.link.about() is None
+    await linked.ask()
+    about = await linked.link.about()
+    assert about is not None and about.model == "large"

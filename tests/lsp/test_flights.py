@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
 from dgemma_engine.messages import Draft, DraftSpan, Finish, Infill
 
 from dgemma_lsp.flights import Flight, Flights, OnDraft, Outcome
@@ -154,3 +155,32 @@ async def test_error_is_an_outcome() -> None:
     air.answer.set_exception(RuntimeError("user text"))
     assert await asyncio.wait_for(flight.outcome(""), 5) is None
     assert air.landed == [(flight, None)]
+
+
+@pytest.mark.parametrize(
+    ("text", "cursor", "serves"),
+    [
+        ("x", 1, True),
+        ("xva", 3, True),
+        ("xvo", 3, False),
+        ("xvalue", 6, False),  # Nothing would be left over.
+        ("yva", 3, False),
+        ("xva.", 3, False),  # What follows is another text.
+        ("", 0, False),
+    ],
+)
+async def test_edit_decides_whether_the_work_may_serve(text: str, cursor: int, serves: bool) -> None:
+    air = Air()
+    flight = await air.launch()
+    air.draft("value", 1)
+    assert flight.may_serve(text, cursor) is serves
+    await air.flights.close()
+
+
+async def test_closer_that_the_editor_puts_behind_an_opener_disagrees_with_nothing() -> None:
+    air = Air()
+    flight = await air.launch()
+    air.draft("(value)", 1)
+    assert flight.may_serve("x()", 3)
+    assert not flight.may_serve("x[]", 3)
+    await air.flights.close()

@@ -33,6 +33,12 @@ async def check(record: Path, marked: str, middle: str, expected: str, **options
         assert inserted(text, items, editor.encoding) == expected
 
 
+async def error_code(asked: asyncio.Task[Any]) -> int:
+    with pytest.raises(JsonRpcException) as caught:
+        await asyncio.wait_for(asked, 10)
+    return caught.value.code
+
+
 async def test_capabilities(record: Path):
     async with editing(record, encoding=PositionEncoding.UTF8) as editor:
         assert editor.result is not None
@@ -147,7 +153,7 @@ async def test_edit_while_running_makes_the_answer_stale(record: Path):
         await until(lambda: "asked LATER x = " in editor.events())
         start = types.Position(line=0, character=0)
         editor.edit(start, start, "y")
-        assert await asyncio.wait_for(asked, 10) == []
+        assert await error_code(asked) == REQUEST_CANCELLED
         assert len(await editor.ask(types.Position(line=0, character=11))) == 1, "in time without an edit"
 
 
@@ -156,18 +162,71 @@ async def test_document_closed_while_running_makes_the_answer_stale(record: Path
         asked = asyncio.create_task(editor.ask(editor.open("LATER x = |")))
         await until(lambda: "asked LATER x = " in editor.events())
         editor.client.text_document_did_close(types.DidCloseTextDocumentParams(types.TextDocumentIdentifier(URI)))
-        assert await asyncio.wait_for(asked, 10) == []
+        assert await error_code(asked) == REQUEST_CANCELLED
 
 
-async def test_loading_is_an_empty_list_with_progress_and_status(record: Path):
+async def test_request_waits_for_an_engine_that_loads_with_progress_and_status(record: Path):
     engine = {"loading": [10, 60], "loading_step_s": 0.3}
     async with editing(record, answers={"": "1"}, engine=engine, progress=True) as editor:
         position = editor.open("x = |")
-        assert await editor.ask(position) == []
+        assert len(await editor.ask(position)) == 1
         await until(lambda: editor.kinds()[-1] == "ready")
         assert {status.percent for status in editor.statuses if status.kind == "loading"} >= {10, 60}
         await until(lambda: "end" in progress_kinds(editor))
         assert progress_kinds(editor) == ["begin", "report", "end"]
+
+
+async def test_request_that_waits_for_the_engine_is_superseded_like_another(record: Path):
+    engine = {"loading": [10], "loading_step_s": 0.5}
+    async with editing(record, answers={"x = y": "1"}, engine=engine) as editor:
+        held = asyncio.create_task(editor.ask(editor.open("x = |")))
+        await until(lambda: "loading" in editor.kinds())
+        start = types.Position(line=0, character=4)
+        editor.edit(start, start, "y")
+        assert await error_code(held) == REQUEST_CANCELLED, "the edit ends it, before the engine is loaded"
+        assert "ready" not in editor.kinds()
+        assert len(await editor.ask(types.Position(line=0, character=5))) == 1
+        assert [event for event in editor.events() if event.startswith("asked")] == ["asked x = y"]
+
+
+async def test_menu_is_not_held_up_by_an_engine_that_loads(record: Path):
+    engine = {"loading": [10], "loading_step_s": 2.0}
+    async with editing(record, answers={"": "1"}, engine=engine, options={"completionFallback": True}) as editor:
+        assert await editor.menu(editor.open("x = |")) == []
+        assert "ready" not in editor.kinds()
+
+
+async def test_edit_that_disagrees_ends_the_work_before_the_next_request(record: Path):
+    async with editing(record) as editor:
+        asked = asyncio.create_task(editor.ask(editor.open("SLOW |")))
+        await until(lambda: "asked SLOW " in editor.events())
+        at = types.Position(line=0, character=5)
+        editor.edit(at, at, "y")
+        await until(lambda: "cancelled SLOW " in editor.events())
+        assert await error_code(asked) == REQUEST_CANCELLED
+
+
+async def test_slow_engine_says_so_and_why(record: Path):
+    async with editing(record, answers={"x = ": "1"}, options={"deadlineMs": 50}) as editor:
+        for number in range(3):
+            assert await editor.ask(editor.open(f"LATE {number} = |")) == []
+        await until(lambda: editor.kinds()[-1] == "slow")
+        reason = "the last 3 answers were cut off after 50 ms: large runs on the processor"
+        assert editor.statuses[-1].reason.startswith(reason)
+        assert editor.statuses[-1].message == f"slow: {editor.statuses[-1].reason}"
+        assert len(await editor.ask(editor.open("x = |"))) == 1
+        await until(lambda: editor.kinds()[-1] == "ready")
+
+
+async def test_paused_language_offers_nothing_and_says_so(record: Path):
+    async with editing(record, answers={"": "1"}, options={"pausedLanguages": ["python"]}) as editor:
+        position = editor.open("x = |")
+        assert await editor.ask(position) == []
+        assert editor.events() == []
+        assert editor.statuses[-1].kind == "inactive"
+        assert editor.statuses[-1].reason == "python is paused by dgemma.pausedLanguages"
+        settings: Any = {"dgemma": {"pausedLanguages": ["markdown"]}}
+        editor.client.workspace_did_change_configuration(types.DidChangeConfigurationParams(settings=settings))
         assert len(await editor.ask(position)) == 1
 
 

@@ -27,7 +27,7 @@ def recorder(file: StatsFile) -> StatsRecorder:
 
 async def test_counts_are_written_at_the_end(file: StatsFile, recorder: StatsRecorder):
     recorder.switch(on=True)
-    recorder.offer(URI, "", COMPLETION)
+    recorder.offer(URI, "", [COMPLETION])
     recorder.change(URI, "", "area(width)")
     recorder.end()
     assert (file.read().counts["suggestions"], file.read().counts["accepted"]) == (1, 1)
@@ -35,7 +35,7 @@ async def test_counts_are_written_at_the_end(file: StatsFile, recorder: StatsRec
 
 
 async def test_switched_off_writes_and_remembers_nothing(file: StatsFile, recorder: StatsRecorder):
-    assert recorder.offer(URI, "", COMPLETION) is None
+    assert recorder.offer(URI, "", [COMPLETION]) is None
     recorder.report(Suggested())
     recorder.flush()
     recorder.end()

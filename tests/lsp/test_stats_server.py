@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from lsprotocol import types
+from pygls.exceptions import JsonRpcException
 
 from tests.lsp.editor import Editor, editing
 
@@ -52,11 +53,23 @@ async def test_accepting_by_command_is_counted_and_can_be_forgotten(tmp_path: Pa
     assert figures["characters_accepted"] == 2
     assert figures["answered_without_engine_share"] == 0.0
     assert (figures["steps"], figures["wasted_steps"]) == (6, 3)
-    assert list(figures["ms"]) == ["total", "server", "wait", "context", "engine"]
+    assert list(figures["ms"]) == ["total", "server", "start", "wait", "context", "engine"]
     assert "accepted                1 (100 %)" in stats()[1]
     assert stats("--delete") == (0, f"{state}/dgemma-lsp/stats.json: removed\n")
     assert "nothing to forget" in stats("--delete")[1]
     assert stats() == (0, "Nothing was counted yet.\n")
+
+
+async def test_figures_are_told_to_the_editor(tmp_path: Path, state: Path):
+    async with editing(tmp_path / "record", answers={"x = ": "10"}) as editor:
+        await ask_and_insert(editor)
+        told = await editor.client.protocol.send_request_async("dgemma/stats", None)
+        assert (told.requests, told.shown) == (1, 1)
+        (state / "dgemma-lsp/stats.json").write_text("{")
+        with pytest.raises(JsonRpcException, match="remove it with: dgemma-lsp stats --delete"):
+            await editor.client.protocol.send_request_async("dgemma/stats", None)
+    (state / "dgemma-lsp/stats.json").unlink()
+    assert json.loads(stats("--json")[1]).keys() == told._asdict().keys()
 
 
 async def test_client_without_commands_gets_none(tmp_path: Path, state: Path):

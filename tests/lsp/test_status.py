@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+
 from dgemma_lsp.load_progress import LoadProgress
 from dgemma_lsp.status import ServerStatus, StatusBoard, StatusKind
 
@@ -33,7 +35,17 @@ def test_error_alarms_once_until_something_works():
 
 
 def test_wire_form():
-    assert BUSY.to_wire() == {"kind": "busy", "busy": True, "message": "", "percent": 0}
+    assert BUSY.to_wire() == {"kind": "busy", "busy": True, "message": "", "percent": 0, "reason": ""}
+
+
+def test_reason_is_for_what_is_slow_or_inactive():
+    assert ServerStatus.slow("why").to_wire() == {
+        "kind": "slow", "busy": False, "message": "slow: why", "percent": 100, "reason": "why",
+    }  # fmt: skip
+    assert ServerStatus.inactive("off").reason == "off"
+    for kind, reason in ((StatusKind.READY, "why"), (StatusKind.SLOW, ""), (StatusKind.INACTIVE, "")):
+        with pytest.raises(ValueError, match="slow or inactive"):
+            ServerStatus(kind=kind, reason=reason)
 
 
 class DrawnBar:

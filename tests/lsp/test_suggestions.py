@@ -29,7 +29,7 @@ class Window:
             end=self.cursor + covered,
             version=1,
         )
-        return self.tested.offer(URI, self.text, completion)
+        return self.tested.offer(URI, self.text, [completion])[0]
 
     def become(self, marked: str) -> None:
         new, self.cursor = split_cursor(marked)
@@ -56,7 +56,7 @@ def test_accepting_by_command_after_the_edit():
 def test_accepting_what_extends_the_selected_menu_entry():
     window = Window("foo.b|\n", "(1)")
     completion = Completion(lead="baz", inserted="_all()", start=4, cursor=5, end=5, version=1)
-    number = window.tested.offer(URI, window.text, completion)
+    [number] = window.tested.offer(URI, window.text, [completion])
     window.become("foo.baz_all()|\n")
     window.accept(number)
     assert window.accepted() == [Accepted(partly=False, characters=6)]
@@ -191,3 +191,40 @@ def test_memory_is_bounded():
     window.now_s = 30
     window.tested.settle()
     assert len(window.judged()) == 200
+
+
+def several(window: Window, *texts: str) -> list[int]:
+    start = window.text.rfind("\n", 0, window.cursor) + 1
+    lead = window.text[start : window.cursor]
+    forms = [
+        Completion(lead=lead, inserted=text, start=start, cursor=window.cursor, end=window.cursor, version=1)
+        for text in texts
+    ]
+    return window.tested.offer(URI, window.text, forms)
+
+
+def test_any_of_several_can_be_accepted_and_all_are_one_suggestion():
+    window = Window("x = |\n", "area(width)")
+    numbers = several(window, "area(width)", "area(height)", "volume()")
+    assert numbers[0] == window.number and len(set(numbers)) == 3
+    window.become("x = volume()|\n")
+    window.accept(numbers[2])
+    assert window.events == [Suggested(), Accepted(partly=False, characters=8)]
+    window.accept(numbers[0])
+    assert len(window.events) == 2
+
+
+def test_piece_of_the_second_of_several_is_counted_once():
+    window = Window("x = |\n", "area(width)")
+    several(window, "area(width)", "area(height)")
+    window.become("x = area(|\n")
+    window.become("x = area(heig|\n")
+    window.become("x = area(heig!|\n")
+    assert window.events == [Suggested(), Accepted(partly=True, characters=9)]
+
+
+def test_second_of_several_without_a_command():
+    window = Window("x = |\n", "area(width)")
+    several(window, "area(width)", "area(height)")
+    window.become("x = area(height)|\n")
+    assert window.accepted() == [Accepted(partly=False, characters=12)]

@@ -1,0 +1,24 @@
+"""Work in pieces: a generator that yields wherever it may be left for other work, and returns its result.
+
+A piece is what lies between two yields: a denoising step, a forward pass, a part of a prompt. Knows nothing of what the
+work is; whoever takes the pieces decides whose is next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TypeVar
+
+T = TypeVar("T")
+
+Pieces = Generator[None, None, T]
+"""Work that may be left at each yield, for good or for a while."""
+
+
+def finished(work: Pieces[T]) -> T:
+    """Does all pieces one after another and returns the result."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            return end.value

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import pytest
+from dgemma_engine.messages import EngineState, Finish, Infill, Status
+
+from dgemma_lsp.slowness import Slowness
+
+
+def late(**timings_ms: float) -> Infill:
+    return Infill(text="", finish=Finish.DEADLINE, timings_ms={"total": 100.0} | timings_ms)
+
+
+def engine(model: str, device: str) -> Status:
+    return Status(
+        state=EngineState.READY, percent=100, message="", model=model, model_path="", device=device, pid=1, version="1",
+        uptime_s=1.0, memory_bytes=1, device_memory_bytes=0, clients=1, requests={}, denoising_steps=1, stages={},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("infill", "status", "why"),
+    [
+        (late(others=50.0), engine("26B", "cpu"), "serves another window"),
+        (late(queue=60.0), None, "serves another window"),
+        (late(others=10.0), engine("26B", "cpu"), "26B runs on the processor"),
+        (late(), engine("26B", "cuda:0"), "raise dgemma.deadlineMs"),
+        (late(), engine("embedded", "cpu"), "raise dgemma.deadlineMs"),
+        (late(total=0.0), None, "raise dgemma.deadlineMs"),
+    ],
+)
+def test_third_miss_in_a_row_has_a_reason(infill: Infill, status: Status | None, why: str) -> None:
+    slowness = Slowness()
+    for _ in range(2):
+        slowness.learn(infill, deadline_ms=3_000, engine=status)
+        assert slowness.reason == ""
+    slowness.learn(infill, deadline_ms=3_000, engine=status)
+    assert why in slowness.reason
+    assert "the last 3 answers were cut off after 3000 ms" in slowness.reason
+
+
+def test_answer_in_time_ends_it_and_a_cancelled_one_says_nothing() -> None:
+    slowness = Slowness()
+    for _ in range(3):
+        slowness.learn(late(), deadline_ms=50, engine=None)
+        slowness.learn(Infill(text="", finish=Finish.CANCELLED), deadline_ms=50, engine=None)
+    assert slowness.reason
+    slowness.learn(Infill(text="x", finish=Finish.STABLE), deadline_ms=50, engine=None)
+    assert slowness.reason == ""
+    slowness.learn(late(), deadline_ms=50, engine=None)
+    assert slowness.reason == ""
