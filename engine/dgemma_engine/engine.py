@@ -18,14 +18,16 @@ import torch
 from dgemma_engine.cache import PromptCache
 from dgemma_engine.calibration import Calibration, fingerprint
 from dgemma_engine.cancel import Cancel
-from dgemma_engine.devices import limit_threads, pick_device, weight_dtype
+from dgemma_engine.captured_steps import CapturedSteps
+from dgemma_engine.devices import limit_threads, pick_device
 from dgemma_engine.draft import draft
+from dgemma_engine.fused_model import FusedModel
+from dgemma_engine.graphs import Graphs, capture_on
 from dgemma_engine.hole import Hole, dig
 from dgemma_engine.hypotheses import Reading
 from dgemma_engine.infill_format import InfillFormat
 from dgemma_engine.judging import Ranked, rank, unjudged
 from dgemma_engine.laps import Laps
-from dgemma_engine.lean_model import lean
 from dgemma_engine.messages import Candidate, CandidateSource, Context, Draft, Finish, Infill
 from dgemma_engine.model import DiffusionGemma
 from dgemma_engine.ops import Ops
@@ -37,6 +39,7 @@ from dgemma_engine.proposal import Proposal, Proposed, merged
 from dgemma_engine.proposing import Proposer
 from dgemma_engine.recipe import DEFAULT, Decode, Recipe
 from dgemma_engine.recorder import Recorder
+from dgemma_engine.runnable_model import load_runnable
 from dgemma_engine.sampler_config import load_sampler
 from dgemma_engine.search import Search
 from dgemma_engine.seeds import Seed, SeedStore
@@ -44,13 +47,14 @@ from dgemma_engine.spelling import Spelling
 from dgemma_engine.suffixes import SuffixStore
 from dgemma_engine.syntax import SyntaxStore
 from dgemma_engine.tokenizer import Tokenizer
-from dgemma_engine.weights import load_model
 
 # Candidates that are sent with an answer, the shown one first; more where the user chooses among them.
 _SENT_CANDIDATES = 3
 _SENT_ON_DEMAND = 5
 # Text that seeds are looked for in. More is found in more, but the first look at a document takes that much longer.
 _SEED_CHARACTERS = 600_000
+# Room for canvases behind the longest prompt, when the card's memory is planned.
+_CANVAS_ROOM_TOKENS = 512
 
 
 def _ignore(_draft: Draft) -> None:
@@ -95,7 +99,10 @@ class Engine:
         self._seeds = SeedStore(max_characters=_SEED_CHARACTERS)
         self._syntax = SyntaxStore()
         self._spelling = Spelling(tokenizer)
-        self._proposer = Proposer(model, tokenizer, self._spelling, sampler, calibration)
+        self._steps_on_device = (
+            CapturedSteps(model, Graphs(capture_on(model.device))) if isinstance(model, FusedModel) else None
+        )
+        self._proposer = Proposer(model, tokenizer, self._spelling, sampler, calibration, self._steps_on_device)
         self._pace = Pace()
         self._clock = clock
         self._least_draft_score = least_draft_score
@@ -119,11 +126,12 @@ class Engine:
             path: a Hugging Face DiffusionGemma folder with `tokenizer.json`; `infill.json` if it was trained to fill.
             device: `auto`, `cpu`, `cuda` or `cuda:N`.
             report: called with percentage and a line for a person.
-            ops: operations the model calls; plain PyTorch by default.
+            ops: operations the model calls; by default kernels on CUDA and plain PyTorch elsewhere.
             calibration: to use in place of the folder's, which is then not read.
 
         Raises:
-            CheckpointError: the folder cannot be used; the message names the file or key and the remedy.
+            CheckpointError: the folder cannot be used, or the model does not fit; the message says what is wrong with
+                which file or key, or has the numbers, and the remedy.
             FormatError: `infill.json` cannot be used.
         """
         target = pick_device(device)
@@ -136,8 +144,8 @@ class Engine:
             if percent % 5 == 0:
                 report(1 + percent * 98 // 100, "loading weights")
 
-        chosen_ops = Ops.reference() if ops is None else ops
-        model = lean(load_model(path, chosen_ops, device=target, dtype=weight_dtype(target), report=report_weights))
+        longest = infill_format.longest_prompt + _CANVAS_ROOM_TOKENS
+        model = load_runnable(path, device=target, ops=ops, context_tokens=longest, report=report_weights)
         tokenizer.require_vocab(model.config.vocab_size)
         sampler = load_sampler(path, model.config.vocab_size)
         calibration = Calibration.load(path, fingerprint(path)) if calibration is None else calibration
@@ -192,8 +200,14 @@ class Engine:
             EngineFault: the device's memory ran out; it is free again.
         """
         return freeing_on_exhaustion(
-            lambda: self._infill(context, cancel, on_draft, recipe, recorder), self._prompts.clear, self._model.device
+            lambda: self._infill(context, cancel, on_draft, recipe, recorder), self._let_go, self._model.device
         )
+
+    def _let_go(self) -> None:
+        """Gives up what can be made again: all prompts, and what was captured of them."""
+        self._prompts.clear()
+        if self._steps_on_device is not None:
+            self._steps_on_device.clear()
 
     def _infill(
         self,

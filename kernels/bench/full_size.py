@@ -92,8 +92,9 @@ def expert_cases() -> list[Case]:
 
 def linear_cases() -> list[Case]:
     """Returns the dense projections and the output matrix, which is never quantised."""
-    shapes = {"qkv_sliding": (HIDDEN, 8192), "o_full": (8192, HIDDEN), "dense_up": (HIDDEN, 2 * DENSE)}
-    shapes |= {"dense_down": (DENSE, HIDDEN), "lm_head": (HIDDEN, VOCAB)}
+    shapes = {"qkv_sliding": (HIDDEN, 8192), "o_sliding": (4096, HIDDEN), "qkv_full": (HIDDEN, 9216)}
+    shapes |= {"o_full": (8192, HIDDEN), "dense_up": (HIDDEN, 2 * DENSE), "dense_down": (DENSE, HIDDEN)}
+    shapes |= {"lm_head": (HIDDEN, VOCAB)}
     return [
         Case(
             name=f"linear.{weight_format}.{name}",
