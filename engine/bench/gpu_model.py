@@ -1,7 +1,7 @@
 """Models with random weights at any size, made on the device layer by layer, and `transformers`' one beside them.
 
-A layer is drawn in 16 bits, quantised as `dgemma-engine quantize` does, laid out for the kernels and forgotten, so that a
-model that fits is made where it fits.
+A layer is drawn in 16 bits, quantised as `dgemma-engine quantize` does, laid out for the kernels and forgotten, so that
+a model that fits is made where it fits.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from dgemma_engine.quantization.packed_modules import PackedExperts, PackedLinea
 from dgemma_engine.quantization.quantised_tensor import Encoding, QuantisedTensor, quantise
 from torch import Tensor, nn
 
+SLIDING, FULL = "sliding_attention", "full_attention"
 STD = 0.02
 # Matrices quantised at once, which bounds what rounding takes.
 ROWS_AT_ONCE = 2**15
@@ -127,13 +128,19 @@ class Peer:
         self._model: Any = model.eval()
         self._outside, self._device = config.vocab_size, device
 
-    def generate(self, prompt_1T: Tensor, canvas: int, num_steps: int) -> None:
-        """Fills one canvas behind a prompt in exactly so many steps."""
+    @torch.inference_mode()
+    def encoded(self, prompt_1T: Tensor) -> Any:
+        """Returns keys and values of a prompt's tokens but the last, as `generate` takes and changes them."""
+        return self._model.model.encoder(input_ids=prompt_1T[:, :-1].to(self._device)).past_key_values
+
+    def generate(self, prompt_1T: Tensor, kept: Any, canvas: int, num_steps: int) -> None:
+        """Fills one canvas behind a prompt that is `kept` but for its last token, in exactly so many steps."""
         from transformers.models.diffusion_gemma.generation_diffusion_gemma import EntropyBoundSamplerConfig
 
         self._model.config.canvas_length = canvas
         self._model.generate(
-            input_ids=prompt_1T.to(self._device),
+            input_ids=prompt_1T[:, -1:].to(self._device),
+            past_key_values=kept,
             max_new_tokens=canvas,
             max_denoising_steps=num_steps,
             t_min=0.4,
@@ -144,3 +151,33 @@ class Peer:
             eos_token_id=self._outside,
             pad_token_id=self._outside + 1,
         )
+
+
+def released() -> ModelConfig:
+    """Returns the released 26B checkpoint's dimensions."""
+    return dimensions(
+        vocab_size=262_144, hidden_size=2_816, intermediate_size=2_112, moe_intermediate_size=704, num_experts=128,
+        top_k_experts=8, layer_types=([SLIDING] * 5 + [FULL]) * 5, num_attention_heads=16, num_key_value_heads=8,
+        num_global_key_value_heads=2, head_dim=256, global_head_dim=512, sliding_window=1_024,
+        max_position_embeddings=262_144, canvas_length=256,
+    )  # fmt: skip
+
+
+def tiny() -> ModelConfig:
+    """Returns the same architecture in a few thousand weights."""
+    return dimensions(
+        vocab_size=320, hidden_size=64, intermediate_size=64, moe_intermediate_size=64, num_experts=4,
+        top_k_experts=2, layer_types=[SLIDING, FULL], num_attention_heads=2, num_key_value_heads=1,
+        num_global_key_value_heads=1, head_dim=16, global_head_dim=32, sliding_window=8, max_position_embeddings=512,
+        canvas_length=16,
+    )  # fmt: skip
+
+
+def dimensions(*, canvas_length: int, **text: Any) -> ModelConfig:
+    """Returns a configuration with the released checkpoint's rotary embeddings."""
+    rope = {
+        SLIDING: {"rope_theta": 1e4, "rope_type": "default"},
+        FULL: {"rope_theta": 1e6, "partial_rotary_factor": 0.25, "rope_type": "proportional"},
+    }
+    text |= {"eos_token_id": [1], "rope_parameters": rope}
+    return ModelConfig.from_hf({"model_type": "diffusion_gemma", "canvas_length": canvas_length, "text_config": text})
