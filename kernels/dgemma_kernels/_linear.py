@@ -7,7 +7,7 @@ from dgemma_kernels._numbers import GROUP_SIZE, INTERPRETED, narrow, product
 from dgemma_kernels._weights import add_group, load_rows, load_weights, load_x
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def linear_kernel(
     x_ptr, x_scale_ptr, data_ptr, scale_ptr, row_scale_ptr, out_ptr, num_rows, num_inputs, num_outputs,
     FORMAT: tl.constexpr, MASKED: tl.constexpr, EVEN: tl.constexpr,
