@@ -59,13 +59,12 @@ class Launch:
         divisible: dict[tuple[int, ...], list[list[Any]]] = {}
         for index, parameter in enumerate(self.kernel.params):
             value = self.arguments[parameter.name]
-            kind = "constexpr" if parameter.is_constexpr else _kind(value, is_fixed=not parameter.do_not_specialize)
+            is_fixed = not parameter.do_not_specialize
+            kind = "constexpr" if parameter.is_constexpr else _kind(value, is_fixed=is_fixed)
             signature[parameter.name] = kind
             if kind == "constexpr":
                 constants[(index,)] = value
-            elif isinstance(value, Tensor) or (
-                isinstance(value, int) and value % DIVISOR == 0 and not parameter.do_not_specialize
-            ):
+            elif isinstance(value, Tensor) or (is_fixed and isinstance(value, int) and value % DIVISOR == 0):
                 divisible[(index,)] = [["tt.divisibility", DIVISOR]]
         source = ASTSource(self.kernel, signature, constants, divisible)
         said = io.StringIO()
