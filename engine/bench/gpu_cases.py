@@ -17,6 +17,7 @@ from dgemma_engine import canvas as canvases
 from dgemma_engine.cache import PromptCache
 from dgemma_engine.cancel import Cancel
 from dgemma_engine.canvas import Row
+from dgemma_engine.captured_model import CapturedModel
 from dgemma_engine.captured_steps import CapturedSteps
 from dgemma_engine.fused_model import FusedModel
 from dgemma_engine.graph_denoising import GraphDenoising
@@ -74,9 +75,10 @@ class Bench:
     """
 
     def __init__(self, model: FusedModel, form: str, sizes: Sizes) -> None:
-        self.model, self.form, self.sizes = model, form, sizes
+        graphs = Graphs(capture_on(model.device))
+        self.model, self.form, self.sizes = CapturedModel(model, graphs), form, sizes
         self.device, self.vocab_size = model.device, model.config.vocab_size
-        self.steps = CapturedSteps(model, Graphs(capture_on(model.device)))
+        self.steps = CapturedSteps(self.model, graphs)
 
     def seconds(self, run: Callable[[], object]) -> float:
         """Returns how long `run` takes until the device is done."""

@@ -18,11 +18,10 @@ import torch
 from dgemma_engine.cache import PromptCache
 from dgemma_engine.calibration import Calibration, fingerprint
 from dgemma_engine.cancel import Cancel
+from dgemma_engine.captured_model import CapturedModel
 from dgemma_engine.captured_steps import CapturedSteps
 from dgemma_engine.devices import limit_threads, pick_device
 from dgemma_engine.draft import draft
-from dgemma_engine.fused_model import FusedModel
-from dgemma_engine.graphs import Graphs, capture_on
 from dgemma_engine.hole import Hole, dig
 from dgemma_engine.hypotheses import Reading
 from dgemma_engine.infill_format import InfillFormat
@@ -99,9 +98,7 @@ class Engine:
         self._seeds = SeedStore(max_characters=_SEED_CHARACTERS)
         self._syntax = SyntaxStore()
         self._spelling = Spelling(tokenizer)
-        self._steps_on_device = (
-            CapturedSteps(model, Graphs(capture_on(model.device))) if isinstance(model, FusedModel) else None
-        )
+        self._steps_on_device = CapturedSteps(model, model.graphs) if isinstance(model, CapturedModel) else None
         self._proposer = Proposer(model, tokenizer, self._spelling, sampler, calibration, self._steps_on_device)
         self._pace = Pace()
         self._clock = clock
@@ -130,8 +127,7 @@ class Engine:
             calibration: to use in place of the folder's, which is then not read.
 
         Raises:
-            CheckpointError: the folder cannot be used, or the model does not fit; the message says what is wrong with
-                which file or key, or has the numbers, and the remedy.
+            CheckpointError: the folder cannot be used, or the model does not fit; the message has the remedy.
             FormatError: `infill.json` cannot be used.
         """
         target = pick_device(device)
@@ -166,9 +162,13 @@ class Engine:
 
     def warm_up(self) -> None:
         """Makes two denoising steps of no consequence: the first user does not pay for first-time allocations."""
-        asked = itertools.count()
-        context = Context(document="", prefix="def f(x):\n    return ", suffix="\n")
-        self.infill(context, Cancel(deadline_s=3, clock=lambda: next(asked)))
+        prefix = "def f(x):\n    return "
+        # Kernels are compiled when they first run: those for long prompts, and those for what is typed behind them.
+        prefixes = [prefix] if self._steps_on_device is None else ["x = 1\n" * 600 + prefix, prefix, prefix + "x"]
+        for number, text in enumerate(prefixes):
+            asked = itertools.count()
+            context = Context(document=str((number + 1) // 2), prefix=text, suffix="\n")
+            self.infill(context, Cancel(deadline_s=3, clock=lambda asked=asked: next(asked)))
         self._steps = 0
 
     def count_tokens(self, text: str) -> int:

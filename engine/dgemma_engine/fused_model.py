@@ -107,9 +107,7 @@ class FusedModel(DiffusionGemma):
         """See `DiffusionGemma.prefill`."""
         kept, num_new = _prompt_cache(cache), ids_BT.shape[1]
         sight, stores = self._causal_sight(kept.length, num_new, None, None), self.stores(kept, num_new)
-        *body, last = self._stack
-        _x_ND, rows = self._through(body, self._embedded(ids_BT[0]), sight, stores, last.reads)
-        last.remember(rows, sight, stores[-1])
+        self.remember(self._embedded(ids_BT[0]), sight, stores)
         cache.advance(num_new)
 
     def decode(
@@ -185,6 +183,12 @@ class FusedModel(DiffusionGemma):
     def run(self, x_ND: Tensor, sight: Sight, stores: Stores) -> Rows:
         """Runs all layers and the last norm; returns plain rows [N, D]."""
         return self._through(self._stack, x_ND, sight, stores, self._end)[1]
+
+    def remember(self, x_ND: Tensor, sight: Sight, stores: Stores) -> None:
+        """Stores the keys and values of all layers, so the last one stops there."""
+        *body, last = self._stack
+        _x_ND, rows = self._through(body, x_ND, sight, stores, last.reads)
+        last.remember(rows, sight, stores[-1])
 
     def score(self, rows: Rows, out_NV: Tensor | None = None) -> Tensor:
         """Returns logits before their softcap, [N, V], in the weights' dtype, in `out_NV` if it is given."""

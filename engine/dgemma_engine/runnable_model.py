@@ -10,8 +10,10 @@ from pathlib import Path
 
 import torch
 
+from dgemma_engine.captured_model import CapturedModel
 from dgemma_engine.devices import free_memory, weight_dtype
-from dgemma_engine.fused_model import fused
+from dgemma_engine.fused_model import FusedModel, fused
+from dgemma_engine.graphs import Graphs, capture_on
 from dgemma_engine.lean_model import lean
 from dgemma_engine.memory_plan import stored_plan
 from dgemma_engine.model import DiffusionGemma
@@ -41,4 +43,5 @@ def load_runnable(
         plan.require(free_memory(device), str(device))
     ops = Ops.of_device(device) if ops is None else ops
     model = load_model(folder, ops, device=device, dtype=dtype, report=report)
-    return fused(model, ops) if ops.fused else lean(model)
+    made = fused(model, ops)
+    return CapturedModel(made, Graphs(capture_on(device))) if isinstance(made, FusedModel) else lean(model)

@@ -51,8 +51,8 @@ class Launch:
     def compile(self, architecture: int) -> tuple[CompiledKernel, str]:
         """Compiles for `sm_<architecture>` and returns the result and what ptxas said of it.
 
-        The specialisations are the launcher's: pointers and multiples of 16 are known as such, 1 and None as values; not
-        so numbers that the kernel wants no variants for.
+        The specialisations are the launcher's: pointers and multiples of 16 are known as such, 1 and None as values,
+        but for numbers that the kernel wants no variants for.
         """
         signature: dict[str, str] = {}
         constants: dict[tuple[int, ...], Any] = {}
