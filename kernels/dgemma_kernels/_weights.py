@@ -73,8 +73,10 @@ def int4_quarters(words):
             ((words >> 12) & 15).to(tl.float32) - 8.0,
         )
     else:
-        kinds: tl.constexpr = (tl.bfloat16, tl.bfloat16, tl.bfloat16, tl.bfloat16)
-        return tl.inline_asm_elementwise(INT4_ASM, "=r,=r,=r,=r,r", [words], dtype=kinds, is_pure=True, pack=2)
+        return tl.inline_asm_elementwise(
+            INT4_ASM, "=r,=r,=r,=r,r", [words], dtype=(tl.bfloat16, tl.bfloat16, tl.bfloat16, tl.bfloat16),
+            is_pure=True, pack=2,
+        )  # fmt: skip
 
 
 @triton.jit
@@ -84,8 +86,10 @@ def e2m1_quarters(words):
         codes = words.to(tl.int32)
         return _e2m1(codes & 15), _e2m1((codes >> 4) & 15), _e2m1((codes >> 8) & 15), _e2m1((codes >> 12) & 15)
     else:
-        kinds: tl.constexpr = (tl.bfloat16, tl.bfloat16, tl.bfloat16, tl.bfloat16)
-        return tl.inline_asm_elementwise(E2M1_ASM, "=r,=r,=r,=r,r", [words], dtype=kinds, is_pure=True, pack=2)
+        return tl.inline_asm_elementwise(
+            E2M1_ASM, "=r,=r,=r,=r,r", [words], dtype=(tl.bfloat16, tl.bfloat16, tl.bfloat16, tl.bfloat16),
+            is_pure=True, pack=2,
+        )  # fmt: skip
 
 
 @triton.jit
