@@ -2,7 +2,7 @@
 
 `look` and `advance` take everything from a `StepView` and leave everything there, so each is captured once per shape
 and prompt store, and replayed. What they compute is what `denoise.py` computes with the policies
-(docs/decisions/0020). Between them the host reads three short rows, decides which canvases go on, and draws.
+(docs/decisions/0023). Between them the host reads three short rows, decides which canvases go on, and draws.
 
 Shape legend: R rows, L positions, V vocabulary, D hidden.
 """

@@ -22,6 +22,7 @@ from dgemma_engine.captured_model import CapturedModel
 from dgemma_engine.captured_steps import CapturedSteps
 from dgemma_engine.devices import limit_threads, pick_device
 from dgemma_engine.draft import draft
+from dgemma_engine.first_questions import first_questions
 from dgemma_engine.hole import Hole, dig
 from dgemma_engine.hypotheses import Reading
 from dgemma_engine.infill_format import InfillFormat
@@ -52,8 +53,6 @@ _SENT_CANDIDATES = 3
 _SENT_ON_DEMAND = 5
 # Text that seeds are looked for in. More is found in more, but the first look at a document takes that much longer.
 _SEED_CHARACTERS = 600_000
-# Room for canvases behind the longest prompt, when the card's memory is planned.
-_CANVAS_ROOM_TOKENS = 512
 
 
 def _ignore(_draft: Draft) -> None:
@@ -98,8 +97,8 @@ class Engine:
         self._seeds = SeedStore(max_characters=_SEED_CHARACTERS)
         self._syntax = SyntaxStore()
         self._spelling = Spelling(tokenizer)
-        self._steps_on_device = CapturedSteps(model, model.graphs) if isinstance(model, CapturedModel) else None
-        self._proposer = Proposer(model, tokenizer, self._spelling, sampler, calibration, self._steps_on_device)
+        steps = CapturedSteps(model, model.graphs) if isinstance(model, CapturedModel) else None
+        self._proposer = Proposer(model, tokenizer, self._spelling, sampler, calibration, steps)
         self._pace = Pace()
         self._clock = clock
         self._least_draft_score = least_draft_score
@@ -140,8 +139,8 @@ class Engine:
             if percent % 5 == 0:
                 report(1 + percent * 98 // 100, "loading weights")
 
-        longest = infill_format.longest_prompt + _CANVAS_ROOM_TOKENS
-        model = load_runnable(path, device=target, ops=ops, context_tokens=longest, report=report_weights)
+        longest = infill_format.longest_prompt
+        model = load_runnable(path, device=target, ops=ops, prompt_tokens=longest, report=report_weights)
         tokenizer.require_vocab(model.config.vocab_size)
         sampler = load_sampler(path, model.config.vocab_size)
         calibration = Calibration.load(path, fingerprint(path)) if calibration is None else calibration
@@ -162,12 +161,8 @@ class Engine:
 
     def warm_up(self) -> None:
         """Makes two denoising steps of no consequence: the first user does not pay for first-time allocations."""
-        prefix = "def f(x):\n    return "
-        # Kernels are compiled when they first run: those for long prompts, and those for what is typed behind them.
-        prefixes = [prefix] if self._steps_on_device is None else ["x = 1\n" * 600 + prefix, prefix, prefix + "x"]
-        for number, text in enumerate(prefixes):
+        for context in first_questions(compiles=isinstance(self._model, CapturedModel)):
             asked = itertools.count()
-            context = Context(document=str((number + 1) // 2), prefix=text, suffix="\n")
             self.infill(context, Cancel(deadline_s=3, clock=lambda asked=asked: next(asked)))
         self._steps = 0
 
@@ -200,14 +195,8 @@ class Engine:
             EngineFault: the device's memory ran out; it is free again.
         """
         return freeing_on_exhaustion(
-            lambda: self._infill(context, cancel, on_draft, recipe, recorder), self._let_go, self._model.device
+            lambda: self._infill(context, cancel, on_draft, recipe, recorder), self._prompts.clear, self._model.device
         )
-
-    def _let_go(self) -> None:
-        """Gives up what can be made again: all prompts, and what was captured of them."""
-        self._prompts.clear()
-        if self._steps_on_device is not None:
-            self._steps_on_device.clear()
 
     def _infill(
         self,

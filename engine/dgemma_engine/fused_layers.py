@@ -2,7 +2,7 @@
 
 A layer takes the residual stream and its norm, as the layer before it left both, and leaves both for the next one. All
 sizes follow from the number of tokens, and lengths are read on the device, so that a pass can be captured in a graph.
-Keys and values are written where they are kept. For one row of the batch; without gradients (docs/decisions/0020).
+Keys and values are written where they are kept. For one row of the batch; without gradients (docs/decisions/0023).
 
 Shape legend: N tokens of a pass, T of them in causal mode before L of a canvas; D hidden, H query heads, G key-value
 heads, d head size, S stored positions, E experts, K experts per token.

@@ -13,6 +13,7 @@ import torch
 
 from dgemma_engine.cache import PromptCache
 from dgemma_engine.cancel import Cancel
+from dgemma_engine.captured_model import CapturedModel
 from dgemma_engine.model import DiffusionGemma
 
 # Tokens encoded between two looks at the clock; longer pieces are faster, shorter ones stop sooner. A card takes longer
@@ -78,8 +79,10 @@ class PromptStore:
         return prompt.cache
 
     def clear(self) -> None:
-        """Forgets all prompts: each is encoded anew when it is asked for."""
+        """Forgets all prompts, and what was captured of them: each is encoded anew when it is asked for."""
         self._prompts.clear()
+        if isinstance(self._model, CapturedModel):
+            self._model.graphs.clear()
 
     def _evict(self) -> None:
         while len(self._prompts) > max(1, self._num_documents) or (

@@ -20,9 +20,12 @@ from dgemma_engine.model import DiffusionGemma
 from dgemma_engine.ops import Ops
 from dgemma_engine.weights import load_model
 
+# Room for canvases behind the longest prompt.
+_CANVAS_ROOM_TOKENS = 512
+
 
 def load_runnable(
-    folder: Path, *, device: torch.device, ops: Ops | None, context_tokens: int, report: Callable[[int], None]
+    folder: Path, *, device: torch.device, ops: Ops | None, prompt_tokens: int, report: Callable[[int], None]
 ) -> DiffusionGemma:
     """Reads a model folder.
 
@@ -30,7 +33,7 @@ def load_runnable(
         folder: see `weights.load_model`.
         device: where the model runs.
         ops: operations it calls; None takes kernels on CUDA and plain PyTorch elsewhere.
-        context_tokens: of the longest prompt, the canvases behind it included.
+        prompt_tokens: of the longest prompt.
         report: called with the percentage read so far.
 
     Raises:
@@ -39,6 +42,7 @@ def load_runnable(
     """
     dtype = weight_dtype(device)
     if device.type == "cuda":
+        context_tokens = prompt_tokens + _CANVAS_ROOM_TOKENS
         plan = stored_plan(folder, context_tokens=context_tokens, device_type=device.type, dtype=dtype)
         plan.require(free_memory(device), str(device))
     ops = Ops.of_device(device) if ops is None else ops

@@ -163,3 +163,8 @@ def test_engine_answers_as_it_does_without_fusing(
         )
         ranked = [one.ranked(context, Cancel(deadline_s=60.0, clock=lambda: 0.0)) for one in engines]
         assert [one.proposal.text for one in ranked[1]] == [one.proposal.text for one in ranked[0]]
+    fused_engine = engines[1]
+    graphs = fused_engine._model.graphs  # pyright: ignore
+    assert graphs.num_captured > 0, "warming up compiles, and captures what is asked for again"
+    fused_engine._prompts.clear()  # pyright: ignore[reportPrivateUsage]
+    assert not graphs._known, "what was captured of prompts goes with them when memory runs out"
