@@ -3,7 +3,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 EDITORS_STAMP := .venv/.installed-editors
 
-.PHONY: help setup demo test test-editors install-neovim package-neovim lint types format bench bench-typing bench-neovim picture soak train-gpu package clean
+.PHONY: help setup demo test test-editors install-neovim package-neovim lint types format bench bench-typing bench-gpu check-gpu bench-neovim picture soak train-gpu package clean
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -58,6 +58,17 @@ picture: setup ## the picture that opens the README, through Chromium
 
 bench-neovim: setup $(EDITORS_STAMP) ## how long a Neovim user waits for ghost text
 	$(BIN)/python engine/bench/editor_neovim.py
+
+# Where torch for CUDA comes with the machine: make bench-gpu GPU_PYTHON=python3
+GPU_PYTHON ?= $(BIN)/python
+ON_GPU := PYTHONPATH=.:engine:kernels $(GPU_PYTHON)
+
+bench-gpu: ## on a GPU: full-size steps, prefill, completions, memory, each kernel, transformers beside ours
+	$(ON_GPU) engine/bench/gpu.py && $(ON_GPU) engine/bench/gpu_table.py
+
+check-gpu: ## on a GPU: every kernel and whole models compiled; graph, eager and plain PyTorch against each other
+	@$(ON_GPU) -c 'import sys, torch; torch.cuda.is_available() or sys.exit("check-gpu needs a CUDA device and there is none")'
+	$(ON_GPU) -m pytest -q -m gpu
 
 soak: setup ## half an hour of mixed traffic: nothing unanswered, no error, no growth
 	$(BIN)/python engine/bench/soak.py

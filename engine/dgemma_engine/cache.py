@@ -14,6 +14,9 @@ from torch import Tensor
 
 from dgemma_engine.config import ModelConfig
 
+# Tokens by which a cache grows at most beyond its need: twice a long prompt would be gigabytes of the big model.
+_MOST_GROWTH = 1_024
+
 
 class KVCache(Protocol):
     """What the model needs of a cache."""
@@ -111,6 +114,16 @@ class PromptCache:
         so_far = self._kv[layer_idx][:, :, :end]
         return so_far[:, :, length:], so_far
 
+    def stores(self, layer_idx: int, num_tokens: int) -> tuple[Tensor, Tensor]:
+        """Returns where all keys and all values of a layer lie, with room for `num_tokens` behind those stored.
+
+        Views of [G, capacity, d], contiguous. They stay where they are until a pass needs more room than there is, or
+        the cache is dropped.
+        """
+        self.room(layer_idx, num_tokens)
+        k_GSd, v_GSd = self._kv[layer_idx]
+        return k_GSd, v_GSd
+
     def copy_last(self) -> list[Tensor]:
         """Returns copies of the last token's keys and values, layer by layer, for `restore_last`."""
         return [kv[:, :, self._length - 1 : self._length].clone() for kv in self._kv]
@@ -144,7 +157,7 @@ class PromptCache:
 
     def _grow(self, layer_idx: int, length: int, needed: int) -> None:
         old = self._kv[layer_idx]
-        capacity = max(needed, 2 * old.shape[2])
+        capacity = max(needed, old.shape[2] + min(old.shape[2], _MOST_GROWTH))
         self._kv[layer_idx] = old.new_empty(2, old.shape[1], capacity, old.shape[3])
         self._kv[layer_idx][:, :, :length] = old[:, :, :length]
 

@@ -7,6 +7,7 @@ leaves the process. Knows keys, types and shapes; knows nothing of what the tens
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,11 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
 _MOST_MAPPED_BYTES = 32 * 2**20
+# By safetensors' names.
+_ITEM_BYTES = {
+    "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
+    "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I8": 1, "U8": 1, "BOOL": 1,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +36,11 @@ class StoredTensor:
 
     dtype: str
     shape: tuple[int, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the tensor, of a type that weights are stored in."""
+        return math.prod(self.shape) * _ITEM_BYTES[self.dtype]
 
 
 class CheckpointReader:

@@ -64,6 +64,13 @@ class CheckpointWeights:
             return False
         return len({layout_of(self.reader, name) for name in source.matrices}) == 1
 
+    def packed_bytes(self, source: ParameterSource) -> int | None:
+        """Returns what a parameter takes as it is stored; None for one that is, or would be, expanded to floats."""
+        if not self.can_stay_packed(source):
+            return None
+        keys = [f"{name}.{suffix}" for name in source.matrices for suffix in (*SUFFIXES, *SCALE_SUFFIXES)]
+        return sum(self.reader.header(key).num_bytes for key in dict.fromkeys(keys) if key in self.reader)
+
     def packed(self, source: ParameterSource, shape: torch.Size) -> QuantisedTensor:
         """Returns a parameter that can stay packed.
 

@@ -57,6 +57,50 @@ class Denoised:
     steps: int
 
 
+class Run(Protocol):
+    """Rows on their way, whatever makes their steps: `Denoising`, or `GraphDenoising` on a GPU."""
+
+    @property
+    def steps(self) -> int:
+        """Steps made."""
+        ...
+
+    @property
+    def num_steps(self) -> int:
+        """Most steps; the temperature schedule is spread over them."""
+        ...
+
+    @property
+    def live(self) -> list[int]:
+        """Indices of the rows still on the canvas."""
+        ...
+
+    @property
+    def finished(self) -> list[int]:
+        """Rows whose best guess stood still and was sure at the last step."""
+        ...
+
+    def step(self) -> None:
+        """Looks and judges."""
+        ...
+
+    def look(self) -> None:
+        """Runs the model over the canvas: the first part of a step, and the longer one."""
+        ...
+
+    def judge(self) -> None:
+        """Judges every position by the last look: the second part of a step."""
+        ...
+
+    def guess(self, index: int) -> Guess:
+        """Returns what row `index` said at the last step; it must have been on the canvas then."""
+        ...
+
+    def keep(self, indices: Sequence[int]) -> None:
+        """Lets all rows but `indices`, at least one, leave the canvas."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
     """The last look at the rows that were then on the canvas.
@@ -284,11 +328,11 @@ class Denoising:
 
 @torch.inference_mode()
 def denoise(
-    denoising: Denoising,
+    denoising: Run,
     *,
     cancel: Cancel,
-    on_step: Callable[[Denoising], None],
-    choose: Callable[[Denoising], Sequence[int]] | None = None,
+    on_step: Callable[[Run], None],
+    choose: Callable[[Run], Sequence[int]] | None = None,
 ) -> Pieces[Denoised]:
     """Steps until every row is finished, the steps are spent, or time is up; a step is two pieces.
 

@@ -18,15 +18,17 @@ import torch
 from dgemma_engine.cache import PromptCache
 from dgemma_engine.calibration import Calibration, fingerprint
 from dgemma_engine.cancel import Cancel
-from dgemma_engine.devices import limit_threads, pick_device, weight_dtype
+from dgemma_engine.captured_model import CapturedModel
+from dgemma_engine.captured_steps import CapturedSteps
+from dgemma_engine.devices import limit_threads, pick_device
 from dgemma_engine.draft import draft
+from dgemma_engine.first_questions import first_questions
 from dgemma_engine.hole import Hole, dig
 from dgemma_engine.hypotheses import Reading
 from dgemma_engine.infill_format import InfillFormat
 from dgemma_engine.judging import Ranked, rank, unjudged
 from dgemma_engine.laps import Laps
-from dgemma_engine.lean_model import lean
-from dgemma_engine.messages import Candidate, CandidateSource, Context, Draft, Finish, Infill
+from dgemma_engine.messages import CandidateSource, Context, Draft, Infill
 from dgemma_engine.model import DiffusionGemma
 from dgemma_engine.ops import Ops
 from dgemma_engine.out_of_memory import freeing_on_exhaustion
@@ -38,6 +40,7 @@ from dgemma_engine.proposal import Proposal, Proposed, merged
 from dgemma_engine.proposing import Proposer
 from dgemma_engine.recipe import DEFAULT, Decode, Recipe
 from dgemma_engine.recorder import Recorder
+from dgemma_engine.runnable_model import load_runnable
 from dgemma_engine.sampler_config import load_sampler
 from dgemma_engine.search import Search
 from dgemma_engine.seeds import Seed, SeedStore
@@ -46,7 +49,6 @@ from dgemma_engine.suffixes import SuffixStore
 from dgemma_engine.syntax import SyntaxStore
 from dgemma_engine.ticket import OnDraft
 from dgemma_engine.tokenizer import Tokenizer
-from dgemma_engine.weights import load_model
 
 # Candidates that are sent with an answer, the shown one first; more where the user chooses among them.
 _SENT_CANDIDATES = 3
@@ -97,7 +99,8 @@ class Engine:
         self._seeds = SeedStore(max_characters=_SEED_CHARACTERS)
         self._syntax = SyntaxStore()
         self._spelling = Spelling(tokenizer)
-        self._proposer = Proposer(model, tokenizer, self._spelling, sampler, calibration)
+        self._captured = CapturedSteps(model, model.graphs) if isinstance(model, CapturedModel) else None
+        self._proposer = Proposer(model, tokenizer, self._spelling, sampler, calibration, self._captured)
         self._pace = Pace()
         self._clock = clock
         self._least_draft_score = least_draft_score
@@ -121,11 +124,11 @@ class Engine:
             path: a Hugging Face DiffusionGemma folder with `tokenizer.json`; `infill.json` if it was trained to fill.
             device: `auto`, `cpu`, `cuda` or `cuda:N`.
             report: called with percentage and a line for a person.
-            ops: operations the model calls; plain PyTorch by default.
+            ops: operations the model calls; by default kernels on CUDA and plain PyTorch elsewhere.
             calibration: to use in place of the folder's, which is then not read.
 
         Raises:
-            CheckpointError: the folder cannot be used; the message names the file or key and the remedy.
+            CheckpointError: the folder cannot be used, or the model does not fit; the message has the remedy.
             FormatError: `infill.json` cannot be used.
         """
         target = pick_device(device)
@@ -138,8 +141,8 @@ class Engine:
             if percent % 5 == 0:
                 report(1 + percent * 98 // 100, "loading weights")
 
-        chosen_ops = Ops.reference() if ops is None else ops
-        model = lean(load_model(path, chosen_ops, device=target, dtype=weight_dtype(target), report=report_weights))
+        longest = infill_format.longest_prompt
+        model = load_runnable(path, device=target, ops=ops, prompt_tokens=longest, report=report_weights)
         tokenizer.require_vocab(model.config.vocab_size)
         sampler = load_sampler(path, model.config.vocab_size)
         calibration = Calibration.load(path, fingerprint(path)) if calibration is None else calibration
@@ -160,9 +163,9 @@ class Engine:
 
     def warm_up(self) -> None:
         """Makes two denoising steps of no consequence: the first user does not pay for first-time allocations."""
-        asked = itertools.count()
-        context = Context(document="", prefix="def f(x):\n    return ", suffix="\n")
-        self.infill(context, Cancel(deadline_s=3, clock=lambda: next(asked)))
+        for context in first_questions(compiles=isinstance(self._model, CapturedModel)):
+            asked = itertools.count()
+            self.infill(context, Cancel(deadline_s=3, clock=lambda asked=asked: next(asked)))
         self._steps = 0
 
     def count_tokens(self, text: str) -> int:
@@ -207,7 +210,13 @@ class Engine:
         """Fills one hole as `infill` does, in pieces; two of one document share its prompt and may not take turns."""
         with self._prompts.using(context.document):
             work = self._filling(context, cancel, on_draft, recipe, recorder)
-            return (yield from freeing_on_exhaustion(work, self._prompts.clear, self._model.device))
+            return (yield from freeing_on_exhaustion(work, self._let_go, self._model.device))
+
+    def _let_go(self) -> None:
+        """Gives up what can be made again: all prompts, and what was captured of them."""
+        self._prompts.clear()
+        if self._captured is not None:
+            self._captured.clear()
 
     def _filling(
         self, context: Context, cancel: Cancel, on_draft: OnDraft, recipe: Recipe, recorder: Recorder | None
@@ -216,13 +225,7 @@ class Engine:
         search = yield from self._search(context, cancel, on_draft, recipe, lap, recorder)
         found, ranked = search.found, search.ranked
         if search.finish is not None:
-            return Infill(
-                text="",
-                finish=search.finish,
-                steps=found.steps,
-                forwards=found.steps + found.passes,
-                timings_ms=lap.timings_ms(),
-            )
+            return search.answer([], lap.timings_ms())
         is_silent = recipe.silence and not (context.on_demand or context.insistent)
         is_shown = bool(ranked) and (not is_silent or search.is_worth_it(self._calibration, self._least_draft_score))
         if recorder is not None:
@@ -231,18 +234,7 @@ class Engine:
                 proposals, ranked, is_shown=is_shown, added_errors=added_errors, calibration=self._calibration
             )
         shown = ranked[: _SENT_ON_DEMAND if context.on_demand else _SENT_CANDIDATES] if is_shown else []
-        silent = found.finish if found.finish is Finish.DEADLINE else Finish.EMPTY
-        return Infill(
-            text=shown[0].proposal.text if shown else "",
-            finish=found.finish if shown else silent,
-            score=shown[0].score if shown else 0.0,
-            steps=found.steps,
-            forwards=found.steps + found.passes,
-            candidates=tuple(
-                Candidate(text=one.proposal.text, score=one.score, source=one.proposal.source) for one in shown
-            ),
-            timings_ms=lap.timings_ms(),
-        )
+        return search.answer(shown, lap.timings_ms())
 
     def ranked(self, context: Context, cancel: Cancel, *, recipe: Recipe = DEFAULT) -> list[Ranked]:
         """Returns every candidate with its features, best first, whatever its score: what a calibration is fitted on.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from dgemma_engine import canvas as canvases
 from dgemma_engine.canvas import Row
-from dgemma_engine.denoise import Denoising, Guess
+from dgemma_engine.denoise import Guess, Run
 from dgemma_engine.hole import Hole
 from dgemma_engine.infill_format import InfillFormat
 from dgemma_engine.lengths import LengthPrior, best_lengths
@@ -208,7 +208,7 @@ def promising(readings: dict[int, Reading], count: int) -> list[int]:
 
 def likely_lengths(
     hypotheses: Sequence[Hypothesis],
-    denoising: Denoising,
+    denoising: Run,
     prior: LengthPrior,
     *,
     bias: Callable[[int], float],

@@ -115,6 +115,11 @@ class InfillFormat:
         start = max(0, -(-(len(prefix_ids) - self.prefix_tokens) // jump) * jump)
         return prompt + prefix_ids[start:]
 
+    @property
+    def longest_prompt(self) -> int:
+        """Most tokens of a prompt, but for a few special ones."""
+        return self.prefix_tokens + self.suffix_tokens + self.snippet_tokens
+
     def suffix_head_ids(self, suffix_ids: list[int]) -> list[int]:
         """Returns the suffix tokens that are clamped on the canvas behind the slot."""
         return suffix_ids[: self.suffix_head_tokens]

@@ -18,15 +18,29 @@ from dgemma_engine.config import LayerKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PackedRows:
+    """What masks of packed rows were made from, for operations that need no masks.
+
+    Attributes:
+        row_L: the row of each token of the pass, int64.
+        hidden_from: cached tokens from this one on are seen by nobody; None hides none.
+    """
+
+    row_L: Tensor
+    hidden_from: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AttentionMasks:
     """One mask per layer kind, each broadcastable to [B, 1, queries, keys]; None sees everything a layer kind can.
 
     In causal mode a mask may be narrower than the keys there are: it then speaks of the last ones, and the others are
-    not read.
+    not read. `rows` says the same in the terms of packed rows, where the masks are of such.
     """
 
     full: Tensor | None
     sliding: Tensor | None
+    rows: PackedRows | None = None
 
     def of(self, kind: LayerKind) -> Tensor | None:
         """Returns the mask of one layer kind."""
@@ -74,7 +88,8 @@ def packed(row_L: Tensor, *, num_past: int, sliding_window: int) -> AttentionMas
     """
     same_LL = row_L[:, None] == row_L[None, :]
     num_near = num_past - _window_start(num_past, sliding_window)
-    return AttentionMasks(full=_behind_prompt(same_LL, num_past), sliding=_behind_prompt(same_LL, num_near))
+    full, sliding = _behind_prompt(same_LL, num_past), _behind_prompt(same_LL, num_near)
+    return AttentionMasks(full=full, sliding=sliding, rows=PackedRows(row_L=row_L))
 
 
 def branches(
@@ -102,7 +117,9 @@ def branches(
     full_LS = torch.cat(((cached_P < hidden_from).expand(len(row_L), -1), own_LL), dim=1)
     near_LS = torch.cat((cached_P, position_L)) > query_L1 - sliding_window
     start = _window_start(hidden_from, sliding_window)
-    return AttentionMasks(full=full_LS[None, None], sliding=(full_LS & near_LS)[None, None, :, start:])
+    sliding = (full_LS & near_LS)[None, None, :, start:]
+    rows = PackedRows(row_L=row_L, hidden_from=hidden_from)
+    return AttentionMasks(full=full_LS[None, None], sliding=sliding, rows=rows)
 
 
 def _window_start(position: int, sliding_window: int) -> int:

@@ -1,21 +1,24 @@
 """How much device memory a model needs before anything of it is loaded: weights, prompt, workspace, and what is free.
 
-Counts from `config.json` alone. Knows no tensors but imaginary ones. Shape legend: E experts, D hidden, I intermediate,
-V vocabulary.
+Counts from `config.json`, and where the model is there already from what its files say they hold; reads no weight.
+Knows no tensors but imaginary ones. Shape legend: E experts, D hidden, I intermediate, V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
+from dgemma_engine.checkpoint_weights import CheckpointWeights
 from dgemma_engine.config import ModelConfig
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.model import DiffusionGemma
 from dgemma_engine.ops import Ops
 from dgemma_engine.parameter_sources import TensorKind, parameter_sources
+from dgemma_engine.prompts import PIECE_TOKENS
 from dgemma_engine.quantization.formats import Format
 from dgemma_engine.quantization.quantised_tensor import E2M1_GROUP, INT_GROUP, Encoding
 
@@ -27,6 +30,8 @@ _VOCABULARY_COPIES = 3
 # Hidden states alive at once inside a layer, in widths of the residual stream; the widest are the chosen experts' inner
 # states.
 _LAYER_COPIES = 12
+# Tokens that a ranking judges over the whole vocabulary.
+_RANKED_TOKENS = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +55,7 @@ class MemoryPlan:
         weights: by kind.
         prompt: keys and values of one prompt of the planned length.
         workspace: what a step or a piece of prompt allocates and frees again.
-        expansion: the buffer that packed weights are expanded into for each use.
+        expansion: the buffer that packed weights are expanded into for each use; kernels need none.
         context: what the device's driver and libraries take.
     """
 
@@ -117,11 +122,6 @@ def memory_plan(
     Raises:
         CheckpointError: the context is shorter than a canvas, or longer than the model was made for.
     """
-    if not config.canvas_length < context_tokens <= config.max_position_embeddings:
-        raise CheckpointError(
-            f"a context of {context_tokens} tokens cannot be planned: it must be more than the canvas of "
-            f"{config.canvas_length} and at most {config.max_position_embeddings}"
-        )
     sums: dict[TensorKind, int] = {}
     expanded: dict[str, int] = {}
     with torch.device("meta"):
@@ -136,14 +136,59 @@ def memory_plan(
             module = source.parameter.removesuffix(".gate_up_proj").removesuffix(".down_proj")
             expanded[module] = expanded.get(module, 0) + shape.numel() * dtype.itemsize
     names = {kind: f"weights: {kind.value}" + _note(weight_format, kind) for kind in sums}
+    weights = tuple(Item(name=names[kind], num_bytes=num_bytes) for kind, num_bytes in sums.items())
+    expansion = max(expanded.values(), default=0) if device_type == "cpu" else 0
+    return _plan(config, weights, expansion, context_tokens, device_type, dtype)
+
+
+def stored_plan(folder: Path, *, context_tokens: int, device_type: str, dtype: torch.dtype) -> MemoryPlan:
+    """Returns what the model in a folder needs, whose quantised weights stay as they are stored.
+
+    Args:
+        folder: of the model; only headers are read.
+        context_tokens: of the longest prompt, the canvas included; as many as the model can have are enough.
+        device_type: `cuda` or `cpu`.
+        dtype: of what is not quantised, and of keys and values.
+
+    Raises:
+        CheckpointError: the folder cannot be used; the message names file or key.
+    """
+    config = ModelConfig.load(folder)
+    sums: dict[TensorKind, int] = {}
+    with torch.device("meta"):
+        state = DiffusionGemma(config, Ops.reference()).state_dict()
+    with CheckpointWeights(folder, config) as weights:
+        for source in weights.sources:
+            num_bytes = weights.packed_bytes(source)
+            if num_bytes is None:
+                num_bytes = state[source.parameter].numel() * dtype.itemsize
+            sums[source.kind] = sums.get(source.kind, 0) + num_bytes
+    items = tuple(Item(name=f"weights: {kind.value}", num_bytes=num_bytes) for kind, num_bytes in sums.items())
+    return _plan(config, items, 0, min(context_tokens, config.max_position_embeddings), device_type, dtype)
+
+
+def _plan(
+    config: ModelConfig,
+    weights: tuple[Item, ...],
+    expansion_bytes: int,
+    context_tokens: int,
+    device_type: str,
+    dtype: torch.dtype,
+) -> MemoryPlan:
+    if not config.canvas_length < context_tokens <= config.max_position_embeddings:
+        raise CheckpointError(
+            f"a context of {context_tokens} tokens cannot be planned: it must be more than the canvas of "
+            f"{config.canvas_length} and at most {config.max_position_embeddings}"
+        )
+    workspace = _kernel_workspace_bytes if device_type == "cuda" else _workspace_bytes
     return MemoryPlan(
-        weights=tuple(Item(name=names[kind], num_bytes=num_bytes) for kind, num_bytes in sums.items()),
+        weights=weights,
         prompt=Item(
             name=f"keys and values of {context_tokens:,} tokens",
             num_bytes=prompt_bytes(config, context_tokens, dtype),
         ),
-        workspace=Item(name="workspace", num_bytes=_workspace_bytes(config, dtype)),
-        expansion=Item(name="buffer for expanded weights", num_bytes=max(expanded.values(), default=0)),
+        workspace=Item(name="workspace", num_bytes=workspace(config, dtype)),
+        expansion=Item(name="buffer for expanded weights", num_bytes=expansion_bytes),
         context=Item(name="driver and libraries", num_bytes=_CONTEXT_BYTES[device_type]),
     )
 
@@ -171,6 +216,15 @@ def _workspace_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
     layer = positions * (_LAYER_COPIES * config.hidden_size + inner) * 4
     vocabulary = positions * config.vocab_size * (_VOCABULARY_COPIES * 4 + dtype.itemsize)
     return max(layer, vocabulary)
+
+
+def _kernel_workspace_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
+    """Logits of one canvas, which stay, and the larger of two moments: a piece of prompt in a layer, and a ranking."""
+    stay = config.canvas_length * config.vocab_size * dtype.itemsize
+    inner = config.top_k_experts * (config.hidden_size + config.moe_intermediate_size)
+    layer = PIECE_TOKENS["cuda"] * (_LAYER_COPIES * config.hidden_size + inner) * dtype.itemsize
+    ranking = _RANKED_TOKENS * config.vocab_size * (dtype.itemsize + 2 * 4)
+    return stay + max(layer, ranking)
 
 
 def _note(weight_format: Format | None, kind: TensorKind) -> str:

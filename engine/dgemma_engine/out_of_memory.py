@@ -31,8 +31,8 @@ def freeing_on_exhaustion(run: Pieces[T], free: Callable[[], None], device: torc
         if not _is_exhaustion(error):
             raise
     # Outside the handler: while it runs, the exception's frames hold on to what was allocated.
-    free()
     gc.collect()
+    free()
     if device.type == "cuda":
         torch.cuda.empty_cache()
     raise EngineFault(

@@ -18,7 +18,9 @@ from dgemma_engine.block_end import BlockEnd, whole_part
 from dgemma_engine.cache import PromptCache
 from dgemma_engine.calibration import Calibration
 from dgemma_engine.cancel import Cancel
-from dgemma_engine.denoise import Denoised, Denoising, Guess, denoise
+from dgemma_engine.captured_steps import CapturedSteps
+from dgemma_engine.denoise import Denoised, Denoising, Guess, Run, denoise
+from dgemma_engine.graph_denoising import GraphDenoising
 from dgemma_engine.hole import Hole
 from dgemma_engine.hypotheses import Hypothesis, Reading
 from dgemma_engine.infill_format import InfillFormat
@@ -62,6 +64,7 @@ class Proposer:
         spelling: of its tokens.
         sampler: decisions of the denoising loop.
         calibration: bias of the length search.
+        steps: of the same model, where its steps are captured; None makes them one by one.
     """
 
     def __init__(
@@ -71,8 +74,10 @@ class Proposer:
         spelling: Spelling,
         sampler: Sampler,
         calibration: Calibration,
+        steps: CapturedSteps | None = None,
     ) -> None:
         self._model = model
+        self._steps = steps
         self._tokenizer = tokenizer
         self._spelling = spelling
         self._sampler = sampler
@@ -290,7 +295,7 @@ class Proposer:
         form: InfillFormat,
         cancel: Cancel,
         rows: list[Hypothesis],
-        denoising: Denoising,
+        denoising: Run,
         reader: Callable[[Guess, Hypothesis], Reading],
         on_step: Callable[[int, Callable[[], list[Reading]]], None],
         recorder: Recorder | None,
@@ -306,12 +311,12 @@ class Proposer:
             settled.update({index: live[index] for index in denoising.finished})
             return list((settled | live).values())
 
-        def stepped(denoising: Denoising) -> None:
+        def stepped(denoising: Run) -> None:
             if recorder is not None:
                 recorder.read(readings())
             on_step(denoising.steps, said)
 
-        def choose(denoising: Denoising) -> Sequence[int]:
+        def choose(denoising: Run) -> Sequence[int]:
             if form.fill_token_id is not None:
                 return hypotheses.promising(readings(), hypotheses.KEPT_ROWS)
             lengths = sorted({hypothesis.row.num_free for hypothesis in rows if hypothesis.seed is None})
@@ -347,17 +352,15 @@ class Proposer:
         num_steps: int,
         block: Sequence[int] = (),
         recorder: Recorder | None = None,
-    ) -> Denoising:
+    ) -> Run:
         device = self._model.device
-        return Denoising(
-            self._model,
-            cache,
-            canvases.start([hypothesis.row for hypothesis in rows], self._sampler.noise, device),
-            replace(self._sampler, num_steps=num_steps),
-            banned_ids=torch.tensor(self._banned_on_canvas(hole, form, rows), dtype=torch.int64, device=device),
-            block_ids=block,
-            observer=recorder,
-        )
+        canvas = canvases.start([hypothesis.row for hypothesis in rows], self._sampler.noise, device)
+        sampler = replace(self._sampler, num_steps=num_steps)
+        banned_ids = torch.tensor(self._banned_on_canvas(hole, form, rows), dtype=torch.int64, device=device)
+        if self._steps is not None and recorder is None:
+            return GraphDenoising(self._steps, cache, canvas, sampler, banned_ids=banned_ids, block_ids=block)
+        # What is recorded of a step stays on the device in a captured one.
+        return Denoising(self._model, cache, canvas, sampler, banned_ids=banned_ids, block_ids=block, observer=recorder)
 
     def _ends(self, context: Context, hole: Hole) -> Callable[[int], bool]:
         if context.extent is Extent.BLOCK and context.on_demand:

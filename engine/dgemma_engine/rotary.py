@@ -36,7 +36,10 @@ class RotaryTable(nn.Module):
         """Returns cosines and sines of each layer kind in `dtype`; angles are computed in float32."""
         rotary: dict[LayerKind, Rotary] = {}
         for kind, frequencies in self._frequencies.items():
-            angles = positions_BT[..., None].float() * frequencies.to(positions_BT.device)
+            if frequencies.device != positions_BT.device:
+                # Once, with the first positions from there: a copy at every pass would wait for the device.
+                frequencies = self._frequencies[kind] = frequencies.to(positions_BT.device)
+            angles = positions_BT[..., None].float() * frequencies
             angles = torch.cat((angles, angles), dim=-1)
             rotary[kind] = Rotary(cos=angles.cos().to(dtype), sin=angles.sin().to(dtype))
         return rotary

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from dgemma_engine.calibration import Calibration
 from dgemma_engine.cancel import Cancel
 from dgemma_engine.judging import Ranked
-from dgemma_engine.messages import Finish
+from dgemma_engine.messages import Candidate, Finish, Infill
 from dgemma_engine.proposal import Proposed
 
 
@@ -45,3 +46,24 @@ class Search:
         if self.judged:
             return self.ranked[0].score >= calibration.threshold
         return calibration.weights is None and self.ranked[0].score >= least_draft_score
+
+    def answer(self, shown: Sequence[Ranked], timings_ms: dict[str, float]) -> Infill:
+        """Returns the answer that says this.
+
+        Args:
+            shown: what to show of the ranked ones, best first; may be empty.
+            timings_ms: of the stages.
+        """
+        found = self.found
+        silent = found.finish if found.finish is Finish.DEADLINE else Finish.EMPTY
+        return Infill(
+            text=shown[0].proposal.text if shown else "",
+            finish=self.finish or (found.finish if shown else silent),
+            score=shown[0].score if shown else 0.0,
+            steps=found.steps,
+            forwards=found.steps + found.passes,
+            candidates=tuple(
+                Candidate(text=one.proposal.text, score=one.score, source=one.proposal.source) for one in shown
+            ),
+            timings_ms=timings_ms,
+        )

@@ -5,6 +5,7 @@ Text is always text: a special token's name inside a user's file is spelled out,
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Self
 
@@ -21,13 +22,20 @@ class Tokenizer:
 
     Args:
         backend: a loaded `tokenizers.Tokenizer`; changed in place to read special names as text.
+
+    Attributes:
+        special_ids: tokens that stand for no text, ascending: special ones, and Gemma's `<unused0>` to the last, which
+            no text was ever made of.
     """
 
     def __init__(self, backend: _Tokenizer) -> None:
         backend.encode_special_tokens = True
         self._backend = backend
         added = backend.get_added_tokens_decoder()
-        self.special_ids = tuple(sorted(token_id for token_id, token in added.items() if token.special))
+        special = {token_id for token_id, token in added.items() if token.special}
+        names = map("<unused{}>".format, itertools.count())
+        unused = itertools.takewhile(lambda token_id: token_id is not None, map(backend.token_to_id, names))
+        self.special_ids = tuple(sorted(special.union(token_id for token_id in unused if token_id is not None)))
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -77,13 +85,13 @@ class Tokenizer:
     def token_texts(self) -> list[str | None]:
         """Returns the text of every token inside a text, by id.
 
-        None stands for what has no text of its own: special tokens, parts of a character, and SentencePiece's bytes
+        None stands for what has no text of its own: `special_ids`, parts of a character, and SentencePiece's bytes
         (`<0x41>`), which are text or U+FFFD according to their neighbours.
         """
         # Some decoders drop the space that a text begins with, so each token is read behind another.
         anchor_ids = self.encode("a")[-1:]
         anchor = self.decode(anchor_ids)
-        texts: list[str | None] = []
+        texts, special = list[str | None](), frozenset(self.special_ids)
         for start in range(0, self.vocab_size, _CHUNK_TOKENS):
             token_ids = range(start, min(start + _CHUNK_TOKENS, self.vocab_size))
             decoded = self._backend.decode_batch([[*anchor_ids, token_id] for token_id in token_ids])
@@ -91,5 +99,6 @@ class Tokenizer:
                 own = text.removeprefix(anchor)
                 # Only the bytes of ASCII characters decode to text on their own.
                 is_byte = len(own) == 1 and self._backend.id_to_token(token_id) == f"<0x{ord(own):02X}>"
-                texts.append(None if not own or "\ufffd" in own or is_byte else own)
+                is_text = own and "\ufffd" not in own and not is_byte and token_id not in special
+                texts.append(own if is_text else None)
         return texts

@@ -88,7 +88,8 @@ def load_model(
             else:
                 weights.fill(targets[source.parameter].detach(), source)
             report(100 * (number + 1) // len(weights.sources))
-    _put_packed(model, packed, ops, Scratch(device, dtype))
+    # Fused operations read packed weights as they are: nothing is ever expanded.
+    _put_packed(model, packed, ops, Scratch(torch.device("meta") if ops.fused else device, dtype))
     return model.eval().requires_grad_(requires_grad=False)
 
 

@@ -92,15 +92,16 @@ def expert_cases() -> list[Case]:
 
 def linear_cases() -> list[Case]:
     """Returns the dense projections and the output matrix, which is never quantised."""
-    shapes = {"qkv_sliding": (HIDDEN, 8192), "o_full": (8192, HIDDEN), "dense_up": (HIDDEN, 2 * DENSE)}
-    shapes |= {"dense_down": (DENSE, HIDDEN), "lm_head": (HIDDEN, VOCAB)}
+    shapes = {"qkv_sliding": (HIDDEN, 8192), "o_sliding": (4096, HIDDEN), "qkv_full": (HIDDEN, 9216)}
+    shapes |= {"o_full": (8192, HIDDEN), "dense_up": (HIDDEN, 2 * DENSE), "dense_down": (DENSE, HIDDEN)}
+    shapes |= {"lm_head": (HIDDEN, VOCAB)}
     return [
         Case(
             name=f"linear.{weight_format}.{name}",
             prepare=_linear(weight_format, *shape),
             quick=name == "qkv_sliding",
         )
-        for weight_format in linear.ROW_FORMATS
+        for weight_format in WeightFormat
         for name, shape in shapes.items()
         if name != "lm_head" or weight_format is WeightFormat.PLAIN
     ]
@@ -243,7 +244,7 @@ def _experts(weight_format: WeightFormat, num_tokens: int) -> Callable[[torch.de
 
 def _linear(weight_format: WeightFormat, num_inputs: int, num_outputs: int) -> Callable[[torch.device], Call]:
     def prepare(device: torch.device) -> Call:
-        inputs = quantise_rows(floats(device, CANVAS, num_inputs), linear.ROW_FORMATS[weight_format])
+        inputs = quantise_rows(floats(device, CANVAS, num_inputs), linear.row_format(weight_format))
         weight = packed(device, weight_format, 1, num_outputs, num_inputs)
         return lambda table: linear.linear(inputs, weight, table=table)
 

@@ -51,18 +51,20 @@ class Launch:
     def compile(self, architecture: int) -> tuple[CompiledKernel, str]:
         """Compiles for `sm_<architecture>` and returns the result and what ptxas said of it.
 
-        The specialisations are the launcher's: pointers and multiples of 16 are known as such, 1 and None as values.
+        The specialisations are the launcher's: pointers and multiples of 16 are known as such, 1 and None as values,
+        but for numbers that the kernel wants no variants for.
         """
         signature: dict[str, str] = {}
         constants: dict[tuple[int, ...], Any] = {}
         divisible: dict[tuple[int, ...], list[list[Any]]] = {}
         for index, parameter in enumerate(self.kernel.params):
             value = self.arguments[parameter.name]
-            kind = "constexpr" if parameter.is_constexpr else _kind(value)
+            is_fixed = not parameter.do_not_specialize
+            kind = "constexpr" if parameter.is_constexpr else _kind(value, is_fixed=is_fixed)
             signature[parameter.name] = kind
             if kind == "constexpr":
                 constants[(index,)] = value
-            elif isinstance(value, Tensor) or (isinstance(value, int) and value % DIVISOR == 0):
+            elif isinstance(value, Tensor) or (is_fixed and isinstance(value, int) and value % DIVISOR == 0):
                 divisible[(index,)] = [["tt.divisibility", DIVISOR]]
         source = ASTSource(self.kernel, signature, constants, divisible)
         said = io.StringIO()
@@ -92,9 +94,9 @@ def record(call: Callable[[], object]) -> list[Launch]:
     return launches
 
 
-def _kind(value: Any) -> str:
+def _kind(value: Any, *, is_fixed: bool) -> str:
     if isinstance(value, Tensor):
         return TYPES[value.dtype]
-    if value is None or (isinstance(value, int) and value == 1):
+    if value is None or (is_fixed and isinstance(value, int) and value == 1):
         return "constexpr"
     return "fp32" if isinstance(value, float) else "i32"

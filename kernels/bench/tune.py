@@ -47,6 +47,9 @@ JUDGES = {
     "route": "route.canvas",
     "linear.plain": "linear.plain.qkv_sliding",
     "linear.fp8": "linear.fp8.qkv_sliding",
+    "linear.int8": "linear.int8.qkv_sliding",
+    "linear.int4": "linear.int4.qkv_sliding",
+    "linear.nvfp4": "linear.nvfp4.qkv_sliding",
     "attention.256": "attention.canvas.256",
     "attention.512": "attention.canvas.512",
     "vocabulary": "believe",
@@ -67,7 +70,8 @@ def candidates(kernel: str, entry: Mapping[str, int]) -> Iterator[dict[str, int]
 def judge(kernel: str) -> str | None:
     """Returns the case that measures a kernel, or None for one that is not tuned."""
     if kernel.startswith("experts_"):
-        return f"experts.{kernel.partition('.')[2]}.canvas"
+        _, weight_format, *size = kernel.split(".")
+        return f"experts.{weight_format}.{'prompt' if size else 'canvas'}"
     return JUDGES.get(kernel)
 
 

@@ -6,7 +6,7 @@ import triton.language as tl
 from dgemma_kernels._numbers import INTERPRETED, narrow, product
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_tokens", "capacity"])
 def attention_kernel(
     q_ptr, k_ptr, v_ptr, row_ptr, position_ptr, num_visible_ptr, num_stored_ptr, out_ptr,
     num_tokens, num_heads, capacity, window,

@@ -63,7 +63,7 @@ def _sort(
         tl.store(tile_start_ptr + tile, start, mask=tile < num_tiles)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows", "num_tiles"])
 def route_kernel(
     x_ptr, router_ptr, scale_ptr, weights_ptr, indices_ptr, rank_ptr, before_ptr, arrivals_ptr, assignment_ptr,
     offset_ptr, tile_expert_ptr, tile_start_ptr, num_rows, num_columns, num_experts, num_tiles, tile_rows,

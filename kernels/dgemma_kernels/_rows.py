@@ -61,7 +61,7 @@ def norm_kernel(
         store_row(read, out2_ptr, scale2_ptr, row, column, num_columns, FORMAT2, BLOCK)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["store_stride"])
 def norm_rotary_kernel(
     heads_ptr, q_weight_ptr, k_weight_ptr, cos_ptr, sin_ptr, q_ptr, k_store_ptr, v_store_ptr, start_ptr,
     num_projected, num_heads, num_kv, store_stride, eps, HEAD: tl.constexpr,

@@ -89,7 +89,7 @@ def finish_kernel(
         tl.store(sampled_ptr + row, tl.minimum(tl.min(tl.where(passed, token, NOWHERE), 0), final))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def soft_embeddings_kernel(
     probs_ptr, embed_ptr, partial_ptr, num_rows, vocab_size, size, share,
     BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_V: tl.constexpr,

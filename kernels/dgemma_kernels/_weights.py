@@ -73,8 +73,10 @@ def int4_quarters(words):
             ((words >> 12) & 15).to(tl.float32) - 8.0,
         )
     else:
-        kinds: tl.constexpr = (tl.bfloat16, tl.bfloat16, tl.bfloat16, tl.bfloat16)
-        return tl.inline_asm_elementwise(INT4_ASM, "=r,=r,=r,=r,r", [words], dtype=kinds, is_pure=True, pack=2)
+        return tl.inline_asm_elementwise(
+            INT4_ASM, "=r,=r,=r,=r,r", [words], dtype=(tl.bfloat16, tl.bfloat16, tl.bfloat16, tl.bfloat16),
+            is_pure=True, pack=2,
+        )  # fmt: skip
 
 
 @triton.jit
@@ -84,8 +86,10 @@ def e2m1_quarters(words):
         codes = words.to(tl.int32)
         return _e2m1(codes & 15), _e2m1((codes >> 4) & 15), _e2m1((codes >> 8) & 15), _e2m1((codes >> 12) & 15)
     else:
-        kinds: tl.constexpr = (tl.bfloat16, tl.bfloat16, tl.bfloat16, tl.bfloat16)
-        return tl.inline_asm_elementwise(E2M1_ASM, "=r,=r,=r,=r,r", [words], dtype=kinds, is_pure=True, pack=2)
+        return tl.inline_asm_elementwise(
+            E2M1_ASM, "=r,=r,=r,=r,r", [words], dtype=(tl.bfloat16, tl.bfloat16, tl.bfloat16, tl.bfloat16),
+            is_pure=True, pack=2,
+        )  # fmt: skip
 
 
 @triton.jit
@@ -119,7 +123,7 @@ def load_weights(data_ptr, feature, inside, first, num_inputs, WIDTH: tl.constex
 
 @triton.jit
 def load_x(x_ptr, row_start, inside, group, num_inputs, FORMAT: tl.constexpr, MASKED: tl.constexpr):
-    """Activations of a group of 64 inputs: [64, rows] and nothing, or its four quarters."""
+    """Activations of a group of 64 inputs: [64, rows], four times the same, or its four quarters."""
     first = group * GROUP_SIZE
     if FORMAT == "int4" or FORMAT == "nvfp4":
         x0 = load_rows(x_ptr, row_start, inside, first, num_inputs, QUARTER, MASKED)
@@ -128,7 +132,8 @@ def load_x(x_ptr, row_start, inside, group, num_inputs, FORMAT: tl.constexpr, MA
         x3 = load_rows(x_ptr, row_start, inside, first + 48, num_inputs, QUARTER, MASKED)
         return x0, x1, x2, x3
     else:
-        return load_rows(x_ptr, row_start, inside, first, num_inputs, GROUP_SIZE, MASKED), None, None, None
+        x = load_rows(x_ptr, row_start, inside, first, num_inputs, GROUP_SIZE, MASKED)
+        return x, x, x, x
 
 
 @triton.jit

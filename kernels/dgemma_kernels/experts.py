@@ -77,7 +77,9 @@ def _launch(
     gated = part == "up"
     out_format = rows.format if gated else RowFormat.PLAIN
     out = empty_rows(rows.data_ND.new_empty(num_rows, 0, dtype=dtype), num_outputs, out_format)
-    entry = table.of(f"experts_{part}.{weight.format}")
+    # A prompt's tiles are larger than a canvas's, and what a canvas has registers for may spill there.
+    size = ".large" if routing.tile_rows > table.of("tiles")["SMALL"] else ""
+    entry = table.of(f"experts_{part}.{weight.format}{size}")
     blocks = num_blocks(num_outputs, entry["BLOCK_N"])
     launch(
         experts_kernel, (len(routing.tile_expert_T) * blocks,),

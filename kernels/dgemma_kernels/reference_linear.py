@@ -9,7 +9,8 @@ from dgemma_kernels.formats import Rows, Weight
 from dgemma_kernels.reference_quantised import restore_rows, restore_weight
 
 
-def linear(rows: Rows, weight: Weight) -> Tensor:
+def linear(rows: Rows, weight: Weight, out_NO: Tensor | None = None) -> Tensor:
     """Returns `rows @ weight.T`: see `linear.linear`."""
     dtype = torch.bfloat16 if rows.scale is not None else rows.data_ND.dtype
-    return (restore_rows(rows) @ restore_weight(weight).T).to(dtype)
+    product_NO = (restore_rows(rows) @ restore_weight(weight).T).to(dtype)
+    return product_NO if out_NO is None else out_NO.copy_(product_NO)

@@ -114,5 +114,5 @@ def _quantise_nvfp4(weight: Tensor) -> Weight:
         format=WeightFormat.NVFP4,
         data=pack_nibbles(codes.flatten(-2)),
         scale=scale,
-        global_scale=overall.expand(weight.shape[:-2] or (1,))[..., None],
+        global_scale=overall.expand(weight.shape[:-2])[..., None],
     )

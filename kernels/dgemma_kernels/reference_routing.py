@@ -11,8 +11,17 @@ from torch import Tensor
 from dgemma_kernels.routing_result import NO_EXPERT, Routing, most_tiles
 
 
-def route(x_ND: Tensor, router_ED: Tensor, per_expert_scale_E: Tensor, num_selected: int, tile_rows: int) -> Routing:
-    """Chooses experts and sorts the assignments: see `routing.route`."""
+def route(
+    x_ND: Tensor,
+    router_ED: Tensor,
+    per_expert_scale_E: Tensor,
+    num_selected: int,
+    tile_rows: int,
+    *,
+    arrivals_1: Tensor | None = None,
+) -> Routing:
+    """Chooses experts and sorts the assignments: see `routing.route`; nothing arrives here."""
+    del arrivals_1
     scores_NE = x_ND.float() @ router_ED.float().T
     # A score that is no number is chosen last, so that such a token cannot send its neighbours astray.
     sortable_NE = scores_NE.masked_fill(scores_NE.isnan(), -torch.inf)

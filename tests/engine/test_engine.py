@@ -316,7 +316,7 @@ def test_stopped_while_the_prompt_is_encoded(engine: Engine, monkeypatch: pytest
         else:
             now_s[0] = 2.0
 
-    monkeypatch.setattr("dgemma_engine.prompts._PIECE_TOKENS", 4)
+    monkeypatch.setattr("dgemma_engine.prompts.PIECE_TOKENS", {"cpu": 4})
     monkeypatch.setattr(engine._model, "prefill", stopping)  # type: ignore[reportPrivateUsage]
     infill = engine.infill(Context(document="unseen", prefix="total = first + ", suffix="\nx"), cancel)
     assert (infill.finish, infill.text, infill.steps) == (finish, "", 0)

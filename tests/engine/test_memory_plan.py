@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from dgemma_engine import engine as engine_module
+from dgemma_engine import runnable_model
 from dgemma_engine.cache import PromptCache
 from dgemma_engine.cli import main
 from dgemma_engine.config import ModelConfig
+from dgemma_engine.engine import Engine
 from dgemma_engine.errors import CheckpointError
-from dgemma_engine.memory_plan import GIB, memory_plan
+from dgemma_engine.memory_plan import GIB, memory_plan, stored_plan
 from dgemma_engine.ops import Ops
 from dgemma_engine.quantization.conversion import quantise_folder
 from dgemma_engine.quantization.formats import Format
@@ -74,7 +77,7 @@ def test_the_released_model_fits_no_card_plain_and_a_24_gib_card_in_4_bits(
 ) -> None:
     assert main(["plan", str(released), "--memory", "24"]) == 1
     said = capsys.readouterr()
-    assert "the model needs 5" in said.err and "such a card has 24.0 GiB free" in said.err
+    assert "the model needs 49" in said.err and "such a card has 24.0 GiB free" in said.err
     assert main(["plan", str(released), "--format", "int4", "--memory", "24"]) == 0
     said = capsys.readouterr().out
     assert "weights: experts (int4)" in said and "keys and values of 8,192 tokens" in said
@@ -103,3 +106,36 @@ def test_a_refusal_has_the_numbers(make_checkpoint: Callable[..., Any]) -> None:
     plan.require(plan.total_bytes, "cuda:0")
     with pytest.raises(CheckpointError, match=r"needs 0\.6 GiB .* cuda:0 has 0\.5 GiB free: make it smaller with"):
         plan.require(GIB // 2, "cuda:0")
+
+
+@pytest.mark.parametrize("form", [None, *Format])
+def test_what_a_folder_holds_is_what_its_format_says(
+    make_checkpoint: Callable[..., Any], tmp_path: Path, form: Format | None
+) -> None:
+    folder = make_checkpoint(hidden_size=64, moe_intermediate_size=64).folder
+    if form is not None:
+        quantise_folder(folder, tmp_path / form, form, report=lambda _percent: None)
+        folder = tmp_path / form
+    of_files = stored_plan(folder, context_tokens=100, device_type="cuda", dtype=torch.bfloat16)
+    of_format = memory_plan(ModelConfig.load(folder), weight_format=form, context_tokens=100, device_type="cuda")
+    # But for shapes in words, and factors of whole matrices that are kept for each row.
+    assert sum(item.num_bytes for item in of_files.weights) == pytest.approx(
+        sum(item.num_bytes for item in of_format.weights), rel=0.03
+    )
+    assert of_files.expansion.num_bytes == of_format.expansion.num_bytes == 0
+    assert of_files.workspace == of_format.workspace
+
+
+def test_released_model_in_4_bits_with_8k_context_is_planned_below_18_gb(released: Path) -> None:
+    plan = memory_plan(ModelConfig.load(released), weight_format=Format.INT4, context_tokens=8_192, device_type="cuda")
+    assert plan.total_bytes - plan.context.num_bytes < 18e9
+
+
+def test_a_card_that_is_too_small_is_refused_before_a_weight_is_read(
+    make_checkpoint: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "pick_device", lambda _name: torch.device("cuda:0"))
+    monkeypatch.setattr(runnable_model, "free_memory", lambda _device: GIB // 2)
+    monkeypatch.setattr(runnable_model, "load_model", lambda *_args, **_kwargs: pytest.fail("weights were read"))
+    with pytest.raises(CheckpointError, match=r"the model needs 0\.\d GiB .*, cuda:0 has 0\.5 GiB free: make it"):
+        Engine.load(make_checkpoint().folder, device="auto", report=lambda _percent, _message: None)

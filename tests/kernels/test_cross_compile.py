@@ -42,3 +42,12 @@ def test_every_jit_kernel_is_known() -> None:
             word for word in path.read_text(encoding="utf-8").replace("(", " ").split() if word.endswith("_kernel")
         }
     assert found == KERNELS
+
+
+def test_nothing_compiled_at_full_size_spills_or_asks_for_too_much() -> None:
+    result = json.loads((ROOT / "kernels/bench/results/cross_compile.json").read_text(encoding="utf-8"))
+    assert not result["commit"].endswith("-dirty")
+    assert {record["sm"] for record in result["results"]} == {89, 90, 120}
+    for record in result["results"]:
+        assert record["spill_store_bytes"] == record["spill_load_bytes"] == 0, record
+        assert record["shared_bytes"] <= record["shared_limit_bytes"], record

@@ -16,3 +16,9 @@ def test_roofline_is_the_one_computed() -> None:
     found = ROW.findall((ROOT / "docs/KERNELS.md").read_text(encoding="utf-8"))
     fields = ("name", "calls", "megabytes", "gigaflops", "floor_us", "floor_ms_per_step", "bound")
     assert found == [tuple(str(record[field]) for field in fields) for record in result["results"]]
+
+
+def test_number_of_compiled_cases_is_the_one_recorded() -> None:
+    result = json.loads((ROOT / "kernels/bench/results/cross_compile.json").read_text(encoding="utf-8"))
+    text = (ROOT / "docs/KERNELS.md").read_text(encoding="utf-8")
+    assert f"with triton {result['triton']}: {len(result['results'])} compiled cases" in text

@@ -26,6 +26,8 @@ def test_every_entry_that_can_be_tuned_has_a_case(tune: ModuleType) -> None:
     names = {case.name for case in tune.full_size.cases()}
     judges = {kernel: tune.judge(kernel) for kernel in read("sm_90").entries}
     assert {judge for judge in judges.values() if judge} <= names
+    assert judges["experts_up.int4"] == "experts.int4.canvas"
+    assert judges["experts_up.int4.large"] == "experts.int4.prompt"
     assert {kernel for kernel, judge in judges.items() if judge is None} == {"combine", "sum_splits", "tiles"}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from dgemma_kernels import experts, reference, reference_experts
@@ -82,6 +84,20 @@ def test_formats_must_agree(device: torch.device) -> None:
     )
     with pytest.raises(ValueError, match="needs the same for down"):
         experts.experts(Rows(data_ND=torch.ones(1, 64, device=device)), routing, plain, int4)
+
+
+def test_large_tiles_are_launched_as_large_ones(device: torch.device) -> None:
+    routing = routed("one expert", device, tile_rows=32)
+    x, weights = draw(33, 64).to(device), draw(NUM_EXPERTS, 64, 64).to(device) * 0.1
+    packed = pack_for_kernel(quantise_weight(weights, WeightFormat.PLAIN))
+    gate_up = pack_for_kernel(quantise_weight(torch.cat((weights, weights), dim=1), WeightFormat.PLAIN))
+    known = read("interpreter")
+    small = {name: entry for name, entry in known.entries.items() if not name.endswith(".large")}
+    with pytest.raises(ValueError, match=r"experts_up\.plain\.large"):
+        experts.experts(Rows(data_ND=x), routing, gate_up, packed, table=replace(known, entries=small))
+    large = experts.experts(Rows(data_ND=x), routing, gate_up, packed, table=known)
+    tiles = experts.experts(Rows(data_ND=x), routed("one expert", device), gate_up, packed, table=known)
+    assert torch.allclose(large, tiles, atol=1e-5)
 
 
 def test_a_prompt_gets_larger_tiles_than_a_canvas() -> None:

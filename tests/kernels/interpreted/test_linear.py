@@ -1,4 +1,4 @@
-"""Dense projections in both formats, on awkward shapes."""
+"""Dense projections in every format, on awkward shapes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,27 @@ from tests.kernels.interpreted.errors import assert_as_close, draw
 def test_projection(
     num_rows: int, inputs: int, outputs: int, weight_format: WeightFormat, device: torch.device
 ) -> None:
-    rows = quantise_rows(draw(num_rows, inputs).to(device).bfloat16(), linear.ROW_FORMATS[weight_format])
+    check(num_rows, inputs, outputs, weight_format, device)
+
+
+@pytest.mark.parametrize(("num_rows", "inputs", "outputs"), [(1, 64, 32), (33, 192, 47)])
+@pytest.mark.parametrize("weight_format", [WeightFormat.INT8, WeightFormat.INT4, WeightFormat.NVFP4])
+def test_projection_in_groups(
+    num_rows: int, inputs: int, outputs: int, weight_format: WeightFormat, device: torch.device
+) -> None:
+    check(num_rows, inputs, outputs, weight_format, device)
+
+
+def check(num_rows: int, inputs: int, outputs: int, weight_format: WeightFormat, device: torch.device) -> None:
+    rows = quantise_rows(draw(num_rows, inputs).to(device).bfloat16(), linear.row_format(weight_format))
     weight = quantise_weight(draw(outputs, inputs, seed=1).to(device).bfloat16(), weight_format)
-    got = linear.linear(rows, pack_for_kernel(weight))
     exact = restore_rows(rows).double() @ restore_weight(weight).double().T
-    assert got.dtype is torch.bfloat16
-    assert_as_close(got, reference_linear.linear(rows, weight), exact)
+    packed, expected = pack_for_kernel(weight), reference_linear.linear(rows, weight)
+    place = torch.full((num_rows, outputs), torch.nan, dtype=torch.bfloat16, device=device)
+    assert linear.linear(rows, packed, place) is place
+    for got in (linear.linear(rows, packed), place):
+        assert got.dtype is torch.bfloat16
+        assert_as_close(got, expected, exact)
 
 
 def test_rows_must_suit_the_weight(device: torch.device) -> None:

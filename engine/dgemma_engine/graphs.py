@@ -1,0 +1,115 @@
+"""Device work that is recorded once and repeated: a piece of work seen for the second time is captured, then replayed.
+
+A piece of work is a function that takes everything from tensors at fixed places and leaves everything in such: what it
+reads from Python is read when it is captured, never again. Seen for the first time it just runs, which also compiles
+what it calls. Knows no models; what capturing means is a `Capture`'s business, so that all but the capture itself
+runs, and is tested, without a GPU.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Protocol
+
+import torch
+
+logger = logging.getLogger(__name__)
+
+Work = Callable[[], None]
+
+
+class Capture(Protocol):
+    """How work is recorded."""
+
+    def __call__(self, work: Work) -> Work:
+        """Returns what repeats `work`; it need not have run when this returns."""
+        ...
+
+
+def repeat(work: Work) -> Work:
+    """Records nothing: work is repeated by running it again."""
+    return work
+
+
+class CudaCapture:
+    """Records CUDA graphs that share one pool of memory: they never run at the same time, and results lie outside.
+
+    Args:
+        device: whose current stream they run on.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        with torch.cuda.device(device):
+            self._pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, work: Work) -> Work:
+        """Returns the replay of the kernels that `work` starts."""
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.device(self._device):
+            torch.cuda.synchronize()
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                work()
+        return graph.replay
+
+
+def capture_on(device: torch.device) -> Capture:
+    """Returns the capture for a device."""
+    return CudaCapture(device) if device.type == "cuda" else repeat
+
+
+class Graphs:
+    """The pieces of work seen last.
+
+    Args:
+        capture: how work is recorded.
+        most: pieces kept; the one used longest ago goes first. 0 records nothing: work always runs afresh.
+
+    Attributes:
+        num_captured: pieces recorded so far.
+    """
+
+    def __init__(self, capture: Capture, *, most: int = 64) -> None:
+        if most < 0:
+            raise ValueError(f"{most=} must not be negative")
+        self._capture, self._most = capture, most
+        self._known: OrderedDict[Hashable, Work | None] = OrderedDict()
+        self.num_captured = 0
+
+    def run(self, key: Hashable, work: Work) -> None:
+        """Does `work`, by repeating what was recorded under `key` if anything was.
+
+        Args:
+            key: of everything that `work` takes from anywhere but tensors at fixed places, and of those places.
+            work: asks nothing of the device and allocates by `key` alone.
+        """
+        if not self._most:
+            work()
+            return
+        known = key in self._known
+        recorded = self._known.pop(key, None)
+        if not known:
+            work()
+        else:
+            recorded = recorded or self._recorded(work)
+            recorded()
+        self._known[key] = recorded
+        while len(self._known) > self._most:
+            self._known.popitem(last=False)
+
+    def _recorded(self, work: Work) -> Work:
+        try:
+            recorded = self._capture(work)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            logger.warning("work could not be captured in a CUDA graph and runs without one, slower: %s", error)
+            return work
+        self.num_captured += 1
+        return recorded
+
+    def clear(self) -> None:
+        """Forgets all pieces; their memory is free for others."""
+        self._known.clear()

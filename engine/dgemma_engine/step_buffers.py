@@ -1,0 +1,161 @@
+"""Where the denoising steps on a device read and write: tensors at fixed places, one set for canvases of every size.
+
+A step of few positions uses the beginnings of the same tensors that a step of many uses, so what lies behind them is
+stale; a step must look at nothing it was not given. Knows tensors and sizes; knows no model.
+
+Shape legend: R rows, L positions of all rows together, V vocabulary, D hidden, T tokens of the block before, F sets of
+banned tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# The row of a position that belongs to no canvas.
+NOBODY = 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepShape:
+    """Sizes of a step; a captured one serves every step of its sizes.
+
+    Attributes:
+        num_rows: R, a power of two, filled up with empty rows.
+        length: L, a multiple of 32, filled up with positions that nobody sees.
+        num_block: T, exact; 0 where no block joins the prompt.
+    """
+
+    num_rows: int
+    length: int
+    num_block: int = 0
+
+    @classmethod
+    def holding(cls, num_rows: int, length: int, num_block: int = 0) -> StepShape:
+        """Returns the smallest shape that holds these sizes."""
+        return cls(num_rows=1 << (num_rows - 1).bit_length(), length=-(-length // 32) * 32, num_block=num_block)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepView:
+    """The tensors of one shape.
+
+    Attributes:
+        ids_L: the canvas, int64.
+        given_L: given tokens at fixed positions, int64.
+        fixed_L: bool, True where text is given.
+        row_L: int32; `NOBODY` behind the rows.
+        offset_L: how far a position stands behind its row's first, int32.
+        noise_L: tokens that replace what is not accepted, int64.
+        levels_L: uniform numbers that tokens are drawn at, float32.
+        soft_LD: what each position is told of the last step; 0 before the first.
+        logits_LV: logits, then probabilities.
+        sampled_L: token drawn at each position, int32.
+        entropy_L: nats, float32; one entry more, for places that are nowhere.
+        told_3L: what the host reads: best token, bits of the entropy, bits of the confidence, int32.
+        free_RL: positions of each row's free part, int64, filled up with L, which is nowhere.
+        valid_RL: bool, False where `free_RL` is filled up.
+        banned_FV: sets of tokens that cannot appear, bool.
+        set_of_L: which of them holds, int32.
+        temperature_1: float32.
+        num_stored_1: tokens in the prompt, int32.
+        num_before_1: the same and the block, int32.
+        block_T: tokens that join the prompt, int64.
+    """
+
+    ids_L: Tensor
+    given_L: Tensor
+    fixed_L: Tensor
+    row_L: Tensor
+    offset_L: Tensor
+    noise_L: Tensor
+    levels_L: Tensor
+    soft_LD: Tensor
+    logits_LV: Tensor
+    sampled_L: Tensor
+    entropy_L: Tensor
+    told_3L: Tensor
+    free_RL: Tensor
+    valid_RL: Tensor
+    banned_FV: Tensor
+    set_of_L: Tensor
+    temperature_1: Tensor
+    num_stored_1: Tensor
+    num_before_1: Tensor
+    block_T: Tensor
+
+
+class StepBuffers:
+    """The memory behind all views.
+
+    Args:
+        shape: most that they hold.
+        num_sets: F.
+        vocab_size: V.
+        hidden_size: D.
+        dtype: of hidden states and logits.
+        device: where it lies.
+    """
+
+    def __init__(
+        self,
+        shape: StepShape,
+        num_sets: int,
+        *,
+        vocab_size: int,
+        hidden_size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        length, num_places = shape.length, shape.num_rows * shape.length
+        self.shape, self.num_sets = shape, num_sets
+        self._vocab_size, self._hidden_size = vocab_size, hidden_size
+
+        def zeros(size: int, kind: torch.dtype) -> Tensor:
+            return torch.zeros(size, dtype=kind, device=device)
+
+        self._int64 = [zeros(length, torch.int64) for _ in range(3)]
+        self._int32 = [zeros(length, torch.int32) for _ in range(4)]
+        self._fixed, self._levels = zeros(length, torch.bool), zeros(length, torch.float32)
+        self._entropy, self._told = zeros(length + 1, torch.float32), zeros(3 * length, torch.int32)
+        self._soft, self._logits = zeros(length * hidden_size, dtype), zeros(length * vocab_size, dtype)
+        self._free, self._valid = zeros(num_places, torch.int64), zeros(num_places, torch.bool)
+        self._banned = zeros(num_sets * vocab_size, torch.bool)
+        self._temperature, self._block = zeros(1, torch.float32), zeros(shape.num_block, torch.int64)
+        self._stored, self._before = zeros(1, torch.int32), zeros(1, torch.int32)
+
+    def holds(self, shape: StepShape, num_sets: int) -> bool:
+        """Whether there is room for a step of this shape with so many sets of banned tokens."""
+        own = self.shape
+        pairs = ((shape.num_rows, own.num_rows), (shape.length, own.length), (shape.num_block, own.num_block))
+        return num_sets <= self.num_sets and all(wanted <= there for wanted, there in pairs)
+
+    def view(self, shape: StepShape) -> StepView:
+        """Returns the tensors of a shape; what is in them is left over from other steps."""
+        length, num_places = shape.length, shape.num_rows * shape.length
+        ids, given, noise = (tensor[:length] for tensor in self._int64)
+        row, offset, sampled, set_of = (tensor[:length] for tensor in self._int32)
+        return StepView(
+            ids_L=ids,
+            given_L=given,
+            fixed_L=self._fixed[:length],
+            row_L=row,
+            offset_L=offset,
+            noise_L=noise,
+            levels_L=self._levels[:length],
+            soft_LD=self._soft[: length * self._hidden_size].view(length, self._hidden_size),
+            logits_LV=self._logits[: length * self._vocab_size].view(length, self._vocab_size),
+            sampled_L=sampled,
+            entropy_L=self._entropy[: length + 1],
+            told_3L=self._told[: 3 * length].view(3, length),
+            free_RL=self._free[:num_places].view(shape.num_rows, length),
+            valid_RL=self._valid[:num_places].view(shape.num_rows, length),
+            banned_FV=self._banned.view(self.num_sets, self._vocab_size),
+            set_of_L=set_of,
+            temperature_1=self._temperature,
+            num_stored_1=self._stored,
+            num_before_1=self._before,
+            block_T=self._block[: shape.num_block],
+        )

@@ -1,0 +1,114 @@
+"""A whole model through the kernels: what it says in every format, and that graph, eager and oracle agree.
+
+In the interpreter the model is float32 where nothing is quantised, and equals the plain one. Compiled, it is bfloat16,
+as it is served; graphs are then CUDA's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from dgemma_engine import canvas as canvases
+from dgemma_engine.cache import PromptCache
+from dgemma_engine.cancel import Cancel
+from dgemma_engine.canvas import Row
+from dgemma_engine.captured_steps import CapturedSteps
+from dgemma_engine.denoise import Denoised, Denoising, Run, denoise
+from dgemma_engine.fused_model import FusedModel
+from dgemma_engine.graph_denoising import GraphDenoising
+from dgemma_engine.graphs import Graphs, capture_on
+from dgemma_engine.model import DiffusionGemma
+from dgemma_engine.ops import Ops
+from dgemma_engine.pieces import finished
+from dgemma_engine.policies import EntropyBound, Sampler, StableAndConfident, TemperatureSchedule, UniformNoise
+from dgemma_engine.quantization.formats import Format
+
+from tests.engine.fused_models import SLIDING, VOCAB, draw_ids, few, load, write
+
+SAMPLER = Sampler(
+    num_steps=2,
+    schedule=TemperatureSchedule(t_min=0.4, t_max=0.8),
+    acceptance=EntropyBound(bound=2.0),
+    noise=UniformNoise(vocab_size=VOCAB),
+    stop=StableAndConfident(stability=1, confidence=0.5),
+)
+# The interpreter takes milliseconds for each head of each token.
+SMALL = {"num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": VOCAB}
+NOTHING = torch.tensor([], dtype=torch.int64)
+
+
+def plain_dtype(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "cpu" else torch.bfloat16
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="float32 is what the interpreter is exact in")
+def test_says_what_the_plain_model_says(tmp_path: Path, device: torch.device) -> None:
+    folder = write(tmp_path, **SMALL)
+    expected = few(load(folder, Ops.reference(), torch.float32, device), device)
+    got = few(load(folder, Ops.triton(), torch.float32, device), device)
+    for name, theirs in expected.items():
+        assert torch.allclose(got[name], theirs, atol=1e-4 * float(theirs.abs().max())), name
+
+
+@pytest.mark.parametrize("form", [None, *Format])
+def test_every_format_is_as_close_as_plain_pytorch(tmp_path: Path, form: Format | None, device: torch.device) -> None:
+    """Every expert is chosen, so that no rounding error decides between two."""
+    folder = write(tmp_path, form, num_experts=2, top_k_experts=2, **SMALL)
+    exact = few(load(folder, Ops.reference(), torch.float32, device), device)
+    same_dtype = few(load(folder, Ops.fused_reference(), torch.bfloat16, device), device)
+    got = few(load(folder, Ops.triton(), torch.bfloat16, device), device)
+    for name, theirs in exact.items():
+        ours = got[name].float() - theirs
+        allowed = same_dtype[name].float() - theirs
+        floor = 1e-3 * float(theirs.abs().max())
+        assert torch.isfinite(ours).all(), name
+        assert float(ours.square().mean().sqrt()) <= 2 * float(allowed.square().mean().sqrt()) + floor, name
+
+
+def test_graph_eager_and_oracle_agree(tmp_path: Path, device: torch.device) -> None:
+    folder = write(tmp_path, layer_types=[SLIDING], **SMALL)
+    dtype = plain_dtype(device)
+    model = load(folder, Ops.triton(), dtype, device)
+    assert isinstance(model, FusedModel)
+    captured = CapturedSteps(model, Graphs(capture_on(device)))
+    cache = prompt(model, 21)
+    # Larger, so that what is replayed for the smaller ones finds its leftovers.
+    larger = [Row(num_free=14, head_ids=(9, 4), seed=1), Row(num_free=9, first_ids=(3, 5), seed=2)]
+    rows = [Row(num_free=6, head_ids=(7, 8), seed=3), Row(num_free=4, seed=4)]
+    run(on_device(captured, cache, larger, device))
+    got = run(on_device(captured, cache, rows, device))
+    assert captured._graphs.num_captured == 2  # pyright: ignore[reportPrivateUsage]
+    eager = CapturedSteps(model, Graphs(capture_on(device), most=0))
+    agree(got, run(on_device(eager, cache, rows, device)))
+    if dtype is torch.float32:
+        plain = load(folder, Ops.reference(), torch.float32, device)
+        canvas = canvases.start(rows, SAMPLER.noise, device)
+        agree(run(Denoising(plain, prompt(plain, 21), canvas, SAMPLER, banned_ids=NOTHING)), got)
+
+
+def prompt(model: DiffusionGemma, length: int) -> PromptCache:
+    cache = PromptCache(model.config, capacity=200, dtype=model.dtype, device=model.device)
+    with torch.inference_mode():
+        model.prefill(draw_ids(length, length, model.device), cache)
+    return cache
+
+
+def on_device(steps: CapturedSteps, cache: PromptCache, rows: Sequence[Row], device: torch.device) -> GraphDenoising:
+    canvas = canvases.start(rows, SAMPLER.noise, device)
+    return GraphDenoising(steps, cache, canvas, SAMPLER, banned_ids=NOTHING)
+
+
+def run(run: Run) -> Denoised:
+    cancel = Cancel(deadline_s=time.monotonic() + 600, clock=time.monotonic)
+    return finished(denoise(run, cancel=cancel, on_step=lambda _run: None))
+
+
+def agree(got: Denoised, expected: Denoised) -> None:
+    assert (got.steps, got.finish) == (expected.steps, expected.finish)
+    assert {index: guess.ids for index, guess in got.guesses.items()} == {
+        index: guess.ids for index, guess in expected.guesses.items()
+    }
