@@ -6,8 +6,8 @@ read the same input are one product, norm scales are folded into what reads them
 they are kept. For one row and a `PromptCache`; without gradients. Weights that change afterwards are not seen
 (docs/decisions/0013).
 
-Shape legend: N tokens of a pass, S key positions, D hidden, H query heads, G key-value heads, R query heads per
-key-value head, d head size, I intermediate, E experts, K experts per token.
+Shape legend: N tokens of a pass, P its rows (`packed.filled` behind the tokens), S key positions, D hidden, H query
+heads, G key-value heads, R query heads per key-value head, d head size, I intermediate, E experts, K experts per token.
 """
 
 from __future__ import annotations
@@ -127,26 +127,26 @@ class LeanLayer:
         self._encode_scalar, self._decode_scalar = layer.encoder_layer_scalar.item(), layer.layer_scalar.item()
         self._after_both = LeanNorm(layer.post_feedforward_layernorm.weight, size, eps)
 
-    def run(self, x_ND: Tensor, turns: Turns, cache: PromptCache, sights: Sequence[Sight], num_causal: int) -> Tensor:
-        """Runs tokens whose keys and values go behind what the cache holds. Returns [N, D], float32.
+    def run(self, x_PD: Tensor, turns: Turns, cache: PromptCache, sights: Sequence[Sight], num_causal: int) -> Tensor:
+        """Runs tokens whose keys and values go behind what the cache holds. Returns [P, D], float32.
 
         Args:
-            x_ND: hidden states, float32.
-            turns: of their positions.
+            x_PD: hidden states, float32; rows behind the tokens are seen by nobody.
+            turns: of the tokens' positions.
             cache: keys and values are written into its room; nothing is counted as kept.
             sights: consecutive parts that make up the pass.
             num_causal: tokens in causal mode, which come first; the two modes have scalars of their own.
         """
-        q_HNd, kv = self._projected(x_ND, turns, cache)
-        attended_ND = self._look(q_HNd, kv, sights)
-        residual_ND = self._after_attention.added_to(x_ND, self._out(attended_ND).float())
-        fed_ND = self._feed(self._middle_norm(residual_ND))
-        out_ND = self._after_both.added_to(residual_ND, fed_ND)
-        return self._scaled(out_ND, num_causal)
+        q_HNd, kv = self._projected(x_PD, turns, cache)
+        attended_PD = self._look(q_HNd, kv, sights, len(x_PD))
+        residual_PD = self._after_attention.added_to(x_PD, self._out(attended_PD).float())
+        fed_PD = self._feed(self._middle_norm(residual_PD))
+        out_PD = self._after_both.added_to(residual_PD, fed_PD)
+        return self._scaled(out_PD, num_causal)
 
-    def remember(self, x_ND: Tensor, turns: Turns, cache: PromptCache) -> None:
+    def remember(self, x_PD: Tensor, turns: Turns, cache: PromptCache) -> None:
         """Writes keys and values and computes nothing else."""
-        self._projected(x_ND, turns, cache)
+        self._projected(x_PD, turns, cache)
 
     def _scaled(self, x_ND: Tensor, num_causal: int) -> Tensor:
         encode, decode = self._encode_scalar, self._decode_scalar
@@ -157,10 +157,10 @@ class LeanLayer:
         scalar = encode if num_causal else decode
         return x_ND if scalar == 1 else x_ND.mul_(scalar)
 
-    def _projected(self, x_ND: Tensor, turns: Turns, cache: PromptCache) -> tuple[Tensor, Tensor]:
-        num_tokens, num_heads = x_ND.shape[0], self._num_heads
+    def _projected(self, x_PD: Tensor, turns: Turns, cache: PromptCache) -> tuple[Tensor, Tensor]:
+        num_tokens, num_heads = turns.cos.shape[0], self._num_heads
         num_turned = num_heads + self._num_kv_heads
-        heads_NHd = self._qkv(x_ND).float().view(num_tokens, -1, self._head_dim)
+        heads_NHd = self._qkv(x_PD)[:num_tokens].float().view(num_tokens, -1, self._head_dim)
         heads_NHd = self._head_norm(heads_NHd)
         turned = heads_NHd[:, :num_turned]
         swapped = turned.roll(self._head_dim // 2, -1)
@@ -171,21 +171,22 @@ class LeanLayer:
         new.flatten(0, 1).copy_(heads_NHd[:, num_heads:].transpose(0, 1))
         return q_HNd, kv
 
-    def _look(self, q_HNd: Tensor, kv: Tensor, sights: Sequence[Sight]) -> Tensor:
-        """Returns the heads' outputs side by side, [N, H * d]."""
-        parts, first = list[Tensor](), 0
-        num_before = kv.shape[2] - q_HNd.shape[1]
+    def _look(self, q_HNd: Tensor, kv: Tensor, sights: Sequence[Sight], num_rows: int) -> Tensor:
+        """Returns the heads' outputs side by side, [P, H * d]; 0 in rows behind the tokens."""
+        groups, num_tokens = self._num_kv_heads, q_HNd.shape[1]
+        attended_PGRd = torch.zeros(num_rows, groups, self._num_heads // groups, self._head_dim, dtype=self._dtype)
+        first, num_before = 0, kv.shape[2] - num_tokens
         for sight in sights:
             last = first + sight.num_tokens
             end = num_before + last
             start = max(0, end - sight.num_keys[self.kind])
-            q = q_HNd[:, first:last].reshape(1, self._num_kv_heads, -1, self._head_dim)
+            q = q_HNd[:, first:last].reshape(1, groups, -1, self._head_dim)
             k, v = kv[:1, :, start:end], kv[1:, :, start:end]
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=sight.masks[self.kind], scale=1.0)
-            out_GRNd = out.view(self._num_kv_heads, -1, sight.num_tokens, self._head_dim)
-            parts.append(out_GRNd.permute(2, 0, 1, 3).reshape(sight.num_tokens, -1))
+            out_GRNd = out.view(groups, -1, sight.num_tokens, self._head_dim)
+            attended_PGRd[first:last] = out_GRNd.permute(2, 0, 1, 3)
             first = last
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return attended_PGRd.flatten(1)
 
 
 class LeanSelfConditioning:

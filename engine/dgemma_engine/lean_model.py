@@ -3,7 +3,8 @@
 For a small model on a processor and one row at a time. `lean` decides whether a model is one. Weights are packed when
 it is made: changes afterwards are not seen, and no gradients flow.
 
-Shape legend: T tokens in causal mode, L canvas positions, N both, D hidden, V vocabulary.
+Shape legend: T tokens in causal mode, L canvas positions, N both, P rows of a pass (`packed.filled` behind the tokens),
+D hidden, V vocabulary.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from dgemma_kernels.packed import PackedMatrix
+from dgemma_kernels.packed import PackedMatrix, filled, num_filled
 from torch import Tensor, nn
 
 from dgemma_engine.cache import KVCache, PromptCache
@@ -52,7 +53,7 @@ class LeanModel(DiffusionGemma):
         self._stack = [LeanLayer(layer, config, i) for i, layer in enumerate(model.layers) if isinstance(layer, Layer)]
         self._end = LeanNorm(model.norm.weight, config.hidden_size, config.rms_norm_eps)
         self._to_vocabulary, self._from_vocabulary = PackedMatrix(weight_VD), PackedMatrix(weight_VD.t())
-        self._probs_NV = weight_VD.new_empty(0, config.vocab_size)
+        self._probs_PV = weight_VD.new_empty(0, config.vocab_size)
 
     def encode(
         self,
@@ -65,11 +66,11 @@ class LeanModel(DiffusionGemma):
         """See `DiffusionGemma.encode`."""
         num_past, num_new = cache.length, ids_BT.shape[1]
         sight = self._sight(attention_masks or self._causal_masks(num_past, num_new), num_new, extra=0)
-        x_ND = self._embedded(ids_BT)
+        x_PD = filled(self._embedded(ids_BT))
         turns = self._turns(positions_BT, num_past, num_new)
-        x_ND = self._run(self._stack, x_ND, turns, cache, [sight], num_new)
+        x_PD = self._run(self._stack, x_PD, turns, cache, [sight], num_new)
         cache.advance(num_new)
-        return self._ended(x_ND)
+        return self._ended(x_PD[:num_new])
 
     def prefill(self, ids_BT: Tensor, cache: KVCache) -> None:
         """See `DiffusionGemma.prefill`."""
@@ -77,8 +78,8 @@ class LeanModel(DiffusionGemma):
         sight = self._sight(self._causal_masks(num_past, num_new), num_new, extra=0)
         turns = self._turns(None, num_past, num_new)
         *body, last = self._stack
-        x_ND = self._run(body, self._embedded(ids_BT), turns, cache, [sight], num_new)
-        last.remember(x_ND, turns[last.kind], _prompt_cache(cache))
+        x_PD = self._run(body, filled(self._embedded(ids_BT)), turns, cache, [sight], num_new)
+        last.remember(x_PD, turns[last.kind], _prompt_cache(cache))
         cache.advance(num_new)
 
     def decode(
@@ -93,9 +94,9 @@ class LeanModel(DiffusionGemma):
         """See `DiffusionGemma.decode`."""
         num_canvas = canvas_BL.shape[1]
         sight = self._sight(attention_masks, num_canvas, extra=num_canvas - 1)
-        x_ND = self._begin(self._embedded(canvas_BL), None if soft_BLD is None else soft_BLD[0])
+        x_PD = self._begun(canvas_BL, soft_BLD)
         turns = self._turns(positions_BL, cache.length, num_canvas)
-        return self._ended(self._run(self._stack, x_ND, turns, cache, [sight], 0))
+        return self._ended(self._run(self._stack, x_PD, turns, cache, [sight], 0)[:num_canvas])
 
     def decode_after(
         self,
@@ -113,27 +114,35 @@ class LeanModel(DiffusionGemma):
             self._sight(self._causal_masks(num_past, num_block), num_block, extra=0),
             self._sight(attention_masks, num_canvas, extra=num_canvas - 1),
         ]
-        canvas_ND = self._begin(self._embedded(canvas_BL), None if soft_BLD is None else soft_BLD[0])
-        x_ND = torch.cat((self._embedded(block_BT), canvas_ND))
+        canvas_LD = self._begun(canvas_BL, soft_BLD)[:num_canvas]
+        x_PD = filled(torch.cat((self._embedded(block_BT), canvas_LD)))
         if positions_BL is not None:
             block_BT = torch.arange(num_past, num_past + num_block, device=positions_BL.device)[None]
             positions_BL = torch.cat((block_BT, positions_BL), dim=1)
         turns = self._turns(positions_BL, num_past, num_block + num_canvas)
-        x_ND = self._run(self._stack, x_ND, turns, cache, sights, num_block)
+        x_PD = self._run(self._stack, x_PD, turns, cache, sights, num_block)
         cache.advance(num_block)
-        return self._ended(x_ND[num_block:])
+        return self._ended(x_PD[num_block : num_block + num_canvas])
 
     def raw_logits(self, hidden_ND: Tensor) -> Tensor:
         """See `DiffusionGemma.raw_logits`."""
-        return self._to_vocabulary(hidden_ND)
+        return self._to_vocabulary(filled(hidden_ND))[: len(hidden_ND)]
 
     def soft_embeddings(self, probs_BLV: Tensor) -> Tensor:
         """See `DiffusionGemma.soft_embeddings`."""
         probs_NV = probs_BLV.flatten(0, 1)
-        if len(probs_NV) > len(self._probs_NV):
-            self._probs_NV = torch.empty(probs_NV.shape, dtype=self.dtype)
-        soft_ND = self._from_vocabulary(self._probs_NV[: len(probs_NV)].copy_(probs_NV)).mul_(self._scale)
+        num_positions, num_rows = len(probs_NV), num_filled(len(probs_NV))
+        if num_rows > len(self._probs_PV):
+            self._probs_PV = probs_NV.new_zeros(num_rows, probs_NV.shape[1], dtype=self.dtype)
+        # What is left over in the rows behind is looked at by nobody.
+        self._probs_PV[:num_positions].copy_(probs_NV)
+        soft_ND = self._from_vocabulary(self._probs_PV[:num_rows])[:num_positions].mul_(self._scale)
         return soft_ND.unflatten(0, probs_BLV.shape[:2])
+
+    def _begun(self, canvas_BL: Tensor, soft_BLD: Tensor | None) -> Tensor:
+        """Returns a canvas with what the last step believed of it, [P, D], float32."""
+        soft_PD = None if soft_BLD is None else filled(soft_BLD[0])
+        return self._begin(filled(self._embedded(canvas_BL)), soft_PD)
 
     def _embedded(self, ids_1N: Tensor) -> Tensor:
         assert ids_1N.shape[0] == 1, "a lean model runs one row"
@@ -163,15 +172,15 @@ class LeanModel(DiffusionGemma):
     def _run(
         self,
         layers: Sequence[LeanLayer],
-        x_ND: Tensor,
+        x_PD: Tensor,
         turns: dict[LayerKind, Turns],
         cache: KVCache,
         sights: Sequence[Sight],
         num_causal: int,
     ) -> Tensor:
         for layer in layers:
-            x_ND = layer.run(x_ND, turns[layer.kind], _prompt_cache(cache), sights, num_causal)
-        return x_ND
+            x_PD = layer.run(x_PD, turns[layer.kind], _prompt_cache(cache), sights, num_causal)
+        return x_PD
 
     def _ended(self, x_ND: Tensor) -> Tensor:
         return self._end(x_ND).to(self.dtype)[None]

@@ -17,6 +17,22 @@ from torch import Tensor
 
 # The layout is chosen for about as many rows as a canvas has.
 _ROWS = 32
+# Rows of a tile of the matrix units.
+_TILE_ROWS = 16
+
+
+def num_filled(num_rows: int) -> int:
+    """Returns the number of rows that `filled` makes of so many."""
+    return -(-num_rows // _TILE_ROWS) * _TILE_ROWS
+
+
+def filled(x_NI: Tensor) -> Tensor:
+    """Returns `x` with rows of 0 behind it, up to whole tiles.
+
+    oneDNN compiles a program for each number of rows and matrix, and keeps it. With every number that a day of typing
+    brings that is more than a gigabyte; the units work on whole tiles anyway.
+    """
+    return F.pad(x_NI, (0, 0, 0, num_filled(len(x_NI)) - len(x_NI)))
 
 
 class PackedMatrix:
@@ -32,7 +48,7 @@ class PackedMatrix:
         self._product = _plain(weight_OI) if packed is None else _bare(packed)
 
     def __call__(self, x_NI: Tensor) -> Tensor:
-        """Returns [N, O] in `x`'s dtype, which must be the weight's."""
+        """Returns [N, O] in `x`'s dtype, which must be the weight's; see `filled` on N."""
         return self._product(x_NI)
 
 

@@ -13,6 +13,7 @@ from dgemma_engine.lean_model import LeanModel, lean
 from dgemma_engine.model import DiffusionGemma
 from dgemma_engine.ops import Ops
 from dgemma_engine.weights import load_model
+from dgemma_kernels.packed import PackedGate, PackedMatrix
 from torch import Tensor, nn
 
 SLIDING, FULL = "sliding_attention", "full_attention"
@@ -87,6 +88,31 @@ def load(make_checkpoint: Callable[..., Any]) -> Callable[..., DiffusionGemma]:
         return load_model(folder, Ops.reference(), device=CPU, dtype=dtype)
 
     return make
+
+
+def test_products_see_whole_tiles_only(load: Callable[..., DiffusionGemma], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program is compiled and kept for every number of rows: the engine once grew by a gigabyte in half an hour."""
+    seen = set[int]()
+
+    def watched(call: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tensor], Tensor]:
+        def product(self: Any, x_NI: Tensor) -> Tensor:
+            seen.add(len(x_NI))
+            return call(self, x_NI)
+
+        return product
+
+    for kind in (PackedMatrix, PackedGate):
+        monkeypatch.setattr(kind, "__call__", watched(kind.__call__))
+    model = LeanModel(load(torch.bfloat16))
+    for num_tokens in range(1, 40):
+        cache = PromptCache(model.config, capacity=200, dtype=model.dtype, device=CPU)
+        with torch.inference_mode():
+            model.prefill(draw_ids(1, num_tokens), cache)
+            hidden = model.encode(draw_ids(2, num_tokens), cache)
+            soft_BLD = model.soft_embeddings(model.logits(hidden).softmax(-1))
+            model.decode(draw_ids(3, num_tokens), cache, soft_BLD=soft_BLD)
+            model.decode_after(draw_ids(4, num_tokens), draw_ids(5, num_tokens), cache, soft_BLD=soft_BLD)
+    assert seen <= {16, 32, 48, 64, 80}, "two times 39 tokens fill 80 rows"
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
