@@ -3,7 +3,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 EDITORS_STAMP := .venv/.installed-editors
 
-.PHONY: help setup demo test test-editors install-neovim package-neovim lint types format bench bench-typing bench-neovim picture soak train-gpu package clean
+.PHONY: help setup demo test test-editors install-neovim install-vscode package-neovim package-vscode lint types format bench bench-typing bench-neovim bench-vscode picture soak train-gpu package clean
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -67,12 +67,20 @@ DIST := dist
 NVIM_ARCHIVE = $(DIST)/dgemma-nvim-$(VERSION).tar.gz
 NVIM_PACK = $(or $(XDG_DATA_HOME),$(HOME)/.local/share)/nvim/site/pack/dgemma/start
 
-package: setup package-neovim ## wheel and Neovim archive into dist
+package: setup package-neovim package-vscode ## wheel, Neovim archive and VS Code extension into dist
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(DIST) .
 
 package-neovim: setup ## Neovim archive into dist
 	mkdir -p $(DIST)
 	$(BIN)/python -c "import tarfile; a = tarfile.open('$(NVIM_ARCHIVE)', 'w:gz'); a.add('editors/neovim', 'dgemma-nvim'); a.add('LICENSE', 'dgemma-nvim/LICENSE'); a.close()"
+
+package-vscode: setup ## VS Code extension into dist
+	$(BIN)/python editors/vscode/scripts/build_vsix.py $(DIST)
+
+CODE ?= code
+
+install-vscode: setup ## VS Code extension built and installed (CODE=codium for another command)
+	$(CODE) --install-extension "$$($(BIN)/python editors/vscode/scripts/build_vsix.py $(DIST))"
 
 install-neovim: setup ## server into .venv, plugin into Neovim's packages, as a link to this checkout
 	mkdir -p "$(NVIM_PACK)"
@@ -81,4 +89,4 @@ install-neovim: setup ## server into .venv, plugin into Neovim's packages, as a 
 
 
 clean: ## remove the environment and everything built
-	rm -rf .venv dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .editors dist editors/vscode/node_modules editors/vscode/out .pytest_cache .ruff_cache .hypothesis
