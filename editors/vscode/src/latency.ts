@@ -13,6 +13,10 @@ export class Latency {
     }
   }
 
+  clear(): void {
+    this.#times.length = 0;
+  }
+
   /** Milliseconds of the last suggestion; undefined before the first. */
   get last(): number | undefined {
     return this.#times.at(-1);

@@ -12,7 +12,8 @@ const DOCTOR_TIMEOUT_MS = 60_000;
 /** Writes what works and what does not into the log, and shows it. */
 export async function showDoctor(server: Server, log: vscode.LogOutputChannel, home: string): Promise<void> {
   log.show(true);
-  for (const { candidate, verdict } of (await server.look(true)).filter((looked) => looked.verdict.kind !== "absent")) {
+  const looked = [...(await server.look("first")), ...(await server.look("found"))];
+  for (const { candidate, verdict } of looked.filter(({ verdict }) => verdict.kind !== "absent")) {
     log.appendLine(`${candidate.command} (${candidate.origin}) ${because(verdict)}`);
   }
   const { candidate } = server;

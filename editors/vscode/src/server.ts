@@ -4,6 +4,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { homedir } from "node:os";
 import { createInterface } from "node:readline";
+import { setTimeout as sleep } from "node:timers/promises";
 import * as vscode from "vscode";
 import { CloseAction, ErrorAction, LanguageClient, type Middleware, RevealOutputChannelOn } from "vscode-languageclient/node";
 import { because, type Candidate, candidates, type Verdict, whyNone } from "./candidates.ts";
@@ -13,6 +14,7 @@ import { serverSettings, setting } from "./settings.ts";
 import type { ServerState } from "./statusText.ts";
 
 const SELECTOR = ["file", "untitled", "vscode-notebook-cell"].map((scheme) => ({ scheme }));
+const LAST_WORDS_MS = 1_000;
 const MOST_CRASHES = 3;
 const CRASH_WINDOW_MS = 180_000;
 const READY: ServerStatus = { kind: "ready", message: "", percent: 100 };
@@ -20,6 +22,13 @@ const READY: ServerStatus = { kind: "ready", message: "", percent: 100 };
 export interface Looked {
   candidate: Candidate;
   verdict: Verdict;
+}
+
+/** A client that writes its errors into the log: what the user has to know, this extension says once and in words. */
+class QuietClient extends LanguageClient {
+  override error(message: string, data?: unknown): void {
+    super.error(message, data, false);
+  }
 }
 
 /** The server of this window. */
@@ -90,12 +99,17 @@ export class Server implements vscode.Disposable {
     this.#failed.dispose();
   }
 
-  /** Looks at every way to start the server, until one will do or to the end. */
-  async look(all: boolean): Promise<Looked[]> {
+  /**
+   * Looks at the ways to start the server.
+   *
+   * @param how `"first"` stops at the first that will do; `"found"` looks at all that there are without the settings.
+   */
+  async look(how: "first" | "found"): Promise<Looked[]> {
     const folders = vscode.workspace.workspaceFolders ?? [];
+    const chosen = how === "first";
     const around = {
-      serverPath: setting("server.path", ""),
-      serverPython: setting("server.python", ""),
+      serverPath: chosen ? setting("server.path", "") : "",
+      serverPython: chosen ? setting("server.python", "") : "",
       trustedFolders: vscode.workspace.isTrusted ? folders.map((folder) => folder.uri.fsPath) : [],
       searchPath: process.env["PATH"] ?? "",
       home: homedir(),
@@ -104,7 +118,7 @@ export class Server implements vscode.Disposable {
     for (const candidate of candidates(around)) {
       const verdict = await probe(candidate, this.#home);
       looked.push({ candidate, verdict });
-      if (verdict.kind === "usable" && !all) {
+      if (verdict.kind === "usable" && chosen) {
         break;
       }
     }
@@ -117,7 +131,7 @@ export class Server implements vscode.Disposable {
       this.#fail("dgemma does not run on Windows itself; open the folder in WSL.");
       return;
     }
-    const looked = await this.look(false);
+    const looked = await this.look("first");
     for (const { candidate, verdict } of looked) {
       this.#log.info(`${candidate.command} ${because(verdict)}`);
     }
@@ -138,7 +152,7 @@ export class Server implements vscode.Disposable {
     const child = spawn(candidate.command, [...candidate.args], { cwd: this.#home });
     await once(child, "spawn");
     const lastWords = tail(child);
-    const client = new LanguageClient("dgemma", "dgemma", () => Promise.resolve(child), {
+    const client = new QuietClient("dgemma", "dgemma", () => Promise.resolve(child), {
       documentSelector: SELECTOR,
       outputChannel: this.#log,
       revealOutputChannelOn: RevealOutputChannelOn.Never,
@@ -161,15 +175,15 @@ export class Server implements vscode.Disposable {
         this.#become({ kind: "running", status, warning });
       }
     });
-    const ended = once(child, "exit").then(async () => Promise.reject(new Error(await lastWords)));
+    const ended = once(child, "exit").then(() => Promise.reject(new Error("it ended")));
+    ended.catch(() => undefined); // once it has started, its end is `#closed`'s business
     try {
       await Promise.race([client.start(), ended]);
     } catch (error) {
       child.kill();
-      throw new Error((await Promise.race([lastWords, Promise.resolve("")])) || String(error), { cause: error });
+      const said = await Promise.race([lastWords, sleep(LAST_WORDS_MS)]);
+      throw new Error(said ?? String(error), { cause: error });
     }
-    // From here on its end is `#closed`'s business.
-    ended.catch(() => undefined);
     const answer = client.initializeResult;
     warning = incompatibility(answer?.capabilities.experimental, answer?.serverInfo?.version);
     this.#client = client;

@@ -26,7 +26,12 @@ export class StatusBar implements vscode.Disposable {
     this.#item.command = "dgemma.menu";
     const refresh = () => this.refresh();
     this.#subscriptions = [
-      server.onDidChange(refresh),
+      server.onDidChange(() => {
+        if (server.state.kind !== "running") {
+          latency.clear(); // times of another process say nothing about the next
+        }
+        refresh();
+      }),
       vscode.window.onDidChangeActiveTextEditor(refresh),
       vscode.workspace.onDidChangeConfiguration(refresh),
     ];

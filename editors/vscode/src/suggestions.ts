@@ -2,6 +2,7 @@
 
 import * as vscode from "vscode";
 import { DidChangeConfigurationNotification, type Middleware } from "vscode-languageclient/node";
+import { unitsToLeaveOut } from "./astral.ts";
 import type { Latency } from "./latency.ts";
 import type { Preview } from "./preview.ts";
 import { FILL_COMMAND, type FillQuestion } from "./protocol.ts";
@@ -27,8 +28,11 @@ export function middleware(latency: Latency, preview: Preview, hooks: Hooks): Mi
         drawn && editor?.document === document
           ? await preview.suggest(client, editor, position, token)
           : await next(document, position, context, token);
-      const count = Array.isArray(items) ? items.length : (items?.items.length ?? 0);
-      if (count > 0 && !token.isCancellationRequested) {
+      const offered = Array.isArray(items) ? items : (items?.items ?? []);
+      for (const item of offered) {
+        drawable(document, item);
+      }
+      if (offered.length > 0 && !token.isCancellationRequested) {
         latency.add(performance.now() - began);
         hooks.shown();
       }
@@ -49,4 +53,14 @@ export function middleware(latency: Latency, preview: Preview, hooks: Hooks): Mi
       },
     },
   };
+}
+
+/** Takes text that is there already from the beginning of a suggestion, where the editor would not draw it otherwise. */
+function drawable(document: vscode.TextDocument, item: vscode.InlineCompletionItem): void {
+  if (item.range === undefined || typeof item.insertText !== "string") {
+    return;
+  }
+  const left = unitsToLeaveOut(document.getText(item.range), item.insertText);
+  item.range = new vscode.Range(item.range.start.translate(0, left), item.range.end);
+  item.insertText = item.insertText.slice(left);
 }

@@ -14,3 +14,10 @@ test("latency keeps the last twenty", () => {
   }
   assert.deepEqual([latency.last, latency.median], [50, 50]);
 });
+
+test("nothing is known after clearing", () => {
+  const latency = new Latency();
+  latency.add(40);
+  latency.clear();
+  assert.equal(latency.last, undefined);
+});

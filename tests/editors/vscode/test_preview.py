@@ -1,0 +1,52 @@
+"""The canvas drawn while it settles, and the statistics, in a real VS Code; the server's drafts are given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.editors.vscode.window import Window
+
+pytestmark = pytest.mark.usefixtures("stub")
+
+FINAL = "width, height):⏎    return"
+
+
+def test_drafts_are_drawn_in_order_and_leave_nothing_behind(window: Window, workspace: Path) -> None:
+    path = workspace / "preview.py"
+    path.write_text("def area(\n")
+    window.open(path)
+    window.go_to(1, 10)
+    window.command("dgemma: Show Denoising at the Cursor")
+    window.wait_drawn(f"def area({FINAL}")
+    window.shot("denoising")
+    colours = window.page.evaluate(
+        """() => [...document.querySelectorAll('.editor-group-container.active .view-line span')]
+            .filter(span => !span.children.length && getComputedStyle(span).fontStyle === 'italic')
+            .map(span => getComputedStyle(span).color)"""
+    )
+    assert len(set(colours)) >= 2, "how sure the model is of a piece is its colour"
+    window.page.locator(".statusbar-item", has_text="stable after 6 steps").wait_for()
+    window.press("ArrowLeft")
+    window.wait_not_drawn("height")
+    assert window.saved(path) == "def area(\n"
+
+
+def test_a_key_takes_the_preview_away(window: Window, workspace: Path) -> None:
+    path = workspace / "preview_typed.py"
+    path.write_text("def area(\n")
+    window.open(path)
+    window.go_to(1, 10)
+    window.command("dgemma: Show Denoising at the Cursor")
+    window.wait_drawn("def area(width")
+    window.type("x")
+    window.wait_not_drawn("height")
+    assert window.saved(path) == "def area(x\n"
+
+
+def test_statistics_are_a_page(window: Window) -> None:
+    window.command("dgemma: Show Statistics")
+    window.wait_drawn("| accepted | 2 |")
+    assert "| ms, total, p95 | - |" in window.drawn()
+    window.command("View: Revert and Close Editor")
