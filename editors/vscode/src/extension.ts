@@ -50,7 +50,7 @@ export function activate(context: vscode.ExtensionContext): void {
     preview,
     statusBar,
     server,
-    ...Object.entries(commands).map(([name, command]) => vscode.commands.registerCommand(`dgemma.${name}`, command)),
+    ...Object.entries(commands).map(([name, command]) => vscode.commands.registerCommand(`dgemma.${name}`, told(command))),
     server.onDidFail((message) => void tellFailure(message)),
     vscode.workspace.onDidGrantWorkspaceTrust(() => void server.restart()),
     vscode.workspace.onDidChangeConfiguration((event) => {
@@ -60,6 +60,17 @@ export function activate(context: vscode.ExtensionContext): void {
     }),
   );
   void server.restart();
+}
+
+/** A command whose fault is told in one sentence: VS Code would put up a dialog. */
+function told(command: (...args: never[]) => unknown): (...args: never[]) => Promise<void> {
+  return async (...args) => {
+    try {
+      await command(...args);
+    } catch (error) {
+      void vscode.window.showWarningMessage(`dgemma: ${error instanceof Error ? error.message : String(error)}`);
+    }
+  };
 }
 
 async function run(command: string, ...args: unknown[]): Promise<void> {

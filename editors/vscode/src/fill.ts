@@ -124,8 +124,9 @@ async function apply(
   }
   const editor = await vscode.window.showTextDocument(document);
   const done = await editor.edit((builder) => builder.replace(range, newText), { undoStopBefore: true, undoStopAfter: true });
-  if (done) {
-    return undefined;
+  // In a read-only editor VS Code says that it was done, and has done nothing.
+  if (document.version === version) {
+    return "the editor is read-only; nothing was changed.";
   }
-  return document.version === version ? "the editor is read-only; nothing was changed." : changed;
+  return done ? undefined : changed;
 }

@@ -39,7 +39,7 @@ export async function showStats(server: Server): Promise<void> {
     void vscode.window.showWarningMessage(`dgemma: ${client}`);
     return;
   }
-  const content = statsPage(await client.sendRequest(STATS));
+  const content = statsPage(await client.sendRequest(STATS, {}));
   const document = await vscode.workspace.openTextDocument({ language: "markdown", content });
   await vscode.window.showTextDocument(document, { viewColumn: vscode.ViewColumn.Beside, preview: true });
 }

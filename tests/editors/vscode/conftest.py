@@ -29,11 +29,13 @@ CHROMIUM_FLAGS = (
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Keeps a picture of what a test that failed has seen."""
     report = yield
     window = getattr(item, "funcargs", {}).get("window")
-    if report.failed and isinstance(window, Window):
+    if report.failed and call.when == "call" and isinstance(window, Window):
         window.shot(f"failed-{item.name}")
     return report
 

@@ -115,7 +115,7 @@ def test_a_fault_of_the_server_is_told(window: Window, workspace: Path) -> None:
 def test_a_read_only_editor_is_left_alone(window: Window, workspace: Path) -> None:
     path = select(window, workspace, "locked")
     window.command("File: Set Active Editor Read-only in Session")
-    expect(window.page.locator(".tab.active [class*=codicon-lock]").first).to_be_attached()
+    window.page.get_by_label(f"{path} • Read-only").first.wait_for()
     fill(window)
     window.notice("read-only; nothing was changed")
     window.dismiss_notices()

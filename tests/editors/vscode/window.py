@@ -90,11 +90,15 @@ class Window:
 
     def wait_drawn(self, text: str) -> None:
         """Waits until the lines as they are drawn contain `text`, decorations included."""
-        self.page.wait_for_function(f"text => ({_LINES})().includes(text)", arg=text)
+        self.page.wait_for_function(f"text => ({_DECORATED})().includes(text)", arg=text)
 
     def wait_not_drawn(self, text: str) -> None:
         """Waits until the lines as they are drawn do not contain `text`."""
-        self.page.wait_for_function(f"text => !({_LINES})().includes(text)", arg=text)
+        self.page.wait_for_function(f"text => !({_DECORATED})().includes(text)", arg=text)
+
+    def decoration_colours(self) -> set[str]:
+        """Returns the colours of the text that decorations add."""
+        return set(self.page.evaluate(_COLOURS))
 
     def saved(self, path: Path) -> str:
         """Saves the file and returns what is on the disk."""
@@ -170,3 +174,10 @@ _LINES = """() => [...document.querySelectorAll('.editor-group-container.active 
     .map(line => [line.getBoundingClientRect().top, line.textContent])
     .sort(([a], [b]) => a - b).map(([, text]) => text).join('\\n')
     .replace(/[\\u200c\\u200d]/g, '').replace(/\\u00a0/g, ' ')"""
+# What an extension adds to a line is no text of the page but the content of its style.
+_ADDED = "getComputedStyle(span, '::after')"
+_DECORATED = f"""() => [...document.querySelectorAll('.view-line > span > span')]
+    .map(span => span.textContent + ({_ADDED}.content.match(/^"(.*)"$/)?.[1] ?? '')).join('')
+    .replace(/\\u00a0/g, ' ')"""
+_COLOURS = f"""() => [...document.querySelectorAll('.view-line > span > span')]
+    .filter(span => {_ADDED}.content.startsWith('"')).map(span => {_ADDED}.color)"""
