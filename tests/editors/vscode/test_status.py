@@ -29,7 +29,6 @@ def run_with(window: Window, code_server: CodeServer, home: Path, workspace: Pat
     yield start
     code_server.machine_settings({"dgemma.server.python": sys.executable})
     window.dismiss_notices()
-    window.wait_status("the first request starts the engine|Ready")
     bring_up(window, workspace)
 
 

@@ -124,7 +124,7 @@ class Window:
 
     def wait_status(self, pattern: str, *, timeout_ms: float = TIMEOUT_MS) -> None:
         """Waits until our item's accessible name, which holds text and explanation, matches a pattern."""
-        expect(self.status_item()).to_have_attribute("aria-label", re.compile(pattern), timeout=timeout_ms)
+        expect(self.status_item()).to_have_attribute("aria-label", re.compile(pattern, re.DOTALL), timeout=timeout_ms)
 
     def notice(self, text: str):
         """Waits for a notification that contains `text`, and returns it."""
