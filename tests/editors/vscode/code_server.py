@@ -38,6 +38,8 @@ QUIET: dict[str, Any] = {
     "extensions.ignoreRecommendations": True,
     "files.autoSave": "off",
     "files.eol": "\n",
+    "security.workspace.trust.banner": "never",
+    "security.workspace.trust.startupPrompt": "never",
     "telemetry.telemetryLevel": "off",
     "update.mode": "none",
     "window.title": "${activeEditorShort}",

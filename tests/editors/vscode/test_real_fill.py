@@ -1,4 +1,4 @@
-"""Filling with the real server and engine in a real VS Code: what the model makes of it lands in the file, or is said."""
+"""Filling with the real server and engine in a real VS Code: what the model makes lands in the file, or is said."""
 
 from __future__ import annotations
 
