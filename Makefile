@@ -59,6 +59,9 @@ picture: setup ## the picture that opens the README, through Chromium
 bench-neovim: setup $(EDITORS_STAMP) ## how long a Neovim user waits for ghost text
 	$(BIN)/python engine/bench/editor_neovim.py
 
+bench-vscode: setup $(EDITORS_STAMP) ## how long a VS Code user waits for ghost text
+	$(BIN)/python engine/bench/editor_vscode.py
+
 soak: setup ## half an hour of mixed traffic: nothing unanswered, no error, no growth
 	$(BIN)/python engine/bench/soak.py
 

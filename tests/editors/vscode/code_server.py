@@ -51,6 +51,12 @@ QUIET: dict[str, Any] = {
     "git.enabled": False,
 }
 
+# Of the browser: it has no sandbox here, no graphics card, and is to ask nobody anything.
+CHROMIUM_FLAGS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
+)
+
 # Commands that the workbench gives no key.
 KEYS = [{"key": "ctrl+alt+l", "command": "editor.action.inlineSuggest.acceptNextLine"}]
 

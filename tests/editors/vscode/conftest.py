@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, TimeoutError, sync_playwright
 
 from tests.editors.get_vscode import CHROMIUM, install
-from tests.editors.vscode.code_server import CodeServer, install_extension, serving
+from tests.editors.vscode.code_server import CHROMIUM_FLAGS, CodeServer, install_extension, serving
 from tests.editors.vscode.documents import AREA, REST, TYPED
 from tests.editors.vscode.window import Window
 
@@ -21,11 +21,6 @@ ROOT = Path(__file__).parents[3]
 sys.path.insert(0, str(ROOT / "editors/vscode/scripts"))
 
 from build_vsix import build  # noqa: E402  (the folder of the extension's scripts is no package)
-
-CHROMIUM_FLAGS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
-)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -65,27 +65,27 @@ class Window:
 
     def ghost(self) -> str:
         """Returns the ghost text that stands on the screen, line by line; empty where there is none."""
-        return self.page.evaluate(_GHOST)
+        return self.page.evaluate(GHOST)
 
     def wait_ghost(self, text: str = "", *, timeout_ms: float = TIMEOUT_MS) -> str:
         """Waits for ghost text that contains `text`, and returns all of it."""
-        holds = f"text => {{ const found = ({_GHOST})(); return found && found.includes(text); }}"
+        holds = f"text => {{ const found = ({GHOST})(); return found && found.includes(text); }}"
         self.page.wait_for_function(holds, arg=text, timeout=timeout_ms)
         return self.ghost()
 
     def wait_no_ghost(self) -> None:
         """Waits until no ghost text stands on the screen."""
-        self.page.wait_for_function(f"() => !({_GHOST})()")
+        self.page.wait_for_function(f"() => !({GHOST})()")
 
     def wait_ghost_other_than(self, text: str) -> str:
         """Waits for ghost text that differs from `text`, and returns it."""
-        differs = f"text => {{ const found = ({_GHOST})(); return found && found !== text; }}"
+        differs = f"text => {{ const found = ({GHOST})(); return found && found !== text; }}"
         self.page.wait_for_function(differs, arg=text)
         return self.ghost()
 
     def wait_line(self, text: str) -> None:
         """Waits until a drawn line contains `text` while no ghost text stands on the screen."""
-        drawn = f"text => !({_GHOST})() && ({_LINES})().includes(text)"
+        drawn = f"text => !({GHOST})() && ({_LINES})().includes(text)"
         self.page.wait_for_function(drawn, arg=text)
 
     def wait_drawn(self, text: str) -> None:
@@ -162,7 +162,8 @@ class Window:
         return path
 
 
-_GHOST = """() => [...document.querySelectorAll(
+# A function of the page: the ghost text that stands in it.
+GHOST = """() => [...document.querySelectorAll(
     '.monaco-editor .ghost-text-decoration, .monaco-editor .ghost-text-decoration-preview, '
     + '.monaco-editor .ghost-text, .monaco-editor .suggest-preview-text .ghost-text')]
     .filter(found => !found.parentElement.closest('.ghost-text, .ghost-text-decoration'))
