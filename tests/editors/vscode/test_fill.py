@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import TimeoutError, expect
 
 from tests.editors.vscode.window import Window
 
@@ -68,7 +68,7 @@ def test_the_code_action_fills_too(window: Window, workspace: Path) -> None:
         try:
             action.wait_for(timeout=2_000)
             break
-        except Exception:
+        except TimeoutError:
             continue
     window.press("Enter")
     window.wait_line("filled")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 ARTEFACTS = Path(__file__).parents[3] / ".editors/artefacts"
 TIMEOUT_MS = 10_000
@@ -114,11 +114,7 @@ class Window:
         self.press("Control+S")
         expect(self.page.locator(".tab.active.dirty")).to_have_count(0)
 
-    def status(self) -> str:
-        """Returns the text of our item in the status bar."""
-        return self.status_item().inner_text().strip()
-
-    def status_item(self):
+    def status_item(self) -> Locator:
         """Returns our item in the status bar."""
         return self.page.locator(".statusbar-item[id='dgemma.dgemma-lsp.dgemma.status']")
 
@@ -126,7 +122,7 @@ class Window:
         """Waits until our item's accessible name, which holds text and explanation, matches a pattern."""
         expect(self.status_item()).to_have_attribute("aria-label", re.compile(pattern, re.DOTALL), timeout=timeout_ms)
 
-    def notice(self, text: str):
+    def notice(self, text: str) -> Locator:
         """Waits for a notification that contains `text`, and returns it."""
         toast = self.page.locator(".notification-toast", has_text=text).first
         toast.wait_for()
