@@ -3,7 +3,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 EDITORS_STAMP := .venv/.installed-editors
 
-.PHONY: help setup demo test test-editors install-neovim package-neovim lint types format bench bench-typing bench-gpu check-gpu bench-neovim picture soak train-gpu package clean
+.PHONY: help setup demo test test-editors install-neovim package-neovim lint types format bench bench-typing bench-gpu check-gpu bench-neovim picture soak train-gpu package clean install-vscode package-vscode bench-vscode
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -70,6 +70,9 @@ check-gpu: ## on a GPU: every kernel and whole models compiled; graph, eager and
 	@$(ON_GPU) -c 'import sys, torch; torch.cuda.is_available() or sys.exit("check-gpu needs a CUDA device and there is none")'
 	$(ON_GPU) -m pytest -q -m gpu
 
+bench-vscode: setup $(EDITORS_STAMP) ## how long a VS Code user waits for ghost text
+	$(BIN)/python engine/bench/editor_vscode.py
+
 soak: setup ## half an hour of mixed traffic: nothing unanswered, no error, no growth
 	$(BIN)/python engine/bench/soak.py
 
@@ -78,12 +81,20 @@ DIST := dist
 NVIM_ARCHIVE = $(DIST)/dgemma-nvim-$(VERSION).tar.gz
 NVIM_PACK = $(or $(XDG_DATA_HOME),$(HOME)/.local/share)/nvim/site/pack/dgemma/start
 
-package: setup package-neovim ## wheel and Neovim archive into dist
+package: setup package-neovim package-vscode ## wheel, Neovim archive and VS Code extension into dist
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(DIST) .
 
 package-neovim: setup ## Neovim archive into dist
 	mkdir -p $(DIST)
 	$(BIN)/python -c "import tarfile; a = tarfile.open('$(NVIM_ARCHIVE)', 'w:gz'); a.add('editors/neovim', 'dgemma-nvim'); a.add('LICENSE', 'dgemma-nvim/LICENSE'); a.close()"
+
+package-vscode: setup ## VS Code extension into dist
+	$(BIN)/python editors/vscode/scripts/build_vsix.py $(DIST)
+
+CODE ?= code
+
+install-vscode: setup ## VS Code extension built and installed (CODE=codium for another command)
+	$(CODE) --install-extension "$$($(BIN)/python editors/vscode/scripts/build_vsix.py $(DIST))"
 
 install-neovim: setup ## server into .venv, plugin into Neovim's packages, as a link to this checkout
 	mkdir -p "$(NVIM_PACK)"
@@ -92,4 +103,4 @@ install-neovim: setup ## server into .venv, plugin into Neovim's packages, as a 
 
 
 clean: ## remove the environment and everything built
-	rm -rf .venv dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .editors dist editors/vscode/node_modules editors/vscode/out .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,64 @@
+"""The server's table of settings -> `contributes.configuration` of the VS Code extension's package.json, with its own.
+
+`python editors/vscode/scripts/write_settings.py` writes the file anew; a test holds the two equal.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from dgemma_lsp.settings_page import to_schema
+
+PACKAGE = Path(__file__).parents[1] / "package.json"
+# What differs from machine to machine; the rest may differ from window to window.
+MACHINE = frozenset({"dgemma.engine.model", "dgemma.engine.device", "dgemma.engine.autostart"})
+OWN = {
+    "dgemma.server.path": {
+        "type": "string",
+        "default": "",
+        "scope": "machine-overridable",
+        "markdownDescription": "The program `dgemma-lsp`; empty looks for it: see `#dgemma.server.python#`",
+    },
+    "dgemma.server.python": {
+        "type": "string",
+        "default": "",
+        "scope": "machine-overridable",
+        "markdownDescription": "The Python that has the package `dgemma_lsp`; empty takes the workspace's `.venv`, "
+        "then `dgemma-lsp` and `python3` on the search path. In a restricted workspace its `.venv` is never run",
+    },
+    "dgemma.preview.always": {
+        "type": "boolean",
+        "default": False,
+        "markdownDescription": "Off shows the finished suggestion; on draws the canvas while it settles, and asks the "
+        "model for every suggestion anew",
+    },
+}
+
+
+def contributed(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns the two groups of settings that the extension contributes.
+
+    Args:
+        schema: what `dgemma-lsp settings --schema` prints.
+    """
+    server = {key: _for_the_editor(key, value) for key, value in schema["properties"].items()}
+    return [{"title": "dgemma", "properties": server}, {"title": "VS Code extension", "properties": OWN}]
+
+
+def _for_the_editor(key: str, value: dict[str, Any]) -> dict[str, Any]:
+    said = {name: part for name, part in value.items() if name != "description"}
+    scope = "machine-overridable" if key in MACHINE else "window"
+    return {**said, "scope": scope, "markdownDescription": value["description"]}
+
+
+def main() -> None:
+    """Writes package.json."""
+    package = json.loads(PACKAGE.read_text(encoding="utf-8"))
+    package["contributes"]["configuration"] = contributed(to_schema())
+    PACKAGE.write_text(json.dumps(package, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

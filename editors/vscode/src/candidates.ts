@@ -1,0 +1,98 @@
+// Settings, folders and search path -> the ways to start the server, best first; and what to say when none works. Pure.
+
+import * as path from "node:path";
+
+/** A way to start the server. `python` names the interpreter to ask whether it holds the server. */
+export interface Candidate {
+  command: string;
+  args: readonly string[];
+  python: string | undefined;
+  /** Where it comes from, for the user. */
+  origin: string;
+}
+
+/** What became of a candidate when it was looked at. */
+export type Verdict =
+  | { kind: "usable" }
+  | { kind: "absent" }
+  | { kind: "old"; version: string }
+  | { kind: "without"; version: string }
+  | { kind: "broken"; message: string };
+
+export interface Surroundings {
+  /** The setting `dgemma.server.path`; empty where the user said nothing. */
+  serverPath: string;
+  /** The setting `dgemma.server.python`; empty where the user said nothing. */
+  serverPython: string;
+  /** Folders of the workspace; empty where the workspace is not trusted: their programs are not ours to run. */
+  trustedFolders: readonly string[];
+  /** The variable PATH. */
+  searchPath: string;
+  /** The user's home, for `~/` in a setting. */
+  home: string;
+}
+
+const MODULE = ["-m", "dgemma_lsp"] as const;
+
+/** Returns the ways to start the server. A setting stands alone: who chose a program wants no other. */
+export function candidates(around: Surroundings): Candidate[] {
+  if (around.serverPath) {
+    return [{ command: expand(around.serverPath, around), args: [], python: undefined, origin: "dgemma.server.path" }];
+  }
+  if (around.serverPython) {
+    return [module(expand(around.serverPython, around), "dgemma.server.python")];
+  }
+  // A relative entry of PATH means a folder of whatever is open: as little ours to run as the rest of it.
+  const folders = around.searchPath.split(path.delimiter).filter((folder) => path.isAbsolute(folder));
+  return [
+    ...around.trustedFolders.map((folder) => module(path.join(folder, ".venv", "bin", "python"), "the workspace's .venv")),
+    ...folders.map((folder) => ({
+      command: path.join(folder, "dgemma-lsp"),
+      args: [],
+      python: undefined,
+      origin: "PATH",
+    })),
+    ...folders.map((folder) => module(path.join(folder, "python3"), "PATH")),
+  ];
+}
+
+/** Returns the way to start the server with a Python. */
+export function module(python: string, origin: string): Candidate {
+  return { command: python, args: MODULE, python, origin };
+}
+
+/** Says in one or two sentences why none of the candidates can be started. */
+export function whyNone(tried: readonly { candidate: Candidate; verdict: Verdict }[]): string {
+  const chosen = tried.find(({ candidate }) => candidate.origin.startsWith("dgemma."));
+  if (chosen) {
+    return `The setting ${chosen.candidate.origin} names ${chosen.candidate.command}: ${because(chosen.verdict)}.`;
+  }
+  const found = tried.filter(({ verdict }) => verdict.kind !== "absent");
+  const best = found.find(({ verdict }) => verdict.kind === "without") ?? found[0];
+  if (best === undefined) {
+    return "The server dgemma-lsp is not installed, and no Python was found.";
+  }
+  return `The server dgemma-lsp is not installed: ${best.candidate.command} ${because(best.verdict)}.`;
+}
+
+/** Says what is wrong with a candidate, as the end of a sentence. */
+export function because(verdict: Verdict): string {
+  switch (verdict.kind) {
+    case "usable":
+      return "has the server";
+    case "absent":
+      return "there is no such program";
+    case "old":
+      return `is Python ${verdict.version}, and the server needs 3.11 or newer`;
+    case "without":
+      return `(Python ${verdict.version}) has no package dgemma_lsp`;
+    case "broken":
+      return `could not be asked (${verdict.message})`;
+  }
+}
+
+function expand(setting: string, around: Surroundings): string {
+  const folder = around.trustedFolders[0];
+  const filled = folder === undefined ? setting : setting.replaceAll("${workspaceFolder}", folder);
+  return filled.startsWith("~/") ? path.join(around.home, filled.slice(2)) : filled;
+}

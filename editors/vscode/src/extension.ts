@@ -1,0 +1,88 @@
+// Where the editor comes in: makes the parts, joins them, registers the commands.
+
+import * as vscode from "vscode";
+import { fill } from "./fill.ts";
+import { Latency } from "./latency.ts";
+import { choosePython, tellFailure } from "./notices.ts";
+import { showDoctor, showStats } from "./pages.ts";
+import { toggleLanguage, toggleWorkspace } from "./pause.ts";
+import { Preview } from "./preview.ts";
+import type { FillQuestion } from "./protocol.ts";
+import { Server } from "./server.ts";
+import { SECTION } from "./settings.ts";
+import { showMenu, StatusBar } from "./statusBar.ts";
+import { middleware } from "./suggestions.ts";
+
+const WALKTHROUGH = "dgemma.dgemma-lsp#start";
+
+/** Starts the server and offers everything; returns at once. */
+export function activate(context: vscode.ExtensionContext): void {
+  const home = context.extensionUri.fsPath;
+  const log = vscode.window.createOutputChannel("dgemma", { log: true });
+  const latency = new Latency();
+  const preview = new Preview();
+  const between = middleware(latency, preview, {
+    server: () => server,
+    fill: (question) => fill(server, question),
+    shown: () => statusBar.refresh(),
+  });
+  const server: Server = new Server(log, home, between);
+  const statusBar = new StatusBar(server, latency);
+  const commands: Record<string, (...args: never[]) => unknown> = {
+    trigger: () => run("editor.action.inlineSuggest.trigger"),
+    next: () => run("editor.action.inlineSuggest.showNext"),
+    previous: () => run("editor.action.inlineSuggest.showPrevious"),
+    fillSelection: (question?: FillQuestion) => fill(server, question),
+    showDenoising: () => showDenoising(server, preview),
+    toggleLanguage,
+    toggleWorkspace,
+    restart: () => server.restart(),
+    showLog: () => log.show(),
+    doctor: () => showDoctor(server, log, home),
+    showStats: () => showStats(server),
+    choosePython: () => choosePython(server),
+    settings: () => run("workbench.action.openSettings", "@ext:dgemma.dgemma-lsp"),
+    help: () => run("workbench.action.openWalkthrough", WALKTHROUGH),
+    menu: showMenu,
+  };
+  context.subscriptions.push(
+    log,
+    preview,
+    statusBar,
+    server,
+    ...Object.entries(commands).map(([name, command]) => vscode.commands.registerCommand(`dgemma.${name}`, told(command))),
+    server.onDidFail((message) => void tellFailure(message)),
+    vscode.workspace.onDidGrantWorkspaceTrust(() => void server.restart()),
+    vscode.workspace.onDidChangeConfiguration((event) => {
+      if (event.affectsConfiguration(`${SECTION}.server`)) {
+        void server.restart();
+      }
+    }),
+  );
+  void server.restart();
+}
+
+/** A command whose fault is told in one sentence: VS Code would put up a dialog. */
+function told(command: (...args: never[]) => unknown): (...args: never[]) => Promise<void> {
+  return async (...args) => {
+    try {
+      await command(...args);
+    } catch (error) {
+      void vscode.window.showWarningMessage(`dgemma: ${error instanceof Error ? error.message : String(error)}`);
+    }
+  };
+}
+
+async function run(command: string, ...args: unknown[]): Promise<void> {
+  await vscode.commands.executeCommand(command, ...args);
+}
+
+async function showDenoising(server: Server, preview: Preview): Promise<void> {
+  const client = server.beyond;
+  const editor = vscode.window.activeTextEditor;
+  if (typeof client === "string") {
+    void vscode.window.showWarningMessage(`dgemma: ${client}`);
+  } else if (editor !== undefined) {
+    await preview.show(client, editor);
+  }
+}

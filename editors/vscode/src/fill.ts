@@ -1,0 +1,132 @@
+// The command that fills a selection: asks the server, lets the user choose, applies one edit that one undo takes back.
+
+import * as vscode from "vscode";
+import { type LanguageClient, type WorkDoneProgressBegin, WorkDoneProgress, type WorkDoneProgressReport } from "vscode-languageclient/node";
+import { FILL, type FillAnswer, type FillCandidate, type FillQuestion } from "./protocol.ts";
+import type { Server } from "./server.ts";
+
+/** Fills what a code action or the selection names; every way out but the user's own tells why in one sentence. */
+export async function fill(server: Server, question: FillQuestion | undefined): Promise<void> {
+  const problem = await fillOrWhyNot(server, question ?? selected());
+  if (problem) {
+    void vscode.window.showWarningMessage(`dgemma: ${problem}`);
+  }
+}
+
+async function fillOrWhyNot(server: Server, question: FillQuestion | undefined): Promise<string | undefined> {
+  const client = server.beyond;
+  if (typeof client === "string") {
+    return client;
+  }
+  if (question === undefined) {
+    return "there is no text editor to fill in; put the cursor into one.";
+  }
+  const uri = client.protocol2CodeConverter.asUri(question.textDocument.uri);
+  const document = vscode.workspace.textDocuments.find((open) => open.uri.toString() === uri.toString());
+  if (document === undefined) {
+    return "the document is not open any more; nothing was changed.";
+  }
+  if (await isReadOnly(uri)) {
+    return "the file is read-only; nothing was changed.";
+  }
+  let answer: FillAnswer | undefined;
+  try {
+    answer = await ask(client, question);
+  } catch (error) {
+    return `the selection could not be filled (${error instanceof Error ? error.message : String(error)}).`;
+  }
+  const candidate = answer && (answer.candidates.length > 0 ? await choose(answer.candidates) : undefined);
+  if (answer === undefined || candidate === undefined) {
+    return answer?.candidates.length === 0 ? answer.message : undefined;
+  }
+  return apply(document, answer.version, client.protocol2CodeConverter.asRange(answer.range), candidate.newText);
+}
+
+/** The selection as a question; what an empty one means is the server's to say. */
+function selected(): FillQuestion | undefined {
+  const editor = vscode.window.activeTextEditor;
+  if (editor === undefined) {
+    return undefined;
+  }
+  const { document, selection } = editor;
+  const place = ({ line, character }: vscode.Position) => ({ line, character });
+  return {
+    textDocument: { uri: document.uri.toString(), version: document.version },
+    range: { start: place(selection.start), end: place(selection.end) },
+    kind: "selection",
+  };
+}
+
+async function isReadOnly(uri: vscode.Uri): Promise<boolean> {
+  if (vscode.workspace.fs.isWritableFileSystem(uri.scheme) === false) {
+    return true;
+  }
+  try {
+    const { permissions } = await vscode.workspace.fs.stat(uri);
+    return permissions === vscode.FilePermission.Readonly;
+  } catch {
+    return false; // not on a disk: a new file, a notebook's cell
+  }
+}
+
+/** Returns the answer; undefined where the user took the question back. */
+async function ask(client: LanguageClient, question: FillQuestion): Promise<FillAnswer | undefined> {
+  const options = { location: vscode.ProgressLocation.Notification, title: "dgemma: filling", cancellable: true };
+  return vscode.window.withProgress(options, async (progress, token) => {
+    const workDoneToken = crypto.randomUUID();
+    let shown = 0;
+    const listener = client.onProgress(WorkDoneProgress.type, workDoneToken, (value) => {
+      if (value.kind !== "end") {
+        const { percentage, message } = value as WorkDoneProgressBegin | WorkDoneProgressReport;
+        const increment = Math.max((percentage ?? shown) - shown, 0);
+        shown += increment;
+        progress.report(message === undefined ? { increment } : { increment, message });
+      }
+    });
+    try {
+      const answer = await client.sendRequest<FillAnswer>(FILL, { ...question, workDoneToken }, token);
+      return token.isCancellationRequested ? undefined : answer;
+    } catch (error) {
+      if (token.isCancellationRequested) {
+        return undefined;
+      }
+      throw error;
+    } finally {
+      listener.dispose();
+    }
+  });
+}
+
+async function choose(offered: FillCandidate[]): Promise<FillCandidate | undefined> {
+  if (offered.length === 1) {
+    return offered[0];
+  }
+  const items = offered.map((candidate) => ({
+    label: candidate.label,
+    description: `${Math.round(candidate.score * 100)} %`,
+    detail: candidate.newText.trim().split("\n").slice(0, 4).join(" ⏎ ").slice(0, 200),
+    candidate,
+  }));
+  const options = { title: "dgemma: fill with", placeHolder: "Best first; Escape changes nothing", ignoreFocusOut: true };
+  return (await vscode.window.showQuickPick(items, options))?.candidate;
+}
+
+/** Replaces a range as one step of undo; returns why not, where the document is not the one that was asked about. */
+async function apply(
+  document: vscode.TextDocument,
+  version: number,
+  range: vscode.Range,
+  newText: string,
+): Promise<string | undefined> {
+  const changed = "the document changed while the fill was computed; nothing was changed, select and fill again.";
+  if (document.isClosed || document.version !== version) {
+    return changed;
+  }
+  const editor = await vscode.window.showTextDocument(document);
+  const done = await editor.edit((builder) => builder.replace(range, newText), { undoStopBefore: true, undoStopAfter: true });
+  // In a read-only editor VS Code says that it was done, and has done nothing.
+  if (document.version === version) {
+    return "the editor is read-only; nothing was changed.";
+  }
+  return done ? undefined : changed;
+}

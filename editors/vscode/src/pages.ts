@@ -1,0 +1,45 @@
+// Pages that the user asks for: what the doctor says, and what suggestions were worth.
+
+import { execFile } from "node:child_process";
+import * as vscode from "vscode";
+import { because } from "./candidates.ts";
+import { STATS } from "./protocol.ts";
+import type { Server } from "./server.ts";
+import { statsPage } from "./statsPage.ts";
+
+const DOCTOR_TIMEOUT_MS = 60_000;
+
+/** Writes what works and what does not into the log, and shows it. */
+export async function showDoctor(server: Server, log: vscode.LogOutputChannel, home: string): Promise<void> {
+  log.show(true);
+  const looked = [...(await server.look("first")), ...(await server.look("found"))];
+  for (const { candidate, verdict } of looked.filter(({ verdict }) => verdict.kind !== "absent")) {
+    log.appendLine(`${candidate.command} (${candidate.origin}) ${because(verdict)}`);
+  }
+  const { candidate } = server;
+  if (candidate === undefined) {
+    log.appendLine("None of them runs. Install the server: pip install 'dgemma-lsp[engine]'");
+    return;
+  }
+  const ask = { cwd: home, timeout: DOCTOR_TIMEOUT_MS };
+  await vscode.window.withProgress({ location: vscode.ProgressLocation.Window, title: "dgemma doctor" }, () =>
+    new Promise<void>((resolve) => {
+      execFile(candidate.command, [...candidate.args, "doctor"], ask, (error, stdout, stderr) => {
+        log.appendLine(stdout || stderr || error?.message || "the doctor said nothing");
+        resolve();
+      });
+    }),
+  );
+}
+
+/** Shows the counts that the server keeps, as a page beside. */
+export async function showStats(server: Server): Promise<void> {
+  const client = server.beyond;
+  if (typeof client === "string") {
+    void vscode.window.showWarningMessage(`dgemma: ${client}`);
+    return;
+  }
+  const content = statsPage(await client.sendRequest(STATS, {}));
+  const document = await vscode.workspace.openTextDocument({ language: "markdown", content });
+  await vscode.window.showTextDocument(document, { viewColumn: vscode.ViewColumn.Beside, preview: true });
+}

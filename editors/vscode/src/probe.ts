@@ -1,0 +1,44 @@
+// A candidate -> whether it can start the server, by looking at the disk and asking the Python. Starts nothing that stays.
+
+import { execFile } from "node:child_process";
+import { constants } from "node:fs";
+import { access } from "node:fs/promises";
+import type { Candidate, Verdict } from "./candidates.ts";
+
+const QUESTION =
+  "import sys, importlib.util as u; print('.'.join(map(str, sys.version_info[:2])), u.find_spec('dgemma_lsp') is not None)";
+const TIMEOUT_MS = 10_000;
+const OLDEST = [3, 11] as const;
+
+/**
+ * Looks at a candidate.
+ *
+ * @param cwd a folder of our own: Python imports from where it is started before anywhere else, and what stands in an
+ *   opened folder is not to be run by opening it.
+ */
+export async function probe(candidate: Candidate, cwd: string): Promise<Verdict> {
+  try {
+    await access(candidate.command, constants.X_OK);
+  } catch {
+    return { kind: "absent" };
+  }
+  if (candidate.python === undefined) {
+    return { kind: "usable" };
+  }
+  return new Promise((resolve) => {
+    execFile(candidate.command, ["-c", QUESTION], { cwd, timeout: TIMEOUT_MS }, (error, stdout) => {
+      const answer = /^(\d+)\.(\d+) (True|False)\s*$/.exec(stdout);
+      if (error !== null || answer === null) {
+        resolve({ kind: "broken", message: error?.message.split("\n")[0] ?? "its answer is none of a Python" });
+        return;
+      }
+      const [major, minor] = [Number(answer[1]), Number(answer[2])];
+      const version = `${major}.${minor}`;
+      if (major < OLDEST[0] || (major === OLDEST[0] && minor < OLDEST[1])) {
+        resolve({ kind: "old", version });
+      } else {
+        resolve(answer[3] === "True" ? { kind: "usable" } : { kind: "without", version });
+      }
+    });
+  });
+}

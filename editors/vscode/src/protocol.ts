@@ -1,0 +1,113 @@
+// What crosses between this extension and the server beyond LSP, and whether the two understand each other. No editor.
+
+import type { InlineCompletionItem, Position, Range } from "vscode-languageclient";
+
+/** The version of the protocol that this extension speaks. */
+export const PROTOCOL = 1;
+
+/** The command that the server's code actions carry; this extension runs it itself. */
+export const FILL_COMMAND = "dgemma.fill";
+
+export const FILL = "dgemma/fill";
+export const DENOISE = "dgemma/denoise";
+export const DRAFT = "dgemma/draft";
+export const STATUS = "dgemma/status";
+export const STATS = "dgemma/stats";
+
+export interface VersionedDocument {
+  uri: string;
+  version: number;
+}
+
+export type FillKind = "selection" | "description" | "placeholder";
+
+export interface FillQuestion {
+  textDocument: VersionedDocument;
+  range: Range;
+  kind: FillKind;
+}
+
+export interface FillCandidate {
+  newText: string;
+  label: string;
+  /** Probability of being right, 0 to 1. */
+  score: number;
+}
+
+/** Candidates best first; none means that `message` says why. */
+export interface FillAnswer extends VersionedDocument {
+  range: Range;
+  candidates: FillCandidate[];
+  message: string;
+}
+
+export interface DenoiseQuestion {
+  textDocument: VersionedDocument;
+  position: Position;
+  token: string;
+}
+
+export interface DraftSpan {
+  text: string;
+  /** 0 to 1. */
+  confidence: number;
+  /** Whether the sampler keeps it. */
+  settled: boolean;
+}
+
+/** What the canvas holds after one step. */
+export interface Draft {
+  token: string;
+  step: number;
+  stepsLimit: number;
+  elapsedMs: number;
+  spans: DraftSpan[];
+}
+
+export interface DenoiseAnswer {
+  items: InlineCompletionItem[];
+  finish: string;
+  steps: number;
+  elapsedMs: number;
+  /** Why nothing was asked; empty otherwise. */
+  message: string;
+}
+
+/** What the user can expect of the next request, as the server sees it. */
+export interface ServerStatus {
+  kind: "ready" | "loading" | "busy" | "inactive" | "error";
+  message: string;
+  /** Load progress, 0 to 100. */
+  percent: number;
+  /** Why it is slow or inactive, and what to do. */
+  reason?: string;
+}
+
+/**
+ * Says why fill, preview and statistics cannot be used with a server, in one sentence; undefined where they can.
+ *
+ * @param experimental `capabilities.experimental` of the answer to `initialize`.
+ * @param serverVersion what the server calls its version.
+ */
+export function incompatibility(experimental: unknown, serverVersion: string | undefined): string | undefined {
+  const protocol = protocolOf(experimental);
+  if (protocol === PROTOCOL) {
+    return undefined;
+  }
+  const server = `dgemma-lsp ${serverVersion ?? "(unknown version)"}`;
+  if (protocol !== undefined && protocol > PROTOCOL) {
+    return `${server} is newer than this extension: completions work, the rest needs the extension that belongs to it.`;
+  }
+  return `${server} is older than this extension: completions work, for the rest run "pip install --upgrade dgemma-lsp".`;
+}
+
+function protocolOf(experimental: unknown): number | undefined {
+  if (typeof experimental !== "object" || experimental === null || !("dgemma" in experimental)) {
+    return undefined;
+  }
+  const said = experimental.dgemma;
+  if (typeof said !== "object" || said === null || !("protocol" in said)) {
+    return undefined;
+  }
+  return typeof said.protocol === "number" ? said.protocol : undefined;
+}

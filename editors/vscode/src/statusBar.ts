@@ -1,0 +1,87 @@
+// The status bar item and the menu behind it.
+
+import * as vscode from "vscode";
+import type { Latency } from "./latency.ts";
+import { activeLanguage, pausedHere } from "./pause.ts";
+import type { Server } from "./server.ts";
+import { statusText } from "./statusText.ts";
+
+const COLOURS = {
+  none: undefined,
+  warning: new vscode.ThemeColor("statusBarItem.warningBackground"),
+  error: new vscode.ThemeColor("statusBarItem.errorBackground"),
+};
+
+/** Shows the server's state and the time of the last suggestion. */
+export class StatusBar implements vscode.Disposable {
+  readonly #item = vscode.window.createStatusBarItem("dgemma.status", vscode.StatusBarAlignment.Right, 90);
+  readonly #subscriptions: vscode.Disposable[];
+  readonly #server: Server;
+  readonly #latency: Latency;
+
+  constructor(server: Server, latency: Latency) {
+    this.#server = server;
+    this.#latency = latency;
+    this.#item.name = "dgemma";
+    this.#item.command = "dgemma.menu";
+    const refresh = () => this.refresh();
+    this.#subscriptions = [
+      server.onDidChange(() => {
+        if (server.state.kind !== "running") {
+          latency.clear(); // times of another process say nothing about the next
+        }
+        refresh();
+      }),
+      vscode.window.onDidChangeActiveTextEditor(refresh),
+      vscode.workspace.onDidChangeConfiguration(refresh),
+    ];
+    this.refresh();
+    this.#item.show();
+  }
+
+  dispose(): void {
+    for (const disposable of [...this.#subscriptions, this.#item]) {
+      disposable.dispose();
+    }
+  }
+
+  /** Draws the item anew. */
+  refresh(): void {
+    const { text, tooltip, severity } = statusText({
+      server: this.#server.state,
+      paused: pausedHere(),
+      languageId: activeLanguage(),
+      lastMs: this.#latency.last,
+      medianMs: this.#latency.median,
+    });
+    this.#item.text = text;
+    this.#item.tooltip = tooltip;
+    this.#item.backgroundColor = COLOURS[severity];
+  }
+}
+
+/** Offers what one wants of the item, and runs what is chosen. */
+export async function showMenu(): Promise<void> {
+  const paused = pausedHere();
+  const language = activeLanguage();
+  const entries: [label: string, command: string][] = [
+    [paused === "workspace" ? "$(play) Resume in this workspace" : "$(debug-pause) Pause in this workspace", "dgemma.toggleWorkspace"],
+    ["$(sparkle) Suggest at the cursor", "dgemma.trigger"],
+    ["$(wand) Fill the selection", "dgemma.fillSelection"],
+    ["$(eye) Show denoising at the cursor", "dgemma.showDenoising"],
+    ["$(debug-restart) Restart the server", "dgemma.restart"],
+    ["$(output) Show the log", "dgemma.showLog"],
+    ["$(pulse) Ask the doctor", "dgemma.doctor"],
+    ["$(graph) Show statistics", "dgemma.showStats"],
+    ["$(gear) Settings", "dgemma.settings"],
+  ];
+  if (language !== undefined && paused !== "workspace") {
+    const label = paused === "language" ? "$(play) Resume" : "$(debug-pause) Pause";
+    entries.unshift([`${label} for ${language}`, "dgemma.toggleLanguage"]);
+  }
+  const items = entries.map(([label, command]) => ({ label, command }));
+  const chosen = await vscode.window.showQuickPick(items, { title: "dgemma" });
+  if (chosen !== undefined) {
+    await vscode.commands.executeCommand(chosen.command);
+  }
+}

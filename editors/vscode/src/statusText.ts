@@ -1,0 +1,70 @@
+// State of the server, pause, latency -> text, explanation and severity of the status bar item. Pure.
+
+import type { ServerStatus } from "./protocol.ts";
+
+/** What this extension knows of the server's process, and what the server said last. */
+export type ServerState =
+  | { kind: "starting" }
+  | { kind: "running"; status: ServerStatus; warning: string | undefined }
+  | { kind: "stopped"; message: string };
+
+export interface Situation {
+  server: ServerState;
+  /** What is paused for the document at hand. */
+  paused: "workspace" | "language" | undefined;
+  languageId: string | undefined;
+  lastMs: number | undefined;
+  medianMs: number | undefined;
+}
+
+export interface StatusText {
+  text: string;
+  tooltip: string;
+  severity: "none" | "warning" | "error";
+}
+
+/** Returns what the status bar item shows. */
+export function statusText(now: Situation): StatusText {
+  const { server } = now;
+  if (server.kind === "stopped") {
+    return { text: "$(error) dgemma", tooltip: server.message, severity: "error" };
+  }
+  if (server.kind === "starting") {
+    return { text: "$(loading~spin) dgemma", tooltip: "The server is starting.", severity: "none" };
+  }
+  if (now.paused === "workspace") {
+    return { text: "$(debug-pause) dgemma", tooltip: "Paused here: dgemma.enabled is off.", severity: "none" };
+  }
+  if (now.paused === "language") {
+    const tooltip = `Paused for the language ${now.languageId}: dgemma.pausedLanguages.`;
+    return { text: "$(debug-pause) dgemma", tooltip, severity: "none" };
+  }
+  const { status, warning } = server;
+  const said = [status.message, status.reason === status.message ? undefined : status.reason, warning].filter(Boolean);
+  switch (status.kind) {
+    case "error":
+      return { text: "$(error) dgemma", tooltip: joined(said, "The engine cannot be used."), severity: "error" };
+    case "loading":
+      return { text: `$(loading~spin) dgemma ${status.percent} %`, tooltip: joined(said, "The model is loading."), severity: "none" };
+    case "inactive":
+      return { text: "$(circle-slash) dgemma", tooltip: joined(said, "Nothing is offered here."), severity: "none" };
+    case "busy":
+    case "ready": {
+      const times = now.lastMs === undefined ? [] : [`Last suggestion ${ms(now.lastMs)}, median ${ms(now.medianMs)}.`];
+      const shown = now.lastMs === undefined ? "" : ` ${ms(now.lastMs)}`;
+      return {
+        text: `${warning === undefined ? "$(sparkle)" : "$(warning)"} dgemma${shown}`,
+        tooltip: joined([...said, ...times], "Ready."),
+        severity: warning === undefined ? "none" : "warning",
+      };
+    }
+  }
+}
+
+function joined(parts: readonly (string | undefined)[], otherwise: string): string {
+  return parts.length > 0 ? parts.join("\n\n") : otherwise;
+}
+
+function ms(value: number | undefined): string {
+  return `${Math.round(value ?? 0)} ms`;
+}

@@ -1,0 +1,66 @@
+// Between the editor and the server: measures suggestions, keeps this extension's own settings back, takes fills over.
+
+import * as vscode from "vscode";
+import { DidChangeConfigurationNotification, type Middleware } from "vscode-languageclient/node";
+import { unitsToLeaveOut } from "./astral.ts";
+import type { Latency } from "./latency.ts";
+import type { Preview } from "./preview.ts";
+import { FILL_COMMAND, type FillQuestion } from "./protocol.ts";
+import type { Server } from "./server.ts";
+import { SECTION, serverSettings, setting } from "./settings.ts";
+
+export interface Hooks {
+  server(): Server;
+  fill(question: FillQuestion): Promise<void>;
+  /** A suggestion was shown. */
+  shown(): void;
+}
+
+/** Returns what stands between the editor and the server. */
+export function middleware(latency: Latency, preview: Preview, hooks: Hooks): Middleware {
+  return {
+    async provideInlineCompletionItems(document, position, context, token, next) {
+      const began = performance.now();
+      const editor = vscode.window.activeTextEditor;
+      const client = setting("preview.always", false) ? hooks.server().beyond : "off";
+      const drawn = typeof client !== "string" && context.triggerKind === vscode.InlineCompletionTriggerKind.Automatic;
+      const items =
+        drawn && editor?.document === document
+          ? await preview.suggest(client, editor, position, token)
+          : await next(document, position, context, token);
+      const offered = Array.isArray(items) ? items : (items?.items ?? []);
+      for (const item of offered) {
+        drawable(document, item);
+      }
+      if (offered.length > 0 && !token.isCancellationRequested) {
+        latency.add(performance.now() - began);
+        hooks.shown();
+      }
+      return items;
+    },
+    // The server offers the command for editors without a hand of their own for it.
+    executeCommand: (command, args, next) =>
+      command === FILL_COMMAND ? hooks.fill(args[0] as FillQuestion) : next(command, args),
+    workspace: {
+      configuration: (params, token, next) => {
+        const answers = next(params, token);
+        const ours = params.items.map(({ section }) => section === SECTION);
+        return Array.isArray(answers) ? answers.map((answer, index) => (ours[index] ? serverSettings() : answer)) : answers;
+      },
+      // Without settings in it the server asks for them, which goes through `configuration`.
+      didChangeConfiguration: async () => {
+        await hooks.server().client?.sendNotification(DidChangeConfigurationNotification.type, { settings: null });
+      },
+    },
+  };
+}
+
+/** Takes text that is there already from the beginning of a suggestion, where the editor would not draw it otherwise. */
+function drawable(document: vscode.TextDocument, item: vscode.InlineCompletionItem): void {
+  if (item.range === undefined || typeof item.insertText !== "string") {
+    return;
+  }
+  const left = unitsToLeaveOut(document.getText(item.range), item.insertText);
+  item.range = new vscode.Range(item.range.start.translate(0, left), item.range.end);
+  item.insertText = item.insertText.slice(left);
+}

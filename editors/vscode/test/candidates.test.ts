@@ -1,0 +1,66 @@
+import assert from "node:assert/strict";
+import test from "node:test";
+import { candidates, type Surroundings, type Verdict, whyNone } from "../src/candidates.ts";
+
+const AROUND: Surroundings = {
+  serverPath: "",
+  serverPython: "",
+  trustedFolders: ["/work/project"],
+  searchPath: "/usr/bin:bin:./tools:/opt/bin",
+  home: "/home/kim",
+};
+
+const commands = (around: Partial<Surroundings>) => candidates({ ...AROUND, ...around }).map(({ command }) => command);
+
+test("a server path stands alone", () => {
+  assert.deepEqual(commands({ serverPath: "~/bin/dgemma-lsp", serverPython: "/usr/bin/python3" }), ["/home/kim/bin/dgemma-lsp"]);
+});
+
+test("a chosen Python runs the module and stands alone", () => {
+  const [only, ...others] = candidates({ ...AROUND, serverPython: "${workspaceFolder}/env/bin/python" });
+  assert.deepEqual([only?.command, only?.args, others], ["/work/project/env/bin/python", ["-m", "dgemma_lsp"], []]);
+});
+
+test("the workspace's environment comes before the search path", () => {
+  assert.deepEqual(commands({}), [
+    "/work/project/.venv/bin/python",
+    "/usr/bin/dgemma-lsp",
+    "/opt/bin/dgemma-lsp",
+    "/usr/bin/python3",
+    "/opt/bin/python3",
+  ]);
+});
+
+test("a workspace that is not trusted offers no program", () => {
+  assert.ok(commands({ trustedFolders: [] }).every((command) => !command.startsWith("/work")));
+});
+
+test("relative entries of the search path are left out", () => {
+  assert.deepEqual(commands({ trustedFolders: [], searchPath: "bin:.:" }), []);
+});
+
+test("the message names the setting that is wrong", () => {
+  const [candidate] = candidates({ ...AROUND, serverPath: "/nowhere/dgemma-lsp" });
+  assert.ok(candidate);
+  assert.equal(
+    whyNone([{ candidate, verdict: { kind: "absent" } }]),
+    "The setting dgemma.server.path names /nowhere/dgemma-lsp: there is no such program.",
+  );
+});
+
+test("of what was found, the Python without the package is named first", () => {
+  const verdicts: Verdict[] = [{ kind: "old", version: "3.9" }, { kind: "absent" }, { kind: "absent" }, { kind: "without", version: "3.12" }];
+  const tried = candidates(AROUND).slice(0, 4).map((candidate, index) => ({ candidate, verdict: verdicts[index]! }));
+  assert.equal(whyNone(tried), "The server dgemma-lsp is not installed: /usr/bin/python3 (Python 3.12) has no package dgemma_lsp.");
+});
+
+test("an old Python is named with what is needed", () => {
+  const [candidate] = candidates(AROUND);
+  assert.ok(candidate);
+  const message = whyNone([{ candidate, verdict: { kind: "old", version: "3.9" } }]);
+  assert.match(message, /is Python 3\.9, and the server needs 3\.11 or newer/);
+});
+
+test("nothing found at all is said", () => {
+  assert.equal(whyNone([]), "The server dgemma-lsp is not installed, and no Python was found.");
+});

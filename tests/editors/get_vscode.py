@@ -1,0 +1,73 @@
+"""Installs what the VS Code tests drive: code-server (workbench and extension host) from npm, Chromium from Debian.
+
+`python tests/editors/get_vscode.py [FOLDER]`; nothing happens where the stamp of the same versions lies already.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "editors/vscode/scripts"))
+
+from wheel_node import NODE, npm  # noqa: E402  (the folder of the extension's scripts is no package)
+
+FOLDER = ROOT / ".editors/vscode"
+CODE_SERVER = "4.139.1"
+CHROMIUM = "chromium"
+# Output channels stay empty without the first; without the second the workbench complains about it.
+NATIVE = ("@vscode/spdlog", "@vscode/native-watchdog")
+
+
+def entry_point(folder: Path = FOLDER) -> Path:
+    """Returns the script that Node runs as code-server."""
+    return folder / "node_modules/code-server/out/node/entry.js"
+
+
+def install(folder: Path = FOLDER) -> None:
+    """Installs into `folder`, unless the same versions are there.
+
+    Raises:
+        subprocess.CalledProcessError: a step failed; its output is on the terminal.
+        FileNotFoundError: Chromium is missing and cannot be installed.
+    """
+    install_chromium()
+    stamp = folder / "installed.json"
+    node = subprocess.run([NODE, "--version"], check=True, capture_output=True, text=True).stdout.strip()
+    wanted = {"code-server": CODE_SERVER, "node": node, "native": list(NATIVE)}
+    if stamp.exists() and json.loads(stamp.read_text(encoding="utf-8")) == wanted:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / "package.json").write_text('{"private": true}\n', encoding="utf-8")
+    npm(folder, "install", "--ignore-scripts", f"code-server@{CODE_SERVER}")
+    inner = folder / "node_modules/code-server/lib/vscode"
+    npm(inner, "install", "--omit=dev", "--ignore-scripts")
+    npm(inner / "extensions", "install", "--omit=dev", "--ignore-scripts")
+    npm(inner, "rebuild", "--foreground-scripts", *NATIVE)
+    stamp.write_text(json.dumps(wanted), encoding="utf-8")
+
+
+def install_chromium() -> None:
+    """Installs Debian's Chromium and a font, where there is none.
+
+    Raises:
+        FileNotFoundError: neither Chromium nor `apt-get` is there.
+    """
+    if shutil.which(CHROMIUM):
+        return
+    if not shutil.which("apt-get"):
+        raise FileNotFoundError("the VS Code tests need `chromium`; install it with the system's package manager")
+    environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", CHROMIUM, "fonts-dejavu-core"]
+    for command in (["apt-get", "update", "-qq"], install):
+        subprocess.run(command, check=True, env=environ, stdout=sys.stderr)
+
+
+if __name__ == "__main__":
+    install(Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else FOLDER)

@@ -1,0 +1,122 @@
+"""Ghost text in a real VS Code with the real engine: brought up, accepted, taken back; the file on the disk counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.editors.vscode.documents import AREA, LOAD, REST, TYPED
+from tests.editors.vscode.window import Window
+
+
+@pytest.fixture
+def typed(window: Window, workspace: Path, request: pytest.FixtureRequest) -> Path:
+    """A file of the test's own with ghost text at its end."""
+    path = workspace / f"{request.node.name.removeprefix('test_')}.py"
+    path.write_text(AREA)
+    window.open(path)
+    window.press("Control+End")
+    window.type(TYPED, delay_ms=60)
+    assert window.wait_ghost() == REST
+    return path
+
+
+def test_tab_accepts_all(window: Window, typed: Path) -> None:
+    window.shot("ghost-text")
+    window.press("Tab")
+    window.wait_line(REST)
+    assert window.saved(typed) == AREA + TYPED + REST
+
+
+def test_one_word_is_accepted(window: Window, typed: Path) -> None:
+    window.press("Control+ArrowRight")
+    assert window.wait_ghost(", height))") == ", height))"
+    window.press("Escape")
+    assert window.saved(typed) == AREA + TYPED + "width"
+
+
+def test_one_undo_takes_an_accepted_suggestion_back(window: Window, typed: Path) -> None:
+    window.press("Tab")
+    window.wait_line(REST)
+    window.press("Control+Z")
+    assert window.saved(typed) == AREA + TYPED
+
+
+def test_what_is_typed_through_stays_offered(window: Window, typed: Path) -> None:
+    window.type("width", delay_ms=60)
+    assert window.wait_ghost(", height))") == ", height))"
+    window.type(", ", delay_ms=60)
+    assert window.wait_ghost("height))") == "height))"
+    window.press("Tab")
+    window.wait_line(REST)
+    assert window.saved(typed) == AREA + TYPED + REST
+
+
+def test_other_text_takes_the_suggestion_away(window: Window, typed: Path) -> None:
+    window.type("9", delay_ms=60)
+    window.wait_no_ghost()
+    window.press("Tab")
+    assert window.saved(typed).startswith(AREA + TYPED + "9")
+    assert REST not in window.saved(typed)[len(AREA) :]
+
+
+def test_several_candidates_by_hand_and_one_line_of_two(window: Window, workspace: Path) -> None:
+    path = workspace / "several.py"
+    path.write_text(LOAD)
+    window.open(path)
+    window.press("Control+End")
+    window.type("        ", delay_ms=60)
+    first = window.wait_ghost("data = file.read()")
+    window.press("Alt+]")
+    second = window.wait_ghost_other_than(first)
+    window.shot("second-candidate")
+    window.press("Alt+[")
+    assert window.wait_ghost_other_than(second) == first
+    longer = "Alt+]" if "return data" in second else "Alt+["
+    if "return data" not in first:
+        window.press(longer)
+        window.wait_ghost("return data")
+    window.press("Control+Alt+l")
+    assert window.wait_ghost("return data").strip() == "return data"
+    window.press("Escape")
+    assert window.saved(path).rstrip() == f"{LOAD}        data = file.read()"
+
+
+DOCUMENTS = {
+    "tabs": ("def a():\n\tprint(total, count)\n\n\ndef b():\n\t", "print(total", ", count)"),
+    "crlf": (AREA.replace("\n", "\r\n"), TYPED, REST),
+    "astral": (AREA.replace("print(area", "print('🚀𐍈', area"), "print('🚀𐍈', area(", REST),
+}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_text_of_every_kind_lands_where_it_belongs(window: Window, workspace: Path, name: str) -> None:
+    text, typed, rest = DOCUMENTS[name]
+    path = workspace / f"{name}.py"
+    path.write_bytes(text.encode())
+    window.open(path)
+    window.press("Control+End")
+    window.type(typed, delay_ms=60)
+    assert window.wait_ghost(rest) == rest
+    window.press("Tab")
+    window.wait_line(rest)
+    window.save()
+    assert path.read_bytes().decode() == text + typed + rest
+
+
+def test_two_documents_keep_their_own(window: Window, workspace: Path) -> None:
+    one, two = workspace / "one.py", workspace / "two.py"
+    one.write_text(AREA)
+    two.write_text(AREA.replace("width", "length"))
+    for path in (one, two):
+        window.open(path)
+        window.press("Control+End")
+        window.type(TYPED, delay_ms=60)
+        window.wait_ghost("height))")
+    assert window.ghost() == "length, height))"
+    window.press("Tab")
+    window.wait_line("length, height))")
+    assert window.saved(two) == AREA.replace("width", "length") + TYPED + "length, height))"
+    window.open(one)
+    assert window.saved(one) == AREA + TYPED

@@ -1,0 +1,47 @@
+"""The canvas drawn while it settles, and the statistics, in a real VS Code; the server's drafts are given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.editors.vscode.window import Window
+
+pytestmark = pytest.mark.usefixtures("stub")
+
+FINAL = "width, height):⏎    return"
+
+
+def test_drafts_are_drawn_in_order_and_leave_nothing_behind(window: Window, workspace: Path) -> None:
+    path = workspace / "preview.py"
+    path.write_text("def area(\n")
+    window.open(path)
+    window.go_to(1, 10)
+    window.command("dgemma: Show Denoising at the Cursor")
+    window.wait_drawn(f"def area({FINAL}")
+    window.shot("denoising")
+    assert len(window.decoration_colours()) == 2, "how sure the model is of a piece is its colour"
+    window.page.locator(".statusbar-item", has_text="stable after 6 steps").wait_for()
+    window.press("ArrowLeft")
+    window.wait_not_drawn("height")
+    assert window.saved(path) == "def area(\n"
+
+
+def test_a_key_takes_the_preview_away(window: Window, workspace: Path) -> None:
+    path = workspace / "preview_typed.py"
+    path.write_text("def area(\n")
+    window.open(path)
+    window.go_to(1, 10)
+    window.command("dgemma: Show Denoising at the Cursor")
+    window.wait_drawn("def area(width")
+    window.type("x")
+    window.wait_not_drawn("height")
+    assert window.saved(path) == "def area(x\n"
+
+
+def test_statistics_are_a_page(window: Window) -> None:
+    window.command("dgemma: Show Statistics")
+    window.wait_drawn("| accepted | 2 |")
+    window.wait_drawn("| ms, total, p95 | - |")
+    window.command("View: Revert and Close Editor")

@@ -1,0 +1,114 @@
+"""What the status bar and the notices of a real VS Code say of the server, and what they let the user do."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.editors.vscode.code_server import CodeServer
+from tests.editors.vscode.conftest import bring_up
+from tests.editors.vscode.window import Window
+
+Run = Callable[[str, str], None]
+
+
+@pytest.fixture
+def run_with(window: Window, code_server: CodeServer, home: Path, workspace: Path) -> Iterator[Run]:
+    """Makes the window start its server with a shell script, by a setting; puts it right afterwards."""
+
+    def start(setting: str, script: str) -> None:
+        program = home / "program"
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        code_server.machine_settings({f"dgemma.server.{setting}": str(program)})
+
+    yield start
+    code_server.machine_settings({"dgemma.server.python": sys.executable})
+    window.dismiss_notices()
+    bring_up(window, workspace)
+
+
+def test_the_item_shows_how_long_the_last_suggestion_took(window: Window, workspace: Path) -> None:
+    bring_up(window, workspace)
+    window.wait_status(r"dgemma \d+ ms.*Last suggestion \d+ ms, median \d+ ms")
+
+
+def test_the_menu_pauses_and_resumes_the_workspace(window: Window, workspace: Path) -> None:
+    window.status_item().click()
+    assert "Pause in this workspace" in window.entries("dgemma")[:2]
+    window.shot("menu")
+    window.choose("Pause in this workspace")
+    window.wait_status("Paused here")
+    assert '"dgemma.enabled": false' in (workspace / ".vscode/settings.json").read_text()
+    window.shot("paused")
+    window.open(workspace / "warm.py")
+    window.press("Control+End")
+    window.type("print(area(", delay_ms=60)
+    window.page.wait_for_timeout(1_500)
+    assert window.ghost() == ""
+    window.menu("Resume in this workspace")
+    bring_up(window, workspace)
+
+
+def test_a_missing_server_is_told_with_ways_out(window: Window, code_server: CodeServer, run_with: Run) -> None:
+    code_server.machine_settings({"dgemma.server.python": "/nowhere/bin/python"})
+    notice = window.notice("The setting dgemma.server.python names /nowhere/bin/python: there is no such program.")
+    window.wait_status(r"^error .*there is no such program")
+    window.shot("missing-server")
+    assert [button.strip() for button in notice.get_by_role("button").all_inner_texts() if button.strip()] == [
+        "Install Help",
+        "Choose Python",
+        "Open Log",
+    ]
+    notice.get_by_role("button", name="Install Help").click()
+    window.page.get_by_text("Start with dgemma").first.wait_for()
+    window.page.get_by_text("The extension talks to the Python package").first.wait_for()
+    window.shot("walkthrough")
+    window.press("Control+W")
+
+
+def test_the_python_can_be_chosen(window: Window, run_with: Run) -> None:
+    window.command("dgemma: Choose the Python that Has the Server")
+    entries = window.entries("dgemma: the Python that has dgemma-lsp")
+    assert any("has the server" in entry for entry in entries)
+    assert "Browse" in entries[-1]
+    window.press("Escape")
+
+
+def test_a_python_that_is_too_old_is_named(window: Window, run_with: Run) -> None:
+    run_with("python", "echo 3.9 False")
+    window.notice("is Python 3.9, and the server needs 3.11 or newer")
+
+
+def test_a_server_that_ends_at_start_gives_its_last_words_once(window: Window, run_with: Run) -> None:
+    run_with("path", "echo 'ModuleNotFoundError: No module named lsprotocol' >&2; exit 1")
+    window.notice("The server ended at start: ModuleNotFoundError: No module named lsprotocol")
+    window.wait_status("^error ")
+    window.shot("crash-at-start")
+    expect(window.page.locator(".notification-toast")).to_have_count(1)
+
+
+def test_an_old_server_completes_and_the_rest_says_what_to_do(window: Window, run_with: Run, workspace: Path) -> None:
+    run_with("path", f'exec "{sys.executable}" "{Path(__file__).parent / "stub_server.py"}" --old')
+    window.wait_status("^warning .*dgemma-lsp 0.0.9 is older than this extension")
+    path = workspace / "old_server.py"
+    path.write_text("x")
+    window.open(path)
+    window.press("Control+End")
+    window.type(" = ")
+    window.wait_ghost("from_the_stub")
+    window.press("Escape", "Control+A")
+    window.command("dgemma: Fill the Selection")
+    window.notice('for the rest run "pip install --upgrade dgemma-lsp"')
+    assert window.saved(path) == "x = "
+
+
+def test_the_doctor_writes_into_the_log(window: Window) -> None:
+    window.command("dgemma: Ask the Doctor")
+    window.page.locator(".panel .view-line", has_text="embedded").first.wait_for()
+    window.shot("doctor")
+    window.command("View: Hide Panel")

