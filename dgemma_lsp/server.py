@@ -94,6 +94,12 @@ class DgemmaProtocol(NotebookProtocol):
                 self._send_response(data["id"], error=error.to_response_error())
             raise
 
+    def _execute_handler(self, msg_id: int | str, *args: Any, **kwargs: Any) -> None:
+        """Runs a handler; pygls keeps a future of every notification for good, which here goes when it is done."""
+        super()._execute_handler(msg_id, *args, **kwargs)
+        if (future := self._request_futures.get(msg_id)) is not None:
+            future.add_done_callback(lambda _done: self._request_futures.pop(msg_id, None))
+
     def _handle_cancel_notification(self, msg_id: int | str) -> None:
         """Takes a request back; one that is not known is a cancellation that crossed its answer, and no news."""
         if msg_id in self._request_futures:
