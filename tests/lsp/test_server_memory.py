@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from dgemma_lsp.server import build_server
 from lsprotocol import types
+
+from dgemma_lsp.server import build_server
 
 URI = "file:///a.py"
 
