@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 import psutil
 import torch
@@ -11,6 +12,7 @@ import torch
 from dgemma_engine.errors import CheckpointError
 
 _SMALL_BYTES = 2**28
+_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def pick_device(name: str) -> torch.device:
@@ -31,10 +33,21 @@ def pick_device(name: str) -> torch.device:
     if device is None or device.type not in ("cpu", "cuda"):
         raise CheckpointError(f"device {name!r} is not known; use auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise CheckpointError(
-            f"device {name!r} is not there ({torch.cuda.device_count()} CUDA devices); use auto or cpu"
-        )
+        raise CheckpointError(f"device {name!r} is not there ({_missing_cuda()}); or use auto or cpu")
     return device
+
+
+def _missing_cuda() -> str:
+    """Returns why there are no more CUDA devices than there are, and what to do."""
+    if count := torch.cuda.device_count():
+        return f"the last of {count} is cuda:{count - 1}"
+    if torch.version.cuda is None:
+        return "this torch is built without CUDA: install one with it"
+    try:
+        driver = _DRIVER.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
+    except OSError:
+        return "no NVIDIA driver is loaded: install it"
+    return f"torch for CUDA {torch.version.cuda} cannot use it: update the driver, which says {driver!r}"
 
 
 def free_memory(device: torch.device) -> int:

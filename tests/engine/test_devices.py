@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+from dgemma_engine import devices
 from dgemma_engine.devices import limit_threads, pick_device, weight_dtype
+from dgemma_engine.errors import CheckpointError
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +35,27 @@ def test_users_own_choice_stands() -> None:
 def test_cpu_is_picked_without_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert pick_device("auto") == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("count", "cuda", "driver", "why"),
+    [
+        (2, "13.0", "", "the last of 2 is cuda:1"),
+        (0, None, "", "this torch is built without CUDA: install one with it"),
+        (0, "13.0", None, "no NVIDIA driver is loaded: install it"),
+        (0, "13.0", "NVRM version: 470.82", "cannot use it: update the driver, which says 'NVRM version: 470.82'"),
+    ],
+)
+def test_card_that_cannot_be_had_is_explained(
+    count: int, cuda: str | None, driver: str | None, why: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(devices, "_DRIVER", tmp_path / "version")
+    if driver is not None:
+        (tmp_path / "version").write_text(driver + "\nGCC version: 12\n")
+    with pytest.raises(CheckpointError, match=re.escape(why)):
+        pick_device("cuda:2")
 
 
 @pytest.mark.parametrize(
