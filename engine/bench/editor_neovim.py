@@ -21,8 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import record
+from own_engines import end_engines
 
 from tests.editors.get_neovim import install
 from tests.editors.neovim.window import Window
@@ -148,17 +148,8 @@ def main() -> None:
         try:
             result = measure(args.completions, Path(name))
         finally:
-            for process in psutil.process_iter(["cmdline"]):
-                if "dgemma_engine" in (process.info["cmdline"] or []) and _is_in(process, name):
-                    process.kill()
+            end_engines(name)
     record.write("editor_neovim", result, args.out)
-
-
-def _is_in(process: psutil.Process, folder: str) -> bool:
-    try:
-        return process.environ().get("DGEMMA_RUNTIME_DIR", "").startswith(folder)
-    except psutil.Error:
-        return False
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import record
+from own_engines import end_engines
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parents[2]
@@ -162,17 +162,8 @@ def main() -> None:
         try:
             result = measure(args.completions, Path(name))
         finally:
-            for process in psutil.process_iter(["cmdline"]):
-                if "dgemma_engine" in (process.info["cmdline"] or []) and _is_in(process, name):
-                    process.kill()
+            end_engines(name)
     record.write("editor_vscode", result, args.out)
-
-
-def _is_in(process: psutil.Process, folder: str) -> bool:
-    try:
-        return process.environ().get("DGEMMA_RUNTIME_DIR", "").startswith(folder)
-    except psutil.Error:
-        return False
 
 
 if __name__ == "__main__":

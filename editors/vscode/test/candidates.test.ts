@@ -5,7 +5,7 @@ import { candidates, type Surroundings, type Verdict, whyNone } from "../src/can
 const AROUND: Surroundings = {
   serverPath: "",
   serverPython: "",
-  trustedFolders: ["/work/project"],
+  trustedFolders: ["/home/user/project"],
   searchPath: "/usr/bin:bin:./tools:/opt/bin",
   home: "/home/kim",
 };
@@ -18,12 +18,12 @@ test("a server path stands alone", () => {
 
 test("a chosen Python runs the module and stands alone", () => {
   const [only, ...others] = candidates({ ...AROUND, serverPython: "${workspaceFolder}/env/bin/python" });
-  assert.deepEqual([only?.command, only?.args, others], ["/work/project/env/bin/python", ["-m", "dgemma_lsp"], []]);
+  assert.deepEqual([only?.command, only?.args, others], ["/home/user/project/env/bin/python", ["-m", "dgemma_lsp"], []]);
 });
 
 test("the workspace's environment comes before the search path", () => {
   assert.deepEqual(commands({}), [
-    "/work/project/.venv/bin/python",
+    "/home/user/project/.venv/bin/python",
     "/usr/bin/dgemma-lsp",
     "/opt/bin/dgemma-lsp",
     "/usr/bin/python3",
