@@ -53,7 +53,7 @@ class PromptCache:
     """Preallocated keys and values of one prompt.
 
     The room behind the prompt is scratch for canvases: what `with_canvas` writes there is never part of the prompt,
-    so a denoising step copies no prompt key.
+    so a denoising step copies no prompt key. It holds 0 until something is written.
 
     Args:
         config: dimensions of the model.
@@ -67,7 +67,7 @@ class PromptCache:
         self._length = 0
         # Keys and values of a layer in one piece: [2, G, capacity, d].
         self._kv = [
-            torch.empty(2, config.num_kv_heads[kind], capacity, config.head_dim[kind], dtype=dtype, device=device)
+            torch.zeros(2, config.num_kv_heads[kind], capacity, config.head_dim[kind], dtype=dtype, device=device)
             for kind in config.layer_kinds
         ]
 
@@ -96,23 +96,27 @@ class PromptCache:
         length = self._length + num_pending
         return self._write(layer_idx, k_BGLd, v_BGLd, length, start=max(0, length - num_visible))
 
-    def room(self, layer_idx: int, num_tokens: int, *, num_pending: int = 0) -> tuple[Tensor, Tensor]:
+    def room(
+        self, layer_idx: int, num_tokens: int, *, num_pending: int = 0, num_behind: int = 0
+    ) -> tuple[Tensor, Tensor]:
         """Returns where the keys and values of new tokens go, and all of them up to there, without copying any.
 
         Args:
             layer_idx: whose keys and values.
             num_tokens: new ones, whether they are to be kept (`advance`) or not.
             num_pending: see `with_canvas`.
+            num_behind: positions behind the new ones that the second view holds too, finite whatever they are.
 
         Returns:
-            Two views, keys first and values second: [2, G, num_tokens, d] to be written, [2, G, S, d] whose end it is.
+            Two views, keys first and values second: [2, G, num_tokens, d] to be written, and [2, G, S, d] from the
+            first token on to `num_behind` positions behind them.
         """
         length = self._length + num_pending
         end = length + num_tokens
-        if end > self._kv[layer_idx].shape[2]:
-            self._grow(layer_idx, length, end)
-        so_far = self._kv[layer_idx][:, :, :end]
-        return so_far[:, :, length:], so_far
+        if end + num_behind > self._kv[layer_idx].shape[2]:
+            self._grow(layer_idx, length, end + num_behind)
+        kv = self._kv[layer_idx]
+        return kv[:, :, length:end], kv[:, :, : end + num_behind]
 
     def stores(self, layer_idx: int, num_tokens: int) -> tuple[Tensor, Tensor]:
         """Returns where all keys and all values of a layer lie, with room for `num_tokens` behind those stored.
@@ -158,7 +162,7 @@ class PromptCache:
     def _grow(self, layer_idx: int, length: int, needed: int) -> None:
         old = self._kv[layer_idx]
         capacity = max(needed, old.shape[2] + min(old.shape[2], _MOST_GROWTH))
-        self._kv[layer_idx] = old.new_empty(2, old.shape[1], capacity, old.shape[3])
+        self._kv[layer_idx] = old.new_zeros(2, old.shape[1], capacity, old.shape[3])
         self._kv[layer_idx][:, :, :length] = old[:, :, :length]
 
 

@@ -6,8 +6,9 @@ read the same input are one product, norm scales are folded into what reads them
 they are kept. For one row and a `PromptCache`; without gradients. Weights that change afterwards are not seen
 (docs/decisions/0013).
 
-Shape legend: N tokens of a pass, P its rows (`packed.filled` behind the tokens), S key positions, D hidden, H query
-heads, G key-value heads, R query heads per key-value head, d head size, I intermediate, E experts, K experts per token.
+Shape legend: N tokens of a pass, P its rows (`packed.filled` behind the tokens), M those of a part, S key positions,
+D hidden, H query heads, G key-value heads, R query heads per key-value head, d head size, I intermediate, E experts,
+K experts per token.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from dgemma_engine.config import LayerKind, ModelConfig
 from dgemma_engine.layers import Attention, Experts, GatedMLP, Layer, SelfConditioning
 from dgemma_engine.rotary import inverse_frequencies
 
+# Keys are looked at in whole numbers of this: attention keeps a program for each number of queries and keys, tens of
+# kilobytes each, as `packed.filled` says of products.
+KEYS = 64
 # Up to this many experts per chosen one, bfloat16 runs all of them on all tokens (`kernels.reference.experts`).
 _DENSE_EXPERTS_PER_CHOSEN = 4
 
@@ -66,13 +70,16 @@ class Sight:
 
     Attributes:
         num_tokens: consecutive tokens it speaks of.
-        num_keys: keys they see, the last ones written up to and with those tokens.
-        masks: additive masks [1, 1, R * num_tokens, num_keys], or None to see all of these keys.
+        num_rows: queries per head, those tokens and rows of 0 behind them (`packed.num_filled`).
+        first_keys: position in the cache of the first key they look at.
+        masks: additive masks, [1, 1, 1 or R * num_rows, S]; S keys from the first one on are looked at, a whole number
+            of `KEYS`, the last of them perhaps not written.
     """
 
     num_tokens: int
-    num_keys: dict[LayerKind, int]
-    masks: dict[LayerKind, Tensor | None]
+    num_rows: int
+    first_keys: dict[LayerKind, int]
+    masks: dict[LayerKind, Tensor]
 
 
 class LeanNorm:
@@ -137,8 +144,8 @@ class LeanLayer:
             sights: consecutive parts that make up the pass.
             num_causal: tokens in causal mode, which come first; the two modes have scalars of their own.
         """
-        q_HNd, kv = self._projected(x_PD, turns, cache)
-        attended_PD = self._look(q_HNd, kv, sights, len(x_PD))
+        q_NHd, kv = self._projected(x_PD, turns, cache)
+        attended_PD = self._look(q_NHd, kv, sights, len(x_PD))
         residual_PD = self._after_attention.added_to(x_PD, self._out(attended_PD).float())
         fed_PD = self._feed(self._middle_norm(residual_PD))
         out_PD = self._after_both.added_to(residual_PD, fed_PD)
@@ -158,6 +165,7 @@ class LeanLayer:
         return x_ND if scalar == 1 else x_ND.mul_(scalar)
 
     def _projected(self, x_PD: Tensor, turns: Turns, cache: PromptCache) -> tuple[Tensor, Tensor]:
+        """Returns queries, [N, H, d], and the layer's keys and values so far with `KEYS` positions behind them."""
         num_tokens, num_heads = turns.cos.shape[0], self._num_heads
         num_turned = num_heads + self._num_kv_heads
         heads_NHd = self._qkv(x_PD)[:num_tokens].float().view(num_tokens, -1, self._head_dim)
@@ -165,26 +173,25 @@ class LeanLayer:
         turned = heads_NHd[:, :num_turned]
         swapped = turned.roll(self._head_dim // 2, -1)
         turned.mul_(turns.cos).addcmul_(swapped, turns.sin)
-        q_HNd = torch.empty(num_heads, num_tokens, self._head_dim, dtype=self._dtype)
-        q_HNd.copy_(heads_NHd[:, :num_heads].transpose(0, 1))
-        new, kv = cache.room(self._layer_idx, num_tokens)
+        new, kv = cache.room(self._layer_idx, num_tokens, num_behind=KEYS)
         new.flatten(0, 1).copy_(heads_NHd[:, num_heads:].transpose(0, 1))
-        return q_HNd, kv
+        return heads_NHd[:, :num_heads], kv
 
-    def _look(self, q_HNd: Tensor, kv: Tensor, sights: Sequence[Sight], num_rows: int) -> Tensor:
+    def _look(self, q_NHd: Tensor, kv: Tensor, sights: Sequence[Sight], num_rows: int) -> Tensor:
         """Returns the heads' outputs side by side, [P, H * d]; 0 in rows behind the tokens."""
-        groups, num_tokens = self._num_kv_heads, q_HNd.shape[1]
-        attended_PGRd = torch.zeros(num_rows, groups, self._num_heads // groups, self._head_dim, dtype=self._dtype)
-        first, num_before = 0, kv.shape[2] - num_tokens
+        groups, num_heads = self._num_kv_heads, self._num_heads
+        attended_PGRd = torch.zeros(num_rows, groups, num_heads // groups, self._head_dim, dtype=self._dtype)
+        first = 0
         for sight in sights:
-            last = first + sight.num_tokens
-            end = num_before + last
-            start = max(0, end - sight.num_keys[self.kind])
-            q = q_HNd[:, first:last].reshape(1, groups, -1, self._head_dim)
-            k, v = kv[:1, :, start:end], kv[1:, :, start:end]
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=sight.masks[self.kind], scale=1.0)
-            out_GRNd = out.view(groups, -1, sight.num_tokens, self._head_dim)
-            attended_PGRd[first:last] = out_GRNd.permute(2, 0, 1, 3)
+            last, mask = first + sight.num_tokens, sight.masks[self.kind]
+            q_HMd = torch.zeros(num_heads, sight.num_rows, self._head_dim, dtype=self._dtype)
+            q_HMd[:, : sight.num_tokens] = q_NHd[first:last].transpose(0, 1)
+            start = sight.first_keys[self.kind]
+            k, v = kv[:, None, :, start : start + mask.shape[-1]]
+            q = q_HMd.view(1, groups, -1, self._head_dim)
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0)
+            out_GRMd = out.view(groups, -1, sight.num_rows, self._head_dim)
+            attended_PGRd[first:last] = out_GRMd[:, :, : sight.num_tokens].permute(2, 0, 1, 3)
             first = last
         return attended_PGRd.flatten(1)
 

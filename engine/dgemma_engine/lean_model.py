@@ -19,7 +19,7 @@ from dgemma_engine.cache import KVCache, PromptCache
 from dgemma_engine.config import LayerKind
 from dgemma_engine.devices import is_small
 from dgemma_engine.layers import Layer
-from dgemma_engine.lean_layers import LeanLayer, LeanNorm, LeanSelfConditioning, Sight, Turns, TurnsTable
+from dgemma_engine.lean_layers import KEYS, LeanLayer, LeanNorm, LeanSelfConditioning, Sight, Turns, TurnsTable
 from dgemma_engine.masks import ALL_VISIBLE, AttentionMasks
 from dgemma_engine.model import DiffusionGemma
 
@@ -65,7 +65,7 @@ class LeanModel(DiffusionGemma):
     ) -> Tensor:
         """See `DiffusionGemma.encode`."""
         num_past, num_new = cache.length, ids_BT.shape[1]
-        sight = self._sight(attention_masks or self._causal_masks(num_past, num_new), num_new, extra=0)
+        sight = self._sight(attention_masks or self._causal_masks(num_past, num_new), num_past, num_new, extra=0)
         x_PD = filled(self._embedded(ids_BT))
         turns = self._turns(positions_BT, num_past, num_new)
         x_PD = self._run(self._stack, x_PD, turns, cache, [sight], num_new)
@@ -75,7 +75,7 @@ class LeanModel(DiffusionGemma):
     def prefill(self, ids_BT: Tensor, cache: KVCache) -> None:
         """See `DiffusionGemma.prefill`."""
         num_past, num_new = cache.length, ids_BT.shape[1]
-        sight = self._sight(self._causal_masks(num_past, num_new), num_new, extra=0)
+        sight = self._sight(self._causal_masks(num_past, num_new), num_past, num_new, extra=0)
         turns = self._turns(None, num_past, num_new)
         *body, last = self._stack
         x_PD = self._run(body, filled(self._embedded(ids_BT)), turns, cache, [sight], num_new)
@@ -93,7 +93,7 @@ class LeanModel(DiffusionGemma):
     ) -> Tensor:
         """See `DiffusionGemma.decode`."""
         num_canvas = canvas_BL.shape[1]
-        sight = self._sight(attention_masks, num_canvas, extra=num_canvas - 1)
+        sight = self._sight(attention_masks, cache.length, num_canvas, extra=num_canvas - 1)
         x_PD = self._begun(canvas_BL, soft_BLD)
         turns = self._turns(positions_BL, cache.length, num_canvas)
         return self._ended(self._run(self._stack, x_PD, turns, cache, [sight], 0)[:num_canvas])
@@ -111,8 +111,8 @@ class LeanModel(DiffusionGemma):
         """See `DiffusionGemma.decode_after`."""
         num_past, num_block, num_canvas = cache.length, block_BT.shape[1], canvas_BL.shape[1]
         sights = [
-            self._sight(self._causal_masks(num_past, num_block), num_block, extra=0),
-            self._sight(attention_masks, num_canvas, extra=num_canvas - 1),
+            self._sight(self._causal_masks(num_past, num_block), num_past, num_block, extra=0),
+            self._sight(attention_masks, num_past + num_block, num_canvas, extra=num_canvas - 1),
         ]
         canvas_LD = self._begun(canvas_BL, soft_BLD)[:num_canvas]
         x_PD = filled(torch.cat((self._embedded(block_BT), canvas_LD)))
@@ -155,19 +155,29 @@ class LeanModel(DiffusionGemma):
             positions_N, most = positions_1N[0], int(positions_1N.max()) + 1
         return self._table.at(positions_N, most)
 
-    def _sight(self, attention_masks: AttentionMasks, num_tokens: int, *, extra: int) -> Sight:
-        """Returns what consecutive tokens see; without a mask a sliding layer sees its window and `extra` tokens."""
-        masks, num_keys = dict[LayerKind, Tensor | None](), dict[LayerKind, int]()
+    def _sight(self, attention_masks: AttentionMasks, num_past: int, num_tokens: int, *, extra: int) -> Sight:
+        """Returns what consecutive tokens see; without a mask a sliding layer sees its window and `extra` tokens.
+
+        Args:
+            attention_masks: of those tokens.
+            num_past: keys before theirs.
+            num_tokens: how many they are.
+            extra: tokens.
+        """
+        masks, first_keys = dict[LayerKind, Tensor](), dict[LayerKind, int]()
+        num_rows, end = num_filled(num_tokens), num_past + num_tokens
         for kind in LayerKind:
             mask = attention_masks.of(kind)
-            unmasked = self.config.sliding_window + extra if kind is LayerKind.SLIDING else 2**62
-            num_keys[kind] = unmasked if mask is None else mask.shape[-1]
-            masks[kind] = None
+            unmasked = self.config.sliding_window + extra if kind is LayerKind.SLIDING else end
+            num_keys = min(end, unmasked) if mask is None else mask.shape[-1]
+            first_keys[kind] = end - num_keys
+            additive = torch.zeros(1, 1, 1 if mask is None else num_rows, -(-num_keys // KEYS) * KEYS, dtype=self.dtype)
+            additive[..., num_keys:] = -torch.inf
             if mask is not None:
-                per_key_head = self.config.num_attention_heads // self.config.num_kv_heads[kind]
-                additive = torch.zeros(mask.shape, dtype=self.dtype).masked_fill_(mask.logical_not(), -torch.inf)
-                masks[kind] = additive.repeat(1, 1, per_key_head, 1)
-        return Sight(num_tokens=num_tokens, num_keys=num_keys, masks=masks)
+                additive[:, :, :num_tokens, :num_keys].masked_fill_(mask.logical_not(), -torch.inf)
+                additive = additive.repeat(1, 1, self.config.num_attention_heads // self.config.num_kv_heads[kind], 1)
+            masks[kind] = additive
+        return Sight(num_tokens=num_tokens, num_rows=num_rows, first_keys=first_keys, masks=masks)
 
     def _run(
         self,

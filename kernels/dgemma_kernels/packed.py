@@ -9,6 +9,7 @@ Shape legend: N rows, I input width, O output width.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 import torch
@@ -17,20 +18,21 @@ from torch import Tensor
 
 # The layout is chosen for about as many rows as a canvas has.
 _ROWS = 32
-# Rows of a tile of the matrix units.
-_TILE_ROWS = 16
+# Up to so many rows are filled up to a multiple of so many. A tile of the matrix units has 16 rows.
+_FILLED_TO = ((128, 16), (256, 64), (inf, 128))
 
 
 def num_filled(num_rows: int) -> int:
     """Returns the number of rows that `filled` makes of so many."""
-    return -(-num_rows // _TILE_ROWS) * _TILE_ROWS
+    step = next(step for most, step in _FILLED_TO if num_rows <= most)
+    return -(-num_rows // step) * step
 
 
 def filled(x_NI: Tensor) -> Tensor:
-    """Returns `x` with rows of 0 behind it, up to whole tiles.
+    """Returns `x` with rows of 0 behind it, up to one of few numbers of whole tiles.
 
-    oneDNN compiles a program for each number of rows and matrix, and keeps it. With every number that a day of typing
-    brings that is more than a gigabyte; the units work on whole tiles anyway.
+    oneDNN compiles a program for each number of rows and matrix, and keeps it, half a megabyte each. With every number
+    that a day of typing brings that is more than a gigabyte; the units work on whole tiles anyway.
     """
     return F.pad(x_NI, (0, 0, 0, num_filled(len(x_NI)) - len(x_NI)))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from dgemma_engine import masks
 from dgemma_engine.cache import GraphKV, PromptCache
 from dgemma_engine.lean_model import LeanModel, lean
@@ -47,9 +48,9 @@ def packed_rows(model: DiffusionGemma, num_past: int, lengths: list[int]) -> tup
     return (num_past + offset_L)[None], masks.packed(row_L, num_past=num_past, sliding_window=window)
 
 
-def everything(model: DiffusionGemma) -> dict[str, Tensor]:
-    """What a model says through every way in; prompts reach past the window, and the cache has to grow."""
-    cache = PromptCache(model.config, capacity=4, dtype=model.dtype, device=CPU)
+def everything(model: DiffusionGemma, capacity: int = 4) -> dict[str, Tensor]:
+    """What a model says through every way in; prompts reach past the window, and a small cache has to grow."""
+    cache = PromptCache(model.config, capacity=capacity, dtype=model.dtype, device=CPU)
     said: dict[str, Tensor] = {}
     soft_BLD = torch.randn(1, 7, model.config.hidden_size, generator=torch.Generator().manual_seed(9)).to(model.dtype)
     with torch.inference_mode():
@@ -90,7 +91,21 @@ def load(make_checkpoint: Callable[..., Any]) -> Callable[..., DiffusionGemma]:
     return make
 
 
-def test_products_see_whole_tiles_only(load: Callable[..., DiffusionGemma], monkeypatch: pytest.MonkeyPatch) -> None:
+def in_every_size(model: DiffusionGemma, sizes: range) -> None:
+    """Goes every way in with as many tokens as each of `sizes`."""
+    for num_tokens in sizes:
+        cache = PromptCache(model.config, capacity=200, dtype=model.dtype, device=CPU)
+        with torch.inference_mode():
+            model.prefill(draw_ids(1, num_tokens), cache)
+            hidden = model.encode(draw_ids(2, num_tokens), cache)
+            soft_BLD = model.soft_embeddings(model.logits(hidden).softmax(-1))
+            model.decode(draw_ids(3, num_tokens), cache, soft_BLD=soft_BLD)
+            positions, packed = packed_rows(model, cache.length, [num_tokens - num_tokens // 2, num_tokens // 2])
+            model.decode(draw_ids(3, num_tokens), cache, positions_BL=positions, attention_masks=packed)
+            model.decode_after(draw_ids(4, num_tokens), draw_ids(5, num_tokens), cache, soft_BLD=soft_BLD)
+
+
+def test_products_see_few_numbers_of_rows(load: Callable[..., DiffusionGemma], monkeypatch: pytest.MonkeyPatch) -> None:
     """A program is compiled and kept for every number of rows: the engine once grew by a gigabyte in half an hour."""
     seen = set[int]()
 
@@ -104,15 +119,41 @@ def test_products_see_whole_tiles_only(load: Callable[..., DiffusionGemma], monk
     for kind in (PackedMatrix, PackedGate):
         monkeypatch.setattr(kind, "__call__", watched(kind.__call__))
     model = LeanModel(load(torch.bfloat16))
-    for num_tokens in range(1, 40):
-        cache = PromptCache(model.config, capacity=200, dtype=model.dtype, device=CPU)
-        with torch.inference_mode():
-            model.prefill(draw_ids(1, num_tokens), cache)
-            hidden = model.encode(draw_ids(2, num_tokens), cache)
-            soft_BLD = model.soft_embeddings(model.logits(hidden).softmax(-1))
-            model.decode(draw_ids(3, num_tokens), cache, soft_BLD=soft_BLD)
-            model.decode_after(draw_ids(4, num_tokens), draw_ids(5, num_tokens), cache, soft_BLD=soft_BLD)
+    in_every_size(model, range(1, 40))
     assert seen <= {16, 32, 48, 64, 80}, "two times 39 tokens fill 80 rows"
+    in_every_size(model, range(70, 150, 4))
+    assert seen <= {16, 32, 48, 64, 80, 96, 112, 128, 192, 256, 384}
+
+
+def test_attention_sees_few_sizes(load: Callable[..., DiffusionGemma], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its programs are kept too, one for each pair of numbers of queries and keys."""
+    queries, keys = set[int](), set[int]()
+    attention = F.scaled_dot_product_attention
+
+    def watched(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
+        queries.add(q.shape[2])
+        keys.add(k.shape[2])
+        return attention(q, k, v, **options)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", watched)
+    model = LeanModel(load(torch.bfloat16))
+    in_every_size(model, range(1, 40))
+    config = model.config
+    folds = {config.num_attention_heads // num for num in config.num_kv_heads.values()}
+    assert queries <= {fold * num_rows for fold in folds for num_rows in (16, 32, 48)}
+    assert keys <= {64, 128, 192}, "four times 39 tokens are 156 keys"
+
+
+@pytest.mark.parametrize("capacity", [4, 200])
+def test_room_that_nobody_wrote_says_nothing(load: Callable[..., DiffusionGemma], capacity: int) -> None:
+    """Keys behind the canvas are weighed with 0, and 0 times what memory held before may be no number."""
+    model = load(torch.bfloat16)
+    torch.use_deterministic_algorithms(True)  # Fills uninitialised memory with NaN.
+    try:
+        said = everything(LeanModel(model), capacity)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(value.isfinite().all() for value in said.values())
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
