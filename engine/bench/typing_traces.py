@@ -161,7 +161,7 @@ def figures(windows: list[Window], tallies: list[Any], runs: list[dict[str, Any]
         "answered_with_item": len(items),
         "superseded": len(answered) - len(lists),
         "errors_other_than_cancelled": sum(one.error not in {None, -32800} for one in answered),
-        "stale_applied": sum(one.is_stale for one in asked),
+        "stale_applied": sum(one.stale_s > 0 for one in asked),
         "accepted": sum(window.accepted for window in windows),
         "sources": sources,
         "served_without_engine": _share(num_lists - sources["engine"], num_lists),

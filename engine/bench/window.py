@@ -30,7 +30,8 @@ _PAIRS = {"(": ")", "[": "]", "{": "}"}
 @dataclass(slots=True)
 class Asked:
     """One request. `inserted` is what follows the cursor; None for no item. `expected` is what should be left over of
-    the item shown before, if what was typed since begins it."""
+    the item shown before, if what was typed since begins it. `replaced_s` is when its document was edited or asked
+    about again; `stale_s` how long after that an item came, where that is too long for the two to have crossed."""
 
     uri: str
     version: int
@@ -40,7 +41,8 @@ class Asked:
     inserted: str | None = None
     span: types.Range | None = None
     error: int | None = None
-    is_stale: bool = False
+    replaced_s: float | None = None
+    stale_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -50,11 +52,15 @@ class _File:
     cursor: int
     truth: str
     version: int = 1
-    edited_s: float = 0.0
     undo: list[tuple[str, int]] = field(default_factory=list)
     newest: Asked | None = None
     ghost: Asked | None = None
     typed: str = ""
+
+    def replace(self) -> None:
+        """Takes note that the newest request is about what is not there any more."""
+        if self.newest is not None and self.newest.replaced_s is None:
+            self.newest.replaced_s = time.monotonic()
 
 
 class Window:
@@ -227,7 +233,7 @@ class Window:
         span = types.Range(*(types.Position(*lines.position(at, PositionEncoding.UTF16)) for at in (start, end)))
         file.text, file.cursor = file.text[:start] + text + file.text[end:], start + len(text)
         file.version, file.ghost, file.typed = file.version + 1, None, ""
-        file.edited_s = time.monotonic()
+        file.replace()
         change = types.TextDocumentContentChangePartial(range=span, text=text)
         identifier = types.VersionedTextDocumentIdentifier(uri=file.uri, version=file.version)
         params = types.DidChangeTextDocumentParams(text_document=identifier, content_changes=[change])
@@ -252,6 +258,7 @@ class Window:
         expected = file.ghost.inserted.removeprefix(file.typed) if file.ghost and file.ghost.inserted else None
         asked = Asked(file.uri, file.version, time.monotonic(), expected)
         self.asked.append(asked)
+        file.replace()
         position = types.Position(*LineIndex(file.text).position(file.cursor, PositionEncoding.UTF16))
         msg_id = f"{self._name}-{len(self.asked)}"
         file.newest = asked
@@ -274,9 +281,7 @@ class Window:
         items = done.result()
         if items:
             asked.inserted, asked.span = items[0].insert_text.removeprefix(before), items[0].range
-        newest = file.newest
-        is_old = newest is not asked and newest is not None and now_s - newest.sent_s > CROSSING_S
-        is_outdated = asked.version != file.version and now_s - file.edited_s > CROSSING_S
-        asked.is_stale = bool(items) and (is_old or is_outdated)
-        if asked.version == file.version and newest is asked:
+            if asked.replaced_s is not None and now_s - asked.replaced_s > CROSSING_S:
+                asked.stale_s = now_s - asked.replaced_s
+        if asked.version == file.version and file.newest is asked:
             file.ghost, file.typed = (asked, "") if items else (None, "")
