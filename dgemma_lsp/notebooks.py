@@ -90,8 +90,7 @@ class Notebooks:
             most_before: characters before it after which no further cell is taken.
             most_after: likewise after it.
         """
-        notebook, own = self._holders.get(uri), self._document(uri)
-        if notebook is None or own is None:
+        if (notebook := self._holders.get(uri)) is None or (own := self._document(uri)) is None:
             return "", ""
         index = next(index for index, cell in enumerate(notebook.cells) if cell.uri == uri)
         before = self._texts(reversed(notebook.cells[:index]), own.language, most_before)

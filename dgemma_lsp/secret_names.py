@@ -6,6 +6,7 @@ Every folder of a path is looked at as well as the file; upper and lower case ar
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from dgemma_lsp.ignore_file import IgnoreFile, entries_of
 
@@ -36,6 +37,9 @@ _NAMES = (
         ),
     ),
 )
+# Any text that `_KEY_TEXT` finds holds one of them; most texts hold none, and are not searched.
+_KEY_WORDS = ("private key", "putty-user-key-file-", "age-secret-key-1", "aws_secret_access_key")
+_MOST_PATHS = 256
 _LANGUAGES = {"dotenv": ".env", "env": ".env", "pem": "a key", "ssh_config": ".ssh", "sshconfig": ".ssh"}
 _KEY_TEXT = re.compile(
     r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----|^PuTTY-User-Key-File-\d|\bAGE-SECRET-KEY-1[A-Z0-9]"
@@ -53,8 +57,10 @@ class SecretNames:
             (kind, IgnoreFile.parse("\n".join(f"**/{name}".lower() for name in names)))
             for kind, names in _NAMES
         )
+        # Asked at every key of the same few documents.
+        self.kind_of_path = lru_cache(_MOST_PATHS)(self._kind_of_path)
 
-    def kind_of_path(self, path: str) -> str | None:
+    def _kind_of_path(self, path: str) -> str | None:
         """Returns what kind of secret a path's names promise, or None.
 
         Args:
@@ -76,4 +82,6 @@ def kind_of_language(language: str) -> str | None:
 
 def kind_of_text(text: str) -> str | None:
     """Returns what kind of secret the first 4,096 characters of a text hold, or None."""
-    return "a key" if _KEY_TEXT.search(text[:_HEAD_CHARS]) else None
+    head = text[:_HEAD_CHARS]
+    may_hold = any(map(head.lower().__contains__, _KEY_WORDS))
+    return "a key" if may_hold and _KEY_TEXT.search(head) else None

@@ -9,14 +9,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sys
+import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException
+from pygls.io_ import StdoutWriter, run_async
 from pygls.lsp.server import LanguageServer
 from pygls.protocol import lsp_method
 
@@ -30,6 +33,7 @@ from dgemma_lsp.ignore_tree import NAMES
 from dgemma_lsp.load_progress import LoadProgress
 from dgemma_lsp.logs import configure_logs
 from dgemma_lsp.notebook_handlers import SYNC, NotebookProtocol
+from dgemma_lsp.pipe_reader import PipeReader, can_be_read
 from dgemma_lsp.positions import PositionEncoding
 from dgemma_lsp.request import Channel, Request, Trigger
 from dgemma_lsp.session import Session
@@ -133,6 +137,26 @@ class DgemmaServer(LanguageServer):
         self.early_problems: list[str] = []
         self.offers_menu = False
         self.shut_down = False
+
+    def start_io(self, stdin: BinaryIO | None = None, stdout: BinaryIO | None = None) -> None:
+        """Serves the editor at the other end of standard input and output until it says goodbye or is gone."""
+        incoming, outgoing = stdin or sys.stdin.buffer, stdout or sys.stdout.buffer
+        if not can_be_read(incoming, outgoing):
+            super().start_io(stdin, stdout)
+            return
+        self._stop_event = stop_event = threading.Event()
+        self.protocol.set_writer(StdoutWriter(outgoing))
+        try:
+            reader = PipeReader(incoming)
+            asyncio.run(
+                run_async(stop_event, reader, self.protocol, logging.getLogger("pygls"), self.report_server_error)
+            )
+        except BrokenPipeError:
+            _log.error("the editor is gone")
+        except (KeyboardInterrupt, SystemExit):
+            pass
+        finally:
+            self.shutdown()
 
     def publish(self, status: ServerStatus) -> None:
         """Shows a state in the status bar, and loading as a progress bar."""

@@ -21,7 +21,7 @@ from dgemma_lsp.flights import Flight, Flights, OnDraft, Outcome
 from dgemma_lsp.gathering import Gathered
 from dgemma_lsp.place import Place, typed_since
 from dgemma_lsp.request import Channel, Request, Trigger
-from dgemma_lsp.resume import accepted, resume
+from dgemma_lsp.resume import Shaped, accepted, resume
 from dgemma_lsp.selected import as_if_accepted
 from dgemma_lsp.stats_events import Source
 from dgemma_lsp.tally import Tally
@@ -101,6 +101,7 @@ class Sources:
         self._patience = patience or Patience()
         self._latency = Latency(self._patience)
         self._store = AnswerStore()
+        self._shaped = Shaped()
         self._flights = Flights(on_landed=self._landed, on_activity=on_activity)
         self._documents: dict[str, _Typing] = {}
         self._speculations: dict[str, asyncio.TimerHandle] = {}
@@ -178,7 +179,7 @@ class Sources:
         """Returns what an earlier answer says, the one behind the shown item first; None if none says anything."""
         matches = self._store.matches(as_if_accepted(request))
         for match in sorted(matches, key=lambda match: match.answer is not typing.shown):
-            completions = resume(request, match)
+            completions = resume(request, match, self._shaped)
             is_here = not match.num_typed
             # Who asks expressly does not want to hear again that there was nothing.
             if completions or (is_here and request.trigger is Trigger.AUTOMATIC):

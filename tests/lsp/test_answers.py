@@ -8,10 +8,10 @@ import pytest
 from dgemma_engine.messages import Candidate, CandidateSource, Finish, Infill
 
 from dgemma_lsp.answers import Answer, AnswerStore
-from dgemma_lsp.completion import build_completions
+from dgemma_lsp.completion import Completion, build_completions
 from dgemma_lsp.place import Place
 from dgemma_lsp.request import Request, Selected, Trigger
-from dgemma_lsp.resume import accepted, resume
+from dgemma_lsp.resume import Shaped, accepted, resume
 from dgemma_lsp.selected import as_if_accepted
 from tests.lsp.cursor import split_cursor
 
@@ -31,7 +31,7 @@ def left_over(store: AnswerStore, marked: str) -> str | None:
     """What the document becomes when the completion served at `|` is accepted; None if nothing serves."""
     asked = request(marked)
     for match in store.matches(asked):
-        if completions := resume(asked, match):
+        if completions := resume(asked, match, Shaped()):
             return accepted(asked, completions[0]).text
     return None
 
@@ -71,7 +71,7 @@ def test_several_lines_stay_several_while_they_are_typed() -> None:
     store = AnswerStore()
     store.put(answer("def f():\n    |\n", "a = 1\n    return a"))
     (match,) = store.matches(asked)
-    (completion, *_) = resume(asked, match)
+    (completion, *_) = resume(asked, match, Shaped())
     assert completion.inserted == "1\n    return a"
     assert (completion.text, completion.version) == ("    a = 1\n    return a", 1)
 
@@ -81,9 +81,9 @@ def test_several_are_left_over_for_who_asks_expressly() -> None:
     store.put(answer("x = |\n", "value(1)", "other", "value(2)", "value(1)"))
     asked = request("x = va|\n")
     (match,) = store.matches(asked)
-    assert [completion.inserted for completion in resume(asked, match)] == ["lue(1)", "lue(2)"]
+    assert [completion.inserted for completion in resume(asked, match, Shaped())] == ["lue(1)", "lue(2)"]
     automatic = replace(asked, trigger=Trigger.AUTOMATIC)
-    assert [completion.inserted for completion in resume(automatic, match)] == ["lue(1)"]
+    assert [completion.inserted for completion in resume(automatic, match, Shaped())] == ["lue(1)"]
 
 
 def test_selected_entry_is_as_good_as_typed() -> None:
@@ -92,7 +92,7 @@ def test_selected_entry_is_as_good_as_typed() -> None:
     store.put(answer("x = |\n", "value(1)"))
     asked = replace(request("x = va|\n"), selected=Selected(start=4, end=6, text="value"))
     (match,) = store.matches(as_if_accepted(asked))
-    (completion,) = resume(asked, match)
+    (completion,) = resume(asked, match, Shaped())
     assert (completion.lead, completion.inserted) == ("value", "(1)")
     assert (completion.start, completion.cursor, completion.end) == (4, 6, 6)
     assert accepted(asked, completion).text == "x = value(1)\n"
@@ -158,3 +158,27 @@ def test_accepted_text_has_the_line_ends_of_the_document():
         assert following.text == f"{text}b = 2{end}    c = 3"
         assert following.offset == len(following.text)
         assert following.trigger is Trigger.AUTOMATIC, "nobody asks for it by hand"
+
+
+def test_an_answer_is_shaped_once_for_all_keys_that_are_typed_through_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    shaped: list[str] = []
+
+    def shape(request: Request, infill: Infill) -> tuple[Completion, ...]:
+        shaped.append(infill.text)
+        return build_completions(request, infill)
+
+    monkeypatch.setattr("dgemma_lsp.resume.build_completions", shape)
+    known, store = Shaped(), AnswerStore()
+    store.put(answer("x = |\n", "value(1)", "other(1)"))
+    for version, marked in enumerate(("x = v|\n", "x = va|\n", "x = val|\n"), start=2):
+        asked = replace(request(marked), version=version, trigger=Trigger.AUTOMATIC)
+        (match,) = store.matches(asked)
+        (completion,) = resume(asked, match, known)
+        assert completion.inserted == "value(1)".removeprefix(match.typed)
+        assert completion.version == version
+    assert shaped == ["value(1)"]
+    store.put(answer("y = 1\nx = |\n", "value(1)"))
+    asked = request("y = 1\nx = v|\n")
+    (match,) = store.matches(asked)
+    resume(asked, match, known)
+    assert shaped == ["value(1)", "value(1)"], "what stands around decides the shape"

@@ -46,21 +46,30 @@ def test_source_text_reaches_no_log(tmp_path: Path, level: str):
             message("textDocument/inlineCompletion", {"textDocument": uri, "position": SECRET}, id=3),
             message(SECRET, {"a": SECRET}, id=4),
             message("shutdown", None, id=5),
-            message("exit", None),
         ]
     )
     server = Path(__file__).with_name("fake_server.py")
-    result = subprocess.run(
-        [sys.executable, str(server), str(tmp_path / "record"), json.dumps({"answers": {"": SECRET}})],
-        input=stream,
-        capture_output=True,
+    command = [sys.executable, str(server), str(tmp_path / "record"), json.dumps({"answers": {"": SECRET}})]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        timeout=30,
-        check=True,
-    )
-    assert b"not open" in result.stderr, "the log works"
-    assert SECRET.encode() not in result.stderr
-    assert result.stdout.count(b'"id": ') >= 5, "every request is answered"
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(stream)
+        process.stdin.flush()
+        said = b""
+        while b'"id": 5' not in said:
+            said += (piece := process.stdout.read1())
+            assert piece, "the server lives until it is told to go"
+        rest, log = process.communicate(message("exit", None), timeout=30)
+    assert process.returncode == 0
+    assert b"not open" in log, "the log works"
+    assert SECRET.encode() not in log
+    assert (said + rest).count(b'"id": ') >= 5, "every request is answered"
 
 
 def test_foreign_records_lose_their_values():
