@@ -191,6 +191,23 @@ async def test_cancelled_stops_the_engine(tmp_path: Path):
         await until(lambda: "cancelled SLOW bar = " in editor.editor.events() and len(reports["t"]) == 2)
 
 
+async def test_fill_of_a_document_that_is_closed_ends(tmp_path: Path):
+    """Opened again it may have the same version, and an edit that comes late would fit."""
+    async with filling(tmp_path, answers={"x = ": "2"}, progress=True) as editor:
+        answer = editor.send(editor.open("SLOW = |1|"))
+        await until(lambda: "asked SLOW = " in editor.editor.events())
+        editor.close()
+        await cancelled(answer)
+        await until(lambda: "cancelled SLOW = " in editor.editor.events())
+        running = asyncio.create_task(editor.run(editor.open("SLOW command = |1|")))
+        await until(lambda: "asked SLOW command = " in editor.editor.events())
+        editor.close()
+        assert await asyncio.wait_for(running, 5) is None
+        await until(lambda: "cancelled SLOW command = " in editor.editor.events())
+        assert (editor.edits, editor.messages()) == ([], []), "who closes a document knows that nothing comes"
+        assert editor.applied(await editor.fill(editor.open("x = |1|"))) == "x = 2"
+
+
 async def test_newer_fill_of_a_document_supersedes_the_older(tmp_path: Path):
     async with filling(tmp_path, answers={"x = ": "2"}) as editor:
         older = editor.send(editor.open("SLOW = |1|\nx = 1"))
