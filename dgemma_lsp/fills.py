@@ -15,7 +15,7 @@ from dgemma_lsp.context import ContextLimits, build_context
 from dgemma_lsp.documents import Document
 from dgemma_lsp.engine_link import EngineLink, LinkState, LinkStatus
 from dgemma_lsp.fill_target import FillKind, FillTarget, Refusal, fill_target
-from dgemma_lsp.filling import FillCandidate, fill_candidates, fill_extent, fill_request
+from dgemma_lsp.filling import FillCandidate, fill_candidates, fill_extent, fill_least_column, fill_request
 from dgemma_lsp.gathering import Gathered
 from dgemma_lsp.inflight import Inflight
 from dgemma_lsp.positions import PositionEncoding
@@ -155,7 +155,12 @@ class Fills:
         try:
             gathered = await self._gather(request)
             context = build_context(request, limits, snippets=gathered.snippets, edits=gathered.edits)
-            context = replace(context, extent=fill_extent(request, replaced), on_demand=True)
+            context = replace(
+                context,
+                extent=fill_extent(request, replaced),
+                on_demand=True,
+                least_column=fill_least_column(request, replaced),
+            )
             return await self._link().infill(context, on_draft)
         finally:
             self._on_activity(False)

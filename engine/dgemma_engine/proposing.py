@@ -364,7 +364,7 @@ class Proposer:
 
     def _ends(self, context: Context, hole: Hole) -> Callable[[int], bool]:
         if context.extent is Extent.BLOCK and context.on_demand:
-            leaves = BlockEnd(context.prefix, self._spelling.text_of)
+            leaves = BlockEnd(context.prefix, self._spelling.text_of, least_column=context.least_column)
             return lambda token_id: token_id in hole.end_ids or leaves(token_id)
         if context.extent is Extent.BLOCK:
             return lambda token_id: token_id in hole.end_ids
@@ -384,7 +384,7 @@ class Proposer:
 
     def _text(self, context: Context, hole: Hole, ids: Sequence[int]) -> str:
         if context.extent is Extent.BLOCK and context.on_demand:
-            leaves = BlockEnd(context.prefix, self._spelling.text_of)
+            leaves = BlockEnd(context.prefix, self._spelling.text_of, least_column=context.least_column)
             ids = [*takewhile(lambda token_id: not leaves(token_id), ids)]
         return offered(
             self._tokenizer.decode(list(ids)),

@@ -25,7 +25,7 @@ from dgemma_engine.wire import Message
 
 from tests.engine.fake_engine import PATIENCE_S, command, context, location_in, serving
 
-FINGERPRINT = "1: fcc09d678139"
+FINGERPRINT = "1: 6d0708013914"
 
 
 @pytest.fixture

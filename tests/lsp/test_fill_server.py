@@ -80,6 +80,13 @@ async def test_fill_offers_candidates(tmp_path: Path, encoding: PositionEncoding
         assert editor.applied(result, 1) == "b\r\ne\u0301 = '😋' + g(a) + '😋'\r\n"
 
 
+async def test_engine_is_told_how_far_out_a_selection_goes(tmp_path: Path):
+    async with filling(tmp_path, answers={"    ": "return 3\n\n\nx = 4"}) as editor:
+        result = await editor.fill(editor.open("def f():\r\n    |return 1\r\n\r\n\r\nx = 2|\r\n"))
+        assert editor.applied(result) == "def f():\r\n    return 3\r\n\r\n\r\nx = 4\r\n"
+        assert editor.editor.events()[-1] == "may leave its block down to column 0"
+
+
 async def test_selection_past_its_ends_is_clamped(tmp_path: Path):
     async with filling(tmp_path, answers={"": "a = 2\nb = 3"}) as editor:
         editor.open("a = 1|\r\nb = 2\r\n")
