@@ -1,5 +1,6 @@
---- What the user is told: one sentence at a time, nothing twice that has to be said once only, and no more on the screen
---- than one line holds, since Neovim would ask for ENTER; all of it stands in `:messages`.
+--- What the user is told: one sentence at a time, and nothing twice that has to be said once only.
+---
+--- On the screen stands no more than one line holds, since Neovim would ask for ENTER; all of it is in `:messages`.
 local M = {}
 
 ---@type table<string, boolean>
