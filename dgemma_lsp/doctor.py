@@ -141,7 +141,7 @@ async def _check_engine(location: EngineLocation | None) -> tuple[Check, Status 
     if location is None:
         return Check(name=name, verdict=Verdict.FAIL, detail="not reachable without its socket"), None
     try:
-        async with await EngineClient.attach(location) as client:
+        async with await EngineClient.attach_any(location) as client:
             status = await client.status()
     except (EngineUnavailable, EngineFault):
         detail = "none runs now; the first completion starts it"
@@ -149,6 +149,11 @@ async def _check_engine(location: EngineLocation | None) -> tuple[Check, Status 
     detail = f"{status.state.value}, process {status.pid}, version {status.version}, up {status.uptime_s:.0f} s"
     if status.state is EngineState.FAILED:
         return Check(name=name, verdict=Verdict.FAIL, detail=status.message, remedy=f"see {location.log}"), status
+    try:
+        client.hello.verify()
+    except EngineUnavailable as error:
+        message, _, remedy = str(error).partition("; ")
+        return Check(name=name, verdict=Verdict.WARN, detail=f"{detail}; {message}", remedy=remedy), status
     if status.version != __version__:
         remedy = "dgemma-engine stop; the next completion starts the version of this server"
         return Check(name=name, verdict=Verdict.WARN, detail=detail, remedy=remedy), status

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import accumulate
 
 from dgemma_engine.messages import Extent, Infill
 
@@ -16,14 +17,18 @@ from dgemma_lsp.brackets import with_closed_brackets, with_closed_strings, witho
 from dgemma_lsp.documents import Document
 from dgemma_lsp.fill_target import FillTarget
 from dgemma_lsp.indentation import with_document_indentation
-from dgemma_lsp.multiline import columns, cut_outside, extent_of, opens_block
+from dgemma_lsp.languages import Language, language_named
+from dgemma_lsp.multiline import closes, columns, cut_outside, extent_of, opens_block
 from dgemma_lsp.next_lines import without_next_lines
 from dgemma_lsp.overlap import num_covered
+from dgemma_lsp.pairs import read
 from dgemma_lsp.repetition import without_repetition
 from dgemma_lsp.request import Channel, Request, Trigger
 
 _MOST_CANDIDATES = 5
 _LABEL_CHARS = 60
+# Lines further out of which is asked whether a string holds them; each costs a reading of what stands before it.
+_MOST_READ = 20
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
@@ -75,6 +80,31 @@ def fill_extent(request: Request, replaced: str) -> Extent:
     return Extent.BLOCK if _LINE_END.search(replaced) else extent_of(request)
 
 
+def fill_least_column(request: Request, replaced: str) -> int:
+    """Returns how far out lines of the new text may stand, in columns; -1 for as far as the block it begins in.
+
+    As far as what is replaced goes where that ends further out than it begins. Comments, directives, what closes a
+    bracket, and what is inside a string may stand anywhere and do not count.
+
+    Args:
+        request: what `fill_request` made.
+        replaced: the text that is replaced.
+    """
+    replaced, language = _unix(replaced), language_named(request.language)
+    own = columns(request.before) + bool(request.before.strip())
+    lines = replaced.split("\n")
+    starts = accumulate((len(line) + 1 for line in lines), initial=0)
+    further_out = sorted(
+        (columns(line), start)
+        for line, start in [*zip(lines, starts, strict=False)][1:]
+        if line.strip() and columns(line) < own and not closes(line) and not _stands_anywhere(line, language)
+    )
+    for column, start in further_out[:_MOST_READ]:
+        if not read(request.before + replaced[:start], language).inside:
+            return column
+    return -1
+
+
 def fill_candidates(request: Request, target: FillTarget, replaced: str, infill: Infill) -> tuple[FillCandidate, ...]:
     """Returns what may be written over the hole, best first: none twice, none that changes nothing, no mere comment.
 
@@ -85,12 +115,13 @@ def fill_candidates(request: Request, target: FillTarget, replaced: str, infill:
         infill: the engine's answer.
     """
     around, extent = Around.of(request), fill_extent(request, replaced)
+    least_column = fill_least_column(request, replaced)
     line_end = _line_end_near(request, target, replaced)
     scores = {infill.text: infill.score} if infill.text else {}
     scores |= {candidate.text: candidate.score for candidate in infill.candidates}
     found: dict[str, FillCandidate] = {}
     for text, score in scores.items():
-        written = _shaped(text, around, extent)
+        written = _shaped(text, around, extent, least_column)
         new_text = (target.begins + written).replace("\n", line_end)
         is_empty_talk = _is_comment(written, around) and not _is_comment(replaced, around)
         if written and not is_empty_talk and new_text != replaced and new_text not in found:
@@ -98,13 +129,13 @@ def fill_candidates(request: Request, target: FillTarget, replaced: str, infill:
     return tuple(found.values())[:_MOST_CANDIDATES]
 
 
-def _shaped(middle: str, around: Around, extent: Extent) -> str:
+def _shaped(middle: str, around: Around, extent: Extent, least_column: int) -> str:
     """Returns what to write in the hole, with `\\n` line ends; empty for nothing."""
-    middle = middle.replace("\r\n", "\n").replace("\r", "\n")
+    middle = _unix(middle)
     if extent is Extent.LINE:
         middle = middle.partition("\n")[0]
     else:
-        middle = cut_outside(with_document_indentation(middle, around), around)
+        middle = cut_outside(with_document_indentation(middle, around), around, least_column=least_column)
     middle = without_next_lines(without_repetition(middle, around), around)
     said = around.rest[: num_covered(before=around.before, middle=middle, rest=around.rest)]
     middle = without_closed_twice(middle.removesuffix(said), around)
@@ -113,6 +144,16 @@ def _shaped(middle: str, around: Around, extent: Extent) -> str:
     if not middle.strip() or _lacks_body(middle, around):
         return ""
     return with_closed_brackets(with_closed_strings(middle, around), around)
+
+
+def _stands_anywhere(line: str, language: Language) -> bool:
+    """Whether a line is a comment, or a directive of a preprocessor."""
+    text = line.lstrip()
+    return bool(language.comment and text.startswith(language.comment)) or (language.has_brackets and text[0] == "#")
+
+
+def _unix(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _lacks_body(middle: str, around: Around) -> bool:

@@ -15,7 +15,7 @@ from dgemma_lsp.context import ContextLimits, build_context
 from dgemma_lsp.documents import Document
 from dgemma_lsp.engine_link import EngineLink, LinkState, LinkStatus
 from dgemma_lsp.fill_target import FillKind, FillTarget, Refusal, fill_target
-from dgemma_lsp.filling import FillCandidate, fill_candidates, fill_extent, fill_request
+from dgemma_lsp.filling import FillCandidate, fill_candidates, fill_extent, fill_least_column, fill_request
 from dgemma_lsp.gathering import Gathered
 from dgemma_lsp.inflight import Inflight
 from dgemma_lsp.positions import PositionEncoding
@@ -123,7 +123,7 @@ class Fills:
             return replace(given, message=target.message)
         replaced = document.text[target.start : target.end]
         request = fill_request(document, target, path=path, deadline_ms=self._settings().fill_deadline_ms)
-        with self._inflight.newest(request.key):
+        with self._inflight.newest(question.uri):
             outcome = await self._asked(request, replaced, on_draft)
         given = replace(given, start=target.start, end=target.end)
         now = self._get(question.uri)
@@ -133,6 +133,10 @@ class Fills:
             return replace(given, message=_why_no_engine(outcome))
         candidates = fill_candidates(request, target, replaced, outcome)
         return replace(given, candidates=candidates, message="" if candidates else _why_nothing(outcome, replaced))
+
+    def closed(self, uri: str) -> None:
+        """Ends the fill of a document that is no longer open, and the engine's work on it."""
+        self._inflight.end(uri)
 
     def _target(self, question: FillQuestion, document: Document, start: int, end: int) -> FillTarget | Refusal:
         if why := self._why_not(document):
@@ -151,7 +155,12 @@ class Fills:
         try:
             gathered = await self._gather(request)
             context = build_context(request, limits, snippets=gathered.snippets, edits=gathered.edits)
-            context = replace(context, extent=fill_extent(request, replaced), on_demand=True)
+            context = replace(
+                context,
+                extent=fill_extent(request, replaced),
+                on_demand=True,
+                least_column=fill_least_column(request, replaced),
+            )
             return await self._link().infill(context, on_draft)
         finally:
             self._on_activity(False)

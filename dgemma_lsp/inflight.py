@@ -31,3 +31,12 @@ class Inflight:
         finally:
             if self._running.get(key) is task:
                 del self._running[key]
+
+    def end(self, key: str) -> None:
+        """Cancels the task of `key`, if there is one.
+
+        Args:
+            key: see `newest`.
+        """
+        if (task := self._running.pop(key, None)) is not None:
+            task.cancel()

@@ -69,12 +69,13 @@ def cut_to_block(middle: str, around: Around) -> str:
     return middle
 
 
-def cut_outside(middle: str, around: Around) -> str:
+def cut_outside(middle: str, around: Around, *, least_column: int = -1) -> str:
     """Cuts before the first line that leaves the cursor's block; paragraphs at its level stay.
 
     Args:
         middle: what is to be inserted at the cursor.
         around: where.
+        least_column: how far out lines below the first may stand; -1 is as far as the block.
     """
     lines = middle.split("\n")
     if fence := _FENCE.match(around.before):
@@ -84,9 +85,9 @@ def cut_outside(middle: str, around: Around) -> str:
     is_behind_text = bool(around.before.strip())
     for index in range(1, len(lines)):
         line = lines[index]
-        if not line.strip():
-            continue
         depth = columns(line)
+        if not line.strip() or 0 <= least_column <= depth:
+            continue
         is_item = around.language.indents_blocks and line.lstrip().startswith("- ")
         is_item = is_item or (around.before.rstrip().endswith("{") and is_label(line))
         outside = depth < base or (is_behind_text and depth == base and not closes(line) and not is_item)

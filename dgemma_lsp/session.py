@@ -81,6 +81,7 @@ class Session:
         self._home = home
         self._board = StatusBoard(publish=teller.publish, alarm=teller.error)
         self._inflight = Inflight()
+        self._watched = Inflight()
         self._told: set[str] = set()
         self._aside: set[asyncio.Task[None]] = set()
         self._says_why_not = False
@@ -169,8 +170,10 @@ class Session:
         return cursor is not None
 
     def close_document(self, uri: str) -> None:
-        """Forgets a text, and what was said of it."""
+        """Forgets a text, what was said of it, and what is being written into it."""
         self.documents.close(uri)
+        self.fills.closed(uri)
+        self._watched.end(uri)
         self.recorder.close(uri)
         self._sources.closed(uri)
 
@@ -227,7 +230,7 @@ class Session:
             return Preview(message=_OFF)
         if why := self._why_private(request.uri, request.language, request.text):
             return Preview(message=why)
-        with self._inflight.newest(request.key):
+        with self._watched.newest(request.uri):
             preview = await watch(request, self._link, self._gatherer.gather, self._limits(), on_draft=on_draft)
         if self._is_current(request):
             return preview

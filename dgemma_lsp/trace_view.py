@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dgemma_engine.messages import Infill, Status
-from dgemma_engine.trace_messages import CanvasTrace, RowStep, Trace
+from dgemma_engine.trace_messages import CanvasTrace, PassTrace, RowStep, Trace, WritingTrace
 
 from dgemma_lsp.completion import build_completions
 from dgemma_lsp.request import Request
@@ -88,6 +88,7 @@ def trace_view(request: Request, line: int, column: int, trace: Trace, status: S
             "tokens": [*trace.marks.values(), *trace.tokens.values()],
             "num_marks": len(trace.marks),
             "canvases": [_canvas(canvas, numbers) for canvas in trace.canvases],
+            "writings": [_writing(writing, numbers) for writing in trace.writings],
             "candidates": [
                 {
                     "text": candidate.text[:_MOST_TEXT_CHARS],
@@ -137,20 +138,40 @@ def _row(row: RowStep, numbers: Mapping[int, int]) -> dict[str, Any]:
         "seen": [numbers[token_id] for token_id in row.seen_ids],
         "best": [numbers[token_id] for token_id in row.best_ids],
         "entropy": [round(nats, 3) for nats in row.entropy],
-        "others": [
-            [
-                [numbers[token_id], round(share, 3)]
-                for token_id, share in zip(ids, shares, strict=True)
-                if share >= 0.0005
-            ]
-            for ids, shares in zip(row.other_ids, row.other_probabilities, strict=True)
-        ],
+        "others": _others(row, numbers),
         "accepted": list(row.accepted),
         "next": [numbers[token_id] for token_id in row.next_ids],
         "settled": row.settled,
         "text": row.text[:_MOST_TEXT_CHARS],
         "logprob": round(row.mean_logprob, 4),
     }
+
+
+def _writing(writing: WritingTrace, numbers: Mapping[int, int]) -> dict[str, Any]:
+    return {
+        "forced": [numbers[token_id] for token_id in writing.forced_ids],
+        "num_drafted": len(writing.draft_ids),
+        "text": writing.text[:_MOST_TEXT_CHARS],
+        "passes": [
+            {
+                "ms": round(one.elapsed_ms, 3),
+                "tokens": [numbers[token_id] for token_id in one.ids],
+                "entropy": [round(nats, 3) for nats in one.entropy],
+                "others": _others(one, numbers),
+                "num_agreed": one.num_agreed,
+                "draft": numbers[one.draft_id] if one.draft_id >= 0 else None,
+                "ended": one.ended,
+            }
+            for one in writing.passes
+        ],
+    }
+
+
+def _others(of: RowStep | PassTrace, numbers: Mapping[int, int]) -> list[list[list[float]]]:
+    return [
+        [[numbers[token_id], round(share, 3)] for token_id, share in zip(ids, shares, strict=True) if share >= 0.0005]
+        for ids, shares in zip(of.other_ids, of.other_probabilities, strict=True)
+    ]
 
 
 def _short_end(text: str) -> str:

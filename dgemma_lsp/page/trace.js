@@ -176,8 +176,8 @@
     return null;
   };
 
-  const others = (look, at) =>
-    look.others[at].map(([id, probability]) => {
+  const others = (shares) =>
+    shares.map(([id, probability]) => {
       const row = make("div", "other");
       const bar = make("div", "bar");
       const filled = make("i");
@@ -203,7 +203,7 @@
       const next = look.accepted.length
         ? parts(make("p"), isKept ? "Kept: " : "Thrown back to noise: ", code(spelled(look.next[at])), " stands there next.")
         : make("p", "", "The last look: what is read here counts.");
-      return [...lines, ...others(look, at), next];
+      return [...lines, ...others(look.others[at]), next];
     };
   };
 
@@ -257,6 +257,48 @@
     }
     tell(told);
   };
+
+  // What the causal mode wrote: it does not move.
+  const drawPass = (pass, number, isLast, writing) => {
+    const row = make("div", "row");
+    const what = make("div", "what");
+    const fate = make("span", "fate", pass.ended ? "✓ ended by itself" : isLast ? "given up here" : "");
+    fate.classList.toggle("settled", pass.ended);
+    what.append(make("b", "", `Pass ${number + 1}`), make("span", "", `${ms(pass.ms)}; ${plural(pass.tokens.length, "token")}`), fate);
+    const line = make("div", "cells");
+    if (!number) line.append(...given(writing.forced, "before"));
+    pass.tokens.forEach((id, at) => {
+      const hasAgreed = at < pass.num_agreed;
+      const isEnd = pass.ended && at + 1 === pass.tokens.length;
+      const share = (pass.others[at].find(([other]) => other === id) ?? [id, 0])[1];
+      const cell = make("span", `cell ${hasAgreed ? "accepted" : "renoised"}`);
+      cell.tabIndex = -1;
+      cell.style.setProperty("--u", heat(pass.entropy[at]));
+      const token = make("span", "token", isEnd ? "end" : spelled(id));
+      token.classList.toggle("mark", isEnd || isMark(id));
+      cell.append(make("span", "seen", percent(share)), token);
+      const instead = at === pass.num_agreed && pass.draft !== null
+        ? parts(make("p"), "The draft said ", code(spelled(pass.draft)), " here.")
+        : make("p", "", hasAgreed ? "The draft said so too." : "The draft had come to its end.");
+      cell.told = () => [
+        make("p", "", `${isEnd ? "Ends the text; " : ""}${pass.entropy[at].toFixed(2)} nats`),
+        ...others(pass.others[at]),
+        writing.num_drafted ? instead : make("p", "", "There was no draft."),
+      ];
+      line.append(cell);
+    });
+    const right = make("div");
+    right.append(line);
+    if (isLast) right.append(parts(make("p", "reads"), writing.text ? ["writes ", code(short(writing.text))] : "no candidate came of it: the text was not at its end"));
+    row.append(what, right);
+    return row;
+  };
+  for (const writing of data.writings) {
+    byId("writing").hidden = !writing.passes.length;
+    writing.passes.forEach((pass, at) => byId("passes").append(drawPass(pass, at, at + 1 === writing.passes.length, writing)));
+  }
+  const firstWritten = byId("passes").querySelector(".cell");
+  if (firstWritten) firstWritten.tabIndex = 0;
 
   // Candidates and time.
   const SOURCES = { diffusion: "from the canvas", left_to_right: "written left to right", seed: "stands elsewhere in the text" };
@@ -346,7 +388,7 @@
   document.addEventListener("pointerover", (event) => tell(cellOf(event) ?? (document.activeElement.told ? document.activeElement : null)));
   document.addEventListener("focusin", (event) => tell(cellOf(event)));
   const walk = (cell, by) => {
-    const cells = [...byId("canvas").querySelectorAll(".cell")];
+    const cells = [...cell.closest("#canvas, #passes").querySelectorAll(".cell")];
     const next = cells[cells.indexOf(cell) + by];
     if (next) {
       cell.tabIndex = -1;

@@ -14,16 +14,19 @@ _CLOSERS = frozenset(")]}")
 class BlockEnd:
     """Asked of the tokens of one middle in their order.
 
-    A line further out than the one that the middle began on ends it, unless it begins with what closes a bracket. On
-    the outermost level a new paragraph ends it, once something stood deeper.
+    A line further out than the one that the middle began on, or than it may go, ends it, unless it begins with what
+    closes a bracket. On the outermost level a new paragraph ends it, once something stood deeper there.
 
     Args:
         prefix: text before the hole.
         text_of: text of a token; None for one that has none.
+        least_column: how far out lines may stand; -1 is as far as the block that the hole is in.
     """
 
-    def __init__(self, prefix: str, text_of: Callable[[int], str | None]) -> None:
-        self._least = _least_column(prefix)
+    def __init__(self, prefix: str, text_of: Callable[[int], str | None], *, least_column: int = -1) -> None:
+        own = _least_column(prefix)
+        self._least = own if least_column < 0 else min(own, least_column)
+        self._is_there = self._least == own
         self._text_of = text_of
         self._column = 0
         self._is_indent = False
@@ -41,7 +44,8 @@ class BlockEnd:
             elif self._is_indent:
                 if self._leaves(character):
                     return True
-                self._was_deeper |= self._column > self._least
+                self._is_there |= self._column <= self._least
+                self._was_deeper |= self._is_there and self._column > self._least
                 self._is_indent, self._num_breaks = False, 0
         return False
 

@@ -7,16 +7,19 @@ fault is an `EngineError`; an engine that loads is not a fault.
 from __future__ import annotations
 
 import asyncio
+import random
 import uuid
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 from pygls.exceptions import JsonRpcException, JsonRpcMethodNotFound
 
-from dgemma_engine.errors import EngineFault, EngineUnavailable, NoEngine, SocketRefused
+from dgemma_engine.errors import EngineFault, EngineUnavailable, NewerEngine, NoEngine, OlderEngine, SocketRefused
+from dgemma_engine.handshake import HELLO, Hello
 from dgemma_engine.launch import Launch, engine_command
 from dgemma_engine.location import EngineLocation
+from dgemma_engine.lock import holder_pid
 from dgemma_engine.messages import (
     DEFINITIONS,
     DRAFT,
@@ -39,6 +42,8 @@ from dgemma_engine.trace_messages import TRACE, Trace
 _START_HINT = "start one with: dgemma-engine start"
 _RESTART_HINT = "restart it: dgemma-engine stop"
 _INSTALL_HINT = "is it installed? pip install 'dgemma-lsp[engine]'"
+_IN_USE_PATIENCE_S = 1.0
+_END_PATIENCE_S = 10.0
 _Answer = TypeVar("_Answer", Definitions, Infill, Status, Trace)
 
 
@@ -60,7 +65,9 @@ class EngineClient:
         self._progress: Progress | None = None
         self._changed = asyncio.Event()
         self._draft_listeners: dict[str, Callable[[Draft], None]] = {}
-        self._peer = Peer(reader, writer, notifications={PROGRESS: self._progressed, DRAFT: self._drafted})
+        self._hello = Hello()
+        told = {HELLO: self._greeted, PROGRESS: self._progressed, DRAFT: self._drafted}
+        self._peer = Peer(reader, writer, notifications=told)
         self._reading = asyncio.create_task(self._read())
 
     @classmethod
@@ -82,6 +89,40 @@ class EngineClient:
 
         Raises:
             NoEngine: none runs there.
+            OlderEngine: it speaks an older protocol.
+            NewerEngine: it speaks a newer protocol.
+            EngineUnavailable: it says nothing.
+            SocketRefused: the directory or the socket belongs to someone else.
+        """
+        client = await cls.attach_any(location, on_progress=on_progress, timeout_s=timeout_s)
+        try:
+            client.hello.verify()
+        except EngineUnavailable:
+            await client.close()
+            raise
+        # Only now: an attempt that fails (on an engine that is just dying, say) is told by its exception alone.
+        client._on_closed = on_closed
+        if client._reading.done() and on_closed is not None:
+            on_closed()
+        return client
+
+    @classmethod
+    async def attach_any(
+        cls,
+        location: EngineLocation,
+        *,
+        on_progress: Callable[[Progress], None] | None = None,
+        timeout_s: float = 5.0,
+    ) -> Self:
+        """Connects to the engine that runs at `location`, of whatever version: to look at it or to end it.
+
+        Args:
+            location: see `attach`.
+            on_progress: see `attach`.
+            timeout_s: see `attach`.
+
+        Raises:
+            NoEngine: none runs there.
             EngineUnavailable: it says nothing.
             SocketRefused: the directory or the socket belongs to someone else.
         """
@@ -96,10 +137,6 @@ class EngineClient:
         except BaseException:
             await client.close()
             raise
-        # Only now: an attempt that fails (on an engine that is just dying, say) is told by its exception alone.
-        client._on_closed = on_closed
-        if client._reading.done() and on_closed is not None:
-            on_closed()
         return client
 
     @classmethod
@@ -115,6 +152,8 @@ class EngineClient:
     ) -> Self:
         """Connects to the engine at `location`, after starting one when none answers. Does not wait for the model.
 
+        One of an older version that nobody else uses is ended first.
+
         Args:
             location: where the engine lives.
             command: command line that runs it; None is `engine_command`.
@@ -124,17 +163,25 @@ class EngineClient:
             timeout_s: patience with a new process until it answers.
 
         Raises:
+            OlderEngine: the one that runs speaks an older protocol, and others use it.
+            NewerEngine: the one that runs speaks a newer protocol.
             EngineUnavailable: it ended at once, or does not answer in time.
             SocketRefused: the directory cannot be used.
         """
         loop = asyncio.get_running_loop()
-        give_up_s = loop.time() + timeout_s
+        give_up_s, in_use_s = loop.time() + timeout_s, loop.time() + _IN_USE_PATIENCE_S
         launch: Launch | None = None
         while True:
             try:
                 return await cls.attach(location, on_progress=on_progress, on_closed=on_closed)
-            except SocketRefused:
+            except (SocketRefused, NewerEngine):
                 raise
+            except OlderEngine:
+                if not await cls._end_unused(location) and loop.time() > in_use_s:
+                    raise
+                # Windows of this version that look at the same time see each other; so they look at different times.
+                await asyncio.sleep(random.SystemRandom().uniform(0.02, 0.2))
+                continue
             except EngineUnavailable:
                 if loop.time() > give_up_s:
                     raise EngineUnavailable(
@@ -148,6 +195,31 @@ class EngineClient:
                 reason = launch.last_line().removeprefix("dgemma-engine: ") or f"exit code {launch.exit_code}"
                 raise EngineUnavailable(f"the engine ended at once ({reason}); {_INSTALL_HINT}; log: {location.log}")
             await asyncio.sleep(0.05)
+
+    @classmethod
+    async def _end_unused(cls, location: EngineLocation) -> bool:
+        """Ends an engine that has no other client and waits for its lock; returns whether it had none."""
+        try:
+            async with await cls.attach_any(location) as client:
+                # Read as it is: an older version says other things of itself, but this one.
+                status = await client._request(STATUS, {})
+                if not isinstance(status, dict) or cast("dict[str, object]", status).get("clients") != 1:
+                    return False
+                await client.stop_engine()
+        except (EngineFault, EngineUnavailable):
+            return False
+        loop = asyncio.get_running_loop()
+        give_up_s = loop.time() + _END_PATIENCE_S
+        while holder_pid(location.lock) is not None:
+            if loop.time() > give_up_s:
+                break
+            await asyncio.sleep(0.02)
+        return True
+
+    @property
+    def hello(self) -> Hello:
+        """What the engine said first."""
+        return self._hello
 
     async def infill(self, context: Context, on_draft: Callable[[Draft], None] | None = None) -> Infill:
         """Asks for the text at the cursor. Cancelling the caller cancels the request in the engine.
@@ -256,6 +328,9 @@ class EngineClient:
         if self._progress is None or not reached(self._progress):
             raise EngineUnavailable(f"the engine on {self._location.socket} has ended; {_START_HINT}")
         return self._progress
+
+    def _greeted(self, params: Any) -> None:
+        self._hello = Hello.from_wire(params)
 
     def _progressed(self, params: Any) -> None:
         self._progress = Progress.from_wire(params)

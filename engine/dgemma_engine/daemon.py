@@ -22,6 +22,7 @@ from pygls.exceptions import JsonRpcInvalidParams
 
 from dgemma_engine import __version__
 from dgemma_engine.definitions import DefinitionFinder
+from dgemma_engine.handshake import HELLO, PROTOCOL, Hello
 from dgemma_engine.lifetime import Lifetime
 from dgemma_engine.location import EngineLocation
 from dgemma_engine.lock import EngineLock, holder_pid
@@ -182,6 +183,8 @@ class _Daemon:
         peer = Peer(reader, writer, requests=requests)
         self._peers.add(peer)
         self._update_lifetime()
+        # Not as a part of the progress: a client of an older version refuses messages with fields it does not know.
+        peer.notify(HELLO, Hello(protocol=PROTOCOL).to_wire())
         peer.notify(PROGRESS, self._worker.progress.to_wire())
         try:
             await peer.run()

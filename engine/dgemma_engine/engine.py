@@ -353,7 +353,7 @@ class Engine:
                 cancel,
                 draft=drafts[0].proposal.text if drafts else "",
                 recipe=recipe,
-                on_pass=lambda: None,
+                recorder=recorder,
             )
             found.proposals += written.proposals
             found.passes += written.passes

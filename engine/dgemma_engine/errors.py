@@ -5,6 +5,8 @@ EngineError
 ├── FormatError          an `infill.json` or hole file that cannot be used
 ├── EngineUnavailable    no engine answers on the socket and none could be started
 │   ├── NoEngine         none runs, and none was to be started
+│   ├── OlderEngine      the one that runs speaks an older protocol
+│   ├── NewerEngine      the one that runs speaks a newer protocol
 │   └── SocketRefused    the socket directory or socket belongs to someone else, or cannot be written
 ├── EngineFault          the engine answered, but with an error
 └── TrainingError        a corpus, configuration or checkpoint the trainer cannot go on with
@@ -31,6 +33,14 @@ class EngineUnavailable(EngineError):
 
 class NoEngine(EngineUnavailable):
     """None runs; whoever asked did not want one started."""
+
+
+class OlderEngine(EngineUnavailable):
+    """The engine that runs speaks an older protocol than its client."""
+
+
+class NewerEngine(EngineUnavailable):
+    """The engine that runs speaks a newer protocol than its client."""
 
 
 class SocketRefused(EngineUnavailable):

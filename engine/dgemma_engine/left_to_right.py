@@ -19,6 +19,7 @@ from dgemma_engine.cache import PromptCache
 from dgemma_engine.cancel import Cancel
 from dgemma_engine.model import DiffusionGemma
 from dgemma_engine.pieces import Pieces
+from dgemma_engine.writing_recorder import WritingRecorder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +51,7 @@ def write(
     max_tokens: int,
     max_passes: int,
     cancel: Cancel,
-    on_pass: Callable[[], None],
+    recorder: WritingRecorder | None = None,
 ) -> Pieces[Written]:
     """Writes the likeliest next token until the middle ends; each pass is a piece.
 
@@ -66,7 +67,7 @@ def write(
         max_tokens: most tokens.
         max_passes: most forward passes.
         cancel: asked before every pass.
-        on_pass: called after every pass.
+        recorder: told what every pass decided, if anything.
     """
     num_past = cache.length
     decided, draft = list(forced_ids), list(draft_ids)
@@ -85,19 +86,24 @@ def write(
             hidden_1TD = model.encode(torch.tensor([[*unread, *draft]], device=model.device), cache)
             logits_TV = model.logits(hidden_1TD[:, len(unread) - 1 :])[0]
             passes += 1
-            on_pass()
             if banned_ids:
                 logits_TV[:, list(banned_ids)] = -torch.inf
             if barred_V is not None and len(decided) == len(forced_ids):
                 logits_TV[0].masked_fill_(barred_V, -torch.inf)
             kept: list[int] = []
-            for place, token_id in enumerate(logits_TV.argmax(-1).tolist()):
+            says = logits_TV.argmax(-1).tolist()
+            for place, token_id in enumerate(says):
                 if ends(token_id):
                     ended = True
                     break
                 kept.append(token_id)
                 if place >= len(draft) or draft[place] != token_id:
                     break
+            if recorder is not None:
+                num_agreed = len(kept) if ended else len(kept) - 1
+                draft_id = draft[num_agreed] if num_agreed < len(draft) else -1
+                num = len(kept) + ended
+                recorder.passed(says[:num], logits_TV[:num], num_agreed=num_agreed, draft_id=draft_id, ended=ended)
             # All kept tokens but the last agreed with the draft, so they have been read.
             num_read += len(unread) + max(0, len(kept) - 1)
             draft = draft[len(kept) :]

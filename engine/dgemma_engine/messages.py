@@ -89,6 +89,8 @@ class Context(Message):
         on_demand: whether the user asked for it expressly and watches its progress: the best candidates that break no
             syntax are answered however unlikely they are, and requests of those who type are served first.
         insistent: whether the best candidate is wanted however unlikely it is: the user asked by hand.
+        least_column: of a middle asked for on demand, how deep its lines below the first stand at least, tabs to
+            multiples of eight; what stands further out is cut. -1 is as deep as the block that the hole is in.
     """
 
     document: str
@@ -106,6 +108,7 @@ class Context(Message):
     speculative: bool = False
     on_demand: bool = False
     insistent: bool = False
+    least_column: int = -1
 
     def __post_init__(self) -> None:
         if self.speculative and self.on_demand:
@@ -116,6 +119,8 @@ class Context(Message):
             raise ValueError(f"{self.deadline_ms=} must be between 0 and 600000 (ten minutes)")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"{self.seed=} must be between 0 and 2**63 - 1")
+        if self.least_column < -1:
+            raise ValueError(f"{self.least_column=} must be a column, or -1 for that of the block")
 
     @classmethod
     def _read(cls, values: dict[str, Any]) -> None:

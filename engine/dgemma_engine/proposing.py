@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import takewhile
+from operator import attrgetter
 
 import torch
 
@@ -138,7 +139,7 @@ class Proposer:
                 ended = [index for index, reading in readings.items() if reading.ended]
                 is_over = bool(ended) or cancel.expired or cancel.cancelled or recipe.slot_tokens is not None
                 larger = [] if form.fill_token_id is None else [size for size in form.slot_sizes if size > sizes[-1]]
-                best = max(readings.values(), key=_mean_logprob) if readings else None
+                best = max(readings.values(), key=attrgetter("mean_logprob")) if readings else None
                 room = (
                     context.max_middle_tokens - len(written) - (sizes[-1] if larger else len(best.ids) if best else 0)
                 )
@@ -175,7 +176,7 @@ class Proposer:
         *,
         draft: str,
         recipe: Recipe,
-        on_pass: Callable[[], None],
+        recorder: Recorder | None,
     ) -> Pieces[Proposed]:
         """Writes one candidate with the causal mode; with a draft to check it takes a few passes, or gives up.
 
@@ -189,24 +190,26 @@ class Proposer:
             cancel: asked before every pass.
             draft: the best candidate so far; empty if there is none.
             recipe: whether other candidates are wanted too.
-            on_pass: called after every pass.
+            recorder: told what is written, if anything.
         """
         [opening, *_others] = self._openings(hole)
         is_only = not draft
         most = _MOST_ON_DEMAND if context.on_demand else 32 if is_only else 24
+        draft_ids = self._behind(opening, hole.boundary.begun + draft) if draft else []
+        writing = recorder.writing(opening.given_ids, draft_ids) if recorder is not None else None
         written = yield from left_to_right.write(
             self._model,
             cache,
             hole.prompt_ids[-1],
             forced_ids=opening.given_ids,
             first_ids=opening.first_ids,
-            draft_ids=self._behind(opening, hole.boundary.begun + draft) if draft else [],
+            draft_ids=draft_ids,
             banned_ids=self.banned_ids(hole, form),
             ends=self._ends(context, hole),
             max_tokens=recipe.slot_tokens or min(context.max_middle_tokens, most),
             max_passes=1_000 if is_only or context.on_demand else _SPECULATIVE_PASSES,
             cancel=cancel,
-            on_pass=on_pass,
+            recorder=writing,
         )
         found = Proposed(finish=Finish.STABLE if written.ended else Finish.STEP_LIMIT, passes=written.passes)
         if written.ended or is_only or context.on_demand:
@@ -215,6 +218,8 @@ class Proposer:
                 text = whole_part(text, context.prefix)
             if text:
                 found.proposals.append(Proposal(text=text, source=CandidateSource.LEFT_TO_RIGHT))
+            if writing is not None:
+                writing.offered(text)
         return found
 
     def length_confidences(
@@ -364,7 +369,7 @@ class Proposer:
 
     def _ends(self, context: Context, hole: Hole) -> Callable[[int], bool]:
         if context.extent is Extent.BLOCK and context.on_demand:
-            leaves = BlockEnd(context.prefix, self._spelling.text_of)
+            leaves = BlockEnd(context.prefix, self._spelling.text_of, least_column=context.least_column)
             return lambda token_id: token_id in hole.end_ids or leaves(token_id)
         if context.extent is Extent.BLOCK:
             return lambda token_id: token_id in hole.end_ids
@@ -384,7 +389,7 @@ class Proposer:
 
     def _text(self, context: Context, hole: Hole, ids: Sequence[int]) -> str:
         if context.extent is Extent.BLOCK and context.on_demand:
-            leaves = BlockEnd(context.prefix, self._spelling.text_of)
+            leaves = BlockEnd(context.prefix, self._spelling.text_of, least_column=context.least_column)
             ids = [*takewhile(lambda token_id: not leaves(token_id), ids)]
         return offered(
             self._tokenizer.decode(list(ids)),
@@ -393,7 +398,3 @@ class Proposer:
             suffix=context.suffix,
             one_line=context.extent is Extent.LINE,
         )
-
-
-def _mean_logprob(reading: Reading) -> float:
-    return reading.mean_logprob

@@ -21,7 +21,9 @@ from dgemma_engine.trace_messages import (
     Trace,
     TracedCandidate,
     Verdict,
+    WritingTrace,
 )
+from dgemma_engine.writing_recorder import WritingRecorder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -126,6 +128,7 @@ class Recorder:
         self._num_prompt = 0
         self._begun = ""
         self._canvases: list[_Canvas] = []
+        self._writings: list[WritingRecorder] = []
         self._is_kept = False
         self._num_left_out = 0
         self._candidates: tuple[TracedCandidate, ...] = ()
@@ -197,6 +200,11 @@ class Recorder:
                 look.next_ids = canvas.ids_1L[0, canvas.layout.free_RM[place, :num_free]].tolist()
         self._since_s += self._clock() - now_s
 
+    def writing(self, forced_ids: Sequence[int], draft_ids: Sequence[int]) -> WritingRecorder:
+        """Returns what takes note of a candidate that the causal mode begins to write; see there."""
+        self._writings.append(WritingRecorder(forced_ids, draft_ids, self._clock))
+        return self._writings[-1]
+
     def weighed(
         self,
         proposals: Iterable[Proposal],
@@ -253,12 +261,14 @@ class Recorder:
             )
             for canvas in self._canvases
         )
-        texts = {token_id: self._text_of(token_id) for token_id in sorted(set(_ids(canvases)))}
+        writings = tuple(writing.trace() for writing in self._writings)
+        texts = {token_id: self._text_of(token_id) for token_id in sorted({*_ids(canvases), *_written_ids(writings)})}
         return Trace(
             infill=infill,
             num_prompt=self._num_prompt,
             begun=self._begun,
             canvases=canvases,
+            writings=writings,
             candidates=self._candidates,
             threshold=self._threshold,
             is_calibrated=self._is_calibrated,
@@ -285,3 +295,11 @@ def _ids(canvases: Iterable[CanvasTrace]) -> Iterator[int]:
         for step in canvas.steps:
             for look in step.rows:
                 yield from (*look.seen_ids, *look.best_ids, *look.next_ids, *itertools.chain(*look.other_ids))
+
+
+def _written_ids(writings: Iterable[WritingTrace]) -> Iterator[int]:
+    """Yields likewise those of the causal mode."""
+    for writing in writings:
+        yield from (*writing.forced_ids, *writing.draft_ids)
+        for one in writing.passes:
+            yield from (*one.ids, *itertools.chain(*one.other_ids))

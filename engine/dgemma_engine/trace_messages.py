@@ -105,9 +105,7 @@ class RowStep(Message):
         for name in ("seen_ids", "best_ids", "confidence", "entropy", "accepted", "next_ids"):
             values[name] = read_numbers(cls, name, values)
         for name in ("other_ids", "other_probabilities"):
-            if not isinstance(values[name], list | tuple):
-                raise ValueError(f"RowStep.{name} must be a list")
-            values[name] = tuple(read_numbers(cls, name, {name: numbers}) for numbers in values[name])
+            values[name] = _read_number_lists(cls, name, values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +151,69 @@ class CanvasTrace(Message):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PassTrace(Message):
+    """One forward pass of the causal mode; a value per token that it decided.
+
+    Attributes:
+        elapsed_ms: milliseconds it took, without the recording.
+        ids: the tokens, the one that ends the middle included.
+        entropy: nats, at temperature 1.
+        other_ids: the likeliest tokens, likeliest first: that of `ids` and what else it might have been.
+        other_probabilities: theirs at temperature 1.
+        num_agreed: how many of the tokens, from the first, the draft had said, so that they cost no pass of their own.
+        draft_id: what the draft said where it first said something else; -1 if it had come to its end.
+        ended: whether the last token ends the middle and is no part of it.
+    """
+
+    elapsed_ms: float
+    ids: tuple[int, ...]
+    entropy: tuple[float, ...]
+    other_ids: tuple[tuple[int, ...], ...]
+    other_probabilities: tuple[tuple[float, ...], ...]
+    num_agreed: int
+    draft_id: int
+    ended: bool
+
+    def __post_init__(self) -> None:
+        num_tokens = len(self.ids)
+        for name in ("entropy", "other_ids", "other_probabilities"):
+            if len(getattr(self, name)) != num_tokens:
+                raise ValueError(f"PassTrace.{name} must have {num_tokens} values, one per token")
+        if not 0 <= self.num_agreed <= num_tokens:
+            raise ValueError(f"{self.num_agreed=} must be between 0 and {num_tokens}, the number of tokens")
+
+    @classmethod
+    def _read(cls, values: dict[str, Any]) -> None:
+        for name in ("ids", "entropy"):
+            values[name] = read_numbers(cls, name, values)
+        for name in ("other_ids", "other_probabilities"):
+            values[name] = _read_number_lists(cls, name, values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WritingTrace(Message):
+    """A candidate that the causal mode wrote, from left to right.
+
+    Attributes:
+        forced_ids: tokens it had to begin with.
+        draft_ids: the guess that was checked behind them, the surest text so far; empty for none.
+        passes: in order.
+        text: as it would be inserted; empty if no candidate came of it.
+    """
+
+    forced_ids: tuple[int, ...]
+    draft_ids: tuple[int, ...]
+    passes: tuple[PassTrace, ...]
+    text: str
+
+    @classmethod
+    def _read(cls, values: dict[str, Any]) -> None:
+        for name in ("forced_ids", "draft_ids"):
+            values[name] = read_numbers(cls, name, values)
+        values["passes"] = read_parts(cls, "passes", values, PassTrace.from_wire)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TracedCandidate(Message):
     """A text that was considered, and what became of it.
 
@@ -186,6 +247,7 @@ class Trace(Message):
         num_prompt: tokens of the prompt.
         begun: end of the prefix that the middle repeats because it is part of a word; no part of any text here.
         canvases: in order; a further one is larger, or goes on behind the one before it.
+        writings: what the causal mode wrote behind them; empty where it was not asked.
         candidates: what was considered, best first.
         threshold: score from which a candidate is shown, 0 to 1.
         is_calibrated: whether scores are probabilities that were measured for this model.
@@ -198,6 +260,7 @@ class Trace(Message):
     num_prompt: int
     begun: str
     canvases: tuple[CanvasTrace, ...]
+    writings: tuple[WritingTrace, ...]
     candidates: tuple[TracedCandidate, ...]
     threshold: float
     is_calibrated: bool
@@ -209,4 +272,12 @@ class Trace(Message):
     def _read(cls, values: dict[str, Any]) -> None:
         values["infill"] = Infill.from_wire(values["infill"])
         values["canvases"] = read_parts(cls, "canvases", values, CanvasTrace.from_wire)
+        values["writings"] = read_parts(cls, "writings", values, WritingTrace.from_wire)
         values["candidates"] = read_parts(cls, "candidates", values, TracedCandidate.from_wire)
+
+
+def _read_number_lists(cls: type, name: str, values: dict[str, Any]) -> tuple[tuple[Any, ...], ...]:
+    """Returns field `name`, a list of lists of numbers."""
+    if not isinstance(values[name], list | tuple):
+        raise ValueError(f"{cls.__name__}.{name} must be a list")
+    return tuple(read_numbers(cls, name, {name: numbers}) for numbers in values[name])

@@ -108,11 +108,14 @@ def page() -> str:
     return to_html(trace_view(request, 10, 12, recorder.trace(infill), STATUS_NOW))
 
 
-def made(text: str = "x = ", *, answer: str = "1 + 1", token: str = " one", num_canvases: int = 1) -> str:
+def made(
+    text: str = "x = ", *, answer: str = "1 + 1", token: str = " one", num_canvases: int = 1, writes: bool = True
+) -> str:
     request = request_at(Place(path=Path("a.py"), text=text, offset=len(text)), deadline_ms=1_000)
     trace = made_trace(text=answer, token=token)
     further = [replace(trace.canvases[0], written_ids=(1, 3))] * (num_canvases - 1)
-    trace = replace(trace, canvases=(*trace.canvases, *further))
+    writings = trace.writings if writes else ()
+    trace = replace(trace, canvases=(*trace.canvases, *further), writings=writings)
     return to_html(trace_view(request, 1, len(text) + 1, trace, STATUS_NOW))
 
 
@@ -208,6 +211,30 @@ def test_rows_that_left_say_when_and_why(opened: Callable[..., Seen]) -> None:
     assert "after step 1" in seen.page.locator(".row").nth(1).inner_text()
     assert "stayed to the end" in seen.page.locator(".row").nth(0).inner_text()
     assert "+ 5 more" in seen.page.locator(".row").nth(0).inner_text()
+
+
+def test_what_was_written_left_to_right_is_a_part_of_its_own(opened: Callable[..., Seen]) -> None:
+    seen = opened(made())
+    writing = seen.page.locator("#writing")
+    assert "Pass 1" in writing.inner_text()
+    assert "✓ ended by itself" in writing.inner_text()
+    assert "writes 1 + 1" in writing.inner_text()
+    agreed, own = writing.locator(".cell").all()
+    assert (agreed.inner_text().split(), own.inner_text().split()) == (["90", "%", "·one"], ["60", "%", "end"])
+    styles = {one.evaluate("cell => getComputedStyle(cell).borderBottomStyle") for one in (agreed, own)}
+    assert len(styles) == 2
+    own.hover()
+    tip = seen.page.locator("#tip").inner_text()
+    assert "Ends the text" in tip
+    assert "The draft said ·one here." in tip
+    agreed.focus()
+    assert "The draft said so too." in seen.page.locator("#tip").inner_text()
+    seen.page.keyboard.press("Shift+ArrowRight")
+    assert "Ends the text" in seen.page.locator("#tip").inner_text()
+
+
+def test_nothing_written_left_to_right_shows_no_part(opened: Callable[..., Seen]) -> None:
+    assert not opened(made(writes=False)).page.locator("#writing").is_visible()
 
 
 def test_canvases_follow_each_other(opened: Callable[..., Seen]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,10 +156,14 @@ def command(directory: Path, mode: str = "ready") -> list[str]:
 
 async def attach(location: EngineLocation, **hooks: Any) -> EngineClient:
     """Attaches as soon as a daemon answers."""
+    return await _patiently(lambda: EngineClient.attach(location, **hooks))
+
+
+async def _patiently(reach: Callable[[], Awaitable[EngineClient]]) -> EngineClient:
     give_up_s = time.monotonic() + PATIENCE_S
     while True:
         try:
-            return await EngineClient.attach(location, **hooks)
+            return await reach()
         except EngineUnavailable:
             if time.monotonic() > give_up_s:
                 raise
@@ -172,7 +176,7 @@ async def serving(directory: Path, load: Any = load_ready, **options: Any) -> As
     location, stop = location_in(directory), asyncio.Event()
     served = asyncio.create_task(daemon.serve(location, load=load, stop=stop, **({"idle_s": None} | options)))
     try:
-        await (await attach(location)).close()
+        await (await _patiently(lambda: EngineClient.attach_any(location))).close()
         yield location
     finally:
         stop.set()

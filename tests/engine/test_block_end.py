@@ -8,9 +8,9 @@ import pytest
 from dgemma_engine.block_end import BlockEnd, whole_part
 
 
-def until_end(prefix: str, middle: str) -> str:
+def until_end(prefix: str, middle: str, least_column: int = -1) -> str:
     tokens = re.findall(r"\n+ *|\w+|[^\w]", middle)
-    leaves = BlockEnd(prefix, lambda token_id: tokens[token_id])
+    leaves = BlockEnd(prefix, lambda token_id: tokens[token_id], least_column=least_column)
     return "".join(tokens[: next((index for index in range(len(tokens)) if leaves(index)), len(tokens))])
 
 
@@ -31,6 +31,26 @@ def until_end(prefix: str, middle: str) -> str:
 )
 def test_end_of_block(prefix: str, middle: str, expected: str) -> None:
     assert until_end(prefix, middle) == expected
+
+
+@pytest.mark.parametrize(
+    ("prefix", "least_column", "middle", "expected"),
+    [
+        (
+            "class A:\n    def f():\n        ",
+            4,
+            "a\n\n    def g():\n        b\n\nc",
+            "a\n\n    def g():\n        b\n\n",
+        ),
+        ("def f():\n    ", 0, "if a:\n        b\n\nc = 1\n\nd = 2\n", "if a:\n        b\n\nc = 1\n\nd = 2\n"),
+        ("def f():\n    ", 0, "a\n\n\ndef g():\n    b\n\n\ndef h():", "a\n\n\ndef g():\n    b\n\n\n"),
+        ("x = ", 0, "a\n\ny = b", "a\n\ny = b"),
+        ("", 0, "def f():\n    a\n\n\ndef g():", "def f():\n    a\n\n\n"),
+        ("    ", 8, "a\n    b\nc", "a\n    b\n"),
+    ],
+)
+def test_end_of_a_middle_that_may_leave_its_block(prefix: str, least_column: int, middle: str, expected: str) -> None:
+    assert until_end(prefix, middle, least_column) == expected
 
 
 def test_token_without_text_ends_nothing() -> None:

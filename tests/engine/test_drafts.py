@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from dgemma_engine.client import EngineClient
 from dgemma_engine.errors import EngineUnavailable
+from dgemma_engine.handshake import HELLO, PROTOCOL, Hello
 from dgemma_engine.location import EngineLocation
 from dgemma_engine.messages import DRAFT, INFILL, PROGRESS, STATUS, Draft, EngineState, Finish, Infill, Progress
 from dgemma_engine.peer import Peer
@@ -33,7 +34,7 @@ async def wired(location: EngineLocation) -> AsyncIterator[Wire]:
     """A connection by hand: what comes can be seen byte for byte and in its order."""
     reader, writer = await asyncio.open_unix_connection(location.socket, limit=1 << 16)
     wire = Wire(reader, writer)
-    assert (await wire.receive())["method"] == PROGRESS
+    assert [(await wire.receive())["method"] for _ in range(2)] == [HELLO, PROGRESS]
     yield wire
     writer.close()
 
@@ -216,6 +217,7 @@ async def test_client_drops_drafts_that_nobody_listens_for(tmp_path: Path) -> No
             return Infill(text="", finish=Finish.EMPTY).to_wire()
 
         peer = Peer(reader, writer, requests={INFILL: infill})
+        peer.notify(HELLO, Hello(protocol=PROTOCOL).to_wire())
         peer.notify(PROGRESS, Progress(state=EngineState.READY, percent=100).to_wire())
         await peer.run()
 

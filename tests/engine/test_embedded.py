@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from dgemma_engine.cache import PromptCache
 from dgemma_engine.cancel import Cancel
 from dgemma_engine.canvas import Row
 from dgemma_engine.denoise import Denoising, denoise
+from dgemma_engine.engine import Engine
 from dgemma_engine.infill_format import InfillFormat
+from dgemma_engine.messages import Context, Extent
 from dgemma_engine.model import DiffusionGemma
 from dgemma_engine.model_folder import model_folder
 from dgemma_engine.ops import Ops
@@ -115,3 +118,28 @@ def test_folder_is_complete(folder: Path, ours: DiffusionGemma) -> None:
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert "Held out whole" in card
     assert "minutes" in card
+
+
+def test_middle_on_demand_leaves_its_block_only_where_it_may(folder: Path) -> None:
+    """What is replaced went from within a method to the end of the next."""
+    engine = Engine.load(folder, device="cpu", report=lambda _percent, _message: None)
+    begins = "class Square:\n    def __init__(self, side):\n        self.side = side\n\n    def area(self):\n        "
+    body = "return self.side * self.side\n\n    def perimeter(self):\n        return 4 * self.side"
+    ends = "\n\n    def scaled(self, factor):\n        return Square(self.side * factor)\n"
+    asked = Context(
+        document="a",
+        prefix=begins + body + ends + "\n\n" + begins,
+        suffix=ends,
+        language="python",
+        extent=Extent.BLOCK,
+        max_middle_tokens=256,
+        on_demand=True,
+    )
+
+    def left(context: Context) -> bool:
+        cancel = Cancel(deadline_s=float("inf"), clock=lambda: 0.0)
+        answer = finished(engine.filling(context, cancel))
+        return any("\n    def " in candidate.text for candidate in answer.candidates)
+
+    assert not left(asked)
+    assert left(replace(asked, least_column=4))

@@ -46,7 +46,6 @@ def run(model: DiffusionGemma, cache: PromptCache, **options: Any) -> Written:
         "max_tokens": 12,
         "max_passes": 100,
         "cancel": Cancel(deadline_s=time.monotonic() + 600, clock=time.monotonic),
-        "on_pass": lambda: None,
     }
     before = [tensor[:, :, : cache.length].clone() for tensor in cache._kv]  # type: ignore[reportPrivateUsage]
     written = finished(write(model, cache, PROMPT[-1], **(given | options)))
@@ -110,5 +109,5 @@ def test_first_token_is_one_that_may_stand_there(model: DiffusionGemma, cache: P
 
 def test_cancel_takes_effect_before_the_next_pass(model: DiffusionGemma, cache: PromptCache) -> None:
     cancel = Cancel(deadline_s=time.monotonic() + 600, clock=time.monotonic)
-    written = run(model, cache, cancel=cancel, on_pass=cancel.set)
+    written = run(model, cache, cancel=cancel, ends=lambda _token_id: cancel.set())
     assert (written.passes, written.ended, len(written.ids)) == (1, False, 1)

@@ -74,7 +74,6 @@ def use(model: DiffusionGemma, cache: PromptCache, last_id: int) -> None:
             max_tokens=4,
             max_passes=4,
             cancel=unhurried(),
-            on_pass=lambda: None,
         )
     )
 

@@ -24,6 +24,7 @@ from dgemma_engine.denoise import Denoising, Guess, Judgement, denoise
 from dgemma_engine.engine import Engine
 from dgemma_engine.errors import EngineFault
 from dgemma_engine.features import Features
+from dgemma_engine.handshake import HELLO, PROTOCOL, Hello
 from dgemma_engine.judging import Ranked
 from dgemma_engine.messages import CandidateSource, Context, Extent, Finish, Infill
 from dgemma_engine.model_folder import model_folder
@@ -32,6 +33,7 @@ from dgemma_engine.peer import Peer
 from dgemma_engine.pieces import finished
 from dgemma_engine.policies import EntropyBound, Sampler, StableAndConfident, TemperatureSchedule, UniformNoise
 from dgemma_engine.proposal import Proposal
+from dgemma_engine.recipe import Decode, Recipe
 from dgemma_engine.recorder import Recorder
 from dgemma_engine.sampler_config import load_sampler
 from dgemma_engine.tokenizer import Tokenizer
@@ -143,6 +145,48 @@ def test_rows_leave_when_they_are_settled_or_after_the_first_look(recorded: tupl
             if 1 < number < len(canvas.steps):
                 assert set(on_canvas) - set(going_on) == settled
             on_canvas = going_on
+
+
+def test_what_is_written_left_to_right_is_recorded(recorded: tuple[Infill, Trace]) -> None:
+    infill, trace = recorded
+    (writing,) = trace.writings
+    assert writing.passes
+    num_looks = sum(len(canvas.steps) for canvas in trace.canvases)
+    assert infill.forwards - num_looks - len(writing.passes) in {0, 1}, "a further one is for ranking"
+    written = [token_id for one in writing.passes for token_id in one.ids]
+    for one in writing.passes:
+        assert one.elapsed_ms > 0
+        assert one.ended == (one is writing.passes[-1] and bool(writing.text))
+        assert one.num_agreed <= len(one.ids)
+        for token_id, nats, others, shares in zip(
+            one.ids, one.entropy, one.other_ids, one.other_probabilities, strict=True
+        ):
+            assert token_id == others[0]
+            assert list(shares) == sorted(shares, reverse=True)
+            assert 0 < sum(shares) <= 1 + 1e-5
+            assert -1e-5 <= nats <= math.log(len(trace.tokens) + 10_000)
+    for place, (said, drafted) in enumerate(zip(written, writing.draft_ids, strict=False)):
+        first = writing.passes[0]
+        if place < first.num_agreed:
+            assert said == drafted
+        if place == first.num_agreed:
+            assert said != drafted == first.draft_id
+    assert {str(token_id) for token_id in (*written, *writing.draft_ids)} <= {*trace.tokens, *trace.marks}
+
+
+def test_left_to_right_candidate_is_what_was_written(engine: Engine) -> None:
+    """Without canvases every token costs a pass, and no draft is checked."""
+    recorder = Recorder(time.monotonic)
+    infill = engine.infill(CODE, unhurried(), recorder=recorder, recipe=Recipe(decode=Decode.LEFT_TO_RIGHT))
+    trace = recorder.trace(infill)
+    (writing,) = trace.writings
+    assert (trace.canvases, writing.draft_ids) == ((), ())
+    assert all(len(one.ids) == 1 and one.num_agreed == 0 and one.draft_id == -1 for one in writing.passes)
+    said = "".join(trace.tokens.get(str(one.ids[0]), "") for one in writing.passes if not one.ended)
+    assert writing.text
+    assert said.startswith(trace.begun + writing.text)
+    assert writing.text in {candidate.text for candidate in trace.candidates}
+    assert Trace.from_wire(json.loads(json.dumps(trace.to_wire()))) == trace
 
 
 def test_beliefs_add_up(recorded: tuple[Infill, Trace]) -> None:
@@ -361,6 +405,7 @@ async def test_engine_that_knows_no_traces_is_told_apart(tmp_path: Path) -> None
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = Peer(reader, writer)
+        peer.notify(HELLO, Hello(protocol=PROTOCOL).to_wire())
         peer.notify("engine/progress", {"state": "ready", "percent": 100})
         await peer.run()
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+from dgemma_engine.handshake import HELLO, PROTOCOL, Hello
 from dgemma_engine.location import EngineLocation
 from dgemma_engine.messages import INFILL, PROGRESS, STATUS, Context, EngineState, Progress, Status
 from dgemma_engine.peer import Peer
@@ -35,8 +36,10 @@ STATUS_NOW = Status(
 
 
 @asynccontextmanager
-async def serving(location: EngineLocation, *, answers: Mapping[str, str]) -> AsyncGenerator[FakeEngine]:
-    """Answers on the socket of `location` for as long as the block lasts."""
+async def serving(
+    location: EngineLocation, *, answers: Mapping[str, str], protocol: int = PROTOCOL
+) -> AsyncGenerator[FakeEngine]:
+    """Answers on the socket of `location` for as long as the block lasts, as an engine of that protocol."""
     engine = FakeEngine(answers=answers)
 
     async def infill(params: Any) -> dict[str, Any]:
@@ -51,6 +54,7 @@ async def serving(location: EngineLocation, *, answers: Mapping[str, str]) -> As
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = Peer(reader, writer, requests={INFILL: infill, TRACE: trace, STATUS: status})
+        peer.notify(HELLO, Hello(protocol=protocol).to_wire())
         peer.notify(PROGRESS, Progress(state=EngineState.READY, percent=100).to_wire())
         await peer.run()
 

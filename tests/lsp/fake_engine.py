@@ -50,6 +50,8 @@ class FakeEngine:
         self.contexts.append(context)
         line = context.prefix.rpartition("\n")[2]
         self._record(f"asked {line}" + " speculative" * context.speculative)
+        if context.least_column >= 0:
+            self._record(f"may leave its block down to column {context.least_column}")
         if "PATH" in line:
             self._record(f"path {context.path}")
         if "SLOW" in line:

@@ -47,6 +47,11 @@ class FillEditor:
             end=self.editor.position(self.text, len(before + selected)),
         )
 
+    def close(self) -> None:
+        """Closes the document."""
+        document = types.TextDocumentIdentifier(uri=URI)
+        self.editor.client.text_document_did_close(types.DidCloseTextDocumentParams(text_document=document))
+
     async def actions(self, span: types.Range, *, only: list[str] | None = None, uri: str = URI) -> list[Any]:
         context = types.CodeActionContext(diagnostics=[], only=only)
         params = types.CodeActionParams(

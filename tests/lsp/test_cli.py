@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from dgemma_engine.handshake import PROTOCOL
 from dgemma_engine.location import EngineLocation
 
 from tests.lsp.engine_process import serving
@@ -206,6 +207,19 @@ async def test_doctor_tells_of_the_engine_that_runs(environ: dict[str, str]):
     assert "process 4242" in found["engine"]["detail"]
     assert found["model"]["detail"] == "fake (/models/fake)"
     assert found["memory"]["detail"].endswith("the engine holds 1.0 GiB")
+
+
+@pytest.mark.parametrize(("by", "age"), [(-1, "older"), (1, "newer")])
+async def test_engine_of_another_version_is_told_in_one_sentence(
+    environ: dict[str, str], target: str, by: int, age: str
+):
+    async with serving(EngineLocation.locate(environ), answers={"return ": "1"}, protocol=PROTOCOL + by) as engine:
+        _, doctor, _ = await run(environ, "doctor")
+        code, out, err = await run(environ, "complete", target)
+        assert engine.contexts == []
+    assert re.search(rf"^warn +engine .*of an? {age} version\n +-> .*dgemma-engine stop$", doctor, re.MULTILINE)
+    assert (code, out) == (1, "")
+    assert re.fullmatch(rf"dgemma-lsp: the running engine is of an? {age} version; .*dgemma-engine stop\n", err)
 
 
 async def test_doctor_fails_for_a_model_that_is_none(environ: dict[str, str], tmp_path: Path):

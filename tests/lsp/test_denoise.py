@@ -90,6 +90,18 @@ async def test_cancelling_takes_the_work_back(record: Path) -> None:
         assert caught.value.code == REQUEST_CANCELLED
 
 
+async def test_closing_the_document_takes_the_work_back(record: Path) -> None:
+    async with editing(record) as editor:
+        answer = Watcher(editor).send(editor.open("SLOW|"), msg_id="gone")
+        await until(lambda: "asked SLOW" in editor.events())
+        document = types.TextDocumentIdentifier(uri=URI)
+        editor.client.text_document_did_close(types.DidCloseTextDocumentParams(text_document=document))
+        await until(lambda: "cancelled SLOW" in editor.events())
+        with pytest.raises(JsonRpcException) as caught:
+            await asyncio.wrap_future(answer)
+        assert caught.value.code == REQUEST_CANCELLED
+
+
 async def test_what_cannot_be_asked_says_why(record: Path) -> None:
     async with editing(record, answers={"": "1"}) as editor:
         watcher, position = Watcher(editor), editor.open("x = |")

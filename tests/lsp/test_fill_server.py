@@ -80,6 +80,13 @@ async def test_fill_offers_candidates(tmp_path: Path, encoding: PositionEncoding
         assert editor.applied(result, 1) == "b\r\ne\u0301 = '😋' + g(a) + '😋'\r\n"
 
 
+async def test_engine_is_told_how_far_out_a_selection_goes(tmp_path: Path):
+    async with filling(tmp_path, answers={"    ": "return 3\n\n\nx = 4"}) as editor:
+        result = await editor.fill(editor.open("def f():\r\n    |return 1\r\n\r\n\r\nx = 2|\r\n"))
+        assert editor.applied(result) == "def f():\r\n    return 3\r\n\r\n\r\nx = 4\r\n"
+        assert editor.editor.events()[-1] == "may leave its block down to column 0"
+
+
 async def test_selection_past_its_ends_is_clamped(tmp_path: Path):
     async with filling(tmp_path, answers={"": "a = 2\nb = 3"}) as editor:
         editor.open("a = 1|\r\nb = 2\r\n")
@@ -189,6 +196,23 @@ async def test_cancelled_stops_the_engine(tmp_path: Path):
         editor.editor.client.window_work_done_progress_cancel(types.WorkDoneProgressCancelParams(token="t"))
         await cancelled(answer)
         await until(lambda: "cancelled SLOW bar = " in editor.editor.events() and len(reports["t"]) == 2)
+
+
+async def test_fill_of_a_document_that_is_closed_ends(tmp_path: Path):
+    """Opened again it may have the same version, and an edit that comes late would fit."""
+    async with filling(tmp_path, answers={"x = ": "2"}, progress=True) as editor:
+        answer = editor.send(editor.open("SLOW = |1|"))
+        await until(lambda: "asked SLOW = " in editor.editor.events())
+        editor.close()
+        await cancelled(answer)
+        await until(lambda: "cancelled SLOW = " in editor.editor.events())
+        running = asyncio.create_task(editor.run(editor.open("SLOW command = |1|")))
+        await until(lambda: "asked SLOW command = " in editor.editor.events())
+        editor.close()
+        assert await asyncio.wait_for(running, 5) is None
+        await until(lambda: "cancelled SLOW command = " in editor.editor.events())
+        assert (editor.edits, editor.messages()) == ([], []), "who closes a document knows that nothing comes"
+        assert editor.applied(await editor.fill(editor.open("x = |1|"))) == "x = 2"
 
 
 async def test_newer_fill_of_a_document_supersedes_the_older(tmp_path: Path):

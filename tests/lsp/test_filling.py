@@ -63,6 +63,91 @@ def test_answer_is_put_in_shape(marked: str, answer: str, expected: str) -> None
     assert filled(marked, answer) == [expected]
 
 
+OUTWARD = [
+    # What goes from within one function to the end of the next may become two.
+    (
+        "class A:\n    def f(self):\n        |return 1\n\n    def g(self):\n        return 2|\n",
+        "return 3\n\n    def g(self):\n        return 4\n\nx = 5",
+        "class A:\n    def f(self):\n        return 3\n\n    def g(self):\n        return 4\n",
+        "python",
+    ),
+    (
+        "def f():\n    |return 1\n\n\nx = 2|\ny = 3\n",
+        "return 4\n\n\nx = 5",
+        "def f():\n    return 4\n\n\nx = 5\ny = 3\n",
+        "python",
+    ),
+    (
+        "def f():\n|    return 1\n\n\nx = 2\n|y = 3\n",
+        "return 4\n\n\nx = 5",
+        "def f():\n    return 4\n\n\nx = 5\ny = 3\n",
+        "python",
+    ),
+    (
+        "if a:\r\n\t|b()\r\nelse:\r\n\tc()|\r\nd\r\n",
+        "e()\nelse:\n\tf()\ng()",
+        "if a:\r\n\te()\r\nelse:\r\n\tf()\r\ng()\r\nd\r\n",
+        "python",
+    ),
+    (
+        "x = |1\ny = 2|\n",
+        "3\ny = 4",
+        "x = 3\ny = 4\n",
+        "python",
+    ),
+    (
+        "switch (a) {\n    case 1:\n        |b();\n    case 2:\n        c();|\n}\n",
+        "d();\n    case 2:\n        e();\nf();",
+        "switch (a) {\n    case 1:\n        d();\n    case 2:\n        e();\n}\n",
+        "javascript",
+    ),
+    (
+        "function f() {\n    |a();\n}\n\nb();|\n",
+        "c();\n}\n\nd();",
+        "function f() {\n    c();\n}\n\nd();\n",
+        "javascript",
+    ),
+    (
+        "a:\n  b:\n    |c: 1\n  d: 2|\ne: 3\n",
+        "c: 4\n  d: 5\nf: 6",
+        "a:\n  b:\n    c: 4\n  d: 5\ne: 3\n",
+        "yaml",
+    ),
+    # What stands further out without being outside does not widen the selection.
+    (
+        "def f():\n    |a = 1\n# b = 2\n    return a|\n",
+        "return 3\n\n\nx = 4",
+        "def f():\n    return 3\n",
+        "python",
+    ),
+    (
+        'def f():\n    |return """\na\n"""|\n',
+        "return 3\n\n\nx = 4",
+        "def f():\n    return 3\n",
+        "python",
+    ),
+    (
+        "void f() {\n    |a();\n#if B\n    b();\n#endif|\n}\n",
+        "c();\nint x;",
+        "void f() {\n    c();\n}\n",
+        "c",
+    ),
+    (
+        "function f() {\n    |a();\n}|\n",
+        "b();\n}\n\nc();",
+        "function f() {\n    b();\n}\n",
+        "javascript",
+    ),
+]
+
+
+@pytest.mark.parametrize(("marked", "answer", "expected", "language"), OUTWARD)
+def test_a_selection_that_ends_further_out_may_leave_its_block(
+    marked: str, answer: str, expected: str, language: str
+) -> None:
+    assert filled(marked, answer, language=language) == [expected]
+
+
 def test_line_ends_are_the_documents() -> None:
     assert filled("def f():\r\n|    pass\r\n|x\r\n", "a\n    b") == ["def f():\r\n    a\r\n    b\r\nx\r\n"]
     assert filled("|pass|\r\nx\r\n", "a\nb") == ["a\r\nb\r\nx\r\n"]

@@ -94,3 +94,20 @@ def test_request_that_ended_early_is_shown_too() -> None:
     trace = replace(made_trace(text=""), canvases=(), candidates=(), infill=Infill(text="", finish=Finish.DEADLINE))
     data = trace_view(request_at("x = |"), 1, 5, trace, STATUS_NOW).data
     assert (data["canvases"], data["candidates"], data["outcome"]["finish"]) == ([], [], "deadline")
+
+
+def test_what_was_written_left_to_right_keeps_tokens_shares_and_times() -> None:
+    (writing,) = viewed("x = |", text="1 + 1")["writings"]
+    _, one, line_end = range(3)
+    assert (writing["forced"], writing["num_drafted"], writing["text"]) == ([], 2, "1 + 1")
+    assert writing["passes"] == [
+        {
+            "ms": 3.142,
+            "tokens": [one, line_end],
+            "entropy": [0.25, 1.235],
+            "others": [[[one, 0.9]], [[line_end, 0.6], [one, 0.4]]],
+            "num_agreed": 1,
+            "draft": one,
+            "ended": True,
+        }
+    ]

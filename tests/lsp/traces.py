@@ -5,6 +5,7 @@ from __future__ import annotations
 from dgemma_engine.messages import Candidate, CandidateSource, Finish, Infill
 from dgemma_engine.trace_messages import (
     CanvasTrace,
+    PassTrace,
     RowKind,
     RowStep,
     RowTrace,
@@ -12,6 +13,7 @@ from dgemma_engine.trace_messages import (
     Trace,
     TracedCandidate,
     Verdict,
+    WritingTrace,
 )
 
 
@@ -68,6 +70,25 @@ def made_trace(*, text: str = "1 + 1", token: str = " one", num_free: int = 3, n
                     RowTrace(kind=RowKind.SEED, num_free=num_free, opening_ids=(3,), head_ids=(3,), seed=token),
                 ),
                 steps=tuple(steps),
+            ),
+        ),
+        writings=(
+            WritingTrace(
+                forced_ids=(),
+                draft_ids=(1, 3),
+                passes=(
+                    PassTrace(
+                        elapsed_ms=3.14159,
+                        ids=(1, 3),
+                        entropy=(0.25, 1.23456),
+                        other_ids=((1, 3), (3, 1)),
+                        other_probabilities=((0.9, 0.0001), (0.6, 0.4)),
+                        num_agreed=1,
+                        draft_id=1,
+                        ended=True,
+                    ),
+                ),
+                text=text,
             ),
         ),
         candidates=(

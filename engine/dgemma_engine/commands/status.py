@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import sys
+from dataclasses import replace
 from typing import Any
 
 from dgemma_engine.client import EngineClient
@@ -44,8 +45,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _ask(location: EngineLocation) -> Status:
-    async with await EngineClient.attach(location) as client:
-        return await client.status()
+    async with await EngineClient.attach_any(location) as client:
+        status = await client.status()
+    try:
+        client.hello.verify()
+    except EngineUnavailable as error:
+        return replace(status, message=str(error))
+    return status
 
 
 def table(status: Status) -> str:

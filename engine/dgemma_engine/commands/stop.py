@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _stop(location: EngineLocation, pid: int) -> None:
     try:
-        async with asyncio.timeout(_PATIENCE_S), await EngineClient.attach(location) as client:
+        async with asyncio.timeout(_PATIENCE_S), await EngineClient.attach_any(location) as client:
             await client.stop_engine()
     except SocketRefused:
         raise

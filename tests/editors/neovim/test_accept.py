@@ -104,6 +104,45 @@ def test_item_that_was_typed_past_is_neither_seen_nor_taken(scripted: Start, tmp
     assert (tmp_path / "a.py").read_text() == "x = b   !\n"
 
 
+BURSTS = {
+    "b<Tab>!": "x = b   !",
+    "a<Tab>!": "x = alpha + beta!",
+    "<Tab>!": "x = alpha + beta!",
+    "<M-Right>!": "x = alpha!",
+    "<M-Right><M-Right>!": "x = alpha +!",
+    "<Tab><Tab>!": "x = alpha + beta    !",
+}
+
+
+@pytest.mark.parametrize("keys", BURSTS)
+def test_keys_of_one_burst_take_effect_in_their_order(scripted: Start, keys: str) -> None:
+    """As a paste, a macro or a slow connection sends them: nothing happens between two keys."""
+    window = scripted("x = \n", script={"by_line": {"x = ": ["alpha + beta"]}})
+    window.lua("vim.bo.expandtab, vim.bo.softtabstop, vim.bo.shiftwidth = true, 4, 4")
+    window.keys("A")
+    window.see_ghost("alpha + beta")
+    window.keys(keys)
+    window.until(lambda: window.line() == BURSTS[keys], about=BURSTS[keys], timeout_s=5)
+
+
+@pytest.mark.parametrize(
+    ("before", "expected"),
+    [
+        ("vim.keymap.set('i', '<F5>', 'plain<C-v>u00e9')", "x = plainé!"),
+        ("vim.keymap.set('i', '<F5>', function() vim.api.nvim_put({ 'called' }, 'c', false, true) end)", "x = called!"),
+        ("vim.keymap.set('i', '<F5>', function() return 'é<Space>z' end, { expr = true })", "x = é z!"),
+        ("vim.cmd([[inoremap <expr> <F5> 'à' .. \"\\<C-v>u00e9\"]])", "x = àé!"),
+        ("vim.cmd([[inoremap zz again]]) vim.keymap.set('i', '<F5>', 'zz', { remap = true })", "x = again!"),
+    ],
+)
+def test_key_does_what_it_did_before_where_nothing_is_shown(scripted: Start, before: str, expected: str) -> None:
+    window = scripted("x = \n", script={})
+    window.lua(before)
+    window.lua("require('dgemma.keys').map({ accept = '<F5>' })")
+    window.keys("A<F5>!")
+    window.until(lambda: window.line() == expected, about=expected, timeout_s=5)
+
+
 def test_server_that_comes_while_one_types_is_asked(scripted: Start) -> None:
     window = scripted("x = \n", script={"by_line": {"x = ": ["1"]}}, wait=False)
     window.keys("A")

@@ -27,6 +27,7 @@ INIT = """
 vim.opt.runtimepath:prepend(vim.env.DGEMMA_PLUGIN)
 vim.o.swapfile = false
 _G.said = {}
+_G.built_in_notify = vim.notify
 _G.chosen = {}
 vim.notify = function(message) table.insert(_G.said, message) end
 vim.ui.select = function(items, options, on_choice)
@@ -47,6 +48,16 @@ if not mark then return vim.NIL end
 local lines = { text(mark[4].virt_text or {}) }
 for _, line in ipairs(mark[4].virt_lines or {}) do table.insert(lines, text(line)) end
 return table.concat(lines, "\\n")
+"""
+
+SCREEN = """
+local lines = {}
+for row = 1, vim.o.lines do
+  local cells = {}
+  for column = 1, vim.o.columns do table.insert(cells, vim.fn.screenstring(row, column)) end
+  table.insert(lines, (table.concat(cells):gsub("%s+$", "")))
+end
+return lines
 """
 
 ATTACHED = """
@@ -167,6 +178,18 @@ class Window:
     def no_ghost(self) -> None:
         """Waits until there is none."""
         self.until(lambda: self.ghost() is None, about="no ghost text")
+
+    def look(self, columns: int, lines: int) -> None:
+        """Gives the editor a screen: without one it asks for no ENTER."""
+        self._limited(lambda: self._nvim.ui_attach(columns, lines, rgb=True))
+
+    def screen(self) -> list[str]:
+        """Returns the lines of the screen."""
+        return self.lua(SCREEN)
+
+    def is_asking(self) -> bool:
+        """Whether the editor waits for an answer, such as ENTER."""
+        return self._limited(lambda: self._nvim.api.get_mode())["blocking"]
 
     def text(self) -> str:
         """Returns the current buffer's text, with `\\n` line ends and without the last."""

@@ -7,6 +7,9 @@ local undo = require("dgemma.undo")
 
 local M = {}
 
+-- Events that were waiting before are served too.
+local MOST_MS = 500
+
 --- Replaces bytes of one line and puts the cursor behind the new text.
 ---@param bufnr integer
 ---@param row integer
@@ -63,10 +66,11 @@ local function ours(bufnr, current)
   end
 end
 
---- Takes what is shown.
+--- Takes what is shown, as soon as the text may be changed: a mapping that is an expression may not.
 ---@param part dgemma.Part
----@return boolean taken false where nothing is shown: the key means what it means otherwise
-function M.accept(part)
+---@param on_taken? fun() told when it was taken; not if what was typed meanwhile contradicts it
+---@return boolean shown false where nothing is shown: the key means what it means otherwise
+function M.accept(part, on_taken)
   local bufnr = vim.api.nvim_get_current_buf()
   answers.hide_unfit(bufnr)
   if not answers.visible(bufnr) then
@@ -76,11 +80,17 @@ function M.accept(part)
     on_accept = function(current)
       local asked, item = ours(bufnr, current)
       if not asked or not item then
+        if on_taken then
+          on_taken()
+        end
         return current
       end
       local fit = answers.fit(bufnr, asked, item)
       if not fit or not vim.bo[bufnr].modifiable then
         return nil
+      end
+      if on_taken then
+        on_taken()
       end
       local length = part_of.length(fit.text, fit.typed, part)
       if length < #fit.text then
@@ -95,6 +105,26 @@ function M.accept(part)
       return nil
     end,
   })
+end
+
+--- Takes what is shown now, before anything that was typed behind the key.
+---@param part dgemma.Part
+---@return boolean taken
+function M.take(part)
+  local taken, done = false, false
+  local shown = M.accept(part, function()
+    taken = true
+  end)
+  if shown then
+    -- Neovim takes it in an event of its own; one that is put behind that comes after it.
+    vim.schedule(function()
+      done = true
+    end)
+    vim.wait(MOST_MS, function()
+      return done
+    end, 1)
+  end
+  return taken
 end
 
 --- Hides what is shown until something is typed.

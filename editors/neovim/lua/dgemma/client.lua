@@ -98,6 +98,9 @@ local function config(options)
           ask_while_typing(vim.api.nvim_get_current_buf())
         end
       end,
+      ["window/showMessage"] = function(_, params)
+        say.from_server(params)
+      end,
       ["dgemma/draft"] = function(_, params)
         denoise.draw(params)
       end,

@@ -1,4 +1,8 @@
 --- The keys: each does its work where ghost text is shown, and what it did before everywhere else.
+---
+--- None is mapped as an expression: Neovim evaluates the mapping of a key while the key typed right before it is not in
+--- the buffer yet, and what was decided then may be wrong. What a key does otherwise is put in front of what was typed
+--- behind it.
 local accept = require("dgemma.accept")
 local candidates = require("dgemma.candidates")
 
@@ -12,19 +16,19 @@ local M = {}
 local ACTIONS = {
   accept = {
     run = function()
-      return accept.accept("whole")
+      return accept.take("whole")
     end,
     description = "Accept ghost text",
   },
   accept_word = {
     run = function()
-      return accept.accept("word")
+      return accept.take("word")
     end,
     description = "Accept the next word of ghost text",
   },
   accept_line = {
     run = function()
-      return accept.accept("line")
+      return accept.take("line")
     end,
     description = "Accept the next line of ghost text",
   },
@@ -43,29 +47,40 @@ local ACTIONS = {
   dismiss = { run = accept.dismiss, description = "Hide ghost text" },
 }
 
---- What a key is when there is no ghost text: the mapping that was there before, else the key itself.
+---@param keys string in Neovim's notation of its own
+---@param remap boolean whether they are mapped again
+---@param escape boolean whether they may hold bytes that are none of that notation
+local function feed(keys, remap, escape)
+  vim.api.nvim_feedkeys(keys, remap and "im" or "in", escape)
+end
+
+---@param notation string as in `<Tab>`
+---@return string
+local function from_notation(notation)
+  return vim.api.nvim_replace_termcodes(notation, true, true, true)
+end
+
+--- Does what a key does when there is no ghost text: what the mapping did that was there before, else the key itself.
 ---@param lhs string
----@return fun(): string
+---@return fun()
 local function otherwise(lhs)
   local before = vim.fn.maparg(lhs, "i", false, true)
   if vim.tbl_isempty(before) or before.buffer == 1 then
     return function()
-      return lhs
+      feed(from_notation(lhs), false, false)
     end
   end
+  local remap = before.noremap == 0
   if before.expr == 1 then
-    return before.callback or function()
-      return vim.api.nvim_eval(before.rhs)
+    return function()
+      local result = before.callback and before.callback() or before.rhs and vim.api.nvim_eval(before.rhs)
+      if type(result) == "string" then
+        feed(before.replace_keycodes == 1 and from_notation(result) or result, remap, before.replace_keycodes ~= 1)
+      end
     end
   end
-  return function()
-    if before.callback then
-      vim.schedule(before.callback)
-    else
-      local typed = vim.api.nvim_replace_termcodes(before.rhs, true, true, true)
-      vim.api.nvim_feedkeys(typed, before.noremap == 1 and "n" or "m", false)
-    end
-    return ""
+  return before.callback or function()
+    feed(from_notation(before.rhs), remap, false)
   end
 end
 
@@ -77,8 +92,10 @@ function M.map(keys)
     if lhs then
       local fall_back = otherwise(lhs)
       vim.keymap.set("i", lhs, function()
-        return action.run() and "" or fall_back()
-      end, { expr = true, silent = true, desc = "dgemma: " .. action.description })
+        if not action.run() then
+          fall_back()
+        end
+      end, { silent = true, desc = "dgemma: " .. action.description })
     end
   end
 end

@@ -1,0 +1,175 @@
+"""Engines of other versions than their clients: the real daemon, told to say another number, and one that says none."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hashlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dgemma_engine import daemon, messages, trace_messages
+from dgemma_engine.cli import main
+from dgemma_engine.client import EngineClient
+from dgemma_engine.errors import NewerEngine, OlderEngine
+from dgemma_engine.handshake import PROTOCOL, Hello
+from dgemma_engine.location import EngineLocation
+from dgemma_engine.lock import holder_pid
+from dgemma_engine.messages import PROGRESS, STATUS, STOP, EngineState, Progress
+from dgemma_engine.peer import Peer
+from dgemma_engine.wire import Message
+
+from tests.engine.fake_engine import PATIENCE_S, command, context, location_in, serving
+
+FINGERPRINT = "1: 72b389492eed"
+
+
+@pytest.fixture
+def older(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Daemons of this process are of the version before this one."""
+    monkeypatch.setattr(daemon, "PROTOCOL", PROTOCOL - 1)
+
+
+@pytest.fixture
+def newer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Daemons of this process are of the version behind this one."""
+    monkeypatch.setattr(daemon, "PROTOCOL", PROTOCOL + 1)
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(tmp_path: Path) -> Iterator[None]:
+    """Ends what a test started in a process of its own."""
+    yield
+    pid = holder_pid(location_in(tmp_path).lock)
+    if pid is not None and pid != os.getpid():
+        os.kill(pid, signal.SIGKILL)
+
+
+async def attach_or_start(location: EngineLocation) -> EngineClient:
+    return await EngineClient.attach_or_start(location, command=command(location.directory), timeout_s=PATIENCE_S)
+
+
+def test_changed_messages_count_the_protocol_up() -> None:
+    """Who changes a message sees this fail: an engine that runs on across the update refuses it."""
+    types = {
+        name: value
+        for module in (messages, trace_messages)
+        for name, value in vars(module).items()
+        if isinstance(value, type) and (issubclass(value, Message) or dataclasses.is_dataclass(value))
+    }
+    fields = sorted((name, f.name, str(f.type)) for name, t in types.items() if t is not Message for f in _fields(t))
+    said = f"{PROTOCOL}: {hashlib.sha256(repr(fields).encode()).hexdigest()[:12]}"
+    assert said == FINGERPRINT, "count handshake.PROTOCOL up, and put this here"
+
+
+def _fields(of: Any) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(of)
+
+
+def test_hello_of_any_version_is_read() -> None:
+    for wire in (None, [], {}, {"protocol": "1"}, {"protocol": None}):
+        assert Hello.from_wire(wire) == Hello(protocol=0)
+    assert Hello.from_wire({"protocol": 7, "of": "later"}) == Hello(protocol=7)
+    assert Hello.from_wire(Hello(protocol=3).to_wire()) == Hello(protocol=3)
+
+
+async def test_engine_of_this_version_is_used(tmp_path: Path) -> None:
+    async with serving(tmp_path) as location, await attach_or_start(location) as client:
+        assert client.hello == Hello(protocol=PROTOCOL)
+        assert (await client.status()).pid == os.getpid()
+
+
+@pytest.mark.usefixtures("older")
+async def test_older_engine_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    async with serving(tmp_path) as location:
+        with pytest.raises(OlderEngine, match=r"older version; .*dgemma-engine stop") as refused:
+            await EngineClient.attach(location)
+        assert "\n" not in str(refused.value)
+        async with await EngineClient.attach_any(location) as client:
+            assert (await client.status()).clients == 1, "the refused connection is closed"
+
+
+@pytest.mark.usefixtures("older")
+async def test_older_engine_that_nobody_uses_is_replaced(tmp_path: Path) -> None:
+    async with serving(tmp_path) as location, await attach_or_start(location) as client:
+        assert client.hello == Hello(protocol=PROTOCOL)
+        await client.wait_ready(PATIENCE_S)
+        assert (await client.infill(context("ab", "c"))).text == "2|1"
+        assert (await client.status()).pid != os.getpid()
+        await client.stop_engine()
+
+
+@pytest.mark.usefixtures("older")
+async def test_older_engine_in_use_stays(tmp_path: Path) -> None:
+    async with serving(tmp_path) as location, await EngineClient.attach_any(location) as other:
+        refusals: list[str] = []
+        for _ in range(2):
+            with pytest.raises(OlderEngine) as refused:
+                await attach_or_start(location)
+            refusals.append(str(refused.value))
+        assert refusals[0] == refusals[1], "an error that reads the same is told once"
+        assert (await other.infill(context("ab", "c"))).text == "2|1"
+
+
+@pytest.mark.usefixtures("newer")
+async def test_newer_engine_is_never_replaced(tmp_path: Path) -> None:
+    """Windows of two versions would end each other's engines in turn."""
+    async with serving(tmp_path) as location:
+        with pytest.raises(NewerEngine, match=r"newer version; .*dgemma-engine stop"):
+            await attach_or_start(location)
+        async with await EngineClient.attach_any(location) as client:
+            assert (await client.status()).pid == os.getpid()
+
+
+@pytest.mark.usefixtures("older")
+async def test_two_windows_of_the_new_version_replace_one_old_engine(tmp_path: Path) -> None:
+    async with serving(tmp_path) as location:
+        both = await asyncio.gather(attach_or_start(location), attach_or_start(location))
+        pids = {(await client.status()).pid for client in both}
+        assert len(pids) == 1
+        assert pids != {os.getpid()}
+        await both[0].stop_engine()
+        for client in both:
+            await client.close()
+
+
+async def test_engine_that_says_no_number_is_older_and_its_status_need_not_be_readable(tmp_path: Path) -> None:
+    location, stopped = location_in(tmp_path), asyncio.Event()
+    progress = Progress(state=EngineState.READY, percent=100).to_wire()
+
+    async def status(_params: Any) -> dict[str, Any]:
+        return {"clients": 1, "of": "long ago"}
+
+    async def stop(_params: Any) -> None:
+        server.close()
+        location.socket.unlink()
+        stopped.set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = Peer(reader, writer, requests={STATUS: status, STOP: stop})
+        peer.notify(PROGRESS, progress)
+        await peer.run()
+
+    location.prepare()
+    server = await asyncio.start_unix_server(serve, location.socket)
+    with pytest.raises(OlderEngine):
+        await EngineClient.attach(location)
+    async with await attach_or_start(location) as client:
+        assert stopped.is_set()
+        assert client.hello == Hello(protocol=PROTOCOL)
+        await client.stop_engine()
+
+
+@pytest.mark.usefixtures("older")
+async def test_status_command_says_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DGEMMA_RUNTIME_DIR", str(tmp_path))
+    async with serving(tmp_path):
+        assert await asyncio.to_thread(main, ["status"]) == 0
+        out = capsys.readouterr().out
+        assert "the running engine is of an older version" in out
