@@ -9,8 +9,6 @@ D hidden, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from dgemma_kernels.packed import PackedMatrix, filled, num_filled
 from torch import Tensor, nn
@@ -19,9 +17,11 @@ from dgemma_engine.cache import KVCache, PromptCache
 from dgemma_engine.config import LayerKind
 from dgemma_engine.devices import is_small
 from dgemma_engine.layers import Layer
-from dgemma_engine.lean_layers import KEYS, LeanLayer, LeanNorm, LeanSelfConditioning, Sight, Turns, TurnsTable
+from dgemma_engine.lean_layers import KEYS, LeanSelfConditioning, LeanStack, Sight, Turns, TurnsTable
+from dgemma_engine.lean_norm import LeanNorm
 from dgemma_engine.masks import ALL_VISIBLE, AttentionMasks
 from dgemma_engine.model import DiffusionGemma
+from dgemma_engine.scripted import scripted, unspecialised
 
 
 def lean(model: DiffusionGemma) -> DiffusionGemma:
@@ -49,8 +49,8 @@ class LeanModel(DiffusionGemma):
         config, weight_VD = model.config, model.embed_tokens.weight.detach()
         self._scale = self._embed_scale(self.dtype)
         self._table = TurnsTable(config)
-        self._begin = LeanSelfConditioning(model.self_conditioning, config)
-        self._stack = [LeanLayer(layer, config, i) for i, layer in enumerate(model.layers) if isinstance(layer, Layer)]
+        self._begin = scripted(LeanSelfConditioning(model.self_conditioning, config))
+        self._stack = LeanStack([layer for layer in model.layers if isinstance(layer, Layer)], config)
         self._end = LeanNorm(model.norm.weight, config.hidden_size, config.rms_norm_eps)
         self._to_vocabulary, self._from_vocabulary = PackedMatrix(weight_VD), PackedMatrix(weight_VD.t())
         self._probs_PV = weight_VD.new_empty(0, config.vocab_size)
@@ -68,7 +68,7 @@ class LeanModel(DiffusionGemma):
         sight = self._sight(attention_masks or self._causal_masks(num_past, num_new), num_past, num_new, extra=0)
         x_PD = filled(self._embedded(ids_BT))
         turns = self._turns(positions_BT, num_past, num_new)
-        x_PD = self._run(self._stack, x_PD, turns, cache, [sight], num_new)
+        x_PD = self._stack.run(x_PD, turns, _prompt_cache(cache), [sight], num_new)
         cache.advance(num_new)
         return self._ended(x_PD[:num_new])
 
@@ -77,9 +77,7 @@ class LeanModel(DiffusionGemma):
         num_past, num_new = cache.length, ids_BT.shape[1]
         sight = self._sight(self._causal_masks(num_past, num_new), num_past, num_new, extra=0)
         turns = self._turns(None, num_past, num_new)
-        *body, last = self._stack
-        x_PD = self._run(body, filled(self._embedded(ids_BT)), turns, cache, [sight], num_new)
-        last.remember(x_PD, turns[last.kind], _prompt_cache(cache))
+        self._stack.remember(filled(self._embedded(ids_BT)), turns, _prompt_cache(cache), [sight])
         cache.advance(num_new)
 
     def decode(
@@ -96,7 +94,7 @@ class LeanModel(DiffusionGemma):
         sight = self._sight(attention_masks, cache.length, num_canvas, extra=num_canvas - 1)
         x_PD = self._begun(canvas_BL, soft_BLD)
         turns = self._turns(positions_BL, cache.length, num_canvas)
-        return self._ended(self._run(self._stack, x_PD, turns, cache, [sight], 0)[:num_canvas])
+        return self._ended(self._stack.run(x_PD, turns, _prompt_cache(cache), [sight], 0)[:num_canvas])
 
     def decode_after(
         self,
@@ -120,7 +118,7 @@ class LeanModel(DiffusionGemma):
             block_BT = torch.arange(num_past, num_past + num_block, device=positions_BL.device)[None]
             positions_BL = torch.cat((block_BT, positions_BL), dim=1)
         turns = self._turns(positions_BL, num_past, num_block + num_canvas)
-        x_PD = self._run(self._stack, x_PD, turns, cache, sights, num_block)
+        x_PD = self._stack.run(x_PD, turns, _prompt_cache(cache), sights, num_block)
         cache.advance(num_block)
         return self._ended(x_PD[num_block : num_block + num_canvas])
 
@@ -142,7 +140,8 @@ class LeanModel(DiffusionGemma):
     def _begun(self, canvas_BL: Tensor, soft_BLD: Tensor | None) -> Tensor:
         """Returns a canvas with what the last step believed of it, [P, D], float32."""
         soft_PD = None if soft_BLD is None else filled(soft_BLD[0])
-        return self._begin(filled(self._embedded(canvas_BL)), soft_PD)
+        with unspecialised():
+            return self._begin(filled(self._embedded(canvas_BL)), soft_PD)
 
     def _embedded(self, ids_1N: Tensor) -> Tensor:
         assert ids_1N.shape[0] == 1, "a lean model runs one row"
@@ -178,19 +177,6 @@ class LeanModel(DiffusionGemma):
                 additive = additive.repeat(1, 1, self.config.num_attention_heads // self.config.num_kv_heads[kind], 1)
             masks[kind] = additive
         return Sight(num_tokens=num_tokens, num_rows=num_rows, first_keys=first_keys, masks=masks)
-
-    def _run(
-        self,
-        layers: Sequence[LeanLayer],
-        x_PD: Tensor,
-        turns: dict[LayerKind, Turns],
-        cache: KVCache,
-        sights: Sequence[Sight],
-        num_causal: int,
-    ) -> Tensor:
-        for layer in layers:
-            x_PD = layer.run(x_PD, turns[layer.kind], _prompt_cache(cache), sights, num_causal)
-        return x_PD
 
     def _ended(self, x_ND: Tensor) -> Tensor:
         return self._end(x_ND).to(self.dtype)[None]
