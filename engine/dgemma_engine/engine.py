@@ -35,7 +35,7 @@ from dgemma_engine.out_of_memory import freeing_on_exhaustion
 from dgemma_engine.pace import Pace
 from dgemma_engine.pieces import Pieces, finished
 from dgemma_engine.policies import Sampler
-from dgemma_engine.prompts import PromptStore
+from dgemma_engine.prompts import JOINED_TOKENS, PromptStore
 from dgemma_engine.proposal import Proposal, Proposed, merged
 from dgemma_engine.proposing import Proposer
 from dgemma_engine.recipe import DEFAULT, Decode, Recipe
@@ -281,7 +281,8 @@ class Engine:
         if recorder is not None:
             recorder.dug(hole, text_of=self._spelling.text_of, name_of=self._tokenizer.name_of)
         lap("tokenize")
-        cache = yield from self._prompts.encoded(context.document, hole.prompt_ids, cancel)
+        most_left = 0 if recipe.decode is Decode.LEFT_TO_RIGHT else JOINED_TOKENS[self._model.device.type]
+        cache = yield from self._prompts.encoded(context.document, hole.prompt_ids, cancel, most_left=most_left)
         lap("encode")
         if search.is_over(cancel) or cache is None:
             return search
@@ -298,8 +299,11 @@ class Engine:
             self._pace.learn("step", denoise_s / found.steps)
         if cancel.cancelled and search.is_over(cancel):
             return search
-        search.judged = not cancel.expired
-        if search.judged:
+        if not found.steps:
+            # No step was made that could have added the end of the prompt.
+            cache = yield from self._prompts.encoded(context.document, hole.prompt_ids, cancel)
+        search.judged = cache is not None and not cancel.expired
+        if cache is not None and search.judged:
             search.ranked = yield from self._rank(context, hole, form, cache, found, cancel)
         else:
             search.ranked = unjudged(self._passing(context, found.proposals))
