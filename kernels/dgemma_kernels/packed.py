@@ -1,8 +1,8 @@
 """Matrices laid out once for many products with few rows on a processor: what `F.linear` lays out anew at every call.
 
 oneDNN's own layout where torch can make it, plain PyTorch where not: the functions behind it are not part of torch's
-public interface, so each matrix is tried when it is packed and falls back by itself (docs/decisions/0013). TorchScript can compile
-these modules.
+public interface, so each matrix is tried when it is packed and falls back by itself (docs/decisions/0013). TorchScript
+can compile these modules.
 
 Shape legend: N rows, I input width, O output width.
 """
