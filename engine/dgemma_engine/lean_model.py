@@ -9,6 +9,8 @@ D hidden, V vocabulary.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from dgemma_kernels.packed import PackedMatrix, filled, num_filled
 from torch import Tensor, nn
@@ -34,6 +36,37 @@ def lean(model: DiffusionGemma) -> DiffusionGemma:
     return LeanModel(model) if is_small(num_bytes, model.device) else model
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What a canvas needs beside its tokens; the steps of a run share it.
+
+    Attributes:
+        num_past: tokens before the canvas.
+        num_canvas: its positions.
+        positions_BL: as they were given to `decode`; not changed in place afterwards.
+        attention_masks: likewise.
+        turns: of the positions.
+        sight: by the masks.
+    """
+
+    num_past: int
+    num_canvas: int
+    positions_BL: Tensor | None
+    attention_masks: AttentionMasks
+    turns: dict[LayerKind, Turns]
+    sight: Sight
+
+    def is_of(
+        self, num_past: int, num_canvas: int, positions_BL: Tensor | None, attention_masks: AttentionMasks
+    ) -> bool:
+        """Whether it was made of these very tensors."""
+        return (
+            (self.num_past, self.num_canvas) == (num_past, num_canvas)
+            and self.positions_BL is positions_BL
+            and self.attention_masks is attention_masks
+        )
+
+
 class LeanModel(DiffusionGemma):
     """The same interface for one row (B = 1) and a `PromptCache`.
 
@@ -54,6 +87,7 @@ class LeanModel(DiffusionGemma):
         self._end = LeanNorm(model.norm.weight, config.hidden_size, config.rms_norm_eps)
         self._to_vocabulary, self._from_vocabulary = PackedMatrix(weight_VD), PackedMatrix(weight_VD.t())
         self._probs_PV = weight_VD.new_empty(0, config.vocab_size)
+        self._view: View | None = None
 
     def encode(
         self,
@@ -90,11 +124,19 @@ class LeanModel(DiffusionGemma):
         attention_masks: AttentionMasks = ALL_VISIBLE,
     ) -> Tensor:
         """See `DiffusionGemma.decode`."""
-        num_canvas = canvas_BL.shape[1]
-        sight = self._sight(attention_masks, cache.length, num_canvas, extra=num_canvas - 1)
+        num_past, num_canvas = cache.length, canvas_BL.shape[1]
+        view = self._view
+        if view is None or not view.is_of(num_past, num_canvas, positions_BL, attention_masks):
+            view = self._view = View(
+                num_past=num_past,
+                num_canvas=num_canvas,
+                positions_BL=positions_BL,
+                attention_masks=attention_masks,
+                turns=self._turns(positions_BL, num_past, num_canvas),
+                sight=self._sight(attention_masks, num_past, num_canvas, extra=num_canvas - 1),
+            )
         x_PD = self._begun(canvas_BL, soft_BLD)
-        turns = self._turns(positions_BL, cache.length, num_canvas)
-        return self._ended(self._stack.run(x_PD, turns, _prompt_cache(cache), [sight], 0)[:num_canvas])
+        return self._ended(self._stack.run(x_PD, view.turns, _prompt_cache(cache), [view.sight], 0)[:num_canvas])
 
     def decode_after(
         self,

@@ -205,5 +205,5 @@ def confidence(scaled_NV: Tensor, temperature: float) -> Tensor:
         scaled_NV: logits divided by `temperature`.
         temperature: > 0.
     """
-    logits_NV = scaled_NV * temperature
-    return (logits_NV.amax(-1) - logits_NV.logsumexp(-1)).exp()
+    below_best_NV = scaled_NV - scaled_NV.amax(-1, keepdim=True)
+    return below_best_NV.mul_(temperature).exp_().sum(-1).reciprocal_()
