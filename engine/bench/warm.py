@@ -73,7 +73,7 @@ def main() -> None:
         shapes.append((len(prompt_ids), canvas))
         runs: dict[str, Callable[[], object]] = {
             "ours": lambda context=context: complete(engine, context),
-            "ours_fresh": lambda context=context, number=number: fresh(engine, context, f"unseen {number}"),
+            "ours_fresh": lambda context=context, number=number: fresh(engine, tokenizer, context, f"unseen {number}"),
         }
         for name, peer in peers.items():
             runs[name] = lambda peer=peer, ids=prompt_ids, canvas=canvas: peer.generate(ids, canvas)
@@ -159,10 +159,14 @@ def complete(engine: Engine, context: Context) -> float:
     return infill.timings_ms["rank"]
 
 
-def fresh(engine: Engine, context: Context, document: str) -> float:
+def fresh(engine: Engine, tokenizer: Tokenizer, context: Context, document: str) -> float:
     """Answers one question of a document that the engine has never seen, text included; returns as `complete`."""
-    engine._tokenizer._known_ids.cache_clear()  # pyright: ignore[reportPrivateUsage]
-    return complete(engine, replace(context, document=document))
+    tokenizer._known_ids.cache_clear()  # pyright: ignore[reportPrivateUsage]
+    own, engine._tokenizer = engine._tokenizer, tokenizer  # pyright: ignore[reportPrivateUsage]
+    try:
+        return complete(engine, replace(context, document=document))
+    finally:
+        engine._tokenizer = own  # pyright: ignore[reportPrivateUsage]
 
 
 class Peer:
