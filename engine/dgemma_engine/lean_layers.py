@@ -3,8 +3,8 @@
 A small model on a processor spends its time between operations, not in them. So hidden states stay float32 from layer
 to layer (no conversions to and fro, and a norm is two operations and a division), matrices are packed once, those that
 read the same input are one product, norm scales are folded into what reads them, and keys and values are written where
-they are kept. For one row and a `PromptCache`; without gradients. Weights that change afterwards are not seen
-(docs/decisions/0013).
+they are kept; and all layers are one call of compiled code. For one row and a `PromptCache`; without gradients. Weights
+that change afterwards are not seen (docs/decisions/0013).
 
 Shape legend: N tokens of a pass, P its rows (`packed.filled` behind the tokens), M those of a part, S key positions,
 D hidden, H query heads, G key-value heads, R query heads per key-value head, d head size, I intermediate, E experts,
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -153,7 +154,8 @@ class _Layers(nn.Module):
 
     def __init__(self, layers: Sequence[LeanLayer], kinds: Sequence[LayerKind]) -> None:
         super().__init__()
-        self._layers = nn.ModuleList(layers)
+        # Of `LeanLayer`s, which a list of modules does not say.
+        self._layers: Any = nn.ModuleList(layers)
         self._kinds = [list(LayerKind).index(kind) for kind in kinds]
 
     def forward(

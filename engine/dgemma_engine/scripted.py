@@ -33,4 +33,4 @@ def scripted(module: nn.Module) -> Callable[..., Any]:
 
 def unspecialised() -> AbstractContextManager[None]:
     """Lets scripted modules run as they are written: one program each, not one for every shape they see."""
-    return torch.jit.optimized_execution(False)
+    return cast(Any, torch.jit).optimized_execution(False)
