@@ -166,7 +166,8 @@ class Engine:
         for context in first_questions(compiles=isinstance(self._model, CapturedModel)):
             asked = itertools.count()
             self.infill(context, Cancel(deadline_s=3, clock=lambda asked=asked: next(asked)))
-        self._steps = 0
+        # How long first steps take says nothing of later ones.
+        self._steps, self._pace = 0, Pace()
 
     def count_tokens(self, text: str) -> int:
         """Returns how many tokens a text has."""
@@ -376,7 +377,7 @@ class Engine:
     def _affordable_steps(self, context: Context, cancel: Cancel) -> int:
         """Returns over how many steps the schedule is spread: those that fit before the deadline, at most the usual."""
         usual, step_s = self._proposer.num_steps(context.extent), self._pace.expected_s("step")
-        return max(1, min(usual, int(cancel.left_s / step_s))) if step_s else usual
+        return max(1, int(min(usual, cancel.left_s / step_s))) if step_s else usual
 
     def _rank(
         self, context: Context, hole: Hole, form: InfillFormat, cache: PromptCache, found: Proposed, cancel: Cancel

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import string
 import time
@@ -320,6 +321,12 @@ def test_stopped_while_the_prompt_is_encoded(engine: Engine, monkeypatch: pytest
     monkeypatch.setattr(engine._model, "prefill", stopping)  # type: ignore[reportPrivateUsage]
     infill = engine.infill(Context(document="unseen", prefix="total = first + " * 5, suffix="\nx"), cancel)
     assert (infill.finish, infill.text, infill.steps) == (finish, "", 0)
+
+
+def test_a_question_without_a_deadline_behind_another_one(engine: Engine) -> None:
+    context = Context(document="a", prefix="total = ", suffix="\nx")
+    for _ in range(2):
+        assert engine.infill(context, Cancel(deadline_s=math.inf, clock=lambda: 0.0)).steps > 0
 
 
 def test_the_first_step_encodes_what_was_typed(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
