@@ -35,28 +35,42 @@ class Believing:
         self._banned_ids = banned_ids
         self._memory_2NV = torch.empty(2, 0, model.config.vocab_size, device=model.device)
 
-    def __call__(self, hidden_ND: Tensor, temperature: float, barred: Sequence[tuple[int, Tensor]] = ()) -> Belief:
+    def __call__(
+        self,
+        hidden_ND: Tensor,
+        temperature: float,
+        barred: Sequence[tuple[int, Tensor]] = (),
+        *,
+        num_read: int | None = None,
+    ) -> Belief:
         """Returns what the model believes; valid until the next call.
 
         Args:
             hidden_ND: normalised hidden states.
             temperature: > 0.
             barred: positions with the tokens that may not appear there, bool [V].
+            num_read: positions whose best token and entropy are wanted, the first ones; all by default.
         """
         raw_NV = self._model.raw_logits(hidden_ND)
         num_positions, vocab_size = raw_NV.shape
+        num_read = num_positions if num_read is None else num_read
         if num_positions > self._memory_2NV.shape[1]:
             self._memory_2NV = raw_NV.new_empty(2, num_positions, vocab_size, dtype=torch.float32)
         scaled_NV, probs_NV = self._memory_2NV[:, :num_positions]
-        best_N = torch.empty(num_positions, dtype=torch.int64, device=raw_NV.device)
-        entropy_N = scaled_NV.new_empty(num_positions)
+        best_N = torch.empty(num_read, dtype=torch.int64, device=raw_NV.device)
+        entropy_N = scaled_NV.new_empty(num_read)
         at_once = max(1, _CACHED_LOGITS // vocab_size) if raw_NV.device.type == "cpu" else max(1, num_positions)
+        cap = self._model.config.final_logit_softcapping
         for first in range(0, num_positions, at_once):
             part = slice(first, first + at_once)
-            scaled_PV = scaled_NV[part].copy_(self._model.softcap(raw_NV[part]))
+            # The softcap, and the division by the temperature with its last factor.
+            scaled_PV = scaled_NV[part].copy_(raw_NV[part]).mul_(1 / cap).tanh_().mul_(cap / temperature)
             scaled_PV.index_fill_(-1, self._banned_ids, IMPOSSIBLE)
             for position, barred_V in barred:
                 if first <= position < first + at_once:
                     scaled_PV[position - first].masked_fill_(barred_V, IMPOSSIBLE)
-            best_N[part], entropy_N[part] = judge(scaled_PV.div_(temperature), probs_NV[part])
+            torch.softmax(scaled_PV, dim=-1, out=probs_NV[part])
+            read = slice(first, min(first + at_once, num_read))
+            if read.start < read.stop:
+                best_N[read], entropy_N[read] = judge(scaled_NV[read], probs_NV[read])
         return Belief(scaled_NV=scaled_NV, probs_NV=probs_NV, best_N=best_N, entropy_N=entropy_N)

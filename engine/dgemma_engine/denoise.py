@@ -203,7 +203,9 @@ class Denoising:
         """Runs the model over the canvas: the first part of a step, and the longer one."""
         if not self._advanced:
             self._advance()
-        self._hidden_ND = self._seen()[0, self._judged_N]
+        # After the last step nobody asks what the model believes of clamped positions.
+        is_last = self.steps + 1 >= self.num_steps
+        self._hidden_ND = self._seen()[0, self._judged_N[: self._num_free] if is_last else self._judged_N]
 
     def judge(self) -> None:
         """Judges every position by the last look: the second part of a step."""
@@ -211,7 +213,7 @@ class Denoising:
         hidden_ND, self._hidden_ND = self._hidden_ND, None
         sampler, layout = self._sampler, self._canvas.layout
         temperature = sampler.schedule.temperature(sampler.num_steps - self.steps, sampler.num_steps)
-        belief = self._believing(hidden_ND, temperature, self._barred)
+        belief = self._believing(hidden_ND, temperature, self._barred, num_read=self._num_free)
         best_RM, entropy_RM = belief.best_N[self._free_RM], belief.entropy_N[self._free_RM]
         finished_R = sampler.stop.finished(self._earlier, best_RM, entropy_RM, layout.valid_RM)
         self._earlier = [*self._earlier, best_RM][-max(1, sampler.stop.stability) :]
@@ -288,9 +290,13 @@ class Denoising:
             self._attention_masks = masks.packed(layout.row_L, num_past=self._num_past, sliding_window=window)
         self._positions_1L = (self._num_past + layout.offset_L)[None]
         free_L = ~layout.fixed_1L[0]
-        judged_L = torch.ones_like(free_L) if sampler.clamped_belief is ClampedBelief.OWN else free_L
-        self._judged_N = judged_L.nonzero()[:, 0]
-        self._place_L = judged_L.cumsum(0) - 1
+        free_N, fixed_N = free_L.nonzero()[:, 0], layout.fixed_1L[0].nonzero()[:, 0]
+        self._num_free = len(free_N)
+        # Free positions come first: of the others only the distributions are wanted.
+        is_own = sampler.clamped_belief is ClampedBelief.OWN
+        self._judged_N = torch.cat((free_N, fixed_N)) if is_own else free_N
+        self._place_L = torch.empty_like(layout.row_L)
+        self._place_L[torch.cat((free_N, fixed_N))] = torch.arange(len(free_L), device=free_L.device)
         self._free_RM = self._place_L[layout.free_RM]
         self._barred: list[tuple[int, Tensor]] = []
         for position, ids in layout.limits:
@@ -318,7 +324,8 @@ class Denoising:
         soft_1ND = self._model.soft_embeddings(belief.probs_NV[None])
         rule, layout = self._sampler.clamped_belief, self._canvas.layout
         if rule is ClampedBelief.OWN:
-            return soft_1ND
+            assert len(belief.probs_NV) == len(self._judged_N), "a step behind the last one"
+            return soft_1ND[:, self._place_L]
         soft_1LD = soft_1ND.new_zeros(1, layout.row_L.shape[0], soft_1ND.shape[-1])
         if rule is ClampedBelief.GIVEN:
             soft_1LD = self._model.embed(layout.given_1L)

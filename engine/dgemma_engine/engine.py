@@ -35,7 +35,7 @@ from dgemma_engine.out_of_memory import freeing_on_exhaustion
 from dgemma_engine.pace import Pace
 from dgemma_engine.pieces import Pieces, finished
 from dgemma_engine.policies import Sampler
-from dgemma_engine.prompts import PromptStore
+from dgemma_engine.prompts import JOINED_TOKENS, PromptStore
 from dgemma_engine.proposal import Proposal, Proposed, merged
 from dgemma_engine.proposing import Proposer
 from dgemma_engine.recipe import DEFAULT, Decode, Recipe
@@ -166,7 +166,8 @@ class Engine:
         for context in first_questions(compiles=isinstance(self._model, CapturedModel)):
             asked = itertools.count()
             self.infill(context, Cancel(deadline_s=3, clock=lambda asked=asked: next(asked)))
-        self._steps = 0
+        # How long first steps take says nothing of later ones.
+        self._steps, self._pace = 0, Pace()
 
     def count_tokens(self, text: str) -> int:
         """Returns how many tokens a text has."""
@@ -281,7 +282,8 @@ class Engine:
         if recorder is not None:
             recorder.dug(hole, text_of=self._spelling.text_of, name_of=self._tokenizer.name_of)
         lap("tokenize")
-        cache = yield from self._prompts.encoded(context.document, hole.prompt_ids, cancel)
+        most_left = 0 if recipe.decode is Decode.LEFT_TO_RIGHT else JOINED_TOKENS[self._model.device.type]
+        cache = yield from self._prompts.encoded(context.document, hole.prompt_ids, cancel, most_left=most_left)
         lap("encode")
         if search.is_over(cancel) or cache is None:
             return search
@@ -298,8 +300,11 @@ class Engine:
             self._pace.learn("step", denoise_s / found.steps)
         if cancel.cancelled and search.is_over(cancel):
             return search
-        search.judged = not cancel.expired
-        if search.judged:
+        if not found.steps:
+            # No step was made that could have added the end of the prompt.
+            cache = yield from self._prompts.encoded(context.document, hole.prompt_ids, cancel)
+        search.judged = cache is not None and not cancel.expired
+        if cache is not None and search.judged:
             search.ranked = yield from self._rank(context, hole, form, cache, found, cancel)
         else:
             search.ranked = unjudged(self._passing(context, found.proposals))
@@ -372,7 +377,7 @@ class Engine:
     def _affordable_steps(self, context: Context, cancel: Cancel) -> int:
         """Returns over how many steps the schedule is spread: those that fit before the deadline, at most the usual."""
         usual, step_s = self._proposer.num_steps(context.extent), self._pace.expected_s("step")
-        return max(1, min(usual, int(cancel.left_s / step_s))) if step_s else usual
+        return max(1, int(min(usual, cancel.left_s / step_s))) if step_s else usual
 
     def _rank(
         self, context: Context, hole: Hole, form: InfillFormat, cache: PromptCache, found: Proposed, cancel: Cancel

@@ -3,8 +3,8 @@
 A small model on a processor spends its time between operations, not in them. So hidden states stay float32 from layer
 to layer (no conversions to and fro, and a norm is two operations and a division), matrices are packed once, those that
 read the same input are one product, norm scales are folded into what reads them, and keys and values are written where
-they are kept. For one row and a `PromptCache`; without gradients. Weights that change afterwards are not seen
-(docs/decisions/0013).
+they are kept; and all layers are one call of compiled code. For one row and a `PromptCache`; without gradients. Weights
+that change afterwards are not seen (docs/decisions/0013).
 
 Shape legend: N tokens of a pass, P its rows (`packed.filled` behind the tokens), M those of a part, S key positions,
 D hidden, H query heads, G key-value heads, R query heads per key-value head, d head size, I intermediate, E experts,
@@ -13,24 +13,26 @@ K experts per token.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from dgemma_kernels.packed import PackedGate, PackedMatrix
+from dgemma_kernels.packed import PackedMatrix
 from torch import Tensor, nn
 
 from dgemma_engine.cache import PromptCache
 from dgemma_engine.config import LayerKind, ModelConfig
-from dgemma_engine.layers import Attention, Experts, GatedMLP, Layer, SelfConditioning
+from dgemma_engine.layers import Attention, Layer, SelfConditioning
+from dgemma_engine.lean_feed import LeanFeed, mlp
+from dgemma_engine.lean_norm import LeanNorm
 from dgemma_engine.rotary import inverse_frequencies
+from dgemma_engine.scripted import scripted, unspecialised
 
 # Keys are looked at in whole numbers of this: attention keeps a program for each number of queries and keys, tens of
 # kilobytes each, as `packed.filled` says of products.
 KEYS = 64
-# Up to this many experts per chosen one, bfloat16 runs all of them on all tokens (`kernels.reference.experts`).
-_DENSE_EXPERTS_PER_CHOSEN = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,59 +84,23 @@ class Sight:
     masks: dict[LayerKind, Tensor]
 
 
-class LeanNorm:
-    """RMS norm of float32 hidden states with its scale.
+class LeanStack:
+    """All layers, one after the other, in one call of compiled code where torch has it (`scripted`).
 
     Args:
-        scale_D: its scale; may be one for each of several heads.
-        size: width.
-        eps: added to the mean square.
-    """
-
-    def __init__(self, scale_D: Tensor, size: int, eps: float) -> None:
-        self._scale_D = scale_D.detach().float() * size**0.5
-        self._least = torch.full((1,), (size * eps) ** 0.5)
-
-    def __call__(self, x_ND: Tensor) -> Tensor:
-        """Returns the norm of `x`, float32."""
-        return (x_ND * self._scale_D).div_(self._length(x_ND))
-
-    def added_to(self, base_ND: Tensor, x_ND: Tensor) -> Tensor:
-        """Returns `base` plus the norm of `x`."""
-        return torch.addcdiv(base_ND, x_ND * self._scale_D, self._length(x_ND))
-
-    def _length(self, x_ND: Tensor) -> Tensor:
-        # One operation where a mean of squares takes several; `eps` joins as a side of its own.
-        return torch.linalg.vector_norm(x_ND, dim=-1, keepdim=True).hypot_(self._least)
-
-
-class LeanLayer:
-    """One layer.
-
-    Args:
-        layer: whose weights it takes; a module that is not what `layers.py` puts there is called as it is.
+        layers: whose weights it takes.
         config: dimensions.
-        layer_idx: its place in the cache.
     """
 
-    def __init__(self, layer: Layer, config: ModelConfig, layer_idx: int) -> None:
-        size, eps = config.hidden_size, config.rms_norm_eps
-        attention = layer.self_attn
-        self.kind = attention.kind
-        self._layer_idx = layer_idx
-        self._dtype = attention.k_norm.weight.dtype
-        self._num_heads, self._num_kv_heads = attention.num_heads, attention.num_kv_heads
-        self._head_dim = attention.head_dim
-        self._qkv = _qkv(layer, config)
-        self._head_norm = LeanNorm(_head_scales(attention), self._head_dim, eps)
-        self._out = product(attention.o_proj)
-        self._after_attention = LeanNorm(layer.post_attention_layernorm.weight, size, eps)
-        self._middle_norm = LeanNorm(torch.ones(size), size, eps)
-        self._feed = _Feed(layer, config)
-        self._encode_scalar, self._decode_scalar = layer.encoder_layer_scalar.item(), layer.layer_scalar.item()
-        self._after_both = LeanNorm(layer.post_feedforward_layernorm.weight, size, eps)
+    def __init__(self, layers: Sequence[Layer], config: ModelConfig) -> None:
+        lean = [LeanLayer(layer, config) for layer in layers]
+        self._kinds = config.layer_kinds
+        self._all = scripted(_Layers(lean, self._kinds))
+        self._last_heads = scripted(lean[-1].heads)
 
-    def run(self, x_PD: Tensor, turns: Turns, cache: PromptCache, sights: Sequence[Sight], num_causal: int) -> Tensor:
+    def run(
+        self, x_PD: Tensor, turns: dict[LayerKind, Turns], cache: PromptCache, sights: Sequence[Sight], num_causal: int
+    ) -> Tensor:
         """Runs tokens whose keys and values go behind what the cache holds. Returns [P, D], float32.
 
         Args:
@@ -144,59 +110,143 @@ class LeanLayer:
             sights: consecutive parts that make up the pass.
             num_causal: tokens in causal mode, which come first; the two modes have scalars of their own.
         """
-        q_NHd, kv = self._projected(x_PD, turns, cache)
-        attended_PD = self._look(q_NHd, kv, sights, len(x_PD))
-        residual_PD = self._after_attention.added_to(x_PD, self._out(attended_PD).float())
-        fed_PD = self._feed(self._middle_norm(residual_PD))
-        out_PD = self._after_both.added_to(residual_PD, fed_PD)
-        return self._scaled(out_PD, num_causal)
+        return self._run(x_PD, turns, cache, sights, num_causal, len(self._kinds))
 
-    def remember(self, x_PD: Tensor, turns: Turns, cache: PromptCache) -> None:
-        """Writes keys and values and computes nothing else."""
-        self._projected(x_PD, turns, cache)
+    def remember(
+        self, x_PD: Tensor, turns: dict[LayerKind, Turns], cache: PromptCache, sights: Sequence[Sight]
+    ) -> None:
+        """Writes the keys and values of tokens in causal mode, and computes nothing else of the last layer."""
+        last_idx = len(self._kinds) - 1
+        turn = turns[self._kinds[last_idx]]
+        num_tokens = turn.cos.shape[0]
+        x_PD = self._run(x_PD, turns, cache, sights, num_tokens, last_idx)
+        with unspecialised():
+            self._last_heads(x_PD, cache.room(last_idx, num_tokens, num_behind=KEYS)[0], turn.cos, turn.sin)
 
-    def _scaled(self, x_ND: Tensor, num_causal: int) -> Tensor:
-        encode, decode = self._encode_scalar, self._decode_scalar
-        if 0 < num_causal < x_ND.shape[0] and encode != decode:
-            x_ND[:num_causal] *= encode
-            x_ND[num_causal:] *= decode
-            return x_ND
-        scalar = encode if num_causal else decode
-        return x_ND if scalar == 1 else x_ND.mul_(scalar)
+    def _run(
+        self,
+        x_PD: Tensor,
+        turns: dict[LayerKind, Turns],
+        cache: PromptCache,
+        sights: Sequence[Sight],
+        num_causal: int,
+        num_layers: int,
+    ) -> Tensor:
+        num_tokens = sum(sight.num_tokens for sight in sights)
+        rooms = [cache.room(i, num_tokens, num_behind=KEYS) for i in range(num_layers)]
+        with unspecialised():
+            return self._all(
+                x_PD,
+                [new for new, _so_far in rooms],
+                [so_far for _new, so_far in rooms],
+                [turns[kind].cos for kind in LayerKind],
+                [turns[kind].sin for kind in LayerKind],
+                [sight.num_tokens for sight in sights],
+                [sight.num_rows for sight in sights],
+                [[sight.first_keys[kind] for sight in sights] for kind in LayerKind],
+                [[sight.masks[kind] for sight in sights] for kind in LayerKind],
+                num_causal,
+            )
 
-    def _projected(self, x_PD: Tensor, turns: Turns, cache: PromptCache) -> tuple[Tensor, Tensor]:
-        """Returns queries, [N, H, d], and the layer's keys and values so far with `KEYS` positions behind them."""
-        num_tokens, num_heads = turns.cos.shape[0], self._num_heads
-        num_turned = num_heads + self._num_kv_heads
-        heads_NHd = self._qkv(x_PD)[:num_tokens].float().view(num_tokens, -1, self._head_dim)
-        heads_NHd = self._head_norm(heads_NHd)
-        turned = heads_NHd[:, :num_turned]
-        swapped = turned.roll(self._head_dim // 2, -1)
-        turned.mul_(turns.cos).addcmul_(swapped, turns.sin)
-        new, kv = cache.room(self._layer_idx, num_tokens, num_behind=KEYS)
-        new.flatten(0, 1).copy_(heads_NHd[:, num_heads:].transpose(0, 1))
-        return heads_NHd[:, :num_heads], kv
 
-    def _look(self, q_NHd: Tensor, kv: Tensor, sights: Sequence[Sight], num_rows: int) -> Tensor:
-        """Returns the heads' outputs side by side, [P, H * d]; 0 in rows behind the tokens."""
-        groups, num_heads = self._num_kv_heads, self._num_heads
-        attended_PGRd = torch.zeros(num_rows, groups, num_heads // groups, self._head_dim, dtype=self._dtype)
+class _Layers(nn.Module):
+    """As many of the layers as there is room given for."""
+
+    def __init__(self, layers: Sequence[LeanLayer], kinds: Sequence[LayerKind]) -> None:
+        super().__init__()
+        # Of `LeanLayer`s, which a list of modules does not say.
+        self._layers: Any = nn.ModuleList(layers)
+        self._kinds = [list(LayerKind).index(kind) for kind in kinds]
+
+    def forward(
+        self,
+        x_PD: Tensor,
+        new: list[Tensor],
+        so_far: list[Tensor],
+        cos: list[Tensor],
+        sin: list[Tensor],
+        num_tokens: list[int],
+        num_rows: list[int],
+        first_keys: list[list[int]],
+        masks: list[list[Tensor]],
+        num_causal: int,
+    ) -> Tensor:
+        for index, layer in enumerate(self._layers):
+            if index < len(new):
+                kind = self._kinds[index]
+                q_NHd = layer.heads(x_PD, new[index], cos[kind], sin[kind])
+                attended_PO = layer.look(
+                    q_NHd, so_far[index], x_PD.size(0), num_tokens, num_rows, first_keys[kind], masks[kind]
+                )
+                x_PD = layer.scaled(layer.feed(x_PD, attended_PO), num_causal)
+        return x_PD
+
+
+class LeanLayer(nn.Module):
+    """One layer.
+
+    Args:
+        layer: whose weights it takes; a module that is not what `layers.py` puts there is called as it is.
+        config: dimensions.
+    """
+
+    def __init__(self, layer: Layer, config: ModelConfig) -> None:
+        super().__init__()
+        attention = layer.self_attn
+        self._num_heads, self._num_kv_heads = attention.num_heads, attention.num_kv_heads
+        self._head_dim = attention.head_dim
+        self._encode_scalar, self._decode_scalar = layer.encoder_layer_scalar.item(), layer.layer_scalar.item()
+        self.heads, self.feed = _Heads(layer, config), LeanFeed(layer, config)
+
+    def look(
+        self,
+        q_NHd: Tensor,
+        kv_2GSd: Tensor,
+        num_all_rows: int,
+        num_tokens: list[int],
+        num_rows: list[int],
+        first_keys: list[int],
+        masks: list[Tensor],
+    ) -> Tensor:
+        """Returns the heads' outputs side by side, [P, H * d]; 0 in rows behind the tokens.
+
+        Args:
+            q_NHd: queries, float32.
+            kv_2GSd: keys and values so far, with `KEYS` positions behind them.
+            num_all_rows: P.
+            num_tokens: by part, see `Sight`.
+            num_rows: likewise.
+            first_keys: likewise.
+            masks: likewise.
+        """
+        groups, num_heads, head_dim, dtype = self._num_kv_heads, self._num_heads, self._head_dim, kv_2GSd.dtype
+        attended_PGRd = torch.zeros([num_all_rows, groups, num_heads // groups, head_dim], dtype=dtype)
         first = 0
-        for sight in sights:
-            last, mask = first + sight.num_tokens, sight.masks[self.kind]
-            q_HMd = torch.zeros(num_heads, sight.num_rows, self._head_dim, dtype=self._dtype)
-            q_HMd[:, : sight.num_tokens] = q_NHd[first:last].transpose(0, 1)
-            start = sight.first_keys[self.kind]
-            k, v = kv[:, None, :, start : start + mask.shape[-1]]
-            q = q_HMd.view(1, groups, -1, self._head_dim)
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1.0)
-            out_GRMd = out.view(groups, -1, sight.num_rows, self._head_dim)
-            attended_PGRd[first:last] = out_GRMd[:, :, : sight.num_tokens].permute(2, 0, 1, 3)
-            first = last
+        for part, mask in enumerate(masks):
+            num, start = num_tokens[part], first_keys[part]
+            q_HMd = torch.zeros([num_heads, num_rows[part], head_dim], dtype=dtype)
+            q_HMd[:, :num].copy_(q_NHd[first : first + num].transpose(0, 1))
+            seen_2GSd = kv_2GSd[:, :, start : start + mask.size(-1)]
+            out = F.scaled_dot_product_attention(
+                q_HMd.view(1, groups, -1, head_dim), seen_2GSd[:1], seen_2GSd[1:], attn_mask=mask, scale=1.0
+            )
+            out_GRMd = out.view(groups, num_heads // groups, num_rows[part], head_dim)
+            attended_PGRd[first : first + num].copy_(out_GRMd[:, :, :num].permute(2, 0, 1, 3))
+            first += num
         return attended_PGRd.flatten(1)
 
+    def scaled(self, x_PD: Tensor, num_causal: int) -> Tensor:
+        """Multiplies, in place, by the scalars of the two modes; tokens in causal mode come first."""
+        encode, decode = self._encode_scalar, self._decode_scalar
+        if 0 < num_causal and num_causal < x_PD.size(0) and encode != decode:  # noqa: SIM300, for TorchScript
+            x_PD[:num_causal].mul_(encode)
+            x_PD[num_causal:].mul_(decode)
+            return x_PD
+        scalar = encode if num_causal else decode
+        return x_PD if scalar == 1.0 else x_PD.mul_(scalar)
 
-class LeanSelfConditioning:
+
+class LeanSelfConditioning(nn.Module):
     """Adds what the last step believed to the canvas embeddings.
 
     Args:
@@ -205,128 +255,80 @@ class LeanSelfConditioning:
     """
 
     def __init__(self, module: SelfConditioning, config: ModelConfig) -> None:
+        super().__init__()
         self._dtype = module.pre_norm.weight.dtype
         self._pre_norm = LeanNorm(module.pre_norm.weight, config.hidden_size, config.rms_norm_eps)
-        self._mlp = _mlp(module.mlp)
+        self._mlp = mlp(module.mlp)
         self._norm = LeanNorm(torch.ones(config.hidden_size), config.hidden_size, config.rms_norm_eps)
 
-    def __call__(self, x_ND: Tensor, soft_ND: Tensor | None) -> Tensor:
+    def forward(self, x_ND: Tensor, soft_ND: Tensor | None) -> Tensor:
         """Returns [N, D], float32; `soft_ND` None is the first step."""
         if soft_ND is not None:
             x_ND = x_ND + self._mlp(self._pre_norm(soft_ND.float()).to(self._dtype))
         return self._norm(x_ND)
 
 
-class _Feed:
-    """The dense MLP beside the experts, each with its norms."""
+class _Heads(nn.Module):
+    """Queries, keys and values: normalised per head, turned, and put where they belong."""
 
     def __init__(self, layer: Layer, config: ModelConfig) -> None:
-        size, eps = config.hidden_size, config.rms_norm_eps
-        router = layer.router
-        router_ED = router.proj.weight.detach().float() * router.scale.detach().float() * size**-0.5
-        # Laid out for `mm`: a fifth of the time that `F.linear` takes for so few columns.
-        self._router_DE = router_ED.t().contiguous()
-        self._per_expert_E = router.per_expert_scale.detach().float()
-        self._num_chosen = config.top_k_experts
-        self._experts = _Together(layer) if _runs_together(layer, config) else _Apart(layer)
-        after_both = (layer.post_feedforward_layernorm_1.weight, layer.post_feedforward_layernorm_2.weight)
-        self._after_2D = LeanNorm(torch.stack(after_both), size, eps)
+        super().__init__()
+        attention = layer.self_attn
+        self._qkv = _qkv(layer, config)
+        self._num_heads, self._head_dim = attention.num_heads, attention.head_dim
+        self._num_turned = attention.num_heads + attention.num_kv_heads
+        self._norm = LeanNorm(_head_scales(attention), attention.head_dim, config.rms_norm_eps)
 
-    def __call__(self, normed_ND: Tensor) -> Tensor:
-        """Returns [N, D] for a normalised residual, both float32."""
-        scores_NK, indices_NK = torch.mm(normed_ND, self._router_DE).topk(self._num_chosen, dim=-1)
-        # The softmax over the chosen scores is the softmax over all of them, renormalised.
-        weights_NK = scores_NK.softmax(-1).mul_(self._per_expert_E[indices_NK])
-        both_N2D = torch.empty(normed_ND.shape[0], 2, normed_ND.shape[1])
-        both_N2D[:, 0], both_N2D[:, 1] = self._experts(normed_ND, weights_NK, indices_NK)
-        both_N2D = self._after_2D(both_N2D)
-        return both_N2D[:, 0].add_(both_N2D[:, 1])
+    def forward(self, x_PD: Tensor, new_2GNd: Tensor, cos_N1d: Tensor, sin_N1d: Tensor) -> Tensor:
+        """Writes keys and values to `new`; returns the queries, [N, H, d], float32."""
+        num_tokens = cos_N1d.size(0)
+        heads_NAd = self._qkv(x_PD)[:num_tokens].float().view(num_tokens, -1, self._head_dim)
+        heads_NAd = self._norm(heads_NAd)
+        turned_NAd = heads_NAd[:, : self._num_turned]
+        swapped_NAd = turned_NAd.roll(self._head_dim // 2, -1)
+        turned_NAd.mul_(cos_N1d).addcmul_(swapped_NAd, sin_N1d)
+        new_2GNd.flatten(0, 1).copy_(heads_NAd[:, self._num_heads :].transpose(0, 1))
+        return heads_NAd[:, : self._num_heads]
 
 
-class _Together:
-    """All experts on all tokens, and the dense MLP in the same products: no gathering, and the fewest calls."""
-
-    def __init__(self, layer: Layer) -> None:
-        mlp, experts = layer.mlp, layer.experts
-        dense_D = layer.pre_feedforward_layernorm.weight.detach().float()
-        sparse_D = layer.pre_feedforward_layernorm_2.weight.detach().float()
-        self._dtype = layer.pre_feedforward_layernorm.weight.dtype
-        self._num_experts, size, _inner = experts.down_proj.shape
-        dense_gate, dense_up = (mlp.gate_up_proj.weight.detach().float() * dense_D).chunk(2)
-        sparse_gate, sparse_up = (experts.gate_up_proj.detach().float() * sparse_D).chunk(2, dim=1)
-        gate = torch.cat((dense_gate, sparse_gate.flatten(0, 1)))
-        up = torch.cat((dense_up, sparse_up.flatten(0, 1)))
-        self._gate = PackedGate(gate.to(self._dtype), up.to(self._dtype))
-        self._num_dense = mlp.down_proj.weight.shape[1]
-        self._dense_down = PackedMatrix(mlp.down_proj.weight)
-        self._sparse_down = PackedMatrix(experts.down_proj.transpose(0, 1).reshape(size, -1))
-
-    def __call__(self, normed_ND: Tensor, weights_NK: Tensor, indices_NK: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns what the MLP and what the experts make of a normalised residual, [N, D] each."""
-        num_tokens = normed_ND.shape[0]
-        inner_NI = self._gate(normed_ND.to(self._dtype))
-        weights_NE = torch.zeros(num_tokens, self._num_experts).scatter_(1, indices_NK, weights_NK).to(self._dtype)
-        chosen_NEI = inner_NI[:, self._num_dense :].unflatten(-1, (self._num_experts, -1)) * weights_NE[..., None]
-        return self._dense_down(inner_NI[:, : self._num_dense]), self._sparse_down(chosen_NEI.flatten(1))
-
-
-class _Apart:
-    """The dense MLP, and the experts as their module runs them."""
-
-    def __init__(self, layer: Layer) -> None:
-        self._dtype = layer.pre_feedforward_layernorm.weight.dtype
-        self._dense_scale_D = layer.pre_feedforward_layernorm.weight.detach().float()
-        self._sparse_scale_D = layer.pre_feedforward_layernorm_2.weight.detach().float()
-        self._mlp = _mlp(layer.mlp)
-        self._experts = layer.experts
-
-    def __call__(self, normed_ND: Tensor, weights_NK: Tensor, indices_NK: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns what the MLP and what the experts make of a normalised residual, [N, D] each."""
-        dense_ND = self._mlp((normed_ND * self._dense_scale_D).to(self._dtype))
-        sparse_in_ND = (normed_ND * self._sparse_scale_D).to(self._dtype)
-        return dense_ND, self._experts(sparse_in_ND, weights_NK, indices_NK)
-
-
-def product(module: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Returns what multiplies as a linear layer does; a module of another kind says itself how."""
-    return PackedMatrix(module.weight) if type(module) is nn.Linear else module
-
-
-def _mlp(module: GatedMLP) -> Callable[[Tensor], Tensor]:
-    if type(module.gate_up_proj) is not nn.Linear:
-        return module
-    inner, down = PackedGate(*module.gate_up_proj.weight.chunk(2)), product(module.down_proj)
-    return lambda x_ND: down(inner(x_ND))
-
-
-def _runs_together(layer: Layer, config: ModelConfig) -> bool:
-    are_plain = type(layer.experts) is Experts and all(
-        type(module) is nn.Linear for module in (layer.mlp.gate_up_proj, layer.mlp.down_proj)
-    )
-    is_cheap = layer.pre_feedforward_layernorm.weight.dtype is torch.bfloat16
-    return are_plain and is_cheap and config.num_experts <= _DENSE_EXPERTS_PER_CHOSEN * config.top_k_experts
-
-
-def _qkv(layer: Layer, config: ModelConfig) -> Callable[[Tensor], Tensor]:
-    """Returns what makes queries, keys and values of float32 hidden states, also where the values are the raw keys.
+class _PlainQKV(nn.Module):
+    """Queries, keys and values by one matrix.
 
     All of them are normalised per head, which undoes any factor per token. So of the norm before them only its scale
     is left, and that goes into the matrix.
     """
+
+    def __init__(self, weight_OD: Tensor, norm_D: Tensor) -> None:
+        super().__init__()
+        self._dtype = weight_OD.dtype
+        self._matrix = PackedMatrix((weight_OD.float() * norm_D.detach().float()).to(weight_OD.dtype))
+
+    def forward(self, x_ND: Tensor) -> Tensor:
+        return self._matrix(x_ND.to(self._dtype))
+
+
+class _ForeignQKV(nn.Module):
+    """Queries, keys and values by a module that says itself how."""
+
+    def __init__(self, module: nn.Module, norm: LeanNorm, dtype: torch.dtype, num_copied: int) -> None:
+        super().__init__()
+        self._module, self._norm, self._dtype, self._num_copied = module, norm, dtype, num_copied
+
+    def forward(self, x_ND: Tensor) -> Tensor:
+        heads = self._module(self._norm(x_ND).to(self._dtype))
+        return torch.cat((heads, heads[:, -self._num_copied :]), dim=-1) if self._num_copied else heads
+
+
+def _qkv(layer: Layer, config: ModelConfig) -> nn.Module:
+    """Returns what makes queries, keys and values of float32 hidden states, also where the values are the raw keys."""
     attention, norm_D = layer.self_attn, layer.input_layernorm.weight
-    module, num_key_rows = attention.qkv_proj, attention.num_kv_heads * attention.head_dim
-    has_values = attention.kind is LayerKind.SLIDING
+    module = attention.qkv_proj
+    is_sliding = attention.kind is LayerKind.SLIDING
+    num_copied = 0 if is_sliding else attention.num_kv_heads * attention.head_dim
     if type(module) is nn.Linear:
-        weight_OD = module.weight.detach() if has_values else torch.cat((module.weight, module.weight[-num_key_rows:]))
-        matrix = PackedMatrix((weight_OD.detach().float() * norm_D.detach().float()).to(weight_OD.dtype))
-        return lambda x_ND: matrix(x_ND.to(weight_OD.dtype))
-    norm = LeanNorm(norm_D, config.hidden_size, config.rms_norm_eps)
-
-    def with_values(x_ND: Tensor) -> Tensor:
-        heads = module(norm(x_ND).to(norm_D.dtype))
-        return heads if has_values else torch.cat((heads, heads[:, -num_key_rows:]), dim=-1)
-
-    return with_values
+        weight_OD = module.weight.detach()
+        return _PlainQKV(torch.cat((weight_OD, weight_OD[-num_copied:])) if num_copied else weight_OD, norm_D)
+    return _ForeignQKV(module, LeanNorm(norm_D, config.hidden_size, config.rms_norm_eps), norm_D.dtype, num_copied)
 
 
 def _head_scales(attention: Attention) -> Tensor:

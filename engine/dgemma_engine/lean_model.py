@@ -9,7 +9,7 @@ D hidden, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from dgemma_kernels.packed import PackedMatrix, filled, num_filled
@@ -19,9 +19,11 @@ from dgemma_engine.cache import KVCache, PromptCache
 from dgemma_engine.config import LayerKind
 from dgemma_engine.devices import is_small
 from dgemma_engine.layers import Layer
-from dgemma_engine.lean_layers import KEYS, LeanLayer, LeanNorm, LeanSelfConditioning, Sight, Turns, TurnsTable
+from dgemma_engine.lean_layers import KEYS, LeanSelfConditioning, LeanStack, Sight, Turns, TurnsTable
+from dgemma_engine.lean_norm import LeanNorm
 from dgemma_engine.masks import ALL_VISIBLE, AttentionMasks
 from dgemma_engine.model import DiffusionGemma
+from dgemma_engine.scripted import scripted, unspecialised
 
 
 def lean(model: DiffusionGemma) -> DiffusionGemma:
@@ -32,6 +34,37 @@ def lean(model: DiffusionGemma) -> DiffusionGemma:
     """
     num_bytes = sum(parameter.nbytes for parameter in model.parameters())
     return LeanModel(model) if is_small(num_bytes, model.device) else model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What a canvas needs beside its tokens; the steps of a run share it.
+
+    Attributes:
+        num_past: tokens before the canvas.
+        num_canvas: its positions.
+        positions_BL: as they were given to `decode`; not changed in place afterwards.
+        attention_masks: likewise.
+        turns: of the positions.
+        sight: by the masks.
+    """
+
+    num_past: int
+    num_canvas: int
+    positions_BL: Tensor | None
+    attention_masks: AttentionMasks
+    turns: dict[LayerKind, Turns]
+    sight: Sight
+
+    def is_of(
+        self, num_past: int, num_canvas: int, positions_BL: Tensor | None, attention_masks: AttentionMasks
+    ) -> bool:
+        """Whether it was made of these very tensors."""
+        return (
+            (self.num_past, self.num_canvas) == (num_past, num_canvas)
+            and self.positions_BL is positions_BL
+            and self.attention_masks is attention_masks
+        )
 
 
 class LeanModel(DiffusionGemma):
@@ -49,11 +82,12 @@ class LeanModel(DiffusionGemma):
         config, weight_VD = model.config, model.embed_tokens.weight.detach()
         self._scale = self._embed_scale(self.dtype)
         self._table = TurnsTable(config)
-        self._begin = LeanSelfConditioning(model.self_conditioning, config)
-        self._stack = [LeanLayer(layer, config, i) for i, layer in enumerate(model.layers) if isinstance(layer, Layer)]
+        self._begin = scripted(LeanSelfConditioning(model.self_conditioning, config))
+        self._stack = LeanStack([layer for layer in model.layers if isinstance(layer, Layer)], config)
         self._end = LeanNorm(model.norm.weight, config.hidden_size, config.rms_norm_eps)
         self._to_vocabulary, self._from_vocabulary = PackedMatrix(weight_VD), PackedMatrix(weight_VD.t())
         self._probs_PV = weight_VD.new_empty(0, config.vocab_size)
+        self._view: View | None = None
 
     def encode(
         self,
@@ -68,7 +102,7 @@ class LeanModel(DiffusionGemma):
         sight = self._sight(attention_masks or self._causal_masks(num_past, num_new), num_past, num_new, extra=0)
         x_PD = filled(self._embedded(ids_BT))
         turns = self._turns(positions_BT, num_past, num_new)
-        x_PD = self._run(self._stack, x_PD, turns, cache, [sight], num_new)
+        x_PD = self._stack.run(x_PD, turns, _prompt_cache(cache), [sight], num_new)
         cache.advance(num_new)
         return self._ended(x_PD[:num_new])
 
@@ -77,9 +111,7 @@ class LeanModel(DiffusionGemma):
         num_past, num_new = cache.length, ids_BT.shape[1]
         sight = self._sight(self._causal_masks(num_past, num_new), num_past, num_new, extra=0)
         turns = self._turns(None, num_past, num_new)
-        *body, last = self._stack
-        x_PD = self._run(body, filled(self._embedded(ids_BT)), turns, cache, [sight], num_new)
-        last.remember(x_PD, turns[last.kind], _prompt_cache(cache))
+        self._stack.remember(filled(self._embedded(ids_BT)), turns, _prompt_cache(cache), [sight])
         cache.advance(num_new)
 
     def decode(
@@ -92,11 +124,19 @@ class LeanModel(DiffusionGemma):
         attention_masks: AttentionMasks = ALL_VISIBLE,
     ) -> Tensor:
         """See `DiffusionGemma.decode`."""
-        num_canvas = canvas_BL.shape[1]
-        sight = self._sight(attention_masks, cache.length, num_canvas, extra=num_canvas - 1)
+        num_past, num_canvas = cache.length, canvas_BL.shape[1]
+        view = self._view
+        if view is None or not view.is_of(num_past, num_canvas, positions_BL, attention_masks):
+            view = self._view = View(
+                num_past=num_past,
+                num_canvas=num_canvas,
+                positions_BL=positions_BL,
+                attention_masks=attention_masks,
+                turns=self._turns(positions_BL, num_past, num_canvas),
+                sight=self._sight(attention_masks, num_past, num_canvas, extra=num_canvas - 1),
+            )
         x_PD = self._begun(canvas_BL, soft_BLD)
-        turns = self._turns(positions_BL, cache.length, num_canvas)
-        return self._ended(self._run(self._stack, x_PD, turns, cache, [sight], 0)[:num_canvas])
+        return self._ended(self._stack.run(x_PD, view.turns, _prompt_cache(cache), [view.sight], 0)[:num_canvas])
 
     def decode_after(
         self,
@@ -120,7 +160,7 @@ class LeanModel(DiffusionGemma):
             block_BT = torch.arange(num_past, num_past + num_block, device=positions_BL.device)[None]
             positions_BL = torch.cat((block_BT, positions_BL), dim=1)
         turns = self._turns(positions_BL, num_past, num_block + num_canvas)
-        x_PD = self._run(self._stack, x_PD, turns, cache, sights, num_block)
+        x_PD = self._stack.run(x_PD, turns, _prompt_cache(cache), sights, num_block)
         cache.advance(num_block)
         return self._ended(x_PD[num_block : num_block + num_canvas])
 
@@ -142,7 +182,8 @@ class LeanModel(DiffusionGemma):
     def _begun(self, canvas_BL: Tensor, soft_BLD: Tensor | None) -> Tensor:
         """Returns a canvas with what the last step believed of it, [P, D], float32."""
         soft_PD = None if soft_BLD is None else filled(soft_BLD[0])
-        return self._begin(filled(self._embedded(canvas_BL)), soft_PD)
+        with unspecialised():
+            return self._begin(filled(self._embedded(canvas_BL)), soft_PD)
 
     def _embedded(self, ids_1N: Tensor) -> Tensor:
         assert ids_1N.shape[0] == 1, "a lean model runs one row"
@@ -178,19 +219,6 @@ class LeanModel(DiffusionGemma):
                 additive = additive.repeat(1, 1, self.config.num_attention_heads // self.config.num_kv_heads[kind], 1)
             masks[kind] = additive
         return Sight(num_tokens=num_tokens, num_rows=num_rows, first_keys=first_keys, masks=masks)
-
-    def _run(
-        self,
-        layers: Sequence[LeanLayer],
-        x_PD: Tensor,
-        turns: dict[LayerKind, Turns],
-        cache: KVCache,
-        sights: Sequence[Sight],
-        num_causal: int,
-    ) -> Tensor:
-        for layer in layers:
-            x_PD = layer.run(x_PD, turns[layer.kind], _prompt_cache(cache), sights, num_causal)
-        return x_PD
 
     def _ended(self, x_ND: Tensor) -> Tensor:
         return self._end(x_ND).to(self.dtype)[None]

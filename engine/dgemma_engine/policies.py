@@ -171,8 +171,8 @@ class Belief:
     Attributes:
         scaled_NV: logits divided by the temperature, float32.
         probs_NV: distribution, float32.
-        best_N: most likely token.
-        entropy_N: nats.
+        best_N: most likely token; perhaps of the first positions only.
+        entropy_N: nats; of the same positions.
     """
 
     scaled_NV: Tensor
@@ -182,18 +182,17 @@ class Belief:
 
 
 def judge(scaled_NV: Tensor, probs_NV: Tensor) -> tuple[Tensor, Tensor]:
-    """Turns scaled logits into distributions with few passes over the vocabulary.
+    """Reads distributions with few passes over the vocabulary.
 
     The entropy is log Z - sum(p * s) for scaled logits s; log Z follows from the best token's probability.
 
     Args:
         scaled_NV: float32, finite; a banned token has a very negative one.
-        probs_NV: the distributions are written here, float32.
+        probs_NV: their softmax, float32.
 
     Returns:
         The most likely token of each position, and the entropy in nats.
     """
-    torch.softmax(scaled_NV, dim=-1, out=probs_NV)
     highest_N, best_N = scaled_NV.max(-1)
     log_norm_N = highest_N - probs_NV.gather(-1, best_N[:, None]).squeeze(-1).log()
     return best_N, (log_norm_N - (probs_NV * scaled_NV).sum(-1)).clamp_(min=0.0)
@@ -206,5 +205,5 @@ def confidence(scaled_NV: Tensor, temperature: float) -> Tensor:
         scaled_NV: logits divided by `temperature`.
         temperature: > 0.
     """
-    logits_NV = scaled_NV * temperature
-    return (logits_NV.amax(-1) - logits_NV.logsumexp(-1)).exp()
+    below_best_NV = scaled_NV - scaled_NV.amax(-1, keepdim=True)
+    return below_best_NV.mul_(temperature).exp_().sum(-1).reciprocal_()

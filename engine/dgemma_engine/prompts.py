@@ -21,6 +21,8 @@ from dgemma_engine.pieces import Pieces
 # Tokens encoded between two looks at the clock; longer pieces are faster, shorter ones stop sooner. A card takes longer
 # to be told of a short piece than to encode it.
 PIECE_TOKENS: Mapping[str, int] = {"cpu": 256, "cuda": 2_048}
+# Tokens that are worth no pass of their own: the first denoising step takes them along.
+JOINED_TOKENS: Mapping[str, int] = {"cpu": 16, "cuda": 0}
 
 
 @dataclass(slots=True)
@@ -61,19 +63,22 @@ class PromptStore:
             self._in_use.discard(document)
 
     @torch.inference_mode()
-    def encoded(self, document: str, ids: list[int], cancel: Cancel) -> Pieces[PromptCache | None]:
+    def encoded(
+        self, document: str, ids: list[int], cancel: Cancel, *, most_left: int = 0
+    ) -> Pieces[PromptCache | None]:
         """Returns a cache that holds exactly `ids`; in pieces.
 
         Args:
             document: whose last prompt to start from.
             ids: the prompt; at least one token.
             cancel: asked between pieces of a long prompt; what is encoded by then is kept for the next request.
+            most_left: if no more tokens than these are missing, they are left out, for the caller's next pass to add.
 
         Returns:
             Valid until the next call for the same document; None if `cancel` said stop.
         """
         prompt = self._prompts.pop(document, None) or _Prompt([], self._empty_cache(len(ids)))
-        # A request that failed half-way may have left the cache shorter than the prompt.
+        # A request that failed half-way, or added nothing, may have left the cache shorter than the prompt.
         shared = min(_common_length(prompt.ids, ids), prompt.cache.length)
         prompt.cache.truncate(shared)
         # Until the new tokens are encoded the cache must not claim more than it holds.
@@ -81,6 +86,9 @@ class PromptStore:
         self._prompts[document] = prompt
         self._evict()
         self.num_encoded = len(ids) - shared
+        if self.num_encoded <= most_left:
+            prompt.ids = ids
+            return prompt.cache
         size = PIECE_TOKENS[self._model.device.type]
         for start in range(shared, len(ids), size):
             yield

@@ -111,7 +111,7 @@ class Proposer:
             context: the question.
             hole: the same in token ids.
             form: how the checkpoint wants holes.
-            cache: the prompt; afterwards as before.
+            cache: the prompt, or all but its end, which the first step adds; afterwards the prompt, if one was made.
             cancel: asked before every step.
             recipe: what to leave out.
             seeds: texts to start rows from.
@@ -119,8 +119,8 @@ class Proposer:
             on_step: called after every step.
             recorder: told what the canvases do, if anything.
         """
-        found, num_prompt = Proposed(), cache.length
-        written, block = list[int](), list[int]()
+        found, num_prompt = Proposed(), len(hole.prompt_ids)
+        written, block = list[int](), hole.prompt_ids[cache.length :]
         sizes = self._first_sizes(context, form)
         try:
             while True:

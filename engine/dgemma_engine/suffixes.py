@@ -44,6 +44,8 @@ class SuffixStore:
 
 
 def _is_close(kept: list[int], real: list[int], num_clamped: int) -> bool:
+    if kept == real:
+        return True
     if kept[:num_clamped] != real[:num_clamped]:
         return False
     return SequenceMatcher(None, kept, real, autojunk=False).ratio() >= 1 - _MOST_DIFFERENT

@@ -6,6 +6,7 @@ Text is always text: a special token's name inside a user's file is spelled out,
 from __future__ import annotations
 
 import itertools
+from functools import lru_cache
 from pathlib import Path
 from typing import Self
 
@@ -15,6 +16,8 @@ from dgemma_engine.errors import CheckpointError
 
 # Tokens decoded at once when all are: bounds the memory of a vocabulary of 262,144.
 _CHUNK_TOKENS = 16_384
+# Texts whose tokens are kept: what stands behind the cursor, and snippets, are the same for many keys.
+_KNOWN_TEXTS = 16
 
 
 class Tokenizer:
@@ -31,6 +34,7 @@ class Tokenizer:
     def __init__(self, backend: _Tokenizer) -> None:
         backend.encode_special_tokens = True
         self._backend = backend
+        self._known_ids = lru_cache(_KNOWN_TEXTS)(self._ids)
         added = backend.get_added_tokens_decoder()
         special = {token_id for token_id, token in added.items() if token.special}
         names = map("<unused{}>".format, itertools.count())
@@ -71,8 +75,11 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Returns the ids of `text`, without any added token; lone surrogates are read as U+FFFD."""
+        return list(self._known_ids(text))
+
+    def _ids(self, text: str) -> tuple[int, ...]:
         text = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
-        return self._backend.encode(text, add_special_tokens=False).ids
+        return tuple(self._backend.encode(text, add_special_tokens=False).ids)
 
     def decode(self, ids: list[int]) -> str:
         """Returns the text of `ids`; special tokens are left out, a broken UTF-8 sequence gives U+FFFD."""

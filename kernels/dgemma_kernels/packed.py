@@ -1,20 +1,19 @@
 """Matrices laid out once for many products with few rows on a processor: what `F.linear` lays out anew at every call.
 
 oneDNN's own layout where torch can make it, plain PyTorch where not: the functions behind it are not part of torch's
-public interface, so each matrix is tried when it is packed and falls back by itself (docs/decisions/0013).
+public interface, so each matrix is tried when it is packed and falls back by itself (docs/decisions/0013). TorchScript
+can compile these modules.
 
 Shape legend: N rows, I input width, O output width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import inf
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 # The layout is chosen for about as many rows as a canvas has.
 _ROWS = 32
@@ -37,7 +36,7 @@ def filled(x_NI: Tensor) -> Tensor:
     return F.pad(x_NI, (0, 0, 0, num_filled(len(x_NI)) - len(x_NI)))
 
 
-class PackedMatrix:
+class PackedMatrix(nn.Module):
     """`x @ weight.T` for one weight.
 
     Args:
@@ -45,16 +44,17 @@ class PackedMatrix:
     """
 
     def __init__(self, weight_OI: Tensor) -> None:
+        super().__init__()
         packed = _pack(weight_OI) if weight_OI.dtype is torch.bfloat16 else None
         # In float32 the layout gains nothing, and a transposed copy a little.
-        self._product = _plain(weight_OI) if packed is None else _bare(packed)
+        self.weight, self.is_packed = (_transposed(weight_OI), False) if packed is None else (packed, True)
 
-    def __call__(self, x_NI: Tensor) -> Tensor:
+    def forward(self, x_NI: Tensor) -> Tensor:
         """Returns [N, O] in `x`'s dtype, which must be the weight's; see `filled` on N."""
-        return self._product(x_NI)
+        return _bare(x_NI, self.weight) if self.is_packed else torch.mm(x_NI, self.weight)
 
 
-class PackedGate:
+class PackedGate(nn.Module):
     """`gelu_tanh(x @ gate.T) * (x @ up.T)` for one pair of weights, in two operations where oneDNN can.
 
     Args:
@@ -63,12 +63,17 @@ class PackedGate:
     """
 
     def __init__(self, gate_OI: Tensor, up_OI: Tensor) -> None:
+        super().__init__()
         gate, up = _pack(gate_OI), _pack(up_OI)
-        self._product = _gated_plainly(gate_OI, up_OI) if gate is None or up is None else _gated(gate, up)
+        self.is_packed = gate is not None and up is not None
+        self.gate = gate if gate is not None and up is not None else _transposed(gate_OI)
+        self.up = up if gate is not None and up is not None else _transposed(up_OI)
 
-    def __call__(self, x_NI: Tensor) -> Tensor:
+    def forward(self, x_NI: Tensor) -> Tensor:
         """Returns [N, O] in `x`'s dtype, which must be the weights'."""
-        return self._product(x_NI)
+        if self.is_packed:
+            return _times(x_NI, self.up, _gelu(x_NI, self.gate))
+        return F.gelu(torch.mm(x_NI, self.gate), approximate="tanh").mul_(torch.mm(x_NI, self.up))
 
 
 def _pack(weight_OI: Tensor) -> Tensor | None:
@@ -77,8 +82,7 @@ def _pack(weight_OI: Tensor) -> Tensor | None:
     probe = torch.linspace(-1, 1, weight_OI.shape[1], dtype=torch.float32).to(weight_OI.dtype)[None]
     try:
         packed = torch.ops.mkldnn._reorder_linear_weight(weight_OI, _ROWS)
-        twice = _times(packed, probe, _gelu(packed, probe))
-        once = _bare(packed)(probe)
+        once, twice = _bare(probe, packed), _times(probe, packed, _gelu(probe, packed))
     except (AttributeError, RuntimeError, TypeError):
         return None
     expected = F.linear(probe, weight_OI)
@@ -89,33 +93,17 @@ def _pack(weight_OI: Tensor) -> Tensor | None:
     return packed if close else None
 
 
-def _bare(packed: Any) -> Callable[[Tensor], Tensor]:
-    product = torch.ops.mkldnn._linear_pointwise.default
-    return lambda x_NI: product(x_NI, packed, None, "none", [], "")
+def _transposed(weight_OI: Tensor) -> Tensor:
+    return weight_OI.detach().t().contiguous()
 
 
-def _gelu(packed: Any, x_NI: Tensor) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise.default(x_NI, packed, None, "gelu", [], "tanh")
+def _bare(x_NI: Tensor, packed: Tensor) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x_NI, packed, None, "none", [], "")
 
 
-def _times(packed: Any, x_NI: Tensor, other_NO: Tensor) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise.binary(x_NI, other_NO, packed, None, "mul")
+def _gelu(x_NI: Tensor, packed: Tensor) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x_NI, packed, None, "gelu", [], "tanh")
 
 
-def _plain(weight_OI: Tensor) -> Callable[[Tensor], Tensor]:
-    weight_IO = weight_OI.detach().t().contiguous()
-    return lambda x_NI: torch.mm(x_NI, weight_IO)
-
-
-def _gated(gate: Any, up: Any) -> Callable[[Tensor], Tensor]:
-    return lambda x_NI: _times(up, x_NI, _gelu(gate, x_NI))
-
-
-def _gated_plainly(gate_OI: Tensor, up_OI: Tensor) -> Callable[[Tensor], Tensor]:
-    both = _plain(torch.cat((gate_OI, up_OI)))
-
-    def product(x_NI: Tensor) -> Tensor:
-        gate_NO, up_NO = both(x_NI).chunk(2, dim=-1)
-        return F.gelu(gate_NO, approximate="tanh").mul_(up_NO)
-
-    return product
+def _times(x_NI: Tensor, packed: Tensor, other_NO: Tensor) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x_NI, other_NO, packed, None, "mul")

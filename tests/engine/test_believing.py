@@ -56,3 +56,13 @@ def test_later_smaller_canvas_has_nothing_of_an_earlier_one(model: DiffusionGemm
     again, fresh = shared(hidden, 0.7), Believing(model, banned_ids=BANNED)(hidden, 0.7)
     assert torch.equal(again.probs_NV, fresh.probs_NV)
     assert torch.equal(again.best_N, fresh.best_N)
+
+
+@torch.inference_mode()
+def test_reads_only_as_many_positions_as_are_wanted(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(believing, "_CACHED_LOGITS", 3 * model.config.vocab_size)
+    hidden = draw_hidden(model, 8)
+    whole, part = (Believing(model, banned_ids=BANNED)(hidden, 0.7, num_read=num_read) for num_read in (None, 5))
+    assert torch.equal(part.probs_NV, whole.probs_NV)
+    assert torch.equal(part.best_N, whole.best_N[:5])
+    assert torch.equal(part.entropy_N, whole.entropy_N[:5])

@@ -283,3 +283,20 @@ def test_cancellation_in_the_middle_of_a_step_ends_it_and_is_no_step(case: Case)
     done = finished(work)
     assert (done.finish, done.steps, told) == (Finish.CANCELLED, 1, [1])
     assert sorted(done.guesses) == [0, 1, 2, 3, 4]
+
+
+def test_the_last_step_looks_at_the_vocabulary_of_free_positions_only(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at = list[int]()
+    raw_logits = case.model.raw_logits
+
+    def watched(hidden_ND: torch.Tensor) -> torch.Tensor:
+        looked_at.append(len(hidden_ND))
+        return raw_logits(hidden_ND)
+
+    monkeypatch.setattr(case.model, "raw_logits", watched)
+    never = StableAndConfident(stability=100, confidence=0.1)
+    run = case.denoising(Row(num_free=3, head_ids=(5, 6)), sampler=replace(SAMPLER, num_steps=3, stop=never))
+    finished(denoise(run, cancel=unhurried(), on_step=lambda _denoising: None))
+    assert looked_at == [5, 5, 3]

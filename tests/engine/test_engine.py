@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import string
 import time
@@ -318,8 +319,47 @@ def test_stopped_while_the_prompt_is_encoded(engine: Engine, monkeypatch: pytest
 
     monkeypatch.setattr("dgemma_engine.prompts.PIECE_TOKENS", {"cpu": 4})
     monkeypatch.setattr(engine._model, "prefill", stopping)  # type: ignore[reportPrivateUsage]
-    infill = engine.infill(Context(document="unseen", prefix="total = first + ", suffix="\nx"), cancel)
+    infill = engine.infill(Context(document="unseen", prefix="total = first + " * 5, suffix="\nx"), cancel)
     assert (infill.finish, infill.text, infill.steps) == (finish, "", 0)
+
+
+def test_a_question_without_a_deadline_behind_another_one(engine: Engine) -> None:
+    context = Context(document="a", prefix="total = ", suffix="\nx")
+    for _ in range(2):
+        assert engine.infill(context, Cancel(deadline_s=math.inf, clock=lambda: 0.0)).steps > 0
+
+
+def test_the_first_step_encodes_what_was_typed(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each key once cost a pass of its own before the canvas saw it."""
+    before, after = (Context(document="a", prefix=prefix, suffix="\nx") for prefix in ("total = f", "total = f + g("))
+    engine.infill(before, unhurried())
+    with monkeypatch.context() as patch:
+        patch.setattr("dgemma_engine.engine.JOINED_TOKENS", {"cpu": 0})
+        fresh = engine.infill(after, unhurried())
+    engine.infill(before, unhurried())
+    monkeypatch.setattr(engine._model, "prefill", lambda *_args: 1 / 0)  # type: ignore[reportPrivateUsage]
+    joined = engine.infill(after, unhurried())
+    assert (joined.text, joined.forwards, joined.steps) == (fresh.text, fresh.forwards, fresh.steps)
+    cache = engine._prompts._prompts["a"].cache  # type: ignore[reportPrivateUsage]
+    assert cache.length == len(engine._prompts._prompts["a"].ids)  # type: ignore[reportPrivateUsage]
+
+
+def test_candidates_are_ranked_behind_the_whole_prompt_when_no_step_was_made(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, after = (Context(document="a", prefix=prefix, suffix="\nx") for prefix in ("total = f", "total = f + g("))
+    engine.infill(before, unhurried())
+    seen = list[int]()
+
+    def watched(_context: Any, hole: Any, _form: Any, cache: Any, *_rest: Any) -> Any:
+        seen.append(len(hole.prompt_ids) - cache.length)
+        return []
+        yield
+
+    monkeypatch.setattr(engine, "_rank", watched)
+    monkeypatch.setattr(engine._pace, "expected_s", lambda stage: 700.0 if stage == "rank" else 0.0)  # type: ignore[reportPrivateUsage]
+    assert engine.infill(after, unhurried()).steps == 0
+    assert seen == [0]
 
 
 def test_threshold_keeps_weak_answers_back(folder: Path) -> None:

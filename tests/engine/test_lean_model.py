@@ -105,7 +105,19 @@ def in_every_size(model: DiffusionGemma, sizes: range) -> None:
             model.decode_after(draw_ids(4, num_tokens), draw_ids(5, num_tokens), cache, soft_BLD=soft_BLD)
 
 
-def test_products_see_few_numbers_of_rows(load: Callable[..., DiffusionGemma], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets everything run as Python: the same code, in which calls can be watched."""
+
+    def broken(*_args: Any) -> None:
+        raise RuntimeError("no TorchScript")
+
+    monkeypatch.setattr(torch.jit, "script", broken)
+
+
+def test_products_see_few_numbers_of_rows(
+    load: Callable[..., DiffusionGemma], monkeypatch: pytest.MonkeyPatch, uncompiled: None
+) -> None:
     """A program is compiled and kept for every number of rows: the engine once grew by a gigabyte in half an hour."""
     seen = set[int]()
 
@@ -117,7 +129,7 @@ def test_products_see_few_numbers_of_rows(load: Callable[..., DiffusionGemma], m
         return product
 
     for kind in (PackedMatrix, PackedGate):
-        monkeypatch.setattr(kind, "__call__", watched(kind.__call__))
+        monkeypatch.setattr(kind, "forward", watched(kind.forward))
     model = LeanModel(load(torch.bfloat16))
     in_every_size(model, range(1, 40))
     assert seen <= {16, 32, 48, 64, 80}, "two times 39 tokens fill 80 rows"
@@ -125,7 +137,9 @@ def test_products_see_few_numbers_of_rows(load: Callable[..., DiffusionGemma], m
     assert seen <= {16, 32, 48, 64, 80, 96, 112, 128, 192, 256, 384}
 
 
-def test_attention_sees_few_sizes(load: Callable[..., DiffusionGemma], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention_sees_few_sizes(
+    load: Callable[..., DiffusionGemma], monkeypatch: pytest.MonkeyPatch, uncompiled: None
+) -> None:
     """Its programs are kept too, one for each pair of numbers of queries and keys."""
     queries, keys = set[int](), set[int]()
     attention = F.scaled_dot_product_attention
@@ -220,6 +234,23 @@ def test_only_small_models_on_a_processor_become_lean(
     model = load()
     monkeypatch.setattr("dgemma_engine.devices._SMALL_BYTES", 1_000)
     assert lean(model) is model
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_cannot_be_compiled_runs_as_it_is(
+    load: Callable[..., DiffusionGemma], request: pytest.FixtureRequest, dtype: torch.dtype
+) -> None:
+    model = load(dtype)
+    expected = everything(LeanModel(model))
+    request.getfixturevalue("uncompiled")
+    for name, actual in everything(LeanModel(model)).items():
+        assert torch.equal(actual, expected[name]), name
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+def test_layers_run_without_python_in_between(load: Callable[..., DiffusionGemma]) -> None:
+    stack: Any = LeanModel(load(torch.bfloat16, num_experts=4, top_k_experts=2))._stack
+    assert isinstance(stack._all, torch.ScriptMethod)
 
 
 def test_shares_its_weights(load: Callable[..., DiffusionGemma]) -> None:

@@ -175,6 +175,19 @@ def test_stopped_half_way_keeps_what_is_encoded(model: DiffusionGemma, monkeypat
     assert sum(counts) == len(ids) - 2 * 256
 
 
+def test_what_was_left_out_is_encoded_when_it_is_asked_for(
+    model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts, store = count_encoded(model, monkeypatch), PromptStore(model)
+    encoded(store, "a", [2, 20, 21])
+    short = finished(store.encoded("a", [2, 20, 21, 22, 23], unhurried(), most_left=2))
+    assert short is not None and (short.length, counts) == (3, [3])
+    fresh = logits(model, PromptStore(model), "b", [2, 20, 21, 22, 23])
+    assert (logits(model, store, "a", [2, 20, 21, 22, 23]) - fresh).abs().max() < 1e-4
+    whole = finished(store.encoded("a", [2, 20, 21, 22, 23, 24, 25, 26], unhurried(), most_left=2))
+    assert whole is not None and whole.length == 8
+
+
 def test_cancelled_before_it_starts_encodes_nothing(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> None:
     counts, store, cancel = count_encoded(model, monkeypatch), PromptStore(model), unhurried()
     cancel.set()

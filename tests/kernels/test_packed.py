@@ -57,7 +57,7 @@ def test_falls_back_where_torch_cannot_pack(fault: type[Exception], monkeypatch:
 
 
 def test_falls_back_where_results_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(_packed: object, _x_NI: torch.Tensor, other_NO: torch.Tensor) -> torch.Tensor:
+    def wrong(_x_NI: torch.Tensor, _packed: object, other_NO: torch.Tensor) -> torch.Tensor:
         return other_NO + 1
 
     monkeypatch.setattr(packed, "_times", wrong)
