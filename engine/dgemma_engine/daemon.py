@@ -44,6 +44,7 @@ from dgemma_engine.messages import (
 )
 from dgemma_engine.peer import STREAM_LIMIT_BYTES, Peer
 from dgemma_engine.recorder import Recorder
+from dgemma_engine.spare_memory import keep_giving_back
 from dgemma_engine.ticket import Ticket
 from dgemma_engine.trace_messages import TRACE
 from dgemma_engine.worker import Load, Worker
@@ -145,11 +146,18 @@ class _Daemon:
         try:
             self._worker.start()
             self._lifetime.update(num_clients=0, state=self._worker.state)
+            giving = asyncio.create_task(
+                keep_giving_back(self._num_answered, lambda: self._worker.state is EngineState.BUSY)
+            )
             await self._stop.wait()
+            giving.cancel()
         finally:
             self._location.socket.unlink(missing_ok=True)
             server.close()
             await self._end()
+
+    def _num_answered(self) -> int:
+        return sum(self._worker.requests().values())
 
     async def _end(self) -> None:
         self._lifetime.close()

@@ -1,0 +1,95 @@
+"""When memory is given back: after work, between pieces of work, and never again where it cannot be."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import platform
+import sys
+
+import psutil
+import pytest
+from dgemma_engine.spare_memory import give_back, keep_giving_back
+
+
+class Work:
+    """Something that gives memory back, and counts how often."""
+
+    def __init__(self, *, can_give: bool = True) -> None:
+        self.done, self.given, self.busy, self._can_give = 0, 0, False, can_give
+
+    def give(self) -> bool:
+        assert not self.busy
+        self.given += 1
+        return self._can_give
+
+    def start(self) -> asyncio.Task[None]:
+        return asyncio.create_task(
+            keep_giving_back(lambda: self.done, lambda: self.busy, give=self.give, every_s=0.001)
+        )
+
+    async def until_given(self, times: int) -> None:
+        async with asyncio.timeout(5):
+            while self.given < times:
+                await asyncio.sleep(0.001)
+
+
+async def test_only_after_work() -> None:
+    work = Work()
+    giving = work.start()
+    await asyncio.sleep(0.02)
+    assert work.given == 0
+    work.done += 1
+    await work.until_given(1)
+    await asyncio.sleep(0.02)
+    assert work.given == 1, "nothing was done since"
+    work.done += 1
+    await work.until_given(2)
+    giving.cancel()
+
+
+async def test_waits_for_a_moment_without_work() -> None:
+    work = Work()
+    work.done, work.busy = 0, True
+    giving = work.start()
+    await asyncio.sleep(0.005)
+    work.done = 1
+    await asyncio.sleep(0.02)
+    assert work.given == 0
+    work.busy = False
+    await work.until_given(1)
+    giving.cancel()
+
+
+async def test_ends_where_it_cannot_be_done() -> None:
+    work = Work(can_give=False)
+    giving = work.start()
+    await asyncio.sleep(0)
+    work.done = 1
+    await asyncio.wait_for(giving, 5)
+    assert work.given == 1
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="no glibc: nothing can be given back")
+def test_gaps_between_what_is_in_use_go_back_to_the_system() -> None:
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype = ctypes.c_void_p
+    libc.malloc.argtypes = [ctypes.c_size_t]
+    libc.free.argtypes = [ctypes.c_void_p]
+    size = 100_000  # Below what the allocator would ask the system for by itself.
+    blocks = [libc.malloc(size) for _ in range(1_000)]
+    for block in blocks:
+        ctypes.memset(block, 1, size)
+    for block in blocks[::2]:
+        libc.free(block)
+    before = psutil.Process().memory_info().rss
+    assert give_back()
+    given = before - psutil.Process().memory_info().rss
+    for block in blocks[1::2]:
+        libc.free(block)
+    assert given > 25_000_000
+
+
+def test_elsewhere_it_says_that_it_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert not give_back()
