@@ -42,13 +42,15 @@ async def keep_giving_back(
         give: see `give_back`; ends this if it says that it cannot.
         every_s: seconds between two times.
     """
-    done = work_done()
+    done, wait_s = work_done(), every_s
     while True:
-        await asyncio.sleep(every_s)
-        if work_done() == done:
+        await asyncio.sleep(wait_s)
+        is_due = work_done() != done
+        if is_due and is_busy():
+            wait_s = min(every_s, _LOOK_AGAIN_S)
             continue
-        while is_busy():
-            await asyncio.sleep(min(every_s, _LOOK_AGAIN_S))
-        done = work_done()
-        if not await asyncio.to_thread(give):
-            return
+        wait_s = every_s
+        if is_due:
+            done = work_done()
+            if not await asyncio.to_thread(give):
+                return
