@@ -2,6 +2,7 @@
 
 import * as vscode from "vscode";
 import { fill } from "./fill.ts";
+import { whyNoEditor } from "./largeFile.ts";
 import { Latency } from "./latency.ts";
 import { choosePython, tellFailure } from "./notices.ts";
 import { showDoctor, showStats } from "./pages.ts";
@@ -80,9 +81,9 @@ async function run(command: string, ...args: unknown[]): Promise<void> {
 async function showDenoising(server: Server, preview: Preview): Promise<void> {
   const client = server.beyond;
   const editor = vscode.window.activeTextEditor;
-  if (typeof client === "string") {
-    void vscode.window.showWarningMessage(`dgemma: ${client}`);
-  } else if (editor !== undefined) {
+  if (typeof client === "string" || editor === undefined) {
+    void vscode.window.showWarningMessage(`dgemma: ${typeof client === "string" ? client : whyNoEditor()}`);
+  } else {
     await preview.show(client, editor);
   }
 }

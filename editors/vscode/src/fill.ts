@@ -2,24 +2,26 @@
 
 import * as vscode from "vscode";
 import { type LanguageClient, type WorkDoneProgressBegin, WorkDoneProgress, type WorkDoneProgressReport } from "vscode-languageclient/node";
+import { whyNoEditor } from "./largeFile.ts";
 import { FILL, type FillAnswer, type FillCandidate, type FillQuestion } from "./protocol.ts";
 import type { Server } from "./server.ts";
 
 /** Fills what a code action or the selection names; every way out but the user's own tells why in one sentence. */
 export async function fill(server: Server, question: FillQuestion | undefined): Promise<void> {
-  const problem = await fillOrWhyNot(server, question ?? selected());
+  const problem = await fillOrWhyNot(server, question);
   if (problem) {
     void vscode.window.showWarningMessage(`dgemma: ${problem}`);
   }
 }
 
-async function fillOrWhyNot(server: Server, question: FillQuestion | undefined): Promise<string | undefined> {
+async function fillOrWhyNot(server: Server, asked: FillQuestion | undefined): Promise<string | undefined> {
   const client = server.beyond;
   if (typeof client === "string") {
     return client;
   }
-  if (question === undefined) {
-    return "there is no text editor to fill in; put the cursor into one.";
+  const question = asked ?? selected();
+  if (typeof question === "string") {
+    return question;
   }
   const uri = client.protocol2CodeConverter.asUri(question.textDocument.uri);
   const document = vscode.workspace.textDocuments.find((open) => open.uri.toString() === uri.toString());
@@ -42,11 +44,15 @@ async function fillOrWhyNot(server: Server, question: FillQuestion | undefined):
   return apply(document, answer.version, client.protocol2CodeConverter.asRange(answer.range), candidate.newText);
 }
 
-/** The selection as a question; what an empty one means is the server's to say. */
-function selected(): FillQuestion | undefined {
+/** Returns the selection as a question, or why it is none; what an empty one means is the server's to say. */
+function selected(): FillQuestion | string {
+  const cells = vscode.window.activeNotebookEditor?.selections ?? [];
+  if (cells.reduce((number, { start, end }) => number + end - start, 0) > 1) {
+    return "the selection reaches over the border of a notebook cell; select within one cell.";
+  }
   const editor = vscode.window.activeTextEditor;
   if (editor === undefined) {
-    return undefined;
+    return whyNoEditor();
   }
   const { document, selection } = editor;
   const place = ({ line, character }: vscode.Position) => ({ line, character });
@@ -101,12 +107,11 @@ async function choose(offered: FillCandidate[]): Promise<FillCandidate | undefin
   if (offered.length === 1) {
     return offered[0];
   }
-  const items = offered.map((candidate) => ({
-    label: candidate.label,
-    description: `${Math.round(candidate.score * 100)} %`,
-    detail: candidate.newText.trim().split("\n").slice(0, 4).join(" ⏎ ").slice(0, 200),
-    candidate,
-  }));
+  const items = offered.map((candidate) => {
+    const item = { label: candidate.label, description: `${Math.round(candidate.score * 100)} %`, candidate };
+    const lines = candidate.newText.trim().split("\n");
+    return lines.length > 1 ? { ...item, detail: lines.slice(0, 4).join(" ⏎ ").slice(0, 200) } : item;
+  });
   const options = { title: "dgemma: fill with", placeHolder: "Best first; Escape changes nothing", ignoreFocusOut: true };
   return (await vscode.window.showQuickPick(items, options))?.candidate;
 }
