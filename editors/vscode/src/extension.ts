@@ -5,7 +5,7 @@ import { fill } from "./fill.ts";
 import { whyNoEditor } from "./largeFile.ts";
 import { Latency } from "./latency.ts";
 import { choosePython, tellFailure } from "./notices.ts";
-import { showDoctor, showStats } from "./pages.ts";
+import { showDoctor, StatsPage } from "./pages.ts";
 import { toggleLanguage, toggleWorkspace } from "./pause.ts";
 import { Preview } from "./preview.ts";
 import type { FillQuestion } from "./protocol.ts";
@@ -22,6 +22,7 @@ export function activate(context: vscode.ExtensionContext): void {
   const log = vscode.window.createOutputChannel("dgemma", { log: true });
   const latency = new Latency();
   const preview = new Preview();
+  const stats = new StatsPage();
   const between = middleware(latency, preview, {
     server: () => server,
     fill: (question) => fill(server, question),
@@ -40,7 +41,7 @@ export function activate(context: vscode.ExtensionContext): void {
     restart: () => server.restart(),
     showLog: () => log.show(),
     doctor: () => showDoctor(server, log, home),
-    showStats: () => showStats(server),
+    showStats: () => stats.show(server),
     choosePython: () => choosePython(server),
     settings: () => run("workbench.action.openSettings", "@ext:dgemma.dgemma-lsp"),
     help: () => run("workbench.action.openWalkthrough", WALKTHROUGH),
@@ -49,6 +50,7 @@ export function activate(context: vscode.ExtensionContext): void {
   context.subscriptions.push(
     log,
     preview,
+    stats,
     statusBar,
     server,
     ...Object.entries(commands).map(([name, command]) => vscode.commands.registerCommand(`dgemma.${name}`, told(command))),
