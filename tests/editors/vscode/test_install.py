@@ -69,7 +69,7 @@ def test_without_the_command_it_is_said_what_to_do(empty: Path, bare: dict[str, 
 def test_the_artefacts_lead_from_a_fresh_profile_to_a_suggestion(
     empty: Path, bare: dict[str, str], browser: Browser, vsix: Path
 ) -> None:
-    """The .vsix and the wheel, with what the wheel needs lent by the environment of the tests."""
+    """The .vsix and the wheel; its extra for the engine, several gigabytes, is lent by the environment of the tests."""
     install()
     wheel = [
         sys.executable,
@@ -99,11 +99,20 @@ def test_the_artefacts_lead_from_a_fresh_profile_to_a_suggestion(
 
         venv.create(workspace / ".venv", with_pip=False)
         python = workspace / ".venv/bin/python"
-        pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", str(built)]
+        pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", str(built)]
         subprocess.run(pip, check=True)
+        page.get_by_role("button", name="Restart the server").click()
+        window.wait_status("the first request starts the engine", timeout_ms=30_000)
+        window.open(workspace / "new.py")
+        window.press("Control+End")
+        window.type("print(")
+        window.notice("dgemma: ")
+        window.shot("without-the-engine")
+        window.wait_status(r"^error .*pip install 'dgemma-lsp\[engine\]'")
+
         [packages] = (workspace / ".venv/lib").glob("python*/site-packages")
         (packages / "lent.pth").write_text(sysconfig.get_path("purelib"))
-        page.get_by_role("button", name="Restart the server").click()
+        window.command("dgemma: Restart the Server")
         window.wait_status("the first request starts the engine|Ready", timeout_ms=30_000)
         bring_up(window, workspace)
         where = [
