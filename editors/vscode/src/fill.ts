@@ -1,5 +1,6 @@
 // The command that fills a selection: asks the server, lets the user choose, applies one edit that one undo takes back.
 
+import { stat } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import * as vscode from "vscode";
 import { type LanguageClient, type WorkDoneProgressBegin, WorkDoneProgress, type WorkDoneProgressReport } from "vscode-languageclient/node";
@@ -73,7 +74,8 @@ async function isReadOnly(uri: vscode.Uri): Promise<boolean> {
   }
   try {
     const { permissions } = await vscode.workspace.fs.stat(uri);
-    return permissions === vscode.FilePermission.Readonly;
+    const nobodyMayWrite = uri.scheme === "file" && ((await stat(uri.fsPath)).mode & 0o222) === 0;
+    return permissions === vscode.FilePermission.Readonly || nobodyMayWrite;
   } catch {
     return false; // not on a disk: a new file, a notebook's cell
   }

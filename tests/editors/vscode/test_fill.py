@@ -112,6 +112,17 @@ def test_a_fault_of_the_server_is_told(window: Window, workspace: Path) -> None:
     assert window.saved(path) == "before = 1\nfails\nafter = 2\n"
 
 
+def test_a_read_only_file_is_left_alone(window: Window, workspace: Path) -> None:
+    """VS Code would let one edit it and refuse to save it."""
+    path = select(window, workspace, "protected")
+    path.chmod(0o444)
+    fill(window)
+    window.notice("dgemma: the file is read-only; nothing was changed.")
+    window.dismiss_notices()
+    assert window.page.locator(".tab.active.dirty").count() == 0
+    assert path.read_text() == "before = 1\nprotected\nafter = 2\n"
+
+
 def test_a_read_only_editor_is_left_alone(window: Window, workspace: Path) -> None:
     path = select(window, workspace, "locked")
     window.command("File: Set Active Editor Read-only in Session")

@@ -46,7 +46,7 @@ def test_a_private_file(window: Window, workspace: Path) -> None:
     assert sentences(window) == ["dgemma: this file is private (.env)"]
     assert window.saved(path) == "KEY=width\nOTHER=KEY\nTHIRD=KE"
     window.open(workspace / "warm.py")
-    window.wait_status("Last suggestion")
+    window.wait_status("Last suggestion|the first request starts the engine")
 
 
 def test_a_file_too_long_to_fill_in(window: Window, workspace: Path) -> None:

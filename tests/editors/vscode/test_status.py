@@ -17,7 +17,7 @@ Run = Callable[[str, str], None]
 
 
 @pytest.fixture
-def run_with(window: Window, code_server: CodeServer, home: Path, workspace: Path) -> Iterator[Run]:
+def run_with(window: Window, code_server: CodeServer, home: Path) -> Iterator[Run]:
     """Makes the window start its server with a shell script, by a setting; puts it right afterwards."""
 
     def start(setting: str, script: str) -> None:
@@ -29,7 +29,7 @@ def run_with(window: Window, code_server: CodeServer, home: Path, workspace: Pat
     yield start
     code_server.machine_settings({"dgemma.server.python": sys.executable})
     window.dismiss_notices()
-    bring_up(window, workspace)
+    window.wait_status("the first request starts the engine", timeout_ms=30_000)
 
 
 def test_the_item_shows_how_long_the_last_suggestion_took(window: Window, workspace: Path) -> None:
