@@ -58,7 +58,9 @@ async def _fill(params: Any) -> dict[str, Any]:
         reason = f"the stub was told to say {kind}"
         server.protocol.notify("dgemma/status", {"kind": kind, "message": reason, "percent": 40, "reason": reason})
     if selected in {"slow", "endless"}:
-        for step in range(20 if selected == "slow" else 10_000):
+        for step in range(10_000):
+            if selected == "slow" and document.version != params.textDocument.version:
+                break
             report = types.WorkDoneProgressReport(message=f"step {step}", percentage=min(step * 5, 95))
             server.work_done_progress.report(token, report)
             await asyncio.sleep(0.1)

@@ -78,7 +78,7 @@ def test_the_code_action_fills_too(window: Window, workspace: Path) -> None:
 def test_progress_is_shown_and_cancelled(window: Window, workspace: Path) -> None:
     path = select(window, workspace, "endless")
     fill(window)
-    toast = window.notice("step 5")
+    toast = window.notice("dgemma: filling: step ")
     window.shot("fill-progress")
     toast.get_by_role("button", name="Cancel").click()
     expect(window.page.locator(".notification-toast")).to_have_count(0)
@@ -88,7 +88,7 @@ def test_progress_is_shown_and_cancelled(window: Window, workspace: Path) -> Non
 def test_a_document_that_changed_meanwhile_is_not_overwritten(window: Window, workspace: Path) -> None:
     path = select(window, workspace, "slow")
     fill(window)
-    window.notice("step 1")
+    window.notice("dgemma: filling")
     window.press("Control+End")
     window.type("typed = 3\n")
     window.notice("the document changed while the fill was computed; nothing was changed")

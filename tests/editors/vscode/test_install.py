@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from tests.editors.conftest import ROOT
+from tests.editors.conftest import ROOT, engines
 from tests.editors.get_vscode import FOLDER, NODE, install
 from tests.editors.vscode.code_server import install_extension, serving
 from tests.editors.vscode.conftest import bring_up
@@ -35,13 +35,17 @@ def empty() -> Iterator[Path]:
 
 
 @pytest.fixture
-def bare(empty: Path, runtime: Path) -> dict[str, str]:
-    """The environment of a user who has nothing: no package of this checkout is found."""
+def bare(empty: Path) -> Iterator[dict[str, str]]:
+    """The environment of a user who has nothing: no package of this checkout is found, and no engine of it."""
     (empty / "bin").mkdir()
     (empty / "bin/python3").symlink_to(Path(sys.base_prefix) / "bin/python3")
     path = os.pathsep.join([str(NODE.parent), str(empty / "bin"), "/usr/bin", "/bin"])
     kept = {name: os.environ[name] for name in ("LANG", "PIP_INDEX_URL", "SSL_CERT_FILE") if name in os.environ}
-    return kept | {"HOME": str(empty), "PATH": path, "DGEMMA_RUNTIME_DIR": str(runtime), "OMP_NUM_THREADS": "1"}
+    runtime = empty / "r"
+    yield kept | {"HOME": str(empty), "PATH": path, "DGEMMA_RUNTIME_DIR": str(runtime), "OMP_NUM_THREADS": "1"}
+    for process in engines(runtime):
+        process.kill()
+        process.wait(10)
 
 
 def make(*arguments: str, environ: Mapping[str, str] = os.environ) -> subprocess.CompletedProcess[str]:
