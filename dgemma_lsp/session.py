@@ -110,6 +110,7 @@ class Session:
             self.documents.get,
             lambda: self._link,
             self._gatherer.gather,
+            cells=self.cells_around,
             settings=lambda: self.settings,
             why_not=self._why_not_fill,
             on_activity=self._activity_changed,
