@@ -94,6 +94,7 @@ package-vscode: setup ## VS Code extension into dist
 CODE ?= code
 
 install-vscode: setup ## VS Code extension built and installed (CODE=codium for another command)
+	@command -v $(firstword $(CODE)) >/dev/null || { echo "There is no command $(firstword $(CODE)). In VS Code run \"Shell Command: Install 'code' command in PATH\", or name another with CODE=codium, or run make package-vscode and choose \"Install from VSIX...\" in the Extensions view." >&2; exit 1; }
 	$(CODE) --install-extension "$$($(BIN)/python editors/vscode/scripts/build_vsix.py $(DIST))"
 
 install-neovim: setup ## server into .venv, plugin into Neovim's packages, as a link to this checkout

@@ -78,6 +78,7 @@ class Fills:
         get: returns the open document of a uri.
         link: gives the way to the engine.
         gather: finds text from elsewhere for a question.
+        cells: returns what the model sees before and after a notebook's cell; nothing for any other document.
         settings: gives the settings that hold.
         why_not: says why nothing is offered in a document; None where something may be.
         on_activity: told when the engine begins and ends to work on a fill.
@@ -89,6 +90,7 @@ class Fills:
         link: Callable[[], EngineLink],
         gather: Callable[[Request], Awaitable[Gathered]],
         *,
+        cells: Callable[[str], tuple[str, str]],
         settings: Callable[[], Settings],
         why_not: Callable[[Document], str | None],
         on_activity: Callable[[bool], None],
@@ -96,6 +98,7 @@ class Fills:
         self._get = get
         self._link = link
         self._gather = gather
+        self._cells = cells
         self._settings = settings
         self._why_not = why_not
         self._on_activity = on_activity
@@ -150,6 +153,8 @@ class Fills:
 
     async def _asked(self, request: Request, replaced: str, on_draft: OnDraft) -> Infill | LinkStatus:
         settings = self._settings()
+        above, below = self._cells(request.uri)
+        request = replace(request, above=above, below=below)
         limits = ContextLimits(max_middle_tokens=settings.fill_max_tokens, seed=settings.seed)
         self._on_activity(True)
         try:

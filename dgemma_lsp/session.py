@@ -110,6 +110,7 @@ class Session:
             self.documents.get,
             lambda: self._link,
             self._gatherer.gather,
+            cells=self.cells_around,
             settings=lambda: self.settings,
             why_not=self._why_not_fill,
             on_activity=self._activity_changed,
@@ -206,7 +207,7 @@ class Session:
         if not self.settings.enabled:
             return self._not_asked(since_s)
         why = self._why_not_here(request)
-        self._show_why_not(why)
+        self._show_why_not(why, request.uri)
         if why:
             return self._not_asked(since_s)
         limits = self._limits()
@@ -262,10 +263,10 @@ class Session:
     def _limits(self) -> ContextLimits:
         return ContextLimits(max_middle_tokens=self.settings.max_tokens, seed=self.settings.seed)
 
-    def _show_why_not(self, why: str | None) -> None:
+    def _show_why_not(self, why: str | None, uri: str) -> None:
         """Shows why nothing is offered in a document, or that something is again."""
         if why:
-            self._board.show(ServerStatus.inactive(why))
+            self._board.show(ServerStatus.inactive(why, uri=uri))
         elif self._says_why_not:
             self.show_resting()
         self._says_why_not = bool(why)

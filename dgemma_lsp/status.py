@@ -42,21 +42,23 @@ class ServerStatus:
         message: one line for a person; for `ERROR` it names the cause and the remedy; may be empty.
         percent: load progress, 0 to 100.
         reason: why it is slow or does nothing, for `SLOW` and `INACTIVE`; else empty.
+        uri: the one document that it is about, for `INACTIVE`; empty where it holds everywhere.
     """
 
     kind: StatusKind
     message: str = ""
     percent: int = 0
     reason: str = ""
+    uri: str = ""
 
     def __post_init__(self) -> None:
         if bool(self.reason) != (self.kind in {StatusKind.SLOW, StatusKind.INACTIVE}):
             raise ValueError(f"{self.reason=} is for what is slow or inactive, not for {self.kind}")
 
     @classmethod
-    def inactive(cls, why: str) -> Self:
-        """Returns the state of doing nothing; the reason is all there is to say."""
-        return cls(kind=StatusKind.INACTIVE, message=why, reason=why)
+    def inactive(cls, why: str, *, uri: str = "") -> Self:
+        """Returns the state of doing nothing, everywhere or in one document; the reason is all there is to say."""
+        return cls(kind=StatusKind.INACTIVE, message=why, reason=why, uri=uri)
 
     @classmethod
     def slow(cls, why: str) -> Self:

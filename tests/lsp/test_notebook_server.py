@@ -65,6 +65,15 @@ async def test_cell_is_completed_with_the_cells_before_it_and_edited_alone(recor
         assert offered.range == types.Range(types.Position(0, 0), types.Position(0, 7))
 
 
+async def test_cell_is_filled_with_the_cells_before_it(record: Path):
+    async with editing(record, notebooks=True, answers={"width = 3\n\narea = ": "width * 2"}) as editor:
+        open_notebook(editor, item("1", "width = 3\n"), item("2", "area = 1"), item("3", "print(area)"))
+        place = {"start": {"line": 0, "character": 7}, "end": {"line": 0, "character": 8}}
+        question = {"textDocument": {"uri": cell("2"), "version": 1}, "range": place, "kind": "selection"}
+        answer = await editor.client.protocol.send_request_async("dgemma/fill", question)
+        assert [candidate.newText for candidate in answer.candidates] == ["width * 2"]
+
+
 async def test_cells_are_edited_added_and_closed(record: Path):
     async with editing(record, notebooks=True, answers={"height = 5\n\narea = ": "1", "alone = ": "2"}) as editor:
         open_notebook(editor, item("1", "width = 3"), item("2", "area "))

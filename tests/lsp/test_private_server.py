@@ -25,6 +25,7 @@ async def test_private_file_is_not_completed_and_the_status_says_why(record: Pat
         assert await editor.ask(editor.open("PASSWORD=|", uri=env), uri=env) == []
         await until(lambda: editor.kinds()[-1] == "inactive" and "private" in editor.statuses[-1].message)
         assert editor.statuses[-1].message == "this file is private (.env)"
+        assert editor.statuses[-1].uri == env, "it is about this document only"
         head = "-----BEGIN PRIVATE KEY-----\n|"
         assert await editor.ask(editor.open(head, uri=key), uri=key) == []
         await until(lambda: editor.statuses[-1].message == "this file is private (a key)")
@@ -43,6 +44,7 @@ async def test_status_leaves_the_private_file_with_the_user(record: Path):
         await until(lambda: editor.kinds()[-1] == "inactive")
         assert len(await editor.ask(position)) == 1
         await until(lambda: editor.kinds()[-1] == "ready")
+        assert editor.statuses[-1].uri == ""
 
 
 async def test_ignored_file_is_not_completed_until_the_ignore_file_changes(record: Path, tmp_path: Path):

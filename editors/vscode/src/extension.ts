@@ -2,9 +2,10 @@
 
 import * as vscode from "vscode";
 import { fill } from "./fill.ts";
+import { whyNoEditor } from "./largeFile.ts";
 import { Latency } from "./latency.ts";
 import { choosePython, tellFailure } from "./notices.ts";
-import { showDoctor, showStats } from "./pages.ts";
+import { showDoctor, StatsPage } from "./pages.ts";
 import { toggleLanguage, toggleWorkspace } from "./pause.ts";
 import { Preview } from "./preview.ts";
 import type { FillQuestion } from "./protocol.ts";
@@ -21,6 +22,7 @@ export function activate(context: vscode.ExtensionContext): void {
   const log = vscode.window.createOutputChannel("dgemma", { log: true });
   const latency = new Latency();
   const preview = new Preview();
+  const stats = new StatsPage();
   const between = middleware(latency, preview, {
     server: () => server,
     fill: (question) => fill(server, question),
@@ -39,7 +41,7 @@ export function activate(context: vscode.ExtensionContext): void {
     restart: () => server.restart(),
     showLog: () => log.show(),
     doctor: () => showDoctor(server, log, home),
-    showStats: () => showStats(server),
+    showStats: () => stats.show(server),
     choosePython: () => choosePython(server),
     settings: () => run("workbench.action.openSettings", "@ext:dgemma.dgemma-lsp"),
     help: () => run("workbench.action.openWalkthrough", WALKTHROUGH),
@@ -48,6 +50,7 @@ export function activate(context: vscode.ExtensionContext): void {
   context.subscriptions.push(
     log,
     preview,
+    stats,
     statusBar,
     server,
     ...Object.entries(commands).map(([name, command]) => vscode.commands.registerCommand(`dgemma.${name}`, told(command))),
@@ -80,9 +83,9 @@ async function run(command: string, ...args: unknown[]): Promise<void> {
 async function showDenoising(server: Server, preview: Preview): Promise<void> {
   const client = server.beyond;
   const editor = vscode.window.activeTextEditor;
-  if (typeof client === "string") {
-    void vscode.window.showWarningMessage(`dgemma: ${client}`);
-  } else if (editor !== undefined) {
+  if (typeof client === "string" || editor === undefined) {
+    void vscode.window.showWarningMessage(`dgemma: ${typeof client === "string" ? client : whyNoEditor()}`);
+  } else {
     await preview.show(client, editor);
   }
 }

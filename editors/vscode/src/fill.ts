@@ -1,25 +1,32 @@
 // The command that fills a selection: asks the server, lets the user choose, applies one edit that one undo takes back.
 
+import { stat } from "node:fs/promises";
+import { setTimeout as sleep } from "node:timers/promises";
 import * as vscode from "vscode";
 import { type LanguageClient, type WorkDoneProgressBegin, WorkDoneProgress, type WorkDoneProgressReport } from "vscode-languageclient/node";
+import { whyNoEditor } from "./largeFile.ts";
 import { FILL, type FillAnswer, type FillCandidate, type FillQuestion } from "./protocol.ts";
 import type { Server } from "./server.ts";
 
+/** A refusal comes sooner. */
+const MOMENT_MS = 300;
+
 /** Fills what a code action or the selection names; every way out but the user's own tells why in one sentence. */
 export async function fill(server: Server, question: FillQuestion | undefined): Promise<void> {
-  const problem = await fillOrWhyNot(server, question ?? selected());
+  const problem = await fillOrWhyNot(server, question);
   if (problem) {
     void vscode.window.showWarningMessage(`dgemma: ${problem}`);
   }
 }
 
-async function fillOrWhyNot(server: Server, question: FillQuestion | undefined): Promise<string | undefined> {
+async function fillOrWhyNot(server: Server, asked: FillQuestion | undefined): Promise<string | undefined> {
   const client = server.beyond;
   if (typeof client === "string") {
     return client;
   }
-  if (question === undefined) {
-    return "there is no text editor to fill in; put the cursor into one.";
+  const question = asked ?? selected();
+  if (typeof question === "string") {
+    return question;
   }
   const uri = client.protocol2CodeConverter.asUri(question.textDocument.uri);
   const document = vscode.workspace.textDocuments.find((open) => open.uri.toString() === uri.toString());
@@ -42,11 +49,15 @@ async function fillOrWhyNot(server: Server, question: FillQuestion | undefined):
   return apply(document, answer.version, client.protocol2CodeConverter.asRange(answer.range), candidate.newText);
 }
 
-/** The selection as a question; what an empty one means is the server's to say. */
-function selected(): FillQuestion | undefined {
+/** Returns the selection as a question, or why it is none; what an empty one means is the server's to say. */
+function selected(): FillQuestion | string {
+  const cells = vscode.window.activeNotebookEditor?.selections ?? [];
+  if (cells.reduce((number, { start, end }) => number + end - start, 0) > 1) {
+    return "the selection reaches over the border of a notebook cell; select within one cell.";
+  }
   const editor = vscode.window.activeTextEditor;
   if (editor === undefined) {
-    return undefined;
+    return whyNoEditor();
   }
   const { document, selection } = editor;
   const place = ({ line, character }: vscode.Position) => ({ line, character });
@@ -63,50 +74,58 @@ async function isReadOnly(uri: vscode.Uri): Promise<boolean> {
   }
   try {
     const { permissions } = await vscode.workspace.fs.stat(uri);
-    return permissions === vscode.FilePermission.Readonly;
+    const nobodyMayWrite = uri.scheme === "file" && ((await stat(uri.fsPath)).mode & 0o222) === 0;
+    return permissions === vscode.FilePermission.Readonly || nobodyMayWrite;
   } catch {
     return false; // not on a disk: a new file, a notebook's cell
   }
 }
 
-/** Returns the answer; undefined where the user took the question back. */
+/** Returns the answer; undefined where the user took the question back. What takes a moment only shows no progress. */
 async function ask(client: LanguageClient, question: FillQuestion): Promise<FillAnswer | undefined> {
-  const options = { location: vscode.ProgressLocation.Notification, title: "dgemma: filling", cancellable: true };
-  return vscode.window.withProgress(options, async (progress, token) => {
-    const workDoneToken = crypto.randomUUID();
-    let shown = 0;
-    const listener = client.onProgress(WorkDoneProgress.type, workDoneToken, (value) => {
-      if (value.kind !== "end") {
-        const { percentage, message } = value as WorkDoneProgressBegin | WorkDoneProgressReport;
-        const increment = Math.max((percentage ?? shown) - shown, 0);
-        shown += increment;
-        progress.report(message === undefined ? { increment } : { increment, message });
-      }
-    });
-    try {
-      const answer = await client.sendRequest<FillAnswer>(FILL, { ...question, workDoneToken }, token);
-      return token.isCancellationRequested ? undefined : answer;
-    } catch (error) {
-      if (token.isCancellationRequested) {
-        return undefined;
-      }
-      throw error;
-    } finally {
-      listener.dispose();
+  const taken = new vscode.CancellationTokenSource();
+  const workDoneToken = crypto.randomUUID();
+  let bar: vscode.Progress<{ message?: string; increment?: number }> | undefined;
+  let shown = 0;
+  const listener = client.onProgress(WorkDoneProgress.type, workDoneToken, (value) => {
+    if (value.kind !== "end") {
+      const { percentage, message } = value as WorkDoneProgressBegin | WorkDoneProgressReport;
+      const increment = Math.max((percentage ?? shown) - shown, 0);
+      shown += bar ? increment : 0;
+      bar?.report(message === undefined ? { increment } : { increment, message });
     }
   });
+  const answer = client.sendRequest<FillAnswer>(FILL, { ...question, workDoneToken }, taken.token);
+  const options = { location: vscode.ProgressLocation.Notification, title: "dgemma: filling", cancellable: true };
+  try {
+    if ((await Promise.race([answer, sleep(MOMENT_MS)])) === undefined) {
+      await vscode.window.withProgress(options, (progress, token) => {
+        bar = progress;
+        token.onCancellationRequested(() => taken.cancel());
+        return answer;
+      });
+    }
+    return taken.token.isCancellationRequested ? undefined : await answer;
+  } catch (error) {
+    if (taken.token.isCancellationRequested) {
+      return undefined;
+    }
+    throw error;
+  } finally {
+    listener.dispose();
+    taken.dispose();
+  }
 }
 
 async function choose(offered: FillCandidate[]): Promise<FillCandidate | undefined> {
   if (offered.length === 1) {
     return offered[0];
   }
-  const items = offered.map((candidate) => ({
-    label: candidate.label,
-    description: `${Math.round(candidate.score * 100)} %`,
-    detail: candidate.newText.trim().split("\n").slice(0, 4).join(" ⏎ ").slice(0, 200),
-    candidate,
-  }));
+  const items = offered.map((candidate) => {
+    const item = { label: candidate.label, description: `${Math.round(candidate.score * 100)} %`, candidate };
+    const lines = candidate.newText.trim().split("\n");
+    return lines.length > 1 ? { ...item, detail: lines.slice(0, 4).join(" ⏎ ").slice(0, 200) } : item;
+  });
   const options = { title: "dgemma: fill with", placeHolder: "Best first; Escape changes nothing", ignoreFocusOut: true };
   return (await vscode.window.showQuickPick(items, options))?.candidate;
 }

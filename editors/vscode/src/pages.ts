@@ -32,14 +32,38 @@ export async function showDoctor(server: Server, log: vscode.LogOutputChannel, h
   );
 }
 
-/** Shows the counts that the server keeps, as a page beside. */
-export async function showStats(server: Server): Promise<void> {
-  const client = server.beyond;
-  if (typeof client === "string") {
-    void vscode.window.showWarningMessage(`dgemma: ${client}`);
-    return;
+/** The counts that the server keeps, as a page that cannot be written into and asks for nothing when it is closed. */
+export class StatsPage implements vscode.TextDocumentContentProvider, vscode.Disposable {
+  readonly #uri = vscode.Uri.from({ scheme: "dgemma", path: "/dgemma statistics" });
+  readonly #changed = new vscode.EventEmitter<vscode.Uri>();
+  readonly #registration: vscode.Disposable;
+  #text = "";
+
+  readonly onDidChange = this.#changed.event;
+
+  constructor() {
+    this.#registration = vscode.workspace.registerTextDocumentContentProvider(this.#uri.scheme, this);
   }
-  const content = statsPage(await client.sendRequest(STATS, {}));
-  const document = await vscode.workspace.openTextDocument({ language: "markdown", content });
-  await vscode.window.showTextDocument(document, { viewColumn: vscode.ViewColumn.Beside, preview: true });
+
+  dispose(): void {
+    this.#registration.dispose();
+    this.#changed.dispose();
+  }
+
+  provideTextDocumentContent(): string {
+    return this.#text;
+  }
+
+  /** Shows the counts of now beside the text. */
+  async show(server: Server): Promise<void> {
+    const client = server.beyond;
+    if (typeof client === "string") {
+      void vscode.window.showWarningMessage(`dgemma: ${client}`);
+      return;
+    }
+    this.#text = statsPage(await client.sendRequest(STATS, {}));
+    this.#changed.fire(this.#uri);
+    const document = await vscode.workspace.openTextDocument(this.#uri);
+    await vscode.window.showTextDocument(document, { viewColumn: vscode.ViewColumn.Beside, preview: true });
+  }
 }

@@ -2,7 +2,7 @@
 
 import * as vscode from "vscode";
 import { pausedBy, toggled } from "./paused.ts";
-import { changeSetting, setting } from "./settings.ts";
+import { changeSetting, SECTION, setting } from "./settings.ts";
 
 /** Returns what keeps the active document silent. */
 export function pausedHere(): "workspace" | "language" | undefined {
@@ -14,7 +14,7 @@ export function activeLanguage(): string | undefined {
   return vscode.window.activeTextEditor?.document.languageId;
 }
 
-/** Pauses the language of the active document everywhere, or lets it go on. */
+/** Pauses the language of the active document everywhere, or lets it go on; in the workspace where that has a list of its own. */
 export async function toggleLanguage(): Promise<void> {
   const languageId = activeLanguage();
   if (languageId === undefined) {
@@ -22,7 +22,9 @@ export async function toggleLanguage(): Promise<void> {
     return;
   }
   const languages = toggled(setting<string[]>("pausedLanguages", []), languageId);
-  await changeSetting("pausedLanguages", languages, vscode.ConfigurationTarget.Global);
+  const { ConfigurationTarget, workspace } = vscode;
+  const isOwn = workspace.getConfiguration(SECTION).inspect("pausedLanguages")?.workspaceValue !== undefined;
+  await changeSetting("pausedLanguages", languages, isOwn ? ConfigurationTarget.Workspace : ConfigurationTarget.Global);
 }
 
 /** Pauses the workspace, or lets it go on; without a folder, all windows. */

@@ -15,6 +15,7 @@ export class Preview implements vscode.Disposable {
   readonly #subscriptions: vscode.Disposable[];
   #running: vscode.CancellationTokenSource | undefined;
   #timer: NodeJS.Timeout | undefined;
+  #said: vscode.Disposable | undefined;
 
   constructor() {
     this.#subscriptions = [
@@ -36,6 +37,7 @@ export class Preview implements vscode.Disposable {
     clearTimeout(this.#timer);
     this.#running?.cancel();
     this.#running = undefined;
+    this.#said?.dispose();
     for (const editor of vscode.window.visibleTextEditors) {
       editor.setDecorations(this.#type, []);
     }
@@ -47,7 +49,7 @@ export class Preview implements vscode.Disposable {
     if (answer !== undefined && !answer.message) {
       this.#timer = setTimeout(() => this.clear(), LAST_SHOWN_MS);
       const summary = `${answer.finish.replaceAll("_", " ")} after ${answer.steps} steps, ${Math.round(answer.elapsedMs)} ms`;
-      vscode.window.setStatusBarMessage(`dgemma: ${summary}`, LAST_SHOWN_MS);
+      this.#say(summary);
     } else if (answer !== undefined) {
       void vscode.window.showInformationMessage(`dgemma: ${answer.message}`);
     }
@@ -67,6 +69,7 @@ export class Preview implements vscode.Disposable {
       return list?.items ?? [];
     } finally {
       stop.dispose();
+      this.#said?.dispose();
       editor.setDecorations(this.#type, []);
     }
   }
@@ -86,7 +89,7 @@ export class Preview implements vscode.Disposable {
       if (draft.token === question.token && this.#running === running) {
         this.#draw(editor, position, draft.spans);
         const progress = `step ${draft.step} of ${draft.stepsLimit}, ${Math.round(draft.elapsedMs)} ms`;
-        vscode.window.setStatusBarMessage(`dgemma: ${progress}`, LAST_SHOWN_MS);
+        this.#say(progress);
       }
     });
     try {
@@ -101,6 +104,11 @@ export class Preview implements vscode.Disposable {
       listener.dispose();
       running.dispose();
     }
+  }
+
+  #say(news: string): void {
+    this.#said?.dispose();
+    this.#said = vscode.window.setStatusBarMessage(`dgemma: ${news}`, LAST_SHOWN_MS);
   }
 
   #draw(editor: vscode.TextEditor, position: vscode.Position, spans: readonly DraftSpan[]): void {

@@ -75,12 +75,14 @@ export interface DenoiseAnswer {
 
 /** What the user can expect of the next request, as the server sees it. */
 export interface ServerStatus {
-  kind: "ready" | "loading" | "busy" | "inactive" | "error";
+  kind: "ready" | "loading" | "busy" | "slow" | "inactive" | "error";
   message: string;
   /** Load progress, 0 to 100. */
   percent: number;
   /** Why it is slow or inactive, and what to do. */
   reason?: string;
+  /** The one document that it is about; missing or empty where it holds everywhere. */
+  uri?: string;
 }
 
 /**

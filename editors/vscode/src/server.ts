@@ -168,11 +168,13 @@ export class Server implements vscode.Disposable {
       },
     });
     let status = READY;
+    let elsewhere = READY;
     let warning: string | undefined;
     client.onNotification(STATUS, (said: ServerStatus) => {
       status = said;
+      elsewhere = said.uri ? elsewhere : said;
       if (this.#client === client && this.#state.kind === "running") {
-        this.#become({ kind: "running", status, warning });
+        this.#become({ kind: "running", status, elsewhere, warning });
       }
     });
     const ended = once(child, "exit").then(() => Promise.reject(new Error("it ended")));
@@ -187,7 +189,7 @@ export class Server implements vscode.Disposable {
     const answer = client.initializeResult;
     warning = incompatibility(answer?.capabilities.experimental, answer?.serverInfo?.version);
     this.#client = client;
-    this.#become({ kind: "running", status, warning });
+    this.#become({ kind: "running", status, elsewhere, warning });
   }
 
   #closed(client: LanguageClient): void {

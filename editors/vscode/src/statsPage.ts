@@ -1,10 +1,12 @@
 // The counts that the server keeps, as JSON of any shape -> a page for a person. Pure.
 
-/** Returns a Markdown page with one row for each figure; a figure that is not known yet is a dash. */
+/** Returns a page of plain text with one line for each figure; a figure that is not known yet is a dash. */
 export function statsPage(figures: unknown): string {
-  const rows = [...figuresOf(figures, [])].map(([name, value]) => `| ${name} | ${value} |`);
-  const table = rows.length > 0 ? ["| what | figure |", "| --- | --- |", ...rows] : ["Nothing was counted yet."];
-  return ["# dgemma: what suggestions were worth", "", ...table, "", "Counts and times only; they stay on this machine.", ""].join("\n");
+  const rows = [...figuresOf(figures, [])];
+  const width = Math.max(...rows.map(([name]) => name.length));
+  const lines = rows.map(([name, value]) => `${name.padEnd(width)}  ${value}`);
+  const body = rows.length > 0 ? lines : ["Nothing was counted yet."];
+  return ["What suggestions were worth", "", ...body, "", "Counts and times only; they stay on this machine.", ""].join("\n");
 }
 
 function* figuresOf(value: unknown, path: string[]): Generator<[string, string]> {

@@ -1,6 +1,7 @@
 // The status bar item and the menu behind it.
 
 import * as vscode from "vscode";
+import { whySilentHere } from "./largeFile.ts";
 import type { Latency } from "./latency.ts";
 import { activeLanguage, pausedHere } from "./pause.ts";
 import type { Server } from "./server.ts";
@@ -12,12 +13,16 @@ const COLOURS = {
   error: new vscode.ThemeColor("statusBarItem.errorBackground"),
 };
 
+/** On the way from one tab to another there is no editor for a moment. */
+const MOVED_MS = 100;
+
 /** Shows the server's state and the time of the last suggestion. */
 export class StatusBar implements vscode.Disposable {
   readonly #item = vscode.window.createStatusBarItem("dgemma.status", vscode.StatusBarAlignment.Right, 90);
   readonly #subscriptions: vscode.Disposable[];
   readonly #server: Server;
   readonly #latency: Latency;
+  #timer: NodeJS.Timeout | undefined;
 
   constructor(server: Server, latency: Latency) {
     this.#server = server;
@@ -25,6 +30,10 @@ export class StatusBar implements vscode.Disposable {
     this.#item.name = "dgemma";
     this.#item.command = "dgemma.menu";
     const refresh = () => this.refresh();
+    const moved = () => {
+      clearTimeout(this.#timer);
+      this.#timer = setTimeout(refresh, MOVED_MS);
+    };
     this.#subscriptions = [
       server.onDidChange(() => {
         if (server.state.kind !== "running") {
@@ -32,7 +41,8 @@ export class StatusBar implements vscode.Disposable {
         }
         refresh();
       }),
-      vscode.window.onDidChangeActiveTextEditor(refresh),
+      vscode.window.onDidChangeActiveTextEditor(moved),
+      vscode.window.tabGroups.onDidChangeTabs(moved),
       vscode.workspace.onDidChangeConfiguration(refresh),
     ];
     this.refresh();
@@ -40,6 +50,7 @@ export class StatusBar implements vscode.Disposable {
   }
 
   dispose(): void {
+    clearTimeout(this.#timer);
     for (const disposable of [...this.#subscriptions, this.#item]) {
       disposable.dispose();
     }
@@ -51,6 +62,8 @@ export class StatusBar implements vscode.Disposable {
       server: this.#server.state,
       paused: pausedHere(),
       languageId: activeLanguage(),
+      uri: vscode.window.activeTextEditor?.document.uri.toString(),
+      silent: whySilentHere(),
       lastMs: this.#latency.last,
       medianMs: this.#latency.median,
     });

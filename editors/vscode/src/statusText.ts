@@ -2,10 +2,10 @@
 
 import type { ServerStatus } from "./protocol.ts";
 
-/** What this extension knows of the server's process, and what the server said last. */
+/** What this extension knows of the server's process, and what the server said last: of one document, and of all others. */
 export type ServerState =
   | { kind: "starting" }
-  | { kind: "running"; status: ServerStatus; warning: string | undefined }
+  | { kind: "running"; status: ServerStatus; elsewhere: ServerStatus; warning: string | undefined }
   | { kind: "stopped"; message: string };
 
 export interface Situation {
@@ -13,6 +13,10 @@ export interface Situation {
   /** What is paused for the document at hand. */
   paused: "workspace" | "language" | undefined;
   languageId: string | undefined;
+  /** The document at hand. */
+  uri: string | undefined;
+  /** Why this extension offers nothing in the document at hand. */
+  silent: string | undefined;
   lastMs: number | undefined;
   medianMs: number | undefined;
 }
@@ -22,6 +26,8 @@ export interface StatusText {
   tooltip: string;
   severity: "none" | "warning" | "error";
 }
+
+const ICONS = { slow: "$(watch)", busy: "$(sparkle)", ready: "$(sparkle)" } as const;
 
 /** Returns what the status bar item shows. */
 export function statusText(now: Situation): StatusText {
@@ -39,8 +45,13 @@ export function statusText(now: Situation): StatusText {
     const tooltip = `Paused for the language ${now.languageId}: dgemma.pausedLanguages.`;
     return { text: "$(debug-pause) dgemma", tooltip, severity: "none" };
   }
-  const { status, warning } = server;
-  const said = [status.message, status.reason === status.message ? undefined : status.reason, warning].filter(Boolean);
+  if (now.silent !== undefined) {
+    return { text: "$(circle-slash) dgemma", tooltip: now.silent, severity: "none" };
+  }
+  const { warning } = server;
+  const status = server.status.uri && server.status.uri !== now.uri ? server.elsewhere : server.status;
+  const reason = status.reason && !status.message.includes(status.reason) ? status.reason : undefined;
+  const said = [status.message, reason, warning].filter(Boolean);
   switch (status.kind) {
     case "error":
       return { text: "$(error) dgemma", tooltip: joined(said, "The engine cannot be used."), severity: "error" };
@@ -48,12 +59,13 @@ export function statusText(now: Situation): StatusText {
       return { text: `$(loading~spin) dgemma ${status.percent} %`, tooltip: joined(said, "The model is loading."), severity: "none" };
     case "inactive":
       return { text: "$(circle-slash) dgemma", tooltip: joined(said, "Nothing is offered here."), severity: "none" };
+    case "slow":
     case "busy":
     case "ready": {
       const times = now.lastMs === undefined ? [] : [`Last suggestion ${ms(now.lastMs)}, median ${ms(now.medianMs)}.`];
       const shown = now.lastMs === undefined ? "" : ` ${ms(now.lastMs)}`;
       return {
-        text: `${warning === undefined ? "$(sparkle)" : "$(warning)"} dgemma${shown}`,
+        text: `${warning === undefined ? ICONS[status.kind] : "$(warning)"} dgemma${shown}`,
         tooltip: joined([...said, ...times], "Ready."),
         severity: warning === undefined ? "none" : "warning",
       };

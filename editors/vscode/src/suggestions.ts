@@ -3,6 +3,7 @@
 import * as vscode from "vscode";
 import { DidChangeConfigurationNotification, type Middleware } from "vscode-languageclient/node";
 import { unitsToLeaveOut } from "./astral.ts";
+import { whyNotDrawn } from "./largeFile.ts";
 import type { Latency } from "./latency.ts";
 import type { Preview } from "./preview.ts";
 import { FILL_COMMAND, type FillQuestion } from "./protocol.ts";
@@ -20,6 +21,9 @@ export interface Hooks {
 export function middleware(latency: Latency, preview: Preview, hooks: Hooks): Middleware {
   return {
     async provideInlineCompletionItems(document, position, context, token, next) {
+      if (whyNotDrawn(document) !== undefined) {
+        return []; // what is not seen must not be taken by Tab
+      }
       const began = performance.now();
       const editor = vscode.window.activeTextEditor;
       const client = setting("preview.always", false) ? hooks.server().beyond : "off";

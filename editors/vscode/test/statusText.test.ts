@@ -7,9 +7,11 @@ const READY: ServerStatus = { kind: "ready", message: "", percent: 100 };
 
 function shown(status: Partial<ServerStatus>, now: Partial<Situation> = {}, warning?: string) {
   return statusText({
-    server: { kind: "running", status: { ...READY, ...status }, warning },
+    server: { kind: "running", status: { ...READY, ...status }, elsewhere: READY, warning },
     paused: undefined,
     languageId: "python",
+    uri: "file:///here",
+    silent: undefined,
     lastMs: undefined,
     medianMs: undefined,
     ...now,
@@ -35,6 +37,27 @@ test("silence and errors say why, once", () => {
   assert.deepEqual(inactive, { text: "$(circle-slash) dgemma", tooltip: "private: .env", severity: "none" });
   const error = shown({ kind: "error", message: "no memory", reason: "choose a smaller model" });
   assert.deepEqual(error, { text: "$(error) dgemma", tooltip: "no memory\n\nchoose a smaller model", severity: "error" });
+});
+
+test("what the server says of one document is not said of another", () => {
+  const why: Partial<ServerStatus> = { kind: "inactive", message: "this file is private", reason: "this file is private" };
+  assert.equal(shown({ ...why, uri: "file:///here" }).tooltip, "this file is private");
+  assert.equal(shown({ ...why, uri: "file:///there" }).tooltip, "Ready.");
+  assert.equal(shown({ ...why, uri: "" }).tooltip, "this file is private");
+});
+
+test("slow says why, once, and how slow", () => {
+  const slow = shown({ kind: "slow", message: "slow: another window", reason: "another window" }, { lastMs: 900, medianMs: 800 });
+  assert.deepEqual(slow, {
+    text: "$(watch) dgemma 900 ms",
+    tooltip: "slow: another window\n\nLast suggestion 900 ms, median 800 ms.",
+    severity: "none",
+  });
+});
+
+test("a document in which the editor would draw nothing is silent, and says so", () => {
+  const silent = shown({}, { silent: "too large" });
+  assert.deepEqual(silent, { text: "$(circle-slash) dgemma", tooltip: "too large", severity: "none" });
 });
 
 test("a server that does not fit stays a warning while it works", () => {

@@ -81,11 +81,11 @@ class CodeServer:
         return f"http://127.0.0.1:{self.port}/?{urllib.parse.urlencode(query)}"
 
     def user_settings(self, settings: Mapping[str, Any]) -> None:
-        """Sets the user's settings, on top of the quiet ones; windows that are open see them too."""
+        """Sets the user's settings, on top of the quiet ones, for windows that are opened from now on."""
         _write(self.home / "data/User/settings.json", QUIET | settings)
 
     def machine_settings(self, settings: Mapping[str, Any]) -> None:
-        """Sets what differs from machine to machine."""
+        """Sets what differs from machine to machine; windows that are open see it too, above the user's settings."""
         _write(self.home / "data/Machine/settings.json", settings)
 
 

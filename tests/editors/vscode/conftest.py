@@ -116,7 +116,7 @@ def bring_up(window: Window, workspace: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def stub(window: Window, code_server: CodeServer, home: Path, workspace: Path) -> Iterator[None]:
+def stub(window: Window, code_server: CodeServer, home: Path) -> Iterator[None]:
     """Lets the window talk to the server that does what the selected text says."""
     program = home / "stub"
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).parent / "stub_server.py"}"\n')
@@ -125,4 +125,4 @@ def stub(window: Window, code_server: CodeServer, home: Path, workspace: Path) -
     window.wait_status("the stub")
     yield
     code_server.machine_settings({"dgemma.server.python": sys.executable})
-    bring_up(window, workspace)
+    window.wait_status("the first request starts the engine", timeout_ms=30_000)

@@ -1,12 +1,15 @@
 """A language server that does what the selected text says: what a real model does too fast, too seldom or not at all.
 
-`python stub_server.py [--old]`; `--old` leaves out what an old server does not know.
+`python stub_server.py [--old] [--dies]`; `--old` leaves out what an old server does not know, `--dies` ends when it has
+started.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
+import time
 from collections.abc import Generator
 from typing import Any
 
@@ -31,8 +34,14 @@ server = LanguageServer("dgemma-lsp", "0.0.9", protocol_cls=Protocol)
 
 
 @server.feature(types.TEXT_DOCUMENT_INLINE_COMPLETION, types.InlineCompletionOptions())
+@server.thread()  # in which no cancellation reaches it
 def _inline_completion(params: types.InlineCompletionParams) -> list[types.InlineCompletionItem]:
-    return [types.InlineCompletionItem(insert_text="from_the_stub")]
+    document = server.workspace.get_text_document(params.text_document.uri)
+    typed = document.lines[params.position.line][: params.position.character] if document.lines else ""
+    if typed == "late(":
+        time.sleep(2)
+    texts = {"late(": ["stale"], "three = ": ["first", "second", "third"]}.get(typed, ["from_the_stub"])
+    return [types.InlineCompletionItem(insert_text=text) for text in texts]
 
 
 @server.feature("dgemma/fill")
@@ -44,8 +53,14 @@ async def _fill(params: Any) -> dict[str, Any]:
     token = params.workDoneToken
     begin = types.WorkDoneProgressBegin(title="Filling", percentage=0, cancellable=True)
     server.work_done_progress.begin(token, begin)
+    if selected.startswith("say "):
+        kind = selected.removeprefix("say ")
+        reason = f"the stub was told to say {kind}"
+        server.protocol.notify("dgemma/status", {"kind": kind, "message": reason, "percent": 40, "reason": reason})
     if selected in {"slow", "endless"}:
-        for step in range(20 if selected == "slow" else 10_000):
+        for step in range(10_000):
+            if selected == "slow" and document.version != params.textDocument.version:
+                break
             report = types.WorkDoneProgressReport(message=f"step {step}", percentage=min(step * 5, 95))
             server.work_done_progress.report(token, report)
             await asyncio.sleep(0.1)
@@ -86,6 +101,8 @@ def _stats(params: Any) -> dict[str, Any]:
 
 @server.feature(types.INITIALIZED)
 def _initialized(params: Any) -> None:
+    if "--dies" in sys.argv:
+        os._exit(1)
     server.protocol.notify("dgemma/status", {"kind": "ready", "message": "the stub", "percent": 100, "busy": False})
 
 

@@ -41,7 +41,7 @@ def test_one_candidate_is_applied_and_one_undo_takes_it_back(window: Window, wor
 def test_of_several_candidates_the_user_chooses(window: Window, workspace: Path) -> None:
     path = select(window, workspace, "several")
     fill(window)
-    offered = ["first90 % first", "second60 % second ⏎ of two lines", "third30 % third"]
+    offered = ["first90 %", "second60 % second ⏎ of two lines", "third30 %"]
     assert window.entries("dgemma: fill with") == offered
     window.shot("fill-candidates")
     window.choose("second")
@@ -78,7 +78,7 @@ def test_the_code_action_fills_too(window: Window, workspace: Path) -> None:
 def test_progress_is_shown_and_cancelled(window: Window, workspace: Path) -> None:
     path = select(window, workspace, "endless")
     fill(window)
-    toast = window.notice("step 5")
+    toast = window.notice("dgemma: filling: step ")
     window.shot("fill-progress")
     toast.get_by_role("button", name="Cancel").click()
     expect(window.page.locator(".notification-toast")).to_have_count(0)
@@ -88,7 +88,7 @@ def test_progress_is_shown_and_cancelled(window: Window, workspace: Path) -> Non
 def test_a_document_that_changed_meanwhile_is_not_overwritten(window: Window, workspace: Path) -> None:
     path = select(window, workspace, "slow")
     fill(window)
-    window.notice("step 1")
+    window.notice("dgemma: filling")
     window.press("Control+End")
     window.type("typed = 3\n")
     window.notice("the document changed while the fill was computed; nothing was changed")
@@ -110,6 +110,17 @@ def test_a_fault_of_the_server_is_told(window: Window, workspace: Path) -> None:
     window.notice("the selection could not be filled")
     window.dismiss_notices()
     assert window.saved(path) == "before = 1\nfails\nafter = 2\n"
+
+
+def test_a_read_only_file_is_left_alone(window: Window, workspace: Path) -> None:
+    """VS Code would let one edit it and refuse to save it."""
+    path = select(window, workspace, "protected")
+    path.chmod(0o444)
+    fill(window)
+    window.notice("dgemma: the file is read-only; nothing was changed.")
+    window.dismiss_notices()
+    assert window.page.locator(".tab.active.dirty").count() == 0
+    assert path.read_text() == "before = 1\nprotected\nafter = 2\n"
 
 
 def test_a_read_only_editor_is_left_alone(window: Window, workspace: Path) -> None:

@@ -17,7 +17,7 @@ Run = Callable[[str, str], None]
 
 
 @pytest.fixture
-def run_with(window: Window, code_server: CodeServer, home: Path, workspace: Path) -> Iterator[Run]:
+def run_with(window: Window, code_server: CodeServer, home: Path) -> Iterator[Run]:
     """Makes the window start its server with a shell script, by a setting; puts it right afterwards."""
 
     def start(setting: str, script: str) -> None:
@@ -29,29 +29,12 @@ def run_with(window: Window, code_server: CodeServer, home: Path, workspace: Pat
     yield start
     code_server.machine_settings({"dgemma.server.python": sys.executable})
     window.dismiss_notices()
-    bring_up(window, workspace)
+    window.wait_status("the first request starts the engine", timeout_ms=30_000)
 
 
 def test_the_item_shows_how_long_the_last_suggestion_took(window: Window, workspace: Path) -> None:
     bring_up(window, workspace)
     window.wait_status(r"dgemma \d+ ms.*Last suggestion \d+ ms, median \d+ ms")
-
-
-def test_the_menu_pauses_and_resumes_the_workspace(window: Window, workspace: Path) -> None:
-    window.status_item().click()
-    assert "Pause in this workspace" in window.entries("dgemma")[:2]
-    window.shot("menu")
-    window.choose("Pause in this workspace")
-    window.wait_status("Paused here")
-    assert '"dgemma.enabled": false' in (workspace / ".vscode/settings.json").read_text()
-    window.shot("paused")
-    window.open(workspace / "warm.py")
-    window.press("Control+End")
-    window.type("print(area(", delay_ms=60)
-    window.page.wait_for_timeout(1_500)
-    assert window.ghost() == ""
-    window.menu("Resume in this workspace")
-    bring_up(window, workspace)
 
 
 def test_a_missing_server_is_told_with_ways_out(window: Window, code_server: CodeServer, run_with: Run) -> None:
@@ -90,6 +73,36 @@ def test_a_server_that_ends_at_start_gives_its_last_words_once(window: Window, r
     window.wait_status("^error ")
     window.shot("crash-at-start")
     expect(window.page.locator(".notification-toast")).to_have_count(1)
+
+
+def test_a_server_that_ends_again_and_again_is_left_alone(window: Window, run_with: Run) -> None:
+    run_with("path", f'exec "{sys.executable}" "{Path(__file__).parent / "stub_server.py"}" --dies')
+    window.notice("The server ended 4 times within three minutes.")
+    window.wait_status("^error .*ended 4 times")
+
+
+STATES = {
+    "loading": "^loading~spin  dgemma 40 %",
+    "slow": "^watch  dgemma",
+    "inactive": "^circle-slash  dgemma",
+    "error": "^error  dgemma",
+    "ready": "^sparkle  dgemma",
+}
+
+
+def test_each_state_of_the_server_is_shown(window: Window, run_with: Run, workspace: Path) -> None:
+    run_with("path", f'exec "{sys.executable}" "{Path(__file__).parent / "stub_server.py"}"')
+    window.wait_status("the stub")
+    path = workspace / "states.py"
+    path.write_text("".join(f"say {kind}\n" for kind in STATES))
+    window.open(path)
+    for line, (kind, pattern) in enumerate(STATES.items(), start=1):
+        window.go_to(line, 1)
+        window.press("Shift+End")
+        window.command("dgemma: Fill the Selection")
+        window.wait_status(f"{pattern}.*the stub was told to say {kind}")
+        window.shot(f"state-{kind}")
+    window.command("File: Revert File")
 
 
 def test_an_old_server_completes_and_the_rest_says_what_to_do(window: Window, run_with: Run, workspace: Path) -> None:

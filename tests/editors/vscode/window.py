@@ -27,6 +27,11 @@ class Window:
 
     def open(self, path: Path) -> None:
         """Opens a file, and puts the cursor into it."""
+        self.reveal(path)
+        expect(self.page.locator(".monaco-editor.focused").first).to_be_visible()
+
+    def reveal(self, path: Path) -> None:
+        """Opens a file in whatever shows it."""
         self.press("Control+P")
         box = self.page.locator(".quick-input-widget input.input")
         expect(box).to_be_visible()
@@ -34,7 +39,6 @@ class Window:
         self.page.locator(".quick-input-list .monaco-list-row.focused", has_text=path.name).wait_for()
         self.press("Enter")
         expect(self.page).to_have_title(re.compile(rf"^{re.escape(path.name)}"))
-        expect(self.page.locator(".monaco-editor.focused").first).to_be_visible()
 
     def press(self, *keys: str) -> None:
         """Presses keys, one after the other."""
@@ -96,6 +100,18 @@ class Window:
         """Waits until the lines as they are drawn do not contain `text`."""
         self.page.wait_for_function(f"text => !({_DECORATED})().includes(text)", arg=text)
 
+    def record_drawn(self) -> None:
+        """Begins to keep what decorations add to the text, however short it stands."""
+        self.page.evaluate(_RECORD)
+
+    def recorded(self) -> list[str]:
+        """Returns what was kept, in the order in which it was first seen."""
+        return self.page.evaluate("() => [...window.recorded]")
+
+    def wait_no_decorations(self) -> None:
+        """Waits until decorations add nothing to the text."""
+        self.page.wait_for_function(f"() => !({_COLOURS})().length")
+
     def decoration_colours(self) -> set[str]:
         """Returns the colours of the text that decorations add."""
         return set(self.page.evaluate(_COLOURS))
@@ -154,7 +170,7 @@ class Window:
         """Keeps a picture of the window."""
         ARTEFACTS.mkdir(parents=True, exist_ok=True)
         path = ARTEFACTS / f"vscode-{name}.png"
-        self.page.screenshot(path=path)
+        self.page.screenshot(path=path, animations="disabled")
         return path
 
 
@@ -176,5 +192,16 @@ _ADDED = "getComputedStyle(span, '::after')"
 _DECORATED = f"""() => [...document.querySelectorAll('.view-line > span > span')]
     .map(span => span.textContent + ({_ADDED}.content.match(/^"(.*)"$/)?.[1] ?? '')).join('')
     .replace(/\\u00a0/g, ' ')"""
+_RECORD = f"""() => {{
+    window.recorded = new Set();
+    window.recorder?.disconnect();
+    window.recorder = new MutationObserver(() => {{
+        for (const span of document.querySelectorAll('.view-line > span > span')) {{
+            const added = {_ADDED}.content.match(/^"(.*)"$/)?.[1];
+            if (added) window.recorded.add(added.replace(/\\u00a0/g, ' '));
+        }}
+    }});
+    window.recorder.observe(document.body, {{childList: true, subtree: true, attributes: true, characterData: true}});
+}}"""
 _COLOURS = f"""() => [...document.querySelectorAll('.view-line > span > span')]
     .filter(span => {_ADDED}.content.startsWith('"')).map(span => {_ADDED}.color)"""

@@ -1,0 +1,60 @@
+"""How suggestions follow the keys in a real VS Code: at a person's pace, to the newest text only, one of three."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.editors.vscode.documents import AREA, REST, TYPED
+from tests.editors.vscode.window import Window
+
+KEYS_PER_S = 8
+
+
+def test_at_eight_keys_a_second_the_right_text_appears_and_is_typed_through(window: Window, workspace: Path) -> None:
+    path = workspace / "pace.py"
+    path.write_text(AREA)
+    window.open(path)
+    window.press("Control+End")
+    window.type(TYPED, delay_ms=1_000 / KEYS_PER_S)
+    assert window.wait_ghost(REST) == REST
+    for number, key in enumerate(REST[:9], start=1):
+        window.type(key, delay_ms=1_000 / KEYS_PER_S)
+        assert window.wait_ghost(REST[number:]) == REST[number:]
+    window.press("Tab")
+    window.wait_line(f"{TYPED}{REST}")
+    assert window.saved(path) == AREA + TYPED + REST
+
+
+@pytest.mark.usefixtures("stub")
+def test_an_answer_to_an_older_text_is_not_shown(window: Window, workspace: Path) -> None:
+    path = workspace / "late.py"
+    path.touch()
+    window.open(path)
+    window.type("late(")
+    window.page.wait_for_timeout(200)
+    window.type("(")
+    assert window.wait_ghost() == "from_the_stub"
+    window.page.wait_for_timeout(2_500)
+    assert window.ghost() == "from_the_stub"
+    window.press("Tab")
+    window.wait_line("late((from_the_stub")
+    assert window.saved(path) == "late((from_the_stub"
+
+
+@pytest.mark.usefixtures("stub")
+def test_three_candidates_go_round(window: Window, workspace: Path) -> None:
+    path = workspace / "three.py"
+    path.touch()
+    window.open(path)
+    window.type("three = ")
+    for text in ("first", "second", "third", "first", "second"):
+        assert window.wait_ghost(text) == text
+        window.press("Alt+]")
+    assert window.wait_ghost("third") == "third"
+    window.press("Tab")
+    window.wait_line("three = third")
+    assert window.saved(path) == "three = third"
+    window.press("Control+Z")
+    assert window.saved(path) == "three = "
