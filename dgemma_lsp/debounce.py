@@ -72,22 +72,23 @@ class Rhythm:
                 self._gap_s += self._patience.weight * (gap_s - self._gap_s)
         self._last_s = now_s
 
-    def wait_s(self, now_s: float, latency_s: float) -> float:
+    def wait_s(self, now_s: float, latency_s: float, *, said_nothing: bool = False) -> float:
         """Returns how long to wait before the engine is asked, in seconds from now on.
 
         None for the first key after a pause, nor while the engine answers in half of a gap. An engine that answers
         within a gap is asked so that its answer comes one and a half gaps after the key. A slower one cannot answer
-        before the next key: it is asked when that key has failed to come. What the client itself has waited
-        since the key counts.
+        before the next key: it is asked when that key has failed to come. So is one that had nothing to say a key ago:
+        it seldom has more to say one character later. What the client itself has waited since the key counts.
 
         Args:
             now_s: the clock.
             latency_s: mean latency of the engine; 0 if nothing is known.
+            said_nothing: whether it had nothing to say when it was asked last.
         """
         gap_s = self._gap_s
         if self._last_s is None or gap_s is None:
             return 0.0
-        if gap_s < self._patience.repeat_s or latency_s > gap_s:
+        if gap_s < self._patience.repeat_s or latency_s > gap_s or said_nothing:
             wait_s = 1.5 * gap_s
         elif latency_s <= gap_s / 2:
             return 0.0

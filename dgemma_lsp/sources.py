@@ -42,12 +42,14 @@ class _Typing:
         rhythm: of the keys.
         is_edited: whether an edit came since the last question.
         deleted: whether the last edit only took text away.
+        said_nothing: whether the engine had nothing to say when it was asked last, and no key was held back since.
         shown: the answer behind the item that is shown.
     """
 
     rhythm: Rhythm
     is_edited: bool = False
     deleted: bool = False
+    said_nothing: bool = False
     shown: Answer | None = None
 
 
@@ -207,7 +209,9 @@ class Sources:
     ) -> tuple[Source, _Given | None]:
         wait_s = 0.0
         if request.trigger is Trigger.AUTOMATIC:
-            wait_s = typing.rhythm.wait_s(self._clock(), self._latency.mean_s)
+            wait_s = typing.rhythm.wait_s(self._clock(), self._latency.mean_s, said_nothing=typing.said_nothing)
+            # Every second key is asked about, or an engine with nothing to say would not be asked again before a pause.
+            typing.said_nothing = False
             if wait_s > 0:
                 await asyncio.sleep(wait_s)
             if not self._is_current(request):
@@ -220,6 +224,7 @@ class Sources:
             return Source.NOT_ASKED if isinstance(outcome, LinkStatus) else Source.ENGINE, None
         _log.debug("%s after %d steps, %s", outcome.finish, outcome.steps, outcome.timings_ms)
         given = self._known(request, typing)
+        typing.said_nothing = given is None or not given.completions
         return Source.ENGINE, given and replace(given, wait_ms=wait_s * 1_000)
 
     def _launch(self, request: Request, limits: ContextLimits, *, speculative: bool) -> Flight:

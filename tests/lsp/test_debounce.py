@@ -36,6 +36,14 @@ def test_wait(gaps_s: tuple[float, ...], latency_s: float, wait_s: float) -> Non
     assert keys.wait_s(now_s, latency_s) == pytest.approx(wait_s)
 
 
+def test_an_engine_that_had_nothing_to_say_is_asked_in_a_pause() -> None:
+    keys, now_s = rhythm(0.1, 0.1)
+    assert keys.wait_s(now_s, 0.01) == 0.0
+    assert keys.wait_s(now_s, 0.01, said_nothing=True) == pytest.approx(0.15)
+    keys, now_s = rhythm(0.1, 1.5)
+    assert keys.wait_s(now_s, 0.01, said_nothing=True) == 0.0, "the first key after a pause"
+
+
 def test_what_the_client_waited_counts() -> None:
     keys, now_s = rhythm(0.2, 0.2)
     assert keys.wait_s(now_s + 0.1, 0.15) == pytest.approx(0.05)

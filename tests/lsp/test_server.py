@@ -474,6 +474,24 @@ async def test_speculation_can_be_switched_off(record: Path):
         assert [event for event in editor.events() if "asked" in event] == ["asked x = "]
 
 
+async def test_an_engine_with_nothing_to_say_is_asked_about_every_second_key(record: Path):
+    async with editing(record, answers={"x = abcd": "e"}) as editor:
+        position = editor.open("x = |")
+        assert await editor.ask(position) == []
+        futures: list[Any] = []
+        for number, key in enumerate("abc"):
+            await asyncio.sleep(0.2)
+            at = types.Position(line=0, character=position.character + number)
+            editor.edit(at, at, key)
+            futures.append(editor.send(types.Position(line=0, character=at.character + 1), msg_id=f"n{number}"))
+        await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
+        assert [event for event in editor.events() if "asked" in event][:2] == ["asked x = ", "asked x = ab"]
+        at = types.Position(line=0, character=position.character + 3)
+        editor.edit(at, at, "d")
+        (item,) = await editor.ask(types.Position(line=0, character=at.character + 1))
+        assert item.insert_text == "x = abcde", "who stops typing is answered"
+
+
 async def test_storm_is_answered_once_each(record: Path):
     """Two documents, keys without rest, every third request taken back, an engine that takes half a second."""
     async with editing(record, answers={"": "1"}) as editor:
