@@ -35,12 +35,16 @@ class Editor:
         params = types.DidChangeTextDocumentParams(text_document=identifier, content_changes=[change])
         self.client.text_document_did_change(params)
 
-    async def ask(self, at: types.Position) -> list[types.InlineCompletionItem]:
+    async def ask(
+        self,
+        at: types.Position,
+        trigger: types.InlineCompletionTriggerKind = types.InlineCompletionTriggerKind.Automatic,
+    ) -> list[types.InlineCompletionItem]:
         """Asks for ghost text once."""
         params = types.InlineCompletionParams(
             text_document=types.TextDocumentIdentifier(uri=URI),
             position=at,
-            context=types.InlineCompletionContext(trigger_kind=types.InlineCompletionTriggerKind.Automatic),
+            context=types.InlineCompletionContext(trigger_kind=trigger),
         )
         items = await self.client.text_document_inline_completion_async(params)
         assert isinstance(items, list)
