@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from dgemma_engine.lent_bytes import LentBytes
+
 if TYPE_CHECKING:
     from tree_sitter import Parser, Point, Tree
 
@@ -106,10 +108,10 @@ class Grammar:
             return last
         if self.name == _YAML and len(_YAML_LEVEL.findall(source)) > _MOST_YAML_LEVELS:
             return None
-        deadline = self._clock() + budget_s
+        deadline, lent = self._clock() + budget_s, LentBytes(source)
 
         def read(offset: int, _point: Point) -> bytes:
-            return source[offset : offset + _CHUNK_BYTES]
+            return lent.piece(offset, _CHUNK_BYTES)
 
         def expired(_offset: int, _has_error: bool) -> bool:
             return self._clock() > deadline
@@ -123,6 +125,8 @@ class Grammar:
             # Without this the next parse would go on where this one was stopped, in another text.
             self._parser.reset()
             return None
+        finally:
+            lent.take_back()
         return Parsed(source=source, tree=tree)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -375,3 +378,26 @@ def test_long_document_is_parsed_in_bounded_time() -> None:
 def test_negative_number_of_documents() -> None:
     with pytest.raises(ValueError, match="num_documents=-1 must not be negative"):
         SyntaxStore(num_documents=-1)
+
+
+def test_checks_leave_nothing_behind() -> None:
+    """py-tree-sitter 0.26.1 keeps every piece of text that it has read."""
+    document = Context(document="a", prefix="value = [1, 2, 3]\n" * 500, suffix="\nother = {}" * 500, language="python")
+    store = SyntaxStore()
+
+    def check(number: int) -> None:
+        checked = store.check(replace(document, prefix=f"{document.prefix}value_{number} = "))
+        assert checked.added_errors("[value for value in other]") == 0
+
+    def held(numbers: range) -> int:
+        for number in numbers:
+            check(number)
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        before, after = held(range(50)), held(range(50, 100))
+    finally:
+        tracemalloc.stop()
+    assert after - before < 100_000, "a hundred parses of 15 kB of text"
