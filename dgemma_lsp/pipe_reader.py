@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 # Header lines are short; bodies may be of any length.
 _MOST_HEADER_BYTES = 2**16
+_NO_HEADER = b"-\r\n"
 
 
 class PipeReader:
@@ -29,10 +30,13 @@ class PipeReader:
         self._stream: asyncio.StreamReader | None = None
 
     async def readline(self) -> bytes:
-        """Returns a header line; what is left at the end of the pipe, even if nothing."""
+        """Returns a header line, or what is left at the end of the pipe; of a line that is too long, no header."""
         # What has come is returned at once: work on the message before this one would not begin until all is read.
         await asyncio.sleep(0)
-        return await (await self._opened()).readline()
+        try:
+            return await (await self._opened()).readline()
+        except ValueError:  # The rest of a body behind a wrong length, perhaps: no header, and no end of headers.
+            return _NO_HEADER
 
     async def readexactly(self, n: int) -> bytes:
         """Returns the next `n` bytes; nothing if the pipe ends before that."""

@@ -57,6 +57,20 @@ async def test_a_body_longer_than_any_header_is_read_whole() -> None:
         await sending
 
 
+async def test_what_is_too_long_for_a_header_ends_nothing() -> None:
+    ours, theirs = socket.socketpair()
+    with theirs, os.fdopen(ours.detach(), "rb") as pipe:
+        theirs.setblocking(False)
+        stream = bytes(300_000) + b"\r\nContent-Length: 2\r\n"
+        sending = asyncio.create_task(asyncio.get_running_loop().sock_sendall(theirs, stream))
+        reader, read = PipeReader(pipe), [b""]
+        while not read[-1].startswith(b"Content-Length"):
+            read.append(await reader.readline())
+            assert read[-1].strip(), "an empty line would end the headers"
+        assert read[-1] == b"Content-Length: 2\r\n"
+        await sending
+
+
 async def test_an_editor_that_is_gone_in_the_middle_of_a_message_has_said_nothing() -> None:
     incoming, outgoing = os.pipe()
     with os.fdopen(incoming, "rb") as pipe:
