@@ -160,6 +160,13 @@ class Gatherer:
         self._choices.clear()
         self._edits = RecentEdits()
 
+    def closed(self, uri: str) -> None:
+        """Takes note that a document is closed: nothing is gathered for it, and its text is not kept."""
+        if (task := self._renewing.get(uri)) is not None:
+            task.cancel()
+        self._choices.pop(uri, None)
+        self._edits.closed(uri)
+
     def close(self) -> None:
         """Ends what is under way."""
         for task in self._renewing.values():

@@ -141,7 +141,8 @@ def _sources_in(folder: str, names: tuple[str, ...]) -> Iterator[_Source]:
 
 def _stamp(path: str) -> tuple[int, int, int] | None:
     try:
-        status = Path(path).stat()
+        # Not through `Path`, which puts every part of every path into the interpreter's table of names.
+        status = os.stat(path)  # noqa: PTH116
     except (OSError, ValueError):
         return None
     # A pipe of that name would be waited for without end.

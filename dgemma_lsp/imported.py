@@ -57,7 +57,7 @@ class ImportedDefinitions:
     def __init__(self, files: ProjectFiles, find: FindDefinitions) -> None:
         self._files = files
         self._find = find
-        self._kept: OrderedDict[tuple[Path, str, tuple[str, ...]], dict[str, str]] = OrderedDict()
+        self._kept: OrderedDict[tuple[Path, tuple[str, ...]], tuple[int, dict[str, str]]] = OrderedDict()
 
     def search(self, importer: Importer, open_texts: Mapping[Path, str]) -> DefinitionSearch:
         """Returns a search that has not begun.
@@ -87,17 +87,17 @@ class ImportedDefinitions:
         self, path: Path, language: str, text: str, names: tuple[str, ...]
     ) -> Mapping[str, str] | None:
         """Returns the definitions of `names` in a file by name; None while there is no engine to ask."""
-        key = path, text, names
+        key, stamp = (path, names), hash(text)
         kept = self._kept.pop(key, None)
-        if kept is None:
+        if kept is None or kept[0] != stamp:
             answer = await self._find(DefinitionsQuery(text=text, names=names, path=path.name, language=language))
             if answer is None:
                 return None
-            kept = answer.texts
+            kept = stamp, answer.texts
         self._kept[key] = kept
         if len(self._kept) > _MOST_KEPT:
             self._kept.popitem(last=False)
-        return kept
+        return kept[1]
 
 
 class DefinitionSearch:

@@ -83,6 +83,11 @@ class RecentEdits:
             tracked.region = begin, end
         tracked.text = text
 
+    def closed(self, uri: str) -> None:
+        """Takes note that a document is closed: its edit under way is done, its text is not kept."""
+        if (tracked := self._documents.pop(uri, None)) is not None:
+            self._done.extend(_edits(uri, tracked))
+
     def forget(self, uri: str) -> None:
         """Forgets a document and its edits."""
         self._documents.pop(uri, None)

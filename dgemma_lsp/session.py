@@ -175,6 +175,7 @@ class Session:
         self.documents.close(uri)
         self.fills.closed(uri)
         self._watched.end(uri)
+        self._gatherer.closed(uri)
         self.recorder.close(uri)
         self._sources.closed(uri)
 

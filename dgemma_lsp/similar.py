@@ -20,6 +20,8 @@ from dgemma_lsp.windows import Window, best_window, windows_of
 
 _SLICE_S = 0.004
 _MOST_KEPT = 64
+# Some 10 KiB each, mostly words.
+_MOST_WINDOWS = 2_000
 
 
 class SimilarWindows:
@@ -33,7 +35,7 @@ class SimilarWindows:
     def __init__(self, files: ProjectFiles, *, clock: Callable[[], float]) -> None:
         self._files = files
         self._clock = clock
-        self._kept: OrderedDict[Path, tuple[str, list[Window]]] = OrderedDict()
+        self._kept: OrderedDict[Path, tuple[int, list[Window]]] = OrderedDict()
 
     def search(
         self, importer: Importer, visits: Sequence[Visit], open_texts: Mapping[Path, str], *, most_similar: float
@@ -56,11 +58,13 @@ class SimilarWindows:
             text = "" if file is None else file[1]
         elif not self._files.allows(path, text):
             text = ""
-        kept = self._kept.pop(path, None)
-        if kept is None or kept[0] is not text:
-            kept = text, await self._cut(text)
+        kept, stamp = self._kept.pop(path, None), hash(text)
+        if kept is None or kept[0] != stamp:
+            kept = stamp, await self._cut(text)
         self._kept[path] = kept
-        if len(self._kept) > _MOST_KEPT:
+        while len(self._kept) > _MOST_KEPT or (
+            len(self._kept) > 1 and sum(len(windows) for _, windows in self._kept.values()) > _MOST_WINDOWS
+        ):
             self._kept.popitem(last=False)
         return kept[1]
 

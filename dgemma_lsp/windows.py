@@ -42,10 +42,13 @@ def windows_of(text: str) -> Iterator[Window]:
     """
     lines = text.split("\n", _MOST_LINES)[:_MOST_LINES]
     last = max(0, len(lines) - WINDOW_LINES)
+    # Windows overlap: each word is kept once.
+    spelled: dict[str, str] = {}
     for start in (*range(0, last, _STRIDE_LINES), last):
         chosen = "\n".join(lines[start : start + WINDOW_LINES])
         if len(chosen) <= _MOST_CHARS and (words := words_of(chosen)):
-            yield Window(start_line=start, text=chosen, words=words)
+            shared = frozenset(spelled.setdefault(word, word) for word in words)
+            yield Window(start_line=start, text=chosen, words=shared)
 
 
 def around(text: str, offset: int) -> str:

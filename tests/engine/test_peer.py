@@ -206,6 +206,23 @@ async def test_request_raises_the_other_ends_error(tmp_path: Path) -> None:
             await asyncio.wait_for(pending, PATIENCE_S)
 
 
+async def test_nothing_of_an_ended_request_is_kept(tmp_path: Path) -> None:
+    async with connected(tmp_path, Handlers()) as (wire, peer):
+        for answer in ({"result": 1}, {"error": {"code": -32803, "message": "no"}}):
+            pending = asyncio.create_task(peer.request("question", {}))
+            wire.send({"jsonrpc": "2.0", "id": (await wire.receive())["id"], **answer})
+            await asyncio.wait([pending], timeout=PATIENCE_S)
+            assert (pending.exception() is None) == ("result" in answer)
+        taken_back = asyncio.create_task(peer.request("question", {}))
+        msg_id = (await wire.receive())["id"]
+        taken_back.cancel()
+        assert (await wire.receive())["method"] == "$/cancelRequest"
+        wire.send({"jsonrpc": "2.0", "id": msg_id, "error": {"code": -32800, "message": "cancelled"}})
+        assert (await wire.ask(ECHO))["id"] == "last"
+        assert not peer._protocol._result_types
+        assert not peer._protocol._request_futures
+
+
 async def test_messages_larger_than_the_streams_buffer_pass_both_ways(tmp_path: Path) -> None:
     async with connected(tmp_path, Handlers()) as (wire, _):
         text = "🦀é\n" * 700_000

@@ -104,6 +104,25 @@ async def test_at_most_four_windows_that_fit(tmp_path: Path) -> None:
     assert len((await editor.gather()).snippets) == 4
 
 
+async def test_windows_of_many_long_documents_are_not_all_kept(tmp_path: Path) -> None:
+    editor = Editor(tmp_path)
+    long = "".join(f"basket_{n} = prices\n" for n in range(8_000))
+    editor.open(**{f"near{n}": long for n in range(6)})
+    assert len((await editor.gather()).snippets) == 4
+    kept = editor.gatherer._similar._kept
+    assert 0 < sum(len(windows) for _, windows in kept.values()) <= 2_000
+
+
+async def test_definitions_follow_the_text_of_an_imported_file(tmp_path: Path) -> None:
+    editor = Editor(tmp_path)
+    marked = f"from shop import price\n{CURSOR}"
+    for number in range(3):
+        editor.open(shop=f"def price(thing): return {number}\n")
+        assert f"return {number}" in (await editor.gather(marked)).snippets[0].text
+    assert len(editor.queries) == 3
+    assert len(editor.gatherer._imported._kept) == 1
+
+
 async def test_closed_document_is_read_from_disk(tmp_path: Path) -> None:
     editor = Editor(tmp_path)
     editor.open(near="unsaved\n")

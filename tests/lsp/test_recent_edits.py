@@ -33,6 +33,17 @@ def test_edit_is_a_small_diff(old: str, new: str, diff: str) -> None:
     assert diffs(old, new) == [diff]
 
 
+def test_what_was_changed_in_a_document_outlives_it_but_its_text_does_not() -> None:
+    edits = RecentEdits()
+    for text in (BASE, BASE.replace("line 5\n", "five\n")):
+        edits.observe("a", "a.py", text)
+    edits.closed("a")
+    edits.closed("never seen")
+    assert [snippet.text for snippet in edits.snippets("b", "")] == ["-line 5\n+five"]
+    edits.observe("a", "a.py", "all new\n")
+    assert [snippet.text for snippet in edits.snippets("b", "")] == ["-line 5\n+five"]
+
+
 def test_keystrokes_next_to_each_other_are_one_edit() -> None:
     typed = [BASE.replace("line 5\n", f"line 5\n{'print(x)'[:count]}\n") for count in range(9)]
     assert diffs(BASE, *typed) == ["+print(x)"]

@@ -1,14 +1,47 @@
-"""What a day of typing leaves behind in the server: nothing that grows with the number of messages."""
+"""What a day of typing leaves behind in the server: nothing that grows with the number of messages or documents."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
+import time
+import tracemalloc
+from pathlib import Path
 
 from lsprotocol import types
 
+from dgemma_lsp.documents import Document, Edit
+from dgemma_lsp.positions import PositionEncoding
+from dgemma_lsp.request import Request
 from dgemma_lsp.server import build_server
+from dgemma_lsp.session import Session
+from dgemma_lsp.stats_file import StatsFile
+from dgemma_lsp.stats_recorder import StatsRecorder
+from tests.lsp.fake_engine import FakeConnector
 
 URI = "file:///a.py"
+LONG_CHARS = 400_000
+
+
+class Silent:
+    """Tells nobody."""
+
+    def publish(self, status: object) -> None: ...
+    def error(self, message: str) -> None: ...
+    def warning(self, message: str) -> None: ...
+
+
+def session_with(folder: Path, connector: FakeConnector) -> Session:
+    recorder = StatsRecorder(StatsFile(folder / "state"), clock=time.monotonic, today=lambda: "2026-11-22")
+    return Session(lambda _: connector.connect, clock=time.monotonic, teller=Silent(), recorder=recorder, home=folder)
+
+
+def question(session: Session, uri: str) -> Request:
+    """Returns what is asked at the end of a document's first line."""
+    document = session.documents.get(uri)
+    assert document is not None
+    text, path = document.text, uri.rpartition("/")[2]
+    return Request(uri=uri, version=document.version, text=text, offset=text.index("\n"), path=path, language="python")
 
 
 async def test_no_future_of_a_notification_is_kept() -> None:
@@ -29,3 +62,32 @@ async def test_no_future_of_a_notification_is_kept() -> None:
     assert current is not None
     assert current.version == 50
     assert not protocol._request_futures  # pyright: ignore[reportPrivateUsage]
+
+
+async def test_no_text_of_a_closed_document_is_kept(tmp_path: Path) -> None:
+    connector = FakeConnector()
+    session = session_with(tmp_path, connector)
+
+    async def use(number: int) -> None:
+        uri = (tmp_path / f"{number}.py").as_uri()
+        text = f"x = {number}\n# {'-' * LONG_CHARS}\n"
+        session.documents.open(Document(uri=uri, version=0, language="python", text=text))
+        for version in (1, 2):
+            session.change(uri, version, [Edit(span=((0, 0), (0, 0)), text="y")], PositionEncoding.UTF16)
+            await session.answer(question(session, uri))
+        # The document before this one was its neighbour.
+        session.close_document((tmp_path / f"{number - 1}.py").as_uri())
+
+    tracemalloc.start()
+    try:
+        await use(0)
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(1, 25):
+            await use(number)
+        connector.engines[0].contexts.clear()
+        gc.collect()
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    await session.close()
+    assert grown < LONG_CHARS
