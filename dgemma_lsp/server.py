@@ -193,6 +193,7 @@ class DgemmaServer(LanguageServer):
 
     def end(self, token: str) -> None:
         """Takes it away."""
+        self.work_done_progress.tokens.pop(token, None)
         self.work_done_progress.end(token, types.WorkDoneProgressEnd())
 
     def report_server_error(self, error: Exception, source: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import io
 import time
 import tracemalloc
 from pathlib import Path
@@ -17,6 +18,7 @@ from dgemma_lsp.server import build_server
 from dgemma_lsp.session import Session
 from dgemma_lsp.stats_file import StatsFile
 from dgemma_lsp.stats_recorder import StatsRecorder
+from dgemma_lsp.status import ServerStatus, StatusKind
 from tests.lsp.fake_engine import FakeConnector
 
 URI = "file:///a.py"
@@ -62,6 +64,16 @@ async def test_no_future_of_a_notification_is_kept() -> None:
     assert current is not None
     assert current.version == 50
     assert not protocol._request_futures  # pyright: ignore[reportPrivateUsage]
+
+
+def test_no_progress_bar_that_is_over_is_kept() -> None:
+    server = build_server(environ={"HOME": "/nowhere"})
+    server.protocol.set_writer(io.BytesIO())  # pyright: ignore[reportArgumentType]
+    status = ServerStatus(kind=StatusKind.LOADING, percent=50)
+    for number in range(3):
+        server.begin(f"load-{number}", status)
+        server.end(f"load-{number}")
+    assert not server.work_done_progress.tokens
 
 
 async def test_no_text_of_a_closed_document_is_kept(tmp_path: Path) -> None:
