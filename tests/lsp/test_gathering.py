@@ -17,10 +17,9 @@ from dgemma_lsp.documents import Document
 from dgemma_lsp.gathering import Gathered, Gatherer, GatherLimits, root_of
 from dgemma_lsp.request import Request, Trigger
 from dgemma_lsp.session import Session
-from dgemma_lsp.stats_file import StatsFile
-from dgemma_lsp.stats_recorder import StatsRecorder
 from tests.lsp.cursor import split_cursor
 from tests.lsp.fake_engine import FakeConnector
+from tests.lsp.quiet_session import quiet_session
 
 PATIENT = GatherLimits(budget_ms=60_000, patience_ms=60_000)
 CURSOR = "def total(basket, prices):\n    return |\n"
@@ -347,19 +346,8 @@ def test_limits_refuse_what_makes_no_sense(values: dict[str, int], message: str)
         GatherLimits(**values)
 
 
-class Silent:
-    """Tells nobody."""
-
-    def publish(self, status: object) -> None: ...
-    def error(self, message: str) -> None: ...
-    def warning(self, message: str) -> None: ...
-
-
 def session_with(editor: Editor, connector: FakeConnector) -> Session:
-    recorder = StatsRecorder(StatsFile(editor.root / "state"), clock=time.monotonic, today=lambda: "2026-11-21")
-    session = Session(
-        lambda _: connector.connect, clock=time.monotonic, teller=Silent(), recorder=recorder, home=editor.root
-    )
+    session = quiet_session(editor.root, connector)
     for document in editor.documents.values():
         session.documents.open(document)
     return session

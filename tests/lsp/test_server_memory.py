@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import io
-import time
 import tracemalloc
 from pathlib import Path
 
@@ -16,26 +15,12 @@ from dgemma_lsp.positions import PositionEncoding
 from dgemma_lsp.request import Request
 from dgemma_lsp.server import build_server
 from dgemma_lsp.session import Session
-from dgemma_lsp.stats_file import StatsFile
-from dgemma_lsp.stats_recorder import StatsRecorder
 from dgemma_lsp.status import ServerStatus, StatusKind
 from tests.lsp.fake_engine import FakeConnector
+from tests.lsp.quiet_session import quiet_session
 
 URI = "file:///a.py"
 LONG_CHARS = 400_000
-
-
-class Silent:
-    """Tells nobody."""
-
-    def publish(self, status: object) -> None: ...
-    def error(self, message: str) -> None: ...
-    def warning(self, message: str) -> None: ...
-
-
-def session_with(folder: Path, connector: FakeConnector) -> Session:
-    recorder = StatsRecorder(StatsFile(folder / "state"), clock=time.monotonic, today=lambda: "2026-11-22")
-    return Session(lambda _: connector.connect, clock=time.monotonic, teller=Silent(), recorder=recorder, home=folder)
 
 
 def question(session: Session, uri: str) -> Request:
@@ -78,7 +63,7 @@ def test_no_progress_bar_that_is_over_is_kept() -> None:
 
 async def test_no_text_of_a_closed_document_is_kept(tmp_path: Path) -> None:
     connector = FakeConnector()
-    session = session_with(tmp_path, connector)
+    session = quiet_session(tmp_path, connector)
 
     async def use(number: int) -> None:
         uri = (tmp_path / f"{number}.py").as_uri()

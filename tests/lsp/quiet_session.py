@@ -1,0 +1,25 @@
+"""A session over an engine without a model, for an editor that hears nothing."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from dgemma_lsp.session import Session
+from dgemma_lsp.stats_file import StatsFile
+from dgemma_lsp.stats_recorder import StatsRecorder
+from tests.lsp.fake_engine import FakeConnector
+
+
+class Silent:
+    """Tells nobody."""
+
+    def publish(self, status: object) -> None: ...
+    def error(self, message: str) -> None: ...
+    def warning(self, message: str) -> None: ...
+
+
+def quiet_session(home: Path, connector: FakeConnector) -> Session:
+    """Returns a session that keeps its counts below `home`."""
+    recorder = StatsRecorder(StatsFile(home / "state"), clock=time.monotonic, today=lambda: "2026-11-22")
+    return Session(lambda _: connector.connect, clock=time.monotonic, teller=Silent(), recorder=recorder, home=home)
