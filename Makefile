@@ -3,7 +3,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 EDITORS_STAMP := .venv/.installed-editors
 
-.PHONY: help setup demo test test-editors install-neovim package-neovim lint types format bench bench-typing bench-gpu check-gpu bench-neovim figures picture soak train-gpu package clean install-vscode package-vscode bench-vscode
+.PHONY: help setup demo test test-editors install-neovim package-neovim lint types format bench bench-typing bench-path bench-gpu check-gpu bench-neovim figures picture soak train-gpu package clean install-vscode package-vscode bench-vscode
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -75,6 +75,9 @@ check-gpu: ## on a GPU: every kernel and whole models compiled; graph, eager and
 
 bench-vscode: setup $(EDITORS_STAMP) ## how long a VS Code user waits for ghost text
 	$(BIN)/python engine/bench/editor_vscode.py
+
+bench-path: setup ## the way of one warm request: files, functions, deepest stacks
+	$(BIN)/python engine/bench/request_path.py
 
 soak: setup ## half an hour of mixed traffic: nothing unanswered, no error, no growth
 	$(BIN)/python engine/bench/soak.py
