@@ -230,6 +230,8 @@ class Infill(Message):
             `others` of them went to requests of other connections that had their turns in between.
         forwards: model passes over canvases and candidates spent on this request; encoding of the prompt not counted.
         candidates: what was considered, best first; where `text` is not empty and there are any, it is the first.
+        unlikely: whether `text` stays below the model's threshold and is answered only because the request was
+            `insistent` or `on_demand`.
     """
 
     text: str
@@ -239,6 +241,7 @@ class Infill(Message):
     timings_ms: dict[str, float] = field(default_factory=dict[str, float])
     forwards: int = 0
     candidates: tuple[Candidate, ...] = ()
+    unlikely: bool = False
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.score <= 1.0:
@@ -249,6 +252,8 @@ class Infill(Message):
             raise ValueError(f"{self.forwards=} must not be negative")
         if self.text and self.candidates and self.candidates[0].text != self.text:
             raise ValueError("Infill.text must be that of the first of Infill.candidates")
+        if self.unlikely and not self.text:
+            raise ValueError(f"{self.unlikely=} needs a text")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -129,6 +129,7 @@ def test_infill_fills_in_what_is_left_out() -> None:
         (Infill, {"score": 1.5}, "score=1.5 must be between 0 and 1"),
         (Infill, {"steps": -1}, "steps=-1 must not be negative"),
         (Infill, {"forwards": -1}, "forwards=-1 must not be negative"),
+        (Infill, {"text": "", "candidates": [], "unlikely": True}, "unlikely=True needs a text"),
         (Infill, {"candidates": "é"}, "Infill.candidates must be a list, got str"),
         (Infill, {"candidates": [{"text": "é"}]}, "Infill.candidates[0] lacks the fields: score, source"),
         (Infill, {"candidates": [CANDIDATE | {"score": -0.1}]}, "score=-0.1 must be between 0 and 1"),
