@@ -8,7 +8,8 @@ import subprocess
 from pathlib import Path
 
 NAME = "chromium"
-PACKAGES = (NAME, "fonts-dejavu-core")
+# A font for the pages, and the library that the Node of Playwright is linked against.
+PACKAGES = (NAME, "fonts-dejavu-core", "libatomic1")
 # Another apt-get may run meanwhile.
 LOCK_TIMEOUT_S = 300
 
