@@ -107,6 +107,8 @@ class Engine:
         self._steps = 0
         self.model_name, self.model_path = name, path
         self.device = str(model.device)
+        self.compiled = model.is_compiled or model.device.type == "cuda"
+        self.uncompiled_reason = model.uncompiled_reason
 
     @classmethod
     def load(

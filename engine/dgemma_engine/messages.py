@@ -304,6 +304,8 @@ class Status(Message):
         requests: requests so far per `Finish` value, and `fault`.
         denoising_steps: denoising steps since the start, over all requests.
         stages: latency per stage.
+        compiled: whether the layers are compiled: by TorchScript for a small model on a processor, kernels on CUDA.
+        uncompiled_reason: why a small model on a processor runs uncompiled, which takes longer; empty otherwise.
     """
 
     state: EngineState
@@ -321,3 +323,5 @@ class Status(Message):
     requests: dict[str, int]
     denoising_steps: int
     stages: dict[str, StageTimes]
+    compiled: bool = False
+    uncompiled_reason: str = ""
