@@ -12,7 +12,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 # Of a path and, once it is known, the beginning of its text: whether it may be read as context.
 MayRead = Callable[[Path, str], bool]
@@ -70,16 +69,6 @@ class ProjectFiles:
             len(self._kept) > 1 and sum(len(kept.text) for kept in self._kept.values()) > _MOST_CHARS
         ):
             self._kept.popitem(last=False)
-
-
-def path_of(uri: str) -> Path | None:
-    """Returns the path of a document that is a file, or None."""
-    try:
-        parts = urlsplit(uri)
-    except ValueError:
-        return None
-    path = unquote(parts.path)
-    return Path(path) if parts.scheme == "file" and path.startswith("/") else None
 
 
 def _first_file(paths: list[Path]) -> Path | None:

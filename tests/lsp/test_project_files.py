@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dgemma_lsp.project_files import ProjectFiles, path_of
+from dgemma_lsp.project_files import ProjectFiles
 
 
 def files(*private: str) -> ProjectFiles:
@@ -51,17 +51,3 @@ async def test_unchanged_file_keeps_its_text_and_a_changed_one_is_read_again(tmp
     assert again[1] is first[1]
     path.write_text("other")
     assert await kept.first([path]) == (path, "other")
-
-
-@pytest.mark.parametrize(
-    ("uri", "path"),
-    [
-        ("file:///a/b%20c.py", Path("/a/b c.py")),
-        ("untitled:Untitled-1", None),
-        ("vscode-notebook-cell:/a#1", None),
-        ("file://[", None),
-        ("", None),
-    ],
-)
-def test_path_of_a_document(uri: str, path: Path | None) -> None:
-    assert path_of(uri) == path
