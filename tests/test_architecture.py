@@ -20,7 +20,17 @@ MODULES = sorted(path for folder in PACKAGES.values() for path in folder.rglob("
 TORCH_FREE = ("torch", "triton", "transformers", "tokenizers", "safetensors", "numpy")
 PURE = {
     "dgemma_lsp": (
-        *("answers", "around", "brackets", "completion", "context", "debounce", "description", "fill_target"),
+        *(
+            "answers",
+            "around",
+            "backup_names",
+            "brackets",
+            "completion",
+            "context",
+            "debounce",
+            "description",
+            "fill_target",
+        ),
         *("filling", "ignore_file", "imports", "indent_style", "indentation", "kept_text", "languages", "multiline"),
         *("next_lines", "option", "overlap", "pairs", "place", "placeholder", "positions", "recent_edits"),
         *("repetition", "request", "resume", "secret_names", "selected", "settings", "settings_page"),
