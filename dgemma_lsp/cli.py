@@ -296,14 +296,19 @@ def _public_place(argument: str) -> tuple[Target, Place]:
 
     target = Target.parse(argument)
     place = read_place(target)
-    why = Privacy((), home=Path.home(), clock=time.monotonic).why_not_read(place.path, head=place.text)
+    privacy = Privacy((), home=Path.home(), clock=time.monotonic, report=_note)
+    why = privacy.why_not_read(place.path, head=place.text)
     if why:
         raise TargetError(f"{place.path}: {why}")
     return target, place
 
 
-def _refuse(message: str, *, code: int) -> int:
+def _note(message: str) -> None:
     print(f"dgemma-lsp: {' '.join(message.split())}", file=sys.stderr)
+
+
+def _refuse(message: str, *, code: int) -> int:
+    _note(message)
     return code
 
 

@@ -8,6 +8,7 @@ private as what it leads to, and a document is private where any reading of its 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from dgemma_lsp.uri import Uri
 
 # Schemes whose path is one of this machine's.
 _LOCAL = {"", "file", "vscode-notebook-cell"}
+_SPECIAL = re.compile(r"[\\*?\[\]]")
 # Every folder of a path costs a look at each pattern and at the disk; a longer path is not looked at, but private.
 _MAX_PATH_CHARS = 4_096
 _MAX_FOLDERS = 64
@@ -31,12 +33,20 @@ class Privacy:
             with a leading slash from the root of the disk, with a leading `~/` from the home folder.
         home: the user's home folder.
         clock: seconds that never go backwards.
+        report: told in one sentence which lines of an ignore file do not say what they seem to.
     """
 
-    def __init__(self, patterns: Sequence[str], *, home: Path, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        patterns: Sequence[str],
+        *,
+        home: Path,
+        clock: Callable[[], float],
+        report: Callable[[str], None] = lambda _message: None,
+    ) -> None:
         self._chosen = IgnoreFile.parse("\n".join(_everywhere(pattern, home) for pattern in patterns))
         self._names = SecretNames()
-        self._tree = IgnoreTree(home=home, clock=clock)
+        self._tree = IgnoreTree(home=home, clock=clock, report=report)
 
     def why_not_read(self, path: Path, *, head: str = "") -> str | None:
         """Returns why a file must not be read as context, or None where it may be.
@@ -110,7 +120,8 @@ class Privacy:
 def _everywhere(pattern: str, home: Path) -> str:
     sign, body = ("!", pattern[1:]) if pattern.startswith("!") else ("", pattern)
     if body.startswith("~/"):
-        body = f"{home}{body[1:]}"
+        # A home folder's name may hold what has a meaning in a pattern.
+        body = _SPECIAL.sub(r"\\\g<0>", str(home).rstrip("/")) + body[1:]
     return f"{sign}{body if body.startswith('/') else f'**/{body}'}"
 
 

@@ -196,6 +196,18 @@ def test_settings_allow_what_would_be_private(tmp_path: Path):
     assert allowing.why_not_read(tmp_path / "build/a.py") is None
 
 
+@pytest.mark.parametrize("home", ["/home/u[1]", "/home/*", "/home/a?", "/home/a\\b", "/"])
+def test_home_of_an_odd_name_is_no_pattern(home: str):
+    path = f"{home.rstrip('/')}/notes/a.md"
+    assert privacy("~/notes/", home=Path(home)).why_not_read(Path(path)) is not None
+    assert privacy("~/notes/", home=Path(home)).why_not_read(Path("/home/u1/notes/a.md")) is None
+
+
+def test_setting_names_both_spellings_of_an_accent():
+    path = Path("/w/cafe\N{COMBINING ACUTE ACCENT}/a.py")
+    assert privacy("caf\N{LATIN SMALL LETTER E WITH ACUTE}/").why_not_read(path) is not None
+
+
 def test_files_of_a_repository_cannot_allow_secrets(tmp_path: Path):
     (tmp_path / ".dgemmaignore").write_text("!.env\n!*\n")
     assert privacy().why_not_read(tmp_path / ".env") == "this file is private (.env)"
