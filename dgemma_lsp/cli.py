@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from dgemma_engine.messages import Progress
+from dgemma_engine.private_files import keep_own_rights
 
 from dgemma_lsp import __version__
 from dgemma_lsp.settings import OPTIONS, SECTION, Settings
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    keep_own_rights()
     arguments = _parser().parse_args(argv)
     run: Callable[[argparse.Namespace], int] = arguments.run
     try:

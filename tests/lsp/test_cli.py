@@ -152,6 +152,21 @@ async def test_trace_says_what_is_wrong_in_one_line_and_writes_nothing(
     assert names(tmp_path) == [".env", "a.py"]
 
 
+@pytest.mark.parametrize("umask", [0o777, 0o000])
+async def test_trace_writes_a_page_for_its_owner_whatever_the_umask_is(
+    environ: dict[str, str], target: str, tmp_path: Path, umask: int
+):
+    out = tmp_path / "out.html"
+    async with serving(EngineLocation.locate(environ), answers={"return ": "3.14 * r ** 2\nx"}):
+        before = os.umask(umask)
+        try:
+            code, _, err = await run(environ, "trace", target, "--html", str(out))
+        finally:
+            os.umask(before)
+    assert (code, err) == (0, "")
+    assert out.stat().st_mode & 0o777 == 0o600
+
+
 @pytest.mark.parametrize("command", [["complete"], ["trace", "--html", "o.html"]])
 async def test_odd_line_of_an_ignore_file_is_told_in_one_line(
     environ: dict[str, str], tmp_path: Path, command: list[str]
