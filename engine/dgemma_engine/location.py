@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import stat
 import tempfile
 from collections.abc import Mapping
@@ -53,16 +54,14 @@ class EngineLocation:
             uid: owner of the files; None is the user of this process.
 
         Raises:
-            SocketRefused: the socket's path is longer than the system allows.
+            SocketRefused: no directory can be named, or the socket's path is longer than the system allows.
         """
         uid = os.getuid() if uid is None else uid
-        if own := environ.get("DGEMMA_RUNTIME_DIR"):
-            directory = Path(own).expanduser().absolute()
-        elif runtime := environ.get("XDG_RUNTIME_DIR"):
-            directory = Path(runtime).absolute() / "dgemma-lsp"
-        else:
-            directory = Path(tempfile.gettempdir()) / f"dgemma-lsp-{uid}"
-        resolved = model if model == EMBEDDED else str(Path(model).expanduser().resolve())
+        try:
+            directory = _directory(environ, uid)
+            resolved = model if model == EMBEDDED else str(_model_path(model))
+        except FileNotFoundError as error:
+            raise SocketRefused("the current folder was removed; change to one that exists") from error
         location = cls(model=resolved, device=device, directory=directory, uid=uid)
         if len(os.fsencode(location.socket)) > MAX_SOCKET_PATH_BYTES:
             raise SocketRefused(
@@ -85,6 +84,19 @@ class EngineLocation:
     def log(self) -> Path:
         """The log of an engine that was started in the background."""
         return self.directory / f"{self._stem}.log"
+
+    @property
+    def options(self) -> str:
+        """What names this engine on a command line, behind `dgemma-engine stop`; empty where it is the default."""
+        options = "" if self.model == EMBEDDED else f" --model {shlex.quote(self.model)}"
+        return options if self.device == "auto" else f"{options} --device {self.device}"
+
+    def all_locks(self) -> list[Path]:
+        """Returns the lock files of every engine that ran in the directory, this one's included."""
+        try:
+            return sorted(self.directory.glob(f"{_PREFIX}*.lock"))
+        except OSError:
+            return []
 
     @property
     def _stem(self) -> str:
@@ -154,3 +166,26 @@ class EngineLocation:
 
     def _refusal(self, path: Path, reason: str) -> SocketRefused:
         return SocketRefused(f"{path}: {reason}; set DGEMMA_RUNTIME_DIR to a directory of your own")
+
+
+def _directory(environ: Mapping[str, str], uid: int) -> Path:
+    if own := environ.get("DGEMMA_RUNTIME_DIR"):
+        try:
+            return Path(own).expanduser().absolute()
+        except RuntimeError as error:
+            raise SocketRefused(f"DGEMMA_RUNTIME_DIR={own}: no such home folder; set it to an absolute path") from error
+    if runtime := environ.get("XDG_RUNTIME_DIR"):
+        return Path(runtime).absolute() / "dgemma-lsp"
+    try:
+        return Path(tempfile.gettempdir()) / f"dgemma-lsp-{uid}"
+    except FileNotFoundError as error:
+        message = "no directory for temporary files can be written; set DGEMMA_RUNTIME_DIR to a directory of your own"
+        raise SocketRefused(message) from error
+
+
+def _model_path(model: str) -> Path:
+    """Returns the absolute path; one that cannot be resolved (`~nobody`, a loop of links) stays as it is written."""
+    try:
+        return Path(model).expanduser().resolve()
+    except RuntimeError:
+        return Path(model).absolute()

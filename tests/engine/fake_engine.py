@@ -1,11 +1,13 @@
 """An engine that denoises with sleeps, and ways to run the real daemon around it: in this process or in its own.
 
-`python fake_engine.py DIRECTORY [ready|loading|failing]` serves it as `dgemma-engine start --foreground` would.
+`python fake_engine.py DIRECTORY [MODE]`, one of `LOADS`, serves it as `dgemma-engine start --foreground` would.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -135,7 +137,26 @@ def load_failing(report: Callable[[int, str], None]) -> SteppingEngine:
     raise CheckpointError("config.json: is missing;\n download the model again")
 
 
-LOADS = {"ready": load_ready, "loading": load_slowly, "failing": load_failing}
+def load_without_end(report: Callable[[int, str], None]) -> SteppingEngine:
+    report(10, "reading weights")
+    time.sleep(600)
+    return SteppingEngine()
+
+
+def load_until_killed(report: Callable[[int, str], None]) -> SteppingEngine:
+    # Time for a client to attach; then as the kernel does when memory is short.
+    time.sleep(1)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return SteppingEngine()
+
+
+LOADS = {
+    "ready": load_ready,
+    "loading": load_slowly,
+    "failing": load_failing,
+    "stuck": load_without_end,
+    "dying": load_until_killed,
+}
 
 
 def context(
