@@ -21,6 +21,7 @@ TORCH_FREE = ("torch", "triton", "transformers", "tokenizers", "safetensors", "n
 PURE = {
     "dgemma_lsp": (
         *("answers", "around", "brackets", "completion", "context", "debounce", "description", "fill_target"),
+        *("engine_checks", "facts", "finding", "machine_checks"),
         *("filling", "ignore_file", "imports", "indent_style", "indentation", "kept_text", "languages", "multiline"),
         *("next_lines", "option", "overlap", "pairs", "place", "placeholder", "positions", "recent_edits"),
         *("repetition", "request", "resume", "secret_names", "selected", "settings", "settings_page"),
@@ -81,9 +82,13 @@ def test_handlers_are_known_to_the_server_only() -> None:
 
 def test_server_imports_of_the_engine_only_what_crosses_the_socket() -> None:
     crossing = {"dgemma_engine.messages", "dgemma_engine.trace_messages", "dgemma_engine.client"}
+    # Standard library only: both programs treat a terminal alike, and the doctor looks where the engine does.
+    also = {
+        "cli.py": {"dgemma_engine.terminal"},
+        "probes.py": {"dgemma_engine.lock", "dgemma_engine.model_folder"},
+    }
     for path in PACKAGES["dgemma_lsp"].rglob("*.py"):
-        # Both programs treat a terminal alike.
-        allowed = crossing | {"dgemma_engine.terminal"} if path.name == "cli.py" else crossing
+        allowed = crossing | also.get(path.name, set())
         for name in imports(path):
             if name.startswith("dgemma_engine."):
                 assert any(name == module or name.startswith(module + ".") for module in allowed), (path, name)

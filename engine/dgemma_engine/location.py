@@ -12,7 +12,7 @@ import shlex
 import stat
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -34,12 +34,14 @@ class EngineLocation:
         device: `auto`, `cpu`, `cuda`, ... as it was asked for; engines of different devices live side by side.
         directory: holds the three files; mode 0700.
         uid: the only user these files may belong to.
+        stem: name of the files without their suffixes; empty is that of model and device.
     """
 
     model: str
     device: str
     directory: Path
     uid: int
+    stem: str = ""
 
     @classmethod
     def locate(
@@ -91,15 +93,22 @@ class EngineLocation:
         options = "" if self.model == EMBEDDED else f" --model {shlex.quote(self.model)}"
         return options if self.device == "auto" else f"{options} --device {self.device}"
 
-    def all_locks(self) -> list[Path]:
-        """Returns the lock files of every engine that ran in the directory, this one's included."""
+    def others(self) -> list[EngineLocation]:
+        """Returns where engines of other models or devices ran in this directory; their `model` is unknown, so empty.
+
+        Raises:
+            SocketRefused: the directory cannot be read.
+        """
         try:
-            return sorted(self.directory.glob(f"{_PREFIX}*.lock"))
-        except OSError:
-            return []
+            stems = sorted(path.stem for path in self.directory.glob(f"{_PREFIX}*.lock"))
+        except OSError as error:
+            raise self._refusal(self.directory, f"cannot be read ({error.strerror})") from error
+        return [replace(self, model="", stem=stem) for stem in stems if stem != self._stem]
 
     @property
     def _stem(self) -> str:
+        if self.stem:
+            return self.stem
         key = f"{self.model}\0{self.device}".encode("utf-8", "surrogateescape")
         return _PREFIX + hashlib.sha256(key).hexdigest()[:10]
 

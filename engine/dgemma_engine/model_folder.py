@@ -26,10 +26,10 @@ def model_folder(model: str) -> Path:
 
 
 def require_model(model: str) -> None:
-    """Makes sure that `model`, as the user wrote it, is a folder with a model in it. Reads no file.
+    """Makes sure that `model`, as the user wrote it, is a folder with a model in it. Reads no weights.
 
     Raises:
-        WrongUsage: it is not; the message says how to get one.
+        WrongUsage: it is not, or cannot be read; the message says what to do.
     """
     if model == EMBEDDED:
         return
@@ -37,15 +37,24 @@ def require_model(model: str) -> None:
         folder = Path(model).expanduser()
     except RuntimeError:
         raise WrongUsage(f"{model}: no such home folder; name the model folder by its absolute path") from None
-    if not folder.is_dir():
-        raise WrongUsage(_not_there(model, folder))
-    if not (folder / "config.json").is_file():
-        raise WrongUsage(f"{folder}: holds no config.json; name the folder of a DiffusionGemma model, or `embedded`")
-    if not any(folder.glob("*.safetensors")):
-        raise WrongUsage(f"{folder}: holds no weights (*.safetensors); download them into the folder")
+    try:
+        if not folder.is_dir():
+            raise WrongUsage(_missing(model, folder))
+        if not (folder / "config.json").is_file():
+            raise WrongUsage(f"{folder}: no config.json; name the folder of a DiffusionGemma model, or `embedded`")
+        weights = sorted(folder.glob("*.safetensors"))
+        if not weights:
+            raise WrongUsage(f"{folder}: no *.safetensors; download the weights into the folder")
+        for path in (folder / "config.json", *weights):
+            path.open("rb").close()
+    except OSError as error:
+        path = error.filename or folder
+        raise WrongUsage(
+            f"{path}: cannot be read ({error.strerror}); make it readable, or download it again"
+        ) from error
 
 
-def _not_there(model: str, folder: Path) -> str:
+def _missing(model: str, folder: Path) -> str:
     if folder.exists():
         return f"{folder}: is not a folder; name the folder of a DiffusionGemma model"
     if re.fullmatch(r"[\w.-]+/[\w.-]+", model):

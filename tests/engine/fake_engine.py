@@ -1,6 +1,6 @@
 """An engine that denoises with sleeps, and ways to run the real daemon around it: in this process or in its own.
 
-`python fake_engine.py DIRECTORY [MODE]`, one of `LOADS`, serves it as `dgemma-engine start --foreground` would.
+`python fake_engine.py DIRECTORY [MODE [DEVICE]]` serves it as `dgemma-engine start --foreground` would; modes: `LOADS`.
 """
 
 from __future__ import annotations
@@ -167,12 +167,12 @@ def context(
     return Context(document=document, prefix=prefix, suffix=suffix, **values)
 
 
-def location_in(directory: Path) -> EngineLocation:
-    return EngineLocation.locate({"DGEMMA_RUNTIME_DIR": str(directory)})
+def location_in(directory: Path, device: str = "auto") -> EngineLocation:
+    return EngineLocation.locate({"DGEMMA_RUNTIME_DIR": str(directory)}, device=device)
 
 
-def command(directory: Path, mode: str = "ready") -> list[str]:
-    return [sys.executable, str(SCRIPT), str(directory), mode]
+def command(directory: Path, mode: str = "ready", device: str = "auto") -> list[str]:
+    return [sys.executable, str(SCRIPT), str(directory), mode, device]
 
 
 async def attach(location: EngineLocation, **hooks: Any) -> EngineClient:
@@ -212,8 +212,8 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.01)
 
 
-def main(directory: str, mode: str = "ready") -> int:
-    other_pid = daemon.run(location_in(Path(directory)), load=LOADS[mode], idle_s=60.0)
+def main(directory: str, mode: str = "ready", device: str = "auto") -> int:
+    other_pid = daemon.run(location_in(Path(directory), device), load=LOADS[mode], idle_s=60.0)
     if other_pid is not None:
         sys.stdout.write(f"an engine already runs (pid {other_pid})\n")
     return 0

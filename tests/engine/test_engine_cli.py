@@ -100,8 +100,8 @@ def test_stop_ends_an_engine_that_does_not_answer(location: EngineLocation, caps
         ("/no/such/folder", "/no/such/folder: no such folder; name the folder of"),
         ("~no-such-user/x", "~no-such-user/x: no such home folder"),
         ("file", "file: is not a folder"),
-        ("empty", "empty: holds no config.json"),
-        ("half", r"half: holds no weights \(\*.safetensors\); download them"),
+        ("empty", "empty: no config.json"),
+        ("half", r"half: no \*.safetensors; download the weights"),
     ],
 )
 def test_start_without_a_model_is_wrong_usage_and_starts_nothing(
@@ -138,7 +138,7 @@ def test_start_waits_until_a_model_that_cannot_be_loaded_has_failed(location: En
     program = [sys.executable, "-m", "dgemma_engine"]
     started = subprocess.run([*program, "start", "--model", damaged], capture_output=True, text=True, timeout=120)
     assert (started.returncode, started.stdout) == (1, "")
-    assert re.fullmatch(rf"dgemma-engine: {damaged}/config.json: .*\n", started.stderr)
+    assert re.fullmatch(rf"dgemma-engine: {damaged}/tokenizer.json: .*\n", started.stderr)
     assert main(["stop", "--model", damaged]) == 0
 
 
@@ -147,7 +147,9 @@ def test_start_in_the_foreground_fails_with_the_reason(location: EngineLocation,
     program = [sys.executable, "-m", "dgemma_engine", "start", "--foreground", "--model", damaged]
     done = subprocess.run(program, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith(f"dgemma-engine: the model was not loaded: {damaged}/config.json: ")
+    assert done.stderr.splitlines()[-1].startswith(
+        f"dgemma-engine: the model was not loaded: {damaged}/tokenizer.json: "
+    )
 
 
 def start_as(location: EngineLocation, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,60 +9,22 @@ import asyncio
 import json
 import os
 import re
-import subprocess
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from dgemma_engine.location import EngineLocation
 
 from tests.lsp.engine_process import serving
+from tests.lsp.programs import ENGINE, LSP, environ_in, run, without_account
 
 pytestmark = pytest.mark.e2e
-
-LSP, ENGINE = "dgemma_lsp", "dgemma_engine"
-NO_ACCOUNT = (
-    "import pwd, sys\n"
-    "def missing(uid): raise KeyError(uid)\n"
-    "pwd.getpwuid = missing\n"
-    "sys.argv = sys.argv[1:]\n"
-    "from dgemma_lsp.cli import main\n"
-    "sys.exit(main())\n"
-)
-"""The program as a user whom the system has no account of."""
 
 
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
-    (tmp_path / "run").mkdir(mode=0o700)
     (tmp_path / "a.py").write_text("def é():\n    return \n", encoding="utf-8")
-    return {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path),
-        "PYTHONIOENCODING": "utf-8",
-        "DGEMMA_RUNTIME_DIR": str(tmp_path / "run"),
-        "XDG_STATE_HOME": str(tmp_path / "state"),
-        "HOME": str(tmp_path),
-    }
-
-
-def run(
-    environ: Mapping[str, str],
-    program: str,
-    *arguments: str | bytes,
-    cwd: Path | None = None,
-    before: Callable[[], object] | None = None,
-    out: int | None = subprocess.PIPE,
-) -> tuple[int, bytes, str]:
-    command: list[str | bytes] = [sys.executable, "-m", program, *arguments]
-    if program == NO_ACCOUNT:
-        command = [sys.executable, "-c", program, LSP, *arguments]
-    done = subprocess.run(
-        command, env=environ, cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE, preexec_fn=before,
-        timeout=60,
-    )  # fmt: skip
-    return done.returncode, done.stdout or b"", done.stderr.decode("utf-8", "replace")
+    return environ_in(tmp_path)
 
 
 def check_sentence(result: tuple[int, bytes, str], *, code: int, says: str) -> None:
@@ -211,6 +173,6 @@ def test_user_without_home_and_account_meets_no_traceback(
     environ: dict[str, str], tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
     del environ["HOME"]
-    code, _, err = run(environ, NO_ACCOUNT, *arguments, cwd=tmp_path)
+    code, _, err = run(environ, LSP, *arguments, cwd=tmp_path, prelude=without_account)
     assert "Traceback" not in err
     assert code == (2 if arguments[0] == "complete" else 0)
