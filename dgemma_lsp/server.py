@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from lsprotocol import types
@@ -29,6 +28,7 @@ from dgemma_lsp.connector import engine_connector
 from dgemma_lsp.documents import Document
 from dgemma_lsp.engine_link import Connect
 from dgemma_lsp.fill_handlers import add_fills
+from dgemma_lsp.home import NO_HOME, home_folder
 from dgemma_lsp.ignore_tree import NAMES
 from dgemma_lsp.load_progress import LoadProgress
 from dgemma_lsp.logs import configure_logs
@@ -128,7 +128,7 @@ class DgemmaServer(LanguageServer):
         self, connector: Callable[[Settings], Connect], clock: Callable[[], float], environ: Mapping[str, str]
     ) -> None:
         super().__init__("dgemma-lsp", __version__, protocol_cls=DgemmaProtocol, notebook_document_sync=SYNC)
-        home = Path(environ.get("HOME") or "/")
+        home = home_folder(environ) or NO_HOME
         recorder = StatsRecorder(
             StatsFile.locate(environ, home=home), clock=clock, today=lambda: datetime.now(UTC).date().isoformat()
         )

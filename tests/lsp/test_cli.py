@@ -182,6 +182,22 @@ async def test_odd_line_of_an_ignore_file_is_told_in_one_line(
     )
 
 
+@pytest.mark.parametrize("out", ["a.py", "link.html", "pipe"])
+async def test_trace_replaces_neither_its_source_nor_what_is_no_regular_file(
+    environ: dict[str, str], target: str, tmp_path: Path, out: str
+):
+    (tmp_path / "link.html").symlink_to("a.py")
+    os.mkfifo(tmp_path / "pipe")
+    before = (tmp_path / out).lstat()
+    async with serving(EngineLocation.locate(environ), answers={"return ": "1"}) as engine:
+        code, printed, err = await run(environ, "trace", target, "--html", str(tmp_path / out))
+        assert engine.contexts == []
+    assert (code, printed) == (2, "")
+    assert re.fullmatch(rf"dgemma-lsp: {tmp_path}/{out}: is [^\n]+; name a new file\n", err)
+    assert (tmp_path / out).lstat() == before
+    assert (tmp_path / "a.py").read_text() == SOURCE.replace("|", "")
+
+
 async def test_trace_tells_a_fault_in_one_line(environ: dict[str, str], tmp_path: Path):
     path = tmp_path / "a.py"
     path.write_text("FAULT", encoding="utf-8")
