@@ -14,6 +14,8 @@ from dgemma_lsp.request import Request
 
 # Reading as much for brackets takes some milliseconds, and most answers need no such reading.
 _CHARS_EACH_SIDE = 50_000
+# The cursor's line is read several times for each answer.
+_LINE_CHARS_EACH_SIDE = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,18 +41,20 @@ class Around:
     @classmethod
     def of(cls, request: Request) -> Around:
         """Returns what stands around a request's cursor."""
-        start = max(0, request.line_start - _CHARS_EACH_SIDE)
-        above = _unix(request.text[start : request.line_start])
-        if start:
+        line_start, line_end = request.line_start, request.line_end
+        start = max(0, line_start - _CHARS_EACH_SIDE)
+        is_cut = bool(start or request.skipped)
+        above = _unix(request.text[start:line_start])
+        if is_cut:
             above = above.partition("\n")[2]
-        below = _unix(request.text[request.line_end : request.line_end + _CHARS_EACH_SIDE])
+        below = _unix(request.text[line_end : line_end + _CHARS_EACH_SIDE])
         return cls(
             above=above,
-            before=request.text[max(request.line_start, request.offset - _CHARS_EACH_SIDE) : request.offset],
-            rest=request.text[request.offset : min(request.line_end, request.offset + _CHARS_EACH_SIDE)],
+            before=request.text[max(line_start, request.offset - _LINE_CHARS_EACH_SIDE) : request.offset],
+            rest=request.text[request.offset : min(line_end, request.offset + _LINE_CHARS_EACH_SIDE)],
             below=below.removeprefix("\n"),
             language=language_named(request.language),
-            reaches_start=not start,
+            reaches_start=not is_cut,
         )
 
     @cached_property

@@ -16,7 +16,7 @@ from dgemma_lsp.documents import Document, Edit
 from dgemma_lsp.fill_target import FillKind
 from dgemma_lsp.fills import FillAnswer, FillQuestion
 from dgemma_lsp.positions import LineIndex, PositionEncoding
-from dgemma_lsp.request import Channel, Request, Selected, Trigger
+from dgemma_lsp.request import Channel, Near, Request, Selected, Trigger
 
 # The command that an editor runs when it has inserted a suggestion, with the suggestion's number.
 ACCEPTED = "dgemma.accepted"
@@ -26,7 +26,9 @@ FILL_ACTION = "refactor.rewrite.fill"
 
 _MISSING = object()
 
-_WORD_END = re.compile(r"\w*\Z")
+_WORD = re.compile(r"\w*")
+# A longer word is replaced from a place in it.
+_MOST_WORD_CHARS = 1_000
 
 
 def to_encoding(encoding: str | types.PositionEncodingKind | None) -> PositionEncoding:
@@ -72,11 +74,13 @@ def to_request(
         channel: where the answer is shown.
         deadline_ms: milliseconds until an answer is due.
     """
+    cursor = document.lines.offset(position.line, position.character, encoding)
+    near = Near.of(document.text, cursor, cursor)
     return Request(
         uri=document.uri,
         version=document.version,
-        text=document.text,
-        offset=document.lines.offset(position.line, position.character, encoding),
+        text=near.text,
+        offset=near.offset,
         path=shown_path(document.uri, roots),
         language=document.language,
         trigger=trigger,
@@ -84,6 +88,8 @@ def to_request(
         deadline_ms=deadline_ms,
         above=cells[0],
         below=cells[1],
+        skipped=near.skipped,
+        beyond=near.beyond,
     )
 
 
@@ -105,7 +111,8 @@ def with_selected(
     """
     if info is None:
         return request
-    start, end = (lines.offset(place.line, place.character, encoding) for place in (info.range.start, info.range.end))
+    places = (info.range.start, info.range.end)
+    start, end = (lines.offset(one.line, one.character, encoding) - request.skipped for one in places)
     if not request.line_start <= start <= request.offset <= end <= request.line_end:
         return request
     text = info.text.replace("\r\n", "\n").replace("\r", "\n")
@@ -143,8 +150,7 @@ def to_menu_item(
         encoding: what columns count.
         accepted: run when the editor has inserted it.
     """
-    found = _WORD_END.search(before)
-    word = found.group() if found else ""
+    word = _word_at_end(before)
     text = word + completion.inserted
     label = next(line.strip() for line in text.split("\n") if line.strip())
     return types.CompletionItem(
@@ -242,6 +248,12 @@ def to_position(offset: int, lines: LineIndex, encoding: PositionEncoding) -> ty
     """Returns where an offset is."""
     line, column = lines.position(offset, encoding)
     return types.Position(line=line, character=column)
+
+
+def _word_at_end(text: str) -> str:
+    """Returns the word that a text ends with, of a longer one the last 1,000 characters; read from the end."""
+    found = _WORD.match(text[: -_MOST_WORD_CHARS - 1 : -1])
+    return text[len(text) - found.end() :] if found else ""
 
 
 def _range(start: int, end: int, lines: LineIndex, encoding: PositionEncoding) -> types.Range:

@@ -23,7 +23,7 @@ from dgemma_lsp.next_lines import without_next_lines
 from dgemma_lsp.overlap import num_covered
 from dgemma_lsp.pairs import read
 from dgemma_lsp.repetition import without_repetition
-from dgemma_lsp.request import Channel, Request, Trigger
+from dgemma_lsp.request import Channel, Near, Request, Trigger
 
 _MOST_CANDIDATES = 5
 _LABEL_CHARS = 60
@@ -56,17 +56,19 @@ def fill_request(document: Document, target: FillTarget, *, path: str, deadline_
         path: the file's path for the model to see.
         deadline_ms: milliseconds until an answer is due.
     """
-    before = document.text[: target.start] + target.shown
+    near = Near.of(document.text, target.start, target.end, between=target.shown)
     return Request(
         uri=document.uri,
         version=document.version,
-        text=before + document.text[target.end :],
-        offset=len(before),
+        text=near.text,
+        offset=near.offset,
         path=path,
         language=document.language,
         trigger=Trigger.INVOKED,
         channel=Channel.FILL,
         deadline_ms=deadline_ms,
+        skipped=near.skipped,
+        beyond=near.beyond,
     )
 
 
@@ -173,7 +175,8 @@ def _is_comment(text: str, around: Around) -> bool:
 
 def _line_end_near(request: Request, target: FillTarget, replaced: str) -> str:
     """Returns how the line above the hole ends; the first of the hole or behind it where there is none above."""
-    last = max(request.text.rfind(mark, 0, target.start) for mark in "\r\n")
+    start = request.offset - len(target.shown)
+    last = max(request.text.rfind(mark, 0, start) for mark in "\r\n")
     above = request.text[max(0, last - 1) : last + 1]
     for text in (above, replaced, request.text[request.offset :]):
         if found := _LINE_END.search(text):
