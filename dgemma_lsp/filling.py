@@ -7,6 +7,7 @@ those of ghost text, but that nothing right of the hole is replaced and paragrap
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -21,14 +22,14 @@ from dgemma_lsp.languages import Language, language_named
 from dgemma_lsp.multiline import closes, columns, cut_outside, extent_of, opens_block
 from dgemma_lsp.next_lines import without_next_lines
 from dgemma_lsp.overlap import num_covered
-from dgemma_lsp.pairs import read
+from dgemma_lsp.pairs import lines_inside
 from dgemma_lsp.repetition import without_repetition
 from dgemma_lsp.request import Channel, Near, Request, Trigger
 
 _MOST_CANDIDATES = 5
 _LABEL_CHARS = 60
-# Lines further out of which is asked whether a string holds them; each costs a reading of what stands before it.
-_MOST_READ = 20
+# Of the hole's line, what is read for strings that the hole begins in.
+_MOST_BEFORE_CHARS = 10_000
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
@@ -101,8 +102,12 @@ def fill_least_column(request: Request, replaced: str) -> int:
         for line, start in [*zip(lines, starts, strict=False)][1:]
         if line.strip() and columns(line) < own and not closes(line) and not _stands_anywhere(line, language)
     )
-    for column, start in further_out[:_MOST_READ]:
-        if not read(request.before + replaced[:start], language).inside:
+    before = request.before[-_MOST_BEFORE_CHARS:]
+    inside = lines_inside(before + replaced, language) if further_out else []
+    for column, start in further_out:
+        at = len(before) + start
+        held = bisect_left(inside, (at, 0)) - 1
+        if held < 0 or at >= inside[held][1]:
             return column
     return -1
 

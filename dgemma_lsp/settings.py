@@ -7,8 +7,9 @@ describes every key; reader, messages, JSON schema and the README's table come f
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, cast
 
 from dgemma_lsp.option import Kind, Option
@@ -18,6 +19,7 @@ SECTION = "dgemma"
 LOG_LEVELS = ("error", "warning", "info", "debug")
 _MAX_PROBLEMS = 5
 _MAX_KEY_CHARS = 60
+_MOST_NAMES = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +151,7 @@ OPTIONS = (
         key="privateFiles",
         field="private_files",
         kind=Kind.STRINGS,
-        pattern=r"[^\n\r]*[^\s!/][^\n\r]*",
+        pattern=r"(?:[^\S\n\r]|[!/])*[^\s!/][^\n\r]*",
         form="patterns as in .gitignore",
         meaning="patterns as in `.gitignore`: empty leaves it to names and ignore files, `*` makes every file private, "
         "`!pattern` allows what would be private",
@@ -217,15 +219,26 @@ def _flattened(raw: Mapping[str, object], known: Mapping[str, Option]) -> Iterat
     layers = [raw, cast("Mapping[str, object]", inner)] if isinstance(inner, Mapping) else [raw]
     groups = {key.rpartition(".")[0] for key in known} - {""}
     for layer in layers:
-        for name, value in layer.items():
+        for name in _names(layer, known):
+            value = layer[name]
             key = name.removeprefix(f"{SECTION}.")
             if value is None or (layer is raw and key == SECTION and isinstance(value, Mapping)):
                 continue
             if key in groups and isinstance(value, Mapping):
                 group = cast("Mapping[str, object]", value)
-                yield from ((f"{key}.{part}", leaf) for part, leaf in group.items() if leaf is not None)
+                parts = (part for part in _names(group, known, f"{key}.") if group[part] is not None)
+                yield from ((f"{key}.{part}", group[part]) for part in parts)
             else:
                 yield key, value
+
+
+def _names(layer: Mapping[str, object], known: Mapping[str, Option], group: str = "") -> Iterable[str]:
+    """Returns the names in an object; of one with more than 1,000 the first of them and those that are known."""
+    if len(layer) <= _MOST_NAMES:
+        return layer
+    names = [key.removeprefix(group) for key in known if key.startswith(group)]
+    names += [name for key in names for name in (key.partition(".")[0], f"{SECTION}.{key}")] + [SECTION]
+    return dict.fromkeys([*islice(layer, _MOST_NAMES), *(name for name in names if name in layer)])
 
 
 def _unknown(key: str, known: Mapping[str, Option]) -> str:
