@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from dgemma_engine.messages import Progress
+from dgemma_engine.private_files import keep_own_rights
 
 from dgemma_lsp import __version__
 from dgemma_lsp.settings import OPTIONS, SECTION, Settings
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    keep_own_rights()
     arguments = _parser().parse_args(argv)
     run: Callable[[argparse.Namespace], int] = arguments.run
     try:
@@ -296,14 +298,19 @@ def _public_place(argument: str) -> tuple[Target, Place]:
 
     target = Target.parse(argument)
     place = read_place(target)
-    why = Privacy((), home=Path.home(), clock=time.monotonic).why_not_read(place.path, head=place.text)
+    privacy = Privacy((), home=Path.home(), clock=time.monotonic, report=_note)
+    why = privacy.why_not_read(place.path, head=place.text)
     if why:
         raise TargetError(f"{place.path}: {why}")
     return target, place
 
 
-def _refuse(message: str, *, code: int) -> int:
+def _note(message: str) -> None:
     print(f"dgemma-lsp: {' '.join(message.split())}", file=sys.stderr)
+
+
+def _refuse(message: str, *, code: int) -> int:
+    _note(message)
     return code
 
 

@@ -11,6 +11,7 @@ from dgemma_engine.calibrating import calibrate_command
 from dgemma_engine.commands import export, plan, quantize, start, status, stop
 from dgemma_engine.errors import EngineError
 from dgemma_engine.evaluation import compare_command, eval_command, holes_command
+from dgemma_engine.private_files import keep_own_rights
 from dgemma_engine.training import corpus_command, train_command
 
 
@@ -23,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 done, 1 a fault (one line on standard error), 2 wrong usage, 3 no engine runs.
     """
+    keep_own_rights()
     arguments = _parser().parse_args(argv)
     try:
         return arguments.run(arguments)
