@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     form = settings.add_mutually_exclusive_group()
     form.add_argument("--schema", dest="page", action="store_const", const="schema", help="print a JSON Schema")
     form.add_argument(
-        "--markdown", dest="page", action="store_const", const="markdown", help="print the README's table"
+        "--markdown", dest="page", action="store_const", const="markdown", help="print the table of docs/settings.md"
     )
     settings.set_defaults(run=_settings_page)
 

@@ -1,7 +1,7 @@
 """What the user may choose, read tolerantly from whatever JSON the editor sends.
 
 A wrong value never stops the server: it is named in a problem, and the value that held before stays. One table
-describes every key; reader, messages, JSON schema and the README's table come from it.
+describes every key; reader, messages, JSON schema and docs/settings.md come from it.
 """
 
 from __future__ import annotations

@@ -271,7 +271,7 @@ async def test_demo_ends_with_one_json_line(environ: dict[str, str]):
         code, out, err = await run(environ, "demo")
     assert (code, err) == (0, "")
     figures = json.loads(out.splitlines()[-1])
-    assert list(figures) == ["completions", "shown", "median_ms", "p95_ms", "model", "device"]
+    assert list(figures) == ["completions", "shown", "right", "median_ms", "p95_ms", "model", "device"]
     assert figures["completions"] >= 8
     assert 0 <= figures["shown"] < figures["completions"]
     assert out.count("[it was: ") == figures["completions"]
