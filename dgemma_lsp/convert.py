@@ -11,7 +11,7 @@ from typing import Any, cast
 from lsprotocol import types
 
 from dgemma_lsp.completion import Completion
-from dgemma_lsp.documents import Document, Edit
+from dgemma_lsp.documents import MOST_URI_CHARS, Document, Edit
 from dgemma_lsp.fill_target import FillKind
 from dgemma_lsp.fills import FillAnswer, FillQuestion
 from dgemma_lsp.positions import LineIndex, PositionEncoding
@@ -29,6 +29,7 @@ _MISSING = object()
 _WORD = re.compile(r"\w*")
 # A longer word is replaced from a place in it.
 _MOST_WORD_CHARS = 1_000
+_MOST_LANGUAGE_CHARS = 100
 
 
 def to_encoding(encoding: str | types.PositionEncodingKind | None) -> PositionEncoding:
@@ -40,7 +41,9 @@ def to_encoding(encoding: str | types.PositionEncodingKind | None) -> PositionEn
 
 def to_document(item: types.TextDocumentItem) -> Document:
     """Returns the snapshot that a `didOpen` carries."""
-    return Document(uri=item.uri, version=item.version, language=str(item.language_id), text=item.text)
+    return Document(
+        uri=item.uri, version=item.version, language=str(item.language_id)[:_MOST_LANGUAGE_CHARS], text=item.text
+    )
 
 
 def to_edit(change: types.TextDocumentContentChangeEvent) -> Edit:
@@ -267,7 +270,8 @@ def shown_path(uri: str, roots: Sequence[str]) -> str:
         uri: the document's.
         roots: uris of the workspace's folders.
     """
-    path, *folders = (PurePosixPath(Uri.parse(one).path) for one in (uri, *roots))
+    spelled = (uri[-MOST_URI_CHARS:], *(root for root in roots if len(root) <= MOST_URI_CHARS))
+    path, *folders = (PurePosixPath(Uri.parse(one).path) for one in spelled)
     holding = [folder for folder in folders if path.is_relative_to(folder)]
     # Folders of a workspace may lie inside each other.
     innermost = max(holding, key=lambda folder: len(folder.parts), default=path.parent)

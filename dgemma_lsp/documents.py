@@ -7,12 +7,19 @@ types.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 
 from dgemma_lsp.positions import LineIndex, PositionEncoding
+
+_log = logging.getLogger(__name__)
+
+# A path of 4,096 bytes, the most that Linux opens, with each byte escaped, and the folders that it can have.
+MOST_URI_CHARS = 16_384
+_MOST_FOLDERS = 2_048
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +82,10 @@ class Documents:
         self._open: dict[str, Document] = {}
 
     def open(self, document: Document) -> None:
-        """Takes a text in; an open one of the same uri is replaced."""
+        """Takes a text in; an open one of the same uri is replaced. One whose uri is no place of a file is left out."""
+        if len(document.uri) > MOST_URI_CHARS or document.uri.count("/") > _MOST_FOLDERS:
+            _log.warning("a document is not completed: its URI is longer than %d characters", MOST_URI_CHARS)
+            return
         self._open[document.uri] = document
 
     def close(self, uri: str) -> None:

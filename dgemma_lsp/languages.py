@@ -75,7 +75,7 @@ class Language:
 
 
 _C_COMMENT = (r"/\*", r"\*/")
-# The first `case` of a line, whatever stands between that and the colon at its end; read once, never again from another.
+# The first `case` of a line, whatever stands between that and the colon at its end; read once only.
 _CASE = r"\A(?>.*?\bcase\b).*+(?<=:)"
 _C = Language(
     comment="//",

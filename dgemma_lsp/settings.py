@@ -7,7 +7,7 @@ describes every key; reader, messages, JSON schema and docs/settings.md come fro
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, cast
@@ -202,8 +202,8 @@ def read_settings(raw: object, base: Settings) -> tuple[Settings, tuple[str, ...
     by_key = {option.key: option for option in OPTIONS}
     values: dict[str, Any] = {}
     problems: list[str] = []
-    num_more = 0
-    for key, value in _flattened(cast("Mapping[str, object]", raw), by_key):
+    found, num_more = _flattened(cast("Mapping[str, object]", raw), by_key)
+    for key, value in found:
         option = by_key.get(key)
         usable = option.usable(value) if option else None
         if option and usable is not None:
@@ -222,32 +222,38 @@ def read_settings(raw: object, base: Settings) -> tuple[Settings, tuple[str, ...
     return replace(base, **values), tuple(problems)
 
 
-def _flattened(raw: Mapping[str, object], known: Mapping[str, Option]) -> Iterator[tuple[str, object]]:
-    """Yields dotted keys without the section; goes no deeper than a known key can be."""
+def _flattened(raw: Mapping[str, object], known: Mapping[str, Option]) -> tuple[list[tuple[str, object]], int]:
+    """Returns dotted keys without the section, no deeper than a known key can be, and how many were left out.
+
+    Of an object with more than 1,000 names the first 1,000 are read and those that are known.
+    """
     inner = raw.get(SECTION)
     layers = [raw, cast("Mapping[str, object]", inner)] if isinstance(inner, Mapping) else [raw]
     groups = {key.rpartition(".")[0] for key in known} - {""}
+    found: list[tuple[str, object]] = []
+    num_left_out = 0
     for layer in layers:
-        for name in _names(layer, known):
-            value = layer[name]
-            key = name.removeprefix(f"{SECTION}.")
+        names = _names(layer, [SECTION, *groups, *known])
+        num_left_out += len(layer) - len(names)
+        for name in names:
+            key, value = name.removeprefix(f"{SECTION}."), layer[name]
             if value is None or (layer is raw and key == SECTION and isinstance(value, Mapping)):
                 continue
             if key in groups and isinstance(value, Mapping):
                 group = cast("Mapping[str, object]", value)
-                parts = (part for part in _names(group, known, f"{key}.") if group[part] is not None)
-                yield from ((f"{key}.{part}", group[part]) for part in parts)
+                parts = _names(group, [one.removeprefix(f"{key}.") for one in known])
+                num_left_out += len(group) - len(parts)
+                found += ((f"{key}.{part}", group[part]) for part in parts if group[part] is not None)
             else:
-                yield key, value
+                found.append((key, value))
+    return found, num_left_out
 
 
-def _names(layer: Mapping[str, object], known: Mapping[str, Option], group: str = "") -> Iterable[str]:
-    """Returns the names in an object; of one with more than 1,000 the first of them and those that are known."""
+def _names(layer: Mapping[str, object], known: Iterable[str]) -> Collection[str]:
     if len(layer) <= _MOST_NAMES:
         return layer
-    names = [key.removeprefix(group) for key in known if key.startswith(group)]
-    names += [name for key in names for name in (key.partition(".")[0], f"{SECTION}.{key}")] + [SECTION]
-    return dict.fromkeys([*islice(layer, _MOST_NAMES), *(name for name in names if name in layer)])
+    wanted = (name for key in known for name in (key, f"{SECTION}.{key}") if name in layer)
+    return dict.fromkeys([*islice(layer, _MOST_NAMES), *wanted])
 
 
 def _unknown(key: str, known: Mapping[str, Option]) -> str:
