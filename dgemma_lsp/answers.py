@@ -93,13 +93,13 @@ class AnswerStore:
         """
         place = Place.of(request)
         for answer in reversed(list(self._answers.values())):
-            offset = answer.place.offset
-            if not 0 <= request.offset - offset <= 2 * max(map(len, answer.texts), default=0):
+            num_typed = request.cursor - answer.place.offset
+            if not 0 <= num_typed <= min(2 * max(map(len, answer.texts), default=0), request.offset):
                 continue
-            typed = typed_since(offset, request.text, request.offset)
+            typed = typed_since(request.offset - num_typed, request.text, request.offset)
             begins = not typed or any(text.startswith(typed) for text in answer.texts)
-            if begins and answer.place.leads_to(place, request.text):
-                yield Match(answer=answer, typed=typed, num_typed=request.offset - offset)
+            if begins and answer.place.leads_to(place, request.text, skipped=request.skipped):
+                yield Match(answer=answer, typed=typed, num_typed=num_typed)
 
     def use(self, answer: Answer) -> bool:
         """Takes note that an answer serves, so that it is kept longest; returns whether it does for the first time."""

@@ -6,16 +6,17 @@ top down, as git does it.
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Self
 
-from dgemma_lsp.ignore_pattern import IgnorePattern, PatternError
+from dgemma_lsp.ignore_pattern import IgnorePattern, Matcher, PatternError
 
 # As many as one setting may hold; settings are checked several times on their way.
 _MOST_PROBLEMS = 1_000
+# Each is compared with every folder of every path.
+_MOST_LINES = 5_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +33,7 @@ class Rule:
     text: str
     names: bool
     folders_only: bool
-    regex: re.Pattern[str] | None
+    regex: Matcher | None
 
     def matches(self, entry: str) -> bool:
         """Whether the line is about `entry` itself, not about a folder that it is in.
@@ -74,7 +75,10 @@ class IgnoreFile:
         """Reads a file; lines that git would pass over are passed over, and are in `flaws`."""
         rules: list[Rule] = []
         flaws: list[Flaw] = []
-        for number, line in enumerate(_composed(text.removeprefix("\ufeff")).split("\n"), start=1):
+        lines = _composed(text.removeprefix("\ufeff")).split("\n")
+        if len(lines) > _MOST_LINES:
+            return cls.naming_everything(f"it has more than {_MOST_LINES} lines")
+        for number, line in enumerate(lines, start=1):
             kept = _without_trailing_spaces(line.removesuffix("\r"))
             try:
                 rule, remark = _rule(kept)

@@ -35,7 +35,7 @@ class Importer:
         path: where it is.
         root: its workspace folder; nothing outside is read.
         language: LSP language id.
-        text: all of it, with `\\n` line ends.
+        text: as much of it as is read for imports, with `\\n` line ends.
         words: the words around the cursor: names among them come first.
     """
 

@@ -75,17 +75,19 @@ class Language:
 
 
 _C_COMMENT = (r"/\*", r"\*/")
+# The first `case` of a line, whatever stands between that and the colon at its end; read once only.
+_CASE = r"\A(?>.*?\bcase\b).*+(?<=:)"
 _C = Language(
     comment="//",
     block_comment=_C_COMMENT,
     needs_semicolons=True,
-    block_opener=r"[({\[]|\b(?:case\b.*|default\s*|public|private|protected):",
+    block_opener=rf"[({{\[]|{_CASE}|\b(?:default\s*+|public|private|protected):",
 )
 _JAVASCRIPT = Language(
     comment="//",
     block_comment=_C_COMMENT,
     long_quotes=("`",),
-    block_opener=r"[({\[]|\b(?:case\b.*|default\s*):",
+    block_opener=rf"[({{\[]|{_CASE}|\bdefault\s*+:",
 )
 _PROSE = Language(quotes="", has_brackets=False, has_depth=False, block_opener=r"(?!)")
 # Python's words that a line begins with when its colon opens a block; `x: int` and `lambda:` begin with others.
@@ -99,7 +101,7 @@ _LANGUAGES = {
         ends_with_line=True,
         block_comment=_C_COMMENT,
         long_quotes=("`",),
-        block_opener=r"[({\[]|\b(?:case\b.*|default\s*):",
+        block_opener=rf"[({{\[]|{_CASE}|\bdefault\s*+:",
     ),
     "html": Language(
         block_comment=("<!--", "-->"),

@@ -16,9 +16,12 @@ from pathlib import Path
 # Of a path and, once it is known, the beginning of its text: whether it may be read as context.
 MayRead = Callable[[Path, str], bool]
 
-_MOST_BYTES = 512 * 1024
+# A longer text that is open is not read either, by anything that looks at other documents.
+MOST_CHARS = 512 * 1024
+
+_MOST_BYTES = MOST_CHARS
 _MOST_FILES = 64
-_MOST_CHARS = 8 * 1024 * 1024
+_MOST_KEPT_CHARS = 8 * 1024 * 1024
 # As many as tell that a file is private.
 _HEAD_CHARS = 4_096
 
@@ -62,13 +65,13 @@ class ProjectFiles:
         return path, read.text
 
     def allows(self, path: Path, text: str) -> bool:
-        """Whether a text that is known may be used as context."""
-        return self._may_read(path, text[:_HEAD_CHARS])
+        """Whether a text that is known may be used as context: it is not private, and has at most 512 Ki characters."""
+        return len(text) <= MOST_CHARS and self._may_read(path, text[:_HEAD_CHARS])
 
     def _keep(self, path: Path, read: _Kept) -> None:
         self._kept[path] = read
         while len(self._kept) > _MOST_FILES or (
-            len(self._kept) > 1 and sum(len(kept.text) for kept in self._kept.values()) > _MOST_CHARS
+            len(self._kept) > 1 and sum(len(kept.text) for kept in self._kept.values()) > _MOST_KEPT_CHARS
         ):
             self._kept.popitem(last=False)
 

@@ -201,9 +201,9 @@ class DgemmaServer(LanguageServer):
         """Logs a fault by its kind, in place of pygls's pop-up: its message may quote a body."""
         _log.error("a message could not be handled (%s)", type(error).__name__)
 
-    def accepted(self, request: Request, completions: Sequence[Completion]) -> list[types.Command | None]:
+    def accepted(self, document: Document, completions: Sequence[Completion]) -> list[types.Command | None]:
         """Takes note of a suggestion in its forms; returns what the editor runs when it inserts each."""
-        numbers = self.session.recorder.offer(request.uri, request.text, completions) if completions else None
+        numbers = self.session.recorder.offer(document.uri, document.text, completions) if completions else None
         workspace = self.client_capabilities.workspace
         if numbers is None or not (workspace and workspace.execute_command):
             return [None] * len(completions)
@@ -330,7 +330,7 @@ async def _inline_completion(
     request = ls.request_at(document, params.position, trigger, Channel.GHOST_TEXT)
     request = convert.with_selected(request, params.context.selected_completion_info, document.lines, ls.encoding)
     completions = await ls.session.answer(request)
-    commands = ls.accepted(request, completions)
+    commands = ls.accepted(document, completions)
     return [
         convert.to_inline_item(completion, document.lines, ls.encoding, accepted=command)
         for completion, command in zip(completions, commands, strict=True)
@@ -343,7 +343,7 @@ async def _menu_completion(ls: DgemmaServer, params: types.CompletionParams) -> 
         return []
     request = ls.request_at(document, params.position, Trigger.AUTOMATIC, Channel.MENU)
     completions = await ls.session.answer(request)
-    commands = ls.accepted(request, completions)
+    commands = ls.accepted(document, completions)
     return [
         convert.to_menu_item(completion, request.before, document.lines, ls.encoding, accepted=command)
         for completion, command in zip(completions, commands, strict=True)

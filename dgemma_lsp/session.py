@@ -231,7 +231,7 @@ class Session:
         """
         if not self.settings.enabled:
             return Preview(message=_OFF)
-        if why := self._why_private(request.uri, request.language, request.text):
+        if why := self._why_private(request.uri, request.language, self._head_of(request)):
             return Preview(message=why)
         with self._watched.newest(request.uri):
             preview = await watch(request, self._link, self._gatherer.gather, self._limits(), on_draft=on_draft)
@@ -276,7 +276,12 @@ class Session:
     def _is_current(self, request: Request) -> bool:
         document = self.documents.get(request.uri)
         # A client may count its versions wrongly; what an answer is put into is the text.
-        return document is not None and (document.version, document.text) == (request.version, request.text)
+        if document is None or document.version != request.version:
+            return False
+        text, skipped, size = document.text, request.skipped, len(request.text)
+        if len(text) != skipped + size + request.beyond:
+            return False
+        return text == request.text if size == len(text) else text.startswith(request.text, skipped)
 
     def _readable_cell(self, uri: str) -> Document | None:
         """Returns a cell that may be read as context; that of a private notebook is not asked for."""
@@ -291,7 +296,11 @@ class Session:
         """Returns why nothing is offered in one document, or None where something is."""
         if canonical_id(request.language) in map(canonical_id, self.settings.paused_languages):
             return f"{request.language} is paused by {SECTION}.pausedLanguages"
-        return self._why_private(request.uri, request.language, request.text)
+        return self._why_private(request.uri, request.language, self._head_of(request))
+
+    def _head_of(self, request: Request) -> str:
+        document = self.documents.get(request.uri) if request.skipped else None
+        return request.text if document is None else document.text
 
     def _why_private(self, uri: str, language: str, text: str) -> str | None:
         # A cell is as private as the file that it is kept in.

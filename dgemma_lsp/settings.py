@@ -7,8 +7,9 @@ describes every key; reader, messages, JSON schema and docs/settings.md come fro
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, cast
 
 from dgemma_lsp.ignore_file import problem_of
@@ -19,6 +20,7 @@ SECTION = "dgemma"
 LOG_LEVELS = ("error", "warning", "info", "debug")
 _MAX_PROBLEMS = 5
 _MAX_KEY_CHARS = 60
+_MOST_NAMES = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +153,7 @@ OPTIONS = (
         key="privateFiles",
         field="private_files",
         kind=Kind.STRINGS,
-        pattern=r"[^\n\r]*[^\s!/][^\n\r]*",
+        pattern=r"(?:[^\S\n\r]|[!/])*[^\s!/][^\n\r]*",
         form="patterns as in .gitignore",
         entry="a pattern as in .gitignore, such as *.pem",
         refusal=problem_of,
@@ -200,8 +202,8 @@ def read_settings(raw: object, base: Settings) -> tuple[Settings, tuple[str, ...
     by_key = {option.key: option for option in OPTIONS}
     values: dict[str, Any] = {}
     problems: list[str] = []
-    num_more = 0
-    for key, value in _flattened(cast("Mapping[str, object]", raw), by_key):
+    found, num_more = _flattened(cast("Mapping[str, object]", raw), by_key)
+    for key, value in found:
         option = by_key.get(key)
         usable = option.usable(value) if option else None
         if option and usable is not None:
@@ -220,21 +222,38 @@ def read_settings(raw: object, base: Settings) -> tuple[Settings, tuple[str, ...
     return replace(base, **values), tuple(problems)
 
 
-def _flattened(raw: Mapping[str, object], known: Mapping[str, Option]) -> Iterator[tuple[str, object]]:
-    """Yields dotted keys without the section; goes no deeper than a known key can be."""
+def _flattened(raw: Mapping[str, object], known: Mapping[str, Option]) -> tuple[list[tuple[str, object]], int]:
+    """Returns dotted keys without the section, no deeper than a known key can be, and how many were left out.
+
+    Of an object with more than 1,000 names the first 1,000 are read and those that are known.
+    """
     inner = raw.get(SECTION)
     layers = [raw, cast("Mapping[str, object]", inner)] if isinstance(inner, Mapping) else [raw]
     groups = {key.rpartition(".")[0] for key in known} - {""}
+    found: list[tuple[str, object]] = []
+    num_left_out = 0
     for layer in layers:
-        for name, value in layer.items():
-            key = name.removeprefix(f"{SECTION}.")
+        names = _names(layer, [SECTION, *groups, *known])
+        num_left_out += len(layer) - len(names)
+        for name in names:
+            key, value = name.removeprefix(f"{SECTION}."), layer[name]
             if value is None or (layer is raw and key == SECTION and isinstance(value, Mapping)):
                 continue
             if key in groups and isinstance(value, Mapping):
                 group = cast("Mapping[str, object]", value)
-                yield from ((f"{key}.{part}", leaf) for part, leaf in group.items() if leaf is not None)
+                parts = _names(group, [one.removeprefix(f"{key}.") for one in known])
+                num_left_out += len(group) - len(parts)
+                found += ((f"{key}.{part}", group[part]) for part in parts if group[part] is not None)
             else:
-                yield key, value
+                found.append((key, value))
+    return found, num_left_out
+
+
+def _names(layer: Mapping[str, object], known: Iterable[str]) -> Collection[str]:
+    if len(layer) <= _MOST_NAMES:
+        return layer
+    wanted = (name for key in known for name in (key, f"{SECTION}.{key}") if name in layer)
+    return dict.fromkeys([*islice(layer, _MOST_NAMES), *wanted])
 
 
 def _unknown(key: str, known: Mapping[str, Option]) -> str:

@@ -201,12 +201,13 @@ class Sources:
         for speculative in (False, True):
             if (flight := self._flights.get(request.uri, speculative=speculative)) is None:
                 continue
-            typed = typed_since(flight.place.offset, asked.text, asked.offset)
-            if flight.place.leads_to(place, asked.text) and flight.agrees(typed):
-                self._tally.adopted += 1
-                await flight.outcome(typed)
-                if given := self._known(request, typing):
-                    return given
+            if flight.place.leads_to(place, asked.text, skipped=asked.skipped):
+                typed = typed_since(flight.place.offset - asked.skipped, asked.text, asked.offset)
+                if flight.agrees(typed):
+                    self._tally.adopted += 1
+                    await flight.outcome(typed)
+                    if given := self._known(request, typing):
+                        return given
             flight.give_up()
         return None
 
