@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Self
 
-from dgemma_lsp.ignore_pattern import IgnorePattern, Matcher, PatternError
+from dgemma_lsp.ignore_pattern import IgnorePattern, PatternError
 
 # As many as one setting may hold; settings are checked several times on their way.
 _MOST_PROBLEMS = 1_000
@@ -27,13 +27,13 @@ class Rule:
         text: the line as it stands there.
         names: whether it names entries; False takes back what a line above named.
         folders_only: whether it is about folders only.
-        regex: matches an entry up to its end; None is every entry.
+        pattern: says which entries; None is every entry.
     """
 
     text: str
     names: bool
     folders_only: bool
-    regex: Matcher | None
+    pattern: IgnorePattern | None
 
     def matches(self, entry: str) -> bool:
         """Whether the line is about `entry` itself, not about a folder that it is in.
@@ -43,7 +43,7 @@ class Rule:
         """
         if self.folders_only and not entry.endswith("/"):
             return False
-        return self.regex is None or self.regex.fullmatch(entry.removesuffix("/")) is not None
+        return self.pattern is None or self.pattern.matches(entry.removesuffix("/"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +94,12 @@ class IgnoreFile:
     @classmethod
     def naming_everything(cls, why: str) -> Self:
         """Stands for a file whose lines cannot be known."""
-        return cls(rules=(Rule(text=why, names=True, folders_only=False, regex=None),))
+        return cls(rules=(Rule(text=why, names=True, folders_only=False, pattern=None),))
+
+    @property
+    def num_compiled(self) -> int:
+        """How many lines take a regular expression."""
+        return sum(rule.pattern is not None and rule.pattern.is_compiled for rule in self.rules)
 
     def deciding(self, entry: str) -> Rule | None:
         """Returns the line that decides about an entry, or None.
@@ -136,7 +141,7 @@ def _rule(text: str) -> tuple[Rule | None, str]:
     if text.startswith("#") or body in {"", "/"}:
         return None, ""
     pattern = IgnorePattern.parse(body.removesuffix("/"))
-    rule = Rule(text=text, names=body == text, folders_only=body.endswith("/"), regex=pattern.regex)
+    rule = Rule(text=text, names=body == text, folders_only=body.endswith("/"), pattern=pattern)
     return rule, pattern.remark
 
 

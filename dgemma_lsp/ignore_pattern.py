@@ -1,6 +1,6 @@
-"""One pattern of an ignore file -> the regular expression of the paths that git's wildmatch takes. Pure.
+"""One pattern of an ignore file -> whether a path is one that git's wildmatch takes. Pure.
 
-Every text becomes an expression or a `PatternError`. The time of a match grows with the path's length times the
+Every text becomes a pattern or a `PatternError`. The time of a match grows with the path's length times the
 pattern's: what stands between two wildcards is looked for from the left and, once found, not looked for again.
 """
 
@@ -10,11 +10,10 @@ import re
 import string
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 MAX_CHARS = 4_096
+_SPECIAL = re.compile(r"[\\*?\[]")
 _NOT_SLASH = "[^/]"
-_WILDCARD = re.compile(r"[*?\[\\]")
 # Zero or more folders.
 _FOLDERS = "(?:[^/]+/)*"
 # git's classes are ASCII's, whatever the language of the system.
@@ -38,50 +37,23 @@ class PatternError(ValueError):
     """A pattern that names nothing in git; the message says why and what to write instead."""
 
 
-class Matcher(Protocol):
-    """What a compiled regular expression does, for what needs none."""
-
-    def fullmatch(self, string: str, /) -> object | None:
-        """Returns something if the whole text matches."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Plain:
-    """Matches one path, and paths that end in a certain way: most patterns are a name, or a star with an ending."""
-
-    path: str
-    ending: str | None
-
-    def fullmatch(self, string: str, /) -> str | None:
-        is_match = string == self.path or (self.ending is not None and string.endswith(self.ending))
-        return string if is_match else None
-
-
-class _Expression:
-    """Compiles its regular expression when it is first needed."""
-
-    def __init__(self, expression: str) -> None:
-        self._source = expression
-
-    @cached_property
-    def _compiled(self) -> re.Pattern[str]:
-        return re.compile(self._source, re.DOTALL)
-
-    def fullmatch(self, string: str, /) -> re.Match[str] | None:
-        return self._compiled.fullmatch(string)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class IgnorePattern:
     """A pattern in use.
 
     Attributes:
-        regex: matches in full the paths that the pattern names, without a slash at their end.
+        expression: regular expression of the paths that the pattern names, without a slash at their end; for one
+            without a slash, of their last names.
+        is_name: whether the pattern has no slash: it is about names in every folder.
+        ending: of the names that such a pattern names, where that says all (`*.py`); None for any other.
+        exact: the only name or path that the pattern names; None for one with wildcards.
         remark: what the pattern most likely was not meant to say; empty for nothing.
     """
 
-    regex: Matcher
+    expression: str
+    is_name: bool
+    ending: str | None = None
+    exact: str | None = None
     remark: str = ""
 
     @classmethod
@@ -96,25 +68,38 @@ class IgnorePattern:
         """
         if len(body) > MAX_CHARS:
             raise PatternError(f"it is longer than {MAX_CHARS} characters; split it")
-        if (plain := _plain(body)) is not None:
-            return cls(regex=plain)
-        reader = _Reader(text=body.removeprefix("/"))
-        # Without a slash it is about names in every folder.
-        prefix = "" if "/" in body else "(?>(?:.*/)?)"
-        return cls(regex=_Expression(prefix + _expression(reader.segments())), remark=reader.remark)
+        # `**/x` is `x`; reading that one is faster.
+        if body.startswith("**/") and "/" not in body[3:] and body[3:] and not body[3:].startswith("**"):
+            body = body[3:]
+        text, is_name = body.removeprefix("/"), "/" not in body
+        if not _SPECIAL.search(text):
+            return cls(expression="", is_name=is_name, exact=text)
+        if is_name and text.startswith("*") and not _SPECIAL.search(text, 1):
+            return cls(expression="", is_name=True, ending=text[1:])
+        reader = _Reader(text=text)
+        return cls(expression=_expression(reader.segments()), is_name=is_name, remark=reader.remark)
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the pattern needs a regular expression."""
+        return self.exact is None and self.ending is None
 
-def _plain(body: str) -> Matcher | None:
-    """Returns what matches a pattern without wildcards, or with one star that begins it; None for any other."""
-    anywhere = body.removeprefix("**/")
-    if anywhere != body and anywhere.startswith("/"):
-        return None
-    if _WILDCARD.search(anywhere) is None:
-        is_deep = anywhere != body or "/" not in body
-        return _Plain(anywhere.removeprefix("/"), f"/{anywhere}" if is_deep else None)
-    ending = anywhere.removeprefix("*")
-    is_ending = ending and ending != anywhere and "/" not in ending and _WILDCARD.search(ending) is None
-    return _Plain(ending, ending) if is_ending else None
+    def matches(self, path: str) -> bool:
+        """Whether the pattern names a path.
+
+        Args:
+            path: relative to the ignore file's folder, without a slash at its end.
+        """
+        shown = path.rpartition("/")[2] if self.is_name else path
+        if self.exact is not None:
+            return shown == self.exact
+        if self.ending is not None:
+            return shown.endswith(self.ending)
+        return self._regex.fullmatch(shown) is not None
+
+    @cached_property
+    def _regex(self) -> re.Pattern[str]:
+        return re.compile(self.expression, re.DOTALL)
 
 
 @dataclass(slots=True, kw_only=True)
