@@ -16,6 +16,8 @@ from torch import Tensor
 LIKELY = 6.0
 # Of tanh in float32, in units of roundoff: libraries approximate it by polynomials.
 TANH = 8.0
+# By which the layers of a whole model grow a rounding error: random ones, and those of the embedded model.
+RANDOM_GROWTH, TRAINED_GROWTH = 100.0, 10.0
 
 
 def unit_roundoff(dtype: torch.dtype) -> float:
@@ -26,6 +28,11 @@ def unit_roundoff(dtype: torch.dtype) -> float:
 def sum_error(num_terms: int) -> float:
     """Returns the relative error of a float32 sum of products, of the sum of their magnitudes."""
     return min(float(num_terms), LIKELY * num_terms**0.5) * unit_roundoff(torch.float32)
+
+
+def model_error(hidden_size: int, growth: float = RANDOM_GROWTH) -> float:
+    """Returns the error of the hidden states or logits of a float32 model, of the largest value."""
+    return growth * sum_error(hidden_size)
 
 
 def product_error(x_NI: Tensor, weight_OI: Tensor) -> Tensor:
