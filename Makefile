@@ -3,7 +3,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 EDITORS_STAMP := .venv/.installed-editors
 
-.PHONY: help setup demo test test-editors install-neovim package-neovim lint types format bench bench-typing bench-gpu check-gpu bench-neovim picture soak train-gpu package clean install-vscode package-vscode bench-vscode
+.PHONY: help setup demo test test-editors install-neovim package-neovim lint types format bench bench-typing bench-path bench-gpu check-gpu bench-neovim figures picture soak train-gpu package clean install-vscode package-vscode bench-vscode
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -53,6 +53,9 @@ train-gpu: ## on a GPU: corpus, 25 minutes of training, int4 model in run/embedd
 bench-typing: setup ## traces of keys replayed against the real server and engine: answers, waiting, wasted steps
 	$(BIN)/python engine/bench/typing_traces.py
 
+figures: setup ## the figures that documents quote, rewritten from engine/bench/results
+	$(BIN)/python engine/bench/figures.py
+
 picture: setup ## the picture that opens the README, through Chromium
 	$(BIN)/python engine/bench/trace_picture.py
 
@@ -72,6 +75,9 @@ check-gpu: ## on a GPU: every kernel and whole models compiled; graph, eager and
 
 bench-vscode: setup $(EDITORS_STAMP) ## how long a VS Code user waits for ghost text
 	$(BIN)/python engine/bench/editor_vscode.py
+
+bench-path: setup ## the way of one warm request: files, functions, deepest stacks
+	$(BIN)/python engine/bench/request_path.py
 
 soak: setup ## half an hour of mixed traffic: nothing unanswered, no error, no growth
 	$(BIN)/python engine/bench/soak.py

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from dgemma_engine.messages import Progress
+from dgemma_engine.private_files import keep_own_rights
 from dgemma_engine.terminal import run_program, say_error
 
 from dgemma_lsp import __version__
@@ -44,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
 
     def run() -> int:
+        keep_own_rights()
         arguments = _parser().parse_args(argv)
         return arguments.run(arguments)
 
@@ -85,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     form = settings.add_mutually_exclusive_group()
     form.add_argument("--schema", dest="page", action="store_const", const="schema", help="print a JSON Schema")
     form.add_argument(
-        "--markdown", dest="page", action="store_const", const="markdown", help="print the README's table"
+        "--markdown", dest="page", action="store_const", const="markdown", help="print the table of docs/settings.md"
     )
     settings.set_defaults(run=_settings_page)
 
@@ -303,9 +305,9 @@ def _public_place(argument: str) -> tuple[Target, Place]:
 
     target = Target.parse(argument)
     place = read_place(target)
-    why = Privacy((), home=home_folder(os.environ) or NO_HOME, clock=time.monotonic).why_not_read(
-        place.path, head=place.text
-    )
+    home = home_folder(os.environ) or NO_HOME
+    privacy = Privacy((), home=home, clock=time.monotonic, report=lambda line: say_error(_NAME, line))
+    why = privacy.why_not_read(place.path, head=place.text)
     if why:
         raise TargetError(f"{place.path}: {why}")
     return target, place

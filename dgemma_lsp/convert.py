@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any, cast
-from urllib.parse import unquote, urlsplit
 
 from lsprotocol import types
 
@@ -17,6 +16,7 @@ from dgemma_lsp.fill_target import FillKind
 from dgemma_lsp.fills import FillAnswer, FillQuestion
 from dgemma_lsp.positions import LineIndex, PositionEncoding
 from dgemma_lsp.request import Channel, Request, Selected, Trigger
+from dgemma_lsp.uri import Uri
 
 # The command that an editor runs when it has inserted a suggestion, with the suggestion's number.
 ACCEPTED = "dgemma.accepted"
@@ -255,12 +255,29 @@ def shown_path(uri: str, roots: Sequence[str]) -> str:
         uri: the document's.
         roots: uris of the workspace's folders.
     """
-    path = PurePosixPath(unquote(urlsplit(uri).path))
-    folders = [PurePosixPath(unquote(urlsplit(root).path)) for root in roots]
+    path, *folders = (PurePosixPath(Uri.parse(one).path) for one in (uri, *roots))
     holding = [folder for folder in folders if path.is_relative_to(folder)]
     # Folders of a workspace may lie inside each other.
     innermost = max(holding, key=lambda folder: len(folder.parts), default=path.parent)
-    return str(path.relative_to(innermost))
+    # The model reads UTF-8, which has no surrogates.
+    return str(path.relative_to(innermost)).encode("utf-8", "replace").decode("utf-8")
+
+
+def to_root(params: types.InitializeParams) -> str | None:
+    """Returns the folder that an editor starts in, in a spelling that pygls can read; None where there is none."""
+    if params.root_uri is None:
+        return Uri.of_path(params.root_path).spelled if params.root_path else None
+    return Uri.parse(params.root_uri).spelled
+
+
+def to_roots(folders: Iterable[types.WorkspaceFolder], root: str | None) -> tuple[str, ...]:
+    """Returns the uris of the workspace's folders.
+
+    Args:
+        folders: what the editor has open; may be empty.
+        root: stands in for them.
+    """
+    return tuple(folder.uri for folder in folders) or tuple(filter(None, [root]))
 
 
 def _field(value: object, name: str, default: object = _MISSING) -> object:

@@ -19,10 +19,11 @@ from dgemma_engine.messages import Snippet
 
 from dgemma_lsp.documents import Document
 from dgemma_lsp.imported import FindDefinitions, ImportedDefinitions, Importer
-from dgemma_lsp.project_files import MayRead, ProjectFiles, path_of
+from dgemma_lsp.project_files import MayRead, ProjectFiles
 from dgemma_lsp.recent_edits import RecentEdits
 from dgemma_lsp.request import Request
 from dgemma_lsp.similar import SimilarWindows
+from dgemma_lsp.uri import path_of
 from dgemma_lsp.visits import Visit, Visits
 from dgemma_lsp.windows import around, words_of
 

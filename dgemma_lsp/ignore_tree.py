@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dgemma_lsp.ignore_file import IgnoreFile, entries_of
+from dgemma_lsp.ignore_file import Flaw, IgnoreFile, entries_of
 
 _GIT, _OURS, _EXCLUDE = ".gitignore", ".dgemmaignore", ".git/info/exclude"
 NAMES = (_GIT, _OURS)
@@ -21,6 +21,8 @@ _MAX_LEVELS = 64
 _MAX_FILE_BYTES = 256 * 1024
 _MAX_REMEMBERED = 1_024
 _RECHECK_S = 1.0
+_MAX_SHOWN_CHARS = 60
+_MAX_SHOWN_LINES = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +60,14 @@ class IgnoreTree:
     Args:
         home: the user's home folder.
         clock: seconds that never go backwards.
+        report: told, when a file is read, in one sentence which of its lines do not say what they seem to.
     """
 
-    def __init__(self, *, home: Path, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, *, home: Path, clock: Callable[[], float], report: Callable[[str], None] = lambda _message: None
+    ) -> None:
         self._home = str(home)
+        self._report = report
         self._clock = clock
         self._files: dict[str, tuple[tuple[int, int, int], IgnoreFile]] = {}
         self._verdicts: dict[str, _Verdict] = {}
@@ -129,7 +135,19 @@ class IgnoreTree:
             self._files.clear()
         file = _read(source.path)
         self._files[source.path] = (source.stamp, file)
+        if file.flaws:
+            self._report(_message(source.path, file.flaws))
         return file
+
+
+def _message(path: str, flaws: tuple[Flaw, ...]) -> str:
+    first, *others = flaws
+    shown = first.text if len(first.text) <= _MAX_SHOWN_CHARS else f"{first.text[:_MAX_SHOWN_CHARS]}..."
+    fate = "counts as git reads it" if first.is_used else "is passed over"
+    more = ", ".join(str(flaw.line) for flaw in others[:_MAX_SHOWN_LINES])
+    further = f", and {len(others) - _MAX_SHOWN_LINES} more" if len(others) > _MAX_SHOWN_LINES else ""
+    rest = f". The same file has such lines at {more}{further}" if others else ""
+    return f"{path}, line {first.line}: {shown} {fate}: {first.reason}{rest}"
 
 
 def _sources_in(folder: str, names: tuple[str, ...]) -> Iterator[_Source]:

@@ -81,7 +81,7 @@ class ImportedDefinitions:
         for path in paths:
             if (text := open_texts.get(path)) is not None:
                 return (path, text) if self._files.allows(path, text) else None
-        return await self._files.first(paths)
+        return await self._files.first(paths, root=root)
 
     async def definitions(
         self, path: Path, language: str, text: str, names: tuple[str, ...]

@@ -12,7 +12,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 # Of a path and, once it is known, the beginning of its text: whether it may be read as context.
 MayRead = Callable[[Path, str], bool]
@@ -41,16 +40,18 @@ class ProjectFiles:
         self._may_read = may_read
         self._kept: OrderedDict[Path, _Kept] = OrderedDict()
 
-    async def first(self, paths: Iterable[Path]) -> tuple[Path, str] | None:
+    async def first(self, paths: Iterable[Path], *, root: Path | None = None) -> tuple[Path, str] | None:
         """Returns the first file that is there, with its text.
 
         Args:
             paths: where to look.
+            root: a folder; a link that leads out of it is not followed. None follows every link.
 
         Returns:
-            None if there is none, or the first must not or cannot be used: private, not UTF-8, more than 512 KiB.
+            None if there is none, or the first must not or cannot be used: private, outside of `root`, not UTF-8, more
+            than 512 KiB.
         """
-        path = await asyncio.to_thread(_first_file, list(paths))
+        path = await asyncio.to_thread(_first_file, list(paths), root)
         if path is None or not self._may_read(path, ""):
             return None
         kept = self._kept.pop(path, None)
@@ -72,18 +73,10 @@ class ProjectFiles:
             self._kept.popitem(last=False)
 
 
-def path_of(uri: str) -> Path | None:
-    """Returns the path of a document that is a file, or None."""
-    try:
-        parts = urlsplit(uri)
-    except ValueError:
-        return None
-    path = unquote(parts.path)
-    return Path(path) if parts.scheme == "file" and path.startswith("/") else None
-
-
-def _first_file(paths: list[Path]) -> Path | None:
-    return next((path for path in paths if _is_file(path)), None)
+def _first_file(paths: list[Path], root: Path | None) -> Path | None:
+    path = next((path for path in paths if _is_file(path)), None)
+    is_inside = path is None or root is None or Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
+    return path if is_inside else None
 
 
 def _is_file(path: Path) -> bool:

@@ -1,14 +1,17 @@
 """What is private by its name, its language or its first lines: environments, keys, credentials. Pure.
 
-Every folder of a path is looked at as well as the file; upper and lower case are the same.
+Every folder of a path is looked at as well as the file. Names that a file system may take for the same are the same:
+upper and lower case, compatible characters, invisible ones, dots and spaces at the end. A backup of a secret is one.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from functools import lru_cache
 
-from dgemma_lsp.ignore_file import IgnoreFile, entries_of
+from dgemma_lsp.backup_names import originals_of
+from dgemma_lsp.ignore_file import IgnoreFile
 
 _HEAD_CHARS = 4_096
 _DATA = ("json", "yml", "yaml", "toml", "ini", "xml", "txt", "csv", "properties", "conf", "cfg", "enc")
@@ -48,6 +51,10 @@ _KEY_TEXT = re.compile(
 )
 
 
+_CONTROLS = dict.fromkeys([*range(32), 127])
+_INVISIBLE = {"Cc", "Cf"}
+
+
 class SecretNames:
     """The table of names, read once."""
 
@@ -66,13 +73,35 @@ class SecretNames:
         Args:
             path: with slashes; relative or absolute.
         """
-        # A folder called `secrets` holds source code more often than not; the same name for a file says enough.
-        for entry in entries_of(path.lower()):
-            for kind, file in self._files:
-                rule = file.deciding(entry)
-                if rule is not None and (rule.folders_only or not entry.endswith("/")):
-                    return kind
+        names = [(name, *originals_of(name)) for name in _plain(path).split("/") if name]
+        for depth, forms in enumerate(names):
+            is_file = depth == len(names) - 1
+            for folder in names[depth - 1] if depth else ("",):
+                for form in forms:
+                    if kind := self._kind_of_entry(f"{folder}/{form}".lstrip("/"), is_file=is_file):
+                        return kind
         return None
+
+    def _kind_of_entry(self, entry: str, *, is_file: bool) -> str | None:
+        """Returns what kind of secret a folder or file is, or None.
+
+        Args:
+            entry: its name below that of the folder that holds it: no pattern of the table is longer.
+            is_file: whether it is a file.
+        """
+        for kind, file in self._files:
+            rule = file.deciding(entry if is_file else f"{entry}/")
+            # A folder called `secrets` holds source code more often than not; the same name for a file says enough.
+            if rule is not None and (rule.folders_only or is_file):
+                return kind
+        return None
+
+
+def _plain(path: str) -> str:
+    """Returns a path as the file system that distinguishes least would compare it."""
+    folded = unicodedata.normalize("NFKC", path).casefold().replace("\\", "/")
+    visible = "".join(one for one in folded if one.isascii() or unicodedata.category(one) not in _INVISIBLE)
+    return "/".join(name.rstrip(". ") for name in visible.translate(_CONTROLS).split("/"))
 
 
 def kind_of_language(language: str) -> str | None:

@@ -80,6 +80,7 @@ class DgemmaProtocol(NotebookProtocol):
     @lsp_method(types.INITIALIZE)
     def lsp_initialize(self, params: types.InitializeParams) -> Generator[Any, Any, types.InitializeResult]:
         """Says in the result, too, which of our own messages there are."""
+        params.root_uri, params.root_path = convert.to_root(params), None
         result = yield from super().lsp_initialize(params)
         result.capabilities.experimental = {SECTION: {"version": __version__, "protocol": PROTOCOL}}
         return result
@@ -215,7 +216,7 @@ class DgemmaServer(LanguageServer):
             position,
             cells=self.session.cells_around(document.uri),
             encoding=self.encoding,
-            roots=tuple(self.workspace.folders) or tuple(filter(None, [self.workspace.root_uri])),
+            roots=convert.to_roots(self.workspace.folders.values(), self.workspace.root_uri),
             trigger=trigger,
             channel=channel,
             deadline_ms=self.session.settings.deadline_ms,

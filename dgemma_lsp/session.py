@@ -21,6 +21,7 @@ from dgemma_lsp.fills import Fills
 from dgemma_lsp.flights import OnDraft
 from dgemma_lsp.gathering import Gatherer
 from dgemma_lsp.inflight import Inflight
+from dgemma_lsp.language_ids import canonical_id
 from dgemma_lsp.notebooks import Notebooks
 from dgemma_lsp.positions import PositionEncoding
 from dgemma_lsp.preview import Preview, watch
@@ -288,7 +289,7 @@ class Session:
 
     def _why_not_here(self, request: Request) -> str | None:
         """Returns why nothing is offered in one document, or None where something is."""
-        if request.language in self.settings.paused_languages:
+        if canonical_id(request.language) in map(canonical_id, self.settings.paused_languages):
             return f"{request.language} is paused by {SECTION}.pausedLanguages"
         return self._why_private(request.uri, request.language, request.text)
 
@@ -316,7 +317,12 @@ class Session:
         self._engine = await self._link.about()
 
     def _new_privacy(self) -> Privacy:
-        return Privacy(self.settings.private_files, home=self._home, clock=self._clock)
+        return Privacy(
+            self.settings.private_files,
+            home=self._home,
+            clock=self._clock,
+            report=lambda message: self.warn((message,)),
+        )
 
     async def _definitions(self, query: DefinitionsQuery) -> Definitions | None:
         return await self._link.definitions(query)

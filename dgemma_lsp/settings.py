@@ -1,7 +1,7 @@
 """What the user may choose, read tolerantly from whatever JSON the editor sends.
 
 A wrong value never stops the server: it is named in a problem, and the value that held before stays. One table
-describes every key; reader, messages, JSON schema and the README's table come from it.
+describes every key; reader, messages, JSON schema and docs/settings.md come from it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from dgemma_lsp.option import Kind, Option
+from dgemma_lsp.ignore_file import problem_of
+from dgemma_lsp.option import Kind, Option, shown
 
 SECTION = "dgemma"
 
@@ -142,6 +143,7 @@ OPTIONS = (
         kind=Kind.STRINGS,
         pattern=r"[^\s,;]{1,100}",
         form="language ids",
+        entry="a language id without blanks, such as markdown",
         meaning="language ids as the editor names them, such as `markdown`: empty offers in every language, a long "
         "list in few",
     ),
@@ -151,6 +153,8 @@ OPTIONS = (
         kind=Kind.STRINGS,
         pattern=r"[^\n\r]*[^\s!/][^\n\r]*",
         form="patterns as in .gitignore",
+        entry="a pattern as in .gitignore, such as *.pem",
+        refusal=problem_of,
         meaning="patterns as in `.gitignore`: empty leaves it to names and ignore files, `*` makes every file private, "
         "`!pattern` allows what would be private",
     ),
@@ -186,26 +190,31 @@ def read_settings(raw: object, base: Settings) -> tuple[Settings, tuple[str, ...
         base: supplies every value that `raw` does not set, or sets wrongly.
 
     Returns:
-        The settings, and a line for each of the first keys that could not be used, with one for the number of others.
+        The settings, and a line for each of the first keys that could not be used as they are, with one for the number
+        of others. Of a list the entries that can be used count.
     """
     if raw is None:
         return base, ()
     if not isinstance(raw, Mapping):
-        return base, (f"the settings must be an object, not {type(raw).__name__}; the defaults hold",)
+        return base, (f"the settings must be an object, not {shown(raw)}; the defaults hold",)
     by_key = {option.key: option for option in OPTIONS}
     values: dict[str, Any] = {}
     problems: list[str] = []
     num_more = 0
     for key, value in _flattened(cast("Mapping[str, object]", raw), by_key):
         option = by_key.get(key)
-        if option and option.problem(value, section=SECTION) is None:
-            values[option.field] = tuple(cast("list[str]", value)) if option.kind is Kind.STRINGS else value
-        elif len(problems) == _MAX_PROBLEMS:
+        usable = option.usable(value) if option else None
+        if option and usable is not None:
+            values[option.field] = usable
+        problem = option.problem(value, section=SECTION) if option else ""
+        if problem is None:
+            continue
+        if len(problems) == _MAX_PROBLEMS:
             # Looking for the nearest key takes time, and nobody reads a thousand lines.
             num_more += 1
         else:
-            problem = option.problem(value, section=SECTION) if option else _unknown(key, by_key)
-            problems.append(f"{problem}; ignored")
+            problem = problem or _unknown(key, by_key)
+            problems.append(problem if usable is not None else f"{problem}; ignored")
     if num_more:
         problems.append(f"{num_more} more settings cannot be used; dgemma-lsp settings lists what can")
     return replace(base, **values), tuple(problems)

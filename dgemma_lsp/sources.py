@@ -178,11 +178,17 @@ class Sources:
         return completions
 
     def _known(self, request: Request, typing: _Typing) -> _Given | None:
-        """Returns what an earlier answer says, the one behind the shown item first; None if none says anything."""
+        """Returns what an earlier answer says, the one behind the shown item first; None if none says anything.
+
+        An unlikely answer serves questions by hand, and automatic ones only while the user types the item it shows.
+        """
         matches = self._store.matches(as_if_accepted(request))
         for match in sorted(matches, key=lambda match: match.answer is not typing.shown):
-            completions = resume(request, match, self._shaped)
             is_here = not match.num_typed
+            is_typed_through = match.answer is typing.shown and not is_here
+            if request.trigger is Trigger.AUTOMATIC and match.answer.infill.unlikely and not is_typed_through:
+                continue
+            completions = resume(request, match, self._shaped)
             # Who asks expressly does not want to hear again that there was nothing.
             if completions or (is_here and request.trigger is Trigger.AUTOMATIC):
                 return _Given(completions=completions, answer=match.answer)

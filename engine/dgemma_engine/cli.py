@@ -10,6 +10,7 @@ from dgemma_engine.calibrating import calibrate_command
 from dgemma_engine.commands import export, plan, quantize, start, status, stop
 from dgemma_engine.errors import EngineError, WrongUsage
 from dgemma_engine.evaluation import compare_command, eval_command, holes_command
+from dgemma_engine.private_files import keep_own_rights
 from dgemma_engine.terminal import run_program, say_error
 from dgemma_engine.training import corpus_command, train_command
 
@@ -27,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
 
     def run() -> int:
+        keep_own_rights()
         arguments = _parser().parse_args(argv)
         try:
             return arguments.run(arguments)

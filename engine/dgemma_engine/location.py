@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Self
 
 from dgemma_engine.errors import SocketRefused
+from dgemma_engine.private_files import make_private_folder, mend_folder
 
 EMBEDDED = "embedded"
 
@@ -119,8 +120,7 @@ class EngineLocation:
             SocketRefused: it cannot be created or trusted.
         """
         try:
-            self.directory.parent.mkdir(parents=True, exist_ok=True)
-            self.directory.mkdir(mode=0o700, exist_ok=True)
+            make_private_folder(self.directory)
         except OSError as error:
             raise self._refusal(self.directory, f"cannot be created ({error.strerror})") from error
         self.verify()
@@ -151,8 +151,10 @@ class EngineLocation:
             raise self._refusal(self.directory, "is not a directory")
         if status.st_uid != self.uid:
             raise self._refusal(self.directory, f"belongs to user {status.st_uid}")
-        if stat.S_IMODE(status.st_mode) & 0o777 != 0o700:
+        if stat.S_IMODE(status.st_mode) & 0o077:
             self._close_directory()
+        # Closed to others, but a umask may have closed it to us too.
+        mend_folder(self.directory)
         if not os.access(self.directory, os.W_OK | os.X_OK):
             raise self._refusal(self.directory, "cannot be written")
 

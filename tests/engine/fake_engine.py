@@ -62,6 +62,8 @@ class SteppingEngine:
         self.model_name = "stepping"
         self.model_path = "/models/stepping"
         self.device = "cpu"
+        self.compiled = False
+        self.uncompiled_reason = "told not to"
         self.denoising_steps = 0
         self.device_memory_bytes = 0
         self.runs: list[Run] = []

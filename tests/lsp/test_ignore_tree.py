@@ -124,6 +124,22 @@ def test_pipe_and_folder_of_that_name_are_passed_over(root: Path, line_of: Calla
     assert line_of("a.py") is None
 
 
+def test_lines_that_do_not_say_what_they_seem_to_are_reported_once(root: Path, clock: Clock):
+    reports: list[str] = []
+    tree = IgnoreTree(home=root / "home", clock=clock, report=reports.append)
+    put(root / "r/.gitignore", "ok\n[ab\n")
+    put(root / "r/.dgemmaignore", "[z-a]\n" + "x\\\n" * 8)
+    for name in ("a.py", "b.py", "ok"):
+        clock.now_s += 2
+        tree.match(root / "r" / name)
+    assert sorted(reports) == [
+        f"{root}/r/.dgemmaignore, line 1: [z-a] counts as git reads it: the range z-a names z only; write a-z. "
+        "The same file has such lines at 2, 3, 4, 5, 6, and 3 more",
+        f"{root}/r/.gitignore, line 2: [ab is passed over: [ has no closing ]; write \\[ for the character itself",
+    ]
+    assert tree.match(root / "r/ok") == Match(file=".gitignore", line="ok")
+
+
 def test_odd_paths(root: Path, line_of: Callable[[str], str | None]):
     (root / ".gitignore").write_bytes(b"b\xff\n")
     assert line_of("no/such/folder/a.py") is None

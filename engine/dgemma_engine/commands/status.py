@@ -62,6 +62,7 @@ def table(status: Status) -> str:
         ("model", status.model),
         ("model path", status.model_path),
         ("device", status.device),
+        ("uncompiled", status.uncompiled_reason),
         ("memory", _mebibytes(status.memory_bytes)),
         ("device memory", _mebibytes(status.device_memory_bytes) if status.device_memory_bytes else ""),
         ("uptime", _duration(status.uptime_s)),
