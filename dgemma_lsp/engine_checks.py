@@ -85,9 +85,17 @@ def check_model(facts: Facts) -> Finding:
 
 
 def check_execution(facts: Facts) -> Finding | None:
-    """Whether the engine runs its compiled path, as far as it says so; None where it does not."""
-    told = getattr(facts.engine.status, "execution", "")
-    return Finding(name="execution", verdict=Verdict.OK, detail=told) if told else None
+    """Whether the engine runs its compiled path; None where no engine answers or its model is not loaded."""
+    name, status = "execution", facts.engine.status
+    if status is None or status.state in (EngineState.LOADING, EngineState.FAILED):
+        return None
+    if status.compiled:
+        return Finding(name=name, verdict=Verdict.OK, detail="compiled")
+    if not status.uncompiled_reason:
+        return Finding(name=name, verdict=Verdict.OK, detail="not compiled: this model on this device has no such path")
+    return Finding.split(
+        name, Verdict.WARN, f"not compiled, so slower: {status.uncompiled_reason}", remedy="update torch"
+    )
 
 
 def _about(status: Status) -> str:

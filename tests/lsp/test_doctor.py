@@ -269,6 +269,10 @@ NO_ENGINE = ("engine", Verdict.WARN, "none runs now")
         ({"server_version": "2"}, [("engine", Verdict.WARN, "-> dgemma-engine stop; the next completion")]),
         ({"missing": ("torch",)}, [("engine extra", Verdict.WARN, "torch -> pip install")]),
         ({"engine": IDLE}, [NO_ENGINE]),
+        (
+            {"engine": EngineFacts(status=replace(STATUS_NOW, version="1", uncompiled_reason="TorchScript refused"))},
+            [("execution", Verdict.WARN, "not compiled, so slower: TorchScript refused -> update torch")],
+        ),
         ({"engine": replace(IDLE, problem="old; x", replaceable=True)}, [("engine", Verdict.WARN, "old -> x")]),
         ({"engine": replace(IDLE, problem="lost")}, [("engine", Verdict.FAIL, "lost -> dgemma-engine stop")]),
         ({"memory_bytes": (1 << 30, 0)}, [("memory", Verdict.WARN, "1.0 GiB.* -> the embedded model wants 2 GiB")]),

@@ -39,8 +39,7 @@ def check_sentence(result: tuple[int, bytes, str], *, code: int, says: str) -> N
 
 @pytest.mark.parametrize(
     ("program", "arguments"),
-    [(LSP, ("settings",)), (LSP, ("doctor",)), (LSP, ("stats",)), (LSP, ("--version",)),
-     (ENGINE, ("status",)), (ENGINE, ("stop",)), (ENGINE, ("--version",))],
+    [(LSP, ("settings",)), (LSP, ("doctor",)), (LSP, ("--version",)), (ENGINE, ("status",))],
 )  # fmt: skip
 def test_output_that_cannot_be_written_is_one_sentence(
     environ: dict[str, str], program: str, arguments: tuple[str, ...]
