@@ -3,7 +3,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 EDITORS_STAMP := .venv/.installed-editors
 
-.PHONY: help setup demo test test-editors install-neovim package-neovim lint types format bench bench-typing bench-gpu check-gpu bench-neovim picture soak train-gpu package clean install-vscode package-vscode bench-vscode
+.PHONY: help setup demo test test-editors install-neovim package-neovim lint types format bench bench-typing bench-gpu check-gpu bench-neovim picture soak chaos train-gpu package clean install-vscode package-vscode bench-vscode
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -75,6 +75,9 @@ bench-vscode: setup $(EDITORS_STAMP) ## how long a VS Code user waits for ghost 
 
 soak: setup ## half an hour of mixed traffic: nothing unanswered, no error, no growth
 	$(BIN)/python engine/bench/soak.py
+
+chaos: setup ## 300,000 steps of a client that misbehaves at random, 2,000 with the real engine: one answer to each request
+	$(BIN)/python engine/bench/chaos.py
 
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 DIST := dist

@@ -104,7 +104,7 @@ class Ledger:
                 self.fault("malformed", "answer", f"a result without id: {message}")
             return
         key = (type(msg_id), msg_id)
-        asked = self._asked.get(key)
+        asked = self._asked.get(key) if isinstance(msg_id, int | str) else None
         if asked is None:
             self.fault("unknown_id", "answer", str(message)[:300])
             return

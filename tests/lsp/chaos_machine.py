@@ -15,7 +15,7 @@ from tests.lsp.chaos_client import ABSENT, ChaosClient, Ending, State
 from tests.lsp.chaos_editor import Answering
 from tests.lsp.chaos_engine import ChaosEngine
 from tests.lsp.chaos_ledger import RESULT, Report
-from tests.lsp.chaos_moves import DocumentMoves
+from tests.lsp.chaos_moves import DocumentMoves, is_list
 from tests.lsp.chaos_process import ServerPool
 from tests.lsp.chaos_wire import BadFrame, Header, bad_frame
 
@@ -85,14 +85,14 @@ class ChaosMachine(DocumentMoves):
 
     @rule(uri=_URI, place=_SOME(say.POSITIONS))
     def menu(self, uri: str, place: Any) -> None:
-        params = {"textDocument": {"uri": uri}, "position": place[0], "context": {"triggerKind": 1}}
+        params = {"textDocument": {"uri": uri}, "position": place, "context": {"triggerKind": 1}}
         self._client.request("completion", "textDocument/completion", params, legal=say.ANSWERED | say.NOT_FOUND)
 
     @rule(uri=_URI, span=_SOME(say.RANGES), only=_SOME([ABSENT, None, ["refactor"], ["x.y", ""]]))
     def code_action(self, uri: str, span: Any, only: Any) -> None:
         context = {"diagnostics": []} | ({} if only is ABSENT else {"only": only})
         params = {"textDocument": {"uri": uri}, "range": span, "context": context}
-        self._client.request("codeAction", "textDocument/codeAction", params, legal=say.ANSWERED, fits=_is_list)
+        self._client.request("codeAction", "textDocument/codeAction", params, legal=say.ANSWERED, fits=is_list)
 
     @rule(command=_SOME(say.COMMANDS))
     def execute(self, command: Any) -> None:
@@ -114,7 +114,7 @@ class ChaosMachine(DocumentMoves):
     @rule(uri=_URI, place=_SOME(say.POSITIONS), version=_SOME([ABSENT, None, 1]))
     def denoise(self, uri: str, place: Any, version: Any) -> None:
         document = {"uri": uri} | ({} if version is ABSENT else {"version": version})
-        params = {"textDocument": document, "position": place[0], "token": "t"}
+        params = {"textDocument": document, "position": place, "token": "t"}
         self._client.request("denoise", "dgemma/denoise", params, legal=say.MAY_FAIL)
 
     @rule(question=_SOME(say.OWN), absent=_YES)

@@ -78,7 +78,7 @@ class DocumentMoves(RuleBasedStateMachine):
 
     @rule(uri=_URI, place=_SOME(say.POSITIONS), trigger=_SOME([1, 2, 7]), as_text=_YES)
     def ask(self, uri: str, place: Any, trigger: int, as_text: bool) -> None:
-        params = {"textDocument": {"uri": uri}, "position": place[0], "context": {"triggerKind": trigger}}
+        params = {"textDocument": {"uri": uri}, "position": place, "context": {"triggerKind": trigger}}
         self._ask(params, say.ANSWERED, as_text=as_text)
 
     @rule(uri=_URI, num=_SOME([2, 3, 8]), edits=_YES)
@@ -92,9 +92,7 @@ class DocumentMoves(RuleBasedStateMachine):
 
     @rule(place=_SOME(say.BAD_POSITIONS), context=_SOME([{"triggerKind": 1}, None, {}, {"triggerKind": "1"}]))
     def ask_badly(self, place: Any, context: Any) -> None:
-        self._ask(
-            {"textDocument": {"uri": say.URIS[0]}, "position": place, "context": context}, say.REFUSED, as_text=False
-        )
+        self._ask(say.HERE | {"position": place, "context": context}, say.REFUSED, as_text=False)
 
     @rule(
         place=_SOME(say.ODD_POSITIONS),
@@ -114,8 +112,9 @@ class DocumentMoves(RuleBasedStateMachine):
 
     def _ask(self, params: Any, legal: frozenset[int], *, as_text: bool) -> Asked:
         method = "textDocument/inlineCompletion"
-        return self._client.request("inlineCompletion", method, params, legal=legal, fits=_is_list, as_text=as_text)
+        return self._client.request("inlineCompletion", method, params, legal=legal, fits=is_list, as_text=as_text)
 
 
-def _is_list(result: Any) -> bool:
+def is_list(result: Any) -> bool:
+    """Returns whether a result is a list, which may be empty but not null."""
     return isinstance(result, list)
