@@ -24,7 +24,7 @@ sys.path.insert(0, str(record.HERE.parents[1]))
 from tests.lsp.chaos_ledger import Report
 from tests.lsp.chaos_run import instant_engine, play
 
-SORTS = ("unanswered", "answered_twice", "unknown_id", "wrong_code", "wrong_result", "malformed", "too_early")
+SORTS = ("unanswered", "late", "answered_twice", "unknown_id", "wrong_code", "wrong_result", "malformed", "too_early")
 ENDS = ("crash", "traceback", "not_ended", "exit_code")
 
 

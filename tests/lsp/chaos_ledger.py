@@ -29,6 +29,7 @@ class Asked:
         waits_for_editor: whether it may wait for as long as the editor owes an answer.
         answers: how many came.
         refused: whether the answer was an error.
+        given_up: whether it was noted as unanswered.
     """
 
     msg_id: Id
@@ -39,6 +40,7 @@ class Asked:
     waits_for_editor: bool = False
     answers: int = 0
     refused: bool = False
+    given_up: bool = False
 
 
 @dataclass(slots=True)
@@ -110,7 +112,7 @@ class Ledger:
             return
         asked.answers += 1
         if asked.answers > 1:
-            self.fault("answered_twice", asked.kind, f"{asked.message} <- {message}")
+            self.fault("late" if asked.given_up else "answered_twice", asked.kind, f"{asked.message} <- {message}")
             return
         asked.refused = "error" in message
         code = (message["error"] or {}).get("code") if asked.refused else RESULT
@@ -131,7 +133,7 @@ class Ledger:
     def give_up(self, *, editor_owes: bool) -> None:
         """Notes that the requests without an answer will get none."""
         for asked in self.outstanding(editor_owes=editor_owes):
-            asked.answers = 1
+            asked.answers, asked.given_up = 1, True
             self.fault("unanswered", asked.kind, asked.message)
 
     def fault(self, what: str, kind: str, words: str) -> None:
