@@ -65,6 +65,7 @@ def measured(run: Callable[[int, int], Report], num_steps: int, first_seed: int)
         "wrong_by_kind": {sort: dict(kinds) for sort, kinds in report.wrong.items()},
         "steps_by_kind": dict(report.steps.most_common()),
         "requests_by_kind": dict(report.requests.most_common()),
+        "offered_by_kind": dict(report.offered.most_common()),
         "endings": dict(report.endings.most_common()),
     }
 

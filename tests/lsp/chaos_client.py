@@ -5,6 +5,7 @@ What may answer a request follows from what was sent before it, because the serv
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Callable
 from enum import Enum, auto
@@ -39,6 +40,7 @@ class Ending(Enum):
     CLOSED = "standard input closed"
     CUT = "closed in mid-message"
     KILLED = "both pipes closed"
+    ORPHANED = "editor killed, its pipes held by another process"
     DEAF = "standard output closed"
 
 
@@ -65,6 +67,8 @@ class ChaosClient:
         self._number = 0
         self._patience_s = PATIENCE_S
         self.ids: list[Id] = []
+        self._stand_in: subprocess.Popen[bytes] | None = None
+        self._is_watched = False
         report.sessions += 1
 
     def step(self, kind: str) -> None:
@@ -137,6 +141,13 @@ class ChaosClient:
             self.settle()
         if new and self.state is State.NEW and not asked.refused:
             self.state = State.RUNNING
+            self._is_watched = isinstance(params, dict) and isinstance(params.get("processId"), int)
+
+    def editor_process(self) -> int:
+        """Returns the id of a process that stands in for the editor, and is killed where a session ends so."""
+        if self._stand_in is None:
+            self._stand_in = subprocess.Popen(["sleep", "600"], stdin=subprocess.DEVNULL)
+        return self._stand_in.pid
 
     def shut_down(self) -> None:
         """Asks the server to shut down."""
@@ -200,6 +211,7 @@ class ChaosClient:
         if any(sign in errors for sign in _SIGNS_OF_A_FAULT):
             self.ledger.fault("traceback", ending.value, errors[-3_000:])
         self._process.close()
+        self._end_stand_in()
 
     def _say_goodbye(self, ending: Ending) -> int | None:
         """Does what ends the session; returns the exit code that is right, None for any."""
@@ -217,11 +229,20 @@ class ChaosClient:
             self._process.write(frame(encode({"jsonrpc": "2.0", "id": "deaf", "method": "dgemma/tally", "params": {}})))
         if (heard := self._process.flush(PATIENCE_S)) and ending is not Ending.DEAF:
             self._hear(heard)
-        if ending in {Ending.CLOSED, Ending.CUT, Ending.KILLED}:
+        if ending is Ending.ORPHANED and self._is_watched:
+            self._end_stand_in()
+            return None
+        if ending in {Ending.CLOSED, Ending.CUT, Ending.KILLED, Ending.ORPHANED}:
             self._process.close_stdin()
-        if ending is Ending.KILLED:
+        if ending in {Ending.KILLED, Ending.ORPHANED}:
             self._process.close_stdout()
         return expected if ending in {Ending.POLITE, Ending.EXIT} else None
+
+    def _end_stand_in(self) -> None:
+        if self._stand_in is not None:
+            self._stand_in.kill()
+            self._stand_in.wait()
+            self._stand_in = None
 
     def _await_shutdown(self) -> None:
         """Waits for everything that was asked: `shutdown` ends what waits for an answer of the editor."""

@@ -50,6 +50,7 @@ class Report:
     Attributes:
         steps: what the client did, by kind.
         requests: of these, what must be answered, by kind.
+        offered: of these, what was answered with something, by kind.
         wrong: faults of each sort, by kind of step.
         sessions: servers talked to.
         endings: how sessions ended.
@@ -59,6 +60,7 @@ class Report:
 
     steps: Counter[str] = field(default_factory=Counter)
     requests: Counter[str] = field(default_factory=Counter)
+    offered: Counter[str] = field(default_factory=Counter)
     wrong: dict[str, Counter[str]] = field(default_factory=dict)
     sessions: int = 0
     endings: Counter[str] = field(default_factory=Counter)
@@ -121,6 +123,8 @@ class Ledger:
             self.fault("wrong_code", asked.kind, f"{asked.message} <- {str(message)[:300]}; right: {legal}")
         elif code == RESULT and not asked.fits(message.get("result")):
             self.fault("wrong_result", asked.kind, f"{asked.message} <- {message}")
+        elif code == RESULT and message.get("result"):
+            self._report.offered[asked.kind] += 1
 
     def outstanding(self, *, editor_owes: bool = False) -> list[Asked]:
         """Returns the requests without an answer, but those that may wait for an editor that owes one."""

@@ -66,7 +66,8 @@ class ChaosMachine(DocumentMoves):
         wait=_YES,
     )
     def initialize(self, capabilities: Any, options: Any, trace: Any, where: Any, wait: bool) -> None:
-        params = {"processId": None, "capabilities": capabilities, "initializationOptions": options, "trace": trace}
+        pid = self._client.editor_process() if self._ending is Ending.ORPHANED else None
+        params = {"processId": pid, "capabilities": capabilities, "initializationOptions": options, "trace": trace}
         self._client.open_session("initialize", params | where, legal=frozenset({RESULT}), wait=wait)
 
     @rule(params=_SOME([ABSENT, *say.BAD_INITIALIZE]))
