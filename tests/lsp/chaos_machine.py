@@ -15,16 +15,14 @@ from tests.lsp.chaos_client import ABSENT, ChaosClient, Ending, State
 from tests.lsp.chaos_editor import Answering
 from tests.lsp.chaos_engine import ChaosEngine
 from tests.lsp.chaos_ledger import RESULT, Report
-from tests.lsp.chaos_moves import DocumentMoves, is_list
+from tests.lsp.chaos_moves import DocumentMoves
 from tests.lsp.chaos_process import ServerPool
 from tests.lsp.chaos_wire import BadFrame, Header, bad_frame
 
 # Steps after `shutdown` before the session ends.
 _AFTERLIFE = 12
-_URI = st.sampled_from(say.URIS)
 _SOME = st.sampled_from
 _YES = st.booleans()
-_TOKEN = _SOME(["command", "command", "command", *say.TOKENS])
 
 
 class ChaosMachine(DocumentMoves):
@@ -47,7 +45,7 @@ class ChaosMachine(DocumentMoves):
         self._old: list[ChaosClient] = []
 
     @initialize(
-        ending=_SOME(list(Ending)), begun=_YES, shutdown_from=_SOME([1_000, 150, 100, 50, 5]), more=_SOME([1, 0, 2])
+        ending=_SOME(list(Ending)), begun=_YES, shutdown_from=_SOME([1_000, 1_000, 250, 100, 5]), more=_SOME([1, 0, 2])
     )
     def begin(self, ending: Ending, begun: bool, shutdown_from: int, more: int) -> None:
         self._ending, self._shutdown_from = ending, shutdown_from
@@ -84,40 +82,6 @@ class ChaosMachine(DocumentMoves):
         legal = say.REFUSED | say.NOT_FOUND if method == "completion" else say.REFUSED
         self._client.request("bad params", f"textDocument/{method}", params, legal=legal)
 
-    @rule(uri=_URI, place=_SOME(say.POSITIONS))
-    def menu(self, uri: str, place: Any) -> None:
-        params = {"textDocument": {"uri": uri}, "position": place, "context": {"triggerKind": 1}}
-        self._client.request("completion", "textDocument/completion", params, legal=say.ANSWERED | say.NOT_FOUND)
-
-    @rule(uri=_URI, span=_SOME(say.RANGES), only=_SOME([ABSENT, None, ["refactor"], ["x.y", ""]]))
-    def code_action(self, uri: str, span: Any, only: Any) -> None:
-        context = {"diagnostics": []} | ({} if only is ABSENT else {"only": only})
-        params = {"textDocument": {"uri": uri}, "range": span, "context": context}
-        self._client.request("codeAction", "textDocument/codeAction", params, legal=say.ANSWERED, fits=is_list)
-
-    @rule(command=_SOME(say.COMMANDS))
-    def execute(self, command: Any) -> None:
-        name, arguments, legal = command
-        params = {"command": name, "arguments": arguments}
-        self._client.request("executeCommand", "workspace/executeCommand", params, legal=legal)
-
-    @rule(uri=_URI, span=_SOME(say.RANGES), kind=_SOME(say.FILL_KINDS), version=_SOME([None, 1, 9]), token=_TOKEN)
-    def fill(self, uri: str, span: Any, kind: str, version: Any, token: Any) -> None:
-        params: dict[str, Any] = {"textDocument": {"uri": uri, "version": version}, "range": span, "kind": kind}
-        if token == "command":
-            whole = {"command": "dgemma.fill", "arguments": [params]}
-            self._client.request(
-                "fill command", "workspace/executeCommand", whole, legal=say.MAY_FAIL, waits_for_editor=True
-            )
-        else:
-            self._client.request("fill", "dgemma/fill", params | {"workDoneToken": token}, legal=say.MAY_FAIL)
-
-    @rule(uri=_URI, place=_SOME(say.POSITIONS), version=_SOME([ABSENT, None, 1]))
-    def denoise(self, uri: str, place: Any, version: Any) -> None:
-        document = {"uri": uri} | ({} if version is ABSENT else {"version": version})
-        params = {"textDocument": document, "position": place, "token": "t"}
-        self._client.request("denoise", "dgemma/denoise", params, legal=say.MAY_FAIL)
-
     @rule(question=_SOME(say.OWN), absent=_YES)
     def own(self, question: Any, absent: bool) -> None:
         method, params, legal = question
@@ -151,7 +115,7 @@ class ChaosMachine(DocumentMoves):
     def cancel_nothing(self, msg_id: Any) -> None:
         self._client.notify("cancel nothing", "$/cancelRequest", {} if msg_id is ABSENT else {"id": msg_id})
 
-    @rule(then=_SOME(["cancel", "edit", "close", "ask", "answer", "shutdown"]), menu=_YES)
+    @rule(then=_SOME(["cancel", "edit", "close", "ask", "answer"]), menu=_YES)
     def ask_slow(self, then: str, menu: bool) -> None:
         """A question that the engine would work on for a minute, and what ends it."""
         uri, client = f"{say.FOLDER}/slow.py", self._client
@@ -168,7 +132,7 @@ class ChaosMachine(DocumentMoves):
         elif then == "answer":  # The id of the client's own question: those of the server are others.
             client.step("answer to nothing")
             client.send({"jsonrpc": "2.0", "id": asked, "result": None})
-        if then == "shutdown":
+        if self._num_steps >= self._shutdown_from:
             self._shut_down()
         else:
             client.notify("cancel", "$/cancelRequest", {"id": asked})

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from tests.lsp import chaos_messages as say
-from tests.lsp.chaos_client import ChaosClient
+from tests.lsp.chaos_client import ABSENT, ChaosClient
 from tests.lsp.chaos_ledger import Asked
 
 _URI = st.sampled_from(say.URIS)
 _SOME = st.sampled_from
 _YES = st.booleans()
+_TOKEN = _SOME(["command", "command", "command", *say.TOKENS])
 
 
 class DocumentMoves(RuleBasedStateMachine):
@@ -81,6 +82,32 @@ class DocumentMoves(RuleBasedStateMachine):
         params = {"textDocument": {"uri": uri}, "position": place, "context": {"triggerKind": trigger}}
         self._ask(params, say.ANSWERED, as_text=as_text)
 
+    @rule(
+        text=_SOME(["x = ", "def f(a):\n    return ", "😀 = ", "LATER = "]),
+        then=_SOME(["ask", "menu", "fill", "denoise"]),
+    )
+    def work(self, text: str, then: str) -> None:
+        """What an editor does all day."""
+        uri = say.URIS[0]
+        self.open(uri, text, "python", self._next_version())
+        lines = text.split("\n")
+        place = {"line": len(lines) - 1, "character": len(lines[-1].encode("utf-16-le")) // 2}
+        params: dict[str, Any] = {"textDocument": {"uri": uri}, "position": place, "context": {"triggerKind": 1}}
+        if then == "ask":
+            self._ask(params, say.ANSWERED, as_text=False)
+            self._client.settle()
+            # The item's command, as the editor runs it when the user has taken the suggestion.
+            self.execute(("dgemma.accepted", [1], say.MAY_FAIL))
+        elif then == "menu":
+            self.menu(uri, place)
+        elif then == "denoise":
+            self.denoise(uri, place, ABSENT)
+        else:
+            whole = {"start": say.FIRST, "end": place}
+            self.fill(uri, whole, "selection", self._version, "command")
+            self.fill(uri, whole, "selection", self._version, "t")
+            self.code_action(uri, whole, ABSENT)
+
     @rule(uri=_URI, num=_SOME([2, 3, 8]), edits=_YES)
     def ask_often(self, uri: str, num: int, edits: bool) -> None:
         for column in range(num):
@@ -101,6 +128,40 @@ class DocumentMoves(RuleBasedStateMachine):
     def ask_oddly(self, place: Any, selected: Any) -> None:
         context = {"triggerKind": 1, "selectedCompletionInfo": selected}
         self._ask(say.HERE | {"position": place, "context": context}, say.EITHER, as_text=False)
+
+    @rule(uri=_URI, place=_SOME(say.POSITIONS))
+    def menu(self, uri: str, place: Any) -> None:
+        params = {"textDocument": {"uri": uri}, "position": place, "context": {"triggerKind": 1}}
+        self._client.request("completion", "textDocument/completion", params, legal=say.ANSWERED | say.NOT_FOUND)
+
+    @rule(uri=_URI, span=_SOME(say.RANGES), only=_SOME([ABSENT, None, ["refactor"], ["x.y", ""]]))
+    def code_action(self, uri: str, span: Any, only: Any) -> None:
+        context = {"diagnostics": []} | ({} if only is ABSENT else {"only": only})
+        params = {"textDocument": {"uri": uri}, "range": span, "context": context}
+        self._client.request("codeAction", "textDocument/codeAction", params, legal=say.ANSWERED, fits=is_list)
+
+    @rule(command=_SOME(say.COMMANDS))
+    def execute(self, command: Any) -> None:
+        name, arguments, legal = command
+        params = {"command": name, "arguments": arguments}
+        self._client.request("executeCommand", "workspace/executeCommand", params, legal=legal)
+
+    @rule(uri=_URI, span=_SOME(say.RANGES), kind=_SOME(say.FILL_KINDS), version=_SOME([None, 1, 9]), token=_TOKEN)
+    def fill(self, uri: str, span: Any, kind: str, version: Any, token: Any) -> None:
+        params: dict[str, Any] = {"textDocument": {"uri": uri, "version": version}, "range": span, "kind": kind}
+        if token == "command":
+            whole = {"command": "dgemma.fill", "arguments": [params]}
+            self._client.request(
+                "fill command", "workspace/executeCommand", whole, legal=say.MAY_FAIL, waits_for_editor=True
+            )
+        else:
+            self._client.request("fill", "dgemma/fill", params | {"workDoneToken": token}, legal=say.MAY_FAIL)
+
+    @rule(uri=_URI, place=_SOME(say.POSITIONS), version=_SOME([ABSENT, None, 1]))
+    def denoise(self, uri: str, place: Any, version: Any) -> None:
+        document = {"uri": uri} | ({} if version is ABSENT else {"version": version})
+        params = {"textDocument": document, "position": place, "token": "t"}
+        self._client.request("denoise", "dgemma/denoise", params, legal=say.MAY_FAIL)
 
     def _next_version(self) -> int:
         self._version += 1

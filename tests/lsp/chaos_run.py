@@ -17,8 +17,8 @@ from tests.lsp.chaos_ledger import Report
 from tests.lsp.chaos_machine import ChaosMachine
 from tests.lsp.chaos_process import ServerPool
 
-# Rules, of which most are a step, some are several and some none. More would not fit into what hypothesis draws.
-_RULES_PER_SESSION = 200
+# Rules, of which most are a step, some are several and some none. Many, because each session waits for Python to start.
+_RULES_PER_SESSION = 300
 _SESSIONS_PER_SEED = 10
 
 
