@@ -19,7 +19,7 @@ from tests.lsp.chaos_process import ServerPool
 
 # Rules, of which most are a step, some are several and some none. Many, because each session waits for Python to start.
 _RULES_PER_SESSION = 300
-_SESSIONS_PER_SEED = 10
+_SESSIONS_PER_SEED = 25
 
 
 @contextmanager
@@ -49,6 +49,7 @@ def play(folder: Path, engine: ChaosEngine | None, *, num_steps: int, first_seed
     with ServerPool(folder) as pool:
         while report.steps.total() < num_steps:
             number = first_seed + len(report.seeds)
+            left = num_steps - report.steps.total()
             report.seeds.append(number)
 
             def machine() -> ChaosMachine:
@@ -57,7 +58,7 @@ def play(folder: Path, engine: ChaosEngine | None, *, num_steps: int, first_seed
             run_state_machine_as_test(
                 seed(number)(machine),
                 settings=settings(
-                    max_examples=_SESSIONS_PER_SEED,
+                    max_examples=max(2, min(_SESSIONS_PER_SEED, left // _RULES_PER_SESSION)),
                     stateful_step_count=_RULES_PER_SESSION,
                     database=None,
                     deadline=None,
