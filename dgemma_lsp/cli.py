@@ -57,6 +57,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("--stdio", action="store_true", help="serve on standard input and output (the default)")
     parser.add_argument("--tcp", metavar="HOST:PORT", type=_address, help="serve one editor on a TCP port instead")
+    parser.add_argument(
+        "--clientProcessId",
+        dest="client_pid",
+        metavar="PID",
+        type=_pid,
+        help="end when that process ends; editors add it",
+    )
     parser.set_defaults(run=_serve)
     commands = parser.add_subparsers(metavar="COMMAND")
 
@@ -109,10 +116,10 @@ def _serve(arguments: argparse.Namespace) -> int:
     from dgemma_lsp.server import build_server
 
     configure_logs(Settings().log_level)
-    server = build_server()
+    server = build_server(client_pid=arguments.client_pid)
     # What is loaded stays: looking for garbage in it would hold up a key for 20 ms now and then.
     gc.freeze()
-    # pygls waits for its reading thread before it ends, and that one waits for the editor.
+    # At once and without a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if arguments.tcp is None:
         if sys.stdin.isatty():
@@ -327,6 +334,10 @@ def _setting(key: str) -> Callable[[str], str]:
         return text
 
     return read
+
+
+def _pid(text: str) -> int:
+    return _number(text, low=1, high=2**31 - 1)
 
 
 def _deadline(text: str) -> int:

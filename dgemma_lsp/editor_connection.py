@@ -1,0 +1,118 @@
+"""One editor's connection: bytes to message bodies, until the editor says goodbye, hangs up or is killed.
+
+Knows no protocol types: `Receiver` handles the bodies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import Protocol
+
+from dgemma_lsp.client_process import process_end
+from dgemma_lsp.framing import Framing
+
+_log = logging.getLogger(__name__)
+
+_CHUNK_BYTES = 2**16
+
+Speaker = tuple[bytes, asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class Receiver(Protocol):
+    """Handles messages."""
+
+    ended: bool
+
+    def receive(self, body: bytes) -> None:
+        """Handles one message; sets `ended` after the last."""
+        ...
+
+
+class EditorConnection:
+    """The connection of one editor.
+
+    Args:
+        receiver: handles the messages.
+    """
+
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        self._gone = asyncio.Event()
+        self._watching: dict[int, asyncio.Task[None]] = {}
+
+    def watch(self, pid: int) -> None:
+        """Ends the connection when a process ends; one that is not there is not watched."""
+        if pid not in self._watching:
+            self._watching[pid] = asyncio.create_task(self._watch(pid))
+
+    def hang_up(self) -> None:
+        """Ends the connection."""
+        self._gone.set()
+
+    async def serve(self, stream: asyncio.StreamReader, *, begun: bytes = b"") -> None:
+        """Handles messages until the connection ends.
+
+        Args:
+            stream: what the editor sends.
+            begun: what was read of it already.
+        """
+        reading, gone = asyncio.create_task(self._read(stream, begun)), asyncio.create_task(self._gone.wait())
+        try:
+            await asyncio.wait([reading, gone], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (reading, gone, *self._watching.values()):
+                task.cancel()
+
+    async def _read(self, stream: asyncio.StreamReader, data: bytes) -> None:
+        framing = Framing()
+        with suppress(ConnectionError):
+            while data or (data := await stream.read(_CHUNK_BYTES)):
+                for body in framing.feed(data):
+                    self._receiver.receive(body)
+                    if self._receiver.ended:
+                        return
+                    # Work on one message begins before the next is read.
+                    await asyncio.sleep(0)
+                data = b""
+
+    async def _watch(self, pid: int) -> None:
+        try:
+            await process_end(pid)
+        except ProcessLookupError:
+            _log.info("no process %d here to watch", pid)
+            return
+        _log.warning("the editor's process %d has ended", pid)
+        self.hang_up()
+
+
+async def first_to_speak(host: str, port: int) -> Speaker:
+    """Listens until a client has sent something, and no longer; returns that, and the client's streams.
+
+    Whoever else is connected then is disconnected: a server has one editor, and answers nobody else.
+
+    Raises:
+        OSError: the address cannot be listened on.
+    """
+    speaking: asyncio.Future[Speaker] = asyncio.get_running_loop().create_future()
+    connected: set[asyncio.StreamWriter] = set()
+
+    async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.add(writer)
+        data = b""
+        with suppress(ConnectionError):
+            data = await reader.read(_CHUNK_BYTES)
+        connected.discard(writer)
+        if data and not speaking.done():
+            speaking.set_result((data, reader, writer))
+        else:
+            writer.close()
+
+    server = await asyncio.start_server(hear, host, port)
+    try:
+        return await speaking
+    finally:
+        server.close()
+        for writer in connected:
+            writer.close()
