@@ -14,6 +14,9 @@ from dgemma_engine.messages import Finish, Infill
 from dgemma_lsp.place import Place, typed_since
 from dgemma_lsp.request import Request
 
+_Key = tuple[Place, bool]
+"""Where an answer was asked for, and whether it is unlikely."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
@@ -62,24 +65,25 @@ class AnswerStore:
         if num_answers < 0:
             raise ValueError(f"{num_answers=} must not be negative")
         self._num_answers = num_answers
-        self._answers: OrderedDict[Place, Answer] = OrderedDict()
-        self._used: set[Place] = set()
+        self._answers: OrderedDict[_Key, Answer] = OrderedDict()
+        self._used: set[_Key] = set()
 
     def put(self, answer: Answer) -> None:
-        """Takes an answer in; one for the same place is replaced.
+        """Stores an answer and replaces the one of the same place that is equally likely.
 
+        An unlikely answer and the empty one that an automatic question gets there are kept side by side.
         An answer of nothing is kept as well, unless the engine was not given the time to find one.
         """
         if not answer.infill.text and answer.infill.finish in {Finish.CANCELLED, Finish.DEADLINE}:
             return
-        self._drop(answer.place)
-        self._answers[answer.place] = answer
+        self._drop(_key(answer))
+        self._answers[_key(answer)] = answer
         while len(self._answers) > self._num_answers:
             self._drop(next(iter(self._answers)))
 
     def has(self, place: Place) -> bool:
-        """Whether there is an answer for exactly this place."""
-        return place in self._answers
+        """Whether an answer that serves automatic questions is stored for exactly this place."""
+        return (place, False) in self._answers
 
     def matches(self, request: Request) -> Iterator[Match]:
         """Yields what may serve a question, most recently used first: nothing but typing lies between.
@@ -89,33 +93,38 @@ class AnswerStore:
         """
         place = Place.of(request)
         for answer in reversed(list(self._answers.values())):
-            offset = answer.place.offset
-            if not 0 <= request.offset - offset <= 2 * max(map(len, answer.texts), default=0):
+            num_typed = request.cursor - answer.place.offset
+            if not 0 <= num_typed <= min(2 * max(map(len, answer.texts), default=0), request.offset):
                 continue
-            typed = typed_since(offset, request.text, request.offset)
+            typed = typed_since(request.offset - num_typed, request.text, request.offset)
             begins = not typed or any(text.startswith(typed) for text in answer.texts)
-            if begins and answer.place.leads_to(place, request.text):
-                yield Match(answer=answer, typed=typed, num_typed=request.offset - offset)
+            if begins and answer.place.leads_to(place, request.text, skipped=request.skipped):
+                yield Match(answer=answer, typed=typed, num_typed=num_typed)
 
     def use(self, answer: Answer) -> bool:
         """Takes note that an answer serves, so that it is kept longest; returns whether it does for the first time."""
-        if self._answers.get(answer.place) is not answer:
+        key = _key(answer)
+        if self._answers.get(key) is not answer:
             return False
-        self._answers.move_to_end(answer.place)
-        is_first = answer.place not in self._used
-        self._used.add(answer.place)
+        self._answers.move_to_end(key)
+        is_first = key not in self._used
+        self._used.add(key)
         return is_first
 
     def forget(self, uri: str) -> None:
         """Drops the answers of one document."""
-        for place in [place for place in self._answers if place.uri == uri]:
-            self._drop(place)
+        for key in [key for key in self._answers if key[0].uri == uri]:
+            self._drop(key)
 
     def clear(self) -> None:
         """Drops all answers."""
         self._answers.clear()
         self._used.clear()
 
-    def _drop(self, place: Place) -> None:
-        self._answers.pop(place, None)
-        self._used.discard(place)
+    def _drop(self, key: _Key) -> None:
+        self._answers.pop(key, None)
+        self._used.discard(key)
+
+
+def _key(answer: Answer) -> _Key:
+    return answer.place, answer.infill.unlikely

@@ -14,6 +14,11 @@ from dgemma_lsp.request import Request
 
 # Reading as much for brackets takes some milliseconds, and most answers need no such reading.
 _CHARS_EACH_SIDE = 50_000
+# Each costs as much as a hundred other characters; code that people write has half as many in as much text.
+_MOST_SIGNS = 10_000
+_SIGNS = "()[]{}\"'`"
+# The cursor's line is read several times for each answer.
+_LINE_CHARS_EACH_SIDE = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,18 +44,25 @@ class Around:
     @classmethod
     def of(cls, request: Request) -> Around:
         """Returns what stands around a request's cursor."""
-        start = max(0, request.line_start - _CHARS_EACH_SIDE)
-        above = _unix(request.text[start : request.line_start])
-        if start:
+        line_start, line_end = request.line_start, request.line_end
+        start = max(0, line_start - _CHARS_EACH_SIDE)
+        while start < line_start and _num_signs(request.text, start, line_start) > _MOST_SIGNS:
+            start = (start + line_start + 1) // 2
+        end = min(len(request.text), line_end + _CHARS_EACH_SIDE)
+        while end > line_end and _num_signs(request.text, line_end, end) > _MOST_SIGNS:
+            end = (line_end + end) // 2
+        is_cut = bool(start or request.skipped)
+        above = _unix(request.text[start:line_start])
+        if is_cut:
             above = above.partition("\n")[2]
-        below = _unix(request.text[request.line_end : request.line_end + _CHARS_EACH_SIDE])
+        below = _unix(request.text[line_end:end])
         return cls(
             above=above,
-            before=request.text[max(request.line_start, request.offset - _CHARS_EACH_SIDE) : request.offset],
-            rest=request.text[request.offset : min(request.line_end, request.offset + _CHARS_EACH_SIDE)],
+            before=request.text[max(line_start, request.offset - _LINE_CHARS_EACH_SIDE) : request.offset],
+            rest=request.text[request.offset : min(line_end, request.offset + _LINE_CHARS_EACH_SIDE)],
             below=below.removeprefix("\n"),
             language=language_named(request.language),
-            reaches_start=not start,
+            reaches_start=not is_cut,
         )
 
     @cached_property
@@ -72,6 +84,10 @@ class Around:
     def read_below(self) -> Reading:
         """What `below` leaves unpaired, read as if it began outside of strings and comments."""
         return read(self.below, self.language)
+
+
+def _num_signs(text: str, start: int, end: int) -> int:
+    return sum(text.count(sign, start, end) for sign in _SIGNS)
 
 
 def _unix(text: str) -> str:

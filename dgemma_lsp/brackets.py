@@ -13,6 +13,9 @@ from dgemma_lsp.around import Around
 from dgemma_lsp.languages import Language
 from dgemma_lsp.pairs import CLOSER_OF, OPENER_OF, Bracket, Reading, read
 
+# Brackets that are taken back one after another; each costs a reading of the line.
+_MOST_CUT = 32
+
 
 def without_closed_twice(middle: str, around: Around, *, covered: int = 0) -> str:
     """Cuts `middle` before a bracket that closes what the text behind the cursor closes too.
@@ -26,7 +29,9 @@ def without_closed_twice(middle: str, around: Around, *, covered: int = 0) -> st
     if not line.outer or not around.reaches_start or not _are_counted(around):
         return middle
     allowed = _num_unpaired(_Line.with_middle("", around, covered), around)[0]
-    while line.outer and _num_unpaired(line, around)[0] > allowed:
+    for _ in range(_MOST_CUT):
+        if not line.outer or _num_unpaired(line, around)[0] <= allowed:
+            break
         middle = middle[: line.outer[-1]].rstrip()
         line = _Line.with_middle(middle, around, covered)
     return middle
@@ -126,13 +131,16 @@ def _num_unpaired(line: _Line, around: Around) -> tuple[int, int]:
 def _close(opened: list[str], closing: Iterable[Bracket]) -> int:
     """Takes partners of `closing` off `opened`, in place; returns how many found none."""
     num_without = 0
+    num_open = {sign: opened.count(sign) for sign in CLOSER_OF}
     for bracket in closing:
         opener = OPENER_OF[bracket.sign]
-        if opener not in opened:
+        if not num_open[opener]:
             num_without += 1
             continue
-        while opened.pop() != opener:
-            pass
+        closed = ""
+        while closed != opener:
+            closed = opened.pop()
+            num_open[closed] -= 1
     return num_without
 
 

@@ -43,6 +43,12 @@ class Answer:
         """What follows the cursor; empty for nothing."""
         return self.completion.inserted if self.completion else ""
 
+    @property
+    def document(self) -> str:
+        """The whole text with the completion accepted."""
+        text, end = self.request.text, self.completion.end if self.completion else self.request.offset
+        return text[: self.request.offset] + self.text + text[end:]
+
     def to_json(self, status: Status) -> dict[str, Any]:
         """Returns the object that `--json` prints."""
         return {

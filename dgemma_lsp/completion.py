@@ -30,8 +30,8 @@ class Completion:
     Attributes:
         lead: replaces what stands between `start` and the cursor: the same again, or the selected entry of the menu.
         inserted: what follows the cursor; line ends are `\\n`.
-        start: offset of the line's start (in a very long line, of a place in it), or of what the selected entry
-            replaces, in code points.
+        start: offset in the document of the line's start (in a very long line, of a place in it), or of what the
+            selected entry replaces, in code points.
         cursor: offset of the cursor.
         end: offset behind the covered part of the line's rest.
         version: the document's version that the offsets hold for.
@@ -79,13 +79,14 @@ def completion_at(request: Request, inserted: str, covered: int) -> Completion:
         inserted: text to insert.
         covered: characters right of the cursor that it replaces.
     """
-    selected = request.selected
+    selected, skipped = request.selected, request.skipped
+    start = selected.start if selected else request.lead_start
     return Completion(
-        lead=selected.text if selected else request.text[request.lead_start : request.offset],
+        lead=selected.text if selected else request.text[start : request.offset],
         inserted=inserted,
-        start=selected.start if selected else request.lead_start,
-        cursor=request.offset,
-        end=(selected.end if selected else request.offset) + covered,
+        start=skipped + start,
+        cursor=request.cursor,
+        end=skipped + (selected.end if selected else request.offset) + covered,
         version=request.version,
     )
 

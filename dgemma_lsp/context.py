@@ -70,8 +70,9 @@ def _with_cells(request: Request) -> Request:
     """Returns the question as if the other cells of its notebook stood in the text."""
     if not (request.above or request.below):
         return request
-    text = f"{request.above}{request.text}{request.below}"
-    return replace(request, text=text, offset=len(request.above) + request.offset)
+    # Of a cell that is cut, the end that is left out is nearer.
+    above, below = "" if request.skipped else request.above, "" if request.beyond else request.below
+    return replace(request, text=f"{above}{request.text}{below}", offset=len(above) + request.offset)
 
 
 def _tail(request: Request, num_chars: int) -> str:
@@ -80,12 +81,12 @@ def _tail(request: Request, num_chars: int) -> str:
     The cut stays where it is while the user types and then moves by a quarter of the limit: it would otherwise pass a
     line with every line typed, and no prompt would begin like the last one.
     """
-    if request.offset <= num_chars:
+    if request.cursor <= num_chars:
         return request.text[: request.offset]
     jump = max(1, num_chars // 4)
-    start = min(-(-(request.offset - num_chars) // jump) * jump, request.offset)
+    start = min(max(-(-(request.cursor - num_chars) // jump) * jump - request.skipped, 0), request.offset)
     # Where lines are very long the cut falls inside one: little would be left.
-    line_start = request.text.find("\n", start - 1, min(request.offset, start + jump)) + 1
+    line_start = request.text.find("\n", max(start - 1, 0), min(request.offset, start + jump)) + 1
     return request.text[line_start or start : request.offset]
 
 

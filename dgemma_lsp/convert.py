@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any, cast
-from urllib.parse import unquote, urlsplit
 
 from lsprotocol import types
 
 from dgemma_lsp.completion import Completion
-from dgemma_lsp.documents import Document, Edit
+from dgemma_lsp.documents import MOST_URI_CHARS, Document, Edit
 from dgemma_lsp.fill_target import FillKind
 from dgemma_lsp.fills import FillAnswer, FillQuestion
 from dgemma_lsp.positions import LineIndex, PositionEncoding
-from dgemma_lsp.request import Channel, Request, Selected, Trigger
+from dgemma_lsp.request import Channel, Near, Request, Selected, Trigger
+from dgemma_lsp.uri import Uri
 
 # The command that an editor runs when it has inserted a suggestion, with the suggestion's number.
 ACCEPTED = "dgemma.accepted"
@@ -26,7 +26,10 @@ FILL_ACTION = "refactor.rewrite.fill"
 
 _MISSING = object()
 
-_WORD_END = re.compile(r"\w*\Z")
+_WORD = re.compile(r"\w*")
+# A longer word is replaced from a place in it.
+_MOST_WORD_CHARS = 1_000
+_MOST_LANGUAGE_CHARS = 100
 
 
 def to_encoding(encoding: str | types.PositionEncodingKind | None) -> PositionEncoding:
@@ -38,7 +41,9 @@ def to_encoding(encoding: str | types.PositionEncodingKind | None) -> PositionEn
 
 def to_document(item: types.TextDocumentItem) -> Document:
     """Returns the snapshot that a `didOpen` carries."""
-    return Document(uri=item.uri, version=item.version, language=str(item.language_id), text=item.text)
+    return Document(
+        uri=item.uri, version=item.version, language=str(item.language_id)[:_MOST_LANGUAGE_CHARS], text=item.text
+    )
 
 
 def to_edit(change: types.TextDocumentContentChangeEvent) -> Edit:
@@ -72,11 +77,13 @@ def to_request(
         channel: where the answer is shown.
         deadline_ms: milliseconds until an answer is due.
     """
+    cursor = document.lines.offset(position.line, position.character, encoding)
+    near = Near.of(document.text, cursor, cursor)
     return Request(
         uri=document.uri,
         version=document.version,
-        text=document.text,
-        offset=document.lines.offset(position.line, position.character, encoding),
+        text=near.text,
+        offset=near.offset,
         path=shown_path(document.uri, roots),
         language=document.language,
         trigger=trigger,
@@ -84,6 +91,8 @@ def to_request(
         deadline_ms=deadline_ms,
         above=cells[0],
         below=cells[1],
+        skipped=near.skipped,
+        beyond=near.beyond,
     )
 
 
@@ -105,7 +114,8 @@ def with_selected(
     """
     if info is None:
         return request
-    start, end = (lines.offset(place.line, place.character, encoding) for place in (info.range.start, info.range.end))
+    places = (info.range.start, info.range.end)
+    start, end = (lines.offset(one.line, one.character, encoding) - request.skipped for one in places)
     if not request.line_start <= start <= request.offset <= end <= request.line_end:
         return request
     text = info.text.replace("\r\n", "\n").replace("\r", "\n")
@@ -143,8 +153,7 @@ def to_menu_item(
         encoding: what columns count.
         accepted: run when the editor has inserted it.
     """
-    found = _WORD_END.search(before)
-    word = found.group() if found else ""
+    word = _word_at_end(before)
     text = word + completion.inserted
     label = next(line.strip() for line in text.split("\n") if line.strip())
     return types.CompletionItem(
@@ -244,6 +253,12 @@ def to_position(offset: int, lines: LineIndex, encoding: PositionEncoding) -> ty
     return types.Position(line=line, character=column)
 
 
+def _word_at_end(text: str) -> str:
+    """Returns the word that a text ends with, of a longer one the last 1,000 characters; read from the end."""
+    found = _WORD.match(text[: -_MOST_WORD_CHARS - 1 : -1])
+    return text[len(text) - found.end() :] if found else ""
+
+
 def _range(start: int, end: int, lines: LineIndex, encoding: PositionEncoding) -> types.Range:
     return types.Range(start=to_position(start, lines, encoding), end=to_position(end, lines, encoding))
 
@@ -255,12 +270,30 @@ def shown_path(uri: str, roots: Sequence[str]) -> str:
         uri: the document's.
         roots: uris of the workspace's folders.
     """
-    path = PurePosixPath(unquote(urlsplit(uri).path))
-    folders = [PurePosixPath(unquote(urlsplit(root).path)) for root in roots]
+    spelled = (uri[-MOST_URI_CHARS:], *(root for root in roots if len(root) <= MOST_URI_CHARS))
+    path, *folders = (PurePosixPath(Uri.parse(one).path) for one in spelled)
     holding = [folder for folder in folders if path.is_relative_to(folder)]
     # Folders of a workspace may lie inside each other.
     innermost = max(holding, key=lambda folder: len(folder.parts), default=path.parent)
-    return str(path.relative_to(innermost))
+    # The model reads UTF-8, which has no surrogates.
+    return str(path.relative_to(innermost)).encode("utf-8", "replace").decode("utf-8")
+
+
+def to_root(params: types.InitializeParams) -> str | None:
+    """Returns the folder that an editor starts in, in a spelling that pygls can read; None where there is none."""
+    if params.root_uri is None:
+        return Uri.of_path(params.root_path).spelled if params.root_path else None
+    return Uri.parse(params.root_uri).spelled
+
+
+def to_roots(folders: Iterable[types.WorkspaceFolder], root: str | None) -> tuple[str, ...]:
+    """Returns the uris of the workspace's folders.
+
+    Args:
+        folders: what the editor has open; may be empty.
+        root: stands in for them.
+    """
+    return tuple(folder.uri for folder in folders) or tuple(filter(None, [root]))
 
 
 def _field(value: object, name: str, default: object = _MISSING) -> object:

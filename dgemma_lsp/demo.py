@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dgemma_engine.messages import Status
 
-from dgemma_lsp.complete import answer_at, render
+from dgemma_lsp.complete import Answer, answer_at, render
 from dgemma_lsp.context import ContextLimits
 from dgemma_lsp.engine_link import InfillSource
 from dgemma_lsp.holes import Hole, find_holes
@@ -68,23 +68,38 @@ async def run_demo(
     """
     holes = find_holes(read_sources())
     times_ms: list[float] = []
-    num_shown = 0
+    num_shown = num_right = 0
     for number, hole in enumerate(holes, start=1):
         answer = await answer_at(hole.place, source, limits=limits, deadline_ms=deadline_ms, clock=clock)
         times_ms.append(answer.wall_ms)
         num_shown += answer.completion is not None
+        num_right += is_right(answer, hole.truth)
         write(_headline(number, len(holes), hole))
         write(render(answer, colour=colour).rstrip("\n"))
         write(f"[it was: {hole.truth.strip()!r}]\n")
     figures = {
         "completions": len(holes),
         "shown": num_shown,
+        "right": num_right,
         "median_ms": round(statistics.median(times_ms), 1) if times_ms else None,
         "p95_ms": round(percentile(times_ms, 95), 1) if times_ms else None,
         "model": status.model,
         "device": status.device,
     }
     write(json.dumps(figures))
+
+
+def is_right(answer: Answer, truth: str) -> bool:
+    """Returns whether accepting an answer restores the text that was taken out, blanks at line ends aside."""
+    text, offset = answer.request.text, answer.request.offset
+    whole = text[:offset] + truth + text[offset:]
+    return answer.completion is not None and _without_trailing_blanks(answer.document) == _without_trailing_blanks(
+        whole
+    )
+
+
+def _without_trailing_blanks(text: str) -> list[str]:
+    return [line.rstrip() for line in text.split("\n")]
 
 
 def read_sources() -> dict[Path, str]:

@@ -7,11 +7,19 @@ types.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 from dgemma_lsp.positions import LineIndex, PositionEncoding
+
+_log = logging.getLogger(__name__)
+
+# A path of 4,096 bytes, the most that Linux opens, with each byte escaped, and the folders that it can have.
+MOST_URI_CHARS = 16_384
+_MOST_FOLDERS = 2_048
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +43,29 @@ class Document:
         """Where the lines of `text` start."""
         return LineIndex(self.text)
 
+    def edited(self, version: int, edits: Iterable[Edit], encoding: PositionEncoding) -> tuple[Self, int]:
+        """Returns the next version, and the offset behind what the last edit put there (0 without edits).
+
+        The text is put together once, however many edits there are.
+
+        Args:
+            version: of the result.
+            edits: each counts its positions in the text that the one before it left.
+            encoding: what their columns count.
+        """
+        lines, end = self.lines, 0
+        text: str | None = self.text
+        for edit in edits:
+            if edit.span is None:
+                lines, text, end = LineIndex(edit.text), edit.text, len(edit.text)
+                continue
+            start, stop = sorted(lines.offset(line, column, encoding) for line, column in edit.span)
+            lines, text, end = lines.edited(start, stop, edit.text), None, start + len(edit.text)
+        text = lines.text if text is None else text
+        document = type(self)(uri=self.uri, version=version, language=self.language, text=text)
+        vars(document)["lines"] = lines
+        return document, end
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edit:
@@ -52,7 +83,10 @@ class Documents:
         self._out_of_step: set[str] = set()
 
     def open(self, document: Document) -> None:
-        """Takes a text in; an open one of the same uri is replaced."""
+        """Takes a text in; an open one of the same uri is replaced. One whose uri is no place of a file is left out."""
+        if len(document.uri) > MOST_URI_CHARS or document.uri.count("/") > _MOST_FOLDERS:
+            _log.warning("a document is not completed: its URI is longer than %d characters", MOST_URI_CHARS)
+            return
         self._open[document.uri] = document
         self._out_of_step.discard(document.uri)
 
@@ -103,18 +137,5 @@ class Documents:
                 return None
             edits = edits[whole:]
             self._out_of_step.discard(uri)
-        end = 0
-        for edit in edits:
-            text, end = _edited(document, edit, encoding)
-            document = replace(document, text=text)
-        self._open[uri] = replace(document, version=document.version if version is None else version)
+        self._open[uri], end = document.edited(document.version if version is None else version, edits, encoding)
         return end
-
-
-def _edited(document: Document, edit: Edit, encoding: PositionEncoding) -> tuple[str, int]:
-    """Returns the text, and where in it the edit ends."""
-    if edit.span is None:
-        return edit.text, len(edit.text)
-    start, end = (document.lines.offset(line, column, encoding) for line, column in edit.span)
-    start, end = min(start, end), max(start, end)
-    return document.text[:start] + edit.text + document.text[end:], start + len(edit.text)

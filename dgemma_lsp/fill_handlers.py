@@ -167,4 +167,4 @@ def _encoding(server: LanguageServer) -> Any:
 
 
 def _roots(server: LanguageServer) -> tuple[str, ...]:
-    return tuple(server.workspace.folders) or tuple(filter(None, [server.workspace.root_uri]))
+    return convert.to_roots(server.workspace.folders.values(), server.workspace.root_uri)

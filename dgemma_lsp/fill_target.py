@@ -15,6 +15,8 @@ from dgemma_lsp.placeholder import placeholder_at
 MOST_CHARS = 4_000_000
 # More is no one thing that could be written in one go.
 MOST_SELECTED_CHARS = 60_000
+# A line that begins further left counts as beginning there.
+_MOST_LINE_CHARS = 10_000
 
 
 class FillKind(StrEnum):
@@ -132,4 +134,5 @@ def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
 
 
 def _line_start(text: str, offset: int) -> int:
-    return max(text.rfind("\n", 0, offset), text.rfind("\r", 0, offset)) + 1
+    start = max(0, offset - _MOST_LINE_CHARS)
+    return max(text.rfind("\n", start, offset), text.rfind("\r", start, offset), start - 1) + 1

@@ -7,6 +7,7 @@ those of ghost text, but that nothing right of the hole is replaced and paragrap
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -21,14 +22,14 @@ from dgemma_lsp.languages import Language, language_named
 from dgemma_lsp.multiline import closes, columns, cut_outside, extent_of, opens_block
 from dgemma_lsp.next_lines import without_next_lines
 from dgemma_lsp.overlap import num_covered
-from dgemma_lsp.pairs import read
+from dgemma_lsp.pairs import lines_inside
 from dgemma_lsp.repetition import without_repetition
-from dgemma_lsp.request import Channel, Request, Trigger
+from dgemma_lsp.request import Channel, Near, Request, Trigger
 
 _MOST_CANDIDATES = 5
 _LABEL_CHARS = 60
-# Lines further out of which is asked whether a string holds them; each costs a reading of what stands before it.
-_MOST_READ = 20
+# Of the hole's line, what is read for strings that the hole begins in.
+_MOST_BEFORE_CHARS = 10_000
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
@@ -56,17 +57,19 @@ def fill_request(document: Document, target: FillTarget, *, path: str, deadline_
         path: the file's path for the model to see.
         deadline_ms: milliseconds until an answer is due.
     """
-    before = document.text[: target.start] + target.shown
+    near = Near.of(document.text, target.start, target.end, between=target.shown)
     return Request(
         uri=document.uri,
         version=document.version,
-        text=before + document.text[target.end :],
-        offset=len(before),
+        text=near.text,
+        offset=near.offset,
         path=path,
         language=document.language,
         trigger=Trigger.INVOKED,
         channel=Channel.FILL,
         deadline_ms=deadline_ms,
+        skipped=near.skipped,
+        beyond=near.beyond,
     )
 
 
@@ -99,8 +102,12 @@ def fill_least_column(request: Request, replaced: str) -> int:
         for line, start in [*zip(lines, starts, strict=False)][1:]
         if line.strip() and columns(line) < own and not closes(line) and not _stands_anywhere(line, language)
     )
-    for column, start in further_out[:_MOST_READ]:
-        if not read(request.before + replaced[:start], language).inside:
+    before = request.before[-_MOST_BEFORE_CHARS:]
+    inside = lines_inside(before + replaced, language) if further_out else []
+    for column, start in further_out:
+        at = len(before) + start
+        held = bisect_left(inside, (at, 0)) - 1
+        if held < 0 or at >= inside[held][1]:
             return column
     return -1
 
@@ -173,7 +180,8 @@ def _is_comment(text: str, around: Around) -> bool:
 
 def _line_end_near(request: Request, target: FillTarget, replaced: str) -> str:
     """Returns how the line above the hole ends; the first of the hole or behind it where there is none above."""
-    last = max(request.text.rfind(mark, 0, target.start) for mark in "\r\n")
+    start = request.offset - len(target.shown)
+    last = max(request.text.rfind(mark, 0, start) for mark in "\r\n")
     above = request.text[max(0, last - 1) : last + 1]
     for text in (above, replaced, request.text[request.offset :]):
         if found := _LINE_END.search(text):

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +19,12 @@ from dgemma_engine.messages import Snippet
 
 from dgemma_lsp.documents import Document
 from dgemma_lsp.imported import FindDefinitions, ImportedDefinitions, Importer
-from dgemma_lsp.project_files import MayRead, ProjectFiles, path_of
+from dgemma_lsp.imports import MOST_CHARS as READ_CHARS
+from dgemma_lsp.project_files import MayRead, ProjectFiles
 from dgemma_lsp.recent_edits import RecentEdits
 from dgemma_lsp.request import Request
 from dgemma_lsp.similar import SimilarWindows
+from dgemma_lsp.uri import path_of
 from dgemma_lsp.visits import Visit, Visits
 from dgemma_lsp.windows import around, words_of
 
@@ -31,7 +33,7 @@ _log = logging.getLogger(__name__)
 _MOST_KEPT = 32
 _NOWHERE = "/\0"
 _IMPORT_CHARS = 6_000
-_IMPORT_LINE = re.compile(r"^[ \t]*(?:from|import|export|use|mod|#[ \t]*include|.*require\()[^\n]*", re.MULTILINE)
+_IMPORT_LINE = re.compile(r"^[ \t]*+(?:from|import|export|use|mod|#[ \t]*+include|.*require\()[^\n]*+", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,10 +146,12 @@ class Gatherer:
         open_documents = self._documents()
         for document in self._visits.observe(open_documents, request.uri):
             self._note_edit(document)
-        occasion, choice = self._occasion(request), self._choices.get(request.uri)
+        own = next((document for document in open_documents if document.uri == request.uri), None)
+        occasion, choice = self._occasion(request, own), self._choices.get(request.uri)
         task = self._renewing.get(request.uri)
         if task is None and (due := self._due(request, occasion, choice)) is not None:
-            task = self._renewing[request.uri] = asyncio.create_task(self._renew(*due, open_documents))
+            texts = {document.uri: document.text for document in open_documents}
+            task = self._renewing[request.uri] = asyncio.create_task(self._renew(*due, texts))
             task.add_done_callback(lambda _: self._renewing.pop(request.uri, None))
         if task is not None:
             await asyncio.wait([task], timeout=self._limits.patience_ms / 1_000)
@@ -179,11 +183,18 @@ class Gatherer:
         else:
             self._edits.forget(document.uri)
 
-    def _occasion(self, request: Request) -> _Occasion:
+    def _occasion(self, request: Request, document: Document | None) -> _Occasion:
+        text, line_start, line_end = request.text, request.line_start, request.line_end
         # The cursor's own line may be an import that is being typed.
-        head = request.text[: min(request.line_start, _IMPORT_CHARS)] + request.text[request.line_end : _IMPORT_CHARS]
+        head = text[: min(line_start, _IMPORT_CHARS)] + text[line_end:_IMPORT_CHARS]
+        if request.skipped:
+            head = document.text[:_IMPORT_CHARS] if document is not None else ""
+        if document is not None:
+            line = document.lines.line_at(min(request.cursor, len(document.text)))
+        else:
+            line = text.count("\n", 0, request.offset)
         return _Occasion(
-            line=request.text.count("\n", 0, request.offset),
+            line=line,
             imports=tuple(_IMPORT_LINE.findall(head)),
             others=tuple(self._visits.others(request.uri, request.language, self._limits.num_files)),
         )
@@ -201,9 +212,9 @@ class Gatherer:
             return choice.request, choice.occasion
         return None
 
-    async def _renew(self, request: Request, occasion: _Occasion, documents: Sequence[Document]) -> None:
+    async def _renew(self, request: Request, occasion: _Occasion, texts: Mapping[str, str]) -> None:
         try:
-            gathered, is_complete = await self._collect(request, occasion, documents)
+            gathered, is_complete = await self._collect(request, occasion, texts)
         except Exception as error:
             # Its message may quote the user's text. The next key must not run into the same fault.
             _log.error("gathering context failed with %s", type(error).__name__)
@@ -216,22 +227,20 @@ class Gatherer:
         if len(self._choices) > _MOST_KEPT:
             self._choices.popitem(last=False)
 
-    async def _collect(
-        self, request: Request, occasion: _Occasion, documents: Sequence[Document]
-    ) -> tuple[Gathered, bool]:
+    async def _collect(self, request: Request, occasion: _Occasion, texts: Mapping[str, str]) -> tuple[Gathered, bool]:
         limits = self._limits
         near = around(request.text, request.offset)
-        text = request.text.replace("\r\n", "\n").replace("\r", "\n")
+        own = texts.get(request.uri, request.text)[:READ_CHARS].replace("\r\n", "\n").replace("\r", "\n")
         # What is no file is in no folder: nothing is imported from there.
         path = path_of(request.uri) or Path(_NOWHERE, Path(request.path).name)
         importer = Importer(
             path=path,
             root=root_of(path, request.path),
             language=request.language,
-            text=text,
+            text=own,
             words=words_of(near),
         )
-        open_texts = {file: document.text for document in documents if (file := path_of(document.uri)) is not None}
+        open_texts = {file: text for uri, text in texts.items() if (file := path_of(uri)) is not None}
         search = self._similar.search(importer, occasion.others, open_texts, most_similar=limits.most_similar)
         definitions = self._imported.search(importer, open_texts)
         is_complete = False

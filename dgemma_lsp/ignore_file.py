@@ -6,17 +6,17 @@ top down, as git does it.
 
 from __future__ import annotations
 
-import re
+import unicodedata
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self
 
-from pathspec.patterns.gitignore import GitIgnorePatternError
-from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
+from dgemma_lsp.ignore_pattern import IgnorePattern, PatternError
 
-# What a regular expression tries grows with the power of its wildcards: a pattern with more is made a wider one.
-_MOST_STARS = 3
-_ANY_DEPTH = re.compile(r"^/?(?:\*\*/)+(?=.)")
-_STARS = re.compile(r"\*+")
+# As many as one setting may hold; settings are checked several times on their way.
+_MOST_PROBLEMS = 1_000
+# Each is compared with every folder of every path.
+_MOST_LINES = 5_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,13 +27,13 @@ class Rule:
         text: the line as it stands there.
         names: whether it names entries; False takes back what a line above named.
         folders_only: whether it is about folders only.
-        regex: matches an entry up to its end; None is every entry.
+        pattern: says which entries; None is every entry.
     """
 
     text: str
     names: bool
     folders_only: bool
-    regex: re.Pattern[str] | None
+    pattern: IgnorePattern | None
 
     def matches(self, entry: str) -> bool:
         """Whether the line is about `entry` itself, not about a folder that it is in.
@@ -43,10 +43,24 @@ class Rule:
         """
         if self.folders_only and not entry.endswith("/"):
             return False
-        if self.regex is None:
-            return True
-        found = self.regex.match(entry)
-        return found is not None and found.end() == len(entry)
+        return self.pattern is None or self.pattern.matches(entry.removesuffix("/"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flaw:
+    """A line that does not say what it was most likely meant to.
+
+    Attributes:
+        line: its number, from 1.
+        text: the line.
+        reason: why, and what to write instead.
+        is_used: whether the line counts as git reads it; else it is passed over.
+    """
+
+    line: int
+    text: str
+    reason: str
+    is_used: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,17 +68,38 @@ class IgnoreFile:
     """The lines of one file, in its order; the last one that is about an entry decides."""
 
     rules: tuple[Rule, ...]
+    flaws: tuple[Flaw, ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Reads a file; lines that git would pass over are passed over."""
-        lines = text.removeprefix("\ufeff").split("\n")
-        return cls(rules=tuple(rule for line in lines if (rule := _rule(line.removesuffix("\r")))))
+        """Reads a file; lines that git would pass over are passed over, and are in `flaws`."""
+        rules: list[Rule] = []
+        flaws: list[Flaw] = []
+        lines = _composed(text.removeprefix("\ufeff")).split("\n")
+        if len(lines) > _MOST_LINES:
+            return cls.naming_everything(f"it has more than {_MOST_LINES} lines")
+        for number, line in enumerate(lines, start=1):
+            kept = _without_trailing_spaces(line.removesuffix("\r"))
+            try:
+                rule, remark = _rule(kept)
+            except PatternError as error:
+                flaws.append(Flaw(line=number, text=kept, reason=str(error), is_used=False))
+                continue
+            if rule is not None:
+                rules.append(rule)
+            if remark:
+                flaws.append(Flaw(line=number, text=kept, reason=remark, is_used=True))
+        return cls(rules=tuple(rules), flaws=tuple(flaws))
 
     @classmethod
     def naming_everything(cls, why: str) -> Self:
         """Stands for a file whose lines cannot be known."""
-        return cls(rules=(Rule(text=why, names=True, folders_only=False, regex=None),))
+        return cls(rules=(Rule(text=why, names=True, folders_only=False, pattern=None),))
+
+    @property
+    def num_compiled(self) -> int:
+        """How many lines take a regular expression."""
+        return sum(rule.pattern is not None and rule.pattern.is_compiled for rule in self.rules)
 
     def deciding(self, entry: str) -> Rule | None:
         """Returns the line that decides about an entry, or None.
@@ -72,7 +107,8 @@ class IgnoreFile:
         Args:
             entry: path relative to the ignore file's folder; a folder's ends with a slash.
         """
-        return next((rule for rule in reversed(self.rules) if rule.matches(entry)), None)
+        composed = _composed(entry)
+        return next((rule for rule in reversed(self.rules) if rule.matches(composed)), None)
 
 
 def entries_of(path: str) -> list[str]:
@@ -82,29 +118,31 @@ def entries_of(path: str) -> list[str]:
     return [*folders, "/".join(parts)]
 
 
-def _rule(line: str) -> Rule | None:
-    text = _without_trailing_spaces(line)
-    if not text or text.startswith("#"):
-        return None
-    names, body = not text.startswith("!"), text.removeprefix("!")
-    bounded = _bounded(body)
-    if bounded != body and not names:
-        # A wider pattern would take back more than the line says.
-        return None
-    folders_only = bounded.endswith("/")
-    every = _ANY_DEPTH.sub("", bounded).removesuffix("/")
-    if every in {"", "*", "**", "/**"}:
-        return Rule(text=text, names=names, folders_only=folders_only, regex=None) if bounded != "/" else None
-    if bounded.endswith(("/**", "/**/")):
-        # Names everything below, not the folder itself.
-        bounded += "*/" if folders_only else "/*"
+@lru_cache(_MOST_PROBLEMS)
+def problem_of(pattern: str) -> str | None:
+    """Returns why a pattern names nothing or not what it seems to, and what to write instead; None for a good one."""
     try:
-        pattern = GitIgnoreSpecPattern(bounded)
-    except GitIgnorePatternError:
-        return None
-    if pattern.regex is None or pattern.include is None:
-        return None
-    return Rule(text=text, names=names, folders_only=folders_only, regex=re.compile(pattern.regex.pattern, re.DOTALL))
+        _, remark = _rule(_composed(pattern))
+    except PatternError as error:
+        return str(error)
+    names = pattern.removeprefix("!").strip("/").split("/")
+    if not {"", ".", ".."}.isdisjoint(names):
+        return "no path holds //, ./ or ../; write the path without them"
+    return remark or None
+
+
+def _rule(text: str) -> tuple[Rule | None, str]:
+    """Reads a line; returns what it says, and a remark or nothing.
+
+    Raises:
+        PatternError: git passes the line over.
+    """
+    body = text.removeprefix("!")
+    if text.startswith("#") or body in {"", "/"}:
+        return None, ""
+    pattern = IgnorePattern.parse(body.removesuffix("/"))
+    rule = Rule(text=text, names=body == text, folders_only=body.endswith("/"), pattern=pattern)
+    return rule, pattern.remark
 
 
 def _without_trailing_spaces(line: str) -> str:
@@ -113,17 +151,6 @@ def _without_trailing_spaces(line: str) -> str:
     return f"{kept} " if escaped else kept
 
 
-def _bounded(pattern: str) -> str:
-    """Returns a pattern with few wildcards that names all that the given one names."""
-    segments = pattern.split("/")
-    doubles = [index for index, segment in enumerate(segments) if segment == "**"]
-    if len(doubles) > _MOST_STARS:
-        segments[doubles[1] : doubles[-1] + 1] = ["**"]
-    return "/".join(_bounded_segment(segment) for segment in segments)
-
-
-def _bounded_segment(segment: str) -> str:
-    stars = list(_STARS.finditer(segment))
-    if len(stars) <= _MOST_STARS or "[" in segment or "\\" in segment:
-        return segment if len(stars) <= _MOST_STARS else "*"
-    return f"{segment[: stars[0].start()]}*{segment[stars[-1].end() :]}"
+def _composed(text: str) -> str:
+    """Returns a text in one of the two spellings that Unicode has for accented letters; file systems differ in it."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)

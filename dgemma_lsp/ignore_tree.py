@@ -13,14 +13,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from dgemma_lsp.ignore_file import IgnoreFile, entries_of
+from dgemma_lsp.ignore_file import Flaw, IgnoreFile, entries_of
 
 _GIT, _OURS, _EXCLUDE = ".gitignore", ".dgemmaignore", ".git/info/exclude"
 NAMES = (_GIT, _OURS)
 _MAX_LEVELS = 64
 _MAX_FILE_BYTES = 256 * 1024
+# Reading one takes 0.05 ms.
+_MAX_LINES = 10_000
+# Compiling one takes 0.4 ms. `*.log` and lines without wildcards are not compiled.
+_MAX_COMPILED = 1_000
 _MAX_REMEMBERED = 1_024
 _RECHECK_S = 1.0
+_MAX_SHOWN_CHARS = 60
+_MAX_SHOWN_LINES = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +64,14 @@ class IgnoreTree:
     Args:
         home: the user's home folder.
         clock: seconds that never go backwards.
+        report: told, when a file is read, in one sentence which of its lines do not say what they seem to.
     """
 
-    def __init__(self, *, home: Path, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, *, home: Path, clock: Callable[[], float], report: Callable[[str], None] = lambda _message: None
+    ) -> None:
         self._home = str(home)
+        self._report = report
         self._clock = clock
         self._files: dict[str, tuple[tuple[int, int, int], IgnoreFile]] = {}
         self._verdicts: dict[str, _Verdict] = {}
@@ -69,7 +79,8 @@ class IgnoreTree:
     def match(self, path: Path) -> Match | None:
         """Returns the line that names a file, or a folder that it is in; None where no line does.
 
-        A file that cannot be read, or is longer than 256 KiB, names all that it could be about.
+        A file names all that it could be about where it cannot be read or is too large: more than 256 KiB, 10,000
+        lines, or 1,000 lines that take a regular expression.
 
         Args:
             path: absolute; need not exist.
@@ -129,7 +140,19 @@ class IgnoreTree:
             self._files.clear()
         file = _read(source.path)
         self._files[source.path] = (source.stamp, file)
+        if file.flaws:
+            self._report(_message(source.path, file.flaws))
         return file
+
+
+def _message(path: str, flaws: tuple[Flaw, ...]) -> str:
+    first, *others = flaws
+    shown = first.text if len(first.text) <= _MAX_SHOWN_CHARS else f"{first.text[:_MAX_SHOWN_CHARS]}..."
+    fate = "counts as git reads it" if first.is_used else "is passed over"
+    more = ", ".join(str(flaw.line) for flaw in others[:_MAX_SHOWN_LINES])
+    further = f", and {len(others) - _MAX_SHOWN_LINES} more" if len(others) > _MAX_SHOWN_LINES else ""
+    rest = f". The same file has such lines at {more}{further}" if others else ""
+    return f"{path}, line {first.line}: {shown} {fate}: {first.reason}{rest}"
 
 
 def _sources_in(folder: str, names: tuple[str, ...]) -> Iterator[_Source]:
@@ -157,4 +180,9 @@ def _read(path: str) -> IgnoreFile:
         return IgnoreFile.naming_everything(f"it cannot be read: {error.strerror}")
     if len(content) > _MAX_FILE_BYTES:
         return IgnoreFile.naming_everything(f"it is longer than {_MAX_FILE_BYTES // 1024} KiB")
-    return IgnoreFile.parse(content.decode("utf-8", "surrogateescape"))
+    if content.count(b"\n") > _MAX_LINES:
+        return IgnoreFile.naming_everything(f"it has more than {_MAX_LINES} lines")
+    file = IgnoreFile.parse(content.decode("utf-8", "surrogateescape"))
+    if file.num_compiled > _MAX_COMPILED:
+        return IgnoreFile.naming_everything(f"it has more than {_MAX_COMPILED} lines with wildcards")
+    return file

@@ -35,7 +35,7 @@ class Importer:
         path: where it is.
         root: its workspace folder; nothing outside is read.
         language: LSP language id.
-        text: all of it, with `\\n` line ends.
+        text: as much of it as is read for imports, with `\\n` line ends.
         words: the words around the cursor: names among them come first.
     """
 
@@ -81,7 +81,7 @@ class ImportedDefinitions:
         for path in paths:
             if (text := open_texts.get(path)) is not None:
                 return (path, text) if self._files.allows(path, text) else None
-        return await self._files.first(paths)
+        return await self._files.first(paths, root=root)
 
     async def definitions(
         self, path: Path, language: str, text: str, names: tuple[str, ...]

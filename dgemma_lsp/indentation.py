@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 
 from dgemma_lsp.around import Around
+from dgemma_lsp.block_end import body_column, closer_column, open_blocks, with_closers_aligned
 from dgemma_lsp.indent_style import IndentStyle, indent_of, style_of
 from dgemma_lsp.multiline import closes, is_label, opens_block
 from dgemma_lsp.pairs import read
@@ -25,9 +26,11 @@ def with_document_indentation(middle: str, around: Around) -> str:
     """Returns `middle`, indented as the document is.
 
     1. On a blank line, what the answer repeats of the indentation that stands there is dropped, and what lacks behind
-       the opener of a block is added.
+       the opener of a block is added. In a block of brackets a closer gets the column of its opener's line, a statement
+       one inside of the block, and one below a finished statement no more than that statement's.
     2. Lines below the first that were written as if the cursor's line were not indented are indented with it.
     3. Levels of another width, and tabs for spaces or spaces for tabs, become the document's.
+    4. What closes a block of the answer, and stands outside of the cursor's, gets the column of the block's opener.
 
     In a string or a comment that began above the cursor's line everything stays.
 
@@ -43,6 +46,7 @@ def with_document_indentation(middle: str, around: Around) -> str:
         first, lower = _with_first_line(first, lower, around, style)
     if any(line.strip() for line in lower):
         lower = _with_lower_lines(around.before + first, lower, around, style)
+        lower = with_closers_aligned(around.before + first, lower, around, style)
     indented = "\n".join([first, *lower])
     return middle if indented == middle or around.read_above.inside else indented
 
@@ -60,7 +64,10 @@ def _with_first_line(first: str, lower: list[str], around: Around, style: Indent
     columns = style.columns(around.before + lead)
     text = first[len(lead) :]
     if lead and own and columns > depth and not _GOES_ON.match(text) and _ends_statement(above, around):
+        lower = _moved(lower, columns, max(depth, own), style, opens=opens_block(text, around.language))
         return style.blanks(max(0, depth - own)) + text, lower
+    if (placed := _in_brackets(first, lower, above, around, style)) is not None:
+        return placed
     stays = closes(text) or is_label(text) or _UNINDENTED_BLOCK.match(above)
     # The last of several lines of a condition or of arguments does not say how deep the first one stands.
     is_last = not closes(above) and read(above, around.language).closing
@@ -70,6 +77,61 @@ def _with_first_line(first: str, lower: list[str], around: Around, style: Indent
     if all(style.columns(indent_of(line)) < depth for line in lower if line.strip()):
         lower = [_deeper(line, missing, style) for line in lower]
     return style.blanks(depth)[len(around.before) :] + text, lower
+
+
+def _in_brackets(
+    first: str, lower: list[str], above: str, around: Around, style: IndentStyle
+) -> tuple[str, list[str]] | None:
+    """Returns the lines with the first at the column that the open brackets prescribe; None where they do not."""
+    lead = indent_of(first)
+    text = first[len(lead) :]
+    own, columns = style.columns(around.before), style.columns(around.before + lead)
+    if closes(text):
+        target = closer_column(text, open_blocks(around), style)
+        if target is None or target < own or not (columns < target or (text.startswith("}") and columns > target)):
+            return None
+    elif not own and lead and (target := _column_below(above, around, style)) is not None and columns > target:
+        if _GOES_ON.match(text) or is_label(text):
+            return None
+    elif is_label(text) or _UNINDENTED_BLOCK.match(text):
+        return None
+    else:
+        blocks = open_blocks(around)
+        target = body_column(blocks, above, around, style)
+        is_outside = bool(blocks) and columns <= style.columns(indent_of(blocks[-1].line))
+        is_misplaced = is_outside or (around.language.is_data and own < columns != target)
+        if target is None or not is_misplaced or target < own:
+            return None
+    lower = _moved(lower, columns, target, style, opens=opens_block(text, around.language))
+    return style.blanks(target)[len(around.before) :] + text, lower
+
+
+def _column_below(above: str, around: Around, style: IndentStyle) -> int | None:
+    """Returns the column of a statement below `above`; None where that line may leave a statement unfinished."""
+    code = above.rstrip()
+    before = around.above[: around.above.rindex(above)]
+    starts_anew = code.endswith((";", "}", "{")) or (
+        around.language.ends_with_line and not code.lstrip().startswith(around.language.comment)
+    )
+    if not starts_anew or is_label(above) or not _ends_statement(above, around) or read(before, around.language).inside:
+        return None
+    opens = opens_block(above, around.language)
+    if read(code, around.language).closing and not closes(above):
+        return None
+    return style.columns(indent_of(above)) + style.unit * opens if style.unit or not opens else None
+
+
+def _moved(lower: list[str], columns: int, target: int, style: IndentStyle, *, opens: bool) -> list[str]:
+    """Returns lower lines moved as the first was, from `columns` to `target`, where they were written with it."""
+    texts = [line for line in lower if line.strip()]
+    depths = [style.columns(indent_of(line)) for line in texts]
+    if not texts:
+        return lower
+    if columns > target:
+        goes_along = min(depths) >= columns and (not opens or depths[0] > columns or closes(texts[0]))
+    else:
+        goes_along = depths[0] <= target if opens else min(depths) < target
+    return [_deeper(line, target - columns, style) for line in lower] if goes_along else lower
 
 
 def _with_lower_lines(cursor_line: str, lower: list[str], around: Around, style: IndentStyle) -> list[str]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import difflib
 
 _MIN_RUN = 3
+_MOST_SEARCHED = 100
 # Comparing takes time that grows with the square; what is longer is counted from its first characters.
-_MAX_CHARS = 1_000
+_MAX_CHARS = 250
 
 
 def num_kept(inserted: str, now: str) -> int:
@@ -20,7 +21,7 @@ def num_kept(inserted: str, now: str) -> int:
         inserted: as it was accepted.
         now: what stands in its place.
     """
-    if not inserted or inserted in now:
+    if not inserted or inserted in now[: _MOST_SEARCHED * _MAX_CHARS + len(inserted)]:
         return len(inserted)
     looked_at = inserted[:_MAX_CHARS]
     matcher = difflib.SequenceMatcher(None, looked_at, now[: 2 * _MAX_CHARS], autojunk=False)

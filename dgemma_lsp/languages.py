@@ -23,6 +23,8 @@ class Language:
             that an apostrophe does not.
         has_brackets: whether brackets need their partner; off for prose, where `:)` is a smile.
         needs_semicolons: whether a statement that is not a block ends with one.
+        ends_with_line: whether a line that leaves no bracket open and ends with no operator is a whole statement.
+        is_data: whether the text has values only, so that all of one block stand in one column.
         has_depth: whether the line above says how deep a line stands; off where the author decides, as in a list.
         indents_blocks: whether a block is what is indented deeper, so that nothing closes it.
         block_opener: regular expression found at the end of a line (comment and blanks taken off) that opens a block.
@@ -35,6 +37,8 @@ class Language:
     quotes_anywhere: bool = True
     has_brackets: bool = True
     needs_semicolons: bool = False
+    ends_with_line: bool = False
+    is_data: bool = False
     has_depth: bool = True
     indents_blocks: bool = False
     block_opener: str = r"[({\[]"
@@ -71,17 +75,19 @@ class Language:
 
 
 _C_COMMENT = (r"/\*", r"\*/")
+# The first `case` of a line, whatever stands between that and the colon at its end; read once only.
+_CASE = r"\A(?>.*?\bcase\b).*+(?<=:)"
 _C = Language(
     comment="//",
     block_comment=_C_COMMENT,
     needs_semicolons=True,
-    block_opener=r"[({\[]|\b(?:case\b.*|default\s*|public|private|protected):",
+    block_opener=rf"[({{\[]|{_CASE}|\b(?:default\s*+|public|private|protected):",
 )
 _JAVASCRIPT = Language(
     comment="//",
     block_comment=_C_COMMENT,
     long_quotes=("`",),
-    block_opener=r"[({\[]|\b(?:case\b.*|default\s*):",
+    block_opener=rf"[({{\[]|{_CASE}|\bdefault\s*+:",
 )
 _PROSE = Language(quotes="", has_brackets=False, has_depth=False, block_opener=r"(?!)")
 # Python's words that a line begins with when its colon opens a block; `x: int` and `lambda:` begin with others.
@@ -92,9 +98,10 @@ _LANGUAGES = {
     "cpp": _C,
     "go": Language(
         comment="//",
+        ends_with_line=True,
         block_comment=_C_COMMENT,
         long_quotes=("`",),
-        block_opener=r"[({\[]|\b(?:case\b.*|default\s*):",
+        block_opener=rf"[({{\[]|{_CASE}|\bdefault\s*+:",
     ),
     "html": Language(
         block_comment=("<!--", "-->"),
@@ -107,12 +114,13 @@ _LANGUAGES = {
     "java": _C,
     "javascript": _JAVASCRIPT,
     "javascriptreact": _JAVASCRIPT,
-    "json": Language(quotes='"'),
+    "json": Language(quotes='"', is_data=True),
     "markdown": Language(quotes="", has_brackets=False, has_depth=False, block_opener=r"^\s*(?:```|~~~)\s*\S+"),
     "plaintext": _PROSE,
     "python": Language(
         comment="#",
         long_quotes=('"""', "'''"),
+        ends_with_line=True,
         indents_blocks=True,
         block_opener=rf"[({{\[]|{_PYTHON_BLOCK}",
     ),

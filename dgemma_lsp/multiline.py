@@ -15,8 +15,10 @@ from dgemma_lsp.languages import Language, language_named
 from dgemma_lsp.pairs import read
 from dgemma_lsp.request import Request
 
-_CLOSING = re.compile(r"\s*\}[)\]}]*[;,]?\s*\Z")
+_CLOSING = re.compile(r"\s*+\}[)\]}]*+[;,]?\s*+\Z")
 _LABEL = re.compile(r"\s*(?:case\b|default\b|public\b|private\b|protected\b|#)")
+# Read of a longer line: its end before the cursor, its beginning behind it.
+_MOST_LINE_CHARS = 10_000
 _FENCE = re.compile(r"\s*(```|~~~)")
 
 
@@ -27,15 +29,16 @@ def extent_of(request: Request) -> Extent:
     anywhere else one line.
     """
     language = language_named(request.language)
-    if request.rest.strip():
-        is_empty_block = request.before.rstrip().endswith("{") and _CLOSING.match(request.rest)
+    before, rest = request.before[-_MOST_LINE_CHARS:], request.rest[:_MOST_LINE_CHARS]
+    if rest.strip():
+        is_empty_block = before.rstrip().endswith("{") and _CLOSING.match(rest)
         return Extent.BLOCK if is_empty_block and not language.indents_blocks else Extent.LINE
-    return Extent.BLOCK if not request.before.strip() or opens_block(request.before, language) else Extent.LINE
+    return Extent.BLOCK if not before.strip() or opens_block(before, language) else Extent.LINE
 
 
 def opens_block(line: str, language: Language) -> bool:
-    """Whether the lines below `line` belong to what its end opens."""
-    code = line.rstrip()
+    """Whether the lines below `line` belong to what its end opens; of a very long line its end is read."""
+    code = line[-_MOST_LINE_CHARS:].rstrip()
     reading = read(code, language)
     if reading.inside and reading.inside == language.comment:
         code = code[: reading.inside_from].rstrip()

@@ -91,23 +91,25 @@ class Notebooks:
 
         Args:
             uri: the cell; of any other document both texts are empty.
-            most_before: characters before it after which no further cell is taken.
+            most_before: characters before it after which no further cell is taken, and most of one cell.
             most_after: likewise after it.
         """
         if (notebook := self._holders.get(uri)) is None or (own := self._document(uri)) is None:
             return "", ""
         index = next(index for index, cell in enumerate(notebook.cells) if cell.uri == uri)
-        before = self._texts(reversed(notebook.cells[:index]), own.language, most_before)
-        after = self._texts(notebook.cells[index + 1 :], own.language, most_after)
+        before = self._texts(reversed(notebook.cells[:index]), own.language, most_before, from_end=True)
+        after = self._texts(notebook.cells[index + 1 :], own.language, most_after, from_end=False)
         return "".join(text + _BETWEEN for text in reversed(before)), "".join(_BETWEEN + text for text in after)
 
-    def _texts(self, cells: Iterable[Cell], language: str, most: int) -> Sequence[str]:
+    def _texts(self, cells: Iterable[Cell], language: str, most: int, *, from_end: bool) -> Sequence[str]:
         texts: list[str] = []
+        limit = most
         for cell in cells:
             if most <= 0:
                 break
             document = self._document(cell.uri) if cell.is_code else None
             if document is not None and document.language == language:
-                texts.append(document.text.strip("\r\n"))
+                text = document.text[-limit:] if from_end else document.text[:limit]
+                texts.append(text.strip("\r\n"))
                 most -= len(texts[-1])
         return texts

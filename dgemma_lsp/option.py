@@ -6,12 +6,16 @@ Pure; knows no editor and not which settings there are.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, cast
 
 _MAX_TEXTS = 1_000
 _MAX_TEXT_CHARS = 4_096
+_MAX_SHOWN_CHARS = 58
+_MAX_SHOWN_ENTRIES = 3
+_MAX_SHOWN_NUMBER = 10**18
 
 
 class Kind(Enum):
@@ -37,6 +41,8 @@ class Option:
         choices: the texts allowed; empty allows any that matches the pattern.
         pattern: regular expression that a text must match in full.
         form: what the pattern means, for people.
+        entry: what one text of a list is, for people.
+        refusal: says of a text that matches the pattern why it cannot be used, or nothing.
     """
 
     key: str
@@ -48,6 +54,8 @@ class Option:
     choices: tuple[str, ...] = ()
     pattern: str = r"[\s\S]*\S[\s\S]*"
     form: str = "a text"
+    entry: str = "a text"
+    refusal: Callable[[str], str | None] = lambda _text: None
 
     @property
     def wanted(self) -> str:
@@ -71,8 +79,28 @@ class Option:
         """
         if self._fits(value):
             return None
-        shown = repr(value)[:60] if isinstance(value, int | float) else _brief(value)
-        return f"{section}.{self.key} must be {self.wanted}, not {shown}"
+        if self.kind is Kind.STRINGS and isinstance(value, list | tuple):
+            return self._problem_of_entries(cast("list[object]", value), section=section)
+        problem = f"{section}.{self.key} must be {self.wanted}, not {shown(value)}"
+        return f"{problem}; it counts as a list of one" if self._is_one_of_a_list(value) else problem
+
+    def usable(self, value: object) -> object | None:
+        """Returns as much of a value as can be used, or None: of a list the good entries, of a text that stands where a
+        list should the list with that text.
+
+        Args:
+            value: decoded JSON; a tuple counts as a list.
+        """
+        if self.kind is not Kind.STRINGS:
+            return value if self._fits(value) else None
+        if self._is_one_of_a_list(value):
+            return (value,)
+        if not isinstance(value, list | tuple):
+            return None
+        texts = cast("list[object]", value)
+        good = tuple(text for text in texts[:_MAX_TEXTS] if self._why_not(text) is None)
+        # Nothing that can be used says nothing; an empty list says none.
+        return good if good or not texts else None
 
     def to_schema(self, default: object) -> dict[str, Any]:
         """Returns the JSON Schema of a value.
@@ -99,18 +127,61 @@ class Option:
             case Kind.INTEGER:
                 return isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= self.high
             case Kind.STRING:
-                return self._fits_text(value)
+                return self._why_not(value) is None
             case Kind.STRINGS:
                 if not isinstance(value, list | tuple):
                     return False
                 texts = cast("list[object]", value)
-                return len(texts) <= _MAX_TEXTS and all(self._fits_text(text) for text in texts)
+                return len(texts) <= _MAX_TEXTS and all(self._why_not(text) is None for text in texts)
 
-    def _fits_text(self, text: object) -> bool:
-        if not isinstance(text, str) or len(text) > _MAX_TEXT_CHARS:
-            return False
-        return text in self.choices if self.choices else re.fullmatch(self.pattern, text) is not None
+    def _is_one_of_a_list(self, value: object) -> bool:
+        return self.kind is Kind.STRINGS and isinstance(value, str) and self._why_not(value) is None
+
+    def _problem_of_entries(self, entries: list[object], *, section: str) -> str:
+        """Names the entries that cannot be used, the first of them with the reason."""
+        name = f"{section}.{self.key}"
+        bad = [
+            (number, why)
+            for number, entry in enumerate(entries[:_MAX_TEXTS], start=1)
+            if (why := self._why_not(entry)) is not None
+        ]
+        if not bad:
+            return f"{name} has {len(entries)} entries, and the first {_MAX_TEXTS} are used; shorten the list"
+        number, why = bad[0]
+        more = ", ".join(str(number) for number, _ in bad[1 : _MAX_SHOWN_ENTRIES + 1])
+        further = f" and {len(bad) - _MAX_SHOWN_ENTRIES - 1} more" if len(bad) > _MAX_SHOWN_ENTRIES + 1 else ""
+        rest = f"; nor can {'entry' if len(bad) == 2 else 'entries'} {more}{further}" if more else ""
+        others = "; the other entries hold" if len(bad) < len(entries) else ""
+        return f"{name}: entry {number} cannot be used: {why}{rest}{others}"
+
+    def _why_not(self, text: object) -> str | None:
+        """Returns why a text cannot be used, or None."""
+        if not isinstance(text, str):
+            return f"it must be {self.entry}, not {shown(text)}"
+        if len(text) > _MAX_TEXT_CHARS:
+            return f"it has {len(text)} characters; at most {_MAX_TEXT_CHARS} are allowed"
+        if self.choices:
+            return None if text in self.choices else f"it must be {self.wanted}"
+        if re.fullmatch(self.pattern, text) is None:
+            return f"{shown(text)} is not {self.entry}"
+        why = self.refusal(text)
+        return f"{shown(text)}: {why}" if why else None
 
 
-def _brief(value: object) -> str:
-    return repr(value[:58])[:60] if isinstance(value, str) else type(value).__name__
+def shown(value: object) -> str:
+    """Returns a value as the user wrote it, or what it is."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return repr(value[:_MAX_SHOWN_CHARS])[: _MAX_SHOWN_CHARS + 2]
+        case float():
+            return repr(value)
+        case int():
+            return repr(value) if abs(value) < _MAX_SHOWN_NUMBER else "so large a number"
+        case Mapping():
+            return "an object"
+        case _:
+            return "a list"

@@ -6,16 +6,17 @@ Pure. Reads strings, comments and brackets as a language spells them; no grammar
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from dgemma_lsp.languages import Language
 
 CLOSER_OF = {"(": ")", "[": "]", "{": "}"}
 OPENER_OF = {closer: opener for opener, closer in CLOSER_OF.items()}
+_BRACKETS = "()[]{}"
 _QUOTES = frozenset("\"'`")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bracket:
+class Bracket(NamedTuple):
     """A bracket whose partner stands outside the text that was read; `offset` counts from that text's start."""
 
     sign: str
@@ -41,28 +42,49 @@ class Reading:
 
 def read(text: str, language: Language) -> Reading:
     """Returns what `text`, which must not begin inside a string or a comment, leaves unpaired."""
-    closing: list[Bracket] = []
-    opening: list[Bracket] = []
+    closing: list[tuple[str, int]] = []
+    opening: list[tuple[str, int]] = []
+    num_open = dict.fromkeys(CLOSER_OF, 0)
+    brackets = _BRACKETS if language.has_brackets else ""
+    search, match = language.signs.search, language.pieces.match
     inside, inside_from = "", 0
+    end = 0
+    while (sign := search(text, end)) is not None:
+        start, said = sign.start(), sign.group()
+        if said not in brackets:
+            piece = match(text, start)
+            end = piece.end() if piece else sign.end()
+            if piece and end == len(text) and not _is_whole(piece.group(), language):
+                inside, inside_from = _delimiter(piece.group(), language), start
+            continue
+        end = start + 1
+        if said in CLOSER_OF:
+            opening.append((said, start))
+            num_open[said] += 1
+        elif num_open[OPENER_OF[said]]:
+            closed = ""
+            while closed != OPENER_OF[said]:
+                closed = opening.pop()[0]
+                num_open[closed] -= 1
+        else:
+            closing.append((said, start))
+    return Reading(closing=_brackets(closing), opening=_brackets(opening), inside=inside, inside_from=inside_from)
+
+
+def lines_inside(text: str, language: Language) -> list[tuple[int, int]]:
+    """Returns where strings and comments that hold a line end start and end; read in one pass, as `read` does."""
+    spans: list[tuple[int, int]] = []
     end = 0
     while (sign := language.signs.search(text, end)) is not None:
         piece = language.pieces.match(text, sign.start())
-        if piece is None:
-            end = sign.end()
-            continue
-        end = piece.end()
-        said = piece.group()
-        if piece.lastgroup != "bracket":
-            if end == len(text) and not _is_whole(said, language):
-                inside, inside_from = _delimiter(said, language), piece.start()
-        elif said in CLOSER_OF:
-            opening.append(Bracket(sign=said, offset=piece.start()))
-        elif any(bracket.sign == OPENER_OF[said] for bracket in opening):
-            while opening.pop().sign != OPENER_OF[said]:
-                pass
-        else:
-            closing.append(Bracket(sign=said, offset=piece.start()))
-    return Reading(closing=tuple(closing), opening=tuple(opening), inside=inside, inside_from=inside_from)
+        end = piece.end() if piece else sign.end()
+        if piece and text.find("\n", piece.start(), end) >= 0:
+            spans.append((piece.start(), end))
+    return spans
+
+
+def _brackets(found: list[tuple[str, int]]) -> tuple[Bracket, ...]:
+    return tuple(map(Bracket._make, found))
 
 
 def _delimiter(piece: str, language: Language) -> str:

@@ -1,6 +1,6 @@
 """Where a question was asked, without its text: enough to tell that a later text is this one, with something typed.
 
-Pure. Whole texts are kept as hashes, so that a hundred places cost what one costs.
+Pure. Texts are kept as hashes, so that a hundred places cost what one costs, and read near the cursor only.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from dgemma_lsp.request import Request
 
 _CLOSERS = frozenset(")]}\"'`")
 _MOST_CLOSERS = 8
+# More than an answer depends on.
+_CHARS_EACH_SIDE = 65_536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,9 +23,9 @@ class Place:
     Attributes:
         uri: names the document.
         offset: the cursor, in code points from the start of the text.
-        before: hash of the text before the cursor; good within this process.
+        before: hash of the 64 Ki characters before the cursor; good within this process.
         closers: brackets and quotes right behind the cursor, the first few.
-        after: hash of what follows them.
+        after: hash of the 64 Ki characters that follow them, and of how many follow.
         elsewhere: hash of what the model sees before and after the document: other cells of a notebook.
     """
 
@@ -38,24 +40,34 @@ class Place:
     def of(cls, request: Request) -> Self:
         """Returns where a question is asked."""
         elsewhere = hash((request.above, request.below)) if request.above or request.below else 0
-        return cls.at(request.uri, request.text, request.offset, elsewhere=elsewhere)
+        skipped, beyond = request.skipped, request.beyond
+        return cls.at(request.uri, request.text, request.cursor, elsewhere=elsewhere, skipped=skipped, beyond=beyond)
 
     @classmethod
-    def at(cls, uri: str, text: str, offset: int, *, elsewhere: int) -> Self:
-        """Returns where an offset of a document's text is."""
-        end = offset
+    def at(cls, uri: str, text: str, cursor: int, *, elsewhere: int, skipped: int = 0, beyond: int = 0) -> Self:
+        """Returns where an offset of a document is.
+
+        Args:
+            uri: names the document.
+            text: its text, or the part of it around the cursor.
+            cursor: in code points from the start of the document.
+            elsewhere: hash of what the model sees before and after the document.
+            skipped: characters of the document before `text`.
+            beyond: characters of the document after `text`.
+        """
+        end = offset = cursor - skipped
         while end < min(len(text), offset + _MOST_CLOSERS) and text[end] in _CLOSERS:
             end += 1
         return cls(
             uri=uri,
-            offset=offset,
-            before=hash(text[:offset]),
+            offset=cursor,
+            before=_hash_before(text, offset),
             closers=text[offset:end],
-            after=hash(text[end:]),
+            after=hash((len(text) - end + beyond, text[end : end + _CHARS_EACH_SIDE])),
             elsewhere=elsewhere,
         )
 
-    def leads_to(self, later: Place, text: str) -> bool:
+    def leads_to(self, later: Place, text: str, *, skipped: int = 0) -> bool:
         """Whether typing alone leads from here to `later`.
 
         What follows the cursor must be the same, but for closers: editors put one there with its opener, and the one
@@ -63,15 +75,22 @@ class Place:
 
         Args:
             later: another place.
-            text: the whole text there.
+            text: the text there, or the part of it around the cursor.
+            skipped: characters of the document before `text`.
         """
         if (self.uri, self.after, self.elsewhere) != (later.uri, later.after, later.elsewhere):
             return False
-        if self.offset > later.offset:
+        if not skipped <= self.offset <= later.offset <= self.offset + _CHARS_EACH_SIDE:
             return False
         if not (self.closers.endswith(later.closers) or later.closers.endswith(self.closers)):
             return False
-        return self.before == (later.before if self.offset == later.offset else hash(text[: self.offset]))
+        if self.offset == later.offset:
+            return self.before == later.before
+        return self.before == _hash_before(text, self.offset - skipped)
+
+
+def _hash_before(text: str, offset: int) -> int:
+    return hash(text[max(0, offset - _CHARS_EACH_SIDE) : offset])
 
 
 def typed_since(offset: int, text: str, cursor: int) -> str:

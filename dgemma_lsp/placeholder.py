@@ -167,10 +167,11 @@ def _with_code_below(text: str, start: int, end: int, said: list[str], indent: s
 
 
 def _line_at(text: str, offset: int) -> tuple[int, int]:
-    """Returns where the line of an offset starts and ends, its line end left out."""
-    start = max(text.rfind("\n", 0, offset), text.rfind("\r", 0, offset)) + 1
-    end = text.find("\n", offset)
-    end = len(text) if end < 0 else end
+    """Returns where the line of an offset starts and ends, its line end left out; of a longer one, more than 1,000."""
+    first, last = max(0, offset - _MOST_LINE_CHARS - 1), min(len(text), offset + _MOST_LINE_CHARS + 1)
+    start = max(text.rfind("\n", first, offset), text.rfind("\r", first, offset), first - 1) + 1
+    end = text.find("\n", offset, last)
+    end = last if end < 0 else end
     lone = text.find("\r", offset, end)
     return start, end if lone < 0 else lone
 

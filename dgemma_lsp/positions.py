@@ -1,20 +1,23 @@
 """Where things stand in a text: (line, column in some encoding's code units) <-> offset in code points.
 
 Lines end with `\\n`, `\\r\\n` or a lone `\\r`, as the protocol says, and with nothing else: a form feed or U+2028 is an
-ordinary character. Positions that do not exist are clamped to the nearest one before them. Knows no protocol types.
+ordinary character. Positions that do not exist are clamped to the nearest one before them. A text is held in blocks
+that an edit shares with the text before it. Knows no protocol types.
 """
 
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
-from itertools import accumulate, count
-from operator import add
+from itertools import accumulate, islice
 
 _LINE_END = re.compile(r"\r\n|\r|\n")
-# Looking at a long line piece by piece costs as many operations as there are pieces.
+# Reading a long line in pieces costs as many operations as there are pieces.
 _PIECE_CHARS = 1_024
+# An edit counts two blocks anew and adds up the counts of all.
+_BLOCK_CHARS = 32_768
 
 
 class PositionEncoding(StrEnum):
@@ -29,40 +32,93 @@ _CODECS = {PositionEncoding.UTF8: "utf-8", PositionEncoding.UTF16: "utf-16-le", 
 _UNIT_BYTES = {PositionEncoding.UTF8: 1, PositionEncoding.UTF16: 2, PositionEncoding.UTF32: 4}
 
 
+class _Block:
+    """Part of a text, which no `\\r\\n` straddles, and what was counted in it.
+
+    Attributes:
+        text: the part.
+        num_line_ends: line ends in it.
+    """
+
+    __slots__ = ("_units", "num_line_ends", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.num_line_ends = _num_line_ends(text)
+        self._units: dict[PositionEncoding, int] = {}
+
+    def units(self, encoding: PositionEncoding) -> int:
+        """Returns the code units of the whole part, counted once."""
+        if encoding not in self._units:
+            self._units[encoding] = num_units(self.text, encoding)
+        return self._units[encoding]
+
+
 class LineIndex:
-    """Where the lines of one text start. Built in one pass; every look-up after that costs one line.
+    """Where the lines of one text start.
+
+    Built in one pass; a look-up costs one block, and for a line of many blocks the counts of its blocks.
 
     Args:
         text: the text, in code points.
+        block_chars: characters of a block: small costs memory per character, large costs time per look-up and edit.
     """
 
-    def __init__(self, text: str) -> None:
-        self._text = text
-        if "\r" in text:
-            self._starts = [0, *(match.end() for match in _LINE_END.finditer(text))]
-        else:
-            # Without a Python operation per line: a key in a text of a megabyte must cost next to nothing.
-            self._starts = [0, *map(add, accumulate(map(len, text.split("\n"))), count(1))]
-            self._starts.pop()
+    def __init__(self, text: str, *, block_chars: int = _BLOCK_CHARS) -> None:
+        self._hold([_Block(piece) for piece in _pieces(text, block_chars)], block_chars)
+
+    def _hold(self, blocks: list[_Block], block_chars: int) -> None:
+        self._blocks = blocks
+        self._block_chars = block_chars
+        self._starts = list(accumulate((len(block.text) for block in blocks), initial=0))
+        self._ends_before = list(accumulate((block.num_line_ends for block in blocks), initial=0))
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    @property
+    def text(self) -> str:
+        """The whole text, put together."""
+        return "".join(block.text for block in self._blocks)
 
     @property
     def num_lines(self) -> int:
         """Lines in the text; one more than its line ends, so an empty text has one."""
-        return len(self._starts)
+        return self._ends_before[-1] + 1
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks that the text is held in."""
+        return len(self._blocks)
+
+    def edited(self, start: int, end: int, text: str) -> LineIndex:
+        """Returns the index of the text in which `text` stands in place of [start, end); shares all other blocks."""
+        first = self._block_at(max(0, start - 1))
+        # With the block behind it, so that many small edits leave no small blocks.
+        last = min(self._block_at(end) + 1, len(self._blocks) - 1)
+        before, behind = self._starts[first], self._starts[last]
+        stop = behind + len(self._blocks[last].text)
+        middle = "".join([*self._parts(before, start), text, *self._parts(end, stop)])
+        blocks = [_Block(piece) for piece in _pieces(middle, self._block_chars)]
+        edited = LineIndex.__new__(LineIndex)
+        edited._hold([*self._blocks[:first], *blocks, *self._blocks[last + 1 :]], self._block_chars)
+        return edited
 
     def line_at(self, offset: int) -> int:
         """Returns the 0-based line that holds `offset`, which must lie in the text."""
-        return bisect_right(self._starts, offset) - 1
+        at = self._block_at(offset)
+        inside = offset - self._starts[at]
+        text = self._blocks[at].text
+        # Between `\r` and `\n` the line has not ended.
+        is_split = 0 < inside < len(text) and text[inside - 1] == "\r" and text[inside] == "\n"
+        return self._ends_before[at] + _num_line_ends(text[: inside - is_split])
 
     def span(self, line: int) -> tuple[int, int]:
         """Returns where 0-based `line` starts and ends, its line end left out."""
-        start = self._starts[line]
-        end = self._starts[line + 1] if line + 1 < len(self._starts) else len(self._text)
-        if end > start and self._text[end - 1] == "\n":
-            end -= 1
-        if end > start and self._text[end - 1] == "\r":
-            end -= 1
-        return start, end
+        start = self._start_of(line)
+        end = self._start_of(line + 1) if line + 1 < self.num_lines else len(self)
+        tail = "".join(self._parts(max(start, end - 2), end))
+        return start, end - (2 if tail.endswith("\r\n") else tail.endswith(("\n", "\r")))
 
     def offset(self, line: int, column: int, encoding: PositionEncoding) -> int:
         """Returns the offset of a position.
@@ -73,10 +129,18 @@ class LineIndex:
                 before it.
             encoding: what `column` counts.
         """
-        if line >= len(self._starts):
-            return len(self._text)
+        if line >= self.num_lines:
+            return len(self)
         start, end = self.span(max(line, 0))
-        return start + _num_code_points(self._text[start:end], max(column, 0), encoding)
+        units = max(column, 0)
+        if encoding is PositionEncoding.UTF32:
+            return min(start + units, end)
+        for at, low, high in self._spans(start, end):
+            part_units = self._units(at, low, high, encoding)
+            if part_units > units:
+                return self._starts[at] + low + _num_code_points(self._blocks[at].text[low:high], units, encoding)
+            units -= part_units
+        return end
 
     def position(self, offset: int, encoding: PositionEncoding) -> tuple[int, int]:
         """Returns line and column of an offset; between `\\r` and `\\n` means before both, past the end the end.
@@ -85,10 +149,38 @@ class LineIndex:
             offset: in code points.
             encoding: what the column shall count.
         """
-        offset = min(max(offset, 0), len(self._text))
+        offset = min(max(offset, 0), len(self))
         line = self.line_at(offset)
         start, end = self.span(line)
-        return line, num_units(self._text[start : min(offset, end)], encoding)
+        spans = self._spans(start, min(offset, end))
+        return line, sum(self._units(at, low, high, encoding) for at, low, high in spans)
+
+    def _block_at(self, offset: int) -> int:
+        return min(bisect_right(self._starts, offset) - 1, len(self._blocks) - 1)
+
+    def _start_of(self, line: int) -> int:
+        if line == 0:
+            return 0
+        at = bisect_left(self._ends_before, line) - 1
+        text, num_before = self._blocks[at].text, line - self._ends_before[at]
+        if "\r" in text:
+            return self._starts[at] + next(islice(_LINE_END.finditer(text), num_before - 1, None)).end()
+        return self._starts[at] + len(text) - len(text.split("\n", num_before)[-1])
+
+    def _spans(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+        """Yields the blocks of a stretch: index, and from where to where in the block."""
+        at = self._block_at(start)
+        while at < len(self._blocks) and self._starts[at] < end:
+            yield at, max(0, start - self._starts[at]), min(len(self._blocks[at].text), end - self._starts[at])
+            at += 1
+
+    def _parts(self, start: int, end: int) -> Iterator[str]:
+        return (self._blocks[at].text[low:high] for at, low, high in self._spans(start, end))
+
+    def _units(self, at: int, low: int, high: int, encoding: PositionEncoding) -> int:
+        block = self._blocks[at]
+        is_whole = low == 0 and high == len(block.text)
+        return block.units(encoding) if is_whole else num_units(block.text[low:high], encoding)
 
 
 def num_units(text: str, encoding: PositionEncoding) -> int:
@@ -98,8 +190,25 @@ def num_units(text: str, encoding: PositionEncoding) -> int:
     return len(text.encode(_CODECS[encoding], "surrogatepass")) // _UNIT_BYTES[encoding]
 
 
+def _num_line_ends(text: str) -> int:
+    num = text.count("\n")
+    return num + text.count("\r") - text.count("\r\n") if "\r" in text else num
+
+
+def _pieces(text: str, chars: int) -> Iterable[str]:
+    """Yields the text in equal pieces of at most about so many characters, none ending between `\\r` and `\\n`."""
+    num_pieces = max(1, -(-len(text) // chars))
+    size, start = -(-len(text) // num_pieces), 0
+    while len(text) - start > size:
+        end = start + size
+        end += text[end - 1] == "\r" and text[end] == "\n"
+        yield text[start:end]
+        start = end
+    yield text[start:]
+
+
 def _num_code_points(line: str, units: int, encoding: PositionEncoding) -> int:
-    if encoding is PositionEncoding.UTF32 or line.isascii():
+    if line.isascii():
         return min(units, len(line))
     start = 0
     while start < len(line) and (piece_units := num_units(line[start : start + _PIECE_CHARS], encoding)) <= units:

@@ -12,14 +12,16 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 # Of a path and, once it is known, the beginning of its text: whether it may be read as context.
 MayRead = Callable[[Path, str], bool]
 
-_MOST_BYTES = 512 * 1024
+# A longer text that is open is not read either, by anything that looks at other documents.
+MOST_CHARS = 512 * 1024
+
+_MOST_BYTES = MOST_CHARS
 _MOST_FILES = 64
-_MOST_CHARS = 8 * 1024 * 1024
+_MOST_KEPT_CHARS = 8 * 1024 * 1024
 # As many as tell that a file is private.
 _HEAD_CHARS = 4_096
 
@@ -41,16 +43,18 @@ class ProjectFiles:
         self._may_read = may_read
         self._kept: OrderedDict[Path, _Kept] = OrderedDict()
 
-    async def first(self, paths: Iterable[Path]) -> tuple[Path, str] | None:
+    async def first(self, paths: Iterable[Path], *, root: Path | None = None) -> tuple[Path, str] | None:
         """Returns the first file that is there, with its text.
 
         Args:
             paths: where to look.
+            root: a folder; a link that leads out of it is not followed. None follows every link.
 
         Returns:
-            None if there is none, or the first must not or cannot be used: private, not UTF-8, more than 512 KiB.
+            None if there is none, or the first must not or cannot be used: private, outside of `root`, not UTF-8, more
+            than 512 KiB.
         """
-        path = await asyncio.to_thread(_first_file, list(paths))
+        path = await asyncio.to_thread(_first_file, list(paths), root)
         if path is None or not self._may_read(path, ""):
             return None
         kept = self._kept.pop(path, None)
@@ -61,29 +65,21 @@ class ProjectFiles:
         return path, read.text
 
     def allows(self, path: Path, text: str) -> bool:
-        """Whether a text that is known may be used as context."""
-        return self._may_read(path, text[:_HEAD_CHARS])
+        """Whether a text that is known may be used as context: it is not private, and has at most 512 Ki characters."""
+        return len(text) <= MOST_CHARS and self._may_read(path, text[:_HEAD_CHARS])
 
     def _keep(self, path: Path, read: _Kept) -> None:
         self._kept[path] = read
         while len(self._kept) > _MOST_FILES or (
-            len(self._kept) > 1 and sum(len(kept.text) for kept in self._kept.values()) > _MOST_CHARS
+            len(self._kept) > 1 and sum(len(kept.text) for kept in self._kept.values()) > _MOST_KEPT_CHARS
         ):
             self._kept.popitem(last=False)
 
 
-def path_of(uri: str) -> Path | None:
-    """Returns the path of a document that is a file, or None."""
-    try:
-        parts = urlsplit(uri)
-    except ValueError:
-        return None
-    path = unquote(parts.path)
-    return Path(path) if parts.scheme == "file" and path.startswith("/") else None
-
-
-def _first_file(paths: list[Path]) -> Path | None:
-    return next((path for path in paths if _is_file(path)), None)
+def _first_file(paths: list[Path], root: Path | None) -> Path | None:
+    path = next((path for path in paths if _is_file(path)), None)
+    is_inside = path is None or root is None or Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
+    return path if is_inside else None
 
 
 def _is_file(path: Path) -> bool:

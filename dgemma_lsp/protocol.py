@@ -60,6 +60,7 @@ class DgemmaProtocol(NotebookProtocol):
     @lsp_method(types.INITIALIZE)
     def lsp_initialize(self, params: types.InitializeParams) -> Generator[Any, Any, types.InitializeResult]:
         """Says in the result, too, which of our own messages there are."""
+        params.root_uri, params.root_path = convert.to_root(params), None
         result = yield from super().lsp_initialize(params)
         result.capabilities.experimental = {SECTION: {"version": __version__, "protocol": PROTOCOL}}
         return result

@@ -4,9 +4,53 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Self
 
 # What an item repeats of its line is at most twice as long.
 _LEAD_CHARS = 1_000
+# More than anything that reads the text around a cursor looks at.
+_CHARS_EACH_SIDE = 131_072
+# The cuts stay where they are while a word is typed.
+_CUT_EVERY_CHARS = 16_384
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Near:
+    """The part of a document near a cursor, so that no question costs more in a longer document.
+
+    Attributes:
+        text: the part: all of a document with at most 128 Ki characters before and after the cursor.
+        offset: the cursor, in code points from the start of `text`.
+        skipped: characters of the document before `text`.
+        beyond: characters of the document after `text`.
+    """
+
+    text: str
+    offset: int
+    skipped: int
+    beyond: int
+
+    @classmethod
+    def of(cls, document: str, start: int, end: int, *, between: str | None = None) -> Self:
+        """Returns the part near [start, end).
+
+        Args:
+            document: a whole text.
+            start: the cursor, in code points.
+            end: not before `start`.
+            between: stands in place of [start, end), and the cursor behind it; None keeps the text.
+        """
+        skipped = _least_cut(start)
+        beyond = _least_cut(len(document) - end)
+        text = document[skipped : len(document) - beyond]
+        if between is None:
+            return cls(text=text, offset=start - skipped, skipped=skipped, beyond=beyond)
+        before = text[: start - skipped] + between
+        return cls(text=before + text[end - skipped :], offset=len(before), skipped=skipped, beyond=beyond)
+
+
+def _least_cut(num_chars: int) -> int:
+    return max(0, num_chars - _CHARS_EACH_SIDE) // _CUT_EVERY_CHARS * _CUT_EVERY_CHARS
 
 
 class Trigger(Enum):
@@ -30,7 +74,7 @@ class Selected:
     """The entry that is selected in the editor's completion menu, not accepted yet.
 
     Attributes:
-        start: offset of what it would replace; on the cursor's line, not behind the cursor.
+        start: offset in the request's text of what it would replace; on the cursor's line, not behind the cursor.
         end: offset behind that; on the cursor's line, not before the cursor.
         text: what it would put there.
     """
@@ -46,8 +90,8 @@ class Request:
 
     Attributes:
         uri: names the document.
-        version: the document's version that `text` is.
-        text: the whole text, its line ends untouched.
+        version: the document's version that `text` is part of.
+        text: the text around the cursor, its line ends untouched; all of it unless a part is left out at its ends.
         offset: the cursor, in code points from the start of `text`.
         path: the file's path for the model to see; may be empty.
         language: LSP language id; may be empty.
@@ -57,6 +101,8 @@ class Request:
         selected: what an answer has to extend; None for nothing.
         above: what the model sees before `text`: the cells before this one of a notebook.
         below: likewise after it.
+        skipped: characters of the document before `text`.
+        beyond: characters of the document after `text`.
     """
 
     uri: str
@@ -71,6 +117,8 @@ class Request:
     selected: Selected | None = None
     above: str = ""
     below: str = ""
+    skipped: int = 0
+    beyond: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.offset <= len(self.text):
@@ -86,14 +134,19 @@ class Request:
         return self.uri if self.channel is Channel.GHOST_TEXT else f"{self.uri}#{self.channel.value}"
 
     @property
+    def cursor(self) -> int:
+        """The cursor, in code points from the start of the document."""
+        return self.skipped + self.offset
+
+    @property
     def line_start(self) -> int:
-        """Offset of the first character of the cursor's line."""
+        """Offset of the first character of the cursor's line, or of `text` where the line begins before it."""
         start = self.text.rfind("\n", 0, self.offset) + 1
         return self.text.rfind("\r", start, self.offset) + 1 or start
 
     @property
     def line_end(self) -> int:
-        """Offset behind the last character of the cursor's line, its line end left out."""
+        """Offset behind the last character of the cursor's line in `text`, its line end left out."""
         end = self.text.find("\n", self.offset)
         end = len(self.text) if end < 0 else end
         carriage_return = self.text.find("\r", self.offset, end)
@@ -107,7 +160,10 @@ class Request:
         file would otherwise go to the editor with every item.
         """
         start = self.line_start
-        return start + max(0, (self.offset - start) // _LEAD_CHARS - 1) * _LEAD_CHARS
+        if self.offset - start < 2 * _LEAD_CHARS:
+            return start
+        # Counted from the document's start: the line's may be far outside `text`.
+        return max(start, (self.cursor // _LEAD_CHARS - 1) * _LEAD_CHARS - self.skipped)
 
     @property
     def before(self) -> str:

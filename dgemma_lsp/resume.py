@@ -54,9 +54,10 @@ def accepted(request: Request, completion: Completion) -> Request:
     """Returns the question that follows once a completion was accepted."""
     # Editors insert a document's own line ends.
     put = completion.text.replace("\n", "\r\n") if "\r\n" in request.text else completion.text
-    text = request.text[: completion.start] + put + request.text[completion.end :]
+    start, end = completion.start - request.skipped, completion.end - request.skipped
+    text = request.text[:start] + put + request.text[end:]
     # Nobody asks for it by hand.
-    return replace(request, text=text, offset=completion.start + len(put), selected=None, trigger=Trigger.AUTOMATIC)
+    return replace(request, text=text, offset=start + len(put), selected=None, trigger=Trigger.AUTOMATIC)
 
 
 def _left_over(asked: Request, match: Match, known: Shaped) -> Iterator[tuple[str, int]]:

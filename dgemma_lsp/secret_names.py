@@ -1,14 +1,18 @@
 """What is private by its name, its language or its first lines: environments, keys, credentials. Pure.
 
-Every folder of a path is looked at as well as the file; upper and lower case are the same.
+Every folder of a path is looked at as well as the file. Names that a file system may take for the same are the same:
+upper and lower case, compatible characters, invisible ones, dots and spaces at the end. A backup of a secret is one.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-from dgemma_lsp.ignore_file import IgnoreFile, entries_of
+from dgemma_lsp.backup_names import originals_of
+from dgemma_lsp.ignore_file import IgnoreFile
 
 _HEAD_CHARS = 4_096
 _DATA = ("json", "yml", "yaml", "toml", "ini", "xml", "txt", "csv", "properties", "conf", "cfg", "enc")
@@ -48,15 +52,17 @@ _KEY_TEXT = re.compile(
 )
 
 
+_CONTROLS = dict.fromkeys([*range(32), 127])
+_INVISIBLE = {"Cc", "Cf"}
+
+
 class SecretNames:
     """The table of names, read once."""
 
     def __init__(self) -> None:
-        self._files = tuple(
-            # A pattern with a slash in its middle counts in every folder.
-            (kind, IgnoreFile.parse("\n".join(f"**/{name}".lower() for name in names)))
-            for kind, names in _NAMES
-        )
+        # A pattern with a slash in its middle is about a name in a folder of a name, wherever that is.
+        self._names = _table(lambda name: "/" not in name.rstrip("/"))
+        self._paths = _table(lambda name: "/" in name.rstrip("/"))
         # Asked at every key of the same few documents.
         self.kind_of_path = lru_cache(_MOST_PATHS)(self._kind_of_path)
 
@@ -66,13 +72,39 @@ class SecretNames:
         Args:
             path: with slashes; relative or absolute.
         """
-        # A folder called `secrets` holds source code more often than not; the same name for a file says enough.
-        for entry in entries_of(path.lower()):
-            for kind, file in self._files:
-                rule = file.deciding(entry)
-                if rule is not None and (rule.folders_only or not entry.endswith("/")):
+        names = [(name, *originals_of(name)) for name in _plain(path).split("/") if name]
+        for depth, forms in enumerate(names):
+            is_file = depth == len(names) - 1
+            folders = names[depth - 1] if depth else ()
+            below = [f"{folder}/{form}" for folder in folders for form in forms]
+            for table, entries in ((self._names, forms), (self._paths, below)):
+                if kind := _kind(table, entries, is_file=is_file):
                     return kind
         return None
+
+
+def _table(is_in: Callable[[str], bool]) -> tuple[tuple[str, IgnoreFile], ...]:
+    return tuple(
+        (kind, IgnoreFile.parse("\n".join(f"**/{name}".lower() for name in filter(is_in, names))))
+        for kind, names in _NAMES
+    )
+
+
+def _kind(table: tuple[tuple[str, IgnoreFile], ...], entries: Sequence[str], *, is_file: bool) -> str | None:
+    for entry in entries:
+        for kind, file in table:
+            rule = file.deciding(entry if is_file else f"{entry}/")
+            # A folder called `secrets` holds source code more often than not; the same name for a file says enough.
+            if rule is not None and (rule.folders_only or is_file):
+                return kind
+    return None
+
+
+def _plain(path: str) -> str:
+    """Returns a path as the file system that distinguishes least would compare it."""
+    folded = unicodedata.normalize("NFKC", path).casefold().replace("\\", "/")
+    visible = "".join(one for one in folded if one.isascii() or unicodedata.category(one) not in _INVISIBLE)
+    return "/".join(name.rstrip(". ") for name in visible.translate(_CONTROLS).split("/"))
 
 
 def kind_of_language(language: str) -> str | None:

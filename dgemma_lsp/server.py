@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from lsprotocol import types
@@ -28,6 +27,7 @@ from dgemma_lsp.documents import Document
 from dgemma_lsp.editor_connection import EditorConnection, first_to_speak
 from dgemma_lsp.engine_link import Connect
 from dgemma_lsp.fill_handlers import add_fills
+from dgemma_lsp.home import NO_HOME, home_folder
 from dgemma_lsp.ignore_tree import NAMES
 from dgemma_lsp.lenient_converter import lenient_converter
 from dgemma_lsp.load_progress import LoadProgress
@@ -77,7 +77,7 @@ class DgemmaServer(LanguageServer):
             converter_factory=lenient_converter,
             notebook_document_sync=SYNC,
         )
-        home = Path(environ.get("HOME") or "/")
+        home = home_folder(environ) or NO_HOME
         recorder = StatsRecorder(
             StatsFile.locate(environ, home=home), clock=clock, today=lambda: datetime.now(UTC).date().isoformat()
         )
@@ -180,9 +180,9 @@ class DgemmaServer(LanguageServer):
         """Logs a fault by its kind, in place of pygls's pop-up: its message may quote a body."""
         _log.error("a message could not be handled (%s)", type(error).__name__)
 
-    def accepted(self, request: Request, completions: Sequence[Completion]) -> list[types.Command | None]:
+    def accepted(self, document: Document, completions: Sequence[Completion]) -> list[types.Command | None]:
         """Takes note of a suggestion in its forms; returns what the editor runs when it inserts each."""
-        numbers = self.session.recorder.offer(request.uri, request.text, completions) if completions else None
+        numbers = self.session.recorder.offer(document.uri, document.text, completions) if completions else None
         workspace = self.client_capabilities.workspace
         if numbers is None or not (workspace and workspace.execute_command):
             return [None] * len(completions)
@@ -195,7 +195,7 @@ class DgemmaServer(LanguageServer):
             position,
             cells=self.session.cells_around(document.uri),
             encoding=self.encoding,
-            roots=tuple(self.workspace.folders) or tuple(filter(None, [self.workspace.root_uri])),
+            roots=convert.to_roots(self.workspace.folders.values(), self.workspace.root_uri),
             trigger=trigger,
             channel=channel,
             deadline_ms=self.session.settings.deadline_ms,
@@ -313,7 +313,7 @@ async def _inline_completion(
     request = ls.request_at(document, params.position, trigger, Channel.GHOST_TEXT)
     request = convert.with_selected(request, params.context.selected_completion_info, document.lines, ls.encoding)
     completions = await ls.session.answer(request)
-    commands = ls.accepted(request, completions)
+    commands = ls.accepted(document, completions)
     return [
         convert.to_inline_item(completion, document.lines, ls.encoding, accepted=command)
         for completion, command in zip(completions, commands, strict=True)
@@ -326,7 +326,7 @@ async def _menu_completion(ls: DgemmaServer, params: types.CompletionParams) -> 
         return []
     request = ls.request_at(document, params.position, Trigger.AUTOMATIC, Channel.MENU)
     completions = await ls.session.answer(request)
-    commands = ls.accepted(request, completions)
+    commands = ls.accepted(document, completions)
     return [
         convert.to_menu_item(completion, request.before, document.lines, ls.encoding, accepted=command)
         for completion, command in zip(completions, commands, strict=True)

@@ -22,6 +22,7 @@ from dgemma_lsp.fills import Fills
 from dgemma_lsp.flights import OnDraft
 from dgemma_lsp.gathering import Gatherer
 from dgemma_lsp.inflight import Inflight
+from dgemma_lsp.language_ids import canonical_id
 from dgemma_lsp.notebooks import Notebooks
 from dgemma_lsp.positions import PositionEncoding
 from dgemma_lsp.preview import Preview, watch
@@ -246,7 +247,7 @@ class Session:
         """
         if not self.settings.enabled:
             return Preview(message=_OFF)
-        if why := self._why_private(request.uri, request.language, request.text):
+        if why := self._why_private(request.uri, request.language, self._head_of(request)):
             return Preview(message=why)
         with self._watched.newest(request.uri):
             preview = await watch(request, self._link, self._gatherer.gather, self._limits(), on_draft=on_draft)
@@ -291,7 +292,12 @@ class Session:
     def _is_current(self, request: Request) -> bool:
         document = self.documents.get(request.uri)
         # A client may count its versions wrongly; what an answer is put into is the text.
-        return document is not None and (document.version, document.text) == (request.version, request.text)
+        if document is None or document.version != request.version:
+            return False
+        text, skipped, size = document.text, request.skipped, len(request.text)
+        if len(text) != skipped + size + request.beyond:
+            return False
+        return text == request.text if size == len(text) else text.startswith(request.text, skipped)
 
     def _readable_cell(self, uri: str) -> Document | None:
         """Returns a cell that may be read as context; that of a private notebook is not asked for."""
@@ -304,9 +310,13 @@ class Session:
 
     def _why_not_here(self, request: Request) -> str | None:
         """Returns why nothing is offered in one document, or None where something is."""
-        if request.language in self.settings.paused_languages:
+        if canonical_id(request.language) in map(canonical_id, self.settings.paused_languages):
             return f"{request.language} is paused by {SECTION}.pausedLanguages"
-        return self._why_private(request.uri, request.language, request.text)
+        return self._why_private(request.uri, request.language, self._head_of(request))
+
+    def _head_of(self, request: Request) -> str:
+        document = self.documents.get(request.uri) if request.skipped else None
+        return request.text if document is None else document.text
 
     def _why_private(self, uri: str, language: str, text: str) -> str | None:
         # A cell is as private as the file that it is kept in.
@@ -332,7 +342,12 @@ class Session:
         self._engine = await self._link.about()
 
     def _new_privacy(self) -> Privacy:
-        return Privacy(self.settings.private_files, home=self._home, clock=self._clock)
+        return Privacy(
+            self.settings.private_files,
+            home=self._home,
+            clock=self._clock,
+            report=lambda message: self.warn((message,)),
+        )
 
     async def _definitions(self, query: DefinitionsQuery) -> Definitions | None:
         return await self._link.definitions(query)

@@ -1,23 +1,26 @@
 """What the user may choose, read tolerantly from whatever JSON the editor sends.
 
 A wrong value never stops the server: it is named in a problem, and the value that held before stays. One table
-describes every key; reader, messages, JSON schema and the README's table come from it.
+describes every key; reader, messages, JSON schema and docs/settings.md come from it.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, cast
 
-from dgemma_lsp.option import Kind, Option
+from dgemma_lsp.ignore_file import problem_of
+from dgemma_lsp.option import Kind, Option, shown
 
 SECTION = "dgemma"
 
 LOG_LEVELS = ("error", "warning", "info", "debug")
 _MAX_PROBLEMS = 5
 _MAX_KEY_CHARS = 60
+_MOST_NAMES = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +145,7 @@ OPTIONS = (
         kind=Kind.STRINGS,
         pattern=r"[^\s,;]{1,100}",
         form="language ids",
+        entry="a language id without blanks, such as markdown",
         meaning="language ids as the editor names them, such as `markdown`: empty offers in every language, a long "
         "list in few",
     ),
@@ -149,8 +153,10 @@ OPTIONS = (
         key="privateFiles",
         field="private_files",
         kind=Kind.STRINGS,
-        pattern=r"[^\n\r]*[^\s!/][^\n\r]*",
+        pattern=r"(?:[^\S\n\r]|[!/])*[^\s!/][^\n\r]*",
         form="patterns as in .gitignore",
+        entry="a pattern as in .gitignore, such as *.pem",
+        refusal=problem_of,
         meaning="patterns as in `.gitignore`: empty leaves it to names and ignore files, `*` makes every file private, "
         "`!pattern` allows what would be private",
     ),
@@ -186,46 +192,68 @@ def read_settings(raw: object, base: Settings) -> tuple[Settings, tuple[str, ...
         base: supplies every value that `raw` does not set, or sets wrongly.
 
     Returns:
-        The settings, and a line for each of the first keys that could not be used, with one for the number of others.
+        The settings, and a line for each of the first keys that could not be used as they are, with one for the number
+        of others. Of a list the entries that can be used count.
     """
     if raw is None:
         return base, ()
     if not isinstance(raw, Mapping):
-        return base, (f"the settings must be an object, not {type(raw).__name__}; the defaults hold",)
+        return base, (f"the settings must be an object, not {shown(raw)}; the defaults hold",)
     by_key = {option.key: option for option in OPTIONS}
     values: dict[str, Any] = {}
     problems: list[str] = []
-    num_more = 0
-    for key, value in _flattened(cast("Mapping[str, object]", raw), by_key):
+    found, num_more = _flattened(cast("Mapping[str, object]", raw), by_key)
+    for key, value in found:
         option = by_key.get(key)
-        if option and option.problem(value, section=SECTION) is None:
-            values[option.field] = tuple(cast("list[str]", value)) if option.kind is Kind.STRINGS else value
-        elif len(problems) == _MAX_PROBLEMS:
+        usable = option.usable(value) if option else None
+        if option and usable is not None:
+            values[option.field] = usable
+        problem = option.problem(value, section=SECTION) if option else ""
+        if problem is None:
+            continue
+        if len(problems) == _MAX_PROBLEMS:
             # Looking for the nearest key takes time, and nobody reads a thousand lines.
             num_more += 1
         else:
-            problem = option.problem(value, section=SECTION) if option else _unknown(key, by_key)
-            problems.append(f"{problem}; ignored")
+            problem = problem or _unknown(key, by_key)
+            problems.append(problem if usable is not None else f"{problem}; ignored")
     if num_more:
         problems.append(f"{num_more} more settings cannot be used; dgemma-lsp settings lists what can")
     return replace(base, **values), tuple(problems)
 
 
-def _flattened(raw: Mapping[str, object], known: Mapping[str, Option]) -> Iterator[tuple[str, object]]:
-    """Yields dotted keys without the section; goes no deeper than a known key can be."""
+def _flattened(raw: Mapping[str, object], known: Mapping[str, Option]) -> tuple[list[tuple[str, object]], int]:
+    """Returns dotted keys without the section, no deeper than a known key can be, and how many were left out.
+
+    Of an object with more than 1,000 names the first 1,000 are read and those that are known.
+    """
     inner = raw.get(SECTION)
     layers = [raw, cast("Mapping[str, object]", inner)] if isinstance(inner, Mapping) else [raw]
     groups = {key.rpartition(".")[0] for key in known} - {""}
+    found: list[tuple[str, object]] = []
+    num_left_out = 0
     for layer in layers:
-        for name, value in layer.items():
-            key = name.removeprefix(f"{SECTION}.")
+        names = _names(layer, [SECTION, *groups, *known])
+        num_left_out += len(layer) - len(names)
+        for name in names:
+            key, value = name.removeprefix(f"{SECTION}."), layer[name]
             if value is None or (layer is raw and key == SECTION and isinstance(value, Mapping)):
                 continue
             if key in groups and isinstance(value, Mapping):
                 group = cast("Mapping[str, object]", value)
-                yield from ((f"{key}.{part}", leaf) for part, leaf in group.items() if leaf is not None)
+                parts = _names(group, [one.removeprefix(f"{key}.") for one in known])
+                num_left_out += len(group) - len(parts)
+                found += ((f"{key}.{part}", group[part]) for part in parts if group[part] is not None)
             else:
-                yield key, value
+                found.append((key, value))
+    return found, num_left_out
+
+
+def _names(layer: Mapping[str, object], known: Iterable[str]) -> Collection[str]:
+    if len(layer) <= _MOST_NAMES:
+        return layer
+    wanted = (name for key in known for name in (key, f"{SECTION}.{key}") if name in layer)
+    return dict.fromkeys([*islice(layer, _MOST_NAMES), *wanted])
 
 
 def _unknown(key: str, known: Mapping[str, Option]) -> str:

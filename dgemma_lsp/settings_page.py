@@ -1,4 +1,4 @@
-"""The table of settings as a page: JSON Schema for an extension, Markdown for the README, lines for a terminal."""
+"""The table of settings as a page: JSON Schema, Markdown for docs/settings.md, lines for a terminal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def to_schema() -> dict[str, Any]:
 
 
 def to_markdown() -> str:
-    """Returns the table that stands in the README."""
+    """Returns the table of docs/settings.md."""
     rows = ["| key | default | meaning at both ends |", "| --- | --- | --- |"]
     rows += [f"| `{option.key}` | `{_shown(option.field)}` | {option.meaning} |" for option in OPTIONS]
     return "\n".join(rows)

@@ -14,7 +14,8 @@ from pathlib import Path
 from dgemma_engine.messages import Snippet
 
 from dgemma_lsp.imported import Importer, shown_path
-from dgemma_lsp.project_files import ProjectFiles, path_of
+from dgemma_lsp.project_files import ProjectFiles
+from dgemma_lsp.uri import path_of
 from dgemma_lsp.visits import Visit
 from dgemma_lsp.windows import Window, best_window, windows_of
 

@@ -178,11 +178,17 @@ class Sources:
         return completions
 
     def _known(self, request: Request, typing: _Typing) -> _Given | None:
-        """Returns what an earlier answer says, the one behind the shown item first; None if none says anything."""
+        """Returns what an earlier answer says, the one behind the shown item first; None if none says anything.
+
+        An unlikely answer serves questions by hand, and automatic ones only while the user types the item it shows.
+        """
         matches = self._store.matches(as_if_accepted(request))
         for match in sorted(matches, key=lambda match: match.answer is not typing.shown):
-            completions = resume(request, match, self._shaped)
             is_here = not match.num_typed
+            is_typed_through = match.answer is typing.shown and not is_here
+            if request.trigger is Trigger.AUTOMATIC and match.answer.infill.unlikely and not is_typed_through:
+                continue
+            completions = resume(request, match, self._shaped)
             # Who asks expressly does not want to hear again that there was nothing.
             if completions or (is_here and request.trigger is Trigger.AUTOMATIC):
                 return _Given(completions=completions, answer=match.answer)
@@ -195,12 +201,13 @@ class Sources:
         for speculative in (False, True):
             if (flight := self._flights.get(request.uri, speculative=speculative)) is None:
                 continue
-            typed = typed_since(flight.place.offset, asked.text, asked.offset)
-            if flight.place.leads_to(place, asked.text) and flight.agrees(typed):
-                self._tally.adopted += 1
-                await flight.outcome(typed)
-                if given := self._known(request, typing):
-                    return given
+            if flight.place.leads_to(place, asked.text, skipped=asked.skipped):
+                typed = typed_since(flight.place.offset - asked.skipped, asked.text, asked.offset)
+                if flight.agrees(typed):
+                    self._tally.adopted += 1
+                    await flight.outcome(typed)
+                    if given := self._known(request, typing):
+                        return given
             flight.give_up()
         return None
 

@@ -13,6 +13,8 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from dgemma_engine.private_files import make_private_folder, mend_folder, open_private
+
 from dgemma_lsp.stats import Stats
 
 _MAX_BYTES = 256 * 1024
@@ -51,8 +53,9 @@ class StatsFile:
             OSError: it cannot be read.
             ValueError: it holds something else; the message says what to do.
         """
+        mend_folder(self.path.parent)
         try:
-            with self.path.open("rb") as file:
+            with os.fdopen(open_private(self.path, os.O_RDONLY), "rb") as file:
                 content = file.read(_MAX_BYTES + 1)
         except FileNotFoundError:
             return Stats()
@@ -71,13 +74,16 @@ class StatsFile:
             OSError: the file cannot be read or written.
             ValueError: the file holds something else; it is left as it is.
         """
-        self.path.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
+        make_private_folder(self.path.parent)
+        mend_folder(self.path.parent)
         with self._locked():
             total = self.read()
             total.merge(counted)
             new = self.path.with_suffix(".new")
-            new.touch(mode=0o600)
-            new.write_text(json.dumps(total.to_json()), encoding="utf-8")
+            # One that a window left when it was killed may be a link or another user's.
+            new.unlink(missing_ok=True)
+            with os.fdopen(open_private(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "w", encoding="utf-8") as file:
+                file.write(json.dumps(total.to_json()))
             new.replace(self.path)
 
     def delete(self) -> bool:
@@ -87,6 +93,7 @@ class StatsFile:
             StatsBusy: a window writes just now.
             OSError: it cannot be removed.
         """
+        mend_folder(self.path.parent)
         if not self.path.exists():
             return False
         with self._locked():
@@ -95,7 +102,7 @@ class StatsFile:
 
     @contextmanager
     def _locked(self) -> Generator[None]:
-        descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = open_private(self._lock, os.O_RDWR | os.O_CREAT)
         try:
             # Never waits: a window that was stopped in the middle must not stop the others.
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -20,6 +20,8 @@ from dgemma_lsp.text_change import TextChange
 _MIN_PIECE_CHARS = 3
 _CHARS_COMPARED = 200
 _MAX_STANDING = 200
+# What tells how a document ends its lines.
+_CHARS_NEAR = 65_536
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -58,9 +60,11 @@ class _Offered:
         if text[self.cursor : end] == self.inserted and len(text) - end == self.tail:
             return len(self.inserted)
         num = len(text) - self.num_rest - self.cursor
-        standing = text[self.cursor : self.cursor + max(num, 0)]
-        untouched = text[self.cursor + len(standing) :][: len(self.rest)] == self.rest
-        return num if num >= 0 and untouched and self.inserted.startswith(standing) else None
+        if not 0 <= num <= len(self.inserted):
+            return None
+        standing = text[self.cursor : self.cursor + num]
+        untouched = text.startswith(self.rest, self.cursor + len(standing))
+        return num if untouched and self.inserted.startswith(standing) else None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -181,13 +185,13 @@ class Suggestions:
         self._standing = [one for one in self._standing if one.due_s][-_MAX_STANDING:]
 
     def _new(self, text: str, completion: Completion) -> _Offered:
-        inserted = completion.inserted
+        inserted, near = completion.inserted, max(0, completion.cursor - _CHARS_NEAR)
         self._last_number += 1
         return _Offered(
             number=self._last_number,
             before=completion.lead,
             # Editors insert a document's own line ends.
-            inserted=inserted.replace("\n", "\r\n") if "\r\n" in text else inserted,
+            inserted=inserted.replace("\n", "\r\n") if "\r\n" in text[near : near + 2 * _CHARS_NEAR] else inserted,
             # A selected entry of the menu is longer than what stands left of the cursor now.
             cursor=completion.start + len(completion.lead),
             tail=len(text) - completion.end,

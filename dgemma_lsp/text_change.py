@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+_PIECES = (65_536, 1_024, 32, 1)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextChange:
@@ -17,7 +19,7 @@ class TextChange:
     def between(cls, old: str, new: str) -> TextChange:
         """Returns the shortest stretch that holds all differences; of several the last in the text."""
         start = _num_common(old, new)
-        same = _num_common(old[start:][::-1], new[start:][::-1])
+        same = _num_common_at_end(old, new, min(len(old), len(new)) - start)
         return cls(start=start, old_end=len(old) - same, new_end=len(new) - same)
 
     def moved(self, start: int, end: int) -> tuple[int, int]:
@@ -31,12 +33,20 @@ class TextChange:
 
 
 def _num_common(first: str, second: str) -> int:
-    """Returns how many leading characters are the same; compares slices, since a loop is slow in long texts."""
-    low, high = 0, min(len(first), len(second))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if first[low:middle] == second[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+    """Returns how many leading characters are the same; compares large pieces first, since most texts are alike."""
+    num, most = 0, min(len(first), len(second))
+    for size in _PIECES:
+        while num + size <= most and first.startswith(second[num : num + size], num):
+            num += size
+    return num
+
+
+def _num_common_at_end(first: str, second: str, most: int) -> int:
+    """Returns how many of at most `most` last characters are the same."""
+    num = 0
+    for size in _PIECES:
+        while num + size <= most and first.endswith(
+            second[len(second) - num - size : len(second) - num], 0, len(first) - num
+        ):
+            num += size
+    return num

@@ -45,20 +45,20 @@ def windows_of(text: str) -> Iterator[Window]:
     # Windows overlap: each word is kept once.
     spelled: dict[str, str] = {}
     for start in (*range(0, last, _STRIDE_LINES), last):
-        chosen = "\n".join(lines[start : start + WINDOW_LINES])
-        if len(chosen) <= _MOST_CHARS and (words := words_of(chosen)):
+        taken = lines[start : start + WINDOW_LINES]
+        if sum(map(len, taken)) + len(taken) > _MOST_CHARS + 1:
+            continue
+        chosen = "\n".join(taken)
+        if words := words_of(chosen):
             shared = frozenset(spelled.setdefault(word, word) for word in words)
             yield Window(start_line=start, text=chosen, words=shared)
 
 
 def around(text: str, offset: int) -> str:
     """Returns the lines next to a cursor: 30 before its line, its line, 30 behind it; of long lines what is near."""
-    start = end = offset
-    for _ in range(_AROUND_LINES + 1):
-        start = text.rfind("\n", 0, max(0, start)) if start > 0 else -1
-    for _ in range(_AROUND_LINES + 1):
-        end = text.find("\n", end) + 1 or len(text) + 1
-    return text[max(start + 1, offset - _AROUND_CHARS) : min(end - 1, offset + _AROUND_CHARS)]
+    before = text[max(0, offset - _AROUND_CHARS) : offset].rsplit("\n", _AROUND_LINES + 1)
+    behind = text[offset : offset + _AROUND_CHARS].split("\n", _AROUND_LINES + 1)
+    return "\n".join(before[-_AROUND_LINES - 1 :]) + "\n".join(behind[: _AROUND_LINES + 1])
 
 
 def words_of(text: str) -> frozenset[str]:

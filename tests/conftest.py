@@ -10,6 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.get_chromium import ChromiumMissingError, get_chromium
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Path:
+    """Chromium, installed if need be; every fixture that starts a browser takes it from here."""
+    try:
+        return get_chromium()
+    except ChromiumMissingError as error:
+        pytest.skip(f"not tried in a browser: {error}")
+
 
 @pytest.fixture(scope="session", autouse=True)
 def state_home() -> Iterator[None]:

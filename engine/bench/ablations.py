@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=CONFIGS / "embedded.toml")
     parser.add_argument("--tokens", type=int, default=300_000, help="prompt and canvas tokens of each variant")
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS), metavar="NAME")
-    parser.add_argument("--out", type=Path, default=record.HERE / "results")
+    record.add_destination(parser)
     args = parser.parse_args()
     torch.set_num_threads(1)
     base = tomllib.loads(args.config.read_text(encoding="utf-8"))

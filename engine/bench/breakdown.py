@@ -40,7 +40,7 @@ KINDS = {
 def main() -> None:
     """Times the stages, then profiles the operations."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=record.HERE / "results")
+    record.add_destination(parser)
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--model", type=Path, default=model_folder(EMBEDDED))
     args = parser.parse_args()

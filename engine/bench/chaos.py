@@ -73,7 +73,7 @@ def measured(run: Callable[[int, int], Report], num_steps: int, first_seed: int)
 def main() -> int:
     """Plays both; the exit code is 1 if something was wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=record.HERE / "results")
+    record.add_destination(parser)
     parser.add_argument("--steps", type=int, default=300_000, help="with the instant engine")
     parser.add_argument("--real-steps", type=int, default=2_000, help="with the real engine")
     parser.add_argument("--first-seed", type=int, default=1)

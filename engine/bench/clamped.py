@@ -35,7 +35,7 @@ def main() -> None:
     """Runs the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("holes", type=Path)
-    parser.add_argument("--out", type=Path, default=record.HERE / "results")
+    record.add_destination(parser)
     parser.add_argument("--model", type=Path, default=model_folder(EMBEDDED))
     args = parser.parse_args()
     engine = Engine.load(args.model, device="cpu", report=lambda _percent, _message: None)

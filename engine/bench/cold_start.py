@@ -11,7 +11,6 @@ import asyncio
 import statistics
 import tempfile
 import time
-from pathlib import Path
 
 import record
 from dgemma_engine.client import EngineClient
@@ -55,7 +54,7 @@ async def _status(location: EngineLocation) -> Status | None:
 def main() -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=record.HERE / "results")
+    record.add_destination(parser)
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
     measured = [asyncio.run(first_answer_s()) for _ in range(args.rounds)]

@@ -40,7 +40,7 @@ VARIANTS = {
 def main() -> None:
     """Runs the variants; the whole result is the last line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=record.HERE / "results")
+    record.add_destination(parser)
     args = parser.parse_args()
     result: dict[str, Any] = {"variants": {name: asyncio.run(typed(limits)) for name, limits in VARIANTS.items()}}
     record.write("context_keys", result, args.out)

@@ -46,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("packages", type=Path, nargs="+")
     parser.add_argument("--count", type=int, default=30, help="holes of each kind and package (default: 30)")
-    parser.add_argument("--out", type=Path, default=record.HERE / "results")
+    record.add_destination(parser)
     parser.add_argument("--answers", type=Path, required=True, help="folder for holes and single answers")
     args = parser.parse_args()
     args.answers.mkdir(parents=True, exist_ok=True)

@@ -141,7 +141,7 @@ def measure(num_shown: int, folder: Path) -> dict[str, Any]:
 def main() -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=record.HERE / "results")
+    record.add_destination(parser)
     parser.add_argument("--completions", type=int, default=100)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="b-") as name:

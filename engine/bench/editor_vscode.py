@@ -11,7 +11,6 @@ import argparse
 import os
 import random
 import re
-import shutil
 import statistics
 import sys
 import sysconfig
@@ -30,9 +29,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "editors/vscode/scripts")]
 
 from build_vsix import build  # noqa: E402  (the driver of the tests, and the extension's scripts, are no packages)
 
-from tests.editors.get_vscode import CHROMIUM, CODE_SERVER, install  # noqa: E402
+from tests.editors.get_vscode import CODE_SERVER, install  # noqa: E402
 from tests.editors.vscode.code_server import CHROMIUM_FLAGS, install_extension, serving  # noqa: E402
 from tests.editors.vscode.window import GHOST, Window  # noqa: E402
+from tests.get_chromium import get_chromium  # noqa: E402
 
 MODULES = ("textwrap.py", "heapq.py", "shlex.py", "queue.py", "csv.py", "fractions.py", "tarfile.py", "json/decoder.py")
 STATEMENT = re.compile(r"    +(?:self\.|return |if |for |while |raise |\w+ = )[^#'\"]{14,}")
@@ -122,7 +122,7 @@ def measure(num_shown: int, folder: Path) -> dict[str, Any]:
     (workspace / "open.py").write_text("import os\nprint(os.", encoding="utf-8")
     with serving(home, environ) as server, sync_playwright() as playwright:
         server.machine_settings({"dgemma.server.path": str(program)})
-        browser = playwright.chromium.launch(executable_path=shutil.which(CHROMIUM), args=list(CHROMIUM_FLAGS))
+        browser = playwright.chromium.launch(executable_path=get_chromium(), args=list(CHROMIUM_FLAGS))
         page = browser.new_page(viewport={"width": 1100, "height": 640})
         window = Window(page, server.url(workspace, workspace / "open.py"))
         window.wait_status("the first request starts the engine", timeout_ms=ENGINE_LOADS_S * 1_000)
@@ -155,7 +155,7 @@ def measure(num_shown: int, folder: Path) -> dict[str, Any]:
 def main() -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=record.HERE / "results")
+    record.add_destination(parser)
     parser.add_argument("--completions", type=int, default=100)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="b-", ignore_cleanup_errors=True) as name:

@@ -65,7 +65,7 @@ class Setting:
 def main() -> int:
     """Returns 1 where there is nothing to measure on, or no case ran."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=record.HERE / "results")
+    record.add_destination(parser)
     parser.add_argument("--formats", default="fp8,int4", help=f"of {PLAIN}, {', '.join(Format)}")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--part", help=argparse.SUPPRESS)

@@ -1,4 +1,4 @@
-"""The README's table of GPU figures, written from `results/gpu.json` between its two markers.
+"""The table of GPU figures in docs/PERFORMANCE.md, written from `results/gpu.json` between its two markers.
 
 python engine/bench/gpu_table.py [--result FILE] [--readme FILE]
 """
@@ -18,10 +18,10 @@ GIB = 2**30
 
 
 def main() -> int:
-    """Returns 1 where the README has no place for the table."""
+    """Returns 1 where the page has no place for the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--result", type=Path, default=HERE / "results/gpu.json")
-    parser.add_argument("--readme", type=Path, default=HERE.parents[1] / "README.md")
+    parser.add_argument("--readme", type=Path, default=HERE.parents[1] / "docs/PERFORMANCE.md")
     args = parser.parse_args()
     text = args.readme.read_text(encoding="utf-8")
     if BEGIN not in text or END not in text:

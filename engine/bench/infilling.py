@@ -47,7 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("holes", type=Path)
     parser.add_argument("--projects", type=Path)
-    parser.add_argument("--out", type=Path, default=record.HERE / "results")
+    record.add_destination(parser)
     parser.add_argument("--answers", type=Path, required=True, help="folder for the single answers")
     args = parser.parse_args()
     args.answers.mkdir(parents=True, exist_ok=True)

@@ -28,7 +28,7 @@ SOURCE = Path(argparse.__file__)
 def main() -> None:
     """Runs the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=record.HERE / "results")
+    record.add_destination(parser)
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--model", type=Path, default=model_folder(EMBEDDED))
     args = parser.parse_args()

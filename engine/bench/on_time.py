@@ -239,7 +239,7 @@ def share(marks: Iterable[bool]) -> float:
 def main() -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=record.HERE / "results")
+    record.add_destination(parser)
     parser.add_argument("--questions", type=int, default=500)
     parser.add_argument("--cancellations", type=int, default=200)
     parser.add_argument("--model", default=EMBEDDED, help="model folder, or `embedded`")

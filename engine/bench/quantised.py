@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--formats", nargs="+", default=["int8", "int4"], choices=[form.value for form in Format])
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--limit", type=int, help="holes to fill; all by default")
-    parser.add_argument("--out", type=Path, default=record.HERE / "results")
+    record.add_destination(parser)
     args = parser.parse_args()
     args.answers.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)

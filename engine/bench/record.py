@@ -1,7 +1,12 @@
-"""What every benchmark result carries: where, when and on which commit it was measured."""
+"""What every benchmark result carries (where, when, on which commit) and the folder it is written to.
+
+Documents and their tests read `results/`, which is committed. So a benchmark writes to `measured/`, which git ignores,
+unless it is run with `--record`.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +15,15 @@ from typing import Any
 from dgemma_engine.evaluation.provenance import provenance
 
 HERE = Path(__file__).parent
+MEASURED, RESULTS = HERE / "measured", HERE / "results"
+
+
+def add_destination(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that set `out`, the folder for `write`."""
+    parser.add_argument("--out", type=Path, default=MEASURED, help=f"folder of the result; default: {MEASURED}")
+    parser.add_argument(
+        "--record", dest="out", action="store_const", const=RESULTS, help=f"write to {RESULTS}, which documents quote"
+    )
 
 
 def environment() -> dict[str, Any]:

@@ -14,7 +14,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import record
 from dgemma_engine import daemon
@@ -38,6 +37,8 @@ class InstantEngine:
     model_name = "instant"
     model_path = "instant"
     device = "cpu"
+    compiled = False
+    uncompiled_reason = ""
     denoising_steps = 0
     device_memory_bytes = 0
 
@@ -99,7 +100,7 @@ async def _answers(location: EngineLocation) -> None:
 def main() -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=record.HERE / "results")
+    record.add_destination(parser)
     parser.add_argument("--rounds", type=int, default=300)
     args = parser.parse_args()
     os.environ.pop("DGEMMA_RUNTIME_DIR", None)

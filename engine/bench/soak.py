@@ -101,7 +101,7 @@ async def measure(minutes: float) -> dict[str, Any]:
 def main() -> int:
     """Runs the soak; the exit code is 1 if something was found."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=record.HERE / "results")
+    record.add_destination(parser)
     parser.add_argument("--minutes", type=float, default=30.0)
     args = parser.parse_args()
     result = asyncio.run(measure(args.minutes))

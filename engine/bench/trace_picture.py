@@ -6,13 +6,16 @@ Says what was cut and what was found, so that nobody needs to believe the pictur
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+from tests.get_chromium import get_chromium  # noqa: E402  (the driver of the tests is no package)
+
 SOURCE = ROOT / "dgemma_lsp/holes.py"
 BEFORE, CUT = "def _decorated(node: ast.stmt) -> bool:\n    return isinstance(", "node, ast.FunctionDef"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
@@ -41,11 +44,10 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "docs/images/trace.png")
-    parser.add_argument("--chromium", default=os.environ.get("CHROMIUM", "/usr/bin/chromium"))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="dgemma-") as folder, sync_playwright() as playwright:
         address = page_in(Path(folder)).as_uri() + f"#{FRAME}"
-        browser = playwright.chromium.launch(executable_path=arguments.chromium, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=get_chromium(), args=FLAGS)
         page = browser.new_page(viewport={"width": WIDTH, "height": 900}, device_scale_factor=SCALE)
         page.goto(address)
         found = page.locator("#candidates code").first.inner_text()

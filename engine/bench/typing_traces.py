@@ -231,7 +231,7 @@ async def measure(traces: list[dict[str, Any]], options: dict[str, Any]) -> dict
 def main() -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=record.HERE / "results")
+    record.add_destination(parser)
     parser.add_argument("--traces", type=int, default=None, help="only so many")
     parser.add_argument("--no-speculation", action="store_true")
     args = parser.parse_args()

@@ -267,6 +267,8 @@ class _Daemon:
             requests=self._worker.requests(),
             denoising_steps=engine.denoising_steps if engine else 0,
             stages=self._worker.stages(),
+            compiled=engine.compiled if engine else False,
+            uncompiled_reason=engine.uncompiled_reason if engine else "",
         ).to_wire()
 
     async def _stop_engine(self, params: Any) -> None:

@@ -107,6 +107,8 @@ class Engine:
         self._steps = 0
         self.model_name, self.model_path = name, path
         self.device = str(model.device)
+        self.compiled = model.is_compiled or model.device.type == "cuda"
+        self.uncompiled_reason = model.uncompiled_reason
 
     @classmethod
     def load(
@@ -227,15 +229,16 @@ class Engine:
         found, ranked = search.found, search.ranked
         if search.finish is not None:
             return search.answer([], lap.timings_ms())
+        is_worth_it = bool(ranked) and search.is_worth_it(self._calibration, self._least_draft_score)
         is_silent = recipe.silence and not (context.on_demand or context.insistent)
-        is_shown = bool(ranked) and (not is_silent or search.is_worth_it(self._calibration, self._least_draft_score))
+        is_shown = bool(ranked) and (not is_silent or is_worth_it)
         if recorder is not None:
             proposals, added_errors = merged(found.proposals), self._syntax.check(context).added_errors
             recorder.weighed(
                 proposals, ranked, is_shown=is_shown, added_errors=added_errors, calibration=self._calibration
             )
         shown = ranked[: _SENT_ON_DEMAND if context.on_demand else _SENT_CANDIDATES] if is_shown else []
-        return search.answer(shown, lap.timings_ms())
+        return search.answer(shown, lap.timings_ms(), unlikely=is_shown and not is_worth_it)
 
     def ranked(self, context: Context, cancel: Cancel, *, recipe: Recipe = DEFAULT) -> list[Ranked]:
         """Returns every candidate with its features, best first, whatever its score: what a calibration is fitted on.

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dgemma_engine.errors import SocketRefused
 from dgemma_engine.location import EngineLocation
+from dgemma_engine.private_files import open_private
 
 _MAX_LOG_BYTES = 1 << 20
 
@@ -72,9 +73,8 @@ class Launch:
 
 
 def _open_log(path: Path) -> int:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        fd = os.open(path, flags, 0o600)
+        fd = open_private(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW)
         if os.fstat(fd).st_size > _MAX_LOG_BYTES:
             os.ftruncate(fd, 0)
     except OSError as error:

@@ -8,6 +8,7 @@ Shape legend: N tokens, D hidden, O width of all heads, I intermediate, E expert
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from dgemma_kernels.packed import PackedGate, PackedMatrix
 from torch import Tensor, nn
 
@@ -113,8 +114,37 @@ class _Together(nn.Module):
         return self._dense_down(inner_NI[:, : self._num_dense]), self._sparse_down(sparse_NEI.flatten(1))
 
 
+class _Groups(nn.Module):
+    """Experts on the tokens that chose them: `dgemma_kernels.reference.experts_by_group` in TorchScript's Python.
+
+    Args:
+        experts: whose weights it shares.
+    """
+
+    def __init__(self, experts: Experts) -> None:
+        super().__init__()
+        self._gate_up_E2ID, self._down_EDI = experts.gate_up_proj.detach(), experts.down_proj.detach()
+        self._num_experts = len(self._down_EDI)
+
+    def forward(self, x_ND: Tensor, shares_NK: Tensor, indices_NK: Tensor) -> Tensor:
+        """Returns the weighted sum of the chosen experts, [N, D] in `x`'s dtype."""
+        chosen_M = indices_NK.flatten()
+        order_M = torch.argsort(chosen_M, stable=True)
+        token_M = torch.div(order_M, indices_NK.size(1), rounding_mode="floor")
+        counts: list[int] = torch.bincount(chosen_M, minlength=self._num_experts).tolist()
+        rows = x_ND.index_select(0, token_M).split(counts)
+        fed: list[Tensor] = []
+        for expert_idx, rows_ND in enumerate(rows):
+            if rows_ND.size(0) > 0:
+                gate_NI, up_NI = F.linear(rows_ND, self._gate_up_E2ID[expert_idx]).chunk(2, -1)
+                inner_NI = F.gelu(gate_NI, approximate="tanh") * up_NI
+                fed.append(F.linear(inner_NI, self._down_EDI[expert_idx]))
+        weighted_MD = torch.cat(fed) * shares_NK.flatten().index_select(0, order_M).unsqueeze(-1)
+        return torch.zeros_like(x_ND).index_add_(0, token_M, weighted_MD.to(x_ND.dtype))
+
+
 class _Apart(nn.Module):
-    """The dense MLP, and the experts as their module runs them."""
+    """The dense MLP, and the experts by group, or as a module of another kind runs them."""
 
     def __init__(self, layer: Layer, config: ModelConfig) -> None:
         super().__init__()
@@ -123,7 +153,7 @@ class _Apart(nn.Module):
         self._router = _Router(layer, config)
         self._per_expert_E = layer.router.per_expert_scale.detach().float()
         self._mlp = mlp(layer.mlp)
-        self._experts = layer.experts
+        self._experts = _Groups(layer.experts) if type(layer.experts) is Experts else layer.experts
 
     def forward(self, unit_ND: Tensor) -> tuple[Tensor, Tensor]:
         """Returns what the MLP and what the experts make of rows of length 1, [N, D] each."""

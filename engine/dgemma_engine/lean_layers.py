@@ -90,13 +90,17 @@ class LeanStack:
     Args:
         layers: whose weights it takes.
         config: dimensions.
+
+    Attributes:
+        refusal: why the layers are not compiled; empty if they are.
     """
 
     def __init__(self, layers: Sequence[Layer], config: ModelConfig) -> None:
         lean = [LeanLayer(layer, config) for layer in layers]
         self._kinds = config.layer_kinds
-        self._all = scripted(_Layers(lean, self._kinds))
-        self._last_heads = scripted(lean[-1].heads)
+        stack, last_heads = scripted(_Layers(lean, self._kinds)), scripted(lean[-1].heads)
+        self._all, self._last_heads = stack.call, last_heads.call
+        self.refusal = stack.refusal or last_heads.refusal
 
     def run(
         self, x_PD: Tensor, turns: dict[LayerKind, Turns], cache: PromptCache, sights: Sequence[Sight], num_causal: int

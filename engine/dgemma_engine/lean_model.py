@@ -9,6 +9,7 @@ D hidden, V vocabulary.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +25,8 @@ from dgemma_engine.lean_norm import LeanNorm
 from dgemma_engine.masks import ALL_VISIBLE, AttentionMasks
 from dgemma_engine.model import DiffusionGemma
 from dgemma_engine.scripted import scripted, unspecialised
+
+_log = logging.getLogger(__name__)
 
 
 def lean(model: DiffusionGemma) -> DiffusionGemma:
@@ -82,8 +85,16 @@ class LeanModel(DiffusionGemma):
         config, weight_VD = model.config, model.embed_tokens.weight.detach()
         self._scale = self._embed_scale(self.dtype)
         self._table = TurnsTable(config)
-        self._begin = scripted(LeanSelfConditioning(model.self_conditioning, config))
+        begin = scripted(LeanSelfConditioning(model.self_conditioning, config))
+        self._begin = begin.call
         self._stack = LeanStack([layer for layer in model.layers if isinstance(layer, Layer)], config)
+        self.uncompiled_reason = self._stack.refusal or begin.refusal
+        self.is_compiled = not self.uncompiled_reason
+        if self.uncompiled_reason:
+            _log.warning(
+                "The model runs uncompiled, and each step takes longer: TorchScript of torch %s refuses it: %s",
+                *(torch.__version__, self.uncompiled_reason),
+            )
         self._end = LeanNorm(model.norm.weight, config.hidden_size, config.rms_norm_eps)
         self._to_vocabulary, self._from_vocabulary = PackedMatrix(weight_VD), PackedMatrix(weight_VD.t())
         self._probs_PV = weight_VD.new_empty(0, config.vocab_size)

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from dgemma_engine.errors import SocketRefused
+from dgemma_engine.private_files import open_private
 
 
 class EngineLock:
@@ -77,6 +78,6 @@ def holder_pid(path: Path) -> int | None:
 
 def _open(path: Path) -> int:
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        return open_private(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
     except OSError as error:
         raise SocketRefused(f"{path}: cannot be opened ({error.strerror}); set DGEMMA_RUNTIME_DIR") from error

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
 
-from dgemma_engine.wire import Message, checked, read_choice, read_parts, read_texts
+from dgemma_engine.wire import Message
 
 INFILL = "engine/infill"
 DRAFT = "engine/draft"
@@ -122,12 +121,6 @@ class Context(Message):
         if self.least_column < -1:
             raise ValueError(f"{self.least_column=} must be a column, or -1 for that of the block")
 
-    @classmethod
-    def _read(cls, values: dict[str, Any]) -> None:
-        for name in ("snippets", "edits"):
-            values[name] = read_parts(cls, name, values, lambda wire: Snippet(**checked(Snippet, wire)))
-        values["extent"] = read_choice(cls, "extent", Extent, values.get("extent", Extent.LINE))
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DefinitionsQuery(Message):
@@ -144,10 +137,6 @@ class DefinitionsQuery(Message):
     names: tuple[str, ...]
     path: str = ""
     language: str = ""
-
-    @classmethod
-    def _read(cls, values: dict[str, Any]) -> None:
-        values["names"] = read_texts(cls, "names", values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,10 +196,6 @@ class Draft(Message):
             # Without the texts: they are the user's, and this message may be logged.
             raise ValueError("Draft.text must be the texts of Draft.spans joined")
 
-    @classmethod
-    def _read(cls, values: dict[str, Any]) -> None:
-        values["spans"] = read_parts(cls, "spans", values, DraftSpan.from_wire)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate(Message):
@@ -230,10 +215,6 @@ class Candidate(Message):
         if not 0.0 <= self.score <= 1.0:
             raise ValueError(f"{self.score=} must be between 0 and 1")
 
-    @classmethod
-    def _read(cls, values: dict[str, Any]) -> None:
-        values["source"] = read_choice(cls, "source", CandidateSource, values["source"])
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Infill(Message):
@@ -249,6 +230,8 @@ class Infill(Message):
             `others` of them went to requests of other connections that had their turns in between.
         forwards: model passes over canvases and candidates spent on this request; encoding of the prompt not counted.
         candidates: what was considered, best first; where `text` is not empty and there are any, it is the first.
+        unlikely: whether `text` stays below the model's threshold and is answered only because the request was
+            `insistent` or `on_demand`.
     """
 
     text: str
@@ -258,6 +241,7 @@ class Infill(Message):
     timings_ms: dict[str, float] = field(default_factory=dict[str, float])
     forwards: int = 0
     candidates: tuple[Candidate, ...] = ()
+    unlikely: bool = False
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.score <= 1.0:
@@ -268,11 +252,8 @@ class Infill(Message):
             raise ValueError(f"{self.forwards=} must not be negative")
         if self.text and self.candidates and self.candidates[0].text != self.text:
             raise ValueError("Infill.text must be that of the first of Infill.candidates")
-
-    @classmethod
-    def _read(cls, values: dict[str, Any]) -> None:
-        values["finish"] = read_choice(cls, "finish", Finish, values["finish"])
-        values["candidates"] = read_parts(cls, "candidates", values, Candidate.from_wire)
+        if self.unlikely and not self.text:
+            raise ValueError(f"{self.unlikely=} needs a text")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,10 +273,6 @@ class Progress(Message):
     def __post_init__(self) -> None:
         if not 0 <= self.percent <= 100:
             raise ValueError(f"{self.percent=} must be between 0 and 100")
-
-    @classmethod
-    def _read(cls, values: dict[str, Any]) -> None:
-        values["state"] = read_choice(cls, "state", EngineState, values["state"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -327,6 +304,8 @@ class Status(Message):
         requests: requests so far per `Finish` value, and `fault`.
         denoising_steps: denoising steps since the start, over all requests.
         stages: latency per stage.
+        compiled: whether the layers are compiled: by TorchScript for a small model on a processor, kernels on CUDA.
+        uncompiled_reason: why a small model on a processor runs uncompiled, which takes longer; empty otherwise.
     """
 
     state: EngineState
@@ -344,8 +323,5 @@ class Status(Message):
     requests: dict[str, int]
     denoising_steps: int
     stages: dict[str, StageTimes]
-
-    @classmethod
-    def _read(cls, values: dict[str, Any]) -> None:
-        values["state"] = read_choice(cls, "state", EngineState, values["state"])
-        values["stages"] = {name: StageTimes(**checked(StageTimes, times)) for name, times in values["stages"].items()}
+    compiled: bool = False
+    uncompiled_reason: str = ""

@@ -32,7 +32,14 @@ class DiffusionGemma(nn.Module):
     Args:
         config: dimensions.
         ops: the operations it calls.
+
+    Attributes:
+        uncompiled_reason: why the layers run uncompiled where they should be compiled; empty otherwise.
+        is_compiled: whether the layers are one call of compiled code.
     """
+
+    uncompiled_reason: str = ""
+    is_compiled: bool = False
 
     def __init__(self, config: ModelConfig, ops: Ops) -> None:
         super().__init__()

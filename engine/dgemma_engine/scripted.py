@@ -2,7 +2,7 @@
 
 A small model on a processor makes hundreds of small operations, and Python between them takes longer than some of them.
 TorchScript calls them from compiled code. Torch advises against it by now: a module that cannot be compiled runs as it
-is, with the same results, only slower.
+is, with the same results, only slower, and the reason is returned with it.
 """
 
 from __future__ import annotations
@@ -10,27 +10,46 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import nn
 
 
-def scripted(module: nn.Module) -> Callable[..., Any]:
-    """Returns what calls `module`, compiled where that works.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scripted:
+    """A module to call.
+
+    Attributes:
+        call: calls the module.
+        refusal: why `call` is not compiled, one line; empty if it is.
+    """
+
+    call: Callable[..., Any]
+    refusal: str
+
+
+def scripted(module: nn.Module) -> Scripted:
+    """Compiles a module, where that works.
 
     Args:
-        module: in TorchScript's part of Python; what it holds is taken as it is now.
+        module: in TorchScript's part of Python; its attributes are read once.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             # Of the method itself: a module looks for hooks at every call.
-            return cast(Any, torch.jit.script(module)).forward
-        except Exception:  # whatever a torch without TorchScript raises, or one that meets what it does not know
-            return module
+            return Scripted(call=cast(Any, torch.jit.script(module)).forward, refusal="")
+        except Exception as error:  # whatever a torch without TorchScript raises, or one that refuses the module
+            return Scripted(call=module, refusal=_first_sentence(error))
 
 
 def unspecialised() -> AbstractContextManager[None]:
     """Lets scripted modules run as they are written: one program each, not one for every shape they see."""
     return cast(Any, torch.jit).optimized_execution(False)
+
+
+def _first_sentence(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__

@@ -47,12 +47,13 @@ class Search:
             return self.ranked[0].score >= calibration.threshold
         return calibration.weights is None and self.ranked[0].score >= least_draft_score
 
-    def answer(self, shown: Sequence[Ranked], timings_ms: dict[str, float]) -> Infill:
+    def answer(self, shown: Sequence[Ranked], timings_ms: dict[str, float], *, unlikely: bool = False) -> Infill:
         """Returns the answer that says this.
 
         Args:
             shown: what to show of the ranked ones, best first; may be empty.
             timings_ms: of the stages.
+            unlikely: whether the first of `shown` is below the threshold.
         """
         found = self.found
         silent = found.finish if found.finish is Finish.DEADLINE else Finish.EMPTY
@@ -66,4 +67,5 @@ class Search:
                 Candidate(text=one.proposal.text, score=one.score, source=one.proposal.source) for one in shown
             ),
             timings_ms=timings_ms,
+            unlikely=unlikely and bool(shown and shown[0].proposal.text),
         )

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 from dgemma_engine.messages import CandidateSource, Infill
-from dgemma_engine.wire import Message, read_choice, read_numbers, read_parts
+from dgemma_engine.wire import Message
 
 TRACE = "engine/trace"
 
@@ -50,12 +49,6 @@ class RowTrace(Message):
     opening_ids: tuple[int, ...]
     head_ids: tuple[int, ...]
     seed: str
-
-    @classmethod
-    def _read(cls, values: dict[str, Any]) -> None:
-        values["kind"] = read_choice(cls, "kind", RowKind, values["kind"])
-        for name in ("opening_ids", "head_ids"):
-            values[name] = read_numbers(cls, name, values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,13 +93,6 @@ class RowStep(Message):
             if len(getattr(self, name)) not in {0, num_free}:
                 raise ValueError(f"RowStep.{name} must have {num_free} values, one per free position, or none")
 
-    @classmethod
-    def _read(cls, values: dict[str, Any]) -> None:
-        for name in ("seen_ids", "best_ids", "confidence", "entropy", "accepted", "next_ids"):
-            values[name] = read_numbers(cls, name, values)
-        for name in ("other_ids", "other_probabilities"):
-            values[name] = _read_number_lists(cls, name, values)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepTrace(Message):
@@ -121,10 +107,6 @@ class StepTrace(Message):
     temperature: float
     elapsed_ms: float
     rows: tuple[RowStep, ...]
-
-    @classmethod
-    def _read(cls, values: dict[str, Any]) -> None:
-        values["rows"] = read_parts(cls, "rows", values, RowStep.from_wire)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,12 +124,6 @@ class CanvasTrace(Message):
     steps_limit: int
     rows: tuple[RowTrace, ...]
     steps: tuple[StepTrace, ...]
-
-    @classmethod
-    def _read(cls, values: dict[str, Any]) -> None:
-        values["written_ids"] = read_numbers(cls, "written_ids", values)
-        values["rows"] = read_parts(cls, "rows", values, RowTrace.from_wire)
-        values["steps"] = read_parts(cls, "steps", values, StepTrace.from_wire)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,13 +158,6 @@ class PassTrace(Message):
         if not 0 <= self.num_agreed <= num_tokens:
             raise ValueError(f"{self.num_agreed=} must be between 0 and {num_tokens}, the number of tokens")
 
-    @classmethod
-    def _read(cls, values: dict[str, Any]) -> None:
-        for name in ("ids", "entropy"):
-            values[name] = read_numbers(cls, name, values)
-        for name in ("other_ids", "other_probabilities"):
-            values[name] = _read_number_lists(cls, name, values)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WritingTrace(Message):
@@ -205,12 +174,6 @@ class WritingTrace(Message):
     draft_ids: tuple[int, ...]
     passes: tuple[PassTrace, ...]
     text: str
-
-    @classmethod
-    def _read(cls, values: dict[str, Any]) -> None:
-        for name in ("forced_ids", "draft_ids"):
-            values[name] = read_numbers(cls, name, values)
-        values["passes"] = read_parts(cls, "passes", values, PassTrace.from_wire)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,11 +194,6 @@ class TracedCandidate(Message):
     score: float
     verdict: Verdict
     features: dict[str, float]
-
-    @classmethod
-    def _read(cls, values: dict[str, Any]) -> None:
-        values["source"] = read_choice(cls, "source", CandidateSource, values["source"])
-        values["verdict"] = read_choice(cls, "verdict", Verdict, values["verdict"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,17 +225,3 @@ class Trace(Message):
     tokens: dict[str, str]
     marks: dict[str, str]
     num_left_out: int
-
-    @classmethod
-    def _read(cls, values: dict[str, Any]) -> None:
-        values["infill"] = Infill.from_wire(values["infill"])
-        values["canvases"] = read_parts(cls, "canvases", values, CanvasTrace.from_wire)
-        values["writings"] = read_parts(cls, "writings", values, WritingTrace.from_wire)
-        values["candidates"] = read_parts(cls, "candidates", values, TracedCandidate.from_wire)
-
-
-def _read_number_lists(cls: type, name: str, values: dict[str, Any]) -> tuple[tuple[Any, ...], ...]:
-    """Returns field `name`, a list of lists of numbers."""
-    if not isinstance(values[name], list | tuple):
-        raise ValueError(f"{cls.__name__}.{name} must be a list")
-    return tuple(read_numbers(cls, name, {name: numbers}) for numbers in values[name])

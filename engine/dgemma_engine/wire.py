@@ -1,34 +1,25 @@
-"""How messages are read from JSON: fields checked against a dataclass, faults that name the field.
+"""JSON <-> messages: frozen dataclasses structured by cattrs, every field's type checked, faults that name the field.
 
-Knows no message and nothing of transport; standard library only.
+Holds the rules of structuring only: which messages exist is not known here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, asdict, fields
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
 from enum import StrEnum
-from typing import Any, Self, TypeVar, cast
+from types import GenericAlias
+from typing import Any, Self, cast, get_args, get_origin
 
-_Choice = TypeVar("_Choice", bound=StrEnum)
-_Part = TypeVar("_Part")
-
-_JSON_TYPES: dict[str, tuple[type, ...]] = {
-    "str": (str,),
-    "bool": (bool,),
-    "int": (int,),
-    "float": (int, float),
-    "dict[str, float]": (dict,),
-    "dict[str, int]": (dict,),
-    "dict[str, str]": (dict,),
-    "dict[str, StageTimes]": (dict,),
-    "Finish": (str,),
-    "Extent": (str,),
-    "CandidateSource": (str,),
-    "EngineState": (str,),
-    "RowKind": (str,),
-    "Verdict": (str,),
-}
+from cattrs import Converter
+from cattrs.errors import (
+    AttributeValidationNote,
+    BaseValidationError,
+    ForbiddenExtraKeysError,
+    IterableValidationError,
+    IterableValidationNote,
+)
+from cattrs.gen import make_dict_structure_fn
 
 
 class Message:
@@ -47,68 +38,121 @@ class Message:
         Raises:
             ValueError: a field is missing, unknown, of the wrong type or out of range; the message names it.
         """
-        values = checked(cls, wire)
-        cls._read(values)
-        return cls(**values)
-
-    @classmethod
-    def _read(cls, values: dict[str, Any]) -> None:
-        """Turns JSON values into the fields' types, in place."""
+        try:
+            return _CONVERTER.structure(wire, cls)
+        except (TypeError, BaseValidationError) as error:
+            raise ValueError(_explained(error, cls.__name__)) from None
 
 
-def checked(cls: type, wire: object) -> dict[str, Any]:
-    """Returns a copy of `wire` after checking it against the fields of dataclass `cls`."""
-    name = cls.__name__
-    if not isinstance(wire, Mapping):
-        raise ValueError(f"{name} must be a JSON object, got {type(wire).__name__}")
-    known = {f.name: f for f in fields(cls)}
-    if unknown := sorted(str(key) for key in wire if key not in known):
-        raise ValueError(f"{name} has unknown fields: {', '.join(unknown)}")
-    optional = {name for name, f in known.items() if _has_default(f)}
-    if missing := sorted(known.keys() - wire.keys() - optional):
-        raise ValueError(f"{name} lacks the fields: {', '.join(missing)}")
-    for key, value in wire.items():
-        expected = _JSON_TYPES.get(str(known[key].type))
-        if expected and (not isinstance(value, expected) or (isinstance(value, bool) and bool not in expected)):
-            raise ValueError(f"{name}.{key} must be {known[key].type}, got {type(value).__name__}")
-    return dict(wire)
+def _explained(error: BaseException, path: str) -> str:
+    """Returns a line about the first fault in an error of cattrs; `path` is where the value that it is about stands."""
+    if isinstance(error, ForbiddenExtraKeysError):
+        return f"{path} has unknown fields: {', '.join(sorted(error.extra_fields))}"
+    if not isinstance(error, BaseValidationError):
+        # A TypeError comes from the hooks below; a ValueError from a message's own check, which names its field.
+        return f"{path} {error}" if isinstance(error, TypeError) else str(error)
+    inner = sorted(error.exceptions, key=lambda one: not isinstance(one, ForbiddenExtraKeysError))
+    missing = sorted(name for one in inner if isinstance(one, KeyError) and (name := _place(one)))
+    if missing and not isinstance(inner[0], ForbiddenExtraKeysError):
+        return f"{path} lacks the fields: {', '.join(place.removeprefix('.') for place in missing)}"
+    return _explained(inner[0], path + _place(inner[0]))
 
 
-def read_parts(
-    cls: type, name: str, values: Mapping[str, Any], read: Callable[[Mapping[str, Any]], _Part]
-) -> tuple[_Part, ...]:
-    """Returns field `name`, a list of JSON objects that may be left out, as what `read` makes of them."""
-    parts = values.get(name, ())
-    if not isinstance(parts, list | tuple):
-        raise ValueError(f"{cls.__name__}.{name} must be a list, got {type(parts).__name__}")
-    return tuple(read(part) for part in cast("list[Any]", parts))
+def _place(error: BaseException) -> str:
+    """Returns `.field` or `[index]`, where the value stood that an error is about; empty for the whole."""
+    for note in getattr(error, "__notes__", ()):
+        if isinstance(note, AttributeValidationNote):
+            return f".{note.name}"
+        if isinstance(note, IterableValidationNote):
+            return f"[{note.index}]"
+    return ""
 
 
-def read_choice(cls: type, name: str, choices: type[_Choice], value: str) -> _Choice:
-    """Returns field `name` as one of `choices`."""
+def _build_converter() -> Converter:
+    converter = Converter(forbid_extra_keys=True)
+    for kind in (str, bool, int):
+        converter.register_structure_hook(kind, _exactly)
+    converter.register_structure_hook(float, _number)
+    converter.register_structure_hook(StrEnum, _choice)
+    converter.register_structure_hook_factory(is_dataclass, _object_hook)
+    converter.register_structure_hook_factory(lambda kind: get_origin(kind) is tuple, _list_hook)
+    converter.register_structure_hook_factory(lambda kind: get_origin(kind) is dict, _table_hook)
+    return converter
+
+
+def _exactly(value: Any, kind: type) -> Any:
+    if type(value) is not kind:
+        raise TypeError(f"must be {kind.__name__}, got {type(value).__name__}")
+    return value
+
+
+def _number(value: Any, _kind: type) -> float:
+    if type(value) not in (int, float):
+        raise TypeError(f"must be float, got {type(value).__name__}")
+    return value
+
+
+def _choice(value: Any, kind: type[StrEnum]) -> StrEnum:
     try:
-        return choices(value)
+        return kind(value)
     except ValueError:
-        raise ValueError(f"{cls.__name__}.{name} must be one of {', '.join(choices)}, got {value!r}") from None
+        raise TypeError(f"must be one of {', '.join(kind)}, got {value!r}") from None
 
 
-def read_texts(cls: type, name: str, values: Mapping[str, Any]) -> tuple[str, ...]:
-    """Returns field `name`, a list of strings."""
-    texts = values[name]
-    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in cast("list[Any]", texts)):
-        raise ValueError(f"{cls.__name__}.{name} must be a list of strings")
-    return tuple(cast("list[str]", texts))
+def _object_hook(kind: type, converter: Converter) -> Any:
+    read = make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True)
+
+    def structure(value: Any, _kind: type) -> Any:
+        if isinstance(value, kind):
+            return value
+        if not isinstance(value, Mapping):
+            raise TypeError(f"must be a JSON object, got {type(value).__name__}")
+        return read(cast("Mapping[str, Any]", value), kind)
+
+    return structure
 
 
-def read_numbers(cls: type, name: str, values: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Returns field `name`, a list of numbers."""
-    numbers = values[name]
-    if not isinstance(numbers, list | tuple) or not all(
-        isinstance(number, int | float) for number in cast("list[Any]", numbers)
-    ):
-        raise ValueError(f"{cls.__name__}.{name} must be a list of numbers")
-    return tuple(cast("list[Any]", numbers))
+def _list_hook(kind: GenericAlias, converter: Converter) -> Any:
+    (item, _dots) = get_args(kind)
+    read = converter.get_structure_hook(item)
+
+    def structure(value: Any, _kind: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list | tuple):
+            raise TypeError(f"must be a list, got {type(value).__name__}")
+        found: list[Any] = []
+        for index, one in enumerate(cast("list[Any]", value)):
+            try:
+                found.append(read(one, item))
+            except Exception as error:
+                raise _within(error, index) from None
+        return tuple(found)
+
+    return structure
 
 
-def _has_default(f: Any) -> bool:
-    return f.default is not MISSING or f.default_factory is not MISSING
+def _table_hook(kind: GenericAlias, converter: Converter) -> Any:
+    (_key, item) = get_args(kind)
+    read = converter.get_structure_hook(item)
+
+    def structure(value: Any, _kind: Any) -> dict[str, Any]:
+        if not isinstance(value, Mapping):
+            raise TypeError(f"must be a JSON object, got {type(value).__name__}")
+        found: dict[str, Any] = {}
+        for name, one in cast("Mapping[str, Any]", value).items():
+            try:
+                found[_exactly(name, str)] = read(one, item)
+            except Exception as error:
+                raise _within(error, name) from None
+        return found
+
+    return structure
+
+
+def _within(error: Exception, place: int | str) -> Exception:
+    """Returns an error of cattrs that tells at which index or key of a list or table `error` was found."""
+    error.add_note(IterableValidationNote("", place, object))
+    # The stub of exception groups does not know the third argument of cattrs.
+    return cast("Any", IterableValidationError)("", [error], object)
+
+
+_CONVERTER = _build_converter()

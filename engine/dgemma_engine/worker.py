@@ -35,6 +35,8 @@ class InfillEngine(Protocol):
     model_name: str
     model_path: str
     device: str
+    compiled: bool
+    uncompiled_reason: str
 
     @property
     def denoising_steps(self) -> int:

@@ -1,8 +1,8 @@
 """Compiles every kernel at full size for cards that are not here, and records what the compiler made of it.
 
-`python kernels/bench/cross_compile.py` writes `results/cross_compile.json`; `--quick` compiles one case per kernel and
-prints only. It fails where a kernel spills registers or asks for more shared memory than a multiprocessor has. Nothing
-of it says how fast a kernel is.
+`python kernels/bench/cross_compile.py --record` writes `results/cross_compile.json`, without `--record` one in
+`measured/`; `--quick` compiles one case per kernel and prints only. It fails where a kernel spills registers or asks
+for more shared memory than a multiprocessor has. Nothing of it says how fast a kernel is.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import triton
 from dgemma_kernels import launch_table
 from machine_code import WARP, described, disassembled, inner_loop
 from recorded_launch import Launch, record
+from result_folder import add_record
 
 # Bytes of shared memory that one program may have.
 LIMITS = {90: 232448, 89: 101376, 120: 101376}
-RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> int:
@@ -31,13 +31,14 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="one case per kernel, nothing written")
     parser.add_argument("--architectures", type=int, nargs="+", default=list(LIMITS), choices=list(LIMITS))
     parser.add_argument("--only", default="", help="cases whose name begins so, nothing written")
+    add_record(parser)
     options = parser.parse_args()
     named = [case for case in full_size.cases() if case.name.startswith(options.only)]
     chosen = [case for case in named if case.quick or not options.quick]
     results = [result for architecture in options.architectures for result in compile_all(chosen, architecture)]
     faults = [fault for result in results for fault in faults_of(result)]
     if not options.quick and not options.only:
-        write(results)
+        write(results, options.out)
     for result in results:
         print(json.dumps(result))
     for fault in faults:
@@ -101,7 +102,7 @@ def faults_of(result: dict[str, Any]) -> list[str]:
     return faults
 
 
-def write(results: list[dict[str, Any]]) -> None:
+def write(results: list[dict[str, Any]], folder: Path) -> None:
     """Writes the JSON with what it was made by."""
     from dgemma_engine.evaluation.provenance import provenance
 
@@ -112,8 +113,8 @@ def write(results: list[dict[str, Any]]) -> None:
         "instructions": "SASS of the innermost loop with matrix instructions, all threads",
         "results": results,
     }
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "cross_compile.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "cross_compile.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,20 +1,21 @@
 """What one denoising step must at least read and multiply, kernel by kernel, and how long one card needs for it.
 
-`python kernels/bench/roofline.py` writes `results/roofline.json`. Arithmetic only: a canvas of 256 positions, a prompt
+`python kernels/bench/roofline.py --record` writes `results/roofline.json`, without `--record` one in `measured/`.
+Arithmetic only: a canvas of 256 positions, a prompt
 of 1,024, every expert chosen by some token. The card is an H200 as somebody else measured it: 4.3 TB/s, 780 TFLOP/s in
 bf16; 1.5 PFLOP/s in fp8 is the assumption of the plan in `docs/KERNELS.md`.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
 from dgemma_engine.evaluation.provenance import provenance
 from full_size import CANVAS, DENSE, HIDDEN, INNER, NUM_EXPERTS, NUM_HEADS, NUM_SELECTED, STORED, VOCAB, WINDOW
+from result_folder import add_record
 
-RESULTS = Path(__file__).parent / "results"
 BYTES_PER_SECOND = 4.3e12
 FLOPS = {"bf16": 780e12, "fp8": 1500e12}
 NUM_SLIDING, NUM_FULL = 25, 5
@@ -113,6 +114,9 @@ def _dense(name: str, calls: int, weights: int, size: int, peak: str) -> Work:
 
 def main() -> None:
     """Writes the JSON and prints it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_record(parser)
+    folder = parser.parse_args().out
     results = [
         {
             "name": work.name,
@@ -126,8 +130,8 @@ def main() -> None:
         for work in works()
     ]
     whole = {"benchmark": "roofline", **provenance("cpu"), "bytes_per_second": BYTES_PER_SECOND, "results": results}
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "roofline.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "roofline.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(whole))
 
 

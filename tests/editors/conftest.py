@@ -16,6 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.get_chromium import get_chromium
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 NEEDS = {"neovim": "pynvim", "vscode": "playwright"}
@@ -29,6 +31,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.editors)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Path:
+    """Chromium, installed if need be; these tests were asked for by name, so that they fail where there is none."""
+    return get_chromium()
 
 
 @pytest.fixture(scope="session")

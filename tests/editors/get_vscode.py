@@ -1,4 +1,4 @@
-"""Installs what the VS Code tests drive: code-server (workbench and extension host) from npm, Chromium from Debian.
+"""Installs the code-server (workbench and extension host) that the VS Code tests drive, from npm.
 
 `python tests/editors/get_vscode.py [FOLDER]`; nothing happens where the stamp of the same versions lies already.
 """
@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -19,7 +18,6 @@ from wheel_node import NODE, npm  # noqa: E402  (the folder of the extension's s
 
 FOLDER = ROOT / ".editors/vscode"
 CODE_SERVER = "4.139.1"
-CHROMIUM = "chromium"
 # Output channels stay empty without the first; without the second the workbench complains about it.
 NATIVE = ("@vscode/spdlog", "@vscode/native-watchdog")
 
@@ -34,9 +32,7 @@ def install(folder: Path = FOLDER) -> None:
 
     Raises:
         subprocess.CalledProcessError: a step failed; its output is on the terminal.
-        FileNotFoundError: Chromium is missing and cannot be installed.
     """
-    install_chromium()
     stamp = folder / "installed.json"
     node = subprocess.run([NODE, "--version"], check=True, capture_output=True, text=True).stdout.strip()
     wanted = {"code-server": CODE_SERVER, "node": node, "native": list(NATIVE)}
@@ -51,22 +47,6 @@ def install(folder: Path = FOLDER) -> None:
     npm(inner / "extensions", "install", "--omit=dev", "--ignore-scripts")
     npm(inner, "rebuild", "--foreground-scripts", *NATIVE)
     stamp.write_text(json.dumps(wanted), encoding="utf-8")
-
-
-def install_chromium() -> None:
-    """Installs Debian's Chromium and a font, where there is none.
-
-    Raises:
-        FileNotFoundError: neither Chromium nor `apt-get` is there.
-    """
-    if shutil.which(CHROMIUM):
-        return
-    if not shutil.which("apt-get"):
-        raise FileNotFoundError("the VS Code tests need `chromium`; install it with the system's package manager")
-    environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", CHROMIUM, "fonts-dejavu-core"]
-    for command in (["apt-get", "update", "-qq"], install):
-        subprocess.run(command, check=True, env=environ, stdout=sys.stderr)
 
 
 if __name__ == "__main__":

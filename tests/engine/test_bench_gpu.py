@@ -1,4 +1,4 @@
-"""`make bench-gpu` on a processor: its whole path on a tiny model, what a failing case does, and the README's table."""
+"""`make bench-gpu` on a processor: its whole path on a tiny model, a failing case, the table of its figures."""
 
 from __future__ import annotations
 
@@ -162,4 +162,4 @@ def test_readme_says_what_the_result_says(gpu: ModuleType) -> None:
     table = importlib.import_module("gpu_table")
     path = ROOT / "engine/bench/results/gpu.json"
     result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    assert table.section(result) in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert table.section(result) in (ROOT / "docs/PERFORMANCE.md").read_text(encoding="utf-8")

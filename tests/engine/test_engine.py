@@ -367,7 +367,17 @@ def test_threshold_keeps_weak_answers_back(folder: Path) -> None:
     strict._calibration = replace(strict._calibration, threshold=1.0)  # type: ignore[reportPrivateUsage]
     infill = ask(strict, "total = ", "\nprint(total)\n")
     assert (infill.text, infill.score, infill.candidates, infill.finish) == ("", 0.0, (), Finish.EMPTY)
-    assert ask(strict, "total = ", "\nprint(total)\n", insistent=True).text, "unless somebody insists"
+    insisted = ask(strict, "total = ", "\nprint(total)\n", insistent=True)
+    assert insisted.text, "unless somebody insists"
+    assert insisted.unlikely
+
+
+def test_answer_above_the_threshold_is_no_unlikely_one_for_who_insists(folder: Path) -> None:
+    engine = load(folder)
+    engine._calibration = replace(engine._calibration, threshold=0.0)  # type: ignore[reportPrivateUsage]
+    infill = ask(engine, "total = ", "\nprint(total)\n", insistent=True)
+    assert infill.text
+    assert not infill.unlikely
 
 
 def test_on_demand_the_best_are_answered_however_unlikely(folder: Path) -> None:

@@ -12,16 +12,21 @@ from dgemma_engine import masks
 from dgemma_engine.cache import GraphKV, PromptCache
 from dgemma_engine.lean_model import LeanModel, lean
 from dgemma_engine.model import DiffusionGemma
+from dgemma_engine.model_folder import model_folder
 from dgemma_engine.ops import Ops
 from dgemma_engine.weights import load_model
 from dgemma_kernels.packed import PackedGate, PackedMatrix
 from torch import Tensor, nn
 
+from tests.rounding import model_error
+
+pytestmark = pytest.mark.numerical
+
 SLIDING, FULL = "sliding_attention", "full_attention"
 WINDOW = 8
 CPU = torch.device("cpu")
-# Of the largest value; these random layers grow a rounding error a hundredfold.
-CLOSE = 1e-4
+# Of the largest value.
+CLOSE = model_error(64)
 
 SHAPES: dict[str, dict[str, Any]] = {
     "mixed layers": {"layer_types": [SLIDING, SLIDING, FULL, SLIDING, FULL]},
@@ -247,10 +252,32 @@ def test_what_cannot_be_compiled_runs_as_it_is(
         assert torch.equal(actual, expected[name]), name
 
 
-@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
-def test_layers_run_without_python_in_between(load: Callable[..., DiffusionGemma]) -> None:
-    stack: Any = LeanModel(load(torch.bfloat16, num_experts=4, top_k_experts=2))._stack
+@pytest.mark.parametrize("num_experts", [4, 16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_layers_run_without_python_in_between(
+    load: Callable[..., DiffusionGemma], dtype: torch.dtype, num_experts: int
+) -> None:
+    model = LeanModel(load(dtype, num_experts=num_experts, top_k_experts=2))
+    stack: Any = model._stack
     assert isinstance(stack._all, torch.ScriptMethod)
+    assert (model.is_compiled, model.uncompiled_reason) == (True, "")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_embedded_model_is_compiled_in_both_formats(dtype: torch.dtype) -> None:
+    folder = model_folder("embedded")
+    model = lean(load_model(folder, Ops.reference(), device=CPU, dtype=dtype))
+    assert (model.is_compiled, model.uncompiled_reason) == (True, "")
+
+
+def test_layers_that_stay_uncompiled_are_reported_once(
+    load: Callable[..., DiffusionGemma], uncompiled: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = LeanModel(load())
+    assert (model.is_compiled, model.uncompiled_reason) == (False, "no TorchScript")
+    [warning] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warning.startswith("The model runs uncompiled, and each step takes longer: ")
+    assert warning.endswith(": no TorchScript")
 
 
 def test_shares_its_weights(load: Callable[..., DiffusionGemma]) -> None:

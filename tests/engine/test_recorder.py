@@ -292,7 +292,7 @@ def test_verdicts(judged: list[Ranked], is_shown: bool, verdicts: list[str]) -> 
     [
         (RowStep, {"entropy": [1.0]}, "RowStep.entropy must have 2 values"),
         (RowStep, {"accepted": [1]}, "RowStep.accepted must have 2 values"),
-        (RowStep, {"seen_ids": ["1", "2"]}, "RowStep.seen_ids must be a list of numbers"),
+        (RowStep, {"seen_ids": ["1", "2"]}, "RowStep.seen_ids.0. must be int, got str"),
         (RowStep, {"other_ids": 5}, "RowStep.other_ids must be a list"),
         (Trace, {"canvases": 5}, "Trace.canvases must be a list"),
     ],

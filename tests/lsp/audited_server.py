@@ -21,7 +21,8 @@ def main() -> int:
     def note(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open":
             path, _, flags = arguments
-            if flags & WRITING:
+            # A number is a descriptor: its file was noted when that was opened.
+            if flags & WRITING and not isinstance(path, int):
                 os.write(audit, f"write {path}\n".encode())
         elif event.startswith(WATCHED):
             shown = [str(argument) for argument in arguments if isinstance(argument, str | int | tuple)]

@@ -136,6 +136,9 @@ async def editing(
     dynamic: bool = False,
     commands: bool = False,
     notebooks: bool = False,
+    root: str | None = "file:///w",
+    root_path: str | None = None,
+    folders: list[str] | None = None,
 ) -> AsyncGenerator[Editor]:
     """Starts a server and a session with it, and ends both as an editor does.
 
@@ -165,7 +168,13 @@ async def editing(
             completion=types.CompletionClientCapabilities(dynamic_registration=dynamic),
         ),
     )
-    params = types.InitializeParams(capabilities=capabilities, root_uri="file:///w", initialization_options=options)
+    params = types.InitializeParams(
+        capabilities=capabilities,
+        root_uri=root,
+        root_path=root_path,
+        workspace_folders=None if folders is None else [types.WorkspaceFolder(uri=uri, name="") for uri in folders],
+        initialization_options=options,
+    )
     editor.result = await client.initialize_session(params)
     try:
         yield editor

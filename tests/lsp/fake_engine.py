@@ -30,7 +30,7 @@ class FakeEngine:
 
     The words SLOW, LATER, DRAFT, FAULT, LATE and DIE in the cursor's line make it work until cancelled, answer after
     half a second, tell a draft of the answer before that, answer with a fault, run out of time, or end; PATH makes it
-    tell which path it sees.
+    tell which path it sees, and UNLIKELY answer only who insists.
     """
 
     def __init__(
@@ -62,6 +62,9 @@ class FakeEngine:
                 raise
         texts = next((texts for end, texts in self._answers.items() if context.prefix.endswith(end)), "")
         texts = [texts] if isinstance(texts, str) else list(texts)
+        unlikely = "UNLIKELY" in line and bool(texts)
+        if unlikely and not context.insistent:
+            texts = []
         text = texts[0] if texts else ""
         if "LATER" in line:
             await asyncio.sleep(0.5)
@@ -88,6 +91,7 @@ class FakeEngine:
             steps=3,
             timings_ms={"total": 1.0},
             candidates=candidates if len(candidates) > 1 else (),
+            unlikely=unlikely and bool(text),
         )
 
     async def _draft(self, text: str, line: str, on_draft: Callable[[Draft], None] | None) -> None:

@@ -152,6 +152,52 @@ async def test_trace_says_what_is_wrong_in_one_line_and_writes_nothing(
     assert names(tmp_path) == [".env", "a.py"]
 
 
+@pytest.mark.parametrize("umask", [0o777, 0o000])
+async def test_trace_writes_a_page_for_its_owner_whatever_the_umask_is(
+    environ: dict[str, str], target: str, tmp_path: Path, umask: int
+):
+    out = tmp_path / "out.html"
+    async with serving(EngineLocation.locate(environ), answers={"return ": "3.14 * r ** 2\nx"}):
+        before = os.umask(umask)
+        try:
+            code, _, err = await run(environ, "trace", target, "--html", str(out))
+        finally:
+            os.umask(before)
+    assert (code, err) == (0, "")
+    assert out.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("command", [["complete"], ["trace", "--html", "o.html"]])
+async def test_odd_line_of_an_ignore_file_is_told_in_one_line(
+    environ: dict[str, str], tmp_path: Path, command: list[str]
+):
+    (tmp_path / "a.py").write_text("x = ")
+    (tmp_path / ".gitignore").write_text("*.log\n[z-a]\na.py\n")
+    code, out, err = await run(environ, *command, f"{tmp_path}/a.py:1:5")
+    assert (code, out) == (2, "")
+    assert err == (
+        f"dgemma-lsp: {tmp_path}/.gitignore, line 2: [z-a] counts as git reads it: "
+        "the range z-a names z only; write a-z\n"
+        f"dgemma-lsp: {tmp_path}/a.py: this file is private (.gitignore: a.py)\n"
+    )
+
+
+@pytest.mark.parametrize("out", ["a.py", "link.html", "pipe"])
+async def test_trace_replaces_neither_its_source_nor_what_is_no_regular_file(
+    environ: dict[str, str], target: str, tmp_path: Path, out: str
+):
+    (tmp_path / "link.html").symlink_to("a.py")
+    os.mkfifo(tmp_path / "pipe")
+    before = (tmp_path / out).lstat()
+    async with serving(EngineLocation.locate(environ), answers={"return ": "1"}) as engine:
+        code, printed, err = await run(environ, "trace", target, "--html", str(tmp_path / out))
+        assert engine.contexts == []
+    assert (code, printed) == (2, "")
+    assert re.fullmatch(rf"dgemma-lsp: {tmp_path}/{out}: is [^\n]+; name a new file\n", err)
+    assert (tmp_path / out).lstat() == before
+    assert (tmp_path / "a.py").read_text() == SOURCE.replace("|", "")
+
+
 async def test_trace_tells_a_fault_in_one_line(environ: dict[str, str], tmp_path: Path):
     path = tmp_path / "a.py"
     path.write_text("FAULT", encoding="utf-8")
@@ -241,7 +287,7 @@ async def test_demo_ends_with_one_json_line(environ: dict[str, str]):
         code, out, err = await run(environ, "demo")
     assert (code, err) == (0, "")
     figures = json.loads(out.splitlines()[-1])
-    assert list(figures) == ["completions", "shown", "median_ms", "p95_ms", "model", "device"]
+    assert list(figures) == ["completions", "shown", "right", "median_ms", "p95_ms", "model", "device"]
     assert figures["completions"] >= 8
     assert 0 <= figures["shown"] < figures["completions"]
     assert out.count("[it was: ") == figures["completions"]

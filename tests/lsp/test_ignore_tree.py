@@ -118,10 +118,39 @@ def test_huge_file_names_everything(root: Path, line_of: Callable[[str], str | N
     assert line_of("r/a.py") == ".gitignore it is longer than 256 KiB"
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [("x\n" * 10_001, "it has more than 10000 lines"), ("[x]\n" * 1_001, "it has more than 1000 lines with wildcards")],
+)
+def test_file_of_more_patterns_than_are_looked_at_names_everything(
+    root: Path, line_of: Callable[[str], str | None], text: str, why: str
+):
+    put(root / "r/.gitignore", text)
+    assert line_of("r/a.py") == f".gitignore {why}"
+    put(root / "s/.gitignore", "*.log\nx\n" * 5_000)
+    assert line_of("s/a.py") is None
+
+
 def test_pipe_and_folder_of_that_name_are_passed_over(root: Path, line_of: Callable[[str], str | None]):
     os.mkfifo(root / ".gitignore")
     (root / ".dgemmaignore").mkdir()
     assert line_of("a.py") is None
+
+
+def test_lines_that_do_not_say_what_they_seem_to_are_reported_once(root: Path, clock: Clock):
+    reports: list[str] = []
+    tree = IgnoreTree(home=root / "home", clock=clock, report=reports.append)
+    put(root / "r/.gitignore", "ok\n[ab\n")
+    put(root / "r/.dgemmaignore", "[z-a]\n" + "x\\\n" * 8)
+    for name in ("a.py", "b.py", "ok"):
+        clock.now_s += 2
+        tree.match(root / "r" / name)
+    assert sorted(reports) == [
+        f"{root}/r/.dgemmaignore, line 1: [z-a] counts as git reads it: the range z-a names z only; write a-z. "
+        "The same file has such lines at 2, 3, 4, 5, 6, and 3 more",
+        f"{root}/r/.gitignore, line 2: [ab is passed over: [ has no closing ]; write \\[ for the character itself",
+    ]
+    assert tree.match(root / "r/ok") == Match(file=".gitignore", line="ok")
 
 
 def test_odd_paths(root: Path, line_of: Callable[[str], str | None]):

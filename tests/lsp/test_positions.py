@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+from bisect import bisect_right
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,3 +74,39 @@ def test_offset(text: str, line: int, column: int, encoding: PositionEncoding, e
 
 def test_lone_surrogate_counts_as_one_utf16_unit():
     assert num_units("a\ud83d", UTF16) == 2
+
+
+def reference_starts(text: str) -> list[int]:
+    """Returns where lines start, found in one pass over the whole text."""
+    return [0, *(match.end() for match in re.finditer(r"\r\n|\r|\n", text))]
+
+
+edits = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60), texts), max_size=8)
+
+
+@given(texts, edits, st.integers(1, 5), encodings)
+def test_edited_index_equals_a_new_one_whatever_the_blocks(
+    text: str, edits: list[tuple[int, int, str]], block_chars: int, encoding: PositionEncoding
+):
+    lines = LineIndex(text, block_chars=block_chars)
+    for one, other, put in edits:
+        start, end = sorted((min(one, len(text)), min(other, len(text))))
+        text, lines = text[:start] + put + text[end:], lines.edited(start, end, put)
+    starts = reference_starts(text)
+    assert (lines.text, len(lines), lines.num_lines) == (text, len(text), len(starts))
+    assert [lines.span(line)[0] for line in range(lines.num_lines)] == starts
+    whole = LineIndex(text)
+    for offset in range(len(text) + 1):
+        assert lines.line_at(offset) == bisect_right(starts, offset) - 1
+        assert lines.position(offset, encoding) == whole.position(offset, encoding)
+    for line in range(len(starts) + 1):
+        for column in range(8):
+            assert lines.offset(line, column, encoding) == whole.offset(line, column, encoding)
+
+
+def test_typing_in_a_long_text_makes_no_blocks_of_one_character():
+    lines = LineIndex("x" * 1_000, block_chars=100)
+    for key in range(2_000):
+        lines = lines.edited(key % 7, key % 7, "y")
+    assert lines.text.count("y") == 2_000
+    assert lines.num_blocks <= 2 * 3_000 // 100

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -56,6 +58,72 @@ def test_private_by_name(path: str, what: str):
 def test_not_private_by_name(path: str):
     assert privacy().why_not_read(Path("/w") / path) is None
     assert privacy().why_not_complete(f"file:///w/{path}", "python", "x = 1\n") is None
+
+
+@pytest.mark.parametrize(
+    ("path", "what"),
+    [
+        (".env~", ".env"),
+        ("#.env#", ".env"),
+        (".#.env", ".env"),
+        (".env.swp", ".env"),
+        ("..env.swp", ".env"),
+        (".netrc~", "credentials"),
+        (".netrc.swo", "credentials"),
+        ("._netrc.swp", "credentials"),
+        (".credentials.swp", "credentials"),
+        (".credentials.un~", "credentials"),
+        (".credentials.kate-swp", "credentials"),
+        (".npmrc.bak", "credentials"),
+        (".npmrc.bak.bak~", "credentials"),
+        (".pypirc.dpkg-old", "credentials"),
+        ("credentials.~1~", "credentials"),
+        ("secrets.yml.20240131", "credentials"),
+        ("secrets.yml.2024-01-31T12:00", "credentials"),
+        ("secrets-old.yml", "credentials"),
+        ("credentials (1).json", "credentials"),
+        ("credentials copy 2.json", "credentials"),
+        ("credentials.json.save.1", "credentials"),
+        ("Copy of credentials.json", "credentials"),
+        ("copy (2) of credentials.json", "credentials"),
+        ("Backup of passwords.txt", "credentials"),
+        ("credentials.json - Copy", "credentials"),
+        ("credentials - Copy (2).json", "credentials"),
+        ("credentials.json___jb_tmp___", "credentials"),
+        (".~lock.passwords.csv#", "credentials"),
+        (".aws.bak/config", "credentials"),
+        (".docker~/config.json.orig", "credentials"),
+        (".ssh-old/config", ".ssh"),
+        *(
+            (f"server.key{mark}", "a key")
+            for mark in ("~", ".bak", ".orig", ".old", ".save", ".tmp", ".1", ".org", "_bak")
+        ),
+        (".server.key.swp", "a key"),
+        ("server.pem.backup2", "a key"),
+        ("\N{FULLWIDTH FULL STOP}env", ".env"),
+        (".en\N{ZERO WIDTH JOINER}v", ".env"),
+        (".env. .", ".env"),
+        (".NETRC ", "credentials"),
+        (".\N{LATIN SMALL LETTER LONG S}sh/config", ".ssh"),
+        ("CREDENTIALS.JSON", "credentials"),
+        ("w\\.env", ".env"),
+    ],
+)
+def test_backups_and_other_spellings_of_a_secret_are_private(path: str, what: str):
+    why = f"this file is private ({what})"
+    assert privacy().why_not_read(Path("/w") / path) == why
+    assert privacy().why_not_complete(f"file:///w/{quote(path)}", "plaintext", "") == why
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("a.py~", "credentials.py.bak", "secrets/a.py", "secrets.bak/a.py", "keys.1", "env.bak", ".bak", "~", "#"),
+        *("copy.py", "Copy of a.py", "shadow-copy.ts", "a (1).py", "old.ssh.py", "key.old", "_" * 4_000),
+    ],
+)
+def test_backups_of_other_files_are_not_private(path: str):
+    assert privacy().why_not_read(Path("/w") / path) is None
 
 
 @pytest.mark.parametrize(
@@ -128,18 +196,89 @@ def test_settings_allow_what_would_be_private(tmp_path: Path):
     assert allowing.why_not_read(tmp_path / "build/a.py") is None
 
 
+@pytest.mark.parametrize("home", ["/home/u[1]", "/home/*", "/home/a?", "/home/a\\b", "/"])
+def test_home_of_an_odd_name_is_no_pattern(home: str):
+    path = f"{home.rstrip('/')}/notes/a.md"
+    assert privacy("~/notes/", home=Path(home)).why_not_read(Path(path)) is not None
+    assert privacy("~/notes/", home=Path(home)).why_not_read(Path("/home/u1/notes/a.md")) is None
+
+
+def test_setting_names_both_spellings_of_an_accent():
+    path = Path("/w/cafe\N{COMBINING ACUTE ACCENT}/a.py")
+    assert privacy("caf\N{LATIN SMALL LETTER E WITH ACUTE}/").why_not_read(path) is not None
+
+
 def test_files_of_a_repository_cannot_allow_secrets(tmp_path: Path):
     (tmp_path / ".dgemmaignore").write_text("!.env\n!*\n")
     assert privacy().why_not_read(tmp_path / ".env") == "this file is private (.env)"
 
 
 @pytest.mark.parametrize(
-    "uri", ["", "file:", "http://[bad", "file:///a%00b.py", "file://host/w/a.py", "x:y:z", "\ud800"]
+    "uri", ["", "file:", "http://[bad", "file:///a%00b.py", "file://host/w/a.py", "x:y:z", "\ud800", "file://[x/a.py"]
 )
 def test_odd_uris_are_answered(uri: str):
     assert privacy().why_not_complete(uri, "python", "x = 1") is None
 
 
-def test_odd_uri_of_a_secret_is_private():
-    assert privacy().why_not_complete("file://host/w/%2Eenv", "", "") == "this file is private (.env)"
-    assert privacy().why_not_complete("file:///w/x/../.ssh/config", "", "") == "this file is private (.ssh)"
+@pytest.mark.parametrize(
+    ("uri", "what"),
+    [
+        ("file://host/w/%2Eenv", ".env"),
+        ("file:///w/x/../.ssh/config", ".ssh"),
+        ("file:///w/c#/.env", ".env"),
+        ("file:///w/what?/.env", ".env"),
+        ("file:///w/.env#L3", ".env"),
+        ("file:///w/.env?ref=main", ".env"),
+        ("file://.env", ".env"),
+        ("file://home/.ssh/config", ".ssh"),
+        ("file:w/.env", ".env"),
+        ("FILE:///w/.env", ".env"),
+        ("/w/.env", ".env"),
+        ("untitled:c#/.env", ".env"),
+        ("git:/w/.env?%7B%7D", ".env"),
+        ("vscode-notebook-cell:/w/.env#W0", ".env"),
+        ("vscode-notebook-cell:/w/c#/.env", ".env"),
+        ("file://[x/.env", ".env"),
+        ("file:///w/.env%23", ".env"),
+        ("file:///w/.env%00", ".env"),
+        ("file:///w/\ud800/.env", ".env"),
+    ],
+)
+def test_odd_uri_of_a_secret_is_private(uri: str, what: str):
+    assert privacy().why_not_complete(uri, "", "") == f"this file is private ({what})"
+
+
+@pytest.mark.parametrize("uri", ["file:///w/" + "a" * 100_000, "untitled:" + "a/" * 65, "file:///" + "a/" * 50_000])
+def test_path_longer_than_is_looked_at_is_private(uri: str):
+    why = privacy().why_not_complete(uri, "python", "x = 1")
+    assert why == "this file is private (its path has more than 4096 characters or 64 folders)"
+
+
+def test_folder_of_an_odd_name_keeps_its_ignore_file(tmp_path: Path):
+    for name in ("c#", "what?", "100%25"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ".gitignore").write_text("*.gen.py\n")
+        uri = f"file://{tmp_path}/{name.replace('%', '%25')}/a.gen.py"
+        assert privacy().why_not_complete(uri, "python", "") == "this file is private (.gitignore: *.gen.py)"
+
+
+def test_link_to_a_private_file_whose_name_is_not_utf8_is_private(tmp_path: Path):
+    (tmp_path / ".env").touch()
+    (tmp_path / os.fsdecode(b"\xff.py")).symlink_to(".env")
+    assert privacy().why_not_complete(f"file://{tmp_path}/%FF.py", "python", "") == "this file is private (.env)"
+
+
+def test_dots_after_a_link_lead_where_the_link_leads(tmp_path: Path):
+    (tmp_path / ".ssh/keys").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / ".ssh/keys")
+    assert privacy().why_not_read(tmp_path / "link/../config") == "this file is private (.ssh)"
+
+
+def test_allowing_a_link_does_not_allow_what_it_leads_to(tmp_path: Path):
+    (tmp_path / "id_rsa").touch()
+    (tmp_path / ".env.example").symlink_to("id_rsa")
+    (tmp_path / "k.pem").touch()
+    (tmp_path / "l.example").symlink_to("k.pem")
+    assert privacy("!*.example").why_not_read(tmp_path / ".env.example") == "this file is private (a key)"
+    assert privacy("!*.example").why_not_read(tmp_path / "l.example", head=KEY) == "this file is private (a key)"
+    assert privacy("!*.example", "!*.pem").why_not_read(tmp_path / "l.example", head=KEY) is None

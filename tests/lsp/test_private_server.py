@@ -73,9 +73,39 @@ async def test_setting_makes_files_private_and_takes_them_back(record: Path):
         assert len(await editor.ask(position, uri=uri)) == 1
 
 
+async def test_odd_line_of_an_ignore_file_is_told_once_and_holds_up_nothing(record: Path, tmp_path: Path):
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r/.gitignore").write_text("*.gen.py\n[z-a]\n")
+    async with editing(record, answers={"": "1"}) as editor:
+        for name, num_items in (("a.py", 1), ("b.py", 1), ("c.gen.py", 0), ("z", 0), ("a.py", 1)):
+            uri = (tmp_path / "r" / name).as_uri()
+            assert len(await editor.ask(editor.open("x = |", uri=uri), uri=uri)) == num_items, name
+        (told,) = [message.message for message in editor.client.messages]
+        assert told.startswith(f"{tmp_path}/r/.gitignore, line 2: [z-a] ")
+
+
+async def test_odd_pattern_of_the_setting_is_named_and_the_others_hold(record: Path):
+    async with editing(record, answers={"": "1"}, options={"privateFiles": ["*.gen.py", "[z-a]", ""]}) as editor:
+        for name, num_items in (("a.py", 1), ("c.gen.py", 0)):
+            uri = f"file:///w/{name}"
+            assert len(await editor.ask(editor.open("x = |", uri=uri), uri=uri)) == num_items, name
+        (told,) = [message.message for message in editor.client.messages]
+        assert told == (
+            "dgemma.privateFiles: entry 2 cannot be used: '[z-a]': the range z-a names z only; write a-z; "
+            "nor can entry 3; the other entries hold"
+        )
+
+
+@pytest.mark.parametrize("name", ["Python", "py"])
+async def test_paused_language_is_compared_without_case(record: Path, name: str):
+    async with editing(record, answers={"": "1"}, options={"pausedLanguages": [name]}) as editor:
+        assert await editor.ask(editor.open("x = |")) == []
+        await until(lambda: editor.statuses[-1].message == "python is paused by dgemma.pausedLanguages")
+
+
 async def test_settings_of_ten_megabytes_do_not_end_the_server(record: Path):
     huge: Any = {f"unknownSetting{index}": "x" * 40 for index in range(150_000)} | {"seed": 7}
-    async with editing(record, answers={"": "1"}, options={"privateFiles": "*"}) as editor:
+    async with editing(record, answers={"": "1"}, options={"privateFiles": 7}) as editor:
         editor.client.workspace_did_change_configuration(types.DidChangeConfigurationParams(settings=huge))
         assert len(await editor.ask(editor.open("x = |"))) == 1
         told = [message.message for message in editor.client.messages]

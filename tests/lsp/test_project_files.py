@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dgemma_lsp.project_files import ProjectFiles, path_of
+from dgemma_lsp.project_files import ProjectFiles
 
 
 def files(*private: str) -> ProjectFiles:
@@ -53,15 +53,18 @@ async def test_unchanged_file_keeps_its_text_and_a_changed_one_is_read_again(tmp
     assert await kept.first([path]) == (path, "other")
 
 
-@pytest.mark.parametrize(
-    ("uri", "path"),
-    [
-        ("file:///a/b%20c.py", Path("/a/b c.py")),
-        ("untitled:Untitled-1", None),
-        ("vscode-notebook-cell:/a#1", None),
-        ("file://[", None),
-        ("", None),
-    ],
-)
-def test_path_of_a_document(uri: str, path: Path | None) -> None:
-    assert path_of(uri) == path
+async def test_link_that_leads_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "diary.py").write_text("x")
+    root = tmp_path / "root"
+    (root / "sub").mkdir(parents=True)
+    (root / "sub/a.py").write_text("a")
+    (root / "out.py").symlink_to("../diary.py")
+    (root / "out").symlink_to("..")
+    (root / "in.py").symlink_to("sub/a.py")
+    (tmp_path / "link").symlink_to("root")
+    assert await files().first([root / "out.py"], root=root) is None
+    assert await files().first([root / "out/diary.py"], root=root) is None
+    assert await files().first([root / "in.py"], root=root) == (root / "in.py", "a")
+    inside = tmp_path / "link/in.py"
+    assert await files().first([inside], root=tmp_path / "link") == (inside, "a")
+    assert await files().first([root / "out.py"]) == (root / "out.py", "x")

@@ -397,6 +397,73 @@ async def test_deletion_asks_nothing_but_what_was_said_before_serves(record: Pat
         assert editor.events().count("asked x = ") == 1
 
 
+@pytest.mark.parametrize(
+    ("asked_by_hand", "num_asked"),
+    [
+        ([False, True, False, True, False], 2),
+        ([True, False, True, False], 2),
+        ([True, True, False, False], 2),
+    ],
+)
+async def test_unlikely_answer_serves_questions_by_hand_only(record: Path, asked_by_hand: list[bool], num_asked: int):
+    async with editing(record, answers={"x = ": "1"}, options={"speculation": False}) as editor:
+        position = editor.open("UNLIKELY x = |")
+        for by_hand in asked_by_hand:
+            assert len(await editor.ask(position, invoked=by_hand)) == by_hand
+        assert editor.events().count("asked UNLIKELY x = ") == num_asked, "each kind of question is asked once"
+
+
+async def test_likely_answer_to_a_question_by_hand_serves_every_question(record: Path):
+    async with editing(record, answers={"x = ": "1"}, options={"speculation": False}) as editor:
+        position = editor.open("x = |")
+        for by_hand in (True, False, True, False):
+            assert len(await editor.ask(position, invoked=by_hand)) == 1
+        assert editor.events().count("asked x = ") == 1
+
+
+async def test_unlikely_item_stays_only_while_it_is_typed(record: Path):
+    answers = {"x = ": "value", "x = v": "ast"}
+    async with editing(record, answers=answers, options={"speculation": False}) as editor:
+        position = editor.open("UNLIKELY x = |")
+        assert len(await editor.ask(position, invoked=True)) == 1
+        then = types.Position(line=0, character=position.character + 1)
+        editor.edit(position, position, "v")
+        items = await editor.ask(then)
+        assert inserted("UNLIKELY x = v", items, editor.encoding) == "UNLIKELY x = value"
+        editor.edit(position, then, "")
+        assert await editor.ask(position) == [], "the item is not shown again unasked"
+        editor.edit(position, position, "v")
+        assert await editor.ask(then) == []
+
+
+async def test_work_asked_for_by_hand_keeps_an_unlikely_answer_from_an_automatic_question(record: Path):
+    async with editing(record, answers={"x = ": "1"}, options={"speculation": False}) as editor:
+        position = editor.open("UNLIKELY LATER x = |")
+        by_hand = asyncio.create_task(editor.ask(position, invoked=True))
+        await until(lambda: "asked UNLIKELY LATER x = " in editor.events())
+        assert await editor.ask(position) == []
+        await asyncio.wait([by_hand])
+        assert len(await editor.ask(position, invoked=True)) == 1
+
+
+async def test_question_by_hand_gets_more_than_the_automatic_work_under_way(record: Path):
+    async with editing(record, answers={"x = ": "1"}, options={"speculation": False}) as editor:
+        position = editor.open("UNLIKELY LATER x = |")
+        automatic = asyncio.create_task(editor.ask(position))
+        await until(lambda: "asked UNLIKELY LATER x = " in editor.events())
+        assert len(await editor.ask(position, invoked=True)) == 1
+        await asyncio.wait([automatic])
+
+
+async def test_what_follows_an_unlikely_item_is_prepared_as_nobody_asked_for_it(record: Path):
+    async with editing(record, answers={"x = ": "1\n", "x = 1": " + 2"}) as editor:
+        position = editor.open("UNLIKELY x = |")
+        assert len(await editor.ask(position, invoked=True)) == 1
+        await until(lambda: "asked UNLIKELY x = 1 speculative" in editor.events())
+        editor.edit(position, position, "1")
+        assert await editor.ask(types.Position(line=0, character=position.character + 1)) == []
+
+
 async def test_cancelled_request_is_answered_at_once_and_its_work_adopted(record: Path):
     async with editing(record, answers={"x = ": "1"}) as editor:
         position = editor.open("LATER x = |")

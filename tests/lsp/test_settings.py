@@ -54,9 +54,9 @@ def test_unknown_key_names_the_nearest(key: str, nearest: str):
         ({"engine": {"device": "tpu"}}, "dgemma.engine.device must be auto, cpu, cuda or cuda:N"),
         ({"engine": 3}, "dgemma.engine is no setting"),
         ({"logLevel": "loud"}, "one of error, warning, info, debug"),
-        ({"logLevel": ["x"] * 10_000}, "not list"),
-        ([1], "must be an object, not list"),
-        ("x", "must be an object, not str"),
+        ({"logLevel": ["x"] * 10_000}, "not a list"),
+        ([1], "must be an object, not a list"),
+        ("x", "must be an object, not 'x'"),
     ],
 )
 def test_wrong_value_keeps_the_default(raw: object, fragment: str):
@@ -77,10 +77,91 @@ def test_every_field_has_an_option():
 
 
 @pytest.mark.parametrize(
-    "value", ["*.sql", [""], ["a", 3], ["a\nb"], ["!"], ["x"] * 1_001, ["x" * 5_000], {"a": 1}, [["a"]]]
+    ("value", "fragment"),
+    [
+        (
+            {"a": 1},
+            "dgemma.privateFiles must be a list of at most 1000 patterns as in .gitignore, not an object; ignored",
+        ),
+        (7, "not 7; ignored"),
+        (True, "not true; ignored"),
+        (10**30, "not so large a number; ignored"),
+        ("", "not ''; ignored"),
+        ([""], "entry 1 cannot be used: '' is not a pattern as in .gitignore, such as *.pem; ignored"),
+        ([None], "entry 1 cannot be used: it must be a pattern as in .gitignore, such as *.pem, not null; ignored"),
+        ([["a"]], "not a list; ignored"),
+        (["a\nb"], "entry 1 cannot be used"),
+        (["!"], "entry 1 cannot be used"),
+        (["x" * 5_000], "it has 5000 characters; at most 4096 are allowed; ignored"),
+    ],
 )
-def test_private_files_must_be_patterns(value: object):
-    check({"privateFiles": value}, Settings(), "dgemma.privateFiles must be a list of at most 1000 patterns")
+def test_private_files_without_a_usable_pattern_leave_those_that_held(value: object, fragment: str):
+    before = Settings(private_files=("*.sql",))
+    settings, (problem,) = read_settings({"privateFiles": value}, before)
+    assert settings == before
+    assert fragment in problem
+
+
+@pytest.mark.parametrize(
+    ("bad", "fragment"),
+    [
+        ("", "entry 2 cannot be used: '' is not a pattern as in .gitignore"),
+        (None, "not null"),
+        (3, "not 3"),
+        (False, "not false"),
+        (1.5, "not 1.5"),
+        (["*.sql"], "not a list"),
+        ({"pattern": "*.sql"}, "not an object"),
+        ("!", "'!' is not a pattern"),
+        ("a\nb", "is not a pattern"),
+        ("x" * 5_000, "it has 5000 characters"),
+        ("a[b", "'a[b': [ has no closing ]; write \\[ for the character itself"),
+        ("a\\", "it ends with a backslash; write \\\\ for the character itself"),
+        ("[[:foo:]]", "there is no class [:foo:]"),
+        ("[z-a]", "the range z-a names z only; write a-z"),
+        ("./a.py", "no path holds //, ./ or ../; write the path without them"),
+        ("a//b", "no path holds //"),
+        ("!../b", "no path holds //"),
+    ],
+)
+def test_private_files_keep_their_good_entries_and_name_the_bad_one(bad: object, fragment: str):
+    settings, (problem,) = read_settings({"privateFiles": ["*.py", bad, "!b.py"]}, Settings())
+    assert settings == Settings(private_files=("*.py", "!b.py"))
+    assert problem.startswith("dgemma.privateFiles: entry 2 cannot be used: ")
+    assert problem.endswith("; the other entries hold")
+    assert fragment in problem
+
+
+def test_several_bad_entries_are_one_problem():
+    settings, (problem,) = read_settings({"privateFiles": ["", "a", None, "[", {}, 5, 6]}, Settings())
+    assert settings.private_files == ("a",)
+    assert "entry 1 cannot be used" in problem
+    assert "; nor can entries 3, 4, 5 and 2 more; the other entries hold" in problem
+
+
+def test_a_text_in_place_of_a_list_counts_as_its_only_entry():
+    check({"privateFiles": "*.sql"}, Settings(private_files=("*.sql",)), "not '*.sql'; it counts as a list of one")
+    check({"pausedLanguages": "go"}, Settings(paused_languages=("go",)), "not 'go'; it counts as a list of one")
+
+
+def test_entries_beyond_the_longest_list_are_named():
+    values = [f"*.{number}" for number in range(1_200)]
+    settings, (problem,) = read_settings({"privateFiles": values}, Settings())
+    assert settings.private_files == tuple(values[:1_000])
+    assert problem == "dgemma.privateFiles has 1200 entries, and the first 1000 are used; shorten the list"
+
+
+def test_empty_list_takes_back_what_held():
+    assert read_settings({"privateFiles": []}, Settings(private_files=("a",))) == (Settings(), ())
+
+
+def test_paused_languages_keep_their_good_entries_and_name_the_bad_one():
+    check(
+        {"pausedLanguages": ["python", "a, b", None, "C++"]},
+        Settings(paused_languages=("python", "C++")),
+        "dgemma.pausedLanguages: entry 2 cannot be used: 'a, b' is not a language id without blanks, such as markdown"
+        "; nor can entry 3; the other entries hold",
+    )
 
 
 def test_private_files_are_read():

@@ -1,4 +1,4 @@
-"""The pages made of the table of settings: what they say is what the server does, and the README has the same table."""
+"""The pages made of the table of settings: they agree with the server, and docs/settings.md has the same table."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 from dgemma_lsp.settings import OPTIONS, Settings, read_settings
 from dgemma_lsp.settings_page import to_lines, to_markdown, to_schema
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs/settings.md"
 PROPERTIES = to_schema()["properties"]
 
 
-def test_readme_has_the_table():
-    assert to_markdown() in README.read_text(encoding="utf-8"), "print it with: dgemma-lsp settings --markdown"
+def test_page_has_the_table():
+    assert to_markdown() in PAGE.read_text(encoding="utf-8"), "print it with: dgemma-lsp settings --markdown"
 
 
 def test_schema_has_every_setting_with_its_default():

@@ -35,6 +35,8 @@ def test_shape(case: ShapeCase, line_end: str) -> None:
 
 def test_cases_are_many_and_in_every_language() -> None:
     names = {path.stem for path in FOLDER.glob("*.txt")}
-    assert names == {"python", "javascript", "typescript", "go", "rust", "c", "java", "html", "yaml", "markdown"}
+    assert names == {"python", "javascript", "typescript", "go", "rust", "c", "java", "html", "yaml", "markdown"} | {
+        *("json", "lua", "ruby", "shellscript")
+    }
     assert len(CASES) >= 150
     assert len({case.name for case in CASES}) == len(CASES)

@@ -5,6 +5,7 @@ import os
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,67 @@ def test_additions_add_up(tmp_path: Path):
     assert (file.read().counts["suggestions"], file.read().since) == (2, "2026-11-20")
     assert stat.S_IMODE(file.path.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.path.parent.stat().st_mode) == 0o700
+
+
+@pytest.fixture(params=[0o777, 0o077, 0o000], ids=oct)
+def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def modes(folder: Path) -> dict[str, int]:
+    return {path.name: stat.S_IMODE(path.stat().st_mode) for path in [folder, *folder.iterdir()]}
+
+
+def test_only_the_owner_can_read_whatever_the_umask_is(tmp_path: Path, umask: int):
+    file = StatsFile(tmp_path / "local/state/new")
+    file.add(one())
+    file.add(one())
+    assert file.read().counts["suggestions"] == 2
+    assert modes(file.path.parent) == {"new": 0o700, "stats.json": 0o600, "stats.lock": 0o600}
+    made = [tmp_path / "local", tmp_path / "local/state"]
+    assert [stat.S_IMODE(folder.stat().st_mode) for folder in made] == [0o700, 0o700]
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o666])
+def test_files_that_another_umask_left_are_mended(tmp_path: Path, mode: int):
+    file = StatsFile(tmp_path / "new")
+    file.add(one())
+    for path in [*file.path.parent.iterdir(), file.path.parent]:
+        path.chmod(mode)
+    file.add(one())
+    assert file.read().counts["suggestions"] == 2
+    assert modes(file.path.parent) == {"new": 0o700, "stats.json": 0o600, "stats.lock": 0o600}
+
+
+AS_A_USER = """
+import os
+from pathlib import Path
+from dgemma_lsp.stats import Stats
+from dgemma_lsp.stats_events import Suggested
+from dgemma_lsp.stats_file import StatsFile
+if os.geteuid() == 0:
+    os.setuid(65534)
+os.umask(0o777)
+one = Stats(since="2026-11-21")
+one.add(Suggested())
+file = StatsFile(Path("state/new"))
+file.add(one)
+for path in [*file.path.parent.iterdir(), file.path.parent]:
+    path.chmod(0)
+file.add(one)
+print(file.read().counts["suggestions"], file.delete())
+"""
+
+
+def test_user_without_privileges_reads_what_a_umask_of_777_left(tmp_path: Path):
+    tmp_path.chmod(0o777)
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    result = subprocess.run(
+        [sys.executable, "-c", AS_A_USER], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False
+    )
+    assert (result.stdout, result.returncode) == ("2 True\n", 0), result.stderr
 
 
 @pytest.mark.e2e

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, TimeoutError, sync_playwright
 
-from tests.editors.get_vscode import CHROMIUM, install
+from tests.editors.get_vscode import install
 from tests.editors.vscode.code_server import CHROMIUM_FLAGS, CodeServer, install_extension, serving
 from tests.editors.vscode.documents import AREA, REST, TYPED
 from tests.editors.vscode.window import Window
@@ -60,11 +60,10 @@ def code_server(home: Path, editor_environment: dict[str, str]) -> Iterator[Code
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
+def browser(chromium: Path) -> Iterator[Browser]:
     """Headless Chromium."""
     with sync_playwright() as playwright:
-        path = shutil.which(CHROMIUM)
-        browser = playwright.chromium.launch(executable_path=path, args=list(CHROMIUM_FLAGS))
+        browser = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM_FLAGS))
         yield browser
         browser.close()
 

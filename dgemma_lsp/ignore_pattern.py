@@ -1,0 +1,242 @@
+"""One pattern of an ignore file -> whether a path is one that git's wildmatch takes. Pure.
+
+Every text becomes a pattern or a `PatternError`. The time of a match grows with the path's length times the
+pattern's: what stands between two wildcards is looked for from the left and, once found, not looked for again.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from dataclasses import dataclass
+from functools import cached_property
+
+MAX_CHARS = 4_096
+_SPECIAL = re.compile(r"[\\*?\[]")
+_NOT_SLASH = "[^/]"
+# Zero or more folders.
+_FOLDERS = "(?:[^/]+/)*"
+# git's classes are ASCII's, whatever the language of the system.
+_CLASSES = {
+    "alnum": string.ascii_letters + string.digits,
+    "alpha": string.ascii_letters,
+    "blank": " \t",
+    "cntrl": "".join(map(chr, [*range(32), 127])),
+    "digit": string.digits,
+    "graph": "".join(map(chr, range(33, 127))),
+    "lower": string.ascii_lowercase,
+    "print": "".join(map(chr, range(32, 127))),
+    "punct": string.punctuation,
+    "space": " \t\n\r\v\f",
+    "upper": string.ascii_uppercase,
+    "xdigit": string.hexdigits,
+}
+
+
+class PatternError(ValueError):
+    """A pattern that names nothing in git; the message says why and what to write instead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IgnorePattern:
+    """A pattern in use.
+
+    Attributes:
+        expression: regular expression of the paths that the pattern names, without a slash at their end; for one
+            without a slash, of their last names.
+        is_name: whether the pattern has no slash: it is about names in every folder.
+        ending: of the names that such a pattern names, where that says all (`*.py`); None for any other.
+        exact: the only name or path that the pattern names; None for one with wildcards.
+        remark: what the pattern most likely was not meant to say; empty for nothing.
+    """
+
+    expression: str
+    is_name: bool
+    ending: str | None = None
+    exact: str | None = None
+    remark: str = ""
+
+    @classmethod
+    def parse(cls, body: str) -> IgnorePattern:
+        """Reads a pattern.
+
+        Args:
+            body: without `!` before it and without the slash that restricts it to folders.
+
+        Raises:
+            PatternError: git passes it over, or it is longer than 4,096 characters.
+        """
+        if len(body) > MAX_CHARS:
+            raise PatternError(f"it is longer than {MAX_CHARS} characters; split it")
+        # `**/x` is `x`; reading that one is faster.
+        if body.startswith("**/") and "/" not in body[3:] and body[3:] and not body[3:].startswith("**"):
+            body = body[3:]
+        text, is_name = body.removeprefix("/"), "/" not in body
+        if not _SPECIAL.search(text):
+            return cls(expression="", is_name=is_name, exact=text)
+        if is_name and text.startswith("*") and not _SPECIAL.search(text, 1):
+            return cls(expression="", is_name=True, ending=text[1:])
+        reader = _Reader(text=text)
+        return cls(expression=_expression(reader.segments()), is_name=is_name, remark=reader.remark)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the pattern needs a regular expression."""
+        return self.exact is None and self.ending is None
+
+    def matches(self, path: str) -> bool:
+        """Whether the pattern names a path.
+
+        Args:
+            path: relative to the ignore file's folder, without a slash at its end.
+        """
+        shown = path.rpartition("/")[2] if self.is_name else path
+        if self.exact is not None:
+            return shown == self.exact
+        if self.ending is not None:
+            return shown.endswith(self.ending)
+        return self._regex.fullmatch(shown) is not None
+
+    @cached_property
+    def _regex(self) -> re.Pattern[str]:
+        return re.compile(self.expression, re.DOTALL)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Reader:
+    """Reads a pattern from left to right.
+
+    Attributes:
+        text: the pattern.
+        at: where reading is.
+        remark: see `IgnorePattern`.
+    """
+
+    text: str
+    at: int = 0
+    remark: str = ""
+
+    def segments(self) -> list[list[str]]:
+        """Returns what stands between slashes: expressions of single characters, and stars."""
+        segments: list[list[str]] = [[]]
+        while self.at < len(self.text):
+            character = self.text[self.at]
+            if character == "/":
+                self.at += 1
+                segments.append([])
+            elif character == "*":
+                stars = self.text[self.at :]
+                stars = stars[: len(stars) - len(stars.lstrip("*"))]
+                self.at += len(stars)
+                segments[-1].append(stars)
+            else:
+                segments[-1].append(self._one(character))
+        return segments
+
+    def _one(self, character: str) -> str:
+        """Reads what stands for one character of a path."""
+        self.at += 1
+        if character == "?":
+            return _NOT_SLASH
+        if character == "[":
+            return self._class()
+        return re.escape(self._escaped(character))
+
+    def _escaped(self, character: str) -> str:
+        if character != "\\":
+            return character
+        if self.at == len(self.text):
+            raise PatternError("it ends with a backslash; write \\\\ for the character itself")
+        self.at += 1
+        return self.text[self.at - 1]
+
+    def _class(self) -> str:
+        """Reads `[...]`, from behind the bracket."""
+        negated = self._next("[") in {"!", "^"}
+        self.at += negated
+        members, before = "", ""
+        character = self._next("[")
+        while True:
+            self.at += 1
+            if character == "-" and before and self._next("[") != "]":
+                self.at += 1
+                members += self._range(before, self._escaped_in_class(self.text[self.at - 1]))
+                before = ""
+            elif character == "[" and (name := self._class_name()) is not None:
+                members += re.escape(_CLASSES[name])
+                before = ""
+            else:
+                before = self._escaped_in_class(character)
+                members += re.escape(before)
+            character = self._next("[")
+            if character == "]":
+                self.at += 1
+                return f"(?!/)[{'^' if negated else ''}{members}]"
+
+    def _next(self, opened: str) -> str:
+        if self.at >= len(self.text):
+            raise PatternError(f"{opened} has no closing ]; write \\{opened} for the character itself")
+        return self.text[self.at]
+
+    def _escaped_in_class(self, character: str) -> str:
+        if character == "\\":
+            self._next("[")
+        return self._escaped(character)
+
+    def _class_name(self) -> str | None:
+        """Reads `:name:]`, from behind the bracket; None where none stands there."""
+        if self._next("[") != ":":
+            return None
+        end = self.text.find("]", self.at + 1)
+        if end < 0:
+            raise PatternError("[ has no closing ]; write \\[ for the character itself")
+        name = self.text[self.at + 1 : end - 1]
+        if end - self.at < 2 or self.text[end - 1] != ":":
+            return None
+        if name not in _CLASSES:
+            raise PatternError(f"there is no class [:{name[:20]}:]; there are {', '.join(_CLASSES)}")
+        self.at = end + 1
+        return name
+
+    def _range(self, low: str, high: str) -> str:
+        if low > high:
+            self.remark = f"the range {low}-{high} names {low} only; write {high}-{low}"
+            return ""
+        return f"{re.escape(low)}-{re.escape(high)}"
+
+
+def _expression(segments: list[list[str]]) -> str:
+    done: list[str] = []
+    # Segments since the last one that is any number of folders, or since the beginning.
+    chunk: list[str] = []
+    after_folders = ""
+    for segment in segments[:-1]:
+        if not _is_deep(segment):
+            chunk.append(f"{_segment(segment)}/")
+            continue
+        # The first place behind `**/` leaves the most for what follows.
+        done.append(f"(?>{after_folders}?{''.join(chunk)})" if after_folders and chunk else "".join(chunk))
+        chunk, after_folders = [], _FOLDERS
+    if not _is_deep(segments[-1]):
+        return "".join([*done, after_folders, *chunk, _segment(segments[-1])])
+    lazy = f"(?>{after_folders}?{''.join(chunk)})" if after_folders else "".join(chunk)
+    return "".join([*done, lazy, ".+"])
+
+
+def _is_deep(segment: list[str]) -> bool:
+    return len(segment) == 1 and segment[0].startswith("**")
+
+
+def _segment(segment: list[str]) -> str:
+    runs = [""]
+    for part in segment:
+        if part.startswith("*"):
+            runs.append("")
+        else:
+            runs[-1] += part
+    first, *others = runs
+    if not others:
+        return first
+    # No name is empty.
+    start = first or f"(?={_NOT_SLASH})"
+    return start + "".join(f"(?>{_NOT_SLASH}*?{run})" for run in others[:-1]) + f"{_NOT_SLASH}*{others[-1]}"

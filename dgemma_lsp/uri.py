@@ -1,0 +1,78 @@
+"""A URI as an editor spells it -> scheme, host and decoded path. The one place that parses URIs; refuses none."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+from urllib.parse import quote, unquote
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+_EXTRAS = re.compile(r"[?#]")
+# Editors add neither query nor fragment to these: an unencoded `?` or `#` is part of a file's name.
+_WHOLE = {"", "file", "untitled"}
+_THIS_MACHINE = {"", "localhost"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uri:
+    """One URI.
+
+    Attributes:
+        scheme: in lower case; empty where there is none.
+        host: undecoded; empty where there is none.
+        path: decoded; bytes that are not UTF-8 are surrogate escapes, as in names of files.
+        readings: every path that the URI may mean: with and without what follows `?` or `#`, and below the host.
+    """
+
+    scheme: str
+    host: str
+    path: str
+    readings: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Splits a URI; whatever has no scheme is a path."""
+        found = _SCHEME.match(text)
+        scheme, rest = (found[1].lower(), text[found.end() :]) if found else ("", text)
+        host = ""
+        if found and rest.startswith("//"):
+            host, slash, rest = rest[2:].partition("/")
+            rest = slash + rest
+        whole, cut = _decoded(rest), _decoded(_EXTRAS.split(rest, maxsplit=1)[0])
+        readings = [whole, cut, f"/{_decoded(host)}{whole}", f"/{_decoded(host)}{cut}"] if host else [whole, cut]
+        return cls(
+            scheme=scheme,
+            host=host,
+            path=whole if scheme in _WHOLE else cut,
+            readings=tuple(dict.fromkeys(readings)),
+        )
+
+    @classmethod
+    def of_path(cls, path: str) -> Self:
+        """Returns the URI of a file."""
+        return cls(scheme="file", host="", path=path, readings=(path,))
+
+    @property
+    def spelled(self) -> str:
+        """Scheme and path as text that every parser of URIs takes; without the host."""
+        path = f"/{self.path.lstrip('/')}" if self.path.startswith("/") else self.path
+        # A surrogate that stands for no byte of a file's name becomes `?`.
+        as_bytes = b"".join(_bytes_of(character) for character in path)
+        return f"{self.scheme or 'file'}:{quote(as_bytes)}"
+
+
+def path_of(uri: str) -> Path | None:
+    """Returns the path of a document that is a file of this machine, or None."""
+    parsed = Uri.parse(uri)
+    is_file = parsed.scheme == "file" and parsed.host.lower() in _THIS_MACHINE
+    return Path(parsed.path) if is_file and parsed.path.startswith("/") and "\0" not in parsed.path else None
+
+
+def _bytes_of(character: str) -> bytes:
+    return character.encode("utf-8", "surrogateescape" if "\udc80" <= character <= "\udcff" else "replace")
+
+
+def _decoded(text: str) -> str:
+    return unquote(text, errors="surrogateescape")

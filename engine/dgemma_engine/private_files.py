@@ -1,0 +1,76 @@
+"""Folders and files that only their owner may use: their modes are set, whatever the umask is or was.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+_FOLDER_MODE, _FILE_MODE = 0o700, 0o600
+
+
+def make_private_folder(folder: Path) -> None:
+    """Creates a folder and those above it that are missing.
+
+    Raises:
+        OSError: it cannot be created.
+    """
+    missing: list[Path] = []
+    while not folder.is_dir() and folder not in missing:
+        missing.append(folder)
+        folder = folder.parent
+    for one in reversed(missing):
+        one.mkdir(mode=_FOLDER_MODE, exist_ok=True)
+        one.chmod(_FOLDER_MODE)
+
+
+def mend_folder(folder: Path) -> None:
+    """Gives a folder that is there the mode of a private one; one that is not there or not ours is left as it is."""
+    with suppress(OSError):
+        if stat.S_IMODE(folder.stat().st_mode) != _FOLDER_MODE:
+            folder.chmod(_FOLDER_MODE)
+
+
+def open_private(path: Path, flags: int) -> int:
+    """Opens a file, with the mode of a private one; returns the file descriptor.
+
+    Args:
+        path: the file.
+        flags: of `os.open`.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    flags |= os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags, _FILE_MODE)
+    except PermissionError:
+        # A file of ours that another umask left without rights for anyone.
+        if not _is_own_file(path):
+            raise
+        path.chmod(_FILE_MODE)
+        descriptor = os.open(path, flags, _FILE_MODE)
+    with suppress(OSError):
+        if stat.S_IMODE(os.fstat(descriptor).st_mode) != _FILE_MODE:
+            os.fchmod(descriptor, _FILE_MODE)
+    return descriptor
+
+
+def keep_own_rights() -> None:
+    """Takes from this process's umask what denies rights to the owner: whatever it writes, its user can read.
+
+    The rights of the group and of others stay as the user chose.
+    """
+    os.umask(os.umask(0o077) & 0o077)
+
+
+def _is_own_file(path: Path) -> bool:
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()

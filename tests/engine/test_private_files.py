@@ -1,0 +1,93 @@
+"""Modes of what is written, under every umask."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from dgemma_engine.launch import Launch
+from dgemma_engine.location import EngineLocation
+from dgemma_engine.lock import EngineLock, holder_pid
+from dgemma_engine.private_files import keep_own_rights, make_private_folder, open_private
+
+# As a user without privileges, for whom a missing right is one.
+AS_A_USER = """
+import os, sys
+from pathlib import Path
+from dgemma_engine.location import EngineLocation
+from dgemma_engine.lock import EngineLock
+if os.geteuid() == 0:
+    os.setuid(65534)
+os.umask(0o777)
+location = EngineLocation.locate({"DGEMMA_RUNTIME_DIR": "deep/run"})
+location.prepare()
+for round in range(2):
+    with EngineLock.acquire(location.lock):
+        pass
+    location.lock.chmod(0)
+    location.directory.chmod(0)
+    location.prepare()
+print("used")
+"""
+
+
+@pytest.fixture(params=[0o777, 0o077, 0o022, 0o000], ids=oct)
+def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_folders_are_private_up_to_the_first_that_was_there(tmp_path: Path, umask: int) -> None:
+    tmp_path.chmod(0o755)
+    make_private_folder(tmp_path / "a/b/c")
+    make_private_folder(tmp_path / "a/b/c")
+    assert [mode(tmp_path / name) for name in (".", "a", "a/b", "a/b/c")] == [0o755, 0o700, 0o700, 0o700]
+
+
+def test_files_are_private_and_stay_so(tmp_path: Path, umask: int) -> None:
+    path = tmp_path / "file"
+    for before in (None, 0o000, 0o666):
+        if before is not None:
+            path.chmod(before)
+        os.close(open_private(path, os.O_RDWR | os.O_CREAT))
+        assert mode(path) == 0o600
+
+
+def test_what_an_engine_leaves_is_private(tmp_path: Path, umask: int) -> None:
+    location = EngineLocation.locate({"DGEMMA_RUNTIME_DIR": str(tmp_path / "deep/run")})
+    location.prepare()
+    lock = EngineLock.acquire(location.lock)
+    assert lock is not None
+    with lock:
+        assert holder_pid(location.lock) == os.getpid()
+    launch = Launch(location, [sys.executable, "-c", "print(1)"])
+    launch._process.wait(60)
+    paths = [location.directory.parent, location.directory, location.lock, location.log]
+    assert [mode(path) for path in paths] == [0o700, 0o700, 0o600, 0o600]
+
+
+def test_user_without_privileges_uses_what_a_umask_of_777_left(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    result = subprocess.run(
+        [sys.executable, "-c", AS_A_USER], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False
+    )
+    assert (result.stdout, result.returncode) == ("used\n", 0), result.stderr
+
+
+def test_own_rights_are_kept_and_those_of_others_stay_as_they_are(tmp_path: Path, umask: int) -> None:
+    keep_own_rights()
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    assert mode(tmp_path / "file") == 0o666 & ~(umask & 0o077)
+    assert mode(tmp_path / "folder") == 0o777 & ~(umask & 0o077)
