@@ -91,6 +91,9 @@ bench-path: setup ## the way of one warm request: files, functions, deepest stac
 soak: setup ## half an hour of mixed traffic: nothing unanswered, no error, no growth
 	$(BIN)/python engine/bench/soak.py $(RECORD)
 
+chaos: setup ## 300,000 steps of a client that misbehaves at random, 2,000 with the real engine: one answer to each request
+	$(BIN)/python engine/bench/chaos.py $(RECORD)
+
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 DIST := dist
 NVIM_ARCHIVE = $(DIST)/dgemma-nvim-$(VERSION).tar.gz

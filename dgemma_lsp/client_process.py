@@ -9,8 +9,10 @@ import sys
 _POLL_S = 2.0
 
 
-async def process_end(pid: int, *, poll_s: float = _POLL_S) -> None:
-    """Returns when a process has ended; another process that gets its id later is not taken for it on Linux.
+class ClientProcess:
+    """A process that is watched from here on: it may end before anybody waits for its end.
+
+    Another process that gets its id later is not taken for it on Linux.
 
     Args:
         pid: of a process that runs.
@@ -19,30 +21,35 @@ async def process_end(pid: int, *, poll_s: float = _POLL_S) -> None:
     Raises:
         ProcessLookupError: there is no such process here: the editor may run in another container or machine.
     """
-    if sys.platform == "win32" or pid <= 0:
-        raise ProcessLookupError
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        raise
-    except (AttributeError, OSError, OverflowError):
-        # Not Linux, or an old or confined one.
-        await _polled_end(pid, poll_s)
-        return
-    loop, ended = asyncio.get_running_loop(), asyncio.Event()
-    try:
-        loop.add_reader(descriptor, ended.set)
-        await ended.wait()
-    finally:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
 
+    def __init__(self, pid: int, *, poll_s: float = _POLL_S) -> None:
+        if sys.platform == "win32" or pid <= 0:
+            raise ProcessLookupError
+        self._pid = pid
+        self._poll_s = poll_s
+        self._descriptor: int | None = None
+        try:
+            self._descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            raise
+        except (AttributeError, OSError, OverflowError):
+            # Not Linux, or an old or confined one.
+            if not _is_alive(pid):
+                raise ProcessLookupError from None
 
-async def _polled_end(pid: int, poll_s: float) -> None:
-    if not _is_alive(pid):
-        raise ProcessLookupError
-    while _is_alive(pid):  # noqa: ASYNC110 - no event tells it here
-        await asyncio.sleep(poll_s)
+    async def end(self) -> None:
+        """Returns when the process has ended. Called once."""
+        if self._descriptor is None:
+            while _is_alive(self._pid):  # noqa: ASYNC110 - no event tells it here
+                await asyncio.sleep(self._poll_s)
+            return
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        try:
+            loop.add_reader(self._descriptor, ended.set)
+            await ended.wait()
+        finally:
+            loop.remove_reader(self._descriptor)
+            os.close(self._descriptor)
 
 
 def _is_alive(pid: int) -> bool:

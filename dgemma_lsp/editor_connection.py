@@ -10,7 +10,7 @@ import logging
 from contextlib import suppress
 from typing import Protocol
 
-from dgemma_lsp.client_process import process_end
+from dgemma_lsp.client_process import ClientProcess
 from dgemma_lsp.framing import Framing
 
 _log = logging.getLogger(__name__)
@@ -44,8 +44,14 @@ class EditorConnection:
 
     def watch(self, pid: int) -> None:
         """Ends the connection when a process ends; one that is not there is not watched."""
-        if pid not in self._watching:
-            self._watching[pid] = asyncio.create_task(self._watch(pid))
+        if pid in self._watching:
+            return
+        try:
+            process = ClientProcess(pid)
+        except ProcessLookupError:
+            _log.info("no process %d here to watch", pid)
+            return
+        self._watching[pid] = asyncio.create_task(self._watch(pid, process))
 
     def hang_up(self) -> None:
         """Ends the connection."""
@@ -77,12 +83,8 @@ class EditorConnection:
                     await asyncio.sleep(0)
                 data = b""
 
-    async def _watch(self, pid: int) -> None:
-        try:
-            await process_end(pid)
-        except ProcessLookupError:
-            _log.info("no process %d here to watch", pid)
-            return
+    async def _watch(self, pid: int, process: ClientProcess) -> None:
+        await process.end()
         _log.warning("the editor's process %d has ended", pid)
         self.hang_up()
 

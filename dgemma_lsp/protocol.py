@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Mapping
+from concurrent.futures import Future
 from typing import Any, Protocol, cast
 
 from lsprotocol import types
@@ -64,6 +65,28 @@ class DgemmaProtocol(NotebookProtocol):
         result = yield from super().lsp_initialize(params)
         result.capabilities.experimental = {SECTION: {"version": __version__, "protocol": PROTOCOL}}
         return result
+
+    @lsp_method(types.WORKSPACE_EXECUTE_COMMAND)
+    def lsp_workspace__execute_command(self, params: types.ExecuteCommandParams) -> Generator[Any, Any, Any]:
+        """Runs a command; pygls checks the number of arguments only where there is a list of them."""
+        params.arguments = params.arguments or []
+        return (yield from super().lsp_workspace__execute_command(params))
+
+    def _run_generator(
+        self, future: Future[Any] | None, *, gen: Generator[Any, Any, Any], result_future: Future[Any]
+    ) -> None:
+        """Runs a handler up to where it waits for another.
+
+        pygls lets a cancelled one end as an error of the event loop, and leaves the handler that waits unanswered; an
+        error of one that nobody waits for any more is an error of the loop too.
+        """
+        if future is not None and future.cancelled():
+            gen.close()
+            result_future.cancel()
+        elif future is not None and result_future.cancelled():
+            future.exception()
+        else:
+            super()._run_generator(future, gen=gen, result_future=result_future)
 
     def message_lost(self, method: str | None, params: object) -> None:
         """Marks the documents that a lost message may have been about as out of step."""

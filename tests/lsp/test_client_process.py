@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from dgemma_lsp.client_process import process_end
+from dgemma_lsp.client_process import ClientProcess
+from dgemma_lsp.editor_connection import EditorConnection
 from tests.lsp.editor import fake_server
 from tests.lsp.raw_client import events, raw_client, raw_client_of
 from tests.lsp.waiting import until
@@ -28,10 +30,18 @@ def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.delattr(os, "pidfd_open", raising=False)
 
 
+def watch_one_that_ends(connection: EditorConnection) -> None:
+    """Begins to watch a process that has ended before the event loop runs again."""
+    process = subprocess.Popen(SLEEP)
+    connection.watch(process.pid)
+    process.kill()
+    process.wait()
+
+
 @pytest.mark.usefixtures("either_way")
 async def test_end_of_a_process_is_noticed():
     process = await asyncio.create_subprocess_exec(*SLEEP)
-    end = asyncio.create_task(process_end(process.pid, poll_s=0.01))
+    end = asyncio.create_task(ClientProcess(process.pid, poll_s=0.01).end())
     await asyncio.sleep(0.05)
     assert not end.done()
     process.kill()
@@ -45,7 +55,27 @@ async def test_process_that_is_not_there_is_not_watched():
     await process.wait()
     for pid in (process.pid, 0, -1, 2**22 + 1, 2**31, 2**80):
         with pytest.raises(ProcessLookupError):
-            await asyncio.wait_for(process_end(pid, poll_s=0.01), 10)
+            ClientProcess(pid)
+
+
+@pytest.mark.usefixtures("either_way")
+async def test_process_that_ends_before_anybody_waits_for_its_end_is_noticed():
+    process = await asyncio.create_subprocess_exec(*SLEEP)
+    watched = ClientProcess(process.pid, poll_s=0.01)
+    process.kill()
+    await process.wait()
+    await asyncio.wait_for(watched.end(), 10)
+
+
+async def test_connection_ends_with_a_process_that_ends_as_soon_as_it_is_watched():
+    class Nobody:
+        ended = False
+
+        def receive(self, body: bytes) -> None: ...
+
+    connection = EditorConnection(Nobody())
+    watch_one_that_ends(connection)
+    await asyncio.wait_for(connection.serve(asyncio.StreamReader()), 10)
 
 
 async def test_server_ends_with_the_process_that_initialize_names(record: Path):
