@@ -52,14 +52,18 @@ class Checks:
     sizes: Sizes
     ops: Ops
 
-    def operations(self, form: Format | None) -> dict[str, dict[str, Any]]:
+    def operations(self, form: Format | None, ours: FusedOps | None = None) -> dict[str, dict[str, Any]]:
         """Returns calls and errors of every operation, by its name.
+
+        Args:
+            form: of the weights.
+            ours: what is held against plain PyTorch; by default the kernels.
 
         Raises:
             ValueError: an operation is further from its plain twin than rounding explains.
         """
         found: dict[str, Comparison] = {}
-        fused = checked(FusedOps.triton(), FusedOps.reference(), found)
+        fused = checked(ours or FusedOps.triton(), FusedOps.reference(), found)
         model = random_model(self.config, replace(Ops.reference(), fused=fused), form, self.device, torch.bfloat16)
         sizes, ids = self.sizes, _ids(self.config, 2 * self.sizes.prefill, self.device)
         with torch.inference_mode(), poisoned():

@@ -61,7 +61,12 @@ def judges(kernel: str) -> tuple[str, ...]:
 
 
 def ordered(kernels: Iterable[str], only: Sequence[str] = ()) -> list[str]:
-    """Returns the kernels that can be tuned and whose names begin with one of `only`, those of most worth first."""
+    """Returns the kernels that can be tuned, those of most worth first.
+
+    Args:
+        kernels: names of a table's entries.
+        only: whole names, or beginnings that end before a dot; none for all.
+    """
 
     def rank(kernel: str) -> tuple[bool, bool, int, int]:
         name, _, rest = kernel.partition(".")
@@ -69,5 +74,7 @@ def ordered(kernels: Iterable[str], only: Sequence[str] = ()) -> list[str]:
         place = FORMATS.index(form) if form in FORMATS else 0
         return kernel.endswith(".large"), place >= NUM_FIRST_FORMATS, list(CHOICES).index(name), place
 
-    chosen = [kernel for kernel in kernels if judges(kernel) and (not only or kernel.startswith(tuple(only)))]
-    return sorted(chosen, key=rank)
+    def is_chosen(kernel: str) -> bool:
+        return not only or any(f"{kernel}.".startswith(f"{name}.") for name in only)
+
+    return sorted((kernel for kernel in kernels if judges(kernel) and is_chosen(kernel)), key=rank)
