@@ -142,7 +142,8 @@ def run_part(part: Part, report: Report, options: argparse.Namespace, started: f
         wrong = in_process(part_command(part, report, options, left_s), left_s, environment(options))
         report.read()
         if wrong is None:
-            report.drop("rest")
+            for earlier in ("rest", "process"):
+                report.drop(earlier)
             return
         if not report.end_running(wrong) and report.num_done() == done:
             report.fail("process", "", wrong)

@@ -179,7 +179,9 @@ class Report:
         if case["run"] == self.run:
             return True
         same = all(case["stamp"][name] == value for name, value in self.stamp.items() if name != "date")
-        return self.resume and case["state"] == "passed" and same and self.stamp["commit"] != "unknown"
+        # Two changed trees have one name.
+        is_named = self.stamp["commit"] != "unknown" and not self.stamp["commit"].endswith("-dirty")
+        return self.resume and case["state"] == "passed" and same and is_named
 
     def _set(self, key: str, case: str, form: str, *, state: str, part: str = "", **values: Any) -> None:
         entry: dict[str, Any] = {"part": part or self._part, "case": case, "format": form, "state": state}

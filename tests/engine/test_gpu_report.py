@@ -249,12 +249,18 @@ def test_runs_add_up_and_a_later_one_replaces_what_it_measures_again(report: Any
 
 @pytest.mark.parametrize(
     ("commit", "state", "skipped"),
-    [("abc", "passed", True), ("abc", "failed", False), ("def", "passed", False), ("unknown", "passed", False)],
+    [
+        ("abc", "passed", True),
+        ("abc", "failed", False),
+        ("def", "passed", False),
+        ("unknown", "passed", False),
+        ("abc-dirty", "passed", False),
+    ],
 )
 def test_resume_skips_what_passed_on_this_commit(report: Any, commit: str, state: str, skipped: bool) -> None:
     report.begin("fp8")
-    if commit == "unknown":
-        report.stamp = STAMP | {"commit": "unknown"}
+    if commit != "def":
+        report.stamp = STAMP | {"commit": commit}
     report.guard("fixed steps", "fp8", lambda: [] if state == "passed" else 1 / 0)
     later = type(report)(stamp=STAMP | {"commit": commit, "date": "later"}, run="2", path=report.path, resume=True)
     later.read()
