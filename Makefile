@@ -71,16 +71,12 @@ picture: setup ## the picture that opens the README, through Chromium
 bench-neovim: setup $(EDITORS_STAMP) ## how long a Neovim user waits for ghost text
 	$(BIN)/python engine/bench/editor_neovim.py $(RECORD)
 
-# Where torch for CUDA comes with the machine: make bench-gpu GPU_PYTHON=python3
-GPU_PYTHON ?= $(BIN)/python
-ON_GPU := PYTHONPATH=.:engine:kernels $(GPU_PYTHON)
+# Where torch for CUDA comes with the machine's own Python, that one; make gpu-report GPU_PYTHON=... names another.
+GPU_PYTHON ?= $(shell python3 -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null && echo python3 || echo $(BIN)/python)
+GPU_OPTIONS ?=
 
-bench-gpu: ## on a GPU: full-size steps, prefill, completions, memory, each kernel, transformers beside ours
-	$(ON_GPU) engine/bench/gpu.py $(RECORD)$(if $(RECORD), && $(ON_GPU) engine/bench/gpu_table.py)
-
-check-gpu: ## on a GPU: every kernel and whole models compiled; graph, eager and plain PyTorch against each other
-	@$(ON_GPU) -c 'import sys, torch; torch.cuda.is_available() or sys.exit("check-gpu needs a CUDA device and there is none")'
-	$(ON_GPU) -m pytest -q -m gpu
+gpu-report: ## on a GPU, in five minutes: kernels checked at full size, steps, requests, each kernel, launch table
+	@python="$(GPU_PYTHON)"; $$python engine/bench/gpu_report.py $(RECORD) $(GPU_OPTIONS); status=$$?; $$python engine/bench/gpu_table.py && exit $$status
 
 bench-vscode: setup $(EDITORS_STAMP) ## how long a VS Code user waits for ghost text
 	$(BIN)/python engine/bench/editor_vscode.py $(RECORD)
