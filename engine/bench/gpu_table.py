@@ -1,4 +1,4 @@
-"""The tables of GPU figures in docs/PERFORMANCE.md, one for each `results/gpu_<card>.json`, written between two markers.
+"""The tables of GPU figures in docs/PERFORMANCE.md, one for each `results/gpu_<card>.json`, between two markers.
 
 python engine/bench/gpu_table.py [--results FOLDER] [--readme FILE]
 """
