@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from dgemma_lsp.languages import Language, language_named
-from dgemma_lsp.pairs import Reading, read
+from dgemma_lsp.pairs import Reading, cheap_end, cheap_start, read
 from dgemma_lsp.request import Request
 
 # Reading as much for brackets takes some milliseconds, and most answers need no such reading.
 _CHARS_EACH_SIDE = 50_000
-# Each costs as much as a hundred other characters; code that people write has half as many in as much text.
+# Twice as many as code that people write has in as much text.
 _MOST_SIGNS = 10_000
-_SIGNS = "()[]{}\"'`"
 # The cursor's line is read several times for each answer.
 _LINE_CHARS_EACH_SIDE = 10_000
+_LINE_SIGNS_EACH_SIDE = 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +45,8 @@ class Around:
     def of(cls, request: Request) -> Around:
         """Returns what stands around a request's cursor."""
         line_start, line_end = request.line_start, request.line_end
-        start = max(0, line_start - _CHARS_EACH_SIDE)
-        while start < line_start and _num_signs(request.text, start, line_start) > _MOST_SIGNS:
-            start = (start + line_start + 1) // 2
-        end = min(len(request.text), line_end + _CHARS_EACH_SIDE)
-        while end > line_end and _num_signs(request.text, line_end, end) > _MOST_SIGNS:
-            end = (line_end + end) // 2
+        start = cheap_start(request.text, 0, line_start, most_chars=_CHARS_EACH_SIDE, most_signs=_MOST_SIGNS)
+        end = cheap_end(request.text, line_end, most_chars=_CHARS_EACH_SIDE, most_signs=_MOST_SIGNS)
         is_cut = bool(start or request.skipped)
         above = _unix(request.text[start:line_start])
         if is_cut:
@@ -58,8 +54,8 @@ class Around:
         below = _unix(request.text[line_end:end])
         return cls(
             above=above,
-            before=request.text[max(line_start, request.offset - _LINE_CHARS_EACH_SIDE) : request.offset],
-            rest=request.text[request.offset : min(line_end, request.offset + _LINE_CHARS_EACH_SIDE)],
+            before=line_before(request),
+            rest=line_rest(request),
             below=below.removeprefix("\n"),
             language=language_named(request.language),
             reaches_start=not is_cut,
@@ -86,8 +82,18 @@ class Around:
         return read(self.below, self.language)
 
 
-def _num_signs(text: str, start: int, end: int) -> int:
-    return sum(text.count(sign, start, end) for sign in _SIGNS)
+def line_before(request: Request) -> str:
+    """Returns the cursor's line left of the cursor; of a very long one the end."""
+    start, offset = request.line_start, request.offset
+    most_chars, most_signs = _LINE_CHARS_EACH_SIDE, _LINE_SIGNS_EACH_SIDE
+    return request.text[cheap_start(request.text, start, offset, most_chars=most_chars, most_signs=most_signs) : offset]
+
+
+def line_rest(request: Request) -> str:
+    """Returns the cursor's line right of the cursor; of a very long one the beginning."""
+    offset = request.offset
+    end = cheap_end(request.text, offset, most_chars=_LINE_CHARS_EACH_SIDE, most_signs=_LINE_SIGNS_EACH_SIDE)
+    return request.text[offset : min(end, request.line_end)]
 
 
 def _unix(text: str) -> str:

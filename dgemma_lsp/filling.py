@@ -13,7 +13,7 @@ from itertools import accumulate
 
 from dgemma_engine.messages import Extent, Infill
 
-from dgemma_lsp.around import Around
+from dgemma_lsp.around import Around, line_before
 from dgemma_lsp.brackets import with_closed_brackets, with_closed_strings, without_closed_twice
 from dgemma_lsp.documents import Document
 from dgemma_lsp.fill_target import FillTarget
@@ -28,8 +28,6 @@ from dgemma_lsp.request import Channel, Near, Request, Trigger
 
 _MOST_CANDIDATES = 5
 _LABEL_CHARS = 60
-# Of the hole's line, what is read for strings that the hole begins in.
-_MOST_BEFORE_CHARS = 10_000
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
@@ -102,7 +100,7 @@ def fill_least_column(request: Request, replaced: str) -> int:
         for line, start in [*zip(lines, starts, strict=False)][1:]
         if line.strip() and columns(line) < own and not closes(line) and not _stands_anywhere(line, language)
     )
-    before = request.before[-_MOST_BEFORE_CHARS:]
+    before = line_before(request)
     inside = lines_inside(before + replaced, language) if further_out else []
     for column, start in further_out:
         at = len(before) + start

@@ -9,16 +9,16 @@ import re
 
 from dgemma_engine.messages import Extent
 
-from dgemma_lsp.around import Around
+from dgemma_lsp.around import Around, line_before, line_rest
 from dgemma_lsp.brackets import closes_what_is_open
 from dgemma_lsp.languages import Language, language_named
-from dgemma_lsp.pairs import read
+from dgemma_lsp.pairs import cheap_start, read
 from dgemma_lsp.request import Request
 
 _CLOSING = re.compile(r"\s*+\}[)\]}]*+[;,]?\s*+\Z")
 _LABEL = re.compile(r"\s*(?:case\b|default\b|public\b|private\b|protected\b|#)")
-# Read of a longer line: its end before the cursor, its beginning behind it.
 _MOST_LINE_CHARS = 10_000
+_MOST_LINE_SIGNS = 1_000
 _FENCE = re.compile(r"\s*(```|~~~)")
 
 
@@ -29,7 +29,7 @@ def extent_of(request: Request) -> Extent:
     anywhere else one line.
     """
     language = language_named(request.language)
-    before, rest = request.before[-_MOST_LINE_CHARS:], request.rest[:_MOST_LINE_CHARS]
+    before, rest = line_before(request), line_rest(request)
     if rest.strip():
         is_empty_block = before.rstrip().endswith("{") and _CLOSING.match(rest)
         return Extent.BLOCK if is_empty_block and not language.indents_blocks else Extent.LINE
@@ -38,7 +38,8 @@ def extent_of(request: Request) -> Extent:
 
 def opens_block(line: str, language: Language) -> bool:
     """Whether the lines below `line` belong to what its end opens; of a very long line its end is read."""
-    code = line[-_MOST_LINE_CHARS:].rstrip()
+    start = cheap_start(line, 0, len(line), most_chars=_MOST_LINE_CHARS, most_signs=_MOST_LINE_SIGNS)
+    code = line[start:].rstrip()
     reading = read(code, language)
     if reading.inside and reading.inside == language.comment:
         code = code[: reading.inside_from].rstrip()

@@ -13,6 +13,8 @@ from dgemma_lsp.languages import Language
 CLOSER_OF = {"(": ")", "[": "]", "{": "}"}
 OPENER_OF = {closer: opener for opener, closer in CLOSER_OF.items()}
 _BRACKETS = "()[]{}"
+# What costs as much as a hundred other characters to read.
+_SIGNS = _BRACKETS + "\"'`"
 _QUOTES = frozenset("\"'`")
 
 
@@ -75,12 +77,32 @@ def lines_inside(text: str, language: Language) -> list[tuple[int, int]]:
     """Returns where strings and comments that hold a line end start and end; read in one pass, as `read` does."""
     spans: list[tuple[int, int]] = []
     end = 0
-    while (sign := language.signs.search(text, end)) is not None:
+    while (sign := language.text_signs.search(text, end)) is not None:
         piece = language.pieces.match(text, sign.start())
         end = piece.end() if piece else sign.end()
         if piece and text.find("\n", piece.start(), end) >= 0:
             spans.append((piece.start(), end))
     return spans
+
+
+def cheap_start(text: str, start: int, end: int, *, most_chars: int, most_signs: int) -> int:
+    """Returns from where on `text[start:end]` is read: at most so many characters with so many brackets and quotes."""
+    start = max(start, end - most_chars)
+    while start < end and _num_signs(text, start, end) > most_signs:
+        start = (start + end + 1) // 2
+    return start
+
+
+def cheap_end(text: str, start: int, *, most_chars: int, most_signs: int) -> int:
+    """Returns up to where `text[start:]` is read: at most so many characters with so many brackets and quotes."""
+    end = min(len(text), start + most_chars)
+    while start < end and _num_signs(text, start, end) > most_signs:
+        end = (start + end) // 2
+    return end
+
+
+def _num_signs(text: str, start: int, end: int) -> int:
+    return sum(text.count(sign, start, end) for sign in _SIGNS)
 
 
 def _brackets(found: list[tuple[str, int]]) -> tuple[Bracket, ...]:
