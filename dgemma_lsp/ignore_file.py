@@ -6,6 +6,7 @@ top down, as git does it.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,13 +28,13 @@ class Rule:
         text: the line as it stands there.
         names: whether it names entries; False takes back what a line above named.
         folders_only: whether it is about folders only.
-        pattern: says which entries; None is every entry.
+        regex: matches an entry up to its end; None is every entry.
     """
 
     text: str
     names: bool
     folders_only: bool
-    pattern: IgnorePattern | None
+    regex: re.Pattern[str] | None
 
     def matches(self, entry: str) -> bool:
         """Whether the line is about `entry` itself, not about a folder that it is in.
@@ -43,7 +44,7 @@ class Rule:
         """
         if self.folders_only and not entry.endswith("/"):
             return False
-        return self.pattern is None or self.pattern.matches(entry.removesuffix("/"))
+        return self.regex is None or self.regex.fullmatch(entry.removesuffix("/")) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,12 +95,7 @@ class IgnoreFile:
     @classmethod
     def naming_everything(cls, why: str) -> Self:
         """Stands for a file whose lines cannot be known."""
-        return cls(rules=(Rule(text=why, names=True, folders_only=False, pattern=None),))
-
-    @property
-    def num_compiled(self) -> int:
-        """How many lines take a regular expression."""
-        return sum(rule.pattern is not None and rule.pattern.is_compiled for rule in self.rules)
+        return cls(rules=(Rule(text=why, names=True, folders_only=False, regex=None),))
 
     def deciding(self, entry: str) -> Rule | None:
         """Returns the line that decides about an entry, or None.
@@ -141,7 +137,7 @@ def _rule(text: str) -> tuple[Rule | None, str]:
     if text.startswith("#") or body in {"", "/"}:
         return None, ""
     pattern = IgnorePattern.parse(body.removesuffix("/"))
-    rule = Rule(text=text, names=body == text, folders_only=body.endswith("/"), pattern=pattern)
+    rule = Rule(text=text, names=body == text, folders_only=body.endswith("/"), regex=pattern.regex)
     return rule, pattern.remark
 
 

@@ -1,6 +1,6 @@
-"""One pattern of an ignore file -> whether a path is one that git's wildmatch takes. Pure.
+"""One pattern of an ignore file -> the regular expression of the paths that git's wildmatch takes. Pure.
 
-Every text becomes a pattern or a `PatternError`. The time of a match grows with the path's length times the
+Every text becomes an expression or a `PatternError`. The time of a match grows with the path's length times the
 pattern's: what stands between two wildcards is looked for from the left and, once found, not looked for again.
 """
 
@@ -9,10 +9,8 @@ from __future__ import annotations
 import re
 import string
 from dataclasses import dataclass
-from functools import cached_property
 
 MAX_CHARS = 4_096
-_SPECIAL = re.compile(r"[\\*?\[]")
 _NOT_SLASH = "[^/]"
 # Zero or more folders.
 _FOLDERS = "(?:[^/]+/)*"
@@ -37,23 +35,16 @@ class PatternError(ValueError):
     """A pattern that names nothing in git; the message says why and what to write instead."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class IgnorePattern:
     """A pattern in use.
 
     Attributes:
-        expression: regular expression of the paths that the pattern names, without a slash at their end; for one
-            without a slash, of their last names.
-        is_name: whether the pattern has no slash: it is about names in every folder.
-        ending: of the names that such a pattern names, where that says all (`*.py`); None for any other.
-        exact: the only name or path that the pattern names; None for one with wildcards.
+        regex: matches in full the paths that the pattern names, without a slash at their end.
         remark: what the pattern most likely was not meant to say; empty for nothing.
     """
 
-    expression: str
-    is_name: bool
-    ending: str | None = None
-    exact: str | None = None
+    regex: re.Pattern[str]
     remark: str = ""
 
     @classmethod
@@ -68,38 +59,10 @@ class IgnorePattern:
         """
         if len(body) > MAX_CHARS:
             raise PatternError(f"it is longer than {MAX_CHARS} characters; split it")
-        # `**/x` is `x`; reading that one is faster.
-        if body.startswith("**/") and "/" not in body[3:] and body[3:] and not body[3:].startswith("**"):
-            body = body[3:]
-        text, is_name = body.removeprefix("/"), "/" not in body
-        if not _SPECIAL.search(text):
-            return cls(expression="", is_name=is_name, exact=text)
-        if is_name and text.startswith("*") and not _SPECIAL.search(text, 1):
-            return cls(expression="", is_name=True, ending=text[1:])
-        reader = _Reader(text=text)
-        return cls(expression=_expression(reader.segments()), is_name=is_name, remark=reader.remark)
-
-    @property
-    def is_compiled(self) -> bool:
-        """Whether the pattern needs a regular expression."""
-        return self.exact is None and self.ending is None
-
-    def matches(self, path: str) -> bool:
-        """Whether the pattern names a path.
-
-        Args:
-            path: relative to the ignore file's folder, without a slash at its end.
-        """
-        shown = path.rpartition("/")[2] if self.is_name else path
-        if self.exact is not None:
-            return shown == self.exact
-        if self.ending is not None:
-            return shown.endswith(self.ending)
-        return self._regex.fullmatch(shown) is not None
-
-    @cached_property
-    def _regex(self) -> re.Pattern[str]:
-        return re.compile(self.expression, re.DOTALL)
+        reader = _Reader(text=body.removeprefix("/"))
+        # Without a slash it is about names in every folder.
+        prefix = "" if "/" in body else "(?>(?:.*/)?)"
+        return cls(regex=re.compile(prefix + _expression(reader.segments()), re.DOTALL), remark=reader.remark)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -19,10 +19,6 @@ _GIT, _OURS, _EXCLUDE = ".gitignore", ".dgemmaignore", ".git/info/exclude"
 NAMES = (_GIT, _OURS)
 _MAX_LEVELS = 64
 _MAX_FILE_BYTES = 256 * 1024
-# Reading one takes 0.05 ms.
-_MAX_LINES = 10_000
-# Compiling one takes 0.4 ms. `*.log` and lines without wildcards are not compiled.
-_MAX_COMPILED = 1_000
 _MAX_REMEMBERED = 1_024
 _RECHECK_S = 1.0
 _MAX_SHOWN_CHARS = 60
@@ -79,8 +75,7 @@ class IgnoreTree:
     def match(self, path: Path) -> Match | None:
         """Returns the line that names a file, or a folder that it is in; None where no line does.
 
-        A file names all that it could be about where it cannot be read or is too large: more than 256 KiB, 10,000
-        lines, or 1,000 lines that take a regular expression.
+        A file that cannot be read, or is longer than 256 KiB, names all that it could be about.
 
         Args:
             path: absolute; need not exist.
@@ -180,9 +175,4 @@ def _read(path: str) -> IgnoreFile:
         return IgnoreFile.naming_everything(f"it cannot be read: {error.strerror}")
     if len(content) > _MAX_FILE_BYTES:
         return IgnoreFile.naming_everything(f"it is longer than {_MAX_FILE_BYTES // 1024} KiB")
-    if content.count(b"\n") > _MAX_LINES:
-        return IgnoreFile.naming_everything(f"it has more than {_MAX_LINES} lines")
-    file = IgnoreFile.parse(content.decode("utf-8", "surrogateescape"))
-    if file.num_compiled > _MAX_COMPILED:
-        return IgnoreFile.naming_everything(f"it has more than {_MAX_COMPILED} lines with wildcards")
-    return file
+    return IgnoreFile.parse(content.decode("utf-8", "surrogateescape"))

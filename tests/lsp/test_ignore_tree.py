@@ -118,19 +118,6 @@ def test_huge_file_names_everything(root: Path, line_of: Callable[[str], str | N
     assert line_of("r/a.py") == ".gitignore it is longer than 256 KiB"
 
 
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [("x\n" * 10_001, "it has more than 10000 lines"), ("[x]\n" * 1_001, "it has more than 1000 lines with wildcards")],
-)
-def test_file_of_more_patterns_than_are_looked_at_names_everything(
-    root: Path, line_of: Callable[[str], str | None], text: str, why: str
-):
-    put(root / "r/.gitignore", text)
-    assert line_of("r/a.py") == f".gitignore {why}"
-    put(root / "s/.gitignore", "*.log\nx\n" * 5_000)
-    assert line_of("s/a.py") is None
-
-
 def test_pipe_and_folder_of_that_name_are_passed_over(root: Path, line_of: Callable[[str], str | None]):
     os.mkfifo(root / ".gitignore")
     (root / ".dgemmaignore").mkdir()
