@@ -6,13 +6,12 @@ top down, as git does it.
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Self
 
-from dgemma_lsp.ignore_pattern import IgnorePattern, PatternError
+from dgemma_lsp.ignore_pattern import IgnorePattern, Matcher, PatternError
 
 # As many as one setting may hold; settings are checked several times on their way.
 _MOST_PROBLEMS = 1_000
@@ -34,7 +33,7 @@ class Rule:
     text: str
     names: bool
     folders_only: bool
-    regex: re.Pattern[str] | None
+    regex: Matcher | None
 
     def matches(self, entry: str) -> bool:
         """Whether the line is about `entry` itself, not about a folder that it is in.

@@ -9,9 +9,12 @@ from __future__ import annotations
 import re
 import string
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
 
 MAX_CHARS = 4_096
 _NOT_SLASH = "[^/]"
+_WILDCARD = re.compile(r"[*?\[\\]")
 # Zero or more folders.
 _FOLDERS = "(?:[^/]+/)*"
 # git's classes are ASCII's, whatever the language of the system.
@@ -35,6 +38,40 @@ class PatternError(ValueError):
     """A pattern that names nothing in git; the message says why and what to write instead."""
 
 
+class Matcher(Protocol):
+    """What a compiled regular expression does, for what needs none."""
+
+    def fullmatch(self, string: str, /) -> object | None:
+        """Returns something if the whole text matches."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Plain:
+    """Matches one path, and paths that end in a certain way: most patterns are a name, or a star with an ending."""
+
+    path: str
+    ending: str | None
+
+    def fullmatch(self, string: str, /) -> str | None:
+        is_match = string == self.path or (self.ending is not None and string.endswith(self.ending))
+        return string if is_match else None
+
+
+class _Expression:
+    """Compiles its regular expression when it is first needed."""
+
+    def __init__(self, expression: str) -> None:
+        self._source = expression
+
+    @cached_property
+    def _compiled(self) -> re.Pattern[str]:
+        return re.compile(self._source, re.DOTALL)
+
+    def fullmatch(self, string: str, /) -> re.Match[str] | None:
+        return self._compiled.fullmatch(string)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IgnorePattern:
     """A pattern in use.
@@ -44,7 +81,7 @@ class IgnorePattern:
         remark: what the pattern most likely was not meant to say; empty for nothing.
     """
 
-    regex: re.Pattern[str]
+    regex: Matcher
     remark: str = ""
 
     @classmethod
@@ -59,10 +96,25 @@ class IgnorePattern:
         """
         if len(body) > MAX_CHARS:
             raise PatternError(f"it is longer than {MAX_CHARS} characters; split it")
+        if (plain := _plain(body)) is not None:
+            return cls(regex=plain)
         reader = _Reader(text=body.removeprefix("/"))
         # Without a slash it is about names in every folder.
         prefix = "" if "/" in body else "(?>(?:.*/)?)"
-        return cls(regex=re.compile(prefix + _expression(reader.segments()), re.DOTALL), remark=reader.remark)
+        return cls(regex=_Expression(prefix + _expression(reader.segments())), remark=reader.remark)
+
+
+def _plain(body: str) -> Matcher | None:
+    """Returns what matches a pattern without wildcards, or with one star that begins it; None for any other."""
+    anywhere = body.removeprefix("**/")
+    if anywhere != body and anywhere.startswith("/"):
+        return None
+    if _WILDCARD.search(anywhere) is None:
+        is_deep = anywhere != body or "/" not in body
+        return _Plain(anywhere.removeprefix("/"), f"/{anywhere}" if is_deep else None)
+    ending = anywhere.removeprefix("*")
+    is_ending = ending and ending != anywhere and "/" not in ending and _WILDCARD.search(ending) is None
+    return _Plain(ending, ending) if is_ending else None
 
 
 @dataclass(slots=True, kw_only=True)
