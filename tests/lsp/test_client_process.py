@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dgemma_lsp.client_process import process_end
+from dgemma_lsp.client_process import ClientProcess
 from tests.lsp.editor import fake_server
 from tests.lsp.raw_client import events, raw_client, raw_client_of
 from tests.lsp.waiting import until
@@ -31,12 +31,12 @@ def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.usefixtures("either_way")
 async def test_end_of_a_process_is_noticed():
     process = await asyncio.create_subprocess_exec(*SLEEP)
-    end = asyncio.create_task(process_end(process.pid, poll_s=0.01))
+    end = asyncio.create_task(ClientProcess(process.pid, poll_s=0.01).end())
     await asyncio.sleep(0.05)
     assert not end.done()
     process.kill()
     await process.wait()
-    await asyncio.wait_for(end, 10)
+    await asyncio.wait_for(end, 60)
 
 
 @pytest.mark.usefixtures("either_way")
@@ -45,7 +45,15 @@ async def test_process_that_is_not_there_is_not_watched():
     await process.wait()
     for pid in (process.pid, 0, -1, 2**22 + 1, 2**31, 2**80):
         with pytest.raises(ProcessLookupError):
-            await asyncio.wait_for(process_end(pid, poll_s=0.01), 10)
+            ClientProcess(pid)
+
+
+async def test_process_that_ends_before_anybody_waits_for_it_is_noticed():
+    process = await asyncio.create_subprocess_exec(*SLEEP)
+    watched = ClientProcess(process.pid)
+    process.kill()
+    await process.wait()
+    await asyncio.wait_for(watched.end(), 60)
 
 
 async def test_server_ends_with_the_process_that_initialize_names(record: Path):
@@ -56,7 +64,7 @@ async def test_server_ends_with_the_process_that_initialize_names(record: Path):
         # The test still holds the pipe, as the child of an editor may.
         editor.kill()
         await editor.wait()
-        assert await asyncio.wait_for(client.exit_code(), 10) == 1
+        assert await asyncio.wait_for(client.exit_code(), 60) == 1
 
 
 async def test_server_lives_on_where_the_process_is_not_on_this_machine(record: Path):
@@ -74,7 +82,7 @@ async def test_server_ends_with_the_process_that_the_command_line_names(form: st
         assert "result" in await client.initialize()
         editor.kill()
         await editor.wait()
-        assert await asyncio.wait_for(client.exit_code(), 10) == 1
+        assert await asyncio.wait_for(client.exit_code(), 60) == 1
 
 
 @pytest.mark.e2e
@@ -98,10 +106,10 @@ time.sleep(600)
     assert editor.stdout is not None
     child = int(await editor.stdout.readline())
     # The server's answer comes out of the same pipe.
-    await asyncio.wait_for(editor.stdout.readuntil(b"capabilities"), 20)
+    await asyncio.wait_for(editor.stdout.readuntil(b"capabilities"), 60)
     editor.kill()
     try:
-        await until(lambda: "ended" in events(record))
+        await until(lambda: "ended" in events(record), timeout_s=60)
         os.kill(child, 0)
     finally:
         os.kill(child, 9)
