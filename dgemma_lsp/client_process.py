@@ -10,12 +10,10 @@ _POLL_S = 2.0
 
 
 class ClientProcess:
-    """A process that is watched from here on: it may end before anybody waits for its end.
-
-    Another process that gets its id later is not taken for it on Linux.
+    """A process that runs. Another process that gets its id later is not taken for it on Linux.
 
     Args:
-        pid: of a process that runs.
+        pid: its id.
         poll_s: seconds between two looks where the system does not report the end by itself.
 
     Raises:
@@ -27,18 +25,12 @@ class ClientProcess:
             raise ProcessLookupError
         self._pid = pid
         self._poll_s = poll_s
-        self._descriptor: int | None = None
-        try:
-            self._descriptor = os.pidfd_open(pid)
-        except ProcessLookupError:
-            raise
-        except (AttributeError, OSError, OverflowError):
-            # Not Linux, or an old or confined one.
-            if not _is_alive(pid):
-                raise ProcessLookupError from None
+        self._descriptor = _descriptor(pid)
+        if self._descriptor is None and not _is_alive(pid):
+            raise ProcessLookupError
 
     async def end(self) -> None:
-        """Returns when the process has ended. Called once."""
+        """Returns when the process has ended; to be awaited once."""
         if self._descriptor is None:
             while _is_alive(self._pid):  # noqa: ASYNC110 - no event tells it here
                 await asyncio.sleep(self._poll_s)
@@ -50,6 +42,17 @@ class ClientProcess:
         finally:
             loop.remove_reader(self._descriptor)
             os.close(self._descriptor)
+
+
+def _descriptor(pid: int) -> int | None:
+    """Returns a descriptor that can be read once the process has ended; None where the system has none."""
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        raise
+    except (AttributeError, OSError, OverflowError):
+        # Not Linux, or an old or confined one.
+        return None
 
 
 def _is_alive(pid: int) -> bool:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Coroutine
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from dgemma_lsp.client_process import ClientProcess
 from dgemma_lsp.framing import Framing
@@ -17,6 +18,7 @@ _log = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 2**16
 
+T = TypeVar("T")
 Speaker = tuple[bytes, asyncio.StreamReader, asyncio.StreamWriter]
 
 
@@ -47,11 +49,12 @@ class EditorConnection:
         if pid in self._watching:
             return
         try:
+            # At once: what runs now may have ended when a task begins.
             process = ClientProcess(pid)
         except ProcessLookupError:
             _log.info("no process %d here to watch", pid)
             return
-        self._watching[pid] = asyncio.create_task(self._watch(pid, process))
+        self._watching[pid] = asyncio.create_task(self._watch(process))
 
     def hang_up(self) -> None:
         """Ends the connection."""
@@ -64,12 +67,23 @@ class EditorConnection:
             stream: what the editor sends.
             begun: what was read of it already.
         """
-        reading, gone = asyncio.create_task(self._read(stream, begun)), asyncio.create_task(self._gone.wait())
         try:
-            await asyncio.wait([reading, gone], return_when=asyncio.FIRST_COMPLETED)
+            await self.unless_gone(self._read(stream, begun))
         finally:
-            for task in (reading, gone, *self._watching.values()):
+            for task in self._watching.values():
                 task.cancel()
+
+    async def unless_gone(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """Returns what some work comes to; None where the connection ends before that, and the work with it."""
+        working, gone = asyncio.create_task(work), asyncio.create_task(self._gone.wait())
+        try:
+            await asyncio.wait([working, gone], return_when=asyncio.FIRST_COMPLETED)
+            return working.result() if working.done() else None
+        finally:
+            gone.cancel()
+            if not working.done():
+                working.cancel()
+                await asyncio.wait([working])
 
     async def _read(self, stream: asyncio.StreamReader, data: bytes) -> None:
         framing = Framing()
@@ -83,9 +97,9 @@ class EditorConnection:
                     await asyncio.sleep(0)
                 data = b""
 
-    async def _watch(self, pid: int, process: ClientProcess) -> None:
+    async def _watch(self, process: ClientProcess) -> None:
         await process.end()
-        _log.warning("the editor's process %d has ended", pid)
+        _log.warning("the editor's process has ended")
         self.hang_up()
 
 

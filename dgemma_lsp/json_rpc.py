@@ -88,8 +88,11 @@ class AnsweringProtocol(LanguageServerProtocol):
         if not isinstance(message, dict):
             self._refuse(None, JsonRpcInvalidRequest("a message must be an object"))
             return
-        # Each handler in a context of its own: it holds the id of the request.
-        copy_context().run(self._dispatch, cast("dict[str, Any]", message))
+        try:
+            # Each handler in a context of its own: it holds the id of the request.
+            copy_context().run(self._dispatch, cast("dict[str, Any]", message))
+        except Exception as error:
+            _log.error("a message could not be handled (%s)", type(error).__name__)
 
     def message_lost(self, method: str | None, params: object) -> None:
         """Hears of a notification that could not be read or handled.

@@ -63,7 +63,7 @@ class StdoutWriter:
         try:
             self._stdout.write(data)
             self._stdout.flush()
-        except BrokenPipeError:
+        except ConnectionError:
             # The rest of the message would be written when the process ends.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stdout.fileno())
             self._on_gone()

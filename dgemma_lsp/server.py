@@ -12,7 +12,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, cast
 
@@ -24,7 +23,6 @@ from dgemma_lsp import __version__, convert, denoise_handlers
 from dgemma_lsp.completion import Completion
 from dgemma_lsp.connector import engine_connector
 from dgemma_lsp.documents import Document
-from dgemma_lsp.editor_connection import EditorConnection, first_to_speak
 from dgemma_lsp.engine_link import Connect
 from dgemma_lsp.fill_handlers import add_fills
 from dgemma_lsp.home import NO_HOME, home_folder
@@ -33,10 +31,10 @@ from dgemma_lsp.lenient_converter import lenient_converter
 from dgemma_lsp.load_progress import LoadProgress
 from dgemma_lsp.logs import configure_logs
 from dgemma_lsp.notebook_handlers import SYNC
-from dgemma_lsp.pipe_reader import StdoutWriter, open_input
 from dgemma_lsp.positions import PositionEncoding
 from dgemma_lsp.protocol import DgemmaProtocol
 from dgemma_lsp.request import Channel, Request, Trigger
+from dgemma_lsp.serving import serve_io, serve_tcp
 from dgemma_lsp.session import Session
 from dgemma_lsp.settings import SECTION, Settings
 from dgemma_lsp.stats_file import StatsFile
@@ -48,8 +46,6 @@ _log = logging.getLogger(__name__)
 
 # What `dgemma-lsp stats` says, as JSON; the parameters are ignored.
 STATS = "dgemma/stats"
-# Nobody waits for what a session that ends still has to write.
-_CLOSE_TIMEOUT_S = 2.0
 _REQUEST_FAILED = types.LSPErrorCodes.RequestFailed.value
 
 
@@ -87,12 +83,12 @@ class DgemmaServer(LanguageServer):
         self.early_problems: list[str] = []
         self.offers_menu = False
         self.shut_down = False
-        self._client_pid = client_pid
-        self._watch_client: Callable[[int], None] = lambda _pid: None
+        self.client_pid = client_pid
+        self.watch_client: Callable[[int], None] = lambda _pid: None
 
     def start_io(self, stdin: BinaryIO | None = None, stdout: BinaryIO | None = None) -> None:
         """Serves the editor at the other end of standard input and output until it says goodbye or is gone."""
-        asyncio.run(self.serve_io(stdin or sys.stdin.buffer, stdout or sys.stdout.buffer))
+        asyncio.run(serve_io(self, stdin or sys.stdin.buffer, stdout or sys.stdout.buffer))
 
     def start_tcp(self, host: str, port: int) -> None:
         """Serves the first client of a port that says something until it says goodbye or is gone; refuses others.
@@ -100,43 +96,12 @@ class DgemmaServer(LanguageServer):
         Raises:
             OSError: the address cannot be listened on.
         """
-        asyncio.run(self.serve_tcp(host, port))
-
-    async def serve_io(self, stdin: BinaryIO, stdout: BinaryIO) -> None:
-        """Serves the editor at the other end of two files until it says goodbye or is gone."""
-        connection = EditorConnection(self._messages)
-        self._watch_client = connection.watch
-        self._messages.set_writer(StdoutWriter(stdout, connection.hang_up))
-        await self._serve(connection, await open_input(stdin, stdout))
-
-    async def serve_tcp(self, host: str, port: int) -> None:
-        """Serves one client of a port, as `start_tcp` does."""
-        begun, reader, writer = await first_to_speak(host, port)
-        self._messages.set_writer(writer)
-        # The process that `initialize` names may be one of another machine.
-        await self._serve(EditorConnection(self._messages), reader, begun=begun)
-        with suppress(ConnectionError):
-            await writer.drain()
-            writer.close()
-            await writer.wait_closed()
-
-    async def _serve(self, connection: EditorConnection, stream: asyncio.StreamReader, *, begun: bytes = b"") -> None:
-        if self._client_pid is not None:
-            connection.watch(self._client_pid)
-        await connection.serve(stream, begun=begun)
-        await self._messages.end()
-        if not self.shut_down:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self.session.close(), _CLOSE_TIMEOUT_S)
+        asyncio.run(serve_tcp(self, host, port))
 
     @property
-    def _messages(self) -> DgemmaProtocol:
+    def messages(self) -> DgemmaProtocol:
+        """Handles the messages."""
         return cast("DgemmaProtocol", self.protocol)
-
-    def watch_client(self, pid: int | None) -> None:
-        """Ends the server when the editor's process ends; on a TCP port the process may be on another machine."""
-        if pid is not None:
-            self._watch_client(pid)
 
     def publish(self, status: ServerStatus) -> None:
         """Shows a state in the status bar, and loading as a progress bar."""
@@ -227,14 +192,15 @@ def build_server(
     server.feature(TALLY)(_tally)
     server.feature(STATS)(_stats)
     denoise_handlers.register(server)
-    add_fills(server, server.session, cancel_with_request=cast("DgemmaProtocol", server.protocol).cancel_with_request)
+    add_fills(server, server.session, cancel_with_request=server.messages.cancel_with_request)
     server.feature(types.SHUTDOWN)(_shutdown)
     server.command(convert.ACCEPTED)(_accepted)
     return server
 
 
 def _initialize(ls: DgemmaServer, params: types.InitializeParams) -> None:
-    ls.watch_client(params.process_id)
+    if params.process_id is not None:
+        ls.watch_client(params.process_id)
     ls.encoding = convert.to_encoding(ls.workspace.position_encoding)
     ls.early_problems = ls.session.initialize(params.initialization_options)
     configure_logs(ls.session.settings.log_level)

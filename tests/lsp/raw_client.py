@@ -14,6 +14,7 @@ from typing import Any
 
 from dgemma_lsp.pipe_reader import open_input
 from dgemma_lsp.server import DgemmaServer, build_server
+from dgemma_lsp.serving import serve_io
 from tests.lsp.editor import URI
 from tests.lsp.fake_engine import FakeConnector
 from tests.lsp.waiting import until
@@ -60,7 +61,8 @@ class RawClient:
         return await self.response(self.begin(method, params=params))
 
     async def response(self, request: int | str) -> Message:
-        await until(lambda: bool(self.responses(request)))
+        # A process of its own may have to start first.
+        await until(lambda: bool(self.responses(request)), timeout_s=60)
         (response,) = self.responses(request)
         return response
 
@@ -122,7 +124,7 @@ async def raw_client(record: Path, *, answers: dict[str, str] | None = None) -> 
     server = build_server(lambda _: connector.connect, environ={"HOME": str(record.parent)})
     (from_client, to_server), (from_server, to_client) = os.pipe(), os.pipe()
     with os.fdopen(from_client, "rb") as stdin, os.fdopen(to_client, "wb") as stdout:
-        serving = asyncio.create_task(server.serve_io(stdin, stdout))
+        serving = asyncio.create_task(serve_io(server, stdin, stdout))
         answers_pipe = os.fdopen(from_server, "rb")
         client = RawClient(await open_input(answers_pipe, stdout), lambda data: _write(to_server, data))
         reading = asyncio.create_task(client.read())

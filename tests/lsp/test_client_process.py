@@ -46,7 +46,7 @@ async def test_end_of_a_process_is_noticed():
     assert not end.done()
     process.kill()
     await process.wait()
-    await asyncio.wait_for(end, 10)
+    await asyncio.wait_for(end, 60)
 
 
 @pytest.mark.usefixtures("either_way")
@@ -86,7 +86,7 @@ async def test_server_ends_with_the_process_that_initialize_names(record: Path):
         # The test still holds the pipe, as the child of an editor may.
         editor.kill()
         await editor.wait()
-        assert await asyncio.wait_for(client.exit_code(), 10) == 1
+        assert await asyncio.wait_for(client.exit_code(), 60) == 1
 
 
 async def test_server_lives_on_where_the_process_is_not_on_this_machine(record: Path):
@@ -104,7 +104,7 @@ async def test_server_ends_with_the_process_that_the_command_line_names(form: st
         assert "result" in await client.initialize()
         editor.kill()
         await editor.wait()
-        assert await asyncio.wait_for(client.exit_code(), 10) == 1
+        assert await asyncio.wait_for(client.exit_code(), 60) == 1
 
 
 @pytest.mark.e2e
@@ -128,10 +128,10 @@ time.sleep(600)
     assert editor.stdout is not None
     child = int(await editor.stdout.readline())
     # The server's answer comes out of the same pipe.
-    await asyncio.wait_for(editor.stdout.readuntil(b"capabilities"), 20)
+    await asyncio.wait_for(editor.stdout.readuntil(b"capabilities"), 60)
     editor.kill()
     try:
-        await until(lambda: "ended" in events(record))
+        await until(lambda: "ended" in events(record), timeout_s=60)
         os.kill(child, 0)
     finally:
         os.kill(child, 9)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dgemma_lsp.server import DgemmaServer, build_server
+from dgemma_lsp.serving import serve_tcp
 from tests.lsp.fake_engine import FakeConnector
 from tests.lsp.raw_client import RawClient, framed, raw_client_of
 
@@ -22,10 +23,12 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def serving(home: Path) -> AsyncGenerator[tuple[int, DgemmaServer, asyncio.Task[None]]]:
+async def serving(
+    home: Path, *, client_pid: int | None = None
+) -> AsyncGenerator[tuple[int, DgemmaServer, asyncio.Task[None]]]:
     connector, port = FakeConnector(answers={"": "1"}), free_port()
-    server = build_server(lambda _: connector.connect, environ={"HOME": str(home)})
-    task = asyncio.create_task(server.serve_tcp("127.0.0.1", port))
+    server = build_server(lambda _: connector.connect, environ={"HOME": str(home)}, client_pid=client_pid)
+    task = asyncio.create_task(serve_tcp(server, "127.0.0.1", port))
     try:
         yield port, server, task
     finally:
@@ -34,7 +37,7 @@ async def serving(home: Path) -> AsyncGenerator[tuple[int, DgemmaServer, asyncio
 
 
 async def connect(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             try:
                 return await asyncio.open_connection("127.0.0.1", port)
@@ -93,6 +96,16 @@ async def test_connection_without_a_word_is_no_editor(tmp_path: Path):
         await asyncio.wait_for(task, 10)
 
 
+async def test_server_without_an_editor_ends_with_the_process_that_the_command_line_names(tmp_path: Path):
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", "import time; time.sleep(600)")
+    async with serving(tmp_path, client_pid=process.pid) as (port, _, task):
+        _, writer = await connect(port)
+        process.kill()
+        await process.wait()
+        await asyncio.wait_for(task, 10)
+        writer.close()
+
+
 @pytest.mark.e2e
 async def test_process_named_by_initialize_may_be_of_another_machine_but_that_of_the_command_line_is_watched():
     editor = await asyncio.create_subprocess_exec(sys.executable, "-c", "import time; time.sleep(600)")
@@ -106,4 +119,4 @@ async def test_process_named_by_initialize_may_be_of_another_machine_but_that_of
         assert "result" in await client.request("dgemma/tally")
         editor.kill()
         await editor.wait()
-        assert await asyncio.wait_for(process.exit_code(), 10) == 1
+        assert await asyncio.wait_for(process.exit_code(), 60) == 1
