@@ -208,8 +208,8 @@ class ChaosClient:
             if ending is Ending.POLITE:
                 self._give_up(editor_owes=False)
         errors = self._process.errors()
-        if any(sign in errors for sign in _SIGNS_OF_A_FAULT):
-            self.ledger.fault("traceback", ending.value, errors[-3_000:])
+        if (found := min((at for sign in _SIGNS_OF_A_FAULT if (at := errors.find(sign)) >= 0), default=-1)) >= 0:
+            self.ledger.fault("traceback", ending.value, errors[found : found + 2_000])
         self._process.close()
         self._end_stand_in()
 

@@ -170,7 +170,7 @@ class ChaosMachine(DocumentMoves):
         self._client.settle()
 
     @precondition(lambda self: self._engine is not None)
-    @rule(dies=_SOME([False, False, False, False, True]))
+    @rule(dies=_SOME([False] * 9 + [True]))
     def engine(self, dies: bool) -> None:
         assert self._engine is not None
         if dies:

@@ -19,6 +19,7 @@ INVALID = frozenset({INVALID_REQUEST})
 FOLDER = "file:///w"
 URIS = [
     f"{FOLDER}/a.py",
+    f"{FOLDER}/b.py",
     f"{FOLDER}/b.js",
     "untitled:Untitled-1",
     f"{FOLDER}/%F0%9F%98%80/%C3%A9.md",
@@ -158,20 +159,21 @@ BAD_INITIALIZE: list[Any] = [
     {"capabilities": {"workspace": "all"}, "processId": "x", "rootUri": 7},
     {"capabilities": {}, "processId": [], "rootUri": {}, "workspaceFolders": "w"},
 ]
+ALL_ON: dict[str, Any] = {"enabled": True, "pausedLanguages": [], "privateFiles": []}
 SETTINGS: list[Any] = [
     {},
     None,
-    {"dgemma": {"deadlineMs": 500}},
-    {"dgemma": {"completionFallback": True}},
-    {"dgemma": {"speculation": False, "maxTokens": 3}},
+    {"dgemma": ALL_ON | {"deadlineMs": 500}},
+    {"dgemma": ALL_ON | {"completionFallback": True}},
+    {"dgemma": ALL_ON | {"speculation": False, "maxTokens": 3}},
+    {"dgemma": ALL_ON},
     {"dgemma": {"enabled": False}},
-    {"dgemma": {"enabled": True, "pausedLanguages": [], "privateFiles": []}},
     {"dgemma": {"privateFiles": ["*.py", ""]}},
     {"dgemma": {"privateFiles": ["[z-a]", "**/[", "\\"]}},
     {"dgemma": {"pausedLanguages": ["python", 7]}},
     {"dgemma": {"engine": {"device": "cuda:77"}}},
-    {"dgemma": {"engine": {"device": "auto"}}},
-    {"dgemma": {"logLevel": "debug"}},
+    {"dgemma": {"engine": {"device": "auto"}} | ALL_ON},
+    {"dgemma": {"logLevel": "debug"} | ALL_ON},
     {"dgemma": {"stats": False}},
     {"dgemma": [1], "enabled": {}, "dgemma.seed": -1},
     [1, "x"],

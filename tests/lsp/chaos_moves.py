@@ -15,6 +15,7 @@ from tests.lsp.chaos_client import ABSENT, ChaosClient
 from tests.lsp.chaos_ledger import Asked
 
 _URI = st.sampled_from(say.URIS)
+_WORK_URI = st.sampled_from(say.URIS[:2])
 _SOME = st.sampled_from
 _YES = st.booleans()
 _TOKEN = _SOME(["command", "command", "command", *say.TOKENS])
@@ -51,7 +52,7 @@ class DocumentMoves(RuleBasedStateMachine):
     def close(self, uri: str) -> None:
         self._client.notify("didClose", "textDocument/didClose", {"textDocument": {"uri": uri}})
 
-    @rule(move=_SOME(["open", "add", "edit", "remove", "close", "badly"]), cell=_SOME([4, 0]))
+    @rule(move=_SOME(["open", "add", "edit", "remove", "close", "badly"]), cell=_SOME([5, 0]))
     def notebook(self, move: str, cell: int) -> None:
         uri = {"uri": f"{say.FOLDER}/n.ipynb"}
         cells = [{"kind": 2, "document": say.URIS[cell]}]
@@ -82,23 +83,27 @@ class DocumentMoves(RuleBasedStateMachine):
         params = {"textDocument": {"uri": uri}, "position": place, "context": {"triggerKind": trigger}}
         self._ask(params, say.ANSWERED, as_text=as_text)
 
-    @rule(
-        text=_SOME(["x = ", "def f(a):\n    return ", "😀 = ", "LATER = "]),
-        then=_SOME(["ask", "menu", "fill", "denoise"]),
-    )
-    def work(self, text: str, then: str) -> None:
-        """What an editor does all day."""
-        uri = say.URIS[0]
+    @rule(uri=_WORK_URI, text=_SOME(say.WORK), typed=_SOME(["", "a", "al", "\n"]), trigger=_SOME([1, 2]), often=_YES)
+    def type_and_ask(self, uri: str, text: str, typed: str, trigger: int, often: bool) -> None:
+        """Types, asks after each key or after the last, and takes what is offered."""
         self.open(uri, text, "python", self._next_version())
-        lines = text.split("\n")
-        place = {"line": len(lines) - 1, "character": len(lines[-1].encode("utf-16-le")) // 2}
-        params: dict[str, Any] = {"textDocument": {"uri": uri}, "position": place, "context": {"triggerKind": 1}}
-        if then == "ask":
-            self._ask(params, say.ANSWERED, as_text=False)
-            self._client.settle()
-            # The item's command, as the editor runs it when the user has taken the suggestion.
-            self.execute(("dgemma.accepted", [1], say.MAY_FAIL))
-        elif then == "menu":
+        place = _end(text)
+        for key in typed:
+            self._change(uri, [{"range": {"start": place, "end": place}, "text": key}], self._next_version())
+            text += key
+            place = _end(text)
+            if often:
+                self.ask(uri, place, trigger, as_text=False)
+        self.ask(uri, place, trigger, as_text=True)
+        self._client.settle()
+        self.execute(("dgemma.accepted", [1], say.MAY_FAIL))
+
+    @rule(uri=_WORK_URI, text=_SOME(say.WORK), then=_SOME(["menu", "fill", "denoise"]))
+    def work(self, uri: str, text: str, then: str) -> None:
+        """Opens a document and asks for one of the other things in it."""
+        self.open(uri, text, "python", self._next_version())
+        place = _end(text)
+        if then == "menu":
             self.menu(uri, place)
         elif then == "denoise":
             self.denoise(uri, place, ABSENT)
@@ -179,3 +184,9 @@ class DocumentMoves(RuleBasedStateMachine):
 def is_list(result: Any) -> bool:
     """Returns whether a result is a list, which may be empty but not null."""
     return isinstance(result, list)
+
+
+def _end(text: str) -> dict[str, int]:
+    """Returns the end of a text, in UTF-16."""
+    lines = text.split("\n")
+    return {"line": len(lines) - 1, "character": len(lines[-1].encode("utf-16-le")) // 2}

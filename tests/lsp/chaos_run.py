@@ -18,7 +18,7 @@ from tests.lsp.chaos_machine import ChaosMachine
 from tests.lsp.chaos_process import ServerPool
 
 # Rules, of which most are a step, some are several and some none. Many, because each session waits for Python to start.
-_RULES_PER_SESSION = 300
+_RULES_PER_SESSION = 500
 _SESSIONS_PER_SEED = 25
 
 

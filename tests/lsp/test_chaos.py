@@ -16,5 +16,5 @@ def test_every_request_is_answered_once_whatever_the_client_does():
     with instant_engine() as (folder, engine):
         report = play(folder, engine, num_steps=NUM_STEPS, first_seed=SEED, raises=True)
     assert report.steps.total() >= NUM_STEPS
-    assert min(report.offered[kind] for kind in ("inlineCompletion", "fill", "denoise", "codeAction", "completion")) > 0
+    assert min(report.offered[kind] for kind in ("inlineCompletion", "fill", "denoise", "codeAction")) > 0
     assert not report.wrong, "\n".join(report.faults)
