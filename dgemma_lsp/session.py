@@ -38,6 +38,7 @@ from dgemma_lsp.tally import Tally
 
 # More than any rule about first lines looks at.
 _HEAD_CHARS = 8_192
+_MOST_NAMES = 3
 _OFF = "switched off by dgemma.enabled"
 
 
@@ -178,11 +179,16 @@ class Session:
         Args:
             uris: documents of which an edit could not be applied; those that are not open are passed over.
         """
-        for uri in uris:
-            if self.documents.lose(uri):
-                self._end_work(uri)
-                name = unquote(uri.rpartition("/")[2])
-                self.warn([f"dgemma: an edit of {name} could not be applied; close it and open it again to go on"])
+        lost = [uri for uri in uris if self.documents.lose(uri)]
+        for uri in lost:
+            self._end_work(uri)
+        if lost:
+            names = ", ".join(unquote(uri.rpartition("/")[2]) for uri in lost[:_MOST_NAMES])
+            more = f" and {len(lost) - _MOST_NAMES} more" if len(lost) > _MOST_NAMES else ""
+            them = "it" if len(lost) == 1 else "them"
+            self.warn(
+                [f"dgemma: an edit of {names}{more} could not be applied; close {them} and open {them} again to go on"]
+            )
 
     def close_document(self, uri: str) -> None:
         """Forgets a text, what was said of it, and what is being written into it."""

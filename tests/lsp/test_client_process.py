@@ -135,4 +135,5 @@ time.sleep(600)
         os.kill(child, 0)
     finally:
         os.kill(child, 9)
+        await editor.stdout.read()
         await editor.wait()

@@ -125,3 +125,13 @@ async def test_trigger_that_is_not_known_is_an_automatic_one(record: Path):
         for kind in ("later", None, True, []):
             params["context"] = {"triggerKind": kind}
             assert (await client.request("textDocument/inlineCompletion", params))["error"]["code"] == INVALID_PARAMS
+
+
+async def test_headers_are_read_in_either_case_and_again_after_a_wrong_length(record: Path):
+    async with raw_client(record) as client:
+        await client.initialize()
+        for name in ("content-length", "CONTENT-LENGTH", "Content-Length"):
+            for length in (None, 1_000, 12):
+                client.send({"id": f"{name} {length}", "method": "dgemma/tally"}, name=name, length=length)
+                assert "result" in await client.request("dgemma/tally")
+                assert bool(client.responses(f"{name} {length}")) == (length != 12)

@@ -114,9 +114,13 @@ async def test_lost_body_may_have_been_an_edit_of_any_document(record: Path, bod
         await client.initialize()
         client.open("old = ")
         client.open("other = ", uri=OTHER)
+        for number in range(3):
+            client.open("", uri=f"file:///w/{number}.py")
         client.write(framed(body))
         assert await offered(client) == []
         assert await offered(client, OTHER) == []
+        (told,) = client.sent("window/showMessage")
+        assert "a.py, other.py, 0.py and 2 more could not be applied" in told["params"]["message"]
         client.open("old = ")
         assert await offered(client) == ["old = 1"]
 
