@@ -25,8 +25,8 @@ from enum import Enum
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, TypeGuard, cast
-from urllib.parse import urlsplit
 
+import attrs
 from lsprotocol import types
 from pygls.exceptions import (
     JsonRpcException,
@@ -113,11 +113,7 @@ class AnsweringProtocol(LanguageServerProtocol):
 
     @lsp_method(types.INITIALIZE)
     def lsp_initialize(self, params: types.InitializeParams) -> Generator[Any, Any, types.InitializeResult]:
-        """Opens the session; pygls cannot read every root that an editor may name."""
-        try:
-            urlsplit(params.root_uri or "")
-        except ValueError:
-            params.root_uri = None
+        """Opens the session."""
         result = yield from super().lsp_initialize(params)
         self.state = SessionState.OPEN
         return result
@@ -195,15 +191,14 @@ class AnsweringProtocol(LanguageServerProtocol):
         elif method == types.CANCEL_REQUEST:
             self._cancel(cast("dict[str, Any]", params).get("id") if isinstance(params, dict) else None)
         elif self.state is SessionState.OPEN and isinstance(method, str):
-            if method not in self.fm.builtin_features and method not in self.fm.features:
+            known = {**self.fm.builtin_features, **self.fm.features}
+            if method not in known or not _is_notification(self.get_message_type(method)):
                 return
             try:
-                read = self._read(method, params)
+                self._handle_notification(method, self._read(method, params))
             except JsonRpcException as error:
                 _log.warning("ignored %s: %s", method, error.message)
                 self.message_lost(method, params)
-                return
-            self._handle_notification(method, read)
 
     def _take_response(self, message: dict[str, Any]) -> None:
         """Gives a response to whoever waits; one that cannot be read is an error, so that nobody waits for good."""
@@ -280,6 +275,10 @@ class AnsweringProtocol(LanguageServerProtocol):
 
 def _is_id(value: object) -> TypeGuard[Id]:
     return isinstance(value, int | str) and not isinstance(value, bool)
+
+
+def _is_notification(kind: type[Any] | None) -> bool:  # pygls would run a request without an id too.
+    return kind is not None and "id" not in attrs.fields_dict(kind)
 
 
 def _to_exception(error: object) -> JsonRpcException:

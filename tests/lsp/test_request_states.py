@@ -138,6 +138,20 @@ async def test_initialize_is_answered_once_and_a_second_one_refused(record: Path
         assert await client.lives()
 
 
+@pytest.mark.parametrize("method", ["initialize", "shutdown", "dgemma/fill", "textDocument/inlineCompletion"])
+async def test_request_without_an_id_is_ignored(record: Path, method: str):
+    async with raw_client(record) as client:
+        await client.initialize(initializationOptions={"pausedLanguages": ["javascript"]})
+        client.open("SLOW = 1")
+        params = {"initialize": {"capabilities": {}}, "shutdown": None, "dgemma/fill": fill()}
+        client.send({"method": method, "params": params.get(method, question(0, 8))})
+        assert await client.lives()
+        item = {"uri": "file:///w/a.js", "languageId": "javascript", "version": 1, "text": "x = "}
+        client.notify("textDocument/didOpen", textDocument=item)
+        assert await client.ask(0, 4, uri="file:///w/a.js") == [], "the settings still hold"
+        assert not any("SLOW" in event for event in events(record))
+
+
 async def test_cancelling_shutdown_does_not_take_it_back(record: Path):
     async with raw_client(record) as client:
         await client.initialize()
