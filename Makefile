@@ -3,7 +3,8 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 EDITORS_STAMP := .venv/.installed-editors
 
-.PHONY: help setup demo test test-editors install-neovim package-neovim lint types format bench bench-typing bench-path bench-gpu check-gpu bench-neovim figures picture soak train-gpu package clean install-vscode package-vscode bench-vscode
+# Every target that `make help` lists names no file.
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*\#\# .*/\1/p' $(firstword $(MAKEFILE_LIST)))
 
 help: ## list every target
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -22,6 +23,11 @@ demo: setup ## complete real Python files with the resident engine
 test: setup ## run the tests
 	$(BIN)/python -m pytest -q
 
+ISA ?=
+
+test-isa: setup ## run the numerical tests with the instructions of other processors (ISA=AVX2 for that one alone)
+	$(BIN)/python tests/instruction_sets.py $(ISA)
+
 $(EDITORS_STAMP): pyproject.toml $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[editors]'
 	@touch $@
@@ -38,8 +44,11 @@ types: setup ## strict type check
 format: setup ## format the code
 	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
+# What a benchmark measures goes to a folder that git ignores; RECORD=--record puts it where documents quote it.
+RECORD ?=
+
 bench: setup ## server overhead, cold start, keystrokes, deadlines, a step, and transformers beside ours
-	for name in server_overhead cold_start warm step breakdown keystrokes on_time; do $(BIN)/python engine/bench/$$name.py || exit 1; done
+	for name in server_overhead cold_start warm step breakdown keystrokes on_time; do $(BIN)/python engine/bench/$$name.py $(RECORD) || exit 1; done
 
 ENGINE ?= $(BIN)/dgemma-engine
 CONFIG := engine/dgemma_engine/training/configs/embedded_gpu.toml
@@ -51,7 +60,7 @@ train-gpu: ## on a GPU: corpus, 25 minutes of training, int4 model in run/embedd
 	$(ENGINE) quantize run/best run/embedded --format int4
 
 bench-typing: setup ## traces of keys replayed against the real server and engine: answers, waiting, wasted steps
-	$(BIN)/python engine/bench/typing_traces.py
+	$(BIN)/python engine/bench/typing_traces.py $(RECORD)
 
 figures: setup ## the figures that documents quote, rewritten from engine/bench/results
 	$(BIN)/python engine/bench/figures.py
@@ -60,27 +69,26 @@ picture: setup ## the picture that opens the README, through Chromium
 	$(BIN)/python engine/bench/trace_picture.py
 
 bench-neovim: setup $(EDITORS_STAMP) ## how long a Neovim user waits for ghost text
-	$(BIN)/python engine/bench/editor_neovim.py
+	$(BIN)/python engine/bench/editor_neovim.py $(RECORD)
 
-# Where torch for CUDA comes with the machine: make bench-gpu GPU_PYTHON=python3
-GPU_PYTHON ?= $(BIN)/python
-ON_GPU := PYTHONPATH=.:engine:kernels $(GPU_PYTHON)
+# Where torch for CUDA comes with the machine's own Python, that one; make gpu-report GPU_PYTHON=... names another.
+GPU_PYTHON ?= $(shell python3 -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null && echo python3 || echo $(BIN)/python)
+GPU_OPTIONS ?=
 
-bench-gpu: ## on a GPU: full-size steps, prefill, completions, memory, each kernel, transformers beside ours
-	$(ON_GPU) engine/bench/gpu.py && $(ON_GPU) engine/bench/gpu_table.py
-
-check-gpu: ## on a GPU: every kernel and whole models compiled; graph, eager and plain PyTorch against each other
-	@$(ON_GPU) -c 'import sys, torch; torch.cuda.is_available() or sys.exit("check-gpu needs a CUDA device and there is none")'
-	$(ON_GPU) -m pytest -q -m gpu
+gpu-report: ## on a GPU, in five minutes: kernels checked at full size, steps, requests, each kernel, launch table
+	@python="$(GPU_PYTHON)"; $$python engine/bench/gpu_report.py $(RECORD) $(GPU_OPTIONS); status=$$?; $$python engine/bench/gpu_table.py && exit $$status
 
 bench-vscode: setup $(EDITORS_STAMP) ## how long a VS Code user waits for ghost text
-	$(BIN)/python engine/bench/editor_vscode.py
+	$(BIN)/python engine/bench/editor_vscode.py $(RECORD)
 
 bench-path: setup ## the way of one warm request: files, functions, deepest stacks
-	$(BIN)/python engine/bench/request_path.py
+	$(BIN)/python engine/bench/request_path.py $(RECORD)
 
 soak: setup ## half an hour of mixed traffic: nothing unanswered, no error, no growth
-	$(BIN)/python engine/bench/soak.py
+	$(BIN)/python engine/bench/soak.py $(RECORD)
+
+chaos: setup ## 300,000 steps of a client that misbehaves at random, 2,000 with the real engine: one answer to each request
+	$(BIN)/python engine/bench/chaos.py $(RECORD)
 
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 DIST := dist

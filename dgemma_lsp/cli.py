@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import fcntl
 import gc
 import json
 import os
@@ -20,13 +21,16 @@ from typing import TYPE_CHECKING, TextIO
 
 from dgemma_engine.messages import Progress
 from dgemma_engine.private_files import keep_own_rights
+from dgemma_engine.terminal import run_program, say_error
 
 from dgemma_lsp import __version__
+from dgemma_lsp.home import NO_HOME, home_folder
 from dgemma_lsp.settings import OPTIONS, SECTION, Settings
 
 if TYPE_CHECKING:
     from dgemma_lsp.target import Place, Target
 
+_NAME = "dgemma-lsp"
 _LOAD_TIMEOUT_S = 600.0
 
 
@@ -39,17 +43,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    keep_own_rights()
-    arguments = _parser().parse_args(argv)
-    run: Callable[[argparse.Namespace], int] = arguments.run
-    try:
-        return run(arguments)
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        # The reader of our output has left; there is nobody to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+
+    def run() -> int:
+        keep_own_rights()
+        arguments = _parser().parse_args(argv)
+        return arguments.run(arguments)
+
+    return run_program(_NAME, run)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,6 +59,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("--stdio", action="store_true", help="serve on standard input and output (the default)")
     parser.add_argument("--tcp", metavar="HOST:PORT", type=_address, help="serve one editor on a TCP port instead")
+    parser.add_argument(
+        "--clientProcessId",
+        dest="client_pid",
+        metavar="PID",
+        type=_pid,
+        help="end when that process ends; editors add it",
+    )
     parser.set_defaults(run=_serve)
     commands = parser.add_subparsers(metavar="COMMAND")
 
@@ -70,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
 
     trace = commands.add_parser("trace", help="play the denoising of one place as an HTML page")
     trace.add_argument("target", metavar="FILE:LINE:COLUMN", help="counted from 1, columns in characters")
-    trace.add_argument("--html", type=Path, required=True, metavar="OUT", help="the page to write")
+    trace.add_argument("--html", type=_output, required=True, metavar="OUT", help="the page to write")
     trace.add_argument("--deadline-ms", type=_deadline, default=10_000, metavar="N", help="default %(default)s")
     trace.add_argument("--seed", type=_seed, default=0, metavar="N", help="the same seed gives the same text")
     trace.set_defaults(run=_trace)
@@ -111,12 +118,17 @@ def _serve(arguments: argparse.Namespace) -> int:
     from dgemma_lsp.server import build_server
 
     configure_logs(Settings().log_level)
-    server = build_server()
+    server = build_server(client_pid=arguments.client_pid)
     # What is loaded stays: looking for garbage in it would hold up a key for 20 ms now and then.
     gc.freeze()
-    # pygls waits for its reading thread before it ends, and that one waits for the editor.
+    # At once and without a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if arguments.tcp is None:
+        # None where it was closed before the program began.
+        if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]
+            return _refuse("standard input is closed; an editor starts dgemma-lsp with pipes, see --help", code=2)
+        if not _is_writable(sys.stdout):
+            return _refuse("standard output is closed; an editor starts dgemma-lsp with pipes, see --help", code=2)
         if sys.stdin.isatty():
             print("dgemma-lsp: waiting for an editor on standard input; see dgemma-lsp --help", file=sys.stderr)
         server.start_io()
@@ -146,7 +158,7 @@ def _complete(arguments: argparse.Namespace) -> int:
                 place, client, limits=limits, deadline_ms=arguments.deadline_ms, clock=time.monotonic
             )
         if arguments.json:
-            return json.dumps(answer.to_json(status), ensure_ascii=False)
+            return json.dumps(answer.to_json(status))
         return render(answer, colour=_wants_colour(sys.stdout)).rstrip("\n")
 
     try:
@@ -166,7 +178,7 @@ def _trace(arguments: argparse.Namespace) -> int:
     from dgemma_lsp.complete import request_at
     from dgemma_lsp.connector import ready_engine
     from dgemma_lsp.context import ContextLimits, build_context
-    from dgemma_lsp.new_file import NewFile
+    from dgemma_lsp.new_file import NewFile, OutputRefused
     from dgemma_lsp.target import TargetError
     from dgemma_lsp.trace_page import to_html
     from dgemma_lsp.trace_view import trace_view
@@ -185,10 +197,12 @@ def _trace(arguments: argparse.Namespace) -> int:
         return _refuse(str(error), code=2)
     try:
         # Before the engine is asked: who cannot have the page need not wait for it.
-        with NewFile(arguments.html) as file:
+        with NewFile(arguments.html, source=place.path) as file:
             file.write(asyncio.run(ask()))
     except (EngineUnavailable, EngineFault) as error:
         return _refuse(str(error), code=1)
+    except OutputRefused as error:
+        return _refuse(str(error), code=2)
     except OSError as error:
         return _refuse(
             f"{arguments.html}: cannot be written ({error.strerror or error}); name a file in a folder of yours", code=2
@@ -250,7 +264,7 @@ def _stats(arguments: argparse.Namespace) -> int:
     from dgemma_lsp.stats_file import StatsFile
     from dgemma_lsp.stats_report import to_figures, to_lines
 
-    file = StatsFile.locate(os.environ, home=Path.home())
+    file = StatsFile.locate(os.environ, home=home_folder(os.environ) or NO_HOME)
     try:
         if arguments.delete:
             print(f"{file.path}: {'removed' if file.delete() else 'is not there; nothing to forget'}")
@@ -298,20 +312,22 @@ def _public_place(argument: str) -> tuple[Target, Place]:
 
     target = Target.parse(argument)
     place = read_place(target)
-    privacy = Privacy((), home=Path.home(), clock=time.monotonic, report=_note)
+    home = home_folder(os.environ) or NO_HOME
+    privacy = Privacy((), home=home, clock=time.monotonic, report=lambda line: say_error(_NAME, line))
     why = privacy.why_not_read(place.path, head=place.text)
     if why:
         raise TargetError(f"{place.path}: {why}")
     return target, place
 
 
-def _note(message: str) -> None:
-    print(f"dgemma-lsp: {' '.join(message.split())}", file=sys.stderr)
-
-
 def _refuse(message: str, *, code: int) -> int:
-    _note(message)
+    say_error(_NAME, message)
     return code
+
+
+def _is_writable(out: TextIO) -> bool:
+    """Whether the descriptor is open for writing; `open_standard_streams` leaves a closed one open for reading."""
+    return fcntl.fcntl(out.fileno(), fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
 
 
 def _wants_colour(out: TextIO) -> bool:
@@ -334,6 +350,16 @@ def _setting(key: str) -> Callable[[str], str]:
         return text
 
     return read
+
+
+def _output(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("an empty text names no file")
+    return Path(text)
+
+
+def _pid(text: str) -> int:
+    return _number(text, low=1, high=2**31 - 1)
 
 
 def _deadline(text: str) -> int:

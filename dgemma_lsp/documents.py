@@ -80,6 +80,7 @@ class Documents:
 
     def __init__(self) -> None:
         self._open: dict[str, Document] = {}
+        self._out_of_step: set[str] = set()
 
     def open(self, document: Document) -> None:
         """Takes a text in; an open one of the same uri is replaced. One whose uri is no place of a file is left out."""
@@ -87,33 +88,54 @@ class Documents:
             _log.warning("a document is not completed: its URI is longer than %d characters", MOST_URI_CHARS)
             return
         self._open[document.uri] = document
+        self._out_of_step.discard(document.uri)
 
     def close(self, uri: str) -> None:
         """Forgets a text; one that is not open is no fault."""
         self._open.pop(uri, None)
+        self._out_of_step.discard(uri)
+
+    def lose(self, uri: str) -> bool:
+        """Marks a text as out of step with the editor's, until it is opened again or replaced as a whole.
+
+        Returns:
+            Whether it was in step.
+        """
+        if self.get(uri) is None:
+            return False
+        self._out_of_step.add(uri)
+        return True
 
     def get(self, uri: str) -> Document | None:
-        """Returns the newest version, or None where the text is not open."""
-        return self._open.get(uri)
+        """Returns the newest version, or None where the text is not open or out of step."""
+        return None if uri in self._out_of_step else self._open.get(uri)
 
     def all(self) -> tuple[Document, ...]:
-        """Returns the newest version of each."""
-        return tuple(self._open.values())
+        """Returns the newest version of each that is in step."""
+        return tuple(document for uri, document in self._open.items() if uri not in self._out_of_step)
 
-    def change(self, uri: str, version: int, edits: Iterable[Edit], encoding: PositionEncoding) -> int | None:
-        """Applies edits in order.
+    def change(self, uri: str, version: int | None, edits: Iterable[Edit], encoding: PositionEncoding) -> int | None:
+        """Applies edits in order; of a text that is out of step, only those from a whole text on.
 
         Args:
             uri: the text.
-            version: its version after the edits.
+            version: its version after the edits; None where the editor counts none.
             edits: each counts its positions in the text that the one before it left.
             encoding: what their columns count.
 
         Returns:
-            Offset behind what the last edit put there; None where the text is not open: then the edits are dropped.
+            Offset behind what the last edit put there; None where the edits are dropped: the text is not open, or still
+            out of step.
         """
         document = self._open.get(uri)
         if document is None:
             return None
-        self._open[uri], end = document.edited(version, edits, encoding)
+        if uri in self._out_of_step:
+            edits = list(edits)
+            whole = next((index for index in reversed(range(len(edits))) if edits[index].span is None), None)
+            if whole is None:
+                return None
+            edits = edits[whole:]
+            self._out_of_step.discard(uri)
+        self._open[uri], end = document.edited(document.version if version is None else version, edits, encoding)
         return end

@@ -10,7 +10,7 @@ import asyncio
 import itertools
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, cast
 
 from dgemma_engine.messages import Draft
 from lsprotocol import types
@@ -31,6 +31,8 @@ TITLES = {
 _REFUSED = "the editor did not apply the fill (read-only, or changed meanwhile); nothing was written"
 # Denoising steps at which the bar is half-way: how many there will be is not known before the end.
 _HALF_WAY_STEPS = 12
+# A fill does not wait any longer for its bar.
+_BAR_TIMEOUT_S = 1.0
 
 Token = int | str
 Follow = Callable[[asyncio.Task[Any]], None]
@@ -91,7 +93,9 @@ async def _fill_and_apply(
         edit = convert.to_fill_edit(question, answer, _encoding(server))
         params = types.ApplyWorkspaceEditParams(edit=edit, label="dgemma: fill")
         try:
-            applied = (await server.workspace_apply_edit_async(params)).applied
+            result = await server.workspace_apply_edit_async(params)
+            # Some editors answer null.
+            applied = cast("types.ApplyWorkspaceEditResult | None", result) is not None and result.applied
         except JsonRpcException:
             applied = False
         message = "" if applied else _REFUSED
@@ -136,13 +140,13 @@ def _progress(server: LanguageServer, token: Token | None) -> Generator[OnDraft]
 
 
 async def _new_token(server: LanguageServer, token: str) -> str | None:
-    """Asks the editor for a progress bar; None if it has none."""
+    """Asks the editor for a progress bar; None if it has none, or does not say so in time."""
     window = server.client_capabilities.window
     if window is None or not window.work_done_progress:
         return None
     try:
-        await server.work_done_progress.create_async(token)
-    except JsonRpcException:
+        await asyncio.wait_for(server.work_done_progress.create_async(token), _BAR_TIMEOUT_S)
+    except (JsonRpcException, TimeoutError):
         return None
     return token
 

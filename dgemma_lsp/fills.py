@@ -26,7 +26,7 @@ OnDraft = Callable[[Draft], None]
 Span = tuple[tuple[int, int], tuple[int, int]]
 
 _CHANGED = "the document has changed since the fill was asked for; nothing was written, ask again"
-_NOT_OPEN = "this document is not open; open it and ask again"
+_NOT_OPEN = "this document is not open, or not as the editor has it; close it, open it and ask again"
 _CELL_BORDER = "the selection reaches over the border of a notebook cell; select within one cell"
 _NOTHING = "the model found nothing that fits here; select more, or say in a comment what is wanted"
 _SAME = "the model would write what stands there already; nothing was written"
@@ -130,7 +130,8 @@ class Fills:
             outcome = await self._asked(request, replaced, on_draft)
         given = replace(given, start=target.start, end=target.end)
         now = self._get(question.uri)
-        if now is None or now.version != document.version:
+        # An editor may count its versions wrongly, or not at all.
+        if now is None or (now.version, now.text) != (document.version, document.text):
             return replace(given, message=_CHANGED)
         if isinstance(outcome, LinkStatus):
             return replace(given, message=_why_no_engine(outcome))

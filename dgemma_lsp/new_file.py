@@ -1,49 +1,85 @@
-"""A file that is written whole or not at all: text goes beside it first, and only its owner may read it."""
+"""A file that the user names as output: checked before the work, written whole or not at all, private to its owner.
+
+Never replaces what the command reads, nor what is no regular file (a link, a pipe, a device).
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+import stat
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 
+class OutputRefused(ValueError):
+    """A path that must not be replaced; `str()` is one line that says why and what to name instead."""
+
+
 class NewFile:
     """A file in the making; leaving the block puts it in place, leaving it by an exception leaves nothing.
 
     Args:
-        path: what it will be called; a file of that name is replaced.
+        path: what it will be called; a regular file of that name is replaced.
+        source: a file that must not be replaced, under whatever name; None if there is none.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, source: Path | None = None) -> None:
         self._path = path
-        self._part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        self._source = source
+        self._part: Path | None = None
 
     def __enter__(self) -> Self:
         """Makes sure that the file can be written.
 
         Raises:
-            OSError: it cannot.
+            OutputRefused: the path names the source, or something that is not a regular file.
+            OSError: it cannot be written.
         """
-        if self._path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(self._path))
-        os.close(os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
+        self._verify()
+        # Its own short name: the path's may be as long as the file system allows.
+        descriptor, part = tempfile.mkstemp(prefix=".dgemma-", suffix=".part", dir=self._path.parent)
+        os.close(descriptor)
+        self._part = Path(part)
         return self
 
     def write(self, text: str) -> None:
-        """Sets what the file will hold.
+        """Sets what the file will hold; what UTF-8 cannot express (of a file's name) is escaped.
 
         Raises:
             OSError: there is no room for it.
         """
-        self._part.write_text(text, encoding="utf-8", newline="\n")
+        assert self._part is not None, "written outside the block"
+        self._part.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None:
-            self._part.replace(self._path)
-        with suppress(FileNotFoundError):
-            self._part.unlink()
+        assert self._part is not None, "left without having been entered"
+        try:
+            if error is None:
+                # Again: the work before may have taken minutes.
+                self._verify()
+                self._part.replace(self._path)
+        finally:
+            with suppress(FileNotFoundError):
+                self._part.unlink()
+
+    def _verify(self) -> None:
+        try:
+            found = self._path.lstat()
+        except FileNotFoundError:
+            return
+        if stat.S_ISLNK(found.st_mode):
+            raise OutputRefused(f"{self._path}: is a link, which would be replaced; name a new file")
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(self._path))
+        if not stat.S_ISREG(found.st_mode):
+            raise OutputRefused(f"{self._path}: is not a regular file and would be replaced; name a new file")
+        if self._source is not None and os.path.samestat(found, self._source.stat()):
+            raise OutputRefused(f"{self._path}: is the file that is read, and would be lost; name a new file")
+        if not found.st_mode & 0o222:
+            raise OutputRefused(f"{self._path}: is write-protected; name a new file")

@@ -7,9 +7,10 @@ from collections.abc import Generator, Iterable
 from typing import Any, Protocol, cast
 
 from lsprotocol import types
-from pygls.protocol import LanguageServerProtocol, lsp_method
+from pygls.protocol import lsp_method
 
 from dgemma_lsp import convert
+from dgemma_lsp.json_rpc import AnsweringProtocol
 from dgemma_lsp.notebooks import Cell
 from dgemma_lsp.positions import PositionEncoding
 from dgemma_lsp.session import Session
@@ -25,7 +26,7 @@ class _Server(Protocol):
     encoding: PositionEncoding
 
 
-class NotebookProtocol(LanguageServerProtocol):
+class NotebookProtocol(AnsweringProtocol):
     """pygls's protocol with cells in our own documents."""
 
     @lsp_method(types.NOTEBOOK_DOCUMENT_DID_OPEN)
@@ -54,7 +55,7 @@ class NotebookProtocol(LanguageServerProtocol):
         for content in (changed.text_content or ()) if changed is not None else ():
             document, edits = content.document, [convert.to_edit(change) for change in content.changes]
             if not server.session.change(document.uri, document.version, edits, server.encoding):
-                _log.warning("ignored an edit of a cell that is not open")
+                _log.warning("ignored an edit of a cell that is not open, or out of step")
         yield from ()
 
     @lsp_method(types.NOTEBOOK_DOCUMENT_DID_CLOSE)

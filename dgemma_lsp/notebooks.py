@@ -77,6 +77,10 @@ class Notebooks:
         self._holders |= {cell.uri: notebook for cell in new}
         return True
 
+    def cells(self, uri: str) -> list[str]:
+        """Returns the uris of a notebook's cells; none where it is not open."""
+        return [cell.uri for cell in self._open.get(uri, _Notebook(uri=uri)).cells]
+
     def holder(self, uri: str) -> str | None:
         """Returns the uri of the notebook that holds a cell; None for any other document."""
         notebook = self._holders.get(uri)

@@ -1,8 +1,8 @@
-"""What an editor writes into a pipe, read by the event loop itself.
+"""Standard input as a stream of the event loop, and standard output as what pygls writes to.
 
 pygls reads standard input in a thread, four times for each message, and waits for its turn each time: a key that comes
-while the loop is at work is late by as many turns. Where standard input is no pipe, or shares one with standard output
-(which would be told not to wait either), pygls reads it.
+while the loop is at work is late by as many turns. Here the loop reads a pipe itself. What is no pipe, or shares one
+with standard output (which would be told not to wait either), a thread reads; the process ends without waiting for it.
 """
 
 from __future__ import annotations
@@ -11,50 +11,31 @@ import asyncio
 import os
 import stat
 import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
 from typing import BinaryIO
 
-# Header lines are short; bodies may be of any length.
-_MOST_HEADER_BYTES = 2**16
-_NO_HEADER = b"-\r\n"
+_CHUNK_BYTES = 2**16
 
 
-class PipeReader:
-    """Reads messages as `pygls.io_.run_async` asks for them; the end of the pipe is an empty answer.
+async def open_input(stdin: BinaryIO, stdout: BinaryIO) -> asyncio.StreamReader:
+    """Returns what comes in; `stdin` must not be read by anybody else.
 
     Args:
-        pipe: is read from the first await on, and must not be read by anybody else.
+        stdin: anything with a file descriptor.
+        stdout: what answers are written to.
     """
-
-    def __init__(self, pipe: BinaryIO) -> None:
-        self._pipe = pipe
-        self._stream: asyncio.StreamReader | None = None
-
-    async def readline(self) -> bytes:
-        """Returns a header line, or what is left at the end of the pipe; of a line that is too long, no header."""
-        # What has come is returned at once: work on the message before this one would not begin until all is read.
-        await asyncio.sleep(0)
-        try:
-            return await (await self._opened()).readline()
-        except ValueError:  # The rest of a body behind a wrong length, perhaps: no header, and no end of headers.
-            return _NO_HEADER
-
-    async def readexactly(self, n: int) -> bytes:
-        """Returns the next `n` bytes; nothing if the pipe ends before that."""
-        try:
-            return await (await self._opened()).readexactly(n)
-        except asyncio.IncompleteReadError:
-            return b""
-
-    async def _opened(self) -> asyncio.StreamReader:
-        if self._stream is None:
-            self._stream = asyncio.StreamReader(limit=_MOST_HEADER_BYTES)
-            protocol = asyncio.StreamReaderProtocol(self._stream)
-            await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, self._pipe)
-        return self._stream
+    stream, loop = asyncio.StreamReader(limit=_CHUNK_BYTES), asyncio.get_running_loop()
+    if can_be_read(stdin, stdout):
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), stdin)
+    else:
+        threading.Thread(target=_feed, args=(stdin.fileno(), stream, loop), daemon=True).start()
+    return stream
 
 
 def can_be_read(stdin: BinaryIO, stdout: BinaryIO) -> bool:
-    """Returns whether `stdin` is something that a `PipeReader` can read without harm to `stdout`."""
+    """Returns whether `stdin` is something that the event loop can read without harm to `stdout`."""
     if sys.platform == "win32":
         return False
     try:
@@ -63,3 +44,38 @@ def can_be_read(stdin: BinaryIO, stdout: BinaryIO) -> bool:
         return False
     is_pipe = stat.S_ISFIFO(incoming.st_mode) or stat.S_ISSOCK(incoming.st_mode)
     return is_pipe and (incoming.st_dev, incoming.st_ino) != (outgoing.st_dev, outgoing.st_ino)
+
+
+class StdoutWriter:
+    """Writes whole messages.
+
+    Args:
+        stdout: is flushed after each.
+        on_gone: called when nobody reads it any more; what is written then is dropped.
+    """
+
+    def __init__(self, stdout: BinaryIO, on_gone: Callable[[], None]) -> None:
+        self._stdout = stdout
+        self._on_gone = on_gone
+
+    def write(self, data: bytes) -> None:
+        """Writes a message; waits while its reader does not read."""
+        try:
+            self._stdout.write(data)
+            self._stdout.flush()
+        except ConnectionError:
+            # The rest of the message would be written when the process ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stdout.fileno())
+            self._on_gone()
+
+    def close(self) -> None:
+        """Does nothing: the process closes its output."""
+
+
+def _feed(descriptor: int, stream: asyncio.StreamReader, loop: asyncio.AbstractEventLoop) -> None:
+    # The loop may be closed by now.
+    with suppress(RuntimeError):
+        with suppress(OSError):
+            while data := os.read(descriptor, _CHUNK_BYTES):
+                loop.call_soon_threadsafe(stream.feed_data, data)
+        loop.call_soon_threadsafe(stream.feed_eof)

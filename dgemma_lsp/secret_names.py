@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from dgemma_lsp.backup_names import originals_of
@@ -59,11 +60,9 @@ class SecretNames:
     """The table of names, read once."""
 
     def __init__(self) -> None:
-        self._files = tuple(
-            # A pattern with a slash in its middle counts in every folder.
-            (kind, IgnoreFile.parse("\n".join(f"**/{name}".lower() for name in names)))
-            for kind, names in _NAMES
-        )
+        # A pattern with a slash in its middle is about a name in a folder of a name, wherever that is.
+        self._names = _table(lambda name: "/" not in name.rstrip("/"))
+        self._paths = _table(lambda name: "/" in name.rstrip("/"))
         # Asked at every key of the same few documents.
         self.kind_of_path = lru_cache(_MOST_PATHS)(self._kind_of_path)
 
@@ -76,25 +75,29 @@ class SecretNames:
         names = [(name, *originals_of(name)) for name in _plain(path).split("/") if name]
         for depth, forms in enumerate(names):
             is_file = depth == len(names) - 1
-            for folder in names[depth - 1] if depth else ("",):
-                for form in forms:
-                    if kind := self._kind_of_entry(f"{folder}/{form}".lstrip("/"), is_file=is_file):
-                        return kind
+            folders = names[depth - 1] if depth else ()
+            below = [f"{folder}/{form}" for folder in folders for form in forms]
+            for table, entries in ((self._names, forms), (self._paths, below)):
+                if kind := _kind(table, entries, is_file=is_file):
+                    return kind
         return None
 
-    def _kind_of_entry(self, entry: str, *, is_file: bool) -> str | None:
-        """Returns what kind of secret a folder or file is, or None.
 
-        Args:
-            entry: its name below that of the folder that holds it: no pattern of the table is longer.
-            is_file: whether it is a file.
-        """
-        for kind, file in self._files:
+def _table(is_in: Callable[[str], bool]) -> tuple[tuple[str, IgnoreFile], ...]:
+    return tuple(
+        (kind, IgnoreFile.parse("\n".join(f"**/{name}".lower() for name in filter(is_in, names))))
+        for kind, names in _NAMES
+    )
+
+
+def _kind(table: tuple[tuple[str, IgnoreFile], ...], entries: Sequence[str], *, is_file: bool) -> str | None:
+    for entry in entries:
+        for kind, file in table:
             rule = file.deciding(entry if is_file else f"{entry}/")
             # A folder called `secrets` holds source code more often than not; the same name for a file says enough.
             if rule is not None and (rule.folders_only or is_file):
                 return kind
-        return None
+    return None
 
 
 def _plain(path: str) -> str:

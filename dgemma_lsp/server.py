@@ -10,18 +10,14 @@ import asyncio
 import logging
 import os
 import sys
-import threading
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException
-from pygls.io_ import StdoutWriter, run_async
 from pygls.lsp.server import LanguageServer
-from pygls.protocol import lsp_method
 
 from dgemma_lsp import __version__, convert, denoise_handlers
 from dgemma_lsp.completion import Completion
@@ -29,13 +25,16 @@ from dgemma_lsp.connector import engine_connector
 from dgemma_lsp.documents import Document
 from dgemma_lsp.engine_link import Connect
 from dgemma_lsp.fill_handlers import add_fills
+from dgemma_lsp.home import NO_HOME, home_folder
 from dgemma_lsp.ignore_tree import NAMES
+from dgemma_lsp.lenient_converter import lenient_converter
 from dgemma_lsp.load_progress import LoadProgress
 from dgemma_lsp.logs import configure_logs
-from dgemma_lsp.notebook_handlers import SYNC, NotebookProtocol
-from dgemma_lsp.pipe_reader import PipeReader, can_be_read
+from dgemma_lsp.notebook_handlers import SYNC
 from dgemma_lsp.positions import PositionEncoding
+from dgemma_lsp.protocol import DgemmaProtocol
 from dgemma_lsp.request import Channel, Request, Trigger
+from dgemma_lsp.serving import serve_io, serve_tcp
 from dgemma_lsp.session import Session
 from dgemma_lsp.settings import SECTION, Settings
 from dgemma_lsp.stats_file import StatsFile
@@ -45,74 +44,9 @@ from dgemma_lsp.tally import METHOD as TALLY
 
 _log = logging.getLogger(__name__)
 
-# Counts up when one of our own messages changes so that an older editor extension cannot read it.
-PROTOCOL = 1
-
 # What `dgemma-lsp stats` says, as JSON; the parameters are ignored.
 STATS = "dgemma/stats"
 _REQUEST_FAILED = types.LSPErrorCodes.RequestFailed.value
-
-
-class DgemmaProtocol(NotebookProtocol):
-    """pygls's protocol over our own documents, which answers the requests that it cannot read too."""
-
-    @lsp_method(types.TEXT_DOCUMENT_DID_OPEN)
-    def lsp_text_document__did_open(self, params: types.DidOpenTextDocumentParams) -> Generator[Any, Any, None]:
-        """Takes a text in."""
-        self._ls.session.documents.open(convert.to_document(params.text_document))
-        yield from ()
-
-    @lsp_method(types.TEXT_DOCUMENT_DID_CHANGE)
-    def lsp_text_document__did_change(self, params: types.DidChangeTextDocumentParams) -> Generator[Any, Any, None]:
-        """Applies edits."""
-        document = params.text_document
-        edits = [convert.to_edit(change) for change in params.content_changes]
-        if not self._ls.session.change(document.uri, document.version, edits, self._ls.encoding):
-            _log.warning("ignored an edit of a document that is not open")
-        yield from ()
-
-    @lsp_method(types.TEXT_DOCUMENT_DID_CLOSE)
-    def lsp_text_document__did_close(self, params: types.DidCloseTextDocumentParams) -> Generator[Any, Any, None]:
-        """Forgets a text."""
-        self._ls.session.close_document(params.text_document.uri)
-        yield from ()
-
-    @lsp_method(types.INITIALIZE)
-    def lsp_initialize(self, params: types.InitializeParams) -> Generator[Any, Any, types.InitializeResult]:
-        """Says in the result, too, which of our own messages there are."""
-        params.root_uri, params.root_path = convert.to_root(params), None
-        result = yield from super().lsp_initialize(params)
-        result.capabilities.experimental = {SECTION: {"version": __version__, "protocol": PROTOCOL}}
-        return result
-
-    def cancel_with_request(self, task: asyncio.Task[Any]) -> None:
-        """Cancels a task when the request that is being handled is cancelled; pygls lets a command run on."""
-        if (future := self._request_futures.get(self.msg_id or "")) is not None:
-            future.add_done_callback(lambda done: done.cancelled() and task.cancel())
-
-    def structure_message(self, data: dict[str, Any]) -> Any:
-        """Reads a message; a request with wrong parameters, which pygls leaves unanswered, is answered."""
-        try:
-            return super().structure_message(data)
-        except JsonRpcException as error:
-            if "method" in data and "id" in data:
-                self._send_response(data["id"], error=error.to_response_error())
-            raise
-
-    def _execute_handler(self, msg_id: int | str, *args: Any, **kwargs: Any) -> None:
-        """Runs a handler; pygls keeps a future of every notification for good, which here goes when it is done."""
-        super()._execute_handler(msg_id, *args, **kwargs)
-        if (future := self._request_futures.get(msg_id)) is not None:
-            future.add_done_callback(lambda _done: self._request_futures.pop(msg_id, None))
-
-    def _handle_cancel_notification(self, msg_id: int | str) -> None:
-        """Takes a request back; one that is not known is a cancellation that crossed its answer, and no news."""
-        if msg_id in self._request_futures:
-            super()._handle_cancel_notification(msg_id)
-
-    @property
-    def _ls(self) -> DgemmaServer:
-        return cast("DgemmaServer", self._server)
 
 
 class DgemmaServer(LanguageServer):
@@ -122,13 +56,24 @@ class DgemmaServer(LanguageServer):
         connector: makes the way to the engine that given settings name.
         clock: seconds that never go backwards.
         environ: says where counts are kept.
+        client_pid: the editor's process, with whose end the server ends too; None leaves it to `initialize` to name it.
     """
 
     def __init__(
-        self, connector: Callable[[Settings], Connect], clock: Callable[[], float], environ: Mapping[str, str]
+        self,
+        connector: Callable[[Settings], Connect],
+        clock: Callable[[], float],
+        environ: Mapping[str, str],
+        client_pid: int | None,
     ) -> None:
-        super().__init__("dgemma-lsp", __version__, protocol_cls=DgemmaProtocol, notebook_document_sync=SYNC)
-        home = Path(environ.get("HOME") or "/")
+        super().__init__(
+            "dgemma-lsp",
+            __version__,
+            protocol_cls=DgemmaProtocol,
+            converter_factory=lenient_converter,
+            notebook_document_sync=SYNC,
+        )
+        home = home_folder(environ) or NO_HOME
         recorder = StatsRecorder(
             StatsFile.locate(environ, home=home), clock=clock, today=lambda: datetime.now(UTC).date().isoformat()
         )
@@ -138,26 +83,25 @@ class DgemmaServer(LanguageServer):
         self.early_problems: list[str] = []
         self.offers_menu = False
         self.shut_down = False
+        self.client_pid = client_pid
+        self.watch_client: Callable[[int], None] = lambda _pid: None
 
     def start_io(self, stdin: BinaryIO | None = None, stdout: BinaryIO | None = None) -> None:
         """Serves the editor at the other end of standard input and output until it says goodbye or is gone."""
-        incoming, outgoing = stdin or sys.stdin.buffer, stdout or sys.stdout.buffer
-        if not can_be_read(incoming, outgoing):
-            super().start_io(stdin, stdout)
-            return
-        self._stop_event = stop_event = threading.Event()
-        self.protocol.set_writer(StdoutWriter(outgoing))
-        try:
-            reader = PipeReader(incoming)
-            asyncio.run(
-                run_async(stop_event, reader, self.protocol, logging.getLogger("pygls"), self.report_server_error)
-            )
-        except BrokenPipeError:
-            _log.error("the editor is gone")
-        except (KeyboardInterrupt, SystemExit):
-            pass
-        finally:
-            self.shutdown()
+        asyncio.run(serve_io(self, stdin or sys.stdin.buffer, stdout or sys.stdout.buffer))
+
+    def start_tcp(self, host: str, port: int) -> None:
+        """Serves the first client of a port that says something until it says goodbye or is gone; refuses others.
+
+        Raises:
+            OSError: the address cannot be listened on.
+        """
+        asyncio.run(serve_tcp(self, host, port))
+
+    @property
+    def messages(self) -> DgemmaProtocol:
+        """Handles the messages."""
+        return cast("DgemmaProtocol", self.protocol)
 
     def publish(self, status: ServerStatus) -> None:
         """Shows a state in the status bar, and loading as a progress bar."""
@@ -228,6 +172,7 @@ def build_server(
     *,
     clock: Callable[[], float] = time.monotonic,
     environ: Mapping[str, str] = os.environ,
+    client_pid: int | None = None,
 ) -> DgemmaServer:
     """Returns a server that waits to be started with `start_io` or `start_tcp`.
 
@@ -235,8 +180,9 @@ def build_server(
         connector: makes the way to the engine that given settings name.
         clock: seconds that never go backwards.
         environ: says where counts are kept.
+        client_pid: the editor's process, with whose end the server ends too.
     """
-    server = DgemmaServer(connector, clock, environ)
+    server = DgemmaServer(connector, clock, environ, client_pid)
     server.feature(types.INITIALIZE)(_initialize)
     server.feature(types.INITIALIZED)(_initialized)
     server.feature(types.WORKSPACE_DID_CHANGE_CONFIGURATION)(_configuration_changed)
@@ -246,13 +192,15 @@ def build_server(
     server.feature(TALLY)(_tally)
     server.feature(STATS)(_stats)
     denoise_handlers.register(server)
-    add_fills(server, server.session, cancel_with_request=cast("DgemmaProtocol", server.protocol).cancel_with_request)
+    add_fills(server, server.session, cancel_with_request=server.messages.cancel_with_request)
     server.feature(types.SHUTDOWN)(_shutdown)
     server.command(convert.ACCEPTED)(_accepted)
     return server
 
 
 def _initialize(ls: DgemmaServer, params: types.InitializeParams) -> None:
+    if params.process_id is not None:
+        ls.watch_client(params.process_id)
     ls.encoding = convert.to_encoding(ls.workspace.position_encoding)
     ls.early_problems = ls.session.initialize(params.initialization_options)
     configure_logs(ls.session.settings.log_level)
@@ -290,6 +238,7 @@ async def _pull_configuration(ls: DgemmaServer) -> None:
     except JsonRpcException as error:
         _log.warning("the editor would not tell its settings (%s)", error.code)
         return
+    # A null instead of a list says nothing either.
     if answers and answers[0] is not None:
         await _configure(ls, answers[0])
 
@@ -375,4 +324,8 @@ def _stats(ls: DgemmaServer, params: object) -> dict[str, Any]:
 
 async def _shutdown(ls: DgemmaServer, params: None) -> None:
     ls.shut_down = True
-    await ls.session.close()
+    try:
+        await ls.session.close()
+    except Exception as error:
+        # The editor cannot do anything about it, and wants to close.
+        _log.error("the session did not close cleanly (%s)", type(error).__name__)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 from dgemma_engine.messages import Definitions, DefinitionsQuery, Finish, Infill, Status
 
@@ -160,7 +161,7 @@ class Session:
                 self._told.add(problem)
                 self._teller.warning(problem)
 
-    def change(self, uri: str, version: int, edits: Iterable[Edit], encoding: PositionEncoding) -> bool:
+    def change(self, uri: str, version: int | None, edits: Iterable[Edit], encoding: PositionEncoding) -> bool:
         """Applies edits as `Documents.change` does, and follows suggestions through them."""
         old, edits = self.documents.get(uri), list(edits)
         cursor = self.documents.change(uri, version, edits, encoding)
@@ -171,9 +172,24 @@ class Session:
             self._sources.changed(uri, new.text, cursor, deleted=len(new.text) < len(old.text) and not inserts)
         return cursor is not None
 
+    def lose(self, uris: Iterable[str]) -> None:
+        """Offers nothing in documents whose text is not known any more; tells the user once what to do.
+
+        Args:
+            uris: documents of which an edit could not be applied; those that are not open are passed over.
+        """
+        for uri in uris:
+            if self.documents.lose(uri):
+                self._end_work(uri)
+                name = unquote(uri.rpartition("/")[2])
+                self.warn([f"dgemma: an edit of {name} could not be applied; close it and open it again to go on"])
+
     def close_document(self, uri: str) -> None:
         """Forgets a text, what was said of it, and what is being written into it."""
         self.documents.close(uri)
+        self._end_work(uri)
+
+    def _end_work(self, uri: str) -> None:
         self.fills.closed(uri)
         self._watched.end(uri)
         self._gatherer.closed(uri)

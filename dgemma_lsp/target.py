@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dgemma_lsp.positions import LineIndex, PositionEncoding
 
+_MAX_BYTES = 32 << 20
 _FORM = "FILE:LINE:COLUMN, both counted from 1, columns in characters"
 _LANGUAGES = {
     ".c": "c",
@@ -101,14 +102,21 @@ def language_of(path: Path) -> str:
 
 def _read_text(path: Path) -> str:
     try:
+        with path.open("rb") as file:
+            # Bounded: /dev/zero has no end.
+            content = file.read(_MAX_BYTES + 1)
+        if len(content) > _MAX_BYTES:
+            raise TargetError(f"{path}: is longer than {_MAX_BYTES >> 20} MiB; name a shorter file")
         # A byte-order mark is no column in any editor.
-        return path.read_bytes().decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except FileNotFoundError:
         raise TargetError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise TargetError(f"{path}: is a directory, not a file") from None
     except UnicodeDecodeError as error:
         raise TargetError(f"{path}: is not UTF-8 (byte {error.start}); convert it first") from None
+    except TargetError:
+        raise
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise TargetError(f"{path}: cannot be read ({reason})") from None

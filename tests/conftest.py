@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.get_chromium import ChromiumMissingError, get_chromium
+from tests.debian_packages import ProgramMissingError
+from tests.get_chromium import get_chromium
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +19,7 @@ def chromium() -> Path:
     """Chromium, installed if need be; every fixture that starts a browser takes it from here."""
     try:
         return get_chromium()
-    except ChromiumMissingError as error:
+    except ProgramMissingError as error:
         pytest.skip(f"not tried in a browser: {error}")
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.get_chromium import ChromiumMissingError, get_chromium
+from tests.debian_packages import ProgramMissingError, require_program
+from tests.get_chromium import get_chromium
 
 ROOT = Path(__file__).parents[1]
 
@@ -55,7 +56,7 @@ def test_named_chromium_is_taken(empty_path: Path, tmp_path: Path, monkeypatch: 
 def test_named_chromium_that_is_missing_is_not_replaced(empty_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     apt_get_that_installs(empty_path, "exit 0")
     monkeypatch.setenv("CHROMIUM", "/nowhere/chromium")
-    with pytest.raises(ChromiumMissingError, match=r"There is no program /nowhere/chromium\. Set CHROMIUM"):
+    with pytest.raises(ProgramMissingError, match=r"There is no program /nowhere/chromium\. Set CHROMIUM"):
         get_chromium()
 
 
@@ -70,15 +71,24 @@ def test_missing_chromium_is_installed(empty_path: Path) -> None:
         (None, "no apt-get to install it"),
         ("echo 'E: Could not open lock file, are you root?' >&2; exit 100", "cannot install chromium: E: Could not"),
         ("exit 7", "cannot install chromium: it exited with 7"),
-        ("exit 0", "PATH has no such program"),
+        ("exit 0", "PATH has no chromium yet"),
     ],
 )
 def test_chromium_that_cannot_be_had_is_told_with_a_fix(empty_path: Path, apt_get: str | None, cause: str) -> None:
     if apt_get is not None:
         put(empty_path / "apt-get", apt_get)
-    with pytest.raises(ChromiumMissingError, match=cause) as caught:
+    with pytest.raises(ProgramMissingError, match=cause) as caught:
         get_chromium()
     assert "CHROMIUM to its path" in str(caught.value)
+
+
+def test_compiler_of_the_editors_modules_is_installed(empty_path: Path) -> None:
+    program = empty_path / "g++"
+    put(
+        empty_path / "apt-get",
+        f'case "$*" in *install*g++*make*) echo >"{program}"; /bin/chmod 755 "{program}";; esac',
+    )
+    assert require_program("g++", ("g++", "make")) == program
 
 
 def run_pytest(*arguments: str, environ: dict[str, str]) -> str:

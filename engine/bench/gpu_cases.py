@@ -1,6 +1,6 @@
 """What is measured of one model on a GPU: each case makes requests as the engine does and returns rows of a result.
 
-A case knows a model, sizes and a stopwatch; which cases run, and what happens to one that fails, is `gpu.py`'s
+A case knows a model, sizes and a stopwatch; which cases run, and what happens to one that fails, is `gpu_parts.py`'s
 business.
 """
 
@@ -38,8 +38,6 @@ SAMPLER = Sampler(
 NEVER = StableAndConfident(stability=10_000, confidence=0.1)
 # Passes of an inline completion: denoising steps, and the ranking.
 INLINE_PASSES = 8
-# Completions before the first that counts: passes of each length are compiled once and captured once.
-UNCOUNTED = 9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +53,8 @@ class Sizes:
     long_prompts: tuple[int, ...] = (8_192, 32_768)
     rounds: int = 5
     inline_rounds: int = 30
+    # Completions before the first that counts: passes of each length are compiled once and captured once.
+    uncounted: int = 9
 
 
 def row(case: str, form: str, sizes: Sizes, **values: Any) -> dict[str, Any]:
@@ -112,14 +112,14 @@ class Bench:
             spent.append(self.seconds(run))
         return [self._steps_row("adaptive steps", statistics.median(spent[1:]), made, self.sizes.prompt)]
 
-    def prefill(self) -> list[dict[str, Any]]:
+    def prefill(self, num_tokens: int) -> list[dict[str, Any]]:
         """A prompt that nothing is known of."""
-        ids, spent = self._ids(self.sizes.prefill, seed=4), list[float]()
+        ids, spent = self._ids(num_tokens, seed=4), list[float]()
         for _round in range(self.sizes.rounds + 1):
-            cache = self._empty(self.sizes.prefill)
+            cache = self._empty(num_tokens)
             spent.append(self.seconds(lambda cache=cache: self._prefill(ids, cache)))
         whole_s = statistics.median(spent[1:])
-        per_s, values = round(self.sizes.prefill / whole_s, 1), {"prompt_tokens": self.sizes.prefill, "canvas": 0}
+        per_s, values = round(num_tokens / whole_s, 1), {"prompt_tokens": num_tokens, "canvas": 0}
         values |= {"ms_per_step": round(whole_s * 1e3, 3), "steps": 1, "peak_bytes": self._peak()}
         return [row("prefill", self.form, self.sizes, tokens_per_s=per_s, **values)]
 
@@ -128,10 +128,10 @@ class Bench:
         sizes, store = self.sizes, PromptStore(self.model)
         ids = self._ids(sizes.inline_prompt, seed=5)[0].tolist()
         spent = list[float]()
-        for number in range(sizes.inline_rounds + UNCOUNTED):
+        for number in range(sizes.inline_rounds + sizes.uncounted):
             typed = [*ids[: -4 - number % 3], *self._ids(4, seed=number)[0].tolist()]
             spent.append(self.seconds(lambda typed=typed, number=number: self._complete(store, typed, number)))
-        ordered = sorted(spent[UNCOUNTED:])
+        ordered = sorted(spent[sizes.uncounted :])
         found = list[dict[str, Any]]()
         for name, share in (("p50", 0.5), ("p95", 0.95)):
             whole_s = ordered[min(len(ordered) - 1, int(share * len(ordered)))]

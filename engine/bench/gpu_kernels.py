@@ -6,18 +6,16 @@ multiply at the rate measured here (`kernels/bench/roofline.py` counts both).
 
 from __future__ import annotations
 
-import statistics
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from dgemma_kernels.launch_table import LaunchTable, for_device
+from dgemma_kernels.launch_table import for_device
 
-KERNELS_BENCH = str(Path(__file__).parents[2] / "kernels/bench")
-READ_BYTES, PRODUCT_SIZE, ROUNDS = 2**31, 8_192, 20
+sys.path.insert(0, str(Path(__file__).parents[2] / "kernels/bench"))
+READ_BYTES, PRODUCT_SIZE = 2**31, 8_192
 
 # Work of the roofline -> the calls of `kernels/bench/full_size.py` that do it.
 CALLS_OF: dict[str, tuple[str, ...]] = {
@@ -44,73 +42,59 @@ CALLS_OF: dict[str, tuple[str, ...]] = {
 
 def rates(device: torch.device, *, read_bytes: int = READ_BYTES, size: int = PRODUCT_SIZE) -> dict[str, float | None]:
     """Returns bytes per second and operations per second of the card, as its vendor's library reaches them."""
+    from cold_timing import replayed, timed
+
+    def seconds(run: Callable[[], object]) -> float:
+        run()
+        return replayed(run, device) if device.type == "cuda" else timed(run)
+
     found: dict[str, float | None] = {}
-    found["bytes_per_second"] = read_bytes / seconds(torch.ones(read_bytes // 4, device=device).sum, device)
+    found["bytes_per_second"] = read_bytes / seconds(torch.ones(read_bytes // 4, device=device).sum)
     a, b = (torch.randn(size, size, device=device).bfloat16() for _ in range(2))
-    found["bf16_flops"] = 2 * size**3 / seconds(lambda: a @ b, device)
+    found["bf16_flops"] = 2 * size**3 / seconds(lambda: a @ b)
     try:
         one = torch.ones((), device=device)
         a8, b8 = a.to(torch.float8_e4m3fn), b.to(torch.float8_e4m3fn).t()
         product = lambda: torch._scaled_mm(a8, b8, one, one, out_dtype=torch.bfloat16)  # noqa: E731  # pyright: ignore
-        found["fp8_flops"] = 2 * size**3 / seconds(product, device)
+        found["fp8_flops"] = 2 * size**3 / seconds(product)
     except (RuntimeError, AttributeError, TypeError):
         found["fp8_flops"] = None
     return found
 
 
-def measured(device: torch.device, found: dict[str, float | None]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Returns a record of each operation of a step, and one of each that failed."""
-    if KERNELS_BENCH not in sys.path:
-        sys.path.insert(0, KERNELS_BENCH)
-    import full_size
+def works() -> list[Any]:
+    """Returns the operations of a step, those of the first models measured first."""
     import roofline
 
+    return sorted(roofline.works(), key=lambda work: work.name.rpartition(".")[2] in ("plain", "int8", "nvfp4"))
+
+
+def measured(work: Any, device: torch.device, found: Mapping[str, float | None]) -> dict[str, Any]:
+    """Returns the time of an operation of a step beside its floor.
+
+    Args:
+        work: of `works`.
+        device: where it runs.
+        found: the card's rates.
+    """
+    import full_size
+    from cold_timing import ColdCalls
+
     cases, table = {case.name: case for case in full_size.cases()}, for_device(device)
-    kernels, failed = list[dict[str, Any]](), list[dict[str, Any]]()
-    for work in roofline.works():
-        try:
-            spent_s = sum(time_of(cases[name], table, device) for name in CALLS_OF[work.name])
-        except Exception as error:  # the first run on a card finds what nobody could see: the others go on
-            failed.append({"case": f"kernel {work.name}", "format": "", "message": f"{type(error).__name__}: {error}"})
-            continue
-        peak = found[f"{work.peak}_flops"] or found["bf16_flops"]
-        assert peak is not None and found["bytes_per_second"] is not None
-        floor_s = max(work.bytes_read_written / found["bytes_per_second"], work.flops / peak)
-        kernels.append(
-            {
-                "kernel": work.name,
-                "calls": work.calls,
-                "us": round(spent_s * 1e6, 2),
-                "floor_us": round(floor_s * 1e6, 2),
-                "share_of_roofline": round(floor_s / spent_s, 3),
-                "read_bandwidth_share": round(work.bytes_read_written / found["bytes_per_second"] / spent_s, 3),
-                "ms_per_step": round(spent_s * work.calls * 1e3, 3),
-            }
-        )
-    return kernels, failed
-
-
-def time_of(case: Any, table: LaunchTable, device: torch.device) -> float:
-    """Returns the median seconds of one call of `full_size`."""
-    call = case.prepare(device)
-    return seconds(lambda: call(table), device)
-
-
-def seconds(run: Callable[[], object], device: torch.device) -> float:
-    """Returns the median seconds of `run` on the device, launching left out where there are events to tell."""
-    run()
-    if device.type != "cuda":
-        started = time.perf_counter()
-        run()
-        return time.perf_counter() - started
-    spent = list[float]()
-    for _ in range(ROUNDS):
-        # A pause before it, so that the launch is waiting when the clock starts.
-        torch.cuda._sleep(200_000)  # pyright: ignore[reportPrivateUsage]
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        run()
-        end.record()
-        torch.cuda.synchronize(device)
-        spent.append(start.elapsed_time(end) / 1e3)
-    return statistics.median(spent)
+    spent_s, copies = 0.0, list[int]()
+    for name in CALLS_OF[work.name]:
+        calls = ColdCalls(cases[name], device)
+        spent_s += calls.seconds(table)
+        copies.append(calls.num_copies)
+    peak = found[f"{work.peak}_flops"] or found["bf16_flops"]
+    assert peak is not None and found["bytes_per_second"] is not None
+    floor_s = max(work.bytes_read_written / found["bytes_per_second"], work.flops / peak)
+    return {
+        "calls": work.calls,
+        "us": round(spent_s * 1e6, 2),
+        "floor_us": round(floor_s * 1e6, 2),
+        "share_of_roofline": round(floor_s / spent_s, 3),
+        "read_bandwidth_share": round(work.bytes_read_written / found["bytes_per_second"] / spent_s, 3),
+        "ms_per_step": round(spent_s * work.calls * 1e3, 3),
+        "copies": copies,
+    }

@@ -6,7 +6,7 @@ a model that fits is made where it fits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +23,8 @@ from torch import Tensor, nn
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 STD = 0.02
+# What layers add weighs more than the token they start from, and predictions are sharp: a wrong mask changes tokens.
+LAYER_GAIN, END_GAIN = 8.0, 4.0
 # Matrices quantised at once, which bounds what rounding takes.
 ROWS_AT_ONCE = 2**15
 
@@ -43,7 +45,7 @@ def random_model(
         embed_tokens=embed,
         begin=FusedSelfConditioning(filled(begin, device, dtype), config, ops.fused, dtype),  # type: ignore[arg-type]
         layers=list(random_layers(config, ops, form, device, dtype)),
-        norm_D=torch.ones(config.hidden_size, dtype=dtype, device=device),
+        norm_D=torch.full((config.hidden_size,), END_GAIN, dtype=dtype, device=device),
     )
     ops.fused.require(device, model.weight_formats)
     return model.eval().requires_grad_(requires_grad=False)  # type: ignore[return-value]
@@ -61,19 +63,21 @@ def random_layers(
         layer = filled(empty, device, dtype)
         assert isinstance(layer, Layer)
         layer.requires_grad_(requires_grad=False)
+        for norm in (layer.post_attention_layernorm, layer.post_feedforward_layernorm):
+            norm.weight.mul_(LAYER_GAIN)
         quantise_layer(layer, form, ops, scratch)
         yield FusedLayer(layer, config, ops.fused, dtype)
 
 
 def filled(module: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """Returns a module of the meta device with memory and random matrices; scales are 1."""
+    """Returns a module of the meta device with memory and random matrices; scales are near 1, each another one."""
     module = module.to(dtype).to_empty(device=device)
     with torch.no_grad():
         for tensor in module.state_dict().values():
             if tensor.ndim >= 2:
                 tensor.normal_(0.0, STD)
             else:
-                tensor.fill_(1.0)
+                tensor.normal_(1.0, 0.1)
     return module
 
 
@@ -153,11 +157,14 @@ class Peer:
         )
 
 
-def released() -> ModelConfig:
-    """Returns the released 26B checkpoint's dimensions."""
+RELEASED_LAYERS = ([SLIDING] * 5 + [FULL]) * 5
+
+
+def released(layer_types: Sequence[str] = RELEASED_LAYERS) -> ModelConfig:
+    """Returns the released 26B checkpoint's dimensions, with other layers if some are given."""
     return dimensions(
         vocab_size=262_144, hidden_size=2_816, intermediate_size=2_112, moe_intermediate_size=704, num_experts=128,
-        top_k_experts=8, layer_types=([SLIDING] * 5 + [FULL]) * 5, num_attention_heads=16, num_key_value_heads=8,
+        top_k_experts=8, layer_types=list(layer_types), num_attention_heads=16, num_key_value_heads=8,
         num_global_key_value_heads=2, head_dim=256, global_head_dim=512, sliding_window=1_024,
         max_position_embeddings=262_144, canvas_length=256,
     )  # fmt: skip
@@ -168,7 +175,7 @@ def tiny() -> ModelConfig:
     return dimensions(
         vocab_size=320, hidden_size=64, intermediate_size=64, moe_intermediate_size=64, num_experts=4,
         top_k_experts=2, layer_types=[SLIDING, FULL], num_attention_heads=2, num_key_value_heads=1,
-        num_global_key_value_heads=1, head_dim=16, global_head_dim=32, sliding_window=8, max_position_embeddings=512,
+        num_global_key_value_heads=1, head_dim=32, global_head_dim=64, sliding_window=8, max_position_embeddings=512,
         canvas_length=16,
     )  # fmt: skip
 

@@ -1,6 +1,6 @@
-"""The table of GPU figures in docs/PERFORMANCE.md, written from `results/gpu.json` between its two markers.
+"""The tables of GPU figures in docs/PERFORMANCE.md, one for each `results/gpu_<card>.json`, between two markers.
 
-python engine/bench/gpu_table.py [--result FILE] [--readme FILE]
+python engine/bench/gpu_table.py [--results FOLDER] [--readme FILE]
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from typing import Any
 
 HERE = Path(__file__).parent
 BEGIN, END = "<!-- gpu figures: written by engine/bench/gpu_table.py -->", "<!-- end of gpu figures -->"
-OPEN = "Open: no GPU figures yet. `make bench-gpu` measures them where there is a GPU."
+OPEN = "Open: no GPU figures yet. `make gpu-report` measures them where there is a GPU."
 GIB = 2**30
+CONDITIONS = ("torch", "triton", "commit", "date")
 
 
 def main() -> int:
     """Returns 1 where the page has no place for the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--result", type=Path, default=HERE / "results/gpu.json")
+    parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--readme", type=Path, default=HERE.parents[1] / "docs/PERFORMANCE.md")
     args = parser.parse_args()
     text = args.readme.read_text(encoding="utf-8")
@@ -28,24 +29,35 @@ def main() -> int:
         print(f"{args.readme}: lacks the line {BEGIN} or {END}", file=sys.stderr)
         return 1
     before, after = text.partition(BEGIN)[0], text.partition(END)[2]
-    result = json.loads(args.result.read_text(encoding="utf-8")) if args.result.exists() else None
-    args.readme.write_text(f"{before}{section(result)}{after}", encoding="utf-8")
+    args.readme.write_text(f"{before}{section(reports(args.results))}{after}", encoding="utf-8")
     return 0
 
 
-def section(result: dict[str, Any] | None) -> str:
-    """Returns the markers with the table between them, or that there is none yet."""
-    if result is None:
-        return f"{BEGIN}\n{OPEN}\n{END}"
+def reports(folder: Path) -> dict[str, dict[str, Any]]:
+    """Returns the content of the reports of real cards, by file name."""
+    paths = [path for path in sorted(folder.glob("gpu_*.json")) if path.name != "gpu_tiny.json"]
+    return {path.name: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+
+
+def section(found: dict[str, dict[str, Any]]) -> str:
+    """Returns the markers with a table for each report between them, or that there is none yet."""
+    tables = "\n\n".join(table(name, result) for name, result in found.items())
+    return f"{BEGIN}\n{tables or OPEN}\n{END}"
+
+
+def table(name: str, result: dict[str, Any]) -> str:
+    """Returns one card's table under the conditions it was measured in."""
+    stamps = [case["stamp"] for case in result["cases"].values() if case["state"] == "passed"]
+    values = {key: ", ".join(sorted({str(stamp[key]) for stamp in stamps})) for key in CONDITIONS}
     conditions = (
-        f"One {result['gpu']}, random weights of the released model's size, torch {result['torch']}, triton "
-        f"{result['triton']}, commit {result['commit']}, {result['date']}; `engine/bench/results/gpu.json`."
+        f"One {result['gpu']}, random weights of the released model's size, torch {values['torch']}, triton "
+        f"{values['triton']}, commit {values['commit']}, {values['date']}; `engine/bench/results/{name}`."
     )
     head = "| case | format | ms per step | tokens/s | steps | canvas | prompt | peak GiB | x transformers |"
     rows = [line(entry) for entry in result["results"] if not entry["case"].startswith("component ")]
-    failed = [f"Failed: {one['case']} {one['format']}".rstrip() + "." for one in result["failed"]]
-    table = [head, "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |", *rows]
-    return "\n".join([BEGIN, conditions, "", *table, *([""] if failed else []), *failed, END])
+    failed = [f"Failed: {one['part']}: {one['case']} {one['format']}".rstrip() + "." for one in result["failed"]]
+    lines = [head, "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |", *rows]
+    return "\n".join([conditions, "", *lines, *([""] if failed else []), *failed])
 
 
 def line(entry: dict[str, Any]) -> str:

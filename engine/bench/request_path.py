@@ -160,7 +160,7 @@ async def _ready(location: EngineLocation) -> None:
 def main() -> None:
     """Runs the measurement."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=record.HERE / "results")
+    record.add_destination(parser)
     args = parser.parse_args()
     seen = CallLog()
     threading.setprofile(seen.called)

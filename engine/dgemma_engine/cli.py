@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from dgemma_engine import __version__
 from dgemma_engine.calibrating import calibrate_command
 from dgemma_engine.commands import export, plan, quantize, start, status, stop
-from dgemma_engine.errors import EngineError
+from dgemma_engine.errors import EngineError, WrongUsage
 from dgemma_engine.evaluation import compare_command, eval_command, holes_command
 from dgemma_engine.private_files import keep_own_rights
+from dgemma_engine.terminal import run_program, say_error
 from dgemma_engine.training import corpus_command, train_command
+
+_NAME = "dgemma-engine"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,15 +26,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 done, 1 a fault (one line on standard error), 2 wrong usage, 3 no engine runs.
     """
-    keep_own_rights()
-    arguments = _parser().parse_args(argv)
-    try:
-        return arguments.run(arguments)
-    except EngineError as error:
-        print(f"dgemma-engine: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+
+    def run() -> int:
+        keep_own_rights()
+        arguments = _parser().parse_args(argv)
+        try:
+            return arguments.run(arguments)
+        except EngineError as error:
+            say_error(_NAME, str(error))
+            return 2 if isinstance(error, WrongUsage) else 1
+
+    return run_program(_NAME, run)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -15,7 +15,15 @@ from typing import Any, Self, TypeVar, cast
 
 from pygls.exceptions import JsonRpcException, JsonRpcMethodNotFound
 
-from dgemma_engine.errors import EngineFault, EngineUnavailable, NewerEngine, NoEngine, OlderEngine, SocketRefused
+from dgemma_engine.errors import (
+    EngineFault,
+    EngineSilent,
+    EngineUnavailable,
+    NewerEngine,
+    NoEngine,
+    OlderEngine,
+    SocketRefused,
+)
 from dgemma_engine.handshake import HELLO, Hello
 from dgemma_engine.launch import Launch, engine_command
 from dgemma_engine.location import EngineLocation
@@ -37,6 +45,7 @@ from dgemma_engine.messages import (
     Status,
 )
 from dgemma_engine.peer import STREAM_LIMIT_BYTES, Peer
+from dgemma_engine.silent_engine import end_unused, find_silent, no_answer
 from dgemma_engine.trace_messages import TRACE, Trace
 
 _START_HINT = "start one with: dgemma-engine start"
@@ -89,6 +98,7 @@ class EngineClient:
 
         Raises:
             NoEngine: none runs there.
+            EngineSilent: one runs there and cannot be reached.
             OlderEngine: it speaks an older protocol.
             NewerEngine: it speaks a newer protocol.
             EngineUnavailable: it says nothing.
@@ -123,10 +133,13 @@ class EngineClient:
 
         Raises:
             NoEngine: none runs there.
+            EngineSilent: one runs there and cannot be reached.
             EngineUnavailable: it says nothing.
             SocketRefused: the directory or the socket belongs to someone else.
         """
         location.verify()
+        if (silent := find_silent(location)) is not None:
+            raise EngineSilent(str(silent))
         try:
             reader, writer = await asyncio.open_unix_connection(location.socket, limit=STREAM_LIMIT_BYTES)
         except OSError as error:
@@ -134,6 +147,9 @@ class EngineClient:
         client = cls(location, reader, writer, on_progress=on_progress)
         try:
             await client._await_progress(lambda _: True, timeout_s)
+        except TimeoutError:
+            await client.close()
+            raise no_answer(location, timeout_s) from None
         except BaseException:
             await client.close()
             raise
@@ -152,7 +168,7 @@ class EngineClient:
     ) -> Self:
         """Connects to the engine at `location`, after starting one when none answers. Does not wait for the model.
 
-        One of an older version that nobody else uses is ended first.
+        One of an older version, or that cannot be reached, is ended first where nobody else uses it.
 
         Args:
             location: where the engine lives.
@@ -164,6 +180,7 @@ class EngineClient:
 
         Raises:
             OlderEngine: the one that runs speaks an older protocol, and others use it.
+            EngineSilent: the one that runs cannot be reached, and others use it.
             NewerEngine: the one that runs speaks a newer protocol.
             EngineUnavailable: it ended at once, or does not answer in time.
             SocketRefused: the directory cannot be used.
@@ -182,17 +199,22 @@ class EngineClient:
                 # Windows of this version that look at the same time see each other; so they look at different times.
                 await asyncio.sleep(random.SystemRandom().uniform(0.02, 0.2))
                 continue
+            except EngineSilent:
+                if loop.time() > give_up_s or not await end_unused(location):
+                    raise
+                continue
             except EngineUnavailable:
                 if loop.time() > give_up_s:
-                    raise EngineUnavailable(
-                        f"the engine did not answer on {location.socket} within {timeout_s:g} s; see {location.log}"
-                    ) from None
+                    raise no_answer(location, timeout_s) from None
             if launch is None or launch.exit_code == 0:
                 # Exit code 0 before an answer: another engine was ending or starting; ask again.
                 location.prepare()
                 launch = _launch(location, command or engine_command(location, idle_minutes=idle_minutes))
             elif launch.exit_code is not None:
                 reason = launch.last_line().removeprefix("dgemma-engine: ") or f"exit code {launch.exit_code}"
+                if launch.exit_code == 2:
+                    # Wrong usage: the reason says what to do.
+                    raise EngineUnavailable(reason)
                 raise EngineUnavailable(f"the engine ended at once ({reason}); {_INSTALL_HINT}; log: {location.log}")
             await asyncio.sleep(0.05)
 
@@ -278,7 +300,12 @@ class EngineClient:
             EngineUnavailable: the model cannot be loaded (with the engine's message), the connection ended, or
                 `timeout_s` passed.
         """
-        progress = await self._await_progress(lambda progress: progress.state is not EngineState.LOADING, timeout_s)
+        try:
+            progress = await self._await_progress(lambda progress: progress.state is not EngineState.LOADING, timeout_s)
+        except TimeoutError:
+            raise EngineUnavailable(
+                f"the model was not loaded within {timeout_s:g} s; see {self._location.log}"
+            ) from None
         if progress.state is EngineState.FAILED:
             raise EngineUnavailable(progress.message)
         return await self.status()
@@ -317,14 +344,9 @@ class EngineClient:
             raise EngineFault(error.message) from None
 
     async def _await_progress(self, reached: Callable[[Progress], bool], timeout_s: float) -> Progress:
-        try:
-            async with asyncio.timeout(timeout_s):
-                while not self._peer.ended and (self._progress is None or not reached(self._progress)):
-                    await self._changed.wait()
-        except TimeoutError:
-            raise EngineUnavailable(
-                f"the engine on {self._location.socket} was not there within {timeout_s:g} s; see {self._location.log}"
-            ) from None
+        async with asyncio.timeout(timeout_s):
+            while not self._peer.ended and (self._progress is None or not reached(self._progress)):
+                await self._changed.wait()
         if self._progress is None or not reached(self._progress):
             raise EngineUnavailable(f"the engine on {self._location.socket} has ended; {_START_HINT}")
         return self._progress

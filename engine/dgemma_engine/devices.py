@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import psutil
 import torch
 
 from dgemma_engine.errors import CheckpointError
@@ -54,6 +53,9 @@ def free_memory(device: torch.device) -> int:
     """Returns the bytes a new model could have: of a card what nobody holds, of the system what can be had at once."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
+    # Here and not above: loading a model on a card needs no psutil.
+    import psutil
+
     return psutil.virtual_memory().available
 
 

@@ -7,9 +7,11 @@ EngineError
 │   ├── NoEngine         none runs, and none was to be started
 │   ├── OlderEngine      the one that runs speaks an older protocol
 │   ├── NewerEngine      the one that runs speaks a newer protocol
+│   ├── EngineSilent     one runs and cannot be reached: its process is stopped, or its socket was removed
 │   └── SocketRefused    the socket directory or socket belongs to someone else, or cannot be written
 ├── EngineFault          the engine answered, but with an error
-└── TrainingError        a corpus, configuration or checkpoint the trainer cannot go on with
+├── TrainingError        a corpus, configuration or checkpoint the trainer cannot go on with
+└── WrongUsage           an argument that cannot be used, such as a model folder that is not there; exit code 2
 
 "Nothing to say", "cancelled" and "deadline" are `Finish` values, not errors.
 """
@@ -43,6 +45,10 @@ class NewerEngine(EngineUnavailable):
     """The engine that runs speaks a newer protocol than its client."""
 
 
+class EngineSilent(EngineUnavailable):
+    """An engine runs and cannot be reached; the message names its process."""
+
+
 class SocketRefused(EngineUnavailable):
     """The socket directory or the socket cannot be trusted or written."""
 
@@ -53,3 +59,7 @@ class EngineFault(EngineError):
 
 class TrainingError(EngineError, ValueError):
     """The trainer cannot start or go on."""
+
+
+class WrongUsage(EngineError, ValueError):
+    """An argument cannot be used."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import stat
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -34,12 +35,14 @@ class EngineLocation:
         device: `auto`, `cpu`, `cuda`, ... as it was asked for; engines of different devices live side by side.
         directory: holds the three files; mode 0700.
         uid: the only user these files may belong to.
+        stem: name of the files without their suffixes; empty is that of model and device.
     """
 
     model: str
     device: str
     directory: Path
     uid: int
+    stem: str = ""
 
     @classmethod
     def locate(
@@ -54,16 +57,14 @@ class EngineLocation:
             uid: owner of the files; None is the user of this process.
 
         Raises:
-            SocketRefused: the socket's path is longer than the system allows.
+            SocketRefused: no directory can be named, or the socket's path is longer than the system allows.
         """
         uid = os.getuid() if uid is None else uid
-        if own := environ.get("DGEMMA_RUNTIME_DIR"):
-            directory = Path(own).expanduser().absolute()
-        elif runtime := environ.get("XDG_RUNTIME_DIR"):
-            directory = Path(runtime).absolute() / "dgemma-lsp"
-        else:
-            directory = Path(tempfile.gettempdir()) / f"dgemma-lsp-{uid}"
-        resolved = model if model == EMBEDDED else str(Path(model).expanduser().resolve())
+        try:
+            directory = _directory(environ, uid)
+            resolved = model if model == EMBEDDED else str(_model_path(model))
+        except FileNotFoundError as error:
+            raise SocketRefused("the current folder was removed; change to one that exists") from error
         location = cls(model=resolved, device=device, directory=directory, uid=uid)
         if len(os.fsencode(location.socket)) > MAX_SOCKET_PATH_BYTES:
             raise SocketRefused(
@@ -88,7 +89,27 @@ class EngineLocation:
         return self.directory / f"{self._stem}.log"
 
     @property
+    def options(self) -> str:
+        """What names this engine on a command line, behind `dgemma-engine stop`; empty where it is the default."""
+        options = "" if self.model == EMBEDDED else f" --model {shlex.quote(self.model)}"
+        return options if self.device == "auto" else f"{options} --device {self.device}"
+
+    def others(self) -> list[EngineLocation]:
+        """Returns where engines of other models or devices ran in this directory; their `model` is unknown, so empty.
+
+        Raises:
+            SocketRefused: the directory cannot be read.
+        """
+        try:
+            stems = sorted(path.stem for path in self.directory.glob(f"{_PREFIX}*.lock"))
+        except OSError as error:
+            raise self._refusal(self.directory, f"cannot be read ({error.strerror})") from error
+        return [replace(self, model="", stem=stem) for stem in stems if stem != self._stem]
+
+    @property
     def _stem(self) -> str:
+        if self.stem:
+            return self.stem
         key = f"{self.model}\0{self.device}".encode("utf-8", "surrogateescape")
         return _PREFIX + hashlib.sha256(key).hexdigest()[:10]
 
@@ -156,3 +177,26 @@ class EngineLocation:
 
     def _refusal(self, path: Path, reason: str) -> SocketRefused:
         return SocketRefused(f"{path}: {reason}; set DGEMMA_RUNTIME_DIR to a directory of your own")
+
+
+def _directory(environ: Mapping[str, str], uid: int) -> Path:
+    if own := environ.get("DGEMMA_RUNTIME_DIR"):
+        try:
+            return Path(own).expanduser().absolute()
+        except RuntimeError as error:
+            raise SocketRefused(f"DGEMMA_RUNTIME_DIR={own}: no such home folder; set it to an absolute path") from error
+    if runtime := environ.get("XDG_RUNTIME_DIR"):
+        return Path(runtime).absolute() / "dgemma-lsp"
+    try:
+        return Path(tempfile.gettempdir()) / f"dgemma-lsp-{uid}"
+    except FileNotFoundError as error:
+        message = "no directory for temporary files can be written; set DGEMMA_RUNTIME_DIR to a directory of your own"
+        raise SocketRefused(message) from error
+
+
+def _model_path(model: str) -> Path:
+    """Returns the absolute path; one that cannot be resolved (`~nobody`, a loop of links) stays as it is written."""
+    try:
+        return Path(model).expanduser().resolve()
+    except RuntimeError:
+        return Path(model).absolute()

@@ -1,134 +1,183 @@
 """Measures launch parameters on the GPU at hand and writes a table named for it; run offline, never while serving.
 
-`python kernels/bench/tune.py` tries, kernel by kernel, the entries of `candidates` on the shapes of DiffusionGemma 26B
-with random numbers, takes the fastest that compiles and fits, and writes
-`kernels/dgemma_kernels/launch_tables/<card>.json`. Not tried on a GPU yet.
+    python kernels/bench/tune.py [--only experts_up.int4,linear] [--seconds 120] [--out FOLDER]
+
+Tries, kernel by kernel, the entries of `candidates` on the shapes of DiffusionGemma 26B with random numbers and keeps
+the fastest that compiles, fits and computes what the first entry computes. `FOLDER/<card>.json` (default:
+`kernels/dgemma_kernels/launch_tables`) is written after each candidate, and the next run goes on from there; a table is
+`measured` once every kernel is through. Not tried on a GPU yet.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
-import statistics
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Protocol
 
 import full_size
 import torch
+from cold_timing import ColdCalls
 from dgemma_kernels import launch_table
 from dgemma_kernels.launch_table import LaunchTable
-from triton import runtime
+from torch import Tensor
+from tuned_table import Tuned, TunedFile
+from tuning_choices import candidates, judges, ordered
 
-REPEATS = 20
-CHOICES: Mapping[str, Mapping[str, tuple[int, ...]]] = {
-    "norm": {"num_warps": (4, 8)},
-    "norm_rotary": {"num_warps": (1, 2)},
-    "gated_gelu": {"num_warps": (4, 8)},
-    "route": {"BLOCK_ROWS": (16, 32), "BLOCK_K": (64, 128), "num_warps": (4, 8)},
-    "experts_up": {"BLOCK_K": (64, 128, 256), "num_stages": (2, 3, 4)},
-    "experts_down": {"BLOCK_N": (64, 128), "BLOCK_K": (64, 128), "num_warps": (4, 8), "num_stages": (2, 3, 4)},
-    "linear": {
-        "BLOCK_N": (64, 128),
-        "BLOCK_T": (64, 128, 256),
-        "BLOCK_K": (64, 128),
-        "num_warps": (4, 8),
-        "num_stages": (3, 4),
-    },
-    "attention": {"BLOCK_M": (32, 64, 128), "BLOCK_S": (16, 32, 64), "num_warps": (4, 8), "num_stages": (1, 2, 3)},
-    "vocabulary": {"BLOCK": (2048, 4096, 8192), "num_warps": (4, 8)},
-    "soft_embeddings": {"BLOCK_D": (128, 256), "NUM_SPLITS": (4, 6, 12), "num_stages": (3, 4)},
-}
-# The call that an entry of the table is judged by.
-JUDGES = {
-    "norm": "merge_norm",
-    "norm_rotary": "norm_rotary.256",
-    "gated_gelu": "gated_gelu",
-    "route": "route.canvas",
-    "linear.plain": "linear.plain.qkv_sliding",
-    "linear.fp8": "linear.fp8.qkv_sliding",
-    "linear.int8": "linear.int8.qkv_sliding",
-    "linear.int4": "linear.int4.qkv_sliding",
-    "linear.nvfp4": "linear.nvfp4.qkv_sliding",
-    "attention.256": "attention.canvas.256",
-    "attention.512": "attention.canvas.512",
-    "vocabulary": "believe",
-    "soft_embeddings": "soft_embeddings",
-}
+# Relative root mean square difference of two entries' results: another order of sums, 8-bit roundings included.
+MOST_APART = 2.0**-6
 
 
-def candidates(kernel: str, entry: Mapping[str, int]) -> Iterator[dict[str, int]]:
-    """Yields the table's own entry, then every combination of the kernel's choices."""
-    yield dict(entry)
-    choices = CHOICES.get(kernel.partition(".")[0], {})
-    for values in itertools.product(*choices.values()):
-        changed = {**entry, **dict(zip(choices, values, strict=True))}
-        if changed != dict(entry):
-            yield changed
+class Call(Protocol):
+    """What is timed: `ColdCalls`."""
+
+    def result(self, table: LaunchTable, /) -> object:
+        """Returns what it computes."""
+        ...
+
+    def seconds(self, table: LaunchTable, /) -> float:
+        """Returns how long it takes."""
+        ...
 
 
-def judge(kernel: str) -> str | None:
-    """Returns the case that measures a kernel, or None for one that is not tuned."""
-    if kernel.startswith("experts_"):
-        _, weight_format, *size = kernel.split(".")
-        return f"experts.{weight_format}.{'prompt' if size else 'canvas'}"
-    return JUDGES.get(kernel)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuner:
+    """Tries candidates and keeps what it learns.
 
-
-def best(kernel: str, table: LaunchTable, measure: Callable[[LaunchTable], float]) -> dict[str, int]:
-    """Returns the fastest entry; one that does not compile or fit is not among them.
-
-    Args:
-        kernel: entry to choose.
-        table: where the other entries come from.
-        measure: seconds, or raises what the compiler or the driver raise.
+    Attributes:
+        file: what is known, and where it is kept.
+        prepare: makes a call of a case of `full_size`, by its name.
+        clock: in seconds.
+        is_broken: whether the device can run nothing more after a failed candidate.
     """
-    fastest: tuple[float, dict[str, int]] | None = None
-    for entry in candidates(kernel, table.of(kernel)):
-        trial = LaunchTable(name=table.name, measured=True, entries={**table.entries, kernel: entry})
-        try:
-            seconds = measure(trial)
-        except (runtime.errors.OutOfResources, RuntimeError, ValueError, AssertionError):
-            continue
-        if fastest is None or seconds < fastest[0]:
-            fastest = (seconds, entry)
-    return dict(table.of(kernel)) if fastest is None else fastest[1]
+
+    file: TunedFile
+    prepare: Callable[[str], Call]
+    clock: Callable[[], float] = time.monotonic
+    is_broken: Callable[[], bool] = lambda: False
+
+    def run(self, only: Sequence[str], seconds: float) -> int:
+        """Tunes until all is done or the time is over; returns the number of candidates tried.
+
+        Args:
+            only: beginnings of kernels' names; none for all.
+            seconds: in which candidates are started.
+
+        Raises:
+            RuntimeError: a candidate broke the device; the next run goes on behind it.
+        """
+        end, tried = self.clock() + seconds, 0
+        for kernel in ordered(self.file.table.entries, only):
+            if self.file.is_through(kernel) or self.clock() >= end:
+                continue
+            known = self.file.known.setdefault(kernel, Tuned())
+            tried += self._tune(kernel, known, end)
+            found = {"kernel": kernel, "seconds": known.seconds, "first_seconds": known.first_seconds}
+            print(json.dumps(found | {"entry": known.entry}), flush=True)
+        return tried
+
+    def _tune(self, kernel: str, known: Tuned, end: float) -> int:
+        """Tries what is left of a kernel's candidates; returns their number."""
+        calls = [self.prepare(name) for name in judges(kernel)]
+        start, tried = self.file.table_for(kernel), 0
+        expected: list[list[Tensor]] | None = None
+        for number, entry in enumerate(candidates(kernel, start.of(kernel))):
+            if number < known.tried:
+                continue
+            if self.clock() >= end:
+                break
+            # Kept first: a candidate that ends the process is not tried a second time.
+            known.tried, tried = number + 1, tried + 1
+            self.file.save()
+            seconds = None
+            try:
+                expected = expected or [floats(call.result(start)) for call in calls]
+                seconds = self._seconds(kernel, entry, start, calls, expected)
+            except Exception as error:  # whatever the compiler or the driver raise: the other candidates go on
+                print(f"{kernel} {entry}: {type(error).__name__}: {error}"[:300], file=sys.stderr)
+                if self.is_broken():
+                    raise RuntimeError(f"{kernel} with {entry} broke the device: {error}") from error
+            known.add(number, entry, seconds)
+            self.file.save()
+        return tried
+
+    def _seconds(
+        self,
+        kernel: str,
+        entry: Mapping[str, int],
+        start: LaunchTable,
+        calls: Sequence[Call],
+        expected: Sequence[Sequence[Tensor]],
+    ) -> float | None:
+        """Returns the seconds of all calls together; None where one computes something else."""
+        trial = LaunchTable(name=start.name, measured=False, entries={**start.entries, kernel: entry})
+        if not all(alike(floats(call.result(trial)), right) for call, right in zip(calls, expected, strict=True)):
+            print(f"{kernel} {entry}: another result", file=sys.stderr)
+            return None
+        return sum(call.seconds(trial) for call in calls)
 
 
-def measured(call: full_size.Call, table: LaunchTable) -> float:
-    """Returns the median seconds of a call on the GPU."""
-    call(table)
-    seconds: list[float] = []
-    for _ in range(REPEATS):
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        call(table)
-        end.record()
-        torch.cuda.synchronize()
-        seconds.append(start.elapsed_time(end) / 1e3)
-    return statistics.median(seconds)
+def floats(result: object) -> list[Tensor]:
+    """Returns the 16- and 32-bit floats of a result: 8-bit ones mean nothing without their scales."""
+    if isinstance(result, Tensor):
+        return [result.float()] if result.dtype in (torch.bfloat16, torch.float16, torch.float32) else []
+    if isinstance(result, tuple | list):
+        return [tensor for part in result for tensor in floats(part)]
+    if is_dataclass(result):
+        return [tensor for part in fields(result) for tensor in floats(getattr(result, part.name))]
+    return []
+
+
+def alike(got: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
+    """Returns whether two results are the same but for rounding."""
+    for one, other in zip(got, expected, strict=True):
+        apart = float((one - other).square().mean().sqrt())
+        if not apart <= MOST_APART * float(other.square().mean().sqrt()) + 1e-12:
+            return False
+    return True
+
+
+def tuner(folder: Path, device: torch.device, is_broken: Callable[[], bool]) -> Tuner:
+    """Returns the tuner of a card, whose table is in `folder`."""
+    is_card = device.type == "cuda"
+    name = torch.cuda.get_device_name(device) if is_card else launch_table.INTERPRETER
+    by_name = {case.name: case for case in full_size.cases()}
+    return Tuner(
+        file=TunedFile(folder / f"{launch_table.file_name(name)}.json", name, launch_table.for_device(device)),
+        prepare=lambda case: ColdCalls(by_name[case], device),
+        is_broken=is_broken,
+    )
 
 
 def main() -> int:
     """Returns 1 where there is no GPU to measure on."""
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="beginnings of kernels' names, separated by commas")
+    parser.add_argument("--seconds", type=float, default=3_600.0)
+    parser.add_argument("--out", type=Path, default=launch_table.FOLDER)
+    args = parser.parse_args()
     if not torch.cuda.is_available():
         print("tune.py measures on the GPU at hand, and there is none", file=sys.stderr)
         return 1
-    name, capability = torch.cuda.get_device_name(), torch.cuda.get_device_capability()
-    table = launch_table.choose(name, capability)
-    by_name = {case.name: case for case in full_size.cases()}
-    for kernel in table.entries:
-        case = by_name.get(judge(kernel) or "")
-        if case is not None:
-            call = case.prepare(torch.device("cuda"))
-            entry = best(kernel, table, lambda trial, call=call: measured(call, trial))
-            table = LaunchTable(name=name, measured=True, entries={**table.entries, kernel: entry})
-            print(json.dumps({"kernel": kernel, **entry}))
-    path = launch_table.FOLDER / f"{launch_table.file_name(name)}.json"
-    content = {"measured": True, "gpu": name, "entries": table.entries}
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    device = torch.device("cuda")
+    only = [part for part in args.only.split(",") if part]
+    tuner(args.out, device, lambda: is_broken(device)).run(only, args.seconds)
     return 0
+
+
+def is_broken(device: torch.device) -> bool:
+    """Returns whether the device answers nothing any more: an error that no later call gets past."""
+    if device.type != "cuda":
+        return False
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError:
+        return True
+    return False
 
 
 if __name__ == "__main__":

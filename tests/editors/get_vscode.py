@@ -12,9 +12,11 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "editors/vscode/scripts"))
+sys.path[:0] = [str(ROOT), str(ROOT / "editors/vscode/scripts")]
 
 from wheel_node import NODE, npm  # noqa: E402  (the folder of the extension's scripts is no package)
+
+from tests.debian_packages import require_program  # noqa: E402
 
 FOLDER = ROOT / ".editors/vscode"
 CODE_SERVER = "4.139.1"
@@ -32,12 +34,15 @@ def install(folder: Path = FOLDER) -> None:
 
     Raises:
         subprocess.CalledProcessError: a step failed; its output is on the terminal.
+        ProgramMissingError: there is no C++ compiler and it cannot be installed.
     """
     stamp = folder / "installed.json"
     node = subprocess.run([NODE, "--version"], check=True, capture_output=True, text=True).stdout.strip()
     wanted = {"code-server": CODE_SERVER, "node": node, "native": list(NATIVE)}
     if stamp.exists() and json.loads(stamp.read_text(encoding="utf-8")) == wanted:
         return
+    # npm compiles the native modules.
+    require_program("g++", ("g++", "make"))
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / "package.json").write_text('{"private": true}\n', encoding="utf-8")

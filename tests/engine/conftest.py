@@ -6,12 +6,13 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, pre_tokenizers
-from tokenizers.models import BPE
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 
@@ -93,6 +94,10 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., C
 
 def _byte_tokenizer() -> Tokenizer:
     """One token a byte behind sixteen special ones: any text can be encoded in 272 ids."""
+    # Here and not above: tests of the kernels, which lie below this folder, run where there is no such package.
+    from tokenizers import Tokenizer, decoders, pre_tokenizers
+    from tokenizers.models import BPE
+
     specials = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<|prefix|>", "<|suffix|>", "<fill>", "<more>"]
     specials += [f"<reserved{i}>" for i in range(9, 16)]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())

@@ -1,11 +1,13 @@
 """An engine that denoises with sleeps, and ways to run the real daemon around it: in this process or in its own.
 
-`python fake_engine.py DIRECTORY [ready|loading|failing]` serves it as `dgemma-engine start --foreground` would.
+`python fake_engine.py DIRECTORY [MODE [DEVICE]]` serves it as `dgemma-engine start --foreground` would; modes: `LOADS`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -137,7 +139,26 @@ def load_failing(report: Callable[[int, str], None]) -> SteppingEngine:
     raise CheckpointError("config.json: is missing;\n download the model again")
 
 
-LOADS = {"ready": load_ready, "loading": load_slowly, "failing": load_failing}
+def load_without_end(report: Callable[[int, str], None]) -> SteppingEngine:
+    report(10, "reading weights")
+    time.sleep(600)
+    return SteppingEngine()
+
+
+def load_until_killed(report: Callable[[int, str], None]) -> SteppingEngine:
+    # Time for a client to attach; then as the kernel does when memory is short.
+    time.sleep(1)
+    os.kill(os.getpid(), signal.SIGKILL)
+    return SteppingEngine()
+
+
+LOADS = {
+    "ready": load_ready,
+    "loading": load_slowly,
+    "failing": load_failing,
+    "stuck": load_without_end,
+    "dying": load_until_killed,
+}
 
 
 def context(
@@ -148,12 +169,12 @@ def context(
     return Context(document=document, prefix=prefix, suffix=suffix, **values)
 
 
-def location_in(directory: Path) -> EngineLocation:
-    return EngineLocation.locate({"DGEMMA_RUNTIME_DIR": str(directory)})
+def location_in(directory: Path, device: str = "auto") -> EngineLocation:
+    return EngineLocation.locate({"DGEMMA_RUNTIME_DIR": str(directory)}, device=device)
 
 
-def command(directory: Path, mode: str = "ready") -> list[str]:
-    return [sys.executable, str(SCRIPT), str(directory), mode]
+def command(directory: Path, mode: str = "ready", device: str = "auto") -> list[str]:
+    return [sys.executable, str(SCRIPT), str(directory), mode, device]
 
 
 async def attach(location: EngineLocation, **hooks: Any) -> EngineClient:
@@ -193,8 +214,8 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.01)
 
 
-def main(directory: str, mode: str = "ready") -> int:
-    other_pid = daemon.run(location_in(Path(directory)), load=LOADS[mode], idle_s=60.0)
+def main(directory: str, mode: str = "ready", device: str = "auto") -> int:
+    other_pid = daemon.run(location_in(Path(directory), device), load=LOADS[mode], idle_s=60.0)
     if other_pid is not None:
         sys.stdout.write(f"an engine already runs (pid {other_pid})\n")
     return 0

@@ -13,6 +13,9 @@ from dgemma_engine.model import DiffusionGemma
 from dgemma_engine.ops import Ops
 
 from tests.engine.fused_models import WINDOW, draw_ids, everything, load, write
+from tests.rounding import model_error
+
+pytestmark = pytest.mark.numerical
 
 CPU = torch.device("cpu")
 
@@ -26,7 +29,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[DiffusionGemma, Ca
 
 
 def close(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
-    return torch.allclose(ours, theirs, atol=1e-4 * float(theirs.abs().max()))
+    return torch.allclose(ours, theirs, atol=model_error(64) * float(theirs.abs().max()))
 
 
 def test_says_what_the_plain_model_says(models: tuple[DiffusionGemma, CapturedModel]) -> None:

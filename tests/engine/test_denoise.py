@@ -30,6 +30,8 @@ from dgemma_engine.policies import (
 from dgemma_engine.reference import denoise_plainly
 from dgemma_engine.weights import load_model
 
+pytestmark = pytest.mark.numerical
+
 CPU = torch.device("cpu")
 SAMPLER = Sampler(
     num_steps=12,

@@ -26,6 +26,13 @@ from dgemma_engine.sampler_config import load_sampler
 from dgemma_engine.tokenizer import Tokenizer
 from dgemma_engine.weights import load_model
 
+from tests.rounding import TRAINED_GROWTH, model_error
+
+pytestmark = pytest.mark.numerical
+
+# Of the largest value.
+CLOSE = model_error(256, TRAINED_GROWTH)
+
 CPU = torch.device("cpu")
 CODE = "import os\n\n\ndef home(user):\n    path = os.path.join('/home', user)\n    return "
 CANVAS = 24
@@ -71,13 +78,15 @@ def test_logits_match_transformers(ours: DiffusionGemma, theirs: Any, prompt: to
     with torch.inference_mode():
         prefix = theirs.model.encoder(input_ids=prompt)
         fresh = PromptCache(ours.config, capacity=16, dtype=torch.float32, device=CPU)
-        assert (ours.encode(prompt, fresh) - prefix.last_hidden_state).abs().max() < 1e-4
+        hidden, expected = ours.encode(prompt, fresh), prefix.last_hidden_state
+        assert (hidden - expected).abs().max() < CLOSE * expected.abs().max()
         for signal in (None, believed):
             expected = theirs(
                 past_key_values=prefix.past_key_values, decoder_input_ids=canvas, self_conditioning_logits=signal
             ).logits
             soft = None if signal is None else ours.soft_embeddings(signal.softmax(-1))
-            assert (ours.logits(ours.decode(canvas, cache, soft_BLD=soft)) - expected).abs().max() < 1e-4
+            logits = ours.logits(ours.decode(canvas, cache, soft_BLD=soft))
+            assert (logits - expected).abs().max() < CLOSE * expected.abs().max()
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -89,25 +90,100 @@ def test_stop_ends_an_engine_that_does_not_answer(location: EngineLocation, caps
     assert capsys.readouterr().out == f"engine stopped (pid {pid})\n"
 
 
+@pytest.mark.parametrize("place", [[], ["--foreground"]])
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        (
+            "google/diffusiongemma-26B-A4B-it",
+            "no such folder, .*: hf download google/diffusiongemma-26B-A4B-it --local-",
+        ),
+        ("/no/such/folder", "/no/such/folder: no such folder; name the folder of"),
+        ("~no-such-user/x", "~no-such-user/x: no such home folder"),
+        ("file", "file: is not a folder"),
+        ("empty", "empty: no config.json"),
+        ("half", r"half: no \*.safetensors; download the weights"),
+    ],
+)
+def test_start_without_a_model_is_wrong_usage_and_starts_nothing(
+    location: EngineLocation,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    place: list[str],
+    model: str,
+    says: str,
+) -> None:
+    (tmp_path / "file").touch()
+    for name in ("empty", "half"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "half" / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    assert main(["start", *place, "--model", model]) == 2
+    assert re.fullmatch(rf"dgemma-engine: .*{says}.*\n", capsys.readouterr().err)
+    assert not location.directory.exists()
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> str:
+    """A folder that looks like a model's and cannot be loaded."""
+    folder = tmp_path / "damaged"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"")
+    return str(folder)
+
+
 @pytest.mark.e2e
-def test_start_tells_why_the_model_cannot_be_loaded(location: EngineLocation, tmp_path: Path) -> None:
+def test_start_waits_until_a_model_that_cannot_be_loaded_has_failed(location: EngineLocation, damaged: str) -> None:
     program = [sys.executable, "-m", "dgemma_engine"]
-    model = str(tmp_path / "no-model")
-    started = subprocess.run([*program, "start", "--model", model], capture_output=True, text=True, timeout=120)
-    assert "Traceback" not in started.stderr + started.stdout
+    started = subprocess.run([*program, "start", "--model", damaged], capture_output=True, text=True, timeout=120)
+    assert (started.returncode, started.stdout) == (1, "")
+    assert re.fullmatch(rf"dgemma-engine: {damaged}/tokenizer.json: .*\n", started.stderr)
+    assert main(["stop", "--model", damaged]) == 0
 
-    async def wait() -> str:
-        there = EngineLocation.locate(os.environ, model=model)
-        async with await EngineClient.attach(there) as client:
-            with pytest.raises(Exception, match="is not a folder") as caught:
-                await client.wait_ready(100)
-            return str(caught.value)
 
-    message = asyncio.run(wait())
-    assert message.startswith(model)
-    again = subprocess.run([*program, "start", "--model", model], capture_output=True, text=True, timeout=120)
-    assert (again.returncode, again.stderr) == (1, f"dgemma-engine: {message}\n")
-    assert main(["stop", "--model", model]) == 0
+@pytest.mark.e2e
+def test_start_in_the_foreground_fails_with_the_reason(location: EngineLocation, damaged: str) -> None:
+    program = [sys.executable, "-m", "dgemma_engine", "start", "--foreground", "--model", damaged]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(
+        f"dgemma-engine: the model was not loaded: {damaged}/tokenizer.json: "
+    )
+
+
+def start_as(location: EngineLocation, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes `start` run the fake engine in place of the real one."""
+    monkeypatch.setattr("dgemma_engine.client.engine_command", lambda *_, **__: command(location.directory, mode))
+
+
+@pytest.mark.e2e
+def test_start_says_where_to_look_when_loading_goes_on(
+    location: EngineLocation, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_as(location, "stuck", monkeypatch)
+    monkeypatch.setattr("dgemma_engine.commands.start._FIRST_STATE_S", 0.1)
+    assert main(["start"]) == 0
+    out = capsys.readouterr().out
+    assert re.fullmatch(
+        r"engine started \(pid \d+\): embedded on auto, loading goes on; "
+        rf"`dgemma-engine status` says when it is ready, log: {location.log}\n",
+        out,
+    )
+    assert main(["stop"]) == 0
+
+
+@pytest.mark.e2e
+def test_start_reports_an_engine_that_dies_while_it_loads(
+    location: EngineLocation, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_as(location, "dying", monkeypatch)
+    assert main(["start"]) == 1
+    captured = capsys.readouterr()
+    assert re.fullmatch(
+        rf"dgemma-engine: engine process \d+ ended while it loaded the model; see {location.log}\n", captured.err
+    )
 
 
 def test_refused_directory_is_one_line(

@@ -18,11 +18,15 @@ from dgemma_engine.weights import load_model
 from dgemma_kernels.packed import PackedGate, PackedMatrix
 from torch import Tensor, nn
 
+from tests.rounding import model_error
+
+pytestmark = pytest.mark.numerical
+
 SLIDING, FULL = "sliding_attention", "full_attention"
 WINDOW = 8
 CPU = torch.device("cpu")
-# Of the largest value; these random layers grow a rounding error a hundredfold.
-CLOSE = 1e-4
+# Of the largest value.
+CLOSE = model_error(64)
 
 SHAPES: dict[str, dict[str, Any]] = {
     "mixed layers": {"layer_types": [SLIDING, SLIDING, FULL, SLIDING, FULL]},

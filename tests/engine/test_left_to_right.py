@@ -18,6 +18,8 @@ from dgemma_engine.weights import load_model
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+pytestmark = pytest.mark.numerical
+
 CPU = torch.device("cpu")
 PROMPT = [2, *range(40, 61)]
 

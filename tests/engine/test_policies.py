@@ -14,6 +14,8 @@ from dgemma_engine.policies import (
     sample,
 )
 
+pytestmark = pytest.mark.numerical
+
 ALL_FREE = torch.tensor([[True, True, True, True]])
 
 

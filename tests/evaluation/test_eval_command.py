@@ -156,6 +156,9 @@ def test_execute_without_tests_is_said(engine: TableEngine, holes: Path, capsys:
         (["{holes}", "--out", "{tmp}/none/out.jsonl"], "cannot be written (No such file or directory)"),
         (["{holes}", "--json", "{tmp}/none/x.json"], "cannot be written (No such file or directory)"),
         (["{holes}", "--out", "{holes}"], "would be overwritten"),
+        (["{holes}", "--json", "{tmp}/hard.jsonl"], "is read, and would be overwritten"),
+        (["{holes}", "--out", "{tmp}/same", "--json", "{tmp}/./same"], "is named for two outputs"),
+        (["{holes}", "--out", "{tmp}/old.jsonl", "--model", "{tmp}/none"], "is not a folder"),
         (["{holes}", "--model", "{tmp}/none"], "is not a folder"),
     ],
 )
@@ -168,11 +171,14 @@ def test_faults_are_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     before = holes.read_bytes()
+    (tmp_path / "hard.jsonl").hardlink_to(holes)
+    (tmp_path / "old.jsonl").write_text("old results")
     assert main(["eval", *(option.format(tmp=tmp_path, holes=holes) for option in options)]) == 1
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
     assert holes.read_bytes() == before
+    assert (tmp_path / "old.jsonl").read_text() == "old results"
     assert not engine.asked
 
 

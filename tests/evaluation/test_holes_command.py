@@ -67,6 +67,15 @@ def test_fewer_holes_than_asked_for_is_said(tmp_path: Path, capsys: pytest.Captu
     assert len(rows(tmp_path / "h.jsonl")) == 15
     assert main([*arguments[:-1], "--count", "100"]) == 1
     assert "no hole of these kinds was found" in capsys.readouterr().err
+    assert len(rows(tmp_path / "h.jsonl")) == 15, "the older file is kept"
+
+
+def test_output_that_is_no_hole_file_is_refused(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = next(tree.glob("*.py"))
+    before = source.read_bytes()
+    assert main(["holes", str(tree), "--out", str(source)]) == 1
+    assert "must end in .jsonl or .jsonl.gz; choose another --out" in capsys.readouterr().err
+    assert source.read_bytes() == before
 
 
 def test_a_corpus_gives_holes_of_its_held_out_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,11 +1,15 @@
-"""The tuner's choices, with times made up: no GPU is asked for."""
+"""The tuner's choices and how its file grows, with times made up: no GPU is asked for."""
 
 from __future__ import annotations
 
 import importlib
+import json
 import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -22,13 +26,46 @@ def tune(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("tune")
 
 
-def test_every_entry_that_can_be_tuned_has_a_case(tune: ModuleType) -> None:
+@dataclass
+class Call:
+    """A call whose times and results follow from the table's entry of one kernel."""
+
+    kernel: str
+    time: Callable[[dict[str, int]], float]
+    compute: Callable[[dict[str, int]], torch.Tensor] = lambda _entry: torch.ones(4)
+
+    def result(self, table: LaunchTable) -> torch.Tensor:
+        return self.compute(dict(table.of(self.kernel)))
+
+    def seconds(self, table: LaunchTable) -> float:
+        return self.time(dict(table.of(self.kernel)))
+
+
+def tuner(tune: ModuleType, folder: Path, call: Call, **more: Any) -> Any:
+    file = tune.TunedFile(folder / "card.json", "Card", read("sm_90"))
+    return tune.Tuner(file=file, prepare=lambda _case: call, **more)
+
+
+def ticking(times: Iterable[float]) -> Callable[[], float]:
+    left = iter(times)
+    return lambda: next(left)
+
+
+def test_every_entry_that_can_be_tuned_has_cases(tune: ModuleType) -> None:
     names = {case.name for case in tune.full_size.cases()}
-    judges = {kernel: tune.judge(kernel) for kernel in read("sm_90").entries}
-    assert {judge for judge in judges.values() if judge} <= names
-    assert judges["experts_up.int4"] == "experts.int4.canvas"
-    assert judges["experts_up.int4.large"] == "experts.int4.prompt"
-    assert {kernel for kernel, judge in judges.items() if judge is None} == {"combine", "sum_splits", "tiles"}
+    judges = {kernel: tune.judges(kernel) for kernel in read("sm_90").entries}
+    assert {name for cases in judges.values() for name in cases} <= names
+    assert judges["experts_up.int4"] == ("experts.int4.canvas",)
+    assert judges["experts_up.int4.large"] == ("experts.int4.prompt",)
+    assert {kernel for kernel, cases in judges.items() if not cases} == {"combine", "sum_splits"}
+
+
+def test_kernels_of_int4_and_fp8_models_come_first(tune: ModuleType) -> None:
+    found = tune.ordered(read("sm_90").entries)
+    assert found[:2] == ["experts_up.int4", "experts_up.fp8"]
+    assert found.index("linear.int8") < found.index("experts_up.plain") < found.index("experts_up.int4.large")
+    assert tune.ordered(read("sm_90").entries, ["linear.fp8", "tiles"]) == ["tiles", "linear.fp8"]
+    assert tune.ordered(read("sm_90").entries, ["norm"]) == ["norm"]
 
 
 def test_candidates_begin_with_what_is_there_and_repeat_nothing(tune: ModuleType) -> None:
@@ -38,23 +75,78 @@ def test_candidates_begin_with_what_is_there_and_repeat_nothing(tune: ModuleType
     assert len(found) == 24 and len({tuple(sorted(one.items())) for one in found}) == 24
 
 
-def test_the_fastest_that_compiles_wins(tune: ModuleType) -> None:
-    table = read("sm_90")
-
-    def measure(trial: LaunchTable) -> float:
-        entry = trial.of("vocabulary")
+def test_the_fastest_that_compiles_and_computes_the_same_wins(tune: ModuleType, tmp_path: Path) -> None:
+    def time(entry: dict[str, int]) -> float:
         if entry["num_warps"] == 4:
             raise ValueError("does not fit")
         return 1.0 / entry["BLOCK"]
 
-    assert tune.best("vocabulary", table, measure) == {"BLOCK": 8192, "num_warps": 8}
+    def compute(entry: dict[str, int]) -> torch.Tensor:
+        return torch.ones(4) * (2 if entry["BLOCK"] == 8192 else 1)
+
+    assert tuner(tune, tmp_path, Call("vocabulary", time, compute)).run(["vocabulary"], 1e9) == 6
+    content = json.loads((tmp_path / "card.json").read_text())
+    # The fastest of those that compute what the first one does: 8192 computes something else.
+    assert content["entries"]["vocabulary"] == {"BLOCK": 4096, "num_warps": 8}
+    assert content["entries"]["norm"] == read("sm_90").of("norm") and not content["measured"]
 
 
-def test_where_nothing_runs_the_entry_stays(tune: ModuleType) -> None:
-    def measure(trial: LaunchTable) -> float:
+def test_where_nothing_runs_the_entry_stays(tune: ModuleType, tmp_path: Path) -> None:
+    def time(_entry: dict[str, int]) -> float:
         raise RuntimeError("no")
 
-    assert tune.best("norm", read("sm_90"), measure) == read("sm_90").of("norm")
+    tuned = tuner(tune, tmp_path, Call("norm", time))
+    tuned.run(["norm"], 1e9)
+    assert tuned.file.table.of("norm") == read("sm_90").of("norm")
+
+
+def test_the_next_run_goes_on_behind_the_last_candidate(tune: ModuleType, tmp_path: Path) -> None:
+    seen: list[dict[str, int]] = []
+
+    def time(entry: dict[str, int]) -> float:
+        seen.append(entry)
+        return 1.0 / entry["BLOCK"]
+
+    call = Call("vocabulary", time)
+    # Read at the start, before the kernel and before each candidate: two of six are within the seconds.
+    first = tuner(tune, tmp_path, call, clock=ticking([0.0, 0.0, 0.0, 1.0, 5.0]))
+    assert first.run(["vocabulary"], 5.0) == 2
+    assert not first.file.is_through("vocabulary")
+    second = tuner(tune, tmp_path, call)
+    assert second.run(["vocabulary"], 1e9) == 4
+    assert seen == list(tune.candidates("vocabulary", read("sm_90").of("vocabulary")))
+    assert second.file.table.of("vocabulary")["BLOCK"] == 8192
+    assert tuner(tune, tmp_path, call).run(["vocabulary"], 1e9) == 0
+
+
+def test_a_candidate_that_breaks_the_device_is_not_tried_again(tune: ModuleType, tmp_path: Path) -> None:
+    def time(_entry: dict[str, int]) -> float:
+        raise RuntimeError("an illegal memory access was encountered")
+
+    with pytest.raises(RuntimeError, match="broke the device"):
+        tuner(tune, tmp_path, Call("norm", time), is_broken=lambda: True).run(["norm"], 1e9)
+    again = tuner(tune, tmp_path, Call("norm", lambda _entry: 1.0))
+    assert again.run(["norm"], 1e9) == 1
+
+
+def test_a_table_is_measured_once_every_kernel_is_through(tune: ModuleType, tmp_path: Path) -> None:
+    class Fast:
+        def result(self, _table: LaunchTable) -> torch.Tensor:
+            return torch.ones(1)
+
+        def seconds(self, _table: LaunchTable) -> float:
+            return 1.0
+
+    whole = tuner(tune, tmp_path, Fast())  # type: ignore[arg-type]
+    whole.run([], 1e9)
+    assert json.loads((tmp_path / "card.json").read_text())["measured"] is True
+
+
+@pytest.mark.parametrize(
+    ("each", "cache", "expected"), [(2**30, 60 * 2**20, 2), (2**20, 60 * 2**20, 121), (1, 2**26, 256)]
+)
+def test_copies_of_a_call_exceed_the_cache_twice(tune: ModuleType, each: int, cache: int, expected: int) -> None:
+    assert importlib.import_module("cold_timing").copies(each, cache) == expected
 
 
 def test_without_a_gpu_it_says_so(

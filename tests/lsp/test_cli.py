@@ -182,6 +182,23 @@ async def test_odd_line_of_an_ignore_file_is_told_in_one_line(
     )
 
 
+@pytest.mark.parametrize("out", ["a.py", "link.html", "pipe"])
+async def test_trace_replaces_neither_its_source_nor_what_is_no_regular_file(
+    environ: dict[str, str], target: str, tmp_path: Path, out: str
+):
+    (tmp_path / "link.html").symlink_to("a.py")
+    os.mkfifo(tmp_path / "pipe")
+    before = (tmp_path / out).lstat()
+    async with serving(EngineLocation.locate(environ), answers={"return ": "1"}) as engine:
+        code, printed, err = await run(environ, "trace", target, "--html", str(tmp_path / out))
+        assert engine.contexts == []
+    assert (code, printed) == (2, "")
+    assert re.fullmatch(rf"dgemma-lsp: {tmp_path}/{out}: is [^\n]+; name a new file\n", err)
+    after = (tmp_path / out).lstat()
+    assert (after.st_ino, after.st_mode, after.st_mtime_ns) == (before.st_ino, before.st_mode, before.st_mtime_ns)
+    assert (tmp_path / "a.py").read_text() == SOURCE.replace("|", "")
+
+
 async def test_trace_tells_a_fault_in_one_line(environ: dict[str, str], tmp_path: Path):
     path = tmp_path / "a.py"
     path.write_text("FAULT", encoding="utf-8")
@@ -239,15 +256,15 @@ async def test_doctor_tells_of_the_engine_that_runs(environ: dict[str, str]):
     assert found["memory"]["detail"].endswith("the engine holds 1.0 GiB")
 
 
-@pytest.mark.parametrize(("by", "age"), [(-1, "older"), (1, "newer")])
+@pytest.mark.parametrize(("by", "age", "verdict"), [(-1, "older", "warn"), (1, "newer", "fail")])
 async def test_engine_of_another_version_is_told_in_one_sentence(
-    environ: dict[str, str], target: str, by: int, age: str
+    environ: dict[str, str], target: str, by: int, age: str, verdict: str
 ):
     async with serving(EngineLocation.locate(environ), answers={"return ": "1"}, protocol=PROTOCOL + by) as engine:
         _, doctor, _ = await run(environ, "doctor")
         code, out, err = await run(environ, "complete", target)
         assert engine.contexts == []
-    assert re.search(rf"^warn +engine .*of an? {age} version\n +-> .*dgemma-engine stop$", doctor, re.MULTILINE)
+    assert re.search(rf"^{verdict} +engine .*of an? {age} version\n +-> .*dgemma-engine stop$", doctor, re.MULTILINE)
     assert (code, out) == (1, "")
     assert re.fullmatch(rf"dgemma-lsp: the running engine is of an? {age} version; .*dgemma-engine stop\n", err)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from dgemma_lsp.new_file import NewFile
+from dgemma_lsp.new_file import NewFile, OutputRefused
 
 
 def test_file_is_replaced_and_private(tmp_path: Path) -> None:
@@ -36,3 +39,71 @@ def test_what_cannot_be_written_is_known_before(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none" / "out.html", tmp_path / "file" / "out.html"):
         with pytest.raises(OSError), NewFile(path):
             raise AssertionError("the block is not entered")
+
+
+def fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def link(path: Path) -> None:
+    path.with_name("target").write_text("kept")
+    path.symlink_to("target")
+
+
+def dangling(path: Path) -> None:
+    path.symlink_to("nothing")
+
+
+def listener(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
+
+
+def protected(path: Path) -> None:
+    path.write_text("kept")
+    path.chmod(0o444)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (link, "is a link"),
+        (dangling, "is a link"),
+        (fifo, "is not a regular file"),
+        (listener, "is not a regular file"),
+        (protected, "is write-protected"),
+    ],
+)
+def test_what_is_no_regular_file_is_refused_and_kept(tmp_path: Path, make: Callable[[Path], None], reason: str) -> None:
+    path = tmp_path / "out.html"
+    make(path)
+    before = path.lstat()
+    with pytest.raises(OutputRefused, match=f"out.html: {reason}.*; name a new file"), NewFile(path):
+        raise AssertionError("the block is not entered")
+    assert (path.lstat().st_ino, path.lstat().st_mode) == (before.st_ino, before.st_mode)
+
+
+@pytest.mark.parametrize("name", ["a.py", "./a.py", "hard.py"])
+def test_source_is_refused_under_every_name(tmp_path: Path, name: str) -> None:
+    source = tmp_path / "a.py"
+    source.write_text("kept")
+    (tmp_path / "hard.py").hardlink_to(source)
+    with pytest.raises(OutputRefused, match="is the file that is read"), NewFile(tmp_path / name, source=source):
+        raise AssertionError("the block is not entered")
+    assert source.read_text() == "kept"
+
+
+def test_link_that_appears_meanwhile_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "out.html"
+    with pytest.raises(OutputRefused, match="is a link"), NewFile(path) as file:
+        file.write("new")
+        link(path)
+    assert path.read_text() == "kept"
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["out.html", "target"]
+
+
+def test_name_of_the_longest_length_is_written(tmp_path: Path) -> None:
+    path = tmp_path / f"{'n' * 250}.html"
+    with NewFile(path) as file:
+        file.write("new")
+    assert path.read_text() == "new"

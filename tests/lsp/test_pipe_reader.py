@@ -1,4 +1,4 @@
-"""Reading an editor's pipe in the event loop: whole, in pieces, cut off; and where it must be left to pygls."""
+"""Reading an editor's input in the event loop, or in a thread where that is not safe; writing until nobody reads."""
 
 from __future__ import annotations
 
@@ -10,78 +10,68 @@ from typing import BinaryIO
 
 import pytest
 
-from dgemma_lsp.pipe_reader import PipeReader, can_be_read
-
-BODY = b'{"text": "\xc3\xa9"}'
-
-
-async def test_reads_lines_and_bodies_that_come_in_pieces() -> None:
-    incoming, outgoing = os.pipe()
-    with os.fdopen(incoming, "rb") as pipe:
-        reader = PipeReader(pipe)
-        line = asyncio.create_task(reader.readline())
-        os.write(outgoing, b"Content-Le")
-        await asyncio.sleep(0)
-        assert not line.done()
-        os.write(outgoing, b"ngth: 14\r\n\r\n" + BODY[:3])
-        assert await line == b"Content-Length: 14\r\n"
-        assert await reader.readline() == b"\r\n"
-        body = asyncio.create_task(reader.readexactly(len(BODY)))
-        await asyncio.sleep(0)
-        os.write(outgoing, BODY[3:])
-        assert await body == BODY
-        os.close(outgoing)
-        assert await reader.readline() == b""
-
-
-async def test_work_on_one_message_begins_before_the_next_is_read() -> None:
-    incoming, outgoing = os.pipe()
-    with os.fdopen(incoming, "rb") as pipe:
-        os.write(outgoing, b"one\ntwo\n")
-        reader = PipeReader(pipe)
-        assert await reader.readline() == b"one\n"
-        work = asyncio.create_task(asyncio.sleep(0))
-        assert await reader.readline() == b"two\n"
-        await asyncio.sleep(0)
-        assert work.done()
-        os.close(outgoing)
-
-
-async def test_a_body_longer_than_any_header_is_read_whole() -> None:
-    ours, theirs = socket.socketpair()
-    with theirs, os.fdopen(ours.detach(), "rb") as pipe:
-        theirs.setblocking(False)
-        body = bytes(3_000_000)
-        sending = asyncio.create_task(asyncio.get_running_loop().sock_sendall(theirs, body))
-        assert await PipeReader(pipe).readexactly(len(body)) == body
-        await sending
-
-
-async def test_what_is_too_long_for_a_header_ends_nothing() -> None:
-    ours, theirs = socket.socketpair()
-    with theirs, os.fdopen(ours.detach(), "rb") as pipe:
-        theirs.setblocking(False)
-        stream = bytes(300_000) + b"\r\nContent-Length: 2\r\n"
-        sending = asyncio.create_task(asyncio.get_running_loop().sock_sendall(theirs, stream))
-        reader, read = PipeReader(pipe), [b""]
-        while not read[-1].startswith(b"Content-Length"):
-            read.append(await reader.readline())
-            assert read[-1].strip(), "an empty line would end the headers"
-        assert read[-1] == b"Content-Length: 2\r\n"
-        await sending
-
-
-async def test_an_editor_that_is_gone_in_the_middle_of_a_message_has_said_nothing() -> None:
-    incoming, outgoing = os.pipe()
-    with os.fdopen(incoming, "rb") as pipe:
-        os.write(outgoing, b"half a mess")
-        os.close(outgoing)
-        assert await PipeReader(pipe).readexactly(1_000) == b""
+from dgemma_lsp.pipe_reader import StdoutWriter, can_be_read, open_input
 
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> BinaryIO:
     return (tmp_path / "out").open("wb")
+
+
+async def read_all(incoming: BinaryIO, outgoing: BinaryIO) -> bytes:
+    return await asyncio.wait_for((await open_input(incoming, outgoing)).read(), 10)
+
+
+async def test_pipe_is_read_in_pieces_as_they_come(elsewhere: BinaryIO) -> None:
+    incoming, outgoing = os.pipe()
+    with elsewhere, os.fdopen(incoming, "rb") as pipe:
+        stream = await open_input(pipe, elsewhere)
+        piece = asyncio.create_task(stream.read(100))
+        await asyncio.sleep(0)
+        assert not piece.done()
+        os.write(outgoing, b"one")
+        assert await piece == b"one"
+        os.write(outgoing, b"two")
+        os.close(outgoing)
+        assert await stream.read() == b"two"
+
+
+async def test_body_longer_than_a_pipe_is_read_whole(elsewhere: BinaryIO) -> None:
+    ours, theirs = socket.socketpair()
+    with elsewhere, os.fdopen(ours.detach(), "rb") as pipe:
+        theirs.setblocking(False)
+        body = bytes(3_000_000)
+
+        async def send() -> None:
+            await asyncio.get_running_loop().sock_sendall(theirs, body)
+            theirs.close()
+
+        sending = asyncio.create_task(send())
+        assert await read_all(pipe, elsewhere) == body
+        await sending
+
+
+async def test_file_and_socket_for_both_directions_are_read_in_a_thread(elsewhere: BinaryIO, tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b"x" * 200_000)
+    with elsewhere, (tmp_path / "in").open("rb") as file:
+        assert await read_all(file, elsewhere) == b"x" * 200_000
+    ours, theirs = socket.socketpair()
+    with theirs, os.fdopen(ours.detach(), "r+b", buffering=0) as both:
+        theirs.sendall(b"one")
+        theirs.shutdown(socket.SHUT_WR)
+        assert await read_all(both, both) == b"one"
+        assert os.get_blocking(both.fileno()), "whoever writes to it waits"
+
+
+async def test_thread_whose_loop_is_closed_holds_nobody_up(elsewhere: BinaryIO) -> None:
+    ours, theirs = socket.socketpair()
+    with theirs, elsewhere, os.fdopen(ours.detach(), "r+b", buffering=0) as both:
+
+        async def use() -> None:
+            await open_input(both, both)
+
+        await asyncio.to_thread(asyncio.run, use())
+        theirs.sendall(b"late")
 
 
 def test_pipes_and_sockets_are_read(elsewhere: BinaryIO) -> None:
@@ -99,3 +89,16 @@ def test_files_and_what_is_written_to_as_well_are_left_alone(elsewhere: BinaryIO
     with elsewhere, (tmp_path / "in").open("rb") as file, theirs, os.fdopen(ours.detach(), "r+b", buffering=0) as both:
         assert not can_be_read(file, elsewhere)
         assert not can_be_read(both, both)
+
+
+def test_writing_to_an_editor_that_is_gone_is_reported_once_and_raises_nothing() -> None:
+    incoming, outgoing = os.pipe()
+    gone: list[str] = []
+    with os.fdopen(outgoing, "wb") as pipe:
+        writer = StdoutWriter(pipe, lambda: gone.append("gone"))
+        writer.write(b"one")
+        assert os.read(incoming, 10) == b"one"
+        os.close(incoming)
+        for _ in range(3):
+            writer.write(b"two")
+    assert gone == ["gone"]

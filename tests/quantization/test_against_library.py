@@ -14,6 +14,8 @@ from dgemma_engine.quantization.formats import Format
 from dgemma_engine.weights import load_model
 from safetensors.torch import load_file
 
+pytestmark = pytest.mark.numerical
+
 compressed_tensors = pytest.importorskip("compressed_tensors", reason="compressed-tensors is not installed")
 
 

@@ -15,6 +15,8 @@ from dgemma_engine.quantization.packed_modules import PackedExperts, PackedLinea
 from dgemma_engine.quantization.quantised_tensor import Encoding, quantise
 from dgemma_engine.weights import Residence, load_model
 
+pytestmark = pytest.mark.numerical
+
 CPU = torch.device("cpu")
 
 

@@ -7,6 +7,8 @@ import torch
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.quantization.quantised_tensor import Encoding, QuantisedTensor, quantise
 
+pytestmark = pytest.mark.numerical
+
 # Root mean square error of normally distributed weights, relative: what the format can do, and a little slack.
 LIMITS = {Encoding.INT8: 0.0065, Encoding.INT4: 0.1, Encoding.FP8: 0.03, Encoding.E2M1: 0.1}
 # The largest distance of a weight from its level, as a share of the largest weight of its group.

@@ -145,6 +145,12 @@ def test_place_that_is_the_source_or_taken(make_plain: Callable[..., Path], caps
     (taken / "thesis.txt").write_text("do not touch")
     assert run("quantize", plain, taken, "--format", "int8") == 1
     assert "not an empty folder; name another one" in capsys.readouterr().err
+    for target in (plain.parent / "empty", plain.parent / "nothing"):
+        place = plain.parent / f"link-to-{target.name}"
+        place.symlink_to(target)
+        assert run("quantize", plain, place, "--format", "int8") == 1
+        assert "is a link, which would be replaced; name" in capsys.readouterr().err
+        assert place.is_symlink()
     assert files(taken) == {"thesis.txt"}
     assert files(plain) == before
     empty = plain.parent / "empty"

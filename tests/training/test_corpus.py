@@ -174,3 +174,11 @@ def test_command_reports_an_error_in_one_line(
     error = capsys.readouterr().err
     assert error.startswith("dgemma-engine: no Python files")
     assert error.count("\n") == 1
+
+
+def test_folder_of_something_else_is_refused_and_kept(tmp_path: Path, write_package: WritePackage) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "tokenizer.json").write_text("kept")
+    with pytest.raises(TrainingError, match="model: is not empty and holds no corpus; name a new folder"):
+        build_corpus([write_package(tmp_path, "alpha")], tmp_path / "model", vocab_size=300, held_out_share=0.0)
+    assert (tmp_path / "model" / "tokenizer.json").read_text() == "kept"

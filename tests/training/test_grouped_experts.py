@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from dgemma_engine.training.grouped_experts import experts_grouped
 from dgemma_kernels import reference
+
+pytestmark = pytest.mark.numerical
 
 
 def test_sum_and_gradients_equal_the_references() -> None:

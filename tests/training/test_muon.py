@@ -6,6 +6,8 @@ from dgemma_engine.errors import TrainingError
 from dgemma_engine.training.muon import MuonAdamW, OptimizerConfig, is_matrix, orthogonalise
 from torch import nn
 
+pytestmark = pytest.mark.numerical
+
 
 @pytest.mark.parametrize("shape", [(24, 24), (12, 40), (40, 12), (3, 12, 40), (3, 40, 12)])
 def test_orthogonalise_pushes_all_singular_values_towards_one(shape: tuple[int, ...]) -> None:

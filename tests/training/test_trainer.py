@@ -204,6 +204,9 @@ def test_command_trains_refuses_to_overwrite_and_resumes(
     assert "holds a run already; use --resume" in capsys.readouterr().err
     assert main([*command, "--minutes", "0.6", "--resume"]) == 0
     assert "resumed at step" in capsys.readouterr().out
+    (tmp_path / "run" / "state.pt").unlink()
+    assert main([*command, "--minutes", "0.3"]) == 1
+    assert "holds a run already" in capsys.readouterr().err, "its models are kept"
     assert main([*command, "--minutes", "-1"]) == 1
     assert "--minutes -1.0 must be more than 0" in capsys.readouterr().err
     assert trainer_module.Trainer is Trainer

@@ -14,13 +14,17 @@ from dgemma_engine.client import EngineClient
 from dgemma_engine.commands.chosen_engine import add_engine_options, chosen_location
 from dgemma_engine.errors import EngineUnavailable
 from dgemma_engine.location import EngineLocation
+from dgemma_engine.lock import holder_pid
 from dgemma_engine.messages import EngineState
-from dgemma_engine.model_folder import model_folder
+from dgemma_engine.model_folder import model_folder, require_model
 
 if TYPE_CHECKING:
     from dgemma_engine.worker import InfillEngine
 
 IDLE_MINUTES = 30.0
+# The embedded model is loaded within 4 s on two cores; a large one reads its weights for minutes.
+_FIRST_STATE_S = 15.0
+_LONGEST_LOAD_S = 3_600.0
 
 
 def add_parser(subparsers: Any) -> None:
@@ -42,8 +46,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the subcommand; returns its exit code.
 
     Raises:
-        EngineError: the engine cannot be started.
+        WrongUsage: the model is no folder with a model in it.
+        EngineError: the engine cannot be started, or cannot load the model.
     """
+    require_model(arguments.model)
     location = chosen_location(arguments)
     if arguments.foreground:
         return _run_foreground(location, idle_minutes=arguments.idle_minutes)
@@ -57,9 +63,12 @@ def _run_foreground(location: EngineLocation, *, idle_minutes: float) -> int:
     from dgemma_engine import daemon
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    other_pid = daemon.run(location, load=_loader(location), idle_s=idle_minutes * 60 or None)
+    faults: list[str] = []
+    other_pid = daemon.run(location, load=_loader(location, faults), idle_s=idle_minutes * 60 or None)
     if other_pid is not None:
         _say(f"an engine already runs (pid {other_pid})")
+    if faults:
+        raise EngineUnavailable(f"the model was not loaded: {faults[0]}")
     return 0
 
 
@@ -72,25 +81,43 @@ async def _run_background(location: EngineLocation, *, idle_minutes: float) -> i
         before = "engine started"
     async with client:
         status = await client.status()
-    after = ", loading; `dgemma-engine status` says when it is ready" if status.state is EngineState.LOADING else ""
-    if status.state is EngineState.FAILED:
-        raise EngineUnavailable(status.message)
+        try:
+            async with asyncio.timeout(_FIRST_STATE_S):
+                status = await client.wait_ready(_LONGEST_LOAD_S)
+        except TimeoutError:
+            status = await client.status()
+        except EngineUnavailable as error:
+            if holder_pid(location.lock) != status.pid:
+                message = f"engine process {status.pid} ended while it loaded the model; see {location.log}"
+                raise EngineUnavailable(message) from error
+            raise
+    still = f", loading goes on; `dgemma-engine status{location.options}` says when it is ready, log: {location.log}"
+    after = still if status.state is EngineState.LOADING else ""
     _say(f"{before} (pid {status.pid}): {status.model} on {status.device}{after}")
     return 0
 
 
-def _loader(location: EngineLocation) -> Callable[[Callable[[int, str], None]], InfillEngine]:
+def _loader(location: EngineLocation, faults: list[str]) -> Callable[[Callable[[int, str], None]], InfillEngine]:
+    """Returns what loads the engine; why it could not goes to `faults`, too."""
+
     def load(report: Callable[[int, str], None]) -> InfillEngine:
         # Imported on the device thread: torch takes seconds, and clients are answered meanwhile.
-        from dgemma_engine.engine import Engine
+        try:
+            from dgemma_engine.engine import Engine
 
-        return Engine.load(model_folder(location.model), device=location.device, report=report)
+            return Engine.load(model_folder(location.model), device=location.device, report=report)
+        except Exception as error:
+            faults.append(str(error) or type(error).__name__)
+            raise
 
     return load
 
 
 def _minutes(text: str) -> float:
-    minutes = float(text)
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = -1.0
     if not 0 <= minutes < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} must be 0 or more minutes")
     return minutes

@@ -11,7 +11,7 @@ from typing import Any
 
 from dgemma_engine.client import EngineClient
 from dgemma_engine.commands.chosen_engine import add_engine_options, chosen_location
-from dgemma_engine.errors import EngineUnavailable, SocketRefused
+from dgemma_engine.errors import EngineSilent, EngineUnavailable, SocketRefused
 from dgemma_engine.location import EngineLocation
 from dgemma_engine.messages import Status
 
@@ -31,11 +31,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the subcommand; returns its exit code.
 
     Raises:
-        EngineError: the engine answered with an error.
+        EngineError: the engine answered with an error, or runs and cannot be reached.
     """
     try:
         status = asyncio.run(_ask(chosen_location(arguments)))
-    except SocketRefused:
+    except (SocketRefused, EngineSilent):
         raise
     except EngineUnavailable as error:
         sys.stdout.write(json.dumps({"state": "stopped"}) + "\n" if arguments.json else f"{error}\n")

@@ -50,9 +50,10 @@ async def _stop(location: EngineLocation, pid: int) -> None:
     except SocketRefused:
         raise
     except (EngineError, TimeoutError):
-        # It holds the lock, so it lives, and it does not answer.
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
+        # It holds the lock, so it lives, and it does not answer. A stopped process takes SIGTERM once it continues.
+        for number in (signal.SIGTERM, signal.SIGCONT):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
     loop = asyncio.get_running_loop()
     give_up_s = loop.time() + _PATIENCE_S
     while holder_pid(location.lock) == pid:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dgemma_engine.commands.chosen_engine import add_engine_options
-from dgemma_engine.errors import EngineError, EngineUnavailable, FormatError
+from dgemma_engine.errors import EngineUnavailable, FormatError
 from dgemma_engine.evaluation.arguments import length, not_negative, positive
 from dgemma_engine.evaluation.length import Length
+from dgemma_engine.output_file import require_apart
 from dgemma_engine.recipe import Decode, Recipe
 
 if TYPE_CHECKING:
@@ -64,14 +65,16 @@ def run(arguments: argparse.Namespace) -> int:
     from dgemma_engine.evaluation.measuring import measure
     from dgemma_engine.evaluation.result_files import open_results, require_writable, write_result
 
-    _keep(arguments.holes, arguments.out, arguments.json)
+    outputs = [path for path in (arguments.out, arguments.json) if path is not None]
+    require_apart(outputs, [arguments.holes])
     tasks = _spread(read_tasks(arguments.holes), arguments.limit)
     executor = _executor(tasks) if arguments.execute else None
     # Before the model is loaded and asked: what cannot be written is known at once.
-    if arguments.json is not None:
-        require_writable(arguments.json)
+    for path in outputs:
+        require_writable(path)
+    # Older results are kept until there is something to put in their place.
+    engine = None if arguments.decode == _COPY else _load(arguments)
     with open_results(arguments.out) as results:
-        engine = None if arguments.decode == _COPY else _load(arguments)
         measured = measure(
             tasks,
             _filler(arguments, engine),
@@ -152,12 +155,6 @@ def _spread(tasks: list[Task], limit: int | None) -> list[Task]:
     if limit is None or limit >= len(tasks):
         return tasks
     return [tasks[index * len(tasks) // limit] for index in range(limit)]
-
-
-def _keep(holes: Path, *written: Path | None) -> None:
-    for path in written:
-        if path is not None and path.resolve() == holes.resolve():
-            raise EngineError(f"{path}: would be overwritten; choose another file for --out and --json")
 
 
 def _require(module: str) -> None:

@@ -6,7 +6,7 @@ import argparse
 import gzip
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -45,6 +45,9 @@ def run(arguments: argparse.Namespace) -> int:
     from dgemma_engine.evaluation.hole_files import to_record
     from dgemma_engine.evaluation.source_files import is_corpus, read_sources
 
+    if not arguments.out.name.endswith((".jsonl", ".jsonl.gz")):
+        # A mistyped name must not cost a source file.
+        raise FormatError(f"{arguments.out}: must end in .jsonl or .jsonl.gz; choose another --out")
     if arguments.snippets and is_corpus(arguments.folder):
         raise FormatError(f"{arguments.folder}: a corpus keeps no folders; leave --snippets out or name a source tree")
     files = read_sources(arguments.folder, arguments.glob or ["*.py"])
@@ -58,16 +61,18 @@ def run(arguments: argparse.Namespace) -> int:
                 found[kind] += 1
                 yield to_record(task)
 
-    _write(arguments.out, records())
-    if not any(found.values()):
+    # All of them before the first is written: a file of that name is kept where nothing can be cut.
+    cut = list(records())
+    if not cut:
         raise FormatError(f"{arguments.folder}: no hole of these kinds was found; choose other files or kinds")
+    _write(arguments.out, cut)
     for kind, count in found.items():
         sys.stdout.write(f"{kind:<12}{count:>7}{'' if count == arguments.count else '  (no more found)'}\n")
     sys.stdout.write(f"{sum(found.values())} holes from {len(files)} files in {arguments.out}\n")
     return 0
 
 
-def _write(path: Path, records: Iterator[dict[str, Any]]) -> None:
+def _write(path: Path, records: Sequence[dict[str, Any]]) -> None:
     try:
         with _open(path) as file:
             for record in records:

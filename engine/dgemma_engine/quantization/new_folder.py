@@ -33,6 +33,8 @@ def new_folder(source: Path, place: Path) -> Generator[Path]:
     """
     if place.resolve() == source.resolve():
         raise EngineError(f"{place}: is the source itself; name another folder")
+    if place.is_symlink():
+        raise EngineError(f"{place}: is a link, which would be replaced; name the folder itself or a new one")
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise EngineError(f"{place}: is there already and not an empty folder; name another one")
     unfinished = place.resolve().parent / f".{place.resolve().name}.part"

@@ -115,8 +115,10 @@ def build_corpus(
         max_package_bytes: most that one package may give; small is diverse, large is all there is.
 
     Raises:
-        TrainingError: nothing could be used, or it is too little for the vocabulary, or the folder cannot be written.
+        TrainingError: nothing could be used, or it is too little for the vocabulary, or the folder cannot be written or
+            holds something other than a corpus.
     """
+    _require_replaceable(folder)
     ordered = sorted(packages, key=lambda package: (_split(package.name, held_out_share) == "held_out", package.name))
     duplicates, rejected = Duplicates(), Counter[Rejection]()
     # The train split is read first: a copy of a held-out file that some other package carries is then left out of the
@@ -148,6 +150,15 @@ def build_corpus(
     except OSError as error:
         raise TrainingError(f"{folder}: cannot be written ({error}); free some space or choose another") from error
     return report
+
+
+def _require_replaceable(folder: Path) -> None:
+    """Refuses a folder of something else: a model has a `tokenizer.json`, too."""
+    try:
+        if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
+            raise TrainingError(f"{folder}: is not empty and holds no corpus; name a new folder")
+    except OSError as error:
+        raise TrainingError(f"{folder}: cannot be read ({error.strerror}); choose another") from error
 
 
 def _split(name: str, held_out_share: float) -> Split:

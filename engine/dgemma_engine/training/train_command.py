@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from dgemma_engine.devices import pick_device
     from dgemma_engine.errors import TrainingError
-    from dgemma_engine.training.checkpoint import STATE
+    from dgemma_engine.training.checkpoint import BEST, LATEST, STATE
     from dgemma_engine.training.train_config import TrainConfig
     from dgemma_engine.training.trainer import Trainer
 
@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     minutes = config.run.minutes if arguments.minutes is None else arguments.minutes
     if minutes <= 0:
         raise TrainingError(f"--minutes {minutes} must be more than 0")
-    if not arguments.resume and (arguments.out / STATE).exists():
+    if not arguments.resume and any((arguments.out / name).exists() for name in (STATE, LATEST, BEST)):
         raise TrainingError(f"{arguments.out} holds a run already; use --resume to go on, or another --out")
     if arguments.threads is not None:
         if arguments.threads < 1:

@@ -1,12 +1,18 @@
-"""How far a kernel may be from float32: at most twice as far as PyTorch in the same dtype."""
+"""How far a kernel may be from float32: twice as far as PyTorch in the same dtype, or what float32 sums may err by."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from tests.rounding import sum_error
 
-def assert_as_close(out: Tensor, same_dtype: Tensor, exact: Tensor, *, slack: float = 1e-6) -> None:
+# PyTorch's own error depends on the processor, and is 0 where a sum comes out exact; so the error of a float32 sum of
+# as many terms as any of these tests adds is always allowed for.
+SUM_ERROR = sum_error(512)
+
+
+def assert_as_close(out: Tensor, same_dtype: Tensor, exact: Tensor, *, slack: float = SUM_ERROR) -> None:
     """Compares root mean square and maximum of both errors; `slack` is relative to the largest exact value."""
     assert out.shape == exact.shape
     assert torch.isfinite(out.float()).all()

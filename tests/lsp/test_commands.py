@@ -1,0 +1,70 @@
+"""Commands that an editor runs with the wrong arguments, takes back, or lets the server wait for."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lsp.editor import URI
+from tests.lsp.raw_client import events, raw_client
+from tests.lsp.waiting import until
+
+INVALID_PARAMS, CANCELLED = -32602, -32800
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Path:
+    return tmp_path / "record.txt"
+
+
+def loop_errors(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the event loop said of errors that nobody took."""
+    gc.collect()
+    return [record.getMessage() for record in caplog.records if record.name == "asyncio"]
+
+
+def fill() -> dict[str, Any]:
+    span = {"start": {"line": 0, "character": 0}, "end": {"line": 0, "character": 4}}
+    return {"textDocument": {"uri": URI, "version": 1}, "range": span, "kind": "selection"}
+
+
+@pytest.mark.parametrize("command", ["dgemma.accepted", "dgemma.fill"])
+@pytest.mark.parametrize("params", [{}, {"arguments": None}, {"arguments": []}, {"arguments": [1, 2]}])
+async def test_command_with_a_wrong_number_of_arguments_is_refused(record: Path, command: str, params: dict[str, Any]):
+    async with raw_client(record) as client:
+        await client.initialize()
+        response = await client.request("workspace/executeCommand", {"command": command} | params)
+        assert response["error"]["code"] == INVALID_PARAMS
+
+
+async def test_pull_of_the_settings_that_shutdown_ends_leaves_no_error(record: Path, caplog: pytest.LogCaptureFixture):
+    async with raw_client(record) as client:
+        await client.initialize(capabilities={"workspace": {"configuration": True}})
+        await until(lambda: bool(client.sent("workspace/configuration")))
+        assert (await client.request("shutdown"))["result"] is None
+    assert loop_errors(caplog) == []
+
+
+async def test_command_that_waits_for_the_engine_is_answered_when_the_input_ends(record: Path):
+    async with raw_client(record) as client:
+        await client.initialize()
+        client.open("SLOW = 1")
+        asked = client.begin("workspace/executeCommand", params={"command": "dgemma.fill", "arguments": [fill()]})
+        await until(lambda: any("SLOW" in event or "asked" in event for event in events(record)))
+        client.send({"method": "exit"})
+        assert (await client.response(asked))["error"]["code"] == CANCELLED
+
+
+async def test_command_that_is_cancelled_before_it_fails_leaves_no_error(
+    record: Path, caplog: pytest.LogCaptureFixture
+):
+    async with raw_client(record) as client:
+        await client.initialize()
+        asked = client.begin("workspace/executeCommand", params={"command": "dgemma.fill", "arguments": [{}]})
+        client.notify("$/cancelRequest", id=asked)
+        assert "error" in await client.response(asked)
+        assert await client.lives()
+    assert loop_errors(caplog) == []
