@@ -49,6 +49,7 @@ def test_question_menu_and_fill_read_a_window_whatever_the_text(counts: tuple[in
         if message in ASKED
     ]
     assert len(asked) > 300
+    assert found["num_offered"] > 100, "answers are shaped, too"
     over = [
         (text, message, count)
         for text, message, count in asked
