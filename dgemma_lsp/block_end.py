@@ -21,6 +21,10 @@ _WORD_OPENS = re.compile(
     r"\s*(?:if|unless|while|until|for|begin|case|class|module|def|else|elseif|elsif|elif|rescue|ensure"
     r"|(?:local\s+)?function)\b|.*\b(?:do|then)(?:\s*\|[^|]*\|)?\s*\Z|.*\bfunction\s*\([^()]*\)\s*\Z"
 )
+# Innermost brackets that an answer may close, and what is read of the text below each.
+_MOST_OPEN = 100
+_MOST_BODY_CHARS = 2_000
+_MOST_LINE_CHARS = 1_000
 _UNINDENTED_BLOCK = re.compile(r"\s*(?:namespace|extern)\b")
 
 
@@ -49,7 +53,7 @@ def open_blocks(around: Around) -> list[OpenBlock]:
     """Returns the brackets that are open at the cursor's line, the outermost first; empty where none are counted."""
     if not _are_counted(around):
         return []
-    return [_block(around.above, bracket) for bracket in around.read_above.opening]
+    return [_block(around.above, bracket) for bracket in around.read_above.opening[-_MOST_OPEN:]]
 
 
 def closer_column(text: str, blocks: Sequence[OpenBlock], style: IndentStyle) -> int | None:
@@ -125,12 +129,12 @@ def _with_answer(above: Sequence[OpenBlock], said: str, around: Around) -> list[
     for bracket in reading.closing:
         if blocks and blocks[-1].sign == OPENER_OF[bracket.sign]:
             blocks.pop()
-    return blocks + [_block(said, bracket) for bracket in reading.opening]
+    return blocks + [_block(said, bracket) for bracket in reading.opening[-_MOST_OPEN:]]
 
 
 def _block(text: str, bracket: Bracket) -> OpenBlock:
     start = text.rfind("\n", 0, bracket.offset) + 1
-    line, _, below = text[start:].partition("\n")
+    line, _, below = text[start : bracket.offset + _MOST_BODY_CHARS].partition("\n")
     body = re.search(r"^[ \t]*\S.*$", below, re.MULTILINE)
     return OpenBlock(sign=bracket.sign, line=line, body=body.group() if body else "")
 
@@ -142,7 +146,7 @@ def _closes_by_word(line: str, lines: Sequence[str], around: Around, style: Inde
     base = style.columns(indent_of(lines[0]))
     texts = [text for text in lines if text.strip()]
     opener = next((i for i in range(len(texts) - 1, -1, -1) if style.columns(indent_of(texts[i])) <= base), 0)
-    return opener < len(texts) - 1 and _WORD_OPENS.match(texts[opener]) is not None
+    return opener < len(texts) - 1 and _WORD_OPENS.match(texts[opener][:_MOST_LINE_CHARS]) is not None
 
 
 def _are_counted(around: Around) -> bool:

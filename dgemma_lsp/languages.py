@@ -63,27 +63,22 @@ class Language:
     @cached_property
     def signs(self) -> re.Pattern[str]:
         """Matches the characters that `pieces` can begin with; looking for them first is ten times as fast."""
-        return _one_of(self._text_signs + ("()[]{}" if self.has_brackets else ""))
+        first = {"()[]{}" if self.has_brackets else "", self.comment[:1], self.quotes}
+        first.update(quote[0] for quote in self.long_quotes)
+        first.add(self.block_comment[0][0] if self.block_comment else "")
+        return re.compile(f"[{re.escape(''.join(first))}]" if any(first) else r"(?!)")
 
     @cached_property
     def text_signs(self) -> re.Pattern[str]:
-        """Matches the characters that strings and comments can begin with."""
-        return _one_of(self._text_signs)
-
-    @property
-    def _text_signs(self) -> str:
-        first = {self.comment[:1], self.quotes, *(quote[0] for quote in self.long_quotes)}
-        first.add(self.block_comment[0][0] if self.block_comment else "")
-        return "".join(sorted(first))
+        """Matches what strings and comments begin with."""
+        begins = [*map(re.escape, filter(None, [self.comment, *self.quotes, *self.long_quotes]))]
+        begins += [self.block_comment[0]] if self.block_comment else []
+        return re.compile("|".join(begins) or r"(?!)")
 
     @cached_property
     def opener(self) -> re.Pattern[str]:
         """`block_opener`, at the end of a line."""
         return re.compile(rf"(?:{self.block_opener})\Z")
-
-
-def _one_of(characters: str) -> re.Pattern[str]:
-    return re.compile(f"[{re.escape(characters)}]" if characters else r"(?!)")
 
 
 _C_COMMENT = (r"/\*", r"\*/")

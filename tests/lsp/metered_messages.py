@@ -47,6 +47,7 @@ class Run:
         self.session = session
         self.document = document
         self.cursor = cursor
+        self.num_offered = 0
         self.counts: dict[str, dict[str, Any]] = {}
 
     def note(self, name: str) -> None:
@@ -96,6 +97,7 @@ class Run:
             deadline_ms=3_000.0,
         )
         completions = await self.session.answer(request)
+        self.num_offered += len(completions)
         self.session.recorder.offer(document.uri, document.text, completions)
         for completion in completions:
             convert.to_inline_item(completion, document.lines, UTF16, accepted=None)
@@ -112,13 +114,15 @@ class Run:
         question = FillQuestion(
             uri=document.uri, version=document.version, span=(span[0], span[1]), kind=FillKind.SELECTION
         )
-        await self.session.fills.answer(question, encoding=UTF16, path="a", on_draft=lambda _draft: None)
+        given = await self.session.fills.answer(question, encoding=UTF16, path="a", on_draft=lambda _draft: None)
+        self.num_offered += len(given.candidates)
         self.note("fill")
 
 
 async def of_texts(home: Path, length: int, only: str | None) -> dict[str, Any]:
     """Returns what was read for each worst text: a long line, and as many short lines as are that long."""
     counts: dict[str, Any] = {}
+    num_offered = 0
     connector = FakeConnector(answers={"": ANSWER})
     for language, name, piece in WORST_TEXTS:
         if only and only not in name:
@@ -133,9 +137,10 @@ async def of_texts(home: Path, length: int, only: str | None) -> dict[str, Any]:
             document = Document(uri=f"file:///w/{len(counts)}.txt", version=0, language=language, text=text)
             run = Run(session, document, cursor)
             await run.messages()
+            num_offered += run.num_offered
             counts[f"{language}: {name}, {shape}"] = run.counts
         await session.close()
-    return counts
+    return {"counts": counts, "num_offered": num_offered}
 
 
 def of_values(length: int, home: Path) -> dict[str, Any]:
@@ -177,9 +182,9 @@ def of_values(length: int, home: Path) -> dict[str, Any]:
 async def main() -> None:
     length, *only = sys.argv[1:]
     with tempfile.TemporaryDirectory(prefix="dgemma-") as folder:
-        counts = await of_texts(Path(folder), int(length), only[0] if only else None)
+        texts = await of_texts(Path(folder), int(length), only[0] if only else None)
         values = {} if only else of_values(int(length), Path(folder))
-    sys.stdout.write(json.dumps({"texts": counts, "values": values}))
+    sys.stdout.write(json.dumps({"texts": texts["counts"], "num_offered": texts["num_offered"], "values": values}))
 
 
 if __name__ == "__main__":
