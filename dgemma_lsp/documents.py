@@ -53,17 +53,21 @@ class Document:
             edits: each counts its positions in the text that the one before it left.
             encoding: what their columns count.
         """
-        lines, end = self.lines, 0
+        lines: LineIndex | None = self.lines
         text: str | None = self.text
+        end = 0
         for edit in edits:
             if edit.span is None:
-                lines, text, end = LineIndex(edit.text), edit.text, len(edit.text)
+                lines, text, end = None, edit.text, len(edit.text)
                 continue
+            lines = lines or LineIndex(text or "")
             start, stop = sorted(lines.offset(line, column, encoding) for line, column in edit.span)
             lines, text, end = lines.edited(start, stop, edit.text), None, start + len(edit.text)
-        text = lines.text if text is None else text
+        if text is None:
+            text = lines.text if lines else ""
         document = type(self)(uri=self.uri, version=version, language=self.language, text=text)
-        vars(document)["lines"] = lines
+        if lines is not None:
+            vars(document)["lines"] = lines
         return document, end
 
 
