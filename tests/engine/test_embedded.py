@@ -28,8 +28,6 @@ from dgemma_engine.weights import load_model
 
 from tests.rounding import TRAINED_GROWTH, model_error
 
-pytestmark = pytest.mark.numerical
-
 # Of the largest value.
 CLOSE = model_error(256, TRAINED_GROWTH)
 
@@ -72,6 +70,7 @@ def encoded(ours: DiffusionGemma, prompt: torch.Tensor) -> PromptCache:
     return cache
 
 
+@pytest.mark.numerical
 def test_logits_match_transformers(ours: DiffusionGemma, theirs: Any, prompt: torch.Tensor) -> None:
     cache, canvas = encoded(ours, prompt), torch.arange(100, 100 + CANVAS)[None]
     believed = torch.randn(1, CANVAS, ours.config.vocab_size, generator=torch.Generator().manual_seed(1)) * 3
@@ -89,6 +88,7 @@ def test_logits_match_transformers(ours: DiffusionGemma, theirs: Any, prompt: to
             assert (logits - expected).abs().max() < CLOSE * expected.abs().max()
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("seed", range(6))
 def test_one_block_of_generate_is_the_same(
     seed: int, folder: Path, ours: DiffusionGemma, theirs: Any, prompt: torch.Tensor, monkeypatch: pytest.MonkeyPatch

@@ -40,8 +40,6 @@ from dgemma_engine.step_buffers import StepBuffers, StepShape
 
 from tests.engine.fused_models import VOCAB, WINDOW, draw_ids, load, write
 
-pytestmark = pytest.mark.numerical
-
 CPU = torch.device("cpu")
 SAMPLER = Sampler(
     num_steps=12,

@@ -26,8 +26,6 @@ from hypothesis import strategies as st
 
 from tests.rounding import model_error
 
-pytestmark = pytest.mark.numerical
-
 # Logits are of order 1.
 TOLERANCE = model_error(64)
 
@@ -160,6 +158,7 @@ def test_prompt_in_use_is_kept(model: DiffusionGemma, monkeypatch: pytest.Monkey
     assert counts == [3, 3, 3, 3]
 
 
+@pytest.mark.numerical
 def test_fault_while_encoding_leaves_nothing_behind(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> None:
     store = PromptStore(model)
     encoded(store, "a", [2, 20, 21])
@@ -171,6 +170,7 @@ def test_fault_while_encoding_leaves_nothing_behind(model: DiffusionGemma, monke
     assert (logits(model, store, "a", [2, 20, 21, 22]) - fresh).abs().max() < TOLERANCE
 
 
+@pytest.mark.numerical
 def test_stopped_half_way_keeps_what_is_encoded(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> None:
     counts, store = count_encoded(model, monkeypatch), PromptStore(model)
     ids = [2, *(20 + i % 200 for i in range(700))]
@@ -182,6 +182,7 @@ def test_stopped_half_way_keeps_what_is_encoded(model: DiffusionGemma, monkeypat
     assert sum(counts) == len(ids) - 2 * 256
 
 
+@pytest.mark.numerical
 def test_what_was_left_out_is_encoded_when_it_is_asked_for(
     model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch
 ) -> None:
