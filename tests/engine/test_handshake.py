@@ -25,7 +25,7 @@ from dgemma_engine.wire import Message
 
 from tests.engine.fake_engine import PATIENCE_S, command, context, location_in, serving
 
-FINGERPRINT = "2: ed390acb2aae"
+FINGERPRINT = "3: 5218c7f9f5d1"
 
 
 @pytest.fixture
