@@ -51,7 +51,9 @@ from dgemma_engine.trace_messages import TRACE, Trace
 _START_HINT = "start one with: dgemma-engine start"
 _RESTART_HINT = "restart it: dgemma-engine stop"
 _INSTALL_HINT = "is it installed? pip install 'dgemma-lsp[engine]'"
-_IN_USE_PATIENCE_S = 1.0
+# Looks at an older engine until it counts as used by others, and the longest pause after the first of them.
+_IN_USE_LOOKS = 6
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 1.0
 _END_PATIENCE_S = 10.0
 _Answer = TypeVar("_Answer", Definitions, Infill, Status, Trace)
 
@@ -186,7 +188,7 @@ class EngineClient:
             SocketRefused: the directory cannot be used.
         """
         loop = asyncio.get_running_loop()
-        give_up_s, in_use_s = loop.time() + timeout_s, loop.time() + _IN_USE_PATIENCE_S
+        give_up_s, num_looks = loop.time() + timeout_s, 0
         launch: Launch | None = None
         while True:
             try:
@@ -194,10 +196,13 @@ class EngineClient:
             except (SocketRefused, NewerEngine):
                 raise
             except OlderEngine:
-                if not await cls._end_unused(location) and loop.time() > in_use_s:
+                num_looks += 1
+                if not await cls._end_unused(location) and num_looks >= _IN_USE_LOOKS:
                     raise
-                # Windows of this version that look at the same time see each other; so they look at different times.
-                await asyncio.sleep(random.SystemRandom().uniform(0.02, 0.2))
+                # Windows of this version that look at the same time see each other; so they look at times further and
+                # further apart, however long a look takes on a busy machine.
+                most_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**num_looks)
+                await asyncio.sleep(random.SystemRandom().uniform(0.02, most_s))
                 continue
             except EngineSilent:
                 if loop.time() > give_up_s or not await end_unused(location):
