@@ -51,7 +51,7 @@ bench: setup ## server overhead, cold start, keystrokes, deadlines, a step, and 
 	for name in server_overhead cold_start warm step breakdown keystrokes on_time; do $(BIN)/python engine/bench/$$name.py $(RECORD) || exit 1; done
 
 ENGINE ?= $(BIN)/dgemma-engine
-CONFIG := engine/dgemma_engine/training/configs/embedded_gpu.toml
+CONFIG := engine/dgemma_engine/tools/training/configs/embedded_gpu.toml
 
 train-gpu: ## on a GPU: corpus, 25 minutes of training, int4 model in run/embedded; run it again to go on where it stopped
 	test -d corpus || $(ENGINE) corpus corpus

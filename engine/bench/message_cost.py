@@ -22,7 +22,7 @@ import record
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the patterns are those of the tests
 
-from dgemma_engine.messages import (
+from dgemma_engine.protocol.messages import (
     Context,
     Definitions,
     DefinitionsQuery,
@@ -34,7 +34,7 @@ from dgemma_engine.messages import (
     Status,
 )
 
-from dgemma_lsp.server import build_server
+from dgemma_lsp.server.app import build_server
 from tests.lsp.worst_texts import WORST_TEXTS
 
 GOAL_MS = 50

@@ -8,23 +8,23 @@ from typing import Any
 
 import pytest
 import torch
-from dgemma_engine import canvas as canvases
-from dgemma_engine.cache import PromptCache
-from dgemma_engine.cancel import Cancel
-from dgemma_engine.canvas import Row
-from dgemma_engine.denoise import Denoising, denoise
-from dgemma_engine.engine import Engine
-from dgemma_engine.infill_format import InfillFormat
-from dgemma_engine.messages import Context, Extent
-from dgemma_engine.model import DiffusionGemma
-from dgemma_engine.model_folder import model_folder
-from dgemma_engine.ops import Ops
-from dgemma_engine.pieces import finished
-from dgemma_engine.policies import sample
-from dgemma_engine.quantization.conversion import export_folder
-from dgemma_engine.sampler_config import load_sampler
-from dgemma_engine.tokenizer import Tokenizer
-from dgemma_engine.weights import load_model
+from dgemma_engine.checkpoint.builtin import model_folder
+from dgemma_engine.checkpoint.fim_format import InfillFormat
+from dgemma_engine.checkpoint.loader import load_model
+from dgemma_engine.diffusion import canvas as canvases
+from dgemma_engine.diffusion.canvas import Row
+from dgemma_engine.diffusion.denoiser import Denoising, denoise
+from dgemma_engine.diffusion.sampler import sample
+from dgemma_engine.diffusion.sampler_config import load_sampler
+from dgemma_engine.infill.engine import Engine
+from dgemma_engine.model.kv_cache import PromptCache
+from dgemma_engine.model.ops import Ops
+from dgemma_engine.model.transformer import DiffusionGemma
+from dgemma_engine.protocol.messages import Context, Extent
+from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.scheduling.cooperative import finished
+from dgemma_engine.tokenization.tokenizer import Tokenizer
+from dgemma_engine.tools.conversion.converter import export_folder
 
 from tests.rounding import TRAINED_GROWTH, model_error
 

@@ -18,19 +18,19 @@ from tests.lsp.text_meter import metered
 
 METER = metered("dgemma_lsp")
 
-from dgemma_engine.messages import Finish, Infill  # noqa: E402
+from dgemma_engine.protocol.messages import Finish, Infill  # noqa: E402
 from lsprotocol import types  # noqa: E402
 
-from dgemma_lsp import convert  # noqa: E402
-from dgemma_lsp.documents import Document, Edit  # noqa: E402
-from dgemma_lsp.fill_target import FillKind, fill_kinds  # noqa: E402
-from dgemma_lsp.fills import FillQuestion  # noqa: E402
-from dgemma_lsp.ignore_file import IgnoreFile  # noqa: E402
-from dgemma_lsp.ignore_tree import IgnoreTree  # noqa: E402
-from dgemma_lsp.positions import PositionEncoding  # noqa: E402
+from dgemma_lsp.documents.positions import PositionEncoding  # noqa: E402
+from dgemma_lsp.documents.store import Document, Edit  # noqa: E402
+from dgemma_lsp.fill.service import FillQuestion  # noqa: E402
+from dgemma_lsp.fill.target import FillKind, fill_kinds  # noqa: E402
+from dgemma_lsp.privacy.gitignore_file import IgnoreFile  # noqa: E402
+from dgemma_lsp.privacy.gitignore_tree import IgnoreTree  # noqa: E402
 from dgemma_lsp.request import Channel, Trigger  # noqa: E402
+from dgemma_lsp.server import conversions  # noqa: E402
 from dgemma_lsp.session import Session  # noqa: E402
-from dgemma_lsp.settings import Settings, read_settings  # noqa: E402
+from dgemma_lsp.settings.settings import Settings, read_settings  # noqa: E402
 from tests.lsp.fake_engine import FakeConnector  # noqa: E402
 from tests.lsp.quiet_session import quiet_session  # noqa: E402
 from tests.lsp.worst_texts import WORST_TEXTS  # noqa: E402
@@ -86,7 +86,7 @@ class Run:
         document = self.now()
         line, column = self.position()
         METER.clear()
-        request = convert.to_request(
+        request = conversions.to_request(
             document,
             types.Position(line=line, character=column),
             cells=self.session.cells_around(document.uri),
@@ -100,8 +100,8 @@ class Run:
         self.num_offered += len(completions)
         self.session.recorder.offer(document.uri, document.text, completions)
         for completion in completions:
-            convert.to_inline_item(completion, document.lines, UTF16, accepted=None)
-            convert.to_menu_item(completion, request.before, document.lines, UTF16, accepted=None)
+            conversions.to_inline_item(completion, document.lines, UTF16, accepted=None)
+            conversions.to_menu_item(completion, request.before, document.lines, UTF16, accepted=None)
 
     async def fill(self) -> None:
         document = self.now()
@@ -166,7 +166,7 @@ def of_values(length: int, home: Path) -> dict[str, Any]:
         session = quiet_session(home, FakeConnector())
         document = Document(uri=uri, version=0, language="python", text="x")
         note(f"uri: {name}", lambda session=session, document=document: session.documents.open(document))
-        note(f"path of a uri: {name}", lambda uri=uri: convert.shown_path(uri, (uri, "file:///w")))
+        note(f"path of a uri: {name}", lambda uri=uri: conversions.shown_path(uri, (uri, "file:///w")))
     folder = home / "tree"
     folder.mkdir()
     for name, piece in {"names": "ab\n", "stars": "*a*a*a*b\n", "deep": "**/a/**/b/**/c\n", "one": "*a"}.items():

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 import pytest
 
 import dgemma_lsp
-from dgemma_lsp import imports, languages, placeholder
+from dgemma_lsp.context import import_parser
+from dgemma_lsp.fill import placeholder
+from dgemma_lsp.postprocess import languages
 from tests.lsp.regex_steps import Steps
 from tests.lsp.worst_texts import WORST_TEXTS
 
@@ -21,11 +23,11 @@ SHORT, TIMES = 24, 4
 MOST_GROWTH = 9
 # Patterns that read at most so many characters, whatever the text; their steps may grow with the square of that.
 READS_LITTLE = {
-    "dgemma_lsp.backup_names": 255,
-    "dgemma_lsp.block_end": 1_000,
-    "dgemma_lsp.placeholder": 2_000,
-    "dgemma_lsp.overlap": 8_000,
-    "dgemma_lsp.holes": 0,
+    "dgemma_lsp.privacy.backup_names": 255,
+    "dgemma_lsp.postprocess.block_columns": 1_000,
+    "dgemma_lsp.fill.placeholder": 2_000,
+    "dgemma_lsp.postprocess.overlap": 8_000,
+    "dgemma_lsp.commands.demo_holes": 0,
 }
 PIECES = tuple(dict.fromkeys([*(piece for *_, piece in WORST_TEXTS), "a ", "a.", "a,", "a:", "\\\n", "''", '""']))
 
@@ -107,7 +109,7 @@ def test_patterns_that_were_quadratic_are_seen_as_such(pattern: str) -> None:
 @pytest.mark.parametrize(
     "pattern",
     [
-        imports._FROM,  # pyright: ignore[reportPrivateUsage]
+        import_parser._FROM,  # pyright: ignore[reportPrivateUsage]
         languages.language_named("c").opener,
         languages.language_named("python").pieces,
         placeholder._PYTHON,  # pyright: ignore[reportPrivateUsage]
