@@ -181,7 +181,7 @@ def test_jit_functions_live_in_private_kernel_files() -> None:
 
 
 def test_model_code_does_not_know_the_transport() -> None:
-    transport = ("ipc", "serving.daemon", "serving.scheduler", "serving.idle_timeout", "cli", "commands")
+    transport = ("ipc", "serving", "cli", "commands")
     forbidden = tuple(f"dgemma_engine.{name}" for name in transport)
     for room in ("model", "diffusion", "infill", "prompting", "tokenization", "quantization", "backends"):
         for path in (PACKAGES["dgemma_engine"] / room).rglob("*.py"):
@@ -243,6 +243,34 @@ def test_no_mutable_module_state(path: Path) -> None:
 def test_file_is_one_idea(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
     assert path.stem not in {"utils", "helpers", "common", "misc", "base"}
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in MODULES}), ids=module_id)
+def test_folder_holds_at_most_16_modules(folder: Path) -> None:
+    if PACKAGES["dgemma_kernels"] not in (folder, *folder.parents):
+        assert len([path for path in folder.glob("*.py") if path.name != "__init__.py"]) <= 16
+
+
+@pytest.mark.parametrize("package", ["dgemma_lsp", "dgemma_engine"])
+def test_packages_import_each_other_in_no_cycle(package: str) -> None:
+    """Imports for types count; a module at the top of a package counts as a package of its own."""
+    modules = {dotted(path): path for path in PACKAGES[package].rglob("*.py") if path.name != "__init__.py"}
+    arrows: dict[str, set[str]] = {room_of(module): set() for module in modules}
+    for module, path in modules.items():
+        arrows[room_of(module)] |= {room_of(name) for name in imports(path) if name in modules} - {room_of(module)}
+    while leaves := {room for room, others in arrows.items() if not others & arrows.keys()}:
+        arrows = {room: others for room, others in arrows.items() if room not in leaves}
+    assert not arrows, "these import each other, or what does"
+
+
+def dotted(path: Path) -> str:
+    package = next(name for name, folder in PACKAGES.items() if folder in path.parents)
+    return ".".join([package, *path.relative_to(PACKAGES[package]).with_suffix("").parts])
+
+
+def room_of(module: str) -> str:
+    package, _, name = module.rpartition(".")
+    return package if "." in package else f"{package}.{name}"
 
 
 def test_top_level_is_what_the_page_says() -> None:

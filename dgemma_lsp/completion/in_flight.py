@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from dgemma_engine.protocol.messages import Draft, Infill
+from dgemma_engine.protocol.messages import Draft, Infill, OnDraft
 
 from dgemma_lsp.completion.fingerprint import Place, typed_since
 from dgemma_lsp.engine_client.connection import LinkStatus
@@ -20,7 +20,6 @@ _log = logging.getLogger(__name__)
 Outcome = Infill | LinkStatus | None
 """What came of a flight: the engine's answer, what stood in the way, or None for one that was given up."""
 
-OnDraft = Callable[[Draft], None]
 Ask = Callable[[OnDraft], Awaitable[Infill | LinkStatus]]
 """Asks the engine, which tells its drafts to the argument. Being cancelled takes the question back."""
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from dgemma_engine.protocol.messages import Finish, Infill
+from dgemma_engine.protocol.messages import Finish, Infill, OnDraft
 
-from dgemma_lsp.completion.in_flight import OnDraft
 from dgemma_lsp.context.builder import ContextLimits, build_context
 from dgemma_lsp.context.collector import Gathered
 from dgemma_lsp.engine_client.connection import EngineLink

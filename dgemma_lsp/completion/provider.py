@@ -10,12 +10,12 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
-from dgemma_engine.protocol.messages import Infill
+from dgemma_engine.protocol.messages import Infill, OnDraft
 
 from dgemma_lsp.completion.cache import Answer, AnswerStore
 from dgemma_lsp.completion.debounce import Latency, Patience, Rhythm
 from dgemma_lsp.completion.fingerprint import Place, typed_since
-from dgemma_lsp.completion.in_flight import Flight, Flights, OnDraft, Outcome
+from dgemma_lsp.completion.in_flight import Flight, Flights, Outcome
 from dgemma_lsp.completion.resume import Shaped, accepted, resume
 from dgemma_lsp.context.builder import ContextLimits, build_context
 from dgemma_lsp.context.collector import Gathered

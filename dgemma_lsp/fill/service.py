@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
-from dgemma_engine.protocol.messages import Draft, Finish, Infill
+from dgemma_engine.protocol.messages import Finish, Infill, OnDraft
 
 from dgemma_lsp.completion.latest_only import Inflight
 from dgemma_lsp.context.builder import ContextLimits, build_context
@@ -22,7 +22,6 @@ from dgemma_lsp.fill.target import FillKind, FillTarget, Refusal, fill_target
 from dgemma_lsp.request import Request
 from dgemma_lsp.settings.settings import Settings
 
-OnDraft = Callable[[Draft], None]
 Span = tuple[tuple[int, int], tuple[int, int]]
 
 _CHANGED = "the document has changed since the fill was asked for; nothing was written, ask again"

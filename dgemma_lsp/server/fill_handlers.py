@@ -12,12 +12,12 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import Any, cast
 
-from dgemma_engine.protocol.messages import Draft
+from dgemma_engine.protocol.messages import Draft, OnDraft
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams
 from pygls.lsp.server import LanguageServer
 
-from dgemma_lsp.fill.service import FillAnswer, FillQuestion, OnDraft
+from dgemma_lsp.fill.service import FillAnswer, FillQuestion
 from dgemma_lsp.fill.target import FillKind, fill_kinds
 from dgemma_lsp.server import conversions
 from dgemma_lsp.session import Session

@@ -17,9 +17,9 @@ from dgemma_engine.checkpoint.quantization_presets import Format
 from dgemma_engine.checkpoint.tensors import CheckpointWeights
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.model.config import ModelConfig
+from dgemma_engine.model.devices import PIECE_TOKENS
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model.transformer import DiffusionGemma
-from dgemma_engine.prompting.prefix_cache import PIECE_TOKENS
 from dgemma_engine.quantization.quantized_tensor import E2M1_GROUP, INT_GROUP, Encoding
 
 GIB = 2**30

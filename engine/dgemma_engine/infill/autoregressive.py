@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dgemma_engine.infill.observer import WritingObserver
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.transformer import DiffusionGemma
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
-from dgemma_engine.tracing.writing_recorder import WritingRecorder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ def write(
     max_tokens: int,
     max_passes: int,
     cancel: Cancel,
-    recorder: WritingRecorder | None = None,
+    recorder: WritingObserver | None = None,
 ) -> Pieces[Written]:
     """Writes the likeliest next token until the middle ends; each pass is a piece.
 

@@ -25,6 +25,7 @@ from dgemma_engine.diffusion.sampler_config import load_sampler
 from dgemma_engine.infill.candidate import Proposal, Proposed, merged
 from dgemma_engine.infill.generator import Proposer
 from dgemma_engine.infill.hypotheses import Reading
+from dgemma_engine.infill.observer import Observer
 from dgemma_engine.infill.oom import freeing_on_exhaustion
 from dgemma_engine.infill.options import DEFAULT, Decode, Recipe
 from dgemma_engine.infill.preview import draft
@@ -39,16 +40,14 @@ from dgemma_engine.prompt_lookup.candidates import Seed, SeedStore
 from dgemma_engine.prompting.builder import Hole, dig
 from dgemma_engine.prompting.prefix_cache import JOINED_TOKENS, PromptStore
 from dgemma_engine.prompting.suffix_cache import SuffixStore
-from dgemma_engine.protocol.messages import CandidateSource, Context, Draft, Infill
+from dgemma_engine.protocol.messages import CandidateSource, Context, Draft, Infill, OnDraft
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces, finished
 from dgemma_engine.scheduling.duration_estimator import Pace
 from dgemma_engine.scheduling.stage_timer import Laps
-from dgemma_engine.serving.job import OnDraft
 from dgemma_engine.syntax.error_check import SyntaxStore
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 from dgemma_engine.tokenization.vocabulary_index import Spelling
-from dgemma_engine.tracing.recorder import Recorder
 
 # Candidates that are sent with an answer, the shown one first; more where the user chooses among them.
 _SENT_CANDIDATES = 3
@@ -182,7 +181,7 @@ class Engine:
         on_draft: OnDraft = _ignore,
         *,
         recipe: Recipe = DEFAULT,
-        recorder: Recorder | None = None,
+        recorder: Observer | None = None,
     ) -> Infill:
         """Fills one hole.
 
@@ -208,7 +207,7 @@ class Engine:
         on_draft: OnDraft = _ignore,
         *,
         recipe: Recipe = DEFAULT,
-        recorder: Recorder | None = None,
+        recorder: Observer | None = None,
     ) -> Pieces[Infill]:
         """Fills one hole as `infill` does, in pieces; two of one document share its prompt and may not take turns."""
         with self._prompts.using(context.document):
@@ -222,7 +221,7 @@ class Engine:
             self._captured.clear()
 
     def _filling(
-        self, context: Context, cancel: Cancel, on_draft: OnDraft, recipe: Recipe, recorder: Recorder | None
+        self, context: Context, cancel: Cancel, on_draft: OnDraft, recipe: Recipe, recorder: Observer | None
     ) -> Pieces[Infill]:
         lap = Laps(self._clock)
         search = yield from self._search(context, cancel, on_draft, recipe, lap, recorder)
@@ -269,7 +268,7 @@ class Engine:
         return None if cache is None else self._proposer.length_confidences(context, hole, form, cache, lengths)
 
     def _search(
-        self, context: Context, cancel: Cancel, on_draft: OnDraft, recipe: Recipe, lap: Laps, recorder: Recorder | None
+        self, context: Context, cancel: Cancel, on_draft: OnDraft, recipe: Recipe, lap: Laps, recorder: Observer | None
     ) -> Pieces[Search]:
         search = Search(found=Proposed())
         if search.is_over(cancel):
@@ -328,7 +327,7 @@ class Engine:
         recipe: Recipe,
         seeds: Sequence[Seed],
         on_draft: OnDraft,
-        recorder: Recorder | None,
+        recorder: Observer | None,
     ) -> Pieces[Proposed]:
         found, num_steps = Proposed(), self._affordable_steps(context, cancel)
 

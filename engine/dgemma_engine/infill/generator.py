@@ -24,6 +24,7 @@ from dgemma_engine.infill import autoregressive, hypotheses
 from dgemma_engine.infill.candidate import Proposal, Proposed
 from dgemma_engine.infill.hypotheses import Hypothesis, Reading
 from dgemma_engine.infill.length_search import grid, surroundings_prior
+from dgemma_engine.infill.observer import Observer
 from dgemma_engine.infill.options import Recipe
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.transformer import DiffusionGemma
@@ -36,7 +37,6 @@ from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 from dgemma_engine.tokenization.vocabulary_index import Opening, Spelling, closings, openings
-from dgemma_engine.tracing.recorder import Recorder
 
 # Slots that are tried together, by extent; a middle that does not fit is tried again in the next size.
 _FIRST_SLOTS = {Extent.LINE: (8, 16), Extent.BLOCK: (32, 64)}
@@ -100,7 +100,7 @@ class Proposer:
         seeds: Sequence[Seed],
         num_steps: int,
         on_step: OnStep,
-        recorder: Recorder | None,
+        recorder: Observer | None,
     ) -> Pieces[Proposed]:
         """Denoises the hole's hypotheses, block after block; each step is a piece.
 
@@ -176,7 +176,7 @@ class Proposer:
         *,
         draft: str,
         recipe: Recipe,
-        recorder: Recorder | None,
+        recorder: Observer | None,
     ) -> Pieces[Proposed]:
         """Writes one candidate with the causal mode; with a draft to check it takes a few passes, or gives up.
 
@@ -303,7 +303,7 @@ class Proposer:
         denoising: Run,
         reader: Callable[[Guess, Hypothesis], Reading],
         on_step: Callable[[int, Callable[[], list[Reading]]], None],
-        recorder: Recorder | None,
+        recorder: Observer | None,
     ) -> Pieces[Denoised]:
         def readings() -> dict[int, Reading]:
             return {index: reader(denoising.guess(index), rows[index]) for index in denoising.live}
@@ -356,7 +356,7 @@ class Proposer:
         rows: Sequence[Hypothesis],
         num_steps: int,
         block: Sequence[int] = (),
-        recorder: Recorder | None = None,
+        recorder: Observer | None = None,
     ) -> Run:
         device = self._model.device
         canvas = canvases.start([hypothesis.row for hypothesis in rows], self._sampler.noise, device)

@@ -61,6 +61,9 @@ class DiffusionGemma(nn.Module):
         """Of the weights, hidden states, keys and values."""
         return self.embed_tokens.weight.dtype
 
+    def release_captured(self) -> None:
+        """Releases CUDA graphs captured for prompts; a no-op for a model that captures none."""
+
     def reset_parameters(self, generator: torch.Generator, std: float = 0.02) -> None:
         """Draws matrices from a normal distribution and sets scales to 1, in place."""
         with torch.no_grad():

@@ -12,15 +12,12 @@ from dataclasses import dataclass
 
 import torch
 
-from dgemma_engine.backends.cuda.graph_model import CapturedModel
+from dgemma_engine.model.devices import PIECE_TOKENS
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.transformer import DiffusionGemma
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
 
-# Tokens encoded between two looks at the clock; longer pieces are faster, shorter ones stop sooner. A card takes longer
-# to be told of a short piece than to encode it.
-PIECE_TOKENS: Mapping[str, int] = {"cpu": 256, "cuda": 2_048}
 # Tokens that are worth no pass of their own: the first denoising step takes them along.
 JOINED_TOKENS: Mapping[str, int] = {"cpu": 16, "cuda": 0}
 
@@ -102,8 +99,7 @@ class PromptStore:
     def clear(self) -> None:
         """Forgets all prompts, and what was captured of them: each is encoded anew when it is asked for."""
         self._prompts.clear()
-        if isinstance(self._model, CapturedModel):
-            self._model.graphs.clear()
+        self._model.release_captured()
 
     def _evict(self) -> None:
         *older, _newest = self._prompts

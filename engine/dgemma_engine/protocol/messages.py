@@ -6,6 +6,7 @@ that names the field). Knows nothing of tensors, tokens, editors or transport.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -195,6 +196,10 @@ class Draft(Message):
         if self.text != "".join(span.text for span in self.spans):
             # Without the texts: they are the user's, and this message may be logged.
             raise ValueError("Draft.text must be the texts of Draft.spans joined")
+
+
+OnDraft = Callable[[Draft], None]
+"""Receives the drafts of one request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from dgemma_engine.protocol.messages import Context, Draft, Infill
+from dgemma_engine.protocol.messages import Context, Draft, Infill, OnDraft
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
 from dgemma_engine.tracing.recorder import Recorder
-
-OnDraft = Callable[[Draft], None]
-"""Told the drafts of one request, on the device thread."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

@@ -19,11 +19,11 @@ from dataclasses import replace
 from typing import Protocol
 
 from dgemma_engine.errors import EngineError, EngineFault
-from dgemma_engine.protocol.messages import Context, EngineState, Finish, Infill, Progress, StageTimes
+from dgemma_engine.protocol.messages import Context, EngineState, Finish, Infill, OnDraft, Progress, StageTimes
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
 from dgemma_engine.scheduling.latency_stats import StageRecord
-from dgemma_engine.serving.job import OnDraft, Run, Ticket
+from dgemma_engine.serving.job import Run, Ticket
 from dgemma_engine.tracing.recorder import Recorder
 
 _log = logging.getLogger(__name__)

@@ -93,6 +93,10 @@ class CapturedModel(FusedModel):
         self._run("prefill", self._filled(ids_BT, cache, None, None), cache)
         cache.advance(ids_BT.shape[1])
 
+    def release_captured(self) -> None:
+        """See `DiffusionGemma.release_captured`."""
+        self.graphs.clear()
+
     def _run(self, kind: str, buffers: _Buffers, cache: PromptCache) -> None:
         stores = self.stores(cache, len(buffers.ids_N))
         places = tuple((k_GSd.data_ptr(), v_GSd.data_ptr(), k_GSd.shape[1]) for k_GSd, v_GSd in stores)
