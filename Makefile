@@ -51,13 +51,16 @@ bench: setup ## server overhead, cold start, keystrokes, deadlines, a step, and 
 	for name in server_overhead cold_start warm step breakdown keystrokes on_time; do $(BIN)/python engine/bench/$$name.py $(RECORD) || exit 1; done
 
 ENGINE ?= $(BIN)/dgemma-engine
-CONFIG := engine/dgemma_engine/training/configs/embedded_gpu.toml
+CONFIG := engine/dgemma_engine/tools/training/configs/embedded_gpu.toml
 
 train-gpu: ## on a GPU: corpus, 25 minutes of training, int4 model in run/embedded; run it again to go on where it stopped
 	test -d corpus || $(ENGINE) corpus corpus
 	$(ENGINE) train $(CONFIG) --corpus corpus --out run --device cuda $(if $(wildcard run/state.pt),--resume)
 	rm -rf run/embedded
 	$(ENGINE) quantize run/best run/embedded --format int4
+
+bench-messages: setup ## processor time of the dearest message about texts of 10^6 and 10^7 characters
+	$(BIN)/python engine/bench/message_cost.py
 
 bench-typing: setup ## traces of keys replayed against the real server and engine: answers, waiting, wasted steps
 	$(BIN)/python engine/bench/typing_traces.py $(RECORD)

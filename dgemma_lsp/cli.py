@@ -19,16 +19,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from dgemma_engine.messages import Progress
-from dgemma_engine.private_files import keep_own_rights
+from dgemma_engine.ipc.private_files import keep_own_rights
+from dgemma_engine.protocol.messages import Progress
 from dgemma_engine.terminal import run_program, say_error
 
 from dgemma_lsp import __version__
-from dgemma_lsp.home import NO_HOME, home_folder
-from dgemma_lsp.settings import OPTIONS, SECTION, Settings
+from dgemma_lsp.settings.home import NO_HOME, home_folder
+from dgemma_lsp.settings.settings import OPTIONS, SECTION, Settings
 
 if TYPE_CHECKING:
-    from dgemma_lsp.target import Place, Target
+    from dgemma_lsp.commands.file_location import Place, Target
 
 _NAME = "dgemma-lsp"
 _LOAD_TIMEOUT_S = 600.0
@@ -114,8 +114,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(arguments: argparse.Namespace) -> int:
-    from dgemma_lsp.logs import configure_logs
-    from dgemma_lsp.server import build_server
+    from dgemma_lsp.server.app import build_server
+    from dgemma_lsp.server.log_filter import configure_logs
 
     configure_logs(Settings().log_level)
     server = build_server(client_pid=arguments.client_pid)
@@ -142,12 +142,12 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _complete(arguments: argparse.Namespace) -> int:
-    from dgemma_engine.client import EngineFault, EngineUnavailable
+    from dgemma_engine.ipc.client import EngineFault, EngineUnavailable
 
-    from dgemma_lsp.complete import answer_at, render
-    from dgemma_lsp.connector import ready_engine
-    from dgemma_lsp.context import ContextLimits
-    from dgemma_lsp.target import TargetError
+    from dgemma_lsp.commands.complete import answer_at, render
+    from dgemma_lsp.commands.file_location import TargetError
+    from dgemma_lsp.context.builder import ContextLimits
+    from dgemma_lsp.engine_client.connector import ready_engine
 
     async def ask() -> str:
         async with ready_engine(
@@ -173,15 +173,15 @@ def _complete(arguments: argparse.Namespace) -> int:
 
 
 def _trace(arguments: argparse.Namespace) -> int:
-    from dgemma_engine.client import EngineFault, EngineUnavailable
+    from dgemma_engine.ipc.client import EngineFault, EngineUnavailable
 
-    from dgemma_lsp.complete import request_at
-    from dgemma_lsp.connector import ready_engine
-    from dgemma_lsp.context import ContextLimits, build_context
-    from dgemma_lsp.new_file import NewFile, OutputRefused
-    from dgemma_lsp.target import TargetError
-    from dgemma_lsp.trace_page import to_html
-    from dgemma_lsp.trace_view import trace_view
+    from dgemma_lsp.commands.atomic_file import NewFile, OutputRefused
+    from dgemma_lsp.commands.complete import request_at
+    from dgemma_lsp.commands.file_location import TargetError
+    from dgemma_lsp.commands.trace_html import to_html
+    from dgemma_lsp.commands.trace_report import trace_view
+    from dgemma_lsp.context.builder import ContextLimits, build_context
+    from dgemma_lsp.engine_client.connector import ready_engine
 
     async def ask() -> str:
         async with ready_engine(
@@ -212,11 +212,11 @@ def _trace(arguments: argparse.Namespace) -> int:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from dgemma_engine.client import EngineFault, EngineUnavailable
+    from dgemma_engine.ipc.client import EngineFault, EngineUnavailable
 
-    from dgemma_lsp.connector import ready_engine
-    from dgemma_lsp.context import ContextLimits
-    from dgemma_lsp.demo import run_demo
+    from dgemma_lsp.commands.demo import run_demo
+    from dgemma_lsp.context.builder import ContextLimits
+    from dgemma_lsp.engine_client.connector import ready_engine
 
     async def show() -> None:
         async with ready_engine(
@@ -240,7 +240,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from dgemma_lsp.doctor import examine, is_usable, to_table
+    from dgemma_lsp.commands.doctor import examine, is_usable, to_table
 
     checks = asyncio.run(examine(_settings(arguments)))
     if arguments.json:
@@ -251,7 +251,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _settings_page(arguments: argparse.Namespace) -> int:
-    from dgemma_lsp.settings_page import to_lines, to_markdown, to_schema
+    from dgemma_lsp.settings.schema import to_lines, to_markdown, to_schema
 
     if arguments.page == "schema":
         print(json.dumps(to_schema(), indent=2))
@@ -261,8 +261,8 @@ def _settings_page(arguments: argparse.Namespace) -> int:
 
 
 def _stats(arguments: argparse.Namespace) -> int:
-    from dgemma_lsp.stats_file import StatsFile
-    from dgemma_lsp.stats_report import to_figures, to_lines
+    from dgemma_lsp.metrics.report import to_figures, to_lines
+    from dgemma_lsp.metrics.store import StatsFile
 
     file = StatsFile.locate(os.environ, home=home_folder(os.environ) or NO_HOME)
     try:
@@ -307,8 +307,8 @@ def _settings(arguments: argparse.Namespace) -> Settings:
 
 def _public_place(argument: str) -> tuple[Target, Place]:
     """Reads FILE:LINE:COLUMN and the file; `TargetError` says what is wrong with them, or why the file is private."""
-    from dgemma_lsp.privacy import Privacy
-    from dgemma_lsp.target import Target, TargetError, read_place
+    from dgemma_lsp.commands.file_location import Target, TargetError, read_place
+    from dgemma_lsp.privacy.policy import Privacy
 
     target = Target.parse(argument)
     place = read_place(target)

@@ -12,29 +12,28 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote
 
-from dgemma_engine.messages import Definitions, DefinitionsQuery, Finish, Infill, Status
+from dgemma_engine.protocol.messages import Definitions, DefinitionsQuery, Finish, Infill, OnDraft, Status
 
-from dgemma_lsp.completion import Completion
-from dgemma_lsp.context import ContextLimits
-from dgemma_lsp.documents import Document, Documents, Edit
-from dgemma_lsp.engine_link import Connect, EngineLink, LinkState, LinkStatus
-from dgemma_lsp.fills import Fills
-from dgemma_lsp.flights import OnDraft
-from dgemma_lsp.gathering import Gatherer
-from dgemma_lsp.inflight import Inflight
-from dgemma_lsp.language_ids import canonical_id
-from dgemma_lsp.notebooks import Notebooks
-from dgemma_lsp.positions import PositionEncoding
-from dgemma_lsp.preview import Preview, watch
-from dgemma_lsp.privacy import Privacy
+from dgemma_lsp.completion.latest_only import Inflight
+from dgemma_lsp.completion.preview import Preview, watch
+from dgemma_lsp.completion.provider import Sources
+from dgemma_lsp.context.builder import ContextLimits
+from dgemma_lsp.context.collector import Gatherer
+from dgemma_lsp.documents.notebooks import Notebooks
+from dgemma_lsp.documents.positions import PositionEncoding
+from dgemma_lsp.documents.store import Document, Documents, Edit
+from dgemma_lsp.engine_client.connection import Connect, EngineLink, LinkState, LinkStatus
+from dgemma_lsp.engine_client.slow_detector import Slowness
+from dgemma_lsp.engine_client.status import ServerStatus, StatusBoard, StatusKind
+from dgemma_lsp.fill.service import Fills
+from dgemma_lsp.metrics.events import Source
+from dgemma_lsp.metrics.recorder import StatsRecorder
+from dgemma_lsp.metrics.session_counters import Tally
+from dgemma_lsp.postprocess.pipeline import Completion
+from dgemma_lsp.privacy.policy import Privacy
 from dgemma_lsp.request import Request
-from dgemma_lsp.settings import SECTION, Settings, read_settings
-from dgemma_lsp.slowness import Slowness
-from dgemma_lsp.sources import Sources
-from dgemma_lsp.stats_events import Source
-from dgemma_lsp.stats_recorder import StatsRecorder
-from dgemma_lsp.status import ServerStatus, StatusBoard, StatusKind
-from dgemma_lsp.tally import Tally
+from dgemma_lsp.settings.language_ids import canonical_id
+from dgemma_lsp.settings.settings import SECTION, Settings, read_settings
 
 # More than any rule about first lines looks at.
 _HEAD_CHARS = 8_192

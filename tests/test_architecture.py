@@ -20,19 +20,75 @@ MODULES = sorted(path for folder in PACKAGES.values() for path in folder.rglob("
 TORCH_FREE = ("torch", "triton", "transformers", "tokenizers", "safetensors", "numpy")
 PURE = {
     "dgemma_lsp": (
-        *("answers", "around", "backup_names", "brackets", "completion", "context", "debounce", "description"),
-        *("engine_checks", "facts", "fill_target", "finding", "machine_checks"),
-        *("filling", "ignore_file", "ignore_pattern", "imports", "indent_style", "indentation", "kept_text"),
-        *("language_ids", "languages", "multiline"),
-        *("next_lines", "option", "overlap", "pairs", "place", "placeholder", "positions", "recent_edits"),
-        *("repetition", "request", "resume", "secret_names", "selected", "settings", "settings_page"),
-        *("stats", "stats_events", "stats_report", "status", "suggestions", "tally", "text_change", "visits"),
-        "windows",
+        "commands/checks/engine_checks",
+        "commands/checks/facts",
+        "commands/checks/finding",
+        "commands/checks/machine_checks",
+        "completion/cache",
+        "completion/debounce",
+        "completion/fingerprint",
+        "completion/resume",
+        "context/builder",
+        "context/chunks",
+        "context/import_parser",
+        "context/recent_documents",
+        "context/recent_edits",
+        "documents/diff",
+        "documents/positions",
+        "engine_client/status",
+        "fill/candidates",
+        "fill/instruction",
+        "fill/placeholder",
+        "fill/target",
+        "metrics/acceptance",
+        "metrics/aggregate",
+        "metrics/events",
+        "metrics/kept_text",
+        "metrics/report",
+        "metrics/session_counters",
+        "postprocess/brackets",
+        "postprocess/cursor_context",
+        "postprocess/extent",
+        "postprocess/indent_style",
+        "postprocess/indentation",
+        "postprocess/languages",
+        "postprocess/lexer",
+        "postprocess/next_lines",
+        "postprocess/overlap",
+        "postprocess/pipeline",
+        "postprocess/repetition",
+        "privacy/backup_names",
+        "privacy/gitignore_file",
+        "privacy/gitignore_pattern",
+        "privacy/secrets",
+        "request",
+        "selected",
+        "settings/language_ids",
+        "settings/options",
+        "settings/schema",
+        "settings/settings",
     ),
     "dgemma_engine": (
-        *("block_end", "boundary", "canvas", "denoise", "draft", "hole", "hypotheses", "lengths", "masks", "messages"),
-        *("middle", "offer", "policies", "proposal", "ranking", "recorder", "search", "seeds", "suffixes"),
-        "trace_messages",
+        "diffusion/canvas",
+        "diffusion/denoiser",
+        "diffusion/sampler",
+        "infill/candidate",
+        "infill/hypotheses",
+        "infill/length_search",
+        "infill/likelihood",
+        "infill/preview",
+        "infill/result",
+        "model/attention_masks",
+        "postprocess/block_end",
+        "postprocess/clean_candidate",
+        "postprocess/truncation",
+        "prompt_lookup/candidates",
+        "prompting/builder",
+        "prompting/suffix_cache",
+        "protocol/messages",
+        "protocol/trace_messages",
+        "tokenization/token_healing",
+        "tracing/recorder",
     ),
 }
 INPUT_OUTPUT = {
@@ -69,37 +125,38 @@ def module_id(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def test_only_server_handlers_and_convert_speak_lsp() -> None:
+def test_only_the_server_package_speaks_lsp() -> None:
     for path in PACKAGES["dgemma_lsp"].rglob("*.py"):
         if tops(path) & {"pygls", "lsprotocol"}:
-            speaking = {"server.py", "protocol.py", "json_rpc.py", "lenient_converter.py", "convert.py"}
-            assert path.name in speaking or path.stem.endswith("_handlers"), path
+            assert path.parent == PACKAGES["dgemma_lsp"] / "server", path
 
 
 def test_handlers_are_known_to_the_server_only() -> None:
     for path in PACKAGES["dgemma_lsp"].rglob("*.py"):
-        if path.name not in {"server.py", "protocol.py"}:
+        if path.name not in {"app.py", "protocol.py"}:
             assert not [name for name in imports(path) if name.endswith("_handlers")], path
 
 
 def test_server_imports_of_the_engine_only_what_crosses_the_socket() -> None:
-    crossing = {"dgemma_engine.messages", "dgemma_engine.trace_messages", "dgemma_engine.client"}
+    crossing = {"dgemma_engine.protocol.messages", "dgemma_engine.protocol.trace_messages", "dgemma_engine.ipc.client"}
     # Standard library only: both programs treat a terminal and the modes of their files alike, and the doctor looks
     # where the engine does.
     also = {
-        "cli.py": {"dgemma_engine.private_files", "dgemma_engine.terminal"},
-        "stats_file.py": {"dgemma_engine.private_files"},
-        "probes.py": {"dgemma_engine.lock", "dgemma_engine.model_folder"},
+        "cli.py": {"dgemma_engine.ipc.private_files", "dgemma_engine.terminal"},
+        "metrics/store.py": {"dgemma_engine.ipc.private_files"},
+        "commands/checks/probes.py": {"dgemma_engine.ipc.lock_file", "dgemma_engine.checkpoint.builtin"},
     }
     for path in PACKAGES["dgemma_lsp"].rglob("*.py"):
-        allowed = crossing | also.get(path.name, set())
+        allowed = crossing | also.get(path.relative_to(PACKAGES["dgemma_lsp"]).as_posix(), set())
         for name in imports(path):
             if name.startswith("dgemma_engine."):
                 assert any(name == module or name.startswith(module + ".") for module in allowed), (path, name)
             assert name != "dgemma_engine"
 
 
-@pytest.mark.parametrize("module", ["dgemma_lsp.server", "dgemma_lsp.cli", "dgemma_engine.client", "dgemma_engine.cli"])
+@pytest.mark.parametrize(
+    "module", ["dgemma_lsp.server.app", "dgemma_lsp.cli", "dgemma_engine.ipc.client", "dgemma_engine.cli"]
+)
 def test_import_loads_no_torch(module: str) -> None:
     code = f"import sys, {module}; print([m for m in {TORCH_FREE!r} if m in sys.modules])"
     path = ":".join(str(ROOT / folder) for folder in (".", "engine", "kernels"))
@@ -124,12 +181,12 @@ def test_jit_functions_live_in_private_kernel_files() -> None:
 
 
 def test_model_code_does_not_know_the_transport() -> None:
-    transport = {"daemon", "peer", "client", "worker", "cli", "launch", "lifetime", "location", "lock"}
-    for path in PACKAGES["dgemma_engine"].glob("*.py"):
-        if path.stem in {"model", "engine", "canvas", "denoise", "policies", "masks", "cache", "weights", "tokenizer"}:
+    transport = ("ipc", "serving", "cli", "commands")
+    forbidden = tuple(f"dgemma_engine.{name}" for name in transport)
+    for room in ("model", "diffusion", "infill", "prompting", "tokenization", "quantization", "backends"):
+        for path in (PACKAGES["dgemma_engine"] / room).rglob("*.py"):
             assert "pygls" not in tops(path), path
-            names = {name.removeprefix("dgemma_engine.").partition(".")[0] for name in imports(path)}
-            assert not names & transport, path
+            assert not [name for name in imports(path) if name.startswith(forbidden)], path
 
 
 @pytest.mark.parametrize(("package", "module"), [(package, name) for package in PURE for name in PURE[package]])
@@ -145,11 +202,11 @@ def _is_plain_call(node: ast.AST) -> bool:
 
 
 def test_one_thread_touches_the_device() -> None:
-    """Only the worker starts a thread that may run the model; the launcher's merely waits for a child process."""
+    """Only the scheduler starts a thread that may run the model; the launcher's merely waits for a child process."""
     serving = [path for path in PACKAGES["dgemma_engine"].rglob("*.py") if "training" not in path.parts]
     starting = {path.name for path in serving if {"threading", "concurrent"} & tops(path) and _starts_thread(path)}
-    assert starting == {"worker.py", "launch.py"}
-    assert not {"torch", "engine"} & tops(PACKAGES["dgemma_engine"] / "launch.py")
+    assert starting == {"scheduler.py", "launcher.py"}
+    assert not {"torch", "engine"} & tops(PACKAGES["dgemma_engine"] / "ipc/launcher.py")
 
 
 def _starts_thread(path: Path) -> bool:
@@ -186,6 +243,34 @@ def test_no_mutable_module_state(path: Path) -> None:
 def test_file_is_one_idea(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
     assert path.stem not in {"utils", "helpers", "common", "misc", "base"}
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in MODULES}), ids=module_id)
+def test_folder_holds_at_most_16_modules(folder: Path) -> None:
+    if PACKAGES["dgemma_kernels"] not in (folder, *folder.parents):
+        assert len([path for path in folder.glob("*.py") if path.name != "__init__.py"]) <= 16
+
+
+@pytest.mark.parametrize("package", ["dgemma_lsp", "dgemma_engine"])
+def test_packages_import_each_other_in_no_cycle(package: str) -> None:
+    """Imports for types count; a module at the top of a package counts as a package of its own."""
+    modules = {dotted(path): path for path in PACKAGES[package].rglob("*.py") if path.name != "__init__.py"}
+    arrows: dict[str, set[str]] = {room_of(module): set() for module in modules}
+    for module, path in modules.items():
+        arrows[room_of(module)] |= {room_of(name) for name in imports(path) if name in modules} - {room_of(module)}
+    while leaves := {room for room, others in arrows.items() if not others & arrows.keys()}:
+        arrows = {room: others for room, others in arrows.items() if room not in leaves}
+    assert not arrows, "these import each other, or what does"
+
+
+def dotted(path: Path) -> str:
+    package = next(name for name, folder in PACKAGES.items() if folder in path.parents)
+    return ".".join([package, *path.relative_to(PACKAGES[package]).with_suffix("").parts])
+
+
+def room_of(module: str) -> str:
+    package, _, name = module.rpartition(".")
+    return package if "." in package else f"{package}.{name}"
 
 
 def test_top_level_is_what_the_page_says() -> None:

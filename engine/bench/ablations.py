@@ -18,8 +18,8 @@ from typing import Any
 
 import record
 import torch
-from dgemma_engine.training.train_config import TrainConfig
-from dgemma_engine.training.trainer import Trainer
+from dgemma_engine.tools.training.train_config import TrainConfig
+from dgemma_engine.tools.training.trainer import Trainer
 
 CONFIGS = record.HERE.parent / "dgemma_engine" / "training" / "configs"
 S, F = "sliding_attention", "full_attention"

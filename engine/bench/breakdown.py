@@ -16,11 +16,11 @@ from typing import Any
 
 import record
 import torch
-from dgemma_engine.cancel import Cancel
-from dgemma_engine.engine import Engine
-from dgemma_engine.location import EMBEDDED
-from dgemma_engine.messages import Context, Infill
-from dgemma_engine.model_folder import model_folder
+from dgemma_engine.checkpoint.builtin import model_folder
+from dgemma_engine.infill.engine import Engine
+from dgemma_engine.ipc.endpoint import EMBEDDED
+from dgemma_engine.protocol.messages import Context, Infill
+from dgemma_engine.scheduling.cancellation import Cancel
 from torch.profiler import ProfilerActivity, profile
 from warm import typed
 

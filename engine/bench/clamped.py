@@ -19,16 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import record
-from dgemma_engine.cancel import Cancel
-from dgemma_engine.engine import Engine
-from dgemma_engine.evaluation.hole_files import read_tasks
-from dgemma_engine.evaluation.intervals import compare_means
-from dgemma_engine.evaluation.task import Task
-from dgemma_engine.location import EMBEDDED
-from dgemma_engine.messages import Context
-from dgemma_engine.model_folder import model_folder
-from dgemma_engine.policies import ClampedBelief
-from dgemma_engine.recipe import Decode, Recipe
+from dgemma_engine.checkpoint.builtin import model_folder
+from dgemma_engine.diffusion.sampler import ClampedBelief
+from dgemma_engine.infill.engine import Engine
+from dgemma_engine.infill.options import Decode, Recipe
+from dgemma_engine.ipc.endpoint import EMBEDDED
+from dgemma_engine.protocol.messages import Context
+from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.tools.evaluation.holes.hole_files import read_tasks
+from dgemma_engine.tools.evaluation.holes.task import Task
+from dgemma_engine.tools.evaluation.intervals import compare_means
 
 
 def main() -> None:

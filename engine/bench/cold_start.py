@@ -13,10 +13,10 @@ import tempfile
 import time
 
 import record
-from dgemma_engine.client import EngineClient
 from dgemma_engine.errors import EngineUnavailable
-from dgemma_engine.location import EngineLocation
-from dgemma_engine.messages import Status
+from dgemma_engine.ipc.client import EngineClient
+from dgemma_engine.ipc.endpoint import EngineLocation
+from dgemma_engine.protocol.messages import Status
 from editor import editing
 from lsprotocol import types
 

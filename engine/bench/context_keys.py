@@ -16,17 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import record
-from dgemma_engine.config import ModelConfig
-from dgemma_engine.definitions import DefinitionFinder
-from dgemma_engine.hole import dig
-from dgemma_engine.infill_format import InfillFormat
-from dgemma_engine.location import EMBEDDED
-from dgemma_engine.model_folder import model_folder
-from dgemma_engine.tokenizer import Tokenizer
+from dgemma_engine.checkpoint.builtin import model_folder
+from dgemma_engine.checkpoint.fim_format import InfillFormat
+from dgemma_engine.ipc.endpoint import EMBEDDED
+from dgemma_engine.model.config import ModelConfig
+from dgemma_engine.prompting.builder import dig
+from dgemma_engine.syntax.definitions import DefinitionFinder
+from dgemma_engine.tokenization.tokenizer import Tokenizer
 from workspace import Workspace
 
-from dgemma_lsp.context import ContextLimits, build_context
-from dgemma_lsp.gathering import GatherLimits
+from dgemma_lsp.context.builder import ContextLimits, build_context
+from dgemma_lsp.context.collector import GatherLimits
 
 FOLDER = Path(asyncio.__file__).resolve().parent
 MODULE, FUNCTION, LINES = "base_events.py", "    async def shutdown_default_executor", 20

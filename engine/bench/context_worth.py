@@ -24,11 +24,11 @@ from statistics import median
 from typing import Any
 
 import record
-from dgemma_engine.definitions import DefinitionFinder
+from dgemma_engine.syntax.definitions import DefinitionFinder
 from infilling import compared, evaluated
 from workspace import Workspace
 
-from dgemma_lsp.gathering import Gathered, GatherLimits
+from dgemma_lsp.context.collector import Gathered, GatherLimits
 
 UNHURRIED = GatherLimits(budget_ms=60_000, patience_ms=60_000)
 VARIANTS = {

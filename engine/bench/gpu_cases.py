@@ -13,19 +13,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from dgemma_engine import canvas as canvases
-from dgemma_engine.cache import PromptCache
-from dgemma_engine.cancel import Cancel
-from dgemma_engine.canvas import Row
-from dgemma_engine.captured_model import CapturedModel
-from dgemma_engine.captured_steps import CapturedSteps
-from dgemma_engine.fused_model import FusedModel
-from dgemma_engine.graph_denoising import GraphDenoising
-from dgemma_engine.graphs import Graphs, capture_on
-from dgemma_engine.pieces import finished
-from dgemma_engine.policies import EntropyBound, Sampler, StableAndConfident, TemperatureSchedule, UniformNoise
-from dgemma_engine.prompts import PromptStore
-from dgemma_engine.ranking import Branch, likelihoods
+from dgemma_engine.backends.cuda.graph_denoiser import GraphDenoising
+from dgemma_engine.backends.cuda.graph_model import CapturedModel
+from dgemma_engine.backends.cuda.graph_steps import CapturedSteps
+from dgemma_engine.backends.cuda.graphs import Graphs, capture_on
+from dgemma_engine.backends.cuda.model import FusedModel
+from dgemma_engine.diffusion import canvas as canvases
+from dgemma_engine.diffusion.canvas import Row
+from dgemma_engine.diffusion.sampler import EntropyBound, Sampler, StableAndConfident, TemperatureSchedule, UniformNoise
+from dgemma_engine.infill.likelihood import Branch, likelihoods
+from dgemma_engine.model.kv_cache import PromptCache
+from dgemma_engine.prompting.prefix_cache import PromptStore
+from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.scheduling.cooperative import finished
 
 # What the released checkpoint's generation_config.json says.
 SAMPLER = Sampler(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import torch
-from dgemma_engine.fused_ops import FusedOps
+from dgemma_engine.model.fused_ops import FusedOps
 from dgemma_kernels.formats import Rows, Weight
 from dgemma_kernels.reference_quantised import restore_rows
 from dgemma_kernels.reference_routing import sorted_by_expert

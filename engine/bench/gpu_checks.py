@@ -13,18 +13,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from dgemma_engine import canvas as canvases
-from dgemma_engine.cache import PromptCache
-from dgemma_engine.canvas import Row
-from dgemma_engine.captured_steps import CapturedSteps
-from dgemma_engine.config import ModelConfig
-from dgemma_engine.fused_model import FusedModel
-from dgemma_engine.fused_ops import FusedOps
-from dgemma_engine.graph_denoising import GraphDenoising
-from dgemma_engine.graphs import Graphs, capture_on
-from dgemma_engine.ops import Ops
-from dgemma_engine.policies import StableAndConfident, UniformNoise
-from dgemma_engine.quantization.formats import Format
+from dgemma_engine.backends.cuda.graph_denoiser import GraphDenoising
+from dgemma_engine.backends.cuda.graph_steps import CapturedSteps
+from dgemma_engine.backends.cuda.graphs import Graphs, capture_on
+from dgemma_engine.backends.cuda.model import FusedModel
+from dgemma_engine.checkpoint.quantization_presets import Format
+from dgemma_engine.diffusion import canvas as canvases
+from dgemma_engine.diffusion.canvas import Row
+from dgemma_engine.diffusion.sampler import StableAndConfident, UniformNoise
+from dgemma_engine.model.config import ModelConfig
+from dgemma_engine.model.fused_ops import FusedOps
+from dgemma_engine.model.kv_cache import PromptCache
+from dgemma_engine.model.ops import Ops
 from dgemma_kernels.formats import Rows
 from gpu_cases import SAMPLER, Sizes
 from gpu_checked_ops import Comparison, checked

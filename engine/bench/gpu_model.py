@@ -10,15 +10,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from dgemma_engine.config import ModelConfig
-from dgemma_engine.fused_layers import FusedLayer, FusedSelfConditioning
-from dgemma_engine.fused_model import FusedModel
-from dgemma_engine.layers import Layer, SelfConditioning
-from dgemma_engine.ops import Ops
-from dgemma_engine.parameter_sources import TensorKind
-from dgemma_engine.quantization.formats import Format
-from dgemma_engine.quantization.packed_modules import PackedExperts, PackedLinear, Scratch
-from dgemma_engine.quantization.quantised_tensor import Encoding, QuantisedTensor, quantise
+from dgemma_engine.backends.cuda.layers import FusedLayer, FusedSelfConditioning
+from dgemma_engine.backends.cuda.model import FusedModel
+from dgemma_engine.checkpoint.key_map import TensorKind
+from dgemma_engine.checkpoint.quantization_presets import Format
+from dgemma_engine.model.config import ModelConfig
+from dgemma_engine.model.layers import Layer, SelfConditioning
+from dgemma_engine.model.ops import Ops
+from dgemma_engine.quantization.quantized_linear import PackedExperts, PackedLinear, Scratch
+from dgemma_engine.quantization.quantized_tensor import Encoding, QuantisedTensor, quantise
 from torch import Tensor, nn
 
 SLIDING, FULL = "sliding_attention", "full_attention"

@@ -16,9 +16,9 @@ from typing import Any
 
 import gpu_kernels
 import torch
-from dgemma_engine.config import ModelConfig
-from dgemma_engine.ops import Ops
-from dgemma_engine.quantization.formats import Format
+from dgemma_engine.checkpoint.quantization_presets import Format
+from dgemma_engine.model.config import ModelConfig
+from dgemma_engine.model.ops import Ops
 from gpu_cases import Bench, Sizes, distinct_experts, row
 from gpu_cases import seconds as seconds_of
 from gpu_checks import Checks

@@ -116,7 +116,7 @@ def report_of(options: argparse.Namespace, card: dict[str, Any]) -> Report:
     Raises:
         ValueError: the file that is there is no report.
     """
-    from dgemma_engine.evaluation.provenance import commit, cpu_name
+    from dgemma_engine.tools.evaluation.provenance import commit, cpu_name
 
     now = datetime.datetime.now(datetime.UTC)
     stamp = {name: card[name] for name in ("gpu", "torch", "triton")}

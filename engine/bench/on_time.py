@@ -29,11 +29,11 @@ from random import Random
 from typing import Any
 
 import record
-from dgemma_engine.client import EngineClient
-from dgemma_engine.location import EMBEDDED, EngineLocation
-from dgemma_engine.messages import Context, EngineState, Infill
+from dgemma_engine.ipc.client import EngineClient
+from dgemma_engine.ipc.endpoint import EMBEDDED, EngineLocation
+from dgemma_engine.protocol.messages import Context, EngineState, Infill
 
-from dgemma_lsp.context import ContextLimits, build_context
+from dgemma_lsp.context.builder import ContextLimits, build_context
 from dgemma_lsp.request import Request, Trigger
 
 SEED = 7

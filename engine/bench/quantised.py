@@ -19,18 +19,18 @@ from typing import Any
 
 import record
 import torch
-from dgemma_engine.believing import Believing
-from dgemma_engine.cache import PromptCache
-from dgemma_engine.devices import weight_dtype
-from dgemma_engine.location import EMBEDDED
-from dgemma_engine.model import DiffusionGemma
-from dgemma_engine.model_folder import model_folder
-from dgemma_engine.ops import Ops
-from dgemma_engine.policies import sample
-from dgemma_engine.quantization.conversion import REPORT_NAME, quantise_folder
-from dgemma_engine.quantization.formats import Format
-from dgemma_engine.quantization.packed_modules import PackedExperts, PackedLinear
-from dgemma_engine.weights import Residence, load_model
+from dgemma_engine.checkpoint.builtin import model_folder
+from dgemma_engine.checkpoint.loader import Residence, load_model
+from dgemma_engine.checkpoint.quantization_presets import Format
+from dgemma_engine.diffusion.sampler import sample
+from dgemma_engine.diffusion.token_distribution import Believing
+from dgemma_engine.ipc.endpoint import EMBEDDED
+from dgemma_engine.model.devices import weight_dtype
+from dgemma_engine.model.kv_cache import PromptCache
+from dgemma_engine.model.ops import Ops
+from dgemma_engine.model.transformer import DiffusionGemma
+from dgemma_engine.quantization.quantized_linear import PackedExperts, PackedLinear
+from dgemma_engine.tools.conversion.converter import REPORT_NAME, quantise_folder
 from infilling import evaluated, last_line
 from step import in_turn
 

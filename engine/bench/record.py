@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dgemma_engine.evaluation.provenance import provenance
+from dgemma_engine.tools.evaluation.provenance import provenance
 
 HERE = Path(__file__).parent
 MEASURED, RESULTS = HERE / "measured", HERE / "results"

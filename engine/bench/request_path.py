@@ -21,22 +21,22 @@ from types import FrameType
 from typing import Any
 
 import record
-from dgemma_engine import daemon
-from dgemma_engine.client import EngineClient
-from dgemma_engine.engine import Engine
+from dgemma_engine.checkpoint.builtin import model_folder
 from dgemma_engine.errors import EngineUnavailable
-from dgemma_engine.location import EngineLocation
-from dgemma_engine.model_folder import model_folder
+from dgemma_engine.infill.engine import Engine
+from dgemma_engine.ipc.client import EngineClient
+from dgemma_engine.ipc.endpoint import EngineLocation
+from dgemma_engine.serving import daemon
 from lsprotocol import types
 
-from dgemma_lsp.connector import engine_connector
-from dgemma_lsp.convert import to_inline_item, to_request
-from dgemma_lsp.documents import Document
-from dgemma_lsp.positions import PositionEncoding
+from dgemma_lsp.documents.positions import PositionEncoding
+from dgemma_lsp.documents.store import Document
+from dgemma_lsp.engine_client.connector import engine_connector
+from dgemma_lsp.metrics.recorder import StatsRecorder
+from dgemma_lsp.metrics.store import StatsFile
 from dgemma_lsp.request import Channel, Trigger
+from dgemma_lsp.server.conversions import to_inline_item, to_request
 from dgemma_lsp.session import Session
-from dgemma_lsp.stats_file import StatsFile
-from dgemma_lsp.stats_recorder import StatsRecorder
 
 SOURCE = Path(argparse.__file__)
 ROOT = Path(__file__).parents[2]

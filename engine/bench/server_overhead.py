@@ -16,14 +16,14 @@ import time
 from collections.abc import Callable
 
 import record
-from dgemma_engine import daemon
-from dgemma_engine.cancel import Cancel
-from dgemma_engine.client import EngineClient
 from dgemma_engine.errors import EngineUnavailable
-from dgemma_engine.location import EngineLocation
-from dgemma_engine.messages import Context, Draft, Finish, Infill
-from dgemma_engine.pieces import Pieces
-from dgemma_engine.recorder import Recorder
+from dgemma_engine.ipc.client import EngineClient
+from dgemma_engine.ipc.endpoint import EngineLocation
+from dgemma_engine.protocol.messages import Context, Draft, Finish, Infill
+from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.scheduling.cooperative import Pieces
+from dgemma_engine.serving import daemon
+from dgemma_engine.tracing.recorder import Recorder
 from editor import editing
 from lsprotocol import types
 

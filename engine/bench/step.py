@@ -25,15 +25,15 @@ import record
 import torch
 import torch._inductor.config as inductor
 import torch.nn.functional as F
-from dgemma_engine.believing import Believing
-from dgemma_engine.cache import PromptCache
-from dgemma_engine.lean_model import lean
-from dgemma_engine.location import EMBEDDED
-from dgemma_engine.model import DiffusionGemma
-from dgemma_engine.model_folder import model_folder
-from dgemma_engine.ops import Ops
-from dgemma_engine.policies import sample
-from dgemma_engine.weights import load_model
+from dgemma_engine.backends.cpu.model import lean
+from dgemma_engine.checkpoint.builtin import model_folder
+from dgemma_engine.checkpoint.loader import load_model
+from dgemma_engine.diffusion.sampler import sample
+from dgemma_engine.diffusion.token_distribution import Believing
+from dgemma_engine.ipc.endpoint import EMBEDDED
+from dgemma_engine.model.kv_cache import PromptCache
+from dgemma_engine.model.ops import Ops
+from dgemma_engine.model.transformer import DiffusionGemma
 from dgemma_kernels import reference
 from dgemma_kernels.packed import PackedGate
 

@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 from tests.get_chromium import get_chromium  # noqa: E402  (the driver of the tests is no package)
 
-SOURCE = ROOT / "dgemma_lsp/holes.py"
+SOURCE = ROOT / "dgemma_lsp/commands/demo_holes.py"
 BEFORE, CUT = "def _decorated(node: ast.stmt) -> bool:\n    return isinstance(", "node, ast.FunctionDef"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
 FRAME = 2

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import record
-from dgemma_engine.client import EngineClient
 from dgemma_engine.errors import EngineUnavailable
-from dgemma_engine.location import EngineLocation
+from dgemma_engine.ipc.client import EngineClient
+from dgemma_engine.ipc.endpoint import EngineLocation
 from editor import editing
 from window import Asked, Window
 

@@ -31,16 +31,16 @@ from typing import Any
 
 import record
 import torch
-from dgemma_engine.cancel import Cancel
-from dgemma_engine.engine import Engine
-from dgemma_engine.hole import dig
-from dgemma_engine.location import EMBEDDED
-from dgemma_engine.messages import Context, Extent
-from dgemma_engine.model_folder import model_folder
-from dgemma_engine.policies import StableAndConfident
-from dgemma_engine.quantization.conversion import export_folder
-from dgemma_engine.recipe import Decode, Recipe
-from dgemma_engine.tokenizer import Tokenizer
+from dgemma_engine.checkpoint.builtin import model_folder
+from dgemma_engine.diffusion.sampler import StableAndConfident
+from dgemma_engine.infill.engine import Engine
+from dgemma_engine.infill.options import Decode, Recipe
+from dgemma_engine.ipc.endpoint import EMBEDDED
+from dgemma_engine.prompting.builder import dig
+from dgemma_engine.protocol.messages import Context, Extent
+from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.tokenization.tokenizer import Tokenizer
+from dgemma_engine.tools.conversion.converter import export_folder
 
 NUM_STEPS = 4
 # Steps that the best guess would have to stand still: more than there are.

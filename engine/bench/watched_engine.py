@@ -15,14 +15,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dgemma_engine import daemon
-from dgemma_engine.cancel import Cancel
-from dgemma_engine.engine import Engine
-from dgemma_engine.location import EngineLocation
-from dgemma_engine.messages import Context, Draft, Infill
-from dgemma_engine.model_folder import model_folder
-from dgemma_engine.pieces import Pieces
-from dgemma_engine.recorder import Recorder
+from dgemma_engine.checkpoint.builtin import model_folder
+from dgemma_engine.infill.engine import Engine
+from dgemma_engine.ipc.endpoint import EngineLocation
+from dgemma_engine.protocol.messages import Context, Draft, Infill
+from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.scheduling.cooperative import Pieces
+from dgemma_engine.serving import daemon
+from dgemma_engine.tracing.recorder import Recorder
 
 
 class _Stamped(threading.Event):

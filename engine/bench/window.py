@@ -18,7 +18,7 @@ from editor import Editor
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException
 
-from dgemma_lsp.positions import LineIndex, PositionEncoding
+from dgemma_lsp.documents.positions import LineIndex, PositionEncoding
 
 LIBRARY = Path(random.__file__).parent
 _NEOVIM_WAIT_S = 0.2

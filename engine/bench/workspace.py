@@ -6,11 +6,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from dgemma_engine.definitions import DefinitionFinder
-from dgemma_engine.messages import Definitions, DefinitionsQuery
+from dgemma_engine.protocol.messages import Definitions, DefinitionsQuery
+from dgemma_engine.syntax.definitions import DefinitionFinder
 
-from dgemma_lsp.documents import Document
-from dgemma_lsp.gathering import Gathered, Gatherer, GatherLimits
+from dgemma_lsp.context.collector import Gathered, Gatherer, GatherLimits
+from dgemma_lsp.documents.store import Document
 from dgemma_lsp.request import Request, Trigger
 
 

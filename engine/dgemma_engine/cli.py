@@ -6,13 +6,14 @@ import argparse
 from collections.abc import Sequence
 
 from dgemma_engine import __version__
-from dgemma_engine.calibrating import calibrate_command
 from dgemma_engine.commands import export, plan, quantize, start, status, stop
 from dgemma_engine.errors import EngineError, WrongUsage
-from dgemma_engine.evaluation import compare_command, eval_command, holes_command
-from dgemma_engine.private_files import keep_own_rights
+from dgemma_engine.ipc.private_files import keep_own_rights
 from dgemma_engine.terminal import run_program, say_error
-from dgemma_engine.training import corpus_command, train_command
+from dgemma_engine.tools.calibration import calibrate_command
+from dgemma_engine.tools.corpus import corpus_command
+from dgemma_engine.tools.evaluation import compare_command, eval_command, holes_command
+from dgemma_engine.tools.training import train_command
 
 _NAME = "dgemma-engine"
 

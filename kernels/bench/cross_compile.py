@@ -104,7 +104,7 @@ def faults_of(result: dict[str, Any]) -> list[str]:
 
 def write(results: list[dict[str, Any]], folder: Path) -> None:
     """Writes the JSON with what it was made by."""
-    from dgemma_engine.evaluation.provenance import provenance
+    from dgemma_engine.tools.evaluation.provenance import provenance
 
     whole = {
         "benchmark": "cross_compile",

@@ -12,7 +12,7 @@ import argparse
 import json
 from dataclasses import dataclass
 
-from dgemma_engine.evaluation.provenance import provenance
+from dgemma_engine.tools.evaluation.provenance import provenance
 from full_size import CANVAS, DENSE, HIDDEN, INNER, NUM_EXPERTS, NUM_HEADS, NUM_SELECTED, STORED, VOCAB, WINDOW
 from result_folder import add_record
 

@@ -11,13 +11,13 @@ from random import Random
 from types import ModuleType
 
 import pytest
-from dgemma_engine.calibration import Calibration
-from dgemma_engine.cancel import Cancel
-from dgemma_engine.features import Features
-from dgemma_engine.judging import Ranked
-from dgemma_engine.messages import CandidateSource, Context, Extent
-from dgemma_engine.proposal import Proposal
-from dgemma_engine.recipe import Recipe
+from dgemma_engine.checkpoint.calibration import Calibration
+from dgemma_engine.checkpoint.features import Features
+from dgemma_engine.infill.candidate import Proposal
+from dgemma_engine.infill.options import Recipe
+from dgemma_engine.infill.ranker import Ranked
+from dgemma_engine.protocol.messages import CandidateSource, Context, Extent
+from dgemma_engine.scheduling.cancellation import Cancel
 
 
 @dataclass
@@ -101,6 +101,6 @@ def install(engine: RankingEngine | None, monkeypatch: pytest.MonkeyPatch) -> No
             report(100, f"ready on {device}")
             return engine
 
-    module = ModuleType("dgemma_engine.engine")
+    module = ModuleType("dgemma_engine.infill.engine")
     monkeypatch.setattr(module, "Engine", Engine, raising=False)
     monkeypatch.setitem(sys.modules, module.__name__, module)

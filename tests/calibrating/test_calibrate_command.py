@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dgemma_engine.calibration import Calibration, fingerprint
+from dgemma_engine.checkpoint.calibration import Calibration, fingerprint
+from dgemma_engine.checkpoint.features import NAMES
+from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.cli import main
-from dgemma_engine.engine import Engine
-from dgemma_engine.features import NAMES
-from dgemma_engine.infill_format import InfillFormat
+from dgemma_engine.infill.engine import Engine
 
 from tests.calibrating.ranking_engine import RankingEngine, install
 
@@ -136,7 +136,7 @@ def test_an_interrupted_run_leaves_the_old_calibration(
 def test_without_matplotlib_there_are_figures_but_no_pictures(
     engine: RankingEngine, model: Path, tree: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("dgemma_engine.calibrating.plots._figure", lambda **_options: None)
+    monkeypatch.setattr("dgemma_engine.tools.calibration.plots._figure", lambda **_options: None)
     assert main(["calibrate", str(model), str(tree), "--holes", "60"]) == 0
     assert "no pictures: matplotlib is not installed" in capsys.readouterr().err
     assert {"calibration.json", "calibration_report.json"} <= names(model)

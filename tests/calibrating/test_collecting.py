@@ -6,12 +6,12 @@ import math
 from pathlib import Path
 
 import pytest
-from dgemma_engine.calibrating.collecting import Collected, collect
-from dgemma_engine.calibrating.samples import Samples, draw_samples
-from dgemma_engine.calibration import Calibration
-from dgemma_engine.evaluation.hole_kind import HoleKind
-from dgemma_engine.messages import Extent
-from dgemma_engine.recipe import Decode
+from dgemma_engine.checkpoint.calibration import Calibration
+from dgemma_engine.infill.options import Decode
+from dgemma_engine.protocol.messages import Extent
+from dgemma_engine.tools.calibration.collecting import Collected, collect
+from dgemma_engine.tools.calibration.samples import Samples, draw_samples
+from dgemma_engine.tools.evaluation.holes.hole_kind import HoleKind
 
 from tests.calibrating.ranking_engine import RankingEngine
 

@@ -7,7 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from dgemma_engine.calibrating.length_bias import LengthTrial, choose_prior_weight, fit_bias, fit_lengths, hit_rate
+from dgemma_engine.tools.calibration.length_bias import (
+    LengthTrial,
+    choose_prior_weight,
+    fit_bias,
+    fit_lengths,
+    hit_rate,
+)
 
 GRID = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 FLAT_PRIOR = (math.log(1 / len(GRID)),) * len(GRID)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from dgemma_engine.calibrating.logistic import cross_validated, fit_logistic
-from dgemma_engine.calibrating.reliability import reliability
-from dgemma_engine.calibration import Calibration
-from dgemma_engine.features import NAMES, Features
+from dgemma_engine.checkpoint.calibration import Calibration
+from dgemma_engine.checkpoint.features import NAMES, Features
+from dgemma_engine.tools.calibration.logistic import cross_validated, fit_logistic
+from dgemma_engine.tools.calibration.reliability import reliability
 from numpy.typing import NDArray
 
 Draw = tuple[NDArray[np.float64], NDArray[np.float64]]

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dgemma_engine.calibrating.plots import draw_coverage, draw_reliability
-from dgemma_engine.calibrating.reliability import Reliability, reliability
-from dgemma_engine.calibrating.threshold import choose_threshold, coverage_curve
+from dgemma_engine.tools.calibration.plots import draw_coverage, draw_reliability
+from dgemma_engine.tools.calibration.reliability import Reliability, reliability
+from dgemma_engine.tools.calibration.threshold import choose_threshold, coverage_curve
 from numpy.typing import NDArray
 
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from dgemma_engine.calibrating.reliability import reliability, wilson_interval
+from dgemma_engine.tools.calibration.reliability import reliability, wilson_interval
 
 
 def test_bins_hold_equal_counts_and_their_means() -> None:

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from dgemma_engine.calibrating.samples import Samples, draw_samples
 from dgemma_engine.errors import EngineError, FormatError
-from dgemma_engine.evaluation.hole_kind import HoleKind
-from dgemma_engine.training.corpus import build_corpus
-from dgemma_engine.training.sources import Package
+from dgemma_engine.tools.calibration.samples import Samples, draw_samples
+from dgemma_engine.tools.corpus.corpus import build_corpus
+from dgemma_engine.tools.corpus.sources import Package
+from dgemma_engine.tools.evaluation.holes.hole_kind import HoleKind
 
 KINDS = (HoleKind.LINE, HoleKind.REST, HoleKind.MULTILINE)
 HOLE = {

@@ -6,12 +6,12 @@ from random import Random
 
 import numpy as np
 import pytest
-from dgemma_engine.calibrating.figures import Figures
-from dgemma_engine.calibrating.judged_hole import JudgedCandidate, JudgedHole
-from dgemma_engine.calibrating.length_bias import LengthFit
-from dgemma_engine.calibrating.score_fit import fit_score, num_right_first
+from dgemma_engine.checkpoint.features import NAMES, Features
 from dgemma_engine.errors import EngineError
-from dgemma_engine.features import NAMES, Features
+from dgemma_engine.tools.calibration.figures import Figures
+from dgemma_engine.tools.calibration.judged_hole import JudgedCandidate, JudgedHole
+from dgemma_engine.tools.calibration.length_bias import LengthFit
+from dgemma_engine.tools.calibration.score_fit import fit_score, num_right_first
 
 
 def candidate(

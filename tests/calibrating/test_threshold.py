@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from dgemma_engine.calibrating.threshold import CoveragePoint, choose_threshold, coverage_curve
+from dgemma_engine.tools.calibration.threshold import CoveragePoint, choose_threshold, coverage_curve
 
 
 def curve() -> tuple[CoveragePoint, ...]:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from dgemma_engine.client import EngineClient
-from dgemma_engine.location import EngineLocation
-from dgemma_engine.model_folder import model_folder
+from dgemma_engine.checkpoint.builtin import model_folder
+from dgemma_engine.ipc.client import EngineClient
+from dgemma_engine.ipc.endpoint import EngineLocation
 
 
 @pytest.fixture(scope="module")

@@ -13,18 +13,18 @@ from typing import Any
 
 import psutil
 import pytest
-from dgemma_engine.cancel import Cancel
-from dgemma_engine.client import EngineClient
-from dgemma_engine.engine import Engine
-from dgemma_engine.location import EngineLocation
-from dgemma_engine.messages import EngineState
+from dgemma_engine.infill.engine import Engine
+from dgemma_engine.ipc.client import EngineClient
+from dgemma_engine.ipc.endpoint import EngineLocation
+from dgemma_engine.protocol.messages import EngineState
+from dgemma_engine.scheduling.cancellation import Cancel
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException
 from pygls.lsp.client import LanguageClient
 
-from dgemma_lsp.completion import build_completions
-from dgemma_lsp.context import ContextLimits, build_context
-from dgemma_lsp.positions import PositionEncoding
+from dgemma_lsp.context.builder import ContextLimits, build_context
+from dgemma_lsp.documents.positions import PositionEncoding
+from dgemma_lsp.postprocess.pipeline import build_completions
 from dgemma_lsp.request import Request, Trigger
 from tests.e2e.conftest import engines
 from tests.lsp.cursor import split_cursor

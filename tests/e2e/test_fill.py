@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dgemma_engine.client import EngineClient
-from dgemma_engine.location import EngineLocation
+from dgemma_engine.ipc.client import EngineClient
+from dgemma_engine.ipc.endpoint import EngineLocation
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException
 

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dgemma_engine.cancel import Cancel
-from dgemma_engine.engine import Engine
-from dgemma_engine.model_folder import model_folder
-from dgemma_engine.recorder import Recorder
+from dgemma_engine.checkpoint.builtin import model_folder
+from dgemma_engine.infill.engine import Engine
+from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.tracing.recorder import Recorder
 
-from dgemma_lsp.complete import request_at
-from dgemma_lsp.context import ContextLimits, build_context
-from dgemma_lsp.target import Place
-from dgemma_lsp.trace_page import to_html
-from dgemma_lsp.trace_view import trace_view
+from dgemma_lsp.commands.complete import request_at
+from dgemma_lsp.commands.file_location import Place
+from dgemma_lsp.commands.trace_html import to_html
+from dgemma_lsp.commands.trace_report import trace_view
+from dgemma_lsp.context.builder import ContextLimits, build_context
 from tests.lsp.engine_process import STATUS_NOW
 from tests.lsp.traces import made_trace
 

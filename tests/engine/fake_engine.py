@@ -19,14 +19,14 @@ from typing import Any
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[2] / "engine"))
 
-from dgemma_engine import daemon
-from dgemma_engine.cancel import Cancel
-from dgemma_engine.client import EngineClient
 from dgemma_engine.errors import CheckpointError, EngineUnavailable
-from dgemma_engine.location import EngineLocation
-from dgemma_engine.messages import Context, Draft, DraftSpan, Finish, Infill
-from dgemma_engine.pieces import Pieces
-from dgemma_engine.recorder import Recorder
+from dgemma_engine.ipc.client import EngineClient
+from dgemma_engine.ipc.endpoint import EngineLocation
+from dgemma_engine.protocol.messages import Context, Draft, DraftSpan, Finish, Infill
+from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.scheduling.cooperative import Pieces
+from dgemma_engine.serving import daemon
+from dgemma_engine.tracing.recorder import Recorder
 
 STEP_S = 0.005
 SCRIPT = Path(__file__)

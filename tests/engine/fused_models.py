@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from dgemma_engine import masks
-from dgemma_engine.cache import PromptCache
-from dgemma_engine.config import ModelConfig
-from dgemma_engine.fused_model import fused
-from dgemma_engine.model import DiffusionGemma
-from dgemma_engine.ops import Ops
-from dgemma_engine.quantization.conversion import quantise_folder
-from dgemma_engine.quantization.formats import Format
-from dgemma_engine.weights import Residence, load_model, save_checkpoint
+from dgemma_engine.backends.cuda.model import fused
+from dgemma_engine.checkpoint.loader import Residence, load_model, save_checkpoint
+from dgemma_engine.checkpoint.quantization_presets import Format
+from dgemma_engine.model import attention_masks
+from dgemma_engine.model.config import ModelConfig
+from dgemma_engine.model.kv_cache import PromptCache
+from dgemma_engine.model.ops import Ops
+from dgemma_engine.model.transformer import DiffusionGemma
+from dgemma_engine.tools.conversion.converter import quantise_folder
 from torch import Tensor
 
 SLIDING, FULL = "sliding_attention", "full_attention"
@@ -65,11 +65,13 @@ def draw_ids(seed: int, length: int, device: torch.device) -> Tensor:
     return torch.randint(0, VOCAB, (1, length), generator=torch.Generator().manual_seed(seed)).to(device)
 
 
-def packed_rows(num_past: int, lengths: list[int], device: torch.device) -> tuple[Tensor, masks.AttentionMasks]:
+def packed_rows(
+    num_past: int, lengths: list[int], device: torch.device
+) -> tuple[Tensor, attention_masks.AttentionMasks]:
     """Positions and masks of canvases behind each other."""
     row_L = torch.tensor([row for row, length in enumerate(lengths) for _ in range(length)], device=device)
     offset_L = torch.cat([torch.arange(length, device=device) for length in lengths])
-    return (num_past + offset_L)[None], masks.packed(row_L, num_past=num_past, sliding_window=WINDOW)
+    return (num_past + offset_L)[None], attention_masks.packed(row_L, num_past=num_past, sliding_window=WINDOW)
 
 
 def empty_cache(model: DiffusionGemma) -> PromptCache:
@@ -98,7 +100,7 @@ def everything(model: DiffusionGemma, device: torch.device) -> dict[str, Tensor]
         )
         row_T = torch.tensor([0, 0, 0, 1, 1], device=device)
         position_T = torch.tensor([0, 1, 2, 0, 1], device=device) + cache.length - 1
-        branches = masks.branches(
+        branches = attention_masks.branches(
             row_T, position_T, num_past=cache.length, sliding_window=WINDOW, hidden_from=cache.length - 1
         )
         said["branches"] = model.encode(

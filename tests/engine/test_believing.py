@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from dgemma_engine import believing
-from dgemma_engine.believing import Believing
-from dgemma_engine.model import DiffusionGemma
-from dgemma_engine.ops import Ops
-from dgemma_engine.weights import load_model
+from dgemma_engine.checkpoint.loader import load_model
+from dgemma_engine.diffusion import token_distribution
+from dgemma_engine.diffusion.token_distribution import Believing
+from dgemma_engine.model.ops import Ops
+from dgemma_engine.model.transformer import DiffusionGemma
 
 from tests.rounding import sum_error
 
@@ -35,7 +35,7 @@ def test_belief_is_the_distribution_of_the_allowed_tokens(
     model: DiffusionGemma, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vocab_size = model.config.vocab_size
-    monkeypatch.setattr(believing, "_CACHED_LOGITS", at_once * vocab_size)
+    monkeypatch.setattr(token_distribution, "_CACHED_LOGITS", at_once * vocab_size)
     barred = torch.ones(vocab_size, dtype=torch.bool)
     barred[[5, 9]] = False
     hidden = draw_hidden(model, 8)
@@ -64,7 +64,7 @@ def test_later_smaller_canvas_has_nothing_of_an_earlier_one(model: DiffusionGemm
 
 @torch.inference_mode()
 def test_reads_only_as_many_positions_as_are_wanted(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(believing, "_CACHED_LOGITS", 3 * model.config.vocab_size)
+    monkeypatch.setattr(token_distribution, "_CACHED_LOGITS", 3 * model.config.vocab_size)
     hidden = draw_hidden(model, 8)
     whole, part = (Believing(model, banned_ids=BANNED)(hidden, 0.7, num_read=num_read) for num_read in (None, 5))
     assert torch.equal(part.probs_NV, whole.probs_NV)

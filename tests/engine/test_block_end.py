@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from dgemma_engine.block_end import BlockEnd, whole_part
+from dgemma_engine.postprocess.block_end import BlockEnd, whole_part
 
 
 def until_end(prefix: str, middle: str, least_column: int = -1) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 
 import pytest
-from dgemma_engine.boundary import Boundary, back_off, trimmed
+from dgemma_engine.tokenization.token_healing import Boundary, back_off, trimmed
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from dgemma_engine import canvas as canvases
-from dgemma_engine.canvas import Row
-from dgemma_engine.middle import cut_to_line, drop_suffix_copy
-from dgemma_engine.policies import UniformNoise
+from dgemma_engine.diffusion import canvas as canvases
+from dgemma_engine.diffusion.canvas import Row
+from dgemma_engine.diffusion.sampler import UniformNoise
+from dgemma_engine.postprocess.truncation import cut_to_line, drop_suffix_copy
 
 FILL, MORE, EOS = 7, 8, 1
 

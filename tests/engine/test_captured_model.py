@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from dgemma_engine import masks
-from dgemma_engine.cache import PromptCache
-from dgemma_engine.captured_model import CapturedModel
-from dgemma_engine.fused_model import FusedModel
-from dgemma_engine.graphs import Graphs, repeat
-from dgemma_engine.model import DiffusionGemma
-from dgemma_engine.ops import Ops
+from dgemma_engine.backends.cuda.graph_model import CapturedModel
+from dgemma_engine.backends.cuda.graphs import Graphs, repeat
+from dgemma_engine.backends.cuda.model import FusedModel
+from dgemma_engine.model import attention_masks
+from dgemma_engine.model.kv_cache import PromptCache
+from dgemma_engine.model.ops import Ops
+from dgemma_engine.model.transformer import DiffusionGemma
 
 from tests.engine.fused_models import WINDOW, draw_ids, everything, load, write
 from tests.rounding import model_error
@@ -47,7 +47,7 @@ def run(model: DiffusionGemma, cache: PromptCache, pieces: list[int]) -> list[to
             model.prefill(draw_ids(number, length, CPU), cache)
             row_T = torch.tensor([0] * 4 + [1] * 3)
             position_T = torch.tensor([0, 1, 2, 3, 0, 1, 2]) + cache.length - 1
-            branches = masks.branches(
+            branches = attention_masks.branches(
                 row_T, position_T, num_past=cache.length, sliding_window=WINDOW, hidden_from=cache.length - 1
             )
             kept = cache.length

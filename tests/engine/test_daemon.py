@@ -12,10 +12,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from dgemma_engine.client import EngineClient
 from dgemma_engine.errors import EngineUnavailable, SocketRefused
-from dgemma_engine.lock import EngineLock, holder_pid
-from dgemma_engine.messages import EngineState, Finish
+from dgemma_engine.ipc.client import EngineClient
+from dgemma_engine.ipc.lock_file import EngineLock, holder_pid
+from dgemma_engine.protocol.messages import EngineState, Finish
 
 from tests.engine.fake_engine import PATIENCE_S, attach, command, context, location_in, until
 

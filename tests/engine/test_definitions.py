@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from dgemma_engine.definitions import DefinitionFinder
+from dgemma_engine.syntax.definitions import DefinitionFinder
 
 PYTHON = '''
 import os

@@ -9,16 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from dgemma_engine import canvas as canvases
-from dgemma_engine.cache import PromptCache
-from dgemma_engine.cancel import Cancel
-from dgemma_engine.canvas import Row
-from dgemma_engine.denoise import Denoised, Denoising, Guess, denoise
-from dgemma_engine.messages import Finish
-from dgemma_engine.model import DiffusionGemma
-from dgemma_engine.ops import Ops
-from dgemma_engine.pieces import finished
-from dgemma_engine.policies import (
+from dgemma_engine.checkpoint.loader import load_model
+from dgemma_engine.diffusion import canvas as canvases
+from dgemma_engine.diffusion.canvas import Row
+from dgemma_engine.diffusion.denoiser import Denoised, Denoising, Guess, denoise
+from dgemma_engine.diffusion.reference_loop import denoise_plainly
+from dgemma_engine.diffusion.sampler import (
     ClampedBelief,
     EntropyBound,
     Sampler,
@@ -27,8 +23,12 @@ from dgemma_engine.policies import (
     UniformNoise,
     sample,
 )
-from dgemma_engine.reference import denoise_plainly
-from dgemma_engine.weights import load_model
+from dgemma_engine.model.kv_cache import PromptCache
+from dgemma_engine.model.ops import Ops
+from dgemma_engine.model.transformer import DiffusionGemma
+from dgemma_engine.protocol.messages import Finish
+from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.scheduling.cooperative import finished
 
 pytestmark = pytest.mark.numerical
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from dgemma_engine import devices
-from dgemma_engine.devices import limit_threads, pick_device, weight_dtype
 from dgemma_engine.errors import CheckpointError
+from dgemma_engine.model import devices
+from dgemma_engine.model.devices import limit_threads, pick_device, weight_dtype
 
 
 @pytest.fixture(autouse=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import pytest
-from dgemma_engine.draft import draft
-from dgemma_engine.hypotheses import Reading
-from dgemma_engine.messages import Draft
+from dgemma_engine.infill.hypotheses import Reading
+from dgemma_engine.infill.preview import draft
+from dgemma_engine.protocol.messages import Draft
 
 TEXTS = {1: " con", 2: "fig", 3: ".x", 4: None, 5: "\n"}
 

@@ -11,12 +11,22 @@ from random import Random
 from typing import Any
 
 import pytest
-from dgemma_engine.client import EngineClient
 from dgemma_engine.errors import EngineUnavailable
-from dgemma_engine.handshake import HELLO, PROTOCOL, Hello
-from dgemma_engine.location import EngineLocation
-from dgemma_engine.messages import DRAFT, INFILL, PROGRESS, STATUS, Draft, EngineState, Finish, Infill, Progress
-from dgemma_engine.peer import Peer
+from dgemma_engine.ipc.client import EngineClient
+from dgemma_engine.ipc.endpoint import EngineLocation
+from dgemma_engine.ipc.json_rpc import Peer
+from dgemma_engine.protocol.handshake import HELLO, PROTOCOL, Hello
+from dgemma_engine.protocol.messages import (
+    DRAFT,
+    INFILL,
+    PROGRESS,
+    STATUS,
+    Draft,
+    EngineState,
+    Finish,
+    Infill,
+    Progress,
+)
 
 from tests.engine.fake_engine import PATIENCE_S, SteppingEngine, context, draft, location_in, serving, until
 from tests.engine.test_peer import Wire, request

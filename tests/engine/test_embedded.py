@@ -8,27 +8,25 @@ from typing import Any
 
 import pytest
 import torch
-from dgemma_engine import canvas as canvases
-from dgemma_engine.cache import PromptCache
-from dgemma_engine.cancel import Cancel
-from dgemma_engine.canvas import Row
-from dgemma_engine.denoise import Denoising, denoise
-from dgemma_engine.engine import Engine
-from dgemma_engine.infill_format import InfillFormat
-from dgemma_engine.messages import Context, Extent
-from dgemma_engine.model import DiffusionGemma
-from dgemma_engine.model_folder import model_folder
-from dgemma_engine.ops import Ops
-from dgemma_engine.pieces import finished
-from dgemma_engine.policies import sample
-from dgemma_engine.quantization.conversion import export_folder
-from dgemma_engine.sampler_config import load_sampler
-from dgemma_engine.tokenizer import Tokenizer
-from dgemma_engine.weights import load_model
+from dgemma_engine.checkpoint.builtin import model_folder
+from dgemma_engine.checkpoint.fim_format import InfillFormat
+from dgemma_engine.checkpoint.loader import load_model
+from dgemma_engine.diffusion import canvas as canvases
+from dgemma_engine.diffusion.canvas import Row
+from dgemma_engine.diffusion.denoiser import Denoising, denoise
+from dgemma_engine.diffusion.sampler import sample
+from dgemma_engine.diffusion.sampler_config import load_sampler
+from dgemma_engine.infill.engine import Engine
+from dgemma_engine.model.kv_cache import PromptCache
+from dgemma_engine.model.ops import Ops
+from dgemma_engine.model.transformer import DiffusionGemma
+from dgemma_engine.protocol.messages import Context, Extent
+from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.scheduling.cooperative import finished
+from dgemma_engine.tokenization.tokenizer import Tokenizer
+from dgemma_engine.tools.conversion.converter import export_folder
 
 from tests.rounding import TRAINED_GROWTH, model_error
-
-pytestmark = pytest.mark.numerical
 
 # Of the largest value.
 CLOSE = model_error(256, TRAINED_GROWTH)
@@ -72,6 +70,7 @@ def encoded(ours: DiffusionGemma, prompt: torch.Tensor) -> PromptCache:
     return cache
 
 
+@pytest.mark.numerical
 def test_logits_match_transformers(ours: DiffusionGemma, theirs: Any, prompt: torch.Tensor) -> None:
     cache, canvas = encoded(ours, prompt), torch.arange(100, 100 + CANVAS)[None]
     believed = torch.randn(1, CANVAS, ours.config.vocab_size, generator=torch.Generator().manual_seed(1)) * 3
@@ -89,6 +88,7 @@ def test_logits_match_transformers(ours: DiffusionGemma, theirs: Any, prompt: to
             assert (logits - expected).abs().max() < CLOSE * expected.abs().max()
 
 
+@pytest.mark.numerical
 @pytest.mark.parametrize("seed", range(6))
 def test_one_block_of_generate_is_the_same(
     seed: int, folder: Path, ours: DiffusionGemma, theirs: Any, prompt: torch.Tensor, monkeypatch: pytest.MonkeyPatch

@@ -14,16 +14,16 @@ from typing import Any
 
 import pytest
 import torch
-from dgemma_engine.calibration import Calibration
-from dgemma_engine.cancel import Cancel
-from dgemma_engine.engine import Engine
+from dgemma_engine.checkpoint.calibration import Calibration
+from dgemma_engine.checkpoint.features import NAMES
+from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.errors import CheckpointError
-from dgemma_engine.features import NAMES
-from dgemma_engine.infill_format import InfillFormat
-from dgemma_engine.messages import CandidateSource, Context, Draft, Extent, Finish
-from dgemma_engine.proposal import Proposal
-from dgemma_engine.recipe import Decode, Recipe
-from dgemma_engine.tokenizer import Tokenizer
+from dgemma_engine.infill.candidate import Proposal
+from dgemma_engine.infill.engine import Engine
+from dgemma_engine.infill.options import Decode, Recipe
+from dgemma_engine.protocol.messages import CandidateSource, Context, Draft, Extent, Finish
+from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.tokenization.tokenizer import Tokenizer
 
 FORMAT = InfillFormat(
     fill_token_id=7,
@@ -317,7 +317,7 @@ def test_stopped_while_the_prompt_is_encoded(engine: Engine, monkeypatch: pytest
         else:
             now_s[0] = 2.0
 
-    monkeypatch.setattr("dgemma_engine.prompts.PIECE_TOKENS", {"cpu": 4})
+    monkeypatch.setattr("dgemma_engine.prompting.prefix_cache.PIECE_TOKENS", {"cpu": 4})
     monkeypatch.setattr(engine._model, "prefill", stopping)  # type: ignore[reportPrivateUsage]
     infill = engine.infill(Context(document="unseen", prefix="total = first + " * 5, suffix="\nx"), cancel)
     assert (infill.finish, infill.text, infill.steps) == (finish, "", 0)
@@ -334,7 +334,7 @@ def test_the_first_step_encodes_what_was_typed(engine: Engine, monkeypatch: pyte
     before, after = (Context(document="a", prefix=prefix, suffix="\nx") for prefix in ("total = f", "total = f + g("))
     engine.infill(before, unhurried())
     with monkeypatch.context() as patch:
-        patch.setattr("dgemma_engine.engine.JOINED_TOKENS", {"cpu": 0})
+        patch.setattr("dgemma_engine.infill.engine.JOINED_TOKENS", {"cpu": 0})
         fresh = engine.infill(after, unhurried())
     engine.infill(before, unhurried())
     monkeypatch.setattr(engine._model, "prefill", lambda *_args: 1 / 0)  # type: ignore[reportPrivateUsage]

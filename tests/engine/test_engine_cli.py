@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 from dgemma_engine.cli import main
-from dgemma_engine.client import EngineClient
 from dgemma_engine.commands.status import table
-from dgemma_engine.location import EngineLocation
-from dgemma_engine.lock import holder_pid
-from dgemma_engine.messages import EngineState, StageTimes, Status
+from dgemma_engine.ipc.client import EngineClient
+from dgemma_engine.ipc.endpoint import EngineLocation
+from dgemma_engine.ipc.lock_file import holder_pid
+from dgemma_engine.protocol.messages import EngineState, StageTimes, Status
 
 from tests.engine.fake_engine import command, context, location_in
 
@@ -155,7 +155,7 @@ def test_start_in_the_foreground_fails_with_the_reason(location: EngineLocation,
 
 def start_as(location: EngineLocation, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes `start` run the fake engine in place of the real one."""
-    monkeypatch.setattr("dgemma_engine.client.engine_command", lambda *_, **__: command(location.directory, mode))
+    monkeypatch.setattr("dgemma_engine.ipc.client.engine_command", lambda *_, **__: command(location.directory, mode))
 
 
 @pytest.mark.e2e
@@ -244,7 +244,7 @@ def test_table_aligns_columns_and_leaves_out_what_is_empty() -> None:
 
 def test_client_and_command_line_load_no_torch() -> None:
     program = (
-        "import dgemma_engine.cli, dgemma_engine.client, sys; print(sorted({'torch', 'psutil'} & set(sys.modules)))"
+        "import dgemma_engine.cli, dgemma_engine.ipc.client, sys; print(sorted({'torch', 'psutil'} & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program],

@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 import torch
-from dgemma_engine import runnable_model
-from dgemma_engine.cancel import Cancel
-from dgemma_engine.engine import Engine
+from dgemma_engine.backends import select
+from dgemma_engine.backends.cuda.model import FusedModel, fused
+from dgemma_engine.backends.cuda.weights import dense_weight, expert_weights
+from dgemma_engine.checkpoint.loader import Residence, load_model
+from dgemma_engine.checkpoint.quantization_presets import Format
 from dgemma_engine.errors import CheckpointError
-from dgemma_engine.fused_model import FusedModel, fused
-from dgemma_engine.fused_weights import dense_weight, expert_weights
-from dgemma_engine.messages import Context, Extent
-from dgemma_engine.ops import Ops
-from dgemma_engine.quantization.formats import Format
-from dgemma_engine.quantization.packed_modules import PackedExperts, PackedLinear, Scratch
-from dgemma_engine.quantization.quantised_tensor import Encoding, QuantisedTensor, quantise
-from dgemma_engine.weights import Residence, load_model
+from dgemma_engine.infill.engine import Engine
+from dgemma_engine.model.ops import Ops
+from dgemma_engine.protocol.messages import Context, Extent
+from dgemma_engine.quantization.quantized_linear import PackedExperts, PackedLinear, Scratch
+from dgemma_engine.quantization.quantized_tensor import Encoding, QuantisedTensor, quantise
+from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_kernels.formats import WeightFormat
 from dgemma_kernels.reference_quantised import restore_weight
 
@@ -149,7 +149,7 @@ def test_engine_answers_as_it_does_without_fusing(
     make_checkpoint: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Canvases by captured steps, ranking and the left-to-right check: the same texts and the same number of steps."""
-    monkeypatch.setattr(runnable_model, "weight_dtype", lambda _device: torch.float32)
+    monkeypatch.setattr(select, "weight_dtype", lambda _device: torch.float32)
     folder = make_checkpoint(seed=3, spread=0.1, vocab_size=320).folder
     engines = [
         Engine.load(folder, device="cpu", report=lambda _percent, _message: None, ops=ops)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from dgemma_engine.fused_ops import FusedOps
+from dgemma_engine.model.fused_ops import FusedOps
 
 ROOT = Path(__file__).parents[2]
 REPORT = ROOT / "engine/bench/gpu_report.py"

@@ -13,21 +13,17 @@ from typing import Any
 
 import pytest
 import torch
-from dgemma_engine import canvas as canvases
-from dgemma_engine import captured_steps
-from dgemma_engine.cache import PromptCache
-from dgemma_engine.cancel import Cancel
-from dgemma_engine.canvas import Row
-from dgemma_engine.captured_steps import CapturedSteps
-from dgemma_engine.denoise import Denoised, Denoising, Run, denoise
-from dgemma_engine.fused_model import FusedModel
-from dgemma_engine.graph_denoising import GraphDenoising
-from dgemma_engine.graphs import Graphs, repeat
-from dgemma_engine.messages import Finish
-from dgemma_engine.model import DiffusionGemma
-from dgemma_engine.ops import Ops
-from dgemma_engine.pieces import finished
-from dgemma_engine.policies import (
+from dgemma_engine.backends.cuda import graph_steps
+from dgemma_engine.backends.cuda.graph_denoiser import GraphDenoising
+from dgemma_engine.backends.cuda.graph_steps import CapturedSteps
+from dgemma_engine.backends.cuda.graphs import Graphs, repeat
+from dgemma_engine.backends.cuda.model import FusedModel
+from dgemma_engine.backends.cuda.step_buffers import StepBuffers, StepShape
+from dgemma_engine.diffusion import canvas as canvases
+from dgemma_engine.diffusion.canvas import Row
+from dgemma_engine.diffusion.denoiser import Denoised, Denoising, Run, denoise
+from dgemma_engine.diffusion.reference_loop import denoise_plainly
+from dgemma_engine.diffusion.sampler import (
     ClampedBelief,
     EntropyBound,
     Sampler,
@@ -35,12 +31,14 @@ from dgemma_engine.policies import (
     TemperatureSchedule,
     UniformNoise,
 )
-from dgemma_engine.reference import denoise_plainly
-from dgemma_engine.step_buffers import StepBuffers, StepShape
+from dgemma_engine.model.kv_cache import PromptCache
+from dgemma_engine.model.ops import Ops
+from dgemma_engine.model.transformer import DiffusionGemma
+from dgemma_engine.protocol.messages import Finish
+from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.scheduling.cooperative import finished
 
 from tests.engine.fused_models import VOCAB, WINDOW, draw_ids, load, write
-
-pytestmark = pytest.mark.numerical
 
 CPU = torch.device("cpu")
 SAMPLER = Sampler(
@@ -263,9 +261,9 @@ def test_stale_input_would_be_noticed(
         tensor = getattr(view, field)
         return replace(view, **{field: frozen.setdefault(tensor.shape, tensor.clone()).clone()})
 
-    look, advance = captured_steps.look, captured_steps.advance
-    monkeypatch.setattr(captured_steps, "look", lambda model, view, stores: look(model, stale(view), stores))
-    monkeypatch.setattr(captured_steps, "advance", lambda model, view, rule: advance(model, stale(view), rule))
+    look, advance = graph_steps.look, graph_steps.advance
+    monkeypatch.setattr(graph_steps, "look", lambda model, view, stores: look(model, stale(view), stores))
+    monkeypatch.setattr(graph_steps, "advance", lambda model, view, rule: advance(model, stale(view), rule))
     captured._graphs.clear()  # pyright: ignore[reportPrivateUsage]
     for _repetition in range(3):
         on_device(captured, 40, LARGER, cache=cache, banned_ids=torch.arange(100))

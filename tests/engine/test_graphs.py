@@ -6,7 +6,7 @@ import logging
 
 import pytest
 import torch
-from dgemma_engine.graphs import Graphs, Work, repeat
+from dgemma_engine.backends.cuda.graphs import Graphs, Work, repeat
 
 
 class Recorder:

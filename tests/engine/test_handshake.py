@@ -12,20 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dgemma_engine import daemon, messages, trace_messages
 from dgemma_engine.cli import main
-from dgemma_engine.client import EngineClient
 from dgemma_engine.errors import NewerEngine, OlderEngine
-from dgemma_engine.handshake import PROTOCOL, Hello
-from dgemma_engine.location import EngineLocation
-from dgemma_engine.lock import holder_pid
-from dgemma_engine.messages import PROGRESS, STATUS, STOP, EngineState, Progress
-from dgemma_engine.peer import Peer
-from dgemma_engine.wire import Message
+from dgemma_engine.ipc.client import EngineClient
+from dgemma_engine.ipc.endpoint import EngineLocation
+from dgemma_engine.ipc.json_rpc import Peer
+from dgemma_engine.ipc.lock_file import holder_pid
+from dgemma_engine.protocol import messages, trace_messages
+from dgemma_engine.protocol.codec import Message
+from dgemma_engine.protocol.handshake import PROTOCOL, Hello
+from dgemma_engine.protocol.messages import PROGRESS, STATUS, STOP, EngineState, Progress
+from dgemma_engine.serving import daemon
 
 from tests.engine.fake_engine import PATIENCE_S, command, context, location_in, serving
 
-FINGERPRINT = "2: ed390acb2aae"
+FINGERPRINT = "3: 5218c7f9f5d1"
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dgemma_engine.config import ModelConfig
-from dgemma_engine.hole import Hole, dig, tail
-from dgemma_engine.infill_format import InfillFormat
-from dgemma_engine.messages import Context, Snippet
-from dgemma_engine.tokenizer import Tokenizer
+from dgemma_engine.checkpoint.fim_format import InfillFormat
+from dgemma_engine.model.config import ModelConfig
+from dgemma_engine.prompting.builder import Hole, dig, tail
+from dgemma_engine.protocol.messages import Context, Snippet
+from dgemma_engine.tokenization.tokenizer import Tokenizer
 
 FORMAT = InfillFormat(
     fill_token_id=7,

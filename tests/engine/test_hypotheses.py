@@ -6,14 +6,14 @@ import math
 from collections.abc import Sequence
 
 import pytest
-from dgemma_engine import hypotheses
-from dgemma_engine.boundary import back_off
-from dgemma_engine.denoise import Guess
-from dgemma_engine.hole import Hole
-from dgemma_engine.hypotheses import Hypothesis, Reading
-from dgemma_engine.infill_format import InfillFormat
-from dgemma_engine.seeds import Seed
-from dgemma_engine.spelling import Closing, Opening
+from dgemma_engine.checkpoint.fim_format import InfillFormat
+from dgemma_engine.diffusion.denoiser import Guess
+from dgemma_engine.infill import hypotheses
+from dgemma_engine.infill.hypotheses import Hypothesis, Reading
+from dgemma_engine.prompt_lookup.candidates import Seed
+from dgemma_engine.prompting.builder import Hole
+from dgemma_engine.tokenization.token_healing import back_off
+from dgemma_engine.tokenization.vocabulary_index import Closing, Opening
 
 FORM = InfillFormat(
     fill_token_id=7,

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.errors import FormatError
-from dgemma_engine.infill_format import InfillFormat
 
 TRAINED = InfillFormat(
     fill_token_id=7,

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from dgemma_engine import masks
-from dgemma_engine.cache import GraphKV, PromptCache
-from dgemma_engine.lean_model import LeanModel, lean
-from dgemma_engine.model import DiffusionGemma
-from dgemma_engine.model_folder import model_folder
-from dgemma_engine.ops import Ops
-from dgemma_engine.weights import load_model
+from dgemma_engine.backends.cpu.model import LeanModel, lean
+from dgemma_engine.checkpoint.builtin import model_folder
+from dgemma_engine.checkpoint.loader import load_model
+from dgemma_engine.model import attention_masks
+from dgemma_engine.model.kv_cache import GraphKV, PromptCache
+from dgemma_engine.model.ops import Ops
+from dgemma_engine.model.transformer import DiffusionGemma
 from dgemma_kernels.packed import PackedGate, PackedMatrix
 from torch import Tensor, nn
 
@@ -45,12 +45,14 @@ def draw_ids(seed: int, length: int) -> Tensor:
     return torch.randint(0, 320, (1, length), generator=torch.Generator().manual_seed(seed))
 
 
-def packed_rows(model: DiffusionGemma, num_past: int, lengths: list[int]) -> tuple[Tensor, masks.AttentionMasks]:
+def packed_rows(
+    model: DiffusionGemma, num_past: int, lengths: list[int]
+) -> tuple[Tensor, attention_masks.AttentionMasks]:
     """Positions and masks of canvases behind each other."""
     row_L = torch.tensor([row for row, length in enumerate(lengths) for _ in range(length)])
     offset_L = torch.cat([torch.arange(length) for length in lengths])
     window = model.config.sliding_window
-    return (num_past + offset_L)[None], masks.packed(row_L, num_past=num_past, sliding_window=window)
+    return (num_past + offset_L)[None], attention_masks.packed(row_L, num_past=num_past, sliding_window=window)
 
 
 def everything(model: DiffusionGemma, capacity: int = 4) -> dict[str, Tensor]:
@@ -74,7 +76,7 @@ def everything(model: DiffusionGemma, capacity: int = 4) -> dict[str, Tensor]:
             draw_ids(7, 3), canvas, cache, soft_BLD=soft_BLD, positions_BL=positions, attention_masks=packed
         )
         row_T, position_T = torch.tensor([0, 0, 0, 1, 1]), torch.tensor([0, 1, 2, 0, 1]) + cache.length - 1
-        branches = masks.branches(
+        branches = attention_masks.branches(
             row_T,
             position_T,
             num_past=cache.length,
@@ -237,7 +239,7 @@ def test_only_small_models_on_a_processor_become_lean(
     assert isinstance(lean(model), LeanModel)
     assert lean(model.to("meta")) is model
     model = load()
-    monkeypatch.setattr("dgemma_engine.devices._SMALL_BYTES", 1_000)
+    monkeypatch.setattr("dgemma_engine.model.devices._SMALL_BYTES", 1_000)
     assert lean(model) is model
 
 

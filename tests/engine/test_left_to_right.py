@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from dgemma_engine.cache import PromptCache
-from dgemma_engine.cancel import Cancel
-from dgemma_engine.left_to_right import Written, write
-from dgemma_engine.model import DiffusionGemma
-from dgemma_engine.ops import Ops
-from dgemma_engine.pieces import finished
-from dgemma_engine.weights import load_model
+from dgemma_engine.checkpoint.loader import load_model
+from dgemma_engine.infill.autoregressive import Written, write
+from dgemma_engine.model.kv_cache import PromptCache
+from dgemma_engine.model.ops import Ops
+from dgemma_engine.model.transformer import DiffusionGemma
+from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.scheduling.cooperative import finished
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import pytest
-from dgemma_engine.lengths import LengthPrior, best_lengths, grid, surroundings_prior
-from dgemma_engine.messages import Extent
+from dgemma_engine.infill.length_search import LengthPrior, best_lengths, grid, surroundings_prior
+from dgemma_engine.protocol.messages import Extent
 
 
 def count_words(text: str) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from dgemma_engine.lifetime import Lifetime
-from dgemma_engine.messages import EngineState
+from dgemma_engine.protocol.messages import EngineState
+from dgemma_engine.serving.idle_timeout import Lifetime
 
 
 class Alarm:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from dgemma_engine.errors import SocketRefused
-from dgemma_engine.location import EngineLocation
+from dgemma_engine.ipc.endpoint import EngineLocation
 
 
 def locate(directory: Path, **options: object) -> EngineLocation:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from dgemma_engine.errors import SocketRefused
-from dgemma_engine.lock import EngineLock, holder_pid
+from dgemma_engine.ipc.lock_file import EngineLock, holder_pid
 
 
 def test_acquire_is_exclusive_until_released(tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from dgemma_engine import masks
-from dgemma_engine.cache import PromptCache
-from dgemma_engine.config import LayerKind
-from dgemma_engine.model import DiffusionGemma
-from dgemma_engine.ops import Ops
-from dgemma_engine.weights import load_model
+from dgemma_engine.checkpoint.loader import load_model
+from dgemma_engine.model import attention_masks
+from dgemma_engine.model.config import LayerKind
+from dgemma_engine.model.kv_cache import PromptCache
+from dgemma_engine.model.ops import Ops
+from dgemma_engine.model.transformer import DiffusionGemma
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -83,7 +83,7 @@ def check_packed(model: DiffusionGemma, prompt_length: int, lengths: list[int], 
         cache,
         soft_BLD=soft_BLD,
         positions_BL=restarted(lengths, prompt_length)[None],
-        attention_masks=masks.packed(
+        attention_masks=attention_masks.packed(
             rows_of(lengths), num_past=prompt_length, sliding_window=model.config.sliding_window
         ),
     )
@@ -107,7 +107,7 @@ def check_branches(model: DiffusionGemma, prompt_length: int, lengths: list[int]
         torch.cat(branches, dim=1),
         cache,
         positions_BT=position_L[None],
-        attention_masks=masks.branches(
+        attention_masks=attention_masks.branches(
             rows_of(sizes),
             position_L,
             num_past=prompt_length,
@@ -173,11 +173,11 @@ def test_branches_are_routed_as_separate_encodes(routed_model: DiffusionGemma, p
 
 def test_hidden_from_beyond_the_cache_is_refused() -> None:
     with pytest.raises(AssertionError, match=r"\(4, 3\)"):
-        masks.branches(torch.zeros(2), torch.arange(3, 5), num_past=3, sliding_window=WINDOW, hidden_from=4)
+        attention_masks.branches(torch.zeros(2), torch.arange(3, 5), num_past=3, sliding_window=WINDOW, hidden_from=4)
 
 
 def test_mask_of_kind() -> None:
-    both = masks.packed(torch.zeros(2), num_past=9, sliding_window=4)
+    both = attention_masks.packed(torch.zeros(2), num_past=9, sliding_window=4)
     assert both.of(LayerKind.FULL) is both.full
     assert both.of(LayerKind.SLIDING) is both.sliding
     assert [mask.shape[-1] for mask in (both.full, both.sliding) if mask is not None] == [11, 5]

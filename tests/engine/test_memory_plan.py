@@ -9,19 +9,19 @@ from typing import Any
 
 import pytest
 import torch
-from dgemma_engine import engine as engine_module
-from dgemma_engine import runnable_model
-from dgemma_engine.cache import PromptCache
+from dgemma_engine.backends import select
+from dgemma_engine.backends.memory_plan import GIB, memory_plan, stored_plan
+from dgemma_engine.checkpoint.loader import Residence, load_model
+from dgemma_engine.checkpoint.quantization_presets import Format
 from dgemma_engine.cli import main
-from dgemma_engine.config import ModelConfig
-from dgemma_engine.engine import Engine
 from dgemma_engine.errors import CheckpointError
-from dgemma_engine.memory_plan import GIB, memory_plan, stored_plan
-from dgemma_engine.ops import Ops
-from dgemma_engine.quantization.conversion import quantise_folder
-from dgemma_engine.quantization.formats import Format
-from dgemma_engine.quantization.packed_modules import PackedExperts, PackedLinear
-from dgemma_engine.weights import Residence, load_model
+from dgemma_engine.infill import engine as engine_module
+from dgemma_engine.infill.engine import Engine
+from dgemma_engine.model.config import ModelConfig
+from dgemma_engine.model.kv_cache import PromptCache
+from dgemma_engine.model.ops import Ops
+from dgemma_engine.quantization.quantized_linear import PackedExperts, PackedLinear
+from dgemma_engine.tools.conversion.converter import quantise_folder
 
 CPU = torch.device("cpu")
 
@@ -135,7 +135,7 @@ def test_a_card_that_is_too_small_is_refused_before_a_weight_is_read(
     make_checkpoint: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine_module, "pick_device", lambda _name: torch.device("cuda:0"))
-    monkeypatch.setattr(runnable_model, "free_memory", lambda _device: GIB // 2)
-    monkeypatch.setattr(runnable_model, "load_model", lambda *_args, **_kwargs: pytest.fail("weights were read"))
+    monkeypatch.setattr(select, "free_memory", lambda _device: GIB // 2)
+    monkeypatch.setattr(select, "load_model", lambda *_args, **_kwargs: pytest.fail("weights were read"))
     with pytest.raises(CheckpointError, match=r"the model needs 0\.\d GiB .*, cuda:0 has 0\.5 GiB free: make it"):
         Engine.load(make_checkpoint().folder, device="auto", report=lambda _percent, _message: None)

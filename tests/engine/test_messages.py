@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from dgemma_engine.messages import (
+from dgemma_engine.protocol.messages import (
     Candidate,
     CandidateSource,
     Context,

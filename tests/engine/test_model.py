@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from dgemma_engine import masks
-from dgemma_engine.cache import GraphKV, PromptCache
-from dgemma_engine.model import DiffusionGemma
-from dgemma_engine.ops import Ops
-from dgemma_engine.weights import load_model
+from dgemma_engine.checkpoint.loader import load_model
+from dgemma_engine.model import attention_masks
+from dgemma_engine.model.kv_cache import GraphKV, PromptCache
+from dgemma_engine.model.ops import Ops
+from dgemma_engine.model.transformer import DiffusionGemma
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -226,7 +226,9 @@ def check_decode_after(
     if len(row_lengths) > 1:
         row_L = torch.repeat_interleave(torch.arange(len(row_lengths)), torch.tensor(row_lengths))
         options["positions_BL"] = torch.cat([torch.arange(end, end + length) for length in row_lengths])[None]
-        options["attention_masks"] = masks.packed(row_L, num_past=end, sliding_window=model.config.sliding_window)
+        options["attention_masks"] = attention_masks.packed(
+            row_L, num_past=end, sliding_window=model.config.sliding_window
+        )
     at_once, in_turn = empty_cache(model), empty_cache(model)
     if prompt_length:
         model.encode(prompt, at_once)
@@ -326,7 +328,7 @@ def test_causal_mode_reads_no_key_outside_the_window(make_checkpoint: Callable[.
 
 def test_several_tokens_without_a_mask_are_refused(small_model: DiffusionGemma) -> None:
     with pytest.raises(AssertionError, match="need a mask"):
-        small_model.encode(draw_ids(37, 2), empty_cache(small_model), attention_masks=masks.ALL_VISIBLE)
+        small_model.encode(draw_ids(37, 2), empty_cache(small_model), attention_masks=attention_masks.ALL_VISIBLE)
 
 
 def test_embedding_is_the_soft_embedding_of_a_certain_token(small_model: DiffusionGemma) -> None:

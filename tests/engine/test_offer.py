@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from dgemma_engine.boundary import back_off
-from dgemma_engine.offer import offered
+from dgemma_engine.postprocess.clean_candidate import offered
+from dgemma_engine.tokenization.token_healing import back_off
 
 
 @pytest.mark.parametrize(

@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dgemma_engine.cancel import Cancel
-from dgemma_engine.engine import Engine
+from dgemma_engine.checkpoint.builtin import model_folder
 from dgemma_engine.errors import EngineFault
-from dgemma_engine.location import EMBEDDED
-from dgemma_engine.messages import Context
-from dgemma_engine.model_folder import model_folder
-from dgemma_engine.ops import Ops
-from dgemma_engine.out_of_memory import freeing_on_exhaustion
-from dgemma_engine.pieces import Pieces, finished
+from dgemma_engine.infill.engine import Engine
+from dgemma_engine.infill.oom import freeing_on_exhaustion
+from dgemma_engine.ipc.endpoint import EMBEDDED
+from dgemma_engine.model.ops import Ops
+from dgemma_engine.protocol.messages import Context
+from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.scheduling.cooperative import Pieces, finished
 
 CPU = torch.device("cpu")
 EXHAUSTED = RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: 9 bytes")

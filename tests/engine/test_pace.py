@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dgemma_engine.pace import Pace
+from dgemma_engine.scheduling.duration_estimator import Pace
 
 
 def test_unknown_stage_is_expected_to_take_nothing() -> None:

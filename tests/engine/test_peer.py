@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from dgemma_engine.errors import EngineFault
-from dgemma_engine.peer import Peer
+from dgemma_engine.ipc.json_rpc import Peer
 from pygls.exceptions import JsonRpcException
 
 from tests.engine.fake_engine import PATIENCE_S

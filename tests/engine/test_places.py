@@ -6,10 +6,10 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from dgemma_engine import places
-from dgemma_engine.messages import Extent
-from dgemma_engine.places import Line, PlaceIndex
-from dgemma_engine.seeds import SeedStore
+from dgemma_engine.prompt_lookup import ngram_index
+from dgemma_engine.prompt_lookup.candidates import SeedStore
+from dgemma_engine.prompt_lookup.ngram_index import Line, PlaceIndex
+from dgemma_engine.protocol.messages import Extent
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -79,13 +79,13 @@ def test_index_forgets_what_is_gone() -> None:
 def read_lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Returns a list that grows by every line that is indexed."""
     read: list[str] = []
-    lexemes_of = places.lexemes_of
+    lexemes_of = ngram_index.lexemes_of
 
     def reading(text: str) -> tuple[str, ...]:
         read.append(text)
         return lexemes_of(text)
 
-    monkeypatch.setattr(places, "lexemes_of", reading)
+    monkeypatch.setattr(ngram_index, "lexemes_of", reading)
     return read
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from dgemma_engine.policies import (
+from dgemma_engine.diffusion.sampler import (
     EntropyBound,
     Sampler,
     StableAndConfident,

@@ -10,17 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from dgemma_engine.launch import Launch
-from dgemma_engine.location import EngineLocation
-from dgemma_engine.lock import EngineLock, holder_pid
-from dgemma_engine.private_files import keep_own_rights, make_private_folder, open_private
+from dgemma_engine.ipc.endpoint import EngineLocation
+from dgemma_engine.ipc.launcher import Launch
+from dgemma_engine.ipc.lock_file import EngineLock, holder_pid
+from dgemma_engine.ipc.private_files import keep_own_rights, make_private_folder, open_private
 
 # As a user without privileges, for whom a missing right is one.
 AS_A_USER = """
 import os, sys
 from pathlib import Path
-from dgemma_engine.location import EngineLocation
-from dgemma_engine.lock import EngineLock
+from dgemma_engine.ipc.endpoint import EngineLocation
+from dgemma_engine.ipc.lock_file import EngineLock
 if os.geteuid() == 0:
     os.setuid(65534)
 os.umask(0o777)

@@ -8,25 +8,23 @@ from typing import Any
 
 import pytest
 import torch
-from dgemma_engine import canvas as canvases
-from dgemma_engine.cache import PromptCache
-from dgemma_engine.cancel import Cancel
-from dgemma_engine.canvas import Row
-from dgemma_engine.denoise import Denoising, denoise
-from dgemma_engine.left_to_right import write
-from dgemma_engine.model import DiffusionGemma
-from dgemma_engine.ops import Ops
-from dgemma_engine.pieces import finished
-from dgemma_engine.policies import EntropyBound, Sampler, StableAndConfident, TemperatureSchedule, UniformNoise
-from dgemma_engine.prompts import PromptStore
-from dgemma_engine.ranking import Branch, likelihoods
-from dgemma_engine.weights import load_model
+from dgemma_engine.checkpoint.loader import load_model
+from dgemma_engine.diffusion import canvas as canvases
+from dgemma_engine.diffusion.canvas import Row
+from dgemma_engine.diffusion.denoiser import Denoising, denoise
+from dgemma_engine.diffusion.sampler import EntropyBound, Sampler, StableAndConfident, TemperatureSchedule, UniformNoise
+from dgemma_engine.infill.autoregressive import write
+from dgemma_engine.infill.likelihood import Branch, likelihoods
+from dgemma_engine.model.kv_cache import PromptCache
+from dgemma_engine.model.ops import Ops
+from dgemma_engine.model.transformer import DiffusionGemma
+from dgemma_engine.prompting.prefix_cache import PromptStore
+from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.scheduling.cooperative import finished
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.rounding import model_error
-
-pytestmark = pytest.mark.numerical
 
 # Logits are of order 1.
 TOLERANCE = model_error(64)
@@ -160,6 +158,7 @@ def test_prompt_in_use_is_kept(model: DiffusionGemma, monkeypatch: pytest.Monkey
     assert counts == [3, 3, 3, 3]
 
 
+@pytest.mark.numerical
 def test_fault_while_encoding_leaves_nothing_behind(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> None:
     store = PromptStore(model)
     encoded(store, "a", [2, 20, 21])
@@ -171,6 +170,7 @@ def test_fault_while_encoding_leaves_nothing_behind(model: DiffusionGemma, monke
     assert (logits(model, store, "a", [2, 20, 21, 22]) - fresh).abs().max() < TOLERANCE
 
 
+@pytest.mark.numerical
 def test_stopped_half_way_keeps_what_is_encoded(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> None:
     counts, store = count_encoded(model, monkeypatch), PromptStore(model)
     ids = [2, *(20 + i % 200 for i in range(700))]
@@ -182,6 +182,7 @@ def test_stopped_half_way_keeps_what_is_encoded(model: DiffusionGemma, monkeypat
     assert sum(counts) == len(ids) - 2 * 256
 
 
+@pytest.mark.numerical
 def test_what_was_left_out_is_encoded_when_it_is_asked_for(
     model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch
 ) -> None:

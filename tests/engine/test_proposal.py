@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dgemma_engine.messages import CandidateSource
-from dgemma_engine.proposal import Proposal, merged
-from dgemma_engine.seeds import Seed
+from dgemma_engine.infill.candidate import Proposal, merged
+from dgemma_engine.prompt_lookup.candidates import Seed
+from dgemma_engine.protocol.messages import CandidateSource
 
 SEED = Seed(text="a", before=3, after=1, count=2)
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from dgemma_engine.cache import PromptCache
-from dgemma_engine.model import DiffusionGemma
-from dgemma_engine.ops import Ops
-from dgemma_engine.ranking import Branch, likelihoods
-from dgemma_engine.weights import load_model
+from dgemma_engine.checkpoint.loader import load_model
+from dgemma_engine.infill.likelihood import Branch, likelihoods
+from dgemma_engine.model.kv_cache import PromptCache
+from dgemma_engine.model.ops import Ops
+from dgemma_engine.model.transformer import DiffusionGemma
 
 from tests.rounding import model_error
 

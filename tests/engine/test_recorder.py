@@ -14,31 +14,31 @@ from typing import Any
 
 import pytest
 import torch
-from dgemma_engine import canvas as canvases
-from dgemma_engine.cache import PromptCache
-from dgemma_engine.calibration import Calibration
-from dgemma_engine.cancel import Cancel
-from dgemma_engine.canvas import Canvas, Row
-from dgemma_engine.client import EngineClient
-from dgemma_engine.denoise import Denoising, Guess, Judgement, denoise
-from dgemma_engine.engine import Engine
+from dgemma_engine.checkpoint.builtin import model_folder
+from dgemma_engine.checkpoint.calibration import Calibration
+from dgemma_engine.checkpoint.features import Features
+from dgemma_engine.checkpoint.loader import load_model
+from dgemma_engine.diffusion import canvas as canvases
+from dgemma_engine.diffusion.canvas import Canvas, Row
+from dgemma_engine.diffusion.denoiser import Denoising, Guess, Judgement, denoise
+from dgemma_engine.diffusion.sampler import EntropyBound, Sampler, StableAndConfident, TemperatureSchedule, UniformNoise
+from dgemma_engine.diffusion.sampler_config import load_sampler
 from dgemma_engine.errors import EngineFault
-from dgemma_engine.features import Features
-from dgemma_engine.handshake import HELLO, PROTOCOL, Hello
-from dgemma_engine.judging import Ranked
-from dgemma_engine.messages import CandidateSource, Context, Extent, Finish, Infill
-from dgemma_engine.model_folder import model_folder
-from dgemma_engine.ops import Ops
-from dgemma_engine.peer import Peer
-from dgemma_engine.pieces import finished
-from dgemma_engine.policies import EntropyBound, Sampler, StableAndConfident, TemperatureSchedule, UniformNoise
-from dgemma_engine.proposal import Proposal
-from dgemma_engine.recipe import Decode, Recipe
-from dgemma_engine.recorder import Recorder
-from dgemma_engine.sampler_config import load_sampler
-from dgemma_engine.tokenizer import Tokenizer
-from dgemma_engine.trace_messages import CanvasTrace, RowKind, RowStep, Trace, Verdict
-from dgemma_engine.weights import load_model
+from dgemma_engine.infill.candidate import Proposal
+from dgemma_engine.infill.engine import Engine
+from dgemma_engine.infill.options import Decode, Recipe
+from dgemma_engine.infill.ranker import Ranked
+from dgemma_engine.ipc.client import EngineClient
+from dgemma_engine.ipc.json_rpc import Peer
+from dgemma_engine.model.kv_cache import PromptCache
+from dgemma_engine.model.ops import Ops
+from dgemma_engine.protocol.handshake import HELLO, PROTOCOL, Hello
+from dgemma_engine.protocol.messages import CandidateSource, Context, Extent, Finish, Infill
+from dgemma_engine.protocol.trace_messages import CanvasTrace, RowKind, RowStep, Trace, Verdict
+from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.scheduling.cooperative import finished
+from dgemma_engine.tokenization.tokenizer import Tokenizer
+from dgemma_engine.tracing.recorder import Recorder
 
 from tests.engine.fake_engine import context as question
 from tests.engine.fake_engine import location_in, serving

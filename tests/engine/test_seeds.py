@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from dgemma_engine.messages import Context, Extent, Snippet
-from dgemma_engine.seeds import Seed, SeedStore
+from dgemma_engine.prompt_lookup.candidates import Seed, SeedStore
+from dgemma_engine.protocol.messages import Context, Extent, Snippet
 
 
 def context(

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 from dgemma_engine.cli import main
-from dgemma_engine.client import EngineClient
 from dgemma_engine.errors import EngineSilent
-from dgemma_engine.location import EngineLocation
-from dgemma_engine.lock import EngineLock, holder_pid
-from dgemma_engine.silent_engine import Silence, end_process, find_silent
+from dgemma_engine.ipc.client import EngineClient
+from dgemma_engine.ipc.endpoint import EngineLocation
+from dgemma_engine.ipc.lock_file import EngineLock, holder_pid
+from dgemma_engine.ipc.silent_engine import Silence, end_process, find_silent
 
 from tests.engine.fake_engine import command, location_in, until
 
@@ -126,7 +126,7 @@ async def test_connections_that_wait_for_a_stopped_engine_are_no_clients(locatio
 
 async def test_engine_that_ignores_the_request_to_end_is_killed(location: EngineLocation) -> None:
     program = (
-        "import signal,sys,time; from pathlib import Path; from dgemma_engine.lock import EngineLock\n"
+        "import signal,sys,time; from pathlib import Path; from dgemma_engine.ipc.lock_file import EngineLock\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
         "lock = EngineLock.acquire(Path(sys.argv[1])); print(flush=True); time.sleep(600)"
     )

@@ -9,7 +9,7 @@ import sys
 
 import psutil
 import pytest
-from dgemma_engine.spare_memory import give_back, keep_giving_back
+from dgemma_engine.serving.malloc_trim import give_back, keep_giving_back
 
 
 class Work:

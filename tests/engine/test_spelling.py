@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from dgemma_engine.boundary import back_off, trimmed
-from dgemma_engine.model_folder import model_folder
-from dgemma_engine.spelling import Closing, Opening, Spelling, closings, openings
-from dgemma_engine.tokenizer import Tokenizer
+from dgemma_engine.checkpoint.builtin import model_folder
+from dgemma_engine.tokenization.token_healing import back_off, trimmed
+from dgemma_engine.tokenization.tokenizer import Tokenizer
+from dgemma_engine.tokenization.vocabulary_index import Closing, Opening, Spelling, closings, openings
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, decoders, normalizers, pre_tokenizers

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from dgemma_engine.messages import StageTimes
-from dgemma_engine.stages import StageRecord
+from dgemma_engine.protocol.messages import StageTimes
+from dgemma_engine.scheduling.latency_stats import StageRecord
 
 
 def test_times_are_values_that_were_measured() -> None:

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from dgemma_engine.messages import Context
-from dgemma_engine.syntax import SyntaxCheck, SyntaxStore
+from dgemma_engine.protocol.messages import Context
+from dgemma_engine.syntax.error_check import SyntaxCheck, SyntaxStore
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -174,7 +174,8 @@ def test_grammar_for_another_tree_sitter_is_an_unknown_language(monkeypatch: pyt
 
 def test_grammars_are_imported_when_asked_for() -> None:
     code = (
-        "import sys; from dgemma_engine.messages import Context; from dgemma_engine.syntax import SyntaxStore\n"
+        "import sys; from dgemma_engine.protocol.messages import Context\n"
+        "from dgemma_engine.syntax.error_check import SyntaxStore\n"
         "loaded = lambda: sorted(name for name in sys.modules if name.startswith('tree_sitter') and '.' not in name)\n"
         "print(loaded())\n"
         "SyntaxStore().check(Context(document='', prefix='', suffix='', language='go'))\n"

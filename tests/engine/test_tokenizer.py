@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dgemma_engine.tokenizer import Tokenizer
+from dgemma_engine.tokenization.tokenizer import Tokenizer
 from tokenizers import AddedToken, decoders, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 from tokenizers.models import BPE

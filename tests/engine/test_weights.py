@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from dgemma_engine.config import ModelConfig
+from dgemma_engine.checkpoint.loader import load_model, save_checkpoint
 from dgemma_engine.errors import CheckpointError
-from dgemma_engine.ops import Ops
-from dgemma_engine.weights import load_model, save_checkpoint
+from dgemma_engine.model.config import ModelConfig
+from dgemma_engine.model.ops import Ops
 from safetensors.torch import load_file, save_file
 
 CPU = torch.device("cpu")
@@ -75,7 +75,7 @@ def test_both_layer_scalars_are_read(original: Any) -> None:
 
 
 def test_frequencies_survive_sixteen_bits(folder: Path) -> None:
-    from dgemma_engine.config import LayerKind
+    from dgemma_engine.model.config import LayerKind
 
     positions = torch.tensor([[1000]])
     exact = load(folder).rotary(positions, torch.float32)[LayerKind.SLIDING].cos
@@ -99,7 +99,7 @@ def test_saved_checkpoint_loads_in_transformers_with_the_same_logits(original: A
 
 
 def test_full_disk_keeps_the_old_checkpoint(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dgemma_engine import weights
+    from dgemma_engine.checkpoint import loader
     from safetensors import SafetensorError
 
     model, before = load(folder), (folder / WEIGHTS).read_bytes()
@@ -108,7 +108,7 @@ def test_full_disk_keeps_the_old_checkpoint(folder: Path, monkeypatch: pytest.Mo
         path.write_bytes(b"half")
         raise SafetensorError("No space left on device")
 
-    monkeypatch.setattr(weights, "save_file", fail)
+    monkeypatch.setattr(loader, "save_file", fail)
     with pytest.raises(OSError, match=r"model\.safetensors cannot be written: No space left"):
         save_checkpoint(model, folder)
     assert (folder / WEIGHTS).read_bytes() == before
@@ -214,7 +214,7 @@ def test_damaged_config(folder: Path, content: bytes) -> None:
 
 def test_released_configuration_is_understood() -> None:
     """Parameter counts by formula: 25.25 B in all, as `transformers` builds from the same file."""
-    from dgemma_engine.config import LayerKind
+    from dgemma_engine.model.config import LayerKind
 
     text = {
         "vocab_size": 262144, "hidden_size": 2816, "intermediate_size": 2112, "moe_intermediate_size": 704,
@@ -230,7 +230,7 @@ def test_released_configuration_is_understood() -> None:
     config = ModelConfig.from_hf({"model_type": "diffusion_gemma", "text_config": text})
     assert config.head_dim == {LayerKind.SLIDING: 256, LayerKind.FULL: 512}
     assert config.num_kv_heads == {LayerKind.SLIDING: 8, LayerKind.FULL: 2}
-    from dgemma_engine.model import DiffusionGemma
+    from dgemma_engine.model.transformer import DiffusionGemma
 
     with torch.device("meta"):
         model = DiffusionGemma(config, Ops.reference())

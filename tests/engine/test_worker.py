@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from dgemma_engine.errors import EngineFault
-from dgemma_engine.messages import Draft, EngineState, Finish, Progress
-from dgemma_engine.worker import Worker
+from dgemma_engine.protocol.messages import Draft, EngineState, Finish, Progress
+from dgemma_engine.serving.scheduler import Worker
 
 from tests.engine.fake_engine import PATIENCE_S, STEP_S, SteppingEngine, context, load_failing
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from dgemma_engine.cancel import Cancel
-from dgemma_engine.messages import Context, Finish, Infill
-from dgemma_engine.recipe import Recipe
+from dgemma_engine.infill.options import Recipe
+from dgemma_engine.protocol.messages import Context, Finish, Infill
+from dgemma_engine.scheduling.cancellation import Cancel
 
 
 @dataclass
@@ -44,6 +44,6 @@ def install(engine: TableEngine | None, monkeypatch: pytest.MonkeyPatch) -> None
             report(100, f"ready on {device}")
             return engine
 
-    module = ModuleType("dgemma_engine.engine")
+    module = ModuleType("dgemma_engine.infill.engine")
     monkeypatch.setattr(module, "Engine", Engine, raising=False)
     monkeypatch.setitem(sys.modules, module.__name__, module)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from dgemma_engine.evaluation.code_map import CodeMap
+from dgemma_engine.tools.evaluation.holes.code_map import CodeMap
 
 
 def insides(text: str, language: str = "python") -> list[str]:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from dgemma_engine.cli import main
-from dgemma_engine.messages import Extent
-from dgemma_engine.recipe import Decode, Recipe
+from dgemma_engine.infill.options import Decode, Recipe
+from dgemma_engine.protocol.messages import Extent
 
 from tests.evaluation.conftest import HUMAN_EVAL, OWN, SANTA_CODER
 from tests.evaluation.kernel import needs_confinement

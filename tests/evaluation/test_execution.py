@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 from dgemma_engine.errors import EngineError
-from dgemma_engine.evaluation import confinement
-from dgemma_engine.evaluation.confinement import seccomp_filter
-from dgemma_engine.evaluation.execution import Executor, Limits
-from dgemma_engine.evaluation.task import Task, UnitTest
+from dgemma_engine.tools.evaluation.holes.task import Task, UnitTest
+from dgemma_engine.tools.evaluation.sandbox import confinement
+from dgemma_engine.tools.evaluation.sandbox.confinement import seccomp_filter
+from dgemma_engine.tools.evaluation.sandbox.execution import Executor, Limits
 
 from tests.evaluation.kernel import needs_confinement
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from dgemma_engine.evaluation.figures import Figures, figures_by_kind
-from dgemma_engine.evaluation.filling import Filling
-from dgemma_engine.evaluation.intervals import compare_means, mean_interval
-from dgemma_engine.evaluation.judgement import Judgement, judge
-from dgemma_engine.evaluation.report import table
-from dgemma_engine.evaluation.task import Task
+from dgemma_engine.tools.evaluation.figures import Figures, figures_by_kind
+from dgemma_engine.tools.evaluation.filling import Filling
+from dgemma_engine.tools.evaluation.holes.task import Task
+from dgemma_engine.tools.evaluation.intervals import compare_means, mean_interval
+from dgemma_engine.tools.evaluation.judgement import Judgement, judge
+from dgemma_engine.tools.evaluation.report import table
 
 TASK = Task(task_id="1", kind="line", language="python", prefix="x = ", middle="f(a)", suffix="\n")
 

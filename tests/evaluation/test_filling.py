@@ -3,11 +3,11 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from dgemma_engine.evaluation.filling import CopyFiller, EngineFiller
-from dgemma_engine.evaluation.length import Length
-from dgemma_engine.evaluation.task import Task
-from dgemma_engine.messages import Extent, Snippet
-from dgemma_engine.recipe import Decode, Recipe
+from dgemma_engine.infill.options import Decode, Recipe
+from dgemma_engine.protocol.messages import Extent, Snippet
+from dgemma_engine.tools.evaluation.filling import CopyFiller, EngineFiller
+from dgemma_engine.tools.evaluation.holes.task import Task
+from dgemma_engine.tools.evaluation.length import Length
 
 from tests.evaluation.table_engine import TableEngine
 

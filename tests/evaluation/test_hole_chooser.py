@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from random import Random
 
-from dgemma_engine.evaluation.hole_chooser import HoleChooser
-from dgemma_engine.evaluation.hole_kind import HoleKind
+from dgemma_engine.tools.evaluation.holes.hole_chooser import HoleChooser
+from dgemma_engine.tools.evaluation.holes.hole_kind import HoleKind
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

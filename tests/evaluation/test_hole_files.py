@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow
 import pytest
 from dgemma_engine.errors import EngineUnavailable, FormatError
-from dgemma_engine.evaluation.hole_files import read_tasks, to_record
-from dgemma_engine.evaluation.task import UnitTest
-from dgemma_engine.messages import Extent, Snippet
+from dgemma_engine.protocol.messages import Extent, Snippet
+from dgemma_engine.tools.evaluation.holes.hole_files import read_tasks, to_record
+from dgemma_engine.tools.evaluation.holes.task import UnitTest
 from pyarrow import parquet
 
 from tests.evaluation.conftest import HUMAN_EVAL, OWN, SANTA_CODER

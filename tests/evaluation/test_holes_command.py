@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from dgemma_engine.cli import main
-from dgemma_engine.evaluation.hole_files import read_tasks
-from dgemma_engine.evaluation.snippets import Neighbours
-from dgemma_engine.evaluation.source_files import SourceFile, read_sources
-from dgemma_engine.training.corpus import build_corpus
-from dgemma_engine.training.sources import Package
+from dgemma_engine.tools.corpus.corpus import build_corpus
+from dgemma_engine.tools.corpus.sources import Package
+from dgemma_engine.tools.evaluation.holes.hole_files import read_tasks
+from dgemma_engine.tools.evaluation.holes.snippets import Neighbours
+from dgemma_engine.tools.evaluation.holes.source_files import SourceFile, read_sources
 
 
 def rows(path: Path) -> list[dict[str, Any]]:

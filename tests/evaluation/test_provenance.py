@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from dgemma_engine.evaluation import provenance
+from dgemma_engine.tools.evaluation import provenance
 
 
 def test_commit_is_that_of_the_packages_own_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

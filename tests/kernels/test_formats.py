@@ -19,8 +19,6 @@ from dgemma_kernels.reference_quantised import (
     unpack_nibbles,
 )
 
-pytestmark = pytest.mark.numerical
-
 # Share of a group's largest magnitude that half a step is.
 LARGEST_ERROR = {WeightFormat.FP8: 1 / 28, WeightFormat.INT8: 0.006, WeightFormat.INT4: 0.08, WeightFormat.NVFP4: 0.2}
 

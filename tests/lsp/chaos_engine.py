@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from dgemma_engine.errors import EngineFault
-from dgemma_engine.handshake import HELLO, PROTOCOL, Hello
-from dgemma_engine.location import EngineLocation
-from dgemma_engine.messages import (
+from dgemma_engine.ipc.endpoint import EngineLocation
+from dgemma_engine.ipc.json_rpc import Peer
+from dgemma_engine.protocol.handshake import HELLO, PROTOCOL, Hello
+from dgemma_engine.protocol.messages import (
     DEFINITIONS,
     DRAFT,
     INFILL,
@@ -29,7 +30,6 @@ from dgemma_engine.messages import (
     Infill,
     Progress,
 )
-from dgemma_engine.peer import Peer
 
 from tests.lsp.engine_process import STATUS_NOW
 

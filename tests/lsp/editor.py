@@ -15,7 +15,7 @@ from lsprotocol import types
 from pytest_lsp import LanguageClient
 from pytest_lsp.client import make_test_lsp_client
 
-from dgemma_lsp.positions import LineIndex, PositionEncoding
+from dgemma_lsp.documents.positions import LineIndex, PositionEncoding
 from tests.lsp.cursor import split_cursor
 
 SERVER = Path(__file__).with_name("fake_server.py")

@@ -7,11 +7,11 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
-from dgemma_engine.handshake import HELLO, PROTOCOL, Hello
-from dgemma_engine.location import EngineLocation
-from dgemma_engine.messages import INFILL, PROGRESS, STATUS, Context, EngineState, Progress, Status
-from dgemma_engine.peer import Peer
-from dgemma_engine.trace_messages import TRACE
+from dgemma_engine.ipc.endpoint import EngineLocation
+from dgemma_engine.ipc.json_rpc import Peer
+from dgemma_engine.protocol.handshake import HELLO, PROTOCOL, Hello
+from dgemma_engine.protocol.messages import INFILL, PROGRESS, STATUS, Context, EngineState, Progress, Status
+from dgemma_engine.protocol.trace_messages import TRACE
 
 from tests.lsp.fake_engine import FakeEngine
 from tests.lsp.traces import made_trace

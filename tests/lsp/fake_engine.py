@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from dgemma_engine.client import EngineFault, EngineUnavailable
-from dgemma_engine.messages import (
+from dgemma_engine.ipc.client import EngineFault, EngineUnavailable
+from dgemma_engine.protocol.messages import (
     Candidate,
     CandidateSource,
     Context,

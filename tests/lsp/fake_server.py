@@ -6,8 +6,8 @@ import json
 import sys
 from pathlib import Path
 
-from dgemma_lsp.logs import configure_logs
-from dgemma_lsp.server import build_server
+from dgemma_lsp.server.app import build_server
+from dgemma_lsp.server.log_filter import configure_logs
 from tests.lsp.fake_engine import FakeConnector
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from lsprotocol import types
 
-from dgemma_lsp.positions import LineIndex
+from dgemma_lsp.documents.positions import LineIndex
 from tests.lsp.editor import URI, Editor
 
 

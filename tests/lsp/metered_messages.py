@@ -18,19 +18,19 @@ from tests.lsp.text_meter import metered
 
 METER = metered("dgemma_lsp")
 
-from dgemma_engine.messages import Finish, Infill  # noqa: E402
+from dgemma_engine.protocol.messages import Finish, Infill  # noqa: E402
 from lsprotocol import types  # noqa: E402
 
-from dgemma_lsp import convert  # noqa: E402
-from dgemma_lsp.documents import Document, Edit  # noqa: E402
-from dgemma_lsp.fill_target import FillKind, fill_kinds  # noqa: E402
-from dgemma_lsp.fills import FillQuestion  # noqa: E402
-from dgemma_lsp.ignore_file import IgnoreFile  # noqa: E402
-from dgemma_lsp.ignore_tree import IgnoreTree  # noqa: E402
-from dgemma_lsp.positions import PositionEncoding  # noqa: E402
+from dgemma_lsp.documents.positions import PositionEncoding  # noqa: E402
+from dgemma_lsp.documents.store import Document, Edit  # noqa: E402
+from dgemma_lsp.fill.service import FillQuestion  # noqa: E402
+from dgemma_lsp.fill.target import FillKind, fill_kinds  # noqa: E402
+from dgemma_lsp.privacy.gitignore_file import IgnoreFile  # noqa: E402
+from dgemma_lsp.privacy.gitignore_tree import IgnoreTree  # noqa: E402
 from dgemma_lsp.request import Channel, Trigger  # noqa: E402
+from dgemma_lsp.server import conversions  # noqa: E402
 from dgemma_lsp.session import Session  # noqa: E402
-from dgemma_lsp.settings import Settings, read_settings  # noqa: E402
+from dgemma_lsp.settings.settings import Settings, read_settings  # noqa: E402
 from tests.lsp.fake_engine import FakeConnector  # noqa: E402
 from tests.lsp.quiet_session import quiet_session  # noqa: E402
 from tests.lsp.worst_texts import WORST_TEXTS  # noqa: E402
@@ -47,6 +47,7 @@ class Run:
         self.session = session
         self.document = document
         self.cursor = cursor
+        self.num_offered = 0
         self.counts: dict[str, dict[str, Any]] = {}
 
     def note(self, name: str) -> None:
@@ -85,7 +86,7 @@ class Run:
         document = self.now()
         line, column = self.position()
         METER.clear()
-        request = convert.to_request(
+        request = conversions.to_request(
             document,
             types.Position(line=line, character=column),
             cells=self.session.cells_around(document.uri),
@@ -96,10 +97,11 @@ class Run:
             deadline_ms=3_000.0,
         )
         completions = await self.session.answer(request)
+        self.num_offered += len(completions)
         self.session.recorder.offer(document.uri, document.text, completions)
         for completion in completions:
-            convert.to_inline_item(completion, document.lines, UTF16, accepted=None)
-            convert.to_menu_item(completion, request.before, document.lines, UTF16, accepted=None)
+            conversions.to_inline_item(completion, document.lines, UTF16, accepted=None)
+            conversions.to_menu_item(completion, request.before, document.lines, UTF16, accepted=None)
 
     async def fill(self) -> None:
         document = self.now()
@@ -112,13 +114,15 @@ class Run:
         question = FillQuestion(
             uri=document.uri, version=document.version, span=(span[0], span[1]), kind=FillKind.SELECTION
         )
-        await self.session.fills.answer(question, encoding=UTF16, path="a", on_draft=lambda _draft: None)
+        given = await self.session.fills.answer(question, encoding=UTF16, path="a", on_draft=lambda _draft: None)
+        self.num_offered += len(given.candidates)
         self.note("fill")
 
 
 async def of_texts(home: Path, length: int, only: str | None) -> dict[str, Any]:
     """Returns what was read for each worst text: a long line, and as many short lines as are that long."""
     counts: dict[str, Any] = {}
+    num_offered = 0
     connector = FakeConnector(answers={"": ANSWER})
     for language, name, piece in WORST_TEXTS:
         if only and only not in name:
@@ -133,9 +137,10 @@ async def of_texts(home: Path, length: int, only: str | None) -> dict[str, Any]:
             document = Document(uri=f"file:///w/{len(counts)}.txt", version=0, language=language, text=text)
             run = Run(session, document, cursor)
             await run.messages()
+            num_offered += run.num_offered
             counts[f"{language}: {name}, {shape}"] = run.counts
         await session.close()
-    return counts
+    return {"counts": counts, "num_offered": num_offered}
 
 
 def of_values(length: int, home: Path) -> dict[str, Any]:
@@ -161,7 +166,7 @@ def of_values(length: int, home: Path) -> dict[str, Any]:
         session = quiet_session(home, FakeConnector())
         document = Document(uri=uri, version=0, language="python", text="x")
         note(f"uri: {name}", lambda session=session, document=document: session.documents.open(document))
-        note(f"path of a uri: {name}", lambda uri=uri: convert.shown_path(uri, (uri, "file:///w")))
+        note(f"path of a uri: {name}", lambda uri=uri: conversions.shown_path(uri, (uri, "file:///w")))
     folder = home / "tree"
     folder.mkdir()
     for name, piece in {"names": "ab\n", "stars": "*a*a*a*b\n", "deep": "**/a/**/b/**/c\n", "one": "*a"}.items():
@@ -177,9 +182,9 @@ def of_values(length: int, home: Path) -> dict[str, Any]:
 async def main() -> None:
     length, *only = sys.argv[1:]
     with tempfile.TemporaryDirectory(prefix="dgemma-") as folder:
-        counts = await of_texts(Path(folder), int(length), only[0] if only else None)
+        texts = await of_texts(Path(folder), int(length), only[0] if only else None)
         values = {} if only else of_values(int(length), Path(folder))
-    sys.stdout.write(json.dumps({"texts": counts, "values": values}))
+    sys.stdout.write(json.dumps({"texts": texts["counts"], "num_offered": texts["num_offered"], "values": values}))
 
 
 if __name__ == "__main__":

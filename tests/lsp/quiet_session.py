@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from dgemma_lsp.metrics.recorder import StatsRecorder
+from dgemma_lsp.metrics.store import StatsFile
 from dgemma_lsp.session import Session
-from dgemma_lsp.stats_file import StatsFile
-from dgemma_lsp.stats_recorder import StatsRecorder
 from tests.lsp.fake_engine import FakeConnector
 
 

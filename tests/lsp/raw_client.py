@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dgemma_lsp.pipe_reader import open_input
-from dgemma_lsp.server import DgemmaServer, build_server
-from dgemma_lsp.serving import serve_io
+from dgemma_lsp.server.app import DgemmaServer, build_server
+from dgemma_lsp.server.serving import serve_io
+from dgemma_lsp.server.stdio import open_input
 from tests.lsp.editor import URI
 from tests.lsp.fake_engine import FakeConnector
 from tests.lsp.waiting import until

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from dgemma_engine.messages import Candidate, CandidateSource, Finish, Infill
+from dgemma_engine.protocol.messages import Candidate, CandidateSource, Finish, Infill
 
-from dgemma_lsp.answers import Answer, AnswerStore
-from dgemma_lsp.completion import Completion, build_completions
-from dgemma_lsp.place import Place
+from dgemma_lsp.completion.cache import Answer, AnswerStore
+from dgemma_lsp.completion.fingerprint import Place
+from dgemma_lsp.completion.resume import Shaped, accepted, resume
+from dgemma_lsp.postprocess.pipeline import Completion, build_completions
 from dgemma_lsp.request import Request, Selected, Trigger
-from dgemma_lsp.resume import Shaped, accepted, resume
 from dgemma_lsp.selected import as_if_accepted
 from tests.lsp.cursor import split_cursor
 
@@ -167,7 +167,7 @@ def test_an_answer_is_shaped_once_for_all_keys_that_are_typed_through_it(monkeyp
         shaped.append(infill.text)
         return build_completions(request, infill)
 
-    monkeypatch.setattr("dgemma_lsp.resume.build_completions", shape)
+    monkeypatch.setattr("dgemma_lsp.completion.resume.build_completions", shape)
     known, store = Shaped(), AnswerStore()
     store.put(answer("x = |\n", "value(1)", "other(1)"))
     for version, marked in enumerate(("x = v|\n", "x = va|\n", "x = val|\n"), start=2):

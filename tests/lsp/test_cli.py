@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from dgemma_engine.handshake import PROTOCOL
-from dgemma_engine.location import EngineLocation
+from dgemma_engine.ipc.endpoint import EngineLocation
+from dgemma_engine.protocol.handshake import PROTOCOL
 
 from tests.lsp.engine_process import serving
 

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import pytest
-from dgemma_engine.messages import Finish, Infill
+from dgemma_engine.protocol.messages import Finish, Infill
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dgemma_lsp.completion import Completion, build_completions
-from dgemma_lsp.overlap import num_covered, num_unbalanced
+from dgemma_lsp.postprocess.overlap import num_covered, num_unbalanced
+from dgemma_lsp.postprocess.pipeline import Completion, build_completions
 from tests.lsp.cursor import request_at
 
 

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from dgemma_engine.messages import Context, Extent, Snippet
+from dgemma_engine.protocol.messages import Context, Extent, Snippet
 
-from dgemma_lsp.context import ContextLimits, build_context
-from dgemma_lsp.multiline import extent_of
+from dgemma_lsp.context.builder import ContextLimits, build_context
+from dgemma_lsp.postprocess.extent import extent_of
 from dgemma_lsp.request import Channel, Request, Trigger
 from tests.lsp.cursor import request_at
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dgemma_lsp.debounce import Latency, Patience, Rhythm
+from dgemma_lsp.completion.debounce import Latency, Patience, Rhythm
 
 
 def rhythm(*gaps_s: float) -> tuple[Rhythm, float]:

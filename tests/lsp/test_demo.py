@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from dgemma_engine.messages import Finish, Infill
+from dgemma_engine.protocol.messages import Finish, Infill
 
-from dgemma_lsp.complete import Answer, request_at
-from dgemma_lsp.completion import build_completions
-from dgemma_lsp.demo import is_right
-from dgemma_lsp.target import Place
+from dgemma_lsp.commands.complete import Answer, request_at
+from dgemma_lsp.commands.demo import is_right
+from dgemma_lsp.commands.file_location import Place
+from dgemma_lsp.postprocess.pipeline import build_completions
 
 FILE = Path("a.py").absolute()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dgemma_lsp.description import description_span
+from dgemma_lsp.fill.instruction import description_span
 
 
 def described(marked: str, language: str) -> str | None:

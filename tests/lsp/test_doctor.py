@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dgemma_engine.client import EngineClient
-from dgemma_engine.handshake import PROTOCOL
-from dgemma_engine.location import EngineLocation
-from dgemma_engine.lock import holder_pid
+from dgemma_engine.ipc.client import EngineClient
+from dgemma_engine.ipc.endpoint import EngineLocation
+from dgemma_engine.ipc.lock_file import holder_pid
+from dgemma_engine.protocol.handshake import PROTOCOL
 
-from dgemma_lsp.doctor import judge
-from dgemma_lsp.facts import EngineFacts, Facts, FolderFacts, GpuFacts, ModelFacts
-from dgemma_lsp.finding import Finding, Verdict
+from dgemma_lsp.commands.checks.facts import EngineFacts, Facts, FolderFacts, GpuFacts, ModelFacts
+from dgemma_lsp.commands.checks.finding import Finding, Verdict
+from dgemma_lsp.commands.doctor import judge
 from tests.engine import fake_engine
 from tests.lsp.engine_process import STATUS_NOW, serving
 from tests.lsp.programs import LSP, environ_in, obey_permissions, run, with_a_full_disk, without_account

@@ -3,8 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dgemma_lsp.documents import Document, Documents, Edit
-from dgemma_lsp.positions import LineIndex, PositionEncoding
+from dgemma_lsp.documents.positions import LineIndex, PositionEncoding
+from dgemma_lsp.documents.store import Document, Documents, Edit
 
 characters = st.sampled_from(["a", "é", "😋", "\n", "\r\n", "\r", "\x0c", "\u2028", " "])
 texts = st.lists(characters, max_size=20).map("".join)

@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from dgemma_engine.client import EngineFault, EngineUnavailable, NoEngine
-from dgemma_engine.messages import Context, Definitions, DefinitionsQuery, Draft, EngineState, Infill, Progress
+from dgemma_engine.ipc.client import EngineFault, EngineUnavailable, NoEngine
+from dgemma_engine.protocol.messages import Context, Definitions, DefinitionsQuery, Draft, EngineState, Infill, Progress
 
-from dgemma_lsp.engine_link import EngineLink, LinkState, LinkStatus, Patience
+from dgemma_lsp.engine_client.connection import EngineLink, LinkState, LinkStatus, Patience
 from tests.lsp.fake_engine import FakeConnector, FakeEngine
 from tests.lsp.waiting import until
 

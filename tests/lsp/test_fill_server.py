@@ -13,8 +13,8 @@ from lsprotocol import types
 from pygls.exceptions import JsonRpcException
 
 from dgemma_lsp import __version__
-from dgemma_lsp.fill_target import MOST_CHARS, MOST_SELECTED_CHARS
-from dgemma_lsp.positions import PositionEncoding
+from dgemma_lsp.documents.positions import PositionEncoding
+from dgemma_lsp.fill.target import MOST_CHARS, MOST_SELECTED_CHARS
 from tests.lsp.editor import URI, editing
 from tests.lsp.fill_editor import FillEditor
 from tests.lsp.waiting import until

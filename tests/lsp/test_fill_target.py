@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dgemma_lsp.fill_target import (
+from dgemma_lsp.fill.target import (
     MOST_CHARS,
     MOST_SELECTED_CHARS,
     FillKind,

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from dgemma_engine.messages import Candidate, CandidateSource, Extent, Finish, Infill
+from dgemma_engine.protocol.messages import Candidate, CandidateSource, Extent, Finish, Infill
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dgemma_lsp.documents import Document
-from dgemma_lsp.fill_target import FillKind, FillTarget, fill_target
-from dgemma_lsp.filling import FillCandidate, fill_candidates, fill_extent, fill_request
-from dgemma_lsp.positions import PositionEncoding
+from dgemma_lsp.documents.positions import PositionEncoding
+from dgemma_lsp.documents.store import Document
+from dgemma_lsp.fill.candidates import FillCandidate, fill_candidates, fill_extent, fill_request
+from dgemma_lsp.fill.target import FillKind, FillTarget, fill_target
 from dgemma_lsp.request import Channel
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from dgemma_engine.messages import Draft, DraftSpan, Finish, Infill
+from dgemma_engine.protocol.messages import Draft, DraftSpan, Finish, Infill, OnDraft
 
-from dgemma_lsp.flights import Flight, Flights, OnDraft, Outcome
-from dgemma_lsp.place import Place
+from dgemma_lsp.completion.fingerprint import Place
+from dgemma_lsp.completion.in_flight import Flight, Flights, Outcome
 from dgemma_lsp.request import Request
 
 PLACE = Place.of(Request(uri="u", version=1, text="x", offset=1))

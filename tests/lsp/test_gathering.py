@@ -10,11 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from dgemma_engine.definitions import DefinitionFinder
-from dgemma_engine.messages import Definitions, DefinitionsQuery, Snippet
+from dgemma_engine.protocol.messages import Definitions, DefinitionsQuery, Snippet
+from dgemma_engine.syntax.definitions import DefinitionFinder
 
-from dgemma_lsp.documents import Document
-from dgemma_lsp.gathering import Gathered, Gatherer, GatherLimits, root_of
+from dgemma_lsp.context.collector import Gathered, Gatherer, GatherLimits, root_of
+from dgemma_lsp.documents.store import Document
 from dgemma_lsp.request import Request, Trigger
 from dgemma_lsp.session import Session
 from tests.lsp.cursor import split_cursor

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dgemma_engine.messages import Finish, Infill
+from dgemma_engine.protocol.messages import Finish, Infill
 
-from dgemma_lsp.complete import Answer, render
-from dgemma_lsp.demo import percentile, read_sources
-from dgemma_lsp.holes import find_holes
+from dgemma_lsp.commands.complete import Answer, render
+from dgemma_lsp.commands.demo import percentile, read_sources
+from dgemma_lsp.commands.demo_holes import find_holes
 from tests.lsp.cursor import request_at
 
 KINDS = [

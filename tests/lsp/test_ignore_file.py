@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dgemma_lsp.ignore_file import IgnoreFile, entries_of, problem_of
+from dgemma_lsp.privacy.gitignore_file import IgnoreFile, entries_of, problem_of
 
 NAMES = ("a", "b", "a.py", "b.txt", "build", "x y")
 # What wildmatch reads in a way of its own; the lines are put together at random.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dgemma_lsp.ignore_tree import IgnoreTree, Match
+from dgemma_lsp.privacy.gitignore_tree import IgnoreTree, Match
 
 
 class Clock:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from dgemma_lsp.imports import imports_of
+from dgemma_lsp.context.import_parser import imports_of
 
 PYTHON = ("pkg/mod.py", "pkg/mod/__init__.py")
 CASES = [

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from dgemma_lsp.kept_text import is_kept, num_kept
+from dgemma_lsp.metrics.kept_text import is_kept, num_kept
 
 
 @pytest.mark.parametrize(

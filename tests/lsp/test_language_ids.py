@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from dgemma_lsp.language_ids import canonical_id
+from dgemma_lsp.settings.language_ids import canonical_id
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dgemma_lsp.logs import WithoutValues
+from dgemma_lsp.server.log_filter import WithoutValues
 
 SECRET = "hunter2"
 
@@ -79,6 +79,6 @@ def test_foreign_records_lose_their_values():
 
 
 def test_our_records_keep_theirs():
-    record = logging.LogRecord("dgemma_lsp.server", logging.ERROR, "", 1, "took %d ms", (3,), None)
+    record = logging.LogRecord("dgemma_lsp.server.app", logging.ERROR, "", 1, "took %d ms", (3,), None)
     assert WithoutValues().filter(record)
     assert record.getMessage() == "took 3 ms"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from dgemma_engine.messages import Finish, Infill
+from dgemma_engine.protocol.messages import Finish, Infill
 
-from dgemma_lsp.around import Around
-from dgemma_lsp.completion import build_completions
-from dgemma_lsp.context import ContextLimits, build_context
-from dgemma_lsp.positions import LineIndex, PositionEncoding, num_units
+from dgemma_lsp.context.builder import ContextLimits, build_context
+from dgemma_lsp.context.chunks import around
+from dgemma_lsp.documents.positions import LineIndex, PositionEncoding, num_units
+from dgemma_lsp.postprocess.cursor_context import Around
+from dgemma_lsp.postprocess.pipeline import build_completions
 from dgemma_lsp.request import Request, Trigger
-from dgemma_lsp.windows import around
 
 MINIFIED = "let naïve=[1,2];f(naïve,'😋');" * 40_000
 

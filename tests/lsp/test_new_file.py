@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dgemma_lsp.new_file import NewFile, OutputRefused
+from dgemma_lsp.commands.atomic_file import NewFile, OutputRefused
 
 
 def test_file_is_replaced_and_private(tmp_path: Path) -> None:

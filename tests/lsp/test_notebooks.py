@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from dgemma_lsp.context import ContextLimits, build_context
-from dgemma_lsp.documents import Document, Documents
-from dgemma_lsp.notebooks import Cell, Notebooks
-from dgemma_lsp.place import Place
+from dgemma_lsp.completion.fingerprint import Place
+from dgemma_lsp.context.builder import ContextLimits, build_context
+from dgemma_lsp.documents.notebooks import Cell, Notebooks
+from dgemma_lsp.documents.store import Document, Documents
 from dgemma_lsp.request import Request
 
 URI = "file:///w/a.ipynb"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dgemma_engine.location import EngineLocation
+from dgemma_engine.ipc.endpoint import EngineLocation
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException
 

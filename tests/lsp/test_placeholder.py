@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dgemma_lsp.placeholder import Placeholder, placeholder_at
+from dgemma_lsp.fill.placeholder import Placeholder, placeholder_at
 
 FOLDER = Path(__file__).with_name("placeholders")
 CASES = [

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
-from dgemma_lsp.privacy import Privacy
+from dgemma_lsp.privacy.policy import Privacy
 
 KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXk\n"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dgemma_lsp.project_files import ProjectFiles
+from dgemma_lsp.context.workspace_files import ProjectFiles
 
 
 def files(*private: str) -> ProjectFiles:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from dgemma_engine.messages import Finish, Infill
+from dgemma_engine.protocol.messages import Finish, Infill
 from lsprotocol import types
 
-from dgemma_lsp import convert
-from dgemma_lsp.completion import Completion, build_completions
-from dgemma_lsp.context import ContextLimits, build_context
-from dgemma_lsp.positions import LineIndex, PositionEncoding
+from dgemma_lsp.context.builder import ContextLimits, build_context
+from dgemma_lsp.documents.positions import LineIndex, PositionEncoding
+from dgemma_lsp.postprocess.pipeline import Completion, build_completions
 from dgemma_lsp.request import Request, Selected
 from dgemma_lsp.selected import as_if_accepted
+from dgemma_lsp.server import conversions
 
 
 def selecting(marked: str, text: str) -> Request:
@@ -81,7 +81,7 @@ def read_selected(text: str, offset: int, start: tuple[int, int], end: tuple[int
         range=types.Range(start=types.Position(*start), end=types.Position(*end)), text="a\r\nb\rc"
     )
     request = Request(uri="u", version=1, text=text, offset=offset)
-    return convert.with_selected(request, info, lines, PositionEncoding.UTF16).selected
+    return conversions.with_selected(request, info, lines, PositionEncoding.UTF16).selected
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException
 
-from dgemma_lsp.positions import PositionEncoding
+from dgemma_lsp.documents.positions import PositionEncoding
 from tests.lsp.editor import URI, Editor, editing, inserted, replaced
 from tests.lsp.waiting import until
 

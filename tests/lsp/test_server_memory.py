@@ -10,12 +10,12 @@ from pathlib import Path
 
 from lsprotocol import types
 
-from dgemma_lsp.documents import Document, Edit
-from dgemma_lsp.positions import PositionEncoding
+from dgemma_lsp.documents.positions import PositionEncoding
+from dgemma_lsp.documents.store import Document, Edit
+from dgemma_lsp.engine_client.status import ServerStatus, StatusKind
 from dgemma_lsp.request import Request
-from dgemma_lsp.server import build_server
+from dgemma_lsp.server.app import build_server
 from dgemma_lsp.session import Session
-from dgemma_lsp.status import ServerStatus, StatusKind
 from tests.lsp.fake_engine import FakeConnector
 from tests.lsp.quiet_session import quiet_session
 

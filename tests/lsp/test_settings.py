@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from dgemma_lsp.settings import OPTIONS, Settings, read_settings
+from dgemma_lsp.settings.settings import OPTIONS, Settings, read_settings
 
 
 def check(raw: object, expected: Settings, *fragments: str) -> None:

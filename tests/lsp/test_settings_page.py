@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dgemma_lsp.settings import OPTIONS, Settings, read_settings
-from dgemma_lsp.settings_page import to_lines, to_markdown, to_schema
+from dgemma_lsp.settings.schema import to_lines, to_markdown, to_schema
+from dgemma_lsp.settings.settings import OPTIONS, Settings, read_settings
 
 PAGE = Path(__file__).parents[2] / "docs/settings.md"
 PROPERTIES = to_schema()["properties"]

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import re
 
-from dgemma_engine.messages import Extent, Finish, Infill
+from dgemma_engine.protocol.messages import Extent, Finish, Infill
 from hypothesis import given
 from hypothesis import strategies as st
 from lsprotocol import types
 
-from dgemma_lsp import convert
-from dgemma_lsp.completion import build_completions
-from dgemma_lsp.context import ContextLimits, build_context
-from dgemma_lsp.documents import Document, Documents, Edit
-from dgemma_lsp.multiline import extent_of
-from dgemma_lsp.positions import LineIndex, PositionEncoding
+from dgemma_lsp.context.builder import ContextLimits, build_context
+from dgemma_lsp.documents.positions import LineIndex, PositionEncoding
+from dgemma_lsp.documents.store import Document, Documents, Edit
+from dgemma_lsp.postprocess.extent import extent_of
+from dgemma_lsp.postprocess.pipeline import build_completions
 from dgemma_lsp.request import Channel, Request, Trigger
+from dgemma_lsp.server import conversions
 
 CODECS = {PositionEncoding.UTF8: "utf-8", PositionEncoding.UTF16: "utf-16-le", PositionEncoding.UTF32: "utf-32-le"}
 UNIT_BYTES = {PositionEncoding.UTF8: 1, PositionEncoding.UTF16: 2, PositionEncoding.UTF32: 4}
@@ -46,7 +46,7 @@ def edited_by_client(text: str, span: types.Range, new: str, encoding: PositionE
 
 def asked(document: Document, offset: int, encoding: PositionEncoding) -> Request:
     line, column = document.lines.position(offset, encoding)
-    return convert.to_request(
+    return conversions.to_request(
         document,
         types.Position(line=line, character=column),
         encoding=encoding,
@@ -76,7 +76,7 @@ def test_item_says_what_the_engine_meant_and_touches_no_other_line(
     request = asked(document, data.draw(st.integers(0, len(document.text))), encoding)
 
     for completion in build_completions(request, Infill(text=answer, finish=Finish.STABLE)):
-        item = convert.to_inline_item(completion, document.lines, encoding, accepted=None)
+        item = conversions.to_inline_item(completion, document.lines, encoding, accepted=None)
         assert item.range is not None
         assert isinstance(item.insert_text, str)
         accepted = edited_by_client(document.text, item.range, item.insert_text, encoding)
@@ -147,7 +147,7 @@ def test_suffix_is_never_said_twice(
     document = Document(uri="u", version=1, language=language, text=text)
     request = asked(document, offset, encoding)
     (completion,) = build_completions(request, Infill(text=truth + copied, finish=Finish.STABLE))
-    item = convert.to_inline_item(completion, document.lines, encoding, accepted=None)
+    item = conversions.to_inline_item(completion, document.lines, encoding, accepted=None)
     assert item.range is not None
     assert isinstance(item.insert_text, str)
     assert edited_by_client(text, item.range, item.insert_text, encoding) == whole
@@ -185,12 +185,12 @@ def test_item_extends_what_is_selected(
             data.draw(st.integers(request.line_start, request.offset)),
             data.draw(st.integers(request.offset, request.line_end)),
         )
-        start, end = (convert.to_position(offset, document.lines, encoding) for offset in offsets)
+        start, end = (conversions.to_position(offset, document.lines, encoding) for offset in offsets)
     else:
         numbers = st.integers(0, 40)
         start, end = (types.Position(line=data.draw(numbers), character=data.draw(numbers)) for _ in range(2))
     info = types.SelectedCompletionInfo(range=types.Range(start=start, end=end), text=selected)
-    request = convert.with_selected(request, info, document.lines, encoding)
+    request = conversions.with_selected(request, info, document.lines, encoding)
     context = build_context(request, ContextLimits())
     for completion in build_completions(request, Infill(text=answer, finish=Finish.STABLE)):
         assert request.line_start <= completion.start <= completion.end <= request.line_end

@@ -6,15 +6,15 @@ import random
 from pathlib import Path
 
 import pytest
-from dgemma_engine.messages import Candidate, CandidateSource, Extent, Finish, Infill
+from dgemma_engine.protocol.messages import Candidate, CandidateSource, Extent, Finish, Infill
 
-from dgemma_lsp.around import Around
-from dgemma_lsp.brackets import with_closed_brackets, without_closed_twice
-from dgemma_lsp.completion import build_completions
-from dgemma_lsp.indent_style import IndentStyle, style_of
-from dgemma_lsp.languages import language_named
-from dgemma_lsp.multiline import extent_of
-from dgemma_lsp.pairs import read
+from dgemma_lsp.postprocess.brackets import with_closed_brackets, without_closed_twice
+from dgemma_lsp.postprocess.cursor_context import Around
+from dgemma_lsp.postprocess.extent import extent_of
+from dgemma_lsp.postprocess.indent_style import IndentStyle, style_of
+from dgemma_lsp.postprocess.languages import language_named
+from dgemma_lsp.postprocess.lexer import read
+from dgemma_lsp.postprocess.pipeline import build_completions
 from dgemma_lsp.request import Request, Trigger
 from tests.lsp.cursor import split_cursor
 

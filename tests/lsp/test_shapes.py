@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from dgemma_engine.messages import Finish, Infill
+from dgemma_engine.protocol.messages import Finish, Infill
 
-from dgemma_lsp.completion import Completion, build_completions
+from dgemma_lsp.postprocess.pipeline import Completion, build_completions
 from dgemma_lsp.request import Request, Trigger
 from tests.lsp.cursor import split_cursor
 from tests.lsp.shape_cases import FOLDER, ShapeCase, shape_cases

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from dgemma_engine.messages import EngineState, Finish, Infill, Status
+from dgemma_engine.protocol.messages import EngineState, Finish, Infill, Status
 
-from dgemma_lsp.slowness import Slowness
+from dgemma_lsp.engine_client.slow_detector import Slowness
 
 
 def late(**timings_ms: float) -> Infill:

@@ -5,9 +5,9 @@ import random
 
 import pytest
 
-from dgemma_lsp.stats import Stats
-from dgemma_lsp.stats_events import Accepted, Answered, Event, Judged, Source, StepsSpent, StepsUsed, Suggested
-from dgemma_lsp.stats_report import to_figures, to_lines
+from dgemma_lsp.metrics.aggregate import Stats
+from dgemma_lsp.metrics.events import Accepted, Answered, Event, Judged, Source, StepsSpent, StepsUsed, Suggested
+from dgemma_lsp.metrics.report import to_figures, to_lines
 
 EVENTS: list[Event] = [
     Answered(source=Source.ENGINE, shown=True, total_ms=100.0, stages_ms={"denoise": 60.0, "server": 5.0}),

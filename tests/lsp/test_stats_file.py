@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from dgemma_lsp.stats import Stats
-from dgemma_lsp.stats_events import Suggested
-from dgemma_lsp.stats_file import StatsBusy, StatsFile
+from dgemma_lsp.metrics.aggregate import Stats
+from dgemma_lsp.metrics.events import Suggested
+from dgemma_lsp.metrics.store import StatsBusy, StatsFile
 
 ADD_FIFTY = """
 import sys, time
 from pathlib import Path
-from dgemma_lsp.stats import Stats
-from dgemma_lsp.stats_events import Suggested
-from dgemma_lsp.stats_file import StatsBusy, StatsFile
+from dgemma_lsp.metrics.aggregate import Stats
+from dgemma_lsp.metrics.events import Suggested
+from dgemma_lsp.metrics.store import StatsBusy, StatsFile
 one = Stats(since="2026-11-21")
 one.add(Suggested())
 left = 50
@@ -83,9 +83,9 @@ def test_files_that_another_umask_left_are_mended(tmp_path: Path, mode: int):
 AS_A_USER = """
 import os
 from pathlib import Path
-from dgemma_lsp.stats import Stats
-from dgemma_lsp.stats_events import Suggested
-from dgemma_lsp.stats_file import StatsFile
+from dgemma_lsp.metrics.aggregate import Stats
+from dgemma_lsp.metrics.events import Suggested
+from dgemma_lsp.metrics.store import StatsFile
 if os.geteuid() == 0:
     os.setuid(65534)
 os.umask(0o777)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from dgemma_lsp.completion import Completion
-from dgemma_lsp.stats_events import Suggested
-from dgemma_lsp.stats_file import StatsFile
-from dgemma_lsp.stats_recorder import StatsRecorder
+from dgemma_lsp.metrics.events import Suggested
+from dgemma_lsp.metrics.recorder import StatsRecorder
+from dgemma_lsp.metrics.store import StatsFile
+from dgemma_lsp.postprocess.pipeline import Completion
 
 URI = "file:///w/a.py"
 COMPLETION = Completion(lead="", inserted="area(width)", start=0, cursor=0, end=0, version=1)

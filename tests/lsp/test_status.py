@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from dgemma_lsp.load_progress import LoadProgress
-from dgemma_lsp.status import ServerStatus, StatusBoard, StatusKind
+from dgemma_lsp.engine_client.status import ServerStatus, StatusBoard, StatusKind
+from dgemma_lsp.server.load_progress import LoadProgress
 
 READY = ServerStatus(kind=StatusKind.READY)
 BUSY = ServerStatus(kind=StatusKind.BUSY)

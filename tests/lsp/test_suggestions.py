@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from dgemma_lsp.completion import Completion
-from dgemma_lsp.stats_events import Accepted, Event, Judged, Suggested
-from dgemma_lsp.suggestions import Suggestions
+from dgemma_lsp.metrics.acceptance import Suggestions
+from dgemma_lsp.metrics.events import Accepted, Event, Judged, Suggested
+from dgemma_lsp.postprocess.pipeline import Completion
 from tests.lsp.cursor import split_cursor
 
 URI = "file:///w/a.py"

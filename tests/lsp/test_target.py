@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dgemma_lsp.target import Target, TargetError, language_of, read_place
+from dgemma_lsp.commands.file_location import Target, TargetError, language_of, read_place
 
 
 def offset_in(tmp_path: Path, data: bytes, line: int, column: int) -> int:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from dgemma_lsp.server import DgemmaServer, build_server
-from dgemma_lsp.serving import serve_tcp
+from dgemma_lsp.server.app import DgemmaServer, build_server
+from dgemma_lsp.server.serving import serve_tcp
 from tests.lsp.fake_engine import FakeConnector
 from tests.lsp.raw_client import RawClient, framed, raw_client_of
 

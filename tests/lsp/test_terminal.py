@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from dgemma_engine.location import EngineLocation
+from dgemma_engine.ipc.endpoint import EngineLocation
 
 from tests.lsp.engine_process import serving
 from tests.lsp.programs import ENGINE, LSP, environ_in, run, without_account

@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from dgemma_engine.messages import Finish, Infill
+from dgemma_engine.protocol.messages import Finish, Infill
 
-from dgemma_lsp.trace_view import trace_view
+from dgemma_lsp.commands.trace_report import trace_view
 from tests.lsp.cursor import request_at
 from tests.lsp.engine_process import STATUS_NOW
 from tests.lsp.traces import made_trace

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from dgemma_lsp.convert import shown_path
-from dgemma_lsp.uri import Uri, path_of
+from dgemma_lsp.documents.uri import Uri, path_of
+from dgemma_lsp.server.conversions import shown_path
 
 PIECES = [
     "file:",

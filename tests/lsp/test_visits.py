@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from dgemma_lsp.documents import Document
-from dgemma_lsp.visits import Visits
+from dgemma_lsp.context.recent_documents import Visits
+from dgemma_lsp.documents.store import Document
 
 
 def document(name: str, version: int = 1, language: str = "python") -> Document:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from dgemma_lsp.windows import around, best_window, similarity, windows_of, words_of
+from dgemma_lsp.context.chunks import around, best_window, similarity, windows_of, words_of
 from tests.lsp.cursor import split_cursor
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dgemma_engine.messages import Candidate, CandidateSource, Finish, Infill
-from dgemma_engine.trace_messages import (
+from dgemma_engine.protocol.messages import Candidate, CandidateSource, Finish, Infill
+from dgemma_engine.protocol.trace_messages import (
     CanvasTrace,
     PassTrace,
     RowKind,

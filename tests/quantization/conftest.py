@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from dgemma_engine.config import ModelConfig
-from dgemma_engine.model import DiffusionGemma
-from dgemma_engine.ops import Ops
-from dgemma_engine.quantization.conversion import quantise_folder
-from dgemma_engine.quantization.formats import Format
-from dgemma_engine.weights import save_checkpoint
+from dgemma_engine.checkpoint.loader import save_checkpoint
+from dgemma_engine.checkpoint.quantization_presets import Format
+from dgemma_engine.model.config import ModelConfig
+from dgemma_engine.model.ops import Ops
+from dgemma_engine.model.transformer import DiffusionGemma
+from dgemma_engine.tools.conversion.converter import quantise_folder
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from dgemma_engine.ops import Ops
-from dgemma_engine.quantization.formats import Format
-from dgemma_engine.weights import load_model
+from dgemma_engine.checkpoint.loader import load_model
+from dgemma_engine.checkpoint.quantization_presets import Format
+from dgemma_engine.model.ops import Ops
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.numerical

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 from dgemma_engine import cli
-from dgemma_engine.cache import PromptCache
-from dgemma_engine.model_folder import model_folder
-from dgemma_engine.ops import Ops
-from dgemma_engine.weights import load_model
+from dgemma_engine.checkpoint.builtin import model_folder
+from dgemma_engine.checkpoint.loader import load_model
+from dgemma_engine.model.kv_cache import PromptCache
+from dgemma_engine.model.ops import Ops
 
 from tests.rounding import TRAINED_GROWTH, model_error
 
@@ -82,9 +82,9 @@ def test_plain_model_has_the_same_logits_in_transformers(dtype: str, plain: Path
 
 
 def test_exported_folder_is_plain_and_serves(plain: Path, tmp_path: Path) -> None:
-    from dgemma_engine.cancel import Cancel
-    from dgemma_engine.engine import Engine
-    from dgemma_engine.messages import Context
+    from dgemma_engine.infill.engine import Engine
+    from dgemma_engine.protocol.messages import Context
+    from dgemma_engine.scheduling.cancellation import Cancel
 
     assert cli.main(["quantize", str(plain), str(tmp_path / "small"), "--format", "int8"]) == 0
     exported = export(tmp_path / "small", tmp_path / "plain", "bfloat16")

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from dgemma_engine.cache import PromptCache
-from dgemma_engine.model import DiffusionGemma
-from dgemma_engine.ops import Ops
-from dgemma_engine.quantization.formats import Format
-from dgemma_engine.quantization.packed_modules import PackedExperts, PackedLinear, Scratch
-from dgemma_engine.quantization.quantised_tensor import Encoding, quantise
-from dgemma_engine.weights import Residence, load_model
+from dgemma_engine.checkpoint.loader import Residence, load_model
+from dgemma_engine.checkpoint.quantization_presets import Format
+from dgemma_engine.model.kv_cache import PromptCache
+from dgemma_engine.model.ops import Ops
+from dgemma_engine.model.transformer import DiffusionGemma
+from dgemma_engine.quantization.quantized_linear import PackedExperts, PackedLinear, Scratch
+from dgemma_engine.quantization.quantized_tensor import Encoding, quantise
 
 pytestmark = pytest.mark.numerical
 
@@ -63,7 +63,7 @@ def test_plain_folder_loads_the_same_either_way(make_plain: Callable[..., Path])
 def test_only_a_small_models_weights_are_expanded(
     make_quantised: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, small_bytes: int, packed: bool
 ) -> None:
-    monkeypatch.setattr("dgemma_engine.devices._SMALL_BYTES", small_bytes)
+    monkeypatch.setattr("dgemma_engine.model.devices._SMALL_BYTES", small_bytes)
     model = load_model(make_quantised(Format.INT8), Ops.reference(), device=CPU, dtype=torch.bfloat16)
     assert any(isinstance(module, PackedExperts) for module in model.modules()) == packed
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from dgemma_engine.errors import CheckpointError
-from dgemma_engine.quantization.quantised_tensor import Encoding, QuantisedTensor, quantise
+from dgemma_engine.quantization.quantized_tensor import Encoding, QuantisedTensor, quantise
 
 pytestmark = pytest.mark.numerical
 

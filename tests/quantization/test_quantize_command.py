@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 import torch
 from dgemma_engine import cli
-from dgemma_engine.calibration import Calibration, fingerprint
-from dgemma_engine.ops import Ops
-from dgemma_engine.quantization import conversion, new_folder, shard_writer
-from dgemma_engine.quantization.conversion import quantise_folder
-from dgemma_engine.quantization.formats import Format
-from dgemma_engine.quantization.quantised_tensor import Encoding, quantise
-from dgemma_engine.weights import load_model
+from dgemma_engine.checkpoint.calibration import Calibration, fingerprint
+from dgemma_engine.checkpoint.loader import load_model
+from dgemma_engine.checkpoint.quantization_presets import Format
+from dgemma_engine.model.ops import Ops
+from dgemma_engine.quantization.quantized_tensor import Encoding, quantise
+from dgemma_engine.tools.conversion import converter, output_folder, shard_writer
+from dgemma_engine.tools.conversion.converter import quantise_folder
 from safetensors.torch import load_file, save_file
 
 CPU = torch.device("cpu")
@@ -200,7 +200,7 @@ def test_disk_that_is_too_small_is_known_before(
     needed = sum(path.stat().st_size for path in small.iterdir()) - made_last
     usage = shutil.disk_usage(plain)
     for free, code in ((needed - 1, 1), (needed, 0)):
-        monkeypatch.setattr(new_folder.shutil, "disk_usage", lambda _folder, free=free: usage._replace(free=free))
+        monkeypatch.setattr(output_folder.shutil, "disk_usage", lambda _folder, free=free: usage._replace(free=free))
         shutil.rmtree(small, ignore_errors=True)
         assert run("quantize", plain, small, "--format", "int8") == code
     assert "0.00 GB are needed and 0.00 GB are free; make room" in capsys.readouterr().err
@@ -221,7 +221,7 @@ def test_failure_on_the_way_leaves_nothing(
             raise error
         write(self, key, tensor)
 
-    monkeypatch.setattr(conversion.ShardWriter, "write", fail)
+    monkeypatch.setattr(converter.ShardWriter, "write", fail)
     assert run("quantize", plain, plain.parent / "small", "--format", "int8") == (
         1 if isinstance(error, OSError) else 130
     )

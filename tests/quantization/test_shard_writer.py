@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from dgemma_engine.checkpoint_reader import StoredTensor
-from dgemma_engine.quantization.shard_writer import ShardPlan, ShardWriter
+from dgemma_engine.checkpoint.safetensors_reader import StoredTensor
+from dgemma_engine.tools.conversion.shard_writer import ShardPlan, ShardWriter
 from safetensors.torch import load_file
 
 TENSORS = {

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from dgemma_engine.training.corpus import build_corpus
-from dgemma_engine.training.sources import Package
+from dgemma_engine.tools.corpus.corpus import build_corpus
+from dgemma_engine.tools.corpus.sources import Package
 
 VOCAB_SIZE = 320
 

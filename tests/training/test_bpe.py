@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 from dgemma_engine.errors import TrainingError
-from dgemma_engine.tokenizer import Tokenizer as EngineTokenizer
-from dgemma_engine.training.bpe import BOS, EOS, FILL, MORE, PREFIX, SPECIAL_TOKENS, SUFFIX, train_bpe
+from dgemma_engine.tokenization.tokenizer import Tokenizer as EngineTokenizer
+from dgemma_engine.tools.corpus.bpe import BOS, EOS, FILL, MORE, PREFIX, SPECIAL_TOKENS, SUFFIX, train_bpe
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer

@@ -8,12 +8,12 @@ from pathlib import Path, PurePath
 import pytest
 from dgemma_engine.cli import main
 from dgemma_engine.errors import TrainingError
-from dgemma_engine.training.corpus import Corpus, build_corpus
-from dgemma_engine.training.corpus_command import table
-from dgemma_engine.training.duplicates import Duplicates
-from dgemma_engine.training.filters import Rejection, rejection
-from dgemma_engine.training.licences import permissive_licence
-from dgemma_engine.training.sources import Package, installed_packages, standard_library
+from dgemma_engine.tools.corpus.corpus import Corpus, build_corpus
+from dgemma_engine.tools.corpus.corpus_command import table
+from dgemma_engine.tools.corpus.duplicates import Duplicates
+from dgemma_engine.tools.corpus.filters import Rejection, rejection
+from dgemma_engine.tools.corpus.licences import permissive_licence
+from dgemma_engine.tools.corpus.sources import Package, installed_packages, standard_library
 
 SOURCE = "".join(f"def function_{i}(value_{i}):\n    return value_{i} * other_{i}\n\n\n" for i in range(12))
 

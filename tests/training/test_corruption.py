@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import torch
-from dgemma_engine.training.corruption import FULL_NOISE_SHARE, corrupted_canvases, noise_levels
+from dgemma_engine.tools.training.data.corruption import FULL_NOISE_SHARE, corrupted_canvases, noise_levels
 
 
 def test_levels_are_stratified_and_a_tenth_is_full_noise() -> None:

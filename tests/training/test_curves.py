@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from dgemma_engine.training.curves import CurvePoint, Curves, Evaluation
+from dgemma_engine.tools.training.curves import CurvePoint, Curves, Evaluation
 
 
 def curves() -> Curves:

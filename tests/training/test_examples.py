@@ -6,12 +6,12 @@ from random import Random
 
 import numpy as np
 import pytest
-from dgemma_engine.canvas import read
-from dgemma_engine.infill_format import InfillFormat
-from dgemma_engine.training.batches import BatchPlan, BatchStream, ChunkSource, Position
-from dgemma_engine.training.bpe import BOS, EOS, FILL, MORE, PAD, PREFIX, SUFFIX
-from dgemma_engine.training.examples import build_example, choose_slot, training_format
-from dgemma_engine.training.middles import Hole, MiddleMix
+from dgemma_engine.checkpoint.fim_format import InfillFormat
+from dgemma_engine.diffusion.canvas import read
+from dgemma_engine.tools.corpus.bpe import BOS, EOS, FILL, MORE, PAD, PREFIX, SUFFIX
+from dgemma_engine.tools.corpus.middles import Hole, MiddleMix
+from dgemma_engine.tools.training.data.batches import BatchPlan, BatchStream, ChunkSource, Position
+from dgemma_engine.tools.training.data.examples import build_example, choose_slot, training_format
 from tokenizers import Tokenizer
 
 

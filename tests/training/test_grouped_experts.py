@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from dgemma_engine.training.grouped_experts import experts_grouped
+from dgemma_engine.tools.training.optimization.grouped_experts import experts_grouped
 from dgemma_kernels import reference
 
 pytestmark = pytest.mark.numerical

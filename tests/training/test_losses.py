@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dgemma_engine.cache import GraphKV, PromptCache
-from dgemma_engine.config import LayerKind, ModelConfig, RopeConfig
-from dgemma_engine.model import DiffusionGemma
-from dgemma_engine.ops import Ops
-from dgemma_engine.training import bpe
-from dgemma_engine.training.batches import Batch
-from dgemma_engine.training.corruption import noise_levels
-from dgemma_engine.training.initial import initialise
-from dgemma_engine.training.losses import TokenBatch, infilling_losses, slot_weights
-from dgemma_engine.training.routing_balance import RoutingBalance
-from dgemma_engine.training.training_masks import canvas_layout, encoder_layout
-from dgemma_engine.training.vocabulary import Vocabulary
+from dgemma_engine.model.config import LayerKind, ModelConfig, RopeConfig
+from dgemma_engine.model.kv_cache import GraphKV, PromptCache
+from dgemma_engine.model.ops import Ops
+from dgemma_engine.model.transformer import DiffusionGemma
+from dgemma_engine.tools.corpus import bpe
+from dgemma_engine.tools.training.data.batches import Batch
+from dgemma_engine.tools.training.data.corruption import noise_levels
+from dgemma_engine.tools.training.data.training_masks import canvas_layout, encoder_layout
+from dgemma_engine.tools.training.initial import initialise
+from dgemma_engine.tools.training.optimization.losses import TokenBatch, infilling_losses, slot_weights
+from dgemma_engine.tools.training.optimization.routing_balance import RoutingBalance
+from dgemma_engine.tools.training.optimization.vocabulary import Vocabulary
 
 from tests.rounding import model_error
 

@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 from dgemma_engine.errors import TrainingError
-from dgemma_engine.training.middles import MiddleMix, SourceText, choose_hole
+from dgemma_engine.tools.corpus.middles import MiddleMix, SourceText, choose_hole
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from dgemma_engine.errors import TrainingError
-from dgemma_engine.training.muon import MuonAdamW, OptimizerConfig, is_matrix, orthogonalise
+from dgemma_engine.tools.training.optimization.muon import MuonAdamW, OptimizerConfig, is_matrix, orthogonalise
 from torch import nn
 
 pytestmark = pytest.mark.numerical

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from dgemma_engine.config import LayerKind, ModelConfig, RopeConfig
-from dgemma_engine.model import DiffusionGemma
-from dgemma_engine.ops import Ops
-from dgemma_engine.training.batches import Batch
-from dgemma_engine.training.initial import initialise
-from dgemma_engine.training.losses import TokenBatch, infilling_losses
-from dgemma_engine.training.throughput import matrix_rate, useful_flops
-from dgemma_engine.training.vocabulary import Vocabulary
+from dgemma_engine.model.config import LayerKind, ModelConfig, RopeConfig
+from dgemma_engine.model.ops import Ops
+from dgemma_engine.model.transformer import DiffusionGemma
+from dgemma_engine.tools.training.data.batches import Batch
+from dgemma_engine.tools.training.initial import initialise
+from dgemma_engine.tools.training.optimization.losses import TokenBatch, infilling_losses
+from dgemma_engine.tools.training.optimization.vocabulary import Vocabulary
+from dgemma_engine.tools.training.throughput import matrix_rate, useful_flops
 from dgemma_kernels import reference
 from torch.utils.flop_counter import FlopCounterMode
 

@@ -3,16 +3,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import dgemma_engine.training
+import dgemma_engine.tools.training
 import pytest
 import torch
 from dgemma_engine.errors import TrainingError
-from dgemma_engine.model import DiffusionGemma
-from dgemma_engine.ops import Ops
-from dgemma_engine.training.schedule import Schedule
-from dgemma_engine.training.train_config import TrainConfig, differing_keys
+from dgemma_engine.model.ops import Ops
+from dgemma_engine.model.transformer import DiffusionGemma
+from dgemma_engine.tools.training.optimization.schedule import Schedule
+from dgemma_engine.tools.training.train_config import TrainConfig, differing_keys
 
-CONFIGS = Path(dgemma_engine.training.__path__[0]) / "configs"
+CONFIGS = Path(dgemma_engine.tools.training.__path__[0]) / "configs"
 
 
 def changed(settings: dict[str, Any], key: str, value: Any) -> dict[str, Any]:

@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 import torch
-from dgemma_engine.cancel import Cancel
 from dgemma_engine.cli import main
-from dgemma_engine.engine import Engine
 from dgemma_engine.errors import TrainingError
-from dgemma_engine.messages import Context
-from dgemma_engine.training import checkpoint
-from dgemma_engine.training import trainer as trainer_module
-from dgemma_engine.training.train_config import TrainConfig
-from dgemma_engine.training.trainer import Trainer
+from dgemma_engine.infill.engine import Engine
+from dgemma_engine.protocol.messages import Context
+from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.tools.training import checkpoint
+from dgemma_engine.tools.training import trainer as trainer_module
+from dgemma_engine.tools.training.train_config import TrainConfig
+from dgemma_engine.tools.training.trainer import Trainer
 
 
 class StepClock:

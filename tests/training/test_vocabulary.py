@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from dgemma_engine.config import LayerKind, ModelConfig, RopeConfig
-from dgemma_engine.model import DiffusionGemma
-from dgemma_engine.ops import Ops
-from dgemma_engine.training import vocabulary as module
-from dgemma_engine.training.initial import initialise
-from dgemma_engine.training.vocabulary import Vocabulary
+from dgemma_engine.model.config import LayerKind, ModelConfig, RopeConfig
+from dgemma_engine.model.ops import Ops
+from dgemma_engine.model.transformer import DiffusionGemma
+from dgemma_engine.tools.training.initial import initialise
+from dgemma_engine.tools.training.optimization import vocabulary as module
+from dgemma_engine.tools.training.optimization.vocabulary import Vocabulary
 
 from tests.rounding import sum_error
 

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dgemma_lsp.settings_page import to_schema
+from dgemma_lsp.settings.schema import to_schema
 
 PACKAGE = Path(__file__).parents[1] / "package.json"
 # What differs from machine to machine; the rest may differ from window to window.

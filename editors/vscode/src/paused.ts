@@ -19,7 +19,7 @@ export function toggled(pausedLanguages: readonly string[], languageId: string):
     : [...pausedLanguages, languageId];
 }
 
-// As the server compares them (dgemma_lsp/language_ids.py): without case, and by what people call a language.
+// As the server compares them (dgemma_lsp/settings/language_ids.py): without case, and by what people call a language.
 const IDS: Readonly<Record<string, string>> = {
   bib: "bibtex",
   "c++": "cpp",

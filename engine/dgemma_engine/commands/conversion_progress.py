@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from dgemma_engine.errors import EngineUnavailable
 
 if TYPE_CHECKING:
-    from dgemma_engine.quantization.conversion import Converted
+    from dgemma_engine.tools.conversion.converter import Converted
 
 _STEP_PERCENT = 5
 

@@ -32,8 +32,8 @@ def run(arguments: argparse.Namespace) -> int:
     require_torch()
     import torch
 
-    from dgemma_engine.model_folder import model_folder
-    from dgemma_engine.quantization.conversion import export_folder
+    from dgemma_engine.checkpoint.builtin import model_folder
+    from dgemma_engine.tools.conversion.converter import export_folder
 
     dtype = {"bfloat16": torch.bfloat16, "float32": torch.float32}[arguments.dtype]
     converted = export_folder(model_folder(arguments.source), arguments.place, dtype, report=progress("exporting"))

@@ -34,12 +34,12 @@ def run(arguments: argparse.Namespace) -> int:
         CheckpointError: the configuration cannot be read, or the model does not fit.
     """
     require_torch()
-    from dgemma_engine.config import ModelConfig
-    from dgemma_engine.devices import free_memory, pick_device
+    from dgemma_engine.backends.memory_plan import GIB, memory_plan
+    from dgemma_engine.checkpoint.builtin import model_folder
+    from dgemma_engine.checkpoint.quantization_presets import Format
     from dgemma_engine.errors import CheckpointError
-    from dgemma_engine.memory_plan import GIB, memory_plan
-    from dgemma_engine.model_folder import model_folder
-    from dgemma_engine.quantization.formats import Format
+    from dgemma_engine.model.config import ModelConfig
+    from dgemma_engine.model.devices import free_memory, pick_device
 
     if arguments.memory is not None and arguments.memory <= 0:
         raise CheckpointError(f"--memory {arguments.memory} must be more than 0 GiB")

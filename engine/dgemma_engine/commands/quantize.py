@@ -30,9 +30,9 @@ def run(arguments: argparse.Namespace) -> int:
         EngineError: the source cannot be used or the place not be written; nothing is left at the place.
     """
     require_torch()
-    from dgemma_engine.model_folder import model_folder
-    from dgemma_engine.quantization.conversion import quantise_folder
-    from dgemma_engine.quantization.formats import Format
+    from dgemma_engine.checkpoint.builtin import model_folder
+    from dgemma_engine.checkpoint.quantization_presets import Format
+    from dgemma_engine.tools.conversion.converter import quantise_folder
 
     converted, errors = quantise_folder(
         model_folder(arguments.source), arguments.place, Format(arguments.format), report=progress("quantising")

@@ -10,16 +10,16 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from dgemma_engine.client import EngineClient
-from dgemma_engine.commands.chosen_engine import add_engine_options, chosen_location
+from dgemma_engine.checkpoint.builtin import model_folder, require_model
 from dgemma_engine.errors import EngineUnavailable
-from dgemma_engine.location import EngineLocation
-from dgemma_engine.lock import holder_pid
-from dgemma_engine.messages import EngineState
-from dgemma_engine.model_folder import model_folder, require_model
+from dgemma_engine.ipc.client import EngineClient
+from dgemma_engine.ipc.endpoint import EngineLocation
+from dgemma_engine.ipc.endpoint_options import add_engine_options, chosen_location
+from dgemma_engine.ipc.lock_file import holder_pid
+from dgemma_engine.protocol.messages import EngineState
 
 if TYPE_CHECKING:
-    from dgemma_engine.worker import InfillEngine
+    from dgemma_engine.serving.scheduler import InfillEngine
 
 IDLE_MINUTES = 30.0
 # The embedded model is loaded within 4 s on two cores; a large one reads its weights for minutes.
@@ -60,7 +60,7 @@ def _run_foreground(location: EngineLocation, *, idle_minutes: float) -> int:
     for module in ("torch", "psutil"):
         if importlib.util.find_spec(module) is None:
             raise EngineUnavailable(f"{module} is not installed; run: pip install 'dgemma-lsp[engine]'")
-    from dgemma_engine import daemon
+    from dgemma_engine.serving import daemon
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     faults: list[str] = []
@@ -103,7 +103,7 @@ def _loader(location: EngineLocation, faults: list[str]) -> Callable[[Callable[[
     def load(report: Callable[[int, str], None]) -> InfillEngine:
         # Imported on the device thread: torch takes seconds, and clients are answered meanwhile.
         try:
-            from dgemma_engine.engine import Engine
+            from dgemma_engine.infill.engine import Engine
 
             return Engine.load(model_folder(location.model), device=location.device, report=report)
         except Exception as error:

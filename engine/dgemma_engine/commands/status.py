@@ -9,11 +9,11 @@ import sys
 from dataclasses import replace
 from typing import Any
 
-from dgemma_engine.client import EngineClient
-from dgemma_engine.commands.chosen_engine import add_engine_options, chosen_location
 from dgemma_engine.errors import EngineSilent, EngineUnavailable, SocketRefused
-from dgemma_engine.location import EngineLocation
-from dgemma_engine.messages import Status
+from dgemma_engine.ipc.client import EngineClient
+from dgemma_engine.ipc.endpoint import EngineLocation
+from dgemma_engine.ipc.endpoint_options import add_engine_options, chosen_location
+from dgemma_engine.protocol.messages import Status
 
 STOPPED = 3
 """Exit code when no engine runs."""

@@ -10,11 +10,11 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-from dgemma_engine.client import EngineClient
-from dgemma_engine.commands.chosen_engine import add_engine_options, chosen_location
 from dgemma_engine.errors import EngineError, EngineUnavailable, SocketRefused
-from dgemma_engine.location import EngineLocation
-from dgemma_engine.lock import holder_pid
+from dgemma_engine.ipc.client import EngineClient
+from dgemma_engine.ipc.endpoint import EngineLocation
+from dgemma_engine.ipc.endpoint_options import add_engine_options, chosen_location
+from dgemma_engine.ipc.lock_file import holder_pid
 
 _PATIENCE_S = 20.0
 

@@ -1,1 +1,1 @@
-"""Model weights in few bits: number formats, layouts on disk and in memory, and the way from one to another."""
+"""In-memory quantized tensors and layers."""

@@ -12,20 +12,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from dgemma_engine import canvas as canvases
-from dgemma_engine.cache import PromptCache
-from dgemma_engine.cancel import Cancel
-from dgemma_engine.canvas import Row
-from dgemma_engine.captured_steps import CapturedSteps
-from dgemma_engine.denoise import Denoised, Denoising, Run, denoise
-from dgemma_engine.fused_model import FusedModel
-from dgemma_engine.graph_denoising import GraphDenoising
-from dgemma_engine.graphs import Graphs, capture_on
-from dgemma_engine.model import DiffusionGemma
-from dgemma_engine.ops import Ops
-from dgemma_engine.pieces import finished
-from dgemma_engine.policies import EntropyBound, Sampler, StableAndConfident, TemperatureSchedule, UniformNoise
-from dgemma_engine.quantization.formats import Format
+from dgemma_engine.backends.cuda.graph_denoiser import GraphDenoising
+from dgemma_engine.backends.cuda.graph_steps import CapturedSteps
+from dgemma_engine.backends.cuda.graphs import Graphs, capture_on
+from dgemma_engine.backends.cuda.model import FusedModel
+from dgemma_engine.checkpoint.quantization_presets import Format
+from dgemma_engine.diffusion import canvas as canvases
+from dgemma_engine.diffusion.canvas import Row
+from dgemma_engine.diffusion.denoiser import Denoised, Denoising, Run, denoise
+from dgemma_engine.diffusion.sampler import EntropyBound, Sampler, StableAndConfident, TemperatureSchedule, UniformNoise
+from dgemma_engine.model.kv_cache import PromptCache
+from dgemma_engine.model.ops import Ops
+from dgemma_engine.model.transformer import DiffusionGemma
+from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.scheduling.cooperative import finished
 
 from tests.engine.fused_models import SLIDING, VOCAB, draw_ids, few, load, write
 from tests.rounding import model_error

@@ -1,0 +1,1 @@
+"""Subcommands of `dgemma-lsp` besides the server."""

@@ -1,0 +1,1 @@
+"""Checks of `dgemma-lsp doctor`: probes read facts, checks turn facts into findings."""

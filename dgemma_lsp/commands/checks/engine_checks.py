@@ -1,0 +1,102 @@
+"""Facts about the engine and its model -> findings. Pure."""
+
+from __future__ import annotations
+
+from dgemma_engine.protocol.messages import EngineState, Status
+
+from dgemma_lsp.commands.checks.facts import Facts
+from dgemma_lsp.commands.checks.finding import Finding, Verdict
+
+_INSTALL = "pip install 'dgemma-lsp[engine]'"
+_STOP = "dgemma-engine stop; the next completion starts the version of this server"
+_GIB = 1 << 30
+
+
+def check_engine_packages(facts: Facts) -> Finding:
+    """Whether the packages that the engine needs are installed; an engine that runs already does without."""
+    name = "engine extra"
+    if facts.missing:
+        verdict = Verdict.FAIL if facts.engine.status is None else Verdict.WARN
+        return Finding(name=name, verdict=verdict, detail=f"not installed: {', '.join(facts.missing)}", remedy=_INSTALL)
+    detail = ", ".join(f"{package} {version}" for package, version in facts.versions.items())
+    return Finding(name=name, verdict=Verdict.OK, detail=detail)
+
+
+def check_place(facts: Facts) -> Finding:
+    """Whether the directory of socket, lock and log can be used."""
+    name = "socket directory"
+    if facts.engine.refusal:
+        remedy = "set DGEMMA_RUNTIME_DIR to a directory of your own"
+        return Finding.split(name, Verdict.FAIL, facts.engine.refusal, remedy=remedy)
+    return Finding(name=name, verdict=Verdict.OK, detail=facts.engine.place)
+
+
+def check_engine(facts: Facts) -> Finding:
+    """Whether an engine runs, can be reached, and is of a version that this server understands."""
+    name, engine = "engine", facts.engine
+    if engine.refusal:
+        return Finding(
+            name=name, verdict=Verdict.FAIL, detail="not reachable without its socket", remedy="see socket directory"
+        )
+    if engine.problem:
+        verdict = Verdict.WARN if engine.replaceable else Verdict.FAIL
+        known = "" if engine.status is None else f"{_about(engine.status)}; "
+        found = Finding.split(name, verdict, engine.problem, remedy="dgemma-engine stop")
+        return Finding(name=name, verdict=verdict, detail=known + found.detail, remedy=found.remedy)
+    status = engine.status
+    if status is None:
+        detail = "none runs now; the first completion starts it"
+        return Finding(name=name, verdict=Verdict.WARN, detail=detail, remedy="dgemma-engine start")
+    if status.state is EngineState.FAILED:
+        return Finding.split(name, Verdict.FAIL, status.message, remedy=f"see {engine.log}")
+    if status.version != facts.server_version:
+        return Finding(name=name, verdict=Verdict.WARN, detail=_about(status), remedy=_STOP)
+    return Finding(name=name, verdict=Verdict.OK, detail=_about(status))
+
+
+def check_others(facts: Facts) -> Finding | None:
+    """Whether other engines hold models in memory, too; None where there are none."""
+    others = facts.engine.others
+    if not others:
+        return None
+    told = [
+        f"process {other.pid} serves {other.model}, {other.memory_bytes / _GIB:.1f} GiB"
+        if other.model
+        else f"process {other.pid} does not answer"
+        for other in others
+    ]
+    pids = " ".join(str(other.pid) for other in others)
+    return Finding(
+        name="other engines",
+        verdict=Verdict.WARN,
+        detail=f"each holds a model in memory: {'; '.join(told)}",
+        remedy=f"end those that no window needs: kill {pids}",
+    )
+
+
+def check_model(facts: Facts) -> Finding:
+    """Whether the model can be loaded, as far as its folder shows."""
+    status = facts.engine.status
+    if status is not None:
+        return Finding(name="model", verdict=Verdict.OK, detail=f"{status.model} ({status.model_path})")
+    if facts.model.problem:
+        return Finding.split("model", Verdict.FAIL, facts.model.problem, remedy="name another model folder")
+    return Finding(name="model", verdict=Verdict.OK, detail=facts.model.name)
+
+
+def check_execution(facts: Facts) -> Finding | None:
+    """Whether the engine runs its compiled path; None where no engine answers or its model is not loaded."""
+    name, status = "execution", facts.engine.status
+    if status is None or status.state in (EngineState.LOADING, EngineState.FAILED):
+        return None
+    if status.compiled:
+        return Finding(name=name, verdict=Verdict.OK, detail="compiled")
+    if not status.uncompiled_reason:
+        return Finding(name=name, verdict=Verdict.OK, detail="not compiled: this model on this device has no such path")
+    return Finding.split(
+        name, Verdict.WARN, f"not compiled, so slower: {status.uncompiled_reason}", remedy="update torch"
+    )
+
+
+def _about(status: Status) -> str:
+    return f"{status.state.value}, process {status.pid}, version {status.version}, up {status.uptime_s:.0f} s"

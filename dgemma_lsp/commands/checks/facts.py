@@ -1,0 +1,125 @@
+"""Everything that the checks of `dgemma-lsp doctor` judge, as plain values: no input or output here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dgemma_engine.protocol.messages import Status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineFacts:
+    """The engine that the settings name.
+
+    Attributes:
+        refusal: why its place (the runtime directory) cannot be used; empty where it can be.
+        place: the runtime directory with its mode, for a person.
+        log: its log.
+        problem: why an engine that runs cannot be used, with the remedy behind a semicolon; empty where it can be.
+        replaceable: whether the next completion replaces an engine of an older version.
+        status: its answer; None where none answers.
+        others: engines of other models or devices in the same directory.
+    """
+
+    refusal: str = ""
+    place: str = ""
+    log: str = ""
+    problem: str = ""
+    replaceable: bool = False
+    status: Status | None = None
+    others: tuple[OtherEngine, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OtherEngine:
+    """An engine that runs in the same directory for another model or device.
+
+    Attributes:
+        pid: its process id.
+        model: the model's name; empty where it does not answer.
+        memory_bytes: its resident memory; 0 where it does not answer.
+    """
+
+    pid: int
+    model: str = ""
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuFacts:
+    """The accelerator.
+
+    Attributes:
+        driver: version of the NVIDIA driver, such as 535.104.05; empty where none is loaded.
+        names: of the cards.
+        torch_cuda: CUDA version that torch is built for, such as 12.8; empty for none.
+    """
+
+    driver: str = ""
+    names: tuple[str, ...] = ()
+    torch_cuda: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FolderFacts:
+    """A folder that is written to.
+
+    Attributes:
+        path: the folder, or what exists of it.
+        free_bytes: what a user may still write on its disk.
+        problem: why it cannot be written; empty where it can be.
+    """
+
+    path: str
+    free_bytes: int
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts:
+    """The model folder of the settings.
+
+    Attributes:
+        name: as the settings name it.
+        problem: why it cannot be loaded, with the remedy behind a semicolon; empty where nothing speaks against it.
+    """
+
+    name: str
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What was looked up.
+
+    Attributes:
+        python: version and platform.
+        versions: of installed packages by name; empty text where the version is unknown.
+        missing: packages of the engine extra that are not installed.
+        server_version: of dgemma-lsp.
+        device: as the settings name it.
+        engine: see there.
+        model: see there.
+        gpu: see there.
+        memory_bytes: of the machine: all, and what is unused.
+        home: the user's home folder; None where there is none.
+        runtime_disk: where the runtime directory is; None where its place is refused.
+        state_folder: where the statistics are.
+        stats: the statistics file and since when it counts, for a person.
+        stats_problem: why it cannot be read, with the remedy behind a semicolon; empty where it can be.
+    """
+
+    python: str
+    versions: dict[str, str]
+    missing: tuple[str, ...]
+    server_version: str
+    device: str
+    engine: EngineFacts
+    model: ModelFacts
+    gpu: GpuFacts
+    memory_bytes: tuple[int, int]
+    home: str | None
+    runtime_disk: FolderFacts | None
+    state_folder: FolderFacts
+    stats: str
+    stats_problem: str = ""

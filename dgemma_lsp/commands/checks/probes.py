@@ -1,0 +1,222 @@
+"""Looks up the `Facts` that the checks judge: packages, files, disks, the driver, and the engine over its socket.
+
+Changes nothing, starts no engine, and imports none of the heavy packages; `nvidia-smi` is the only program it runs.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import stat
+import subprocess
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from dgemma_engine.checkpoint.builtin import require_model
+from dgemma_engine.ipc.client import (
+    EngineClient,
+    EngineFault,
+    EngineLocation,
+    EngineUnavailable,
+    NoEngine,
+    OlderEngine,
+)
+from dgemma_engine.ipc.lock_file import holder_pid
+
+from dgemma_lsp import __version__
+from dgemma_lsp.commands.checks.facts import EngineFacts, Facts, FolderFacts, GpuFacts, ModelFacts, OtherEngine
+from dgemma_lsp.metrics.store import StatsFile
+from dgemma_lsp.settings.home import NO_HOME, home_folder
+from dgemma_lsp.settings.settings import Settings
+
+_ENGINE_PACKAGES = ("torch", "safetensors", "tokenizers", "numpy", "psutil")
+_DRIVER = Path("/proc/driver/nvidia/version")
+_SMI = ("nvidia-smi", "--query-gpu=driver_version,name", "--format=csv,noheader")
+_SMI_PATIENCE_S = 10.0
+_ATTACH_PATIENCE_S = 5.0
+
+
+async def look_up(settings: Settings, environ: Mapping[str, str]) -> Facts:
+    """Returns what there is to judge.
+
+    Args:
+        settings: model and device.
+        environ: the process's environment.
+    """
+    location, refusal = _locate(settings, environ)
+    engine = EngineFacts(refusal=refusal) if location is None else await _engine(location)
+    home = home_folder(environ)
+    stats_file = StatsFile.locate(environ, home=home or NO_HOME)
+    stats, stats_problem = _stats(stats_file)
+    return Facts(
+        python=f"{platform.python_version()} on {platform.platform()}",
+        versions={name: _version(name) for name in _ENGINE_PACKAGES},
+        missing=tuple(name for name in _ENGINE_PACKAGES if importlib.util.find_spec(name) is None),
+        server_version=__version__,
+        device=settings.engine_device,
+        engine=engine,
+        model=ModelFacts(name=settings.engine_model, problem=_model_problem(settings.engine_model)),
+        gpu=_gpu(),
+        memory_bytes=(_pages("SC_PHYS_PAGES"), _pages("SC_AVPHYS_PAGES")),
+        home=None if home is None else str(home),
+        runtime_disk=None if location is None or refusal else _folder(location.directory),
+        state_folder=_folder(stats_file.path.parent),
+        stats=stats,
+        stats_problem=stats_problem,
+    )
+
+
+def package_versions() -> str:
+    """Returns this package and those it serves LSP with, for a person."""
+    return ", ".join((f"dgemma-lsp {__version__}", *(f"{name} {_version(name)}" for name in ("pygls", "lsprotocol"))))
+
+
+def _locate(settings: Settings, environ: Mapping[str, str]) -> tuple[EngineLocation | None, str]:
+    try:
+        location = EngineLocation.locate(environ, model=settings.engine_model, device=settings.engine_device)
+        location.verify()
+    except EngineUnavailable as error:
+        return None, str(error)
+    return location, ""
+
+
+async def _engine(location: EngineLocation) -> EngineFacts:
+    place = f"{location.directory} (made when the engine starts)"
+    if location.directory.exists():
+        place = f"{location.directory} {stat.filemode(location.directory.stat().st_mode)}"
+    others = [(there, holder_pid(there.lock)) for there in location.others()]
+    known = EngineFacts(
+        place=place,
+        log=str(location.log),
+        others=tuple([await _other(there, pid) for there, pid in others if pid is not None]),
+    )
+    return await _asked(location, known)
+
+
+async def _asked(location: EngineLocation, known: EngineFacts) -> EngineFacts:
+    try:
+        async with await EngineClient.attach_any(location, timeout_s=_ATTACH_PATIENCE_S) as client:
+            status = await client.status()
+    except NoEngine:
+        return known
+    except (EngineUnavailable, EngineFault) as error:
+        return replace(known, problem=str(error))
+    try:
+        client.hello.verify()
+    except EngineUnavailable as error:
+        replaceable = isinstance(error, OlderEngine) and status.clients <= 1
+        return replace(known, problem=str(error), replaceable=replaceable, status=status)
+    return replace(known, status=status)
+
+
+async def _other(location: EngineLocation, pid: int) -> OtherEngine:
+    try:
+        async with await EngineClient.attach_any(location, timeout_s=_ATTACH_PATIENCE_S) as client:
+            status = await client.status()
+    except (EngineUnavailable, EngineFault):
+        return OtherEngine(pid=pid)
+    return OtherEngine(pid=pid, model=status.model, memory_bytes=status.memory_bytes)
+
+
+def _model_problem(model: str) -> str:
+    try:
+        require_model(model)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _gpu() -> GpuFacts:
+    driver, names = _nvidia_smi()
+    return GpuFacts(driver=driver or _loaded_driver(), names=names, torch_cuda=_torch_cuda())
+
+
+def _nvidia_smi() -> tuple[str, tuple[str, ...]]:
+    """Returns driver version and cards; empty where the program is missing or fails."""
+    try:
+        done = subprocess.run(
+            _SMI, capture_output=True, text=True, errors="replace", timeout=_SMI_PATIENCE_S, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "", ()
+    rows = [line.split(", ", 1) for line in done.stdout.splitlines() if ", " in line]
+    return (rows[0][0].strip() if rows else ""), tuple(row[1].strip() for row in rows)
+
+
+def _loaded_driver() -> str:
+    try:
+        text = _DRIVER.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    found = re.search(r"\s(\d{3,}(?:\.\d+)+)\s", text)
+    return found[1] if found else ""
+
+
+def _torch_cuda() -> str:
+    """Returns the CUDA version in torch's `version.py`, read as text: importing torch takes seconds."""
+    found = importlib.util.find_spec("torch")
+    for folder in (found.submodule_search_locations or ()) if found else ():
+        try:
+            text = (Path(folder) / "version.py").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            continue
+        if match := re.search(r"^cuda\b[^=\n]*=\s*['\"]([\d.]+)['\"]", text, re.MULTILINE):
+            return match[1]
+    return ""
+
+
+def _folder(path: Path) -> FolderFacts:
+    """Looks at a folder, or at the nearest one above it that exists: there it would be made."""
+    there = path
+    while not _exists(there) and there != there.parent:
+        there = there.parent
+    try:
+        free_bytes = shutil.disk_usage(there).free
+    except OSError as error:
+        return FolderFacts(path=str(there), free_bytes=0, problem=error.strerror or str(error))
+    return FolderFacts(path=str(there), free_bytes=free_bytes, problem=_write_problem(there))
+
+
+def _write_problem(folder: Path) -> str:
+    if not folder.is_dir():
+        return "is not a folder"
+    if os.access(folder, os.W_OK | os.X_OK):
+        return ""
+    read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+    return "is on a read-only file system" if read_only else "is not writable for this user"
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def _stats(file: StatsFile) -> tuple[str, str]:
+    try:
+        counted = file.read()
+    except OSError as error:
+        return "", f"{file.path}: {error.strerror}; make it readable, or remove it"
+    except ValueError as error:
+        return "", str(error)
+    return f"{file.path}, since {counted.since}" if counted else f"{file.path} (nothing counted yet)", ""
+
+
+def _pages(name: str) -> int:
+    try:
+        return os.sysconf(name) * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return 0
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "(version unknown)"

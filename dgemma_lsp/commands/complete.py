@@ -1,0 +1,149 @@
+"""One completion at one place, outside any editor: text and offset -> answer -> lines on a terminal or JSON.
+
+Goes the way the server goes (Request, Context, Infill, Completion). Knows nothing of files and of how the engine was
+reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from dgemma_engine.protocol.messages import Infill, Status
+
+from dgemma_lsp.commands.file_location import Place, language_of
+from dgemma_lsp.context.builder import ContextLimits, build_context
+from dgemma_lsp.engine_client.connection import InfillSource
+from dgemma_lsp.postprocess.pipeline import Completion, build_completions
+from dgemma_lsp.request import Request, Trigger
+
+_LINES_AROUND = 3
+_DIM, _BOLD, _RESET = "\x1b[2m", "\x1b[1m", "\x1b[0m"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What came back for one place.
+
+    Attributes:
+        request: what was asked.
+        infill: what the engine said.
+        completion: what is shown of it; None is nothing.
+        wall_ms: milliseconds from asking to having the completion.
+    """
+
+    request: Request
+    infill: Infill
+    completion: Completion | None
+    wall_ms: float
+
+    @property
+    def text(self) -> str:
+        """What follows the cursor; empty for nothing."""
+        return self.completion.inserted if self.completion else ""
+
+    @property
+    def document(self) -> str:
+        """The whole text with the completion accepted."""
+        text, end = self.request.text, self.completion.end if self.completion else self.request.offset
+        return text[: self.request.offset] + self.text + text[end:]
+
+    def to_json(self, status: Status) -> dict[str, Any]:
+        """Returns the object that `--json` prints."""
+        return {
+            "text": self.text,
+            "finish": self.infill.finish.value,
+            "score": self.infill.score,
+            "steps": self.infill.steps,
+            "model": status.model,
+            "device": status.device,
+            "timings_ms": self.infill.timings_ms,
+        }
+
+
+def request_at(place: Place, *, deadline_ms: float) -> Request:
+    """Returns the question that a cursor in a file is.
+
+    Args:
+        place: text and cursor.
+        deadline_ms: milliseconds until the answer is due.
+    """
+    return Request(
+        uri=place.path.absolute().as_uri(),
+        version=0,
+        text=place.text,
+        offset=place.offset,
+        path=place.path.name,
+        language=language_of(place.path),
+        trigger=Trigger.AUTOMATIC,
+        deadline_ms=deadline_ms,
+    )
+
+
+async def answer_at(
+    place: Place, source: InfillSource, *, limits: ContextLimits, deadline_ms: float, clock: Callable[[], float]
+) -> Answer:
+    """Asks the engine for the completion at a place.
+
+    Args:
+        place: text and cursor.
+        source: the engine.
+        limits: how much text to send, how much to ask for, the seed.
+        deadline_ms: milliseconds until the answer is due.
+        clock: seconds that never go backwards.
+
+    Raises:
+        EngineFault: the engine answered with an error.
+        EngineUnavailable: the connection ended before the answer.
+    """
+    request = request_at(place, deadline_ms=deadline_ms)
+    start_s = clock()
+    infill = await source.infill(build_context(request, limits))
+    completion = next(iter(build_completions(request, infill)), None)
+    return Answer(request=request, infill=infill, completion=completion, wall_ms=(clock() - start_s) * 1_000)
+
+
+def render(answer: Answer, *, colour: bool) -> str:
+    """Returns the completion between a few lines of its surroundings, for a person.
+
+    Args:
+        answer: what came back.
+        colour: True dims the surroundings with ANSI codes; False marks the completion with `>>` and `<<`.
+    """
+    request = answer.request
+    before = _last_lines(request.text[: request.offset])
+    end = answer.completion.end if answer.completion else request.offset
+    after = _first_lines(request.text[end:])
+    if colour:
+        shown = f"{_RESET}{_BOLD}{_visible(answer.text)}{_RESET}{_DIM}"
+        body = f"{_DIM}{_visible(before)}{shown}{_visible(after)}{_RESET}"
+    else:
+        body = f"{_visible(before)}>>{_visible(answer.text)}<<{_visible(after)}"
+    return f"{body.rstrip(chr(10))}\n{summary(answer)}\n"
+
+
+def summary(answer: Answer) -> str:
+    """Returns one line: how it ended, how sure, how many steps, how long."""
+    infill = answer.infill
+    verdict = "shown" if answer.completion else "nothing to show"
+    return (
+        f"[{verdict}: {infill.finish.value}, score {infill.score:.2f}, {infill.steps} steps, {answer.wall_ms:.0f} ms]"
+    )
+
+
+def _last_lines(text: str) -> str:
+    return "\n".join(_unix(text).split("\n")[-_LINES_AROUND - 1 :])
+
+
+def _first_lines(text: str) -> str:
+    return "\n".join(_unix(text).split("\n")[: _LINES_AROUND + 1])
+
+
+def _unix(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _visible(text: str) -> str:
+    """Returns the text without control characters that would act on a terminal."""
+    return "".join(c if c in "\n\t" or c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

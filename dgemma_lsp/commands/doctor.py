@@ -1,0 +1,66 @@
+"""`dgemma-lsp doctor`: facts about this set-up -> one finding a check, each with its remedy.
+
+Looks, never repairs; starts no engine.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from dgemma_lsp.commands.checks import engine_checks, machine_checks
+from dgemma_lsp.commands.checks.facts import Facts
+from dgemma_lsp.commands.checks.finding import Finding, Verdict
+from dgemma_lsp.commands.checks.probes import look_up, package_versions
+from dgemma_lsp.settings.settings import Settings
+
+_CHECKS = (
+    engine_checks.check_engine_packages,
+    engine_checks.check_place,
+    engine_checks.check_engine,
+    engine_checks.check_others,
+    engine_checks.check_model,
+    engine_checks.check_execution,
+    machine_checks.check_device,
+    machine_checks.check_memory,
+    machine_checks.check_disk,
+    machine_checks.check_home,
+    machine_checks.check_stats,
+)
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """Checks everything that a completion with these settings needs.
+
+    Args:
+        settings: model and device to check.
+    """
+    return judge(await look_up(settings, os.environ))
+
+
+def judge(facts: Facts) -> list[Finding]:
+    """Returns the findings of all checks that apply."""
+    server = Finding(name="server", verdict=Verdict.OK, detail=package_versions())
+    found = [check(facts) for check in _CHECKS]
+    return [machine_checks.check_python(facts), server, *(finding for finding in found if finding is not None)]
+
+
+def is_usable(findings: Sequence[Finding]) -> bool:
+    """Whether a completion can come."""
+    return all(finding.verdict is not Verdict.FAIL for finding in findings)
+
+
+def to_table(findings: Sequence[Finding]) -> str:
+    """Returns the findings for a person, a line each, remedies below."""
+    width = max(len(finding.name) for finding in findings)
+    rows: list[str] = []
+    for finding in findings:
+        rows.append(f"{finding.verdict.value:<4}  {finding.name:<{width}}  {finding.detail}")
+        if finding.remedy:
+            rows.append(f"{'':<4}  {'':<{width}}  -> {finding.remedy}")
+    rows.append(
+        "Nothing found that stands in the way of completions."
+        if is_usable(findings)
+        else "Completions do not work yet: see the lines marked fail."
+    )
+    return "\n".join(rows)

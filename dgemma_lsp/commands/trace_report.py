@@ -1,0 +1,183 @@
+"""A recorded request and its file -> what the page of `dgemma-lsp trace` shows, as one JSON-ready object.
+
+Pure: keeps a screenful of text around the cursor, rounds numbers to what can be seen, and names keys as `page/trace.js`
+reads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dgemma_engine.protocol.messages import Infill, Status
+from dgemma_engine.protocol.trace_messages import CanvasTrace, PassTrace, RowStep, Trace, WritingTrace
+
+from dgemma_lsp.postprocess.pipeline import build_completions
+from dgemma_lsp.request import Request
+
+_EMBEDDED = "embedded"
+_LINES_BEFORE = 8
+_LINES_AFTER = 4
+_MOST_LINE_CHARS = 400
+_MOST_CANDIDATES = 12
+_MOST_TEXT_CHARS = 4_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceView:
+    """Everything that a page says.
+
+    Attributes:
+        title: file, line and column.
+        data: JSON-ready.
+    """
+
+    title: str
+    data: dict[str, Any]
+
+
+def trace_view(request: Request, line: int, column: int, trace: Trace, status: Status) -> TraceView:
+    """Returns what the page shows.
+
+    Args:
+        request: what was asked.
+        line: of the cursor, 1-based.
+        column: of the cursor, 1-based, in code points.
+        trace: what the engine did.
+        status: of the engine.
+    """
+    infill = trace.infill
+    completion = next(iter(build_completions(request, infill)), None)
+    numbers = {int(token_id): number for number, token_id in enumerate((*trace.marks, *trace.tokens))}
+    before, after = _unix(request.text[: request.offset]), _unix(request.text[request.offset :])
+    shown_before = [_short_end(text) for text in before.split("\n")[-_LINES_BEFORE - 1 :]]
+    shown_after = [text[:_MOST_LINE_CHARS] for text in after.split("\n")[: _LINES_AFTER + 1]]
+    if shown_after[-1:] == [""] and len(shown_after) > 1:
+        # The end of the last line begins no further one.
+        shown_after.pop()
+    return TraceView(
+        title=f"{request.path}:{line}:{column}",
+        data={
+            "place": {"file": request.path, "line": line, "column": column},
+            "model": {
+                "description": "by the small embedded model" if status.model == _EMBEDDED else f"by {status.model}",
+                "device": "the processor" if status.device == "cpu" else status.device,
+                "version": status.version,
+            },
+            "source": {
+                "before": "\n".join(shown_before),
+                "after": "\n".join(shown_after),
+                "first_line": line - len(shown_before) + 1,
+            },
+            "outcome": {
+                "text": infill.text,
+                "shown": completion.inserted if completion else "",
+                "covered": completion.end - completion.cursor if completion else 0,
+                "finish": infill.finish.value,
+                "score": round(infill.score, 4),
+                "steps": infill.steps,
+                "forwards": infill.forwards,
+            },
+            "timings": _timings(infill),
+            "threshold": round(trace.threshold, 4),
+            "is_calibrated": trace.is_calibrated,
+            "num_prompt": trace.num_prompt,
+            "num_left_out": trace.num_left_out,
+            # Numbered from 0 in this page, those without a text first: ids of a large vocabulary are long.
+            "tokens": [*trace.marks.values(), *trace.tokens.values()],
+            "num_marks": len(trace.marks),
+            "canvases": [_canvas(canvas, numbers) for canvas in trace.canvases],
+            "writings": [_writing(writing, numbers) for writing in trace.writings],
+            "candidates": [
+                {
+                    "text": candidate.text[:_MOST_TEXT_CHARS],
+                    "source": candidate.source.value,
+                    "score": round(candidate.score, 4),
+                    "verdict": candidate.verdict.value,
+                    "features": {name: round(value, 3) for name, value in candidate.features.items()},
+                }
+                for candidate in trace.candidates[:_MOST_CANDIDATES]
+            ],
+        },
+    )
+
+
+def _timings(infill: Infill) -> dict[str, float]:
+    return {stage: round(spent, 3) for stage, spent in infill.timings_ms.items()}
+
+
+def _canvas(canvas: CanvasTrace, numbers: Mapping[int, int]) -> dict[str, Any]:
+    return {
+        "num_written": len(canvas.written_ids),
+        "steps_limit": canvas.steps_limit,
+        "rows": [
+            {
+                "kind": row.kind.value,
+                "num_free": row.num_free,
+                "opening": [numbers[token_id] for token_id in row.opening_ids],
+                "head": [numbers[token_id] for token_id in row.head_ids],
+                "seed": row.seed[:_MOST_LINE_CHARS],
+            }
+            for row in canvas.rows
+        ],
+        "steps": [
+            {
+                "temperature": round(step.temperature, 3),
+                "ms": round(step.elapsed_ms, 3),
+                "rows": [_row(row, numbers) for row in step.rows],
+            }
+            for step in canvas.steps
+        ],
+    }
+
+
+def _row(row: RowStep, numbers: Mapping[int, int]) -> dict[str, Any]:
+    return {
+        "row": row.row,
+        "seen": [numbers[token_id] for token_id in row.seen_ids],
+        "best": [numbers[token_id] for token_id in row.best_ids],
+        "entropy": [round(nats, 3) for nats in row.entropy],
+        "others": _others(row, numbers),
+        "accepted": list(row.accepted),
+        "next": [numbers[token_id] for token_id in row.next_ids],
+        "settled": row.settled,
+        "text": row.text[:_MOST_TEXT_CHARS],
+        "logprob": round(row.mean_logprob, 4),
+    }
+
+
+def _writing(writing: WritingTrace, numbers: Mapping[int, int]) -> dict[str, Any]:
+    return {
+        "forced": [numbers[token_id] for token_id in writing.forced_ids],
+        "num_drafted": len(writing.draft_ids),
+        "text": writing.text[:_MOST_TEXT_CHARS],
+        "passes": [
+            {
+                "ms": round(one.elapsed_ms, 3),
+                "tokens": [numbers[token_id] for token_id in one.ids],
+                "entropy": [round(nats, 3) for nats in one.entropy],
+                "others": _others(one, numbers),
+                "num_agreed": one.num_agreed,
+                "draft": numbers[one.draft_id] if one.draft_id >= 0 else None,
+                "ended": one.ended,
+            }
+            for one in writing.passes
+        ],
+    }
+
+
+def _others(of: RowStep | PassTrace, numbers: Mapping[int, int]) -> list[list[list[float]]]:
+    return [
+        [[numbers[token_id], round(share, 3)] for token_id, share in zip(ids, shares, strict=True) if share >= 0.0005]
+        for ids, shares in zip(of.other_ids, of.other_probabilities, strict=True)
+    ]
+
+
+def _short_end(text: str) -> str:
+    """Returns the end of a line: the cursor stands there."""
+    return text if len(text) <= _MOST_LINE_CHARS else f"…{text[-_MOST_LINE_CHARS:]}"
+
+
+def _unix(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -1,0 +1,1 @@
+"""Life cycle of a completion request: cache, in-flight reuse, debounce, prefetch."""

@@ -1,0 +1,114 @@
+"""Request -> Context: what of the user's text the engine gets to see, and how far its answer may reach.
+
+Pure: reads no file and no clock. The engine gets `\\n` line ends and no lone surrogates, whatever the document has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from dgemma_engine.protocol.messages import Context, Snippet
+
+from dgemma_lsp.postprocess.extent import extent_of
+from dgemma_lsp.request import Request, Trigger
+from dgemma_lsp.selected import as_if_accepted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextLimits:
+    """How much text crosses to the engine, and what of the answer is asked for.
+
+    Attributes:
+        prefix_chars: most characters before the cursor, of which three quarters are always sent; 0 shows the model
+            nothing of them, large costs encoding time.
+        suffix_chars: most characters after the cursor; likewise.
+        max_middle_tokens: most tokens in an answer; small cuts long answers, large takes more time per step.
+        seed: the same seed gives the same answer.
+    """
+
+    prefix_chars: int = 16_000
+    suffix_chars: int = 8_000
+    max_middle_tokens: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.prefix_chars, self.suffix_chars) < 0:
+            raise ValueError(f"{self.prefix_chars=} and {self.suffix_chars=} must not be negative")
+
+
+def build_context(
+    request: Request, limits: ContextLimits, *, snippets: Sequence[Snippet] = (), edits: Sequence[Snippet] = ()
+) -> Context:
+    """Returns the question to put to the engine.
+
+    Args:
+        request: the editor's question.
+        limits: how much of its text to send.
+        snippets: text from elsewhere, most relevant last.
+        edits: recent edits, newest last.
+    """
+    extent = extent_of(as_if_accepted(request))
+    request = _with_cells(as_if_accepted(request))
+    return Context(
+        document=request.key,
+        prefix=_sendable(_tail(request, limits.prefix_chars)),
+        suffix=_sendable(_head(request, limits.suffix_chars)),
+        path=_sendable(request.path),
+        language=request.language,
+        snippets=tuple(map(_sendable_snippet, snippets)),
+        edits=tuple(map(_sendable_snippet, edits)),
+        extent=extent,
+        max_middle_tokens=limits.max_middle_tokens,
+        deadline_ms=request.deadline_ms,
+        seed=limits.seed,
+        insistent=request.trigger is Trigger.INVOKED,
+    )
+
+
+def _with_cells(request: Request) -> Request:
+    """Returns the question as if the other cells of its notebook stood in the text."""
+    if not (request.above or request.below):
+        return request
+    # Of a cell that is cut, the end that is left out is nearer.
+    above, below = "" if request.skipped else request.above, "" if request.beyond else request.below
+    return replace(request, text=f"{above}{request.text}{below}", offset=len(above) + request.offset)
+
+
+def _tail(request: Request, num_chars: int) -> str:
+    """Returns the text before the cursor, cut at a line's start where it is too long.
+
+    The cut stays where it is while the user types and then moves by a quarter of the limit: it would otherwise pass a
+    line with every line typed, and no prompt would begin like the last one.
+    """
+    if request.cursor <= num_chars:
+        return request.text[: request.offset]
+    jump = max(1, num_chars // 4)
+    start = min(max(-(-(request.cursor - num_chars) // jump) * jump - request.skipped, 0), request.offset)
+    # Where lines are very long the cut falls inside one: little would be left.
+    line_start = request.text.find("\n", max(start - 1, 0), min(request.offset, start + jump)) + 1
+    return request.text[line_start or start : request.offset]
+
+
+def _head(request: Request, num_chars: int) -> str:
+    """Returns the text after the cursor, cut at a line's start where it is too long."""
+    end = request.offset + num_chars
+    if end >= len(request.text):
+        return request.text[request.offset :]
+    line_start = request.text.rfind("\n", request.offset + num_chars * 3 // 4, end) + 1
+    return request.text[request.offset : line_start or end]
+
+
+def _sendable_snippet(snippet: Snippet) -> Snippet:
+    return Snippet(path=_sendable(snippet.path), text=_sendable(snippet.text))
+
+
+def _sendable(text: str) -> str:
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        # Half a surrogate pair cannot be tokenized; editors send one while a pair is being typed or cut.
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

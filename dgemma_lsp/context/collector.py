@@ -1,0 +1,269 @@
+"""Request -> what the engine gets to see besides the document: definitions, similar windows, recent edits.
+
+A choice stands while the user types at one place, so that its text comes first in the prompt and is encoded once. It is
+renewed where there is a reason: another place, other import lines, a visit to another document. Renewing works in
+slices beside everything else and has 150 ms; a request waits a few of them at most and otherwise gets what there is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dgemma_engine.protocol.messages import Snippet
+
+from dgemma_lsp.context.chunks import around, words_of
+from dgemma_lsp.context.import_definitions import FindDefinitions, ImportedDefinitions, Importer
+from dgemma_lsp.context.import_parser import MOST_CHARS as READ_CHARS
+from dgemma_lsp.context.recent_documents import Visit, Visits
+from dgemma_lsp.context.recent_edits import RecentEdits
+from dgemma_lsp.context.similar_snippets import SimilarWindows
+from dgemma_lsp.context.workspace_files import MayRead, ProjectFiles
+from dgemma_lsp.documents.store import Document
+from dgemma_lsp.documents.uri import path_of
+from dgemma_lsp.request import Request
+
+_log = logging.getLogger(__name__)
+
+_MOST_KEPT = 32
+_NOWHERE = "/\0"
+_IMPORT_CHARS = 6_000
+_IMPORT_LINE = re.compile(r"^[ \t]*+(?:from|import|export|use|mod|#[ \t]*+include|.*require\()[^\n]*+", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatherLimits:
+    """How much is gathered, and how long it may take.
+
+    Attributes:
+        budget_ms: a renewal ends after so long and keeps what it has; small misses things in large files.
+        patience_ms: a request waits so long for a renewal; 0 never waits, large delays ghost text.
+        retry_s: a renewal that could not ask the engine, or ran out of time, is repeated after so long.
+        moved_lines: a cursor that went further is at another place; small re-encodes prompts more often.
+        num_files: documents looked at for similar windows.
+        num_windows: most windows.
+        most_similar: Jaccard index to the cursor's surroundings above which a window only repeats them.
+        window_chars: of all windows together.
+        definition_chars: of all definitions together; 0 looks up none.
+    """
+
+    budget_ms: float = 150.0
+    patience_ms: float = 20.0
+    retry_s: float = 2.0
+    moved_lines: int = 30
+    num_files: int = 20
+    num_windows: int = 4
+    most_similar: float = 0.5
+    window_chars: int = 8_000
+    definition_chars: int = 4_000
+
+    def __post_init__(self) -> None:
+        if min(self.budget_ms, self.patience_ms, self.retry_s) < 0:
+            raise ValueError(f"{self.budget_ms=}, {self.patience_ms=} and {self.retry_s=} must not be negative")
+        if min(self.moved_lines, self.num_files, self.num_windows, self.window_chars, self.definition_chars) < 0:
+            raise ValueError("GatherLimits: lines, files, windows and characters must not be negative")
+        if not 0 <= self.most_similar <= 1:
+            raise ValueError(f"{self.most_similar=} must be between 0 and 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gathered:
+    """Text from elsewhere.
+
+    Attributes:
+        snippets: definitions of imported names, then similar windows, best last.
+        edits: recent edits as small diffs, newest last.
+    """
+
+    snippets: tuple[Snippet, ...] = ()
+    edits: tuple[Snippet, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Occasion:
+    """What a choice was made for."""
+
+    line: int
+    imports: tuple[str, ...]
+    others: tuple[Visit, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Choice:
+    """What was gathered.
+
+    Attributes:
+        request: where; what was missed is looked for there again, not where the user has typed to since.
+        occasion: what else it was made for.
+        gathered: what was found.
+        retry_at_s: when to look for what was missed; None if nothing was.
+    """
+
+    request: Request
+    occasion: _Occasion
+    gathered: Gathered
+    retry_at_s: float | None
+
+
+class Gatherer:
+    """Gathers for the documents of one editor. Belongs to one event loop.
+
+    Args:
+        documents: returns all that are open.
+        find: asks the engine how names are defined.
+        clock: seconds that never go backwards.
+        may_read: decides which files may be used as context.
+        limits: how much, how long.
+    """
+
+    def __init__(
+        self,
+        documents: Callable[[], Sequence[Document]],
+        find: FindDefinitions,
+        *,
+        clock: Callable[[], float],
+        may_read: MayRead = lambda _path, _head: True,
+        limits: GatherLimits | None = None,
+    ) -> None:
+        self._documents = documents
+        self._clock = clock
+        self._limits = limits or GatherLimits()
+        self._files = ProjectFiles(may_read)
+        self._imported = ImportedDefinitions(self._files, find)
+        self._similar = SimilarWindows(self._files, clock=clock)
+        self._visits = Visits()
+        self._edits = RecentEdits()
+        self._choices: OrderedDict[str, _Choice] = OrderedDict()
+        self._renewing: dict[str, asyncio.Task[None]] = {}
+
+    async def gather(self, request: Request) -> Gathered:
+        """Returns what there is for a request; if it is time to renew that, begins to, and waits a little for it."""
+        open_documents = self._documents()
+        for document in self._visits.observe(open_documents, request.uri):
+            self._note_edit(document)
+        own = next((document for document in open_documents if document.uri == request.uri), None)
+        occasion, choice = self._occasion(request, own), self._choices.get(request.uri)
+        task = self._renewing.get(request.uri)
+        if task is None and (due := self._due(request, occasion, choice)) is not None:
+            texts = {document.uri: document.text for document in open_documents}
+            task = self._renewing[request.uri] = asyncio.create_task(self._renew(*due, texts))
+            task.add_done_callback(lambda _: self._renewing.pop(request.uri, None))
+        if task is not None:
+            await asyncio.wait([task], timeout=self._limits.patience_ms / 1_000)
+        choice = self._choices.get(request.uri)
+        return choice.gathered if choice else Gathered()
+
+    def forget(self) -> None:
+        """Forgets what was gathered: other files may be read now."""
+        self.close()
+        self._choices.clear()
+        self._edits = RecentEdits()
+
+    def closed(self, uri: str) -> None:
+        """Takes note that a document is closed: nothing is gathered for it, and its text is not kept."""
+        if (task := self._renewing.get(uri)) is not None:
+            task.cancel()
+        self._choices.pop(uri, None)
+        self._edits.closed(uri)
+
+    def close(self) -> None:
+        """Ends what is under way."""
+        for task in self._renewing.values():
+            task.cancel()
+
+    def _note_edit(self, document: Document) -> None:
+        path = path_of(document.uri)
+        if path is not None and self._files.allows(path, document.text):
+            self._edits.observe(document.uri, path.name, document.text)
+        else:
+            self._edits.forget(document.uri)
+
+    def _occasion(self, request: Request, document: Document | None) -> _Occasion:
+        text, line_start, line_end = request.text, request.line_start, request.line_end
+        # The cursor's own line may be an import that is being typed.
+        head = text[: min(line_start, _IMPORT_CHARS)] + text[line_end:_IMPORT_CHARS]
+        if request.skipped:
+            head = document.text[:_IMPORT_CHARS] if document is not None else ""
+        if document is not None:
+            line = document.lines.line_at(min(request.cursor, len(document.text)))
+        else:
+            line = text.count("\n", 0, request.offset)
+        return _Occasion(
+            line=line,
+            imports=tuple(_IMPORT_LINE.findall(head)),
+            others=tuple(self._visits.others(request.uri, request.language, self._limits.num_files)),
+        )
+
+    def _due(self, request: Request, occasion: _Occasion, choice: _Choice | None) -> tuple[Request, _Occasion] | None:
+        """Returns what to gather for now; None if nothing."""
+        if (
+            choice is None
+            or abs(occasion.line - choice.occasion.line) > self._limits.moved_lines
+            or occasion.imports != choice.occasion.imports
+            or occasion.others != choice.occasion.others
+        ):
+            return request, occasion
+        if choice.retry_at_s is not None and self._clock() >= choice.retry_at_s:
+            return choice.request, choice.occasion
+        return None
+
+    async def _renew(self, request: Request, occasion: _Occasion, texts: Mapping[str, str]) -> None:
+        try:
+            gathered, is_complete = await self._collect(request, occasion, texts)
+        except Exception as error:
+            # Its message may quote the user's text. The next key must not run into the same fault.
+            _log.error("gathering context failed with %s", type(error).__name__)
+            gathered, is_complete = Gathered(), True
+        retry_at_s = None if is_complete else self._clock() + self._limits.retry_s
+        self._choices[request.uri] = _Choice(
+            request=request, occasion=occasion, gathered=gathered, retry_at_s=retry_at_s
+        )
+        self._choices.move_to_end(request.uri)
+        if len(self._choices) > _MOST_KEPT:
+            self._choices.popitem(last=False)
+
+    async def _collect(self, request: Request, occasion: _Occasion, texts: Mapping[str, str]) -> tuple[Gathered, bool]:
+        limits = self._limits
+        near = around(request.text, request.offset)
+        own = texts.get(request.uri, request.text)[:READ_CHARS].replace("\r\n", "\n").replace("\r", "\n")
+        # What is no file is in no folder: nothing is imported from there.
+        path = path_of(request.uri) or Path(_NOWHERE, Path(request.path).name)
+        importer = Importer(
+            path=path,
+            root=root_of(path, request.path),
+            language=request.language,
+            text=own,
+            words=words_of(near),
+        )
+        open_texts = {file: text for uri, text in texts.items() if (file := path_of(uri)) is not None}
+        search = self._similar.search(importer, occasion.others, open_texts, most_similar=limits.most_similar)
+        definitions = self._imported.search(importer, open_texts)
+        is_complete = False
+        try:
+            async with asyncio.timeout(limits.budget_ms / 1_000):
+                if limits.num_windows:
+                    await search.run()
+                is_complete = not limits.definition_chars or await definitions.run()
+        except TimeoutError:
+            pass
+        return (
+            Gathered(
+                snippets=(
+                    *definitions.chosen(most_chars=limits.definition_chars),
+                    *search.chosen(num_windows=limits.num_windows, most_chars=limits.window_chars),
+                ),
+                edits=self._edits.snippets(request.uri, near),
+            ),
+            is_complete,
+        )
+
+
+def root_of(path: Path, shown: str) -> Path:
+    """Returns the folder that a document's shown path is relative to; nothing outside it is read."""
+    depth = len(Path(shown).parts)
+    return path.parents[depth - 1] if 0 < depth <= len(path.parents) else path.parent

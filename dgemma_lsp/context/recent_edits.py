@@ -1,0 +1,161 @@
+"""What the user changed lately, as small diffs: versions of documents in, lines that begin with `-` or `+` out.
+
+Keystrokes next to each other are one edit, which ends when a change elsewhere begins. Pure; knows no clock.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from dgemma_engine.protocol.messages import Snippet
+
+_NEAR_LINES = 2
+_MOST_DOCUMENTS = 20
+_MOST_EDITS = 8
+_MOST_LINES = 12
+_MOST_CHARS = 1_200
+_PIECES = (4_096, 64, 1)
+
+
+@dataclass(slots=True)
+class _Tracked:
+    """A document.
+
+    Attributes:
+        path: for the model to see.
+        base: its text before the edit under way; it is `text` where there is none.
+        text: its newest text.
+        region: where in `text` the edit under way is.
+    """
+
+    path: str
+    base: str
+    text: str
+    region: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Edit:
+    uri: str
+    path: str
+    removed: tuple[str, ...]
+    added: tuple[str, ...]
+
+    def snippet(self) -> Snippet:
+        lines = [*(f"-{line}" for line in self.removed), *(f"+{line}" for line in self.added)]
+        return Snippet(path=self.path, text="\n".join(lines))
+
+
+class RecentEdits:
+    """The last few edits of the last few documents."""
+
+    def __init__(self) -> None:
+        self._documents: OrderedDict[str, _Tracked] = OrderedDict()
+        self._done: deque[_Edit] = deque(maxlen=_MOST_EDITS)
+
+    def observe(self, uri: str, path: str, text: str) -> None:
+        """Takes note of a document's newest text; what it was when first seen is no edit.
+
+        Args:
+            uri: the document.
+            path: for the model to see.
+            text: all of it.
+        """
+        tracked = self._documents.get(uri)
+        if tracked is None:
+            self._documents[uri] = _Tracked(path, text, text)
+            if len(self._documents) > _MOST_DOCUMENTS:
+                self._documents.popitem(last=False)
+            return
+        if text == tracked.text:
+            return
+        self._documents.move_to_end(uri)
+        start, old_end, new_end = _changed(tracked.text, text)
+        if tracked.region is not None and not _is_near(tracked.text, tracked.region, start, old_end):
+            self._done.extend(_edits(uri, tracked))
+            tracked.base, tracked.region = tracked.text, None
+        if tracked.region is None:
+            tracked.region = start, new_end
+        else:
+            begin, _, end = _changed(tracked.base, text)
+            tracked.region = begin, end
+        tracked.text = text
+
+    def closed(self, uri: str) -> None:
+        """Takes note that a document is closed: its edit under way is done, its text is not kept."""
+        if (tracked := self._documents.pop(uri, None)) is not None:
+            self._done.extend(_edits(uri, tracked))
+
+    def forget(self, uri: str) -> None:
+        """Forgets a document and its edits."""
+        self._documents.pop(uri, None)
+        self._done = deque((edit for edit in self._done if edit.uri != uri), maxlen=_MOST_EDITS)
+
+    def snippets(self, uri: str, around: str) -> tuple[Snippet, ...]:
+        """Returns the edits that tell something new at a cursor, newest last.
+
+        Args:
+            uri: the cursor's document; its edit under way is left out, for it changes with every key.
+            around: text next to the cursor; an edit whose lines stand there is left out.
+        """
+        under_way = [
+            edit for other, tracked in self._documents.items() if other != uri for edit in _edits(other, tracked)
+        ]
+        told = {"".join(line.split()) for line in around.split("\n")}
+        edits = [
+            edit
+            for edit in (*self._done, *under_way)
+            if not (edit.uri == uri and all("".join(line.split()) in told for line in edit.added))
+        ]
+        return tuple(edit.snippet() for edit in edits[-_MOST_EDITS:])
+
+
+def _edits(uri: str, tracked: _Tracked) -> Iterator[_Edit]:
+    """Yields the edit under way, if there is one that is small and changes more than white space."""
+    if tracked.region is None or tracked.base == tracked.text:
+        return
+    start, old_end, new_end = _changed(tracked.base, tracked.text)
+    removed, added = _different(_lines(tracked.base, start, old_end), _lines(tracked.text, start, new_end))
+    if max(len(removed), len(added)) > _MOST_LINES or sum(map(len, (*removed, *added))) > _MOST_CHARS:
+        return
+    if "".join("".join(removed).split()) != "".join("".join(added).split()):
+        yield _Edit(uri=uri, path=tracked.path, removed=removed, added=added)
+
+
+def _lines(text: str, start: int, end: int) -> tuple[str, ...]:
+    """Returns the whole lines that a span touches, blank ones left out."""
+    begin = text.rfind("\n", 0, start) + 1
+    stop = text.find("\n", end)
+    return tuple(line for line in text[begin : stop if stop >= 0 else len(text)].splitlines() if line.strip())
+
+
+def _different(old: tuple[str, ...], new: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Returns both without the lines at the beginning and at the end that they have in common."""
+    start, old_end, new_end = _changed(old, new)
+    return old[start:old_end], new[start:new_end]
+
+
+def _is_near(text: str, region: tuple[int, int], start: int, end: int) -> bool:
+    """Whether at most two line breaks lie between a region and a change."""
+    begin, stop = region
+    between = text[stop:start] if start >= stop else text[end:begin]
+    return between.count("\n") <= _NEAR_LINES
+
+
+def _changed(old: Sequence[str], new: Sequence[str]) -> tuple[int, int, int]:
+    """Returns where two texts differ: start in both, end in the old one, end in the new one."""
+    most = min(len(old), len(new))
+    start = end = 0
+    # Large pieces first: a key in a text of a megabyte must cost next to nothing.
+    for size in _PIECES:
+        while start + size <= most and old[start : start + size] == new[start : start + size]:
+            start += size
+    for size in _PIECES:
+        while (
+            end + size <= most - start
+            and old[len(old) - end - size : len(old) - end] == new[len(new) - end - size : len(new) - end]
+        ):
+            end += size
+    return start, len(old) - end, len(new) - end

@@ -1,0 +1,1 @@
+"""Open documents: texts, positions, notebooks, URIs. Knows no LSP types."""

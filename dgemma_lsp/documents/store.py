@@ -1,0 +1,145 @@
+"""The texts that the editor has open, each an immutable snapshot that the next edit replaces.
+
+Turns edits into snapshots. Not pygls's own: that ends lines at form feeds and U+2028 too, so that the next edit lands
+elsewhere, and takes a position past the end of the last line for one before its last character. Knows no protocol
+types.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+from dgemma_lsp.documents.positions import LineIndex, PositionEncoding
+
+_log = logging.getLogger(__name__)
+
+# A path of 4,096 bytes, the most that Linux opens, with each byte escaped, and the folders that it can have.
+MOST_URI_CHARS = 16_384
+_MOST_FOLDERS = 2_048
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """One version of one open text.
+
+    Attributes:
+        uri: as the editor spells it.
+        version: as the editor counts it.
+        language: LSP language id; may be empty.
+        text: the whole text, its line ends untouched.
+    """
+
+    uri: str
+    version: int
+    language: str
+    text: str
+
+    @cached_property
+    def lines(self) -> LineIndex:
+        """Where the lines of `text` start."""
+        return LineIndex(self.text)
+
+    def edited(self, version: int, edits: Iterable[Edit], encoding: PositionEncoding) -> tuple[Self, int]:
+        """Returns the next version, and the offset behind what the last edit put there (0 without edits).
+
+        The text is put together once, however many edits there are.
+
+        Args:
+            version: of the result.
+            edits: each counts its positions in the text that the one before it left.
+            encoding: what their columns count.
+        """
+        lines: LineIndex | None = self.lines
+        text: str | None = self.text
+        end = 0
+        for edit in edits:
+            if edit.span is None:
+                lines, text, end = None, edit.text, len(edit.text)
+                continue
+            lines = lines or LineIndex(text or "")
+            start, stop = sorted(lines.offset(line, column, encoding) for line, column in edit.span)
+            lines, text, end = lines.edited(start, stop, edit.text), None, start + len(edit.text)
+        if text is None:
+            text = lines.text if lines else ""
+        document = type(self)(uri=self.uri, version=version, language=self.language, text=text)
+        if lines is not None:
+            vars(document)["lines"] = lines
+        return document, end
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Edit:
+    """A replacement of text between two positions (line, column), or of the whole text where `span` is None."""
+
+    span: tuple[tuple[int, int], tuple[int, int]] | None
+    text: str
+
+
+class Documents:
+    """The open texts by uri."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, Document] = {}
+        self._out_of_step: set[str] = set()
+
+    def open(self, document: Document) -> None:
+        """Takes a text in; an open one of the same uri is replaced. One whose uri is no place of a file is left out."""
+        if len(document.uri) > MOST_URI_CHARS or document.uri.count("/") > _MOST_FOLDERS:
+            _log.warning("a document is not completed: its URI is longer than %d characters", MOST_URI_CHARS)
+            return
+        self._open[document.uri] = document
+        self._out_of_step.discard(document.uri)
+
+    def close(self, uri: str) -> None:
+        """Forgets a text; one that is not open is no fault."""
+        self._open.pop(uri, None)
+        self._out_of_step.discard(uri)
+
+    def lose(self, uri: str) -> bool:
+        """Marks a text as out of step with the editor's, until it is opened again or replaced as a whole.
+
+        Returns:
+            Whether it was in step.
+        """
+        if self.get(uri) is None:
+            return False
+        self._out_of_step.add(uri)
+        return True
+
+    def get(self, uri: str) -> Document | None:
+        """Returns the newest version, or None where the text is not open or out of step."""
+        return None if uri in self._out_of_step else self._open.get(uri)
+
+    def all(self) -> tuple[Document, ...]:
+        """Returns the newest version of each that is in step."""
+        return tuple(document for uri, document in self._open.items() if uri not in self._out_of_step)
+
+    def change(self, uri: str, version: int | None, edits: Iterable[Edit], encoding: PositionEncoding) -> int | None:
+        """Applies edits in order; of a text that is out of step, only those from a whole text on.
+
+        Args:
+            uri: the text.
+            version: its version after the edits; None where the editor counts none.
+            edits: each counts its positions in the text that the one before it left.
+            encoding: what their columns count.
+
+        Returns:
+            Offset behind what the last edit put there; None where the edits are dropped: the text is not open, or still
+            out of step.
+        """
+        document = self._open.get(uri)
+        if document is None:
+            return None
+        if uri in self._out_of_step:
+            edits = list(edits)
+            whole = next((index for index in reversed(range(len(edits))) if edits[index].span is None), None)
+            if whole is None:
+                return None
+            edits = edits[whole:]
+            self._out_of_step.discard(uri)
+        self._open[uri], end = document.edited(document.version if version is None else version, edits, encoding)
+        return end

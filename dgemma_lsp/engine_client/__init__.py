@@ -1,0 +1,1 @@
+"""Connection to the engine: state machine, retries, status."""

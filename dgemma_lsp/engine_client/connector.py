@@ -1,0 +1,49 @@
+"""Settings -> the way to the real engine. The only place that decides between attaching and starting."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+
+from dgemma_engine.ipc.client import EngineClient, EngineLocation
+from dgemma_engine.protocol.messages import Progress, Status
+
+from dgemma_lsp.engine_client.connection import Connect
+from dgemma_lsp.settings.settings import Settings
+
+
+def engine_connector(settings: Settings) -> Connect:
+    """Returns what connects to the engine that the settings name; it raises `EngineUnavailable`.
+
+    Args:
+        settings: model, device, and whether an engine may be started.
+    """
+
+    async def connect(*, on_progress: Callable[[Progress], None], on_closed: Callable[[], None]) -> EngineClient:
+        location = EngineLocation.locate(os.environ, model=settings.engine_model, device=settings.engine_device)
+        reach = EngineClient.attach_or_start if settings.engine_autostart else EngineClient.attach
+        return await reach(location, on_progress=on_progress, on_closed=on_closed)
+
+    return connect
+
+
+@asynccontextmanager
+async def ready_engine(
+    settings: Settings, *, timeout_s: float, on_progress: Callable[[Progress], None]
+) -> AsyncGenerator[tuple[EngineClient, Status]]:
+    """Gives the engine that the settings name once its model is loaded, and what it said of itself then.
+
+    Args:
+        settings: model, device, and whether an engine may be started.
+        timeout_s: most seconds that loading may take.
+        on_progress: told how far loading has come.
+
+    Raises:
+        EngineUnavailable: none can be had, or it cannot load the model, or takes longer.
+    """
+    location = EngineLocation.locate(os.environ, model=settings.engine_model, device=settings.engine_device)
+    reach = EngineClient.attach_or_start if settings.engine_autostart else EngineClient.attach
+    client = await reach(location, on_progress=on_progress)
+    async with client:
+        yield client, await client.wait_ready(timeout_s)

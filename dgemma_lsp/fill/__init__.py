@@ -1,0 +1,1 @@
+"""Filling a selection or a placeholder with several candidates."""

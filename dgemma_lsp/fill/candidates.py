@@ -1,0 +1,194 @@
+"""Infill -> FillCandidates: what may be written over a selection, best first, without a change of anything around it.
+
+Pure. The question is put as if the selection had been deleted and the cursor stood there. The rules of shaping are
+those of ghost text, but that nothing right of the hole is replaced and paragraphs are kept.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from dataclasses import dataclass
+from itertools import accumulate
+
+from dgemma_engine.protocol.messages import Extent, Infill
+
+from dgemma_lsp.documents.store import Document
+from dgemma_lsp.fill.target import FillTarget
+from dgemma_lsp.postprocess.brackets import with_closed_brackets, with_closed_strings, without_closed_twice
+from dgemma_lsp.postprocess.cursor_context import Around, line_before
+from dgemma_lsp.postprocess.extent import closes, columns, cut_outside, extent_of, opens_block
+from dgemma_lsp.postprocess.indentation import with_document_indentation
+from dgemma_lsp.postprocess.languages import Language, language_named
+from dgemma_lsp.postprocess.lexer import lines_inside
+from dgemma_lsp.postprocess.next_lines import without_next_lines
+from dgemma_lsp.postprocess.overlap import num_covered
+from dgemma_lsp.postprocess.repetition import without_repetition
+from dgemma_lsp.request import Channel, Near, Request, Trigger
+
+_MOST_CANDIDATES = 5
+_LABEL_CHARS = 60
+_LINE_END = re.compile(r"\r\n|\r|\n")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FillCandidate:
+    """A text to write over the hole.
+
+    Attributes:
+        new_text: with the document's line ends.
+        label: its first line and how many follow, for a list to choose from.
+        score: what it was ranked by, 0 to 1.
+    """
+
+    new_text: str
+    label: str
+    score: float
+
+
+def fill_request(document: Document, target: FillTarget, *, path: str, deadline_ms: float) -> Request:
+    """Returns the question that a fill is: the document without what is replaced, the cursor where that stood.
+
+    Args:
+        document: the version that is open.
+        target: what is to be written anew.
+        path: the file's path for the model to see.
+        deadline_ms: milliseconds until an answer is due.
+    """
+    near = Near.of(document.text, target.start, target.end, between=target.shown)
+    return Request(
+        uri=document.uri,
+        version=document.version,
+        text=near.text,
+        offset=near.offset,
+        path=path,
+        language=document.language,
+        trigger=Trigger.INVOKED,
+        channel=Channel.FILL,
+        deadline_ms=deadline_ms,
+        skipped=near.skipped,
+        beyond=near.beyond,
+    )
+
+
+def fill_extent(request: Request, replaced: str) -> Extent:
+    """Returns how far the new text may reach: over several lines where several are replaced, else as ghost text may.
+
+    Args:
+        request: what `fill_request` made.
+        replaced: the text that is replaced.
+    """
+    return Extent.BLOCK if _LINE_END.search(replaced) else extent_of(request)
+
+
+def fill_least_column(request: Request, replaced: str) -> int:
+    """Returns how far out lines of the new text may stand, in columns; -1 for as far as the block it begins in.
+
+    As far as what is replaced goes where that ends further out than it begins. Comments, directives, what closes a
+    bracket, and what is inside a string may stand anywhere and do not count.
+
+    Args:
+        request: what `fill_request` made.
+        replaced: the text that is replaced.
+    """
+    replaced, language = _unix(replaced), language_named(request.language)
+    own = columns(request.before) + bool(request.before.strip())
+    lines = replaced.split("\n")
+    starts = accumulate((len(line) + 1 for line in lines), initial=0)
+    further_out = sorted(
+        (columns(line), start)
+        for line, start in [*zip(lines, starts, strict=False)][1:]
+        if line.strip() and columns(line) < own and not closes(line) and not _stands_anywhere(line, language)
+    )
+    before = line_before(request)
+    inside = lines_inside(before + replaced, language) if further_out else []
+    for column, start in further_out:
+        at = len(before) + start
+        held = bisect_left(inside, (at, 0)) - 1
+        if held < 0 or at >= inside[held][1]:
+            return column
+    return -1
+
+
+def fill_candidates(request: Request, target: FillTarget, replaced: str, infill: Infill) -> tuple[FillCandidate, ...]:
+    """Returns what may be written over the hole, best first: none twice, none that changes nothing, no mere comment.
+
+    Args:
+        request: what `fill_request` made.
+        target: what is to be written anew.
+        replaced: the text that is replaced.
+        infill: the engine's answer.
+    """
+    around, extent = Around.of(request), fill_extent(request, replaced)
+    least_column = fill_least_column(request, replaced)
+    line_end = _line_end_near(request, target, replaced)
+    scores = {infill.text: infill.score} if infill.text else {}
+    scores |= {candidate.text: candidate.score for candidate in infill.candidates}
+    found: dict[str, FillCandidate] = {}
+    for text, score in scores.items():
+        written = _shaped(text, around, extent, least_column)
+        new_text = (target.begins + written).replace("\n", line_end)
+        is_empty_talk = _is_comment(written, around) and not _is_comment(replaced, around)
+        if written and not is_empty_talk and new_text != replaced and new_text not in found:
+            found[new_text] = FillCandidate(new_text=new_text, label=_label(written), score=score)
+    return tuple(found.values())[:_MOST_CANDIDATES]
+
+
+def _shaped(middle: str, around: Around, extent: Extent, least_column: int) -> str:
+    """Returns what to write in the hole, with `\\n` line ends; empty for nothing."""
+    middle = _unix(middle)
+    if extent is Extent.LINE:
+        middle = middle.partition("\n")[0]
+    else:
+        middle = cut_outside(with_document_indentation(middle, around), around, least_column=least_column)
+    middle = without_next_lines(without_repetition(middle, around), around)
+    said = around.rest[: num_covered(before=around.before, middle=middle, rest=around.rest)]
+    middle = without_closed_twice(middle.removesuffix(said), around)
+    if not around.rest.strip():
+        middle = middle.rstrip()
+    if not middle.strip() or _lacks_body(middle, around):
+        return ""
+    return with_closed_brackets(with_closed_strings(middle, around), around)
+
+
+def _stands_anywhere(line: str, language: Language) -> bool:
+    """Whether a line is a comment, or a directive of a preprocessor."""
+    text = line.lstrip()
+    return bool(language.comment and text.startswith(language.comment)) or (language.has_brackets and text[0] == "#")
+
+
+def _unix(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _lacks_body(middle: str, around: Around) -> bool:
+    """Whether the last line opens a block that nothing stands in; grammars do not see that where indentation counts."""
+    last = (around.before + middle).rpartition("\n")[2]
+    if not around.language.indents_blocks or around.rest.strip() or not last.endswith(":"):
+        return False
+    below = next((line for line in around.lines_below if line.strip()), "")
+    return opens_block(last, around.language) and columns(below) <= columns(last)
+
+
+def _is_comment(text: str, around: Around) -> bool:
+    """Whether a text has nothing but comments of one line each."""
+    sign, lines = around.language.comment, [line.strip() for line in _LINE_END.split(text) if line.strip()]
+    return bool(sign and lines) and all(line.startswith(sign) for line in lines)
+
+
+def _line_end_near(request: Request, target: FillTarget, replaced: str) -> str:
+    """Returns how the line above the hole ends; the first of the hole or behind it where there is none above."""
+    start = request.offset - len(target.shown)
+    last = max(request.text.rfind(mark, 0, start) for mark in "\r\n")
+    above = request.text[max(0, last - 1) : last + 1]
+    for text in (above, replaced, request.text[request.offset :]):
+        if found := _LINE_END.search(text):
+            return found.group()
+    return "\n"
+
+
+def _label(written: str) -> str:
+    lines = [line for line in written.split("\n") if line.strip()]
+    first = lines[0].strip()
+    first = first if len(first) <= _LABEL_CHARS else f"{first[: _LABEL_CHARS - 1]}\N{HORIZONTAL ELLIPSIS}"
+    return first if len(lines) == 1 else f"{first} (+{len(lines) - 1} lines)"

@@ -1,0 +1,138 @@
+"""What a fill replaces: a selection and what is wanted with it -> the range to write anew, or why there is none.
+
+Pure. The range ends before a line end wherever whole lines were selected, and begins behind their indentation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from dgemma_lsp.fill.instruction import description_span
+from dgemma_lsp.fill.placeholder import placeholder_at
+
+# A longer text is not looked at: positions in it are counted anew at every edit.
+MOST_CHARS = 4_000_000
+# More is no one thing that could be written in one go.
+MOST_SELECTED_CHARS = 60_000
+# A line that begins further left counts as beginning there.
+_MOST_LINE_CHARS = 10_000
+
+
+class FillKind(StrEnum):
+    """What is wanted with a selection."""
+
+    SELECTION = "selection"
+    DESCRIPTION = "description"
+    PLACEHOLDER = "placeholder"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FillTarget:
+    """What is to be written anew.
+
+    Attributes:
+        start: offset of the first character that is replaced, in code points.
+        end: offset behind the last.
+        shown: what the model reads behind the text before `start`, as if it stood there.
+        begins: what the new text begins with, before what the model writes.
+    """
+
+    start: int
+    end: int
+    shown: str = ""
+    begins: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Why there is nothing to apply, and what to do: one sentence for a person."""
+
+    message: str
+
+
+def fill_target(text: str, start: int, end: int, *, kind: FillKind, language_id: str) -> FillTarget | Refusal:
+    """Returns what a fill replaces.
+
+    Args:
+        text: a whole document.
+        start: offset of the selection, in code points.
+        end: offset behind it; not before `start`.
+        kind: what is wanted.
+        language_id: as LSP spells it.
+    """
+    if len(text) > MOST_CHARS:
+        return Refusal(message=f"this file is too long to fill in: {len(text):,} characters, at most {MOST_CHARS:,}")
+    if end - start > MOST_SELECTED_CHARS:
+        chars = f"{end - start:,} characters, at most {MOST_SELECTED_CHARS:,}"
+        return Refusal(message=f"the selection is too long ({chars}); select what is to be written anew only")
+    if kind is FillKind.PLACEHOLDER:
+        return _placeholder(text, start, end, language_id)
+    if start == end:
+        return Refusal(
+            message="nothing is selected; select what is to be written anew, or put the cursor on a placeholder"
+        )
+    start, end = _trimmed(text, start, end)
+    if kind is FillKind.SELECTION:
+        return FillTarget(start=start, end=end)
+    if (described := _described(text, start, end, language_id)) is None:
+        return Refusal(message="the selection has no comment or docstring that says what is wanted; use Fill selection")
+    return described
+
+
+def fill_kinds(text: str, start: int, end: int, *, language_id: str) -> tuple[FillKind, ...]:
+    """Returns what a fill could do with a selection; quick for any text, since it is asked at every move.
+
+    Args:
+        text: a whole document.
+        start: offset of the selection, in code points.
+        end: offset behind it; not before `start`.
+        language_id: as LSP spells it.
+    """
+    if len(text) > MOST_CHARS or end - start > MOST_SELECTED_CHARS:
+        return ()
+    if start == end:
+        return (FillKind.PLACEHOLDER,) if placeholder_at(text, start, language_id) else ()
+    trimmed = _trimmed(text, start, end)
+    is_described = _described(text, *trimmed, language_id) is not None
+    return (FillKind.SELECTION, FillKind.DESCRIPTION) if is_described else (FillKind.SELECTION,)
+
+
+def _placeholder(text: str, start: int, end: int, language_id: str) -> FillTarget | Refusal:
+    first, last = _trimmed(text, start, end) if start < end else (start, end)
+    found = placeholder_at(text, first, language_id)
+    if found is None or last > found.end:
+        return Refusal(message="no placeholder stands here (pass, ..., a TODO comment); select text instead")
+    return FillTarget(start=found.start, end=found.end, shown=found.says)
+
+
+def _described(text: str, start: int, end: int, language_id: str) -> FillTarget | None:
+    span = description_span(text[start:end], language_id)
+    if text[_line_start(text, start) : start].strip(" \t") or span is None:
+        return None
+    rest = text[start + span[1] : end]
+    if rest.strip():
+        return FillTarget(start=end - len(rest.lstrip()), end=end)
+    # The description alone: what it asks for goes to a line of its own, as deep as the description.
+    line = text[_line_start(text, start + span[0]) : start + span[1]]
+    begins = "\n" + line[: len(line) - len(line.lstrip(" \t"))]
+    return FillTarget(start=start + span[1], end=start + span[1], shown=begins, begins=begins)
+
+
+def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
+    """Returns a selection without the blanks at its ends; of blanks alone what may be written over."""
+    selected = text[start:end]
+    if selected.strip():
+        return start + len(selected) - len(selected.lstrip()), end - (len(selected) - len(selected.rstrip()))
+    if text[_line_start(text, start) : start].strip(" \t"):
+        return start, start + len(selected) - len(selected.lstrip(" \t"))
+    start += len(selected) - len(selected.lstrip(" \t"))
+    for line_end in ("\r\n", "\n", "\r"):
+        if end - len(line_end) >= start and text.startswith(line_end, end - len(line_end)):
+            return start, end - len(line_end)
+    return start, max(start, end)
+
+
+def _line_start(text: str, offset: int) -> int:
+    start = max(0, offset - _MOST_LINE_CHARS)
+    return max(text.rfind("\n", start, offset), text.rfind("\r", start, offset), start - 1) + 1

@@ -1,0 +1,1 @@
+"""Local usage statistics: events, counters, their file and report."""

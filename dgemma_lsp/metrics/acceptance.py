@@ -1,0 +1,231 @@
+"""What becomes of suggestions: offered, accepted as a whole or in pieces, kept. Texts and their changes in, events out.
+
+A suggestion is accepted when its client says so, or when one change of the document puts at least three characters of
+it where they belong: nobody types that fast, and accepting a word or a line looks like that. A piece shorter than that
+is taken for typing. Several that are offered at once are one suggestion in several forms. 30 and 300 seconds later the
+place is looked at again, wherever edits have moved it. The texts stay in memory for that long; the events hold none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from dgemma_lsp.documents.diff import TextChange
+from dgemma_lsp.metrics.aggregate import JUDGED_AFTER_S
+from dgemma_lsp.metrics.events import Accepted, Event, Judged, Suggested
+from dgemma_lsp.metrics.kept_text import is_kept, num_kept
+from dgemma_lsp.postprocess.pipeline import Completion
+
+_MIN_PIECE_CHARS = 3
+_CHARS_COMPARED = 200
+_MAX_STANDING = 200
+# What tells how a document ends its lines.
+_CHARS_NEAR = 65_536
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Offered:
+    """A suggestion, in one of its forms, that may still be accepted.
+
+    Attributes:
+        number: names it to the client.
+        before: what the suggestion begins with, left of what it inserts.
+        inserted: what it puts there, with the document's line ends.
+        cursor: offset of the place where it inserts.
+        tail: length of the text behind what it replaces.
+        rest: what it replaces behind the cursor, and the text's next characters.
+        num_rest: length of the text behind the cursor.
+        typed: how many characters of `inserted` stand in the document.
+        pieces: how many of them came in pieces of a client.
+        accepted: whether the client said that it was accepted.
+    """
+
+    number: int
+    before: str
+    inserted: str
+    cursor: int
+    tail: int
+    rest: str
+    num_rest: int
+    typed: int = 0
+    pieces: int = 0
+    accepted: bool = False
+
+    def num_typed(self, text: str) -> int | None:
+        """Returns how many of its characters stand in `text`, or None where the text has become another."""
+        start, end = self.cursor - len(self.before), self.cursor + len(self.inserted)
+        if text[start : self.cursor] != self.before:
+            return None
+        if text[self.cursor : end] == self.inserted and len(text) - end == self.tail:
+            return len(self.inserted)
+        num = len(text) - self.num_rest - self.cursor
+        if not 0 <= num <= len(self.inserted):
+            return None
+        standing = text[self.cursor : self.cursor + num]
+        untouched = text.startswith(self.rest, self.cursor + len(standing))
+        return num if untouched and self.inserted.startswith(standing) else None
+
+
+@dataclass(slots=True, kw_only=True)
+class _Standing:
+    """An accepted suggestion, until it has been looked at for the last time."""
+
+    uri: str
+    inserted: str
+    text: str
+    start: int
+    end: int
+    accepted_s: float
+    due_s: list[int]
+
+
+class Suggestions:
+    """Follows the suggestions of one window.
+
+    Args:
+        report: told what happens.
+        clock: seconds that never go backwards.
+    """
+
+    def __init__(self, report: Callable[[Event], None], *, clock: Callable[[], float]) -> None:
+        self._report = report
+        self._clock = clock
+        self._offered: dict[str, list[_Offered]] = {}
+        self._standing: list[_Standing] = []
+        self._last_number = 0
+
+    def offer(self, uri: str, text: str, completions: Sequence[Completion]) -> list[int]:
+        """Takes note of a suggestion; the rest of one that is being typed through is the same one.
+
+        Args:
+            uri: the document.
+            text: its text, which the suggestion was made for.
+            completions: its forms, the one that is shown first; at least one.
+
+        Returns:
+            The numbers to accept them with.
+        """
+        olds = [old for old in self._offered.get(uri, ()) if old.num_typed(text) is not None]
+        forms: list[_Offered] = []
+        for completion in completions:
+            new = self._new(text, completion)
+            forms.append(next((old for old in olds if _is_same(old, new)), new))
+        if forms[0] not in olds:
+            self._end(uri)
+            self._report(Suggested())
+        self._offered[uri] = forms
+        return [form.number for form in forms]
+
+    def accept(self, number: int, text_of: Callable[[str], str | None]) -> None:
+        """Takes note that a client has accepted a suggestion; one that is over, or was counted, is passed over.
+
+        Args:
+            number: as `offer` returned it.
+            text_of: the text of an open document, by uri.
+        """
+        for uri, form in [(uri, form) for uri, forms in self._offered.items() for form in forms]:
+            if form.number == number and not form.accepted:
+                form.accepted = True
+                text = text_of(uri)
+                if text is not None and form.num_typed(text) == len(form.inserted):
+                    self._take(uri, form, text)
+
+    def change(self, uri: str, old: str, new: str) -> None:
+        """Takes note that a document has changed from `old` to `new`."""
+        self.settle()
+        standing = [one for one in self._standing if one.uri == uri]
+        if standing:
+            changed = TextChange.between(old, new)
+            for one in standing:
+                one.start, one.end = changed.moved(one.start, one.end)
+                one.text = new
+        if uri not in self._offered:
+            return
+        standing_forms = [form for form in self._offered[uri] if form.num_typed(new) is not None]
+        if not standing_forms:
+            self._end(uri)
+            return
+        self._offered[uri] = standing_forms
+        for form in standing_forms:
+            typed = form.num_typed(new) or 0
+            piece, form.typed = typed - form.typed, typed
+            if piece >= _MIN_PIECE_CHARS:
+                form.pieces += piece
+            if typed == len(form.inserted) and (piece >= _MIN_PIECE_CHARS or form.accepted):
+                self._take(uri, form, new)
+                return
+
+    def close(self, uri: str) -> None:
+        """Takes note that a document is closed: what was not looked at by now will not be."""
+        self.settle()
+        self._end(uri)
+        self._standing = [one for one in self._standing if one.uri != uri]
+
+    def end(self) -> None:
+        """Takes note that the window is closed."""
+        for uri in list(self._offered):
+            self._end(uri)
+        self.settle()
+
+    def settle(self) -> None:
+        """Looks at what is due. Called before every change, so that it does not matter that it is called late."""
+        now = self._clock()
+        for one in self._standing:
+            while one.due_s and now - one.accepted_s >= one.due_s[0]:
+                place = one.text[one.start : one.end]
+                self._report(
+                    Judged(
+                        after_s=one.due_s.pop(0),
+                        kept=is_kept(one.inserted, place),
+                        characters=len(one.inserted),
+                        characters_kept=num_kept(one.inserted, place),
+                    )
+                )
+        self._standing = [one for one in self._standing if one.due_s][-_MAX_STANDING:]
+
+    def _new(self, text: str, completion: Completion) -> _Offered:
+        inserted, near = completion.inserted, max(0, completion.cursor - _CHARS_NEAR)
+        self._last_number += 1
+        return _Offered(
+            number=self._last_number,
+            before=completion.lead,
+            # Editors insert a document's own line ends.
+            inserted=inserted.replace("\n", "\r\n") if "\r\n" in text[near : near + 2 * _CHARS_NEAR] else inserted,
+            # A selected entry of the menu is longer than what stands left of the cursor now.
+            cursor=completion.start + len(completion.lead),
+            tail=len(text) - completion.end,
+            rest=text[completion.cursor : completion.cursor + _CHARS_COMPARED],
+            num_rest=len(text) - completion.cursor,
+        )
+
+    def _take(self, uri: str, offered: _Offered, text: str) -> None:
+        """Counts the suggestion as accepted in one of its forms; all of it stands in `text`."""
+        del self._offered[uri]
+        self._report(Accepted(partly=False, characters=len(offered.inserted)))
+        self._standing.append(
+            _Standing(
+                uri=uri,
+                inserted=offered.inserted,
+                text=text,
+                start=offered.cursor,
+                end=offered.cursor + len(offered.inserted),
+                accepted_s=self._clock(),
+                due_s=list(JUDGED_AFTER_S),
+            )
+        )
+
+    def _end(self, uri: str) -> None:
+        """Counts what was accepted of a suggestion that can no longer be accepted."""
+        forms = self._offered.pop(uri, [])
+        offered = max(forms, key=lambda form: (form.accepted, form.pieces), default=None)
+        if offered is not None and (offered.accepted or offered.pieces):
+            whole = offered.accepted
+            characters = len(offered.inserted) if whole else offered.pieces
+            self._report(Accepted(partly=not whole, characters=characters))
+
+
+def _is_same(old: _Offered, new: _Offered) -> bool:
+    """Whether both leave the same text behind."""
+    same_line = old.before + old.inserted == new.before + new.inserted
+    return same_line and old.cursor - len(old.before) == new.cursor - len(new.before) and old.tail == new.tail

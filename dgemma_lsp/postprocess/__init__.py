@@ -1,0 +1,1 @@
+"""Postprocessing: raw completion -> the text shown. Pure functions."""

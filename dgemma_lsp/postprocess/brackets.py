@@ -1,0 +1,163 @@
+"""Brackets and quotes of an answer, closed once: what the document closes already is cut, what nobody closes is closed.
+
+Pure. Reads the document as a sequence of strings, comments and brackets, as its language spells them; no grammar. An
+answer inside a string or a comment that began above the cursor's line is left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from dgemma_lsp.postprocess.cursor_context import Around
+from dgemma_lsp.postprocess.languages import Language
+from dgemma_lsp.postprocess.lexer import CLOSER_OF, OPENER_OF, Bracket, Reading, read
+
+# Brackets that are taken back one after another; each costs a reading of the line.
+_MOST_CUT = 32
+
+
+def without_closed_twice(middle: str, around: Around, *, covered: int = 0) -> str:
+    """Cuts `middle` before a bracket that closes what the text behind the cursor closes too.
+
+    Args:
+        middle: what is to be inserted at the cursor.
+        around: where.
+        covered: characters of the line's rest that `middle` replaces.
+    """
+    line = _Line.with_middle(middle, around, covered)
+    if not line.outer or not around.reaches_start or not _are_counted(around):
+        return middle
+    allowed = _num_unpaired(_Line.with_middle("", around, covered), around)[0]
+    for _ in range(_MOST_CUT):
+        if not line.outer or _num_unpaired(line, around)[0] <= allowed:
+            break
+        middle = middle[: line.outer[-1]].rstrip()
+        line = _Line.with_middle(middle, around, covered)
+    return middle
+
+
+def with_closed_strings(middle: str, around: Around, *, covered: int = 0) -> str:
+    """Closes a string that the last line of `middle` begins and nothing ends; one without a character stays open.
+
+    Args:
+        middle: what is to be inserted at the cursor.
+        around: where.
+        covered: characters of the line's rest that `middle` replaces.
+    """
+    said = read(around.before + middle, around.language)
+    quote = said.inside
+    if quote not in {*around.language.quotes} or said.inside_from < len(around.before) or middle.endswith(quote):
+        return middle
+    open_still, closed = (_Line.with_middle(text, around, covered).reading.inside for text in (middle, middle + quote))
+    return middle + quote if open_still and not closed and _are_counted(around) else middle
+
+
+def with_closed_brackets(middle: str, around: Around, *, covered: int = 0) -> str:
+    """Closes what `middle` opens and neither it nor the document closes, unless the user would type on there.
+
+    Behind an opening bracket, a comma or an operator one types on. A bracket that ended its line is closed on a line of
+    its own, at its line's indentation.
+
+    Args:
+        middle: what is to be inserted at the cursor.
+        around: where.
+        covered: characters of the line's rest that `middle` replaces.
+    """
+    said = around.before + middle
+    reading = read(said, around.language)
+    ours = [bracket for bracket in reading.opening if bracket.offset >= len(around.before)]
+    if not ours or reading.inside or not _is_complete(said, ours[-1].sign, around.language) or not _are_counted(around):
+        return middle
+    with_it, without = (_num_unpaired(_Line.with_middle(text, around, covered), around)[1] for text in (middle, ""))
+    for bracket in reversed(ours[len(ours) - max(0, min(with_it - without, len(ours))) :]):
+        middle += _closing(said, bracket)
+    return middle
+
+
+def closes_what_is_open(line: str, said: str, around: Around) -> bool:
+    """Whether `line` has nothing but brackets that the document leaves open, with what ends a statement.
+
+    Args:
+        line: a line of an answer.
+        said: the answer up to that line.
+        around: where the answer is to be inserted.
+    """
+    if line.strip(" \t)]};,") or not around.reaches_start or not _are_counted(around):
+        return False
+    before, behind = (
+        _num_unpaired(_Line.with_middle(text, around, 0), around)[1] for text in (said, f"{said}\n{line}")
+    )
+    return before - behind == sum(sign in OPENER_OF for sign in line)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Line:
+    """The cursor's line with an answer in it.
+
+    Attributes:
+        reading: what it leaves unpaired.
+        outer: offsets in the answer of the brackets that close what was opened before it.
+    """
+
+    reading: Reading
+    outer: list[int]
+
+    @classmethod
+    def with_middle(cls, middle: str, around: Around, covered: int) -> _Line:
+        reading = read(around.before + middle + around.rest[covered:], around.language)
+        if not read(around.before, around.language).inside:
+            closing = read(middle, around.language).closing
+            return cls(reading=reading, outer=[bracket.offset for bracket in closing])
+        offsets = (bracket.offset - len(around.before) for bracket in reading.closing)
+        return cls(reading=reading, outer=[offset for offset in offsets if 0 <= offset < len(middle)])
+
+
+def _are_counted(around: Around) -> bool:
+    """Whether brackets mean anything at the cursor: not in prose, nor in a string or comment that began above."""
+    return around.language.has_brackets and not around.read_above.inside
+
+
+def _num_unpaired(line: _Line, around: Around) -> tuple[int, int]:
+    """Counts closing and opening brackets without partner in the whole document."""
+    above, below = around.read_above, around.read_below
+    opened = [bracket.sign for bracket in above.opening]
+    num_closing = len(above.closing) + _close(opened, line.reading.closing)
+    opened += [bracket.sign for bracket in line.reading.opening]
+    num_closing += _close(opened, below.closing)
+    return num_closing, len(opened) + len(below.opening)
+
+
+def _close(opened: list[str], closing: Iterable[Bracket]) -> int:
+    """Takes partners of `closing` off `opened`, in place; returns how many found none."""
+    num_without = 0
+    num_open = {sign: opened.count(sign) for sign in CLOSER_OF}
+    for bracket in closing:
+        opener = OPENER_OF[bracket.sign]
+        if not num_open[opener]:
+            num_without += 1
+            continue
+        closed = ""
+        while closed != opener:
+            closed = opened.pop()
+            num_open[closed] -= 1
+    return num_without
+
+
+def _is_complete(said: str, innermost: str, language: Language) -> bool:
+    """Whether one would not type on behind `said`, in which the bracket `innermost` is open."""
+    last = said.rstrip()[-1:]
+    if innermost == "{" and (last == ";" or language.needs_semicolons):
+        return last in {";", "}"}
+    return last.isalnum() or last in {"_", ")", "]", "}", '"', "'", "`"}
+
+
+def _closing(said: str, bracket: Bracket) -> str:
+    """Returns what closes a bracket of `said` at its end: behind the last word, or on a line of its own."""
+    line_start = said.rfind("\n", 0, bracket.offset) + 1
+    line = said[line_start:].split("\n", maxsplit=1)[0]
+    behind = line[bracket.offset - line_start + 1 :]
+    closer = CLOSER_OF[bracket.sign]
+    if not behind.strip():
+        return "\n" + line[: len(line) - len(line.lstrip())] + closer
+    return f" {closer}" if bracket.sign == "{" and behind.startswith(" ") else closer

@@ -1,0 +1,118 @@
+"""How far an answer reaches: to the end of the cursor's line or over several, and where the cursor's block ends.
+
+Pure. `extent_of` says it before the engine is asked, `cut_to_block` and `cut_outside` hold the answer to it.
+"""
+
+from __future__ import annotations
+
+import re
+
+from dgemma_engine.protocol.messages import Extent
+
+from dgemma_lsp.postprocess.brackets import closes_what_is_open
+from dgemma_lsp.postprocess.cursor_context import Around, line_before, line_rest
+from dgemma_lsp.postprocess.languages import Language, language_named
+from dgemma_lsp.postprocess.lexer import cheap_start, read
+from dgemma_lsp.request import Request
+
+_CLOSING = re.compile(r"\s*+\}[)\]}]*+[;,]?\s*+\Z")
+_LABEL = re.compile(r"\s*(?:case\b|default\b|public\b|private\b|protected\b|#)")
+_MOST_LINE_CHARS = 10_000
+_MOST_LINE_SIGNS = 1_000
+_FENCE = re.compile(r"\s*(```|~~~)")
+
+
+def extent_of(request: Request) -> Extent:
+    """Returns how far the answer may reach.
+
+    Several lines on a blank line, behind what opens a block, and between the two brackets of an empty one, `{|}`;
+    anywhere else one line.
+    """
+    language = language_named(request.language)
+    before, rest = line_before(request), line_rest(request)
+    if rest.strip():
+        is_empty_block = before.rstrip().endswith("{") and _CLOSING.match(rest)
+        return Extent.BLOCK if is_empty_block and not language.indents_blocks else Extent.LINE
+    return Extent.BLOCK if not before.strip() or opens_block(before, language) else Extent.LINE
+
+
+def opens_block(line: str, language: Language) -> bool:
+    """Whether the lines below `line` belong to what its end opens; of a very long line its end is read."""
+    start = cheap_start(line, 0, len(line), most_chars=_MOST_LINE_CHARS, most_signs=_MOST_LINE_SIGNS)
+    code = line[start:].rstrip()
+    reading = read(code, language)
+    if reading.inside and reading.inside == language.comment:
+        code = code[: reading.inside_from].rstrip()
+    elif reading.inside:
+        return False
+    return language.opener.search(code) is not None
+
+
+def cut_to_block(middle: str, around: Around) -> str:
+    """Cuts before the first line that leaves the cursor's block, or that begins another paragraph at its level.
+
+    Behind what opens a block (`def f():`), what stands at that line's own indentation has left the block, but for what
+    closes it. A closing bracket further out stays where the document has none.
+
+    Args:
+        middle: what is to be inserted at the cursor.
+        around: where.
+    """
+    middle = cut_outside(middle, around)
+    if _FENCE.match(around.before):
+        return middle
+    lines = middle.split("\n")
+    base = columns(around.before)
+    first_body = next((index for index, line in enumerate(lines) if line.strip()), len(lines))
+    for index in range(first_body + 1, len(lines)):
+        line = lines[index]
+        if not line.strip() or (columns(line) < base and closes_what_is_open(line, "\n".join(lines[:index]), around)):
+            continue
+        if columns(line) <= base and not lines[index - 1].strip():
+            return "\n".join(lines[:index])
+    return middle
+
+
+def cut_outside(middle: str, around: Around, *, least_column: int = -1) -> str:
+    """Cuts before the first line that leaves the cursor's block; paragraphs at its level stay.
+
+    Args:
+        middle: what is to be inserted at the cursor.
+        around: where.
+        least_column: how far out lines below the first may stand; -1 is as far as the block.
+    """
+    lines = middle.split("\n")
+    if fence := _FENCE.match(around.before):
+        end = next((index for index, line in enumerate(lines) if line.strip() == fence[1]), len(lines) - 1)
+        return "\n".join(lines[: end + 1])
+    base = columns(around.before)
+    is_behind_text = bool(around.before.strip())
+    for index in range(1, len(lines)):
+        line = lines[index]
+        depth = columns(line)
+        if not line.strip() or 0 <= least_column <= depth:
+            continue
+        is_item = around.language.indents_blocks and line.lstrip().startswith("- ")
+        is_item = is_item or (around.before.rstrip().endswith("{") and is_label(line))
+        outside = depth < base or (is_behind_text and depth == base and not closes(line) and not is_item)
+        if depth < base and closes_what_is_open(line, "\n".join(lines[:index]), around):
+            continue
+        if outside:
+            return "\n".join(lines[:index])
+    return middle
+
+
+def columns(line: str) -> int:
+    """Returns how deep a line is indented, tabs to the next multiple of eight."""
+    indent = line[: len(line) - len(line.lstrip(" \t"))]
+    return len(indent.expandtabs(8))
+
+
+def closes(line: str) -> bool:
+    """Whether a line begins with what ends a block."""
+    return line.lstrip().startswith((")", "]", "}", "</"))
+
+
+def is_label(line: str) -> bool:
+    """Whether a line stands, in the style of many, as deep as the opener of the block that it belongs to."""
+    return _LABEL.match(line) is not None

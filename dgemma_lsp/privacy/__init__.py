@@ -1,0 +1,1 @@
+"""Privacy: whether a file may be completed in or read as context."""

@@ -1,0 +1,1 @@
+"""Settings: the table of options, a tolerant reader, the JSON schema."""

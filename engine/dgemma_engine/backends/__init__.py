@@ -1,0 +1,1 @@
+"""Implementations of a model, and the choice of one by device and memory."""

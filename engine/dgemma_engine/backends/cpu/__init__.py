@@ -1,0 +1,1 @@
+"""A small model on a processor: packed oneDNN and TorchScript."""

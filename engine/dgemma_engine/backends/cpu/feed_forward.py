@@ -1,0 +1,189 @@
+"""What stands behind attention in a lean layer: the way out of the heads, the MLP, the experts, and their norms.
+
+Modules that TorchScript can compile as a whole (`scripted`). Hidden states between norms are float32.
+
+Shape legend: N tokens, D hidden, O width of all heads, I intermediate, E experts, K experts per token.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from dgemma_kernels.packed import PackedGate, PackedMatrix
+from torch import Tensor, nn
+
+from dgemma_engine.backends.cpu.norm import LeanNorm
+from dgemma_engine.model.config import ModelConfig
+from dgemma_engine.model.layers import Experts, GatedMLP, Layer
+
+# Up to this many experts per chosen one, bfloat16 runs all of them on all tokens (`kernels.reference.experts`).
+_DENSE_EXPERTS_PER_CHOSEN = 4
+
+
+class LeanFeed(nn.Module):
+    """All of a layer behind its attention.
+
+    Args:
+        layer: whose weights it takes; a module that is not what `model/layers.py` puts there is called as it is.
+        config: dimensions.
+    """
+
+    def __init__(self, layer: Layer, config: ModelConfig) -> None:
+        super().__init__()
+        size, eps = config.hidden_size, config.rms_norm_eps
+        self._out = product(layer.self_attn.o_proj)
+        self._after_attention = LeanNorm(layer.post_attention_layernorm.weight, size, eps)
+        self._both = _Together(layer, config) if _runs_together(layer, config) else _Apart(layer, config)
+        self._after_dense = LeanNorm(layer.post_feedforward_layernorm_1.weight, size, eps)
+        self._after_sparse = LeanNorm(layer.post_feedforward_layernorm_2.weight, size, eps)
+        self._after_both = LeanNorm(layer.post_feedforward_layernorm.weight, size, eps)
+
+    def forward(self, x_ND: Tensor, attended_NO: Tensor) -> Tensor:
+        """Returns what the layer makes of its input and of what attention saw, float32, without the layer's scalar."""
+        residual_ND = self._after_attention.added_to(x_ND, self._out(attended_NO).float())
+        # Of the norm before MLP and experts only the division is left; the scales are in what reads it.
+        unit_ND = residual_ND / self._after_attention.length(residual_ND)
+        dense_ND, sparse_ND = self._both(unit_ND)
+        fed_ND = self._after_sparse.added_to(self._after_dense(dense_ND.float()), sparse_ND.float())
+        return self._after_both.added_to(residual_ND, fed_ND)
+
+
+class LeanMLP(nn.Module):
+    """A gated MLP with packed matrices.
+
+    Args:
+        module: whose weights it takes, plain linear layers both.
+    """
+
+    def __init__(self, module: GatedMLP) -> None:
+        super().__init__()
+        gate, up = module.gate_up_proj.weight.chunk(2)
+        self._inner, self._down = PackedGate(gate, up), product(module.down_proj)
+
+    def forward(self, x_ND: Tensor) -> Tensor:
+        """Returns [N, D] in the weights' dtype, which `x` must have."""
+        return self._down(self._inner(x_ND))
+
+
+class _Router(nn.Module):
+    """Which experts a token goes to."""
+
+    def __init__(self, layer: Layer, config: ModelConfig) -> None:
+        super().__init__()
+        router = layer.router
+        # Rows of length 1 become normalised ones by sqrt(D), and the router divides by it.
+        router_ED = router.proj.weight.detach().float() * router.scale.detach().float()
+        # Laid out for `mm`: a fifth of the time that `F.linear` takes for so few columns.
+        self._weight_DE = router_ED.t().contiguous()
+        self._num_chosen = config.top_k_experts
+
+    def forward(self, unit_ND: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the shares of each token's experts and which they are, [N, K] each."""
+        scores_NK, indices_NK = torch.mm(unit_ND, self._weight_DE).topk(self._num_chosen, -1)
+        # The softmax over the chosen scores is the softmax over all of them, renormalised.
+        return scores_NK.softmax(-1), indices_NK
+
+
+class _Together(nn.Module):
+    """All experts on all tokens, and the dense MLP in the same products: no gathering, and the fewest calls."""
+
+    def __init__(self, layer: Layer, config: ModelConfig) -> None:
+        super().__init__()
+        mlp, experts = layer.mlp, layer.experts
+        dtype = layer.pre_feedforward_layernorm.weight.dtype
+        dense_D, sparse_D = _read_scales(layer, config)
+        self._num_experts, size, _inner = experts.down_proj.shape
+        dense_gate, dense_up = (mlp.gate_up_proj.weight.detach().float() * dense_D).chunk(2)
+        sparse_gate, sparse_up = (experts.gate_up_proj.detach().float() * sparse_D).chunk(2, dim=1)
+        gate = torch.cat((dense_gate, sparse_gate.flatten(0, 1)))
+        up = torch.cat((dense_up, sparse_up.flatten(0, 1)))
+        self._router = _Router(layer, config)
+        self._per_expert_E = layer.router.per_expert_scale.detach().float()
+        self._gate = PackedGate(gate.to(dtype), up.to(dtype))
+        self._num_dense = mlp.down_proj.weight.shape[1]
+        self._dense_down = PackedMatrix(mlp.down_proj.weight)
+        self._sparse_down = PackedMatrix(experts.down_proj.transpose(0, 1).reshape(size, -1))
+
+    def forward(self, unit_ND: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns what the MLP and what the experts make of rows of length 1, [N, D] each."""
+        shares_NK, indices_NK = self._router(unit_ND)
+        inner_NI = self._gate(unit_ND.to(torch.bfloat16))
+        shares_NE = torch.zeros([unit_ND.size(0), self._num_experts]).scatter_(1, indices_NK, shares_NK)
+        shares_NE = shares_NE.mul_(self._per_expert_E).to(torch.bfloat16)
+        sparse_NEI = inner_NI[:, self._num_dense :].unflatten(-1, [self._num_experts, -1]) * shares_NE.unsqueeze(-1)
+        return self._dense_down(inner_NI[:, : self._num_dense]), self._sparse_down(sparse_NEI.flatten(1))
+
+
+class _Groups(nn.Module):
+    """Experts on the tokens that chose them: `dgemma_kernels.reference.experts_by_group` in TorchScript's Python.
+
+    Args:
+        experts: whose weights it shares.
+    """
+
+    def __init__(self, experts: Experts) -> None:
+        super().__init__()
+        self._gate_up_E2ID, self._down_EDI = experts.gate_up_proj.detach(), experts.down_proj.detach()
+        self._num_experts = len(self._down_EDI)
+
+    def forward(self, x_ND: Tensor, shares_NK: Tensor, indices_NK: Tensor) -> Tensor:
+        """Returns the weighted sum of the chosen experts, [N, D] in `x`'s dtype."""
+        chosen_M = indices_NK.flatten()
+        order_M = torch.argsort(chosen_M, stable=True)
+        token_M = torch.div(order_M, indices_NK.size(1), rounding_mode="floor")
+        counts: list[int] = torch.bincount(chosen_M, minlength=self._num_experts).tolist()
+        rows = x_ND.index_select(0, token_M).split(counts)
+        fed: list[Tensor] = []
+        for expert_idx, rows_ND in enumerate(rows):
+            if rows_ND.size(0) > 0:
+                gate_NI, up_NI = F.linear(rows_ND, self._gate_up_E2ID[expert_idx]).chunk(2, -1)
+                inner_NI = F.gelu(gate_NI, approximate="tanh") * up_NI
+                fed.append(F.linear(inner_NI, self._down_EDI[expert_idx]))
+        weighted_MD = torch.cat(fed) * shares_NK.flatten().index_select(0, order_M).unsqueeze(-1)
+        return torch.zeros_like(x_ND).index_add_(0, token_M, weighted_MD.to(x_ND.dtype))
+
+
+class _Apart(nn.Module):
+    """The dense MLP, and the experts by group, or as a module of another kind runs them."""
+
+    def __init__(self, layer: Layer, config: ModelConfig) -> None:
+        super().__init__()
+        self._dtype = layer.pre_feedforward_layernorm.weight.dtype
+        self._dense_scale_D, self._sparse_scale_D = _read_scales(layer, config)
+        self._router = _Router(layer, config)
+        self._per_expert_E = layer.router.per_expert_scale.detach().float()
+        self._mlp = mlp(layer.mlp)
+        self._experts = _Groups(layer.experts) if type(layer.experts) is Experts else layer.experts
+
+    def forward(self, unit_ND: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns what the MLP and what the experts make of rows of length 1, [N, D] each."""
+        shares_NK, indices_NK = self._router(unit_ND)
+        shares_NK = shares_NK.mul_(self._per_expert_E[indices_NK])
+        dense_ND = self._mlp((unit_ND * self._dense_scale_D).to(self._dtype))
+        sparse_in_ND = (unit_ND * self._sparse_scale_D).to(self._dtype)
+        return dense_ND, self._experts(sparse_in_ND, shares_NK, indices_NK)
+
+
+def product(module: nn.Module) -> nn.Module:
+    """Returns what multiplies as a linear layer does; a module of another kind says itself how."""
+    return PackedMatrix(module.weight) if type(module) is nn.Linear else module
+
+
+def mlp(module: GatedMLP) -> nn.Module:
+    """Returns what computes a gated MLP; one of another kind says itself how."""
+    return LeanMLP(module) if type(module.gate_up_proj) is nn.Linear else module
+
+
+def _read_scales(layer: Layer, config: ModelConfig) -> tuple[Tensor, Tensor]:
+    """Returns what rows of length 1 are multiplied by for the MLP and for the experts, [D] each."""
+    dense, sparse = layer.pre_feedforward_layernorm, layer.pre_feedforward_layernorm_2
+    width = config.hidden_size**0.5
+    return dense.weight.detach().float() * width, sparse.weight.detach().float() * width
+
+
+def _runs_together(layer: Layer, config: ModelConfig) -> bool:
+    are_plain = type(layer.experts) is Experts and all(
+        type(module) is nn.Linear for module in (layer.mlp.gate_up_proj, layer.mlp.down_proj)
+    )
+    is_cheap = layer.pre_feedforward_layernorm.weight.dtype is torch.bfloat16
+    return are_plain and is_cheap and config.num_experts <= _DENSE_EXPERTS_PER_CHOSEN * config.top_k_experts

@@ -1,0 +1,1 @@
+"""A model on an NVIDIA GPU: fused Triton kernels and CUDA graphs."""

@@ -1,0 +1,160 @@
+"""A `FusedModel` whose short causal passes are captured: what a keystroke adds to a prompt, and what ranks candidates.
+
+A short pass takes a card less time than it takes the host to start its kernels, so those of up to 128 tokens are filled
+up to one of a few lengths, captured once and replayed. What fills them up belongs to no row: nobody sees it, and its
+keys and values lie behind the prompt's end. Shape legend: T tokens, N tokens with what fills them up, D hidden.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dgemma_engine.backends.cuda.graphs import Graphs
+from dgemma_engine.backends.cuda.model import FusedModel
+from dgemma_engine.backends.cuda.step_buffers import NOBODY
+from dgemma_engine.model.attention_masks import AttentionMasks
+from dgemma_engine.model.kv_cache import KVCache, PromptCache
+
+# Close together, since every further token may choose experts that no other did.
+_LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Buffers:
+    """Where passes of one length read and write.
+
+    Attributes:
+        ids_N: int64.
+        row_N: int32.
+        position_N: int32.
+        num_stored_1: int32.
+        num_visible_1: int32.
+        hidden_ND: what comes out.
+    """
+
+    ids_N: Tensor
+    row_N: Tensor
+    position_N: Tensor
+    num_stored_1: Tensor
+    num_visible_1: Tensor
+    hidden_ND: Tensor
+
+
+class CapturedModel(FusedModel):
+    """The same model.
+
+    Args:
+        model: whose layers it shares.
+        graphs: what is captured goes there.
+    """
+
+    def __init__(self, model: FusedModel, graphs: Graphs) -> None:
+        assert model._end.weight_D is not None
+        super().__init__(
+            model.config,
+            model._ops,
+            embed_tokens=model.embed_tokens,
+            begin=model._begin,
+            layers=model._stack,
+            norm_D=model._end.weight_D,
+        )
+        self.graphs = graphs
+        self._places: dict[int, _Buffers] = {}
+
+    @torch.inference_mode()
+    def encode(
+        self,
+        ids_BT: Tensor,
+        cache: KVCache,
+        *,
+        positions_BT: Tensor | None = None,
+        attention_masks: AttentionMasks | None = None,
+    ) -> Tensor:
+        """See `DiffusionGemma.encode`; masks must be of packed rows."""
+        num_new = ids_BT.shape[1]
+        if num_new > _LENGTHS[-1]:
+            return super().encode(ids_BT, cache, positions_BT=positions_BT, attention_masks=attention_masks)
+        assert isinstance(cache, PromptCache)
+        buffers = self._filled(ids_BT, cache, positions_BT, attention_masks)
+        self._run("encode", buffers, cache)
+        cache.advance(num_new)
+        return buffers.hidden_ND[None, :num_new].clone()
+
+    @torch.inference_mode()
+    def prefill(self, ids_BT: Tensor, cache: KVCache) -> None:
+        """See `DiffusionGemma.prefill`."""
+        if ids_BT.shape[1] > _LENGTHS[-1]:
+            super().prefill(ids_BT, cache)
+            return
+        assert isinstance(cache, PromptCache)
+        self._run("prefill", self._filled(ids_BT, cache, None, None), cache)
+        cache.advance(ids_BT.shape[1])
+
+    def release_captured(self) -> None:
+        """See `DiffusionGemma.release_captured`."""
+        self.graphs.clear()
+
+    def _run(self, kind: str, buffers: _Buffers, cache: PromptCache) -> None:
+        stores = self.stores(cache, len(buffers.ids_N))
+        places = tuple((k_GSd.data_ptr(), v_GSd.data_ptr(), k_GSd.shape[1]) for k_GSd, v_GSd in stores)
+
+        def work() -> None:
+            sight = self.sight(
+                num_causal=len(buffers.ids_N),
+                row_N=buffers.row_N,
+                position_N=buffers.position_N,
+                num_visible_1=buffers.num_visible_1,
+                num_stored_1=buffers.num_stored_1,
+                num_before_canvas_1=buffers.num_stored_1,
+            )
+            x_ND = self._embedded(buffers.ids_N)
+            if kind == "prefill":
+                self.remember(x_ND, sight, stores)
+            else:
+                buffers.hidden_ND.copy_(self.run(x_ND, sight, stores).data_ND)
+
+        self.graphs.run((kind, len(buffers.ids_N), places), work)
+
+    def _filled(
+        self,
+        ids_1T: Tensor,
+        cache: PromptCache,
+        positions_1T: Tensor | None,
+        attention_masks: AttentionMasks | None,
+    ) -> _Buffers:
+        """Returns the buffers of the next length, filled with a pass."""
+        num_new, num_past = ids_1T.shape[1], cache.length
+        rows = None if attention_masks is None else attention_masks.rows
+        assert attention_masks is None or rows is not None, "a fused pass needs masks of packed rows"
+        length = next(length for length in _LENGTHS if length >= num_new)
+        if length not in self._places:
+            self._places[length] = self._new_buffers(length)
+        buffers = self._places[length]
+        buffers.ids_N[:num_new].copy_(ids_1T[0])
+        # Equal tokens choose equal experts, more or less.
+        buffers.ids_N[num_new:].copy_(ids_1T[0, -1:].expand(length - num_new))
+        buffers.row_N.fill_(NOBODY)
+        buffers.row_N[:num_new].copy_(torch.zeros_like(ids_1T[0]) if rows is None else rows.row_L)
+        buffers.position_N.copy_(torch.arange(num_past, num_past + length, dtype=torch.int32, device=self.device))
+        if positions_1T is not None:
+            buffers.position_N[:num_new].copy_(positions_1T[0])
+        buffers.num_stored_1.fill_(num_past)
+        hidden_from = None if rows is None else rows.hidden_from
+        buffers.num_visible_1.fill_(num_past if hidden_from is None else hidden_from)
+        return buffers
+
+    def _new_buffers(self, length: int) -> _Buffers:
+        def zeros(*shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
+            return torch.zeros(*shape, dtype=dtype, device=self.device)
+
+        return _Buffers(
+            ids_N=zeros(length, dtype=torch.int64),
+            row_N=zeros(length),
+            position_N=zeros(length),
+            num_stored_1=zeros(1),
+            num_visible_1=zeros(1),
+            hidden_ND=zeros(length, self.config.hidden_size, dtype=self.dtype),
+        )

@@ -1,0 +1,261 @@
+"""The layers of a DiffusionGemma as fused operations: one read of a row where `model/layers.py` takes several.
+
+A layer takes the residual stream and its norm, as the layer before it left both, and leaves both for the next one. All
+sizes follow from the number of tokens, and lengths are read on the device, so that a pass can be captured in a graph.
+Keys and values are written where they are kept. For one row of the batch; without gradients (docs/decisions/0023).
+
+Shape legend: N tokens of a pass, T of them in causal mode before L of a canvas; D hidden, H query heads, G key-value
+heads, d head size, S stored positions, E experts, K experts per token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from dgemma_kernels.formats import Output, RowFormat, Rows, Weight, WeightFormat
+from torch import Tensor, nn
+
+from dgemma_engine.backends.cuda.weights import dense_weight, expert_weights
+from dgemma_engine.model.config import LayerKind, ModelConfig
+from dgemma_engine.model.fused_ops import FusedOps
+from dgemma_engine.model.layers import GatedMLP, Layer, SelfConditioning
+from dgemma_engine.model.rotary import Rotary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sight:
+    """Where the tokens of a pass stand and what they look at, all of it on the device.
+
+    Attributes:
+        num_causal: T, the first tokens, which are in causal mode; the others are a canvas.
+        row_N: the branch or canvas of each token, int32.
+        position_N: int32; what causal tokens may see depends on it.
+        num_visible_1: stored tokens from this one on are seen by no causal token, int32.
+        num_stored_1: tokens stored before this pass, int32.
+        num_before_canvas_1: the same and the causal ones of this pass, int32.
+        rotary: of the positions.
+        tile_rows: of the experts' tiles.
+        arrivals_1: int32, 0: scratch of the routing kernel.
+    """
+
+    num_causal: int
+    row_N: Tensor
+    position_N: Tensor
+    num_visible_1: Tensor
+    num_stored_1: Tensor
+    num_before_canvas_1: Tensor
+    rotary: dict[LayerKind, Rotary]
+    tile_rows: int
+    arrivals_1: Tensor
+
+
+class FusedLinear:
+    """One projection.
+
+    Args:
+        weight: [O, I].
+        ops: the operations.
+
+    Attributes:
+        row_format: how it wants its input.
+        weight_format: of its weight.
+    """
+
+    def __init__(self, weight: Weight, ops: FusedOps) -> None:
+        self.weight_format = weight.format
+        self.row_format = RowFormat.FP8_TOKEN if weight.format is WeightFormat.FP8 else RowFormat.PLAIN
+        self._weight: Any = ops.pack(weight)
+        self._ops = ops
+
+    def __call__(self, rows: Rows, out_NO: Tensor | None = None) -> Tensor:
+        """Returns the product, [N, O]."""
+        return self._ops.linear(rows, self._weight, out_NO)
+
+    def of_plain(self, x_NI: Tensor) -> Tensor:
+        """Returns the product with rows that are not quantised yet."""
+        if self.row_format is RowFormat.PLAIN:
+            return self(Rows(data_ND=x_NI))
+        return self(self._ops.quantise(x_NI, self.row_format))
+
+
+class FusedMLP:
+    """`down(gelu_tanh(gate(x)) * up(x))` of rows in `row_format`.
+
+    Args:
+        mlp: whose weights it takes.
+        ops: the operations.
+        dtype: of weights that have to be expanded.
+    """
+
+    def __init__(self, mlp: GatedMLP, ops: FusedOps, dtype: torch.dtype) -> None:
+        self._gate_up = FusedLinear(dense_weight(mlp.gate_up_proj, dtype), ops)
+        self._down = FusedLinear(dense_weight(mlp.down_proj, dtype), ops)
+        self._ops = ops
+        self.row_format = self._gate_up.row_format
+        self.weight_formats = {self._gate_up.weight_format, self._down.weight_format}
+
+    def __call__(self, rows: Rows) -> Tensor:
+        """Returns [N, D]."""
+        return self._down(self._ops.gated_gelu(self._gate_up(rows), self._down.row_format))
+
+
+class FusedLayer:
+    """One layer.
+
+    Args:
+        layer: whose weights it takes; they are laid out anew, so let go of the layer afterwards.
+        config: dimensions.
+        ops: the operations.
+        dtype: of hidden states, and of weights that have to be expanded.
+
+    Attributes:
+        kind: full or sliding.
+        reads: the norm that it wants its input through.
+        weight_formats: that it has weights in.
+    """
+
+    def __init__(self, layer: Layer, config: ModelConfig, ops: FusedOps, dtype: torch.dtype) -> None:
+        attention = layer.self_attn
+        self._ops, self._eps = ops, config.rms_norm_eps
+        self.kind = attention.kind
+        self._window = config.sliding_window if self.kind is LayerKind.SLIDING else None
+        self._num_heads, self._head_dim = attention.num_heads, attention.head_dim
+        self._num_selected = config.top_k_experts
+        self._qkv = FusedLinear(dense_weight(attention.qkv_proj, dtype), ops)
+        self._out = FusedLinear(dense_weight(attention.o_proj, dtype), ops)
+        self._q_norm_d, self._k_norm_d = attention.q_norm.weight.detach(), attention.k_norm.weight.detach()
+        self._mlp = FusedMLP(layer.mlp, ops, dtype)
+        gate_up, down = expert_weights(layer.experts, dtype)
+        self._gate_up, self._down = ops.pack(gate_up), ops.pack(down)
+        self.weight_formats = {gate_up.format, self._qkv.weight_format, self._out.weight_format}
+        self.weight_formats |= self._mlp.weight_formats
+        self._router_ED = layer.router.proj.weight.detach()
+        self._per_expert_E = layer.router.per_expert_scale.detach()
+        self._after_attention_D = layer.post_attention_layernorm.weight.detach()
+        expert_format = RowFormat.FP8_GROUP if gate_up.format is WeightFormat.FP8 else RowFormat.PLAIN
+        router_D = layer.router.scale.detach().float() * config.hidden_size**-0.5
+        self._readers = (
+            Output(weight_D=router_D),
+            Output(weight_D=layer.pre_feedforward_layernorm.weight.detach(), format=self._mlp.row_format),
+            Output(weight_D=layer.pre_feedforward_layernorm_2.weight.detach(), format=expert_format),
+        )
+        self._after_both = (
+            layer.post_feedforward_layernorm_1.weight.detach(),
+            layer.post_feedforward_layernorm_2.weight.detach(),
+            layer.post_feedforward_layernorm.weight.detach(),
+        )
+        self._canvas_scalar_1, self._causal_scalar_1 = layer.layer_scalar, layer.encoder_layer_scalar
+        self.reads = Output(weight_D=layer.input_layernorm.weight.detach(), format=self._qkv.row_format)
+
+    def run(
+        self, x_ND: Tensor, rows: Rows, sight: Sight, stores: tuple[Tensor, Tensor], reader: Output
+    ) -> tuple[Tensor, Rows]:
+        """Runs the layer.
+
+        Args:
+            x_ND: residual stream.
+            rows: its norm through `reads`.
+            sight: of the pass.
+            stores: where keys and values are kept, [G, S, d] each; written behind what is stored.
+            reader: the norm that comes next.
+
+        Returns:
+            The residual stream and its norm through `reader`.
+        """
+        ops, eps = self._ops, self._eps
+        attended = self._attend(self._project(rows, sight, stores), sight, stores)
+        x_ND, (routed, dense_in, sparse_in) = ops.add_norm(
+            x_ND, self._out.of_plain(attended), self._after_attention_D, self._readers, eps
+        )
+        dense_ND = self._mlp(dense_in)
+        routing = ops.route(
+            routed.data_ND, self._router_ED, self._per_expert_E, self._num_selected, sight.tile_rows,
+            arrivals_1=sight.arrivals_1,
+        )  # fmt: skip
+        parts_NKD = ops.experts(sparse_in, routing, self._gate_up, self._down)
+        scalar = self._scalar(sight)
+        x_ND, (following,) = ops.merge_norm(x_ND, dense_ND, parts_NKD, self._after_both, scalar, (reader,), eps)
+        return x_ND, following
+
+    def remember(self, rows: Rows, sight: Sight, stores: tuple[Tensor, Tensor]) -> None:
+        """Stores keys and values and does nothing else."""
+        self._project(rows, sight, stores)
+
+    def _project(self, rows: Rows, sight: Sight, stores: tuple[Tensor, Tensor]) -> Tensor:
+        """Returns queries [N, H, d]; keys and values are stored."""
+        heads_NXd = self._qkv(rows).unflatten(-1, (-1, self._head_dim))
+        turn = sight.rotary[self.kind]
+        return self._ops.norm_rotary(
+            heads_NXd, self._q_norm_d, self._k_norm_d, turn.cos[0], turn.sin[0], *stores, sight.num_stored_1,
+            self._num_heads, self._eps,
+        )  # fmt: skip
+
+    def _attend(self, q_NHd: Tensor, sight: Sight, stores: tuple[Tensor, Tensor]) -> Tensor:
+        """Returns the heads' outputs side by side, [N, H d]."""
+        num_causal, outputs = sight.num_causal, list[Tensor]()
+        if num_causal:
+            row_T, position_T = sight.row_N[:num_causal], sight.position_N[:num_causal]
+            seen = (sight.num_visible_1, sight.num_stored_1)
+            outputs.append(self._ops.causal(q_NHd[:num_causal], *stores, row_T, position_T, *seen, self._window))
+        if num_causal < len(q_NHd):
+            row_L = sight.row_N[num_causal:]
+            outputs.append(
+                self._ops.canvas(q_NHd[num_causal:], *stores, row_L, sight.num_before_canvas_1, self._window)
+            )
+        return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).flatten(1)
+
+    def _scalar(self, sight: Sight) -> Tensor:
+        num_tokens = len(sight.row_N)
+        if sight.num_causal == num_tokens:
+            return self._causal_scalar_1
+        if not sight.num_causal:
+            return self._canvas_scalar_1
+        num_canvas = num_tokens - sight.num_causal
+        return torch.cat((self._causal_scalar_1.expand(sight.num_causal), self._canvas_scalar_1.expand(num_canvas)))
+
+
+class FusedSelfConditioning:
+    """Adds what the last step believed to the embeddings of a canvas.
+
+    Args:
+        module: whose weights it takes.
+        config: dimensions.
+        ops: the operations.
+        dtype: of weights that have to be expanded.
+    """
+
+    def __init__(self, module: SelfConditioning, config: ModelConfig, ops: FusedOps, dtype: torch.dtype) -> None:
+        self._ops, self._eps = ops, config.rms_norm_eps
+        self._mlp = FusedMLP(module.mlp, ops, dtype)
+        self._reads = Output(weight_D=module.pre_norm.weight.detach(), format=self._mlp.row_format)
+        self.weight_formats = self._mlp.weight_formats
+
+    def __call__(self, x_LD: Tensor, soft_LD: Tensor | None) -> Tensor:
+        """Returns the canvas's first hidden states, [L, D]; a signal of zeros adds nothing, as None does."""
+        if soft_LD is not None:
+            (rows,) = self._ops.norm(soft_LD, (self._reads,), self._eps)
+            x_LD = x_LD + self._mlp(rows)
+        return self._ops.norm(x_LD, (Output(),), self._eps)[0].data_ND
+
+
+def fused_layers(
+    layers: Sequence[nn.Module], config: ModelConfig, ops: FusedOps, dtype: torch.dtype
+) -> list[FusedLayer]:
+    """Returns fused layers of a model's layers, one at a time.
+
+    Args:
+        layers: of a model; each is emptied when it was read, so that memory for one layer more is enough.
+        config: dimensions.
+        ops: the operations.
+        dtype: of hidden states.
+    """
+    fused = list[FusedLayer]()
+    for layer in layers:
+        assert isinstance(layer, Layer)
+        fused.append(FusedLayer(layer, config, ops, dtype))
+        for name, _module in list(layer.named_children()):
+            setattr(layer, name, None)
+    return fused

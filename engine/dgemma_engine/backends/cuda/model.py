@@ -1,0 +1,278 @@
+"""A `DiffusionGemma` whose passes are fused operations, from the embedding to the belief: what runs on a GPU.
+
+The same interface for one row of the batch (B = 1) and a `PromptCache`, and below it passes over tensors that lie on
+the device, which ask nothing of the host: what `graph_steps.py` captures. `fused` decides whether a model is one.
+
+Shape legend: N tokens of a pass, T of them in causal mode before L of a canvas; D hidden, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from dgemma_kernels.formats import Output, Rows, WeightFormat
+from dgemma_kernels.vocabulary_belief import Banned, VocabularyBelief
+from torch import Tensor, nn
+
+from dgemma_engine.backends.cuda.layers import FusedLayer, FusedLinear, FusedSelfConditioning, Sight, fused_layers
+from dgemma_engine.backends.cuda.weights import plain
+from dgemma_engine.model.attention_masks import ALL_VISIBLE, AttentionMasks
+from dgemma_engine.model.config import ModelConfig
+from dgemma_engine.model.kv_cache import KVCache, PromptCache
+from dgemma_engine.model.ops import Ops
+from dgemma_engine.model.rotary import RotaryTable
+from dgemma_engine.model.transformer import DiffusionGemma
+
+Stores = Sequence[tuple[Tensor, Tensor]]
+"""Keys and values of each layer, see `PromptCache.stores`."""
+
+
+def fused(model: DiffusionGemma, ops: Ops) -> DiffusionGemma:
+    """Returns the model to run: a fused one where the operations have fused ones, `model` itself elsewhere.
+
+    Args:
+        model: in inference mode, its weights final; taken apart layer by layer if a fused one is made of it.
+        ops: the operations.
+
+    Raises:
+        CheckpointError: the operations cannot run on the model's device, or not with its weights.
+    """
+    if ops.fused is None:
+        return model
+    dtype = model.dtype
+    made = FusedModel(
+        model.config,
+        ops,
+        embed_tokens=model.embed_tokens,
+        begin=FusedSelfConditioning(model.self_conditioning, model.config, ops.fused, dtype),
+        layers=fused_layers(list(model.layers), model.config, ops.fused, dtype),
+        norm_D=model.norm.weight.detach(),
+    )
+    ops.fused.require(model.device, made.weight_formats)
+    return made
+
+
+class FusedModel(DiffusionGemma):
+    """A fused model.
+
+    Args:
+        config: dimensions.
+        ops: with fused operations.
+        embed_tokens: embeddings, which are the output matrix too.
+        begin: prepares a canvas for the first layer.
+        layers: all of them.
+        norm_D: scale of the last norm.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        ops: Ops,
+        *,
+        embed_tokens: nn.Embedding,
+        begin: FusedSelfConditioning,
+        layers: Sequence[FusedLayer],
+        norm_D: Tensor,
+    ) -> None:
+        nn.Module.__init__(self)
+        assert ops.fused is not None
+        self.config, self._ops, self._fused = config, ops, ops.fused
+        self.embed_tokens, self.rotary = embed_tokens, RotaryTable(config)
+        self._begin, self._stack = begin, list(layers)
+        self._to_vocabulary = FusedLinear(plain(embed_tokens.weight.detach()), ops.fused)
+        self._end = Output(weight_D=norm_D)
+        self._scale = self._embed_scale(self.dtype)
+        self._arrivals_1 = torch.zeros(1, dtype=torch.int32, device=self.device)
+        self.weight_formats: frozenset[WeightFormat] = frozenset(begin.weight_formats).union(
+            *(layer.weight_formats for layer in self._stack)
+        )
+
+    def encode(
+        self,
+        ids_BT: Tensor,
+        cache: KVCache,
+        *,
+        positions_BT: Tensor | None = None,
+        attention_masks: AttentionMasks | None = None,
+    ) -> Tensor:
+        """See `DiffusionGemma.encode`; masks must be of packed rows."""
+        kept, num_new = _prompt_cache(cache), ids_BT.shape[1]
+        sight = self._causal_sight(kept.length, num_new, positions_BT, attention_masks)
+        rows = self.run(self._embedded(ids_BT[0]), sight, self.stores(kept, num_new))
+        cache.advance(num_new)
+        return rows.data_ND[None]
+
+    def prefill(self, ids_BT: Tensor, cache: KVCache) -> None:
+        """See `DiffusionGemma.prefill`."""
+        kept, num_new = _prompt_cache(cache), ids_BT.shape[1]
+        sight, stores = self._causal_sight(kept.length, num_new, None, None), self.stores(kept, num_new)
+        self.remember(self._embedded(ids_BT[0]), sight, stores)
+        cache.advance(num_new)
+
+    def decode(
+        self,
+        canvas_BL: Tensor,
+        cache: KVCache,
+        *,
+        soft_BLD: Tensor | None = None,
+        positions_BL: Tensor | None = None,
+        attention_masks: AttentionMasks = ALL_VISIBLE,
+    ) -> Tensor:
+        """See `DiffusionGemma.decode`; masks must be of packed rows."""
+        return self._decode(canvas_BL[:, :0], canvas_BL, cache, soft_BLD, positions_BL, attention_masks)
+
+    def decode_after(
+        self,
+        block_BT: Tensor,
+        canvas_BL: Tensor,
+        cache: KVCache,
+        *,
+        soft_BLD: Tensor | None = None,
+        positions_BL: Tensor | None = None,
+        attention_masks: AttentionMasks = ALL_VISIBLE,
+    ) -> Tensor:
+        """See `DiffusionGemma.decode_after`; masks must be of packed rows."""
+        hidden_1LD = self._decode(block_BT, canvas_BL, cache, soft_BLD, positions_BL, attention_masks)
+        cache.advance(block_BT.shape[1])
+        return hidden_1LD
+
+    def logits(self, hidden_BLD: Tensor) -> Tensor:
+        """See `DiffusionGemma.logits`."""
+        logits_NV = self.score(Rows(data_ND=hidden_BLD.flatten(0, 1).contiguous()))
+        return self._ops.softcap(logits_NV, self.config.final_logit_softcapping).unflatten(0, hidden_BLD.shape[:2])
+
+    def soft_embeddings(self, probs_BLV: Tensor) -> Tensor:
+        """See `DiffusionGemma.soft_embeddings`."""
+        soft_ND = self.expect(probs_BLV.flatten(0, 1).to(self.dtype).contiguous())
+        return soft_ND.unflatten(0, probs_BLV.shape[:2])
+
+    def stores(self, cache: PromptCache, num_tokens: int) -> Stores:
+        """Returns where the keys and values of each layer lie, with room for `num_tokens` more."""
+        return [cache.stores(layer_idx, num_tokens) for layer_idx in range(len(self._stack))]
+
+    def sight(
+        self,
+        *,
+        num_causal: int,
+        row_N: Tensor,
+        position_N: Tensor,
+        num_visible_1: Tensor,
+        num_stored_1: Tensor,
+        num_before_canvas_1: Tensor,
+    ) -> Sight:
+        """Returns a pass's `Sight`; what it needs is computed on the device."""
+        config = self.config
+        return Sight(
+            num_causal=num_causal,
+            row_N=row_N,
+            position_N=position_N,
+            num_visible_1=num_visible_1,
+            num_stored_1=num_stored_1,
+            num_before_canvas_1=num_before_canvas_1,
+            rotary=self.rotary(position_N[None], self.dtype),
+            tile_rows=self._fused.tile_rows(len(row_N), config.top_k_experts, config.num_experts, self.device),
+            arrivals_1=self._arrivals_1,
+        )
+
+    def first_states(self, block_T: Tensor, canvas_L: Tensor, soft_LD: Tensor | None) -> Tensor:
+        """Returns the hidden states of a block, embedded, and of a canvas, told of the last step, [T + L, D]."""
+        canvas_LD = self._begin(self._embedded(canvas_L), soft_LD)
+        return torch.cat((self._embedded(block_T), canvas_LD)) if len(block_T) else canvas_LD
+
+    def run(self, x_ND: Tensor, sight: Sight, stores: Stores) -> Rows:
+        """Runs all layers and the last norm; returns plain rows [N, D]."""
+        return self._through(self._stack, x_ND, sight, stores, self._end)[1]
+
+    def remember(self, x_ND: Tensor, sight: Sight, stores: Stores) -> None:
+        """Stores the keys and values of all layers, so the last one stops there."""
+        *body, last = self._stack
+        _x_ND, rows = self._through(body, x_ND, sight, stores, last.reads)
+        last.remember(rows, sight, stores[-1])
+
+    def score(self, rows: Rows, out_NV: Tensor | None = None) -> Tensor:
+        """Returns logits before their softcap, [N, V], in the weights' dtype, in `out_NV` if it is given."""
+        return self._to_vocabulary(rows, out_NV)
+
+    def believe(
+        self, logits_NV: Tensor, temperature_1: Tensor, levels_N: Tensor, banned: Banned | None
+    ) -> VocabularyBelief:
+        """Returns what the logits say of each position; the probabilities replace them."""
+        return self._fused.believe(logits_NV, temperature_1, levels_N, self.config.final_logit_softcapping, banned)
+
+    def expect(self, probs_NV: Tensor) -> Tensor:
+        """Returns the expected embedding under each position's distribution, [N, D]."""
+        return self._fused.soft_embeddings(probs_NV, self.embed_tokens.weight, self._scale)
+
+    def _decode(
+        self,
+        block_BT: Tensor,
+        canvas_BL: Tensor,
+        cache: KVCache,
+        soft_BLD: Tensor | None,
+        positions_BL: Tensor | None,
+        attention_masks: AttentionMasks,
+    ) -> Tensor:
+        kept, num_block, num_canvas = _prompt_cache(cache), block_BT.shape[1], canvas_BL.shape[1]
+        rows, end = attention_masks.rows, kept.length + num_block
+        assert rows is not None or attention_masks.full is None, "a fused pass needs masks of packed rows"
+        position_N = torch.arange(kept.length, end + num_canvas, dtype=torch.int32, device=self.device)
+        if positions_BL is not None:
+            position_N[num_block:] = positions_BL[0]
+        row_N = torch.zeros_like(position_N)
+        if rows is not None:
+            row_N[num_block:] = rows.row_L
+        stored_1 = self._number(kept.length)
+        sight = self.sight(
+            num_causal=num_block,
+            row_N=row_N,
+            position_N=position_N,
+            num_visible_1=stored_1,
+            num_stored_1=stored_1,
+            num_before_canvas_1=self._number(end),
+        )
+        soft_LD = None if soft_BLD is None else soft_BLD[0].contiguous()
+        x_ND = self.first_states(block_BT[0], canvas_BL[0], soft_LD)
+        return self.run(x_ND, sight, self.stores(kept, num_block + num_canvas)).data_ND[None, num_block:]
+
+    def _causal_sight(
+        self, num_past: int, num_new: int, positions_BT: Tensor | None, attention_masks: AttentionMasks | None
+    ) -> Sight:
+        rows = None if attention_masks is None else attention_masks.rows
+        assert attention_masks is None or rows is not None, "a fused pass needs masks of packed rows"
+        if positions_BT is None:
+            position_N = torch.arange(num_past, num_past + num_new, dtype=torch.int32, device=self.device)
+        else:
+            position_N = positions_BT[0].int()
+        stored_1 = self._number(num_past)
+        hidden_from = None if rows is None else rows.hidden_from
+        return self.sight(
+            num_causal=num_new,
+            row_N=torch.zeros_like(position_N) if rows is None else rows.row_L.int(),
+            position_N=position_N,
+            num_visible_1=stored_1 if hidden_from is None else self._number(hidden_from),
+            num_stored_1=stored_1,
+            num_before_canvas_1=stored_1,
+        )
+
+    def _through(
+        self, layers: Sequence[FusedLayer], x_ND: Tensor, sight: Sight, stores: Stores, reader: Output
+    ) -> tuple[Tensor, Rows]:
+        """Returns the residual stream behind some layers, the first one's first, and its norm through `reader`."""
+        readers = [*(layer.reads for layer in layers), reader]
+        (rows,) = self._fused.norm(x_ND, (readers[0],), self.config.rms_norm_eps)
+        for layer, store, following in zip(layers, stores, readers[1:], strict=False):
+            x_ND, rows = layer.run(x_ND, rows, sight, store, following)
+        return x_ND, rows
+
+    def _embedded(self, ids_N: Tensor) -> Tensor:
+        return self.embed_tokens(ids_N) * self._scale
+
+    def _number(self, value: int) -> Tensor:
+        """Returns an int32 on the device; filling waits for nothing, copying would."""
+        return torch.full((1,), value, dtype=torch.int32, device=self.device)
+
+
+def _prompt_cache(cache: KVCache) -> PromptCache:
+    assert isinstance(cache, PromptCache), "a fused model writes into the stores of a prompt cache"
+    return cache

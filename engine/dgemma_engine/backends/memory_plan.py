@@ -1,0 +1,232 @@
+"""How much device memory a model needs before anything of it is loaded: weights, prompt, workspace, and what is free.
+
+Counts from `config.json`, and where the model is there already from what its files say they hold; reads no weight.
+Knows no tensors but imaginary ones. Shape legend: E experts, D hidden, I intermediate, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from dgemma_engine.checkpoint.key_map import TensorKind, parameter_sources
+from dgemma_engine.checkpoint.quantization_presets import Format
+from dgemma_engine.checkpoint.tensors import CheckpointWeights
+from dgemma_engine.errors import CheckpointError
+from dgemma_engine.model.config import ModelConfig
+from dgemma_engine.model.devices import PIECE_TOKENS
+from dgemma_engine.model.ops import Ops
+from dgemma_engine.model.transformer import DiffusionGemma
+from dgemma_engine.quantization.quantized_tensor import E2M1_GROUP, INT_GROUP, Encoding
+
+GIB = 2**30
+# Of a device's memory, what its driver and libraries take before the first tensor.
+_CONTEXT_BYTES = {"cuda": 600 * 2**20, "cpu": 0}
+# Passes over the vocabulary that are alive at once while a step is judged: logits, probabilities, their running sum.
+_VOCABULARY_COPIES = 3
+# Hidden states alive at once inside a layer, in widths of the residual stream; the widest are the chosen experts' inner
+# states.
+_LAYER_COPIES = 12
+# Tokens that a ranking judges over the whole vocabulary.
+_RANKED_TOKENS = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One line of a plan.
+
+    Attributes:
+        name: what the memory is for.
+        num_bytes: how much of it.
+    """
+
+    name: str
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryPlan:
+    """What a model needs.
+
+    Attributes:
+        weights: by kind.
+        prompt: keys and values of one prompt of the planned length.
+        workspace: what a step or a piece of prompt allocates and frees again.
+        expansion: the buffer that packed weights are expanded into for each use; kernels need none.
+        context: what the device's driver and libraries take.
+    """
+
+    weights: tuple[Item, ...]
+    prompt: Item
+    workspace: Item
+    expansion: Item
+    context: Item
+
+    @property
+    def total_bytes(self) -> int:
+        """The sum of all items."""
+        return sum(item.num_bytes for item in self.items)
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """All of them, weights first."""
+        return (*self.weights, self.prompt, self.workspace, self.expansion, self.context)
+
+    def table(self) -> Iterator[str]:
+        """Yields lines for a person."""
+        for item in self.items:
+            yield f"{item.name:44} {item.num_bytes / GIB:8.2f} GiB"
+        yield f"{'total':44} {self.total_bytes / GIB:8.2f} GiB"
+
+    def require(self, available_bytes: int, where: str) -> None:
+        """Checks that it fits.
+
+        Args:
+            available_bytes: memory that is free for it.
+            where: the device, for the message.
+
+        Raises:
+            CheckpointError: it does not; the message has the numbers and what would help.
+        """
+        if self.total_bytes <= available_bytes:
+            return
+        weights = sum(item.num_bytes for item in self.weights)
+        raise CheckpointError(
+            f"the model needs {self.total_bytes / GIB:.1f} GiB (weights {weights / GIB:.1f}, prompt "
+            f"{self.prompt.num_bytes / GIB:.1f}, workspace {self.workspace.num_bytes / GIB:.1f}), {where} has "
+            f"{available_bytes / GIB:.1f} GiB free: make it smaller with dgemma-engine quantize, lower the context, or "
+            "use --device cpu"
+        )
+
+
+def memory_plan(
+    config: ModelConfig,
+    *,
+    weight_format: Format | None,
+    context_tokens: int,
+    device_type: str,
+    dtype: torch.dtype = torch.bfloat16,
+) -> MemoryPlan:
+    """Returns what a model needs.
+
+    Args:
+        config: dimensions.
+        weight_format: of its quantised matrices, which stay packed in memory; None for a plain model.
+        context_tokens: of the longest prompt, the canvas included.
+        device_type: `cuda` or `cpu`.
+        dtype: of what is not quantised, and of keys and values.
+
+    Raises:
+        CheckpointError: the context is shorter than a canvas, or longer than the model was made for.
+    """
+    sums: dict[TensorKind, int] = {}
+    expanded: dict[str, int] = {}
+    with torch.device("meta"):
+        state = DiffusionGemma(config, Ops.reference()).state_dict()
+    for source in parameter_sources(config):
+        shape = state[source.parameter].shape
+        encoding = weight_format.encoding(source.kind) if weight_format else None
+        num_bytes = shape.numel() * dtype.itemsize if encoding is None else _packed_bytes(shape, encoding)
+        sums[source.kind] = sums.get(source.kind, 0) + num_bytes
+        if encoding is not None:
+            # The two matrices of a mixture of experts are expanded together.
+            module = source.parameter.removesuffix(".gate_up_proj").removesuffix(".down_proj")
+            expanded[module] = expanded.get(module, 0) + shape.numel() * dtype.itemsize
+    names = {kind: f"weights: {kind.value}" + _note(weight_format, kind) for kind in sums}
+    weights = tuple(Item(name=names[kind], num_bytes=num_bytes) for kind, num_bytes in sums.items())
+    expansion = max(expanded.values(), default=0) if device_type == "cpu" else 0
+    return _plan(config, weights, expansion, context_tokens, device_type, dtype)
+
+
+def stored_plan(folder: Path, *, context_tokens: int, device_type: str, dtype: torch.dtype) -> MemoryPlan:
+    """Returns what the model in a folder needs, whose quantised weights stay as they are stored.
+
+    Args:
+        folder: of the model; only headers are read.
+        context_tokens: of the longest prompt, the canvas included; as many as the model can have are enough.
+        device_type: `cuda` or `cpu`.
+        dtype: of what is not quantised, and of keys and values.
+
+    Raises:
+        CheckpointError: the folder cannot be used; the message names file or key.
+    """
+    config = ModelConfig.load(folder)
+    sums: dict[TensorKind, int] = {}
+    with torch.device("meta"):
+        state = DiffusionGemma(config, Ops.reference()).state_dict()
+    with CheckpointWeights(folder, config) as weights:
+        for source in weights.sources:
+            num_bytes = weights.packed_bytes(source)
+            if num_bytes is None:
+                num_bytes = state[source.parameter].numel() * dtype.itemsize
+            sums[source.kind] = sums.get(source.kind, 0) + num_bytes
+    items = tuple(Item(name=f"weights: {kind.value}", num_bytes=num_bytes) for kind, num_bytes in sums.items())
+    return _plan(config, items, 0, min(context_tokens, config.max_position_embeddings), device_type, dtype)
+
+
+def _plan(
+    config: ModelConfig,
+    weights: tuple[Item, ...],
+    expansion_bytes: int,
+    context_tokens: int,
+    device_type: str,
+    dtype: torch.dtype,
+) -> MemoryPlan:
+    if not config.canvas_length < context_tokens <= config.max_position_embeddings:
+        raise CheckpointError(
+            f"a context of {context_tokens} tokens cannot be planned: it must be more than the canvas of "
+            f"{config.canvas_length} and at most {config.max_position_embeddings}"
+        )
+    workspace = _kernel_workspace_bytes if device_type == "cuda" else _workspace_bytes
+    return MemoryPlan(
+        weights=weights,
+        prompt=Item(
+            name=f"keys and values of {context_tokens:,} tokens",
+            num_bytes=prompt_bytes(config, context_tokens, dtype),
+        ),
+        workspace=Item(name="workspace", num_bytes=workspace(config, dtype)),
+        expansion=Item(name="buffer for expanded weights", num_bytes=expansion_bytes),
+        context=Item(name="driver and libraries", num_bytes=_CONTEXT_BYTES[device_type]),
+    )
+
+
+def prompt_bytes(config: ModelConfig, num_tokens: int, dtype: torch.dtype) -> int:
+    """Returns the size of the keys and values of a prompt: every layer keeps all tokens (`PromptCache`)."""
+    values = sum(2 * config.num_kv_heads[kind] * config.head_dim[kind] for kind in config.layer_kinds)
+    return num_tokens * values * dtype.itemsize
+
+
+def _packed_bytes(shape: torch.Size, encoding: Encoding) -> int:
+    rows, columns = shape[:-1].numel(), shape[-1]
+    if encoding is Encoding.FP8:
+        return rows * (columns + 2)
+    codes = -(-columns // 2) if encoding.is_paired else columns
+    if encoding is Encoding.E2M1:
+        return rows * (codes + -(-columns // E2M1_GROUP) + 4)
+    return rows * (codes + 2 * -(-columns // INT_GROUP))
+
+
+def _workspace_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
+    """The larger of two moments: inside a layer, and over the vocabulary; both for one full canvas."""
+    positions = config.canvas_length
+    inner = config.top_k_experts * 3 * config.moe_intermediate_size
+    layer = positions * (_LAYER_COPIES * config.hidden_size + inner) * 4
+    vocabulary = positions * config.vocab_size * (_VOCABULARY_COPIES * 4 + dtype.itemsize)
+    return max(layer, vocabulary)
+
+
+def _kernel_workspace_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
+    """Logits of one canvas, which stay, and the larger of two moments: a piece of prompt in a layer, and a ranking."""
+    stay = config.canvas_length * config.vocab_size * dtype.itemsize
+    inner = config.top_k_experts * (config.hidden_size + config.moe_intermediate_size)
+    layer = PIECE_TOKENS["cuda"] * (_LAYER_COPIES * config.hidden_size + inner) * dtype.itemsize
+    ranking = _RANKED_TOKENS * config.vocab_size * (dtype.itemsize + 2 * 4)
+    return stay + max(layer, ranking)
+
+
+def _note(weight_format: Format | None, kind: TensorKind) -> str:
+    encoding = weight_format.encoding(kind) if weight_format else None
+    return f" ({encoding.value})" if encoding else ""

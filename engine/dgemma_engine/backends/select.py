@@ -1,0 +1,51 @@
+"""A model folder to the model that runs on a device: fused where kernels run it, lean where it is small, else plain.
+
+A card is asked first whether the model fits it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from dgemma_engine.backends.cpu.model import lean
+from dgemma_engine.backends.cuda.graph_model import CapturedModel
+from dgemma_engine.backends.cuda.graphs import Graphs, capture_on
+from dgemma_engine.backends.cuda.model import FusedModel, fused
+from dgemma_engine.backends.memory_plan import stored_plan
+from dgemma_engine.checkpoint.loader import load_model
+from dgemma_engine.model.devices import free_memory, weight_dtype
+from dgemma_engine.model.ops import Ops
+from dgemma_engine.model.transformer import DiffusionGemma
+
+# Room for canvases behind the longest prompt.
+_CANVAS_ROOM_TOKENS = 512
+
+
+def load_runnable(
+    folder: Path, *, device: torch.device, ops: Ops | None, prompt_tokens: int, report: Callable[[int], None]
+) -> DiffusionGemma:
+    """Reads a model folder.
+
+    Args:
+        folder: see `loader.load_model`.
+        device: where the model runs.
+        ops: operations it calls; None takes kernels on CUDA and plain PyTorch elsewhere.
+        prompt_tokens: of the longest prompt.
+        report: called with the percentage read so far.
+
+    Raises:
+        CheckpointError: the folder cannot be used, the model does not fit the card, or the operations cannot run there;
+            the message names the file or key, or has the numbers, and the remedy.
+    """
+    dtype = weight_dtype(device)
+    if device.type == "cuda":
+        context_tokens = prompt_tokens + _CANVAS_ROOM_TOKENS
+        plan = stored_plan(folder, context_tokens=context_tokens, device_type=device.type, dtype=dtype)
+        plan.require(free_memory(device), str(device))
+    ops = Ops.of_device(device) if ops is None else ops
+    model = load_model(folder, ops, device=device, dtype=dtype, report=report)
+    made = fused(model, ops)
+    return CapturedModel(made, Graphs(capture_on(device))) if isinstance(made, FusedModel) else lean(model)

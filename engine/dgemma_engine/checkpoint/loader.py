@@ -1,0 +1,147 @@
+"""Safetensors files of a Hugging Face DiffusionGemma folder to a model, and back.
+
+Streams one tensor at a time straight into the model, so loading needs little more memory than the model itself.
+Quantised weights are expanded on the way, or kept packed in modules that expand them for each use.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from dgemma_engine.checkpoint.key_map import parameter_sources
+from dgemma_engine.checkpoint.safetensors_reader import SINGLE
+from dgemma_engine.checkpoint.tensors import CheckpointWeights
+from dgemma_engine.model.config import ModelConfig
+from dgemma_engine.model.devices import is_small
+from dgemma_engine.model.ops import Ops
+from dgemma_engine.model.transformer import DiffusionGemma
+from dgemma_engine.quantization.quantized_linear import PackedExperts, PackedLinear, Scratch
+from dgemma_engine.quantization.quantized_tensor import QuantisedTensor
+
+_EXPERTS = ".experts"
+
+
+class Residence(Enum):
+    """How quantised weights lie in memory; plain weights are the same either way.
+
+    `EXPANDED` as floats: as fast as a plain model, and as large. `PACKED` as they are stored: as small as the file, and
+    expanded anew for every use (docs/decisions/0012).
+    """
+
+    EXPANDED = "expanded"
+    PACKED = "packed"
+
+
+def load_model(
+    folder: Path,
+    ops: Ops,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    report: Callable[[int], None] = lambda _percent: None,
+    residence: Residence | None = None,
+) -> DiffusionGemma:
+    """Reads a model folder.
+
+    Args:
+        folder: holds `config.json` and `model.safetensors`, or shards with `model.safetensors.index.json`.
+        ops: operations the model will call.
+        device: where its weights go.
+        dtype: what they are cast to.
+        report: called with the percentage read so far.
+        residence: of weights that the folder holds quantised; None expands those of a small model on a processor and
+            leaves all others packed.
+
+    Returns:
+        The model in inference mode, without gradients. Projections whose weights stay packed are `PackedLinear` and
+        `PackedExperts`.
+
+    Raises:
+        CheckpointError: names the file or key that is missing, damaged, of a wrong type or in contradiction to
+            `config.json`, and what to do.
+    """
+    config = ModelConfig.load(folder)
+    with torch.device("meta"):
+        model = DiffusionGemma(config, ops)
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    if residence is None:
+        num_values = sum(shape.numel() for shape in shapes.values())
+        residence = Residence.EXPANDED if is_small(num_values * dtype.itemsize, device) else Residence.PACKED
+    with CheckpointWeights(folder, config) as weights:
+        staying = _staying_packed(weights) if residence is Residence.PACKED else set[str]()
+        for parameter in staying:
+            model.set_submodule(_module_of(parameter), nn.Identity())
+        model = model.to(dtype).to_empty(device=device)
+        targets: dict[str, Tensor] = dict(model.state_dict())
+        packed: dict[str, QuantisedTensor] = {}
+        for number, source in enumerate(weights.sources):
+            if source.parameter in staying:
+                packed[source.parameter] = weights.packed(source, shapes[source.parameter]).to(device)
+            else:
+                weights.fill(targets[source.parameter].detach(), source)
+            report(100 * (number + 1) // len(weights.sources))
+    # Fused operations read packed weights as they are: nothing is ever expanded.
+    _put_packed(model, packed, ops, Scratch(torch.device("meta") if ops.fused else device, dtype))
+    return model.eval().requires_grad_(requires_grad=False)
+
+
+def save_checkpoint(model: DiffusionGemma, folder: Path, *, dtype: torch.dtype = torch.bfloat16) -> None:
+    """Writes `config.json` and `model.safetensors` as `transformers` lays them out.
+
+    The weights go to a temporary file first: a full disk leaves the old checkpoint whole.
+
+    Args:
+        model: what to save.
+        folder: made if missing.
+        dtype: of the saved tensors.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    state = model.state_dict()
+    tensors: dict[str, Tensor] = {}
+    for source in parameter_sources(model.config):
+        parts = state[source.parameter].detach().to("cpu", dtype).split(list(source.rows))
+        tensors |= {key: part.contiguous().clone() for key, part in zip(source.keys, parts, strict=True)}
+    unfinished = folder / f".{SINGLE}.part"
+    try:
+        save_file(tensors, unfinished, metadata={"format": "pt"})
+    except SafetensorError as error:
+        unfinished.unlink(missing_ok=True)
+        raise OSError(f"{folder / SINGLE} cannot be written: {error}") from error
+    # safetensors writes a file that only its owner may read; a model folder is as public as the folder it lies in.
+    unfinished.chmod(0o644)
+    unfinished.replace(folder / SINGLE)
+    hf = model.config.to_hf() | {"dtype": str(dtype).removeprefix("torch.")}
+    (folder / "config.json").write_text(json.dumps(hf, indent=2) + "\n", encoding="utf-8")
+
+
+def _module_of(parameter: str) -> str:
+    """Returns the module that a matrix belongs to; experts' two matrices belong to one."""
+    return parameter.rpartition(".")[0]
+
+
+def _staying_packed(weights: CheckpointWeights) -> set[str]:
+    """Returns the parameters of all modules that can be packed as a whole."""
+    able: dict[str, list[bool]] = {}
+    for source in weights.sources:
+        able.setdefault(_module_of(source.parameter), []).append(weights.can_stay_packed(source))
+    return {source.parameter for source in weights.sources if all(able[_module_of(source.parameter)])}
+
+
+def _put_packed(model: DiffusionGemma, packed: dict[str, QuantisedTensor], ops: Ops, scratch: Scratch) -> None:
+    for name in {_module_of(parameter): None for parameter in packed}:
+        if name.endswith(_EXPERTS):
+            experts = PackedExperts(packed[f"{name}.gate_up_proj"], packed[f"{name}.down_proj"], ops, scratch)
+            model.set_submodule(name, experts)
+        else:
+            model.set_submodule(name, PackedLinear(packed[f"{name}.weight"], scratch))

@@ -1,0 +1,160 @@
+"""A model folder read parameter by parameter, plain or quantised, whatever keys and shards it is spread over.
+
+Refuses a folder whose decoder holds keys that the model would leave unread: it would not be the checkpoint. Vision
+weights, the encoder's copies of tied weights and a tied `lm_head` are nobody's parameter here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from dgemma_engine.checkpoint.key_map import DECODER, ParameterSource, TensorKind, parameter_sources
+from dgemma_engine.checkpoint.quantization_scheme import StoredScheme
+from dgemma_engine.checkpoint.quantized_layouts import (
+    IGNORED_SUFFIXES,
+    SCALE_SUFFIXES,
+    SUFFIXES,
+    is_quantised,
+    layout_of,
+    read_matrix,
+)
+from dgemma_engine.checkpoint.safetensors_reader import CheckpointReader
+from dgemma_engine.errors import CheckpointError
+from dgemma_engine.model.config import ModelConfig
+from dgemma_engine.quantization.quantized_tensor import QuantisedTensor
+
+_FLOATS = ("BF16", "F16", "F32")
+_QUANTISED = (*SCALE_SUFFIXES, *IGNORED_SUFFIXES, "weight_zero_point", "weight_g_idx", "qweight", "qzeros", "scales")
+
+
+class CheckpointWeights:
+    """The parameters of one folder; a context manager.
+
+    Args:
+        folder: holds `config.json` and the weights.
+        config: of the model in it.
+
+    Raises:
+        CheckpointError: names the file or key that is missing, damaged, not known or of an unsupported quantisation.
+    """
+
+    def __init__(self, folder: Path, config: ModelConfig) -> None:
+        self.scheme = StoredScheme.load(folder)
+        self.reader = CheckpointReader(folder)
+        self.sources = tuple(parameter_sources(config))
+        self._known = self._known_keys()
+        self._refuse_foreign_keys()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.reader.release()
+
+    def can_stay_packed(self, source: ParameterSource) -> bool:
+        """Whether all of a parameter is quantised, and in one way."""
+        if not self._reads_matrices(source) or not all(is_quantised(self.reader, name) for name in source.matrices):
+            return False
+        return len({layout_of(self.reader, name) for name in source.matrices}) == 1
+
+    def packed_bytes(self, source: ParameterSource) -> int | None:
+        """Returns what a parameter takes as it is stored; None for one that is, or would be, expanded to floats."""
+        if not self.can_stay_packed(source):
+            return None
+        keys = [f"{name}.{suffix}" for name in source.matrices for suffix in (*SUFFIXES, *SCALE_SUFFIXES)]
+        return sum(self.reader.header(key).num_bytes for key in dict.fromkeys(keys) if key in self.reader)
+
+    def packed(self, source: ParameterSource, shape: torch.Size) -> QuantisedTensor:
+        """Returns a parameter that can stay packed.
+
+        Args:
+            source: of the parameter.
+            shape: by `config.json`.
+
+        Raises:
+            CheckpointError: names the key that is missing, damaged or of a wrong shape.
+        """
+        pairs = zip(source.matrices, source.matrix_rows, strict=True)
+        whole = QuantisedTensor.concatenate([self._matrix(name, (rows, shape[-1])) for name, rows in pairs])
+        return whole.unflatten_rows(shape[0]) if len(shape) == 3 else whole
+
+    def fill(self, target: Tensor, source: ParameterSource) -> None:
+        """Writes a parameter, expanded if it is quantised, into `target`.
+
+        Raises:
+            CheckpointError: names the key that is missing, damaged, or of a wrong type or shape.
+        """
+        if not self._reads_matrices(source):
+            for key, part in zip(source.keys, target.split(list(source.rows)), strict=True):
+                self._fill_plain(part, key)
+            return
+        parts = target.flatten(0, -2).split(list(source.matrix_rows))
+        for name, part in zip(source.matrices, parts, strict=True):
+            if is_quantised(self.reader, name):
+                matrix = self._matrix(name, (part.shape[0], part.shape[1]))
+                part.copy_(matrix.to(target.device).dequantise(target.dtype))
+            else:
+                self._fill_plain(part, f"{name}.weight")
+
+    def require_plain(self, key: str, shape: tuple[int, ...]) -> None:
+        """Refuses a key that is not here as floats of a shape.
+
+        Raises:
+            CheckpointError: names the key that is missing, or of a wrong type or shape.
+        """
+        if key not in self.reader:
+            raise CheckpointError(f"{key}: missing from the weights; download the whole model folder again")
+        found = self.reader.header(key)
+        if found.dtype not in _FLOATS:
+            raise CheckpointError(f"{key}: stored as {found.dtype}, only {', '.join(_FLOATS)} can be loaded")
+        if found.shape != shape:
+            raise CheckpointError(
+                f"{key}: shape {list(found.shape)} in the weights, {list(shape)} by config.json; "
+                "the two do not belong together"
+            )
+
+    def reads(self, key: str) -> bool:
+        """Whether a key belongs to a parameter."""
+        return key in self._known
+
+    def _reads_matrices(self, source: ParameterSource) -> bool:
+        """Whether a parameter is here matrix by matrix: a quantised folder's experts may still be one plain stack."""
+        if self.scheme is None or not source.matrices:
+            return False
+        return source.kind is not TensorKind.EXPERTS or source.keys[0] not in self.reader
+
+    def _matrix(self, name: str, shape: tuple[int, int]) -> QuantisedTensor:
+        assert self.scheme is not None
+        return read_matrix(self.reader, name, shape, self.scheme)
+
+    def _fill_plain(self, target: Tensor, key: str) -> None:
+        self.require_plain(key, tuple(target.shape))
+        target.copy_(self.reader.tensor(key))
+
+    def _known_keys(self) -> set[str]:
+        known = {key for source in self.sources for key in source.keys}
+        if self.scheme is not None:
+            endings = (*SUFFIXES, *IGNORED_SUFFIXES)
+            known |= {f"{name}.{end}" for source in self.sources for name in source.matrices for end in endings}
+        return known
+
+    def _refuse_foreign_keys(self) -> None:
+        foreign = sorted(key for key in self.reader if key.startswith(DECODER) and key not in self._known)
+        if not foreign:
+            return
+        for key in foreign:
+            if key.rpartition(".")[2] in _QUANTISED:
+                raise CheckpointError(
+                    f"{key}: this checkpoint is quantised in a way that its config.json does not tell, or that is not "
+                    "known here; download config.json again, or use the bf16 checkpoint"
+                )
+        raise CheckpointError(
+            f"{foreign[0]}: not part of the model that config.json describes; the two do not belong together"
+        )

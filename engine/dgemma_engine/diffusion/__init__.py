@@ -1,0 +1,1 @@
+"""Diffusion: canvas, sampler, denoising loop and its plain reference."""

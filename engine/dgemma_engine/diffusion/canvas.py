@@ -1,0 +1,197 @@
+"""Canvases: what is given and what is free, several rows packed behind each other. Token ids in, token ids out.
+
+A row is one hypothesis about a hole: [clamped opening][free positions][clamped head of the suffix]. Rows of one canvas
+know nothing of each other; they share a pass over the same prompt.
+
+Shape legend: R rows, L positions of all rows together, M positions of the longest free part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dgemma_engine.diffusion.sampler import UniformNoise
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One hypothesis.
+
+    Attributes:
+        num_free: positions the sampler decides, at least 1.
+        head_ids: clamped tokens behind them; empty when nothing follows the hole.
+        opening_ids: clamped tokens before them: what the middle has to begin with.
+        first_ids: tokens the first free position may take; None allows any.
+        last_ids: tokens the last free position may take; None allows any.
+        warm_ids: tokens that free positions start from, the first one first; the others start from noise.
+        seed: of the row's own random draws, so that a row does not depend on what it is packed with.
+    """
+
+    num_free: int
+    head_ids: tuple[int, ...] = ()
+    opening_ids: tuple[int, ...] = ()
+    first_ids: tuple[int, ...] | None = None
+    last_ids: tuple[int, ...] | None = None
+    warm_ids: tuple[int, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.num_free < 1:
+            raise ValueError(f"{self.num_free=} must be at least 1")
+        if len(self.warm_ids) > self.num_free:
+            raise ValueError(f"{len(self.warm_ids)=} must not be more than {self.num_free=}")
+
+    @property
+    def length(self) -> int:
+        """Positions in all."""
+        return len(self.opening_ids) + self.num_free + len(self.head_ids)
+
+
+class Layout:
+    """Where the parts of packed rows stand.
+
+    Args:
+        rows: at least one.
+        device: where the tensors live.
+
+    Attributes:
+        rows: the hypotheses.
+        row_L: which row a position belongs to, int64.
+        offset_L: how far it stands behind its row's first position, int64.
+        fixed_1L: bool, True where text is given and never resampled.
+        given_1L: the given tokens at fixed positions, 0 elsewhere.
+        free_RM: positions of each row's free part, int64; filled up with its first one.
+        valid_RM: bool, False where `free_RM` is filled up.
+        limits: positions at which only some tokens may stand, with those tokens.
+    """
+
+    def __init__(self, rows: Sequence[Row], device: torch.device) -> None:
+        self.rows = tuple(rows)
+        most = max(row.num_free for row in rows)
+        row_of, offsets, given = list[int](), list[int](), list[int]()
+        fixed, valid = list[bool](), list[list[bool]]()
+        free = list[list[int]]()
+        self.limits: list[tuple[int, tuple[int, ...]]] = []
+        for index, row in enumerate(rows):
+            first = len(fixed) + len(row.opening_ids)
+            row_of += [index] * row.length
+            offsets += range(row.length)
+            fixed += [True] * len(row.opening_ids) + [False] * row.num_free + [True] * len(row.head_ids)
+            given += [*row.opening_ids, *[0] * row.num_free, *row.head_ids]
+            free.append([first + (step if step < row.num_free else 0) for step in range(most)])
+            valid.append([step < row.num_free for step in range(most)])
+            if row.first_ids is not None:
+                self.limits.append((first, row.first_ids))
+            if row.last_ids is not None:
+                self.limits.append((first + row.num_free - 1, row.last_ids))
+        self.row_L = torch.tensor(row_of, device=device)
+        self.offset_L = torch.tensor(offsets, device=device)
+        self.fixed_1L = torch.tensor([fixed], device=device)
+        self.given_1L = torch.tensor([given], device=device)
+        self.free_RM = torch.tensor(free, device=device)
+        self.valid_RM = torch.tensor(valid, device=device)
+
+
+class Canvas:
+    """Rows being denoised.
+
+    Args:
+        layout: of the rows.
+        ids_1L: their tokens, int64; given ones are written over them.
+        noise: what replaces tokens that are not accepted.
+        generators: one per row, in the same order; every random draw of a row comes from its own.
+    """
+
+    def __init__(
+        self, layout: Layout, ids_1L: Tensor, noise: UniformNoise, generators: Sequence[torch.Generator]
+    ) -> None:
+        self.layout = layout
+        self.ids_1L = ids_1L
+        self._noise = noise
+        self._generators = tuple(generators)
+        self.replace(ids_1L)
+
+    def kept(self, indices: Sequence[int]) -> Canvas:
+        """Returns a canvas of some of the rows, each as it stands and with its own generator."""
+        rows, row_L = self.layout.rows, self.layout.row_L
+        return Canvas(
+            Layout([rows[index] for index in indices], self.ids_1L.device),
+            torch.cat([self.ids_1L[:, row_L == index] for index in indices], dim=1),
+            self._noise,
+            [self._generators[index] for index in indices],
+        )
+
+    def replace(self, ids_1L: Tensor) -> None:
+        """Takes new tokens at free positions and writes the given ones back everywhere else."""
+        self.ids_1L = torch.where(self.layout.fixed_1L, self.layout.given_1L, ids_1L)
+
+    def draw_levels(self) -> Tensor:
+        """Draws a uniform number for every position, row by row: [1, L, 1], float32."""
+        draws = [
+            torch.rand(row.length, generator=generator, device=generator.device)
+            for row, generator in zip(self.layout.rows, self._generators, strict=True)
+        ]
+        return torch.cat(draws)[None, :, None]
+
+    def draw_noise(self) -> Tensor:
+        """Draws a random token for every position, row by row: [1, L], int64."""
+        return _draw_noise(self.layout.rows, self._noise, self._generators)
+
+
+def start(
+    rows: Sequence[Row], noise: UniformNoise, device: torch.device, generators: Sequence[torch.Generator] | None = None
+) -> Canvas:
+    """Returns a canvas whose free positions hold noise, or the tokens they start from.
+
+    Args:
+        rows: the hypotheses, at least one.
+        noise: where free tokens come from.
+        device: where the canvas lives.
+        generators: one per row; by default new ones, seeded as the rows say.
+    """
+    if generators is None:
+        generators = [torch.Generator(device).manual_seed(row.seed) for row in rows]
+    layout = Layout(rows, device)
+    ids_1L = _draw_noise(rows, noise, generators)
+    for row, first in zip(rows, layout.free_RM[:, 0].tolist(), strict=True):
+        if row.warm_ids:
+            ids_1L[0, first : first + len(row.warm_ids)] = torch.tensor(row.warm_ids, device=device)
+    return Canvas(layout, ids_1L, noise, generators)
+
+
+def _draw_noise(rows: Sequence[Row], noise: UniformNoise, generators: Sequence[torch.Generator]) -> Tensor:
+    draws = [noise.draw(1, row.length, generator) for row, generator in zip(rows, generators, strict=True)]
+    return torch.cat(draws, dim=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Middle:
+    """What stands in a slot.
+
+    Attributes:
+        ids: tokens before the one that ended it.
+        ended: whether a fill or end token did; False when the slot was too short.
+    """
+
+    ids: list[int]
+    ended: bool
+
+
+def read(slot_ids: Sequence[int], end_ids: frozenset[int], more_token_id: int | None) -> Middle:
+    """Reads the middle out of a slot.
+
+    Args:
+        slot_ids: best guess of the free positions.
+        end_ids: tokens that end a middle (fill, end of file); empty for a checkpoint that has none.
+        more_token_id: says that the middle goes on past the slot; dropped.
+    """
+    for index, token_id in enumerate(slot_ids):
+        if token_id in end_ids:
+            return Middle(ids=list(slot_ids[:index]), ended=True)
+        if token_id == more_token_id:
+            return Middle(ids=list(slot_ids[:index]), ended=False)
+    return Middle(ids=list(slot_ids), ended=not end_ids)

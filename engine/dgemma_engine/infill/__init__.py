@@ -1,0 +1,1 @@
+"""Infilling: `Context` -> `Infill` by hypotheses, generation and ranking."""

@@ -1,0 +1,269 @@
+"""Which rows a hole's canvas starts with, and which of them go on after the first look.
+
+A checkpoint with a fill token gets a few slot sizes and says itself where the middle ends. One without gets a grid of
+exact lengths. Seeds enter as rows that start from their tokens instead of noise. Turns a `Hole` into `Row`s; knows no
+tensors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from dgemma_engine.checkpoint.fim_format import InfillFormat
+from dgemma_engine.diffusion import canvas as canvases
+from dgemma_engine.diffusion.canvas import Row
+from dgemma_engine.diffusion.denoiser import Guess, Run
+from dgemma_engine.infill.length_search import LengthPrior, best_lengths
+from dgemma_engine.prompt_lookup.candidates import Seed
+from dgemma_engine.prompting.builder import Hole
+from dgemma_engine.tokenization.vocabulary_index import Closing, Opening
+
+# Rows that go on after the first step, the seeds' included; decided in docs/decisions/0008.
+KEPT_ROWS = 3
+# Noise draws per length of the grid.
+_DRAWS = 2
+# A slot without an end is worth this many nats less per token than one with.
+_UNENDED = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hypothesis:
+    """A row and what it stands for.
+
+    Attributes:
+        row: what is put on the canvas.
+        exact: whether the middle fills the free positions; otherwise an end token closes it.
+        seed: the text it starts from, if any.
+    """
+
+    row: Row
+    exact: bool
+    seed: Seed | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What a row says.
+
+    Attributes:
+        text: what may be shown of it; empty if nothing.
+        ids: tokens of the middle, those of the opening included.
+        token_logprobs: of the middle's free tokens, nats.
+        logprobs: the same and that of the token that ended it.
+        ended: whether the middle ends within the row.
+    """
+
+    text: str
+    ids: list[int]
+    token_logprobs: tuple[float, ...]
+    logprobs: tuple[float, ...]
+    ended: bool
+
+    @property
+    def mean_logprob(self) -> float:
+        """Mean of `logprobs`; 0 when there are none."""
+        return sum(self.logprobs) / max(1, len(self.logprobs))
+
+
+def slots(
+    hole: Hole, sizes: Sequence[int], openings: Sequence[Opening], form: InfillFormat, *, most: int, seed: int
+) -> list[Hypothesis]:
+    """Returns rows with room to spare, for a checkpoint that ends middles itself.
+
+    Args:
+        hole: the question.
+        sizes: trained slot sizes.
+        openings: ways to begin.
+        form: of the checkpoint.
+        most: canvas positions.
+        seed: of the request.
+    """
+    assert form.fill_token_id is not None
+    rows: list[Hypothesis] = []
+    for size in sizes:
+        for opening in openings:
+            room = most - len(hole.head_ids) - len(opening.given_ids)
+            row = Row(
+                num_free=max(1, min(size, room)),
+                head_ids=hole.head_ids,
+                opening_ids=opening.given_ids,
+                first_ids=opening.first_ids,
+                warm_ids=_plainest(opening),
+                seed=_mixed(seed, len(rows)),
+            )
+            rows.append(Hypothesis(row=row, exact=False))
+    return rows
+
+
+def known_length(
+    hole: Hole, num_tokens: int, openings: Sequence[Opening], form: InfillFormat, *, most: int, seed: int
+) -> list[Hypothesis]:
+    """Returns rows whose middle has exactly `num_tokens` tokens: what follows it in the slot is clamped."""
+    rows: list[Hypothesis] = []
+    for opening in openings:
+        num_free = max(1, num_tokens - len(opening.given_ids))
+        head_ids = hole.head_ids
+        if form.fill_token_id is not None:
+            head_ids = (form.fill_token_id,) * (form.slot_size(num_tokens + 1) - num_tokens) + head_ids
+        num_free = min(num_free, max(1, most - len(opening.given_ids) - len(hole.head_ids)))
+        row = Row(
+            num_free=num_free,
+            head_ids=head_ids,
+            opening_ids=opening.given_ids,
+            first_ids=opening.first_ids,
+            warm_ids=_plainest(opening),
+            seed=_mixed(seed, len(rows)),
+        )
+        rows.append(Hypothesis(row=row, exact=True))
+    return rows
+
+
+def length_grid(
+    hole: Hole,
+    lengths: Sequence[int],
+    openings: Sequence[Opening],
+    closings: Sequence[Closing],
+    *,
+    longer: bool,
+    most: int,
+    seed: int,
+) -> list[Hypothesis]:
+    """Returns rows of every length, `_DRAWS` draws each, for a checkpoint that was not trained to fill.
+
+    Args:
+        hole: the question.
+        lengths: free positions.
+        openings: ways to begin; the first is used at all lengths, the others with the second draw.
+        closings: ways to end; likewise.
+        longer: whether the middle may be longer than the longest of `lengths`; that row then has no end.
+        most: canvas positions.
+        seed: of the request.
+    """
+    rows: list[Hypothesis] = []
+    for length in lengths:
+        for draw in range(_DRAWS):
+            opening = openings[min(draw, len(openings) - 1)]
+            closing = closings[min(draw, len(closings) - 1)]
+            given = len(opening.given_ids) + len(closing.given_ids)
+            if length + given + len(hole.head_ids) > most:
+                continue
+            row = Row(
+                num_free=length,
+                head_ids=(*closing.given_ids, *hole.head_ids),
+                opening_ids=opening.given_ids,
+                first_ids=opening.first_ids,
+                last_ids=closing.last_ids,
+                warm_ids=_plainest(opening),
+                seed=_mixed(seed, len(rows)),
+            )
+            rows.append(Hypothesis(row=row, exact=length < lengths[-1] or not longer))
+    return rows
+
+
+def warm(
+    hole: Hole,
+    seeds: Sequence[Seed],
+    encode: Callable[[str], list[int]],
+    form: InfillFormat,
+    *,
+    most: int,
+    seed: int,
+) -> list[Hypothesis]:
+    """Returns one row per seed, started from its tokens; those that do not fit are left out."""
+    begun_ids = tuple(encode(hole.boundary.begun))
+    rows: list[Hypothesis] = []
+    for found in seeds:
+        ids = encode(found.text + hole.boundary.left)
+        size = len(ids) if form.fill_token_id is None else form.slot_size(len(ids) + 1)
+        if not ids or size < len(ids) or size + len(begun_ids) + len(hole.head_ids) > most:
+            continue
+        fills = [] if form.fill_token_id is None else [form.fill_token_id] * (size - len(ids))
+        row = Row(
+            num_free=size,
+            head_ids=hole.head_ids,
+            opening_ids=begun_ids,
+            warm_ids=(*ids, *fills),
+            seed=_mixed(seed, 1_000 + len(rows)),
+        )
+        rows.append(Hypothesis(row=row, exact=form.fill_token_id is None, seed=found))
+    return rows
+
+
+def promising(readings: dict[int, Reading], count: int) -> list[int]:
+    """Returns the rows that look best after a step, by the mean log-probability of what they say.
+
+    Args:
+        readings: by index of the row.
+        count: how many.
+    """
+
+    def score(index: int) -> float:
+        reading = readings[index]
+        return reading.mean_logprob - (0.0 if reading.ended else _UNENDED)
+
+    return sorted(readings, key=score, reverse=True)[:count]
+
+
+def likely_lengths(
+    hypotheses: Sequence[Hypothesis],
+    denoising: Run,
+    prior: LengthPrior,
+    *,
+    bias: Callable[[int], float],
+    prior_weight: float,
+    count: int,
+) -> list[int]:
+    """Returns the surest row of each of the likeliest lengths, and all rows that started from a seed."""
+    by_length: dict[int, list[tuple[float, int]]] = {}
+    seeded: list[int] = []
+    for index in denoising.live:
+        hypothesis = hypotheses[index]
+        if hypothesis.seed is not None:
+            seeded.append(index)
+            continue
+        entropy = denoising.guess(index).entropy
+        by_length.setdefault(hypothesis.row.num_free, []).append((-sum(entropy) / len(entropy), index))
+    confidences = {length: [sure for sure, _ in rows] for length, rows in by_length.items()}
+    chosen = best_lengths(confidences, prior, bias=bias, prior_weight=prior_weight, count=count)
+    return [max(by_length[length])[1] for length in chosen] + seeded
+
+
+def read(
+    guess: Guess,
+    hypothesis: Hypothesis,
+    end_ids: frozenset[int],
+    form: InfillFormat,
+    to_text: Callable[[list[int]], str],
+) -> Reading:
+    """Returns what a row holds.
+
+    Args:
+        guess: its best tokens.
+        hypothesis: what it stands for.
+        end_ids: tokens that end the middle.
+        form: how the checkpoint wants holes.
+        to_text: token ids to what may be shown of them.
+    """
+    middle = canvases.read(guess.ids, end_ids, form.more_token_id)
+    judged = guess.confidence[: min(len(middle.ids) + 1, len(guess.ids))]
+    logprobs = tuple(math.log(max(1e-9, probability)) for probability in judged)
+    ids = [*hypothesis.row.opening_ids, *middle.ids]
+    return Reading(
+        text=to_text(ids),
+        ids=ids,
+        token_logprobs=logprobs[: len(middle.ids)],
+        logprobs=logprobs,
+        ended=middle.ended or hypothesis.exact,
+    )
+
+
+def _plainest(opening: Opening) -> tuple[int, ...]:
+    """Returns the token the first free position starts from: noise there would hide what was typed so far."""
+    return opening.first_ids[:1] if opening.first_ids else ()
+
+
+def _mixed(seed: int, index: int) -> int:
+    """Returns the seed of one row: the request's for the first, far from it for the others."""
+    return (seed + index * 0x9E3779B97F4A7C15) % 2**63

@@ -1,0 +1,1 @@
+"""DiffusionGemma in plain PyTorch: layers, masks, KV cache, operations."""

@@ -1,0 +1,105 @@
+"""Which device the model runs on, with how many threads, and in which number format."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from dgemma_engine.errors import CheckpointError
+
+# Tokens encoded between two checks of the deadline: longer pieces are faster, shorter ones stop sooner. A GPU takes
+# longer to start a short piece than to encode it.
+PIECE_TOKENS: Mapping[str, int] = {"cpu": 256, "cuda": 2_048}
+_SMALL_BYTES = 2**28
+_DRIVER = Path("/proc/driver/nvidia/version")
+
+
+def pick_device(name: str) -> torch.device:
+    """Returns the device a user means.
+
+    Args:
+        name: `auto` (CUDA if there is one), `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        CheckpointError: the name is unknown or no such device is there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise CheckpointError(f"device {name!r} is not known; use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise CheckpointError(f"device {name!r} is not there ({_missing_cuda()}); or use auto or cpu")
+    return device
+
+
+def _missing_cuda() -> str:
+    """Returns why there are no more CUDA devices than there are, and what to do."""
+    if count := torch.cuda.device_count():
+        return f"the last of {count} is cuda:{count - 1}"
+    if torch.version.cuda is None:
+        return "this torch is built without CUDA: install one with it"
+    try:
+        driver = _DRIVER.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
+    except OSError:
+        return "no NVIDIA driver is loaded: install it"
+    return f"torch for CUDA {torch.version.cuda} cannot use it: update the driver, which says {driver!r}"
+
+
+def free_memory(device: torch.device) -> int:
+    """Returns the bytes a new model could have: of a card what nobody holds, of the system what can be had at once."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    # Here and not above: loading a model on a card needs no psutil.
+    import psutil
+
+    return psutil.virtual_memory().available
+
+
+def weight_dtype(device: torch.device) -> torch.dtype:
+    """Returns what weights are cast to.
+
+    bfloat16 on CUDA and on processors with matrix units for it; float32 on other processors, which have to emulate it.
+    """
+    return torch.bfloat16 if device.type == "cuda" or _has_matrix_units() else torch.float32
+
+
+def is_small(num_bytes: int, device: torch.device) -> bool:
+    """Whether a model's weights are so few that time counts and their memory does not: on a processor, up to 256 MiB.
+
+    Such a model keeps a second copy of its matrices in the order the processor reads them, and its quantised weights
+    are expanded once (docs/decisions/0012 and 0013).
+    """
+    return device.type == "cpu" and num_bytes <= _SMALL_BYTES
+
+
+def _has_matrix_units() -> bool:
+    """Whether the processor multiplies bfloat16 matrices in hardware (AMX)."""
+    probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(probe and probe())
+
+
+def limit_threads(environ: Mapping[str, str]) -> int:
+    """Sets how many processor threads torch uses: half the cores, at least one; `OMP_NUM_THREADS` has the last word.
+
+    The engine runs beside an editor, compilers and tests. A small model splits its work into thousands of pieces a
+    second, and at the end of each all threads wait for the slowest: with a thread on every core, a busy neighbour
+    more than doubles the time of an answer (docs/decisions/0004).
+
+    Args:
+        environ: the process's environment.
+
+    Returns:
+        The number of threads.
+    """
+    if "OMP_NUM_THREADS" not in environ:
+        # macOS cannot say which cores a process may use.
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        torch.set_num_threads(max(1, cores // 2))
+    return torch.get_num_threads()

@@ -1,0 +1,213 @@
+"""Keys and values of a prompt, layer by layer: written by the causal encoder, only read by the canvas.
+
+Sliding layers keep their full length, so that a prompt can be cut back to any earlier point; their window is applied
+when they are read. Shape legend: B rows, G key-value heads, T new tokens, S tokens so far, L canvas positions,
+d head size.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from dgemma_engine.model.config import ModelConfig
+
+# Tokens by which a cache grows at most beyond its need: twice a long prompt would be gigabytes of the big model.
+_MOST_GROWTH = 1_024
+
+
+class KVCache(Protocol):
+    """What the model needs of a cache."""
+
+    @property
+    def length(self) -> int:
+        """Tokens whose keys and values every layer holds."""
+        ...
+
+    def append(self, layer_idx: int, k_BGTd: Tensor, v_BGTd: Tensor) -> tuple[Tensor, Tensor]:
+        """Stores new tokens behind the old ones and returns all keys and values, [B, G, S + T, d]."""
+        ...
+
+    def advance(self, num_tokens: int) -> None:
+        """Counts tokens as stored once every layer has appended them."""
+        ...
+
+    def with_canvas(
+        self, layer_idx: int, k_BGLd: Tensor, v_BGLd: Tensor, num_visible: int, *, num_pending: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the last `num_visible` stored tokens followed by the canvas; stores nothing.
+
+        Args:
+            layer_idx: whose keys and values.
+            k_BGLd: keys of the canvas.
+            v_BGLd: values of the canvas.
+            num_visible: stored tokens that the canvas may see; those that are pending are the last of them.
+            num_pending: tokens that this layer has appended and `advance` has not counted yet.
+        """
+        ...
+
+
+class PromptCache:
+    """Preallocated keys and values of one prompt.
+
+    The room behind the prompt is scratch for canvases: what `with_canvas` writes there is never part of the prompt,
+    so a denoising step copies no prompt key. It holds 0 until something is written.
+
+    Args:
+        config: dimensions of the model.
+        capacity: tokens to make room for, prompt and canvas together; grows by itself.
+        dtype: of keys and values.
+        device: where they live.
+    """
+
+    def __init__(self, config: ModelConfig, *, capacity: int, dtype: torch.dtype, device: torch.device) -> None:
+        self._kinds = config.layer_kinds
+        self._length = 0
+        # Keys and values of a layer in one piece: [2, G, capacity, d].
+        self._kv = [
+            torch.zeros(2, config.num_kv_heads[kind], capacity, config.head_dim[kind], dtype=dtype, device=device)
+            for kind in config.layer_kinds
+        ]
+
+    @property
+    def length(self) -> int:
+        """Prompt tokens stored."""
+        return self._length
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory held."""
+        return sum(tensor.nbytes for tensor in self._kv)
+
+    def append(self, layer_idx: int, k_BGTd: Tensor, v_BGTd: Tensor) -> tuple[Tensor, Tensor]:
+        """See `KVCache.append`; B must be 1."""
+        return self._write(layer_idx, k_BGTd, v_BGTd, self._length, start=0)
+
+    def advance(self, num_tokens: int) -> None:
+        """See `KVCache.advance`."""
+        self._length += num_tokens
+
+    def with_canvas(
+        self, layer_idx: int, k_BGLd: Tensor, v_BGLd: Tensor, num_visible: int, *, num_pending: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """See `KVCache.with_canvas`; B must be 1."""
+        length = self._length + num_pending
+        return self._write(layer_idx, k_BGLd, v_BGLd, length, start=max(0, length - num_visible))
+
+    def room(
+        self, layer_idx: int, num_tokens: int, *, num_pending: int = 0, num_behind: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """Returns where the keys and values of new tokens go, and all of them up to there, without copying any.
+
+        Args:
+            layer_idx: whose keys and values.
+            num_tokens: new ones, whether they are to be kept (`advance`) or not.
+            num_pending: see `with_canvas`.
+            num_behind: positions behind the new ones that the second view holds too, finite whatever they are.
+
+        Returns:
+            Two views, keys first and values second: [2, G, num_tokens, d] to be written, and [2, G, S, d] from the
+            first token on to `num_behind` positions behind them.
+        """
+        length = self._length + num_pending
+        end = length + num_tokens
+        if end + num_behind > self._kv[layer_idx].shape[2]:
+            self._grow(layer_idx, length, end + num_behind)
+        kv = self._kv[layer_idx]
+        return kv[:, :, length:end], kv[:, :, : end + num_behind]
+
+    def stores(self, layer_idx: int, num_tokens: int) -> tuple[Tensor, Tensor]:
+        """Returns where all keys and all values of a layer lie, with room for `num_tokens` behind those stored.
+
+        Views of [G, capacity, d], contiguous. They stay where they are until a pass needs more room than there is, or
+        the cache is dropped.
+        """
+        self.room(layer_idx, num_tokens)
+        k_GSd, v_GSd = self._kv[layer_idx]
+        return k_GSd, v_GSd
+
+    def copy_last(self) -> list[Tensor]:
+        """Returns copies of the last token's keys and values, layer by layer, for `restore_last`."""
+        return [kv[:, :, self._length - 1 : self._length].clone() for kv in self._kv]
+
+    def restore_last(self, length: int, copies: list[Tensor]) -> None:
+        """Makes the cache what it was at `copy_last`, whatever was appended since to one token less.
+
+        Args:
+            length: tokens stored then.
+            copies: what it returned.
+        """
+        self._length = length
+        for kv, last in zip(self._kv, copies, strict=True):
+            kv[:, :, length - 1 : length] = last
+
+    def truncate(self, length: int) -> None:
+        """Forgets all but the first `length` tokens.
+
+        Raises:
+            ValueError: `length` is negative or more than is stored.
+        """
+        if not 0 <= length <= self._length:
+            raise ValueError(f"{length=} must be between 0 and {self._length}")
+        self._length = length
+
+    def _write(self, layer_idx: int, k: Tensor, v: Tensor, length: int, *, start: int) -> tuple[Tensor, Tensor]:
+        """Writes behind the first `length` tokens of a layer; returns its keys and values from `start` to there."""
+        new, so_far = self.room(layer_idx, k.shape[2], num_pending=length - self._length)
+        new[:1], new[1:] = k, v
+        return so_far[:1, :, start:], so_far[1:, :, start:]
+
+    def _grow(self, layer_idx: int, length: int, needed: int) -> None:
+        old = self._kv[layer_idx]
+        capacity = max(needed, old.shape[2] + min(old.shape[2], _MOST_GROWTH))
+        self._kv[layer_idx] = old.new_zeros(2, old.shape[1], capacity, old.shape[3])
+        self._kv[layer_idx][:, :, :length] = old[:, :, :length]
+
+
+class GraphKV:
+    """Keys and values that keep their gradients, for any number of rows: what training passes to the model."""
+
+    def __init__(self) -> None:
+        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self._length = 0
+
+    @property
+    def length(self) -> int:
+        """Tokens stored."""
+        return self._length
+
+    def append(self, layer_idx: int, k_BGTd: Tensor, v_BGTd: Tensor) -> tuple[Tensor, Tensor]:
+        """See `KVCache.append`."""
+        if layer_idx in self._layers:
+            k_old, v_old = self._layers[layer_idx]
+            k_BGTd, v_BGTd = torch.cat((k_old, k_BGTd), dim=2), torch.cat((v_old, v_BGTd), dim=2)
+        self._layers[layer_idx] = (k_BGTd, v_BGTd)
+        return k_BGTd, v_BGTd
+
+    def advance(self, num_tokens: int) -> None:
+        """See `KVCache.advance`."""
+        self._length += num_tokens
+
+    def with_canvas(
+        self, layer_idx: int, k_BGLd: Tensor, v_BGLd: Tensor, num_visible: int, *, num_pending: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """See `KVCache.with_canvas`."""
+        k_BGSd, v_BGSd = self._layers[layer_idx]
+        length = self._length + num_pending
+        start = max(0, length - num_visible)
+        k_old, v_old = k_BGSd[:, :, start:length], v_BGSd[:, :, start:length]
+        return torch.cat((k_old, k_BGLd), dim=2), torch.cat((v_old, v_BGLd), dim=2)
+
+    def truncate(self, length: int) -> None:
+        """Forgets all but the first `length` tokens of every layer."""
+        self._layers = {i: (k[:, :, :length], v[:, :, :length]) for i, (k, v) in self._layers.items()}
+        self._length = length
+
+    def repeat(self, num_copies: int) -> None:
+        """Gives every row `num_copies` rows of its own, one after the other, for canvases that share its prompt."""
+        self._layers = {
+            i: (k.repeat_interleave(num_copies, 0), v.repeat_interleave(num_copies, 0))
+            for i, (k, v) in self._layers.items()
+        }

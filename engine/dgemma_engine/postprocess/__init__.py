@@ -1,0 +1,1 @@
+"""Postprocessing: raw completion -> candidate text. Standard library only."""

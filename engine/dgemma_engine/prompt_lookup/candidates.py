@@ -1,0 +1,162 @@
+"""What is proposed for a hole because it already stands elsewhere: in the document or in its snippets.
+
+Turns a `Context` into middles whose surroundings match on both sides, by comparing lexemes. Keeps an index per
+document that follows its edits. Knows no tokens and no model.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from dgemma_engine.prompt_lookup.context_match import Surroundings
+from dgemma_engine.prompt_lookup.cursor_context import Cut
+from dgemma_engine.prompt_lookup.ngram_index import PlaceIndex
+from dgemma_engine.protocol.messages import Context
+
+_MAX_FINISHED = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seed:
+    """A middle that stands elsewhere.
+
+    Attributes:
+        text: to be inserted at the cursor.
+        before: lexemes that match before the cursor; line breaks count, and so does the beginning of a word that is
+            long enough to mean something.
+        after: lexemes that match after the middle; 0 where nothing but the end of the line ends it.
+        count: places that propose the same text.
+    """
+
+    text: str
+    before: int
+    after: int
+    count: int
+
+
+class _Document:
+    """The index of one document, and what it was made from."""
+
+    __slots__ = ("above", "below", "index", "snippets")
+
+    def __init__(self) -> None:
+        self.index = PlaceIndex()
+        self.above = self.below = ""
+        self.snippets: tuple[str, ...] = ()
+
+    @property
+    def num_characters(self) -> int:
+        return len(self.above) + len(self.below) + sum(map(len, self.snippets))
+
+    def update(self, above: str, below: str, snippets: tuple[str, ...]) -> None:
+        if (above, below) != (self.above, self.below):
+            self.index.update(above=above.splitlines(), below=below.splitlines())
+            self.above, self.below = above, below
+        if snippets != self.snippets:
+            self.index.update_snippets(snippets)
+            self.snippets = snippets
+
+
+class SeedStore:
+    """Proposes middles; keeps the index of each of a few documents, least recently used out.
+
+    Args:
+        num_documents: indexes kept; 0 keeps none.
+        max_characters: of text that is indexed over all documents kept. The newest is kept and may use all of it: a
+            third each for what is above the cursor, for what is below it and for snippets.
+        max_places: most places looked at for one hole; small misses the best one, large takes more time.
+    """
+
+    def __init__(self, *, num_documents: int = 8, max_characters: int = 2_000_000, max_places: int = 256) -> None:
+        for name, value in (
+            ("num_documents", num_documents),
+            ("max_characters", max_characters),
+            ("max_places", max_places),
+        ):
+            if value < 0:
+                raise ValueError(f"{name}={value} must not be negative")
+        self._num_documents = num_documents
+        self._max_characters = max_characters
+        self._max_places = max_places
+        self._documents: OrderedDict[str, _Document] = OrderedDict()
+
+    @property
+    def num_characters(self) -> int:
+        """Characters of text that are indexed."""
+        return sum(document.num_characters for document in self._documents.values())
+
+    @property
+    def num_entries(self) -> int:
+        """Entries of all indexes."""
+        return sum(document.index.num_entries for document in self._documents.values())
+
+    def propose(self, context: Context, *, limit: int = 3) -> list[Seed]:
+        """Returns middles that stand elsewhere, best first, each text once.
+
+        Args:
+            context: the hole and what to look at.
+            limit: most seeds to return.
+        """
+        cut = Cut.of(context)
+        if cut is None:
+            return []
+        index = self._index(context, cut)
+        surroundings = Surroundings(cut, index, context.extent)
+        places = sorted(surroundings.places(self._max_places), key=lambda place: -place.before)[:_MAX_FINISHED]
+        seeds: dict[str, Seed] = {}
+        for place in places:
+            for middle in surroundings.middles(place):
+                seed = Seed(text=middle.text, before=place.before, after=middle.after, count=1)
+                if known := seeds.get(seed.text):
+                    seed = replace(max(known, seed, key=_fit), count=known.count + 1)
+                seeds[seed.text] = seed
+        return sorted(seeds.values(), key=lambda seed: (*_fit(seed), seed.count), reverse=True)[:limit]
+
+    def _index(self, context: Context, cut: Cut) -> PlaceIndex:
+        document = self._documents.pop(context.document, None) or _Document()
+        share = self._max_characters // 3
+        document.update(_tail(cut.above, share), _head(cut.below, share), tuple(_snippets(context, share)))
+        self._documents[context.document] = document
+        while len(self._documents) > max(1, self._num_documents) or (
+            len(self._documents) > 1 and self.num_characters > self._max_characters
+        ):
+            self._documents.popitem(last=False)
+        if not self._num_documents:
+            self._documents.clear()
+        return document.index
+
+
+def _fit(seed: Seed) -> tuple[int, int]:
+    return seed.before + seed.after, seed.after
+
+
+def _snippets(context: Context, num_characters: int) -> Iterator[str]:
+    """Yields the most relevant snippets that fit, least relevant first."""
+    texts: list[str] = []
+    for snippet in reversed(context.snippets):
+        num_characters -= len(snippet.text)
+        if num_characters < 0:
+            break
+        texts.append(snippet.text)
+    yield from reversed(texts)
+
+
+def _num_beyond(text: str, num_characters: int) -> int:
+    """Returns how much of `text` to leave out so that `num_characters` are left at most.
+
+    It grows in jumps: the far end would otherwise move with every line that the cursor passes.
+    """
+    jump = max(1, num_characters // 8)
+    return max(0, -(-(len(text) - num_characters) // jump) * jump)
+
+
+def _tail(text: str, num_characters: int) -> str:
+    start = _num_beyond(text, num_characters)
+    return text[text.find("\n", start - 1) + 1 or len(text) :] if start else text
+
+
+def _head(text: str, num_characters: int) -> str:
+    num_left = len(text) - _num_beyond(text, num_characters)
+    return text[: text.rfind("\n", 0, num_left) + 1] if num_left < len(text) else text

@@ -1,0 +1,232 @@
+"""What stands around the cursor, compared with what stands around a place: from a place to the middles it proposes.
+
+Turns a `Cut` and a `PlaceIndex` into middles. White space between lexemes, blank lines and the depth of indentation do
+not count in a comparison. Knows nothing of ranking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+
+from dgemma_engine.prompt_lookup.cursor_context import Cut
+from dgemma_engine.prompt_lookup.lexer import LINE_BREAK, indent_of, is_word, lexemes_of, num_matched, spans_of
+from dgemma_engine.prompt_lookup.ngram_index import GRAM_SIZES, STEM_CHARACTERS, Line, PlaceIndex, stem_gram
+from dgemma_engine.protocol.messages import Extent
+
+_MAX_BEFORE = 32
+_MAX_AFTER = 16
+_MAX_BLOCK_LINES = 20
+_MIN_BEFORE = 2
+_SUFFIX_CHARACTERS = 4_096
+_OPENING, _CLOSING = frozenset("([{"), frozenset(")]}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a middle might begin.
+
+    Attributes:
+        line: the line.
+        start: index of the lexeme of the line the middle begins with, or in.
+        before: lexemes that match before it.
+    """
+
+    line: Line
+    start: int
+    before: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Middle:
+    """What a place proposes.
+
+    Attributes:
+        text: to be inserted at the cursor.
+        after: lexemes that match after it.
+    """
+
+    text: str
+    after: int
+
+
+class Surroundings:
+    """The lexemes around the cursor.
+
+    Args:
+        cut: the document, cut at the cursor.
+        index: an index of its lines above and below the cursor's, and of what else may be proposed.
+        extent: how far a middle may reach.
+    """
+
+    def __init__(self, cut: Cut, index: PlaceIndex, extent: Extent) -> None:
+        self._cut, self._index = cut, index
+        self._is_blank, self._is_line_end = not cut.before.strip(), not cut.rest.strip()
+        self._is_block = extent is Extent.BLOCK
+        self._above, self._below = index.above.nearest(), index.below.nearest()
+        typed = lexemes_of(cut.before)
+        self._word = typed[-1] if typed and is_word(cut.before[-1]) else ""
+        self._typed = typed[:-1] if self._word else typed
+        above = self._above.lexemes_before(len(self._above.lexemes)) if self._above else ()
+        self._before = list(islice(chain(reversed(self._typed), [LINE_BREAK], above), _MAX_BEFORE))
+        rest = () if self._is_line_end else (*lexemes_of(cut.rest), LINE_BREAK)
+        below = self._below.lexemes_from(0) if self._below else ()
+        self._after = list(islice(chain(rest, below), _MAX_AFTER))
+        # Behind what is typed on a line, the next line may well begin with the same.
+        is_open = self._is_blank or not self._is_line_end
+        self._suffix = lexemes_of(f"{cut.rest}\n{cut.below[:_SUFFIX_CHARACTERS]}") if is_open else ()
+
+    def places(self, limit: int) -> list[Place]:
+        """Returns places where enough matches before the cursor, after looking at no more than `limit`."""
+        seen: set[tuple[Line, int]] = set()
+        found: list[Place] = []
+        num_word = int(len(self._word) >= STEM_CHARACTERS)
+        num_to_word = next((n for n, lexeme in enumerate(self._before, start=1) if is_word(lexeme)), _MAX_BEFORE + 1)
+        for place in self._candidates(limit):
+            if len(seen) == limit:
+                break
+            if place in seen:
+                continue
+            seen.add(place)
+            line, start = place
+            num_same = num_matched(self._before, line.lexemes_before(start))
+            if num_same + num_word >= _MIN_BEFORE and (num_word or num_same >= num_to_word):
+                found.append(Place(line=line, start=start, before=num_same + num_word))
+        return found
+
+    def _candidates(self, limit: int) -> Iterator[tuple[Line, int]]:
+        """Yields lines and the lexeme a middle would begin with, the longest runs of lexemes in common first."""
+        if self._typed or len(self._word) >= STEM_CHARACTERS:
+            last = self._typed[-1] if self._typed else LINE_BREAK
+            for line in self._near((LINE_BREAK, *self._typed), limit):
+                stream = (LINE_BREAK, *line.lexemes, "")
+                for start in range(len(line.lexemes) + 1):
+                    if stream[start] == last and stream[start + 1].startswith(self._word):
+                        yield line, start
+        elif self._above:
+            for above in self._near((*self._above.lexemes, LINE_BREAK), limit):
+                line = above.next()
+                if line and line.lexemes and line.lexemes[0].startswith(self._word):
+                    yield line, 0
+
+    def _near(self, stream: tuple[str, ...], limit: int) -> Iterator[Line]:
+        if len(self._word) >= STEM_CHARACTERS:
+            yield from self._index.near(stem_gram(stream[-1], self._word), limit=limit)
+            return
+        for size in GRAM_SIZES:
+            if size <= len(stream):
+                yield from self._index.near(stream[-size:], limit=limit)
+
+    def middles(self, place: Place) -> list[Middle]:
+        """Returns what to insert at the cursor so that it continues like the place: at most a line and a block."""
+        line, start = place.line, place.start
+        spans = spans_of(line.text)
+        if self._word:
+            begin = spans[start][0] + len(self._word)
+        elif self._is_blank or self._cut.before[-1].isspace():
+            begin = spans[start][0] if start < len(spans) else len(line.text)
+        else:
+            begin = spans[start - 1][1]
+        lead = self._indent_to_add(line) if self._is_blank else ""
+        if lead is None or (lead and not self._is_line_end):
+            return []
+        if not self._is_line_end:
+            middles = self._up_to_rest(line, start, begin, spans)
+        elif self._is_block:
+            middles = self._block(line, begin, lead)
+        else:
+            middles = iter([self._joined([line.text[begin:]], line)])
+        return [
+            replace(middle, text=lead + middle.text)
+            for middle in middles
+            if middle.text.strip() and not self._is_there(middle.text)
+        ]
+
+    def _indent_to_add(self, line: Line) -> str | None:
+        """Returns the white space that brings a blank cursor line to the depth of `line`; None if it does not fit.
+
+        The depth of a line is known by comparison with the line before it, here and there.
+        """
+        typed = self._cut.before
+        here, there = self._above.indent if self._above else "", line.indent
+        previous = line.previous()
+        base = previous.indent if previous else ""
+        if there.startswith(base):
+            wanted = here + there[len(base) :]
+        elif base.startswith(there) and len(here) >= len(base) - len(there):
+            wanted = here[: len(here) - (len(base) - len(there))]
+        else:
+            return None
+        if wanted.startswith(typed) and (not typed or len(typed) >= min(len(here), len(wanted))):
+            return wanted[len(typed) :]
+        # One level deeper may be four columns here and two there.
+        return "" if len(there) > len(base) and typed.startswith(here) and len(typed) > len(here) else None
+
+    def _up_to_rest(self, line: Line, start: int, begin: int, spans: list[tuple[int, int]]) -> Iterator[Middle]:
+        """Yields the text of `line` from `begin` up to where it continues most like the rest of the cursor's line."""
+        first, rest = self._after[0], self._cut.rest
+        goes_on = is_word(first) and not rest[0].isspace()
+        best, depth = Middle(text="", after=0), 0
+        for at, lexeme in enumerate(line.lexemes[start:], start=start):
+            end = spans[at][1] - len(first)
+            if not depth and end > begin and (lexeme == first or (goes_on and lexeme.endswith(first))):
+                after = 1 + num_matched(self._after[1:], line.lexemes_from(at + 1))
+                if after > best.after:
+                    # The space before what follows is either in the middle or in the rest.
+                    text = line.text[begin:end]
+                    best = Middle(text=text.rstrip() if rest[0].isspace() else text, after=after)
+            depth += (lexeme in _OPENING) - (lexeme in _CLOSING)
+            if depth < 0:
+                # Beyond lies what encloses the place.
+                break
+        yield best
+
+    def _block(self, line: Line, begin: int, lead: str) -> Iterator[Middle]:
+        """Yields the first line from `begin`, and all up to one that continues like the suffix or leaves the block."""
+        if self._is_blank and self._continues(line):
+            # Here as there, nothing stands between the line above and the one below.
+            return
+        indent = indent_of(self._cut.before) + lead
+        texts, last, num_blank = [line.text[begin:]], line, 0
+        num_filled = int(bool(texts[0]))
+        for following in line.neighbours(1):
+            if not following.text:
+                num_blank += 1
+                continue
+            if self._continues(following) or not self._is_inside(following, line):
+                break
+            if len(texts) + num_blank >= _MAX_BLOCK_LINES:
+                break
+            if num_filled == 1:
+                yield self._joined(texts, last)
+            num_filled += 1
+            texts += [""] * num_blank + [indent + following.text[len(line.indent) :]]
+            last, num_blank = following, 0
+            if following.indent == line.indent and not self._is_blank:
+                break
+        yield self._joined(texts, last)
+
+    def _continues(self, line: Line) -> bool:
+        """Whether `line` is, but for its indentation, the next line of the suffix."""
+        return self._below is not None and line.lexemes == self._below.lexemes
+
+    def _is_inside(self, line: Line, first: Line) -> bool:
+        """Whether `line` belongs to the block that `first` opens, or on a blank cursor line is the beginning of."""
+        if not line.lexemes or not line.indent.startswith(first.indent):
+            return False
+        is_deeper = len(line.indent) > len(first.indent)
+        return is_deeper or self._is_blank or not any(map(is_word, line.lexemes))
+
+    def _joined(self, texts: list[str], last: Line) -> Middle:
+        return Middle(text=self._cut.line_break.join(texts), after=self._num_after(last))
+
+    def _num_after(self, line: Line) -> int:
+        """Returns how many lexemes of the suffix are found behind the end of `line`."""
+        following = line.next()
+        return num_matched(self._after, following.lexemes_from(0)) if following else 0
+
+    def _is_there(self, text: str) -> bool:
+        """Whether the suffix begins with `text` already."""
+        lexemes = lexemes_of(text)
+        return self._suffix[: len(lexemes)] == lexemes

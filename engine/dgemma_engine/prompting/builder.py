@@ -1,0 +1,109 @@
+"""One request in token ids: what the prompt holds, what is clamped, what may end the middle.
+
+Turns a `Context` into a `Hole`; knows no tensors and no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from dgemma_engine.checkpoint.fim_format import InfillFormat
+from dgemma_engine.model.config import ModelConfig
+from dgemma_engine.protocol.messages import Context, Snippet
+from dgemma_engine.tokenization.token_healing import Boundary, back_off
+from dgemma_engine.tokenization.tokenizer import Tokenizer
+
+# Text handed to the tokenizer per token of budget. Generous: the embedded model's corpus has 3.4 bytes a token.
+_CHARACTERS_PER_TOKEN = 8
+# Suffix tokens that a candidate is judged by.
+_JUDGED_SUFFIX_TOKENS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hole:
+    """Token ids of one request.
+
+    Attributes:
+        boundary: where prefix and suffix were cut.
+        prompt_ids: what the causal encoder reads.
+        head_ids: suffix tokens clamped behind the slot; empty when the rest of the file is blank.
+        judged_suffix_ids: suffix tokens that candidates are judged by.
+        end_ids: tokens that end a middle; empty for a checkpoint that has none and a file that goes on.
+        is_last: whether the rest of the file is blank.
+    """
+
+    boundary: Boundary
+    prompt_ids: list[int]
+    head_ids: tuple[int, ...]
+    judged_suffix_ids: tuple[int, ...]
+    end_ids: frozenset[int]
+    is_last: bool
+
+
+def dig(
+    context: Context,
+    tokenizer: Tokenizer,
+    form: InfillFormat,
+    config: ModelConfig,
+    *,
+    settled: Callable[[list[int], int], list[int]] = lambda suffix_ids, _num_clamped: suffix_ids,
+) -> Hole:
+    """Returns the hole of a request.
+
+    Args:
+        context: the question.
+        tokenizer: of the checkpoint.
+        form: how the checkpoint wants holes.
+        config: of the model.
+        settled: returns the suffix to put into the prompt, given the real one and how many leading tokens of it are
+            clamped on the canvas.
+    """
+    is_last = not context.suffix.strip()
+    boundary = back_off(context.prefix, context.suffix)
+    if form.fill_token_id is not None or is_last:
+        boundary = boundary.with_whole_suffix()
+    prefix = tail(boundary.prefix, form.prefix_tokens * _CHARACTERS_PER_TOKEN)
+    suffix_budget = max(form.suffix_tokens, form.suffix_head_tokens) * _CHARACTERS_PER_TOKEN
+    suffix = "" if is_last else boundary.suffix[:suffix_budget]
+    suffix_ids = tokenizer.encode(suffix)
+    end_ids: set[int] = set() if form.fill_token_id is None else {form.fill_token_id}
+    if is_last:
+        end_ids.update(config.eos_token_ids)
+    # Half the canvas stays free, whatever the format asks for.
+    head_ids = tuple(form.suffix_head_ids(suffix_ids)[: config.canvas_length // 2])
+    return Hole(
+        boundary=boundary,
+        prompt_ids=form.prompt_ids(
+            prefix_ids=tokenizer.encode(prefix),
+            suffix_ids=settled(suffix_ids[: form.suffix_tokens], len(head_ids)) if form.suffix_tokens else [],
+            snippet_ids=_snippet_ids((*context.snippets, *context.edits), tokenizer, form.snippet_tokens),
+            bos_token_id=config.bos_token_id,
+        ),
+        head_ids=head_ids,
+        judged_suffix_ids=head_ids[:_JUDGED_SUFFIX_TOKENS],
+        end_ids=frozenset(end_ids),
+        is_last=is_last,
+    )
+
+
+def tail(text: str, budget: int) -> str:
+    """Returns at most `budget` characters off the end of `text`, cut at a point that most keystrokes leave alone.
+
+    The point moves in jumps of a quarter of the budget, so that the prompt of the next keystroke begins alike.
+    """
+    jump = max(1, budget // 4)
+    start = max(0, -(-(len(text) - budget) // jump) * jump)
+    return text[start:]
+
+
+def _snippet_ids(snippets: Sequence[Snippet], tokenizer: Tokenizer, budget: int) -> list[int]:
+    """Returns whole snippets under their paths, the most relevant last; those that do not fit are left out."""
+    chosen: list[list[int]] = []
+    for snippet in reversed(snippets):
+        ids = tokenizer.encode(f"# {snippet.path}\n{snippet.text[: budget * _CHARACTERS_PER_TOKEN]}\n")
+        if len(ids) > budget:
+            continue
+        budget -= len(ids)
+        chosen.append(ids)
+    return [token_id for ids in reversed(chosen) for token_id in ids]

@@ -1,0 +1,129 @@
+"""Prompts kept warm: the longest common beginning of a document's last prompt is not encoded again.
+
+Turns prompt ids into a `PromptCache` that holds exactly those tokens. Knows token ids and caches; knows no text.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from dgemma_engine.model.devices import PIECE_TOKENS
+from dgemma_engine.model.kv_cache import PromptCache
+from dgemma_engine.model.transformer import DiffusionGemma
+from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.scheduling.cooperative import Pieces
+
+# Tokens that are worth no pass of their own: the first denoising step takes them along.
+JOINED_TOKENS: Mapping[str, int] = {"cpu": 16, "cuda": 0}
+
+
+@dataclass(slots=True)
+class _Prompt:
+    ids: list[int]
+    cache: PromptCache
+
+
+class PromptStore:
+    """The last prompt of each of a few documents, least recently used out.
+
+    Args:
+        model: encodes what is new.
+        num_documents: prompts kept; 0 keeps none.
+        max_bytes: of keys and values over all prompts kept; the newest and those in use are kept whatever their size.
+
+    Attributes:
+        num_encoded: tokens the last call found missing.
+    """
+
+    def __init__(self, model: DiffusionGemma, *, num_documents: int = 8, max_bytes: int = 2**30) -> None:
+        if num_documents < 0:
+            raise ValueError(f"{num_documents=} must not be negative")
+        self._model = model
+        self._num_documents = num_documents
+        self._max_bytes = max_bytes
+        self._prompts: OrderedDict[str, _Prompt] = OrderedDict()
+        self._in_use: set[str] = set()
+        self.num_encoded = 0
+
+    @contextmanager
+    def using(self, document: str) -> Generator[None]:
+        """Keeps one document's prompt for as long as the block lasts, whatever others need."""
+        self._in_use.add(document)
+        try:
+            yield
+        finally:
+            self._in_use.discard(document)
+
+    @torch.inference_mode()
+    def encoded(
+        self, document: str, ids: list[int], cancel: Cancel, *, most_left: int = 0
+    ) -> Pieces[PromptCache | None]:
+        """Returns a cache that holds exactly `ids`; in pieces.
+
+        Args:
+            document: whose last prompt to start from.
+            ids: the prompt; at least one token.
+            cancel: asked between pieces of a long prompt; what is encoded by then is kept for the next request.
+            most_left: if no more tokens than these are missing, they are left out, for the caller's next pass to add.
+
+        Returns:
+            Valid until the next call for the same document; None if `cancel` said stop.
+        """
+        prompt = self._prompts.pop(document, None) or _Prompt([], self._empty_cache(len(ids)))
+        # A request that failed half-way, or added nothing, may have left the cache shorter than the prompt.
+        shared = min(_common_length(prompt.ids, ids), prompt.cache.length)
+        prompt.cache.truncate(shared)
+        # Until the new tokens are encoded the cache must not claim more than it holds.
+        prompt.ids = ids[:shared]
+        self._prompts[document] = prompt
+        self._evict()
+        self.num_encoded = len(ids) - shared
+        if self.num_encoded <= most_left:
+            prompt.ids = ids
+            return prompt.cache
+        size = PIECE_TOKENS[self._model.device.type]
+        for start in range(shared, len(ids), size):
+            yield
+            if cancel.cancelled or cancel.expired:
+                return None
+            piece = ids[start : start + size]
+            self._model.prefill(torch.tensor([piece], dtype=torch.int64, device=self._model.device), prompt.cache)
+            prompt.ids = ids[: start + len(piece)]
+        return prompt.cache
+
+    def clear(self) -> None:
+        """Forgets all prompts, and what was captured of them: each is encoded anew when it is asked for."""
+        self._prompts.clear()
+        self._model.release_captured()
+
+    def _evict(self) -> None:
+        *older, _newest = self._prompts
+        for document in older:
+            if not self._is_full():
+                break
+            if document not in self._in_use:
+                del self._prompts[document]
+        if not self._num_documents:
+            self._prompts.clear()
+
+    def _is_full(self) -> bool:
+        num_bytes = sum(prompt.cache.num_bytes for prompt in self._prompts.values())
+        return len(self._prompts) > max(1, self._num_documents) or num_bytes > self._max_bytes
+
+    def _empty_cache(self, num_tokens: int) -> PromptCache:
+        model = self._model
+        capacity = num_tokens + model.config.canvas_length
+        return PromptCache(model.config, capacity=capacity, dtype=model.dtype, device=model.device)
+
+
+def _common_length(first: list[int], second: list[int]) -> int:
+    """Returns how many leading ids two prompts share."""
+    for index, (a, b) in enumerate(zip(first, second, strict=False)):
+        if a != b:
+            return index
+    return min(len(first), len(second))

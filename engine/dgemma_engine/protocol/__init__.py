@@ -1,0 +1,1 @@
+"""Wire types between server and engine. Standard library and cattrs only."""

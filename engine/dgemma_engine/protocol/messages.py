@@ -1,0 +1,332 @@
+"""What crosses the socket: plain values, standard library only.
+
+Every message is a frozen dataclass with `to_wire` (JSON-ready dict) and `from_wire` (validates, raises `ValueError`
+that names the field). Knows nothing of tensors, tokens, editors or transport.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from dgemma_engine.protocol.codec import Message
+
+INFILL = "engine/infill"
+DRAFT = "engine/draft"
+STATUS = "engine/status"
+STOP = "engine/stop"
+PROGRESS = "engine/progress"
+DEFINITIONS = "engine/definitions"
+
+
+class Finish(StrEnum):
+    """Why an infill ended."""
+
+    STABLE = "stable"
+    STEP_LIMIT = "step_limit"
+    DEADLINE = "deadline"
+    CANCELLED = "cancelled"
+    EMPTY = "empty"
+
+
+class Extent(StrEnum):
+    """How far a middle may reach: to the end of the cursor's line, or over several lines."""
+
+    LINE = "line"
+    BLOCK = "block"
+
+
+class CandidateSource(StrEnum):
+    """What proposed a candidate."""
+
+    DIFFUSION = "diffusion"
+    LEFT_TO_RIGHT = "left_to_right"
+    SEED = "seed"
+
+
+class EngineState(StrEnum):
+    """What the engine is doing."""
+
+    LOADING = "loading"
+    READY = "ready"
+    BUSY = "busy"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snippet:
+    """A piece of text from elsewhere in the project.
+
+    Attributes:
+        path: where it stands, for the model to see; may be relative.
+        text: its text.
+    """
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context(Message):
+    """One question to the engine: strings and numbers only.
+
+    Attributes:
+        document: key under which the newest request wins; any string that is stable for an open document.
+        prefix: text before the cursor.
+        suffix: text after the cursor.
+        path: file path for the model to see; may be empty.
+        language: LSP language id, e.g. `python`; may be empty.
+        snippets: text from elsewhere, most relevant last.
+        edits: what the user changed lately, each as lines that begin with `-` or `+`, newest last.
+        extent: how far the middle may reach.
+        max_middle_tokens: most tokens in the middle (1 to 4,096).
+        deadline_ms: milliseconds from arrival at the engine until an answer is due; 0 means none is waited for.
+        seed: seed of the random draws, 0 to 2**63 - 1; the same seed gives the same text.
+        drafts: id that the drafts of this request are sent under; empty asks for none.
+        speculative: whether nobody waits for the answer yet: it is worked on only while no other request is there,
+            of any client, and given up with `CANCELLED` as soon as one comes.
+        on_demand: whether the user asked for it expressly and watches its progress: the best candidates that break no
+            syntax are answered however unlikely they are, and requests of those who type are served first.
+        insistent: whether the best candidate is wanted however unlikely it is: the user asked by hand.
+        least_column: of a middle asked for on demand, how deep its lines below the first stand at least, tabs to
+            multiples of eight; what stands further out is cut. -1 is as deep as the block that the hole is in.
+    """
+
+    document: str
+    prefix: str
+    suffix: str
+    path: str = ""
+    language: str = ""
+    snippets: tuple[Snippet, ...] = ()
+    edits: tuple[Snippet, ...] = ()
+    extent: Extent = Extent.LINE
+    max_middle_tokens: int = 64
+    deadline_ms: float = 1_000.0
+    seed: int = 0
+    drafts: str = ""
+    speculative: bool = False
+    on_demand: bool = False
+    insistent: bool = False
+    least_column: int = -1
+
+    def __post_init__(self) -> None:
+        if self.speculative and self.on_demand:
+            raise ValueError(f"{self.speculative=} and {self.on_demand=} exclude each other")
+        if not 1 <= self.max_middle_tokens <= 4_096:
+            raise ValueError(f"{self.max_middle_tokens=} must be between 1 and 4096")
+        if not 0 <= self.deadline_ms <= 600_000:
+            raise ValueError(f"{self.deadline_ms=} must be between 0 and 600000 (ten minutes)")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"{self.seed=} must be between 0 and 2**63 - 1")
+        if self.least_column < -1:
+            raise ValueError(f"{self.least_column=} must be a column, or -1 for that of the block")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefinitionsQuery(Message):
+    """A question to the engine's parser: how names are defined in a text.
+
+    Attributes:
+        text: a whole file.
+        names: whose definitions are wanted.
+        path: of the file; its suffix tells the language where `language` is empty.
+        language: LSP language id; may be empty.
+    """
+
+    text: str
+    names: tuple[str, ...]
+    path: str = ""
+    language: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Definitions(Message):
+    """What the parser found.
+
+    Attributes:
+        texts: definition by name, bodies left out, in the order of the file; names that are not defined are missing.
+    """
+
+    texts: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DraftSpan(Message):
+    """A piece of a draft that is to look the same all over.
+
+    Attributes:
+        text: the piece.
+        confidence: how sure the engine is of it, 0 to 1.
+        settled: whether it is likely to stay as it is.
+    """
+
+    text: str
+    confidence: float
+    settled: bool
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.confidence <= 1.0:
+            raise ValueError(f"{self.confidence=} must be between 0 and 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft(Message):
+    """What a request looks like while the canvas settles; sent to the one who asked for it, before the answer only.
+
+    Attributes:
+        request: `Context.drafts` of the request.
+        step: denoising steps behind it; a slow reader does not see every one.
+        steps_limit: most steps as far as is known; grows where a further canvas is begun, 0 if it was not told.
+        text: the best text so far, as it would be inserted.
+        spans: `text` in pieces.
+    """
+
+    request: str
+    step: int
+    text: str
+    spans: tuple[DraftSpan, ...]
+    steps_limit: int = 0
+
+    def __post_init__(self) -> None:
+        if self.step < 0:
+            raise ValueError(f"{self.step=} must not be negative")
+        if self.steps_limit < 0:
+            raise ValueError(f"{self.steps_limit=} must not be negative")
+        if self.text != "".join(span.text for span in self.spans):
+            # Without the texts: they are the user's, and this message may be logged.
+            raise ValueError("Draft.text must be the texts of Draft.spans joined")
+
+
+OnDraft = Callable[[Draft], None]
+"""Receives the drafts of one request."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate(Message):
+    """A text that was considered for a hole.
+
+    Attributes:
+        text: as it would be inserted.
+        score: what it was ranked by, 0 to 1.
+        source: what proposed it.
+    """
+
+    text: str
+    score: float
+    source: CandidateSource
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.score <= 1.0:
+            raise ValueError(f"{self.score=} must be between 0 and 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Infill(Message):
+    """The engine's answer.
+
+    Attributes:
+        text: text to insert at the cursor; empty when there is nothing to say.
+        finish: why the engine stopped.
+        score: probability that the text is what would have been typed, 0 to 1, as far as the model is calibrated; that
+            of its tokens where there is no calibration or time ran out; 0 for an empty text.
+        steps: denoising steps spent on this request.
+        timings_ms: milliseconds per stage: `queue`, `tokenize`, `encode`, `propose`, `denoise`, `rank`, `total`;
+            `others` of them went to requests of other connections that had their turns in between.
+        forwards: model passes over canvases and candidates spent on this request; encoding of the prompt not counted.
+        candidates: what was considered, best first; where `text` is not empty and there are any, it is the first.
+        unlikely: whether `text` stays below the model's threshold and is answered only because the request was
+            `insistent` or `on_demand`.
+    """
+
+    text: str
+    finish: Finish
+    score: float = 0.0
+    steps: int = 0
+    timings_ms: dict[str, float] = field(default_factory=dict[str, float])
+    forwards: int = 0
+    candidates: tuple[Candidate, ...] = ()
+    unlikely: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.score <= 1.0:
+            raise ValueError(f"{self.score=} must be between 0 and 1")
+        if self.steps < 0:
+            raise ValueError(f"{self.steps=} must not be negative")
+        if self.forwards < 0:
+            raise ValueError(f"{self.forwards=} must not be negative")
+        if self.text and self.candidates and self.candidates[0].text != self.text:
+            raise ValueError("Infill.text must be that of the first of Infill.candidates")
+        if self.unlikely and not self.text:
+            raise ValueError(f"{self.unlikely=} needs a text")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress(Message):
+    """How far loading has come; sent to every client while the engine loads and once when its state changes.
+
+    Attributes:
+        state: what the engine is doing.
+        percent: 0 to 100.
+        message: one line for a person; for `FAILED` it names the cause and the remedy.
+    """
+
+    state: EngineState
+    percent: int
+    message: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.percent <= 100:
+            raise ValueError(f"{self.percent=} must be between 0 and 100")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageTimes:
+    """Latency of one stage over the last requests, in milliseconds."""
+
+    count: int
+    p50_ms: float
+    p95_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status(Message):
+    """What `dgemma-engine status` prints.
+
+    Attributes:
+        state: what the engine is doing.
+        percent: load progress, 0 to 100.
+        message: one line for a person; empty when all is well.
+        model: name of the model.
+        model_path: folder it was loaded from.
+        device: `cpu`, `cuda:0`, ...
+        pid: process id of the engine.
+        version: version of the package the engine runs.
+        uptime_s: seconds since the engine started.
+        memory_bytes: resident memory of the engine's process.
+        device_memory_bytes: memory held on the accelerator; 0 on a CPU.
+        clients: connections now open.
+        requests: requests so far per `Finish` value, and `fault`.
+        denoising_steps: denoising steps since the start, over all requests.
+        stages: latency per stage.
+        compiled: whether the layers are compiled: by TorchScript for a small model on a processor, kernels on CUDA.
+        uncompiled_reason: why a small model on a processor runs uncompiled, which takes longer; empty otherwise.
+    """
+
+    state: EngineState
+    percent: int
+    message: str
+    model: str
+    model_path: str
+    device: str
+    pid: int
+    version: str
+    uptime_s: float
+    memory_bytes: int
+    device_memory_bytes: int
+    clients: int
+    requests: dict[str, int]
+    denoising_steps: int
+    stages: dict[str, StageTimes]
+    compiled: bool = False
+    uncompiled_reason: str = ""

@@ -1,0 +1,1 @@
+"""Cancellation, cooperative steps and timing. Torch-free."""

@@ -1,0 +1,1 @@
+"""Serving: the daemon, the scheduler with its device thread, jobs."""

@@ -1,0 +1,347 @@
+"""The resident engine: one process that answers every client of one user over a local socket.
+
+Turns messages on the socket into tickets of the worker and back, hands drafts to the one who asked for them, and ends
+when told to or when nobody needs it. Does no device work and holds no model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import psutil
+from pygls.exceptions import JsonRpcInvalidParams
+
+from dgemma_engine import __version__
+from dgemma_engine.ipc.endpoint import EngineLocation
+from dgemma_engine.ipc.json_rpc import STREAM_LIMIT_BYTES, Peer
+from dgemma_engine.ipc.lock_file import EngineLock, holder_pid
+from dgemma_engine.protocol.handshake import HELLO, PROTOCOL, Hello
+from dgemma_engine.protocol.messages import (
+    DEFINITIONS,
+    DRAFT,
+    INFILL,
+    PROGRESS,
+    STATUS,
+    STOP,
+    Context,
+    Definitions,
+    DefinitionsQuery,
+    Draft,
+    EngineState,
+    Infill,
+    Progress,
+    Status,
+)
+from dgemma_engine.protocol.trace_messages import TRACE
+from dgemma_engine.serving.idle_timeout import Lifetime
+from dgemma_engine.serving.job import Ticket
+from dgemma_engine.serving.malloc_trim import keep_giving_back
+from dgemma_engine.serving.scheduler import Load, Worker
+from dgemma_engine.syntax.definitions import DefinitionFinder
+from dgemma_engine.tracing.recorder import Recorder
+
+_log = logging.getLogger(__name__)
+
+_LOCK_PATIENCE_S = 1.0
+# What a request that runs may take past its deadline, to end its step and hand in the best it has.
+_LAST_STEP_S = 0.02
+_END_PATIENCE_S = 5.0
+
+
+def run(location: EngineLocation, *, load: Load, idle_s: float | None) -> int | None:
+    """Serves until SIGTERM, SIGINT, a client's `engine/stop` or the idle limit. See `serve`."""
+
+    async def serve_until_signal() -> int | None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        return await serve(location, load=load, idle_s=idle_s, stop=stop)
+
+    return asyncio.run(serve_until_signal())
+
+
+async def serve(
+    location: EngineLocation,
+    *,
+    load: Load,
+    idle_s: float | None,
+    stop: asyncio.Event,
+    failed_linger_s: float = 10.0,
+) -> int | None:
+    """Serves the engine at `location` until `stop` is set.
+
+    Args:
+        location: where clients find it.
+        load: makes the engine, on the worker's thread.
+        idle_s: seconds without a client after which it ends; None for never.
+        stop: ends it; also set by a client's `engine/stop` and by the idle limit.
+        failed_linger_s: seconds without a client after which an engine that could not load ends.
+
+    Returns:
+        None after a clean end; the process id of the engine that has this location already, 0 if it cannot be told.
+
+    Raises:
+        SocketRefused: the location cannot be used.
+    """
+    location.prepare()
+    lock = await _acquire(location)
+    if isinstance(lock, int):
+        return lock
+    with lock:
+        await _Daemon(location, load=load, idle_s=idle_s, stop=stop, failed_linger_s=failed_linger_s).serve()
+    return None
+
+
+async def _acquire(location: EngineLocation) -> EngineLock | int:
+    """Returns the lock, or the process id of the engine that holds it (0 if it does not tell).
+
+    Tries again only while no living engine owns up to it: the holder may be one that has not written its id yet, or
+    someone who looks whether the lock is held.
+    """
+    loop = asyncio.get_running_loop()
+    give_up_s = loop.time() + _LOCK_PATIENCE_S
+    while (lock := EngineLock.acquire(location.lock)) is None:
+        pid = holder_pid(location.lock)
+        if pid is not None and psutil.pid_exists(pid):
+            return pid
+        if loop.time() > give_up_s:
+            return 0
+        await asyncio.sleep(0.02)
+    return lock
+
+
+class _Daemon:
+    def __init__(
+        self, location: EngineLocation, *, load: Load, idle_s: float | None, stop: asyncio.Event, failed_linger_s: float
+    ) -> None:
+        self._location = location
+        self._stop = stop
+        self._loop = asyncio.get_running_loop()
+        self._started_s = time.monotonic()
+        self._peers: set[Peer] = set()
+        self._owners = itertools.count(1)
+        self._worker = Worker(load, clock=time.monotonic, on_progress=self._progressed_on_thread)
+        self._lifetime = Lifetime(
+            idle_s=idle_s, failed_linger_s=failed_linger_s, call_later=self._loop.call_later, end=self._end_unused
+        )
+        self._told: Progress | None = None
+        self._finder = DefinitionFinder()
+        self._finding = asyncio.Lock()
+
+    async def serve(self) -> None:
+        # Whoever holds the lock owns the socket's name; asyncio removes a socket that a dead process left there.
+        path = str(self._location.socket)
+        server = await asyncio.start_unix_server(self._connected, path=path, limit=STREAM_LIMIT_BYTES)
+        self._location.socket.chmod(0o600)
+        _log.info("engine %s listens on %s", os.getpid(), path)
+        try:
+            self._worker.start()
+            self._lifetime.update(num_clients=0, state=self._worker.state)
+            giving = asyncio.create_task(
+                keep_giving_back(self._num_answered, lambda: self._worker.state is EngineState.BUSY)
+            )
+            await self._stop.wait()
+            giving.cancel()
+        finally:
+            self._location.socket.unlink(missing_ok=True)
+            server.close()
+            await self._end()
+
+    def _num_answered(self) -> int:
+        return sum(self._worker.requests().values())
+
+    async def _end(self) -> None:
+        self._lifetime.close()
+        self._worker.stop()
+        peers = list(self._peers)
+        await asyncio.gather(*(peer.settle(_END_PATIENCE_S) for peer in peers))
+        for peer in peers:
+            peer.close()
+        # A load cannot be interrupted, and nothing is lost by leaving it.
+        patience_s = 0.0 if self._worker.state is EngineState.LOADING else _END_PATIENCE_S
+        if not await asyncio.to_thread(self._worker.join, patience_s):
+            _log.warning("the device thread is still at work; ending without it")
+        _log.info("engine %s ends", os.getpid())
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        owner = next(self._owners)
+
+        async def infill(params: Any) -> dict[str, Any]:
+            return await self._infill(params, owner=owner, peer=peer, writer=writer)
+
+        async def trace(params: Any) -> dict[str, Any]:
+            return await self._trace(params, owner=owner)
+
+        requests = {
+            INFILL: infill,
+            TRACE: trace,
+            DEFINITIONS: self._definitions,
+            STATUS: self._status,
+            STOP: self._stop_engine,
+        }
+        peer = Peer(reader, writer, requests=requests)
+        self._peers.add(peer)
+        self._update_lifetime()
+        # Not as a part of the progress: a client of an older version refuses messages with fields it does not know.
+        peer.notify(HELLO, Hello(protocol=PROTOCOL).to_wire())
+        peer.notify(PROGRESS, self._worker.progress.to_wire())
+        try:
+            await peer.run()
+        finally:
+            self._peers.discard(peer)
+            self._update_lifetime()
+
+    async def _infill(self, params: Any, *, owner: int, peer: Peer, writer: asyncio.StreamWriter) -> dict[str, Any]:
+        context = _read_context(params, owner)
+
+        def drafted_on_thread(draft: Draft) -> None:
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(lambda: drafts.offer(draft))
+
+        ticket = self._worker.submit(owner, context, drafted_on_thread if context.drafts else None)
+        answer = asyncio.wrap_future(ticket.answer)
+        # The ticket is the first to know of a newer request, and `answer` of a client that wants none any more.
+        drafts = _DraftSender(peer, writer, wanted=lambda: ticket.live and not answer.done())
+        try:
+            return (await self._answered(ticket, answer)).to_wire()
+        finally:
+            drafts.close()
+
+    async def _trace(self, params: Any, *, owner: int) -> dict[str, Any]:
+        recorder = Recorder(time.monotonic)
+        ticket = self._worker.submit(owner, _read_context(params, owner), recorder=recorder)
+        return recorder.trace(await self._answered(ticket, asyncio.wrap_future(ticket.answer))).to_wire()
+
+    async def _answered(self, ticket: Ticket, answer: asyncio.Future[Infill]) -> Infill:
+        """Waits for an answer, at most until it is due; takes the request back when nobody waits any more."""
+        deadline_s = ticket.context.deadline_ms / 1_000
+        timers = [
+            self._loop.call_later(deadline_s, self._worker.expire, ticket),
+            self._loop.call_later(deadline_s + _LAST_STEP_S, self._worker.overdue, ticket),
+        ]
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            self._worker.withdraw(ticket)
+            raise
+        finally:
+            for timer in timers:
+                timer.cancel()
+
+    async def _definitions(self, params: Any) -> dict[str, Any]:
+        try:
+            query = DefinitionsQuery.from_wire(params)
+        except ValueError as error:
+            raise JsonRpcInvalidParams(" ".join(str(error).split())) from None
+        # Beside the loop, so that a long parse holds up no request; one at a time, since a parser is not shared.
+        async with self._finding:
+            texts = await asyncio.to_thread(
+                self._finder.find, query.text, query.names, language=query.language, path=query.path
+            )
+        return Definitions(texts=texts).to_wire()
+
+    async def _status(self, params: Any) -> dict[str, Any]:
+        engine, progress = self._worker.engine, self._worker.progress
+        return Status(
+            state=self._worker.state,
+            percent=progress.percent,
+            message=progress.message,
+            model=engine.model_name if engine else self._location.model,
+            model_path=engine.model_path if engine else self._location.model,
+            device=engine.device if engine else self._location.device,
+            pid=os.getpid(),
+            version=__version__,
+            uptime_s=time.monotonic() - self._started_s,
+            memory_bytes=psutil.Process().memory_info().rss,
+            device_memory_bytes=engine.device_memory_bytes if engine else 0,
+            clients=len(self._peers),
+            requests=self._worker.requests(),
+            denoising_steps=engine.denoising_steps if engine else 0,
+            stages=self._worker.stages(),
+            compiled=engine.compiled if engine else False,
+            uncompiled_reason=engine.uncompiled_reason if engine else "",
+        ).to_wire()
+
+    async def _stop_engine(self, params: Any) -> None:
+        _log.info("a client asked the engine to end")
+        self._stop.set()
+
+    def _progressed_on_thread(self, progress: Progress) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._progressed, progress)
+
+    def _progressed(self, progress: Progress) -> None:
+        told, self._told = self._told, progress
+        # A loader may report each of thousands of tensors; a client needs no more than each percent.
+        if told is None or (told.state, told.percent) != (progress.state, progress.percent):
+            for peer in self._peers:
+                peer.notify(PROGRESS, progress.to_wire())
+        self._update_lifetime()
+
+    def _update_lifetime(self) -> None:
+        if not self._stop.is_set():
+            self._lifetime.update(num_clients=len(self._peers), state=self._worker.state)
+
+    def _end_unused(self) -> None:
+        _log.info("no client is left; the engine ends")
+        self._stop.set()
+
+
+def _read_context(params: Any, owner: int) -> Context:
+    """Reads a question; what the engine keeps of its document is kept for each connection.
+
+    Two windows differ in what was typed.
+    """
+    try:
+        context = Context.from_wire(params)
+    except ValueError as error:
+        raise JsonRpcInvalidParams(" ".join(str(error).split())) from None
+    return replace(context, document=f"{owner}/{context.document}")
+
+
+class _DraftSender:
+    """The drafts of one request on their way to its client: the newest goes when what was sent before has left.
+
+    Of those that come meanwhile only the newest is kept, so that a client that reads slowly costs no memory.
+
+    Args:
+        peer: the client.
+        writer: the stream under `peer`.
+        wanted: whether a draft would still be news; asked right before one is sent.
+    """
+
+    def __init__(self, peer: Peer, writer: asyncio.StreamWriter, *, wanted: Callable[[], bool]) -> None:
+        self._peer = peer
+        self._writer = writer
+        self._wanted = wanted
+        self._newest: Draft | None = None
+        self._sending: asyncio.Task[None] | None = None
+
+    def offer(self, draft: Draft) -> None:
+        """Sends the draft, unless a newer one comes before it can be."""
+        self._newest = draft
+        if self._sending is None and self._wanted():
+            self._sending = asyncio.create_task(self._send())
+
+    def close(self) -> None:
+        """Gives up on what has not been sent."""
+        if self._sending is not None:
+            self._sending.cancel()
+
+    async def _send(self) -> None:
+        with suppress(OSError):
+            while self._newest is not None:
+                await self._writer.drain()
+                draft, self._newest = self._newest, None
+                if self._wanted():
+                    self._peer.notify(DRAFT, draft.to_wire())
+        self._sending = None

@@ -1,0 +1,1 @@
+"""Syntax by tree-sitter: error check and definitions."""

@@ -1,0 +1,1 @@
+"""Tokenizer, vocabulary index and token healing."""

@@ -1,0 +1,1 @@
+"""Offline tools: corpus, training, evaluation, calibration, conversion. Never serving."""

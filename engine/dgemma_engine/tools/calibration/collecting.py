@@ -1,0 +1,180 @@
+"""Asks an engine about holes whose middles are known: samples in, judged candidates and length trials out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+
+from dgemma_engine.checkpoint.calibration import Calibration
+from dgemma_engine.infill.length_search import grid, surroundings_prior
+from dgemma_engine.infill.options import Recipe
+from dgemma_engine.infill.ranker import Ranked
+from dgemma_engine.protocol.messages import Context, Extent
+from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.tools.calibration.judged_hole import JudgedCandidate, JudgedHole
+from dgemma_engine.tools.calibration.length_bias import LengthFit, LengthTrial, fit_lengths
+from dgemma_engine.tools.calibration.samples import Sample
+
+# More than any hole takes: steps are never cut short, so a busy machine gives the same candidates as an idle one.
+_DEADLINE_S = 600.0
+
+
+class RankingEngine(Protocol):
+    """What a calibration needs of an engine; `dgemma_engine.infill.engine.Engine` has it."""
+
+    model_name: str
+    device: str
+
+    def ranked(self, context: Context, cancel: Cancel, *, recipe: Recipe) -> list[Ranked]:
+        """Returns every candidate with its features."""
+        ...
+
+    def length_confidences(
+        self, context: Context, lengths: Sequence[int], cancel: Cancel
+    ) -> dict[int, list[float]] | None:
+        """Returns how sure the first step is at each length."""
+        ...
+
+    def count_tokens(self, text: str) -> int:
+        """Returns how many tokens a text has."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collected:
+    """What the engine said.
+
+    Attributes:
+        model: its name.
+        device: where it ran.
+        holes: one per sample.
+        lengths: fitted on the holes of one line; None where there are too few.
+        no_lengths: why there are none; empty where there are.
+    """
+
+    model: str
+    device: str
+    holes: tuple[JudgedHole, ...]
+    lengths: LengthFit | None
+    no_lengths: str
+
+
+def collect(
+    samples: Sequence[Sample],
+    load: Callable[[Calibration], RankingEngine],
+    *,
+    searches_length: bool,
+    seed: int,
+    clock: Callable[[], float],
+    report: Callable[[str], None],
+) -> Collected:
+    """Measures lengths first, then candidates.
+
+    Args:
+        samples: the holes.
+        load: makes the engine, with the calibration it is to work by.
+        searches_length: whether the checkpoint cannot end a middle itself. Which candidates it finds then depends on
+            the length bias, so the engine is loaded again with the bias that was fitted.
+        seed: of the engine's draws and of the split of holes.
+        clock: seconds that never go backwards.
+        report: called with a line at every tenth of the way.
+    """
+    lines = [sample for sample in samples if sample.task.extent is Extent.LINE]
+    tick = _Progress(len(lines) + len(samples), report)
+    bare = Calibration.default()
+    engine = load(bare)
+    trials: list[LengthTrial] = []
+    for sample in lines:
+        trial = _length_trial(engine, sample, seed, clock)
+        if trial is not None:
+            trials.append(trial)
+        tick()
+    lengths, no_lengths = _fitted(trials, seed)
+    if searches_length and lengths is not None:
+        # The weights of two engines may not fit into memory.
+        del engine
+        engine = load(replace(bare, length_bias=lengths.bias, prior_weight=lengths.prior_weight))
+    holes: list[JudgedHole] = []
+    for sample in samples:
+        holes.append(_judged(engine, sample, seed, clock))
+        tick()
+    return Collected(
+        model=engine.model_name, device=engine.device, holes=tuple(holes), lengths=lengths, no_lengths=no_lengths
+    )
+
+
+def _length_trial(engine: RankingEngine, sample: Sample, seed: int, clock: Callable[[], float]) -> LengthTrial | None:
+    task, context = sample.task, _context(sample, seed)
+    confidences = engine.length_confidences(context, grid(Extent.LINE, context.max_middle_tokens), _patience(clock))
+    if not confidences:
+        return None
+    lengths = tuple(sorted(confidences))
+    prior = surroundings_prior(lengths, task.prefix, task.suffix, extent=Extent.LINE, count_tokens=engine.count_tokens)
+    return LengthTrial(
+        hole=sample.hole,
+        true_length=engine.count_tokens(task.middle),
+        lengths=lengths,
+        confidences=tuple(sum(confidences[length]) / len(confidences[length]) for length in lengths),
+        log_prior=prior.log_probs,
+    )
+
+
+def _fitted(trials: Sequence[LengthTrial], seed: int) -> tuple[LengthFit | None, str]:
+    if len(trials) < 2:
+        return None, f"{len(trials)} holes of one line are too few"
+    try:
+        return fit_lengths(trials, generator=np.random.default_rng(seed)), ""
+    except ValueError as error:
+        return None, str(error)
+
+
+def _judged(engine: RankingEngine, sample: Sample, seed: int, clock: Callable[[], float]) -> JudgedHole:
+    ranked = engine.ranked(_context(sample, seed), _patience(clock), recipe=Recipe(silence=False))
+    truth = sample.task.middle.strip()
+    return JudgedHole(
+        hole=sample.hole,
+        kind=sample.task.kind,
+        file=sample.file,
+        candidates=tuple(
+            JudgedCandidate(features=one.features, right=one.proposal.text.strip() == truth)
+            for one in ranked
+            if one.features is not None
+        ),
+    )
+
+
+def _context(sample: Sample, seed: int) -> Context:
+    """Returns the question as an editor would put it; every hole is a document of its own."""
+    task = sample.task
+    return Context(
+        document=sample.hole,
+        prefix=task.prefix,
+        suffix=task.suffix,
+        path=task.path,
+        language=task.language,
+        snippets=task.snippets,
+        extent=task.extent,
+        deadline_ms=_DEADLINE_S * 1e3,
+        seed=seed,
+    )
+
+
+def _patience(clock: Callable[[], float]) -> Cancel:
+    return Cancel(deadline_s=clock() + _DEADLINE_S, clock=clock)
+
+
+class _Progress:
+    def __init__(self, total: int, report: Callable[[str], None]) -> None:
+        self._total = total
+        self._report = report
+        self._done = 0
+
+    def __call__(self) -> None:
+        before = 10 * self._done // self._total
+        self._done += 1
+        tenths = 10 * self._done // self._total
+        if tenths > before:
+            self._report(f"{10 * tenths:>3} % ({self._done} of {self._total} questions asked)")

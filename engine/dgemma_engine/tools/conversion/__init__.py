@@ -1,0 +1,1 @@
+"""Conversion of checkpoints: quantize and export, tensor by tensor."""

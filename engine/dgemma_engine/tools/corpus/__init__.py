@@ -1,0 +1,1 @@
+"""Training text: source files, licences, duplicates, holes."""

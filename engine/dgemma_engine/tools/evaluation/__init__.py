@@ -1,0 +1,1 @@
+"""Evaluation: hole files in, answers judged one by one, figures with their intervals out."""

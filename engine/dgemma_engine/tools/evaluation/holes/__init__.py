@@ -1,0 +1,1 @@
+"""Evaluation tasks: holes chosen and cut from source files, and their files."""

@@ -1,0 +1,1 @@
+"""The trainer: a corpus in, a checkpoint that fills holes out."""

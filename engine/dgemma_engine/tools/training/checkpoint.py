@@ -1,0 +1,116 @@
+"""What a run leaves on disk: a state to resume from, and model folders that the engine and `transformers` load.
+
+Everything is written beside its place and then renamed: a full disk or a crash leaves the last good one whole.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dgemma_engine.checkpoint.fim_format import InfillFormat
+from dgemma_engine.checkpoint.loader import save_checkpoint
+from dgemma_engine.errors import TrainingError
+from dgemma_engine.model.transformer import DiffusionGemma
+from dgemma_engine.tools.corpus import bpe
+from dgemma_engine.tools.training.train_config import differing_keys
+
+_TOKENIZER_CONFIG = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "bos_token": bpe.SPECIAL_TOKENS[bpe.BOS],
+    "eos_token": bpe.SPECIAL_TOKENS[bpe.EOS],
+    "pad_token": bpe.SPECIAL_TOKENS[bpe.PAD],
+}
+
+STATE = "state.pt"
+LATEST = "latest"
+BEST = "best"
+
+# Steps and bounds for a slot instead of a whole canvas: a hole is a few tokens, so it settles within a dozen steps.
+_GENERATION_CONFIG: dict[str, Any] = {
+    "max_denoising_steps": 16,
+    "sampler_config": {"_cls_name": "EntropyBoundSamplerConfig", "entropy_bound": 0.5},
+    "t_min": 0.4,
+    "t_max": 0.8,
+    "stability_threshold": 1,
+    "confidence_threshold": 0.05,
+}
+
+
+def save_state(state: dict[str, Any], out: Path) -> None:
+    """Writes `out/state.pt`.
+
+    Raises:
+        TrainingError: the disk is full or the folder cannot be written; the last good state is untouched.
+    """
+    unfinished = out / f".{STATE}.part"
+    try:
+        with unfinished.open("wb") as file:
+            torch.save(state, file)
+        unfinished.replace(out / STATE)
+    except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
+        unfinished.unlink(missing_ok=True)
+        raise _unwritable(out / STATE, error) from error
+
+
+def load_state(out: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """Reads `out/state.pt`.
+
+    Args:
+        out: folder of the run.
+        config: what the run is about to use.
+
+    Raises:
+        TrainingError: there is none, it is damaged, or it belongs to another configuration.
+    """
+    path = out / STATE
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        saved = state["config"]
+    except FileNotFoundError as error:
+        raise TrainingError(f"{path}: missing, nothing to resume; start without --resume") from error
+    except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        raise TrainingError(f"{path}: damaged ({error}); start without --resume") from error
+    if keys := differing_keys(config, saved):
+        raise TrainingError(
+            f"{path}: was made with another configuration (different: {', '.join(keys)}); "
+            "use that one, or another --out"
+        )
+    return state
+
+
+def export(model: DiffusionGemma, form: InfillFormat, corpus: Path, folder: Path, *, card: str) -> None:
+    """Writes a complete model folder: weights, configurations, tokenizer, infilling format, card.
+
+    Args:
+        model: what to save.
+        form: how it was trained to be asked.
+        corpus: its tokenizer is copied.
+        folder: made if missing.
+        card: text of the folder's `README.md`.
+
+    Raises:
+        TrainingError: the disk is full or the folder cannot be written; the last good weights are untouched.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(corpus / "tokenizer.json", folder / "tokenizer.json")
+        form.save(folder)
+        (folder / "tokenizer_config.json").write_text(json.dumps(_TOKENIZER_CONFIG, indent=2) + "\n", encoding="utf-8")
+        text = json.dumps(_GENERATION_CONFIG, indent=2)
+        (folder / "generation_config.json").write_text(text + "\n", encoding="utf-8")
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        save_checkpoint(model, folder)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(path: Path, error: Exception) -> TrainingError:
+    return TrainingError(
+        f"{path}: cannot be written ({error}); the last good checkpoint is kept: free some space, then use --resume"
+    )

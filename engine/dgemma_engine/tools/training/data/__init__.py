@@ -1,0 +1,1 @@
+"""Training batches: examples, corrupted canvases, masks."""

@@ -1,0 +1,1 @@
+"""Optimization: losses, optimizer, schedule, balance of experts."""

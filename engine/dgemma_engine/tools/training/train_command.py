@@ -1,0 +1,84 @@
+"""`dgemma-engine train`: trains a model on a corpus within a budget of minutes."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def add_parser(subparsers: Any) -> None:
+    """Adds the subcommand to argparse's subparsers."""
+    parser = subparsers.add_parser("train", help="train a model on a corpus", description=__doc__)
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="TOML file")
+    parser.add_argument(
+        "--corpus", type=Path, default=Path("corpus"), metavar="DIR", help="made by `corpus` (default: corpus)"
+    )
+    parser.add_argument("--out", type=Path, default=Path("run"), metavar="DIR", help="for checkpoints (default: run)")
+    parser.add_argument("--minutes", type=float, metavar="N", help="time to train for (default: from CONFIG)")
+    parser.add_argument("--resume", action="store_true", help="go on from the state in --out")
+    parser.add_argument("--threads", type=int, metavar="N", help="processor threads (default: torch's choice)")
+    parser.add_argument(
+        "--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to train (default: auto)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the subcommand; returns its exit code.
+
+    Raises:
+        TrainingError: training cannot start or go on.
+    """
+    import torch
+
+    from dgemma_engine.errors import TrainingError
+    from dgemma_engine.model.devices import pick_device
+    from dgemma_engine.tools.training.checkpoint import BEST, LATEST, STATE
+    from dgemma_engine.tools.training.train_config import TrainConfig
+    from dgemma_engine.tools.training.trainer import Trainer
+
+    config = TrainConfig.load(arguments.config)
+    minutes = config.run.minutes if arguments.minutes is None else arguments.minutes
+    if minutes <= 0:
+        raise TrainingError(f"--minutes {minutes} must be more than 0")
+    if not arguments.resume and any((arguments.out / name).exists() for name in (STATE, LATEST, BEST)):
+        raise TrainingError(f"{arguments.out} holds a run already; use --resume to go on, or another --out")
+    if arguments.threads is not None:
+        if arguments.threads < 1:
+            raise TrainingError(f"--threads {arguments.threads} must be at least 1")
+        torch.set_num_threads(arguments.threads)
+    trainer = Trainer(
+        config,
+        corpus=arguments.corpus,
+        out=arguments.out,
+        device=pick_device(arguments.device),
+        clock=time.monotonic,
+        report=_say,
+    )
+    if arguments.resume:
+        trainer.resume()
+    trainer.run(minutes, interrupted=_first_signal())
+    return 0
+
+
+def _first_signal() -> Callable[[], bool]:
+    """Returns whether someone asked the process to end: Ctrl-C or SIGTERM. The second time it ends at once."""
+    received: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        received.append(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, note)
+    return lambda: bool(received)
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,1 @@
+"""Tracing: recorders that the observers of diffusion and infilling report to."""

@@ -1,1 +1,0 @@
-"""The trainer: Python files on this machine in, a checkpoint that fills holes out."""
