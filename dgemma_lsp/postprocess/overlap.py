@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import re
 
-_STRING = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|`(?:\\.|[^`\\])*`")
+_QUOTE = re.compile(r"[\"'`]")
+_INSIDE = {quote: re.compile(rf"(?:\\.|[^{quote}\\])*+") for quote in "\"'`"}
 _CLOSER_OF = {"(": ")", "[": "]", "{": "}"}
 _PUNCTUATION = frozenset("{)]}>\"'`:;, \t")
 _CHARS_EACH_SIDE = 1_000
+# Counting brackets costs as much as the line is long; more candidates than these are of a line of one piece.
+_MOST_SHORT, _MOST_LONG = 16, 48
 
 
 def num_covered(*, before: str, middle: str, rest: str) -> int:
@@ -29,14 +32,16 @@ def num_covered(*, before: str, middle: str, rest: str) -> int:
     # A minified file is one line: what stands far away must not cost time at every key.
     before, rest = before[-_CHARS_EACH_SIDE:], rest[:_CHARS_EACH_SIDE]
     covered, fewest = 0, num_unbalanced(before + middle + rest)
+    candidates: list[tuple[int, bool]] = []
     for count in range(1, min(len(rest), len(middle)) + 1):
         said = rest[:count]
         repeated = middle.endswith(said) and not _splits_word(before + middle, rest, count)
-        if not repeated and not _contains_in_order(middle, said):
-            continue
+        if repeated or _contains_in_order(middle, said):
+            candidates.append((count, repeated))
+    for count, repeated in candidates[:_MOST_SHORT] + candidates[_MOST_SHORT:][-_MOST_LONG:]:
         unbalanced = num_unbalanced(before + middle + rest[count:])
         # Of `);` the semicolon, too, which pairs with nothing.
-        goes_on = covered > 0 and middle.endswith(said[-1])
+        goes_on = covered > 0 and middle.endswith(rest[count - 1])
         if unbalanced < fewest or (unbalanced == fewest and (repeated or goes_on)):
             covered, fewest = count, unbalanced
     return covered
@@ -44,7 +49,7 @@ def num_covered(*, before: str, middle: str, rest: str) -> int:
 
 def num_unbalanced(line: str) -> int:
     """Returns how many brackets of `line` lack their partner, plus quotes that close no string."""
-    bare = _STRING.sub("", line)
+    bare = _without_strings(line)
     unbalanced = sum(bare.count(quote) for quote in "\"'`")
     stack: list[str] = []
     for character in bare:
@@ -56,6 +61,30 @@ def num_unbalanced(line: str) -> int:
             else:
                 unbalanced += 1
     return unbalanced + len(stack)
+
+
+def _without_strings(text: str) -> str:
+    """Returns `text` without its strings; a quote that ends no string stays.
+
+    From a quote that has no partner to where the search for it ended, no quote of its kind has one: none is searched
+    from again.
+    """
+    kept: list[str] = []
+    start = at = 0
+    unclosed_to = dict.fromkeys(_INSIDE, 0)
+    while sign := _QUOTE.search(text, at):
+        quote, begin = sign.group(), sign.start()
+        at = begin + 1
+        if begin < unclosed_to[quote]:
+            continue
+        inside = _INSIDE[quote].match(text, at)
+        end = inside.end() if inside else at
+        if text.startswith(quote, end):
+            kept.append(text[start:begin])
+            start = at = end + 1
+        else:
+            unclosed_to[quote] = end
+    return "".join([*kept, text[start:]])
 
 
 def _splits_word(said: str, rest: str, count: int) -> bool:

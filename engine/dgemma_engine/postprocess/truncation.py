@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-_STRING = re.compile(r"\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|`(?:\\.|[^`\\\n])*`")
+_QUOTE = re.compile(r"[\"'`]")
+_INSIDE = {quote: re.compile(rf"(?:\\.|[^{quote}\\\n])*+") for quote in "\"'`"}
 _COMMENT_LINE = re.compile(r"^[ \t]*(?:#|//).*", re.MULTILINE)
 _NO_BRACKETS = re.compile(r"[^()\[\]{}]+")
 _TOKEN = re.compile(r"\w+|[^\w\s]")
@@ -188,7 +189,31 @@ def _counter_of_unmatched(prefix: str, suffix: str) -> Callable[[str], int]:
 
 def _bare(text: str) -> str:
     """Returns `text` without strings, and without the lines that are but a comment."""
-    return _STRING.sub("", _COMMENT_LINE.sub("", text))
+    return _without_strings(_COMMENT_LINE.sub("", text))
+
+
+def _without_strings(text: str) -> str:
+    """Returns `text` without its strings; a quote that ends no string stays.
+
+    From a quote that has no partner to where the search for it ended, no quote of its kind has one: none is searched
+    from again.
+    """
+    kept: list[str] = []
+    start = at = 0
+    unclosed_to = dict.fromkeys(_INSIDE, 0)
+    while sign := _QUOTE.search(text, at):
+        quote, begin = sign.group(), sign.start()
+        at = begin + 1
+        if begin < unclosed_to[quote]:
+            continue
+        inside = _INSIDE[quote].match(text, at)
+        end = inside.end() if inside else at
+        if text.startswith(quote, end):
+            kept.append(text[start:begin])
+            start = at = end + 1
+        else:
+            unclosed_to[quote] = end
+    return "".join([*kept, text[start:]])
 
 
 def _match_brackets(text: str, opened: list[str]) -> tuple[int, int, int]:
@@ -198,15 +223,19 @@ def _match_brackets(text: str, opened: list[str]) -> tuple[int, int, int]:
     many that were open before still are.
     """
     num_closing, num_passed, num_kept = 0, 0, len(opened)
+    num_open = {opener: opened.count(opener) for opener in _OPENER_OF.values()}
     for bracket in _NO_BRACKETS.sub("", _bare(text)):
         opener = _OPENER_OF.get(bracket)
         if opener is None:
             opened.append(bracket)
-        elif opener not in opened:
+            num_open[bracket] += 1
+        elif not num_open[opener]:
             num_closing += 1
         else:
-            while opened.pop() != opener:
+            while (closed := opened.pop()) != opener:
+                num_open[closed] -= 1
                 num_passed += 1
+            num_open[opener] -= 1
             num_kept = min(num_kept, len(opened))
     return num_closing, num_passed, num_kept
 
