@@ -141,7 +141,7 @@ class Session:
             raw: decoded JSON; keys that it leaves out go back to what the editor started with.
         """
         old = self.settings
-        self.settings, problems = read_settings(raw, self._initial)
+        self.settings, problems = read_settings(raw, self._initial, old)
         self.warn(problems)
         self.recorder.switch(on=self.settings.stats)
         if self.settings.private_files != old.private_files:

@@ -184,12 +184,13 @@ OPTIONS = (
 )
 
 
-def read_settings(raw: object, base: Settings) -> tuple[Settings, tuple[str, ...]]:
-    """Reads what the editor sent over what held before.
+def read_settings(raw: object, base: Settings, held: Settings | None = None) -> tuple[Settings, tuple[str, ...]]:
+    """Reads what the editor sent.
 
     Args:
         raw: decoded JSON: nested objects or dotted keys, with or without the outer `dgemma`; None is nothing.
-        base: supplies every value that `raw` does not set, or sets wrongly.
+        base: supplies every value that `raw` leaves out.
+        held: supplies every value that `raw` sets in a way that cannot be used; None is `base`.
 
     Returns:
         The settings, and a line for each of the first keys that could not be used as they are, with one for the number
@@ -206,8 +207,8 @@ def read_settings(raw: object, base: Settings) -> tuple[Settings, tuple[str, ...
     for key, value in found:
         option = by_key.get(key)
         usable = option.usable(value) if option else None
-        if option and usable is not None:
-            values[option.field] = usable
+        if option is not None:
+            values[option.field] = getattr(held or base, option.field) if usable is None else usable
         problem = option.problem(value, section=SECTION) if option else ""
         if problem is None:
             continue

@@ -151,6 +151,14 @@ def test_entries_beyond_the_longest_list_are_named():
     assert problem == "dgemma.privateFiles has 1200 entries, and the first 1000 are used; shorten the list"
 
 
+@pytest.mark.parametrize("raw", [{"a": "*.py"}, [["*.py"]], 7, [None]])
+def test_private_files_that_cannot_be_used_leave_what_held(raw: object):
+    held = Settings(private_files=("*.sql",))
+    settings, (problem,) = read_settings({"privateFiles": raw}, Settings(), held)
+    assert settings == held
+    assert problem.endswith("ignored")
+
+
 def test_empty_list_takes_back_what_held():
     assert read_settings({"privateFiles": []}, Settings(private_files=("a",))) == (Settings(), ())
 
