@@ -34,7 +34,7 @@ PIECES = tuple(dict.fromkeys([*(piece for *_, piece in WORST_TEXTS), "a ", "a.",
 
 def patterns() -> Iterator[tuple[str, re.Pattern[str], bool]]:
     """Yields every pattern that a module holds, and whether it is only ever matched from a given place on."""
-    for found in pkgutil.iter_modules(dgemma_lsp.__path__, "dgemma_lsp."):
+    for found in pkgutil.walk_packages(dgemma_lsp.__path__, "dgemma_lsp."):
         if found.name in READS_LITTLE or found.name == "dgemma_lsp.__main__":
             continue
         module = importlib.import_module(found.name)
@@ -80,6 +80,13 @@ def deep_recursion() -> Iterator[None]:
     sys.setrecursionlimit(20_000)
     yield
     sys.setrecursionlimit(limit)
+
+
+def test_every_package_is_looked_through() -> None:
+    names = [name for name, *_ in patterns()]
+    assert len(names) > 50
+    modules = {found.name for found in pkgutil.walk_packages(dgemma_lsp.__path__, "dgemma_lsp.")}
+    assert modules >= READS_LITTLE.keys(), "the modules that are left out are there"
 
 
 @pytest.mark.slow
