@@ -41,14 +41,14 @@ async def watched(folder: Path) -> AsyncGenerator[Path]:
     script = str(record.HERE / "watched_engine.py")
     process = await asyncio.create_subprocess_exec(sys.executable, script, str(folder), str(runs))
     location = EngineLocation.locate({"DGEMMA_RUNTIME_DIR": str(folder)})
-    while True:
-        try:
-            async with await EngineClient.attach(location) as client:
-                await client.wait_ready(120)
-            break
-        except EngineUnavailable:
-            await asyncio.sleep(0.1)
     try:
+        while True:
+            try:
+                async with await EngineClient.attach(location) as client:
+                    await client.wait_ready(120)
+                break
+            except EngineUnavailable:
+                await asyncio.sleep(0.1)
         yield runs
     finally:
         process.terminate()

@@ -43,6 +43,7 @@ class WatchedEngine:
         self._engine = engine
         self._record = record.open("a", encoding="utf-8", buffering=1)
         self.model_name, self.model_path, self.device = engine.model_name, engine.model_path, engine.device
+        self.compiled, self.uncompiled_reason = engine.compiled, engine.uncompiled_reason
 
     @property
     def denoising_steps(self) -> int:
