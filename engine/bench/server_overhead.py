@@ -41,8 +41,6 @@ class InstantEngine:
     uncompiled_reason = ""
     denoising_steps = 0
     device_memory_bytes = 0
-    compiled = False
-    uncompiled_reason = "no model"
 
     def filling(
         self,
