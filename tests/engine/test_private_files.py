@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,12 +77,14 @@ def test_what_an_engine_leaves_is_private(tmp_path: Path, umask: int) -> None:
     assert [mode(path) for path in paths] == [0o700, 0o700, 0o600, 0o600]
 
 
-def test_user_without_privileges_uses_what_a_umask_of_777_left(tmp_path: Path) -> None:
-    tmp_path.chmod(0o777)
-    environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    result = subprocess.run(
-        [sys.executable, "-c", AS_A_USER], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False
-    )
+def test_user_without_privileges_uses_what_a_umask_of_777_left() -> None:
+    # Not below a folder of root's alone, as temporary folders may be: that user gets nowhere there.
+    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="dgemma-") as folder:
+        Path(folder).chmod(0o777)
+        environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        result = subprocess.run(
+            [sys.executable, "-c", AS_A_USER], cwd=folder, env=environ, capture_output=True, text=True, check=False
+        )
     assert (result.stdout, result.returncode) == ("used\n", 0), result.stderr
 
 
