@@ -60,7 +60,7 @@ train-gpu: ## on a GPU: corpus, 25 minutes of training, int4 model in run/embedd
 	$(ENGINE) quantize run/best run/embedded --format int4
 
 bench-messages: setup ## processor time of the dearest message about texts of 10^6 and 10^7 characters
-	$(BIN)/python engine/bench/message_cost.py
+	$(BIN)/python engine/bench/message_cost.py $(RECORD)
 
 bench-typing: setup ## traces of keys replayed against the real server and engine: answers, waiting, wasted steps
 	$(BIN)/python engine/bench/typing_traces.py $(RECORD)

@@ -237,7 +237,7 @@ def _note(worst: dict[str, Any], message: str, cost: dict[str, float], about: st
 def main() -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=record.HERE / "results")
+    record.add_destination(parser)
     parser.add_argument("--lengths", type=int, nargs="+", default=[10**6, 10**7])
     args = parser.parse_args()
     messages = {str(length): asyncio.run(measure(length)) for length in args.lengths}
