@@ -237,7 +237,7 @@ def test_killed_run_leaves_nothing_that_looks_whole(
     code = (
         "import os, sys\n"
         "from dgemma_engine import cli\n"
-        "from dgemma_engine.quantization import conversion\n"
+        "from dgemma_engine.tools.conversion import converter as conversion\n"
         "write, count = conversion.ShardWriter.write, iter(range(1000))\n"
         "conversion.ShardWriter.write = lambda *a: os._exit(9) if next(count) == 20 else write(*a)\n"
         "cli.main(sys.argv[1:])\n"
