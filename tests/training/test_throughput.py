@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import accumulate, cycle
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 from dgemma_engine.model.config import LayerKind, ModelConfig, RopeConfig
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model.transformer import DiffusionGemma
+from dgemma_engine.tools.training import throughput
 from dgemma_engine.tools.training.data.batches import Batch
 from dgemma_engine.tools.training.initial import initialise
 from dgemma_engine.tools.training.optimization.losses import TokenBatch, infilling_losses
@@ -72,5 +75,8 @@ def test_padding_and_experts_that_nobody_chose_are_not_useful(config: ModelConfi
     assert flops(make_batch(), config) < flops(make_batch(), many) < 1.02 * flops(make_batch(), config)
 
 
-def test_matrix_rate_is_that_of_a_product() -> None:
-    assert 1e9 < matrix_rate(torch.device("cpu")) < 1e15
+def test_matrix_rate_is_that_of_the_quickest_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = accumulate(cycle((0.5, 0.25, 1.0)))
+    monkeypatch.setattr(throughput, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr(throughput, "_MATRIX_SIZE", {"cpu": 10})
+    assert matrix_rate(torch.device("cpu")) == 2 * 10**3 / 0.25
