@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 from dgemma_engine.model.fused_ops import FusedOps
-from dgemma_kernels.formats import Rows, Weight
-from dgemma_kernels.reference_quantised import restore_rows
-from dgemma_kernels.reference_routing import sorted_by_expert
-from dgemma_kernels.routing_result import Routing
-from dgemma_kernels.vocabulary_belief import Banned, VocabularyBelief
+from dgemma_kernels.reference.quantization import restore_rows
+from dgemma_kernels.reference.routing import sorted_by_expert
+from dgemma_kernels.tensors.formats import Rows, Weight
+from dgemma_kernels.tensors.routing import Routing
+from dgemma_kernels.tensors.vocabulary_belief import Banned, VocabularyBelief
 from torch import Tensor
 
 # Root mean square of the difference over that of the values. Both sides compute in float32 from equal inputs, so 16-bit

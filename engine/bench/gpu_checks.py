@@ -25,7 +25,7 @@ from dgemma_engine.model.config import ModelConfig
 from dgemma_engine.model.fused_ops import FusedOps
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
-from dgemma_kernels.formats import Rows
+from dgemma_kernels.tensors.formats import Rows
 from gpu_cases import SAMPLER, Sizes
 from gpu_checked_ops import Comparison, checked
 from gpu_model import random_model

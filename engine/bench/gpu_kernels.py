@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from dgemma_kernels.launch_table import for_device
+from dgemma_kernels.launch.launch_table import for_device
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "kernels/bench"))
 READ_BYTES, PRODUCT_SIZE = 2**31, 8_192

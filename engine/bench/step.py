@@ -35,7 +35,7 @@ from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model.transformer import DiffusionGemma
 from dgemma_kernels import reference
-from dgemma_kernels.packed import PackedGate
+from dgemma_kernels.packing.cpu import PackedGate
 
 PROMPT_TOKENS, CANVAS = 180, 32
 FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -96,7 +96,7 @@ class Case:
         folder: Path,
         dtype: torch.dtype,
         *,
-        experts: Callable[..., Any] = reference.experts,
+        experts: Callable[..., Any] = reference.plain.experts,
         made: Callable[[DiffusionGemma], DiffusionGemma] = as_it_is,
         canvas: int = CANVAS,
     ) -> None:
@@ -138,14 +138,14 @@ def gates() -> dict[str, Callable[[], object]]:
     for name, dtype in FORMATS.items():
         x, gate, up = torch.randn(CANVAS, 256).to(dtype), *torch.randn(2, 1_280, 256).to(dtype)
         both, packed = torch.cat((gate, up)), PackedGate(gate, up)
-        cases[f"{name} linear"] = lambda x=x, both=both: reference.gated_gelu(F.linear(x, both))
+        cases[f"{name} linear"] = lambda x=x, both=both: reference.plain.gated_gelu(F.linear(x, both))
         cases[f"{name} packed"] = lambda x=x, packed=packed: packed(x)
     return cases
 
 
 def steps(folder: Path) -> dict[str, Callable[[], object]]:
     """A step in each number format, with experts by group and dense, and by a lean model."""
-    ways = {"by group": reference.experts_by_group, "dense": reference.experts_densely}
+    ways = {"by group": reference.plain.experts_by_group, "dense": reference.plain.experts_densely}
     cases: dict[str, Callable[[], object]] = {
         f"{name} {way}": Case(folder, dtype, experts=experts).step
         for name, dtype in FORMATS.items()

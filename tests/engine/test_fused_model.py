@@ -21,8 +21,8 @@ from dgemma_engine.protocol.messages import Context, Extent
 from dgemma_engine.quantization.quantized_linear import PackedExperts, PackedLinear, Scratch
 from dgemma_engine.quantization.quantized_tensor import Encoding, QuantisedTensor, quantise
 from dgemma_engine.scheduling.cancellation import Cancel
-from dgemma_kernels.formats import WeightFormat
-from dgemma_kernels.reference_quantised import restore_weight
+from dgemma_kernels.reference.quantization import restore_weight
+from dgemma_kernels.tensors.formats import WeightFormat
 
 from tests.engine.fused_models import FULL, SLIDING, everything, few, load, write
 from tests.rounding import model_error

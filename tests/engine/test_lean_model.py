@@ -15,7 +15,7 @@ from dgemma_engine.model import attention_masks
 from dgemma_engine.model.kv_cache import GraphKV, PromptCache
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model.transformer import DiffusionGemma
-from dgemma_kernels.packed import PackedGate, PackedMatrix
+from dgemma_kernels.packing.cpu import PackedGate, PackedMatrix
 from torch import Tensor, nn
 
 from tests.rounding import model_error

@@ -22,7 +22,7 @@ def test_sum_and_gradients_equal_the_references() -> None:
     weights_NK = torch.rand(24, 2, generator=generator).requires_grad_()
     leaves = (x_ND, weights_NK, gate_up_E2ID, down_EDI)
 
-    wanted = reference.experts_by_group(x_ND, weights_NK, indices_NK, gate_up_E2ID, down_EDI)
+    wanted = reference.plain.experts_by_group(x_ND, weights_NK, indices_NK, gate_up_E2ID, down_EDI)
     got = experts_grouped(x_ND, weights_NK, indices_NK, gate_up_E2ID, down_EDI)
     direction_ND = torch.randn(24, 32, generator=generator)
     torch.testing.assert_close(got.float(), wanted.float(), atol=2e-2, rtol=2e-2)

@@ -52,7 +52,7 @@ def make_batch(*, padding: int = 0) -> Batch:
 
 @pytest.mark.parametrize("num_judgements", [1, 2])
 def test_equals_what_pytorch_counts_in_a_step_without_padding(config: ModelConfig, num_judgements: int) -> None:
-    model = DiffusionGemma(config, replace(Ops.reference(), experts=reference.experts_by_group))
+    model = DiffusionGemma(config, replace(Ops.reference(), experts=reference.plain.experts_by_group))
     initialise(model, torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(0)
     with FlopCounterMode(display=False) as counter:

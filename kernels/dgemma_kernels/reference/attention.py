@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dgemma_kernels import reference
+from dgemma_kernels.reference import plain
 
 
 def canvas(
@@ -46,4 +46,4 @@ def causal(
 def _attend(q_LHd: Tensor, k_store_GSd: Tensor, v_store_GSd: Tensor, mask_LS: Tensor) -> Tensor:
     size = mask_LS.shape[1]
     k, v = k_store_GSd[None, :, :size], v_store_GSd[None, :, :size]
-    return reference.attention(q_LHd.transpose(0, 1)[None], k, v, mask_LS[None, None])[0].transpose(0, 1)
+    return plain.attention(q_LHd.transpose(0, 1)[None], k, v, mask_LS[None, None])[0].transpose(0, 1)

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dgemma_kernels import reference
-from dgemma_kernels.formats import Output, RowFormat, Rows
-from dgemma_kernels.reference_quantised import quantise_rows
+from dgemma_kernels.reference import plain
+from dgemma_kernels.reference.quantization import quantise_rows
+from dgemma_kernels.tensors.formats import Output, RowFormat, Rows
 
 
 def norm(x_ND: Tensor, outputs: Sequence[Output], eps: float) -> tuple[Rows, ...]:
@@ -65,7 +65,7 @@ def norm_rotary(
     q = normed[:, :num_heads] * q_weight_d.float()
     k = normed[:, num_heads : num_heads + num_kv] * k_weight_d.float()
     cos, sin = cos_Nd.float()[None], sin_Nd.float()[None]
-    q, k = reference.apply_rotary(q[None], cos, sin)[0], reference.apply_rotary(k[None], cos, sin)[0]
+    q, k = plain.apply_rotary(q[None], cos, sin)[0], plain.apply_rotary(k[None], cos, sin)[0]
     start = int(start_1)
     k_store_GSd[:, start : start + num_tokens] = k.transpose(0, 1).to(k_store_GSd.dtype)
     v_store_GSd[:, start : start + num_tokens] = normed[:, -num_kv:].transpose(0, 1).to(v_store_GSd.dtype)
@@ -74,7 +74,7 @@ def norm_rotary(
 
 def gated_gelu(gate_up_N2I: Tensor, row_format: RowFormat) -> Rows:
     """Returns `gelu_tanh(gate) * up`, quantised."""
-    inner_NI = reference.gated_gelu(gate_up_N2I.float())
+    inner_NI = plain.gated_gelu(gate_up_N2I.float())
     return quantise_rows(inner_NI if row_format is not RowFormat.PLAIN else inner_NI.type_as(gate_up_N2I), row_format)
 
 

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from dgemma_kernels._numbers import gelu_tanh, narrow, store_row
+from dgemma_kernels.ops._numbers import gelu_tanh, narrow, store_row
 
 
 @triton.jit

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from dgemma_kernels._numbers import product
+from dgemma_kernels.ops._numbers import product
 
 TAKEN = tl.constexpr(-2147483648)
 NOT_A_NUMBER = tl.constexpr(-2147483647)

@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dgemma_kernels import reference
-from dgemma_kernels.formats import Rows, Weight
-from dgemma_kernels.reference_quantised import quantise_rows, restore_rows, restore_weight
-from dgemma_kernels.routing_result import Routing
+from dgemma_kernels.reference import plain
+from dgemma_kernels.reference.quantization import quantise_rows, restore_rows, restore_weight
+from dgemma_kernels.tensors.formats import Rows, Weight
+from dgemma_kernels.tensors.routing import Routing
 
 
 def experts(rows: Rows, routing: Routing, gate_up: Weight, down: Weight) -> Tensor:
@@ -21,7 +21,7 @@ def experts(rows: Rows, routing: Routing, gate_up: Weight, down: Weight) -> Tens
     parts_NKD = x_ND.new_empty(*routing.weights_NK.shape, down.num_outputs)
     for token, chosen in enumerate(routing.indices_NK.tolist()):
         for k, expert in enumerate(chosen):
-            inner_1I = reference.gated_gelu(x_ND[token][None] @ gate_up_EOD[expert].T)
+            inner_1I = plain.gated_gelu(x_ND[token][None] @ gate_up_EOD[expert].T)
             if rows.scale is None:
                 inner_1I = inner_1I.to(dtype).float()
             else:

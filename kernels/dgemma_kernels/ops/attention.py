@@ -2,7 +2,7 @@
 
 Keys and values of the pass stand in the store behind the prompt's (`rows.norm_rotary` puts them there), and the
 prompt's length is read on the device, so that one captured graph serves prompts of any length. The scale is 1.0.
-Signatures of `reference_attention.py`. Shape legend: L tokens of the pass, all rows behind one another; H query heads,
+Signatures of `reference/attention.py`. Shape legend: L tokens of the pass, all rows behind one another; H query heads,
 G key-value heads, d head size, S stored positions.
 """
 
@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from dgemma_kernels._attention import attention_kernel
-from dgemma_kernels.kernel_launch import launch, num_blocks
-from dgemma_kernels.launch_table import LaunchTable, for_device
+from dgemma_kernels.launch.kernel_launch import launch, num_blocks
+from dgemma_kernels.launch.launch_table import LaunchTable, for_device
+from dgemma_kernels.ops._attention import attention_kernel
 
 EVERYTHING = 2**30
 HEAD_SIZES = (256, 512)

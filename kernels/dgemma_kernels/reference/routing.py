@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dgemma_kernels.routing_result import NO_EXPERT, Routing, most_tiles
+from dgemma_kernels.tensors.routing import NO_EXPERT, Routing, most_tiles
 
 
 def route(

@@ -1,7 +1,7 @@
 """Router, top-k, renormalisation and sort by expert as one Triton kernel.
 
 No host synchronisation and no size that depends on the choice, so it can be captured in a graph. Signature of
-`reference_routing.py`. Shape legend: N tokens, D features, E experts, K experts per token.
+`reference/routing.py`. Shape legend: N tokens, D features, E experts, K experts per token.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dgemma_kernels._routing import route_kernel
-from dgemma_kernels.kernel_launch import launch, num_blocks, power_of_two
-from dgemma_kernels.launch_table import LaunchTable, for_device
-from dgemma_kernels.routing_result import Routing, most_tiles
+from dgemma_kernels.launch.kernel_launch import launch, num_blocks, power_of_two
+from dgemma_kernels.launch.launch_table import LaunchTable, for_device
+from dgemma_kernels.ops._routing import route_kernel
+from dgemma_kernels.tensors.routing import Routing, most_tiles
 
 
 def route(

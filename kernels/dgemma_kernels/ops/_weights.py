@@ -7,7 +7,7 @@ weights, and each weight is decoded once.
 import triton
 import triton.language as tl
 
-from dgemma_kernels._numbers import GROUP_SIZE, INTERPRETED, product, product_fp8
+from dgemma_kernels.ops._numbers import GROUP_SIZE, INTERPRETED, product, product_fp8
 
 QUARTER = tl.constexpr(16)
 
@@ -50,7 +50,7 @@ E2M1_ASM = tl.constexpr("""{
     lop3.b32 $3, m, 0x01c001c0, s, 0xea;
 }""")
 
-# Scales take 2**118 of the missing 2**126, which keeps them finite in bf16; `packing.py` put 2**8 into the row scales.
+# Scales take 2**118 of the missing 2**126, which keeps them finite in bf16; `packing/gpu.py` puts 2**8 into the row's.
 E2M1_SCALE = tl.constexpr(2.0**118)
 
 

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from dgemma_kernels._numbers import capped, narrow, product
+from dgemma_kernels.ops._numbers import capped, narrow, product
 
 NOWHERE = tl.constexpr(2147483647)
 

@@ -1,6 +1,6 @@
 """The vocabulary tail as Triton kernels: logits are read once for statistics and once to become probabilities.
 
-Nothing of size N x V is ever float32 in memory. Signatures of `reference_vocabulary.py`. Shape legend: N positions,
+Nothing of size N x V is ever float32 in memory. Signatures of `reference/vocabulary.py`. Shape legend: N positions,
 V vocabulary, D hidden, C blocks of the vocabulary.
 """
 
@@ -9,15 +9,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dgemma_kernels._vocabulary import (
+from dgemma_kernels.launch.kernel_launch import launch, num_blocks, power_of_two
+from dgemma_kernels.launch.launch_table import LaunchTable, for_device
+from dgemma_kernels.ops._vocabulary import (
     finish_kernel,
     soft_embeddings_kernel,
     statistics_kernel,
     sum_splits_kernel,
 )
-from dgemma_kernels.kernel_launch import launch, num_blocks, power_of_two
-from dgemma_kernels.launch_table import LaunchTable, for_device
-from dgemma_kernels.vocabulary_belief import Banned, VocabularyBelief
+from dgemma_kernels.tensors.vocabulary_belief import Banned, VocabularyBelief
 
 
 def believe(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dgemma_kernels.formats import Rows, Weight
-from dgemma_kernels.reference_quantised import restore_rows, restore_weight
+from dgemma_kernels.reference.quantization import restore_rows, restore_weight
+from dgemma_kernels.tensors.formats import Rows, Weight
 
 
 def linear(rows: Rows, weight: Weight, out_NO: Tensor | None = None) -> Tensor:

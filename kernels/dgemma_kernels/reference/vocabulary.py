@@ -8,15 +8,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dgemma_kernels import reference
-from dgemma_kernels.vocabulary_belief import Banned, VocabularyBelief
+from dgemma_kernels.reference import plain
+from dgemma_kernels.tensors.vocabulary_belief import Banned, VocabularyBelief
 
 
 def believe(
     logits_NV: Tensor, temperature_1: Tensor, levels_N: Tensor, cap: float, banned: Banned | None
 ) -> VocabularyBelief:
     """Everything a step wants to know of its logits: see `vocabulary.believe`."""
-    capped_NV = reference.softcap(logits_NV, cap)
+    capped_NV = plain.softcap(logits_NV, cap)
     if banned is not None:
         bans_NV = banned.sets_RV[banned.set_of_N.long().clamp(min=0)] & (banned.set_of_N >= 0)[:, None]
         capped_NV = capped_NV.masked_fill(bans_NV, -torch.inf)

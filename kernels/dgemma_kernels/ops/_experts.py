@@ -3,8 +3,8 @@
 import triton
 import triton.language as tl
 
-from dgemma_kernels._numbers import GROUP_SIZE, fp8_scale, gelu_tanh, narrow, product
-from dgemma_kernels._weights import add_group, load_rows, load_weights, load_x
+from dgemma_kernels.ops._numbers import GROUP_SIZE, fp8_scale, gelu_tanh, narrow, product
+from dgemma_kernels.ops._weights import add_group, load_rows, load_weights, load_x
 
 
 @triton.jit

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dgemma_kernels.formats import FP8_MAX, GROUP, NVFP4_GROUP, RowFormat, Rows, Weight, WeightFormat
+from dgemma_kernels.tensors.formats import FP8_MAX, GROUP, NVFP4_GROUP, RowFormat, Rows, Weight, WeightFormat
 
 FP4_MAX = 6.0
 FP4_MAGNITUDES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dgemma_kernels.formats import GROUP, NVFP4_GROUP, Weight, WeightFormat
-from dgemma_kernels.reference_quantised import unpack_nibbles
+from dgemma_kernels.reference.quantization import unpack_nibbles
+from dgemma_kernels.tensors.formats import GROUP, NVFP4_GROUP, Weight, WeightFormat
 
 # What the decoder of e2m1 leaves out, see `_weights.py`.
 E2M1_FACTOR = 2.0**8

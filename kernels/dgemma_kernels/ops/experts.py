@@ -1,7 +1,7 @@
 """Mixture of experts over sorted tokens as Triton kernels, for plain, fp8, int8, int4 and nvfp4 weights.
 
 Two launches: gate and up with their gated gelu, then down with the routing weight. No atomics and no size that depends
-on the routing. Signatures of `reference_experts.py`. Shape legend: N tokens, K experts per token, M = N * K, D hidden,
+on the routing. Signatures of `reference/experts.py`. Shape legend: N tokens, K experts per token, M = N * K, D hidden,
 I intermediate.
 """
 
@@ -10,12 +10,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dgemma_kernels._experts import combine_kernel, experts_kernel
-from dgemma_kernels.formats import RowFormat, Rows, WeightFormat, empty_rows
-from dgemma_kernels.kernel_launch import launch, num_blocks
-from dgemma_kernels.launch_table import LaunchTable, for_device
-from dgemma_kernels.packing import PackedWeight
-from dgemma_kernels.routing_result import Routing
+from dgemma_kernels.launch.kernel_launch import launch, num_blocks
+from dgemma_kernels.launch.launch_table import LaunchTable, for_device
+from dgemma_kernels.ops._experts import combine_kernel, experts_kernel
+from dgemma_kernels.packing.gpu import PackedWeight
+from dgemma_kernels.tensors.formats import RowFormat, Rows, WeightFormat, empty_rows
+from dgemma_kernels.tensors.routing import Routing
 
 
 def row_format(weight_format: WeightFormat) -> RowFormat:

@@ -1,6 +1,6 @@
 """Dense projections as a Triton kernel: fp8 weights times fp8 rows, weights in all other formats times plain ones.
 
-Signature of `reference_linear.py`. Shape legend: N rows, I input features, O output features.
+Signature of `reference/linear.py`. Shape legend: N rows, I input features, O output features.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dgemma_kernels._linear import linear_kernel
-from dgemma_kernels.formats import RowFormat, Rows, WeightFormat
-from dgemma_kernels.kernel_launch import launch, num_blocks
-from dgemma_kernels.launch_table import LaunchTable, for_device
-from dgemma_kernels.packing import PackedWeight
+from dgemma_kernels.launch.kernel_launch import launch, num_blocks
+from dgemma_kernels.launch.launch_table import LaunchTable, for_device
+from dgemma_kernels.ops._linear import linear_kernel
+from dgemma_kernels.packing.gpu import PackedWeight
+from dgemma_kernels.tensors.formats import RowFormat, Rows, WeightFormat
 
 
 def row_format(weight_format: WeightFormat) -> RowFormat:

@@ -1,6 +1,6 @@
 """Fused row operations as Triton kernels: norms with several readers, residuals, rotary, gated gelu, quantisation.
 
-Each reads its row once. Signatures are those of `reference_rows.py`. Shape legend: N rows (tokens), D features,
+Each reads its row once. Signatures are those of `reference/rows.py`. Shape legend: N rows (tokens), D features,
 K experts per token, H query heads, G key-value heads, X projected heads, d head size, S stored positions,
 I intermediate.
 """
@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from dgemma_kernels._rows import gated_gelu_kernel, norm_kernel, norm_rotary_kernel
-from dgemma_kernels.formats import Output, RowFormat, Rows, empty_rows
-from dgemma_kernels.kernel_launch import launch, power_of_two
-from dgemma_kernels.launch_table import LaunchTable, for_device
+from dgemma_kernels.launch.kernel_launch import launch, power_of_two
+from dgemma_kernels.launch.launch_table import LaunchTable, for_device
+from dgemma_kernels.ops._rows import gated_gelu_kernel, norm_kernel, norm_rotary_kernel
+from dgemma_kernels.tensors.formats import Output, RowFormat, Rows, empty_rows
 
 MOST_OUTPUTS = 3
 

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from dgemma_kernels._numbers import INTERPRETED, narrow, product
+from dgemma_kernels.ops._numbers import INTERPRETED, narrow, product
 
 
 @triton.jit(do_not_specialize=["num_tokens", "capacity"])
