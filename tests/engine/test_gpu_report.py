@@ -18,7 +18,7 @@ import torch
 from dgemma_engine.model.fused_ops import FusedOps
 
 ROOT = Path(__file__).parents[2]
-REPORT = ROOT / "engine/bench/gpu_report.py"
+REPORT = ROOT / "engine/bench/gpu/gpu_report.py"
 KEYS = {
     "case", "format", "ms_per_step", "tokens_per_s", "steps", "canvas", "prompt_tokens", "peak_bytes",
     "ratio_to_transformers",
@@ -41,7 +41,7 @@ sys.meta_path.insert(0, Absent())
 
 @pytest.fixture
 def modules(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
-    for folder in ("kernels/bench", "engine/bench"):
+    for folder in ("kernels/bench", "engine/bench/gpu"):
         monkeypatch.syspath_prepend(ROOT / folder)
     return importlib.import_module
 
@@ -80,7 +80,7 @@ def test_collecting_the_kernels_tests_needs_none_of_the_servers_packages(mode: s
 @pytest.mark.skipif(sys.platform != "linux", reason="Triton exists for Linux only: no part was imported")
 def test_importing_every_part_needs_none_of_the_servers_packages() -> None:
     program = WITHOUT + "import gpu_report, gpu_parts, tune, full_size, roofline"
-    paths = [ROOT / name for name in ("engine/bench", "kernels/bench", ".", "engine", "kernels")]
+    paths = [ROOT / name for name in ("engine/bench/gpu", "kernels/bench", ".", "engine", "kernels")]
     environment = {"PYTHONPATH": ":".join(map(str, paths)), "PATH": "/usr/bin:/bin"}
     run = subprocess.run(
         [sys.executable, "-c", program], cwd="/", env=environment, capture_output=True, text=True, check=False
@@ -295,7 +295,7 @@ def test_a_case_that_hangs_ends_its_process_and_says_where(
     modules: Callable[[str], ModuleType], tmp_path: Path
 ) -> None:
     program = (
-        f"import sys, time; sys.path.insert(0, {str(ROOT / 'engine/bench')!r}); import pathlib, gpu_result\n"
+        f"import sys, time; sys.path.insert(0, {str(ROOT / 'engine/bench/gpu')!r}); import pathlib, gpu_result\n"
         f"report = gpu_result.Report(stamp={STAMP!r}, path=pathlib.Path({str(tmp_path / 'x.json')!r}), case_s=0.2)\n"
         "def waiting_for_the_card(): time.sleep(60)\n"
         "report.begin('tokens'); report.guard('hang', '', waiting_for_the_card)"

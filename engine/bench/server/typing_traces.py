@@ -17,6 +17,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
+
 import record
 from dgemma_engine.errors import EngineUnavailable
 from dgemma_engine.ipc.client import EngineClient
@@ -38,7 +40,7 @@ _TARGETS = {
 async def watched(folder: Path) -> AsyncGenerator[Path]:
     """Runs the watched engine in `folder`; gives the file of its runs."""
     runs = folder / "runs.jsonl"
-    script = str(record.HERE / "watched_engine.py")
+    script = str(Path(__file__).with_name("watched_engine.py"))
     process = await asyncio.create_subprocess_exec(sys.executable, script, str(folder), str(runs))
     location = EngineLocation.locate({"DGEMMA_RUNTIME_DIR": str(folder)})
     try:

@@ -20,6 +20,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
+
 import record
 from dgemma_engine.checkpoint.builtin import model_folder
 from dgemma_engine.errors import EngineUnavailable
@@ -39,7 +41,7 @@ from dgemma_lsp.server.conversions import to_inline_item, to_request
 from dgemma_lsp.session import Session
 
 SOURCE = Path(argparse.__file__)
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PACKAGES = {"dgemma_lsp": "server", "dgemma_engine": "engine", "dgemma_kernels": "kernels"}
 COMPREHENSIONS = {"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"}
 URI = "file:///project/typed.py"

@@ -20,11 +20,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
+
 import record
 from own_engines import end_engines
 from playwright.sync_api import sync_playwright
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 sys.path[:0] = [str(ROOT), str(ROOT / "editors/vscode/scripts")]
 
 from build_vsix import build  # noqa: E402  (the driver of the tests, and the extension's scripts, are no packages)

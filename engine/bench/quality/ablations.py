@@ -10,18 +10,21 @@ from __future__ import annotations
 
 import argparse
 import copy
+import sys
 import tempfile
 import time
 import tomllib
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
+
 import record
 import torch
 from dgemma_engine.tools.training.train_config import TrainConfig
 from dgemma_engine.tools.training.trainer import Trainer
 
-CONFIGS = record.HERE.parent / "dgemma_engine" / "training" / "configs"
+CONFIGS = record.HERE.parent / "dgemma_engine/tools/training/configs"
 S, F = "sliding_attention", "full_attention"
 # Seconds of the trainer's clock that a token takes.
 TOKEN_S = 1e-3

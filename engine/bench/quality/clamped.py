@@ -1,6 +1,6 @@
 """What the next denoising step should be told of clamped positions: the last belief, the given token, or nothing.
 
-    python engine/bench/clamped.py HOLES
+    python engine/bench/quality/clamped.py HOLES
 
 Fills every hole with each rule in turn, same seed, canvases alone, and reports exact match, edit similarity and steps;
 differences to the first rule are paired. Every hole is filled twice: with the length found by itself, and with the true
@@ -12,11 +12,14 @@ from __future__ import annotations
 import argparse
 import difflib
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
 
 import record
 from dgemma_engine.checkpoint.builtin import model_folder

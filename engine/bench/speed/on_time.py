@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import statistics
+import sys
 import sysconfig
 import tempfile
 import time
@@ -27,6 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
 
 import record
 from dgemma_engine.ipc.client import EngineClient

@@ -9,8 +9,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import statistics
+import sys
 import tempfile
 import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
 
 import record
 from dgemma_engine.errors import EngineUnavailable

@@ -1,6 +1,6 @@
 """The tables of GPU figures in docs/PERFORMANCE.md, one for each `results/gpu_<card>.json`, between two markers.
 
-python engine/bench/gpu_table.py [--results FOLDER] [--readme FILE]
+python engine/bench/gpu/gpu_table.py [--results FOLDER] [--readme FILE]
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-BEGIN, END = "<!-- gpu figures: written by engine/bench/gpu_table.py -->", "<!-- end of gpu figures -->"
+BENCH = Path(__file__).parents[1]
+BEGIN, END = "<!-- gpu figures: written by engine/bench/gpu/gpu_table.py -->", "<!-- end of gpu figures -->"
 OPEN = "Open: no GPU figures yet. `make gpu-report` measures them where there is a GPU."
 GIB = 2**30
 CONDITIONS = ("torch", "triton", "commit", "date")
@@ -21,8 +21,8 @@ CONDITIONS = ("torch", "triton", "commit", "date")
 def main() -> int:
     """Returns 1 where the page has no place for the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=HERE / "results")
-    parser.add_argument("--readme", type=Path, default=HERE.parents[1] / "docs/PERFORMANCE.md")
+    parser.add_argument("--results", type=Path, default=BENCH / "results")
+    parser.add_argument("--readme", type=Path, default=BENCH.parents[1] / "docs/PERFORMANCE.md")
     args = parser.parse_args()
     text = args.readme.read_text(encoding="utf-8")
     if BEGIN not in text or END not in text:

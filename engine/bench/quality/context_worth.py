@@ -1,6 +1,6 @@
 """What text from other files is worth: holes of whole projects, filled with and without what the server gathers.
 
-    python engine/bench/context_worth.py PACKAGE... --answers FOLDER
+    python engine/bench/quality/context_worth.py PACKAGE... --answers FOLDER
 
 Cuts holes into each package folder with `dgemma-engine holes`, opens up to 20 files of the hole's own folder in an
 order drawn by the hole (the last one visited last), lets the server's gatherer choose, and runs `dgemma-engine eval`
@@ -22,6 +22,8 @@ from pathlib import Path
 from random import Random
 from statistics import median
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
 
 import record
 from dgemma_engine.syntax.definitions import DefinitionFinder

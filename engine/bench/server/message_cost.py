@@ -18,9 +18,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
+
 import record
 
-sys.path.insert(0, str(Path(__file__).parents[2]))  # the patterns are those of the tests
+sys.path.insert(0, str(Path(__file__).parents[3]))  # the patterns are those of the tests
 
 from dgemma_engine.protocol.messages import (
     Context,

@@ -1,4 +1,4 @@
-"""The card at hand and the versions that run on it, as one JSON line: `python engine/bench/gpu_card.py`.
+"""The card at hand and the versions that run on it, as one JSON line: `python engine/bench/gpu/gpu_card.py`.
 
 A program of its own, so that a driver that hangs holds up nobody but this process.
 """

@@ -21,13 +21,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
+
 import record
 from own_engines import end_engines
 
 from tests.editors.get_neovim import install
 from tests.editors.neovim.window import Window
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 MODULES = ("textwrap.py", "heapq.py", "shlex.py", "queue.py", "csv.py", "fractions.py", "tarfile.py", "json/decoder.py")
 STATEMENT = re.compile(r"    +(?:self\.|return |if |for |while |raise |\w+ = )[^#'\"]{14,}")
 KEY = re.compile(r"[\w.(= ]")

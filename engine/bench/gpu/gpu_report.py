@@ -1,6 +1,7 @@
 """What a GPU at hand says of the kernels and of a model of the released one's size, in five minutes and one JSON.
 
-    python engine/bench/gpu_report.py [--seconds 300] [--parts layers,tokens] [--formats fp8,int4] [--out D] [--resume]
+    python engine/bench/gpu/gpu_report.py [--seconds 300] [--parts layers,tokens] [--formats fp8,int4] [--out D]
+        [--resume]
 
 Parts run in order of worth: is what the kernels compute right, in the sizes that serve; how long are 16 fixed steps of
 a canvas of 256 behind 1,024 tokens (comparable with vLLM's published figure); each kernel against the card's own rates;
@@ -32,10 +33,11 @@ from gpu_process import in_process
 from gpu_result import CASE_S, Report
 
 HERE = Path(__file__).resolve().parent
+BENCH = HERE.parent
 NEEDED = ("torch", "triton", "numpy", "safetensors", "pytest")
 NO_GPU = (
     "gpu-report needs a CUDA device, and torch {torch} of {python} finds none. Run it on a machine with one (another "
-    "Python: make gpu-report GPU_PYTHON=python3), or try its path on a processor: engine/bench/gpu_report.py --tiny"
+    "Python: make gpu-report GPU_PYTHON=python3), or try its path on a processor: engine/bench/gpu/gpu_report.py --tiny"
 )
 COMMIT = "DGEMMA_COMMIT"
 # Where the packages lie: they need not be installed.
@@ -74,8 +76,8 @@ def main() -> int:
 def parsed() -> argparse.Namespace:
     """Returns the options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=HERE / "measured", help="folder of the report; default: measured")
-    parser.add_argument("--record", dest="out", action="store_const", const=HERE / "results", help="write to results")
+    parser.add_argument("--out", type=Path, default=BENCH / "measured", help="folder of the report; default: measured")
+    parser.add_argument("--record", dest="out", action="store_const", const=BENCH / "results", help="write to results")
     parser.add_argument("--seconds", type=float, default=BUDGET_S, help="for everything (default: %(default).0f)")
     parser.add_argument("--parts", type=names, default=(), help="some of them, in their own order; default: all")
     parser.add_argument("--formats", type=names, default=("fp8", "int4"), help=f"of {', '.join(ALL_FORMATS)}")

@@ -2,7 +2,7 @@
 
 A quoting row reads `| what | VALUE UNIT | target | `FILE.json: key.key` |`. Only VALUE is rewritten.
 
-python engine/bench/figures.py [--check]
+python engine/bench/documents/figures.py [--check]
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).parents[3]
+RESULTS = ROOT / "engine/bench/results"
 DOCUMENTS = ("README.md", "docs/PERFORMANCE.md", "engine/dgemma_engine/embedded/README.md")
 ROW = re.compile(
     r"^\| [^|\n]+ \| (?P<value>[\d.]+) \S+ \| [^|\n]+ \| `(?P<file>\w+\.json): (?P<key>[\w. ,]+)` \|$", re.MULTILINE

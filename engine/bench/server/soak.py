@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
+
 import record
 from editor import Editor, editing
 from typing_traces import TRACES, watched

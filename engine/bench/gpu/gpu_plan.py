@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 PLAIN = "bf16"
 ALL_FORMATS = (PLAIN, "fp8", "int8", "int4", "nvfp4")
 # Seconds for everything.

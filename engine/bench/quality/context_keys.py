@@ -10,10 +10,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import statistics
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
 
 import record
 from dgemma_engine.checkpoint.builtin import model_folder

@@ -1,6 +1,6 @@
 """What quantising costs and saves: right answers lost, bytes, errors, and a step with weights packed or expanded.
 
-    python engine/bench/quantised.py HOLES --answers FOLDER
+    python engine/bench/quality/quantised.py HOLES --answers FOLDER
 
 Quantises a plain model to every format. A denoising step is timed in turn for the plain model and for each format in
 both residences, in the number format the engine picks. `dgemma-engine eval` then fills the holes of HOLES with the
@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
 
 import record
 import torch
@@ -32,7 +35,7 @@ from dgemma_engine.model.transformer import DiffusionGemma
 from dgemma_engine.quantization.quantized_linear import PackedExperts, PackedLinear
 from dgemma_engine.tools.conversion.converter import REPORT_NAME, quantise_folder
 from infilling import evaluated, last_line
-from step import in_turn
+from speed.step import in_turn
 
 PROMPT_TOKENS = 180
 CANVASES = (32, 96)

@@ -1,6 +1,6 @@
 """Every way of filling a hole that is worth comparing, on the same holes: one JSON file and one answer file each.
 
-    python engine/bench/infilling.py HOLES [--projects HOLES]
+    python engine/bench/quality/infilling.py HOLES [--projects HOLES]
 
 Runs `dgemma-engine eval` once per variant: the product as it is; the same without seeds, without the fill token;
 canvases alone, with the true length too; the causal mode alone; the line above copied. `dgemma-engine compare` then
@@ -16,6 +16,8 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
 
 import record
 

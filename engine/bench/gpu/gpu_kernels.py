@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from dgemma_kernels.launch.launch_table import for_device
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "kernels/bench"))
+sys.path.insert(0, str(Path(__file__).parents[3] / "kernels/bench"))
 READ_BYTES, PRODUCT_SIZE = 2**31, 8_192
 
 # Work of the roofline -> the calls of `kernels/bench/full_size.py` that do it.
