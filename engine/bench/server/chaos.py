@@ -23,8 +23,8 @@ import record
 from typing_traces import watched
 
 sys.path.insert(0, str(record.HERE.parents[1]))
-from tests.lsp.chaos_ledger import Report
-from tests.lsp.chaos_run import instant_engine, play
+from tests.lsp.chaos.ledger import Report
+from tests.lsp.chaos.run import instant_engine, play
 
 SORTS = ("unanswered", "late", "answered_twice", "unknown_id", "wrong_code", "wrong_result", "malformed", "too_early")
 ENDS = ("crash", "traceback", "not_ended", "exit_code")
@@ -88,7 +88,7 @@ def main() -> int:
     record.write("chaos", result, args.out)
     wrong = [f"{name}: {sort}" for name, one in result.items() for sort in one["wrong_by_kind"]]
     if wrong:
-        print(f"chaos: {', '.join(wrong)}; one session: python -m pytest tests/lsp/test_chaos.py", file=sys.stderr)
+        print(f"chaos: {', '.join(wrong)}; one session: pytest tests/lsp/chaos/test_chaos.py", file=sys.stderr)
     return 1 if wrong else 0
 
 

@@ -37,7 +37,7 @@ from dgemma_engine.protocol.messages import (
 )
 
 from dgemma_lsp.server.app import build_server
-from tests.lsp.worst_texts import WORST_TEXTS
+from tests.lsp.bounded_work.worst_texts import WORST_TEXTS
 
 GOAL_MS = 50
 KEYS = 3
