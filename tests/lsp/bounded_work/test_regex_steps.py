@@ -90,7 +90,7 @@ def test_every_package_is_looked_through() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "pattern", "anchored"), patterns(), ids=lambda value: str(value)[:50])
+@pytest.mark.parametrize(("name", "pattern", "anchored"), list(patterns()), ids=lambda value: str(value)[:50])
 def test_steps_grow_with_the_text_and_no_faster(name: str, pattern: re.Pattern[str], anchored: bool) -> None:
     most, text = growth(pattern, anchored=anchored)
     assert most < MOST_GROWTH, (name, text)
