@@ -13,14 +13,11 @@ from dgemma_engine.protocol.messages import Extent, Infill
 
 from dgemma_lsp.postprocess.brackets import with_closed_brackets, with_closed_strings, without_closed_twice
 from dgemma_lsp.postprocess.cursor_context import Around
+from dgemma_lsp.postprocess.deduplicate import num_covered, without_next_lines, without_repetition
 from dgemma_lsp.postprocess.extent import cut_to_block, extent_of
 from dgemma_lsp.postprocess.indent_style import indent_of
 from dgemma_lsp.postprocess.indentation import with_document_indentation
-from dgemma_lsp.postprocess.next_lines import without_next_lines
-from dgemma_lsp.postprocess.overlap import num_covered
-from dgemma_lsp.postprocess.repetition import without_repetition
-from dgemma_lsp.request import Request, Trigger
-from dgemma_lsp.selected import as_if_accepted
+from dgemma_lsp.request import Request, Trigger, as_if_accepted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

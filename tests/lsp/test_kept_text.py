@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from dgemma_lsp.metrics.kept_text import is_kept, num_kept
+from dgemma_lsp.metrics.acceptance import num_kept
 
 
 @pytest.mark.parametrize(
@@ -20,11 +20,6 @@ from dgemma_lsp.metrics.kept_text import is_kept, num_kept
 )
 def test_num_kept(inserted: str, now: str, expected: int):
     assert num_kept(inserted, now) == expected
-
-
-def test_kept_is_at_least_half():
-    assert is_kept("abcdef", "abc")
-    assert not is_kept("abcdefg", "abc")
 
 
 def test_long_texts_are_counted_from_their_beginning():

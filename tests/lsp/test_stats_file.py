@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from dgemma_lsp.metrics.aggregate import Stats
 from dgemma_lsp.metrics.events import Suggested
+
 from dgemma_lsp.metrics.store import StatsBusy, StatsFile
 
 ADD_FIFTY = """
