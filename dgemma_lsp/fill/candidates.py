@@ -16,7 +16,7 @@ from dgemma_engine.protocol.messages import Extent, Infill
 from dgemma_lsp.documents.store import Document
 from dgemma_lsp.fill.target import FillTarget
 from dgemma_lsp.postprocess.brackets import with_closed_brackets, with_closed_strings, without_closed_twice
-from dgemma_lsp.postprocess.cursor_context import Around, line_before
+from dgemma_lsp.postprocess.cursor_context import CursorContext, line_before
 from dgemma_lsp.postprocess.deduplicate import num_covered, without_next_lines, without_repetition
 from dgemma_lsp.postprocess.extent import closes, columns, cut_outside, extent_of, opens_block
 from dgemma_lsp.postprocess.indentation import with_document_indentation
@@ -85,7 +85,7 @@ def fill_candidates(request: Request, target: FillTarget, replaced: str, infill:
         replaced: the text that is replaced.
         infill: the engine's answer.
     """
-    around = Around.of(request)
+    around = CursorContext.of(request)
     line_end = _line_end_near(request, target, replaced)
     scores = {infill.text: infill.score} if infill.text else {}
     scores |= {candidate.text: candidate.score for candidate in infill.candidates}
@@ -129,7 +129,7 @@ def _least_column(request: Request, replaced: str) -> int:
     return -1
 
 
-def _shaped(middle: str, around: Around, request: Request) -> str:
+def _shaped(middle: str, around: CursorContext, request: Request) -> str:
     """Returns what to write in the hole, with `\\n` line ends; empty for nothing."""
     middle = _unix(middle)
     if request.extent is Extent.LINE:
@@ -156,7 +156,7 @@ def _unix(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _lacks_body(middle: str, around: Around) -> bool:
+def _lacks_body(middle: str, around: CursorContext) -> bool:
     """Whether the last line opens a block that nothing stands in; grammars do not see that where indentation counts."""
     last = (around.before + middle).rpartition("\n")[2]
     if not around.language.indents_blocks or around.rest.strip() or not last.endswith(":"):
@@ -165,7 +165,7 @@ def _lacks_body(middle: str, around: Around) -> bool:
     return opens_block(last, around.language) and columns(below) <= columns(last)
 
 
-def _is_comment(text: str, around: Around) -> bool:
+def _is_comment(text: str, around: CursorContext) -> bool:
     """Whether a text has nothing but comments of one line each."""
     sign, lines = around.language.comment, [line.strip() for line in _LINE_END.split(text) if line.strip()]
     return bool(sign and lines) and all(line.startswith(sign) for line in lines)

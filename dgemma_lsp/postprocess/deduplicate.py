@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from dgemma_lsp.postprocess.cursor_context import Around
+from dgemma_lsp.postprocess.cursor_context import CursorContext
 
 _LETTER = re.compile(r"[^\W\d_]")
 _LINES_ABOVE = 32
@@ -26,7 +26,7 @@ _CHARS_EACH_SIDE = 1_000
 _MOST_SHORT, _MOST_LONG = 16, 48
 
 
-def without_repetition(middle: str, around: Around) -> str:
+def without_repetition(middle: str, around: CursorContext) -> str:
     """Cuts `middle` before the line or group of lines that would stand there once too often.
 
     Three equal ones behind each other are too many, six of a list. What has no letters may recur, and so may what the
@@ -54,7 +54,7 @@ def without_repetition(middle: str, around: Around) -> str:
     return middle
 
 
-def without_next_lines(middle: str, around: Around) -> str:
+def without_next_lines(middle: str, around: CursorContext) -> str:
     """Drops the end of `middle` from the line on where it says again what the lines below the cursor say.
 
     Indentation counts. The last of several such lines may have been cut short by the answer's end. A line of brackets

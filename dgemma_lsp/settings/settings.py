@@ -207,8 +207,12 @@ def read_settings(raw: object, base: Settings, held: Settings | None = None) -> 
     for key, value in found:
         option = by_key.get(key)
         usable = option.usable(value) if option else None
+        fate = "ignored"
         if option is not None:
-            values[option.field] = getattr(held or base, option.field) if usable is None else usable
+            kept = getattr(held or base, option.field)
+            values[option.field] = kept if usable is None else usable
+            is_default = kept == getattr(Settings(), option.field)
+            fate = f"the default holds: {shown(kept)}" if is_default else "the value before holds"
         problem = option.problem(value, section=SECTION) if option else ""
         if problem is None:
             continue
@@ -217,7 +221,7 @@ def read_settings(raw: object, base: Settings, held: Settings | None = None) -> 
             num_more += 1
         else:
             problem = problem or _unknown(key, by_key)
-            problems.append(problem if usable is not None else f"{problem}; ignored")
+            problems.append(problem if usable is not None else f"{problem}; {fate}")
     if num_more:
         problems.append(f"{num_more} more settings cannot be used; dgemma-lsp settings lists what can")
     return replace(base, **values), tuple(problems)

@@ -235,3 +235,42 @@ async def test_about_says_what_the_engine_is_and_starts_none():
     await linked.ask()
     about = await linked.link.about()
     assert about is not None and about.model == "large"
+
+
+async def test_reconfigured_connection_uses_the_other_engine_and_closes_the_first():
+    linked, other = Linked(FakeConnector(answers={"x": "y"})), FakeConnector(answers={"x": "z"})
+    await linked.ask()
+    linked.link.reconfigure(other.connect)
+    assert linked.link.status.state is ConnectionState.DISCONNECTED
+    answer = await linked.ask()
+    assert isinstance(answer, Infill) and answer.text == "z"
+    assert linked.fake.engines[0].closed
+    assert (linked.fake.attempts, other.attempts) == (1, 1)
+
+
+@pytest.mark.parametrize("first", [FakeConnector(loading=(10,), loading_step_s=30.0), FakeConnector(failures=9)])
+async def test_reconfiguring_while_loading_or_after_a_failure_begins_anew(first: FakeConnector):
+    other = FakeConnector(answers={"x": "z"})
+    linked = Linked(first)
+    settling = asyncio.create_task(linked.link.settled(30_000))
+    await until(lambda: len(linked.told) > 1)
+    linked.link.reconfigure(other.connect)
+    await asyncio.wait_for(settling, 5)
+    assert isinstance(await linked.ask(), Infill)
+
+
+@pytest.mark.parametrize("closes", [False, True])
+async def test_request_that_ends_with_the_old_connection_is_no_fault(closes: bool):
+    asked: list[str] = []
+    linked = Linked(FakeConnector(record=asked.append))
+    asking = asyncio.create_task(linked.ask("SLOW", deadline_ms=60_000))
+    await until(lambda: "asked SLOW" in asked)
+    if closes:
+        await linked.link.close()
+    else:
+        linked.link.reconfigure(FakeConnector().connect)
+    answer = await asyncio.wait_for(asking, 5)
+    assert isinstance(answer, ConnectionStatus)
+    expected = "the server is shutting down" if closes else "the settings of the engine have changed; ask again"
+    assert answer.message == expected
+    assert ConnectionState.FAILED not in linked.states()
