@@ -38,33 +38,59 @@ def argument_parser() -> argparse.ArgumentParser:
         dest="client_pid",
         metavar="PID",
         type=_pid,
-        help="end when that process ends; editors add it",
+        help="process id of the editor: the server ends with it",
     )
     parser.set_defaults(command="serve")
     commands = parser.add_subparsers(metavar="COMMAND")
 
-    complete = commands.add_parser("complete", help="print the completion at one place of a file")
-    complete.add_argument("target", metavar="FILE:LINE:COLUMN", help="counted from 1, columns in characters")
-    complete.add_argument("--deadline-ms", type=_deadline, default=10_000, metavar="N", help="default %(default)s")
+    complete = commands.add_parser("complete", help="print one completion")
+    complete.add_argument(
+        "target",
+        metavar="FILE:LINE:COLUMN",
+        help="position of the cursor; line and column count from 1, columns in characters",
+    )
+    complete.add_argument(
+        "--deadline-ms",
+        type=_deadline,
+        default=10_000,
+        metavar="N",
+        help="time limit in milliseconds (default: %(default)s)",
+    )
     complete.add_argument("--seed", type=_seed, default=0, metavar="N", help="the same seed gives the same text")
     complete.set_defaults(command="complete")
 
-    trace = commands.add_parser("trace", help="play the denoising of one place as an HTML page")
-    trace.add_argument("target", metavar="FILE:LINE:COLUMN", help="counted from 1, columns in characters")
-    trace.add_argument("--html", type=_output, required=True, metavar="OUT", help="the page to write")
-    trace.add_argument("--deadline-ms", type=_deadline, default=10_000, metavar="N", help="default %(default)s")
+    trace = commands.add_parser("trace", help="write an HTML page that plays the denoising of one completion")
+    trace.add_argument(
+        "target",
+        metavar="FILE:LINE:COLUMN",
+        help="position of the cursor; line and column count from 1, columns in characters",
+    )
+    trace.add_argument("--html", type=_output, required=True, metavar="OUT", help="file to write")
+    trace.add_argument(
+        "--deadline-ms",
+        type=_deadline,
+        default=10_000,
+        metavar="N",
+        help="time limit in milliseconds (default: %(default)s)",
+    )
     trace.add_argument("--seed", type=_seed, default=0, metavar="N", help="the same seed gives the same text")
     trace.set_defaults(command="trace")
 
-    demo = commands.add_parser("demo", help="complete real Python files at eight kinds of places")
-    demo.add_argument("--deadline-ms", type=_deadline, default=10_000, metavar="N", help="default %(default)s")
+    demo = commands.add_parser("demo", help="complete real Python files at eight positions")
+    demo.add_argument(
+        "--deadline-ms",
+        type=_deadline,
+        default=10_000,
+        metavar="N",
+        help="time limit in milliseconds (default: %(default)s)",
+    )
     demo.add_argument("--seed", type=_seed, default=0, metavar="N", help="the same seed gives the same texts")
     demo.set_defaults(command="demo")
 
-    doctor = commands.add_parser("doctor", help="say what works, what does not, and what to do")
+    doctor = commands.add_parser("doctor", help="check the installation and print what to do about each problem")
     doctor.set_defaults(command="doctor")
 
-    settings = commands.add_parser("settings", help="list every setting, its default and what it means")
+    settings = commands.add_parser("settings", help="list all settings with their defaults and meanings")
     form = settings.add_mutually_exclusive_group()
     form.add_argument("--schema", dest="page", action="store_const", const="schema", help="print a JSON Schema")
     form.add_argument(
@@ -72,16 +98,18 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     settings.set_defaults(command="settings")
 
-    stats = commands.add_parser("stats", help="how often suggestions were taken and kept, and how long they took")
-    stats.add_argument("--delete", action="store_true", help="forget all that was counted")
+    stats = commands.add_parser(
+        "stats", help="print how often suggestions were accepted and kept, and how long they took"
+    )
+    stats.add_argument("--delete", action="store_true", help="delete all counts")
     stats.set_defaults(command="stats")
 
     for command in (complete, demo, doctor, trace):
         model, device = _setting("engine.model"), _setting("engine.device")
+        command.add_argument("--model", type=model, default="embedded", help="model folder, or embedded (the default)")
         command.add_argument(
-            "--model", type=model, default="embedded", help="a model folder, or embedded (the default)"
+            "--device", type=device, default="auto", help="device: auto (the default), cpu, cuda or cuda:N"
         )
-        command.add_argument("--device", type=device, default="auto", help="auto (the default), cpu, cuda or cuda:N")
     for command in (complete, doctor, stats):
         command.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
@@ -107,7 +135,7 @@ def _setting(key: str) -> Callable[[str], str]:
 
 def _output(text: str) -> Path:
     if not text:
-        raise argparse.ArgumentTypeError("an empty text names no file")
+        raise argparse.ArgumentTypeError("the file name is empty")
     return Path(text)
 
 

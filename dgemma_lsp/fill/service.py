@@ -23,12 +23,12 @@ from dgemma_lsp.settings.settings import Settings
 Span = tuple[tuple[int, int], tuple[int, int]]
 
 _CHANGED = "the document has changed since the fill was asked for; nothing was written, ask again"
-_NOT_OPEN = "this document is not open, or not as the editor has it; close it, open it and ask again"
-_CELL_BORDER = "the selection reaches over the border of a notebook cell; select within one cell"
-_NOTHING = "the model found nothing that fits here; select more, or say in a comment what is wanted"
-_SAME = "the model would write what stands there already; nothing was written"
-_LATE = "there was no time for an answer; select less, or raise dgemma.fill.deadlineMs"
-_GIVEN_UP = "the engine gave this fill up; ask again"
+_NOT_OPEN = "this document is not open, or out of step with the editor; close it, open it and ask again"
+_CELL_BORDER = "the selection spans several notebook cells; select within one cell"
+_NOTHING = "the model found nothing that fits here; select more, or describe the code in a comment"
+_SAME = "the model would write the same text; nothing was written"
+_LATE = "the time limit was reached; select less, or raise dgemma.fill.deadlineMs"
+_GIVEN_UP = "the engine cancelled this fill; ask again"
 _CELL_SCHEME = "vscode-notebook-cell:"
 
 

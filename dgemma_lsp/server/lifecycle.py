@@ -65,7 +65,7 @@ async def _pull_configuration(ls: DgemmaServer) -> None:
         items = [types.ConfigurationItem(section=SECTION)]
         answers = await ls.workspace_configuration_async(types.ConfigurationParams(items=items))
     except JsonRpcException as error:
-        _log.warning("the editor would not tell its settings (%s)", error.code)
+        _log.warning("the editor refused to send its settings (%s)", error.code)
         return
     # A null instead of a list says nothing either.
     if answers and answers[0] is not None:
@@ -91,7 +91,7 @@ async def _register(ls: DgemmaServer, method: str, options: dict[str, Any]) -> N
     try:
         await ls.client_register_capability_async(types.RegistrationParams(registrations=[registration]))
     except JsonRpcException as error:
-        _log.warning("the editor would not register %s (%s)", method, error.code)
+        _log.warning("the editor refused to register %s (%s)", method, error.code)
 
 
 async def _shutdown(ls: DgemmaServer, params: None) -> None:

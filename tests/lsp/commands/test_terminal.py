@@ -113,7 +113,7 @@ async def in_thread(environ: Mapping[str, str], *arguments: str | bytes) -> tupl
         (LSP, ("complete", "a.py:2:12", "--model", "~no-such-user/x"), 1, "~no-such-user/x: no such folder"),
         (ENGINE, ("start", "--model", "~no-such-user/x"), 2, "~no-such-user/x: no such home folder"),
         (ENGINE, ("start", "--model", "loop/x"), 2, "loop/x: (no such folder|cannot be read)"),
-        (LSP, ("trace", "a.py:2:12", "--html", ""), 2, "--html: an empty text names no file"),
+        (LSP, ("trace", "a.py:2:12", "--html", ""), 2, "--html: the file name is empty"),
         (LSP, ("trace", "a.py:2:12", "--html", "/"), 2, "cannot write /: Is a directory; name a file"),
         (LSP, ("complete", "/dev/zero:1:1"), 2, "/dev/zero: is longer than 32 MiB; name a shorter file"),
         (LSP, ("complete", "binary:1:1"), 2, "binary: is not UTF-8 .byte 0.; convert it first"),
