@@ -87,7 +87,7 @@ class Session:
         self.notebooks = Notebooks(self._readable_cell)
         self.recorder = recorder
         self.privacy = Privacy((), home=home, clock=clock, report=lambda message: self.warn([message]))
-        self._gate = CompletionGate(self.documents, self.notebooks, self.privacy)
+        self._gate = CompletionGate(self.notebooks, self.privacy)
         self._board = StatusBoard(publish=notifier.publish, alarm=notifier.error)
         self._connection = EngineConnection(
             connector(self.settings),
@@ -224,7 +224,7 @@ class Session:
         moment, in case that the next one can use it.
         """
         since_s, settings = self._clock(), self.settings
-        why = self._gate.why_not_complete(request)
+        why = self._gate.why_not_complete(self.documents.get(request.uri) or request)
         if settings.enabled:
             self._board.show_refusal(why, request.uri)
         if why:
@@ -249,7 +249,7 @@ class Session:
             request: the question, of the channel `PREVIEW`.
             on_draft: called with the drafts.
         """
-        if why := self._gate.why_not_on_demand(request):
+        if why := self._gate.why_not(self.documents.get(request.uri) or request):
             return Preview(message=why)
         with self._watched.newest(request.uri):
             preview = Preview.of(request, await self._infills.ask(request, self._limits(), on_draft))

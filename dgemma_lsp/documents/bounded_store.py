@@ -15,11 +15,11 @@ class BoundedStore(Generic[K, V]):
 
     Args:
         num_entries: most entries; 0 keeps none.
-        weigh: returns an entry's weight.
+        weigh: returns an entry's weight; None bounds the number only.
         max_weight: most weight of all entries; an entry of more stays as long as it is the newest.
     """
 
-    def __init__(self, num_entries: int, *, weigh: Callable[[V], int] = lambda _: 0, max_weight: int = 0) -> None:
+    def __init__(self, num_entries: int, *, weigh: Callable[[V], int] | None = None, max_weight: int = 0) -> None:
         if num_entries < 0:
             raise ValueError(f"{num_entries=} must not be negative")
         self._num_entries = num_entries
@@ -42,9 +42,7 @@ class BoundedStore(Generic[K, V]):
         """Stores an entry as the newest, in place of the one of the same key."""
         self._entries[key] = value
         self._entries.move_to_end(key)
-        while len(self._entries) > self._num_entries or (
-            len(self._entries) > 1 and sum(map(self._weigh, self._entries.values())) > self._max_weight
-        ):
+        while len(self._entries) > self._num_entries or self._is_too_heavy():
             self._entries.popitem(last=False)
 
     def pop(self, key: K) -> V | None:
@@ -58,3 +56,8 @@ class BoundedStore(Generic[K, V]):
     def clear(self) -> None:
         """Removes all entries."""
         self._entries.clear()
+
+    def _is_too_heavy(self) -> bool:
+        if self._weigh is None or len(self._entries) < 2:
+            return False
+        return sum(map(self._weigh, self._entries.values())) > self._max_weight

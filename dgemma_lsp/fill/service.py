@@ -75,7 +75,7 @@ class FillService:
         get: returns the open document of a uri.
         infills: asks the engine.
         cells: returns the text of a notebook's cells before and after one of them; nothing for any other document.
-        why_not: returns why nothing is done in a document, by uri, language and text; None where something may be.
+        why_not: returns why nothing is done in a document; None where something may be.
         on_activity: told when the engine begins and ends to work on a fill.
     """
 
@@ -85,7 +85,7 @@ class FillService:
         infills: InfillClient,
         *,
         cells: Callable[[str], tuple[str, str]],
-        why_not: Callable[[str, str, str], str | None],
+        why_not: Callable[[Document], str | None],
         on_activity: Callable[[bool], None],
     ) -> None:
         self._get = get
@@ -141,7 +141,7 @@ class FillService:
         self._in_flight.end(uri)
 
     def _target(self, question: FillQuestion, document: Document, start: int, end: int) -> FillTarget | Refusal:
-        if why := self._why_not(document.uri, document.language, document.text):
+        if why := self._why_not(document):
             return Refusal(message=why)
         if question.version is not None and question.version != document.version:
             return Refusal(message=_CHANGED)

@@ -153,18 +153,14 @@ def _message(path: str, flaws: tuple[Flaw, ...]) -> str:
 def _sources_in(folder: str, names: tuple[str, ...]) -> Iterator[_Source]:
     for name in names:
         path = f"{folder}/{name}"
-        if (stamp := _stamp(path)) is not None:
-            yield _Source(path=path, base=folder, stamp=stamp)
-
-
-def _stamp(path: str) -> tuple[int, int, int] | None:
-    try:
-        # Not through `Path`, which puts every part of every path into the interpreter's table of names.
-        status = os.stat(path)  # noqa: PTH116
-    except (OSError, ValueError):
-        return None
-    # A pipe of that name would be waited for without end.
-    return (status.st_mtime_ns, status.st_size, status.st_ino) if stat.S_ISREG(status.st_mode) else None
+        try:
+            # Not through `Path`, which puts every part of every path into the interpreter's table of names.
+            status = os.stat(path)  # noqa: PTH116
+        except (OSError, ValueError):
+            continue
+        # A pipe of that name would be waited for without end.
+        if stat.S_ISREG(status.st_mode):
+            yield _Source(path=path, base=folder, stamp=(status.st_mtime_ns, status.st_size, status.st_ino))
 
 
 def _read(path: str) -> IgnoreFile:
