@@ -26,7 +26,7 @@ READS_LITTLE = {
     "dgemma_lsp.privacy.backup_names": 255,
     "dgemma_lsp.postprocess.block_columns": 1_000,
     "dgemma_lsp.fill.placeholder": 2_000,
-    "dgemma_lsp.postprocess.overlap": 8_000,
+    "dgemma_lsp.postprocess.deduplicate": 8_000,
     "dgemma_lsp.commands.demo_holes": 0,
 }
 PIECES = tuple(dict.fromkeys([*(piece for *_, piece in WORST_TEXTS), "a ", "a.", "a,", "a:", "\\\n", "''", '""']))

@@ -9,7 +9,7 @@ from dgemma_engine.postprocess import truncation
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dgemma_lsp.postprocess import overlap
+from dgemma_lsp.postprocess import deduplicate
 
 texts = st.text(alphabet="\"'`\\\na (", max_size=20)
 WHOLE = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|`(?:\\.|[^`\\])*`")
@@ -32,11 +32,11 @@ class Counting:
 
 @given(text=texts)
 def test_what_is_left_is_what_one_expression_leaves(text: str) -> None:
-    assert overlap._without_strings(text) == WHOLE.sub("", text)  # pyright: ignore[reportPrivateUsage]
+    assert deduplicate._without_strings(text) == WHOLE.sub("", text)  # pyright: ignore[reportPrivateUsage]
     assert truncation._without_strings(text) == WITHIN_A_LINE.sub("", text)  # pyright: ignore[reportPrivateUsage]
 
 
-@pytest.mark.parametrize("module", [overlap, truncation])
+@pytest.mark.parametrize("module", [deduplicate, truncation])
 @pytest.mark.parametrize("piece", ['"\\', '\\"', "'\"`", "'a\\\n", '"'])
 def test_each_character_is_read_a_few_times_only(module: object, piece: str, monkeypatch: pytest.MonkeyPatch) -> None:
     inside = {quote: Counting(pattern) for quote, pattern in module._INSIDE.items()}  # pyright: ignore
