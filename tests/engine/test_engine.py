@@ -425,7 +425,7 @@ def test_calibration_of_another_model(folder: Path, tmp_path: Path) -> None:
 
 def test_less_time_means_fewer_steps_over_the_whole_schedule(engine: Engine) -> None:
     engine._pace.__init__()  # type: ignore[reportPrivateUsage]
-    engine._pace.learn("step", 1.0)  # type: ignore[reportPrivateUsage]
+    engine._pace.add("step", 1.0)  # type: ignore[reportPrivateUsage]
     try:
         for left_s, steps in ((2.5, 2), (0.5, 1), (600.0, 4)):
             cancel = Cancel(deadline_s=left_s, clock=lambda: 0.0)

@@ -19,7 +19,7 @@ from dgemma_engine.ipc.lock_file import holder_pid
 from dgemma_engine.protocol.messages import EngineState
 
 if TYPE_CHECKING:
-    from dgemma_engine.serving.scheduler import InfillEngine
+    from dgemma_engine.serving.infill_engine import InfillEngine
 
 IDLE_MINUTES = 30.0
 # The embedded model is loaded within 4 s on two cores; a large one reads its weights for minutes.

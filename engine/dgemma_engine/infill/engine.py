@@ -43,8 +43,7 @@ from dgemma_engine.prompting.suffix_cache import SuffixStore
 from dgemma_engine.protocol.messages import CandidateSource, Context, Draft, Infill, OnDraft
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces, finished
-from dgemma_engine.scheduling.duration_estimator import Pace
-from dgemma_engine.scheduling.stage_timer import Laps
+from dgemma_engine.scheduling.timing import DurationEstimator, StageTimer
 from dgemma_engine.syntax.error_check import SyntaxStore
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 from dgemma_engine.tokenization.vocabulary_index import Spelling
@@ -100,7 +99,7 @@ class Engine:
         self._spelling = Spelling(tokenizer)
         self._captured = CapturedSteps(model, model.graphs) if isinstance(model, CapturedModel) else None
         self._proposer = Proposer(model, tokenizer, self._spelling, sampler, calibration, self._captured)
-        self._pace = Pace()
+        self._pace = DurationEstimator()
         self._clock = clock
         self._least_draft_score = least_draft_score
         self._steps = 0
@@ -168,7 +167,7 @@ class Engine:
             asked = itertools.count()
             self.infill(context, Cancel(deadline_s=3, clock=lambda asked=asked: next(asked)))
         # How long first steps take says nothing of later ones.
-        self._steps, self._pace = 0, Pace()
+        self._steps, self._pace = 0, DurationEstimator()
 
     def count_tokens(self, text: str) -> int:
         """Returns how many tokens a text has."""
@@ -223,11 +222,11 @@ class Engine:
     def _filling(
         self, context: Context, cancel: Cancel, on_draft: OnDraft, recipe: Recipe, recorder: Observer | None
     ) -> Pieces[Infill]:
-        lap = Laps(self._clock)
-        search = yield from self._search(context, cancel, on_draft, recipe, lap, recorder)
+        timer = StageTimer(self._clock)
+        search = yield from self._search(context, cancel, on_draft, recipe, timer, recorder)
         found, ranked = search.found, search.ranked
         if search.finish is not None:
-            return search.answer([], lap.timings_ms())
+            return search.answer([], timer.timings_ms())
         is_worth_it = bool(ranked) and search.is_worth_it(self._calibration, self._least_draft_score)
         is_silent = recipe.silence and not (context.on_demand or context.insistent)
         is_shown = bool(ranked) and (not is_silent or is_worth_it)
@@ -237,7 +236,7 @@ class Engine:
                 proposals, ranked, is_shown=is_shown, added_errors=added_errors, calibration=self._calibration
             )
         shown = ranked[: _SENT_ON_DEMAND if context.on_demand else _SENT_CANDIDATES] if is_shown else []
-        return search.answer(shown, lap.timings_ms(), unlikely=is_shown and not is_worth_it)
+        return search.answer(shown, timer.timings_ms(), unlikely=is_shown and not is_worth_it)
 
     def ranked(self, context: Context, cancel: Cancel, *, recipe: Recipe = DEFAULT) -> list[Ranked]:
         """Returns every candidate with its features, best first, whatever its score: what a calibration is fitted on.
@@ -247,7 +246,7 @@ class Engine:
             cancel: asked between forward passes.
             recipe: parts to leave out.
         """
-        return finished(self._search(context, cancel, _ignore, recipe, Laps(self._clock), None)).ranked
+        return finished(self._search(context, cancel, _ignore, recipe, StageTimer(self._clock), None)).ranked
 
     def length_confidences(
         self, context: Context, lengths: Sequence[int], cancel: Cancel
@@ -268,7 +267,13 @@ class Engine:
         return None if cache is None else self._proposer.length_confidences(context, hole, form, cache, lengths)
 
     def _search(
-        self, context: Context, cancel: Cancel, on_draft: OnDraft, recipe: Recipe, lap: Laps, recorder: Observer | None
+        self,
+        context: Context,
+        cancel: Cancel,
+        on_draft: OnDraft,
+        recipe: Recipe,
+        timer: StageTimer,
+        recorder: Observer | None,
     ) -> Pieces[Search]:
         search = Search(found=Proposed())
         if search.is_over(cancel):
@@ -283,23 +288,23 @@ class Engine:
         )
         if recorder is not None:
             recorder.dug(hole, text_of=self._spelling.text_of, name_of=self._tokenizer.name_of)
-        lap("tokenize")
+        timer.end("tokenize")
         most_left = 0 if recipe.decode is Decode.LEFT_TO_RIGHT else JOINED_TOKENS[self._model.device.type]
         cache = yield from self._prompts.encoded(context.document, hole.prompt_ids, cancel, most_left=most_left)
-        lap("encode")
+        timer.end("encode")
         if search.is_over(cancel) or cache is None:
             return search
         seeds = self._seeds.propose(context) if recipe.seeds else []
-        lap("propose")
+        timer.end("propose")
         # What ranking takes is kept back from the canvases.
         reserved = cancel.sooner(self._pace.expected_s("rank"))
         search.found = found = yield from self._propose(
             context, hole, form, cache, reserved, recipe, seeds, on_draft, recorder
         )
-        denoise_s = lap("denoise")
+        denoise_s = timer.end("denoise")
         # Others were served between the steps of what is asked for on demand.
         if found.steps and not context.on_demand:
-            self._pace.learn("step", denoise_s / found.steps)
+            self._pace.add("step", denoise_s / found.steps)
         if cancel.cancelled and search.is_over(cancel):
             return search
         if not found.steps:
@@ -310,9 +315,9 @@ class Engine:
             search.ranked = yield from self._rank(context, hole, form, cache, found, cancel)
         else:
             search.ranked = unjudged(self._passing(context, found.proposals))
-        rank_s = lap("rank")
+        rank_s = timer.end("rank")
         if search.judged:
-            self._pace.learn("rank", rank_s)
+            self._pace.add("rank", rank_s)
         if cancel.cancelled:
             search.is_over(cancel)
         return search
