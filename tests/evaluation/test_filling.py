@@ -3,7 +3,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from dgemma_engine.infill.options import Decode, Recipe
+from dgemma_engine.infill.options import Decode, InfillOptions
 from dgemma_engine.protocol.messages import Extent, Snippet
 from dgemma_engine.tools.evaluation.filling import CopyFiller, EngineFiller
 from dgemma_engine.tools.evaluation.holes.task import Task
@@ -16,11 +16,11 @@ def task(prefix: str = "x = ", middle: str = "a + b", suffix: str = "\n", **othe
     return Task(task_id="1", kind="line", prefix=prefix, middle=middle, suffix=suffix, **other)  # pyright: ignore[reportArgumentType]
 
 
-def filler(engine: TableEngine, length: str = "auto", recipe: Recipe | None = None) -> EngineFiller:
+def filler(engine: TableEngine, length: str = "auto", recipe: InfillOptions | None = None) -> EngineFiller:
     ticks = itertools.count(0.0, 0.25)
     return EngineFiller(
         engine,
-        recipe=recipe or Recipe(),
+        options=recipe or InfillOptions(),
         length=Length.parse(length),
         deadline_ms=9_000,
         seed=7,
@@ -35,7 +35,7 @@ def test_engine_is_asked_as_an_editor_would_and_does_not_see_the_truth() -> None
     ((context, recipe),) = engine.asked
     assert (context.prefix, context.suffix, context.path, context.language) == ("x = ", "\n", "a.py", "python")
     assert (context.snippets, context.extent, context.seed, context.deadline_ms) == (snippets, Extent.LINE, 7, 9_000)
-    assert recipe == Recipe()
+    assert recipe == InfillOptions()
     assert (filling.text, filling.score, filling.finish) == ("a + b + c", 0.5, "stable")
     assert (filling.steps, filling.forwards, filling.token_error) == (3, 4, 2)
     # The clock ticks a quarter of a second: at the question, when the engine looks at the deadline, at the answer.
@@ -69,8 +69,8 @@ def test_a_length_beyond_the_budget_raises_the_budget() -> None:
 
 def test_recipe_is_passed_on_but_for_its_length() -> None:
     engine = TableEngine()
-    recipe = Recipe(decode=Decode.LEFT_TO_RIGHT, fill=False, seeds=False, silence=False)
-    filler(engine, recipe=recipe).fill(task())
+    recipe = InfillOptions(decode=Decode.LEFT_TO_RIGHT, fill=False, seeds=False, silence=False)
+    filler(engine, options=recipe).fill(task())
     assert engine.asked[0][1] == recipe
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dgemma_engine.errors import EngineUnavailable, FormatError
-from dgemma_engine.infill.options import Decode, Recipe
+from dgemma_engine.infill.options import Decode, InfillOptions
 from dgemma_engine.ipc.endpoint_options import add_engine_options
 from dgemma_engine.tools.evaluation.arguments import length, not_negative, positive
 from dgemma_engine.tools.evaluation.length import Length
@@ -113,7 +113,7 @@ def _filler(arguments: argparse.Namespace, engine: LoadedEngine | None) -> Fille
         return CopyFiller()
     return EngineFiller(
         engine,
-        recipe=Recipe(
+        options=InfillOptions(
             decode=Decode(arguments.decode),
             fill=not arguments.no_fill,
             seeds=not arguments.no_seeds,
