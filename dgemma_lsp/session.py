@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote
 
-from dgemma_engine.protocol.messages import Definitions, DefinitionsQuery, Finish, Infill, OnDraft, Status
+from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
+from dgemma_engine.protocol.messages import Finish, Infill, OnDraft, Status
 
 from dgemma_lsp.completion.latest_only import Inflight
 from dgemma_lsp.completion.preview import Preview, watch

@@ -26,8 +26,6 @@ TOO_LONG = {
     "dgemma_lsp/session.py",
     "engine/dgemma_engine/backends/cpu/attention.py",
     "engine/dgemma_engine/diffusion/denoiser.py",
-    "engine/dgemma_engine/ipc/client.py",
-    "engine/dgemma_engine/protocol/messages.py",
     "engine/dgemma_engine/tracing/recorder.py",
 }
 

@@ -22,16 +22,8 @@ from enum import Enum
 from typing import Protocol
 
 from dgemma_engine.ipc.client import EngineFault, EngineUnavailable, NoEngine
-from dgemma_engine.protocol.messages import (
-    Context,
-    Definitions,
-    DefinitionsQuery,
-    Draft,
-    EngineState,
-    Infill,
-    Progress,
-    Status,
-)
+from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
+from dgemma_engine.protocol.messages import Context, Draft, EngineState, Infill, Progress, Status
 
 _log = logging.getLogger(__name__)
 

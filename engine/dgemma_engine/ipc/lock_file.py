@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from dgemma_engine.errors import SocketRefused
-from dgemma_engine.ipc.private_files import open_private
+from dgemma_engine.private_files import open_private
 
 _PATIENCE_S = 1.0
 

@@ -22,16 +22,14 @@ from dgemma_engine import __version__
 from dgemma_engine.ipc.endpoint import EngineLocation
 from dgemma_engine.ipc.json_rpc import STREAM_LIMIT_BYTES, Peer
 from dgemma_engine.ipc.lock_file import EngineLock
+from dgemma_engine.protocol.definition_messages import DEFINITIONS, Definitions, DefinitionsQuery
 from dgemma_engine.protocol.handshake import HELLO, PROTOCOL, Hello
 from dgemma_engine.protocol.messages import (
-    DEFINITIONS,
     INFILL,
     PROGRESS,
     STATUS,
     STOP,
     Context,
-    Definitions,
-    DefinitionsQuery,
     EngineState,
     Infill,
     Progress,

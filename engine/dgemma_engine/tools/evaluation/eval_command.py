@@ -28,9 +28,8 @@ _COPY = "copy"
 _MOST_MS = 600_000
 
 
-def add_parser(subparsers: Any) -> None:
-    """Adds the subcommand to argparse's subparsers."""
-    parser = subparsers.add_parser("eval", help="measure how well holes are filled", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the subcommand's arguments to its parser."""
     parser.add_argument("holes", type=Path, metavar="HOLES", help="by `holes`, HumanEval-Infilling or SantaCoder-FIM")
     add_engine_options(parser)
     decodes = [*(decode.value for decode in Decode), _COPY]
