@@ -18,7 +18,7 @@ from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from dgemma_engine.ipc.private_files import keep_own_rights
+from dgemma_engine.private_files import keep_own_rights
 from dgemma_engine.protocol.messages import Progress
 from dgemma_engine.terminal import run_program, say_error
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from posixpath import normpath
 
-from dgemma_engine.protocol.messages import Definitions, DefinitionsQuery, Snippet
+from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
+from dgemma_engine.protocol.messages import Snippet
 
 from dgemma_lsp.context.import_parser import Import, imports_of
 from dgemma_lsp.context.workspace_files import WorkspaceFiles

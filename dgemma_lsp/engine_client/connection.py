@@ -19,16 +19,8 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from dgemma_engine.ipc.client import EngineFault, EngineUnavailable, NoEngine
-from dgemma_engine.protocol.messages import (
-    Context,
-    Definitions,
-    DefinitionsQuery,
-    EngineState,
-    Infill,
-    OnDraft,
-    Progress,
-    Status,
-)
+from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
+from dgemma_engine.protocol.messages import Context, EngineState, Infill, OnDraft, Progress, Status
 
 from dgemma_lsp.engine_client.connection_status import ConnectionState, ConnectionStatus
 from dgemma_lsp.engine_client.infill_source import Connect, InfillSource

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from dgemma_engine.protocol.messages import Context, Definitions, DefinitionsQuery, Infill, OnDraft, Progress, Status
+from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
+from dgemma_engine.protocol.messages import Context, Infill, OnDraft, Progress, Status
 
 
 class InfillSource(Protocol):

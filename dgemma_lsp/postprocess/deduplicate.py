@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from dgemma_engine.postprocess.strings import STRINGS_OVER_LINES, without_strings
+
 from dgemma_lsp.postprocess.cursor_context import CursorContext
 
 _LETTER = re.compile(r"[^\W\d_]")
@@ -17,8 +19,6 @@ _COPIES = 3
 # Tables and lists of equal items are written by people.
 _COPIES_OF_ITEMS = 6
 _BRACKETS = " \t()[]{};,"
-_QUOTE = re.compile(r"[\"'`]")
-_INSIDE = {quote: re.compile(rf"(?:\\.|[^{quote}\\])*+") for quote in "\"'`"}
 _CLOSER_OF = {"(": ")", "[": "]", "{": "}"}
 _PUNCTUATION = frozenset("{)]}>\"'`:;, \t")
 _CHARS_EACH_SIDE = 1_000
@@ -109,7 +109,7 @@ def num_covered(*, before: str, middle: str, rest: str) -> int:
 
 def num_unbalanced(line: str) -> int:
     """Returns how many brackets of `line` lack their partner, plus quotes that close no string."""
-    bare = _without_strings(line)
+    bare = without_strings(line, STRINGS_OVER_LINES)
     unbalanced = sum(bare.count(quote) for quote in "\"'`")
     stack: list[str] = []
     for character in bare:
@@ -121,30 +121,6 @@ def num_unbalanced(line: str) -> int:
             else:
                 unbalanced += 1
     return unbalanced + len(stack)
-
-
-def _without_strings(text: str) -> str:
-    """Returns `text` without its strings; a quote that ends no string stays.
-
-    From a quote that has no partner to where the search for it ended, no quote of its kind has one: none is searched
-    from again.
-    """
-    kept: list[str] = []
-    start = at = 0
-    unclosed_to = dict.fromkeys(_INSIDE, 0)
-    while sign := _QUOTE.search(text, at):
-        quote, begin = sign.group(), sign.start()
-        at = begin + 1
-        if begin < unclosed_to[quote]:
-            continue
-        inside = _INSIDE[quote].match(text, at)
-        end = inside.end() if inside else at
-        if text.startswith(quote, end):
-            kept.append(text[start:begin])
-            start = at = end + 1
-        else:
-            unclosed_to[quote] = end
-    return "".join([*kept, text[start:]])
 
 
 def _splits_word(said: str, rest: str, count: int) -> bool:

@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dgemma_engine.ipc.client import EngineFault, EngineUnavailable
+from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
 from dgemma_engine.protocol.messages import (
     Candidate,
     CandidateSource,
     Context,
-    Definitions,
-    DefinitionsQuery,
     Draft,
     DraftSpan,
     EngineState,

@@ -23,7 +23,7 @@ from dgemma_engine.checkpoint.builtin import model_folder
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.ipc.endpoint import EMBEDDED
 from dgemma_engine.model.config import ModelConfig
-from dgemma_engine.prompting.builder import dig
+from dgemma_engine.prompting.builder import build_prompt
 from dgemma_engine.syntax.definitions import DefinitionFinder
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 from workspace import Workspace
@@ -72,7 +72,7 @@ async def typed(limits: CollectorLimits) -> dict[str, Any]:
         changes += gathered != snippets
         snippets = gathered
         context = build_context(request, ContextLimits(), snippets=gathered.snippets, edits=gathered.edits)
-        ids = dig(context, tokenizer, form, config).prompt_ids
+        ids = build_prompt(context, tokenizer, form, config).prompt_ids
         shared = next(
             (at for at, (a, b) in enumerate(zip(last, ids, strict=False)) if a != b), min(len(last), len(ids))
         )

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from dgemma_engine.protocol.messages import Definitions, DefinitionsQuery
+from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
 from dgemma_engine.syntax.definitions import DefinitionFinder
 
 from dgemma_lsp.context.collector import CollectedContext, CollectorLimits, ContextCollector

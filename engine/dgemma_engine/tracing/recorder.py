@@ -31,9 +31,8 @@ if TYPE_CHECKING:
     from dgemma_engine.checkpoint.calibration import Calibration
     from dgemma_engine.diffusion.canvas import Canvas
     from dgemma_engine.diffusion.denoiser import Judgement
-    from dgemma_engine.infill.candidate import Proposal
+    from dgemma_engine.infill.candidate import Proposal, Ranked
     from dgemma_engine.infill.hypotheses import Hypothesis, Reading
-    from dgemma_engine.infill.ranker import Ranked
     from dgemma_engine.prompting.builder import Hole
 
 # Likeliest tokens kept per position.

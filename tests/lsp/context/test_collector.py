@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from dgemma_engine.protocol.messages import Definitions, DefinitionsQuery, Snippet
+from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
+from dgemma_engine.protocol.messages import Snippet
 from dgemma_engine.syntax.definitions import DefinitionFinder
 
 from dgemma_lsp.context.collector import CollectedContext, CollectorLimits, ContextCollector, root_of

@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import pytest
 from dgemma_engine.ipc.client import EngineFault, EngineUnavailable, NoEngine
-from dgemma_engine.protocol.messages import Context, Definitions, DefinitionsQuery, Draft, EngineState, Infill, Progress
+from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
+from dgemma_engine.protocol.messages import Context, Draft, EngineState, Infill, Progress
 
 from dgemma_lsp.engine_client.connection import EngineConnection
 from dgemma_lsp.engine_client.connection_status import ConnectionState, ConnectionStatus
