@@ -28,8 +28,7 @@ import torch.nn.functional as F
 from dgemma_engine.backends.cpu.model import lean
 from dgemma_engine.checkpoint.builtin import model_folder
 from dgemma_engine.checkpoint.loader import load_model
-from dgemma_engine.diffusion.sampler import sample
-from dgemma_engine.diffusion.token_distribution import Believing
+from dgemma_engine.diffusion.token_distribution import VocabularyScorer, sample
 from dgemma_engine.ipc.endpoint import EMBEDDED
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
@@ -109,9 +108,9 @@ class Case:
         self.canvas = torch.randint(0, vocab_size, (1, canvas), generator=generator)
         self.cache = self.encode()
         self.hidden = self.model.decode(self.canvas, self.cache)
-        self.believing = Believing(self.model, banned_ids=torch.tensor([], dtype=torch.int64))
-        self.belief = self.believing(self.hidden[0], 0.7)
-        self.soft = self.model.soft_embeddings(self.belief.probs_NV[None])
+        self.scorer = VocabularyScorer(self.model, suppressed_ids=torch.tensor([], dtype=torch.int64))
+        self.distribution = self.scorer.score(self.hidden[0], 0.7)
+        self.soft = self.model.soft_embeddings(self.distribution.probs_NV[None])
 
     def encode(self) -> PromptCache:
         """Encodes the whole prompt."""
@@ -128,9 +127,9 @@ class Case:
 
     def step(self) -> None:
         """Makes one denoising step."""
-        belief = self.believing(self.look()[0], 0.7)
-        sample(belief.probs_NV, torch.rand(len(belief.probs_NV), 1))
-        self.model.soft_embeddings(belief.probs_NV[None])
+        distribution = self.scorer.score(self.look()[0], 0.7)
+        sample(distribution.probs_NV, torch.rand(len(distribution.probs_NV), 1))
+        self.model.soft_embeddings(distribution.probs_NV[None])
 
 
 def gates() -> dict[str, Callable[[], object]]:
@@ -186,9 +185,9 @@ def parts(folder: Path) -> dict[str, Callable[[], object]]:
         "encode prompt": case.encode,
         "layers": case.look,
         "vocabulary": lambda: model.logits(case.hidden),
-        "belief": lambda: case.believing(case.hidden[0], 0.7),
-        "draw": lambda: sample(case.belief.probs_NV, torch.rand(CANVAS, 1)),
-        "self-conditioning product": lambda: model.soft_embeddings(case.belief.probs_NV[None]),
+        "belief": lambda: case.scorer.score(case.hidden[0], 0.7),
+        "draw": lambda: sample(case.distribution.probs_NV, torch.rand(CANVAS, 1)),
+        "self-conditioning product": lambda: model.soft_embeddings(case.distribution.probs_NV[None]),
         "whole step": case.step,
     }
 

@@ -32,7 +32,7 @@ from typing import Any
 import record
 import torch
 from dgemma_engine.checkpoint.builtin import model_folder
-from dgemma_engine.diffusion.sampler import StableAndConfident
+from dgemma_engine.diffusion.stop_rule import StableAndConfident
 from dgemma_engine.infill.engine import Engine
 from dgemma_engine.infill.options import Decode, Recipe
 from dgemma_engine.ipc.endpoint import EMBEDDED
