@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from dgemma_kernels.formats import Output, Rows, WeightFormat
-from dgemma_kernels.vocabulary_belief import Banned, VocabularyBelief
+from dgemma_kernels.tensors.formats import Output, Rows, WeightFormat
+from dgemma_kernels.tensors.vocabulary_belief import Banned, VocabularyBelief
 from torch import Tensor, nn
 
 from dgemma_engine.backends.cuda.layers import FusedLayer, FusedLinear, FusedSelfConditioning, Sight, fused_layers

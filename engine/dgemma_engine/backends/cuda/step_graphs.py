@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 import torch
-from dgemma_kernels.formats import Rows
-from dgemma_kernels.vocabulary_belief import Banned
+from dgemma_kernels.tensors.formats import Rows
+from dgemma_kernels.tensors.vocabulary_belief import Banned
 from torch import Tensor
 
 from dgemma_engine.backends.cuda.graphs import Graphs
