@@ -174,8 +174,8 @@ def _ids(canvases: Iterable[CanvasTrace]) -> Iterator[int]:
         for row in canvas.rows:
             yield from (*row.opening_ids, *row.head_ids)
         for step in canvas.steps:
-            for look in step.rows:
-                yield from (*look.seen_ids, *look.best_ids, *look.next_ids, *itertools.chain(*look.other_ids))
+            for row in step.rows:
+                yield from (*row.seen_ids, *row.best_ids, *row.next_ids, *itertools.chain(*row.other_ids))
 
 
 def _written_ids(writings: Iterable[WritingTrace]) -> Iterator[int]:
