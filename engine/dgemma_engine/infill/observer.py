@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dgemma_engine.checkpoint.calibration import Calibration
-    from dgemma_engine.infill.candidate import Proposal
+    from dgemma_engine.infill.candidate import Proposal, Ranked
     from dgemma_engine.infill.hypotheses import Hypothesis, Reading
-    from dgemma_engine.infill.ranker import Ranked
     from dgemma_engine.prompting.builder import Hole
 
 

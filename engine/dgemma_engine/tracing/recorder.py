@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from dgemma_engine.checkpoint.calibration import Calibration
     from dgemma_engine.diffusion.denoiser import ScoredStep
     from dgemma_engine.diffusion.step_executor import StepExecutor
-    from dgemma_engine.infill.candidate import Proposal
+    from dgemma_engine.infill.candidate import Proposal, Ranked
     from dgemma_engine.infill.hypotheses import Hypothesis, Reading
-    from dgemma_engine.infill.ranker import Ranked
     from dgemma_engine.prompting.builder import Hole
 
 # Positions of all rows and steps together; a page of them stays under a megabyte.

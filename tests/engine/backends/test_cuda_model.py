@@ -169,5 +169,5 @@ def test_engine_answers_as_it_does_without_fusing(
     fused_engine = engines[1]
     graphs = fused_engine._model.graphs  # pyright: ignore
     assert graphs.num_captured > 0, "warming up compiles, and captures what is asked for again"
-    fused_engine._prompts.clear()  # pyright: ignore[reportPrivateUsage]
+    fused_engine._pipeline.prompts.clear()  # pyright: ignore[reportPrivateUsage]
     assert not graphs._known, "what was captured of prompts goes with them when memory runs out"
