@@ -13,14 +13,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from dgemma_engine.backends.cuda.graph_denoiser import GraphDenoising
-from dgemma_engine.backends.cuda.graph_model import CapturedModel
-from dgemma_engine.backends.cuda.graph_steps import CapturedSteps
+from dgemma_engine.backends.cuda.graph_executor import GraphExecutor
+from dgemma_engine.backends.cuda.graph_model import GraphModel
 from dgemma_engine.backends.cuda.graphs import Graphs, capture_on
 from dgemma_engine.backends.cuda.model import FusedModel
 from dgemma_engine.diffusion import canvas as canvases
+from dgemma_engine.diffusion.acceptance import EntropyBound
 from dgemma_engine.diffusion.canvas import Row
-from dgemma_engine.diffusion.sampler import EntropyBound, Sampler, StableAndConfident, TemperatureSchedule, UniformNoise
+from dgemma_engine.diffusion.denoiser import Denoiser
+from dgemma_engine.diffusion.noise import UniformNoise
+from dgemma_engine.diffusion.sampler import Sampler, TemperatureSchedule
+from dgemma_engine.diffusion.stop_rule import StableAndConfident
 from dgemma_engine.infill.likelihood import Branch, likelihoods
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.prompting.prefix_cache import PromptStore
@@ -79,9 +82,9 @@ class Bench:
 
     def __init__(self, model: FusedModel, form: str, sizes: Sizes) -> None:
         graphs = Graphs(capture_on(model.device))
-        self.model, self.form, self.sizes = CapturedModel(model, graphs), form, sizes
+        self.model, self.form, self.sizes = GraphModel(model, graphs), form, sizes
         self.device, self.vocab_size = model.device, model.config.vocab_size
-        self.steps = CapturedSteps(self.model, graphs)
+        self.steps = self.model.steps
 
     def seconds(self, run: Callable[[], object]) -> float:
         """Returns how long `run` takes until the device is done."""
@@ -177,7 +180,7 @@ class Bench:
             for step in range(INLINE_PASSES - 1):
                 run.step()
                 if step == 0:
-                    run.keep([0, 1, 2])
+                    run.select_rows([0, 1, 2])
         branches = [Branch(middle_ids=tuple(run.guess(index).ids), suffix_ids=head) for index in run.live]
         likelihoods(self.model, cache, ids[-1], branches, end_ids=frozenset(), banned_ids=[])
 
@@ -199,16 +202,18 @@ class Bench:
         num_steps: int,
         stop: StableAndConfident,
         block: Sequence[int] = (),
-    ) -> GraphDenoising:
+    ) -> Denoiser:
         noise = UniformNoise(vocab_size=self.vocab_size)
-        return GraphDenoising(
+        sampler = replace(SAMPLER, num_steps=num_steps, stop=stop, noise=noise)
+        executor = GraphExecutor(
             self.steps,
             cache,
             canvases.start(rows, noise, self.device),
-            replace(SAMPLER, num_steps=num_steps, stop=stop, noise=noise),
-            banned_ids=torch.tensor([], dtype=torch.int64),
+            sampler,
+            suppressed_ids=torch.tensor([], dtype=torch.int64),
             block_ids=block,
         )
+        return Denoiser(executor, sampler)
 
     def _steps_row(self, case: str, whole_s: float, steps: int, num_prompt: int) -> dict[str, Any]:
         per_step, per_s = round(whole_s * 1e3 / steps, 3), round(self.sizes.canvas / whole_s, 1)

@@ -13,18 +13,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from dgemma_engine.backends.cuda.graph_denoiser import GraphDenoising
-from dgemma_engine.backends.cuda.graph_steps import CapturedSteps
+from dgemma_engine.backends.cuda.graph_executor import GraphExecutor
 from dgemma_engine.backends.cuda.graphs import Graphs, capture_on
 from dgemma_engine.backends.cuda.model import FusedModel
+from dgemma_engine.backends.cuda.step_graphs import StepGraphs
 from dgemma_engine.checkpoint.quantization_presets import Format
 from dgemma_engine.diffusion import canvas as canvases
 from dgemma_engine.diffusion.canvas import Row
-from dgemma_engine.diffusion.sampler import StableAndConfident, UniformNoise
+from dgemma_engine.diffusion.denoiser import Denoiser
+from dgemma_engine.diffusion.noise import UniformNoise
+from dgemma_engine.diffusion.stop_rule import StableAndConfident
 from dgemma_engine.model.config import ModelConfig
-from dgemma_engine.model.fused_ops import FusedOps
 from dgemma_engine.model.kv_cache import PromptCache
-from dgemma_engine.model.ops import Ops
+from dgemma_engine.model.ops import FusedOps, Ops
 from dgemma_kernels.tensors.formats import Rows
 from gpu_cases import SAMPLER, Sizes
 from gpu_checked_ops import Comparison, checked
@@ -75,10 +76,10 @@ class Checks:
             soft = model.embed_tokens(ids[:, : sizes.canvas])
             hidden_1LD = model.decode_after(block, canvas, cache, soft_BLD=soft)
             model.encode(ids[:, :5], cache)
-            logits_LV = model.score(Rows(data_ND=hidden_1LD[0].contiguous()))
+            logits_LV = model.vocabulary_logits(Rows(data_ND=hidden_1LD[0].contiguous()))
             levels_L = torch.rand(sizes.canvas, generator=torch.Generator().manual_seed(7)).to(self.device)
-            belief = model.believe(logits_LV, torch.full((1,), 0.6, device=self.device), levels_L, None)
-            model.expect(belief.probs_NV)
+            belief = model.token_distribution(logits_LV, torch.full((1,), 0.6, device=self.device), levels_L, None)
+            model.expected_embeddings(belief.probs_NV)
         wrong = [f"{name}: {one.wrong}" for name, one in found.items() if one.wrong]
         if wrong:
             raise ValueError("; ".join(wrong))
@@ -97,8 +98,8 @@ class Checks:
         exact = self.device.type == "cpu" and form is None
         dtype = torch.float32 if exact else torch.bfloat16
         model = random_model(self.config, self.ops, form, self.device, dtype)
-        captured = CapturedSteps(model, Graphs(capture_on(self.device)))
-        uncaptured = CapturedSteps(model, Graphs(capture_on(self.device), most=0))
+        captured = StepGraphs(model, Graphs(capture_on(self.device)))
+        uncaptured = StepGraphs(model, Graphs(capture_on(self.device), most=0))
         cache, canvas = self._prompt(model), self.sizes.canvas
         # Larger ones first, so that what is replayed for smaller ones finds their leftovers.
         for rows in ([(canvas, 1)], [(canvas, 2)], [(canvas // 2, 3), (canvas // 4, 4)], [(canvas, 5)]):
@@ -109,7 +110,7 @@ class Checks:
         if not num_captured:
             raise ValueError("nothing was captured: see the warning above")
         plain = random_model(self.config, Ops.fused_reference(), form, self.device, dtype)
-        steps = CapturedSteps(plain, Graphs(capture_on(self.device), most=0))
+        steps = StepGraphs(plain, Graphs(capture_on(self.device), most=0))
         num_steps, least = (NUM_STEPS, 1.0) if exact else (1, LEAST_SHARE)
         (ours,) = self._denoised(uncaptured, cache, [(canvas, 6)], num_steps)
         (theirs,) = self._denoised(steps, self._prompt(plain), [(canvas, 6)], num_steps)
@@ -119,18 +120,15 @@ class Checks:
         return {"captured": num_captured, "share_of_plain": round(share, 4), "steps": num_steps}
 
     def _denoised(
-        self, steps: CapturedSteps, cache: PromptCache, rows: list[tuple[int, int]], num_steps: int
+        self, steps: StepGraphs, cache: PromptCache, rows: list[tuple[int, int]], num_steps: int
     ) -> list[list[int]]:
         """Returns the tokens of canvases of some lengths and seeds."""
         noise = UniformNoise(vocab_size=self.config.vocab_size)
         placed = [Row(num_free=length, seed=seed) for length, seed in rows]
-        run = GraphDenoising(
-            steps,
-            cache,
-            canvases.start(placed, noise, self.device),
-            replace(SAMPLER, num_steps=num_steps, stop=NEVER, noise=noise),
-            banned_ids=torch.tensor([], dtype=torch.int64),
-        )
+        sampler = replace(SAMPLER, num_steps=num_steps, stop=NEVER, noise=noise)
+        canvas = canvases.start(placed, noise, self.device)
+        nothing = torch.tensor([], dtype=torch.int64)
+        run = Denoiser(GraphExecutor(steps, cache, canvas, sampler, suppressed_ids=nothing), sampler)
         with torch.inference_mode():
             for _step in range(num_steps):
                 run.step()

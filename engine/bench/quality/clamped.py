@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
 
 import record
 from dgemma_engine.checkpoint.builtin import model_folder
-from dgemma_engine.diffusion.sampler import ClampedBelief
+from dgemma_engine.diffusion.sampler import ClampedConditioning
 from dgemma_engine.infill.engine import Engine
 from dgemma_engine.infill.options import Decode, InfillOptions
 from dgemma_engine.ipc.endpoint import EMBEDDED
@@ -46,11 +46,11 @@ def main() -> None:
     result: dict[str, Any] = {"model": engine.model_name, "holes": args.holes.name, "n": len(tasks)}
     for length in ("auto", "oracle"):
         recipes = [recipe_of(engine, task, length) for task in tasks]
-        similarity: dict[ClampedBelief, list[float]] = {}
-        for rule in ClampedBelief:
+        similarity: dict[ClampedConditioning, list[float]] = {}
+        for rule in ClampedConditioning:
             figures, similarity[rule] = filled(engine, tasks, recipes, rule)
-            if rule is not ClampedBelief.OWN:
-                difference = compare_means(similarity[ClampedBelief.OWN], similarity[rule], seed=0)
+            if rule is not ClampedConditioning.OWN:
+                difference = compare_means(similarity[ClampedConditioning.OWN], similarity[rule], seed=0)
                 figures["similarity_over_own"] = round(difference.difference, 4)
                 figures["similarity_over_own_ci"] = [round(value, 4) for value in difference.difference_ci]
             result[f"{length}_{rule.name.lower()}"] = figures
@@ -65,11 +65,11 @@ def recipe_of(engine: Engine, task: Task, length: str) -> InfillOptions:
 
 
 def filled(
-    engine: Engine, tasks: Sequence[Task], recipes: Sequence[InfillOptions], rule: ClampedBelief
+    engine: Engine, tasks: Sequence[Task], recipes: Sequence[InfillOptions], rule: ClampedConditioning
 ) -> tuple[dict[str, Any], list[float]]:
     """Returns figures under one rule, and the edit similarity of every hole."""
     canvases = engine._pipeline.canvases  # pyright: ignore[reportPrivateUsage]
-    canvases._sampler = replace(canvases._sampler, clamped_belief=rule)  # pyright: ignore[reportPrivateUsage]
+    canvases._sampler = replace(canvases._sampler, clamped_conditioning=rule)  # pyright: ignore[reportPrivateUsage]
     exact, similarity, steps = list[bool](), list[float](), list[int]()
     for task, recipe in zip(tasks, recipes, strict=True):
         context = Context(document="bench", prefix=task.prefix, suffix=task.suffix, language=task.language)

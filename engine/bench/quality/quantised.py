@@ -25,8 +25,7 @@ import torch
 from dgemma_engine.checkpoint.builtin import model_folder
 from dgemma_engine.checkpoint.loader import Residence, load_model
 from dgemma_engine.checkpoint.quantization_presets import Format
-from dgemma_engine.diffusion.sampler import sample
-from dgemma_engine.diffusion.token_distribution import Believing
+from dgemma_engine.diffusion.token_distribution import VocabularyScorer, sample
 from dgemma_engine.ipc.endpoint import EMBEDDED
 from dgemma_engine.model.devices import weight_dtype
 from dgemma_engine.model.kv_cache import PromptCache
@@ -146,13 +145,13 @@ def step(model: DiffusionGemma, num_canvas: int) -> Callable[[], object]:
     canvas = torch.randint(0, model.config.vocab_size, (1, num_canvas), generator=generator)
     cache = PromptCache(model.config, capacity=PROMPT_TOKENS + num_canvas, dtype=model.dtype, device=model.device)
     model.encode(prompt, cache)
-    believing = Believing(model, banned_ids=torch.tensor([], dtype=torch.int64))
-    soft = model.soft_embeddings(believing(model.decode(canvas, cache)[0], 0.7).probs_NV[None])
+    scorer = VocabularyScorer(model, suppressed_ids=torch.tensor([], dtype=torch.int64))
+    soft = model.soft_embeddings(scorer.score(model.decode(canvas, cache)[0], 0.7).probs_NV[None])
 
     def run() -> None:
-        belief = believing(model.decode(canvas, cache, soft_BLD=soft)[0], 0.7)
-        sample(belief.probs_NV, torch.rand(num_canvas, 1))
-        model.soft_embeddings(belief.probs_NV[None])
+        distribution = scorer.score(model.decode(canvas, cache, soft_BLD=soft)[0], 0.7)
+        sample(distribution.probs_NV, torch.rand(num_canvas, 1))
+        model.soft_embeddings(distribution.probs_NV[None])
 
     return run
 

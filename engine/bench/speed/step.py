@@ -27,12 +27,12 @@ import record
 import torch
 import torch._inductor.config as inductor
 import torch.nn.functional as F
-from dgemma_engine.backends.cpu.model import lean
+from dgemma_engine.backends.cpu.model import pack_for_cpu
 from dgemma_engine.checkpoint.builtin import model_folder
 from dgemma_engine.checkpoint.loader import load_model
-from dgemma_engine.diffusion.sampler import sample
-from dgemma_engine.diffusion.token_distribution import Believing
+from dgemma_engine.diffusion.token_distribution import VocabularyScorer, sample
 from dgemma_engine.ipc.endpoint import EMBEDDED
+from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model.transformer import DiffusionGemma
@@ -85,7 +85,7 @@ def draws() -> dict[str, Callable[[], object]]:
     }
 
 
-def as_it_is(model: DiffusionGemma) -> DiffusionGemma:
+def as_it_is(model: DiffusionGemma) -> DiffusionModel:
     """Returns `model`."""
     return model
 
@@ -99,20 +99,20 @@ class Case:
         dtype: torch.dtype,
         *,
         experts: Callable[..., Any] = reference.plain.experts,
-        made: Callable[[DiffusionGemma], DiffusionGemma] = as_it_is,
+        made: Callable[[DiffusionGemma], DiffusionModel] = as_it_is,
         canvas: int = CANVAS,
     ) -> None:
         ops = replace(Ops.reference(), experts=experts)
-        self.model: DiffusionGemma = made(load_model(folder, ops, device=torch.device("cpu"), dtype=dtype))
+        self.model: DiffusionModel = made(load_model(folder, ops, device=torch.device("cpu"), dtype=dtype))
         generator = torch.Generator().manual_seed(0)
         vocab_size = self.model.config.vocab_size
         self.prompt = torch.randint(0, vocab_size, (1, PROMPT_TOKENS), generator=generator)
         self.canvas = torch.randint(0, vocab_size, (1, canvas), generator=generator)
         self.cache = self.encode()
         self.hidden = self.model.decode(self.canvas, self.cache)
-        self.believing = Believing(self.model, banned_ids=torch.tensor([], dtype=torch.int64))
-        self.belief = self.believing(self.hidden[0], 0.7)
-        self.soft = self.model.soft_embeddings(self.belief.probs_NV[None])
+        self.scorer = VocabularyScorer(self.model, suppressed_ids=torch.tensor([], dtype=torch.int64))
+        self.distribution = self.scorer.score(self.hidden[0], 0.7)
+        self.soft = self.model.soft_embeddings(self.distribution.probs_NV[None])
 
     def encode(self) -> PromptCache:
         """Encodes the whole prompt."""
@@ -129,9 +129,9 @@ class Case:
 
     def step(self) -> None:
         """Makes one denoising step."""
-        belief = self.believing(self.look()[0], 0.7)
-        sample(belief.probs_NV, torch.rand(len(belief.probs_NV), 1))
-        self.model.soft_embeddings(belief.probs_NV[None])
+        distribution = self.scorer.score(self.look()[0], 0.7)
+        sample(distribution.probs_NV, torch.rand(len(distribution.probs_NV), 1))
+        self.model.soft_embeddings(distribution.probs_NV[None])
 
 
 def gates() -> dict[str, Callable[[], object]]:
@@ -153,7 +153,7 @@ def steps(folder: Path) -> dict[str, Callable[[], object]]:
         for name, dtype in FORMATS.items()
         for way, experts in ways.items()
     }
-    return cases | {f"{name} lean": Case(folder, dtype, made=lean).step for name, dtype in FORMATS.items()}
+    return cases | {f"{name} lean": Case(folder, dtype, made=pack_for_cpu).step for name, dtype in FORMATS.items()}
 
 
 def sizes(folder: Path) -> dict[str, Callable[[], object]]:
@@ -161,7 +161,7 @@ def sizes(folder: Path) -> dict[str, Callable[[], object]]:
     return {
         f"{canvas} positions, {name}": Case(folder, torch.bfloat16, made=made, canvas=canvas).look
         for canvas in (32, 64, 128)
-        for name, made in {"plain": as_it_is, "lean": lean}.items()
+        for name, made in {"plain": as_it_is, "lean": pack_for_cpu}.items()
     }
 
 
@@ -175,28 +175,28 @@ def compiled(folder: Path, rounds: int) -> dict[str, float] | None:
         started = time.perf_counter()
         look()
         compile_s = time.perf_counter() - started
-        lean_look = Case(folder, torch.bfloat16, made=lean).look
+        lean_look = Case(folder, torch.bfloat16, made=pack_for_cpu).look
         return {"compile_s": round(compile_s, 1)} | in_turn({"compiled": look, "lean": lean_look}, rounds)
 
 
 def parts(folder: Path) -> dict[str, Callable[[], object]]:
     """The parts of a lean step in bfloat16, and the encoding of a whole prompt."""
-    case = Case(folder, torch.bfloat16, made=lean)
+    case = Case(folder, torch.bfloat16, made=pack_for_cpu)
     model = case.model
     return {
         "encode prompt": case.encode,
         "layers": case.look,
         "vocabulary": lambda: model.logits(case.hidden),
-        "belief": lambda: case.believing(case.hidden[0], 0.7),
-        "draw": lambda: sample(case.belief.probs_NV, torch.rand(CANVAS, 1)),
-        "self-conditioning product": lambda: model.soft_embeddings(case.belief.probs_NV[None]),
+        "belief": lambda: case.scorer.score(case.hidden[0], 0.7),
+        "draw": lambda: sample(case.distribution.probs_NV, torch.rand(CANVAS, 1)),
+        "self-conditioning product": lambda: model.soft_embeddings(case.distribution.probs_NV[None]),
         "whole step": case.step,
     }
 
 
 def threads(folder: Path, rounds: int) -> dict[str, float]:
     """A step with one thread and with one per core, alone and beside a busy process."""
-    case = Case(folder, torch.bfloat16, made=lean)
+    case = Case(folder, torch.bfloat16, made=pack_for_cpu)
     cores = len(os.sched_getaffinity(0))
     medians: dict[str, float] = {}
     for label, neighbour in (("alone", nullcontext()), ("beside a busy process", busy_neighbour())):

@@ -18,8 +18,8 @@ from torch import Tensor
 from dgemma_engine.infill.candidate import Proposal, Proposals
 from dgemma_engine.infill.observer import WritingObserver
 from dgemma_engine.infill.task import InfillTask
+from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
-from dgemma_engine.model.transformer import DiffusionGemma
 from dgemma_engine.postprocess.block_end import whole_part
 from dgemma_engine.protocol.messages import CandidateSource, Extent, Finish
 from dgemma_engine.scheduling.cancellation import Cancel
@@ -48,7 +48,7 @@ class Written:
 
 
 def propose(
-    model: DiffusionGemma, task: InfillTask, cache: PromptCache, cancel: Cancel, *, draft: str
+    model: DiffusionModel, task: InfillTask, cache: PromptCache, cancel: Cancel, *, draft: str
 ) -> Pieces[Proposals]:
     """Writes one candidate with the causal mode; with a draft to check it takes a few passes, or gives up.
 
@@ -97,7 +97,7 @@ def propose(
 
 @torch.inference_mode()
 def write(
-    model: DiffusionGemma,
+    model: DiffusionModel,
     cache: PromptCache,
     last_id: int,
     *,
@@ -172,7 +172,7 @@ def write(
     return Written(ids=decided[:max_tokens], ended=ended, passes=passes)
 
 
-def _barred(model: DiffusionGemma, first_ids: Sequence[int] | None) -> Tensor | None:
+def _barred(model: DiffusionModel, first_ids: Sequence[int] | None) -> Tensor | None:
     if first_ids is None:
         return None
     barred_V = torch.ones(model.config.vocab_size, dtype=torch.bool, device=model.device)

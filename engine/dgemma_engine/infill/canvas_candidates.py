@@ -12,20 +12,19 @@ from operator import attrgetter
 
 import torch
 
-from dgemma_engine.backends.cuda.graph_denoiser import GraphDenoising
-from dgemma_engine.backends.cuda.graph_steps import CapturedSteps
 from dgemma_engine.checkpoint.calibration import Calibration
 from dgemma_engine.diffusion import canvas as canvases
-from dgemma_engine.diffusion.denoiser import Denoising, Guess, Run, denoise
+from dgemma_engine.diffusion.denoiser import Denoiser, Guess, denoise
 from dgemma_engine.diffusion.sampler import Sampler
+from dgemma_engine.diffusion.step_executor import ExecutorFactory
 from dgemma_engine.infill import hypotheses
 from dgemma_engine.infill.candidate import Proposal, Proposals
 from dgemma_engine.infill.hypotheses import Hypothesis, Reading
 from dgemma_engine.infill.length_search import grid, surroundings_prior
 from dgemma_engine.infill.preview import draft
 from dgemma_engine.infill.task import InfillTask
+from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
-from dgemma_engine.model.transformer import DiffusionGemma
 from dgemma_engine.prompt_lookup.candidates import Seed
 from dgemma_engine.protocol.messages import CandidateSource, Extent
 from dgemma_engine.scheduling.cancellation import Cancel
@@ -49,19 +48,19 @@ class CanvasCandidates:
         model: in inference mode.
         sampler: decisions of the denoising loop.
         calibration: bias of the length search.
-        captured: of the same model, where its steps are captured; None makes them one by one.
+        start_executor: starts the denoising steps of the same model.
 
     Attributes:
         num_steps_made: denoising steps so far, over all requests; readable from any thread.
     """
 
     def __init__(
-        self, model: DiffusionGemma, sampler: Sampler, calibration: Calibration, captured: CapturedSteps | None = None
+        self, model: DiffusionModel, sampler: Sampler, calibration: Calibration, start_executor: ExecutorFactory
     ) -> None:
         self._model = model
         self._sampler = sampler
         self._calibration = calibration
-        self._captured = captured
+        self._start_executor = start_executor
         self.num_steps_made = 0
 
     def num_steps(self, extent: Extent) -> int:
@@ -150,7 +149,7 @@ class CanvasCandidates:
             confidences.setdefault(hypothesis.row.num_free, []).append(-sum(entropy) / len(entropy))
         return confidences
 
-    def likely_lengths(self, task: InfillTask, rows: Sequence[Hypothesis], denoising: Run) -> list[int]:
+    def likely_lengths(self, task: InfillTask, rows: Sequence[Hypothesis], denoising: Denoiser) -> list[int]:
         """Returns the rows of the likeliest lengths after the first step, and those that started from a seed."""
         context, encode = task.context, task.tokenizer.encode
         return hypotheses.likely_lengths(
@@ -201,7 +200,7 @@ class CanvasCandidates:
         rows: Sequence[Hypothesis],
         num_steps: int,
         block: Sequence[int] = (),
-    ) -> Run:
+    ) -> Denoiser:
         device = self._model.device
         canvas = canvases.start([hypothesis.row for hypothesis in rows], self._sampler.noise, device)
         sampler = replace(self._sampler, num_steps=num_steps)
@@ -209,12 +208,8 @@ class CanvasCandidates:
         are_exact = all(row.exact for row in rows) and not task.hole.is_last
         banned = list(task.tokenizer.special_ids) if are_exact else task.banned_ids()
         banned_ids = torch.tensor(banned, dtype=torch.int64, device=device)
-        if self._captured is not None and task.observer is None:
-            return GraphDenoising(self._captured, cache, canvas, sampler, banned_ids=banned_ids, block_ids=block)
-        # A captured step leaves nothing for an observer: its values stay on the device.
-        return Denoising(
-            self._model, cache, canvas, sampler, banned_ids=banned_ids, block_ids=block, observer=task.observer
-        )
+        executor = self._start_executor(cache, canvas, sampler, suppressed_ids=banned_ids, block_ids=block)
+        return Denoiser(executor, sampler, observer=task.observer)
 
 
 class _CanvasReader:
@@ -249,7 +244,7 @@ class _CanvasReader:
         """Returns what a row holds."""
         return hypotheses.read(guess, self._rows[index], self._end_ids, self._task.form, self._to_text)
 
-    def on_step(self, denoising: Run) -> None:
+    def on_step(self, denoising: Denoiser) -> None:
         """Counts a step and passes its texts on to those that asked for them."""
         self._source.num_steps_made += 1
         task, observer = self._task, self._task.observer
@@ -273,7 +268,7 @@ class _CanvasReader:
                 )
             )
 
-    def choose(self, denoising: Run) -> Sequence[int]:
+    def choose(self, denoising: Denoiser) -> Sequence[int]:
         """Returns the rows that go on after the first step."""
         if self._task.form.fill_token_id is None:
             return self._source.likely_lengths(self._task, self._rows, denoising)

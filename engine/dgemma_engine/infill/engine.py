@@ -15,7 +15,6 @@ from typing import Self
 
 import torch
 
-from dgemma_engine.backends.cuda.graph_model import CapturedModel
 from dgemma_engine.backends.select import load_runnable
 from dgemma_engine.checkpoint.calibration import Calibration, fingerprint
 from dgemma_engine.checkpoint.fim_format import InfillFormat
@@ -28,8 +27,8 @@ from dgemma_engine.infill.options import DEFAULT, InfillOptions
 from dgemma_engine.infill.pipeline import Pipeline
 from dgemma_engine.infill.warmup import warmup_requests
 from dgemma_engine.model.devices import limit_threads, pick_device
+from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.ops import Ops
-from dgemma_engine.model.transformer import DiffusionGemma
 from dgemma_engine.prompting.prefix_cache import PromptStore
 from dgemma_engine.protocol.messages import Context, Infill, OnDraft
 from dgemma_engine.scheduling.cancellation import Cancel
@@ -62,7 +61,7 @@ class Engine:
 
     def __init__(
         self,
-        model: DiffusionGemma,
+        model: DiffusionModel,
         tokenizer: Tokenizer,
         infill_format: InfillFormat,
         sampler: Sampler,
@@ -91,7 +90,7 @@ class Engine:
         self._least_draft_score = least_draft_score
         self.model_name, self.model_path = name, path
         self.device = str(model.device)
-        self.compiled = model.is_compiled or model.device.type == "cuda"
+        self.compiled = model.is_compiled
         self.uncompiled_reason = model.uncompiled_reason
 
     @classmethod
@@ -149,7 +148,7 @@ class Engine:
 
     def warm_up(self) -> None:
         """Makes two denoising steps for a warm-up request: first-time allocations are paid for at startup."""
-        for context in warmup_requests(compiles=isinstance(self._model, CapturedModel)):
+        for context in warmup_requests(compiles=self._model.compiles_on_first_pass):
             asked = itertools.count()
             self.infill(context, Cancel(deadline_s=3, clock=lambda asked=asked: next(asked)))
         # The duration of first steps says nothing of later ones.
@@ -204,7 +203,7 @@ class Engine:
                     raise
             else:
                 return self._answer(context, search, options, timer, recorder)
-            raise free_memory(self._pipeline.drop_stored, self._model.device)
+            raise free_memory(self._pipeline.prompts.clear, self._model.device)
 
     def ranked(self, context: Context, cancel: Cancel, *, options: InfillOptions = DEFAULT) -> list[Ranked]:
         """Returns every candidate with its features, best first, whatever its score: what a calibration is fitted on.

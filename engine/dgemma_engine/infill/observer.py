@@ -43,7 +43,7 @@ class WritingObserver(Protocol):
         ...
 
 
-class Observer(denoiser.Observer, Protocol):
+class Observer(denoiser.StepObserver, Protocol):
     """Receives the course of one request, from the prompt to the ranked candidates."""
 
     def dug(self, hole: Hole, *, text_of: Callable[[int], str | None], name_of: Callable[[int], str]) -> None:

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from dgemma_engine.backends.cuda.graph_model import CapturedModel
-from dgemma_engine.backends.cuda.graph_steps import CapturedSteps
+from dgemma_engine.backends.select import executor_factory
 from dgemma_engine.checkpoint.calibration import Calibration
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.diffusion.sampler import Sampler
@@ -21,7 +20,7 @@ from dgemma_engine.infill.observer import Observer
 from dgemma_engine.infill.options import Decode, InfillOptions
 from dgemma_engine.infill.ranker import rank, rank_unjudged
 from dgemma_engine.infill.task import InfillTask
-from dgemma_engine.model.transformer import DiffusionGemma
+from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.prompt_lookup.candidates import SeedStore
 from dgemma_engine.prompting.builder import build_prompt
 from dgemma_engine.prompting.prefix_cache import JOINED_TOKENS, PromptStore
@@ -59,7 +58,7 @@ class Pipeline:
 
     def __init__(
         self,
-        model: DiffusionGemma,
+        model: DiffusionModel,
         tokenizer: Tokenizer,
         infill_format: InfillFormat,
         sampler: Sampler,
@@ -75,10 +74,9 @@ class Pipeline:
         self._suffixes = SuffixStore()
         self._seeds = SeedStore(max_characters=_SEED_CHARACTERS)
         self._spelling = Spelling(tokenizer)
-        self._captured = CapturedSteps(model, model.graphs) if isinstance(model, CapturedModel) else None
         self.prompts = prompts
         self.syntax = SyntaxStore()
-        self.canvases = CanvasCandidates(model, sampler, calibration, self._captured)
+        self.canvases = CanvasCandidates(model, sampler, calibration, executor_factory(model))
         self.durations = durations
 
     def search(
@@ -177,12 +175,6 @@ class Pipeline:
         task = self._task(context, None, InfillOptions(fill=False), None, is_stored=False)
         cache = finished(self.prompts.encoded(context.document, task.hole.prompt_ids, cancel))
         return None if cache is None else self.canvases.length_confidences(task, cache, lengths)
-
-    def drop_stored(self) -> None:
-        """Drops what can be computed again: all prompts, and what was captured of them."""
-        self.prompts.clear()
-        if self._captured is not None:
-            self._captured.clear()
 
     def _task(
         self,

@@ -14,8 +14,8 @@ from dgemma_engine.checkpoint.features import Features
 from dgemma_engine.infill.candidate import Proposal, Ranked, merged
 from dgemma_engine.infill.likelihood import Branch, Likelihood, likelihoods
 from dgemma_engine.infill.task import InfillTask
+from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
-from dgemma_engine.model.transformer import DiffusionGemma
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
 from dgemma_engine.syntax.error_check import SyntaxCheck
@@ -28,7 +28,7 @@ def rank(
     task: InfillTask,
     proposals: Sequence[Proposal],
     *,
-    model: DiffusionGemma,
+    model: DiffusionModel,
     cache: PromptCache,
     syntax: SyntaxCheck,
     calibration: Calibration,

@@ -13,9 +13,10 @@ from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.checkpoint.loader import load_model
 from dgemma_engine.diffusion import canvas as canvases
 from dgemma_engine.diffusion.canvas import Row
-from dgemma_engine.diffusion.denoiser import Denoising, denoise
-from dgemma_engine.diffusion.sampler import sample
+from dgemma_engine.diffusion.denoiser import Denoiser, denoise
+from dgemma_engine.diffusion.eager_executor import EagerExecutor
 from dgemma_engine.diffusion.sampler_config import load_sampler
+from dgemma_engine.diffusion.token_distribution import sample
 from dgemma_engine.infill.engine import Engine
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
@@ -106,9 +107,11 @@ def test_one_block_of_generate_is_the_same(
     sampler = load_sampler(folder, ours.config.vocab_size)
     generator = torch.default_generator.manual_seed(seed)
     canvas = canvases.start([Row(num_free=CANVAS)], sampler.noise, ours.device, [generator])
+    nothing = torch.tensor([], dtype=torch.int64)
+    executor = EagerExecutor(ours, encoded(ours, prompt), canvas, sampler, suppressed_ids=nothing)
     done = finished(
         denoise(
-            Denoising(ours, encoded(ours, prompt), canvas, sampler, banned_ids=torch.tensor([], dtype=torch.int64)),
+            Denoiser(executor, sampler),
             cancel=Cancel(deadline_s=1.0, clock=lambda: 0.0),
             on_step=lambda _: None,
         )

@@ -6,7 +6,7 @@ import pytest
 import torch
 from dgemma_engine.diffusion import canvas as canvases
 from dgemma_engine.diffusion.canvas import Row
-from dgemma_engine.diffusion.sampler import UniformNoise
+from dgemma_engine.diffusion.noise import UniformNoise
 from dgemma_engine.postprocess.clean_candidate import cut_to_line, drop_suffix_copy
 
 FILL, MORE, EOS = 7, 8, 1
@@ -79,7 +79,7 @@ def test_draws_of_a_row_do_not_depend_on_its_neighbours() -> None:
 def test_kept_rows_go_on_as_they_stood() -> None:
     rows = [Row(num_free=size, head_ids=(3,), seed=seed) for size, seed in ((4, 1), (20, 2), (7, 3))]
     together, alone = start(*rows), start(rows[2])
-    kept = together.kept([2])
+    kept = together.select_rows([2])
     assert torch.equal(kept.ids_1L, alone.ids_1L)
     assert torch.equal(kept.draw_noise(), alone.draw_noise())
     assert kept.layout.rows == (rows[2],)

@@ -11,18 +11,15 @@ import pytest
 import torch
 from dgemma_engine.checkpoint.loader import load_model
 from dgemma_engine.diffusion import canvas as canvases
+from dgemma_engine.diffusion.acceptance import EntropyBound
 from dgemma_engine.diffusion.canvas import Row
-from dgemma_engine.diffusion.denoiser import Denoised, Denoising, Guess, denoise
+from dgemma_engine.diffusion.denoiser import Denoised, Denoiser, Guess, denoise
+from dgemma_engine.diffusion.eager_executor import EagerExecutor
+from dgemma_engine.diffusion.noise import UniformNoise
 from dgemma_engine.diffusion.reference_loop import denoise_plainly
-from dgemma_engine.diffusion.sampler import (
-    ClampedBelief,
-    EntropyBound,
-    Sampler,
-    StableAndConfident,
-    TemperatureSchedule,
-    UniformNoise,
-    sample,
-)
+from dgemma_engine.diffusion.sampler import ClampedConditioning, Sampler, TemperatureSchedule
+from dgemma_engine.diffusion.stop_rule import StableAndConfident
+from dgemma_engine.diffusion.token_distribution import sample
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model.transformer import DiffusionGemma
@@ -60,9 +57,10 @@ class Case:
         sampler: Sampler = SAMPLER,
         banned_ids: torch.Tensor = NOTHING_BANNED,
         generators: list[torch.Generator] | None = None,
-    ) -> Denoising:
+    ) -> Denoiser:
         canvas = canvases.start(rows, sampler.noise, CPU, generators)
-        return Denoising(self.model, self.cache, canvas, sampler, banned_ids=banned_ids)
+        executor = EagerExecutor(self.model, self.cache, canvas, sampler, suppressed_ids=banned_ids)
+        return Denoiser(executor, sampler)
 
     def run(
         self,
@@ -186,7 +184,7 @@ def test_clamps_are_rewritten_after_every_step(case: Case) -> None:
         denoise(
             denoising,
             cancel=unhurried(),
-            on_step=lambda denoising: seen.append(denoising._canvas.ids_1L[0].tolist()),  # type: ignore[reportPrivateUsage]
+            on_step=lambda denoising: seen.append(denoising._executor.tokens()[0].tolist()),  # type: ignore[reportPrivateUsage]
         )
     )
     assert len(seen) > 1
@@ -223,13 +221,13 @@ ROWS = (
 )
 
 
-def guesses(case: Case, *rows: Row, rule: ClampedBelief) -> dict[int, Guess]:
-    sampler = replace(SAMPLER, clamped_belief=rule)
+def guesses(case: Case, *rows: Row, rule: ClampedConditioning) -> dict[int, Guess]:
+    sampler = replace(SAMPLER, clamped_conditioning=rule)
     return finished(denoise(case.denoising(*rows, sampler=sampler), cancel=unhurried(), on_step=lambda _: None)).guesses
 
 
-@pytest.mark.parametrize("rule", list(ClampedBelief))
-def test_packed_rows_end_as_they_would_alone(case: Case, rule: ClampedBelief) -> None:
+@pytest.mark.parametrize("rule", list(ClampedConditioning))
+def test_packed_rows_end_as_they_would_alone(case: Case, rule: ClampedConditioning) -> None:
     together = guesses(case, *ROWS, rule=rule)
     alone = [guesses(case, row, rule=rule)[0] for row in ROWS]
     assert len({guess.steps for guess in alone}) > 1, "rows that all leave at once would prove little"
@@ -242,7 +240,7 @@ def test_packed_rows_end_as_they_would_alone(case: Case, rule: ClampedBelief) ->
 
 def test_rows_that_were_not_chosen_make_one_step(case: Case) -> None:
     done = finished(denoise(case.denoising(*ROWS), cancel=unhurried(), on_step=lambda _: None, choose=lambda _: [1, 2]))
-    alone = guesses(case, ROWS[1], rule=ClampedBelief.OWN)[0]
+    alone = guesses(case, ROWS[1], rule=ClampedConditioning.OWN)[0]
     assert [done.guesses[index].steps for index in (0, 3, 4)] == [1, 1, 1]
     assert done.guesses[1].ids == alone.ids
     assert done.steps == max(guess.steps for guess in done.guesses.values())
@@ -251,7 +249,9 @@ def test_rows_that_were_not_chosen_make_one_step(case: Case) -> None:
 def test_limited_positions_hold_only_what_they_may(case: Case) -> None:
     row = Row(num_free=5, head_ids=(31,), first_ids=(60, 61), last_ids=(70, 71, 72))
     for seed in range(4):
-        ids = guesses(case, replace(row, seed=seed), Row(num_free=4, seed=seed), rule=ClampedBelief.NOTHING)[0].ids
+        ids = guesses(case, replace(row, seed=seed), Row(num_free=4, seed=seed), rule=ClampedConditioning.NOTHING)[
+            0
+        ].ids
         assert ids[0] in {60, 61} and ids[-1] in {70, 71, 72}
 
 
@@ -270,7 +270,7 @@ def test_fewer_steps_spread_the_whole_schedule(case: Case) -> None:
         denoise(
             denoising,
             cancel=unhurried(),
-            on_step=lambda denoising: seen.append(denoising._last.temperature),  # type: ignore[reportPrivateUsage]
+            on_step=lambda denoising: seen.append(denoising._temperature),  # type: ignore[reportPrivateUsage]
         )
     )
     assert seen == pytest.approx([0.8, 0.4 + 0.4 * 2 / 3, 0.4 + 0.4 / 3])

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import pytest
 import torch
-from dgemma_engine.diffusion.sampler import (
-    EntropyBound,
-    Sampler,
-    StableAndConfident,
-    TemperatureSchedule,
-    UniformNoise,
-    judge,
-    sample,
-)
+from dgemma_engine.diffusion.acceptance import EntropyBound
+from dgemma_engine.diffusion.noise import UniformNoise
+from dgemma_engine.diffusion.position_scores import PositionScores
+from dgemma_engine.diffusion.sampler import Sampler, TemperatureSchedule
+from dgemma_engine.diffusion.stop_rule import StableAndConfident
+from dgemma_engine.diffusion.token_distribution import best_and_entropy, sample
 
 pytestmark = pytest.mark.numerical
 
 ALL_FREE = torch.tensor([[True, True, True, True]])
+NO_IDS = torch.zeros(1, 4, dtype=torch.int64)
+
+
+def scores(
+    entropy_RM: torch.Tensor, valid_RM: torch.Tensor = ALL_FREE, best_RM: torch.Tensor = NO_IDS
+) -> PositionScores:
+    return PositionScores(best_RM=best_RM, entropy_RM=entropy_RM, valid_RM=valid_RM)
 
 
 def test_temperature_falls_linearly_from_t_max_towards_t_min() -> None:
@@ -35,24 +39,24 @@ def test_temperature_falls_linearly_from_t_max_towards_t_min() -> None:
 )
 def test_accept_takes_the_surest_while_the_others_fit_the_bound(bound: float, expected: list[bool]) -> None:
     entropy_BL = torch.tensor([[2.0, 0.1, 0.5, 0.2]])
-    assert EntropyBound(bound=bound).accept(entropy_BL, ALL_FREE)[0].tolist() == expected
+    assert EntropyBound(bound=bound).accept(scores(entropy_BL))[0].tolist() == expected
 
 
 def test_accept_never_takes_fixed_positions_nor_spends_budget_on_them() -> None:
     entropy_BL = torch.tensor([[0.3, 0.0, 0.3, 0.3]])
     free_BL = torch.tensor([[True, False, True, False]])
-    assert EntropyBound(bound=0.1).accept(entropy_BL, free_BL)[0].tolist() == [True, False, False, False]
-    assert EntropyBound(bound=0.3).accept(entropy_BL, free_BL)[0].tolist() == [True, False, True, False]
+    assert EntropyBound(bound=0.1).accept(scores(entropy_BL, free_BL))[0].tolist() == [True, False, False, False]
+    assert EntropyBound(bound=0.3).accept(scores(entropy_BL, free_BL))[0].tolist() == [True, False, True, False]
 
 
 def test_finished_needs_stability_and_confidence() -> None:
     stop = StableAndConfident(stability=2, confidence=0.5)
     best, other = torch.tensor([[1, 2, 3, 4]]), torch.tensor([[1, 2, 3, 5]])
     sure, unsure = torch.full((1, 4), 0.1), torch.full((1, 4), 0.9)
-    assert stop.finished([best, best], best, sure, ALL_FREE).tolist() == [True]
-    assert stop.finished([best, best], best, unsure, ALL_FREE).tolist() == [False]
-    assert stop.finished([other, best], best, sure, ALL_FREE).tolist() == [False]
-    assert stop.finished([best], best, sure, ALL_FREE).tolist() == [False]
+    assert stop.finished([best, best], scores(sure, best_RM=best)).tolist() == [True]
+    assert stop.finished([best, best], scores(unsure, best_RM=best)).tolist() == [False]
+    assert stop.finished([other, best], scores(sure, best_RM=best)).tolist() == [False]
+    assert stop.finished([best], scores(sure, best_RM=best)).tolist() == [False]
 
 
 def test_finished_looks_at_free_positions_only() -> None:
@@ -60,7 +64,7 @@ def test_finished_looks_at_free_positions_only() -> None:
     free_BL = torch.tensor([[True, True, True, False]])
     before, best = torch.tensor([[1, 2, 3, 9]]), torch.tensor([[1, 2, 3, 4]])
     entropy_BL = torch.tensor([[0.1, 0.1, 0.1, 50.0]])
-    assert stop.finished([before], best, entropy_BL, free_BL).tolist() == [True]
+    assert stop.finished([before], scores(entropy_BL, free_BL, best)).tolist() == [True]
 
 
 def test_sample_follows_the_distribution() -> None:
@@ -80,7 +84,7 @@ def test_sample_never_draws_past_the_last_possible_token() -> None:
 
 def test_judgement_matches_torch_distributions() -> None:
     scaled = torch.randn(6, 50, generator=torch.Generator().manual_seed(0))
-    best, entropy = judge(scaled, scaled.softmax(-1))
+    best, entropy = best_and_entropy(scaled, scaled.softmax(-1))
     expected = torch.distributions.Categorical(logits=scaled)
     assert torch.allclose(entropy, expected.entropy(), atol=1e-5)
     assert torch.equal(best, scaled.argmax(-1))

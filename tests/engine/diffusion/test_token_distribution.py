@@ -9,7 +9,7 @@ import pytest
 import torch
 from dgemma_engine.checkpoint.loader import load_model
 from dgemma_engine.diffusion import token_distribution
-from dgemma_engine.diffusion.token_distribution import Believing
+from dgemma_engine.diffusion.token_distribution import VocabularyScorer
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model.transformer import DiffusionGemma
 
@@ -31,7 +31,7 @@ def draw_hidden(model: DiffusionGemma, num_positions: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("at_once", [1, 3, 100])
 @torch.inference_mode()
-def test_belief_is_the_distribution_of_the_allowed_tokens(
+def test_distribution_is_the_distribution_of_the_allowed_tokens(
     model: DiffusionGemma, at_once: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vocab_size = model.config.vocab_size
@@ -39,25 +39,25 @@ def test_belief_is_the_distribution_of_the_allowed_tokens(
     barred = torch.ones(vocab_size, dtype=torch.bool)
     barred[[5, 9]] = False
     hidden = draw_hidden(model, 8)
-    belief = Believing(model, banned_ids=BANNED)(hidden, 0.5, [(4, barred)])
+    distribution = VocabularyScorer(model, suppressed_ids=BANNED).score(hidden, 0.5, [(4, barred)])
     logits = model.logits(hidden[None])[0]
     logits[:, BANNED] = -torch.inf
     logits[4, barred] = -torch.inf
     expected = torch.softmax(logits / 0.5, -1)
-    assert torch.allclose(belief.probs_NV, expected, atol=10 * sum_error(64))
-    assert torch.equal(belief.best_N, expected.argmax(-1))
-    assert torch.allclose(belief.entropy_N, torch.special.entr(expected).sum(-1), atol=10 * sum_error(64))
-    assert set(belief.probs_NV[4].nonzero().flatten().tolist()) <= {5, 9}
+    assert torch.allclose(distribution.probs_NV, expected, atol=10 * sum_error(64))
+    assert torch.equal(distribution.best_N, expected.argmax(-1))
+    assert torch.allclose(distribution.entropy_N, torch.special.entr(expected).sum(-1), atol=10 * sum_error(64))
+    assert set(distribution.probs_NV[4].nonzero().flatten().tolist()) <= {5, 9}
     allowed = expected > 0
-    assert torch.allclose(belief.scaled_NV[allowed], (logits / 0.5)[allowed], atol=10 * sum_error(64))
+    assert torch.allclose(distribution.scaled_NV[allowed], (logits / 0.5)[allowed], atol=10 * sum_error(64))
 
 
 @torch.inference_mode()
 def test_later_smaller_canvas_has_nothing_of_an_earlier_one(model: DiffusionGemma) -> None:
-    shared = Believing(model, banned_ids=BANNED)
-    shared(draw_hidden(model, 8), 0.5)
+    shared = VocabularyScorer(model, suppressed_ids=BANNED)
+    shared.score(draw_hidden(model, 8), 0.5)
     hidden = draw_hidden(model, 3)
-    again, fresh = shared(hidden, 0.7), Believing(model, banned_ids=BANNED)(hidden, 0.7)
+    again, fresh = shared.score(hidden, 0.7), VocabularyScorer(model, suppressed_ids=BANNED).score(hidden, 0.7)
     assert torch.equal(again.probs_NV, fresh.probs_NV)
     assert torch.equal(again.best_N, fresh.best_N)
 
@@ -66,7 +66,9 @@ def test_later_smaller_canvas_has_nothing_of_an_earlier_one(model: DiffusionGemm
 def test_reads_only_as_many_positions_as_are_wanted(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(token_distribution, "_CACHED_LOGITS", 3 * model.config.vocab_size)
     hidden = draw_hidden(model, 8)
-    whole, part = (Believing(model, banned_ids=BANNED)(hidden, 0.7, num_read=num_read) for num_read in (None, 5))
+    whole, part = (
+        VocabularyScorer(model, suppressed_ids=BANNED).score(hidden, 0.7, num_read=num_read) for num_read in (None, 5)
+    )
     assert torch.equal(part.probs_NV, whole.probs_NV)
     assert torch.equal(part.best_N, whole.best_N[:5])
     assert torch.equal(part.entropy_N, whole.entropy_N[:5])

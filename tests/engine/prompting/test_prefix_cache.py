@@ -10,9 +10,13 @@ import pytest
 import torch
 from dgemma_engine.checkpoint.loader import load_model
 from dgemma_engine.diffusion import canvas as canvases
+from dgemma_engine.diffusion.acceptance import EntropyBound
 from dgemma_engine.diffusion.canvas import Row
-from dgemma_engine.diffusion.denoiser import Denoising, denoise
-from dgemma_engine.diffusion.sampler import EntropyBound, Sampler, StableAndConfident, TemperatureSchedule, UniformNoise
+from dgemma_engine.diffusion.denoiser import Denoiser, denoise
+from dgemma_engine.diffusion.eager_executor import EagerExecutor
+from dgemma_engine.diffusion.noise import UniformNoise
+from dgemma_engine.diffusion.sampler import Sampler, TemperatureSchedule
+from dgemma_engine.diffusion.stop_rule import StableAndConfident
 from dgemma_engine.infill.autoregressive import write
 from dgemma_engine.infill.likelihood import Branch, likelihoods
 from dgemma_engine.model.kv_cache import PromptCache
@@ -50,20 +54,16 @@ def use(model: DiffusionGemma, cache: PromptCache, last_id: int) -> None:
     """Does to the cache what a request does: canvases, ranking and writing all borrow the room behind the prompt."""
     row = Row(num_free=5, head_ids=(30, 31))
     noise = UniformNoise(vocab_size=320)
-    denoising = Denoising(
-        model,
-        cache,
-        canvases.start([row, row], noise, torch.device("cpu")),
-        Sampler(
-            num_steps=2,
-            schedule=TemperatureSchedule(t_min=0.4, t_max=0.8),
-            acceptance=EntropyBound(bound=1.0),
-            noise=noise,
-            stop=StableAndConfident(stability=1, confidence=0.1),
-        ),
-        banned_ids=torch.tensor([], dtype=torch.int64),
+    sampler = Sampler(
+        num_steps=2,
+        schedule=TemperatureSchedule(t_min=0.4, t_max=0.8),
+        acceptance=EntropyBound(bound=1.0),
+        noise=noise,
+        stop=StableAndConfident(stability=1, confidence=0.1),
     )
-    finished(denoise(denoising, cancel=unhurried(), on_step=lambda _: None))
+    canvas = canvases.start([row, row], noise, torch.device("cpu"))
+    executor = EagerExecutor(model, cache, canvas, sampler, suppressed_ids=torch.tensor([], dtype=torch.int64))
+    finished(denoise(Denoiser(executor, sampler), cancel=unhurried(), on_step=lambda _: None))
     branch = Branch(middle_ids=(50, 51), suffix_ids=(52,))
     likelihoods(model, cache, last_id, [branch, branch], end_ids=frozenset(), banned_ids=[])
     finished(

@@ -19,10 +19,16 @@ from dgemma_engine.checkpoint.calibration import Calibration
 from dgemma_engine.checkpoint.features import Features
 from dgemma_engine.checkpoint.loader import load_model
 from dgemma_engine.diffusion import canvas as canvases
-from dgemma_engine.diffusion.canvas import Canvas, Row
-from dgemma_engine.diffusion.denoiser import Denoising, Guess, Judgement, denoise
-from dgemma_engine.diffusion.sampler import EntropyBound, Sampler, StableAndConfident, TemperatureSchedule, UniformNoise
+from dgemma_engine.diffusion.acceptance import EntropyBound
+from dgemma_engine.diffusion.canvas import Row
+from dgemma_engine.diffusion.denoiser import Denoiser, Guess, ScoredStep, denoise
+from dgemma_engine.diffusion.eager_executor import EagerExecutor
+from dgemma_engine.diffusion.noise import UniformNoise
+from dgemma_engine.diffusion.position_scores import PositionScores
+from dgemma_engine.diffusion.sampler import Sampler, TemperatureSchedule
 from dgemma_engine.diffusion.sampler_config import load_sampler
+from dgemma_engine.diffusion.step_executor import StepExecutor
+from dgemma_engine.diffusion.stop_rule import StableAndConfident
 from dgemma_engine.errors import EngineFault
 from dgemma_engine.infill.candidate import Proposal, Ranked
 from dgemma_engine.infill.engine import Engine
@@ -126,8 +132,9 @@ def test_accepted_are_those_that_the_policy_accepts(recorded: tuple[Infill, Trac
     for canvas in recorded[1].canvases:
         for step in canvas.steps:
             for row in step.rows:
-                entropy = torch.tensor([row.entropy])
-                wanted = policy.accept(entropy, torch.ones_like(entropy, dtype=torch.bool))
+                entropy, best = torch.tensor([row.entropy]), torch.tensor([row.best_ids])
+                valid = torch.ones_like(best, dtype=torch.bool)
+                wanted = policy.accept(PositionScores(best_RM=best, entropy_RM=entropy, valid_RM=valid))
                 is_last = step is canvas.steps[-1]
                 assert (row.accepted, row.next_ids) == ((), ()) if is_last else row.accepted == tuple(wanted[0].int())
 
@@ -323,12 +330,12 @@ class Watching:
         self.recorder = Recorder(time.monotonic)
         self.canvases: list[torch.Tensor] = []
 
-    def judged(self, judgement: Judgement, canvas: Canvas) -> None:
-        self.recorder.judged(judgement, canvas)
+    def scored(self, step: ScoredStep, executor: StepExecutor) -> None:
+        self.recorder.scored(step, executor)
 
-    def advanced(self, accepted_RM: torch.Tensor, canvas: Canvas) -> None:
-        self.recorder.advanced(accepted_RM, canvas)
-        self.canvases.append(canvas.ids_1L.clone())
+    def renoised(self, accepted_RM: torch.Tensor, executor: StepExecutor) -> None:
+        self.recorder.renoised(accepted_RM, executor)
+        self.canvases.append(executor.tokens().clone())
 
 
 def test_recording_equals_what_the_loop_says_row_by_row(make_checkpoint: Callable[..., Any]) -> None:
@@ -349,17 +356,12 @@ def test_recording_equals_what_the_loop_says_row_by_row(make_checkpoint: Callabl
 
     def run(watching: Watching | None) -> tuple[list[dict[int, Guess]], dict[int, Guess]]:
         guesses: list[dict[int, Guess]] = []
-        denoising = Denoising(
-            model,
-            cache,
-            canvases.start(rows, sampler.noise, model.device),
-            sampler,
-            banned_ids=torch.tensor([], dtype=torch.int64),
-            observer=watching,
-        )
+        canvas = canvases.start(rows, sampler.noise, model.device)
+        nothing = torch.tensor([], dtype=torch.int64)
+        executor = EagerExecutor(model, cache, canvas, sampler, suppressed_ids=nothing)
         ended = finished(
             denoise(
-                denoising,
+                Denoiser(executor, sampler, observer=watching),
                 cancel=unhurried(),
                 on_step=lambda denoising: guesses.append({index: denoising.guess(index) for index in denoising.live}),
                 choose=lambda _denoising: [0, 1],

@@ -1,7 +1,7 @@
-"""Where the denoising steps on a device read and write: tensors at fixed places, one set for canvases of every size.
+"""Input and output tensors of captured denoising steps, at fixed addresses, one set for canvases of every size.
 
-A step of few positions uses the beginnings of the same tensors that a step of many uses, so what lies behind them is
-stale; a step must look at nothing it was not given. Knows tensors and sizes; knows no model.
+A step of few positions uses the beginnings of the same tensors that a step of many uses, so the rest of
+them is stale; a step must read nothing but its view. Knows tensors and sizes; knows no model.
 
 Shape legend: R rows, L positions of all rows together, V vocabulary, D hidden, T tokens of the block before, F sets of
 banned tokens.
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 # The row of a position that belongs to no canvas.
-NOBODY = 2**20
+NO_ROW = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class StepShape:
 
     Attributes:
         num_rows: R, a power of two, filled up with empty rows.
-        length: L, a multiple of 32, filled up with positions that nobody sees.
+        length: L, a multiple of 32, filled up with positions that no token attends to.
         num_block: T, exact; 0 where no block joins the prompt.
     """
 
@@ -46,17 +46,17 @@ class StepView:
         ids_L: the canvas, int64.
         given_L: given tokens at fixed positions, int64.
         fixed_L: bool, True where text is given.
-        row_L: int32; `NOBODY` behind the rows.
-        offset_L: how far a position stands behind its row's first, int32.
+        row_L: int32; `NO_ROW` after the rows.
+        offset_L: distance of a position from its row's first, int32.
         noise_L: tokens that replace what is not accepted, int64.
         levels_L: uniform numbers that tokens are drawn at, float32.
-        soft_LD: what each position is told of the last step; 0 before the first.
+        soft_LD: self-conditioning signal; 0 before the first step.
         logits_LV: logits, then probabilities.
         sampled_L: token drawn at each position, int32.
-        entropy_L: nats, float32; one entry more, for places that are nowhere.
-        told_3L: what the host reads: best token, bits of the entropy, bits of the confidence, int32.
-        free_RL: positions of each row's free part, int64, filled up with L, which is nowhere.
+        scores_4L: what the host reads: answer, bits of entropy and of confidence, token before the step, int32.
+        free_RL: positions of each row's free part, int64, filled up with L, which is no position.
         valid_RL: bool, False where `free_RL` is filled up.
+        accepted_RL: positions of each row's free part that the last step accepted, bool.
         banned_FV: sets of tokens that cannot appear, bool.
         set_of_L: which of them holds, int32.
         temperature_1: float32.
@@ -75,10 +75,10 @@ class StepView:
     soft_LD: Tensor
     logits_LV: Tensor
     sampled_L: Tensor
-    entropy_L: Tensor
-    told_3L: Tensor
+    scores_4L: Tensor
     free_RL: Tensor
     valid_RL: Tensor
+    accepted_RL: Tensor
     banned_FV: Tensor
     set_of_L: Tensor
     temperature_1: Tensor
@@ -88,7 +88,7 @@ class StepView:
 
 
 class StepBuffers:
-    """The memory behind all views.
+    """The memory of all views.
 
     Args:
         shape: most that they hold.
@@ -119,9 +119,10 @@ class StepBuffers:
         self._int64 = [zeros(length, torch.int64) for _ in range(3)]
         self._int32 = [zeros(length, torch.int32) for _ in range(4)]
         self._fixed, self._levels = zeros(length, torch.bool), zeros(length, torch.float32)
-        self._entropy, self._told = zeros(length + 1, torch.float32), zeros(3 * length, torch.int32)
+        self._scores = zeros(4 * length, torch.int32)
         self._soft, self._logits = zeros(length * hidden_size, dtype), zeros(length * vocab_size, dtype)
-        self._free, self._valid = zeros(num_places, torch.int64), zeros(num_places, torch.bool)
+        self._free = zeros(num_places, torch.int64)
+        self._valid, self._accepted = zeros(num_places, torch.bool), zeros(num_places, torch.bool)
         self._banned = zeros(num_sets * vocab_size, torch.bool)
         self._temperature, self._block = zeros(1, torch.float32), zeros(shape.num_block, torch.int64)
         self._stored, self._before = zeros(1, torch.int32), zeros(1, torch.int32)
@@ -133,7 +134,7 @@ class StepBuffers:
         return num_sets <= self.num_sets and all(wanted <= there for wanted, there in pairs)
 
     def view(self, shape: StepShape) -> StepView:
-        """Returns the tensors of a shape; what is in them is left over from other steps."""
+        """Returns the tensors of a shape; their values are left over from other steps."""
         length, num_places = shape.length, shape.num_rows * shape.length
         ids, given, noise = (tensor[:length] for tensor in self._int64)
         row, offset, sampled, set_of = (tensor[:length] for tensor in self._int32)
@@ -148,10 +149,10 @@ class StepBuffers:
             soft_LD=self._soft[: length * self._hidden_size].view(length, self._hidden_size),
             logits_LV=self._logits[: length * self._vocab_size].view(length, self._vocab_size),
             sampled_L=sampled,
-            entropy_L=self._entropy[: length + 1],
-            told_3L=self._told[: 3 * length].view(3, length),
+            scores_4L=self._scores[: 4 * length].view(4, length),
             free_RL=self._free[:num_places].view(shape.num_rows, length),
             valid_RL=self._valid[:num_places].view(shape.num_rows, length),
+            accepted_RL=self._accepted[:num_places].view(shape.num_rows, length),
             banned_FV=self._banned.view(self.num_sets, self._vocab_size),
             set_of_L=set_of,
             temperature_1=self._temperature,

@@ -13,27 +13,24 @@ from typing import Any
 
 import pytest
 import torch
-from dgemma_engine.backends.cuda import graph_steps
-from dgemma_engine.backends.cuda.graph_denoiser import GraphDenoising
-from dgemma_engine.backends.cuda.graph_steps import CapturedSteps
+from dgemma_engine.backends.cuda import step_graphs
+from dgemma_engine.backends.cuda.graph_executor import GraphExecutor
 from dgemma_engine.backends.cuda.graphs import Graphs, repeat
 from dgemma_engine.backends.cuda.model import FusedModel
 from dgemma_engine.backends.cuda.step_buffers import StepBuffers, StepShape
+from dgemma_engine.backends.cuda.step_graphs import StepGraphs
 from dgemma_engine.diffusion import canvas as canvases
+from dgemma_engine.diffusion.acceptance import EntropyBound
 from dgemma_engine.diffusion.canvas import Row
-from dgemma_engine.diffusion.denoiser import Denoised, Denoising, Run, denoise
+from dgemma_engine.diffusion.denoiser import Denoised, Denoiser, denoise
+from dgemma_engine.diffusion.eager_executor import EagerExecutor
+from dgemma_engine.diffusion.noise import UniformNoise
 from dgemma_engine.diffusion.reference_loop import denoise_plainly
-from dgemma_engine.diffusion.sampler import (
-    ClampedBelief,
-    EntropyBound,
-    Sampler,
-    StableAndConfident,
-    TemperatureSchedule,
-    UniformNoise,
-)
+from dgemma_engine.diffusion.sampler import ClampedConditioning, Sampler, TemperatureSchedule
+from dgemma_engine.diffusion.stop_rule import StableAndConfident
+from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
-from dgemma_engine.model.transformer import DiffusionGemma
 from dgemma_engine.protocol.messages import Finish
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import finished
@@ -52,14 +49,14 @@ NOTHING = torch.tensor([], dtype=torch.int64)
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[DiffusionGemma, FusedModel]:
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[DiffusionModel, FusedModel]:
     folder = write(tmp_path_factory.mktemp("model"))
     fused = load(folder, Ops.fused_reference(), torch.float32, CPU)
     assert isinstance(fused, FusedModel)
     return load(folder, Ops.reference(), torch.float32, CPU), fused
 
 
-def prompt(model: DiffusionGemma, length: int) -> PromptCache:
+def prompt(model: DiffusionModel, length: int) -> PromptCache:
     cache = PromptCache(model.config, capacity=200, dtype=torch.float32, device=CPU)
     with torch.inference_mode():
         model.prefill(draw_ids(length, length, CPU), cache)
@@ -70,31 +67,32 @@ def unhurried() -> Cancel:
     return Cancel(deadline_s=time.monotonic() + 600, clock=time.monotonic)
 
 
-def run(run: Run, choose: Callable[[Run], Sequence[int]] | None = None) -> Denoised:
+def run(run: Denoiser, choose: Callable[[Denoiser], Sequence[int]] | None = None) -> Denoised:
     return finished(denoise(run, cancel=unhurried(), on_step=lambda _run: None, choose=choose))
 
 
 def plainly(
-    model: DiffusionGemma, length: int, rows: Sequence[Row], sampler: Sampler = SAMPLER, **options: Any
+    model: DiffusionModel, length: int, rows: Sequence[Row], sampler: Sampler = SAMPLER, **options: Any
 ) -> tuple[Denoised, PromptCache]:
     choose, cache = options.pop("choose", None), prompt(model, length)
     canvas = canvases.start(rows, sampler.noise, CPU)
-    options.setdefault("banned_ids", NOTHING)
-    return run(Denoising(model, cache, canvas, sampler, **options), choose), cache
+    options.setdefault("suppressed_ids", NOTHING)
+    return run(Denoiser(EagerExecutor(model, cache, canvas, sampler, **options), sampler), choose), cache
 
 
 def on_device(
-    steps: CapturedSteps, length: int, rows: Sequence[Row], sampler: Sampler = SAMPLER, **options: Any
+    steps: StepGraphs, length: int, rows: Sequence[Row], sampler: Sampler = SAMPLER, **options: Any
 ) -> tuple[Denoised, PromptCache]:
     choose, cache = options.pop("choose", None), options.pop("cache", None) or prompt(steps.model, length)
     canvas = canvases.start(rows, sampler.noise, CPU)
-    options.setdefault("banned_ids", NOTHING)
-    return run(GraphDenoising(steps, cache, canvas, sampler, **options), choose), cache
+    options.setdefault("suppressed_ids", NOTHING)
+    return run(Denoiser(GraphExecutor(steps, cache, canvas, sampler, **options), sampler), choose), cache
 
 
-def fresh(steps: CapturedSteps, length: int, rows: Sequence[Row]) -> GraphDenoising:
+def fresh(steps: StepGraphs, length: int, rows: Sequence[Row]) -> Denoiser:
     canvas = canvases.start(rows, SAMPLER.noise, CPU)
-    return GraphDenoising(steps, prompt(steps.model, length), canvas, SAMPLER, banned_ids=NOTHING)
+    executor = GraphExecutor(steps, prompt(steps.model, length), canvas, SAMPLER, suppressed_ids=NOTHING)
+    return Denoiser(executor, SAMPLER)
 
 
 def check(got: Denoised, expected: Denoised) -> None:
@@ -106,12 +104,12 @@ def check(got: Denoised, expected: Denoised) -> None:
         assert got.guesses[index].entropy == pytest.approx(guess.entropy, abs=1e-3)
 
 
-def steps_of(models: tuple[DiffusionGemma, FusedModel]) -> CapturedSteps:
-    return CapturedSteps(models[1], Graphs(repeat))
+def steps_of(models: tuple[DiffusionModel, FusedModel]) -> StepGraphs:
+    return StepGraphs(models[1], Graphs(repeat))
 
 
 @pytest.mark.parametrize("patience", [1, 2, 3])
-def test_runs_that_take_turns_do_not_see_each_other(models: tuple[DiffusionGemma, FusedModel], patience: int) -> None:
+def test_runs_that_take_turns_do_not_see_each_other(models: tuple[DiffusionModel, FusedModel], patience: int) -> None:
     """Also in the middle of a step, and where the second one needs more room than there was."""
     cases = [
         (21, [Row(num_free=9, head_ids=(31, 32), seed=1), Row(num_free=4, seed=2)]),
@@ -137,7 +135,7 @@ def test_runs_that_take_turns_do_not_see_each_other(models: tuple[DiffusionGemma
         check(done[index], on_device(steps_of(models), length, rows)[0])
 
 
-def test_a_run_goes_on_after_memory_was_let_go(models: tuple[DiffusionGemma, FusedModel]) -> None:
+def test_a_run_goes_on_after_memory_was_let_go(models: tuple[DiffusionModel, FusedModel]) -> None:
     steps, rows = steps_of(models), [Row(num_free=9, head_ids=(31, 32), seed=1), Row(num_free=4, seed=2)]
     work = denoise(fresh(steps, 21, rows), cancel=unhurried(), on_step=lambda _run: None)
     for _ in range(4):
@@ -149,7 +147,7 @@ def test_a_run_goes_on_after_memory_was_let_go(models: tuple[DiffusionGemma, Fus
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("length", [1, WINDOW - 1, 21])
-def test_graph_eager_and_oracle_agree(models: tuple[DiffusionGemma, FusedModel], seed: int, length: int) -> None:
+def test_graph_eager_and_oracle_agree(models: tuple[DiffusionModel, FusedModel], seed: int, length: int) -> None:
     """One canvas behind prompts shorter and longer than the window."""
     row = Row(num_free=9, head_ids=(7, 8, 9), seed=seed)
     expected, cache = plainly(models[0], length, [row])
@@ -159,10 +157,10 @@ def test_graph_eager_and_oracle_agree(models: tuple[DiffusionGemma, FusedModel],
     assert (oracle.ids[:9], oracle.steps) == (expected.guesses[0].ids, expected.guesses[0].steps)
     captured = steps_of(models)
     check(on_device(captured, length, [row])[0], expected)
-    check(on_device(CapturedSteps(models[1], Graphs(repeat, most=0)), length, [row])[0], expected)
+    check(on_device(StepGraphs(models[1], Graphs(repeat, most=0)), length, [row])[0], expected)
 
 
-def test_runs_end_at_different_steps(models: tuple[DiffusionGemma, FusedModel]) -> None:
+def test_runs_end_at_different_steps(models: tuple[DiffusionModel, FusedModel]) -> None:
     """Or equal numbers of steps would show nothing."""
     ends = [plainly(models[0], 21, [Row(num_free=9, head_ids=(7, 8, 9), seed=seed)])[0] for seed in range(6)]
     assert len({one.steps for one in ends}) > 2 and any(one.finish is Finish.STABLE for one in ends)
@@ -177,20 +175,20 @@ MANY = [
 ]
 
 
-@pytest.mark.parametrize("rule", list(ClampedBelief))
+@pytest.mark.parametrize("rule", list(ClampedConditioning))
 def test_packed_rows_with_limits_leave_one_by_one(
-    models: tuple[DiffusionGemma, FusedModel], rule: ClampedBelief
+    models: tuple[DiffusionModel, FusedModel], rule: ClampedConditioning
 ) -> None:
-    sampler = replace(SAMPLER, clamped_belief=rule)
+    sampler = replace(SAMPLER, clamped_conditioning=rule)
     banned = torch.tensor([0, 11, 44])
     choose: Any = lambda denoising: [0, 1, 3]  # noqa: E731
-    expected, _ = plainly(models[0], 21, MANY, sampler, banned_ids=banned, choose=choose)
-    got, _ = on_device(steps_of(models), 21, MANY, sampler, banned_ids=banned, choose=choose)
+    expected, _ = plainly(models[0], 21, MANY, sampler, suppressed_ids=banned, choose=choose)
+    got, _ = on_device(steps_of(models), 21, MANY, sampler, suppressed_ids=banned, choose=choose)
     check(got, expected)
     assert expected.guesses[0].ids[0] in (5, 6, 7) and expected.guesses[2].ids == [10]
 
 
-def test_block_before_the_canvas_joins_the_prompt_in_the_same_pass(models: tuple[DiffusionGemma, FusedModel]) -> None:
+def test_block_before_the_canvas_joins_the_prompt_in_the_same_pass(models: tuple[DiffusionModel, FusedModel]) -> None:
     rows = [Row(num_free=6, seed=1), Row(num_free=7, head_ids=(3,), seed=2)]
     block = [17, 23, 4, 99, 5]
     expected, theirs = plainly(models[0], 21, rows, block_ids=block)
@@ -205,20 +203,20 @@ LARGER = [Row(num_free=12, head_ids=(1, 2), seed=9), Row(num_free=11, head_ids=(
 
 
 @pytest.fixture
-def after_a_larger_one(models: tuple[DiffusionGemma, FusedModel]) -> tuple[CapturedSteps, PromptCache]:
+def after_a_larger_one(models: tuple[DiffusionModel, FusedModel]) -> tuple[StepGraphs, PromptCache]:
     """Graphs captured, and buffers full, of a larger request behind a longer prompt in the same memory."""
     captured, cache = steps_of(models), prompt(models[1], 40)
     rows = [Row(num_free=20, head_ids=(1, 2), seed=seed) for seed in range(3)]
     for _repetition in range(3):
-        on_device(captured, 40, rows, cache=cache, banned_ids=torch.arange(100))
-        on_device(captured, 40, LARGER, cache=cache, banned_ids=torch.arange(100))
+        on_device(captured, 40, rows, cache=cache, suppressed_ids=torch.arange(100))
+        on_device(captured, 40, LARGER, cache=cache, suppressed_ids=torch.arange(100))
     assert captured._graphs.num_captured >= 4  # pyright: ignore[reportPrivateUsage]
     return captured, cache
 
 
 @pytest.mark.parametrize("length", [3, 25])
 def test_replay_sees_nothing_of_a_larger_request(
-    models: tuple[DiffusionGemma, FusedModel], after_a_larger_one: tuple[CapturedSteps, PromptCache], length: int
+    models: tuple[DiffusionModel, FusedModel], after_a_larger_one: tuple[StepGraphs, PromptCache], length: int
 ) -> None:
     """The bug to catch: a stale mask, length or belief in replayed work crashes nothing, it only costs steps."""
     captured, cache = after_a_larger_one
@@ -248,8 +246,8 @@ STALE = {
 
 @pytest.mark.parametrize("field", STALE.values(), ids=STALE.keys())
 def test_stale_input_would_be_noticed(
-    models: tuple[DiffusionGemma, FusedModel],
-    after_a_larger_one: tuple[CapturedSteps, PromptCache],
+    models: tuple[DiffusionModel, FusedModel],
+    after_a_larger_one: tuple[StepGraphs, PromptCache],
     field: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -261,17 +259,17 @@ def test_stale_input_would_be_noticed(
         tensor = getattr(view, field)
         return replace(view, **{field: frozen.setdefault(tensor.shape, tensor.clone()).clone()})
 
-    look, advance = graph_steps.look, graph_steps.advance
-    monkeypatch.setattr(graph_steps, "look", lambda model, view, stores: look(model, stale(view), stores))
-    monkeypatch.setattr(graph_steps, "advance", lambda model, view, rule: advance(model, stale(view), rule))
+    forward, renoise = step_graphs.forward, step_graphs.renoise
+    monkeypatch.setattr(step_graphs, "forward", lambda model, view, *rest: forward(model, stale(view), *rest))
+    monkeypatch.setattr(step_graphs, "renoise", lambda model, view, sampler: renoise(model, stale(view), sampler))
     captured._graphs.clear()  # pyright: ignore[reportPrivateUsage]
     for _repetition in range(3):
-        on_device(captured, 40, LARGER, cache=cache, banned_ids=torch.arange(100))
+        on_device(captured, 40, LARGER, cache=cache, suppressed_ids=torch.arange(100))
     with pytest.raises(AssertionError):
         test_replay_sees_nothing_of_a_larger_request(models, (captured, cache), 25)
 
 
-def test_larger_canvas_than_any_before_gets_new_buffers(models: tuple[DiffusionGemma, FusedModel]) -> None:
+def test_larger_canvas_than_any_before_gets_new_buffers(models: tuple[DiffusionModel, FusedModel]) -> None:
     captured = steps_of(models)
     for num_free in (4, 70, 4):
         rows = [Row(num_free=num_free, seed=seed, first_ids=(seed, seed + 1)) for seed in range(20)]
@@ -280,10 +278,10 @@ def test_larger_canvas_than_any_before_gets_new_buffers(models: tuple[DiffusionG
 
 
 def test_position_that_could_hold_nothing_holds_what_it_is_limited_to(
-    models: tuple[DiffusionGemma, FusedModel],
+    models: tuple[DiffusionModel, FusedModel],
 ) -> None:
     row = Row(num_free=3, seed=1, first_ids=(5, 6))
-    got, _ = on_device(steps_of(models), 5, [row], banned_ids=torch.arange(VOCAB - 1))
+    got, _ = on_device(steps_of(models), 5, [row], suppressed_ids=torch.arange(VOCAB - 1))
     assert got.guesses[0].ids[0] in (5, 6) and got.guesses[0].ids[1:] == [VOCAB - 1] * 2
 
 
@@ -294,7 +292,7 @@ def test_views_lie_in_the_same_memory() -> None:
         buffers.view(StepShape.holding(1, 20)),
         buffers.view(StepShape(num_rows=4, length=64, num_block=3)),
     )
-    assert small.logits_LV.shape == (32, 8) and small.free_RL.shape == (1, 32) and small.entropy_L.shape == (33,)
+    assert small.logits_LV.shape == (32, 8) and small.free_RL.shape == (1, 32) and small.scores_4L.shape == (4, 32)
     assert small.logits_LV.data_ptr() == large.logits_LV.data_ptr() and len(large.block_T) == 3
     assert buffers.holds(StepShape(num_rows=2, length=32), 2)
     assert not buffers.holds(StepShape(num_rows=8, length=32), 2)
