@@ -1,7 +1,7 @@
-"""Which rows a hole's canvas starts with, and which of them go on after the first look.
+"""The rows that a hole's canvas starts with, and those that go on after the first step.
 
-A checkpoint with a fill token gets a few slot sizes and says itself where the middle ends. One without gets a grid of
-exact lengths. Seeds enter as rows that start from their tokens instead of noise. Turns a `Hole` into `Row`s; knows no
+A checkpoint with a fill token gets a few slot sizes and ends the middle itself. One without gets a grid of exact
+lengths. Seeds enter as rows that start from their tokens instead of noise. Turns a `Hole` into `Row`s; knows no
 tensors.
 """
 
@@ -24,13 +24,13 @@ from dgemma_engine.tokenization.vocabulary_index import Closing, Opening
 KEPT_ROWS = 3
 # Noise draws per length of the grid.
 _DRAWS = 2
-# A slot without an end is worth this many nats less per token than one with.
+# Nats per token by which a slot without an end scores below one with an end.
 _UNENDED = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hypothesis:
-    """A row and what it stands for.
+    """A row, with how its middle ends and the seed it starts from.
 
     Attributes:
         row: what is put on the canvas.
@@ -45,7 +45,7 @@ class Hypothesis:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What a row says.
+    """The text and tokens of a row.
 
     Attributes:
         text: what may be shown of it; empty if nothing.
@@ -73,7 +73,7 @@ def slots(
     """Returns rows with room to spare, for a checkpoint that ends middles itself.
 
     Args:
-        hole: the question.
+        hole: the request in token ids.
         sizes: trained slot sizes.
         openings: ways to begin.
         form: of the checkpoint.
@@ -133,7 +133,7 @@ def length_grid(
     """Returns rows of every length, `_DRAWS` draws each, for a checkpoint that was not trained to fill.
 
     Args:
-        hole: the question.
+        hole: the request in token ids.
         lengths: free positions.
         openings: ways to begin; the first is used at all lengths, the others with the second draw.
         closings: ways to end; likewise.

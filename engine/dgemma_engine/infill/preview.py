@@ -1,4 +1,4 @@
-"""What a canvas says while it settles, as a message for a preview. Plain values; knows no tensors."""
+"""The text of a canvas between denoising steps, as a message for a preview. Plain values; knows no tensors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import accumulate
 from dgemma_engine.infill.hypotheses import Reading
 from dgemma_engine.protocol.messages import Draft, DraftSpan
 
-# Probability from which a token seldom changes any more.
+# Probability from which a token seldom changes in later steps.
 _SETTLED = 0.9
 
 
@@ -22,10 +22,10 @@ def draft(
     *,
     steps_limit: int,
 ) -> Draft:
-    """Returns what the surest row says.
+    """Returns the text of the row with the highest mean probability.
 
     Args:
-        request: id the asker chose.
+        request: `Context.drafts` of the request.
         step: denoising steps made.
         readings: of the rows on the canvas, at least one.
         begun: what the middle repeats of the prefix; not part of the draft.
@@ -43,7 +43,7 @@ def _spans(reading: Reading, begun: str, text_of: Callable[[int], str | None]) -
     if not reading.text:
         return ()
     if not "".join(pieces)[len(begun) :].startswith(reading.text):
-        # A character of several tokens, or text that was cut in the middle: no piece can be told from the next.
+        # A character of several tokens, or text that was cut in the middle: its tokens have no text of their own.
         return (DraftSpan(text=reading.text, confidence=min(1.0, math.exp(reading.mean_logprob)), settled=False),)
     # Opening tokens are given; they have no probability of their own.
     logprobs = [0.0] * (len(pieces) - len(reading.token_logprobs)) + list(reading.token_logprobs)

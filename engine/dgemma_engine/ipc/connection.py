@@ -66,8 +66,8 @@ class EngineConnection:
         self._changed = asyncio.Event()
         self._draft_listeners: dict[str, OnDraft] = {}
         self._hello = Hello()
-        told = {HELLO: self._greeted, PROGRESS: self._progressed, DRAFT: self._drafted}
-        self._peer = Peer(reader, writer, notifications=told)
+        notifications = {HELLO: self._greeted, PROGRESS: self._progressed, DRAFT: self._drafted}
+        self._peer = Peer(reader, writer, notifications=notifications)
         self._reading = asyncio.create_task(self._read())
 
     @property

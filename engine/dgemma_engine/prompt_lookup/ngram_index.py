@@ -37,7 +37,7 @@ class Line:
 
     __slots__ = ("at", "lexemes", "run", "text")
 
-    def __init__(self, text: str, run: Run) -> None:
+    def __init__(self, text: str, run: LineRun) -> None:
         self.text = text
         self.lexemes = lexemes_of(text) if len(text) <= MAX_LINE_CHARACTERS else ()
         self.run = run
@@ -83,7 +83,7 @@ class Line:
             line = line.next()
 
 
-class Run:
+class LineRun:
     """Lines that stand next to each other.
 
     Attributes:
@@ -116,9 +116,9 @@ class PlaceIndex:
     """
 
     def __init__(self) -> None:
-        self.above = Run()
-        self.below = Run(step=-1)
-        self._snippets: dict[str, Run] = {}
+        self.above = LineRun()
+        self.below = LineRun(step=-1)
+        self._snippets: dict[str, LineRun] = {}
         # Most grams stand in one line only: no set for those halves the memory.
         self._lines: dict[tuple[str, ...], Line | set[Line]] = {}
 
@@ -157,7 +157,7 @@ class PlaceIndex:
                 self._forget(line)
         for rank, text in enumerate(wanted, start=1):
             if text not in self._snippets:
-                run = self._snippets[text] = Run()
+                run = self._snippets[text] = LineRun()
                 for line in _stripped(text.splitlines()):
                     self._append(run, self._new_line(line, run))
             self._snippets[text].rank = rank
@@ -173,11 +173,11 @@ class PlaceIndex:
         around = (line for run in runs for line in run.lines[-_MAX_SORTED:])
         return sorted((line for line in around if line in lines), key=_distance)[:limit]
 
-    def _append(self, run: Run, line: Line) -> None:
+    def _append(self, run: LineRun, line: Line) -> None:
         line.run, line.at = run, len(run.lines)
         run.lines.append(line)
 
-    def _new_line(self, text: str, run: Run) -> Line:
+    def _new_line(self, text: str, run: LineRun) -> Line:
         line = Line(text, run)
         for gram in _grams(line.lexemes):
             held = self._lines.setdefault(gram, line)
