@@ -60,11 +60,11 @@ def propose(
         draft: the best candidate so far; empty if there is none.
     """
     context, hole = task.context, task.hole
-    opening = openings(hole.boundary.begun, task.tokenizer, task.spelling)[0]
+    opening = openings(hole.boundary.opening, task.tokenizer, task.spelling)[0]
     most = _MOST_ON_DEMAND if context.on_demand else _MOST_OF_SEVERAL if draft else _MOST_ALONE
     draft_ids = list[int]()
     if draft:
-        ids, num_given = task.tokenizer.encode(hole.boundary.begun + draft), len(opening.given_ids)
+        ids, num_given = task.tokenizer.encode(hole.boundary.opening + draft), len(opening.given_ids)
         # Tokens that straddle the opening are no continuation of it.
         draft_ids = ids[num_given:] if tuple(ids[:num_given]) == opening.given_ids else []
     writing = task.observer.writing(opening.given_ids, draft_ids) if task.observer is not None else None

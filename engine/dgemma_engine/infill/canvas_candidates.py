@@ -175,7 +175,7 @@ class CanvasCandidates:
         most, seed = self._model.config.canvas_length, context.seed
         begins = [Opening(given_ids=(), first_ids=None)]
         if is_first:
-            begins = openings(hole.boundary.begun, task.tokenizer, task.spelling)[:_MOST_EDGES]
+            begins = openings(hole.boundary.opening, task.tokenizer, task.spelling)[:_MOST_EDGES]
         if task.options.slot_tokens is not None:
             return hypotheses.known_length(hole, task.options.slot_tokens, begins, form, most=most, seed=seed)
         if form.fill_token_id is not None:
@@ -190,8 +190,8 @@ class CanvasCandidates:
         self, task: InfillTask, lengths: Sequence[int], begins: Sequence[Opening] | None = None, *, longer: bool
     ) -> list[Hypothesis]:
         hole, most = task.hole, self._model.config.canvas_length
-        begins = begins or openings(hole.boundary.begun, task.tokenizer, task.spelling)[:_MOST_EDGES]
-        finals = closings(hole.boundary.left, task.tokenizer, task.spelling)[:_MOST_EDGES]
+        begins = begins or openings(hole.boundary.opening, task.tokenizer, task.spelling)[:_MOST_EDGES]
+        finals = closings(hole.boundary.closing, task.tokenizer, task.spelling)[:_MOST_EDGES]
         return hypotheses.length_grid(hole, lengths, begins, finals, longer=longer, most=most, seed=task.context.seed)
 
     def _denoising(
@@ -270,7 +270,7 @@ class _CanvasReader:
                     task.context.drafts,
                     num_before + denoising.steps,
                     list((self._settled | live).values()),
-                    task.hole.boundary.begun,
+                    task.hole.boundary.opening,
                     task.spelling.text_of,
                     steps_limit=num_before + denoising.num_steps,
                 )

@@ -172,18 +172,18 @@ def warm(
     seed: int,
 ) -> list[Hypothesis]:
     """Returns one row per seed, started from its tokens; those that do not fit are left out."""
-    begun_ids = tuple(encode(hole.boundary.begun))
+    opening_ids = tuple(encode(hole.boundary.opening))
     rows: list[Hypothesis] = []
     for found in seeds:
-        ids = encode(found.text + hole.boundary.left)
+        ids = encode(found.text + hole.boundary.closing)
         size = len(ids) if form.fill_token_id is None else form.slot_size(len(ids) + 1)
-        if not ids or size < len(ids) or size + len(begun_ids) + len(hole.head_ids) > most:
+        if not ids or size < len(ids) or size + len(opening_ids) + len(hole.head_ids) > most:
             continue
         fills = [] if form.fill_token_id is None else [form.fill_token_id] * (size - len(ids))
         row = Row(
             num_free=size,
             head_ids=hole.head_ids,
-            opening_ids=begun_ids,
+            opening_ids=opening_ids,
             warm_ids=(*ids, *fills),
             seed=_mixed(seed, 1_000 + len(rows)),
         )
