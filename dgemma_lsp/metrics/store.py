@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dgemma_engine.private_files import make_private_folder, mend_folder, open_private
 
-from dgemma_lsp.metrics.aggregate import Stats
+from dgemma_lsp.metrics.stats import Stats
 
 _MAX_BYTES = 256 * 1024
 

@@ -1,17 +1,79 @@
-"""How much of the text right of the cursor a completion says again, so that `foo(|)` never becomes `foo(a))`.
+"""What an answer repeats of the document: lines above and below the cursor, and the rest of the cursor's line.
 
-Pure. Works on one line, counting brackets and quotes; knows no language.
+Pure. The engine cuts such copies before it ranks; here indentation and block have been corrected, and the document's
+own lines count. The rest of a line is compared by brackets and quotes, so that `foo(|)` never becomes `foo(a))`.
 """
 
 from __future__ import annotations
 
+import re
+
 from dgemma_engine.postprocess.strings import STRINGS_OVER_LINES, without_strings
 
+from dgemma_lsp.postprocess.cursor_context import CursorContext
+
+_LETTER = re.compile(r"[^\W\d_]")
+_LINES_ABOVE = 32
+_LONGEST_UNIT = 8
+_COPIES = 3
+# Tables and lists of equal items are written by people.
+_COPIES_OF_ITEMS = 6
+_BRACKETS = " \t()[]{};,"
 _CLOSER_OF = {"(": ")", "[": "]", "{": "}"}
 _PUNCTUATION = frozenset("{)]}>\"'`:;, \t")
 _CHARS_EACH_SIDE = 1_000
 # Counting brackets costs as much as the line is long; more candidates than these are of a line of one piece.
 _MOST_SHORT, _MOST_LONG = 16, 48
+
+
+def without_repetition(middle: str, around: CursorContext) -> str:
+    """Cuts `middle` before the line or group of lines that would stand there once too often.
+
+    Three equal ones behind each other are too many, six of a list. What has no letters may recur, and so may what the
+    user has begun to type.
+
+    Args:
+        middle: what is to be inserted at the cursor.
+        around: where.
+    """
+    if around.rest.strip():
+        return middle
+    above = [line.rstrip() for line in around.lines_above[-_LINES_ABOVE:]]
+    said = (around.before + middle).split("\n")
+    lines = above + [line.rstrip() for line in said]
+    first = len(above) + bool(around.before.strip())
+    for end in range(first + 1, len(lines) + 1):
+        for size in range(1, min(_LONGEST_UNIT, end - first) + 1):
+            unit = lines[end - size : end]
+            copies = _COPIES_OF_ITEMS if unit and unit[-1].endswith(",") else _COPIES
+            if end < size * copies or not unit[-1] or not _LETTER.search("\n".join(unit)):
+                continue
+            if all(lines[end - size * (copy + 1) : end - size * copy] == unit for copy in range(1, copies)):
+                kept = "\n".join(said[: end - size - len(above)])
+                return kept[len(around.before) :].rstrip()
+    return middle
+
+
+def without_next_lines(middle: str, around: CursorContext) -> str:
+    """Drops the end of `middle` from the line on where it says again what the lines below the cursor say.
+
+    Indentation counts. The last of several such lines may have been cut short by the answer's end. A line of brackets
+    alone stands twice in good code too; `brackets` knows whether it may.
+
+    Args:
+        middle: what is to be inserted at the cursor.
+        around: where.
+    """
+    below = [line.rstrip() for line in around.lines_below if line.strip()]
+    lines = (around.before + middle).split("\n")
+    for index, line in enumerate(lines):
+        if not line.strip(_BRACKETS):
+            continue
+        tail = [line.rstrip() for line in lines[index:] if line.strip()]
+        if _is_copy(tail, below[: len(tail)]) and (index > 0 or not around.rest.strip()):
+            kept = "\n".join(lines[:index])
+            return kept[len(around.before) :] if index else ""
+    return middle
 
 
 def num_covered(*, before: str, middle: str, rest: str) -> int:
@@ -78,3 +140,11 @@ def _contains_in_order(middle: str, said: str) -> bool:
         return False
     characters = iter(middle)
     return all(character in characters for character in said)
+
+
+def _is_copy(said: list[str], below: list[str]) -> bool:
+    if said == below:
+        return True
+    if len(said) < 2 or len(said) != len(below):
+        return False
+    return said[:-1] == below[:-1] and below[-1].startswith(said[-1])
