@@ -85,14 +85,7 @@ def slots(
     for size in sizes:
         for opening in openings:
             room = most - len(hole.head_ids) - len(opening.given_ids)
-            row = Row(
-                num_free=max(1, min(size, room)),
-                head_ids=hole.head_ids,
-                opening_ids=opening.given_ids,
-                first_ids=opening.first_ids,
-                warm_ids=_plainest(opening),
-                seed=_mixed(seed, len(rows)),
-            )
+            row = _opened(opening, max(1, min(size, room)), hole.head_ids, _mixed(seed, len(rows)))
             rows.append(Hypothesis(row=row, exact=False))
     return rows
 
@@ -108,14 +101,7 @@ def known_length(
         if form.fill_token_id is not None:
             head_ids = (form.fill_token_id,) * (form.slot_size(num_tokens + 1) - num_tokens) + head_ids
         num_free = min(num_free, max(1, most - len(opening.given_ids) - len(hole.head_ids)))
-        row = Row(
-            num_free=num_free,
-            head_ids=head_ids,
-            opening_ids=opening.given_ids,
-            first_ids=opening.first_ids,
-            warm_ids=_plainest(opening),
-            seed=_mixed(seed, len(rows)),
-        )
+        row = _opened(opening, num_free, head_ids, _mixed(seed, len(rows)))
         rows.append(Hypothesis(row=row, exact=True))
     return rows
 
@@ -149,15 +135,8 @@ def length_grid(
             given = len(opening.given_ids) + len(closing.given_ids)
             if length + given + len(hole.head_ids) > most:
                 continue
-            row = Row(
-                num_free=length,
-                head_ids=(*closing.given_ids, *hole.head_ids),
-                opening_ids=opening.given_ids,
-                first_ids=opening.first_ids,
-                last_ids=closing.last_ids,
-                warm_ids=_plainest(opening),
-                seed=_mixed(seed, len(rows)),
-            )
+            head_ids = (*closing.given_ids, *hole.head_ids)
+            row = _opened(opening, length, head_ids, _mixed(seed, len(rows)), last_ids=closing.last_ids)
             rows.append(Hypothesis(row=row, exact=length < lengths[-1] or not longer))
     return rows
 
@@ -259,9 +238,19 @@ def read(
     )
 
 
-def _plainest(opening: Opening) -> tuple[int, ...]:
-    """Returns the token the first free position starts from: noise there would hide what was typed so far."""
-    return opening.first_ids[:1] if opening.first_ids else ()
+def _opened(
+    opening: Opening, num_free: int, head_ids: tuple[int, ...], seed: int, last_ids: tuple[int, ...] | None = None
+) -> Row:
+    """Returns a row that begins with an opening; noise at its first free position would hide what was typed so far."""
+    return Row(
+        num_free=num_free,
+        head_ids=head_ids,
+        opening_ids=opening.given_ids,
+        first_ids=opening.first_ids,
+        last_ids=last_ids,
+        warm_ids=opening.first_ids[:1] if opening.first_ids else (),
+        seed=seed,
+    )
 
 
 def _mixed(seed: int, index: int) -> int:

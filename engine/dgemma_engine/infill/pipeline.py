@@ -25,8 +25,7 @@ from dgemma_engine.model.transformer import DiffusionGemma
 from dgemma_engine.postprocess.clean_candidate import clean_candidate
 from dgemma_engine.prompt_lookup.candidates import SeedStore
 from dgemma_engine.prompting.builder import build_prompt
-from dgemma_engine.prompting.prefix_cache import JOINED_TOKENS, PromptStore
-from dgemma_engine.prompting.suffix_cache import SuffixStore
+from dgemma_engine.prompting.prefix_cache import JOINED_TOKENS, PromptStore, SuffixStore
 from dgemma_engine.protocol.messages import CandidateSource, Context, Extent, Finish, OnDraft
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces, finished

@@ -12,16 +12,20 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Self
 
-from dgemma_engine.prompt_lookup.lexer import (
+from dgemma_engine.prompt_lookup.ngram_index import (
+    GRAM_SIZES,
     LINE_BREAK,
     MAX_LINE_CHARACTERS,
+    STEM_CHARACTERS,
+    Line,
+    PlaceIndex,
     indent_of,
     is_word,
     lexemes_of,
     num_matched,
     spans_of,
+    stem_gram,
 )
-from dgemma_engine.prompt_lookup.ngram_index import GRAM_SIZES, STEM_CHARACTERS, Line, PlaceIndex, stem_gram
 from dgemma_engine.protocol.messages import Context, Extent
 
 _MAX_BEFORE = 32
