@@ -70,7 +70,7 @@ def test_one_thread_touches_the_device() -> None:
         path.name
         for path in ENGINE.rglob("*.py")
         if "tools" not in path.parts
-        and any(word in path.read_text(encoding="utf-8") for word in ("Thread(", "PoolExecutor("))
+        and any(word in path.read_text(encoding="utf-8") for word in ("threading.Thread(", "PoolExecutor("))
     }
     assert starting == {"device_thread.py", "launcher.py"}
 

@@ -11,12 +11,12 @@ from dgemma_engine.commands.conversion_progress import progress, require_torch, 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommand's arguments to its parser."""
     parser.add_argument("source", metavar="SRC", help="model folder, quantised or not, or `embedded`")
-    parser.add_argument("place", type=Path, metavar="DST", help="folder to write; must not be there yet, or be empty")
+    parser.add_argument("place", type=Path, metavar="DST", help="folder to write; must be new or empty")
     parser.add_argument(
         "--dtype",
         choices=("bfloat16", "float32"),
         default="bfloat16",
-        help="of the weights; float32 keeps quantised ones to the last bit (default: bfloat16)",
+        help="format of the weights; float32 keeps quantised weights exact (default: bfloat16)",
     )
     parser.set_defaults(run=run)
 

@@ -15,7 +15,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommand's arguments to its parser."""
     parser.add_argument("model", metavar="MODEL", help="model folder (its config.json is enough), or `embedded`")
     parser.add_argument(
-        "--format", choices=_FORMATS, default="plain", help="of its weights, as `quantize` makes it (default: plain)"
+        "--format",
+        choices=_FORMATS,
+        default="plain",
+        help="weight format, as for `quantize` (default: plain)",
     )
     parser.add_argument(
         "--context", type=int, metavar="N", help=f"tokens of a prompt (default: {_CONTEXT}, or all the model can)"

@@ -14,9 +14,12 @@ _FORMATS = ("int8", "int4", "fp8", "nvfp4")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommand's arguments to its parser."""
     parser.add_argument("source", metavar="SRC", help="plain model folder, or `embedded`")
-    parser.add_argument("place", type=Path, metavar="DST", help="folder to write; must not be there yet, or be empty")
+    parser.add_argument("place", type=Path, metavar="DST", help="folder to write; must be new or empty")
     parser.add_argument(
-        "--format", choices=_FORMATS, required=True, help="weights of experts: 8 or 4 bits, integers or floats"
+        "--format",
+        choices=_FORMATS,
+        required=True,
+        help="weight format: 8 or 4 bits, integers or floats",
     )
     parser.set_defaults(run=run)
 

@@ -90,7 +90,7 @@ async def _run_background(location: EngineLocation, *, idle_minutes: float) -> i
                 message = f"engine process {status.pid} ended while it loaded the model; see {location.log}"
                 raise EngineUnavailable(message) from error
             raise
-    still = f", loading goes on; `dgemma-engine status{location.options}` says when it is ready, log: {location.log}"
+    still = f", still loading; check with: dgemma-engine status{location.options} (log: {location.log})"
     after = still if status.state is EngineState.LOADING else ""
     _say(f"{before} (pid {status.pid}): {status.model} on {status.device}{after}")
     return 0

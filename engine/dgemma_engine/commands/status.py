@@ -1,4 +1,4 @@
-"""`dgemma-engine status`: prints what the engine is doing; exit code 3 when none runs."""
+"""`dgemma-engine status`: prints the state of the engine; exit code 3 when no engine is running."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     location.verify()
     pid = holder_pid(location.lock)
     if pid is None:
-        sys.stdout.write("no engine runs\n")
+        sys.stdout.write("no engine is running\n")
         return 0
     asyncio.run(_stop(location, pid))
     sys.stdout.write(f"engine stopped (pid {pid})\n")

@@ -1,8 +1,8 @@
 """One middle, left to right: the model's causal mode, greedy, checked against a draft several tokens at a time.
 
-Every pass reads the tokens decided so far and what is left of the draft; where the draft says what the model would
-have said, its tokens are kept for nothing (speculative decoding, arXiv 2211.17192, with a greedy judge). Without a
-draft every pass gives one token. `write` turns token ids into token ids; `propose` makes a candidate of them.
+Every pass reads the tokens decided so far and the rest of the draft; draft tokens that equal the model's choice are
+kept without a pass of their own (speculative decoding, arXiv 2211.17192, greedy). Without a draft every pass gives one
+token. `write` turns token ids into token ids; `propose` makes a candidate of them.
 
 Shape legend: T judged tokens of a pass, D hidden, V vocabulary.
 """
@@ -34,10 +34,10 @@ _MOST_ON_DEMAND, _MOST_ALONE, _MOST_OF_SEVERAL = 128, 32, 24
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """What came of it.
+    """Tokens of one middle.
 
     Attributes:
-        ids: decided tokens, the forced ones included, the one that ended them not.
+        ids: decided tokens, including the forced ones and excluding the one that ended the middle.
         ended: whether the model ended the middle itself.
         passes: forward passes made.
     """
@@ -60,11 +60,11 @@ def propose(
         draft: the best candidate so far; empty if there is none.
     """
     context, hole = task.context, task.hole
-    opening = openings(hole.boundary.begun, task.tokenizer, task.spelling)[0]
+    opening = openings(hole.boundary.opening, task.tokenizer, task.spelling)[0]
     most = _MOST_ON_DEMAND if context.on_demand else _MOST_OF_SEVERAL if draft else _MOST_ALONE
     draft_ids = list[int]()
     if draft:
-        ids, num_given = task.tokenizer.encode(hole.boundary.begun + draft), len(opening.given_ids)
+        ids, num_given = task.tokenizer.encode(hole.boundary.opening + draft), len(opening.given_ids)
         # Tokens that straddle the opening are no continuation of it.
         draft_ids = ids[num_given:] if tuple(ids[:num_given]) == opening.given_ids else []
     writing = task.observer.writing(opening.given_ids, draft_ids) if task.observer is not None else None
@@ -111,7 +111,7 @@ def write(
     cancel: Cancel,
     recorder: WritingObserver | None = None,
 ) -> Pieces[Written]:
-    """Writes the likeliest next token until the middle ends; each pass is a piece.
+    """Writes the likeliest next token until the middle ends; each pass is a step.
 
     Args:
         model: its causal mode is called once a pass.
@@ -119,18 +119,18 @@ def write(
         last_id: the prompt's last token.
         forced_ids: tokens the middle has to begin with.
         first_ids: tokens that may follow them; None allows any.
-        draft_ids: a guess at the tokens behind the forced ones; may be wrong, may be empty.
+        draft_ids: a guess at the tokens after the forced ones; may be wrong, may be empty.
         banned_ids: tokens that may not be written.
         ends: whether a token ends the middle.
         max_tokens: most tokens.
         max_passes: most forward passes.
         cancel: asked before every pass.
-        recorder: told what every pass decided, if anything.
+        recorder: receives what every pass decided; None costs nothing.
     """
     num_past = cache.length
     decided, draft = list(forced_ids), list(draft_ids)
-    # The prompt's last token is run again, to see what the model would say behind it. Its first copy is put back in the
-    # end: a token that is run in other company comes out a rounding error different, and answers must not depend on it.
+    # The prompt's last token is run again to predict the token after it. Its first copy is put back in the end: a token
+    # that is run in another batch differs by a rounding error, and answers must not depend on that.
     last = cache.copy_last()
     unread, num_read, passes = [last_id, *decided], num_past - 1, 0
     ended = False
@@ -149,8 +149,8 @@ def write(
             if barred_V is not None and len(decided) == len(forced_ids):
                 logits_TV[0].masked_fill_(barred_V, -torch.inf)
             kept: list[int] = []
-            says = logits_TV.argmax(-1).tolist()
-            for place, token_id in enumerate(says):
+            best_ids = logits_TV.argmax(-1).tolist()
+            for place, token_id in enumerate(best_ids):
                 if ends(token_id):
                     ended = True
                     break
@@ -161,7 +161,7 @@ def write(
                 num_agreed = len(kept) if ended else len(kept) - 1
                 draft_id = draft[num_agreed] if num_agreed < len(draft) else -1
                 num = len(kept) + ended
-                recorder.passed(says[:num], logits_TV[:num], num_agreed=num_agreed, draft_id=draft_id, ended=ended)
+                recorder.passed(best_ids[:num], logits_TV[:num], num_agreed=num_agreed, draft_id=draft_id, ended=ended)
             # All kept tokens but the last agreed with the draft, so they have been read.
             num_read += len(unread) + max(0, len(kept) - 1)
             draft = draft[len(kept) :]

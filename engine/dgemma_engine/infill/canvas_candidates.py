@@ -5,7 +5,7 @@ Wires hypotheses, length search and the denoising loop. Called on the device thr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from operator import attrgetter
@@ -99,7 +99,7 @@ class CanvasCandidates:
                     choose=canvas.choose if len(rows) > hypotheses.KEPT_ROWS else None,
                 )
                 proposals.finish, proposals.steps = denoised.finish, proposals.steps + denoised.steps
-                readings = {index: canvas.read(index, guess) for index, guess in denoised.guesses.items()}
+                readings = {index: canvas.read(guess, rows[index]) for index, guess in denoised.guesses.items()}
                 ended = [index for index, reading in readings.items() if reading.ended]
                 is_over = bool(ended) or cancel.expired or cancel.cancelled or task.options.slot_tokens is not None
                 larger = [] if form.fill_token_id is None else [size for size in form.slot_sizes if size > sizes[-1]]
@@ -174,7 +174,7 @@ class CanvasCandidates:
         most, seed = self._model.config.canvas_length, context.seed
         begins = [Opening(given_ids=(), first_ids=None)]
         if is_first:
-            begins = openings(hole.boundary.begun, task.tokenizer, task.spelling)[:_MOST_EDGES]
+            begins = openings(hole.boundary.opening, task.tokenizer, task.spelling)[:_MOST_EDGES]
         if task.options.slot_tokens is not None:
             return hypotheses.known_length(hole, task.options.slot_tokens, begins, form, most=most, seed=seed)
         if form.fill_token_id is not None:
@@ -189,8 +189,8 @@ class CanvasCandidates:
         self, task: InfillTask, lengths: Sequence[int], begins: Sequence[Opening] | None = None, *, longer: bool
     ) -> list[Hypothesis]:
         hole, most = task.hole, self._model.config.canvas_length
-        begins = begins or openings(hole.boundary.begun, task.tokenizer, task.spelling)[:_MOST_EDGES]
-        finals = closings(hole.boundary.left, task.tokenizer, task.spelling)[:_MOST_EDGES]
+        begins = begins or openings(hole.boundary.opening, task.tokenizer, task.spelling)[:_MOST_EDGES]
+        finals = closings(hole.boundary.closing, task.tokenizer, task.spelling)[:_MOST_EDGES]
         return hypotheses.length_grid(hole, lengths, begins, finals, longer=longer, most=most, seed=task.context.seed)
 
     def _denoising(
@@ -221,6 +221,9 @@ class _CanvasReader:
         rows: the hypotheses on the canvas.
         written: tokens of earlier canvases.
         num_steps_before: steps of earlier canvases.
+
+    Attributes:
+        read: returns what a row holds.
     """
 
     def __init__(
@@ -236,13 +239,13 @@ class _CanvasReader:
         self._task = task
         self._rows = rows
         self._num_steps_before = num_steps_before
-        self._end_ids = task.end_ids()
-        self._to_text = partial(task.text, before=tuple(written))
         self._settled: dict[int, Reading] = {}
-
-    def read(self, index: int, guess: Guess) -> Reading:
-        """Returns what a row holds."""
-        return hypotheses.read(guess, self._rows[index], self._end_ids, self._task.form, self._to_text)
+        self.read: Callable[[Guess, Hypothesis], Reading] = partial(
+            hypotheses.read,
+            end_ids=task.end_ids(),
+            form=task.form,
+            to_text=partial(task.text, before=tuple(written)),
+        )
 
     def on_step(self, denoising: Denoiser) -> None:
         """Counts a step and passes its texts on to those that asked for them."""
@@ -250,10 +253,10 @@ class _CanvasReader:
         task, observer = self._task, self._task.observer
         if observer is None and not (task.on_draft and task.context.drafts):
             return
-        live = {index: self.read(index, denoising.guess(index)) for index in denoising.live}
+        live = {index: self.read(denoising.guess(index), self._rows[index]) for index in denoising.live}
         if observer is not None:
             observer.read(live)
-        # Rows that are settled leave the canvas, and are still what the canvas says.
+        # Settled rows leave the canvas, but their text stays part of the draft.
         self._settled |= {index: live[index] for index in denoising.finished}
         if task.on_draft and task.context.drafts:
             num_before = self._num_steps_before
@@ -262,7 +265,7 @@ class _CanvasReader:
                     task.context.drafts,
                     num_before + denoising.steps,
                     list((self._settled | live).values()),
-                    task.hole.boundary.begun,
+                    task.hole.boundary.opening,
                     task.spelling.text_of,
                     steps_limit=num_before + denoising.num_steps,
                 )
@@ -272,5 +275,5 @@ class _CanvasReader:
         """Returns the rows that go on after the first step."""
         if self._task.form.fill_token_id is None:
             return self._source.likely_lengths(self._task, self._rows, denoising)
-        readings = {index: self.read(index, denoising.guess(index)) for index in denoising.live}
+        readings = {index: self.read(denoising.guess(index), self._rows[index]) for index in denoising.live}
         return hypotheses.promising(readings, hypotheses.KEPT_ROWS)

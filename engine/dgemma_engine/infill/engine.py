@@ -151,7 +151,7 @@ class Engine:
         for context in warmup_requests(compiles=self._model.compiles_on_first_pass):
             asked = itertools.count()
             self.infill(context, Cancel(deadline_s=3, clock=lambda asked=asked: next(asked)))
-        # The duration of first steps says nothing of later ones.
+        # First steps take longer than later ones.
         self._pipeline.canvases.num_steps_made, self._pipeline.durations = 0, DurationEstimator()
 
     def count_tokens(self, text: str) -> int:

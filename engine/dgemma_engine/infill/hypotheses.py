@@ -1,7 +1,7 @@
-"""Which rows a hole's canvas starts with, and which of them go on after the first look.
+"""The rows that a hole's canvas starts with, and those that go on after the first step.
 
-A checkpoint with a fill token gets a few slot sizes and says itself where the middle ends. One without gets a grid of
-exact lengths. Seeds enter as rows that start from their tokens instead of noise. Turns a `Hole` into `Row`s; knows no
+A checkpoint with a fill token gets a few slot sizes and ends the middle itself. One without gets a grid of exact
+lengths. Seeds enter as rows that start from their tokens instead of noise. Turns a `Hole` into `Row`s; knows no
 tensors.
 """
 
@@ -24,13 +24,13 @@ from dgemma_engine.tokenization.vocabulary_index import Closing, Opening
 KEPT_ROWS = 3
 # Noise draws per length of the grid.
 _DRAWS = 2
-# A slot without an end is worth this many nats less per token than one with.
+# Nats per token by which a slot without an end scores below one with an end.
 _UNENDED = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hypothesis:
-    """A row and what it stands for.
+    """A row, with how its middle ends and the seed it starts from.
 
     Attributes:
         row: what is put on the canvas.
@@ -45,7 +45,7 @@ class Hypothesis:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What a row says.
+    """The text and tokens of a row.
 
     Attributes:
         text: what may be shown of it; empty if nothing.
@@ -73,7 +73,7 @@ def slots(
     """Returns rows with room to spare, for a checkpoint that ends middles itself.
 
     Args:
-        hole: the question.
+        hole: the request in token ids.
         sizes: trained slot sizes.
         openings: ways to begin.
         form: of the checkpoint.
@@ -85,14 +85,7 @@ def slots(
     for size in sizes:
         for opening in openings:
             room = most - len(hole.head_ids) - len(opening.given_ids)
-            row = Row(
-                num_free=max(1, min(size, room)),
-                head_ids=hole.head_ids,
-                opening_ids=opening.given_ids,
-                first_ids=opening.first_ids,
-                warm_ids=_plainest(opening),
-                seed=_mixed(seed, len(rows)),
-            )
+            row = _opened(opening, max(1, min(size, room)), hole.head_ids, _mixed(seed, len(rows)))
             rows.append(Hypothesis(row=row, exact=False))
     return rows
 
@@ -108,14 +101,7 @@ def known_length(
         if form.fill_token_id is not None:
             head_ids = (form.fill_token_id,) * (form.slot_size(num_tokens + 1) - num_tokens) + head_ids
         num_free = min(num_free, max(1, most - len(opening.given_ids) - len(hole.head_ids)))
-        row = Row(
-            num_free=num_free,
-            head_ids=head_ids,
-            opening_ids=opening.given_ids,
-            first_ids=opening.first_ids,
-            warm_ids=_plainest(opening),
-            seed=_mixed(seed, len(rows)),
-        )
+        row = _opened(opening, num_free, head_ids, _mixed(seed, len(rows)))
         rows.append(Hypothesis(row=row, exact=True))
     return rows
 
@@ -133,7 +119,7 @@ def length_grid(
     """Returns rows of every length, `_DRAWS` draws each, for a checkpoint that was not trained to fill.
 
     Args:
-        hole: the question.
+        hole: the request in token ids.
         lengths: free positions.
         openings: ways to begin; the first is used at all lengths, the others with the second draw.
         closings: ways to end; likewise.
@@ -149,15 +135,8 @@ def length_grid(
             given = len(opening.given_ids) + len(closing.given_ids)
             if length + given + len(hole.head_ids) > most:
                 continue
-            row = Row(
-                num_free=length,
-                head_ids=(*closing.given_ids, *hole.head_ids),
-                opening_ids=opening.given_ids,
-                first_ids=opening.first_ids,
-                last_ids=closing.last_ids,
-                warm_ids=_plainest(opening),
-                seed=_mixed(seed, len(rows)),
-            )
+            head_ids = (*closing.given_ids, *hole.head_ids)
+            row = _opened(opening, length, head_ids, _mixed(seed, len(rows)), last_ids=closing.last_ids)
             rows.append(Hypothesis(row=row, exact=length < lengths[-1] or not longer))
     return rows
 
@@ -172,18 +151,18 @@ def warm(
     seed: int,
 ) -> list[Hypothesis]:
     """Returns one row per seed, started from its tokens; those that do not fit are left out."""
-    begun_ids = tuple(encode(hole.boundary.begun))
+    opening_ids = tuple(encode(hole.boundary.opening))
     rows: list[Hypothesis] = []
     for found in seeds:
-        ids = encode(found.text + hole.boundary.left)
+        ids = encode(found.text + hole.boundary.closing)
         size = len(ids) if form.fill_token_id is None else form.slot_size(len(ids) + 1)
-        if not ids or size < len(ids) or size + len(begun_ids) + len(hole.head_ids) > most:
+        if not ids or size < len(ids) or size + len(opening_ids) + len(hole.head_ids) > most:
             continue
         fills = [] if form.fill_token_id is None else [form.fill_token_id] * (size - len(ids))
         row = Row(
             num_free=size,
             head_ids=hole.head_ids,
-            opening_ids=begun_ids,
+            opening_ids=opening_ids,
             warm_ids=(*ids, *fills),
             seed=_mixed(seed, 1_000 + len(rows)),
         )
@@ -259,9 +238,19 @@ def read(
     )
 
 
-def _plainest(opening: Opening) -> tuple[int, ...]:
-    """Returns the token the first free position starts from: noise there would hide what was typed so far."""
-    return opening.first_ids[:1] if opening.first_ids else ()
+def _opened(
+    opening: Opening, num_free: int, head_ids: tuple[int, ...], seed: int, last_ids: tuple[int, ...] | None = None
+) -> Row:
+    """Returns a row that begins with an opening; noise at its first free position would hide what was typed so far."""
+    return Row(
+        num_free=num_free,
+        head_ids=head_ids,
+        opening_ids=opening.given_ids,
+        first_ids=opening.first_ids,
+        last_ids=last_ids,
+        warm_ids=opening.first_ids[:1] if opening.first_ids else (),
+        seed=seed,
+    )
 
 
 def _mixed(seed: int, index: int) -> int:

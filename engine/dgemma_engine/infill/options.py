@@ -1,4 +1,4 @@
-"""How a hole is to be filled, apart from the question itself: which candidates are made, and how long the hole is.
+"""Options of one fill, apart from the request: which candidates are made, and how long the middle is.
 
 The product always uses the default; `dgemma-engine eval` takes parts away to measure what they are worth. Knows no
 tensors.

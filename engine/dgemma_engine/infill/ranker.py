@@ -54,7 +54,7 @@ def rank(
     passing = [proposal for proposal in distinct if added[proposal.text] <= 0][:_MOST_CANDIDATES]
     branches = [
         Branch(
-            middle_ids=tuple(encode(hole.boundary.begun + proposal.text + hole.boundary.left)),
+            middle_ids=tuple(encode(hole.boundary.opening + proposal.text + hole.boundary.closing)),
             suffix_ids=hole.judged_suffix_ids,
         )
         for proposal in passing

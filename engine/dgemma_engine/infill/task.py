@@ -13,7 +13,6 @@ from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.infill.observer import Observer
 from dgemma_engine.infill.options import InfillOptions
 from dgemma_engine.postprocess.block_end import BlockEnd
-from dgemma_engine.postprocess.clean_candidate import clean_candidate
 from dgemma_engine.prompting.builder import Hole
 from dgemma_engine.protocol.messages import Context, Extent, OnDraft
 from dgemma_engine.tokenization.token_healing import trimmed
@@ -32,6 +31,7 @@ class InfillTask:
         options: parts to leave out.
         tokenizer: of the checkpoint.
         spelling: of its tokens.
+        clean: returns the part of a candidate's text that may be inserted at the cursor.
         on_draft: receives the text of the canvas after each denoising step, if the request asks for drafts.
         observer: receives what every step did; None costs nothing.
     """
@@ -42,6 +42,7 @@ class InfillTask:
     options: InfillOptions
     tokenizer: Tokenizer
     spelling: Spelling
+    clean: Callable[[str], str]
     on_draft: OnDraft | None = None
     observer: Observer | None = None
 
@@ -67,12 +68,6 @@ class InfillTask:
             ids = list(takewhile(lambda token_id: not leaves(token_id), ids))
         inserted = trimmed(self.tokenizer.decode(ids), self.hole.boundary)
         return self.clean(inserted) if inserted is not None else ""
-
-    def clean(self, text: str) -> str:
-        """Returns the part of a candidate that may be inserted at the cursor; see `clean_candidate`."""
-        context = self.context
-        one_line = context.extent is Extent.LINE
-        return clean_candidate(text, prefix=context.prefix, suffix=context.suffix, one_line=one_line)
 
     def block_end(self) -> Callable[[int], bool] | None:
         """Returns what tells, token by token, where the middle leaves its block; None where it may go on.

@@ -174,7 +174,7 @@ class EngineClient(EngineConnection):
             elif launch.exit_code is not None:
                 reason = launch.last_line().removeprefix("dgemma-engine: ") or f"exit code {launch.exit_code}"
                 if launch.exit_code == 2:
-                    # Wrong usage: the reason says what to do.
+                    # Wrong usage: the reason has the remedy.
                     raise EngineUnavailable(reason)
                 raise EngineUnavailable(f"the engine ended at once ({reason}); {_INSTALL_HINT}; log: {location.log}")
             await asyncio.sleep(0.05)

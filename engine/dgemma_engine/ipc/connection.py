@@ -43,6 +43,9 @@ _Answer = TypeVar("_Answer", Definitions, Infill, Status, Trace)
 class EngineConnection:
     """A connection to a running engine. Belongs to the event loop that it was made on.
 
+    Every request raises `EngineFault` if the engine answered with an error (an older version knows fewer requests), and
+    `EngineUnavailable` if the connection ended before the answer.
+
     Args:
         location: where the engine listens.
         reader: of the open socket.
@@ -66,8 +69,8 @@ class EngineConnection:
         self._changed = asyncio.Event()
         self._draft_listeners: dict[str, OnDraft] = {}
         self._hello = Hello()
-        told = {HELLO: self._greeted, PROGRESS: self._progressed, DRAFT: self._drafted}
-        self._peer = Peer(reader, writer, notifications=told)
+        notifications = {HELLO: self._greeted, PROGRESS: self._progressed, DRAFT: self._drafted}
+        self._peer = Peer(reader, writer, notifications=notifications)
         self._reading = asyncio.create_task(self._read())
 
     @property
@@ -82,10 +85,6 @@ class EngineConnection:
             context: the request; its `drafts` is chosen here.
             on_draft: receives the text on the way, newest last, never after the answer; a slow caller does not get
                 every draft. None asks for no drafts.
-
-        Raises:
-            EngineFault: the engine answered with an error.
-            EngineUnavailable: the connection ended before the answer.
         """
         drafts = "" if on_draft is None else uuid.uuid4().hex
         if on_draft is not None:
@@ -97,31 +96,16 @@ class EngineConnection:
         return _read_answer(Infill.from_wire, wire)
 
     async def trace(self, context: Context) -> Trace:
-        """Asks for the text at the cursor with the trace of its steps. Cancelling the caller cancels the request.
-
-        Raises:
-            EngineFault: the engine answered with an error; one of an older version does not know the request.
-            EngineUnavailable: the connection ended before the answer.
-        """
+        """Asks for the text at the cursor with the trace of its steps. Cancelling the caller cancels the request."""
         return _read_answer(Trace.from_wire, await self._request(TRACE, context.to_wire()))
 
     async def definitions(self, query: DefinitionsQuery) -> Definitions:
-        """Asks how names are defined in a text; answered while the engine loads too.
-
-        Raises:
-            EngineFault: the engine answered with an error; one of an older version does not know the request.
-            EngineUnavailable: the connection ended before the answer.
-        """
+        """Asks how names are defined in a text; answered while the engine loads too."""
         wire = await self._request(DEFINITIONS, query.to_wire())
         return _read_answer(Definitions.from_wire, wire)
 
     async def status(self) -> Status:
-        """Asks what the engine is doing; answered while it loads too.
-
-        Raises:
-            EngineFault: the engine answered with an error.
-            EngineUnavailable: the connection ended before the answer.
-        """
+        """Asks what the engine is doing; answered while it loads too."""
         wire = await self._request(STATUS, {})
         return _read_answer(Status.from_wire, wire)
 
@@ -143,12 +127,7 @@ class EngineConnection:
         return await self.status()
 
     async def stop_engine(self) -> None:
-        """Asks the engine to end; it answers first and ends for all its clients.
-
-        Raises:
-            EngineFault: the engine answered with an error.
-            EngineUnavailable: the connection ended before the answer.
-        """
+        """Asks the engine to end; it answers first and ends for all its clients."""
         await self._request(STOP, {})
 
     async def close(self) -> None:

@@ -51,7 +51,7 @@ class EngineLock:
 
     @classmethod
     async def acquire_or_holder(cls, path: Path) -> Self | int:
-        """Takes the lock, or returns the process id of the engine that holds it; 0 if that cannot be told.
+        """Takes the lock, or returns the process id of the engine that holds it; 0 if that is unknown.
 
         Tries again for at most 1 s while no living engine has written its id: the holder may be about to write it, or
         be a process that only checks whether the lock is held.

@@ -1,6 +1,6 @@
 """An engine process that lives and cannot be reached: its id, the reason, how many clients it still has, how to end it.
 
-Reads the lock and, on Linux, /proc. Elsewhere a stopped process or a removed socket cannot be told from a slow engine,
+Reads the lock and, on Linux, /proc. Elsewhere a stopped process or a removed socket looks like a slow engine,
 so none is found there. Standard library only.
 """
 
@@ -36,7 +36,7 @@ class Silence(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SilentEngine:
-    """A living engine that nobody can reach.
+    """A living engine that no client can reach.
 
     Attributes:
         pid: its process id.

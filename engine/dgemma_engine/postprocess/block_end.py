@@ -1,6 +1,6 @@
-"""Where a middle leaves the block that it began in, told token by token, and how much of an unfinished one is whole.
+"""Finds, token by token, where a middle leaves its block; and cuts an unfinished middle to whole lines.
 
-Counts indentation; knows no language. What is written behind that line would be cut, so it need not be written.
+Counts indentation; knows no language. Text after that line would be cut, so it need not be generated.
 """
 
 from __future__ import annotations

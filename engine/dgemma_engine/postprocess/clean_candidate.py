@@ -72,7 +72,7 @@ def drop_suffix_copy(text: str, suffix: str) -> str:
 
 
 def trim_overlap(text: str, *, prefix: str, suffix: str) -> str:
-    """Cuts the end of `text` that the suffix says again right behind it: the rest of the line, or the next lines.
+    """Cuts the end of `text` that the suffix repeats right after it: the rest of the line, or the next lines.
 
     Of all overlaps the one that leaves fewest brackets and quotes without partner wins, the longest among equals, and
     none that leaves more of them so than the whole text: `foo(|)` takes `a, b` of `a, b)`, `foo(bar(|)` all of `x)`. A
@@ -99,7 +99,7 @@ def trim_overlap(text: str, *, prefix: str, suffix: str) -> str:
 
 
 def cut_repetition(text: str) -> str:
-    """Cuts a text that says the same over and over to the first time.
+    """Cuts a text that repeats itself to the first occurrence.
 
     Three equal lines or groups of lines at the end are too many, and four equal pieces within a line (six of a list, a
     chain or a nest). What has no letters may recur. A piece is cut where the text ended within it, so that
@@ -193,26 +193,27 @@ def _counter_of_unmatched(prefix: str, suffix: str) -> Callable[[str], int]:
     above, _, before = prefix[-_CHARS_EACH_SIDE:].rpartition("\n")
     rest, _, below = suffix[:_CHARS_EACH_SIDE].partition("\n")
     opened_above: list[str] = []
-    _match_brackets(_COMMENT_LINE.sub("", above), opened_above)
+    _match_brackets(without_strings(_COMMENT_LINE.sub("", above)), opened_above)
 
     def num_unmatched(text: str) -> int:
         opened, line = opened_above.copy(), before + text + rest
-        num_closing, num_passed, num_kept = _match_brackets(_COMMENT_LINE.sub("", f"{line}\n{below}"), opened)
+        bare = without_strings(_COMMENT_LINE.sub("", f"{line}\n{below}"))
+        num_closing, num_passed, num_kept = _match_brackets(bare, opened)
         num_quotes = sum(map(without_strings(_COMMENT_LINE.sub("", line)).count, "\"'`"))
         return num_quotes + num_passed + len(opened) - num_kept * goes_on + num_closing * (not begun_before)
 
     return num_unmatched
 
 
-def _match_brackets(text: str, opened: list[str]) -> tuple[int, int, int]:
-    """Changes `opened`, the open brackets from the outermost in, as `text` without its strings does.
+def _match_brackets(bare: str, opened: list[str]) -> tuple[int, int, int]:
+    """Changes `opened`, the open brackets from the outermost in, as `bare`, a text without strings, does.
 
     Returns how many closing brackets had no partner, how many open ones were passed over for one further out, and how
     many that were open before still are.
     """
     num_closing, num_passed, num_kept = 0, 0, len(opened)
     num_open = {opener: opened.count(opener) for opener in _OPENER_OF.values()}
-    for bracket in _NO_BRACKETS.sub("", without_strings(text)):
+    for bracket in _NO_BRACKETS.sub("", bare):
         opener = _OPENER_OF.get(bracket)
         if opener is None:
             opened.append(bracket)

@@ -10,8 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from dgemma_engine.prompt_lookup.context_match import Surroundings
-from dgemma_engine.prompt_lookup.cursor_context import Cut
+from dgemma_engine.prompt_lookup.context_match import Cut, Surroundings
 from dgemma_engine.prompt_lookup.ngram_index import PlaceIndex
 from dgemma_engine.protocol.messages import Context
 

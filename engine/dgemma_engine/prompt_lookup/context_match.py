@@ -1,19 +1,32 @@
 """What stands around the cursor, compared with what stands around a place: from a place to the middles it proposes.
 
-Turns a `Cut` and a `PlaceIndex` into middles. White space between lexemes, blank lines and the depth of indentation do
-not count in a comparison. Knows nothing of ranking.
+Cuts a `Context` at its cursor, and turns the cut and a `PlaceIndex` into middles. White space between lexemes, blank
+lines and the depth of indentation do not count in a comparison. Knows nothing of ranking.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, islice
+from typing import Self
 
-from dgemma_engine.prompt_lookup.cursor_context import Cut
-from dgemma_engine.prompt_lookup.lexer import LINE_BREAK, indent_of, is_word, lexemes_of, num_matched, spans_of
-from dgemma_engine.prompt_lookup.ngram_index import GRAM_SIZES, STEM_CHARACTERS, Line, PlaceIndex, stem_gram
-from dgemma_engine.protocol.messages import Extent
+from dgemma_engine.prompt_lookup.ngram_index import (
+    GRAM_SIZES,
+    LINE_BREAK,
+    MAX_LINE_CHARACTERS,
+    STEM_CHARACTERS,
+    Line,
+    PlaceIndex,
+    indent_of,
+    is_word,
+    lexemes_of,
+    num_matched,
+    spans_of,
+    stem_gram,
+)
+from dgemma_engine.protocol.messages import Context, Extent
 
 _MAX_BEFORE = 32
 _MAX_AFTER = 16
@@ -21,6 +34,46 @@ _MAX_BLOCK_LINES = 20
 _MIN_BEFORE = 2
 _SUFFIX_CHARACTERS = 4_096
 _OPENING, _CLOSING = frozenset("([{"), frozenset(")]}")
+# The breaks of `str.splitlines`: a middle of one line must have none of them.
+_BREAK = re.compile("\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+_LINE_END = re.compile("\r\n|\n|\r")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """A document, cut at the cursor.
+
+    Attributes:
+        above: whole lines above the cursor's.
+        before: the cursor's line up to the cursor.
+        rest: the cursor's line behind the cursor; its beginning only if it is very long.
+        below: whole lines below the cursor's.
+        line_break: what the document ends its lines with.
+    """
+
+    above: str
+    before: str
+    rest: str
+    below: str
+    line_break: str
+
+    @classmethod
+    def of(cls, context: Context) -> Self | None:
+        """Cuts at line breaks; None where the cursor's line is too long to be worth reading."""
+        prefix, suffix = context.prefix, context.suffix
+        last = (prefix[-MAX_LINE_CHARACTERS:].splitlines(keepends=True) or [""])[-1]
+        before = "" if _BREAK.search(last) else last
+        if len(before) == MAX_LINE_CHARACTERS:
+            return None
+        end = _BREAK.search(suffix)
+        line_break = _LINE_END.search(prefix) or _LINE_END.search(suffix)
+        return cls(
+            above=prefix[: len(prefix) - len(before)],
+            before=before,
+            rest=suffix[: min(end.start() if end else len(suffix), MAX_LINE_CHARACTERS)],
+            below=suffix[end.end() :] if end else "",
+            line_break=line_break.group() if line_break else "\n",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +92,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Middle:
+class Continuation:
     """What a place proposes.
 
     Attributes:
@@ -118,7 +171,7 @@ class Surroundings:
             if size <= len(stream):
                 yield from self._index.near(stream[-size:], limit=limit)
 
-    def middles(self, place: Place) -> list[Middle]:
+    def middles(self, place: Place) -> list[Continuation]:
         """Returns what to insert at the cursor so that it continues like the place: at most a line and a block."""
         line, start = place.line, place.start
         spans = spans_of(line.text)
@@ -163,11 +216,11 @@ class Surroundings:
         # One level deeper may be four columns here and two there.
         return "" if len(there) > len(base) and typed.startswith(here) and len(typed) > len(here) else None
 
-    def _up_to_rest(self, line: Line, start: int, begin: int, spans: list[tuple[int, int]]) -> Iterator[Middle]:
+    def _up_to_rest(self, line: Line, start: int, begin: int, spans: list[tuple[int, int]]) -> Iterator[Continuation]:
         """Yields the text of `line` from `begin` up to where it continues most like the rest of the cursor's line."""
         first, rest = self._after[0], self._cut.rest
         goes_on = is_word(first) and not rest[0].isspace()
-        best, depth = Middle(text="", after=0), 0
+        best, depth = Continuation(text="", after=0), 0
         for at, lexeme in enumerate(line.lexemes[start:], start=start):
             end = spans[at][1] - len(first)
             if not depth and end > begin and (lexeme == first or (goes_on and lexeme.endswith(first))):
@@ -175,14 +228,14 @@ class Surroundings:
                 if after > best.after:
                     # The space before what follows is either in the middle or in the rest.
                     text = line.text[begin:end]
-                    best = Middle(text=text.rstrip() if rest[0].isspace() else text, after=after)
+                    best = Continuation(text=text.rstrip() if rest[0].isspace() else text, after=after)
             depth += (lexeme in _OPENING) - (lexeme in _CLOSING)
             if depth < 0:
                 # Beyond lies what encloses the place.
                 break
         yield best
 
-    def _block(self, line: Line, begin: int, lead: str) -> Iterator[Middle]:
+    def _block(self, line: Line, begin: int, lead: str) -> Iterator[Continuation]:
         """Yields the first line from `begin`, and all up to one that continues like the suffix or leaves the block."""
         if self._is_blank and self._continues(line):
             # Here as there, nothing stands between the line above and the one below.
@@ -218,8 +271,8 @@ class Surroundings:
         is_deeper = len(line.indent) > len(first.indent)
         return is_deeper or self._is_blank or not any(map(is_word, line.lexemes))
 
-    def _joined(self, texts: list[str], last: Line) -> Middle:
-        return Middle(text=self._cut.line_break.join(texts), after=self._num_after(last))
+    def _joined(self, texts: list[str], last: Line) -> Continuation:
+        return Continuation(text=self._cut.line_break.join(texts), after=self._num_after(last))
 
     def _num_after(self, line: Line) -> int:
         """Returns how many lexemes of the suffix are found behind the end of `line`."""

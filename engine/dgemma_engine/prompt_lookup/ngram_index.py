@@ -1,22 +1,62 @@
 """Where the lexemes of a document and of its snippets stand: an index that follows edits line by line.
 
+Lexemes are what two pieces of code are compared by, whatever the tokenizer: words (identifiers, numbers) and single
+punctuation characters. White space is dropped; `LINE_BREAK` stands between the lexemes of two lines.
+
 Turns the lines above and below the cursor's line, and snippets, into an index from short runs of lexemes to lines.
 The cursor's own line is in neither part. Knows no cursor column and nothing of what is done with a place.
 """
 
 from __future__ import annotations
 
+import re
+import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
-from dgemma_engine.prompt_lookup.lexer import LINE_BREAK, MAX_LINE_CHARACTERS, indent_of, lexemes_of, num_matched
+LINE_BREAK = "\n"
+# Longer lines are data or were made by a machine: nobody types their like.
+MAX_LINE_CHARACTERS = 512
+
+_LEXEME = re.compile(r"\w+|[^\w\s]")
 
 GRAM_SIZES = (4, 2)
 STEM_CHARACTERS = 3
 
 _MAX_SORTED = 1_024
 _REACH_LINES = 32
+
+
+def lexemes_of(text: str) -> tuple[str, ...]:
+    """Returns the lexemes of one line."""
+    # A lexeme recurs all over a document: one object for all of them saves memory and makes comparing them fast.
+    return tuple(map(sys.intern, _LEXEME.findall(text)))
+
+
+def spans_of(text: str) -> list[tuple[int, int]]:
+    """Returns where each of `lexemes_of(text)` starts and ends, in characters."""
+    return [match.span() for match in _LEXEME.finditer(text)]
+
+
+def is_word(lexeme: str) -> bool:
+    """Whether a lexeme is an identifier or a number, not punctuation or a line break."""
+    return lexeme[0].isalnum() or lexeme[0] == "_"
+
+
+def indent_of(text: str) -> str:
+    """Returns the white space a line begins with."""
+    return text[: len(text) - len(text.lstrip())]
+
+
+def num_matched(wanted: Iterable[str], found: Iterable[str]) -> int:
+    """Returns how many leading lexemes are the same."""
+    count = 0
+    for a, b in zip(wanted, found, strict=False):
+        if a != b:
+            break
+        count += 1
+    return count
 
 
 def stem_gram(previous: str, word: str) -> tuple[str, ...]:
@@ -37,7 +77,7 @@ class Line:
 
     __slots__ = ("at", "lexemes", "run", "text")
 
-    def __init__(self, text: str, run: Run) -> None:
+    def __init__(self, text: str, run: LineRun) -> None:
         self.text = text
         self.lexemes = lexemes_of(text) if len(text) <= MAX_LINE_CHARACTERS else ()
         self.run = run
@@ -83,7 +123,7 @@ class Line:
             line = line.next()
 
 
-class Run:
+class LineRun:
     """Lines that stand next to each other.
 
     Attributes:
@@ -116,9 +156,9 @@ class PlaceIndex:
     """
 
     def __init__(self) -> None:
-        self.above = Run()
-        self.below = Run(step=-1)
-        self._snippets: dict[str, Run] = {}
+        self.above = LineRun()
+        self.below = LineRun(step=-1)
+        self._snippets: dict[str, LineRun] = {}
         # Most grams stand in one line only: no set for those halves the memory.
         self._lines: dict[tuple[str, ...], Line | set[Line]] = {}
 
@@ -157,7 +197,7 @@ class PlaceIndex:
                 self._forget(line)
         for rank, text in enumerate(wanted, start=1):
             if text not in self._snippets:
-                run = self._snippets[text] = Run()
+                run = self._snippets[text] = LineRun()
                 for line in _stripped(text.splitlines()):
                     self._append(run, self._new_line(line, run))
             self._snippets[text].rank = rank
@@ -173,11 +213,11 @@ class PlaceIndex:
         around = (line for run in runs for line in run.lines[-_MAX_SORTED:])
         return sorted((line for line in around if line in lines), key=_distance)[:limit]
 
-    def _append(self, run: Run, line: Line) -> None:
+    def _append(self, run: LineRun, line: Line) -> None:
         line.run, line.at = run, len(run.lines)
         run.lines.append(line)
 
-    def _new_line(self, text: str, run: Run) -> Line:
+    def _new_line(self, text: str, run: LineRun) -> Line:
         line = Line(text, run)
         for gram in _grams(line.lexemes):
             held = self._lines.setdefault(gram, line)

@@ -52,7 +52,7 @@ def build_prompt(
     """Returns the hole of a request.
 
     Args:
-        context: the question.
+        context: the request.
         tokenizer: of the checkpoint.
         form: how the checkpoint wants holes.
         config: of the model.

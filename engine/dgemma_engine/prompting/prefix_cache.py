@@ -1,6 +1,8 @@
 """Prompts kept warm: the longest common beginning of a document's last prompt is not encoded again.
 
-Turns prompt ids into a `PromptCache` that holds exactly those tokens. Knows token ids and caches; knows no text.
+Turns prompt ids into a `PromptCache` that holds exactly those tokens. The suffix stands at the prompt's beginning, so a
+prompt with another suffix is encoded from scratch: a suffix is kept while edits below the cursor change little of it.
+What the canvas clamps is always the suffix as it is now. Knows token ids and caches; knows no text.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 
 import torch
 
@@ -20,6 +23,8 @@ from dgemma_engine.scheduling.cooperative import Pieces
 
 # Tokens that are worth no pass of their own: the first denoising step takes them along.
 JOINED_TOKENS: Mapping[str, int] = {"cpu": 16, "cuda": 0}
+# Share of the suffix that may differ before the prompt's copy is renewed.
+_MOST_DIFFERENT = 0.15
 
 
 @dataclass(slots=True)
@@ -121,9 +126,47 @@ class PromptStore:
         return PromptCache(model.config, capacity=capacity, dtype=model.dtype, device=model.device)
 
 
+class SuffixStore:
+    """The last prompt suffix of each of a few documents, least recently used out.
+
+    Args:
+        num_documents: suffixes kept.
+    """
+
+    def __init__(self, *, num_documents: int = 8) -> None:
+        if num_documents < 1:
+            raise ValueError(f"{num_documents=} must be at least 1")
+        self._num_documents = num_documents
+        self._kept: OrderedDict[str, list[int]] = OrderedDict()
+
+    def settled(self, document: str, suffix_ids: list[int], num_clamped: int) -> list[int]:
+        """Returns the suffix to put into the prompt: the last one, or the real one where that will not do.
+
+        Args:
+            document: whose suffix.
+            suffix_ids: the real one, as much of it as a prompt holds.
+            num_clamped: leading tokens that must be right, since the canvas shows them too.
+        """
+        kept = self._kept.pop(document, None)
+        if kept is None or not _is_close(kept, suffix_ids, num_clamped):
+            kept = suffix_ids
+        self._kept[document] = kept
+        if len(self._kept) > self._num_documents:
+            self._kept.popitem(last=False)
+        return kept
+
+
 def _common_length(first: list[int], second: list[int]) -> int:
     """Returns how many leading ids two prompts share."""
     for index, (a, b) in enumerate(zip(first, second, strict=False)):
         if a != b:
             return index
     return min(len(first), len(second))
+
+
+def _is_close(kept: list[int], real: list[int], num_clamped: int) -> bool:
+    if kept == real:
+        return True
+    if kept[:num_clamped] != real[:num_clamped]:
+        return False
+    return SequenceMatcher(None, kept, real, autojunk=False).ratio() >= 1 - _MOST_DIFFERENT

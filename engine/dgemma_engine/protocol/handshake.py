@@ -1,4 +1,4 @@
-"""What an engine says first to whoever connects, and what is to be said where its messages are not the client's.
+"""The greeting that an engine sends to each new connection, and the errors for versions that do not match.
 
 Engines outlive updates of the package, and a message with a field that the other end does not know is refused. Standard
 library only; knows no transport.
@@ -29,7 +29,7 @@ class Hello:
     """Which messages an engine understands.
 
     Attributes:
-        protocol: its `PROTOCOL`; 0 for an engine of the time before there was one, which says nothing.
+        protocol: its `PROTOCOL`; 0 for an older engine, which sends no greeting.
     """
 
     protocol: int = 0
@@ -40,7 +40,7 @@ class Hello:
 
     @classmethod
     def from_wire(cls, wire: object) -> Self:
-        """Reads what an engine of any version said: what is unknown is passed over, what cannot be read is 0."""
+        """Reads the greeting of any version: unknown fields are ignored, and 0 stands for what cannot be read."""
         protocol = cast("Mapping[str, object]", wire).get("protocol") if isinstance(wire, Mapping) else None
         return cls(protocol=protocol if isinstance(protocol, int) else 0)
 

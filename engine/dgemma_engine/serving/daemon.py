@@ -82,7 +82,7 @@ async def serve(
         failed_linger_s: seconds without a client after which an engine that could not load ends.
 
     Returns:
-        None after a clean end; the process id of the engine that has this location already, 0 if it cannot be told.
+        None after a clean end; the process id of the engine that has this location already, 0 if that is unknown.
 
     Raises:
         SocketRefused: the location cannot be used.
@@ -110,7 +110,7 @@ class _Daemon:
         self._idle_timeout = IdleTimeout(
             idle_s=idle_s, failed_linger_s=failed_linger_s, call_later=self._loop.call_later, end=self._end_unused
         )
-        self._told: Progress | None = None
+        self._sent: Progress | None = None
         self._finder = DefinitionFinder()
         self._finding = asyncio.Lock()
 
@@ -252,9 +252,9 @@ class _Daemon:
             self._loop.call_soon_threadsafe(self._progressed, progress)
 
     def _progressed(self, progress: Progress) -> None:
-        told, self._told = self._told, progress
+        last, self._sent = self._sent, progress
         # A loader may report each of thousands of tensors; a client needs no more than each percent.
-        if told is None or (told.state, told.percent) != (progress.state, progress.percent):
+        if last is None or (last.state, last.percent) != (progress.state, progress.percent):
             for peer in self._peers:
                 peer.notify(PROGRESS, progress.to_wire())
         self._update_idle_timeout()

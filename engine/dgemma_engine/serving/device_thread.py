@@ -160,7 +160,16 @@ class DeviceThread:
         self._engine = engine
         self._announce(Progress(state=EngineState.READY, percent=100))
         while (job := self._schedule()) is not None:
-            outcome = self._step(engine, job)
+            began_s, outcome = self._clock(), None
+            if job.work is None:
+                job.work = engine.filling(job.context, job.cancel, on_draft=job.send_draft, recorder=job.recorder)
+            try:
+                next(job.work)
+            except StopIteration as end:
+                outcome = end.value
+            except Exception as error:
+                outcome = _fault(error)
+            job.worked_s += self._clock() - began_s
             if outcome is not None:
                 self._finish(job, outcome)
 
@@ -189,26 +198,6 @@ class DeviceThread:
                     return job
                 self._condition.wait()
 
-    def _step(self, engine: InfillEngine, job: Job) -> Infill | EngineFault | None:
-        """Makes one step of a job; returns its outcome if that was the last step."""
-        began_s = self._clock()
-        if job.work is None:
-            job.work = engine.filling(job.context, job.cancel, on_draft=job.send_draft, recorder=job.recorder)
-        try:
-            next(job.work)
-        except StopIteration as end:
-            return end.value
-        except EngineError as error:
-            return EngineFault(_one_line(error))
-        except Exception as error:
-            # The message of an arbitrary exception may quote the user's text; its traceback cannot.
-            place = "".join(traceback.format_tb(error.__traceback__))
-            _log.error("a request failed with %s\n%s", type(error).__name__, place)
-            return EngineFault(f"the engine failed on this request ({type(error).__name__}); its log has the place")
-        finally:
-            job.worked_s += self._clock() - began_s
-        return None
-
     def _finish(self, job: Job, outcome: Infill | EngineFault) -> None:
         """Answers a job whose last step was made, and counts its latency."""
         assert job.started_s is not None
@@ -225,8 +214,8 @@ class DeviceThread:
             self._scheduler.finish(job)
             if job.is_overdue:
                 return
-            # Nobody waits for a speculative request, and one on demand lets others go first: their latency says
-            # nothing of how long people wait for ghost text.
+            # Nobody waits for a speculative request, and one on demand lets others go first: neither counts towards the
+            # latency of ghost text.
             is_waited_for = not (job.context.speculative or job.context.on_demand)
             if is_waited_for and isinstance(outcome, Infill) and outcome.finish is not Finish.CANCELLED:
                 self._latency.add(outcome.timings_ms)
@@ -253,6 +242,16 @@ class DeviceThread:
                 job.answer.set_result(outcome)
         except InvalidStateError:
             pass  # The client took the request back; nobody waits for this answer.
+
+
+def _fault(error: Exception) -> EngineFault:
+    """Returns what to answer a request that failed; an error that is none of ours is logged."""
+    if isinstance(error, EngineError):
+        return EngineFault(_one_line(error))
+    # The message of an arbitrary exception may quote the user's text; its traceback cannot.
+    place = "".join(traceback.format_tb(error.__traceback__))
+    _log.error("a request failed with %s\n%s", type(error).__name__, place)
+    return EngineFault(f"the engine failed on this request ({type(error).__name__}); its log has the place")
 
 
 def _load_message(error: Exception) -> str:

@@ -1,8 +1,8 @@
 """Where the text around a cursor is cut so that a tokenizer cuts it as it does in whole files: strings to strings.
 
 A cursor stands in mid-word, behind an opening bracket or a space, where tokens straddle it. What a token may straddle
-is taken off the prefix (`begun`) and off the suffix (`left`); the middle then has to begin and end with it. Knows no
-tokens: the rules hold for byte-level BPEs that give a word the space before it and for Gemma's SentencePiece alike.
+is taken off the prefix (`opening`) and off the suffix (`closing`); the middle then has to begin and end with it. Knows
+no tokens: the rules hold for byte-level BPEs that give a word the space before it and for Gemma's SentencePiece alike.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ class Boundary:
 
     Attributes:
         prefix: what the model reads before the hole.
-        begun: what was taken off the prefix's end; the middle must begin with it. Holds no line break.
-        left: what was taken off the suffix's beginning; the middle must end with it. Holds no line break.
+        opening: what was taken off the prefix's end; the middle must begin with it. Holds no line break.
+        closing: what was taken off the suffix's beginning; the middle must end with it. Holds no line break.
         suffix: what the model reads after the hole.
     """
 
     prefix: str
-    begun: str
-    left: str
+    opening: str
+    closing: str
     suffix: str
 
     def with_whole_suffix(self) -> Boundary:
         """Returns the boundary with nothing taken off the suffix, for slots whose middle may end where it likes."""
-        return replace(self, left="", suffix=self.left + self.suffix)
+        return replace(self, closing="", suffix=self.closing + self.suffix)
 
 
 def back_off(prefix: str, suffix: str) -> Boundary:
@@ -64,7 +64,7 @@ def back_off(prefix: str, suffix: str) -> Boundary:
         suffix: text after it.
 
     Returns:
-        Its `prefix + begun` and `left + suffix` are the arguments.
+        Its `prefix + opening` and `closing + suffix` are the arguments.
     """
     size = (
         _indent_size(prefix)
@@ -75,10 +75,12 @@ def back_off(prefix: str, suffix: str) -> Boundary:
     if size > _MAX_CHARACTERS:
         size = 0
     start = len(prefix) - size
-    left_size = _run(suffix, _is_word) if size and _is_word(prefix[-1]) else 0
-    if left_size > _MAX_CHARACTERS:
-        left_size = 0
-    return Boundary(prefix=prefix[:start], begun=prefix[start:], left=suffix[:left_size], suffix=suffix[left_size:])
+    closing_size = _run(suffix, _is_word) if size and _is_word(prefix[-1]) else 0
+    if closing_size > _MAX_CHARACTERS:
+        closing_size = 0
+    return Boundary(
+        prefix=prefix[:start], opening=prefix[start:], closing=suffix[:closing_size], suffix=suffix[closing_size:]
+    )
 
 
 def trimmed(text: str, boundary: Boundary) -> str | None:
@@ -88,11 +90,11 @@ def trimmed(text: str, boundary: Boundary) -> str | None:
         text: the middle as the model wrote it, before anything else is cut off it.
         boundary: where its hole was.
     """
-    begun, left = boundary.begun, boundary.left
+    opening, closing = boundary.opening, boundary.closing
     # One token may hold both, but not the same characters twice.
-    if len(text) < len(begun) + len(left) or not text.startswith(begun) or not text.endswith(left):
+    if len(text) < len(opening) + len(closing) or not text.startswith(opening) or not text.endswith(closing):
         return None
-    return text[len(begun) : len(text) - len(left)]
+    return text[len(opening) : len(text) - len(closing)]
 
 
 def _indent_size(prefix: str) -> int:

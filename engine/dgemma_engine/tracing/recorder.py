@@ -62,7 +62,7 @@ class Recorder:
             text_of: text of a token; None for one that has none of its own.
             name_of: name of such a token.
         """
-        self._num_prompt, self._begun = len(hole.prompt_ids), hole.boundary.begun
+        self._num_prompt, self._begun = len(hole.prompt_ids), hole.boundary.opening
         self._text_of, self._name_of = text_of, name_of
 
     def began(self, hypotheses: Sequence[Hypothesis], written_ids: Sequence[int], steps_limit: int) -> None:

@@ -61,7 +61,7 @@ def test_status_without_engine_says_how_to_start_one(
 
 def test_stop_without_engine_is_done(location: EngineLocation, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["stop"]) == 0
-    assert capsys.readouterr().out == "no engine runs\n"
+    assert capsys.readouterr().out == "no engine is running\n"
 
 
 @pytest.mark.e2e
@@ -159,7 +159,7 @@ def start_as(location: EngineLocation, mode: str, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.e2e
-def test_start_says_where_to_look_when_loading_goes_on(
+def test_start_names_status_and_log_while_the_model_is_loading(
     location: EngineLocation, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start_as(location, "stuck", monkeypatch)
@@ -167,8 +167,8 @@ def test_start_says_where_to_look_when_loading_goes_on(
     assert main(["start"]) == 0
     out = capsys.readouterr().out
     assert re.fullmatch(
-        r"engine started \(pid \d+\): embedded on auto, loading goes on; "
-        rf"`dgemma-engine status` says when it is ready, log: {location.log}\n",
+        r"engine started \(pid \d+\): embedded on auto, still loading; "
+        rf"check with: dgemma-engine status \(log: {location.log}\)\n",
         out,
     )
     assert main(["stop"]) == 0

@@ -20,8 +20,8 @@ def pieces(made: Draft) -> list[tuple[str, float, bool]]:
     return [(span.text, round(span.confidence, 3), span.settled) for span in made.spans]
 
 
-def drafted(*readings: Reading, begun: str = "") -> Draft:
-    return draft("r", 2, readings, begun, TEXTS.get, steps_limit=4)
+def drafted(*readings: Reading, opening: str = "") -> Draft:
+    return draft("r", 2, readings, opening, TEXTS.get, steps_limit=4)
 
 
 def test_every_token_is_a_piece() -> None:
@@ -31,12 +31,12 @@ def test_every_token_is_a_piece() -> None:
 
 
 def test_what_repeats_the_prefix_is_no_part() -> None:
-    made = drafted(reading("nfig", [1, 2], [-0.1, -0.2]), begun=" co")
+    made = drafted(reading("nfig", [1, 2], [-0.1, -0.2]), opening=" co")
     assert [span.text for span in made.spans] == ["n", "fig"]
 
 
 def test_opening_tokens_are_given_and_sure() -> None:
-    made = drafted(reading("fig", [1, 2], [math.log(0.5)]), begun=" con")
+    made = drafted(reading("fig", [1, 2], [math.log(0.5)]), opening=" con")
     assert pieces(made) == [("fig", 0.5, False)]
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import pytest
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.infill.options import DEFAULT
 from dgemma_engine.infill.task import InfillTask
+from dgemma_engine.postprocess.clean_candidate import clean_candidate
 from dgemma_engine.prompting.builder import Hole
 from dgemma_engine.protocol.messages import Context, Extent
 from dgemma_engine.tokenization.token_healing import back_off
@@ -37,7 +39,10 @@ def task(document: str, **options: Any) -> InfillTask:
     context = Context(document="a", prefix=prefix, suffix=suffix, **options)
     letters = cast("Any", Letters())
     form = InfillFormat.untrained()
-    return InfillTask(context=context, hole=hole, form=form, options=DEFAULT, tokenizer=letters, spelling=letters)
+    clean = partial(clean_candidate, prefix=prefix, suffix=suffix, one_line=context.extent is Extent.LINE)
+    return InfillTask(
+        context=context, hole=hole, form=form, options=DEFAULT, tokenizer=letters, spelling=letters, clean=clean
+    )
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_prompt_ends_at_a_boundary_and_what_was_typed_opens_the_middle(
     hole_of: Callable[..., Hole], ids_of: Callable[[str], list[int]]
 ) -> None:
     hole = hole_of("a.conf", "\ny")
-    assert hole.boundary.begun == "conf"
+    assert hole.boundary.opening == "conf"
     assert hole.prompt_ids == [2, 6, *ids_of("\ny"), 5, *ids_of("a.")]
 
 

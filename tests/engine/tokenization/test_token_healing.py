@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 CODE = st.text(st.sampled_from("ab_1 \t\n\r(\"'.,=!é\u0301名𝒳😀") | st.characters(), max_size=90)
 
 
-def check(source: str, *, begun: str, left: str = "") -> None:
+def check(source: str, *, opening: str, closing: str = "") -> None:
     prefix, _, suffix = source.partition("|")
     boundary = back_off(prefix, suffix)
-    assert (boundary.begun, boundary.left) == (begun, left)
-    assert boundary.prefix + boundary.begun == prefix
-    assert boundary.left + boundary.suffix == suffix
+    assert (boundary.opening, boundary.closing) == (opening, closing)
+    assert boundary.prefix + boundary.opening == prefix
+    assert boundary.closing + boundary.suffix == suffix
 
 
 @pytest.mark.parametrize(
-    ("source", "begun"),
+    ("source", "opening"),
     [
         ("x = conf|", " conf"),
         ("self.confi|", "confi"),
@@ -49,20 +49,20 @@ def check(source: str, *, begun: str, left: str = "") -> None:
         ("# \U0001f600ab|", "ab"),
     ],
 )
-def test_back_off_takes_the_word_with_one_space(source: str, begun: str) -> None:
-    check(source, begun=begun)
+def test_back_off_takes_the_word_with_one_space(source: str, opening: str) -> None:
+    check(source, opening=opening)
 
 
 @pytest.mark.parametrize(
-    ("source", "begun"),
+    ("source", "opening"),
     [("x1|", ""), ("x1_fo|", "_fo"), ("x = 12|", ""), ("x = 1e|", "e"), ("x1|y", ""), ("x = \u0663|", "")],
 )
-def test_back_off_takes_digits_for_tokens_of_their_own(source: str, begun: str) -> None:
-    check(source, begun=begun)
+def test_back_off_takes_digits_for_tokens_of_their_own(source: str, opening: str) -> None:
+    check(source, opening=opening)
 
 
 @pytest.mark.parametrize(
-    ("source", "begun", "left"),
+    ("source", "opening", "closing"),
     [
         ("foo(sel|f.x)", "sel", "f"),
         ("x = con|fig_path()", " con", "fig_path"),
@@ -79,12 +79,12 @@ def test_back_off_takes_digits_for_tokens_of_their_own(source: str, begun: str) 
         ("self|\r\nx", "self", ""),
     ],
 )
-def test_back_off_takes_the_rest_of_a_word_from_the_suffix(source: str, begun: str, left: str) -> None:
-    check(source, begun=begun, left=left)
+def test_back_off_takes_the_rest_of_a_word_from_the_suffix(source: str, opening: str, closing: str) -> None:
+    check(source, opening=opening, closing=closing)
 
 
 @pytest.mark.parametrize(
-    ("source", "begun"),
+    ("source", "opening"),
     [
         ("return |", " "),
         ("range(0, |10)", " "),
@@ -95,12 +95,12 @@ def test_back_off_takes_the_rest_of_a_word_from_the_suffix(source: str, begun: s
         ("x\u00a0|", ""),
     ],
 )
-def test_back_off_takes_one_space(source: str, begun: str) -> None:
-    check(source, begun=begun)
+def test_back_off_takes_one_space(source: str, opening: str) -> None:
+    check(source, opening=opening)
 
 
 @pytest.mark.parametrize(
-    ("source", "begun"),
+    ("source", "opening"),
     [
         ("def f():\n    |", "    "),
         ("def f():\r\n    |", "    "),
@@ -118,12 +118,12 @@ def test_back_off_takes_one_space(source: str, begun: str) -> None:
         ("x\x0c    |", ""),
     ],
 )
-def test_back_off_takes_indentation_and_no_line_break(source: str, begun: str) -> None:
-    check(source, begun=begun)
+def test_back_off_takes_indentation_and_no_line_break(source: str, opening: str) -> None:
+    check(source, opening=opening)
 
 
 @pytest.mark.parametrize(
-    ("source", "begun"),
+    ("source", "opening"),
     [
         ("print(|)", "("),
         ("print(|", "("),
@@ -146,12 +146,12 @@ def test_back_off_takes_indentation_and_no_line_break(source: str, begun: str) -
         ("f(x|)", "x"),
     ],
 )
-def test_back_off_takes_punctuation_that_tokens_straddle(source: str, begun: str) -> None:
-    check(source, begun=begun)
+def test_back_off_takes_punctuation_that_tokens_straddle(source: str, opening: str) -> None:
+    check(source, opening=opening)
 
 
 @pytest.mark.parametrize(
-    ("source", "begun", "left"),
+    ("source", "opening", "closing"),
     [
         (" " + "a" * 63 + "|", " " + "a" * 63, ""),
         (" " + "a" * 64 + "|", "", ""),
@@ -164,20 +164,20 @@ def test_back_off_takes_punctuation_that_tokens_straddle(source: str, begun: str
         ("x\n" + " " * 500 + "|", "", ""),
     ],
 )
-def test_back_off_leaves_what_is_too_long(source: str, begun: str, left: str) -> None:
-    check(source, begun=begun, left=left)
+def test_back_off_leaves_what_is_too_long(source: str, opening: str, closing: str) -> None:
+    check(source, opening=opening, closing=closing)
 
 
 @given(CODE, CODE)
 def test_back_off_loses_nothing_and_crosses_no_line_break(prefix: str, suffix: str) -> None:
     boundary = back_off(prefix, suffix)
-    assert boundary.prefix + boundary.begun == prefix
-    assert boundary.left + boundary.suffix == suffix
-    assert len(boundary.begun) <= 64
-    assert len(boundary.left) <= 64
-    assert not set(boundary.begun + boundary.left) & {"\n", "\r"}
-    assert all(char == "_" or unicodedata.category(char)[0] in "LM" for char in boundary.left)
-    assert boundary.begun or not boundary.left
+    assert boundary.prefix + boundary.opening == prefix
+    assert boundary.closing + boundary.suffix == suffix
+    assert len(boundary.opening) <= 64
+    assert len(boundary.closing) <= 64
+    assert not set(boundary.opening + boundary.closing) & {"\n", "\r"}
+    assert all(char == "_" or unicodedata.category(char)[0] in "LM" for char in boundary.closing)
+    assert boundary.opening or not boundary.closing
 
 
 @given(st.text("ab(. \n", max_size=9), st.text("ab_", max_size=20))
@@ -186,12 +186,12 @@ def test_back_off_keeps_its_prefix_while_a_word_is_typed(prefix: str, word: str)
     assert back_off(typed + word, "").prefix == back_off(typed, "").prefix
 
 
-def bounded(*, begun: str, left: str) -> Boundary:
-    return Boundary(prefix="x =", begun=begun, left=left, suffix=")")
+def bounded(*, opening: str, closing: str) -> Boundary:
+    return Boundary(prefix="x =", opening=opening, closing=closing, suffix=")")
 
 
 @pytest.mark.parametrize(
-    ("text", "begun", "left", "inserted"),
+    ("text", "opening", "closing", "inserted"),
     [
         (" config", " conf", "", "ig"),
         (" conf", " conf", "", ""),
@@ -204,16 +204,16 @@ def bounded(*, begun: str, left: str) -> Boundary:
         ("x\n", "", "", "x\n"),
     ],
 )
-def test_trimmed_cuts_both_sides_or_refuses(text: str, begun: str, left: str, inserted: str | None) -> None:
-    assert trimmed(text, bounded(begun=begun, left=left)) == inserted
+def test_trimmed_cuts_both_sides_or_refuses(text: str, opening: str, closing: str, inserted: str | None) -> None:
+    assert trimmed(text, bounded(opening=opening, closing=closing)) == inserted
 
 
 @given(CODE, CODE, CODE)
 def test_trimmed_gives_back_what_stands_between(prefix: str, text: str, suffix: str) -> None:
     boundary = back_off(prefix, suffix)
-    assert trimmed(boundary.begun + text + boundary.left, boundary) == text
+    assert trimmed(boundary.opening + text + boundary.closing, boundary) == text
 
 
 def test_with_whole_suffix_gives_the_suffix_back() -> None:
     boundary = back_off("foo(sel", "f.x)").with_whole_suffix()
-    assert (boundary.begun, boundary.left, boundary.suffix) == ("sel", "", "f.x)")
+    assert (boundary.opening, boundary.closing, boundary.suffix) == ("sel", "", "f.x)")

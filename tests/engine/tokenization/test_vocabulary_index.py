@@ -204,13 +204,13 @@ def test_openings_begin_every_middle_with_what_was_begun(
 ) -> None:
     tokenizer, spelling = tokenizers[name], spellings[name]
     boundary = back_off(prefix, "")
-    ways = openings(boundary.begun, tokenizer, spelling)
+    ways = openings(boundary.opening, tokenizer, spelling)
     assert 1 <= len(ways) <= 2
     assert ways[-1].given_ids[: len(ways[0].given_ids)] == ways[0].given_ids
     way = data.draw(st.sampled_from(ways))
     first = [] if way.first_ids is None else [data.draw(st.sampled_from(way.first_ids))]
     middle = tokenizer.decode([*way.given_ids, *first, *tokenizer.encode(text)])
-    assert middle.startswith(boundary.begun)
+    assert middle.startswith(boundary.opening)
     assert trimmed(middle, boundary) is not None
 
 
@@ -221,8 +221,8 @@ def test_openings_permit_every_continuation(
 ) -> None:
     tokenizer, spelling = tokenizers[name], spellings[name]
     boundary = back_off(prefix, "")
-    way = openings(boundary.begun, tokenizer, spelling)[-1]
-    ids = tokenizer.encode(boundary.begun) + tokenizer.encode(text)
+    way = openings(boundary.opening, tokenizer, spelling)[-1]
+    ids = tokenizer.encode(boundary.opening) + tokenizer.encode(text)
     size = len(way.given_ids)
     assert tuple(ids[:size]) == way.given_ids
     assert way.first_ids is None or ids[size] in way.first_ids

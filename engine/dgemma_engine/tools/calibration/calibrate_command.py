@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--glob", action="append", metavar="PATTERN", help="files of a folder to take; repeatable (default: *.py)"
     )
-    parser.add_argument("--seed", type=not_negative, default=0, metavar="N", help="of all random draws (default: 0)")
+    parser.add_argument("--seed", type=not_negative, default=0, metavar="N", help="seed of random draws (default: 0)")
     parser.add_argument(
         "--precision", type=_share, default=0.5, metavar="P",
         help="share of shown answers that should be right: 0 shows all, 1 next to none (default: 0.5)",
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N: where the model runs")
     parser.add_argument("--dry-run", action="store_true", help="write nothing into the model's folder")
     parser.add_argument(
-        "--plots", type=Path, metavar="DIR", help="for the report and its pictures (default: the model's folder)"
+        "--plots", type=Path, metavar="DIR", help="folder for the report and its plots (default: the model's folder)"
     )
     parser.set_defaults(run=run)
 

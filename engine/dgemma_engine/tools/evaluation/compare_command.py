@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommand's arguments to its parser."""
     parser.add_argument("first", type=Path, metavar="FIRST", help="written by `eval --out`")
-    parser.add_argument("second", type=Path, metavar="SECOND", help="written by `eval --out`; is it better?")
-    parser.add_argument("--seed", type=not_negative, default=0, metavar="N", help="of the resamples (default: 0)")
+    parser.add_argument("second", type=Path, metavar="SECOND", help="written by `eval --out`; compared with FIRST")
+    parser.add_argument("--seed", type=not_negative, default=0, metavar="N", help="seed of the resampling (default: 0)")
     parser.set_defaults(run=run)
 
 

@@ -30,24 +30,28 @@ _MOST_MS = 600_000
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommand's arguments to its parser."""
-    parser.add_argument("holes", type=Path, metavar="HOLES", help="by `holes`, HumanEval-Infilling or SantaCoder-FIM")
+    parser.add_argument(
+        "holes", type=Path, metavar="HOLES", help="file of `holes`, HumanEval-Infilling or SantaCoder-FIM"
+    )
     add_engine_options(parser)
     decodes = [*(decode.value for decode in Decode), _COPY]
     parser.add_argument("--decode", choices=decodes, default="all", help="copy needs no model (default: all)")
     parser.add_argument(
         "--length", type=length, default=Length(), metavar="HOW", help="auto, oracle or fixed:N tokens (default: auto)"
     )
-    parser.add_argument("--no-seeds", action="store_true", help="propose nothing that stands elsewhere")
-    parser.add_argument("--no-fill", action="store_true", help="do without the checkpoint's fill token")
+    parser.add_argument("--no-seeds", action="store_true", help="propose no text found elsewhere")
+    parser.add_argument("--no-fill", action="store_true", help="do not use the checkpoint's fill token")
     parser.add_argument("--no-silence", action="store_true", help="show answers of any score")
     parser.add_argument(
-        "--execute", action="store_true", help="run the tests that come with the holes: programs a model wrote"
+        "--execute",
+        action="store_true",
+        help="run the tests of the holes: executes code that a model wrote",
     )
     parser.add_argument("--limit", type=positive, metavar="N", help="at most N holes, evenly spread over the file")
     parser.add_argument(
         "--deadline-ms", type=_deadline_ms, default=60_000, metavar="N", help="time for one answer (default: 60000)"
     )
-    parser.add_argument("--seed", type=not_negative, default=0, metavar="N", help="of all random draws (default: 0)")
+    parser.add_argument("--seed", type=not_negative, default=0, metavar="N", help="seed of random draws (default: 0)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write every answer to this .jsonl, for `compare`")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the last line to this file as well")
     parser.set_defaults(run=run)

@@ -16,9 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--corpus", type=Path, default=Path("corpus"), metavar="DIR", help="made by `corpus` (default: corpus)"
     )
-    parser.add_argument("--out", type=Path, default=Path("run"), metavar="DIR", help="for checkpoints (default: run)")
-    parser.add_argument("--minutes", type=float, metavar="N", help="time to train for (default: from CONFIG)")
-    parser.add_argument("--resume", action="store_true", help="go on from the state in --out")
+    parser.add_argument("--out", type=Path, default=Path("run"), metavar="DIR", help="checkpoint folder (default: run)")
+    parser.add_argument("--minutes", type=float, metavar="N", help="minutes to train (default: from CONFIG)")
+    parser.add_argument("--resume", action="store_true", help="continue from the state in --out")
     parser.add_argument("--threads", type=int, metavar="N", help="processor threads (default: torch's choice)")
     parser.add_argument(
         "--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to train (default: auto)"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from dgemma_engine.prompting.suffix_cache import SuffixStore
+from dgemma_engine.prompting.prefix_cache import SuffixStore
 
 SUFFIX = list(range(100, 148))
 
