@@ -15,8 +15,8 @@ import signal
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from dgemma_engine.private_files import keep_own_rights
 from dgemma_engine.protocol.messages import Progress
@@ -27,10 +27,22 @@ from dgemma_lsp.settings.home import NO_HOME, home_folder
 from dgemma_lsp.settings.settings import Settings
 
 if TYPE_CHECKING:
+    from dgemma_engine.ipc.client import EngineClient
+    from dgemma_engine.protocol.messages import Status
+
     from dgemma_lsp.commands.file_location import FilePosition, Target
 
 _NAME = "dgemma-lsp"
 _LOAD_TIMEOUT_S = 600.0
+_Result = TypeVar("_Result")
+
+
+class _Refusal(Exception):
+    """Ends a command with an exit code and one sentence."""
+
+    def __init__(self, message: str, *, code: int) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,7 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     def run() -> int:
         keep_own_rights()
         arguments = argument_parser().parse_args(argv)
-        return _COMMANDS[arguments.command](arguments)
+        try:
+            return _COMMANDS[arguments.command](arguments)
+        except _Refusal as refusal:
+            say_error(_NAME, str(refusal))
+            return refusal.code
 
     return run_program(_NAME, run)
 
@@ -64,9 +80,9 @@ def _serve(arguments: Namespace) -> int:
     if arguments.tcp is None:
         # None where it was closed before the program began.
         if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]
-            return _refuse("standard input is closed; an editor starts dgemma-lsp with pipes, see --help", code=2)
+            raise _Refusal("standard input is closed; an editor starts dgemma-lsp with pipes, see --help", code=2)
         if not _is_writable(sys.stdout):
-            return _refuse("standard output is closed; an editor starts dgemma-lsp with pipes, see --help", code=2)
+            raise _Refusal("standard output is closed; an editor starts dgemma-lsp with pipes, see --help", code=2)
         if sys.stdin.isatty():
             print("dgemma-lsp: waiting for an editor on standard input; see dgemma-lsp --help", file=sys.stderr)
         server.start_io()
@@ -76,105 +92,67 @@ def _serve(arguments: Namespace) -> int:
             server.start_tcp(host, port)
         except OSError as error:
             message = f"cannot listen on {host}:{port}: {error.strerror}; choose another address with --tcp"
-            return _refuse(message, code=2)
+            raise _Refusal(message, code=2) from None
     return 0 if server.shut_down else 1
 
 
 def _complete(arguments: Namespace) -> int:
-    from dgemma_engine.ipc.client import EngineFault, EngineUnavailable
-
     from dgemma_lsp.commands.complete import answer_at, render
-    from dgemma_lsp.commands.file_location import TargetError
     from dgemma_lsp.context.builder import ContextLimits
-    from dgemma_lsp.engine_client.connector import ready_engine
 
-    async def ask() -> str:
-        async with ready_engine(
-            _settings(arguments), timeout_s=_LOAD_TIMEOUT_S, on_progress=ProgressLine(sys.stderr).show
-        ) as (client, status):
-            limits = ContextLimits(seed=arguments.seed)
-            answer = await answer_at(
-                place, client, limits=limits, deadline_ms=arguments.deadline_ms, clock=time.monotonic
-            )
+    async def ask(client: EngineClient, status: Status) -> str:
+        limits = ContextLimits(seed=arguments.seed)
+        answer = await answer_at(place, client, limits=limits, deadline_ms=arguments.deadline_ms, clock=time.monotonic)
         if arguments.json:
             return json.dumps(answer.to_json(status))
         return render(answer, colour=_wants_colour(sys.stdout)).rstrip("\n")
 
-    try:
-        _, place = _public_place(arguments.target)
-    except TargetError as error:
-        return _refuse(str(error), code=2)
-    try:
-        print(asyncio.run(ask()))
-    except (EngineUnavailable, EngineFault) as error:
-        return _refuse(str(error), code=1)
+    _, place = _public_place(arguments.target)
+    print(_with_engine(arguments, ask))
     return 0
 
 
 def _trace(arguments: Namespace) -> int:
-    from dgemma_engine.ipc.client import EngineFault, EngineUnavailable
-
     from dgemma_lsp.commands.atomic_file import NewFile, OutputRefused
     from dgemma_lsp.commands.complete import request_at
-    from dgemma_lsp.commands.file_location import TargetError
-    from dgemma_lsp.commands.trace_html import to_html
-    from dgemma_lsp.commands.trace_report import trace_view
+    from dgemma_lsp.commands.trace_report import to_html, trace_view
     from dgemma_lsp.context.builder import ContextLimits, build_context
-    from dgemma_lsp.engine_client.connector import ready_engine
 
-    async def ask() -> str:
-        async with ready_engine(
-            _settings(arguments), timeout_s=_LOAD_TIMEOUT_S, on_progress=ProgressLine(sys.stderr).show
-        ) as (client, status):
-            request = request_at(place, deadline_ms=arguments.deadline_ms)
-            trace = await client.trace(build_context(request, ContextLimits(seed=arguments.seed)))
+    async def ask(client: EngineClient, status: Status) -> str:
+        request = request_at(place, deadline_ms=arguments.deadline_ms)
+        trace = await client.trace(build_context(request, ContextLimits(seed=arguments.seed)))
         return to_html(trace_view(request, target.line, target.column, trace, status))
 
+    target, place = _public_place(arguments.target)
     try:
-        target, place = _public_place(arguments.target)
-    except TargetError as error:
-        return _refuse(str(error), code=2)
-    try:
-        # Before the engine is asked: who cannot have the page need not wait for it.
+        # Opened before the engine is asked: a page that cannot be written is refused at once.
         with NewFile(arguments.html, source=place.path) as file:
-            file.write(asyncio.run(ask()))
-    except (EngineUnavailable, EngineFault) as error:
-        return _refuse(str(error), code=1)
+            file.write(_with_engine(arguments, ask))
     except OutputRefused as error:
-        return _refuse(str(error), code=2)
+        raise _Refusal(str(error), code=2) from None
     except OSError as error:
-        return _refuse(
-            f"cannot write {arguments.html}: {error.strerror or error}; name a file in a folder of yours", code=2
-        )
+        message = f"cannot write {arguments.html}: {error.strerror or error}; name a file in a folder of yours"
+        raise _Refusal(message, code=2) from None
     print(f"{arguments.html}: open it in a browser; it holds lines of {place.path}")
     return 0
 
 
 def _demo(arguments: Namespace) -> int:
-    from dgemma_engine.ipc.client import EngineFault, EngineUnavailable
-
     from dgemma_lsp.commands.demo import run_demo
     from dgemma_lsp.context.builder import ContextLimits
-    from dgemma_lsp.engine_client.connector import ready_engine
 
-    async def show() -> None:
-        async with ready_engine(
-            _settings(arguments), timeout_s=_LOAD_TIMEOUT_S, on_progress=ProgressLine(sys.stderr).show
-        ) as (client, status):
-            await run_demo(
-                client,
-                status,
-                limits=ContextLimits(seed=arguments.seed),
-                deadline_ms=arguments.deadline_ms,
-                clock=time.monotonic,
-                write=print,
-                colour=_wants_colour(sys.stdout),
-            )
+    async def show(client: EngineClient, status: Status) -> None:
+        await run_demo(
+            client,
+            status,
+            limits=ContextLimits(seed=arguments.seed),
+            deadline_ms=arguments.deadline_ms,
+            clock=time.monotonic,
+            write=print,
+            colour=_wants_colour(sys.stdout),
+        )
 
-    try:
-        asyncio.run(show())
-    except (EngineUnavailable, EngineFault) as error:
-        return _refuse(str(error), code=1)
+    _with_engine(arguments, show)
     return 0
 
 
@@ -210,9 +188,9 @@ def _stats(arguments: Namespace) -> int:
             return 0
         stats = file.read()
     except OSError as error:
-        return _refuse(f"{file.path}: {error.strerror or error}", code=1)
+        raise _Refusal(f"{file.path}: {error.strerror or error}", code=1) from None
     except ValueError as error:
-        return _refuse(str(error), code=1)
+        raise _Refusal(str(error), code=1) from None
     print(json.dumps(to_figures(stats)) if arguments.json else to_lines(stats))
     return 0
 
@@ -245,23 +223,37 @@ def _settings(arguments: Namespace) -> Settings:
 
 
 def _public_place(argument: str) -> tuple[Target, FilePosition]:
-    """Reads FILE:LINE:COLUMN and the file; `TargetError` says what is wrong with them, or why the file is private."""
+    """Reads FILE:LINE:COLUMN and the file; refuses what is wrong with them, and private files."""
     from dgemma_lsp.commands.file_location import Target, TargetError, read_place
     from dgemma_lsp.privacy.policy import Privacy
 
-    target = Target.parse(argument)
-    place = read_place(target)
+    try:
+        target = Target.parse(argument)
+        place = read_place(target)
+    except TargetError as error:
+        raise _Refusal(str(error), code=2) from None
     home = home_folder(os.environ) or NO_HOME
     privacy = Privacy((), home=home, clock=time.monotonic, report=lambda line: say_error(_NAME, line))
-    why = privacy.why_not_read(place.path, head=place.text)
-    if why:
-        raise TargetError(f"{place.path}: {why}")
+    if why := privacy.why_not_read(place.path, head=place.text):
+        raise _Refusal(f"{place.path}: {why}", code=2)
     return target, place
 
 
-def _refuse(message: str, *, code: int) -> int:
-    say_error(_NAME, message)
-    return code
+def _with_engine(arguments: Namespace, work: Callable[[EngineClient, Status], Awaitable[_Result]]) -> _Result:
+    """Returns the result of `work` on the engine that the arguments name, once its model is loaded."""
+    from dgemma_engine.ipc.client import EngineFault, EngineUnavailable
+
+    from dgemma_lsp.engine_client.connector import ready_engine
+
+    async def run() -> _Result:
+        progress = ProgressLine(sys.stderr).show
+        async with ready_engine(_settings(arguments), timeout_s=_LOAD_TIMEOUT_S, on_progress=progress) as engine:
+            return await work(*engine)
+
+    try:
+        return asyncio.run(run())
+    except (EngineUnavailable, EngineFault) as error:
+        raise _Refusal(str(error), code=1) from None
 
 
 def _is_writable(out: TextIO) -> bool:

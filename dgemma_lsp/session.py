@@ -88,11 +88,11 @@ class Session:
         self.recorder = recorder
         self.privacy = Privacy((), home=home, clock=clock, report=lambda message: self.warn([message]))
         self._gate = CompletionGate(self.notebooks, self.privacy)
-        self._board = StatusBoard(publish=notifier.publish, alarm=notifier.error)
+        self.board = StatusBoard(publish=notifier.publish, alarm=notifier.error)
         self._connection = EngineConnection(
             connector(self.settings),
-            on_status=self._board.connection_changed,
-            on_fault=self._board.request_failed,
+            on_status=self.board.connection_changed,
+            on_fault=self.board.request_failed,
             clock=clock,
         )
         self._collector = ContextCollector(
@@ -104,7 +104,7 @@ class Session:
             clock=clock,
             stats=recorder,
             is_current=self._is_current,
-            on_activity=self._board.activity_changed,
+            on_activity=self.board.activity_changed,
             on_infill=self._infill_came,
         )
         self.fills = FillService(
@@ -112,7 +112,7 @@ class Session:
             self._infills,
             cells=self.cells_around,
             why_not=self._gate.why_not,
-            on_activity=self._board.activity_changed,
+            on_activity=self.board.activity_changed,
         )
 
     def initialize(self, raw: object) -> list[str]:
@@ -137,11 +137,11 @@ class Session:
         settings, problems = read_settings(raw, self._initial, self.settings)
         self.warn(problems)
         self._apply(settings)
-        self._board.show_resting()
+        self.board.show_resting()
 
     def _apply(self, settings: Settings) -> None:
         old, self.settings, self._gate.settings = self.settings, settings, settings
-        self._board.off = "" if settings.enabled else OFF
+        self.board.off = "" if settings.enabled else OFF
         self.recorder.switch(on=settings.stats)
         if settings.private_files != old.private_files:
             self.privacy.configure(settings.private_files)
@@ -226,7 +226,7 @@ class Session:
         since_s, settings = self._clock(), self.settings
         why = self._gate.why_not_complete(self.documents.get(request.uri) or request)
         if settings.enabled:
-            self._board.show_refusal(why, request.uri)
+            self.board.show_refusal(why, request.uri)
         if why:
             total_ms = (self._clock() - since_s) * 1_000
             self.recorder.answered(Source.NOT_ASKED, shown=False, total_ms=total_ms, timings_ms={})
@@ -257,10 +257,6 @@ class Session:
             return preview
         return replace(preview, completions=(), message="the document has changed meanwhile; ask again")
 
-    def show_resting(self) -> None:
-        """Shows the state between requests."""
-        self._board.show_resting()
-
     async def close(self) -> None:
         """Ends the connection to the engine, which stays."""
         await self._completions.close()
@@ -285,13 +281,13 @@ class Session:
         return tuple(one for one in self.documents.all() if self.notebooks.holder(one.uri) is None)
 
     def _infill_came(self, infill: Infill) -> None:
-        if infill.finish is Finish.DEADLINE and self._board.engine is None:
+        if infill.finish is Finish.DEADLINE and self.board.engine is None:
             # The loop itself keeps only weak references to tasks.
             self._asking = asyncio.create_task(self._ask_about_engine())
-        self._board.answered(infill, deadline_ms=self.settings.deadline_ms)
+        self.board.answered(infill, deadline_ms=self.settings.deadline_ms)
 
     async def _ask_about_engine(self) -> None:
-        self._board.engine = await self._connection.about()
+        self.board.engine = await self._connection.about()
 
 
 def _engine_choice(settings: Settings) -> tuple[Any, ...]:

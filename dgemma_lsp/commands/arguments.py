@@ -44,47 +44,13 @@ def argument_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND")
 
     complete = commands.add_parser("complete", help="print one completion")
-    complete.add_argument(
-        "target",
-        metavar="FILE:LINE:COLUMN",
-        help="position of the cursor; line and column count from 1, columns in characters",
-    )
-    complete.add_argument(
-        "--deadline-ms",
-        type=_deadline,
-        default=10_000,
-        metavar="N",
-        help="time limit in milliseconds (default: %(default)s)",
-    )
-    complete.add_argument("--seed", type=_seed, default=0, metavar="N", help="the same seed gives the same text")
     complete.set_defaults(command="complete")
 
     trace = commands.add_parser("trace", help="write an HTML page that plays the denoising of one completion")
-    trace.add_argument(
-        "target",
-        metavar="FILE:LINE:COLUMN",
-        help="position of the cursor; line and column count from 1, columns in characters",
-    )
     trace.add_argument("--html", type=_output, required=True, metavar="OUT", help="file to write")
-    trace.add_argument(
-        "--deadline-ms",
-        type=_deadline,
-        default=10_000,
-        metavar="N",
-        help="time limit in milliseconds (default: %(default)s)",
-    )
-    trace.add_argument("--seed", type=_seed, default=0, metavar="N", help="the same seed gives the same text")
     trace.set_defaults(command="trace")
 
     demo = commands.add_parser("demo", help="complete real Python files at eight positions")
-    demo.add_argument(
-        "--deadline-ms",
-        type=_deadline,
-        default=10_000,
-        metavar="N",
-        help="time limit in milliseconds (default: %(default)s)",
-    )
-    demo.add_argument("--seed", type=_seed, default=0, metavar="N", help="the same seed gives the same texts")
     demo.set_defaults(command="demo")
 
     doctor = commands.add_parser("doctor", help="check the installation and print what to do about each problem")
@@ -104,6 +70,13 @@ def argument_parser() -> argparse.ArgumentParser:
     stats.add_argument("--delete", action="store_true", help="delete all counts")
     stats.set_defaults(command="stats")
 
+    for command in (complete, trace):
+        where = "position of the cursor; line and column count from 1, columns in characters"
+        command.add_argument("target", metavar="FILE:LINE:COLUMN", help=where)
+    for command in (complete, demo, trace):
+        limit = "time limit in milliseconds (default: %(default)s)"
+        command.add_argument("--deadline-ms", type=_deadline, default=10_000, metavar="N", help=limit)
+        command.add_argument("--seed", type=_seed, default=0, metavar="N", help="the same seed gives the same text")
     for command in (complete, demo, doctor, trace):
         model, device = _setting("engine.model"), _setting("engine.device")
         command.add_argument("--model", type=model, default="embedded", help="model folder, or embedded (the default)")

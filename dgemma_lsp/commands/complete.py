@@ -14,6 +14,7 @@ from dgemma_engine.protocol.messages import Infill, Status
 
 from dgemma_lsp.commands.file_location import FilePosition, language_of
 from dgemma_lsp.context.builder import ContextLimits, build_context
+from dgemma_lsp.documents.newlines import normalize_newlines
 from dgemma_lsp.engine_client.connection import InfillSource
 from dgemma_lsp.postprocess.pipeline import Completion, build_completions
 from dgemma_lsp.request import Request, Trigger
@@ -133,15 +134,11 @@ def summary(answer: Answer) -> str:
 
 
 def _last_lines(text: str) -> str:
-    return "\n".join(_unix(text).split("\n")[-_LINES_AROUND - 1 :])
+    return "\n".join(normalize_newlines(text).split("\n")[-_LINES_AROUND - 1 :])
 
 
 def _first_lines(text: str) -> str:
-    return "\n".join(_unix(text).split("\n")[: _LINES_AROUND + 1])
-
-
-def _unix(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return "\n".join(normalize_newlines(text).split("\n")[: _LINES_AROUND + 1])
 
 
 def _visible(text: str) -> str:

@@ -1,18 +1,24 @@
-"""A recorded request and its file -> what the page of `dgemma-lsp trace` shows, as one JSON-ready object.
+"""A recorded request and its file -> the page of `dgemma-lsp trace`, one HTML file without a request or framework.
 
-Pure: keeps a screenful of text around the cursor, rounds numbers to what can be seen, and names keys as `page/trace.js`
-reads them.
+Keeps a screenful of text around the cursor, rounds numbers to what can be seen, and names keys as
+`trace_page/trace.js` reads them. The user's text reaches the page as JSON only, and no character of it can end the
+element that holds it.
 """
 
 from __future__ import annotations
 
+import html
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any
 
 from dgemma_engine.protocol.messages import Infill, Status
 from dgemma_engine.protocol.trace_messages import CanvasTrace, PassTrace, RowStep, Trace, WritingTrace
 
+from dgemma_lsp.documents.newlines import normalize_newlines
 from dgemma_lsp.postprocess.pipeline import build_completions
 from dgemma_lsp.request import Request
 
@@ -22,6 +28,9 @@ _LINES_AFTER = 4
 _MOST_LINE_CHARS = 400
 _MOST_CANDIDATES = 12
 _MOST_TEXT_CHARS = 4_000
+_SLOT = re.compile(r"\{\{(title|style|script|data)\}\}")
+# What could end a script element, begin a comment in it, or break a line of JavaScript.
+_UNSAFE = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +59,10 @@ def trace_view(request: Request, line: int, column: int, trace: Trace, status: S
     infill = trace.infill
     completion = next(iter(build_completions(request, infill)), None)
     numbers = {int(token_id): number for number, token_id in enumerate((*trace.marks, *trace.tokens))}
-    before, after = _unix(request.text[: request.offset]), _unix(request.text[request.offset :])
+    before, after = (
+        normalize_newlines(request.text[: request.offset]),
+        normalize_newlines(request.text[request.offset :]),
+    )
     shown_before = [_short_end(text) for text in before.split("\n")[-_LINES_BEFORE - 1 :]]
     shown_after = [text[:_MOST_LINE_CHARS] for text in after.split("\n")[: _LINES_AFTER + 1]]
     if shown_after[-1:] == [""] and len(shown_after) > 1:
@@ -101,6 +113,28 @@ def trace_view(request: Request, line: int, column: int, trace: Trace, status: S
             ],
         },
     )
+
+
+def to_html(view: TraceView) -> str:
+    """Returns the page.
+
+    Args:
+        view: what it shows.
+    """
+    folder = files("dgemma_lsp.commands") / "trace_page"
+    parts = {
+        "title": html.escape(view.title),
+        "style": (folder / "trace.css").read_text(encoding="utf-8").rstrip(),
+        "script": (folder / "trace.js").read_text(encoding="utf-8").rstrip(),
+        "data": embedded_json(view.data),
+    }
+    # In one pass: what is put in is not searched again.
+    return _SLOT.sub(lambda slot: parts[slot.group(1)], (folder / "trace.html").read_text(encoding="utf-8"))
+
+
+def embedded_json(value: Any) -> str:
+    """Returns JSON that may stand inside a `script` element, whatever its strings hold."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).translate(_UNSAFE)
 
 
 def _timings(infill: Infill) -> dict[str, float]:
@@ -177,7 +211,3 @@ def _others(of: RowStep | PassTrace, numbers: Mapping[int, int]) -> list[list[li
 def _short_end(text: str) -> str:
     """Returns the end of a line: the cursor stands there."""
     return text if len(text) <= _MOST_LINE_CHARS else f"…{text[-_MOST_LINE_CHARS:]}"
-
-
-def _unix(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n")

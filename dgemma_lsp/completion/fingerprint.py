@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
+from dgemma_lsp.documents.newlines import normalize_newlines
 from dgemma_lsp.request import Request
 
 _CLOSERS = frozenset(")]}\"'`")
@@ -96,4 +97,4 @@ def _hash_before(text: str, offset: int) -> int:
 def typed_since(offset: int, text: str, cursor: int) -> str:
     """Returns the text between an earlier cursor and a later one, with `\\n` line ends, as answers have them."""
     typed = text[offset:cursor]
-    return typed.replace("\r\n", "\n").replace("\r", "\n") if "\r" in typed else typed
+    return normalize_newlines(typed)

@@ -32,22 +32,14 @@ class CompletionGate:
         self._privacy = privacy
 
     def why_not_complete(self, subject: Document | Request) -> str | None:
-        """Returns why no ghost text is offered in a document.
-
-        Args:
-            subject: the document, or a question that holds the beginning of its text.
-        """
+        """Returns why no ghost text is offered in a document, or at a question with the beginning of its text."""
         paused = {canonical_id(language) for language in self.settings.paused_languages}
         if paused and canonical_id(subject.language) in paused:
             return f"{subject.language} is paused by {SECTION}.pausedLanguages"
         return self.why_not(subject)
 
     def why_not(self, subject: Document | Request) -> str | None:
-        """Returns why nothing is done in a document, not even by hand.
-
-        Args:
-            subject: see `why_not_complete`.
-        """
+        """Returns why nothing is done in a document, not even by hand."""
         if not self.settings.enabled:
             return OFF
         # A cell is as private as the file that it is kept in.

@@ -36,8 +36,6 @@ class InFlightRequest:
         speculative: whether it is prepared before the editor asks; then it goes on without a waiter.
 
     Attributes:
-        fingerprint: of the cursor that it is about.
-        speculative: whether it is prepared before the editor asks.
         num_steps: denoising steps reported by its drafts.
         done: whether there is an outcome.
         task: runs it.

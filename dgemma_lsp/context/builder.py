@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from dgemma_engine.protocol.messages import Context, Snippet
 
+from dgemma_lsp.documents.newlines import normalize_newlines
 from dgemma_lsp.postprocess.extent import extent_of
 from dgemma_lsp.request import Channel, Request, Trigger, as_if_accepted
 
@@ -107,8 +108,7 @@ def _sendable_snippet(snippet: Snippet) -> Snippet:
 
 
 def _sendable(text: str) -> str:
-    if "\r" in text:
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = normalize_newlines(text)
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

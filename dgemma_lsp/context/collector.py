@@ -17,13 +17,14 @@ from pathlib import Path
 from dgemma_engine.protocol.messages import Snippet
 
 from dgemma_lsp.context.chunks import around, words_of
-from dgemma_lsp.context.import_definitions import FindDefinitions, ImportedDefinitions, Importer
+from dgemma_lsp.context.import_definitions import DefinitionSearch, FindDefinitions, Importer
 from dgemma_lsp.context.import_parser import MOST_CHARS as READ_CHARS
 from dgemma_lsp.context.recent_documents import RecentDocument, RecentDocuments
 from dgemma_lsp.context.recent_edits import RecentEdits
-from dgemma_lsp.context.similar_snippets import SimilarChunks
+from dgemma_lsp.context.similar_snippets import ChunkSearch
 from dgemma_lsp.context.workspace_files import WhyNotRead, WorkspaceFiles
 from dgemma_lsp.documents.bounded_store import BoundedStore
+from dgemma_lsp.documents.newlines import normalize_newlines
 from dgemma_lsp.documents.store import Document
 from dgemma_lsp.documents.uri import path_of
 from dgemma_lsp.request import Request
@@ -136,8 +137,7 @@ class ContextCollector:
         self._clock = clock
         self._limits = limits or CollectorLimits()
         self._files = files or WorkspaceFiles(why_not_read)
-        self._imported = ImportedDefinitions(self._files, find)
-        self._similar = SimilarChunks(self._files, clock=clock)
+        self._find = find
         self._recent = RecentDocuments()
         self._edits = RecentEdits()
         self._choices: BoundedStore[str, _Choice] = BoundedStore(_MOST_KEPT)
@@ -227,7 +227,7 @@ class ContextCollector:
     ) -> tuple[CollectedContext, bool]:
         limits = self._limits
         near = around(request.text, request.offset)
-        own = texts.get(request.uri, request.text)[:READ_CHARS].replace("\r\n", "\n").replace("\r", "\n")
+        own = normalize_newlines(texts.get(request.uri, request.text)[:READ_CHARS])
         # What is no file is in no folder: nothing is imported from there.
         path = path_of(request.uri) or Path(_NOWHERE, Path(request.path).name)
         importer = Importer(
@@ -238,8 +238,15 @@ class ContextCollector:
             words=words_of(near),
         )
         open_texts = {file: text for uri, text in texts.items() if (file := path_of(uri)) is not None}
-        search = self._similar.search(importer, occasion.others, open_texts, most_similar=limits.most_similar)
-        definitions = self._imported.search(importer, open_texts)
+        search = ChunkSearch(
+            importer,
+            occasion.others,
+            open_texts,
+            self._files,
+            most_similar=limits.most_similar,
+            clock=self._clock,
+        )
+        definitions = DefinitionSearch(importer, open_texts, self._files, self._find)
         is_complete = False
         try:
             async with asyncio.timeout(limits.budget_ms / 1_000):

@@ -45,64 +45,23 @@ class Importer:
     words: frozenset[str]
 
 
-class ImportedDefinitions:
-    """Finds imported files and the definitions in them.
+class DefinitionSearch:
+    """Definitions of the names that one document imports; what was found by the time it is stopped can be used.
 
     Args:
+        importer: the document.
+        open_texts: texts that the editor holds, which may differ from those on disk.
         files: reads what is not open, and keeps what was found.
         find: asks the engine.
     """
 
-    def __init__(self, files: WorkspaceFiles, find: FindDefinitions) -> None:
-        self._files = files
-        self._find = find
-
-    def search(self, importer: Importer, open_texts: Mapping[Path, str]) -> DefinitionSearch:
-        """Returns a search that has not begun.
-
-        Args:
-            importer: the document.
-            open_texts: texts that the editor holds, which may differ from those on disk.
-        """
-        return DefinitionSearch(self, importer, open_texts)
-
-    async def file(self, one: Import, at: Path, root: Path, open_texts: Mapping[Path, str]) -> tuple[Path, str] | None:
-        """Returns the imported file and its text; None if there is none that may be read.
-
-        Args:
-            one: the import.
-            at: the importing file.
-            root: folder that it must be in.
-            open_texts: texts that the editor holds.
-        """
-        paths = list(_candidates(one, at, root))
-        for path in paths:
-            if (text := open_texts.get(path)) is not None:
-                return (path, text) if self._files.allows(path, text) else None
-        return await self._files.first(paths, root=root)
-
-    async def definitions(
-        self, path: Path, language: str, text: str, names: tuple[str, ...]
-    ) -> Mapping[str, str] | None:
-        """Returns the definitions of `names` in a file by name; None while there is no engine to ask."""
-        facts = self._files.facts(path, text)
-        if (texts := facts.definitions.get(names)) is None:
-            answer = await self._find(DefinitionsQuery(text=text, names=names, path=path.name, language=language))
-            if answer is None:
-                return None
-            texts = answer.texts
-            facts.define(names, texts)
-        self._files.keep(path, facts)
-        return texts
-
-
-class DefinitionSearch:
-    """One document's definitions; what was found by the time it is stopped can be used. Made by `search`."""
-
-    def __init__(self, source: ImportedDefinitions, importer: Importer, open_texts: Mapping[Path, str]) -> None:
-        self._source = source
+    def __init__(
+        self, importer: Importer, open_texts: Mapping[Path, str], files: WorkspaceFiles, find: FindDefinitions
+    ) -> None:
         self._importer = importer
         self._open_texts = open_texts
+        self._files = files
+        self._find = find
         self._found: dict[tuple[Path, str], str] = {}
 
     async def run(self) -> bool:
@@ -141,17 +100,39 @@ class DefinitionSearch:
     async def _follow(self, one: Import, at: Path) -> tuple[Path, str, frozenset[str]] | None:
         """Returns the file that was looked at, its text and the names that it does not define; None without engine."""
         importer = self._importer
-        file = await self._source.file(one, at, importer.root, self._open_texts)
+        file = await self._file(one, at)
         if file is None or file[0] == importer.path:
             return at, "", frozenset()
         path, text = file
         names = one.names[:_MOST_NAMES]
-        texts = await self._source.definitions(path, importer.language, text, names)
+        texts = await self._definitions(path, text, names)
         if texts is None:
             return None
         for name, definition in texts.items():
             self._found[path, name] = definition[:_MOST_DEFINITION_CHARS]
         return path, text, frozenset(names) - texts.keys()
+
+    async def _file(self, one: Import, at: Path) -> tuple[Path, str] | None:
+        """Returns the file that `at` imports and its text; None if there is none that may be read."""
+        root = self._importer.root
+        paths = list(_candidates(one, at, root))
+        for path in paths:
+            if (text := self._open_texts.get(path)) is not None:
+                return (path, text) if self._files.allows(path, text) else None
+        return await self._files.first(paths, root=root)
+
+    async def _definitions(self, path: Path, text: str, names: tuple[str, ...]) -> Mapping[str, str] | None:
+        """Returns the definitions of `names` in a file by name; None while there is no engine to ask."""
+        facts = self._files.facts(path, text)
+        if (texts := facts.definitions.get(names)) is None:
+            language = self._importer.language
+            answer = await self._find(DefinitionsQuery(text=text, names=names, path=path.name, language=language))
+            if answer is None:
+                return None
+            texts = answer.texts
+            facts.define(names, texts)
+        self._files.keep(path, facts)
+        return texts
 
 
 def shown_path(path: Path, root: Path) -> str:

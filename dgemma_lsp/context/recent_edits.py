@@ -6,19 +6,19 @@ Keystrokes next to each other are one edit, which ends when a change elsewhere b
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dgemma_engine.protocol.messages import Snippet
 
 from dgemma_lsp.documents.bounded_store import BoundedStore
+from dgemma_lsp.documents.diff import TextChange
 
 _NEAR_LINES = 2
 _MOST_DOCUMENTS = 20
 _MOST_EDITS = 8
 _MOST_LINES = 12
 _MOST_CHARS = 1_200
-_PIECES = (4_096, 64, 1)
 
 
 @dataclass(slots=True)
@@ -72,15 +72,15 @@ class RecentEdits:
         if text == tracked.text:
             return
         self._documents.use(uri)
-        start, old_end, new_end = _changed(tracked.text, text)
-        if tracked.region is not None and not _is_near(tracked.text, tracked.region, start, old_end):
+        change = TextChange.between(tracked.text, text)
+        if tracked.region is not None and not _is_near(tracked.text, tracked.region, change.start, change.old_end):
             self._done.extend(_edits(uri, tracked))
             tracked.base, tracked.region = tracked.text, None
         if tracked.region is None:
-            tracked.region = start, new_end
+            tracked.region = change.start, change.new_end
         else:
-            begin, _, end = _changed(tracked.base, text)
-            tracked.region = begin, end
+            whole = TextChange.between(tracked.base, text)
+            tracked.region = whole.start, whole.new_end
         tracked.text = text
 
     def closed(self, uri: str) -> None:
@@ -116,8 +116,9 @@ def _edits(uri: str, tracked: _Tracked) -> Iterator[_Edit]:
     """Yields the edit under way, if there is one that is small and changes more than white space."""
     if tracked.region is None or tracked.base == tracked.text:
         return
-    start, old_end, new_end = _changed(tracked.base, tracked.text)
-    removed, added = _different(_lines(tracked.base, start, old_end), _lines(tracked.text, start, new_end))
+    change = TextChange.between(tracked.base, tracked.text)
+    old = _lines(tracked.base, change.start, change.old_end)
+    removed, added = _different(old, _lines(tracked.text, change.start, change.new_end))
     if max(len(removed), len(added)) > _MOST_LINES or sum(map(len, (*removed, *added))) > _MOST_CHARS:
         return
     if "".join("".join(removed).split()) != "".join("".join(added).split()):
@@ -133,8 +134,13 @@ def _lines(text: str, start: int, end: int) -> tuple[str, ...]:
 
 def _different(old: tuple[str, ...], new: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Returns both without the lines at the beginning and at the end that they have in common."""
-    start, old_end, new_end = _changed(old, new)
-    return old[start:old_end], new[start:new_end]
+    start = end = 0
+    most = min(len(old), len(new))
+    while start < most and old[start] == new[start]:
+        start += 1
+    while end < most - start and old[-1 - end] == new[-1 - end]:
+        end += 1
+    return old[start : len(old) - end], new[start : len(new) - end]
 
 
 def _is_near(text: str, region: tuple[int, int], start: int, end: int) -> bool:
@@ -142,20 +148,3 @@ def _is_near(text: str, region: tuple[int, int], start: int, end: int) -> bool:
     begin, stop = region
     between = text[stop:start] if start >= stop else text[end:begin]
     return between.count("\n") <= _NEAR_LINES
-
-
-def _changed(old: Sequence[str], new: Sequence[str]) -> tuple[int, int, int]:
-    """Returns where two texts differ: start in both, end in the old one, end in the new one."""
-    most = min(len(old), len(new))
-    start = end = 0
-    # Large pieces first: a key in a text of a megabyte must cost next to nothing.
-    for size in _PIECES:
-        while start + size <= most and old[start : start + size] == new[start : start + size]:
-            start += size
-    for size in _PIECES:
-        while (
-            end + size <= most - start
-            and old[len(old) - end - size : len(old) - end] == new[len(new) - end - size : len(new) - end]
-        ):
-            end += size
-    return start, len(old) - end, len(new) - end

@@ -15,44 +15,67 @@ from dgemma_lsp.context.chunks import Chunk, best_chunk, chunks_of
 from dgemma_lsp.context.import_definitions import Importer, shown_path
 from dgemma_lsp.context.recent_documents import RecentDocument
 from dgemma_lsp.context.workspace_files import WorkspaceFiles
+from dgemma_lsp.documents.newlines import normalize_newlines
 from dgemma_lsp.documents.uri import path_of
 
 _SLICE_S = 0.004
 
 
-class SimilarChunks:
-    """Cuts documents into chunks and compares them.
+class ChunkSearch:
+    """The best chunks for one cursor; what was found by the time it is stopped can be used.
 
     Args:
+        importer: the cursor's document.
+        recent: other documents, newest visit first.
+        open_texts: texts that the editor holds.
         files: reads what is not open, and keeps the chunks.
+        most_similar: see `best_chunk`.
         clock: seconds that never go backwards.
     """
 
-    def __init__(self, files: WorkspaceFiles, *, clock: Callable[[], float]) -> None:
-        self._files = files
-        self._clock = clock
-
-    def search(
+    def __init__(
         self,
         importer: Importer,
-        visits: Sequence[RecentDocument],
+        recent: Sequence[RecentDocument],
         open_texts: Mapping[Path, str],
+        files: WorkspaceFiles,
         *,
         most_similar: float,
-    ) -> ChunkSearch:
-        """Returns a search that has not begun.
+        clock: Callable[[], float],
+    ) -> None:
+        self._importer = importer
+        self._recent = recent
+        self._open_texts = open_texts
+        self._files = files
+        self._most_similar = most_similar
+        self._clock = clock
+        self._found: list[tuple[float, Path, Chunk]] = []
 
-        Args:
-            importer: the cursor's document.
-            visits: other documents, newest visit first.
-            open_texts: texts that the editor holds.
-            most_similar: see `best_chunk`.
-        """
-        return ChunkSearch(self, importer, visits, open_texts, most_similar)
+    async def run(self) -> None:
+        """Compares the chunks of each document."""
+        for document in self._recent:
+            path = path_of(document.uri)
+            if path is None or path == self._importer.path:
+                continue
+            chunks = await self._chunks(path)
+            best = best_chunk(chunks, self._importer.words, most_similar=self._most_similar)
+            if best is not None:
+                self._found.append((best[0], path, best[1]))
+            await asyncio.sleep(0)
 
-    async def chunks(self, path: Path, open_texts: Mapping[Path, str]) -> Sequence[Chunk]:
+    def chosen(self, *, num_chunks: int, most_chars: int) -> tuple[Snippet, ...]:
+        """Returns the best chunks that fit, best last; of equals the one visited later counts for more."""
+        best = sorted(self._found, key=lambda found: -found[0])[:num_chunks]
+        taken: list[Snippet] = []
+        for _, path, chunk in best:
+            if len(chunk.text) <= most_chars:
+                most_chars -= len(chunk.text)
+                taken.append(Snippet(path=shown_path(path, self._importer.root), text=chunk.text))
+        return tuple(reversed(taken))
+
+    async def _chunks(self, path: Path) -> Sequence[Chunk]:
         """Returns the chunks of a document; none if it must not or cannot be read."""
-        text = open_texts.get(path)
+        text = self._open_texts.get(path)
         if text is None:
             file = await self._files.first([path])
             text = None if file is None else file[1]
@@ -69,50 +92,9 @@ class SimilarChunks:
     async def _cut(self, text: str) -> list[Chunk]:
         chunks: list[Chunk] = []
         since_s = self._clock()
-        for chunk in chunks_of(text.replace("\r\n", "\n").replace("\r", "\n")):
+        for chunk in chunks_of(normalize_newlines(text)):
             chunks.append(chunk)
             if self._clock() - since_s > _SLICE_S:
                 await asyncio.sleep(0)
                 since_s = self._clock()
         return chunks
-
-
-class ChunkSearch:
-    """The best chunks for one place; what was found by the time it is stopped can be used. Made by `search`."""
-
-    def __init__(
-        self,
-        source: SimilarChunks,
-        importer: Importer,
-        visits: Sequence[RecentDocument],
-        open_texts: Mapping[Path, str],
-        most_similar: float,
-    ) -> None:
-        self._source = source
-        self._importer = importer
-        self._visits = visits
-        self._open_texts = open_texts
-        self._most_similar = most_similar
-        self._found: list[tuple[float, Path, Chunk]] = []
-
-    async def run(self) -> None:
-        """Compares the chunks of each document."""
-        for visit in self._visits:
-            path = path_of(visit.uri)
-            if path is None or path == self._importer.path:
-                continue
-            chunks = await self._source.chunks(path, self._open_texts)
-            best = best_chunk(chunks, self._importer.words, most_similar=self._most_similar)
-            if best is not None:
-                self._found.append((best[0], path, best[1]))
-            await asyncio.sleep(0)
-
-    def chosen(self, *, num_chunks: int, most_chars: int) -> tuple[Snippet, ...]:
-        """Returns the best chunks that fit, best last; of equals the one visited later counts for more."""
-        best = sorted(self._found, key=lambda found: -found[0])[:num_chunks]
-        taken: list[Snippet] = []
-        for _, path, chunk in best:
-            if len(chunk.text) <= most_chars:
-                most_chars -= len(chunk.text)
-                taken.append(Snippet(path=shown_path(path, self._importer.root), text=chunk.text))
-        return tuple(reversed(taken))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dgemma_lsp.context.chunks import Chunk
 from dgemma_lsp.documents.bounded_store import BoundedStore
+from dgemma_lsp.documents.newlines import normalize_newlines
 
 # Of a path and, once it is known, the beginning of its text: why it must not be read as context; None where it may be.
 WhyNotRead = Callable[[Path, str], str | None]
@@ -144,5 +145,5 @@ def _read(path: Path, kept: FileFacts | None) -> FileFacts | None:
         return None
     if "\0" in text:
         return None
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    text = normalize_newlines(text)
     return FileFacts(digest=hash(text), stamp=stamp, text=text)

@@ -13,6 +13,7 @@ from itertools import accumulate
 
 from dgemma_engine.protocol.messages import Extent, Infill
 
+from dgemma_lsp.documents.newlines import normalize_newlines
 from dgemma_lsp.documents.store import Document
 from dgemma_lsp.fill.target import FillTarget
 from dgemma_lsp.postprocess.brackets import with_closed_brackets, with_closed_strings, without_closed_twice
@@ -110,7 +111,7 @@ def _least_column(request: Request, replaced: str) -> int:
     As far as what is replaced goes where that ends further out than it begins. Comments, directives, what closes a
     bracket, and what is inside a string may stand anywhere and do not count.
     """
-    replaced, language = _unix(replaced), language_named(request.language)
+    replaced, language = normalize_newlines(replaced), language_named(request.language)
     own = columns(request.before) + bool(request.before.strip())
     lines = replaced.split("\n")
     starts = accumulate((len(line) + 1 for line in lines), initial=0)
@@ -131,7 +132,7 @@ def _least_column(request: Request, replaced: str) -> int:
 
 def _shaped(middle: str, around: CursorContext, request: Request) -> str:
     """Returns what to write in the hole, with `\\n` line ends; empty for nothing."""
-    middle = _unix(middle)
+    middle = normalize_newlines(middle)
     if request.extent is Extent.LINE:
         middle = middle.partition("\n")[0]
     else:
@@ -150,10 +151,6 @@ def _stands_anywhere(line: str, language: Language) -> bool:
     """Whether a line is a comment, or a directive of a preprocessor."""
     text = line.lstrip()
     return bool(language.comment and text.startswith(language.comment)) or (language.has_brackets and text[0] == "#")
-
-
-def _unix(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _lacks_body(middle: str, around: CursorContext) -> bool:

@@ -101,7 +101,7 @@ class Suggestions:
         self._last_number = 0
 
     def offer(self, uri: str, text: str, completions: Sequence[Completion]) -> list[int]:
-        """Takes note of a suggestion; the rest of one that is being typed through is the same one.
+        """Records a suggestion; the rest of one that is being typed through is the same one.
 
         Args:
             uri: the document.
@@ -123,7 +123,7 @@ class Suggestions:
         return [form.number for form in forms]
 
     def accept(self, number: int, text_of: Callable[[str], str | None]) -> None:
-        """Takes note that a client has accepted a suggestion; one that is over, or was counted, is passed over.
+        """Records that a client has accepted a suggestion; ignores one that is over, or was counted.
 
         Args:
             number: as `offer` returned it.
@@ -137,7 +137,7 @@ class Suggestions:
                     self._take(uri, form, text)
 
     def change(self, uri: str, old: str, new: str) -> None:
-        """Takes note that a document has changed from `old` to `new`."""
+        """Follows the suggestions of a document through a change from `old` to `new`."""
         self.settle()
         standing = [one for one in self._standing if one.uri == uri]
         if standing:
@@ -162,13 +162,13 @@ class Suggestions:
                 return
 
     def close(self, uri: str) -> None:
-        """Takes note that a document is closed: what was not looked at by now will not be."""
+        """Drops all of a document that is closed: what is not judged by now will not be."""
         self.settle()
         self._end(uri)
         self._standing = [one for one in self._standing if one.uri != uri]
 
     def end(self) -> None:
-        """Takes note that the window is closed."""
+        """Ends all suggestions: the window is closed."""
         for uri in list(self._offered):
             self._end(uri)
         self.settle()

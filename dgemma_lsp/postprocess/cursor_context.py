@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from dgemma_lsp.documents.newlines import normalize_newlines
 from dgemma_lsp.postprocess.languages import Language, language_named
 from dgemma_lsp.postprocess.lexer import Reading, cheap_end, cheap_start, read
 from dgemma_lsp.request import Request
@@ -48,10 +49,10 @@ class CursorContext:
         start = cheap_start(request.text, 0, line_start, most_chars=_CHARS_EACH_SIDE, most_signs=_MOST_SIGNS)
         end = cheap_end(request.text, line_end, most_chars=_CHARS_EACH_SIDE, most_signs=_MOST_SIGNS)
         is_cut = bool(start or request.skipped)
-        above = _unix(request.text[start:line_start])
+        above = normalize_newlines(request.text[start:line_start])
         if is_cut:
             above = above.partition("\n")[2]
-        below = _unix(request.text[line_end:end])
+        below = normalize_newlines(request.text[line_end:end])
         return cls(
             above=above,
             before=line_before(request),
@@ -94,7 +95,3 @@ def line_rest(request: Request) -> str:
     offset = request.offset
     end = cheap_end(request.text, offset, most_chars=_LINE_CHARS_EACH_SIDE, most_signs=_LINE_SIGNS_EACH_SIDE)
     return request.text[offset : min(end, request.line_end)]
-
-
-def _unix(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text

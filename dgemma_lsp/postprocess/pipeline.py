@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from dgemma_engine.protocol.messages import Extent, Infill
 
+from dgemma_lsp.documents.newlines import normalize_newlines
 from dgemma_lsp.postprocess.brackets import with_closed_brackets, with_closed_strings, without_closed_twice
 from dgemma_lsp.postprocess.cursor_context import CursorContext
 from dgemma_lsp.postprocess.deduplicate import num_covered, without_next_lines, without_repetition
@@ -96,7 +97,7 @@ def shape(middle: str, around: CursorContext, extent: Extent) -> tuple[str, int]
         around: where.
         extent: how far it may reach.
     """
-    middle = middle.replace("\r\n", "\n").replace("\r", "\n")
+    middle = normalize_newlines(middle)
     if extent is Extent.LINE:
         middle = middle.partition("\n")[0]
     else:

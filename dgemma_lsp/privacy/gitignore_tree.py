@@ -92,7 +92,7 @@ class IgnoreTree:
         return match
 
     def forget(self) -> None:
-        """Takes note that an ignore file has changed: the next question looks at the disk again."""
+        """Reads the ignore files again when they are next needed."""
         self._verdicts.clear()
 
     def _sources(self, path: Path) -> list[_Source]:

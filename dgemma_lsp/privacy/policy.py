@@ -26,7 +26,7 @@ _MAX_FOLDERS = 64
 
 
 class Privacy:
-    """Says why a file is private. Reads ignore files only, never the file itself.
+    """Returns why a file is private. Reads ignore files only, never the file itself.
 
     Args:
         patterns: of the setting `dgemma.privateFiles`, in the syntax of `.gitignore`; they count in every folder,

@@ -29,8 +29,7 @@ from dgemma_lsp.engine_client.status import METHOD, ServerStatus
 from dgemma_lsp.metrics.recorder import TALLY, StatsRecorder
 from dgemma_lsp.metrics.store import StatsFile
 from dgemma_lsp.request import Channel, Request, Trigger
-from dgemma_lsp.server import completion_handlers, conversions, lifecycle, preview_handlers
-from dgemma_lsp.server.fill_handlers import add_fills
+from dgemma_lsp.server import completion_handlers, conversions, fill_handlers, lifecycle, preview_handlers
 from dgemma_lsp.server.lenient_converter import lenient_converter
 from dgemma_lsp.server.load_progress import LoadProgress
 from dgemma_lsp.server.notebook_handlers import SYNC
@@ -103,6 +102,11 @@ class DgemmaServer(LanguageServer):
         """Handles the messages."""
         return cast("DgemmaProtocol", self.protocol)
 
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """The uris of the workspace's folders."""
+        return conversions.to_roots(self.workspace.folders.values(), self.workspace.root_uri)
+
     def publish(self, status: ServerStatus) -> None:
         """Shows a state in the status bar, and loading as a progress bar."""
         self.protocol.notify(METHOD, status.to_wire())
@@ -157,7 +161,7 @@ class DgemmaServer(LanguageServer):
             position,
             cells=self.session.cells_around(document.uri),
             encoding=self.encoding,
-            roots=conversions.to_roots(self.workspace.folders.values(), self.workspace.root_uri),
+            roots=self.roots,
             trigger=trigger,
             channel=channel,
             deadline_ms=self.session.settings.deadline_ms,
@@ -193,7 +197,7 @@ def build_server(
     server.feature(TALLY)(_tally)
     server.feature(STATS)(_stats)
     preview_handlers.register(server)
-    add_fills(server, server.session, cancel_with_request=server.messages.cancel_with_request)
+    fill_handlers.register(server)
     return server
 
 

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 
 from lsprotocol import types
 
+from dgemma_lsp.documents.newlines import normalize_newlines
 from dgemma_lsp.documents.positions import LineIndex, PositionEncoding
 from dgemma_lsp.documents.store import MOST_URI_CHARS, Document, Edit
 from dgemma_lsp.documents.uri import Uri
@@ -110,7 +111,7 @@ def with_selected(
     start, end = (lines.offset(one.line, one.character, encoding) - request.skipped for one in places)
     if not request.line_start <= start <= request.offset <= end <= request.line_end:
         return request
-    text = info.text.replace("\r\n", "\n").replace("\r", "\n")
+    text = normalize_newlines(info.text)
     return replace(request, selected=Selected(start=start, end=end, text=text))
 
 

@@ -29,19 +29,19 @@ def to_fill_question(params: object) -> FillQuestion:
     Raises:
         ValueError: a field is missing or wrong; the message names it.
     """
-    document, span = _field(params, "textDocument"), _field(params, "range")
-    uri, version, kind = _field(document, "uri"), _field(document, "version", None), _field(params, "kind")
+    document, span = field(params, "textDocument"), field(params, "range")
+    uri, version, kind = field(document, "uri"), field(document, "version", None), field(params, "kind")
     if not isinstance(uri, str) or not isinstance(version, int | None):
         raise ValueError("textDocument must have a text as uri and a whole number or null as version")
     if kind not in [*FillKind]:
         raise ValueError(f"kind must be one of {', '.join(FillKind)}")
-    start, end = (_place(_field(span, name), name) for name in ("start", "end"))
+    start, end = (_place(field(span, name), name) for name in ("start", "end"))
     return FillQuestion(uri=uri, version=version, span=(start, end), kind=FillKind(kind))
 
 
 def to_progress_token(params: object) -> int | str | None:
     """Returns the token under which an editor wants to be told the progress of its request, if it does."""
-    token = _field(params, "workDoneToken", None)
+    token = field(params, "workDoneToken", None)
     return token if isinstance(token, int | str) else None
 
 
@@ -96,7 +96,7 @@ def to_fill_action(title: str, kind: FillKind, document: Document, span: types.R
     return types.CodeAction(title=title, kind=FILL_ACTION, command=command)
 
 
-def _field(value: object, name: str, default: object = _MISSING) -> object:
+def field(value: object, name: str, default: object = _MISSING) -> object:
     """Returns a field of decoded JSON; pygls makes objects of the parameters of methods that it does not know."""
     if isinstance(value, Mapping):
         found = cast("Mapping[str, object]", value).get(name, default)
@@ -108,7 +108,7 @@ def _field(value: object, name: str, default: object = _MISSING) -> object:
 
 
 def _place(position: object, name: str) -> tuple[int, int]:
-    line, column = _field(position, "line"), _field(position, "character")
+    line, column = field(position, "line"), field(position, "character")
     if not isinstance(line, int) or not isinstance(column, int) or min(line, column) < 0:
         raise ValueError(f"range.{name} must have whole numbers from 0 as line and character")
     return line, column

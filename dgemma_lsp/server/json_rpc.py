@@ -95,7 +95,7 @@ class AnsweringProtocol(LanguageServerProtocol):
             _log.error("a message could not be handled (%s)", type(error).__name__)
 
     def message_lost(self, method: str | None, params: object) -> None:
-        """Hears of a notification that could not be read or handled.
+        """Called with a notification that could not be read or handled.
 
         Args:
             method: of the notification; None where not even that is known.

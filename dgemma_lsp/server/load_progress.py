@@ -1,4 +1,4 @@
-"""The progress bar while the engine loads: when to open, move and close it. Knows no protocol types.
+"""The progress bar while the engine loads: when to open, update and close it.
 
 The bar can only be drawn once the editor has agreed to it, by which time loading may be over.
 """
@@ -6,39 +6,22 @@ The bar can only be drawn once the editor has agreed to it, by which time loadin
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from dgemma_lsp.engine_client.status import ServerStatus, StatusKind
 
-
-class ProgressBar(Protocol):
-    """The editor's progress bars, each known by a token."""
-
-    async def create(self, token: str) -> bool:
-        """Asks the editor for a bar; returns whether it agreed."""
-        ...
-
-    def begin(self, token: str, status: ServerStatus) -> None:
-        """Draws it."""
-        ...
-
-    def report(self, token: str, status: ServerStatus) -> None:
-        """Moves it."""
-        ...
-
-    def end(self, token: str) -> None:
-        """Takes it away."""
-        ...
+if TYPE_CHECKING:
+    from dgemma_lsp.server.app import DgemmaServer
 
 
 class LoadProgress:
-    """Shows the loading states among those it is told.
+    """Shows loading states as a progress bar, and nothing of other states.
 
     Args:
-        bar: the editor's progress bars.
+        bar: asks the editor for a bar, and opens, updates and closes it.
     """
 
-    def __init__(self, bar: ProgressBar) -> None:
+    def __init__(self, bar: DgemmaServer) -> None:
         self._bar = bar
         self._num_bars = 0
         self._asking: asyncio.Task[None] | None = None
@@ -46,7 +29,7 @@ class LoadProgress:
         self._latest: ServerStatus | None = None
 
     def show(self, status: ServerStatus) -> None:
-        """Takes the newest state."""
+        """Shows the newest state."""
         self._latest = status if status.kind is StatusKind.LOADING else None
         if self._latest is None:
             if self._token is not None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Iterable
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from lsprotocol import types
 from pygls.protocol import lsp_method
 
 from dgemma_lsp.documents.notebooks import Cell
-from dgemma_lsp.documents.positions import PositionEncoding
 from dgemma_lsp.server import conversions
 from dgemma_lsp.server.json_rpc import AnsweringProtocol
-from dgemma_lsp.session import Session
+
+if TYPE_CHECKING:
+    from dgemma_lsp.server.app import DgemmaServer
 
 _log = logging.getLogger(__name__)
 
@@ -21,18 +22,13 @@ _log = logging.getLogger(__name__)
 SYNC = types.NotebookDocumentSyncOptions(notebook_selector=[types.NotebookDocumentFilterWithNotebook(notebook="*")])
 
 
-class _NotebookServer(Protocol):
-    session: Session
-    encoding: PositionEncoding
-
-
 class NotebookProtocol(AnsweringProtocol):
     """pygls's protocol with cells in our own documents."""
 
     @lsp_method(types.NOTEBOOK_DOCUMENT_DID_OPEN)
     def lsp_notebook_document__did_open(self, params: types.DidOpenNotebookDocumentParams) -> Generator[Any, Any, None]:
-        """Takes a notebook in."""
-        session = self._notebook_server.session
+        """Opens a notebook and its cells."""
+        session = self._ls.session
         for item in params.cell_text_documents:
             session.documents.open(conversions.to_document(item))
         session.notebooks.open(params.notebook_document.uri, _cells(params.notebook_document.cells))
@@ -43,7 +39,7 @@ class NotebookProtocol(AnsweringProtocol):
         self, params: types.DidChangeNotebookDocumentParams
     ) -> Generator[Any, Any, None]:
         """Adds and removes cells, and applies edits in them."""
-        server, uri, changed = self._notebook_server, params.notebook_document.uri, params.change.cells
+        server, uri, changed = self._ls, params.notebook_document.uri, params.change.cells
         if changed is not None and changed.structure is not None:
             array = changed.structure.array
             for item in changed.structure.did_open or ():
@@ -62,16 +58,16 @@ class NotebookProtocol(AnsweringProtocol):
     def lsp_notebook_document__did_close(
         self, params: types.DidCloseNotebookDocumentParams
     ) -> Generator[Any, Any, None]:
-        """Forgets a notebook and its cells."""
-        session = self._notebook_server.session
+        """Closes a notebook and its cells."""
+        session = self._ls.session
         uris = session.notebooks.close(params.notebook_document.uri)
         for uri in dict.fromkeys([*uris, *(identifier.uri for identifier in params.cell_text_documents)]):
             session.close_document(uri)
         yield from ()
 
     @property
-    def _notebook_server(self) -> _NotebookServer:
-        return cast("_NotebookServer", self._server)
+    def _ls(self) -> DgemmaServer:
+        return cast("DgemmaServer", self._server)
 
 
 def _cells(cells: Iterable[types.NotebookCell]) -> list[Cell]:

@@ -9,8 +9,8 @@ settled}]}`. A newer request for the same document ends the older with RequestCa
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from dgemma_engine.protocol.messages import Draft
 from lsprotocol import types
@@ -19,6 +19,7 @@ from pygls.exceptions import JsonRpcInvalidParams
 from dgemma_lsp.completion.preview import Preview
 from dgemma_lsp.request import Channel, Trigger
 from dgemma_lsp.server import conversions
+from dgemma_lsp.server.fill_conversions import field
 
 if TYPE_CHECKING:
     from dgemma_lsp.server.app import DgemmaServer
@@ -34,60 +35,46 @@ def register(server: DgemmaServer) -> None:
     server.feature(METHOD)(_denoise)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Question:
-    """The request's parameters.
+def _question(params: object) -> tuple[str, int | None, types.Position, str]:
+    """Returns uri and version of the document (None for the open one), the cursor, and the token of the drafts.
 
-    Attributes:
-        uri: names the document.
-        version: of the document that the editor means; None takes the one that is open.
-        position: the cursor.
-        token: what the drafts are sent under.
+    Raises:
+        JsonRpcInvalidParams: something is missing or of another type.
     """
-
-    uri: str
-    version: int | None
-    position: types.Position
-    token: str
-
-    @classmethod
-    def read(cls, params: object) -> Self:
-        """Reads what pygls makes of parameters that it does not know: objects with the JSON's keys.
-
-        Raises:
-            JsonRpcInvalidParams: something is missing or of another type.
-        """
-        document, position = getattr(params, "textDocument", None), getattr(params, "position", None)
-        uri, version = getattr(document, "uri", None), getattr(document, "version", None)
-        line, character = getattr(position, "line", None), getattr(position, "character", None)
-        token = getattr(params, "token", None)
-        if not (isinstance(uri, str) and isinstance(token, str) and isinstance(version, int | None)):
-            raise JsonRpcInvalidParams(_FORM)
-        if not (isinstance(line, int) and isinstance(character, int) and min(line, character) >= 0):
-            raise JsonRpcInvalidParams(_FORM)
-        return cls(uri=uri, version=version, position=types.Position(line=line, character=character), token=token)
+    try:
+        document, position = field(params, "textDocument"), field(params, "position")
+        uri, version = field(document, "uri"), field(document, "version", None)
+        line, character, token = field(position, "line"), field(position, "character"), field(params, "token")
+    except ValueError:
+        raise JsonRpcInvalidParams(_FORM) from None
+    if not (isinstance(uri, str) and isinstance(token, str) and isinstance(version, int | None)):
+        raise JsonRpcInvalidParams(_FORM)
+    if not (isinstance(line, int) and isinstance(character, int) and min(line, character) >= 0):
+        raise JsonRpcInvalidParams(_FORM)
+    return uri, version, types.Position(line=line, character=character), token
 
 
 async def _denoise(ls: DgemmaServer, params: object) -> dict[str, Any]:
-    question, since_s = _Question.read(params), time.monotonic()
+    since_s = time.monotonic()
+    uri, version, position, token = _question(params)
 
     def elapsed_ms() -> float:
         return (time.monotonic() - since_s) * 1_000
 
     def tell(draft: Draft) -> None:
         spans = [asdict(span) for span in draft.spans]
-        news = {"token": question.token, "step": draft.step, "stepsLimit": draft.steps_limit, "spans": spans}
+        news = {"token": token, "step": draft.step, "stepsLimit": draft.steps_limit, "spans": spans}
         ls.protocol.notify(DRAFT, news | {"elapsedMs": elapsed_ms()})
 
-    document = ls.session.documents.get(question.uri)
+    document = ls.session.documents.get(uri)
     if document is None:
         preview = Preview(
             message="this document is not open, or out of step with the editor; close it and open it again"
         )
-    elif question.version not in {None, document.version}:
+    elif version not in {None, document.version}:
         preview = Preview(message="the document has changed since it was asked about; ask again")
     else:
-        request = ls.request_at(document, question.position, Trigger.INVOKED, Channel.PREVIEW)
+        request = ls.request_at(document, position, Trigger.INVOKED, Channel.PREVIEW)
         preview = await ls.session.preview(request, tell)
     items: list[types.InlineCompletionItem] = []
     if document is not None:

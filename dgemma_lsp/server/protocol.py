@@ -7,18 +7,17 @@ is offered there until the text is known again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from concurrent.futures import Future
-from typing import Any, Protocol, cast
+from typing import Any
 
 from lsprotocol import types
 from pygls.protocol import lsp_method
 
 from dgemma_lsp import __version__
-from dgemma_lsp.documents.positions import PositionEncoding
 from dgemma_lsp.server import conversions
+from dgemma_lsp.server.fill_conversions import field
 from dgemma_lsp.server.notebook_handlers import NotebookProtocol
-from dgemma_lsp.session import Session
 from dgemma_lsp.settings.settings import SECTION
 
 _log = logging.getLogger(__name__)
@@ -30,17 +29,12 @@ _OF_DOCUMENTS = {types.TEXT_DOCUMENT_DID_OPEN, types.TEXT_DOCUMENT_DID_CHANGE}
 _OF_NOTEBOOKS = {types.NOTEBOOK_DOCUMENT_DID_OPEN, types.NOTEBOOK_DOCUMENT_DID_CHANGE}
 
 
-class _Server(Protocol):
-    session: Session
-    encoding: PositionEncoding
-
-
 class DgemmaProtocol(NotebookProtocol):
     """pygls's protocol over our own documents."""
 
     @lsp_method(types.TEXT_DOCUMENT_DID_OPEN)
     def lsp_text_document__did_open(self, params: types.DidOpenTextDocumentParams) -> Generator[Any, Any, None]:
-        """Takes a text in."""
+        """Opens a document."""
         self._ls.session.documents.open(conversions.to_document(params.text_document))
         yield from ()
 
@@ -55,7 +49,7 @@ class DgemmaProtocol(NotebookProtocol):
 
     @lsp_method(types.TEXT_DOCUMENT_DID_CLOSE)
     def lsp_text_document__did_close(self, params: types.DidCloseTextDocumentParams) -> Generator[Any, Any, None]:
-        """Forgets a text."""
+        """Closes a document."""
         self._ls.session.close_document(params.text_document.uri)
         yield from ()
 
@@ -102,13 +96,8 @@ class DgemmaProtocol(NotebookProtocol):
     def _every_uri(self) -> list[str]:
         return [document.uri for document in self._ls.session.documents.all()]
 
-    @property
-    def _ls(self) -> _Server:
-        return cast("_Server", self._server)
-
 
 def _uri(params: object, name: str) -> str | None:
     """Returns the uri of the document that the parameters of a notification name; None where they name none."""
-    document = cast("Mapping[str, object]", params).get(name) if isinstance(params, Mapping) else None
-    uri = cast("Mapping[str, object]", document).get("uri") if isinstance(document, Mapping) else None
+    uri = field(field(params, name, None), "uri", None)
     return uri if isinstance(uri, str) else None

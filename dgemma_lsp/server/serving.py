@@ -3,42 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import suppress
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO
 
-from dgemma_lsp.server.json_rpc import AnsweringProtocol
 from dgemma_lsp.server.transport.editor_connection import EditorConnection, first_to_speak
 from dgemma_lsp.server.transport.stdio import StdoutWriter, open_input
-from dgemma_lsp.session import Session
+
+if TYPE_CHECKING:
+    from dgemma_lsp.server.app import DgemmaServer
 
 # Nobody waits for what a session that ends still has to write.
 _CLOSE_TIMEOUT_S = 2.0
 
 
-class Served(Protocol):
-    """The server of one editor.
-
-    Attributes:
-        session: is closed at the end.
-        shut_down: whether the editor has closed the session.
-        client_pid: the editor's process as the command line names it.
-        watch_client: called with the editor's process as `initialize` names it.
-    """
-
-    session: Session
-    shut_down: bool
-    client_pid: int | None
-    watch_client: Callable[[int], None]
-
-    @property
-    def messages(self) -> AnsweringProtocol:
-        """Handles the messages."""
-        ...
-
-
-async def serve_io(server: Served, stdin: BinaryIO, stdout: BinaryIO) -> None:
-    """Serves the editor at the other end of two files until it says goodbye, is gone, or its process ends."""
+async def serve_io(server: DgemmaServer, stdin: BinaryIO, stdout: BinaryIO) -> None:
+    """Serves the editor on two files until it sends `exit`, its streams close, or its process ends."""
     connection = EditorConnection(server.messages)
     server.messages.set_writer(StdoutWriter(stdout, connection.hang_up))
     server.watch_client = connection.watch
@@ -47,13 +26,13 @@ async def serve_io(server: Served, stdin: BinaryIO, stdout: BinaryIO) -> None:
     await _close(server)
 
 
-async def serve_tcp(server: Served, host: str, port: int) -> None:
-    """Serves the first client of a port that says something, and refuses all others.
+async def serve_tcp(server: DgemmaServer, host: str, port: int) -> None:
+    """Serves the first client of a port that sends a byte, and refuses all others.
 
     The process that `initialize` names is not watched: it may be one of another machine.
 
     Raises:
-        OSError: the address cannot be listened on.
+        OSError: the server cannot listen on the address.
     """
     connection = EditorConnection(server.messages)
     _watch(server, connection)
@@ -69,12 +48,12 @@ async def serve_tcp(server: Served, host: str, port: int) -> None:
         await writer.wait_closed()
 
 
-def _watch(server: Served, connection: EditorConnection) -> None:
+def _watch(server: DgemmaServer, connection: EditorConnection) -> None:
     if server.client_pid is not None:
         connection.watch(server.client_pid)
 
 
-async def _close(server: Served) -> None:
+async def _close(server: DgemmaServer) -> None:
     await server.messages.end()
     if not server.shut_down:
         with suppress(TimeoutError):

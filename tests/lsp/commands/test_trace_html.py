@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 from dgemma_engine.tracing.recorder import Recorder
 
-from dgemma_lsp.commands.trace_html import embedded_json, to_html
-from dgemma_lsp.commands.trace_report import TraceView, trace_view
+from dgemma_lsp.commands.trace_report import TraceView, embedded_json, to_html, trace_view
 from tests.lsp.cursor import request_at
 from tests.lsp.engine_process import STATUS_NOW
 from tests.lsp.traces import made_trace

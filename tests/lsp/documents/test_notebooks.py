@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from dgemma_lsp.completion.fingerprint import Place
+from dgemma_lsp.completion.fingerprint import CursorFingerprint
 from dgemma_lsp.context.builder import ContextLimits, build_context
 from dgemma_lsp.documents.notebooks import Cell, Notebooks
 from dgemma_lsp.documents.store import Document, Documents
@@ -98,8 +98,8 @@ def test_limits_count_other_cells_too():
 
 
 def test_answer_serves_only_while_the_other_cells_say_the_same():
-    here = Place.of(question("a = 1\n\n", "b = ", 4, ""))
+    here = CursorFingerprint.of(question("a = 1\n\n", "b = ", 4, ""))
     later = question("a = 1\n\n", "b = a", 5, "")
-    assert here.leads_to(Place.of(later), later.text)
+    assert here.leads_to(CursorFingerprint.of(later), later.text)
     other = question("a = 2\n\n", "b = a", 5, "")
-    assert not here.leads_to(Place.of(other), other.text)
+    assert not here.leads_to(CursorFingerprint.of(other), other.text)
