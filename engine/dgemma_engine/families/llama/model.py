@@ -1,0 +1,229 @@
+"""A Llama in plain PyTorch, two modes over one set of weights: the contract of `model.transformer.DiffusionGemma`.
+
+`encode` is causal: it writes a prompt's keys and values into a cache and returns hidden states, hence exact
+left-to-right probabilities. `decode` reads that cache, never writes it, and looks at its canvas in both directions.
+`decode_after` does both in one pass. Other than in DiffusionGemma, hidden states predict the NEXT position in both
+modes, and there is no self-conditioning. Knows tensors and token ids; knows nothing of files, sampling, holes or text.
+
+Shape legend: B rows, T prompt tokens, L canvas positions, X = T + L, D hidden, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dgemma_engine.families.llama.config import LlamaConfig
+from dgemma_engine.families.llama.layers import Attend, LlamaLayer
+from dgemma_engine.model import attention_masks as masks
+from dgemma_engine.model.attention_masks import ALL_VISIBLE, AttentionMasks
+from dgemma_engine.model.config import LayerKind
+from dgemma_engine.model.kv_cache import KVCache
+from dgemma_engine.model.layers import Norm
+from dgemma_engine.model.ops import Ops
+from dgemma_engine.model.rotary import Rotary, RotaryTable
+
+
+class LlamaModel(nn.Module):
+    """The model.
+
+    Args:
+        config: dimensions.
+        ops: the operations it calls.
+        has_head: whether the output matrix is one of its own, `lm_head`, and not the embedding.
+
+    Attributes:
+        uncompiled_reason: why the layers run uncompiled where they should be compiled; empty otherwise.
+        is_compiled: whether the layers are one call of compiled code.
+    """
+
+    uncompiled_reason: str = ""
+    is_compiled: bool = False
+
+    def __init__(self, config: LlamaConfig, ops: Ops, *, has_head: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self._ops = ops
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(LlamaLayer(config, i, ops) for i in range(config.num_layers))
+        self.norm = Norm(config.hidden_size, config.rms_norm_eps, ops)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False) if has_head else None
+        self.rotary = RotaryTable(config)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights live."""
+        return self.embed_tokens.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights, hidden states, keys and values."""
+        return self.embed_tokens.weight.dtype
+
+    def release_captured(self) -> None:
+        """Releases CUDA graphs captured for prompts; a no-op for a model that captures none."""
+
+    def encode(
+        self,
+        ids_BT: Tensor,
+        cache: KVCache,
+        *,
+        positions_BT: Tensor | None = None,
+        attention_masks: AttentionMasks | None = None,
+    ) -> Tensor:
+        """Runs tokens causally behind what the cache holds, and stores them there.
+
+        Args:
+            ids_BT: token ids, int64.
+            cache: written in place.
+            positions_BT: int64; by default the tokens follow the cache without a gap.
+            attention_masks: by default causal.
+
+        Returns:
+            Normalised hidden states [B, T, D].
+        """
+        num_past, num_new = cache.length, ids_BT.shape[1]
+        rotary = self._rotary(positions_BT, num_past, num_new)
+        x_BTD = self.embed(ids_BT)
+        attend = self._looking_back(cache, attention_masks or self._causal_masks(num_past, num_new))
+        for layer in self.layers:
+            x_BTD = layer(x_BTD, rotary, attend)
+        cache.advance(num_new)
+        return self.norm(x_BTD)
+
+    def prefill(self, ids_BT: Tensor, cache: KVCache) -> None:
+        """Stores what `encode` stores and returns nothing, so the last layer stops at its keys and values.
+
+        Args:
+            ids_BT: token ids, int64, that follow the cache without a gap.
+            cache: written in place.
+        """
+        num_past, num_new = cache.length, ids_BT.shape[1]
+        rotary = self._rotary(None, num_past, num_new)
+        x_BTD = self.embed(ids_BT)
+        attend = self._looking_back(cache, self._causal_masks(num_past, num_new))
+        *body, last = self.layers
+        for layer in body:
+            x_BTD = layer(x_BTD, rotary, attend)
+        assert isinstance(last, LlamaLayer)
+        _q, k, v = last.project(x_BTD, rotary)
+        cache.append(len(body), k, v)
+        cache.advance(num_new)
+
+    def decode(
+        self,
+        canvas_BL: Tensor,
+        cache: KVCache,
+        *,
+        soft_BLD: Tensor | None = None,
+        positions_BL: Tensor | None = None,
+        attention_masks: AttentionMasks = ALL_VISIBLE,
+    ) -> Tensor:
+        """Looks at a canvas in both directions, over the prompt in the cache.
+
+        Args:
+            canvas_BL: token ids, int64.
+            cache: only read.
+            soft_BLD: None: the family has no self-conditioning.
+            positions_BL: int64; by default they follow the prompt.
+            attention_masks: over visible prompt and canvas; by default everything is seen.
+
+        Returns:
+            Normalised hidden states [B, L, D].
+        """
+        assert soft_BLD is None, "this family has no self-conditioning"
+        rotary = self._rotary(positions_BL, cache.length, canvas_BL.shape[1])
+        x_BLD = self.embed(canvas_BL)
+        attend = self._looking_around(cache, attention_masks, num_pending=0)
+        for layer in self.layers:
+            x_BLD = layer(x_BLD, rotary, attend)
+        return self.norm(x_BLD)
+
+    def decode_after(
+        self,
+        block_BT: Tensor,
+        canvas_BL: Tensor,
+        cache: KVCache,
+        *,
+        soft_BLD: Tensor | None = None,
+        positions_BL: Tensor | None = None,
+        attention_masks: AttentionMasks = ALL_VISIBLE,
+    ) -> Tensor:
+        """Does `encode(block_BT)` and then `decode(canvas_BL)` in one pass, which reads the weights once.
+
+        Args:
+            block_BT: token ids that follow the cache without a gap, at least one, int64.
+            canvas_BL: token ids, int64.
+            cache: the block is stored in it.
+            soft_BLD: None, see `decode`.
+            positions_BL: int64; by default they follow the block.
+            attention_masks: of the canvas, see `decode`; what it sees of the prompt includes the block.
+
+        Returns:
+            Normalised hidden states of the canvas, [B, L, D].
+        """
+        assert soft_BLD is None, "this family has no self-conditioning"
+        num_past, num_block, num_canvas = cache.length, block_BT.shape[1], canvas_BL.shape[1]
+        if positions_BL is not None:
+            block_positions_BT = torch.arange(num_past, num_past + num_block, device=self.device)
+            block_positions_BT = block_positions_BT.expand(positions_BL.shape[0], -1)
+            positions_BL = torch.cat((block_positions_BT, positions_BL), dim=1)
+        rotary = self._rotary(positions_BL, num_past, num_block + num_canvas)
+        back = self._looking_back(cache, self._causal_masks(num_past, num_block))
+        around = self._looking_around(cache, attention_masks, num_pending=num_block)
+
+        def attend(layer_idx: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            block = back(layer_idx, q[:, :, :num_block], k[:, :, :num_block], v[:, :, :num_block])
+            canvas = around(layer_idx, q[:, :, num_block:], k[:, :, num_block:], v[:, :, num_block:])
+            return torch.cat((block, canvas), dim=2)
+
+        x_BXD = self.embed(torch.cat((block_BT, canvas_BL), dim=1))
+        for layer in self.layers:
+            x_BXD = layer(x_BXD, rotary, attend)
+        cache.advance(num_block)
+        return self.norm(x_BXD[:, num_block:])
+
+    def embed(self, ids_BT: Tensor) -> Tensor:
+        """Returns embeddings [B, T, D]."""
+        return self.embed_tokens(ids_BT)
+
+    def logits(self, hidden_BLD: Tensor) -> Tensor:
+        """Returns logits [B, L, V] of the position after each, in float32."""
+        return self.softcap(self.raw_logits(hidden_BLD.flatten(0, -2))).unflatten(0, hidden_BLD.shape[:-1])
+
+    def raw_logits(self, hidden_ND: Tensor) -> Tensor:
+        """Returns logits [N, V] in the weights' dtype."""
+        head = self.embed_tokens if self.lm_head is None else self.lm_head
+        return F.linear(hidden_ND, head.weight)
+
+    def softcap(self, raw_NV: Tensor) -> Tensor:
+        """Returns logits in float32; the family caps none."""
+        return raw_NV.float()
+
+    def _looking_back(self, cache: KVCache, attention_masks: AttentionMasks) -> Attend:
+        mask = attention_masks.of(LayerKind.FULL)
+
+        def attend(layer_idx: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            keys, values = cache.append(layer_idx, k, v)
+            return self._ops.attention(q, keys, values, mask)
+
+        return attend
+
+    def _looking_around(self, cache: KVCache, attention_masks: AttentionMasks, *, num_pending: int) -> Attend:
+        mask, num_visible = attention_masks.of(LayerKind.FULL), cache.length + num_pending
+
+        def attend(layer_idx: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            keys, values = cache.with_canvas(layer_idx, k, v, num_visible, num_pending=num_pending)
+            return self._ops.attention(q, keys, values, mask)
+
+        return attend
+
+    def _rotary(self, positions_BT: Tensor | None, num_past: int, num_new: int) -> Rotary:
+        if positions_BT is None:
+            positions_BT = torch.arange(num_past, num_past + num_new, device=self.device)[None]
+        return self.rotary(positions_BT, self.dtype)[LayerKind.FULL]
+
+    def _causal_masks(self, num_past: int, num_new: int) -> AttentionMasks:
+        window = self.config.sliding_window
+        return masks.causal(num_past=num_past, num_new=num_new, sliding_window=window, device=self.device)
