@@ -37,6 +37,7 @@ def random_model(
     torch.manual_seed(1)
     embed = filled(nn.Embedding(config.vocab_size, config.hidden_size, device="meta"), device, dtype)
     assert isinstance(embed, nn.Embedding)
+    embed.requires_grad_(requires_grad=False)
     with torch.device("meta"):
         begin = SelfConditioning(config, ops)
     model = FusedModel(
@@ -48,7 +49,7 @@ def random_model(
         norm_D=torch.full((config.hidden_size,), END_GAIN, dtype=dtype, device=device),
     )
     ops.fused.require(device, model.weight_formats)
-    return model.eval().requires_grad_(requires_grad=False)  # type: ignore[return-value]
+    return model
 
 
 def random_layers(

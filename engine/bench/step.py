@@ -31,6 +31,7 @@ from dgemma_engine.checkpoint.loader import load_model
 from dgemma_engine.diffusion.sampler import sample
 from dgemma_engine.diffusion.token_distribution import Believing
 from dgemma_engine.ipc.endpoint import EMBEDDED
+from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model.transformer import DiffusionGemma
@@ -83,7 +84,7 @@ def draws() -> dict[str, Callable[[], object]]:
     }
 
 
-def as_it_is(model: DiffusionGemma) -> DiffusionGemma:
+def as_it_is(model: DiffusionGemma) -> DiffusionModel:
     """Returns `model`."""
     return model
 
@@ -97,11 +98,11 @@ class Case:
         dtype: torch.dtype,
         *,
         experts: Callable[..., Any] = reference.experts,
-        made: Callable[[DiffusionGemma], DiffusionGemma] = as_it_is,
+        made: Callable[[DiffusionGemma], DiffusionModel] = as_it_is,
         canvas: int = CANVAS,
     ) -> None:
         ops = replace(Ops.reference(), experts=experts)
-        self.model: DiffusionGemma = made(load_model(folder, ops, device=torch.device("cpu"), dtype=dtype))
+        self.model: DiffusionModel = made(load_model(folder, ops, device=torch.device("cpu"), dtype=dtype))
         generator = torch.Generator().manual_seed(0)
         vocab_size = self.model.config.vocab_size
         self.prompt = torch.randint(0, vocab_size, (1, PROMPT_TOKENS), generator=generator)

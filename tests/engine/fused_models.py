@@ -10,6 +10,7 @@ from dgemma_engine.checkpoint.loader import Residence, load_model, save_checkpoi
 from dgemma_engine.checkpoint.quantization_presets import Format
 from dgemma_engine.model import attention_masks
 from dgemma_engine.model.config import ModelConfig
+from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model.transformer import DiffusionGemma
@@ -56,7 +57,7 @@ def write(folder: Path, form: Format | None = None, **changes: object) -> Path:
     return folder / form
 
 
-def load(folder: Path, ops: Ops, dtype: torch.dtype, device: torch.device) -> DiffusionGemma:
+def load(folder: Path, ops: Ops, dtype: torch.dtype, device: torch.device) -> DiffusionModel:
     """Returns the model that runs with these operations."""
     return fused(load_model(folder, ops, device=device, dtype=dtype, residence=Residence.PACKED), ops)
 
@@ -74,11 +75,11 @@ def packed_rows(
     return (num_past + offset_L)[None], attention_masks.packed(row_L, num_past=num_past, sliding_window=WINDOW)
 
 
-def empty_cache(model: DiffusionGemma) -> PromptCache:
+def empty_cache(model: DiffusionModel) -> PromptCache:
     return PromptCache(model.config, capacity=4, dtype=model.dtype, device=model.device)
 
 
-def everything(model: DiffusionGemma, device: torch.device) -> dict[str, Tensor]:
+def everything(model: DiffusionModel, device: torch.device) -> dict[str, Tensor]:
     """What a model says through every way in; the prompt reaches past the window, and the cache has to grow."""
     cache = empty_cache(model)
     said: dict[str, Tensor] = {}
@@ -111,7 +112,7 @@ def everything(model: DiffusionGemma, device: torch.device) -> dict[str, Tensor]
     return said
 
 
-def few(model: DiffusionGemma, device: torch.device) -> dict[str, Tensor]:
+def few(model: DiffusionModel, device: torch.device) -> dict[str, Tensor]:
     """What a model says through a few ways in that touch every operation once."""
     cache = empty_cache(model)
     said: dict[str, Tensor] = {}

@@ -8,9 +8,9 @@ from dgemma_engine.backends.cuda.graph_model import CapturedModel
 from dgemma_engine.backends.cuda.graphs import Graphs, repeat
 from dgemma_engine.backends.cuda.model import FusedModel
 from dgemma_engine.model import attention_masks
+from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
-from dgemma_engine.model.transformer import DiffusionGemma
 
 from tests.engine.fused_models import WINDOW, draw_ids, everything, load, write
 from tests.rounding import model_error
@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[DiffusionGemma, CapturedModel]:
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[DiffusionModel, CapturedModel]:
     folder = write(tmp_path_factory.mktemp("model"))
     fused = load(folder, Ops.fused_reference(), torch.float32, CPU)
     assert isinstance(fused, FusedModel)
@@ -32,14 +32,14 @@ def close(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
     return torch.allclose(ours, theirs, atol=model_error(64) * float(theirs.abs().max()))
 
 
-def test_says_what_the_plain_model_says(models: tuple[DiffusionGemma, CapturedModel]) -> None:
+def test_says_what_the_plain_model_says(models: tuple[DiffusionModel, CapturedModel]) -> None:
     expected = everything(models[0], CPU)
     for _repetition in range(3):
         for key, ours in everything(models[1], CPU).items():
             assert close(ours, expected[key]), key
 
 
-def run(model: DiffusionGemma, cache: PromptCache, pieces: list[int]) -> list[torch.Tensor]:
+def run(model: DiffusionModel, cache: PromptCache, pieces: list[int]) -> list[torch.Tensor]:
     """What typing does: pieces join the prompt, branches are ranked behind them."""
     said: list[torch.Tensor] = []
     with torch.inference_mode():
@@ -59,11 +59,11 @@ def run(model: DiffusionGemma, cache: PromptCache, pieces: list[int]) -> list[to
     return said
 
 
-def empty(model: DiffusionGemma, capacity: int) -> PromptCache:
+def empty(model: DiffusionModel, capacity: int) -> PromptCache:
     return PromptCache(model.config, capacity=capacity, dtype=torch.float32, device=CPU)
 
 
-def test_typing_replays_what_was_captured(models: tuple[DiffusionGemma, CapturedModel]) -> None:
+def test_typing_replays_what_was_captured(models: tuple[DiffusionModel, CapturedModel]) -> None:
     pieces = [130, 1, 1, 5, 6, 1, 5, 20, 23, 24, 3]
     expected = run(models[0], empty(models[0], 8), pieces)
     model = CapturedModel(models[1], Graphs(repeat))
@@ -76,7 +76,7 @@ def test_typing_replays_what_was_captured(models: tuple[DiffusionGemma, Captured
     assert model.graphs.num_captured == 6
 
 
-def test_answers_outlive_the_next_pass(models: tuple[DiffusionGemma, CapturedModel]) -> None:
+def test_answers_outlive_the_next_pass(models: tuple[DiffusionModel, CapturedModel]) -> None:
     cache = empty(models[1], 100)
     first = models[1].encode(draw_ids(1, 5, CPU), cache)
     kept = first.clone()

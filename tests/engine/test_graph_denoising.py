@@ -31,9 +31,9 @@ from dgemma_engine.diffusion.sampler import (
     TemperatureSchedule,
     UniformNoise,
 )
+from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
-from dgemma_engine.model.transformer import DiffusionGemma
 from dgemma_engine.protocol.messages import Finish
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import finished
@@ -52,14 +52,14 @@ NOTHING = torch.tensor([], dtype=torch.int64)
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[DiffusionGemma, FusedModel]:
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[DiffusionModel, FusedModel]:
     folder = write(tmp_path_factory.mktemp("model"))
     fused = load(folder, Ops.fused_reference(), torch.float32, CPU)
     assert isinstance(fused, FusedModel)
     return load(folder, Ops.reference(), torch.float32, CPU), fused
 
 
-def prompt(model: DiffusionGemma, length: int) -> PromptCache:
+def prompt(model: DiffusionModel, length: int) -> PromptCache:
     cache = PromptCache(model.config, capacity=200, dtype=torch.float32, device=CPU)
     with torch.inference_mode():
         model.prefill(draw_ids(length, length, CPU), cache)
@@ -75,7 +75,7 @@ def run(run: Run, choose: Callable[[Run], Sequence[int]] | None = None) -> Denoi
 
 
 def plainly(
-    model: DiffusionGemma, length: int, rows: Sequence[Row], sampler: Sampler = SAMPLER, **options: Any
+    model: DiffusionModel, length: int, rows: Sequence[Row], sampler: Sampler = SAMPLER, **options: Any
 ) -> tuple[Denoised, PromptCache]:
     choose, cache = options.pop("choose", None), prompt(model, length)
     canvas = canvases.start(rows, sampler.noise, CPU)
@@ -106,12 +106,12 @@ def check(got: Denoised, expected: Denoised) -> None:
         assert got.guesses[index].entropy == pytest.approx(guess.entropy, abs=1e-3)
 
 
-def steps_of(models: tuple[DiffusionGemma, FusedModel]) -> CapturedSteps:
+def steps_of(models: tuple[DiffusionModel, FusedModel]) -> CapturedSteps:
     return CapturedSteps(models[1], Graphs(repeat))
 
 
 @pytest.mark.parametrize("patience", [1, 2, 3])
-def test_runs_that_take_turns_do_not_see_each_other(models: tuple[DiffusionGemma, FusedModel], patience: int) -> None:
+def test_runs_that_take_turns_do_not_see_each_other(models: tuple[DiffusionModel, FusedModel], patience: int) -> None:
     """Also in the middle of a step, and where the second one needs more room than there was."""
     cases = [
         (21, [Row(num_free=9, head_ids=(31, 32), seed=1), Row(num_free=4, seed=2)]),
@@ -137,7 +137,7 @@ def test_runs_that_take_turns_do_not_see_each_other(models: tuple[DiffusionGemma
         check(done[index], on_device(steps_of(models), length, rows)[0])
 
 
-def test_a_run_goes_on_after_memory_was_let_go(models: tuple[DiffusionGemma, FusedModel]) -> None:
+def test_a_run_goes_on_after_memory_was_let_go(models: tuple[DiffusionModel, FusedModel]) -> None:
     steps, rows = steps_of(models), [Row(num_free=9, head_ids=(31, 32), seed=1), Row(num_free=4, seed=2)]
     work = denoise(fresh(steps, 21, rows), cancel=unhurried(), on_step=lambda _run: None)
     for _ in range(4):
@@ -149,7 +149,7 @@ def test_a_run_goes_on_after_memory_was_let_go(models: tuple[DiffusionGemma, Fus
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("length", [1, WINDOW - 1, 21])
-def test_graph_eager_and_oracle_agree(models: tuple[DiffusionGemma, FusedModel], seed: int, length: int) -> None:
+def test_graph_eager_and_oracle_agree(models: tuple[DiffusionModel, FusedModel], seed: int, length: int) -> None:
     """One canvas behind prompts shorter and longer than the window."""
     row = Row(num_free=9, head_ids=(7, 8, 9), seed=seed)
     expected, cache = plainly(models[0], length, [row])
@@ -162,7 +162,7 @@ def test_graph_eager_and_oracle_agree(models: tuple[DiffusionGemma, FusedModel],
     check(on_device(CapturedSteps(models[1], Graphs(repeat, most=0)), length, [row])[0], expected)
 
 
-def test_runs_end_at_different_steps(models: tuple[DiffusionGemma, FusedModel]) -> None:
+def test_runs_end_at_different_steps(models: tuple[DiffusionModel, FusedModel]) -> None:
     """Or equal numbers of steps would show nothing."""
     ends = [plainly(models[0], 21, [Row(num_free=9, head_ids=(7, 8, 9), seed=seed)])[0] for seed in range(6)]
     assert len({one.steps for one in ends}) > 2 and any(one.finish is Finish.STABLE for one in ends)
@@ -179,7 +179,7 @@ MANY = [
 
 @pytest.mark.parametrize("rule", list(ClampedBelief))
 def test_packed_rows_with_limits_leave_one_by_one(
-    models: tuple[DiffusionGemma, FusedModel], rule: ClampedBelief
+    models: tuple[DiffusionModel, FusedModel], rule: ClampedBelief
 ) -> None:
     sampler = replace(SAMPLER, clamped_belief=rule)
     banned = torch.tensor([0, 11, 44])
@@ -190,7 +190,7 @@ def test_packed_rows_with_limits_leave_one_by_one(
     assert expected.guesses[0].ids[0] in (5, 6, 7) and expected.guesses[2].ids == [10]
 
 
-def test_block_before_the_canvas_joins_the_prompt_in_the_same_pass(models: tuple[DiffusionGemma, FusedModel]) -> None:
+def test_block_before_the_canvas_joins_the_prompt_in_the_same_pass(models: tuple[DiffusionModel, FusedModel]) -> None:
     rows = [Row(num_free=6, seed=1), Row(num_free=7, head_ids=(3,), seed=2)]
     block = [17, 23, 4, 99, 5]
     expected, theirs = plainly(models[0], 21, rows, block_ids=block)
@@ -205,7 +205,7 @@ LARGER = [Row(num_free=12, head_ids=(1, 2), seed=9), Row(num_free=11, head_ids=(
 
 
 @pytest.fixture
-def after_a_larger_one(models: tuple[DiffusionGemma, FusedModel]) -> tuple[CapturedSteps, PromptCache]:
+def after_a_larger_one(models: tuple[DiffusionModel, FusedModel]) -> tuple[CapturedSteps, PromptCache]:
     """Graphs captured, and buffers full, of a larger request behind a longer prompt in the same memory."""
     captured, cache = steps_of(models), prompt(models[1], 40)
     rows = [Row(num_free=20, head_ids=(1, 2), seed=seed) for seed in range(3)]
@@ -218,7 +218,7 @@ def after_a_larger_one(models: tuple[DiffusionGemma, FusedModel]) -> tuple[Captu
 
 @pytest.mark.parametrize("length", [3, 25])
 def test_replay_sees_nothing_of_a_larger_request(
-    models: tuple[DiffusionGemma, FusedModel], after_a_larger_one: tuple[CapturedSteps, PromptCache], length: int
+    models: tuple[DiffusionModel, FusedModel], after_a_larger_one: tuple[CapturedSteps, PromptCache], length: int
 ) -> None:
     """The bug to catch: a stale mask, length or belief in replayed work crashes nothing, it only costs steps."""
     captured, cache = after_a_larger_one
@@ -248,7 +248,7 @@ STALE = {
 
 @pytest.mark.parametrize("field", STALE.values(), ids=STALE.keys())
 def test_stale_input_would_be_noticed(
-    models: tuple[DiffusionGemma, FusedModel],
+    models: tuple[DiffusionModel, FusedModel],
     after_a_larger_one: tuple[CapturedSteps, PromptCache],
     field: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -271,7 +271,7 @@ def test_stale_input_would_be_noticed(
         test_replay_sees_nothing_of_a_larger_request(models, (captured, cache), 25)
 
 
-def test_larger_canvas_than_any_before_gets_new_buffers(models: tuple[DiffusionGemma, FusedModel]) -> None:
+def test_larger_canvas_than_any_before_gets_new_buffers(models: tuple[DiffusionModel, FusedModel]) -> None:
     captured = steps_of(models)
     for num_free in (4, 70, 4):
         rows = [Row(num_free=num_free, seed=seed, first_ids=(seed, seed + 1)) for seed in range(20)]
@@ -280,7 +280,7 @@ def test_larger_canvas_than_any_before_gets_new_buffers(models: tuple[DiffusionG
 
 
 def test_position_that_could_hold_nothing_holds_what_it_is_limited_to(
-    models: tuple[DiffusionGemma, FusedModel],
+    models: tuple[DiffusionModel, FusedModel],
 ) -> None:
     row = Row(num_free=3, seed=1, first_ids=(5, 6))
     got, _ = on_device(steps_of(models), 5, [row], banned_ids=torch.arange(VOCAB - 1))

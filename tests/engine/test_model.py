@@ -12,6 +12,7 @@ import pytest
 import torch
 from dgemma_engine.checkpoint.loader import load_model
 from dgemma_engine.model import attention_masks
+from dgemma_engine.model.diffusion_model import ModelDefaults
 from dgemma_engine.model.kv_cache import GraphKV, PromptCache
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model.transformer import DiffusionGemma
@@ -127,7 +128,7 @@ def test_prefill_stores_what_encode_stores(layer_types: list[str], make_checkpoi
     prompt, canvas = draw_ids(4, 40), draw_ids(5, 9)
     encoded, prefilled = empty_cache(model), empty_cache(model)
     with torch.no_grad():
-        model.encode(prompt, encoded)
+        ModelDefaults.prefill(model, prompt, encoded)
         for part in prompt.split([15, 25], dim=1):
             model.prefill(part, prefilled)
         assert prefilled.length == encoded.length == 40
@@ -213,7 +214,7 @@ def check_same_cache(model: DiffusionGemma, ours: PromptCache, theirs: PromptCac
 def check_decode_after(
     model: DiffusionGemma, prompt_length: int, block_length: int, row_lengths: list[int], *, conditioned: bool
 ) -> None:
-    """Compares with `encode` and `decode` one after the other; rows are packed into one canvas."""
+    """Compares with the two passes of `ModelDefaults`; rows are packed into one canvas."""
     prompt, block, num_canvas = draw_ids(20, prompt_length), draw_ids(21, block_length), sum(row_lengths)
     canvas, signal = (
         draw_ids(22, num_canvas),
@@ -234,8 +235,7 @@ def check_decode_after(
         model.encode(prompt, at_once)
         model.encode(prompt, in_turn)
     hidden = model.decode_after(block, canvas, at_once, **options)
-    model.encode(block, in_turn)
-    check_close(hidden, model.decode(canvas, in_turn, **options))
+    check_close(hidden, ModelDefaults.decode_after(model, block, canvas, in_turn, **options))
     check_same_cache(model, at_once, in_turn)
     check_close(model.decode(canvas, at_once), model.decode(canvas, in_turn))
 

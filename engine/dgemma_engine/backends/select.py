@@ -17,8 +17,8 @@ from dgemma_engine.backends.cuda.model import FusedModel, fused
 from dgemma_engine.backends.memory_plan import stored_plan
 from dgemma_engine.checkpoint.loader import load_model
 from dgemma_engine.model.devices import free_memory, weight_dtype
+from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.ops import Ops
-from dgemma_engine.model.transformer import DiffusionGemma
 
 # Room for canvases behind the longest prompt.
 _CANVAS_ROOM_TOKENS = 512
@@ -26,7 +26,7 @@ _CANVAS_ROOM_TOKENS = 512
 
 def load_runnable(
     folder: Path, *, device: torch.device, ops: Ops | None, prompt_tokens: int, report: Callable[[int], None]
-) -> DiffusionGemma:
+) -> DiffusionModel:
     """Reads a model folder.
 
     Args:

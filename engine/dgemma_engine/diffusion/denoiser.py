@@ -18,8 +18,8 @@ from dgemma_engine.diffusion.sampler import Belief, ClampedBelief, Sampler, conf
 from dgemma_engine.diffusion.token_distribution import Believing
 from dgemma_engine.model import attention_masks
 from dgemma_engine.model.attention_masks import ALL_VISIBLE
+from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import KVCache
-from dgemma_engine.model.transformer import DiffusionGemma
 from dgemma_engine.protocol.messages import Finish
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
@@ -152,7 +152,7 @@ class Denoising:
 
     def __init__(
         self,
-        model: DiffusionGemma,
+        model: DiffusionModel,
         cache: KVCache,
         canvas: Canvas,
         sampler: Sampler,

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 
 from dgemma_engine.diffusion.sampler import Sampler
+from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import KVCache
-from dgemma_engine.model.transformer import DiffusionGemma
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,7 @@ class PlainResult:
 
 @torch.inference_mode()
 def denoise_plainly(
-    model: DiffusionGemma,
+    model: DiffusionModel,
     cache: KVCache,
     slot_size: int,
     suffix_head_ids: list[int],

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dgemma_engine.diffusion.sampler import Belief, judge
-from dgemma_engine.model.transformer import DiffusionGemma
+from dgemma_engine.model.diffusion_model import DiffusionModel
 
 # A logit whose probability is exactly 0 in float32 and whose entropy term is 0 instead of NaN.
 IMPOSSIBLE = -1e9
@@ -30,7 +30,7 @@ class Believing:
         banned_ids: token ids that may not appear at any position, int64 [any]; may be empty.
     """
 
-    def __init__(self, model: DiffusionGemma, *, banned_ids: Tensor) -> None:
+    def __init__(self, model: DiffusionModel, *, banned_ids: Tensor) -> None:
         self._model = model
         self._banned_ids = banned_ids
         self._memory_2NV = torch.empty(2, 0, model.config.vocab_size, device=model.device)
@@ -63,8 +63,12 @@ class Believing:
         cap = self._model.config.final_logit_softcapping
         for first in range(0, num_positions, at_once):
             part = slice(first, first + at_once)
-            # The softcap, and the division by the temperature with its last factor.
-            scaled_PV = scaled_NV[part].copy_(raw_NV[part]).mul_(1 / cap).tanh_().mul_(cap / temperature)
+            scaled_PV = scaled_NV[part].copy_(raw_NV[part])
+            if cap is None:
+                scaled_PV.div_(temperature)
+            else:
+                # The softcap, and the division by the temperature with its last factor.
+                scaled_PV.mul_(1 / cap).tanh_().mul_(cap / temperature)
             scaled_PV.index_fill_(-1, self._banned_ids, IMPOSSIBLE)
             for position, barred_V in barred:
                 if first <= position < first + at_once:

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from dgemma_engine.infill.observer import WritingObserver
+from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
-from dgemma_engine.model.transformer import DiffusionGemma
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
 
@@ -39,7 +39,7 @@ class Written:
 
 @torch.inference_mode()
 def write(
-    model: DiffusionGemma,
+    model: DiffusionModel,
     cache: PromptCache,
     last_id: int,
     *,
@@ -114,7 +114,7 @@ def write(
     return Written(ids=decided[:max_tokens], ended=ended, passes=passes)
 
 
-def _barred(model: DiffusionGemma, first_ids: Sequence[int] | None) -> Tensor | None:
+def _barred(model: DiffusionModel, first_ids: Sequence[int] | None) -> Tensor | None:
     if first_ids is None:
         return None
     barred_V = torch.ones(model.config.vocab_size, dtype=torch.bool, device=model.device)

@@ -33,9 +33,9 @@ from dgemma_engine.infill.ranker import Ranked, rank, unjudged
 from dgemma_engine.infill.result import Search
 from dgemma_engine.infill.warmup import first_questions
 from dgemma_engine.model.devices import limit_threads, pick_device
+from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
-from dgemma_engine.model.transformer import DiffusionGemma
 from dgemma_engine.prompt_lookup.candidates import Seed, SeedStore
 from dgemma_engine.prompting.builder import Hole, dig
 from dgemma_engine.prompting.prefix_cache import JOINED_TOKENS, PromptStore
@@ -78,7 +78,7 @@ class Engine:
 
     def __init__(
         self,
-        model: DiffusionGemma,
+        model: DiffusionModel,
         tokenizer: Tokenizer,
         infill_format: InfillFormat,
         sampler: Sampler,
@@ -106,7 +106,7 @@ class Engine:
         self._steps = 0
         self.model_name, self.model_path = name, path
         self.device = str(model.device)
-        self.compiled = model.is_compiled or model.device.type == "cuda"
+        self.compiled = model.is_compiled
         self.uncompiled_reason = model.uncompiled_reason
 
     @classmethod
@@ -164,7 +164,7 @@ class Engine:
 
     def warm_up(self) -> None:
         """Makes two denoising steps of no consequence: the first user does not pay for first-time allocations."""
-        for context in first_questions(compiles=isinstance(self._model, CapturedModel)):
+        for context in first_questions(compiles=self._model.compiles_on_first_pass):
             asked = itertools.count()
             self.infill(context, Cancel(deadline_s=3, clock=lambda asked=asked: next(asked)))
         # How long first steps take says nothing of later ones.

@@ -26,8 +26,8 @@ from dgemma_engine.infill.hypotheses import Hypothesis, Reading
 from dgemma_engine.infill.length_search import grid, surroundings_prior
 from dgemma_engine.infill.observer import Observer
 from dgemma_engine.infill.options import Recipe
+from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
-from dgemma_engine.model.transformer import DiffusionGemma
 from dgemma_engine.postprocess.block_end import BlockEnd, whole_part
 from dgemma_engine.postprocess.clean_candidate import offered
 from dgemma_engine.prompt_lookup.candidates import Seed
@@ -70,7 +70,7 @@ class Proposer:
 
     def __init__(
         self,
-        model: DiffusionGemma,
+        model: DiffusionModel,
         tokenizer: Tokenizer,
         spelling: Spelling,
         sampler: Sampler,

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 
 from dgemma_engine.model import attention_masks as masks
+from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
-from dgemma_engine.model.transformer import DiffusionGemma
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ class Likelihood:
 
 @torch.inference_mode()
 def likelihoods(
-    model: DiffusionGemma,
+    model: DiffusionModel,
     cache: PromptCache,
     last_id: int,
     branches: Sequence[Branch],

@@ -13,8 +13,8 @@ from dgemma_engine.checkpoint.calibration import Calibration
 from dgemma_engine.checkpoint.features import Features
 from dgemma_engine.infill.candidate import Proposal, merged
 from dgemma_engine.infill.likelihood import Branch, Likelihood, likelihoods
+from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
-from dgemma_engine.model.transformer import DiffusionGemma
 from dgemma_engine.prompting.builder import Hole
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
@@ -43,7 +43,7 @@ def rank(
     proposals: Sequence[Proposal],
     hole: Hole,
     *,
-    model: DiffusionGemma,
+    model: DiffusionModel,
     cache: PromptCache,
     encode: Callable[[str], list[int]],
     banned_ids: Sequence[int],

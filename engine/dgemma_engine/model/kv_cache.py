@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dgemma_engine.model.config import ModelConfig
+from dgemma_engine.model.dimensions import ModelDimensions
 
 # Tokens by which a cache grows at most beyond its need: twice a long prompt would be gigabytes of the big model.
 _MOST_GROWTH = 1_024
@@ -62,7 +62,7 @@ class PromptCache:
         device: where they live.
     """
 
-    def __init__(self, config: ModelConfig, *, capacity: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, config: ModelDimensions, *, capacity: int, dtype: torch.dtype, device: torch.device) -> None:
         self._kinds = config.layer_kinds
         self._length = 0
         # Keys and values of a layer in one piece: [2, G, capacity, d].

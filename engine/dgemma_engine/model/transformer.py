@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from dgemma_engine.model import attention_masks as masks
 from dgemma_engine.model.attention_masks import ALL_VISIBLE, AttentionMasks
 from dgemma_engine.model.config import ModelConfig
+from dgemma_engine.model.diffusion_model import ModelDefaults
 from dgemma_engine.model.kv_cache import KVCache
 from dgemma_engine.model.layers import Attention, Layer, Norm, SelfConditioning
 from dgemma_engine.model.ops import Ops
@@ -26,20 +27,15 @@ from dgemma_engine.model.rotary import Rotary, RotaryTable
 __all__ = ["Attention", "DiffusionGemma", "Layer"]
 
 
-class DiffusionGemma(nn.Module):
-    """The text model.
+class DiffusionGemma(nn.Module, ModelDefaults):
+    """The text model; implements `DiffusionModel`.
 
     Args:
         config: dimensions.
         ops: the operations it calls.
-
-    Attributes:
-        uncompiled_reason: why the layers run uncompiled where they should be compiled; empty otherwise.
-        is_compiled: whether the layers are one call of compiled code.
     """
 
-    uncompiled_reason: str = ""
-    is_compiled: bool = False
+    has_self_conditioning = True
 
     def __init__(self, config: ModelConfig, ops: Ops) -> None:
         super().__init__()
@@ -61,9 +57,6 @@ class DiffusionGemma(nn.Module):
         """Of the weights, hidden states, keys and values."""
         return self.embed_tokens.weight.dtype
 
-    def release_captured(self) -> None:
-        """Releases CUDA graphs captured for prompts; a no-op for a model that captures none."""
-
     def reset_parameters(self, generator: torch.Generator, std: float = 0.02) -> None:
         """Draws matrices from a normal distribution and sets scales to 1, in place."""
         with torch.no_grad():
@@ -81,17 +74,7 @@ class DiffusionGemma(nn.Module):
         positions_BT: Tensor | None = None,
         attention_masks: AttentionMasks | None = None,
     ) -> Tensor:
-        """Runs tokens causally behind what the cache holds, and stores them there.
-
-        Args:
-            ids_BT: token ids, int64.
-            cache: written in place.
-            positions_BT: int64; by default the tokens follow the cache without a gap.
-            attention_masks: by default causal, windowed on sliding layers.
-
-        Returns:
-            Normalised hidden states [B, T, D].
-        """
+        """See `DiffusionModel.encode`."""
         num_past, num_new = cache.length, ids_BT.shape[1]
         if positions_BT is None:
             positions_BT = torch.arange(num_past, num_past + num_new, device=ids_BT.device)[None]
@@ -107,12 +90,7 @@ class DiffusionGemma(nn.Module):
         return self.norm(x_BTD)
 
     def prefill(self, ids_BT: Tensor, cache: KVCache) -> None:
-        """Stores what `encode` stores and returns nothing, so the last layer stops at its keys and values.
-
-        Args:
-            ids_BT: token ids, int64, that follow the cache without a gap.
-            cache: written in place.
-        """
+        """See `DiffusionModel.prefill`; the last layer stops at its keys and values."""
         num_past, num_new = cache.length, ids_BT.shape[1]
         x_BTD = self.embed(ids_BT)
         positions_BT = torch.arange(num_past, num_past + num_new, device=ids_BT.device)[None]
@@ -136,18 +114,7 @@ class DiffusionGemma(nn.Module):
         positions_BL: Tensor | None = None,
         attention_masks: AttentionMasks = ALL_VISIBLE,
     ) -> Tensor:
-        """Looks at a canvas in both directions, over the prompt in the cache.
-
-        Args:
-            canvas_BL: token ids, int64.
-            cache: only read.
-            soft_BLD: self-conditioning signal from `soft_embeddings`; None on the first step.
-            positions_BL: int64; by default they follow the prompt.
-            attention_masks: over visible prompt and canvas; by default everything is seen.
-
-        Returns:
-            Normalised hidden states [B, L, D].
-        """
+        """See `DiffusionModel.decode`."""
         if positions_BL is None:
             positions_BL = torch.arange(cache.length, cache.length + canvas_BL.shape[1], device=canvas_BL.device)[None]
         x_BLD = self.self_conditioning(self.embed(canvas_BL), soft_BLD)
@@ -168,22 +135,7 @@ class DiffusionGemma(nn.Module):
         positions_BL: Tensor | None = None,
         attention_masks: AttentionMasks = ALL_VISIBLE,
     ) -> Tensor:
-        """Does `encode(block_BT)` and then `decode(canvas_BL)` in one pass, which reads the weights once.
-
-        The way to fill more than one canvas holds: a finished block joins the prompt while the next one takes its first
-        denoising step.
-
-        Args:
-            block_BT: token ids that follow the cache without a gap, at least one, int64.
-            canvas_BL: token ids, int64.
-            cache: the block is stored in it.
-            soft_BLD: see `decode`.
-            positions_BL: int64; by default they follow the block.
-            attention_masks: of the canvas, see `decode`; what it sees of the prompt includes the block.
-
-        Returns:
-            Normalised hidden states of the canvas, [B, L, D].
-        """
+        """See `DiffusionModel.decode_after`; one pass."""
         num_past, num_block = cache.length, block_BT.shape[1]
         end = num_past + num_block
         if positions_BL is None:
@@ -210,16 +162,16 @@ class DiffusionGemma(nn.Module):
         return self.norm(x_BLD)
 
     def embed(self, ids_BT: Tensor) -> Tensor:
-        """Returns scaled embeddings [B, T, D]; of a token that is certain, they are its `soft_embeddings`."""
+        """See `DiffusionModel.embed`."""
         x_BTD = self.embed_tokens(ids_BT)
-        return x_BTD * self._embed_scale(x_BTD.dtype)
+        return x_BTD * embed_scale(self.config.hidden_size, x_BTD.dtype)
 
     def logits(self, hidden_BLD: Tensor) -> Tensor:
-        """Returns softcapped logits [B, L, V] in float32."""
+        """See `DiffusionModel.logits`."""
         return self.softcap(self.raw_logits(hidden_BLD.flatten(0, -2))).unflatten(0, hidden_BLD.shape[:-1])
 
     def raw_logits(self, hidden_ND: Tensor) -> Tensor:
-        """Returns logits [N, V] before the softcap, in the weights' dtype."""
+        """See `DiffusionModel.raw_logits`."""
         return F.linear(hidden_ND, self.embed_tokens.weight)
 
     def softcap(self, raw_NV: Tensor) -> Tensor:
@@ -227,17 +179,18 @@ class DiffusionGemma(nn.Module):
         return self._ops.softcap(raw_NV, self.config.final_logit_softcapping)
 
     def soft_embeddings(self, probs_BLV: Tensor) -> Tensor:
-        """Returns the expected embedding under each position's distribution, [B, L, D] in the weights' dtype."""
+        """See `DiffusionModel.soft_embeddings`."""
         weight_VD = self.embed_tokens.weight
-        return probs_BLV.to(weight_VD.dtype) @ weight_VD * self._embed_scale(weight_VD.dtype)
+        return probs_BLV.to(weight_VD.dtype) @ weight_VD * embed_scale(self.config.hidden_size, weight_VD.dtype)
 
     def _causal_masks(self, num_past: int, num_new: int) -> AttentionMasks:
         window = self.config.sliding_window
         return masks.causal(num_past=num_past, num_new=num_new, sliding_window=window, device=self.device)
 
-    def _embed_scale(self, dtype: torch.dtype) -> float:
-        """sqrt(D) as the checkpoint's dtype rounds it."""
-        return torch.tensor(self.config.hidden_size**0.5, dtype=dtype).item()
+
+def embed_scale(hidden_size: int, dtype: torch.dtype) -> float:
+    """Returns sqrt(D) as the checkpoint's dtype rounds it: what embeddings are multiplied by."""
+    return torch.tensor(hidden_size**0.5, dtype=dtype).item()
 
 
 def _split(rotary: Rotary, num_first: int) -> tuple[Rotary, Rotary]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dgemma_engine.checkpoint.fim_format import InfillFormat
-from dgemma_engine.model.config import ModelConfig
+from dgemma_engine.model.dimensions import ModelDimensions
 from dgemma_engine.protocol.messages import Context, Snippet
 from dgemma_engine.tokenization.token_healing import Boundary, back_off
 from dgemma_engine.tokenization.tokenizer import Tokenizer
@@ -45,7 +45,7 @@ def dig(
     context: Context,
     tokenizer: Tokenizer,
     form: InfillFormat,
-    config: ModelConfig,
+    config: ModelDimensions,
     *,
     settled: Callable[[list[int], int], list[int]] = lambda suffix_ids, _num_clamped: suffix_ids,
 ) -> Hole:

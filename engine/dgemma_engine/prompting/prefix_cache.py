@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 
 from dgemma_engine.model.devices import PIECE_TOKENS
+from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
-from dgemma_engine.model.transformer import DiffusionGemma
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
 
@@ -40,7 +40,7 @@ class PromptStore:
         num_encoded: tokens the last call found missing.
     """
 
-    def __init__(self, model: DiffusionGemma, *, num_documents: int = 8, max_bytes: int = 2**30) -> None:
+    def __init__(self, model: DiffusionModel, *, num_documents: int = 8, max_bytes: int = 2**30) -> None:
         if num_documents < 0:
             raise ValueError(f"{num_documents=} must not be negative")
         self._model = model

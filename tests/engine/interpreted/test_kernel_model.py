@@ -21,9 +21,9 @@ from dgemma_engine.diffusion import canvas as canvases
 from dgemma_engine.diffusion.canvas import Row
 from dgemma_engine.diffusion.denoiser import Denoised, Denoising, Run, denoise
 from dgemma_engine.diffusion.sampler import EntropyBound, Sampler, StableAndConfident, TemperatureSchedule, UniformNoise
+from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
-from dgemma_engine.model.transformer import DiffusionGemma
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import finished
 
@@ -91,7 +91,7 @@ def test_graph_eager_and_oracle_agree(tmp_path: Path, device: torch.device) -> N
         agree(run(Denoising(plain, prompt(plain, 21), canvas, SAMPLER, banned_ids=NOTHING)), got)
 
 
-def prompt(model: DiffusionGemma, length: int) -> PromptCache:
+def prompt(model: DiffusionModel, length: int) -> PromptCache:
     cache = PromptCache(model.config, capacity=200, dtype=model.dtype, device=model.device)
     with torch.inference_mode():
         model.prefill(draw_ids(length, length, model.device), cache)

@@ -1,4 +1,4 @@
-"""A `DiffusionGemma` that runs lean layers: the same weights and results up to rounding, in a fraction of the time.
+"""A DiffusionGemma that runs lean layers: the same weights and results up to rounding, in a fraction of the time.
 
 For a small model on a processor and one row at a time. `lean` decides whether a model is one. Weights are packed when
 it is made: changes afterwards are not seen, and no gradients flow.
@@ -14,22 +14,24 @@ from dataclasses import dataclass
 
 import torch
 from dgemma_kernels.packed import PackedMatrix, filled, num_filled
-from torch import Tensor, nn
+from torch import Tensor
 
 from dgemma_engine.backends.cpu.attention import KEYS, LeanSelfConditioning, LeanStack, Sight, Turns, TurnsTable
 from dgemma_engine.backends.cpu.norm import LeanNorm
 from dgemma_engine.backends.cpu.torchscript import scripted, unspecialised
+from dgemma_engine.model import attention_masks as masks
 from dgemma_engine.model.attention_masks import ALL_VISIBLE, AttentionMasks
 from dgemma_engine.model.config import LayerKind
 from dgemma_engine.model.devices import is_small
+from dgemma_engine.model.diffusion_model import DiffusionModel, ModelDefaults
 from dgemma_engine.model.kv_cache import KVCache, PromptCache
 from dgemma_engine.model.layers import Layer
-from dgemma_engine.model.transformer import DiffusionGemma
+from dgemma_engine.model.transformer import DiffusionGemma, embed_scale
 
 _log = logging.getLogger(__name__)
 
 
-def lean(model: DiffusionGemma) -> DiffusionGemma:
+def lean(model: DiffusionGemma) -> DiffusionModel:
     """Returns the model to run: a lean one for a small model on a processor, `model` itself for any other.
 
     Args:
@@ -70,20 +72,21 @@ class View:
         )
 
 
-class LeanModel(DiffusionGemma):
-    """The same interface for one row (B = 1) and a `PromptCache`.
+class LeanModel(ModelDefaults):
+    """A `DiffusionModel` for one row (B = 1) and a `PromptCache`.
 
     Args:
-        model: whose modules it shares.
+        model: the plain model; of its weights only the embeddings stay in use, the others are packed.
     """
 
+    has_self_conditioning = True
+
     def __init__(self, model: DiffusionGemma) -> None:
-        nn.Module.__init__(self)
-        self.config, self._ops, self.rotary = model.config, model._ops, model.rotary
-        self.embed_tokens, self.layers, self.norm = model.embed_tokens, model.layers, model.norm
-        self.self_conditioning = model.self_conditioning
-        config, weight_VD = model.config, model.embed_tokens.weight.detach()
-        self._scale = self._embed_scale(self.dtype)
+        self.config = config = model.config
+        self._plain = model
+        weight_VD = model.embed_tokens.weight.detach()
+        self.device, self.dtype = weight_VD.device, weight_VD.dtype
+        self._scale = embed_scale(config.hidden_size, self.dtype)
         self._table = TurnsTable(config)
         begin = scripted(LeanSelfConditioning(model.self_conditioning, config))
         self._begin = begin.call
@@ -108,7 +111,7 @@ class LeanModel(DiffusionGemma):
         positions_BT: Tensor | None = None,
         attention_masks: AttentionMasks | None = None,
     ) -> Tensor:
-        """See `DiffusionGemma.encode`."""
+        """See `DiffusionModel.encode`."""
         num_past, num_new = cache.length, ids_BT.shape[1]
         sight = self._sight(attention_masks or self._causal_masks(num_past, num_new), num_past, num_new, extra=0)
         x_PD = filled(self._embedded(ids_BT))
@@ -118,7 +121,7 @@ class LeanModel(DiffusionGemma):
         return self._ended(x_PD[:num_new])
 
     def prefill(self, ids_BT: Tensor, cache: KVCache) -> None:
-        """See `DiffusionGemma.prefill`."""
+        """See `DiffusionModel.prefill`."""
         num_past, num_new = cache.length, ids_BT.shape[1]
         sight = self._sight(self._causal_masks(num_past, num_new), num_past, num_new, extra=0)
         turns = self._turns(None, num_past, num_new)
@@ -134,7 +137,7 @@ class LeanModel(DiffusionGemma):
         positions_BL: Tensor | None = None,
         attention_masks: AttentionMasks = ALL_VISIBLE,
     ) -> Tensor:
-        """See `DiffusionGemma.decode`."""
+        """See `DiffusionModel.decode`."""
         num_past, num_canvas = cache.length, canvas_BL.shape[1]
         view = self._view
         if view is None or not view.is_of(num_past, num_canvas, positions_BL, attention_masks):
@@ -159,7 +162,7 @@ class LeanModel(DiffusionGemma):
         positions_BL: Tensor | None = None,
         attention_masks: AttentionMasks = ALL_VISIBLE,
     ) -> Tensor:
-        """See `DiffusionGemma.decode_after`."""
+        """See `DiffusionModel.decode_after`."""
         num_past, num_block, num_canvas = cache.length, block_BT.shape[1], canvas_BL.shape[1]
         sights = [
             self._sight(self._causal_masks(num_past, num_block), num_past, num_block, extra=0),
@@ -175,12 +178,21 @@ class LeanModel(DiffusionGemma):
         cache.advance(num_block)
         return self._ended(x_PD[num_block : num_block + num_canvas])
 
+    def embed(self, ids_BT: Tensor) -> Tensor:
+        """See `DiffusionModel.embed`."""
+        return self._plain.embed(ids_BT)
+
+    def logits(self, hidden_BLD: Tensor) -> Tensor:
+        """See `DiffusionModel.logits`."""
+        raw_NV = self.raw_logits(hidden_BLD.flatten(0, 1))
+        return self._plain.softcap(raw_NV).unflatten(0, hidden_BLD.shape[:2])
+
     def raw_logits(self, hidden_ND: Tensor) -> Tensor:
-        """See `DiffusionGemma.raw_logits`."""
+        """See `DiffusionModel.raw_logits`."""
         return self._to_vocabulary(filled(hidden_ND))[: len(hidden_ND)]
 
     def soft_embeddings(self, probs_BLV: Tensor) -> Tensor:
-        """See `DiffusionGemma.soft_embeddings`."""
+        """See `DiffusionModel.soft_embeddings`."""
         probs_NV = probs_BLV.flatten(0, 1)
         num_positions, num_rows = len(probs_NV), num_filled(len(probs_NV))
         if num_rows > len(self._probs_PV):
@@ -198,7 +210,11 @@ class LeanModel(DiffusionGemma):
 
     def _embedded(self, ids_1N: Tensor) -> Tensor:
         assert ids_1N.shape[0] == 1, "a lean model runs one row"
-        return self.embed_tokens(ids_1N[0]).float() * self._scale
+        return self._plain.embed_tokens(ids_1N[0]).float() * self._scale
+
+    def _causal_masks(self, num_past: int, num_new: int) -> AttentionMasks:
+        window = self.config.sliding_window
+        return masks.causal(num_past=num_past, num_new=num_new, sliding_window=window, device=self.device)
 
     def _turns(self, positions_1N: Tensor | None, num_past: int, num_tokens: int) -> dict[LayerKind, Turns]:
         if positions_1N is None:

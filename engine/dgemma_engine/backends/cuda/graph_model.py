@@ -73,7 +73,7 @@ class CapturedModel(FusedModel):
         positions_BT: Tensor | None = None,
         attention_masks: AttentionMasks | None = None,
     ) -> Tensor:
-        """See `DiffusionGemma.encode`; masks must be of packed rows."""
+        """See `DiffusionModel.encode`; masks must be of packed rows."""
         num_new = ids_BT.shape[1]
         if num_new > _LENGTHS[-1]:
             return super().encode(ids_BT, cache, positions_BT=positions_BT, attention_masks=attention_masks)
@@ -85,7 +85,7 @@ class CapturedModel(FusedModel):
 
     @torch.inference_mode()
     def prefill(self, ids_BT: Tensor, cache: KVCache) -> None:
-        """See `DiffusionGemma.prefill`."""
+        """See `DiffusionModel.prefill`."""
         if ids_BT.shape[1] > _LENGTHS[-1]:
             super().prefill(ids_BT, cache)
             return
@@ -94,7 +94,7 @@ class CapturedModel(FusedModel):
         cache.advance(ids_BT.shape[1])
 
     def release_captured(self) -> None:
-        """See `DiffusionGemma.release_captured`."""
+        """See `DiffusionModel.release_captured`."""
         self.graphs.clear()
 
     def _run(self, kind: str, buffers: _Buffers, cache: PromptCache) -> None:
@@ -110,7 +110,7 @@ class CapturedModel(FusedModel):
                 num_stored_1=buffers.num_stored_1,
                 num_before_canvas_1=buffers.num_stored_1,
             )
-            x_ND = self._embedded(buffers.ids_N)
+            x_ND = self.embed(buffers.ids_N)
             if kind == "prefill":
                 self.remember(x_ND, sight, stores)
             else:

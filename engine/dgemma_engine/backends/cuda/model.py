@@ -1,4 +1,4 @@
-"""A `DiffusionGemma` whose passes are fused operations, from the embedding to the belief: what runs on a GPU.
+"""A DiffusionGemma whose passes are fused operations, from the embedding to the belief: what runs on a GPU.
 
 The same interface for one row of the batch (B = 1) and a `PromptCache`, and below it passes over tensors that lie on
 the device, which ask nothing of the host: what `graph_steps.py` captures. `fused` decides whether a model is one.
@@ -19,16 +19,17 @@ from dgemma_engine.backends.cuda.layers import FusedLayer, FusedLinear, FusedSel
 from dgemma_engine.backends.cuda.weights import plain
 from dgemma_engine.model.attention_masks import ALL_VISIBLE, AttentionMasks
 from dgemma_engine.model.config import ModelConfig
+from dgemma_engine.model.diffusion_model import DiffusionModel, ModelDefaults
 from dgemma_engine.model.kv_cache import KVCache, PromptCache
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model.rotary import RotaryTable
-from dgemma_engine.model.transformer import DiffusionGemma
+from dgemma_engine.model.transformer import DiffusionGemma, embed_scale
 
 Stores = Sequence[tuple[Tensor, Tensor]]
 """Keys and values of each layer, see `PromptCache.stores`."""
 
 
-def fused(model: DiffusionGemma, ops: Ops) -> DiffusionGemma:
+def fused(model: DiffusionGemma, ops: Ops) -> DiffusionModel:
     """Returns the model to run: a fused one where the operations have fused ones, `model` itself elsewhere.
 
     Args:
@@ -53,8 +54,8 @@ def fused(model: DiffusionGemma, ops: Ops) -> DiffusionGemma:
     return made
 
 
-class FusedModel(DiffusionGemma):
-    """A fused model.
+class FusedModel(ModelDefaults):
+    """A `DiffusionModel` of fused operations.
 
     Args:
         config: dimensions.
@@ -64,6 +65,10 @@ class FusedModel(DiffusionGemma):
         layers: all of them.
         norm_D: scale of the last norm.
     """
+
+    has_self_conditioning = True
+    is_compiled = True
+    compiles_on_first_pass = True
 
     def __init__(
         self,
@@ -75,18 +80,27 @@ class FusedModel(DiffusionGemma):
         layers: Sequence[FusedLayer],
         norm_D: Tensor,
     ) -> None:
-        nn.Module.__init__(self)
         assert ops.fused is not None
         self.config, self._ops, self._fused = config, ops, ops.fused
         self.embed_tokens, self.rotary = embed_tokens, RotaryTable(config)
         self._begin, self._stack = begin, list(layers)
         self._to_vocabulary = FusedLinear(plain(embed_tokens.weight.detach()), ops.fused)
         self._end = Output(weight_D=norm_D)
-        self._scale = self._embed_scale(self.dtype)
+        self._scale = embed_scale(config.hidden_size, self.dtype)
         self._arrivals_1 = torch.zeros(1, dtype=torch.int32, device=self.device)
         self.weight_formats: frozenset[WeightFormat] = frozenset(begin.weight_formats).union(
             *(layer.weight_formats for layer in self._stack)
         )
+
+    @property
+    def device(self) -> torch.device:
+        """See `DiffusionModel.device`."""
+        return self.embed_tokens.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """See `DiffusionModel.dtype`."""
+        return self.embed_tokens.weight.dtype
 
     def encode(
         self,
@@ -96,18 +110,18 @@ class FusedModel(DiffusionGemma):
         positions_BT: Tensor | None = None,
         attention_masks: AttentionMasks | None = None,
     ) -> Tensor:
-        """See `DiffusionGemma.encode`; masks must be of packed rows."""
+        """See `DiffusionModel.encode`; masks must be of packed rows."""
         kept, num_new = _prompt_cache(cache), ids_BT.shape[1]
         sight = self._causal_sight(kept.length, num_new, positions_BT, attention_masks)
-        rows = self.run(self._embedded(ids_BT[0]), sight, self.stores(kept, num_new))
+        rows = self.run(self.embed(ids_BT[0]), sight, self.stores(kept, num_new))
         cache.advance(num_new)
         return rows.data_ND[None]
 
     def prefill(self, ids_BT: Tensor, cache: KVCache) -> None:
-        """See `DiffusionGemma.prefill`."""
+        """See `DiffusionModel.prefill`."""
         kept, num_new = _prompt_cache(cache), ids_BT.shape[1]
         sight, stores = self._causal_sight(kept.length, num_new, None, None), self.stores(kept, num_new)
-        self.remember(self._embedded(ids_BT[0]), sight, stores)
+        self.remember(self.embed(ids_BT[0]), sight, stores)
         cache.advance(num_new)
 
     def decode(
@@ -119,7 +133,7 @@ class FusedModel(DiffusionGemma):
         positions_BL: Tensor | None = None,
         attention_masks: AttentionMasks = ALL_VISIBLE,
     ) -> Tensor:
-        """See `DiffusionGemma.decode`; masks must be of packed rows."""
+        """See `DiffusionModel.decode`; masks must be of packed rows."""
         return self._decode(canvas_BL[:, :0], canvas_BL, cache, soft_BLD, positions_BL, attention_masks)
 
     def decode_after(
@@ -132,18 +146,26 @@ class FusedModel(DiffusionGemma):
         positions_BL: Tensor | None = None,
         attention_masks: AttentionMasks = ALL_VISIBLE,
     ) -> Tensor:
-        """See `DiffusionGemma.decode_after`; masks must be of packed rows."""
+        """See `DiffusionModel.decode_after`; masks must be of packed rows."""
         hidden_1LD = self._decode(block_BT, canvas_BL, cache, soft_BLD, positions_BL, attention_masks)
         cache.advance(block_BT.shape[1])
         return hidden_1LD
 
+    def embed(self, ids_BT: Tensor) -> Tensor:
+        """See `DiffusionModel.embed`."""
+        return self.embed_tokens(ids_BT) * self._scale
+
+    def raw_logits(self, hidden_ND: Tensor) -> Tensor:
+        """See `DiffusionModel.raw_logits`."""
+        return self.score(Rows(data_ND=hidden_ND.contiguous()))
+
     def logits(self, hidden_BLD: Tensor) -> Tensor:
-        """See `DiffusionGemma.logits`."""
-        logits_NV = self.score(Rows(data_ND=hidden_BLD.flatten(0, 1).contiguous()))
+        """See `DiffusionModel.logits`."""
+        logits_NV = self.raw_logits(hidden_BLD.flatten(0, 1))
         return self._ops.softcap(logits_NV, self.config.final_logit_softcapping).unflatten(0, hidden_BLD.shape[:2])
 
     def soft_embeddings(self, probs_BLV: Tensor) -> Tensor:
-        """See `DiffusionGemma.soft_embeddings`."""
+        """See `DiffusionModel.soft_embeddings`."""
         soft_ND = self.expect(probs_BLV.flatten(0, 1).to(self.dtype).contiguous())
         return soft_ND.unflatten(0, probs_BLV.shape[:2])
 
@@ -177,8 +199,8 @@ class FusedModel(DiffusionGemma):
 
     def first_states(self, block_T: Tensor, canvas_L: Tensor, soft_LD: Tensor | None) -> Tensor:
         """Returns the hidden states of a block, embedded, and of a canvas, told of the last step, [T + L, D]."""
-        canvas_LD = self._begin(self._embedded(canvas_L), soft_LD)
-        return torch.cat((self._embedded(block_T), canvas_LD)) if len(block_T) else canvas_LD
+        canvas_LD = self._begin(self.embed(canvas_L), soft_LD)
+        return torch.cat((self.embed(block_T), canvas_LD)) if len(block_T) else canvas_LD
 
     def run(self, x_ND: Tensor, sight: Sight, stores: Stores) -> Rows:
         """Runs all layers and the last norm; returns plain rows [N, D]."""
@@ -264,9 +286,6 @@ class FusedModel(DiffusionGemma):
         for layer, store, following in zip(layers, stores, readers[1:], strict=False):
             x_ND, rows = layer.run(x_ND, rows, sight, store, following)
         return x_ND, rows
-
-    def _embedded(self, ids_N: Tensor) -> Tensor:
-        return self.embed_tokens(ids_N) * self._scale
 
     def _number(self, value: int) -> Tensor:
         """Returns an int32 on the device; filling waits for nothing, copying would."""
