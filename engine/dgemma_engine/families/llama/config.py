@@ -1,7 +1,7 @@
 """What a Llama checkpoint says of itself, as a Hugging Face `config.json` or as GGUF metadata, checked.
 
 Every field that the model cannot honour is an error that names it: a model that loads computes what the checkpoint
-means. Names of fields that the engine reads are those of `model.config.ModelConfig`.
+means. Implements `model.dimensions.ModelDimensions`.
 """
 
 from __future__ import annotations
@@ -154,6 +154,10 @@ class LlamaConfig:
     def rope(self) -> dict[LayerKind, RopeConfig]:
         """Rotary embedding of the one layer kind."""
         return {LayerKind.FULL: RopeConfig(theta=self.rope_theta, rotated_share=1.0)}
+
+    @property
+    def final_logit_softcapping(self) -> None:
+        """Logits have no bound."""
 
     @property
     def sliding_window(self) -> int:

@@ -1,9 +1,7 @@
-"""A Llama in plain PyTorch, two modes over one set of weights: the contract of `model.transformer.DiffusionGemma`.
+"""A Llama in plain PyTorch as a `DiffusionModel`: two modes over one set of weights.
 
-`encode` is causal: it writes a prompt's keys and values into a cache and returns hidden states, hence exact
-left-to-right probabilities. `decode` reads that cache, never writes it, and looks at its canvas in both directions.
-`decode_after` does both in one pass. Other than in DiffusionGemma, hidden states predict the NEXT position in both
-modes, and there is no self-conditioning. Knows tensors and token ids; knows nothing of files, sampling, holes or text.
+Other than in DiffusionGemma, hidden states score the NEXT position in both modes, and there is no self-conditioning.
+Knows tensors and token ids; knows nothing of files, sampling, holes or text.
 
 Shape legend: B rows, T prompt tokens, L canvas positions, X = T + L, D hidden, V vocabulary.
 """
@@ -19,27 +17,21 @@ from dgemma_engine.families.llama.layers import Attend, LlamaLayer
 from dgemma_engine.model import attention_masks as masks
 from dgemma_engine.model.attention_masks import ALL_VISIBLE, AttentionMasks
 from dgemma_engine.model.config import LayerKind
+from dgemma_engine.model.diffusion_model import ModelDefaults
 from dgemma_engine.model.kv_cache import KVCache
 from dgemma_engine.model.layers import Norm
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model.rotary import Rotary, RotaryTable
 
 
-class LlamaModel(nn.Module):
-    """The model.
+class LlamaModel(nn.Module, ModelDefaults):
+    """The model; implements `DiffusionModel`.
 
     Args:
         config: dimensions.
         ops: the operations it calls.
         has_head: whether the output matrix is one of its own, `lm_head`, and not the embedding.
-
-    Attributes:
-        uncompiled_reason: why the layers run uncompiled where they should be compiled; empty otherwise.
-        is_compiled: whether the layers are one call of compiled code.
     """
-
-    uncompiled_reason: str = ""
-    is_compiled: bool = False
 
     def __init__(self, config: LlamaConfig, ops: Ops, *, has_head: bool = False) -> None:
         super().__init__()
@@ -61,9 +53,6 @@ class LlamaModel(nn.Module):
         """Of the weights, hidden states, keys and values."""
         return self.embed_tokens.weight.dtype
 
-    def release_captured(self) -> None:
-        """Releases CUDA graphs captured for prompts; a no-op for a model that captures none."""
-
     def encode(
         self,
         ids_BT: Tensor,
@@ -72,17 +61,7 @@ class LlamaModel(nn.Module):
         positions_BT: Tensor | None = None,
         attention_masks: AttentionMasks | None = None,
     ) -> Tensor:
-        """Runs tokens causally behind what the cache holds, and stores them there.
-
-        Args:
-            ids_BT: token ids, int64.
-            cache: written in place.
-            positions_BT: int64; by default the tokens follow the cache without a gap.
-            attention_masks: by default causal.
-
-        Returns:
-            Normalised hidden states [B, T, D].
-        """
+        """See `DiffusionModel.encode`."""
         num_past, num_new = cache.length, ids_BT.shape[1]
         rotary = self._rotary(positions_BT, num_past, num_new)
         x_BTD = self.embed(ids_BT)
@@ -93,12 +72,7 @@ class LlamaModel(nn.Module):
         return self.norm(x_BTD)
 
     def prefill(self, ids_BT: Tensor, cache: KVCache) -> None:
-        """Stores what `encode` stores and returns nothing, so the last layer stops at its keys and values.
-
-        Args:
-            ids_BT: token ids, int64, that follow the cache without a gap.
-            cache: written in place.
-        """
+        """See `DiffusionModel.prefill`; the last layer stops at its keys and values."""
         num_past, num_new = cache.length, ids_BT.shape[1]
         rotary = self._rotary(None, num_past, num_new)
         x_BTD = self.embed(ids_BT)
@@ -120,18 +94,7 @@ class LlamaModel(nn.Module):
         positions_BL: Tensor | None = None,
         attention_masks: AttentionMasks = ALL_VISIBLE,
     ) -> Tensor:
-        """Looks at a canvas in both directions, over the prompt in the cache.
-
-        Args:
-            canvas_BL: token ids, int64.
-            cache: only read.
-            soft_BLD: None: the family has no self-conditioning.
-            positions_BL: int64; by default they follow the prompt.
-            attention_masks: over visible prompt and canvas; by default everything is seen.
-
-        Returns:
-            Normalised hidden states [B, L, D].
-        """
+        """See `DiffusionModel.decode`; state i scores position i + 1, and `soft_BLD` must be None."""
         assert soft_BLD is None, "this family has no self-conditioning"
         rotary = self._rotary(positions_BL, cache.length, canvas_BL.shape[1])
         x_BLD = self.embed(canvas_BL)
@@ -150,19 +113,7 @@ class LlamaModel(nn.Module):
         positions_BL: Tensor | None = None,
         attention_masks: AttentionMasks = ALL_VISIBLE,
     ) -> Tensor:
-        """Does `encode(block_BT)` and then `decode(canvas_BL)` in one pass, which reads the weights once.
-
-        Args:
-            block_BT: token ids that follow the cache without a gap, at least one, int64.
-            canvas_BL: token ids, int64.
-            cache: the block is stored in it.
-            soft_BLD: None, see `decode`.
-            positions_BL: int64; by default they follow the block.
-            attention_masks: of the canvas, see `decode`; what it sees of the prompt includes the block.
-
-        Returns:
-            Normalised hidden states of the canvas, [B, L, D].
-        """
+        """See `DiffusionModel.decode_after`; one pass, and `soft_BLD` must be None."""
         assert soft_BLD is None, "this family has no self-conditioning"
         num_past, num_block, num_canvas = cache.length, block_BT.shape[1], canvas_BL.shape[1]
         if positions_BL is not None:
@@ -185,21 +136,21 @@ class LlamaModel(nn.Module):
         return self.norm(x_BXD[:, num_block:])
 
     def embed(self, ids_BT: Tensor) -> Tensor:
-        """Returns embeddings [B, T, D]."""
+        """See `DiffusionModel.embed`; embeddings are not scaled."""
         return self.embed_tokens(ids_BT)
 
     def logits(self, hidden_BLD: Tensor) -> Tensor:
-        """Returns logits [B, L, V] of the position after each, in float32."""
-        return self.softcap(self.raw_logits(hidden_BLD.flatten(0, -2))).unflatten(0, hidden_BLD.shape[:-1])
+        """See `DiffusionModel.logits`; the family caps none."""
+        return self.raw_logits(hidden_BLD.flatten(0, -2)).float().unflatten(0, hidden_BLD.shape[:-1])
 
     def raw_logits(self, hidden_ND: Tensor) -> Tensor:
-        """Returns logits [N, V] in the weights' dtype."""
+        """See `DiffusionModel.raw_logits`."""
         head = self.embed_tokens if self.lm_head is None else self.lm_head
         return F.linear(hidden_ND, head.weight)
 
-    def softcap(self, raw_NV: Tensor) -> Tensor:
-        """Returns logits in float32; the family caps none."""
-        return raw_NV.float()
+    def soft_embeddings(self, probs_BLV: Tensor) -> Tensor:
+        """See `DiffusionModel.soft_embeddings`."""
+        return probs_BLV.to(self.dtype) @ self.embed_tokens.weight
 
     def _looking_back(self, cache: KVCache, attention_masks: AttentionMasks) -> Attend:
         mask = attention_masks.of(LayerKind.FULL)
