@@ -75,8 +75,8 @@ def write_llama_gguf(path: Path, model: Any, **changed: Any) -> Path:
         "llama.rope.dimension_count": config.head_dim, "llama.rope.freq_base": config.rope_parameters["rope_theta"],
         "llama.attention.layer_norm_rms_epsilon": config.rms_norm_eps, "llama.vocab_size": config.vocab_size,
         "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "smollm", "tokenizer.ggml.bos_token_id": 1,
-        "tokenizer.ggml.eos_token_id": 2, "tokenizer.ggml.tokens": [*SPECIAL, *alphabet()],
-        "tokenizer.ggml.token_type": [3] * len(SPECIAL) + [1] * 256, "tokenizer.ggml.merges": [],
+        "tokenizer.ggml.eos_token_id": 2, "tokenizer.ggml.tokens": [*SPECIAL, *alphabet(), "de"],
+        "tokenizer.ggml.token_type": [3] * len(SPECIAL) + [1] * 257, "tokenizer.ggml.merges": ["d e"],
     }  # fmt: skip
     metadata |= {key.replace("__", "."): value for key, value in changed.items()}
     return write_gguf(path, metadata, {name: f32(tensor.detach()) for name, tensor in tensors.items()})
@@ -93,8 +93,9 @@ def alphabet() -> list[str]:
 
 
 def byte_tokenizer() -> Tokenizer:
-    """One token a byte behind sixteen special ones."""
-    backend = Tokenizer(BPE(vocab={token: i for i, token in enumerate([*SPECIAL, *alphabet()])}, merges=[]))
+    """One token a byte behind sixteen special ones, and one of two bytes."""
+    vocab = {token: i for i, token in enumerate([*SPECIAL, *alphabet(), "de"])}
+    backend = Tokenizer(BPE(vocab=vocab, merges=[("d", "e")]))
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
