@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from dgemma_engine import __version__
-from dgemma_engine.commands import export, plan, quantize, start, status, stop
+from dgemma_engine.commands import export, models, plan, pull, quantize, rm, start, status, stop
 from dgemma_engine.errors import EngineError, WrongUsage
 from dgemma_engine.ipc.private_files import keep_own_rights
 from dgemma_engine.terminal import run_program, say_error
@@ -47,6 +47,6 @@ def _parser() -> argparse.ArgumentParser:
     training = (corpus_command, train_command)
     evaluation = (holes_command, eval_command, compare_command, calibrate_command)
     conversion = (quantize, export, plan)
-    for command in (start, stop, status, *training, *evaluation, *conversion):
+    for command in (start, stop, status, pull, models, rm, *training, *evaluation, *conversion):
         command.add_parser(subparsers)
     return parser
