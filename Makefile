@@ -48,7 +48,7 @@ format: setup ## format the code
 RECORD ?=
 
 bench: setup ## server overhead, cold start, keystrokes, deadlines, a step, and transformers beside ours
-	for name in server_overhead cold_start warm step breakdown keystrokes on_time; do $(BIN)/python engine/bench/$$name.py $(RECORD) || exit 1; done
+	for name in server/server_overhead server/cold_start speed/warm speed/step speed/breakdown speed/keystrokes speed/on_time; do $(BIN)/python engine/bench/$$name.py $(RECORD) || exit 1; done
 
 ENGINE ?= $(BIN)/dgemma-engine
 CONFIG := engine/dgemma_engine/tools/training/configs/embedded_gpu.toml
@@ -60,38 +60,38 @@ train-gpu: ## on a GPU: corpus, 25 minutes of training, int4 model in run/embedd
 	$(ENGINE) quantize run/best run/embedded --format int4
 
 bench-messages: setup ## processor time of the dearest message about texts of 10^6 and 10^7 characters
-	$(BIN)/python engine/bench/message_cost.py $(RECORD)
+	$(BIN)/python engine/bench/server/message_cost.py $(RECORD)
 
 bench-typing: setup ## traces of keys replayed against the real server and engine: answers, waiting, wasted steps
-	$(BIN)/python engine/bench/typing_traces.py $(RECORD)
+	$(BIN)/python engine/bench/server/typing_traces.py $(RECORD)
 
 figures: setup ## the figures that documents quote, rewritten from engine/bench/results
-	$(BIN)/python engine/bench/figures.py
+	$(BIN)/python engine/bench/documents/figures.py
 
 picture: setup ## the picture that opens the README, through Chromium
-	$(BIN)/python engine/bench/trace_picture.py
+	$(BIN)/python engine/bench/documents/trace_picture.py
 
 bench-neovim: setup $(EDITORS_STAMP) ## how long a Neovim user waits for ghost text
-	$(BIN)/python engine/bench/editor_neovim.py $(RECORD)
+	$(BIN)/python engine/bench/server/editor_neovim.py $(RECORD)
 
 # Where torch for CUDA comes with the machine's own Python, that one; make gpu-report GPU_PYTHON=... names another.
 GPU_PYTHON ?= $(shell python3 -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null && echo python3 || echo $(BIN)/python)
 GPU_OPTIONS ?=
 
 gpu-report: ## on a GPU, in five minutes: kernels checked at full size, steps, requests, each kernel, launch table
-	@python="$(GPU_PYTHON)"; $$python engine/bench/gpu_report.py $(RECORD) $(GPU_OPTIONS); status=$$?; $$python engine/bench/gpu_table.py && exit $$status
+	@python="$(GPU_PYTHON)"; $$python engine/bench/gpu/gpu_report.py $(RECORD) $(GPU_OPTIONS); status=$$?; $$python engine/bench/gpu/gpu_table.py && exit $$status
 
 bench-vscode: setup $(EDITORS_STAMP) ## how long a VS Code user waits for ghost text
-	$(BIN)/python engine/bench/editor_vscode.py $(RECORD)
+	$(BIN)/python engine/bench/server/editor_vscode.py $(RECORD)
 
 bench-path: setup ## the way of one warm request: files, functions, deepest stacks
-	$(BIN)/python engine/bench/request_path.py $(RECORD)
+	$(BIN)/python engine/bench/server/request_path.py $(RECORD)
 
 soak: setup ## half an hour of mixed traffic: nothing unanswered, no error, no growth
-	$(BIN)/python engine/bench/soak.py $(RECORD)
+	$(BIN)/python engine/bench/server/soak.py $(RECORD)
 
 chaos: setup ## 300,000 steps of a client that misbehaves at random, 2,000 with the real engine: one answer to each request
-	$(BIN)/python engine/bench/chaos.py $(RECORD)
+	$(BIN)/python engine/bench/server/chaos.py $(RECORD)
 
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 DIST := dist

@@ -20,7 +20,7 @@ NO_BENCHMARKS = {"figures", "gpu_table", "record", "result_folder", "tune"}
 SCRIPTS = sorted(
     str(path.relative_to(ROOT))
     for folder in FOLDERS
-    for path in (ROOT / folder).glob("*.py")
+    for path in (ROOT / folder).rglob("*.py")
     if path.stem not in NO_BENCHMARKS
     and "ArgumentParser(" in (text := path.read_text(encoding="utf-8"))
     and WRITES.search(text)
@@ -76,7 +76,7 @@ def test_results_change_only_with_record(bench: Path, script: str, name: str) ->
 def test_every_benchmark_writes_to_an_ignored_folder(
     script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder, name = (ROOT / script).parent, Path(script).stem
+    bench = ROOT / "/".join(Path(script).parts[:2])
     options = list[argparse.Namespace]()
     parse = argparse.ArgumentParser.parse_args
 
@@ -87,12 +87,12 @@ def test_every_benchmark_writes_to_an_ignored_folder(
         raise Parsed
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", ending)
-    monkeypatch.syspath_prepend(folder)
+    monkeypatch.syspath_prepend((ROOT / script).parent)
     for option, expected in (([], "measured"), (["--record"], "results")):
         monkeypatch.setattr(sys, "argv", [script, *option])
         with pytest.raises(Parsed):
-            importlib.import_module(name).main()
-        assert options.pop().out == folder / expected
+            importlib.import_module(Path(script).stem).main()
+        assert options.pop().out == bench / expected
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout: ignored folders were not looked at")

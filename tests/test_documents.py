@@ -19,7 +19,7 @@ RESULTS = sorted((ROOT / "engine/bench/results").glob("*.json"))
 
 @pytest.fixture
 def figures(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(ROOT / "engine/bench")
+    monkeypatch.syspath_prepend(ROOT / "engine/bench/documents")
     return importlib.import_module("figures")
 
 

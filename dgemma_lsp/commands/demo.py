@@ -40,7 +40,7 @@ _STDLIB_MODULES = (
 _OWN_FILES = (
     "dgemma_lsp/documents/positions.py",
     "dgemma_lsp/documents/store.py",
-    "tests/lsp/test_positions.py",
+    "tests/lsp/documents/test_positions.py",
     "engine/dgemma_engine/protocol/messages.py",
 )
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import full_size
 import torch
-from dgemma_kernels.launch_table import LaunchTable
+from dgemma_kernels.launch.launch_table import LaunchTable
 
 # Of cards whose driver does not tell.
 LARGEST_L2 = 128 * 2**20

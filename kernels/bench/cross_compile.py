@@ -16,7 +16,7 @@ from typing import Any
 import full_size
 import torch
 import triton
-from dgemma_kernels import launch_table
+from dgemma_kernels.launch import launch_table
 from machine_code import WARP, described, disassembled, inner_loop
 from recorded_launch import Launch, record
 from result_folder import add_record

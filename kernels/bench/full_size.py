@@ -10,14 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from dgemma_kernels import attention, experts, linear, routing, rows, vocabulary
-from dgemma_kernels.formats import GROUP, Output, RowFormat, WeightFormat
-from dgemma_kernels.launch_table import LaunchTable
-from dgemma_kernels.packing import PackedWeight
-from dgemma_kernels.reference_quantised import quantise_rows
-from dgemma_kernels.reference_routing import sorted_by_expert
-from dgemma_kernels.routing_result import Routing, most_tiles
-from dgemma_kernels.vocabulary_belief import Banned
+from dgemma_kernels.launch.launch_table import LaunchTable
+from dgemma_kernels.ops import attention, experts, linear, routing, rows, vocabulary
+from dgemma_kernels.packing.gpu import PackedWeight
+from dgemma_kernels.reference.quantization import quantise_rows
+from dgemma_kernels.reference.routing import sorted_by_expert
+from dgemma_kernels.tensors.formats import GROUP, Output, RowFormat, WeightFormat
+from dgemma_kernels.tensors.routing import Routing, most_tiles
+from dgemma_kernels.tensors.vocabulary_belief import Banned
 from torch import Tensor
 
 HIDDEN, DENSE, INNER, NUM_EXPERTS, NUM_SELECTED, VOCAB = 2816, 2112, 704, 128, 8, 262144

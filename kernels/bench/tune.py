@@ -4,8 +4,8 @@
 
 Tries, kernel by kernel, the entries of `candidates` on the shapes of DiffusionGemma 26B with random numbers and keeps
 the fastest that compiles, fits and computes what the first entry computes. `FOLDER/<card>.json` (default:
-`kernels/dgemma_kernels/launch_tables`) is written after each candidate, and the next run goes on from there; a table is
-`measured` once every kernel is through. Not tried on a GPU yet.
+`kernels/dgemma_kernels/launch/launch_tables`) is written after each candidate, and the next run goes on from there; a
+table is `measured` once every kernel is through. Not tried on a GPU yet.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from typing import Protocol
 import full_size
 import torch
 from cold_timing import ColdCalls
-from dgemma_kernels import launch_table
-from dgemma_kernels.launch_table import LaunchTable
+from dgemma_kernels.launch import launch_table
+from dgemma_kernels.launch.launch_table import LaunchTable
 from torch import Tensor
 from tuned_table import Tuned, TunedFile
 from tuning_choices import candidates, judges, ordered

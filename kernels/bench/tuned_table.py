@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from dgemma_kernels.launch_table import LaunchTable
+from dgemma_kernels.launch.launch_table import LaunchTable
 from tuning_choices import candidates, ordered
 
 

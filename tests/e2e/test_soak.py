@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-SOAK = Path(__file__).parents[2] / "engine/bench/soak.py"
+SOAK = Path(__file__).parents[2] / "engine/bench/server/soak.py"
 
 
 @pytest.mark.e2e

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from dgemma_kernels.reference_quantised import FP4_MAGNITUDES
+from dgemma_kernels.reference.quantization import FP4_MAGNITUDES
 from torch import Tensor
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton exists for Linux only: no decoder was checked")
@@ -65,7 +65,7 @@ def words_of_all_halves() -> tuple[Tensor, Tensor, Tensor]:
 
 @pytest.mark.parametrize("kind", ["int4", "e2m1"])
 def test_every_word_decodes_to_its_nibbles(kind: str) -> None:
-    from dgemma_kernels import _weights
+    from dgemma_kernels.ops import _weights
 
     assembly = (_weights.INT4_ASM if kind == "int4" else _weights.E2M1_ASM).value
     low, high, words = words_of_all_halves()

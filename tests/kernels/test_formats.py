@@ -7,9 +7,8 @@ import sys
 
 import pytest
 import torch
-from dgemma_kernels.formats import RowFormat, Weight, WeightFormat
-from dgemma_kernels.packing import E2M1_FACTOR, pack_for_kernel
-from dgemma_kernels.reference_quantised import (
+from dgemma_kernels.packing.gpu import E2M1_FACTOR, pack_for_kernel
+from dgemma_kernels.reference.quantization import (
     FP4_MAGNITUDES,
     pack_nibbles,
     quantise_rows,
@@ -18,6 +17,7 @@ from dgemma_kernels.reference_quantised import (
     restore_weight,
     unpack_nibbles,
 )
+from dgemma_kernels.tensors.formats import RowFormat, Weight, WeightFormat
 
 # Share of a group's largest magnitude that half a step is.
 LARGEST_ERROR = {WeightFormat.FP8: 1 / 28, WeightFormat.INT8: 0.006, WeightFormat.INT4: 0.08, WeightFormat.NVFP4: 0.2}
@@ -110,9 +110,8 @@ def test_scales_are_checked() -> None:
 
 
 def test_reference_operations_need_no_triton() -> None:
-    modules = ["attention", "experts", "linear", "routing", "rows", "vocabulary", "quantised"]
-    names = ", ".join(f"dgemma_kernels.reference_{module}" for module in modules)
-    code = (
-        f"import sys; sys.modules['triton'] = None; import dgemma_kernels.packing, dgemma_kernels.launch_table, {names}"
-    )
+    modules = ["attention", "experts", "linear", "routing", "rows", "vocabulary", "quantization"]
+    names = ", ".join(f"dgemma_kernels.reference.{module}" for module in modules)
+    names += ", dgemma_kernels.packing.gpu, dgemma_kernels.launch.launch_table"
+    code = f"import sys; sys.modules['triton'] = None; import {names}"
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path)})

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 import torch
-from dgemma_kernels import launch_table
+from dgemma_kernels.launch import launch_table
 
 
 def test_every_table_has_the_same_kernels() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from dgemma_kernels import packed
-from dgemma_kernels.packed import PackedGate, PackedMatrix
+from dgemma_kernels.packing import cpu
+from dgemma_kernels.packing.cpu import PackedGate, PackedMatrix
 
 from tests.rounding import gated_error, product_error
 
@@ -30,7 +30,7 @@ def layout(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
         return None
 
     if request.param == "plain":
-        monkeypatch.setattr(packed, "_pack", cannot)
+        monkeypatch.setattr(cpu, "_pack", cannot)
     return request.param
 
 
@@ -60,7 +60,7 @@ def test_falls_back_where_torch_cannot_pack(fault: type[Exception], monkeypatch:
     def broken(*_args: object) -> None:
         raise fault
 
-    monkeypatch.setattr(packed, "_times", broken)
+    monkeypatch.setattr(cpu, "_times", broken)
     x, weight = draw(3, 16).bfloat16(), draw(8, 16).bfloat16()
     within(PackedMatrix(weight)(x), F.linear(x.double(), weight.double()), product_error(x, weight))
 
@@ -69,6 +69,6 @@ def test_falls_back_where_results_are_wrong(monkeypatch: pytest.MonkeyPatch) -> 
     def wrong(_x_NI: torch.Tensor, _packed: object, other_NO: torch.Tensor) -> torch.Tensor:
         return other_NO + 1
 
-    monkeypatch.setattr(packed, "_times", wrong)
+    monkeypatch.setattr(cpu, "_times", wrong)
     weight = draw(8, 16).bfloat16()
-    assert packed._pack(weight) is None  # type: ignore[reportPrivateUsage]
+    assert cpu._pack(weight) is None  # type: ignore[reportPrivateUsage]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from dgemma_kernels.launch_table import LaunchTable, read
+from dgemma_kernels.launch.launch_table import LaunchTable, read
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="Triton exists for Linux only: the tuner was not checked"

@@ -6,16 +6,20 @@ A card is asked first whether the model fits it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from dgemma_engine.backends.cpu.model import lean
+from dgemma_engine.backends.cuda.graph_executor import GraphExecutor
 from dgemma_engine.backends.cuda.graph_model import CapturedModel
 from dgemma_engine.backends.cuda.graphs import Graphs, capture_on
 from dgemma_engine.backends.cuda.model import FusedModel, fused
 from dgemma_engine.backends.memory_plan import stored_plan
 from dgemma_engine.checkpoint.loader import load_model
+from dgemma_engine.diffusion.eager_executor import EagerExecutor
+from dgemma_engine.diffusion.step_executor import ExecutorFactory
 from dgemma_engine.model.devices import free_memory, weight_dtype
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.ops import Ops
@@ -49,3 +53,10 @@ def load_runnable(
     model = load_model(folder, ops, device=device, dtype=dtype, report=report)
     made = fused(model, ops)
     return CapturedModel(made, Graphs(capture_on(device))) if isinstance(made, FusedModel) else lean(model)
+
+
+def executor_factory(model: DiffusionModel) -> ExecutorFactory:
+    """Returns what starts a model's denoising steps: replays of CUDA graphs where the model captures them."""
+    if isinstance(model, CapturedModel):
+        return partial(GraphExecutor, model.steps)
+    return partial(EagerExecutor, model)

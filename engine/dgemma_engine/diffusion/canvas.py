@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dgemma_engine.diffusion.sampler import UniformNoise
+from dgemma_engine.diffusion.noise import Noise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,16 +106,14 @@ class Canvas:
         generators: one per row, in the same order; every random draw of a row comes from its own.
     """
 
-    def __init__(
-        self, layout: Layout, ids_1L: Tensor, noise: UniformNoise, generators: Sequence[torch.Generator]
-    ) -> None:
+    def __init__(self, layout: Layout, ids_1L: Tensor, noise: Noise, generators: Sequence[torch.Generator]) -> None:
         self.layout = layout
         self.ids_1L = ids_1L
         self._noise = noise
         self._generators = tuple(generators)
         self.replace(ids_1L)
 
-    def kept(self, indices: Sequence[int]) -> Canvas:
+    def select_rows(self, indices: Sequence[int]) -> Canvas:
         """Returns a canvas of some of the rows, each as it stands and with its own generator."""
         rows, row_L = self.layout.rows, self.layout.row_L
         return Canvas(
@@ -143,7 +141,7 @@ class Canvas:
 
 
 def start(
-    rows: Sequence[Row], noise: UniformNoise, device: torch.device, generators: Sequence[torch.Generator] | None = None
+    rows: Sequence[Row], noise: Noise, device: torch.device, generators: Sequence[torch.Generator] | None = None
 ) -> Canvas:
     """Returns a canvas whose free positions hold noise, or the tokens they start from.
 
@@ -163,7 +161,7 @@ def start(
     return Canvas(layout, ids_1L, noise, generators)
 
 
-def _draw_noise(rows: Sequence[Row], noise: UniformNoise, generators: Sequence[torch.Generator]) -> Tensor:
+def _draw_noise(rows: Sequence[Row], noise: Noise, generators: Sequence[torch.Generator]) -> Tensor:
     draws = [noise.draw(1, row.length, generator) for row, generator in zip(rows, generators, strict=True)]
     return torch.cat(draws, dim=1)
 

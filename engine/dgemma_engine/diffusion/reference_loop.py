@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 import torch
 
+from dgemma_engine.diffusion.acceptance import EntropyBound
 from dgemma_engine.diffusion.sampler import Sampler
+from dgemma_engine.diffusion.stop_rule import StableAndConfident
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import KVCache
 
@@ -43,10 +45,12 @@ def denoise_plainly(
         cache: the prompt.
         slot_size: free positions.
         suffix_head_ids: clamped tokens behind them.
-        sampler: read for its numbers only.
+        sampler: read for its numbers only, those of an entropy bound and of `StableAndConfident`.
         banned_ids: tokens that may not appear.
         generator: drawn from in the order of `denoiser.denoise`.
     """
+    acceptance, stop = sampler.acceptance, sampler.stop
+    assert isinstance(acceptance, EntropyBound) and isinstance(stop, StableAndConfident)
     length, vocab_size = slot_size + len(suffix_head_ids), model.config.vocab_size
     noise = torch.randint(0, vocab_size, (1, length), generator=generator)[0].tolist()
     canvas: list[int] = noise[:slot_size] + suffix_head_ids
@@ -64,10 +68,10 @@ def denoise_plainly(
         best: list[int] = logits_LV.argmax(-1).tolist()
         uncertainty = [float(torch.special.entr(row).sum()) for row in believed]
         free = range(slot_size)
-        recent = history[len(history) - sampler.stop.stability :] if sampler.stop.stability else []
-        stable = len(recent) == sampler.stop.stability and all(old[i] == best[i] for old in recent for i in free)
+        recent = history[len(history) - stop.stability :] if stop.stability else []
+        stable = len(recent) == stop.stability and all(old[i] == best[i] for old in recent for i in free)
         history.append(best)
-        if stable and sum(uncertainty[i] for i in free) / slot_size < sampler.stop.confidence:
+        if stable and sum(uncertainty[i] for i in free) / slot_size < stop.confidence:
             break
         levels: list[float] = torch.rand(length, generator=generator).tolist()
         sampled = [_token_at(row, level) for row, level in zip(believed, levels, strict=True)]
@@ -75,7 +79,7 @@ def denoise_plainly(
         spent = 0.0
         accepted: set[int] = set()
         for position in sorted(free, key=lambda i: uncertainty[i]):
-            if spent > sampler.acceptance.bound:
+            if spent > acceptance.bound:
                 break
             accepted.add(position)
             spent += uncertainty[position]

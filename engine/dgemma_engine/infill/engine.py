@@ -15,9 +15,7 @@ from typing import Self
 
 import torch
 
-from dgemma_engine.backends.cuda.graph_model import CapturedModel
-from dgemma_engine.backends.cuda.graph_steps import CapturedSteps
-from dgemma_engine.backends.select import load_runnable
+from dgemma_engine.backends.select import executor_factory, load_runnable
 from dgemma_engine.checkpoint.calibration import Calibration, fingerprint
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.diffusion.sampler import Sampler
@@ -98,8 +96,7 @@ class Engine:
         self._seeds = SeedStore(max_characters=_SEED_CHARACTERS)
         self._syntax = SyntaxStore()
         self._spelling = Spelling(tokenizer)
-        self._captured = CapturedSteps(model, model.graphs) if isinstance(model, CapturedModel) else None
-        self._proposer = Proposer(model, tokenizer, self._spelling, sampler, calibration, self._captured)
+        self._proposer = Proposer(model, tokenizer, self._spelling, sampler, calibration, executor_factory(model))
         self._pace = Pace()
         self._clock = clock
         self._least_draft_score = least_draft_score
@@ -212,13 +209,7 @@ class Engine:
         """Fills one hole as `infill` does, in pieces; two of one document share its prompt and may not take turns."""
         with self._prompts.using(context.document):
             work = self._filling(context, cancel, on_draft, recipe, recorder)
-            return (yield from freeing_on_exhaustion(work, self._let_go, self._model.device))
-
-    def _let_go(self) -> None:
-        """Gives up what can be made again: all prompts, and what was captured of them."""
-        self._prompts.clear()
-        if self._captured is not None:
-            self._captured.clear()
+            return (yield from freeing_on_exhaustion(work, self._prompts.clear, self._model.device))
 
     def _filling(
         self, context: Context, cancel: Cancel, on_draft: OnDraft, recipe: Recipe, recorder: Observer | None

@@ -13,13 +13,12 @@ from operator import attrgetter
 
 import torch
 
-from dgemma_engine.backends.cuda.graph_denoiser import GraphDenoising
-from dgemma_engine.backends.cuda.graph_steps import CapturedSteps
 from dgemma_engine.checkpoint.calibration import Calibration
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.diffusion import canvas as canvases
-from dgemma_engine.diffusion.denoiser import Denoised, Denoising, Guess, Run, denoise
+from dgemma_engine.diffusion.denoiser import Denoised, Denoiser, Guess, denoise
 from dgemma_engine.diffusion.sampler import Sampler
+from dgemma_engine.diffusion.step_executor import ExecutorFactory
 from dgemma_engine.infill import autoregressive, hypotheses
 from dgemma_engine.infill.candidate import Proposal, Proposed
 from dgemma_engine.infill.hypotheses import Hypothesis, Reading
@@ -65,7 +64,7 @@ class Proposer:
         spelling: of its tokens.
         sampler: decisions of the denoising loop.
         calibration: bias of the length search.
-        steps: of the same model, where its steps are captured; None makes them one by one.
+        start_executor: starts the denoising steps of the same model.
     """
 
     def __init__(
@@ -75,10 +74,10 @@ class Proposer:
         spelling: Spelling,
         sampler: Sampler,
         calibration: Calibration,
-        steps: CapturedSteps | None = None,
+        start_executor: ExecutorFactory,
     ) -> None:
         self._model = model
-        self._steps = steps
+        self._start_executor = start_executor
         self._tokenizer = tokenizer
         self._spelling = spelling
         self._sampler = sampler
@@ -300,7 +299,7 @@ class Proposer:
         form: InfillFormat,
         cancel: Cancel,
         rows: list[Hypothesis],
-        denoising: Run,
+        denoising: Denoiser,
         reader: Callable[[Guess, Hypothesis], Reading],
         on_step: Callable[[int, Callable[[], list[Reading]]], None],
         recorder: Observer | None,
@@ -316,12 +315,12 @@ class Proposer:
             settled.update({index: live[index] for index in denoising.finished})
             return list((settled | live).values())
 
-        def stepped(denoising: Run) -> None:
+        def stepped(denoising: Denoiser) -> None:
             if recorder is not None:
                 recorder.read(readings())
             on_step(denoising.steps, said)
 
-        def choose(denoising: Run) -> Sequence[int]:
+        def choose(denoising: Denoiser) -> Sequence[int]:
             if form.fill_token_id is not None:
                 return hypotheses.promising(readings(), hypotheses.KEPT_ROWS)
             lengths = sorted({hypothesis.row.num_free for hypothesis in rows if hypothesis.seed is None})
@@ -357,15 +356,13 @@ class Proposer:
         num_steps: int,
         block: Sequence[int] = (),
         recorder: Observer | None = None,
-    ) -> Run:
+    ) -> Denoiser:
         device = self._model.device
         canvas = canvases.start([hypothesis.row for hypothesis in rows], self._sampler.noise, device)
         sampler = replace(self._sampler, num_steps=num_steps)
         banned_ids = torch.tensor(self._banned_on_canvas(hole, form, rows), dtype=torch.int64, device=device)
-        if self._steps is not None and recorder is None:
-            return GraphDenoising(self._steps, cache, canvas, sampler, banned_ids=banned_ids, block_ids=block)
-        # What is recorded of a step stays on the device in a captured one.
-        return Denoising(self._model, cache, canvas, sampler, banned_ids=banned_ids, block_ids=block, observer=recorder)
+        executor = self._start_executor(cache, canvas, sampler, suppressed_ids=banned_ids, block_ids=block)
+        return Denoiser(executor, sampler, observer=recorder)
 
     def _ends(self, context: Context, hole: Hole) -> Callable[[int], bool]:
         if context.extent is Extent.BLOCK and context.on_demand:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.diffusion import canvas as canvases
 from dgemma_engine.diffusion.canvas import Row
-from dgemma_engine.diffusion.denoiser import Guess, Run
+from dgemma_engine.diffusion.denoiser import Denoiser, Guess
 from dgemma_engine.infill.length_search import LengthPrior, best_lengths
 from dgemma_engine.prompt_lookup.candidates import Seed
 from dgemma_engine.prompting.builder import Hole
@@ -208,7 +208,7 @@ def promising(readings: dict[int, Reading], count: int) -> list[int]:
 
 def likely_lengths(
     hypotheses: Sequence[Hypothesis],
-    denoising: Run,
+    denoising: Denoiser,
     prior: LengthPrior,
     *,
     bias: Callable[[int], float],

@@ -11,17 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import torch
-from dgemma_kernels import (
-    reference_attention,
-    reference_experts,
-    reference_linear,
-    reference_routing,
-    reference_rows,
-    reference_vocabulary,
-)
-from dgemma_kernels.formats import Output, RowFormat, Rows, Weight, WeightFormat
-from dgemma_kernels.routing_result import Routing
-from dgemma_kernels.vocabulary_belief import Banned, VocabularyBelief
+from dgemma_kernels import reference
+from dgemma_kernels.tensors.formats import Output, RowFormat, Rows, Weight, WeightFormat
+from dgemma_kernels.tensors.routing import Routing
+from dgemma_kernels.tensors.vocabulary_belief import Banned, VocabularyBelief
 from torch import Tensor
 
 from dgemma_engine.errors import CheckpointError
@@ -94,19 +87,19 @@ class FusedOps:
             require=lambda _device, _formats: None,
             pack=lambda weight: weight,
             tile_rows=lambda _tokens, _selected, _experts, _device: _REFERENCE_TILE_ROWS,
-            norm=reference_rows.norm,
-            add_norm=reference_rows.add_norm,
-            merge_norm=reference_rows.merge_norm,
-            norm_rotary=reference_rows.norm_rotary,
-            gated_gelu=reference_rows.gated_gelu,
-            quantise=reference_rows.quantise,
-            linear=reference_linear.linear,
-            route=reference_routing.route,
-            experts=reference_experts.experts,
-            canvas=reference_attention.canvas,
-            causal=reference_attention.causal,
-            believe=reference_vocabulary.believe,
-            soft_embeddings=reference_vocabulary.soft_embeddings,
+            norm=reference.rows.norm,
+            add_norm=reference.rows.add_norm,
+            merge_norm=reference.rows.merge_norm,
+            norm_rotary=reference.rows.norm_rotary,
+            gated_gelu=reference.rows.gated_gelu,
+            quantise=reference.rows.quantise,
+            linear=reference.linear.linear,
+            route=reference.routing.route,
+            experts=reference.experts.experts,
+            canvas=reference.attention.canvas,
+            causal=reference.attention.causal,
+            believe=reference.vocabulary.believe,
+            soft_embeddings=reference.vocabulary.soft_embeddings,
         )
 
     @classmethod
@@ -117,9 +110,9 @@ class FusedOps:
             CheckpointError: Triton is not installed.
         """
         try:
-            from dgemma_kernels import attention, experts, linear, routing, rows, vocabulary
-            from dgemma_kernels.launch_table import for_device
-            from dgemma_kernels.packing import pack_for_kernel
+            from dgemma_kernels.launch.launch_table import for_device
+            from dgemma_kernels.ops import attention, experts, linear, routing, rows, vocabulary
+            from dgemma_kernels.packing.gpu import pack_for_kernel
         except ImportError as error:
             raise CheckpointError(
                 f"the GPU kernels need Triton ({error}): pip install triton, or use --device cpu"

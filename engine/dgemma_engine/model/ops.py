@@ -1,7 +1,7 @@
 """The one switch between plain PyTorch and kernels: a model is given an `Ops` and calls nothing else.
 
-Every field but `fused` has the signature of the function of the same name in `dgemma_kernels.reference`. Where there
-are fused operations, `backends.cuda.model.fused` makes a model of them that calls hardly any of the others.
+Every field but `fused` has the signature of the function of the same name in `dgemma_kernels.reference.plain`. Where
+there are fused operations, `backends.cuda.model.fused` makes a model of them that calls hardly any of the others.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class Ops:
     def reference(cls) -> Self:
         """Plain PyTorch on any device."""
         return cls(
-            rms_norm=reference.rms_norm,
-            apply_rotary=reference.apply_rotary,
-            attention=reference.attention,
-            gated_gelu=reference.gated_gelu,
-            route=reference.route,
-            experts=reference.experts,
-            softcap=reference.softcap,
+            rms_norm=reference.plain.rms_norm,
+            apply_rotary=reference.plain.apply_rotary,
+            attention=reference.plain.attention,
+            gated_gelu=reference.plain.gated_gelu,
+            route=reference.plain.route,
+            experts=reference.plain.experts,
+            softcap=reference.plain.softcap,
         )
 
     @classmethod

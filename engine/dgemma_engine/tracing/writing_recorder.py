@@ -1,4 +1,4 @@
-"""What the causal mode writes, pass by pass, for who asked for a trace: hooks of `autoregressive` in, a message out.
+"""The recording of the causal mode, pass by pass: hooks of `autoregressive` in, a message out; part of `recorder`.
 
 Its hooks change nothing and draw nothing. Loads no torch by itself.
 
@@ -38,7 +38,7 @@ class WritingRecorder:
     def passed(
         self, token_ids: Sequence[int], logits_TV: Tensor, *, num_agreed: int, draft_id: int, ended: bool
     ) -> None:
-        """Takes note of a forward pass.
+        """Records a forward pass.
 
         Args:
             token_ids: those it decided, in their order, the one that ends the middle included.
@@ -51,7 +51,7 @@ class WritingRecorder:
         logprobs_TV = logits_TV.float().log_softmax(-1)
         others = logprobs_TV.topk(min(_MOST_OTHERS, logprobs_TV.shape[-1]))
         probabilities_TV = logprobs_TV.exp()
-        # What may not be written has no share, and 0 * -inf is no number.
+        # A suppressed token has probability 0, and 0 * -inf is NaN.
         entropy_T = -(probabilities_TV * logprobs_TV.clamp_min(-1e4)).sum(-1)
         one = PassTrace(
             elapsed_ms=(now_s - self._since_s) * 1e3,
@@ -67,7 +67,7 @@ class WritingRecorder:
         self._since_s = self._clock()
 
     def offered(self, text: str) -> None:
-        """Takes note of what became of it.
+        """Records the candidate made of the passes.
 
         Args:
             text: the candidate; empty if it is none.

@@ -12,15 +12,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from dgemma_engine.backends.cuda.graph_denoiser import GraphDenoising
-from dgemma_engine.backends.cuda.graph_steps import CapturedSteps
+from dgemma_engine.backends.cuda.graph_executor import GraphExecutor
 from dgemma_engine.backends.cuda.graphs import Graphs, capture_on
 from dgemma_engine.backends.cuda.model import FusedModel
+from dgemma_engine.backends.cuda.step_graphs import StepGraphs
 from dgemma_engine.checkpoint.quantization_presets import Format
 from dgemma_engine.diffusion import canvas as canvases
+from dgemma_engine.diffusion.acceptance import EntropyBound
 from dgemma_engine.diffusion.canvas import Row
-from dgemma_engine.diffusion.denoiser import Denoised, Denoising, Run, denoise
-from dgemma_engine.diffusion.sampler import EntropyBound, Sampler, StableAndConfident, TemperatureSchedule, UniformNoise
+from dgemma_engine.diffusion.denoiser import Denoised, Denoiser, denoise
+from dgemma_engine.diffusion.eager_executor import EagerExecutor
+from dgemma_engine.diffusion.noise import UniformNoise
+from dgemma_engine.diffusion.sampler import Sampler, TemperatureSchedule
+from dgemma_engine.diffusion.stop_rule import StableAndConfident
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
@@ -75,7 +79,7 @@ def test_graph_eager_and_oracle_agree(tmp_path: Path, device: torch.device) -> N
     dtype = plain_dtype(device)
     model = load(folder, Ops.triton(), dtype, device)
     assert isinstance(model, FusedModel)
-    captured = CapturedSteps(model, Graphs(capture_on(device)))
+    captured = StepGraphs(model, Graphs(capture_on(device)))
     cache = prompt(model, 21)
     # Larger, so that what is replayed for the smaller ones finds its leftovers.
     larger = [Row(num_free=14, head_ids=(9, 4), seed=1), Row(num_free=9, first_ids=(3, 5), seed=2)]
@@ -83,12 +87,13 @@ def test_graph_eager_and_oracle_agree(tmp_path: Path, device: torch.device) -> N
     run(on_device(captured, cache, larger, device))
     got = run(on_device(captured, cache, rows, device))
     assert captured._graphs.num_captured == 2  # pyright: ignore[reportPrivateUsage]
-    eager = CapturedSteps(model, Graphs(capture_on(device), most=0))
+    eager = StepGraphs(model, Graphs(capture_on(device), most=0))
     agree(got, run(on_device(eager, cache, rows, device)))
     if dtype is torch.float32:
         plain = load(folder, Ops.reference(), torch.float32, device)
         canvas = canvases.start(rows, SAMPLER.noise, device)
-        agree(run(Denoising(plain, prompt(plain, 21), canvas, SAMPLER, banned_ids=NOTHING)), got)
+        executor = EagerExecutor(plain, prompt(plain, 21), canvas, SAMPLER, suppressed_ids=NOTHING)
+        agree(run(Denoiser(executor, SAMPLER)), got)
 
 
 def prompt(model: DiffusionModel, length: int) -> PromptCache:
@@ -98,12 +103,12 @@ def prompt(model: DiffusionModel, length: int) -> PromptCache:
     return cache
 
 
-def on_device(steps: CapturedSteps, cache: PromptCache, rows: Sequence[Row], device: torch.device) -> GraphDenoising:
+def on_device(steps: StepGraphs, cache: PromptCache, rows: Sequence[Row], device: torch.device) -> Denoiser:
     canvas = canvases.start(rows, SAMPLER.noise, device)
-    return GraphDenoising(steps, cache, canvas, SAMPLER, banned_ids=NOTHING)
+    return Denoiser(GraphExecutor(steps, cache, canvas, SAMPLER, suppressed_ids=NOTHING), SAMPLER)
 
 
-def run(run: Run) -> Denoised:
+def run(run: Denoiser) -> Denoised:
     cancel = Cancel(deadline_s=time.monotonic() + 600, clock=time.monotonic)
     return finished(denoise(run, cancel=cancel, on_step=lambda _run: None))
 

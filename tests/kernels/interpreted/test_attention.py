@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from dgemma_kernels import attention, reference_attention
+from dgemma_kernels import reference
+from dgemma_kernels.ops import attention
 from torch import Tensor
 
 from tests.kernels.interpreted.errors import assert_as_close, draw
@@ -37,8 +38,8 @@ def test_canvases_see_themselves_and_the_prompt(stored: int, window: int | None,
     q, k, v = tensors(19, 4, 2, 32, device)
     k, v = poisoned(k, stored + 19), poisoned(v, stored + 19)
     got = attention.canvas(q, k, v, row, scalar(stored, device), window)
-    expected = reference_attention.canvas(q, k, v, row, scalar(stored, device), window)
-    exact = reference_attention.canvas(q.double(), k.double(), v.double(), row, scalar(stored, device), window)
+    expected = reference.attention.canvas(q, k, v, row, scalar(stored, device), window)
+    exact = reference.attention.canvas(q.double(), k.double(), v.double(), row, scalar(stored, device), window)
     assert_as_close(got, expected, exact)
 
 
@@ -59,8 +60,8 @@ def test_prefill(stored: int, tokens: int, window: int | None, device: torch.dev
     position = torch.arange(stored, stored + tokens, dtype=torch.int32, device=device)
     places = (row, position, scalar(stored, device), scalar(stored, device), window)
     got = attention.causal(q, poisoned(k, stored + tokens), poisoned(v, stored + tokens), *places)
-    expected = reference_attention.causal(q, k, v, *places)
-    assert_as_close(got, expected, reference_attention.causal(q.double(), k.double(), v.double(), *places))
+    expected = reference.attention.causal(q, k, v, *places)
+    assert_as_close(got, expected, reference.attention.causal(q.double(), k.double(), v.double(), *places))
 
 
 @pytest.mark.parametrize("window", [None, 5])
@@ -69,8 +70,8 @@ def test_branches_hide_the_stored_tokens_that_they_repeat(window: int | None, de
     row = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 1], dtype=torch.int32, device=device)
     position = torch.tensor([10, 11, 12, 13, 10, 11, 12, 13, 14], dtype=torch.int32, device=device)
     places = (row, position, scalar(10, device), scalar(12, device), window)
-    got, expected = (module.causal(q, k, v, *places) for module in (attention, reference_attention))
-    assert_as_close(got, expected, reference_attention.causal(q.double(), k.double(), v.double(), *places))
+    got, expected = (module.causal(q, k, v, *places) for module in (attention, reference.attention))
+    assert_as_close(got, expected, reference.attention.causal(q.double(), k.double(), v.double(), *places))
 
 
 @pytest.mark.parametrize(("heads", "kv_heads", "size"), [(4, 2, 256), (8, 1, 512)])
@@ -78,8 +79,8 @@ def test_head_sizes_of_the_big_model(heads: int, kv_heads: int, size: int, devic
     q, k, v = tensors(5, heads, kv_heads, size, device)
     row = torch.tensor([0, 0, 0, 1, 1], dtype=torch.int32, device=device)
     got = attention.canvas(q, k, v, row, scalar(18, device), None)
-    expected = reference_attention.canvas(q, k, v, row, scalar(18, device), None)
-    exact = reference_attention.canvas(q.double(), k.double(), v.double(), row, scalar(18, device), None)
+    expected = reference.attention.canvas(q, k, v, row, scalar(18, device), None)
+    exact = reference.attention.canvas(q.double(), k.double(), v.double(), row, scalar(18, device), None)
     assert_as_close(got, expected, exact)
 
 

@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dgemma_kernels import experts, reference, reference_experts
-from dgemma_kernels.formats import Rows, WeightFormat
-from dgemma_kernels.launch_table import read
-from dgemma_kernels.packing import pack_for_kernel
-from dgemma_kernels.reference_quantised import quantise_rows, quantise_weight, restore_rows, restore_weight
-from dgemma_kernels.reference_routing import sorted_by_expert
-from dgemma_kernels.routing_result import Routing
+from dgemma_kernels import reference
+from dgemma_kernels.launch.launch_table import read
+from dgemma_kernels.ops import experts
+from dgemma_kernels.packing.gpu import pack_for_kernel
+from dgemma_kernels.reference.quantization import quantise_rows, quantise_weight, restore_rows, restore_weight
+from dgemma_kernels.reference.routing import sorted_by_expert
+from dgemma_kernels.tensors.formats import Rows, WeightFormat
+from dgemma_kernels.tensors.routing import Routing
 
 from tests.kernels.interpreted.errors import SUM_ERROR, assert_as_close, draw
 
@@ -43,7 +44,7 @@ def test_every_format(case: str, weight_format: WeightFormat, device: torch.devi
     down = quantise_weight(draw(NUM_EXPERTS, HIDDEN, INNER, seed=3).to(device).bfloat16() * 0.1, weight_format)
     rows = quantise_rows(x, experts.row_format(weight_format))
     got = experts.experts(rows, routing, pack_for_kernel(gate_up), pack_for_kernel(down))
-    expected = reference_experts.experts(rows, routing, gate_up, down)
+    expected = reference.experts.experts(rows, routing, gate_up, down)
     exact = in_float32(restore_rows(rows), routing, restore_weight(gate_up), restore_weight(down))
     assert got.dtype is torch.bfloat16
     assert_as_close(got, expected, exact)
@@ -52,7 +53,7 @@ def test_every_format(case: str, weight_format: WeightFormat, device: torch.devi
 def in_float32(x: torch.Tensor, routing: Routing, gate_up: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
     indices = routing.indices_NK.long()
     inner = torch.einsum("nd,nkod->nko", x.double(), gate_up.double()[indices])
-    inner = reference.gated_gelu(inner.flatten(0, 1)).view(*indices.shape, -1)
+    inner = reference.plain.gated_gelu(inner.flatten(0, 1)).view(*indices.shape, -1)
     return torch.einsum("nki,nkdi->nkd", inner, down.double()[indices]) * routing.weights_NK.double()[..., None]
 
 
@@ -62,7 +63,7 @@ def test_sizes_that_no_block_divides(device: torch.device) -> None:
     down = draw(NUM_EXPERTS, 37, 21).to(device).bfloat16() * 0.1
     weights = [quantise_weight(weight, WeightFormat.PLAIN) for weight in (gate_up, down)]
     got = experts.experts(Rows(data_ND=x), routing, pack_for_kernel(weights[0]), pack_for_kernel(weights[1]))
-    expected = reference_experts.experts(Rows(data_ND=x), routing, *weights)
+    expected = reference.experts.experts(Rows(data_ND=x), routing, *weights)
     assert_as_close(got, expected, in_float32(x, routing, gate_up, down))
 
 
@@ -72,7 +73,7 @@ def test_sum_of_parts_is_the_mixture(device: torch.device) -> None:
     down = draw(NUM_EXPERTS, 64, 64).to(device) * 0.1
     packed = [pack_for_kernel(quantise_weight(weight, WeightFormat.PLAIN)) for weight in (gate_up, down)]
     got = experts.combine(experts.experts(Rows(data_ND=x), routing, packed[0], packed[1]))
-    expected = reference.experts_by_group(x, routing.weights_NK, routing.indices_NK, gate_up, down)
+    expected = reference.plain.experts_by_group(x, routing.weights_NK, routing.indices_NK, gate_up, down)
     assert torch.allclose(got, expected, atol=10 * SUM_ERROR)
 
 

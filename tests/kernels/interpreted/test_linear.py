@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from dgemma_kernels import linear, reference_linear
-from dgemma_kernels.formats import RowFormat, WeightFormat
-from dgemma_kernels.packing import pack_for_kernel
-from dgemma_kernels.reference_quantised import quantise_rows, quantise_weight, restore_rows, restore_weight
+from dgemma_kernels import reference
+from dgemma_kernels.ops import linear
+from dgemma_kernels.packing.gpu import pack_for_kernel
+from dgemma_kernels.reference.quantization import quantise_rows, quantise_weight, restore_rows, restore_weight
+from dgemma_kernels.tensors.formats import RowFormat, WeightFormat
 
 from tests.kernels.interpreted.errors import assert_as_close, draw
 
@@ -32,7 +33,7 @@ def check(num_rows: int, inputs: int, outputs: int, weight_format: WeightFormat,
     rows = quantise_rows(draw(num_rows, inputs).to(device).bfloat16(), linear.row_format(weight_format))
     weight = quantise_weight(draw(outputs, inputs, seed=1).to(device).bfloat16(), weight_format)
     exact = restore_rows(rows).double() @ restore_weight(weight).double().T
-    packed, expected = pack_for_kernel(weight), reference_linear.linear(rows, weight)
+    packed, expected = pack_for_kernel(weight), reference.linear.linear(rows, weight)
     place = torch.full((num_rows, outputs), torch.nan, dtype=torch.bfloat16, device=device)
     assert linear.linear(rows, packed, place) is place
     for got in (linear.linear(rows, packed), place):

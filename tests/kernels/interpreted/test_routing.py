@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from dgemma_kernels import reference, reference_routing, routing
-from dgemma_kernels.routing_result import Routing
+from dgemma_kernels import reference
+from dgemma_kernels.ops import routing
+from dgemma_kernels.tensors.routing import Routing
 
 from tests.kernels.interpreted.errors import assert_as_close, draw
 
@@ -28,9 +29,9 @@ def test_tokens_are_sorted_by_expert(
     for _ in range(2):
         got = routing.route(x, router, scale, selected, tile_rows, arrivals_1=arrivals)
         assert int(arrivals) == 0, "ready for the next call"
-        expected = reference_routing.route(x, router, scale, selected, tile_rows)
+        expected = reference.routing.route(x, router, scale, selected, tile_rows)
         assert_same(got, expected)
-        weights, indices = reference.route(x.double() @ router.double().T, scale, selected)
+        weights, indices = reference.plain.route(x.double() @ router.double().T, scale, selected)
         assert torch.equal(indices.int(), got.indices_NK)
         assert_as_close(got.weights_NK, expected.weights_NK, weights, slack=1e-5)
 
@@ -41,7 +42,7 @@ def test_all_tokens_want_one_expert_and_others_get_none(favourite: int, device: 
     router[favourite, 0] = 1.0
     x = torch.ones(40, 64, device=device)
     got = routing.route(x, router, torch.ones(7, device=device), 1, 16)
-    assert_same(got, reference_routing.route(x, router, torch.ones(7, device=device), 1, 16))
+    assert_same(got, reference.routing.route(x, router, torch.ones(7, device=device), 1, 16))
     assert got.tile_expert_T.tolist() == [favourite] * 3 + [-1] * 6
     assert got.assignment_M.tolist() == list(range(40))
 
@@ -59,7 +60,7 @@ def test_scores_that_are_no_numbers_stay_with_their_token(device: torch.device) 
     clean = routing.route(x, router, scale, 2, 16)
     x[2] = torch.nan
     got = routing.route(x, router, scale, 2, 16)
-    assert_same(got, reference_routing.route(x, router, scale, 2, 16))
+    assert_same(got, reference.routing.route(x, router, scale, 2, 16))
     assert got.weights_NK[2].isnan().all() and got.indices_NK[2].tolist() == [0, 1]
     others = [0, 1, 3, 4]
     assert torch.equal(got.weights_NK[others], clean.weights_NK[others])

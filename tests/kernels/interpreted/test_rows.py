@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from dgemma_kernels import reference_rows, rows
-from dgemma_kernels.formats import Output, RowFormat
-from dgemma_kernels.reference_quantised import restore_rows
+from dgemma_kernels import reference
+from dgemma_kernels.ops import rows
+from dgemma_kernels.reference.quantization import restore_rows
+from dgemma_kernels.tensors.formats import Output, RowFormat
 
 from tests.kernels.interpreted.errors import assert_as_close, draw
 
@@ -37,7 +38,7 @@ def test_quantised_readers_lose_what_the_format_loses(
     x, weight = draw(num_rows, 192).to(device).bfloat16(), draw(192).to(device).bfloat16()
     x[0, :64] = 0.0
     outputs = (Output(weight_D=weight, format=row_format), Output(weight_D=weight))
-    got, expected = rows.norm(x, outputs, EPS), reference_rows.norm(x, outputs, EPS)
+    got, expected = rows.norm(x, outputs, EPS), reference.rows.norm(x, outputs, EPS)
     exact = torch.rms_norm(x.float(), (192,), weight.float(), EPS)
     assert got[0].format is row_format
     assert_as_close(restore_rows(got[0]), restore_rows(expected[0]), exact)
@@ -66,7 +67,7 @@ def test_end_of_layer(num_parts: int, scalars: int, device: torch.device) -> Non
     scalar = torch.linspace(0.5, 2.0, scalars, device=device)
     outputs = (Output(weight_D=w1),)
     y, (read,) = rows.merge_norm(residual, dense, parts, (w0, w1, w2), scalar, outputs, EPS)
-    expected_y, (expected,) = reference_rows.merge_norm(residual, dense, parts, (w0, w1, w2), scalar, outputs, EPS)
+    expected_y, (expected,) = reference.rows.merge_norm(residual, dense, parts, (w0, w1, w2), scalar, outputs, EPS)
     inner = torch.rms_norm(dense.double(), (130,), w0.double(), EPS)
     inner += torch.rms_norm(parts.double().sum(1), (130,), w1.double(), EPS)
     exact = (residual.double() + torch.rms_norm(inner, (130,), w2.double(), EPS)) * scalar.double().view(-1, 1)
@@ -90,10 +91,10 @@ def test_heads_are_normed_turned_and_stored(
     place = torch.tensor([start], device=device, dtype=torch.int32)
     arguments = (heads, q_weight, k_weight, cos, sin)
     q = rows.norm_rotary(*arguments, stores[0], stores[1], place, num_heads, EPS)
-    expected = reference_rows.norm_rotary(*arguments, stores[2], stores[3], place, num_heads, EPS)
+    expected = reference.rows.norm_rotary(*arguments, stores[2], stores[3], place, num_heads, EPS)
     exact_stores = [torch.zeros(num_kv, 9, head_dim, device=device) for _ in range(2)]
     widened = tuple(tensor.float() for tensor in arguments)
-    exact = reference_rows.norm_rotary(*widened, *exact_stores, place, num_heads, EPS)
+    exact = reference.rows.norm_rotary(*widened, *exact_stores, place, num_heads, EPS)
     assert_as_close(q, expected, exact)
     for ours, theirs, true in zip(stores[:2], stores[2:], exact_stores, strict=True):
         assert torch.equal(ours.isnan(), theirs.isnan()), "rows outside the tokens' are left alone"
@@ -114,7 +115,7 @@ def test_head_size_must_be_a_power_of_two(device: torch.device) -> None:
 @pytest.mark.parametrize("row_format", list(RowFormat))
 def test_gated_gelu(row_format: RowFormat, device: torch.device) -> None:
     x = draw(3, 2 * 192).to(device).bfloat16() * 3
-    got, expected = rows.gated_gelu(x, row_format), reference_rows.gated_gelu(x, row_format)
+    got, expected = rows.gated_gelu(x, row_format), reference.rows.gated_gelu(x, row_format)
     gate, up = x.double().chunk(2, dim=-1)
     exact = torch.nn.functional.gelu(gate, approximate="tanh") * up
     assert got.format is row_format
@@ -128,6 +129,6 @@ def test_groups_must_divide_the_row(device: torch.device) -> None:
 
 def test_quantise_keeps_what_the_reference_keeps(device: torch.device) -> None:
     x = draw(33, 128).to(device).bfloat16()
-    got, expected = rows.quantise(x, RowFormat.FP8_TOKEN), reference_rows.quantise(x, RowFormat.FP8_TOKEN)
+    got, expected = rows.quantise(x, RowFormat.FP8_TOKEN), reference.rows.quantise(x, RowFormat.FP8_TOKEN)
     assert torch.allclose(got.scale, expected.scale, rtol=1e-6)
     assert_as_close(restore_rows(got), restore_rows(expected), x)

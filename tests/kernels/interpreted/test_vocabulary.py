@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from dgemma_kernels import reference_vocabulary, vocabulary
-from dgemma_kernels.vocabulary_belief import Banned
+from dgemma_kernels import reference
+from dgemma_kernels.ops import vocabulary
+from dgemma_kernels.tensors.vocabulary_belief import Banned
 
 from tests.kernels.interpreted.errors import SUM_ERROR, assert_as_close, draw
 
@@ -26,7 +27,7 @@ def test_belief(positions: int, vocab: int, spread: float, temperature: float, d
     logits = (draw(positions, vocab) * spread).to(device).bfloat16()
     exact, sure = exact_probs(logits, temperature), exact_probs(logits, 1.0)
     degrees, levels = torch.tensor([temperature], device=device), torch.linspace(0, 0.999, positions, device=device)
-    expected = reference_vocabulary.believe(logits.clone(), degrees, levels, CAP, None)
+    expected = reference.vocabulary.believe(logits.clone(), degrees, levels, CAP, None)
     got = vocabulary.believe(logits, degrees, levels, CAP, None)
     assert got.probs_NV.data_ptr() == logits.data_ptr(), "no second copy of the logits"
     assert_as_close(got.probs_NV, expected.probs_NV, exact)
@@ -77,4 +78,4 @@ def test_soft_embeddings(positions: int, vocab: int, size: int, device: torch.de
     got = vocabulary.soft_embeddings(probs, embed, 3.0)
     exact = probs.double() @ embed.double() * 3.0
     assert got.dtype is torch.bfloat16
-    assert_as_close(got, reference_vocabulary.soft_embeddings(probs, embed, 3.0), exact)
+    assert_as_close(got, reference.vocabulary.soft_embeddings(probs, embed, 3.0), exact)

@@ -6,9 +6,9 @@ read the same input are one product, norm scales are folded into what reads them
 they are kept; and all layers are one call of compiled code. For one row and a `PromptCache`; without gradients. Weights
 that change afterwards are not seen (docs/decisions/0013).
 
-Shape legend: N tokens of a pass, P its rows (`packed.filled` behind the tokens), M those of a part, S key positions,
-D hidden, H query heads, G key-value heads, R query heads per key-value head, d head size, I intermediate, E experts,
-K experts per token.
+Shape legend: N tokens of a pass, P its rows (`packing.cpu.filled` behind the tokens), M those of a part, S key
+positions, D hidden, H query heads, G key-value heads, R query heads per key-value head, d head size, I intermediate,
+E experts, K experts per token.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from dgemma_kernels.packed import PackedMatrix
+from dgemma_kernels.packing.cpu import PackedMatrix
 from torch import Tensor, nn
 
 from dgemma_engine.backends.cpu.feed_forward import LeanFeed, mlp
@@ -31,7 +31,7 @@ from dgemma_engine.model.layers import Attention, Layer, SelfConditioning
 from dgemma_engine.model.rotary import inverse_frequencies
 
 # Keys are looked at in whole numbers of this: attention keeps a program for each number of queries and keys, tens of
-# kilobytes each, as `packed.filled` says of products.
+# kilobytes each, as `packing.cpu.filled` says of products.
 KEYS = 64
 
 
@@ -72,7 +72,7 @@ class Sight:
 
     Attributes:
         num_tokens: consecutive tokens it speaks of.
-        num_rows: queries per head, those tokens and rows of 0 behind them (`packed.num_filled`).
+        num_rows: queries per head, those tokens and rows of 0 behind them (`packing.cpu.num_filled`).
         first_keys: position in the cache of the first key they look at.
         masks: additive masks, [1, 1, 1 or R * num_rows, S]; S keys from the first one on are looked at, a whole number
             of `KEYS`, the last of them perhaps not written.

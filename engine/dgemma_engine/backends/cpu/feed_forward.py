@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from dgemma_kernels.packed import PackedGate, PackedMatrix
+from dgemma_kernels.packing.cpu import PackedGate, PackedMatrix
 from torch import Tensor, nn
 
 from dgemma_engine.backends.cpu.norm import LeanNorm
@@ -115,7 +115,7 @@ class _Together(nn.Module):
 
 
 class _Groups(nn.Module):
-    """Experts on the tokens that chose them: `dgemma_kernels.reference.experts_by_group` in TorchScript's Python.
+    """Experts on the tokens that chose them: `dgemma_kernels.reference.plain.experts_by_group` in TorchScript's Python.
 
     Args:
         experts: whose weights it shares.

@@ -3,8 +3,8 @@
 For a small model on a processor and one row at a time. `lean` decides whether a model is one. Weights are packed when
 it is made: changes afterwards are not seen, and no gradients flow.
 
-Shape legend: T tokens in causal mode, L canvas positions, N both, P rows of a pass (`packed.filled` behind the tokens),
-D hidden, V vocabulary.
+Shape legend: T tokens in causal mode, L canvas positions, N both, P rows of a pass (`packing.cpu.filled` behind the
+tokens), D hidden, V vocabulary.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import logging
 from dataclasses import dataclass
 
 import torch
-from dgemma_kernels.packed import PackedMatrix, filled, num_filled
+from dgemma_kernels.packing.cpu import PackedMatrix, filled, num_filled
 from torch import Tensor
 
 from dgemma_engine.backends.cpu.attention import KEYS, LeanSelfConditioning, LeanStack, Sight, Turns, TurnsTable

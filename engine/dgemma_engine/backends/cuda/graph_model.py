@@ -15,6 +15,7 @@ from torch import Tensor
 from dgemma_engine.backends.cuda.graphs import Graphs
 from dgemma_engine.backends.cuda.model import FusedModel
 from dgemma_engine.backends.cuda.step_buffers import NOBODY
+from dgemma_engine.backends.cuda.step_graphs import StepGraphs
 from dgemma_engine.model.attention_masks import AttentionMasks
 from dgemma_engine.model.kv_cache import KVCache, PromptCache
 
@@ -49,6 +50,9 @@ class CapturedModel(FusedModel):
     Args:
         model: whose layers it shares.
         graphs: what is captured goes there.
+
+    Attributes:
+        steps: captured denoising steps.
     """
 
     def __init__(self, model: FusedModel, graphs: Graphs) -> None:
@@ -61,7 +65,7 @@ class CapturedModel(FusedModel):
             layers=model._stack,
             norm_D=model._end.weight_D,
         )
-        self.graphs = graphs
+        self.graphs, self.steps = graphs, StepGraphs(self, graphs)
         self._places: dict[int, _Buffers] = {}
 
     @torch.inference_mode()
@@ -95,7 +99,7 @@ class CapturedModel(FusedModel):
 
     def release_captured(self) -> None:
         """See `DiffusionModel.release_captured`."""
-        self.graphs.clear()
+        self.steps.clear()
 
     def _run(self, kind: str, buffers: _Buffers, cache: PromptCache) -> None:
         stores = self.stores(cache, len(buffers.ids_N))

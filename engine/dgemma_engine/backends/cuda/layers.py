@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from dgemma_kernels.formats import Output, RowFormat, Rows, Weight, WeightFormat
+from dgemma_kernels.tensors.formats import Output, RowFormat, Rows, Weight, WeightFormat
 from torch import Tensor, nn
 
 from dgemma_engine.backends.cuda.weights import dense_weight, expert_weights

@@ -1,7 +1,7 @@
 """A DiffusionGemma whose passes are fused operations, from the embedding to the belief: what runs on a GPU.
 
 The same interface for one row of the batch (B = 1) and a `PromptCache`, and below it passes over tensors that lie on
-the device, which ask nothing of the host: what `graph_steps.py` captures. `fused` decides whether a model is one.
+the device, which ask nothing of the host: what `step_graphs.py` captures. `fused` decides whether a model is one.
 
 Shape legend: N tokens of a pass, T of them in causal mode before L of a canvas; D hidden, V vocabulary.
 """
@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from dgemma_kernels.formats import Output, Rows, WeightFormat
-from dgemma_kernels.vocabulary_belief import Banned, VocabularyBelief
+from dgemma_kernels.tensors.formats import Output, Rows, WeightFormat
+from dgemma_kernels.tensors.vocabulary_belief import Banned, VocabularyBelief
 from torch import Tensor, nn
 
 from dgemma_engine.backends.cuda.layers import FusedLayer, FusedLinear, FusedSelfConditioning, Sight, fused_layers

@@ -53,10 +53,10 @@ class StepView:
         soft_LD: what each position is told of the last step; 0 before the first.
         logits_LV: logits, then probabilities.
         sampled_L: token drawn at each position, int32.
-        entropy_L: nats, float32; one entry more, for places that are nowhere.
-        told_3L: what the host reads: best token, bits of the entropy, bits of the confidence, int32.
-        free_RL: positions of each row's free part, int64, filled up with L, which is nowhere.
+        scores_4L: what the host reads: answer, bits of entropy and of confidence, token before the step, int32.
+        free_RL: positions of each row's free part, int64, filled up with L, which is no position.
         valid_RL: bool, False where `free_RL` is filled up.
+        accepted_RL: positions of each row's free part that the last step accepted, bool.
         banned_FV: sets of tokens that cannot appear, bool.
         set_of_L: which of them holds, int32.
         temperature_1: float32.
@@ -75,10 +75,10 @@ class StepView:
     soft_LD: Tensor
     logits_LV: Tensor
     sampled_L: Tensor
-    entropy_L: Tensor
-    told_3L: Tensor
+    scores_4L: Tensor
     free_RL: Tensor
     valid_RL: Tensor
+    accepted_RL: Tensor
     banned_FV: Tensor
     set_of_L: Tensor
     temperature_1: Tensor
@@ -119,9 +119,10 @@ class StepBuffers:
         self._int64 = [zeros(length, torch.int64) for _ in range(3)]
         self._int32 = [zeros(length, torch.int32) for _ in range(4)]
         self._fixed, self._levels = zeros(length, torch.bool), zeros(length, torch.float32)
-        self._entropy, self._told = zeros(length + 1, torch.float32), zeros(3 * length, torch.int32)
+        self._scores = zeros(4 * length, torch.int32)
         self._soft, self._logits = zeros(length * hidden_size, dtype), zeros(length * vocab_size, dtype)
-        self._free, self._valid = zeros(num_places, torch.int64), zeros(num_places, torch.bool)
+        self._free = zeros(num_places, torch.int64)
+        self._valid, self._accepted = zeros(num_places, torch.bool), zeros(num_places, torch.bool)
         self._banned = zeros(num_sets * vocab_size, torch.bool)
         self._temperature, self._block = zeros(1, torch.float32), zeros(shape.num_block, torch.int64)
         self._stored, self._before = zeros(1, torch.int32), zeros(1, torch.int32)
@@ -148,10 +149,10 @@ class StepBuffers:
             soft_LD=self._soft[: length * self._hidden_size].view(length, self._hidden_size),
             logits_LV=self._logits[: length * self._vocab_size].view(length, self._vocab_size),
             sampled_L=sampled,
-            entropy_L=self._entropy[: length + 1],
-            told_3L=self._told[: 3 * length].view(3, length),
+            scores_4L=self._scores[: 4 * length].view(4, length),
             free_RL=self._free[:num_places].view(shape.num_rows, length),
             valid_RL=self._valid[:num_places].view(shape.num_rows, length),
+            accepted_RL=self._accepted[:num_places].view(shape.num_rows, length),
             banned_FV=self._banned.view(self.num_sets, self._vocab_size),
             set_of_L=set_of,
             temperature_1=self._temperature,

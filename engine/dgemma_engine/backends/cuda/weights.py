@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 
 import torch
-from dgemma_kernels.formats import GROUP, Weight, WeightFormat
+from dgemma_kernels.tensors.formats import GROUP, Weight, WeightFormat
 from torch import Tensor, nn
 
 from dgemma_engine.model.layers import Experts

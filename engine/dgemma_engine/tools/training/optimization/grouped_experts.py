@@ -1,8 +1,8 @@
 """The mixture of experts for training on a GPU: tokens sorted by expert, one grouped product for all experts.
 
-`reference.experts_densely` runs every expert on every token, which a processor with few small experts does fastest; a
-card would spend most of its time on products nobody chose. Shape legend: N tokens, M = N * K sorted rows, E experts,
-K chosen, D hidden, I intermediate.
+`reference.plain.experts_densely` runs every expert on every token, which a processor with few small experts does
+fastest; a card would spend most of its time on products nobody chose. Shape legend: N tokens, M = N * K sorted rows,
+E experts, K chosen, D hidden, I intermediate.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 def experts_grouped(
     x_ND: Tensor, weights_NK: Tensor, indices_NK: Tensor, gate_up_E2ID: Tensor, down_EDI: Tensor
 ) -> Tensor:
-    """Returns the same sum as `reference.experts`, [N, D] in `x`'s dtype; has gradients and waits for no count.
+    """Returns the same sum as `reference.plain.experts`, [N, D] in `x`'s dtype; has gradients and waits for no count.
 
     Args:
         x_ND: inputs.
@@ -30,7 +30,7 @@ def experts_grouped(
     ends_E = torch.searchsorted(chosen_M, torch.arange(num_experts, device=x_ND.device), right=True).int()
     token_of_M = order_M // num_selected
     gate_up_M2I = _grouped_product(x_ND[token_of_M], gate_up_E2ID, ends_E)
-    rows_MD = _grouped_product(reference.gated_gelu(gate_up_M2I), down_EDI, ends_E)
+    rows_MD = _grouped_product(reference.plain.gated_gelu(gate_up_M2I), down_EDI, ends_E)
     weighted_MD = rows_MD * weights_NK.flatten()[order_M, None].to(rows_MD.dtype)
     return torch.zeros_like(x_ND, dtype=rows_MD.dtype).index_add(0, token_of_M, weighted_MD).to(x_ND.dtype)
 

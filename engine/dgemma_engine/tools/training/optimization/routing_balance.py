@@ -35,7 +35,7 @@ class RoutingBalance:
     def ops(self) -> Ops:
         """Returns the reference operations, with a `route` that reports here, and experts as the device likes them."""
         is_gpu = self._none_yet_2.device.type == "cuda"
-        experts = experts_grouped if is_gpu else reference.experts_densely
+        experts = experts_grouped if is_gpu else reference.plain.experts_densely
         return replace(Ops.reference(), route=self._route, experts=experts)
 
     def take(self) -> Tensor:
@@ -46,7 +46,7 @@ class RoutingBalance:
         return total / count
 
     def _route(self, scores_NE: Tensor, per_expert_scale_E: Tensor, num_selected: int) -> tuple[Tensor, Tensor]:
-        weights_NK, indices_NK = reference.route(scores_NE, per_expert_scale_E, num_selected)
+        weights_NK, indices_NK = reference.plain.route(scores_NE, per_expert_scale_E, num_selected)
         if torch.is_grad_enabled():
             num_experts = scores_NE.shape[-1]
             sent_E = F.one_hot(indices_NK.flatten(), num_experts).float().mean(0)

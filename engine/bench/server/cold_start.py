@@ -1,0 +1,80 @@
+"""Cold start to the first answer: no engine runs; a language server is started, a file opened, ghost text asked for.
+
+The time ends when the engine, started on demand, has given its first answer to the server: the engine counts it. The
+processes are new; the files are in the page cache from the second round on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
+
+import record
+from dgemma_engine.errors import EngineUnavailable
+from dgemma_engine.ipc.client import EngineClient
+from dgemma_engine.ipc.endpoint import EngineLocation
+from dgemma_engine.protocol.messages import Status
+from editor import editing
+from lsprotocol import types
+
+TEXT = "import os\n\n\ndef home():\n    return os.path.\n"
+CURSOR = types.Position(line=4, character=19)
+
+
+async def first_answer_s() -> tuple[float, Status]:
+    """Returns the seconds from starting the server to the first answer, and the engine's status then."""
+    with tempfile.TemporaryDirectory(prefix="dgemma-") as runtime:
+        location = EngineLocation.locate({"DGEMMA_RUNTIME_DIR": runtime})
+        started = time.perf_counter()
+        async with editing({"deadlineMs": 10_000}, runtime) as editor:
+            editor.open(TEXT)
+            status: Status | None = None
+            while status is None or not sum(status.requests.values()):
+                await editor.ask(CURSOR)
+                status = await _status(location)
+                await asyncio.sleep(0.02)
+            elapsed_s = time.perf_counter() - started
+        async with await EngineClient.attach(location) as client:
+            await client.stop_engine()
+        await asyncio.sleep(0.5)
+    return elapsed_s, status
+
+
+async def _status(location: EngineLocation) -> Status | None:
+    try:
+        async with await EngineClient.attach(location) as client:
+            return await client.status()
+    except EngineUnavailable:
+        return None
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    record.add_destination(parser)
+    parser.add_argument("--rounds", type=int, default=7)
+    args = parser.parse_args()
+    measured = [asyncio.run(first_answer_s()) for _ in range(args.rounds)]
+    seconds = [elapsed_s for elapsed_s, _status in measured]
+    status = measured[-1][1]
+    result = {
+        "rounds": args.rounds,
+        "median_s": round(statistics.median(seconds), 2),
+        "slowest_s": round(max(seconds), 2),
+        "target_s": 6,
+        "model": status.model,
+        "device": status.device,
+        "engine_memory_mib": round(status.memory_bytes / 2**20),
+    }
+    record.write("cold_start", result, args.out)
+
+
+if __name__ == "__main__":
+    main()

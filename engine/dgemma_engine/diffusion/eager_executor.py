@@ -1,0 +1,216 @@
+"""Denoising steps operation by operation, on any device and with any `DiffusionModel`.
+
+Shape legend: R rows, L positions of all rows together, M positions of the longest free part, N scored positions (free
+ones first), D hidden, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dgemma_engine.diffusion.canvas import Canvas, Layout
+from dgemma_engine.diffusion.position_scores import PositionScores
+from dgemma_engine.diffusion.sampler import ClampedConditioning, Sampler
+from dgemma_engine.diffusion.token_distribution import TokenDistribution, VocabularyScorer, confidence, sample
+from dgemma_engine.model import attention_masks
+from dgemma_engine.model.attention_masks import ALL_VISIBLE
+from dgemma_engine.model.diffusion_model import DiffusionModel
+from dgemma_engine.model.kv_cache import KVCache
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Scored:
+    """The last scored step; outlives the rows that leave after it.
+
+    Attributes:
+        distribution: of the scored positions.
+        scores: made of it.
+        free_RM: where each row's free positions are among the scored ones.
+        num_free: of each row.
+        temperature: of the step.
+    """
+
+    distribution: TokenDistribution
+    scores: PositionScores
+    free_RM: Tensor
+    num_free: list[int]
+    temperature: float
+
+    def scaled_MV(self, place: int) -> Tensor:
+        """Returns the scaled logits of a row's free positions."""
+        return self.distribution.scaled_NV[self.free_RM[place, : self.num_free[place]]]
+
+
+class EagerExecutor:
+    """See `StepExecutor`.
+
+    Args:
+        model: called once a step.
+        cache: the prompt; only read, but for the block.
+        canvas: changed in place.
+        sampler: the decisions.
+        suppressed_ids: token ids that may not appear at any position, int64 [any]; may be empty.
+        block_ids: tokens that the first pass adds to the cache: the block before this canvas.
+    """
+
+    def __init__(
+        self,
+        model: DiffusionModel,
+        cache: KVCache,
+        canvas: Canvas,
+        sampler: Sampler,
+        *,
+        suppressed_ids: Tensor,
+        block_ids: Sequence[int] = (),
+    ) -> None:
+        noise_ids = suppressed_ids.new_tensor(sampler.noise.suppressed_ids)
+        self._model, self._cache, self._canvas, self._sampler = model, cache, canvas, sampler
+        self._scorer = VocabularyScorer(model, suppressed_ids=torch.cat((suppressed_ids, noise_ids)))
+        self._block_ids = list(block_ids)
+        self._num_past = cache.length + len(block_ids)
+        self._temperature = 1.0
+        self._soft_1LD: Tensor | None = None
+        self._hidden_ND: Tensor | None = None
+        self._scored: _Scored | None = None
+        self._precompute()
+
+    @property
+    def layout(self) -> Layout:
+        """See `StepExecutor.layout`."""
+        return self._canvas.layout
+
+    def tokens(self) -> Tensor:
+        """See `StepExecutor.tokens`."""
+        return self._canvas.ids_1L
+
+    def forward(self, temperature: float, *, is_last: bool) -> None:
+        """See `StepExecutor.forward`."""
+        scored_N = self._scored_N[: self._num_free] if is_last else self._scored_N
+        self._temperature, self._hidden_ND = temperature, self._decode()[0, scored_N]
+
+    def score(self) -> PositionScores:
+        """See `StepExecutor.score`."""
+        assert self._hidden_ND is not None, "no forward pass to score"
+        hidden_ND, self._hidden_ND = self._hidden_ND, None
+        layout = self._canvas.layout
+        distribution = self._scorer.score(hidden_ND, self._temperature, self._suppressed, num_read=self._num_free)
+        best_RM, committed_RM = distribution.best_N[self._free_RM], None
+        committed_1L = self._sampler.noise.committed(self._canvas.ids_1L)
+        if committed_1L is not None:
+            committed_RM = committed_1L[0, layout.free_RM]
+            best_RM = torch.where(committed_RM, self._canvas.ids_1L[0, layout.free_RM], best_RM)
+        scores = PositionScores(
+            best_RM=best_RM,
+            entropy_RM=distribution.entropy_N[self._free_RM],
+            valid_RM=layout.valid_RM,
+            committed_RM=committed_RM,
+        )
+        self._scored = _Scored(
+            distribution=distribution,
+            scores=scores,
+            free_RM=self._free_RM,
+            num_free=[row.num_free for row in layout.rows],
+            temperature=self._temperature,
+        )
+        return scores
+
+    def confidence(self, place: int) -> list[float]:
+        """See `StepExecutor.confidence`."""
+        scored = self._last_scored()
+        ids_M = scored.scores.best_RM[place, : scored.num_free[place]]
+        return confidence(scored.scaled_MV(place), scored.temperature, ids_M).tolist()
+
+    def log_probabilities(self, place: int) -> Tensor:
+        """See `StepExecutor.log_probabilities`."""
+        scored = self._last_scored()
+        return (scored.scaled_MV(place) * scored.temperature).log_softmax(-1)
+
+    def renoise(self) -> Tensor:
+        """See `StepExecutor.renoise`."""
+        scored, canvas, layout = self._last_scored(), self._canvas, self._canvas.layout
+        levels_1L1 = canvas.draw_levels()
+        accepted_RM = self._sampler.acceptance.accept(scored.scores) & layout.valid_RM
+        ids_1L, drawn_RM, committed_RM = canvas.draw_noise(), accepted_RM, scored.scores.committed_RM
+        if committed_RM is not None:
+            drawn_RM = accepted_RM & ~committed_RM
+            kept = layout.free_RM[accepted_RM & committed_RM]
+            ids_1L[0, kept] = canvas.ids_1L[0, kept]
+        drawn = layout.free_RM[drawn_RM]
+        ids_1L[0, drawn] = sample(scored.distribution.probs_NV[self._place_L[drawn]], levels_1L1[0, drawn])
+        canvas.replace(ids_1L)
+        if self._model.has_self_conditioning:
+            self._soft_1LD = self._self_conditioning(scored.distribution)
+        return accepted_RM
+
+    def select_rows(self, places: Sequence[int]) -> None:
+        """See `StepExecutor.select_rows`."""
+        row_L = self._canvas.layout.row_L
+        if self._soft_1LD is not None:
+            self._soft_1LD = self._soft_1LD[:, torch.isin(row_L, torch.tensor(places, device=row_L.device))]
+        self._canvas = self._canvas.select_rows(places)
+        self._precompute()
+
+    def _last_scored(self) -> _Scored:
+        assert self._scored is not None, "no step was scored"
+        return self._scored
+
+    def _decode(self) -> Tensor:
+        """Returns the hidden states of the canvas, [1, L, D]; the block before it joins the cache once."""
+        canvas_1L, block_ids, self._block_ids = self._canvas.ids_1L, self._block_ids, []
+        if block_ids:
+            return self._model.decode_after(
+                torch.tensor([block_ids], device=canvas_1L.device),
+                canvas_1L,
+                self._cache,
+                soft_BLD=self._soft_1LD,
+                positions_BL=self._positions_1L,
+                attention_masks=self._attention_masks,
+            )
+        return self._model.decode(
+            canvas_1L,
+            self._cache,
+            soft_BLD=self._soft_1LD,
+            positions_BL=self._positions_1L,
+            attention_masks=self._attention_masks,
+        )
+
+    def _precompute(self) -> None:
+        """Computes what stays the same until a row leaves."""
+        layout, config = self._canvas.layout, self._model.config
+        self._attention_masks = ALL_VISIBLE
+        if len(layout.rows) > 1:
+            self._attention_masks = attention_masks.packed(
+                layout.row_L, num_past=self._num_past, sliding_window=config.sliding_window
+            )
+        self._positions_1L = (self._num_past + layout.offset_L)[None]
+        free_L = ~layout.fixed_1L[0]
+        free_N, fixed_N = free_L.nonzero()[:, 0], layout.fixed_1L[0].nonzero()[:, 0]
+        self._num_free = len(free_N)
+        # Free positions come first: of the others only the distributions are needed, for self-conditioning.
+        is_own = self._model.has_self_conditioning and self._sampler.clamped_conditioning is ClampedConditioning.OWN
+        self._scored_N = torch.cat((free_N, fixed_N)) if is_own else free_N
+        self._place_L = torch.empty_like(layout.row_L)
+        self._place_L[torch.cat((free_N, fixed_N))] = torch.arange(len(free_L), device=free_L.device)
+        self._free_RM = self._place_L[layout.free_RM]
+        self._suppressed: list[tuple[int, Tensor]] = []
+        for position, ids in layout.limits:
+            suppressed_V = torch.ones(config.vocab_size, dtype=torch.bool, device=free_L.device)
+            suppressed_V[list(ids)] = False
+            self._suppressed.append((int(self._place_L[position]), suppressed_V))
+
+    def _self_conditioning(self, distribution: TokenDistribution) -> Tensor:
+        """Returns the self-conditioning signal of the next step, [1, L, D]."""
+        soft_1ND = self._model.soft_embeddings(distribution.probs_NV[None])
+        rule, layout = self._sampler.clamped_conditioning, self._canvas.layout
+        if rule is ClampedConditioning.OWN:
+            assert len(distribution.probs_NV) == len(self._scored_N), "a step after the last one"
+            return soft_1ND[:, self._place_L]
+        soft_1LD = soft_1ND.new_zeros(1, layout.row_L.shape[0], soft_1ND.shape[-1])
+        if rule is ClampedConditioning.GIVEN:
+            soft_1LD = self._model.embed(layout.given_1L)
+        soft_1LD[:, self._scored_N] = soft_1ND
+        return soft_1LD

@@ -1,0 +1,3 @@
+"""Starting kernels: grids, and the launch table of each card."""
+
+__all__: list[str] = []

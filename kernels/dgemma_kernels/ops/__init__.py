@@ -1,0 +1,3 @@
+"""The operations as kernels: `op.py` launches those of `_op.py` and has the signatures of `reference/op.py`."""
+
+__all__: list[str] = []

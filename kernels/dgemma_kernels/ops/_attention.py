@@ -1,0 +1,73 @@
+"""The attention kernel: query rows of one key-value head against the prompt's keys and the pass's own behind them."""
+
+import triton
+import triton.language as tl
+
+from dgemma_kernels.ops._numbers import INTERPRETED, narrow, product
+
+
+@triton.jit(do_not_specialize=["num_tokens", "capacity"])
+def attention_kernel(
+    q_ptr, k_ptr, v_ptr, row_ptr, position_ptr, num_visible_ptr, num_stored_ptr, out_ptr,
+    num_tokens, num_heads, capacity, window,
+    HEAD: tl.constexpr, SHARED: tl.constexpr, CAUSAL: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_S: tl.constexpr,
+):  # fmt: skip
+    """`SHARED` query heads read one key-value head; a block holds the queries of all of them for some tokens."""
+    kv_head = tl.program_id(1)
+    index = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    token = index // SHARED
+    head = kv_head * SHARED + index % SHARED
+    q_inside = token < num_tokens
+    column = tl.arange(0, HEAD)
+    # Offsets within a block and within a head fit 32 bits, which halves the registers that they take.
+    first_token = tl.program_id(0) * BLOCK_M // SHARED
+    q_ptr += first_token.to(tl.int64) * num_heads * HEAD
+    out_ptr += first_token.to(tl.int64) * num_heads * HEAD
+    q_place = ((token - first_token) * num_heads + head)[:, None] * HEAD + column[None, :]
+    q = tl.load(q_ptr + q_place, mask=q_inside[:, None], other=0.0)
+    own_row = tl.load(row_ptr + token, mask=q_inside, other=-1)
+    num_visible, num_stored = tl.load(num_visible_ptr), tl.load(num_stored_ptr)
+    end = num_stored + num_tokens
+    if CAUSAL:
+        position = tl.load(position_ptr + token, mask=q_inside, other=2147483647)
+        first_seen = tl.maximum(tl.min(position, 0) - window + 1, 0)
+        end = tl.minimum(end, num_stored + (tl.program_id(0) * BLOCK_M + BLOCK_M - 1) // SHARED + 1)
+    else:
+        first_seen = tl.maximum(num_stored - window + 1, 0)
+    k_ptr += kv_head.to(tl.int64) * capacity * HEAD
+    v_ptr += kv_head.to(tl.int64) * capacity * HEAD
+    highest = tl.full([BLOCK_M], float("-inf"), tl.float32)
+    total = tl.zeros([BLOCK_M], tl.float32)
+    acc = tl.zeros([BLOCK_M, HEAD], tl.float32)
+    # Own keys may lie right behind hidden or unseen ones, so both are walked over as one stretch.
+    for first in range(tl.minimum(first_seen, num_stored), end, BLOCK_S):
+        key = first + tl.arange(0, BLOCK_S)
+        inside = key < end
+        k_place = key[None, :] * HEAD + column[:, None]
+        k = tl.load(k_ptr + k_place, mask=inside[None, :], other=0.0)
+        scores = product(q, k, None)
+        own = key >= num_stored
+        key_row = tl.load(row_ptr + key - num_stored, mask=own & inside, other=-2)
+        sees = (key_row[None, :] == own_row[:, None]) | ((key < num_visible) & ~own)[None, :]
+        if CAUSAL:
+            key_position = tl.load(position_ptr + key - num_stored, mask=own & inside, other=0)
+            key_position = tl.where(own, key_position, key)
+            sees = sees & (key_position[None, :] <= position[:, None])
+            sees = sees & (key_position[None, :] > position[:, None] - window)
+        else:
+            sees = sees & (key >= first_seen)[None, :]
+        scores = tl.where(sees, scores, float("-inf"))
+        higher = tl.maximum(highest, tl.max(scores, 1))
+        # A query that has seen nothing yet has no highest score; 0 keeps its exponentials 0.
+        shift = tl.where(higher == float("-inf"), 0.0, higher)
+        weights = tl.exp(scores - shift[:, None])
+        shrink = tl.exp(highest - shift)
+        total = total * shrink + tl.sum(weights, 1)
+        highest = higher
+        v_place = key[:, None] * HEAD + column[None, :]
+        v = tl.load(v_ptr + v_place, mask=inside[:, None], other=0.0)
+        if not INTERPRETED:
+            weights = weights.to(v.dtype)
+        acc = product(weights, v, acc * shrink[:, None])
+    out = acc / tl.where(total == 0.0, 1.0, total)[:, None]
+    tl.store(out_ptr + q_place, narrow(out, out_ptr.dtype.element_ty), mask=q_inside[:, None])

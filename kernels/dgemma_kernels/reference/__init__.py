@@ -1,0 +1,5 @@
+"""The operations in plain PyTorch: what each kernel is compared with, and what runs without a GPU."""
+
+from dgemma_kernels.reference import attention, experts, linear, plain, quantization, routing, rows, vocabulary
+
+__all__ = ["attention", "experts", "linear", "plain", "quantization", "routing", "rows", "vocabulary"]

@@ -1,0 +1,3 @@
+"""Groups of tensors that operations take and return: matrices in their number formats, routing, distributions."""
+
+__all__: list[str] = []

@@ -1,0 +1,127 @@
+"""Every regular expression of the server takes steps in proportion to the text, or reads a short text only."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import re
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+import dgemma_lsp
+from dgemma_lsp.context import import_parser
+from dgemma_lsp.fill import placeholder
+from dgemma_lsp.postprocess import languages
+from tests.lsp.bounded_work.regex_steps import Steps
+from tests.lsp.bounded_work.worst_texts import WORST_TEXTS
+
+SHORT, TIMES = 24, 4
+# A quadratic pattern takes sixteen times the steps in four times the text.
+MOST_GROWTH = 9
+# Patterns that read at most so many characters, whatever the text; their steps may grow with the square of that.
+READS_LITTLE = {
+    "dgemma_lsp.privacy.backup_names": 255,
+    "dgemma_lsp.postprocess.block_columns": 1_000,
+    "dgemma_lsp.fill.placeholder": 2_000,
+    "dgemma_lsp.postprocess.overlap": 8_000,
+    "dgemma_lsp.commands.demo_holes": 0,
+}
+PIECES = tuple(dict.fromkeys([*(piece for *_, piece in WORST_TEXTS), "a ", "a.", "a,", "a:", "\\\n", "''", '""']))
+
+
+def patterns() -> Iterator[tuple[str, re.Pattern[str], bool]]:
+    """Yields every pattern that a module holds, and whether it is only ever matched from a given place on."""
+    for found in pkgutil.walk_packages(dgemma_lsp.__path__, "dgemma_lsp."):
+        if found.name in READS_LITTLE or found.name == "dgemma_lsp.__main__":
+            continue
+        module = importlib.import_module(found.name)
+        source = inspect.getsource(module)
+        for name, value in vars(module).items():
+            if isinstance(value, re.Pattern) and f"{name} = re.compile" in source and isinstance(value.pattern, str):
+                uses = set(re.findall(rf"\b{name}\.(\w+)\(", source))
+                yield f"{found.name}.{name}", value, bool(uses) and uses <= {"match", "fullmatch"}
+    for name in ("c", "python", "javascript", "html", "markdown", "yaml", "shellscript", "json", "go", ""):
+        language = languages.language_named(name)
+        yield f"opener of {name}", language.opener, False
+        yield f"pieces of {name}", language.pieces, False
+
+
+def texts(steps: Steps, length: int) -> Iterator[str]:
+    """Yields long texts of one piece each, behind and before what the pattern names, and with an end that breaks it."""
+    named = steps.literals
+    pieces = [*PIECES, *named, *(f"{one} " for one in named)]
+    for piece in dict.fromkeys(pieces):
+        line = (piece * length)[:length]
+        for before in ("", *named[:2]):
+            for behind in ("!", "\n"):
+                yield f"{before}{line}{behind}"
+
+
+def growth(pattern: re.Pattern[str], *, anchored: bool) -> tuple[float, str]:
+    """Returns the most by which the steps grow where the text is four times as long, and for which text."""
+    steps, worst = Steps(pattern), (0.0, "")
+    shorter, longer = texts(steps, SHORT), texts(steps, TIMES * SHORT)
+    for short, long in zip(shorter, longer, strict=True):
+        counts: list[int] = []
+        for text in (short, long):
+            (steps.match if anchored else steps.find_all)(text)
+            counts.append(steps.num)
+        # A text that fails at its first character takes a handful of steps.
+        worst = max(worst, (counts[1] / max(counts[0], SHORT), short))
+    return worst
+
+
+@pytest.fixture(autouse=True)
+def deep_recursion() -> Iterator[None]:
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(20_000)
+    yield
+    sys.setrecursionlimit(limit)
+
+
+def test_every_package_is_looked_through() -> None:
+    names = [name for name, *_ in patterns()]
+    assert len(names) > 50
+    modules = {found.name for found in pkgutil.walk_packages(dgemma_lsp.__path__, "dgemma_lsp.")}
+    assert modules >= READS_LITTLE.keys(), "the modules that are left out are there"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "pattern", "anchored"), patterns(), ids=lambda value: str(value)[:50])
+def test_steps_grow_with_the_text_and_no_faster(name: str, pattern: re.Pattern[str], anchored: bool) -> None:
+    most, text = growth(pattern, anchored=anchored)
+    assert most < MOST_GROWTH, (name, text)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"\w*\Z",
+        r"(?:[({\[]|\b(?:case\b.*|default\s*):)\Z",
+        r"(?m)^[ \t]*(?:from|.*require\()[^\n]*",
+        r"\b(?:import|export)\s+(?:type\s+)?([\w$*{}\s,]+?)\s+from\s*[\"']([^\"'\n]+)[\"']",
+        r"[^\n\r]*[^\s!/][^\n\r]*\Z",
+    ],
+)
+def test_patterns_that_were_quadratic_are_seen_as_such(pattern: str) -> None:
+    assert growth(re.compile(pattern), anchored=False)[0] > MOST_GROWTH
+
+
+@pytest.mark.parametrize(
+    "text", ["", "from . import a, b\n", "x = case: case a:", 'if x: # {\'a\': "b\\"c"}', "aab aa"]
+)
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        import_parser._FROM,  # pyright: ignore[reportPrivateUsage]
+        languages.language_named("c").opener,
+        languages.language_named("python").pieces,
+        placeholder._PYTHON,  # pyright: ignore[reportPrivateUsage]
+        re.compile(r"(a+?)(?=b)b|\Ba\b|(?<!a)a{2}"),
+    ],
+)
+def test_counting_matcher_finds_what_re_finds(pattern: re.Pattern[str], text: str) -> None:
+    assert Steps(pattern).find_all(text) == [found.span() for found in pattern.finditer(text)]

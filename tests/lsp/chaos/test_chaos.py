@@ -1,0 +1,20 @@
+"""Whatever a client says or leaves unsaid, every request is answered once, with a code that the protocol has for it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.lsp.chaos.run import instant_engine, play
+
+NUM_STEPS = 5_000
+SEED = 1
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+def test_every_request_is_answered_once_whatever_the_client_does():
+    with instant_engine() as (folder, engine):
+        report = play(folder, engine, num_steps=NUM_STEPS, first_seed=SEED, raises=True)
+    assert report.steps.total() >= NUM_STEPS
+    assert min(report.offered[kind] for kind in ("inlineCompletion", "fill", "denoise", "codeAction")) > 0
+    assert not report.wrong, "\n".join(report.faults)

@@ -1,0 +1,171 @@
+"""The rules of shaping one by one, where a case of `shapes/` would not show which of them was at work."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from dgemma_engine.protocol.messages import Candidate, CandidateSource, Extent, Finish, Infill
+
+from dgemma_lsp.postprocess.brackets import with_closed_brackets, without_closed_twice
+from dgemma_lsp.postprocess.cursor_context import Around
+from dgemma_lsp.postprocess.extent import extent_of
+from dgemma_lsp.postprocess.indent_style import IndentStyle, style_of
+from dgemma_lsp.postprocess.languages import language_named
+from dgemma_lsp.postprocess.lexer import read
+from dgemma_lsp.postprocess.pipeline import build_completions
+from dgemma_lsp.request import Request, Trigger
+from tests.lsp.cursor import split_cursor
+
+ROOT = Path(__file__).parents[3]
+
+
+def request_in(language: str, marked: str, *, trigger: Trigger = Trigger.INVOKED) -> Request:
+    text, offset = split_cursor(marked)
+    return Request(uri="file:///w/a", version=1, text=text, offset=offset, language=language, trigger=trigger)
+
+
+@pytest.mark.parametrize(
+    ("language", "marked", "extent"),
+    [
+        ("python", "def f(\n    a,\n) -> int:|\n", Extent.BLOCK),
+        ("python", "else:|", Extent.BLOCK),
+        ("python", "if x:  # why|", Extent.BLOCK),
+        ("python", "x: int|", Extent.LINE),
+        ("python", "x[1:|", Extent.LINE),
+        ("python", "x = {|}", Extent.LINE),
+        ("javascript", "if (x) {|}", Extent.BLOCK),
+        ("javascript", "f(() => {|});", Extent.BLOCK),
+        ("javascript", "f({|}, x)", Extent.LINE),
+        ("javascript", "case 1:|", Extent.BLOCK),
+        ("javascript", "x = {a:|", Extent.LINE),
+        ("typescript", "let a:|", Extent.LINE),
+        ("go", "default:|", Extent.BLOCK),
+        ("rust", "x =>|", Extent.LINE),
+        ("c", "public:|", Extent.BLOCK),
+        ("c", "x = '{|", Extent.LINE),
+        ("java", "foo(|", Extent.BLOCK),
+        ("html", "<ul>|", Extent.BLOCK),
+        ("html", "</ul>|", Extent.LINE),
+        ("html", "<br/>|", Extent.LINE),
+        ("html", "<a {|", Extent.LINE),
+        ("yaml", "a:|", Extent.BLOCK),
+        ("yaml", "a: b|", Extent.LINE),
+        ("markdown", "```sh|", Extent.BLOCK),
+        ("markdown", "See:|", Extent.LINE),
+        ("", "x:|", Extent.BLOCK),
+    ],
+)
+def test_extent(language: str, marked: str, extent: Extent) -> None:
+    assert extent_of(request_in(language, marked)) is extent
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "closing", "opening", "inside"),
+    [
+        ("python", "f(a[0])", "", "", ""),
+        ("python", ")(", ")", "(", ""),
+        ("python", "([)", "", "", ""),
+        ("python", "'('  # (\n[", "", "[", ""),
+        ("python", "'(", "", "", "'"),
+        ("python", "'(\n(", "", "(", ""),
+        ("python", "'\\'(", "", "", "'"),
+        ("python", "''", "", "", ""),
+        ("python", '"""(\n"(', "", "", '"""'),
+        ("python", '"""(\n"""(', "", "(", ""),
+        ("python", "# (", "", "", "#"),
+        ("javascript", "`(\n${(", "", "", "`"),
+        ("javascript", "/* (\n */ (", "", "(", ""),
+        ("javascript", "/* (", "", "", "/"),
+        ("javascript", "a / (b", "", "(", ""),
+        ("rust", "&'a (", "", "(", ""),
+        ("yaml", "it's (", "", "(", ""),
+        ("yaml", "a: 'it (", "", "", "'"),
+        ("html", "it's (", "", "", ""),
+        ("markdown", "(`[", "", "", ""),
+        ("plaintext", "(", "", "", ""),
+    ],
+)
+def test_read(language: str, text: str, closing: str, opening: str, inside: str) -> None:
+    reading = read(text, language_named(language))
+    assert "".join(bracket.sign for bracket in reading.closing) == closing
+    assert "".join(bracket.sign for bracket in reading.opening) == opening
+    assert reading.inside == inside
+
+
+@pytest.mark.parametrize(
+    ("marked", "unit", "tab"),
+    [
+        ("|", 0, 0),
+        ("if a:\n    b\n|", 4, 0),
+        ("if a:\n   b\n|", 3, 0),
+        ("if a:\n  b\nif a:\n    b\n|", 0, 0),
+        ("f(a,\n    b)\nif a:\n  b\n|", 2, 0),
+        ("if a:\n\tb\n|", 4, 4),
+        ("if a:\n    if b:\n\tc\n    |", 4, 8),
+        ("if a:\n        b\nif a:\n\tb\n\t|", 4, 4),
+        ("if a:\n        b\nif a:\n\tb\n        |", 8, 0),
+        ("\t|", 4, 4),
+    ],
+)
+def test_style(marked: str, unit: int, tab: int) -> None:
+    assert style_of(Around.of(request_in("python", marked)), []) == IndentStyle(unit=unit, tab=tab)
+
+
+def test_style_of_a_document_without_indentation_is_the_answers() -> None:
+    around = Around.of(request_in("go", "func f() {|"))
+    assert style_of(around, ["\treturn", "}"]) == IndentStyle(unit=4, tab=4)
+
+
+def test_brackets_are_counted_only_where_the_document_is_seen_from_its_start() -> None:
+    long = "{\n" + "a;\n" * 30_000
+    for marked, seen in ((f"b|\n{long}", True), (f"{long}b|\n", False)):
+        around = Around.of(request_in("javascript", marked))
+        assert around.reaches_start is seen
+        assert without_closed_twice("c}", around) == ("c" if seen else "c}")
+
+
+def test_bracket_that_the_suffix_closes_stays_open() -> None:
+    around = Around.of(request_in("javascript", "x = |\n)"))
+    assert with_closed_brackets("f(a", around) == "f(a"
+
+
+def answered(*texts: str) -> Infill:
+    candidates = tuple(Candidate(text=text, score=0.5, source=CandidateSource.DIFFUSION) for text in texts)
+    return Infill(text=texts[0], finish=Finish.STABLE, score=0.5, candidates=candidates)
+
+
+@pytest.mark.parametrize(
+    ("trigger", "texts", "shown"),
+    [
+        (Trigger.INVOKED, ("a", "b", "c"), ["a", "b", "c"]),
+        (Trigger.AUTOMATIC, ("a", "b", "c"), ["a"]),
+        (Trigger.INVOKED, ("a", "a)", "a\nb"), ["a", "a)"]),
+        (Trigger.INVOKED, (")", "a"), ["a"]),
+        (Trigger.AUTOMATIC, (")", "a"), []),
+        (Trigger.INVOKED, ("", "a"), []),
+    ],
+)
+def test_candidates(trigger: Trigger, texts: tuple[str, ...], shown: list[str]) -> None:
+    completions = build_completions(request_in("python", "foo(|)", trigger=trigger), answered(*texts))
+    assert [completion.inserted for completion in completions] == shown
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_code_that_is_right_is_left_alone(seed: int) -> None:
+    """What stood at a random place of real code is shown as it stood, or a beginning of it."""
+    draw = random.Random(seed)
+    for path in sorted((ROOT / "dgemma_lsp").glob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        lines = text.splitlines(keepends=True)
+        for _ in range(6):
+            first = draw.randrange(len(lines))
+            last = min(len(lines), first + draw.randrange(1, 8))
+            start = sum(map(len, lines[:first])) + len(lines[first]) - len(lines[first].lstrip(" "))
+            end = max(start, sum(map(len, lines[:last])) - 1)
+            truth = text[start:end]
+            request = Request(uri="", version=1, text=text[:start] + text[end:], offset=start, language="python")
+            for completion in build_completions(request, Infill(text=truth, finish=Finish.STABLE)):
+                assert completion.end == start, "nothing that follows is replaced"
+                assert truth.startswith(completion.inserted), f"{path.name}, line {first + 1}"
