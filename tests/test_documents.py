@@ -79,3 +79,11 @@ def test_links_between_documents_lead_somewhere() -> None:
 
 def test_readme_is_short() -> None:
     assert len(README.splitlines()) <= 200
+
+
+def test_paths_of_the_code_map_exist() -> None:
+    text = (ROOT / "docs/ARCHITECTURE.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 150
+    folders = [ROOT / name for name in (".", "dgemma_lsp", "engine/dgemma_engine", "kernels/dgemma_kernels")]
+    paths = re.findall(r"`(\w[\w/.]*(?:/|\.py))`", text)
+    assert [path for path in paths if not any((folder / path).exists() for folder in folders)] == []

@@ -2,5 +2,3 @@
 
 Knows tensors; knows no model, token or request.
 """
-
-__all__: list[str] = []

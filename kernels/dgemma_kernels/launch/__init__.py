@@ -1,3 +1,1 @@
 """Starting kernels: grids, and the launch table of each card."""
-
-__all__: list[str] = []

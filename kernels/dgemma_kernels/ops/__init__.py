@@ -1,3 +1,1 @@
 """The operations as kernels: `op.py` launches those of `_op.py` and has the signatures of `reference/op.py`."""
-
-__all__: list[str] = []

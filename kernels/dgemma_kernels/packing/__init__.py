@@ -1,3 +1,1 @@
 """Weights as checkpoints store them -> weights as one kind of device reads them fastest, without loss."""
-
-__all__: list[str] = []

@@ -1,3 +1,1 @@
 """Groups of tensors that operations take and return: matrices in their number formats, routing, distributions."""
-
-__all__: list[str] = []

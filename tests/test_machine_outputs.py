@@ -1,0 +1,99 @@
+"""Outputs that scripts outside this repository read, as docs/cli.md lists them.
+
+The line of `demo` is tested in tests/lsp/commands, GPU results in tests/engine/bench, `DGEMMA_RUNTIME_DIR` in
+tests/engine/ipc, imports without torch in tests/test_architecture.py.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import sys
+import tomllib
+from collections import namedtuple
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from dgemma_engine.cli import main
+
+from tests.engine.tools.evaluation.conftest import HUMAN_EVAL
+from tests.engine.tools.evaluation.kernel import needs_confinement
+from tests.engine.tools.evaluation.table_engine import TableEngine, install
+
+ROOT = Path(__file__).parents[1]
+# pygls makes such classes of JSON objects.
+Sources = namedtuple("Sources", ["engine", "not_asked"])
+Tally = namedtuple("Tally", ["sources", "steps_used", "speculative_steps_used", "prepared_used", "adopted"])
+
+
+def documented(command: str) -> set[str]:
+    """Returns the keys that docs/cli.md promises of a command's last line."""
+    text = (ROOT / "docs/cli.md").read_text(encoding="utf-8")
+    row = re.search(rf"^\| `{command}` \| ([^;\n]*)", text, re.MULTILINE)
+    assert row
+    return set(re.findall(r"`(\w+)`", row[1]))
+
+
+def last_line(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_programs_are_installed_under_their_names() -> None:
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    assert scripts.keys() == {"dgemma-lsp", "dgemma-engine"}
+    for target in scripts.values():
+        module, _, function = target.partition(":")
+        assert callable(getattr(importlib.import_module(module), function))
+
+
+@needs_confinement
+@pytest.mark.parametrize("length", ["auto", "oracle"])
+def test_eval_ends_with_the_documented_keys(
+    length: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(TableEngine({"def double(x):\n": "    y = 2 * x"}), monkeypatch)
+    holes = tmp_path / "holes.jsonl"
+    rows = [HUMAN_EVAL | {"task_id": f"SingleLineInfilling/HumanEval/0/L{number}"} for number in range(3)]
+    holes.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    options = ["--length", length, "--limit", "2", "--execute", "--decode", "all"]
+    assert main(["eval", str(holes), *options]) == 0
+    result = last_line(capsys)
+    assert len(documented("dgemma-engine eval")) == 9
+    assert documented("dgemma-engine eval") <= result.keys()
+    assert (result["n"], result["pass_at_1"], result["recipe"]["length"]) == (2, 1.0, length)
+
+
+def test_typing_benchmark_ends_with_the_documented_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One window: an answer in time, one that came after an edit, and a request without an answer."""
+    monkeypatch.syspath_prepend(ROOT / "engine/bench/server")
+    traces, window = importlib.import_module("typing_traces"), importlib.import_module("window")
+
+    def asked(answered_s: float | None, stale_s: float) -> Any:
+        return window.Asked(uri="a", version=1, sent_s=0.0, expected=None, answered_s=answered_s, stale_s=stale_s)
+
+    played = SimpleNamespace(asked=[asked(1.0, 0.0), asked(2.0, 1.5), asked(None, 0.0)], keys=3, accepted=0)
+
+    @asynccontextmanager
+    async def watched(folder: Path) -> AsyncGenerator[Path]:
+        (folder / "server.log").touch()
+        yield folder / "runs.jsonl"
+
+    async def play(*_: object) -> tuple[list[Any], list[Tally]]:
+        return [played], [Tally(Sources(2, 0), 0, 0, 0, 0)]
+
+    async def storm(*_: object) -> dict[str, Any]:
+        return {}
+
+    for name, function in (("watched", watched), ("play", play), ("storm", storm)):
+        monkeypatch.setattr(traces, name, function)
+    monkeypatch.setattr(sys, "argv", ["typing_traces.py", "--traces", "1", "--out", str(tmp_path)])
+    traces.main()
+    result = last_line(capsys)
+    assert {key: result[key] for key in documented("make bench-typing")} == {"unanswered": 1, "stale_applied": 1}
