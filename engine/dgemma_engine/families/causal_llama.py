@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import torch
 
+from dgemma_engine.checkpoint.calibration import Calibration
 from dgemma_engine.checkpoint.fim_format import InfillFormat
+from dgemma_engine.diffusion.absorbing_mask import AbsorbingMask, NothingMasked, SurestFirst
+from dgemma_engine.diffusion.sampler import Sampler, TemperatureSchedule
 from dgemma_engine.families.checkpoint_facts import CheckpointFacts
 from dgemma_engine.families.family import LoadOptions
 from dgemma_engine.families.llama.config import MODEL_TYPE
@@ -21,6 +24,8 @@ from dgemma_engine.tokenization.tokenizer import Tokenizer
 _ARCHITECTURES = ((), ("LlamaForCausalLM",))
 # Untrained SmolLM2-135M: rest of the line exact for 27 % of 60 holes with 512 prefix tokens, 12 % of 100 with 288.
 _PREFIX_TOKENS = 768
+# A slot of 32 positions is committed in eight steps; the others are for tokens that were masked again.
+_STEPS, _TOKENS_A_STEP = 12, 4
 
 
 class LlamaFamily:
@@ -55,6 +60,20 @@ class LlamaFamily:
             suffix_head_tokens=32,
             snippet_tokens=512,
         )
+
+    def read_sampler(self, facts: CheckpointFacts, vocab_size: int) -> Sampler:
+        """See `Family.read_sampler`; one that denoises has a mask token, and without one nothing asks for a step."""
+        return Sampler(
+            num_steps=_STEPS,
+            schedule=TemperatureSchedule(t_min=0.0, t_max=1.0),
+            acceptance=SurestFirst(num_tokens=_TOKENS_A_STEP, num_remasked=1),
+            noise=AbsorbingMask(mask_id=facts.sidecar.get("mask_token_id", 0)),
+            stop=NothingMasked(),
+        )
+
+    def read_calibration(self, facts: CheckpointFacts) -> Calibration:
+        """See `Family.read_calibration`: nobody has measured one yet."""
+        return Calibration.default()
 
     def load_model(self, facts: CheckpointFacts, options: LoadOptions) -> DiffusionModel:
         """See `Family.load_model`."""

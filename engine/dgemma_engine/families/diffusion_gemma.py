@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dgemma_engine.backends.select import load_runnable
+from dgemma_engine.checkpoint.calibration import Calibration, fingerprint
 from dgemma_engine.checkpoint.fim_format import InfillFormat
+from dgemma_engine.diffusion.sampler import Sampler
+from dgemma_engine.diffusion.sampler_config import load_sampler
 from dgemma_engine.families.checkpoint_facts import CheckpointFacts
 from dgemma_engine.families.family import LoadOptions
 from dgemma_engine.model.config import MODEL_TYPE
@@ -33,6 +36,14 @@ class DiffusionGemmaFamily:
     def read_format(self, facts: CheckpointFacts) -> InfillFormat:
         """See `Family.read_format`."""
         return InfillFormat.load(facts.path)
+
+    def read_sampler(self, facts: CheckpointFacts, vocab_size: int) -> Sampler:
+        """See `Family.read_sampler`."""
+        return load_sampler(facts.path, vocab_size)
+
+    def read_calibration(self, facts: CheckpointFacts) -> Calibration:
+        """See `Family.read_calibration`."""
+        return Calibration.load(facts.path, fingerprint(facts.path))
 
     def load_model(self, facts: CheckpointFacts, options: LoadOptions) -> DiffusionModel:
         """See `Family.load_model`."""

@@ -11,7 +11,9 @@ from typing import Protocol
 
 import torch
 
+from dgemma_engine.checkpoint.calibration import Calibration
 from dgemma_engine.checkpoint.fim_format import InfillFormat
+from dgemma_engine.diffusion.sampler import Sampler
 from dgemma_engine.families.checkpoint_facts import CheckpointFacts
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.ops import Ops
@@ -69,6 +71,22 @@ class Family(Protocol):
 
         Raises:
             FormatError: its description cannot be used.
+        """
+        ...
+
+    def read_sampler(self, facts: CheckpointFacts, vocab_size: int) -> Sampler:
+        """Returns the decisions of the checkpoint's denoising loop: its noise, what is accepted, when a row stops.
+
+        Raises:
+            CheckpointError: its description cannot be used.
+        """
+        ...
+
+    def read_calibration(self, facts: CheckpointFacts) -> Calibration:
+        """Returns what the model's scores mean.
+
+        Raises:
+            CheckpointError: it is damaged, or another model's.
         """
         ...
 

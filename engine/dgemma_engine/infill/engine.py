@@ -10,16 +10,19 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 import torch
 
-from dgemma_engine.backends.select import executor_factory, load_runnable
-from dgemma_engine.checkpoint.calibration import Calibration, fingerprint
+from dgemma_engine.backends.select import executor_factory
+from dgemma_engine.checkpoint.calibration import Calibration
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.diffusion.sampler import Sampler
-from dgemma_engine.diffusion.sampler_config import load_sampler
+from dgemma_engine.families.checkpoint_facts import read_facts
+from dgemma_engine.families.family import LoadOptions
+from dgemma_engine.families.registry import family_of
 from dgemma_engine.infill.candidate import Proposal, Proposed, merged
 from dgemma_engine.infill.generator import Proposer
 from dgemma_engine.infill.hypotheses import Reading
@@ -72,6 +75,7 @@ class Engine:
         clock: seconds that never go backwards.
         least_draft_score: score under which a draft that time left unranked is not worth showing, for a model without a
             calibration; 0 shows every draft, 1 none. A calibrated model shows none.
+        decode: what proposes candidates, whatever a request's recipe says; None leaves that to the recipe.
     """
 
     def __init__(
@@ -86,6 +90,7 @@ class Engine:
         path: str,
         clock: Callable[[], float] = time.monotonic,
         least_draft_score: float = 0.5,
+        decode: Decode | None = None,
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
@@ -100,6 +105,7 @@ class Engine:
         self._pace = Pace()
         self._clock = clock
         self._least_draft_score = least_draft_score
+        self._decode = decode
         self._steps = 0
         self.model_name, self.model_path = name, path
         self.device = str(model.device)
@@ -116,10 +122,10 @@ class Engine:
         ops: Ops | None = None,
         calibration: Calibration | None = None,
     ) -> Self:
-        """Loads a model folder.
+        """Loads a checkpoint.
 
         Args:
-            path: a Hugging Face DiffusionGemma folder with `tokenizer.json`; `infill.json` if it was trained to fill.
+            path: a folder or file of one of the families; beside it `infill.json` if it was trained to fill.
             device: `auto`, `cpu`, `cuda` or `cuda:N`.
             report: called with percentage and a line for a person.
             ops: operations the model calls; by default kernels on CUDA and plain PyTorch elsewhere.
@@ -132,19 +138,23 @@ class Engine:
         target = pick_device(device)
         limit_threads(os.environ)
         report(1, f"reading {path.name}")
-        tokenizer = Tokenizer.load(path)
-        infill_format = InfillFormat.load(path)
+        facts = read_facts(path)
+        family = family_of(facts)
+        tokenizer, infill_format = family.read_tokenizer(facts), family.read_format(facts)
 
         def report_weights(percent: int) -> None:
             if percent % 5 == 0:
                 report(1 + percent * 98 // 100, "loading weights")
 
         longest = infill_format.longest_prompt
-        model = load_runnable(path, device=target, ops=ops, prompt_tokens=longest, report=report_weights)
+        options = LoadOptions(device=target, ops=ops, prompt_tokens=longest, report=report_weights)
+        model = family.load_model(facts, options)
         tokenizer.require_vocab(model.config.vocab_size)
-        sampler = load_sampler(path, model.config.vocab_size)
-        calibration = Calibration.load(path, fingerprint(path)) if calibration is None else calibration
-        engine = cls(model, tokenizer, infill_format, sampler, calibration, name=path.name, path=str(path))
+        sampler = family.read_sampler(facts, model.config.vocab_size)
+        calibration = family.read_calibration(facts) if calibration is None else calibration
+        decode = None if family.has_canvas(facts) else Decode.LEFT_TO_RIGHT
+        parts = (model, tokenizer, infill_format, sampler, calibration)
+        engine = cls(*parts, name=path.name, path=str(path), decode=decode)
         engine.warm_up()
         report(100, "ready")
         return engine
@@ -264,6 +274,7 @@ class Engine:
         search = Search(found=Proposed())
         if search.is_over(cancel):
             return search
+        recipe = recipe if self._decode is None else replace(recipe, decode=self._decode)
         form = self._format if recipe.fill else self._format.without_fill()
         hole = dig(
             context,

@@ -10,7 +10,7 @@ from dgemma_engine.checkpoint.gguf_file import GgufFile
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.tokenization.gguf_tokenizer import _missing_bytes, read_tokenizer
 from dgemma_engine.tokenization.tokenizer import Tokenizer
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, pre_tokenizers
