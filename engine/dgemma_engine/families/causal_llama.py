@@ -59,6 +59,7 @@ class LlamaFamily:
             suffix_tokens=0,
             suffix_head_tokens=32,
             snippet_tokens=512,
+            healing="token",
         )
 
     def read_sampler(self, facts: CheckpointFacts, vocab_size: int) -> Sampler:

@@ -20,6 +20,7 @@ from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
+from dgemma_engine.tokenization.healed_start import HealedStart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +53,7 @@ def write(
     max_passes: int,
     cancel: Cancel,
     recorder: WritingObserver | None = None,
+    start: HealedStart | None = None,
 ) -> Pieces[Written]:
     """Writes the likeliest next token until the middle ends; each pass is a piece.
 
@@ -68,6 +70,8 @@ def write(
         max_passes: most forward passes.
         cancel: asked before every pass.
         recorder: told what every pass decided, if anything.
+        start: text that the middle has to begin with, in whatever tokens; until it is spelt, no token ends the middle
+            and no draft is read.
     """
     num_past = cache.length
     decided, draft = list(forced_ids), list(draft_ids)
@@ -83,6 +87,9 @@ def write(
             if cancel.cancelled or cancel.expired:
                 break
             cache.truncate(num_read)
+            allowed_ids = None if start is None else start.allowed(decided)
+            if allowed_ids is not None:
+                draft = []
             hidden_1TD = model.encode(torch.tensor([[*unread, *draft]], device=model.device), cache)
             logits_TV = model.logits(hidden_1TD[:, len(unread) - 1 :])[0]
             passes += 1
@@ -90,10 +97,14 @@ def write(
                 logits_TV[:, list(banned_ids)] = -torch.inf
             if barred_V is not None and len(decided) == len(forced_ids):
                 logits_TV[0].masked_fill_(barred_V, -torch.inf)
+            if allowed_ids is not None:
+                spelling_V = _barred(model, allowed_ids)
+                assert spelling_V is not None
+                logits_TV[0].masked_fill_(spelling_V, -torch.inf)
             kept: list[int] = []
             says = logits_TV.argmax(-1).tolist()
             for place, token_id in enumerate(says):
-                if ends(token_id):
+                if allowed_ids is None and ends(token_id):
                     ended = True
                     break
                 kept.append(token_id)

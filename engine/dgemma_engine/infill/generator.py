@@ -34,6 +34,7 @@ from dgemma_engine.prompting.builder import Hole
 from dgemma_engine.protocol.messages import CandidateSource, Context, Extent, Finish
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
+from dgemma_engine.tokenization.healed_start import HealedStart
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 from dgemma_engine.tokenization.vocabulary_index import Opening, Spelling, closings, openings
 
@@ -192,6 +193,10 @@ class Proposer:
             recorder: told what is written, if anything.
         """
         [opening, *_others] = self._openings(hole)
+        start = None
+        if form.healing == "token":
+            opening = Opening(given_ids=(), first_ids=None)
+            start = HealedStart(hole.boundary.begun, self._spelling)
         is_only = not draft
         most = _MOST_ON_DEMAND if context.on_demand else 32 if is_only else 24
         draft_ids = self._behind(opening, hole.boundary.begun + draft) if draft else []
@@ -209,6 +214,7 @@ class Proposer:
             max_passes=1_000 if is_only or context.on_demand else _SPECULATIVE_PASSES,
             cancel=cancel,
             recorder=writing,
+            start=start,
         )
         found = Proposed(finish=Finish.STABLE if written.ended else Finish.STEP_LIMIT, passes=written.passes)
         if written.ended or is_only or context.on_demand:

@@ -10,6 +10,8 @@ from types import MappingProxyType
 from dgemma_engine.errors import WrongUsage
 
 MB = 1_000_000
+TINY = "tiny"
+"""Short name of the model that comes with the package."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +79,7 @@ CATALOGUE: Mapping[str, Entry] = MappingProxyType(
         entry.name: entry
         for entry in (
             Entry(
-                name="tiny",
+                name=TINY,
                 title="the embedded DiffusionGemma of 9.6 million weights",
                 num_bytes=13 * MB,
                 licence="Apache-2.0",

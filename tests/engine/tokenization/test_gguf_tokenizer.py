@@ -64,6 +64,7 @@ def test_keeps_digits_together_where_the_file_says_so(tmp_path: Path) -> None:
     assert len(tokenizer.encode("12")) == 1
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(st.sampled_from([*SPECIAL, "de", "f", "é", "1", "2", " ", "\n", "\u0301", "e"]) | st.text()).map("".join)
 )
