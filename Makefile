@@ -20,8 +20,11 @@ $(STAMP): pyproject.toml
 demo: setup ## complete real Python files with the resident engine
 	$(BIN)/dgemma-lsp demo
 
-test: setup ## run the tests
-	$(BIN)/python -m pytest -q
+# Files stay whole, because their fixtures start engines.
+TEST_OPTIONS ?= -n auto --maxprocesses 4 --dist loadfile
+
+test: setup ## run the tests, in one process for each core (TEST_OPTIONS= for one process)
+	$(BIN)/python -m pytest -q $(TEST_OPTIONS)
 
 ISA ?=
 

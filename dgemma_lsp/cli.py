@@ -6,7 +6,6 @@ command does not need is not imported, so that the small ones start at once.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import fcntl
 import gc
@@ -15,20 +14,20 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from dgemma_engine.ipc.private_files import keep_own_rights
+from dgemma_engine.private_files import keep_own_rights
 from dgemma_engine.protocol.messages import Progress
 from dgemma_engine.terminal import run_program, say_error
 
-from dgemma_lsp import __version__
+from dgemma_lsp.commands.arguments import argument_parser
 from dgemma_lsp.settings.home import NO_HOME, home_folder
-from dgemma_lsp.settings.settings import OPTIONS, SECTION, Settings
+from dgemma_lsp.settings.settings import Settings
 
 if TYPE_CHECKING:
-    from dgemma_lsp.commands.file_location import Place, Target
+    from dgemma_lsp.commands.file_location import FilePosition, Target
 
 _NAME = "dgemma-lsp"
 _LOAD_TIMEOUT_S = 600.0
@@ -46,74 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> int:
         keep_own_rights()
-        arguments = _parser().parse_args(argv)
-        return arguments.run(arguments)
+        arguments = argument_parser().parse_args(argv)
+        return _COMMANDS[arguments.command](arguments)
 
     return run_program(_NAME, run)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="dgemma-lsp", description="Inline code completion from a diffusion model. Without a command: serve LSP."
-    )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    parser.add_argument("--stdio", action="store_true", help="serve on standard input and output (the default)")
-    parser.add_argument("--tcp", metavar="HOST:PORT", type=_address, help="serve one editor on a TCP port instead")
-    parser.add_argument(
-        "--clientProcessId",
-        dest="client_pid",
-        metavar="PID",
-        type=_pid,
-        help="end when that process ends; editors add it",
-    )
-    parser.set_defaults(run=_serve)
-    commands = parser.add_subparsers(metavar="COMMAND")
-
-    complete = commands.add_parser("complete", help="print the completion at one place of a file")
-    complete.add_argument("target", metavar="FILE:LINE:COLUMN", help="counted from 1, columns in characters")
-    complete.add_argument("--deadline-ms", type=_deadline, default=10_000, metavar="N", help="default %(default)s")
-    complete.add_argument("--seed", type=_seed, default=0, metavar="N", help="the same seed gives the same text")
-    complete.set_defaults(run=_complete)
-
-    trace = commands.add_parser("trace", help="play the denoising of one place as an HTML page")
-    trace.add_argument("target", metavar="FILE:LINE:COLUMN", help="counted from 1, columns in characters")
-    trace.add_argument("--html", type=_output, required=True, metavar="OUT", help="the page to write")
-    trace.add_argument("--deadline-ms", type=_deadline, default=10_000, metavar="N", help="default %(default)s")
-    trace.add_argument("--seed", type=_seed, default=0, metavar="N", help="the same seed gives the same text")
-    trace.set_defaults(run=_trace)
-
-    demo = commands.add_parser("demo", help="complete real Python files at eight kinds of places")
-    demo.add_argument("--deadline-ms", type=_deadline, default=10_000, metavar="N", help="default %(default)s")
-    demo.add_argument("--seed", type=_seed, default=0, metavar="N", help="the same seed gives the same texts")
-    demo.set_defaults(run=_demo)
-
-    doctor = commands.add_parser("doctor", help="say what works, what does not, and what to do")
-    doctor.set_defaults(run=_doctor)
-
-    settings = commands.add_parser("settings", help="list every setting, its default and what it means")
-    form = settings.add_mutually_exclusive_group()
-    form.add_argument("--schema", dest="page", action="store_const", const="schema", help="print a JSON Schema")
-    form.add_argument(
-        "--markdown", dest="page", action="store_const", const="markdown", help="print the table of docs/settings.md"
-    )
-    settings.set_defaults(run=_settings_page)
-
-    stats = commands.add_parser("stats", help="how often suggestions were taken and kept, and how long they took")
-    stats.add_argument("--delete", action="store_true", help="forget all that was counted")
-    stats.set_defaults(run=_stats)
-
-    for command in (complete, demo, doctor, trace):
-        model, device = _setting("engine.model"), _setting("engine.device")
-        command.add_argument(
-            "--model", type=model, default="embedded", help="a model folder, or embedded (the default)"
-        )
-        command.add_argument("--device", type=device, default="auto", help="auto (the default), cpu, cuda or cuda:N")
-    for command in (complete, doctor, stats):
-        command.add_argument("--json", action="store_true", help="print one JSON object")
-    return parser
-
-
-def _serve(arguments: argparse.Namespace) -> int:
+def _serve(arguments: Namespace) -> int:
     from dgemma_lsp.server.app import build_server
     from dgemma_lsp.server.log_filter import configure_logs
 
@@ -137,11 +75,12 @@ def _serve(arguments: argparse.Namespace) -> int:
         try:
             server.start_tcp(host, port)
         except OSError as error:
-            return _refuse(f"{host}:{port}: cannot be listened on ({error.strerror})", code=2)
+            message = f"cannot listen on {host}:{port}: {error.strerror}; choose another address with --tcp"
+            return _refuse(message, code=2)
     return 0 if server.shut_down else 1
 
 
-def _complete(arguments: argparse.Namespace) -> int:
+def _complete(arguments: Namespace) -> int:
     from dgemma_engine.ipc.client import EngineFault, EngineUnavailable
 
     from dgemma_lsp.commands.complete import answer_at, render
@@ -172,7 +111,7 @@ def _complete(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _trace(arguments: argparse.Namespace) -> int:
+def _trace(arguments: Namespace) -> int:
     from dgemma_engine.ipc.client import EngineFault, EngineUnavailable
 
     from dgemma_lsp.commands.atomic_file import NewFile, OutputRefused
@@ -205,13 +144,13 @@ def _trace(arguments: argparse.Namespace) -> int:
         return _refuse(str(error), code=2)
     except OSError as error:
         return _refuse(
-            f"{arguments.html}: cannot be written ({error.strerror or error}); name a file in a folder of yours", code=2
+            f"cannot write {arguments.html}: {error.strerror or error}; name a file in a folder of yours", code=2
         )
     print(f"{arguments.html}: open it in a browser; it holds lines of {place.path}")
     return 0
 
 
-def _demo(arguments: argparse.Namespace) -> int:
+def _demo(arguments: Namespace) -> int:
     from dgemma_engine.ipc.client import EngineFault, EngineUnavailable
 
     from dgemma_lsp.commands.demo import run_demo
@@ -239,7 +178,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _doctor(arguments: argparse.Namespace) -> int:
+def _doctor(arguments: Namespace) -> int:
     from dgemma_lsp.commands.doctor import examine, is_usable, to_table
 
     checks = asyncio.run(examine(_settings(arguments)))
@@ -250,7 +189,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
     return 0 if is_usable(checks) else 1
 
 
-def _settings_page(arguments: argparse.Namespace) -> int:
+def _settings_page(arguments: Namespace) -> int:
     from dgemma_lsp.settings.schema import to_lines, to_markdown, to_schema
 
     if arguments.page == "schema":
@@ -260,7 +199,7 @@ def _settings_page(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _stats(arguments: argparse.Namespace) -> int:
+def _stats(arguments: Namespace) -> int:
     from dgemma_lsp.metrics.report import to_figures, to_lines
     from dgemma_lsp.metrics.store import StatsFile
 
@@ -301,11 +240,11 @@ class ProgressLine:
             self._drawn = loading
 
 
-def _settings(arguments: argparse.Namespace) -> Settings:
+def _settings(arguments: Namespace) -> Settings:
     return Settings(engine_model=arguments.model, engine_device=arguments.device)
 
 
-def _public_place(argument: str) -> tuple[Target, Place]:
+def _public_place(argument: str) -> tuple[Target, FilePosition]:
     """Reads FILE:LINE:COLUMN and the file; `TargetError` says what is wrong with them, or why the file is private."""
     from dgemma_lsp.commands.file_location import Target, TargetError, read_place
     from dgemma_lsp.privacy.policy import Privacy
@@ -334,43 +273,12 @@ def _wants_colour(out: TextIO) -> bool:
     return out.isatty() and not os.environ.get("NO_COLOR")
 
 
-def _address(text: str) -> tuple[str, int]:
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdigit() or not 1 <= int(port) <= 65_535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT with a port from 1 to 65535")
-    return host.strip("[]"), int(port)
-
-
-def _setting(key: str) -> Callable[[str], str]:
-    option = next(option for option in OPTIONS if option.key == key)
-
-    def read(text: str) -> str:
-        if problem := option.problem(text, section=SECTION):
-            raise argparse.ArgumentTypeError(problem)
-        return text
-
-    return read
-
-
-def _output(text: str) -> Path:
-    if not text:
-        raise argparse.ArgumentTypeError("an empty text names no file")
-    return Path(text)
-
-
-def _pid(text: str) -> int:
-    return _number(text, low=1, high=2**31 - 1)
-
-
-def _deadline(text: str) -> int:
-    return _number(text, low=1, high=600_000)
-
-
-def _seed(text: str) -> int:
-    return _number(text, low=0, high=2**63 - 1)
-
-
-def _number(text: str, *, low: int, high: int) -> int:
-    if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {low} to {high}")
-    return int(text)
+_COMMANDS: Mapping[str, Callable[[Namespace], int]] = {
+    "serve": _serve,
+    "complete": _complete,
+    "trace": _trace,
+    "demo": _demo,
+    "doctor": _doctor,
+    "settings": _settings_page,
+    "stats": _stats,
+}

@@ -1,10 +1,16 @@
-"""One question from an editor or a command line, free of protocol types: which text, where in it, and by when."""
+"""One question from an editor or a command line, free of protocol types: which text, where in it, and by when.
+
+Where an entry of the editor's completion menu is selected, the engine is asked about the text with the entry accepted;
+the answer replaces what the entry would replace, and begins with the entry's text.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Self
+
+from dgemma_engine.protocol.messages import Extent
 
 # What an item repeats of its line is at most twice as long.
 _LEAD_CHARS = 1_000
@@ -15,8 +21,8 @@ _CUT_EVERY_CHARS = 16_384
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Near:
-    """The part of a document near a cursor, so that no question costs more in a longer document.
+class Excerpt:
+    """The part of a document near a cursor: the cost of a question does not grow with the document.
 
     Attributes:
         text: the part: all of a document with at most 128 Ki characters before and after the cursor.
@@ -103,6 +109,9 @@ class Request:
         below: likewise after it.
         skipped: characters of the document before `text`.
         beyond: characters of the document after `text`.
+        extent: how far the answer may reach; None derives it from the text around the cursor.
+        least_column: of a fill, the least column of its lines below the first; -1 is that of the block it begins in.
+        speculative: whether the answer is prepared before the editor asks for it.
     """
 
     uri: str
@@ -119,6 +128,9 @@ class Request:
     below: str = ""
     skipped: int = 0
     beyond: int = 0
+    extent: Extent | None = None
+    least_column: int = -1
+    speculative: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.offset <= len(self.text):
@@ -128,10 +140,21 @@ class Request:
         ):
             raise ValueError(f"{self.selected.start=} and {self.selected.end=} must hold the cursor on its line")
 
+    def is_about(self, version: int, document: str) -> bool:
+        """Whether the question is about this version and text of its document; a client may count versions wrongly."""
+        if version != self.version or len(document) != self.skipped + len(self.text) + self.beyond:
+            return False
+        return document == self.text or document.startswith(self.text, self.skipped)
+
     @property
     def key(self) -> str:
-        """Under which the newest request wins."""
+        """Key under which the newest request of an editor cancels the older one."""
         return self.uri if self.channel is Channel.GHOST_TEXT else f"{self.uri}#{self.channel.value}"
+
+    @property
+    def engine_key(self) -> str:
+        """Key of the engine's caches and of its in-flight request: ghost text and menu share both."""
+        return self.uri if self.channel is Channel.MENU else self.key
 
     @property
     def cursor(self) -> int:
@@ -174,3 +197,16 @@ class Request:
     def rest(self) -> str:
         """The cursor's line, right of the cursor."""
         return self.text[self.offset : self.line_end]
+
+
+def as_if_accepted(request: Request) -> Request:
+    """Returns the question about the text in which the selected entry stands; the request itself where none is."""
+    selected = request.selected
+    if selected is None:
+        return request
+    return replace(
+        request,
+        text=request.text[: selected.start] + selected.text + request.text[selected.end :],
+        offset=selected.start + len(selected.text),
+        selected=None,
+    )

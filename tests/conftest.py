@@ -13,6 +13,10 @@ import pytest
 from tests.debian_packages import ProgramMissingError
 from tests.get_chromium import get_chromium
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # One process for each core: threads of torch would only wait for one another.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(scope="session")
 def chromium() -> Path:

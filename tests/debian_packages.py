@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 # Another apt-get may run meanwhile.
 LOCK_TIMEOUT_S = 300
+# `apt-get update` does not wait for another: test processes install one after the other.
+LOCK = Path(tempfile.gettempdir()) / f"dgemma-install-{os.getuid()}.lock"
 
 
 class ProgramMissingError(RuntimeError):
@@ -32,7 +36,10 @@ def require_program(name: str, packages: Sequence[str], fix: str = "") -> Path:
     if program is None:
         if not shutil.which("apt-get"):
             raise ProgramMissingError(f"There is no {name}, and no apt-get to install it. {fix}")
-        _install(name, packages, fix)
+        with LOCK.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if shutil.which(name) is None:
+                _install(name, packages, fix)
         program = shutil.which(name)
     if program is None:
         raise ProgramMissingError(f"apt-get ran, and PATH has no {name} yet. {fix}")

@@ -12,7 +12,7 @@ from typing import Any
 
 from dgemma_engine.protocol.messages import Infill, Status
 
-from dgemma_lsp.commands.file_location import Place, language_of
+from dgemma_lsp.commands.file_location import FilePosition, language_of
 from dgemma_lsp.context.builder import ContextLimits, build_context
 from dgemma_lsp.engine_client.connection import InfillSource
 from dgemma_lsp.postprocess.pipeline import Completion, build_completions
@@ -62,7 +62,7 @@ class Answer:
         }
 
 
-def request_at(place: Place, *, deadline_ms: float) -> Request:
+def request_at(place: FilePosition, *, deadline_ms: float) -> Request:
     """Returns the question that a cursor in a file is.
 
     Args:
@@ -82,7 +82,7 @@ def request_at(place: Place, *, deadline_ms: float) -> Request:
 
 
 async def answer_at(
-    place: Place, source: InfillSource, *, limits: ContextLimits, deadline_ms: float, clock: Callable[[], float]
+    place: FilePosition, source: InfillSource, *, limits: ContextLimits, deadline_ms: float, clock: Callable[[], float]
 ) -> Answer:
     """Asks the engine for the completion at a place.
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dgemma_lsp.commands.file_location import Place
+from dgemma_lsp.commands.file_location import FilePosition
 
 _ASTRAL = re.compile(r"[\U00010000-\U0010FFFF]")
 
@@ -29,7 +29,7 @@ class Hole:
     """
 
     kind: str
-    place: Place
+    place: FilePosition
     truth: str
     note: str = ""
 
@@ -58,7 +58,7 @@ def _first(kind: str, find: _Find, sources: Mapping[Path, str], used: set[tuple[
     for path, text in sorted(sources.items(), key=lambda item: item[0] in seen):
         for start, end in find(text):
             if (path, start) not in used:
-                place = Place(path=path, text=text[:start] + text[end:], offset=start)
+                place = FilePosition(path=path, text=text[:start] + text[end:], offset=start)
                 return Hole(kind=kind, place=place, truth=text[start:end])
     return None
 
@@ -115,7 +115,7 @@ def _made_astral(sources: Mapping[Path, str]) -> Hole | None:
     name_start = line_start + len(place.text[line_start:]) - len(place.text[line_start:].lstrip(" "))
     # No identifier may hold an astral symbol, but many astral letters are fine: U+1D465 is an italic x.
     text = place.text[:name_start] + "\U0001d465 = " + place.text[name_start:]
-    made = Place(path=place.path, text=text, offset=place.offset + len("\U0001d465 = "))
+    made = FilePosition(path=place.path, text=text, offset=place.offset + len("\U0001d465 = "))
     return Hole(kind=hole.kind, place=made, truth=hole.truth, note="`\U0001d465 = ` put before the line's text")
 
 

@@ -62,7 +62,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class FilePosition:
     """A cursor in a text.
 
     Attributes:
@@ -76,7 +76,7 @@ class Place:
     offset: int
 
 
-def read_place(target: Target) -> Place:
+def read_place(target: Target) -> FilePosition:
     """Reads the file and finds the cursor in it.
 
     Raises:
@@ -92,7 +92,7 @@ def read_place(target: Target) -> Place:
             f"{target.path}: no column {target.column} in line {target.line}; it has columns 1 to {end - start + 1}"
         )
     offset = lines.offset(target.line - 1, target.column - 1, PositionEncoding.UTF32)
-    return Place(path=target.path, text=text, offset=offset)
+    return FilePosition(path=target.path, text=text, offset=offset)
 
 
 def language_of(path: Path) -> str:

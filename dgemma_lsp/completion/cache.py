@@ -1,130 +1,181 @@
-"""What the engine said lately: an answer serves a later question too, as long as what was typed since begins it.
+"""The engine's last answers, and what is left of them: an answer serves as long as what was typed since begins it.
 
-Pure bookkeeping: knows no engine and no clock.
+An answer is shaped at the position where it was asked for, so that ghost text does not change its shape under typing;
+once, for all the keys that are typed through it. Pure bookkeeping: no engine, no clock.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 
 from dgemma_engine.protocol.messages import Finish, Infill
 
-from dgemma_lsp.completion.fingerprint import Place, typed_since
-from dgemma_lsp.request import Request
+from dgemma_lsp.completion.fingerprint import CursorFingerprint, typed_since
+from dgemma_lsp.documents.bounded_store import BoundedStore
+from dgemma_lsp.postprocess.pipeline import Completion, build_completions, completion_at
+from dgemma_lsp.request import Request, Trigger, as_if_accepted
 
-_Key = tuple[Place, bool]
+_Key = tuple[CursorFingerprint, bool]
 """Where an answer was asked for, and whether it is unlikely."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """One answer and where it was asked for.
+@dataclass(slots=True, kw_only=True, eq=False)
+class EngineAnswer:
+    """One answer of the engine and where it was asked for.
 
     Attributes:
-        place: where.
-        infill: what the engine said.
-        speculative: whether nobody had asked yet.
+        fingerprint: of the cursor.
+        infill: what the engine returned.
+        speculative: whether it was prepared before the editor asked for it.
+        used: whether it has served a request.
     """
 
-    place: Place
+    fingerprint: CursorFingerprint
     infill: Infill
     speculative: bool = False
+    used: bool = False
+
+    @property
+    def key(self) -> _Key:
+        """Identifies it in the cache: an unlikely answer stands beside the empty one of an automatic question."""
+        return self.fingerprint, self.infill.unlikely
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """What it proposes, best first, each once."""
+        """The proposed texts, best first, each once."""
         others = (candidate.text for candidate in self.infill.candidates)
         return tuple(dict.fromkeys(text for text in (self.infill.text, *others) if text))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Match:
+class AnswerMatch:
     """An answer that may serve.
 
     Attributes:
         answer: the answer.
-        typed: what was typed since it was asked for, with `\\n` line ends; empty at the same place.
+        typed: what was typed since it was asked for, with `\\n` line ends; empty at the same position.
         num_typed: characters of the document that are.
     """
 
-    answer: Answer
-    typed: str
-    num_typed: int
+    answer: EngineAnswer
+    typed: str = ""
+    num_typed: int = 0
 
 
-class AnswerStore:
-    """The last answers of all documents, least recently used out.
+class AnswerCache:
+    """The last answers of all documents, for typing through them and for undo.
 
     Args:
         num_answers: how many are kept; 0 keeps none, large remembers text that was typed and deleted long ago.
     """
 
     def __init__(self, *, num_answers: int = 100) -> None:
-        if num_answers < 0:
-            raise ValueError(f"{num_answers=} must not be negative")
-        self._num_answers = num_answers
-        self._answers: OrderedDict[_Key, Answer] = OrderedDict()
-        self._used: set[_Key] = set()
+        self._answers: BoundedStore[_Key, EngineAnswer] = BoundedStore(num_answers)
 
-    def put(self, answer: Answer) -> None:
-        """Stores an answer and replaces the one of the same place that is equally likely.
+    def put(self, answer: EngineAnswer) -> None:
+        """Stores an answer, in place of the one with the same key.
 
-        An unlikely answer and the empty one that an automatic question gets there are kept side by side.
-        An answer of nothing is kept as well, unless the engine was not given the time to find one.
+        An answer of nothing is kept as well, unless the engine ran out of time.
         """
-        if not answer.infill.text and answer.infill.finish in {Finish.CANCELLED, Finish.DEADLINE}:
-            return
-        self._drop(_key(answer))
-        self._answers[_key(answer)] = answer
-        while len(self._answers) > self._num_answers:
-            self._drop(next(iter(self._answers)))
+        if answer.infill.text or answer.infill.finish not in {Finish.CANCELLED, Finish.DEADLINE}:
+            self._answers.put(answer.key, answer)
 
-    def has(self, place: Place) -> bool:
-        """Whether an answer that serves automatic questions is stored for exactly this place."""
-        return (place, False) in self._answers
+    def has(self, fingerprint: CursorFingerprint) -> bool:
+        """Whether an answer that serves automatic questions is stored for exactly this position."""
+        return (fingerprint, False) in self._answers
 
-    def matches(self, request: Request) -> Iterator[Match]:
+    def matches(self, request: Request, here: CursorFingerprint) -> Iterator[AnswerMatch]:
         """Yields what may serve a question, most recently used first: nothing but typing lies between.
 
-        Of what was typed, the answer's own texts may say no more than the beginning: an answer of nothing only serves
-        at its own place.
+        The typed text may be no more than the beginning of an answer's text; an answer of nothing serves at its own
+        position only.
+
+        Args:
+            request: the question.
+            here: its fingerprint.
         """
-        place = Place.of(request)
-        for answer in reversed(list(self._answers.values())):
-            num_typed = request.cursor - answer.place.offset
+        for _, answer in reversed(self._answers.items()):
+            num_typed = request.cursor - answer.fingerprint.offset
             if not 0 <= num_typed <= min(2 * max(map(len, answer.texts), default=0), request.offset):
                 continue
             typed = typed_since(request.offset - num_typed, request.text, request.offset)
             begins = not typed or any(text.startswith(typed) for text in answer.texts)
-            if begins and answer.place.leads_to(place, request.text, skipped=request.skipped):
-                yield Match(answer=answer, typed=typed, num_typed=num_typed)
+            if begins and answer.fingerprint.leads_to(here, request.text, skipped=request.skipped):
+                yield AnswerMatch(answer=answer, typed=typed, num_typed=num_typed)
 
-    def use(self, answer: Answer) -> bool:
-        """Takes note that an answer serves, so that it is kept longest; returns whether it does for the first time."""
-        key = _key(answer)
-        if self._answers.get(key) is not answer:
+    def use(self, answer: EngineAnswer) -> bool:
+        """Makes an answer the newest; returns whether it serves for the first time."""
+        if self._answers.get(answer.key) is not answer:
             return False
-        self._answers.move_to_end(key)
-        is_first = key not in self._used
-        self._used.add(key)
+        self._answers.use(answer.key)
+        is_first, answer.used = not answer.used, True
         return is_first
 
     def forget(self, uri: str) -> None:
         """Drops the answers of one document."""
-        for key in [key for key in self._answers if key[0].uri == uri]:
-            self._drop(key)
+        for key, answer in self._answers.items():
+            if answer.fingerprint.uri == uri:
+                self._answers.pop(key)
 
     def clear(self) -> None:
         """Drops all answers."""
         self._answers.clear()
-        self._used.clear()
-
-    def _drop(self, key: _Key) -> None:
-        self._answers.pop(key, None)
-        self._used.discard(key)
 
 
-def _key(answer: Answer) -> _Key:
-    return answer.place, answer.infill.unlikely
+class ShapedAnswers:
+    """Completions of answers where they were asked for, kept until another position is asked about."""
+
+    def __init__(self) -> None:
+        self._asked: Request | None = None
+        self._completions: dict[str, tuple[Completion, ...]] = {}
+
+    def at(self, asked: Request, infill: Infill, text: str) -> tuple[Completion, ...]:
+        """Returns the completions of one of an answer's texts at the position where it was asked for."""
+        if asked != self._asked:
+            self._asked, self._completions = asked, {}
+        if text not in self._completions:
+            self._completions[text] = build_completions(asked, replace(infill, text=text, candidates=()))
+        return self._completions[text]
+
+
+def resume(request: Request, match: AnswerMatch, shaped: ShapedAnswers) -> tuple[Completion, ...]:
+    """Returns what is left of an answer, best first: at most one unless the user asked for it.
+
+    Args:
+        request: the question, asked after something was typed.
+        match: an answer that may serve, found for the text as if the selected entry of the menu was accepted.
+        shaped: what was shaped before.
+    """
+    left = _left_over(as_if_accepted(request), match, shaped)
+    if request.trigger is Trigger.AUTOMATIC:
+        left = islice(left, 1)
+    return tuple(completion_at(request, text, num_covered) for text, num_covered in dict.fromkeys(left))
+
+
+def accepted(request: Request, completion: Completion) -> Request:
+    """Returns the question that follows the acceptance of a completion, to be asked ahead of the editor."""
+    # Editors insert a document's own line ends.
+    put = completion.text.replace("\n", "\r\n") if "\r\n" in request.text else completion.text
+    start, end = completion.start - request.skipped, completion.end - request.skipped
+    text = request.text[:start] + put + request.text[end:]
+    return replace(
+        request, text=text, offset=start + len(put), selected=None, trigger=Trigger.AUTOMATIC, speculative=True
+    )
+
+
+def _left_over(asked: Request, match: AnswerMatch, known: ShapedAnswers) -> Iterator[tuple[str, int]]:
+    """Yields what the answer's texts still have to insert, and how many characters right of the cursor that covers."""
+    start = asked.offset - match.num_typed
+    before = asked.text[:start] + asked.text[asked.offset :]
+    # One question for every key: its version and what made the editor ask change nothing.
+    earlier = replace(asked, text=before, offset=start, trigger=Trigger.AUTOMATIC, version=0)
+    for text in match.answer.texts:
+        if not text.startswith(match.typed):
+            continue
+        for shaped in known.at(earlier, match.answer.infill, text):
+            left, num_covered = shaped.inserted.removeprefix(match.typed), shaped.end - shaped.cursor
+            begins = shaped.inserted.startswith(match.typed)
+            if begins and left.strip() and left != asked.text[asked.offset : asked.offset + num_covered]:
+                yield left, num_covered

@@ -1,4 +1,4 @@
-"""How long to wait for the next key before the engine is asked: typing rhythm and engine latency in, seconds out.
+"""How long to wait for the next key before the engine is asked: typing cadence and engine latency in, seconds out.
 
 Pure: the clock's reading is an argument.
 """
@@ -9,16 +9,16 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
-    """Where waiting begins and ends.
+class DebounceConfig:
+    """Bounds of the wait.
 
     Attributes:
         pause_s: a gap from here on is a pause, and the key behind it the first of a burst: small waits less often,
-            large keeps the rhythm of earlier bursts.
+            large keeps the cadence of earlier bursts.
         repeat_s: gaps below this are a held key, faster than anyone types: the engine is not asked before it is
             released.
         longest_s: most that is waited; 0 never waits.
-        weight: share of the newest gap and latency in their means: 1 believes the last one only.
+        weight: share of the newest gap and latency in their means: 1 keeps the last one only.
     """
 
     pause_s: float = 1.0
@@ -35,41 +35,41 @@ class Patience:
             raise ValueError(f"{self.longest_s=} must not be negative")
 
 
-class Latency:
+class LatencyEstimate:
     """Mean of the engine's last latencies."""
 
-    def __init__(self, patience: Patience) -> None:
-        self._weight = patience.weight
+    def __init__(self, config: DebounceConfig) -> None:
+        self._weight = config.weight
         self.mean_s = 0.0
 
     def learn(self, latency_s: float) -> None:
-        """Takes one answer's time from the question on."""
+        """Adds one answer's latency."""
         self.mean_s += self._weight * (latency_s - self.mean_s) if self.mean_s else latency_s
 
     def exceeds(self, waited_s: float) -> None:
-        """Takes note that a question was given up unanswered after this time: who types fast never sees an answer."""
+        """Adds the time of a question that was cancelled unanswered: of a fast typist no question is answered."""
         if waited_s > self.mean_s:
             self.learn(waited_s)
 
 
-class Rhythm:
-    """The keys of one document."""
+class TypingCadence:
+    """The gaps between the keys of one document."""
 
-    def __init__(self, patience: Patience) -> None:
-        self._patience = patience
+    def __init__(self, config: DebounceConfig) -> None:
+        self._config = config
         self._last_s: float | None = None
         self._gap_s: float | None = None
 
     def key(self, now_s: float) -> None:
-        """Takes note of a key: an edit, or a question that no edit came before."""
+        """Records a key: an edit, or a question without an edit before it."""
         if self._last_s is not None:
             gap_s = now_s - self._last_s
-            if gap_s >= self._patience.pause_s:
+            if gap_s >= self._config.pause_s:
                 self._gap_s = None
             elif self._gap_s is None:
                 self._gap_s = gap_s
             else:
-                self._gap_s += self._patience.weight * (gap_s - self._gap_s)
+                self._gap_s += self._config.weight * (gap_s - self._gap_s)
         self._last_s = now_s
 
     def wait_s(self, now_s: float, latency_s: float, *, said_nothing: bool = False) -> float:
@@ -88,10 +88,10 @@ class Rhythm:
         gap_s = self._gap_s
         if self._last_s is None or gap_s is None:
             return 0.0
-        if gap_s < self._patience.repeat_s or latency_s > gap_s or said_nothing:
+        if gap_s < self._config.repeat_s or latency_s > gap_s or said_nothing:
             wait_s = 1.5 * gap_s
         elif latency_s <= gap_s / 2:
             return 0.0
         else:
             wait_s = 1.5 * gap_s - latency_s
-        return max(0.0, min(wait_s, self._patience.longest_s) - (now_s - self._last_s))
+        return max(0.0, min(wait_s, self._config.longest_s) - (now_s - self._last_s))

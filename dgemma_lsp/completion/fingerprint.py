@@ -1,6 +1,6 @@
-"""Where a question was asked, without its text: enough to tell that a later text is this one, with something typed.
+"""Fingerprint of a cursor position: hashes that tell whether a later text is the same one with something typed.
 
-Pure. Texts are kept as hashes, so that a hundred places cost what one costs, and read near the cursor only.
+Pure. No text is kept, and the text near the cursor only is read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _CHARS_EACH_SIDE = 65_536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class CursorFingerprint:
     """A cursor in a text.
 
     Attributes:
@@ -38,14 +38,14 @@ class Place:
 
     @classmethod
     def of(cls, request: Request) -> Self:
-        """Returns where a question is asked."""
+        """Returns the fingerprint of a question's cursor."""
         elsewhere = hash((request.above, request.below)) if request.above or request.below else 0
         skipped, beyond = request.skipped, request.beyond
         return cls.at(request.uri, request.text, request.cursor, elsewhere=elsewhere, skipped=skipped, beyond=beyond)
 
     @classmethod
     def at(cls, uri: str, text: str, cursor: int, *, elsewhere: int, skipped: int = 0, beyond: int = 0) -> Self:
-        """Returns where an offset of a document is.
+        """Returns the fingerprint of an offset of a document.
 
         Args:
             uri: names the document.
@@ -67,15 +67,15 @@ class Place:
             elsewhere=elsewhere,
         )
 
-    def leads_to(self, later: Place, text: str, *, skipped: int = 0) -> bool:
+    def leads_to(self, later: CursorFingerprint, text: str, *, skipped: int = 0) -> bool:
         """Whether typing alone leads from here to `later`.
 
         What follows the cursor must be the same, but for closers: editors put one there with its opener, and the one
         that is there is typed over.
 
         Args:
-            later: another place.
-            text: the text there, or the part of it around the cursor.
+            later: the fingerprint of another cursor.
+            text: the later text, or the part of it around the cursor.
             skipped: characters of the document before `text`.
         """
         if (self.uri, self.after, self.elsewhere) != (later.uri, later.after, later.elsewhere):

@@ -1,7 +1,7 @@
-"""Questions under way at the engine: each its own task, which outlives the request that began it.
+"""In-flight engine requests; a task may outlive the LSP request that started it.
 
-A request that is superseded or taken back is answered at once; the work on it goes on for as long as somebody may still
-want it. Knows no editor.
+A request that is superseded or cancelled is answered at once; the engine's work goes on for a grace period, in case
+that the next request can use it.
 """
 
 from __future__ import annotations
@@ -12,193 +12,202 @@ from collections.abc import Awaitable, Callable
 
 from dgemma_engine.protocol.messages import Draft, Infill, OnDraft
 
-from dgemma_lsp.completion.fingerprint import Place, typed_since
-from dgemma_lsp.engine_client.connection import LinkStatus
+from dgemma_lsp.completion.cache import EngineAnswer
+from dgemma_lsp.completion.fingerprint import CursorFingerprint, typed_since
+from dgemma_lsp.engine_client.connection_status import ConnectionStatus
 
 _log = logging.getLogger(__name__)
 
-Outcome = Infill | LinkStatus | None
-"""What came of a flight: the engine's answer, what stood in the way, or None for one that was given up."""
+Outcome = EngineAnswer | ConnectionStatus | None
+"""What came of an in-flight request: the answer, what stood in the way, or None for a cancelled one."""
 
-Ask = Callable[[OnDraft], Awaitable[Infill | LinkStatus]]
-"""Asks the engine, which tells its drafts to the argument. Being cancelled takes the question back."""
+Ask = Callable[[OnDraft], Awaitable[Infill | ConnectionStatus]]
+"""Asks the engine and passes its drafts to the argument. Being cancelled cancels the engine's work."""
 
 
-class Flight:
-    """One question under way. Made by `Flights.launch`.
+class InFlightRequest:
+    """One request to the engine. Made by `InFlightRequests.launch`.
 
     Args:
-        place: where it was asked.
-        ask: asks it.
-        on_landed: told the outcome, once.
-        grace_s: how long the work goes on while nobody waits for it.
-        speculative: whether it was begun for nobody; then it goes on without anybody.
+        fingerprint: of the cursor that it is about.
+        ask: asks the engine.
+        on_done: called with the outcome, once.
+        grace_s: seconds that the work goes on while nobody waits for it.
+        speculative: whether it is prepared before the editor asks; then it goes on without a waiter.
 
     Attributes:
-        place: where it was asked.
-        speculative: whether it was begun for nobody.
-        num_steps: denoising steps that the drafts have told of.
+        fingerprint: of the cursor that it is about.
+        speculative: whether it is prepared before the editor asks.
+        num_steps: denoising steps reported by its drafts.
+        done: whether there is an outcome.
+        task: runs it.
     """
 
     def __init__(
         self,
-        place: Place,
+        fingerprint: CursorFingerprint,
         ask: Ask,
         *,
-        on_landed: Callable[[Flight, Outcome], None],
+        on_done: Callable[[InFlightRequest, Outcome], None],
         grace_s: float,
         speculative: bool,
     ) -> None:
-        self.place = place
+        self.fingerprint = fingerprint
         self.speculative = speculative
         self.num_steps = 0
-        self._on_landed = on_landed
+        self._on_done = on_done
         self._grace_s = grace_s
         self._draft: str | None = None
         self._outcome: Outcome = None
         self._num_waiting = 0
-        self._given_up: asyncio.TimerHandle | None = None
-        self._news = asyncio.Event()
-        self.landed = False
-        self.task = asyncio.create_task(self._fly(ask))
+        self._expiry: asyncio.TimerHandle | None = None
+        self._changed = asyncio.Event()
+        self.done = False
+        self.task = asyncio.create_task(self._run(ask))
 
     def agrees(self, typed: str) -> bool:
-        """Whether the work may still answer the question that `typed` makes of its own."""
+        """Whether the work may still answer the question after `typed` was typed."""
         return not typed or (self._draft is not None and self._draft.startswith(typed) and self._draft != typed)
 
     def may_serve(self, text: str, edited: int) -> bool:
         """Whether the work may answer a question about the document's new text, in which an edit ends at `edited`."""
         # Behind an opener editors put its closer too, and the cursor between the two.
-        uri, elsewhere = self.place.uri, self.place.elsewhere
+        uri, elsewhere = self.fingerprint.uri, self.fingerprint.elsewhere
         return any(
-            self.place.leads_to(Place.at(uri, text, cursor, elsewhere=elsewhere), text)
-            and self.agrees(typed_since(self.place.offset, text, cursor))
+            self.fingerprint.leads_to(CursorFingerprint.at(uri, text, cursor, elsewhere=elsewhere), text)
+            and self.agrees(typed_since(self.fingerprint.offset, text, cursor))
             for cursor in range(edited, max(edited - 2, -1), -1)
         )
 
     async def outcome(self, typed: str) -> Outcome:
-        """Waits until it lands; None when it is given up, or as soon as its drafts do not begin with `typed`.
+        """Waits for the outcome; None when it is cancelled, or as soon as its drafts do not begin with `typed`.
 
-        Cancelling the caller leaves the work alone for the time of grace.
+        Cancelling the caller leaves the work alone for the grace period.
         """
         self._num_waiting += 1
-        if self._given_up is not None:
-            self._given_up.cancel()
-            self._given_up = None
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
         try:
-            while not self.landed and self.agrees(typed):
-                await self._news.wait()
+            while not self.done and self.agrees(typed):
+                await self._changed.wait()
         finally:
             self._num_waiting -= 1
-            if not (self._num_waiting or self.landed or self.speculative):
-                self._given_up = asyncio.get_running_loop().call_later(self._grace_s, self.give_up)
+            if not (self._num_waiting or self.done or self.speculative):
+                self._expiry = asyncio.get_running_loop().call_later(self._grace_s, self.cancel)
         return self._outcome
 
-    def give_up(self) -> None:
-        """Takes the question back; who waits is told at once."""
-        if not self.landed:
-            self._land(None)
+    def cancel(self) -> None:
+        """Cancels the engine's work; waiters get None at once."""
+        if not self.done:
+            self._finish(None)
             self.task.cancel()
 
-    async def _fly(self, ask: Ask) -> None:
+    async def _run(self, ask: Ask) -> None:
+        outcome: Outcome = None
         try:
-            outcome = await ask(self._drafted)
+            answer = await ask(self._drafted)
+            if isinstance(answer, Infill):
+                outcome = EngineAnswer(fingerprint=self.fingerprint, infill=answer, speculative=self.speculative)
+            else:
+                outcome = answer
         except Exception as error:
             # Its message may quote the user's text.
             _log.error("a question to the engine failed with %s", type(error).__name__)
-            outcome = None
         finally:
-            if self._given_up is not None:
-                self._given_up.cancel()
-        if not self.landed:
-            self._land(outcome)
+            if self._expiry is not None:
+                self._expiry.cancel()
+        if not self.done:
+            self._finish(outcome)
 
     def _drafted(self, draft: Draft) -> None:
         self._draft, self.num_steps = draft.text, draft.step
-        self._tell()
+        self._wake_waiters()
 
-    def _land(self, outcome: Outcome) -> None:
-        self.landed, self._outcome = True, outcome
-        self._tell()
-        self._on_landed(self, outcome)
+    def _finish(self, outcome: Outcome) -> None:
+        self.done, self._outcome = True, outcome
+        self._wake_waiters()
+        self._on_done(self, outcome)
 
-    def _tell(self) -> None:
-        news, self._news = self._news, asyncio.Event()
-        news.set()
+    def _wake_waiters(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
 
 
-class Flights:
-    """The flights by key: one for what is asked and one for what is prepared.
+class InFlightRequests:
+    """The in-flight requests by document: at most one that is waited for and one that is prepared.
 
     Args:
-        on_landed: told of every flight and what came of it, once.
-        on_activity: told whether anything is under way that was asked for, when that changes.
-        grace_s: how long work goes on that nobody waits for: 0 ends it with its request, large computes in vain.
+        on_done: called with every request and its outcome, once.
+        on_activity: called when the first request that is waited for begins and when the last one ends.
+        grace_s: seconds that work goes on that nobody waits for: 0 ends it with its request, large computes in vain.
     """
 
     def __init__(
         self,
         *,
-        on_landed: Callable[[Flight, Outcome], None],
+        on_done: Callable[[InFlightRequest, Outcome], None],
         on_activity: Callable[[bool], None],
         grace_s: float = 0.2,
     ) -> None:
-        self._on_landed = on_landed
+        self._on_done = on_done
         self._on_activity = on_activity
         self._grace_s = grace_s
-        self._flights: dict[tuple[str, bool], Flight] = {}
+        self._requests: dict[tuple[str, bool], InFlightRequest] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._active = False
 
-    def launch(self, key: str, place: Place, ask: Ask, *, speculative: bool = False) -> Flight:
-        """Asks the engine; the older flight of the same key is given up.
+    def launch(self, fingerprint: CursorFingerprint, ask: Ask, *, speculative: bool = False) -> InFlightRequest:
+        """Asks the engine; the older request of the same document and kind is cancelled.
 
         Args:
-            key: what only one question at a time may be asked for.
-            place: where it is asked.
-            ask: asks it.
-            speculative: whether nobody waits for it.
+            fingerprint: of the cursor that the request is about.
+            ask: asks the engine.
+            speculative: whether it is prepared before the editor asks.
         """
-        older = self._flights.get((key, speculative))
-
-        def landed(flight: Flight, outcome: Outcome) -> None:
-            if self._flights.get((key, speculative)) is flight:
-                del self._flights[key, speculative]
-            self._on_landed(flight, outcome)
-            self._show()
-
-        flight = Flight(place, ask, on_landed=landed, grace_s=self._grace_s, speculative=speculative)
-        self._flights[key, speculative] = flight
-        self._tasks.add(flight.task)
-        flight.task.add_done_callback(self._tasks.discard)
+        key = fingerprint.uri, speculative
+        older = self._requests.get(key)
+        request = InFlightRequest(
+            fingerprint, ask, on_done=self._finished, grace_s=self._grace_s, speculative=speculative
+        )
+        self._requests[key] = request
+        self._tasks.add(request.task)
+        request.task.add_done_callback(self._tasks.discard)
         if older is not None:
-            older.give_up()
-        self._show()
-        return flight
+            older.cancel()
+        self._report_activity()
+        return request
 
-    def get(self, key: str, *, speculative: bool = False) -> Flight | None:
-        """Returns what is under way."""
-        return self._flights.get((key, speculative))
+    def get(self, uri: str, *, speculative: bool = False) -> InFlightRequest | None:
+        """Returns the request of a document."""
+        return self._requests.get((uri, speculative))
 
-    def give_up(self, key: str, *, speculative: bool = False) -> None:
-        """Ends what is under way, if anything is."""
-        if (flight := self._flights.get((key, speculative))) is not None:
-            flight.give_up()
+    def cancel(self, uri: str) -> None:
+        """Cancels the request of a document that is waited for, if there is one."""
+        if (request := self._requests.get((uri, False))) is not None:
+            request.cancel()
 
-    def give_up_document(self, uri: str) -> None:
-        """Ends everything that is under way for one document."""
-        for flight in [flight for flight in self._flights.values() if flight.place.uri == uri]:
-            flight.give_up()
+    def cancel_document(self, uri: str) -> None:
+        """Cancels both requests of a document."""
+        for request in [request for (of, _), request in self._requests.items() if of == uri]:
+            request.cancel()
 
     async def close(self) -> None:
-        """Ends everything, and waits until the engine was told."""
-        for flight in list(self._flights.values()):
-            flight.give_up()
+        """Cancels all requests and waits until the engine was told."""
+        for request in list(self._requests.values()):
+            request.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    def _show(self) -> None:
-        active = any(not flight.speculative for flight in self._flights.values())
+    def _finished(self, request: InFlightRequest, outcome: Outcome) -> None:
+        key = request.fingerprint.uri, request.speculative
+        if self._requests.get(key) is request:
+            del self._requests[key]
+        self._on_done(request, outcome)
+        self._report_activity()
+
+    def _report_activity(self) -> None:
+        active = any(not speculative for _, speculative in self._requests)
         if active != self._active:
             self._active = active
             self._on_activity(active)

@@ -1,4 +1,4 @@
-"""Which handler is at work for which document: a newer one cancels the older, so no late answer replaces a newer."""
+"""At most one running handler per key: a newer one cancels the older, so no late answer replaces a newer one."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from contextlib import contextmanager
 from typing import Any
 
 
-class Inflight:
-    """The running task by key."""
+class LatestOnly:
+    """The running task of each key."""
 
     def __init__(self) -> None:
         self._running: dict[str, asyncio.Task[Any]] = {}
 
     @contextmanager
     def newest(self, key: str) -> Generator[None]:
-        """Makes the current task the only one of `key` for as long as the block lasts; the one before it is cancelled.
+        """Makes the current task the only one of `key` while the block lasts; cancels the one before it.
 
         Args:
-            key: what only one task may work for.
+            key: of which only one task may run.
         """
         task = asyncio.current_task()
         assert task is not None

@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from dgemma_engine.protocol.messages import Context, Snippet
 
 from dgemma_lsp.postprocess.extent import extent_of
-from dgemma_lsp.request import Request, Trigger
-from dgemma_lsp.selected import as_if_accepted
+from dgemma_lsp.request import Channel, Request, Trigger, as_if_accepted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,10 +47,11 @@ def build_context(
         snippets: text from elsewhere, most relevant last.
         edits: recent edits, newest last.
     """
-    extent = extent_of(as_if_accepted(request))
-    request = _with_cells(as_if_accepted(request))
+    request = as_if_accepted(request)
+    extent = request.extent or extent_of(request)
+    request = _with_cells(request)
     return Context(
-        document=request.key,
+        document=request.engine_key,
         prefix=_sendable(_tail(request, limits.prefix_chars)),
         suffix=_sendable(_head(request, limits.suffix_chars)),
         path=_sendable(request.path),
@@ -62,7 +62,10 @@ def build_context(
         max_middle_tokens=limits.max_middle_tokens,
         deadline_ms=request.deadline_ms,
         seed=limits.seed,
+        speculative=request.speculative,
+        on_demand=request.channel is Channel.FILL,
         insistent=request.trigger is Trigger.INVOKED,
+        least_column=request.least_column,
     )
 
 

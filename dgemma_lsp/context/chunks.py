@@ -1,7 +1,4 @@
-"""A text's overlapping windows of 60 lines, and how much of their vocabulary they share with the text around a cursor.
-
-Pure: strings in, windows out. Which texts are worth a look is for others to decide.
-"""
+"""Text -> overlapping chunks of 60 lines, and how many words each shares with the text around a cursor. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-WINDOW_LINES = 60
+CHUNK_LINES = 60
 
 _STRIDE_LINES = 20
 _MOST_LINES = 8_000
@@ -20,7 +17,7 @@ _WORD = re.compile(r"[^\W\d]\w{2,}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
+class Chunk:
     """Some lines of a text.
 
     Attributes:
@@ -34,24 +31,24 @@ class Window:
     words: frozenset[str]
 
 
-def windows_of(text: str) -> Iterator[Window]:
-    """Yields windows of at most 60 lines, one beginning every 20; each step costs little.
+def chunks_of(text: str) -> Iterator[Chunk]:
+    """Yields chunks of at most 60 lines, one beginning every 20; each step costs little.
 
-    Lines behind the 8,000th and windows of more than 4,000 characters (long lines are seldom written by hand) are left
+    Lines behind the 8,000th and chunks of more than 4,000 characters (long lines are seldom written by hand) are left
     out.
     """
     lines = text.split("\n", _MOST_LINES)[:_MOST_LINES]
-    last = max(0, len(lines) - WINDOW_LINES)
+    last = max(0, len(lines) - CHUNK_LINES)
     # Windows overlap: each word is kept once.
     spelled: dict[str, str] = {}
     for start in (*range(0, last, _STRIDE_LINES), last):
-        taken = lines[start : start + WINDOW_LINES]
+        taken = lines[start : start + CHUNK_LINES]
         if sum(map(len, taken)) + len(taken) > _MOST_CHARS + 1:
             continue
         chosen = "\n".join(taken)
         if words := words_of(chosen):
             shared = frozenset(spelled.setdefault(word, word) for word in words)
-            yield Window(start_line=start, text=chosen, words=shared)
+            yield Chunk(start_line=start, text=chosen, words=shared)
 
 
 def around(text: str, offset: int) -> str:
@@ -72,26 +69,24 @@ def similarity(first: frozenset[str], second: frozenset[str]) -> float:
     return common / (len(first) + len(second) - common) if common else 0.0
 
 
-def best_window(
-    windows: Sequence[Window], words: frozenset[str], *, most_similar: float
-) -> tuple[float, Window] | None:
-    """Returns the window that shares most with the surroundings of the cursor, and how much.
+def best_chunk(chunks: Sequence[Chunk], words: frozenset[str], *, most_similar: float) -> tuple[float, Chunk] | None:
+    """Returns the chunk that shares most with the surroundings of the cursor, and how much.
 
     Args:
-        windows: of one text, in its order.
+        chunks: of one text, in its order.
         words: of the surroundings.
-        most_similar: a window above it says what the surroundings say: neither it nor what overlaps it is taken.
+        most_similar: a chunk above it says what the surroundings say: neither it nor what overlaps it is taken.
             0 takes nothing, 1 everything.
 
     Returns:
         None where nothing is shared.
     """
-    scores = [similarity(window.words, words) for window in windows]
-    echoes = [window.start_line for window, score in zip(windows, scores, strict=True) if score > most_similar]
+    scores = [similarity(chunk.words, words) for chunk in chunks]
+    echoes = [chunk.start_line for chunk, score in zip(chunks, scores, strict=True) if score > most_similar]
     rest = [
-        (score, window)
-        for score, window in zip(scores, windows, strict=True)
-        if score > 0 and all(abs(window.start_line - echo) >= WINDOW_LINES for echo in echoes)
+        (score, chunk)
+        for score, chunk in zip(scores, chunks, strict=True)
+        if score > 0 and all(abs(chunk.start_line - echo) >= CHUNK_LINES for echo in echoes)
     ]
     # Of equals the first: the choice must not depend on anything but the text.
     return max(rest, key=lambda pair: pair[0], default=None)

@@ -1,8 +1,8 @@
-"""Request -> what the engine gets to see besides the document: definitions, similar windows, recent edits.
+"""Request -> what the engine gets besides the document: definitions, similar chunks, recent edits.
 
 A choice stands while the user types at one place, so that its text comes first in the prompt and is encoded once. It is
-renewed where there is a reason: another place, other import lines, a visit to another document. Renewing works in
-slices beside everything else and has 150 ms; a request waits a few of them at most and otherwise gets what there is.
+renewed for a reason: another place, other import lines, a visit to another document. Renewing works in slices of 4 ms
+and has 150 ms; a request waits 20 ms for it at most and otherwise gets what there is.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +19,11 @@ from dgemma_engine.protocol.messages import Snippet
 from dgemma_lsp.context.chunks import around, words_of
 from dgemma_lsp.context.import_definitions import FindDefinitions, ImportedDefinitions, Importer
 from dgemma_lsp.context.import_parser import MOST_CHARS as READ_CHARS
-from dgemma_lsp.context.recent_documents import Visit, Visits
+from dgemma_lsp.context.recent_documents import RecentDocument, RecentDocuments
 from dgemma_lsp.context.recent_edits import RecentEdits
-from dgemma_lsp.context.similar_snippets import SimilarWindows
-from dgemma_lsp.context.workspace_files import MayRead, ProjectFiles
+from dgemma_lsp.context.similar_snippets import SimilarChunks
+from dgemma_lsp.context.workspace_files import WhyNotRead, WorkspaceFiles
+from dgemma_lsp.documents.bounded_store import BoundedStore
 from dgemma_lsp.documents.store import Document
 from dgemma_lsp.documents.uri import path_of
 from dgemma_lsp.request import Request
@@ -37,18 +37,18 @@ _IMPORT_LINE = re.compile(r"^[ \t]*+(?:from|import|export|use|mod|#[ \t]*+includ
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GatherLimits:
-    """How much is gathered, and how long it may take.
+class CollectorLimits:
+    """How much is collected, and how long it may take.
 
     Attributes:
         budget_ms: a renewal ends after so long and keeps what it has; small misses things in large files.
         patience_ms: a request waits so long for a renewal; 0 never waits, large delays ghost text.
         retry_s: a renewal that could not ask the engine, or ran out of time, is repeated after so long.
         moved_lines: a cursor that went further is at another place; small re-encodes prompts more often.
-        num_files: documents looked at for similar windows.
-        num_windows: most windows.
-        most_similar: Jaccard index to the cursor's surroundings above which a window only repeats them.
-        window_chars: of all windows together.
+        num_files: documents looked at for similar chunks.
+        num_chunks: most chunks.
+        most_similar: Jaccard index to the cursor's surroundings above which a chunk only repeats them.
+        chunk_chars: of all chunks together.
         definition_chars: of all definitions together; 0 looks up none.
     """
 
@@ -57,26 +57,26 @@ class GatherLimits:
     retry_s: float = 2.0
     moved_lines: int = 30
     num_files: int = 20
-    num_windows: int = 4
+    num_chunks: int = 4
     most_similar: float = 0.5
-    window_chars: int = 8_000
+    chunk_chars: int = 8_000
     definition_chars: int = 4_000
 
     def __post_init__(self) -> None:
         if min(self.budget_ms, self.patience_ms, self.retry_s) < 0:
             raise ValueError(f"{self.budget_ms=}, {self.patience_ms=} and {self.retry_s=} must not be negative")
-        if min(self.moved_lines, self.num_files, self.num_windows, self.window_chars, self.definition_chars) < 0:
-            raise ValueError("GatherLimits: lines, files, windows and characters must not be negative")
+        if min(self.moved_lines, self.num_files, self.num_chunks, self.chunk_chars, self.definition_chars) < 0:
+            raise ValueError("CollectorLimits: lines, files, chunks and characters must not be negative")
         if not 0 <= self.most_similar <= 1:
             raise ValueError(f"{self.most_similar=} must be between 0 and 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gathered:
+class CollectedContext:
     """Text from elsewhere.
 
     Attributes:
-        snippets: definitions of imported names, then similar windows, best last.
+        snippets: definitions of imported names, then similar chunks, best last.
         edits: recent edits as small diffs, newest last.
     """
 
@@ -90,35 +90,36 @@ class _Occasion:
 
     line: int
     imports: tuple[str, ...]
-    others: tuple[Visit, ...]
+    others: tuple[RecentDocument, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Choice:
-    """What was gathered.
+    """What was chosen.
 
     Attributes:
         request: where; what was missed is looked for there again, not where the user has typed to since.
         occasion: what else it was made for.
-        gathered: what was found.
+        collected: what was found.
         retry_at_s: when to look for what was missed; None if nothing was.
     """
 
     request: Request
     occasion: _Occasion
-    gathered: Gathered
+    collected: CollectedContext
     retry_at_s: float | None
 
 
-class Gatherer:
-    """Gathers for the documents of one editor. Belongs to one event loop.
+class ContextCollector:
+    """Collects for the documents of one editor. Belongs to one event loop.
 
     Args:
         documents: returns all that are open.
         find: asks the engine how names are defined.
         clock: seconds that never go backwards.
-        may_read: decides which files may be used as context.
+        why_not_read: decides which files may be used as context.
         limits: how much, how long.
+        files: reads and keeps other files; None makes a store of its own.
     """
 
     def __init__(
@@ -127,25 +128,30 @@ class Gatherer:
         find: FindDefinitions,
         *,
         clock: Callable[[], float],
-        may_read: MayRead = lambda _path, _head: True,
-        limits: GatherLimits | None = None,
+        why_not_read: WhyNotRead = lambda _path, _head: None,
+        limits: CollectorLimits | None = None,
+        files: WorkspaceFiles | None = None,
     ) -> None:
         self._documents = documents
         self._clock = clock
-        self._limits = limits or GatherLimits()
-        self._files = ProjectFiles(may_read)
+        self._limits = limits or CollectorLimits()
+        self._files = files or WorkspaceFiles(why_not_read)
         self._imported = ImportedDefinitions(self._files, find)
-        self._similar = SimilarWindows(self._files, clock=clock)
-        self._visits = Visits()
+        self._similar = SimilarChunks(self._files, clock=clock)
+        self._recent = RecentDocuments()
         self._edits = RecentEdits()
-        self._choices: OrderedDict[str, _Choice] = OrderedDict()
+        self._choices: BoundedStore[str, _Choice] = BoundedStore(_MOST_KEPT)
         self._renewing: dict[str, asyncio.Task[None]] = {}
 
-    async def gather(self, request: Request) -> Gathered:
+    async def collect(self, request: Request) -> CollectedContext:
         """Returns what there is for a request; if it is time to renew that, begins to, and waits a little for it."""
         open_documents = self._documents()
-        for document in self._visits.observe(open_documents, request.uri):
-            self._note_edit(document)
+        for document in self._recent.observe(open_documents, request.uri):
+            path = path_of(document.uri)
+            if path is not None and self._files.allows(path, document.text):
+                self._edits.observe(document.uri, path.name, document.text)
+            else:
+                self._edits.forget(document.uri)
         own = next((document for document in open_documents if document.uri == request.uri), None)
         occasion, choice = self._occasion(request, own), self._choices.get(request.uri)
         task = self._renewing.get(request.uri)
@@ -156,32 +162,25 @@ class Gatherer:
         if task is not None:
             await asyncio.wait([task], timeout=self._limits.patience_ms / 1_000)
         choice = self._choices.get(request.uri)
-        return choice.gathered if choice else Gathered()
+        return choice.collected if choice else CollectedContext()
 
     def forget(self) -> None:
-        """Forgets what was gathered: other files may be read now."""
+        """Drops what was collected: other files may be read now."""
         self.close()
         self._choices.clear()
         self._edits = RecentEdits()
 
     def closed(self, uri: str) -> None:
-        """Takes note that a document is closed: nothing is gathered for it, and its text is not kept."""
+        """Drops all of a document that is closed."""
         if (task := self._renewing.get(uri)) is not None:
             task.cancel()
-        self._choices.pop(uri, None)
+        self._choices.pop(uri)
         self._edits.closed(uri)
 
     def close(self) -> None:
-        """Ends what is under way."""
+        """Cancels the renewals under way."""
         for task in self._renewing.values():
             task.cancel()
-
-    def _note_edit(self, document: Document) -> None:
-        path = path_of(document.uri)
-        if path is not None and self._files.allows(path, document.text):
-            self._edits.observe(document.uri, path.name, document.text)
-        else:
-            self._edits.forget(document.uri)
 
     def _occasion(self, request: Request, document: Document | None) -> _Occasion:
         text, line_start, line_end = request.text, request.line_start, request.line_end
@@ -196,11 +195,11 @@ class Gatherer:
         return _Occasion(
             line=line,
             imports=tuple(_IMPORT_LINE.findall(head)),
-            others=tuple(self._visits.others(request.uri, request.language, self._limits.num_files)),
+            others=tuple(self._recent.others(request.uri, request.language, self._limits.num_files)),
         )
 
     def _due(self, request: Request, occasion: _Occasion, choice: _Choice | None) -> tuple[Request, _Occasion] | None:
-        """Returns what to gather for now; None if nothing."""
+        """Returns what to collect for now; None if nothing."""
         if (
             choice is None
             or abs(occasion.line - choice.occasion.line) > self._limits.moved_lines
@@ -214,20 +213,18 @@ class Gatherer:
 
     async def _renew(self, request: Request, occasion: _Occasion, texts: Mapping[str, str]) -> None:
         try:
-            gathered, is_complete = await self._collect(request, occasion, texts)
+            collected, is_complete = await self._collect(request, occasion, texts)
         except Exception as error:
             # Its message may quote the user's text. The next key must not run into the same fault.
-            _log.error("gathering context failed with %s", type(error).__name__)
-            gathered, is_complete = Gathered(), True
+            _log.error("collecting context failed with %s", type(error).__name__)
+            collected, is_complete = CollectedContext(), True
         retry_at_s = None if is_complete else self._clock() + self._limits.retry_s
-        self._choices[request.uri] = _Choice(
-            request=request, occasion=occasion, gathered=gathered, retry_at_s=retry_at_s
-        )
-        self._choices.move_to_end(request.uri)
-        if len(self._choices) > _MOST_KEPT:
-            self._choices.popitem(last=False)
+        choice = _Choice(request=request, occasion=occasion, collected=collected, retry_at_s=retry_at_s)
+        self._choices.put(request.uri, choice)
 
-    async def _collect(self, request: Request, occasion: _Occasion, texts: Mapping[str, str]) -> tuple[Gathered, bool]:
+    async def _collect(
+        self, request: Request, occasion: _Occasion, texts: Mapping[str, str]
+    ) -> tuple[CollectedContext, bool]:
         limits = self._limits
         near = around(request.text, request.offset)
         own = texts.get(request.uri, request.text)[:READ_CHARS].replace("\r\n", "\n").replace("\r", "\n")
@@ -246,16 +243,16 @@ class Gatherer:
         is_complete = False
         try:
             async with asyncio.timeout(limits.budget_ms / 1_000):
-                if limits.num_windows:
+                if limits.num_chunks:
                     await search.run()
                 is_complete = not limits.definition_chars or await definitions.run()
         except TimeoutError:
             pass
         return (
-            Gathered(
+            CollectedContext(
                 snippets=(
                     *definitions.chosen(most_chars=limits.definition_chars),
-                    *search.chosen(num_windows=limits.num_windows, most_chars=limits.window_chars),
+                    *search.chosen(num_chunks=limits.num_chunks, most_chars=limits.chunk_chars),
                 ),
                 edits=self._edits.snippets(request.uri, near),
             ),

@@ -6,23 +6,22 @@ them is asked of the engine, which has the grammars. A name that an imported fil
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from posixpath import normpath
 
-from dgemma_engine.protocol.messages import Definitions, DefinitionsQuery, Snippet
+from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
+from dgemma_engine.protocol.messages import Snippet
 
 from dgemma_lsp.context.import_parser import Import, imports_of
-from dgemma_lsp.context.workspace_files import ProjectFiles
+from dgemma_lsp.context.workspace_files import WorkspaceFiles
 
 # None: there is no engine to ask yet.
 FindDefinitions = Callable[[DefinitionsQuery], Awaitable[Definitions | None]]
 
 _MOST_IMPORTS = 60
 _MOST_NAMES = 200
-_MOST_KEPT = 128
 _MOST_FOLDERS = 12
 _MOST_DEFINITION_CHARS = 1_600
 
@@ -47,17 +46,16 @@ class Importer:
 
 
 class ImportedDefinitions:
-    """Keeps the definitions that were found, as long as the files stay as they are.
+    """Finds imported files and the definitions in them.
 
     Args:
-        files: reads what is not open.
+        files: reads what is not open, and keeps what was found.
         find: asks the engine.
     """
 
-    def __init__(self, files: ProjectFiles, find: FindDefinitions) -> None:
+    def __init__(self, files: WorkspaceFiles, find: FindDefinitions) -> None:
         self._files = files
         self._find = find
-        self._kept: OrderedDict[tuple[Path, tuple[str, ...]], tuple[int, dict[str, str]]] = OrderedDict()
 
     def search(self, importer: Importer, open_texts: Mapping[Path, str]) -> DefinitionSearch:
         """Returns a search that has not begun.
@@ -87,17 +85,15 @@ class ImportedDefinitions:
         self, path: Path, language: str, text: str, names: tuple[str, ...]
     ) -> Mapping[str, str] | None:
         """Returns the definitions of `names` in a file by name; None while there is no engine to ask."""
-        key, stamp = (path, names), hash(text)
-        kept = self._kept.pop(key, None)
-        if kept is None or kept[0] != stamp:
+        facts = self._files.facts(path, text)
+        if (texts := facts.definitions.get(names)) is None:
             answer = await self._find(DefinitionsQuery(text=text, names=names, path=path.name, language=language))
             if answer is None:
                 return None
-            kept = stamp, answer.texts
-        self._kept[key] = kept
-        if len(self._kept) > _MOST_KEPT:
-            self._kept.popitem(last=False)
-        return kept[1]
+            texts = answer.texts
+            facts.define(names, texts)
+        self._files.keep(path, facts)
+        return texts
 
 
 class DefinitionSearch:

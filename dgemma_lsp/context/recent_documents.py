@@ -1,17 +1,17 @@
-"""Which documents the user was in, newest visit first, closed ones too: names only, no text.
+"""Recent documents, newest visit first, closed ones too: names only, no text.
 
-Told of the open documents whenever there is a question; a new version is a visit. Knows no disk.
+Observes the open documents at every question; a new version is a visit. Pure.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
+from dgemma_lsp.documents.bounded_store import BoundedStore
 from dgemma_lsp.documents.store import Document
 
-_MOST_CLOSED = 64
 # Languages that read each other's files.
 _FAMILIES = (
     frozenset({"javascript", "javascriptreact", "typescript", "typescriptreact"}),
@@ -21,7 +21,7 @@ _FAMILIES = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Visit:
+class RecentDocument:
     """A document that was open.
 
     Attributes:
@@ -35,14 +35,18 @@ class Visit:
     version: int
 
 
-class Visits:
-    """The documents of one editor, newest visit last."""
+class RecentDocuments:
+    """The documents of one editor, newest visit last.
 
-    def __init__(self) -> None:
-        self._visits: OrderedDict[str, Visit] = OrderedDict()
+    Args:
+        num_documents: how many are kept; more than anybody has open at once.
+    """
+
+    def __init__(self, *, num_documents: int = 1_024) -> None:
+        self._documents: BoundedStore[str, RecentDocument] = BoundedStore(num_documents)
 
     def observe(self, documents: Sequence[Document], current: str) -> list[Document]:
-        """Takes note of what is open; returns the documents that are new or have a new version.
+        """Records what is open; returns the documents that are new or have a new version.
 
         Args:
             documents: all that are open.
@@ -50,22 +54,16 @@ class Visits:
         """
         changed: list[Document] = []
         for document in documents:
-            known = self._visits.get(document.uri)
+            known = self._documents.get(document.uri)
             if known is None or known.version != document.version:
-                self._visits[document.uri] = Visit(
-                    uri=document.uri, language=document.language, version=document.version
-                )
-                self._visits.move_to_end(document.uri)
+                recent = RecentDocument(uri=document.uri, language=document.language, version=document.version)
+                self._documents.put(document.uri, recent)
                 changed.append(document)
-        if current in self._visits:
-            self._visits.move_to_end(current)
-        opened = {document.uri for document in documents}
-        closed = [uri for uri in self._visits if uri not in opened]
-        for uri in closed[: max(0, len(closed) - _MOST_CLOSED)]:
-            del self._visits[uri]
+        if current in self._documents:
+            self._documents.use(current)
         return changed
 
-    def others(self, uri: str, language: str, most: int) -> list[Visit]:
+    def others(self, uri: str, language: str, most: int) -> list[RecentDocument]:
         """Returns the other documents of the same language or family, newest visit first.
 
         Args:
@@ -74,5 +72,6 @@ class Visits:
             most: at most so many.
         """
         family = next((family for family in _FAMILIES if language in family), {language})
-        same = (visit for visit in reversed(self._visits.values()) if visit.uri != uri and visit.language in family)
-        return [visit for _, visit in zip(range(most), same, strict=False)]
+        recent = (document for _, document in reversed(self._documents.items()))
+        same = (document for document in recent if document.uri != uri and document.language in family)
+        return list(islice(same, most))

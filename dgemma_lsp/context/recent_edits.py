@@ -1,15 +1,17 @@
-"""What the user changed lately, as small diffs: versions of documents in, lines that begin with `-` or `+` out.
+"""Recent edits as small diffs: versions of documents in, lines that begin with `-` or `+` out.
 
 Keystrokes next to each other are one edit, which ends when a change elsewhere begins. Pure; knows no clock.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dgemma_engine.protocol.messages import Snippet
+
+from dgemma_lsp.documents.bounded_store import BoundedStore
 
 _NEAR_LINES = 2
 _MOST_DOCUMENTS = 20
@@ -52,11 +54,11 @@ class RecentEdits:
     """The last few edits of the last few documents."""
 
     def __init__(self) -> None:
-        self._documents: OrderedDict[str, _Tracked] = OrderedDict()
+        self._documents: BoundedStore[str, _Tracked] = BoundedStore(_MOST_DOCUMENTS)
         self._done: deque[_Edit] = deque(maxlen=_MOST_EDITS)
 
     def observe(self, uri: str, path: str, text: str) -> None:
-        """Takes note of a document's newest text; what it was when first seen is no edit.
+        """Records a document's newest text; the first one that is seen is no edit.
 
         Args:
             uri: the document.
@@ -65,13 +67,11 @@ class RecentEdits:
         """
         tracked = self._documents.get(uri)
         if tracked is None:
-            self._documents[uri] = _Tracked(path, text, text)
-            if len(self._documents) > _MOST_DOCUMENTS:
-                self._documents.popitem(last=False)
+            self._documents.put(uri, _Tracked(path, text, text))
             return
         if text == tracked.text:
             return
-        self._documents.move_to_end(uri)
+        self._documents.use(uri)
         start, old_end, new_end = _changed(tracked.text, text)
         if tracked.region is not None and not _is_near(tracked.text, tracked.region, start, old_end):
             self._done.extend(_edits(uri, tracked))
@@ -84,17 +84,17 @@ class RecentEdits:
         tracked.text = text
 
     def closed(self, uri: str) -> None:
-        """Takes note that a document is closed: its edit under way is done, its text is not kept."""
-        if (tracked := self._documents.pop(uri, None)) is not None:
+        """Ends the edit under way of a document that is closed, and drops its text."""
+        if (tracked := self._documents.pop(uri)) is not None:
             self._done.extend(_edits(uri, tracked))
 
     def forget(self, uri: str) -> None:
-        """Forgets a document and its edits."""
-        self._documents.pop(uri, None)
+        """Drops a document and its edits."""
+        self._documents.pop(uri)
         self._done = deque((edit for edit in self._done if edit.uri != uri), maxlen=_MOST_EDITS)
 
     def snippets(self, uri: str, around: str) -> tuple[Snippet, ...]:
-        """Returns the edits that tell something new at a cursor, newest last.
+        """Returns the edits that are not visible at a cursor, newest last.
 
         Args:
             uri: the cursor's document; its edit under way is left out, for it changes with every key.
@@ -103,11 +103,11 @@ class RecentEdits:
         under_way = [
             edit for other, tracked in self._documents.items() if other != uri for edit in _edits(other, tracked)
         ]
-        told = {"".join(line.split()) for line in around.split("\n")}
+        shown = {"".join(line.split()) for line in around.split("\n")}
         edits = [
             edit
             for edit in (*self._done, *under_way)
-            if not (edit.uri == uri and all("".join(line.split()) in told for line in edit.added))
+            if not (edit.uri == uri and all("".join(line.split()) in shown for line in edit.added))
         ]
         return tuple(edit.snippet() for edit in edits[-_MOST_EDITS:])
 

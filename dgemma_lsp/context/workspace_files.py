@@ -1,6 +1,7 @@
-"""Texts of files on disk that may be read: a few are kept, none is read twice while it stays as it is.
+"""Other files of the workspace: their texts, and the chunks and definitions found in them, in one bounded store.
 
-Reads beside the event loop, so that a slow disk holds up nothing else. Writes nothing.
+Nothing is read or computed twice while a file stays as it is. Reads disks in a thread, so that a slow one holds up
+nothing else. Writes nothing.
 """
 
 from __future__ import annotations
@@ -8,40 +9,77 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-# Of a path and, once it is known, the beginning of its text: whether it may be read as context.
-MayRead = Callable[[Path, str], bool]
+from dgemma_lsp.context.chunks import Chunk
+from dgemma_lsp.documents.bounded_store import BoundedStore
+
+# Of a path and, once it is known, the beginning of its text: why it must not be read as context; None where it may be.
+WhyNotRead = Callable[[Path, str], str | None]
 
 # A longer text that is open is not read either, by anything that looks at other documents.
 MOST_CHARS = 512 * 1024
 
 _MOST_BYTES = MOST_CHARS
 _MOST_FILES = 64
-_MOST_KEPT_CHARS = 8 * 1024 * 1024
+_MOST_KEPT_BYTES = 16 * 1024 * 1024
+# Some 10 KiB each, mostly words.
+_CHUNK_BYTES = 10 * 1024
+# A file is imported with a few sets of names at a time.
+_MOST_NAME_SETS = 4
 # As many as tell that a file is private.
 _HEAD_CHARS = 4_096
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Kept:
-    stamp: tuple[int, int]
-    text: str
+@dataclass(slots=True, kw_only=True, eq=False)
+class FileFacts:
+    """What is kept of one version of a file.
 
-
-class ProjectFiles:
-    """Reads files.
-
-    Args:
-        may_read: decides for each file, before it is read and once more by the beginning of its text.
+    Attributes:
+        digest: hash of its text.
+        stamp: modification time and size on disk; None for a text that an editor holds.
+        text: its text on disk, with `\\n` line ends; empty for a text that an editor holds.
+        chunks: its chunks; None as long as it was not cut.
+        definitions: definitions by name, for each set of names that was asked for.
     """
 
-    def __init__(self, may_read: MayRead) -> None:
-        self._may_read = may_read
-        self._kept: OrderedDict[Path, _Kept] = OrderedDict()
+    digest: int
+    stamp: tuple[int, int] | None = None
+    text: str = ""
+    chunks: Sequence[Chunk] | None = None
+    definitions: dict[tuple[str, ...], dict[str, str]] = field(default_factory=dict[tuple[str, ...], dict[str, str]])
+
+    def define(self, names: tuple[str, ...], texts: dict[str, str]) -> None:
+        """Keeps the definitions of a set of names; drops the oldest set where there are too many."""
+        self.definitions[names] = texts
+        if len(self.definitions) > _MOST_NAME_SETS:
+            del self.definitions[next(iter(self.definitions))]
+
+    @property
+    def num_bytes(self) -> int:
+        """Estimated size in memory, definitions left out: they are few and short."""
+        return len(self.text) + _CHUNK_BYTES * len(self.chunks or ())
+
+
+class WorkspaceFiles:
+    """Reads files and keeps what is known of them, least recently used out.
+
+    Args:
+        why_not_read: decides for each file, before it is read and once more by the beginning of its text.
+    """
+
+    def __init__(self, why_not_read: WhyNotRead) -> None:
+        self._why_not_read = why_not_read
+        self._files: BoundedStore[Path, FileFacts] = BoundedStore(
+            _MOST_FILES, weigh=lambda facts: facts.num_bytes, max_weight=_MOST_KEPT_BYTES
+        )
+
+    @property
+    def kept(self) -> dict[Path, FileFacts]:
+        """What is kept, by path."""
+        return dict(self._files.items())
 
     async def first(self, paths: Iterable[Path], *, root: Path | None = None) -> tuple[Path, str] | None:
         """Returns the first file that is there, with its text.
@@ -55,25 +93,27 @@ class ProjectFiles:
             than 512 KiB.
         """
         path = await asyncio.to_thread(_first_file, list(paths), root)
-        if path is None or not self._may_read(path, ""):
+        if path is None or self._why_not_read(path, ""):
             return None
-        kept = self._kept.pop(path, None)
-        read = await asyncio.to_thread(_read, path, kept)
-        if read is None or not self.allows(path, read.text):
+        facts = await asyncio.to_thread(_read, path, self._files.get(path))
+        if facts is None or not self.allows(path, facts.text):
+            self._files.pop(path)
             return None
-        self._keep(path, read)
-        return path, read.text
+        self.keep(path, facts)
+        return path, facts.text
 
     def allows(self, path: Path, text: str) -> bool:
         """Whether a text that is known may be used as context: it is not private, and has at most 512 Ki characters."""
-        return len(text) <= MOST_CHARS and self._may_read(path, text[:_HEAD_CHARS])
+        return len(text) <= MOST_CHARS and not self._why_not_read(path, text[:_HEAD_CHARS])
 
-    def _keep(self, path: Path, read: _Kept) -> None:
-        self._kept[path] = read
-        while len(self._kept) > _MOST_FILES or (
-            len(self._kept) > 1 and sum(len(kept.text) for kept in self._kept.values()) > _MOST_KEPT_CHARS
-        ):
-            self._kept.popitem(last=False)
+    def facts(self, path: Path, text: str) -> FileFacts:
+        """Returns what is kept of a text; empty facts where it is new."""
+        facts, digest = self._files.get(path), hash(text)
+        return facts if facts is not None and facts.digest == digest else FileFacts(digest=digest)
+
+    def keep(self, path: Path, facts: FileFacts) -> None:
+        """Keeps what was found in a file, in place of what was found in another version of it."""
+        self._files.put(path, facts)
 
 
 def _first_file(paths: list[Path], root: Path | None) -> Path | None:
@@ -89,7 +129,7 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _read(path: Path, kept: _Kept | None) -> _Kept | None:
+def _read(path: Path, kept: FileFacts | None) -> FileFacts | None:
     try:
         # A pipe or a device could make the reader wait for ever.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
@@ -102,4 +142,7 @@ def _read(path: Path, kept: _Kept | None) -> _Kept | None:
             text = file.read(_MOST_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError):
         return None
-    return None if "\0" in text else _Kept(stamp=stamp, text=text.replace("\r\n", "\n").replace("\r", "\n"))
+    if "\0" in text:
+        return None
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return FileFacts(digest=hash(text), stamp=stamp, text=text)

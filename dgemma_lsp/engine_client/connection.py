@@ -6,156 +6,105 @@
        |                     v                        v                    |
        +---- pause over --- FAILED <------------------+     DISCONNECTED <-+
 
-ABSENT is FAILED where no engine runs and none is to be started.
-
-Knows no protocol types and no sockets: `connect` makes the connection.
+ABSENT is FAILED where no engine runs and none is to be started. `reconfigure` leads back to DISCONNECTED. Knows no
+protocol types and no sockets: `connect` makes the connection.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass
-from enum import Enum
-from typing import Protocol
+from typing import Any, TypeVar
 
 from dgemma_engine.ipc.client import EngineFault, EngineUnavailable, NoEngine
-from dgemma_engine.protocol.messages import (
-    Context,
-    Definitions,
-    DefinitionsQuery,
-    Draft,
-    EngineState,
-    Infill,
-    Progress,
-    Status,
-)
+from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
+from dgemma_engine.protocol.messages import Context, EngineState, Infill, OnDraft, Progress, Status
+
+from dgemma_lsp.engine_client.connection_status import ConnectionState, ConnectionStatus
+from dgemma_lsp.engine_client.infill_source import Connect, InfillSource
+from dgemma_lsp.engine_client.retry_policy import RetryPolicy
 
 _log = logging.getLogger(__name__)
 
 _ENDED = "the engine has ended; the next request looks for another"
+_READY = ConnectionStatus(state=ConnectionState.READY, percent=100)
+_CLOSED = ConnectionStatus(state=ConnectionState.DISCONNECTED, message="the server is shutting down")
+_RECONFIGURED = ConnectionStatus(
+    state=ConnectionState.DISCONNECTED, message="the settings of the engine have changed; ask again"
+)
+
+_Answer = TypeVar("_Answer")
 
 
-class LinkState(Enum):
-    """How far the connection is."""
-
-    DISCONNECTED = "disconnected"
-    STARTING = "starting"
-    LOADING = "loading"
-    READY = "ready"
-    FAILED = "failed"
-    ABSENT = "absent"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkStatus:
-    """What the link is doing; what it answers in place of an `Infill`.
-
-    Attributes:
-        state: how far the connection is.
-        message: one line for a person; for `FAILED` it names the cause and the remedy.
-        percent: load progress, 0 to 100.
-    """
-
-    state: LinkState
-    message: str = ""
-    percent: int = 0
-
-
-class InfillSource(Protocol):
-    """An engine that one is connected to; `EngineClient` is one."""
-
-    async def infill(self, context: Context, on_draft: Callable[[Draft], None] | None = None) -> Infill:
-        """Answers one question, telling what the text looks like on the way; cancelling the caller cancels the work."""
-        ...
-
-    async def definitions(self, query: DefinitionsQuery) -> Definitions:
-        """Says how names are defined in a text."""
-        ...
-
-    async def status(self) -> Status:
-        """Says what the engine is and does."""
-        ...
-
-    async def close(self) -> None:
-        """Ends the connection."""
-        ...
-
-
-class Connect(Protocol):
-    """Makes the connection."""
-
-    def __call__(
-        self, *, on_progress: Callable[[Progress], None], on_closed: Callable[[], None]
-    ) -> Awaitable[InfillSource]:
-        """Connects, or raises `EngineUnavailable`."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
-    """How long the link waits for what.
-
-    Attributes:
-        connect_ms: a request waits this long for a connection under way: 0 answers at once with nothing, large
-            holds the first answers back.
-        grace_ms: what an engine may take beyond a request's deadline before it is given up.
-        first_pause_s: pause after the first failed attempt to connect; doubled after each further one.
-        longest_pause_s: most it grows to.
-    """
-
-    connect_ms: float = 300.0
-    grace_ms: float = 2_000.0
-    first_pause_s: float = 1.0
-    longest_pause_s: float = 60.0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.first_pause_s <= self.longest_pause_s:
-            raise ValueError(f"0 < {self.first_pause_s=} <= {self.longest_pause_s=} must hold")
-
-
-class EngineLink:
+class EngineConnection:
     """The state machine above.
 
     Args:
         connect: makes the connection.
-        on_status: told every change of state or progress.
+        on_status: called with every change of state or progress.
+        on_fault: called with the reason for which one request failed while the connection stands.
         clock: seconds that never go backwards.
-        patience: how long to wait for what.
+        policy: timeouts and pauses.
     """
 
     def __init__(
         self,
         connect: Connect,
         *,
-        on_status: Callable[[LinkStatus], None],
+        on_status: Callable[[ConnectionStatus], None],
+        on_fault: Callable[[ConnectionStatus], None],
         clock: Callable[[], float],
-        patience: Patience | None = None,
+        policy: RetryPolicy | None = None,
     ) -> None:
         self._connect = connect
         self._on_status = on_status
+        self._on_fault = on_fault
         self._clock = clock
-        self._patience = patience or Patience()
+        self._policy = policy or RetryPolicy()
         self._source: InfillSource | None = None
         self._connecting: asyncio.Task[None] | None = None
-        self._status = LinkStatus(state=LinkState.DISCONNECTED)
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._status = ConnectionStatus(state=ConnectionState.DISCONNECTED)
         self._failures = 0
-        self._not_before_s = 0.0
+        self._not_before_s: float | None = None
         self._closed = False
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
 
     @property
-    def status(self) -> LinkStatus:
-        """What the link is doing."""
+    def status(self) -> ConnectionStatus:
+        """What the connection is doing."""
         return self._status
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether an engine with a loaded model is connected."""
+        return self._status.state is ConnectionState.READY
+
+    def reconfigure(self, connect: Connect) -> None:
+        """Connects in another way from now on; closes the connection that stands or is being made.
+
+        Args:
+            connect: makes the connection.
+        """
+        self._connect, self._failures, self._not_before_s = connect, 0, None
+        source, self._source = self._source, None
+        connecting, self._connecting = self._connecting, None
+        if connecting is not None:
+            connecting.cancel()
+        if source is not None:
+            task = asyncio.create_task(_close(source))
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
+        self._set(ConnectionStatus(state=ConnectionState.DISCONNECTED))
+        self._wake_waiters()
 
     def wake(self) -> None:
         """Begins to connect, unless connected, connecting, or in the pause after a failure."""
-        idle = self._source is None and self._connecting is None
-        if idle and not self._closed and self._clock() >= self._not_before_s:
-            self._connecting = asyncio.create_task(self._open())
+        idle = self._source is None and self._connecting is None and not self._closed
+        if idle and (self._not_before_s is None or self._clock() >= self._not_before_s):
+            self._connecting = asyncio.create_task(self._clearing(self._open(self._connect)))
 
     async def settled(self, wait_ms: float) -> None:
         """Begins to connect if need be, and waits until an engine that is starting is loaded or has failed.
@@ -166,30 +115,32 @@ class EngineLink:
         self.wake()
         with suppress(TimeoutError):
             async with asyncio.timeout(wait_ms / 1_000):
-                while self._connecting is not None or self._status.state is LinkState.LOADING:
-                    await self._news.wait()
+                while self._connecting is not None or self._status.state is ConnectionState.LOADING:
+                    await self._changed.wait()
 
-    async def infill(self, context: Context, on_draft: Callable[[Draft], None] | None = None) -> Infill | LinkStatus:
-        """Answers one question, or says what stands in the way. Cancelling the caller cancels the work.
+    async def infill(self, context: Context, on_draft: OnDraft | None = None) -> Infill | ConnectionStatus:
+        """Answers one question, or returns what stands in the way. Cancelling the caller cancels the work.
 
         Args:
             context: the question.
-            on_draft: told what the text looks like on the way to the answer; None wants no drafts.
+            on_draft: called with the drafts on the way to the answer; None asks for none.
         """
         self.wake()
         if self._connecting is not None:
-            await asyncio.wait([self._connecting], timeout=self._patience.connect_ms / 1_000)
-        source = self._source
-        if source is None or self._status.state is not LinkState.READY:
-            return self._status
+            await asyncio.wait([self._connecting], timeout=self._policy.connect_ms / 1_000)
+        source, connect = self._source, self._connect
+        if source is None or not self.is_ready:
+            return _CLOSED if self._closed else self._status
         try:
-            async with asyncio.timeout((context.deadline_ms + self._patience.grace_ms) / 1_000):
+            async with asyncio.timeout((context.deadline_ms + self._policy.grace_ms) / 1_000):
                 infill = await source.infill(context, on_draft)
         except TimeoutError:
             return self._fault("the engine is busy and did not answer in time; if that lasts: dgemma-engine stop")
         except EngineFault as error:
             return self._fault(str(error))
         except EngineUnavailable:
+            if self._closed or self._connect is not connect:
+                return _CLOSED if self._closed else _RECONFIGURED
             self._lose(source)
             fault = self._fault(_ENDED)
             self.wake()
@@ -202,18 +153,12 @@ class EngineLink:
         return infill
 
     async def definitions(self, query: DefinitionsQuery) -> Definitions | None:
-        """Says how names are defined in a text; None if there is no engine or it will not say. Starts none."""
-        try:
-            return None if self._source is None else await self._source.definitions(query)
-        except (EngineFault, EngineUnavailable):
-            return None
+        """Returns how names are defined in a text; None without an engine that answers. Starts none."""
+        return None if self._source is None else await _or_none(self._source.definitions(query))
 
     async def about(self) -> Status | None:
-        """Says what the engine is and does; None if there is none or it will not say. Starts none."""
-        try:
-            return None if self._source is None else await self._source.status()
-        except (EngineFault, EngineUnavailable):
-            return None
+        """Returns what the engine is and does; None without an engine that answers. Starts none."""
+        return None if self._source is None else await _or_none(self._source.status())
 
     async def close(self) -> None:
         """Ends the connection for good; the engine stays."""
@@ -225,16 +170,22 @@ class EngineLink:
         if source is not None:
             await _close(source)
 
-    async def _open(self) -> None:
+    async def _clearing(self, work: Coroutine[Any, Any, None]) -> None:
+        """Does the work of `_connecting`, and clears it."""
         try:
-            await self._open_source()
+            await work
         finally:
-            self._connecting = None
-            self._tell_news()
+            if self._connecting is asyncio.current_task():
+                self._connecting = None
+                self._wake_waiters()
 
-    async def _open_source(self) -> None:
-        self._set(LinkStatus(state=LinkState.STARTING, message="looking for an engine"))
+    async def _open(self, connect: Connect) -> None:
+        self._set(ConnectionStatus(state=ConnectionState.STARTING, message="looking for an engine"))
         ended = False
+
+        def on_progress(progress: Progress) -> None:
+            if self._connect is connect:
+                self._progressed(progress)
 
         def on_closed() -> None:
             nonlocal ended
@@ -244,20 +195,20 @@ class EngineLink:
 
         source: InfillSource | None = None
         try:
-            source = await self._connect(on_progress=self._progressed, on_closed=on_closed)
+            source = await connect(on_progress=on_progress, on_closed=on_closed)
         except (EngineUnavailable, EngineFault) as error:
-            self._fail(str(error), LinkState.ABSENT if isinstance(error, NoEngine) else LinkState.FAILED)
+            self._fail(str(error), ConnectionState.ABSENT if isinstance(error, NoEngine) else ConnectionState.FAILED)
             return
         except Exception as error:
             _log.error("connecting to the engine failed with %s", type(error).__name__)
-            self._fail(f"no connection to the engine ({error})")
+            self._fail(f"cannot connect to the engine ({error})")
             return
         self._source = source
         if ended:
             self._lose(source)
-        elif self._status.state is LinkState.STARTING:
-            self._set(LinkStatus(state=LinkState.READY, percent=100))
-        elif self._status.state is LinkState.FAILED:
+        elif self._status.state is ConnectionState.STARTING:
+            self._set(_READY)
+        elif self._status.state is ConnectionState.FAILED:
             await self._drop()
 
     def _progressed(self, progress: Progress) -> None:
@@ -266,18 +217,12 @@ class EngineLink:
         if progress.state is EngineState.FAILED:
             self._fail(progress.message)
             if self._connecting is None:
-                self._connecting = asyncio.create_task(self._drop_failed())
+                self._connecting = asyncio.create_task(self._clearing(self._drop()))
         elif progress.state is EngineState.LOADING:
-            self._set(LinkStatus(state=LinkState.LOADING, message=progress.message, percent=progress.percent))
+            message, percent = progress.message, progress.percent
+            self._set(ConnectionStatus(state=ConnectionState.LOADING, message=message, percent=percent))
         else:
-            self._set(LinkStatus(state=LinkState.READY, percent=100))
-
-    async def _drop_failed(self) -> None:
-        try:
-            await self._drop()
-        finally:
-            self._connecting = None
-            self._tell_news()
+            self._set(_READY)
 
     async def _drop(self) -> None:
         source, self._source = self._source, None
@@ -285,38 +230,44 @@ class EngineLink:
             await _close(source)
 
     def _lose(self, source: InfillSource) -> None:
-        """Takes note that a connection is over; a failure if the engine never answered on it."""
+        """Leaves a connection that is over; a failure if the engine never answered on it."""
         if self._source is not source:
             return
         self._source = None
-        if self._status.state is LinkState.READY and self._failures == 0:
+        if self.is_ready and self._failures == 0:
             # Counts as a failure until the next engine has answered: one that dies on every request must not spin.
             self._failures = 1
-            self._set(LinkStatus(state=LinkState.DISCONNECTED, message=_ENDED))
+            self._set(ConnectionStatus(state=ConnectionState.DISCONNECTED, message=_ENDED))
         else:
             self._fail(_ENDED)
 
-    def _fail(self, message: str, state: LinkState = LinkState.FAILED) -> None:
-        pause_s = min(self._patience.first_pause_s * 2**self._failures, self._patience.longest_pause_s)
+    def _fail(self, message: str, state: ConnectionState = ConnectionState.FAILED) -> None:
+        self._not_before_s = self._clock() + self._policy.pause_s(self._failures)
         self._failures += 1
-        self._not_before_s = self._clock() + pause_s
-        self._set(LinkStatus(state=state, message=message))
+        self._set(ConnectionStatus(state=state, message=message))
 
-    def _fault(self, message: str) -> LinkStatus:
-        """Tells of a request that failed on a connection that stands."""
-        fault = LinkStatus(state=LinkState.FAILED, message=message)
-        self._on_status(fault)
+    def _fault(self, message: str) -> ConnectionStatus:
+        """Reports a request that failed on a connection that stands."""
+        fault = ConnectionStatus(state=ConnectionState.FAILED, message=message)
+        self._on_fault(fault)
         return fault
 
-    def _set(self, status: LinkStatus) -> None:
+    def _set(self, status: ConnectionStatus) -> None:
         if status != self._status and not self._closed:
             self._status = status
-            self._tell_news()
+            self._wake_waiters()
             self._on_status(status)
 
-    def _tell_news(self) -> None:
-        news, self._news = self._news, asyncio.Event()
-        news.set()
+    def _wake_waiters(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+
+async def _or_none(answer: Awaitable[_Answer]) -> _Answer | None:
+    try:
+        return await answer
+    except (EngineFault, EngineUnavailable):
+        return None
 
 
 async def _close(source: InfillSource) -> None:

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dgemma_engine.ipc.client import EngineClient, EngineLocation
 from dgemma_engine.protocol.messages import Progress, Status
 
-from dgemma_lsp.engine_client.connection import Connect
+from dgemma_lsp.engine_client.infill_source import Connect
 from dgemma_lsp.settings.settings import Settings
 
 

@@ -10,8 +10,8 @@ _MISSES = 3
 _OTHERS_SHARE = 0.4
 
 
-class Slowness:
-    """What the last answers tell.
+class SlowDetector:
+    """Counts the answers in a row that came too late.
 
     Attributes:
         reason: why answers come late; empty while they do not.
@@ -23,12 +23,12 @@ class Slowness:
         self._others = 0.0
 
     def learn(self, infill: Infill, *, deadline_ms: float, engine: Status | None) -> None:
-        """Takes one answer in.
+        """Adds one answer.
 
         Args:
-            infill: what the engine said.
+            infill: the engine's answer.
             deadline_ms: how long it may take.
-            engine: what the engine said of itself lately; None where it was not asked.
+            engine: the engine's own status; None where it was not asked.
         """
         if infill.finish is Finish.CANCELLED:
             return
@@ -39,13 +39,8 @@ class Slowness:
         total_ms = infill.timings_ms.get("total", 0.0)
         elsewhere_ms = infill.timings_ms.get("others", 0.0) + infill.timings_ms.get("queue", 0.0)
         self._others = elsewhere_ms / total_ms if total_ms > 0 else 0.0
-        if self.is_due:
+        if self._misses >= _MISSES:
             self.reason = self._why(deadline_ms, engine)
-
-    @property
-    def is_due(self) -> bool:
-        """Whether so many answers in a row came late that there is a reason to give."""
-        return self._misses >= _MISSES
 
     def _why(self, deadline_ms: float, engine: Status | None) -> str:
         late = f"the last {self._misses} answers were cut off after {deadline_ms:g} ms"

@@ -1,4 +1,4 @@
-"""What a status bar shows, as the `dgemma/status` notification carries it. Values and their bookkeeping only."""
+"""What a status bar shows, as the `dgemma/status` notification carries it: values, and what decides between them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Self
 
-from dgemma_lsp.engine_client.connection import LinkState, LinkStatus
+from dgemma_engine.protocol.messages import Infill, Status
+
+from dgemma_lsp.engine_client.connection_status import ConnectionState, ConnectionStatus
+from dgemma_lsp.engine_client.slow_detector import SlowDetector
 
 METHOD = "dgemma/status"
 
@@ -24,12 +27,12 @@ class StatusKind(StrEnum):
 
 
 _KINDS = {
-    LinkState.DISCONNECTED: StatusKind.INACTIVE,
-    LinkState.STARTING: StatusKind.LOADING,
-    LinkState.LOADING: StatusKind.LOADING,
-    LinkState.READY: StatusKind.READY,
-    LinkState.FAILED: StatusKind.ERROR,
-    LinkState.ABSENT: StatusKind.INACTIVE,
+    ConnectionState.DISCONNECTED: StatusKind.INACTIVE,
+    ConnectionState.STARTING: StatusKind.LOADING,
+    ConnectionState.LOADING: StatusKind.LOADING,
+    ConnectionState.READY: StatusKind.READY,
+    ConnectionState.FAILED: StatusKind.ERROR,
+    ConnectionState.ABSENT: StatusKind.INACTIVE,
 }
 
 
@@ -66,8 +69,8 @@ class ServerStatus:
         return cls(kind=StatusKind.SLOW, message=f"slow: {why}", percent=100, reason=why)
 
     @classmethod
-    def of(cls, status: LinkStatus) -> Self:
-        """Returns what to show for a state of the link to the engine."""
+    def of(cls, status: ConnectionStatus) -> Self:
+        """Returns what to show for a state of the connection to the engine."""
         kind = _KINDS[status.state]
         if kind is StatusKind.INACTIVE:
             return cls.inactive(status.message or "the first request starts the engine")
@@ -79,21 +82,31 @@ class ServerStatus:
 
 
 class StatusBoard:
-    """Remembers what was told, so that nothing is told twice.
+    """Decides what is shown, and publishes nothing twice.
 
     Args:
         publish: called with every state that differs from the last.
         alarm: called with an error's message, once until `clear`.
+
+    Attributes:
+        off: why completions are switched off; empty while they are on.
+        engine: the engine's own status; None where it was not asked since it was connected.
     """
 
     def __init__(self, *, publish: Callable[[ServerStatus], None], alarm: Callable[[str], None]) -> None:
+        self.off = ""
+        self.engine: Status | None = None
         self._publish = publish
         self._alarm = alarm
         self._last: ServerStatus | None = None
         self._alarmed: set[str] = set()
+        self._connection = ConnectionStatus(state=ConnectionState.DISCONNECTED)
+        self._slow = SlowDetector()
+        self._num_active = 0
+        self._is_refusing = False
 
     def show(self, status: ServerStatus) -> None:
-        """Tells the client, if it does not know yet."""
+        """Publishes a state, unless it is the last one."""
         if status == self._last:
             return
         self._last = status
@@ -103,5 +116,56 @@ class StatusBoard:
             self._alarm(status.message)
 
     def clear(self) -> None:
-        """Takes note that something has worked: an error that comes again is news."""
+        """Allows every alarm again: a request has succeeded."""
         self._alarmed.clear()
+
+    def show_resting(self) -> None:
+        """Shows the state between requests."""
+        if self.off:
+            self.show(ServerStatus.inactive(self.off))
+        elif self._slow.reason and self._connection.state is ConnectionState.READY:
+            self.show(ServerStatus.slow(self._slow.reason))
+        else:
+            self.show(ServerStatus.of(self._connection))
+
+    def connection_changed(self, status: ConnectionStatus) -> None:
+        """Shows a state of the connection to the engine."""
+        self._connection = status
+        if status.state is ConnectionState.READY:
+            self._show_activity()
+        else:
+            self.request_failed(status)
+
+    def request_failed(self, status: ConnectionStatus) -> None:
+        """Shows why a request failed; the connection may stand."""
+        self._slow, self.engine = SlowDetector(), None
+        self.show(ServerStatus.of(status))
+
+    def activity_changed(self, active: bool) -> None:
+        """Shows whether the engine works on a request: completions and each fill count for themselves."""
+        self._num_active += 1 if active else -1
+        self._show_activity()
+
+    def answered(self, infill: Infill, *, deadline_ms: float) -> None:
+        """Takes an answer of the engine into account.
+
+        Args:
+            infill: the answer.
+            deadline_ms: how long it was allowed to take.
+        """
+        self.clear()
+        self._slow.learn(infill, deadline_ms=deadline_ms, engine=self.engine)
+
+    def show_refusal(self, why: str | None, uri: str) -> None:
+        """Shows why nothing is offered in a document, or for None that completions are offered again."""
+        if why:
+            self.show(ServerStatus.inactive(why, uri=uri))
+        elif self._is_refusing:
+            self.show_resting()
+        self._is_refusing = bool(why)
+
+    def _show_activity(self) -> None:
+        if not self._num_active:
+            self.show_resting()
+        elif self._connection.state is ConnectionState.READY:
+            self.show(ServerStatus(kind=StatusKind.BUSY, percent=100))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from dgemma_engine.protocol.messages import Extent, Infill
@@ -16,15 +16,13 @@ from dgemma_engine.protocol.messages import Extent, Infill
 from dgemma_lsp.documents.store import Document
 from dgemma_lsp.fill.target import FillTarget
 from dgemma_lsp.postprocess.brackets import with_closed_brackets, with_closed_strings, without_closed_twice
-from dgemma_lsp.postprocess.cursor_context import Around, line_before
+from dgemma_lsp.postprocess.cursor_context import CursorContext, line_before
+from dgemma_lsp.postprocess.deduplicate import num_covered, without_next_lines, without_repetition
 from dgemma_lsp.postprocess.extent import closes, columns, cut_outside, extent_of, opens_block
 from dgemma_lsp.postprocess.indentation import with_document_indentation
 from dgemma_lsp.postprocess.languages import Language, language_named
 from dgemma_lsp.postprocess.lexer import lines_inside
-from dgemma_lsp.postprocess.next_lines import without_next_lines
-from dgemma_lsp.postprocess.overlap import num_covered
-from dgemma_lsp.postprocess.repetition import without_repetition
-from dgemma_lsp.request import Channel, Near, Request, Trigger
+from dgemma_lsp.request import Channel, Excerpt, Request, Trigger
 
 _MOST_CANDIDATES = 5
 _LABEL_CHARS = 60
@@ -46,7 +44,9 @@ class FillCandidate:
     score: float
 
 
-def fill_request(document: Document, target: FillTarget, *, path: str, deadline_ms: float) -> Request:
+def fill_request(
+    document: Document, target: FillTarget, *, path: str, deadline_ms: float, cells: tuple[str, str] = ("", "")
+) -> Request:
     """Returns the question that a fill is: the document without what is replaced, the cursor where that stood.
 
     Args:
@@ -54,9 +54,10 @@ def fill_request(document: Document, target: FillTarget, *, path: str, deadline_
         target: what is to be written anew.
         path: the file's path for the model to see.
         deadline_ms: milliseconds until an answer is due.
+        cells: text of a notebook's cells before and after this one.
     """
-    near = Near.of(document.text, target.start, target.end, between=target.shown)
-    return Request(
+    near = Excerpt.of(document.text, target.start, target.end, between=target.shown)
+    request = Request(
         uri=document.uri,
         version=document.version,
         text=near.text,
@@ -66,30 +67,48 @@ def fill_request(document: Document, target: FillTarget, *, path: str, deadline_
         trigger=Trigger.INVOKED,
         channel=Channel.FILL,
         deadline_ms=deadline_ms,
+        above=cells[0],
+        below=cells[1],
         skipped=near.skipped,
         beyond=near.beyond,
     )
+    replaced = document.text[target.start : target.end]
+    return replace(request, extent=_extent(request, replaced), least_column=_least_column(request, replaced))
 
 
-def fill_extent(request: Request, replaced: str) -> Extent:
-    """Returns how far the new text may reach: over several lines where several are replaced, else as ghost text may.
+def fill_candidates(request: Request, target: FillTarget, replaced: str, infill: Infill) -> tuple[FillCandidate, ...]:
+    """Returns what may be written over the hole, best first: none twice, none that changes nothing, no mere comment.
 
     Args:
         request: what `fill_request` made.
+        target: what is to be written anew.
         replaced: the text that is replaced.
+        infill: the engine's answer.
     """
+    around = CursorContext.of(request)
+    line_end = _line_end_near(request, target, replaced)
+    scores = {infill.text: infill.score} if infill.text else {}
+    scores |= {candidate.text: candidate.score for candidate in infill.candidates}
+    found: dict[str, FillCandidate] = {}
+    for text, score in scores.items():
+        written = _shaped(text, around, request)
+        new_text = (target.begins + written).replace("\n", line_end)
+        is_empty_talk = _is_comment(written, around) and not _is_comment(replaced, around)
+        if written and not is_empty_talk and new_text != replaced and new_text not in found:
+            found[new_text] = FillCandidate(new_text=new_text, label=_label(written), score=score)
+    return tuple(found.values())[:_MOST_CANDIDATES]
+
+
+def _extent(request: Request, replaced: str) -> Extent:
+    """Returns how far the new text may reach: over several lines where several are replaced, else as ghost text may."""
     return Extent.BLOCK if _LINE_END.search(replaced) else extent_of(request)
 
 
-def fill_least_column(request: Request, replaced: str) -> int:
+def _least_column(request: Request, replaced: str) -> int:
     """Returns how far out lines of the new text may stand, in columns; -1 for as far as the block it begins in.
 
     As far as what is replaced goes where that ends further out than it begins. Comments, directives, what closes a
     bracket, and what is inside a string may stand anywhere and do not count.
-
-    Args:
-        request: what `fill_request` made.
-        replaced: the text that is replaced.
     """
     replaced, language = _unix(replaced), language_named(request.language)
     own = columns(request.before) + bool(request.before.strip())
@@ -110,37 +129,13 @@ def fill_least_column(request: Request, replaced: str) -> int:
     return -1
 
 
-def fill_candidates(request: Request, target: FillTarget, replaced: str, infill: Infill) -> tuple[FillCandidate, ...]:
-    """Returns what may be written over the hole, best first: none twice, none that changes nothing, no mere comment.
-
-    Args:
-        request: what `fill_request` made.
-        target: what is to be written anew.
-        replaced: the text that is replaced.
-        infill: the engine's answer.
-    """
-    around, extent = Around.of(request), fill_extent(request, replaced)
-    least_column = fill_least_column(request, replaced)
-    line_end = _line_end_near(request, target, replaced)
-    scores = {infill.text: infill.score} if infill.text else {}
-    scores |= {candidate.text: candidate.score for candidate in infill.candidates}
-    found: dict[str, FillCandidate] = {}
-    for text, score in scores.items():
-        written = _shaped(text, around, extent, least_column)
-        new_text = (target.begins + written).replace("\n", line_end)
-        is_empty_talk = _is_comment(written, around) and not _is_comment(replaced, around)
-        if written and not is_empty_talk and new_text != replaced and new_text not in found:
-            found[new_text] = FillCandidate(new_text=new_text, label=_label(written), score=score)
-    return tuple(found.values())[:_MOST_CANDIDATES]
-
-
-def _shaped(middle: str, around: Around, extent: Extent, least_column: int) -> str:
+def _shaped(middle: str, around: CursorContext, request: Request) -> str:
     """Returns what to write in the hole, with `\\n` line ends; empty for nothing."""
     middle = _unix(middle)
-    if extent is Extent.LINE:
+    if request.extent is Extent.LINE:
         middle = middle.partition("\n")[0]
     else:
-        middle = cut_outside(with_document_indentation(middle, around), around, least_column=least_column)
+        middle = cut_outside(with_document_indentation(middle, around), around, least_column=request.least_column)
     middle = without_next_lines(without_repetition(middle, around), around)
     said = around.rest[: num_covered(before=around.before, middle=middle, rest=around.rest)]
     middle = without_closed_twice(middle.removesuffix(said), around)
@@ -161,7 +156,7 @@ def _unix(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _lacks_body(middle: str, around: Around) -> bool:
+def _lacks_body(middle: str, around: CursorContext) -> bool:
     """Whether the last line opens a block that nothing stands in; grammars do not see that where indentation counts."""
     last = (around.before + middle).rpartition("\n")[2]
     if not around.language.indents_blocks or around.rest.strip() or not last.endswith(":"):
@@ -170,7 +165,7 @@ def _lacks_body(middle: str, around: Around) -> bool:
     return opens_block(last, around.language) and columns(below) <= columns(last)
 
 
-def _is_comment(text: str, around: Around) -> bool:
+def _is_comment(text: str, around: CursorContext) -> bool:
     """Whether a text has nothing but comments of one line each."""
     sign, lines = around.language.comment, [line.strip() for line in _LINE_END.split(text) if line.strip()]
     return bool(sign and lines) and all(line.startswith(sign) for line in lines)

@@ -1,36 +1,34 @@
-"""One fill of an editor's document, from the question to candidates or to one sentence that says why there are none.
+"""FillQuestion -> FillAnswer: candidates for a range of a document, or one sentence that says why there are none.
 
-Asks the engine directly, beside ghost text. Knows no protocol types; everything that can be wrong with a question is
-an answer, not an exception.
+Knows no protocol types; everything that can be wrong with a question is an answer, not an exception.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from dgemma_engine.protocol.messages import Finish, Infill, OnDraft
 
-from dgemma_lsp.completion.latest_only import Inflight
-from dgemma_lsp.context.builder import ContextLimits, build_context
-from dgemma_lsp.context.collector import Gathered
+from dgemma_lsp.completion.latest_only import LatestOnly
+from dgemma_lsp.context.builder import ContextLimits
 from dgemma_lsp.documents.positions import PositionEncoding
 from dgemma_lsp.documents.store import Document
-from dgemma_lsp.engine_client.connection import EngineLink, LinkState, LinkStatus
-from dgemma_lsp.fill.candidates import FillCandidate, fill_candidates, fill_extent, fill_least_column, fill_request
+from dgemma_lsp.engine_client.connection_status import ConnectionState, ConnectionStatus
+from dgemma_lsp.engine_client.infill_client import InfillClient
+from dgemma_lsp.fill.candidates import FillCandidate, fill_candidates, fill_request
 from dgemma_lsp.fill.target import FillKind, FillTarget, Refusal, fill_target
-from dgemma_lsp.request import Request
 from dgemma_lsp.settings.settings import Settings
 
 Span = tuple[tuple[int, int], tuple[int, int]]
 
 _CHANGED = "the document has changed since the fill was asked for; nothing was written, ask again"
-_NOT_OPEN = "this document is not open, or not as the editor has it; close it, open it and ask again"
-_CELL_BORDER = "the selection reaches over the border of a notebook cell; select within one cell"
-_NOTHING = "the model found nothing that fits here; select more, or say in a comment what is wanted"
-_SAME = "the model would write what stands there already; nothing was written"
-_LATE = "there was no time for an answer; select less, or raise dgemma.fill.deadlineMs"
-_GIVEN_UP = "the engine gave this fill up; ask again"
+_NOT_OPEN = "this document is not open, or out of step with the editor; close it, open it and ask again"
+_CELL_BORDER = "the selection spans several notebook cells; select within one cell"
+_NOTHING = "the model found nothing that fits here; select more, or describe the code in a comment"
+_SAME = "the model would write the same text; nothing was written"
+_LATE = "the time limit was reached; select less, or raise dgemma.fill.deadlineMs"
+_GIVEN_UP = "the engine cancelled this fill; ask again"
 _CELL_SCHEME = "vscode-notebook-cell:"
 
 
@@ -53,7 +51,7 @@ class FillQuestion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FillAnswer:
-    """What came of it.
+    """What came of a question.
 
     Attributes:
         document: the version that the candidates hold for; None where it is not open.
@@ -70,41 +68,35 @@ class FillAnswer:
     message: str = ""
 
 
-class Fills:
+class FillService:
     """Answers the fills of one editor.
 
     Args:
         get: returns the open document of a uri.
-        link: gives the way to the engine.
-        gather: finds text from elsewhere for a question.
-        cells: returns what the model sees before and after a notebook's cell; nothing for any other document.
-        settings: gives the settings that hold.
-        why_not: says why nothing is offered in a document; None where something may be.
+        infills: asks the engine.
+        cells: returns the text of a notebook's cells before and after one of them; nothing for any other document.
+        why_not: returns why nothing is done in a document; None where something may be.
         on_activity: told when the engine begins and ends to work on a fill.
     """
 
     def __init__(
         self,
         get: Callable[[str], Document | None],
-        link: Callable[[], EngineLink],
-        gather: Callable[[Request], Awaitable[Gathered]],
+        infills: InfillClient,
         *,
         cells: Callable[[str], tuple[str, str]],
-        settings: Callable[[], Settings],
         why_not: Callable[[Document], str | None],
         on_activity: Callable[[bool], None],
     ) -> None:
         self._get = get
-        self._link = link
-        self._gather = gather
+        self._infills = infills
         self._cells = cells
-        self._settings = settings
         self._why_not = why_not
         self._on_activity = on_activity
-        self._inflight = Inflight()
+        self._in_flight = LatestOnly()
 
     async def answer(
-        self, question: FillQuestion, *, encoding: PositionEncoding, path: str, on_draft: OnDraft
+        self, question: FillQuestion, settings: Settings, *, encoding: PositionEncoding, path: str, on_draft: OnDraft
     ) -> FillAnswer:
         """Returns candidates, or why there are none. Cancelling the caller ends the engine's work.
 
@@ -112,9 +104,10 @@ class Fills:
 
         Args:
             question: what is asked.
+            settings: those that hold.
             encoding: what its columns count.
             path: the file's path for the model to see.
-            on_draft: told what the text looks like on the way.
+            on_draft: called with the drafts.
         """
         if (document := self._get(question.uri)) is None:
             return FillAnswer(document=None, message=_NOT_OPEN)
@@ -124,22 +117,28 @@ class Fills:
         if isinstance(target, Refusal):
             return replace(given, message=target.message)
         replaced = document.text[target.start : target.end]
-        request = fill_request(document, target, path=path, deadline_ms=self._settings().fill_deadline_ms)
-        with self._inflight.newest(question.uri):
-            outcome = await self._asked(request, replaced, on_draft)
+        deadline_ms, cells = settings.fill_deadline_ms, self._cells(question.uri)
+        request = fill_request(document, target, path=path, deadline_ms=deadline_ms, cells=cells)
+        limits = ContextLimits(max_middle_tokens=settings.fill_max_tokens, seed=settings.seed)
+        with self._in_flight.newest(question.uri):
+            self._on_activity(True)
+            try:
+                outcome = await self._infills.ask(request, limits, on_draft)
+            finally:
+                self._on_activity(False)
         given = replace(given, start=target.start, end=target.end)
         now = self._get(question.uri)
         # An editor may count its versions wrongly, or not at all.
         if now is None or (now.version, now.text) != (document.version, document.text):
             return replace(given, message=_CHANGED)
-        if isinstance(outcome, LinkStatus):
+        if isinstance(outcome, ConnectionStatus):
             return replace(given, message=_why_no_engine(outcome))
         candidates = fill_candidates(request, target, replaced, outcome)
         return replace(given, candidates=candidates, message="" if candidates else _why_nothing(outcome, replaced))
 
     def closed(self, uri: str) -> None:
         """Ends the fill of a document that is no longer open, and the engine's work on it."""
-        self._inflight.end(uri)
+        self._in_flight.end(uri)
 
     def _target(self, question: FillQuestion, document: Document, start: int, end: int) -> FillTarget | Refusal:
         if why := self._why_not(document):
@@ -151,30 +150,11 @@ class Fills:
             return Refusal(message=_CELL_BORDER)
         return fill_target(document.text, start, end, kind=question.kind, language_id=document.language)
 
-    async def _asked(self, request: Request, replaced: str, on_draft: OnDraft) -> Infill | LinkStatus:
-        settings = self._settings()
-        above, below = self._cells(request.uri)
-        request = replace(request, above=above, below=below)
-        limits = ContextLimits(max_middle_tokens=settings.fill_max_tokens, seed=settings.seed)
-        self._on_activity(True)
-        try:
-            gathered = await self._gather(request)
-            context = build_context(request, limits, snippets=gathered.snippets, edits=gathered.edits)
-            context = replace(
-                context,
-                extent=fill_extent(request, replaced),
-                on_demand=True,
-                least_column=fill_least_column(request, replaced),
-            )
-            return await self._link().infill(context, on_draft)
-        finally:
-            self._on_activity(False)
 
-
-def _why_no_engine(status: LinkStatus) -> str:
-    if status.state in {LinkState.STARTING, LinkState.LOADING}:
+def _why_no_engine(status: ConnectionStatus) -> str:
+    if status.state in {ConnectionState.STARTING, ConnectionState.LOADING}:
         return f"the engine is still loading ({status.percent} %); ask again when it is ready"
-    return status.message or "there is no engine; ask again, or run dgemma-lsp doctor"
+    return status.message or "no engine is running; ask again, or run: dgemma-lsp doctor"
 
 
 def _why_nothing(infill: Infill, replaced: str) -> str:

@@ -65,18 +65,16 @@ def fill_target(text: str, start: int, end: int, *, kind: FillKind, language_id:
         return Refusal(message=f"this file is too long to fill in: {len(text):,} characters, at most {MOST_CHARS:,}")
     if end - start > MOST_SELECTED_CHARS:
         chars = f"{end - start:,} characters, at most {MOST_SELECTED_CHARS:,}"
-        return Refusal(message=f"the selection is too long ({chars}); select what is to be written anew only")
+        return Refusal(message=f"the selection is too long ({chars}); select less")
     if kind is FillKind.PLACEHOLDER:
         return _placeholder(text, start, end, language_id)
     if start == end:
-        return Refusal(
-            message="nothing is selected; select what is to be written anew, or put the cursor on a placeholder"
-        )
+        return Refusal(message="nothing is selected; select the text to replace, or put the cursor on a placeholder")
     start, end = _trimmed(text, start, end)
     if kind is FillKind.SELECTION:
         return FillTarget(start=start, end=end)
     if (described := _described(text, start, end, language_id)) is None:
-        return Refusal(message="the selection has no comment or docstring that says what is wanted; use Fill selection")
+        return Refusal(message="the selection has no comment or docstring to fill from; use Fill selection")
     return described
 
 
@@ -102,7 +100,7 @@ def _placeholder(text: str, start: int, end: int, language_id: str) -> FillTarge
     first, last = _trimmed(text, start, end) if start < end else (start, end)
     found = placeholder_at(text, first, language_id)
     if found is None or last > found.end:
-        return Refusal(message="no placeholder stands here (pass, ..., a TODO comment); select text instead")
+        return Refusal(message="the cursor is not on a placeholder (pass, ..., a TODO comment); select text instead")
     return FillTarget(start=found.start, end=found.end, shown=found.says)
 
 

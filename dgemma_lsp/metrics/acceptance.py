@@ -1,20 +1,21 @@
-"""What becomes of suggestions: offered, accepted as a whole or in pieces, kept. Texts and their changes in, events out.
+"""What becomes of suggestions: offered, accepted as a whole or in pieces, kept. Texts and their changes in, counts out.
 
 A suggestion is accepted when its client says so, or when one change of the document puts at least three characters of
 it where they belong: nobody types that fast, and accepting a word or a line looks like that. A piece shorter than that
 is taken for typing. Several that are offered at once are one suggestion in several forms. 30 and 300 seconds later the
-place is looked at again, wherever edits have moved it. The texts stay in memory for that long; the events hold none.
+place is looked at again, wherever edits have moved it. The texts stay in memory for that long; the counts hold none.
+Characters count as kept where they stand in the same order in runs of at least three: a run of one or two is chance.
+What a person wrote in between does not count against the text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import difflib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dgemma_lsp.documents.diff import TextChange
-from dgemma_lsp.metrics.aggregate import JUDGED_AFTER_S
-from dgemma_lsp.metrics.events import Accepted, Event, Judged, Suggested
-from dgemma_lsp.metrics.kept_text import is_kept, num_kept
+from dgemma_lsp.metrics.stats import JUDGED_AFTER_S
 from dgemma_lsp.postprocess.pipeline import Completion
 
 _MIN_PIECE_CHARS = 3
@@ -22,6 +23,10 @@ _CHARS_COMPARED = 200
 _MAX_STANDING = 200
 # What tells how a document ends its lines.
 _CHARS_NEAR = 65_536
+_MIN_RUN = 3
+_MOST_SEARCHED = 100
+# Comparing takes time that grows with the square; what is longer is counted from its first characters.
+_MAX_CHARS = 250
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -84,12 +89,12 @@ class Suggestions:
     """Follows the suggestions of one window.
 
     Args:
-        report: told what happens.
+        count: adds counts by name, as `metrics.stats.COUNTS` names them.
         clock: seconds that never go backwards.
     """
 
-    def __init__(self, report: Callable[[Event], None], *, clock: Callable[[], float]) -> None:
-        self._report = report
+    def __init__(self, count: Callable[[Mapping[str, int]], None], *, clock: Callable[[], float]) -> None:
+        self._count = count
         self._clock = clock
         self._offered: dict[str, list[_Offered]] = {}
         self._standing: list[_Standing] = []
@@ -113,7 +118,7 @@ class Suggestions:
             forms.append(next((old for old in olds if _is_same(old, new)), new))
         if forms[0] not in olds:
             self._end(uri)
-            self._report(Suggested())
+            self._count({"suggestions": 1})
         self._offered[uri] = forms
         return [form.number for form in forms]
 
@@ -173,16 +178,19 @@ class Suggestions:
         now = self._clock()
         for one in self._standing:
             while one.due_s and now - one.accepted_s >= one.due_s[0]:
-                place = one.text[one.start : one.end]
-                self._report(
-                    Judged(
-                        after_s=one.due_s.pop(0),
-                        kept=is_kept(one.inserted, place),
-                        characters=len(one.inserted),
-                        characters_kept=num_kept(one.inserted, place),
-                    )
-                )
+                self._count_kept(one, one.due_s.pop(0))
         self._standing = [one for one in self._standing if one.due_s][-_MAX_STANDING:]
+
+    def _count_kept(self, one: _Standing, after_s: int) -> None:
+        characters, kept = len(one.inserted), num_kept(one.inserted, one.text[one.start : one.end])
+        self._count(
+            {
+                f"judged_{after_s}_s": 1,
+                f"kept_{after_s}_s": int(2 * kept >= characters),
+                f"characters_judged_{after_s}_s": characters,
+                f"characters_kept_{after_s}_s": kept,
+            }
+        )
 
     def _new(self, text: str, completion: Completion) -> _Offered:
         inserted, near = completion.inserted, max(0, completion.cursor - _CHARS_NEAR)
@@ -202,7 +210,7 @@ class Suggestions:
     def _take(self, uri: str, offered: _Offered, text: str) -> None:
         """Counts the suggestion as accepted in one of its forms; all of it stands in `text`."""
         del self._offered[uri]
-        self._report(Accepted(partly=False, characters=len(offered.inserted)))
+        self._count({"accepted": 1, "characters_accepted": len(offered.inserted)})
         self._standing.append(
             _Standing(
                 uri=uri,
@@ -222,10 +230,26 @@ class Suggestions:
         if offered is not None and (offered.accepted or offered.pieces):
             whole = offered.accepted
             characters = len(offered.inserted) if whole else offered.pieces
-            self._report(Accepted(partly=not whole, characters=characters))
+            self._count({"accepted" if whole else "partly_accepted": 1, "characters_accepted": characters})
 
 
 def _is_same(old: _Offered, new: _Offered) -> bool:
     """Whether both leave the same text behind."""
     same_line = old.before + old.inserted == new.before + new.inserted
     return same_line and old.cursor - len(old.before) == new.cursor - len(new.before) and old.tail == new.tail
+
+
+def num_kept(inserted: str, now: str) -> int:
+    """Returns how many characters of `inserted` still stand in `now`.
+
+    Args:
+        inserted: as it was accepted.
+        now: what stands in its place.
+    """
+    if not inserted or inserted in now[: _MOST_SEARCHED * _MAX_CHARS + len(inserted)]:
+        return len(inserted)
+    looked_at = inserted[:_MAX_CHARS]
+    matcher = difflib.SequenceMatcher(None, looked_at, now[: 2 * _MAX_CHARS], autojunk=False)
+    shortest = min(_MIN_RUN, len(inserted))
+    kept = sum(block.size for block in matcher.get_matching_blocks() if block.size >= shortest)
+    return round(kept * len(inserted) / len(looked_at))

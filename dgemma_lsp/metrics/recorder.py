@@ -1,6 +1,6 @@
-"""One window's counting: events and texts in, additions to the file a few seconds later. Never raises.
+"""One window's counting: what happens in, additions to the user's file a few seconds later. Never raises.
 
-Switched off it counts nothing, remembers nothing and touches no file.
+Switched off it adds nothing to the file and follows no suggestion; the counts of the session, in memory only, go on.
 """
 
 from __future__ import annotations
@@ -8,24 +8,32 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from dgemma_lsp.metrics.acceptance import Suggestions
-from dgemma_lsp.metrics.aggregate import Stats
-from dgemma_lsp.metrics.events import Event
 from dgemma_lsp.metrics.report import to_figures
+from dgemma_lsp.metrics.stats import TOTAL, Source, Stats
 from dgemma_lsp.metrics.store import StatsBusy, StatsFile
 from dgemma_lsp.postprocess.pipeline import Completion
 
+# The request that returns the counts of this session, for measurements.
+TALLY = "dgemma/tally"
+
 _log = logging.getLogger(__name__)
 
+_SESSION_ONLY = (
+    *("superseded", "adopted", "prepared", "prepared_used"),
+    *("speculative_steps", "steps_used", "speculative_steps_used"),
+)
 _FLUSH_AFTER_S = 5.0
 _LAST_TRIES, _PAUSE_S = 5, 0.02
 
 
 class StatsRecorder:
-    """Counts while it is switched on.
+    """Counts for the user while it is switched on, and for `session_counts` always.
 
     Args:
         file: what the counts are added to.
@@ -38,8 +46,9 @@ class StatsRecorder:
         self._clock = clock
         self._today = today
         self._on = False
+        self._session: Counter[str] = Counter()
         self._counted = Stats()
-        self._suggestions = Suggestions(self.report, clock=clock)
+        self._suggestions = Suggestions(self._add, clock=clock)
         self._flush: asyncio.TimerHandle | None = None
         self._warned = False
 
@@ -49,37 +58,75 @@ class StatsRecorder:
             self._on = on
             self._forget()
 
-    def report(self, event: Event) -> None:
-        """Counts what happened."""
-        if not self._on:
-            return
-        if not self._counted:
-            self._counted.since = self._today()
-        self._counted.add(event)
-        if self._flush is None:
-            self._flush = asyncio.get_running_loop().call_later(_FLUSH_AFTER_S, self.flush)
+    def answered(self, source: Source, *, shown: bool, total_ms: float, timings_ms: Mapping[str, float]) -> None:
+        """Counts a request that was answered, with a suggestion or with nothing.
+
+        Args:
+            source: what answered.
+            shown: whether there was something to show.
+            total_ms: from the request's arrival to its answer.
+            timings_ms: the timings of the engine's answer; empty without one.
+        """
+        counts = {"requests": 1, f"answered_by_{source}": 1, "requests_answered_with_text": int(shown)}
+        self._add(counts, _stages_ms(source, timings_ms, total_ms) if shown else {})
+
+    def steps_spent(self, num_steps: int, *, speculative: bool) -> None:
+        """Counts the engine's work on one question, when it has ended; of a cancelled one as far as drafts told."""
+        self._add({"steps": num_steps, "speculative_steps": num_steps * speculative})
+
+    def steps_used(self, num_steps: int, *, speculative: bool, shown: bool) -> None:
+        """Counts the work behind an answer that is given for the first time; the user has it only if it is shown."""
+        self._add(
+            {
+                "used_steps": num_steps * shown,
+                "steps_used": num_steps * (not speculative),
+                "speculative_steps_used": num_steps * speculative,
+                "prepared_used": int(speculative),
+            }
+        )
+
+    def count(self, **counts: int) -> None:
+        """Counts what the session's counts alone have: `superseded`, `adopted`, `prepared`."""
+        self._session.update(counts)
+
+    def session_counts(self) -> dict[str, int | dict[str, int]]:
+        """Returns the counts of this session, ready for JSON.
+
+        `sources`: requests answered, by what answered them, empty answers included. `superseded`: requests answered
+        with an error, because a newer one came or the client cancelled them. `offered`: answers with something to show.
+        `steps`, `speculative_steps`: denoising steps spent on requests, and ahead of them; `..._used`: of those, the
+        steps behind answers that were given. `adopted`: requests that waited for the work on an earlier one.
+        `prepared`: completions asked for ahead; `prepared_used`: of those, how many served.
+        """
+        counts = self._session
+        return {
+            "sources": {source.value: counts[f"answered_by_{source}"] for source in Source},
+            "offered": counts["requests_answered_with_text"],
+            "steps": counts["steps"] - counts["speculative_steps"],
+            **{name: counts[name] for name in _SESSION_ONLY},
+        }
 
     def offer(self, uri: str, text: str, completions: Sequence[Completion]) -> list[int] | None:
-        """Takes note of a suggestion in its forms; returns the numbers to accept them with, None while switched off."""
+        """Records a suggestion in its forms; returns the numbers that report its acceptance, None when switched off."""
         return self._suggestions.offer(uri, text, completions) if self._on else None
 
     def accept(self, number: int, text_of: Callable[[str], str | None]) -> None:
-        """Takes note that a client has accepted the suggestion of that number."""
+        """Records that a client has accepted the suggestion of that number."""
         if self._on:
             self._suggestions.accept(number, text_of)
 
     def change(self, uri: str, old: str, new: str) -> None:
-        """Takes note that a document has changed from `old` to `new`."""
+        """Follows the suggestions of a document through a change from `old` to `new`."""
         if self._on:
             self._suggestions.change(uri, old, new)
 
     def close(self, uri: str) -> None:
-        """Takes note that a document is closed."""
+        """Drops the suggestions of a document that is closed."""
         if self._on:
             self._suggestions.close(uri)
 
     def figures(self) -> dict[str, Any]:
-        """Returns what `dgemma-lsp stats` says, of all windows.
+        """Returns the figures of `dgemma-lsp stats`, of all windows.
 
         Raises:
             OSError: the file cannot be read.
@@ -120,12 +167,35 @@ class StatsRecorder:
         else:
             self._counted = Stats()
 
+    def _add(self, counts: Mapping[str, int], stages_ms: Mapping[str, float] = MappingProxyType({})) -> None:
+        self._session.update(counts)
+        if not self._on:
+            return
+        if not self._counted:
+            self._counted.since = self._today()
+        self._counted.count(counts)
+        self._counted.time(stages_ms)
+        if self._flush is None:
+            self._flush = asyncio.get_running_loop().call_later(_FLUSH_AFTER_S, self.flush)
+
     def _forget(self) -> None:
         self._cancel()
         self._counted = Stats()
-        self._suggestions = Suggestions(self.report, clock=self._clock)
+        self._suggestions = Suggestions(self._add, clock=self._clock)
 
     def _cancel(self) -> None:
         if self._flush is not None:
             self._flush.cancel()
             self._flush = None
+
+
+def _stages_ms(source: Source, timings_ms: Mapping[str, float], total_ms: float) -> dict[str, float]:
+    """Returns where the milliseconds of an answer went; the total alone where an earlier request's work was used."""
+    stages_ms = {TOTAL: total_ms}
+    if source is Source.ENGINE:
+        stages_ms |= {("engine" if stage == "total" else stage): spent for stage, spent in timings_ms.items()}
+        elsewhere_ms = sum(stages_ms.get(stage, 0.0) for stage in ("start", "wait", "context", "engine"))
+        stages_ms["server"] = max(total_ms - elsewhere_ms, 0.0)
+    elif source is not Source.IN_FLIGHT:
+        stages_ms["server"] = total_ms
+    return stages_ms

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dgemma_lsp.metrics.aggregate import JUDGED_AFTER_S, TOTAL, Stats
-from dgemma_lsp.metrics.events import Source
+from dgemma_lsp.metrics.stats import JUDGED_AFTER_S, TOTAL, Source, Stats
 
 # In the order of the way to ghost text; what is not named here comes last.
 _STAGES = (

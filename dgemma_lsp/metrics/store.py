@@ -13,9 +13,9 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from dgemma_engine.ipc.private_files import make_private_folder, mend_folder, open_private
+from dgemma_engine.private_files import make_private_folder, mend_folder, open_private
 
-from dgemma_lsp.metrics.aggregate import Stats
+from dgemma_lsp.metrics.stats import Stats
 
 _MAX_BYTES = 256 * 1024
 

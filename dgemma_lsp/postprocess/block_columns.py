@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dgemma_lsp.postprocess.cursor_context import Around
+from dgemma_lsp.postprocess.cursor_context import CursorContext
 from dgemma_lsp.postprocess.extent import closes, is_label, opens_block
 from dgemma_lsp.postprocess.indent_style import IndentStyle, indent_of
 from dgemma_lsp.postprocess.lexer import OPENER_OF, Bracket, read
@@ -49,7 +49,7 @@ class OpenBlock:
         return closes(head) or self.line.count(")") <= self.line.count("(")
 
 
-def open_blocks(around: Around) -> list[OpenBlock]:
+def open_blocks(around: CursorContext) -> list[OpenBlock]:
     """Returns the brackets that are open at the cursor's line, the outermost first; empty where none are counted."""
     if not _are_counted(around):
         return []
@@ -74,7 +74,7 @@ def closer_column(text: str, blocks: Sequence[OpenBlock], style: IndentStyle) ->
     return min(columns, default=None)
 
 
-def body_column(blocks: Sequence[OpenBlock], above: str, around: Around, style: IndentStyle) -> int | None:
+def body_column(blocks: Sequence[OpenBlock], above: str, around: CursorContext, style: IndentStyle) -> int | None:
     """Returns the least column of a statement in the innermost block; None where its author may choose.
 
     Args:
@@ -97,7 +97,9 @@ def body_column(blocks: Sequence[OpenBlock], above: str, around: Around, style: 
     return least if least > column else None
 
 
-def with_closers_aligned(cursor_line: str, lower: Sequence[str], around: Around, style: IndentStyle) -> list[str]:
+def with_closers_aligned(
+    cursor_line: str, lower: Sequence[str], around: CursorContext, style: IndentStyle
+) -> list[str]:
     """Returns the lines with each closer that stands left of its opener's line, and outside the block, moved to it.
 
     Args:
@@ -122,7 +124,7 @@ def with_closers_aligned(cursor_line: str, lower: Sequence[str], around: Around,
     return lines[1:]
 
 
-def _with_answer(above: Sequence[OpenBlock], said: str, around: Around) -> list[OpenBlock]:
+def _with_answer(above: Sequence[OpenBlock], said: str, around: CursorContext) -> list[OpenBlock]:
     """Returns what is open below `said`, which stands below the brackets of `above`."""
     reading = read(said, around.language)
     blocks = list(above)
@@ -139,7 +141,7 @@ def _block(text: str, bracket: Bracket) -> OpenBlock:
     return OpenBlock(sign=bracket.sign, line=line, body=body.group() if body else "")
 
 
-def _closes_by_word(line: str, lines: Sequence[str], around: Around, style: IndentStyle) -> bool:
+def _closes_by_word(line: str, lines: Sequence[str], around: CursorContext, style: IndentStyle) -> bool:
     """Whether a word such as `end` closes what the last line at the cursor's column opened."""
     if not _CLOSING_WORD.match(line) or around.language.indents_blocks or around.language.needs_semicolons:
         return False
@@ -149,5 +151,5 @@ def _closes_by_word(line: str, lines: Sequence[str], around: Around, style: Inde
     return opener < len(texts) - 1 and _WORD_OPENS.match(texts[opener][:_MOST_LINE_CHARS]) is not None
 
 
-def _are_counted(around: Around) -> bool:
+def _are_counted(around: CursorContext) -> bool:
     return around.language.has_brackets and around.reaches_start and not around.read_above.inside

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from dgemma_lsp.postprocess.cursor_context import Around
+from dgemma_lsp.postprocess.cursor_context import CursorContext
 from dgemma_lsp.postprocess.languages import Language
 from dgemma_lsp.postprocess.lexer import CLOSER_OF, OPENER_OF, Bracket, Reading, read
 
@@ -17,7 +17,7 @@ from dgemma_lsp.postprocess.lexer import CLOSER_OF, OPENER_OF, Bracket, Reading,
 _MOST_CUT = 32
 
 
-def without_closed_twice(middle: str, around: Around, *, covered: int = 0) -> str:
+def without_closed_twice(middle: str, around: CursorContext, *, covered: int = 0) -> str:
     """Cuts `middle` before a bracket that closes what the text behind the cursor closes too.
 
     Args:
@@ -37,7 +37,7 @@ def without_closed_twice(middle: str, around: Around, *, covered: int = 0) -> st
     return middle
 
 
-def with_closed_strings(middle: str, around: Around, *, covered: int = 0) -> str:
+def with_closed_strings(middle: str, around: CursorContext, *, covered: int = 0) -> str:
     """Closes a string that the last line of `middle` begins and nothing ends; one without a character stays open.
 
     Args:
@@ -53,7 +53,7 @@ def with_closed_strings(middle: str, around: Around, *, covered: int = 0) -> str
     return middle + quote if open_still and not closed and _are_counted(around) else middle
 
 
-def with_closed_brackets(middle: str, around: Around, *, covered: int = 0) -> str:
+def with_closed_brackets(middle: str, around: CursorContext, *, covered: int = 0) -> str:
     """Closes what `middle` opens and neither it nor the document closes, unless the user would type on there.
 
     Behind an opening bracket, a comma or an operator one types on. A bracket that ended its line is closed on a line of
@@ -75,7 +75,7 @@ def with_closed_brackets(middle: str, around: Around, *, covered: int = 0) -> st
     return middle
 
 
-def closes_what_is_open(line: str, said: str, around: Around) -> bool:
+def closes_what_is_open(line: str, said: str, around: CursorContext) -> bool:
     """Whether `line` has nothing but brackets that the document leaves open, with what ends a statement.
 
     Args:
@@ -104,7 +104,7 @@ class _Line:
     outer: list[int]
 
     @classmethod
-    def with_middle(cls, middle: str, around: Around, covered: int) -> _Line:
+    def with_middle(cls, middle: str, around: CursorContext, covered: int) -> _Line:
         reading = read(around.before + middle + around.rest[covered:], around.language)
         if not read(around.before, around.language).inside:
             closing = read(middle, around.language).closing
@@ -113,12 +113,12 @@ class _Line:
         return cls(reading=reading, outer=[offset for offset in offsets if 0 <= offset < len(middle)])
 
 
-def _are_counted(around: Around) -> bool:
+def _are_counted(around: CursorContext) -> bool:
     """Whether brackets mean anything at the cursor: not in prose, nor in a string or comment that began above."""
     return around.language.has_brackets and not around.read_above.inside
 
 
-def _num_unpaired(line: _Line, around: Around) -> tuple[int, int]:
+def _num_unpaired(line: _Line, around: CursorContext) -> tuple[int, int]:
     """Counts closing and opening brackets without partner in the whole document."""
     above, below = around.read_above, around.read_below
     opened = [bracket.sign for bracket in above.opening]

@@ -22,7 +22,7 @@ _LINE_SIGNS_EACH_SIDE = 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Around:
+class CursorContext:
     """The text around one cursor.
 
     Attributes:
@@ -42,7 +42,7 @@ class Around:
     reaches_start: bool = True
 
     @classmethod
-    def of(cls, request: Request) -> Around:
+    def of(cls, request: Request) -> CursorContext:
         """Returns what stands around a request's cursor."""
         line_start, line_end = request.line_start, request.line_end
         start = cheap_start(request.text, 0, line_start, most_chars=_CHARS_EACH_SIDE, most_signs=_MOST_SIGNS)

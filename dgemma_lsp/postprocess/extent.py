@@ -10,7 +10,7 @@ import re
 from dgemma_engine.protocol.messages import Extent
 
 from dgemma_lsp.postprocess.brackets import closes_what_is_open
-from dgemma_lsp.postprocess.cursor_context import Around, line_before, line_rest
+from dgemma_lsp.postprocess.cursor_context import CursorContext, line_before, line_rest
 from dgemma_lsp.postprocess.languages import Language, language_named
 from dgemma_lsp.postprocess.lexer import cheap_start, read
 from dgemma_lsp.request import Request
@@ -48,7 +48,7 @@ def opens_block(line: str, language: Language) -> bool:
     return language.opener.search(code) is not None
 
 
-def cut_to_block(middle: str, around: Around) -> str:
+def cut_to_block(middle: str, around: CursorContext) -> str:
     """Cuts before the first line that leaves the cursor's block, or that begins another paragraph at its level.
 
     Behind what opens a block (`def f():`), what stands at that line's own indentation has left the block, but for what
@@ -73,7 +73,7 @@ def cut_to_block(middle: str, around: Around) -> str:
     return middle
 
 
-def cut_outside(middle: str, around: Around, *, least_column: int = -1) -> str:
+def cut_outside(middle: str, around: CursorContext, *, least_column: int = -1) -> str:
     """Cuts before the first line that leaves the cursor's block; paragraphs at its level stay.
 
     Args:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dgemma_lsp.postprocess.cursor_context import Around
+from dgemma_lsp.postprocess.cursor_context import CursorContext
 from dgemma_lsp.postprocess.extent import opens_block
 from dgemma_lsp.postprocess.languages import Language
 
@@ -53,7 +53,7 @@ class IndentStyle:
         return "\t" not in spaces and (len(spaces) < self.tab or (self.tab == self.unit and blanks[:1] == "\t"))
 
 
-def style_of(around: Around, answer: Sequence[str]) -> IndentStyle:
+def style_of(around: CursorContext, answer: Sequence[str]) -> IndentStyle:
     """Returns how the lines around the cursor are indented.
 
     Args:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 
 from dgemma_lsp.postprocess.block_columns import body_column, closer_column, open_blocks, with_closers_aligned
-from dgemma_lsp.postprocess.cursor_context import Around
+from dgemma_lsp.postprocess.cursor_context import CursorContext
 from dgemma_lsp.postprocess.extent import closes, is_label, opens_block
 from dgemma_lsp.postprocess.indent_style import IndentStyle, indent_of, style_of
 from dgemma_lsp.postprocess.lexer import read
@@ -22,7 +22,7 @@ _CHARS_OF_STATEMENT = 400
 _SPACES = 4
 
 
-def with_document_indentation(middle: str, around: Around) -> str:
+def with_document_indentation(middle: str, around: CursorContext) -> str:
     """Returns `middle`, indented as the document is.
 
     1. On a blank line, what the answer repeats of the indentation that stands there is dropped, and what lacks behind
@@ -51,7 +51,7 @@ def with_document_indentation(middle: str, around: Around) -> str:
     return middle if indented == middle or around.read_above.inside else indented
 
 
-def _with_first_line(first: str, lower: list[str], around: Around, style: IndentStyle) -> tuple[str, list[str]]:
+def _with_first_line(first: str, lower: list[str], around: CursorContext, style: IndentStyle) -> tuple[str, list[str]]:
     """Returns the lines with the first one as deep as the line above it allows."""
     above = next((line for line in reversed(around.lines_above) if line.strip()), "")
     if not around.language.has_depth or not above:
@@ -80,7 +80,7 @@ def _with_first_line(first: str, lower: list[str], around: Around, style: Indent
 
 
 def _in_brackets(
-    first: str, lower: list[str], above: str, around: Around, style: IndentStyle
+    first: str, lower: list[str], above: str, around: CursorContext, style: IndentStyle
 ) -> tuple[str, list[str]] | None:
     """Returns the lines with the first at the column that the open brackets prescribe; None where they do not."""
     lead = indent_of(first)
@@ -106,7 +106,7 @@ def _in_brackets(
     return style.blanks(target)[len(around.before) :] + text, lower
 
 
-def _column_below(above: str, around: Around, style: IndentStyle) -> int | None:
+def _column_below(above: str, around: CursorContext, style: IndentStyle) -> int | None:
     """Returns the column of a statement below `above`; None where that line may leave a statement unfinished."""
     code = above.rstrip()
     before = around.above[: around.above.rindex(above)]
@@ -134,7 +134,7 @@ def _moved(lower: list[str], columns: int, target: int, style: IndentStyle, *, o
     return [_deeper(line, target - columns, style) for line in lower] if goes_along else lower
 
 
-def _with_lower_lines(cursor_line: str, lower: list[str], around: Around, style: IndentStyle) -> list[str]:
+def _with_lower_lines(cursor_line: str, lower: list[str], around: CursorContext, style: IndentStyle) -> list[str]:
     """Returns the lines below the cursor's in the document's levels."""
     base = indent_of(cursor_line)
     opens = opens_block(cursor_line, around.language)
@@ -189,7 +189,7 @@ def _deeper(line: str, columns: int, style: IndentStyle) -> str:
     return style.blanks(style.columns(indent_of(line)) + columns) + line.lstrip(" \t")
 
 
-def _ends_statement(line: str, around: Around) -> bool:
+def _ends_statement(line: str, around: CursorContext) -> bool:
     """Whether what stands below `line` begins anew: nothing is open, no operator is left over."""
     reading = read(around.above[-_CHARS_OF_STATEMENT:].partition("\n")[2], around.language)
     has_open = any(bracket.sign != "{" for bracket in reading.opening)

@@ -12,15 +12,12 @@ from dataclasses import dataclass
 from dgemma_engine.protocol.messages import Extent, Infill
 
 from dgemma_lsp.postprocess.brackets import with_closed_brackets, with_closed_strings, without_closed_twice
-from dgemma_lsp.postprocess.cursor_context import Around
+from dgemma_lsp.postprocess.cursor_context import CursorContext
+from dgemma_lsp.postprocess.deduplicate import num_covered, without_next_lines, without_repetition
 from dgemma_lsp.postprocess.extent import cut_to_block, extent_of
 from dgemma_lsp.postprocess.indent_style import indent_of
 from dgemma_lsp.postprocess.indentation import with_document_indentation
-from dgemma_lsp.postprocess.next_lines import without_next_lines
-from dgemma_lsp.postprocess.overlap import num_covered
-from dgemma_lsp.postprocess.repetition import without_repetition
-from dgemma_lsp.request import Request, Trigger
-from dgemma_lsp.selected import as_if_accepted
+from dgemma_lsp.request import Request, Trigger, as_if_accepted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +59,7 @@ def build_completions(request: Request, infill: Infill) -> tuple[Completion, ...
         infill: the engine's answer to it; one without a text offers nothing.
     """
     asked = as_if_accepted(request)
-    around = Around.of(asked)
+    around = CursorContext.of(asked)
     extent = extent_of(asked)
     middles = [infill.text]
     if infill.text and request.trigger is Trigger.INVOKED:
@@ -91,7 +88,7 @@ def completion_at(request: Request, inserted: str, covered: int) -> Completion:
     )
 
 
-def shape(middle: str, around: Around, extent: Extent) -> tuple[str, int]:
+def shape(middle: str, around: CursorContext, extent: Extent) -> tuple[str, int]:
     """Returns what to insert, and how many characters of the line's rest it replaces; an empty text is nothing.
 
     Args:

@@ -102,6 +102,8 @@ class IgnoreFile:
         Args:
             entry: path relative to the ignore file's folder; a folder's ends with a slash.
         """
+        if not self.rules:
+            return None
         composed = _composed(entry)
         return next((rule for rule in reversed(self.rules) if rule.matches(composed)), None)
 

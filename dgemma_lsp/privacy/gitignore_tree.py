@@ -26,7 +26,7 @@ _MAX_SHOWN_LINES = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Match:
+class IgnoreMatch:
     """What names a path: a line of an ignore file.
 
     Attributes:
@@ -48,10 +48,10 @@ class _Source:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Verdict:
+class _Decision:
     checked_s: float
     sources: tuple[_Source, ...]
-    match: Match | None
+    match: IgnoreMatch | None
 
 
 class IgnoreTree:
@@ -70,9 +70,9 @@ class IgnoreTree:
         self._report = report
         self._clock = clock
         self._files: dict[str, tuple[tuple[int, int, int], IgnoreFile]] = {}
-        self._verdicts: dict[str, _Verdict] = {}
+        self._verdicts: dict[str, _Decision] = {}
 
-    def match(self, path: Path) -> Match | None:
+    def match(self, path: Path) -> IgnoreMatch | None:
         """Returns the line that names a file, or a folder that it is in; None where no line does.
 
         A file that cannot be read, or is longer than 256 KiB, names all that it could be about.
@@ -88,7 +88,7 @@ class IgnoreTree:
         match = known.match if known and known.sources == sources else self._decide(path, sources)
         if len(self._verdicts) >= _MAX_REMEMBERED:
             self._verdicts.clear()
-        self._verdicts[key] = _Verdict(checked_s=now, sources=sources, match=match)
+        self._verdicts[key] = _Decision(checked_s=now, sources=sources, match=match)
         return match
 
     def forget(self) -> None:
@@ -112,7 +112,7 @@ class IgnoreTree:
     def _is_above(self, folder: str) -> bool:
         return folder == "/" or f"{self._home}/".startswith(f"{folder}/")
 
-    def _decide(self, path: Path, sources: tuple[_Source, ...]) -> Match | None:
+    def _decide(self, path: Path, sources: tuple[_Source, ...]) -> IgnoreMatch | None:
         full = str(path).strip("/")
         for entry in entries_of(full):
             for source in reversed(sources):
@@ -123,7 +123,7 @@ class IgnoreTree:
                 rule = self._file(source).deciding(relative)
                 if rule is not None:
                     if rule.names:
-                        return Match(file=source.path.rpartition("/")[2], line=rule.text)
+                        return IgnoreMatch(file=source.path.rpartition("/")[2], line=rule.text)
                     break
         return None
 
@@ -153,18 +153,14 @@ def _message(path: str, flaws: tuple[Flaw, ...]) -> str:
 def _sources_in(folder: str, names: tuple[str, ...]) -> Iterator[_Source]:
     for name in names:
         path = f"{folder}/{name}"
-        if (stamp := _stamp(path)) is not None:
-            yield _Source(path=path, base=folder, stamp=stamp)
-
-
-def _stamp(path: str) -> tuple[int, int, int] | None:
-    try:
-        # Not through `Path`, which puts every part of every path into the interpreter's table of names.
-        status = os.stat(path)  # noqa: PTH116
-    except (OSError, ValueError):
-        return None
-    # A pipe of that name would be waited for without end.
-    return (status.st_mtime_ns, status.st_size, status.st_ino) if stat.S_ISREG(status.st_mode) else None
+        try:
+            # Not through `Path`, which puts every part of every path into the interpreter's table of names.
+            status = os.stat(path)  # noqa: PTH116
+        except (OSError, ValueError):
+            continue
+        # A pipe of that name would be waited for without end.
+        if stat.S_ISREG(status.st_mode):
+            yield _Source(path=path, base=folder, stamp=(status.st_mtime_ns, status.st_size, status.st_ino))
 
 
 def _read(path: str) -> IgnoreFile:

@@ -1,8 +1,8 @@
 """What is private: neither completed nor read as context. The one place that decides it.
 
-Asked in this order, and the first that knows decides: the setting `dgemma.privateFiles` (whose `!pattern` allows what
-would be private otherwise), names that promise secrets, ignore files; then the first lines of the text. A link is as
-private as what it leads to, and a document is private where any reading of its URI is.
+Checked in this order, and the first that matches decides: the setting `dgemma.privateFiles` (whose `!pattern` allows
+what would be private otherwise), names that promise secrets, ignore files; then the first lines of the text. A link is
+as private as what it leads to, and a document is private where any reading of its URI is.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dgemma_lsp.privacy.secrets import SecretNames, kind_of_language, kind_of_te
 # Schemes whose path is one of this machine's.
 _LOCAL = {"", "file", "vscode-notebook-cell"}
 _SPECIAL = re.compile(r"[\\*?\[\]]")
-# Every folder of a path costs a look at each pattern and at the disk; a longer path is not looked at, but private.
+# Every folder of a path costs a comparison with each pattern and a read of the disk; a longer path is private unread.
 _MAX_PATH_CHARS = 4_096
 _MAX_FOLDERS = 64
 
@@ -44,21 +44,31 @@ class Privacy:
         clock: Callable[[], float],
         report: Callable[[str], None] = lambda _message: None,
     ) -> None:
-        self._chosen = IgnoreFile.parse("\n".join(_everywhere(pattern, home) for pattern in patterns))
+        self._home = home
+        self.configure(patterns)
         self._names = SecretNames()
         self._tree = IgnoreTree(home=home, clock=clock, report=report)
 
-    def why_not_read(self, path: Path, *, head: str = "") -> str | None:
+    def configure(self, patterns: Sequence[str]) -> None:
+        """Decides by other patterns from now on.
+
+        Args:
+            patterns: see the class.
+        """
+        self._chosen = IgnoreFile.parse("\n".join(_everywhere(pattern, self._home) for pattern in patterns))
+
+    def why_not_read(self, path: Path, head: str = "") -> str | None:
         """Returns why a file must not be read as context, or None where it may be.
 
         Args:
             path: the file; need not exist.
-            head: its first lines, for who has read them already: what they hold counts too.
+            head: its first lines, where they are known: their content counts too.
         """
         if not path.is_absolute():
             path = Path.cwd() / path
         forms = _forms(str(path))
-        return self._why_named(forms, local=True) or (None if self._are_allowed(forms) else _why(kind_of_text(head)))
+        why, is_allowed = self._judge(forms, local=True)
+        return why or (None if is_allowed else _why(kind_of_text(head)))
 
     def why_not_complete(self, uri: str, language: str, head: str) -> str | None:
         """Returns why a document must not be completed, or None where it may be.
@@ -75,7 +85,8 @@ class Privacy:
             for reading in parsed.readings
             for form in (_forms(reading) if local and reading.startswith("/") else (reading,))
         ]
-        if (why := self._why_named(forms, local=local)) or self._are_allowed(forms):
+        why, is_allowed = self._judge(forms, local=local)
+        if why or is_allowed:
             return why
         return _why(kind_of_text(head)) or _why(kind_of_language(language))
 
@@ -84,37 +95,29 @@ class Privacy:
         return kind_of_text(head) is not None
 
     def forget(self) -> None:
-        """Takes note that an ignore file has changed."""
+        """Reads the ignore files again when they are next needed."""
         self._tree.forget()
 
-    def _why_named(self, paths: Iterable[str], *, local: bool) -> str | None:
-        """Returns why one of a file's paths is private."""
-        return next((why for path in paths if (why := self._judge(path, local=local))), None)
-
-    def _judge(self, path: str, *, local: bool) -> str | None:
-        """Returns why a path is private."""
-        if len(path) > _MAX_PATH_CHARS or path.count("/") > _MAX_FOLDERS:
-            limits = f"{_MAX_PATH_CHARS} characters or {_MAX_FOLDERS} folders"
-            return _why(f"its path has more than {limits}")
-        for entry in entries_of(path):
-            rule = self._chosen.deciding(entry)
-            if rule is not None and rule.names:
-                return _why(f"dgemma.privateFiles: {rule.text.removeprefix('**/')}")
-        if self._is_allowed(path):
-            return None
-        if kind := self._names.kind_of_path(path):
-            return _why(kind)
-        match = self._tree.match(Path(path)) if local and path.startswith("/") else None
-        return _why(f"{match.file}: {match.line}") if match else None
-
-    def _are_allowed(self, paths: Iterable[str]) -> bool:
-        """Whether the settings allow every path of a file."""
-        return all(map(self._is_allowed, paths))
-
-    def _is_allowed(self, path: str) -> bool:
-        """Whether the settings take the path, or a folder that it is in, back from what is private."""
-        rules = [self._chosen.deciding(entry) for entry in entries_of(path)]
-        return any(rule is not None and not rule.names for rule in rules)
+    def _judge(self, paths: Iterable[str], *, local: bool) -> tuple[str | None, bool]:
+        """Returns why one of a file's paths is private, and whether the settings take back every path of it."""
+        is_allowed = True
+        for path in paths:
+            if len(path) > _MAX_PATH_CHARS or path.count("/") > _MAX_FOLDERS:
+                limits = f"{_MAX_PATH_CHARS} characters or {_MAX_FOLDERS} folders"
+                return _why(f"its path has more than {limits}"), False
+            rules = [rule for entry in entries_of(path) if (rule := self._chosen.deciding(entry)) is not None]
+            for rule in rules:
+                if rule.names:
+                    return _why(f"dgemma.privateFiles: {rule.text.removeprefix('**/')}"), False
+            if rules:
+                continue
+            is_allowed = False
+            if kind := self._names.kind_of_path(path):
+                return _why(kind), False
+            match = self._tree.match(Path(path)) if local and path.startswith("/") else None
+            if match:
+                return _why(f"{match.file}: {match.line}"), False
+        return None, is_allowed
 
 
 def _everywhere(pattern: str, home: Path) -> str:

@@ -1,7 +1,7 @@
 """The protocol of fills: code actions, the request `dgemma/fill` and the command `dgemma.fill`, with progress.
 
-Handlers only, apart from `server` for their number. A code action costs no inference: it names the command, which is
-run when the user has chosen. One sentence tells why nothing was written.
+A code action costs no inference: it names the command, which runs when the user has chosen. One sentence says why
+nothing was written.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pygls.lsp.server import LanguageServer
 
 from dgemma_lsp.fill.service import FillAnswer, FillQuestion
 from dgemma_lsp.fill.target import FillKind, fill_kinds
-from dgemma_lsp.server import conversions
+from dgemma_lsp.server import conversions, fill_conversions
 from dgemma_lsp.session import Session
 
 METHOD = "dgemma/fill"
@@ -52,9 +52,9 @@ def add_fills(server: LanguageServer, session: Session, *, cancel_with_request: 
         return _actions(server, session, params)
 
     async def fill(params: Any) -> dict[str, Any]:
-        question, token = _question(params), conversions.to_progress_token(params)
+        question, token = _question(params), fill_conversions.to_progress_token(params)
         answer = await _answer(server, session, question, token)
-        return conversions.to_fill_result(question, answer, _encoding(server))
+        return fill_conversions.to_fill_result(question, answer, _encoding(server))
 
     async def fill_by_command(argument: Any) -> None:
         question = _question(argument)
@@ -65,15 +65,16 @@ def add_fills(server: LanguageServer, session: Session, *, cancel_with_request: 
         with suppress(asyncio.CancelledError):
             await work
 
-    options = types.CodeActionOptions(code_action_kinds=[conversions.FILL_ACTION])
+    options = types.CodeActionOptions(code_action_kinds=[fill_conversions.FILL_ACTION])
     server.feature(types.TEXT_DOCUMENT_CODE_ACTION, options)(actions)
     server.feature(METHOD)(fill)
-    server.command(conversions.FILL)(fill_by_command)
+    server.command(fill_conversions.FILL)(fill_by_command)
 
 
 def _actions(server: LanguageServer, session: Session, params: types.CodeActionParams) -> list[types.CodeAction]:
     only = params.context.only
-    if only is not None and not any(_is_within(conversions.FILL_ACTION, kind) for kind in conversions.to_kinds(only)):
+    kinds = fill_conversions.to_kinds(only or ())
+    if only is not None and not any(_is_within(fill_conversions.FILL_ACTION, kind) for kind in kinds):
         return []
     document = session.documents.get(params.text_document.uri)
     if document is None or not session.settings.enabled:
@@ -81,7 +82,7 @@ def _actions(server: LanguageServer, session: Session, params: types.CodeActionP
     places, encoding = (params.range.start, params.range.end), _encoding(server)
     start, end = sorted(document.lines.offset(place.line, place.character, encoding) for place in places)
     kinds = fill_kinds(document.text, start, end, language_id=document.language)
-    return [conversions.to_fill_action(TITLES[kind], kind, document, params.range) for kind in kinds]
+    return [fill_conversions.to_fill_action(TITLES[kind], kind, document, params.range) for kind in kinds]
 
 
 async def _fill_and_apply(
@@ -90,7 +91,7 @@ async def _fill_and_apply(
     answer = await _answer(server, session, question, token)
     message = answer.message
     if answer.candidates:
-        edit = conversions.to_fill_edit(question, answer, _encoding(server))
+        edit = fill_conversions.to_fill_edit(question, answer, _encoding(server))
         params = types.ApplyWorkspaceEditParams(edit=edit, label="dgemma: fill")
         try:
             result = await server.workspace_apply_edit_async(params)
@@ -108,7 +109,9 @@ async def _answer(server: LanguageServer, session: Session, question: FillQuesti
     """Returns what came of a question; a cancelled progress bar cancels the current task."""
     path = conversions.shown_path(question.uri, _roots(server))
     with _progress(server, token) as on_draft:
-        return await session.fills.answer(question, encoding=_encoding(server), path=path, on_draft=on_draft)
+        return await session.fills.answer(
+            question, session.settings, encoding=_encoding(server), path=path, on_draft=on_draft
+        )
 
 
 @contextmanager
@@ -153,7 +156,7 @@ async def _new_token(server: LanguageServer, token: str) -> str | None:
 
 def _question(params: Any) -> FillQuestion:
     try:
-        return conversions.to_fill_question(params)
+        return fill_conversions.to_fill_question(params)
     except ValueError as error:
         raise JsonRpcInvalidParams(str(error)) from None
 

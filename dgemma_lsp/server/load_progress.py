@@ -11,7 +11,7 @@ from typing import Protocol
 from dgemma_lsp.engine_client.status import ServerStatus, StatusKind
 
 
-class Bar(Protocol):
+class ProgressBar(Protocol):
     """The editor's progress bars, each known by a token."""
 
     async def create(self, token: str) -> bool:
@@ -38,7 +38,7 @@ class LoadProgress:
         bar: the editor's progress bars.
     """
 
-    def __init__(self, bar: Bar) -> None:
+    def __init__(self, bar: ProgressBar) -> None:
         self._bar = bar
         self._num_bars = 0
         self._asking: asyncio.Task[None] | None = None

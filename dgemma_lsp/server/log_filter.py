@@ -7,9 +7,11 @@ records only the place, the wording and the kind of the error are kept.
 from __future__ import annotations
 
 import logging
+import re
 import sys
 
 _OURS = ("dgemma_lsp", "dgemma_engine")
+_PLACEHOLDER = re.compile(r"%[-#0 +]*[\d.*]*[a-zA-Z]")
 
 
 class WithoutValues(logging.Filter):
@@ -19,7 +21,8 @@ class WithoutValues(logging.Filter):
         """Keeps every record; changes foreign ones in place."""
         if not record.name.startswith(_OURS):
             kind = record.exc_info[0] if record.exc_info else None
-            record.msg = str(record.msg).split("\n")[0] + (f" ({kind.__name__})" if kind else "")
+            wording = _PLACEHOLDER.sub("...", str(record.msg).split("\n")[0])
+            record.msg = wording + (f" ({kind.__name__})" if kind else "")
             record.args, record.exc_info, record.exc_text, record.stack_info = (), None, None, None
         return True
 

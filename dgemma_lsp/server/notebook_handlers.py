@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 SYNC = types.NotebookDocumentSyncOptions(notebook_selector=[types.NotebookDocumentFilterWithNotebook(notebook="*")])
 
 
-class _Server(Protocol):
+class _NotebookServer(Protocol):
     session: Session
     encoding: PositionEncoding
 
@@ -70,8 +70,8 @@ class NotebookProtocol(AnsweringProtocol):
         yield from ()
 
     @property
-    def _notebook_server(self) -> _Server:
-        return cast("_Server", self._server)
+    def _notebook_server(self) -> _NotebookServer:
+        return cast("_NotebookServer", self._server)
 
 
 def _cells(cells: Iterable[types.NotebookCell]) -> list[Cell]:

@@ -82,7 +82,7 @@ async def _denoise(ls: DgemmaServer, params: object) -> dict[str, Any]:
     document = ls.session.documents.get(question.uri)
     if document is None:
         preview = Preview(
-            message="the document is not open here, or not as the editor has it; close it and open it again"
+            message="this document is not open, or out of step with the editor; close it and open it again"
         )
     elif question.version not in {None, document.version}:
         preview = Preview(message="the document has changed since it was asked about; ask again")

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import BinaryIO, Protocol
 
-from dgemma_lsp.server.editor_connection import EditorConnection, first_to_speak
 from dgemma_lsp.server.json_rpc import AnsweringProtocol
-from dgemma_lsp.server.stdio import StdoutWriter, open_input
+from dgemma_lsp.server.transport.editor_connection import EditorConnection, first_to_speak
+from dgemma_lsp.server.transport.stdio import StdoutWriter, open_input
 from dgemma_lsp.session import Session
 
 # Nobody waits for what a session that ends still has to write.

@@ -183,5 +183,7 @@ def shown(value: object) -> str:
             return repr(value) if abs(value) < _MAX_SHOWN_NUMBER else "so large a number"
         case Mapping():
             return "an object"
+        case list() | tuple():
+            return "a list" if value else "an empty list"
         case _:
-            return "a list"
+            return type(value).__name__

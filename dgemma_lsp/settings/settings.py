@@ -72,14 +72,15 @@ OPTIONS = (
         key="enabled",
         field="enabled",
         kind=Kind.BOOLEAN,
-        meaning="off offers nothing and starts nothing; on completes in every file that is not private",
+        meaning="Enable inline completions. Off also starts no engine; on completes in every file that is not private.",
     ),
     Option(
         key="engine.model",
         field="engine_model",
         kind=Kind.STRING,
         form="embedded or the path of a model folder",
-        meaning="`embedded` is the small model that comes along; else the path of a Hugging Face DiffusionGemma folder",
+        meaning="Model to run: `embedded`, the small model in the package, or the path of a Hugging Face "
+        "DiffusionGemma folder.",
     ),
     Option(
         key="engine.device",
@@ -87,13 +88,13 @@ OPTIONS = (
         kind=Kind.STRING,
         pattern=r"auto|cpu|cuda(:\d+)?",
         form="auto, cpu, cuda or cuda:N",
-        meaning="`cpu`, `cuda`, `cuda:1`; `auto` takes CUDA where it is",
+        meaning="Device to run on: `cpu`, `cuda`, `cuda:1`; `auto` uses CUDA where it is available.",
     ),
     Option(
         key="engine.autostart",
         field="engine_autostart",
         kind=Kind.BOOLEAN,
-        meaning="off only attaches to an engine that runs; on starts one with the first request",
+        meaning="Start an engine with the first request. Off connects to a running engine only.",
     ),
     Option(
         key="deadlineMs",
@@ -101,7 +102,8 @@ OPTIONS = (
         kind=Kind.INTEGER,
         low=50,
         high=60_000,
-        meaning="milliseconds for one answer: small shows less and sooner, large waits for long answers",
+        meaning="Time limit of one completion, in milliseconds: small shows less and sooner, large waits for long "
+        "completions.",
     ),
     Option(
         key="maxTokens",
@@ -109,7 +111,8 @@ OPTIONS = (
         kind=Kind.INTEGER,
         low=1,
         high=4_096,
-        meaning="most tokens of an answer: small cuts long ones, large costs time per denoising step",
+        meaning="Maximum length of a completion, in tokens: small cuts long completions, large costs time per "
+        "denoising step.",
     ),
     Option(
         key="fill.deadlineMs",
@@ -117,7 +120,8 @@ OPTIONS = (
         kind=Kind.INTEGER,
         low=50,
         high=600_000,
-        meaning="milliseconds for filling a selection: small gives up sooner, large waits for whole functions",
+        meaning="Time limit of filling a selection, in milliseconds: small gives up sooner, large waits for whole "
+        "functions.",
     ),
     Option(
         key="fill.maxTokens",
@@ -125,19 +129,19 @@ OPTIONS = (
         kind=Kind.INTEGER,
         low=1,
         high=4_096,
-        meaning="most tokens written over a selection: small cuts functions short, large takes longer",
+        meaning="Maximum length of a filled selection, in tokens: small cuts functions short, large takes longer.",
     ),
     Option(
         key="completionFallback",
         field="completion_fallback",
         kind=Kind.BOOLEAN,
-        meaning="off offers ghost text only; on offers the answer in the completion menu too",
+        meaning="Offer the completion in the completion menu too. Off offers ghost text only.",
     ),
     Option(
         key="speculation",
         field="speculation",
         kind=Kind.BOOLEAN,
-        meaning="off saves power; on prepares what follows a shown completion while nobody waits for the engine",
+        meaning="Prepare what follows a shown completion while the engine is idle. Off saves power.",
     ),
     Option(
         key="pausedLanguages",
@@ -146,8 +150,8 @@ OPTIONS = (
         pattern=r"[^\s,;]{1,100}",
         form="language ids",
         entry="a language id without blanks, such as markdown",
-        meaning="language ids as the editor names them, such as `markdown`: empty offers in every language, a long "
-        "list in few",
+        meaning="Languages without completions, as language ids of the editor, such as `markdown`. Empty completes in "
+        "every language.",
     ),
     Option(
         key="privateFiles",
@@ -157,14 +161,14 @@ OPTIONS = (
         form="patterns as in .gitignore",
         entry="a pattern as in .gitignore, such as *.pem",
         refusal=problem_of,
-        meaning="patterns as in `.gitignore`: empty leaves it to names and ignore files, `*` makes every file private, "
-        "`!pattern` allows what would be private",
+        meaning="Files that are neither completed nor read, as patterns of `.gitignore`. Empty leaves the decision to "
+        "file names and ignore files, `*` makes every file private, `!pattern` allows files that would be private.",
     ),
     Option(
         key="stats",
         field="stats",
         kind=Kind.BOOLEAN,
-        meaning="off keeps nothing on disk; on keeps counts and times, never text, for `dgemma-lsp stats`",
+        meaning="Keep counts and times, never text, for `dgemma-lsp stats`. Off writes nothing to disk.",
     ),
     Option(
         key="seed",
@@ -172,14 +176,15 @@ OPTIONS = (
         kind=Kind.INTEGER,
         low=0,
         high=2**63 - 1,
-        meaning="the same seed gives the same text on the same machine; another may give another",
+        meaning="Seed of the random draws: the same seed gives the same text on the same machine.",
     ),
     Option(
         key="logLevel",
         field="log_level",
         kind=Kind.STRING,
         choices=LOG_LEVELS,
-        meaning="`error` is nearly silent, `debug` writes a line per answer; none contains source text",
+        meaning="Least severe log messages to write: `error` writes almost none, `debug` one line per completion. None "
+        "contains source text.",
     ),
 )
 
@@ -207,8 +212,12 @@ def read_settings(raw: object, base: Settings, held: Settings | None = None) -> 
     for key, value in found:
         option = by_key.get(key)
         usable = option.usable(value) if option else None
+        fate = "ignored"
         if option is not None:
-            values[option.field] = getattr(held or base, option.field) if usable is None else usable
+            kept = getattr(held or base, option.field)
+            values[option.field] = kept if usable is None else usable
+            is_default = kept == getattr(Settings(), option.field)
+            fate = f"the default holds: {shown(kept)}" if is_default else "the value before holds"
         problem = option.problem(value, section=SECTION) if option else ""
         if problem is None:
             continue
@@ -217,7 +226,7 @@ def read_settings(raw: object, base: Settings, held: Settings | None = None) -> 
             num_more += 1
         else:
             problem = problem or _unknown(key, by_key)
-            problems.append(problem if usable is not None else f"{problem}; ignored")
+            problems.append(problem if usable is not None else f"{problem}; {fate}")
     if num_more:
         problems.append(f"{num_more} more settings cannot be used; dgemma-lsp settings lists what can")
     return replace(base, **values), tuple(problems)

@@ -1,21 +1,39 @@
-"""`dgemma-engine`: turns a command line into one subcommand's exit code, and every known fault into one line."""
+"""`dgemma-engine`: turns a command line into one subcommand's exit code, and every known fault into one line.
+
+Imports the module of the chosen subcommand only: starting the engine loads no tool, and a tool loads no socket.
+"""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from dgemma_engine import __version__
-from dgemma_engine.commands import export, models, plan, pull, quantize, rm, start, status, stop
 from dgemma_engine.errors import EngineError, WrongUsage
-from dgemma_engine.ipc.private_files import keep_own_rights
+from dgemma_engine.private_files import keep_own_rights
 from dgemma_engine.terminal import run_program, say_error
-from dgemma_engine.tools.calibration import calibrate_command
-from dgemma_engine.tools.corpus import corpus_command
-from dgemma_engine.tools.evaluation import compare_command, eval_command, holes_command
-from dgemma_engine.tools.training import train_command
 
 _NAME = "dgemma-engine"
+# Subcommand -> the module that adds its arguments and sets what runs it, and its line in the help.
+_COMMANDS = {
+    "start": ("commands.start", "start the engine unless it is running"),
+    "stop": ("commands.stop", "stop the engine"),
+    "status": ("commands.status", "print the state of the engine"),
+    "pull": ("commands.pull", "fetch a model by its short name"),
+    "models": ("commands.models", "list the models with a short name"),
+    "rm": ("commands.rm", "remove a fetched model"),
+    "corpus": ("tools.corpus.corpus_command", "collect Python files to train on"),
+    "train": ("tools.training.train_command", "train a model on a corpus"),
+    "holes": ("tools.evaluation.holes_command", "cut holes into source files, for eval"),
+    "eval": ("tools.evaluation.eval_command", "measure how well a model fills holes"),
+    "compare": ("tools.evaluation.compare_command", "compare two evaluations of the same holes"),
+    "calibrate": ("tools.calibration.calibrate_command", "fit a model's scores to the probability of being right"),
+    "quantize": ("commands.quantize", "write a model folder with smaller weights"),
+    "export": ("commands.export", "write a model folder for transformers"),
+    "plan": ("commands.plan", "print whether a model fits a device"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> int:
         keep_own_rights()
-        arguments = _parser().parse_args(argv)
+        given = sys.argv[1:] if argv is None else argv
+        arguments = _parser(given).parse_args(given)
         try:
             return arguments.run(arguments)
         except EngineError as error:
@@ -40,13 +59,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_program(_NAME, run)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="dgemma-engine", description="The resident engine of dgemma-lsp.")
-    parser.add_argument("--version", action="version", version=f"dgemma-engine {__version__}")
+def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    """Returns the parser, with the arguments of the subcommand that `argv` names."""
+    parser = argparse.ArgumentParser(prog=_NAME, description="The resident engine of dgemma-lsp.")
+    parser.add_argument("--version", action="version", version=f"{_NAME} {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    training = (corpus_command, train_command)
-    evaluation = (holes_command, eval_command, compare_command, calibrate_command)
-    conversion = (quantize, export, plan)
-    for command in (start, stop, status, pull, models, rm, *training, *evaluation, *conversion):
-        command.add_parser(subparsers)
+    chosen = next((argument for argument in argv if not argument.startswith("-")), None)
+    for name, (module_name, summary) in _COMMANDS.items():
+        if name == chosen:
+            module = import_module(f"dgemma_engine.{module_name}")
+            module.add_arguments(subparsers.add_parser(name, help=summary, description=module.__doc__))
+        else:
+            subparsers.add_parser(name, help=summary)
     return parser

@@ -16,7 +16,7 @@ from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.tracing.recorder import Recorder
 
 from dgemma_lsp.commands.complete import request_at
-from dgemma_lsp.commands.file_location import Place
+from dgemma_lsp.commands.file_location import FilePosition
 from dgemma_lsp.commands.trace_html import to_html
 from dgemma_lsp.commands.trace_report import trace_view
 from dgemma_lsp.context.builder import ContextLimits, build_context
@@ -96,7 +96,7 @@ def page() -> str:
     """A real recording of the embedded model."""
     engine = Engine.load(model_folder("embedded"), device="cpu", report=lambda _percent, _message: None)
     request = request_at(
-        Place(path=Path("area.py"), text=CODE, offset=CODE.rindex("area(") + len("area(")), deadline_ms=0
+        FilePosition(path=Path("area.py"), text=CODE, offset=CODE.rindex("area(") + len("area(")), deadline_ms=0
     )
     recorder = Recorder(time.monotonic)
     # No deadline: what is recorded must not depend on how fast the machine is.
@@ -108,7 +108,7 @@ def page() -> str:
 def made(
     text: str = "x = ", *, answer: str = "1 + 1", token: str = " one", num_canvases: int = 1, writes: bool = True
 ) -> str:
-    request = request_at(Place(path=Path("a.py"), text=text, offset=len(text)), deadline_ms=1_000)
+    request = request_at(FilePosition(path=Path("a.py"), text=text, offset=len(text)), deadline_ms=1_000)
     trace = made_trace(text=answer, token=token)
     further = [replace(trace.canvases[0], written_ids=(1, 3))] * (num_canvases - 1)
     writings = trace.writings if writes else ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from dgemma_engine.backends.cuda.model import fused
+from dgemma_engine.backends.cuda.model import fuse
 from dgemma_engine.checkpoint.loader import Residence, load_model, save_checkpoint
 from dgemma_engine.checkpoint.quantization_presets import Format
 from dgemma_engine.model import attention_masks
@@ -59,7 +59,7 @@ def write(folder: Path, form: Format | None = None, **changes: object) -> Path:
 
 def load(folder: Path, ops: Ops, dtype: torch.dtype, device: torch.device) -> DiffusionModel:
     """Returns the model that runs with these operations."""
-    return fused(load_model(folder, ops, device=device, dtype=dtype, residence=Residence.PACKED), ops)
+    return fuse(load_model(folder, ops, device=device, dtype=dtype, residence=Residence.PACKED), ops)
 
 
 def draw_ids(seed: int, length: int, device: torch.device) -> Tensor:

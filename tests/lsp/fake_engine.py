@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dgemma_engine.ipc.client import EngineFault, EngineUnavailable
+from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
 from dgemma_engine.protocol.messages import (
     Candidate,
     CandidateSource,
     Context,
-    Definitions,
-    DefinitionsQuery,
     Draft,
     DraftSpan,
     EngineState,
@@ -28,9 +27,9 @@ DEATH = "the engine has ended; start one with: dgemma-engine start"
 class FakeEngine:
     """Answers what `answers` has for the end of the prefix, with candidates where that is a list.
 
-    The words SLOW, LATER, DRAFT, FAULT, LATE and DIE in the cursor's line make it work until cancelled, answer after
-    half a second, tell a draft of the answer before that, answer with a fault, run out of time, or end; PATH makes it
-    tell which path it sees, and UNLIKELY answer only who insists.
+    The words SLOW, LATER, DRAFT, FAULT, LATE and DIE in the cursor's line make it work until cancelled or closed,
+    answer after half a second, tell a draft of the answer before that, answer with a fault, run out of time, or end;
+    PATH makes it tell which path it sees, and UNLIKELY answer only who insists.
     """
 
     def __init__(
@@ -45,6 +44,7 @@ class FakeEngine:
         self._on_closed = on_closed
         self.contexts: list[Context] = []
         self.closed = False
+        self._ended = asyncio.Event()
 
     async def infill(self, context: Context, on_draft: Callable[[Draft], None] | None = None) -> Infill:
         self.contexts.append(context)
@@ -56,10 +56,11 @@ class FakeEngine:
             self._record(f"path {context.path}")
         if "SLOW" in line:
             try:
-                await asyncio.sleep(60)
+                await asyncio.wait_for(self._ended.wait(), 60)
             except asyncio.CancelledError:
                 self._record(f"cancelled {line}")
                 raise
+            raise EngineUnavailable(DEATH)
         texts = next((texts for end, texts in self._answers.items() if context.prefix.endswith(end)), "")
         texts = [texts] if isinstance(texts, str) else list(texts)
         unlikely = "UNLIKELY" in line and bool(texts)
@@ -120,6 +121,7 @@ class FakeEngine:
 
     async def close(self) -> None:
         self.closed = True
+        self._ended.set()
 
 
 class FakeConnector:

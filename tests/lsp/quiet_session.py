@@ -22,4 +22,4 @@ class Silent:
 def quiet_session(home: Path, connector: FakeConnector) -> Session:
     """Returns a session that keeps its counts below `home`."""
     recorder = StatsRecorder(StatsFile(home / "state"), clock=time.monotonic, today=lambda: "2026-11-22")
-    return Session(lambda _: connector.connect, clock=time.monotonic, teller=Silent(), recorder=recorder, home=home)
+    return Session(lambda _: connector.connect, clock=time.monotonic, notifier=Silent(), recorder=recorder, home=home)

@@ -14,7 +14,7 @@ from typing import Any
 
 from dgemma_lsp.server.app import DgemmaServer, build_server
 from dgemma_lsp.server.serving import serve_io
-from dgemma_lsp.server.stdio import open_input
+from dgemma_lsp.server.transport.stdio import open_input
 from tests.lsp.editor import URI
 from tests.lsp.fake_engine import FakeConnector
 from tests.lsp.waiting import until

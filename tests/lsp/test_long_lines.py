@@ -8,7 +8,7 @@ from dgemma_engine.protocol.messages import Finish, Infill
 from dgemma_lsp.context.builder import ContextLimits, build_context
 from dgemma_lsp.context.chunks import around
 from dgemma_lsp.documents.positions import LineIndex, PositionEncoding, num_units
-from dgemma_lsp.postprocess.cursor_context import Around
+from dgemma_lsp.postprocess.cursor_context import CursorContext
 from dgemma_lsp.postprocess.pipeline import build_completions
 from dgemma_lsp.request import Request, Trigger
 
@@ -48,7 +48,7 @@ def test_engine_sees_as_much_of_long_lines_as_of_short_ones(text: str, share: fl
 def test_surroundings_of_a_cursor_are_few():
     at = 600_000
     assert len(around(MINIFIED, at)) <= 16_000
-    seen = Around.of(request(MINIFIED, at))
+    seen = CursorContext.of(request(MINIFIED, at))
     assert len(seen.before) + len(seen.rest) <= 100_000
 
 

@@ -9,8 +9,7 @@ from lsprotocol import types
 from dgemma_lsp.context.builder import ContextLimits, build_context
 from dgemma_lsp.documents.positions import LineIndex, PositionEncoding
 from dgemma_lsp.postprocess.pipeline import Completion, build_completions
-from dgemma_lsp.request import Request, Selected
-from dgemma_lsp.selected import as_if_accepted
+from dgemma_lsp.request import Request, Selected, as_if_accepted
 from dgemma_lsp.server import conversions
 
 

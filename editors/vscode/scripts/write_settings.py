@@ -19,20 +19,20 @@ OWN = {
         "type": "string",
         "default": "",
         "scope": "machine-overridable",
-        "markdownDescription": "The program `dgemma-lsp`; empty looks for it: see `#dgemma.server.python#`",
+        "markdownDescription": "Path of the program `dgemma-lsp`. Empty searches for it: see `#dgemma.server.python#`.",
     },
     "dgemma.server.python": {
         "type": "string",
         "default": "",
         "scope": "machine-overridable",
-        "markdownDescription": "The Python that has the package `dgemma_lsp`; empty takes the workspace's `.venv`, "
-        "then `dgemma-lsp` and `python3` on the search path. In a restricted workspace its `.venv` is never run",
+        "markdownDescription": "Path of the Python with the package `dgemma_lsp`. Empty uses the workspace's `.venv`, "
+        "then `dgemma-lsp` and `python3` on the search path. In a restricted workspace its `.venv` is never run.",
     },
     "dgemma.preview.always": {
         "type": "boolean",
         "default": False,
-        "markdownDescription": "Off shows the finished suggestion; on draws the canvas while it settles, and asks the "
-        "model for every suggestion anew",
+        "markdownDescription": "Show the canvas while it is denoised, and ask the model for every suggestion anew. Off "
+        "shows the finished suggestion.",
     },
 }
 

@@ -53,7 +53,7 @@ async function fillOrWhyNot(server: Server, asked: FillQuestion | undefined): Pr
 function selected(): FillQuestion | string {
   const cells = vscode.window.activeNotebookEditor?.selections ?? [];
   if (cells.reduce((number, { start, end }) => number + end - start, 0) > 1) {
-    return "the selection reaches over the border of a notebook cell; select within one cell.";
+    return "the selection spans several notebook cells; select within one cell.";
   }
   const editor = vscode.window.activeTextEditor;
   if (editor === undefined) {

@@ -84,7 +84,7 @@ export async function showMenu(): Promise<void> {
     ["$(eye) Show denoising at the cursor", "dgemma.showDenoising"],
     ["$(debug-restart) Restart the server", "dgemma.restart"],
     ["$(output) Show the log", "dgemma.showLog"],
-    ["$(pulse) Ask the doctor", "dgemma.doctor"],
+    ["$(pulse) Check the installation", "dgemma.doctor"],
     ["$(graph) Show statistics", "dgemma.showStats"],
     ["$(gear) Settings", "dgemma.settings"],
   ];

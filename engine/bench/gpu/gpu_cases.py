@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from dgemma_engine.backends.cuda.graph_executor import GraphExecutor
-from dgemma_engine.backends.cuda.graph_model import CapturedModel
+from dgemma_engine.backends.cuda.graph_model import GraphModel
 from dgemma_engine.backends.cuda.graphs import Graphs, capture_on
 from dgemma_engine.backends.cuda.model import FusedModel
 from dgemma_engine.diffusion import canvas as canvases
@@ -82,7 +82,7 @@ class Bench:
 
     def __init__(self, model: FusedModel, form: str, sizes: Sizes) -> None:
         graphs = Graphs(capture_on(model.device))
-        self.model, self.form, self.sizes = CapturedModel(model, graphs), form, sizes
+        self.model, self.form, self.sizes = GraphModel(model, graphs), form, sizes
         self.device, self.vocab_size = model.device, model.config.vocab_size
         self.steps = self.model.steps
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import torch
-from dgemma_engine.model.fused_ops import FusedOps
+from dgemma_engine.model.ops import FusedOps
 from dgemma_kernels.reference.quantization import restore_rows
 from dgemma_kernels.reference.routing import sorted_by_expert
 from dgemma_kernels.tensors.formats import Rows, Weight

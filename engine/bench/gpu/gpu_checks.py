@@ -24,9 +24,8 @@ from dgemma_engine.diffusion.denoiser import Denoiser
 from dgemma_engine.diffusion.noise import UniformNoise
 from dgemma_engine.diffusion.stop_rule import StableAndConfident
 from dgemma_engine.model.config import ModelConfig
-from dgemma_engine.model.fused_ops import FusedOps
 from dgemma_engine.model.kv_cache import PromptCache
-from dgemma_engine.model.ops import Ops
+from dgemma_engine.model.ops import FusedOps, Ops
 from dgemma_kernels.tensors.formats import Rows
 from gpu_cases import SAMPLER, Sizes
 from gpu_checked_ops import Comparison, checked
@@ -77,10 +76,10 @@ class Checks:
             soft = model.embed_tokens(ids[:, : sizes.canvas])
             hidden_1LD = model.decode_after(block, canvas, cache, soft_BLD=soft)
             model.encode(ids[:, :5], cache)
-            logits_LV = model.score(Rows(data_ND=hidden_1LD[0].contiguous()))
+            logits_LV = model.vocabulary_logits(Rows(data_ND=hidden_1LD[0].contiguous()))
             levels_L = torch.rand(sizes.canvas, generator=torch.Generator().manual_seed(7)).to(self.device)
-            belief = model.believe(logits_LV, torch.full((1,), 0.6, device=self.device), levels_L, None)
-            model.expect(belief.probs_NV)
+            belief = model.token_distribution(logits_LV, torch.full((1,), 0.6, device=self.device), levels_L, None)
+            model.expected_embeddings(belief.probs_NV)
         wrong = [f"{name}: {one.wrong}" for name, one in found.items() if one.wrong]
         if wrong:
             raise ValueError("; ".join(wrong))

@@ -25,7 +25,7 @@ import record
 from dgemma_engine.checkpoint.builtin import model_folder
 from dgemma_engine.diffusion.sampler import ClampedConditioning
 from dgemma_engine.infill.engine import Engine
-from dgemma_engine.infill.options import Decode, Recipe
+from dgemma_engine.infill.options import Decode, InfillOptions
 from dgemma_engine.ipc.endpoint import EMBEDDED
 from dgemma_engine.protocol.messages import Context
 from dgemma_engine.scheduling.cancellation import Cancel
@@ -58,23 +58,23 @@ def main() -> None:
     record.write("clamped", result, args.out)
 
 
-def recipe_of(engine: Engine, task: Task, length: str) -> Recipe:
+def recipe_of(engine: Engine, task: Task, length: str) -> InfillOptions:
     """Returns canvases alone, with the true length or without."""
     tokens = max(1, engine.count_tokens(task.middle)) if length == "oracle" else None
-    return Recipe(decode=Decode.DIFFUSION, seeds=False, silence=False, slot_tokens=tokens)
+    return InfillOptions(decode=Decode.DIFFUSION, seeds=False, silence=False, slot_tokens=tokens)
 
 
 def filled(
-    engine: Engine, tasks: Sequence[Task], recipes: Sequence[Recipe], rule: ClampedConditioning
+    engine: Engine, tasks: Sequence[Task], recipes: Sequence[InfillOptions], rule: ClampedConditioning
 ) -> tuple[dict[str, Any], list[float]]:
     """Returns figures under one rule, and the edit similarity of every hole."""
-    proposer = engine._proposer  # pyright: ignore[reportPrivateUsage]
-    proposer._sampler = replace(proposer._sampler, clamped_conditioning=rule)  # pyright: ignore[reportPrivateUsage]
+    canvases = engine._pipeline.canvases  # pyright: ignore[reportPrivateUsage]
+    canvases._sampler = replace(canvases._sampler, clamped_conditioning=rule)  # pyright: ignore[reportPrivateUsage]
     exact, similarity, steps = list[bool](), list[float](), list[int]()
     for task, recipe in zip(tasks, recipes, strict=True):
         context = Context(document="bench", prefix=task.prefix, suffix=task.suffix, language=task.language)
         cancel = Cancel(deadline_s=time.monotonic() + 600, clock=time.monotonic)
-        infill = engine.infill(context, cancel, recipe=recipe)
+        infill = engine.infill(context, cancel, options=recipe)
         exact.append(infill.text.strip() == task.middle.strip())
         similarity.append(difflib.SequenceMatcher(None, infill.text.strip(), task.middle.strip()).ratio())
         steps.append(infill.steps)

@@ -23,20 +23,20 @@ from dgemma_engine.checkpoint.builtin import model_folder
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.ipc.endpoint import EMBEDDED
 from dgemma_engine.model.config import ModelConfig
-from dgemma_engine.prompting.builder import dig
+from dgemma_engine.prompting.builder import build_prompt
 from dgemma_engine.syntax.definitions import DefinitionFinder
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 from workspace import Workspace
 
 from dgemma_lsp.context.builder import ContextLimits, build_context
-from dgemma_lsp.context.collector import GatherLimits
+from dgemma_lsp.context.collector import CollectorLimits
 
 FOLDER = Path(asyncio.__file__).resolve().parent
 MODULE, FUNCTION, LINES = "base_events.py", "    async def shutdown_default_executor", 20
 VARIANTS = {
-    "as_served": GatherLimits(),
-    "chosen_anew_every_line": GatherLimits(moved_lines=0),
-    "none": GatherLimits(num_windows=0, definition_chars=0),
+    "as_served": CollectorLimits(),
+    "chosen_anew_every_line": CollectorLimits(moved_lines=0),
+    "none": CollectorLimits(num_chunks=0, definition_chars=0),
 }
 
 
@@ -49,7 +49,7 @@ def main() -> None:
     record.write("context_keys", result, args.out)
 
 
-async def typed(limits: GatherLimits) -> dict[str, Any]:
+async def typed(limits: CollectorLimits) -> dict[str, Any]:
     """Returns the figures of one variant."""
     model = model_folder(EMBEDDED)
     tokenizer, config = Tokenizer.load(model), ModelConfig.load(model)
@@ -72,7 +72,7 @@ async def typed(limits: GatherLimits) -> dict[str, Any]:
         changes += gathered != snippets
         snippets = gathered
         context = build_context(request, ContextLimits(), snippets=gathered.snippets, edits=gathered.edits)
-        ids = dig(context, tokenizer, form, config).prompt_ids
+        ids = build_prompt(context, tokenizer, form, config).prompt_ids
         shared = next(
             (at for at, (a, b) in enumerate(zip(last, ids, strict=False)) if a != b), min(len(last), len(ids))
         )

@@ -30,14 +30,14 @@ from dgemma_engine.syntax.definitions import DefinitionFinder
 from infilling import compared, evaluated
 from workspace import Workspace
 
-from dgemma_lsp.context.collector import Gathered, GatherLimits
+from dgemma_lsp.context.collector import CollectedContext, CollectorLimits
 
-UNHURRIED = GatherLimits(budget_ms=60_000, patience_ms=60_000)
+UNHURRIED = CollectorLimits(budget_ms=60_000, patience_ms=60_000)
 VARIANTS = {
-    "without": replace(UNHURRIED, num_windows=0, definition_chars=0),
+    "without": replace(UNHURRIED, num_chunks=0, definition_chars=0),
     "gathered": UNHURRIED,
     "windows": replace(UNHURRIED, definition_chars=0),
-    "definitions": replace(UNHURRIED, num_windows=0),
+    "definitions": replace(UNHURRIED, num_chunks=0),
     "with_echoes": replace(UNHURRIED, most_similar=1.0),
 }
 NUM_OPEN = 20
@@ -98,7 +98,7 @@ def cut(package: Path, path: Path, count: int) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-async def gather(root: Path, package: str, hole: dict[str, Any], limits: GatherLimits) -> Gathered:
+async def gather(root: Path, package: str, hole: dict[str, Any], limits: CollectorLimits) -> CollectedContext:
     """Returns what the server gathers at a hole."""
     path = root / package / hole["path"]
     others = sorted(file for file in path.parent.glob("*.py") if file != path)

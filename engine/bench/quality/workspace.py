@@ -6,10 +6,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from dgemma_engine.protocol.messages import Definitions, DefinitionsQuery
+from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
 from dgemma_engine.syntax.definitions import DefinitionFinder
 
-from dgemma_lsp.context.collector import Gathered, Gatherer, GatherLimits
+from dgemma_lsp.context.collector import CollectedContext, CollectorLimits, ContextCollector
 from dgemma_lsp.documents.store import Document
 from dgemma_lsp.request import Request, Trigger
 
@@ -23,11 +23,13 @@ class Workspace:
         limits: of gathering.
     """
 
-    def __init__(self, root: Path, finder: DefinitionFinder, limits: GatherLimits) -> None:
+    def __init__(self, root: Path, finder: DefinitionFinder, limits: CollectorLimits) -> None:
         self._root = root
         self._finder = finder
         self._open: dict[str, Document] = {}
-        self._gatherer = Gatherer(lambda: tuple(self._open.values()), self._find, clock=time.monotonic, limits=limits)
+        self._gatherer = ContextCollector(
+            lambda: tuple(self._open.values()), self._find, clock=time.monotonic, limits=limits
+        )
 
     def open(self, paths: Sequence[Path]) -> None:
         """Opens Python files, the last one visited last; what is no text is left out."""
@@ -45,7 +47,7 @@ class Workspace:
         self._open[document.uri] = document
         return document
 
-    async def gather(self, path: Path, text: str, offset: int) -> tuple[Request, Gathered]:
+    async def gather(self, path: Path, text: str, offset: int) -> tuple[Request, CollectedContext]:
         """Returns the question at a cursor and what is gathered for it."""
         document = self.show(path, text)
         request = Request(
@@ -57,7 +59,7 @@ class Workspace:
             language="python",
             trigger=Trigger.AUTOMATIC,
         )
-        return request, await self._gatherer.gather(request)
+        return request, await self._gatherer.collect(request)
 
     async def _find(self, query: DefinitionsQuery) -> Definitions:
         return Definitions(texts=self._finder.find(query.text, query.names, language=query.language, path=query.path))

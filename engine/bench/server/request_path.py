@@ -113,7 +113,7 @@ async def follow(seen: CallLog, runtime: str, source: str) -> None:
     await _ready(location)
     home = Path(runtime)
     recorder = StatsRecorder(StatsFile(home), clock=time.monotonic, today=lambda: "2026-01-01")
-    session = Session(engine_connector, clock=time.monotonic, teller=Silent(), recorder=recorder, home=home)
+    session = Session(engine_connector, clock=time.monotonic, notifier=Silent(), recorder=recorder, home=home)
     session.initialize({"engine": {"autostart": False}, "deadlineMs": 30_000})
     cursor = source.index("self.", len(source) // 2)
     line = source.count("\n", 0, cursor)

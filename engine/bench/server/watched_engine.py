@@ -72,7 +72,7 @@ class WatchedEngine:
             steps_s.append(time.monotonic())
             on_draft(draft)
 
-        prompts, started_s, num_encoded = self._engine._prompts, time.monotonic(), 0
+        prompts, started_s, num_encoded = self._engine._pipeline.prompts, time.monotonic(), 0
         work = self._engine.filling(context, cancel, drafted, recorder=recorder)
         while True:
             # Others have their pieces in between: what they encode is not this one's.

@@ -36,11 +36,11 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=model_folder(EMBEDDED))
     args = parser.parse_args()
     engine = Engine.load(args.model, device="cpu", report=lambda _percent, _message: None)
-    form = engine._format  # pyright: ignore[reportPrivateUsage]
-    engine._format = replace(  # pyright: ignore[reportPrivateUsage]
-        form, prefix_tokens=PREFIX_TOKENS, suffix_tokens=SUFFIX_TOKENS
+    pipeline = engine._pipeline  # pyright: ignore[reportPrivateUsage]
+    pipeline._format = replace(  # pyright: ignore[reportPrivateUsage]
+        pipeline._format, prefix_tokens=PREFIX_TOKENS, suffix_tokens=SUFFIX_TOKENS
     )
-    prompts = engine._prompts  # pyright: ignore[reportPrivateUsage]
+    prompts = pipeline.prompts
     warm_ms, cold_ms, encoded, prompt_tokens, forwards = (
         list[float](),
         list[float](),

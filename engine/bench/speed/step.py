@@ -27,7 +27,7 @@ import record
 import torch
 import torch._inductor.config as inductor
 import torch.nn.functional as F
-from dgemma_engine.backends.cpu.model import lean
+from dgemma_engine.backends.cpu.model import pack_for_cpu
 from dgemma_engine.checkpoint.builtin import model_folder
 from dgemma_engine.checkpoint.loader import load_model
 from dgemma_engine.diffusion.token_distribution import VocabularyScorer, sample
@@ -153,7 +153,7 @@ def steps(folder: Path) -> dict[str, Callable[[], object]]:
         for name, dtype in FORMATS.items()
         for way, experts in ways.items()
     }
-    return cases | {f"{name} lean": Case(folder, dtype, made=lean).step for name, dtype in FORMATS.items()}
+    return cases | {f"{name} lean": Case(folder, dtype, made=pack_for_cpu).step for name, dtype in FORMATS.items()}
 
 
 def sizes(folder: Path) -> dict[str, Callable[[], object]]:
@@ -161,7 +161,7 @@ def sizes(folder: Path) -> dict[str, Callable[[], object]]:
     return {
         f"{canvas} positions, {name}": Case(folder, torch.bfloat16, made=made, canvas=canvas).look
         for canvas in (32, 64, 128)
-        for name, made in {"plain": as_it_is, "lean": lean}.items()
+        for name, made in {"plain": as_it_is, "lean": pack_for_cpu}.items()
     }
 
 
@@ -175,13 +175,13 @@ def compiled(folder: Path, rounds: int) -> dict[str, float] | None:
         started = time.perf_counter()
         look()
         compile_s = time.perf_counter() - started
-        lean_look = Case(folder, torch.bfloat16, made=lean).look
+        lean_look = Case(folder, torch.bfloat16, made=pack_for_cpu).look
         return {"compile_s": round(compile_s, 1)} | in_turn({"compiled": look, "lean": lean_look}, rounds)
 
 
 def parts(folder: Path) -> dict[str, Callable[[], object]]:
     """The parts of a lean step in bfloat16, and the encoding of a whole prompt."""
-    case = Case(folder, torch.bfloat16, made=lean)
+    case = Case(folder, torch.bfloat16, made=pack_for_cpu)
     model = case.model
     return {
         "encode prompt": case.encode,
@@ -196,7 +196,7 @@ def parts(folder: Path) -> dict[str, Callable[[], object]]:
 
 def threads(folder: Path, rounds: int) -> dict[str, float]:
     """A step with one thread and with one per core, alone and beside a busy process."""
-    case = Case(folder, torch.bfloat16, made=lean)
+    case = Case(folder, torch.bfloat16, made=pack_for_cpu)
     cores = len(os.sched_getaffinity(0))
     medians: dict[str, float] = {}
     for label, neighbour in (("alone", nullcontext()), ("beside a busy process", busy_neighbour())):

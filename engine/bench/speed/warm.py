@@ -37,9 +37,9 @@ import torch
 from dgemma_engine.checkpoint.builtin import model_folder
 from dgemma_engine.diffusion.stop_rule import StableAndConfident
 from dgemma_engine.infill.engine import Engine
-from dgemma_engine.infill.options import Decode, Recipe
+from dgemma_engine.infill.options import Decode, InfillOptions
 from dgemma_engine.ipc.endpoint import EMBEDDED
-from dgemma_engine.prompting.builder import dig
+from dgemma_engine.prompting.builder import build_prompt
 from dgemma_engine.protocol.messages import Context, Extent
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.tokenization.tokenizer import Tokenizer
@@ -50,7 +50,7 @@ NUM_STEPS = 4
 NEVER = 100
 MIDDLE_TOKENS = 15
 # One row and nothing beside it, as `transformers` has it; ours is ranked and checked in addition.
-ONE_CANVAS = Recipe(decode=Decode.DIFFUSION, slot_tokens=MIDDLE_TOKENS, seeds=False, silence=False)
+ONE_CANVAS = InfillOptions(decode=Decode.DIFFUSION, slot_tokens=MIDDLE_TOKENS, seeds=False, silence=False)
 OURS = ("ours", "ours_unranked", "ours_fresh", "ours_fresh_unranked")
 FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -138,10 +138,10 @@ def typed(rounds: int) -> list[Context]:
 
 def with_fixed_steps(engine: Engine) -> None:
     """Makes every answer of the engine take `NUM_STEPS` steps."""
-    proposer = engine._proposer  # pyright: ignore[reportPrivateUsage]
+    canvases = engine._pipeline.canvases  # pyright: ignore[reportPrivateUsage]
     never = StableAndConfident(stability=NEVER, confidence=0.1)
-    proposer._sampler = replace(proposer._sampler, stop=never)  # pyright: ignore[reportPrivateUsage]
-    assert proposer.num_steps(Extent.LINE) == NUM_STEPS
+    canvases._sampler = replace(canvases._sampler, stop=never)  # pyright: ignore[reportPrivateUsage]
+    assert canvases.num_steps(Extent.LINE) == NUM_STEPS
 
 
 def layout(engine: Engine, tokenizer: Tokenizer, context: Context) -> tuple[list[int], int]:
@@ -149,15 +149,15 @@ def layout(engine: Engine, tokenizer: Tokenizer, context: Context) -> tuple[list
 
     By a tokenizer of its own: the engine's remembers texts.
     """
-    form = engine._format  # pyright: ignore[reportPrivateUsage]
-    hole = dig(context, tokenizer, form, engine._model.config)  # pyright: ignore[reportPrivateUsage]
+    form = engine._pipeline._format  # pyright: ignore[reportPrivateUsage]
+    hole = build_prompt(context, tokenizer, form, engine._model.config)  # pyright: ignore[reportPrivateUsage]
     return hole.prompt_ids, form.slot_size(MIDDLE_TOKENS + 1) + len(hole.head_ids)
 
 
 def complete(engine: Engine, context: Context) -> float:
     """Answers one question; returns the milliseconds its ranking took, which `transformers` has no part of."""
     cancel = Cancel(deadline_s=time.monotonic() + 600, clock=time.monotonic)
-    infill = engine.infill(context, cancel, recipe=ONE_CANVAS)
+    infill = engine.infill(context, cancel, options=ONE_CANVAS)
     assert infill.steps == NUM_STEPS, infill.steps
     return infill.timings_ms["rank"]
 
@@ -165,11 +165,12 @@ def complete(engine: Engine, context: Context) -> float:
 def fresh(engine: Engine, tokenizer: Tokenizer, context: Context, document: str) -> float:
     """Answers one question of a document that the engine has never seen, text included; returns as `complete`."""
     tokenizer._known_ids.cache_clear()  # pyright: ignore[reportPrivateUsage]
-    own, engine._tokenizer = engine._tokenizer, tokenizer  # pyright: ignore[reportPrivateUsage]
+    pipeline = engine._pipeline  # pyright: ignore[reportPrivateUsage]
+    own, pipeline._tokenizer = pipeline._tokenizer, tokenizer  # pyright: ignore[reportPrivateUsage]
     try:
         return complete(engine, replace(context, document=document))
     finally:
-        engine._tokenizer = own  # pyright: ignore[reportPrivateUsage]
+        pipeline._tokenizer = own  # pyright: ignore[reportPrivateUsage]
 
 
 class Peer:

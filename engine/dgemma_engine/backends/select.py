@@ -1,4 +1,4 @@
-"""A model folder to the model that runs on a device: fused where kernels run it, lean where it is small, else plain.
+"""A model folder to the model that runs on a device: fused on a GPU, packed where it is small, else plain.
 
 A card is asked first whether the model fits it.
 """
@@ -11,11 +11,11 @@ from pathlib import Path
 
 import torch
 
-from dgemma_engine.backends.cpu.model import lean
+from dgemma_engine.backends.cpu.model import pack_for_cpu
 from dgemma_engine.backends.cuda.graph_executor import GraphExecutor
-from dgemma_engine.backends.cuda.graph_model import CapturedModel
+from dgemma_engine.backends.cuda.graph_model import GraphModel
 from dgemma_engine.backends.cuda.graphs import Graphs, capture_on
-from dgemma_engine.backends.cuda.model import FusedModel, fused
+from dgemma_engine.backends.cuda.model import FusedModel, fuse
 from dgemma_engine.backends.memory_plan import stored_plan
 from dgemma_engine.checkpoint.loader import load_model
 from dgemma_engine.diffusion.eager_executor import EagerExecutor
@@ -24,7 +24,7 @@ from dgemma_engine.model.devices import free_memory, weight_dtype
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.ops import Ops
 
-# Room for canvases behind the longest prompt.
+# Room for canvases after the longest prompt.
 _CANVAS_ROOM_TOKENS = 512
 
 
@@ -51,12 +51,12 @@ def load_runnable(
         plan.require(free_memory(device), str(device))
     ops = Ops.of_device(device) if ops is None else ops
     model = load_model(folder, ops, device=device, dtype=dtype, report=report)
-    made = fused(model, ops)
-    return CapturedModel(made, Graphs(capture_on(device))) if isinstance(made, FusedModel) else lean(model)
+    made = fuse(model, ops)
+    return GraphModel(made, Graphs(capture_on(device))) if isinstance(made, FusedModel) else pack_for_cpu(model)
 
 
 def executor_factory(model: DiffusionModel) -> ExecutorFactory:
     """Returns what starts a model's denoising steps: replays of CUDA graphs where the model captures them."""
-    if isinstance(model, CapturedModel):
+    if isinstance(model, GraphModel):
         return partial(GraphExecutor, model.steps)
     return partial(EagerExecutor, model)

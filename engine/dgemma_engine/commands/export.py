@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from dgemma_engine.commands.conversion_progress import progress, require_torch, say_result
 
 
-def add_parser(subparsers: Any) -> None:
-    """Adds the subcommand to argparse's subparsers."""
-    parser = subparsers.add_parser("export", help="write a model folder for transformers", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the subcommand's arguments to its parser."""
     parser.add_argument("source", metavar="SRC", help="model folder, quantised or not, or `embedded`")
     parser.add_argument("place", type=Path, metavar="DST", help="folder to write; must not be there yet, or be empty")
     parser.add_argument(

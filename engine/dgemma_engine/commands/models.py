@@ -5,15 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import Any
 
 from dgemma_engine.model_store.catalogue import CATALOGUE, MB
 from dgemma_engine.model_store.user_folder import ModelStore
 
 
-def add_parser(subparsers: Any) -> None:
-    """Adds the subcommand to argparse's subparsers."""
-    parser = subparsers.add_parser("models", help="list the models with a short name", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the subcommand's arguments to its parser."""
     parser.set_defaults(run=run)
 
 

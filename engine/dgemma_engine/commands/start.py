@@ -8,7 +8,7 @@ import importlib.util
 import logging
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dgemma_engine.checkpoint.builtin import model_folder, require_model
 from dgemma_engine.errors import EngineUnavailable
@@ -19,7 +19,7 @@ from dgemma_engine.ipc.lock_file import holder_pid
 from dgemma_engine.protocol.messages import EngineState
 
 if TYPE_CHECKING:
-    from dgemma_engine.serving.scheduler import InfillEngine
+    from dgemma_engine.serving.infill_engine import InfillEngine
 
 IDLE_MINUTES = 30.0
 # The embedded model is loaded within 4 s on two cores; a large one reads its weights for minutes.
@@ -27,9 +27,8 @@ _FIRST_STATE_S = 15.0
 _LONGEST_LOAD_S = 3_600.0
 
 
-def add_parser(subparsers: Any) -> None:
-    """Adds the subcommand to argparse's subparsers."""
-    parser = subparsers.add_parser("start", help="start the engine unless it runs", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the subcommand's arguments to its parser."""
     add_engine_options(parser)
     parser.add_argument("--foreground", action="store_true", help="run in this process, logging to standard error")
     parser.add_argument(

@@ -7,7 +7,6 @@ import asyncio
 import json
 import sys
 from dataclasses import replace
-from typing import Any
 
 from dgemma_engine.errors import EngineSilent, EngineUnavailable, SocketRefused
 from dgemma_engine.ipc.client import EngineClient
@@ -19,9 +18,8 @@ STOPPED = 3
 """Exit code when no engine runs."""
 
 
-def add_parser(subparsers: Any) -> None:
-    """Adds the subcommand to argparse's subparsers."""
-    parser = subparsers.add_parser("status", help="print what the engine is doing", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the subcommand's arguments to its parser."""
     add_engine_options(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=run)

@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 from contextlib import suppress
-from typing import Any
 
 from dgemma_engine.errors import EngineError, EngineUnavailable, SocketRefused
 from dgemma_engine.ipc.client import EngineClient
@@ -19,9 +18,8 @@ from dgemma_engine.ipc.lock_file import holder_pid
 _PATIENCE_S = 20.0
 
 
-def add_parser(subparsers: Any) -> None:
-    """Adds the subcommand to argparse's subparsers."""
-    parser = subparsers.add_parser("stop", help="end the engine", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the subcommand's arguments to its parser."""
     add_engine_options(parser)
     parser.set_defaults(run=run)
 

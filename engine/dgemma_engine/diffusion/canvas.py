@@ -1,7 +1,7 @@
-"""Canvases: what is given and what is free, several rows packed behind each other. Token ids in, token ids out.
+"""Canvases: given and free positions, several rows packed one after the other. Token ids in, token ids out.
 
 A row is one hypothesis about a hole: [clamped opening][free positions][clamped head of the suffix]. Rows of one canvas
-know nothing of each other; they share a pass over the same prompt.
+do not attend to each other; they share a pass over the same prompt.
 
 Shape legend: R rows, L positions of all rows together, M positions of the longest free part.
 """
@@ -23,12 +23,12 @@ class Row:
 
     Attributes:
         num_free: positions the sampler decides, at least 1.
-        head_ids: clamped tokens behind them; empty when nothing follows the hole.
-        opening_ids: clamped tokens before them: what the middle has to begin with.
+        head_ids: clamped tokens after them; empty when nothing follows the hole.
+        opening_ids: clamped tokens before them: the required beginning of the middle.
         first_ids: tokens the first free position may take; None allows any.
         last_ids: tokens the last free position may take; None allows any.
         warm_ids: tokens that free positions start from, the first one first; the others start from noise.
-        seed: of the row's own random draws, so that a row does not depend on what it is packed with.
+        seed: of the row's own random draws, so that a row does not depend on its neighbours.
     """
 
     num_free: int
@@ -51,17 +51,17 @@ class Row:
         return len(self.opening_ids) + self.num_free + len(self.head_ids)
 
 
-class Layout:
-    """Where the parts of packed rows stand.
+class CanvasLayout:
+    """Positions of the parts of packed rows.
 
     Args:
         rows: at least one.
-        device: where the tensors live.
+        device: of the tensors.
 
     Attributes:
         rows: the hypotheses.
         row_L: which row a position belongs to, int64.
-        offset_L: how far it stands behind its row's first position, int64.
+        offset_L: its distance from its row's first position, int64.
         fixed_1L: bool, True where text is given and never resampled.
         given_1L: the given tokens at fixed positions, 0 elsewhere.
         free_RM: positions of each row's free part, int64; filled up with its first one.
@@ -102,11 +102,13 @@ class Canvas:
     Args:
         layout: of the rows.
         ids_1L: their tokens, int64; given ones are written over them.
-        noise: what replaces tokens that are not accepted.
+        noise: replaces tokens that are not accepted.
         generators: one per row, in the same order; every random draw of a row comes from its own.
     """
 
-    def __init__(self, layout: Layout, ids_1L: Tensor, noise: Noise, generators: Sequence[torch.Generator]) -> None:
+    def __init__(
+        self, layout: CanvasLayout, ids_1L: Tensor, noise: Noise, generators: Sequence[torch.Generator]
+    ) -> None:
         self.layout = layout
         self.ids_1L = ids_1L
         self._noise = noise
@@ -117,14 +119,14 @@ class Canvas:
         """Returns a canvas of some of the rows, each as it stands and with its own generator."""
         rows, row_L = self.layout.rows, self.layout.row_L
         return Canvas(
-            Layout([rows[index] for index in indices], self.ids_1L.device),
+            CanvasLayout([rows[index] for index in indices], self.ids_1L.device),
             torch.cat([self.ids_1L[:, row_L == index] for index in indices], dim=1),
             self._noise,
             [self._generators[index] for index in indices],
         )
 
     def replace(self, ids_1L: Tensor) -> None:
-        """Takes new tokens at free positions and writes the given ones back everywhere else."""
+        """Writes new tokens to free positions and the given ones everywhere else."""
         self.ids_1L = torch.where(self.layout.fixed_1L, self.layout.given_1L, ids_1L)
 
     def draw_levels(self) -> Tensor:
@@ -153,7 +155,7 @@ def start(
     """
     if generators is None:
         generators = [torch.Generator(device).manual_seed(row.seed) for row in rows]
-    layout = Layout(rows, device)
+    layout = CanvasLayout(rows, device)
     ids_1L = _draw_noise(rows, noise, generators)
     for row, first in zip(rows, layout.free_RM[:, 0].tolist(), strict=True):
         if row.warm_ids:
@@ -167,29 +169,29 @@ def _draw_noise(rows: Sequence[Row], noise: Noise, generators: Sequence[torch.Ge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Middle:
-    """What stands in a slot.
+class FilledSlot:
+    """The middle that was read out of a slot.
 
     Attributes:
         ids: tokens before the one that ended it.
-        ended: whether a fill or end token did; False when the slot was too short.
+        ended: whether a fill or end token ended it; False when the slot was too short.
     """
 
     ids: list[int]
     ended: bool
 
 
-def read(slot_ids: Sequence[int], end_ids: frozenset[int], more_token_id: int | None) -> Middle:
+def read(slot_ids: Sequence[int], end_ids: frozenset[int], more_token_id: int | None) -> FilledSlot:
     """Reads the middle out of a slot.
 
     Args:
         slot_ids: best guess of the free positions.
         end_ids: tokens that end a middle (fill, end of file); empty for a checkpoint that has none.
-        more_token_id: says that the middle goes on past the slot; dropped.
+        more_token_id: marks a middle that continues past the slot; dropped.
     """
     for index, token_id in enumerate(slot_ids):
         if token_id in end_ids:
-            return Middle(ids=list(slot_ids[:index]), ended=True)
+            return FilledSlot(ids=list(slot_ids[:index]), ended=True)
         if token_id == more_token_id:
-            return Middle(ids=list(slot_ids[:index]), ended=False)
-    return Middle(ids=list(slot_ids), ended=not end_ids)
+            return FilledSlot(ids=list(slot_ids[:index]), ended=False)
+    return FilledSlot(ids=list(slot_ids), ended=not end_ids)

@@ -75,7 +75,7 @@ class ScoredStep:
     temperature: float
 
 
-class Observer(Protocol):
+class StepObserver(Protocol):
     """Receives every step; changes nothing."""
 
     def scored(self, step: ScoredStep, executor: StepExecutor) -> None:
@@ -96,7 +96,7 @@ class Denoiser:
         observer: receives every step; None costs nothing.
     """
 
-    def __init__(self, executor: StepExecutor, sampler: Sampler, *, observer: Observer | None = None) -> None:
+    def __init__(self, executor: StepExecutor, sampler: Sampler, *, observer: StepObserver | None = None) -> None:
         self._executor = executor
         self._sampler = sampler
         self._observer = observer
@@ -188,13 +188,21 @@ class Denoiser:
             self._observer.renoised(accepted_RM, self._executor)
 
 
+class RowSelection(Protocol):
+    """Decides after the first step which rows go on; a length search chooses those of the likeliest lengths."""
+
+    def __call__(self, denoiser: Denoiser, /) -> Sequence[int]:
+        """Returns indices of rows on the canvas."""
+        ...
+
+
 @torch.inference_mode()
 def denoise(
     denoiser: Denoiser,
     *,
     cancel: Cancel,
     on_step: Callable[[Denoiser], None],
-    choose: Callable[[Denoiser], Sequence[int]] | None = None,
+    choose: RowSelection | None = None,
 ) -> Pieces[Denoised]:
     """Steps until every row is finished, the steps are spent, or time is up; a step is two pieces.
 

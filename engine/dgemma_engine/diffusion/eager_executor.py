@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dgemma_engine.diffusion.canvas import Canvas, Layout
+from dgemma_engine.diffusion.canvas import Canvas, CanvasLayout
 from dgemma_engine.diffusion.position_scores import PositionScores
 from dgemma_engine.diffusion.sampler import ClampedConditioning, Sampler
 from dgemma_engine.diffusion.token_distribution import TokenDistribution, VocabularyScorer, confidence, sample
@@ -79,7 +79,7 @@ class EagerExecutor:
         self._precompute()
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> CanvasLayout:
         """See `StepExecutor.layout`."""
         return self._canvas.layout
 

@@ -1,6 +1,6 @@
-"""The oracle: the denoising loop written out plainly, without policies, clamps in tensors or anything clever.
+"""The reference of the denoising loop: written out plainly, without policies or clamps in tensors.
 
-The fast loop in `denoiser.py` must give the same tokens and the same number of steps from the same random draws. One
+`denoiser.py` must give the same tokens and the same number of steps from the same random draws. One
 row, float32, one Python loop per rule; for tests, never for serving.
 
 Shape legend: L canvas positions, V vocabulary.
@@ -44,7 +44,7 @@ def denoise_plainly(
         model: in float32.
         cache: the prompt.
         slot_size: free positions.
-        suffix_head_ids: clamped tokens behind them.
+        suffix_head_ids: clamped tokens after them.
         sampler: read for its numbers only, those of an entropy bound and of `StableAndConfident`.
         banned_ids: tokens that may not appear.
         generator: drawn from in the order of `denoiser.denoise`.
@@ -55,34 +55,34 @@ def denoise_plainly(
     noise = torch.randint(0, vocab_size, (1, length), generator=generator)[0].tolist()
     canvas: list[int] = noise[:slot_size] + suffix_head_ids
     history: list[list[int]] = []
-    believed = None
+    probs_LV = None
     for step in range(1, sampler.num_steps + 1):
-        soft = None if believed is None else model.soft_embeddings(believed[None])
+        soft = None if probs_LV is None else model.soft_embeddings(probs_LV[None])
         logits_LV = model.logits(model.decode(torch.tensor([canvas]), cache, soft_BLD=soft))[0]
         for token_id in banned_ids:
             logits_LV[:, token_id] = -1e9
         remaining_share = (sampler.num_steps - step + 1) / sampler.num_steps
         span = sampler.schedule.t_max - sampler.schedule.t_min
         logits_LV = logits_LV / (sampler.schedule.t_min + span * remaining_share)
-        believed = torch.softmax(logits_LV, dim=-1)
+        probs_LV = torch.softmax(logits_LV, dim=-1)
         best: list[int] = logits_LV.argmax(-1).tolist()
-        uncertainty = [float(torch.special.entr(row).sum()) for row in believed]
+        entropy = [float(torch.special.entr(row).sum()) for row in probs_LV]
         free = range(slot_size)
         recent = history[len(history) - stop.stability :] if stop.stability else []
         stable = len(recent) == stop.stability and all(old[i] == best[i] for old in recent for i in free)
         history.append(best)
-        if stable and sum(uncertainty[i] for i in free) / slot_size < stop.confidence:
+        if stable and sum(entropy[i] for i in free) / slot_size < stop.confidence:
             break
         levels: list[float] = torch.rand(length, generator=generator).tolist()
-        sampled = [_token_at(row, level) for row, level in zip(believed, levels, strict=True)]
+        sampled = [_token_at(row, level) for row, level in zip(probs_LV, levels, strict=True)]
         noise = torch.randint(0, vocab_size, (1, length), generator=generator)[0].tolist()
         spent = 0.0
         accepted: set[int] = set()
-        for position in sorted(free, key=lambda i: uncertainty[i]):
+        for position in sorted(free, key=lambda i: entropy[i]):
             if spent > acceptance.bound:
                 break
             accepted.add(position)
-            spent += uncertainty[position]
+            spent += entropy[position]
         canvas = [sampled[i] if i in accepted else noise[i] for i in free] + suffix_head_ids
     return PlainResult(ids=history[-1], steps=len(history))
 

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from dgemma_engine.diffusion.canvas import Canvas, Layout
+from dgemma_engine.diffusion.canvas import Canvas, CanvasLayout
 from dgemma_engine.diffusion.position_scores import PositionScores
 from dgemma_engine.diffusion.sampler import Sampler
 from dgemma_engine.model.kv_cache import PromptCache
@@ -23,7 +23,7 @@ class StepExecutor(Protocol):
     """Steps of one canvas: forward, score, then renoise before the next forward or before rows leave."""
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> CanvasLayout:
         """Of the rows on the canvas, on the device of the scores."""
         ...
 

@@ -2,7 +2,7 @@
 
 Every pass reads the tokens decided so far and what is left of the draft; where the draft says what the model would
 have said, its tokens are kept for nothing (speculative decoding, arXiv 2211.17192, with a greedy judge). Without a
-draft every pass gives one token. Token ids in, token ids out.
+draft every pass gives one token. `write` turns token ids into token ids; `propose` makes a candidate of them.
 
 Shape legend: T judged tokens of a pass, D hidden, V vocabulary.
 """
@@ -15,12 +15,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dgemma_engine.infill.candidate import Proposal, Proposals
 from dgemma_engine.infill.observer import WritingObserver
+from dgemma_engine.infill.task import InfillTask
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
+from dgemma_engine.postprocess.block_end import whole_part
+from dgemma_engine.protocol.messages import CandidateSource, Extent, Finish
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
 from dgemma_engine.tokenization.healed_start import HealedStart
+from dgemma_engine.tokenization.vocabulary_index import Opening, openings
+
+# Forward passes where other candidates were found.
+_SPECULATIVE_PASSES = 2
+# Most tokens: where the user waits for them (each costs a pass), where this is the only candidate, and otherwise.
+_MOST_ON_DEMAND, _MOST_ALONE, _MOST_OF_SEVERAL = 128, 32, 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +46,58 @@ class Written:
     ids: list[int]
     ended: bool
     passes: int
+
+
+def propose(
+    model: DiffusionModel, task: InfillTask, cache: PromptCache, cancel: Cancel, *, draft: str
+) -> Pieces[Proposals]:
+    """Writes one candidate with the causal mode; with a draft to check it takes a few passes, or gives up.
+
+    Args:
+        model: its causal mode is called once a pass; each pass is a step.
+        task: the request.
+        cache: the prompt; afterwards as before.
+        cancel: asked before every pass.
+        draft: the best candidate so far; empty if there is none.
+    """
+    context, hole = task.context, task.hole
+    if task.form.healing == "token":
+        opening, start = Opening(given_ids=(), first_ids=None), HealedStart(hole.boundary.begun, task.spelling)
+    else:
+        opening, start = openings(hole.boundary.begun, task.tokenizer, task.spelling)[0], None
+    most = _MOST_ON_DEMAND if context.on_demand else _MOST_OF_SEVERAL if draft else _MOST_ALONE
+    draft_ids = list[int]()
+    if draft:
+        ids, num_given = task.tokenizer.encode(hole.boundary.begun + draft), len(opening.given_ids)
+        # Tokens that straddle the opening are no continuation of it.
+        draft_ids = ids[num_given:] if tuple(ids[:num_given]) == opening.given_ids else []
+    writing = task.observer.writing(opening.given_ids, draft_ids) if task.observer is not None else None
+    end_ids, leaves = task.end_ids(), task.block_end()
+    written = yield from write(
+        model,
+        cache,
+        hole.prompt_ids[-1],
+        forced_ids=opening.given_ids,
+        first_ids=opening.first_ids,
+        draft_ids=draft_ids,
+        banned_ids=task.banned_ids(),
+        ends=(lambda token_id: token_id in end_ids or leaves(token_id)) if leaves else end_ids.__contains__,
+        max_tokens=task.options.slot_tokens or min(context.max_middle_tokens, most),
+        max_passes=1_000 if not draft or context.on_demand else _SPECULATIVE_PASSES,
+        cancel=cancel,
+        recorder=writing,
+        start=start,
+    )
+    proposals = Proposals(finish=Finish.STABLE if written.ended else Finish.STEP_LIMIT, passes=written.passes)
+    if written.ended or not draft or context.on_demand:
+        text = task.text(written.ids)
+        if context.on_demand and not written.ended and context.extent is Extent.BLOCK:
+            text = whole_part(text, context.prefix)
+        if text:
+            proposals.found.append(Proposal(text=text, source=CandidateSource.LEFT_TO_RIGHT))
+        if writing is not None:
+            writing.offered(text)
+    return proposals
 
 
 @torch.inference_mode()
@@ -80,7 +142,7 @@ def write(
     last = cache.copy_last()
     unread, num_read, passes = [last_id, *decided], num_past - 1, 0
     ended = False
-    barred_V = _barred(model, first_ids)
+    barred_V = None if first_ids is None else _all_but(model, first_ids)
     try:
         while not ended and passes < max_passes and len(decided) < max_tokens:
             yield
@@ -98,9 +160,7 @@ def write(
             if barred_V is not None and len(decided) == len(forced_ids):
                 logits_TV[0].masked_fill_(barred_V, -torch.inf)
             if allowed_ids is not None:
-                spelling_V = _barred(model, allowed_ids)
-                assert spelling_V is not None
-                logits_TV[0].masked_fill_(spelling_V, -torch.inf)
+                logits_TV[0].masked_fill_(_all_but(model, allowed_ids), -torch.inf)
             kept: list[int] = []
             says = logits_TV.argmax(-1).tolist()
             for place, token_id in enumerate(says):
@@ -125,9 +185,8 @@ def write(
     return Written(ids=decided[:max_tokens], ended=ended, passes=passes)
 
 
-def _barred(model: DiffusionModel, first_ids: Sequence[int] | None) -> Tensor | None:
-    if first_ids is None:
-        return None
+def _all_but(model: DiffusionModel, ids: Sequence[int]) -> Tensor:
+    """Returns the tokens that are not among `ids`, [V], bool."""
     barred_V = torch.ones(model.config.vocab_size, dtype=torch.bool, device=model.device)
-    barred_V[list(first_ids)] = False
+    barred_V[list(ids)] = False
     return barred_V

@@ -1,11 +1,13 @@
-"""A candidate for a hole, where it comes from, and all that were found: plain values. Knows no tensors."""
+"""Candidates for a hole, before and after ranking, and the outcome of one request. Plain values; knows no tensors."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from dgemma_engine.checkpoint.features import Features
 from dgemma_engine.prompt_lookup.candidates import Seed
-from dgemma_engine.protocol.messages import CandidateSource, Finish
+from dgemma_engine.protocol.messages import Candidate, CandidateSource, Finish, Infill
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,8 +18,8 @@ class Proposal:
         text: text to insert at the cursor, cut to what may be shown.
         source: what proposed it first.
         canvas_logprobs: of its tokens and of the one that ended it, on a canvas; empty if no canvas proposed it.
-        seed: the place it was found at, if it was.
-        agreement: how many other ways of proposing gave the same text.
+        seed: where the text was found, if it was.
+        agreement: how many other sources gave the same text.
     """
 
     text: str
@@ -27,24 +29,79 @@ class Proposal:
     agreement: int = 0
 
 
-@dataclass(slots=True, kw_only=True)
-class Proposed:
-    """What was found.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranked:
+    """A candidate with its score.
 
     Attributes:
-        proposals: candidates in no particular order, duplicates included.
-        finish: why the canvases stopped.
+        proposal: the candidate.
+        score: calibrated probability that it is right, 0 to 1.
+        features: what the score was made from; None where there was no time to compute it.
+    """
+
+    proposal: Proposal
+    score: float
+    features: Features | None
+
+
+@dataclass(slots=True, kw_only=True)
+class Proposals:
+    """What one or several sources proposed.
+
+    Attributes:
+        found: candidates in no particular order, duplicates included.
+        finish: why the source stopped.
         steps: passes over canvases.
         passes: passes of the causal mode.
     """
 
-    proposals: list[Proposal] = field(default_factory=list[Proposal])
+    found: list[Proposal] = field(default_factory=list[Proposal])
     finish: Finish = Finish.EMPTY
     steps: int = 0
     passes: int = 0
 
 
-def merged(proposals: list[Proposal]) -> list[Proposal]:
+@dataclass(slots=True, kw_only=True)
+class Search:
+    """Outcome of candidate generation, or why it stopped early.
+
+    Attributes:
+        proposals: candidates before ranking.
+        ranked: candidates, best first.
+        is_judged: whether the causal mode has judged them.
+        stop: why there is no answer; None if there may be one.
+    """
+
+    proposals: Proposals = field(default_factory=Proposals)
+    ranked: list[Ranked] = field(default_factory=list[Ranked])
+    is_judged: bool = False
+    stop: Finish | None = None
+
+    def answer(self, shown: Sequence[Ranked], timings_ms: dict[str, float], *, unlikely: bool = False) -> Infill:
+        """Returns the answer as a message.
+
+        Args:
+            shown: what to show of the ranked candidates, best first; may be empty.
+            timings_ms: of the stages.
+            unlikely: whether the first of `shown` is below the threshold.
+        """
+        proposals = self.proposals
+        silent = proposals.finish if proposals.finish is Finish.DEADLINE else Finish.EMPTY
+        return Infill(
+            text=shown[0].proposal.text if shown else "",
+            finish=self.stop or (proposals.finish if shown else silent),
+            score=shown[0].score if shown else 0.0,
+            steps=proposals.steps,
+            forwards=proposals.steps + proposals.passes,
+            candidates=tuple(
+                Candidate(text=one.proposal.text, score=one.score, source=one.proposal.source) for one in shown
+            ),
+            timings_ms=timings_ms,
+            unlikely=unlikely and bool(shown and shown[0].proposal.text),
+        )
+
+
+def merged(proposals: Sequence[Proposal]) -> list[Proposal]:
     """Returns each text once, in order of first appearance; texts that differ in trailing white space are one."""
     by_text: dict[str, Proposal] = {}
     for proposal in proposals:

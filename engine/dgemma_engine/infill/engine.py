@@ -1,7 +1,7 @@
 """A loaded model that fills holes: `Context` in, `Infill` out.
 
-Wires tokens, prompt cache, candidates and ranking for one request at a time, and keeps the deadline; it is called on
-one thread only. Knows nothing of sockets, queues or editors.
+Loads the parts, runs the pipeline of each request, and decides whether the best candidate is shown. Called on one
+thread only. Knows nothing of sockets, queues or editors.
 """
 
 from __future__ import annotations
@@ -16,49 +16,31 @@ from typing import Self
 
 import torch
 
-from dgemma_engine.backends.select import executor_factory
 from dgemma_engine.checkpoint.calibration import Calibration
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.diffusion.sampler import Sampler
 from dgemma_engine.families.checkpoint_facts import read_facts
 from dgemma_engine.families.family import LoadOptions
 from dgemma_engine.families.registry import family_of
-from dgemma_engine.infill.candidate import Proposal, Proposed, merged
-from dgemma_engine.infill.generator import Proposer
-from dgemma_engine.infill.hypotheses import Reading
+from dgemma_engine.infill.candidate import Ranked, Search, merged
 from dgemma_engine.infill.observer import Observer
-from dgemma_engine.infill.oom import freeing_on_exhaustion
-from dgemma_engine.infill.options import DEFAULT, Decode, Recipe
-from dgemma_engine.infill.preview import draft
-from dgemma_engine.infill.ranker import Ranked, rank, unjudged
-from dgemma_engine.infill.result import Search
-from dgemma_engine.infill.warmup import first_questions
+from dgemma_engine.infill.oom import MEMORY_ERRORS, free_memory, is_exhaustion
+from dgemma_engine.infill.options import DEFAULT, Decode, InfillOptions
+from dgemma_engine.infill.pipeline import Pipeline
+from dgemma_engine.infill.warmup import warmup_requests
 from dgemma_engine.model.devices import limit_threads, pick_device
 from dgemma_engine.model.diffusion_model import DiffusionModel
-from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
-from dgemma_engine.prompt_lookup.candidates import Seed, SeedStore
-from dgemma_engine.prompting.builder import Hole, dig
-from dgemma_engine.prompting.prefix_cache import JOINED_TOKENS, PromptStore
-from dgemma_engine.prompting.suffix_cache import SuffixStore
-from dgemma_engine.protocol.messages import CandidateSource, Context, Draft, Infill, OnDraft
+from dgemma_engine.prompting.prefix_cache import PromptStore
+from dgemma_engine.protocol.messages import Context, Infill, OnDraft
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces, finished
-from dgemma_engine.scheduling.duration_estimator import Pace
-from dgemma_engine.scheduling.stage_timer import Laps
-from dgemma_engine.syntax.error_check import SyntaxStore
+from dgemma_engine.scheduling.timing import DurationEstimator, StageTimer
 from dgemma_engine.tokenization.tokenizer import Tokenizer
-from dgemma_engine.tokenization.vocabulary_index import Spelling
 
 # Candidates that are sent with an answer, the shown one first; more where the user chooses among them.
 _SENT_CANDIDATES = 3
 _SENT_ON_DEMAND = 5
-# Text that seeds are looked for in. More is found in more, but the first look at a document takes that much longer.
-_SEED_CHARACTERS = 600_000
-
-
-def _ignore(_draft: Draft) -> None:
-    pass
 
 
 class Engine:
@@ -69,13 +51,15 @@ class Engine:
         tokenizer: of the same checkpoint.
         infill_format: how the checkpoint wants holes.
         sampler: decisions of the denoising loop.
-        calibration: what scores mean, and from which on a candidate is shown.
+        calibration: maps features to scores, with the score from which a candidate is shown.
         name: shown to users.
         path: folder it came from, shown to users.
         clock: seconds that never go backwards.
-        least_draft_score: score under which a draft that time left unranked is not worth showing, for a model without a
-            calibration; 0 shows every draft, 1 none. A calibrated model shows none.
-        decode: what proposes candidates, whatever a request's recipe says; None leaves that to the recipe.
+        least_draft_score: least score of a candidate that is shown although there was no time to judge it, for a model
+            without a calibration; 0 shows every one, 1 none. A calibrated model shows none.
+        prompts: prompts kept warm; None begins with none.
+        durations: expected durations of a step and of the ranking; None begins with none.
+        decode: what proposes candidates, whatever a request's options say; None leaves that to the options.
     """
 
     def __init__(
@@ -90,23 +74,25 @@ class Engine:
         path: str,
         clock: Callable[[], float] = time.monotonic,
         least_draft_score: float = 0.5,
+        prompts: PromptStore | None = None,
+        durations: DurationEstimator | None = None,
         decode: Decode | None = None,
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
-        self._format = infill_format
         self._calibration = calibration
-        self._prompts = PromptStore(model)
-        self._suffixes = SuffixStore()
-        self._seeds = SeedStore(max_characters=_SEED_CHARACTERS)
-        self._syntax = SyntaxStore()
-        self._spelling = Spelling(tokenizer)
-        self._proposer = Proposer(model, tokenizer, self._spelling, sampler, calibration, executor_factory(model))
-        self._pace = Pace()
+        self._pipeline = Pipeline(
+            model,
+            tokenizer,
+            infill_format,
+            sampler,
+            calibration,
+            prompts=prompts or PromptStore(model),
+            durations=durations or DurationEstimator(),
+        )
         self._clock = clock
         self._least_draft_score = least_draft_score
         self._decode = decode
-        self._steps = 0
         self.model_name, self.model_path = name, path
         self.device = str(model.device)
         self.compiled = model.is_compiled
@@ -162,7 +148,7 @@ class Engine:
     @property
     def denoising_steps(self) -> int:
         """Denoising steps made since the start, over all requests; readable from any thread."""
-        return self._steps
+        return self._pipeline.canvases.num_steps_made
 
     @property
     def device_memory_bytes(self) -> int:
@@ -170,12 +156,12 @@ class Engine:
         return torch.cuda.memory_reserved(self._model.device) if self._model.device.type == "cuda" else 0
 
     def warm_up(self) -> None:
-        """Makes two denoising steps of no consequence: the first user does not pay for first-time allocations."""
-        for context in first_questions(compiles=self._model.compiles_on_first_pass):
+        """Makes two denoising steps for a warm-up request: first-time allocations are paid for at startup."""
+        for context in warmup_requests(compiles=self._model.compiles_on_first_pass):
             asked = itertools.count()
             self.infill(context, Cancel(deadline_s=3, clock=lambda asked=asked: next(asked)))
-        # How long first steps take says nothing of later ones.
-        self._steps, self._pace = 0, Pace()
+        # The duration of first steps says nothing of later ones.
+        self._pipeline.canvases.num_steps_made, self._pipeline.durations = 0, DurationEstimator()
 
     def count_tokens(self, text: str) -> int:
         """Returns how many tokens a text has."""
@@ -185,19 +171,19 @@ class Engine:
         self,
         context: Context,
         cancel: Cancel,
-        on_draft: OnDraft = _ignore,
+        on_draft: OnDraft | None = None,
         *,
-        recipe: Recipe = DEFAULT,
+        options: InfillOptions = DEFAULT,
         recorder: Observer | None = None,
     ) -> Infill:
         """Fills one hole.
 
         Args:
-            context: the question.
+            context: the request.
             cancel: asked between forward passes; its deadline is the request's.
-            on_draft: called with what the canvas says after each denoising step, if the question asks for drafts.
-            recipe: parts to leave out, for measurements.
-            recorder: told what every step did; the answer is the same without.
+            on_draft: receives the text of the canvas after each denoising step, if the request asks for drafts.
+            options: parts to leave out, for measurements.
+            recorder: receives what every step did; the answer is the same without.
 
         Returns:
             The answer; its text is empty when there is nothing worth showing.
@@ -205,197 +191,67 @@ class Engine:
         Raises:
             EngineFault: the device's memory ran out; it is free again.
         """
-        return finished(self.filling(context, cancel, on_draft, recipe=recipe, recorder=recorder))
+        return finished(self.filling(context, cancel, on_draft, options=options, recorder=recorder))
 
     def filling(
         self,
         context: Context,
         cancel: Cancel,
-        on_draft: OnDraft = _ignore,
+        on_draft: OnDraft | None = None,
         *,
-        recipe: Recipe = DEFAULT,
+        options: InfillOptions = DEFAULT,
         recorder: Observer | None = None,
     ) -> Pieces[Infill]:
-        """Fills one hole as `infill` does, in pieces; two of one document share its prompt and may not take turns."""
-        with self._prompts.using(context.document):
-            work = self._filling(context, cancel, on_draft, recipe, recorder)
-            return (yield from freeing_on_exhaustion(work, self._prompts.clear, self._model.device))
+        """Fills one hole as `infill` does, step by step; two of one document share its prompt and may not alternate."""
+        timer, options = StageTimer(self._clock), self._possible(options)
+        with self._pipeline.prompts.using(context.document):
+            try:
+                search = yield from self._pipeline.search(context, cancel, on_draft, options, timer, recorder)
+            except MEMORY_ERRORS as error:
+                if not is_exhaustion(error):
+                    raise
+            else:
+                return self._answer(context, search, options, timer, recorder)
+            raise free_memory(self._pipeline.prompts.clear, self._model.device)
 
-    def _filling(
-        self, context: Context, cancel: Cancel, on_draft: OnDraft, recipe: Recipe, recorder: Observer | None
-    ) -> Pieces[Infill]:
-        lap = Laps(self._clock)
-        search = yield from self._search(context, cancel, on_draft, recipe, lap, recorder)
-        found, ranked = search.found, search.ranked
-        if search.finish is not None:
-            return search.answer([], lap.timings_ms())
-        is_worth_it = bool(ranked) and search.is_worth_it(self._calibration, self._least_draft_score)
-        is_silent = recipe.silence and not (context.on_demand or context.insistent)
-        is_shown = bool(ranked) and (not is_silent or is_worth_it)
-        if recorder is not None:
-            proposals, added_errors = merged(found.proposals), self._syntax.check(context).added_errors
-            recorder.weighed(
-                proposals, ranked, is_shown=is_shown, added_errors=added_errors, calibration=self._calibration
-            )
-        shown = ranked[: _SENT_ON_DEMAND if context.on_demand else _SENT_CANDIDATES] if is_shown else []
-        return search.answer(shown, lap.timings_ms(), unlikely=is_shown and not is_worth_it)
-
-    def ranked(self, context: Context, cancel: Cancel, *, recipe: Recipe = DEFAULT) -> list[Ranked]:
+    def ranked(self, context: Context, cancel: Cancel, *, options: InfillOptions = DEFAULT) -> list[Ranked]:
         """Returns every candidate with its features, best first, whatever its score: what a calibration is fitted on.
 
         Args:
-            context: the question.
+            context: the request.
             cancel: asked between forward passes.
-            recipe: parts to leave out.
+            options: parts to leave out.
         """
-        return finished(self._search(context, cancel, _ignore, recipe, Laps(self._clock), None)).ranked
+        timer, options = StageTimer(self._clock), self._possible(options)
+        return finished(self._pipeline.search(context, cancel, None, options, timer, None)).ranked
 
     def length_confidences(
         self, context: Context, lengths: Sequence[int], cancel: Cancel
     ) -> dict[int, list[float]] | None:
-        """Returns how sure the first step is at each length, as the search without a fill token sees it.
+        """Returns how confident the first step is at each length; see `Pipeline.length_confidences`."""
+        return self._pipeline.length_confidences(context, lengths, cancel)
 
-        Args:
-            context: the question.
-            lengths: in tokens, those the middle may have.
-            cancel: asked before the pass.
+    def _possible(self, options: InfillOptions) -> InfillOptions:
+        return options if self._decode is None else replace(options, decode=self._decode)
 
-        Returns:
-            Mean negative entropies in nats, one per noise draw; None if `cancel` said stop.
-        """
-        form = self._format.without_fill()
-        hole = dig(context, self._tokenizer, form, self._model.config)
-        cache = finished(self._prompts.encoded(context.document, hole.prompt_ids, cancel))
-        return None if cache is None else self._proposer.length_confidences(context, hole, form, cache, lengths)
-
-    def _search(
-        self, context: Context, cancel: Cancel, on_draft: OnDraft, recipe: Recipe, lap: Laps, recorder: Observer | None
-    ) -> Pieces[Search]:
-        search = Search(found=Proposed())
-        if search.is_over(cancel):
-            return search
-        recipe = recipe if self._decode is None else replace(recipe, decode=self._decode)
-        form = self._format if recipe.fill else self._format.without_fill()
-        hole = dig(
-            context,
-            self._tokenizer,
-            form,
-            self._model.config,
-            settled=lambda suffix_ids, num_clamped: self._suffixes.settled(context.document, suffix_ids, num_clamped),
-        )
-        if recorder is not None:
-            recorder.dug(hole, text_of=self._spelling.text_of, name_of=self._tokenizer.name_of)
-        lap("tokenize")
-        most_left = 0 if recipe.decode is Decode.LEFT_TO_RIGHT else JOINED_TOKENS[self._model.device.type]
-        cache = yield from self._prompts.encoded(context.document, hole.prompt_ids, cancel, most_left=most_left)
-        lap("encode")
-        if search.is_over(cancel) or cache is None:
-            return search
-        seeds = self._seeds.propose(context) if recipe.seeds else []
-        lap("propose")
-        # What ranking takes is kept back from the canvases.
-        reserved = cancel.sooner(self._pace.expected_s("rank"))
-        search.found = found = yield from self._propose(
-            context, hole, form, cache, reserved, recipe, seeds, on_draft, recorder
-        )
-        denoise_s = lap("denoise")
-        # Others were served between the steps of what is asked for on demand.
-        if found.steps and not context.on_demand:
-            self._pace.learn("step", denoise_s / found.steps)
-        if cancel.cancelled and search.is_over(cancel):
-            return search
-        if not found.steps:
-            # No step was made that could have added the end of the prompt.
-            cache = yield from self._prompts.encoded(context.document, hole.prompt_ids, cancel)
-        search.judged = cache is not None and not cancel.expired
-        if cache is not None and search.judged:
-            search.ranked = yield from self._rank(context, hole, form, cache, found, cancel)
-        else:
-            search.ranked = unjudged(self._passing(context, found.proposals))
-        rank_s = lap("rank")
-        if search.judged:
-            self._pace.learn("rank", rank_s)
-        if cancel.cancelled:
-            search.is_over(cancel)
-        return search
-
-    def _propose(
-        self,
-        context: Context,
-        hole: Hole,
-        form: InfillFormat,
-        cache: PromptCache,
-        cancel: Cancel,
-        recipe: Recipe,
-        seeds: Sequence[Seed],
-        on_draft: OnDraft,
-        recorder: Observer | None,
-    ) -> Pieces[Proposed]:
-        found, num_steps = Proposed(), self._affordable_steps(context, cancel)
-
-        def on_step(before: int, step: int, readings: Callable[[], list[Reading]]) -> None:
-            self._steps += 1
-            if context.drafts:
-                begun, limit, text_of = hole.boundary.begun, before + num_steps, self._spelling.text_of
-                on_draft(draft(context.drafts, before + step, readings(), begun, text_of, steps_limit=limit))
-
-        if recipe.decode is not Decode.LEFT_TO_RIGHT:
-            found = yield from self._proposer.on_canvas(
-                context,
-                hole,
-                form,
-                cache,
-                cancel,
-                recipe=recipe,
-                seeds=seeds,
-                num_steps=num_steps,
-                on_step=on_step,
-                recorder=recorder,
-            )
-        if recipe.decode is not Decode.DIFFUSION and not (cancel.cancelled or cancel.expired):
-            drafts = unjudged(found.proposals)
-            written = yield from self._proposer.from_left_to_right(
-                context,
-                hole,
-                form,
-                cache,
-                cancel,
-                draft=drafts[0].proposal.text if drafts else "",
-                recipe=recipe,
-                recorder=recorder,
-            )
-            found.proposals += written.proposals
-            found.passes += written.passes
-            if recipe.decode is Decode.LEFT_TO_RIGHT:
-                found.finish = written.finish
-        found.proposals += [Proposal(text=seed.text, source=CandidateSource.SEED, seed=seed) for seed in seeds]
-        return found
-
-    def _passing(self, context: Context, proposals: Sequence[Proposal]) -> list[Proposal]:
-        """Returns what may be sent without being ranked: what is asked for on demand is parsed even late."""
-        if not context.on_demand:
-            return list(proposals)
-        syntax = self._syntax.check(context)
-        return [proposal for proposal in proposals if syntax.added_errors(proposal.text) <= 0]
-
-    def _affordable_steps(self, context: Context, cancel: Cancel) -> int:
-        """Returns over how many steps the schedule is spread: those that fit before the deadline, at most the usual."""
-        usual, step_s = self._proposer.num_steps(context.extent), self._pace.expected_s("step")
-        return max(1, int(min(usual, cancel.left_s / step_s))) if step_s else usual
-
-    def _rank(
-        self, context: Context, hole: Hole, form: InfillFormat, cache: PromptCache, found: Proposed, cancel: Cancel
-    ) -> Pieces[list[Ranked]]:
-        ranked = yield from rank(
-            found.proposals,
-            hole,
-            model=self._model,
-            cache=cache,
-            encode=self._tokenizer.encode,
-            banned_ids=self._proposer.banned_ids(hole, form),
-            syntax=self._syntax.check(context),
-            calibration=self._calibration,
-            cancel=cancel,
-        )
-        found.passes += bool(ranked)
-        return ranked
+    def _answer(
+        self, context: Context, search: Search, options: InfillOptions, timer: StageTimer, observer: Observer | None
+    ) -> Infill:
+        """Decides whether the best candidate is shown."""
+        if search.stop is not None:
+            return search.answer([], timer.timings_ms())
+        ranked, calibration = search.ranked, self._calibration
+        is_likely = False
+        if ranked and search.is_judged:
+            is_likely = ranked[0].score >= calibration.threshold
+        elif ranked:
+            # The score of an unjudged candidate is none of a calibrated model's scores.
+            is_likely = calibration.weights is None and ranked[0].score >= self._least_draft_score
+        is_silent = options.silence and not (context.on_demand or context.insistent)
+        is_shown = bool(ranked) and (not is_silent or is_likely)
+        if observer is not None:
+            added_errors = self._pipeline.syntax.check(context).added_errors
+            proposals = merged(search.proposals.found)
+            observer.weighed(proposals, ranked, is_shown=is_shown, added_errors=added_errors, calibration=calibration)
+        shown = ranked[: _SENT_ON_DEMAND if context.on_demand else _SENT_CANDIDATES] if is_shown else []
+        return search.answer(shown, timer.timings_ms(), unlikely=is_shown and not is_likely)

@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from dgemma_engine.checkpoint.calibration import Calibration
-    from dgemma_engine.infill.candidate import Proposal
+    from dgemma_engine.infill.candidate import Proposal, Ranked
     from dgemma_engine.infill.hypotheses import Hypothesis, Reading
-    from dgemma_engine.infill.ranker import Ranked
     from dgemma_engine.prompting.builder import Hole
 
 
@@ -44,7 +43,7 @@ class WritingObserver(Protocol):
         ...
 
 
-class Observer(denoiser.Observer, Protocol):
+class Observer(denoiser.StepObserver, Protocol):
     """Receives the course of one request, from the prompt to the ranked candidates."""
 
     def dug(self, hole: Hole, *, text_of: Callable[[int], str | None], name_of: Callable[[int], str]) -> None:

@@ -19,7 +19,7 @@ class Decode(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
+class InfillOptions:
     """Choices of one request.
 
     Attributes:
@@ -41,4 +41,4 @@ class Recipe:
             raise ValueError(f"{self.slot_tokens=} must be at least 1")
 
 
-DEFAULT = Recipe()
+DEFAULT = InfillOptions()

@@ -6,16 +6,16 @@ Wires `likelihood`, `error_check` and `calibration`; knows proposals and texts, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from operator import attrgetter
 
 from dgemma_engine.checkpoint.calibration import Calibration
 from dgemma_engine.checkpoint.features import Features
-from dgemma_engine.infill.candidate import Proposal, merged
+from dgemma_engine.infill.candidate import Proposal, Ranked, merged
 from dgemma_engine.infill.likelihood import Branch, Likelihood, likelihoods
+from dgemma_engine.infill.task import InfillTask
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
-from dgemma_engine.prompting.builder import Hole
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
 from dgemma_engine.syntax.error_check import SyntaxCheck
@@ -24,56 +24,37 @@ from dgemma_engine.syntax.error_check import SyntaxCheck
 _MOST_CANDIDATES = 8
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ranked:
-    """A candidate with its score.
-
-    Attributes:
-        proposal: the candidate.
-        score: calibrated probability that it is right, 0 to 1.
-        features: what the score was made from; None where time did not allow to judge it.
-    """
-
-    proposal: Proposal
-    score: float
-    features: Features | None
-
-
 def rank(
+    task: InfillTask,
     proposals: Sequence[Proposal],
-    hole: Hole,
     *,
     model: DiffusionModel,
     cache: PromptCache,
-    encode: Callable[[str], list[int]],
-    banned_ids: Sequence[int],
     syntax: SyntaxCheck,
     calibration: Calibration,
     cancel: Cancel,
 ) -> Pieces[list[Ranked]]:
     """Returns the distinct candidates that do not break the file's syntax, best first; one forward pass.
 
-    The parse is a piece and the pass is one.
+    The parse is a step and the pass is one.
 
     Args:
+        task: the request.
         proposals: any number.
-        hole: the question.
         model: judges them.
         cache: the prompt.
-        encode: text to token ids.
-        banned_ids: tokens no middle may hold.
         syntax: of the document.
         calibration: turns features into a probability.
         cancel: asked before the pass; then there is no candidate.
     """
-    distinct = merged(list(proposals))
+    hole, encode = task.hole, task.tokenizer.encode
+    distinct = merged(proposals)
     # A candidate that adds errors has lost already and need not be judged.
     added = {proposal.text: syntax.added_errors(proposal.text) for proposal in distinct}
     passing = [proposal for proposal in distinct if added[proposal.text] <= 0][:_MOST_CANDIDATES]
-    boundary = hole.boundary
     branches = [
         Branch(
-            middle_ids=tuple(encode(boundary.begun + proposal.text + boundary.left)),
+            middle_ids=tuple(encode(hole.boundary.begun + proposal.text + hole.boundary.left)),
             suffix_ids=hole.judged_suffix_ids,
         )
         for proposal in passing
@@ -81,25 +62,34 @@ def rank(
     yield
     if not branches or cancel.cancelled:
         return []
-    judged = likelihoods(model, cache, hole.prompt_ids[-1], branches, end_ids=hole.end_ids, banned_ids=banned_ids)
+    judged = likelihoods(
+        model, cache, hole.prompt_ids[-1], branches, end_ids=hole.end_ids, banned_ids=task.banned_ids()
+    )
     ranked: list[Ranked] = []
     for proposal, likelihood in zip(passing, judged, strict=True):
         features = _features(proposal, likelihood, added[proposal.text])
         ranked.append(Ranked(proposal=proposal, score=calibration.probability(features), features=features))
-    return sorted(ranked, key=lambda candidate: candidate.score, reverse=True)
+    return sorted(ranked, key=attrgetter("score"), reverse=True)
 
 
-def unjudged(proposals: Sequence[Proposal]) -> list[Ranked]:
-    """Returns candidates ordered by their own confidence, for when time does not allow more.
+def rank_unjudged(proposals: Sequence[Proposal], syntax: SyntaxCheck | None = None) -> list[Ranked]:
+    """Returns candidates ordered by their own confidence, for when there is no time for more.
 
     Their score is the geometric mean probability of their tokens on the canvas; a seed that no canvas has confirmed
     scores 0.
+
+    Args:
+        proposals: any number.
+        syntax: leaves out what adds syntax errors to the document; None parses nothing.
     """
-    ranked = [
-        Ranked(proposal=proposal, score=_geometric_mean(proposal.canvas_logprobs), features=None)
-        for proposal in merged(list(proposals))
-    ]
-    return sorted(ranked, key=lambda candidate: candidate.score, reverse=True)
+    if syntax is not None:
+        proposals = [proposal for proposal in proposals if syntax.added_errors(proposal.text) <= 0]
+    ranked: list[Ranked] = []
+    for proposal in merged(proposals):
+        logprobs = proposal.canvas_logprobs
+        score = min(1.0, math.exp(sum(logprobs) / len(logprobs))) if logprobs else 0.0
+        ranked.append(Ranked(proposal=proposal, score=score, features=None))
+    return sorted(ranked, key=attrgetter("score"), reverse=True)
 
 
 def _features(proposal: Proposal, likelihood: Likelihood, added_errors: int) -> Features:
@@ -119,7 +109,3 @@ def _features(proposal: Proposal, likelihood: Likelihood, added_errors: int) -> 
         length=math.log1p(len(likelihood.middle)),
         added_errors=float(max(-2, min(2, added_errors))),
     )
-
-
-def _geometric_mean(logprobs: Sequence[float]) -> float:
-    return min(1.0, math.exp(sum(logprobs) / len(logprobs))) if logprobs else 0.0

@@ -1,4 +1,4 @@
-"""Questions of no consequence that an engine answers itself before anybody asks: what happens once happens then."""
+"""Warm-up requests: the engine answers them at startup, and pays one-time costs then."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ _PREFIX = "def f(x):\n    return "
 _LONG_PREFIX = "x = 1\n" * 600 + _PREFIX
 
 
-def first_questions(*, compiles: bool) -> list[Context]:
-    """Returns the questions.
+def warmup_requests(*, compiles: bool) -> list[Context]:
+    """Returns the requests.
 
     Args:
         compiles: whether kernels are compiled when they first run: those for a long prompt, for a short one and for
-            what is typed behind it are different ones.
+            what is typed after it are different ones.
     """
     asked = [("long", _LONG_PREFIX), ("short", _PREFIX), ("short", _PREFIX + "x")] if compiles else [("", _PREFIX)]
     return [Context(document=document, prefix=prefix, suffix="\n") for document, prefix in asked]

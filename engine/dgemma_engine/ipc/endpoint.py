@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Self
 
 from dgemma_engine.errors import SocketRefused
-from dgemma_engine.ipc.private_files import make_private_folder, mend_folder
 from dgemma_engine.model_store.catalogue import CATALOGUE, TINY
+from dgemma_engine.private_files import make_private_folder, mend_folder
 
 EMBEDDED = "embedded"
 

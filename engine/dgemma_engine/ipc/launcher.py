@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dgemma_engine.errors import SocketRefused
 from dgemma_engine.ipc.endpoint import EngineLocation
-from dgemma_engine.ipc.private_files import open_private
+from dgemma_engine.private_files import open_private
 
 _MAX_LOG_BYTES = 1 << 20
 

@@ -6,6 +6,7 @@ or of one that was killed.
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 from pathlib import Path
@@ -13,7 +14,9 @@ from types import TracebackType
 from typing import Self
 
 from dgemma_engine.errors import SocketRefused
-from dgemma_engine.ipc.private_files import open_private
+from dgemma_engine.private_files import open_private
+
+_PATIENCE_S = 1.0
 
 
 class EngineLock:
@@ -45,6 +48,29 @@ class EngineLock:
             os.close(fd)
             raise SocketRefused(f"{path}: cannot be locked ({error.strerror}); set DGEMMA_RUNTIME_DIR") from error
         return cls(fd)
+
+    @classmethod
+    async def acquire_or_holder(cls, path: Path) -> Self | int:
+        """Takes the lock, or returns the process id of the engine that holds it; 0 if that cannot be told.
+
+        Tries again for at most 1 s while no living engine has written its id: the holder may be about to write it, or
+        be a process that only checks whether the lock is held.
+
+        Raises:
+            SocketRefused: the file cannot be opened.
+        """
+        import psutil  # Of the extra `engine`; a client that reads locks has none.
+
+        loop = asyncio.get_running_loop()
+        give_up_s = loop.time() + _PATIENCE_S
+        while (lock := cls.acquire(path)) is None:
+            pid = holder_pid(path)
+            if pid is not None and psutil.pid_exists(pid):
+                return pid
+            if loop.time() > give_up_s:
+                return 0
+            await asyncio.sleep(0.02)
+        return lock
 
     def __enter__(self) -> Self:
         return self

@@ -1,10 +1,10 @@
-"""Who may look at whom, as bool masks (True: may look).
+"""Bool attention masks (True: attends).
 
-A canvas alone needs none: it sees itself, all of the prompt on full layers and the prompt's last `sliding_window - 1`
-tokens on sliding ones, which `KVCache.with_canvas` cuts off. Rows that share one pass need one, or they would see each
-other. Knows positions and windows; knows nothing of models, caches or token ids.
+A canvas alone needs none: it attends to itself, to all of the prompt on full layers and to the prompt's last
+`sliding_window - 1` tokens on sliding ones, which `KVCache.with_canvas` cuts off. Rows that share one pass need one, or
+they would attend to each other. Knows positions and windows; knows nothing of models, caches or token ids.
 
-Shape legend: L tokens of a pass, all rows behind one another; P cached tokens.
+Shape legend: L tokens of a pass, all rows one after the other; P cached tokens.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class PackedRows:
 
     Attributes:
         row_L: the row of each token of the pass, int64.
-        hidden_from: cached tokens from this one on are seen by nobody; None hides none.
+        hidden_from: cached tokens from this one on are hidden; None hides none.
     """
 
     row_L: Tensor
@@ -32,7 +32,7 @@ class PackedRows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttentionMasks:
-    """One mask per layer kind, each broadcastable to [B, 1, queries, keys]; None sees everything a layer kind can.
+    """One mask per layer kind, each broadcastable to [B, 1, queries, keys]; None masks nothing.
 
     In causal mode a mask may be narrower than the keys there are: it then speaks of the last ones, and the others are
     not read. `rows` says the same in the terms of packed rows, where the masks are of such.
@@ -74,7 +74,7 @@ def causal(*, num_past: int, num_new: int, sliding_window: int, device: torch.de
 
 
 def packed(row_L: Tensor, *, num_past: int, sliding_window: int) -> AttentionMasks:
-    """Masks for several canvases in one `decode`: each sees the prompt as if alone, and itself, never a neighbour.
+    """Masks for several canvases in one `decode`: each attends to the prompt and itself only.
 
     The positions that go with them start again at `num_past` in every row.
 
@@ -88,14 +88,14 @@ def packed(row_L: Tensor, *, num_past: int, sliding_window: int) -> AttentionMas
     """
     same_LL = row_L[:, None] == row_L[None, :]
     num_near = num_past - _window_start(num_past, sliding_window)
-    full, sliding = _behind_prompt(same_LL, num_past), _behind_prompt(same_LL, num_near)
+    full, sliding = _after_prompt(same_LL, num_past), _after_prompt(same_LL, num_near)
     return AttentionMasks(full=full, sliding=sliding, rows=PackedRows(row_L=row_L))
 
 
 def branches(
     row_L: Tensor, position_L: Tensor, *, num_past: int, sliding_window: int, hidden_from: int
 ) -> AttentionMasks:
-    """Masks for several continuations of one prompt in one `encode`: each is causal, and sees the prompt and itself.
+    """Masks for several continuations of one prompt in one `encode`, each causal, over the prompt and itself only.
 
     A branch may begin with the prompt's last tokens again, so that its first new token gets a probability; their
     cached copies must then be hidden, or every branch would see them twice.
@@ -105,7 +105,7 @@ def branches(
         position_L: the position of each token, int64; rises within a branch and is nowhere below `hidden_from`.
         num_past: tokens in the cache, whose positions are 0, 1, ...
         sliding_window: tokens a sliding layer sees by position, the query's own included.
-        hidden_from: cached tokens from this one on are seen by nobody; `num_past` hides none.
+        hidden_from: cached tokens from this one on are hidden; `num_past` hides none.
 
     Returns:
         Masks of shape [1, 1, L, P + L], the sliding one without the cached tokens that no branch's window reaches.
@@ -127,7 +127,7 @@ def _window_start(position: int, sliding_window: int) -> int:
     return max(0, position - (sliding_window - 1))
 
 
-def _behind_prompt(canvas_LL: Tensor, num_visible: int) -> Tensor:
+def _after_prompt(canvas_LL: Tensor, num_visible: int) -> Tensor:
     """Returns a canvas mask with `num_visible` prompt tokens, seen by all, before it: [1, 1, L, num_visible + L]."""
     prompt_LP = canvas_LL.new_ones(canvas_LL.shape[0], num_visible)
     return torch.cat((prompt_LP, canvas_LL), dim=1)[None, None]

@@ -27,7 +27,7 @@ class KVCache(Protocol):
         ...
 
     def append(self, layer_idx: int, k_BGTd: Tensor, v_BGTd: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores new tokens behind the old ones and returns all keys and values, [B, G, S + T, d]."""
+        """Stores new tokens after the old ones and returns all keys and values, [B, G, S + T, d]."""
         ...
 
     def advance(self, num_tokens: int) -> None:
@@ -43,7 +43,7 @@ class KVCache(Protocol):
             layer_idx: whose keys and values.
             k_BGLd: keys of the canvas.
             v_BGLd: values of the canvas.
-            num_visible: stored tokens that the canvas may see; those that are pending are the last of them.
+            num_visible: stored tokens that the canvas attends to; pending ones are the last of them.
             num_pending: tokens that this layer has appended and `advance` has not counted yet.
         """
         ...
@@ -52,7 +52,7 @@ class KVCache(Protocol):
 class PromptCache:
     """Preallocated keys and values of one prompt.
 
-    The room behind the prompt is scratch for canvases: what `with_canvas` writes there is never part of the prompt,
+    The room after the prompt is scratch for canvases: what `with_canvas` writes there is never part of the prompt,
     so a denoising step copies no prompt key. It holds 0 until something is written.
 
     Args:
@@ -105,11 +105,11 @@ class PromptCache:
             layer_idx: whose keys and values.
             num_tokens: new ones, whether they are to be kept (`advance`) or not.
             num_pending: see `with_canvas`.
-            num_behind: positions behind the new ones that the second view holds too, finite whatever they are.
+            num_behind: positions after the new ones that the second view holds too; their values are finite.
 
         Returns:
             Two views, keys first and values second: [2, G, num_tokens, d] to be written, and [2, G, S, d] from the
-            first token on to `num_behind` positions behind them.
+            first token on to `num_behind` positions after them.
         """
         length = self._length + num_pending
         end = length + num_tokens
@@ -119,7 +119,7 @@ class PromptCache:
         return kv[:, :, length:end], kv[:, :, : end + num_behind]
 
     def stores(self, layer_idx: int, num_tokens: int) -> tuple[Tensor, Tensor]:
-        """Returns where all keys and all values of a layer lie, with room for `num_tokens` behind those stored.
+        """Returns where all keys and all values of a layer lie, with room for `num_tokens` more.
 
         Views of [G, capacity, d], contiguous. They stay where they are until a pass needs more room than there is, or
         the cache is dropped.
@@ -154,7 +154,7 @@ class PromptCache:
         self._length = length
 
     def _write(self, layer_idx: int, k: Tensor, v: Tensor, length: int, *, start: int) -> tuple[Tensor, Tensor]:
-        """Writes behind the first `length` tokens of a layer; returns its keys and values from `start` to there."""
+        """Writes after the first `length` tokens of a layer; returns its keys and values from `start` to there."""
         new, so_far = self.room(layer_idx, k.shape[2], num_pending=length - self._length)
         new[:1], new[1:] = k, v
         return so_far[:1, :, start:], so_far[1:, :, start:]
@@ -164,6 +164,12 @@ class PromptCache:
         capacity = max(needed, old.shape[2] + min(old.shape[2], _MOST_GROWTH))
         self._kv[layer_idx] = old.new_zeros(2, old.shape[1], capacity, old.shape[3])
         self._kv[layer_idx][:, :, :length] = old[:, :, :length]
+
+
+def prompt_cache(cache: KVCache) -> PromptCache:
+    """Returns `cache`, for a backend that writes keys and values where they are kept."""
+    assert isinstance(cache, PromptCache), "this model writes into the room of a prompt cache"
+    return cache
 
 
 class GraphKV:

@@ -64,9 +64,9 @@ class Attention(nn.Module):
             cache: written in place.
             mask: over the last keys that the cache then holds; None for a single token.
         """
-        return self.o_proj(self._look_back(*self._project(x_BTD, rotary), cache, mask))
+        return self.o_proj(self._attend_causal(*self._project(x_BTD, rotary), cache, mask))
 
-    def remember(self, x_BTD: Tensor, rotary: Rotary, cache: KVCache) -> None:
+    def store_kv(self, x_BTD: Tensor, rotary: Rotary, cache: KVCache) -> None:
         """Appends keys and values to the cache and attends to nothing."""
         _q, k, v = self._project(x_BTD, rotary)
         cache.append(self._layer_idx, k, v)
@@ -80,10 +80,10 @@ class Attention(nn.Module):
             x_BLD: normalised hidden states.
             rotary: of their positions.
             cache: only read.
-            mask: over the visible prompt and the canvas; None sees everything.
+            mask: over the visible prompt and the canvas; None masks nothing.
             num_pending: tokens that this layer has appended in the same pass.
         """
-        return self.o_proj(self._look_around(*self._project(x_BLD, rotary), cache, mask, num_pending))
+        return self.o_proj(self._attend_canvas(*self._project(x_BLD, rotary), cache, mask, num_pending))
 
     def decode_after(
         self,
@@ -96,13 +96,12 @@ class Attention(nn.Module):
     ) -> Tensor:
         """Causal mode for the first `num_block` tokens, canvas mode over them for the others. Returns [B, X, D].
 
-        The two attend apart: neither kind of query meets keys that only the other may see, and one canvas needs no
-        mask.
+        Two attention calls, since each mode has keys of its own, and one canvas needs no mask.
         """
         q, k, v = self._project(x_BXD, rotary)
         n = num_block
-        block_BTD = self._look_back(q[:, :, :n], k[:, :, :n], v[:, :, :n], cache, block_mask)
-        canvas_BLD = self._look_around(q[:, :, n:], k[:, :, n:], v[:, :, n:], cache, canvas_mask, num_block)
+        block_BTD = self._attend_causal(q[:, :, :n], k[:, :, :n], v[:, :, :n], cache, block_mask)
+        canvas_BLD = self._attend_canvas(q[:, :, n:], k[:, :, n:], v[:, :, n:], cache, canvas_mask, num_block)
         return self.o_proj(torch.cat((block_BTD, canvas_BLD), dim=1))
 
     def _project(self, x_BTD: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor, Tensor]:
@@ -116,14 +115,14 @@ class Attention(nn.Module):
         v_BTGd = normed[:, :, -self.num_kv_heads :].type_as(x_BTD)
         return qk_BHTd[:, : self.num_heads], qk_BHTd[:, self.num_heads :], v_BTGd.transpose(1, 2)
 
-    def _look_back(self, q: Tensor, k: Tensor, v: Tensor, cache: KVCache, mask: Tensor | None) -> Tensor:
+    def _attend_causal(self, q: Tensor, k: Tensor, v: Tensor, cache: KVCache, mask: Tensor | None) -> Tensor:
         assert mask is not None or q.shape[2] == 1, "several tokens in causal mode need a mask"
         keys, values = cache.append(self._layer_idx, k, v)
         # A sliding layer reads no key that none of its queries can see, however long the prompt.
         num_keys = self._num_visible + 1 if mask is None else mask.shape[-1]
         return self._attend(q, keys[:, :, -num_keys:], values[:, :, -num_keys:], mask)
 
-    def _look_around(
+    def _attend_canvas(
         self, q: Tensor, k: Tensor, v: Tensor, cache: KVCache, mask: Tensor | None, num_pending: int
     ) -> Tensor:
         keys, values = cache.with_canvas(self._layer_idx, k, v, self._num_visible, num_pending=num_pending)
@@ -253,7 +252,7 @@ class Layer(nn.Module):
 
 
 class SelfConditioning(nn.Module):
-    """Adds what the last denoising step believed to the canvas embeddings; without a last step its norm stays."""
+    """Adds the self-conditioning signal to the canvas embeddings, and normalises them."""
 
     def __init__(self, config: ModelConfig, ops: Ops) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """DiffusionGemma's text model in plain PyTorch, two modes over one set of weights.
 
 `encode` is causal: it writes a prompt's keys and values into a cache and returns hidden states, hence exact
-left-to-right probabilities. `decode` reads that cache, never writes it, and looks at its canvas in both directions.
+left-to-right probabilities. `decode` reads that cache, never writes it, and attends to its canvas in both directions.
 `decode_after` does both in one pass. Knows tensors and token ids; knows nothing of files, sampling, holes or text.
 
 The architecture follows `transformers/models/diffusion_gemma/modeling_diffusion_gemma.py` (5.23.0).
@@ -102,7 +102,7 @@ class DiffusionGemma(nn.Module, ModelDefaults):
             assert isinstance(layer, Layer)
             kind = layer.self_attn.kind
             x_BTD = layer.encode(x_BTD, rotary[kind], cache, attention_masks.of(kind))
-        last.self_attn.remember(last.input_layernorm(x_BTD), rotary[last.self_attn.kind], cache)
+        last.self_attn.store_kv(last.input_layernorm(x_BTD), rotary[last.self_attn.kind], cache)
         cache.advance(num_new)
 
     def decode(
@@ -153,10 +153,10 @@ class DiffusionGemma(nn.Module, ModelDefaults):
             )
         assert isinstance(last, Layer)
         kind = last.self_attn.kind
-        # Of the block, the last layer's keys and values are all that anybody will read.
+        # Of the block, only the last layer's keys and values are read later.
         x_BTD, x_BLD = x_BXD[:, :num_block], x_BXD[:, num_block:]
         block_rotary, canvas_rotary = _split(rotary[kind], num_block)
-        last.self_attn.remember(last.input_layernorm(x_BTD), block_rotary, cache)
+        last.self_attn.store_kv(last.input_layernorm(x_BTD), block_rotary, cache)
         x_BLD = last.decode(x_BLD, canvas_rotary, cache, attention_masks.of(kind), num_pending=num_block)
         cache.advance(num_block)
         return self.norm(x_BLD)

@@ -42,13 +42,13 @@ class Hole:
     is_last: bool
 
 
-def dig(
+def build_prompt(
     context: Context,
     tokenizer: Tokenizer,
     form: InfillFormat,
     config: ModelDimensions,
     *,
-    settled: Callable[[list[int], int], list[int]] = lambda suffix_ids, _num_clamped: suffix_ids,
+    settled: Callable[[list[int], int], list[int]] | None = None,
 ) -> Hole:
     """Returns the hole of a request.
 
@@ -58,7 +58,7 @@ def dig(
         form: how the checkpoint wants holes.
         config: of the model.
         settled: returns the suffix to put into the prompt, given the real one and how many leading tokens of it are
-            clamped on the canvas.
+            clamped on the canvas; None takes the real one.
     """
     is_last = not context.suffix.strip()
     if form.healing == "token":
@@ -76,11 +76,14 @@ def dig(
         end_ids.update(config.eos_token_ids)
     # Half the canvas stays free, whatever the format asks for.
     head_ids = tuple(form.suffix_head_ids(suffix_ids)[: config.canvas_length // 2])
+    prompt_suffix_ids = suffix_ids[: form.suffix_tokens]
+    if settled is not None and form.suffix_tokens:
+        prompt_suffix_ids = settled(prompt_suffix_ids, len(head_ids))
     return Hole(
         boundary=boundary,
         prompt_ids=form.prompt_ids(
             prefix_ids=tokenizer.encode(prefix),
-            suffix_ids=settled(suffix_ids[: form.suffix_tokens], len(head_ids)) if form.suffix_tokens else [],
+            suffix_ids=prompt_suffix_ids,
             snippet_ids=_snippet_ids((*context.snippets, *context.edits), tokenizer, form.snippet_tokens),
             bos_token_id=config.bos_token_id,
         ),

@@ -1,7 +1,6 @@
 """What crosses the socket: plain values, standard library only.
 
-Every message is a frozen dataclass with `to_wire` (JSON-ready dict) and `from_wire` (validates, raises `ValueError`
-that names the field). Knows nothing of tensors, tokens, editors or transport.
+Every message is a frozen dataclass; see `codec` for `to_wire` and `from_wire`. Knows no tensors, tokens or transport.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ DRAFT = "engine/draft"
 STATUS = "engine/status"
 STOP = "engine/stop"
 PROGRESS = "engine/progress"
-DEFINITIONS = "engine/definitions"
 
 
 class Finish(StrEnum):
@@ -69,7 +67,7 @@ class Snippet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context(Message):
-    """One question to the engine: strings and numbers only.
+    """One request to the engine: strings and numbers only.
 
     Attributes:
         document: key under which the newest request wins; any string that is stable for an open document.
@@ -84,13 +82,13 @@ class Context(Message):
         deadline_ms: milliseconds from arrival at the engine until an answer is due; 0 means none is waited for.
         seed: seed of the random draws, 0 to 2**63 - 1; the same seed gives the same text.
         drafts: id that the drafts of this request are sent under; empty asks for none.
-        speculative: whether nobody waits for the answer yet: it is worked on only while no other request is there,
-            of any client, and given up with `CANCELLED` as soon as one comes.
-        on_demand: whether the user asked for it expressly and watches its progress: the best candidates that break no
-            syntax are answered however unlikely they are, and requests of those who type are served first.
+        speculative: whether nobody waits for the answer yet: the request runs only while there is no other request of
+            any client, and ends with `CANCELLED` as soon as one comes.
+        on_demand: whether the user waits for a fill: the best candidates that break no syntax are answered however
+            unlikely they are, and requests for ghost text are served first.
         insistent: whether the best candidate is wanted however unlikely it is: the user asked by hand.
-        least_column: of a middle asked for on demand, how deep its lines below the first stand at least, tabs to
-            multiples of eight; what stands further out is cut. -1 is as deep as the block that the hole is in.
+        least_column: least indentation of the lines of a middle on demand, the first excepted, tabs to multiples of
+            eight; lines further out are cut. -1 is the indentation of the block that the hole is in.
     """
 
     document: str
@@ -124,40 +122,12 @@ class Context(Message):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DefinitionsQuery(Message):
-    """A question to the engine's parser: how names are defined in a text.
-
-    Attributes:
-        text: a whole file.
-        names: whose definitions are wanted.
-        path: of the file; its suffix tells the language where `language` is empty.
-        language: LSP language id; may be empty.
-    """
-
-    text: str
-    names: tuple[str, ...]
-    path: str = ""
-    language: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Definitions(Message):
-    """What the parser found.
-
-    Attributes:
-        texts: definition by name, bodies left out, in the order of the file; names that are not defined are missing.
-    """
-
-    texts: dict[str, str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DraftSpan(Message):
-    """A piece of a draft that is to look the same all over.
+    """A part of a draft, of one confidence.
 
     Attributes:
-        text: the piece.
-        confidence: how sure the engine is of it, 0 to 1.
+        text: the part.
+        confidence: probability of its token, 0 to 1.
         settled: whether it is likely to stay as it is.
     """
 
@@ -172,14 +142,14 @@ class DraftSpan(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft(Message):
-    """What a request looks like while the canvas settles; sent to the one who asked for it, before the answer only.
+    """The text of a request between denoising steps; sent to the client that asked for drafts, before the answer.
 
     Attributes:
         request: `Context.drafts` of the request.
-        step: denoising steps behind it; a slow reader does not see every one.
-        steps_limit: most steps as far as is known; grows where a further canvas is begun, 0 if it was not told.
+        step: denoising steps made; a slow reader does not get every one.
+        steps_limit: most steps as far as is known; grows with each further canvas, 0 if unknown.
         text: the best text so far, as it would be inserted.
-        spans: `text` in pieces.
+        spans: `text` in parts.
     """
 
     request: str
@@ -204,13 +174,7 @@ OnDraft = Callable[[Draft], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate(Message):
-    """A text that was considered for a hole.
-
-    Attributes:
-        text: as it would be inserted.
-        score: what it was ranked by, 0 to 1.
-        source: what proposed it.
-    """
+    """A candidate for a hole: its text, the score it was ranked by (0 to 1), and what proposed it."""
 
     text: str
     score: float
@@ -226,13 +190,13 @@ class Infill(Message):
     """The engine's answer.
 
     Attributes:
-        text: text to insert at the cursor; empty when there is nothing to say.
+        text: text to insert at the cursor; empty when there is nothing to show.
         finish: why the engine stopped.
         score: probability that the text is what would have been typed, 0 to 1, as far as the model is calibrated; that
             of its tokens where there is no calibration or time ran out; 0 for an empty text.
         steps: denoising steps spent on this request.
-        timings_ms: milliseconds per stage: `queue`, `tokenize`, `encode`, `propose`, `denoise`, `rank`, `total`;
-            `others` of them went to requests of other connections that had their turns in between.
+        timings_ms: milliseconds per stage: `queue`, `tokenize`, `encode`, `propose`, `denoise`, `rank`, `total`; and
+            `others`: what requests of other connections took in between.
         forwards: model passes over canvases and candidates spent on this request; encoding of the prompt not counted.
         candidates: what was considered, best first; where `text` is not empty and there are any, it is the first.
         unlikely: whether `text` stays below the model's threshold and is answered only because the request was

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from dgemma_engine.protocol.messages import Finish
+
 
 class Cancel:
     """Set from any thread, read from the device thread.
@@ -32,6 +34,11 @@ class Cancel:
     def expired(self) -> bool:
         """Whether the deadline has passed."""
         return self._clock() >= self._deadline_s
+
+    @property
+    def finish(self) -> Finish | None:
+        """Why the work has to end: CANCELLED, DEADLINE, or None if it may go on."""
+        return Finish.CANCELLED if self.cancelled else Finish.DEADLINE if self.expired else None
 
     @property
     def left_s(self) -> float:

@@ -1,7 +1,7 @@
 """The resident engine: one process that answers every client of one user over a local socket.
 
-Turns messages on the socket into tickets of the worker and back, hands drafts to the one who asked for them, and ends
-when told to or when nobody needs it. Does no device work and holds no model.
+Turns messages on the socket into jobs of the device thread and back, sends drafts to the client that asked for them,
+and ends on request or after the idle timeout. Does no device work and holds no model.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -23,35 +21,32 @@ from pygls.exceptions import JsonRpcInvalidParams
 from dgemma_engine import __version__
 from dgemma_engine.ipc.endpoint import EngineLocation
 from dgemma_engine.ipc.json_rpc import STREAM_LIMIT_BYTES, Peer
-from dgemma_engine.ipc.lock_file import EngineLock, holder_pid
+from dgemma_engine.ipc.lock_file import EngineLock
+from dgemma_engine.protocol.definition_messages import DEFINITIONS, Definitions, DefinitionsQuery
 from dgemma_engine.protocol.handshake import HELLO, PROTOCOL, Hello
 from dgemma_engine.protocol.messages import (
-    DEFINITIONS,
-    DRAFT,
     INFILL,
     PROGRESS,
     STATUS,
     STOP,
     Context,
-    Definitions,
-    DefinitionsQuery,
-    Draft,
     EngineState,
     Infill,
     Progress,
     Status,
 )
 from dgemma_engine.protocol.trace_messages import TRACE
-from dgemma_engine.serving.idle_timeout import Lifetime
-from dgemma_engine.serving.job import Ticket
-from dgemma_engine.serving.malloc_trim import keep_giving_back
-from dgemma_engine.serving.scheduler import Load, Worker
+from dgemma_engine.serving.device_thread import DeviceThread
+from dgemma_engine.serving.draft_sender import DraftSender
+from dgemma_engine.serving.idle_timeout import IdleTimeout
+from dgemma_engine.serving.infill_engine import Load
+from dgemma_engine.serving.job import Job
+from dgemma_engine.serving.malloc_trim import trim_when_idle
 from dgemma_engine.syntax.definitions import DefinitionFinder
 from dgemma_engine.tracing.recorder import Recorder
 
 _log = logging.getLogger(__name__)
 
-_LOCK_PATIENCE_S = 1.0
 # What a request that runs may take past its deadline, to end its step and hand in the best it has.
 _LAST_STEP_S = 0.02
 _END_PATIENCE_S = 5.0
@@ -81,7 +76,7 @@ async def serve(
 
     Args:
         location: where clients find it.
-        load: makes the engine, on the worker's thread.
+        load: makes the engine, on the device thread.
         idle_s: seconds without a client after which it ends; None for never.
         stop: ends it; also set by a client's `engine/stop` and by the idle limit.
         failed_linger_s: seconds without a client after which an engine that could not load ends.
@@ -93,30 +88,12 @@ async def serve(
         SocketRefused: the location cannot be used.
     """
     location.prepare()
-    lock = await _acquire(location)
+    lock = await EngineLock.acquire_or_holder(location.lock)
     if isinstance(lock, int):
         return lock
     with lock:
         await _Daemon(location, load=load, idle_s=idle_s, stop=stop, failed_linger_s=failed_linger_s).serve()
     return None
-
-
-async def _acquire(location: EngineLocation) -> EngineLock | int:
-    """Returns the lock, or the process id of the engine that holds it (0 if it does not tell).
-
-    Tries again only while no living engine owns up to it: the holder may be one that has not written its id yet, or
-    someone who looks whether the lock is held.
-    """
-    loop = asyncio.get_running_loop()
-    give_up_s = loop.time() + _LOCK_PATIENCE_S
-    while (lock := EngineLock.acquire(location.lock)) is None:
-        pid = holder_pid(location.lock)
-        if pid is not None and psutil.pid_exists(pid):
-            return pid
-        if loop.time() > give_up_s:
-            return 0
-        await asyncio.sleep(0.02)
-    return lock
 
 
 class _Daemon:
@@ -129,8 +106,8 @@ class _Daemon:
         self._started_s = time.monotonic()
         self._peers: set[Peer] = set()
         self._owners = itertools.count(1)
-        self._worker = Worker(load, clock=time.monotonic, on_progress=self._progressed_on_thread)
-        self._lifetime = Lifetime(
+        self._device = DeviceThread(load, clock=time.monotonic, on_progress=self._progressed_on_thread)
+        self._idle_timeout = IdleTimeout(
             idle_s=idle_s, failed_linger_s=failed_linger_s, call_later=self._loop.call_later, end=self._end_unused
         )
         self._told: Progress | None = None
@@ -138,37 +115,38 @@ class _Daemon:
         self._finding = asyncio.Lock()
 
     async def serve(self) -> None:
-        # Whoever holds the lock owns the socket's name; asyncio removes a socket that a dead process left there.
+        # The holder of the lock owns the socket's name; asyncio removes a socket that a dead process left there.
         path = str(self._location.socket)
         server = await asyncio.start_unix_server(self._connected, path=path, limit=STREAM_LIMIT_BYTES)
         self._location.socket.chmod(0o600)
         _log.info("engine %s listens on %s", os.getpid(), path)
         try:
-            self._worker.start()
-            self._lifetime.update(num_clients=0, state=self._worker.state)
-            giving = asyncio.create_task(
-                keep_giving_back(self._num_answered, lambda: self._worker.state is EngineState.BUSY)
-            )
+            self._device.start()
+            self._idle_timeout.update(num_clients=0, state=self._device.state)
+            trimming = asyncio.create_task(trim_when_idle(self._num_answered, self._is_busy))
             await self._stop.wait()
-            giving.cancel()
+            trimming.cancel()
         finally:
             self._location.socket.unlink(missing_ok=True)
             server.close()
             await self._end()
 
     def _num_answered(self) -> int:
-        return sum(self._worker.requests().values())
+        return sum(self._device.requests().values())
+
+    def _is_busy(self) -> bool:
+        return self._device.state is EngineState.BUSY
 
     async def _end(self) -> None:
-        self._lifetime.close()
-        self._worker.stop()
+        self._idle_timeout.close()
+        self._device.stop()
         peers = list(self._peers)
         await asyncio.gather(*(peer.settle(_END_PATIENCE_S) for peer in peers))
         for peer in peers:
             peer.close()
         # A load cannot be interrupted, and nothing is lost by leaving it.
-        patience_s = 0.0 if self._worker.state is EngineState.LOADING else _END_PATIENCE_S
-        if not await asyncio.to_thread(self._worker.join, patience_s):
+        patience_s = 0.0 if self._device.state is EngineState.LOADING else _END_PATIENCE_S
+        if not await asyncio.to_thread(self._device.join, patience_s):
             _log.warning("the device thread is still at work; ending without it")
         _log.info("engine %s ends", os.getpid())
 
@@ -190,48 +168,42 @@ class _Daemon:
         }
         peer = Peer(reader, writer, requests=requests)
         self._peers.add(peer)
-        self._update_lifetime()
+        self._update_idle_timeout()
         # Not as a part of the progress: a client of an older version refuses messages with fields it does not know.
         peer.notify(HELLO, Hello(protocol=PROTOCOL).to_wire())
-        peer.notify(PROGRESS, self._worker.progress.to_wire())
+        peer.notify(PROGRESS, self._device.progress.to_wire())
         try:
             await peer.run()
         finally:
             self._peers.discard(peer)
-            self._update_lifetime()
+            self._update_idle_timeout()
 
     async def _infill(self, params: Any, *, owner: int, peer: Peer, writer: asyncio.StreamWriter) -> dict[str, Any]:
         context = _read_context(params, owner)
 
-        def drafted_on_thread(draft: Draft) -> None:
-            if not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(lambda: drafts.offer(draft))
-
-        ticket = self._worker.submit(owner, context, drafted_on_thread if context.drafts else None)
-        answer = asyncio.wrap_future(ticket.answer)
-        # The ticket is the first to know of a newer request, and `answer` of a client that wants none any more.
-        drafts = _DraftSender(peer, writer, wanted=lambda: ticket.live and not answer.done())
+        drafts = DraftSender(peer, writer)
+        job = self._device.submit(owner, context, drafts.send_from_thread if context.drafts else None)
         try:
-            return (await self._answered(ticket, answer)).to_wire()
+            return (await self._answer(job)).to_wire()
         finally:
             drafts.close()
 
     async def _trace(self, params: Any, *, owner: int) -> dict[str, Any]:
         recorder = Recorder(time.monotonic)
-        ticket = self._worker.submit(owner, _read_context(params, owner), recorder=recorder)
-        return recorder.trace(await self._answered(ticket, asyncio.wrap_future(ticket.answer))).to_wire()
+        job = self._device.submit(owner, _read_context(params, owner), recorder=recorder)
+        return recorder.trace(await self._answer(job)).to_wire()
 
-    async def _answered(self, ticket: Ticket, answer: asyncio.Future[Infill]) -> Infill:
-        """Waits for an answer, at most until it is due; takes the request back when nobody waits any more."""
-        deadline_s = ticket.context.deadline_ms / 1_000
+    async def _answer(self, job: Job) -> Infill:
+        """Waits for an answer, at most until it is due; takes the request back when its client has cancelled it."""
+        deadline_s = job.context.deadline_ms / 1_000
         timers = [
-            self._loop.call_later(deadline_s, self._worker.expire, ticket),
-            self._loop.call_later(deadline_s + _LAST_STEP_S, self._worker.overdue, ticket),
+            self._loop.call_later(deadline_s, self._device.expire, job),
+            self._loop.call_later(deadline_s + _LAST_STEP_S, self._device.overdue, job),
         ]
         try:
-            return await answer
+            return await asyncio.wrap_future(job.answer)
         except asyncio.CancelledError:
-            self._worker.withdraw(ticket)
+            self._device.withdraw(job)
             raise
         finally:
             for timer in timers:
@@ -250,9 +222,9 @@ class _Daemon:
         return Definitions(texts=texts).to_wire()
 
     async def _status(self, params: Any) -> dict[str, Any]:
-        engine, progress = self._worker.engine, self._worker.progress
+        engine, progress = self._device.engine, self._device.progress
         return Status(
-            state=self._worker.state,
+            state=self._device.state,
             percent=progress.percent,
             message=progress.message,
             model=engine.model_name if engine else self._location.model,
@@ -264,9 +236,9 @@ class _Daemon:
             memory_bytes=psutil.Process().memory_info().rss,
             device_memory_bytes=engine.device_memory_bytes if engine else 0,
             clients=len(self._peers),
-            requests=self._worker.requests(),
+            requests=self._device.requests(),
             denoising_steps=engine.denoising_steps if engine else 0,
-            stages=self._worker.stages(),
+            stages=self._device.stages(),
             compiled=engine.compiled if engine else False,
             uncompiled_reason=engine.uncompiled_reason if engine else "",
         ).to_wire()
@@ -285,11 +257,11 @@ class _Daemon:
         if told is None or (told.state, told.percent) != (progress.state, progress.percent):
             for peer in self._peers:
                 peer.notify(PROGRESS, progress.to_wire())
-        self._update_lifetime()
+        self._update_idle_timeout()
 
-    def _update_lifetime(self) -> None:
+    def _update_idle_timeout(self) -> None:
         if not self._stop.is_set():
-            self._lifetime.update(num_clients=len(self._peers), state=self._worker.state)
+            self._idle_timeout.update(num_clients=len(self._peers), state=self._device.state)
 
     def _end_unused(self) -> None:
         _log.info("no client is left; the engine ends")
@@ -297,51 +269,9 @@ class _Daemon:
 
 
 def _read_context(params: Any, owner: int) -> Context:
-    """Reads a question; what the engine keeps of its document is kept for each connection.
-
-    Two windows differ in what was typed.
-    """
+    """Reads a request; its document's name gets the connection's number, since two windows differ in what was typed."""
     try:
         context = Context.from_wire(params)
     except ValueError as error:
         raise JsonRpcInvalidParams(" ".join(str(error).split())) from None
     return replace(context, document=f"{owner}/{context.document}")
-
-
-class _DraftSender:
-    """The drafts of one request on their way to its client: the newest goes when what was sent before has left.
-
-    Of those that come meanwhile only the newest is kept, so that a client that reads slowly costs no memory.
-
-    Args:
-        peer: the client.
-        writer: the stream under `peer`.
-        wanted: whether a draft would still be news; asked right before one is sent.
-    """
-
-    def __init__(self, peer: Peer, writer: asyncio.StreamWriter, *, wanted: Callable[[], bool]) -> None:
-        self._peer = peer
-        self._writer = writer
-        self._wanted = wanted
-        self._newest: Draft | None = None
-        self._sending: asyncio.Task[None] | None = None
-
-    def offer(self, draft: Draft) -> None:
-        """Sends the draft, unless a newer one comes before it can be."""
-        self._newest = draft
-        if self._sending is None and self._wanted():
-            self._sending = asyncio.create_task(self._send())
-
-    def close(self) -> None:
-        """Gives up on what has not been sent."""
-        if self._sending is not None:
-            self._sending.cancel()
-
-    async def _send(self) -> None:
-        with suppress(OSError):
-            while self._newest is not None:
-                await self._writer.drain()
-                draft, self._newest = self._newest, None
-                if self._wanted():
-                    self._peer.notify(DRAFT, draft.to_wire())
-        self._sending = None

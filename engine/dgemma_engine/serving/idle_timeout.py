@@ -1,4 +1,4 @@
-"""When an engine that nobody uses ends. Turns "so many clients, in this state" into one timer; knows no sockets."""
+"""Ends an engine without clients: turns the number of clients and the state into one timer. Knows no sockets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Timer(Protocol):
         ...
 
 
-class Lifetime:
+class IdleTimeout:
     """Ends an engine without clients.
 
     Args:

@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from dgemma_engine.checkpoint.calibration import Calibration
     from dgemma_engine.diffusion.denoiser import ScoredStep
     from dgemma_engine.diffusion.step_executor import StepExecutor
-    from dgemma_engine.infill.candidate import Proposal
+    from dgemma_engine.infill.candidate import Proposal, Ranked
     from dgemma_engine.infill.hypotheses import Hypothesis, Reading
-    from dgemma_engine.infill.ranker import Ranked
     from dgemma_engine.prompting.builder import Hole
 
 # Positions of all rows and steps together; a page of them stays under a megabyte.
@@ -174,8 +173,8 @@ def _ids(canvases: Iterable[CanvasTrace]) -> Iterator[int]:
         for row in canvas.rows:
             yield from (*row.opening_ids, *row.head_ids)
         for step in canvas.steps:
-            for look in step.rows:
-                yield from (*look.seen_ids, *look.best_ids, *look.next_ids, *itertools.chain(*look.other_ids))
+            for row in step.rows:
+                yield from (*row.seen_ids, *row.best_ids, *row.next_ids, *itertools.chain(*row.other_ids))
 
 
 def _written_ids(writings: Iterable[WritingTrace]) -> Iterator[int]:

@@ -76,7 +76,7 @@ async def _fill(params: Any) -> dict[str, Any]:
             {"newText": text, "label": text.split("\n")[0], "score": 0.9 - 0.3 * index}
             for index, text in enumerate(offered)
         ],
-        "message": "" if offered else "nothing is selected; select what is to be written anew",
+        "message": "" if offered else "nothing is selected; select the text to replace",
     }
 
 

@@ -99,7 +99,7 @@ def test_a_document_that_changed_meanwhile_is_not_overwritten(window: Window, wo
 def test_the_server_says_why_there_is_nothing(window: Window, workspace: Path) -> None:
     path = select(window, workspace, "")
     fill(window)
-    window.notice("dgemma: nothing is selected; select what is to be written anew")
+    window.notice("dgemma: nothing is selected; select the text to replace")
     window.dismiss_notices()
     assert window.saved(path) == "before = 1\n\nafter = 2\n"
 

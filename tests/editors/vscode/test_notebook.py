@@ -73,7 +73,7 @@ def test_a_selection_across_the_border_is_not_filled(window: Window, notebook: P
     window.press("Shift+ArrowUp")
     window.page.locator(".statusbar-item", has_text="2 selected").wait_for()
     window.command("dgemma: Fill the Selection")
-    window.notice("dgemma: the selection reaches over the border of a notebook cell; select within one cell.")
+    window.notice("dgemma: the selection spans several notebook cells; select within one cell.")
     window.shot("notebook-border")
     window.dismiss_notices()
     assert window.page.locator(".tab.active.dirty").count() == 0

@@ -55,7 +55,7 @@ def test_a_missing_server_is_told_with_ways_out(window: Window, code_server: Cod
 
 
 def test_the_python_can_be_chosen(window: Window, run_with: Run) -> None:
-    window.command("dgemma: Choose the Python that Has the Server")
+    window.command("dgemma: Select the Python with the Server")
     entries = window.entries("dgemma: the Python that has dgemma-lsp")
     assert any("has the server" in entry for entry in entries)
     assert "Browse" in entries[-1]
@@ -121,7 +121,7 @@ def test_an_old_server_completes_and_the_rest_says_what_to_do(window: Window, ru
 
 
 def test_the_doctor_writes_into_the_log(window: Window) -> None:
-    window.command("dgemma: Ask the Doctor")
+    window.command("dgemma: Check the Installation")
     window.page.locator(".panel .view-line", has_text="embedded").first.wait_for()
     window.shot("doctor")
     window.command("View: Hide Panel")

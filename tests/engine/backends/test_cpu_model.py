@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from dgemma_engine.backends.cpu.model import LeanModel, lean
+from dgemma_engine.backends.cpu.model import CpuModel, pack_for_cpu
 from dgemma_engine.checkpoint.builtin import model_folder
 from dgemma_engine.checkpoint.loader import load_model
 from dgemma_engine.model import attention_masks
@@ -138,7 +138,7 @@ def test_products_see_few_numbers_of_rows(
 
     for kind in (PackedMatrix, PackedGate):
         monkeypatch.setattr(kind, "forward", watched(kind.forward))
-    model = LeanModel(load(torch.bfloat16))
+    model = CpuModel(load(torch.bfloat16))
     in_every_size(model, range(1, 40))
     assert seen <= {16, 32, 48, 64, 80}, "two times 39 tokens fill 80 rows"
     in_every_size(model, range(70, 150, 4))
@@ -158,7 +158,7 @@ def test_attention_sees_few_sizes(
         return attention(q, k, v, **options)
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", watched)
-    model = LeanModel(load(torch.bfloat16))
+    model = CpuModel(load(torch.bfloat16))
     in_every_size(model, range(1, 40))
     config = model.config
     folds = {config.num_attention_heads // num for num in config.num_kv_heads.values()}
@@ -172,7 +172,7 @@ def test_room_that_nobody_wrote_says_nothing(load: Callable[..., DiffusionGemma]
     model = load(torch.bfloat16)
     torch.use_deterministic_algorithms(True)  # Fills uninitialised memory with NaN.
     try:
-        said = everything(LeanModel(model), capacity)
+        said = everything(CpuModel(model), capacity)
     finally:
         torch.use_deterministic_algorithms(False)
     assert all(value.isfinite().all() for value in said.values())
@@ -181,7 +181,7 @@ def test_room_that_nobody_wrote_says_nothing(load: Callable[..., DiffusionGemma]
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_says_what_the_plain_model_says(load: Callable[..., DiffusionGemma], shape: dict[str, Any]) -> None:
     model = load(**shape)
-    said = everything(LeanModel(model))
+    said = everything(CpuModel(model))
     for name, expected in everything(model).items():
         actual = said[name]
         assert actual.dtype == expected.dtype
@@ -191,7 +191,7 @@ def test_says_what_the_plain_model_says(load: Callable[..., DiffusionGemma], sha
 def test_in_bfloat16_it_is_no_further_from_the_truth_than_the_plain_model(load: Callable[..., DiffusionGemma]) -> None:
     exact = everything(load(spread=0.1))
     model = load(torch.bfloat16, spread=0.1)
-    plain, fast = everything(model), everything(LeanModel(model))
+    plain, fast = everything(model), everything(CpuModel(model))
 
     def error(said: dict[str, Tensor], name: str) -> float:
         # The median: which of two nearly equal experts a token goes to is a matter of rounding.
@@ -217,7 +217,7 @@ def test_calls_modules_that_were_replaced(load: Callable[..., DiffusionGemma]) -
         layer.mlp.gate_up_proj = Doubled(layer.mlp.gate_up_proj)
         layer.experts = Doubled(layer.experts)
     expected = everything(model)
-    for name, actual in everything(LeanModel(model)).items():
+    for name, actual in everything(CpuModel(model)).items():
         assert (
             torch.nn.functional.cosine_similarity(actual.float().flatten(), expected[name].float().flatten(), dim=0)
             > 0.99
@@ -225,7 +225,7 @@ def test_calls_modules_that_were_replaced(load: Callable[..., DiffusionGemma]) -
 
 
 def test_refuses_several_rows_and_caches_that_keep_gradients(load: Callable[..., DiffusionGemma]) -> None:
-    model = LeanModel(load())
+    model = CpuModel(load())
     cache = PromptCache(model.config, capacity=4, dtype=model.dtype, device=CPU)
     with pytest.raises(AssertionError, match="one row"):
         model.encode(draw_ids(1, 4).expand(2, -1), cache)
@@ -237,11 +237,11 @@ def test_only_small_models_on_a_processor_become_lean(
     load: Callable[..., DiffusionGemma], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = load()
-    assert isinstance(lean(model), LeanModel)
-    assert lean(model.to("meta")) is model
+    assert isinstance(pack_for_cpu(model), CpuModel)
+    assert pack_for_cpu(model.to("meta")) is model
     model = load()
     monkeypatch.setattr("dgemma_engine.model.devices._SMALL_BYTES", 1_000)
-    assert lean(model) is model
+    assert pack_for_cpu(model) is model
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -249,9 +249,9 @@ def test_what_cannot_be_compiled_runs_as_it_is(
     load: Callable[..., DiffusionGemma], request: pytest.FixtureRequest, dtype: torch.dtype
 ) -> None:
     model = load(dtype)
-    expected = everything(LeanModel(model))
+    expected = everything(CpuModel(model))
     request.getfixturevalue("uncompiled")
-    for name, actual in everything(LeanModel(model)).items():
+    for name, actual in everything(CpuModel(model)).items():
         assert torch.equal(actual, expected[name]), name
 
 
@@ -260,7 +260,7 @@ def test_what_cannot_be_compiled_runs_as_it_is(
 def test_layers_run_without_python_in_between(
     load: Callable[..., DiffusionGemma], dtype: torch.dtype, num_experts: int
 ) -> None:
-    model = LeanModel(load(dtype, num_experts=num_experts, top_k_experts=2))
+    model = CpuModel(load(dtype, num_experts=num_experts, top_k_experts=2))
     stack: Any = model._stack
     assert isinstance(stack._all, torch.ScriptMethod)
     assert (model.is_compiled, model.uncompiled_reason) == (True, "")
@@ -269,14 +269,14 @@ def test_layers_run_without_python_in_between(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_embedded_model_is_compiled_in_both_formats(dtype: torch.dtype) -> None:
     folder = model_folder("embedded")
-    model = lean(load_model(folder, Ops.reference(), device=CPU, dtype=dtype))
+    model = pack_for_cpu(load_model(folder, Ops.reference(), device=CPU, dtype=dtype))
     assert (model.is_compiled, model.uncompiled_reason) == (True, "")
 
 
 def test_layers_that_stay_uncompiled_are_reported_once(
     load: Callable[..., DiffusionGemma], uncompiled: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    model = LeanModel(load())
+    model = CpuModel(load())
     assert (model.is_compiled, model.uncompiled_reason) == (False, "no TorchScript")
     [warning] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert warning.startswith("The model runs uncompiled, and each step takes longer: ")
@@ -289,4 +289,4 @@ def test_shares_its_embeddings(load: Callable[..., DiffusionGemma]) -> None:
     expected = model.embed(ids)
     with torch.no_grad():
         model.embed_tokens.weight.mul_(2)
-    assert torch.equal(LeanModel(model).embed(ids), 2 * expected)
+    assert torch.equal(CpuModel(model).embed(ids), 2 * expected)

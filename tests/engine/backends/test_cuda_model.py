@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from dgemma_engine.backends import select
-from dgemma_engine.backends.cuda.model import FusedModel, fused
+from dgemma_engine.backends.cuda.model import FusedModel, fuse
 from dgemma_engine.backends.cuda.weights import dense_weight, expert_weights
 from dgemma_engine.checkpoint.loader import Residence, load_model
 from dgemma_engine.checkpoint.quantization_presets import Format
@@ -67,7 +67,7 @@ def test_a_model_is_taken_apart(tmp_path: Path) -> None:
     """What is laid out anew is not held twice."""
     ops = Ops.fused_reference()
     plain = load_model(write(tmp_path), ops, device=CPU, dtype=torch.float32, residence=Residence.PACKED)
-    fused(plain, ops)
+    fuse(plain, ops)
     assert sum(parameter.numel() for parameter in plain.layers.parameters()) == 0
 
 
@@ -169,5 +169,5 @@ def test_engine_answers_as_it_does_without_fusing(
     fused_engine = engines[1]
     graphs = fused_engine._model.graphs  # pyright: ignore
     assert graphs.num_captured > 0, "warming up compiles, and captures what is asked for again"
-    fused_engine._prompts.clear()  # pyright: ignore[reportPrivateUsage]
+    fused_engine._pipeline.prompts.clear()  # pyright: ignore[reportPrivateUsage]
     assert not graphs._known, "what was captured of prompts goes with them when memory runs out"

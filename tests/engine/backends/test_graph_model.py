@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from dgemma_engine.backends.cuda.graph_model import CapturedModel
+from dgemma_engine.backends.cuda.graph_model import GraphModel
 from dgemma_engine.backends.cuda.graphs import Graphs, repeat
 from dgemma_engine.backends.cuda.model import FusedModel
 from dgemma_engine.model import attention_masks
@@ -21,18 +21,18 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[DiffusionModel, CapturedModel]:
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[DiffusionModel, GraphModel]:
     folder = write(tmp_path_factory.mktemp("model"))
     fused = load(folder, Ops.fused_reference(), torch.float32, CPU)
     assert isinstance(fused, FusedModel)
-    return load(folder, Ops.reference(), torch.float32, CPU), CapturedModel(fused, Graphs(repeat))
+    return load(folder, Ops.reference(), torch.float32, CPU), GraphModel(fused, Graphs(repeat))
 
 
 def close(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
     return torch.allclose(ours, theirs, atol=model_error(64) * float(theirs.abs().max()))
 
 
-def test_says_what_the_plain_model_says(models: tuple[DiffusionModel, CapturedModel]) -> None:
+def test_says_what_the_plain_model_says(models: tuple[DiffusionModel, GraphModel]) -> None:
     expected = everything(models[0], CPU)
     for _repetition in range(3):
         for key, ours in everything(models[1], CPU).items():
@@ -63,10 +63,10 @@ def empty(model: DiffusionModel, capacity: int) -> PromptCache:
     return PromptCache(model.config, capacity=capacity, dtype=torch.float32, device=CPU)
 
 
-def test_typing_replays_what_was_captured(models: tuple[DiffusionModel, CapturedModel]) -> None:
+def test_typing_replays_what_was_captured(models: tuple[DiffusionModel, GraphModel]) -> None:
     pieces = [130, 1, 1, 5, 6, 1, 5, 20, 23, 24, 3]
     expected = run(models[0], empty(models[0], 8), pieces)
-    model = CapturedModel(models[1], Graphs(repeat))
+    model = GraphModel(models[1], Graphs(repeat))
     cache = empty(model, 400)
     for _repetition in range(2):
         cache.truncate(0)
@@ -76,7 +76,7 @@ def test_typing_replays_what_was_captured(models: tuple[DiffusionModel, Captured
     assert model.graphs.num_captured == 6
 
 
-def test_answers_outlive_the_next_pass(models: tuple[DiffusionModel, CapturedModel]) -> None:
+def test_answers_outlive_the_next_pass(models: tuple[DiffusionModel, GraphModel]) -> None:
     cache = empty(models[1], 100)
     first = models[1].encode(draw_ids(1, 5, CPU), cache)
     kept = first.clone()

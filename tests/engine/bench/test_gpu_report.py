@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from dgemma_engine.model.fused_ops import FusedOps
+from dgemma_engine.model.ops import FusedOps
 
 ROOT = Path(__file__).parents[3]
 REPORT = ROOT / "engine/bench/gpu/gpu_report.py"

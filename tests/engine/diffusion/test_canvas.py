@@ -7,7 +7,7 @@ import torch
 from dgemma_engine.diffusion import canvas as canvases
 from dgemma_engine.diffusion.canvas import Row
 from dgemma_engine.diffusion.noise import UniformNoise
-from dgemma_engine.postprocess.truncation import cut_to_line, drop_suffix_copy
+from dgemma_engine.postprocess.clean_candidate import cut_to_line, drop_suffix_copy
 
 FILL, MORE, EOS = 7, 8, 1
 

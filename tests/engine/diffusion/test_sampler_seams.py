@@ -16,7 +16,7 @@ from dgemma_engine.backends.cuda.step_graphs import StepGraphs
 from dgemma_engine.diffusion import canvas as canvases
 from dgemma_engine.diffusion.acceptance import EntropyBound
 from dgemma_engine.diffusion.canvas import Row
-from dgemma_engine.diffusion.denoiser import Denoised, Denoiser, ScoredStep, denoise
+from dgemma_engine.diffusion.denoiser import Denoised, Denoiser, RowSelection, ScoredStep, denoise
 from dgemma_engine.diffusion.eager_executor import EagerExecutor
 from dgemma_engine.diffusion.noise import UniformNoise
 from dgemma_engine.diffusion.position_scores import PositionScores
@@ -93,6 +93,16 @@ class AnswersOnlySeenBefore:
         return ((earlier[0] == scores.best_RM) | ~scores.valid_RM).all(-1)
 
 
+class Shortest:
+    """Lets the row with the fewest free positions go on."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.rows = rows
+
+    def __call__(self, denoiser: Denoiser) -> list[int]:
+        return [min(denoiser.live, key=lambda index: self.rows[index].num_free)]
+
+
 class Watch:
     """Keeps every canvas after renoising."""
 
@@ -144,15 +154,19 @@ def prompt(model: DiffusionModel) -> PromptCache:
     return cache
 
 
-def run(executor: StepExecutor, sampler: Sampler, watch: Watch | None = None) -> Denoised:
+def run(
+    executor: StepExecutor, sampler: Sampler, watch: Watch | None = None, choose: RowSelection | None = None
+) -> Denoised:
     denoiser = Denoiser(executor, sampler, observer=watch)
     cancel = Cancel(deadline_s=time.monotonic() + 600, clock=time.monotonic)
-    return finished(denoise(denoiser, cancel=cancel, on_step=lambda _denoiser: None))
+    return finished(denoise(denoiser, cancel=cancel, on_step=lambda _denoiser: None, choose=choose))
 
 
-def eager(model: DiffusionModel, sampler: Sampler, watch: Watch | None = None) -> Denoised:
+def eager(
+    model: DiffusionModel, sampler: Sampler, watch: Watch | None = None, choose: RowSelection | None = None
+) -> Denoised:
     canvas = canvases.start(ROWS, sampler.noise, CPU)
-    return run(EagerExecutor(model, prompt(model), canvas, sampler, suppressed_ids=NOTHING), sampler, watch)
+    return run(EagerExecutor(model, prompt(model), canvas, sampler, suppressed_ids=NOTHING), sampler, watch, choose)
 
 
 def captured(graphs: StepGraphs, sampler: Sampler, watch: Watch | None = None) -> Denoised:
@@ -226,3 +240,10 @@ def test_new_stop_rule_is_one_class(models: tuple[DiffusionModel, FusedModel]) -
     assert expected.steps < 12
     ends: Any = lambda done: {index: (guess.ids, guess.steps) for index, guess in done.guesses.items()}  # noqa: E731
     assert ends(got) == ends(expected)
+
+
+@torch.inference_mode()
+def test_new_row_selection_is_one_class(models: tuple[DiffusionModel, FusedModel]) -> None:
+    done = eager(models[0], MASKED, choose=Shortest(ROWS))
+    assert [done.guesses[index].steps for index in range(3)] == [1, 1, 2]
+    assert done.guesses[2].ids == eager(models[0], MASKED).guesses[2].ids

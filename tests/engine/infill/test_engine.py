@@ -14,15 +14,18 @@ from typing import Any
 
 import pytest
 import torch
+from dgemma_engine.backends.select import load_runnable
 from dgemma_engine.checkpoint.calibration import Calibration
 from dgemma_engine.checkpoint.features import NAMES
 from dgemma_engine.checkpoint.fim_format import InfillFormat
+from dgemma_engine.diffusion.sampler_config import load_sampler
 from dgemma_engine.errors import CheckpointError
-from dgemma_engine.infill.candidate import Proposal
 from dgemma_engine.infill.engine import Engine
-from dgemma_engine.infill.options import Decode, Recipe
+from dgemma_engine.infill.options import Decode, InfillOptions
+from dgemma_engine.prompting.prefix_cache import PromptStore
 from dgemma_engine.protocol.messages import CandidateSource, Context, Draft, Extent, Finish
 from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.scheduling.timing import DurationEstimator
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 
 FORMAT = InfillFormat(
@@ -57,8 +60,43 @@ def load(folder: Path, device: str = "cpu") -> Engine:
 
 
 @pytest.fixture(scope="module")
-def engine(folder: Path) -> Engine:
-    return load(folder)
+def model(folder: Path) -> Any:
+    cpu = torch.device("cpu")
+    return load_runnable(folder, device=cpu, ops=None, prompt_tokens=64, report=lambda _percent: None)
+
+
+@pytest.fixture(scope="module")
+def build(folder: Path, model: Any) -> Callable[..., Engine]:
+    """Puts an engine together, with one's own parts in place of the folder's."""
+
+    def build(*, calibration: Calibration | None = None, **parts: Any) -> Engine:
+        return Engine(
+            model, Tokenizer.load(folder), FORMAT, load_sampler(folder, model.config.vocab_size),
+            calibration or Calibration.default(), name="built", path=str(folder), **parts,
+        )  # fmt: skip
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def engine(build: Callable[..., Engine]) -> Engine:
+    return build()
+
+
+class WatchedPrompts(PromptStore):
+    """Prompts, and how many tokens each cache that was handed out lacked."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
+        self.lacking: list[int] = []
+        self.last: tuple[Any, list[int]] | None = None
+
+    def encoded(self, document: str, ids: list[int], cancel: Cancel, *, most_left: int = 0) -> Any:
+        cache = yield from super().encoded(document, ids, cancel, most_left=most_left)
+        if cache is not None:
+            self.lacking.append(len(ids) - cache.length)
+            self.last = cache, ids
+        return cache
 
 
 def ask(engine: Engine, before: str, after: str, **options: Any) -> Any:
@@ -145,12 +183,10 @@ def test_deadline_already_past(engine: Engine) -> None:
     ("least", "calibrated", "shown"), [(0.0, False, True), (1.0, False, False), (0.0, True, False)]
 )
 def test_draft_at_the_deadline_is_shown_if_it_is_worth_it(
-    folder: Path, least: float, calibrated: bool, shown: bool
+    build: Callable[..., Engine], least: float, calibrated: bool, shown: bool
 ) -> None:
-    picky = load(folder)
-    if calibrated:
-        picky._calibration = replace(picky._calibration, weights=tuple((name, 0.0) for name in NAMES))  # type: ignore[reportPrivateUsage]
-    picky._least_draft_score = least  # type: ignore[reportPrivateUsage]
+    weights = tuple((name, 0.0) for name in NAMES) if calibrated else None
+    picky = build(calibration=replace(Calibration.default(), weights=weights), least_draft_score=least)
     texts: list[str] = []
     for seed in range(8):
         ticks = iter(range(1000))
@@ -213,10 +249,10 @@ def test_checkpoint_without_fill_token_answers(canvas_length: int, make_checkpoi
     assert torch.get_default_dtype() == torch.float32
 
 
-def ask_all(engine: Engine, before: str, after: str, recipe: Recipe, **options: Any) -> Any:
+def ask_all(engine: Engine, before: str, after: str, recipe: InfillOptions, **options: Any) -> Any:
     context = Context(document="a", prefix=before, suffix=after, **options)
     cancel = Cancel(deadline_s=time.monotonic() + 600, clock=time.monotonic)
-    return engine.infill(context, cancel, recipe=recipe)
+    return engine.infill(context, cancel, options=recipe)
 
 
 def test_shown_text_is_the_best_candidate(engine: Engine) -> None:
@@ -233,13 +269,13 @@ REPEATED = "self.first.configure(1)\nother()\nself.first."
 def test_text_that_stands_elsewhere_is_a_candidate(engine: Engine) -> None:
     context = Context(document="a", prefix=REPEATED, suffix="\n")
     for seeds in (True, False):
-        ranked = engine.ranked(context, unhurried(), recipe=Recipe(seeds=seeds))
+        ranked = engine.ranked(context, unhurried(), options=InfillOptions(seeds=seeds))
         found = [one for one in ranked if one.proposal.text == "configure(1)"]
         assert bool(found) == seeds
 
 
 def test_left_to_right_alone_makes_no_denoising_step(engine: Engine) -> None:
-    recipe = Recipe(decode=Decode.LEFT_TO_RIGHT, seeds=False, silence=False)
+    recipe = InfillOptions(decode=Decode.LEFT_TO_RIGHT, seeds=False, silence=False)
     infill = ask_all(engine, "total = ", "\nprint(total)\n", recipe)
     assert (infill.steps, infill.forwards > 1) == (0, True)
     assert {candidate.source for candidate in infill.candidates} <= {CandidateSource.LEFT_TO_RIGHT}
@@ -248,7 +284,7 @@ def test_left_to_right_alone_makes_no_denoising_step(engine: Engine) -> None:
 @pytest.mark.parametrize("fill", [True, False])
 @pytest.mark.parametrize("size", [2, 3, 9])
 def test_known_length_is_kept(engine: Engine, size: int, fill: bool) -> None:
-    recipe = Recipe(decode=Decode.DIFFUSION, slot_tokens=size, seeds=False, silence=False, fill=fill)
+    recipe = InfillOptions(decode=Decode.DIFFUSION, slot_tokens=size, seeds=False, silence=False, fill=fill)
     texts = [ask_all(engine, "a.b, ", ")\n", recipe, seed=seed, extent=Extent.BLOCK).text for seed in range(4)]
     assert any(texts)
     # Every token of this tokenizer is one byte, of which the first is the space the cursor stands behind.
@@ -261,14 +297,14 @@ def test_known_length_is_kept(engine: Engine, size: int, fill: bool) -> None:
 @pytest.mark.parametrize("fill", [True, False])
 def test_middle_goes_on_from_what_was_typed(engine: Engine, before: str, after: str, fill: bool) -> None:
     """Rows that must begin with what was typed still find answers; test_offer.py holds how it is cut off."""
-    recipe = Recipe(decode=Decode.DIFFUSION, seeds=False, silence=False, fill=fill)
+    recipe = InfillOptions(decode=Decode.DIFFUSION, seeds=False, silence=False, fill=fill)
     infills = [ask_all(engine, before, after, recipe, seed=seed, extent=Extent.BLOCK) for seed in range(4)]
     assert any(infill.text for infill in infills)
 
 
 def test_middle_longer_than_the_largest_slot_goes_on_in_further_blocks(engine: Engine) -> None:
     def lengths(most: int) -> list[int]:
-        recipe = Recipe(decode=Decode.DIFFUSION, seeds=False, silence=False)
+        recipe = InfillOptions(decode=Decode.DIFFUSION, seeds=False, silence=False)
         return [
             len(ask_all(engine, "f(", ")\n", recipe, seed=seed, extent=Extent.BLOCK, max_middle_tokens=most).text)
             for seed in range(6)
@@ -304,11 +340,13 @@ def test_cancel_while_denoising_makes_no_further_step(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("finish", [Finish.CANCELLED, Finish.DEADLINE])
-def test_stopped_while_the_prompt_is_encoded(engine: Engine, monkeypatch: pytest.MonkeyPatch, finish: Finish) -> None:
+def test_stopped_while_the_prompt_is_encoded(
+    engine: Engine, model: Any, monkeypatch: pytest.MonkeyPatch, finish: Finish
+) -> None:
     """The reason is told: a prompt that was not finished is no hole without an answer."""
     now_s = [0.0]
     cancel = Cancel(deadline_s=1.0, clock=lambda: now_s[0])
-    prefill = engine._model.prefill  # type: ignore[reportPrivateUsage]
+    prefill = model.prefill
 
     def stopping(*args: Any) -> None:
         prefill(*args)
@@ -318,7 +356,7 @@ def test_stopped_while_the_prompt_is_encoded(engine: Engine, monkeypatch: pytest
             now_s[0] = 2.0
 
     monkeypatch.setattr("dgemma_engine.prompting.prefix_cache.PIECE_TOKENS", {"cpu": 4})
-    monkeypatch.setattr(engine._model, "prefill", stopping)  # type: ignore[reportPrivateUsage]
+    monkeypatch.setattr(model, "prefill", stopping)
     infill = engine.infill(Context(document="unseen", prefix="total = first + " * 5, suffix="\nx"), cancel)
     assert (infill.finish, infill.text, infill.steps) == (finish, "", 0)
 
@@ -329,42 +367,42 @@ def test_a_question_without_a_deadline_behind_another_one(engine: Engine) -> Non
         assert engine.infill(context, Cancel(deadline_s=math.inf, clock=lambda: 0.0)).steps > 0
 
 
-def test_the_first_step_encodes_what_was_typed(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_step_encodes_what_was_typed(
+    build: Callable[..., Engine], model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each key once cost a pass of its own before the canvas saw it."""
+    prompts = WatchedPrompts(model)
+    engine = build(prompts=prompts)
     before, after = (Context(document="a", prefix=prefix, suffix="\nx") for prefix in ("total = f", "total = f + g("))
     engine.infill(before, unhurried())
     with monkeypatch.context() as patch:
-        patch.setattr("dgemma_engine.infill.engine.JOINED_TOKENS", {"cpu": 0})
+        patch.setattr("dgemma_engine.infill.pipeline.JOINED_TOKENS", {"cpu": 0})
         fresh = engine.infill(after, unhurried())
     engine.infill(before, unhurried())
-    monkeypatch.setattr(engine._model, "prefill", lambda *_args: 1 / 0)  # type: ignore[reportPrivateUsage]
+    monkeypatch.setattr(model, "prefill", lambda *_args: 1 / 0)
     joined = engine.infill(after, unhurried())
     assert (joined.text, joined.forwards, joined.steps) == (fresh.text, fresh.forwards, fresh.steps)
-    cache = engine._prompts._prompts["a"].cache  # type: ignore[reportPrivateUsage]
-    assert cache.length == len(engine._prompts._prompts["a"].ids)  # type: ignore[reportPrivateUsage]
+    assert prompts.last is not None
+    cache, ids = prompts.last
+    assert (prompts.lacking[-1] > 0, cache.length) == (True, len(ids))
 
 
-def test_candidates_are_ranked_behind_the_whole_prompt_when_no_step_was_made(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
+def test_candidates_are_ranked_after_the_whole_prompt_when_no_step_was_made(
+    build: Callable[..., Engine], model: Any
 ) -> None:
     before, after = (Context(document="a", prefix=prefix, suffix="\nx") for prefix in ("total = f", "total = f + g("))
+    durations, prompts = DurationEstimator(), WatchedPrompts(model)
+    engine = build(durations=durations, prompts=prompts)
     engine.infill(before, unhurried())
-    seen = list[int]()
-
-    def watched(_context: Any, hole: Any, _form: Any, cache: Any, *_rest: Any) -> Any:
-        seen.append(len(hole.prompt_ids) - cache.length)
-        return []
-        yield
-
-    monkeypatch.setattr(engine, "_rank", watched)
-    monkeypatch.setattr(engine._pace, "expected_s", lambda stage: 700.0 if stage == "rank" else 0.0)  # type: ignore[reportPrivateUsage]
+    for _ in range(50):
+        durations.add("rank", 700.0)
     assert engine.infill(after, unhurried()).steps == 0
-    assert seen == [0]
+    lacking_first, lacking_for_ranking = prompts.lacking[-2:]
+    assert (lacking_first > 0, lacking_for_ranking) == (True, 0)
 
 
-def test_threshold_keeps_weak_answers_back(folder: Path) -> None:
-    strict = load(folder)
-    strict._calibration = replace(strict._calibration, threshold=1.0)  # type: ignore[reportPrivateUsage]
+def test_threshold_keeps_weak_answers_back(build: Callable[..., Engine]) -> None:
+    strict = build(calibration=replace(Calibration.default(), threshold=1.0))
     infill = ask(strict, "total = ", "\nprint(total)\n")
     assert (infill.text, infill.score, infill.candidates, infill.finish) == ("", 0.0, (), Finish.EMPTY)
     insisted = ask(strict, "total = ", "\nprint(total)\n", insistent=True)
@@ -372,29 +410,18 @@ def test_threshold_keeps_weak_answers_back(folder: Path) -> None:
     assert insisted.unlikely
 
 
-def test_answer_above_the_threshold_is_no_unlikely_one_for_who_insists(folder: Path) -> None:
-    engine = load(folder)
-    engine._calibration = replace(engine._calibration, threshold=0.0)  # type: ignore[reportPrivateUsage]
+def test_answer_above_the_threshold_is_no_unlikely_one_for_who_insists(build: Callable[..., Engine]) -> None:
+    engine = build(calibration=replace(Calibration.default(), threshold=0.0))
     infill = ask(engine, "total = ", "\nprint(total)\n", insistent=True)
     assert infill.text
     assert not infill.unlikely
 
 
-def test_on_demand_the_best_are_answered_however_unlikely(folder: Path) -> None:
-    engine = load(folder)
-    engine._calibration = replace(Calibration.default(), threshold=1.0)  # type: ignore[reportPrivateUsage]
+def test_on_demand_the_best_are_answered_however_unlikely(build: Callable[..., Engine]) -> None:
+    engine = build(calibration=replace(Calibration.default(), threshold=1.0))
     assert ask(engine, "a = ", "\n", seed=1).candidates == ()
     answer = ask(engine, "a = ", "\n", seed=1, on_demand=True)
     assert 0 < len(answer.candidates) <= 5
-
-
-def test_on_demand_what_adds_syntax_errors_is_not_answered_even_late(engine: Engine) -> None:
-    context = Context(document="a", prefix="a = [", suffix="]\n", language="python", on_demand=True)
-    proposals = [Proposal(text=text, source=CandidateSource.DIFFUSION) for text in ("1)", "1")]
-    passing = engine._passing(context, proposals)  # type: ignore[reportPrivateUsage]
-    assert [one.text for one in passing] == ["1"]
-    hasty = replace(context, on_demand=False)
-    assert engine._passing(hasty, proposals) == proposals  # type: ignore[reportPrivateUsage]
 
 
 def test_on_demand_others_are_served_between_steps_and_change_nothing(engine: Engine) -> None:
@@ -423,15 +450,13 @@ def test_calibration_of_another_model(folder: Path, tmp_path: Path) -> None:
         load(other)
 
 
-def test_less_time_means_fewer_steps_over_the_whole_schedule(engine: Engine) -> None:
-    engine._pace.__init__()  # type: ignore[reportPrivateUsage]
-    engine._pace.learn("step", 1.0)  # type: ignore[reportPrivateUsage]
-    try:
-        for left_s, steps in ((2.5, 2), (0.5, 1), (600.0, 4)):
-            cancel = Cancel(deadline_s=left_s, clock=lambda: 0.0)
-            assert engine._affordable_steps(Context(document="a", prefix="", suffix=""), cancel) == steps  # type: ignore[reportPrivateUsage]
-    finally:
-        engine._pace.__init__()  # type: ignore[reportPrivateUsage]
+def test_less_time_means_fewer_steps_over_the_whole_schedule(build: Callable[..., Engine]) -> None:
+    for left_s, steps in ((2.5, 2), (0.5, 1), (600.0, 4)):
+        durations, seen = DurationEstimator(), list[Draft]()
+        durations.add("step", 1.0)
+        context = Context(document="a", prefix="total = ", suffix="\nx", drafts="id")
+        build(durations=durations).infill(context, Cancel(deadline_s=left_s, clock=lambda: 0.0), seen.append)
+        assert seen[0].steps_limit == steps
 
 
 def unhurried() -> Cancel:

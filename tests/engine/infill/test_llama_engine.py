@@ -9,7 +9,7 @@ import torch
 from dgemma_engine.families.llama.weights import load_llama
 from dgemma_engine.infill.autoregressive import write
 from dgemma_engine.infill.engine import Engine
-from dgemma_engine.infill.options import Decode, Recipe
+from dgemma_engine.infill.options import Decode, InfillOptions
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.protocol.messages import Context
@@ -40,7 +40,7 @@ def load(path: Path) -> Engine:
 def test_engine_fills_a_hole_from_left_to_right(checkpoint: LlamaCheckpoint) -> None:
     context = Context(document="d", prefix="def f(a):\n    return a.", suffix="\n", path="f.py", max_middle_tokens=12)
     answers = [
-        load(path).infill(context, never(), recipe=Recipe(silence=False))
+        load(path).infill(context, never(), options=InfillOptions(silence=False))
         for path in (checkpoint.folder, checkpoint.gguf)
     ]
     assert answers[0].text == answers[1].text
@@ -49,7 +49,7 @@ def test_engine_fills_a_hole_from_left_to_right(checkpoint: LlamaCheckpoint) -> 
     ranked = [
         [
             candidate.proposal.text
-            for candidate in engine.ranked(context, never(), recipe=Recipe(decode=decode, seeds=False))
+            for candidate in engine.ranked(context, never(), options=InfillOptions(decode=decode, seeds=False))
         ]
         for decode in Decode
     ]

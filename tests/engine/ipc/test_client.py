@@ -16,16 +16,8 @@ from dgemma_engine.errors import EngineFault, EngineUnavailable, SocketRefused
 from dgemma_engine.ipc.client import EngineClient
 from dgemma_engine.ipc.endpoint import EngineLocation
 from dgemma_engine.ipc.json_rpc import STREAM_LIMIT_BYTES, Peer
-from dgemma_engine.protocol.messages import (
-    INFILL,
-    PROGRESS,
-    Context,
-    DefinitionsQuery,
-    EngineState,
-    Finish,
-    Infill,
-    Progress,
-)
+from dgemma_engine.protocol.definition_messages import DefinitionsQuery
+from dgemma_engine.protocol.messages import INFILL, PROGRESS, Context, EngineState, Finish, Infill, Progress
 from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams
 
 from tests.engine.fake_engine import (

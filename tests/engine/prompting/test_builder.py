@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.model.config import ModelConfig
-from dgemma_engine.prompting.builder import Hole, dig, tail
+from dgemma_engine.prompting.builder import Hole, build_prompt, tail
 from dgemma_engine.protocol.messages import Context, Snippet
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 
@@ -44,7 +44,7 @@ def hole_of(folder: Path) -> Callable[..., Hole]:
             snippets=options.pop("snippets", ()),
             edits=options.pop("edits", ()),
         )
-        return dig(context, tokenizer, form, config, **options)
+        return build_prompt(context, tokenizer, form, config, **options)
 
     return hole_of
 

@@ -6,12 +6,11 @@ import json
 from typing import Any
 
 import pytest
+from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
 from dgemma_engine.protocol.messages import (
     Candidate,
     CandidateSource,
     Context,
-    Definitions,
-    DefinitionsQuery,
     Draft,
     DraftSpan,
     EngineState,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from dgemma_engine.protocol.messages import EngineState
-from dgemma_engine.serving.idle_timeout import Lifetime
+from dgemma_engine.serving.idle_timeout import IdleTimeout
 
 
 class Alarm:
@@ -22,8 +22,8 @@ class Alarm:
         self.due_in_s = None
 
 
-def lifetime(alarm: Alarm, idle_s: float | None = 60.0) -> Lifetime:
-    return Lifetime(idle_s=idle_s, failed_linger_s=10.0, call_later=alarm.call_later, end=lambda: None)
+def lifetime(alarm: Alarm, idle_s: float | None = 60.0) -> IdleTimeout:
+    return IdleTimeout(idle_s=idle_s, failed_linger_s=10.0, call_later=alarm.call_later, end=lambda: None)
 
 
 def test_update_sets_the_timer_only_without_clients() -> None:

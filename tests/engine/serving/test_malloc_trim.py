@@ -9,7 +9,7 @@ import sys
 
 import psutil
 import pytest
-from dgemma_engine.serving.malloc_trim import give_back, keep_giving_back
+from dgemma_engine.serving.malloc_trim import trim_heap, trim_when_idle
 
 
 class Work:
@@ -24,9 +24,7 @@ class Work:
         return self._can_give
 
     def start(self) -> asyncio.Task[None]:
-        return asyncio.create_task(
-            keep_giving_back(lambda: self.done, lambda: self.busy, give=self.give, every_s=0.001)
-        )
+        return asyncio.create_task(trim_when_idle(lambda: self.done, lambda: self.busy, trim=self.give, every_s=0.001))
 
     async def until_given(self, times: int) -> None:
         async with asyncio.timeout(5):
@@ -83,7 +81,7 @@ def test_gaps_between_what_is_in_use_go_back_to_the_system() -> None:
     for block in blocks[::2]:
         libc.free(block)
     before = psutil.Process().memory_info().rss
-    assert give_back()
+    assert trim_heap()
     given = before - psutil.Process().memory_info().rss
     for block in blocks[1::2]:
         libc.free(block)
@@ -92,4 +90,4 @@ def test_gaps_between_what_is_in_use_go_back_to_the_system() -> None:
 
 def test_elsewhere_it_says_that_it_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert not give_back()
+    assert not trim_heap()

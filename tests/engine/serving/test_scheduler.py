@@ -1,489 +1,189 @@
-"""The device thread: order, supersession, cancellation, deadlines and faults, without a socket."""
+"""Which request runs next, on literals: no thread, no clock, no engine."""
 
 from __future__ import annotations
 
-import logging
-import threading
-import time
-from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
-from dgemma_engine.errors import EngineFault
-from dgemma_engine.protocol.messages import Draft, EngineState, Finish, Progress
-from dgemma_engine.serving.scheduler import Worker
-
-from tests.engine.fake_engine import PATIENCE_S, STEP_S, SteppingEngine, context, load_failing
-
-LONG = 4_000  # Steps that no test waits for.
+from dgemma_engine.protocol.messages import Context, Finish, Infill
+from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.serving.job import Job
+from dgemma_engine.serving.scheduler import Scheduler
 
 
-class Run:
-    """A worker around a stepping engine, with what it reported."""
-
-    def __init__(
-        self, load: Any = None, *, step_s: float = STEP_S, sleep: Callable[[float], object] = time.sleep
-    ) -> None:
-        self.engine = SteppingEngine(step_s=step_s, sleep=sleep)
-        self.progress: list[Progress] = []
-        self.worker = Worker(
-            load or (lambda report: self.engine), clock=time.monotonic, on_progress=self.progress.append
-        )
-        self.worker.start()
-
-    def wait_for(self, condition: Callable[[], bool]) -> None:
-        give_up_s = time.monotonic() + PATIENCE_S
-        while not condition():
-            assert time.monotonic() < give_up_s, "the condition never came true"
-            time.sleep(0.002)
-
-    def occupy(self, owner: int = 1) -> Any:
-        """Submits an endless request of another document and waits until it runs."""
-        ticket = self.worker.submit(owner, context(document="busy", steps=LONG))
-        self.wait_for(lambda: any(seen.document == "busy" for seen in self.engine.seen))
-        return ticket
-
-
-@pytest.fixture
-def run() -> Iterator[Run]:
-    run = Run()
-    yield run
-    run.worker.stop()
-    assert run.worker.join(PATIENCE_S)
-
-
-def test_submit_answers_with_queue_and_total(run: Run) -> None:
-    infill = run.worker.submit(1, context("ab", "c")).answer.result(PATIENCE_S)
-    assert (infill.text, infill.finish) == ("2|1", Finish.STABLE)
-    assert infill.timings_ms["denoise"] == 1.0
-    assert 0 <= infill.timings_ms["queue"] <= infill.timings_ms["total"]
-    assert infill.timings_ms["total"] > 1.0  # Overwrites what the engine measured for itself.
-    assert run.worker.stages().keys() == {"denoise", "others", "queue", "total"}
-    assert run.worker.requests()["stable"] == 1
-
-
-def test_newest_request_of_a_document_wins(run: Run) -> None:
-    running = run.worker.submit(1, context("1", steps=LONG))
-    run.wait_for(lambda: len(run.engine.seen) == 1)
-    waiting = run.worker.submit(1, context("12", steps=LONG))
-    newest = run.worker.submit(1, context("123"))
-    finishes = [ticket.answer.result(PATIENCE_S).finish for ticket in (running, waiting, newest)]
-    assert finishes == [Finish.CANCELLED, Finish.CANCELLED, Finish.STABLE]
-    assert run.engine.seen[-1].prefix == "123"
-    assert run.engine.denoising_steps < LONG
-
-
-def test_replaced_request_is_never_started(run: Run) -> None:
-    busy = run.occupy()
-    run.worker.submit(1, context("old"))
-    newest = run.worker.submit(1, context("new"))
-    run.worker.withdraw(busy)
-    assert newest.answer.result(PATIENCE_S).finish is Finish.STABLE
-    assert [seen.prefix for seen in run.engine.seen if seen.document == "a.py"] == ["new"]
-
-
-def test_other_documents_and_connections_are_not_superseded(run: Run) -> None:
-    tickets = [
-        run.worker.submit(1, context(document="a.py", steps=5)),
-        run.worker.submit(1, context(document="b.py", steps=5)),
-        run.worker.submit(2, context(document="a.py", steps=5)),
-    ]
-    assert [ticket.answer.result(PATIENCE_S).finish for ticket in tickets] == [Finish.STABLE] * 3
-
-
-def test_one_connection_with_many_documents_does_not_hold_up_another(run: Run) -> None:
-    busy = run.occupy()
-    tickets = [run.worker.submit(1, context(str(n), document=str(n))) for n in range(3)]
-    tickets.append(run.worker.submit(2, context("other", document="other")))
-    assert tickets.pop().answer.result(PATIENCE_S).finish is Finish.STABLE
-    run.worker.withdraw(busy)
-    for ticket in tickets:
-        ticket.answer.result(PATIENCE_S)
-    assert [seen.prefix for seen in run.engine.seen[1:]] == ["other", "0", "1", "2"]
-
-
-def test_replacement_keeps_its_place_in_the_queue(run: Run) -> None:
-    busy = run.occupy()
-    run.worker.submit(1, context("typed"))
-    other = run.worker.submit(1, context("other", document="b.py"))
-    newest = run.worker.submit(1, context("typed on"))
-    run.worker.withdraw(busy)
-    for ticket in (other, newest):
-        ticket.answer.result(PATIENCE_S)
-    assert [seen.prefix for seen in run.engine.seen[1:]] == ["typed on", "other"]
-
-
-@pytest.fixture
-def gated() -> Iterator[tuple[Run, threading.Semaphore]]:
-    """A worker whose steps each wait for a permit."""
-    gate = threading.Semaphore(0)
-    run = Run(sleep=lambda _s: gate.acquire(timeout=PATIENCE_S))
-    yield run, gate
-    run.worker.stop()
-    gate.release(1_000)
-    assert run.worker.join(PATIENCE_S)
-
-
-def test_connections_take_turns_and_a_new_one_waits_for_one_step_of_another(
-    gated: tuple[Run, threading.Semaphore],
-) -> None:
-    run, gate = gated
-    tickets = [run.worker.submit(1, context("a", steps=6))]
-    gate.release(1)
-    run.wait_for(lambda: run.engine.order == ["a", "a"])
-    tickets.append(run.worker.submit(2, context("b", steps=3)))
-    gate.release(2)
-    run.wait_for(lambda: len(run.engine.order) == 4)
-    tickets.append(run.worker.submit(3, context("c", steps=2)))
-    gate.release(100)
-    assert [ticket.answer.result(PATIENCE_S).finish for ticket in tickets] == [Finish.STABLE] * 3
-    assert "".join(run.engine.order) == "aa" + "ba" + "cb" + "acb" + "aa"
-    assert tickets[1].answer.result().timings_ms["others"] > 0
-
-
-def test_superseded_request_ends_before_the_newer_begins(gated: tuple[Run, threading.Semaphore]) -> None:
-    run, gate = gated
-    other = run.worker.submit(1, context("other", steps=3))
-    run.wait_for(lambda: run.engine.order == ["other"])
-    older = run.worker.submit(2, context("older", steps=LONG))
-    gate.release(1)
-    run.wait_for(lambda: run.engine.order == ["other", "older"])
-    newer = run.worker.submit(2, context("newer"))
-    gate.release(100)
-    assert [ticket.answer.result(PATIENCE_S).finish for ticket in (other, older, newer)] == [
-        Finish.STABLE,
-        Finish.CANCELLED,
-        Finish.STABLE,
-    ]
-    assert run.engine.order == ["other", "older", "newer", "other", "other"]
-    assert run.engine.runs[1].ended
-
-
-def test_withdraw_stops_the_step_counter(run: Run) -> None:
-    ticket = run.occupy()
-    run.wait_for(lambda: run.engine.denoising_steps > 2)
-    run.worker.withdraw(ticket)
-    assert ticket.answer.result(PATIENCE_S).finish is Finish.CANCELLED
-    steps = run.engine.denoising_steps
-    time.sleep(0.05)
-    assert run.engine.denoising_steps == steps < LONG
-
-
-def test_withdrawn_while_waiting_is_not_started(run: Run) -> None:
-    busy = run.occupy()
-    waiting = run.worker.submit(1, context("never"))
-    run.worker.withdraw(waiting)
-    assert waiting.answer.result(PATIENCE_S).finish is Finish.CANCELLED
-    run.worker.withdraw(busy)
-    run.worker.submit(1, context("after")).answer.result(PATIENCE_S)
-    assert "never" not in [seen.prefix for seen in run.engine.seen]
-    assert run.worker.requests()["cancelled"] == 2
-
-
-def test_expire_answers_what_waits_and_leaves_what_runs(run: Run) -> None:
-    busy = run.occupy()
-    waiting = run.worker.submit(1, context())
-    run.worker.expire(waiting)
-    run.worker.expire(busy)
-    assert waiting.answer.result(PATIENCE_S).finish is Finish.DEADLINE
-    assert not busy.answer.done()
-
-
-def test_deadline_counts_from_arrival(run: Run) -> None:
-    busy = run.occupy()
-    late = run.worker.submit(1, context("late", deadline_ms=20))
-    time.sleep(0.05)
-    run.worker.withdraw(busy)
-    infill = late.answer.result(PATIENCE_S)
-    assert infill.finish is Finish.DEADLINE
-    assert infill.timings_ms["queue"] >= 20
-    assert "late" not in [seen.prefix for seen in run.engine.seen]
-
-
-def test_deadline_of_zero_is_already_due(run: Run) -> None:
-    infill = run.worker.submit(1, context(deadline_ms=0, steps=LONG)).answer.result(PATIENCE_S)
-    assert (infill.text, infill.finish) == ("", Finish.DEADLINE)
-
-
-def test_fault_answers_one_request_and_quotes_nothing(run: Run, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG)
-    ticket = run.worker.submit(1, context("TOP_SECRET", path="fault"))
-    with pytest.raises(EngineFault, match=r"the engine failed on this request \(RuntimeError\)"):
-        ticket.answer.result(PATIENCE_S)
-    assert run.worker.submit(1, context()).answer.result(PATIENCE_S).finish is Finish.STABLE
-    assert run.worker.requests()["fault"] == 1
-    assert "filling" in caplog.text  # The place is there,
-    assert "TOP_SECRET" not in caplog.text  # the text is not.
-
-
-def test_load_reports_progress_and_requests_wait_for_it() -> None:
-    loaded = threading.Event()
-
-    def load(report: Callable[[int, str], None]) -> SteppingEngine:
-        report(40, "reading")
-        loaded.wait(PATIENCE_S)
-        return SteppingEngine()
-
-    run = Run(load)
-    early = run.worker.submit(1, context())
-    run.wait_for(lambda: run.worker.progress.percent == 40)
-    assert run.worker.state is EngineState.LOADING
-    assert run.worker.engine is None
-    loaded.set()
-    assert early.answer.result(PATIENCE_S).finish is Finish.STABLE
-    assert [(p.state, p.percent) for p in run.progress] == [(EngineState.LOADING, 40), (EngineState.READY, 100)]
-    run.worker.stop()
-
-
-def test_load_failure_answers_waiting_and_later_requests() -> None:
-    started = threading.Event()
-
-    def load(report: Callable[[int, str], None]) -> SteppingEngine:
-        started.wait(PATIENCE_S)
-        return load_failing(report)
-
-    run = Run(load)
-    early = run.worker.submit(1, context())
-    started.set()
-    message = "config.json: is missing; download the model again"
-    with pytest.raises(EngineFault, match=message):
-        early.answer.result(PATIENCE_S)
-    with pytest.raises(EngineFault, match=message):
-        run.worker.submit(1, context()).answer.result(PATIENCE_S)
-    assert run.worker.progress == Progress(state=EngineState.FAILED, percent=0, message=message)
-
-
-@pytest.mark.parametrize(
-    ("error", "message"),
-    [
-        (ModuleNotFoundError("x", name="torch"), "torch is not installed; run: pip install 'dgemma-lsp[engine]'"),
-        (OSError("disk\nfull"), "the model cannot be loaded (OSError: disk full)"),
-    ],
-)
-def test_load_failure_is_one_line_with_a_remedy(error: Exception, message: str) -> None:
-    def load(report: Callable[[int, str], None]) -> SteppingEngine:
-        raise error
-
-    run = Run(load)
-    run.wait_for(lambda: run.worker.state is EngineState.FAILED)
-    assert run.worker.progress.message == message
-
-
-def test_stop_answers_everything(run: Run) -> None:
-    busy = run.occupy()
-    waiting = run.worker.submit(1, context())
-    run.worker.stop()
-    late = run.worker.submit(1, context())
-    assert {ticket.answer.result(PATIENCE_S).finish for ticket in (busy, waiting, late)} == {Finish.CANCELLED}
-    assert run.worker.join(PATIENCE_S)
-
-
-def test_state_is_busy_while_a_request_runs(run: Run) -> None:
-    busy = run.occupy()
-    assert run.worker.state is EngineState.BUSY
-    run.worker.withdraw(busy)
-    run.wait_for(lambda: run.worker.state is EngineState.READY)
-
-
-def test_drafts_are_told_before_the_answer(run: Run) -> None:
-    told: list[tuple[Draft, bool]] = []
-    ticket = run.worker.submit(
-        1, context("x", steps=3, drafts="id"), lambda draft: told.append((draft, ticket.answer.done()))
+def job(name: str, owner: int = 1, document: str | None = None, *, deadline_s: float = 10.0, **options: Any) -> Job:
+    """A request of its own document by default."""
+    return Job(
+        owner=owner,
+        context=Context(document=name if document is None else document, prefix=name, suffix="", **options),
+        arrival_s=0.0,
+        deadline_s=deadline_s,
+        cancel=Cancel(deadline_s=deadline_s, clock=lambda: 0.0),
+        answer=Future(),
     )
-    ticket.answer.result(PATIENCE_S)
-    assert [(draft.request, draft.text, answered) for draft, answered in told] == [
-        ("id", f"{step}:x", False) for step in (1, 2, 3)
-    ]
 
 
-def test_drafts_without_a_listener_are_nobodys_business(run: Run) -> None:
-    ticket = run.worker.submit(1, context(steps=3, drafts="id"))
-    assert ticket.answer.result(PATIENCE_S).finish is Finish.STABLE
+def names(jobs: Any) -> list[str]:
+    return [one.context.prefix for one in jobs]
 
 
-@pytest.mark.parametrize("way", ["withdraw", "supersede", "stop"])
-def test_step_that_ends_after_the_cancellation_tells_no_draft(way: str) -> None:
-    run, told = Run(step_s=0.3), list[Draft]()
-    ticket = run.worker.submit(1, context(steps=LONG, drafts="id"), told.append)
-    run.wait_for(lambda: bool(run.engine.runs) and run.engine.runs[0].num_begun == 2)
-    if way == "withdraw":
-        run.worker.withdraw(ticket)
-    elif way == "supersede":
-        run.worker.submit(1, context())
-    else:
-        run.worker.stop()
-    assert ticket.answer.result(PATIENCE_S).finish is Finish.CANCELLED
-    assert (run.engine.runs[0].num_steps, run.engine.runs[0].num_after_cancel) == (2, 0)
-    assert len(told) == 1
-    run.worker.stop()
-    assert run.worker.join(PATIENCE_S)
+class Bench:
+    """A scheduler, and what it did."""
+
+    def __init__(self) -> None:
+        self.scheduler = Scheduler()
+
+    def add(self, *jobs: Job) -> list[str]:
+        """Adds jobs and cancels what they supersede, as the device thread does."""
+        cancelled: list[Job] = []
+        for one in jobs:
+            cancelled += self.scheduler.add(one)
+        for one in cancelled:
+            one.cancel.set()
+        return names(cancelled)
+
+    def steps(self, count: int, now_s: float = 0.0) -> str:
+        """The names of the jobs that make the next steps; a cancelled one ends with its step."""
+        made: list[str] = []
+        for _ in range(count):
+            chosen, _late = self.scheduler.schedule(now_s)
+            if chosen is None:
+                break
+            made.append(chosen.context.prefix)
+            if chosen.cancel.cancelled:
+                self.scheduler.finish(chosen)
+        return "".join(made)
 
 
-def test_answer_that_nobody_waits_for_any_more_has_no_drafts() -> None:
-    """A connection that ends cancels the future before the daemon can withdraw the ticket."""
-    run, told = Run(step_s=0.3), list[Draft]()
-    ticket = run.worker.submit(1, context(steps=2, drafts="id"), told.append)
-    run.wait_for(lambda: bool(run.engine.runs) and run.engine.runs[0].num_begun == 2)
-    assert ticket.answer.cancel()
-    run.wait_for(lambda: run.engine.runs[0].ended)
-    assert len(told) == 1
-    run.worker.stop()
-    assert run.worker.join(PATIENCE_S)
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
 
 
-def test_request_that_runs_late_is_answered_once_and_makes_way(run: Run) -> None:
-    late = run.occupy()
-    run.worker.overdue(late)
-    assert late.answer.done()
-    assert (late.answer.result().finish, late.answer.result().text) == (Finish.DEADLINE, "")
-    assert run.worker.submit(1, context("next")).answer.result(PATIENCE_S).finish is Finish.STABLE
-    assert run.worker.requests()["deadline"] == 1
-    assert run.worker.requests()["cancelled"] == 0
+def test_nothing_to_do(bench: Bench) -> None:
+    assert bench.scheduler.schedule(0.0) == (None, [])
 
 
-def test_request_that_was_answered_is_not_late(run: Run) -> None:
-    ticket = run.worker.submit(1, context("ab"))
-    infill = ticket.answer.result(PATIENCE_S)
-    run.worker.overdue(ticket)
-    assert ticket.answer.result() is infill
-    assert run.worker.requests()["deadline"] == 0
+def test_newest_of_a_document_cancels_what_runs_and_replaces_what_waits(bench: Bench) -> None:
+    running, waiting, newest = (job(name, document="d") for name in "rwn")
+    assert bench.add(running) == []
+    assert bench.steps(1) == "r"
+    assert bench.add(waiting) == ["r"]
+    assert bench.add(newest) == ["w", "r"]
+    assert bench.steps(3) == "rnn", "the cancelled one ends first"
 
 
-def test_speculation_runs_when_nobody_waits(run: Run) -> None:
-    ticket = run.worker.submit(1, context("ab", speculative=True))
-    assert ticket.answer.result(PATIENCE_S).finish is Finish.STABLE
-    assert run.worker.stages() == {}, "how long somebody waited is not known"
+def test_replacement_keeps_its_place(bench: Bench) -> None:
+    busy = job("busy")
+    bench.add(busy)
+    bench.steps(1)
+    bench.add(job("old", document="d"), job("other"), job("new", document="d"))
+    busy.cancel.set()
+    bench.steps(1)
+    assert bench.steps(1) == "new"
 
 
-@pytest.mark.parametrize(("owner", "document"), [(1, "a.py"), (1, "b.py"), (2, "a.py")])
-def test_any_real_request_preempts_a_speculation_at_the_next_step(run: Run, owner: int, document: str) -> None:
-    speculation = run.worker.submit(1, context("spec", steps=LONG, speculative=True))
-    run.wait_for(lambda: run.engine.denoising_steps > 2)
-    real = run.worker.submit(owner, context("real", document=document))
-    assert real.answer.result(PATIENCE_S).finish is Finish.STABLE
-    assert speculation.answer.result(PATIENCE_S).finish is Finish.CANCELLED
-    assert run.engine.runs[0].num_after_cancel == 0
+def test_connections_take_turns_and_a_new_one_goes_first(bench: Bench) -> None:
+    bench.add(job("a", 1))
+    assert bench.steps(2) == "aa"
+    bench.add(job("b", 2))
+    assert bench.steps(3) == "bab"
+    bench.add(job("c", 3))
+    assert bench.steps(6) == "cabcab"
 
 
-def test_speculation_waits_behind_every_request_of_its_connection(run: Run) -> None:
-    busy = run.worker.submit(1, context(document="busy", steps=LONG))
-    run.wait_for(lambda: len(run.engine.seen) == 1)
-    speculation = run.worker.submit(1, context("spec", speculative=True))
-    real = run.worker.submit(1, context("real", document="b.py"))
-    run.worker.withdraw(busy)
-    for ticket in (speculation, real):
-        assert ticket.answer.result(PATIENCE_S).finish is Finish.STABLE
-    assert [seen.prefix for seen in run.engine.seen[1:]] == ["real", "spec"]
+def test_one_connection_has_one_request_running(bench: Bench) -> None:
+    bench.add(job("a", 1), job("b", 1), job("c", 2))
+    assert bench.steps(4) == "acac"
 
 
-def test_speculation_is_skipped_while_another_connection_is_served(run: Run) -> None:
-    run.occupy(owner=99)
-    speculation = run.worker.submit(1, context("spec", speculative=True))
-    assert speculation.answer.result(PATIENCE_S).finish is Finish.CANCELLED
-    assert len(run.engine.seen) == 1
+def test_started_jobs_have_the_instant_and_late_ones_are_not_started(bench: Bench) -> None:
+    late, soon = job("late", 1, deadline_s=1.0), job("soon", 2, deadline_s=3.0)
+    bench.add(late, soon)
+    chosen, missed = bench.scheduler.schedule(2.0)
+    assert (chosen, missed, soon.started_s, late.started_s) == (soon, [late], 2.0, None)
 
 
-def test_speculation_does_not_supersede_the_real_request_of_its_document(run: Run) -> None:
-    real = run.worker.submit(1, context("real", steps=20))
-    run.wait_for(lambda: len(run.engine.seen) == 1)
-    speculation = run.worker.submit(1, context("spec", speculative=True))
-    assert speculation.answer.result(PATIENCE_S).finish is Finish.CANCELLED
-    assert real.answer.result(PATIENCE_S).finish is Finish.STABLE
+def test_late_job_that_cannot_start_yet_is_left_to_its_timer(bench: Bench) -> None:
+    late = job("late", 1, deadline_s=1.0)
+    bench.add(job("a", 1))
+    bench.steps(1)
+    bench.add(late)
+    assert bench.scheduler.schedule(2.0)[1] == []
+    assert bench.scheduler.remove(late)
+    assert not bench.scheduler.remove(late)
 
 
-def test_real_request_replaces_the_waiting_speculation_of_its_document(run: Run) -> None:
-    busy = run.worker.submit(1, context(document="busy", steps=LONG))
-    run.wait_for(lambda: len(run.engine.seen) == 1)
-    speculation = run.worker.submit(1, context("spec", speculative=True))
-    real = run.worker.submit(1, context("real"))
-    assert speculation.answer.result(PATIENCE_S).finish is Finish.CANCELLED
-    run.worker.withdraw(busy)
-    assert real.answer.result(PATIENCE_S).finish is Finish.STABLE
-    assert "spec" not in [seen.prefix for seen in run.engine.seen]
+def test_on_demand_gets_a_step_after_each_that_ended_and_all_while_it_is_alone(bench: Bench) -> None:
+    bench.add(job("f", on_demand=True))
+    assert bench.steps(2) == "ff"
+    typed = job("t")
+    bench.add(typed)
+    assert bench.steps(3) == "ttt"
+    bench.scheduler.finish(typed)
+    bench.add(job("u"))
+    assert bench.steps(3) == "fuu"
 
 
-def test_newest_speculation_of_a_document_wins(run: Run) -> None:
-    older = run.worker.submit(1, context("older", steps=LONG, speculative=True))
-    run.wait_for(lambda: run.engine.denoising_steps > 0)
-    newest = run.worker.submit(1, context("newest", speculative=True))
-    assert newest.answer.result(PATIENCE_S).finish is Finish.STABLE
-    assert older.answer.result(PATIENCE_S).finish is Finish.CANCELLED
+def test_on_demand_runs_one_at_a_time_whoever_asks(bench: Bench) -> None:
+    bench.add(job("f", 1, on_demand=True), job("g", 2, on_demand=True))
+    assert bench.steps(3) == "fff"
 
 
-def test_stop_answers_a_speculation_that_waits(run: Run) -> None:
-    busy = run.worker.submit(1, context(document="busy", steps=LONG))
-    run.wait_for(lambda: len(run.engine.seen) == 1)
-    speculation = run.worker.submit(1, context("spec", speculative=True))
-    run.worker.stop()
-    assert {ticket.answer.result(PATIENCE_S).finish for ticket in (busy, speculation)} == {Finish.CANCELLED}
+def test_speculative_runs_while_nothing_else_is_there(bench: Bench) -> None:
+    bench.add(job("s", speculative=True))
+    assert bench.steps(2) == "ss"
+    assert bench.add(job("r", 2)) == ["s"]
+    assert bench.steps(3) == "srr"
 
 
-def test_on_demand_gives_way_to_who_types_and_goes_on(run: Run) -> None:
-    fill = run.worker.submit(1, context("fill", document="a.py#fill", steps=200, on_demand=True))
-    run.wait_for(lambda: len(run.engine.seen) == 1)
-    for document in ("a.py", "b.py"):
-        typed = run.worker.submit(1, context("typed", document=document))
-        assert typed.answer.result(PATIENCE_S).finish is Finish.STABLE
-    assert not fill.answer.done()
-    assert fill.answer.result(PATIENCE_S).finish is Finish.STABLE
-    assert run.engine.runs[0].num_steps == 200, "nothing of it was made twice"
-    assert run.worker.state is EngineState.READY
+def test_speculative_waits_for_its_own_connection(bench: Bench) -> None:
+    real = job("r")
+    bench.add(real)
+    bench.steps(1)
+    assert bench.add(job("s", speculative=True)) == []
+    assert bench.steps(2) == "rr"
+    bench.scheduler.finish(real)
+    assert bench.steps(1) == "s"
 
 
-def test_on_demand_does_not_give_way_to_its_like_or_to_speculation(run: Run) -> None:
-    first = run.worker.submit(1, context("first", document="a", steps=LONG, on_demand=True))
-    run.wait_for(lambda: len(run.engine.seen) == 1)
-    second = run.worker.submit(2, context("second", document="b", on_demand=True))
-    speculation = run.worker.submit(1, context("spec", document="c", speculative=True))
-    steps = run.engine.runs[0].num_steps
-    run.wait_for(lambda: run.engine.runs[0].num_steps > steps + 5)
-    assert len(run.engine.seen) == 1
-    run.worker.withdraw(first)
-    assert second.answer.result(PATIENCE_S).finish is Finish.STABLE
-    assert speculation.answer.result(PATIENCE_S).finish is Finish.CANCELLED
+@pytest.mark.parametrize(("owner", "document"), [(2, "x"), (1, "r")])
+def test_speculative_is_refused_while_another_or_its_own_document_is_served(
+    bench: Bench, owner: int, document: str
+) -> None:
+    bench.add(job("r", 1))
+    bench.steps(1)
+    assert bench.add(job("s", owner, document, speculative=True)) == ["s"]
 
 
-def test_on_demand_moves_on_between_two_who_type(run: Run) -> None:
-    fill = run.worker.submit(1, context("fill", document="a.py#fill", steps=LONG, on_demand=True))
-    run.wait_for(lambda: len(run.engine.seen) == 1)
-    typed = [run.worker.submit(1, context("typed", document=str(number))) for number in range(10)]
-    before = run.engine.runs[0].num_steps
-    for ticket in typed:
-        ticket.answer.result(PATIENCE_S)
-    assert run.engine.runs[0].num_steps >= before + 9, "a step between any two"
-    run.worker.withdraw(fill)
-    assert fill.answer.result(PATIENCE_S).finish is Finish.CANCELLED
+def test_speculative_has_room_behind_a_job_that_was_answered(bench: Bench) -> None:
+    real = job("r", 2)
+    bench.add(real)
+    bench.steps(1)
+    real.answer.set_result(Infill(text="", finish=Finish.DEADLINE))
+    assert bench.add(job("s", 1, speculative=True)) == []
 
 
-def test_on_demand_is_answered_at_its_deadline_while_another_is_served(run: Run) -> None:
-    fill = run.worker.submit(1, context("fill", document="a.py#fill", steps=LONG, on_demand=True))
-    run.wait_for(lambda: len(run.engine.seen) == 1)
-    typed = run.worker.submit(1, context("typed", steps=LONG))
-    run.wait_for(lambda: len(run.engine.seen) == 2)
-    run.worker.overdue(fill)
-    assert fill.answer.result(PATIENCE_S).finish is Finish.DEADLINE
-    assert not typed.answer.done()
-    run.worker.withdraw(typed)
-    assert run.worker.submit(2, context("next")).answer.result(PATIENCE_S).finish is Finish.STABLE
+def test_newest_speculative_of_a_document_counts(bench: Bench) -> None:
+    bench.add(job("r"))
+    bench.steps(1)
+    assert bench.add(job("s", document="d", speculative=True)) == []
+    assert bench.add(job("t", document="d", speculative=True)) == ["s"]
+    assert bench.add(job("u", document="d")) == ["t"], "a real request replaces it too"
 
 
-def test_newer_on_demand_of_a_document_supersedes_the_older(run: Run) -> None:
-    older = run.worker.submit(1, context("older", steps=LONG, on_demand=True))
-    run.wait_for(lambda: len(run.engine.seen) == 1)
-    newer = run.worker.submit(1, context("newer", on_demand=True))
-    assert newer.answer.result(PATIENCE_S).finish is Finish.STABLE
-    assert older.answer.result(PATIENCE_S).finish is Finish.CANCELLED
+def test_late_speculative_is_not_started(bench: Bench) -> None:
+    late = job("s", deadline_s=1.0, speculative=True)
+    bench.add(late)
+    assert bench.scheduler.schedule(1.0) == (None, [late])
 
 
-def test_stop_ends_one_on_demand_and_the_one_served_meanwhile(run: Run) -> None:
-    fill = run.worker.submit(1, context("fill", document="a.py#fill", steps=LONG, on_demand=True))
-    run.wait_for(lambda: len(run.engine.seen) == 1)
-    typed = run.worker.submit(1, context("typed", steps=LONG))
-    run.wait_for(lambda: len(run.engine.seen) == 2)
-    run.worker.stop()
-    assert {ticket.answer.result(PATIENCE_S).finish for ticket in (fill, typed)} == {Finish.CANCELLED}
-
-
-def test_how_long_one_on_demand_took_is_not_how_long_people_wait(run: Run) -> None:
-    run.worker.submit(1, context("fill", on_demand=True)).answer.result(PATIENCE_S)
-    assert run.worker.stages() == {}
+def test_drain_returns_all_that_wait_and_leaves_what_runs(bench: Bench) -> None:
+    running = job("r")
+    bench.add(running)
+    bench.steps(1)
+    bench.add(job("w"), job("s", speculative=True))
+    assert names(bench.scheduler.drain()) == ["w", "s"]
+    assert names(bench.scheduler.running) == ["r"]
+    assert bench.scheduler.drain() == []

@@ -30,10 +30,9 @@ from dgemma_engine.diffusion.sampler_config import load_sampler
 from dgemma_engine.diffusion.step_executor import StepExecutor
 from dgemma_engine.diffusion.stop_rule import StableAndConfident
 from dgemma_engine.errors import EngineFault
-from dgemma_engine.infill.candidate import Proposal
+from dgemma_engine.infill.candidate import Proposal, Ranked
 from dgemma_engine.infill.engine import Engine
-from dgemma_engine.infill.options import Decode, Recipe
-from dgemma_engine.infill.ranker import Ranked
+from dgemma_engine.infill.options import Decode, InfillOptions
 from dgemma_engine.ipc.client import EngineClient
 from dgemma_engine.ipc.json_rpc import Peer
 from dgemma_engine.model.kv_cache import PromptCache
@@ -184,7 +183,7 @@ def test_what_is_written_left_to_right_is_recorded(recorded: tuple[Infill, Trace
 def test_left_to_right_candidate_is_what_was_written(engine: Engine) -> None:
     """Without canvases every token costs a pass, and no draft is checked."""
     recorder = Recorder(time.monotonic)
-    infill = engine.infill(CODE, unhurried(), recorder=recorder, recipe=Recipe(decode=Decode.LEFT_TO_RIGHT))
+    infill = engine.infill(CODE, unhurried(), recorder=recorder, options=InfillOptions(decode=Decode.LEFT_TO_RIGHT))
     trace = recorder.trace(infill)
     (writing,) = trace.writings
     assert (trace.canvases, writing.draft_ids) == ((), ())

@@ -26,7 +26,7 @@ READS_LITTLE = {
     "dgemma_lsp.privacy.backup_names": 255,
     "dgemma_lsp.postprocess.block_columns": 1_000,
     "dgemma_lsp.fill.placeholder": 2_000,
-    "dgemma_lsp.postprocess.overlap": 8_000,
+    "dgemma_lsp.postprocess.deduplicate": 8_000,
     "dgemma_lsp.commands.demo_holes": 0,
 }
 PIECES = tuple(dict.fromkeys([*(piece for *_, piece in WORST_TEXTS), "a ", "a.", "a,", "a:", "\\\n", "''", '""']))
@@ -90,7 +90,7 @@ def test_every_package_is_looked_through() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "pattern", "anchored"), patterns(), ids=lambda value: str(value)[:50])
+@pytest.mark.parametrize(("name", "pattern", "anchored"), list(patterns()), ids=lambda value: str(value)[:50])
 def test_steps_grow_with_the_text_and_no_faster(name: str, pattern: re.Pattern[str], anchored: bool) -> None:
     most, text = growth(pattern, anchored=anchored)
     assert most < MOST_GROWTH, (name, text)

@@ -15,14 +15,13 @@ from typing import Any, TypeVar
 from dgemma_engine.errors import EngineFault
 from dgemma_engine.ipc.endpoint import EngineLocation
 from dgemma_engine.ipc.json_rpc import Peer
+from dgemma_engine.protocol.definition_messages import DEFINITIONS, Definitions
 from dgemma_engine.protocol.handshake import HELLO, PROTOCOL, Hello
 from dgemma_engine.protocol.messages import (
-    DEFINITIONS,
     DRAFT,
     INFILL,
     PROGRESS,
     STATUS,
-    Definitions,
     Draft,
     DraftSpan,
     EngineState,

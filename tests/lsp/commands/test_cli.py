@@ -132,8 +132,8 @@ async def test_trace_writes_one_page(environ: dict[str, str], target: str, tmp_p
         ("a.py:9:1", "o.html", "no line 9; it has lines 1 to 7"),
         ("a.py:2:99", "o.html", "no column 99 in line 2"),
         (".env:1:1", "o.html", ".env: .* private"),
-        ("a.py:2:12", "none/o.html", "none/o.html: cannot be written .No such file or directory.; name a file"),
-        ("a.py:2:12", ".", r"\.: cannot be written .Is a directory.; name a file"),
+        ("a.py:2:12", "none/o.html", "cannot write none/o.html: No such file or directory; name a file"),
+        ("a.py:2:12", ".", r"cannot write \.: Is a directory; name a file"),
         ("a.py:2:12", "o.html", "no engine|/no/such/model"),
     ],
 )

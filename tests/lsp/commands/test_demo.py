@@ -9,7 +9,7 @@ from dgemma_engine.protocol.messages import Finish, Infill
 
 from dgemma_lsp.commands.complete import Answer, request_at
 from dgemma_lsp.commands.demo import is_right
-from dgemma_lsp.commands.file_location import Place
+from dgemma_lsp.commands.file_location import FilePosition
 from dgemma_lsp.postprocess.pipeline import build_completions
 
 FILE = Path("a.py").absolute()
@@ -26,7 +26,7 @@ FILE = Path("a.py").absolute()
     ],
 )
 def test_answer_is_right_where_it_restores_the_document(text: str, written: str, truth: str, right: bool) -> None:
-    place = Place(path=FILE, text=text.replace("|", ""), offset=text.index("|"))
+    place = FilePosition(path=FILE, text=text.replace("|", ""), offset=text.index("|"))
     request = request_at(place, deadline_ms=1_000)
     infill = Infill(text=written, finish=Finish.STABLE, score=0.9)
     completion = next(iter(build_completions(request, infill)), None)

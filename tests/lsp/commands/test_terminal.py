@@ -39,7 +39,7 @@ def check_sentence(result: tuple[int, bytes, str], *, code: int, says: str) -> N
 
 @pytest.mark.parametrize(
     ("program", "arguments"),
-    [(LSP, ("settings",)), (LSP, ("doctor",)), (LSP, ("--version",)), (ENGINE, ("status",))],
+    [(LSP, ("settings",)), (LSP, ("doctor",)), (LSP, ("--version",)), (LSP, ("--help",)), (ENGINE, ("status",))],
 )  # fmt: skip
 def test_output_that_cannot_be_written_is_one_sentence(
     environ: dict[str, str], program: str, arguments: tuple[str, ...]
@@ -49,6 +49,9 @@ def test_output_that_cannot_be_written_is_one_sentence(
     check_sentence(closed, code=1, says=says)
     with Path("/dev/full").open("wb") as full:
         check_sentence(run(environ, program, *arguments, out=full.fileno()), code=1, says=says)
+        if program == LSP:
+            unbuffered = environ | {"PYTHONUNBUFFERED": "1"}
+            check_sentence(run(unbuffered, program, *arguments, out=full.fileno()), code=1, says=says)
 
 
 @pytest.mark.parametrize(("program", "arguments"), [(LSP, ("settings", "--schema")), (ENGINE, ("status",))])
@@ -110,8 +113,8 @@ async def in_thread(environ: Mapping[str, str], *arguments: str | bytes) -> tupl
         (LSP, ("complete", "a.py:2:12", "--model", "~no-such-user/x"), 1, "~no-such-user/x: no such folder"),
         (ENGINE, ("start", "--model", "~no-such-user/x"), 2, "~no-such-user/x: no such home folder"),
         (ENGINE, ("start", "--model", "loop/x"), 2, "loop/x: (no such folder|cannot be read)"),
-        (LSP, ("trace", "a.py:2:12", "--html", ""), 2, "--html: an empty text names no file"),
-        (LSP, ("trace", "a.py:2:12", "--html", "/"), 2, "/: cannot be written .Is a directory.; name a file"),
+        (LSP, ("trace", "a.py:2:12", "--html", ""), 2, "--html: the file name is empty"),
+        (LSP, ("trace", "a.py:2:12", "--html", "/"), 2, "cannot write /: Is a directory; name a file"),
         (LSP, ("complete", "/dev/zero:1:1"), 2, "/dev/zero: is longer than 32 MiB; name a shorter file"),
         (LSP, ("complete", "binary:1:1"), 2, "binary: is not UTF-8 .byte 0.; convert it first"),
         (LSP, ("complete", "folder:1:1"), 2, "folder: is a directory, not a file"),

@@ -7,12 +7,10 @@ from dataclasses import replace
 import pytest
 from dgemma_engine.protocol.messages import Candidate, CandidateSource, Finish, Infill
 
-from dgemma_lsp.completion.cache import Answer, AnswerStore
-from dgemma_lsp.completion.fingerprint import Place
-from dgemma_lsp.completion.resume import Shaped, accepted, resume
+from dgemma_lsp.completion.cache import AnswerCache, AnswerMatch, EngineAnswer, ShapedAnswers, accepted, resume
+from dgemma_lsp.completion.fingerprint import CursorFingerprint
 from dgemma_lsp.postprocess.pipeline import Completion, build_completions
-from dgemma_lsp.request import Request, Selected, Trigger
-from dgemma_lsp.selected import as_if_accepted
+from dgemma_lsp.request import Request, Selected, Trigger, as_if_accepted
 from tests.lsp.cursor import split_cursor
 
 
@@ -21,17 +19,25 @@ def request(marked: str, uri: str = "file:///w/a.py") -> Request:
     return Request(uri=uri, version=1, text=text, offset=offset)
 
 
-def answer(marked: str, *texts: str, finish: Finish = Finish.STABLE) -> Answer:
+def answer(marked: str, *texts: str, finish: Finish = Finish.STABLE) -> EngineAnswer:
     candidates = tuple(Candidate(text=text, score=0.5, source=CandidateSource.DIFFUSION) for text in texts)
     infill = Infill(text=texts[0] if texts else "", finish=finish, score=0.5 if texts else 0, candidates=candidates)
-    return Answer(place=Place.of(request(marked)), infill=infill)
+    return EngineAnswer(fingerprint=CursorFingerprint.of(request(marked)), infill=infill)
 
 
-def left_over(store: AnswerStore, marked: str) -> str | None:
+def matches(store: AnswerCache, asked: Request) -> list[AnswerMatch]:
+    return list(store.matches(asked, CursorFingerprint.of(asked)))
+
+
+def left_over(store: AnswerCache, marked: str) -> str | None:
     """What the document becomes when the completion served at `|` is accepted; None if nothing serves."""
     asked = request(marked)
-    for match in store.matches(asked):
-        if completions := resume(asked, match, Shaped()):
+    for match in matches(store, asked):
+        is_here = not match.num_typed
+        completions = (
+            build_completions(asked, match.answer.infill) if is_here else resume(asked, match, ShapedAnswers())
+        )
+        if completions:
             return accepted(asked, completions[0]).text
     return None
 
@@ -60,7 +66,7 @@ def left_over(store: AnswerStore, marked: str) -> str | None:
     ],
 )
 def test_typed_through(before: str, texts: tuple[str, ...], now: str, after: str | None) -> None:
-    store = AnswerStore()
+    store = AnswerCache()
     store.put(answer(before, *texts))
     assert left_over(store, now) == after
 
@@ -68,31 +74,31 @@ def test_typed_through(before: str, texts: tuple[str, ...], now: str, after: str
 def test_several_lines_stay_several_while_they_are_typed() -> None:
     """At the typed place alone the answer might reach to the end of the line only."""
     asked = request("def f():\n    a = |\n")
-    store = AnswerStore()
+    store = AnswerCache()
     store.put(answer("def f():\n    |\n", "a = 1\n    return a"))
-    (match,) = store.matches(asked)
-    (completion, *_) = resume(asked, match, Shaped())
+    (match,) = matches(store, asked)
+    (completion, *_) = resume(asked, match, ShapedAnswers())
     assert completion.inserted == "1\n    return a"
     assert (completion.text, completion.version) == ("    a = 1\n    return a", 1)
 
 
 def test_several_are_left_over_for_who_asks_expressly() -> None:
-    store = AnswerStore()
+    store = AnswerCache()
     store.put(answer("x = |\n", "value(1)", "other", "value(2)", "value(1)"))
     asked = request("x = va|\n")
-    (match,) = store.matches(asked)
-    assert [completion.inserted for completion in resume(asked, match, Shaped())] == ["lue(1)", "lue(2)"]
+    (match,) = matches(store, asked)
+    assert [completion.inserted for completion in resume(asked, match, ShapedAnswers())] == ["lue(1)", "lue(2)"]
     automatic = replace(asked, trigger=Trigger.AUTOMATIC)
-    assert [completion.inserted for completion in resume(automatic, match, Shaped())] == ["lue(1)"]
+    assert [completion.inserted for completion in resume(automatic, match, ShapedAnswers())] == ["lue(1)"]
 
 
 def test_selected_entry_is_as_good_as_typed() -> None:
     """`value` is typed, and then only `va` of it while the menu has all of it selected."""
-    store = AnswerStore()
+    store = AnswerCache()
     store.put(answer("x = |\n", "value(1)"))
     asked = replace(request("x = va|\n"), selected=Selected(start=4, end=6, text="value"))
-    (match,) = store.matches(as_if_accepted(asked))
-    (completion,) = resume(asked, match, Shaped())
+    (match,) = matches(store, as_if_accepted(asked))
+    (completion,) = resume(asked, match, ShapedAnswers())
     assert (completion.lead, completion.inserted) == ("value", "(1)")
     assert (completion.start, completion.cursor, completion.end) == (4, 6, 6)
     assert accepted(asked, completion).text == "x = value(1)\n"
@@ -100,53 +106,57 @@ def test_selected_entry_is_as_good_as_typed() -> None:
 
 
 def test_nothing_serves_at_its_own_place_only() -> None:
-    store = AnswerStore()
+    store = AnswerCache()
     store.put(answer("x = |\n", finish=Finish.EMPTY))
-    assert [match.answer.infill.text for match in store.matches(request("x = |\n"))] == [""]
-    assert not list(store.matches(request("x = a|\n")))
+    assert [match.answer.infill.text for match in matches(store, request("x = |\n"))] == [""]
+    assert not (matches(store, request("x = a|\n")))
 
 
 @pytest.mark.parametrize("finish", [Finish.CANCELLED, Finish.DEADLINE])
 def test_nothing_for_want_of_time_is_not_kept(finish: Finish) -> None:
-    store = AnswerStore()
+    store = AnswerCache()
     store.put(answer("x = |\n", finish=finish))
-    assert not store.has(Place.of(request("x = |\n")))
+    assert not store.has(CursorFingerprint.of(request("x = |\n")))
 
 
 def test_least_recently_used_goes_first() -> None:
-    store = AnswerStore(num_answers=2)
+    store = AnswerCache(num_answers=2)
     first, second, third = (answer(f"{name} = |\n", "1") for name in "abc")
     store.put(first)
     store.put(second)
     assert store.use(first)
     assert not store.use(first), "used before"
     store.put(third)
-    assert store.has(first.place)
-    assert not store.has(second.place)
+    assert store.has(first.fingerprint)
+    assert not store.has(second.fingerprint)
     assert not store.use(second), "not there any more"
 
 
 def test_forget_drops_one_document_and_clear_all() -> None:
-    store = AnswerStore()
+    store = AnswerCache()
     store.put(answer("x = |\n", "1"))
-    store.put(Answer(place=Place.of(request("x = |\n", "file:///w/b.py")), infill=answer("|", "1").infill))
+    store.put(
+        EngineAnswer(
+            fingerprint=CursorFingerprint.of(request("x = |\n", "file:///w/b.py")), infill=answer("|", "1").infill
+        )
+    )
     store.forget("file:///w/a.py")
     assert left_over(store, "x = |\n") is None
-    assert list(store.matches(request("x = |\n", "file:///w/b.py")))
+    assert matches(store, request("x = |\n", "file:///w/b.py"))
     store.clear()
-    assert not list(store.matches(request("x = |\n", "file:///w/b.py")))
+    assert not (matches(store, request("x = |\n", "file:///w/b.py")))
 
 
 def test_places_hold_no_text() -> None:
-    place = Place.of(request("secret = |)" + "tail" * 100))
+    place = CursorFingerprint.of(request("secret = |)" + "tail" * 100))
     assert place.closers == ")"
     assert "secret" not in repr(place)
     assert "tail" not in repr(place)
 
 
 def test_store_refuses_a_negative_size() -> None:
-    with pytest.raises(ValueError, match=r"num_answers=-1 must not be negative"):
-        AnswerStore(num_answers=-1)
+    with pytest.raises(ValueError, match=r"num_entries=-1 must not be negative"):
+        AnswerCache(num_answers=-1)
 
 
 def test_accepted_text_has_the_line_ends_of_the_document():
@@ -167,18 +177,18 @@ def test_an_answer_is_shaped_once_for_all_keys_that_are_typed_through_it(monkeyp
         shaped.append(infill.text)
         return build_completions(request, infill)
 
-    monkeypatch.setattr("dgemma_lsp.completion.resume.build_completions", shape)
-    known, store = Shaped(), AnswerStore()
+    monkeypatch.setattr("dgemma_lsp.completion.cache.build_completions", shape)
+    known, store = ShapedAnswers(), AnswerCache()
     store.put(answer("x = |\n", "value(1)", "other(1)"))
     for version, marked in enumerate(("x = v|\n", "x = va|\n", "x = val|\n"), start=2):
         asked = replace(request(marked), version=version, trigger=Trigger.AUTOMATIC)
-        (match,) = store.matches(asked)
+        (match,) = matches(store, asked)
         (completion,) = resume(asked, match, known)
         assert completion.inserted == "value(1)".removeprefix(match.typed)
         assert completion.version == version
     assert shaped == ["value(1)"]
     store.put(answer("y = 1\nx = |\n", "value(1)"))
     asked = request("y = 1\nx = v|\n")
-    (match,) = store.matches(asked)
+    (match,) = matches(store, asked)
     resume(asked, match, known)
     assert shaped == ["value(1)", "value(1)"], "what stands around decides the shape"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from dgemma_lsp.completion.debounce import Latency, Patience, Rhythm
+from dgemma_lsp.completion.debounce import DebounceConfig, LatencyEstimate, TypingCadence
 
 
-def rhythm(*gaps_s: float) -> tuple[Rhythm, float]:
+def rhythm(*gaps_s: float) -> tuple[TypingCadence, float]:
     """A rhythm after keys with these gaps between, and the instant of the last."""
-    keys, now_s = Rhythm(Patience()), 100.0
+    keys, now_s = TypingCadence(DebounceConfig()), 100.0
     keys.key(now_s)
     for gap_s in gaps_s:
         now_s += gap_s
@@ -51,11 +51,11 @@ def test_what_the_client_waited_counts() -> None:
 
 
 def test_no_key_is_no_wait() -> None:
-    assert Rhythm(Patience()).wait_s(5.0, 1.0) == 0.0
+    assert TypingCadence(DebounceConfig()).wait_s(5.0, 1.0) == 0.0
 
 
 def test_latency_begins_with_the_first_and_follows() -> None:
-    latency = Latency(Patience(weight=0.5))
+    latency = LatencyEstimate(DebounceConfig(weight=0.5))
     assert latency.mean_s == 0.0
     latency.learn(0.4)
     assert latency.mean_s == pytest.approx(0.4)
@@ -64,7 +64,7 @@ def test_latency_begins_with_the_first_and_follows() -> None:
 
 
 def test_question_given_up_tells_how_long_an_answer_takes_at_least() -> None:
-    latency = Latency(Patience(weight=0.5))
+    latency = LatencyEstimate(DebounceConfig(weight=0.5))
     latency.exceeds(0.4)
     assert latency.mean_s == pytest.approx(0.4)
     latency.exceeds(0.1)
@@ -81,4 +81,4 @@ def test_question_given_up_tells_how_long_an_answer_takes_at_least() -> None:
 )
 def test_patience_refuses(values: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Patience(**values)
+        DebounceConfig(**values)

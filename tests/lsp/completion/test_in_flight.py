@@ -7,25 +7,30 @@ import asyncio
 import pytest
 from dgemma_engine.protocol.messages import Draft, DraftSpan, Finish, Infill, OnDraft
 
-from dgemma_lsp.completion.fingerprint import Place
-from dgemma_lsp.completion.in_flight import Flight, Flights, Outcome
+from dgemma_lsp.completion.cache import EngineAnswer
+from dgemma_lsp.completion.fingerprint import CursorFingerprint
+from dgemma_lsp.completion.in_flight import InFlightRequest, InFlightRequests, Outcome
 from dgemma_lsp.request import Request
 
-PLACE = Place.of(Request(uri="u", version=1, text="x", offset=1))
+PLACE = CursorFingerprint.of(Request(uri="u", version=1, text="x", offset=1))
 ANSWER = Infill(text="value", finish=Finish.STABLE, score=0.5, steps=4)
 
 
+def infill_of(outcome: Outcome) -> Infill | None:
+    return outcome.infill if isinstance(outcome, EngineAnswer) else None
+
+
 class Air:
-    """Flights over an engine that says what it is told to."""
+    """In-flight requests over an engine that says what it is told to."""
 
     def __init__(self, *, grace_s: float = 0.05) -> None:
-        self.landed: list[tuple[Flight, Outcome]] = []
+        self.landed: list[tuple[InFlightRequest, Infill | None]] = []
         self.active: list[bool] = []
         self.cancelled = 0
         self.answer: asyncio.Future[Infill] = asyncio.Future()
         self.on_draft: OnDraft | None = None
-        self.flights = Flights(
-            on_landed=lambda flight, outcome: self.landed.append((flight, outcome)),
+        self.flights = InFlightRequests(
+            on_done=lambda flight, outcome: self.landed.append((flight, infill_of(outcome))),
             on_activity=self.active.append,
             grace_s=grace_s,
         )
@@ -38,8 +43,8 @@ class Air:
             self.cancelled += 1
             raise
 
-    async def launch(self, *, speculative: bool = False) -> Flight:
-        flight = self.flights.launch("k", PLACE, self.ask, speculative=speculative)
+    async def launch(self, *, speculative: bool = False) -> InFlightRequest:
+        flight = self.flights.launch(PLACE, self.ask, speculative=speculative)
         await asyncio.sleep(0)
         return flight
 
@@ -55,10 +60,10 @@ async def test_answer_reaches_everyone_who_waits() -> None:
     waiting = [asyncio.create_task(flight.outcome("")) for _ in range(2)]
     await asyncio.sleep(0)
     air.answer.set_result(ANSWER)
-    assert await asyncio.gather(*waiting) == [ANSWER, ANSWER]
+    assert [infill_of(outcome) for outcome in await asyncio.gather(*waiting)] == [ANSWER, ANSWER]
     assert air.landed == [(flight, ANSWER)]
     assert air.active == [True, False]
-    assert air.flights.get("k") is None
+    assert air.flights.get("u") is None
 
 
 async def test_work_goes_on_for_the_time_of_grace() -> None:
@@ -69,7 +74,7 @@ async def test_work_goes_on_for_the_time_of_grace() -> None:
     waiting.cancel()
     await asyncio.wait([waiting])
     assert air.cancelled == 0
-    assert air.flights.get("k") is flight
+    assert air.flights.get("u") is flight
     adopting = asyncio.create_task(flight.outcome(""))
     await asyncio.sleep(0.15)
     assert air.cancelled == 0, "somebody waits again"
@@ -94,7 +99,7 @@ async def test_drafts_decide_whether_it_agrees() -> None:
     assert not adopting.done()
     air.draft("x", 3)
     assert await asyncio.wait_for(adopting, 5) is None
-    assert not flight.landed, "the one who asks decides what to do with it"
+    assert not flight.done, "the one who asks decides what to do with it"
     assert flight.num_steps == 3
     await air.flights.close()
 
@@ -107,7 +112,7 @@ async def test_newer_flight_replaces_the_older_without_a_pause_in_activity() -> 
     newer = await air.launch()
     assert await asyncio.wait_for(waiting, 5) is None
     assert air.cancelled == 1
-    assert air.flights.get("k") is newer
+    assert air.flights.get("u") is newer
     assert air.active == [True]
     await air.flights.close()
 
@@ -119,8 +124,8 @@ async def test_speculation_is_no_activity_and_needs_nobody() -> None:
     await asyncio.sleep(0)
     waiting.cancel()
     await asyncio.sleep(0.05)
-    assert not flight.landed
-    assert air.flights.get("k") is None
+    assert not flight.done
+    assert air.flights.get("u") is None
     air.answer.set_result(ANSWER)
     await flight.task
     assert air.landed == [(flight, ANSWER)]
@@ -142,9 +147,9 @@ async def test_close_ends_everything_and_tells_who_waits() -> None:
 async def test_document_that_closes_ends_its_flights_alone() -> None:
     air = Air()
     await air.launch()
-    air.flights.give_up_document("another")
+    air.flights.cancel_document("another")
     assert not air.landed
-    air.flights.give_up_document("u")
+    air.flights.cancel_document("u")
     assert [outcome for _, outcome in air.landed] == [None]
     await air.flights.close()
 

@@ -81,13 +81,13 @@ def test_build_keeps_astral_characters():
     assert built("a😋|").prefix == "a😋"
 
 
-def test_channels_of_a_document_do_not_compete():
-    ghost, menu = (
-        Request(uri="u", version=1, text="", offset=0, channel=channel)
-        for channel in (Channel.GHOST_TEXT, Channel.MENU)
-    )
-    keys = {build_context(request, ContextLimits()).document for request in (ghost, menu)}
-    assert len(keys) == 2
+def test_fill_and_preview_of_a_document_do_not_compete_with_ghost_text_and_menu():
+    requests = {channel: Request(uri="u", version=1, text="", offset=0, channel=channel) for channel in Channel}
+    contexts = {channel: build_context(request, ContextLimits()) for channel, request in requests.items()}
+    assert contexts[Channel.GHOST_TEXT].document == contexts[Channel.MENU].document == "u"
+    assert len({context.document for context in contexts.values()}) == 3
+    assert len({request.key for request in requests.values()}) == 4
+    assert [channel for channel, context in contexts.items() if context.on_demand] == [Channel.FILL]
 
 
 def test_limits_refuse_negative_numbers():

@@ -10,10 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from dgemma_engine.protocol.messages import Definitions, DefinitionsQuery, Snippet
+from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
+from dgemma_engine.protocol.messages import Snippet
 from dgemma_engine.syntax.definitions import DefinitionFinder
 
-from dgemma_lsp.context.collector import Gathered, Gatherer, GatherLimits, root_of
+from dgemma_lsp.context.collector import CollectedContext, CollectorLimits, ContextCollector, root_of
+from dgemma_lsp.context.workspace_files import WorkspaceFiles
 from dgemma_lsp.documents.store import Document
 from dgemma_lsp.request import Request, Trigger
 from dgemma_lsp.session import Session
@@ -21,7 +23,7 @@ from tests.lsp.cursor import split_cursor
 from tests.lsp.fake_engine import FakeConnector
 from tests.lsp.quiet_session import quiet_session
 
-PATIENT = GatherLimits(budget_ms=60_000, patience_ms=60_000)
+PATIENT = CollectorLimits(budget_ms=60_000, patience_ms=60_000)
 CURSOR = "def total(basket, prices):\n    return |\n"
 SIMILAR = "def count(basket, prices):\n    return len(basket) + len(prices) + zero + unit\n"
 LESS = "def total_of_all_things(one_thing, another):\n    return None, basket, False, True\n"
@@ -33,7 +35,7 @@ class Editor:
     def __init__(
         self,
         root: Path,
-        limits: GatherLimits = PATIENT,
+        limits: CollectorLimits = PATIENT,
         *,
         private: Callable[[Path], bool] = lambda _: False,
         has_engine: bool = True,
@@ -43,13 +45,14 @@ class Editor:
         self.queries: list[DefinitionsQuery] = []
         self.has_engine = has_engine
         self.now_s = 0.0
+        self.files = WorkspaceFiles(lambda path, _head: "private" if private(path) else None)
         self._finder = DefinitionFinder(clock=lambda: 0.0)
-        self.gatherer = Gatherer(
+        self.gatherer = ContextCollector(
             lambda: tuple(self.documents.values()),
             self.find,
             clock=lambda: self.now_s,
-            may_read=lambda path, _head: not private(path),
             limits=limits,
+            files=self.files,
         )
 
     async def find(self, query: DefinitionsQuery) -> Definitions | None:
@@ -75,8 +78,8 @@ class Editor:
             uri=document.uri, version=document.version, text=text, offset=offset, path=f"{name}.py", language="python"
         )
 
-    async def gather(self, marked: str = CURSOR, name: str = "here") -> Gathered:
-        return await self.gatherer.gather(self.request(marked, name))
+    async def gather(self, marked: str = CURSOR, name: str = "here") -> CollectedContext:
+        return await self.gatherer.collect(self.request(marked, name))
 
 
 async def test_similar_windows_of_open_documents_best_last(tmp_path: Path) -> None:
@@ -91,11 +94,11 @@ async def test_similar_windows_of_open_documents_best_last(tmp_path: Path) -> No
 async def test_copy_of_the_surroundings_is_left_out(tmp_path: Path) -> None:
     editor = Editor(tmp_path)
     editor.open(copy=CURSOR.replace("|", "0"))
-    assert await editor.gather() == Gathered()
+    assert await editor.gather() == CollectedContext()
 
 
 async def test_at_most_four_windows_that_fit(tmp_path: Path) -> None:
-    editor = Editor(tmp_path, replace(PATIENT, window_chars=3 * len(SIMILAR)))
+    editor = Editor(tmp_path, replace(PATIENT, chunk_chars=3 * len(SIMILAR)))
     editor.open(**{f"near{n}": SIMILAR for n in range(6)})
     assert [snippet.path for snippet in (await editor.gather()).snippets] == ["near3.py", "near4.py", "near5.py"]
     editor = Editor(tmp_path)
@@ -108,8 +111,7 @@ async def test_windows_of_many_long_documents_are_not_all_kept(tmp_path: Path) -
     long = "".join(f"basket_{n} = prices\n" for n in range(8_000))
     editor.open(**{f"near{n}": long for n in range(6)})
     assert len((await editor.gather()).snippets) == 4
-    kept = editor.gatherer._similar._kept
-    assert 0 < sum(len(windows) for _, windows in kept.values()) <= 2_000
+    assert 0 < sum(len(facts.chunks or ()) for facts in editor.files.kept.values()) <= 2_000
 
 
 async def test_definitions_follow_the_text_of_an_imported_file(tmp_path: Path) -> None:
@@ -119,7 +121,8 @@ async def test_definitions_follow_the_text_of_an_imported_file(tmp_path: Path) -
         editor.open(shop=f"def price(thing): return {number}\n")
         assert f"return {number}" in (await editor.gather(marked)).snippets[0].text
     assert len(editor.queries) == 3
-    assert len(editor.gatherer._imported._kept) == 1
+    (kept,) = [facts.definitions for facts in editor.files.kept.values() if facts.definitions]
+    assert len(kept) == 1
 
 
 async def test_closed_document_is_read_from_disk(tmp_path: Path) -> None:
@@ -142,7 +145,7 @@ async def test_private_file_gives_nothing(tmp_path: Path, is_open: bool) -> None
     marked = f"from shop import price\n{CURSOR}"
     await editor.gather(marked)
     editor.open(near=SIMILAR + "one = 1\n")
-    assert await editor.gather(marked) == Gathered()
+    assert await editor.gather(marked) == CollectedContext()
     assert not editor.queries
 
 
@@ -174,7 +177,7 @@ async def test_nothing_outside_the_workspace_is_read(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text("def price(): ...\n")
     (tmp_path / "inside").mkdir()
     editor = Editor(tmp_path / "inside")
-    assert await editor.gather("from shop import price\nfrom ..shop import price\nx = |\n") == Gathered()
+    assert await editor.gather("from shop import price\nfrom ..shop import price\nx = |\n") == CollectedContext()
     assert not editor.queries
 
 
@@ -219,16 +222,16 @@ async def test_definitions_are_asked_for_again_once_there_is_an_engine(tmp_path:
     (tmp_path / "shop.py").write_text("def price(): ...\n")
     editor = Editor(tmp_path, has_engine=False)
     marked = f"from shop import price\n{CURSOR}"
-    assert await editor.gather(marked) == Gathered()
+    assert await editor.gather(marked) == CollectedContext()
     editor.has_engine = True
-    assert await editor.gather(marked) == Gathered()
+    assert await editor.gather(marked) == CollectedContext()
     editor.now_s = 3.0
     assert len((await editor.gather(marked)).snippets) == 1
 
 
 async def test_what_was_missed_is_looked_for_where_the_rest_was_chosen(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text("def price(): ...\n")
-    editor = Editor(tmp_path, replace(PATIENT, num_windows=1), has_engine=False)
+    editor = Editor(tmp_path, replace(PATIENT, num_chunks=1), has_engine=False)
     editor.open(near=SIMILAR, far="alpha beta gamma delta")
     marked = f"from shop import price\n{CURSOR}"
     assert [snippet.path for snippet in (await editor.gather(marked)).snippets] == ["near.py"]
@@ -248,13 +251,13 @@ async def test_request_does_not_wait_for_a_slow_renewal(tmp_path: Path) -> None:
         await answer.wait()
         return await find(query)
 
-    editor.gatherer = Gatherer(
+    editor.gatherer = ContextCollector(
         lambda: tuple(editor.documents.values()), slow, clock=lambda: 0.0, limits=replace(PATIENT, patience_ms=0)
     )
     marked = f"from shop import price\n{CURSOR}"
-    assert await editor.gather(marked) == Gathered()
+    assert await editor.gather(marked) == CollectedContext()
     await asked.wait()
-    assert await editor.gather(marked) == Gathered()
+    assert await editor.gather(marked) == CollectedContext()
     answer.set()
     while not (await editor.gather(marked)).snippets:
         await asyncio.sleep(0.001)
@@ -269,11 +272,11 @@ async def test_renewal_out_of_time_keeps_what_it_has_and_is_repeated(tmp_path: P
         editor.queries.append(query)
         await asyncio.Event().wait()
 
-    editor.gatherer = Gatherer(
+    editor.gatherer = ContextCollector(
         lambda: tuple(editor.documents.values()),
         never,
         clock=lambda: editor.now_s,
-        limits=GatherLimits(budget_ms=300, patience_ms=60_000),
+        limits=CollectorLimits(budget_ms=300, patience_ms=60_000),
     )
     editor.open(near=SIMILAR)
     marked = f"from shop import price\n{CURSOR}"
@@ -293,10 +296,12 @@ async def test_fault_is_logged_without_text_and_not_met_again_at_the_next_key(
         editor.queries.append(query)
         raise RuntimeError(query.text)
 
-    editor.gatherer = Gatherer(lambda: tuple(editor.documents.values()), broken, clock=lambda: 0.0, limits=PATIENT)
+    editor.gatherer = ContextCollector(
+        lambda: tuple(editor.documents.values()), broken, clock=lambda: 0.0, limits=PATIENT
+    )
     with caplog.at_level(logging.DEBUG):
-        assert await editor.gather(f"from shop import price\n{CURSOR}") == Gathered()
-        assert await editor.gather(f"from shop import price\n{CURSOR.replace('|', 'l|')}") == Gathered()
+        assert await editor.gather(f"from shop import price\n{CURSOR}") == CollectedContext()
+        assert await editor.gather(f"from shop import price\n{CURSOR.replace('|', 'l|')}") == CollectedContext()
     assert len(editor.queries) == 1
     assert "RuntimeError" in caplog.text
     assert "price" not in caplog.text
@@ -313,10 +318,10 @@ async def test_recent_edits_of_another_document(tmp_path: Path) -> None:
 async def test_untitled_document_is_completed_and_is_no_context(tmp_path: Path) -> None:
     editor = Editor(tmp_path)
     editor.documents["untitled:1"] = Document(uri="untitled:1", version=1, language="python", text=SIMILAR)
-    assert await editor.gather() == Gathered()
+    assert await editor.gather() == CollectedContext()
     editor.open(near=SIMILAR)
     request = Request(uri="untitled:1", version=1, text="basket = prices", offset=3, path="1", language="python")
-    assert [snippet.path for snippet in (await editor.gatherer.gather(request)).snippets] == ["near.py", "here.py"]
+    assert [snippet.path for snippet in (await editor.gatherer.collect(request)).snippets] == ["near.py", "here.py"]
 
 
 async def test_large_workspace_is_bounded(tmp_path: Path) -> None:
@@ -337,13 +342,13 @@ def test_root_is_what_the_shown_path_is_relative_to(path: str, shown: str, root:
     ("values", "message"),
     [
         ({"budget_ms": -1}, r"self\.budget_ms=-1"),
-        ({"num_windows": -1}, "must not be negative"),
+        ({"num_chunks": -1}, "must not be negative"),
         ({"most_similar": 2}, r"self\.most_similar=2 must be between 0 and 1"),
     ],
 )
 def test_limits_refuse_what_makes_no_sense(values: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        GatherLimits(**values)
+        CollectorLimits(**values)
 
 
 def session_with(editor: Editor, connector: FakeConnector) -> Session:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from dgemma_lsp.context.workspace_files import ProjectFiles
+from dgemma_lsp.context.workspace_files import WorkspaceFiles
 
 
-def files(*private: str) -> ProjectFiles:
-    return ProjectFiles(lambda path, head: path.name not in private and "SECRET" not in head)
+def files(*private: str) -> WorkspaceFiles:
+    return WorkspaceFiles(lambda path, head: "private" if path.name in private or "SECRET" in head else None)
 
 
 async def test_first_file_that_is_there_is_read(tmp_path: Path) -> None:
@@ -28,11 +28,11 @@ async def test_private_name_is_not_even_opened(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("x")
     opened: list[str] = []
 
-    def may_read(path: Path, head: str) -> bool:
+    def why_not_read(path: Path, head: str) -> str:
         opened.append(head)
-        return False
+        return "private"
 
-    assert await ProjectFiles(may_read).first([tmp_path / "a"]) is None
+    assert await WorkspaceFiles(why_not_read).first([tmp_path / "a"]) is None
     assert opened == [""]
 
 

@@ -5,14 +5,17 @@ from collections.abc import Callable
 
 import pytest
 from dgemma_engine.ipc.client import EngineFault, EngineUnavailable, NoEngine
-from dgemma_engine.protocol.messages import Context, Definitions, DefinitionsQuery, Draft, EngineState, Infill, Progress
+from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
+from dgemma_engine.protocol.messages import Context, Draft, EngineState, Infill, Progress
 
-from dgemma_lsp.engine_client.connection import EngineLink, LinkState, LinkStatus, Patience
+from dgemma_lsp.engine_client.connection import EngineConnection
+from dgemma_lsp.engine_client.connection_status import ConnectionState, ConnectionStatus
+from dgemma_lsp.engine_client.retry_policy import RetryPolicy
 from tests.lsp.fake_engine import FakeConnector, FakeEngine
 from tests.lsp.waiting import until
 
 ENDED = "the engine has ended; the next request looks for another"
-FAST = Patience(connect_ms=200, grace_ms=0, first_pause_s=1, longest_pause_s=4)
+FAST = RetryPolicy(connect_ms=200, grace_ms=0, first_pause_s=1, longest_pause_s=4)
 
 
 class Clock:
@@ -24,16 +27,18 @@ class Clock:
 
 
 class Linked:
-    def __init__(self, fake: FakeConnector, patience: Patience = FAST) -> None:
+    def __init__(self, fake: FakeConnector, policy: RetryPolicy = FAST) -> None:
         self.fake = fake
         self.clock = Clock()
-        self.told: list[LinkStatus] = []
-        self.link = EngineLink(fake.connect, on_status=self.told.append, clock=self.clock, patience=patience)
+        self.told: list[ConnectionStatus] = []
+        self.link = EngineConnection(
+            fake.connect, on_status=self.told.append, on_fault=self.told.append, clock=self.clock, policy=policy
+        )
 
-    async def ask(self, prefix: str = "x", deadline_ms: float = 1_000) -> Infill | LinkStatus:
+    async def ask(self, prefix: str = "x", deadline_ms: float = 1_000) -> Infill | ConnectionStatus:
         return await self.link.infill(Context(document="d", prefix=prefix, suffix="", deadline_ms=deadline_ms))
 
-    def states(self) -> list[LinkState]:
+    def states(self) -> list[ConnectionState]:
         return [status.state for status in self.told]
 
 
@@ -43,7 +48,7 @@ async def test_first_need_connects_and_answers():
     answer = await linked.ask()
     assert isinstance(answer, Infill)
     assert answer.text == "y"
-    assert linked.states() == [LinkState.STARTING, LinkState.READY]
+    assert linked.states() == [ConnectionState.STARTING, ConnectionState.READY]
 
 
 async def test_requests_at_once_share_one_connection():
@@ -55,8 +60,8 @@ async def test_requests_at_once_share_one_connection():
 async def test_loading_answers_with_its_progress_then_with_text():
     linked = Linked(FakeConnector(answers={"x": "y"}, loading=(10, 60), loading_step_s=0.02))
     answer = await linked.ask()
-    assert answer == LinkStatus(state=LinkState.LOADING, message="reading weights", percent=10)
-    await until(lambda: linked.link.status.state is LinkState.READY)
+    assert answer == ConnectionStatus(state=ConnectionState.LOADING, message="reading weights", percent=10)
+    await until(lambda: linked.link.status.state is ConnectionState.READY)
     assert isinstance(await linked.ask(), Infill)
     assert [status.percent for status in linked.told] == [0, 10, 60, 100]
 
@@ -65,8 +70,8 @@ async def test_failures_pause_longer_each_time_and_are_told_once():
     linked = Linked(FakeConnector(failures=3, answers={"x": "y"}))
     for attempts, pause_s in ((1, 1), (2, 2), (3, 4)):
         answer = await linked.ask()
-        assert isinstance(answer, LinkStatus)
-        assert answer.state is LinkState.FAILED
+        assert isinstance(answer, ConnectionStatus)
+        assert answer.state is ConnectionState.FAILED
         await linked.ask()
         assert linked.fake.attempts == attempts, "no attempt within the pause"
         linked.clock.now_s += pause_s - 0.1
@@ -79,8 +84,8 @@ async def test_failures_pause_longer_each_time_and_are_told_once():
 async def test_engine_that_dies_on_a_request_is_told_and_replaced():
     linked = Linked(FakeConnector(answers={"x": "y"}))
     answer = await linked.ask("DIE")
-    assert answer == LinkStatus(state=LinkState.FAILED, message=ENDED)
-    await until(lambda: linked.link.status.state is LinkState.READY)
+    assert answer == ConnectionStatus(state=ConnectionState.FAILED, message=ENDED)
+    await until(lambda: linked.link.status.state is ConnectionState.READY)
     assert linked.fake.attempts == 2, "there was need, so it is not waited for the next request"
     assert isinstance(await linked.ask(), Infill)
 
@@ -97,7 +102,7 @@ async def test_engine_that_ends_while_idle_is_not_restarted_before_the_next_requ
     await linked.ask()
     linked.fake.engines[0]._on_closed()
     await asyncio.sleep(0)
-    assert linked.link.status == LinkStatus(state=LinkState.DISCONNECTED, message=ENDED)
+    assert linked.link.status == ConnectionStatus(state=ConnectionState.DISCONNECTED, message=ENDED)
     assert linked.fake.attempts == 1
     assert isinstance(await linked.ask(), Infill)
 
@@ -105,7 +110,7 @@ async def test_engine_that_ends_while_idle_is_not_restarted_before_the_next_requ
 async def test_fault_is_told_and_the_connection_stays():
     linked = Linked(FakeConnector(answers={"x": "y"}))
     answer = await linked.ask("FAULT")
-    assert answer == LinkStatus(state=LinkState.FAILED, message="out of memory; use a smaller model")
+    assert answer == ConnectionStatus(state=ConnectionState.FAILED, message="out of memory; use a smaller model")
     assert isinstance(await linked.ask(), Infill)
     assert linked.fake.attempts == 1
 
@@ -113,7 +118,7 @@ async def test_fault_is_told_and_the_connection_stays():
 async def test_engine_that_does_not_answer_in_time_is_given_up():
     linked = Linked(FakeConnector())
     answer = await linked.ask("SLOW", deadline_ms=20)
-    assert isinstance(answer, LinkStatus)
+    assert isinstance(answer, ConnectionStatus)
     assert "did not answer in time" in answer.message
 
 
@@ -136,9 +141,11 @@ async def test_unforeseen_error_is_a_status():
     async def connect(*, on_progress: Callable[[Progress], None], on_closed: Callable[[], None]) -> FakeEngine:
         return Broken()
 
-    link = EngineLink(connect, on_status=lambda _: None, clock=Clock(), patience=FAST)
+    link = EngineConnection(connect, on_status=lambda _: None, on_fault=lambda _: None, clock=Clock(), policy=FAST)
     answer = await link.infill(Context(document="d", prefix="x", suffix=""))
-    assert answer == LinkStatus(state=LinkState.FAILED, message="a request to the engine failed (RuntimeError)")
+    assert answer == ConnectionStatus(
+        state=ConnectionState.FAILED, message="a request to the engine failed (RuntimeError)"
+    )
 
 
 async def test_model_that_cannot_load_is_told_and_its_connection_dropped():
@@ -148,9 +155,9 @@ async def test_model_that_cannot_load_is_told_and_its_connection_dropped():
         on_progress(Progress(state=EngineState.FAILED, percent=0, message="/m: no config.json"))
         return engine
 
-    link = EngineLink(connect, on_status=lambda _: None, clock=Clock(), patience=FAST)
+    link = EngineConnection(connect, on_status=lambda _: None, on_fault=lambda _: None, clock=Clock(), policy=FAST)
     answer = await link.infill(Context(document="d", prefix="x", suffix=""))
-    assert answer == LinkStatus(state=LinkState.FAILED, message="/m: no config.json")
+    assert answer == ConnectionStatus(state=ConnectionState.FAILED, message="/m: no config.json")
     assert engine.closed
 
 
@@ -182,45 +189,45 @@ async def test_close_while_connecting_ends_quietly():
         await asyncio.sleep(60)
         raise AssertionError
 
-    link = EngineLink(connect, on_status=lambda _: None, clock=Clock(), patience=FAST)
+    link = EngineConnection(connect, on_status=lambda _: None, on_fault=lambda _: None, clock=Clock(), policy=FAST)
     link.wake()
     await asyncio.sleep(0)
     await link.close()
     link.wake()
-    assert isinstance(await link.infill(Context(document="d", prefix="x", suffix="")), LinkStatus)
+    assert isinstance(await link.infill(Context(document="d", prefix="x", suffix="")), ConnectionStatus)
 
 
-def test_patience_refuses_a_shrinking_pause():
+def test_policy_refuses_a_shrinking_pause():
     with pytest.raises(ValueError, match=r"self\.longest_pause_s=0\.5"):
-        Patience(first_pause_s=1, longest_pause_s=0.5)
+        RetryPolicy(first_pause_s=1, longest_pause_s=0.5)
 
 
 async def test_no_engine_and_none_to_be_started_is_no_failure():
     async def connect(**_hooks: object) -> FakeEngine:
         raise NoEngine("no engine answers; start one with: dgemma-engine start")
 
-    told: list[LinkStatus] = []
-    link = EngineLink(connect, on_status=told.append, clock=Clock(), patience=FAST)
+    told: list[ConnectionStatus] = []
+    link = EngineConnection(connect, on_status=told.append, on_fault=told.append, clock=Clock(), policy=FAST)
     answer = await link.infill(Context(document="d", prefix="x", suffix=""))
-    assert isinstance(answer, LinkStatus)
-    assert answer.state is LinkState.ABSENT
-    assert [status.state for status in told] == [LinkState.STARTING, LinkState.ABSENT]
+    assert isinstance(answer, ConnectionStatus)
+    assert answer.state is ConnectionState.ABSENT
+    assert [status.state for status in told] == [ConnectionState.STARTING, ConnectionState.ABSENT]
 
 
 async def test_settled_waits_until_the_engine_is_loaded():
     linked = Linked(FakeConnector(answers={"x": "y"}, loading=(10, 60), loading_step_s=0.02))
     await linked.link.settled(5_000)
-    assert linked.link.status.state is LinkState.READY
+    assert linked.link.status.state is ConnectionState.READY
     assert isinstance(await linked.ask(), Infill)
 
 
 async def test_settled_waits_no_longer_than_it_may_nor_for_what_has_failed():
     slow = Linked(FakeConnector(loading=(10,), loading_step_s=30.0))
     await asyncio.wait_for(slow.link.settled(20), 5)
-    assert slow.link.status.state is LinkState.LOADING
+    assert slow.link.status.state is ConnectionState.LOADING
     failing = Linked(FakeConnector(failures=9))
     await asyncio.wait_for(failing.link.settled(60_000), 5)
-    assert failing.link.status.state is LinkState.FAILED
+    assert failing.link.status.state is ConnectionState.FAILED
 
 
 async def test_about_says_what_the_engine_is_and_starts_none():
@@ -229,3 +236,42 @@ async def test_about_says_what_the_engine_is_and_starts_none():
     await linked.ask()
     about = await linked.link.about()
     assert about is not None and about.model == "large"
+
+
+async def test_reconfigured_connection_uses_the_other_engine_and_closes_the_first():
+    linked, other = Linked(FakeConnector(answers={"x": "y"})), FakeConnector(answers={"x": "z"})
+    await linked.ask()
+    linked.link.reconfigure(other.connect)
+    assert linked.link.status.state is ConnectionState.DISCONNECTED
+    answer = await linked.ask()
+    assert isinstance(answer, Infill) and answer.text == "z"
+    assert linked.fake.engines[0].closed
+    assert (linked.fake.attempts, other.attempts) == (1, 1)
+
+
+@pytest.mark.parametrize("first", [FakeConnector(loading=(10,), loading_step_s=30.0), FakeConnector(failures=9)])
+async def test_reconfiguring_while_loading_or_after_a_failure_begins_anew(first: FakeConnector):
+    other = FakeConnector(answers={"x": "z"})
+    linked = Linked(first)
+    settling = asyncio.create_task(linked.link.settled(30_000))
+    await until(lambda: len(linked.told) > 1)
+    linked.link.reconfigure(other.connect)
+    await asyncio.wait_for(settling, 5)
+    assert isinstance(await linked.ask(), Infill)
+
+
+@pytest.mark.parametrize("closes", [False, True])
+async def test_request_that_ends_with_the_old_connection_is_no_fault(closes: bool):
+    asked: list[str] = []
+    linked = Linked(FakeConnector(record=asked.append))
+    asking = asyncio.create_task(linked.ask("SLOW", deadline_ms=60_000))
+    await until(lambda: "asked SLOW" in asked)
+    if closes:
+        await linked.link.close()
+    else:
+        linked.link.reconfigure(FakeConnector().connect)
+    answer = await asyncio.wait_for(asking, 5)
+    assert isinstance(answer, ConnectionStatus)
+    expected = "the server is shutting down" if closes else "the settings of the engine have changed; ask again"
+    assert answer.message == expected
+    assert ConnectionState.FAILED not in linked.states()

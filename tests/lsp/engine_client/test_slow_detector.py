@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from dgemma_engine.protocol.messages import EngineState, Finish, Infill, Status
 
-from dgemma_lsp.engine_client.slow_detector import Slowness
+from dgemma_lsp.engine_client.slow_detector import SlowDetector
 
 
 def late(**timings_ms: float) -> Infill:
@@ -29,7 +29,7 @@ def engine(model: str, device: str) -> Status:
     ],
 )
 def test_third_miss_in_a_row_has_a_reason(infill: Infill, status: Status | None, why: str) -> None:
-    slowness = Slowness()
+    slowness = SlowDetector()
     for _ in range(2):
         slowness.learn(infill, deadline_ms=3_000, engine=status)
         assert slowness.reason == ""
@@ -39,7 +39,7 @@ def test_third_miss_in_a_row_has_a_reason(infill: Infill, status: Status | None,
 
 
 def test_answer_in_time_ends_it_and_a_cancelled_one_says_nothing() -> None:
-    slowness = Slowness()
+    slowness = SlowDetector()
     for _ in range(3):
         slowness.learn(late(), deadline_ms=50, engine=None)
         slowness.learn(Infill(text="", finish=Finish.CANCELLED), deadline_ms=50, engine=None)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dgemma_lsp.documents.positions import PositionEncoding
 from dgemma_lsp.documents.store import Document
-from dgemma_lsp.fill.candidates import FillCandidate, fill_candidates, fill_extent, fill_request
+from dgemma_lsp.fill.candidates import FillCandidate, fill_candidates, fill_request
 from dgemma_lsp.fill.target import FillKind, FillTarget, fill_target
 from dgemma_lsp.request import Channel
 
@@ -197,14 +197,13 @@ def test_labels_name_the_first_line_and_how_many_follow() -> None:
 
 
 def test_extent_and_key() -> None:
-    def extent(marked: str) -> Extent:
+    def extent(marked: str) -> Extent | None:
         first, last = marked.index("|"), marked.rindex("|") - 1
         text = marked.replace("|", "")
         target = fill_target(text, first, last, kind=FillKind.SELECTION, language_id="python")
         assert isinstance(target, FillTarget)
         document = Document(uri="file:///w/a", version=1, language="python", text=text)
-        request = fill_request(document, target, path="a", deadline_ms=1.0)
-        return fill_extent(request, text[target.start : target.end])
+        return fill_request(document, target, path="a", deadline_ms=1.0).extent
 
     document = Document(uri="file:///w/a", version=1, language="python", text="a")
     request = fill_request(document, FillTarget(start=0, end=1), path="a", deadline_ms=1.0)

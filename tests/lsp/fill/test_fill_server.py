@@ -102,11 +102,11 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("x = |1|", {"uri": "file:///w/other.py"}, "this document is not open"),
     ("x = |1|", {"version": 99}, "the document has changed since"),
     ("x = |1", {}, "nothing is selected"),
-    ("x = |1", {"kind": "placeholder"}, "no placeholder stands here"),
+    ("x = |1", {"kind": "placeholder"}, "not on a placeholder"),
     ("x = |1|", {"kind": "description"}, "no comment or docstring"),
     ("FAULT = |1|", {}, "out of memory; use a smaller model"),
     ("nothing = |1|", {}, "the model found nothing that fits here"),
-    ("x = |2|", {}, "what stands there already"),
+    ("x = |2|", {}, "would write the same text"),
     (f"x = |{'1' * (MOST_SELECTED_CHARS + 1)}|", {}, "the selection is too long"),
     (f"x = |1|{' ' * MOST_CHARS}", {}, "this file is too long"),
     ("DIE = |1|", {}, "the engine has ended"),
@@ -122,7 +122,7 @@ async def test_what_cannot_be_filled_is_told_in_one_sentence(tmp_path: Path):
             assert result.candidates == []
         cell = editor.open("|x = 1\n|", uri=CELL)
         beyond = types.Range(start=cell.start, end=types.Position(line=3, character=0))
-        assert "border of a notebook cell" in (await editor.fill(beyond, uri=CELL)).message
+        assert "spans several notebook cells" in (await editor.fill(beyond, uri=CELL)).message
 
 
 async def test_command_tells_what_cannot_be_filled_once_and_edits_nothing(tmp_path: Path):

@@ -1,19 +1,38 @@
 from __future__ import annotations
 
-from dgemma_lsp.metrics.acceptance import Suggestions
-from dgemma_lsp.metrics.events import Accepted, Event, Judged, Suggested
+from collections.abc import Mapping
+
+import pytest
+
+from dgemma_lsp.metrics.acceptance import Suggestions, num_kept
 from dgemma_lsp.postprocess.pipeline import Completion
 from tests.lsp.cursor import split_cursor
 
 URI = "file:///w/a.py"
-WHOLE = Accepted(partly=False, characters=12)
+SUGGESTED = {"suggestions": 1}
+
+
+def accepted(characters: int, *, partly: bool = False) -> Mapping[str, int]:
+    return {"partly_accepted" if partly else "accepted": 1, "characters_accepted": characters}
+
+
+def judged(after_s: int, *, kept: bool, characters: int, characters_kept: int) -> Mapping[str, int]:
+    return {
+        f"judged_{after_s}_s": 1,
+        f"kept_{after_s}_s": kept,
+        f"characters_judged_{after_s}_s": characters,
+        f"characters_kept_{after_s}_s": characters_kept,
+    }
+
+
+WHOLE = accepted(12)
 
 
 class Window:
     """One document, a suggestion in it, and a clock that is moved by hand."""
 
     def __init__(self, marked: str, inserted: str, *, covered: int = 0) -> None:
-        self.events: list[Event] = []
+        self.events: list[Mapping[str, int]] = []
         self.now_s = 0.0
         self.tested = Suggestions(self.events.append, clock=lambda: self.now_s)
         self.text, self.cursor = split_cursor(marked)
@@ -39,18 +58,18 @@ class Window:
     def accept(self, number: int | None = None) -> None:
         self.tested.accept(self.number if number is None else number, lambda _uri: self.text)
 
-    def accepted(self) -> list[Event]:
-        return [event for event in self.events if isinstance(event, Accepted)]
+    def accepted(self) -> list[Mapping[str, int]]:
+        return [event for event in self.events if "characters_accepted" in event]
 
-    def judged(self) -> list[Event]:
-        return [event for event in self.events if isinstance(event, Judged)]
+    def judged(self) -> list[Mapping[str, int]]:
+        return [event for event in self.events if any(name.startswith("judged_") for name in event)]
 
 
 def test_accepting_by_command_after_the_edit():
     window = Window("x = |\ny\n", "f(1)")
     window.become("x = f(1)|\ny\n")
     window.accept()
-    assert window.events == [Suggested(), Accepted(partly=False, characters=4)]
+    assert window.events == [SUGGESTED, accepted(4)]
 
 
 def test_accepting_what_extends_the_selected_menu_entry():
@@ -59,20 +78,20 @@ def test_accepting_what_extends_the_selected_menu_entry():
     [number] = window.tested.offer(URI, window.text, [completion])
     window.become("foo.baz_all()|\n")
     window.accept(number)
-    assert window.accepted() == [Accepted(partly=False, characters=6)]
+    assert window.accepted() == [accepted(6)]
 
 
 def test_accepting_by_command_before_the_edit():
     window = Window("x = |\n", "f(1)")
     window.accept()
     window.become("x = f(1)|\n")
-    assert window.accepted() == [Accepted(partly=False, characters=4)]
+    assert window.accepted() == [accepted(4)]
 
 
 def test_accepting_without_a_command():
     window = Window("def f():\n    |\n", "return area()")
     window.become("def f():\n    return area()|\n")
-    assert window.accepted() == [Accepted(partly=False, characters=13)]
+    assert window.accepted() == [accepted(13)]
 
 
 def test_short_suggestion_needs_the_command():
@@ -80,19 +99,19 @@ def test_short_suggestion_needs_the_command():
     window.become("f(1)|\n")
     assert window.accepted() == []
     window.accept()
-    assert window.accepted() == [Accepted(partly=False, characters=2)]
+    assert window.accepted() == [accepted(2)]
 
 
 def test_covered_rest_of_the_line():
     window = Window("print(area(|))\n", "w, h))", covered=2)
     window.become("print(area(w, h))|\n")
-    assert window.accepted() == [Accepted(partly=False, characters=6)]
+    assert window.accepted() == [accepted(6)]
 
 
 def test_document_with_crlf():
     window = Window("a\r\nif x:|\r\nb\r\n", "\n    y = 1\n    z")
     window.become("a\r\nif x:\r\n    y = 1\r\n    z|\r\nb\r\n")
-    assert window.accepted() == [Accepted(partly=False, characters=18)]
+    assert window.accepted() == [accepted(18)]
 
 
 def test_typing_through_is_no_acceptance_and_no_new_suggestion():
@@ -101,7 +120,7 @@ def test_typing_through_is_no_acceptance_and_no_new_suggestion():
         window.become(f"x = {'area(width)'[:end]}|\n")
         assert window.offer("area(width)"[end:]) == window.number
     window.become("x = area(2|\n")
-    assert window.events == [Suggested()]
+    assert window.events == [SUGGESTED]
 
 
 def test_pieces_are_accepted_in_part_once():
@@ -109,14 +128,14 @@ def test_pieces_are_accepted_in_part_once():
     window.become("x = area(|\n")
     window.become("x = area(width|\n")
     window.become("x = area(width-|\n")
-    assert window.events == [Suggested(), Accepted(partly=True, characters=10)]
+    assert window.events == [SUGGESTED, accepted(10, partly=True)]
 
 
 def test_last_piece_makes_it_whole():
     window = Window("x = |\n", "area(width)")
     window.become("x = area|\n")
     window.become("x = area(width)|\n")
-    assert window.accepted() == [Accepted(partly=False, characters=11)]
+    assert window.accepted() == [accepted(11)]
 
 
 def test_other_edits_are_no_acceptance():
@@ -147,8 +166,8 @@ def test_kept_after_both_times_and_moved_by_edits():
     window.now_s = 301
     window.tested.settle()
     assert window.judged() == [
-        Judged(after_s=30, kept=True, characters=11, characters_kept=11),
-        Judged(after_s=300, kept=True, characters=11, characters_kept=8),
+        judged(30, kept=True, characters=11, characters_kept=11),
+        judged(300, kept=True, characters=11, characters_kept=8),
     ]
 
 
@@ -157,10 +176,10 @@ def test_late_look_sees_the_text_as_it_was_when_it_was_due():
     window.become("x = area(width)|\n")
     window.now_s = 250
     window.become("x = |\n")
-    assert window.judged() == [Judged(after_s=30, kept=True, characters=11, characters_kept=11)]
+    assert window.judged() == [judged(30, kept=True, characters=11, characters_kept=11)]
     window.now_s = 300
     window.tested.settle()
-    assert window.judged()[1:] == [Judged(after_s=300, kept=False, characters=11, characters_kept=0)]
+    assert window.judged()[1:] == [judged(300, kept=False, characters=11, characters_kept=0)]
 
 
 def test_undone_is_not_kept():
@@ -169,7 +188,7 @@ def test_undone_is_not_kept():
     window.become("x = |\n")
     window.now_s = 30
     window.tested.settle()
-    assert window.judged() == [Judged(after_s=30, kept=False, characters=11, characters_kept=0)]
+    assert window.judged() == [judged(30, kept=False, characters=11, characters_kept=0)]
 
 
 def test_closed_document_is_not_looked_at():
@@ -209,7 +228,7 @@ def test_any_of_several_can_be_accepted_and_all_are_one_suggestion():
     assert numbers[0] == window.number and len(set(numbers)) == 3
     window.become("x = volume()|\n")
     window.accept(numbers[2])
-    assert window.events == [Suggested(), Accepted(partly=False, characters=8)]
+    assert window.events == [SUGGESTED, accepted(8)]
     window.accept(numbers[0])
     assert len(window.events) == 2
 
@@ -220,11 +239,34 @@ def test_piece_of_the_second_of_several_is_counted_once():
     window.become("x = area(|\n")
     window.become("x = area(heig|\n")
     window.become("x = area(heig!|\n")
-    assert window.events == [Suggested(), Accepted(partly=True, characters=9)]
+    assert window.events == [SUGGESTED, accepted(9, partly=True)]
 
 
 def test_second_of_several_without_a_command():
     window = Window("x = |\n", "area(width)")
     several(window, "area(width)", "area(height)")
     window.become("x = area(height)|\n")
-    assert window.accepted() == [Accepted(partly=False, characters=12)]
+    assert window.accepted() == [accepted(12)]
+
+
+@pytest.mark.parametrize(
+    ("inserted", "now", "expected"),
+    [
+        ("return x", "return x", 8),
+        ("return x", "    return x  # yes", 8),
+        ("return x", "", 0),
+        ("return first", "return second", 7),
+        ("foo(alpha, beta)", "foo(alpha, gamma, beta)", 16),
+        ("abc", "a-b-c", 0),
+        (")", ")", 1),
+        ("", "anything", 0),
+    ],
+)
+def test_num_kept(inserted: str, now: str, expected: int):
+    assert num_kept(inserted, now) == expected
+
+
+def test_long_texts_are_counted_from_their_beginning():
+    text = "".join(f"line {i}\n" for i in range(2_000))
+    assert num_kept(text, text.replace("line 1\n", "line one\n", 1)) > 0.95 * len(text)
+    assert num_kept("a" * 20_000, "b" * 20_000) == 0

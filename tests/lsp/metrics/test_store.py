@@ -10,18 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from dgemma_lsp.metrics.aggregate import Stats
-from dgemma_lsp.metrics.events import Suggested
+from dgemma_lsp.metrics.stats import Stats
 from dgemma_lsp.metrics.store import StatsBusy, StatsFile
 
 ADD_FIFTY = """
 import sys, time
 from pathlib import Path
-from dgemma_lsp.metrics.aggregate import Stats
-from dgemma_lsp.metrics.events import Suggested
+from dgemma_lsp.metrics.stats import Stats
 from dgemma_lsp.metrics.store import StatsBusy, StatsFile
 one = Stats(since="2026-11-21")
-one.add(Suggested())
+one.count({"suggestions": 1})
 left = 50
 while left:
     try:
@@ -34,7 +32,7 @@ while left:
 
 def one(since: str = "2026-11-21") -> Stats:
     stats = Stats(since=since)
-    stats.add(Suggested())
+    stats.count({"suggestions": 1})
     return stats
 
 
@@ -83,14 +81,13 @@ def test_files_that_another_umask_left_are_mended(tmp_path: Path, mode: int):
 AS_A_USER = """
 import os
 from pathlib import Path
-from dgemma_lsp.metrics.aggregate import Stats
-from dgemma_lsp.metrics.events import Suggested
+from dgemma_lsp.metrics.stats import Stats
 from dgemma_lsp.metrics.store import StatsFile
 if os.geteuid() == 0:
     os.setuid(65534)
 os.umask(0o777)
 one = Stats(since="2026-11-21")
-one.add(Suggested())
+one.count({"suggestions": 1})
 file = StatsFile(Path("state/new"))
 file.add(one)
 for path in [*file.path.parent.iterdir(), file.path.parent]:

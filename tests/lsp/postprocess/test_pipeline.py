@@ -5,7 +5,7 @@ from dgemma_engine.protocol.messages import Finish, Infill
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dgemma_lsp.postprocess.overlap import num_covered, num_unbalanced
+from dgemma_lsp.postprocess.deduplicate import num_covered, num_unbalanced
 from dgemma_lsp.postprocess.pipeline import Completion, build_completions
 from tests.lsp.cursor import request_at
 

@@ -9,7 +9,7 @@ import pytest
 from dgemma_engine.protocol.messages import Candidate, CandidateSource, Extent, Finish, Infill
 
 from dgemma_lsp.postprocess.brackets import with_closed_brackets, without_closed_twice
-from dgemma_lsp.postprocess.cursor_context import Around
+from dgemma_lsp.postprocess.cursor_context import CursorContext
 from dgemma_lsp.postprocess.extent import extent_of
 from dgemma_lsp.postprocess.indent_style import IndentStyle, style_of
 from dgemma_lsp.postprocess.languages import language_named
@@ -110,24 +110,24 @@ def test_read(language: str, text: str, closing: str, opening: str, inside: str)
     ],
 )
 def test_style(marked: str, unit: int, tab: int) -> None:
-    assert style_of(Around.of(request_in("python", marked)), []) == IndentStyle(unit=unit, tab=tab)
+    assert style_of(CursorContext.of(request_in("python", marked)), []) == IndentStyle(unit=unit, tab=tab)
 
 
 def test_style_of_a_document_without_indentation_is_the_answers() -> None:
-    around = Around.of(request_in("go", "func f() {|"))
+    around = CursorContext.of(request_in("go", "func f() {|"))
     assert style_of(around, ["\treturn", "}"]) == IndentStyle(unit=4, tab=4)
 
 
 def test_brackets_are_counted_only_where_the_document_is_seen_from_its_start() -> None:
     long = "{\n" + "a;\n" * 30_000
     for marked, seen in ((f"b|\n{long}", True), (f"{long}b|\n", False)):
-        around = Around.of(request_in("javascript", marked))
+        around = CursorContext.of(request_in("javascript", marked))
         assert around.reaches_start is seen
         assert without_closed_twice("c}", around) == ("c" if seen else "c}")
 
 
 def test_bracket_that_the_suffix_closes_stays_open() -> None:
-    around = Around.of(request_in("javascript", "x = |\n)"))
+    around = CursorContext.of(request_in("javascript", "x = |\n)"))
     assert with_closed_brackets("f(a", around) == "f(a"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dgemma_lsp.privacy.gitignore_tree import IgnoreTree, Match
+from dgemma_lsp.privacy.gitignore_tree import IgnoreMatch, IgnoreTree
 
 
 class Clock:
@@ -110,7 +110,7 @@ def test_forgetting_looks_again_at_once(root: Path, clock: Clock):
     put(root / "r/.gitignore", "a.py\n")
     assert tree.match(path) is None, "not looked at twice in the same second"
     tree.forget()
-    assert tree.match(path) == Match(file=".gitignore", line="a.py")
+    assert tree.match(path) == IgnoreMatch(file=".gitignore", line="a.py")
 
 
 def test_huge_file_names_everything(root: Path, line_of: Callable[[str], str | None]):
@@ -137,7 +137,7 @@ def test_lines_that_do_not_say_what_they_seem_to_are_reported_once(root: Path, c
         "The same file has such lines at 2, 3, 4, 5, 6, and 3 more",
         f"{root}/r/.gitignore, line 2: [ab is passed over: [ has no closing ]; write \\[ for the character itself",
     ]
-    assert tree.match(root / "r/ok") == Match(file=".gitignore", line="ok")
+    assert tree.match(root / "r/ok") == IgnoreMatch(file=".gitignore", line="ok")
 
 
 def test_odd_paths(root: Path, line_of: Callable[[str], str | None]):

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dgemma_lsp.server.client_process import ClientProcess
-from dgemma_lsp.server.editor_connection import EditorConnection
+from dgemma_lsp.server.transport.client_process import ClientProcess
+from dgemma_lsp.server.transport.editor_connection import EditorConnection
 from tests.lsp.editor import fake_server
 from tests.lsp.raw_client import events, raw_client, raw_client_of
 from tests.lsp.waiting import until

@@ -33,11 +33,14 @@ def fill() -> dict[str, Any]:
 
 @pytest.mark.parametrize("command", ["dgemma.accepted", "dgemma.fill"])
 @pytest.mark.parametrize("params", [{}, {"arguments": None}, {"arguments": []}, {"arguments": [1, 2]}])
-async def test_command_with_a_wrong_number_of_arguments_is_refused(record: Path, command: str, params: dict[str, Any]):
+async def test_command_with_a_wrong_number_of_arguments_is_refused(
+    record: Path, command: str, params: dict[str, Any], caplog: pytest.LogCaptureFixture
+):
     async with raw_client(record) as client:
         await client.initialize()
         response = await client.request("workspace/executeCommand", {"command": command} | params)
         assert response["error"]["code"] == INVALID_PARAMS
+        assert "%s" not in caplog.text
 
 
 async def test_pull_of_the_settings_that_shutdown_ends_leaves_no_error(record: Path, caplog: pytest.LogCaptureFixture):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dgemma_lsp.server.framing import Framing
+from dgemma_lsp.server.transport.framing import Framing
 from tests.lsp.raw_client import framed
 
 JSON = st.recursive(

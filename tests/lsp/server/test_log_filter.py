@@ -75,7 +75,7 @@ def test_source_text_reaches_no_log(tmp_path: Path, level: str):
 def test_foreign_records_lose_their_values():
     record = logging.LogRecord("pygls.io", logging.ERROR, "", 1, "Failed on %s", (SECRET,), None)
     assert WithoutValues().filter(record)
-    assert record.getMessage() == "Failed on %s"
+    assert record.getMessage() == "Failed on ..."
 
 
 def test_our_records_keep_theirs():

@@ -64,6 +64,16 @@ async def test_shutdown_while_a_request_is_in_flight_answers_both(record: Path, 
         assert len(client.responses(slow)) == 1
 
 
+async def test_fill_ended_by_shutdown_says_so(record: Path):
+    async with raw_client(record) as client:
+        await client.initialize()
+        client.open("SLOWX = 1")
+        slow = client.begin("dgemma/fill", params=fill())
+        await until(lambda: any(event.startswith("asked SLOW") for event in events(record)))
+        await client.request("shutdown")
+        assert (await client.response(slow))["result"]["message"] == "the server is shutting down"
+
+
 async def test_shutdown_while_an_edit_is_not_yet_applied_answers_the_command(record: Path):
     async with raw_client(record, answers={"": "2"}) as client:
         await client.initialize()

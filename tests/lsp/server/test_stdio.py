@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import pytest
 
-from dgemma_lsp.server.stdio import StdoutWriter, can_be_read, open_input
+from dgemma_lsp.server.transport.stdio import StdoutWriter, can_be_read, open_input
 
 
 @pytest.fixture

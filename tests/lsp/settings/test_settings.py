@@ -81,18 +81,21 @@ def test_every_field_has_an_option():
     [
         (
             {"a": 1},
-            "dgemma.privateFiles must be a list of at most 1000 patterns as in .gitignore, not an object; ignored",
+            "dgemma.privateFiles must be a list of at most 1000 patterns as in .gitignore, not an object",
         ),
-        (7, "not 7; ignored"),
-        (True, "not true; ignored"),
-        (10**30, "not so large a number; ignored"),
-        ("", "not ''; ignored"),
-        ([""], "entry 1 cannot be used: '' is not a pattern as in .gitignore, such as *.pem; ignored"),
-        ([None], "entry 1 cannot be used: it must be a pattern as in .gitignore, such as *.pem, not null; ignored"),
-        ([["a"]], "not a list; ignored"),
+        (7, "not 7"),
+        (True, "not true"),
+        (10**30, "not so large a number"),
+        ("", "not ''"),
+        ([""], "entry 1 cannot be used: '' is not a pattern as in .gitignore, such as *.pem"),
+        (
+            [None],
+            "entry 1 cannot be used: it must be a pattern as in .gitignore, such as *.pem, not null",
+        ),
+        ([["a"]], "not a list"),
         (["a\nb"], "entry 1 cannot be used"),
         (["!"], "entry 1 cannot be used"),
-        (["x" * 5_000], "it has 5000 characters; at most 4096 are allowed; ignored"),
+        (["x" * 5_000], "it has 5000 characters; at most 4096 are allowed"),
     ],
 )
 def test_private_files_without_a_usable_pattern_leave_those_that_held(value: object, fragment: str):
@@ -100,6 +103,7 @@ def test_private_files_without_a_usable_pattern_leave_those_that_held(value: obj
     settings, (problem,) = read_settings({"privateFiles": value}, before)
     assert settings == before
     assert fragment in problem
+    assert problem.endswith("; the value before holds")
 
 
 @pytest.mark.parametrize(
@@ -156,7 +160,18 @@ def test_private_files_that_cannot_be_used_leave_what_held(raw: object):
     held = Settings(private_files=("*.sql",))
     settings, (problem,) = read_settings({"privateFiles": raw}, Settings(), held)
     assert settings == held
-    assert problem.endswith("ignored")
+    assert problem.endswith("; the value before holds")
+
+
+@pytest.mark.parametrize("raw", [{"a": "*.py"}, [["*.py"]], [{"a": 1}]])
+def test_first_private_files_that_cannot_be_used_leave_the_default_and_say_so(raw: object):
+    settings, (problem,) = read_settings({"privateFiles": raw}, Settings())
+    assert settings == Settings()
+    assert problem.endswith("; the default holds: an empty list")
+
+
+def test_number_that_cannot_be_used_names_the_default():
+    check({"deadlineMs": "soon"}, Settings(), "not 'soon'; the default holds: 3000")
 
 
 def test_empty_list_takes_back_what_held():

@@ -1,4 +1,4 @@
-"""What stands behind attention in a lean layer: the way out of the heads, the MLP, the experts, and their norms.
+"""A layer after its attention, on a processor: output projection, MLP, experts, and the norms around them.
 
 Modules that TorchScript can compile as a whole (`scripted`). Hidden states between norms are float32.
 
@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from dgemma_kernels.packing.cpu import PackedGate, PackedMatrix
 from torch import Tensor, nn
 
-from dgemma_engine.backends.cpu.norm import LeanNorm
 from dgemma_engine.model.config import ModelConfig
 from dgemma_engine.model.layers import Experts, GatedMLP, Layer
 
@@ -20,8 +19,8 @@ from dgemma_engine.model.layers import Experts, GatedMLP, Layer
 _DENSE_EXPERTS_PER_CHOSEN = 4
 
 
-class LeanFeed(nn.Module):
-    """All of a layer behind its attention.
+class FeedForward(nn.Module):
+    """All of a layer after its attention.
 
     Args:
         layer: whose weights it takes; a module that is not what `model/layers.py` puts there is called as it is.
@@ -32,14 +31,14 @@ class LeanFeed(nn.Module):
         super().__init__()
         size, eps = config.hidden_size, config.rms_norm_eps
         self._out = product(layer.self_attn.o_proj)
-        self._after_attention = LeanNorm(layer.post_attention_layernorm.weight, size, eps)
+        self._after_attention = RmsNorm(layer.post_attention_layernorm.weight, size, eps)
         self._both = _Together(layer, config) if _runs_together(layer, config) else _Apart(layer, config)
-        self._after_dense = LeanNorm(layer.post_feedforward_layernorm_1.weight, size, eps)
-        self._after_sparse = LeanNorm(layer.post_feedforward_layernorm_2.weight, size, eps)
-        self._after_both = LeanNorm(layer.post_feedforward_layernorm.weight, size, eps)
+        self._after_dense = RmsNorm(layer.post_feedforward_layernorm_1.weight, size, eps)
+        self._after_sparse = RmsNorm(layer.post_feedforward_layernorm_2.weight, size, eps)
+        self._after_both = RmsNorm(layer.post_feedforward_layernorm.weight, size, eps)
 
     def forward(self, x_ND: Tensor, attended_NO: Tensor) -> Tensor:
-        """Returns what the layer makes of its input and of what attention saw, float32, without the layer's scalar."""
+        """Returns the layer's output before its scalar, float32, of its input and the attention's output."""
         residual_ND = self._after_attention.added_to(x_ND, self._out(attended_NO).float())
         # Of the norm before MLP and experts only the division is left; the scales are in what reads it.
         unit_ND = residual_ND / self._after_attention.length(residual_ND)
@@ -48,7 +47,7 @@ class LeanFeed(nn.Module):
         return self._after_both.added_to(residual_ND, fed_ND)
 
 
-class LeanMLP(nn.Module):
+class PackedMLP(nn.Module):
     """A gated MLP with packed matrices.
 
     Args:
@@ -65,7 +64,7 @@ class LeanMLP(nn.Module):
         return self._down(self._inner(x_ND))
 
 
-class _Router(nn.Module):
+class _TopExperts(nn.Module):
     """Which experts a token goes to."""
 
     def __init__(self, layer: Layer, config: ModelConfig) -> None:
@@ -97,7 +96,7 @@ class _Together(nn.Module):
         sparse_gate, sparse_up = (experts.gate_up_proj.detach().float() * sparse_D).chunk(2, dim=1)
         gate = torch.cat((dense_gate, sparse_gate.flatten(0, 1)))
         up = torch.cat((dense_up, sparse_up.flatten(0, 1)))
-        self._router = _Router(layer, config)
+        self._router = _TopExperts(layer, config)
         self._per_expert_E = layer.router.per_expert_scale.detach().float()
         self._gate = PackedGate(gate.to(dtype), up.to(dtype))
         self._num_dense = mlp.down_proj.weight.shape[1]
@@ -150,7 +149,7 @@ class _Apart(nn.Module):
         super().__init__()
         self._dtype = layer.pre_feedforward_layernorm.weight.dtype
         self._dense_scale_D, self._sparse_scale_D = _read_scales(layer, config)
-        self._router = _Router(layer, config)
+        self._router = _TopExperts(layer, config)
         self._per_expert_E = layer.router.per_expert_scale.detach().float()
         self._mlp = mlp(layer.mlp)
         self._experts = _Groups(layer.experts) if type(layer.experts) is Experts else layer.experts
@@ -164,14 +163,42 @@ class _Apart(nn.Module):
         return dense_ND, self._experts(sparse_in_ND, shares_NK, indices_NK)
 
 
+class RmsNorm(nn.Module):
+    """RMS norm with its scale.
+
+    Args:
+        scale_D: its scale; may be one for each of several heads.
+        size: width.
+        eps: added to the mean square.
+    """
+
+    def __init__(self, scale_D: Tensor, size: int, eps: float) -> None:
+        super().__init__()
+        self._scale_D = scale_D.detach().float() * size**0.5
+        self._least = torch.full((1,), (size * eps) ** 0.5)
+
+    def forward(self, x_ND: Tensor) -> Tensor:
+        """Returns the norm of `x`, float32."""
+        return (x_ND * self._scale_D).div_(self.length(x_ND))
+
+    def added_to(self, base_ND: Tensor, x_ND: Tensor) -> Tensor:
+        """Returns `base` plus the norm of `x`."""
+        return torch.addcdiv(base_ND, x_ND * self._scale_D, self.length(x_ND))
+
+    def length(self, x_ND: Tensor) -> Tensor:
+        """Returns what rows of `x` are divided by to be of length 1."""
+        # One operation where a mean of squares takes several; `eps` joins as a side of its own.
+        return torch.linalg.vector_norm(x_ND, 2, [-1], True).hypot_(self._least)
+
+
 def product(module: nn.Module) -> nn.Module:
-    """Returns what multiplies as a linear layer does; a module of another kind says itself how."""
+    """Returns a packed linear layer; a module of another kind as it is."""
     return PackedMatrix(module.weight) if type(module) is nn.Linear else module
 
 
 def mlp(module: GatedMLP) -> nn.Module:
-    """Returns what computes a gated MLP; one of another kind says itself how."""
-    return LeanMLP(module) if type(module.gate_up_proj) is nn.Linear else module
+    """Returns a packed gated MLP; one of another kind as it is."""
+    return PackedMLP(module) if type(module.gate_up_proj) is nn.Linear else module
 
 
 def _read_scales(layer: Layer, config: ModelConfig) -> tuple[Tensor, Tensor]:

@@ -1,10 +1,9 @@
-"""A DiffusionGemma that runs lean layers: the same weights and results up to rounding, in a fraction of the time.
+"""A small DiffusionGemma on a processor: packed weights, the same results up to rounding, in a fraction of the time.
 
-For a small model on a processor and one row at a time. `lean` decides whether a model is one. Weights are packed when
-it is made: changes afterwards are not seen, and no gradients flow.
+For one row at a time. Weights are packed when the model is made: later changes are not read, and no gradients flow.
 
-Shape legend: T tokens in causal mode, L canvas positions, N both, P rows of a pass (`packing.cpu.filled` behind the
-tokens), D hidden, V vocabulary.
+Shape legend: T tokens in causal mode, L canvas positions, N both, P rows of a pass (the tokens, then padding:
+`packing.cpu.filled`), D hidden, V vocabulary.
 """
 
 from __future__ import annotations
@@ -16,55 +15,57 @@ import torch
 from dgemma_kernels.packing.cpu import PackedMatrix, filled, num_filled
 from torch import Tensor
 
-from dgemma_engine.backends.cpu.attention import KEYS, LeanSelfConditioning, LeanStack, Sight, Turns, TurnsTable
-from dgemma_engine.backends.cpu.norm import LeanNorm
+from dgemma_engine.backends.cpu.attention import KEY_MULTIPLE, AttentionSegment
+from dgemma_engine.backends.cpu.feed_forward import RmsNorm
+from dgemma_engine.backends.cpu.layers import LayerStack, PackedSelfConditioning
+from dgemma_engine.backends.cpu.rotary import RotaryCache, RotaryCosSin
 from dgemma_engine.backends.cpu.torchscript import scripted, unspecialised
 from dgemma_engine.model import attention_masks as masks
 from dgemma_engine.model.attention_masks import ALL_VISIBLE, AttentionMasks
 from dgemma_engine.model.config import LayerKind
 from dgemma_engine.model.devices import is_small
 from dgemma_engine.model.diffusion_model import DiffusionModel, ModelDefaults
-from dgemma_engine.model.kv_cache import KVCache, PromptCache
+from dgemma_engine.model.kv_cache import KVCache, prompt_cache
 from dgemma_engine.model.layers import Layer
 from dgemma_engine.model.transformer import DiffusionGemma, embed_scale
 
 _log = logging.getLogger(__name__)
 
 
-def lean(model: DiffusionGemma) -> DiffusionModel:
-    """Returns the model to run: a lean one for a small model on a processor, `model` itself for any other.
+def pack_for_cpu(model: DiffusionGemma) -> DiffusionModel:
+    """Returns the model to run: a `CpuModel` of a small model on a processor, `model` itself for any other.
 
     Args:
         model: in inference mode, its weights final.
     """
     num_bytes = sum(parameter.nbytes for parameter in model.parameters())
-    return LeanModel(model) if is_small(num_bytes, model.device) else model
+    return CpuModel(model) if is_small(num_bytes, model.device) else model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class View:
-    """What a canvas needs beside its tokens; the steps of a run share it.
+class CanvasInputs:
+    """Inputs of a canvas besides its tokens; the steps of a run share them.
 
     Attributes:
         num_past: tokens before the canvas.
         num_canvas: its positions.
         positions_BL: as they were given to `decode`; not changed in place afterwards.
         attention_masks: likewise.
-        turns: of the positions.
-        sight: by the masks.
+        rotary: of the positions.
+        segment: by the masks.
     """
 
     num_past: int
     num_canvas: int
     positions_BL: Tensor | None
     attention_masks: AttentionMasks
-    turns: dict[LayerKind, Turns]
-    sight: Sight
+    rotary: dict[LayerKind, RotaryCosSin]
+    segment: AttentionSegment
 
-    def is_of(
+    def matches(
         self, num_past: int, num_canvas: int, positions_BL: Tensor | None, attention_masks: AttentionMasks
     ) -> bool:
-        """Whether it was made of these very tensors."""
+        """Whether these inputs were made of the same tensors."""
         return (
             (self.num_past, self.num_canvas) == (num_past, num_canvas)
             and self.positions_BL is positions_BL
@@ -72,7 +73,7 @@ class View:
         )
 
 
-class LeanModel(ModelDefaults):
+class CpuModel(ModelDefaults):
     """A `DiffusionModel` for one row (B = 1) and a `PromptCache`.
 
     Args:
@@ -87,21 +88,21 @@ class LeanModel(ModelDefaults):
         weight_VD = model.embed_tokens.weight.detach()
         self.device, self.dtype = weight_VD.device, weight_VD.dtype
         self._scale = embed_scale(config.hidden_size, self.dtype)
-        self._table = TurnsTable(config)
-        begin = scripted(LeanSelfConditioning(model.self_conditioning, config))
-        self._begin = begin.call
-        self._stack = LeanStack([layer for layer in model.layers if isinstance(layer, Layer)], config)
-        self.uncompiled_reason = self._stack.refusal or begin.refusal
+        self._table = RotaryCache(config)
+        self_conditioning = scripted(PackedSelfConditioning(model.self_conditioning, config))
+        self._self_conditioning = self_conditioning.call
+        self._stack = LayerStack([layer for layer in model.layers if isinstance(layer, Layer)], config)
+        self.uncompiled_reason = self._stack.refusal or self_conditioning.refusal
         self.is_compiled = not self.uncompiled_reason
         if self.uncompiled_reason:
             _log.warning(
                 "The model runs uncompiled, and each step takes longer: TorchScript of torch %s refuses it: %s",
                 *(torch.__version__, self.uncompiled_reason),
             )
-        self._end = LeanNorm(model.norm.weight, config.hidden_size, config.rms_norm_eps)
+        self._norm = RmsNorm(model.norm.weight, config.hidden_size, config.rms_norm_eps)
         self._to_vocabulary, self._from_vocabulary = PackedMatrix(weight_VD), PackedMatrix(weight_VD.t())
         self._probs_PV = weight_VD.new_empty(0, config.vocab_size)
-        self._view: View | None = None
+        self._inputs: CanvasInputs | None = None
 
     def encode(
         self,
@@ -113,19 +114,19 @@ class LeanModel(ModelDefaults):
     ) -> Tensor:
         """See `DiffusionModel.encode`."""
         num_past, num_new = cache.length, ids_BT.shape[1]
-        sight = self._sight(attention_masks or self._causal_masks(num_past, num_new), num_past, num_new, extra=0)
+        segment = self._segment(attention_masks or self._causal_masks(num_past, num_new), num_past, num_new, extra=0)
         x_PD = filled(self._embedded(ids_BT))
-        turns = self._turns(positions_BT, num_past, num_new)
-        x_PD = self._stack.run(x_PD, turns, _prompt_cache(cache), [sight], num_new)
+        rotary = self._rotary(positions_BT, num_past, num_new)
+        x_PD = self._stack.run(x_PD, rotary, prompt_cache(cache), [segment], num_new)
         cache.advance(num_new)
-        return self._ended(x_PD[:num_new])
+        return self._normed(x_PD[:num_new])
 
     def prefill(self, ids_BT: Tensor, cache: KVCache) -> None:
         """See `DiffusionModel.prefill`."""
         num_past, num_new = cache.length, ids_BT.shape[1]
-        sight = self._sight(self._causal_masks(num_past, num_new), num_past, num_new, extra=0)
-        turns = self._turns(None, num_past, num_new)
-        self._stack.remember(filled(self._embedded(ids_BT)), turns, _prompt_cache(cache), [sight])
+        segment = self._segment(self._causal_masks(num_past, num_new), num_past, num_new, extra=0)
+        rotary = self._rotary(None, num_past, num_new)
+        self._stack.store_kv(filled(self._embedded(ids_BT)), rotary, prompt_cache(cache), [segment])
         cache.advance(num_new)
 
     def decode(
@@ -139,18 +140,18 @@ class LeanModel(ModelDefaults):
     ) -> Tensor:
         """See `DiffusionModel.decode`."""
         num_past, num_canvas = cache.length, canvas_BL.shape[1]
-        view = self._view
-        if view is None or not view.is_of(num_past, num_canvas, positions_BL, attention_masks):
-            view = self._view = View(
+        inputs = self._inputs
+        if inputs is None or not inputs.matches(num_past, num_canvas, positions_BL, attention_masks):
+            inputs = self._inputs = CanvasInputs(
                 num_past=num_past,
                 num_canvas=num_canvas,
                 positions_BL=positions_BL,
                 attention_masks=attention_masks,
-                turns=self._turns(positions_BL, num_past, num_canvas),
-                sight=self._sight(attention_masks, num_past, num_canvas, extra=num_canvas - 1),
+                rotary=self._rotary(positions_BL, num_past, num_canvas),
+                segment=self._segment(attention_masks, num_past, num_canvas, extra=num_canvas - 1),
             )
-        x_PD = self._begun(canvas_BL, soft_BLD)
-        return self._ended(self._stack.run(x_PD, view.turns, _prompt_cache(cache), [view.sight], 0)[:num_canvas])
+        x_PD = self._canvas_states(canvas_BL, soft_BLD)
+        return self._normed(self._stack.run(x_PD, inputs.rotary, prompt_cache(cache), [inputs.segment], 0)[:num_canvas])
 
     def decode_after(
         self,
@@ -164,19 +165,19 @@ class LeanModel(ModelDefaults):
     ) -> Tensor:
         """See `DiffusionModel.decode_after`."""
         num_past, num_block, num_canvas = cache.length, block_BT.shape[1], canvas_BL.shape[1]
-        sights = [
-            self._sight(self._causal_masks(num_past, num_block), num_past, num_block, extra=0),
-            self._sight(attention_masks, num_past + num_block, num_canvas, extra=num_canvas - 1),
+        segments = [
+            self._segment(self._causal_masks(num_past, num_block), num_past, num_block, extra=0),
+            self._segment(attention_masks, num_past + num_block, num_canvas, extra=num_canvas - 1),
         ]
-        canvas_LD = self._begun(canvas_BL, soft_BLD)[:num_canvas]
+        canvas_LD = self._canvas_states(canvas_BL, soft_BLD)[:num_canvas]
         x_PD = filled(torch.cat((self._embedded(block_BT), canvas_LD)))
         if positions_BL is not None:
             block_BT = torch.arange(num_past, num_past + num_block, device=positions_BL.device)[None]
             positions_BL = torch.cat((block_BT, positions_BL), dim=1)
-        turns = self._turns(positions_BL, num_past, num_block + num_canvas)
-        x_PD = self._stack.run(x_PD, turns, _prompt_cache(cache), sights, num_block)
+        rotary = self._rotary(positions_BL, num_past, num_block + num_canvas)
+        x_PD = self._stack.run(x_PD, rotary, prompt_cache(cache), segments, num_block)
         cache.advance(num_block)
-        return self._ended(x_PD[num_block : num_block + num_canvas])
+        return self._normed(x_PD[num_block : num_block + num_canvas])
 
     def embed(self, ids_BT: Tensor) -> Tensor:
         """See `DiffusionModel.embed`."""
@@ -197,34 +198,36 @@ class LeanModel(ModelDefaults):
         num_positions, num_rows = len(probs_NV), num_filled(len(probs_NV))
         if num_rows > len(self._probs_PV):
             self._probs_PV = probs_NV.new_zeros(num_rows, probs_NV.shape[1], dtype=self.dtype)
-        # What is left over in the rows behind is looked at by nobody.
+        # Nothing reads the stale values in the padding.
         self._probs_PV[:num_positions].copy_(probs_NV)
         soft_ND = self._from_vocabulary(self._probs_PV[:num_rows])[:num_positions].mul_(self._scale)
         return soft_ND.unflatten(0, probs_BLV.shape[:2])
 
-    def _begun(self, canvas_BL: Tensor, soft_BLD: Tensor | None) -> Tensor:
-        """Returns a canvas with what the last step believed of it, [P, D], float32."""
+    def _canvas_states(self, canvas_BL: Tensor, soft_BLD: Tensor | None) -> Tensor:
+        """Returns the hidden states of a canvas for the first layer, [P, D], float32."""
         soft_PD = None if soft_BLD is None else filled(soft_BLD[0])
         with unspecialised():
-            return self._begin(filled(self._embedded(canvas_BL)), soft_PD)
+            return self._self_conditioning(filled(self._embedded(canvas_BL)), soft_PD)
 
     def _embedded(self, ids_1N: Tensor) -> Tensor:
-        assert ids_1N.shape[0] == 1, "a lean model runs one row"
+        assert ids_1N.shape[0] == 1, "a CpuModel runs one row"
         return self._plain.embed_tokens(ids_1N[0]).float() * self._scale
 
     def _causal_masks(self, num_past: int, num_new: int) -> AttentionMasks:
         window = self.config.sliding_window
         return masks.causal(num_past=num_past, num_new=num_new, sliding_window=window, device=self.device)
 
-    def _turns(self, positions_1N: Tensor | None, num_past: int, num_tokens: int) -> dict[LayerKind, Turns]:
+    def _rotary(self, positions_1N: Tensor | None, num_past: int, num_tokens: int) -> dict[LayerKind, RotaryCosSin]:
         if positions_1N is None:
             positions_N, most = torch.arange(num_past, num_past + num_tokens), num_past + num_tokens
         else:
             positions_N, most = positions_1N[0], int(positions_1N.max()) + 1
         return self._table.at(positions_N, most)
 
-    def _sight(self, attention_masks: AttentionMasks, num_past: int, num_tokens: int, *, extra: int) -> Sight:
-        """Returns what consecutive tokens see; without a mask a sliding layer sees its window and `extra` tokens.
+    def _segment(
+        self, attention_masks: AttentionMasks, num_past: int, num_tokens: int, *, extra: int
+    ) -> AttentionSegment:
+        """Returns the segment of consecutive tokens; without a mask a sliding layer reads its window and `extra` keys.
 
         Args:
             attention_masks: of those tokens.
@@ -239,18 +242,15 @@ class LeanModel(ModelDefaults):
             unmasked = self.config.sliding_window + extra if kind is LayerKind.SLIDING else end
             num_keys = min(end, unmasked) if mask is None else mask.shape[-1]
             first_keys[kind] = end - num_keys
-            additive = torch.zeros(1, 1, 1 if mask is None else num_rows, -(-num_keys // KEYS) * KEYS, dtype=self.dtype)
+            additive = torch.zeros(
+                1, 1, 1 if mask is None else num_rows, -(-num_keys // KEY_MULTIPLE) * KEY_MULTIPLE, dtype=self.dtype
+            )
             additive[..., num_keys:] = -torch.inf
             if mask is not None:
                 additive[:, :, :num_tokens, :num_keys].masked_fill_(mask.logical_not(), -torch.inf)
                 additive = additive.repeat(1, 1, self.config.num_attention_heads // self.config.num_kv_heads[kind], 1)
             masks[kind] = additive
-        return Sight(num_tokens=num_tokens, num_rows=num_rows, first_keys=first_keys, masks=masks)
+        return AttentionSegment(num_tokens=num_tokens, num_rows=num_rows, first_keys=first_keys, masks=masks)
 
-    def _ended(self, x_ND: Tensor) -> Tensor:
-        return self._end(x_ND).to(self.dtype)[None]
-
-
-def _prompt_cache(cache: KVCache) -> PromptCache:
-    assert isinstance(cache, PromptCache), "a lean model writes into the room of a prompt cache"
-    return cache
+    def _normed(self, x_ND: Tensor) -> Tensor:
+        return self._norm(x_ND).to(self.dtype)[None]

@@ -39,14 +39,14 @@ def scripted(module: nn.Module) -> Scripted:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            # Of the method itself: a module looks for hooks at every call.
+            # The method itself: calling the module would check for hooks each time.
             return Scripted(call=cast(Any, torch.jit.script(module)).forward, refusal="")
         except Exception as error:  # whatever a torch without TorchScript raises, or one that refuses the module
             return Scripted(call=module, refusal=_first_sentence(error))
 
 
 def unspecialised() -> AbstractContextManager[None]:
-    """Lets scripted modules run as they are written: one program each, not one for every shape they see."""
+    """Runs scripted modules unspecialised: one program each, not one per shape."""
     return cast(Any, torch.jit).optimized_execution(False)
 
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from dgemma_engine.backends.cuda.step_buffers import NOBODY, StepShape
+from dgemma_engine.backends.cuda.step_buffers import NO_ROW, StepShape
 from dgemma_engine.backends.cuda.step_graphs import StepGraphs
-from dgemma_engine.diffusion.canvas import Canvas, Layout
+from dgemma_engine.diffusion.canvas import Canvas, CanvasLayout
 from dgemma_engine.diffusion.position_scores import PositionScores
 from dgemma_engine.diffusion.sampler import Sampler
 from dgemma_engine.model.kv_cache import PromptCache
@@ -57,7 +57,7 @@ class GraphExecutor:
         self._write(canvas.ids_1L[0], None)
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> CanvasLayout:
         """See `StepExecutor.layout`."""
         return self._layout
 
@@ -132,7 +132,7 @@ class GraphExecutor:
         """See `StepExecutor.select_rows`."""
         self._take_over()
         staying = torch.isin(self._layout.row_L, torch.tensor(places)).nonzero()[:, 0].to(self._view.ids_L.device)
-        # Taken out before the buffers get their new meaning: both shapes lie in the same memory.
+        # Read before the buffers are rewritten: both shapes lie in the same memory.
         ids_L, soft_LD = self._view.ids_L[staying], self._view.soft_LD[staying]
         self._canvas = self._canvas.select_rows(places)
         self._write(ids_L, soft_LD)
@@ -148,18 +148,18 @@ class GraphExecutor:
     @torch.inference_mode()
     def _write(self, ids_L: Tensor, soft_LD: Tensor | None) -> None:
         """Writes all that stays the same until a row leaves, and where the rows stand."""
-        self._layout = layout = Layout(self._canvas.layout.rows, _CPU)
+        self._layout = layout = CanvasLayout(self._canvas.layout.rows, _CPU)
         self._length = length = len(layout.row_L)
         sets, set_of_L = self._suppressed_sets()
         self._num_sets = len(sets)
         self._place()
         view = self._view
-        # What is left over of another canvas behind this one must belong to nobody.
+        # Stale values of a longer canvas, after this one, must belong to no row.
         for tensor, values, filler in (
             (view.ids_L, ids_L, 0),
             (view.given_L, layout.given_1L[0], 0),
             (view.fixed_L, layout.fixed_1L[0], True),
-            (view.row_L, layout.row_L, NOBODY),
+            (view.row_L, layout.row_L, NO_ROW),
             (view.offset_L, layout.offset_L, 0),
             (view.set_of_L, set_of_L, _NOTHING_SUPPRESSED),
         ):

@@ -1,8 +1,8 @@
-"""A `FusedModel` whose short causal passes are captured: what a keystroke adds to a prompt, and what ranks candidates.
+"""A `FusedModel` with captured passes: denoising steps, and the short causal ones that prompts and ranking need.
 
 A short pass takes a card less time than it takes the host to start its kernels, so those of up to 128 tokens are filled
-up to one of a few lengths, captured once and replayed. What fills them up belongs to no row: nobody sees it, and its
-keys and values lie behind the prompt's end. Shape legend: T tokens, N tokens with what fills them up, D hidden.
+up to one of a few lengths, captured once and replayed. The padding belongs to no row: no token attends to it, and its
+keys and values lie after the prompt's end. Shape legend: T tokens, N tokens and padding, D hidden.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dgemma_engine.backends.cuda.graphs import Graphs
 from dgemma_engine.backends.cuda.model import FusedModel
-from dgemma_engine.backends.cuda.step_buffers import NOBODY
+from dgemma_engine.backends.cuda.step_buffers import NO_ROW
 from dgemma_engine.backends.cuda.step_graphs import StepGraphs
 from dgemma_engine.model.attention_masks import AttentionMasks
 from dgemma_engine.model.kv_cache import KVCache, PromptCache
@@ -44,12 +44,12 @@ class _Buffers:
     hidden_ND: Tensor
 
 
-class CapturedModel(FusedModel):
+class GraphModel(FusedModel):
     """The same model.
 
     Args:
         model: whose layers it shares.
-        graphs: what is captured goes there.
+        graphs: receives the captured work.
 
     Attributes:
         steps: captured denoising steps.
@@ -106,7 +106,7 @@ class CapturedModel(FusedModel):
         places = tuple((k_GSd.data_ptr(), v_GSd.data_ptr(), k_GSd.shape[1]) for k_GSd, v_GSd in stores)
 
         def work() -> None:
-            sight = self.sight(
+            metadata = self.metadata(
                 num_causal=len(buffers.ids_N),
                 row_N=buffers.row_N,
                 position_N=buffers.position_N,
@@ -116,9 +116,9 @@ class CapturedModel(FusedModel):
             )
             x_ND = self.embed(buffers.ids_N)
             if kind == "prefill":
-                self.remember(x_ND, sight, stores)
+                self.store_kv(x_ND, metadata, stores)
             else:
-                buffers.hidden_ND.copy_(self.run(x_ND, sight, stores).data_ND)
+                buffers.hidden_ND.copy_(self.run(x_ND, metadata, stores).data_ND)
 
         self.graphs.run((kind, len(buffers.ids_N), places), work)
 
@@ -140,7 +140,7 @@ class CapturedModel(FusedModel):
         buffers.ids_N[:num_new].copy_(ids_1T[0])
         # Equal tokens choose equal experts, more or less.
         buffers.ids_N[num_new:].copy_(ids_1T[0, -1:].expand(length - num_new))
-        buffers.row_N.fill_(NOBODY)
+        buffers.row_N.fill_(NO_ROW)
         buffers.row_N[:num_new].copy_(torch.zeros_like(ids_1T[0]) if rows is None else rows.row_L)
         buffers.position_N.copy_(torch.arange(num_past, num_past + length, dtype=torch.int32, device=self.device))
         if positions_1T is not None:

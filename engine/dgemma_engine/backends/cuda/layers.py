@@ -20,20 +20,20 @@ from torch import Tensor, nn
 
 from dgemma_engine.backends.cuda.weights import dense_weight, expert_weights
 from dgemma_engine.model.config import LayerKind, ModelConfig
-from dgemma_engine.model.fused_ops import FusedOps
 from dgemma_engine.model.layers import GatedMLP, Layer, SelfConditioning
+from dgemma_engine.model.ops import FusedOps
 from dgemma_engine.model.rotary import Rotary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sight:
-    """Where the tokens of a pass stand and what they look at, all of it on the device.
+class AttentionMetadata:
+    """Rows, positions and visible keys of the tokens of a pass, all on the device.
 
     Attributes:
         num_causal: T, the first tokens, which are in causal mode; the others are a canvas.
         row_N: the branch or canvas of each token, int32.
-        position_N: int32; what causal tokens may see depends on it.
-        num_visible_1: stored tokens from this one on are seen by no causal token, int32.
+        position_N: int32; the causal mask depends on it.
+        num_visible_1: stored tokens from this one on are hidden from causal tokens, int32.
         num_stored_1: tokens stored before this pass, int32.
         num_before_canvas_1: the same and the causal ones of this pass, int32.
         rotary: of the positions.
@@ -151,74 +151,74 @@ class FusedLayer:
         self.reads = Output(weight_D=layer.input_layernorm.weight.detach(), format=self._qkv.row_format)
 
     def run(
-        self, x_ND: Tensor, rows: Rows, sight: Sight, stores: tuple[Tensor, Tensor], reader: Output
+        self, x_ND: Tensor, rows: Rows, metadata: AttentionMetadata, stores: tuple[Tensor, Tensor], reader: Output
     ) -> tuple[Tensor, Rows]:
         """Runs the layer.
 
         Args:
             x_ND: residual stream.
             rows: its norm through `reads`.
-            sight: of the pass.
-            stores: where keys and values are kept, [G, S, d] each; written behind what is stored.
+            metadata: of the pass.
+            stores: where keys and values are kept, [G, S, d] each; written after the stored ones.
             reader: the norm that comes next.
 
         Returns:
             The residual stream and its norm through `reader`.
         """
         ops, eps = self._ops, self._eps
-        attended = self._attend(self._project(rows, sight, stores), sight, stores)
+        attended = self._attend(self._project(rows, metadata, stores), metadata, stores)
         x_ND, (routed, dense_in, sparse_in) = ops.add_norm(
             x_ND, self._out.of_plain(attended), self._after_attention_D, self._readers, eps
         )
         dense_ND = self._mlp(dense_in)
         routing = ops.route(
-            routed.data_ND, self._router_ED, self._per_expert_E, self._num_selected, sight.tile_rows,
-            arrivals_1=sight.arrivals_1,
+            routed.data_ND, self._router_ED, self._per_expert_E, self._num_selected, metadata.tile_rows,
+            arrivals_1=metadata.arrivals_1,
         )  # fmt: skip
         parts_NKD = ops.experts(sparse_in, routing, self._gate_up, self._down)
-        scalar = self._scalar(sight)
+        scalar = self._scalar(metadata)
         x_ND, (following,) = ops.merge_norm(x_ND, dense_ND, parts_NKD, self._after_both, scalar, (reader,), eps)
         return x_ND, following
 
-    def remember(self, rows: Rows, sight: Sight, stores: tuple[Tensor, Tensor]) -> None:
-        """Stores keys and values and does nothing else."""
-        self._project(rows, sight, stores)
+    def store_kv(self, rows: Rows, metadata: AttentionMetadata, stores: tuple[Tensor, Tensor]) -> None:
+        """Stores keys and values only."""
+        self._project(rows, metadata, stores)
 
-    def _project(self, rows: Rows, sight: Sight, stores: tuple[Tensor, Tensor]) -> Tensor:
+    def _project(self, rows: Rows, metadata: AttentionMetadata, stores: tuple[Tensor, Tensor]) -> Tensor:
         """Returns queries [N, H, d]; keys and values are stored."""
         heads_NXd = self._qkv(rows).unflatten(-1, (-1, self._head_dim))
-        turn = sight.rotary[self.kind]
+        turn = metadata.rotary[self.kind]
         return self._ops.norm_rotary(
-            heads_NXd, self._q_norm_d, self._k_norm_d, turn.cos[0], turn.sin[0], *stores, sight.num_stored_1,
+            heads_NXd, self._q_norm_d, self._k_norm_d, turn.cos[0], turn.sin[0], *stores, metadata.num_stored_1,
             self._num_heads, self._eps,
         )  # fmt: skip
 
-    def _attend(self, q_NHd: Tensor, sight: Sight, stores: tuple[Tensor, Tensor]) -> Tensor:
+    def _attend(self, q_NHd: Tensor, metadata: AttentionMetadata, stores: tuple[Tensor, Tensor]) -> Tensor:
         """Returns the heads' outputs side by side, [N, H d]."""
-        num_causal, outputs = sight.num_causal, list[Tensor]()
+        num_causal, outputs = metadata.num_causal, list[Tensor]()
         if num_causal:
-            row_T, position_T = sight.row_N[:num_causal], sight.position_N[:num_causal]
-            seen = (sight.num_visible_1, sight.num_stored_1)
+            row_T, position_T = metadata.row_N[:num_causal], metadata.position_N[:num_causal]
+            seen = (metadata.num_visible_1, metadata.num_stored_1)
             outputs.append(self._ops.causal(q_NHd[:num_causal], *stores, row_T, position_T, *seen, self._window))
         if num_causal < len(q_NHd):
-            row_L = sight.row_N[num_causal:]
+            row_L = metadata.row_N[num_causal:]
             outputs.append(
-                self._ops.canvas(q_NHd[num_causal:], *stores, row_L, sight.num_before_canvas_1, self._window)
+                self._ops.canvas(q_NHd[num_causal:], *stores, row_L, metadata.num_before_canvas_1, self._window)
             )
         return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).flatten(1)
 
-    def _scalar(self, sight: Sight) -> Tensor:
-        num_tokens = len(sight.row_N)
-        if sight.num_causal == num_tokens:
+    def _scalar(self, metadata: AttentionMetadata) -> Tensor:
+        num_tokens = len(metadata.row_N)
+        if metadata.num_causal == num_tokens:
             return self._causal_scalar_1
-        if not sight.num_causal:
+        if not metadata.num_causal:
             return self._canvas_scalar_1
-        num_canvas = num_tokens - sight.num_causal
-        return torch.cat((self._causal_scalar_1.expand(sight.num_causal), self._canvas_scalar_1.expand(num_canvas)))
+        num_canvas = num_tokens - metadata.num_causal
+        return torch.cat((self._causal_scalar_1.expand(metadata.num_causal), self._canvas_scalar_1.expand(num_canvas)))
 
 
 class FusedSelfConditioning:
-    """Adds what the last step believed to the embeddings of a canvas.
+    """Adds the self-conditioning signal to the embeddings of a canvas.
 
     Args:
         module: whose weights it takes.

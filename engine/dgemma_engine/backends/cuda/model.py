@@ -1,7 +1,7 @@
-"""A DiffusionGemma whose passes are fused operations, from the embedding to the belief: what runs on a GPU.
+"""A DiffusionGemma of fused operations, from the embedding to the token distribution: the model of a GPU.
 
 The same interface for one row of the batch (B = 1) and a `PromptCache`, and below it passes over tensors that lie on
-the device, which ask nothing of the host: what `step_graphs.py` captures. `fused` decides whether a model is one.
+the device, without host synchronisation, so that `step_graphs.py` can capture them.
 
 Shape legend: N tokens of a pass, T of them in causal mode before L of a canvas; D hidden, V vocabulary.
 """
@@ -15,12 +15,18 @@ from dgemma_kernels.tensors.formats import Output, Rows, WeightFormat
 from dgemma_kernels.tensors.vocabulary_belief import Banned, VocabularyBelief
 from torch import Tensor, nn
 
-from dgemma_engine.backends.cuda.layers import FusedLayer, FusedLinear, FusedSelfConditioning, Sight, fused_layers
+from dgemma_engine.backends.cuda.layers import (
+    AttentionMetadata,
+    FusedLayer,
+    FusedLinear,
+    FusedSelfConditioning,
+    fused_layers,
+)
 from dgemma_engine.backends.cuda.weights import plain
 from dgemma_engine.model.attention_masks import ALL_VISIBLE, AttentionMasks
 from dgemma_engine.model.config import ModelConfig
 from dgemma_engine.model.diffusion_model import DiffusionModel, ModelDefaults
-from dgemma_engine.model.kv_cache import KVCache, PromptCache
+from dgemma_engine.model.kv_cache import KVCache, PromptCache, prompt_cache
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model.rotary import RotaryTable
 from dgemma_engine.model.transformer import DiffusionGemma, embed_scale
@@ -29,8 +35,8 @@ Stores = Sequence[tuple[Tensor, Tensor]]
 """Keys and values of each layer, see `PromptCache.stores`."""
 
 
-def fused(model: DiffusionGemma, ops: Ops) -> DiffusionModel:
-    """Returns the model to run: a fused one where the operations have fused ones, `model` itself elsewhere.
+def fuse(model: DiffusionGemma, ops: Ops) -> DiffusionModel:
+    """Returns the model to run: a `FusedModel` where the operations include fused ones, `model` itself elsewhere.
 
     Args:
         model: in inference mode, its weights final; taken apart layer by layer if a fused one is made of it.
@@ -111,17 +117,17 @@ class FusedModel(ModelDefaults):
         attention_masks: AttentionMasks | None = None,
     ) -> Tensor:
         """See `DiffusionModel.encode`; masks must be of packed rows."""
-        kept, num_new = _prompt_cache(cache), ids_BT.shape[1]
-        sight = self._causal_sight(kept.length, num_new, positions_BT, attention_masks)
-        rows = self.run(self.embed(ids_BT[0]), sight, self.stores(kept, num_new))
+        kept, num_new = prompt_cache(cache), ids_BT.shape[1]
+        metadata = self._causal_metadata(kept.length, num_new, positions_BT, attention_masks)
+        rows = self.run(self.embed(ids_BT[0]), metadata, self.stores(kept, num_new))
         cache.advance(num_new)
         return rows.data_ND[None]
 
     def prefill(self, ids_BT: Tensor, cache: KVCache) -> None:
         """See `DiffusionModel.prefill`."""
-        kept, num_new = _prompt_cache(cache), ids_BT.shape[1]
-        sight, stores = self._causal_sight(kept.length, num_new, None, None), self.stores(kept, num_new)
-        self.remember(self.embed(ids_BT[0]), sight, stores)
+        kept, num_new = prompt_cache(cache), ids_BT.shape[1]
+        metadata, stores = self._causal_metadata(kept.length, num_new, None, None), self.stores(kept, num_new)
+        self.store_kv(self.embed(ids_BT[0]), metadata, stores)
         cache.advance(num_new)
 
     def decode(
@@ -157,7 +163,7 @@ class FusedModel(ModelDefaults):
 
     def raw_logits(self, hidden_ND: Tensor) -> Tensor:
         """See `DiffusionModel.raw_logits`."""
-        return self.score(Rows(data_ND=hidden_ND.contiguous()))
+        return self.vocabulary_logits(Rows(data_ND=hidden_ND.contiguous()))
 
     def logits(self, hidden_BLD: Tensor) -> Tensor:
         """See `DiffusionModel.logits`."""
@@ -166,14 +172,14 @@ class FusedModel(ModelDefaults):
 
     def soft_embeddings(self, probs_BLV: Tensor) -> Tensor:
         """See `DiffusionModel.soft_embeddings`."""
-        soft_ND = self.expect(probs_BLV.flatten(0, 1).to(self.dtype).contiguous())
+        soft_ND = self.expected_embeddings(probs_BLV.flatten(0, 1).to(self.dtype).contiguous())
         return soft_ND.unflatten(0, probs_BLV.shape[:2])
 
     def stores(self, cache: PromptCache, num_tokens: int) -> Stores:
         """Returns where the keys and values of each layer lie, with room for `num_tokens` more."""
         return [cache.stores(layer_idx, num_tokens) for layer_idx in range(len(self._stack))]
 
-    def sight(
+    def metadata(
         self,
         *,
         num_causal: int,
@@ -182,10 +188,10 @@ class FusedModel(ModelDefaults):
         num_visible_1: Tensor,
         num_stored_1: Tensor,
         num_before_canvas_1: Tensor,
-    ) -> Sight:
-        """Returns a pass's `Sight`; what it needs is computed on the device."""
+    ) -> AttentionMetadata:
+        """Returns a pass's `AttentionMetadata`; what it needs is computed on the device."""
         config = self.config
-        return Sight(
+        return AttentionMetadata(
             num_causal=num_causal,
             row_N=row_N,
             position_N=position_N,
@@ -197,32 +203,32 @@ class FusedModel(ModelDefaults):
             arrivals_1=self._arrivals_1,
         )
 
-    def first_states(self, block_T: Tensor, canvas_L: Tensor, soft_LD: Tensor | None) -> Tensor:
-        """Returns the hidden states of a block, embedded, and of a canvas, told of the last step, [T + L, D]."""
+    def input_states(self, block_T: Tensor, canvas_L: Tensor, soft_LD: Tensor | None) -> Tensor:
+        """Returns the hidden states of a block and of a canvas for the first layer, [T + L, D]."""
         canvas_LD = self._begin(self.embed(canvas_L), soft_LD)
         return torch.cat((self.embed(block_T), canvas_LD)) if len(block_T) else canvas_LD
 
-    def run(self, x_ND: Tensor, sight: Sight, stores: Stores) -> Rows:
+    def run(self, x_ND: Tensor, metadata: AttentionMetadata, stores: Stores) -> Rows:
         """Runs all layers and the last norm; returns plain rows [N, D]."""
-        return self._through(self._stack, x_ND, sight, stores, self._end)[1]
+        return self._through(self._stack, x_ND, metadata, stores, self._end)[1]
 
-    def remember(self, x_ND: Tensor, sight: Sight, stores: Stores) -> None:
+    def store_kv(self, x_ND: Tensor, metadata: AttentionMetadata, stores: Stores) -> None:
         """Stores the keys and values of all layers, so the last one stops there."""
         *body, last = self._stack
-        _x_ND, rows = self._through(body, x_ND, sight, stores, last.reads)
-        last.remember(rows, sight, stores[-1])
+        _x_ND, rows = self._through(body, x_ND, metadata, stores, last.reads)
+        last.store_kv(rows, metadata, stores[-1])
 
-    def score(self, rows: Rows, out_NV: Tensor | None = None) -> Tensor:
+    def vocabulary_logits(self, rows: Rows, out_NV: Tensor | None = None) -> Tensor:
         """Returns logits before their softcap, [N, V], in the weights' dtype, in `out_NV` if it is given."""
         return self._to_vocabulary(rows, out_NV)
 
-    def believe(
+    def token_distribution(
         self, logits_NV: Tensor, temperature_1: Tensor, levels_N: Tensor, banned: Banned | None
     ) -> VocabularyBelief:
-        """Returns what the logits say of each position; the probabilities replace them."""
+        """Returns best token, entropy, confidence and a draw of each position; probabilities replace the logits."""
         return self._fused.believe(logits_NV, temperature_1, levels_N, self.config.final_logit_softcapping, banned)
 
-    def expect(self, probs_NV: Tensor) -> Tensor:
+    def expected_embeddings(self, probs_NV: Tensor) -> Tensor:
         """Returns the expected embedding under each position's distribution, [N, D]."""
         return self._fused.soft_embeddings(probs_NV, self.embed_tokens.weight, self._scale)
 
@@ -235,7 +241,7 @@ class FusedModel(ModelDefaults):
         positions_BL: Tensor | None,
         attention_masks: AttentionMasks,
     ) -> Tensor:
-        kept, num_block, num_canvas = _prompt_cache(cache), block_BT.shape[1], canvas_BL.shape[1]
+        kept, num_block, num_canvas = prompt_cache(cache), block_BT.shape[1], canvas_BL.shape[1]
         rows, end = attention_masks.rows, kept.length + num_block
         assert rows is not None or attention_masks.full is None, "a fused pass needs masks of packed rows"
         position_N = torch.arange(kept.length, end + num_canvas, dtype=torch.int32, device=self.device)
@@ -245,7 +251,7 @@ class FusedModel(ModelDefaults):
         if rows is not None:
             row_N[num_block:] = rows.row_L
         stored_1 = self._number(kept.length)
-        sight = self.sight(
+        metadata = self.metadata(
             num_causal=num_block,
             row_N=row_N,
             position_N=position_N,
@@ -254,12 +260,12 @@ class FusedModel(ModelDefaults):
             num_before_canvas_1=self._number(end),
         )
         soft_LD = None if soft_BLD is None else soft_BLD[0].contiguous()
-        x_ND = self.first_states(block_BT[0], canvas_BL[0], soft_LD)
-        return self.run(x_ND, sight, self.stores(kept, num_block + num_canvas)).data_ND[None, num_block:]
+        x_ND = self.input_states(block_BT[0], canvas_BL[0], soft_LD)
+        return self.run(x_ND, metadata, self.stores(kept, num_block + num_canvas)).data_ND[None, num_block:]
 
-    def _causal_sight(
+    def _causal_metadata(
         self, num_past: int, num_new: int, positions_BT: Tensor | None, attention_masks: AttentionMasks | None
-    ) -> Sight:
+    ) -> AttentionMetadata:
         rows = None if attention_masks is None else attention_masks.rows
         assert attention_masks is None or rows is not None, "a fused pass needs masks of packed rows"
         if positions_BT is None:
@@ -268,7 +274,7 @@ class FusedModel(ModelDefaults):
             position_N = positions_BT[0].int()
         stored_1 = self._number(num_past)
         hidden_from = None if rows is None else rows.hidden_from
-        return self.sight(
+        return self.metadata(
             num_causal=num_new,
             row_N=torch.zeros_like(position_N) if rows is None else rows.row_L.int(),
             position_N=position_N,
@@ -278,20 +284,15 @@ class FusedModel(ModelDefaults):
         )
 
     def _through(
-        self, layers: Sequence[FusedLayer], x_ND: Tensor, sight: Sight, stores: Stores, reader: Output
+        self, layers: Sequence[FusedLayer], x_ND: Tensor, metadata: AttentionMetadata, stores: Stores, reader: Output
     ) -> tuple[Tensor, Rows]:
-        """Returns the residual stream behind some layers, the first one's first, and its norm through `reader`."""
+        """Returns the residual stream after some layers, the first one's first, and its norm through `reader`."""
         readers = [*(layer.reads for layer in layers), reader]
         (rows,) = self._fused.norm(x_ND, (readers[0],), self.config.rms_norm_eps)
         for layer, store, following in zip(layers, stores, readers[1:], strict=False):
-            x_ND, rows = layer.run(x_ND, rows, sight, store, following)
+            x_ND, rows = layer.run(x_ND, rows, metadata, store, following)
         return x_ND, rows
 
     def _number(self, value: int) -> Tensor:
         """Returns an int32 on the device; filling waits for nothing, copying would."""
         return torch.full((1,), value, dtype=torch.int32, device=self.device)
-
-
-def _prompt_cache(cache: KVCache) -> PromptCache:
-    assert isinstance(cache, PromptCache), "a fused model writes into the stores of a prompt cache"
-    return cache

@@ -1,7 +1,7 @@
-"""Where the denoising steps on a device read and write: tensors at fixed places, one set for canvases of every size.
+"""Input and output tensors of captured denoising steps, at fixed addresses, one set for canvases of every size.
 
-A step of few positions uses the beginnings of the same tensors that a step of many uses, so what lies behind them is
-stale; a step must look at nothing it was not given. Knows tensors and sizes; knows no model.
+A step of few positions uses the beginnings of the same tensors that a step of many uses, so the rest of
+them is stale; a step must read nothing but its view. Knows tensors and sizes; knows no model.
 
 Shape legend: R rows, L positions of all rows together, V vocabulary, D hidden, T tokens of the block before, F sets of
 banned tokens.
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 # The row of a position that belongs to no canvas.
-NOBODY = 2**20
+NO_ROW = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class StepShape:
 
     Attributes:
         num_rows: R, a power of two, filled up with empty rows.
-        length: L, a multiple of 32, filled up with positions that nobody sees.
+        length: L, a multiple of 32, filled up with positions that no token attends to.
         num_block: T, exact; 0 where no block joins the prompt.
     """
 
@@ -46,11 +46,11 @@ class StepView:
         ids_L: the canvas, int64.
         given_L: given tokens at fixed positions, int64.
         fixed_L: bool, True where text is given.
-        row_L: int32; `NOBODY` behind the rows.
-        offset_L: how far a position stands behind its row's first, int32.
+        row_L: int32; `NO_ROW` after the rows.
+        offset_L: distance of a position from its row's first, int32.
         noise_L: tokens that replace what is not accepted, int64.
         levels_L: uniform numbers that tokens are drawn at, float32.
-        soft_LD: what each position is told of the last step; 0 before the first.
+        soft_LD: self-conditioning signal; 0 before the first step.
         logits_LV: logits, then probabilities.
         sampled_L: token drawn at each position, int32.
         scores_4L: what the host reads: answer, bits of entropy and of confidence, token before the step, int32.
@@ -88,7 +88,7 @@ class StepView:
 
 
 class StepBuffers:
-    """The memory behind all views.
+    """The memory of all views.
 
     Args:
         shape: most that they hold.
@@ -134,7 +134,7 @@ class StepBuffers:
         return num_sets <= self.num_sets and all(wanted <= there for wanted, there in pairs)
 
     def view(self, shape: StepShape) -> StepView:
-        """Returns the tensors of a shape; what is in them is left over from other steps."""
+        """Returns the tensors of a shape; their values are left over from other steps."""
         length, num_places = shape.length, shape.num_rows * shape.length
         ids, given, noise = (tensor[:length] for tensor in self._int64)
         row, offset, sampled, set_of = (tensor[:length] for tensor in self._int32)

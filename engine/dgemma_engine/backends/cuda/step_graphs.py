@@ -139,7 +139,7 @@ def forward(model: FusedModel, view: StepView, stores: Stores, noise: Noise) -> 
         block_T = torch.arange(num_block, dtype=torch.int32, device=model.device)
         position_L = torch.cat((view.num_stored_1 + block_T, position_L))
         row_L = torch.cat((torch.zeros_like(block_T), row_L))
-    sight = model.sight(
+    metadata = model.metadata(
         num_causal=num_block,
         row_N=row_L,
         position_N=position_L,
@@ -147,10 +147,10 @@ def forward(model: FusedModel, view: StepView, stores: Stores, noise: Noise) -> 
         num_stored_1=view.num_stored_1,
         num_before_canvas_1=view.num_before_1,
     )
-    rows = model.run(model.first_states(view.block_T, view.ids_L, view.soft_LD), sight, stores)
-    model.score(Rows(data_ND=rows.data_ND[num_block:]), view.logits_LV)
+    rows = model.run(model.input_states(view.block_T, view.ids_L, view.soft_LD), metadata, stores)
+    model.vocabulary_logits(Rows(data_ND=rows.data_ND[num_block:]), view.logits_LV)
     banned = Banned(sets_RV=view.banned_FV, set_of_N=view.set_of_L)
-    belief = model.believe(view.logits_LV, view.temperature_1, view.levels_L, banned)
+    belief = model.token_distribution(view.logits_LV, view.temperature_1, view.levels_L, banned)
     view.sampled_L.copy_(belief.sampled_N)
     answer_L, confidence_L = belief.best_N.long(), belief.confidence_N
     committed_L = noise.committed(view.ids_L)
@@ -184,7 +184,7 @@ def renoise(model: FusedModel, view: StepView, sampler: Sampler) -> None:
         token_L = torch.where(committed_L, view.ids_L, token_L)
     next_L = torch.where(accepted_L[:-1], token_L, view.noise_L)
     view.ids_L.copy_(torch.where(view.fixed_L, view.given_L, next_L))
-    soft_LD = model.expect(view.logits_LV)
+    soft_LD = model.expected_embeddings(view.logits_LV)
     if sampler.clamped_conditioning is ClampedConditioning.GIVEN:
         soft_LD = torch.where(view.fixed_L[:, None], model.embed(view.given_L), soft_LD)
     elif sampler.clamped_conditioning is ClampedConditioning.NOTHING:

@@ -30,9 +30,8 @@ _DEFAULT_KINDS = (HoleKind.LINE, HoleKind.REST, HoleKind.MULTILINE)
 _FEWEST_HOLES = 30
 
 
-def add_parser(subparsers: Any) -> None:
-    """Adds the subcommand to argparse's subparsers."""
-    parser = subparsers.add_parser("calibrate", help="make a model's scores mean something", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the subcommand's arguments to its parser."""
     parser.add_argument("model", metavar="MODEL", help="model folder, or `embedded`; calibration.json is written there")
     parser.add_argument(
         "files", nargs="+", type=Path, metavar="FILE",

@@ -9,9 +9,9 @@ from typing import Protocol
 import numpy as np
 
 from dgemma_engine.checkpoint.calibration import Calibration
+from dgemma_engine.infill.candidate import Ranked
 from dgemma_engine.infill.length_search import grid, surroundings_prior
-from dgemma_engine.infill.options import Recipe
-from dgemma_engine.infill.ranker import Ranked
+from dgemma_engine.infill.options import InfillOptions
 from dgemma_engine.protocol.messages import Context, Extent
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.tools.calibration.judged_hole import JudgedCandidate, JudgedHole
@@ -28,7 +28,7 @@ class RankingEngine(Protocol):
     model_name: str
     device: str
 
-    def ranked(self, context: Context, cancel: Cancel, *, recipe: Recipe) -> list[Ranked]:
+    def ranked(self, context: Context, cancel: Cancel, *, options: InfillOptions) -> list[Ranked]:
         """Returns every candidate with its features."""
         ...
 
@@ -132,7 +132,7 @@ def _fitted(trials: Sequence[LengthTrial], seed: int) -> tuple[LengthFit | None,
 
 
 def _judged(engine: RankingEngine, sample: Sample, seed: int, clock: Callable[[], float]) -> JudgedHole:
-    ranked = engine.ranked(_context(sample, seed), _patience(clock), recipe=Recipe(silence=False))
+    ranked = engine.ranked(_context(sample, seed), _patience(clock), options=InfillOptions(silence=False))
     truth = sample.task.middle.strip()
     return JudgedHole(
         hole=sample.hole,

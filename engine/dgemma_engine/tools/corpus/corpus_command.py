@@ -8,15 +8,14 @@ import sysconfig
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dgemma_engine.tools.corpus.corpus import CorpusReport, Entry
 
 
-def add_parser(subparsers: Any) -> None:
-    """Adds the subcommand to argparse's subparsers."""
-    parser = subparsers.add_parser("corpus", help="collect Python files to train on", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the subcommand's arguments to its parser."""
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to write")
     parser.add_argument(
         "--site", type=Path, action="append", default=[], metavar="DIR", help="another site-packages folder; repeatable"

@@ -7,7 +7,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dgemma_engine.errors import FormatError
 from dgemma_engine.tools.evaluation.arguments import not_negative
@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from dgemma_engine.tools.evaluation.intervals import Difference
 
 
-def add_parser(subparsers: Any) -> None:
-    """Adds the subcommand to argparse's subparsers."""
-    parser = subparsers.add_parser("compare", help="compare two evaluations of the same holes", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the subcommand's arguments to its parser."""
     parser.add_argument("first", type=Path, metavar="FIRST", help="written by `eval --out`")
     parser.add_argument("second", type=Path, metavar="SECOND", help="written by `eval --out`; is it better?")
     parser.add_argument("--seed", type=not_negative, default=0, metavar="N", help="of the resamples (default: 0)")

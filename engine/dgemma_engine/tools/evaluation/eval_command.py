@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dgemma_engine.errors import EngineUnavailable, FormatError
-from dgemma_engine.infill.options import Decode, Recipe
+from dgemma_engine.infill.options import Decode, InfillOptions
 from dgemma_engine.ipc.endpoint_options import add_engine_options
 from dgemma_engine.tools.evaluation.arguments import length, not_negative, positive
 from dgemma_engine.tools.evaluation.length import Length
@@ -28,9 +28,8 @@ _COPY = "copy"
 _MOST_MS = 600_000
 
 
-def add_parser(subparsers: Any) -> None:
-    """Adds the subcommand to argparse's subparsers."""
-    parser = subparsers.add_parser("eval", help="measure how well holes are filled", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the subcommand's arguments to its parser."""
     parser.add_argument("holes", type=Path, metavar="HOLES", help="by `holes`, HumanEval-Infilling or SantaCoder-FIM")
     add_engine_options(parser)
     decodes = [*(decode.value for decode in Decode), _COPY]
@@ -113,7 +112,7 @@ def _filler(arguments: argparse.Namespace, engine: LoadedEngine | None) -> Fille
         return CopyFiller()
     return EngineFiller(
         engine,
-        recipe=Recipe(
+        options=InfillOptions(
             decode=Decode(arguments.decode),
             fill=not arguments.no_fill,
             seeds=not arguments.no_seeds,

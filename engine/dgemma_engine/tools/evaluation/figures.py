@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from dgemma_engine.scheduling.latency_stats import StageRecord
+from dgemma_engine.scheduling.timing import LatencyStats
 from dgemma_engine.tools.evaluation.intervals import Interval, mean_interval
 from dgemma_engine.tools.evaluation.judgement import Judgement
 
@@ -57,7 +57,7 @@ class Figures:
         """
         exact = [float(judgement.exact) for judgement in judgements]
         similarity = [judgement.similarity for judgement in judgements]
-        latency = StageRecord(size=len(judgements))
+        latency = LatencyStats(size=len(judgements))
         for judgement in judgements:
             if judgement.ms is not None:
                 latency.add({"ms": judgement.ms})

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from dgemma_engine.infill.options import Recipe
+from dgemma_engine.infill.options import InfillOptions
 from dgemma_engine.protocol.messages import Context, Extent, Infill
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.tools.evaluation.holes.task import Task
@@ -54,7 +54,7 @@ class LoadedEngine(Protocol):
     model_name: str
     device: str
 
-    def infill(self, context: Context, cancel: Cancel, *, recipe: Recipe) -> Infill:
+    def infill(self, context: Context, cancel: Cancel, *, options: InfillOptions) -> Infill:
         """Fills one hole."""
         ...
 
@@ -68,7 +68,7 @@ class EngineFiller:
 
     Args:
         engine: the engine.
-        recipe: what it may do; `length` decides its `slot_tokens`.
+        options: what it may do; `length` decides its `slot_tokens`.
         length: what it is told of the length.
         deadline_ms: time for one answer.
         seed: of its random draws.
@@ -79,14 +79,14 @@ class EngineFiller:
         self,
         engine: LoadedEngine,
         *,
-        recipe: Recipe,
+        options: InfillOptions,
         length: Length,
         deadline_ms: float,
         seed: int,
         clock: Callable[[], float],
     ) -> None:
         self._engine = engine
-        self._recipe = recipe
+        self._options = options
         self._length = length
         self._deadline_ms = deadline_ms
         self._seed = seed
@@ -111,7 +111,7 @@ class EngineFiller:
         )
         started_s = self._clock()
         cancel = Cancel(deadline_s=started_s + self._deadline_ms / 1e3, clock=self._clock)
-        infill = self._engine.infill(context, cancel, recipe=replace(self._recipe, slot_tokens=slot_tokens))
+        infill = self._engine.infill(context, cancel, options=replace(self._options, slot_tokens=slot_tokens))
         return Filling(
             text=infill.text,
             finish=infill.finish.value,

@@ -15,9 +15,8 @@ from dgemma_engine.tools.evaluation.arguments import not_negative, positive
 from dgemma_engine.tools.evaluation.holes.hole_kind import HoleKind
 
 
-def add_parser(subparsers: Any) -> None:
-    """Adds the subcommand to argparse's subparsers."""
-    parser = subparsers.add_parser("holes", help="cut holes into source files to evaluate on", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the subcommand's arguments to its parser."""
     parser.add_argument("folder", type=Path, metavar="DIR", help="a source tree, or a corpus (its held-out split)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="to write: .jsonl or .jsonl.gz")
     parser.add_argument("--count", type=positive, default=200, metavar="N", help="holes of each kind (default: 200)")

@@ -8,12 +8,10 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 
-def add_parser(subparsers: Any) -> None:
-    """Adds the subcommand to argparse's subparsers."""
-    parser = subparsers.add_parser("train", help="train a model on a corpus", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the subcommand's arguments to its parser."""
     parser.add_argument("config", type=Path, metavar="CONFIG", help="TOML file")
     parser.add_argument(
         "--corpus", type=Path, default=Path("corpus"), metavar="DIR", help="made by `corpus` (default: corpus)"

@@ -13,9 +13,8 @@ from types import ModuleType
 import pytest
 from dgemma_engine.checkpoint.calibration import Calibration
 from dgemma_engine.checkpoint.features import Features
-from dgemma_engine.infill.candidate import Proposal
-from dgemma_engine.infill.options import Recipe
-from dgemma_engine.infill.ranker import Ranked
+from dgemma_engine.infill.candidate import Proposal, Ranked
+from dgemma_engine.infill.options import InfillOptions
 from dgemma_engine.protocol.messages import CandidateSource, Context, Extent
 from dgemma_engine.scheduling.cancellation import Cancel
 
@@ -31,7 +30,7 @@ class RankingEngine:
     texts: Sequence[str]
     model_name: str = "known"
     device: str = "cpu"
-    asked: list[tuple[Context, Recipe]] = field(default_factory=list[tuple[Context, Recipe]])
+    asked: list[tuple[Context, InfillOptions]] = field(default_factory=list[tuple[Context, InfillOptions]])
     measured: list[tuple[Context, tuple[int, ...]]] = field(default_factory=list[tuple[Context, tuple[int, ...]]])
     loaded_with: list[Calibration] = field(default_factory=list[Calibration])
 
@@ -40,9 +39,9 @@ class RankingEngine:
         [text] = {text for text in self.texts if text.startswith(before) and text.endswith(after)}
         return text[len(before) : len(text) - len(after)]
 
-    def ranked(self, context: Context, cancel: Cancel, *, recipe: Recipe) -> list[Ranked]:
+    def ranked(self, context: Context, cancel: Cancel, *, options: InfillOptions) -> list[Ranked]:
         assert cancel.left_s > 100
-        self.asked.append((context, recipe))
+        self.asked.append((context, options))
         draw = Random(context.prefix + "|" + context.suffix)
         if draw.random() < 0.1:
             return []

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from dgemma_engine.infill.options import Recipe
+from dgemma_engine.infill.options import InfillOptions
 from dgemma_engine.protocol.messages import Context, Finish, Infill
 from dgemma_engine.scheduling.cancellation import Cancel
 
@@ -21,11 +21,11 @@ class TableEngine:
     answers: Mapping[str, str] = field(default_factory=dict[str, str])
     model_name: str = "table"
     device: str = "cpu"
-    asked: list[tuple[Context, Recipe]] = field(default_factory=list[tuple[Context, Recipe]])
+    asked: list[tuple[Context, InfillOptions]] = field(default_factory=list[tuple[Context, InfillOptions]])
 
-    def infill(self, context: Context, cancel: Cancel, *, recipe: Recipe) -> Infill:
+    def infill(self, context: Context, cancel: Cancel, *, options: InfillOptions) -> Infill:
         assert not cancel.expired
-        self.asked.append((context, recipe))
+        self.asked.append((context, options))
         text = next((text for end, text in self.answers.items() if context.prefix.endswith(end)), "")
         finish = Finish.STABLE if text else Finish.EMPTY
         return Infill(text=text, finish=finish, score=0.5 if text else 0.0, steps=3, forwards=4)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from dgemma_engine.cli import main
-from dgemma_engine.infill.options import Decode, Recipe
+from dgemma_engine.infill.options import Decode, InfillOptions
 from dgemma_engine.protocol.messages import Extent
 
 from tests.engine.tools.evaluation.conftest import HUMAN_EVAL, OWN, SANTA_CODER
@@ -65,7 +65,7 @@ def test_options_reach_the_engine(engine: TableEngine, holes: Path, capsys: pyte
     options = ["--decode", "ltr", "--length", "fixed:5", "--no-fill", "--no-seeds", "--no-silence", "--seed", "3"]
     assert main(["eval", str(holes), *options, "--deadline-ms", "1500", "--device", "cpu"]) == 0
     context, recipe = engine.asked[0]
-    expected = Recipe(decode=Decode.LEFT_TO_RIGHT, slot_tokens=5, fill=False, seeds=False, silence=False)
+    expected = InfillOptions(decode=Decode.LEFT_TO_RIGHT, slot_tokens=5, fill=False, seeds=False, silence=False)
     assert recipe == expected
     assert (context.seed, context.deadline_ms, context.extent) == (3, 1_500, Extent.LINE)
     result = last_line(capsys)

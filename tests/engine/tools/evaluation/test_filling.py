@@ -3,7 +3,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from dgemma_engine.infill.options import Decode, Recipe
+from dgemma_engine.infill.options import Decode, InfillOptions
 from dgemma_engine.protocol.messages import Extent, Snippet
 from dgemma_engine.tools.evaluation.filling import CopyFiller, EngineFiller
 from dgemma_engine.tools.evaluation.holes.task import Task
@@ -16,11 +16,11 @@ def task(prefix: str = "x = ", middle: str = "a + b", suffix: str = "\n", **othe
     return Task(task_id="1", kind="line", prefix=prefix, middle=middle, suffix=suffix, **other)  # pyright: ignore[reportArgumentType]
 
 
-def filler(engine: TableEngine, length: str = "auto", recipe: Recipe | None = None) -> EngineFiller:
+def filler(engine: TableEngine, length: str = "auto", options: InfillOptions | None = None) -> EngineFiller:
     ticks = itertools.count(0.0, 0.25)
     return EngineFiller(
         engine,
-        recipe=recipe or Recipe(),
+        options=options or InfillOptions(),
         length=Length.parse(length),
         deadline_ms=9_000,
         seed=7,
@@ -32,10 +32,10 @@ def test_engine_is_asked_as_an_editor_would_and_does_not_see_the_truth() -> None
     engine = TableEngine({"x = ": "a + b + c"})
     snippets = (Snippet(path="b.py", text="y"),)
     filling = filler(engine).fill(task(path="a.py", language="python", snippets=snippets))
-    ((context, recipe),) = engine.asked
+    ((context, options),) = engine.asked
     assert (context.prefix, context.suffix, context.path, context.language) == ("x = ", "\n", "a.py", "python")
     assert (context.snippets, context.extent, context.seed, context.deadline_ms) == (snippets, Extent.LINE, 7, 9_000)
-    assert recipe == Recipe()
+    assert options == InfillOptions()
     assert (filling.text, filling.score, filling.finish) == ("a + b + c", 0.5, "stable")
     assert (filling.steps, filling.forwards, filling.token_error) == (3, 4, 2)
     # The clock ticks a quarter of a second: at the question, when the engine looks at the deadline, at the answer.
@@ -67,11 +67,11 @@ def test_a_length_beyond_the_budget_raises_the_budget() -> None:
     assert (engine.asked[1][0].max_middle_tokens, engine.asked[1][1].slot_tokens) == (4_096, 4_096)
 
 
-def test_recipe_is_passed_on_but_for_its_length() -> None:
+def test_options_are_passed_on_but_for_the_length() -> None:
     engine = TableEngine()
-    recipe = Recipe(decode=Decode.LEFT_TO_RIGHT, fill=False, seeds=False, silence=False)
-    filler(engine, recipe=recipe).fill(task())
-    assert engine.asked[0][1] == recipe
+    options = InfillOptions(decode=Decode.LEFT_TO_RIGHT, fill=False, seeds=False, silence=False)
+    filler(engine, options=options).fill(task())
+    assert engine.asked[0][1] == options
 
 
 @pytest.mark.parametrize("text", ["", "fixed", "fixed:", "fixed:0", "fixed:-1", "fixed:4097", "fixed:1.5", "Oracle"])

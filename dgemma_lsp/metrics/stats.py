@@ -1,4 +1,4 @@
-"""Counts and times of completions: events go in, totals come out; two of them add up to one. No text, bounded in size.
+"""Counts and times of completions, bounded in size: numbers and names, never text. Two of them add up to one.
 
 Times fall into buckets that grow by a tenth, so a quantile is off by 5 % at most. Pure.
 """
@@ -8,9 +8,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Any, Self, cast
-
-from dgemma_lsp.metrics.events import Accepted, Answered, Event, Judged, Source, StepsSpent, StepsUsed, Suggested
 
 VERSION = 1
 JUDGED_AFTER_S = (30, 300)
@@ -19,6 +18,22 @@ TOTAL = "total"
 _MAX_STAGES = 16
 _FIRST_MS, _GROWTH, _MAX_BUCKET = 0.05, 1.1, 180
 _MAX_COUNT = 2**53
+
+
+class Source(StrEnum):
+    """What answered a request: all of them but `ENGINE` need no work of the engine for it."""
+
+    TYPED_THROUGH = "typed_through"
+    """What is left of the suggestion shown last."""
+    CACHE = "store"
+    """An earlier answer, or one that was prepared."""
+    IN_FLIGHT = "flight"
+    """The work on an earlier request, which went on."""
+    ENGINE = "engine"
+    """Work of its own."""
+    NOT_ASKED = "not_asked"
+    """Nothing: after a deletion, without an engine, in a private file, switched off."""
+
 
 COUNTS = (
     *("requests", "requests_answered_with_text", "suggestions", "accepted", "partly_accepted"),
@@ -40,26 +55,16 @@ class Stats:
     def __bool__(self) -> bool:
         return bool(self.counts or self.times)
 
-    def add(self, event: Event) -> None:
-        """Counts one event."""
-        match event:
-            case Answered():
-                self._add_answer(event)
-            case StepsSpent():
-                self.counts["steps"] += event.steps
-            case StepsUsed():
-                self.counts["used_steps"] += event.steps
-            case Suggested():
-                self.counts["suggestions"] += 1
-            case Accepted():
-                self.counts["partly_accepted" if event.partly else "accepted"] += 1
-                self.counts["characters_accepted"] += event.characters
-            case Judged():
-                ending = f"{event.after_s}_s"
-                self.counts[f"judged_{ending}"] += 1
-                self.counts[f"kept_{ending}"] += event.kept
-                self.counts[f"characters_judged_{ending}"] += event.characters
-                self.counts[f"characters_kept_{ending}"] += event.characters_kept
+    def count(self, counts: Mapping[str, int]) -> None:
+        """Adds counts; names that are not in `COUNTS` are left out."""
+        for name, count in counts.items():
+            if name in COUNTS:
+                self.counts[name] += count
+
+    def time(self, stages_ms: Mapping[str, float]) -> None:
+        """Adds the times of one answer with text, milliseconds by stage."""
+        for stage, spent_ms in stages_ms.items():
+            self._buckets(stage)[_bucket(spent_ms)] += 1
 
     def merge(self, other: Stats) -> None:
         """Adds what `other` counted."""
@@ -113,13 +118,6 @@ class Stats:
             known = {bucket: count for bucket, count in _numbers(buckets).items() if bucket.isdecimal()}
             stats._buckets(stage).update({min(int(bucket), _MAX_BUCKET): count for bucket, count in known.items()})
         return stats
-
-    def _add_answer(self, event: Answered) -> None:
-        self.counts.update({"requests": 1, f"answered_by_{event.source}": 1})
-        self.counts["requests_answered_with_text"] += event.shown
-        if event.shown:
-            for stage, spent_ms in ({TOTAL: event.total_ms} | dict(event.stages_ms)).items():
-                self._buckets(stage)[_bucket(spent_ms)] += 1
 
     def _buckets(self, stage: str) -> Counter[int]:
         if stage not in self.times and len(self.times) >= _MAX_STAGES:

@@ -1,15 +1,15 @@
-"""Strings are taken out of a line as one expression for whole strings would do it, in one pass."""
+"""Strings are taken out of a text as one expression for whole strings would do it, in one pass."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any, cast
 
 import pytest
-from dgemma_engine.postprocess import truncation
+from dgemma_engine.postprocess.strings import STRINGS_IN_LINE, STRINGS_OVER_LINES, without_strings
 from hypothesis import given
 from hypothesis import strategies as st
-
-from dgemma_lsp.postprocess import overlap
 
 texts = st.text(alphabet="\"'`\\\na (", max_size=20)
 WHOLE = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|`(?:\\.|[^`\\])*`")
@@ -32,16 +32,14 @@ class Counting:
 
 @given(text=texts)
 def test_what_is_left_is_what_one_expression_leaves(text: str) -> None:
-    assert overlap._without_strings(text) == WHOLE.sub("", text)  # pyright: ignore[reportPrivateUsage]
-    assert truncation._without_strings(text) == WITHIN_A_LINE.sub("", text)  # pyright: ignore[reportPrivateUsage]
+    assert without_strings(text) == WITHIN_A_LINE.sub("", text)
+    assert without_strings(text, STRINGS_OVER_LINES) == WHOLE.sub("", text)
 
 
-@pytest.mark.parametrize("module", [overlap, truncation])
+@pytest.mark.parametrize("inside", [STRINGS_IN_LINE, STRINGS_OVER_LINES])
 @pytest.mark.parametrize("piece", ['"\\', '\\"', "'\"`", "'a\\\n", '"'])
-def test_each_character_is_read_a_few_times_only(module: object, piece: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    inside = {quote: Counting(pattern) for quote, pattern in module._INSIDE.items()}  # pyright: ignore
-    monkeypatch.setattr(module, "_INSIDE", inside)
+def test_each_character_is_read_a_few_times_only(inside: Mapping[str, re.Pattern[str]], piece: str) -> None:
     Counting.num = 0
     text = piece * 2_000
-    module._without_strings(text)  # pyright: ignore
+    without_strings(text, cast("Any", {quote: Counting(pattern) for quote, pattern in inside.items()}))
     assert Counting.num <= 4 * len(text)

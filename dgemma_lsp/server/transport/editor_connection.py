@@ -11,8 +11,8 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
-from dgemma_lsp.server.client_process import ClientProcess
-from dgemma_lsp.server.framing import Framing
+from dgemma_lsp.server.transport.client_process import ClientProcess
+from dgemma_lsp.server.transport.framing import Framing
 
 _log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from dgemma_engine.postprocess.truncation import cut_repetition, trim_overlap
+from dgemma_engine.postprocess.clean_candidate import cut_repetition, trim_overlap
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -14,7 +14,7 @@ import pytest
 from dgemma_engine.ipc.endpoint import EngineLocation
 from dgemma_engine.ipc.launcher import Launch
 from dgemma_engine.ipc.lock_file import EngineLock, holder_pid
-from dgemma_engine.ipc.private_files import keep_own_rights, make_private_folder, open_private
+from dgemma_engine.private_files import keep_own_rights, make_private_folder, open_private
 
 # As a user without privileges, for whom a missing right is one.
 AS_A_USER = """

@@ -1,0 +1,39 @@
+"""An engine as the server uses it, and the function that connects to one."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
+from dgemma_engine.protocol.messages import Context, Infill, OnDraft, Progress, Status
+
+
+class InfillSource(Protocol):
+    """An engine that one is connected to; `EngineClient` is one."""
+
+    async def infill(self, context: Context, on_draft: OnDraft | None = None) -> Infill:
+        """Answers one question and passes its drafts on; cancelling the caller cancels the work."""
+        ...
+
+    async def definitions(self, query: DefinitionsQuery) -> Definitions:
+        """Returns how names are defined in a text."""
+        ...
+
+    async def status(self) -> Status:
+        """Returns what the engine is and does."""
+        ...
+
+    async def close(self) -> None:
+        """Ends the connection."""
+        ...
+
+
+class Connect(Protocol):
+    """Makes the connection."""
+
+    def __call__(
+        self, *, on_progress: Callable[[Progress], None], on_closed: Callable[[], None]
+    ) -> Awaitable[InfillSource]:
+        """Connects, or raises `EngineUnavailable`."""
+        ...

@@ -1,0 +1,150 @@
+"""What an answer repeats of the document: lines above and below the cursor, and the rest of the cursor's line.
+
+Pure. The engine cuts such copies before it ranks; here indentation and block have been corrected, and the document's
+own lines count. The rest of a line is compared by brackets and quotes, so that `foo(|)` never becomes `foo(a))`.
+"""
+
+from __future__ import annotations
+
+import re
+
+from dgemma_engine.postprocess.strings import STRINGS_OVER_LINES, without_strings
+
+from dgemma_lsp.postprocess.cursor_context import CursorContext
+
+_LETTER = re.compile(r"[^\W\d_]")
+_LINES_ABOVE = 32
+_LONGEST_UNIT = 8
+_COPIES = 3
+# Tables and lists of equal items are written by people.
+_COPIES_OF_ITEMS = 6
+_BRACKETS = " \t()[]{};,"
+_CLOSER_OF = {"(": ")", "[": "]", "{": "}"}
+_PUNCTUATION = frozenset("{)]}>\"'`:;, \t")
+_CHARS_EACH_SIDE = 1_000
+# Counting brackets costs as much as the line is long; more candidates than these are of a line of one piece.
+_MOST_SHORT, _MOST_LONG = 16, 48
+
+
+def without_repetition(middle: str, around: CursorContext) -> str:
+    """Cuts `middle` before the line or group of lines that would stand there once too often.
+
+    Three equal ones behind each other are too many, six of a list. What has no letters may recur, and so may what the
+    user has begun to type.
+
+    Args:
+        middle: what is to be inserted at the cursor.
+        around: where.
+    """
+    if around.rest.strip():
+        return middle
+    above = [line.rstrip() for line in around.lines_above[-_LINES_ABOVE:]]
+    said = (around.before + middle).split("\n")
+    lines = above + [line.rstrip() for line in said]
+    first = len(above) + bool(around.before.strip())
+    for end in range(first + 1, len(lines) + 1):
+        for size in range(1, min(_LONGEST_UNIT, end - first) + 1):
+            unit = lines[end - size : end]
+            copies = _COPIES_OF_ITEMS if unit and unit[-1].endswith(",") else _COPIES
+            if end < size * copies or not unit[-1] or not _LETTER.search("\n".join(unit)):
+                continue
+            if all(lines[end - size * (copy + 1) : end - size * copy] == unit for copy in range(1, copies)):
+                kept = "\n".join(said[: end - size - len(above)])
+                return kept[len(around.before) :].rstrip()
+    return middle
+
+
+def without_next_lines(middle: str, around: CursorContext) -> str:
+    """Drops the end of `middle` from the line on where it says again what the lines below the cursor say.
+
+    Indentation counts. The last of several such lines may have been cut short by the answer's end. A line of brackets
+    alone stands twice in good code too; `brackets` knows whether it may.
+
+    Args:
+        middle: what is to be inserted at the cursor.
+        around: where.
+    """
+    below = [line.rstrip() for line in around.lines_below if line.strip()]
+    lines = (around.before + middle).split("\n")
+    for index, line in enumerate(lines):
+        if not line.strip(_BRACKETS):
+            continue
+        tail = [line.rstrip() for line in lines[index:] if line.strip()]
+        if _is_copy(tail, below[: len(tail)]) and (index > 0 or not around.rest.strip()):
+            kept = "\n".join(lines[:index])
+            return kept[len(around.before) :] if index else ""
+    return middle
+
+
+def num_covered(*, before: str, middle: str, rest: str) -> int:
+    """Returns how many characters of `rest` the completion covers: they are replaced, because `middle` says them.
+
+    An answer of several lines covers only what closes brackets and strings. Of the candidates that `middle` really
+    says, the one that leaves fewest brackets and quotes open wins, the longest among equals.
+
+    Args:
+        before: the line left of the cursor.
+        middle: what is to be inserted at the cursor.
+        rest: the line right of the cursor.
+    """
+    if not rest.strip() or ("\n" in middle and not _PUNCTUATION.issuperset(rest)):
+        return 0
+    # A minified file is one line: what stands far away must not cost time at every key.
+    before, rest = before[-_CHARS_EACH_SIDE:], rest[:_CHARS_EACH_SIDE]
+    covered, fewest = 0, num_unbalanced(before + middle + rest)
+    candidates: list[tuple[int, bool]] = []
+    for count in range(1, min(len(rest), len(middle)) + 1):
+        said = rest[:count]
+        repeated = middle.endswith(said) and not _splits_word(before + middle, rest, count)
+        if repeated or _contains_in_order(middle, said):
+            candidates.append((count, repeated))
+    for count, repeated in candidates[:_MOST_SHORT] + candidates[_MOST_SHORT:][-_MOST_LONG:]:
+        unbalanced = num_unbalanced(before + middle + rest[count:])
+        # Of `);` the semicolon, too, which pairs with nothing.
+        goes_on = covered > 0 and middle.endswith(rest[count - 1])
+        if unbalanced < fewest or (unbalanced == fewest and (repeated or goes_on)):
+            covered, fewest = count, unbalanced
+    return covered
+
+
+def num_unbalanced(line: str) -> int:
+    """Returns how many brackets of `line` lack their partner, plus quotes that close no string."""
+    bare = without_strings(line, STRINGS_OVER_LINES)
+    unbalanced = sum(bare.count(quote) for quote in "\"'`")
+    stack: list[str] = []
+    for character in bare:
+        if character in _CLOSER_OF:
+            stack.append(_CLOSER_OF[character])
+        elif character in ")]}":
+            if stack and stack[-1] == character:
+                stack.pop()
+            else:
+                unbalanced += 1
+    return unbalanced + len(stack)
+
+
+def _splits_word(said: str, rest: str, count: int) -> bool:
+    """Whether `rest[:count]` ends inside a word, or is but the last letter of the word that `said` ends with."""
+    if count < len(rest) and _is_word(rest[count - 1]) and _is_word(rest[count]):
+        return True
+    return count == 1 and _is_word(rest[0]) and _is_word(said[-2:-1])
+
+
+def _is_word(character: str) -> bool:
+    return character == "_" or character.isalnum()
+
+
+def _contains_in_order(middle: str, said: str) -> bool:
+    """Whether `said` is punctuation only and its characters stand in `middle` in the same order."""
+    if not _PUNCTUATION.issuperset(said):
+        return False
+    characters = iter(middle)
+    return all(character in characters for character in said)
+
+
+def _is_copy(said: list[str], below: list[str]) -> bool:
+    if said == below:
+        return True
+    if len(said) < 2 or len(said) != len(below):
+        return False
+    return said[:-1] == below[:-1] and below[-1].startswith(said[-1])

@@ -1,0 +1,114 @@
+"""lsprotocol and decoded JSON <-> questions and answers of fills. Holds no state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from lsprotocol import types
+
+from dgemma_lsp.documents.positions import PositionEncoding
+from dgemma_lsp.documents.store import Document
+from dgemma_lsp.fill.service import FillAnswer, FillQuestion
+from dgemma_lsp.fill.target import FillKind
+from dgemma_lsp.server.conversions import to_range
+
+# The command that fills a selection, and the kind of the code actions that run it.
+FILL = "dgemma.fill"
+FILL_ACTION = "refactor.rewrite.fill"
+
+_MISSING = object()
+
+
+def to_fill_question(params: object) -> FillQuestion:
+    """Returns what `dgemma/fill` or the command of its name asks; everything but these fields is left alone.
+
+    Args:
+        params: decoded JSON, as mappings or as objects with attributes.
+
+    Raises:
+        ValueError: a field is missing or wrong; the message names it.
+    """
+    document, span = _field(params, "textDocument"), _field(params, "range")
+    uri, version, kind = _field(document, "uri"), _field(document, "version", None), _field(params, "kind")
+    if not isinstance(uri, str) or not isinstance(version, int | None):
+        raise ValueError("textDocument must have a text as uri and a whole number or null as version")
+    if kind not in [*FillKind]:
+        raise ValueError(f"kind must be one of {', '.join(FillKind)}")
+    start, end = (_place(_field(span, name), name) for name in ("start", "end"))
+    return FillQuestion(uri=uri, version=version, span=(start, end), kind=FillKind(kind))
+
+
+def to_progress_token(params: object) -> int | str | None:
+    """Returns the token under which an editor wants to be told the progress of its request, if it does."""
+    token = _field(params, "workDoneToken", None)
+    return token if isinstance(token, int | str) else None
+
+
+def to_fill_result(question: FillQuestion, answer: FillAnswer, encoding: PositionEncoding) -> dict[str, Any]:
+    """Returns the answer to `dgemma/fill`: what replaces which range of which version, or why nothing does."""
+    return {
+        "uri": question.uri,
+        "version": answer.document.version if answer.document else question.version,
+        "range": to_fillto_range(question, answer, encoding),
+        "candidates": [
+            {"newText": candidate.new_text, "label": candidate.label, "score": candidate.score}
+            for candidate in answer.candidates
+        ],
+        "message": answer.message,
+    }
+
+
+def to_fillto_range(question: FillQuestion, answer: FillAnswer, encoding: PositionEncoding) -> types.Range:
+    """Returns what a candidate replaces; what was asked about where the document is not open."""
+    if answer.document is not None:
+        return to_range(answer.start, answer.end, answer.document.lines, encoding)
+    (line, column), (end_line, end_column) = question.span
+    return types.Range(
+        start=types.Position(line=line, character=column), end=types.Position(line=end_line, character=end_column)
+    )
+
+
+def to_fill_edit(question: FillQuestion, answer: FillAnswer, encoding: PositionEncoding) -> types.WorkspaceEdit:
+    """Returns one edit that writes the best candidate, good for one version of the document only."""
+    assert answer.document is not None, "only an open document has candidates"
+    edit = types.TextEdit(range=to_fillto_range(question, answer, encoding), new_text=answer.candidates[0].new_text)
+    document = types.OptionalVersionedTextDocumentIdentifier(uri=question.uri, version=answer.document.version)
+    return types.WorkspaceEdit(document_changes=[types.TextDocumentEdit(text_document=document, edits=[edit])])
+
+
+def to_kinds(kinds: Sequence[str | types.CodeActionKind]) -> list[str]:
+    """Returns the kinds of code actions that an editor wants, as the protocol spells them."""
+    return [kind.value if isinstance(kind, types.CodeActionKind) else kind for kind in kinds]
+
+
+def to_fill_action(title: str, kind: FillKind, document: Document, span: types.Range) -> types.CodeAction:
+    """Returns a code action that asks for a fill when it is chosen, and costs nothing before."""
+    argument = {
+        "textDocument": {"uri": document.uri, "version": document.version},
+        "range": {
+            "start": {"line": span.start.line, "character": span.start.character},
+            "end": {"line": span.end.line, "character": span.end.character},
+        },
+        "kind": kind.value,
+    }
+    command = types.Command(title=title, command=FILL, arguments=[argument])
+    return types.CodeAction(title=title, kind=FILL_ACTION, command=command)
+
+
+def _field(value: object, name: str, default: object = _MISSING) -> object:
+    """Returns a field of decoded JSON; pygls makes objects of the parameters of methods that it does not know."""
+    if isinstance(value, Mapping):
+        found = cast("Mapping[str, object]", value).get(name, default)
+    else:
+        found = getattr(value, name, default)
+    if found is _MISSING:
+        raise ValueError(f"{name} is missing")
+    return found
+
+
+def _place(position: object, name: str) -> tuple[int, int]:
+    line, column = _field(position, "line"), _field(position, "character")
+    if not isinstance(line, int) or not isinstance(column, int) or min(line, column) < 0:
+        raise ValueError(f"range.{name} must have whole numbers from 0 as line and character")
+    return line, column

@@ -1,0 +1,1 @@
+"""Bytes of the editor: standard streams, TCP, framing, and the editor's process."""

@@ -1,0 +1,276 @@
+"""Candidates from canvases: a hole's hypotheses, denoised together, block after block.
+
+Wires hypotheses, length search and the denoising loop. Called on the device thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from operator import attrgetter
+
+import torch
+
+from dgemma_engine.checkpoint.calibration import Calibration
+from dgemma_engine.diffusion import canvas as canvases
+from dgemma_engine.diffusion.denoiser import Denoiser, Guess, denoise
+from dgemma_engine.diffusion.sampler import Sampler
+from dgemma_engine.diffusion.step_executor import ExecutorFactory
+from dgemma_engine.infill import hypotheses
+from dgemma_engine.infill.candidate import Proposal, Proposals
+from dgemma_engine.infill.hypotheses import Hypothesis, Reading
+from dgemma_engine.infill.length_search import grid, surroundings_prior
+from dgemma_engine.infill.preview import draft
+from dgemma_engine.infill.task import InfillTask
+from dgemma_engine.model.diffusion_model import DiffusionModel
+from dgemma_engine.model.kv_cache import PromptCache
+from dgemma_engine.prompt_lookup.candidates import Seed
+from dgemma_engine.protocol.messages import CandidateSource, Extent
+from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.scheduling.cooperative import Pieces
+from dgemma_engine.tokenization.vocabulary_index import Opening, closings, openings
+
+# Slots that are tried together, by extent; a middle that does not fit is tried again in the next size.
+_FIRST_SLOTS = {Extent.LINE: (8, 16), Extent.BLOCK: (32, 64)}
+# Denoising steps for an answer in the editor (docs/decisions/0008).
+_STEPS = {Extent.LINE: 4, Extent.BLOCK: 8}
+# Ways to begin or to end a middle that are put on the canvas.
+_MOST_EDGES = 2
+# Seeds that a canvas starts from.
+_WARM_SEEDS = 2
+
+
+class CanvasCandidates:
+    """Proposes candidates with one model's canvases.
+
+    Args:
+        model: in inference mode.
+        sampler: decisions of the denoising loop.
+        calibration: bias of the length search.
+        start_executor: starts the denoising steps of the same model.
+
+    Attributes:
+        num_steps_made: denoising steps so far, over all requests; readable from any thread.
+    """
+
+    def __init__(
+        self, model: DiffusionModel, sampler: Sampler, calibration: Calibration, start_executor: ExecutorFactory
+    ) -> None:
+        self._model = model
+        self._sampler = sampler
+        self._calibration = calibration
+        self._start_executor = start_executor
+        self.num_steps_made = 0
+
+    def num_steps(self, extent: Extent) -> int:
+        """Returns the denoising steps of one canvas when time allows."""
+        return min(self._sampler.num_steps, _STEPS[extent])
+
+    def propose(
+        self, task: InfillTask, cache: PromptCache, cancel: Cancel, *, seeds: Sequence[Seed], num_steps: int
+    ) -> Pieces[Proposals]:
+        """Denoises the hole's hypotheses, block after block, step by step.
+
+        A middle that fits no slot is tried again in a larger one; one that does not fit the largest goes on in a
+        further block behind it.
+
+        Args:
+            task: the request.
+            cache: the prompt, or all but its end, which the first step adds; afterwards the prompt, if a step was made.
+            cancel: asked before every step.
+            seeds: texts to start rows from.
+            num_steps: steps per canvas.
+        """
+        context, form, prompt_ids = task.context, task.form, task.hole.prompt_ids
+        proposals, written, block = Proposals(), list[int](), prompt_ids[cache.length :]
+        sizes = sorted({form.slot_size(min(size, context.max_middle_tokens)) for size in _FIRST_SLOTS[context.extent]})
+        try:
+            while True:
+                rows = self._hypotheses(task, sizes, () if proposals.steps else seeds, is_first=not written)
+                if task.observer is not None:
+                    task.observer.began(rows, written, num_steps)
+                denoising = self._denoising(task, cache, rows, num_steps, block)
+                canvas = _CanvasReader(self, task, rows, written, num_steps_before=proposals.steps)
+                denoised = yield from denoise(
+                    denoising,
+                    cancel=cancel,
+                    on_step=canvas.on_step,
+                    choose=canvas.choose if len(rows) > hypotheses.KEPT_ROWS else None,
+                )
+                proposals.finish, proposals.steps = denoised.finish, proposals.steps + denoised.steps
+                readings = {index: canvas.read(index, guess) for index, guess in denoised.guesses.items()}
+                ended = [index for index, reading in readings.items() if reading.ended]
+                is_over = bool(ended) or cancel.expired or cancel.cancelled or task.options.slot_tokens is not None
+                larger = [] if form.fill_token_id is None else [size for size in form.slot_sizes if size > sizes[-1]]
+                best = max(readings.values(), key=attrgetter("mean_logprob")) if readings else None
+                num_next = sizes[-1] if larger else len(best.ids) if best else 0
+                # A middle of one line that fits the largest slot in no way is no middle.
+                is_stuck = not larger and (context.extent is Extent.LINE or best is None or not best.ids)
+                if is_over or is_stuck or len(written) + num_next >= context.max_middle_tokens:
+                    proposals.found += [
+                        Proposal(
+                            text=readings[index].text,
+                            source=CandidateSource.DIFFUSION,
+                            canvas_logprobs=readings[index].logprobs,
+                            seed=rows[index].seed,
+                        )
+                        for index in ended or readings
+                        if readings[index].text
+                    ]
+                    return proposals
+                block = []
+                if larger:
+                    sizes = larger[:1]
+                elif best is not None:
+                    block = best.ids
+                    written += block
+        finally:
+            if cache.length >= len(prompt_ids):
+                cache.truncate(len(prompt_ids))
+
+    def length_confidences(
+        self, task: InfillTask, cache: PromptCache, lengths: Sequence[int]
+    ) -> dict[int, list[float]]:
+        """Returns the mean negative entropy of the first step at each length, nats, one per noise draw.
+
+        Args:
+            task: the request, of a format without a fill token.
+            cache: the prompt.
+            lengths: in tokens; those that do not fit on the canvas are left out.
+        """
+        rows = self._length_grid(task, lengths, longer=False)
+        denoising = self._denoising(task, cache, rows, self.num_steps(task.context.extent))
+        with torch.inference_mode():
+            denoising.step()
+        confidences: dict[int, list[float]] = {}
+        for index, hypothesis in enumerate(rows):
+            entropy = denoising.guess(index).entropy
+            confidences.setdefault(hypothesis.row.num_free, []).append(-sum(entropy) / len(entropy))
+        return confidences
+
+    def likely_lengths(self, task: InfillTask, rows: Sequence[Hypothesis], denoising: Denoiser) -> list[int]:
+        """Returns the rows of the likeliest lengths after the first step, and those that started from a seed."""
+        context, encode = task.context, task.tokenizer.encode
+        return hypotheses.likely_lengths(
+            rows,
+            denoising,
+            surroundings_prior(
+                sorted({hypothesis.row.num_free for hypothesis in rows if hypothesis.seed is None}),
+                context.prefix,
+                context.suffix,
+                extent=context.extent,
+                count_tokens=lambda text: len(encode(text)),
+            ),
+            bias=self._calibration.bias,
+            prior_weight=self._calibration.prior_weight,
+            count=hypotheses.KEPT_ROWS,
+        )
+
+    def _hypotheses(
+        self, task: InfillTask, sizes: Sequence[int], seeds: Sequence[Seed], *, is_first: bool
+    ) -> list[Hypothesis]:
+        context, hole, form = task.context, task.hole, task.form
+        most, seed = self._model.config.canvas_length, context.seed
+        begins = [Opening(given_ids=(), first_ids=None)]
+        if is_first:
+            begins = openings(hole.boundary.begun, task.tokenizer, task.spelling)[:_MOST_EDGES]
+        if task.options.slot_tokens is not None:
+            return hypotheses.known_length(hole, task.options.slot_tokens, begins, form, most=most, seed=seed)
+        if form.fill_token_id is not None:
+            rows = hypotheses.slots(hole, sizes, begins, form, most=most, seed=seed)
+        else:
+            lengths = grid(context.extent, min(context.max_middle_tokens, max(1, most - len(hole.head_ids))))
+            longer = context.extent is Extent.BLOCK and context.max_middle_tokens > lengths[-1]
+            rows = self._length_grid(task, lengths, begins, longer=longer)
+        return rows + hypotheses.warm(hole, seeds[:_WARM_SEEDS], task.tokenizer.encode, form, most=most, seed=seed)
+
+    def _length_grid(
+        self, task: InfillTask, lengths: Sequence[int], begins: Sequence[Opening] | None = None, *, longer: bool
+    ) -> list[Hypothesis]:
+        hole, most = task.hole, self._model.config.canvas_length
+        begins = begins or openings(hole.boundary.begun, task.tokenizer, task.spelling)[:_MOST_EDGES]
+        finals = closings(hole.boundary.left, task.tokenizer, task.spelling)[:_MOST_EDGES]
+        return hypotheses.length_grid(hole, lengths, begins, finals, longer=longer, most=most, seed=task.context.seed)
+
+    def _denoising(
+        self,
+        task: InfillTask,
+        cache: PromptCache,
+        rows: Sequence[Hypothesis],
+        num_steps: int,
+        block: Sequence[int] = (),
+    ) -> Denoiser:
+        device = self._model.device
+        canvas = canvases.start([hypothesis.row for hypothesis in rows], self._sampler.noise, device)
+        sampler = replace(self._sampler, num_steps=num_steps)
+        # Where every row is exactly as long as its middle, no token ends one before the file does.
+        are_exact = all(row.exact for row in rows) and not task.hole.is_last
+        banned = list(task.tokenizer.special_ids) if are_exact else task.banned_ids()
+        banned_ids = torch.tensor(banned, dtype=torch.int64, device=device)
+        executor = self._start_executor(cache, canvas, sampler, suppressed_ids=banned_ids, block_ids=block)
+        return Denoiser(executor, sampler, observer=task.observer)
+
+
+class _CanvasReader:
+    """Reads the rows of one canvas as text, for drafts, for the observer, and to choose the rows that go on.
+
+    Args:
+        source: counts the steps, and knows the likely lengths.
+        task: the request.
+        rows: the hypotheses on the canvas.
+        written: tokens of earlier canvases.
+        num_steps_before: steps of earlier canvases.
+    """
+
+    def __init__(
+        self,
+        source: CanvasCandidates,
+        task: InfillTask,
+        rows: Sequence[Hypothesis],
+        written: Sequence[int],
+        *,
+        num_steps_before: int,
+    ) -> None:
+        self._source = source
+        self._task = task
+        self._rows = rows
+        self._num_steps_before = num_steps_before
+        self._end_ids = task.end_ids()
+        self._to_text = partial(task.text, before=tuple(written))
+        self._settled: dict[int, Reading] = {}
+
+    def read(self, index: int, guess: Guess) -> Reading:
+        """Returns what a row holds."""
+        return hypotheses.read(guess, self._rows[index], self._end_ids, self._task.form, self._to_text)
+
+    def on_step(self, denoising: Denoiser) -> None:
+        """Counts a step and passes its texts on to those that asked for them."""
+        self._source.num_steps_made += 1
+        task, observer = self._task, self._task.observer
+        if observer is None and not (task.on_draft and task.context.drafts):
+            return
+        live = {index: self.read(index, denoising.guess(index)) for index in denoising.live}
+        if observer is not None:
+            observer.read(live)
+        # Rows that are settled leave the canvas, and are still what the canvas says.
+        self._settled |= {index: live[index] for index in denoising.finished}
+        if task.on_draft and task.context.drafts:
+            num_before = self._num_steps_before
+            task.on_draft(
+                draft(
+                    task.context.drafts,
+                    num_before + denoising.steps,
+                    list((self._settled | live).values()),
+                    task.hole.boundary.begun,
+                    task.spelling.text_of,
+                    steps_limit=num_before + denoising.num_steps,
+                )
+            )
+
+    def choose(self, denoising: Denoiser) -> Sequence[int]:
+        """Returns the rows that go on after the first step."""
+        if self._task.form.fill_token_id is None:
+            return self._source.likely_lengths(self._task, self._rows, denoising)
+        readings = {index: self.read(index, denoising.guess(index)) for index in denoising.live}
+        return hypotheses.promising(readings, hypotheses.KEPT_ROWS)

@@ -1,0 +1,208 @@
+"""One request from prompt to ranked candidates: encodes the prompt, proposes, ranks, and learns how long that takes.
+
+Turns `Context` into a `Search`. Owns what is stored per document: prompts, suffixes, seeds, syntax trees. Called on the
+device thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from dgemma_engine.backends.select import executor_factory
+from dgemma_engine.checkpoint.calibration import Calibration
+from dgemma_engine.checkpoint.fim_format import InfillFormat
+from dgemma_engine.diffusion.sampler import Sampler
+from dgemma_engine.infill.autoregressive import propose as propose_left_to_right
+from dgemma_engine.infill.candidate import Proposal, Search
+from dgemma_engine.infill.canvas_candidates import CanvasCandidates
+from dgemma_engine.infill.observer import Observer
+from dgemma_engine.infill.options import Decode, InfillOptions
+from dgemma_engine.infill.ranker import rank, rank_unjudged
+from dgemma_engine.infill.task import InfillTask
+from dgemma_engine.model.diffusion_model import DiffusionModel
+from dgemma_engine.prompt_lookup.candidates import SeedStore
+from dgemma_engine.prompting.builder import build_prompt
+from dgemma_engine.prompting.prefix_cache import JOINED_TOKENS, PromptStore
+from dgemma_engine.prompting.suffix_cache import SuffixStore
+from dgemma_engine.protocol.messages import CandidateSource, Context, Finish, OnDraft
+from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.scheduling.cooperative import Pieces, finished
+from dgemma_engine.scheduling.timing import DurationEstimator, StageTimer
+from dgemma_engine.syntax.error_check import SyntaxStore
+from dgemma_engine.tokenization.tokenizer import Tokenizer
+from dgemma_engine.tokenization.vocabulary_index import Spelling
+
+# Text that seeds are looked for in. More is found in more, but the first look at a document takes that much longer.
+_SEED_CHARACTERS = 600_000
+
+
+class Pipeline:
+    """Candidates of one model, ranked.
+
+    Args:
+        model: in inference mode.
+        tokenizer: of the same checkpoint.
+        infill_format: how the checkpoint wants holes.
+        sampler: decisions of the denoising loop.
+        calibration: maps features to scores.
+        prompts: prompts kept warm.
+        durations: expected durations of a step and of the ranking.
+
+    Attributes:
+        prompts: see above.
+        syntax: syntax trees of documents.
+        canvases: makes the denoising steps, and counts them.
+        durations: see above.
+    """
+
+    def __init__(
+        self,
+        model: DiffusionModel,
+        tokenizer: Tokenizer,
+        infill_format: InfillFormat,
+        sampler: Sampler,
+        calibration: Calibration,
+        *,
+        prompts: PromptStore,
+        durations: DurationEstimator,
+    ) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._format = infill_format
+        self._calibration = calibration
+        self._suffixes = SuffixStore()
+        self._seeds = SeedStore(max_characters=_SEED_CHARACTERS)
+        self._spelling = Spelling(tokenizer)
+        self.prompts = prompts
+        self.syntax = SyntaxStore()
+        self.canvases = CanvasCandidates(model, sampler, calibration, executor_factory(model))
+        self.durations = durations
+
+    def search(
+        self,
+        context: Context,
+        cancel: Cancel,
+        on_draft: OnDraft | None,
+        options: InfillOptions,
+        timer: StageTimer,
+        observer: Observer | None,
+    ) -> Pieces[Search]:
+        """Makes candidates and ranks them: prompt, canvases, causal mode, ranking."""
+        search = Search(stop=cancel.finish)
+        if search.stop is not None:
+            return search
+        task = self._task(context, on_draft, options, observer)
+        timer.end("tokenize")
+        prompt_ids, device = task.hole.prompt_ids, self._model.device
+        # The first denoising step adds the end of the prompt, where there is one.
+        most_left = 0 if options.decode is Decode.LEFT_TO_RIGHT else JOINED_TOKENS[device.type]
+        cache = yield from self.prompts.encoded(context.document, prompt_ids, cancel, most_left=most_left)
+        timer.end("encode")
+        search.stop = cancel.finish
+        if search.stop is not None or cache is None:
+            return search
+        seeds = self._seeds.propose(context) if options.seeds else []
+        timer.end("propose")
+
+        # The time that ranking takes is kept back from the canvases.
+        reserved = cancel.sooner(self.durations.expected_s("rank"))
+        num_steps = self._affordable_steps(context, reserved)
+        if options.decode is not Decode.LEFT_TO_RIGHT:
+            search.proposals = yield from self.canvases.propose(task, cache, reserved, seeds=seeds, num_steps=num_steps)
+        proposals = search.proposals
+        if options.decode is not Decode.DIFFUSION and reserved.finish is None:
+            best = rank_unjudged(proposals.found)[:1]
+            written = yield from propose_left_to_right(
+                self._model, task, cache, reserved, draft=best[0].proposal.text if best else ""
+            )
+            proposals.found += written.found
+            proposals.passes += written.passes
+            if options.decode is Decode.LEFT_TO_RIGHT:
+                proposals.finish = written.finish
+        proposals.found += [
+            Proposal(text=text, source=CandidateSource.SEED, seed=seed)
+            for seed in seeds
+            if (text := task.clean(seed.text))
+        ]
+        denoise_s = timer.end("denoise")
+        # Other requests were served between the steps of one on demand.
+        if proposals.steps and not context.on_demand:
+            self.durations.add("step", denoise_s / proposals.steps)
+        if cancel.cancelled:
+            search.stop = Finish.CANCELLED
+            return search
+
+        if not proposals.steps:
+            # No step was made that could have added the end of the prompt.
+            cache = yield from self.prompts.encoded(context.document, prompt_ids, cancel)
+        search.is_judged = cache is not None and not cancel.expired
+        if cache is not None and search.is_judged:
+            search.ranked = yield from rank(
+                task,
+                proposals.found,
+                model=self._model,
+                cache=cache,
+                syntax=self.syntax.check(context),
+                calibration=self._calibration,
+                cancel=cancel,
+            )
+            proposals.passes += bool(search.ranked)
+        else:
+            # A request on demand is checked even when it is late.
+            syntax = self.syntax.check(context) if context.on_demand else None
+            search.ranked = rank_unjudged(proposals.found, syntax)
+        rank_s = timer.end("rank")
+        if search.is_judged:
+            self.durations.add("rank", rank_s)
+        if cancel.cancelled:
+            search.stop = Finish.CANCELLED
+        return search
+
+    def length_confidences(
+        self, context: Context, lengths: Sequence[int], cancel: Cancel
+    ) -> dict[int, list[float]] | None:
+        """Returns the confidence of the first step at each length, as the search without a fill token computes it.
+
+        Args:
+            context: the request.
+            lengths: in tokens, those the middle may have.
+            cancel: asked before the pass.
+
+        Returns:
+            Mean negative entropies in nats, one per noise draw; None if the request was cancelled or is out of time.
+        """
+        task = self._task(context, None, InfillOptions(fill=False), None, is_stored=False)
+        cache = finished(self.prompts.encoded(context.document, task.hole.prompt_ids, cancel))
+        return None if cache is None else self.canvases.length_confidences(task, cache, lengths)
+
+    def _task(
+        self,
+        context: Context,
+        on_draft: OnDraft | None,
+        options: InfillOptions,
+        observer: Observer | None,
+        *,
+        is_stored: bool = True,
+    ) -> InfillTask:
+        """Returns a request in token ids; with `is_stored` its prompt takes the document's stored suffix over."""
+        form = self._format if options.fill else self._format.without_fill()
+        settled = partial(self._suffixes.settled, context.document) if is_stored else None
+        hole = build_prompt(context, self._tokenizer, form, self._model.config, settled=settled)
+        if observer is not None:
+            observer.dug(hole, text_of=self._spelling.text_of, name_of=self._tokenizer.name_of)
+        return InfillTask(
+            context=context,
+            hole=hole,
+            form=form,
+            options=options,
+            tokenizer=self._tokenizer,
+            spelling=self._spelling,
+            on_draft=on_draft,
+            observer=observer,
+        )
+
+    def _affordable_steps(self, context: Context, cancel: Cancel) -> int:
+        """Returns over how many steps the schedule is spread: those that fit before the deadline, at most the usual."""
+        usual, step_s = self.canvases.num_steps(context.extent), self.durations.expected_s("step")
+        return max(1, int(min(usual, cancel.left_s / step_s))) if step_s else usual

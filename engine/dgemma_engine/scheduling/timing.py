@@ -1,0 +1,89 @@
+"""How long the stages of requests take: of one request, expected of the next one, and percentiles over the last ones.
+
+Turns instants into durations. Knows nothing of what the stages do. Not thread-safe.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Mapping
+
+from dgemma_engine.protocol.messages import StageTimes
+
+# Share of the newest duration in the moving average: near 0 hardly follows, 1 is the last duration alone.
+_NEWEST = 0.25
+
+
+class StageTimer:
+    """Durations of the stages of one request, in the order in which they end.
+
+    Args:
+        clock: seconds that never go backwards.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._started_s = self._last_s = clock()
+        self._stages_s: dict[str, float] = {}
+
+    def end(self, stage: str) -> float:
+        """Ends a stage and returns its seconds."""
+        now_s = self._clock()
+        self._stages_s[stage] = now_s - self._last_s
+        self._last_s = now_s
+        return self._stages_s[stage]
+
+    def timings_ms(self) -> dict[str, float]:
+        """Returns milliseconds per stage, and in all."""
+        total_s = self._clock() - self._started_s
+        return {stage: seconds * 1e3 for stage, seconds in self._stages_s.items()} | {"total": total_s * 1e3}
+
+
+class DurationEstimator:
+    """Moving averages of durations, by stage."""
+
+    def __init__(self) -> None:
+        self._mean_s: dict[str, float] = {}
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Takes one more duration into the average."""
+        mean_s = self._mean_s.get(stage, seconds)
+        self._mean_s[stage] = mean_s + _NEWEST * (seconds - mean_s)
+
+    def expected_s(self, stage: str) -> float:
+        """Returns the expected duration of a stage; 0 before the first measurement."""
+        return self._mean_s.get(stage, 0.0)
+
+
+class LatencyStats:
+    """Latencies of the last requests, per stage, as the percentiles that `dgemma-engine status` prints.
+
+    Args:
+        size: how many of the latest measurements each stage keeps.
+    """
+
+    def __init__(self, *, size: int = 512) -> None:
+        if size < 1:
+            raise ValueError(f"{size=} must be at least 1")
+        self._size = size
+        self._stages: dict[str, deque[float]] = {}
+
+    def add(self, timings_ms: Mapping[str, float]) -> None:
+        """Adds one request's milliseconds per stage."""
+        for stage, elapsed_ms in timings_ms.items():
+            self._stages.setdefault(stage, deque(maxlen=self._size)).append(elapsed_ms)
+
+    def times(self) -> dict[str, StageTimes]:
+        """Returns count and percentiles per stage, in the order in which the stages first appeared."""
+        return {stage: _stage_times(list(values)) for stage, values in self._stages.items()}
+
+
+def _stage_times(values_ms: list[float]) -> StageTimes:
+    ordered = sorted(values_ms)
+    return StageTimes(count=len(ordered), p50_ms=_percentile(ordered, 0.50), p95_ms=_percentile(ordered, 0.95))
+
+
+def _percentile(ordered: list[float], share: float) -> float:
+    """Returns the nearest-rank percentile: a value that was measured, never one between two."""
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]

@@ -1,0 +1,267 @@
+"""The one thread that touches the device: loads the model, then schedules, runs and answers requests step by step.
+
+Turns `Context` into a future `Infill`, with drafts on the way to it. Every job is answered exactly once, and a fault of
+one request ends that request only. Which request is next is the scheduler's decision. Knows nothing of sockets.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+import traceback
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import replace
+
+from dgemma_engine.errors import EngineError, EngineFault
+from dgemma_engine.protocol.messages import Context, EngineState, Finish, Infill, OnDraft, Progress, StageTimes
+from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.scheduling.timing import LatencyStats
+from dgemma_engine.serving.infill_engine import InfillEngine, Load
+from dgemma_engine.serving.job import Job
+from dgemma_engine.serving.scheduler import Scheduler
+from dgemma_engine.tracing.recorder import Recorder
+
+_log = logging.getLogger(__name__)
+
+
+class DeviceThread:
+    """Owner of the device. Every public method may be called from any other thread and returns at once.
+
+    Args:
+        load: makes the engine, on this thread.
+        clock: seconds that never go backwards.
+        on_progress: called on this thread with the progress of loading, and once when loading has ended.
+    """
+
+    def __init__(self, load: Load, *, clock: Callable[[], float], on_progress: Callable[[Progress], None]) -> None:
+        self._load = load
+        self._clock = clock
+        self._on_progress = on_progress
+        self._condition = threading.Condition()
+        self._scheduler = Scheduler()
+        self._stopping = False
+        self._engine: InfillEngine | None = None
+        self._progress = Progress(state=EngineState.LOADING, percent=0, message="starting")
+        self._requests = {finish.value: 0 for finish in Finish} | {"fault": 0}
+        self._latency = LatencyStats()
+        self._thread = threading.Thread(target=self._run, name="dgemma-device", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread, which loads the model first."""
+        self._thread.start()
+
+    def submit(
+        self, owner: int, context: Context, on_draft: OnDraft | None = None, *, recorder: Recorder | None = None
+    ) -> Job:
+        """Queues a request; its job's answer always comes.
+
+        Args:
+            owner: the connection that sent the request.
+            context: the request.
+            on_draft: receives the drafts on the device thread, before the answer and not once the request is cancelled
+                or superseded; must return at once.
+            recorder: receives what every step did, on the device thread.
+        """
+        arrival_s = self._clock()
+        deadline_s = arrival_s + context.deadline_ms / 1_000
+        job = Job(
+            owner=owner,
+            context=context,
+            arrival_s=arrival_s,
+            deadline_s=deadline_s,
+            cancel=Cancel(deadline_s=deadline_s, clock=self._clock),
+            answer=Future(),
+            on_draft=on_draft,
+            recorder=recorder,
+        )
+        with self._condition:
+            if self._progress.state is EngineState.FAILED:
+                self._answer(job, EngineFault(self._progress.message))
+            elif self._stopping:
+                self._answer_empty([job], Finish.CANCELLED)
+            else:
+                cancelled = self._scheduler.add(job)
+                for one in cancelled:
+                    one.cancel.set()
+                self._answer_empty((one for one in cancelled if one.started_s is None), Finish.CANCELLED)
+                self._condition.notify()
+        return job
+
+    def withdraw(self, job: Job) -> None:
+        """Takes a request back: it is not started, or stops at the next step."""
+        job.cancel.set()
+        self._remove(job, Finish.CANCELLED)
+
+    def expire(self, job: Job) -> None:
+        """Answers a request that still waits with `DEADLINE`; one that runs watches its deadline itself."""
+        self._remove(job, Finish.DEADLINE)
+
+    def overdue(self, job: Job) -> None:
+        """Answers a request that runs past its deadline with `DEADLINE`; its result is thrown away.
+
+        A step cannot be interrupted, nor can the first parse of a long document.
+        """
+        with self._condition:
+            if job in self._scheduler.running and not job.answer.done():
+                job.cancel.set()
+                job.is_overdue = True
+                self._answer_empty([job], Finish.DEADLINE)
+
+    def stop(self) -> None:
+        """Answers what waits with `CANCELLED`, cancels what runs, and lets the thread end."""
+        with self._condition:
+            self._stopping = True
+            self._answer_empty(self._scheduler.drain(), Finish.CANCELLED)
+            for job in self._scheduler.running:
+                job.cancel.set()
+            self._condition.notify()
+
+    def join(self, timeout_s: float) -> bool:
+        """Waits for the thread's end, at most `timeout_s`; returns whether it came."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    @property
+    def progress(self) -> Progress:
+        """How far loading has come."""
+        return self._progress
+
+    @property
+    def state(self) -> EngineState:
+        """What the thread is doing."""
+        busy = bool(self._scheduler.running) and self._progress.state is EngineState.READY
+        return EngineState.BUSY if busy else self._progress.state
+
+    @property
+    def engine(self) -> InfillEngine | None:
+        """The loaded engine, for reading its attributes; None until it is loaded."""
+        return self._engine
+
+    def requests(self) -> dict[str, int]:
+        """Returns the number of requests answered so far per `Finish` value, and `fault`."""
+        with self._condition:
+            return dict(self._requests)
+
+    def stages(self) -> dict[str, StageTimes]:
+        """Returns the latencies of the last requests that ran to their end."""
+        with self._condition:
+            return self._latency.times()
+
+    def _run(self) -> None:
+        try:
+            engine = self._load(self._report)
+        except Exception as error:
+            self._fail(_load_message(error))
+            return
+        # What is loaded stays: looking for garbage in it would hold up a request for tens of milliseconds now and then.
+        gc.freeze()
+        self._engine = engine
+        self._announce(Progress(state=EngineState.READY, percent=100))
+        while (job := self._schedule()) is not None:
+            outcome = self._step(engine, job)
+            if outcome is not None:
+                self._finish(job, outcome)
+
+    def _report(self, percent: int, message: str) -> None:
+        self._announce(Progress(state=EngineState.LOADING, percent=percent, message=message))
+
+    def _fail(self, message: str) -> None:
+        _log.error("the model cannot be loaded: %s", message)
+        with self._condition:
+            self._progress = Progress(state=EngineState.FAILED, percent=0, message=message)
+            for job in self._scheduler.drain():
+                self._answer(job, EngineFault(message))
+        self._on_progress(self._progress)
+
+    def _announce(self, progress: Progress) -> None:
+        self._progress = progress
+        self._on_progress(progress)
+
+    def _schedule(self) -> Job | None:
+        """Waits until there is something to do; returns the job whose step is next, or None when the thread stops."""
+        with self._condition:
+            while True:
+                job, late = self._scheduler.schedule(self._clock())
+                self._answer_empty(late, Finish.DEADLINE)
+                if job is not None or self._stopping:
+                    return job
+                self._condition.wait()
+
+    def _step(self, engine: InfillEngine, job: Job) -> Infill | EngineFault | None:
+        """Makes one step of a job; returns its outcome if that was the last step."""
+        began_s = self._clock()
+        if job.work is None:
+            job.work = engine.filling(job.context, job.cancel, on_draft=job.send_draft, recorder=job.recorder)
+        try:
+            next(job.work)
+        except StopIteration as end:
+            return end.value
+        except EngineError as error:
+            return EngineFault(_one_line(error))
+        except Exception as error:
+            # The message of an arbitrary exception may quote the user's text; its traceback cannot.
+            place = "".join(traceback.format_tb(error.__traceback__))
+            _log.error("a request failed with %s\n%s", type(error).__name__, place)
+            return EngineFault(f"the engine failed on this request ({type(error).__name__}); its log has the place")
+        finally:
+            job.worked_s += self._clock() - began_s
+        return None
+
+    def _finish(self, job: Job, outcome: Infill | EngineFault) -> None:
+        """Answers a job whose last step was made, and counts its latency."""
+        assert job.started_s is not None
+        if isinstance(outcome, Infill):
+            ended_s = self._clock()
+            times_s = {
+                "queue": job.started_s - job.arrival_s,
+                "others": max(0.0, ended_s - job.started_s - job.worked_s),
+                "total": ended_s - job.arrival_s,
+            }
+            times_ms = {stage: 1_000 * seconds for stage, seconds in times_s.items()}
+            outcome = replace(outcome, timings_ms=outcome.timings_ms | times_ms)
+        with self._condition:
+            self._scheduler.finish(job)
+            if job.is_overdue:
+                return
+            # Nobody waits for a speculative request, and one on demand lets others go first: their latency says
+            # nothing of how long people wait for ghost text.
+            is_waited_for = not (job.context.speculative or job.context.on_demand)
+            if is_waited_for and isinstance(outcome, Infill) and outcome.finish is not Finish.CANCELLED:
+                self._latency.add(outcome.timings_ms)
+            self._answer(job, outcome)
+
+    def _remove(self, job: Job, finish: Finish) -> None:
+        with self._condition:
+            if self._scheduler.remove(job):
+                self._answer_empty([job], finish)
+
+    def _answer_empty(self, jobs: Iterable[Job], finish: Finish) -> None:
+        """Answers jobs without a text."""
+        for job in jobs:
+            waited_ms = 1_000 * (self._clock() - job.arrival_s)
+            self._answer(job, Infill(text="", finish=finish, timings_ms={"queue": waited_ms, "total": waited_ms}))
+
+    def _answer(self, job: Job, outcome: Infill | EngineFault) -> None:
+        """Sets the answer and counts it. The condition's lock must be held."""
+        self._requests["fault" if isinstance(outcome, EngineFault) else outcome.finish.value] += 1
+        try:
+            if isinstance(outcome, EngineFault):
+                job.answer.set_exception(outcome)
+            else:
+                job.answer.set_result(outcome)
+        except InvalidStateError:
+            pass  # The client took the request back; nobody waits for this answer.
+
+
+def _load_message(error: Exception) -> str:
+    if isinstance(error, EngineError):
+        return _one_line(error)
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error.name} is not installed; run: pip install 'dgemma-lsp[engine]'"
+    return f"the model cannot be loaded ({type(error).__name__}: {_one_line(error)})"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

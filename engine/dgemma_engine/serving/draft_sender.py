@@ -1,0 +1,53 @@
+"""The drafts of one request on their way to its client: the newest is sent once the one before has left.
+
+Of the drafts that come meanwhile only the newest is kept, so that a client that reads slowly costs no memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from dgemma_engine.ipc.json_rpc import Peer
+from dgemma_engine.protocol.messages import DRAFT, Draft
+
+
+class DraftSender:
+    """Sends drafts until it is closed. Belongs to the running event loop.
+
+    Args:
+        peer: the client.
+        writer: the stream under `peer`.
+    """
+
+    def __init__(self, peer: Peer, writer: asyncio.StreamWriter) -> None:
+        self._peer = peer
+        self._writer = writer
+        self._loop = asyncio.get_running_loop()
+        self._newest: Draft | None = None
+        self._sending: asyncio.Task[None] | None = None
+        self._is_closed = False
+
+    def send_from_thread(self, draft: Draft) -> None:
+        """Sends a draft, unless a newer one comes before that is possible; for any other thread."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._offer, draft)
+
+    def close(self) -> None:
+        """Drops what has not been sent, and all that comes."""
+        self._is_closed = True
+        if self._sending is not None:
+            self._sending.cancel()
+
+    def _offer(self, draft: Draft) -> None:
+        self._newest = draft
+        if self._sending is None and not self._is_closed:
+            self._sending = asyncio.create_task(self._send())
+
+    async def _send(self) -> None:
+        with suppress(OSError):
+            while self._newest is not None:
+                await self._writer.drain()
+                draft, self._newest = self._newest, None
+                self._peer.notify(DRAFT, draft.to_wire())
+        self._sending = None

@@ -1,0 +1,29 @@
+"""Candidates ordered without a model, for when there is no time to judge them."""
+
+from __future__ import annotations
+
+import math
+
+from dgemma_engine.infill.candidate import Proposal
+from dgemma_engine.infill.ranker import rank_unjudged
+from dgemma_engine.protocol.messages import CandidateSource, Context
+from dgemma_engine.syntax.error_check import SyntaxStore
+
+
+def proposal(text: str, *logprobs: float) -> Proposal:
+    return Proposal(text=text, source=CandidateSource.DIFFUSION, canvas_logprobs=logprobs)
+
+
+def test_unjudged_are_ordered_by_the_mean_probability_of_their_tokens() -> None:
+    ranked = rank_unjudged([proposal("a", -1.0, -3.0), proposal("seed"), proposal("b", -1.0), proposal("b ", -0.5)])
+    assert [(one.proposal.text, one.score) for one in ranked] == [
+        ("b", math.exp(-0.5)), ("a", math.exp(-2.0)), ("seed", 0.0),
+    ]  # fmt: skip
+
+
+def test_unjudged_that_add_syntax_errors_are_left_out_where_syntax_is_checked() -> None:
+    context = Context(document="a", prefix="a = [", suffix="]\n", language="python")
+    proposals = [proposal("1)"), proposal("1")]
+    checked = rank_unjudged(proposals, SyntaxStore().check(context))
+    assert [one.proposal.text for one in checked] == ["1"]
+    assert len(rank_unjudged(proposals)) == 2

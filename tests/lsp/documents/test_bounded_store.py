@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import pytest
+
+from dgemma_lsp.documents.bounded_store import BoundedStore
+
+
+def keys(store: BoundedStore[str, int]) -> str:
+    return "".join(key for key, _ in store.items())
+
+
+def test_least_recently_used_go_first() -> None:
+    store = BoundedStore[str, int](3)
+    for key in "abc":
+        store.put(key, 1)
+    store.use("a")
+    store.put("d", 1)
+    assert keys(store) == "cad"
+    assert (store.get("b"), store.get("c"), "b" in store) == (None, 1, False)
+    store.put("c", 2)
+    assert keys(store) == "adc"
+    assert (store.pop("a"), store.pop("a")) == (1, None)
+    store.clear()
+    assert keys(store) == ""
+
+
+def test_weight_is_bounded_and_the_newest_stays() -> None:
+    store = BoundedStore[str, int](9, weigh=lambda value: value, max_weight=5)
+    for key, value in {"a": 2, "b": 3, "c": 1}.items():
+        store.put(key, value)
+    assert keys(store) == "bc"
+    store.put("d", 9)
+    assert keys(store) == "d"
+
+
+def test_store_refuses_a_negative_size() -> None:
+    with pytest.raises(ValueError, match=r"num_entries=-1 must not be negative"):
+        BoundedStore[str, int](-1)
