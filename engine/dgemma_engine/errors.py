@@ -2,6 +2,7 @@
 
 EngineError
 ├── CheckpointError      a model folder that cannot be used: missing or truncated file, wrong key, contradiction
+├── ModelStoreError      a model cannot be fetched, kept or removed
 ├── FormatError          an `infill.json` or hole file that cannot be used
 ├── EngineUnavailable    no engine answers on the socket and none could be started
 │   ├── NoEngine         none runs, and none was to be started
@@ -23,6 +24,10 @@ class EngineError(Exception):
 
 class CheckpointError(EngineError, ValueError):
     """A model folder cannot be loaded."""
+
+
+class ModelStoreError(EngineError):
+    """A model cannot be fetched, kept or removed."""
 
 
 class FormatError(EngineError, ValueError):

@@ -2,56 +2,86 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 import re
 from pathlib import Path
 
 from dgemma_engine.errors import CheckpointError, WrongUsage
 from dgemma_engine.ipc.endpoint import EMBEDDED
+from dgemma_engine.model_store.catalogue import CATALOGUE, TINY, Entry
+from dgemma_engine.model_store.user_folder import ModelStore
 
 _FOLDER = Path(__file__).parents[1] / EMBEDDED
+_GGUF = ".gguf"
 
 
 def model_folder(model: str) -> Path:
-    """Returns the folder of `model`: the package's own for `embedded`, else the path that it is.
+    """Returns where the model lies that a short name or path means: a folder, or a GGUF file.
 
     Raises:
-        CheckpointError: this installation has no embedded model, or the path is no folder.
+        CheckpointError: it is not there; the message says how to get it.
     """
-    folder = _FOLDER if model == EMBEDDED else Path(model)
-    if folder.is_dir():
-        return folder
-    if model == EMBEDDED:
-        raise CheckpointError(f"{folder}: the embedded model is not installed; name a model folder with --model PATH")
-    raise CheckpointError(f"{folder}: is not a folder; name a Hugging Face DiffusionGemma folder with --model PATH")
+    if model in (EMBEDDED, TINY):
+        if not _FOLDER.is_dir():
+            raise CheckpointError(f"{_FOLDER}: the embedded model is not installed; name another with --model")
+        return _FOLDER
+    if model in CATALOGUE:
+        return _fetched(CATALOGUE[model])
+    path = Path(model)
+    if not path.is_dir() and not (path.suffix == _GGUF and path.is_file()):
+        raise CheckpointError(f"{path}: is no model folder and no GGUF file; name one with --model PATH")
+    return path
 
 
 def require_model(model: str) -> None:
-    """Makes sure that `model`, as the user wrote it, is a folder with a model in it. Reads no weights.
+    """Makes sure that `model`, as the user wrote it, is a model that is there. Reads no weights.
 
     Raises:
         WrongUsage: it is not, or cannot be read; the message says what to do.
     """
-    if model == EMBEDDED:
+    if model in (EMBEDDED, TINY):
+        return
+    if model in CATALOGUE:
+        try:
+            _fetched(CATALOGUE[model])
+        except CheckpointError as error:
+            raise WrongUsage(str(error)) from None
         return
     try:
-        folder = Path(model).expanduser()
+        path = Path(model).expanduser()
     except RuntimeError:
         raise WrongUsage(f"{model}: no such home folder; name the model folder by its absolute path") from None
     try:
-        if not folder.is_dir():
-            raise WrongUsage(_missing(model, folder))
-        if not (folder / "config.json").is_file():
-            raise WrongUsage(f"{folder}: no config.json; name the folder of a DiffusionGemma model, or `embedded`")
-        weights = sorted(folder.glob("*.safetensors"))
-        if not weights:
-            raise WrongUsage(f"{folder}: no *.safetensors; download the weights into the folder")
-        for path in (folder / "config.json", *weights):
-            path.open("rb").close()
+        _require_readable(model, path)
     except OSError as error:
-        path = error.filename or folder
+        where = error.filename or path
         raise WrongUsage(
-            f"{path}: cannot be read ({error.strerror}); make it readable, or download it again"
+            f"{where}: cannot be read ({error.strerror}); make it readable, or download it again"
         ) from error
+
+
+def _require_readable(model: str, path: Path) -> None:
+    if path.suffix == _GGUF and path.is_file():
+        path.open("rb").close()
+        return
+    if not path.is_dir():
+        raise WrongUsage(_missing(model, path))
+    if not (path / "config.json").is_file():
+        raise WrongUsage(f"{path}: no config.json; name the folder of a DiffusionGemma model, or `embedded`")
+    weights = sorted(path.glob("*.safetensors"))
+    if not weights:
+        raise WrongUsage(f"{path}: no *.safetensors; download the weights into the folder")
+    for file in (path / "config.json", *weights):
+        file.open("rb").close()
+
+
+def _fetched(entry: Entry) -> Path:
+    path = ModelStore.locate(os.environ).model_path(entry)
+    if path is None:
+        remedy = entry.source or f"run: dgemma-engine pull {entry.name}"
+        raise CheckpointError(f"the model {entry.name} is not there yet; {remedy}")
+    return path
 
 
 def _missing(model: str, folder: Path) -> str:
@@ -63,4 +93,6 @@ def _missing(model: str, folder: Path) -> str:
             f"{model}: no such folder, and models are not downloaded by name; get it with: hf download {model} "
             f"--local-dir {name}, then use --model {name}"
         )
+    if near := difflib.get_close_matches(model.lower(), [*CATALOGUE, EMBEDDED], n=1):
+        return f"{model}: no such model; did you mean {near[0]}? (A folder is named by its path: ./{model})"
     return f"{folder}: no such folder; name the folder of a DiffusionGemma model, or `embedded`"

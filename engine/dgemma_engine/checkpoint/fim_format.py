@@ -14,7 +14,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from dgemma_engine.errors import FormatError
 
@@ -35,6 +35,8 @@ class InfillFormat:
         suffix_tokens: most suffix tokens in the prompt.
         suffix_head_tokens: most clamped suffix tokens on the canvas.
         snippet_tokens: most tokens of text from elsewhere in the prompt; 0 for a checkpoint that never saw any.
+        healing: what the middle takes over from the prefix: the `word` at the cursor, where a tokenizer cuts at words;
+            the last `token` where line breaks and indentation are tokens together.
     """
 
     fill_token_id: int | None
@@ -46,10 +48,13 @@ class InfillFormat:
     suffix_tokens: int
     suffix_head_tokens: int
     snippet_tokens: int = 0
+    healing: Literal["word", "token"] = "word"
 
     def __post_init__(self) -> None:
         if not self.slot_sizes or list(self.slot_sizes) != sorted(set(self.slot_sizes)) or self.slot_sizes[0] < 1:
             raise FormatError(f"{self.slot_sizes=} must be ascending positive numbers")
+        if self.healing not in ("word", "token"):
+            raise FormatError(f"{self.healing=} must be 'word' or 'token'")
         if self.prefix_tokens < 1:
             raise FormatError(f"{self.prefix_tokens=} must be at least 1")
         if min(self.suffix_tokens, self.suffix_head_tokens, self.snippet_tokens) < 0:

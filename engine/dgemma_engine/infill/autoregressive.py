@@ -24,7 +24,8 @@ from dgemma_engine.postprocess.block_end import whole_part
 from dgemma_engine.protocol.messages import CandidateSource, Extent, Finish
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
-from dgemma_engine.tokenization.vocabulary_index import openings
+from dgemma_engine.tokenization.healed_start import HealedStart
+from dgemma_engine.tokenization.vocabulary_index import Opening, openings
 
 # Forward passes where other candidates were found.
 _SPECULATIVE_PASSES = 2
@@ -60,7 +61,10 @@ def propose(
         draft: the best candidate so far; empty if there is none.
     """
     context, hole = task.context, task.hole
-    opening = openings(hole.boundary.opening, task.tokenizer, task.spelling)[0]
+    if task.form.healing == "token":
+        opening, start = Opening(given_ids=(), first_ids=None), HealedStart(hole.boundary.opening, task.spelling)
+    else:
+        opening, start = openings(hole.boundary.opening, task.tokenizer, task.spelling)[0], None
     most = _MOST_ON_DEMAND if context.on_demand else _MOST_OF_SEVERAL if draft else _MOST_ALONE
     draft_ids = list[int]()
     if draft:
@@ -82,6 +86,7 @@ def propose(
         max_passes=1_000 if not draft or context.on_demand else _SPECULATIVE_PASSES,
         cancel=cancel,
         recorder=writing,
+        start=start,
     )
     proposals = Proposals(finish=Finish.STABLE if written.ended else Finish.STEP_LIMIT, passes=written.passes)
     if written.ended or not draft or context.on_demand:
@@ -110,6 +115,7 @@ def write(
     max_passes: int,
     cancel: Cancel,
     recorder: WritingObserver | None = None,
+    start: HealedStart | None = None,
 ) -> Pieces[Written]:
     """Writes the likeliest next token until the middle ends; each pass is a step.
 
@@ -126,6 +132,8 @@ def write(
         max_passes: most forward passes.
         cancel: asked before every pass.
         recorder: receives what every pass decided; None costs nothing.
+        start: text that the middle has to begin with, in whatever tokens; until it is spelt, no token ends the middle
+            and no draft is read.
     """
     num_past = cache.length
     decided, draft = list(forced_ids), list(draft_ids)
@@ -134,13 +142,16 @@ def write(
     last = cache.copy_last()
     unread, num_read, passes = [last_id, *decided], num_past - 1, 0
     ended = False
-    barred_V = _barred(model, first_ids)
+    barred_V = None if first_ids is None else _all_but(model, first_ids)
     try:
         while not ended and passes < max_passes and len(decided) < max_tokens:
             yield
             if cancel.cancelled or cancel.expired:
                 break
             cache.truncate(num_read)
+            allowed_ids = None if start is None else start.allowed(decided)
+            if allowed_ids is not None:
+                draft = []
             hidden_1TD = model.encode(torch.tensor([[*unread, *draft]], device=model.device), cache)
             logits_TV = model.logits(hidden_1TD[:, len(unread) - 1 :])[0]
             passes += 1
@@ -148,10 +159,12 @@ def write(
                 logits_TV[:, list(banned_ids)] = -torch.inf
             if barred_V is not None and len(decided) == len(forced_ids):
                 logits_TV[0].masked_fill_(barred_V, -torch.inf)
+            if allowed_ids is not None:
+                logits_TV[0].masked_fill_(_all_but(model, allowed_ids), -torch.inf)
             kept: list[int] = []
             best_ids = logits_TV.argmax(-1).tolist()
             for place, token_id in enumerate(best_ids):
-                if ends(token_id):
+                if allowed_ids is None and ends(token_id):
                     ended = True
                     break
                 kept.append(token_id)
@@ -172,9 +185,8 @@ def write(
     return Written(ids=decided[:max_tokens], ended=ended, passes=passes)
 
 
-def _barred(model: DiffusionModel, first_ids: Sequence[int] | None) -> Tensor | None:
-    if first_ids is None:
-        return None
+def _all_but(model: DiffusionModel, ids: Sequence[int]) -> Tensor:
+    """Returns the tokens that are not among `ids`, [V], bool."""
     barred_V = torch.ones(model.config.vocab_size, dtype=torch.bool, device=model.device)
-    barred_V[list(first_ids)] = False
+    barred_V[list(ids)] = False
     return barred_V

@@ -10,20 +10,22 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 import torch
 
-from dgemma_engine.backends.select import load_runnable
-from dgemma_engine.checkpoint.calibration import Calibration, fingerprint
+from dgemma_engine.checkpoint.calibration import Calibration
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.diffusion.sampler import Sampler
-from dgemma_engine.diffusion.sampler_config import load_sampler
+from dgemma_engine.families.checkpoint_facts import read_facts
+from dgemma_engine.families.family import LoadOptions
+from dgemma_engine.families.registry import family_of
 from dgemma_engine.infill.candidate import Ranked, Search, merged
 from dgemma_engine.infill.observer import Observer
 from dgemma_engine.infill.oom import MEMORY_ERRORS, free_memory, is_exhaustion
-from dgemma_engine.infill.options import DEFAULT, InfillOptions
+from dgemma_engine.infill.options import DEFAULT, Decode, InfillOptions
 from dgemma_engine.infill.pipeline import Pipeline
 from dgemma_engine.infill.warmup import warmup_requests
 from dgemma_engine.model.devices import limit_threads, pick_device
@@ -57,6 +59,7 @@ class Engine:
             without a calibration; 0 shows every one, 1 none. A calibrated model shows none.
         prompts: prompts kept warm; None begins with none.
         durations: expected durations of a step and of the ranking; None begins with none.
+        decode: what proposes candidates, whatever a request's options say; None leaves that to the options.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Engine:
         least_draft_score: float = 0.5,
         prompts: PromptStore | None = None,
         durations: DurationEstimator | None = None,
+        decode: Decode | None = None,
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
@@ -88,6 +92,7 @@ class Engine:
         )
         self._clock = clock
         self._least_draft_score = least_draft_score
+        self._decode = decode
         self.model_name, self.model_path = name, path
         self.device = str(model.device)
         self.compiled = model.is_compiled
@@ -103,10 +108,10 @@ class Engine:
         ops: Ops | None = None,
         calibration: Calibration | None = None,
     ) -> Self:
-        """Loads a model folder.
+        """Loads a checkpoint.
 
         Args:
-            path: a Hugging Face DiffusionGemma folder with `tokenizer.json`; `infill.json` if it was trained to fill.
+            path: a folder or file of one of the families; beside it `infill.json` if it was trained to fill.
             device: `auto`, `cpu`, `cuda` or `cuda:N`.
             report: called with percentage and a line for a person.
             ops: operations the model calls; by default kernels on CUDA and plain PyTorch elsewhere.
@@ -119,19 +124,23 @@ class Engine:
         target = pick_device(device)
         limit_threads(os.environ)
         report(1, f"reading {path.name}")
-        tokenizer = Tokenizer.load(path)
-        infill_format = InfillFormat.load(path)
+        facts = read_facts(path)
+        family = family_of(facts)
+        tokenizer, infill_format = family.read_tokenizer(facts), family.read_format(facts)
 
         def report_weights(percent: int) -> None:
             if percent % 5 == 0:
                 report(1 + percent * 98 // 100, "loading weights")
 
         longest = infill_format.longest_prompt
-        model = load_runnable(path, device=target, ops=ops, prompt_tokens=longest, report=report_weights)
+        options = LoadOptions(device=target, ops=ops, prompt_tokens=longest, report=report_weights)
+        model = family.load_model(facts, options)
         tokenizer.require_vocab(model.config.vocab_size)
-        sampler = load_sampler(path, model.config.vocab_size)
-        calibration = Calibration.load(path, fingerprint(path)) if calibration is None else calibration
-        engine = cls(model, tokenizer, infill_format, sampler, calibration, name=path.name, path=str(path))
+        sampler = family.read_sampler(facts, model.config.vocab_size)
+        calibration = family.read_calibration(facts) if calibration is None else calibration
+        decode = None if family.has_canvas(facts) else Decode.LEFT_TO_RIGHT
+        parts = (model, tokenizer, infill_format, sampler, calibration)
+        engine = cls(*parts, name=path.name, path=str(path), decode=decode)
         engine.warm_up()
         report(100, "ready")
         return engine
@@ -194,7 +203,7 @@ class Engine:
         recorder: Observer | None = None,
     ) -> Pieces[Infill]:
         """Fills one hole as `infill` does, step by step; two of one document share its prompt and may not alternate."""
-        timer = StageTimer(self._clock)
+        timer, options = StageTimer(self._clock), self._possible(options)
         with self._pipeline.prompts.using(context.document):
             try:
                 search = yield from self._pipeline.search(context, cancel, on_draft, options, timer, recorder)
@@ -213,13 +222,17 @@ class Engine:
             cancel: asked between forward passes.
             options: parts to leave out.
         """
-        return finished(self._pipeline.search(context, cancel, None, options, StageTimer(self._clock), None)).ranked
+        timer, options = StageTimer(self._clock), self._possible(options)
+        return finished(self._pipeline.search(context, cancel, None, options, timer, None)).ranked
 
     def length_confidences(
         self, context: Context, lengths: Sequence[int], cancel: Cancel
     ) -> dict[int, list[float]] | None:
         """Returns how confident the first step is at each length; see `Pipeline.length_confidences`."""
         return self._pipeline.length_confidences(context, lengths, cancel)
+
+    def _possible(self, options: InfillOptions) -> InfillOptions:
+        return options if self._decode is None else replace(options, decode=self._decode)
 
     def _answer(
         self, context: Context, search: Search, options: InfillOptions, timer: StageTimer, observer: Observer | None

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Self
 
 from dgemma_engine.errors import SocketRefused
+from dgemma_engine.model_store.catalogue import CATALOGUE, TINY
 from dgemma_engine.private_files import make_private_folder, mend_folder
 
 EMBEDDED = "embedded"
@@ -31,7 +32,7 @@ class EngineLocation:
     """Paths of one engine.
 
     Attributes:
-        model: resolved path of a model folder, or `embedded`.
+        model: resolved path of a model folder or file, or a short name; the embedded model is `embedded`.
         device: `auto`, `cpu`, `cuda`, ... as it was asked for; engines of different devices live side by side.
         directory: holds the three files; mode 0700.
         uid: the only user these files may belong to.
@@ -52,7 +53,7 @@ class EngineLocation:
 
         Args:
             environ: `DGEMMA_RUNTIME_DIR`, else `XDG_RUNTIME_DIR`, else the directory for temporary files decides.
-            model: path of a model folder, or `embedded`.
+            model: path of a model folder or file, or a short name.
             device: where the model runs.
             uid: owner of the files; None is the user of this process.
 
@@ -62,7 +63,7 @@ class EngineLocation:
         uid = os.getuid() if uid is None else uid
         try:
             directory = _directory(environ, uid)
-            resolved = model if model == EMBEDDED else str(_model_path(model))
+            resolved = _canonical(model)
         except FileNotFoundError as error:
             raise SocketRefused("the current folder was removed; change to one that exists") from error
         location = cls(model=resolved, device=device, directory=directory, uid=uid)
@@ -192,6 +193,13 @@ def _directory(environ: Mapping[str, str], uid: int) -> Path:
     except FileNotFoundError as error:
         message = "no directory for temporary files can be written; set DGEMMA_RUNTIME_DIR to a directory of your own"
         raise SocketRefused(message) from error
+
+
+def _canonical(model: str) -> str:
+    """Returns one name for all ways of naming a model."""
+    if model in (EMBEDDED, TINY):
+        return EMBEDDED
+    return model if model in CATALOGUE else str(_model_path(model))
 
 
 def _model_path(model: str) -> Path:

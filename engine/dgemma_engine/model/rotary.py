@@ -6,12 +6,28 @@ spaced over the whole head, and the ones past the rotated share are 0. Shape leg
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from dgemma_engine.model.config import LayerKind, ModelConfig, RopeConfig
+from dgemma_engine.model.config import LayerKind, RopeConfig
+
+
+class RotaryDimensions(Protocol):
+    """What a table needs of a model's configuration, for each layer kind that the model has."""
+
+    @property
+    def rope(self) -> Mapping[LayerKind, RopeConfig]:
+        """Rotary embedding."""
+        ...
+
+    @property
+    def head_dim(self) -> Mapping[LayerKind, int]:
+        """Size of a head."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,17 +39,18 @@ class Rotary:
 
 
 class RotaryTable(nn.Module):
-    """Frequencies of both layer kinds.
+    """Frequencies of each layer kind that a model has.
 
     They are derived, so no checkpoint holds them, and no buffers, so that casting a model to 16 bits leaves them exact.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: RotaryDimensions) -> None:
         super().__init__()
-        self._frequencies = {kind: inverse_frequencies(config.rope[kind], config.head_dim[kind]) for kind in LayerKind}
+        sizes = config.head_dim
+        self._frequencies = {kind: inverse_frequencies(rope, sizes[kind]) for kind, rope in config.rope.items()}
 
     def forward(self, positions_BT: Tensor, dtype: torch.dtype) -> dict[LayerKind, Rotary]:
-        """Returns cosines and sines of each layer kind in `dtype`; angles are computed in float32."""
+        """Returns cosines and sines for each layer kind in `dtype`; angles are computed in float32."""
         rotary: dict[LayerKind, Rotary] = {}
         for kind, frequencies in self._frequencies.items():
             if frequencies.device != positions_BT.device:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.model.dimensions import ModelDimensions
 from dgemma_engine.protocol.messages import Context, Snippet
+from dgemma_engine.tokenization.healed_start import back_off_token
 from dgemma_engine.tokenization.token_healing import Boundary, back_off
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 
@@ -60,7 +61,10 @@ def build_prompt(
             clamped on the canvas; None takes the real one.
     """
     is_last = not context.suffix.strip()
-    boundary = back_off(context.prefix, context.suffix)
+    if form.healing == "token":
+        boundary = back_off_token(context.prefix, context.suffix, tokenizer)
+    else:
+        boundary = back_off(context.prefix, context.suffix)
     if form.fill_token_id is not None or is_last:
         boundary = boundary.with_whole_suffix()
     prefix = tail(boundary.prefix, form.prefix_tokens * _CHARACTERS_PER_TOKEN)

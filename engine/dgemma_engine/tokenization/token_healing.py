@@ -29,7 +29,8 @@ class Boundary:
 
     Attributes:
         prefix: what the model reads before the hole.
-        opening: what was taken off the prefix's end; the middle must begin with it. Holds no line break.
+        opening: what was taken off the prefix's end; the middle must begin with it. Holds no line break but where a
+            whole token was taken off.
         closing: what was taken off the suffix's beginning; the middle must end with it. Holds no line break.
         suffix: what the model reads after the hole.
     """

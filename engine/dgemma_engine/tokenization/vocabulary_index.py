@@ -29,8 +29,10 @@ class Spelling:
         self._tokenizer = tokenizer
 
     def text_of(self, token_id: int) -> str | None:
-        """Returns a token's text, or None where it has none of its own: special tokens, parts of a character."""
-        return self._texts[token_id] or None
+        """Returns a token's text, or None where it has none of its own: special tokens, parts of a character, and rows
+        of the model that no token has.
+        """
+        return self._texts[token_id] or None if token_id < len(self._texts) else None
 
     def starting_with(self, text: str) -> list[int]:
         """Returns the tokens whose text starts with `text`, in order of their text: one equal to `text` comes first."""

@@ -129,7 +129,7 @@ def damaged(tmp_path: Path) -> str:
     """A folder that looks like a model's and cannot be loaded."""
     folder = tmp_path / "damaged"
     folder.mkdir()
-    (folder / "config.json").write_text("{}")
+    (folder / "config.json").write_text('{"model_type": "diffusion_gemma"}')
     (folder / "model.safetensors").write_bytes(b"")
     return str(folder)
 

@@ -1,0 +1,33 @@
+"""`dgemma-engine rm NAME`: removes a fetched model, and what was begun of one."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from dgemma_engine.errors import ModelStoreError
+from dgemma_engine.model_store.catalogue import entry_of
+from dgemma_engine.model_store.user_folder import ModelStore
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the subcommand's arguments to its parser."""
+    parser.add_argument("name", metavar="NAME", help="short name of the model")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the subcommand; returns its exit code.
+
+    Raises:
+        WrongUsage: there is no model of that name.
+        ModelStoreError: it was not fetched, or cannot be removed.
+    """
+    entry = entry_of(arguments.name)
+    if entry.wheel is None:
+        raise ModelStoreError(f"{entry.name} was not fetched: {entry.source}")
+    if not ModelStore.locate(os.environ).remove(entry):
+        raise ModelStoreError(f"{entry.name} is not there; `dgemma-engine models` lists what is")
+    sys.stdout.write(f"{entry.name}: removed\n")
+    return 0

@@ -1,0 +1,92 @@
+"""Policies of masked diffusion: noise is one token, positions are committed surest first, and may be masked again.
+
+With an absorbing mask a committed token is normally final. `SurestFirst` gives it back: each step the least sure of the
+committed tokens may become a mask again, up to a budget, so that a later step can correct what an early one guessed.
+
+Shape legend: R rows, M positions of the longest free part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dgemma_engine.diffusion.position_scores import PositionScores
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AbsorbingMask:
+    """Noise is the mask token, and no step proposes that.
+
+    Attributes:
+        mask_id: of the mask token.
+    """
+
+    mask_id: int
+
+    @property
+    def suppressed_ids(self) -> Sequence[int]:
+        """See `Noise.suppressed_ids`."""
+        return (self.mask_id,)
+
+    def draw(self, num_rows: int, length: int, generator: torch.Generator) -> Tensor:
+        """See `Noise.draw`; nothing is random."""
+        return torch.full((num_rows, length), self.mask_id, device=generator.device)
+
+    def committed(self, ids: Tensor) -> Tensor:
+        """See `Noise.committed`."""
+        return ids != self.mask_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SurestFirst:
+    """Commits the masked positions with the lowest entropy, and masks the committed ones with the highest again.
+
+    Attributes:
+        num_tokens: masked positions that get a token at each step; 1 is slow and careful, M commits all at once.
+        num_remasked: most committed positions that are masked again at each step; 0 makes every commitment final.
+        remask_entropy: nats; committed positions below it are kept. 0 spends the whole budget, large none of it.
+    """
+
+    num_tokens: int
+    num_remasked: int = 0
+    remask_entropy: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.num_remasked < self.num_tokens:
+            raise ValueError(f"{self.num_tokens=} must be > {self.num_remasked=} >= 0")
+        if self.remask_entropy < 0:
+            raise ValueError(f"{self.remask_entropy=} must be >= 0")
+
+    def accept(self, scores: PositionScores) -> Tensor:
+        """See `Acceptance.accept`; needs noise that can be told from tokens."""
+        committed_RM = scores.committed_RM
+        assert committed_RM is not None, "masks can be told from tokens"
+        is_masked_RM, is_kept_RM = scores.valid_RM & ~committed_RM, scores.valid_RM & committed_RM
+        surest_RM = _rank(scores.entropy_RM.masked_fill(~is_masked_RM, torch.inf)) < self.num_tokens
+        unsure_RM = is_kept_RM & (scores.entropy_RM > self.remask_entropy)
+        least_sure_RM = _rank(scores.entropy_RM.neg().masked_fill(~unsure_RM, torch.inf)) < self.num_remasked
+        return (is_masked_RM & surest_RM) | (is_kept_RM & ~(unsure_RM & least_sure_RM))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NothingMasked:
+    """Stops a row in which every position is committed."""
+
+    @property
+    def num_earlier(self) -> int:
+        """See `StopRule.num_earlier`."""
+        return 0
+
+    def finished(self, earlier: Sequence[Tensor], scores: PositionScores) -> Tensor:
+        """See `StopRule.finished`."""
+        assert scores.committed_RM is not None, "masks can be told from tokens"
+        return (scores.committed_RM | ~scores.valid_RM).all(-1)
+
+
+def _rank(values_RM: Tensor) -> Tensor:
+    """Returns the place of each value in the ascending order of its row, from 0."""
+    return values_RM.argsort(dim=-1).argsort(dim=-1)

@@ -1,0 +1,1 @@
+"""Model families: how a checkpoint of each architecture is recognised, read, and run."""

@@ -1,0 +1,99 @@
+"""The interface of a model family: all that the engine asks of it beyond `DiffusionModel`.
+
+Every family so far has a causal prompt, so its keys and values are cached exactly, and one cache serves both modes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from dgemma_engine.checkpoint.calibration import Calibration
+from dgemma_engine.checkpoint.fim_format import InfillFormat
+from dgemma_engine.diffusion.sampler import Sampler
+from dgemma_engine.families.checkpoint_facts import CheckpointFacts
+from dgemma_engine.model.diffusion_model import DiffusionModel
+from dgemma_engine.model.ops import Ops
+from dgemma_engine.tokenization.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadOptions:
+    """How a model is to be loaded.
+
+    Attributes:
+        device: where it runs.
+        ops: operations it calls; None takes kernels on CUDA and plain PyTorch elsewhere.
+        prompt_tokens: of the longest prompt.
+        report: called with the percentage read so far.
+    """
+
+    device: torch.device
+    ops: Ops | None
+    prompt_tokens: int
+    report: Callable[[int], None]
+
+
+class Family(Protocol):
+    """One architecture with its conventions.
+
+    Attributes:
+        name: the same in messages and sidecar files.
+        logit_shift: the state at position i scores position i + `logit_shift` of a canvas.
+        has_causal_mode: whether left-to-right probabilities are exact in one pass: writing and ranking need them.
+    """
+
+    name: str
+    logit_shift: int
+    has_causal_mode: bool
+
+    def recognises(self, facts: CheckpointFacts) -> bool:
+        """Whether a checkpoint without a sidecar is of this family."""
+        ...
+
+    def has_canvas(self, facts: CheckpointFacts) -> bool:
+        """Whether a checkpoint was trained to denoise, so that its canvas mode means anything."""
+        ...
+
+    def read_tokenizer(self, facts: CheckpointFacts) -> Tokenizer:
+        """Returns the checkpoint's tokenizer.
+
+        Raises:
+            CheckpointError: it is missing, damaged, or of a kind that cannot be used.
+        """
+        ...
+
+    def read_format(self, facts: CheckpointFacts) -> InfillFormat:
+        """Returns how the checkpoint wants a hole to be put.
+
+        Raises:
+            FormatError: its description cannot be used.
+        """
+        ...
+
+    def read_sampler(self, facts: CheckpointFacts, vocab_size: int) -> Sampler:
+        """Returns the decisions of the checkpoint's denoising loop: its noise, what is accepted, when a row stops.
+
+        Raises:
+            CheckpointError: its description cannot be used.
+        """
+        ...
+
+    def read_calibration(self, facts: CheckpointFacts) -> Calibration:
+        """Returns what the model's scores mean.
+
+        Raises:
+            CheckpointError: it is damaged, or another model's.
+        """
+        ...
+
+    def load_model(self, facts: CheckpointFacts, options: LoadOptions) -> DiffusionModel:
+        """Returns the model that runs on the device.
+
+        Raises:
+            CheckpointError: the checkpoint cannot be used, or does not fit the device.
+        """
+        ...

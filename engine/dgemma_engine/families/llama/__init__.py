@@ -1,0 +1,1 @@
+"""The Llama family: dense decoders with grouped-query attention, such as SmolLM2."""

@@ -1,0 +1,180 @@
+"""A Llama in plain PyTorch as a `DiffusionModel`: two modes over one set of weights.
+
+Other than in DiffusionGemma, hidden states score the NEXT position in both modes, and there is no self-conditioning.
+Knows tensors and token ids; knows nothing of files, sampling, holes or text.
+
+Shape legend: B rows, T prompt tokens, L canvas positions, X = T + L, D hidden, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dgemma_engine.families.llama.config import LlamaConfig
+from dgemma_engine.families.llama.layers import Attend, LlamaLayer
+from dgemma_engine.model import attention_masks as masks
+from dgemma_engine.model.attention_masks import ALL_VISIBLE, AttentionMasks
+from dgemma_engine.model.config import LayerKind
+from dgemma_engine.model.diffusion_model import ModelDefaults
+from dgemma_engine.model.kv_cache import KVCache
+from dgemma_engine.model.layers import Norm
+from dgemma_engine.model.ops import Ops
+from dgemma_engine.model.rotary import Rotary, RotaryTable
+
+
+class LlamaModel(nn.Module, ModelDefaults):
+    """The model; implements `DiffusionModel`.
+
+    Args:
+        config: dimensions.
+        ops: the operations it calls.
+        has_head: whether the output matrix is one of its own, `lm_head`, and not the embedding.
+    """
+
+    def __init__(self, config: LlamaConfig, ops: Ops, *, has_head: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self._ops = ops
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(LlamaLayer(config, i, ops) for i in range(config.num_layers))
+        self.norm = Norm(config.hidden_size, config.rms_norm_eps, ops)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False) if has_head else None
+        self.rotary = RotaryTable(config)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights live."""
+        return self.embed_tokens.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights, hidden states, keys and values."""
+        return self.embed_tokens.weight.dtype
+
+    def encode(
+        self,
+        ids_BT: Tensor,
+        cache: KVCache,
+        *,
+        positions_BT: Tensor | None = None,
+        attention_masks: AttentionMasks | None = None,
+    ) -> Tensor:
+        """See `DiffusionModel.encode`."""
+        num_past, num_new = cache.length, ids_BT.shape[1]
+        rotary = self._rotary(positions_BT, num_past, num_new)
+        x_BTD = self.embed(ids_BT)
+        attend = self._looking_back(cache, attention_masks or self._causal_masks(num_past, num_new))
+        for layer in self.layers:
+            x_BTD = layer(x_BTD, rotary, attend)
+        cache.advance(num_new)
+        return self.norm(x_BTD)
+
+    def prefill(self, ids_BT: Tensor, cache: KVCache) -> None:
+        """See `DiffusionModel.prefill`; the last layer stops at its keys and values."""
+        num_past, num_new = cache.length, ids_BT.shape[1]
+        rotary = self._rotary(None, num_past, num_new)
+        x_BTD = self.embed(ids_BT)
+        attend = self._looking_back(cache, self._causal_masks(num_past, num_new))
+        *body, last = self.layers
+        for layer in body:
+            x_BTD = layer(x_BTD, rotary, attend)
+        assert isinstance(last, LlamaLayer)
+        _q, k, v = last.project(x_BTD, rotary)
+        cache.append(len(body), k, v)
+        cache.advance(num_new)
+
+    def decode(
+        self,
+        canvas_BL: Tensor,
+        cache: KVCache,
+        *,
+        soft_BLD: Tensor | None = None,
+        positions_BL: Tensor | None = None,
+        attention_masks: AttentionMasks = ALL_VISIBLE,
+    ) -> Tensor:
+        """See `DiffusionModel.decode`; state i scores position i + 1, and `soft_BLD` must be None."""
+        assert soft_BLD is None, "this family has no self-conditioning"
+        rotary = self._rotary(positions_BL, cache.length, canvas_BL.shape[1])
+        x_BLD = self.embed(canvas_BL)
+        attend = self._looking_around(cache, attention_masks, num_pending=0)
+        for layer in self.layers:
+            x_BLD = layer(x_BLD, rotary, attend)
+        return self.norm(x_BLD)
+
+    def decode_after(
+        self,
+        block_BT: Tensor,
+        canvas_BL: Tensor,
+        cache: KVCache,
+        *,
+        soft_BLD: Tensor | None = None,
+        positions_BL: Tensor | None = None,
+        attention_masks: AttentionMasks = ALL_VISIBLE,
+    ) -> Tensor:
+        """See `DiffusionModel.decode_after`; one pass, and `soft_BLD` must be None."""
+        assert soft_BLD is None, "this family has no self-conditioning"
+        num_past, num_block, num_canvas = cache.length, block_BT.shape[1], canvas_BL.shape[1]
+        if positions_BL is not None:
+            block_positions_BT = torch.arange(num_past, num_past + num_block, device=self.device)
+            block_positions_BT = block_positions_BT.expand(positions_BL.shape[0], -1)
+            positions_BL = torch.cat((block_positions_BT, positions_BL), dim=1)
+        rotary = self._rotary(positions_BL, num_past, num_block + num_canvas)
+        back = self._looking_back(cache, self._causal_masks(num_past, num_block))
+        around = self._looking_around(cache, attention_masks, num_pending=num_block)
+
+        def attend(layer_idx: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            block = back(layer_idx, q[:, :, :num_block], k[:, :, :num_block], v[:, :, :num_block])
+            canvas = around(layer_idx, q[:, :, num_block:], k[:, :, num_block:], v[:, :, num_block:])
+            return torch.cat((block, canvas), dim=2)
+
+        x_BXD = self.embed(torch.cat((block_BT, canvas_BL), dim=1))
+        for layer in self.layers:
+            x_BXD = layer(x_BXD, rotary, attend)
+        cache.advance(num_block)
+        return self.norm(x_BXD[:, num_block:])
+
+    def embed(self, ids_BT: Tensor) -> Tensor:
+        """See `DiffusionModel.embed`; embeddings are not scaled."""
+        return self.embed_tokens(ids_BT)
+
+    def logits(self, hidden_BLD: Tensor) -> Tensor:
+        """See `DiffusionModel.logits`; the family caps none."""
+        return self.raw_logits(hidden_BLD.flatten(0, -2)).float().unflatten(0, hidden_BLD.shape[:-1])
+
+    def raw_logits(self, hidden_ND: Tensor) -> Tensor:
+        """See `DiffusionModel.raw_logits`."""
+        head = self.embed_tokens if self.lm_head is None else self.lm_head
+        return F.linear(hidden_ND, head.weight)
+
+    def soft_embeddings(self, probs_BLV: Tensor) -> Tensor:
+        """See `DiffusionModel.soft_embeddings`."""
+        return probs_BLV.to(self.dtype) @ self.embed_tokens.weight
+
+    def _looking_back(self, cache: KVCache, attention_masks: AttentionMasks) -> Attend:
+        mask = attention_masks.of(LayerKind.FULL)
+
+        def attend(layer_idx: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            keys, values = cache.append(layer_idx, k, v)
+            return self._ops.attention(q, keys, values, mask)
+
+        return attend
+
+    def _looking_around(self, cache: KVCache, attention_masks: AttentionMasks, *, num_pending: int) -> Attend:
+        mask, num_visible = attention_masks.of(LayerKind.FULL), cache.length + num_pending
+
+        def attend(layer_idx: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            keys, values = cache.with_canvas(layer_idx, k, v, num_visible, num_pending=num_pending)
+            return self._ops.attention(q, keys, values, mask)
+
+        return attend
+
+    def _rotary(self, positions_BT: Tensor | None, num_past: int, num_new: int) -> Rotary:
+        if positions_BT is None:
+            positions_BT = torch.arange(num_past, num_past + num_new, device=self.device)[None]
+        return self.rotary(positions_BT, self.dtype)[LayerKind.FULL]
+
+    def _causal_masks(self, num_past: int, num_new: int) -> AttentionMasks:
+        window = self.config.sliding_window
+        return masks.causal(num_past=num_past, num_new=num_new, sliding_window=window, device=self.device)

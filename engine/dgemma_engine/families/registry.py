@@ -1,0 +1,32 @@
+"""Which family a checkpoint is of: the one its sidecar names, else the one that recognises what it says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dgemma_engine.errors import CheckpointError
+from dgemma_engine.families.causal_llama import LlamaFamily
+from dgemma_engine.families.checkpoint_facts import CheckpointFacts
+from dgemma_engine.families.diffusion_gemma import DiffusionGemmaFamily
+from dgemma_engine.families.family import Family
+
+FAMILIES: Sequence[Family] = (DiffusionGemmaFamily(), LlamaFamily())
+
+
+def family_of(facts: CheckpointFacts, families: Sequence[Family] = FAMILIES) -> Family:
+    """Returns the family of a checkpoint.
+
+    Args:
+        facts: what the checkpoint says of itself.
+        families: to choose from.
+
+    Raises:
+        CheckpointError: none of them; the message names what the checkpoint is and what can be run.
+    """
+    named = facts.sidecar.get("family")
+    for family in families:
+        if family.name == named if named is not None else family.recognises(facts):
+            return family
+    known = ", ".join(family.name for family in families)
+    kind = named if named is not None else " ".join((facts.model_type, *facts.architectures))
+    raise CheckpointError(f"{facts.path}: is a {kind!r} model, only {known} can be run; choose another model")

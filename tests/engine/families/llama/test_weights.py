@@ -1,0 +1,105 @@
+"""Llama checkpoints that cannot be run: each ends in one sentence that names what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from dgemma_engine.errors import CheckpointError
+from dgemma_engine.families.llama.config import LlamaConfig
+from dgemma_engine.families.llama.weights import load_llama
+from dgemma_engine.model.ops import Ops
+from safetensors.torch import load_file, save_file
+
+from tests.gguf_files import write_gguf
+from tests.llama_checkpoints import LlamaCheckpoint, make_llama, write_llama_gguf
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> LlamaCheckpoint:
+    return make_llama(tmp_path, num_hidden_layers=1)
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        load_llama(path, Ops.reference(), device=torch.device("cpu"), dtype=torch.float32)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("value", "keys", "message"),
+    [
+        ("diffusion_gemma", ["model_type"], "model_type='diffusion_gemma' is not supported; it must be 'llama'"),
+        (["StableDiffcoderForCausalLM"], ["architectures"], "architectures=['StableDiffcoderForCausalLM'] is not"),
+        ("gelu", ["hidden_act"], "hidden_act='gelu' is not supported"),
+        (True, ["attention_bias"], "attention_bias=True is not supported"),
+        (True, ["mlp_bias"], "mlp_bias=True is not supported"),
+        ("llama3", ["rope_parameters", "rope_type"], "rope_type='llama3' is not supported"),
+        (None, ["hidden_size"], "hidden_size must be a whole number, not None"),
+        ("64", ["vocab_size"], "vocab_size must be a whole number, not '64'"),
+        (True, ["num_hidden_layers"], "num_hidden_layers must be a whole number, not True"),
+        (0, ["num_hidden_layers"], "num_layers=0 must be at least 1"),
+        (3, ["num_key_value_heads"], "self.num_attention_heads=4 must be a multiple of self.num_key_value_heads=3"),
+        (15, ["head_dim"], "self.head_size=15 must be even"),
+        (128, ["intermediate_size"], "model.layers.0.mlp.up_proj.weight has shape [96, 64], against its config"),
+        (2, ["num_hidden_layers"], "lacks model.layers.1.self_attn.q_proj.weight; get the whole model again"),
+    ],
+)  # fmt: skip
+def test_bad_configuration_is_one_sentence(
+    checkpoint: LlamaCheckpoint, edit_json: Callable[..., None], value: object, keys: list[str], message: str
+) -> None:
+    edit_json(checkpoint.folder / "config.json", value, *keys)
+    assert message in refusal(checkpoint.folder)
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", "{", "\x00"])
+def test_damaged_configuration_is_one_sentence(tmp_path: Path, content: str | None) -> None:
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    assert str(tmp_path / "config.json") in refusal(tmp_path)
+
+
+def test_tensor_that_would_be_left_unread_is_one_sentence(checkpoint: LlamaCheckpoint) -> None:
+    tensors = load_file(checkpoint.folder / "model.safetensors")
+    tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(8)
+    save_file(tensors, checkpoint.folder / "model.safetensors")
+    load_llama(checkpoint.folder, Ops.reference(), device=torch.device("cpu"), dtype=torch.float32)
+    tensors["model.layers.0.self_attn.q_proj.bias"] = torch.ones(64)
+    save_file(tensors, checkpoint.folder / "model.safetensors")
+    assert "holds model.layers.0.self_attn.q_proj.bias, which a plain Llama has not" in refusal(checkpoint.folder)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"llama__expert_count": 8}, "a mixture of experts cannot be run"),
+        ({"llama__rope__scaling__type": "yarn"}, "scaled rotary positions cannot be run"),
+        ({"llama__rope__dimension_count": 8}, "heads that rotate in part cannot be run"),
+        ({"llama__block_count": "many"}, "llama.block_count must be int, not str"),
+        ({"llama__attention__head_count_kv": 3}, "must be a multiple of"),
+        ({"llama__feed_forward_length": 32}, "has shape [96, 64], against its configuration"),
+        ({"llama__block_count": 2}, "lacks model.layers.1.self_attn.q_proj.weight"),
+    ],
+)
+def test_bad_metadata_is_one_sentence(checkpoint: LlamaCheckpoint, changed: dict[str, Any], message: str) -> None:
+    assert message in refusal(write_llama_gguf(checkpoint.gguf, checkpoint.reference, **changed))
+
+
+def test_file_without_an_embedding_is_one_sentence(tmp_path: Path) -> None:
+    assert "lacks token_embd.weight" in refusal(write_gguf(tmp_path / "m.gguf", {"general.architecture": "llama"}, {}))
+
+
+def test_configurations_of_both_containers_agree(checkpoint: LlamaCheckpoint) -> None:
+    from dgemma_engine.checkpoint.gguf_file import GgufFile
+
+    of_gguf, of_folder = LlamaConfig.from_gguf(GgufFile(checkpoint.gguf)), LlamaConfig.load(checkpoint.folder)
+    assert of_gguf.rms_norm_eps == pytest.approx(of_folder.rms_norm_eps)
+    assert [getattr(of_gguf, name) for name in NAMES] == [getattr(of_folder, name) for name in NAMES]
+
+
+NAMES = [name for name in LlamaConfig.__dataclass_fields__ if name != "rms_norm_eps"]

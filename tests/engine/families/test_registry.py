@@ -1,0 +1,118 @@
+"""From what a checkpoint says of itself to a family, and from there to a model and its tokenizer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from dgemma_engine.errors import CheckpointError
+from dgemma_engine.families.checkpoint_facts import read_facts
+from dgemma_engine.families.family import LoadOptions
+from dgemma_engine.families.registry import FAMILIES, family_of
+from dgemma_engine.model.kv_cache import PromptCache
+from dgemma_engine.model.ops import Ops
+
+from tests.engine.conftest import Checkpoint
+from tests.gguf_files import write_gguf
+from tests.llama_checkpoints import make_llama
+
+
+def config(folder: Path, **values: object) -> Path:
+    (folder / "config.json").write_text(json.dumps(values))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ({"model_type": "diffusion_gemma"}, "diffusion_gemma"),
+        ({"model_type": "llama"}, "llama"),
+        ({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, "llama"),
+    ],
+)
+def test_folder_is_recognised(tmp_path: Path, values: dict[str, object], name: str) -> None:
+    assert family_of(read_facts(config(tmp_path, **values))).name == name
+
+
+def test_gguf_is_recognised(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "m.gguf", {"general.architecture": "llama"}, {})
+    assert family_of(read_facts(path)).name == "llama"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"model_type": "qwen2"}, "is a 'qwen2' model, only diffusion_gemma, llama can be run"),
+        # Stable-DiffCoder says llama, and only its class tells it from one.
+        ({"model_type": "llama", "architectures": ["StableDiffcoderForCausalLM"]}, "is a 'llama StableDiffcoderFor"),
+        ({}, "is a 'None' model"),
+    ],
+)
+def test_other_folder_is_one_sentence(tmp_path: Path, values: dict[str, object], message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        family_of(read_facts(config(tmp_path, **values)))
+
+
+def test_other_gguf_is_one_sentence(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "m.gguf", {"general.architecture": "diffusion_gemma"}, {})
+    with pytest.raises(CheckpointError, match=r"m\.gguf: is a 'diffusion_gemma' model"):
+        family_of(read_facts(path))
+
+
+def test_sidecar_has_the_first_word(tmp_path: Path) -> None:
+    config(tmp_path, model_type="own")
+    (tmp_path / "family.json").write_text('{"family": "llama", "mask_token_id": 16}')
+    facts = read_facts(tmp_path)
+    family = family_of(facts)
+    assert family.name == "llama"
+    assert family.has_canvas(facts)
+    path = write_gguf(tmp_path / "m.gguf", {"general.architecture": "llama"}, {})
+    assert not family.has_canvas(read_facts(path))
+    (tmp_path / "m.family.json").write_text('{"family": "unheard", "mask_token_id": 16}')
+    with pytest.raises(CheckpointError, match="is a 'unheard' model"):
+        family_of(read_facts(path))
+
+
+@pytest.mark.parametrize("content", ["", "[]", "\xff"])
+def test_damaged_sidecar_is_one_sentence(tmp_path: Path, content: str) -> None:
+    config(tmp_path, model_type="llama")
+    (tmp_path / "family.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(CheckpointError, match=r"family\.json"):
+        read_facts(tmp_path)
+
+
+def test_what_is_no_checkpoint_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no config\.json here; name a model folder or a GGUF file"):
+        read_facts(tmp_path)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        read_facts(tmp_path / "absent")
+
+
+def test_every_family_loads_what_it_recognises(tmp_path: Path, make_checkpoint: Callable[..., Checkpoint]) -> None:
+    llama = make_llama(tmp_path)
+    options = LoadOptions(
+        device=torch.device("cpu"), ops=Ops.reference(), prompt_tokens=64, report=lambda _percent: None
+    )
+    found: set[str] = set()
+    for path in (make_checkpoint().folder, llama.folder, llama.gguf):
+        facts = read_facts(path)
+        family = family_of(facts)
+        model, tokenizer = family.load_model(facts, options), family.read_tokenizer(facts)
+        tokenizer.require_vocab(model.config.vocab_size)
+        ids = tokenizer.encode("def f(): return 1")
+        assert tokenizer.decode(ids) == "def f(): return 1"
+        cache = PromptCache(model.config, capacity=8, dtype=model.dtype, device=model.device)
+        with torch.inference_mode():
+            hidden = model.encode(torch.tensor([ids]), cache)
+            assert model.logits(model.decode(torch.tensor([ids]), cache)).shape == (
+                1,
+                len(ids),
+                model.config.vocab_size,
+            )
+        assert hidden.shape == (1, len(ids), model.config.hidden_size)
+        assert family.read_format(facts).prefix_tokens > 0
+        found.add(family.name)
+    assert found == {family.name for family in FAMILIES}

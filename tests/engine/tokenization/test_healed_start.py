@@ -1,0 +1,72 @@
+"""Token healing by whole tokens: what the prefix gives up, and which tokens may spell it again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from dgemma_engine.checkpoint.gguf_file import GgufFile
+from dgemma_engine.tokenization.gguf_tokenizer import read_tokenizer
+from dgemma_engine.tokenization.healed_start import HealedStart, back_off_token
+from dgemma_engine.tokenization.tokenizer import Tokenizer
+from dgemma_engine.tokenization.vocabulary_index import Spelling
+from tokenizers import pre_tokenizers
+
+from tests.gguf_files import write_gguf
+
+MERGES = ["Ċ Ġ", "ĊĠ Ġ", "ĊĠĠ Ġ", "ĊĠĠĠ Ġ", "Ġ Ġ", "r e", "Ġ re", "Ã ©"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    tokens = ["<end>", *sorted(pre_tokenizers.ByteLevel.alphabet()), *(merge.replace(" ", "") for merge in MERGES)]
+    metadata = {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "smollm",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [3] + [1] * (len(tokens) - 1),
+        "tokenizer.ggml.merges": MERGES,
+    }
+    path: Path = tmp_path_factory.mktemp("gguf") / "t.gguf"
+    return read_tokenizer(GgufFile(write_gguf(path, metadata, {})))
+
+
+@pytest.mark.parametrize(
+    ("prefix", "begun"),
+    [
+        ("if n:\n    ", "\n    "),
+        ("if n:\n   ", "\n   "),
+        ("return", "n"),
+        ("x re", " re"),
+        ("caf\u00e9", "\u00e9"),
+        # Two tokens make one character: neither is text of its own.
+        ("\u6f22", ""),
+        ("", ""),
+        ("\ud800", ""),
+        ("<end>", ">"),
+    ],
+)
+def test_prefix_gives_up_its_last_token(tokenizer: Tokenizer, prefix: str, begun: str) -> None:
+    boundary = back_off_token(prefix, "suffix", tokenizer)
+    assert (boundary.prefix + boundary.opening, boundary.opening) == (prefix, begun)
+    assert (boundary.closing, boundary.suffix) == ("", "suffix")
+
+
+def texts(tokenizer: Tokenizer, start: HealedStart, *written: str) -> set[str] | None:
+    names = tokenizer.token_texts()
+    allowed = start.allowed([names.index(text) for text in written])
+    return None if allowed is None else {names[token_id] or "" for token_id in allowed}
+
+
+def test_any_spelling_of_the_beginning_is_allowed(tokenizer: Tokenizer) -> None:
+    """Four spaces after a line break are one token, or three and the space before the next word."""
+    start = HealedStart("\n    ", Spelling(tokenizer))
+    assert texts(tokenizer, start) == {"\n", "\n ", "\n  ", "\n   ", "\n    "}
+    assert texts(tokenizer, start, "\n   ") == {" ", "  ", " re"}
+    assert texts(tokenizer, start, "\n") == {" ", "  "}
+    assert texts(tokenizer, start, "\n    ") is None
+    assert texts(tokenizer, start, "\n   ", " re") is None
+
+
+def test_empty_beginning_allows_everything(tokenizer: Tokenizer) -> None:
+    assert HealedStart("", Spelling(tokenizer)).allowed([]) is None

@@ -1,0 +1,104 @@
+"""Small random Llama checkpoints in both containers: a folder that `transformers` writes, and a GGUF of its weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE
+
+from tests.gguf_files import f32, write_gguf
+
+SPECIAL = [f"<special{i}>" for i in range(16)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LlamaCheckpoint:
+    """A folder, a GGUF file of the same weights, and the reference model both were written from."""
+
+    folder: Path
+    gguf: Path
+    reference: Any
+
+
+def make_llama(folder: Path, seed: int = 0, *, spread: float = 0.2, **changed: Any) -> LlamaCheckpoint:
+    """Writes a model; `changed` are fields of transformers' `LlamaConfig`."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    values: dict[str, Any] = {
+        "vocab_size": 288, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512, "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": True, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2, "rope_theta": 10_000.0,
+    }  # fmt: skip
+    model = LlamaForCausalLM(LlamaConfig(**values | changed)).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            center, width = (0.0, spread) if parameter.ndim > 1 else (1.0, 0.2)
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * width + center)
+    model.save_pretrained(folder)
+    byte_tokenizer().save(str(folder / "tokenizer.json"))
+    return LlamaCheckpoint(folder=folder, gguf=write_llama_gguf(folder / "model.gguf", model), reference=model)
+
+
+def write_llama_gguf(path: Path, model: Any, **changed: Any) -> Path:
+    """Writes a model's weights as llama.cpp's converter does; `changed` are metadata keys, dots as `__`."""
+    config, weights = model.config, dict(model.named_parameters())
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    tensors = {
+        "token_embd.weight": weights["model.embed_tokens.weight"],
+        "output_norm.weight": weights["model.norm.weight"],
+    }
+    if "lm_head.weight" in weights:
+        tensors["output.weight"] = weights["lm_head.weight"]
+    for i in range(config.num_hidden_layers):
+        layer = model.model.layers[i]
+        tensors |= {
+            f"blk.{i}.attn_norm.weight": layer.input_layernorm.weight,
+            f"blk.{i}.attn_q.weight": interleaved(layer.self_attn.q_proj.weight, heads),
+            f"blk.{i}.attn_k.weight": interleaved(layer.self_attn.k_proj.weight, kv_heads),
+            f"blk.{i}.attn_v.weight": layer.self_attn.v_proj.weight,
+            f"blk.{i}.attn_output.weight": layer.self_attn.o_proj.weight,
+            f"blk.{i}.ffn_norm.weight": layer.post_attention_layernorm.weight,
+            f"blk.{i}.ffn_gate.weight": layer.mlp.gate_proj.weight,
+            f"blk.{i}.ffn_up.weight": layer.mlp.up_proj.weight,
+            f"blk.{i}.ffn_down.weight": layer.mlp.down_proj.weight,
+        }
+    metadata: dict[str, Any] = {
+        "general.architecture": "llama", "llama.block_count": config.num_hidden_layers,
+        "llama.context_length": config.max_position_embeddings, "llama.embedding_length": config.hidden_size,
+        "llama.feed_forward_length": config.intermediate_size, "llama.attention.head_count": heads,
+        "llama.attention.head_count_kv": kv_heads, "llama.attention.key_length": config.head_dim,
+        "llama.rope.dimension_count": config.head_dim, "llama.rope.freq_base": config.rope_parameters["rope_theta"],
+        "llama.attention.layer_norm_rms_epsilon": config.rms_norm_eps, "llama.vocab_size": config.vocab_size,
+        "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "smollm", "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2, "tokenizer.ggml.tokens": [*SPECIAL, *alphabet(), "de"],
+        "tokenizer.ggml.token_type": [3] * len(SPECIAL) + [1] * 257, "tokenizer.ggml.merges": ["d e"],
+    }  # fmt: skip
+    metadata |= {key.replace("__", "."): value for key, value in changed.items()}
+    return write_gguf(path, metadata, {name: f32(tensor.detach()) for name, tensor in tensors.items()})
+
+
+def interleaved(weight: torch.Tensor, num_heads: int) -> torch.Tensor:
+    """The order of rows that ggml rotates: see `LlamaModel.permute` of llama.cpp's converter."""
+    halves = weight.reshape(num_heads, 2, weight.shape[0] // num_heads // 2, *weight.shape[1:])
+    return halves.swapaxes(1, 2).reshape(weight.shape)
+
+
+def alphabet() -> list[str]:
+    return sorted(pre_tokenizers.ByteLevel.alphabet())
+
+
+def byte_tokenizer() -> Tokenizer:
+    """One token a byte behind sixteen special ones, and one of two bytes."""
+    vocab = {token: i for i, token in enumerate([*SPECIAL, *alphabet(), "de"])}
+    backend = Tokenizer(BPE(vocab=vocab, merges=[("d", "e")]))
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(SPECIAL)
+    return backend
