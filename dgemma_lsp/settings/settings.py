@@ -79,8 +79,8 @@ OPTIONS = (
         field="engine_model",
         kind=Kind.STRING,
         form="embedded, a short name or the path of a model",
-        meaning="Model to run: `embedded`, the model in the package; a short name that `dgemma-engine models` lists; or "
-        "the path of a Hugging Face folder or a GGUF file.",
+        meaning="Model to run: `embedded`, the model in the package; a short name that `dgemma-engine models` lists; "
+        "or the path of a Hugging Face folder or a GGUF file.",
     ),
     Option(
         key="engine.device",
