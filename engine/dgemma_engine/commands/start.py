@@ -8,6 +8,7 @@ import importlib.util
 import logging
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from dgemma_engine.checkpoint.builtin import model_folder, require_model
@@ -25,6 +26,9 @@ IDLE_MINUTES = 30.0
 # The embedded model is loaded within 4 s on two cores; a large one reads its weights for minutes.
 _FIRST_STATE_S = 15.0
 _LONGEST_LOAD_S = 3_600.0
+# From the loss of its connections to the end of an engine's process.
+_END_S = 5.0
+_LOCK_POLL_S = 0.05
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,7 +90,7 @@ async def _run_background(location: EngineLocation, *, idle_minutes: float) -> i
         except TimeoutError:
             status = await client.status()
         except EngineUnavailable as error:
-            if holder_pid(location.lock) != status.pid:
+            if await _ended(location, status.pid):
                 message = f"engine process {status.pid} ended while it loaded the model; see {location.log}"
                 raise EngineUnavailable(message) from error
             raise
@@ -94,6 +98,15 @@ async def _run_background(location: EngineLocation, *, idle_minutes: float) -> i
     after = still if status.state is EngineState.LOADING else ""
     _say(f"{before} (pid {status.pid}): {status.model} on {status.device}{after}")
     return 0
+
+
+async def _ended(location: EngineLocation, pid: int) -> bool:
+    """Returns whether an engine whose connection is lost ends: its sockets close before it drops the lock."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_END_S):
+            while holder_pid(location.lock) == pid:
+                await asyncio.sleep(_LOCK_POLL_S)
+    return holder_pid(location.lock) != pid
 
 
 def _loader(location: EngineLocation, faults: list[str]) -> Callable[[Callable[[int, str], None]], InfillEngine]:
