@@ -7,8 +7,8 @@ import asyncio
 import importlib.util
 import logging
 import sys
+import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from dgemma_engine.checkpoint.builtin import model_folder, require_model
@@ -90,7 +90,7 @@ async def _run_background(location: EngineLocation, *, idle_minutes: float) -> i
         except TimeoutError:
             status = await client.status()
         except EngineUnavailable as error:
-            if await _ended(location, status.pid):
+            if await asyncio.to_thread(_ended, location, status.pid):
                 message = f"engine process {status.pid} ended while it loaded the model; see {location.log}"
                 raise EngineUnavailable(message) from error
             raise
@@ -100,12 +100,11 @@ async def _run_background(location: EngineLocation, *, idle_minutes: float) -> i
     return 0
 
 
-async def _ended(location: EngineLocation, pid: int) -> bool:
-    """Returns whether an engine whose connection is lost ends: its sockets close before it drops the lock."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_END_S):
-            while holder_pid(location.lock) == pid:
-                await asyncio.sleep(_LOCK_POLL_S)
+def _ended(location: EngineLocation, pid: int) -> bool:
+    """Waits for the end of an engine whose connection is lost: its sockets close before it drops the lock."""
+    give_up_s = time.monotonic() + _END_S
+    while holder_pid(location.lock) == pid and time.monotonic() < give_up_s:
+        time.sleep(_LOCK_POLL_S)
     return holder_pid(location.lock) != pid
 
 
