@@ -1,36 +1,42 @@
-"""One middle, left to right: the model's causal mode, greedy, checked against a draft several tokens at a time.
+"""Middles, left to right: the model's causal mode, greedy, checked against a draft several tokens at a time.
 
 Every pass reads the tokens decided so far and the rest of the draft; draft tokens that equal the model's choice are
 kept without a pass of their own (speculative decoding, arXiv 2211.17192, greedy). Without a draft every pass gives one
-token. `write` turns token ids into token ids; `propose` makes a candidate of them.
+token. `write` turns token ids into token ids; `propose` makes candidates of them.
 
 Shape legend: T judged tokens of a pass, D hidden, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from dgemma_engine.infill.candidate import Proposal, Proposals
+from dgemma_engine.infill.forks import Forks
 from dgemma_engine.infill.observer import WritingObserver
 from dgemma_engine.infill.task import InfillTask
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.postprocess.block_end import whole_part
+from dgemma_engine.postprocess.clean_candidate import cut_to_line
 from dgemma_engine.protocol.messages import CandidateSource, Extent, Finish
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
 from dgemma_engine.tokenization.healed_start import HealedStart
-from dgemma_engine.tokenization.vocabulary_index import Opening, openings
+from dgemma_engine.tokenization.vocabulary_index import openings
 
 # Forward passes where other candidates were found.
 _SPECULATIVE_PASSES = 2
 # Most tokens: where the user waits for them (each costs a pass), where this is the only candidate, and otherwise.
 _MOST_ON_DEMAND, _MOST_ALONE, _MOST_OF_SEVERAL = 128, 32, 24
+# Other ways to go on that are followed, the passes each may take, and the least probability of one.
+_MOST_FORKS, _FORK_PASSES, _LEAST_LOGPROB = 4, 16, math.log(0.02)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,9 +55,9 @@ class Written:
 
 
 def propose(
-    model: DiffusionModel, task: InfillTask, cache: PromptCache, cancel: Cancel, *, draft: str
+    model: DiffusionModel, task: InfillTask, cache: PromptCache, cancel: Cancel, *, draft: str, is_alone: bool
 ) -> Pieces[Proposals]:
-    """Writes one candidate with the causal mode; with a draft to check it takes a few passes, or gives up.
+    """Writes a candidate with the causal mode; with a draft to check it takes a few passes, or gives up.
 
     Args:
         model: its causal mode is called once a pass; each pass is a step.
@@ -59,45 +65,73 @@ def propose(
         cache: the prompt; afterwards as before.
         cancel: asked before every pass.
         draft: the best candidate so far; empty if there is none.
+        is_alone: whether no canvas proposes anything: then the likeliest forks of the candidate are candidates too.
     """
     context, hole = task.context, task.hole
     if task.form.healing == "token":
-        opening, start = Opening(given_ids=(), first_ids=None), HealedStart(hole.boundary.opening, task.spelling)
+        given_ids, allowed = (), HealedStart(hole.boundary.opening, task.spelling).allowed
     else:
-        opening, start = openings(hole.boundary.opening, task.tokenizer, task.spelling)[0], None
+        opening = openings(hole.boundary.opening, task.tokenizer, task.spelling)[0]
+        given_ids, allowed = opening.given_ids, opening.allowed
     most = _MOST_ON_DEMAND if context.on_demand else _MOST_OF_SEVERAL if draft else _MOST_ALONE
     draft_ids = list[int]()
     if draft:
-        ids, num_given = task.tokenizer.encode(hole.boundary.opening + draft), len(opening.given_ids)
+        ids, num_given = task.tokenizer.encode(hole.boundary.opening + draft), len(given_ids)
         # Tokens that straddle the opening are no continuation of it.
-        draft_ids = ids[num_given:] if tuple(ids[:num_given]) == opening.given_ids else []
-    writing = task.observer.writing(opening.given_ids, draft_ids) if task.observer is not None else None
+        draft_ids = ids[num_given:] if tuple(ids[:num_given]) == given_ids else []
+    writing = task.observer.writing(given_ids, draft_ids) if task.observer is not None else None
     end_ids, leaves = task.end_ids(), task.block_end()
-    written = yield from write(
+    forks = Forks(len(given_ids), end_ids | set(hole.judged_suffix_ids[:1])) if is_alone else None
+    written_with = partial(
+        write,
         model,
         cache,
         hole.prompt_ids[-1],
-        forced_ids=opening.given_ids,
-        first_ids=opening.first_ids,
-        draft_ids=draft_ids,
+        allowed=allowed,
         banned_ids=task.banned_ids(),
-        ends=(lambda token_id: token_id in end_ids or leaves(token_id)) if leaves else end_ids.__contains__,
         max_tokens=task.options.slot_tokens or min(context.max_middle_tokens, most),
-        max_passes=1_000 if not draft or context.on_demand else _SPECULATIVE_PASSES,
         cancel=cancel,
-        recorder=writing,
-        start=start,
+    )
+    written = yield from written_with(
+        forced_ids=given_ids,
+        draft_ids=draft_ids,
+        ends=(lambda token_id: token_id in end_ids or leaves(token_id)) if leaves else end_ids.__contains__,
+        max_passes=1_000 if not draft or context.on_demand else _SPECULATIVE_PASSES,
+        recorders=[recorder for recorder in (writing, forks) if recorder is not None],
     )
     proposals = Proposals(finish=Finish.STABLE if written.ended else Finish.STEP_LIMIT, passes=written.passes)
     if written.ended or not draft or context.on_demand:
         text = task.text(written.ids)
-        if context.on_demand and not written.ended and context.extent is Extent.BLOCK:
-            text = whole_part(text, context.prefix)
-        if text:
-            proposals.found.append(Proposal(text=text, source=CandidateSource.LEFT_TO_RIGHT))
+        if leaves is not None and not written.ended:
+            whole = whole_part(text, context.prefix)
+            text = whole if whole or context.on_demand else cut_to_line(text)
+        _offer(proposals, text)
         if writing is not None:
             writing.offered(text)
+    followed = forks.likeliest(least_logprob=_LEAST_LOGPROB) if forks else []
+    if context.extent is Extent.BLOCK:
+        # The rest of a block would take too many passes.
+        followed = [fork for fork in followed if fork.token_id is None]
+    for fork in followed[:_MOST_FORKS]:
+        ids = written.ids[: fork.place]
+        if fork.token_id is not None:
+            branch = yield from written_with(
+                forced_ids=[*ids, fork.token_id],
+                draft_ids=written.ids[fork.place + 1 :],
+                ends=end_ids.__contains__,
+                max_passes=_FORK_PASSES,
+            )
+            proposals.passes += branch.passes
+            if not branch.ended:
+                continue
+            ids = branch.ids
+        _offer(proposals, task.text(ids))
     return proposals
+
+
+def _offer(proposals: Proposals, text: str) -> None:
+    if text:
+        proposals.found.append(Proposal(text=text, source=CandidateSource.LEFT_TO_RIGHT))
 
 
 @torch.inference_mode()
@@ -107,15 +141,14 @@ def write(
     last_id: int,
     *,
     forced_ids: Sequence[int],
-    first_ids: Sequence[int] | None,
+    allowed: Callable[[Sequence[int]], Sequence[int] | None],
     draft_ids: Sequence[int],
     banned_ids: Sequence[int],
     ends: Callable[[int], bool],
     max_tokens: int,
     max_passes: int,
     cancel: Cancel,
-    recorder: WritingObserver | None = None,
-    start: HealedStart | None = None,
+    recorders: Sequence[WritingObserver] = (),
 ) -> Pieces[Written]:
     """Writes the likeliest next token until the middle ends; each pass is a step.
 
@@ -124,16 +157,15 @@ def write(
         cache: the prompt; afterwards as before.
         last_id: the prompt's last token.
         forced_ids: tokens the middle has to begin with.
-        first_ids: tokens that may follow them; None allows any.
+        allowed: returns the tokens that may follow those decided so far; None once any may, and then for good. Until
+            then no token ends the middle.
         draft_ids: a guess at the tokens after the forced ones; may be wrong, may be empty.
         banned_ids: tokens that may not be written.
         ends: whether a token ends the middle.
         max_tokens: most tokens.
         max_passes: most forward passes.
         cancel: asked before every pass.
-        recorder: receives what every pass decided; None costs nothing.
-        start: text that the middle has to begin with, in whatever tokens; until it is spelt, no token ends the middle
-            and no draft is read.
+        recorders: receive what every pass decided; none cost nothing.
     """
     num_past = cache.length
     decided, draft = list(forced_ids), list(draft_ids)
@@ -142,38 +174,33 @@ def write(
     last = cache.copy_last()
     unread, num_read, passes = [last_id, *decided], num_past - 1, 0
     ended = False
-    barred_V = None if first_ids is None else _all_but(model, first_ids)
     try:
         while not ended and passes < max_passes and len(decided) < max_tokens:
             yield
             if cancel.cancelled or cancel.expired:
                 break
             cache.truncate(num_read)
-            allowed_ids = None if start is None else start.allowed(decided)
-            if allowed_ids is not None:
-                draft = []
+            bound = list(_bound(allowed, decided, draft))
             hidden_1TD = model.encode(torch.tensor([[*unread, *draft]], device=model.device), cache)
             logits_TV = model.logits(hidden_1TD[:, len(unread) - 1 :])[0]
             passes += 1
             if banned_ids:
                 logits_TV[:, list(banned_ids)] = -torch.inf
-            if barred_V is not None and len(decided) == len(forced_ids):
-                logits_TV[0].masked_fill_(barred_V, -torch.inf)
-            if allowed_ids is not None:
-                logits_TV[0].masked_fill_(_all_but(model, allowed_ids), -torch.inf)
+            for logits_V, allowed_ids in zip(logits_TV, bound, strict=False):
+                logits_V.masked_fill_(_all_but(model, allowed_ids), -torch.inf)
             kept: list[int] = []
             best_ids = logits_TV.argmax(-1).tolist()
             for place, token_id in enumerate(best_ids):
-                if allowed_ids is None and ends(token_id):
+                if place >= len(bound) and ends(token_id):
                     ended = True
                     break
                 kept.append(token_id)
                 if place >= len(draft) or draft[place] != token_id:
                     break
-            if recorder is not None:
-                num_agreed = len(kept) if ended else len(kept) - 1
-                draft_id = draft[num_agreed] if num_agreed < len(draft) else -1
-                num = len(kept) + ended
+            num_agreed = len(kept) if ended else len(kept) - 1
+            draft_id = draft[num_agreed] if num_agreed < len(draft) else -1
+            num = len(kept) + ended
+            for recorder in recorders:
                 recorder.passed(best_ids[:num], logits_TV[:num], num_agreed=num_agreed, draft_id=draft_id, ended=ended)
             # All kept tokens but the last agreed with the draft, so they have been read.
             num_read += len(unread) + max(0, len(kept) - 1)
@@ -183,6 +210,17 @@ def write(
     finally:
         cache.restore_last(num_past, last)
     return Written(ids=decided[:max_tokens], ended=ended, passes=passes)
+
+
+def _bound(
+    allowed: Callable[[Sequence[int]], Sequence[int] | None], decided: Sequence[int], draft: Sequence[int]
+) -> Iterator[Sequence[int]]:
+    """Yields what may follow the decided tokens, then what may follow each draft token, up to where anything may."""
+    for num_drafted in range(len(draft) + 1):
+        allowed_ids = allowed([*decided, *draft[:num_drafted]])
+        if allowed_ids is None:
+            return
+        yield allowed_ids
 
 
 def _all_but(model: DiffusionModel, ids: Sequence[int]) -> Tensor:
