@@ -20,8 +20,8 @@ $(STAMP): pyproject.toml
 demo: setup ## complete real Python files with the resident engine
 	$(BIN)/dgemma-lsp demo
 
-# Files stay whole, because their fixtures start engines.
-TEST_OPTIONS ?= -n auto --maxprocesses 4 --dist loadfile
+# Files stay whole, because their fixtures start engines, and keep their order: the longest are not left to the end.
+TEST_OPTIONS ?= -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: setup ## run the tests, in one process for each core (TEST_OPTIONS= for one process)
 	$(BIN)/python -m pytest -q $(TEST_OPTIONS)

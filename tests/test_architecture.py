@@ -16,13 +16,6 @@ MODULES = sorted(path for package in (SERVER, ENGINE, KERNELS) for path in packa
 BENCHMARKS = sorted(path for folder in ("engine/bench", "kernels/bench") for path in (ROOT / folder).rglob("*.py"))
 TORCH_FREE = ("torch", "triton", "transformers", "tokenizers", "safetensors", "numpy")
 MAX_LINES, MAX_MODULES = 300, 16
-# Longer than MAX_LINES. A module leaves the list once it is split; none may come.
-TOO_LONG = {
-    "dgemma_lsp/cli.py",
-    "engine/dgemma_engine/backends/cpu/attention.py",
-    "engine/dgemma_engine/diffusion/denoiser.py",
-    "engine/dgemma_engine/tracing/recorder.py",
-}
 
 
 def name_of(path: Path) -> str:
@@ -90,7 +83,7 @@ def test_no_mutable_module_state() -> None:
 
 def test_modules_are_short() -> None:
     long = {name_of(path) for path in MODULES if len(path.read_text(encoding="utf-8").splitlines()) > MAX_LINES}
-    assert long - TOO_LONG == set()
+    assert long == set()
 
 
 def test_modules_are_named_for_a_noun() -> None:

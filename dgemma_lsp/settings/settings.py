@@ -29,7 +29,7 @@ class Settings:
 
     Attributes:
         enabled: whether anything is offered at all.
-        engine_model: path of a model folder, or `embedded`.
+        engine_model: `embedded`, a short name, or the path of a folder or GGUF file.
         engine_device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
         engine_autostart: whether an engine is started when none runs.
         deadline_ms: milliseconds for one answer.
@@ -78,9 +78,9 @@ OPTIONS = (
         key="engine.model",
         field="engine_model",
         kind=Kind.STRING,
-        form="embedded or the path of a model folder",
-        meaning="Model to run: `embedded`, the small model in the package, or the path of a Hugging Face "
-        "DiffusionGemma folder.",
+        form="embedded, a short name or the path of a model",
+        meaning="Model to run: `embedded`, the model in the package; a short name that `dgemma-engine models` lists; "
+        "or the path of a Hugging Face folder or a GGUF file.",
     ),
     Option(
         key="engine.device",

@@ -30,7 +30,9 @@ def model_folder(model: str) -> Path:
         return _fetched(CATALOGUE[model])
     path = Path(model)
     if not path.is_dir() and not (path.suffix == _GGUF and path.is_file()):
-        raise CheckpointError(f"{path}: is no model folder and no GGUF file; name one with --model PATH")
+        raise CheckpointError(
+            f"{path}: is no model folder and no GGUF file; name one, or a short name that dgemma-engine models lists"
+        )
     return path
 
 

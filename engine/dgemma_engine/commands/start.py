@@ -7,6 +7,7 @@ import asyncio
 import importlib.util
 import logging
 import sys
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,9 @@ IDLE_MINUTES = 30.0
 # The embedded model is loaded within 4 s on two cores; a large one reads its weights for minutes.
 _FIRST_STATE_S = 15.0
 _LONGEST_LOAD_S = 3_600.0
+# From the loss of its connections to the end of an engine's process.
+_END_S = 5.0
+_LOCK_POLL_S = 0.05
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,7 +90,7 @@ async def _run_background(location: EngineLocation, *, idle_minutes: float) -> i
         except TimeoutError:
             status = await client.status()
         except EngineUnavailable as error:
-            if holder_pid(location.lock) != status.pid:
+            if await asyncio.to_thread(_ended, location, status.pid):
                 message = f"engine process {status.pid} ended while it loaded the model; see {location.log}"
                 raise EngineUnavailable(message) from error
             raise
@@ -94,6 +98,14 @@ async def _run_background(location: EngineLocation, *, idle_minutes: float) -> i
     after = still if status.state is EngineState.LOADING else ""
     _say(f"{before} (pid {status.pid}): {status.model} on {status.device}{after}")
     return 0
+
+
+def _ended(location: EngineLocation, pid: int) -> bool:
+    """Waits for the end of an engine whose connection is lost: its sockets close before it drops the lock."""
+    give_up_s = time.monotonic() + _END_S
+    while holder_pid(location.lock) == pid and time.monotonic() < give_up_s:
+        time.sleep(_LOCK_POLL_S)
+    return holder_pid(location.lock) != pid
 
 
 def _loader(location: EngineLocation, faults: list[str]) -> Callable[[Callable[[int, str], None]], InfillEngine]:

@@ -114,7 +114,9 @@ class Run:
         question = FillQuestion(
             uri=document.uri, version=document.version, span=(span[0], span[1]), kind=FillKind.SELECTION
         )
-        given = await self.session.fills.answer(question, encoding=UTF16, path="a", on_draft=lambda _draft: None)
+        given = await self.session.fills.answer(
+            question, self.session.settings, encoding=UTF16, path="a", on_draft=lambda _draft: None
+        )
         self.num_offered += len(given.candidates)
         self.note("fill")
 

@@ -146,7 +146,7 @@ def test_without_matplotlib_there_are_figures_but_no_pictures(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["{tmp}/none", "{tree}"], "none: is not a folder"),
+        (["{tmp}/none", "{tree}"], "none: is no model folder and no GGUF file"),
         (["{tree}", "{tree}"], "no *.safetensors here"),
         (["{model}", "{tmp}/none.py"], "none.py: is not there"),
         (["{model}", "{tree}", "--glob", "*.xyz"], "holds no usable file like *.xyz"),

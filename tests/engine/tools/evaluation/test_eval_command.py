@@ -158,8 +158,8 @@ def test_execute_without_tests_is_said(engine: TableEngine, holes: Path, capsys:
         (["{holes}", "--out", "{holes}"], "would be overwritten"),
         (["{holes}", "--json", "{tmp}/hard.jsonl"], "is read, and would be overwritten"),
         (["{holes}", "--out", "{tmp}/same", "--json", "{tmp}/./same"], "is named for two outputs"),
-        (["{holes}", "--out", "{tmp}/old.jsonl", "--model", "{tmp}/none"], "is not a folder"),
-        (["{holes}", "--model", "{tmp}/none"], "is not a folder"),
+        (["{holes}", "--out", "{tmp}/old.jsonl", "--model", "{tmp}/none"], "none: is no model folder and no GGUF file"),
+        (["{holes}", "--model", "{tmp}/none"], "none: is no model folder and no GGUF file"),
     ],
 )
 def test_faults_are_one_line(

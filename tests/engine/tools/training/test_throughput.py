@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import accumulate, cycle
+from itertools import accumulate, count, cycle
 from types import SimpleNamespace
 from typing import Any
 
@@ -80,3 +80,11 @@ def test_matrix_rate_is_that_of_the_quickest_product(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(throughput, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     monkeypatch.setattr(throughput, "_MATRIX_SIZE", {"cpu": 10})
     assert matrix_rate(torch.device("cpu")) == 2 * 10**3 / 0.25
+
+
+def test_matrix_rate_of_a_slow_device_takes_few_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = count(step=3.0)
+    monkeypatch.setattr(throughput, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr(throughput, "_MATRIX_SIZE", {"cpu": 10})
+    assert matrix_rate(torch.device("cpu")) == 2 * 10**3 / 3.0
+    assert next(clock) == 6.0
