@@ -1,31 +1,28 @@
-"""Middles, left to right: the model's causal mode, greedy, checked against a draft several tokens at a time.
+"""One middle, left to right: the model's causal mode, greedy, checked against a draft several tokens at a time.
 
 Every pass reads the tokens decided so far and the rest of the draft; draft tokens that equal the model's choice are
 kept without a pass of their own (speculative decoding, arXiv 2211.17192, greedy). Without a draft every pass gives one
-token. `write` turns token ids into token ids; `propose` makes candidates of them.
+token. `write` turns token ids into token ids; `propose` makes a candidate of them.
 
 Shape legend: T judged tokens of a pass, D hidden, V vocabulary.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from dgemma_engine.infill.candidate import Proposal, Proposals
-from dgemma_engine.infill.forks import Forks
 from dgemma_engine.infill.observer import WritingObserver
 from dgemma_engine.infill.task import InfillTask
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.postprocess.block_end import whole_part
 from dgemma_engine.postprocess.clean_candidate import cut_to_line
-from dgemma_engine.protocol.messages import CandidateSource, Extent, Finish
+from dgemma_engine.protocol.messages import CandidateSource, Finish
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
 from dgemma_engine.tokenization.healed_start import HealedStart
@@ -35,8 +32,6 @@ from dgemma_engine.tokenization.vocabulary_index import openings
 _SPECULATIVE_PASSES = 2
 # Most tokens: where the user waits for them (each costs a pass), where this is the only candidate, and otherwise.
 _MOST_ON_DEMAND, _MOST_ALONE, _MOST_OF_SEVERAL = 128, 32, 24
-# Other ways to go on that are followed, the passes each may take, and the least probability of one.
-_MOST_FORKS, _FORK_PASSES, _LEAST_LOGPROB = 4, 16, math.log(0.02)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +50,9 @@ class Written:
 
 
 def propose(
-    model: DiffusionModel, task: InfillTask, cache: PromptCache, cancel: Cancel, *, draft: str, is_alone: bool
+    model: DiffusionModel, task: InfillTask, cache: PromptCache, cancel: Cancel, *, draft: str
 ) -> Pieces[Proposals]:
-    """Writes a candidate with the causal mode; with a draft to check it takes a few passes, or gives up.
+    """Writes one candidate with the causal mode; with a draft to check it takes a few passes, or gives up.
 
     Args:
         model: its causal mode is called once a pass; each pass is a step.
@@ -65,7 +60,6 @@ def propose(
         cache: the prompt; afterwards as before.
         cancel: asked before every pass.
         draft: the best candidate so far; empty if there is none.
-        is_alone: whether no canvas proposes anything: then the likeliest forks of the candidate are candidates too.
     """
     context, hole = task.context, task.hole
     if task.form.healing == "token":
@@ -81,23 +75,19 @@ def propose(
         draft_ids = ids[num_given:] if tuple(ids[:num_given]) == given_ids else []
     writing = task.observer.writing(given_ids, draft_ids) if task.observer is not None else None
     end_ids, leaves = task.end_ids(), task.block_end()
-    forks = Forks(len(given_ids), end_ids | set(hole.judged_suffix_ids[:1])) if is_alone else None
-    written_with = partial(
-        write,
+    written = yield from write(
         model,
         cache,
         hole.prompt_ids[-1],
-        allowed=allowed,
-        banned_ids=task.banned_ids(),
-        max_tokens=task.options.slot_tokens or min(context.max_middle_tokens, most),
-        cancel=cancel,
-    )
-    written = yield from written_with(
         forced_ids=given_ids,
+        allowed=allowed,
         draft_ids=draft_ids,
+        banned_ids=task.banned_ids(),
         ends=(lambda token_id: token_id in end_ids or leaves(token_id)) if leaves else end_ids.__contains__,
+        max_tokens=task.options.slot_tokens or min(context.max_middle_tokens, most),
         max_passes=1_000 if not draft or context.on_demand else _SPECULATIVE_PASSES,
-        recorders=[recorder for recorder in (writing, forks) if recorder is not None],
+        cancel=cancel,
+        recorder=writing,
     )
     proposals = Proposals(finish=Finish.STABLE if written.ended else Finish.STEP_LIMIT, passes=written.passes)
     if written.ended or not draft or context.on_demand:
@@ -105,33 +95,11 @@ def propose(
         if leaves is not None and not written.ended:
             whole = whole_part(text, context.prefix)
             text = whole if whole or context.on_demand else cut_to_line(text)
-        _offer(proposals, text)
+        if text:
+            proposals.found.append(Proposal(text=text, source=CandidateSource.LEFT_TO_RIGHT))
         if writing is not None:
             writing.offered(text)
-    followed = forks.likeliest(least_logprob=_LEAST_LOGPROB) if forks else []
-    if context.extent is Extent.BLOCK:
-        # The rest of a block would take too many passes.
-        followed = [fork for fork in followed if fork.token_id is None]
-    for fork in followed[:_MOST_FORKS]:
-        ids = written.ids[: fork.place]
-        if fork.token_id is not None:
-            branch = yield from written_with(
-                forced_ids=[*ids, fork.token_id],
-                draft_ids=written.ids[fork.place + 1 :],
-                ends=end_ids.__contains__,
-                max_passes=_FORK_PASSES,
-            )
-            proposals.passes += branch.passes
-            if not branch.ended:
-                continue
-            ids = branch.ids
-        _offer(proposals, task.text(ids))
     return proposals
-
-
-def _offer(proposals: Proposals, text: str) -> None:
-    if text:
-        proposals.found.append(Proposal(text=text, source=CandidateSource.LEFT_TO_RIGHT))
 
 
 @torch.inference_mode()
@@ -148,7 +116,7 @@ def write(
     max_tokens: int,
     max_passes: int,
     cancel: Cancel,
-    recorders: Sequence[WritingObserver] = (),
+    recorder: WritingObserver | None = None,
 ) -> Pieces[Written]:
     """Writes the likeliest next token until the middle ends; each pass is a step.
 
@@ -165,7 +133,7 @@ def write(
         max_tokens: most tokens.
         max_passes: most forward passes.
         cancel: asked before every pass.
-        recorders: receive what every pass decided; none cost nothing.
+        recorder: receives what every pass decided; None costs nothing.
     """
     num_past = cache.length
     decided, draft = list(forced_ids), list(draft_ids)
@@ -197,10 +165,10 @@ def write(
                 kept.append(token_id)
                 if place >= len(draft) or draft[place] != token_id:
                     break
-            num_agreed = len(kept) if ended else len(kept) - 1
-            draft_id = draft[num_agreed] if num_agreed < len(draft) else -1
-            num = len(kept) + ended
-            for recorder in recorders:
+            if recorder is not None:
+                num_agreed = len(kept) if ended else len(kept) - 1
+                draft_id = draft[num_agreed] if num_agreed < len(draft) else -1
+                num = len(kept) + ended
                 recorder.passed(best_ids[:num], logits_TV[:num], num_agreed=num_agreed, draft_id=draft_id, ended=ended)
             # All kept tokens but the last agreed with the draft, so they have been read.
             num_read += len(unread) + max(0, len(kept) - 1)

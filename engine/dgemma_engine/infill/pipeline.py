@@ -113,14 +113,12 @@ class Pipeline:
         proposals = search.proposals
         if options.decode is not Decode.DIFFUSION and reserved.finish is None:
             best = rank_unjudged(proposals.found)[:1]
-            is_alone = options.decode is Decode.LEFT_TO_RIGHT
-            draft = best[0].proposal.text if best else ""
             written = yield from propose_left_to_right(
-                self._model, task, cache, reserved, draft=draft, is_alone=is_alone
+                self._model, task, cache, reserved, draft=best[0].proposal.text if best else ""
             )
             proposals.found += written.found
             proposals.passes += written.passes
-            if is_alone:
+            if options.decode is Decode.LEFT_TO_RIGHT:
                 proposals.finish = written.finish
         proposals.found += [
             Proposal(text=text, source=CandidateSource.SEED, seed=seed)
