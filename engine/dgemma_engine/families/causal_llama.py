@@ -32,7 +32,6 @@ class LlamaFamily:
     """See `Family`."""
 
     name: str = MODEL_TYPE
-    logit_shift: int = 1
     has_causal_mode: bool = True
 
     def recognises(self, facts: CheckpointFacts) -> bool:

@@ -42,12 +42,10 @@ class Family(Protocol):
 
     Attributes:
         name: the same in messages and sidecar files.
-        logit_shift: the state at position i scores position i + `logit_shift` of a canvas.
         has_causal_mode: whether left-to-right probabilities are exact in one pass: writing and ranking need them.
     """
 
     name: str
-    logit_shift: int
     has_causal_mode: bool
 
     def recognises(self, facts: CheckpointFacts) -> bool:

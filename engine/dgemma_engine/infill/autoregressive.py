@@ -9,7 +9,7 @@ Shape legend: T judged tokens of a pass, D hidden, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,11 +21,12 @@ from dgemma_engine.infill.task import InfillTask
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.postprocess.block_end import whole_part
-from dgemma_engine.protocol.messages import CandidateSource, Extent, Finish
+from dgemma_engine.postprocess.clean_candidate import cut_to_line
+from dgemma_engine.protocol.messages import CandidateSource, Finish
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
 from dgemma_engine.tokenization.healed_start import HealedStart
-from dgemma_engine.tokenization.vocabulary_index import Opening, openings
+from dgemma_engine.tokenization.vocabulary_index import openings
 
 # Forward passes where other candidates were found.
 _SPECULATIVE_PASSES = 2
@@ -62,23 +63,24 @@ def propose(
     """
     context, hole = task.context, task.hole
     if task.form.healing == "token":
-        opening, start = Opening(given_ids=(), first_ids=None), HealedStart(hole.boundary.opening, task.spelling)
+        given_ids, allowed = (), HealedStart(hole.boundary.opening, task.spelling).allowed
     else:
-        opening, start = openings(hole.boundary.opening, task.tokenizer, task.spelling)[0], None
+        opening = openings(hole.boundary.opening, task.tokenizer, task.spelling)[0]
+        given_ids, allowed = opening.given_ids, opening.allowed
     most = _MOST_ON_DEMAND if context.on_demand else _MOST_OF_SEVERAL if draft else _MOST_ALONE
     draft_ids = list[int]()
     if draft:
-        ids, num_given = task.tokenizer.encode(hole.boundary.opening + draft), len(opening.given_ids)
+        ids, num_given = task.tokenizer.encode(hole.boundary.opening + draft), len(given_ids)
         # Tokens that straddle the opening are no continuation of it.
-        draft_ids = ids[num_given:] if tuple(ids[:num_given]) == opening.given_ids else []
-    writing = task.observer.writing(opening.given_ids, draft_ids) if task.observer is not None else None
+        draft_ids = ids[num_given:] if tuple(ids[:num_given]) == given_ids else []
+    writing = task.observer.writing(given_ids, draft_ids) if task.observer is not None else None
     end_ids, leaves = task.end_ids(), task.block_end()
     written = yield from write(
         model,
         cache,
         hole.prompt_ids[-1],
-        forced_ids=opening.given_ids,
-        first_ids=opening.first_ids,
+        forced_ids=given_ids,
+        allowed=allowed,
         draft_ids=draft_ids,
         banned_ids=task.banned_ids(),
         ends=(lambda token_id: token_id in end_ids or leaves(token_id)) if leaves else end_ids.__contains__,
@@ -86,13 +88,13 @@ def propose(
         max_passes=1_000 if not draft or context.on_demand else _SPECULATIVE_PASSES,
         cancel=cancel,
         recorder=writing,
-        start=start,
     )
     proposals = Proposals(finish=Finish.STABLE if written.ended else Finish.STEP_LIMIT, passes=written.passes)
     if written.ended or not draft or context.on_demand:
         text = task.text(written.ids)
-        if context.on_demand and not written.ended and context.extent is Extent.BLOCK:
-            text = whole_part(text, context.prefix)
+        if leaves is not None and not written.ended:
+            whole = whole_part(text, context.prefix)
+            text = whole if whole or context.on_demand else cut_to_line(text)
         if text:
             proposals.found.append(Proposal(text=text, source=CandidateSource.LEFT_TO_RIGHT))
         if writing is not None:
@@ -107,7 +109,7 @@ def write(
     last_id: int,
     *,
     forced_ids: Sequence[int],
-    first_ids: Sequence[int] | None,
+    allowed: Callable[[Sequence[int]], Sequence[int] | None],
     draft_ids: Sequence[int],
     banned_ids: Sequence[int],
     ends: Callable[[int], bool],
@@ -115,7 +117,6 @@ def write(
     max_passes: int,
     cancel: Cancel,
     recorder: WritingObserver | None = None,
-    start: HealedStart | None = None,
 ) -> Pieces[Written]:
     """Writes the likeliest next token until the middle ends; each pass is a step.
 
@@ -124,7 +125,8 @@ def write(
         cache: the prompt; afterwards as before.
         last_id: the prompt's last token.
         forced_ids: tokens the middle has to begin with.
-        first_ids: tokens that may follow them; None allows any.
+        allowed: returns the tokens that may follow those decided so far; None once any may, and then for good. Until
+            then no token ends the middle.
         draft_ids: a guess at the tokens after the forced ones; may be wrong, may be empty.
         banned_ids: tokens that may not be written.
         ends: whether a token ends the middle.
@@ -132,8 +134,6 @@ def write(
         max_passes: most forward passes.
         cancel: asked before every pass.
         recorder: receives what every pass decided; None costs nothing.
-        start: text that the middle has to begin with, in whatever tokens; until it is spelt, no token ends the middle
-            and no draft is read.
     """
     num_past = cache.length
     decided, draft = list(forced_ids), list(draft_ids)
@@ -142,29 +142,24 @@ def write(
     last = cache.copy_last()
     unread, num_read, passes = [last_id, *decided], num_past - 1, 0
     ended = False
-    barred_V = None if first_ids is None else _all_but(model, first_ids)
     try:
         while not ended and passes < max_passes and len(decided) < max_tokens:
             yield
             if cancel.cancelled or cancel.expired:
                 break
             cache.truncate(num_read)
-            allowed_ids = None if start is None else start.allowed(decided)
-            if allowed_ids is not None:
-                draft = []
+            bound = list(_bound(allowed, decided, draft))
             hidden_1TD = model.encode(torch.tensor([[*unread, *draft]], device=model.device), cache)
             logits_TV = model.logits(hidden_1TD[:, len(unread) - 1 :])[0]
             passes += 1
             if banned_ids:
                 logits_TV[:, list(banned_ids)] = -torch.inf
-            if barred_V is not None and len(decided) == len(forced_ids):
-                logits_TV[0].masked_fill_(barred_V, -torch.inf)
-            if allowed_ids is not None:
-                logits_TV[0].masked_fill_(_all_but(model, allowed_ids), -torch.inf)
+            for logits_V, allowed_ids in zip(logits_TV, bound, strict=False):
+                logits_V.masked_fill_(_all_but(model, allowed_ids), -torch.inf)
             kept: list[int] = []
             best_ids = logits_TV.argmax(-1).tolist()
             for place, token_id in enumerate(best_ids):
-                if allowed_ids is None and ends(token_id):
+                if place >= len(bound) and ends(token_id):
                     ended = True
                     break
                 kept.append(token_id)
@@ -183,6 +178,17 @@ def write(
     finally:
         cache.restore_last(num_past, last)
     return Written(ids=decided[:max_tokens], ended=ended, passes=passes)
+
+
+def _bound(
+    allowed: Callable[[Sequence[int]], Sequence[int] | None], decided: Sequence[int], draft: Sequence[int]
+) -> Iterator[Sequence[int]]:
+    """Yields what may follow the decided tokens, then what may follow each draft token, up to where anything may."""
+    for num_drafted in range(len(draft) + 1):
+        allowed_ids = allowed([*decided, *draft[:num_drafted]])
+        if allowed_ids is None:
+            return
+        yield allowed_ids
 
 
 def _all_but(model: DiffusionModel, ids: Sequence[int]) -> Tensor:

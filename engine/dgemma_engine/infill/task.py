@@ -72,9 +72,9 @@ class InfillTask:
     def block_end(self) -> Callable[[int], bool] | None:
         """Returns what tells, token by token, where the middle leaves its block; None where it may go on.
 
-        Only of a block asked for on demand: the user waits for all of it.
+        Only of a block asked for on demand, for which the user waits, and for checkpoints that cannot end a middle.
         """
         context = self.context
-        if context.extent is Extent.LINE or not context.on_demand:
+        if context.extent is Extent.LINE or not (context.on_demand or self.form.fill_token_id is None):
             return None
         return BlockEnd(context.prefix, self.spelling.text_of, least_column=context.least_column)

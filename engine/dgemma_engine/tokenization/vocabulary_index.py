@@ -8,7 +8,7 @@ choice at the edge of the free text.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -72,6 +72,10 @@ class Opening:
 
     given_ids: tuple[int, ...]
     first_ids: tuple[int, ...] | None
+
+    def allowed(self, ids: Sequence[int]) -> tuple[int, ...] | None:
+        """Returns the tokens that may follow `ids`, which begin with the given ones; None if anything."""
+        return self.first_ids if len(ids) == len(self.given_ids) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -242,6 +242,15 @@ def test_table_aligns_columns_and_leaves_out_what_is_empty() -> None:
     ]
 
 
+def test_table_names_the_embedded_model_by_its_short_name() -> None:
+    status = Status(
+        state=EngineState.READY, percent=100, message="", model="embedded", model_path="/m", device="cpu", pid=7,
+        version="1", uptime_s=1.0, memory_bytes=0, device_memory_bytes=0, clients=0, requests={}, denoising_steps=0,
+        stages={},
+    )  # fmt: skip
+    assert "model         tiny (`embedded` is the same)" in table(status).splitlines()
+
+
 def test_client_and_command_line_load_no_torch() -> None:
     program = (
         "import dgemma_engine.cli, dgemma_engine.ipc.client, sys; print(sorted({'torch', 'psutil'} & set(sys.modules)))"

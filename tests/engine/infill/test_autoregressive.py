@@ -15,6 +15,7 @@ from dgemma_engine.model.ops import Ops
 from dgemma_engine.model.transformer import DiffusionGemma
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import finished
+from dgemma_engine.tokenization.vocabulary_index import Opening
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -41,7 +42,7 @@ def cache(model: DiffusionGemma) -> PromptCache:
 def run(model: DiffusionGemma, cache: PromptCache, **options: Any) -> Written:
     given: dict[str, Any] = {
         "forced_ids": [],
-        "first_ids": None,
+        "allowed": lambda _ids: None,
         "draft_ids": [],
         "banned_ids": [],
         "ends": lambda token_id: False,
@@ -104,8 +105,9 @@ def test_it_ends_where_the_model_says(model: DiffusionGemma, cache: PromptCache)
 
 
 def test_first_token_is_one_that_may_stand_there(model: DiffusionGemma, cache: PromptCache) -> None:
+    start = Opening(given_ids=(70,), first_ids=(200, 201))
     for draft in ([], [99, 98]):
-        written = run(model, cache, forced_ids=[70], first_ids=[200, 201], draft_ids=draft)
+        written = run(model, cache, forced_ids=[70], allowed=start.allowed, draft_ids=draft)
         assert written.ids[0] == 70 and written.ids[1] in {200, 201}
 
 

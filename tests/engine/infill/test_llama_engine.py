@@ -61,9 +61,10 @@ def test_engine_names_the_file(checkpoint: LlamaCheckpoint) -> None:
     assert (engine.model_name, engine.model_path) == ("model.gguf", str(checkpoint.gguf))
 
 
+@pytest.mark.parametrize("is_wrong", [True, False])
 @pytest.mark.parametrize("begun", ["de", "\n  d", "", " "])
 @torch.inference_mode()
-def test_written_tokens_begin_with_the_given_text(checkpoint: LlamaCheckpoint, begun: str) -> None:
+def test_written_tokens_begin_with_the_given_text(checkpoint: LlamaCheckpoint, begun: str, is_wrong: bool) -> None:
     """Against a plain loop that tries every token: the likeliest with which the text can still be spelt."""
     model = load_llama(checkpoint.folder, Ops.reference(), device=CPU, dtype=torch.float32)
     tokenizer = Tokenizer.load(checkpoint.folder)
@@ -79,12 +80,13 @@ def test_written_tokens_begin_with_the_given_text(checkpoint: LlamaCheckpoint, b
         said += texts[expected[-1]]
     cache = PromptCache(model.config, capacity=8, dtype=model.dtype, device=CPU)
     model.prefill(torch.tensor([prompt]), cache)
+    draft, num_passes = ([70, 71], 8) if is_wrong else (expected, 1)
     written = finished(
         write(
-            model, cache, prompt[-1], forced_ids=(), first_ids=None, draft_ids=[70, 71], banned_ids=(),
-            ends=lambda _token_id: False, max_tokens=8, max_passes=100,
-            cancel=never(), start=HealedStart(begun, spelling),
+            model, cache, prompt[-1], forced_ids=(), allowed=HealedStart(begun, spelling).allowed, draft_ids=draft,
+            banned_ids=(), ends=lambda _token_id: False, max_tokens=8, max_passes=100, cancel=never(),
         )
     )  # fmt: skip
     assert written.ids == expected
+    assert written.passes == num_passes
     assert cache.length == len(prompt)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
@@ -64,11 +64,15 @@ def test_text_goes_on_from_earlier_canvases() -> None:
     assert task("x = |\n").text([ord("b")], before=[ord(" "), ord("a")]) == "ab"
 
 
-def test_block_on_demand_ends_where_it_leaves_its_block() -> None:
-    written = [ord(character) for character in "a = 1\nb = 2"]
-    options = {"extent": Extent.BLOCK, "on_demand": True}
-    assert task("def f():\n    |\n", **options).text([ord(" ")] * 4 + written).strip() == "a = 1"
-    assert task("def f():\n    |\n", extent=Extent.BLOCK).text([ord(" ")] * 4 + written).count("\n") == 1
+@pytest.mark.parametrize(
+    ("fill_token_id", "on_demand", "expected"),
+    [(None, False, "a = 1"), (None, True, "a = 1"), (2, True, "a = 1"), (2, False, "a = 1\nb = 2")],
+)
+def test_block_ends_where_it_is_left(fill_token_id: int | None, on_demand: bool, expected: str) -> None:
+    """Except the suggestion of a checkpoint that ends middles itself."""
+    block = task("def f():\n    |\n", extent=Extent.BLOCK, on_demand=on_demand)
+    block = replace(block, form=replace(block.form, fill_token_id=fill_token_id))
+    assert block.text([*map(ord, "    a = 1\nb = 2")]).strip() == expected
 
 
 def test_line_breaks_end_a_line_only() -> None:

@@ -72,7 +72,7 @@ def use(model: DiffusionGemma, cache: PromptCache, last_id: int) -> None:
             cache,
             last_id,
             forced_ids=[],
-            first_ids=None,
+            allowed=lambda _ids: None,
             draft_ids=[60, 61],
             banned_ids=[],
             ends=lambda token_id: False,
