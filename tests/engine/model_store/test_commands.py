@@ -41,7 +41,7 @@ def test_models_says_what_is_there(data: Path, capsys: pytest.CaptureFixture[str
         "small",
         "98",
         "MB",
-        "900",
+        "981",
         "MB",
         "Apache-2.0",
         "run: dgemma-engine pull small",
