@@ -78,7 +78,7 @@ def test_cancelled_fill_leaves_the_file(warm: Start, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "command", "why"),
     [
-        ("a.py", "x = 1\n", "DgemmaFill", "no placeholder"),
+        ("a.py", "x = 1\n", "DgemmaFill", "not on a placeholder"),
         ("a.py", "x = 1\n\n\ny = 2\n", "2DgemmaFill", "nothing is selected"),
         (".env", "KEY=1\n", "1DgemmaFill selection", "private"),
         ("a.py", "x = 1\n" * 400_000, "2,300000DgemmaFill", "too long"),
