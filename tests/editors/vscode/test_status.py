@@ -122,6 +122,6 @@ def test_an_old_server_completes_and_the_rest_says_what_to_do(window: Window, ru
 
 def test_the_doctor_writes_into_the_log(window: Window) -> None:
     window.command("dgemma: Check the Installation")
-    window.page.locator(".panel .view-line", has_text="embedded").first.wait_for()
+    window.page.locator(".panel .view-line", has_text="statistics").first.wait_for()
     window.shot("doctor")
     window.command("View: Hide Panel")

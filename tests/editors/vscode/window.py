@@ -119,8 +119,12 @@ class Window:
         return set(self.page.evaluate(_COLOURS))
 
     def saved(self, path: Path) -> str:
-        """Saves the file and returns what is on the disk."""
+        """Saves the file and returns what is on the disk; VS Code empties the file before it writes."""
         self.save()
+        for _ in range(100):
+            if path.stat().st_size:
+                break
+            self.page.wait_for_timeout(50)
         return path.read_text(encoding="utf-8")
 
     def drawn(self) -> str:
