@@ -1,4 +1,4 @@
-"""Llama as a family: folders and GGUF files, logits shifted by one; it denoises once an adapter has taught it to.
+"""Llama as a family: folders and GGUF files, left to right.
 
 The base was trained from left to right on whole files, so a hole is put as its prefix alone; the suffix is left to
 ranking.
@@ -32,15 +32,14 @@ class LlamaFamily:
     """See `Family`."""
 
     name: str = MODEL_TYPE
-    has_causal_mode: bool = True
 
     def recognises(self, facts: CheckpointFacts) -> bool:
         """See `Family.recognises`: models that only borrow the type name a class of their own."""
         return facts.model_type == MODEL_TYPE and facts.architectures in _ARCHITECTURES
 
     def has_canvas(self, facts: CheckpointFacts) -> bool:
-        """See `Family.has_canvas`: those whose sidecar names the token that stands for a masked position."""
-        return "mask_token_id" in facts.sidecar
+        """See `Family.has_canvas`: none yet, since a state of `LlamaModel.decode` scores the position after its own."""
+        return False
 
     def read_tokenizer(self, facts: CheckpointFacts) -> Tokenizer:
         """See `Family.read_tokenizer`."""
@@ -62,12 +61,12 @@ class LlamaFamily:
         )
 
     def read_sampler(self, facts: CheckpointFacts, vocab_size: int) -> Sampler:
-        """See `Family.read_sampler`; one that denoises has a mask token, and without one nothing asks for a step."""
+        """See `Family.read_sampler`; without a canvas nothing asks for a step."""
         return Sampler(
             num_steps=_STEPS,
             schedule=TemperatureSchedule(t_min=0.0, t_max=1.0),
             acceptance=SurestFirst(num_tokens=_TOKENS_A_STEP, num_remasked=1),
-            noise=AbsorbingMask(mask_id=facts.sidecar.get("mask_token_id", 0)),
+            noise=AbsorbingMask(mask_id=0),
             stop=NothingMasked(),
         )
 

@@ -18,7 +18,6 @@ class DiffusionGemmaFamily:
     """See `Family`."""
 
     name: str = MODEL_TYPE
-    has_causal_mode: bool = True
 
     def recognises(self, facts: CheckpointFacts) -> bool:
         """See `Family.recognises`."""

@@ -42,11 +42,9 @@ class Family(Protocol):
 
     Attributes:
         name: the same in messages and sidecar files.
-        has_causal_mode: whether left-to-right probabilities are exact in one pass: writing and ranking need them.
     """
 
     name: str
-    has_causal_mode: bool
 
     def recognises(self, facts: CheckpointFacts) -> bool:
         """Whether a checkpoint without a sidecar is of this family."""
