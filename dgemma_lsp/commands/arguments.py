@@ -79,7 +79,9 @@ def argument_parser() -> argparse.ArgumentParser:
         command.add_argument("--seed", type=_seed, default=0, metavar="N", help="the same seed gives the same text")
     for command in (complete, demo, doctor, trace):
         model, device = _setting("engine.model"), _setting("engine.device")
-        command.add_argument("--model", type=model, default="embedded", help="model folder, or embedded (the default)")
+        command.add_argument(
+            "--model", type=model, default="embedded", help="folder, GGUF file or short name (default: embedded)"
+        )
         command.add_argument(
             "--device", type=device, default="auto", help="device: auto (the default), cpu, cuda or cuda:N"
         )

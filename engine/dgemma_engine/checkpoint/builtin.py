@@ -14,6 +14,7 @@ from dgemma_engine.model_store.user_folder import ModelStore
 
 _FOLDER = Path(__file__).parents[1] / EMBEDDED
 _GGUF = ".gguf"
+_NAME_ONE = "name a model folder, a GGUF file or a short name that `dgemma-engine models` lists"
 
 
 def model_folder(model: str) -> Path:
@@ -30,9 +31,7 @@ def model_folder(model: str) -> Path:
         return _fetched(CATALOGUE[model])
     path = Path(model)
     if not path.is_dir() and not (path.suffix == _GGUF and path.is_file()):
-        raise CheckpointError(
-            f"{path}: is no model folder and no GGUF file; name one, or a short name that dgemma-engine models lists"
-        )
+        raise CheckpointError(f"{path}: is no model folder and no GGUF file; {_NAME_ONE}")
     return path
 
 
@@ -70,7 +69,7 @@ def _require_readable(model: str, path: Path) -> None:
     if not path.is_dir():
         raise WrongUsage(_missing(model, path))
     if not (path / "config.json").is_file():
-        raise WrongUsage(f"{path}: no config.json; name the folder of a DiffusionGemma model, or `embedded`")
+        raise WrongUsage(f"{path}: no config.json; {_NAME_ONE}")
     weights = sorted(path.glob("*.safetensors"))
     if not weights:
         raise WrongUsage(f"{path}: no *.safetensors; download the weights into the folder")
@@ -88,13 +87,14 @@ def _fetched(entry: Entry) -> Path:
 
 def _missing(model: str, folder: Path) -> str:
     if folder.exists():
-        return f"{folder}: is not a folder; name the folder of a DiffusionGemma model"
+        return f"{folder}: is not a folder and no GGUF file; {_NAME_ONE}"
     if re.fullmatch(r"[\w.-]+/[\w.-]+", model):
         name = folder.name
         return (
             f"{model}: no such folder, and models are not downloaded by name; get it with: hf download {model} "
             f"--local-dir {name}, then use --model {name}"
         )
-    if near := difflib.get_close_matches(model.lower(), [*CATALOGUE, EMBEDDED], n=1):
-        return f"{model}: no such model; did you mean {near[0]}? (A folder is named by its path: ./{model})"
-    return f"{folder}: no such folder; name the folder of a DiffusionGemma model, or `embedded`"
+    # The server and its engine hold a relative name as an absolute path.
+    if near := difflib.get_close_matches(folder.name.lower(), [*CATALOGUE, EMBEDDED], n=1):
+        return f"{model}: no such model; did you mean {near[0]}?"
+    return f"{folder}: no such folder or GGUF file; {_NAME_ONE}"

@@ -46,7 +46,7 @@ class WritingObserver(Protocol):
 class Observer(denoiser.StepObserver, Protocol):
     """Receives the course of one request, from the prompt to the ranked candidates."""
 
-    def dug(self, hole: Hole, *, text_of: Callable[[int], str | None], name_of: Callable[[int], str]) -> None:
+    def prompt_built(self, hole: Hole, *, text_of: Callable[[int], str | None], name_of: Callable[[int], str]) -> None:
         """Receives the prompt in token ids, and the text or else the name of a token."""
         ...
 

@@ -1,4 +1,4 @@
-"""One request from prompt to ranked candidates: encodes the prompt, proposes, ranks, and learns how long that takes.
+"""One request from prompt to ranked candidates: encodes the prompt, proposes, ranks, and measures how long that takes.
 
 Turns `Context` into a `Search`. Owns what is stored per document: prompts, suffixes, seeds, syntax trees. Called on the
 device thread.
@@ -190,7 +190,7 @@ class Pipeline:
         settled = partial(self._suffixes.settled, context.document) if is_stored else None
         hole = build_prompt(context, self._tokenizer, form, self._model.config, settled=settled)
         if observer is not None:
-            observer.dug(hole, text_of=self._spelling.text_of, name_of=self._tokenizer.name_of)
+            observer.prompt_built(hole, text_of=self._spelling.text_of, name_of=self._tokenizer.name_of)
         prefix, suffix, one_line = context.prefix, context.suffix, context.extent is Extent.LINE
         return InfillTask(
             context=context,

@@ -12,7 +12,7 @@ from dgemma_engine.ipc.endpoint import EMBEDDED, EngineLocation
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
     """Adds `--model` and `--device`."""
     parser.add_argument(
-        "--model", default=EMBEDDED, metavar="PATH", help="model folder, or `embedded` (default: embedded)"
+        "--model", default=EMBEDDED, metavar="PATH", help="folder, GGUF file or short name (default: embedded)"
     )
     parser.add_argument(
         "--device", type=_device, default="auto", help="auto, cpu, cuda or cuda:N: where the model runs (default: auto)"

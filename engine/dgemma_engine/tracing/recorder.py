@@ -54,7 +54,7 @@ class Recorder:
         self._text_of: Callable[[int], str | None] = _textless
         self._name_of: Callable[[int], str] = str
 
-    def dug(self, hole: Hole, *, text_of: Callable[[int], str | None], name_of: Callable[[int], str]) -> None:
+    def prompt_built(self, hole: Hole, *, text_of: Callable[[int], str | None], name_of: Callable[[int], str]) -> None:
         """Records the prompt in token ids.
 
         Args:

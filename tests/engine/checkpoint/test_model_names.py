@@ -55,6 +55,8 @@ def test_gguf_file_is_a_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "near"), [("smal", "small"), ("Tiny", "tiny"), ("embeded", "embedded")])
-def test_typo_is_refused_with_the_nearest_name(name: str, near: str) -> None:
-    with pytest.raises(WrongUsage, match=rf"{name}: no such model; did you mean {near}\? .*: \./{name}\)"):
-        require_model(name)
+def test_typo_is_refused_with_the_nearest_name(tmp_path: Path, name: str, near: str) -> None:
+    # A server and its engine hold the name as an absolute path.
+    for written in (name, str(tmp_path / name)):
+        with pytest.raises(WrongUsage, match=rf"{name}: no such model; did you mean {near}\?$"):
+            require_model(written)
