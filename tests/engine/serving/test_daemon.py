@@ -109,6 +109,18 @@ async def test_socket_is_open_to_its_user_only_and_there_before_the_model(proces
         assert location.directory.stat().st_mode & 0o777 == 0o700
 
 
+def _started_in(directory: Path) -> set[int]:
+    """The live children of this process that were started for `directory`; others may belong to other tests."""
+    return {child.pid for child in psutil.Process().children() if _runs_for(child, directory)}
+
+
+def _runs_for(process: psutil.Process, directory: Path) -> bool:
+    try:
+        return any(str(directory) in argument for argument in process.cmdline())
+    except psutil.Error:
+        return False
+
+
 async def test_attach_or_start_starts_one_engine_for_many_clients(processes: Processes, tmp_path: Path) -> None:
     location, start = location_in(tmp_path / "run"), command(tmp_path / "run")
     clients = await asyncio.gather(*(EngineClient.attach_or_start(location, command=start) for _ in range(3)))
@@ -117,7 +129,7 @@ async def test_attach_or_start_starts_one_engine_for_many_clients(processes: Pro
     assert location.log.stat().st_mode & 0o777 == 0o600
     assert os.getsid(next(iter(pids))) != os.getsid(0)
     # One that is slow to start must find the engine there, not start after its end.
-    await until(lambda: {child.pid for child in psutil.Process().children()} <= pids)
+    await until(lambda: _started_in(tmp_path) <= pids)
     await clients[0].stop_engine()
     for client in clients:
         await client.close()
