@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-MOST_CHARS = 200_000
+MOST_CHARS = 100_000
 
 _MOST_IMPORTS = 2_000
 _MOST_NAMES = 200
@@ -44,7 +44,7 @@ def imports_of(text: str, language: str) -> list[Import]:
     """Returns what a text imports, in its order, at most 2,000; empty for a language that is not known.
 
     Args:
-        text: a whole file; the first 200,000 characters are read.
+        text: a whole file; the first 100,000 characters are read.
         language: LSP language id.
     """
     if (read := _READERS.get(language)) is None:

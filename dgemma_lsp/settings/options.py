@@ -12,7 +12,6 @@ from enum import Enum
 from typing import Any, cast
 
 _MAX_TEXTS = 1_000
-_MAX_TEXT_CHARS = 4_096
 _MAX_SHOWN_CHARS = 58
 _MAX_SHOWN_ENTRIES = 3
 _MAX_SHOWN_NUMBER = 10**18
@@ -40,6 +39,7 @@ class Option:
         high: greatest number.
         choices: the texts allowed; empty allows any that matches the pattern.
         pattern: regular expression that a text must match in full.
+        max_chars: most characters of one text.
         form: what the pattern means, for people.
         entry: what one text of a list is, for people.
         refusal: says of a text that matches the pattern why it cannot be used, or nothing.
@@ -53,6 +53,7 @@ class Option:
     high: int = 0
     choices: tuple[str, ...] = ()
     pattern: str = r"[\s\S]*\S[\s\S]*"
+    max_chars: int = 4_096
     form: str = "a text"
     entry: str = "a text"
     refusal: Callable[[str], str | None] = lambda _text: None
@@ -114,9 +115,9 @@ class Option:
         elif self.choices:
             schema["enum"] = list(self.choices)
         elif self.kind is Kind.STRING:
-            schema |= {"pattern": f"^({self.pattern})$", "maxLength": _MAX_TEXT_CHARS}
+            schema |= {"pattern": f"^({self.pattern})$", "maxLength": self.max_chars}
         elif self.kind is Kind.STRINGS:
-            item = {"type": "string", "pattern": f"^({self.pattern})$", "maxLength": _MAX_TEXT_CHARS}
+            item = {"type": "string", "pattern": f"^({self.pattern})$", "maxLength": self.max_chars}
             schema |= {"items": item, "maxItems": _MAX_TEXTS}
         return schema
 
@@ -158,8 +159,8 @@ class Option:
         """Returns why a text cannot be used, or None."""
         if not isinstance(text, str):
             return f"it must be {self.entry}, not {shown(text)}"
-        if len(text) > _MAX_TEXT_CHARS:
-            return f"it has {len(text)} characters; at most {_MAX_TEXT_CHARS} are allowed"
+        if len(text) > self.max_chars:
+            return f"it has {len(text)} characters; at most {self.max_chars} are allowed"
         if self.choices:
             return None if text in self.choices else f"it must be {self.wanted}"
         if re.fullmatch(self.pattern, text) is None:

@@ -158,6 +158,8 @@ OPTIONS = (
         field="private_files",
         kind=Kind.STRINGS,
         pattern=r"(?:[^\S\n\r]|[!/])*[^\s!/][^\n\r]*",
+        # Twice the longest file name; a thousand of them are read within one message's time.
+        max_chars=512,
         form="patterns as in .gitignore",
         entry="a pattern as in .gitignore, such as *.pem",
         refusal=problem_of,

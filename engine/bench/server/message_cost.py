@@ -182,7 +182,7 @@ async def of_values(editor: Editor, length: int) -> dict[str, Any]:
         "a text": {"privateFiles": "a" * length},
         "a list": {"privateFiles": ["*a"] * (length // 4)},
         "names": {f"n{index}": 0 for index in range(length // 10)},
-        "1,000 long patterns": {"privateFiles": ["x" * 4_000] * 1_000},
+        "1,000 long patterns": {"privateFiles": ["x" * 512] * 1_000},
     }
     for name, value in values.items():
         found[f"settings: {name}"] = await editor.notify(change, {"settings": value})

@@ -158,7 +158,8 @@ def of_values(length: int, home: Path) -> dict[str, Any]:
         "text": "a" * length,
         "texts": ["a*" * 2_000 + "\n"] * length,
         "names": {f"n{index}": index for index in range(length)},
-        "pattern": ["x" * 4_000 + "\n"] * 1_000,
+        "pattern": ["x" * 511 + "\n"] * 1_000,
+        "too long a pattern": ["x" * 4_000] * 1_000,
     }.items():
         for key in ("privateFiles", "pausedLanguages", "engine", "engine.model", "x"):
             raw = value if key == "x" else {key: value}

@@ -95,7 +95,7 @@ def test_every_field_has_an_option():
         ([["a"]], "not a list"),
         (["a\nb"], "entry 1 cannot be used"),
         (["!"], "entry 1 cannot be used"),
-        (["x" * 5_000], "it has 5000 characters; at most 4096 are allowed"),
+        (["x" * 5_000], "it has 5000 characters; at most 512 are allowed"),
     ],
 )
 def test_private_files_without_a_usable_pattern_leave_those_that_held(value: object, fragment: str):
