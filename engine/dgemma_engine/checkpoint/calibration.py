@@ -1,5 +1,8 @@
 """What was measured of one model on files with known middles, as `calibration.json` beside its weights.
 
+A folder holds `calibration.json`; beside `NAME.gguf` lies `NAME.calibration.json`. A model without a file of its own
+that the package knows by its fingerprint takes the one in the package.
+
 Turns a candidate's features into the probability that it is right, and a length into the bias of the model's
 confidence at that length. `calibrating` fits the numbers; here they are read, checked and applied. Knows no tensors
 and no text.
@@ -13,12 +16,14 @@ from dataclasses import asdict, dataclass, fields
 from datetime import date
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, Protocol, Self
 
 from dgemma_engine.checkpoint.features import NAMES, Features
 from dgemma_engine.errors import CheckpointError
 
 FILE_NAME = "calibration.json"
+SHIPPED = Path(__file__).parents[1] / "calibrations"
+"""Folder with calibrations of models that are fetched, not shipped."""
 
 _WHOLE_FILES = ("config.json", "infill.json", "tokenizer.json")
 _EDGE_BYTES = 65_536
@@ -100,23 +105,24 @@ class Calibration:
         return cls(fingerprint="", length_bias=(), prior_weight=1.0, weights=None, intercept=0.0, threshold=0.0)
 
     @classmethod
-    def load(cls, folder: Path, fingerprint: str) -> Self:
-        """Reads `folder/calibration.json`, or returns `default()` where there is none.
+    def load(cls, model: Path, fingerprint: str, *, shipped: Path = SHIPPED) -> Self:
+        """Reads the calibration beside a model, else the package's, else returns `default()`.
 
         Args:
-            folder: the model's.
-            fingerprint: of the model in it.
+            model: its folder or GGUF file.
+            fingerprint: of the model.
+            shipped: folder with the package's calibrations.
 
         Raises:
             CheckpointError: the file is damaged, of another version or of another model; the message says which, and
                 what to do.
         """
-        path = folder / FILE_NAME
-        remedy = f"run: dgemma-engine calibrate {folder} FILES"
+        path = calibration_path(model)
+        remedy = f"run: dgemma-engine calibrate {model} FILES"
         try:
             calibration = cls._from_json(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
-            return cls.default()
+            return cls._shipped(fingerprint, shipped) or cls.default()
         # JSON's whole numbers have no limit, those that a comparison with a float can take have one.
         except (OSError, ValueError, OverflowError) as error:
             raise CheckpointError(f"{path}: {error}; {remedy}") from error
@@ -125,17 +131,18 @@ class Calibration:
             raise CheckpointError(f"{path}: belongs to another model ({models}); {remedy}")
         return calibration
 
-    def save(self, folder: Path) -> None:
-        """Writes `folder/calibration.json`; a failed write leaves the old file whole.
+    def save(self, model: Path) -> None:
+        """Writes the calibration beside a model; a failed write leaves the old file whole.
 
         Raises:
             OSError: the folder cannot be written.
         """
         assert self.fingerprint, "the default belongs to no model"
         values = asdict(self) | {"weights": None if self.weights is None else dict(self.weights)}
-        unfinished = folder / f".{FILE_NAME}.part"
+        path = calibration_path(model)
+        unfinished = path.with_name(f".{path.name}.part")
         unfinished.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        unfinished.replace(folder / FILE_NAME)
+        unfinished.replace(path)
 
     def bias(self, length: int) -> float:
         """Returns the bias in nats of the confidence at `length` tokens: subtract it to compare lengths."""
@@ -152,6 +159,14 @@ class Calibration:
             return min(1.0 - math.exp(-_MAX_LOG_ODDS), math.exp(_clamped(mean)))
         terms = [weight * x for (_, weight), x in zip(self.weights, features.vector(), strict=True)]
         return 1.0 / (1.0 + math.exp(-_clamped(self.intercept + sum(terms))))
+
+    @classmethod
+    def _shipped(cls, fingerprint: str, folder: Path) -> Self | None:
+        for path in sorted(folder.glob("*.json")):
+            values = json.loads(path.read_text(encoding="utf-8"))
+            if values["fingerprint"] == fingerprint:
+                return cls._from_json(values)
+        return None
 
     @classmethod
     def _from_json(cls, values: Any) -> Self:
@@ -171,6 +186,11 @@ class Calibration:
         return cls(**(values | parts))
 
 
+def calibration_path(model: Path) -> Path:
+    """Returns where the calibration of a model folder or a GGUF file lies."""
+    return model / FILE_NAME if model.is_dir() else model.with_name(f"{model.stem}.{FILE_NAME}")
+
+
 def interpolated_bias(curve: tuple[tuple[int, float], ...], length: int) -> float:
     """Returns the bias at `length`: linear in its logarithm between the curve's lengths, flat outside, 0 without any.
 
@@ -187,40 +207,55 @@ def interpolated_bias(curve: tuple[tuple[int, float], ...], length: int) -> floa
     return low_bias + share * (high_bias - low_bias)
 
 
-def fingerprint(folder: Path) -> str:
-    """Returns a name for the model in `folder`, 64 hexadecimal digits, which changes when the model does.
+def fingerprint(model: Path) -> str:
+    """Returns a name for a model, 64 hexadecimal digits, which changes when the model does.
 
-    Hashes `config.json`, `infill.json` and `tokenizer.json` whole; of each safetensors file name, size, header, both
-    ends of the data and sixteen places between them, since fine-tuning may leave the first and the last tensor as they
-    were. So it reads 200 kB and the header of a file, however large; a changed byte between the samples goes unseen.
+    Hashes `config.json`, `infill.json` and `tokenizer.json` of a folder whole; of each safetensors file name, size,
+    header, both ends of the data and sixteen places between them, since fine-tuning may leave the first and the last
+    tensor as they were; of a GGUF file the same, but no name. So it reads 200 kB and the header of a file, however
+    large; a changed byte between the samples goes unseen.
+
+    Args:
+        model: a folder or a GGUF file.
 
     Raises:
-        CheckpointError: the folder holds no safetensors file, or a file cannot be read.
+        CheckpointError: a folder holds no safetensors file, or a file cannot be read.
     """
     digest = sha256()
     try:
+        if not model.is_dir():
+            _add_sampled(digest, model, "gguf")
+            return digest.hexdigest()
         for name in _WHOLE_FILES:
-            content = (folder / name).read_bytes() if (folder / name).exists() else b""
+            content = (model / name).read_bytes() if (model / name).exists() else b""
             digest.update(f"{name} {len(content)}\n".encode() + content)
-        weights = sorted(folder.glob("*.safetensors"))
+        weights = sorted(model.glob("*.safetensors"))
         for path in weights:
-            size_bytes = path.stat().st_size
-            digest.update(f"{path.name} {size_bytes}\n".encode())
-            with path.open("rb") as file:
-                for start, num_bytes in _sampled_ranges(file, size_bytes):
-                    file.seek(start)
-                    digest.update(file.read(num_bytes))
+            _add_sampled(digest, path, path.name)
     except OSError as error:
-        raise CheckpointError(f"{folder}: cannot be read ({error}); check its permissions") from error
+        raise CheckpointError(f"{model}: cannot be read ({error}); check its permissions") from error
     if not weights:
-        raise CheckpointError(f"{folder}: no *.safetensors here; download the whole model folder again")
+        raise CheckpointError(f"{model}: no *.safetensors here; download the whole model folder again")
     return digest.hexdigest()
 
 
-def _sampled_ranges(file: BinaryIO, size_bytes: int) -> list[tuple[int, int]]:
-    """Returns (start, bytes) of what stands for a safetensors file: its header, both ends of the data, and samples."""
-    header_bytes = min(int.from_bytes(file.read(8), "little"), _MAX_HEADER_BYTES)
-    data_start = min(8 + header_bytes, size_bytes)
+class _Hash(Protocol):
+    def update(self, data: bytes, /) -> None: ...
+
+
+def _add_sampled(digest: _Hash, path: Path, name: str) -> None:
+    size_bytes = path.stat().st_size
+    digest.update(f"{name} {size_bytes}\n".encode())
+    with path.open("rb") as file:
+        header_bytes = 0 if name == "gguf" else 8 + int.from_bytes(file.read(8), "little")
+        for start, num_bytes in _sampled_ranges(header_bytes, size_bytes):
+            file.seek(start)
+            digest.update(file.read(num_bytes))
+
+
+def _sampled_ranges(header_bytes: int, size_bytes: int) -> list[tuple[int, int]]:
+    """Returns (start, bytes) of what stands for a file of weights: its header, both ends of the data, and samples."""
+    data_start = min(header_bytes, 8 + _MAX_HEADER_BYTES, size_bytes)
     step = max(1, (size_bytes - data_start) // (_NUM_SAMPLES + 1))
     samples = [(data_start + step * number, _SAMPLE_BYTES) for number in range(1, _NUM_SAMPLES + 1)]
     ends = [(data_start, _EDGE_BYTES), (max(data_start, size_bytes - _EDGE_BYTES), _EDGE_BYTES)]

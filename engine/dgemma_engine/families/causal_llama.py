@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import torch
 
-from dgemma_engine.checkpoint.calibration import Calibration
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.diffusion.absorbing_mask import AbsorbingMask, NothingMasked, SurestFirst
 from dgemma_engine.diffusion.sampler import Sampler, TemperatureSchedule
@@ -69,10 +68,6 @@ class LlamaFamily:
             noise=AbsorbingMask(mask_id=0),
             stop=NothingMasked(),
         )
-
-    def read_calibration(self, facts: CheckpointFacts) -> Calibration:
-        """See `Family.read_calibration`: nobody has measured one yet."""
-        return Calibration.default()
 
     def load_model(self, facts: CheckpointFacts, options: LoadOptions) -> DiffusionModel:
         """See `Family.load_model`."""

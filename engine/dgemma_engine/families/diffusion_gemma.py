@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dgemma_engine.backends.select import load_runnable
-from dgemma_engine.checkpoint.calibration import Calibration, fingerprint
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.diffusion.sampler import Sampler
 from dgemma_engine.diffusion.sampler_config import load_sampler
@@ -38,10 +37,6 @@ class DiffusionGemmaFamily:
     def read_sampler(self, facts: CheckpointFacts, vocab_size: int) -> Sampler:
         """See `Family.read_sampler`."""
         return load_sampler(facts.path, vocab_size)
-
-    def read_calibration(self, facts: CheckpointFacts) -> Calibration:
-        """See `Family.read_calibration`."""
-        return Calibration.load(facts.path, fingerprint(facts.path))
 
     def load_model(self, facts: CheckpointFacts, options: LoadOptions) -> DiffusionModel:
         """See `Family.load_model`."""

@@ -11,7 +11,6 @@ from typing import Protocol
 
 import torch
 
-from dgemma_engine.checkpoint.calibration import Calibration
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.diffusion.sampler import Sampler
 from dgemma_engine.families.checkpoint_facts import CheckpointFacts
@@ -75,14 +74,6 @@ class Family(Protocol):
 
         Raises:
             CheckpointError: its description cannot be used.
-        """
-        ...
-
-    def read_calibration(self, facts: CheckpointFacts) -> Calibration:
-        """Returns what the model's scores mean.
-
-        Raises:
-            CheckpointError: it is damaged, or another model's.
         """
         ...
 

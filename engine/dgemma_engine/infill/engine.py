@@ -16,7 +16,7 @@ from typing import Self
 
 import torch
 
-from dgemma_engine.checkpoint.calibration import Calibration
+from dgemma_engine.checkpoint.calibration import Calibration, fingerprint
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.diffusion.sampler import Sampler
 from dgemma_engine.families.checkpoint_facts import read_facts
@@ -115,7 +115,7 @@ class Engine:
             device: `auto`, `cpu`, `cuda` or `cuda:N`.
             report: called with percentage and a line for a person.
             ops: operations the model calls; by default kernels on CUDA and plain PyTorch elsewhere.
-            calibration: to use in place of the folder's, which is then not read.
+            calibration: to use in place of the model's own, which is then not read.
 
         Raises:
             CheckpointError: the folder cannot be used, or the model does not fit; the message has the remedy.
@@ -137,7 +137,7 @@ class Engine:
         model = family.load_model(facts, options)
         tokenizer.require_vocab(model.config.vocab_size)
         sampler = family.read_sampler(facts, model.config.vocab_size)
-        calibration = family.read_calibration(facts) if calibration is None else calibration
+        calibration = Calibration.load(path, fingerprint(path)) if calibration is None else calibration
         decode = None if family.has_canvas(facts) else Decode.LEFT_TO_RIGHT
         parts = (model, tokenizer, infill_format, sampler, calibration)
         engine = cls(*parts, name=path.name, path=str(path), decode=decode)

@@ -33,6 +33,27 @@ def test_save_and_load(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["calibration.json"]
 
 
+def test_a_gguf_file_has_its_calibration_beside_it(tmp_path: Path) -> None:
+    model = tmp_path / "some.gguf"
+    model.write_bytes(b"GGUF")
+    FITTED.save(model)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["some.calibration.json", "some.gguf"]
+    assert Calibration.load(model, "f" * 64) == FITTED
+    assert Calibration.load(tmp_path / "other.gguf", "f" * 64, shipped=tmp_path / "none") == Calibration.default()
+
+
+def test_a_fetched_model_takes_the_calibration_of_the_package_until_it_has_its_own(tmp_path: Path) -> None:
+    shipped, model = tmp_path / "shipped", tmp_path / "model"
+    shipped.mkdir()
+    model.mkdir()
+    FITTED.save(shipped)
+    (shipped / "calibration.json").rename(shipped / "some.json")
+    assert Calibration.load(model, "f" * 64, shipped=shipped) == FITTED
+    assert Calibration.load(model, "e" * 64, shipped=shipped) == Calibration.default()
+    replace(FITTED, threshold=0.7).save(model)
+    assert Calibration.load(model, "f" * 64, shipped=shipped).threshold == 0.7
+
+
 def test_calibration_without_weights_or_provenance_comes_back(tmp_path: Path) -> None:
     lengths_only = replace(Calibration.default(), fingerprint="f" * 64, length_bias=((2, 0.5),))
     lengths_only.save(tmp_path)
@@ -183,6 +204,17 @@ def test_fingerprint_changes_with_the_model(tmp_path: Path, change: Callable[[Pa
     before = fingerprint(tmp_path)
     change(tmp_path)
     assert fingerprint(tmp_path) != before
+
+
+@pytest.mark.parametrize("at", [0, 500_000, -1], ids=["start", "between", "end"])
+def test_fingerprint_of_a_gguf_file_changes_with_it_and_not_with_its_name(tmp_path: Path, at: int) -> None:
+    one, two = tmp_path / "one.gguf", tmp_path / "two.gguf"
+    for path in (one, two):
+        path.write_bytes(b"GGUF" + bytes(1_000_000))
+    assert fingerprint(one) == fingerprint(two)
+    step = 1_000_004 // 17
+    overwritten(two, step * 8 if at == 500_000 else at)
+    assert fingerprint(one) != fingerprint(two)
 
 
 def test_fingerprint_is_the_same_after_calibration_and_elsewhere(tmp_path: Path) -> None:

@@ -32,7 +32,9 @@ _FEWEST_HOLES = 30
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommand's arguments to its parser."""
-    parser.add_argument("model", metavar="MODEL", help="model folder, or `embedded`; calibration.json is written there")
+    parser.add_argument(
+        "model", metavar="MODEL", help="folder, GGUF file or short name; calibration.json is written there"
+    )
     parser.add_argument(
         "files", nargs="+", type=Path, metavar="FILE",
         help="source file, folder, corpus (its held-out split) or hole file, none of it trained on",
@@ -52,9 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="share of shown answers that should be right: 0 shows all, 1 next to none (default: 0.5)",
     )  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N: where the model runs")
-    parser.add_argument("--dry-run", action="store_true", help="write nothing into the model's folder")
+    parser.add_argument("--dry-run", action="store_true", help="write nothing beside the model")
     parser.add_argument(
-        "--plots", type=Path, metavar="DIR", help="folder for the report and its plots (default: the model's folder)"
+        "--plots", type=Path, metavar="DIR", help="folder for the report and its plots (default: the model's)"
     )
     parser.set_defaults(run=run)
 
@@ -74,16 +76,17 @@ def run(arguments: argparse.Namespace) -> int:
     from dgemma_engine.tools.calibration.score_fit import fit_score
     from dgemma_engine.tools.evaluation.provenance import provenance
 
-    folder = model_folder(arguments.model)
+    model = model_folder(arguments.model)
+    folder = model if model.is_dir() else model.parent
     out = arguments.plots or (None if arguments.dry_run else folder)
     # Before minutes of work: what cannot be written is known at once.
     if not arguments.dry_run:
         _require_writable(folder)
     if out is not None:
         _require_writable(out)
-    mark = fingerprint(folder)
+    mark = fingerprint(model)
     samples = _samples(arguments)
-    collected = _collected(arguments, folder, samples)
+    collected = _collected(arguments, model, samples)
     fit = fit_score(collected.holes, target=arguments.precision, seed=arguments.seed)
     figures = Figures.of(collected.holes, fit, collected.lengths, collected.no_lengths)
     facts = provenance(collected.device)
@@ -102,7 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
         _write_report(out, result, figures, fit, collected.model)
     # Last, so that an interrupted run leaves the model as it was.
     if not arguments.dry_run:
-        _save(_calibration(mark, collected, fit, samples, facts), folder)
+        _save(_calibration(mark, collected, fit, samples, facts), model)
     sys.stdout.writelines(f"{line}\n" for line in figures.table())
     sys.stdout.write(json.dumps(result) + "\n")
     return 0
@@ -127,22 +130,25 @@ def _samples(arguments: argparse.Namespace) -> Samples:
     return samples
 
 
-def _collected(arguments: argparse.Namespace, folder: Path, samples: Samples) -> Collected:
-    from dgemma_engine.checkpoint.fim_format import InfillFormat
+def _collected(arguments: argparse.Namespace, model: Path, samples: Samples) -> Collected:
+    from dgemma_engine.families.checkpoint_facts import read_facts
+    from dgemma_engine.families.registry import family_of
     from dgemma_engine.infill.engine import Engine
     from dgemma_engine.tools.calibration.collecting import RankingEngine, collect
 
     def load(calibration: Calibration) -> RankingEngine:
-        _say(f"loading {folder.name}")
-        # The calibration in the folder may be another model's, or damaged: this run is to replace it.
+        _say(f"loading {model.name}")
+        # The calibration beside the model may be another model's, or damaged: this run is to replace it.
         return Engine.load(
-            folder, device=arguments.device, report=lambda _percent, _message: None, calibration=calibration
+            model, device=arguments.device, report=lambda _percent, _message: None, calibration=calibration
         )
 
+    facts = read_facts(model)
+    family = family_of(facts)
     return collect(
         samples.holes,
         load,
-        searches_length=InfillFormat.load(folder).fill_token_id is None,
+        searches_length=family.has_canvas(facts) and family.read_format(facts).fill_token_id is None,
         seed=arguments.seed,
         clock=time.monotonic,
         report=_say,
@@ -188,11 +194,11 @@ def _write_report(out: Path, result: dict[str, Any], figures: Figures, fit: Scor
         _say("no pictures: matplotlib is not installed; run: pip install 'dgemma-lsp[train]'")
 
 
-def _save(calibration: Calibration, folder: Path) -> None:
+def _save(calibration: Calibration, model: Path) -> None:
     try:
-        calibration.save(folder)
+        calibration.save(model)
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise _unwritable(model, error) from error
 
 
 def _require_writable(folder: Path) -> None:

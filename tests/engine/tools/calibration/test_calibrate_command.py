@@ -43,6 +43,7 @@ def model(tmp_path: Path) -> Path:
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "model.safetensors").write_bytes((8).to_bytes(8, "little") + bytes(1_000))
+    (folder / "config.json").write_text('{"model_type": "diffusion_gemma"}')
     FORMAT.save(folder)
     (folder / "calibration.json").write_text(OLD)
     return folder
@@ -79,8 +80,8 @@ def test_a_calibration_replaces_an_unreadable_one(
     assert (calibration.provenance.num_holes, calibration.provenance.num_files) == (120, 12)
     assert (calibration.provenance.file_share, calibration.provenance.date) == (1.0, result["date"])
     assert names(model) == {
-        "model.safetensors", "infill.json", "calibration.json", "calibration_report.json", "reliability.png",
-        "coverage.png",
+        "model.safetensors", "config.json", "infill.json", "calibration.json", "calibration_report.json",
+        "reliability.png", "coverage.png",
     }  # fmt: skip
 
 
