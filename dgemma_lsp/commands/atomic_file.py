@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import stat
+import sys
 import tempfile
+import threading
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, NoReturn, Self
 
 
 class OutputRefused(ValueError):
@@ -20,7 +23,9 @@ class OutputRefused(ValueError):
 
 
 class NewFile:
-    """A file in the making; leaving the block puts it in place, leaving it by an exception leaves nothing.
+    """A file in the making; leaving the block puts it in place, leaving it by an exception or SIGTERM leaves nothing.
+
+    Within the block, on the main thread, SIGTERM ends the program by `SystemExit`.
 
     Args:
         path: what it will be called; a regular file of that name is replaced.
@@ -31,6 +36,7 @@ class NewFile:
         self._path = path
         self._source = source
         self._part: Path | None = None
+        self._on_terminate: Any = None
 
     def __enter__(self) -> Self:
         """Makes sure that the file can be written.
@@ -40,6 +46,8 @@ class NewFile:
             OSError: it cannot be written.
         """
         self._verify()
+        if threading.current_thread() is threading.main_thread():
+            self._on_terminate = signal.signal(signal.SIGTERM, _end)
         # Its own short name: the path's may be as long as the file system allows.
         descriptor, part = tempfile.mkstemp(prefix=".dgemma-", suffix=".part", dir=self._path.parent)
         os.close(descriptor)
@@ -67,6 +75,8 @@ class NewFile:
         finally:
             with suppress(FileNotFoundError):
                 self._part.unlink()
+            if self._on_terminate is not None:
+                signal.signal(signal.SIGTERM, self._on_terminate)
 
     def _verify(self) -> None:
         try:
@@ -83,3 +93,7 @@ class NewFile:
             raise OutputRefused(f"{self._path}: is the file that is read, and would be lost; name a new file")
         if not found.st_mode & 0o222:
             raise OutputRefused(f"{self._path}: is write-protected; name a new file")
+
+
+def _end(number: int, _frame: object) -> NoReturn:
+    sys.exit(128 + number)

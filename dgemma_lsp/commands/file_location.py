@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,6 +103,9 @@ def language_of(path: Path) -> str:
 
 def _read_text(path: Path) -> str:
     try:
+        # Opening a pipe waits for a writer, who may never come; the shell's own have one.
+        if stat.S_ISFIFO(path.stat().st_mode) and not path.is_relative_to("/dev"):
+            raise TargetError(f"{path}: is a pipe, not a file; write its text into a file")
         with path.open("rb") as file:
             # Bounded: /dev/zero has no end.
             content = file.read(_MAX_BYTES + 1)

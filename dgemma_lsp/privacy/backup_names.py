@@ -1,7 +1,7 @@
 """Name of a backup, swap file or copy -> the names that the original may have. Pure; for names in lower case.
 
 The marks are those of editors (Emacs, Vim, nano, Kate, JetBrains, LibreOffice), package managers, file managers,
-browsers, and people.
+browsers, revision control (RCS), shadow-utils, and people.
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ import re
 _MOST_NAMES = 12
 # No file system allows longer ones.
 _MOST_CHARS = 255
-_WORDS = r"(?:bak|backup|back|bck|bkp|old|orig|original|org|save|saved|sav|copy|prev|previous|tmp|temp|dist|new|rej)"
+_WORDS = (
+    r"(?:bak|backup|back|bck|bkp|old|orig|original|org|save|saved|sav|copy|prev|previous|tmp|temp|dist|new|rej"
+    r"|part|partial|crdownload|download|disabled|off|lock|enc)"
+)
 _ENDINGS = re.compile(
     rf"(?:[._\-]{_WORDS}[._\-]?\d*|[._\-](?:dpkg|ucf|rpm|pac)[._\-]?(?:old|new|dist|save|orig|bak|tmp)|\.\d+"
     r"|[._\-]\d{4}-?\d\d-?\d\d(?:[t._\-]?\d[\d:\-]*)?"
-    r"|(?:\.un|\.~\d+)?~|\.(?:kate-)?sw[a-p]|\.swpx|#|___jb_(?:tmp|old|bak)___|[-_ ]*\(\d+\)"
+    r"|,v|(?<=[a-z])(?:-|\d{1,3})|(?:\.un|\.~\d+)?~|\.(?:kate-)?sw[a-p]|\.swpx|#|___jb_(?:tmp|old|bak)___|[-_ ]*\(\d+\)"
     r"|[-_ ]*copy(?: ?\d+| ?\(\d+\))?|[-_ ]*\(copy\))$"
 )
 # Vim and Kate put a dot before the name, Emacs `#` or `.#`, LibreOffice `.~lock.`.

@@ -6,6 +6,7 @@ top down, as git does it.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +18,14 @@ from dgemma_lsp.privacy.gitignore_pattern import IgnorePattern, Matcher, Pattern
 _MOST_PROBLEMS = 1_000
 # Each is compared with every folder of every path.
 _MOST_LINES = 5_000
+# What other programs read in a pattern and git does not: a pattern of that kind names nothing in practice.
+_FOREIGN = (
+    (re.compile(r"\{[^{}]*,[^{}]*\}"), "braces stand for themselves; write a pattern for each name"),
+    (re.compile(r"[;,]\s*[!*./]"), "one entry is one pattern; write an entry for each"),
+    (re.compile(r"^\s"), "the blank in front belongs to the name; remove it"),
+    (re.compile(r"\\[\w.*-]"), "a backslash only protects the next character; write / between folders"),
+    (re.compile(r"^!?(?:\$\w+/|\$\{|%\w+%|~[^/*?$]+/)"), "variables and ~name are not replaced; write the path"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +134,7 @@ def problem_of(pattern: str) -> str | None:
     names = pattern.removeprefix("!").strip("/").split("/")
     if not {"", ".", ".."}.isdisjoint(names):
         return "no path holds //, ./ or ../; write the path without them"
-    return remark or None
+    return remark or next((why for shape, why in _FOREIGN if shape.search(pattern)), None)
 
 
 def _rule(text: str) -> tuple[Rule | None, str]:

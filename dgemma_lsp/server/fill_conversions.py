@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from lsprotocol import types
+from lsprotocol.validators import UINTEGER_MAX_VALUE
 
 from dgemma_lsp.documents.positions import PositionEncoding
 from dgemma_lsp.documents.store import Document
@@ -30,12 +32,12 @@ def to_fill_question(params: object) -> FillQuestion:
         ValueError: a field is missing or wrong; the message names it.
     """
     document, span = field(params, "textDocument"), field(params, "range")
-    uri, version, kind = field(document, "uri"), field(document, "version", None), field(params, "kind")
-    if not isinstance(uri, str) or not isinstance(version, int | None):
-        raise ValueError("textDocument must have a text as uri and a whole number or null as version")
+    uri, version, kind = field(document, "uri"), to_version(field(document, "version", None)), field(params, "kind")
+    if not isinstance(uri, str):
+        raise ValueError("textDocument must have a text as uri")
     if kind not in [*FillKind]:
         raise ValueError(f"kind must be one of {', '.join(FillKind)}")
-    start, end = (_place(field(span, name), name) for name in ("start", "end"))
+    start, end = (to_place(field(span, name), f"range.{name}") for name in ("start", "end"))
     return FillQuestion(uri=uri, version=version, span=(start, end), kind=FillKind(kind))
 
 
@@ -107,8 +109,31 @@ def field(value: object, name: str, default: object = _MISSING) -> object:
     return found
 
 
-def _place(position: object, name: str) -> tuple[int, int]:
-    line, column = field(position, "line"), field(position, "character")
-    if not isinstance(line, int) or not isinstance(column, int) or min(line, column) < 0:
-        raise ValueError(f"range.{name} must have whole numbers from 0 as line and character")
-    return line, column
+def to_place(position: object, name: str) -> tuple[int, int]:
+    """Returns line and character of decoded JSON; numbers that are larger than the protocol's become its largest.
+
+    Raises:
+        ValueError: one of them is missing or no whole number from 0; the message begins with `name`.
+    """
+    line, column = (_to_whole(field(position, part)) for part in ("line", "character"))
+    if line is None or column is None or min(line, column) < 0:
+        raise ValueError(f"{name} must have whole numbers from 0 as line and character")
+    return min(line, UINTEGER_MAX_VALUE), min(column, UINTEGER_MAX_VALUE)
+
+
+def to_version(version: object) -> int | None:
+    """Returns the version of a document, None for the one that is open.
+
+    Raises:
+        ValueError: it is no whole number.
+    """
+    if version is not None and (version := _to_whole(version)) is None:
+        raise ValueError("version must be a whole number or null")
+    return version
+
+
+def _to_whole(value: object) -> int | None:
+    """Returns a whole number, which may be written with a fraction of zero; None for anything else."""
+    if isinstance(value, float):
+        value = int(value) if value.is_integer() else UINTEGER_MAX_VALUE if value == math.inf else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None

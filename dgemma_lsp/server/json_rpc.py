@@ -38,6 +38,7 @@ from pygls.exceptions import (
 )
 from pygls.protocol import LanguageServerProtocol, lsp_method
 
+from dgemma_lsp.server.decoding import decoded
 from dgemma_lsp.server.lenient_converter import why_unreadable
 
 _log = logging.getLogger(__name__)
@@ -80,25 +81,27 @@ class AnsweringProtocol(LanguageServerProtocol):
             body: JSON as it came, complete or not.
         """
         try:
-            message = json.loads(body)
-        except (ValueError, RecursionError):
+            message, is_whole = decoded(body)
+        except ValueError:
             self._refuse(None, JsonRpcParseError("the body is not JSON"))
             self.message_lost(None, None)
             return
         if not isinstance(message, dict):
-            self._refuse(None, JsonRpcInvalidRequest("a message must be an object"))
+            self._refuse(None, JsonRpcInvalidRequest("a message must be an object, and may not be a batch"))
+            self.message_lost(None, None)
             return
+        handle = self._dispatch if is_whole else self._refuse_deep
         try:
             # Each handler in a context of its own: it holds the id of the request.
-            copy_context().run(self._dispatch, cast("dict[str, Any]", message))
+            copy_context().run(handle, cast("dict[str, Any]", message))
         except Exception as error:
             _log.error("a message could not be handled (%s)", type(error).__name__)
 
     def message_lost(self, method: str | None, params: object) -> None:
-        """Called with a notification that could not be read or handled.
+        """Called with a message that could not be read or handled.
 
         Args:
-            method: of the notification; None where not even that is known.
+            method: of the message; None where not even that is known.
             params: decoded JSON, of any form.
         """
 
@@ -108,7 +111,8 @@ class AnsweringProtocol(LanguageServerProtocol):
 
     def cancel_with_request(self, task: asyncio.Task[Any]) -> None:
         """Cancels a task when the request that is being handled is cancelled; pygls lets a command run on."""
-        if (future := self._running.get(self.msg_id or "")) is not None:
+        msg_id = self.msg_id
+        if msg_id is not None and (future := self._running.get(msg_id)) is not None:
             future.add_done_callback(lambda done: done.cancelled() and task.cancel())
 
     @lsp_method(types.INITIALIZE)
@@ -150,10 +154,11 @@ class AnsweringProtocol(LanguageServerProtocol):
                 self._take_response(message)
             else:
                 self._refuse(None, JsonRpcInvalidRequest("a message must have a method, or an id and a result"))
-        elif not is_request:
+        elif not is_request or (message["id"] is None and self._notifies(method)):
             self._take_notification(method, message.get("params"))
         elif not _is_id(message["id"]):
             self._refuse(None, JsonRpcInvalidRequest("the id of a request must be a whole number or a text"))
+            self._lose(method, message)
         elif not isinstance(method, str):
             self._refuse(message["id"], JsonRpcInvalidRequest("the method of a request must be a text"))
         else:
@@ -168,6 +173,7 @@ class AnsweringProtocol(LanguageServerProtocol):
             params = self._read(method, message.get("params"), msg_id)
         except JsonRpcException as error:
             self._refuse(msg_id, error)
+            self._lose(method, message)
             return
         if method == types.SHUTDOWN:
             self.state, self._shutting_down = SessionState.SHUT_DOWN, msg_id
@@ -176,6 +182,24 @@ class AnsweringProtocol(LanguageServerProtocol):
         self._execute_handler(key, handler, partial(self._answer, msg_id=msg_id), (params,))
         if (future := self._request_futures.get(key)) is not None and not future.done():
             self._running[msg_id] = future
+
+    def _refuse_deep(self, message: dict[str, Any]) -> None:
+        method, msg_id, error = message.get("method"), message.get("id"), JsonRpcInvalidParams("nested too deeply")
+        if method is None:
+            self._take_response({"id": msg_id, "error": {"code": error.code, "message": error.message}})
+        elif _is_id(msg_id):
+            self._refuse(msg_id, error)
+        self._lose(method, message)
+
+    def _lose(self, method: object, message: dict[str, Any]) -> None:
+        """Tells of a notification that came with an id, and so was refused as a request."""
+        if self.state is SessionState.OPEN and isinstance(method, str) and self._notifies(method):
+            self.message_lost(method, message.get("params"))
+
+    def _notifies(self, method: object) -> bool:
+        """Whether a method is one of notifications that this server handles."""
+        known = {**self.fm.builtin_features, **self.fm.features}
+        return isinstance(method, str) and method in known and _is_notification(self.get_message_type(method))
 
     def _check_state(self, method: str) -> None:
         if self.state is SessionState.NEW and method != types.INITIALIZE:
@@ -190,10 +214,7 @@ class AnsweringProtocol(LanguageServerProtocol):
             self._handle_notification(types.EXIT, None)
         elif method == types.CANCEL_REQUEST:
             self._cancel(cast("dict[str, Any]", params).get("id") if isinstance(params, dict) else None)
-        elif self.state is SessionState.OPEN and isinstance(method, str):
-            known = {**self.fm.builtin_features, **self.fm.features}
-            if method not in known or not _is_notification(self.get_message_type(method)):
-                return
+        elif self.state is SessionState.OPEN and isinstance(method, str) and self._notifies(method):
             try:
                 self._handle_notification(method, self._read(method, params))
             except JsonRpcException as error:

@@ -19,7 +19,7 @@ from pygls.exceptions import JsonRpcInvalidParams
 from dgemma_lsp.completion.preview import Preview
 from dgemma_lsp.request import Channel, Trigger
 from dgemma_lsp.server import conversions
-from dgemma_lsp.server.fill_conversions import field
+from dgemma_lsp.server.fill_conversions import field, to_place, to_version
 
 if TYPE_CHECKING:
     from dgemma_lsp.server.app import DgemmaServer
@@ -43,13 +43,11 @@ def _question(params: object) -> tuple[str, int | None, types.Position, str]:
     """
     try:
         document, position = field(params, "textDocument"), field(params, "position")
-        uri, version = field(document, "uri"), field(document, "version", None)
-        line, character, token = field(position, "line"), field(position, "character"), field(params, "token")
+        uri, version = field(document, "uri"), to_version(field(document, "version", None))
+        (line, character), token = to_place(position, "position"), field(params, "token")
     except ValueError:
         raise JsonRpcInvalidParams(_FORM) from None
-    if not (isinstance(uri, str) and isinstance(token, str) and isinstance(version, int | None)):
-        raise JsonRpcInvalidParams(_FORM)
-    if not (isinstance(line, int) and isinstance(character, int) and min(line, character) >= 0):
+    if not (isinstance(uri, str) and isinstance(token, str)):
         raise JsonRpcInvalidParams(_FORM)
     return uri, version, types.Position(line=line, character=character), token
 

@@ -42,6 +42,7 @@ class Option:
         max_chars: most characters of one text.
         form: what the pattern means, for people.
         entry: what one text of a list is, for people.
+        when_unusable: what holds where no part of a value can be used and the default would; None is the default.
         refusal: says of a text that matches the pattern why it cannot be used, or nothing.
     """
 
@@ -56,6 +57,7 @@ class Option:
     max_chars: int = 4_096
     form: str = "a text"
     entry: str = "a text"
+    when_unusable: tuple[str, ...] | None = None
     refusal: Callable[[str], str | None] = lambda _text: None
 
     @property

@@ -147,7 +147,7 @@ OPTIONS = (
         key="pausedLanguages",
         field="paused_languages",
         kind=Kind.STRINGS,
-        pattern=r"[^\s,;]{1,100}",
+        pattern=r"[^\s,;*/]{1,100}",
         form="language ids",
         entry="a language id without blanks, such as markdown",
         meaning="Languages without completions, as language ids of the editor, such as `markdown`. Empty completes in "
@@ -160,6 +160,8 @@ OPTIONS = (
         pattern=r"(?:[^\S\n\r]|[!/])*[^\s!/][^\n\r]*",
         # Twice the longest file name; a thousand of them are read within one message's time.
         max_chars=512,
+        # Privacy never fails open.
+        when_unusable=("*",),
         form="patterns as in .gitignore",
         entry="a pattern as in .gitignore, such as *.pem",
         refusal=problem_of,
@@ -217,9 +219,12 @@ def read_settings(raw: object, base: Settings, held: Settings | None = None) -> 
         fate = "ignored"
         if option is not None:
             kept = getattr(held or base, option.field)
-            values[option.field] = kept if usable is None else usable
             is_default = kept == getattr(Settings(), option.field)
             fate = f"the default holds: {shown(kept)}" if is_default else "the value before holds"
+            if is_default and option.when_unusable is not None:
+                kept = option.when_unusable
+                fate = f"until it is mended this holds: {', '.join(option.when_unusable)}"
+            values[option.field] = kept if usable is None else usable
         problem = option.problem(value, section=SECTION) if option else ""
         if problem is None:
             continue

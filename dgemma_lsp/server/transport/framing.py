@@ -9,7 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Generator
 
-_HEADER = re.compile(rb"content-length[ \t]*:[ \t]*(\d{1,15})[ \t]*\r?\n\Z", re.IGNORECASE)
+_PATTERN = rb"(?<!-)content-length[ \t]*+:[ \t]*+(\d{1,15})[ \t]*+\r?\n"
+_HEADER = re.compile(_PATTERN, re.IGNORECASE)
+# A further header, or the empty line before a body; the line end before that line is kept for it.
+_NEXT = re.compile(_PATTERN + rb"|\n[ \t\r\v\f]*+\n", re.IGNORECASE)
 # More than any such line has.
 _MOST_HEADER_BYTES = 80
 
@@ -36,27 +39,24 @@ class Framing:
 
     def _after_headers(self) -> bytes | None:
         """Reads header lines; returns None where more bytes are needed, and nothing where a body begins."""
-        while (end := self._bytes.find(b"\n", self._num_searched) + 1) > 0:
-            line = bytes(self._bytes[max(end - _MOST_HEADER_BYTES, 0) : end])
-            is_empty = not self._bytes[:end].strip()
-            self._drop(end)
-            if found := _HEADER.search(line):
+        while found := (_HEADER if self._length is None else _NEXT).search(self._bytes):
+            if found[1]:
                 self._length = int(found[1])
-            elif is_empty and self._length is not None:
+                self._drop(found.end() - 1)
+            else:
+                self._drop(found.end())
                 self._in_body = True
                 return b""
         # Not the next header: of a line without an end, no more is kept than a header has.
         self._drop(len(self._bytes) - _MOST_HEADER_BYTES)
-        self._num_searched = len(self._bytes)
         return None
 
     def _body(self) -> bytes | None:
         """Returns a body; None where more bytes are needed. Whatever its length was to be, it ends at a header."""
         assert self._length is not None
-        while (end := self._bytes.find(b"\n", self._num_searched, self._length) + 1) > 0:
-            if found := _HEADER.search(bytes(self._bytes[max(end - _MOST_HEADER_BYTES, 0) : end])):
-                return self._take(end - len(found[0]))
-            self._num_searched = end
+        start = max(self._num_searched - _MOST_HEADER_BYTES, 0)
+        if found := _HEADER.search(self._bytes, start, min(self._length, len(self._bytes))):
+            return self._take(found.start())
         if len(self._bytes) < self._length:
             self._num_searched = len(self._bytes)
             return None

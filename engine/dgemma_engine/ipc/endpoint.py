@@ -127,16 +127,20 @@ class EngineLocation:
         self.verify()
 
     def verify(self) -> None:
-        """Checks the directory and the socket, as far as they exist; closes a directory of ours that is open to others.
+        """Checks the directory and what is in it, as far as they exist; closes one of ours that is open to others.
 
         Raises:
             SocketRefused: the directory or the socket belongs to someone else, is not what it should be, or cannot be
-                written.
+                written; or there is no file where lock and log are to be.
         """
         status = self._lstat(self.directory)
         if status is None:
             return
         self._verify_directory(status)
+        for path in (self.lock, self.log):
+            found = self._lstat(path)
+            if found is not None and not stat.S_ISREG(found.st_mode):
+                raise SocketRefused(f"{path}: is not a regular file; remove it")
         socket_status = self._lstat(self.socket)
         if socket_status is None:
             return

@@ -113,6 +113,15 @@ def test_prepare_refuses_a_file_where_the_socket_should_be(tmp_path: Path) -> No
         location.prepare()
 
 
+@pytest.mark.parametrize("name", ["lock", "log"])
+def test_prepare_refuses_a_folder_where_a_file_should_be(tmp_path: Path, name: str) -> None:
+    location = locate(tmp_path)
+    path: Path = getattr(location, name)
+    path.mkdir()
+    with pytest.raises(SocketRefused, match=rf"{path.name}: is not a regular file; remove it"):
+        location.prepare()
+
+
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere; not checked: a directory without write access")
 def test_prepare_refuses_a_directory_without_write_access(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0o500)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,19 @@ def test_exception_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
         raise KeyError
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_sigterm_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "out.html"
+    path.write_text("old")
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended, NewFile(path) as file:
+        file.write("new")
+        signal.raise_signal(signal.SIGTERM)
+    assert ended.value.code == 143
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_what_cannot_be_written_is_known_before(tmp_path: Path) -> None:

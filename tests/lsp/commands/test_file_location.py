@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,12 @@ def test_read_refuses_what_is_not_utf8(tmp_path: Path):
 def test_read_refuses_what_is_no_file(tmp_path: Path, name: str, message: str):
     with pytest.raises(TargetError, match=message):
         read_place(Target(path=tmp_path / name, line=1, column=1))
+
+
+def test_read_does_not_wait_for_the_writer_of_a_pipe(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(TargetError, match="is a pipe, not a file"):
+        read_place(Target(path=tmp_path / "pipe", line=1, column=1))
 
 
 def test_language_of():

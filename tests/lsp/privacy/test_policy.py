@@ -100,6 +100,9 @@ def test_not_private_by_name(path: str):
         ),
         (".server.key.swp", "a key"),
         ("server.pem.backup2", "a key"),
+        *((f"server.key{mark}", "a key") for mark in (",v", ".part", ".crdownload", ".disabled", "-", "1", ".lock")),
+        *(("shadow-", "credentials"), ("gshadow-", "credentials"), ("secrets.yml.enc", "credentials")),
+        *((".env1", ".env"), (".git-credentials.lock", "credentials")),
         ("\N{FULLWIDTH FULL STOP}env", ".env"),
         (".en\N{ZERO WIDTH JOINER}v", ".env"),
         (".env. .", ".env"),
@@ -119,7 +122,20 @@ def test_backups_and_other_spellings_of_a_secret_are_private(path: str, what: st
     "path",
     [
         *("a.py~", "credentials.py.bak", "secrets/a.py", "secrets.bak/a.py", "keys.1", "env.bak", ".bak", "~", "#"),
-        *("copy.py", "Copy of a.py", "shadow-copy.ts", "a (1).py", "old.ssh.py", "key.old", "_" * 4_000),
+        *(
+            "poetry.lock",
+            "page2",
+            "key1.py",
+            "a.part",
+            "shadow-1.py",
+            "copy.py",
+            "Copy of a.py",
+            "shadow-copy.ts",
+            "a (1).py",
+            "old.ssh.py",
+            "key.old",
+            "_" * 4_000,
+        ),
     ],
 )
 def test_backups_of_other_files_are_not_private(path: str):

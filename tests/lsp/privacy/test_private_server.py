@@ -105,10 +105,10 @@ async def test_paused_language_is_compared_without_case(record: Path, name: str)
 
 async def test_settings_of_ten_megabytes_do_not_end_the_server(record: Path):
     huge: Any = {f"unknownSetting{index}": "x" * 40 for index in range(150_000)} | {"seed": 7}
-    async with editing(record, answers={"": "1"}, options={"privateFiles": 7}) as editor:
+    async with editing(record, answers={"": "1"}, options={"pausedLanguages": 7}) as editor:
         editor.client.workspace_did_change_configuration(types.DidChangeConfigurationParams(settings=huge))
         assert len(await editor.ask(editor.open("x = |"))) == 1
         told = [message.message for message in editor.client.messages]
         assert len(told) == 7
-        assert "privateFiles must be a list of at most 1000 patterns as in .gitignore" in told[0]
+        assert "pausedLanguages must be a list of at most 1000 language ids" in told[0]
         assert "149995 more settings cannot be used" in told[-1]

@@ -61,6 +61,26 @@ async def test_command_that_waits_for_the_engine_is_answered_when_the_input_ends
         assert (await client.response(asked))["error"]["code"] == CANCELLED
 
 
+@pytest.mark.parametrize("msg_id", [0, "", 50])
+async def test_cancelled_fill_is_not_written_whatever_its_id(record: Path, msg_id: int | str):
+    async with raw_client(record, answers={"": "2"}) as client:
+        client.replies["workspace/applyEdit"] = {"result": {"applied": True}}
+        await client.initialize()
+        client.open("LATER x = 1")
+        span = {"start": {"line": 0, "character": 6}, "end": {"line": 0, "character": 7}}
+        command: dict[str, Any] = {"command": "dgemma.fill", "arguments": [fill() | {"range": span}]}
+        client.send({"id": msg_id, "method": "workspace/executeCommand", "params": command})
+        await until(lambda: any("asked" in event for event in events(record)))
+        client.notify("$/cancelRequest", id=msg_id)
+        await until(lambda: any(one.get("id") == msg_id and "error" in one for one in client.received))
+        # One elsewhere takes as long: were the first still at work, it would be written before.
+        client.open("LATER x = 1", uri="file:///w/other.py")
+        other = command["arguments"][0] | {"textDocument": {"uri": "file:///w/other.py", "version": 1}}
+        again = {"command": "dgemma.fill", "arguments": [other]}
+        assert (await client.request("workspace/executeCommand", again)).get("error") is None
+        assert len(client.sent("workspace/applyEdit")) == 1
+
+
 async def test_command_that_is_cancelled_before_it_fails_leaves_no_error(
     record: Path, caplog: pytest.LogCaptureFixture
 ):

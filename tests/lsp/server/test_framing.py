@@ -52,6 +52,16 @@ def test_one_wrong_length_costs_one_message_at_most(wrong: bytes, right: bytes, 
         assert found[0] == wrong
 
 
+@pytest.mark.parametrize("other", [b"X-Content-Length: 3", b"Content-Type: x", b"X: " + b" " * 300])
+def test_other_headers_say_no_length(other: bytes):
+    assert bodies(b"Content-Length: 2\r\n" + other + b"\r\n\r\n{}") == [b"{}"]
+
+
+def test_line_ends_between_values_are_part_of_the_body():
+    body = b'{"a": [' + b"1,\r\n\r\n" * 1_000 + b"1]}"
+    assert bodies(framed(body), framed(body)) == [body, body]
+
+
 @pytest.mark.parametrize(
     "header",
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,45 @@ async def test_lost_body_may_have_been_an_edit_of_any_document(record: Path, bod
         assert "a.py, other.py, 0.py and 2 more could not be applied" in told["params"]["message"]
         client.open("old = ")
         assert await offered(client) == ["old = 1"]
+
+
+DEEP = "[" * 5_000 + "]" * 5_000
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"id": 1.5, "params": whole("x")},
+        {"id": [], "params": whole("x")},
+        {"id": 99, "params": whole(None)},
+        {"params": whole("x") | {"deep": "DEEP"}},
+    ],
+)
+async def test_edit_that_comes_as_a_request_or_too_deep_is_not_passed_over(record: Path, message: dict[str, Any]):
+    async with raw_client(record) as client:
+        await client.initialize()
+        client.open("old = ")
+        body = json.dumps({"jsonrpc": "2.0", "method": "textDocument/didChange"} | message)
+        client.write(framed(body.replace('"DEEP"', DEEP).encode()))
+        assert await offered(client) == []
+        client.open("old = ")
+        assert await offered(client) == ["old = 1"]
+
+
+async def test_edit_with_a_null_id_is_applied(record: Path):
+    async with raw_client(record) as client:
+        await client.initialize()
+        client.open("old = ")
+        client.send({"id": None, "method": "textDocument/didChange", "params": whole("new = ")})
+        assert await offered(client) == ["new = 1"]
+
+
+async def test_batch_is_refused_and_may_have_held_an_edit(record: Path):
+    async with raw_client(record) as client:
+        await client.initialize()
+        client.open("old = ")
+        client.write(framed(json.dumps([{"method": "textDocument/didChange", "params": whole("x")}]).encode()))
+        assert await offered(client) == []
 
 
 async def test_fill_and_preview_of_such_a_document_say_what_to_do(record: Path):

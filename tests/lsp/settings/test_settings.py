@@ -126,6 +126,15 @@ def test_private_files_without_a_usable_pattern_leave_those_that_held(value: obj
         ("./a.py", "no path holds //, ./ or ../; write the path without them"),
         ("a//b", "no path holds //"),
         ("!../b", "no path holds //"),
+        ("**/*.{py,js}", "braces stand for themselves; write a pattern for each name"),
+        ("*.py;*.js", "one entry is one pattern"),
+        ("*.py, *.key", "one entry is one pattern"),
+        ("  *.py", "the blank in front belongs to the name"),
+        ("secret\\*.py", "write / between folders"),
+        ("src\\keys", "write / between folders"),
+        ("~bob/x", "variables and ~name are not replaced"),
+        ("$HOME/x", "variables and ~name are not replaced"),
+        ("%USERPROFILE%/x", "variables and ~name are not replaced"),
     ],
 )
 def test_private_files_keep_their_good_entries_and_name_the_bad_one(bad: object, fragment: str):
@@ -164,10 +173,17 @@ def test_private_files_that_cannot_be_used_leave_what_held(raw: object):
 
 
 @pytest.mark.parametrize("raw", [{"a": "*.py"}, [["*.py"]], [{"a": 1}]])
-def test_first_private_files_that_cannot_be_used_leave_the_default_and_say_so(raw: object):
+def test_first_private_files_that_cannot_be_used_make_every_file_private(raw: object):
     settings, (problem,) = read_settings({"privateFiles": raw}, Settings())
-    assert settings == Settings()
-    assert problem.endswith("; the default holds: an empty list")
+    assert settings == Settings(private_files=("*",))
+    assert problem.endswith("; until it is mended this holds: *")
+
+
+@pytest.mark.parametrize("name", ["*", "*.py", "a/b", "python,go"])
+def test_what_is_no_language_id_is_named(name: str):
+    settings, (problem,) = read_settings({"pausedLanguages": [name, "go"]}, Settings())
+    assert settings.paused_languages == ("go",)
+    assert "entry 1 cannot be used" in problem
 
 
 def test_number_that_cannot_be_used_names_the_default():
@@ -188,7 +204,9 @@ def test_paused_languages_keep_their_good_entries_and_name_the_bad_one():
 
 
 def test_private_files_are_read():
-    check({"privateFiles": ["*.sql", "!a.sql", "~/x/"]}, Settings(private_files=("*.sql", "!a.sql", "~/x/")))
+    check(
+        {"privateFiles": ["*.sql", "!a.sql", "~/x/", "~$*"]}, Settings(private_files=("*.sql", "!a.sql", "~/x/", "~$*"))
+    )
 
 
 def test_settings_of_ten_megabytes_are_read():

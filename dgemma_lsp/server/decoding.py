@@ -1,0 +1,55 @@
+"""The body of a message -> decoded JSON, whatever its numbers and its depth, so that a request keeps its id. Pure.
+
+Python refuses numbers of more than 4,300 digits and values nested about a thousand deep, though both are JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+# Deeper than any message of the protocol, and far from what Python can hold.
+_MOST_DEPTH = 200
+_MOST_DIGITS = 400
+_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
+
+
+def decoded(body: bytes) -> tuple[Any, bool]:
+    """Returns a decoded message, and whether it is whole: what is nested more than 200 deep is null instead.
+
+    Raises:
+        ValueError: the body is not JSON.
+    """
+    try:
+        return json.loads(body, parse_int=_to_number), True
+    except RecursionError:
+        pass
+    try:
+        return json.loads(_shallow(body.decode()), parse_int=_to_number), False
+    except RecursionError:
+        raise ValueError("brackets that are never closed") from None
+
+
+def _to_number(digits: str) -> int | float:
+    """Returns a whole number; one that is larger than any float as an infinite float."""
+    return int(digits) if len(digits) <= _MOST_DIGITS else float(digits)
+
+
+def _shallow(text: str) -> str:
+    """Returns JSON with null in place of each value at the greatest depth; leaves stray brackets."""
+    kept: list[str] = []
+    depth = start = 0
+    for token in _TOKEN.finditer(text):
+        bracket = token[0]
+        if bracket in {"[", "{"}:
+            depth += 1
+            if depth == _MOST_DEPTH:
+                kept.append(text[start : token.start()])
+                start = token.start()
+        elif bracket in {"]", "}"}:
+            if depth == _MOST_DEPTH:
+                kept.append("null")
+                start = token.end()
+            depth -= 1
+    return "".join([*kept, text[start:]])
