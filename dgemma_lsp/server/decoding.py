@@ -1,4 +1,5 @@
-"""The body of a message -> decoded JSON, whatever its numbers and its depth, so that a request keeps its id. Pure.
+"""The body of a message -> decoded JSON, whatever its numbers and its depth, so that a request keeps its id; and
+decoded JSON -> what handlers and waiters take. Pure.
 
 Python refuses numbers of more than 4,300 digits and values nested about a thousand deep, though both are JSON.
 """
@@ -7,7 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
+
+from pygls.exceptions import JsonRpcException
 
 # Deeper than any message of the protocol, and far from what Python can hold.
 _MOST_DEPTH = 200
@@ -29,6 +33,25 @@ def decoded(body: bytes) -> tuple[Any, bool]:
         return json.loads(_shallow(body.decode()), parse_int=_to_number), False
     except RecursionError:
         raise ValueError("brackets that are never closed") from None
+
+
+def to_exception(error: object) -> JsonRpcException:
+    """Returns the error of a response, of any form, as an exception."""
+    wire = cast("dict[str, Any]", error) if isinstance(error, dict) else {}
+    code, message = wire.get("code"), wire.get("message")
+    return JsonRpcException(
+        message if isinstance(message, str) else "an error without a message",
+        code=code if isinstance(code, int) else None,
+    )
+
+
+def to_objects(value: Any) -> Any:
+    """Returns decoded JSON with attributes in place of keys, as handlers of our own methods read it."""
+    if isinstance(value, dict):
+        return SimpleNamespace(**{name: to_objects(one) for name, one in cast("dict[str, Any]", value).items()})
+    if isinstance(value, list):
+        return [to_objects(one) for one in cast("list[Any]", value)]
+    return value
 
 
 def _to_number(digits: str) -> int | float:

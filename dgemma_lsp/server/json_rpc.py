@@ -23,7 +23,6 @@ from concurrent.futures import Future
 from contextvars import copy_context
 from enum import Enum
 from functools import partial
-from types import SimpleNamespace
 from typing import Any, TypeGuard, cast
 
 import attrs
@@ -38,7 +37,7 @@ from pygls.exceptions import (
 )
 from pygls.protocol import LanguageServerProtocol, lsp_method
 
-from dgemma_lsp.server.decoding import decoded
+from dgemma_lsp.server.decoding import decoded, to_exception, to_objects
 from dgemma_lsp.server.lenient_converter import why_unreadable
 
 _log = logging.getLogger(__name__)
@@ -111,8 +110,7 @@ class AnsweringProtocol(LanguageServerProtocol):
 
     def cancel_with_request(self, task: asyncio.Task[Any]) -> None:
         """Cancels a task when the request that is being handled is cancelled; pygls lets a command run on."""
-        msg_id = self.msg_id
-        if msg_id is not None and (future := self._running.get(msg_id)) is not None:
+        if (msg_id := self.msg_id) is not None and (future := self._running.get(msg_id)) is not None:
             future.add_done_callback(lambda done: done.cancelled() and task.cancel())
 
     @lsp_method(types.INITIALIZE)
@@ -228,7 +226,7 @@ class AnsweringProtocol(LanguageServerProtocol):
         if future is None or future.done():
             return
         if message.get("error") is not None:
-            future.set_exception(_to_exception(message["error"]))
+            future.set_exception(to_exception(message["error"]))
             return
         try:
             given = {"jsonrpc": self.VERSION, "id": msg_id, "result": message.get("result")}
@@ -240,7 +238,7 @@ class AnsweringProtocol(LanguageServerProtocol):
         """Returns parameters in the form of their method; JSON objects where that is not known."""
         try:
             if (kind := self.get_message_type(method)) is None:
-                return _to_objects(params)
+                return to_objects(params)
             message = {"jsonrpc": self.VERSION, "id": msg_id, "method": method, "params": params}
             return self._converter.structure(message, kind).params
         except Exception as error:
@@ -300,21 +298,3 @@ def _is_id(value: object) -> TypeGuard[Id]:
 
 def _is_notification(kind: type[Any] | None) -> bool:  # pygls would run a request without an id too.
     return kind is not None and "id" not in attrs.fields_dict(kind)
-
-
-def _to_exception(error: object) -> JsonRpcException:
-    wire = cast("dict[str, Any]", error) if isinstance(error, dict) else {}
-    code, message = wire.get("code"), wire.get("message")
-    return JsonRpcException(
-        message if isinstance(message, str) else "an error without a message",
-        code=code if isinstance(code, int) else None,
-    )
-
-
-def _to_objects(value: Any) -> Any:
-    """Returns decoded JSON with attributes in place of keys, as handlers of our own methods read it."""
-    if isinstance(value, dict):
-        return SimpleNamespace(**{name: _to_objects(one) for name, one in cast("dict[str, Any]", value).items()})
-    if isinstance(value, list):
-        return [_to_objects(one) for one in cast("list[Any]", value)]
-    return value
