@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import unquote
 
+from dgemma_engine.model_store.choice import ModelChoice
 from dgemma_engine.protocol.messages import Finish, Infill, OnDraft
 
 from dgemma_lsp.completion.gate import HEAD_CHARS, OFF, CompletionGate
@@ -23,6 +23,7 @@ from dgemma_lsp.context.collector import ContextCollector
 from dgemma_lsp.documents.notebooks import Notebooks
 from dgemma_lsp.documents.positions import PositionEncoding
 from dgemma_lsp.documents.store import Document, Documents, Edit
+from dgemma_lsp.documents.uri import name_files
 from dgemma_lsp.engine_client.connection import EngineConnection
 from dgemma_lsp.engine_client.infill_client import InfillClient
 from dgemma_lsp.engine_client.infill_source import Connect
@@ -34,8 +35,6 @@ from dgemma_lsp.postprocess.pipeline import Completion
 from dgemma_lsp.privacy.policy import Privacy
 from dgemma_lsp.request import Request
 from dgemma_lsp.settings.settings import Settings, read_settings
-
-_MOST_NAMES = 3
 
 
 class ClientNotifier(Protocol):
@@ -59,6 +58,7 @@ class Session:
 
     Args:
         connector: returns the function that connects to the engine of given settings.
+        choose: returns which model runs with given settings.
         clock: seconds that never go backwards.
         notifier: notifies the editor.
         recorder: counts what is shown and accepted; switched on and off by the settings.
@@ -68,13 +68,14 @@ class Session:
     def __init__(
         self,
         connector: Callable[[Settings], Connect],
+        choose: Callable[[Settings], ModelChoice],
         *,
         clock: Callable[[], float],
         notifier: ClientNotifier,
         recorder: StatsRecorder,
         home: Path,
     ) -> None:
-        self._connector = connector
+        self._connector, self._choose = connector, choose
         self._clock = clock
         self._notifier = notifier
         self._answering = LatestOnly()
@@ -142,6 +143,7 @@ class Session:
     def _apply(self, settings: Settings) -> None:
         old, self.settings, self._gate.settings = self.settings, settings, settings
         self.board.off = "" if settings.enabled else OFF
+        self.board.model = self._choose(settings)
         self.recorder.switch(on=settings.stats)
         if settings.private_files != old.private_files:
             self.privacy.configure(settings.private_files)
@@ -150,6 +152,13 @@ class Session:
             self._completions.forget()
         if _engine_choice(settings) != _engine_choice(old):
             self._connection.reconfigure(self._connector(settings))
+
+    def model_fetched(self) -> None:
+        """Connects anew: the files of the chosen model are there now."""
+        self._completions.forget()
+        self.board.model = self._choose(self.settings)
+        self._connection.reconfigure(self._connector(self.settings))
+        self.board.show_resting()
 
     def warn(self, problems: Iterable[str]) -> None:
         """Shows the user each problem that was not shown before."""
@@ -179,12 +188,9 @@ class Session:
         for uri in lost:
             self._end_work(uri)
         if lost:
-            names = ", ".join(unquote(uri.rpartition("/")[2]) for uri in lost[:_MOST_NAMES])
-            more = f" and {len(lost) - _MOST_NAMES} more" if len(lost) > _MOST_NAMES else ""
             them = "it" if len(lost) == 1 else "them"
-            self.warn(
-                [f"dgemma: an edit of {names}{more} could not be applied; close {them} and open {them} again to go on"]
-            )
+            problem = f"dgemma: an edit of {name_files(lost)} could not be applied"
+            self.warn([f"{problem}; close {them} and open {them} again to go on"])
 
     def close_document(self, uri: str) -> None:
         """Drops a document, its answers and the work on it."""

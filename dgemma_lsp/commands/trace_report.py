@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
+from dgemma_engine.model_store.catalogue import TINY
 from dgemma_engine.protocol.messages import Infill, Status
 from dgemma_engine.protocol.trace_messages import CanvasTrace, PassTrace, RowStep, Trace, WritingTrace
 
@@ -22,7 +23,6 @@ from dgemma_lsp.documents.newlines import normalize_newlines
 from dgemma_lsp.postprocess.pipeline import build_completions
 from dgemma_lsp.request import Request
 
-_EMBEDDED = "embedded"
 _LINES_BEFORE = 8
 _LINES_AFTER = 4
 _MOST_LINE_CHARS = 400
@@ -73,7 +73,7 @@ def trace_view(request: Request, line: int, column: int, trace: Trace, status: S
         data={
             "place": {"file": request.path, "line": line, "column": column},
             "model": {
-                "description": "by the small embedded model" if status.model == _EMBEDDED else f"by {status.model}",
+                "description": "by the model in the package" if status.model == TINY else f"by {status.model}",
                 "device": "the processor" if status.device == "cpu" else status.device,
                 "version": status.version,
             },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -13,6 +14,7 @@ _EXTRAS = re.compile(r"[?#]")
 # Editors add neither query nor fragment to these: an unencoded `?` or `#` is part of a file's name.
 _WHOLE = {"", "file", "untitled"}
 _THIS_MACHINE = {"", "localhost"}
+_MOST_NAMES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +70,12 @@ def path_of(uri: str) -> Path | None:
     parsed = Uri.parse(uri)
     is_file = parsed.scheme == "file" and parsed.host.lower() in _THIS_MACHINE
     return Path(parsed.path) if is_file and parsed.path.startswith("/") and "\0" not in parsed.path else None
+
+
+def name_files(uris: Sequence[str]) -> str:
+    """Returns the file names of the first 3 URIs and how many more there are, for a person."""
+    names = ", ".join(unquote(uri.rpartition("/")[2]) for uri in uris[:_MOST_NAMES])
+    return names + (f" and {len(uris) - _MOST_NAMES} more" if len(uris) > _MOST_NAMES else "")
 
 
 def _bytes_of(character: str) -> bytes:

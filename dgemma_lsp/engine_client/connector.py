@@ -6,11 +6,23 @@ import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
-from dgemma_engine.ipc.client import EngineClient, EngineLocation
+from dgemma_engine.ipc.client import EngineClient, EngineLocation, NoEngine
+from dgemma_engine.model_store import catalogue
+from dgemma_engine.model_store.choice import ModelChoice, choose_model
 from dgemma_engine.protocol.messages import Progress, Status
 
 from dgemma_lsp.engine_client.infill_source import Connect
 from dgemma_lsp.settings.settings import Settings
+
+
+def chosen_model(settings: Settings) -> ModelChoice:
+    """Returns which model runs with these settings; another takes the place of the default one until that is fetched.
+
+    Args:
+        settings: the model.
+    """
+    is_default = settings.engine_model == catalogue.DEFAULT_MODEL
+    return choose_model(None if is_default else settings.engine_model, os.environ)
 
 
 def engine_connector(settings: Settings) -> Connect:
@@ -21,7 +33,7 @@ def engine_connector(settings: Settings) -> Connect:
     """
 
     async def connect(*, on_progress: Callable[[Progress], None], on_closed: Callable[[], None]) -> EngineClient:
-        location = EngineLocation.locate(os.environ, model=settings.engine_model, device=settings.engine_device)
+        location = _location(settings)
         reach = EngineClient.attach_or_start if settings.engine_autostart else EngineClient.attach
         return await reach(location, on_progress=on_progress, on_closed=on_closed)
 
@@ -42,8 +54,16 @@ async def ready_engine(
     Raises:
         EngineUnavailable: none can be had, or it cannot load the model, or takes longer.
     """
-    location = EngineLocation.locate(os.environ, model=settings.engine_model, device=settings.engine_device)
+    location = _location(settings)
     reach = EngineClient.attach_or_start if settings.engine_autostart else EngineClient.attach
     client = await reach(location, on_progress=on_progress)
     async with client:
         yield client, await client.wait_ready(timeout_s)
+
+
+def _location(settings: Settings) -> EngineLocation:
+    """Returns where the engine of the chosen model lives; raises `NoEngine` for one without its model's files."""
+    choice = chosen_model(settings)
+    if choice.missing is not None and not choice.is_stand_in:
+        raise NoEngine(choice.notice)
+    return EngineLocation.locate(os.environ, model=choice.runs, device=settings.engine_device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dgemma_engine.model_store.catalogue import TINY
 from dgemma_engine.protocol.messages import Finish, Infill, Status
 
 # Answers in a row that came too late: one or two happen on any machine that does other work.
@@ -46,7 +47,7 @@ class SlowDetector:
         late = f"the last {self._misses} answers were cut off after {deadline_ms:g} ms"
         if self._others >= _OTHERS_SHARE:
             return f"{late}: the engine serves another window too"
-        if engine is not None and engine.device == "cpu" and engine.model != "embedded":
+        if engine is not None and engine.device == "cpu" and engine.model != TINY:
             return (
                 f"{late}: {engine.model} runs on the processor; choose a smaller model or a device with dgemma.engine"
             )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any, Self
 
+from dgemma_engine.model_store.choice import ModelChoice
 from dgemma_engine.protocol.messages import Infill, Status
 
 from dgemma_lsp.engine_client.connection_status import ConnectionState, ConnectionStatus
@@ -90,11 +91,13 @@ class StatusBoard:
 
     Attributes:
         off: why completions are switched off; empty while they are on.
+        model: which model answers, and which one is missing.
         engine: the engine's own status; None where it was not asked since it was connected.
     """
 
     def __init__(self, *, publish: Callable[[ServerStatus], None], alarm: Callable[[str], None]) -> None:
         self.off = ""
+        self.model = ModelChoice(runs="")
         self.engine: Status | None = None
         self._publish = publish
         self._alarm = alarm
@@ -123,10 +126,13 @@ class StatusBoard:
         """Shows the state between requests."""
         if self.off:
             self.show(ServerStatus.inactive(self.off))
+        elif self._needs_model():
+            self.show(ServerStatus.inactive(self.model.notice))
         elif self._slow.reason and self._connection.state is ConnectionState.READY:
             self.show(ServerStatus.slow(self._slow.reason))
         else:
-            self.show(ServerStatus.of(self._connection))
+            status = ServerStatus.of(self._connection)
+            self.show(replace(status, message=self.model.notice) if status.kind is StatusKind.READY else status)
 
     def connection_changed(self, status: ConnectionStatus) -> None:
         """Shows a state of the connection to the engine."""
@@ -163,6 +169,11 @@ class StatusBoard:
         elif self._is_refusing:
             self.show_resting()
         self._is_refusing = bool(why)
+
+    def _needs_model(self) -> bool:
+        """Whether no engine can start: the model is missing, and another process has not fetched it meanwhile."""
+        is_ready = self._connection.state is ConnectionState.READY
+        return self.model.missing is not None and not self.model.is_stand_in and not is_ready
 
     def _show_activity(self) -> None:
         if not self._num_active:

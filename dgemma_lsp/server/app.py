@@ -23,13 +23,22 @@ from pygls.lsp.server import LanguageServer
 from dgemma_lsp import __version__
 from dgemma_lsp.documents.positions import PositionEncoding
 from dgemma_lsp.documents.store import Document
-from dgemma_lsp.engine_client.connector import engine_connector
+from dgemma_lsp.engine_client.connector import chosen_model, engine_connector
 from dgemma_lsp.engine_client.infill_source import Connect
 from dgemma_lsp.engine_client.status import METHOD, ServerStatus
 from dgemma_lsp.metrics.recorder import TALLY, StatsRecorder
 from dgemma_lsp.metrics.store import StatsFile
+from dgemma_lsp.model_fetch.declined_models import DeclinedModels
+from dgemma_lsp.model_fetch.pull_process import pull_command
 from dgemma_lsp.request import Channel, Request, Trigger
-from dgemma_lsp.server import completion_handlers, conversions, fill_handlers, lifecycle, preview_handlers
+from dgemma_lsp.server import (
+    completion_handlers,
+    conversions,
+    fill_handlers,
+    lifecycle,
+    model_handlers,
+    preview_handlers,
+)
 from dgemma_lsp.server.lenient_converter import lenient_converter
 from dgemma_lsp.server.load_progress import LoadProgress
 from dgemma_lsp.server.notebook_handlers import SYNC
@@ -74,7 +83,10 @@ class DgemmaServer(LanguageServer):
         recorder = StatsRecorder(
             StatsFile.locate(environ, home=home), clock=clock, today=lambda: datetime.now(UTC).date().isoformat()
         )
-        self.session = Session(connector, clock=clock, notifier=self, recorder=recorder, home=home)
+        self.session = Session(connector, chosen_model, clock=clock, notifier=self, recorder=recorder, home=home)
+        self.declined = DeclinedModels.locate(environ, home=home)
+        self.pull_command = pull_command
+        self.told_missing: set[str] = set()
         self.load_progress = LoadProgress(self)
         self.encoding = PositionEncoding.UTF16
         self.early_problems: list[str] = []
@@ -198,6 +210,7 @@ def build_server(
     server.feature(STATS)(_stats)
     preview_handlers.register(server)
     fill_handlers.register(server)
+    model_handlers.register(server)
     return server
 
 

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
-from dgemma_engine.protocol.messages import Draft, OnDraft
+from dgemma_engine.protocol.messages import Draft
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams
 
 from dgemma_lsp.fill.service import FillAnswer, FillQuestion
 from dgemma_lsp.fill.target import FillKind, fill_kinds
 from dgemma_lsp.server import conversions, fill_conversions
+from dgemma_lsp.server.work_progress import Token, new_token, work_progress
 
 if TYPE_CHECKING:
     from dgemma_lsp.server.app import DgemmaServer
@@ -32,10 +32,6 @@ TITLES = {
 _REFUSED = "the editor did not apply the fill (read-only, or changed meanwhile); nothing was written"
 # Denoising steps at which the bar is half-way: how many there will be is not known before the end.
 _HALF_WAY_STEPS = 12
-# A fill does not wait any longer for its bar.
-_BAR_TIMEOUT_S = 1.0
-
-Token = int | str
 
 
 def register(server: DgemmaServer) -> None:
@@ -44,7 +40,7 @@ def register(server: DgemmaServer) -> None:
 
     async def fill_by_command(argument: Any) -> None:
         question = _question(argument)
-        token = await _new_token(server, f"dgemma-fill-{next(numbers)}")
+        token = await new_token(server, f"dgemma-fill-{next(numbers)}")
         work = asyncio.create_task(_fill_and_apply(server, question, token))
         server.messages.cancel_with_request(work)
         # Cancelled by its progress bar, it has nothing to say: nothing was written.
@@ -97,50 +93,14 @@ async def _fill_and_apply(server: DgemmaServer, question: FillQuestion, token: T
 async def _answer(server: DgemmaServer, question: FillQuestion, token: Token | None) -> FillAnswer:
     """Returns what came of a question; a cancelled progress bar cancels the current task."""
     path = conversions.shown_path(question.uri, server.roots)
-    with _progress(server, token) as on_draft:
+    with work_progress(server, token, "Filling") as report:
+
+        def on_draft(draft: Draft) -> None:
+            report(100 * draft.step // (draft.step + _HALF_WAY_STEPS), f"denoising step {draft.step}")
+
         return await server.session.fills.answer(
             question, server.session.settings, encoding=server.encoding, path=path, on_draft=on_draft
         )
-
-
-@contextmanager
-def _progress(server: DgemmaServer, token: Token | None) -> Generator[OnDraft]:
-    """Shows a progress bar for as long as the block lasts; cancelling the bar cancels the current task."""
-    task, bar = asyncio.current_task(), server.work_done_progress
-    assert task is not None
-
-    def report(draft: Draft) -> None:
-        if token is not None:
-            percent = 100 * draft.step // (draft.step + _HALF_WAY_STEPS)
-            message = f"denoising step {draft.step}"
-            bar.report(token, types.WorkDoneProgressReport(percentage=percent, message=message, cancellable=True))
-
-    def stop(_token: object) -> None:
-        task.cancel()
-
-    if token is None:
-        yield report
-        return
-    bar.begin(token, types.WorkDoneProgressBegin(title="Filling", percentage=0, cancellable=True))
-    bar.tokens[token].add_done_callback(stop)
-    try:
-        yield report
-    finally:
-        # An editor may use one token twice.
-        bar.tokens.pop(token, None)
-        bar.end(token, types.WorkDoneProgressEnd())
-
-
-async def _new_token(server: DgemmaServer, token: str) -> str | None:
-    """Asks the editor for a progress bar; None if it has none, or does not say so in time."""
-    window = server.client_capabilities.window
-    if window is None or not window.work_done_progress:
-        return None
-    try:
-        await asyncio.wait_for(server.work_done_progress.create_async(token), _BAR_TIMEOUT_S)
-    except (JsonRpcException, TimeoutError):
-        return None
-    return token
 
 
 def _question(params: Any) -> FillQuestion:

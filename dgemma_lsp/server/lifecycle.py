@@ -11,6 +11,7 @@ from pygls.exceptions import JsonRpcException
 from dgemma_lsp.privacy.gitignore_tree import NAMES
 from dgemma_lsp.server import conversions
 from dgemma_lsp.server.log_filter import configure_logs
+from dgemma_lsp.server.model_handlers import tell_missing
 from dgemma_lsp.settings.settings import SECTION
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ async def _initialized(ls: DgemmaServer, params: types.InitializedParams) -> Non
         await _register(ls, types.WORKSPACE_DID_CHANGE_WATCHED_FILES, {"watchers": watchers})
     if workspace and workspace.configuration:
         await _pull_configuration(ls)
+    tell_missing(ls)
 
 
 async def _configuration_changed(ls: DgemmaServer, params: types.DidChangeConfigurationParams) -> None:
@@ -75,6 +77,7 @@ async def _pull_configuration(ls: DgemmaServer) -> None:
 async def _configure(ls: DgemmaServer, raw: object) -> None:
     ls.session.configure(raw)
     configure_logs(ls.session.settings.log_level)
+    tell_missing(ls)
     if not ls.session.settings.completion_fallback or ls.offers_menu:
         return
     text_document = ls.client_capabilities.text_document

@@ -5,6 +5,7 @@ Pure; knows no editor and not which settings there are.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -44,6 +45,7 @@ class Option:
         entry: what one text of a list is, for people.
         when_unusable: what holds where no part of a value can be used and the default would; None is the default.
         refusal: says of a text that matches the pattern why it cannot be used, or nothing.
+        renamed: the new text for each that an earlier version took.
     """
 
     key: str
@@ -59,6 +61,7 @@ class Option:
     entry: str = "a text"
     when_unusable: tuple[str, ...] | None = None
     refusal: Callable[[str], str | None] = lambda _text: None
+    renamed: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
 
     @property
     def wanted(self) -> str:
@@ -86,6 +89,16 @@ class Option:
             return self._problem_of_entries(cast("list[object]", value), section=section)
         problem = f"{section}.{self.key} must be {self.wanted}, not {shown(value)}"
         return f"{problem}; it counts as a list of one" if self._is_one_of_a_list(value) else problem
+
+    def rename_notice(self, value: object, *, section: str) -> str:
+        """Returns what to tell the user whose value has a new name; empty for any other value.
+
+        Args:
+            value: decoded JSON.
+            section: stands before the key in the message.
+        """
+        new = self.renamed.get(value) if isinstance(value, str) else None
+        return f"{section}.{self.key}: {shown(value)} is called {shown(new)} now; write that" if new else ""
 
     def usable(self, value: object) -> object | None:
         """Returns as much of a value as can be used, or None: of a list the good entries, of a text that stands where a

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, cast
 
+from dgemma_engine.model_store.catalogue import DEFAULT_MODEL, OLD_NAMES
+
 from dgemma_lsp.privacy.gitignore_file import problem_of
 from dgemma_lsp.settings.options import Kind, Option, shown
 
@@ -29,7 +31,7 @@ class Settings:
 
     Attributes:
         enabled: whether anything is offered at all.
-        engine_model: `embedded`, a short name, or the path of a folder or GGUF file.
+        engine_model: a short name, or the path of a folder or GGUF file.
         engine_device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
         engine_autostart: whether an engine is started when none runs.
         deadline_ms: milliseconds for one answer.
@@ -46,7 +48,7 @@ class Settings:
     """
 
     enabled: bool = True
-    engine_model: str = "embedded"
+    engine_model: str = DEFAULT_MODEL
     engine_device: str = "auto"
     engine_autostart: bool = True
     deadline_ms: int = 3_000
@@ -78,9 +80,10 @@ OPTIONS = (
         key="engine.model",
         field="engine_model",
         kind=Kind.STRING,
-        form="embedded, a short name or the path of a model",
-        meaning="Model to run: `embedded`, the model in the package; a short name that `dgemma-engine models` lists; "
-        "or the path of a Hugging Face folder or a GGUF file.",
+        form="a short name or the path of a model",
+        renamed=OLD_NAMES,
+        meaning="Model to run: a short name that `dgemma-engine models` lists (`tiny` comes with the package), or the "
+        "path of a Hugging Face folder or a GGUF file.",
     ),
     Option(
         key="engine.device",
@@ -215,6 +218,10 @@ def read_settings(raw: object, base: Settings, held: Settings | None = None) -> 
     found, num_more = _flattened(cast("Mapping[str, object]", raw), by_key)
     for key, value in found:
         option = by_key.get(key)
+        if option is not None and (notice := option.rename_notice(value, section=SECTION)):
+            values[option.field] = option.renamed[str(value)]
+            problems.append(notice)
+            continue
         usable = option.usable(value) if option else None
         fate = "ignored"
         if option is not None:

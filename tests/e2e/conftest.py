@@ -47,7 +47,7 @@ def engines(runtime: Path) -> list[psutil.Process]:
 
 @pytest.fixture(scope="module")
 def embedded() -> Path:
-    return model_folder("embedded")
+    return model_folder("tiny")
 
 
 @pytest.fixture(scope="module")

@@ -202,7 +202,7 @@ async def test_two_editors_share_one_engine(tmp_path: Path, runtime: Path) -> No
         async with await EngineClient.attach(location) as client:
             status = await client.status()
         assert status.clients >= 3
-        serving = [process for process in engines(runtime) if "embedded" in " ".join(process.cmdline())]
+        serving = [process for process in engines(runtime) if "--model tiny" in " ".join(process.cmdline())]
         assert [process.pid for process in serving] == [status.pid]
         servers = [child for child in psutil.Process().children() if "dgemma_lsp" in child.cmdline()]
         assert len(servers) == 2
@@ -246,7 +246,7 @@ async def test_wrong_settings_are_told_and_the_server_lives(tmp_path: Path) -> N
         assert "engine.model" in messages
         assert "deadlineMs" in messages
         editor.client.workspace_did_change_configuration(
-            types.DidChangeConfigurationParams(settings={"dgemma": {"engine": {"model": "embedded"}}})
+            types.DidChangeConfigurationParams(settings={"dgemma": {"engine": {"model": "tiny"}}})
         )
         await editor.ask(position)
         await until(lambda: editor.kinds()[-1] == "ready", timeout_s=60)
@@ -290,5 +290,5 @@ async def test_complete_prints_one_object(tmp_path: Path) -> None:
     answer = json.loads(output)
     assert process.returncode == 0
     assert set(answer) == {"text", "finish", "score", "steps", "model", "device", "timings_ms"}
-    assert answer["model"] == "embedded"
+    assert answer["model"] == "tiny"
     assert answer["steps"] > 0

@@ -93,7 +93,7 @@ def opened(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Seen]]:
 @pytest.fixture(scope="module")
 def page() -> str:
     """A real recording of the embedded model."""
-    engine = Engine.load(model_folder("embedded"), device="cpu", report=lambda _percent, _message: None)
+    engine = Engine.load(model_folder("tiny"), device="cpu", report=lambda _percent, _message: None)
     request = request_at(
         FilePosition(path=Path("area.py"), text=CODE, offset=CODE.rindex("area(") + len("area(")), deadline_ms=0
     )

@@ -28,6 +28,7 @@ class Editor:
         self.encoding = encoding
         self.record = record
         self.statuses: list[Any] = []
+        self.missing: list[Any] = []
         self.result: types.InitializeResult | None = None
         self._version = 0
 
@@ -136,6 +137,7 @@ async def editing(
     dynamic: bool = False,
     commands: bool = False,
     notebooks: bool = False,
+    experimental: Any = None,
     root: str | None = "file:///w",
     root_path: str | None = None,
     folders: list[str] | None = None,
@@ -147,6 +149,7 @@ async def editing(
     client = make_test_lsp_client()
     editor = Editor(client, encoding, record)
     client.feature("dgemma/status")(lambda status: editor.statuses.append(status))
+    client.feature("dgemma/modelMissing")(lambda model: editor.missing.append(model))
     if configuration is not None:
         client.set_configuration({"dgemma": configuration})
     environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -163,6 +166,7 @@ async def editing(
         notebook_document=types.NotebookDocumentClientCapabilities(types.NotebookDocumentSyncClientCapabilities())
         if notebooks
         else None,
+        experimental=experimental,
         text_document=types.TextDocumentClientCapabilities(
             inline_completion=types.InlineCompletionClientCapabilities(),
             completion=types.CompletionClientCapabilities(dynamic_registration=dynamic),

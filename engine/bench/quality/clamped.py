@@ -26,7 +26,7 @@ from dgemma_engine.checkpoint.builtin import model_folder
 from dgemma_engine.diffusion.sampler import ClampedConditioning
 from dgemma_engine.infill.engine import Engine
 from dgemma_engine.infill.options import Decode, InfillOptions
-from dgemma_engine.ipc.endpoint import EMBEDDED
+from dgemma_engine.model_store.catalogue import TINY
 from dgemma_engine.protocol.messages import Context
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.tools.evaluation.holes.hole_files import read_tasks
@@ -39,7 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("holes", type=Path)
     record.add_destination(parser)
-    parser.add_argument("--model", type=Path, default=model_folder(EMBEDDED))
+    parser.add_argument("--model", type=Path, default=model_folder(TINY))
     args = parser.parse_args()
     engine = Engine.load(args.model, device="cpu", report=lambda _percent, _message: None)
     tasks = [task for task in read_tasks(args.holes) if "\n" not in task.middle]

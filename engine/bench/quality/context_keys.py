@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
 import record
 from dgemma_engine.checkpoint.builtin import model_folder
 from dgemma_engine.checkpoint.fim_format import InfillFormat
-from dgemma_engine.ipc.endpoint import EMBEDDED
 from dgemma_engine.model.config import ModelConfig
+from dgemma_engine.model_store.catalogue import TINY
 from dgemma_engine.prompting.builder import build_prompt
 from dgemma_engine.syntax.definitions import DefinitionFinder
 from dgemma_engine.tokenization.tokenizer import Tokenizer
@@ -51,7 +51,7 @@ def main() -> None:
 
 async def typed(limits: CollectorLimits) -> dict[str, Any]:
     """Returns the figures of one variant."""
-    model = model_folder(EMBEDDED)
+    model = model_folder(TINY)
     tokenizer, config = Tokenizer.load(model), ModelConfig.load(model)
     form = replace(InfillFormat.load(model), prefix_tokens=1_800, suffix_tokens=200, snippet_tokens=2_048)
     workspace = Workspace(FOLDER.parent, DefinitionFinder(), limits)

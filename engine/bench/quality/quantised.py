@@ -26,11 +26,11 @@ from dgemma_engine.checkpoint.builtin import model_folder
 from dgemma_engine.checkpoint.loader import Residence, load_model
 from dgemma_engine.checkpoint.quantization_presets import Format
 from dgemma_engine.diffusion.token_distribution import VocabularyScorer, sample
-from dgemma_engine.ipc.endpoint import EMBEDDED
 from dgemma_engine.model.devices import weight_dtype
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model.transformer import DiffusionGemma
+from dgemma_engine.model_store.catalogue import TINY
 from dgemma_engine.quantization.quantized_linear import PackedExperts, PackedLinear
 from dgemma_engine.tools.conversion.converter import REPORT_NAME, quantise_folder
 from infilling import evaluated, last_line
@@ -51,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("holes", type=Path)
     parser.add_argument("--answers", type=Path, required=True, help="folder for the single answers")
-    parser.add_argument("--model", default=EMBEDDED)
+    parser.add_argument("--model", default=TINY)
     parser.add_argument("--formats", nargs="+", default=["int8", "int4"], choices=[form.value for form in Format])
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--limit", type=int, help="holes to fill; all by default")

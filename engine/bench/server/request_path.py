@@ -33,7 +33,7 @@ from lsprotocol import types
 
 from dgemma_lsp.documents.positions import PositionEncoding
 from dgemma_lsp.documents.store import Document
-from dgemma_lsp.engine_client.connector import engine_connector
+from dgemma_lsp.engine_client.connector import chosen_model, engine_connector
 from dgemma_lsp.metrics.recorder import StatsRecorder
 from dgemma_lsp.metrics.store import StatsFile
 from dgemma_lsp.request import Channel, Trigger
@@ -113,7 +113,9 @@ async def follow(seen: CallLog, runtime: str, source: str) -> None:
     await _ready(location)
     home = Path(runtime)
     recorder = StatsRecorder(StatsFile(home), clock=time.monotonic, today=lambda: "2026-01-01")
-    session = Session(engine_connector, clock=time.monotonic, notifier=Silent(), recorder=recorder, home=home)
+    session = Session(
+        engine_connector, chosen_model, clock=time.monotonic, notifier=Silent(), recorder=recorder, home=home
+    )
     session.initialize({"engine": {"autostart": False}, "deadlineMs": 30_000})
     cursor = source.index("self.", len(source) // 2)
     line = source.count("\n", 0, cursor)

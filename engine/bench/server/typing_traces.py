@@ -240,7 +240,7 @@ def main() -> None:
     traces = [json.loads(line) for line in TRACES.read_text().splitlines()][: args.traces]
     options = {"engine": {"autostart": False}, "speculation": not args.no_speculation}
     result = asyncio.run(measure(traces, options))
-    record.write("typing", {"model": "embedded", "speculation": options["speculation"], **result, **_TARGETS}, args.out)
+    record.write("typing", {"model": "tiny", "speculation": options["speculation"], **result, **_TARGETS}, args.out)
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ def main() -> None:
     location = EngineLocation.locate(os.environ | {"DGEMMA_RUNTIME_DIR": sys.argv[1]})
 
     def load(report: Callable[[int, str], None]) -> WatchedEngine:
-        return WatchedEngine(Engine.load(model_folder("embedded"), device="cpu", report=report), Path(sys.argv[2]))
+        return WatchedEngine(Engine.load(model_folder("tiny"), device="cpu", report=report), Path(sys.argv[2]))
 
     daemon.run(location, load=load, idle_s=None)
 

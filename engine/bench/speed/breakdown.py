@@ -21,7 +21,7 @@ import record
 import torch
 from dgemma_engine.checkpoint.builtin import model_folder
 from dgemma_engine.infill.engine import Engine
-from dgemma_engine.ipc.endpoint import EMBEDDED
+from dgemma_engine.model_store.catalogue import TINY
 from dgemma_engine.protocol.messages import Context, Infill
 from dgemma_engine.scheduling.cancellation import Cancel
 from torch.profiler import ProfilerActivity, profile
@@ -45,7 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     record.add_destination(parser)
     parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--model", type=Path, default=model_folder(EMBEDDED))
+    parser.add_argument("--model", type=Path, default=model_folder(TINY))
     args = parser.parse_args()
     engine = Engine.load(args.model, device="cpu", report=lambda _percent, _message: None)
     contexts = typed(2 * args.rounds + 3)

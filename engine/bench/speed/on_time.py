@@ -33,7 +33,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
 
 import record
 from dgemma_engine.ipc.client import EngineClient
-from dgemma_engine.ipc.endpoint import EMBEDDED, EngineLocation
+from dgemma_engine.ipc.endpoint import EngineLocation
+from dgemma_engine.model_store.catalogue import TINY
 from dgemma_engine.protocol.messages import Context, EngineState, Infill
 
 from dgemma_lsp.context.builder import ContextLimits, build_context
@@ -245,7 +246,7 @@ def main() -> None:
     record.add_destination(parser)
     parser.add_argument("--questions", type=int, default=500)
     parser.add_argument("--cancellations", type=int, default=200)
-    parser.add_argument("--model", default=EMBEDDED, help="model folder, or `embedded`")
+    parser.add_argument("--model", default=TINY, help="model folder, or `tiny`")
     args = parser.parse_args()
     record.write("on_time", asyncio.run(measure(args)), args.out)
 

@@ -31,11 +31,11 @@ from dgemma_engine.backends.cpu.model import pack_for_cpu
 from dgemma_engine.checkpoint.builtin import model_folder
 from dgemma_engine.checkpoint.loader import load_model
 from dgemma_engine.diffusion.token_distribution import VocabularyScorer, sample
-from dgemma_engine.ipc.endpoint import EMBEDDED
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model.transformer import DiffusionGemma
+from dgemma_engine.model_store.catalogue import TINY
 from dgemma_kernels import reference
 from dgemma_kernels.packing.cpu import PackedGate
 
@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     record.add_destination(parser)
     parser.add_argument("--rounds", type=int, default=60)
-    parser.add_argument("--model", type=Path, default=model_folder(EMBEDDED))
+    parser.add_argument("--model", type=Path, default=model_folder(TINY))
     args = parser.parse_args()
     with torch.inference_mode():
         torch.set_num_threads(1)

@@ -18,13 +18,17 @@ from dgemma_engine.checkpoint.tensors import CheckpointWeights
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.model.config import ModelConfig
 from dgemma_engine.model.devices import PIECE_TOKENS
+from dgemma_engine.model.dimensions import ModelDimensions
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model.transformer import DiffusionGemma
 from dgemma_engine.quantization.quantized_tensor import E2M1_GROUP, INT_GROUP, Encoding
 
 GIB = 2**30
-# Of a device's memory, what its driver and libraries take before the first tensor.
-_CONTEXT_BYTES = {"cuda": 600 * 2**20, "cpu": 0}
+MIB = 2**20
+# What is taken before the first tensor: of a card by its driver and libraries, of the system by Python and torch.
+CONTEXT_BYTES = {"cuda": 600 * MIB, "cpu": 300 * MIB}
+# Totals below are shown in MiB.
+_SMALL_TOTAL_BYTES = 10 * GIB
 # Passes over the vocabulary that are alive at once while a step is judged: logits, probabilities, their running sum.
 _VOCABULARY_COPIES = 3
 # Hidden states alive at once inside a layer, in widths of the residual stream; the widest are the chosen experts' inner
@@ -57,6 +61,7 @@ class MemoryPlan:
         workspace: what a step or a piece of prompt allocates and frees again.
         expansion: the buffer that packed weights are expanded into for each use; kernels need none.
         context: what the device's driver and libraries take.
+        dtype: number format of what is not quantised, and of keys and values.
     """
 
     weights: tuple[Item, ...]
@@ -64,6 +69,7 @@ class MemoryPlan:
     workspace: Item
     expansion: Item
     context: Item
+    dtype: torch.dtype
 
     @property
     def total_bytes(self) -> int:
@@ -77,9 +83,16 @@ class MemoryPlan:
 
     def table(self) -> Iterator[str]:
         """Yields lines for a person."""
-        for item in self.items:
-            yield f"{item.name:44} {item.num_bytes / GIB:8.2f} GiB"
-        yield f"{'total':44} {self.total_bytes / GIB:8.2f} GiB"
+        for item in (*self.items, Item(name="total", num_bytes=self.total_bytes)):
+            if item.num_bytes:
+                yield f"{item.name:44} {self.shown(item.num_bytes):>12}"
+        yield f"{'number format':44} {str(self.dtype).removeprefix('torch.'):>12}"
+
+    def shown(self, num_bytes: int) -> str:
+        """Returns a size for a person, in the unit that suits the plan's total."""
+        if self.total_bytes < _SMALL_TOTAL_BYTES:
+            return f"{num_bytes / MIB:,.0f} MiB"
+        return f"{num_bytes / GIB:,.2f} GiB"
 
     def require(self, available_bytes: int, where: str) -> None:
         """Checks that it fits.
@@ -94,11 +107,12 @@ class MemoryPlan:
         if self.total_bytes <= available_bytes:
             return
         weights = sum(item.num_bytes for item in self.weights)
+        last = "close other programs" if where == "cpu" else "use --device cpu"
         raise CheckpointError(
             f"the model needs {self.total_bytes / GIB:.1f} GiB (weights {weights / GIB:.1f}, prompt "
             f"{self.prompt.num_bytes / GIB:.1f}, workspace {self.workspace.num_bytes / GIB:.1f}), {where} has "
             f"{available_bytes / GIB:.1f} GiB free: make it smaller with dgemma-engine quantize, lower the context, or "
-            "use --device cpu"
+            f"{last}"
         )
 
 
@@ -189,11 +203,12 @@ def _plan(
         ),
         workspace=Item(name="workspace", num_bytes=workspace(config, dtype)),
         expansion=Item(name="buffer for expanded weights", num_bytes=expansion_bytes),
-        context=Item(name="driver and libraries", num_bytes=_CONTEXT_BYTES[device_type]),
+        context=Item(name="driver and libraries", num_bytes=CONTEXT_BYTES[device_type]),
+        dtype=dtype,
     )
 
 
-def prompt_bytes(config: ModelConfig, num_tokens: int, dtype: torch.dtype) -> int:
+def prompt_bytes(config: ModelDimensions, num_tokens: int, dtype: torch.dtype) -> int:
     """Returns the size of the keys and values of a prompt: every layer keeps all tokens (`PromptCache`)."""
     values = sum(2 * config.num_kv_heads[kind] * config.head_dim[kind] for kind in config.layer_kinds)
     return num_tokens * values * dtype.itemsize

@@ -8,11 +8,10 @@ import re
 from pathlib import Path
 
 from dgemma_engine.errors import CheckpointError, WrongUsage
-from dgemma_engine.ipc.endpoint import EMBEDDED
-from dgemma_engine.model_store.catalogue import CATALOGUE, TINY, Entry
+from dgemma_engine.model_store.catalogue import CATALOGUE, OLD_NAMES, TINY, Entry
 from dgemma_engine.model_store.user_folder import ModelStore
 
-_FOLDER = Path(__file__).parents[1] / EMBEDDED
+_FOLDER = Path(__file__).parents[1] / "embedded"
 _GGUF = ".gguf"
 _NAME_ONE = "name a model folder, a GGUF file or a short name that `dgemma-engine models` lists"
 
@@ -23,9 +22,12 @@ def model_folder(model: str) -> Path:
     Raises:
         CheckpointError: it is not there; the message says how to get it.
     """
-    if model in (EMBEDDED, TINY):
+    model = OLD_NAMES.get(model, model)
+    if model == TINY:
         if not _FOLDER.is_dir():
-            raise CheckpointError(f"{_FOLDER}: the embedded model is not installed; name another with --model")
+            raise CheckpointError(
+                f"{_FOLDER}: the model tiny is not installed; install dgemma-lsp again, or choose another"
+            )
         return _FOLDER
     if model in CATALOGUE:
         return _fetched(CATALOGUE[model])
@@ -41,7 +43,8 @@ def require_model(model: str) -> None:
     Raises:
         WrongUsage: it is not, or cannot be read; the message says what to do.
     """
-    if model in (EMBEDDED, TINY):
+    model = OLD_NAMES.get(model, model)
+    if model == TINY:
         return
     if model in CATALOGUE:
         try:
@@ -62,6 +65,17 @@ def require_model(model: str) -> None:
         ) from error
 
 
+def require_place(model: str) -> None:
+    """Makes sure that `model` is a short name, or that a folder or GGUF file is there. Reads nothing of it.
+
+    Raises:
+        WrongUsage: it is not; the message names the nearest short name.
+    """
+    path = Path(model)
+    if model not in CATALOGUE and not path.is_dir() and not (path.suffix == _GGUF and path.is_file()):
+        raise WrongUsage(_missing(model, path))
+
+
 def _require_readable(model: str, path: Path) -> None:
     if path.suffix == _GGUF and path.is_file():
         path.open("rb").close()
@@ -80,8 +94,7 @@ def _require_readable(model: str, path: Path) -> None:
 def _fetched(entry: Entry) -> Path:
     path = ModelStore.locate(os.environ).model_path(entry)
     if path is None:
-        remedy = entry.source or f"run: dgemma-engine pull {entry.name}"
-        raise CheckpointError(f"the model {entry.name} is not there yet; {remedy}")
+        raise CheckpointError(f"the model {entry.name} is not there yet; {entry.remedy}")
     return path
 
 
@@ -95,6 +108,6 @@ def _missing(model: str, folder: Path) -> str:
             f"--local-dir {name}, then use --model {name}"
         )
     # The server and its engine hold a relative name as an absolute path.
-    if near := difflib.get_close_matches(folder.name.lower(), [*CATALOGUE, EMBEDDED], n=1):
+    if near := difflib.get_close_matches(folder.name.lower(), [*CATALOGUE, *OLD_NAMES], n=1):
         return f"{model}: no such model; did you mean {near[0]}?"
     return f"{folder}: no such folder or GGUF file; {_NAME_ONE}"

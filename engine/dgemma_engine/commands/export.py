@@ -6,11 +6,12 @@ import argparse
 from pathlib import Path
 
 from dgemma_engine.commands.conversion_progress import progress, require_torch, say_result
+from dgemma_engine.ipc.endpoint_options import model_name
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommand's arguments to its parser."""
-    parser.add_argument("source", metavar="SRC", help="model folder, quantised or not, or `embedded`")
+    parser.add_argument("source", type=model_name, metavar="SRC", help="model folder, quantised or not, or `tiny`")
     parser.add_argument("place", type=Path, metavar="DST", help="folder to write; must be new or empty")
     parser.add_argument(
         "--dtype",

@@ -25,7 +25,7 @@ def run(_arguments: argparse.Namespace) -> int:
     rows = [("NAME", "SIZE", "MEMORY", "LICENCE", "WHERE")]
     for entry in CATALOGUE.values():
         path = store.model_path(entry)
-        where = str(path) if path else entry.source or f"run: dgemma-engine pull {entry.name}"
+        where = str(path) if path else entry.remedy
         rows.append(
             (entry.name, f"{entry.num_bytes / MB:,.0f} MB", f"{entry.memory_bytes / MB:,.0f} MB", entry.licence, where)
         )

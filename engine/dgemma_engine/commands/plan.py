@@ -1,27 +1,42 @@
-"""`dgemma-engine plan`: what a model needs of a device's memory, before a byte of its weights is read."""
+"""`dgemma-engine plan`: what a model needs of a device's memory, before a byte of its weights is read or fetched."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dgemma_engine.commands.conversion_progress import require_torch
+from dgemma_engine.errors import CheckpointError
+from dgemma_engine.ipc.endpoint_options import model_name
+from dgemma_engine.model_store.catalogue import MB, Entry
+from dgemma_engine.model_store.choice import choose_model
 
-_CONTEXT = 8_192
+if TYPE_CHECKING:
+    from dgemma_engine.families.checkpoint_facts import CheckpointFacts
+
 _FORMATS = ("plain", "int8", "int4", "fp8", "nvfp4")
+_GIB = 2**30
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommand's arguments to its parser."""
-    parser.add_argument("model", metavar="MODEL", help="model folder (its config.json is enough), or `embedded`")
+    parser.add_argument(
+        "model",
+        type=model_name,
+        metavar="MODEL",
+        help="short name, also of a model that is not fetched yet; GGUF file; model folder (its config.json is enough)",
+    )
     parser.add_argument(
         "--format",
         choices=_FORMATS,
         default="plain",
-        help="weight format, as for `quantize` (default: plain)",
+        help="format that the weights would be quantised to (default: plain, the weights as they are)",
     )
     parser.add_argument(
-        "--context", type=int, metavar="N", help=f"tokens of a prompt (default: {_CONTEXT}, or all the model can)"
+        "--context", type=int, metavar="N", help="tokens of a prompt (default: 8192, or all the model can)"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     parser.add_argument("--memory", type=float, metavar="GIB", help="plan for a card with this much free memory")
@@ -32,31 +47,58 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the subcommand; returns its exit code.
 
     Raises:
+        WrongUsage: there is no such model.
         CheckpointError: the configuration cannot be read, or the model does not fit.
     """
     require_torch()
-    from dgemma_engine.backends.memory_plan import GIB, memory_plan
-    from dgemma_engine.checkpoint.builtin import model_folder
+    import torch
+
     from dgemma_engine.checkpoint.quantization_presets import Format
-    from dgemma_engine.errors import CheckpointError
-    from dgemma_engine.model.config import ModelConfig
+    from dgemma_engine.families.family import PlanOptions
+    from dgemma_engine.families.registry import family_of
     from dgemma_engine.model.devices import free_memory, pick_device
 
     if arguments.memory is not None and arguments.memory <= 0:
         raise CheckpointError(f"--memory {arguments.memory} must be more than 0 GiB")
-    device = pick_device("cpu" if arguments.memory is not None else arguments.device)
-    config = ModelConfig.load(model_folder(arguments.model))
-    context_tokens = arguments.context
-    plan = memory_plan(
-        config,
-        weight_format=None if arguments.format == "plain" else Format(arguments.format),
-        context_tokens=min(_CONTEXT, config.max_position_embeddings) if context_tokens is None else context_tokens,
-        device_type="cuda" if arguments.memory is not None else device.type,
-    )
-    sys.stdout.writelines(f"{line}\n" for line in plan.table())
-    if arguments.memory is not None:
-        plan.require(int(arguments.memory * GIB), "such a card")
+    if arguments.memory is None:
+        device = pick_device(arguments.device)
+        where, free_bytes = str(device), free_memory(device)
     else:
-        plan.require(free_memory(device), str(device))
+        # Not asked for, so that a card can be planned for where none is.
+        device, where, free_bytes = torch.device("cuda"), "such a card", int(arguments.memory * _GIB)
+    missing = choose_model(arguments.model, os.environ).missing
+    if missing is not None and not missing.config:
+        return _plan_from_table(missing, where, free_bytes)
+    facts = _facts(arguments.model, missing)
+    form = None if arguments.format == "plain" else Format(arguments.format)
+    options = PlanOptions(device=device, weight_format=form, context_tokens=arguments.context)
+    plan = family_of(facts).plan(facts, options)
+    sys.stdout.writelines(f"{line}\n" for line in plan.table())
+    sys.stdout.write(f"{'free on ' + where:44} {plan.shown(free_bytes):>12}\n")
+    plan.require(free_bytes, where)
     sys.stdout.write("it fits\n")
+    return 0
+
+
+def _facts(model: str, missing: Entry | None) -> CheckpointFacts:
+    """Returns what is known of the model before its weights: its files, or for one that is not there its dimensions."""
+    from dgemma_engine.checkpoint.builtin import model_folder, require_place
+    from dgemma_engine.families.checkpoint_facts import CheckpointFacts, read_facts
+
+    if missing is None:
+        require_place(model)
+        return read_facts(model_folder(model))
+    sys.stdout.write(f"{missing.name} is not there yet; this is planned from its dimensions; {missing.remedy}\n")
+    return CheckpointFacts.of_config(Path(missing.name), missing.config, {})
+
+
+def _plan_from_table(entry: Entry, where: str, free_bytes: int) -> int:
+    """Says what the table of short names has about a model whose dimensions are not known before it is there."""
+    needs, free = f"{entry.memory_bytes / MB:,.0f} MB", f"{free_bytes / MB:,.0f} MB"
+    sys.stdout.write(f"{entry.name} is not there yet; it needs about {needs}, {where} has {free} free\n")
+    if free_bytes < entry.memory_bytes:
+        raise CheckpointError(
+            f"{entry.name} needs {needs}, {where} has {free} free; `dgemma-engine models` lists smaller models"
+        )
+    sys.stdout.write(f"it fits; {entry.remedy}\n")
     return 0

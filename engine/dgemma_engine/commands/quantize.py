@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 
 from dgemma_engine.commands.conversion_progress import progress, require_torch, say_result
+from dgemma_engine.ipc.endpoint_options import model_name
 
 _FORMATS = ("int8", "int4", "fp8", "nvfp4")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommand's arguments to its parser."""
-    parser.add_argument("source", metavar="SRC", help="plain model folder, or `embedded`")
+    parser.add_argument("source", type=model_name, metavar="SRC", help="plain model folder, or `tiny`")
     parser.add_argument("place", type=Path, metavar="DST", help="folder to write; must be new or empty")
     parser.add_argument(
         "--format",

@@ -7,13 +7,14 @@ import os
 import sys
 
 from dgemma_engine.errors import ModelStoreError
+from dgemma_engine.ipc.endpoint_options import model_name
 from dgemma_engine.model_store.catalogue import entry_of
 from dgemma_engine.model_store.user_folder import ModelStore
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommand's arguments to its parser."""
-    parser.add_argument("name", metavar="NAME", help="short name of the model")
+    parser.add_argument("name", type=model_name, metavar="NAME", help="short name of the model")
     parser.set_defaults(run=run)
 
 

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import importlib.util
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -17,13 +18,15 @@ from dgemma_engine.ipc.client import EngineClient
 from dgemma_engine.ipc.endpoint import EngineLocation
 from dgemma_engine.ipc.endpoint_options import add_engine_options, chosen_location
 from dgemma_engine.ipc.lock_file import holder_pid
+from dgemma_engine.model_store.choice import choose_model
 from dgemma_engine.protocol.messages import EngineState
+from dgemma_engine.terminal import say_error
 
 if TYPE_CHECKING:
     from dgemma_engine.serving.infill_engine import InfillEngine
 
 IDLE_MINUTES = 30.0
-# The embedded model is loaded within 4 s on two cores; a large one reads its weights for minutes.
+# The model `tiny` is loaded within 4 s on two cores; a large one reads its weights for minutes.
 _FIRST_STATE_S = 15.0
 _LONGEST_LOAD_S = 3_600.0
 # From the loss of its connections to the end of an engine's process.
@@ -52,7 +55,10 @@ def run(arguments: argparse.Namespace) -> int:
         WrongUsage: the model is no folder with a model in it.
         EngineError: the engine cannot be started, or cannot load the model.
     """
-    require_model(arguments.model)
+    choice = choose_model(arguments.model, os.environ)
+    require_model(choice.runs)
+    if choice.is_stand_in:
+        say_error("dgemma-engine", choice.notice)
     location = chosen_location(arguments)
     if arguments.foreground:
         return _run_foreground(location, idle_minutes=arguments.idle_minutes)

@@ -10,9 +10,9 @@ from dataclasses import replace
 
 from dgemma_engine.errors import EngineSilent, EngineUnavailable, SocketRefused
 from dgemma_engine.ipc.client import EngineClient
-from dgemma_engine.ipc.endpoint import EMBEDDED, EngineLocation
+from dgemma_engine.ipc.endpoint import EngineLocation
 from dgemma_engine.ipc.endpoint_options import add_engine_options, chosen_location
-from dgemma_engine.model_store.catalogue import TINY
+from dgemma_engine.model_store.catalogue import OLD_NAMES
 from dgemma_engine.protocol.messages import Status
 
 STOPPED = 3
@@ -58,7 +58,7 @@ def table(status: Status) -> str:
     rows = [
         ("state", f"{status.state} {status.percent}%" if status.state == "loading" else str(status.state)),
         ("message", status.message),
-        ("model", f"{TINY} (`{EMBEDDED}` is the same)" if status.model == EMBEDDED else status.model),
+        ("model", OLD_NAMES.get(status.model, status.model)),
         ("model path", status.model_path),
         ("device", status.device),
         ("uncompiled", status.uncompiled_reason),

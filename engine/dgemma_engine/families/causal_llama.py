@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import torch
 
+from dgemma_engine.backends.memory_plan import MemoryPlan
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.diffusion.absorbing_mask import AbsorbingMask, NothingMasked, SurestFirst
 from dgemma_engine.diffusion.sampler import Sampler, TemperatureSchedule
+from dgemma_engine.errors import CheckpointError
 from dgemma_engine.families.checkpoint_facts import CheckpointFacts
-from dgemma_engine.families.family import LoadOptions
-from dgemma_engine.families.llama.config import MODEL_TYPE
+from dgemma_engine.families.family import LoadOptions, PlanOptions
+from dgemma_engine.families.llama.config import MODEL_TYPE, LlamaConfig
+from dgemma_engine.families.llama.memory_plan import llama_plan
 from dgemma_engine.families.llama.weights import load_llama
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.ops import Ops
@@ -69,8 +72,30 @@ class LlamaFamily:
             stop=NothingMasked(),
         )
 
+    def plan(self, facts: CheckpointFacts, options: PlanOptions) -> MemoryPlan:
+        """See `Family.plan`."""
+        if options.weight_format is not None:
+            raise CheckpointError(f"{facts.path}: a {self.name} model cannot be quantised; leave --format out")
+        if facts.gguf is None:
+            config = LlamaConfig.from_hf(dict(facts.config))
+            has_head = not facts.config.get("tie_word_embeddings", False)
+        else:
+            config, has_head = LlamaConfig.from_gguf(facts.gguf), "output.weight" in facts.gguf.tensors
+        return llama_plan(
+            config,
+            has_head=has_head,
+            context_tokens=options.tokens(config.max_position_embeddings),
+            device_type=options.device.type,
+            dtype=_dtype(options.device),
+        )
+
     def load_model(self, facts: CheckpointFacts, options: LoadOptions) -> DiffusionModel:
         """See `Family.load_model`."""
         ops = Ops.of_device(options.device) if options.ops is None else options.ops
-        dtype = torch.bfloat16 if options.device.type == "cuda" else torch.float32
+        dtype = _dtype(options.device)
         return load_llama(facts.path, ops, device=options.device, dtype=dtype, report=options.report)
+
+
+def _dtype(device: torch.device) -> torch.dtype:
+    """Returns the number format of the weights, whatever the file stores."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32

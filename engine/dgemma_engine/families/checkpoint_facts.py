@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from dgemma_engine.checkpoint.gguf_file import GgufFile
 from dgemma_engine.errors import CheckpointError
@@ -28,6 +28,7 @@ class CheckpointFacts:
         model_type: `model_type` of `config.json`, or a GGUF's `general.architecture`.
         architectures: class names of `config.json`; empty for a GGUF.
         sidecar: our own description; empty where there is none.
+        config: content of `config.json`; empty for a GGUF.
     """
 
     path: Path
@@ -35,6 +36,26 @@ class CheckpointFacts:
     model_type: str
     architectures: tuple[str, ...]
     sidecar: Mapping[str, Any]
+    config: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @classmethod
+    def of_config(cls, path: Path, config: Mapping[str, Any], sidecar: Mapping[str, Any]) -> Self:
+        """Returns the facts of a checkpoint that is known by its configuration.
+
+        Args:
+            path: its folder, or its name where it is not there.
+            config: content of `config.json`.
+            sidecar: our own description.
+        """
+        names = config.get("architectures")
+        return cls(
+            path=path,
+            gguf=None,
+            model_type=str(config.get("model_type")),
+            architectures=tuple(map(str, names)) if isinstance(names, list | tuple) else (),
+            sidecar=sidecar,
+            config=config,
+        )
 
 
 def read_facts(path: Path) -> CheckpointFacts:
@@ -44,15 +65,7 @@ def read_facts(path: Path) -> CheckpointFacts:
         CheckpointError: nothing is there, or what is there is no checkpoint; the message says what to do.
     """
     if path.is_dir():
-        config = _json(path / "config.json")
-        names = config.get("architectures")
-        return CheckpointFacts(
-            path=path,
-            gguf=None,
-            model_type=str(config.get("model_type")),
-            architectures=tuple(map(str, names)) if isinstance(names, list) else (),
-            sidecar=_sidecar(path / SIDECAR),
-        )
+        return CheckpointFacts.of_config(path, _json(path / "config.json"), _sidecar(path / SIDECAR))
     gguf = GgufFile(path)
     return CheckpointFacts(
         path=path,

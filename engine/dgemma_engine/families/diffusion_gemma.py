@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from dgemma_engine.backends.memory_plan import Item, MemoryPlan, memory_plan, stored_plan
 from dgemma_engine.backends.select import load_runnable
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.diffusion.sampler import Sampler
 from dgemma_engine.diffusion.sampler_config import load_sampler
 from dgemma_engine.families.checkpoint_facts import CheckpointFacts
-from dgemma_engine.families.family import LoadOptions
-from dgemma_engine.model.config import MODEL_TYPE
+from dgemma_engine.families.family import LoadOptions, PlanOptions
+from dgemma_engine.model.config import MODEL_TYPE, ModelConfig
+from dgemma_engine.model.devices import is_small, weight_dtype
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 
@@ -37,6 +41,22 @@ class DiffusionGemmaFamily:
     def read_sampler(self, facts: CheckpointFacts, vocab_size: int) -> Sampler:
         """See `Family.read_sampler`."""
         return load_sampler(facts.path, vocab_size)
+
+    def plan(self, facts: CheckpointFacts, options: PlanOptions) -> MemoryPlan:
+        """See `Family.plan`: a small model on a processor keeps its weights twice, any other as they are stored."""
+        config, device = ModelConfig.load(facts.path), options.device
+        form, dtype, tokens = (
+            options.weight_format,
+            weight_dtype(device),
+            options.tokens(config.max_position_embeddings),
+        )
+        plain = memory_plan(config, weight_format=form, context_tokens=tokens, device_type=device.type, dtype=dtype)
+        num_bytes = sum(item.num_bytes for item in plain.weights)
+        if form is None and is_small(num_bytes, device):
+            return replace(plain, expansion=Item(name="weights in the processor's order", num_bytes=num_bytes))
+        if form is None and any(facts.path.glob("*.safetensors")):
+            return stored_plan(facts.path, context_tokens=tokens, device_type=device.type, dtype=dtype)
+        return plain
 
     def load_model(self, facts: CheckpointFacts, options: LoadOptions) -> DiffusionModel:
         """See `Family.load_model`."""

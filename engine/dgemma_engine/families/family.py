@@ -11,12 +11,16 @@ from typing import Protocol
 
 import torch
 
+from dgemma_engine.backends.memory_plan import MemoryPlan
 from dgemma_engine.checkpoint.fim_format import InfillFormat
+from dgemma_engine.checkpoint.quantization_presets import Format
 from dgemma_engine.diffusion.sampler import Sampler
 from dgemma_engine.families.checkpoint_facts import CheckpointFacts
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.tokenization.tokenizer import Tokenizer
+
+_CONTEXT_TOKENS = 8_192
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +38,25 @@ class LoadOptions:
     ops: Ops | None
     prompt_tokens: int
     report: Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanOptions:
+    """What a model's memory is planned for.
+
+    Attributes:
+        device: where it would run.
+        weight_format: that its weights would be quantised to; None for those that it has.
+        context_tokens: of the longest prompt, the canvas included; None for 8,192, or all that the model can have.
+    """
+
+    device: torch.device
+    weight_format: Format | None
+    context_tokens: int | None
+
+    def tokens(self, most: int) -> int:
+        """Returns the tokens of the longest prompt of a model that can have `most`."""
+        return min(_CONTEXT_TOKENS, most) if self.context_tokens is None else self.context_tokens
 
 
 class Family(Protocol):
@@ -74,6 +97,14 @@ class Family(Protocol):
 
         Raises:
             CheckpointError: its description cannot be used.
+        """
+        ...
+
+    def plan(self, facts: CheckpointFacts, options: PlanOptions) -> MemoryPlan:
+        """Returns the memory that the model needs; reads no weights.
+
+        Raises:
+            CheckpointError: the configuration cannot be used, or not with these options.
         """
         ...
 

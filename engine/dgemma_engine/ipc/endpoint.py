@@ -17,10 +17,8 @@ from pathlib import Path
 from typing import Self
 
 from dgemma_engine.errors import SocketRefused
-from dgemma_engine.model_store.catalogue import CATALOGUE, TINY
+from dgemma_engine.model_store.catalogue import CATALOGUE, DEFAULT_MODEL, OLD_NAMES
 from dgemma_engine.private_files import make_private_folder, mend_folder
-
-EMBEDDED = "embedded"
 
 # macOS allows 104 bytes in sun_path, Linux 108, both with the closing NUL.
 MAX_SOCKET_PATH_BYTES = 103
@@ -32,7 +30,7 @@ class EngineLocation:
     """Paths of one engine.
 
     Attributes:
-        model: resolved path of a model folder or file, or a short name; the embedded model is `embedded`.
+        model: resolved path of a model folder or file, or a short name.
         device: `auto`, `cpu`, `cuda`, ... as it was asked for; engines of different devices live side by side.
         directory: holds the three files; mode 0700.
         uid: the only user these files may belong to.
@@ -47,7 +45,7 @@ class EngineLocation:
 
     @classmethod
     def locate(
-        cls, environ: Mapping[str, str], *, model: str = EMBEDDED, device: str = "auto", uid: int | None = None
+        cls, environ: Mapping[str, str], *, model: str = DEFAULT_MODEL, device: str = "auto", uid: int | None = None
     ) -> Self:
         """Returns the location that every client of this user agrees on. Touches no file.
 
@@ -92,7 +90,7 @@ class EngineLocation:
     @property
     def options(self) -> str:
         """What names this engine on a command line, behind `dgemma-engine stop`; empty where it is the default."""
-        options = "" if self.model == EMBEDDED else f" --model {shlex.quote(self.model)}"
+        options = "" if self.model == DEFAULT_MODEL else f" --model {shlex.quote(self.model)}"
         return options if self.device == "auto" else f"{options} --device {self.device}"
 
     def others(self) -> list[EngineLocation]:
@@ -111,7 +109,9 @@ class EngineLocation:
     def _stem(self) -> str:
         if self.stem:
             return self.stem
-        key = f"{self.model}\0{self.device}".encode("utf-8", "surrogateescape")
+        # Engines of earlier versions lock the files of the old name, and must be found.
+        old = next((old for old, new in OLD_NAMES.items() if new == self.model), self.model)
+        key = f"{old}\0{self.device}".encode("utf-8", "surrogateescape")
         return _PREFIX + hashlib.sha256(key).hexdigest()[:10]
 
     def prepare(self) -> None:
@@ -201,8 +201,7 @@ def _directory(environ: Mapping[str, str], uid: int) -> Path:
 
 def _canonical(model: str) -> str:
     """Returns one name for all ways of naming a model."""
-    if model in (EMBEDDED, TINY):
-        return EMBEDDED
+    model = OLD_NAMES.get(model, model)
     return model if model in CATALOGUE else str(_model_path(model))
 
 

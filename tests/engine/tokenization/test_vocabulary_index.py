@@ -44,7 +44,7 @@ def gemma() -> Backend:
 
 @pytest.fixture(scope="module")
 def tokenizers() -> dict[str, Tokenizer]:
-    return {"embedded": Tokenizer.load(model_folder("embedded")), "gemma": Tokenizer(gemma())}
+    return {"embedded": Tokenizer.load(model_folder("tiny")), "gemma": Tokenizer(gemma())}
 
 
 @pytest.fixture(scope="module")

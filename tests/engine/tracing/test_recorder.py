@@ -48,7 +48,7 @@ from dgemma_engine.tracing.recorder import Recorder
 from tests.engine.fake_engine import context as question
 from tests.engine.fake_engine import location_in, serving
 
-FOLDER = model_folder("embedded")
+FOLDER = model_folder("tiny")
 CODE = Context(
     document="a",
     prefix="width = 3\nheight = 4\n\n\ndef area(width, height):\n    return width * height\n\n\nprint(area(",

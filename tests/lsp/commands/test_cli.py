@@ -215,7 +215,7 @@ async def test_trace_tells_a_fault_in_one_line(environ: dict[str, str], tmp_path
         (("complete", "a:1:1", "--seed", "-1"), "'-1' is not a whole number from 0 to"),
         (("complete", "a:1:1", "--deadline-ms", "0"), "'0' is not a whole number from 1 to 600000"),
         (("doctor", "--device", "tpu"), "must be auto, cpu, cuda or cuda:N, not 'tpu'"),
-        (("demo", "--model", ""), "dgemma.engine.model must be embedded, a short name or the path of a model"),
+        (("demo", "--model", ""), "dgemma.engine.model must be a short name or the path of a model"),
         (("--tcp", "x"), "'x' is not HOST:PORT"),
         (("nonsense",), "invalid choice: 'nonsense'"),
     ],

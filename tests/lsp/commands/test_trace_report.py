@@ -57,7 +57,7 @@ def test_title_names_the_place() -> None:
 @pytest.mark.parametrize(
     ("model", "device", "description", "where"),
     [
-        ("embedded", "cpu", "by the small embedded model", "the processor"),
+        ("tiny", "cpu", "by the model in the package", "the processor"),
         ("big", "cuda:0", "by big", "cuda:0"),
     ],
 )

@@ -24,7 +24,7 @@ def engine(model: str, device: str) -> Status:
         (late(queue=60.0), None, "serves another window"),
         (late(others=10.0), engine("26B", "cpu"), "26B runs on the processor"),
         (late(), engine("26B", "cuda:0"), "raise dgemma.deadlineMs"),
-        (late(), engine("embedded", "cpu"), "raise dgemma.deadlineMs"),
+        (late(), engine("tiny", "cpu"), "raise dgemma.deadlineMs"),
         (late(total=0.0), None, "raise dgemma.deadlineMs"),
     ],
 )

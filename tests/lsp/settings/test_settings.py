@@ -50,7 +50,7 @@ def test_unknown_key_names_the_nearest(key: str, nearest: str):
         ({"deadlineMs": 99.5}, "not 99.5"),
         ({"seed": -1}, "dgemma.seed"),
         ({"maxTokens": 0}, "dgemma.maxTokens"),
-        ({"engine": {"model": " "}}, "dgemma.engine.model must be embedded, a short name or the path of a model"),
+        ({"engine": {"model": " "}}, "dgemma.engine.model must be a short name or the path of a model"),
         ({"engine": {"device": "tpu"}}, "dgemma.engine.device must be auto, cpu, cuda or cuda:N"),
         ({"engine": 3}, "dgemma.engine is no setting"),
         ({"logLevel": "loud"}, "one of error, warning, info, debug"),

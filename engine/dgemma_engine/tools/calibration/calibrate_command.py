@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dgemma_engine.errors import EngineError, EngineUnavailable, FormatError
+from dgemma_engine.ipc.endpoint_options import model_name
 from dgemma_engine.tools.evaluation.arguments import not_negative
 from dgemma_engine.tools.evaluation.holes.hole_kind import HoleKind
 
@@ -33,7 +34,10 @@ _FEWEST_HOLES = 30
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommand's arguments to its parser."""
     parser.add_argument(
-        "model", metavar="MODEL", help="folder, GGUF file or short name; calibration.json is written there"
+        "model",
+        type=model_name,
+        metavar="MODEL",
+        help="folder, GGUF file or short name; calibration.json is written there",
     )
     parser.add_argument(
         "files", nargs="+", type=Path, metavar="FILE",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from dgemma_engine.errors import EngineUnavailable, FormatError
 from dgemma_engine.infill.options import Decode, InfillOptions
 from dgemma_engine.ipc.endpoint_options import add_engine_options
+from dgemma_engine.model_store.choice import choose_model
 from dgemma_engine.tools.evaluation.arguments import length, not_negative, positive
 from dgemma_engine.tools.evaluation.length import Length
 from dgemma_engine.tools.evaluation.output_file import require_apart
@@ -106,7 +108,8 @@ def _load(arguments: argparse.Namespace) -> LoadedEngine:
     from dgemma_engine.checkpoint.builtin import model_folder
     from dgemma_engine.infill.engine import Engine
 
-    return Engine.load(model_folder(arguments.model), device=arguments.device, report=lambda _percent, _message: None)
+    folder = model_folder(choose_model(arguments.model, os.environ).runs)
+    return Engine.load(folder, device=arguments.device, report=lambda _percent, _message: None)
 
 
 def _filler(arguments: argparse.Namespace, engine: LoadedEngine | None) -> Filler:

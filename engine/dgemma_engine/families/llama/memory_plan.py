@@ -1,0 +1,66 @@
+"""How much memory a Llama needs, from its dimensions alone. Knows no tensors but imaginary ones.
+
+Shape legend: D hidden, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from dgemma_engine.backends.memory_plan import CONTEXT_BYTES, Item, MemoryPlan, prompt_bytes
+from dgemma_engine.errors import CheckpointError
+from dgemma_engine.families.llama.config import LlamaConfig
+from dgemma_engine.families.llama.model import LlamaModel
+from dgemma_engine.model.devices import PIECE_TOKENS
+from dgemma_engine.model.ops import Ops
+
+# What the parameters of a name are for.
+_KINDS = {
+    "embed_tokens": "embedding", "lm_head": "output matrix", "qkv_proj": "attention", "o_proj": "attention",
+    "gate_up_proj": "mlp", "down_proj": "mlp",
+}  # fmt: skip
+# Hidden states alive at once inside a layer, in widths of the residual stream.
+_LAYER_COPIES = 12
+# Tokens that a ranking judges over the whole vocabulary, in logits and float32 probabilities.
+_RANKED_TOKENS = 128
+
+
+def llama_plan(
+    config: LlamaConfig, *, has_head: bool, context_tokens: int, device_type: str, dtype: torch.dtype
+) -> MemoryPlan:
+    """Returns what a model needs.
+
+    Args:
+        config: dimensions.
+        has_head: whether the output matrix is one of its own, and not the embedding.
+        context_tokens: of the longest prompt, the canvas included.
+        device_type: `cuda` or `cpu`.
+        dtype: of weights, keys and values.
+
+    Raises:
+        CheckpointError: the context is shorter than a canvas, or longer than the model was made for.
+    """
+    if not config.canvas_length < context_tokens <= config.max_position_embeddings:
+        raise CheckpointError(
+            f"a context of {context_tokens} tokens cannot be planned: it must be more than the canvas of "
+            f"{config.canvas_length} and at most {config.max_position_embeddings}"
+        )
+    with torch.device("meta"):
+        model = LlamaModel(config, Ops.reference(), has_head=has_head)
+    sums: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        kind = _KINDS.get(name.split(".")[-2], "norms")
+        sums[kind] = sums.get(kind, 0) + parameter.numel() * dtype.itemsize
+    layer = PIECE_TOKENS[device_type] * (_LAYER_COPIES * config.hidden_size + 3 * config.intermediate_size)
+    ranking = _RANKED_TOKENS * config.vocab_size * (dtype.itemsize + 2 * 4)
+    return MemoryPlan(
+        weights=tuple(Item(name=f"weights: {kind}", num_bytes=num_bytes) for kind, num_bytes in sums.items()),
+        prompt=Item(
+            name=f"keys and values of {context_tokens:,} tokens",
+            num_bytes=prompt_bytes(config, context_tokens, dtype),
+        ),
+        workspace=Item(name="workspace", num_bytes=max(layer * dtype.itemsize, ranking)),
+        expansion=Item(name="buffer for expanded weights", num_bytes=0),
+        context=Item(name="driver and libraries", num_bytes=CONTEXT_BYTES[device_type]),
+        dtype=dtype,
+    )
