@@ -62,6 +62,9 @@ train-gpu: ## on a GPU: corpus, 25 minutes of training, int4 model in run/embedd
 	rm -rf run/embedded
 	$(ENGINE) quantize run/best run/embedded --format int4
 
+bench-open: setup ## processor time to open the GGUF file of the model `small`, header and tokenizer
+	$(BIN)/python engine/bench/speed/open_gguf.py $(RECORD)
+
 bench-messages: setup ## processor time of the dearest message about texts of 10^6 and 10^7 characters
 	$(BIN)/python engine/bench/server/message_cost.py $(RECORD)
 

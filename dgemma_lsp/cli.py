@@ -18,6 +18,7 @@ from argparse import Namespace
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
+from dgemma_engine.model_store.catalogue import renamed
 from dgemma_engine.private_files import keep_own_rights
 from dgemma_engine.protocol.messages import Progress
 from dgemma_engine.terminal import run_program, say_error
@@ -243,11 +244,18 @@ def _with_engine(arguments: Namespace, work: Callable[[EngineClient, Status], Aw
     """Returns the result of `work` on the engine that the arguments name, once its model is loaded."""
     from dgemma_engine.ipc.client import EngineFault, EngineUnavailable
 
-    from dgemma_lsp.engine_client.connector import ready_engine
+    from dgemma_lsp.engine_client.connector import chosen_model, ready_engine
+
+    settings = _settings(arguments)
+    choice = chosen_model(settings)
+    if choice.missing is not None and not choice.is_stand_in:
+        raise _Refusal(choice.notice, code=2)
+    if notice := renamed(settings.engine_model) or choice.notice:
+        say_error(_NAME, notice)
 
     async def run() -> _Result:
         progress = ProgressLine(sys.stderr).show
-        async with ready_engine(_settings(arguments), timeout_s=_LOAD_TIMEOUT_S, on_progress=progress) as engine:
+        async with ready_engine(settings, timeout_s=_LOAD_TIMEOUT_S, on_progress=progress) as engine:
             return await work(*engine)
 
     try:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dgemma_engine.model_store.catalogue import DEFAULT_MODEL
+
 from dgemma_lsp import __version__
 from dgemma_lsp.settings.settings import OPTIONS, SECTION
 
@@ -80,7 +82,7 @@ def argument_parser() -> argparse.ArgumentParser:
     for command in (complete, demo, doctor, trace):
         model, device = _setting("engine.model"), _setting("engine.device")
         command.add_argument(
-            "--model", type=model, default="embedded", help="folder, GGUF file or short name (default: embedded)"
+            "--model", type=model, default=DEFAULT_MODEL, help="short name, folder or GGUF file (default: %(default)s)"
         )
         command.add_argument(
             "--device", type=device, default="auto", help="device: auto (the default), cpu, cuda or cuda:N"

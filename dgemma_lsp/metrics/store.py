@@ -1,7 +1,7 @@
 """The one file that the server writes: counts and times of this user's completions, shared by all windows.
 
 Every window adds what it counted since it last did; a lock keeps additions apart and the file is replaced as a whole,
-so that it is never half written. The only module that a server writes to disk by.
+so that it is never half written. The only module by which a server writes to disk unasked.
 """
 
 from __future__ import annotations

@@ -86,6 +86,7 @@ class DgemmaServer(LanguageServer):
         self.session = Session(connector, chosen_model, clock=clock, notifier=self, recorder=recorder, home=home)
         self.declined = DeclinedModels.locate(environ, home=home)
         self.pull_command = pull_command
+        self.fetching = asyncio.Lock()
         self.told_missing: set[str] = set()
         self.load_progress = LoadProgress(self)
         self.encoding = PositionEncoding.UTF16

@@ -98,15 +98,17 @@ async def _fetch_and_tell(ls: DgemmaServer, token: Token | None) -> None:
 
 async def _fetched(ls: DgemmaServer, token: Token | None) -> str:
     """Fetches the missing model and connects to an engine with it; returns a sentence for the user."""
-    entry = ls.session.board.model.missing
-    if entry is None:
-        return f"the model {ls.session.board.model.runs} is there already"
-    try:
-        with work_progress(ls, token, f"Fetching {entry.name}") as report:
-            await pull(ls.pull_command(entry.name), lambda there, whole: report(*_shown(entry, there, whole)))
-    except PullFailed as error:
-        raise JsonRpcException(str(error), code=_REQUEST_FAILED) from None
-    ls.session.model_fetched()
+    # One that was cancelled ends its process first.
+    async with ls.fetching:
+        entry = ls.session.board.model.missing
+        if entry is None:
+            return f"the model {ls.session.board.model.runs} is there already"
+        try:
+            with work_progress(ls, token, f"Fetching {entry.name}") as report:
+                await pull(ls.pull_command(entry.name), lambda there, whole: report(*_shown(entry, there, whole)))
+        except PullFailed as error:
+            raise JsonRpcException(str(error), code=_REQUEST_FAILED) from None
+        ls.session.model_fetched()
     return f"the model {entry.name} is there; the next completion uses it"
 
 

@@ -76,12 +76,14 @@ def check_others(facts: Facts) -> Finding | None:
 
 def check_model(facts: Facts) -> Finding:
     """Whether the model can be loaded, as far as its folder shows."""
-    status = facts.engine.status
-    if status is not None:
-        return Finding(name="model", verdict=Verdict.OK, detail=f"{status.model} ({status.model_path})")
-    if facts.model.problem:
-        return Finding.split("model", Verdict.FAIL, facts.model.problem, remedy="name another model folder")
-    return Finding(name="model", verdict=Verdict.OK, detail=facts.model.name)
+    status, model = facts.engine.status, facts.model
+    if model.problem and status is None:
+        return Finding.split("model", Verdict.FAIL, model.problem, remedy="name another model folder")
+    detail = model.name if status is None else f"{status.model} ({status.model_path})"
+    if model.notice:
+        found = Finding.split("model", Verdict.WARN, model.notice, remedy="")
+        return Finding(name="model", verdict=Verdict.WARN, detail=f"{detail}; {found.detail}", remedy=found.remedy)
+    return Finding(name="model", verdict=Verdict.OK, detail=detail)
 
 
 def check_execution(facts: Facts) -> Finding | None:

@@ -80,11 +80,13 @@ class ModelFacts:
     """The model folder of the settings.
 
     Attributes:
-        name: as the settings name it.
+        name: of the model that runs.
+        notice: that it has a new name, or stands in for the chosen one, with the remedy behind a semicolon; else empty.
         problem: why it cannot be loaded, with the remedy behind a semicolon; empty where nothing speaks against it.
     """
 
     name: str
+    notice: str = ""
     problem: str = ""
 
 

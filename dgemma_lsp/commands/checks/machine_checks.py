@@ -42,7 +42,7 @@ def check_memory(facts: Facts) -> Finding:
         if status.device_memory_bytes:
             detail += f" and {status.device_memory_bytes / _GIB:.1f} GiB on its device"
     if total < 2 * _GIB:
-        return Finding(name="memory", verdict=Verdict.WARN, detail=detail, remedy="the embedded model wants 2 GiB")
+        return Finding(name="memory", verdict=Verdict.WARN, detail=detail, remedy="the model tiny wants 2 GiB")
     return Finding(name="memory", verdict=Verdict.OK, detail=detail)
 
 

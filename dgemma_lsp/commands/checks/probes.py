@@ -27,9 +27,11 @@ from dgemma_engine.ipc.client import (
     OlderEngine,
 )
 from dgemma_engine.ipc.lock_file import holder_pid
+from dgemma_engine.model_store.catalogue import renamed
 
 from dgemma_lsp import __version__
 from dgemma_lsp.commands.checks.facts import EngineFacts, Facts, FolderFacts, GpuFacts, ModelFacts, OtherEngine
+from dgemma_lsp.engine_client.connector import chosen_model
 from dgemma_lsp.metrics.store import StatsFile
 from dgemma_lsp.settings.home import NO_HOME, home_folder
 from dgemma_lsp.settings.settings import Settings
@@ -60,7 +62,7 @@ async def look_up(settings: Settings, environ: Mapping[str, str]) -> Facts:
         server_version=__version__,
         device=settings.engine_device,
         engine=engine,
-        model=ModelFacts(name=settings.engine_model, problem=_model_problem(settings.engine_model)),
+        model=_model(settings),
         gpu=_gpu(),
         memory_bytes=(_pages("SC_PHYS_PAGES"), _pages("SC_AVPHYS_PAGES")),
         home=None if home is None else str(home),
@@ -78,7 +80,8 @@ def package_versions() -> str:
 
 def _locate(settings: Settings, environ: Mapping[str, str]) -> tuple[EngineLocation | None, str]:
     try:
-        location = EngineLocation.locate(environ, model=settings.engine_model, device=settings.engine_device)
+        model = chosen_model(settings).runs
+        location = EngineLocation.locate(environ, model=model, device=settings.engine_device)
         location.verify()
     except EngineUnavailable as error:
         return None, str(error)
@@ -123,12 +126,14 @@ async def _other(location: EngineLocation, pid: int) -> OtherEngine:
     return OtherEngine(pid=pid, model=status.model, memory_bytes=status.memory_bytes)
 
 
-def _model_problem(model: str) -> str:
+def _model(settings: Settings) -> ModelFacts:
+    choice = chosen_model(settings)
+    notice = renamed(settings.engine_model) or (choice.notice if choice.is_stand_in else "")
     try:
-        require_model(model)
+        require_model(choice.runs)
     except ValueError as error:
-        return str(error)
-    return ""
+        return ModelFacts(name=choice.runs, notice=notice, problem=str(error))
+    return ModelFacts(name=choice.runs, notice=notice)
 
 
 def _gpu() -> GpuFacts:

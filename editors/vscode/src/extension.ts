@@ -1,6 +1,7 @@
 // Where the editor comes in: makes the parts, joins them, registers the commands.
 
 import * as vscode from "vscode";
+import { fetchModel } from "./fetch.ts";
 import { fill } from "./fill.ts";
 import { whyNoEditor } from "./largeFile.ts";
 import { Latency } from "./latency.ts";
@@ -43,6 +44,7 @@ export function activate(context: vscode.ExtensionContext): void {
     doctor: () => showDoctor(server, log, home),
     showStats: () => stats.show(server),
     choosePython: () => choosePython(server),
+    getModel: () => fetchModel(server.beyond),
     settings: () => run("workbench.action.openSettings", "@ext:dgemma.dgemma-lsp"),
     help: () => run("workbench.action.openWalkthrough", WALKTHROUGH),
     menu: showMenu,

@@ -1,15 +1,11 @@
 // The command that fills a selection: asks the server, lets the user choose, applies one edit that one undo takes back.
 
 import { stat } from "node:fs/promises";
-import { setTimeout as sleep } from "node:timers/promises";
 import * as vscode from "vscode";
-import { type LanguageClient, type WorkDoneProgressBegin, WorkDoneProgress, type WorkDoneProgressReport } from "vscode-languageclient/node";
 import { whyNoEditor } from "./largeFile.ts";
 import { FILL, type FillAnswer, type FillCandidate, type FillQuestion } from "./protocol.ts";
 import type { Server } from "./server.ts";
-
-/** A refusal comes sooner. */
-const MOMENT_MS = 300;
+import { askWithProgress } from "./serverProgress.ts";
 
 /** Fills what a code action or the selection names; every way out but the user's own tells why in one sentence. */
 export async function fill(server: Server, question: FillQuestion | undefined): Promise<void> {
@@ -38,7 +34,7 @@ async function fillOrWhyNot(server: Server, asked: FillQuestion | undefined): Pr
   }
   let answer: FillAnswer | undefined;
   try {
-    answer = await ask(client, question);
+    answer = await askWithProgress<FillAnswer>(client, FILL, question, "dgemma: filling");
   } catch (error) {
     return `the selection could not be filled (${error instanceof Error ? error.message : String(error)}).`;
   }
@@ -78,42 +74,6 @@ async function isReadOnly(uri: vscode.Uri): Promise<boolean> {
     return permissions === vscode.FilePermission.Readonly || nobodyMayWrite;
   } catch {
     return false; // not on a disk: a new file, a notebook's cell
-  }
-}
-
-/** Returns the answer; undefined where the user took the question back. What takes a moment only shows no progress. */
-async function ask(client: LanguageClient, question: FillQuestion): Promise<FillAnswer | undefined> {
-  const taken = new vscode.CancellationTokenSource();
-  const workDoneToken = crypto.randomUUID();
-  let bar: vscode.Progress<{ message?: string; increment?: number }> | undefined;
-  let shown = 0;
-  const listener = client.onProgress(WorkDoneProgress.type, workDoneToken, (value) => {
-    if (value.kind !== "end") {
-      const { percentage, message } = value as WorkDoneProgressBegin | WorkDoneProgressReport;
-      const increment = Math.max((percentage ?? shown) - shown, 0);
-      shown += bar ? increment : 0;
-      bar?.report(message === undefined ? { increment } : { increment, message });
-    }
-  });
-  const answer = client.sendRequest<FillAnswer>(FILL, { ...question, workDoneToken }, taken.token);
-  const options = { location: vscode.ProgressLocation.Notification, title: "dgemma: filling", cancellable: true };
-  try {
-    if ((await Promise.race([answer, sleep(MOMENT_MS)])) === undefined) {
-      await vscode.window.withProgress(options, (progress, token) => {
-        bar = progress;
-        token.onCancellationRequested(() => taken.cancel());
-        return answer;
-      });
-    }
-    return taken.token.isCancellationRequested ? undefined : await answer;
-  } catch (error) {
-    if (taken.token.isCancellationRequested) {
-      return undefined;
-    }
-    throw error;
-  } finally {
-    listener.dispose();
-    taken.dispose();
   }
 }
 

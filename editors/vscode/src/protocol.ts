@@ -13,6 +13,9 @@ export const DENOISE = "dgemma/denoise";
 export const DRAFT = "dgemma/draft";
 export const STATUS = "dgemma/status";
 export const STATS = "dgemma/stats";
+export const MODEL_MISSING = "dgemma/modelMissing";
+export const FETCH_MODEL = "dgemma/fetchModel";
+export const DECLINE_MODEL = "dgemma/declineModel";
 
 export interface VersionedDocument {
   uri: string;
@@ -70,6 +73,22 @@ export interface DenoiseAnswer {
   steps: number;
   elapsedMs: number;
   /** Why nothing was asked; empty otherwise. */
+  message: string;
+}
+
+/** The chosen model, which is not there yet. */
+export interface MissingModel {
+  name: string;
+  title: string;
+  /** Of the download. */
+  numBytes: number;
+  licence: string;
+  /** Says that it is not there, and what to do. */
+  message: string;
+}
+
+export interface FetchAnswer {
+  /** What came of it, in one sentence. */
   message: string;
 }
 

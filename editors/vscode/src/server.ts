@@ -6,10 +6,11 @@ import { homedir } from "node:os";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import * as vscode from "vscode";
-import { CloseAction, ErrorAction, LanguageClient, type Middleware, RevealOutputChannelOn } from "vscode-languageclient/node";
+import { CloseAction, ErrorAction, LanguageClient, type Middleware, RevealOutputChannelOn, type StaticFeature } from "vscode-languageclient/node";
 import { because, type Candidate, candidates, type Verdict, whyNone } from "./candidates.ts";
+import { offerModel } from "./fetch.ts";
 import { probe } from "./probe.ts";
-import { incompatibility, type ServerStatus, STATUS } from "./protocol.ts";
+import { incompatibility, type MissingModel, MODEL_MISSING, type ServerStatus, STATUS } from "./protocol.ts";
 import { serverSettings, setting } from "./settings.ts";
 import type { ServerState } from "./statusText.ts";
 
@@ -18,6 +19,16 @@ const LAST_WORDS_MS = 1_000;
 const MOST_CRASHES = 3;
 const CRASH_WINDOW_MS = 180_000;
 const READY: ServerStatus = { kind: "ready", message: "", percent: 100 };
+
+/** Tells the server that this extension offers a model that is not there. */
+const OFFERS_MODELS: StaticFeature = {
+  fillClientCapabilities: (capabilities) => {
+    capabilities.experimental = { ...(capabilities.experimental as object | undefined), dgemma: { fetchModel: true } };
+  },
+  initialize: () => undefined,
+  getState: () => ({ kind: "static" }),
+  clear: () => undefined,
+};
 
 export interface Looked {
   candidate: Candidate;
@@ -177,6 +188,8 @@ export class Server implements vscode.Disposable {
         this.#become({ kind: "running", status, elsewhere, warning });
       }
     });
+    client.registerFeature(OFFERS_MODELS);
+    client.onNotification(MODEL_MISSING, (model: MissingModel) => void offerModel(client, model));
     const ended = once(child, "exit").then(() => Promise.reject(new Error("it ended")));
     ended.catch(() => undefined); // once it has started, its end is `#closed`'s business
     try {

@@ -85,6 +85,7 @@ export async function showMenu(): Promise<void> {
     ["$(debug-restart) Restart the server", "dgemma.restart"],
     ["$(output) Show the log", "dgemma.showLog"],
     ["$(pulse) Check the installation", "dgemma.doctor"],
+    ["$(cloud-download) Fetch the model", "dgemma.getModel"],
     ["$(graph) Show statistics", "dgemma.showStats"],
     ["$(gear) Settings", "dgemma.settings"],
   ];

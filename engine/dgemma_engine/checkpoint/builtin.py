@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from dgemma_engine.errors import CheckpointError, WrongUsage
+from dgemma_engine.errors import CheckpointError, ModelStoreError, WrongUsage
 from dgemma_engine.model_store.catalogue import CATALOGUE, OLD_NAMES, TINY, Entry
 from dgemma_engine.model_store.user_folder import ModelStore
 
@@ -49,7 +49,7 @@ def require_model(model: str) -> None:
     if model in CATALOGUE:
         try:
             _fetched(CATALOGUE[model])
-        except CheckpointError as error:
+        except (CheckpointError, ModelStoreError) as error:
             raise WrongUsage(str(error)) from None
         return
     try:

@@ -293,3 +293,19 @@ async def test_demo_ends_with_one_json_line(environ: dict[str, str]):
     assert 0 <= figures["shown"] < figures["completions"]
     assert out.count("[it was: ") == figures["completions"]
     assert out.count("[nothing to show: ") == figures["completions"] - figures["shown"]
+
+
+async def test_model_that_is_not_there_is_refused_with_what_to_run(
+    environ: dict[str, str], target: str, tmp_path: Path
+):
+    own = environ | {"XDG_DATA_HOME": str(tmp_path / "data")}
+    code, out, err = await run(own, "complete", target, "--model", "small")
+    assert (code, out) == (2, "")
+    assert err == "dgemma-lsp: the model small is not there yet; run: dgemma-engine pull small\n"
+
+
+async def test_old_name_of_a_model_is_told_once(environ: dict[str, str], target: str):
+    async with serving(EngineLocation.locate(environ), answers={"return ": "3"}):
+        code, _, err = await run(environ, "complete", target, "--model", "embedded")
+    assert code == 0
+    assert err == "dgemma-lsp: the model `embedded` is called `tiny` now; write `tiny` for it\n"

@@ -275,7 +275,15 @@ NO_ENGINE = ("engine", Verdict.WARN, "none runs now")
         ),
         ({"engine": replace(IDLE, problem="old; x", replaceable=True)}, [("engine", Verdict.WARN, "old -> x")]),
         ({"engine": replace(IDLE, problem="lost")}, [("engine", Verdict.FAIL, "lost -> dgemma-engine stop")]),
-        ({"memory_bytes": (1 << 30, 0)}, [("memory", Verdict.WARN, "1.0 GiB.* -> the embedded model wants 2 GiB")]),
+        (
+            {"model": ModelFacts(name="tiny", notice="`embedded` is called `tiny` now; write `tiny` for it")},
+            [("model", Verdict.WARN, r"`embedded` is called `tiny` now -> write `tiny` for it")],
+        ),
+        (
+            {"engine": IDLE, "model": ModelFacts(name="small", problem="small is not there yet; run: pull")},
+            [NO_ENGINE, ("model", Verdict.FAIL, "small is not there yet -> run: pull")],
+        ),
+        ({"memory_bytes": (1 << 30, 0)}, [("memory", Verdict.WARN, "1.0 GiB.* -> the model tiny wants 2 GiB")]),
         ({"stats_problem": "x: bad; remove it"}, [("statistics", Verdict.WARN, "x: bad -> remove it")]),
         ({"engine": IDLE, "device": "cuda"}, [NO_ENGINE, ("device", Verdict.FAIL, "no NVIDIA driver .* -> install")]),
         ({"engine": IDLE, "gpu": GPU}, [NO_ENGINE, ("device", Verdict.WARN, "too old .* processor -> update .* 580")]),

@@ -224,3 +224,9 @@ def test_section_in_section_is_no_group():
     for _ in range(100_000):
         raw = {"dgemma": raw}
     check(raw, Settings(), "dgemma.dgemma is no setting")
+
+
+def test_old_name_of_a_model_means_the_new_one_and_is_told():
+    settings, problems = read_settings({"engine": {"model": "embedded"}}, Settings())
+    assert settings == Settings(engine_model="tiny")
+    assert problems == ("dgemma.engine.model: 'embedded' is called 'tiny' now; write that",)

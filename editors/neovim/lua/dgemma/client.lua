@@ -2,6 +2,7 @@
 local answers = require("dgemma.answers")
 local attached = require("dgemma.attached")
 local denoise = require("dgemma.denoise")
+local fetch = require("dgemma.fetch")
 local fill = require("dgemma.fill")
 local pause = require("dgemma.pause")
 local protocol = require("dgemma.protocol")
@@ -92,10 +93,18 @@ local function config(options)
     root_dir = root_dir(options),
     init_options = options.settings,
     settings = { dgemma = options.settings },
+    -- The server leaves it to this plugin to offer a model that is not there.
+    capabilities = { experimental = { dgemma = { fetchModel = true } } },
     handlers = {
       ["dgemma/status"] = function(_, params, ctx)
         if status.take(params, ctx.client_id) then
           ask_while_typing(vim.api.nvim_get_current_buf())
+        end
+      end,
+      ["dgemma/modelMissing"] = function(_, params, ctx)
+        local client = vim.lsp.get_client_by_id(ctx.client_id)
+        if client then
+          fetch.offer(params, client)
         end
       end,
       ["window/showMessage"] = function(_, params)
@@ -130,6 +139,7 @@ local function config(options)
       vim.schedule(function()
         status.drop(client_id)
         fill.lost(client_id)
+        fetch.lost(client_id)
         vim.cmd.redrawstatus({ bang = true })
         -- Neovim ends servers at its own end with code 0 or a signal of its own.
         if (code ~= 0 or signal ~= 0) and vim.v.exiting == vim.NIL and not M.stopping then

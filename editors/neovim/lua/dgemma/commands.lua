@@ -2,6 +2,7 @@
 local client = require("dgemma.client")
 local attached = require("dgemma.attached")
 local denoise = require("dgemma.denoise")
+local fetch = require("dgemma.fetch")
 local fill = require("dgemma.fill")
 local pause = require("dgemma.pause")
 local say = require("dgemma.say")
@@ -41,10 +42,13 @@ function M.define()
     desc = "Fill what is selected, or the placeholder under the cursor",
   })
   define("DgemmaCancel", function()
-    if not fill.cancel(vim.api.nvim_get_current_buf()) then
+    if not fill.cancel(vim.api.nvim_get_current_buf()) and not fetch.cancel() then
       say.info("no fill runs in this buffer")
     end
-  end, { desc = "Take the running fill back" })
+  end, { desc = "Take the running fill back, or stop fetching a model" })
+  define("DgemmaFetch", function()
+    fetch.run_here(vim.api.nvim_get_current_buf())
+  end, { desc = "Fetch the model that the settings choose" })
   define("DgemmaDenoise", denoise.show, { desc = "Show how the answer at the cursor is denoised" })
   define("DgemmaToggle", function(command)
     pause.toggle(not command.bang and vim.api.nvim_get_current_buf() or nil)

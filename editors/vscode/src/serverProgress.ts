@@ -1,0 +1,49 @@
+// A request of ours that takes a while: the server's progress as a notification that can cancel it.
+
+import { setTimeout as sleep } from "node:timers/promises";
+import * as vscode from "vscode";
+import { type LanguageClient, type WorkDoneProgressBegin, WorkDoneProgress, type WorkDoneProgressReport } from "vscode-languageclient/node";
+
+/** A refusal comes sooner. */
+const MOMENT_MS = 300;
+
+/** Returns the answer; undefined where the user took the question back. What takes a moment only shows no progress. */
+export async function askWithProgress<Answer>(
+  client: LanguageClient,
+  method: string,
+  question: object,
+  title: string,
+): Promise<Answer | undefined> {
+  const taken = new vscode.CancellationTokenSource();
+  const workDoneToken = crypto.randomUUID();
+  let bar: vscode.Progress<{ message?: string; increment?: number }> | undefined;
+  let shown = 0;
+  const listener = client.onProgress(WorkDoneProgress.type, workDoneToken, (value) => {
+    if (value.kind !== "end") {
+      const { percentage, message } = value as WorkDoneProgressBegin | WorkDoneProgressReport;
+      const increment = Math.max((percentage ?? shown) - shown, 0);
+      shown += bar ? increment : 0;
+      bar?.report(message === undefined ? { increment } : { increment, message });
+    }
+  });
+  const answer = client.sendRequest<Answer>(method, { ...question, workDoneToken }, taken.token);
+  const options = { location: vscode.ProgressLocation.Notification, title, cancellable: true };
+  try {
+    if ((await Promise.race([answer, sleep(MOMENT_MS)])) === undefined) {
+      await vscode.window.withProgress(options, (progress, token) => {
+        bar = progress;
+        token.onCancellationRequested(() => taken.cancel());
+        return answer;
+      });
+    }
+    return taken.token.isCancellationRequested ? undefined : await answer;
+  } catch (error) {
+    if (taken.token.isCancellationRequested) {
+      return undefined;
+    }
+    throw error;
+  } finally {
+    listener.dispose();
+    taken.dispose();
+  }
+}
