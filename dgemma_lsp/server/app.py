@@ -40,8 +40,8 @@ from dgemma_lsp.server import (
     preview_handlers,
 )
 from dgemma_lsp.server.lenient_converter import lenient_converter
-from dgemma_lsp.server.load_progress import LoadProgress
 from dgemma_lsp.server.notebook_handlers import SYNC
+from dgemma_lsp.server.progress_bars import LoadProgress
 from dgemma_lsp.server.protocol import DgemmaProtocol
 from dgemma_lsp.server.serving import serve_io, serve_tcp
 from dgemma_lsp.session import Session

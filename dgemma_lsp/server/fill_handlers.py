@@ -18,7 +18,7 @@ from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams
 from dgemma_lsp.fill.service import FillAnswer, FillQuestion
 from dgemma_lsp.fill.target import FillKind, fill_kinds
 from dgemma_lsp.server import conversions, fill_conversions
-from dgemma_lsp.server.work_progress import Token, new_token, work_progress
+from dgemma_lsp.server.progress_bars import Token, new_token, work_progress
 
 if TYPE_CHECKING:
     from dgemma_lsp.server.app import DgemmaServer

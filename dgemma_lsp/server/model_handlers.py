@@ -19,7 +19,7 @@ from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams
 
 from dgemma_lsp.model_fetch.pull_process import PullFailed, pull
 from dgemma_lsp.server.fill_conversions import field, to_progress_token
-from dgemma_lsp.server.work_progress import Token, new_token, work_progress
+from dgemma_lsp.server.progress_bars import Token, new_token, work_progress
 from dgemma_lsp.settings.settings import SECTION
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from dgemma_engine.ipc.client import EngineClient
 from dgemma_engine.ipc.endpoint import EngineLocation
 from dgemma_engine.ipc.endpoint_options import add_engine_options, chosen_location
 from dgemma_engine.ipc.lock_file import holder_pid
+from dgemma_engine.model_store.catalogue import CATALOGUE
 from dgemma_engine.model_store.choice import choose_model
 from dgemma_engine.protocol.messages import EngineState
 from dgemma_engine.terminal import say_error
@@ -122,7 +123,11 @@ def _loader(location: EngineLocation, faults: list[str]) -> Callable[[Callable[[
         try:
             from dgemma_engine.infill.engine import Engine
 
-            return Engine.load(model_folder(location.model), device=location.device, report=report)
+            engine = Engine.load(model_folder(location.model), device=location.device, report=report)
+            if location.model in CATALOGUE:
+                # Clients are told the short name, not that of the folder or file behind it.
+                engine.model_name = location.model
+            return engine
         except Exception as error:
             faults.append(str(error) or type(error).__name__)
             raise

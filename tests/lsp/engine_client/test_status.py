@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from dgemma_lsp.engine_client.status import ServerStatus, StatusBoard, StatusKind
-from dgemma_lsp.server.load_progress import LoadProgress
+from dgemma_lsp.server.progress_bars import LoadProgress
 
 READY = ServerStatus(kind=StatusKind.READY)
 BUSY = ServerStatus(kind=StatusKind.BUSY)

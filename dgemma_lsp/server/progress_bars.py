@@ -1,4 +1,7 @@
-"""A cancellable progress bar of the editor, for as long as one piece of work lasts."""
+"""Progress bars of the editor: one while the engine loads, and a cancellable one while one piece of work lasts.
+
+A bar can only be drawn once the editor has agreed to it, by which time loading may be over.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,11 @@ from typing import TYPE_CHECKING
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException
 
+from dgemma_lsp.engine_client.status import ServerStatus, StatusKind
+
 if TYPE_CHECKING:
     from dgemma_lsp.server.app import DgemmaServer
+
 
 # The work does not wait any longer for its bar.
 _BAR_TIMEOUT_S = 1.0
@@ -19,6 +25,44 @@ _BAR_TIMEOUT_S = 1.0
 Token = int | str
 Report = Callable[[int, str], None]
 """Updates the bar; called with a percentage and a text."""
+
+
+class LoadProgress:
+    """Shows loading states as a progress bar, and nothing of other states.
+
+    Args:
+        bar: asks the editor for a bar, and opens, updates and closes it.
+    """
+
+    def __init__(self, bar: DgemmaServer) -> None:
+        self._bar = bar
+        self._num_bars = 0
+        self._asking: asyncio.Task[None] | None = None
+        self._token: str | None = None
+        self._latest: ServerStatus | None = None
+
+    def show(self, status: ServerStatus) -> None:
+        """Shows the newest state."""
+        self._latest = status if status.kind is StatusKind.LOADING else None
+        if self._latest is None:
+            if self._token is not None:
+                self._bar.end(self._token)
+                self._token = None
+        elif self._token is not None:
+            self._bar.report(self._token, self._latest)
+        elif self._asking is None:
+            self._asking = asyncio.create_task(self._ask())
+
+    async def _ask(self) -> None:
+        self._num_bars += 1
+        token = f"dgemma-load-{self._num_bars}"
+        try:
+            agreed = await self._bar.create(token)
+        finally:
+            self._asking = None
+        if agreed and self._latest is not None:
+            self._token = token
+            self._bar.begin(token, self._latest)
 
 
 @contextmanager
