@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 from dgemma_engine.protocol.messages import Finish, Infill, OnDraft
 
+from dgemma_lsp.answer import Completion
 from dgemma_lsp.completion.gate import HEAD_CHARS, OFF, CompletionGate
 from dgemma_lsp.completion.latest_only import LatestOnly
 from dgemma_lsp.completion.preview import Preview
@@ -30,7 +31,6 @@ from dgemma_lsp.engine_client.status import ServerStatus, StatusBoard
 from dgemma_lsp.fill.service import FillService
 from dgemma_lsp.metrics.recorder import StatsRecorder
 from dgemma_lsp.metrics.stats import Source
-from dgemma_lsp.postprocess.pipeline import Completion
 from dgemma_lsp.privacy.policy import Privacy
 from dgemma_lsp.request import Request
 from dgemma_lsp.settings.settings import Settings, read_settings

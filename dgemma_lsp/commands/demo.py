@@ -13,7 +13,7 @@ import sysconfig
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dgemma_engine.protocol.messages import Status
+from dgemma_engine.protocol.status_messages import Status
 
 from dgemma_lsp.commands.complete import Answer, answer_at, render
 from dgemma_lsp.commands.demo_holes import Hole, find_holes

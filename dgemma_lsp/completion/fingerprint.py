@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from dgemma_lsp.documents.newlines import normalize_newlines
+from dgemma_engine.postprocess.newlines import normalize_newlines
+
 from dgemma_lsp.request import Request
 
-_CLOSERS = frozenset(")]}\"'`")
+_CLOSERS = ")]}\"'`"
 _MOST_CLOSERS = 8
 # More than an answer depends on.
 _CHARS_EACH_SIDE = 65_536
@@ -56,14 +57,14 @@ class CursorFingerprint:
             skipped: characters of the document before `text`.
             beyond: characters of the document after `text`.
         """
-        end = offset = cursor - skipped
-        while end < min(len(text), offset + _MOST_CLOSERS) and text[end] in _CLOSERS:
-            end += 1
+        offset = cursor - skipped
+        closers = closers_after(text[offset : offset + _MOST_CLOSERS])
+        end = offset + len(closers)
         return cls(
             uri=uri,
             offset=cursor,
             before=_hash_before(text, offset),
-            closers=text[offset:end],
+            closers=closers,
             after=hash((len(text) - end + beyond, text[end : end + _CHARS_EACH_SIDE])),
             elsewhere=elsewhere,
         )
@@ -92,6 +93,12 @@ class CursorFingerprint:
 
 def _hash_before(text: str, offset: int) -> int:
     return hash(text[max(0, offset - _CHARS_EACH_SIDE) : offset])
+
+
+def closers_after(text: str) -> str:
+    """Returns the brackets and quotes that a text begins with, the first few."""
+    near = text[:_MOST_CLOSERS]
+    return near[: len(near) - len(near.lstrip(_CLOSERS))]
 
 
 def typed_since(offset: int, text: str, cursor: int) -> str:

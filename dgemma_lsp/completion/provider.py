@@ -13,7 +13,8 @@ from functools import partial
 
 from dgemma_engine.protocol.messages import Infill, OnDraft
 
-from dgemma_lsp.completion.cache import AnswerCache, AnswerMatch, EngineAnswer, ShapedAnswers, accepted, resume
+from dgemma_lsp.answer import Completion, build_completions
+from dgemma_lsp.completion.cache import AnswerCache, AnswerMatch, EngineAnswer, accepted, resume
 from dgemma_lsp.completion.debounce import DebounceConfig, LatencyEstimate, TypingCadence
 from dgemma_lsp.completion.fingerprint import CursorFingerprint, typed_since
 from dgemma_lsp.completion.in_flight import InFlightRequest, InFlightRequests, Outcome
@@ -23,7 +24,6 @@ from dgemma_lsp.engine_client.connection_status import ConnectionStatus
 from dgemma_lsp.engine_client.infill_client import InfillClient
 from dgemma_lsp.metrics.recorder import StatsRecorder
 from dgemma_lsp.metrics.stats import Source
-from dgemma_lsp.postprocess.pipeline import Completion, build_completions
 from dgemma_lsp.request import Channel, Request, Trigger, as_if_accepted
 
 _log = logging.getLogger(__name__)
@@ -74,7 +74,6 @@ class CompletionProvider:
         self._debounce = debounce or DebounceConfig()
         self._latency = LatencyEstimate(self._debounce)
         self._cache = AnswerCache()
-        self._shaped = ShapedAnswers()
         self._in_flight = InFlightRequests(on_done=self._finished, on_activity=on_activity)
         self._documents: dict[str, TypingState] = {}
 
@@ -171,10 +170,7 @@ class CompletionProvider:
         is_automatic, is_here = request.trigger is Trigger.AUTOMATIC, not match.num_typed
         if is_automatic and match.answer.infill.unlikely and (is_here or match.answer is not typing.shown):
             return None
-        if is_here:
-            completions = build_completions(request, match.answer.infill)
-        else:
-            completions = resume(request, match, self._shaped)
+        completions = build_completions(request, match.answer.infill) if is_here else resume(request, match)
         # Who asks by hand does not want the same nothing again.
         if not completions and not (is_here and is_automatic):
             return None

@@ -7,7 +7,8 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 from dgemma_engine.ipc.client import EngineClient, EngineLocation
-from dgemma_engine.protocol.messages import Progress, Status
+from dgemma_engine.protocol.messages import Progress
+from dgemma_engine.protocol.status_messages import Status
 
 from dgemma_lsp.engine_client.infill_source import Connect
 from dgemma_lsp.settings.settings import Settings

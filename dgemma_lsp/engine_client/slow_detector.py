@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dgemma_engine.protocol.messages import Finish, Infill, Status
+from dgemma_engine.protocol.messages import Finish, Infill
+from dgemma_engine.protocol.status_messages import Status
 
 # Answers in a row that came too late: one or two happen on any machine that does other work.
 _MISSES = 3

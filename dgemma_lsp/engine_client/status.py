@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Self
 
-from dgemma_engine.protocol.messages import Infill, Status
+from dgemma_engine.protocol.messages import Infill
+from dgemma_engine.protocol.status_messages import Status
 
 from dgemma_lsp.engine_client.connection_status import ConnectionState, ConnectionStatus
 from dgemma_lsp.engine_client.slow_detector import SlowDetector

@@ -68,7 +68,7 @@ class Observer(denoiser.StepObserver, Protocol):
         ranked: Sequence[Ranked],
         *,
         is_shown: bool,
-        added_errors: Callable[[str], int],
+        added_errors: Callable[[str, int], int],
         calibration: Calibration,
     ) -> None:
         """Receives all candidates, the ranked ones with their scores, and whether the first is shown."""

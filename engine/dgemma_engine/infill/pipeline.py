@@ -21,11 +21,10 @@ from dgemma_engine.infill.options import Decode, InfillOptions
 from dgemma_engine.infill.ranker import rank, rank_unjudged
 from dgemma_engine.infill.task import InfillTask
 from dgemma_engine.model.diffusion_model import DiffusionModel
-from dgemma_engine.postprocess.clean_candidate import clean_candidate
 from dgemma_engine.prompt_lookup.candidates import SeedStore
 from dgemma_engine.prompting.builder import build_prompt
 from dgemma_engine.prompting.prefix_cache import JOINED_TOKENS, PromptStore, SuffixStore
-from dgemma_engine.protocol.messages import CandidateSource, Context, Extent, Finish, OnDraft
+from dgemma_engine.protocol.messages import CandidateSource, Context, Finish, OnDraft
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces, finished
 from dgemma_engine.scheduling.timing import DurationEstimator, StageTimer
@@ -125,6 +124,7 @@ class Pipeline:
             for seed in seeds
             if (text := task.clean(seed.text))
         ]
+        proposals.found = task.shaped(proposals.found)
         denoise_s = timer.end("denoise")
         # Other requests were served between the steps of one on demand.
         if proposals.steps and not context.on_demand:
@@ -191,7 +191,6 @@ class Pipeline:
         hole = build_prompt(context, self._tokenizer, form, self._model.config, settled=settled)
         if observer is not None:
             observer.prompt_built(hole, text_of=self._spelling.text_of, name_of=self._tokenizer.name_of)
-        prefix, suffix, one_line = context.prefix, context.suffix, context.extent is Extent.LINE
         return InfillTask(
             context=context,
             hole=hole,
@@ -199,7 +198,6 @@ class Pipeline:
             options=options,
             tokenizer=self._tokenizer,
             spelling=self._spelling,
-            clean=partial(clean_candidate, prefix=prefix, suffix=suffix, one_line=one_line),
             on_draft=on_draft,
             observer=observer,
         )

@@ -31,8 +31,8 @@ from dgemma_engine.protocol.messages import (
     Infill,
     OnDraft,
     Progress,
-    Status,
 )
+from dgemma_engine.protocol.status_messages import Status
 from dgemma_engine.protocol.trace_messages import TRACE, Trace
 
 START_HINT = "start one with: dgemma-engine start"

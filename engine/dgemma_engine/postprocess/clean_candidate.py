@@ -1,6 +1,5 @@
-"""Cleans up a candidate: cuts its text to what may be shown, before it is ranked. Text in, text out.
+"""Cleans up a candidate: cuts its text to what may be shown, before `shape` fits it to its place. Text in, text out.
 
-Every candidate of the engine passes `clean_candidate` once, so that the score belongs to the text that is answered.
 Knows lines, words, brackets and quotes; knows no language, no tokens and no model. Standard library only.
 """
 

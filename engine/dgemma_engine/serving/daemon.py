@@ -33,8 +33,8 @@ from dgemma_engine.protocol.messages import (
     EngineState,
     Infill,
     Progress,
-    Status,
 )
+from dgemma_engine.protocol.status_messages import Status
 from dgemma_engine.protocol.trace_messages import TRACE
 from dgemma_engine.serving.device_thread import DeviceThread
 from dgemma_engine.serving.draft_sender import DraftSender

@@ -15,7 +15,8 @@ from concurrent.futures import Future, InvalidStateError
 from dataclasses import replace
 
 from dgemma_engine.errors import EngineError, EngineFault
-from dgemma_engine.protocol.messages import Context, EngineState, Finish, Infill, OnDraft, Progress, StageTimes
+from dgemma_engine.protocol.messages import Context, EngineState, Finish, Infill, OnDraft, Progress
+from dgemma_engine.protocol.status_messages import StageTimes
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.timing import LatencyStats
 from dgemma_engine.serving.infill_engine import InfillEngine, Load

@@ -106,7 +106,7 @@ class Recorder:
         ranked: Sequence[Ranked],
         *,
         is_shown: bool,
-        added_errors: Callable[[str], int],
+        added_errors: Callable[[str, int], int],
         calibration: Calibration,
     ) -> None:
         """Records all candidates and the verdict on each.
@@ -115,7 +115,7 @@ class Recorder:
             proposals: each text once.
             ranked: those with a score, best first.
             is_shown: whether the first of them is.
-            added_errors: returns how many syntax errors a text adds.
+            added_errors: returns how many syntax errors a text adds that replaces so many characters after the hole.
             calibration: of the model.
         """
         self._threshold, self._is_calibrated = calibration.threshold, calibration.weights is not None
@@ -130,7 +130,7 @@ class Recorder:
         known = {one.proposal.text for one in ranked}
         for proposal in proposals:
             if proposal.text not in known:
-                verdict = Verdict.SYNTAX if added_errors(proposal.text) > 0 else Verdict.UNJUDGED
+                verdict = Verdict.SYNTAX if added_errors(proposal.text, proposal.covered) > 0 else Verdict.UNJUDGED
                 candidates.append(_candidate(proposal, verdict, score=0.0, features={}))
         self._candidates = tuple(candidates)
 

@@ -285,10 +285,12 @@ def test_left_to_right_alone_makes_no_denoising_step(engine: Engine) -> None:
 @pytest.mark.parametrize("size", [2, 3, 9])
 def test_known_length_is_kept(engine: Engine, size: int, fill: bool) -> None:
     recipe = InfillOptions(decode=Decode.DIFFUSION, slot_tokens=size, seeds=False, silence=False, fill=fill)
-    texts = [ask_all(engine, "a.b, ", ")\n", recipe, seed=seed, extent=Extent.BLOCK).text for seed in range(4)]
+    options = {"extent": Extent.BLOCK, "language": "plaintext"}
+    texts = [ask_all(engine, "a.b, ", ")\n", recipe, seed=seed, **options).text for seed in range(4)]
     assert any(texts)
     # Every token of this tokenizer is one byte, of which the first is the space the cursor stands behind.
-    assert {len(text) for text in texts if text} <= {size - 1, size}
+    # The shape that is shown may end sooner, and closes what the middle opens; in prose it closes nothing.
+    assert max(map(len, texts)) in {size - 1, size}
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from dgemma_lsp.documents.newlines import normalize_newlines
-from dgemma_lsp.postprocess.languages import Language, language_named
-from dgemma_lsp.postprocess.lexer import Reading, cheap_end, cheap_start, read
-from dgemma_lsp.request import Request
+from dgemma_engine.postprocess.languages import Language, language_named
+from dgemma_engine.postprocess.lexer import Reading, cheap_end, cheap_start, read
+from dgemma_engine.postprocess.newlines import normalize_newlines
 
-# Reading as much for brackets takes some milliseconds, and most answers need no such reading.
-_CHARS_EACH_SIDE = 50_000
+# Characters on each side of the cursor that shaping reads. Reading as much for brackets takes some milliseconds, and
+# most answers need no such reading.
+SHAPING_CHARS = 50_000
 # Twice as many as code that people write has in as much text.
 _MOST_SIGNS = 10_000
 # The cursor's line is read several times for each answer.
@@ -43,22 +43,28 @@ class CursorContext:
     reaches_start: bool = True
 
     @classmethod
-    def of(cls, request: Request) -> CursorContext:
-        """Returns what stands around a request's cursor."""
-        line_start, line_end = request.line_start, request.line_end
-        start = cheap_start(request.text, 0, line_start, most_chars=_CHARS_EACH_SIDE, most_signs=_MOST_SIGNS)
-        end = cheap_end(request.text, line_end, most_chars=_CHARS_EACH_SIDE, most_signs=_MOST_SIGNS)
-        is_cut = bool(start or request.skipped)
-        above = normalize_newlines(request.text[start:line_start])
-        if is_cut:
-            above = above.partition("\n")[2]
-        below = normalize_newlines(request.text[line_end:end])
+    def of(cls, before: str, after: str, language: str, *, is_cut: bool = False) -> CursorContext:
+        """Returns what stands around a cursor.
+
+        Args:
+            before: the document before the cursor, its line ends as they are.
+            after: the document after the cursor, likewise.
+            language: LSP language id; may be empty.
+            is_cut: whether the document has text before `before`.
+        """
+        before, after = normalize_newlines(before), normalize_newlines(after)
+        line_start, line_end = before.rfind("\n") + 1, after.find("\n")
+        line_end = len(after) if line_end < 0 else line_end
+        start = cheap_start(before, 0, line_start, most_chars=SHAPING_CHARS, most_signs=_MOST_SIGNS)
+        end = cheap_end(after, line_end, most_chars=SHAPING_CHARS, most_signs=_MOST_SIGNS)
+        is_cut = is_cut or start > 0
+        above = before[start:line_start]
         return cls(
-            above=above,
-            before=line_before(request),
-            rest=line_rest(request),
-            below=below.removeprefix("\n"),
-            language=language_named(request.language),
+            above=above.partition("\n")[2] if is_cut else above,
+            before=near_end(before[line_start:]),
+            rest=near_start(after[:line_end]),
+            below=after[line_end:end].removeprefix("\n"),
+            language=language_named(language),
             reaches_start=not is_cut,
         )
 
@@ -83,15 +89,12 @@ class CursorContext:
         return read(self.below, self.language)
 
 
-def line_before(request: Request) -> str:
-    """Returns the cursor's line left of the cursor; of a very long one the end."""
-    start, offset = request.line_start, request.offset
+def near_end(line: str) -> str:
+    """Returns a line left of the cursor; of a very long one the end."""
     most_chars, most_signs = _LINE_CHARS_EACH_SIDE, _LINE_SIGNS_EACH_SIDE
-    return request.text[cheap_start(request.text, start, offset, most_chars=most_chars, most_signs=most_signs) : offset]
+    return line[cheap_start(line, 0, len(line), most_chars=most_chars, most_signs=most_signs) :]
 
 
-def line_rest(request: Request) -> str:
-    """Returns the cursor's line right of the cursor; of a very long one the beginning."""
-    offset = request.offset
-    end = cheap_end(request.text, offset, most_chars=_LINE_CHARS_EACH_SIDE, most_signs=_LINE_SIGNS_EACH_SIDE)
-    return request.text[offset : min(end, request.line_end)]
+def near_start(line: str) -> str:
+    """Returns a line right of the cursor; of a very long one the beginning."""
+    return line[: cheap_end(line, 0, most_chars=_LINE_CHARS_EACH_SIDE, most_signs=_LINE_SIGNS_EACH_SIDE)]

@@ -1,16 +1,15 @@
 """What an answer repeats of the document: lines above and below the cursor, and the rest of the cursor's line.
 
-Pure. The engine cuts such copies before it ranks; here indentation and block have been corrected, and the document's
-own lines count. The rest of a line is compared by brackets and quotes, so that `foo(|)` never becomes `foo(a))`.
+Pure. `clean_candidate` cuts such copies as they were written; here indentation and block have been corrected, and the
+document's own lines count. The rest of a line is compared by brackets and quotes, so that `foo(|)` never becomes `foo(a))`.
 """
 
 from __future__ import annotations
 
 import re
 
+from dgemma_engine.postprocess.cursor_context import CursorContext
 from dgemma_engine.postprocess.strings import STRINGS_OVER_LINES, without_strings
-
-from dgemma_lsp.postprocess.cursor_context import CursorContext
 
 _LETTER = re.compile(r"[^\W\d_]")
 _LINES_ABOVE = 32
