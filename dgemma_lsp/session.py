@@ -16,7 +16,7 @@ from dgemma_engine.protocol.messages import Finish, Infill, OnDraft
 
 from dgemma_lsp.answer import Completion
 from dgemma_lsp.completion.gate import HEAD_CHARS, OFF, CompletionGate
-from dgemma_lsp.completion.latest_only import LatestOnly
+from dgemma_lsp.completion.in_flight import LatestOnly
 from dgemma_lsp.completion.preview import Preview
 from dgemma_lsp.completion.provider import CompletionProvider
 from dgemma_lsp.context.builder import ContextLimits
@@ -137,7 +137,7 @@ class Session:
         settings, problems = read_settings(raw, self._initial, self.settings)
         self.warn(problems)
         self._apply(settings)
-        self.board.show_resting()
+        self.board.show_current()
 
     def _apply(self, settings: Settings) -> None:
         old, self.settings, self._gate.settings = self.settings, settings, settings

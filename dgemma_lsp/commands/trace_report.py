@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from dgemma_engine.postprocess.newlines import normalize_newlines
+from dgemma_engine.postprocess.cursor_context import normalize_newlines
 from dgemma_engine.protocol.messages import Infill
 from dgemma_engine.protocol.status_messages import Status
 from dgemma_engine.protocol.trace_messages import CanvasTrace, PassTrace, RowStep, Trace, WritingTrace

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from dgemma_engine.postprocess.newlines import normalize_newlines
+from dgemma_engine.postprocess.cursor_context import normalize_newlines
 
 from dgemma_lsp.request import Request
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from dgemma_engine.postprocess.cursor_context import SHAPING_CHARS
+from dgemma_engine.postprocess.cursor_context import SHAPING_CHARS, normalize_newlines
 from dgemma_engine.postprocess.extent import extent_of
-from dgemma_engine.postprocess.newlines import normalize_newlines
 from dgemma_engine.protocol.messages import Context, DocumentEdges, Snippet
 
 from dgemma_lsp.request import Channel, Request, Trigger, as_if_accepted

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dgemma_engine.postprocess.newlines import normalize_newlines
+from dgemma_engine.postprocess.cursor_context import normalize_newlines
 
 from dgemma_lsp.context.chunks import Chunk
 from dgemma_lsp.documents.bounded_store import BoundedStore

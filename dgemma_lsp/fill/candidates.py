@@ -12,11 +12,9 @@ from bisect import bisect_left
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from dgemma_engine.postprocess.cursor_context import near_end
+from dgemma_engine.postprocess.cursor_context import near_end, normalize_newlines
 from dgemma_engine.postprocess.extent import closes, columns, extent_of
-from dgemma_engine.postprocess.languages import Language, language_named
-from dgemma_engine.postprocess.lexer import lines_inside
-from dgemma_engine.postprocess.newlines import normalize_newlines
+from dgemma_engine.postprocess.lexer import Language, language_named, lines_inside
 from dgemma_engine.protocol.messages import Extent, Infill
 
 from dgemma_lsp.documents.store import Document

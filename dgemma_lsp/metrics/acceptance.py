@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dgemma_lsp.answer import Completion
-from dgemma_lsp.documents.diff import TextChange
+from dgemma_lsp.documents.store import TextChange
 from dgemma_lsp.metrics.stats import JUDGED_AFTER_S
 
 _MIN_PIECE_CHARS = 3

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from dgemma_engine.postprocess.newlines import normalize_newlines
+from dgemma_engine.postprocess.cursor_context import normalize_newlines
 from lsprotocol import types
 
 from dgemma_lsp.answer import Completion

@@ -44,27 +44,22 @@ class Hypothesis:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """The text and tokens of a row.
+class RowReading:
+    """The tokens of a row.
 
     Attributes:
-        text: what may be shown of it; empty if nothing.
         ids: tokens of the middle, those of the opening included.
         token_logprobs: of the middle's free tokens, nats.
         logprobs: the same and that of the token that ended it.
+        mean_logprob: their mean; 0 when there are none.
         ended: whether the middle ends within the row.
     """
 
-    text: str
     ids: list[int]
     token_logprobs: tuple[float, ...]
     logprobs: tuple[float, ...]
+    mean_logprob: float
     ended: bool
-
-    @property
-    def mean_logprob(self) -> float:
-        """Mean of `logprobs`; 0 when there are none."""
-        return sum(self.logprobs) / max(1, len(self.logprobs))
 
 
 def slots(
@@ -170,7 +165,7 @@ def warm(
     return rows
 
 
-def promising(readings: dict[int, Reading], count: int) -> list[int]:
+def promising(readings: dict[int, RowReading], count: int) -> list[int]:
     """Returns the rows that look best after a step, by the mean log-probability of what they say.
 
     Args:
@@ -209,13 +204,7 @@ def likely_lengths(
     return [max(by_length[length])[1] for length in chosen] + seeded
 
 
-def read(
-    guess: Guess,
-    hypothesis: Hypothesis,
-    end_ids: frozenset[int],
-    form: InfillFormat,
-    to_text: Callable[[list[int]], str],
-) -> Reading:
+def read(guess: Guess, hypothesis: Hypothesis, end_ids: frozenset[int], form: InfillFormat) -> RowReading:
     """Returns what a row holds.
 
     Args:
@@ -223,17 +212,15 @@ def read(
         hypothesis: what it stands for.
         end_ids: tokens that end the middle.
         form: how the checkpoint wants holes.
-        to_text: token ids to what may be shown of them.
     """
     middle = canvases.read(guess.ids, end_ids, form.more_token_id)
     judged = guess.confidence[: min(len(middle.ids) + 1, len(guess.ids))]
     logprobs = tuple(math.log(max(1e-9, probability)) for probability in judged)
-    ids = [*hypothesis.row.opening_ids, *middle.ids]
-    return Reading(
-        text=to_text(ids),
-        ids=ids,
+    return RowReading(
+        ids=[*hypothesis.row.opening_ids, *middle.ids],
         token_logprobs=logprobs[: len(middle.ids)],
         logprobs=logprobs,
+        mean_logprob=sum(logprobs) / max(1, len(logprobs)),
         ended=middle.ended or hypothesis.exact,
     )
 

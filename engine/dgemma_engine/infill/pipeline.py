@@ -21,6 +21,7 @@ from dgemma_engine.infill.options import Decode, InfillOptions
 from dgemma_engine.infill.ranker import rank, rank_unjudged
 from dgemma_engine.infill.task import InfillTask
 from dgemma_engine.model.diffusion_model import DiffusionModel
+from dgemma_engine.postprocess.clean_candidate import clean_candidate
 from dgemma_engine.prompt_lookup.candidates import SeedStore
 from dgemma_engine.prompting.builder import build_prompt
 from dgemma_engine.prompting.prefix_cache import JOINED_TOKENS, PromptStore, SuffixStore
@@ -106,7 +107,9 @@ class Pipeline:
 
         # The time that ranking takes is kept back from the canvases.
         reserved = cancel.sooner(self.durations.expected_s("rank"))
-        num_steps = self._affordable_steps(context, reserved)
+        # The schedule is spread over the steps that fit before the deadline, at most the usual.
+        num_steps, step_s = self.canvases.num_steps(context.extent), self.durations.expected_s("step")
+        num_steps = max(1, int(min(num_steps, reserved.left_s / step_s))) if step_s else num_steps
         if options.decode is not Decode.LEFT_TO_RIGHT:
             search.proposals = yield from self.canvases.propose(task, cache, reserved, seeds=seeds, num_steps=num_steps)
         proposals = search.proposals
@@ -122,7 +125,7 @@ class Pipeline:
         proposals.found += [
             Proposal(text=text, source=CandidateSource.SEED, seed=seed)
             for seed in seeds
-            if (text := task.clean(seed.text))
+            if (text := clean_candidate(seed.text, context))
         ]
         proposals.found = task.shaped(proposals.found)
         denoise_s = timer.end("denoise")
@@ -201,8 +204,3 @@ class Pipeline:
             on_draft=on_draft,
             observer=observer,
         )
-
-    def _affordable_steps(self, context: Context, cancel: Cancel) -> int:
-        """Returns over how many steps the schedule is spread: those that fit before the deadline, at most the usual."""
-        usual, step_s = self.canvases.num_steps(context.extent), self.durations.expected_s("step")
-        return max(1, int(min(usual, cancel.left_s / step_s))) if step_s else usual

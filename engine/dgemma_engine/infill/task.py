@@ -68,13 +68,7 @@ class InfillTask:
         if leaves := self.block_end():
             ids = list(takewhile(lambda token_id: not leaves(token_id), ids))
         inserted = trimmed(self.tokenizer.decode(ids), self.hole.boundary)
-        return self.clean(inserted) if inserted is not None else ""
-
-    def clean(self, text: str) -> str:
-        """Returns the part of a candidate's text that may be inserted at the cursor."""
-        context = self.context
-        one_line = context.extent is Extent.LINE
-        return clean_candidate(text, prefix=context.prefix, suffix=context.suffix, one_line=one_line)
+        return clean_candidate(inserted, self.context) if inserted is not None else ""
 
     def shaped(self, proposals: Sequence[Proposal]) -> list[Proposal]:
         """Returns the proposals with the texts that the user sees; those of which nothing is left are dropped."""

@@ -1,6 +1,6 @@
 """Cleans up a candidate: cuts its text to what may be shown, before `shape` fits it to its place. Text in, text out.
 
-Knows lines, words, brackets and quotes; knows no language, no tokens and no model. Standard library only.
+Knows lines, words, brackets and quotes; knows no language, no tokens and no model.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from dgemma_engine.postprocess.strings import without_strings
+from dgemma_engine.protocol.messages import Context, Extent
 
 _COMMENT_LINE = re.compile(r"^[ \t]*(?:#|//).*", re.MULTILINE)
 _NO_BRACKETS = re.compile(r"[^()\[\]{}]+")
@@ -28,16 +29,15 @@ _COPIES_OF_LINES = 3
 _COPIES_OF_MEMBERS = 6
 
 
-def clean_candidate(text: str, *, prefix: str, suffix: str, one_line: bool) -> str:
+def clean_candidate(text: str, context: Context) -> str:
     """Returns the part of a candidate that may be inserted at the cursor; empty where nothing may.
 
     Args:
-        text: the candidate, to be inserted between `prefix` and `suffix`.
-        prefix: text before the cursor.
-        suffix: text after the cursor.
-        one_line: whether the candidate ends with its line.
+        text: the candidate.
+        context: the request.
     """
-    if one_line:
+    prefix, suffix = context.prefix, context.suffix
+    if context.extent is Extent.LINE:
         text = cut_to_line(text)
     text = cut_repetition(trim_overlap(drop_suffix_copy(text, suffix), prefix=prefix, suffix=suffix))
     # U+FFFD stands for a character cut in two: no text the user could want.

@@ -8,9 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from dgemma_engine.postprocess.languages import Language, language_named
-from dgemma_engine.postprocess.lexer import Reading, cheap_end, cheap_start, read
-from dgemma_engine.postprocess.newlines import normalize_newlines
+from dgemma_engine.postprocess.lexer import Language, Reading, cheap_end, cheap_start, language_named, read
 
 # Characters on each side of the cursor that shaping reads. Reading as much for brackets takes some milliseconds, and
 # most answers need no such reading.
@@ -98,3 +96,8 @@ def near_end(line: str) -> str:
 def near_start(line: str) -> str:
     """Returns a line right of the cursor; of a very long one the beginning."""
     return line[: cheap_end(line, 0, most_chars=_LINE_CHARS_EACH_SIDE, most_signs=_LINE_SIGNS_EACH_SIDE)]
+
+
+def normalize_newlines(text: str) -> str:
+    """Returns a text with `\\n` for every `\\r\\n` and every lone `\\r`."""
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text

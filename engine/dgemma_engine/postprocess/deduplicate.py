@@ -1,7 +1,8 @@
 """What an answer repeats of the document: lines above and below the cursor, and the rest of the cursor's line.
 
 Pure. `clean_candidate` cuts such copies as they were written; here indentation and block have been corrected, and the
-document's own lines count. The rest of a line is compared by brackets and quotes, so that `foo(|)` never becomes `foo(a))`.
+document's own lines count. The rest of a line is compared by brackets and quotes, so that `foo(|)` never becomes
+`foo(a))`.
 """
 
 from __future__ import annotations

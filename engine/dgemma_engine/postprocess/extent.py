@@ -9,8 +9,7 @@ import re
 
 from dgemma_engine.postprocess.brackets import closes_what_is_open
 from dgemma_engine.postprocess.cursor_context import CursorContext, near_end, near_start
-from dgemma_engine.postprocess.languages import Language, language_named
-from dgemma_engine.postprocess.lexer import cheap_start, read
+from dgemma_engine.postprocess.lexer import Language, cheap_start, language_named, read
 from dgemma_engine.protocol.messages import Extent
 
 _CLOSING = re.compile(r"\s*+\}[)\]}]*+[;,]?\s*+\Z")

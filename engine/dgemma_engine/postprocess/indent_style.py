@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from dgemma_engine.postprocess.cursor_context import CursorContext
 from dgemma_engine.postprocess.extent import opens_block
-from dgemma_engine.postprocess.languages import Language
+from dgemma_engine.postprocess.lexer import Language
 
 _LINES_ABOVE, _LINES_BELOW = 300, 100
 # Columns of a tab where the document does not tell; any number would do, since only levels are counted.

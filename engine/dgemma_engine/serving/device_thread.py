@@ -20,8 +20,7 @@ from dgemma_engine.protocol.status_messages import StageTimes
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.timing import LatencyStats
 from dgemma_engine.serving.infill_engine import InfillEngine, Load
-from dgemma_engine.serving.job import Job
-from dgemma_engine.serving.scheduler import Scheduler
+from dgemma_engine.serving.scheduler import Job, Scheduler
 from dgemma_engine.tracing.recorder import Recorder
 
 _log = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dgemma_engine.diffusion.denoiser import ScoredStep
     from dgemma_engine.diffusion.step_executor import StepExecutor
     from dgemma_engine.infill.candidate import Proposal, Ranked
-    from dgemma_engine.infill.hypotheses import Hypothesis, Reading
+    from dgemma_engine.infill.hypotheses import Hypothesis, RowReading
     from dgemma_engine.prompting.builder import Hole
 
 # Positions of all rows and steps together; a page of them stays under a megabyte.
@@ -82,10 +82,10 @@ class Recorder:
         self._canvases[-1].add_step(step, executor, elapsed_ms=(now_s - self._since_s) * 1e3)
         self._since_s = self._clock()
 
-    def read(self, readings: Mapping[int, Reading]) -> None:
+    def read(self, readings: Mapping[int, RowReading], texts: Mapping[int, str]) -> None:
         """Records the texts of rows, by index, after a step."""
         if self._is_kept:
-            self._canvases[-1].add_readings(readings)
+            self._canvases[-1].add_readings(readings, texts)
         self._since_s = self._clock()
 
     def renoised(self, accepted_RM: Tensor, executor: StepExecutor) -> None:

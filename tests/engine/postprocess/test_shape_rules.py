@@ -10,8 +10,7 @@ from dgemma_engine.postprocess.brackets import with_closed_brackets, without_clo
 from dgemma_engine.postprocess.cursor_context import CursorContext
 from dgemma_engine.postprocess.extent import extent_of
 from dgemma_engine.postprocess.indent_style import IndentStyle, style_of
-from dgemma_engine.postprocess.languages import language_named
-from dgemma_engine.postprocess.lexer import read
+from dgemma_engine.postprocess.lexer import language_named, read
 from dgemma_engine.postprocess.shape import shape_completion
 from dgemma_engine.protocol.messages import Extent
 

@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 import torch
 from dgemma_engine.checkpoint.builtin import model_folder
-from dgemma_engine.checkpoint.calibration import Calibration
-from dgemma_engine.checkpoint.features import Features
+from dgemma_engine.checkpoint.calibration import Calibration, Features
 from dgemma_engine.checkpoint.loader import load_model
 from dgemma_engine.diffusion import canvas as canvases
 from dgemma_engine.diffusion.acceptance import EntropyBound
@@ -122,7 +121,7 @@ def test_what_stays_of_a_step_is_what_the_next_one_sees(recorded: tuple[Infill, 
         assert before.next_ids == after.seen_ids
         kept = [at for at, is_kept in enumerate(before.accepted) if is_kept]
         assert kept
-        # A token that is kept was drawn from the belief, and of so sure a position the likeliest is drawn mostly.
+        # A token that is kept was drawn from the distribution, and of so sure a position the likeliest is drawn mostly.
         same = sum(after.seen_ids[at] == before.best_ids[at] for at in kept)
         assert same >= len(kept) / 2
 

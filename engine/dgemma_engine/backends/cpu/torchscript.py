@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -45,9 +46,8 @@ def scripted(module: nn.Module) -> Scripted:
             return Scripted(call=module, refusal=_first_sentence(error))
 
 
-def unspecialised() -> AbstractContextManager[None]:
-    """Runs scripted modules unspecialised: one program each, not one per shape."""
-    return cast(Any, torch.jit).optimized_execution(False)
+# A context in which scripted modules run unspecialised: one program each, not one per shape.
+unspecialised: Callable[[], AbstractContextManager[None]] = partial(cast(Any, torch.jit).optimized_execution, False)
 
 
 def _first_sentence(error: Exception) -> str:

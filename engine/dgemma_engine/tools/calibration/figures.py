@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dgemma_engine.checkpoint.features import NAMES
+from dgemma_engine.checkpoint.calibration import NAMES
 from dgemma_engine.tools.calibration.judged_hole import JudgedHole
 from dgemma_engine.tools.calibration.length_bias import LengthFit
 from dgemma_engine.tools.calibration.reliability import wilson_interval
@@ -55,7 +55,7 @@ class LengthFigures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
+class CalibrationFigures:
     """Of a calibration; intervals hold 95 %.
 
     Attributes:
@@ -113,7 +113,9 @@ class Figures:
     intercept: float
 
     @classmethod
-    def of(cls, holes: Sequence[JudgedHole], fit: ScoreFit, lengths: LengthFit | None, no_lengths: str) -> Figures:
+    def of(
+        cls, holes: Sequence[JudgedHole], fit: ScoreFit, lengths: LengthFit | None, no_lengths: str
+    ) -> CalibrationFigures:
         """Computes the figures.
 
         Args:
