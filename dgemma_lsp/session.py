@@ -82,6 +82,7 @@ class Session:
         self._warned: set[str] = set()
         self._asking: asyncio.Task[None] | None = None
         self._initial = Settings()
+        self._limits = ContextLimits()
         self.settings = Settings()
         self.documents = Documents()
         self.notebooks = Notebooks(self._readable_cell)
@@ -141,6 +142,7 @@ class Session:
 
     def _apply(self, settings: Settings) -> None:
         old, self.settings, self._gate.settings = self.settings, settings, settings
+        self._limits = ContextLimits(max_middle_tokens=settings.max_tokens, seed=settings.seed)
         self.board.off = "" if settings.enabled else OFF
         self.recorder.switch(on=settings.stats)
         if settings.private_files != old.private_files:
@@ -234,7 +236,7 @@ class Session:
         with self._answering.newest(request.key):
             try:
                 return await self._completions.answer(
-                    request, self._limits(), speculate=settings.speculation, since_s=since_s
+                    request, self._limits, speculate=settings.speculation, since_s=since_s
                 )
             except asyncio.CancelledError:
                 self.recorder.count(superseded=1)
@@ -252,7 +254,7 @@ class Session:
         if why := self._gate.why_not(self.documents.get(request.uri) or request):
             return Preview(message=why)
         with self._watched.newest(request.uri):
-            preview = Preview.of(request, await self._infills.ask(request, self._limits(), on_draft))
+            preview = Preview.of(request, await self._infills.ask(request, self._limits, on_draft))
         if self._is_current(request):
             return preview
         return replace(preview, completions=(), message="the document has changed meanwhile; ask again")
@@ -263,9 +265,6 @@ class Session:
         self._collector.close()
         self.recorder.end()
         await self._connection.close()
-
-    def _limits(self) -> ContextLimits:
-        return ContextLimits(max_middle_tokens=self.settings.max_tokens, seed=self.settings.seed)
 
     def _is_current(self, request: Request) -> bool:
         document = self.documents.get(request.uri)

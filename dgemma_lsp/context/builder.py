@@ -50,7 +50,11 @@ def build_context(
     """
     request = as_if_accepted(request)
     before, after = request.text[: request.offset], request.text[request.offset :]
-    with_cells = _with_cells(request)
+    # Of a cell that is cut, the end that is left out is nearer.
+    above, below = "" if request.skipped else request.above, "" if request.beyond else request.below
+    with_cells = request
+    if above or below:
+        with_cells = replace(request, text=f"{above}{request.text}{below}", offset=len(above) + request.offset)
     prefix, suffix = _tail(with_cells, limits.prefix_chars), _head(with_cells, limits.suffix_chars)
     # Of the document's own text the engine needs more than the model reads, and none that is of other cells.
     cells_before, prefix = prefix[: -len(before) or None], prefix[-len(before) :] if before else ""
@@ -81,15 +85,6 @@ def build_context(
             is_cut=start + request.skipped > 0,
         ),
     )
-
-
-def _with_cells(request: Request) -> Request:
-    """Returns the question as if the other cells of its notebook stood in the text."""
-    if not (request.above or request.below):
-        return request
-    # Of a cell that is cut, the end that is left out is nearer.
-    above, below = "" if request.skipped else request.above, "" if request.beyond else request.below
-    return replace(request, text=f"{above}{request.text}{below}", offset=len(above) + request.offset)
 
 
 def _tail(request: Request, num_chars: int) -> str:

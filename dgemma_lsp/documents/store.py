@@ -159,8 +159,17 @@ class TextChange:
     @classmethod
     def between(cls, old: str, new: str) -> TextChange:
         """Returns the shortest stretch that holds all differences; of several the last in the text."""
-        start = _num_common(old, new)
-        same = _num_common_at_end(old, new, min(len(old), len(new)) - start)
+        start = same = 0
+        most = min(len(old), len(new))
+        # Large pieces first, since most texts are alike.
+        for size in _PIECES:
+            while start + size <= most and old.startswith(new[start : start + size], start):
+                start += size
+        for size in _PIECES:
+            while start + same + size <= most and old.endswith(
+                new[len(new) - same - size : len(new) - same], 0, len(old) - same
+            ):
+                same += size
         return cls(start=start, old_end=len(old) - same, new_end=len(new) - same)
 
     def moved(self, start: int, end: int) -> tuple[int, int]:
@@ -171,23 +180,3 @@ class TextChange:
         if self.old_end <= start:
             return start + shift, end + shift
         return min(start, self.start), end + shift if end >= self.old_end else self.new_end
-
-
-def _num_common(first: str, second: str) -> int:
-    """Returns how many leading characters are the same; compares large pieces first, since most texts are alike."""
-    num, most = 0, min(len(first), len(second))
-    for size in _PIECES:
-        while num + size <= most and first.startswith(second[num : num + size], num):
-            num += size
-    return num
-
-
-def _num_common_at_end(first: str, second: str, most: int) -> int:
-    """Returns how many of at most `most` last characters are the same."""
-    num = 0
-    for size in _PIECES:
-        while num + size <= most and first.endswith(
-            second[len(second) - num - size : len(second) - num], 0, len(first) - num
-        ):
-            num += size
-    return num

@@ -214,7 +214,12 @@ def read(text: str, language: Language) -> Reading:
                 num_open[closed] -= 1
         else:
             closing.append((said, start))
-    return Reading(closing=_brackets(closing), opening=_brackets(opening), inside=inside, inside_from=inside_from)
+    return Reading(
+        closing=tuple(map(Bracket._make, closing)),
+        opening=tuple(map(Bracket._make, opening)),
+        inside=inside,
+        inside_from=inside_from,
+    )
 
 
 def lines_inside(text: str, language: Language) -> list[tuple[int, int]]:
@@ -247,10 +252,6 @@ def cheap_end(text: str, start: int, *, most_chars: int, most_signs: int) -> int
 
 def _num_signs(text: str, start: int, end: int) -> int:
     return sum(text.count(sign, start, end) for sign in _SIGNS)
-
-
-def _brackets(found: list[tuple[str, int]]) -> tuple[Bracket, ...]:
-    return tuple(map(Bracket._make, found))
 
 
 def _delimiter(piece: str, language: Language) -> str:

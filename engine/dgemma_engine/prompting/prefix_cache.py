@@ -109,16 +109,13 @@ class PromptStore:
     def _evict(self) -> None:
         *older, _newest = self._prompts
         for document in older:
-            if not self._is_full():
+            num_bytes = sum(prompt.cache.num_bytes for prompt in self._prompts.values())
+            if len(self._prompts) <= max(1, self._num_documents) and num_bytes <= self._max_bytes:
                 break
             if document not in self._in_use:
                 del self._prompts[document]
         if not self._num_documents:
             self._prompts.clear()
-
-    def _is_full(self) -> bool:
-        num_bytes = sum(prompt.cache.num_bytes for prompt in self._prompts.values())
-        return len(self._prompts) > max(1, self._num_documents) or num_bytes > self._max_bytes
 
     def _empty_cache(self, num_tokens: int) -> PromptCache:
         model = self._model

@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, cast
 
 import torch
@@ -46,8 +45,9 @@ def scripted(module: nn.Module) -> Scripted:
             return Scripted(call=module, refusal=_first_sentence(error))
 
 
-# A context in which scripted modules run unspecialised: one program each, not one per shape.
-unspecialised: Callable[[], AbstractContextManager[None]] = partial(cast(Any, torch.jit).optimized_execution, False)
+def unspecialised() -> AbstractContextManager[None]:
+    """Runs scripted modules unspecialised: one program each, not one per shape."""
+    return cast(Any, torch.jit).optimized_execution(False)
 
 
 def _first_sentence(error: Exception) -> str:
