@@ -14,8 +14,7 @@ from typing import Any
 
 from dgemma_engine.protocol.messages import Draft, Infill, OnDraft
 
-from dgemma_lsp.completion.cache import EngineAnswer
-from dgemma_lsp.completion.fingerprint import CursorFingerprint, typed_since
+from dgemma_lsp.completion.cache import CursorFingerprint, EngineAnswer, typed_since
 from dgemma_lsp.engine_client.connection_status import ConnectionStatus
 
 _log = logging.getLogger(__name__)

@@ -14,9 +14,16 @@ from functools import partial
 from dgemma_engine.protocol.messages import Infill, OnDraft
 
 from dgemma_lsp.answer import Completion, build_completions
-from dgemma_lsp.completion.cache import AnswerCache, AnswerMatch, EngineAnswer, accepted, resume
+from dgemma_lsp.completion.cache import (
+    AnswerCache,
+    AnswerMatch,
+    CursorFingerprint,
+    EngineAnswer,
+    accepted,
+    resume,
+    typed_since,
+)
 from dgemma_lsp.completion.debounce import DebounceConfig, LatencyEstimate, TypingCadence, TypingState
-from dgemma_lsp.completion.fingerprint import CursorFingerprint, typed_since
 from dgemma_lsp.completion.in_flight import InFlightRequest, InFlightRequests, Outcome
 from dgemma_lsp.context.builder import ContextLimits
 from dgemma_lsp.engine_client.connection_status import ConnectionStatus

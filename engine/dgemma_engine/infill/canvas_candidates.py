@@ -18,9 +18,8 @@ from dgemma_engine.diffusion.sampler import Sampler
 from dgemma_engine.diffusion.step_executor import ExecutorFactory
 from dgemma_engine.infill import hypotheses
 from dgemma_engine.infill.candidate import Proposal, Proposals
-from dgemma_engine.infill.hypotheses import Hypothesis, RowReading
+from dgemma_engine.infill.hypotheses import Hypothesis, RowReading, draft
 from dgemma_engine.infill.length_search import grid, surroundings_prior
-from dgemma_engine.infill.preview import draft
 from dgemma_engine.infill.task import InfillTask
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from dgemma_engine.infill.hypotheses import RowReading
-from dgemma_engine.infill.preview import draft
+from dgemma_engine.infill.hypotheses import RowReading, draft
 from dgemma_engine.protocol.messages import Draft
 
 TEXTS = {1: " con", 2: "fig", 3: ".x", 4: None, 5: "\n"}

@@ -8,8 +8,7 @@ import pytest
 from dgemma_engine.protocol.messages import Finish, Infill
 
 from dgemma_lsp.answer import build_completions
-from dgemma_lsp.completion.cache import AnswerCache, AnswerMatch, EngineAnswer, accepted, resume
-from dgemma_lsp.completion.fingerprint import CursorFingerprint
+from dgemma_lsp.completion.cache import AnswerCache, AnswerMatch, CursorFingerprint, EngineAnswer, accepted, resume
 from dgemma_lsp.request import Request, Selected, Trigger, as_if_accepted
 from tests.lsp.cursor import split_cursor
 from tests.lsp.shaped_infill import shaped_infill
