@@ -262,6 +262,14 @@ def test_shown_text_is_the_best_candidate(engine: Engine) -> None:
     assert infill.score == scores[0]
 
 
+def test_candidates_have_the_shape_that_is_shown(engine: Engine) -> None:
+    """The seed leaves a bracket open, which nothing in the document closes."""
+    recipe = InfillOptions(silence=False)
+    infill = ask_all(engine, "self.first.configure(1\nother()\nself.first.", "\n", recipe, language="python")
+    seeds = [one.text for one in infill.candidates if one.source is CandidateSource.SEED]
+    assert seeds == ["configure(1)"]
+
+
 REPEATED = "self.first.configure(1)\nother()\nself.first."
 
 
