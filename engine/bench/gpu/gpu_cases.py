@@ -24,7 +24,7 @@ from dgemma_engine.diffusion.denoiser import Denoiser
 from dgemma_engine.diffusion.noise import UniformNoise
 from dgemma_engine.diffusion.sampler import Sampler, TemperatureSchedule
 from dgemma_engine.diffusion.stop_rule import StableAndConfident
-from dgemma_engine.infill.ranker import Branch, likelihoods
+from dgemma_engine.infill.likelihood import Branch, likelihoods
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.prompting.prefix_cache import PromptStore
 from dgemma_engine.scheduling.cancellation import Cancel

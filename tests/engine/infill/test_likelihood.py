@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from dgemma_engine.checkpoint.loader import load_model
-from dgemma_engine.infill.ranker import Branch, likelihoods
+from dgemma_engine.infill.likelihood import Branch, likelihoods
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model.transformer import DiffusionGemma

@@ -18,7 +18,7 @@ from dgemma_engine.diffusion.noise import UniformNoise
 from dgemma_engine.diffusion.sampler import Sampler, TemperatureSchedule
 from dgemma_engine.diffusion.stop_rule import StableAndConfident
 from dgemma_engine.infill.autoregressive import write
-from dgemma_engine.infill.ranker import Branch, likelihoods
+from dgemma_engine.infill.likelihood import Branch, likelihoods
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model.transformer import DiffusionGemma

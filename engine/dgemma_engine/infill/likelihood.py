@@ -1,0 +1,111 @@
+"""How likely each candidate is, left to right: all of them in one causal pass over the prompt in the cache.
+
+A candidate is judged by its own tokens given the prompt, by what would end it, and by the first suffix tokens given
+both (PILL, see docs/decisions/0009). Token ids in, log-probabilities out.
+
+Shape legend: T tokens of all branches together, N judged tokens, D hidden, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from dgemma_engine.model import attention_masks as masks
+from dgemma_engine.model.diffusion_model import DiffusionModel
+from dgemma_engine.model.kv_cache import PromptCache
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Branch:
+    """One way to go on from the prompt.
+
+    Attributes:
+        middle_ids: the candidate, at least one token.
+        suffix_ids: the first tokens that stand behind it; may be empty.
+    """
+
+    middle_ids: tuple[int, ...]
+    suffix_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Likelihood:
+    """Log-probabilities of one branch, nats.
+
+    Attributes:
+        middle: of each token of the candidate.
+        end: that the middle ends there, by one of the tokens that end it; None for a model that has none.
+        suffix: of each suffix token.
+    """
+
+    middle: list[float]
+    end: float | None
+    suffix: list[float]
+
+
+@torch.inference_mode()
+def likelihoods(
+    model: DiffusionModel,
+    cache: PromptCache,
+    last_id: int,
+    branches: Sequence[Branch],
+    *,
+    end_ids: frozenset[int],
+    banned_ids: Sequence[int],
+) -> list[Likelihood]:
+    """Judges branches of one prompt.
+
+    Args:
+        model: its causal mode is called once.
+        cache: the prompt; afterwards as before.
+        last_id: the prompt's last token, which is run again to predict the first token of each branch.
+        branches: candidates, at least one.
+        end_ids: tokens that end a middle; empty for a model that was not trained to fill.
+        banned_ids: tokens that get no probability.
+    """
+    num_past = cache.length
+    ids, row_of, offsets = list[int](), list[int](), list[int]()
+    starts = list[int]()
+    for index, branch in enumerate(branches):
+        starts.append(len(ids))
+        branch_ids = [last_id, *branch.middle_ids, *branch.suffix_ids]
+        ids += branch_ids
+        row_of += [index] * len(branch_ids)
+        offsets += range(len(branch_ids))
+    device = model.device
+    position_T = torch.tensor(offsets, device=device) + (num_past - 1)
+    attention_masks = masks.branches(
+        torch.tensor(row_of, device=device),
+        position_T,
+        num_past=num_past,
+        sliding_window=model.config.sliding_window,
+        hidden_from=num_past - 1,
+    )
+    hidden_1TD = model.encode(
+        torch.tensor([ids], device=device), cache, positions_BT=position_T[None], attention_masks=attention_masks
+    )
+    cache.truncate(num_past)
+    logits_TV = model.logits(hidden_1TD)[0]
+    if banned_ids:
+        logits_TV[:, list(banned_ids)] = -torch.inf
+    # What follows a token of the same branch; the last token of a branch predicts nothing that is asked for.
+    norm_T = logits_TV.logsumexp(-1)
+    next_T = torch.tensor([*ids[1:], 0], device=device)
+    next_logprobs = (logits_TV.gather(-1, next_T[:, None])[:, 0] - norm_T).tolist()
+    end_logprobs: list[float] | None = None
+    if end_ids:
+        end_logprobs = (logits_TV[:, sorted(end_ids)].logsumexp(-1) - norm_T).tolist()
+    answers: list[Likelihood] = []
+    for start, branch in zip(starts, branches, strict=True):
+        end = start + len(branch.middle_ids)
+        answers.append(
+            Likelihood(
+                middle=next_logprobs[start:end],
+                end=None if end_logprobs is None else end_logprobs[end],
+                suffix=next_logprobs[end : end + len(branch.suffix_ids)],
+            )
+        )
+    return answers
