@@ -18,47 +18,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+from dgemma_engine.checkpoint.features import NAMES, Features
 from dgemma_engine.errors import CheckpointError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Features:
-    """Of one candidate; all finite. Log-probabilities are in nats.
-
-    Attributes:
-        middle_mean: mean log-probability of its tokens and of what ends them, left to right.
-        middle_sum: the sum of the same.
-        suffix_mean: mean log-probability of the first suffix tokens behind it, left to right; 0 without a suffix.
-        canvas_mean: mean log-probability of its tokens on the canvas; 0 for one that no canvas proposed.
-        canvas_least: log-probability of the least likely of them; 0 for one that no canvas proposed.
-        on_canvas: 1 if a canvas proposed it.
-        seed_before: log(1 + lexemes that match before the place the text was found); 0 for one not found.
-        seed_after: the same behind it.
-        seed_places: log(1 + places it was found at).
-        agreement: how many other ways of proposing gave the same text.
-        length: log(1 + tokens).
-        added_errors: syntax errors it adds to the file, -2 to 2.
-    """
-
-    middle_mean: float
-    middle_sum: float
-    suffix_mean: float
-    canvas_mean: float = 0.0
-    canvas_least: float = 0.0
-    on_canvas: float = 0.0
-    seed_before: float = 0.0
-    seed_after: float = 0.0
-    seed_places: float = 0.0
-    agreement: float = 0.0
-    length: float = 0.0
-    added_errors: float = 0.0
-
-    def vector(self) -> tuple[float, ...]:
-        """Returns the values in the order of `NAMES`."""
-        return tuple(float(getattr(self, name)) for name in NAMES)
-
-
-NAMES = tuple(field.name for field in fields(Features))
 
 FILE_NAME = "calibration.json"
 SHIPPED = Path(__file__).parents[1] / "calibrations"

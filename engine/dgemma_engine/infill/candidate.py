@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from dgemma_engine.checkpoint.calibration import Features
+from dgemma_engine.checkpoint.features import Features
 from dgemma_engine.prompt_lookup.candidates import Seed
 from dgemma_engine.protocol.messages import Candidate, CandidateSource, Finish, Infill
 

@@ -9,7 +9,8 @@ import math
 from collections.abc import Sequence
 from operator import attrgetter
 
-from dgemma_engine.checkpoint.calibration import Calibration, Features
+from dgemma_engine.checkpoint.calibration import Calibration
+from dgemma_engine.checkpoint.features import Features
 from dgemma_engine.infill.candidate import Proposal, Ranked, merged
 from dgemma_engine.infill.likelihood import Branch, Likelihood, likelihoods
 from dgemma_engine.infill.task import InfillTask

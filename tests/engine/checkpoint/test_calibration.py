@@ -10,14 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dgemma_engine.checkpoint.calibration import (
-    NAMES,
-    Calibration,
-    Features,
-    Provenance,
-    fingerprint,
-    interpolated_bias,
-)
+from dgemma_engine.checkpoint.calibration import Calibration, Provenance, fingerprint, interpolated_bias
+from dgemma_engine.checkpoint.features import NAMES, Features
 from dgemma_engine.errors import CheckpointError
 
 PROVENANCE = Provenance(date="2026-01-31", commit="0123abc", num_files=40, num_holes=800, file_share=0.5)

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import torch
 from dgemma_engine.backends.select import load_runnable
-from dgemma_engine.checkpoint.calibration import NAMES, Calibration
+from dgemma_engine.checkpoint.calibration import Calibration
+from dgemma_engine.checkpoint.features import NAMES
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.diffusion.sampler_config import load_sampler
 from dgemma_engine.errors import CheckpointError

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import torch
 from dgemma_engine.checkpoint.builtin import model_folder
-from dgemma_engine.checkpoint.calibration import Calibration, Features
+from dgemma_engine.checkpoint.calibration import Calibration
+from dgemma_engine.checkpoint.features import Features
 from dgemma_engine.checkpoint.loader import load_model
 from dgemma_engine.diffusion import canvas as canvases
 from dgemma_engine.diffusion.acceptance import EntropyBound

@@ -158,7 +158,8 @@ def _collected(arguments: argparse.Namespace, model: Path, samples: Samples) -> 
 def _calibration(
     mark: str, collected: Collected, fit: ScoreFit, samples: Samples, facts: dict[str, Any]
 ) -> Calibration:
-    from dgemma_engine.checkpoint.calibration import NAMES, Calibration, Provenance
+    from dgemma_engine.checkpoint.calibration import Calibration, Provenance
+    from dgemma_engine.checkpoint.features import NAMES
 
     lengths, default = collected.lengths, Calibration.default()
     return Calibration(

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dgemma_engine.checkpoint.calibration import NAMES
+from dgemma_engine.checkpoint.features import NAMES
 from dgemma_engine.tools.calibration.judged_hole import JudgedHole
 from dgemma_engine.tools.calibration.length_bias import LengthFit
 from dgemma_engine.tools.calibration.reliability import wilson_interval

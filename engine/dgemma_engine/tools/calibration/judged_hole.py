@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dgemma_engine.checkpoint.calibration import Features
+from dgemma_engine.checkpoint.features import Features
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dgemma_engine.checkpoint.calibration import Features
+from dgemma_engine.checkpoint.features import Features
 from dgemma_engine.errors import EngineError
 from dgemma_engine.tools.calibration.judged_hole import JudgedCandidate, JudgedHole
 from dgemma_engine.tools.calibration.logistic import Logistic, cross_validated, fit_logistic

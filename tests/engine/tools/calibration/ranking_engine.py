@@ -11,7 +11,8 @@ from random import Random
 from types import ModuleType
 
 import pytest
-from dgemma_engine.checkpoint.calibration import Calibration, Features
+from dgemma_engine.checkpoint.calibration import Calibration
+from dgemma_engine.checkpoint.features import Features
 from dgemma_engine.infill.candidate import Proposal, Ranked
 from dgemma_engine.infill.options import InfillOptions
 from dgemma_engine.protocol.messages import CandidateSource, Context, Extent

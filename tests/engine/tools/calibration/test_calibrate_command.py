@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dgemma_engine.checkpoint.calibration import NAMES, Calibration, fingerprint
+from dgemma_engine.checkpoint.calibration import Calibration, fingerprint
+from dgemma_engine.checkpoint.features import NAMES
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.cli import main
 from dgemma_engine.infill.engine import Engine

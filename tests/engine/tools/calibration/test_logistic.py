@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from dgemma_engine.checkpoint.calibration import NAMES, Calibration, Features
+from dgemma_engine.checkpoint.calibration import Calibration
+from dgemma_engine.checkpoint.features import NAMES, Features
 from dgemma_engine.tools.calibration.logistic import cross_validated, fit_logistic
 from dgemma_engine.tools.calibration.reliability import reliability
 from numpy.typing import NDArray

@@ -6,7 +6,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from dgemma_engine.checkpoint.calibration import NAMES, Features
+from dgemma_engine.checkpoint.features import NAMES, Features
 from dgemma_engine.errors import EngineError
 from dgemma_engine.tools.calibration.figures import CalibrationFigures
 from dgemma_engine.tools.calibration.judged_hole import JudgedCandidate, JudgedHole
