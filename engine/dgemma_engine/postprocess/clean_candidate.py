@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
+from dgemma_engine.postprocess.deduplicate import splits_word
 from dgemma_engine.postprocess.strings import without_strings
 from dgemma_engine.protocol.messages import Context, Extent
 
@@ -136,7 +137,7 @@ def _copied_characters(text: str, prefix: str, suffix: str) -> Iterator[tuple[in
             length = len(said) - count
             # `max_len` before `len(x)` would be one word with it; `this ` before `is` would not.
             parts_word = text[-1:].isspace() and _INSIDE_WORD.fullmatch(said[max(0, length - 1) : length + 1])
-            if said.endswith(rest[:count]) and not parts_word and not _splits_word(prefix + said, rest, count):
+            if said.endswith(rest[:count]) and not parts_word and not splits_word(prefix + said, rest, count):
                 yield length, 0
 
 
@@ -174,12 +175,6 @@ def _indentation(lines: list[str]) -> str:
     """Returns the blanks that the first line with a text begins with."""
     first = next(line for line in lines if line.strip())
     return first[: len(first) - len(first.lstrip())]
-
-
-def _splits_word(said: str, suffix: str, count: int) -> bool:
-    """Whether `suffix[:count]` ends inside a word, or is but the last letter of the word that `said` ends with."""
-    ends_inside = _INSIDE_WORD.fullmatch(suffix[count - 1 : count + 1])
-    return bool(ends_inside or (count == 1 and _INSIDE_WORD.fullmatch(said[-2:])))
 
 
 def _counter_of_unmatched(prefix: str, suffix: str) -> Callable[[str], int]:
