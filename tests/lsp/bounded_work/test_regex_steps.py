@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 from dgemma_engine import postprocess
-from dgemma_engine.postprocess import languages
+from dgemma_engine.postprocess import lexer
 
 import dgemma_lsp
 from dgemma_lsp.context import import_parser
@@ -51,7 +51,7 @@ def patterns() -> Iterator[tuple[str, re.Pattern[str], bool]]:
                 uses = set(re.findall(rf"\b{name}\.(\w+)\(", source))
                 yield f"{found.name}.{name}", value, bool(uses) and uses <= {"match", "fullmatch"}
     for name in ("c", "python", "javascript", "html", "markdown", "yaml", "shellscript", "json", "go", ""):
-        language = languages.language_named(name)
+        language = lexer.language_named(name)
         yield f"opener of {name}", language.opener, False
         yield f"pieces of {name}", language.pieces, False
 
@@ -123,8 +123,8 @@ def test_patterns_that_were_quadratic_are_seen_as_such(pattern: str) -> None:
     "pattern",
     [
         import_parser._FROM,  # pyright: ignore[reportPrivateUsage]
-        languages.language_named("c").opener,
-        languages.language_named("python").pieces,
+        lexer.language_named("c").opener,
+        lexer.language_named("python").pieces,
         placeholder._PYTHON,  # pyright: ignore[reportPrivateUsage]
         re.compile(r"(a+?)(?=b)b|\Ba\b|(?<!a)a{2}"),
     ],
