@@ -135,7 +135,7 @@ class StatusBoard:
 
     Args:
         publish: called with every state that differs from the last.
-        alarm: called with an error's message, once until `clear`.
+        alarm: called with an error's message, once until a request is answered.
 
     Attributes:
         off: why completions are switched off; empty while they are on.
@@ -163,10 +163,6 @@ class StatusBoard:
         if status.kind is StatusKind.ERROR and status.message not in self._alarmed:
             self._alarmed.add(status.message)
             self._alarm(status.message)
-
-    def clear(self) -> None:
-        """Allows every alarm again: a request has succeeded."""
-        self._alarmed.clear()
 
     def show_current(self) -> None:
         """Shows that the engine works on a request, or the state between requests."""
@@ -204,7 +200,8 @@ class StatusBoard:
             infill: the answer.
             deadline_ms: how long it was allowed to take.
         """
-        self.clear()
+        # A request has succeeded: every alarm may come again.
+        self._alarmed.clear()
         self._slow.learn(infill, deadline_ms=deadline_ms, engine=self.engine)
 
     def show_refusal(self, why: str | None, uri: str) -> None:

@@ -145,8 +145,11 @@ class SuffixStore:
             num_clamped: leading tokens that must be right, since the canvas shows them too.
         """
         kept = self._kept.pop(document, None)
-        if kept is None or not _is_close(kept, suffix_ids, num_clamped):
+        if kept is None or kept[:num_clamped] != suffix_ids[:num_clamped]:
             kept = suffix_ids
+        elif kept != suffix_ids:
+            is_close = SequenceMatcher(None, kept, suffix_ids, autojunk=False).ratio() >= 1 - _MOST_DIFFERENT
+            kept = kept if is_close else suffix_ids
         self._kept[document] = kept
         if len(self._kept) > self._num_documents:
             self._kept.popitem(last=False)
@@ -159,11 +162,3 @@ def _common_length(first: list[int], second: list[int]) -> int:
         if a != b:
             return index
     return min(len(first), len(second))
-
-
-def _is_close(kept: list[int], real: list[int], num_clamped: int) -> bool:
-    if kept == real:
-        return True
-    if kept[:num_clamped] != real[:num_clamped]:
-        return False
-    return SequenceMatcher(None, kept, real, autojunk=False).ratio() >= 1 - _MOST_DIFFERENT
