@@ -29,7 +29,7 @@ from dgemma_lsp.settings.settings import Settings
 
 if TYPE_CHECKING:
     from dgemma_engine.ipc.client import EngineClient
-    from dgemma_engine.protocol.messages import Status
+    from dgemma_engine.protocol.status_messages import Status
 
     from dgemma_lsp.commands.file_location import FilePosition, Target
 

@@ -14,8 +14,9 @@ from typing import Any, Protocol
 from dgemma_engine.model_store.choice import ModelChoice
 from dgemma_engine.protocol.messages import Finish, Infill, OnDraft
 
+from dgemma_lsp.answer import Completion
 from dgemma_lsp.completion.gate import HEAD_CHARS, OFF, CompletionGate
-from dgemma_lsp.completion.latest_only import LatestOnly
+from dgemma_lsp.completion.in_flight import LatestOnly
 from dgemma_lsp.completion.preview import Preview
 from dgemma_lsp.completion.provider import CompletionProvider
 from dgemma_lsp.context.builder import ContextLimits
@@ -31,7 +32,6 @@ from dgemma_lsp.engine_client.status import ServerStatus, StatusBoard
 from dgemma_lsp.fill.service import FillService
 from dgemma_lsp.metrics.recorder import StatsRecorder
 from dgemma_lsp.metrics.stats import Source
-from dgemma_lsp.postprocess.pipeline import Completion
 from dgemma_lsp.privacy.policy import Privacy
 from dgemma_lsp.request import Request
 from dgemma_lsp.settings.settings import Settings, read_settings
@@ -83,6 +83,7 @@ class Session:
         self._warned: set[str] = set()
         self._asking: asyncio.Task[None] | None = None
         self._initial = Settings()
+        self._limits = ContextLimits()
         self.settings = Settings()
         self.documents = Documents()
         self.notebooks = Notebooks(self._readable_cell)
@@ -138,10 +139,11 @@ class Session:
         settings, problems = read_settings(raw, self._initial, self.settings)
         self.warn(problems)
         self._apply(settings)
-        self.board.show_resting()
+        self.board.show_current()
 
     def _apply(self, settings: Settings) -> None:
         old, self.settings, self._gate.settings = self.settings, settings, settings
+        self._limits = ContextLimits(max_middle_tokens=settings.max_tokens, seed=settings.seed)
         self.board.off = "" if settings.enabled else OFF
         self.board.model = self._choose(settings)
         self.recorder.switch(on=settings.stats)
@@ -158,7 +160,7 @@ class Session:
         self._completions.forget()
         self.board.model = self._choose(self.settings)
         self._connection.reconfigure(self._connector(self.settings))
-        self.board.show_resting()
+        self.board.show_current()
 
     def warn(self, problems: Iterable[str]) -> None:
         """Shows the user each problem that was not shown before."""
@@ -240,7 +242,7 @@ class Session:
         with self._answering.newest(request.key):
             try:
                 return await self._completions.answer(
-                    request, self._limits(), speculate=settings.speculation, since_s=since_s
+                    request, self._limits, speculate=settings.speculation, since_s=since_s
                 )
             except asyncio.CancelledError:
                 self.recorder.count(superseded=1)
@@ -258,7 +260,7 @@ class Session:
         if why := self._gate.why_not(self.documents.get(request.uri) or request):
             return Preview(message=why)
         with self._watched.newest(request.uri):
-            preview = Preview.of(request, await self._infills.ask(request, self._limits(), on_draft))
+            preview = Preview.of(request, await self._infills.ask(request, self._limits, on_draft))
         if self._is_current(request):
             return preview
         return replace(preview, completions=(), message="the document has changed meanwhile; ask again")
@@ -269,9 +271,6 @@ class Session:
         self._collector.close()
         self.recorder.end()
         await self._connection.close()
-
-    def _limits(self) -> ContextLimits:
-        return ContextLimits(max_middle_tokens=self.settings.max_tokens, seed=self.settings.seed)
 
     def _is_current(self, request: Request) -> bool:
         document = self.documents.get(request.uri)

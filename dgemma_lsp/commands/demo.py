@@ -13,10 +13,10 @@ import sysconfig
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dgemma_engine.protocol.messages import Status
+from dgemma_engine.protocol.status_messages import Status
 
 from dgemma_lsp.commands.complete import Answer, answer_at, render
-from dgemma_lsp.commands.demo_holes import Hole, find_holes
+from dgemma_lsp.commands.demo_holes import DemoHole, find_holes
 from dgemma_lsp.context.builder import ContextLimits
 from dgemma_lsp.engine_client.connection import InfillSource
 
@@ -119,7 +119,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
 
-def _headline(number: int, total: int, hole: Hole) -> str:
+def _headline(number: int, total: int, hole: DemoHole) -> str:
     place = hole.place
     line = place.text.count("\n", 0, place.offset) + 1
     column = place.offset - (place.text.rfind("\n", 0, place.offset) + 1) + 1

@@ -18,7 +18,7 @@ _ASTRAL = re.compile(r"[\U00010000-\U0010FFFF]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hole:
+class DemoHole:
     """One cursor position with its surroundings.
 
     Attributes:
@@ -34,14 +34,14 @@ class Hole:
     note: str = ""
 
 
-def find_holes(sources: Mapping[Path, str]) -> list[Hole]:
+def find_holes(sources: Mapping[Path, str]) -> list[DemoHole]:
     """Returns one hole of each kind, each from another place; a kind that no source has is left out.
 
     Args:
         sources: texts of Python files, the preferred first.
     """
     used: set[tuple[Path, int]] = set()
-    holes: list[Hole] = []
+    holes: list[DemoHole] = []
     for kind, find in _KINDS.items():
         hole = _first(kind, find, sources, used)
         if hole is None and kind == _ASTRAL_KIND:
@@ -52,14 +52,14 @@ def find_holes(sources: Mapping[Path, str]) -> list[Hole]:
     return holes
 
 
-def _first(kind: str, find: _Find, sources: Mapping[Path, str], used: set[tuple[Path, int]]) -> Hole | None:
+def _first(kind: str, find: _Find, sources: Mapping[Path, str], used: set[tuple[Path, int]]) -> DemoHole | None:
     # A file that has shown one hole already is asked again only when no other has this kind.
     seen = {path for path, _ in used}
     for path, text in sorted(sources.items(), key=lambda item: item[0] in seen):
         for start, end in find(text):
             if (path, start) not in used:
                 place = FilePosition(path=path, text=text[:start] + text[end:], offset=start)
-                return Hole(kind=kind, place=place, truth=text[start:end])
+                return DemoHole(kind=kind, place=place, truth=text[start:end])
     return None
 
 
@@ -106,7 +106,7 @@ def _astral_lines(text: str) -> Iterable[tuple[int, int]]:
             yield match.end(), line_end
 
 
-def _made_astral(sources: Mapping[Path, str]) -> Hole | None:
+def _made_astral(sources: Mapping[Path, str]) -> DemoHole | None:
     hole = _first(_ASTRAL_KIND, _by_pattern(r"^ +\w+ = (?P<truth>\w+\(\w+\))$"), sources, set())
     if hole is None:
         return None
@@ -116,7 +116,7 @@ def _made_astral(sources: Mapping[Path, str]) -> Hole | None:
     # No identifier may hold an astral symbol, but many astral letters are fine: U+1D465 is an italic x.
     text = place.text[:name_start] + "\U0001d465 = " + place.text[name_start:]
     made = FilePosition(path=place.path, text=text, offset=place.offset + len("\U0001d465 = "))
-    return Hole(kind=hole.kind, place=made, truth=hole.truth, note="`\U0001d465 = ` put before the line's text")
+    return DemoHole(kind=hole.kind, place=made, truth=hole.truth, note="`\U0001d465 = ` put before the line's text")
 
 
 def _functions(text: str) -> Iterable[ast.FunctionDef]:

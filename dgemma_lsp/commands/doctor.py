@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from dgemma_lsp.commands.checks import engine_checks, machine_checks
 from dgemma_lsp.commands.checks.facts import Facts
-from dgemma_lsp.commands.checks.finding import Finding, Verdict
+from dgemma_lsp.commands.checks.finding import Finding, Severity
 from dgemma_lsp.commands.checks.probes import look_up, package_versions
 from dgemma_lsp.settings.settings import Settings
 
@@ -40,14 +40,14 @@ async def examine(settings: Settings) -> list[Finding]:
 
 def judge(facts: Facts) -> list[Finding]:
     """Returns the findings of all checks that apply."""
-    server = Finding(name="server", verdict=Verdict.OK, detail=package_versions())
+    server = Finding(name="server", verdict=Severity.OK, detail=package_versions())
     found = [check(facts) for check in _CHECKS]
     return [machine_checks.check_python(facts), server, *(finding for finding in found if finding is not None)]
 
 
 def is_usable(findings: Sequence[Finding]) -> bool:
     """Whether a completion can come."""
-    return all(finding.verdict is not Verdict.FAIL for finding in findings)
+    return all(finding.verdict is not Severity.FAIL for finding in findings)
 
 
 def to_table(findings: Sequence[Finding]) -> str:

@@ -16,11 +16,11 @@ from importlib.resources import files
 from typing import Any
 
 from dgemma_engine.model_store.catalogue import TINY
-from dgemma_engine.protocol.messages import Infill, Status
+from dgemma_engine.postprocess.cursor_context import normalize_newlines
+from dgemma_engine.protocol.messages import Infill
+from dgemma_engine.protocol.status_messages import Status
 from dgemma_engine.protocol.trace_messages import CanvasTrace, PassTrace, RowStep, Trace, WritingTrace
 
-from dgemma_lsp.documents.newlines import normalize_newlines
-from dgemma_lsp.postprocess.pipeline import build_completions
 from dgemma_lsp.request import Request
 
 _LINES_BEFORE = 8
@@ -57,7 +57,6 @@ def trace_view(request: Request, line: int, column: int, trace: Trace, status: S
         status: of the engine.
     """
     infill = trace.infill
-    completion = next(iter(build_completions(request, infill)), None)
     numbers = {int(token_id): number for number, token_id in enumerate((*trace.marks, *trace.tokens))}
     before, after = (
         normalize_newlines(request.text[: request.offset]),
@@ -84,8 +83,7 @@ def trace_view(request: Request, line: int, column: int, trace: Trace, status: S
             },
             "outcome": {
                 "text": infill.text,
-                "shown": completion.inserted if completion else "",
-                "covered": completion.end - completion.cursor if completion else 0,
+                "covered": infill.covered,
                 "finish": infill.finish.value,
                 "score": round(infill.score, 4),
                 "steps": infill.steps,

@@ -1,7 +1,8 @@
 """The engine's last answers, and what is left of them: an answer serves as long as what was typed since begins it.
 
-An answer is shaped at the position where it was asked for, so that ghost text does not change its shape under typing;
-once, for all the keys that are typed through it. Pure bookkeeping: no engine, no clock.
+The engine has shaped an answer for the position where it was asked for, so that ghost text does not change its shape
+under typing. A position is kept as a fingerprint: hashes of the text near the cursor, which tell whether a later text
+is the same one with something typed. Pure bookkeeping: no engine, no clock.
 """
 
 from __future__ import annotations
@@ -9,13 +10,111 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Self
 
+from dgemma_engine.postprocess.cursor_context import CursorContext, normalize_newlines
+from dgemma_engine.postprocess.extent import extent_of
+from dgemma_engine.postprocess.shape import shape_completion
 from dgemma_engine.protocol.messages import Finish, Infill
 
-from dgemma_lsp.completion.fingerprint import CursorFingerprint, typed_since
+from dgemma_lsp.answer import Completion, completion_at
 from dgemma_lsp.documents.bounded_store import BoundedStore
-from dgemma_lsp.postprocess.pipeline import Completion, build_completions, completion_at
 from dgemma_lsp.request import Request, Trigger, as_if_accepted
+
+_CLOSERS = ")]}\"'`"
+_MOST_CLOSERS = 8
+# More than an answer depends on.
+_CHARS_EACH_SIDE = 65_536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CursorFingerprint:
+    """A cursor in a text.
+
+    Attributes:
+        uri: names the document.
+        offset: the cursor, in code points from the start of the text.
+        before: hash of the 64 Ki characters before the cursor; good within this process.
+        closers: brackets and quotes right behind the cursor, the first few.
+        after: hash of the 64 Ki characters that follow them, and of how many follow.
+        elsewhere: hash of what the model sees before and after the document: other cells of a notebook.
+    """
+
+    uri: str
+    offset: int
+    before: int
+    closers: str
+    after: int
+    elsewhere: int = 0
+
+    @classmethod
+    def of(cls, request: Request) -> Self:
+        """Returns the fingerprint of a question's cursor."""
+        elsewhere = hash((request.above, request.below)) if request.above or request.below else 0
+        skipped, beyond = request.skipped, request.beyond
+        return cls.at(request.uri, request.text, request.cursor, elsewhere=elsewhere, skipped=skipped, beyond=beyond)
+
+    @classmethod
+    def at(cls, uri: str, text: str, cursor: int, *, elsewhere: int, skipped: int = 0, beyond: int = 0) -> Self:
+        """Returns the fingerprint of an offset of a document.
+
+        Args:
+            uri: names the document.
+            text: its text, or the part of it around the cursor.
+            cursor: in code points from the start of the document.
+            elsewhere: hash of what the model sees before and after the document.
+            skipped: characters of the document before `text`.
+            beyond: characters of the document after `text`.
+        """
+        offset = cursor - skipped
+        closers = closers_after(text[offset : offset + _MOST_CLOSERS])
+        end = offset + len(closers)
+        return cls(
+            uri=uri,
+            offset=cursor,
+            before=_hash_before(text, offset),
+            closers=closers,
+            after=hash((len(text) - end + beyond, text[end : end + _CHARS_EACH_SIDE])),
+            elsewhere=elsewhere,
+        )
+
+    def leads_to(self, later: CursorFingerprint, text: str, *, skipped: int = 0) -> bool:
+        """Whether typing alone leads from here to `later`.
+
+        What follows the cursor must be the same, but for closers: editors put one there with its opener, and the one
+        that is there is typed over.
+
+        Args:
+            later: the fingerprint of another cursor.
+            text: the later text, or the part of it around the cursor.
+            skipped: characters of the document before `text`.
+        """
+        if (self.uri, self.after, self.elsewhere) != (later.uri, later.after, later.elsewhere):
+            return False
+        if not skipped <= self.offset <= later.offset <= self.offset + _CHARS_EACH_SIDE:
+            return False
+        if not (self.closers.endswith(later.closers) or later.closers.endswith(self.closers)):
+            return False
+        if self.offset == later.offset:
+            return self.before == later.before
+        return self.before == _hash_before(text, self.offset - skipped)
+
+
+def _hash_before(text: str, offset: int) -> int:
+    return hash(text[max(0, offset - _CHARS_EACH_SIDE) : offset])
+
+
+def closers_after(text: str) -> str:
+    """Returns the brackets and quotes that a text begins with, the first few."""
+    near = text[:_MOST_CLOSERS]
+    return near[: len(near) - len(near.lstrip(_CLOSERS))]
+
+
+def typed_since(offset: int, text: str, cursor: int) -> str:
+    """Returns the text between an earlier cursor and a later one, with `\\n` line ends, as answers have them."""
+    typed = text[offset:cursor]
+    return normalize_newlines(typed)
+
 
 _Key = tuple[CursorFingerprint, bool]
 """Where an answer was asked for, and whether it is unlikely."""
@@ -43,10 +142,10 @@ class EngineAnswer:
         return self.fingerprint, self.infill.unlikely
 
     @property
-    def texts(self) -> tuple[str, ...]:
-        """The proposed texts, best first, each once."""
-        others = (candidate.text for candidate in self.infill.candidates)
-        return tuple(dict.fromkeys(text for text in (self.infill.text, *others) if text))
+    def texts(self) -> dict[str, int]:
+        """The proposed texts, best first, with the number of characters after the cursor that each replaces."""
+        texts = {self.infill.text: self.infill.covered} if self.infill.text else {}
+        return texts | {candidate.text: candidate.covered for candidate in self.infill.candidates}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,31 +223,14 @@ class AnswerCache:
         self._answers.clear()
 
 
-class ShapedAnswers:
-    """Completions of answers where they were asked for, kept until another position is asked about."""
-
-    def __init__(self) -> None:
-        self._asked: Request | None = None
-        self._completions: dict[str, tuple[Completion, ...]] = {}
-
-    def at(self, asked: Request, infill: Infill, text: str) -> tuple[Completion, ...]:
-        """Returns the completions of one of an answer's texts at the position where it was asked for."""
-        if asked != self._asked:
-            self._asked, self._completions = asked, {}
-        if text not in self._completions:
-            self._completions[text] = build_completions(asked, replace(infill, text=text, candidates=()))
-        return self._completions[text]
-
-
-def resume(request: Request, match: AnswerMatch, shaped: ShapedAnswers) -> tuple[Completion, ...]:
+def resume(request: Request, match: AnswerMatch) -> tuple[Completion, ...]:
     """Returns what is left of an answer, best first: at most one unless the user asked for it.
 
     Args:
         request: the question, asked after something was typed.
         match: an answer that may serve, found for the text as if the selected entry of the menu was accepted.
-        shaped: what was shaped before.
     """
-    left = _left_over(as_if_accepted(request), match, shaped)
+    left = _left_over(as_if_accepted(request), match)
     if request.trigger is Trigger.AUTOMATIC:
         left = islice(left, 1)
     return tuple(completion_at(request, text, num_covered) for text, num_covered in dict.fromkeys(left))
@@ -165,17 +247,23 @@ def accepted(request: Request, completion: Completion) -> Request:
     )
 
 
-def _left_over(asked: Request, match: AnswerMatch, known: ShapedAnswers) -> Iterator[tuple[str, int]]:
-    """Yields what the answer's texts still have to insert, and how many characters right of the cursor that covers."""
+def _left_over(asked: Request, match: AnswerMatch) -> Iterator[tuple[str, int]]:
+    """Yields what the answer's texts still have to insert, and how many characters right of the cursor that covers.
+
+    Where an editor has put a bracket after the cursor since, or one was typed over, the texts are shaped anew for the
+    document with it: the engine shaped them for one that was otherwise.
+    """
     start = asked.offset - match.num_typed
-    before = asked.text[:start] + asked.text[asked.offset :]
-    # One question for every key: its version and what made the editor ask change nothing.
-    earlier = replace(asked, text=before, offset=start, trigger=Trigger.AUTOMATIC, version=0)
-    for text in match.answer.texts:
+    before, after = asked.text[:start], asked.text[asked.offset :]
+    around = None
+    if match.answer.fingerprint.closers != closers_after(after):
+        around = CursorContext.of(before, after, asked.language, is_cut=asked.skipped > 0)
+    for text, num_covered in match.answer.texts.items():
         if not text.startswith(match.typed):
             continue
-        for shaped in known.at(earlier, match.answer.infill, text):
-            left, num_covered = shaped.inserted.removeprefix(match.typed), shaped.end - shaped.cursor
-            begins = shaped.inserted.startswith(match.typed)
-            if begins and left.strip() and left != asked.text[asked.offset : asked.offset + num_covered]:
-                yield left, num_covered
+        if around is not None:
+            shape = shape_completion(text, around, extent_of(around.before, around.rest, asked.language))
+            text, num_covered = shape.text, shape.covered
+        left = text.removeprefix(match.typed)
+        if text.startswith(match.typed) and left.strip() and left != after[:num_covered]:
+            yield left, num_covered

@@ -1,11 +1,14 @@
-"""How long to wait for the next key before the engine is asked: typing cadence and engine latency in, seconds out.
+"""What the user types in a document, and how long to wait for the next key before the engine is asked.
 
-Pure: the clock's reading is an argument.
+Typing cadence and engine latency in, seconds out; the clock's reading is an argument.
 """
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
+
+from dgemma_lsp.completion.cache import EngineAnswer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,3 +98,30 @@ class TypingCadence:
         else:
             wait_s = 1.5 * gap_s - latency_s
         return max(0.0, min(wait_s, self._config.longest_s) - (now_s - self._last_s))
+
+
+@dataclass(slots=True, kw_only=True)
+class TypingState:
+    """What the user does in one document.
+
+    Attributes:
+        cadence: of the keys.
+        is_edited: whether an edit came since the last question.
+        deleted: whether the last edit only took text away.
+        said_nothing: whether the engine had nothing to say when it was asked last, and no key was held back since.
+        shown: the answer behind the item that is shown.
+        speculation: asks ahead when it fires.
+    """
+
+    cadence: TypingCadence
+    is_edited: bool = False
+    deleted: bool = False
+    said_nothing: bool = False
+    shown: EngineAnswer | None = None
+    speculation: asyncio.TimerHandle | None = None
+
+    def put_off(self) -> None:
+        """Does not ask ahead."""
+        if self.speculation is not None:
+            self.speculation.cancel()
+            self.speculation = None

@@ -1,19 +1,20 @@
 """In-flight engine requests; a task may outlive the LSP request that started it.
 
 A request that is superseded or cancelled is answered at once; the engine's work goes on for a grace period, in case
-that the next request can use it.
+that the next request can use it. `LatestOnly` cancels the handler of an older request of the same key.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from typing import Any
 
 from dgemma_engine.protocol.messages import Draft, Infill, OnDraft
 
-from dgemma_lsp.completion.cache import EngineAnswer
-from dgemma_lsp.completion.fingerprint import CursorFingerprint, typed_since
+from dgemma_lsp.completion.cache import CursorFingerprint, EngineAnswer, typed_since
 from dgemma_lsp.engine_client.connection_status import ConnectionStatus
 
 _log = logging.getLogger(__name__)
@@ -173,7 +174,9 @@ class InFlightRequests:
         request.task.add_done_callback(self._tasks.discard)
         if older is not None:
             older.cancel()
-        self._report_activity()
+        if not speculative and not self._active:
+            self._active = True
+            self._on_activity(True)
         return request
 
     def get(self, uri: str, *, speculative: bool = False) -> InFlightRequest | None:
@@ -202,10 +205,40 @@ class InFlightRequests:
         if self._requests.get(key) is request:
             del self._requests[key]
         self._on_done(request, outcome)
-        self._report_activity()
+        if self._active and all(speculative for _, speculative in self._requests):
+            self._active = False
+            self._on_activity(False)
 
-    def _report_activity(self) -> None:
-        active = any(not speculative for _, speculative in self._requests)
-        if active != self._active:
-            self._active = active
-            self._on_activity(active)
+
+class LatestOnly:
+    """The running task of each key."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, asyncio.Task[Any]] = {}
+
+    @contextmanager
+    def newest(self, key: str) -> Generator[None]:
+        """Makes the current task the only one of `key` while the block lasts; cancels the one before it.
+
+        Args:
+            key: of which only one task may run.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        if (older := self._running.get(key)) is not None:
+            older.cancel()
+        self._running[key] = task
+        try:
+            yield
+        finally:
+            if self._running.get(key) is task:
+                del self._running[key]
+
+    def end(self, key: str) -> None:
+        """Cancels the task of `key`, if there is one.
+
+        Args:
+            key: see `newest`.
+        """
+        if (task := self._running.pop(key, None)) is not None:
+            task.cancel()

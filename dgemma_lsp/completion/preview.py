@@ -7,8 +7,8 @@ from typing import Self
 
 from dgemma_engine.protocol.messages import Finish, Infill
 
+from dgemma_lsp.answer import Completion, build_completions
 from dgemma_lsp.engine_client.connection_status import ConnectionStatus
-from dgemma_lsp.postprocess.pipeline import Completion, build_completions
 from dgemma_lsp.request import Request
 
 

@@ -13,17 +13,23 @@ from functools import partial
 
 from dgemma_engine.protocol.messages import Infill, OnDraft
 
-from dgemma_lsp.completion.cache import AnswerCache, AnswerMatch, EngineAnswer, ShapedAnswers, accepted, resume
-from dgemma_lsp.completion.debounce import DebounceConfig, LatencyEstimate, TypingCadence
-from dgemma_lsp.completion.fingerprint import CursorFingerprint, typed_since
+from dgemma_lsp.answer import Completion, build_completions
+from dgemma_lsp.completion.cache import (
+    AnswerCache,
+    AnswerMatch,
+    CursorFingerprint,
+    EngineAnswer,
+    accepted,
+    resume,
+    typed_since,
+)
+from dgemma_lsp.completion.debounce import DebounceConfig, LatencyEstimate, TypingCadence, TypingState
 from dgemma_lsp.completion.in_flight import InFlightRequest, InFlightRequests, Outcome
-from dgemma_lsp.completion.typing_state import TypingState
 from dgemma_lsp.context.builder import ContextLimits
 from dgemma_lsp.engine_client.connection_status import ConnectionStatus
 from dgemma_lsp.engine_client.infill_client import InfillClient
 from dgemma_lsp.metrics.recorder import StatsRecorder
 from dgemma_lsp.metrics.stats import Source
-from dgemma_lsp.postprocess.pipeline import Completion, build_completions
 from dgemma_lsp.request import Channel, Request, Trigger, as_if_accepted
 
 _log = logging.getLogger(__name__)
@@ -74,7 +80,6 @@ class CompletionProvider:
         self._debounce = debounce or DebounceConfig()
         self._latency = LatencyEstimate(self._debounce)
         self._cache = AnswerCache()
-        self._shaped = ShapedAnswers()
         self._in_flight = InFlightRequests(on_done=self._finished, on_activity=on_activity)
         self._documents: dict[str, TypingState] = {}
 
@@ -171,10 +176,7 @@ class CompletionProvider:
         is_automatic, is_here = request.trigger is Trigger.AUTOMATIC, not match.num_typed
         if is_automatic and match.answer.infill.unlikely and (is_here or match.answer is not typing.shown):
             return None
-        if is_here:
-            completions = build_completions(request, match.answer.infill)
-        else:
-            completions = resume(request, match, self._shaped)
+        completions = build_completions(request, match.answer.infill) if is_here else resume(request, match)
         # Who asks by hand does not want the same nothing again.
         if not completions and not (is_here and is_automatic):
             return None
@@ -212,19 +214,14 @@ class CompletionProvider:
                 await asyncio.sleep(wait_s)
             if not self._is_current(request):
                 return Source.NOT_ASKED, None
-        outcome = await self._launch(asked, here, limits, wait_s).outcome("")
+        ask = partial(self._ask, asked, limits, wait_s)
+        outcome = await self._in_flight.launch(here, ask, speculative=asked.speculative).outcome("")
         if outcome is None and not self._is_current(request):
             # What was asked about is not there any more: superseded, by an edit in place of a newer question.
             raise asyncio.CancelledError
         if isinstance(outcome, ConnectionStatus):
             return Source.NOT_ASKED, None
         return Source.ENGINE, outcome
-
-    def _launch(
-        self, asked: Request, here: CursorFingerprint, limits: ContextLimits, wait_s: float = 0.0
-    ) -> InFlightRequest:
-        ask = partial(self._ask, asked, limits, wait_s)
-        return self._in_flight.launch(here, ask, speculative=asked.speculative)
 
     async def _ask(
         self, asked: Request, limits: ContextLimits, wait_s: float, on_draft: OnDraft
@@ -284,7 +281,7 @@ class CompletionProvider:
         pending = self._in_flight.get(request.uri, speculative=True)
         if not self._cache.has(there) and (pending is None or pending.fingerprint != there):
             self._stats.count(prepared=1)
-            self._launch(following, there, limits)
+            self._in_flight.launch(there, partial(self._ask, following, limits, 0.0), speculative=True)
 
     def _typing(self, uri: str) -> TypingState:
         return self._documents.setdefault(uri, TypingState(cadence=TypingCadence(self._debounce)))

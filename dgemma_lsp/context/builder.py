@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from dgemma_engine.protocol.messages import Context, Snippet
+from dgemma_engine.postprocess.cursor_context import SHAPING_CHARS, normalize_newlines
+from dgemma_engine.postprocess.extent import extent_of
+from dgemma_engine.protocol.messages import Context, DocumentEdges, Snippet
 
-from dgemma_lsp.documents.newlines import normalize_newlines
-from dgemma_lsp.postprocess.extent import extent_of
 from dgemma_lsp.request import Channel, Request, Trigger, as_if_accepted
 
 
@@ -49,17 +49,27 @@ def build_context(
         edits: recent edits, newest last.
     """
     request = as_if_accepted(request)
-    extent = request.extent or extent_of(request)
-    request = _with_cells(request)
+    before, after = request.text[: request.offset], request.text[request.offset :]
+    # Of a cell that is cut, the end that is left out is nearer.
+    above, below = "" if request.skipped else request.above, "" if request.beyond else request.below
+    with_cells = request
+    if above or below:
+        with_cells = replace(request, text=f"{above}{request.text}{below}", offset=len(above) + request.offset)
+    prefix, suffix = _tail(with_cells, limits.prefix_chars), _head(with_cells, limits.suffix_chars)
+    # Of the document's own text the engine needs more than the model reads, and none that is of other cells.
+    cells_before, prefix = prefix[: -len(before) or None], prefix[-len(before) :] if before else ""
+    suffix, cells_after = suffix[: len(after)], suffix[len(after) :]
+    cells_before, cells_after = _sendable(cells_before), _sendable(cells_after)
+    start = max(0, len(before) - SHAPING_CHARS)
     return Context(
         document=request.engine_key,
-        prefix=_sendable(_tail(request, limits.prefix_chars)),
-        suffix=_sendable(_head(request, limits.suffix_chars)),
+        prefix=cells_before + _sendable(prefix),
+        suffix=_sendable(suffix) + cells_after,
         path=_sendable(request.path),
         language=request.language,
         snippets=tuple(map(_sendable_snippet, snippets)),
         edits=tuple(map(_sendable_snippet, edits)),
-        extent=extent,
+        extent=request.extent or extent_of(request.before, request.rest, request.language),
         max_middle_tokens=limits.max_middle_tokens,
         deadline_ms=request.deadline_ms,
         seed=limits.seed,
@@ -67,16 +77,14 @@ def build_context(
         on_demand=request.channel is Channel.FILL,
         insistent=request.trigger is Trigger.INVOKED,
         least_column=request.least_column,
+        edges=DocumentEdges(
+            above=_sendable(before[start : len(before) - len(prefix)]),
+            below=_sendable(after[len(suffix) : SHAPING_CHARS]),
+            num_before=len(cells_before),
+            num_after=len(cells_after),
+            is_cut=start + request.skipped > 0,
+        ),
     )
-
-
-def _with_cells(request: Request) -> Request:
-    """Returns the question as if the other cells of its notebook stood in the text."""
-    if not (request.above or request.below):
-        return request
-    # Of a cell that is cut, the end that is left out is nearer.
-    above, below = "" if request.skipped else request.above, "" if request.beyond else request.below
-    return replace(request, text=f"{above}{request.text}{below}", offset=len(above) + request.offset)
 
 
 def _tail(request: Request, num_chars: int) -> str:

@@ -14,17 +14,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dgemma_engine.postprocess.cursor_context import normalize_newlines
 from dgemma_engine.protocol.messages import Snippet
 
 from dgemma_lsp.context.chunks import around, words_of
 from dgemma_lsp.context.import_definitions import DefinitionSearch, FindDefinitions, Importer
 from dgemma_lsp.context.import_parser import MOST_CHARS as READ_CHARS
-from dgemma_lsp.context.recent_documents import RecentDocument, RecentDocuments
-from dgemma_lsp.context.recent_edits import RecentEdits
+from dgemma_lsp.context.recent_activity import RecentDocument, RecentDocuments, RecentEdits
 from dgemma_lsp.context.similar_snippets import ChunkSearch
 from dgemma_lsp.context.workspace_files import WhyNotRead, WorkspaceFiles
 from dgemma_lsp.documents.bounded_store import BoundedStore
-from dgemma_lsp.documents.newlines import normalize_newlines
 from dgemma_lsp.documents.store import Document
 from dgemma_lsp.documents.uri import path_of
 from dgemma_lsp.request import Request

@@ -9,13 +9,13 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from dgemma_engine.postprocess.cursor_context import normalize_newlines
 from dgemma_engine.protocol.messages import Snippet
 
 from dgemma_lsp.context.chunks import Chunk, best_chunk, chunks_of
 from dgemma_lsp.context.import_definitions import Importer, shown_path
-from dgemma_lsp.context.recent_documents import RecentDocument
+from dgemma_lsp.context.recent_activity import RecentDocument
 from dgemma_lsp.context.workspace_files import WorkspaceFiles
-from dgemma_lsp.documents.newlines import normalize_newlines
 from dgemma_lsp.documents.uri import path_of
 
 _SLICE_S = 0.004

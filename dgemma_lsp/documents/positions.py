@@ -38,20 +38,15 @@ class _Block:
     Attributes:
         text: the part.
         num_line_ends: line ends in it.
+        units: code units of the whole part by encoding, where they were counted.
     """
 
-    __slots__ = ("_units", "num_line_ends", "text")
+    __slots__ = ("num_line_ends", "text", "units")
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.num_line_ends = _num_line_ends(text)
-        self._units: dict[PositionEncoding, int] = {}
-
-    def units(self, encoding: PositionEncoding) -> int:
-        """Returns the code units of the whole part, counted once."""
-        if encoding not in self._units:
-            self._units[encoding] = num_units(self.text, encoding)
-        return self._units[encoding]
+        self.units: dict[PositionEncoding, int] = {}
 
 
 class LineIndex:
@@ -98,7 +93,11 @@ class LineIndex:
         last = min(self._block_at(end) + 1, len(self._blocks) - 1)
         before, behind = self._starts[first], self._starts[last]
         stop = behind + len(self._blocks[last].text)
-        middle = "".join([*self._parts(before, start), text, *self._parts(end, stop)])
+        held = (
+            (self._blocks[at].text[low:high] for at, low, high in self._spans(*stretch))
+            for stretch in ((before, start), (end, stop))
+        )
+        middle = text.join("".join(parts) for parts in held)
         blocks = [_Block(piece) for piece in _pieces(middle, self._block_chars)]
         edited = LineIndex.__new__(LineIndex)
         edited._hold([*self._blocks[:first], *blocks, *self._blocks[last + 1 :]], self._block_chars)
@@ -116,9 +115,13 @@ class LineIndex:
     def span(self, line: int) -> tuple[int, int]:
         """Returns where 0-based `line` starts and ends, its line end left out."""
         start = self._start_of(line)
-        end = self._start_of(line + 1) if line + 1 < self.num_lines else len(self)
-        tail = "".join(self._parts(max(start, end - 2), end))
-        return start, end - (2 if tail.endswith("\r\n") else tail.endswith(("\n", "\r")))
+        if line == self._ends_before[-1]:
+            return start, self._starts[-1]
+        end = self._start_of(line + 1)
+        # A block never ends inside of a line end.
+        at = bisect_left(self._starts, end) - 1
+        tail = self._blocks[at].text[: end - self._starts[at]]
+        return start, end - (2 if tail.endswith("\r\n") else 1)
 
     def offset(self, line: int, column: int, encoding: PositionEncoding) -> int:
         """Returns the offset of a position.
@@ -129,8 +132,8 @@ class LineIndex:
                 before it.
             encoding: what `column` counts.
         """
-        if line >= self.num_lines:
-            return len(self)
+        if line > self._ends_before[-1]:
+            return self._starts[-1]
         start, end = self.span(max(line, 0))
         units = max(column, 0)
         if encoding is PositionEncoding.UTF32:
@@ -149,7 +152,7 @@ class LineIndex:
             offset: in code points.
             encoding: what the column shall count.
         """
-        offset = min(max(offset, 0), len(self))
+        offset = min(max(offset, 0), self._starts[-1])
         line = self.line_at(offset)
         start, end = self.span(line)
         spans = self._spans(start, min(offset, end))
@@ -174,13 +177,13 @@ class LineIndex:
             yield at, max(0, start - self._starts[at]), min(len(self._blocks[at].text), end - self._starts[at])
             at += 1
 
-    def _parts(self, start: int, end: int) -> Iterator[str]:
-        return (self._blocks[at].text[low:high] for at, low, high in self._spans(start, end))
-
     def _units(self, at: int, low: int, high: int, encoding: PositionEncoding) -> int:
         block = self._blocks[at]
-        is_whole = low == 0 and high == len(block.text)
-        return block.units(encoding) if is_whole else num_units(block.text[low:high], encoding)
+        if high - low < len(block.text):
+            return num_units(block.text[low:high], encoding)
+        if encoding not in block.units:
+            block.units[encoding] = num_units(block.text, encoding)
+        return block.units[encoding]
 
 
 def num_units(text: str, encoding: PositionEncoding) -> int:

@@ -1,8 +1,8 @@
 """The texts that the editor has open, each an immutable snapshot that the next edit replaces.
 
 Turns edits into snapshots. Not pygls's own: that ends lines at form feeds and U+2028 too, so that the next edit lands
-elsewhere, and takes a position past the end of the last line for one before its last character. Knows no protocol
-types.
+elsewhere, and takes a position past the end of the last line for one before its last character. `TextChange` tells in
+which stretch two versions of a text differ. Knows no protocol types.
 """
 
 from __future__ import annotations
@@ -143,3 +143,40 @@ class Documents:
             self._out_of_step.discard(uri)
         self._open[uri], end = document.edited(document.version if version is None else version, edits, encoding)
         return end
+
+
+_PIECES = (65_536, 1_024, 32, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextChange:
+    """`old[start:old_end]` became `new[start:new_end]`; what stands before and behind is the same."""
+
+    start: int
+    old_end: int
+    new_end: int
+
+    @classmethod
+    def between(cls, old: str, new: str) -> TextChange:
+        """Returns the shortest stretch that holds all differences; of several the last in the text."""
+        start = same = 0
+        most = min(len(old), len(new))
+        # Large pieces first, since most texts are alike.
+        for size in _PIECES:
+            while start + size <= most and old.startswith(new[start : start + size], start):
+                start += size
+        for size in _PIECES:
+            while start + same + size <= most and old.endswith(
+                new[len(new) - same - size : len(new) - same], 0, len(old) - same
+            ):
+                same += size
+        return cls(start=start, old_end=len(old) - same, new_end=len(new) - same)
+
+    def moved(self, start: int, end: int) -> tuple[int, int]:
+        """Returns where `old[start:end]` stands now; what was changed in it counts as part of it."""
+        shift = self.new_end - self.old_end
+        if self.start >= end:
+            return start, end
+        if self.old_end <= start:
+            return start + shift, end + shift
+        return min(start, self.start), end + shift if end >= self.old_end else self.new_end

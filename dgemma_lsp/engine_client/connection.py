@@ -20,7 +20,8 @@ from typing import Any, TypeVar
 
 from dgemma_engine.ipc.client import EngineFault, EngineUnavailable, NoEngine
 from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
-from dgemma_engine.protocol.messages import Context, EngineState, Infill, OnDraft, Progress, Status
+from dgemma_engine.protocol.messages import Context, EngineState, Infill, OnDraft, Progress
+from dgemma_engine.protocol.status_messages import Status
 
 from dgemma_lsp.engine_client.connection_status import ConnectionState, ConnectionStatus
 from dgemma_lsp.engine_client.infill_source import Connect, InfillSource

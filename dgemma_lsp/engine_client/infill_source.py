@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
-from dgemma_engine.protocol.messages import Context, Infill, OnDraft, Progress, Status
+from dgemma_engine.protocol.messages import Context, Infill, OnDraft, Progress
+from dgemma_engine.protocol.status_messages import Status
 
 
 class InfillSource(Protocol):

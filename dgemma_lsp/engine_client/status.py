@@ -7,11 +7,61 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any, Self
 
+from dgemma_engine.model_store.catalogue import TINY
 from dgemma_engine.model_store.choice import ModelChoice
-from dgemma_engine.protocol.messages import Infill, Status
+from dgemma_engine.protocol.messages import Finish, Infill
+from dgemma_engine.protocol.status_messages import Status
 
 from dgemma_lsp.engine_client.connection_status import ConnectionState, ConnectionStatus
-from dgemma_lsp.engine_client.slow_detector import SlowDetector
+
+# Answers in a row that came too late: one or two happen on any machine that does other work.
+_MISSES = 3
+# From this share of an answer's time on, other windows are why it took so long.
+_OTHERS_SHARE = 0.4
+
+
+class SlowDetector:
+    """Counts the answers in a row that came too late.
+
+    Attributes:
+        reason: why answers come late; empty while they do not.
+    """
+
+    def __init__(self) -> None:
+        self.reason = ""
+        self._misses = 0
+        self._others = 0.0
+
+    def learn(self, infill: Infill, *, deadline_ms: float, engine: Status | None) -> None:
+        """Adds one answer.
+
+        Args:
+            infill: the engine's answer.
+            deadline_ms: how long it may take.
+            engine: the engine's own status; None where it was not asked.
+        """
+        if infill.finish is Finish.CANCELLED:
+            return
+        if infill.finish is not Finish.DEADLINE:
+            self._misses, self.reason = 0, ""
+            return
+        self._misses += 1
+        total_ms = infill.timings_ms.get("total", 0.0)
+        elsewhere_ms = infill.timings_ms.get("others", 0.0) + infill.timings_ms.get("queue", 0.0)
+        self._others = elsewhere_ms / total_ms if total_ms > 0 else 0.0
+        if self._misses >= _MISSES:
+            self.reason = self._why(deadline_ms, engine)
+
+    def _why(self, deadline_ms: float, engine: Status | None) -> str:
+        late = f"the last {self._misses} answers were cut off after {deadline_ms:g} ms"
+        if self._others >= _OTHERS_SHARE:
+            return f"{late}: the engine serves another window too"
+        if engine is not None and engine.device == "cpu" and engine.model != TINY:
+            return (
+                f"{late}: {engine.model} runs on the processor; choose a smaller model or a device with dgemma.engine"
+            )
+        return f"{late}: raise dgemma.deadlineMs or lower dgemma.maxTokens"
+
 
 METHOD = "dgemma/status"
 
@@ -87,7 +137,7 @@ class StatusBoard:
 
     Args:
         publish: called with every state that differs from the last.
-        alarm: called with an error's message, once until `clear`.
+        alarm: called with an error's message, once until a request is answered.
 
     Attributes:
         off: why completions are switched off; empty while they are on.
@@ -118,13 +168,11 @@ class StatusBoard:
             self._alarmed.add(status.message)
             self._alarm(status.message)
 
-    def clear(self) -> None:
-        """Allows every alarm again: a request has succeeded."""
-        self._alarmed.clear()
-
-    def show_resting(self) -> None:
-        """Shows the state between requests."""
-        if self.off:
+    def show_current(self) -> None:
+        """Shows that the engine works on a request, or the state between requests."""
+        if self._num_active and self._connection.state is ConnectionState.READY:
+            self.show(ServerStatus(kind=StatusKind.BUSY, percent=100))
+        elif self.off:
             self.show(ServerStatus.inactive(self.off))
         elif self._needs_model():
             self.show(ServerStatus.inactive(self.model.notice))
@@ -138,7 +186,7 @@ class StatusBoard:
         """Shows a state of the connection to the engine."""
         self._connection = status
         if status.state is ConnectionState.READY:
-            self._show_activity()
+            self.show_current()
         else:
             self.request_failed(status)
 
@@ -150,7 +198,7 @@ class StatusBoard:
     def activity_changed(self, active: bool) -> None:
         """Shows whether the engine works on a request: completions and each fill count for themselves."""
         self._num_active += 1 if active else -1
-        self._show_activity()
+        self.show_current()
 
     def answered(self, infill: Infill, *, deadline_ms: float) -> None:
         """Takes an answer of the engine into account.
@@ -159,7 +207,8 @@ class StatusBoard:
             infill: the answer.
             deadline_ms: how long it was allowed to take.
         """
-        self.clear()
+        # A request has succeeded: every alarm may come again.
+        self._alarmed.clear()
         self._slow.learn(infill, deadline_ms=deadline_ms, engine=self.engine)
 
     def show_refusal(self, why: str | None, uri: str) -> None:
@@ -167,16 +216,10 @@ class StatusBoard:
         if why:
             self.show(ServerStatus.inactive(why, uri=uri))
         elif self._is_refusing:
-            self.show_resting()
+            self.show_current()
         self._is_refusing = bool(why)
 
     def _needs_model(self) -> bool:
         """Whether no engine can start: the model is missing, and another process has not fetched it meanwhile."""
         is_ready = self._connection.state is ConnectionState.READY
         return self.model.missing is not None and not self.model.is_stand_in and not is_ready
-
-    def _show_activity(self) -> None:
-        if not self._num_active:
-            self.show_resting()
-        elif self._connection.state is ConnectionState.READY:
-            self.show(ServerStatus(kind=StatusKind.BUSY, percent=100))

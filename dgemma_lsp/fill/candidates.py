@@ -1,7 +1,8 @@
 """Infill -> FillCandidates: what may be written over a selection, best first, without a change of anything around it.
 
-Pure. The question is put as if the selection had been deleted and the cursor stood there. The rules of shaping are
-those of ghost text, but that nothing right of the hole is replaced and paragraphs are kept.
+Pure. The question is put as if the selection had been deleted and the cursor stood there. The engine has shaped the
+texts; here they get the document's line ends, and those that only repeat the selection or comment on it are dropped:
+the engine does not get the text that is replaced.
 """
 
 from __future__ import annotations
@@ -11,18 +12,13 @@ from bisect import bisect_left
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
+from dgemma_engine.postprocess.cursor_context import near_end, normalize_newlines
+from dgemma_engine.postprocess.extent import closes, columns, extent_of
+from dgemma_engine.postprocess.lexer import Language, language_named, lines_inside
 from dgemma_engine.protocol.messages import Extent, Infill
 
-from dgemma_lsp.documents.newlines import normalize_newlines
 from dgemma_lsp.documents.store import Document
 from dgemma_lsp.fill.target import FillTarget
-from dgemma_lsp.postprocess.brackets import with_closed_brackets, with_closed_strings, without_closed_twice
-from dgemma_lsp.postprocess.cursor_context import CursorContext, line_before
-from dgemma_lsp.postprocess.deduplicate import num_covered, without_next_lines, without_repetition
-from dgemma_lsp.postprocess.extent import closes, columns, cut_outside, extent_of, opens_block
-from dgemma_lsp.postprocess.indentation import with_document_indentation
-from dgemma_lsp.postprocess.languages import Language, language_named
-from dgemma_lsp.postprocess.lexer import lines_inside
 from dgemma_lsp.request import Channel, Excerpt, Request, Trigger
 
 _MOST_CANDIDATES = 5
@@ -86,23 +82,22 @@ def fill_candidates(request: Request, target: FillTarget, replaced: str, infill:
         replaced: the text that is replaced.
         infill: the engine's answer.
     """
-    around = CursorContext.of(request)
+    language = language_named(request.language)
     line_end = _line_end_near(request, target, replaced)
     scores = {infill.text: infill.score} if infill.text else {}
     scores |= {candidate.text: candidate.score for candidate in infill.candidates}
     found: dict[str, FillCandidate] = {}
-    for text, score in scores.items():
-        written = _shaped(text, around, request)
+    for written, score in scores.items():
         new_text = (target.begins + written).replace("\n", line_end)
-        is_empty_talk = _is_comment(written, around) and not _is_comment(replaced, around)
-        if written and not is_empty_talk and new_text != replaced and new_text not in found:
+        is_empty_talk = _is_comment(written, language) and not _is_comment(replaced, language)
+        if not is_empty_talk and new_text != replaced and new_text not in found:
             found[new_text] = FillCandidate(new_text=new_text, label=_label(written), score=score)
     return tuple(found.values())[:_MOST_CANDIDATES]
 
 
 def _extent(request: Request, replaced: str) -> Extent:
     """Returns how far the new text may reach: over several lines where several are replaced, else as ghost text may."""
-    return Extent.BLOCK if _LINE_END.search(replaced) else extent_of(request)
+    return Extent.BLOCK if _LINE_END.search(replaced) else extent_of(request.before, request.rest, request.language)
 
 
 def _least_column(request: Request, replaced: str) -> int:
@@ -120,7 +115,7 @@ def _least_column(request: Request, replaced: str) -> int:
         for line, start in [*zip(lines, starts, strict=False)][1:]
         if line.strip() and columns(line) < own and not closes(line) and not _stands_anywhere(line, language)
     )
-    before = line_before(request)
+    before = near_end(request.before)
     inside = lines_inside(before + replaced, language) if further_out else []
     for column, start in further_out:
         at = len(before) + start
@@ -130,41 +125,15 @@ def _least_column(request: Request, replaced: str) -> int:
     return -1
 
 
-def _shaped(middle: str, around: CursorContext, request: Request) -> str:
-    """Returns what to write in the hole, with `\\n` line ends; empty for nothing."""
-    middle = normalize_newlines(middle)
-    if request.extent is Extent.LINE:
-        middle = middle.partition("\n")[0]
-    else:
-        middle = cut_outside(with_document_indentation(middle, around), around, least_column=request.least_column)
-    middle = without_next_lines(without_repetition(middle, around), around)
-    said = around.rest[: num_covered(before=around.before, middle=middle, rest=around.rest)]
-    middle = without_closed_twice(middle.removesuffix(said), around)
-    if not around.rest.strip():
-        middle = middle.rstrip()
-    if not middle.strip() or _lacks_body(middle, around):
-        return ""
-    return with_closed_brackets(with_closed_strings(middle, around), around)
-
-
 def _stands_anywhere(line: str, language: Language) -> bool:
     """Whether a line is a comment, or a directive of a preprocessor."""
     text = line.lstrip()
     return bool(language.comment and text.startswith(language.comment)) or (language.has_brackets and text[0] == "#")
 
 
-def _lacks_body(middle: str, around: CursorContext) -> bool:
-    """Whether the last line opens a block that nothing stands in; grammars do not see that where indentation counts."""
-    last = (around.before + middle).rpartition("\n")[2]
-    if not around.language.indents_blocks or around.rest.strip() or not last.endswith(":"):
-        return False
-    below = next((line for line in around.lines_below if line.strip()), "")
-    return opens_block(last, around.language) and columns(below) <= columns(last)
-
-
-def _is_comment(text: str, around: CursorContext) -> bool:
+def _is_comment(text: str, language: Language) -> bool:
     """Whether a text has nothing but comments of one line each."""
-    sign, lines = around.language.comment, [line.strip() for line in _LINE_END.split(text) if line.strip()]
+    sign, lines = language.comment, [line.strip() for line in _LINE_END.split(text) if line.strip()]
     return bool(sign and lines) and all(line.startswith(sign) for line in lines)
 
 

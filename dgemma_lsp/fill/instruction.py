@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 
-from dgemma_lsp.postprocess.extent import opens_block
-from dgemma_lsp.postprocess.languages import Language, language_named
+from dgemma_engine.postprocess.extent import opens_block
+from dgemma_engine.postprocess.lexer import Language, language_named
 
 _MOST_LINES = 60
 _DOCSTRING = re.compile(r"[rRuUbB]{0,2}(?P<quote>\"\"\"|''')")

@@ -9,9 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from dgemma_lsp.postprocess.extent import opens_block
-from dgemma_lsp.postprocess.languages import Language, language_named
-from dgemma_lsp.postprocess.lexer import read
+from dgemma_engine.postprocess.extent import opens_block
+from dgemma_engine.postprocess.lexer import Language, language_named, read
 
 _MOST_LINE_CHARS = 1_000
 _MOST_COMMENT_LINES = 20

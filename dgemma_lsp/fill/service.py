@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from dgemma_engine.protocol.messages import Finish, Infill, OnDraft
 
-from dgemma_lsp.completion.latest_only import LatestOnly
+from dgemma_lsp.completion.in_flight import LatestOnly
 from dgemma_lsp.context.builder import ContextLimits
 from dgemma_lsp.documents.positions import PositionEncoding
 from dgemma_lsp.documents.store import Document

@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from dgemma_lsp.answer import Completion
 from dgemma_lsp.metrics.acceptance import Suggestions
 from dgemma_lsp.metrics.report import to_figures
 from dgemma_lsp.metrics.stats import TOTAL, Source, Stats
 from dgemma_lsp.metrics.store import StatsBusy, StatsFile
-from dgemma_lsp.postprocess.pipeline import Completion
 
 # The request that returns the counts of this session, for measurements.
 TALLY = "dgemma/tally"

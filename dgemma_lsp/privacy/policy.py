@@ -135,14 +135,13 @@ def _forms(path: str) -> tuple[str, ...]:
         path: absolute. `..` after a link leads elsewhere than its spelling says.
     """
     given = os.path.normpath(path)
-    return tuple(dict.fromkeys((given, _real(given), _real(path) if ".." in path else given)))
-
-
-def _real(path: str) -> str:
-    try:
-        return os.path.realpath(path)
-    except (OSError, ValueError):
-        return path
+    forms = {given: None}
+    for spelled in (given, path) if ".." in path else (given,):
+        try:
+            forms[os.path.realpath(spelled)] = None
+        except (OSError, ValueError):
+            forms[spelled] = None
+    return tuple(forms)
 
 
 def _why(what: str | None) -> str | None:

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
+from dgemma_engine.postprocess.cursor_context import normalize_newlines
 from lsprotocol import types
 
-from dgemma_lsp.documents.newlines import normalize_newlines
+from dgemma_lsp.answer import Completion
 from dgemma_lsp.documents.positions import LineIndex, PositionEncoding
 from dgemma_lsp.documents.store import MOST_URI_CHARS, Document, Edit
 from dgemma_lsp.documents.uri import Uri
-from dgemma_lsp.postprocess.pipeline import Completion
 from dgemma_lsp.request import Channel, Excerpt, Request, Selected, Trigger
 
 # The command that an editor runs when it has inserted a suggestion, with the suggestion's number.

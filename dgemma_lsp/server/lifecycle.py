@@ -40,7 +40,7 @@ def _initialize(ls: DgemmaServer, params: types.InitializeParams) -> None:
 
 async def _initialized(ls: DgemmaServer, params: types.InitializedParams) -> None:
     ls.session.warn(ls.early_problems)
-    ls.session.board.show_resting()
+    ls.session.board.show_current()
     workspace = ls.client_capabilities.workspace
     changes = workspace.did_change_configuration if workspace else None
     if changes and changes.dynamic_registration:

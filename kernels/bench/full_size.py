@@ -17,7 +17,7 @@ from dgemma_kernels.reference.quantization import quantise_rows
 from dgemma_kernels.reference.routing import sorted_by_expert
 from dgemma_kernels.tensors.formats import GROUP, Output, RowFormat, WeightFormat
 from dgemma_kernels.tensors.routing import Routing, most_tiles
-from dgemma_kernels.tensors.vocabulary_belief import Banned
+from dgemma_kernels.tensors.vocabulary_distribution import Banned
 from torch import Tensor
 
 HIDDEN, DENSE, INNER, NUM_EXPERTS, NUM_SELECTED, VOCAB = 2816, 2112, 704, 128, 8, 262144
@@ -116,7 +116,7 @@ def attention_cases() -> list[Case]:
 def vocabulary_cases() -> list[Case]:
     """Returns everything behind the output matrix."""
     return [
-        Case(name="believe", prepare=_believe, quick=True),
+        Case(name="distribution", prepare=_distribution, quick=True),
         Case(name="soft_embeddings", prepare=_soft_embeddings, quick=True),
     ]
 
@@ -272,12 +272,12 @@ def _causal(head_dim: int) -> Callable[[torch.device], Call]:
     return prepare
 
 
-def _believe(device: torch.device) -> Call:
+def _distribution(device: torch.device) -> Call:
     logits, temperature = floats(device, CANVAS, VOCAB), torch.ones(1, device=device)
     levels = torch.full((CANVAS,), 0.5, device=device)
     sets = torch.zeros(2, VOCAB, dtype=torch.bool, device=device)
     banned = Banned(sets_RV=sets, set_of_N=integers(device, CANVAS))
-    return lambda table: vocabulary.believe(logits, temperature, levels, CAP, banned, table=table)
+    return lambda table: vocabulary.distribution(logits, temperature, levels, CAP, banned, table=table)
 
 
 def _soft_embeddings(device: torch.device) -> Call:

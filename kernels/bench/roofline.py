@@ -97,7 +97,7 @@ def works() -> list[Work]:
             bytes_read_written=embed + row * 2 + logits,
             flops=2 * CANVAS * VOCAB * HIDDEN,
         ),
-        Work(name="believe", calls=1, bytes_read_written=3 * logits),
+        Work(name="distribution", calls=1, bytes_read_written=3 * logits),
         Work(
             name="soft_embeddings",
             calls=1,

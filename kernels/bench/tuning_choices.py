@@ -34,7 +34,7 @@ JUDGES: Mapping[str, tuple[str, ...]] = {
     **{f"linear.{form}": (f"linear.{form}.qkv_sliding",) for form in ("plain", "fp8", "int8", "int4", "nvfp4")},
     "attention.256": ("attention.canvas.256",),
     "attention.512": ("attention.canvas.512",),
-    "vocabulary": ("believe",),
+    "vocabulary": ("distribution",),
     "soft_embeddings": ("soft_embeddings",),
 }
 # The kernels of an int4 model (its dense matrices are int8) and of an fp8 model are tuned first.

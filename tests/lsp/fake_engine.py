@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dgemma_engine.ipc.client import EngineFault, EngineUnavailable
+from dgemma_engine.postprocess.shape import shaper
 from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
 from dgemma_engine.protocol.messages import (
     Candidate,
@@ -18,14 +19,14 @@ from dgemma_engine.protocol.messages import (
     Finish,
     Infill,
     Progress,
-    Status,
 )
+from dgemma_engine.protocol.status_messages import Status
 
 DEATH = "the engine has ended; start one with: dgemma-engine start"
 
 
 class FakeEngine:
-    """Answers what `answers` has for the end of the prefix, with candidates where that is a list.
+    """Answers what `answers` has for the end of the prefix in the engine's shape, with candidates where that is a list.
 
     The words SLOW, LATER, DRAFT, FAULT, LATE and DIE in the cursor's line make it work until cancelled or closed,
     answer after half a second, tell a draft of the answer before that, answer with a fault, run out of time, or end;
@@ -79,20 +80,21 @@ class FakeEngine:
             raise EngineUnavailable(DEATH)
         if "LATE " in line:
             return Infill(text="", finish=Finish.DEADLINE, steps=1, timings_ms={"total": 50.0, "others": 5.0})
-        finish = Finish.STABLE if text else Finish.EMPTY
+        shaped = {one.text: one for one in map(shaper(context), texts) if one.text}
         candidates = tuple(
-            Candidate(text=text, score=0.5 / (1 + index), source=CandidateSource.DIFFUSION)
-            for index, text in enumerate(texts)
-            if text
+            Candidate(text=one.text, covered=one.covered, score=0.5 / (1 + index), source=CandidateSource.DIFFUSION)
+            for index, one in enumerate(shaped.values())
         )
+        best = candidates[0] if candidates else None
         return Infill(
-            text=text,
-            finish=finish,
-            score=0.5 if text else 0.0,
+            text=best.text if best else "",
+            covered=best.covered if best else 0,
+            finish=Finish.STABLE if best else Finish.EMPTY,
+            score=0.5 if best else 0.0,
             steps=3,
             timings_ms={"total": 1.0},
             candidates=candidates if len(candidates) > 1 else (),
-            unlikely=unlikely and bool(text),
+            unlikely=unlikely and best is not None,
         )
 
     async def _draft(self, text: str, line: str, on_draft: Callable[[Draft], None] | None) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from dgemma_engine.protocol.messages import Finish, Infill
+from dgemma_engine.postprocess.cursor_context import CursorContext
 
+from dgemma_lsp.answer import build_completions
 from dgemma_lsp.context.builder import ContextLimits, build_context
 from dgemma_lsp.context.chunks import around
 from dgemma_lsp.documents.positions import LineIndex, PositionEncoding, num_units
-from dgemma_lsp.postprocess.cursor_context import CursorContext
-from dgemma_lsp.postprocess.pipeline import build_completions
 from dgemma_lsp.request import Request, Trigger
+from tests.lsp.shaped_infill import shaped_infill
 
 MINIFIED = "let naïve=[1,2];f(naïve,'😋');" * 40_000
 
@@ -21,7 +21,8 @@ def request(text: str, offset: int) -> Request:
 
 @pytest.mark.parametrize("offset", [600_000, 600_001, 600_500, len(MINIFIED)])
 def test_item_in_a_minified_line_repeats_little_of_it(offset: int):
-    (completion,) = build_completions(request(MINIFIED, offset), Infill(text="g(7)", finish=Finish.STABLE))
+    asked = request(MINIFIED, offset)
+    (completion,) = build_completions(asked, shaped_infill(asked, "g(7)"))
     assert len(completion.lead) < 2_000
     assert completion.text == MINIFIED[completion.start : offset] + completion.inserted
     assert completion.inserted.startswith("g(7)")
@@ -48,7 +49,7 @@ def test_engine_sees_as_much_of_long_lines_as_of_short_ones(text: str, share: fl
 def test_surroundings_of_a_cursor_are_few():
     at = 600_000
     assert len(around(MINIFIED, at)) <= 16_000
-    seen = CursorContext.of(request(MINIFIED, at))
+    seen = CursorContext.of(MINIFIED[:at], MINIFIED[at:], "javascript")
     assert len(seen.before) + len(seen.rest) <= 100_000
 
 
@@ -72,4 +73,4 @@ def test_automatic_request_far_inside_a_minified_line_is_answered_like_another()
     asked = Request(
         uri="file:///w/a.js", version=1, text=MINIFIED, offset=600_000, language="javascript", trigger=Trigger.AUTOMATIC
     )
-    assert len(build_completions(asked, Infill(text="h()", finish=Finish.STABLE))) == 1
+    assert len(build_completions(asked, shaped_infill(asked, "h()"))) == 1

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from dgemma_engine.protocol.messages import Finish, Infill
 from lsprotocol import types
 
+from dgemma_lsp.answer import Completion, build_completions
 from dgemma_lsp.context.builder import ContextLimits, build_context
 from dgemma_lsp.documents.positions import LineIndex, PositionEncoding
-from dgemma_lsp.postprocess.pipeline import Completion, build_completions
 from dgemma_lsp.request import Request, Selected, as_if_accepted
 from dgemma_lsp.server import conversions
+from tests.lsp.shaped_infill import shaped_infill
 
 
 def selecting(marked: str, text: str) -> Request:
@@ -28,7 +28,7 @@ def selecting(marked: str, text: str) -> Request:
 
 
 def accepted(request: Request, middle: str) -> str | None:
-    completions = build_completions(request, Infill(text=middle, finish=Finish.STABLE))
+    completions = build_completions(request, shaped_infill(request, middle))
     if not completions:
         return None
     (completion,) = completions
@@ -59,7 +59,8 @@ def test_engine_is_told_of_the_entry() -> None:
 
 
 def test_span_is_that_of_the_entry() -> None:
-    (completion,) = build_completions(selecting("x\nfoo.[b|ar](y)\n", "baz"), Infill(text="_all", finish=Finish.STABLE))
+    request = selecting("x\nfoo.[b|ar](y)\n", "baz")
+    (completion,) = build_completions(request, shaped_infill(request, "_all"))
     assert completion == Completion(lead="baz", inserted="_all", start=6, cursor=7, end=9, version=1)
 
 

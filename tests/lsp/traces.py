@@ -35,7 +35,9 @@ def row_step(row: int, num_free: int, *, best: int, is_last: bool, text: str = "
     )
 
 
-def made_trace(*, text: str = "1 + 1", token: str = " one", num_free: int = 3, num_steps: int = 2) -> Trace:
+def made_trace(
+    *, text: str = "1 + 1", token: str = " one", num_free: int = 3, num_steps: int = 2, covered: int = 0
+) -> Trace:
     """Two rows on one canvas, the second dropped after the first step; the first of two candidates is shown."""
     steps = [
         StepTrace(
@@ -48,10 +50,14 @@ def made_trace(*, text: str = "1 + 1", token: str = " one", num_free: int = 3, n
         )
         for number in range(num_steps)
     ]
-    candidates = (Candidate(text=text, score=0.7512345, source=CandidateSource.DIFFUSION),) if text else ()
+    candidates: tuple[Candidate, ...] = ()
+    if text:
+        best = Candidate(text=text, covered=covered, score=0.7512345, source=CandidateSource.DIFFUSION)
+        candidates = (best,)
     return Trace(
         infill=Infill(
             text=text,
+            covered=covered,
             finish=Finish.STABLE if text else Finish.EMPTY,
             score=0.7512345 if text else 0.0,
             steps=num_steps,

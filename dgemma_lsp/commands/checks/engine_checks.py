@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dgemma_engine.protocol.messages import EngineState, Status
+from dgemma_engine.protocol.messages import EngineState
+from dgemma_engine.protocol.status_messages import Status
 
 from dgemma_lsp.commands.checks.facts import Facts
-from dgemma_lsp.commands.checks.finding import Finding, Verdict
+from dgemma_lsp.commands.checks.finding import Finding, Severity
 
 _INSTALL = "pip install 'dgemma-lsp[engine]'"
 _STOP = "dgemma-engine stop; the next completion starts the version of this server"
@@ -16,10 +17,10 @@ def check_engine_packages(facts: Facts) -> Finding:
     """Whether the packages that the engine needs are installed; an engine that runs already does without."""
     name = "engine extra"
     if facts.missing:
-        verdict = Verdict.FAIL if facts.engine.status is None else Verdict.WARN
+        verdict = Severity.FAIL if facts.engine.status is None else Severity.WARN
         return Finding(name=name, verdict=verdict, detail=f"not installed: {', '.join(facts.missing)}", remedy=_INSTALL)
     detail = ", ".join(f"{package} {version}" for package, version in facts.versions.items())
-    return Finding(name=name, verdict=Verdict.OK, detail=detail)
+    return Finding(name=name, verdict=Severity.OK, detail=detail)
 
 
 def check_place(facts: Facts) -> Finding:
@@ -27,8 +28,8 @@ def check_place(facts: Facts) -> Finding:
     name = "socket directory"
     if facts.engine.refusal:
         remedy = "set DGEMMA_RUNTIME_DIR to a directory of your own"
-        return Finding.split(name, Verdict.FAIL, facts.engine.refusal, remedy=remedy)
-    return Finding(name=name, verdict=Verdict.OK, detail=facts.engine.place)
+        return Finding.split(name, Severity.FAIL, facts.engine.refusal, remedy=remedy)
+    return Finding(name=name, verdict=Severity.OK, detail=facts.engine.place)
 
 
 def check_engine(facts: Facts) -> Finding:
@@ -36,22 +37,25 @@ def check_engine(facts: Facts) -> Finding:
     name, engine = "engine", facts.engine
     if engine.refusal:
         return Finding(
-            name=name, verdict=Verdict.FAIL, detail="not reachable without its socket", remedy="see socket directory"
+            name=name,
+            verdict=Severity.FAIL,
+            detail="not reachable without its socket",
+            remedy="see socket directory",
         )
     if engine.problem:
-        verdict = Verdict.WARN if engine.replaceable else Verdict.FAIL
+        verdict = Severity.WARN if engine.replaceable else Severity.FAIL
         known = "" if engine.status is None else f"{_about(engine.status)}; "
         found = Finding.split(name, verdict, engine.problem, remedy="dgemma-engine stop")
         return Finding(name=name, verdict=verdict, detail=known + found.detail, remedy=found.remedy)
     status = engine.status
     if status is None:
         detail = "none runs now; the first completion starts it"
-        return Finding(name=name, verdict=Verdict.WARN, detail=detail, remedy="dgemma-engine start")
+        return Finding(name=name, verdict=Severity.WARN, detail=detail, remedy="dgemma-engine start")
     if status.state is EngineState.FAILED:
-        return Finding.split(name, Verdict.FAIL, status.message, remedy=f"see {engine.log}")
+        return Finding.split(name, Severity.FAIL, status.message, remedy=f"see {engine.log}")
     if status.version != facts.server_version:
-        return Finding(name=name, verdict=Verdict.WARN, detail=_about(status), remedy=_STOP)
-    return Finding(name=name, verdict=Verdict.OK, detail=_about(status))
+        return Finding(name=name, verdict=Severity.WARN, detail=_about(status), remedy=_STOP)
+    return Finding(name=name, verdict=Severity.OK, detail=_about(status))
 
 
 def check_others(facts: Facts) -> Finding | None:
@@ -68,7 +72,7 @@ def check_others(facts: Facts) -> Finding | None:
     pids = " ".join(str(other.pid) for other in others)
     return Finding(
         name="other engines",
-        verdict=Verdict.WARN,
+        verdict=Severity.WARN,
         detail=f"each holds a model in memory: {'; '.join(told)}",
         remedy=f"end those that no window needs: kill {pids}",
     )
@@ -78,12 +82,12 @@ def check_model(facts: Facts) -> Finding:
     """Whether the model can be loaded, as far as its folder shows."""
     status, model = facts.engine.status, facts.model
     if model.problem and status is None:
-        return Finding.split("model", Verdict.FAIL, model.problem, remedy="name another model folder")
+        return Finding.split("model", Severity.FAIL, model.problem, remedy="name another model folder")
     detail = model.name if status is None else f"{status.model} ({status.model_path})"
     if model.notice:
-        found = Finding.split("model", Verdict.WARN, model.notice, remedy="")
-        return Finding(name="model", verdict=Verdict.WARN, detail=f"{detail}; {found.detail}", remedy=found.remedy)
-    return Finding(name="model", verdict=Verdict.OK, detail=detail)
+        found = Finding.split("model", Severity.WARN, model.notice, remedy="")
+        return Finding(name="model", verdict=Severity.WARN, detail=f"{detail}; {found.detail}", remedy=found.remedy)
+    return Finding(name="model", verdict=Severity.OK, detail=detail)
 
 
 def check_execution(facts: Facts) -> Finding | None:
@@ -92,11 +96,13 @@ def check_execution(facts: Facts) -> Finding | None:
     if status is None or status.state in (EngineState.LOADING, EngineState.FAILED):
         return None
     if status.compiled:
-        return Finding(name=name, verdict=Verdict.OK, detail="compiled")
+        return Finding(name=name, verdict=Severity.OK, detail="compiled")
     if not status.uncompiled_reason:
-        return Finding(name=name, verdict=Verdict.OK, detail="not compiled: this model on this device has no such path")
+        return Finding(
+            name=name, verdict=Severity.OK, detail="not compiled: this model on this device has no such path"
+        )
     return Finding.split(
-        name, Verdict.WARN, f"not compiled, so slower: {status.uncompiled_reason}", remedy="update torch"
+        name, Severity.WARN, f"not compiled, so slower: {status.uncompiled_reason}", remedy="update torch"
     )
 
 

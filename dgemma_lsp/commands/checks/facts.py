@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dgemma_engine.protocol.messages import Status
+from dgemma_engine.protocol.status_messages import Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 
-class Verdict(StrEnum):
+class Severity(StrEnum):
     """How bad it is: `FAIL` means that no completion can come."""
 
     OK = "ok"
@@ -27,16 +27,16 @@ class Finding:
     """
 
     name: str
-    verdict: Verdict
+    verdict: Severity
     detail: str
     remedy: str = ""
 
     def __post_init__(self) -> None:
-        if self.verdict is Verdict.FAIL and not self.remedy:
+        if self.verdict is Severity.FAIL and not self.remedy:
             raise ValueError(f"{self.name}: a failed check needs a remedy")
 
     @classmethod
-    def split(cls, name: str, verdict: Verdict, message: str, *, remedy: str) -> Finding:
+    def split(cls, name: str, verdict: Severity, message: str, *, remedy: str) -> Finding:
         """Returns the finding of an error message of the form `cause; remedy`.
 
         Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dgemma_lsp.commands.checks.facts import Facts, FolderFacts
-from dgemma_lsp.commands.checks.finding import Finding, Verdict
+from dgemma_lsp.commands.checks.finding import Finding, Severity
 
 _GIB, _MIB = 1 << 30, 1 << 20
 # Socket, lock and a log of at most 1 MiB; the counts of the statistics take 256 KiB twice.
@@ -15,22 +15,22 @@ _OLDEST_DRIVER = {11: 450, 12: 525, 13: 580}
 
 def check_python(facts: Facts) -> Finding:
     """Which Python this is."""
-    return Finding(name="python", verdict=Verdict.OK, detail=facts.python)
+    return Finding(name="python", verdict=Severity.OK, detail=facts.python)
 
 
 def check_device(facts: Facts) -> Finding:
     """Whether the device of the settings can be used by the installed torch."""
     name, gpu, status = "device", facts.gpu, facts.engine.status
     if status is not None and status.device.startswith("cuda"):
-        return Finding(name=name, verdict=Verdict.OK, detail=_cards(facts, status.device))
+        return Finding(name=name, verdict=Severity.OK, detail=_cards(facts, status.device))
     problem, remedy = _gpu_problem(facts)
     device = facts.device if status is None else status.device or facts.device
     if facts.device.startswith("cuda") and problem:
-        return Finding(name=name, verdict=Verdict.FAIL, detail=f"{facts.device}: {problem}", remedy=remedy)
+        return Finding(name=name, verdict=Severity.FAIL, detail=f"{facts.device}: {problem}", remedy=remedy)
     if facts.device == "auto" and gpu.driver and problem:
         detail = f"{device}: {problem}, so the model runs on the processor"
-        return Finding(name=name, verdict=Verdict.WARN, detail=detail, remedy=f"{remedy}; or set the device to cpu")
-    return Finding(name=name, verdict=Verdict.OK, detail=_cards(facts, device))
+        return Finding(name=name, verdict=Severity.WARN, detail=detail, remedy=f"{remedy}; or set the device to cpu")
+    return Finding(name=name, verdict=Severity.OK, detail=_cards(facts, device))
 
 
 def check_memory(facts: Facts) -> Finding:
@@ -42,8 +42,8 @@ def check_memory(facts: Facts) -> Finding:
         if status.device_memory_bytes:
             detail += f" and {status.device_memory_bytes / _GIB:.1f} GiB on its device"
     if total < 2 * _GIB:
-        return Finding(name="memory", verdict=Verdict.WARN, detail=detail, remedy="the model tiny wants 2 GiB")
-    return Finding(name="memory", verdict=Verdict.OK, detail=detail)
+        return Finding(name="memory", verdict=Severity.WARN, detail=detail, remedy="the model tiny wants 2 GiB")
+    return Finding(name="memory", verdict=Severity.OK, detail=detail)
 
 
 def check_disk(facts: Facts) -> Finding | None:
@@ -55,9 +55,9 @@ def check_disk(facts: Facts) -> Finding | None:
     if disk.free_bytes < _LEAST_FREE_BYTES:
         remedy = "make room, or set DGEMMA_RUNTIME_DIR to a directory of your own on another disk"
         # An engine that runs needs no more than it has.
-        verdict = Verdict.FAIL if facts.engine.status is None else Verdict.WARN
+        verdict = Severity.FAIL if facts.engine.status is None else Severity.WARN
         return Finding(name="disk", verdict=verdict, detail=f"{detail}; it is full", remedy=remedy)
-    return Finding(name="disk", verdict=Verdict.OK, detail=detail)
+    return Finding(name="disk", verdict=Severity.OK, detail=detail)
 
 
 def check_home(facts: Facts) -> Finding:
@@ -65,22 +65,22 @@ def check_home(facts: Facts) -> Finding:
     if facts.home is None:
         return Finding(
             name="home",
-            verdict=Verdict.WARN,
+            verdict=Severity.WARN,
             detail="HOME is not set and the user has no account: no statistics are kept, ~/ in privateFiles means /",
             remedy="set HOME to a folder of yours",
         )
-    return Finding(name="home", verdict=Verdict.OK, detail=facts.home)
+    return Finding(name="home", verdict=Severity.OK, detail=facts.home)
 
 
 def check_stats(facts: Facts) -> Finding:
     """Whether the statistics can be read and written; completions come without them."""
     name, folder = "statistics", facts.state_folder
     if facts.stats_problem:
-        return Finding.split(name, Verdict.WARN, facts.stats_problem, remedy=f"make {folder.path} readable")
+        return Finding.split(name, Severity.WARN, facts.stats_problem, remedy=f"make {folder.path} readable")
     if facts.home is not None and (problem := _write_problem(folder)):
         remedy = f"make {folder.path} writable, set XDG_STATE_HOME, or set dgemma.stats to false"
-        return Finding(name=name, verdict=Verdict.WARN, detail=f"{folder.path}: {problem}", remedy=remedy)
-    return Finding(name=name, verdict=Verdict.OK, detail=facts.stats)
+        return Finding(name=name, verdict=Severity.WARN, detail=f"{folder.path}: {problem}", remedy=remedy)
+    return Finding(name=name, verdict=Severity.OK, detail=facts.stats)
 
 
 def _write_problem(folder: FolderFacts) -> str:

@@ -53,13 +53,12 @@
   parts(
     byId("summary"),
     outcome.text
-      ? [make("span", "good", "Shown: "), code(visible(outcome.shown || outcome.text)), ` – ${worth}; ${percent(data.threshold)} is enough to be shown. `]
+      ? [make("span", "good", "Shown: "), code(visible(outcome.text)), ` – ${worth}; ${percent(data.threshold)} is enough to be shown. `]
       : [make("b", "", "Nothing is shown."), silence, " "],
     `${asked} on ${model.device}, ${model.description}.`,
   );
   const notice = [];
   if (data.num_left_out) notice.push(`${plural(data.num_left_out, "step")} of this run ${data.num_left_out === 1 ? "is" : "are"} left out: the recording would be too large.`);
-  if (outcome.text && !outcome.shown) notice.push("The answer says what stands around it already, so the editor shows nothing.");
   if (!data.canvases.length) notice.push(`No canvas was begun: the request ended with “${outcome.finish}”.`);
   byId("notice").textContent = notice.join(" ");
   byId("notice").hidden = !notice.length;
@@ -246,8 +245,8 @@
       }
     }
     if (frame.kind === "answer") {
-      showText(outcome.shown, { isAnswer: true });
-      parts(byId("now"), make("b", "", "The answer"), outcome.shown ? ": the best candidate" : ": nothing likely enough");
+      showText(outcome.text, { isAnswer: true });
+      parts(byId("now"), make("b", "", "The answer"), outcome.text ? ": the best candidate" : ": nothing likely enough");
     }
     byId("slider").value = String(current);
     byId("slider").setAttribute("aria-valuetext", byId("now").textContent);

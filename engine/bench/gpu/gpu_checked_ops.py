@@ -17,7 +17,7 @@ from dgemma_kernels.reference.quantization import restore_rows
 from dgemma_kernels.reference.routing import sorted_by_expert
 from dgemma_kernels.tensors.formats import Rows, Weight
 from dgemma_kernels.tensors.routing import Routing
-from dgemma_kernels.tensors.vocabulary_belief import Banned, VocabularyBelief
+from dgemma_kernels.tensors.vocabulary_distribution import Banned, VocabularyDistribution
 from torch import Tensor
 
 # Root mean square of the difference over that of the values. Both sides compute in float32 from equal inputs, so 16-bit
@@ -29,7 +29,7 @@ ATTENTION_ERROR = 2.0**-7
 WORST_ROW = 4.0
 SCORE_ERROR, PROBABILITY_ERROR = 1e-3, 1e-3
 # Operations that write into arguments, by the positions of these.
-IN_PLACE = {"norm_rotary": (5, 6), "believe": (0,)}
+IN_PLACE = {"norm_rotary": (5, 6), "distribution": (0,)}
 NOT_COMPARED = ("require", "pack", "tile_rows")
 
 
@@ -82,16 +82,16 @@ def _both(
         expected_args = expected_args[:2]
     expected = getattr(twin, name)(*expected_args, **kwargs)
     packed = [argument.packed if isinstance(argument, Both) else argument for argument in args]
-    logits_NV = args[0].clone() if name == "believe" else None
+    logits_NV = args[0].clone() if name == "distribution" else None
     got = getattr(ours, name)(*packed, **kwargs)
     found.calls += 1
     try:
         match name:
             case "route":
                 _compare_routing(got, expected, args[0], args[1])
-            case "believe":
+            case "distribution":
                 assert logits_NV is not None
-                _compare_beliefs(got, expected, found, logits_NV, *args[1:5])
+                _compare_distributions(got, expected, found, logits_NV, *args[1:5])
             case _:
                 is_fp8 = any(isinstance(part, Rows) and part.scale is not None for part in _parts((args, got)))
                 pairs = list(zip(_tensors(got), _tensors(expected), strict=True))
@@ -137,9 +137,9 @@ def _compare_routing(got: Routing, expected: Routing, x_ND: Tensor, router_ED: T
             raise ValueError(f"{name} is no sort of the chosen experts")
 
 
-def _compare_beliefs(
-    got: VocabularyBelief,
-    expected: VocabularyBelief,
+def _compare_distributions(
+    got: VocabularyDistribution,
+    expected: VocabularyDistribution,
     found: Comparison,
     logits_NV: Tensor,
     temperature_1: Tensor,

@@ -78,8 +78,9 @@ class Checks:
             model.encode(ids[:, :5], cache)
             logits_LV = model.vocabulary_logits(Rows(data_ND=hidden_1LD[0].contiguous()))
             levels_L = torch.rand(sizes.canvas, generator=torch.Generator().manual_seed(7)).to(self.device)
-            belief = model.token_distribution(logits_LV, torch.full((1,), 0.6, device=self.device), levels_L, None)
-            model.expected_embeddings(belief.probs_NV)
+            temperature_1 = torch.full((1,), 0.6, device=self.device)
+            distribution = model.token_distribution(logits_LV, temperature_1, levels_L, None)
+            model.expected_embeddings(distribution.probs_NV)
         wrong = [f"{name}: {one.wrong}" for name, one in found.items() if one.wrong]
         if wrong:
             raise ValueError("; ".join(wrong))

@@ -35,7 +35,7 @@ CALLS_OF: dict[str, tuple[str, ...]] = {
     "gated_gelu": ("gated_gelu",),
     "route": ("route.canvas",),
     "lm_head": ("linear.plain.lm_head",),
-    "believe": ("believe",),
+    "distribution": ("distribution",),
     "soft_embeddings": ("soft_embeddings",),
 }
 

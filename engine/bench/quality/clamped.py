@@ -1,4 +1,4 @@
-"""What the next denoising step should be told of clamped positions: the last belief, the given token, or nothing.
+"""What the next denoising step should be told of clamped positions: the last distribution, the given token, or nothing.
 
     python engine/bench/quality/clamped.py HOLES
 

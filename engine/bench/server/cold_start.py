@@ -20,7 +20,7 @@ import record
 from dgemma_engine.errors import EngineUnavailable
 from dgemma_engine.ipc.client import EngineClient
 from dgemma_engine.ipc.endpoint import EngineLocation
-from dgemma_engine.protocol.messages import Status
+from dgemma_engine.protocol.status_messages import Status
 from editor import editing
 from lsprotocol import types
 

@@ -13,7 +13,7 @@ from dgemma_engine.ipc.client import EngineClient
 from dgemma_engine.ipc.endpoint import EngineLocation
 from dgemma_engine.ipc.endpoint_options import add_engine_options, chosen_location
 from dgemma_engine.model_store.catalogue import OLD_NAMES
-from dgemma_engine.protocol.messages import Status
+from dgemma_engine.protocol.status_messages import Status
 
 STOPPED = 3
 """Exit code when no engine runs."""

@@ -94,6 +94,10 @@ class Denoiser:
         executor: computes the steps of a canvas.
         sampler: the decisions; its `num_steps` are the steps really given.
         observer: receives every step; None costs nothing.
+
+    Attributes:
+        num_steps: most steps; the temperature schedule is spread over them.
+        steps: those made.
     """
 
     def __init__(self, executor: StepExecutor, sampler: Sampler, *, observer: StepObserver | None = None) -> None:
@@ -106,17 +110,13 @@ class Denoiser:
         self._last: ScoredStep | None = None
         self._guesses: dict[int, Guess] = {}
         self._needs_renoising = False
+        self.num_steps = sampler.num_steps
         self.steps = 0
 
     @property
     def live(self) -> list[int]:
         """Indices of the rows still on the canvas."""
         return list(self._live)
-
-    @property
-    def num_steps(self) -> int:
-        """Most steps; the temperature schedule is spread over them."""
-        return self._sampler.num_steps
 
     @property
     def finished(self) -> list[int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -89,8 +90,21 @@ class EagerExecutor:
 
     def forward(self, temperature: float, *, is_last: bool) -> None:
         """See `StepExecutor.forward`."""
+        canvas_1L, block_ids, self._block_ids = self._canvas.ids_1L, self._block_ids, []
+        decode = self._model.decode
+        if block_ids:
+            # The block before the canvas joins the cache once.
+            block_1T = torch.tensor([block_ids], device=canvas_1L.device)
+            decode = partial(self._model.decode_after, block_1T)
+        hidden_1LD = decode(
+            canvas_1L,
+            self._cache,
+            soft_BLD=self._soft_1LD,
+            positions_BL=self._positions_1L,
+            attention_masks=self._attention_masks,
+        )
         scored_N = self._scored_N[: self._num_free] if is_last else self._scored_N
-        self._temperature, self._hidden_ND = temperature, self._decode()[0, scored_N]
+        self._temperature, self._hidden_ND = temperature, hidden_1LD[0, scored_N]
 
     def score(self) -> PositionScores:
         """See `StepExecutor.score`."""
@@ -157,26 +171,6 @@ class EagerExecutor:
     def _last_scored(self) -> _Scored:
         assert self._scored is not None, "no step was scored"
         return self._scored
-
-    def _decode(self) -> Tensor:
-        """Returns the hidden states of the canvas, [1, L, D]; the block before it joins the cache once."""
-        canvas_1L, block_ids, self._block_ids = self._canvas.ids_1L, self._block_ids, []
-        if block_ids:
-            return self._model.decode_after(
-                torch.tensor([block_ids], device=canvas_1L.device),
-                canvas_1L,
-                self._cache,
-                soft_BLD=self._soft_1LD,
-                positions_BL=self._positions_1L,
-                attention_masks=self._attention_masks,
-            )
-        return self._model.decode(
-            canvas_1L,
-            self._cache,
-            soft_BLD=self._soft_1LD,
-            positions_BL=self._positions_1L,
-            attention_masks=self._attention_masks,
-        )
 
     def _precompute(self) -> None:
         """Computes what stays the same until a row leaves."""

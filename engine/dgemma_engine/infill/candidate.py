@@ -15,7 +15,8 @@ class Proposal:
     """One candidate.
 
     Attributes:
-        text: text to insert at the cursor, cut to what may be shown.
+        text: text to insert at the cursor, cut to what may be shown; in its final shape once all sources have proposed.
+        covered: characters after the cursor that the text replaces.
         source: what proposed it first.
         canvas_logprobs: of its tokens and of the one that ended it, on a canvas; empty if no canvas proposed it.
         seed: where the text was found, if it was.
@@ -27,6 +28,7 @@ class Proposal:
     canvas_logprobs: tuple[float, ...] = ()
     seed: Seed | None = None
     agreement: int = 0
+    covered: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,12 +91,19 @@ class Search:
         silent = proposals.finish if proposals.finish is Finish.DEADLINE else Finish.EMPTY
         return Infill(
             text=shown[0].proposal.text if shown else "",
+            covered=shown[0].proposal.covered if shown else 0,
             finish=self.stop or (proposals.finish if shown else silent),
             score=shown[0].score if shown else 0.0,
             steps=proposals.steps,
             forwards=proposals.steps + proposals.passes,
             candidates=tuple(
-                Candidate(text=one.proposal.text, score=one.score, source=one.proposal.source) for one in shown
+                Candidate(
+                    text=one.proposal.text,
+                    score=one.score,
+                    source=one.proposal.source,
+                    covered=one.proposal.covered,
+                )
+                for one in shown
             ),
             timings_ms=timings_ms,
             unlikely=unlikely and bool(shown and shown[0].proposal.text),
@@ -119,5 +128,6 @@ def merged(proposals: Sequence[Proposal]) -> list[Proposal]:
             ),
             seed=other.seed or proposal.seed,
             agreement=other.agreement + (other.source is not proposal.source),
+            covered=other.covered,
         )
     return list(by_text.values())

@@ -5,23 +5,21 @@ Wires hypotheses, length search and the denoising loop. Called on the device thr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
 import torch
 
 from dgemma_engine.checkpoint.calibration import Calibration
 from dgemma_engine.diffusion import canvas as canvases
-from dgemma_engine.diffusion.denoiser import Denoiser, Guess, denoise
+from dgemma_engine.diffusion.denoiser import Denoiser, denoise
 from dgemma_engine.diffusion.sampler import Sampler
 from dgemma_engine.diffusion.step_executor import ExecutorFactory
 from dgemma_engine.infill import hypotheses
 from dgemma_engine.infill.candidate import Proposal, Proposals
-from dgemma_engine.infill.hypotheses import Hypothesis, Reading
+from dgemma_engine.infill.hypotheses import Hypothesis, RowReading, draft
 from dgemma_engine.infill.length_search import grid, surroundings_prior
-from dgemma_engine.infill.preview import draft
 from dgemma_engine.infill.task import InfillTask
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
@@ -84,6 +82,7 @@ class CanvasCandidates:
         """
         context, form, prompt_ids = task.context, task.form, task.hole.prompt_ids
         proposals, written, block = Proposals(), list[int](), prompt_ids[cache.length :]
+        end_ids = task.end_ids()
         sizes = sorted({form.slot_size(min(size, context.max_middle_tokens)) for size in _FIRST_SLOTS[context.extent]})
         try:
             while True:
@@ -91,7 +90,14 @@ class CanvasCandidates:
                 if task.observer is not None:
                     task.observer.began(rows, written, num_steps)
                 denoising = self._denoising(task, cache, rows, num_steps, block)
-                canvas = _CanvasReader(self, task, rows, written, num_steps_before=proposals.steps)
+                canvas = _CanvasReader(
+                    source=self,
+                    task=task,
+                    end_ids=end_ids,
+                    rows=rows,
+                    written=written,
+                    num_steps_before=proposals.steps,
+                )
                 denoised = yield from denoise(
                     denoising,
                     cancel=cancel,
@@ -99,7 +105,10 @@ class CanvasCandidates:
                     choose=canvas.choose if len(rows) > hypotheses.KEPT_ROWS else None,
                 )
                 proposals.finish, proposals.steps = denoised.finish, proposals.steps + denoised.steps
-                readings = {index: canvas.read(guess, rows[index]) for index, guess in denoised.guesses.items()}
+                readings = {
+                    index: hypotheses.read(guess, rows[index], end_ids, form)
+                    for index, guess in denoised.guesses.items()
+                }
                 ended = [index for index, reading in readings.items() if reading.ended]
                 is_over = bool(ended) or cancel.expired or cancel.cancelled or task.options.slot_tokens is not None
                 larger = [] if form.fill_token_id is None else [size for size in form.slot_sizes if size > sizes[-1]]
@@ -110,13 +119,13 @@ class CanvasCandidates:
                 if is_over or is_stuck or len(written) + num_next >= context.max_middle_tokens:
                     proposals.found += [
                         Proposal(
-                            text=readings[index].text,
+                            text=text,
                             source=CandidateSource.DIFFUSION,
                             canvas_logprobs=readings[index].logprobs,
                             seed=rows[index].seed,
                         )
                         for index in ended or readings
-                        if readings[index].text
+                        if (text := task.text(readings[index].ids, before=written))
                     ]
                     return proposals
                 block = []
@@ -212,68 +221,61 @@ class CanvasCandidates:
         return Denoiser(executor, sampler, observer=task.observer)
 
 
+@dataclass(slots=True, kw_only=True)
 class _CanvasReader:
-    """Reads the rows of one canvas as text, for drafts, for the observer, and to choose the rows that go on.
+    """Reads the rows of one canvas, for drafts, for the observer, and to choose the rows that go on.
 
-    Args:
-        source: counts the steps, and knows the likely lengths.
+    Attributes:
+        source: counts the steps; returns the likely lengths.
         task: the request.
+        end_ids: tokens that end the middle.
         rows: the hypotheses on the canvas.
         written: tokens of earlier canvases.
         num_steps_before: steps of earlier canvases.
-
-    Attributes:
-        read: returns what a row holds.
+        settled: the last readings of rows that have left the canvas; they stay part of the draft.
     """
 
-    def __init__(
-        self,
-        source: CanvasCandidates,
-        task: InfillTask,
-        rows: Sequence[Hypothesis],
-        written: Sequence[int],
-        *,
-        num_steps_before: int,
-    ) -> None:
-        self._source = source
-        self._task = task
-        self._rows = rows
-        self._num_steps_before = num_steps_before
-        self._settled: dict[int, Reading] = {}
-        self.read: Callable[[Guess, Hypothesis], Reading] = partial(
-            hypotheses.read,
-            end_ids=task.end_ids(),
-            form=task.form,
-            to_text=partial(task.text, before=tuple(written)),
-        )
+    source: CanvasCandidates
+    task: InfillTask
+    end_ids: frozenset[int]
+    rows: Sequence[Hypothesis]
+    written: Sequence[int]
+    num_steps_before: int
+    settled: dict[int, RowReading] = field(default_factory=dict[int, RowReading])
 
     def on_step(self, denoising: Denoiser) -> None:
         """Counts a step and passes its texts on to those that asked for them."""
-        self._source.num_steps_made += 1
-        task, observer = self._task, self._task.observer
+        self.source.num_steps_made += 1
+        task, observer = self.task, self.task.observer
         if observer is None and not (task.on_draft and task.context.drafts):
             return
-        live = {index: self.read(denoising.guess(index), self._rows[index]) for index in denoising.live}
+        live = self.read(denoising)
         if observer is not None:
-            observer.read(live)
-        # Settled rows leave the canvas, but their text stays part of the draft.
-        self._settled |= {index: live[index] for index in denoising.finished}
+            observer.read(live, {index: task.text(one.ids, before=self.written) for index, one in live.items()})
+        self.settled |= {index: live[index] for index in denoising.finished}
         if task.on_draft and task.context.drafts:
-            num_before = self._num_steps_before
+            best = max((self.settled | live).values(), key=attrgetter("mean_logprob"))
             task.on_draft(
                 draft(
                     task.context.drafts,
-                    num_before + denoising.steps,
-                    list((self._settled | live).values()),
+                    self.num_steps_before + denoising.steps,
+                    best,
+                    task.text(best.ids, before=self.written),
                     task.hole.boundary.opening,
                     task.spelling.text_of,
-                    steps_limit=num_before + denoising.num_steps,
+                    steps_limit=self.num_steps_before + denoising.num_steps,
                 )
             )
 
     def choose(self, denoising: Denoiser) -> Sequence[int]:
         """Returns the rows that go on after the first step."""
-        if self._task.form.fill_token_id is None:
-            return self._source.likely_lengths(self._task, self._rows, denoising)
-        readings = {index: self.read(denoising.guess(index), self._rows[index]) for index in denoising.live}
-        return hypotheses.promising(readings, hypotheses.KEPT_ROWS)
+        if self.task.form.fill_token_id is None:
+            return self.source.likely_lengths(self.task, self.rows, denoising)
+        return hypotheses.promising(self.read(denoising), hypotheses.KEPT_ROWS)
+
+    def read(self, denoising: Denoiser) -> dict[int, RowReading]:
+        """Returns what the rows on the canvas hold, by index."""
+        form, rows = self.task.form, self.rows
+        return {
+            index: hypotheses.read(denoising.guess(index), rows[index], self.end_ids, form) for index in denoising.live
+        }

@@ -203,7 +203,7 @@ class Engine:
         recorder: Observer | None = None,
     ) -> Pieces[Infill]:
         """Fills one hole as `infill` does, step by step; two of one document share its prompt and may not alternate."""
-        timer, options = StageTimer(self._clock), self._possible(options)
+        timer, options = StageTimer(self._clock), replace(options, decode=self._decode or options.decode)
         with self._pipeline.prompts.using(context.document):
             try:
                 search = yield from self._pipeline.search(context, cancel, on_draft, options, timer, recorder)
@@ -222,7 +222,7 @@ class Engine:
             cancel: asked between forward passes.
             options: parts to leave out.
         """
-        timer, options = StageTimer(self._clock), self._possible(options)
+        timer, options = StageTimer(self._clock), replace(options, decode=self._decode or options.decode)
         return finished(self._pipeline.search(context, cancel, None, options, timer, None)).ranked
 
     def length_confidences(
@@ -230,9 +230,6 @@ class Engine:
     ) -> dict[int, list[float]] | None:
         """Returns how confident the first step is at each length; see `Pipeline.length_confidences`."""
         return self._pipeline.length_confidences(context, lengths, cancel)
-
-    def _possible(self, options: InfillOptions) -> InfillOptions:
-        return options if self._decode is None else replace(options, decode=self._decode)
 
     def _answer(
         self, context: Context, search: Search, options: InfillOptions, timer: StageTimer, observer: Observer | None

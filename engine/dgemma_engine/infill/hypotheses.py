@@ -1,8 +1,8 @@
-"""The rows that a hole's canvas starts with, and those that go on after the first step.
+"""The rows that a hole's canvas starts with, those that go on after the first step, and what a row holds.
 
 A checkpoint with a fill token gets a few slot sizes and ends the middle itself. One without gets a grid of exact
-lengths. Seeds enter as rows that start from their tokens instead of noise. Turns a `Hole` into `Row`s; knows no
-tensors.
+lengths. Seeds enter as rows that start from their tokens instead of noise. Turns a `Hole` into `Row`s, and a row's best
+tokens into a `RowReading` and the `Draft` of a preview; knows no tensors.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.diffusion import canvas as canvases
@@ -18,6 +19,7 @@ from dgemma_engine.diffusion.denoiser import Denoiser, Guess
 from dgemma_engine.infill.length_search import LengthPrior, best_lengths
 from dgemma_engine.prompt_lookup.candidates import Seed
 from dgemma_engine.prompting.builder import Hole
+from dgemma_engine.protocol.messages import Draft, DraftSpan
 from dgemma_engine.tokenization.vocabulary_index import Closing, Opening
 
 # Rows that go on after the first step, the seeds' included; decided in docs/decisions/0008.
@@ -44,27 +46,22 @@ class Hypothesis:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
-    """The text and tokens of a row.
+class RowReading:
+    """The tokens of a row.
 
     Attributes:
-        text: what may be shown of it; empty if nothing.
         ids: tokens of the middle, those of the opening included.
         token_logprobs: of the middle's free tokens, nats.
         logprobs: the same and that of the token that ended it.
+        mean_logprob: their mean; 0 when there are none.
         ended: whether the middle ends within the row.
     """
 
-    text: str
     ids: list[int]
     token_logprobs: tuple[float, ...]
     logprobs: tuple[float, ...]
+    mean_logprob: float
     ended: bool
-
-    @property
-    def mean_logprob(self) -> float:
-        """Mean of `logprobs`; 0 when there are none."""
-        return sum(self.logprobs) / max(1, len(self.logprobs))
 
 
 def slots(
@@ -170,7 +167,7 @@ def warm(
     return rows
 
 
-def promising(readings: dict[int, Reading], count: int) -> list[int]:
+def promising(readings: dict[int, RowReading], count: int) -> list[int]:
     """Returns the rows that look best after a step, by the mean log-probability of what they say.
 
     Args:
@@ -209,13 +206,7 @@ def likely_lengths(
     return [max(by_length[length])[1] for length in chosen] + seeded
 
 
-def read(
-    guess: Guess,
-    hypothesis: Hypothesis,
-    end_ids: frozenset[int],
-    form: InfillFormat,
-    to_text: Callable[[list[int]], str],
-) -> Reading:
+def read(guess: Guess, hypothesis: Hypothesis, end_ids: frozenset[int], form: InfillFormat) -> RowReading:
     """Returns what a row holds.
 
     Args:
@@ -223,17 +214,15 @@ def read(
         hypothesis: what it stands for.
         end_ids: tokens that end the middle.
         form: how the checkpoint wants holes.
-        to_text: token ids to what may be shown of them.
     """
     middle = canvases.read(guess.ids, end_ids, form.more_token_id)
     judged = guess.confidence[: min(len(middle.ids) + 1, len(guess.ids))]
     logprobs = tuple(math.log(max(1e-9, probability)) for probability in judged)
-    ids = [*hypothesis.row.opening_ids, *middle.ids]
-    return Reading(
-        text=to_text(ids),
-        ids=ids,
+    return RowReading(
+        ids=[*hypothesis.row.opening_ids, *middle.ids],
         token_logprobs=logprobs[: len(middle.ids)],
         logprobs=logprobs,
+        mean_logprob=sum(logprobs) / max(1, len(logprobs)),
         ended=middle.ended or hypothesis.exact,
     )
 
@@ -256,3 +245,46 @@ def _opened(
 def _mixed(seed: int, index: int) -> int:
     """Returns the seed of one row: the request's for the first, far from it for the others."""
     return (seed + index * 0x9E3779B97F4A7C15) % 2**63
+
+
+# Probability from which a token seldom changes in later steps.
+_SETTLED = 0.9
+
+
+def draft(
+    request: str,
+    step: int,
+    reading: RowReading,
+    text: str,
+    opening: str,
+    text_of: Callable[[int], str | None],
+    *,
+    steps_limit: int,
+) -> Draft:
+    """Returns the text of a row, in parts of one probability.
+
+    Args:
+        request: `Context.drafts` of the request.
+        step: denoising steps made.
+        reading: of the row.
+        text: what may be shown of it.
+        opening: what the middle repeats of the prefix; not part of the draft.
+        text_of: text of a token.
+        steps_limit: most steps as far as is known.
+    """
+    pieces = [text_of(token_id) or "" for token_id in reading.ids]
+    ends = [end - len(opening) for end in accumulate(map(len, pieces))]
+    # Opening tokens are given; they have no probability of their own.
+    logprobs = [0.0] * (len(pieces) - len(reading.token_logprobs)) + list(reading.token_logprobs)
+    spans: list[DraftSpan] = []
+    if text and not "".join(pieces)[len(opening) :].startswith(text):
+        # A character of several tokens, or text that was cut in the middle: its tokens have no text of their own.
+        spans.append(DraftSpan(text=text, confidence=min(1.0, math.exp(reading.mean_logprob)), settled=False))
+        ends = []
+    start = 0
+    for end, logprob in zip(ends, logprobs, strict=False):
+        if piece := text[start : max(start, end)]:
+            probability = min(1.0, math.exp(logprob))
+            spans.append(DraftSpan(text=piece, confidence=probability, settled=probability >= _SETTLED))
+            start += len(piece)
+    return Draft(request=request, step=step, text=text, spans=tuple(spans), steps_limit=steps_limit)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from dgemma_engine.checkpoint.calibration import Calibration
     from dgemma_engine.infill.candidate import Proposal, Ranked
-    from dgemma_engine.infill.hypotheses import Hypothesis, Reading
+    from dgemma_engine.infill.hypotheses import Hypothesis, RowReading
     from dgemma_engine.prompting.builder import Hole
 
 
@@ -54,8 +54,8 @@ class Observer(denoiser.StepObserver, Protocol):
         """Receives a new canvas: its rows, tokens settled by earlier canvases, most steps."""
         ...
 
-    def read(self, readings: Mapping[int, Reading]) -> None:
-        """Receives the text of rows, by index, after a step."""
+    def read(self, readings: Mapping[int, RowReading], texts: Mapping[int, str]) -> None:
+        """Receives the tokens and the text of rows, by index, after a step."""
         ...
 
     def writing(self, forced_ids: Sequence[int], draft_ids: Sequence[int]) -> WritingObserver:
@@ -68,7 +68,7 @@ class Observer(denoiser.StepObserver, Protocol):
         ranked: Sequence[Ranked],
         *,
         is_shown: bool,
-        added_errors: Callable[[str], int],
+        added_errors: Callable[[str, int], int],
         calibration: Calibration,
     ) -> None:
         """Receives all candidates, the ranked ones with their scores, and whether the first is shown."""

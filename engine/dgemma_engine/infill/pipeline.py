@@ -25,7 +25,7 @@ from dgemma_engine.postprocess.clean_candidate import clean_candidate
 from dgemma_engine.prompt_lookup.candidates import SeedStore
 from dgemma_engine.prompting.builder import build_prompt
 from dgemma_engine.prompting.prefix_cache import JOINED_TOKENS, PromptStore, SuffixStore
-from dgemma_engine.protocol.messages import CandidateSource, Context, Extent, Finish, OnDraft
+from dgemma_engine.protocol.messages import CandidateSource, Context, Finish, OnDraft
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces, finished
 from dgemma_engine.scheduling.timing import DurationEstimator, StageTimer
@@ -107,7 +107,9 @@ class Pipeline:
 
         # The time that ranking takes is kept back from the canvases.
         reserved = cancel.sooner(self.durations.expected_s("rank"))
-        num_steps = self._affordable_steps(context, reserved)
+        # The schedule is spread over the steps that fit before the deadline, at most the usual.
+        num_steps, step_s = self.canvases.num_steps(context.extent), self.durations.expected_s("step")
+        num_steps = max(1, int(min(num_steps, reserved.left_s / step_s))) if step_s else num_steps
         if options.decode is not Decode.LEFT_TO_RIGHT:
             search.proposals = yield from self.canvases.propose(task, cache, reserved, seeds=seeds, num_steps=num_steps)
         proposals = search.proposals
@@ -123,8 +125,9 @@ class Pipeline:
         proposals.found += [
             Proposal(text=text, source=CandidateSource.SEED, seed=seed)
             for seed in seeds
-            if (text := task.clean(seed.text))
+            if (text := clean_candidate(seed.text, context))
         ]
+        proposals.found = task.shaped(proposals.found)
         denoise_s = timer.end("denoise")
         # Other requests were served between the steps of one on demand.
         if proposals.steps and not context.on_demand:
@@ -191,7 +194,6 @@ class Pipeline:
         hole = build_prompt(context, self._tokenizer, form, self._model.config, settled=settled)
         if observer is not None:
             observer.prompt_built(hole, text_of=self._spelling.text_of, name_of=self._tokenizer.name_of)
-        prefix, suffix, one_line = context.prefix, context.suffix, context.extent is Extent.LINE
         return InfillTask(
             context=context,
             hole=hole,
@@ -199,12 +201,6 @@ class Pipeline:
             options=options,
             tokenizer=self._tokenizer,
             spelling=self._spelling,
-            clean=partial(clean_candidate, prefix=prefix, suffix=suffix, one_line=one_line),
             on_draft=on_draft,
             observer=observer,
         )
-
-    def _affordable_steps(self, context: Context, cancel: Cancel) -> int:
-        """Returns over how many steps the schedule is spread: those that fit before the deadline, at most the usual."""
-        usual, step_s = self.canvases.num_steps(context.extent), self.durations.expected_s("step")
-        return max(1, int(min(usual, cancel.left_s / step_s))) if step_s else usual

@@ -16,6 +16,8 @@ from dgemma_engine.infill.likelihood import Branch, Likelihood, likelihoods
 from dgemma_engine.infill.task import InfillTask
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
+from dgemma_engine.postprocess.shape import without_covered
+from dgemma_engine.prompting.builder import CHARACTERS_PER_TOKEN, JUDGED_SUFFIX_TOKENS
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
 from dgemma_engine.syntax.error_check import SyntaxCheck
@@ -47,18 +49,12 @@ def rank(
         calibration: turns features into a probability.
         cancel: asked before the pass; then there is no candidate.
     """
-    hole, encode = task.hole, task.tokenizer.encode
+    hole = task.hole
     distinct = merged(proposals)
     # A candidate that adds errors has lost already and need not be judged.
-    added = {proposal.text: syntax.added_errors(proposal.text) for proposal in distinct}
+    added = {proposal.text: syntax.added_errors(proposal.text, proposal.covered) for proposal in distinct}
     passing = [proposal for proposal in distinct if added[proposal.text] <= 0][:_MOST_CANDIDATES]
-    branches = [
-        Branch(
-            middle_ids=tuple(encode(hole.boundary.opening + proposal.text + hole.boundary.closing)),
-            suffix_ids=hole.judged_suffix_ids,
-        )
-        for proposal in passing
-    ]
+    branches = [_branch(task, proposal) for proposal in passing]
     yield
     if not branches or cancel.cancelled:
         return []
@@ -83,13 +79,26 @@ def rank_unjudged(proposals: Sequence[Proposal], syntax: SyntaxCheck | None = No
         syntax: leaves out what adds syntax errors to the document; None parses nothing.
     """
     if syntax is not None:
-        proposals = [proposal for proposal in proposals if syntax.added_errors(proposal.text) <= 0]
+        proposals = [one for one in proposals if syntax.added_errors(one.text, one.covered) <= 0]
     ranked: list[Ranked] = []
     for proposal in merged(proposals):
         logprobs = proposal.canvas_logprobs
         score = min(1.0, math.exp(sum(logprobs) / len(logprobs))) if logprobs else 0.0
         ranked.append(Ranked(proposal=proposal, score=score, features=None))
     return sorted(ranked, key=attrgetter("score"), reverse=True)
+
+
+def _branch(task: InfillTask, proposal: Proposal) -> Branch:
+    """Returns the tokens of a candidate, and those that stand behind it once it is inserted."""
+    hole, suffix, encode = task.hole, task.context.suffix, task.tokenizer.encode
+    text = without_covered(proposal.text, proposal.covered, suffix)
+    if text is not None:
+        middle, suffix_ids = hole.boundary.opening + text + hole.boundary.closing, hole.judged_suffix_ids
+    else:
+        middle = hole.boundary.opening + proposal.text
+        following = suffix[proposal.covered : proposal.covered + CHARACTERS_PER_TOKEN * JUDGED_SUFFIX_TOKENS]
+        suffix_ids = tuple(encode(following)[:JUDGED_SUFFIX_TOKENS])
+    return Branch(middle_ids=tuple(encode(middle)), suffix_ids=suffix_ids)
 
 
 def _features(proposal: Proposal, likelihood: Likelihood, added_errors: int) -> Features:

@@ -6,13 +6,16 @@ Turns the tokens of a middle into the text that may be shown. Knows no tensors a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 
 from dgemma_engine.checkpoint.fim_format import InfillFormat
+from dgemma_engine.infill.candidate import Proposal
 from dgemma_engine.infill.observer import Observer
 from dgemma_engine.infill.options import InfillOptions
 from dgemma_engine.postprocess.block_end import BlockEnd
+from dgemma_engine.postprocess.clean_candidate import clean_candidate
+from dgemma_engine.postprocess.shape import shaper
 from dgemma_engine.prompting.builder import Hole
 from dgemma_engine.protocol.messages import Context, Extent, OnDraft
 from dgemma_engine.tokenization.token_healing import trimmed
@@ -31,7 +34,6 @@ class InfillTask:
         options: parts to leave out.
         tokenizer: of the checkpoint.
         spelling: of its tokens.
-        clean: returns the part of a candidate's text that may be inserted at the cursor.
         on_draft: receives the text of the canvas after each denoising step, if the request asks for drafts.
         observer: receives what every step did; None costs nothing.
     """
@@ -42,7 +44,6 @@ class InfillTask:
     options: InfillOptions
     tokenizer: Tokenizer
     spelling: Spelling
-    clean: Callable[[str], str]
     on_draft: OnDraft | None = None
     observer: Observer | None = None
 
@@ -67,7 +68,17 @@ class InfillTask:
         if leaves := self.block_end():
             ids = list(takewhile(lambda token_id: not leaves(token_id), ids))
         inserted = trimmed(self.tokenizer.decode(ids), self.hole.boundary)
-        return self.clean(inserted) if inserted is not None else ""
+        return clean_candidate(inserted, self.context) if inserted is not None else ""
+
+    def shaped(self, proposals: Sequence[Proposal]) -> list[Proposal]:
+        """Returns the proposals with the texts that the user sees; those of which nothing is left are dropped."""
+        shape = shaper(self.context)
+        shapes = {text: shape(text) for text in {proposal.text for proposal in proposals}}
+        return [
+            replace(proposal, text=shaped.text, covered=shaped.covered)
+            for proposal in proposals
+            if (shaped := shapes[proposal.text]).text
+        ]
 
     def block_end(self) -> Callable[[int], bool] | None:
         """Returns what tells, token by token, where the middle leaves its block; None where it may go on.

@@ -19,7 +19,7 @@ from dgemma_engine.errors import (
     OlderEngine,
     SocketRefused,
 )
-from dgemma_engine.ipc.connection import START_HINT, EngineConnection
+from dgemma_engine.ipc.connection import START_HINT, SocketConnection
 from dgemma_engine.ipc.endpoint import EngineLocation
 from dgemma_engine.ipc.json_rpc import STREAM_LIMIT_BYTES
 from dgemma_engine.ipc.launcher import Launch, engine_command
@@ -34,7 +34,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 1.0
 _END_PATIENCE_S = 10.0
 
 
-class EngineClient(EngineConnection):
+class EngineClient(SocketConnection):
     """A connection to a running engine, made by `attach`, `attach_any` or `attach_or_start`."""
 
     @classmethod

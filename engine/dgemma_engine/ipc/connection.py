@@ -31,8 +31,8 @@ from dgemma_engine.protocol.messages import (
     Infill,
     OnDraft,
     Progress,
-    Status,
 )
+from dgemma_engine.protocol.status_messages import Status
 from dgemma_engine.protocol.trace_messages import TRACE, Trace
 
 START_HINT = "start one with: dgemma-engine start"
@@ -40,7 +40,7 @@ _RESTART_HINT = "restart it: dgemma-engine stop"
 _Answer = TypeVar("_Answer", Definitions, Infill, Status, Trace)
 
 
-class EngineConnection:
+class SocketConnection:
     """A connection to a running engine. Belongs to the event loop that it was made on.
 
     Every request raises `EngineFault` if the engine answered with an error (an older version knows fewer requests), and

@@ -60,21 +60,19 @@ class PromptCache:
         capacity: tokens to make room for, prompt and canvas together; grows by itself.
         dtype: of keys and values.
         device: where they live.
+
+    Attributes:
+        length: prompt tokens stored.
     """
 
     def __init__(self, config: ModelDimensions, *, capacity: int, dtype: torch.dtype, device: torch.device) -> None:
         self._kinds = config.layer_kinds
-        self._length = 0
+        self.length = 0
         # Keys and values of a layer in one piece: [2, G, capacity, d].
         self._kv = [
             torch.zeros(2, config.num_kv_heads[kind], capacity, config.head_dim[kind], dtype=dtype, device=device)
             for kind in config.layer_kinds
         ]
-
-    @property
-    def length(self) -> int:
-        """Prompt tokens stored."""
-        return self._length
 
     @property
     def num_bytes(self) -> int:
@@ -83,17 +81,17 @@ class PromptCache:
 
     def append(self, layer_idx: int, k_BGTd: Tensor, v_BGTd: Tensor) -> tuple[Tensor, Tensor]:
         """See `KVCache.append`; B must be 1."""
-        return self._write(layer_idx, k_BGTd, v_BGTd, self._length, start=0)
+        return self._write(layer_idx, k_BGTd, v_BGTd, self.length, start=0)
 
     def advance(self, num_tokens: int) -> None:
         """See `KVCache.advance`."""
-        self._length += num_tokens
+        self.length += num_tokens
 
     def with_canvas(
         self, layer_idx: int, k_BGLd: Tensor, v_BGLd: Tensor, num_visible: int, *, num_pending: int = 0
     ) -> tuple[Tensor, Tensor]:
         """See `KVCache.with_canvas`; B must be 1."""
-        length = self._length + num_pending
+        length = self.length + num_pending
         return self._write(layer_idx, k_BGLd, v_BGLd, length, start=max(0, length - num_visible))
 
     def room(
@@ -111,7 +109,7 @@ class PromptCache:
             Two views, keys first and values second: [2, G, num_tokens, d] to be written, and [2, G, S, d] from the
             first token on to `num_behind` positions after them.
         """
-        length = self._length + num_pending
+        length = self.length + num_pending
         end = length + num_tokens
         if end + num_behind > self._kv[layer_idx].shape[2]:
             self._grow(layer_idx, length, end + num_behind)
@@ -130,7 +128,7 @@ class PromptCache:
 
     def copy_last(self) -> list[Tensor]:
         """Returns copies of the last token's keys and values, layer by layer, for `restore_last`."""
-        return [kv[:, :, self._length - 1 : self._length].clone() for kv in self._kv]
+        return [kv[:, :, self.length - 1 : self.length].clone() for kv in self._kv]
 
     def restore_last(self, length: int, copies: list[Tensor]) -> None:
         """Makes the cache what it was at `copy_last`, whatever was appended since to one token less.
@@ -139,7 +137,7 @@ class PromptCache:
             length: tokens stored then.
             copies: what it returned.
         """
-        self._length = length
+        self.length = length
         for kv, last in zip(self._kv, copies, strict=True):
             kv[:, :, length - 1 : length] = last
 
@@ -149,13 +147,13 @@ class PromptCache:
         Raises:
             ValueError: `length` is negative or more than is stored.
         """
-        if not 0 <= length <= self._length:
-            raise ValueError(f"{length=} must be between 0 and {self._length}")
-        self._length = length
+        if not 0 <= length <= self.length:
+            raise ValueError(f"{length=} must be between 0 and {self.length}")
+        self.length = length
 
     def _write(self, layer_idx: int, k: Tensor, v: Tensor, length: int, *, start: int) -> tuple[Tensor, Tensor]:
         """Writes after the first `length` tokens of a layer; returns its keys and values from `start` to there."""
-        new, so_far = self.room(layer_idx, k.shape[2], num_pending=length - self._length)
+        new, so_far = self.room(layer_idx, k.shape[2], num_pending=length - self.length)
         new[:1], new[1:] = k, v
         return so_far[:1, :, start:], so_far[1:, :, start:]
 
@@ -173,16 +171,15 @@ def prompt_cache(cache: KVCache) -> PromptCache:
 
 
 class GraphKV:
-    """Keys and values that keep their gradients, for any number of rows: what training passes to the model."""
+    """Keys and values that keep their gradients, for any number of rows: what training passes to the model.
+
+    Attributes:
+        length: tokens stored.
+    """
 
     def __init__(self) -> None:
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
-        self._length = 0
-
-    @property
-    def length(self) -> int:
-        """Tokens stored."""
-        return self._length
+        self.length = 0
 
     def append(self, layer_idx: int, k_BGTd: Tensor, v_BGTd: Tensor) -> tuple[Tensor, Tensor]:
         """See `KVCache.append`."""
@@ -194,14 +191,14 @@ class GraphKV:
 
     def advance(self, num_tokens: int) -> None:
         """See `KVCache.advance`."""
-        self._length += num_tokens
+        self.length += num_tokens
 
     def with_canvas(
         self, layer_idx: int, k_BGLd: Tensor, v_BGLd: Tensor, num_visible: int, *, num_pending: int = 0
     ) -> tuple[Tensor, Tensor]:
         """See `KVCache.with_canvas`."""
         k_BGSd, v_BGSd = self._layers[layer_idx]
-        length = self._length + num_pending
+        length = self.length + num_pending
         start = max(0, length - num_visible)
         k_old, v_old = k_BGSd[:, :, start:length], v_BGSd[:, :, start:length]
         return torch.cat((k_old, k_BGLd), dim=2), torch.cat((v_old, v_BGLd), dim=2)
@@ -209,7 +206,7 @@ class GraphKV:
     def truncate(self, length: int) -> None:
         """Forgets all but the first `length` tokens of every layer."""
         self._layers = {i: (k[:, :, :length], v[:, :, :length]) for i, (k, v) in self._layers.items()}
-        self._length = length
+        self.length = length
 
     def repeat(self, num_copies: int) -> None:
         """Gives every row `num_copies` rows of its own, one after the other, for canvases that share its prompt."""

@@ -17,7 +17,7 @@ import torch
 from dgemma_kernels import reference
 from dgemma_kernels.tensors.formats import Output, RowFormat, Rows, Weight, WeightFormat
 from dgemma_kernels.tensors.routing import Routing
-from dgemma_kernels.tensors.vocabulary_belief import Banned, VocabularyBelief
+from dgemma_kernels.tensors.vocabulary_distribution import Banned, VocabularyDistribution
 from torch import Tensor
 
 from dgemma_engine.errors import CheckpointError
@@ -80,7 +80,7 @@ class FusedOps:
     experts: Callable[[Rows, Routing, Any, Any], Tensor]
     canvas: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, int | None], Tensor]
     causal: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, int | None], Tensor]
-    believe: Callable[[Tensor, Tensor, Tensor, float, Banned | None], VocabularyBelief]
+    distribution: Callable[[Tensor, Tensor, Tensor, float, Banned | None], VocabularyDistribution]
     soft_embeddings: Callable[[Tensor, Tensor, float], Tensor]
 
     @classmethod
@@ -101,7 +101,7 @@ class FusedOps:
             experts=reference.experts.experts,
             canvas=reference.attention.canvas,
             causal=reference.attention.causal,
-            believe=reference.vocabulary.believe,
+            distribution=reference.vocabulary.distribution,
             soft_embeddings=reference.vocabulary.soft_embeddings,
         )
 
@@ -137,7 +137,7 @@ class FusedOps:
             experts=experts.experts,
             canvas=attention.canvas,
             causal=attention.causal,
-            believe=vocabulary.believe,
+            distribution=vocabulary.distribution,
             soft_embeddings=vocabulary.soft_embeddings,
         )
 

@@ -40,7 +40,7 @@ class DiffusionGemma(nn.Module, ModelDefaults):
     def __init__(self, config: ModelConfig, ops: Ops) -> None:
         super().__init__()
         self.config = config
-        self._ops = ops
+        self.ops = ops
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config, i, ops) for i in range(len(config.layer_kinds)))
         self.norm = Norm(config.hidden_size, config.rms_norm_eps, ops)
@@ -168,15 +168,12 @@ class DiffusionGemma(nn.Module, ModelDefaults):
 
     def logits(self, hidden_BLD: Tensor) -> Tensor:
         """See `DiffusionModel.logits`."""
-        return self.softcap(self.raw_logits(hidden_BLD.flatten(0, -2))).unflatten(0, hidden_BLD.shape[:-1])
+        raw_NV = self.raw_logits(hidden_BLD.flatten(0, -2))
+        return self.ops.softcap(raw_NV, self.config.final_logit_softcapping).unflatten(0, hidden_BLD.shape[:-1])
 
     def raw_logits(self, hidden_ND: Tensor) -> Tensor:
         """See `DiffusionModel.raw_logits`."""
         return F.linear(hidden_ND, self.embed_tokens.weight)
-
-    def softcap(self, raw_NV: Tensor) -> Tensor:
-        """Returns softcapped logits in float32."""
-        return self._ops.softcap(raw_NV, self.config.final_logit_softcapping)
 
     def soft_embeddings(self, probs_BLV: Tensor) -> Tensor:
         """See `DiffusionModel.soft_embeddings`."""

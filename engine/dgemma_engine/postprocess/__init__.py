@@ -1,1 +1,1 @@
-"""Postprocessing: raw completion -> candidate text. Standard library only."""
+"""Postprocessing: raw completion -> the text shown. Pure functions; standard library only."""

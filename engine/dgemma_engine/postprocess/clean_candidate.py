@@ -1,7 +1,6 @@
-"""Cleans up a candidate: cuts its text to what may be shown, before it is ranked. Text in, text out.
+"""Cleans up a candidate: cuts its text to what may be shown, before `shape` fits it to its place. Text in, text out.
 
-Every candidate of the engine passes `clean_candidate` once, so that the score belongs to the text that is answered.
-Knows lines, words, brackets and quotes; knows no language, no tokens and no model. Standard library only.
+Knows lines, words, brackets and quotes; knows no language, no tokens and no model.
 """
 
 from __future__ import annotations
@@ -9,7 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
+from dgemma_engine.postprocess.deduplicate import splits_word
 from dgemma_engine.postprocess.strings import without_strings
+from dgemma_engine.protocol.messages import Context, Extent
 
 _COMMENT_LINE = re.compile(r"^[ \t]*(?:#|//).*", re.MULTILINE)
 _NO_BRACKETS = re.compile(r"[^()\[\]{}]+")
@@ -29,16 +30,15 @@ _COPIES_OF_LINES = 3
 _COPIES_OF_MEMBERS = 6
 
 
-def clean_candidate(text: str, *, prefix: str, suffix: str, one_line: bool) -> str:
+def clean_candidate(text: str, context: Context) -> str:
     """Returns the part of a candidate that may be inserted at the cursor; empty where nothing may.
 
     Args:
-        text: the candidate, to be inserted between `prefix` and `suffix`.
-        prefix: text before the cursor.
-        suffix: text after the cursor.
-        one_line: whether the candidate ends with its line.
+        text: the candidate.
+        context: the request.
     """
-    if one_line:
+    prefix, suffix = context.prefix, context.suffix
+    if context.extent is Extent.LINE:
         text = cut_to_line(text)
     text = cut_repetition(trim_overlap(drop_suffix_copy(text, suffix), prefix=prefix, suffix=suffix))
     # U+FFFD stands for a character cut in two: no text the user could want.
@@ -137,7 +137,7 @@ def _copied_characters(text: str, prefix: str, suffix: str) -> Iterator[tuple[in
             length = len(said) - count
             # `max_len` before `len(x)` would be one word with it; `this ` before `is` would not.
             parts_word = text[-1:].isspace() and _INSIDE_WORD.fullmatch(said[max(0, length - 1) : length + 1])
-            if said.endswith(rest[:count]) and not parts_word and not _splits_word(prefix + said, rest, count):
+            if said.endswith(rest[:count]) and not parts_word and not splits_word(prefix + said, rest, count):
                 yield length, 0
 
 
@@ -175,12 +175,6 @@ def _indentation(lines: list[str]) -> str:
     """Returns the blanks that the first line with a text begins with."""
     first = next(line for line in lines if line.strip())
     return first[: len(first) - len(first.lstrip())]
-
-
-def _splits_word(said: str, suffix: str, count: int) -> bool:
-    """Whether `suffix[:count]` ends inside a word, or is but the last letter of the word that `said` ends with."""
-    ends_inside = _INSIDE_WORD.fullmatch(suffix[count - 1 : count + 1])
-    return bool(ends_inside or (count == 1 and _INSIDE_WORD.fullmatch(said[-2:])))
 
 
 def _counter_of_unmatched(prefix: str, suffix: str) -> Callable[[str], int]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from dgemma_engine.prompt_lookup.context_match import Cut, Surroundings
-from dgemma_engine.prompt_lookup.ngram_index import PlaceIndex
+from dgemma_engine.prompt_lookup.ngram_index import NgramIndex
 from dgemma_engine.protocol.messages import Context
 
 _MAX_FINISHED = 64
@@ -38,16 +38,13 @@ class Seed:
 class _Document:
     """The index of one document, and what it was made from."""
 
-    __slots__ = ("above", "below", "index", "snippets")
+    __slots__ = ("above", "below", "index", "num_characters", "snippets")
 
     def __init__(self) -> None:
-        self.index = PlaceIndex()
+        self.index = NgramIndex()
         self.above = self.below = ""
         self.snippets: tuple[str, ...] = ()
-
-    @property
-    def num_characters(self) -> int:
-        return len(self.above) + len(self.below) + sum(map(len, self.snippets))
+        self.num_characters = 0
 
     def update(self, above: str, below: str, snippets: tuple[str, ...]) -> None:
         if (above, below) != (self.above, self.below):
@@ -56,6 +53,7 @@ class _Document:
         if snippets != self.snippets:
             self.index.update_snippets(snippets)
             self.snippets = snippets
+        self.num_characters = len(above) + len(below) + sum(map(len, snippets))
 
 
 class SeedStore:
@@ -113,7 +111,7 @@ class SeedStore:
                 seeds[seed.text] = seed
         return sorted(seeds.values(), key=lambda seed: (*_fit(seed), seed.count), reverse=True)[:limit]
 
-    def _index(self, context: Context, cut: Cut) -> PlaceIndex:
+    def _index(self, context: Context, cut: Cut) -> NgramIndex:
         document = self._documents.pop(context.document, None) or _Document()
         share = self._max_characters // 3
         document.update(_tail(cut.above, share), _head(cut.below, share), tuple(_snippets(context, share)))

@@ -1,6 +1,6 @@
 """What stands around the cursor, compared with what stands around a place: from a place to the middles it proposes.
 
-Cuts a `Context` at its cursor, and turns the cut and a `PlaceIndex` into middles. White space between lexemes, blank
+Cuts a `Context` at its cursor, and turns the cut and a `NgramIndex` into middles. White space between lexemes, blank
 lines and the depth of indentation do not count in a comparison. Knows nothing of ranking.
 """
 
@@ -18,7 +18,7 @@ from dgemma_engine.prompt_lookup.ngram_index import (
     MAX_LINE_CHARACTERS,
     STEM_CHARACTERS,
     Line,
-    PlaceIndex,
+    NgramIndex,
     indent_of,
     is_word,
     lexemes_of,
@@ -77,7 +77,7 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class MatchSite:
     """Where a middle might begin.
 
     Attributes:
@@ -113,7 +113,7 @@ class Surroundings:
         extent: how far a middle may reach.
     """
 
-    def __init__(self, cut: Cut, index: PlaceIndex, extent: Extent) -> None:
+    def __init__(self, cut: Cut, index: NgramIndex, extent: Extent) -> None:
         self._cut, self._index = cut, index
         self._is_blank, self._is_line_end = not cut.before.strip(), not cut.rest.strip()
         self._is_block = extent is Extent.BLOCK
@@ -130,10 +130,10 @@ class Surroundings:
         is_open = self._is_blank or not self._is_line_end
         self._suffix = lexemes_of(f"{cut.rest}\n{cut.below[:_SUFFIX_CHARACTERS]}") if is_open else ()
 
-    def places(self, limit: int) -> list[Place]:
+    def places(self, limit: int) -> list[MatchSite]:
         """Returns places where enough matches before the cursor, after looking at no more than `limit`."""
         seen: set[tuple[Line, int]] = set()
-        found: list[Place] = []
+        found: list[MatchSite] = []
         num_word = int(len(self._word) >= STEM_CHARACTERS)
         num_to_word = next((n for n, lexeme in enumerate(self._before, start=1) if is_word(lexeme)), _MAX_BEFORE + 1)
         for place in self._candidates(limit):
@@ -145,7 +145,7 @@ class Surroundings:
             line, start = place
             num_same = num_matched(self._before, line.lexemes_before(start))
             if num_same + num_word >= _MIN_BEFORE and (num_word or num_same >= num_to_word):
-                found.append(Place(line=line, start=start, before=num_same + num_word))
+                found.append(MatchSite(line=line, start=start, before=num_same + num_word))
         return found
 
     def _candidates(self, limit: int) -> Iterator[tuple[Line, int]]:
@@ -171,7 +171,7 @@ class Surroundings:
             if size <= len(stream):
                 yield from self._index.near(stream[-size:], limit=limit)
 
-    def middles(self, place: Place) -> list[Continuation]:
+    def middles(self, place: MatchSite) -> list[Continuation]:
         """Returns what to insert at the cursor so that it continues like the place: at most a line and a block."""
         line, start = place.line, place.start
         spans = spans_of(line.text)

@@ -144,7 +144,7 @@ class LineRun:
         return next((line for line in reversed(self.lines[-_REACH_LINES:]) if line.text), None)
 
 
-class PlaceIndex:
+class NgramIndex:
     """Lines by the runs of lexemes in them.
 
     Both halves of the document grow towards the cursor, the lower one against reading order, so that an edit there

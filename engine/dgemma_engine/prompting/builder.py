@@ -16,9 +16,9 @@ from dgemma_engine.tokenization.token_healing import Boundary, back_off
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 
 # Text handed to the tokenizer per token of budget. Generous: the embedded model's corpus has 3.4 bytes a token.
-_CHARACTERS_PER_TOKEN = 8
+CHARACTERS_PER_TOKEN = 8
 # Suffix tokens that a candidate is judged by.
-_JUDGED_SUFFIX_TOKENS = 8
+JUDGED_SUFFIX_TOKENS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +67,8 @@ def build_prompt(
         boundary = back_off(context.prefix, context.suffix)
     if form.fill_token_id is not None or is_last:
         boundary = boundary.with_whole_suffix()
-    prefix = tail(boundary.prefix, form.prefix_tokens * _CHARACTERS_PER_TOKEN)
-    suffix_budget = max(form.suffix_tokens, form.suffix_head_tokens) * _CHARACTERS_PER_TOKEN
+    prefix = tail(boundary.prefix, form.prefix_tokens * CHARACTERS_PER_TOKEN)
+    suffix_budget = max(form.suffix_tokens, form.suffix_head_tokens) * CHARACTERS_PER_TOKEN
     suffix = "" if is_last else boundary.suffix[:suffix_budget]
     suffix_ids = tokenizer.encode(suffix)
     end_ids: set[int] = set() if form.fill_token_id is None else {form.fill_token_id}
@@ -88,7 +88,7 @@ def build_prompt(
             bos_token_id=config.bos_token_id,
         ),
         head_ids=head_ids,
-        judged_suffix_ids=head_ids[:_JUDGED_SUFFIX_TOKENS],
+        judged_suffix_ids=head_ids[:JUDGED_SUFFIX_TOKENS],
         end_ids=frozenset(end_ids),
         is_last=is_last,
     )
@@ -108,7 +108,7 @@ def _snippet_ids(snippets: Sequence[Snippet], tokenizer: Tokenizer, budget: int)
     """Returns whole snippets under their paths, the most relevant last; those that do not fit are left out."""
     chosen: list[list[int]] = []
     for snippet in reversed(snippets):
-        ids = tokenizer.encode(f"# {snippet.path}\n{snippet.text[: budget * _CHARACTERS_PER_TOKEN]}\n")
+        ids = tokenizer.encode(f"# {snippet.path}\n{snippet.text[: budget * CHARACTERS_PER_TOKEN]}\n")
         if len(ids) > budget:
             continue
         budget -= len(ids)

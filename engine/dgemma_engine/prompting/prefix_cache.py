@@ -109,16 +109,13 @@ class PromptStore:
     def _evict(self) -> None:
         *older, _newest = self._prompts
         for document in older:
-            if not self._is_full():
+            num_bytes = sum(prompt.cache.num_bytes for prompt in self._prompts.values())
+            if len(self._prompts) <= max(1, self._num_documents) and num_bytes <= self._max_bytes:
                 break
             if document not in self._in_use:
                 del self._prompts[document]
         if not self._num_documents:
             self._prompts.clear()
-
-    def _is_full(self) -> bool:
-        num_bytes = sum(prompt.cache.num_bytes for prompt in self._prompts.values())
-        return len(self._prompts) > max(1, self._num_documents) or num_bytes > self._max_bytes
 
     def _empty_cache(self, num_tokens: int) -> PromptCache:
         model = self._model
@@ -148,8 +145,11 @@ class SuffixStore:
             num_clamped: leading tokens that must be right, since the canvas shows them too.
         """
         kept = self._kept.pop(document, None)
-        if kept is None or not _is_close(kept, suffix_ids, num_clamped):
+        if kept is None or kept[:num_clamped] != suffix_ids[:num_clamped]:
             kept = suffix_ids
+        elif kept != suffix_ids:
+            is_close = SequenceMatcher(None, kept, suffix_ids, autojunk=False).ratio() >= 1 - _MOST_DIFFERENT
+            kept = kept if is_close else suffix_ids
         self._kept[document] = kept
         if len(self._kept) > self._num_documents:
             self._kept.popitem(last=False)
@@ -162,11 +162,3 @@ def _common_length(first: list[int], second: list[int]) -> int:
         if a != b:
             return index
     return min(len(first), len(second))
-
-
-def _is_close(kept: list[int], real: list[int], num_clamped: int) -> bool:
-    if kept == real:
-        return True
-    if kept[:num_clamped] != real[:num_clamped]:
-        return False
-    return SequenceMatcher(None, kept, real, autojunk=False).ratio() >= 1 - _MOST_DIFFERENT

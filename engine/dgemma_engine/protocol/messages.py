@@ -66,6 +66,25 @@ class Snippet:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentEdges(Message):
+    """How `Context.prefix` and `Context.suffix` lie in their document; the shape of an answer depends on the document.
+
+    Attributes:
+        above: text of the document right before the prefix, which the model does not see.
+        below: text of the document right after the suffix, likewise.
+        num_before: characters at the prefix's start that are not of the document: other cells of a notebook.
+        num_after: likewise at the suffix's end.
+        is_cut: whether the document has text before `above`.
+    """
+
+    above: str = ""
+    below: str = ""
+    num_before: int = 0
+    num_after: int = 0
+    is_cut: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Context(Message):
     """One request to the engine: strings and numbers only.
 
@@ -89,6 +108,7 @@ class Context(Message):
         insistent: whether the best candidate is wanted however unlikely it is: the user asked by hand.
         least_column: least indentation of the lines of a middle on demand, the first excepted, tabs to multiples of
             eight; lines further out are cut. -1 is the indentation of the block that the hole is in.
+        edges: what of the document lies outside of `prefix` and `suffix`.
     """
 
     document: str
@@ -107,6 +127,7 @@ class Context(Message):
     on_demand: bool = False
     insistent: bool = False
     least_column: int = -1
+    edges: DocumentEdges = field(default_factory=DocumentEdges)
 
     def __post_init__(self) -> None:
         if self.speculative and self.on_demand:
@@ -119,6 +140,10 @@ class Context(Message):
             raise ValueError(f"{self.seed=} must be between 0 and 2**63 - 1")
         if self.least_column < -1:
             raise ValueError(f"{self.least_column=} must be a column, or -1 for that of the block")
+        if not 0 <= self.edges.num_before <= len(self.prefix):
+            raise ValueError(f"{self.edges.num_before=} must be between 0 and the prefix's length, {len(self.prefix)}")
+        if not 0 <= self.edges.num_after <= len(self.suffix):
+            raise ValueError(f"{self.edges.num_after=} must be between 0 and the suffix's length, {len(self.suffix)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,11 +199,19 @@ OnDraft = Callable[[Draft], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate(Message):
-    """A candidate for a hole: its text, the score it was ranked by (0 to 1), and what proposed it."""
+    """A candidate for a hole.
+
+    Attributes:
+        text: text to insert at the cursor.
+        score: what it was ranked by, 0 to 1.
+        source: what proposed it.
+        covered: characters after the cursor, on its line, that the text replaces.
+    """
 
     text: str
     score: float
     source: CandidateSource
+    covered: int = 0
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.score <= 1.0:
@@ -190,7 +223,8 @@ class Infill(Message):
     """The engine's answer.
 
     Attributes:
-        text: text to insert at the cursor; empty when there is nothing to show.
+        text: text to insert at the cursor, as it is shown; empty when there is nothing to show.
+        covered: characters after the cursor, on its line, that the text replaces.
         finish: why the engine stopped.
         score: probability that the text is what would have been typed, 0 to 1, as far as the model is calibrated; that
             of its tokens where there is no calibration or time ran out; 0 for an empty text.
@@ -211,6 +245,7 @@ class Infill(Message):
     forwards: int = 0
     candidates: tuple[Candidate, ...] = ()
     unlikely: bool = False
+    covered: int = 0
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.score <= 1.0:
@@ -219,8 +254,9 @@ class Infill(Message):
             raise ValueError(f"{self.steps=} must not be negative")
         if self.forwards < 0:
             raise ValueError(f"{self.forwards=} must not be negative")
-        if self.text and self.candidates and self.candidates[0].text != self.text:
-            raise ValueError("Infill.text must be that of the first of Infill.candidates")
+        best = self.candidates[0] if self.text and self.candidates else self
+        if (best.text, best.covered) != (self.text, self.covered):
+            raise ValueError("Infill.text and Infill.covered must be those of the first of Infill.candidates")
         if self.unlikely and not self.text:
             raise ValueError(f"{self.unlikely=} needs a text")
 
@@ -242,55 +278,3 @@ class Progress(Message):
     def __post_init__(self) -> None:
         if not 0 <= self.percent <= 100:
             raise ValueError(f"{self.percent=} must be between 0 and 100")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageTimes:
-    """Latency of one stage over the last requests, in milliseconds."""
-
-    count: int
-    p50_ms: float
-    p95_ms: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Status(Message):
-    """What `dgemma-engine status` prints.
-
-    Attributes:
-        state: what the engine is doing.
-        percent: load progress, 0 to 100.
-        message: one line for a person; empty when all is well.
-        model: name of the model.
-        model_path: folder it was loaded from.
-        device: `cpu`, `cuda:0`, ...
-        pid: process id of the engine.
-        version: version of the package the engine runs.
-        uptime_s: seconds since the engine started.
-        memory_bytes: resident memory of the engine's process.
-        device_memory_bytes: memory held on the accelerator; 0 on a CPU.
-        clients: connections now open.
-        requests: requests so far per `Finish` value, and `fault`.
-        denoising_steps: denoising steps since the start, over all requests.
-        stages: latency per stage.
-        compiled: whether the layers are compiled: by TorchScript for a small model on a processor, kernels on CUDA.
-        uncompiled_reason: why a small model on a processor runs uncompiled, which takes longer; empty otherwise.
-    """
-
-    state: EngineState
-    percent: int
-    message: str
-    model: str
-    model_path: str
-    device: str
-    pid: int
-    version: str
-    uptime_s: float
-    memory_bytes: int
-    device_memory_bytes: int
-    clients: int
-    requests: dict[str, int]
-    denoising_steps: int
-    stages: dict[str, StageTimes]
-    compiled: bool = False
-    uncompiled_reason: str = ""

@@ -63,8 +63,8 @@ class RowStep(Message):
         entropy: nats, at the step's temperature.
         other_ids: the likeliest tokens, likeliest first.
         other_probabilities: theirs at temperature 1.
-        accepted: 1 where a token drawn from the belief stays for the next step, 0 where noise follows; empty if the
-            canvas made no further step.
+        accepted: 1 where the drawn token stays for the next step, 0 where noise follows; empty if the canvas made no
+            further step.
         next_ids: what stands there then; empty likewise.
         settled: whether the row's reading stood still and was sure, so that it was done.
         text: what would be inserted if this were the last step; may be empty.
@@ -99,7 +99,7 @@ class StepTrace(Message):
     """One look at a canvas.
 
     Attributes:
-        temperature: of the belief that tokens are drawn from.
+        temperature: of the distribution that tokens are drawn from.
         elapsed_ms: milliseconds it took, without the recording.
         rows: those that were on the canvas, in its order.
     """

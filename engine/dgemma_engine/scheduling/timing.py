@@ -9,7 +9,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping
 
-from dgemma_engine.protocol.messages import StageTimes
+from dgemma_engine.protocol.status_messages import StageTimes
 
 # Share of the newest duration in the moving average: near 0 hardly follows, 1 is the last duration alone.
 _NEWEST = 0.25

@@ -33,15 +33,15 @@ from dgemma_engine.protocol.messages import (
     EngineState,
     Infill,
     Progress,
-    Status,
 )
+from dgemma_engine.protocol.status_messages import Status
 from dgemma_engine.protocol.trace_messages import TRACE
 from dgemma_engine.serving.device_thread import DeviceThread
 from dgemma_engine.serving.draft_sender import DraftSender
 from dgemma_engine.serving.idle_timeout import IdleTimeout
 from dgemma_engine.serving.infill_engine import Load
-from dgemma_engine.serving.job import Job
 from dgemma_engine.serving.malloc_trim import trim_when_idle
+from dgemma_engine.serving.scheduler import Job
 from dgemma_engine.syntax.definitions import DefinitionFinder
 from dgemma_engine.tracing.recorder import Recorder
 

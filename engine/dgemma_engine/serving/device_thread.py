@@ -15,12 +15,12 @@ from concurrent.futures import Future, InvalidStateError
 from dataclasses import replace
 
 from dgemma_engine.errors import EngineError, EngineFault
-from dgemma_engine.protocol.messages import Context, EngineState, Finish, Infill, OnDraft, Progress, StageTimes
+from dgemma_engine.protocol.messages import Context, EngineState, Finish, Infill, OnDraft, Progress
+from dgemma_engine.protocol.status_messages import StageTimes
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.timing import LatencyStats
 from dgemma_engine.serving.infill_engine import InfillEngine, Load
-from dgemma_engine.serving.job import Job
-from dgemma_engine.serving.scheduler import Scheduler
+from dgemma_engine.serving.scheduler import Job, Scheduler
 from dgemma_engine.tracing.recorder import Recorder
 
 _log = logging.getLogger(__name__)

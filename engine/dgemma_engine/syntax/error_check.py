@@ -50,18 +50,20 @@ class SyntaxCheck:
         """Whether the document could be parsed; if not, no candidate adds errors."""
         return self._document is not None
 
-    def added_errors(self, text: str) -> int:
+    def added_errors(self, text: str, covered: int = 0) -> int:
         """Returns the document's errors with `text` in the hole minus its errors with nothing there.
 
         Args:
             text: a candidate.
+            covered: characters after the hole that the candidate replaces.
 
         Returns:
             At most 0 for a text that breaks nothing. 0 too where nothing is known, or if the parse takes too long.
         """
         if self._grammar is None or self._document is None or not text:
             return 0
-        source = self._before + text.encode("utf-8", "replace") + self._after
+        after = self._after.decode()[covered:].encode() if covered else self._after
+        source = self._before + text.encode("utf-8", "replace") + after
         parsed = self._grammar.parse(source, self._document, budget_s=_CANDIDATE_BUDGET_S)
         return 0 if parsed is None else _num_errors(parsed.tree) - self.num_errors
 

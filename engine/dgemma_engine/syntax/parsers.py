@@ -6,16 +6,17 @@ long are no faults. Knows nothing of what a tree is read for.
 
 from __future__ import annotations
 
-import bisect
+import ctypes
 import importlib
+import importlib.metadata
+import platform
 import re
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING
-
-from dgemma_engine.syntax.tree_sitter_leak import LentBytes
 
 if TYPE_CHECKING:
     from tree_sitter import Parser, Point, Tree
@@ -40,6 +41,9 @@ _NAMES_BY_GRAMMAR = {
 _GRAMMAR_BY_NAME = {name: grammar for grammar, names in _NAMES_BY_GRAMMAR.items() for name in names}
 
 _CHUNK_BYTES = 16 * 1024
+# What `sys.getrefcount` says of an object that one variable holds.
+_HELD_ONCE = 2
+_PIECES = (65_536, 1_024, 32, 1)
 
 # Behind 253 levels of nesting the scanner of YAML writes out of bounds and the process dies
 # (tree-sitter-grammars/tree-sitter-yaml issue 48). Each level takes one of these, so fewer of them are safe.
@@ -108,10 +112,12 @@ class Grammar:
             return last
         if self.name == _YAML and len(_YAML_LEVEL.findall(source)) > _MOST_YAML_LEVELS:
             return None
-        deadline, lent = self._clock() + budget_s, LentBytes(source)
+        deadline, pieces, text = self._clock() + budget_s, list[bytes](), memoryview(source)
 
         def read(offset: int, _point: Point) -> bytes:
-            return lent.piece(offset, _CHUNK_BYTES)
+            # A slice of all of it would be the text itself, which others hold too.
+            pieces.append(bytes(text[offset : offset + _CHUNK_BYTES]))
+            return pieces[-1]
 
         def expired(_offset: int, _has_error: bool) -> bool:
             return self._clock() > deadline
@@ -126,7 +132,11 @@ class Grammar:
             self._parser.reset()
             return None
         finally:
-            lent.take_back()
+            while pieces:
+                piece = pieces.pop()
+                # Short pieces are shared by everybody and have many references.
+                if _FREES_NO_PIECES and sys.getrefcount(piece) == _HELD_ONCE + 1:
+                    ctypes.pythonapi.Py_DecRef(ctypes.py_object(piece))
         return Parsed(source=source, tree=tree)
 
 
@@ -145,20 +155,39 @@ def _load(name: str, clock: Callable[[], float]) -> Grammar | None:
 
 def _edited(last: Parsed, source: bytes) -> Tree:
     """Returns a copy of the last tree that knows which bytes changed."""
-    old = last.source
-    start = _most(min(len(old), len(source)), lambda count: old[:count] == source[:count])
-    end = _most(min(len(old), len(source)) - start, lambda count: old.endswith(source[len(source) - count :]))
+    old, start, end = last.source, 0, 0
+    most = min(len(old), len(source))
+    # Large pieces first, since most of the text is alike.
+    for size in _PIECES:
+        while start + size <= most and old.startswith(source[start : start + size], start):
+            start += size
+    for size in _PIECES:
+        while start + end + size <= most and old.endswith(
+            source[len(source) - end - size : len(source) - end], 0, len(old) - end
+        ):
+            end += size
     old_end, new_end = len(old) - end, len(source) - end
     tree = last.tree.copy()
     tree.edit(start, old_end, new_end, _point(old, start), _point(old, old_end), _point(source, new_end))
     return tree
 
 
-def _most(limit: int, holds: Callable[[int], bool]) -> int:
-    """Returns the largest count up to `limit` that `holds`, given that it holds for every smaller one."""
-    return bisect.bisect_left(range(1, limit + 1), True, key=lambda count: not holds(count))
-
-
 def _point(source: bytes, offset: int) -> tuple[int, int]:
     """Returns row and column in bytes."""
     return source.count(b"\n", 0, offset), offset - (source.rfind(b"\n", 0, offset) + 1)
+
+
+def _frees_no_pieces() -> bool:
+    """Whether this tree-sitter keeps a reference to each piece that its read callback returns, for good.
+
+    py-tree-sitter 0.26.1 does: twenty kilobytes for each check of a candidate in a file of that size (seen by counting
+    references). Only where it was seen: to give back a reference that is in use would end the process.
+    """
+    try:
+        version = importlib.metadata.version("tree-sitter")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return platform.python_implementation() == "CPython" and version == "0.26.1"
+
+
+_FREES_NO_PIECES = _frees_no_pieces()

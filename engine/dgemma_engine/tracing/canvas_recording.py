@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from dgemma_engine.diffusion.denoiser import ScoredStep
     from dgemma_engine.diffusion.step_executor import StepExecutor
-    from dgemma_engine.infill.hypotheses import Hypothesis, Reading
+    from dgemma_engine.infill.hypotheses import Hypothesis, RowReading
 
 # Likeliest tokens kept per position.
 _MOST_OTHERS = 4
@@ -35,7 +35,8 @@ class _RowRecording:
     settled: bool
     accepted: list[int] = field(default_factory=list[int])
     next_ids: list[int] = field(default_factory=list[int])
-    reading: Reading | None = None
+    text: str = ""
+    mean_logprob: float = 0.0
 
     @classmethod
     def of(cls, step: ScoredStep, executor: StepExecutor, place: int) -> Self:
@@ -67,8 +68,8 @@ class _RowRecording:
             accepted=tuple(self.accepted),
             next_ids=tuple(self.next_ids),
             settled=self.settled,
-            text=self.reading.text if self.reading else "",
-            mean_logprob=self.reading.mean_logprob if self.reading else 0.0,
+            text=self.text,
+            mean_logprob=self.mean_logprob,
         )
 
 
@@ -113,10 +114,11 @@ class CanvasRecording:
         rows = {index: _RowRecording.of(step, executor, place) for place, index in enumerate(step.live)}
         self._steps.append(_StepRecording(temperature=step.temperature, elapsed_ms=elapsed_ms, rows=rows))
 
-    def add_readings(self, readings: Mapping[int, Reading]) -> None:
+    def add_readings(self, readings: Mapping[int, RowReading], texts: Mapping[int, str]) -> None:
         """Records the texts of rows, by index, after the last step."""
         for index, reading in readings.items():
-            self._steps[-1].rows[index].reading = reading
+            row = self._steps[-1].rows[index]
+            row.text, row.mean_logprob = texts[index], reading.mean_logprob
 
     def add_next(self, accepted_RM: Tensor, executor: StepExecutor) -> None:
         """Records which positions of the last step were accepted, and the tokens on the canvas now."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dgemma_engine.diffusion.denoiser import ScoredStep
     from dgemma_engine.diffusion.step_executor import StepExecutor
     from dgemma_engine.infill.candidate import Proposal, Ranked
-    from dgemma_engine.infill.hypotheses import Hypothesis, Reading
+    from dgemma_engine.infill.hypotheses import Hypothesis, RowReading
     from dgemma_engine.prompting.builder import Hole
 
 # Positions of all rows and steps together; a page of them stays under a megabyte.
@@ -82,10 +82,10 @@ class Recorder:
         self._canvases[-1].add_step(step, executor, elapsed_ms=(now_s - self._since_s) * 1e3)
         self._since_s = self._clock()
 
-    def read(self, readings: Mapping[int, Reading]) -> None:
+    def read(self, readings: Mapping[int, RowReading], texts: Mapping[int, str]) -> None:
         """Records the texts of rows, by index, after a step."""
         if self._is_kept:
-            self._canvases[-1].add_readings(readings)
+            self._canvases[-1].add_readings(readings, texts)
         self._since_s = self._clock()
 
     def renoised(self, accepted_RM: Tensor, executor: StepExecutor) -> None:
@@ -106,7 +106,7 @@ class Recorder:
         ranked: Sequence[Ranked],
         *,
         is_shown: bool,
-        added_errors: Callable[[str], int],
+        added_errors: Callable[[str, int], int],
         calibration: Calibration,
     ) -> None:
         """Records all candidates and the verdict on each.
@@ -115,7 +115,7 @@ class Recorder:
             proposals: each text once.
             ranked: those with a score, best first.
             is_shown: whether the first of them is.
-            added_errors: returns how many syntax errors a text adds.
+            added_errors: returns how many syntax errors a text adds that replaces so many characters after the hole.
             calibration: of the model.
         """
         self._threshold, self._is_calibrated = calibration.threshold, calibration.weights is not None
@@ -130,7 +130,7 @@ class Recorder:
         known = {one.proposal.text for one in ranked}
         for proposal in proposals:
             if proposal.text not in known:
-                verdict = Verdict.SYNTAX if added_errors(proposal.text) > 0 else Verdict.UNJUDGED
+                verdict = Verdict.SYNTAX if added_errors(proposal.text, proposal.covered) > 0 else Verdict.UNJUDGED
                 candidates.append(_candidate(proposal, verdict, score=0.0, features={}))
         self._candidates = tuple(candidates)
 

@@ -17,10 +17,10 @@ from dgemma_kernels.ops._vocabulary import (
     statistics_kernel,
     sum_splits_kernel,
 )
-from dgemma_kernels.tensors.vocabulary_belief import Banned, VocabularyBelief
+from dgemma_kernels.tensors.vocabulary_distribution import Banned, VocabularyDistribution
 
 
-def believe(
+def distribution(
     logits_NV: Tensor,
     temperature_1: Tensor,
     levels_N: Tensor,
@@ -28,7 +28,7 @@ def believe(
     banned: Banned | None,
     *,
     table: LaunchTable | None = None,
-) -> VocabularyBelief:
+) -> VocabularyDistribution:
     """Softcap, temperature, probabilities, best token, entropy, confidence, and one draw per position.
 
     A draw inverts the distribution function at the position's level, in float32, from the logits as they are stored;
@@ -60,7 +60,7 @@ def believe(
         finish_kernel, grid, *source, levels_N, *partial, best_N, sampled_N, entropy_N, confidence_N, cap, vocab_size,
         NUM_SLOTS=power_of_two(blocks), **entry,
     )  # fmt: skip
-    return VocabularyBelief(
+    return VocabularyDistribution(
         probs_NV=logits_NV, best_N=best_N, sampled_N=sampled_N, entropy_N=entropy_N, confidence_N=confidence_N
     )
 

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from dgemma_kernels.reference import plain
-from dgemma_kernels.tensors.vocabulary_belief import Banned, VocabularyBelief
+from dgemma_kernels.tensors.vocabulary_distribution import Banned, VocabularyDistribution
 
 
-def believe(
+def distribution(
     logits_NV: Tensor, temperature_1: Tensor, levels_N: Tensor, cap: float, banned: Banned | None
-) -> VocabularyBelief:
-    """Everything a step wants to know of its logits: see `vocabulary.believe`."""
+) -> VocabularyDistribution:
+    """See `vocabulary.distribution`."""
     capped_NV = plain.softcap(logits_NV, cap)
     if banned is not None:
         bans_NV = banned.sets_RV[banned.set_of_N.long().clamp(min=0)] & (banned.set_of_N >= 0)[:, None]
@@ -24,7 +24,7 @@ def believe(
     cumulative_NV = probs_NV.cumsum(-1)
     levels_N1 = levels_N[:, None] * cumulative_NV[:, -1:]
     sampled_N = torch.searchsorted(cumulative_NV, levels_N1, right=True)[:, 0].clamp(max=logits_NV.shape[1] - 1)
-    belief = VocabularyBelief(
+    scores = VocabularyDistribution(
         probs_NV=logits_NV,
         best_N=capped_NV.argmax(-1).int(),
         sampled_N=sampled_N.int(),
@@ -32,7 +32,7 @@ def believe(
         confidence_N=torch.softmax(capped_NV, dim=-1).amax(-1),
     )
     logits_NV.copy_(probs_NV)
-    return belief
+    return scores
 
 
 def soft_embeddings(probs_NV: Tensor, embed_VD: Tensor, factor: float) -> Tensor:

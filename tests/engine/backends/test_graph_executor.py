@@ -218,7 +218,7 @@ def after_a_larger_one(models: tuple[DiffusionModel, FusedModel]) -> tuple[StepG
 def test_replay_sees_nothing_of_a_larger_request(
     models: tuple[DiffusionModel, FusedModel], after_a_larger_one: tuple[StepGraphs, PromptCache], length: int
 ) -> None:
-    """The bug to catch: a stale mask, length or belief in replayed work crashes nothing, it only costs steps."""
+    """The bug to catch: a stale mask, length or distribution in replayed work crashes nothing, it only costs steps."""
     captured, cache = after_a_larger_one
     before = captured._graphs.num_captured  # pyright: ignore[reportPrivateUsage]
     for seed in range(4):

@@ -139,8 +139,8 @@ def test_captured_steps_that_read_a_stale_canvas_are_found(
             "route: call 1: assignment_M is no sort",
         ),
         ("route", lambda routing: replace(routing, indices_NK=3 - routing.indices_NK), "experts were chosen whose"),
-        ("believe", lambda belief: replace(belief, best_N=belief.best_N + 1), "a best token is not the likeliest"),
-        ("believe", lambda belief: replace(belief, sampled_N=belief.sampled_N * 0), "does not hold its level"),
+        ("distribution", lambda scores: replace(scores, best_N=scores.best_N + 1), "a best token is not the likeliest"),
+        ("distribution", lambda scores: replace(scores, sampled_N=scores.sampled_N * 0), "does not hold its level"),
     ],
 )
 def test_an_operation_that_computes_something_else_is_named(
@@ -155,7 +155,7 @@ def test_an_operation_that_computes_something_else_is_named(
     twin = FusedOps.reference()
     broken = replace(twin, **{name: lambda *args, **kwargs: change(getattr(twin, name)(*args, **kwargs))})
     operations = checks.Checks(device=torch.device("cpu"), config=setting.checked, sizes=setting.sizes, ops=setting.ops)
-    assert set(operations.operations(None, twin)) >= {"norm_rotary", "experts", "canvas", "causal", "believe"}
+    assert set(operations.operations(None, twin)) >= {"norm_rotary", "experts", "canvas", "causal", "distribution"}
     with pytest.raises(ValueError, match=message):
         operations.operations(None, broken)
 

@@ -1,4 +1,4 @@
-"""Beliefs of a canvas: the same however many positions are taken at a time, with banned and barred tokens left out."""
+"""Token distributions of a canvas: the same however many positions are taken at a time, without suppressed tokens."""
 
 from __future__ import annotations
 

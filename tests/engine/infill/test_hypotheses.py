@@ -9,7 +9,7 @@ import pytest
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.diffusion.denoiser import Guess
 from dgemma_engine.infill import hypotheses
-from dgemma_engine.infill.hypotheses import Hypothesis, Reading
+from dgemma_engine.infill.hypotheses import Hypothesis, RowReading
 from dgemma_engine.prompt_lookup.candidates import Seed
 from dgemma_engine.prompting.builder import Hole
 from dgemma_engine.tokenization.token_healing import back_off
@@ -121,9 +121,9 @@ def test_seed_that_does_not_fit_is_left_out() -> None:
     assert not hypotheses.warm(hole(), [found("xxx")], encode, FORM, most=5, seed=1)
 
 
-def reading_of(ids: Sequence[int], confidence: Sequence[float], made: Hypothesis) -> Reading:
+def reading_of(ids: Sequence[int], confidence: Sequence[float], made: Hypothesis) -> RowReading:
     guess = Guess(ids=list(ids), confidence=list(confidence), entropy=[0.0] * len(ids), steps=1)
-    return hypotheses.read(guess, made, frozenset({7}), FORM, str)
+    return hypotheses.read(guess, made, frozenset({7}), FORM)
 
 
 def test_reading_ends_at_the_fill_token_and_counts_it() -> None:
@@ -147,8 +147,8 @@ def test_exact_row_has_ended_whatever_it_holds() -> None:
 
 
 def test_promising_rows_are_sure_and_have_an_end() -> None:
-    def reading(mean: float, *, ended: bool) -> Reading:
-        return Reading(text="x", ids=[1], token_logprobs=(mean,), logprobs=(mean,), ended=ended)
+    def reading(mean: float, *, ended: bool) -> RowReading:
+        return RowReading(ids=[1], token_logprobs=(mean,), logprobs=(mean,), mean_logprob=mean, ended=ended)
 
     readings = {3: reading(-0.5, ended=False), 5: reading(-1.0, ended=True), 6: reading(-0.2, ended=True)}
     assert hypotheses.promising(readings, 2) == [6, 5]

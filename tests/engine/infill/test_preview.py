@@ -5,55 +5,51 @@ from __future__ import annotations
 import math
 
 import pytest
-from dgemma_engine.infill.hypotheses import Reading
-from dgemma_engine.infill.preview import draft
+from dgemma_engine.infill.hypotheses import RowReading, draft
 from dgemma_engine.protocol.messages import Draft
 
 TEXTS = {1: " con", 2: "fig", 3: ".x", 4: None, 5: "\n"}
 
 
-def reading(text: str, ids: list[int], logprobs: list[float]) -> Reading:
-    return Reading(text=text, ids=ids, token_logprobs=tuple(logprobs), logprobs=tuple(logprobs), ended=True)
+def reading(ids: list[int], logprobs: list[float]) -> RowReading:
+    mean = sum(logprobs) / len(logprobs)
+    return RowReading(ids=ids, token_logprobs=tuple(logprobs), logprobs=tuple(logprobs), mean_logprob=mean, ended=True)
 
 
 def pieces(made: Draft) -> list[tuple[str, float, bool]]:
     return [(span.text, round(span.confidence, 3), span.settled) for span in made.spans]
 
 
-def drafted(*readings: Reading, opening: str = "") -> Draft:
-    return draft("r", 2, readings, opening, TEXTS.get, steps_limit=4)
+def drafted(text: str, ids: list[int], logprobs: list[float], *, opening: str = "") -> Draft:
+    return draft("r", 2, reading(ids, logprobs), text, opening, TEXTS.get, steps_limit=4)
 
 
 def test_every_token_is_a_piece() -> None:
-    made = drafted(reading(" config.x", [1, 2, 3], [math.log(0.95), math.log(0.5), math.log(0.91)]))
+    made = drafted(" config.x", [1, 2, 3], [math.log(0.95), math.log(0.5), math.log(0.91)])
     assert pieces(made) == [(" con", 0.95, True), ("fig", 0.5, False), (".x", 0.91, True)]
     assert (made.text, made.step, made.steps_limit, made.request) == (" config.x", 2, 4, "r")
 
 
 def test_what_repeats_the_prefix_is_no_part() -> None:
-    made = drafted(reading("nfig", [1, 2], [-0.1, -0.2]), opening=" co")
+    made = drafted("nfig", [1, 2], [-0.1, -0.2], opening=" co")
     assert [span.text for span in made.spans] == ["n", "fig"]
 
 
 def test_opening_tokens_are_given_and_sure() -> None:
-    made = drafted(reading("fig", [1, 2], [math.log(0.5)]), opening=" con")
+    made = drafted("fig", [1, 2], [math.log(0.5)], opening=" con")
     assert pieces(made) == [("fig", 0.5, False)]
 
 
 def test_text_that_was_cut_short_cuts_its_last_piece() -> None:
-    made = drafted(reading(" config", [1, 2, 5, 3], [0.0, 0.0, 0.0, 0.0]))
+    made = drafted(" config", [1, 2, 5, 3], [0.0, 0.0, 0.0, 0.0])
     assert [span.text for span in made.spans] == [" con", "fig"]
 
 
 @pytest.mark.parametrize("text", ["é", "other text"])
 def test_text_that_tokens_do_not_spell_is_one_piece(text: str) -> None:
-    made = drafted(reading(text, [4, 4], [math.log(0.25)] * 2))
+    made = drafted(text, [4, 4], [math.log(0.25)] * 2)
     assert pieces(made) == [(text, 0.25, False)]
 
 
-def test_surest_row_is_shown() -> None:
-    assert drafted(reading("fig", [2], [-2.0]), reading(".x", [3], [-1.0])).text == ".x"
-
-
 def test_row_without_text_has_no_pieces() -> None:
-    assert drafted(reading("", [4], [-1.0])).spans == ()
+    assert drafted("", [4], [-1.0]).spans == ()

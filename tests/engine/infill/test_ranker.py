@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from dgemma_engine.infill.candidate import Proposal
 from dgemma_engine.infill.ranker import rank_unjudged
@@ -27,3 +28,10 @@ def test_unjudged_that_add_syntax_errors_are_left_out_where_syntax_is_checked() 
     checked = rank_unjudged(proposals, SyntaxStore().check(context))
     assert [one.proposal.text for one in checked] == ["1"]
     assert len(rank_unjudged(proposals)) == 2
+
+
+def test_unjudged_are_checked_in_place_of_what_they_cover() -> None:
+    context = Context(document="a", prefix="a = foo(", suffix=")\n", language="python")
+    whole = replace(proposal("1)[0]"), covered=1)
+    checked = rank_unjudged([proposal("2)[0]"), whole], SyntaxStore().check(context))
+    assert [one.proposal for one in checked] == [whole]

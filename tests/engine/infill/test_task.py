@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, cast
 
 import pytest
 from dgemma_engine.checkpoint.fim_format import InfillFormat
+from dgemma_engine.infill.candidate import Proposal
 from dgemma_engine.infill.options import DEFAULT
 from dgemma_engine.infill.task import InfillTask
-from dgemma_engine.postprocess.clean_candidate import clean_candidate
 from dgemma_engine.prompting.builder import Hole
-from dgemma_engine.protocol.messages import Context, Extent
+from dgemma_engine.protocol.messages import CandidateSource, Context, DocumentEdges, Extent
 from dgemma_engine.tokenization.token_healing import back_off
 
 
@@ -39,10 +38,7 @@ def task(document: str, **options: Any) -> InfillTask:
     context = Context(document="a", prefix=prefix, suffix=suffix, **options)
     letters = cast("Any", Letters())
     form = InfillFormat.untrained()
-    clean = partial(clean_candidate, prefix=prefix, suffix=suffix, one_line=context.extent is Extent.LINE)
-    return InfillTask(
-        context=context, hole=hole, form=form, options=DEFAULT, tokenizer=letters, spelling=letters, clean=clean
-    )
+    return InfillTask(context=context, hole=hole, form=form, options=DEFAULT, tokenizer=letters, spelling=letters)
 
 
 @pytest.mark.parametrize(
@@ -82,3 +78,37 @@ def test_line_breaks_end_a_line_only() -> None:
 
 def test_special_tokens_are_banned_but_those_that_end_the_middle() -> None:
     assert task("|").banned_ids() == [1]
+
+
+def shapes(document: str, *texts: str, **options: Any) -> list[tuple[str, int]]:
+    proposals = [Proposal(text=text, source=CandidateSource.SEED) for text in texts]
+    return [(one.text, one.covered) for one in task(document, **options).shaped(proposals)]
+
+
+def test_proposals_get_the_shape_that_is_shown_and_empty_ones_are_dropped() -> None:
+    assert shapes("foo(|)\n", "a) + b(c", ")", "f(a") == [("a) + b(c", 0), ("f(a)", 0)]
+    assert shapes("foo(|)\n", "a):") == [("a):", 1)]
+    block = {"extent": Extent.BLOCK, "language": "python"}
+    assert shapes("if x:\n\t|", "if y:\n    z()\n\nw()", **block) == [("if y:\n\t\tz()", 0)]
+
+
+def test_a_fill_keeps_its_paragraphs_and_replaces_nothing() -> None:
+    block = {"extent": Extent.BLOCK, "language": "python"}
+    assert shapes("def f():\n    |\n", "a\n\n    b", **block) == [("a", 0)]
+    assert shapes("def f():\n    |\n", "a\n\n    b", **block, on_demand=True) == [("a\n\n    b", 0)]
+    assert shapes("foo(|)\n", "a)", on_demand=True) == [("a", 0)]
+
+
+def test_the_shape_follows_the_document_beyond_prefix_and_suffix_and_not_other_cells() -> None:
+    def line(document: str, edges: DocumentEdges) -> str:
+        ((text, _),) = shapes(document, "f(a)}", language="javascript", edges=edges)
+        return text
+
+    assert line("x = |\n", DocumentEdges()) == "f(a)"
+    assert line("x = |\n", DocumentEdges(above="{\n")) == "f(a)}"
+    assert line("x = |\n", DocumentEdges(above="{\n", below="}\n")) == "f(a)"
+    assert line("x = |\n", DocumentEdges(above="{\n", below="}\n", is_cut=True)) == "f(a)}"
+    assert line("{\nx = |\n", DocumentEdges()) == "f(a)}"
+    assert line("{\nx = |\n", DocumentEdges(num_before=2)) == "f(a)"
+    assert line("{\nx = |\n}", DocumentEdges()) == "f(a)"
+    assert line("{\nx = |\n}", DocumentEdges(num_after=1)) == "f(a)}"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 from dgemma_engine.postprocess.clean_candidate import clean_candidate
+from dgemma_engine.protocol.messages import Context, Extent
 
 
 def cleaned(document: str, text: str, *, one_line: bool = True) -> str:
     prefix, _, suffix = document.partition("|")
-    return clean_candidate(text, prefix=prefix, suffix=suffix, one_line=one_line)
+    extent = Extent.LINE if one_line else Extent.BLOCK
+    return clean_candidate(text, Context(document="a", prefix=prefix, suffix=suffix, extent=extent))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from dgemma_engine.prompt_lookup import ngram_index
 from dgemma_engine.prompt_lookup.candidates import SeedStore
-from dgemma_engine.prompt_lookup.ngram_index import Line, PlaceIndex
+from dgemma_engine.prompt_lookup.ngram_index import Line, NgramIndex
 from dgemma_engine.protocol.messages import Extent
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -132,7 +132,7 @@ def test_number_of_places_looked_at_is_bounded(monkeypatch: pytest.MonkeyPatch, 
 
 @pytest.mark.parametrize("num_lines", [100, 2_000])
 def test_near_gives_the_nearest_lines(num_lines: int) -> None:
-    index = PlaceIndex()
+    index = NgramIndex()
     index.update(above=["x = 1"] * num_lines, below=["x = 1", "y", "x = 2"] * num_lines)
     near = index.near(("x", "="), limit=4)
     assert [(line.run is index.above, line.text) for line in near] == [

@@ -19,9 +19,8 @@ from dgemma_engine.protocol.messages import (
     Infill,
     Progress,
     Snippet,
-    StageTimes,
-    Status,
 )
+from dgemma_engine.protocol.status_messages import StageTimes, Status
 
 CONTEXT = Context(
     document="file:///a.py",
@@ -138,7 +137,10 @@ def test_infill_fills_in_what_is_left_out() -> None:
             {"candidates": [CANDIDATE | {"source": "luck"}]},
             "Infill.candidates[0].source must be one of diffusion, left_to_right, seed, got 'luck'",
         ),
-        (Infill, {"text": "e"}, "Infill.text must be that of the first of Infill.candidates"),
+        (Infill, {"text": "e"}, "Infill.text and Infill.covered must be those of the first of Infill.candidates"),
+        (Infill, {"covered": 1}, "Infill.text and Infill.covered must be those of the first of Infill.candidates"),
+        (Context, {"edges": {"num_before": 9_999}}, "self.edges.num_before=9999 must be between 0 and"),
+        (Context, {"edges": {"num_after": -1}}, "self.edges.num_after=-1 must be between 0 and"),
         (Infill, {"timings_ms": []}, "Infill.timings_ms must be a JSON object, got list"),
         (Infill, {"timings_ms": {"total": "1"}}, "Infill.timings_ms[total] must be float, got str"),
         (Status, {"requests": {"stable": 1.5}}, "Status.requests[stable] must be int, got float"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from dgemma_engine.protocol.messages import StageTimes
+from dgemma_engine.protocol.status_messages import StageTimes
 from dgemma_engine.scheduling.timing import DurationEstimator, LatencyStats, StageTimer
 
 

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from dgemma_engine.protocol.messages import Context, Finish, Infill
 from dgemma_engine.scheduling.cancellation import Cancel
-from dgemma_engine.serving.job import Job
-from dgemma_engine.serving.scheduler import Scheduler
+from dgemma_engine.serving.scheduler import Job, Scheduler
 
 
 def job(name: str, owner: int = 1, document: str | None = None, *, deadline_s: float = 10.0, **options: Any) -> Job:

@@ -127,6 +127,12 @@ def test_candidate_adds_errors_or_not(language: str, marked: str, text: str, pas
     assert (checked(marked, language).added_errors(text) <= 0) == passes
 
 
+def test_candidate_is_checked_in_place_of_what_it_covers() -> None:
+    check = checked("foo(|)  # \N{GRINNING FACE}\n")
+    assert check.added_errors("a)[0]") == 1
+    assert check.added_errors("a)[0]", 1) == 0
+
+
 def test_good_candidate_lowers_the_errors() -> None:
     check = checked("x = |\n")
     assert check.num_errors == 1

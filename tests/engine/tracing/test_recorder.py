@@ -122,7 +122,7 @@ def test_what_stays_of_a_step_is_what_the_next_one_sees(recorded: tuple[Infill, 
         assert before.next_ids == after.seen_ids
         kept = [at for at, is_kept in enumerate(before.accepted) if is_kept]
         assert kept
-        # A token that is kept was drawn from the belief, and of so sure a position the likeliest is drawn mostly.
+        # A token that is kept was drawn from the distribution, and of so sure a position the likeliest is drawn mostly.
         same = sum(after.seen_ids[at] == before.best_ids[at] for at in kept)
         assert same >= len(kept) / 2
 
@@ -238,10 +238,10 @@ def test_candidates_say_what_became_of_them(recorded: tuple[Infill, Trace]) -> N
         assert set(candidate.features) == (set(Features.__dataclass_fields__) if is_judged else set())
 
 
-def test_last_reading_is_among_the_candidates(recorded: tuple[Infill, Trace]) -> None:
+def test_last_reading_is_shaped_to_a_candidate(recorded: tuple[Infill, Trace]) -> None:
     texts = {candidate.text for candidate in recorded[1].candidates}
     last = recorded[1].canvases[-1].steps[-1]
-    assert {row.text for row in last.rows if row.text} & texts
+    assert any(row.text.startswith(text) for row in last.rows for text in texts)
 
 
 def test_message_crosses_the_socket_whole(recorded: tuple[Infill, Trace]) -> None:
@@ -285,7 +285,7 @@ def test_verdicts(judged: list[Ranked], is_shown: bool, verdicts: list[str]) -> 
         [Proposal(text=text, source=CandidateSource.SEED) for text in ("a", "b", "((", "late")],
         judged,
         is_shown=is_shown,
-        added_errors=lambda text: text.count("("),
+        added_errors=lambda text, _covered: text.count("("),
         calibration=replace(Calibration.default(), threshold=0.5),
     )
     trace = recorder.trace(Infill(text="", finish=Finish.EMPTY))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from dgemma_kernels import reference
 from dgemma_kernels.ops import vocabulary
-from dgemma_kernels.tensors.vocabulary_belief import Banned
+from dgemma_kernels.tensors.vocabulary_distribution import Banned
 
 from tests.kernels.interpreted.errors import SUM_ERROR, assert_as_close, draw
 
@@ -23,12 +23,12 @@ def exact_probs(logits: torch.Tensor, temperature: float, banned: Banned | None 
 
 @pytest.mark.parametrize(("positions", "vocab", "spread"), [(1, 64, 1.0), (5, 333, 8.0), (2, 100, 200.0)])
 @pytest.mark.parametrize("temperature", [0.05, 0.8])
-def test_belief(positions: int, vocab: int, spread: float, temperature: float, device: torch.device) -> None:
+def test_distribution(positions: int, vocab: int, spread: float, temperature: float, device: torch.device) -> None:
     logits = (draw(positions, vocab) * spread).to(device).bfloat16()
     exact, sure = exact_probs(logits, temperature), exact_probs(logits, 1.0)
     degrees, levels = torch.tensor([temperature], device=device), torch.linspace(0, 0.999, positions, device=device)
-    expected = reference.vocabulary.believe(logits.clone(), degrees, levels, CAP, None)
-    got = vocabulary.believe(logits, degrees, levels, CAP, None)
+    expected = reference.vocabulary.distribution(logits.clone(), degrees, levels, CAP, None)
+    got = vocabulary.distribution(logits, degrees, levels, CAP, None)
     assert got.probs_NV.data_ptr() == logits.data_ptr(), "no second copy of the logits"
     assert_as_close(got.probs_NV, expected.probs_NV, exact)
     assert torch.allclose(got.entropy_N.double(), -torch.xlogy(exact, exact).sum(-1), atol=10 * SUM_ERROR)
@@ -41,7 +41,7 @@ def test_draws_invert_the_distribution_function(device: torch.device) -> None:
     logits = draw(1, 150).to(device).bfloat16().expand(num_levels, -1).contiguous()
     levels = torch.linspace(0, 1 - 2**-24, num_levels, device=device)
     cumulative = exact_probs(logits[:1], 0.9).cumsum(-1)[0]
-    got = vocabulary.believe(logits, torch.tensor([0.9], device=device), levels, CAP, None).sampled_N.long()
+    got = vocabulary.distribution(logits, torch.tensor([0.9], device=device), levels, CAP, None).sampled_N.long()
     before = torch.cat((cumulative.new_zeros(1), cumulative))[got]
     assert (levels.double() >= before - 1e-5).all() and (levels.double() <= cumulative[got] + 1e-5).all()
     assert len(got.unique()) > 20
@@ -57,7 +57,7 @@ def test_banned_tokens_have_no_probability_and_are_never_drawn(device: torch.dev
     logits = draw(5, vocab).to(device).bfloat16()
     levels = torch.tensor([0.0, 1 - 2**-24, 0.0, 1 - 2**-24, 0.5], device=device)
     exact = exact_probs(logits, 0.5, banned)
-    got = vocabulary.believe(logits, torch.tensor([0.5], device=device), levels, CAP, banned)
+    got = vocabulary.distribution(logits, torch.tensor([0.5], device=device), levels, CAP, banned)
     assert got.sampled_N[:4].tolist() == [70, 74, 3, 199]
     assert torch.equal(got.best_N.long(), exact.argmax(-1))
     assert (got.probs_NV[exact == 0] == 0).all()
@@ -67,7 +67,7 @@ def test_banned_tokens_have_no_probability_and_are_never_drawn(device: torch.dev
 def test_of_equal_logits_the_lowest_token_is_best(device: torch.device) -> None:
     logits = torch.zeros(1, 130, device=device, dtype=torch.bfloat16)
     one, level = torch.ones(1, device=device), torch.full((1,), 0.5, device=device)
-    got = vocabulary.believe(logits, one, level, CAP, None)
+    got = vocabulary.distribution(logits, one, level, CAP, None)
     assert (got.best_N.item(), got.sampled_N.item()) == (0, 65)
 
 

@@ -10,11 +10,12 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from dgemma_engine import postprocess
+from dgemma_engine.postprocess import lexer
 
 import dgemma_lsp
 from dgemma_lsp.context import import_parser
 from dgemma_lsp.fill import placeholder
-from dgemma_lsp.postprocess import languages
 from tests.lsp.bounded_work.regex_steps import Steps
 from tests.lsp.bounded_work.worst_texts import WORST_TEXTS
 
@@ -24,17 +25,23 @@ MOST_GROWTH = 9
 # Patterns that read at most so many characters, whatever the text; their steps may grow with the square of that.
 READS_LITTLE = {
     "dgemma_lsp.privacy.backup_names": 255,
-    "dgemma_lsp.postprocess.block_columns": 1_000,
+    "dgemma_engine.postprocess.block_columns": 1_000,
     "dgemma_lsp.fill.placeholder": 2_000,
-    "dgemma_lsp.postprocess.deduplicate": 8_000,
+    "dgemma_engine.postprocess.deduplicate": 8_000,
     "dgemma_lsp.commands.demo_holes": 0,
 }
 PIECES = tuple(dict.fromkeys([*(piece for *_, piece in WORST_TEXTS), "a ", "a.", "a,", "a:", "\\\n", "''", '""']))
 
 
+def modules() -> Iterator[pkgutil.ModuleInfo]:
+    """Yields the modules of the server, and those of the engine that shape an answer."""
+    for package in (dgemma_lsp, postprocess):
+        yield from pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+
+
 def patterns() -> Iterator[tuple[str, re.Pattern[str], bool]]:
     """Yields every pattern that a module holds, and whether it is only ever matched from a given place on."""
-    for found in pkgutil.walk_packages(dgemma_lsp.__path__, "dgemma_lsp."):
+    for found in modules():
         if found.name in READS_LITTLE or found.name == "dgemma_lsp.__main__":
             continue
         module = importlib.import_module(found.name)
@@ -44,7 +51,7 @@ def patterns() -> Iterator[tuple[str, re.Pattern[str], bool]]:
                 uses = set(re.findall(rf"\b{name}\.(\w+)\(", source))
                 yield f"{found.name}.{name}", value, bool(uses) and uses <= {"match", "fullmatch"}
     for name in ("c", "python", "javascript", "html", "markdown", "yaml", "shellscript", "json", "go", ""):
-        language = languages.language_named(name)
+        language = lexer.language_named(name)
         yield f"opener of {name}", language.opener, False
         yield f"pieces of {name}", language.pieces, False
 
@@ -85,8 +92,7 @@ def deep_recursion() -> Iterator[None]:
 def test_every_package_is_looked_through() -> None:
     names = [name for name, *_ in patterns()]
     assert len(names) > 50
-    modules = {found.name for found in pkgutil.walk_packages(dgemma_lsp.__path__, "dgemma_lsp.")}
-    assert modules >= READS_LITTLE.keys(), "the modules that are left out are there"
+    assert {found.name for found in modules()} >= READS_LITTLE.keys(), "the modules that are left out are there"
 
 
 @pytest.mark.slow
@@ -117,8 +123,8 @@ def test_patterns_that_were_quadratic_are_seen_as_such(pattern: str) -> None:
     "pattern",
     [
         import_parser._FROM,  # pyright: ignore[reportPrivateUsage]
-        languages.language_named("c").opener,
-        languages.language_named("python").pieces,
+        lexer.language_named("c").opener,
+        lexer.language_named("python").pieces,
         placeholder._PYTHON,  # pyright: ignore[reportPrivateUsage]
         re.compile(r"(a+?)(?=b)b|\Ba\b|(?<!a)a{2}"),
     ],

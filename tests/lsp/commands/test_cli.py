@@ -119,7 +119,7 @@ async def test_trace_writes_one_page(environ: dict[str, str], target: str, tmp_p
     page = out.read_text(encoding="utf-8")
     assert page.startswith("<!doctype html>")
     assert "<title>a.py:2:12</title>" in page
-    assert '"shown":"3.14 * r ** 2"' in page
+    assert '"text":"3.14 * r ** 2"' in page
     assert [context.seed for context in engine.contexts] == [7]
     assert names(tmp_path) == ["a.py", "out.html"]
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from dgemma_engine.protocol.messages import Finish, Infill
 
+from dgemma_lsp.answer import build_completions
 from dgemma_lsp.commands.complete import Answer, request_at
 from dgemma_lsp.commands.demo import is_right
 from dgemma_lsp.commands.file_location import FilePosition
-from dgemma_lsp.postprocess.pipeline import build_completions
+from tests.lsp.shaped_infill import shaped_infill
 
 FILE = Path("a.py").absolute()
 
@@ -28,7 +28,7 @@ FILE = Path("a.py").absolute()
 def test_answer_is_right_where_it_restores_the_document(text: str, written: str, truth: str, right: bool) -> None:
     place = FilePosition(path=FILE, text=text.replace("|", ""), offset=text.index("|"))
     request = request_at(place, deadline_ms=1_000)
-    infill = Infill(text=written, finish=Finish.STABLE, score=0.9)
+    infill = shaped_infill(request, written)
     completion = next(iter(build_completions(request, infill)), None)
     answer = Answer(request=request, infill=infill, completion=completion, wall_ms=1.0)
     assert is_right(answer, truth) is right

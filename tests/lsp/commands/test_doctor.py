@@ -21,7 +21,7 @@ from dgemma_engine.ipc.lock_file import holder_pid
 from dgemma_engine.protocol.handshake import PROTOCOL
 
 from dgemma_lsp.commands.checks.facts import EngineFacts, Facts, FolderFacts, GpuFacts, ModelFacts
-from dgemma_lsp.commands.checks.finding import Finding, Verdict
+from dgemma_lsp.commands.checks.finding import Finding, Severity
 from dgemma_lsp.commands.doctor import judge
 from tests.engine import fake_engine
 from tests.lsp.engine_process import STATUS_NOW, serving
@@ -183,26 +183,26 @@ async def two_engines(setup: Setup) -> AsyncGenerator[None]:
         yield
 
 
-BROKEN: list[tuple[Maker, Verdict, str, str, str]] = [
-    (engine_extra_missing, Verdict.FAIL, "engine extra", "not installed: torch, .*psutil", r"pip install 'dgemma-lsp"),
-    (socket_removed, Verdict.FAIL, "engine", "engine process PID runs and does not answer: it has lost its socket",
+BROKEN: list[tuple[Maker, Severity, str, str, str]] = [
+    (engine_extra_missing, Severity.FAIL, "engine extra", "not installed: torch, .*psutil", r"pip install 'dgemma-lsp"),
+    (socket_removed, Severity.FAIL, "engine", "engine process PID runs and does not answer: it has lost its socket",
      "dgemma-engine stop$"),
-    (engine_stopped, Verdict.FAIL, "engine", "engine process PID runs and does not answer: it is stopped",
+    (engine_stopped, Severity.FAIL, "engine", "engine process PID runs and does not answer: it is stopped",
      "dgemma-engine stop$"),
-    (engine_of_another_version, Verdict.FAIL, "engine", "the running engine is of a newer version",
+    (engine_of_another_version, Severity.FAIL, "engine", "the running engine is of a newer version",
      "restart this editor .* dgemma-engine stop$"),
-    (model_missing, Verdict.FAIL, "model", "google/diffusiongemma-26B-A4B-it: no such folder",
+    (model_missing, Severity.FAIL, "model", "google/diffusiongemma-26B-A4B-it: no such folder",
      "hf download google/diffusiongemma-26B-A4B-it --local-dir"),
-    (directory_open_to_others, Verdict.FAIL, "socket directory", "holds other files and is open to other users",
+    (directory_open_to_others, Severity.FAIL, "socket directory", "holds other files and is open to other users",
      "set DGEMMA_RUNTIME_DIR to a directory of your own"),
-    (disk_full, Verdict.FAIL, "disk", "it is full", "make room, or set DGEMMA_RUNTIME_DIR"),
-    (home_missing, Verdict.WARN, "home", "HOME is not set and the user has no account", "set HOME to a folder"),
-    (foreign_file_for_the_socket, Verdict.FAIL, "socket directory", r"\.sock: is not a socket", "remove it"),
-    (driver_old, Verdict.FAIL, "device", "driver 535.104.05 is too old for torch built with CUDA 13.0",
+    (disk_full, Severity.FAIL, "disk", "it is full", "make room, or set DGEMMA_RUNTIME_DIR"),
+    (home_missing, Severity.WARN, "home", "HOME is not set and the user has no account", "set HOME to a folder"),
+    (foreign_file_for_the_socket, Severity.FAIL, "socket directory", r"\.sock: is not a socket", "remove it"),
+    (driver_old, Severity.FAIL, "device", "driver 535.104.05 is too old for torch built with CUDA 13.0",
      "update the driver to 580 or newer"),
-    (home_read_only, Verdict.WARN, "statistics", "is not writable for this user; nothing is counted",
+    (home_read_only, Severity.WARN, "statistics", "is not writable for this user; nothing is counted",
      "make .* writable, set XDG_STATE_HOME"),
-    (two_engines, Verdict.WARN, "other engines", "process PID serves stepping, ", "kill PID$"),
+    (two_engines, Severity.WARN, "other engines", "process PID serves stepping, ", "kill PID$"),
 ]  # fmt: skip
 
 
@@ -211,7 +211,7 @@ BROKEN: list[tuple[Maker, Verdict, str, str, str]] = [
     ("make", "verdict", "name", "detail", "remedy"), BROKEN, ids=[case[0].__name__ for case in BROKEN]
 )
 async def test_broken_set_up_is_found_and_its_remedy_named(
-    tmp_path: Path, make: Maker, verdict: Verdict, name: str, detail: str, remedy: str
+    tmp_path: Path, make: Maker, verdict: Severity, name: str, detail: str, remedy: str
 ) -> None:
     setup = Setup(folder=tmp_path, environ=environ_in(tmp_path))
     async with make(setup):
@@ -224,7 +224,7 @@ async def test_broken_set_up_is_found_and_its_remedy_named(
     assert found["verdict"] == verdict, found
     assert re.search(detail.replace("PID", str(setup.pid)), found["detail"]), found
     assert re.search(remedy.replace("PID", str(setup.pid)), found["remedy"]), found
-    assert (code, report["usable"]) == ((1, False) if verdict is Verdict.FAIL else (0, True))
+    assert (code, report["usable"]) == ((1, False) if verdict is Severity.FAIL else (0, True))
 
 
 @pytest.mark.e2e
@@ -249,9 +249,9 @@ def facts(**changes: Any) -> Facts:
     return replace(whole, **changes)
 
 
-def check(changed: Facts, *expected: tuple[str, Verdict, str]) -> None:
+def check(changed: Facts, *expected: tuple[str, Severity, str]) -> None:
     found = {finding.name: finding for finding in judge(changed)}
-    wrong = {(name, finding.verdict) for name, finding in found.items() if finding.verdict is not Verdict.OK}
+    wrong = {(name, finding.verdict) for name, finding in found.items() if finding.verdict is not Severity.OK}
     assert wrong == {(name, verdict) for name, verdict, _ in expected}
     for name, _, words in expected:
         assert re.search(words, f"{found[name].detail} -> {found[name].remedy}"), found[name]
@@ -259,50 +259,50 @@ def check(changed: Facts, *expected: tuple[str, Verdict, str]) -> None:
 
 GPU = GpuFacts(driver="535.104.05", names=("A10",), torch_cuda="13.0")
 IDLE = EngineFacts(place="/run", log="/run/log")
-NO_ENGINE = ("engine", Verdict.WARN, "none runs now")
+NO_ENGINE = ("engine", Severity.WARN, "none runs now")
 
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
         ({}, []),
-        ({"server_version": "2"}, [("engine", Verdict.WARN, "-> dgemma-engine stop; the next completion")]),
-        ({"missing": ("torch",)}, [("engine extra", Verdict.WARN, "torch -> pip install")]),
+        ({"server_version": "2"}, [("engine", Severity.WARN, "-> dgemma-engine stop; the next completion")]),
+        ({"missing": ("torch",)}, [("engine extra", Severity.WARN, "torch -> pip install")]),
         ({"engine": IDLE}, [NO_ENGINE]),
         (
             {"engine": EngineFacts(status=replace(STATUS_NOW, version="1", uncompiled_reason="TorchScript refused"))},
-            [("execution", Verdict.WARN, "not compiled, so slower: TorchScript refused -> update torch")],
+            [("execution", Severity.WARN, "not compiled, so slower: TorchScript refused -> update torch")],
         ),
-        ({"engine": replace(IDLE, problem="old; x", replaceable=True)}, [("engine", Verdict.WARN, "old -> x")]),
-        ({"engine": replace(IDLE, problem="lost")}, [("engine", Verdict.FAIL, "lost -> dgemma-engine stop")]),
+        ({"engine": replace(IDLE, problem="old; x", replaceable=True)}, [("engine", Severity.WARN, "old -> x")]),
+        ({"engine": replace(IDLE, problem="lost")}, [("engine", Severity.FAIL, "lost -> dgemma-engine stop")]),
         (
             {"model": ModelFacts(name="tiny", notice="`embedded` is called `tiny` now; write `tiny` for it")},
-            [("model", Verdict.WARN, r"`embedded` is called `tiny` now -> write `tiny` for it")],
+            [("model", Severity.WARN, r"`embedded` is called `tiny` now -> write `tiny` for it")],
         ),
         (
             {"engine": IDLE, "model": ModelFacts(name="small", problem="small is not there yet; run: pull")},
-            [NO_ENGINE, ("model", Verdict.FAIL, "small is not there yet -> run: pull")],
+            [NO_ENGINE, ("model", Severity.FAIL, "small is not there yet -> run: pull")],
         ),
-        ({"memory_bytes": (1 << 30, 0)}, [("memory", Verdict.WARN, "1.0 GiB.* -> the model tiny wants 2 GiB")]),
-        ({"stats_problem": "x: bad; remove it"}, [("statistics", Verdict.WARN, "x: bad -> remove it")]),
-        ({"engine": IDLE, "device": "cuda"}, [NO_ENGINE, ("device", Verdict.FAIL, "no NVIDIA driver .* -> install")]),
-        ({"engine": IDLE, "gpu": GPU}, [NO_ENGINE, ("device", Verdict.WARN, "too old .* processor -> update .* 580")]),
+        ({"memory_bytes": (1 << 30, 0)}, [("memory", Severity.WARN, "1.0 GiB.* -> the model tiny wants 2 GiB")]),
+        ({"stats_problem": "x: bad; remove it"}, [("statistics", Severity.WARN, "x: bad -> remove it")]),
+        ({"engine": IDLE, "device": "cuda"}, [NO_ENGINE, ("device", Severity.FAIL, "no NVIDIA driver .* -> install")]),
+        ({"engine": IDLE, "gpu": GPU}, [NO_ENGINE, ("device", Severity.WARN, "too old .* processor -> update .* 580")]),
         ({"engine": IDLE, "gpu": replace(GPU, driver="580.65.06")}, [NO_ENGINE]),
         ({"engine": IDLE, "gpu": replace(GPU, torch_cuda="12.8")}, [NO_ENGINE]),
         (
             {"engine": IDLE, "gpu": replace(GPU, torch_cuda=""), "device": "cuda:1"},
-            [NO_ENGINE, ("device", Verdict.FAIL, "cuda:1: the installed torch is built without CUDA")],
+            [NO_ENGINE, ("device", Severity.FAIL, "cuda:1: the installed torch is built without CUDA")],
         ),
         (
             {"runtime_disk": FolderFacts(path="/run", free_bytes=0)},
-            [("disk", Verdict.WARN, "0.0 MiB free; it is full -> make room")],
+            [("disk", Severity.WARN, "0.0 MiB free; it is full -> make room")],
         ),
     ],
 )  # fmt: skip
-def test_judge(changes: dict[str, Any], expected: list[tuple[str, Verdict, str]]) -> None:
+def test_judge(changes: dict[str, Any], expected: list[tuple[str, Severity, str]]) -> None:
     check(facts(**changes), *expected)
 
 
 def test_finding_that_fails_without_a_remedy_is_refused() -> None:
     with pytest.raises(ValueError, match="model: a failed check needs a remedy"):
-        Finding(name="model", verdict=Verdict.FAIL, detail="missing")
+        Finding(name="model", verdict=Severity.FAIL, detail="missing")

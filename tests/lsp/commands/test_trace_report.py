@@ -42,10 +42,10 @@ def test_long_lines_are_cut_away_from_the_cursor() -> None:
 
 
 def test_outcome_is_what_the_editor_would_show() -> None:
-    data = viewed("x = |)", text="f(1)")
-    assert (data["outcome"]["text"], data["outcome"]["shown"], data["outcome"]["covered"]) == ("f(1)", "f(1)", 1)
+    data = viewed("x = |)", text="f(1)", covered=1)
+    assert (data["outcome"]["text"], data["outcome"]["covered"]) == ("f(1)", 1)
     assert (data["outcome"]["score"], data["threshold"]) == (0.7512, 0.1)
-    assert viewed("x = |", text="")["outcome"]["shown"] == ""
+    assert viewed("x = |", text="")["outcome"]["text"] == ""
 
 
 def test_title_names_the_place() -> None:

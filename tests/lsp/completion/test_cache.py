@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from dgemma_engine.protocol.messages import Candidate, CandidateSource, Finish, Infill
+from dgemma_engine.protocol.messages import Finish, Infill
 
-from dgemma_lsp.completion.cache import AnswerCache, AnswerMatch, EngineAnswer, ShapedAnswers, accepted, resume
-from dgemma_lsp.completion.fingerprint import CursorFingerprint
-from dgemma_lsp.postprocess.pipeline import Completion, build_completions
+from dgemma_lsp.answer import build_completions
+from dgemma_lsp.completion.cache import AnswerCache, AnswerMatch, CursorFingerprint, EngineAnswer, accepted, resume
 from dgemma_lsp.request import Request, Selected, Trigger, as_if_accepted
 from tests.lsp.cursor import split_cursor
+from tests.lsp.shaped_infill import shaped_infill
 
 
 def request(marked: str, uri: str = "file:///w/a.py") -> Request:
@@ -20,9 +20,9 @@ def request(marked: str, uri: str = "file:///w/a.py") -> Request:
 
 
 def answer(marked: str, *texts: str, finish: Finish = Finish.STABLE) -> EngineAnswer:
-    candidates = tuple(Candidate(text=text, score=0.5, source=CandidateSource.DIFFUSION) for text in texts)
-    infill = Infill(text=texts[0] if texts else "", finish=finish, score=0.5 if texts else 0, candidates=candidates)
-    return EngineAnswer(fingerprint=CursorFingerprint.of(request(marked)), infill=infill)
+    asked = request(marked)
+    infill = shaped_infill(asked, *texts) if texts else Infill(text="", finish=finish)
+    return EngineAnswer(fingerprint=CursorFingerprint.of(asked), infill=infill)
 
 
 def matches(store: AnswerCache, asked: Request) -> list[AnswerMatch]:
@@ -34,9 +34,7 @@ def left_over(store: AnswerCache, marked: str) -> str | None:
     asked = request(marked)
     for match in matches(store, asked):
         is_here = not match.num_typed
-        completions = (
-            build_completions(asked, match.answer.infill) if is_here else resume(asked, match, ShapedAnswers())
-        )
+        completions = build_completions(asked, match.answer.infill) if is_here else resume(asked, match)
         if completions:
             return accepted(asked, completions[0]).text
     return None
@@ -77,7 +75,7 @@ def test_several_lines_stay_several_while_they_are_typed() -> None:
     store = AnswerCache()
     store.put(answer("def f():\n    |\n", "a = 1\n    return a"))
     (match,) = matches(store, asked)
-    (completion, *_) = resume(asked, match, ShapedAnswers())
+    (completion, *_) = resume(asked, match)
     assert completion.inserted == "1\n    return a"
     assert (completion.text, completion.version) == ("    a = 1\n    return a", 1)
 
@@ -87,9 +85,9 @@ def test_several_are_left_over_for_who_asks_expressly() -> None:
     store.put(answer("x = |\n", "value(1)", "other", "value(2)", "value(1)"))
     asked = request("x = va|\n")
     (match,) = matches(store, asked)
-    assert [completion.inserted for completion in resume(asked, match, ShapedAnswers())] == ["lue(1)", "lue(2)"]
+    assert [completion.inserted for completion in resume(asked, match)] == ["lue(1)", "lue(2)"]
     automatic = replace(asked, trigger=Trigger.AUTOMATIC)
-    assert [completion.inserted for completion in resume(automatic, match, ShapedAnswers())] == ["lue(1)"]
+    assert [completion.inserted for completion in resume(automatic, match)] == ["lue(1)"]
 
 
 def test_selected_entry_is_as_good_as_typed() -> None:
@@ -98,7 +96,7 @@ def test_selected_entry_is_as_good_as_typed() -> None:
     store.put(answer("x = |\n", "value(1)"))
     asked = replace(request("x = va|\n"), selected=Selected(start=4, end=6, text="value"))
     (match,) = matches(store, as_if_accepted(asked))
-    (completion,) = resume(asked, match, ShapedAnswers())
+    (completion,) = resume(asked, match)
     assert (completion.lead, completion.inserted) == ("value", "(1)")
     assert (completion.start, completion.cursor, completion.end) == (4, 6, 6)
     assert accepted(asked, completion).text == "x = value(1)\n"
@@ -163,32 +161,8 @@ def test_accepted_text_has_the_line_ends_of_the_document():
     for end in ("\n", "\r\n"):
         text = f"a = 1{end}if a:{end}    "
         asked = Request(uri="u", version=1, text=text, offset=len(text), language="python", trigger=Trigger.INVOKED)
-        (completion,) = build_completions(asked, Infill(text="b = 2\n    c = 3", finish=Finish.STABLE))
+        (completion,) = build_completions(asked, shaped_infill(asked, "b = 2\n    c = 3"))
         following = accepted(asked, completion)
         assert following.text == f"{text}b = 2{end}    c = 3"
         assert following.offset == len(following.text)
         assert following.trigger is Trigger.AUTOMATIC, "nobody asks for it by hand"
-
-
-def test_an_answer_is_shaped_once_for_all_keys_that_are_typed_through_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    shaped: list[str] = []
-
-    def shape(request: Request, infill: Infill) -> tuple[Completion, ...]:
-        shaped.append(infill.text)
-        return build_completions(request, infill)
-
-    monkeypatch.setattr("dgemma_lsp.completion.cache.build_completions", shape)
-    known, store = ShapedAnswers(), AnswerCache()
-    store.put(answer("x = |\n", "value(1)", "other(1)"))
-    for version, marked in enumerate(("x = v|\n", "x = va|\n", "x = val|\n"), start=2):
-        asked = replace(request(marked), version=version, trigger=Trigger.AUTOMATIC)
-        (match,) = matches(store, asked)
-        (completion,) = resume(asked, match, known)
-        assert completion.inserted == "value(1)".removeprefix(match.typed)
-        assert completion.version == version
-    assert shaped == ["value(1)"]
-    store.put(answer("y = 1\nx = |\n", "value(1)"))
-    asked = request("y = 1\nx = v|\n")
-    (match,) = matches(store, asked)
-    resume(asked, match, known)
-    assert shaped == ["value(1)", "value(1)"], "what stands around decides the shape"

@@ -7,8 +7,7 @@ import asyncio
 import pytest
 from dgemma_engine.protocol.messages import Draft, DraftSpan, Finish, Infill, OnDraft
 
-from dgemma_lsp.completion.cache import EngineAnswer
-from dgemma_lsp.completion.fingerprint import CursorFingerprint
+from dgemma_lsp.completion.cache import CursorFingerprint, EngineAnswer
 from dgemma_lsp.completion.in_flight import InFlightRequest, InFlightRequests, Outcome
 from dgemma_lsp.request import Request
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from dgemma_engine.protocol.messages import Context, Extent, Snippet
+from dgemma_engine.postprocess.cursor_context import SHAPING_CHARS
+from dgemma_engine.protocol.messages import Context, DocumentEdges, Extent, Snippet
 
 from dgemma_lsp.context.builder import ContextLimits, build_context
-from dgemma_lsp.postprocess.extent import extent_of
 from dgemma_lsp.request import Channel, Request, Trigger
 from tests.lsp.cursor import request_at
 
@@ -29,7 +31,7 @@ def built(marked: str, **limits: int) -> Context:
     ],
 )
 def test_extent(marked: str, extent: Extent):
-    assert extent_of(request_at(marked)) is extent
+    assert built(marked).extent is extent
 
 
 def test_build_splits_at_the_cursor():
@@ -104,3 +106,25 @@ def test_best_candidate_is_wanted_however_unlikely_where_the_user_asks_by_hand()
     for trigger, insistent in ((Trigger.INVOKED, True), (Trigger.AUTOMATIC, False)):
         request = Request(uri="u", version=1, text="", offset=0, trigger=trigger)
         assert build_context(request, ContextLimits()).insistent is insistent
+
+
+def test_build_tells_what_of_the_document_the_model_does_not_see() -> None:
+    assert built("a\nb|c\nd").edges == DocumentEdges()
+    context = built("1\r\n222\n33|44\n555\r\n6", prefix_chars=7, suffix_chars=8)
+    assert (context.prefix, context.suffix) == ("222\n33", "44\n555\n")
+    assert context.edges == DocumentEdges(above="1\n", below="6")
+    far = "a\n" * SHAPING_CHARS
+    edges = built(f"{far}|{far}", prefix_chars=0, suffix_chars=0).edges
+    assert (len(edges.above), len(edges.below), edges.is_cut) == (SHAPING_CHARS, SHAPING_CHARS, True)
+
+
+def test_build_tells_other_cells_from_the_document() -> None:
+    request = replace(request_at("b|c"), above="1\r\n", below="\r\n2")
+    context = build_context(request, ContextLimits())
+    assert (context.prefix, context.suffix) == ("1\nb", "c\n2")
+    assert context.edges == DocumentEdges(num_before=2, num_after=2)
+    empty = build_context(replace(request_at("|"), above="1\n", below="\n2"), ContextLimits())
+    assert (empty.prefix, empty.suffix) == ("1\n", "\n2")
+    assert empty.edges == DocumentEdges(num_before=2, num_after=2)
+    cut = build_context(request, ContextLimits(prefix_chars=1, suffix_chars=1))
+    assert (cut.prefix, cut.suffix, cut.edges) == ("b", "c", DocumentEdges())

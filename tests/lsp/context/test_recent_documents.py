@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dgemma_lsp.context.recent_documents import RecentDocuments
+from dgemma_lsp.context.recent_activity import RecentDocuments
 from dgemma_lsp.documents.store import Document
 
 

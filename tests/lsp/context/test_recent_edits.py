@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from dgemma_lsp.context.recent_edits import RecentEdits
+from dgemma_lsp.context.recent_activity import RecentEdits
 
 BASE = "".join(f"line {n}\n" for n in range(40))
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dgemma_lsp.documents.diff import TextChange
+from dgemma_lsp.documents.store import TextChange
 
 TEXTS = st.text(alphabet="ab\n", max_size=12)
 

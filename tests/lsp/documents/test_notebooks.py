@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from dgemma_lsp.completion.fingerprint import CursorFingerprint
+from dgemma_lsp.completion.cache import CursorFingerprint
 from dgemma_lsp.context.builder import ContextLimits, build_context
 from dgemma_lsp.documents.notebooks import Cell, Notebooks
 from dgemma_lsp.documents.store import Document, Documents

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from dgemma_engine.protocol.messages import EngineState, Finish, Infill, Status
+from dgemma_engine.protocol.messages import EngineState, Finish, Infill
+from dgemma_engine.protocol.status_messages import Status
 
-from dgemma_lsp.engine_client.slow_detector import SlowDetector
+from dgemma_lsp.engine_client.status import SlowDetector
 
 
 def late(**timings_ms: float) -> Infill:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from dgemma_engine.protocol.messages import Finish, Infill
 
 from dgemma_lsp.engine_client.status import ServerStatus, StatusBoard, StatusKind
 from dgemma_lsp.server.progress_bars import LoadProgress
@@ -28,7 +29,7 @@ def test_error_alarms_once_until_something_works():
     for status in (ERROR, BUSY, ERROR, BUSY, ERROR):
         tested.show(status)
     assert alarms == ["out of memory"]
-    tested.clear()
+    tested.answered(Infill(text="", finish=Finish.EMPTY), deadline_ms=1_000.0)
     tested.show(BUSY)
     tested.show(ERROR)
     assert alarms == ["out of memory"] * 2

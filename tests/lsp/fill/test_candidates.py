@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from dgemma_engine.protocol.messages import Candidate, CandidateSource, Extent, Finish, Infill
+from dgemma_engine.protocol.messages import Extent
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,14 +14,7 @@ from dgemma_lsp.documents.store import Document
 from dgemma_lsp.fill.candidates import FillCandidate, fill_candidates, fill_request
 from dgemma_lsp.fill.target import FillKind, FillTarget, fill_target
 from dgemma_lsp.request import Channel
-
-
-def infill_of(*texts: str) -> Infill:
-    candidates = tuple(
-        Candidate(text=text, score=1 / (2 + index), source=CandidateSource.DIFFUSION)
-        for index, text in enumerate(texts)
-    )
-    return Infill(text=texts[0] if texts else "", finish=Finish.STABLE, score=0.5, candidates=candidates)
+from tests.lsp.shaped_infill import shaped_infill
 
 
 def offered(
@@ -31,7 +24,7 @@ def offered(
     assert isinstance(target, FillTarget)
     document = Document(uri="file:///w/a", version=1, language=language, text=text)
     request = fill_request(document, target, path="a", deadline_ms=1_000.0)
-    return target, fill_candidates(request, target, text[target.start : target.end], infill_of(*answers))
+    return target, fill_candidates(request, target, text[target.start : target.end], shaped_infill(request, *answers))
 
 
 def filled(marked: str, *answers: str, kind: FillKind = FillKind.SELECTION, language: str = "python") -> list[str]:
@@ -254,7 +247,7 @@ def test_nothing_outside_the_range_changes(
     replaced = text[target.start : target.end]
     for at in (target.start, target.end):
         assert document.lines.offset(*document.lines.position(at, encoding), encoding) == at, "can be said in units"
-    for candidate in fill_candidates(request, target, replaced, infill_of(*answers)):
+    for candidate in fill_candidates(request, target, replaced, shaped_infill(request, *answers)):
         assert candidate.new_text != replaced
         assert candidate.label.strip()
         assert "\n" not in candidate.label

@@ -13,6 +13,7 @@ D hidden, H query heads, G key-value heads, R query heads per key-value head, d 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,11 +22,52 @@ from torch import Tensor, nn
 
 from dgemma_engine.backends.cpu.attention import KEY_MULTIPLE, AttentionSegment, Heads
 from dgemma_engine.backends.cpu.feed_forward import FeedForward, RmsNorm, mlp
-from dgemma_engine.backends.cpu.rotary import RotaryCosSin
 from dgemma_engine.backends.cpu.torchscript import scripted, unspecialised
 from dgemma_engine.model.config import LayerKind, ModelConfig
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.layers import Layer, SelfConditioning
+from dgemma_engine.model.rotary import inverse_frequencies
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RotaryCosSin:
+    """Rotary factors of some positions, [N, 1, d] float32 each: `x * cos + roll(x, d / 2) * sin`."""
+
+    cos: Tensor
+    sin: Tensor
+
+
+class RotaryCache:
+    """Rotary factors of both layer kinds, computed once for every position that was asked for so far.
+
+    Args:
+        config: frequencies and head sizes.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        self._frequencies = {kind: inverse_frequencies(config.rope[kind], config.head_dim[kind]) for kind in LayerKind}
+        self._known = dict[LayerKind, RotaryCosSin]()
+        self._size = 0
+
+    def at(self, positions_1N: Tensor | None, num_past: int, num_tokens: int) -> dict[LayerKind, RotaryCosSin]:
+        """Returns the factors of positions; None are those of `num_tokens` tokens after `num_past`."""
+        if positions_1N is None:
+            positions_N, most = torch.arange(num_past, num_past + num_tokens), num_past + num_tokens
+        else:
+            positions_N, most = positions_1N[0], int(positions_1N.max()) + 1
+        if most > self._size:
+            self._size = max(512, 2 * most)
+            self._known = {kind: _rotary(frequencies, self._size) for kind, frequencies in self._frequencies.items()}
+        return {
+            kind: RotaryCosSin(cos=known.cos.index_select(0, positions_N), sin=known.sin.index_select(0, positions_N))
+            for kind, known in self._known.items()
+        }
+
+
+def _rotary(frequencies: Tensor, size: int) -> RotaryCosSin:
+    angles = torch.arange(size, dtype=torch.float32)[:, None] * frequencies
+    sin = angles.sin()
+    return RotaryCosSin(cos=angles.cos().repeat(1, 2)[:, None], sin=torch.cat((-sin, sin), dim=1)[:, None])
 
 
 class LayerStack:
@@ -53,6 +95,8 @@ class LayerStack:
         cache: PromptCache,
         segments: Sequence[AttentionSegment],
         num_causal: int,
+        *,
+        num_layers: int | None = None,
     ) -> Tensor:
         """Runs tokens that follow the cached ones. Returns [P, D], float32.
 
@@ -62,37 +106,11 @@ class LayerStack:
             cache: keys and values are written into its room; nothing is counted as kept.
             segments: consecutive ones that make up the pass.
             num_causal: tokens in causal mode, which come first; the two modes have scalars of their own.
+            num_layers: only the first ones; None runs all.
         """
-        return self._run(x_PD, rotary, cache, segments, num_causal, len(self._kinds))
-
-    def store_kv(
-        self,
-        x_PD: Tensor,
-        rotary: dict[LayerKind, RotaryCosSin],
-        cache: PromptCache,
-        segments: Sequence[AttentionSegment],
-    ) -> None:
-        """Writes the keys and values of tokens in causal mode, and computes nothing else of the last layer."""
-        last_idx = len(self._kinds) - 1
-        cos_sin = rotary[self._kinds[last_idx]]
-        num_tokens = cos_sin.cos.shape[0]
-        x_PD = self._run(x_PD, rotary, cache, segments, num_tokens, last_idx)
-        with unspecialised():
-            self._last_heads(
-                x_PD, cache.room(last_idx, num_tokens, num_behind=KEY_MULTIPLE)[0], cos_sin.cos, cos_sin.sin
-            )
-
-    def _run(
-        self,
-        x_PD: Tensor,
-        rotary: dict[LayerKind, RotaryCosSin],
-        cache: PromptCache,
-        segments: Sequence[AttentionSegment],
-        num_causal: int,
-        num_layers: int,
-    ) -> Tensor:
         num_tokens = sum(segment.num_tokens for segment in segments)
-        rooms = [cache.room(i, num_tokens, num_behind=KEY_MULTIPLE) for i in range(num_layers)]
+        indices = range(len(self._kinds) if num_layers is None else num_layers)
+        rooms = [cache.room(i, num_tokens, num_behind=KEY_MULTIPLE) for i in indices]
         with unspecialised():
             return self._all(
                 x_PD,
@@ -105,6 +123,23 @@ class LayerStack:
                 [[segment.first_keys[kind] for segment in segments] for kind in LayerKind],
                 [[segment.masks[kind] for segment in segments] for kind in LayerKind],
                 num_causal,
+            )
+
+    def store_kv(
+        self,
+        x_PD: Tensor,
+        rotary: dict[LayerKind, RotaryCosSin],
+        cache: PromptCache,
+        segments: Sequence[AttentionSegment],
+    ) -> None:
+        """Writes the keys and values of tokens in causal mode, and computes nothing else of the last layer."""
+        last_idx = len(self._kinds) - 1
+        cos_sin = rotary[self._kinds[last_idx]]
+        num_tokens = cos_sin.cos.shape[0]
+        x_PD = self.run(x_PD, rotary, cache, segments, num_tokens, num_layers=last_idx)
+        with unspecialised():
+            self._last_heads(
+                x_PD, cache.room(last_idx, num_tokens, num_behind=KEY_MULTIPLE)[0], cos_sin.cos, cos_sin.sin
             )
 
 

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from dgemma_engine.backends.cpu.attention import KEY_MULTIPLE, AttentionSegment
 from dgemma_engine.backends.cpu.feed_forward import RmsNorm
-from dgemma_engine.backends.cpu.layers import LayerStack, PackedSelfConditioning
-from dgemma_engine.backends.cpu.rotary import RotaryCache, RotaryCosSin
+from dgemma_engine.backends.cpu.layers import LayerStack, PackedSelfConditioning, RotaryCache, RotaryCosSin
 from dgemma_engine.backends.cpu.torchscript import scripted, unspecialised
 from dgemma_engine.model import attention_masks as masks
 from dgemma_engine.model.attention_masks import ALL_VISIBLE, AttentionMasks
@@ -62,16 +61,6 @@ class CanvasInputs:
     rotary: dict[LayerKind, RotaryCosSin]
     segment: AttentionSegment
 
-    def matches(
-        self, num_past: int, num_canvas: int, positions_BL: Tensor | None, attention_masks: AttentionMasks
-    ) -> bool:
-        """Whether these inputs were made of the same tensors."""
-        return (
-            (self.num_past, self.num_canvas) == (num_past, num_canvas)
-            and self.positions_BL is positions_BL
-            and self.attention_masks is attention_masks
-        )
-
 
 class CpuModel(ModelDefaults):
     """A `DiffusionModel` for one row (B = 1) and a `PromptCache`.
@@ -88,7 +77,7 @@ class CpuModel(ModelDefaults):
         weight_VD = model.embed_tokens.weight.detach()
         self.device, self.dtype = weight_VD.device, weight_VD.dtype
         self._scale = embed_scale(config.hidden_size, self.dtype)
-        self._table = RotaryCache(config)
+        self._rotary = RotaryCache(config)
         self_conditioning = scripted(PackedSelfConditioning(model.self_conditioning, config))
         self._self_conditioning = self_conditioning.call
         self._stack = LayerStack([layer for layer in model.layers if isinstance(layer, Layer)], config)
@@ -116,7 +105,7 @@ class CpuModel(ModelDefaults):
         num_past, num_new = cache.length, ids_BT.shape[1]
         segment = self._segment(attention_masks or self._causal_masks(num_past, num_new), num_past, num_new, extra=0)
         x_PD = filled(self._embedded(ids_BT))
-        rotary = self._rotary(positions_BT, num_past, num_new)
+        rotary = self._rotary.at(positions_BT, num_past, num_new)
         x_PD = self._stack.run(x_PD, rotary, prompt_cache(cache), [segment], num_new)
         cache.advance(num_new)
         return self._normed(x_PD[:num_new])
@@ -125,7 +114,7 @@ class CpuModel(ModelDefaults):
         """See `DiffusionModel.prefill`."""
         num_past, num_new = cache.length, ids_BT.shape[1]
         segment = self._segment(self._causal_masks(num_past, num_new), num_past, num_new, extra=0)
-        rotary = self._rotary(None, num_past, num_new)
+        rotary = self._rotary.at(None, num_past, num_new)
         self._stack.store_kv(filled(self._embedded(ids_BT)), rotary, prompt_cache(cache), [segment])
         cache.advance(num_new)
 
@@ -141,13 +130,18 @@ class CpuModel(ModelDefaults):
         """See `DiffusionModel.decode`."""
         num_past, num_canvas = cache.length, canvas_BL.shape[1]
         inputs = self._inputs
-        if inputs is None or not inputs.matches(num_past, num_canvas, positions_BL, attention_masks):
+        if (
+            inputs is None
+            or (inputs.num_past, inputs.num_canvas) != (num_past, num_canvas)
+            or inputs.positions_BL is not positions_BL
+            or inputs.attention_masks is not attention_masks
+        ):
             inputs = self._inputs = CanvasInputs(
                 num_past=num_past,
                 num_canvas=num_canvas,
                 positions_BL=positions_BL,
                 attention_masks=attention_masks,
-                rotary=self._rotary(positions_BL, num_past, num_canvas),
+                rotary=self._rotary.at(positions_BL, num_past, num_canvas),
                 segment=self._segment(attention_masks, num_past, num_canvas, extra=num_canvas - 1),
             )
         x_PD = self._canvas_states(canvas_BL, soft_BLD)
@@ -174,7 +168,7 @@ class CpuModel(ModelDefaults):
         if positions_BL is not None:
             block_BT = torch.arange(num_past, num_past + num_block, device=positions_BL.device)[None]
             positions_BL = torch.cat((block_BT, positions_BL), dim=1)
-        rotary = self._rotary(positions_BL, num_past, num_block + num_canvas)
+        rotary = self._rotary.at(positions_BL, num_past, num_block + num_canvas)
         x_PD = self._stack.run(x_PD, rotary, prompt_cache(cache), segments, num_block)
         cache.advance(num_block)
         return self._normed(x_PD[num_block : num_block + num_canvas])
@@ -186,7 +180,7 @@ class CpuModel(ModelDefaults):
     def logits(self, hidden_BLD: Tensor) -> Tensor:
         """See `DiffusionModel.logits`."""
         raw_NV = self.raw_logits(hidden_BLD.flatten(0, 1))
-        return self._plain.softcap(raw_NV).unflatten(0, hidden_BLD.shape[:2])
+        return self._plain.ops.softcap(raw_NV, self.config.final_logit_softcapping).unflatten(0, hidden_BLD.shape[:2])
 
     def raw_logits(self, hidden_ND: Tensor) -> Tensor:
         """See `DiffusionModel.raw_logits`."""
@@ -216,13 +210,6 @@ class CpuModel(ModelDefaults):
     def _causal_masks(self, num_past: int, num_new: int) -> AttentionMasks:
         window = self.config.sliding_window
         return masks.causal(num_past=num_past, num_new=num_new, sliding_window=window, device=self.device)
-
-    def _rotary(self, positions_1N: Tensor | None, num_past: int, num_tokens: int) -> dict[LayerKind, RotaryCosSin]:
-        if positions_1N is None:
-            positions_N, most = torch.arange(num_past, num_past + num_tokens), num_past + num_tokens
-        else:
-            positions_N, most = positions_1N[0], int(positions_1N.max()) + 1
-        return self._table.at(positions_N, most)
 
     def _segment(
         self, attention_masks: AttentionMasks, num_past: int, num_tokens: int, *, extra: int

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import torch
 from dgemma_kernels.tensors.formats import Output, Rows, WeightFormat
-from dgemma_kernels.tensors.vocabulary_belief import Banned, VocabularyBelief
+from dgemma_kernels.tensors.vocabulary_distribution import Banned, VocabularyDistribution
 from torch import Tensor, nn
 
 from dgemma_engine.backends.cuda.layers import (
@@ -224,9 +224,9 @@ class FusedModel(ModelDefaults):
 
     def token_distribution(
         self, logits_NV: Tensor, temperature_1: Tensor, levels_N: Tensor, banned: Banned | None
-    ) -> VocabularyBelief:
+    ) -> VocabularyDistribution:
         """Returns best token, entropy, confidence and a draw of each position; probabilities replace the logits."""
-        return self._fused.believe(logits_NV, temperature_1, levels_N, self.config.final_logit_softcapping, banned)
+        return self._fused.distribution(logits_NV, temperature_1, levels_N, self.config.final_logit_softcapping, banned)
 
     def expected_embeddings(self, probs_NV: Tensor) -> Tensor:
         """Returns the expected embedding under each position's distribution, [N, D]."""

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import torch
 from dgemma_kernels.tensors.formats import Rows
-from dgemma_kernels.tensors.vocabulary_belief import Banned
+from dgemma_kernels.tensors.vocabulary_distribution import Banned
 from torch import Tensor
 
 from dgemma_engine.backends.cuda.graphs import Graphs
@@ -150,16 +150,16 @@ def forward(model: FusedModel, view: StepView, stores: Stores, noise: Noise) -> 
     rows = model.run(model.input_states(view.block_T, view.ids_L, view.soft_LD), metadata, stores)
     model.vocabulary_logits(Rows(data_ND=rows.data_ND[num_block:]), view.logits_LV)
     banned = Banned(sets_RV=view.banned_FV, set_of_N=view.set_of_L)
-    belief = model.token_distribution(view.logits_LV, view.temperature_1, view.levels_L, banned)
-    view.sampled_L.copy_(belief.sampled_N)
-    answer_L, confidence_L = belief.best_N.long(), belief.confidence_N
+    distribution = model.token_distribution(view.logits_LV, view.temperature_1, view.levels_L, banned)
+    view.sampled_L.copy_(distribution.sampled_N)
+    answer_L, confidence_L = distribution.best_N.long(), distribution.confidence_N
     committed_L = noise.committed(view.ids_L)
     if committed_L is not None:
         best_L, answer_L = answer_L, torch.where(committed_L, view.ids_L, answer_L)
         # To the power of the step's temperature, its probabilities are proportional to those at temperature 1.
         ratio_L = _probability(view.logits_LV, answer_L) / _probability(view.logits_LV, best_L)
         confidence_L = confidence_L * ratio_L.pow(view.temperature_1)
-    scores = (answer_L, belief.entropy_N.view(torch.int32), confidence_L.view(torch.int32), view.ids_L)
+    scores = (answer_L, distribution.entropy_N.view(torch.int32), confidence_L.view(torch.int32), view.ids_L)
     for target_L, values_L in zip(view.scores_4L, scores, strict=True):
         target_L.copy_(values_L)
 

@@ -19,7 +19,7 @@ from dgemma_engine.tools.evaluation.holes.hole_kind import HoleKind
 if TYPE_CHECKING:
     from dgemma_engine.checkpoint.calibration import Calibration
     from dgemma_engine.tools.calibration.collecting import Collected
-    from dgemma_engine.tools.calibration.figures import Figures
+    from dgemma_engine.tools.calibration.figures import CalibrationFigures
     from dgemma_engine.tools.calibration.samples import Samples
     from dgemma_engine.tools.calibration.score_fit import ScoreFit
 
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise EngineUnavailable(f"{module} is not installed; run: pip install 'dgemma-lsp[engine]'")
     from dgemma_engine.checkpoint.builtin import model_folder
     from dgemma_engine.checkpoint.calibration import fingerprint
-    from dgemma_engine.tools.calibration.figures import Figures
+    from dgemma_engine.tools.calibration.figures import CalibrationFigures
     from dgemma_engine.tools.calibration.score_fit import fit_score
     from dgemma_engine.tools.evaluation.provenance import provenance
 
@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
     samples = _samples(arguments)
     collected = _collected(arguments, model, samples)
     fit = fit_score(collected.holes, target=arguments.precision, seed=arguments.seed)
-    figures = Figures.of(collected.holes, fit, collected.lengths, collected.no_lengths)
+    figures = CalibrationFigures.of(collected.holes, fit, collected.lengths, collected.no_lengths)
     facts = provenance(collected.device)
     result = {
         "command": "calibrate",
@@ -183,7 +183,7 @@ def _calibration(
     )
 
 
-def _write_report(out: Path, result: dict[str, Any], figures: Figures, fit: ScoreFit, model: str) -> None:
+def _write_report(out: Path, result: dict[str, Any], figures: CalibrationFigures, fit: ScoreFit, model: str) -> None:
     from dgemma_engine.tools.calibration.plots import draw_coverage, draw_reliability
     from dgemma_engine.tools.evaluation.result_files import write_result
 

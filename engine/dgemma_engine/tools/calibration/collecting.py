@@ -12,6 +12,7 @@ from dgemma_engine.checkpoint.calibration import Calibration
 from dgemma_engine.infill.candidate import Ranked
 from dgemma_engine.infill.length_search import grid, surroundings_prior
 from dgemma_engine.infill.options import InfillOptions
+from dgemma_engine.postprocess.shape import without_covered
 from dgemma_engine.protocol.messages import Context, Extent
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.tools.calibration.judged_hole import JudgedCandidate, JudgedHole
@@ -133,15 +134,16 @@ def _fitted(trials: Sequence[LengthTrial], seed: int) -> tuple[LengthFit | None,
 
 def _judged(engine: RankingEngine, sample: Sample, seed: int, clock: Callable[[], float]) -> JudgedHole:
     ranked = engine.ranked(_context(sample, seed), _patience(clock), options=InfillOptions(silence=False))
-    truth = sample.task.middle.strip()
+    truth, suffix = sample.task.middle.strip(), sample.task.suffix
     return JudgedHole(
         hole=sample.hole,
         kind=sample.task.kind,
         file=sample.file,
         candidates=tuple(
-            JudgedCandidate(features=one.features, right=one.proposal.text.strip() == truth)
+            JudgedCandidate(features=one.features, right=text is not None and text.strip() == truth)
             for one in ranked
             if one.features is not None
+            for text in (without_covered(one.proposal.text, one.proposal.covered, suffix),)
         ),
     )
 

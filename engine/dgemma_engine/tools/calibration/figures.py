@@ -55,7 +55,7 @@ class LengthFigures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
+class CalibrationFigures:
     """Of a calibration; intervals hold 95 %.
 
     Attributes:
@@ -113,7 +113,9 @@ class Figures:
     intercept: float
 
     @classmethod
-    def of(cls, holes: Sequence[JudgedHole], fit: ScoreFit, lengths: LengthFit | None, no_lengths: str) -> Figures:
+    def of(
+        cls, holes: Sequence[JudgedHole], fit: ScoreFit, lengths: LengthFit | None, no_lengths: str
+    ) -> CalibrationFigures:
         """Computes the figures.
 
         Args:

@@ -32,7 +32,7 @@ _BPE_SAMPLE_CHARACTERS = 40_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class ManifestEntry:
     """What the manifest says of one package: after filtering, under which licence, in which split."""
 
     package: str
@@ -93,7 +93,7 @@ class Corpus:
 class CorpusReport:
     """What a build kept and left out."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[ManifestEntry, ...]
     rejected: dict[Rejection, int]
 
 
@@ -200,9 +200,9 @@ def _sample(texts: list[str]) -> Iterator[str]:
     yield from texts[::step]
 
 
-def _entry(package: Package, split: Split, texts: list[str], tokenizer: Tokenizer) -> Entry:
+def _entry(package: Package, split: Split, texts: list[str], tokenizer: Tokenizer) -> ManifestEntry:
     encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-    return Entry(
+    return ManifestEntry(
         package=package.name,
         version=package.version,
         licence=package.licence,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dgemma_engine.tools.corpus.corpus import CorpusReport, Entry
+    from dgemma_engine.tools.corpus.corpus import CorpusReport, ManifestEntry
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,15 +59,15 @@ def table(report: CorpusReport) -> Iterator[str]:
     )
 
 
-def _group(entries: Iterable[Entry], key: Callable[[Entry], str]) -> Iterator[str]:
-    groups: dict[str, list[Entry]] = {}
+def _group(entries: Iterable[ManifestEntry], key: Callable[[ManifestEntry], str]) -> Iterator[str]:
+    groups: dict[str, list[ManifestEntry]] = {}
     for entry in entries:
         groups.setdefault(key(entry), []).append(entry)
     for name, members in sorted(groups.items(), key=lambda item: -sum(entry.bytes for entry in item[1])):
         yield _row(name, members)
 
 
-def _row(name: str, entries: Iterable[Entry]) -> str:
+def _row(name: str, entries: Iterable[ManifestEntry]) -> str:
     members = list(entries)
     sums = (sum(e.files for e in members), sum(e.bytes for e in members), sum(e.tokens for e in members))
     return f"{name[:40]:40} {len(members):8,} {sums[0]:7,} {sums[1]:12,} {sums[2]:12,}"

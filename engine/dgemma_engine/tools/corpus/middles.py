@@ -18,7 +18,7 @@ from dgemma_engine.errors import TrainingError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hole:
+class SourceHole:
     """A gap in a file: `text[start:end]` is the middle.
 
     Attributes:
@@ -67,7 +67,7 @@ class SourceText:
     def __init__(self, text: str) -> None:
         self.text = text
         self.line_starts = [0, *accumulate(map(len, _lines(text)))][:-1]
-        self._nodes: list[Hole] | None = None
+        self._nodes: list[SourceHole] | None = None
 
     def line(self, index: int) -> tuple[int, int]:
         """Returns start and end of a line, its line break left out."""
@@ -78,14 +78,14 @@ class SourceText:
         return start, stop
 
     @property
-    def nodes(self) -> list[Hole]:
+    def nodes(self) -> list[SourceHole]:
         """Syntax nodes worth a hole; none when the file does not parse."""
         if self._nodes is None:
             self._nodes = list(_syntax_holes(self.text))
         return self._nodes
 
 
-def choose_hole(source: SourceText, mix: MiddleMix, random: Random) -> Hole | None:
+def choose_hole(source: SourceText, mix: MiddleMix, random: Random) -> SourceHole | None:
     """Returns a hole, or None when the draw met nothing useful (a blank line, no syntax); the caller draws again.
 
     Args:
@@ -93,7 +93,7 @@ def choose_hole(source: SourceText, mix: MiddleMix, random: Random) -> Hole | No
         mix: shares of the kinds.
         random: every draw comes from it.
     """
-    kinds: list[Callable[[SourceText, Random], Hole | None]] = [_line_hole, _block_hole, _syntax_hole, _span_hole]
+    kinds: list[Callable[[SourceText, Random], SourceHole | None]] = [_line_hole, _block_hole, _syntax_hole, _span_hole]
     shares = [mix.line, mix.block, mix.syntax, mix.span]
     hole = random.choices(kinds, shares)[0](source, random)
     if hole is None or not 0 < hole.end - hole.start <= _MAX_CHARACTERS:
@@ -101,7 +101,7 @@ def choose_hole(source: SourceText, mix: MiddleMix, random: Random) -> Hole | No
     return hole if source.text[hole.start : hole.end].strip() else None
 
 
-def _line_hole(source: SourceText, random: Random) -> Hole | None:
+def _line_hole(source: SourceText, random: Random) -> SourceHole | None:
     """From line start, from behind the indent, from between two words or from anywhere, to the end of the line."""
     if not source.line_starts:
         return None
@@ -119,10 +119,10 @@ def _line_hole(source: SourceText, random: Random) -> Hole | None:
         offset = random.choice([indent, *(match.start() for match in re.finditer(r"(?<=\W)\w|(?<=\w)\W", line))])
     else:
         offset = random.randrange(indent, len(line))
-    return Hole(start=start + offset, end=end)
+    return SourceHole(start=start + offset, end=end)
 
 
-def _block_hole(source: SourceText, random: Random) -> Hole | None:
+def _block_hole(source: SourceText, random: Random) -> SourceHole | None:
     """One to eight lines, from line start or from behind the first indent."""
     num_lines = random.randint(1, 8)
     if len(source.line_starts) < num_lines:
@@ -133,19 +133,19 @@ def _block_hole(source: SourceText, random: Random) -> Hole | None:
     if random.random() < 0.6:
         line = source.text[start:end]
         start += len(line) - len(line.lstrip(" \t"))
-    return Hole(start=start, end=end)
+    return SourceHole(start=start, end=end)
 
 
-def _syntax_hole(source: SourceText, random: Random) -> Hole | None:
+def _syntax_hole(source: SourceText, random: Random) -> SourceHole | None:
     return random.choice(source.nodes) if source.nodes else None
 
 
-def _span_hole(source: SourceText, random: Random) -> Hole | None:
+def _span_hole(source: SourceText, random: Random) -> SourceHole | None:
     start = random.randrange(len(source.text))
-    return Hole(start=start, end=min(len(source.text), start + random.randint(1, _MAX_SPAN)))
+    return SourceHole(start=start, end=min(len(source.text), start + random.randint(1, _MAX_SPAN)))
 
 
-def _syntax_holes(text: str) -> list[Hole]:
+def _syntax_holes(text: str) -> list[SourceHole]:
     """Returns the spans of argument lists, expressions, statements and bodies of at least three characters."""
     try:
         with warnings.catch_warnings():
@@ -154,7 +154,7 @@ def _syntax_holes(text: str) -> list[Hole]:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return []
     offsets = _Offsets(text)
-    holes: list[Hole] = []
+    holes: list[SourceHole] = []
     for node in _walk(tree):
         if isinstance(node, ast.expr | ast.stmt):
             holes.append(offsets.span(node, node))
@@ -163,7 +163,7 @@ def _syntax_holes(text: str) -> list[Hole]:
             end = offsets.span(node, node).end - 1
             start = text.find("(", open_bracket, offsets.span(arguments[0], arguments[0]).start)
             if start >= 0:
-                holes.append(Hole(start=start + 1, end=end))
+                holes.append(SourceHole(start=start + 1, end=end))
         body: list[ast.stmt] | None = getattr(node, "body", None)
         if isinstance(body, list) and body and not isinstance(node, ast.Module):
             holes.append(offsets.span(body[0], body[-1]))
@@ -192,9 +192,9 @@ class _Offsets:
         self._lines = _lines(text)
         self._starts = [0, *accumulate(map(len, self._lines))]
 
-    def span(self, first: ast.expr | ast.stmt, last: ast.expr | ast.stmt) -> Hole:
+    def span(self, first: ast.expr | ast.stmt, last: ast.expr | ast.stmt) -> SourceHole:
         end_line, end_column = last.end_lineno or last.lineno, last.end_col_offset or 0
-        return Hole(start=self._offset(first.lineno, first.col_offset), end=self._offset(end_line, end_column))
+        return SourceHole(start=self._offset(first.lineno, first.col_offset), end=self._offset(end_line, end_column))
 
     def _offset(self, line: int, column: int) -> int:
         content = self._lines[line - 1]

@@ -12,7 +12,7 @@ from dgemma_engine.tools.evaluation.judgement import Judgement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
+class EvaluationFigures:
     """Of one kind of hole, or of all. Shares are 0 to 1.
 
     Attributes:
@@ -48,7 +48,7 @@ class Figures:
     p95_ms: float | None
 
     @classmethod
-    def of(cls, judgements: Sequence[Judgement], *, seed: int) -> Figures:
+    def of(cls, judgements: Sequence[Judgement], *, seed: int) -> EvaluationFigures:
         """Sums up results.
 
         Args:
@@ -82,12 +82,12 @@ class Figures:
         )
 
 
-def figures_by_kind(judgements: Sequence[Judgement], *, seed: int) -> dict[str, Figures]:
+def figures_by_kind(judgements: Sequence[Judgement], *, seed: int) -> dict[str, EvaluationFigures]:
     """Returns the figures of each kind, in the order in which the kinds first appear."""
     kinds: dict[str, list[Judgement]] = {}
     for judgement in judgements:
         kinds.setdefault(judgement.kind, []).append(judgement)
-    return {kind: Figures.of(members, seed=seed) for kind, members in kinds.items()}
+    return {kind: EvaluationFigures.of(members, seed=seed) for kind, members in kinds.items()}
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from dgemma_engine.infill.options import InfillOptions
+from dgemma_engine.postprocess.shape import without_covered
 from dgemma_engine.protocol.messages import Context, Extent, Infill
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.tools.evaluation.holes.task import Task
@@ -112,14 +113,16 @@ class EngineFiller:
         started_s = self._clock()
         cancel = Cancel(deadline_s=started_s + self._deadline_ms / 1e3, clock=self._clock)
         infill = self._engine.infill(context, cancel, options=replace(self._options, slot_tokens=slot_tokens))
+        text = without_covered(infill.text, infill.covered, task.suffix)
+        text = infill.text if text is None else text
         return Filling(
-            text=infill.text,
+            text=text,
             finish=infill.finish.value,
             score=infill.score,
             ms=(self._clock() - started_s) * 1e3,
             steps=infill.steps,
             forwards=infill.forwards,
-            token_error=self._engine.count_tokens(infill.text) - true_tokens,
+            token_error=self._engine.count_tokens(text) - true_tokens,
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dgemma_engine.tools.evaluation.figures import Figures, figures_by_kind
+from dgemma_engine.tools.evaluation.figures import EvaluationFigures, figures_by_kind
 from dgemma_engine.tools.evaluation.filling import Filler
 from dgemma_engine.tools.evaluation.holes.task import Task
 from dgemma_engine.tools.evaluation.judgement import Judgement, judge
@@ -27,8 +27,8 @@ class Measured:
         overall: figures of all holes together.
     """
 
-    kinds: Mapping[str, Figures]
-    overall: Figures
+    kinds: Mapping[str, EvaluationFigures]
+    overall: EvaluationFigures
 
     def table(self) -> Iterator[str]:
         """Yields the lines of a table for a person."""
@@ -93,7 +93,7 @@ def measure(
         if clock() - said_s >= _REPORT_S:
             said_s = clock()
             report(f"{len(judgements)} of {len(tasks)} holes")
-    return Measured(kinds=figures_by_kind(judgements, seed=seed), overall=Figures.of(judgements, seed=seed))
+    return Measured(kinds=figures_by_kind(judgements, seed=seed), overall=EvaluationFigures.of(judgements, seed=seed))
 
 
 def _rounded(figures: Mapping[str, Any]) -> dict[str, Any]:

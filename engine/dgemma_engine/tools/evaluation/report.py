@@ -1,16 +1,16 @@
-"""Figures as lines of a table for a person: what was not measured is a dash."""
+"""EvaluationFigures as lines of a table for a person: what was not measured is a dash."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from dgemma_engine.tools.evaluation.figures import Figures
+from dgemma_engine.tools.evaluation.figures import EvaluationFigures
 from dgemma_engine.tools.evaluation.intervals import Interval
 
 _COLUMNS = ("parse", "len err", "pass@1", "shown", "prec", "fwds", "steps", "p50 ms", "p95 ms")
 
 
-def table(kinds: Mapping[str, Figures], overall: Figures) -> Iterator[str]:
+def table(kinds: Mapping[str, EvaluationFigures], overall: EvaluationFigures) -> Iterator[str]:
     """Yields the lines: one per kind, one for all."""
     columns = "".join(f"{name:>9}" for name in _COLUMNS)
     yield f"{'kind':<22}{'n':>6}{'exact [95 %]':>22}{'similarity [95 %]':>22}{columns}"
@@ -20,7 +20,7 @@ def table(kinds: Mapping[str, Figures], overall: Figures) -> Iterator[str]:
         yield _line("all", overall)
 
 
-def _line(name: str, figures: Figures) -> str:
+def _line(name: str, figures: EvaluationFigures) -> str:
     shares = [figures.parse_rate, figures.length_error_mean, figures.pass_at_1, figures.shown_share]
     shares += [figures.precision_shown, figures.forwards_mean, figures.steps_mean, figures.p50_ms, figures.p95_ms]
     formats = [".3f", ".1f", ".3f", ".3f", ".3f", ".1f", ".1f", ".0f", ".0f"]

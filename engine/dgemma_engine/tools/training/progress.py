@@ -11,7 +11,7 @@ from dgemma_engine.tools.training.data.batches import Position
 
 
 @dataclass(slots=True)
-class Progress:
+class TrainingProgress:
     """Counters of a run; changed by the trainer.
 
     Attributes:

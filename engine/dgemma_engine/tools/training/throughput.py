@@ -54,12 +54,12 @@ def useful_flops(config: ModelConfig, batch: Batch, *, num_canvases: int, num_ju
         keys={LayerKind.FULL: prompt + canvas, LayerKind.SLIDING: min(prompt, window - 1) + canvas},
         vocabulary_rows=num_rows * num_canvases * slot_size,
     )
-    # Forward once, backward twice. A judgement without gradient runs forward, and its belief is a second product.
+    # Forward once, backward twice. A judgement without gradient runs forward, and its distribution is a second product.
     flops = 3 * (_forward_flops(config, encoder) + _forward_flops(config, decoder))
     if num_judgements > 1:
         vocabulary = 2 * config.vocab_size * config.hidden_size
-        beliefs = 2 * decoder.tokens - decoder.vocabulary_rows
-        flops += (num_judgements - 1) * (_forward_flops(config, decoder) + vocabulary * beliefs)
+        num_predicted = 2 * decoder.tokens - decoder.vocabulary_rows
+        flops += (num_judgements - 1) * (_forward_flops(config, decoder) + vocabulary * num_predicted)
         flops += 3 * 2 * 3 * config.hidden_size * config.intermediate_size * decoder.tokens
     return flops
 

@@ -30,7 +30,7 @@ from dgemma_engine.tools.training.optimization.losses import TokenBatch, infilli
 from dgemma_engine.tools.training.optimization.muon import MuonAdamW
 from dgemma_engine.tools.training.optimization.routing_balance import RoutingBalance
 from dgemma_engine.tools.training.optimization.vocabulary import Vocabulary
-from dgemma_engine.tools.training.progress import Progress
+from dgemma_engine.tools.training.progress import TrainingProgress
 from dgemma_engine.tools.training.throughput import matrix_rate, useful_flops
 from dgemma_engine.tools.training.train_config import TrainConfig
 
@@ -91,7 +91,7 @@ class Trainer:
         if config.run.execution == "compiled":
             compile_layers(self.model)
             self._vocabulary = Vocabulary.compiled()
-        self._progress = Progress()
+        self._progress = TrainingProgress()
         self._matrix_rate = math.inf
 
     @property
@@ -114,7 +114,7 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._generator.set_state(state["generator"])
-        self._progress = Progress.from_dict(state["progress"])
+        self._progress = TrainingProgress.from_dict(state["progress"])
         self._report(f"resumed at step {self._progress.step}")
 
     def run(self, minutes: float, *, interrupted: Callable[[], bool] = lambda: False) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from dgemma_engine.checkpoint.features import NAMES, Features
 from dgemma_engine.errors import EngineError
-from dgemma_engine.tools.calibration.figures import Figures
+from dgemma_engine.tools.calibration.figures import CalibrationFigures
 from dgemma_engine.tools.calibration.judged_hole import JudgedCandidate, JudgedHole
 from dgemma_engine.tools.calibration.length_bias import LengthFit
 from dgemma_engine.tools.calibration.score_fit import fit_score, num_right_first
@@ -67,7 +67,7 @@ def test_predictions_come_from_weights_that_did_not_see_the_file() -> None:
 def test_figures_count_holes_without_candidates_as_wrong() -> None:
     holes = misleading()
     fit = fit_score(holes, target=0.9, seed=0)
-    figures = Figures.of(holes, fit, None, "there were none")
+    figures = CalibrationFigures.of(holes, fit, None, "there were none")
     share = sum(one.has_truth for one in holes) / 200
     assert figures.exact_match == figures.oracle == share
     # Off the canvas `canvas_mean` is 0, the most there can be, and means nothing.
@@ -93,7 +93,7 @@ def test_figures_of_lengths_are_those_of_the_chosen_weight() -> None:
         raw_hit_rate=0.1, num_judged=30,
     )  # fmt: skip
     holes = misleading()
-    figures = Figures.of(holes, fit_score(holes, target=0.3, seed=0), lengths, "")
+    figures = CalibrationFigures.of(holes, fit_score(holes, target=0.3, seed=0), lengths, "")
     found = figures.lengths
     assert found is not None
     assert (found.hit_raw, found.hit_unbiased, found.hit_corrected) == (0.1, 0.2, 0.6)
@@ -106,7 +106,7 @@ def test_a_target_out_of_reach_is_said() -> None:
     holes = [hole(number, candidate(right=draw.random() < 0.1)) for number in range(100)]
     fit = fit_score(holes, target=0.9, seed=0)
     assert not fit.choice.reached
-    assert "was not reached" in "\n".join(Figures.of(holes, fit, None, "").table())
+    assert "was not reached" in "\n".join(CalibrationFigures.of(holes, fit, None, "").table())
 
 
 @pytest.mark.parametrize(("answered", "min_shown"), [(400, 50), (100, 25), (20, 5)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from dgemma_engine.tools.evaluation.figures import Figures, figures_by_kind
+from dgemma_engine.tools.evaluation.figures import EvaluationFigures, figures_by_kind
 from dgemma_engine.tools.evaluation.filling import Filling
 from dgemma_engine.tools.evaluation.holes.task import Task
 from dgemma_engine.tools.evaluation.intervals import compare_means, mean_interval
@@ -51,7 +51,7 @@ def test_figures_are_shares_means_and_percentiles() -> None:
         judged("", passed=False, ms=90.0, steps=6, forwards=7, token_error=-4),
         judged("(", passed=True, ms=30.0, steps=8, forwards=9, token_error=1),
     ]
-    figures = Figures.of(judgements, seed=0)
+    figures = EvaluationFigures.of(judgements, seed=0)
     assert figures.n == 4
     assert figures.exact_match == 0.25
     assert figures.edit_similarity == pytest.approx((1 + 0.75 + 0 + 0.4) / 4)
@@ -63,7 +63,7 @@ def test_figures_are_shares_means_and_percentiles() -> None:
 
 
 def test_what_was_not_measured_is_none_and_a_dash() -> None:
-    figures = Figures.of([judged("", replace(TASK, language=""))], seed=0)
+    figures = EvaluationFigures.of([judged("", replace(TASK, language=""))], seed=0)
     for name in ("parse_rate", "length_error_mean", "pass_at_1", "precision_shown", "forwards_mean", "p50_ms"):
         assert getattr(figures, name) is None
     header, line = table({"line": figures}, figures)
@@ -77,7 +77,7 @@ def test_kinds_are_apart_and_in_order() -> None:
     assert [(kind, figures.n, figures.exact_match) for kind, figures in kinds.items()] == [
         ("rest", 2, 1.0), ("line", 1, 0.0),
     ]  # fmt: skip
-    lines = list(table(kinds, Figures.of([judged("g")], seed=0)))
+    lines = list(table(kinds, EvaluationFigures.of([judged("g")], seed=0)))
     assert [line.split()[0] for line in lines] == ["kind", "rest", "line", "all"]
 
 

@@ -9,7 +9,7 @@ import pytest
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.diffusion.canvas import read
 from dgemma_engine.tools.corpus.bpe import BOS, EOS, FILL, MORE, PAD, PREFIX, SUFFIX
-from dgemma_engine.tools.corpus.middles import Hole, MiddleMix
+from dgemma_engine.tools.corpus.middles import MiddleMix, SourceHole
 from dgemma_engine.tools.training.data.batches import BatchPlan, BatchStream, ChunkSource, Position
 from dgemma_engine.tools.training.data.examples import build_example, choose_slot, training_format
 from tokenizers import Tokenizer
@@ -41,7 +41,7 @@ def ids(tokenizer: Tokenizer, text: str) -> list[int]:
 
 def test_example_is_what_the_engine_will_ask(form: InfillFormat, tokenizer: Tokenizer) -> None:
     text = "a = b\nc = dé\ne = f\n"
-    example = build_example(text, Hole(start=8, end=12), form, tokenizer, Random(0))
+    example = build_example(text, SourceHole(start=8, end=12), form, tokenizer, Random(0))
     assert example is not None
     suffix_ids = ids(tokenizer, text[12:])
     assert example.prompt_ids == [BOS, SUFFIX, *suffix_ids[:5], PREFIX, *ids(tokenizer, text[:8])]
@@ -53,7 +53,7 @@ def test_example_is_what_the_engine_will_ask(form: InfillFormat, tokenizer: Toke
 
 
 def test_blank_rest_ends_the_middle_with_eos_and_leaves_no_head(form: InfillFormat, tokenizer: Tokenizer) -> None:
-    example = build_example("a = b\n\n  \n", Hole(start=4, end=5), form, tokenizer, Random(0))
+    example = build_example("a = b\n\n  \n", SourceHole(start=4, end=5), form, tokenizer, Random(0))
     assert example is not None
     assert example.head_ids == []
     assert example.prompt_ids[:3] == [BOS, SUFFIX, PREFIX]
@@ -62,7 +62,7 @@ def test_blank_rest_ends_the_middle_with_eos_and_leaves_no_head(form: InfillForm
 
 
 def test_special_names_in_a_file_stay_text(form: InfillFormat, tokenizer: Tokenizer) -> None:
-    example = build_example("x = '<fill>'\ny = 1\n", Hole(start=5, end=8), form, tokenizer, Random(0))
+    example = build_example("x = '<fill>'\ny = 1\n", SourceHole(start=5, end=8), form, tokenizer, Random(0))
     assert example is not None
     assert FILL not in example.prompt_ids
     assert FILL not in example.head_ids

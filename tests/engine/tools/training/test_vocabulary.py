@@ -1,4 +1,4 @@
-"""Losses and beliefs made chunk by chunk must equal those made in one piece by plain PyTorch."""
+"""Losses and distributions made chunk by chunk must equal those made in one piece by plain PyTorch."""
 
 from __future__ import annotations
 

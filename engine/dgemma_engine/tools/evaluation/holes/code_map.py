@@ -10,7 +10,7 @@ import re
 from bisect import bisect_right
 from dataclasses import dataclass
 
-from dgemma_engine.tools.corpus.middles import Hole
+from dgemma_engine.tools.corpus.middles import SourceHole
 from dgemma_engine.tools.evaluation.holes.task import PYTHON
 
 _HASH_LANGUAGES = frozenset({PYTHON, "ruby", "shellscript", "yaml", "toml", "perl", "r", "elixir"})
@@ -30,8 +30,8 @@ class CodeMap:
         insides: spans between matching brackets, the brackets left out.
     """
 
-    prose: tuple[Hole, ...]
-    insides: tuple[Hole, ...]
+    prose: tuple[SourceHole, ...]
+    insides: tuple[SourceHole, ...]
 
     @classmethod
     def of(cls, text: str, language: str) -> CodeMap:
@@ -41,19 +41,19 @@ class CodeMap:
             text: all of a file.
             language: LSP language id; it decides how comments begin.
         """
-        prose: list[Hole] = []
-        insides: list[Hole] = []
+        prose: list[SourceHole] = []
+        insides: list[SourceHole] = []
         waiting: list[tuple[str, int]] = []
         for match in (_HASH if language in _HASH_LANGUAGES else _SLASHES).finditer(text):
             piece = match.group()
             if match["prose"] or "\n" in piece or piece.startswith(('"""', "'''")):
-                prose.append(Hole(start=match.start(), end=match.end()))
+                prose.append(SourceHole(start=match.start(), end=match.end()))
             elif piece in "([{":
                 waiting.append((piece, match.end()))
             elif piece in _PARTNERS and waiting:
                 bracket, start = waiting.pop()
                 if bracket == _PARTNERS[piece]:
-                    insides.append(Hole(start=start, end=match.start()))
+                    insides.append(SourceHole(start=start, end=match.start()))
                 else:
                     # Mismatched: whatever is open cannot be trusted to have a partner.
                     waiting.clear()

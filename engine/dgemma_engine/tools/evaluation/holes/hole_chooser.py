@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from random import Random
 
-from dgemma_engine.tools.corpus.middles import Hole, MiddleMix, SourceText, choose_hole
+from dgemma_engine.tools.corpus.middles import MiddleMix, SourceHole, SourceText, choose_hole
 from dgemma_engine.tools.evaluation.holes.code_map import CodeMap
 from dgemma_engine.tools.evaluation.holes.hole_kind import HoleKind
 
@@ -37,7 +37,7 @@ class HoleChooser:
         self._source = SourceText(text)
         self._map = CodeMap.of(text, language)
 
-    def choose(self, kind: HoleKind, random: Random) -> Hole | None:
+    def choose(self, kind: HoleKind, random: Random) -> SourceHole | None:
         """Returns a hole, or None when the draw met none of this kind; the caller draws again.
 
         Args:
@@ -54,12 +54,12 @@ class HoleChooser:
             return None
         return hole if self._is_a(kind, hole, middle) else None
 
-    def _draw(self, kind: HoleKind, random: Random) -> Hole | None:
+    def _draw(self, kind: HoleKind, random: Random) -> SourceHole | None:
         if kind is HoleKind.BALANCED:
             return random.choice(self._map.insides) if self._map.insides else None
         return choose_hole(self._source, _MIXES[kind], random)
 
-    def _is_a(self, kind: HoleKind, hole: Hole, middle: str) -> bool:
+    def _is_a(self, kind: HoleKind, hole: SourceHole, middle: str) -> bool:
         starts = self._source.line_starts
         left = self._source.text[starts[bisect_right(starts, hole.start) - 1] : hole.start]
         if kind is HoleKind.LINE:

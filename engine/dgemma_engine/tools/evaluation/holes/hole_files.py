@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from dgemma_engine.errors import FormatError
 from dgemma_engine.protocol.messages import Snippet
-from dgemma_engine.tools.evaluation.holes.rows import Row, read_rows
+from dgemma_engine.tools.evaluation.holes.rows import TableRow, read_rows
 from dgemma_engine.tools.evaluation.holes.task import PYTHON, Task, UnitTest
 
 _LANGUAGES = {"py": PYTHON, "js": "javascript", "java": "java"}
@@ -30,7 +30,7 @@ def read_tasks(path: Path) -> list[Task]:
         EngineUnavailable: a package that reads the file is not installed.
     """
     tasks: dict[str, Task] = {}
-    read: Callable[[Row], Task] | None = None
+    read: Callable[[TableRow], Task] | None = None
     for row in read_rows(path):
         read = read or _reader(row)
         task = _as_an_editor_asks(read(row))
@@ -51,7 +51,7 @@ def to_record(task: Task) -> dict[str, Any]:
     return record
 
 
-def _reader(row: Row) -> Callable[[Row], Task]:
+def _reader(row: TableRow) -> Callable[[TableRow], Task]:
     """Returns what reads rows like this one."""
     names = row.values.keys()
     if names & {"middle", "prefix"}:
@@ -66,7 +66,7 @@ def _reader(row: Row) -> Callable[[Row], Task]:
     )
 
 
-def _own(row: Row) -> Task:
+def _own(row: TableRow) -> Task:
     return Task(
         task_id=row.text("task_id"),
         kind=row.text("kind"),
@@ -79,7 +79,7 @@ def _own(row: Row) -> Task:
     )
 
 
-def _snippets(row: Row) -> tuple[Snippet, ...]:
+def _snippets(row: TableRow) -> tuple[Snippet, ...]:
     value = row.values.get("snippets") or []
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in cast(list[object], value)):
         raise FormatError(f"{row.where}: field `snippets` must be a list of objects with path and text; correct it")
@@ -87,7 +87,7 @@ def _snippets(row: Row) -> tuple[Snippet, ...]:
     return tuple(Snippet(path=item.text("path"), text=item.text("text")) for item in items)
 
 
-def _human_eval(row: Row) -> Task:
+def _human_eval(row: TableRow) -> Task:
     """Reads github.com/openai/human-eval-infilling; the first part of its ids names the sort of hole."""
     task_id = row.text("task_id")
     return Task(
@@ -101,7 +101,7 @@ def _human_eval(row: Row) -> Task:
     )
 
 
-def _santa_coder(row: Row) -> Task:
+def _santa_coder(row: TableRow) -> Task:
     """Reads bigcode/santacoder-fim-task; a name recurs there for every line left out of one program."""
     language = row.text("language")
     return Task(

@@ -19,7 +19,7 @@ from dgemma_engine.errors import EngineUnavailable, FormatError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class TableRow:
     """One object of a table.
 
     Attributes:
@@ -66,7 +66,7 @@ class Row:
         return self.values[name]
 
 
-def read_rows(path: Path) -> Iterator[Row]:
+def read_rows(path: Path) -> Iterator[TableRow]:
     """Yields the rows of a file.
 
     Args:
@@ -79,12 +79,12 @@ def read_rows(path: Path) -> Iterator[Row]:
     return _parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path)
 
 
-def _json_rows(path: Path) -> Iterator[Row]:
+def _json_rows(path: Path) -> Iterator[TableRow]:
     try:
         with closing(_open(path)) as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
-                    yield Row(file=path, number=number, values=_json_object(line, f"{path}:{number}"))
+                    yield TableRow(file=path, number=number, values=_json_object(line, f"{path}:{number}"))
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise FormatError(f"{path}: is no whole gzip file ({error}); make it again, or rename it") from error
     except OSError as error:
@@ -107,7 +107,7 @@ def _json_object(line: bytes, where: str) -> dict[str, Any]:
     return cast(dict[str, Any], value)
 
 
-def _parquet_rows(path: Path) -> Iterator[Row]:
+def _parquet_rows(path: Path) -> Iterator[TableRow]:
     if importlib.util.find_spec("pyarrow") is None:
         raise EngineUnavailable(f"{path}: reading Parquet needs pyarrow; run: pip install 'dgemma-lsp[eval]'")
     from pyarrow import parquet
@@ -117,4 +117,4 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
     except (OSError, ValueError) as error:
         raise FormatError(f"{path}: cannot be read as Parquet ({error}); make it again, or rename it") from error
     for number, values in enumerate(rows, 1):
-        yield Row(file=path, number=number, values=values)
+        yield TableRow(file=path, number=number, values=values)

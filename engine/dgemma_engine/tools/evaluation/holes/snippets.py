@@ -19,7 +19,7 @@ _IDENTIFIER = re.compile(r"[^\W\d]\w{2,}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Window:
+class _SnippetWindow:
     path: str
     text: str
     identifiers: frozenset[str]
@@ -33,7 +33,7 @@ class Neighbours:
     """
 
     def __init__(self, files: Sequence[SourceFile]) -> None:
-        self._folders: dict[PurePosixPath, list[list[_Window]]] = {}
+        self._folders: dict[PurePosixPath, list[list[_SnippetWindow]]] = {}
         for file in files:
             self._folders.setdefault(PurePosixPath(file.path).parent, []).append(_windows(file))
 
@@ -48,7 +48,7 @@ class Neighbours:
         """
         around = "\n".join([*prefix.splitlines()[-_AROUND_LINES:], *suffix.splitlines()[:_AROUND_LINES]])
         wanted = _identifiers(around)
-        best: list[tuple[float, str, _Window]] = []
+        best: list[tuple[float, str, _SnippetWindow]] = []
         for windows in self._folders.get(PurePosixPath(path).parent, []):
             if windows and windows[0].path != path:
                 score, window = max(
@@ -60,11 +60,11 @@ class Neighbours:
         return tuple(Snippet(path=window.path, text=window.text) for _, _, window in best[-count:]) if count else ()
 
 
-def _windows(file: SourceFile) -> list[_Window]:
+def _windows(file: SourceFile) -> list[_SnippetWindow]:
     lines = file.text.splitlines(keepends=True)
     starts = range(0, max(1, len(lines) - _WINDOW_LINES // 2), _WINDOW_LINES // 2)
     texts = ["".join(lines[start : start + _WINDOW_LINES]) for start in starts]
-    return [_Window(path=file.path, text=text, identifiers=_identifiers(text)) for text in texts]
+    return [_SnippetWindow(path=file.path, text=text, identifiers=_identifiers(text)) for text in texts]
 
 
 def _identifiers(text: str) -> frozenset[str]:

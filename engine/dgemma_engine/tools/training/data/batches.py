@@ -23,7 +23,7 @@ from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.errors import TrainingError
 from dgemma_engine.tools.corpus import bpe
 from dgemma_engine.tools.corpus.corpus import Corpus, Split
-from dgemma_engine.tools.corpus.middles import Hole, MiddleMix, SourceText, choose_hole
+from dgemma_engine.tools.corpus.middles import MiddleMix, SourceHole, SourceText, choose_hole
 from dgemma_engine.tools.training.data.examples import Example, build_example
 
 _HOLES_PER_FILE = 4
@@ -150,7 +150,7 @@ class ChunkSource:
             if num_misses > 100 * self._plan.chunk_holes:
                 raise TrainingError(f"{self._plan.corpus}: no hole fits the slots; the files may be blank")
 
-    def _example(self, source: SourceText, hole: Hole, random: Random) -> Example | None:
+    def _example(self, source: SourceText, hole: SourceHole, random: Random) -> Example | None:
         text = source.text
         ends_line = hole.end == len(text) or text[hole.end] in "\r\n"
         if ends_line and random.random() < _END_OF_FILE_SHARE:

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.tools.corpus import bpe
-from dgemma_engine.tools.corpus.middles import Hole
+from dgemma_engine.tools.corpus.middles import SourceHole
 
 # As the engine cuts text before it tokenises: this many characters per token of budget.
 _CHARACTERS_PER_TOKEN = 8
@@ -53,7 +53,9 @@ def training_format(
     )
 
 
-def build_example(text: str, hole: Hole, form: InfillFormat, tokenizer: Tokenizer, random: Random) -> Example | None:
+def build_example(
+    text: str, hole: SourceHole, form: InfillFormat, tokenizer: Tokenizer, random: Random
+) -> Example | None:
     """Returns the example of one hole, or None when the middle is too long for any slot.
 
     Args:

@@ -90,9 +90,9 @@ def infilling_losses(
         batch: holes.
         levels_BR: noise level of each canvas, 0 to 1; the R canvases of a hole share one prompt pass.
         num_judgements: 1 judges the canvases as the engine's first step does; 2 judges them once more with what the
-            first judgement, made without gradient, believed.
+            distributions of the first judgement, made without gradient.
         generator: noise and temperature.
-        vocabulary: cross-entropy and belief; a compiled one is faster.
+        vocabulary: cross-entropy and distribution; a compiled one is faster.
     """
     prompt_tokens, slot_size, num_canvases = batch.prompt_BP.shape[1], batch.slot_BS.shape[1], levels_BR.shape[1]
     window = model.config.sliding_window
@@ -116,7 +116,7 @@ def infilling_losses(
     canvas_XL = canvases_BRL.flatten(0, 1)
     soft_XLD: Tensor | None = None
     for _ in range(num_judgements - 1):
-        soft_XLD = _belief(model, canvas_XL, soft_XLD, cache, layout, generator, vocabulary)
+        soft_XLD = _self_conditioning(model, canvas_XL, soft_XLD, cache, layout, generator, vocabulary)
     hidden_XLD = model.decode(
         canvas_XL, cache, soft_BLD=soft_XLD, positions_BL=layout.positions, attention_masks=layout.masks
     )
@@ -163,7 +163,7 @@ def _causal_loss(
 
 
 @torch.no_grad()
-def _belief(
+def _self_conditioning(
     model: DiffusionGemma,
     canvas_XL: Tensor,
     soft_XLD: Tensor | None,

@@ -50,7 +50,7 @@ class RoutingBalance:
         if torch.is_grad_enabled():
             num_experts = scores_NE.shape[-1]
             sent_E = F.one_hot(indices_NK.flatten(), num_experts).float().mean(0)
-            believed_E = torch.softmax(scores_NE, dim=-1, dtype=torch.float32).mean(0)
-            term = num_experts * (sent_E * believed_E).sum()
+            probability_E = torch.softmax(scores_NE, dim=-1, dtype=torch.float32).mean(0)
+            term = num_experts * (sent_E * probability_E).sum()
             self._sum_and_count_2 = self._sum_and_count_2 + torch.stack((term, torch.ones_like(term)))
         return weights_NK, indices_NK

@@ -1,4 +1,4 @@
-"""What a training step does over the whole vocabulary, a few rows at a time: cross-entropy, and the belief behind it.
+"""What a training step does over the whole vocabulary, a few rows at a time: cross-entropy and distributions.
 
 Logits of all rows at once would be the largest tensors of a step by far; of a few rows they stay in the processor's
 cache, and the gradients of a weighted cross-entropy are known as soon as its logits are. Takes hidden states and
@@ -41,7 +41,7 @@ def judge(logits_CV: Tensor, targets_C: Tensor, weights_C: Tensor, cap: float) -
     return (losses_C1[:, 0] * weights_C).sum(), (errors_CV * (1 - share_CV * share_CV)).to(logits_CV.dtype)
 
 
-def believe(logits_CV: Tensor, temperature: Tensor, cap: float) -> Tensor:
+def distribution(logits_CV: Tensor, temperature: Tensor, cap: float) -> Tensor:
     """Returns the distribution of softcapped logits at a temperature, [C, V] in the logits' dtype."""
     capped_CV = torch.tanh(logits_CV.float() / cap) * cap
     return torch.softmax(capped_CV / temperature, dim=-1).to(logits_CV.dtype)
@@ -52,21 +52,21 @@ class Vocabulary:
 
     Args:
         judge: `judge`, or a compiled version of it.
-        believe: `believe`, or a compiled version of it.
+        distribution: `distribution`, or a compiled version of it.
     """
 
-    def __init__(self, judge: Judge, believe: Callable[[Tensor, Tensor, float], Tensor]) -> None:
-        self._judge, self._believe = judge, believe
+    def __init__(self, judge: Judge, distribution: Callable[[Tensor, Tensor, float], Tensor]) -> None:
+        self._judge, self._distribution = judge, distribution
 
     @classmethod
     def eager(cls) -> Self:
         """Plain PyTorch."""
-        return cls(judge, believe)
+        return cls(judge, distribution)
 
     @classmethod
     def compiled(cls) -> Self:
         """Each chunk's element-wise work in a few passes; needs a C++ compiler on a CPU."""
-        return cls(torch.compile(judge, dynamic=True), torch.compile(believe, dynamic=True))
+        return cls(torch.compile(judge, dynamic=True), torch.compile(distribution, dynamic=True))
 
     def loss(self, model: DiffusionGemma, hidden_ND: Tensor, targets_N: Tensor, weights_N: Tensor) -> Tensor:
         """Returns the sum of weighted cross-entropies in nats, a scalar that carries gradients.
@@ -90,8 +90,8 @@ class Vocabulary:
         weight_VD = model.embed_tokens.weight.to(dtype)
         chunks = hidden_ND.to(dtype).split(_chunk_rows(weight_VD))
         cap = model.config.final_logit_softcapping
-        believed = [self._believe(F.linear(rows_CD, weight_VD), temperature, cap) for rows_CD in chunks]
-        return torch.cat([probs_CV @ weight_VD for probs_CV in believed]) * model.config.hidden_size**0.5
+        probs_by_chunk = [self._distribution(F.linear(rows_CD, weight_VD), temperature, cap) for rows_CD in chunks]
+        return torch.cat([probs_CV @ weight_VD for probs_CV in probs_by_chunk]) * model.config.hidden_size**0.5
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):

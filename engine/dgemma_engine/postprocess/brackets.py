@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from dgemma_lsp.postprocess.cursor_context import CursorContext
-from dgemma_lsp.postprocess.languages import Language
-from dgemma_lsp.postprocess.lexer import CLOSER_OF, OPENER_OF, Bracket, Reading, read
+from dgemma_engine.postprocess.cursor_context import CursorContext
+from dgemma_engine.postprocess.lexer import CLOSER_OF, OPENER_OF, Bracket, Language, Reading, read
 
 # Brackets that are taken back one after another; each costs a reading of the line.
 _MOST_CUT = 32

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import re
 
-from dgemma_engine.protocol.messages import Extent, Finish, Infill
+from dgemma_engine.postprocess.extent import extent_of
+from dgemma_engine.protocol.messages import Extent
 from hypothesis import given
 from hypothesis import strategies as st
 from lsprotocol import types
 
+from dgemma_lsp.answer import build_completions
 from dgemma_lsp.context.builder import ContextLimits, build_context
 from dgemma_lsp.documents.positions import LineIndex, PositionEncoding
 from dgemma_lsp.documents.store import Document, Documents, Edit
-from dgemma_lsp.postprocess.extent import extent_of
-from dgemma_lsp.postprocess.pipeline import build_completions
 from dgemma_lsp.request import Channel, Request, Trigger
 from dgemma_lsp.server import conversions
+from tests.lsp.shaped_infill import shaped_infill
 
 CODECS = {PositionEncoding.UTF8: "utf-8", PositionEncoding.UTF16: "utf-16-le", PositionEncoding.UTF32: "utf-32-le"}
 UNIT_BYTES = {PositionEncoding.UTF8: 1, PositionEncoding.UTF16: 2, PositionEncoding.UTF32: 4}
@@ -75,7 +76,7 @@ def test_item_says_what_the_engine_meant_and_touches_no_other_line(
     assert document is not None
     request = asked(document, data.draw(st.integers(0, len(document.text))), encoding)
 
-    for completion in build_completions(request, Infill(text=answer, finish=Finish.STABLE)):
+    for completion in build_completions(request, shaped_infill(request, answer)):
         item = conversions.to_inline_item(completion, document.lines, encoding, accepted=None)
         assert item.range is not None
         assert isinstance(item.insert_text, str)
@@ -84,7 +85,7 @@ def test_item_says_what_the_engine_meant_and_touches_no_other_line(
         assert accepted.startswith(document.text[: request.offset])
         assert accepted.endswith(document.text[request.line_end :])
         assert "\r" not in item.insert_text
-        assert extent_of(request) is Extent.BLOCK or "\n" not in item.insert_text
+        assert extent_of(request.before, request.rest, request.language) is Extent.BLOCK or "\n" not in item.insert_text
 
         said, meant = without_blanks(completion.inserted), without_blanks(answer)
         shared = next((count for count in range(len(said), -1, -1) if meant.startswith(said[:count])), 0)
@@ -146,7 +147,7 @@ def test_suffix_is_never_said_twice(
     offset = len(line_end.join([*above, before]))
     document = Document(uri="u", version=1, language=language, text=text)
     request = asked(document, offset, encoding)
-    (completion,) = build_completions(request, Infill(text=truth + copied, finish=Finish.STABLE))
+    (completion,) = build_completions(request, shaped_infill(request, truth + copied))
     item = conversions.to_inline_item(completion, document.lines, encoding, accepted=None)
     assert item.range is not None
     assert isinstance(item.insert_text, str)
@@ -170,7 +171,7 @@ def test_lines_below_are_never_said_twice(
     text = "\n".join([*said[:start], indent, *said[end:]])
     document = Document(uri="u", version=1, language=language, text=text)
     request = asked(document, len("\n".join([*said[:start], indent])), PositionEncoding.UTF16)
-    (completion,) = build_completions(request, Infill(text=answer, finish=Finish.STABLE))
+    (completion,) = build_completions(request, shaped_infill(request, answer))
     assert text[: completion.start] + completion.text + text[completion.end :] == "\n".join(said)
 
 
@@ -192,7 +193,7 @@ def test_item_extends_what_is_selected(
     info = types.SelectedCompletionInfo(range=types.Range(start=start, end=end), text=selected)
     request = conversions.with_selected(request, info, document.lines, encoding)
     context = build_context(request, ContextLimits())
-    for completion in build_completions(request, Infill(text=answer, finish=Finish.STABLE)):
+    for completion in build_completions(request, shaped_infill(request, answer)):
         assert request.line_start <= completion.start <= completion.end <= request.line_end
         if request.selected is not None:
             assert completion.text.startswith(selected)

@@ -1,6 +1,7 @@
-"""What shaping an answer has to know of a language: how its strings and comments look, and what opens a block.
+"""Strings, comments and brackets as each language spells them, and what a text leaves unpaired of them.
 
-A table, and the look-up by LSP language id; no grammar. A language that is not in it is read as most are.
+Pure. A table of languages, looked up by LSP language id, and one reading of a text by it; no grammar. A language that
+is not in the table is read as most are.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,3 +152,124 @@ def language_named(language_id: str) -> Language:
         language_id: as LSP spells it; one that is not known, or empty, gets what most languages share.
     """
     return _LANGUAGES.get(language_id, _OTHER)
+
+
+CLOSER_OF = {"(": ")", "[": "]", "{": "}"}
+OPENER_OF = {closer: opener for opener, closer in CLOSER_OF.items()}
+_BRACKETS = "()[]{}"
+# What costs as much as a hundred other characters to read.
+_SIGNS = _BRACKETS + "\"'`"
+_QUOTES = frozenset("\"'`")
+
+
+class Bracket(NamedTuple):
+    """A bracket whose partner stands outside the text that was read; `offset` counts from that text's start."""
+
+    sign: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What a text leaves unpaired.
+
+    Attributes:
+        closing: brackets that close what was opened before the text, in order.
+        opening: brackets that the text does not close, the outermost first.
+        inside: the delimiter of the string, or the beginning of the comment, that the text ends in; empty for neither.
+        inside_from: where that begins, if any.
+    """
+
+    closing: tuple[Bracket, ...]
+    opening: tuple[Bracket, ...]
+    inside: str = ""
+    inside_from: int = 0
+
+
+def read(text: str, language: Language) -> Reading:
+    """Returns what `text`, which must not begin inside a string or a comment, leaves unpaired."""
+    closing: list[tuple[str, int]] = []
+    opening: list[tuple[str, int]] = []
+    num_open = dict.fromkeys(CLOSER_OF, 0)
+    brackets = _BRACKETS if language.has_brackets else ""
+    search, match = language.signs.search, language.pieces.match
+    inside, inside_from = "", 0
+    end = 0
+    while (sign := search(text, end)) is not None:
+        start, said = sign.start(), sign.group()
+        if said not in brackets:
+            piece = match(text, start)
+            end = piece.end() if piece else sign.end()
+            if piece and end == len(text) and not _is_whole(piece.group(), language):
+                inside, inside_from = _delimiter(piece.group(), language), start
+            continue
+        end = start + 1
+        if said in CLOSER_OF:
+            opening.append((said, start))
+            num_open[said] += 1
+        elif num_open[OPENER_OF[said]]:
+            closed = ""
+            while closed != OPENER_OF[said]:
+                closed = opening.pop()[0]
+                num_open[closed] -= 1
+        else:
+            closing.append((said, start))
+    return Reading(
+        closing=tuple(map(Bracket._make, closing)),
+        opening=tuple(map(Bracket._make, opening)),
+        inside=inside,
+        inside_from=inside_from,
+    )
+
+
+def lines_inside(text: str, language: Language) -> list[tuple[int, int]]:
+    """Returns where strings and comments that hold a line end start and end; read in one pass, as `read` does."""
+    spans: list[tuple[int, int]] = []
+    end = 0
+    while (sign := language.text_signs.search(text, end)) is not None:
+        piece = language.pieces.match(text, sign.start())
+        end = piece.end() if piece else sign.end()
+        if piece and text.find("\n", piece.start(), end) >= 0:
+            spans.append((piece.start(), end))
+    return spans
+
+
+def cheap_start(text: str, start: int, end: int, *, most_chars: int, most_signs: int) -> int:
+    """Returns from where on `text[start:end]` is read: at most so many characters with so many brackets and quotes."""
+    start = max(start, end - most_chars)
+    while start < end and _num_signs(text, start, end) > most_signs:
+        start = (start + end + 1) // 2
+    return start
+
+
+def cheap_end(text: str, start: int, *, most_chars: int, most_signs: int) -> int:
+    """Returns up to where `text[start:]` is read: at most so many characters with so many brackets and quotes."""
+    end = min(len(text), start + most_chars)
+    while start < end and _num_signs(text, start, end) > most_signs:
+        end = (start + end) // 2
+    return end
+
+
+def _num_signs(text: str, start: int, end: int) -> int:
+    return sum(text.count(sign, start, end) for sign in _SIGNS)
+
+
+def _delimiter(piece: str, language: Language) -> str:
+    """Returns what a string or comment begins with."""
+    longer = [*language.long_quotes, language.comment]
+    return next((sign for sign in longer if sign and piece.startswith(sign)), piece[0])
+
+
+def _is_whole(piece: str, language: Language) -> bool:
+    """Whether a string or comment at the end of a text has its end; a comment that ends with its line never has."""
+    if language.comment and piece.startswith(language.comment):
+        return False
+    if piece[0] in _QUOTES:
+        delimiter = _delimiter(piece, language)
+        return len(piece) >= 2 * len(delimiter) and piece.endswith(delimiter) and not _escapes_end(piece)
+    return piece.endswith(("*/", "-->"))
+
+
+def _escapes_end(piece: str) -> bool:
+    bare = piece[:-1].rstrip("\\")
+    return (len(piece) - 1 - len(bare)) % 2 == 1

@@ -1,18 +1,19 @@
 """What an answer repeats of the document: lines above and below the cursor, and the rest of the cursor's line.
 
-Pure. The engine cuts such copies before it ranks; here indentation and block have been corrected, and the document's
-own lines count. The rest of a line is compared by brackets and quotes, so that `foo(|)` never becomes `foo(a))`.
+Pure. `clean_candidate` cuts such copies as they were written; here indentation and block have been corrected, and the
+document's own lines count. The rest of a line is compared by brackets and quotes, so that `foo(|)` never becomes
+`foo(a))`.
 """
 
 from __future__ import annotations
 
 import re
 
+from dgemma_engine.postprocess.cursor_context import CursorContext
 from dgemma_engine.postprocess.strings import STRINGS_OVER_LINES, without_strings
 
-from dgemma_lsp.postprocess.cursor_context import CursorContext
-
 _LETTER = re.compile(r"[^\W\d_]")
+_INSIDE_WORD = re.compile(r"\w\w")
 _LINES_ABOVE = 32
 _LONGEST_UNIT = 8
 _COPIES = 3
@@ -95,7 +96,7 @@ def num_covered(*, before: str, middle: str, rest: str) -> int:
     candidates: list[tuple[int, bool]] = []
     for count in range(1, min(len(rest), len(middle)) + 1):
         said = rest[:count]
-        repeated = middle.endswith(said) and not _splits_word(before + middle, rest, count)
+        repeated = middle.endswith(said) and not splits_word(before + middle, rest, count)
         if repeated or _contains_in_order(middle, said):
             candidates.append((count, repeated))
     for count, repeated in candidates[:_MOST_SHORT] + candidates[_MOST_SHORT:][-_MOST_LONG:]:
@@ -123,15 +124,10 @@ def num_unbalanced(line: str) -> int:
     return unbalanced + len(stack)
 
 
-def _splits_word(said: str, rest: str, count: int) -> bool:
+def splits_word(said: str, rest: str, count: int) -> bool:
     """Whether `rest[:count]` ends inside a word, or is but the last letter of the word that `said` ends with."""
-    if count < len(rest) and _is_word(rest[count - 1]) and _is_word(rest[count]):
-        return True
-    return count == 1 and _is_word(rest[0]) and _is_word(said[-2:-1])
-
-
-def _is_word(character: str) -> bool:
-    return character == "_" or character.isalnum()
+    ends_inside = _INSIDE_WORD.fullmatch(rest[count - 1 : count + 1])
+    return bool(ends_inside or (count == 1 and _INSIDE_WORD.fullmatch(said[-2:])))
 
 
 def _contains_in_order(middle: str, said: str) -> bool:

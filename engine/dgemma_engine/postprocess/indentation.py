@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from dgemma_lsp.postprocess.block_columns import body_column, closer_column, open_blocks, with_closers_aligned
-from dgemma_lsp.postprocess.cursor_context import CursorContext
-from dgemma_lsp.postprocess.extent import closes, is_label, opens_block
-from dgemma_lsp.postprocess.indent_style import IndentStyle, indent_of, style_of
-from dgemma_lsp.postprocess.lexer import read
+from dgemma_engine.postprocess.block_columns import body_column, closer_column, open_blocks, with_closers_aligned
+from dgemma_engine.postprocess.cursor_context import CursorContext
+from dgemma_engine.postprocess.extent import closes, is_label, opens_block
+from dgemma_engine.postprocess.indent_style import IndentStyle, indent_of, style_of
+from dgemma_engine.postprocess.lexer import read
 
 _UNINDENTED_BLOCK = re.compile(r"\s*(?:namespace|extern)\b")
 _GOES_ON = re.compile(r"[.?:&|+\-*/%=<>,]")

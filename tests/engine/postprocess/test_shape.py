@@ -1,28 +1,24 @@
 from __future__ import annotations
 
 import pytest
-from dgemma_engine.protocol.messages import Finish, Infill
+from dgemma_engine.postprocess.cursor_context import CursorContext
+from dgemma_engine.postprocess.deduplicate import num_covered, num_unbalanced
+from dgemma_engine.postprocess.extent import extent_of
+from dgemma_engine.postprocess.shape import ShapedText, shape_completion, without_covered
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dgemma_lsp.postprocess.deduplicate import num_covered, num_unbalanced
-from dgemma_lsp.postprocess.pipeline import Completion, build_completions
-from tests.lsp.cursor import request_at
 
-
-def completed(marked: str, middle: str) -> Completion | None:
-    return next(iter(build_completions(request_at(marked), Infill(text=middle, finish=Finish.STABLE))), None)
+def shaped(prefix: str, suffix: str, middle: str) -> ShapedText:
+    around = CursorContext.of(prefix, suffix, "python")
+    return shape_completion(middle, around, extent_of(around.before, around.rest, "python"))
 
 
 def check(marked: str, middle: str, expected: str | None) -> None:
-    """Checks what the text becomes when the completion of `middle` at `|` is accepted; None is nothing shown."""
-    completion = completed(marked, middle)
-    if expected is None:
-        assert completion is None
-        return
-    assert completion is not None
-    text = marked.replace("|", "")
-    assert text[: completion.start] + completion.text + text[completion.end :] == expected
+    """Checks what the text becomes when the shaped `middle` is inserted at `|`; None is nothing shown."""
+    prefix, suffix = marked.split("|")
+    shape = shaped(prefix, suffix, middle)
+    assert (prefix + shape.text + suffix[shape.covered :] if shape.text else None) == expected
 
 
 @pytest.mark.parametrize(
@@ -112,32 +108,16 @@ def test_line_ends_and_wide_characters(marked: str, middle: str, expected: str):
     check(marked, middle, expected)
 
 
-def test_span_is_from_the_start_of_the_line_to_the_covered_rest():
-    completion = completed("a\n  foo(|)\nb", "x)")
-    assert completion == Completion(lead="  foo(", inserted="x)", start=2, cursor=8, end=9, version=1)
-    assert completion.text == "  foo(x)"
-
-
-def test_span_out_of_order_is_refused():
-    with pytest.raises(ValueError, match=r"self\.cursor=5"):
-        Completion(lead="", inserted="", start=0, cursor=5, end=4, version=1)
-
-
 pieces = st.lists(st.sampled_from(["a", " ", "(", ")", "[", "]", ":", ",", '"', "😋", "\n", "    "]), max_size=12)
 
 
 @given(pieces.map("".join), pieces.map("".join), pieces.map("".join))
-def test_other_lines_stay_as_they_are(prefix: str, suffix: str, middle: str):
-    text = prefix + suffix
-    completion = completed(f"{prefix}|{suffix}", middle)
-    if completion is not None:
-        line_start = prefix.rfind("\n") + 1
-        assert completion.start == line_start
-        assert "\n" not in text[completion.start : completion.end]
-        assert completion.text.startswith(prefix[line_start:])
-        covered = text[completion.cursor : completion.end]
-        following = iter(completion.inserted)
-        assert all(character in following for character in covered), "an editor cannot draw this as ghost text"
+def test_what_is_covered_stands_on_the_cursors_line(prefix: str, suffix: str, middle: str):
+    shape = shaped(prefix, suffix, middle)
+    covered = suffix[: shape.covered]
+    assert "\n" not in covered
+    following = iter(shape.text)
+    assert all(character in following for character in covered), "an editor cannot draw this as ghost text"
 
 
 def test_covering_a_minified_line_stays_bounded():
@@ -149,3 +129,11 @@ def test_covering_a_minified_line_stays_bounded():
 )
 def test_num_unbalanced(line: str, unbalanced: int):
     assert num_unbalanced(line) == unbalanced
+
+
+@pytest.mark.parametrize(
+    ("text", "covered", "suffix", "same"),
+    [("a", 0, ")", "a"), ("a)", 1, ")\n", "a"), ("a):", 1, "):", None), ("a)", 0, ")", "a)")],
+)
+def test_same_document_without_replacing_anything(text: str, covered: int, suffix: str, same: str | None):
+    assert without_covered(text, covered, suffix) == same

@@ -24,7 +24,7 @@ class Banned:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VocabularyBelief:
+class VocabularyDistribution:
     """Of each position, at one temperature.
 
     Attributes:

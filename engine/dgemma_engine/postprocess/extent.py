@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import re
 
+from dgemma_engine.postprocess.brackets import closes_what_is_open
+from dgemma_engine.postprocess.cursor_context import CursorContext, near_end, near_start
+from dgemma_engine.postprocess.lexer import Language, cheap_start, language_named, read
 from dgemma_engine.protocol.messages import Extent
-
-from dgemma_lsp.postprocess.brackets import closes_what_is_open
-from dgemma_lsp.postprocess.cursor_context import CursorContext, line_before, line_rest
-from dgemma_lsp.postprocess.languages import Language, language_named
-from dgemma_lsp.postprocess.lexer import cheap_start, read
-from dgemma_lsp.request import Request
 
 _CLOSING = re.compile(r"\s*+\}[)\]}]*+[;,]?\s*+\Z")
 _LABEL = re.compile(r"\s*(?:case\b|default\b|public\b|private\b|protected\b|#)")
@@ -22,14 +19,19 @@ _MOST_LINE_SIGNS = 1_000
 _FENCE = re.compile(r"\s*(```|~~~)")
 
 
-def extent_of(request: Request) -> Extent:
+def extent_of(before: str, rest: str, language_id: str) -> Extent:
     """Returns how far the answer may reach.
 
     Several lines on a blank line, behind what opens a block, and between the two brackets of an empty one, `{|}`;
     anywhere else one line.
+
+    Args:
+        before: the cursor's line, left of the cursor.
+        rest: the cursor's line, right of the cursor.
+        language_id: as LSP spells it.
     """
-    language = language_named(request.language)
-    before, rest = line_before(request), line_rest(request)
+    language = language_named(language_id)
+    before, rest = near_end(before), near_start(rest)
     if rest.strip():
         is_empty_block = before.rstrip().endswith("{") and _CLOSING.match(rest)
         return Extent.BLOCK if is_empty_block and not language.indents_blocks else Extent.LINE

@@ -9,10 +9,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dgemma_lsp.postprocess.cursor_context import CursorContext
-from dgemma_lsp.postprocess.extent import closes, is_label, opens_block
-from dgemma_lsp.postprocess.indent_style import IndentStyle, indent_of
-from dgemma_lsp.postprocess.lexer import OPENER_OF, Bracket, read
+from dgemma_engine.postprocess.cursor_context import CursorContext
+from dgemma_engine.postprocess.extent import closes, is_label, opens_block
+from dgemma_engine.postprocess.indent_style import IndentStyle, indent_of
+from dgemma_engine.postprocess.lexer import OPENER_OF, Bracket, read
 
 _CLOSERS = re.compile(r"[)\]}]+")
 # Words that close or continue a block, in languages without braces around blocks.

@@ -6,24 +6,20 @@ import random
 from pathlib import Path
 
 import pytest
-from dgemma_engine.protocol.messages import Candidate, CandidateSource, Extent, Finish, Infill
-
-from dgemma_lsp.postprocess.brackets import with_closed_brackets, without_closed_twice
-from dgemma_lsp.postprocess.cursor_context import CursorContext
-from dgemma_lsp.postprocess.extent import extent_of
-from dgemma_lsp.postprocess.indent_style import IndentStyle, style_of
-from dgemma_lsp.postprocess.languages import language_named
-from dgemma_lsp.postprocess.lexer import read
-from dgemma_lsp.postprocess.pipeline import build_completions
-from dgemma_lsp.request import Request, Trigger
-from tests.lsp.cursor import split_cursor
+from dgemma_engine.postprocess.brackets import with_closed_brackets, without_closed_twice
+from dgemma_engine.postprocess.cursor_context import CursorContext
+from dgemma_engine.postprocess.extent import extent_of
+from dgemma_engine.postprocess.indent_style import IndentStyle, style_of
+from dgemma_engine.postprocess.lexer import language_named, read
+from dgemma_engine.postprocess.shape import shape_completion
+from dgemma_engine.protocol.messages import Extent
 
 ROOT = Path(__file__).parents[3]
 
 
-def request_in(language: str, marked: str, *, trigger: Trigger = Trigger.INVOKED) -> Request:
-    text, offset = split_cursor(marked)
-    return Request(uri="file:///w/a", version=1, text=text, offset=offset, language=language, trigger=trigger)
+def around_cursor(language: str, marked: str) -> CursorContext:
+    before, after = marked.split("|")
+    return CursorContext.of(before, after, language)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +54,8 @@ def request_in(language: str, marked: str, *, trigger: Trigger = Trigger.INVOKED
     ],
 )
 def test_extent(language: str, marked: str, extent: Extent) -> None:
-    assert extent_of(request_in(language, marked)) is extent
+    around = around_cursor(language, marked)
+    assert extent_of(around.before, around.rest, language) is extent
 
 
 @pytest.mark.parametrize(
@@ -110,46 +107,25 @@ def test_read(language: str, text: str, closing: str, opening: str, inside: str)
     ],
 )
 def test_style(marked: str, unit: int, tab: int) -> None:
-    assert style_of(CursorContext.of(request_in("python", marked)), []) == IndentStyle(unit=unit, tab=tab)
+    assert style_of(around_cursor("python", marked), []) == IndentStyle(unit=unit, tab=tab)
 
 
 def test_style_of_a_document_without_indentation_is_the_answers() -> None:
-    around = CursorContext.of(request_in("go", "func f() {|"))
+    around = around_cursor("go", "func f() {|")
     assert style_of(around, ["\treturn", "}"]) == IndentStyle(unit=4, tab=4)
 
 
 def test_brackets_are_counted_only_where_the_document_is_seen_from_its_start() -> None:
     long = "{\n" + "a;\n" * 30_000
     for marked, seen in ((f"b|\n{long}", True), (f"{long}b|\n", False)):
-        around = CursorContext.of(request_in("javascript", marked))
+        around = around_cursor("javascript", marked)
         assert around.reaches_start is seen
         assert without_closed_twice("c}", around) == ("c" if seen else "c}")
 
 
 def test_bracket_that_the_suffix_closes_stays_open() -> None:
-    around = CursorContext.of(request_in("javascript", "x = |\n)"))
+    around = around_cursor("javascript", "x = |\n)")
     assert with_closed_brackets("f(a", around) == "f(a"
-
-
-def answered(*texts: str) -> Infill:
-    candidates = tuple(Candidate(text=text, score=0.5, source=CandidateSource.DIFFUSION) for text in texts)
-    return Infill(text=texts[0], finish=Finish.STABLE, score=0.5, candidates=candidates)
-
-
-@pytest.mark.parametrize(
-    ("trigger", "texts", "shown"),
-    [
-        (Trigger.INVOKED, ("a", "b", "c"), ["a", "b", "c"]),
-        (Trigger.AUTOMATIC, ("a", "b", "c"), ["a"]),
-        (Trigger.INVOKED, ("a", "a)", "a\nb"), ["a", "a)"]),
-        (Trigger.INVOKED, (")", "a"), ["a"]),
-        (Trigger.AUTOMATIC, (")", "a"), []),
-        (Trigger.INVOKED, ("", "a"), []),
-    ],
-)
-def test_candidates(trigger: Trigger, texts: tuple[str, ...], shown: list[str]) -> None:
-    completions = build_completions(request_in("python", "foo(|)", trigger=trigger), answered(*texts))
-    assert [completion.inserted for completion in completions] == shown
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -165,7 +141,7 @@ def test_code_that_is_right_is_left_alone(seed: int) -> None:
             start = sum(map(len, lines[:first])) + len(lines[first]) - len(lines[first].lstrip(" "))
             end = max(start, sum(map(len, lines[:last])) - 1)
             truth = text[start:end]
-            request = Request(uri="", version=1, text=text[:start] + text[end:], offset=start, language="python")
-            for completion in build_completions(request, Infill(text=truth, finish=Finish.STABLE)):
-                assert completion.end == start, "nothing that follows is replaced"
-                assert truth.startswith(completion.inserted), f"{path.name}, line {first + 1}"
+            around = CursorContext.of(text[:start], text[end:], "python")
+            shape = shape_completion(truth, around, extent_of(around.before, around.rest, "python"))
+            assert shape.covered == 0, "nothing that follows is replaced"
+            assert truth.startswith(shape.text), f"{path.name}, line {first + 1}"

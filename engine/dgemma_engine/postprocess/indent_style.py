@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dgemma_lsp.postprocess.cursor_context import CursorContext
-from dgemma_lsp.postprocess.extent import opens_block
-from dgemma_lsp.postprocess.languages import Language
+from dgemma_engine.postprocess.cursor_context import CursorContext
+from dgemma_engine.postprocess.extent import opens_block
+from dgemma_engine.postprocess.lexer import Language
 
 _LINES_ABOVE, _LINES_BELOW = 300, 100
 # Columns of a tab where the document does not tell; any number would do, since only levels are counted.

@@ -1,1 +1,0 @@
-"""Postprocessing: raw completion -> the text shown. Pure functions."""

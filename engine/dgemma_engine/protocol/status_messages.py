@@ -1,0 +1,60 @@
+"""What an engine tells of itself: memory, clients, counts and latencies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dgemma_engine.protocol.codec import Message
+from dgemma_engine.protocol.messages import EngineState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageTimes:
+    """Latency of one stage over the last requests, in milliseconds."""
+
+    count: int
+    p50_ms: float
+    p95_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status(Message):
+    """What `dgemma-engine status` prints.
+
+    Attributes:
+        state: what the engine is doing.
+        percent: load progress, 0 to 100.
+        message: one line for a person; empty when all is well.
+        model: name of the model.
+        model_path: folder it was loaded from.
+        device: `cpu`, `cuda:0`, ...
+        pid: process id of the engine.
+        version: version of the package the engine runs.
+        uptime_s: seconds since the engine started.
+        memory_bytes: resident memory of the engine's process.
+        device_memory_bytes: memory held on the accelerator; 0 on a CPU.
+        clients: connections now open.
+        requests: requests so far per `Finish` value, and `fault`.
+        denoising_steps: denoising steps since the start, over all requests.
+        stages: latency per stage.
+        compiled: whether the layers are compiled: by TorchScript for a small model on a processor, kernels on CUDA.
+        uncompiled_reason: why a small model on a processor runs uncompiled, which takes longer; empty otherwise.
+    """
+
+    state: EngineState
+    percent: int
+    message: str
+    model: str
+    model_path: str
+    device: str
+    pid: int
+    version: str
+    uptime_s: float
+    memory_bytes: int
+    device_memory_bytes: int
+    clients: int
+    requests: dict[str, int]
+    denoising_steps: int
+    stages: dict[str, StageTimes]
+    compiled: bool = False
+    uncompiled_reason: str = ""
