@@ -6,8 +6,6 @@ ranking.
 
 from __future__ import annotations
 
-import torch
-
 from dgemma_engine.backends.memory_plan import MemoryPlan
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.diffusion.absorbing_mask import AbsorbingMask, NothingMasked, SurestFirst
@@ -17,7 +15,9 @@ from dgemma_engine.families.checkpoint_facts import CheckpointFacts
 from dgemma_engine.families.family import LoadOptions, PlanOptions
 from dgemma_engine.families.llama.config import MODEL_TYPE, LlamaConfig
 from dgemma_engine.families.llama.memory_plan import llama_plan
+from dgemma_engine.families.llama.packed_model import PackedLlama
 from dgemma_engine.families.llama.weights import load_llama
+from dgemma_engine.model.devices import is_small, one_row_weights, weight_dtype
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.tokenization.gguf_tokenizer import read_tokenizer
@@ -86,16 +86,13 @@ class LlamaFamily:
             has_head=has_head,
             context_tokens=options.tokens(config.max_position_embeddings),
             device_type=options.device.type,
-            dtype=_dtype(options.device),
+            dtype=weight_dtype(options.device),
         )
 
     def load_model(self, facts: CheckpointFacts, options: LoadOptions) -> DiffusionModel:
         """See `Family.load_model`."""
-        ops = Ops.of_device(options.device) if options.ops is None else options.ops
-        dtype = _dtype(options.device)
-        return load_llama(facts.path, ops, device=options.device, dtype=dtype, report=options.report)
-
-
-def _dtype(device: torch.device) -> torch.dtype:
-    """Returns the number format of the weights, whatever the file stores."""
-    return torch.bfloat16 if device.type == "cuda" else torch.float32
+        device = options.device
+        ops = Ops.of_device(device) if options.ops is None else options.ops
+        model = load_llama(facts.path, ops, device=device, dtype=weight_dtype(device), report=options.report)
+        num_bytes = sum(parameter.nbytes for parameter in model.parameters())
+        return PackedLlama(model, one_row_weights()) if is_small(num_bytes, device) else model

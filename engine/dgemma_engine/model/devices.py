@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from dgemma_kernels.packing.cpu import OneRow
 
 from dgemma_engine.errors import CheckpointError
+from dgemma_engine.model.processor import product_speeds
 
 # Tokens encoded between two checks of the deadline: longer pieces are faster, shorter ones stop sooner. A GPU takes
 # longer to start a short piece than to encode it.
 PIECE_TOKENS: Mapping[str, int] = {"cpu": 256, "cuda": 2_048}
-_SMALL_BYTES = 2**28
+_SMALL_BYTES = 2**29
 _DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -63,26 +65,22 @@ def free_memory(device: torch.device) -> int:
 
 
 def weight_dtype(device: torch.device) -> torch.dtype:
-    """Returns what weights are cast to.
+    """Returns what weights are cast to: bfloat16 on CUDA, on a processor what it multiplies faster (`processor`)."""
+    return torch.bfloat16 if device.type == "cuda" else product_speeds(os.environ).dtype
 
-    bfloat16 on CUDA and on processors with matrix units for it; float32 on other processors, which have to emulate it.
-    """
-    return torch.bfloat16 if device.type == "cuda" or _has_matrix_units() else torch.float32
+
+def one_row_weights() -> OneRow:
+    """Returns which weights a product with one row reads on this processor."""
+    return product_speeds(os.environ).one_row
 
 
 def is_small(num_bytes: int, device: torch.device) -> bool:
-    """Whether a model's weights are so few that time counts and their memory does not: on a processor, up to 256 MiB.
+    """Whether a model's weights are so few that time counts and their memory does not: on a processor, up to 512 MiB.
 
     Such a model keeps a second copy of its matrices in the order the processor reads them, and its quantised weights
     are expanded once (docs/decisions/0012 and 0013).
     """
     return device.type == "cpu" and num_bytes <= _SMALL_BYTES
-
-
-def _has_matrix_units() -> bool:
-    """Whether the processor multiplies bfloat16 matrices in hardware (AMX)."""
-    probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(probe and probe())
 
 
 def limit_threads(environ: Mapping[str, str]) -> int:

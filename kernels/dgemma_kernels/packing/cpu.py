@@ -9,7 +9,9 @@ Shape legend: N rows, I input width, O output width.
 
 from __future__ import annotations
 
+from enum import Enum
 from math import inf
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +19,26 @@ from torch import Tensor, nn
 
 # The layout is chosen for about as many rows as a canvas has.
 _ROWS = 32
-# Up to so many rows are filled up to a multiple of so many. A tile of the matrix units has 16 rows.
-_FILLED_TO = ((128, 16), (256, 64), (inf, 128))
+# Up to so many rows are filled up to a multiple of so many. A tile of the matrix units has 16 rows; a token that is
+# written alone, and a few that are checked together, are worth a program each: 16 rows take 1.6 times as long as one.
+_FILLED_TO = ((1, 1), (8, 8), (128, 16), (256, 64), (inf, 128))
+# Inputs that share a scale in a 4-bit weight.
+_GROUP = 32
+# Greatest distance from one of its 16 values that counts as none, in steps between them: what expansion rounds off, and
+# at most what rounding to bfloat16 adds.
+_OFF_GRID, _MOST_OFF_GRID = 0.01, 0.2
+
+
+class OneRow(Enum):
+    """Which weights a product with one row reads: then the time goes to reading them.
+
+    DENSE: those of every product. INT8: a second copy in 8 bits with a scale per output. INT4: a second copy in 4 bits
+    where the weights were stored in 4 bits and so lose nothing, and INT8 elsewhere.
+    """
+
+    DENSE = "dense"
+    INT8 = "int8"
+    INT4 = "int4"
 
 
 def num_filled(num_rows: int) -> int:
@@ -41,39 +61,68 @@ class PackedMatrix(nn.Module):
 
     Args:
         weight_OI: on a processor, bfloat16 or float32; not read again.
+        one_row: what a product with one row reads.
     """
 
-    def __init__(self, weight_OI: Tensor) -> None:
+    def __init__(self, weight_OI: Tensor, one_row: OneRow = OneRow.DENSE) -> None:
         super().__init__()
         packed = _pack(weight_OI) if weight_OI.dtype is torch.bfloat16 else None
         # In float32 the layout gains nothing, and a transposed copy a little.
         self.weight, self.is_packed = (_transposed(weight_OI), False) if packed is None else (packed, True)
+        few = _few_bits(weight_OI, one_row)
+        self.one_row_bits, self.codes, self.scales = (0, self.weight, self.weight) if few is None else few
 
     def forward(self, x_NI: Tensor) -> Tensor:
         """Returns [N, O] in `x`'s dtype, which must be the weight's; see `filled` on N."""
+        if self.one_row_bits > 0 and x_NI.size(0) == 1:
+            if self.one_row_bits == 4:
+                return _four_bits(x_NI, self.codes, self.scales)
+            return torch.ops.aten._weight_int8pack_mm(x_NI, self.codes, self.scales)
         return _bare(x_NI, self.weight) if self.is_packed else torch.mm(x_NI, self.weight)
 
 
 class PackedGate(nn.Module):
-    """`gelu_tanh(x @ gate.T) * (x @ up.T)` for one pair of weights, in two operations where oneDNN can.
+    """`activation(x @ gate.T) * (x @ up.T)` for one pair of weights, in two operations where oneDNN can.
 
     Args:
         gate_OI: on a processor, bfloat16 or float32; not read again.
         up_OI: likewise.
+        activation: `gelu` in its tanh form, or `silu`.
+        one_row: what a product with one row reads.
     """
 
-    def __init__(self, gate_OI: Tensor, up_OI: Tensor) -> None:
+    def __init__(
+        self,
+        gate_OI: Tensor,
+        up_OI: Tensor,
+        activation: Literal["gelu", "silu"] = "gelu",
+        one_row: OneRow = OneRow.DENSE,
+    ) -> None:
         super().__init__()
         gate, up = _pack(gate_OI), _pack(up_OI)
         self.is_packed = gate is not None and up is not None
         self.gate = gate if gate is not None and up is not None else _transposed(gate_OI)
         self.up = up if gate is not None and up is not None else _transposed(up_OI)
+        self.is_gelu = activation == "gelu"
+        few = None if one_row is OneRow.DENSE else _few_bits(torch.cat((gate_OI, up_OI)), one_row)
+        self.one_row_bits, self.codes, self.scales = (0, self.gate, self.gate) if few is None else few
 
     def forward(self, x_NI: Tensor) -> Tensor:
         """Returns [N, O] in `x`'s dtype, which must be the weights'."""
+        if self.one_row_bits > 0 and x_NI.size(0) == 1:
+            if self.one_row_bits == 4:
+                both = _four_bits(x_NI, self.codes, self.scales)
+            else:
+                both = torch.ops.aten._weight_int8pack_mm(x_NI, self.codes, self.scales)
+            gate, up = both.chunk(2, -1)
+            return self.activated(gate).mul_(up)
         if self.is_packed:
-            return _times(x_NI, self.up, _gelu(x_NI, self.gate))
-        return F.gelu(torch.mm(x_NI, self.gate), approximate="tanh").mul_(torch.mm(x_NI, self.up))
+            return _times(x_NI, self.up, _gelu(x_NI, self.gate) if self.is_gelu else _silu(x_NI, self.gate))
+        return self.activated(torch.mm(x_NI, self.gate)).mul_(torch.mm(x_NI, self.up))
+
+    def activated(self, gate_NO: Tensor) -> Tensor:
+        """Returns the activation of a gate."""
+        return F.gelu(gate_NO, approximate="tanh") if self.is_gelu else F.silu(gate_NO)
 
 
 def _pack(weight_OI: Tensor) -> Tensor | None:
@@ -83,12 +132,15 @@ def _pack(weight_OI: Tensor) -> Tensor | None:
     try:
         packed = torch.ops.mkldnn._reorder_linear_weight(weight_OI, _ROWS)
         once, twice = _bare(probe, packed), _times(probe, packed, _gelu(probe, packed))
+        other = _silu(probe, packed)
     except (AttributeError, RuntimeError, TypeError):
         return None
     expected = F.linear(probe, weight_OI)
     right = F.gelu(expected.float(), approximate="tanh") * expected.float()
-    close = torch.allclose(once, expected, rtol=0.02, atol=0.02) and torch.allclose(
-        twice.float(), right, rtol=0.05, atol=0.05
+    close = (
+        torch.allclose(once, expected, rtol=0.02, atol=0.02)
+        and torch.allclose(twice.float(), right, rtol=0.05, atol=0.05)
+        and torch.allclose(other.float(), F.silu(expected.float()), rtol=0.05, atol=0.05)
     )
     return packed if close else None
 
@@ -107,3 +159,67 @@ def _gelu(x_NI: Tensor, packed: Tensor) -> Tensor:
 
 def _times(x_NI: Tensor, packed: Tensor, other_NO: Tensor) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x_NI, other_NO, packed, None, "mul")
+
+
+def _silu(x_NI: Tensor, packed: Tensor) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x_NI, packed, None, "swish", [], "")
+
+
+def _four_bits(x_NI: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
+    # 32 is `_GROUP`, which TorchScript cannot read.
+    return torch.ops.aten._weight_int4pack_mm_for_cpu(x_NI, codes, 32, scales)
+
+
+def _few_bits(weight_OI: Tensor, one_row: OneRow) -> tuple[int, Tensor, Tensor] | None:
+    """Returns bits, codes and scales of a copy for one row; None where there is to be none, or this torch has none."""
+    weight_OI = weight_OI.detach()
+    try:
+        found = _in_four_bits(weight_OI) if one_row is OneRow.INT4 else None
+        if found is None and one_row is not OneRow.DENSE:
+            found = _in_eight_bits(weight_OI)
+    except (AttributeError, RuntimeError):
+        return None
+    return found
+
+
+def _in_eight_bits(weight_OI: Tensor) -> tuple[int, Tensor, Tensor] | None:
+    scale_O1 = weight_OI.float().abs().amax(1, keepdim=True).clamp_(min=1e-12) / 127
+    codes = (weight_OI.float() / scale_O1).round_().to(torch.int8)
+    scales = scale_O1[:, 0].to(weight_OI.dtype)
+    product = torch.ops.aten._weight_int8pack_mm(_probe(weight_OI), codes, scales)
+    return (8, codes, scales) if _is_close(product, weight_OI, 0.05) else None
+
+
+def _in_four_bits(weight_OI: Tensor) -> tuple[int, Tensor, Tensor] | None:
+    # The first rows tell of most matrices that they were not stored so.
+    if weight_OI.shape[1] % _GROUP or _codes(weight_OI[:16]) is None or (found := _codes(weight_OI)) is None:
+        return None
+    codes, step, least = found
+    packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.flatten(1).to(torch.int32), 1)
+    # The product reads code c as (c - 8) * step + middle.
+    scales = torch.stack((step, least + 8 * step), -1).transpose(0, 1).contiguous().to(weight_OI.dtype)
+    product = _four_bits(_probe(weight_OI), packed, scales)
+    return (4, packed, scales) if _is_close(product, weight_OI, 0.05) else None
+
+
+def _codes(weight_OI: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Returns codes of 4 bits, and step and least value of each group; None where the weights are not 16 values."""
+    groups = weight_OI.float().unflatten(1, (-1, _GROUP))
+    least, most = groups.aminmax(dim=-1)
+    step = ((most - least) / 15).clamp_(min=1e-12)
+    places = (groups - least[..., None]).div_(step[..., None])
+    codes = places.round()
+    rounding = groups.abs().amax(-1).mul_(torch.finfo(weight_OI.dtype).eps).div_(step)
+    if ((places - codes).abs_().amax(-1) > rounding.add_(_OFF_GRID).clamp_(max=_MOST_OFF_GRID)).any():
+        return None
+    return codes, step, least
+
+
+def _probe(weight_OI: Tensor) -> Tensor:
+    return torch.linspace(-1, 1, weight_OI.shape[1], dtype=torch.float32).to(weight_OI.dtype)[None]
+
+
+def _is_close(product_1O: Tensor, weight_OI: Tensor, share: float) -> bool:
+    """Whether a product with the probe is right within a share of the largest output."""
+    expected_1O = F.linear(_probe(weight_OI), weight_OI).float()
+    return bool((product_1O.float() - expected_1O).abs().max() <= share * expected_1O.abs().max())

@@ -12,6 +12,7 @@ import torch
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.model import devices
 from dgemma_engine.model.devices import limit_threads, pick_device, weight_dtype
+from dgemma_engine.model.processor import ProductSpeeds
 
 
 @pytest.fixture(autouse=True)
@@ -59,11 +60,13 @@ def test_card_that_cannot_be_had_is_explained(
 
 
 @pytest.mark.parametrize(
-    ("device", "matrix_units", "dtype"),
-    [("cpu", False, torch.float32), ("cpu", True, torch.bfloat16), ("cuda", False, torch.bfloat16)],
+    ("device", "bfloat16_ms", "dtype"),
+    [("cpu", 9.0, torch.float32), ("cpu", 8.0, torch.bfloat16), ("cuda", 99.0, torch.bfloat16)],
 )
-def test_number_format_is_what_the_hardware_multiplies(
-    device: str, matrix_units: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+def test_number_format_is_what_the_processor_multiplies_faster(
+    device: str, bfloat16_ms: float, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: matrix_units)
+    row = {"row_float32": 1.0, "row_bfloat16": 1.0, "row_int8": 1.0, "row_int4": 1.0}
+    speeds = ProductSpeeds(float32=10.0, bfloat16=bfloat16_ms, **row)
+    monkeypatch.setattr(devices, "product_speeds", lambda _environ: speeds)
     assert weight_dtype(torch.device(device)) == dtype

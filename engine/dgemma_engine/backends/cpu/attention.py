@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from dgemma_kernels.packing.cpu import PackedMatrix
 from torch import Tensor, nn
 
@@ -42,6 +43,59 @@ class AttentionSegment:
     masks: dict[LayerKind, Tensor]
 
 
+class GroupedAttention(nn.Module):
+    """Attention of all query heads over the stored keys and values, segment by segment.
+
+    Args:
+        num_heads: H.
+        num_kv_heads: G.
+        head_dim: d.
+        scale: factor of the scores.
+    """
+
+    def __init__(self, num_heads: int, num_kv_heads: int, head_dim: int, scale: float) -> None:
+        super().__init__()
+        self._num_heads, self._num_kv_heads, self._head_dim = num_heads, num_kv_heads, head_dim
+        self._scale = scale
+
+    def forward(
+        self,
+        q_NHd: Tensor,
+        kv_2GSd: Tensor,
+        num_all_rows: int,
+        num_tokens: list[int],
+        num_rows: list[int],
+        first_keys: list[int],
+        masks: list[Tensor],
+    ) -> Tensor:
+        """Returns the heads' outputs side by side, [P, H * d]; 0 in the padding.
+
+        Args:
+            q_NHd: queries, float32.
+            kv_2GSd: keys and values so far, and `KEY_MULTIPLE` positions after them.
+            num_all_rows: P.
+            num_tokens: by segment, see `AttentionSegment`.
+            num_rows: likewise.
+            first_keys: likewise.
+            masks: likewise.
+        """
+        groups, num_heads, head_dim, dtype = self._num_kv_heads, self._num_heads, self._head_dim, kv_2GSd.dtype
+        attended_PGRd = torch.zeros([num_all_rows, groups, num_heads // groups, head_dim], dtype=dtype)
+        first = 0
+        for part, mask in enumerate(masks):
+            num, start = num_tokens[part], first_keys[part]
+            q_HMd = torch.zeros([num_heads, num_rows[part], head_dim], dtype=dtype)
+            q_HMd[:, :num].copy_(q_NHd[first : first + num].transpose(0, 1))
+            seen_2GSd = kv_2GSd[:, :, start : start + mask.size(-1)]
+            out = F.scaled_dot_product_attention(
+                q_HMd.view(1, groups, -1, head_dim), seen_2GSd[:1], seen_2GSd[1:], attn_mask=mask, scale=self._scale
+            )
+            out_GRMd = out.view(groups, num_heads // groups, num_rows[part], head_dim)
+            attended_PGRd[first : first + num].copy_(out_GRMd[:, :, :num].permute(2, 0, 1, 3))
+            first += num
+        return attended_PGRd.flatten(1)
+
+
 class Heads(nn.Module):
     """Queries, keys and values: normalised per head, rotated, keys and values stored."""
 
@@ -53,8 +107,8 @@ class Heads(nn.Module):
         self._num_rotated = attention.num_heads + attention.num_kv_heads
         self._norm = RmsNorm(_head_scales(attention), attention.head_dim, config.rms_norm_eps)
 
-    def forward(self, x_PD: Tensor, new_2GNd: Tensor, cos_N1d: Tensor, sin_N1d: Tensor) -> Tensor:
-        """Writes keys and values to `new`; returns the queries, [N, H, d], float32."""
+    def forward(self, x_PD: Tensor, new_2GNd: Tensor, cos_N1d: Tensor, sin_N1d: Tensor, num_causal: int) -> Tensor:
+        """Writes keys and values to `new`, the same in both modes; returns the queries, [N, H, d], float32."""
         num_tokens = cos_N1d.size(0)
         heads_NAd = self._qkv(x_PD)[:num_tokens].float().view(num_tokens, -1, self._head_dim)
         heads_NAd = self._norm(heads_NAd)

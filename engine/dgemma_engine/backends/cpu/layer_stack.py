@@ -1,0 +1,135 @@
+"""All layers of a small model on a processor as one call of compiled code, whatever family they are of.
+
+A family supplies the layers: modules with `heads` (queries, keys and values), `attend` and `feed`. For one row and a
+`PromptCache`.
+
+Shape legend: N tokens of a pass, P its rows (the tokens, then padding: `packing.cpu.filled`), D hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from dgemma_engine.backends.cpu.attention import KEY_MULTIPLE, AttentionSegment
+from dgemma_engine.backends.cpu.rotary import RotaryCosSin
+from dgemma_engine.backends.cpu.torchscript import scripted, unspecialised
+from dgemma_engine.model.config import LayerKind
+from dgemma_engine.model.kv_cache import PromptCache
+
+
+class LayerStack:
+    """All layers, one after the other, in one call of compiled code where torch has it (`scripted`).
+
+    Args:
+        layers: of one family, `PackedLayer`s or modules with the same methods.
+        kinds: of each layer.
+
+    Attributes:
+        refusal: why the layers are not compiled; empty if they are.
+    """
+
+    def __init__(self, layers: Sequence[nn.Module], kinds: Sequence[LayerKind]) -> None:
+        self._kinds = kinds
+        self._present = [kind for kind in LayerKind if kind in kinds]
+        last: Any = layers[-1]
+        places = [self._present.index(kind) for kind in kinds]
+        stack, last_heads = scripted(_Layers(layers, places)), scripted(last.heads)
+        self._all, self._last_heads = stack.call, last_heads.call
+        self.refusal = stack.refusal or last_heads.refusal
+
+    def run(
+        self,
+        x_PD: Tensor,
+        rotary: dict[LayerKind, RotaryCosSin],
+        cache: PromptCache,
+        segments: Sequence[AttentionSegment],
+        num_causal: int,
+    ) -> Tensor:
+        """Runs tokens that follow the cached ones. Returns [P, D], float32.
+
+        Args:
+            x_PD: hidden states, float32; no token attends to the padding.
+            rotary: of the tokens' positions.
+            cache: keys and values are written into its room; nothing is counted as kept.
+            segments: consecutive ones that make up the pass.
+            num_causal: tokens in causal mode, which come first; the two modes have scalars of their own.
+        """
+        return self._run(x_PD, rotary, cache, segments, num_causal, len(self._kinds))
+
+    def store_kv(
+        self,
+        x_PD: Tensor,
+        rotary: dict[LayerKind, RotaryCosSin],
+        cache: PromptCache,
+        segments: Sequence[AttentionSegment],
+    ) -> None:
+        """Writes the keys and values of tokens in causal mode, and computes nothing else of the last layer."""
+        last_idx = len(self._kinds) - 1
+        cos_sin = rotary[self._kinds[last_idx]]
+        num_tokens = cos_sin.cos.shape[0]
+        x_PD = self._run(x_PD, rotary, cache, segments, num_tokens, last_idx)
+        with unspecialised():
+            self._last_heads(
+                x_PD, cache.room(last_idx, num_tokens, num_behind=KEY_MULTIPLE)[0], cos_sin.cos, cos_sin.sin, num_tokens
+            )
+
+    def _run(
+        self,
+        x_PD: Tensor,
+        rotary: dict[LayerKind, RotaryCosSin],
+        cache: PromptCache,
+        segments: Sequence[AttentionSegment],
+        num_causal: int,
+        num_layers: int,
+    ) -> Tensor:
+        num_tokens = sum(segment.num_tokens for segment in segments)
+        rooms = [cache.room(i, num_tokens, num_behind=KEY_MULTIPLE) for i in range(num_layers)]
+        with unspecialised():
+            return self._all(
+                x_PD,
+                [new for new, _so_far in rooms],
+                [so_far for _new, so_far in rooms],
+                [rotary[kind].cos for kind in self._present],
+                [rotary[kind].sin for kind in self._present],
+                [segment.num_tokens for segment in segments],
+                [segment.num_rows for segment in segments],
+                [[segment.first_keys[kind] for segment in segments] for kind in self._present],
+                [[segment.masks[kind] for segment in segments] for kind in self._present],
+                num_causal,
+            )
+
+
+class _Layers(nn.Module):
+    """As many of the layers as there is room given for."""
+
+    def __init__(self, layers: Sequence[nn.Module], kinds: Sequence[int]) -> None:
+        super().__init__()
+        # Of layers, which a list of modules does not say.
+        self._layers: Any = nn.ModuleList(layers)
+        self._kinds = list(kinds)
+
+    def forward(
+        self,
+        x_PD: Tensor,
+        new: list[Tensor],
+        so_far: list[Tensor],
+        cos: list[Tensor],
+        sin: list[Tensor],
+        num_tokens: list[int],
+        num_rows: list[int],
+        first_keys: list[list[int]],
+        masks: list[list[Tensor]],
+        num_causal: int,
+    ) -> Tensor:
+        for index, layer in enumerate(self._layers):
+            if index < len(new):
+                kind = self._kinds[index]
+                q_NHd = layer.heads(x_PD, new[index], cos[kind], sin[kind], num_causal)
+                attended_PO = layer.attend(
+                    q_NHd, so_far[index], x_PD.size(0), num_tokens, num_rows, first_keys[kind], masks[kind]
+                )
+                x_PD = layer.feed(x_PD, attended_PO, num_causal)
+        return x_PD

@@ -1,0 +1,237 @@
+"""A small model on a processor: packed weights, the same results up to rounding, in a fraction of the time.
+
+The passes of every family: prompts, canvases, masks and rotary factors. A family supplies its layers, and how tokens
+become hidden states. For one row at a time. Weights are packed when the model is made: later changes are not read, and
+no gradients flow.
+
+Shape legend: T tokens in causal mode, L canvas positions, N both, P rows of a pass (the tokens, then padding:
+`packing.cpu.filled`), D hidden, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from dgemma_kernels.packing.cpu import filled, num_filled
+from torch import Tensor, nn
+
+from dgemma_engine.backends.cpu.attention import KEY_MULTIPLE, AttentionSegment
+from dgemma_engine.backends.cpu.feed_forward import RmsNorm
+from dgemma_engine.backends.cpu.layer_stack import LayerStack
+from dgemma_engine.backends.cpu.rotary import RotaryCache, RotaryCosSin
+from dgemma_engine.model import attention_masks as masks
+from dgemma_engine.model.attention_masks import ALL_VISIBLE, AttentionMasks
+from dgemma_engine.model.config import LayerKind
+from dgemma_engine.model.diffusion_model import ModelDefaults
+from dgemma_engine.model.dimensions import ModelDimensions
+from dgemma_engine.model.kv_cache import KVCache, prompt_cache
+from dgemma_engine.model.rotary import RotaryDimensions
+
+_log = logging.getLogger(__name__)
+
+
+class PackedDimensions(ModelDimensions, RotaryDimensions, Protocol):
+    """The configuration values that packed passes read."""
+
+    @property
+    def num_attention_heads(self) -> int:
+        """Query heads of a layer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CanvasInputs:
+    """Inputs of a canvas besides its tokens; the steps of a run share them.
+
+    Attributes:
+        num_past: tokens before the canvas.
+        num_canvas: its positions.
+        positions_BL: as they were given to `decode`; not changed in place afterwards.
+        attention_masks: likewise.
+        rotary: of the positions.
+        segment: by the masks.
+    """
+
+    num_past: int
+    num_canvas: int
+    positions_BL: Tensor | None
+    attention_masks: AttentionMasks
+    rotary: dict[LayerKind, RotaryCosSin]
+    segment: AttentionSegment
+
+    def matches(
+        self, num_past: int, num_canvas: int, positions_BL: Tensor | None, attention_masks: AttentionMasks
+    ) -> bool:
+        """Whether these inputs were made of the same tensors."""
+        return (
+            (self.num_past, self.num_canvas) == (num_past, num_canvas)
+            and self.positions_BL is positions_BL
+            and self.attention_masks is attention_masks
+        )
+
+
+class PackedModel(ModelDefaults, ABC):
+    """A `DiffusionModel` for one row (B = 1) and a `PromptCache`.
+
+    Args:
+        config: dimensions.
+        layers: see `LayerStack`.
+        norm: after the last layer.
+        dtype: of the weights.
+    """
+
+    def __init__(
+        self, config: PackedDimensions, layers: Sequence[nn.Module], norm: RmsNorm, dtype: torch.dtype
+    ) -> None:
+        self.config, self.dtype, self.device = config, dtype, torch.device("cpu")
+        self._num_heads = config.num_attention_heads
+        self._present = [kind for kind in LayerKind if kind in config.layer_kinds]
+        self._table = RotaryCache(config)
+        self._stack = LayerStack(layers, config.layer_kinds)
+        self._norm = norm
+        self._inputs: CanvasInputs | None = None
+
+    @abstractmethod
+    def _embedded(self, ids_N: Tensor) -> Tensor:
+        """Returns the embeddings of tokens in causal mode for the first layer, [N, D], float32."""
+
+    @abstractmethod
+    def _canvas_states(self, ids_L: Tensor, soft_BLD: Tensor | None) -> Tensor:
+        """Returns the hidden states of a canvas for the first layer, [P, D], float32."""
+
+    def _note_compilation(self, refusals: Sequence[str]) -> None:
+        """Sets what the model reports of its compilation, and logs a part that was refused."""
+        self.uncompiled_reason = next((refusal for refusal in (self._stack.refusal, *refusals) if refusal), "")
+        self.is_compiled = not self.uncompiled_reason
+        if self.uncompiled_reason:
+            _log.warning(
+                "The model runs uncompiled, and each step takes longer: TorchScript of torch %s refuses it: %s",
+                *(torch.__version__, self.uncompiled_reason),
+            )
+
+    def encode(
+        self,
+        ids_BT: Tensor,
+        cache: KVCache,
+        *,
+        positions_BT: Tensor | None = None,
+        attention_masks: AttentionMasks | None = None,
+    ) -> Tensor:
+        """See `DiffusionModel.encode`."""
+        num_past, num_new = cache.length, ids_BT.shape[1]
+        segment = self._segment(attention_masks or self._causal_masks(num_past, num_new), num_past, num_new, extra=0)
+        x_PD = filled(self._embedded(_only_row(ids_BT)))
+        rotary = self._rotary(positions_BT, num_past, num_new)
+        x_PD = self._stack.run(x_PD, rotary, prompt_cache(cache), [segment], num_new)
+        cache.advance(num_new)
+        return self._normed(x_PD[:num_new])
+
+    def prefill(self, ids_BT: Tensor, cache: KVCache) -> None:
+        """See `DiffusionModel.prefill`."""
+        num_past, num_new = cache.length, ids_BT.shape[1]
+        segment = self._segment(self._causal_masks(num_past, num_new), num_past, num_new, extra=0)
+        rotary = self._rotary(None, num_past, num_new)
+        self._stack.store_kv(filled(self._embedded(_only_row(ids_BT))), rotary, prompt_cache(cache), [segment])
+        cache.advance(num_new)
+
+    def decode(
+        self,
+        canvas_BL: Tensor,
+        cache: KVCache,
+        *,
+        soft_BLD: Tensor | None = None,
+        positions_BL: Tensor | None = None,
+        attention_masks: AttentionMasks = ALL_VISIBLE,
+    ) -> Tensor:
+        """See `DiffusionModel.decode`."""
+        num_past, num_canvas = cache.length, canvas_BL.shape[1]
+        inputs = self._inputs
+        if inputs is None or not inputs.matches(num_past, num_canvas, positions_BL, attention_masks):
+            inputs = self._inputs = CanvasInputs(
+                num_past=num_past,
+                num_canvas=num_canvas,
+                positions_BL=positions_BL,
+                attention_masks=attention_masks,
+                rotary=self._rotary(positions_BL, num_past, num_canvas),
+                segment=self._segment(attention_masks, num_past, num_canvas, extra=num_canvas - 1),
+            )
+        x_PD = self._canvas_states(_only_row(canvas_BL), soft_BLD)
+        return self._normed(self._stack.run(x_PD, inputs.rotary, prompt_cache(cache), [inputs.segment], 0)[:num_canvas])
+
+    def decode_after(
+        self,
+        block_BT: Tensor,
+        canvas_BL: Tensor,
+        cache: KVCache,
+        *,
+        soft_BLD: Tensor | None = None,
+        positions_BL: Tensor | None = None,
+        attention_masks: AttentionMasks = ALL_VISIBLE,
+    ) -> Tensor:
+        """See `DiffusionModel.decode_after`."""
+        num_past, num_block, num_canvas = cache.length, block_BT.shape[1], canvas_BL.shape[1]
+        segments = [
+            self._segment(self._causal_masks(num_past, num_block), num_past, num_block, extra=0),
+            self._segment(attention_masks, num_past + num_block, num_canvas, extra=num_canvas - 1),
+        ]
+        canvas_LD = self._canvas_states(_only_row(canvas_BL), soft_BLD)[:num_canvas]
+        x_PD = filled(torch.cat((self._embedded(_only_row(block_BT)), canvas_LD)))
+        if positions_BL is not None:
+            block_BT = torch.arange(num_past, num_past + num_block, device=positions_BL.device)[None]
+            positions_BL = torch.cat((block_BT, positions_BL), dim=1)
+        rotary = self._rotary(positions_BL, num_past, num_block + num_canvas)
+        x_PD = self._stack.run(x_PD, rotary, prompt_cache(cache), segments, num_block)
+        cache.advance(num_block)
+        return self._normed(x_PD[num_block : num_block + num_canvas])
+
+    def _causal_masks(self, num_past: int, num_new: int) -> AttentionMasks:
+        window = self.config.sliding_window
+        return masks.causal(num_past=num_past, num_new=num_new, sliding_window=window, device=self.device)
+
+    def _rotary(self, positions_1N: Tensor | None, num_past: int, num_tokens: int) -> dict[LayerKind, RotaryCosSin]:
+        if positions_1N is None:
+            positions_N, most = torch.arange(num_past, num_past + num_tokens), num_past + num_tokens
+        else:
+            positions_N, most = positions_1N[0], int(positions_1N.max()) + 1
+        return self._table.at(positions_N, most)
+
+    def _segment(
+        self, attention_masks: AttentionMasks, num_past: int, num_tokens: int, *, extra: int
+    ) -> AttentionSegment:
+        """Returns the segment of consecutive tokens; without a mask a sliding layer reads its window and `extra` keys.
+
+        Args:
+            attention_masks: of those tokens.
+            num_past: keys before theirs.
+            num_tokens: how many they are.
+            extra: tokens.
+        """
+        masks, first_keys = dict[LayerKind, Tensor](), dict[LayerKind, int]()
+        num_rows, end = num_filled(num_tokens), num_past + num_tokens
+        for kind in self._present:
+            mask = attention_masks.of(kind)
+            unmasked = self.config.sliding_window + extra if kind is LayerKind.SLIDING else end
+            num_keys = min(end, unmasked) if mask is None else mask.shape[-1]
+            first_keys[kind] = end - num_keys
+            additive = torch.zeros(
+                1, 1, 1 if mask is None else num_rows, -(-num_keys // KEY_MULTIPLE) * KEY_MULTIPLE, dtype=self.dtype
+            )
+            additive[..., num_keys:] = -torch.inf
+            if mask is not None:
+                additive[:, :, :num_tokens, :num_keys].masked_fill_(mask.logical_not(), -torch.inf)
+                additive = additive.repeat(1, 1, self._num_heads // self.config.num_kv_heads[kind], 1)
+            masks[kind] = additive
+        return AttentionSegment(num_tokens=num_tokens, num_rows=num_rows, first_keys=first_keys, masks=masks)
+
+    def _normed(self, x_ND: Tensor) -> Tensor:
+        return self._norm(x_ND).to(self.dtype)[None]
+
+
+def _only_row(ids_BN: Tensor) -> Tensor:
+    assert ids_BN.shape[0] == 1, "a PackedModel runs one row"
+    return ids_BN[0]

@@ -1,0 +1,59 @@
+"""A small Llama on a processor, as a `PackedModel`.
+
+Shape legend: B rows, N tokens of a pass, L canvas positions, D hidden, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dgemma_kernels.packing.cpu import OneRow, PackedMatrix, filled
+from torch import Tensor
+
+from dgemma_engine.backends.cpu.feed_forward import RmsNorm
+from dgemma_engine.backends.cpu.packed_model import PackedModel
+from dgemma_engine.families.llama.layers import LlamaLayer
+from dgemma_engine.families.llama.model import LlamaModel
+from dgemma_engine.families.llama.packed_layers import PackedLlamaLayer
+
+
+class PackedLlama(PackedModel):
+    """A Llama with packed weights.
+
+    Args:
+        model: the plain model, in inference mode on a processor; of its weights only the embeddings stay in use.
+        one_row: what a product with one row reads.
+    """
+
+    def __init__(self, model: LlamaModel, one_row: OneRow) -> None:
+        config = model.config
+        layers = [PackedLlamaLayer(layer, config, one_row) for layer in model.layers if isinstance(layer, LlamaLayer)]
+        norm = RmsNorm(model.norm.weight, config.hidden_size, config.rms_norm_eps)
+        super().__init__(config, layers, norm, model.dtype)
+        self._note_compilation(())
+        self._weight_VD = model.embed_tokens.weight.detach()
+        head = model.embed_tokens if model.lm_head is None else model.lm_head
+        self._to_vocabulary = PackedMatrix(head.weight.detach(), one_row)
+
+    def embed(self, ids_BT: Tensor) -> Tensor:
+        """See `DiffusionModel.embed`; embeddings are not scaled."""
+        return self._weight_VD[ids_BT]
+
+    def logits(self, hidden_BLD: Tensor) -> Tensor:
+        """See `DiffusionModel.logits`; the family caps none."""
+        return self.raw_logits(hidden_BLD.flatten(0, 1)).float().unflatten(0, hidden_BLD.shape[:2])
+
+    def raw_logits(self, hidden_ND: Tensor) -> Tensor:
+        """See `DiffusionModel.raw_logits`."""
+        return self._to_vocabulary(filled(hidden_ND))[: len(hidden_ND)]
+
+    def soft_embeddings(self, probs_BLV: Tensor) -> Tensor:
+        """See `DiffusionModel.soft_embeddings`."""
+        return probs_BLV.to(self.dtype) @ self._weight_VD
+
+    def _canvas_states(self, ids_L: Tensor, soft_BLD: Tensor | None) -> Tensor:
+        """See `PackedModel._canvas_states`."""
+        assert soft_BLD is None, "this family has no self-conditioning"
+        return filled(self._embedded(ids_L))
+
+    def _embedded(self, ids_N: Tensor) -> Tensor:
+        """See `PackedModel._embedded`."""
+        return self._weight_VD[ids_N].float()

@@ -1,0 +1,157 @@
+"""In which number format this processor multiplies matrices fastest: measured once, then read from the user's cache.
+
+A name says too little: bfloat16 is slow where it is emulated, and fast with matrix units or with AVX-512 instructions
+for it. The measurement takes a quarter of a second and is kept per processor, torch, instruction set and threads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from dgemma_kernels.packing.cpu import OneRow, PackedMatrix
+from torch import Tensor
+
+_FILE = "processor.json"
+# A prompt's or canvas's rows, and matrices of 2.4 MB in bfloat16, as many as no processor's cache holds.
+_ROWS, _SHAPE, _NUM_MATRICES, _ROUNDS = 64, (2_048, 576), 24, 5
+# A format that loses digits has to be so many times as fast.
+_WORTH = 1.15
+# Environment variables that take instructions away.
+_LIMITS = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProductSpeeds:
+    """Milliseconds of the same products; infinite for a format that this torch cannot multiply.
+
+    Attributes:
+        float32: of 64 rows.
+        bfloat16: of 64 rows.
+        row_float32: of one row.
+        row_bfloat16: of one row.
+        row_int8: of one row with 8-bit weights, in the format of `dtype`.
+        row_int4: of one row with 4-bit weights, likewise.
+    """
+
+    float32: float
+    bfloat16: float
+    row_float32: float
+    row_bfloat16: float
+    row_int8: float
+    row_int4: float
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The format for weights."""
+        return torch.bfloat16 if self.float32 > _WORTH * self.bfloat16 else torch.float32
+
+    @property
+    def one_row(self) -> OneRow:
+        """The weights that one row reads; those in 4 bits are no others than the stored ones, so no digit is lost."""
+        dense = self.row_bfloat16 if self.dtype is torch.bfloat16 else self.row_float32
+        if self.row_int4 < min(dense, self.row_int8):
+            return OneRow.INT4
+        return OneRow.INT8 if dense > _WORTH * self.row_int8 else OneRow.DENSE
+
+    @classmethod
+    def measure(cls) -> Self:
+        """Multiplies, with as many threads as torch now uses."""
+        times: dict[str, float] = {}
+        for dtype, name in ((torch.float32, "float32"), (torch.bfloat16, "bfloat16")):
+            matrices = _matrices(dtype, OneRow.DENSE)
+            times[name] = _milliseconds(matrices[:2], torch.ones(_ROWS, _SHAPE[1], dtype=dtype)) * _NUM_MATRICES / 2
+            times[f"row_{name}"] = _milliseconds(matrices, torch.ones(1, _SHAPE[1], dtype=dtype))
+        dtype = cls(**times, row_int8=0.0, row_int4=0.0).dtype
+        for kind, bits in ((OneRow.INT8, 8), (OneRow.INT4, 4)):
+            matrices = _matrices(dtype, kind)
+            is_there = matrices[0].one_row_bits == bits
+            row = torch.ones(1, _SHAPE[1], dtype=dtype)
+            times[f"row_{kind.value}"] = _milliseconds(matrices, row) if is_there else float("inf")
+        return cls(**times)
+
+
+@cache
+def _speeds(path: Path, key: str) -> ProductSpeeds:
+    known = _read(path)
+    try:
+        return ProductSpeeds(**known[key])
+    except (KeyError, TypeError):
+        speeds = ProductSpeeds.measure()
+        _write(path, {key: asdict(speeds)} | {other: known[other] for other in list(known)[:15] if other != key})
+        return speeds
+
+
+def product_speeds(environ: Mapping[str, str]) -> ProductSpeeds:
+    """Returns what was measured on this processor with this torch, or measures it now.
+
+    Args:
+        environ: the process's environment; `XDG_CACHE_HOME`, else `~/.cache`, is where the result is kept. Nowhere to
+            keep it costs the measurement at every start.
+    """
+    home = environ.get("XDG_CACHE_HOME", "") or str(Path(environ.get("HOME", "/nonexistent")) / ".cache")
+    limits = " ".join(f"{name}={environ[name]}" for name in _LIMITS if name in environ)
+    parts = (_processor(), torch.__version__, torch.backends.cpu.get_cpu_capability(), torch.get_num_threads(), limits)
+    return _speeds(Path(home) / "dgemma-lsp" / _FILE, " | ".join(map(str, parts)))
+
+
+def _matrices(dtype: torch.dtype, one_row: OneRow) -> list[PackedMatrix]:
+    # Sixteen values in each group of inputs, so that the weights may be kept in 4 bits.
+    weight = (torch.arange(_SHAPE[1]) % 16 - 8).mul(0.01).repeat(_SHAPE[0], 1).to(dtype)
+    return [PackedMatrix(weight, one_row) for _ in range(_NUM_MATRICES)]
+
+
+@torch.inference_mode()
+def _milliseconds(matrices: list[PackedMatrix], x_NI: Tensor) -> float:
+    def run() -> None:
+        for matrix in matrices:
+            matrix(x_NI)
+
+    return round(statistics.median(_timed(run) for _ in range(_ROUNDS)), 3)
+
+
+def _timed(run: Callable[[], None]) -> float:
+    # Of one thread the time on a core, which leaves out when somebody else had it.
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+    started = clock()
+    run()
+    return (clock() - started) * 1e3
+
+
+def _processor() -> str:
+    """Returns the processor's name as the system has it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        known: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _write(path: Path, known: Mapping[str, Any]) -> None:
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
+        unfinished.replace(path)
+    except OSError:
+        with suppress(OSError):
+            unfinished.unlink()

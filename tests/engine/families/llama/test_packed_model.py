@@ -1,0 +1,75 @@
+"""A packed Llama against the plain one of the same weights: every way in, up to rounding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from dgemma_engine.families.llama.model import LlamaModel
+from dgemma_engine.families.llama.packed_model import PackedLlama
+from dgemma_engine.families.llama.weights import load_llama
+from dgemma_engine.model import attention_masks as masks
+from dgemma_engine.model.diffusion_model import DiffusionModel
+from dgemma_engine.model.kv_cache import PromptCache
+from dgemma_engine.model.ops import Ops
+from dgemma_kernels.packing.cpu import OneRow
+from torch import Tensor
+
+from tests.llama_checkpoints import make_llama
+from tests.rounding import model_error
+
+pytestmark = pytest.mark.numerical
+
+CPU = torch.device("cpu")
+# Of the largest logit: weights of 8 bits err by 1/254 of the largest, through three layers of random ones.
+FEW_DIGITS = 16 / 254
+
+
+def draw_ids(seed: int, length: int) -> Tensor:
+    return torch.randint(0, 288, (1, length), generator=torch.Generator().manual_seed(seed))
+
+
+def load(path: Path, dtype: torch.dtype) -> LlamaModel:
+    return load_llama(path, Ops.reference(), device=CPU, dtype=dtype)
+
+
+@torch.inference_mode()
+def everything(model: DiffusionModel) -> dict[str, Tensor]:
+    """Logits through every way in; a small cache has to grow."""
+    cache = PromptCache(model.config, capacity=4, dtype=model.dtype, device=CPU)
+    found = {"encode": model.encode(draw_ids(1, 9), cache)}
+    model.prefill(draw_ids(2, 70), cache)
+    found["token"] = model.encode(draw_ids(3, 1), cache)
+    found["three"] = model.encode(draw_ids(4, 3), cache)
+    found["canvas"] = model.decode(draw_ids(5, 12), cache)
+    row_L = torch.tensor([0] * 5 + [1] * 7)
+    packed = masks.packed(row_L, num_past=cache.length, sliding_window=model.config.sliding_window)
+    positions = (cache.length + torch.cat((torch.arange(5), torch.arange(7))))[None]
+    found["rows"] = model.decode(draw_ids(5, 12), cache, positions_BL=positions, attention_masks=packed)
+    found["after"] = model.decode_after(draw_ids(6, 4), draw_ids(5, 12), cache)
+    return {name: model.logits(hidden) for name, hidden in found.items()}
+
+
+@pytest.mark.parametrize("one_row", OneRow)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("tied", [True, False])
+def test_packed_model_is_the_plain_one(tmp_path: Path, dtype: torch.dtype, one_row: OneRow, tied: bool) -> None:
+    path = make_llama(tmp_path, spread=0.1, tie_word_embeddings=tied).gguf
+    plain, packed = load(path, dtype), PackedLlama(load(path, dtype), one_row)
+    exact = everything(load(path, torch.float32))
+    is_rounded = dtype is torch.bfloat16
+    for name, logits in everything(packed).items():
+        # One row may read weights in 8 bits (random ones were not stored in 4); what follows reads its keys and values.
+        is_rounded |= name == "token" and one_row is not OneRow.DENSE
+        error = (logits - exact[name]).abs().max() / exact[name].abs().max()
+        assert error <= (FEW_DIGITS if is_rounded else model_error(64)), (name, error)
+    assert packed.is_compiled and not packed.uncompiled_reason
+    assert not plain.is_compiled
+
+
+def test_several_rows_are_refused(tmp_path: Path) -> None:
+    model = PackedLlama(load(make_llama(tmp_path).gguf, torch.float32), OneRow.DENSE)
+    cache = PromptCache(model.config, capacity=4, dtype=model.dtype, device=CPU)
+    with pytest.raises(AssertionError, match="a PackedModel runs one row"):
+        model.encode(draw_ids(1, 4).expand(2, -1), cache)

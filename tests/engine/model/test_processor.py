@@ -1,0 +1,91 @@
+"""What was measured on a processor: kept for the next start, measured again where it cannot be read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from dgemma_engine.model import processor
+from dgemma_engine.model.processor import ProductSpeeds, product_speeds
+from dgemma_kernels.packing.cpu import OneRow
+
+SPEEDS = ProductSpeeds(
+    float32=10.0, bfloat16=5.0, row_float32=4.0, row_bfloat16=2.0, row_int8=1.0, row_int4=float("inf")
+)
+
+
+@pytest.fixture(autouse=True)
+def fresh_process() -> Iterator[None]:
+    """Nothing is remembered from another test."""
+    processor._speeds.cache_clear()  # pyright: ignore[reportPrivateUsage]
+    yield
+    processor._speeds.cache_clear()  # pyright: ignore[reportPrivateUsage]
+
+
+@pytest.fixture
+def num_measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    counts: list[int] = []
+
+    def measure() -> ProductSpeeds:
+        counts.append(1)
+        return SPEEDS
+
+    monkeypatch.setattr(ProductSpeeds, "measure", measure)
+    return counts
+
+
+def restarted(environ: dict[str, str]) -> ProductSpeeds:
+    processor._speeds.cache_clear()  # pyright: ignore[reportPrivateUsage]
+    return product_speeds(environ)
+
+
+def test_measurement_is_kept_for_the_next_start(tmp_path: Path, num_measured: list[int]) -> None:
+    environ = {"XDG_CACHE_HOME": str(tmp_path)}
+    assert [restarted(environ) for _ in range(3)] == [SPEEDS] * 3
+    assert len(num_measured) == 1
+    assert restarted(environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}) == SPEEDS
+    assert len(num_measured) == 2
+    assert len(json.loads((tmp_path / "dgemma-lsp/processor.json").read_text())) == 2
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", "\x00", '{"a": 1}'])
+def test_damaged_file_is_measured_again_and_replaced(tmp_path: Path, num_measured: list[int], content: str) -> None:
+    path = tmp_path / "dgemma-lsp/processor.json"
+    path.parent.mkdir()
+    path.write_text(content)
+    environ = {"HOME": "/nowhere", "XDG_CACHE_HOME": str(tmp_path)}
+    assert [restarted(environ) for _ in range(2)] == [SPEEDS] * 2
+    assert len(num_measured) == 1
+
+
+def test_no_place_to_keep_it_costs_a_measurement_each_time(tmp_path: Path, num_measured: list[int]) -> None:
+    (tmp_path / "file").write_text("")
+    environ = {"XDG_CACHE_HOME": str(tmp_path / "file")}
+    assert [restarted(environ) for _ in range(2)] == [SPEEDS] * 2
+    assert len(num_measured) == 2
+
+
+@pytest.mark.parametrize(
+    ("times", "dtype", "one_row"),
+    [
+        ((10, 9, 4, 9, 9, 9), torch.float32, OneRow.DENSE),
+        ((10, 5, 4, 9, 8, 9), torch.bfloat16, OneRow.DENSE),
+        ((10, 5, 4, 9, 7, 9), torch.bfloat16, OneRow.INT8),
+        ((10, 5, 4, 9, 7, 6), torch.bfloat16, OneRow.INT4),
+        ((10, 9, 9, 1, 7, float("inf")), torch.float32, OneRow.INT8),
+    ],
+)
+def test_faster_format_is_chosen_where_it_is_worth_its_digits(
+    times: tuple[float, ...], dtype: torch.dtype, one_row: OneRow
+) -> None:
+    speeds = ProductSpeeds(**dict(zip(ProductSpeeds.__dataclass_fields__, times, strict=True)))
+    assert (speeds.dtype, speeds.one_row) == (dtype, one_row)
+
+
+def test_a_measurement_has_a_time_for_every_format() -> None:
+    speeds = ProductSpeeds.measure()
+    assert min(speeds.float32, speeds.bfloat16, speeds.row_float32, speeds.row_bfloat16) > 0
+    assert min(speeds.row_int8, speeds.row_int4) > 0
