@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 
@@ -80,6 +83,31 @@ def write_llama_gguf(path: Path, model: Any, **changed: Any) -> Path:
     }  # fmt: skip
     metadata |= {key.replace("__", "."): value for key, value in changed.items()}
     return write_gguf(path, metadata, {name: f32(tensor.detach()) for name, tensor in tensors.items()})
+
+
+def write_adapter(base: Path, stage: str, /, *, rank: int = 2, **changed: Any) -> Path:
+    """Writes an adapter of a checkpoint of `make_llama`; `changed` are metadata, or tensors with dots as `__`."""
+    generator = torch.Generator().manual_seed(len(stage))
+    widths = {"q": (64, 64), "k": (64, 32), "v": (64, 32), "o": (64, 64), "g": (64, 96), "u": (64, 96), "d": (96, 64)}
+    tensors = {f"rows.{i}": torch.randn(64, generator=generator) for i in (8, 9, 15)}
+    for i in range(3):
+        for key, (inputs, outputs) in widths.items():
+            tensors[f"layers.{i}.{key}.a"] = 0.1 * torch.randn(rank, inputs, generator=generator)
+            tensors[f"layers.{i}.{key}.b"] = 0.3 * torch.randn(outputs, rank, generator=generator)
+    marks = {"end": 0, "name": 6, "suffix": 8, "prefix": 9, "mask": 15}
+    metadata = {
+        "base_sha256": hashlib.sha256(base.read_bytes()).hexdigest(), "stage": stage, "rank": str(rank),
+        "tokens": json.dumps(marks),
+    }  # fmt: skip
+    for name, value in changed.items():
+        if isinstance(value, torch.Tensor):
+            tensors[name.replace("__", ".")] = value
+        else:
+            metadata[name] = value
+    path = base.parent / "adapters" / f"{stage}.safetensors"
+    path.parent.mkdir(exist_ok=True)
+    save_file({name: tensor.bfloat16() for name, tensor in tensors.items()}, path, metadata)
+    return path
 
 
 def interleaved(weight: torch.Tensor, num_heads: int) -> torch.Tensor:

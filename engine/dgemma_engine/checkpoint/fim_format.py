@@ -30,6 +30,8 @@ class InfillFormat:
         more_token_id: last token of a slot the middle did not fit into; None if the checkpoint has none.
         prefix_token_id: stands before the prefix in the prompt; None if the checkpoint has none.
         suffix_token_id: stands before the suffix in the prompt; None leaves the suffix out of the prompt.
+        name_token_id: stands before the file's name, with which the prompt then begins in place of <bos>; None if the
+            checkpoint reads no names.
         slot_sizes: free canvas positions the checkpoint was trained with, ascending.
         prefix_tokens: most prefix tokens in the prompt.
         suffix_tokens: most suffix tokens in the prompt.
@@ -49,6 +51,7 @@ class InfillFormat:
     suffix_head_tokens: int
     snippet_tokens: int = 0
     healing: Literal["word", "token"] = "word"
+    name_token_id: int | None = None
 
     def __post_init__(self) -> None:
         if not self.slot_sizes or list(self.slot_sizes) != sorted(set(self.slot_sizes)) or self.slot_sizes[0] < 1:
@@ -99,7 +102,13 @@ class InfillFormat:
         (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
 
     def prompt_ids(
-        self, *, prefix_ids: list[int], suffix_ids: list[int], bos_token_id: int, snippet_ids: Sequence[int] = ()
+        self,
+        *,
+        prefix_ids: list[int],
+        suffix_ids: list[int],
+        bos_token_id: int,
+        snippet_ids: Sequence[int] = (),
+        name_ids: Sequence[int] = (),
     ) -> list[int]:
         """Returns the prompt: what the causal encoder reads before the canvas.
 
@@ -108,8 +117,12 @@ class InfillFormat:
             suffix_ids: tokens after the hole; the head that fits is kept.
             bos_token_id: first token of every prompt.
             snippet_ids: text from elsewhere, within the budget.
+            name_ids: the file's name and a line break, for a checkpoint that reads names; empty if it has none.
         """
-        prompt = [bos_token_id, *snippet_ids]
+        if self.name_token_id is None:
+            prompt = [bos_token_id, *snippet_ids]
+        else:
+            prompt = [self.name_token_id, *name_ids, *snippet_ids] if name_ids else [*snippet_ids]
         if self.suffix_token_id is not None:
             prompt += [self.suffix_token_id, *suffix_ids[: self.suffix_tokens]]
         if self.prefix_token_id is not None:

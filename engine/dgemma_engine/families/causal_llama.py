@@ -1,7 +1,7 @@
-"""Llama as a family: folders and GGUF files, left to right.
+"""Llama as a family: folders and GGUF files, left to right, and with a canvas where an adapter brings one.
 
-The base was trained from left to right on whole files, so a hole is put as its prefix alone; the suffix is left to
-ranking.
+The base was trained from left to right on whole files, so a hole is put as its prefix alone, and the suffix is left to
+ranking. A causal adapter was trained to fill: file name, suffix and prefix, each behind its mark.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from dgemma_engine.diffusion.sampler import Sampler, TemperatureSchedule
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.families.checkpoint_facts import CheckpointFacts
 from dgemma_engine.families.family import LoadOptions, PlanOptions
+from dgemma_engine.families.llama.adaptation import adapt
+from dgemma_engine.families.llama.adapter import Adapters
 from dgemma_engine.families.llama.config import MODEL_TYPE, LlamaConfig
 from dgemma_engine.families.llama.memory_plan import llama_plan
 from dgemma_engine.families.llama.packed_model import PackedLlama
@@ -26,6 +28,8 @@ from dgemma_engine.tokenization.tokenizer import Tokenizer
 _ARCHITECTURES = ((), ("LlamaForCausalLM",))
 # Untrained SmolLM2-135M: rest of the line exact for 27 % of 60 holes with 512 prefix tokens, 12 % of 100 with 288.
 _PREFIX_TOKENS = 768
+# What adapters were trained with: most tokens of prefix and suffix in the prompt, and of the suffix on the canvas.
+_TRAINED_PREFIX_TOKENS, _TRAINED_SUFFIX_TOKENS, _TRAINED_HEAD_TOKENS = 448, 64, 12
 # A slot of 32 positions is committed in eight steps; the others are for tokens that were masked again.
 _STEPS, _TOKENS_A_STEP = 12, 4
 
@@ -40,8 +44,8 @@ class LlamaFamily:
         return facts.model_type == MODEL_TYPE and facts.architectures in _ARCHITECTURES
 
     def has_canvas(self, facts: CheckpointFacts) -> bool:
-        """See `Family.has_canvas`: none yet, since a state of `LlamaModel.decode` scores the position after its own."""
-        return False
+        """See `Family.has_canvas`: a canvas adapter brings one."""
+        return Adapters.find(facts.path).canvas is not None
 
     def read_tokenizer(self, facts: CheckpointFacts) -> Tokenizer:
         """See `Family.read_tokenizer`."""
@@ -49,6 +53,20 @@ class LlamaFamily:
 
     def read_format(self, facts: CheckpointFacts) -> InfillFormat:
         """See `Family.read_format`."""
+        adapter = Adapters.find(facts.path).causal
+        if adapter is not None:
+            return InfillFormat(
+                fill_token_id=adapter.tokens.end,
+                more_token_id=None,
+                prefix_token_id=adapter.tokens.prefix,
+                suffix_token_id=adapter.tokens.suffix,
+                name_token_id=adapter.tokens.name,
+                slot_sizes=(8, 16, 32),
+                prefix_tokens=_TRAINED_PREFIX_TOKENS,
+                suffix_tokens=_TRAINED_SUFFIX_TOKENS,
+                suffix_head_tokens=_TRAINED_HEAD_TOKENS,
+                healing="token",
+            )
         return InfillFormat(
             fill_token_id=None,
             more_token_id=None,
@@ -64,11 +82,12 @@ class LlamaFamily:
 
     def read_sampler(self, facts: CheckpointFacts, vocab_size: int) -> Sampler:
         """See `Family.read_sampler`; without a canvas nothing asks for a step."""
+        tokens = Adapters.find(facts.path).tokens
         return Sampler(
             num_steps=_STEPS,
             schedule=TemperatureSchedule(t_min=0.0, t_max=1.0),
             acceptance=SurestFirst(num_tokens=_TOKENS_A_STEP, num_remasked=1),
-            noise=AbsorbingMask(mask_id=0),
+            noise=AbsorbingMask(mask_id=0 if tokens is None else tokens.mask),
             stop=NothingMasked(),
         )
 
@@ -94,5 +113,6 @@ class LlamaFamily:
         device = options.device
         ops = Ops.of_device(device) if options.ops is None else options.ops
         model = load_llama(facts.path, ops, device=device, dtype=weight_dtype(device), report=options.report)
+        adapt(model, Adapters.find(facts.path))
         num_bytes = sum(parameter.nbytes for parameter in model.parameters())
         return PackedLlama(model, one_row_weights()) if is_small(num_bytes, device) else model

@@ -34,6 +34,14 @@ class KVCache(Protocol):
         """Counts tokens as stored once every layer has appended them."""
         ...
 
+    def remember(self, ids_BT: Tensor) -> None:
+        """Stores the ids of the tokens that the next `advance` counts, for a family that reads the last one again."""
+        ...
+
+    def last_ids(self) -> Tensor:
+        """Returns the id of each row's last stored token, [B, 1] int64; every token must have been remembered."""
+        ...
+
     def with_canvas(
         self, layer_idx: int, k_BGLd: Tensor, v_BGLd: Tensor, num_visible: int, *, num_pending: int = 0
     ) -> tuple[Tensor, Tensor]:
@@ -73,6 +81,7 @@ class PromptCache:
             torch.zeros(2, config.num_kv_heads[kind], capacity, config.head_dim[kind], dtype=dtype, device=device)
             for kind in config.layer_kinds
         ]
+        self._ids_1S = torch.empty(1, capacity, dtype=torch.int64, device=device)
 
     @property
     def num_bytes(self) -> int:
@@ -86,6 +95,18 @@ class PromptCache:
     def advance(self, num_tokens: int) -> None:
         """See `KVCache.advance`."""
         self.length += num_tokens
+
+    def remember(self, ids_BT: Tensor) -> None:
+        """See `KVCache.remember`; B must be 1."""
+        end = self.length + ids_BT.shape[1]
+        if end > self._ids_1S.shape[1]:
+            self._ids_1S = torch.cat((self._ids_1S, self._ids_1S.new_empty(1, end)), dim=1)
+        self._ids_1S[:, self.length : end] = ids_BT
+
+    def last_ids(self) -> Tensor:
+        """See `KVCache.last_ids`."""
+        assert self.length, "a canvas of this family needs a prompt of at least one token"
+        return self._ids_1S[:, self.length - 1 : self.length]
 
     def with_canvas(
         self, layer_idx: int, k_BGLd: Tensor, v_BGLd: Tensor, num_visible: int, *, num_pending: int = 0
@@ -179,6 +200,7 @@ class GraphKV:
 
     def __init__(self) -> None:
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+        self._ids: Tensor | None = None
         self.length = 0
 
     def append(self, layer_idx: int, k_BGTd: Tensor, v_BGTd: Tensor) -> tuple[Tensor, Tensor]:
@@ -192,6 +214,15 @@ class GraphKV:
     def advance(self, num_tokens: int) -> None:
         """See `KVCache.advance`."""
         self.length += num_tokens
+
+    def remember(self, ids_BT: Tensor) -> None:
+        """See `KVCache.remember`."""
+        self._ids = ids_BT if self._ids is None else torch.cat((self._ids[:, : self.length], ids_BT), dim=1)
+
+    def last_ids(self) -> Tensor:
+        """See `KVCache.last_ids`."""
+        assert self._ids is not None, "a canvas of this family needs a prompt of at least one token"
+        return self._ids[:, self.length - 1 : self.length]
 
     def with_canvas(
         self, layer_idx: int, k_BGLd: Tensor, v_BGLd: Tensor, num_visible: int, *, num_pending: int = 0
@@ -214,3 +245,4 @@ class GraphKV:
             i: (k.repeat_interleave(num_copies, 0), v.repeat_interleave(num_copies, 0))
             for i, (k, v) in self._layers.items()
         }
+        self._ids = None if self._ids is None else self._ids.repeat_interleave(num_copies, 0)

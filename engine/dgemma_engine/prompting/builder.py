@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.model.dimensions import ModelDimensions
@@ -79,6 +80,7 @@ def build_prompt(
     prompt_suffix_ids = suffix_ids[: form.suffix_tokens]
     if settled is not None and form.suffix_tokens:
         prompt_suffix_ids = settled(prompt_suffix_ids, len(head_ids))
+    name = PurePosixPath(context.path).name
     return Hole(
         boundary=boundary,
         prompt_ids=form.prompt_ids(
@@ -86,6 +88,7 @@ def build_prompt(
             suffix_ids=prompt_suffix_ids,
             snippet_ids=_snippet_ids((*context.snippets, *context.edits), tokenizer, form.snippet_tokens),
             bos_token_id=config.bos_token_id,
+            name_ids=tokenizer.encode(f"{name}\n") if form.name_token_id is not None and name else (),
         ),
         head_ids=head_ids,
         judged_suffix_ids=head_ids[:JUDGED_SUFFIX_TOKENS],

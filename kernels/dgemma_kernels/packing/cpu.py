@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 # The layout is chosen for about as many rows as a canvas has.
 _ROWS = 32
-# Up to so many rows are filled up to a multiple of so many. A tile of the matrix units has 16 rows; a token that is
-# written alone, and a few that are checked together, are worth a program each: 16 rows take 1.6 times as long as one.
-_FILLED_TO = ((1, 1), (8, 8), (128, 16), (256, 64), (inf, 128))
+# Up to so many rows are filled up to a multiple of so many. A token written alone is worth a program of its own:
+# 16 rows take 1.6 times as long as one. From 8 rows on the time grows with every 8 of them, with matrix units every 16.
+_FILLED_TO = ((1, 1), (64, 8), (128, 16), (256, 64), (inf, 128))
 # Inputs that share a scale in a 4-bit weight.
 _GROUP = 32
 # Greatest distance from one of its 16 values that counts as none, in steps between them: what expansion rounds off, and
@@ -119,6 +119,12 @@ class PackedGate(nn.Module):
         if self.is_packed:
             return _times(x_NI, self.up, _gelu(x_NI, self.gate) if self.is_gelu else _silu(x_NI, self.gate))
         return self.activated(torch.mm(x_NI, self.gate)).mul_(torch.mm(x_NI, self.up))
+
+    def added_to(self, x_NI: Tensor, gate_NO: Tensor, up_NO: Tensor) -> Tensor:
+        """Returns `activation(x @ gate.T + gate) * (x @ up.T + up)`, [N, O]."""
+        if self.is_packed:
+            return self.activated(_bare(x_NI, self.gate).add_(gate_NO)).mul_(_bare(x_NI, self.up).add_(up_NO))
+        return self.activated(torch.addmm(gate_NO, x_NI, self.gate)).mul_(torch.addmm(up_NO, x_NI, self.up))
 
     def activated(self, gate_NO: Tensor) -> Tensor:
         """Returns the activation of a gate."""

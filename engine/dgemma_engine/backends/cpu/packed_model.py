@@ -128,6 +128,7 @@ class PackedModel(ModelDefaults, ABC):
         x_PD = filled(self._embedded(_only_row(ids_BT)))
         rotary = self._rotary(positions_BT, num_past, num_new)
         x_PD = self._stack.run(x_PD, rotary, prompt_cache(cache), [segment], num_new)
+        cache.remember(ids_BT)
         cache.advance(num_new)
         return self._normed(x_PD[:num_new])
 
@@ -137,6 +138,7 @@ class PackedModel(ModelDefaults, ABC):
         segment = self._segment(self._causal_masks(num_past, num_new), num_past, num_new, extra=0)
         rotary = self._rotary(None, num_past, num_new)
         self._stack.store_kv(filled(self._embedded(_only_row(ids_BT))), rotary, prompt_cache(cache), [segment])
+        cache.remember(ids_BT)
         cache.advance(num_new)
 
     def decode(
@@ -186,6 +188,7 @@ class PackedModel(ModelDefaults, ABC):
             positions_BL = torch.cat((block_BT, positions_BL), dim=1)
         rotary = self._rotary(positions_BL, num_past, num_block + num_canvas)
         x_PD = self._stack.run(x_PD, rotary, prompt_cache(cache), segments, num_block)
+        cache.remember(block_BT)
         cache.advance(num_block)
         return self._normed(x_PD[num_block : num_block + num_canvas])
 

@@ -1,19 +1,23 @@
 """A Llama in plain PyTorch as a `DiffusionModel`: two modes over one set of weights.
 
-Other than in DiffusionGemma, hidden states score the NEXT position in both modes, and there is no self-conditioning.
+Hidden states of the layers score the NEXT position, so a canvas is read behind the prompt's last token
+(`shifted_canvas`). There is no self-conditioning. Low-rank terms of an adapter take part in the canvas mode only.
 Knows tensors and token ids; knows nothing of files, sampling, holes or text.
 
-Shape legend: B rows, T prompt tokens, L canvas positions, X = T + L, D hidden, V vocabulary.
+Shape legend: B rows, T prompt tokens, L canvas positions, X tokens of a canvas pass, D hidden, V vocabulary.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dgemma_engine.families.llama.config import LlamaConfig
-from dgemma_engine.families.llama.layers import Attend, LlamaLayer
+from dgemma_engine.families.llama.layers import Attend, LayerTerms, LlamaLayer
+from dgemma_engine.families.llama.shifted_canvas import CanvasShift
 from dgemma_engine.model import attention_masks as masks
 from dgemma_engine.model.attention_masks import ALL_VISIBLE, AttentionMasks
 from dgemma_engine.model.config import LayerKind
@@ -31,6 +35,9 @@ class LlamaModel(nn.Module, ModelDefaults):
         config: dimensions.
         ops: the operations it calls.
         has_head: whether the output matrix is one of its own, `lm_head`, and not the embedding.
+
+    Attributes:
+        canvas_terms: of each layer, what an adapter adds in canvas mode; None adds nothing.
     """
 
     def __init__(self, config: LlamaConfig, ops: Ops, *, has_head: bool = False) -> None:
@@ -42,6 +49,8 @@ class LlamaModel(nn.Module, ModelDefaults):
         self.norm = Norm(config.hidden_size, config.rms_norm_eps, ops)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False) if has_head else None
         self.rotary = RotaryTable(config)
+        self.canvas_terms: Sequence[LayerTerms | None] = (None,) * config.num_layers
+        self._shift = CanvasShift(config.sliding_window)
 
     @property
     def device(self) -> torch.device:
@@ -68,6 +77,7 @@ class LlamaModel(nn.Module, ModelDefaults):
         attend = self._looking_back(cache, attention_masks or self._causal_masks(num_past, num_new))
         for layer in self.layers:
             x_BTD = layer(x_BTD, rotary, attend)
+        cache.remember(ids_BT)
         cache.advance(num_new)
         return self.norm(x_BTD)
 
@@ -83,6 +93,7 @@ class LlamaModel(nn.Module, ModelDefaults):
         assert isinstance(last, LlamaLayer)
         _q, k, v = last.project(x_BTD, rotary)
         cache.append(len(body), k, v)
+        cache.remember(ids_BT)
         cache.advance(num_new)
 
     def decode(
@@ -94,46 +105,17 @@ class LlamaModel(nn.Module, ModelDefaults):
         positions_BL: Tensor | None = None,
         attention_masks: AttentionMasks = ALL_VISIBLE,
     ) -> Tensor:
-        """See `DiffusionModel.decode`; state i scores position i + 1, and `soft_BLD` must be None."""
+        """See `DiffusionModel.decode`; each row begins with the prompt's last token, and `soft_BLD` must be None."""
         assert soft_BLD is None, "this family has no self-conditioning"
-        rotary = self._rotary(positions_BL, cache.length, canvas_BL.shape[1])
-        x_BLD = self.embed(canvas_BL)
-        attend = self._looking_around(cache, attention_masks, num_pending=0)
-        for layer in self.layers:
-            x_BLD = layer(x_BLD, rotary, attend)
-        return self.norm(x_BLD)
-
-    def decode_after(
-        self,
-        block_BT: Tensor,
-        canvas_BL: Tensor,
-        cache: KVCache,
-        *,
-        soft_BLD: Tensor | None = None,
-        positions_BL: Tensor | None = None,
-        attention_masks: AttentionMasks = ALL_VISIBLE,
-    ) -> Tensor:
-        """See `DiffusionModel.decode_after`; one pass, and `soft_BLD` must be None."""
-        assert soft_BLD is None, "this family has no self-conditioning"
-        num_past, num_block, num_canvas = cache.length, block_BT.shape[1], canvas_BL.shape[1]
-        if positions_BL is not None:
-            block_positions_BT = torch.arange(num_past, num_past + num_block, device=self.device)
-            block_positions_BT = block_positions_BT.expand(positions_BL.shape[0], -1)
-            positions_BL = torch.cat((block_positions_BT, positions_BL), dim=1)
-        rotary = self._rotary(positions_BL, num_past, num_block + num_canvas)
-        back = self._looking_back(cache, self._causal_masks(num_past, num_block))
-        around = self._looking_around(cache, attention_masks, num_pending=num_block)
-
-        def attend(layer_idx: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            block = back(layer_idx, q[:, :, :num_block], k[:, :, :num_block], v[:, :, :num_block])
-            canvas = around(layer_idx, q[:, :, num_block:], k[:, :, num_block:], v[:, :, num_block:])
-            return torch.cat((block, canvas), dim=2)
-
-        x_BXD = self.embed(torch.cat((block_BT, canvas_BL), dim=1))
-        for layer in self.layers:
-            x_BXD = layer(x_BXD, rotary, attend)
-        cache.advance(num_block)
-        return self.norm(x_BXD[:, num_block:])
+        canvas = self._shift.of(
+            canvas_BL, num_past=cache.length, positions_BL=positions_BL, attention_masks=attention_masks
+        )
+        rotary = self._rotary(canvas.positions_1X, cache.length, len(canvas.take_X))
+        x_BXD = self.embed(canvas.tokens(cache.last_ids(), canvas_BL))
+        attend = self._looking_around(cache, canvas.attention_masks)
+        for layer, terms in zip(self.layers, self.canvas_terms, strict=True):
+            x_BXD = layer(x_BXD, rotary, attend, terms)
+        return self.norm(x_BXD[:, canvas.state_L])
 
     def embed(self, ids_BT: Tensor) -> Tensor:
         """See `DiffusionModel.embed`; embeddings are not scaled."""
@@ -161,11 +143,11 @@ class LlamaModel(nn.Module, ModelDefaults):
 
         return attend
 
-    def _looking_around(self, cache: KVCache, attention_masks: AttentionMasks, *, num_pending: int) -> Attend:
-        mask, num_visible = attention_masks.of(LayerKind.FULL), cache.length + num_pending
+    def _looking_around(self, cache: KVCache, attention_masks: AttentionMasks) -> Attend:
+        mask, num_visible = attention_masks.of(LayerKind.FULL), cache.length
 
         def attend(layer_idx: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            keys, values = cache.with_canvas(layer_idx, k, v, num_visible, num_pending=num_pending)
+            keys, values = cache.with_canvas(layer_idx, k, v, num_visible)
             return self._ops.attention(q, keys, values, mask)
 
         return attend

@@ -13,6 +13,9 @@ from dgemma_engine.backends.cpu.packed_model import PackedModel
 from dgemma_engine.families.llama.layers import LlamaLayer
 from dgemma_engine.families.llama.model import LlamaModel
 from dgemma_engine.families.llama.packed_layers import PackedLlamaLayer
+from dgemma_engine.families.llama.shifted_canvas import CanvasShift
+from dgemma_engine.model.attention_masks import ALL_VISIBLE, AttentionMasks
+from dgemma_engine.model.kv_cache import KVCache
 
 
 class PackedLlama(PackedModel):
@@ -25,13 +28,56 @@ class PackedLlama(PackedModel):
 
     def __init__(self, model: LlamaModel, one_row: OneRow) -> None:
         config = model.config
-        layers = [PackedLlamaLayer(layer, config, one_row) for layer in model.layers if isinstance(layer, LlamaLayer)]
+        layers = [
+            PackedLlamaLayer(layer, terms, config, one_row)
+            for layer, terms in zip(model.layers, model.canvas_terms, strict=True)
+            if isinstance(layer, LlamaLayer)
+        ]
         norm = RmsNorm(model.norm.weight, config.hidden_size, config.rms_norm_eps)
         super().__init__(config, layers, norm, model.dtype)
         self._note_compilation(())
         self._weight_VD = model.embed_tokens.weight.detach()
         head = model.embed_tokens if model.lm_head is None else model.lm_head
         self._to_vocabulary = PackedMatrix(head.weight.detach(), one_row)
+        self._shift = CanvasShift(config.sliding_window)
+
+    def decode(
+        self,
+        canvas_BL: Tensor,
+        cache: KVCache,
+        *,
+        soft_BLD: Tensor | None = None,
+        positions_BL: Tensor | None = None,
+        attention_masks: AttentionMasks = ALL_VISIBLE,
+    ) -> Tensor:
+        """See `DiffusionModel.decode`; each row begins with the prompt's last token, and `soft_BLD` must be None."""
+        canvas = self._shift.of(
+            canvas_BL, num_past=cache.length, positions_BL=positions_BL, attention_masks=attention_masks
+        )
+        hidden_1XD = super().decode(
+            canvas.tokens(cache.last_ids(), canvas_BL),
+            cache,
+            soft_BLD=soft_BLD,
+            positions_BL=canvas.positions_1X,
+            attention_masks=canvas.attention_masks,
+        )
+        return hidden_1XD[:, canvas.state_L]
+
+    def decode_after(
+        self,
+        block_BT: Tensor,
+        canvas_BL: Tensor,
+        cache: KVCache,
+        *,
+        soft_BLD: Tensor | None = None,
+        positions_BL: Tensor | None = None,
+        attention_masks: AttentionMasks = ALL_VISIBLE,
+    ) -> Tensor:
+        """See `DiffusionModel.decode_after`; two passes, since an adapter takes part in the second one only."""
+        self.prefill(block_BT, cache)
+        return self.decode(
+            canvas_BL, cache, soft_BLD=soft_BLD, positions_BL=positions_BL, attention_masks=attention_masks
+        )
 
     def embed(self, ids_BT: Tensor) -> Tensor:
         """See `DiffusionModel.embed`; embeddings are not scaled."""

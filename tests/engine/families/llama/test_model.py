@@ -87,24 +87,46 @@ def test_greedy_tokens_are_those_of_the_reference(model: LlamaModel, checkpoint:
 
 @torch.inference_mode()
 def test_canvas_is_seen_in_both_directions_over_a_causal_prompt(model: LlamaModel, checkpoint: LlamaCheckpoint) -> None:
+    """State i scores position i: the reference's states from the prompt's last token on, which sees the canvas too."""
     prompt, canvas = draw_ids(3, 11), draw_ids(4, 6)
     cache = new_cache(model)
     model.prefill(prompt, cache)
     logits = model.logits(model.decode(canvas, cache))
     assert cache.length == 11
     ids, mask = torch.cat((prompt, canvas), dim=1), torch.ones(17, 17, dtype=torch.bool).tril()
-    mask[11:] = True
-    assert_close(logits, reference_logits(checkpoint, ids, mask[None, None])[:, 11:])
+    mask[10:] = True
+    assert_close(logits, reference_logits(checkpoint, ids, mask[None, None])[:, 10:-1])
     assert_close(model.logits(model.decode(canvas, cache)), logits)
+    again = model.logits(model.encode(draw_ids(5, 2), cache))
+    assert_close(again, reference_logits(checkpoint, torch.cat((prompt, draw_ids(5, 2)), dim=1))[:, 11:])
 
 
 @torch.inference_mode()
-def test_canvas_without_a_prompt_is_the_reference_with_a_full_mask(
+def test_canvas_after_one_token_is_the_reference_with_a_full_mask(
     model: LlamaModel, checkpoint: LlamaCheckpoint
 ) -> None:
-    canvas = draw_ids(5, 12)
+    canvas, cache = draw_ids(5, 12), new_cache(model)
+    model.encode(canvas[:, :1], cache)
     full = torch.ones(1, 1, 12, 12, dtype=torch.bool)
-    assert_close(model.logits(model.decode(canvas, new_cache(model))), reference_logits(checkpoint, canvas, full))
+    logits = model.logits(model.decode(canvas[:, 1:], cache))
+    assert_close(logits, reference_logits(checkpoint, canvas, full)[:, :-1])
+
+
+@torch.inference_mode()
+def test_canvas_without_a_prompt_is_refused(model: LlamaModel) -> None:
+    with pytest.raises(AssertionError, match="needs a prompt of at least one token"):
+        model.decode(draw_ids(5, 3), new_cache(model))
+
+
+@torch.inference_mode()
+def test_canvas_begins_with_the_last_token_of_a_prompt_that_was_cut_back(model: LlamaModel) -> None:
+    prompt, canvas, other = draw_ids(3, 70), draw_ids(4, 6), new_cache(model)
+    cache = new_cache(model)
+    model.prefill(prompt, cache)
+    model.encode(draw_ids(6, 5), cache)
+    cache.truncate(70)
+    model.prefill(prompt, other)
+    assert_close(model.decode(canvas, cache), model.decode(canvas, other))
 
 
 @torch.inference_mode()

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from dgemma_engine.families.llama.adaptation import adapt
+from dgemma_engine.families.llama.adapter import STAGES, Adapters
 from dgemma_engine.families.llama.model import LlamaModel
 from dgemma_engine.families.llama.packed_model import PackedLlama
 from dgemma_engine.families.llama.weights import load_llama
@@ -16,7 +18,7 @@ from dgemma_engine.model.ops import Ops
 from dgemma_kernels.packing.cpu import OneRow
 from torch import Tensor
 
-from tests.llama_checkpoints import make_llama
+from tests.llama_checkpoints import make_llama, write_adapter
 from tests.rounding import model_error
 
 pytestmark = pytest.mark.numerical
@@ -73,3 +75,20 @@ def test_several_rows_are_refused(tmp_path: Path) -> None:
     cache = PromptCache(model.config, capacity=4, dtype=model.dtype, device=CPU)
     with pytest.raises(AssertionError, match="a PackedModel runs one row"):
         model.encode(draw_ids(1, 4).expand(2, -1), cache)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_packed_model_adds_the_terms_of_a_canvas_adapter(tmp_path: Path, dtype: torch.dtype) -> None:
+    path = make_llama(tmp_path, spread=0.1).gguf
+    for stage in STAGES:
+        write_adapter(path, stage)
+    models = {name: load(path, kind) for name, kind in {"exact": torch.float32, "packed": dtype}.items()}
+    for model in models.values():
+        adapt(model, Adapters.find(path))
+    exact, base = everything(models["exact"]), everything(load(path, torch.float32))
+    assert (exact["canvas"] - base["canvas"]).abs().max() > 0.1
+    packed = PackedLlama(models["packed"], OneRow.DENSE)
+    assert packed.is_compiled
+    for name, logits in everything(packed).items():
+        error = (logits - exact[name]).abs().max() / exact[name].abs().max()
+        assert error <= (FEW_DIGITS if dtype is torch.bfloat16 else model_error(64)), (name, error)

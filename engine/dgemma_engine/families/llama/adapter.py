@@ -1,0 +1,186 @@
+"""Adapters of a Llama: which files there are for a base, and their low-rank factors, checked.
+
+`causal.safetensors` teaches the causal mode to fill holes and is merged into the base; `canvas.safetensors` adds the
+canvas mode and stays beside it. Each holds, for layer N and projection K, `layers.N.K.a` [R, I] and `layers.N.K.b`
+[O, R], and `rows.ID` [D]: input embeddings of the mark tokens. Its metadata names the base, its stage and its tokens.
+
+Shape legend: R rank, I inputs, O outputs of a projection, D hidden.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from dgemma_engine.errors import CheckpointError
+from dgemma_engine.families.llama.config import LlamaConfig
+
+Stage = Literal["causal", "canvas"]
+STAGES: tuple[Stage, ...] = ("causal", "canvas")
+FOLDER = "adapters"
+_SHIPPED = Path(__file__).parents[2] / FOLDER
+_KEYS = ("q", "k", "v", "o", "g", "u", "d")
+_TOKENS = ("end", "name", "suffix", "prefix", "mask")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterTokens:
+    """Ids of the marks that an adapter was trained with.
+
+    Attributes:
+        end: ends a middle.
+        name: stands before the file's name in the prompt.
+        suffix: stands before the suffix in the prompt.
+        prefix: stands before the prefix in the prompt.
+        mask: holds a free position of the canvas.
+    """
+
+    end: int
+    name: int
+    suffix: int
+    prefix: int
+    mask: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """One file.
+
+    Attributes:
+        path: of the file.
+        stage: which mode it was trained for.
+        base_sha256: of the file that it was trained on.
+        rank: R.
+        tokens: its marks.
+    """
+
+    path: Path
+    stage: Stage
+    base_sha256: str
+    rank: int
+    tokens: AdapterTokens
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Reads the metadata of a file.
+
+        Raises:
+            CheckpointError: it is truncated, or is no adapter.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                metadata: Mapping[str, str] = file.metadata() or {}
+            marks: Any = json.loads(metadata["tokens"])
+            stage, rank = metadata["stage"], int(metadata["rank"])
+            tokens = AdapterTokens(**{name: int(marks[name]) for name in _TOKENS})
+            base_sha256 = metadata["base_sha256"]
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{path}: cannot be read ({error}); get the adapter again") from error
+        except (KeyError, ValueError, TypeError) as error:
+            raise CheckpointError(f"{path}: is no adapter, its metadata lacks {error}; remove the file") from error
+        if stage not in STAGES or stage != path.stem:
+            raise CheckpointError(f"{path}: holds the stage {stage!r}; name the file {stage}.safetensors")
+        if rank < 1:
+            raise CheckpointError(f"{path}: has rank {rank}; get the adapter again")
+        return cls(path=path, stage=stage, base_sha256=base_sha256, rank=rank, tokens=tokens)
+
+    def tensors(self, config: LlamaConfig) -> dict[str, Tensor]:
+        """Returns its tensors, float32.
+
+        Raises:
+            CheckpointError: one is missing, has another shape than the base asks for, or holds no numbers.
+        """
+        try:
+            with safe_open(self.path, "pt") as file:
+                tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118, no mapping
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{self.path}: cannot be read ({error}); get the adapter again") from error
+        for name, shape in _shapes(config, self.rank, self.tokens).items():
+            if name not in tensors:
+                raise CheckpointError(f"{self.path}: lacks {name}; get the adapter again")
+            if tensors[name].shape != shape:
+                found = list(tensors[name].shape)
+                raise CheckpointError(
+                    f"{self.path}: {name} has shape {found}, this base with rank {self.rank} asks for {list(shape)}; "
+                    "get the adapter of this model"
+                )
+            if not torch.isfinite(tensors[name]).all():
+                raise CheckpointError(f"{self.path}: {name} holds values that are no numbers; get the adapter again")
+        return tensors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapters:
+    """The adapters of one base; None where there is none."""
+
+    causal: Adapter | None
+    canvas: Adapter | None
+
+    @classmethod
+    def find(cls, base: Path) -> Self:
+        """Finds the adapters in `adapters/` beside a base, else those that came with the package.
+
+        Args:
+            base: a GGUF file; a folder has no adapters.
+
+        Raises:
+            CheckpointError: a file is damaged, or was trained on another base.
+        """
+        if not base.is_file():
+            return cls(causal=None, canvas=None)
+        beside = {stage: base.parent / FOLDER / f"{stage}.safetensors" for stage in STAGES}
+        if any(path.exists() for path in beside.values()):
+            return cls(**{stage: _read_for(base, path) for stage, path in beside.items()})
+        if not any(folder.is_dir() for folder in _SHIPPED.glob("*")):
+            return cls(causal=None, canvas=None)
+        shipped = _SHIPPED / _sha256(base)
+        return cls(**{stage: _read_for(base, shipped / f"{stage}.safetensors") for stage in STAGES})
+
+    @property
+    def tokens(self) -> AdapterTokens | None:
+        """Marks of the canvas adapter, else of the causal one."""
+        adapter = self.canvas or self.causal
+        return None if adapter is None else adapter.tokens
+
+
+def _read_for(base: Path, path: Path) -> Adapter | None:
+    if not path.exists():
+        return None
+    adapter = Adapter.read(path)
+    if adapter.base_sha256 != _sha256(base):
+        raise CheckpointError(f"{path}: is an adapter of another base than {base.name}; remove it or get that base")
+    return adapter
+
+
+def _sha256(path: Path) -> str:
+    stat = path.stat()
+    return _hash_of(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _hash_of(path: Path, _size: int, _changed_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _shapes(config: LlamaConfig, rank: int, tokens: AdapterTokens) -> dict[str, torch.Size]:
+    size, inner = config.hidden_size, config.intermediate_size
+    q, kv = config.num_attention_heads * config.head_size, config.num_key_value_heads * config.head_size
+    pairs = ((size, q), (size, kv), (size, kv), (q, size), (size, inner), (size, inner), (inner, size))
+    shapes: dict[str, torch.Size] = {
+        f"rows.{i}": torch.Size((size,)) for i in (tokens.suffix, tokens.prefix, tokens.mask)
+    }
+    for key, (inputs, outputs) in zip(_KEYS, pairs, strict=True):
+        for i in range(config.num_layers):
+            shapes[f"layers.{i}.{key}.a"] = torch.Size((rank, inputs))
+            shapes[f"layers.{i}.{key}.b"] = torch.Size((outputs, rank))
+    return shapes
