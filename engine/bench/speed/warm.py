@@ -62,16 +62,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--model", type=Path, default=model_folder(TINY))
     args = parser.parse_args()
-    engine = Engine.load(args.model, device="cpu", report=lambda _percent, _message: None)
+    record.write("warm", measured(args.model, args.rounds), args.out)
+
+
+def measured(model: Path, rounds: int) -> dict[str, Any]:
+    """Returns the medians and ratios of a model folder."""
+    engine = Engine.load(model, device="cpu", report=lambda _percent, _message: None)
     torch.set_num_threads(1)
-    tokenizer = Tokenizer.load(args.model)
+    tokenizer = Tokenizer.load(model)
     with_fixed_steps(engine)
     engine._clock = time.process_time  # pyright: ignore[reportPrivateUsage]
-    peers = {f"transformers_{name}": Peer(args.model, dtype) for name, dtype in FORMATS.items()}
+    peers = {f"transformers_{name}": Peer(model, dtype) for name, dtype in FORMATS.items()}
     keeping = {f"{name}_kept": peer for name, peer in peers.items()}
     times: dict[str, list[float]] = {name: [] for name in (*OURS, *peers, *keeping)}
     shapes: list[tuple[int, int]] = []
-    for number, context in enumerate(typed(args.rounds)):
+    for number, context in enumerate(typed(rounds)):
         prompt_ids, canvas = layout(engine, tokenizer, context)
         shapes.append((len(prompt_ids), canvas))
         runs: dict[str, Callable[[], object]] = {
@@ -94,12 +99,12 @@ def main() -> None:
     # The first rounds pay for first-time allocations on all sides.
     medians = {name: round(statistics.median(values[3:]), 2) for name, values in times.items()}
     fastest_peer = min(peers, key=lambda name: medians[name])
-    result = {
+    return {
         "model": engine.model_name,
         "prompt_tokens": statistics.median(tokens for tokens, _canvas in shapes),
         "canvas": shapes[-1][1],
         "steps": NUM_STEPS,
-        "rounds": args.rounds,
+        "rounds": rounds,
         "threads": torch.get_num_threads(),
         "clock": "processor time",
         "ours_format": str(engine._model.dtype).removeprefix("torch."),  # pyright: ignore[reportPrivateUsage]
@@ -108,7 +113,6 @@ def main() -> None:
         **ratios(medians, [*peers], [*keeping]),
         "target_ratio": 4,
     }
-    record.write("warm", result, args.out)
 
 
 def ratios(ms: dict[str, float], peers: list[str], keeping: list[str]) -> dict[str, float]:
