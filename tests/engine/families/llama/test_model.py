@@ -14,7 +14,7 @@ from dgemma_engine.model.kv_cache import GraphKV, PromptCache
 from dgemma_engine.model.ops import Ops
 from torch import Tensor
 
-from tests.llama_checkpoints import LlamaCheckpoint, make_llama
+from tests.llama_checkpoints import LlamaCheckpoint, byte_tokenizer, make_llama
 
 pytestmark = pytest.mark.numerical
 
@@ -195,11 +195,19 @@ def test_interleaved_rows_are_put_right(tmp_path: Path) -> None:
     checkpoint = make_llama(tmp_path, spread=0.3)
     from tests import llama_checkpoints
 
-    ids = draw_ids(18, 40)
+    ids = torch.tensor([byte_tokenizer().encode("def mean(values):\n    return sum(values) / len(values)\n").ids])
     right = reference_logits(checkpoint, ids)
     ours = load(checkpoint.gguf)
     assert_close(ours.logits(ours.encode(ids, new_cache(ours))), right)
+    assert abs(loss(ours, ids) - float(checkpoint.reference(ids, labels=ids).loss)) < 1e-4
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(llama_checkpoints, "interleaved", lambda weight, _num_heads: weight)
         other = load(llama_checkpoints.write_llama_gguf(tmp_path / "other.gguf", checkpoint.reference))
     assert (other.logits(other.encode(ids, new_cache(other))) - right).abs().max() > 1.0
+    assert abs(loss(other, ids) - loss(ours, ids)) > 0.1
+
+
+def loss(model: LlamaModel, ids_1T: Tensor) -> float:
+    """Returns nats per token of a text."""
+    logits_TV = model.logits(model.encode(ids_1T, new_cache(model)))[0]
+    return float(torch.nn.functional.cross_entropy(logits_TV[:-1], ids_1T[0, 1:]))
