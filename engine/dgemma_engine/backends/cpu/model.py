@@ -58,7 +58,9 @@ class CpuModel(PackedModel):
     def logits(self, hidden_BLD: Tensor) -> Tensor:
         """See `DiffusionModel.logits`."""
         raw_NV = self.raw_logits(hidden_BLD.flatten(0, 1))
-        return self._plain.ops.softcap(raw_NV, self._plain.config.final_logit_softcapping).unflatten(0, hidden_BLD.shape[:2])
+        return self._plain.ops.softcap(raw_NV, self._plain.config.final_logit_softcapping).unflatten(
+            0, hidden_BLD.shape[:2]
+        )
 
     def raw_logits(self, hidden_ND: Tensor) -> Tensor:
         """See `DiffusionModel.raw_logits`."""
