@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.model.dimensions import ModelDimensions
@@ -80,7 +79,7 @@ def build_prompt(
     prompt_suffix_ids = suffix_ids[: form.suffix_tokens]
     if settled is not None and form.suffix_tokens:
         prompt_suffix_ids = settled(prompt_suffix_ids, len(head_ids))
-    name = PurePosixPath(context.path).name
+    name = context.path.rstrip("/").rpartition("/")[2]
     return Hole(
         boundary=boundary,
         prompt_ids=form.prompt_ids(
