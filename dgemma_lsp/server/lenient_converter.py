@@ -32,6 +32,7 @@ _STAND_INS: dict[type, dict[str, Any]] = {
     types.DidCloseNotebookDocumentParams: {"cellTextDocuments": []},
     types.DidChangeConfigurationParams: {"settings": None},
     types.WorkspaceFoldersChangeEvent: {"added": [], "removed": []},
+    types.WorkspaceFolder: {"name": ""},
     types.CodeActionContext: {"diagnostics": []},
 }
 _CONTENT_CHANGE = Union[types.TextDocumentContentChangePartial, types.TextDocumentContentChangeWholeDocument]  # noqa: UP007

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _FORMATS = ("plain", "int8", "int4", "fp8", "nvfp4")
 _GIB = 2**30
+# More than any card or machine has.
+_MOST_GIB = 1_000_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,8 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
     from dgemma_engine.families.registry import family_of
     from dgemma_engine.model.devices import free_memory, pick_device
 
-    if arguments.memory is not None and arguments.memory <= 0:
-        raise CheckpointError(f"--memory {arguments.memory} must be more than 0 GiB")
+    if arguments.memory is not None and not 0 < arguments.memory <= _MOST_GIB:
+        raise CheckpointError(f"--memory {arguments.memory} must be more than 0 and at most {_MOST_GIB:,} GiB")
     if arguments.memory is None:
         device = pick_device(arguments.device)
         where, free_bytes = str(device), free_memory(device)

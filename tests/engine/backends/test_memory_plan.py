@@ -89,7 +89,9 @@ def test_the_released_model_fits_no_card_plain_and_a_24_gib_card_in_4_bits(
     [
         (["--context", "16"], "a context of 16 tokens cannot be planned: it must be more than the canvas of 256"),
         (["--context", "300000"], "at most 262144"),
-        (["--memory", "0"], "--memory 0.0 must be more than 0 GiB"),
+        (["--memory", "0"], "--memory 0.0 must be more than 0 and at most 1,000,000 GiB"),
+        (["--memory", "inf"], "--memory inf must be more than 0"),
+        (["--memory", "nan"], "--memory nan must be more than 0"),
         (["--device", "tpu"], "device 'tpu' is not known"),
     ],
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.lsp.raw_client import framed, question, raw_client
+from tests.lsp.raw_client import events, framed, question, raw_client
 from tests.lsp.waiting import until
 
 METHOD_NOT_FOUND, INVALID_PARAMS = -32601, -32602
@@ -46,6 +46,16 @@ async def test_initialize_ignores_values_that_are_not_known(record: Path, params
         assert "result" in response, response
         client.send({"method": "initialized"})
         assert await client.lives()
+
+
+async def test_folder_without_a_name_is_added(record: Path):
+    async with raw_client(record) as client:
+        await client.initialize()
+        folder = {"uri": "file:///w/sub", "name": None}
+        client.notify("workspace/didChangeWorkspaceFolders", event={"added": [folder], "removed": None})
+        client.open("PATH x = ", uri="file:///w/sub/b.py")
+        await client.ask(0, 9, uri="file:///w/sub/b.py")
+        assert "path b.py" in events(record)
 
 
 async def test_initialize_without_params_is_answered(record: Path):

@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     config = TrainConfig.load(arguments.config)
     minutes = config.run.minutes if arguments.minutes is None else arguments.minutes
-    if minutes <= 0:
+    if not minutes > 0:
         raise TrainingError(f"--minutes {minutes} must be more than 0")
     if not arguments.resume and any((arguments.out / name).exists() for name in (STATE, LATEST, BEST)):
         raise TrainingError(f"{arguments.out} holds a run already; use --resume to go on, or another --out")
