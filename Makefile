@@ -35,6 +35,12 @@ $(EDITORS_STAMP): pyproject.toml $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[editors]'
 	@touch $@
 
+TRANSFORMERS ?= 5.24.0
+
+test-transformers: setup ## run the parity tests against another version of transformers (TRANSFORMERS=5.24.0)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .transformers transformers==$(TRANSFORMERS)
+	PYTHONPATH=.transformers $(BIN)/python -m pytest -q tests/engine/model/test_transformer.py tests/engine/families tests/engine/checkpoint/test_embedded.py
+
 test-editors: setup $(EDITORS_STAMP) ## run the tests in real editors, which are put into .editors first
 	$(BIN)/python -m pytest -q -m editors tests/editors
 

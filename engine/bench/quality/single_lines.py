@@ -1,0 +1,51 @@
+"""Models on one published set of holes, in one run: HumanEval-Infilling, single lines, judged by each task's tests.
+
+    python engine/bench/quality/single_lines.py HOLES.jsonl.gz --models tiny small [--limit 100] [--record]
+
+Every answer counts, however unlikely the model thinks it. Executes programs that the models wrote, in the sandbox of
+`dgemma-engine eval --execute`. The set: github.com/openai/human-eval-infilling (MIT licence).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
+
+import record
+
+KEPT = ("n", "pass_at_1", "exact_match", "edit_similarity", "forwards_mean", "p50_ms", "p95_ms", "model")
+
+
+def judge(model: str, holes: Path, limit: int) -> dict[str, Any]:
+    """Returns what `dgemma-engine eval` says of one model."""
+    with tempfile.TemporaryDirectory(prefix="dgemma-") as folder:
+        out = Path(folder) / "result.json"
+        options = ["--execute", "--no-silence", "--limit", str(limit), "--json", str(out)]
+        command = [sys.executable, "-m", "dgemma_engine", "eval", "--model", model, *options, str(holes)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"DGEMMA_RUNTIME_DIR": folder})
+        result = json.loads(out.read_text(encoding="utf-8"))
+    return {name: result[name] for name in KEPT}
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    record.add_destination(parser)
+    parser.add_argument("holes", type=Path, help="HumanEval-SingleLineInfilling.jsonl.gz")
+    parser.add_argument("--models", nargs="+", default=["tiny", "small"], help="as `dgemma-engine eval --model` takes")
+    parser.add_argument("--limit", type=int, default=100, help="holes, evenly spread over the file; default: 100")
+    args = parser.parse_args()
+    models = {Path(model).stem: judge(model, args.holes, args.limit) for model in args.models}
+    record.write("single_lines", {"holes": args.holes.name, "models": models}, args.out)
+
+
+if __name__ == "__main__":
+    main()
