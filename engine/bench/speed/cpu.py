@@ -32,10 +32,10 @@ from dgemma_engine.families.checkpoint_facts import read_facts
 from dgemma_engine.families.family import LoadOptions
 from dgemma_engine.families.llama.layers import LlamaLayer
 from dgemma_engine.families.llama.weights import load_llama
-from dgemma_engine.ipc.endpoint import EMBEDDED
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
+from dgemma_engine.model_store.catalogue import TINY
 
 PROMPT_TOKENS, CANVAS, PIECE_TOKENS = 512, 48, 256
 FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -59,7 +59,7 @@ def main() -> None:
         plain = exported(args.llama, Path(folder)) if args.llama else random_llama(Path(folder))
         llama = measured(args.llama or plain, plain, args.rounds)
     llama["weights"] = args.llama.name if args.llama else "random"
-    gemma = warm.measured(model_folder(EMBEDDED), args.rounds)
+    gemma = warm.measured(model_folder(TINY), args.rounds)
     warm_ratios = {
         "llama_token": llama["ratio_token"],
         "llama_canvas": llama["ratio_canvas"],
