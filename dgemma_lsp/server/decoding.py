@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import re
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 from pygls.exceptions import JsonRpcException
+
+Id = int | str
 
 # Deeper than any message of the protocol, and far from what Python can hold.
 _MOST_DEPTH = 200
@@ -33,6 +35,11 @@ def decoded(body: bytes) -> tuple[Any, bool]:
         return json.loads(_shallow(body.decode()), parse_int=_to_number), False
     except RecursionError:
         raise ValueError("brackets that are never closed") from None
+
+
+def is_id(value: object) -> TypeGuard[Id]:
+    """Whether a value may be the id of a request."""
+    return isinstance(value, int | str) and not isinstance(value, bool)
 
 
 def to_exception(error: object) -> JsonRpcException:

@@ -23,7 +23,7 @@ from concurrent.futures import Future
 from contextvars import copy_context
 from enum import Enum
 from functools import partial
-from typing import Any, TypeGuard, cast
+from typing import Any, cast
 
 import attrs
 from lsprotocol import types
@@ -37,15 +37,13 @@ from pygls.exceptions import (
 )
 from pygls.protocol import LanguageServerProtocol, lsp_method
 
-from dgemma_lsp.server.decoding import decoded, to_exception, to_objects
+from dgemma_lsp.server.decoding import Id, decoded, is_id, to_exception, to_objects
 from dgemma_lsp.server.lenient_converter import why_unreadable
 
 _log = logging.getLogger(__name__)
 
 # Requests that are cancelled answer at once; one that does not is not waited for any longer.
 _END_TIMEOUT_S = 2.0
-
-Id = int | str
 
 
 class SessionState(Enum):
@@ -154,7 +152,7 @@ class AnsweringProtocol(LanguageServerProtocol):
                 self._refuse(None, JsonRpcInvalidRequest("a message must have a method, or an id and a result"))
         elif not is_request or (message["id"] is None and self._notifies(method)):
             self._take_notification(method, message.get("params"))
-        elif not _is_id(message["id"]):
+        elif not is_id(message["id"]):
             self._refuse(None, JsonRpcInvalidRequest("the id of a request must be a whole number or a text"))
             self._lose(method, message)
         elif not isinstance(method, str):
@@ -173,6 +171,11 @@ class AnsweringProtocol(LanguageServerProtocol):
             self._refuse(msg_id, error)
             self._lose(method, message)
             return
+        if self._notifies(method):
+            # Answered at once: what it starts may wait for the editor.
+            self._take_notification(method, message.get("params"))
+            self._send_data({"jsonrpc": self.VERSION, "id": msg_id, "result": None})
+            return
         if method == types.SHUTDOWN:
             self.state, self._shutting_down = SessionState.SHUT_DOWN, msg_id
         self._ctx_msg_id.set(msg_id)
@@ -185,7 +188,7 @@ class AnsweringProtocol(LanguageServerProtocol):
         method, msg_id, error = message.get("method"), message.get("id"), JsonRpcInvalidParams("nested too deeply")
         if method is None:
             self._take_response({"id": msg_id, "error": {"code": error.code, "message": error.message}})
-        elif _is_id(msg_id):
+        elif is_id(msg_id):
             self._refuse(msg_id, error)
         self._lose(method, message)
 
@@ -222,7 +225,7 @@ class AnsweringProtocol(LanguageServerProtocol):
     def _take_response(self, message: dict[str, Any]) -> None:
         """Gives a response to whoever waits; one that cannot be read is an error, so that nobody waits for good."""
         msg_id = message.get("id")
-        future, kind = self._sent.pop(msg_id, (None, None)) if _is_id(msg_id) else (None, None)
+        future, kind = self._sent.pop(msg_id, (None, None)) if is_id(msg_id) else (None, None)
         if future is None or future.done():
             return
         if message.get("error") is not None:
@@ -273,7 +276,7 @@ class AnsweringProtocol(LanguageServerProtocol):
 
     def _cancel(self, msg_id: object) -> None:
         # One that is not known is a cancellation that crossed its answer. A shutdown cannot be taken back.
-        if _is_id(msg_id) and msg_id != self._shutting_down and (future := self._running.get(msg_id)) is not None:
+        if is_id(msg_id) and msg_id != self._shutting_down and (future := self._running.get(msg_id)) is not None:
             future.cancel()
 
     async def _end_requests(self, *, waits_for_shutdown: bool = False) -> None:
@@ -290,10 +293,6 @@ class AnsweringProtocol(LanguageServerProtocol):
     def _others(self) -> dict[Id, Future[Any]]:
         """Returns the requests in flight but `shutdown`."""
         return {msg_id: future for msg_id, future in self._running.items() if msg_id != self._shutting_down}
-
-
-def _is_id(value: object) -> TypeGuard[Id]:
-    return isinstance(value, int | str) and not isinstance(value, bool)
 
 
 def _is_notification(kind: type[Any] | None) -> bool:  # pygls would run a request without an id too.

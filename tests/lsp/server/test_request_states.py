@@ -229,3 +229,12 @@ async def test_body_that_is_no_message_is_answered_with_an_error(record: Path):
             client.write(framed(body))
             assert await client.lives()
         assert [one["error"]["code"] for one in client.received if "error" in one] == list(codes.values())
+
+
+@pytest.mark.parametrize("method", ["initialized", "exit", "textDocument/didClose"])
+async def test_notification_that_comes_as_a_request_is_answered_at_once(record: Path, method: str):
+    """The editor never answers what the server asks it about its settings."""
+    async with raw_client(record) as client:
+        await client.initialize(capabilities=DYNAMIC)
+        params = {"textDocument": {"uri": URI}} if method == "textDocument/didClose" else {"id": 7}
+        assert "result" in await client.request(method, params)
