@@ -230,6 +230,8 @@ class ChaosClient:
         if (heard := self._process.flush(PATIENCE_S)) and ending is not Ending.DEAF:
             self._hear(heard)
         if ending is Ending.ORPHANED and self._is_watched:
+            # A process that ends before `initialize` is read cannot be told from one in another container.
+            self.settle()
             self._end_stand_in()
             return None
         if ending in {Ending.CLOSED, Ending.CUT, Ending.KILLED, Ending.ORPHANED}:
