@@ -20,8 +20,8 @@ _MOST_PROBLEMS = 1_000
 _MOST_LINES = 5_000
 # What other programs read in a pattern and git does not: a pattern of that kind names nothing in practice.
 _FOREIGN = (
-    (re.compile(r"\{[^{}]*,[^{}]*\}"), "braces stand for themselves; write a pattern for each name"),
-    (re.compile(r"[;,]\s*[!*./]"), "one entry is one pattern; write an entry for each"),
+    (re.compile(r"\{[^{},]*+,[^{}]*+\}"), "braces stand for themselves; write a pattern for each name"),
+    (re.compile(r"[;,]\s*+[!*./]"), "one entry is one pattern; write an entry for each"),
     (re.compile(r"^\s"), "the blank in front belongs to the name; remove it"),
     (re.compile(r"\\[\w.*-]"), "a backslash only protects the next character; write / between folders"),
     (re.compile(r"^!?(?:\$\w+/|\$\{|%\w+%|~[^/*?$]+/)"), "variables and ~name are not replaced; write the path"),

@@ -8,6 +8,7 @@ import pkgutil
 import re
 import sys
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 from dgemma_engine import postprocess
@@ -30,7 +31,7 @@ READS_LITTLE = {
     "dgemma_engine.postprocess.deduplicate": 8_000,
     "dgemma_lsp.commands.demo_holes": 0,
 }
-PIECES = tuple(dict.fromkeys([*(piece for *_, piece in WORST_TEXTS), "a ", "a.", "a,", "a:", "\\\n", "''", '""']))
+PIECES = tuple(dict.fromkeys([*(piece for *_, piece in WORST_TEXTS), "a ", "a.", "a,", ",", "a:", "\\\n", "''", '""']))
 
 
 def modules() -> Iterator[pkgutil.ModuleInfo]:
@@ -50,10 +51,21 @@ def patterns() -> Iterator[tuple[str, re.Pattern[str], bool]]:
             if isinstance(value, re.Pattern) and f"{name} = re.compile" in source and isinstance(value.pattern, str):
                 uses = set(re.findall(rf"\b{name}\.(\w+)\(", source))
                 yield f"{found.name}.{name}", value, bool(uses) and uses <= {"match", "fullmatch"}
+            for index, held in enumerate(_held(value) if f"{name} = (" in source else ()):
+                yield f"{found.name}.{name}[{index}]", held, False
     for name in ("c", "python", "javascript", "html", "markdown", "yaml", "shellscript", "json", "go", ""):
         language = lexer.language_named(name)
         yield f"opener of {name}", language.opener, False
         yield f"pieces of {name}", language.pieces, False
+
+
+def _held(value: object) -> Iterator[re.Pattern[str]]:
+    """Yields the patterns of a table, however deep."""
+    if isinstance(value, re.Pattern) and isinstance(value.pattern, str):
+        yield value
+    elif isinstance(value, tuple):
+        for one in cast("tuple[object, ...]", value):
+            yield from _held(one)
 
 
 def texts(steps: Steps, length: int) -> Iterator[str]:
