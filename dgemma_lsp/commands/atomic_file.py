@@ -46,12 +46,12 @@ class NewFile:
             OSError: it cannot be written.
         """
         self._verify()
-        if threading.current_thread() is threading.main_thread():
-            self._on_terminate = signal.signal(signal.SIGTERM, _end)
         # Its own short name: the path's may be as long as the file system allows.
         descriptor, part = tempfile.mkstemp(prefix=".dgemma-", suffix=".part", dir=self._path.parent)
         os.close(descriptor)
         self._part = Path(part)
+        if threading.current_thread() is threading.main_thread():
+            self._on_terminate = signal.signal(signal.SIGTERM, _end)
         return self
 
     def write(self, text: str) -> None:

@@ -50,9 +50,11 @@ def test_sigterm_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
 
 def test_what_cannot_be_written_is_known_before(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
+    before = signal.getsignal(signal.SIGTERM)
     for path in (tmp_path, tmp_path / "none" / "out.html", tmp_path / "file" / "out.html"):
         with pytest.raises(OSError), NewFile(path):
             raise AssertionError("the block is not entered")
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def fifo(path: Path) -> None:
