@@ -48,7 +48,7 @@ def test_on_demand_of_the_setting_every_suggestion_is_drawn_while_it_settles(win
     path = workspace / "always.py"
     at_the_end(window, path)
     window.type(TYPED, delay_ms=125)
-    assert window.wait_ghost(REST) == REST
+    window.wait_whole_ghost(REST)
     window.shot("preview-always")
     assert REST in window.recorded(), "it was drawn before it was offered"
     window.wait_no_decorations()  # those of the last key may still be drawn while what is offered is typed through

@@ -75,9 +75,12 @@ class Window:
 
     def wait_ghost(self, text: str = "", *, timeout_ms: float = TIMEOUT_MS) -> str:
         """Waits for ghost text that contains `text`, and returns all of it."""
-        holds = f"text => {{ const found = ({GHOST})(); return found && found.includes(text); }}"
-        self.page.wait_for_function(holds, arg=text, timeout=timeout_ms)
-        return self.ghost()
+        holds = f"text => {{ const found = ({GHOST})(); return found.includes(text) && found; }}"
+        return self.page.wait_for_function(holds, arg=text, timeout=timeout_ms).json_value()
+
+    def wait_whole_ghost(self, text: str) -> None:
+        """Waits until `text` alone stands as ghost text, which may be part of what stood there before."""
+        self.page.wait_for_function(f"text => ({GHOST})() === text", arg=text)
 
     def wait_no_ghost(self) -> None:
         """Waits until no ghost text stands on the screen."""
@@ -85,9 +88,8 @@ class Window:
 
     def wait_ghost_other_than(self, text: str) -> str:
         """Waits for ghost text that differs from `text`, and returns it."""
-        differs = f"text => {{ const found = ({GHOST})(); return found && found !== text; }}"
-        self.page.wait_for_function(differs, arg=text)
-        return self.ghost()
+        differs = f"text => {{ const found = ({GHOST})(); return found !== text && found; }}"
+        return self.page.wait_for_function(differs, arg=text).json_value()
 
     def wait_line(self, text: str) -> None:
         """Waits until a drawn line contains `text` while no ghost text stands on the screen."""
