@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from functools import partial
+from typing import TypeVar
 
 from dgemma_engine.ipc.client import EngineFault, EngineUnavailable, NoEngine
 from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
@@ -105,7 +106,7 @@ class EngineConnection:
         """Begins to connect, unless connected, connecting, or in the pause after a failure."""
         idle = self._source is None and self._connecting is None and not self._closed
         if idle and (self._not_before_s is None or self._clock() >= self._not_before_s):
-            self._connecting = asyncio.create_task(self._clearing(self._open(self._connect)))
+            self._connecting = asyncio.create_task(self._clearing(partial(self._open, self._connect)))
 
     async def settled(self, wait_ms: float) -> None:
         """Begins to connect if need be, and waits until an engine that is starting is loaded or has failed.
@@ -165,16 +166,18 @@ class EngineConnection:
         """Ends the connection for good; the engine stays."""
         self._closed = True
         source, self._source = self._source, None
-        if self._connecting is not None:
-            self._connecting.cancel()
-            await asyncio.wait([self._connecting])
+        connecting, self._connecting = self._connecting, None
+        self._wake_waiters()
+        if connecting is not None:
+            connecting.cancel()
+            await asyncio.wait([connecting])
         if source is not None:
             await _close(source)
 
-    async def _clearing(self, work: Coroutine[Any, Any, None]) -> None:
-        """Does the work of `_connecting`, and clears it."""
+    async def _clearing(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Does the work of `_connecting`, and clears it; a task that is cancelled before it runs begins no work."""
         try:
-            await work
+            await work()
         finally:
             if self._connecting is asyncio.current_task():
                 self._connecting = None
@@ -218,7 +221,7 @@ class EngineConnection:
         if progress.state is EngineState.FAILED:
             self._fail(progress.message)
             if self._connecting is None:
-                self._connecting = asyncio.create_task(self._clearing(self._drop()))
+                self._connecting = asyncio.create_task(self._clearing(self._drop))
         elif progress.state is EngineState.LOADING:
             message, percent = progress.message, progress.percent
             self._set(ConnectionStatus(state=ConnectionState.LOADING, message=message, percent=percent))

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -195,6 +197,20 @@ async def test_close_while_connecting_ends_quietly():
     await link.close()
     link.wake()
     assert isinstance(await link.infill(Context(document="d", prefix="x", suffix="")), ConnectionStatus)
+
+
+async def test_close_before_the_connecting_has_begun_begins_nothing():
+    async def connect(*, on_progress: Callable[[Progress], None], on_closed: Callable[[], None]) -> FakeEngine:
+        raise AssertionError
+
+    link = EngineConnection(connect, on_status=lambda _: None, on_fault=lambda _: None, clock=Clock(), policy=FAST)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        link.wake()
+        await link.close()
+        gc.collect()  # a coroutine that nobody awaits warns when it is freed
+    assert not warned
+    await asyncio.wait_for(link.settled(60_000), timeout=30)
 
 
 def test_policy_refuses_a_shrinking_pause():
