@@ -1,48 +1,42 @@
-"""Completions at eight kinds of places in real Python files, with the truth beside each, and figures at the end.
+"""Completions at eight places of four small files that the package ships, with the truth beside each, and figures.
 
-The files are the repository's own, where it is run from the repository, and the standard library's.
+`demo_files/places.json` names the places: what stands before the cursor, and what was taken out behind it. They were
+chosen before any model was tried on them, and are not changed for one.
 """
 
 from __future__ import annotations
 
-import ast
 import json
 import math
 import statistics
-import sysconfig
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from dgemma_engine.protocol.status_messages import Status
 
 from dgemma_lsp.commands.complete import Answer, answer_at, render
-from dgemma_lsp.commands.demo_holes import DemoHole, find_holes
+from dgemma_lsp.commands.file_location import FilePosition
 from dgemma_lsp.context.builder import ContextLimits
 from dgemma_lsp.engine_client.connection import InfillSource
 
-_STDLIB_MODULES = (
-    "textwrap.py",
-    "heapq.py",
-    "calendar.py",
-    "fractions.py",
-    "statistics.py",
-    "configparser.py",
-    "shlex.py",
-    "string.py",
-    "posixpath.py",
-    "json/encoder.py",
-    "argparse.py",
-    "dataclasses.py",
-    "difflib.py",
-    "tarfile.py",
-    "random.py",
-)
-_OWN_FILES = (
-    "dgemma_lsp/documents/positions.py",
-    "dgemma_lsp/documents/store.py",
-    "tests/lsp/documents/test_positions.py",
-    "engine/dgemma_engine/protocol/messages.py",
-)
+FILES = Path(__file__).with_name("demo_files")
+_NEXT = "Next: dgemma-lsp complete FILE:LINE:COLUMN on a file of yours, make install-vscode, or make install-neovim"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoPlace:
+    """One cursor position.
+
+    Attributes:
+        kind: what kind of place it is, for people.
+        place: file, text without the truth, and the cursor.
+        truth: what stood at the cursor.
+    """
+
+    kind: str
+    place: FilePosition
+    truth: str
 
 
 async def run_demo(
@@ -55,7 +49,7 @@ async def run_demo(
     write: Callable[[str], None],
     colour: bool,
 ) -> None:
-    """Completes each hole and writes it; the last line is one JSON object.
+    """Completes each place and writes it; the last line is one JSON object.
 
     Args:
         source: the engine, ready.
@@ -66,51 +60,48 @@ async def run_demo(
         write: takes one line or more.
         colour: whether to dim the surroundings with ANSI codes.
     """
-    holes = find_holes(read_sources())
+    places = read_places()
     times_ms: list[float] = []
     num_shown = num_right = 0
-    for number, hole in enumerate(holes, start=1):
-        answer = await answer_at(hole.place, source, limits=limits, deadline_ms=deadline_ms, clock=clock)
+    for number, one in enumerate(places, start=1):
+        answer = await answer_at(one.place, source, limits=limits, deadline_ms=deadline_ms, clock=clock)
         times_ms.append(answer.wall_ms)
         num_shown += answer.completion is not None
-        num_right += is_right(answer, hole.truth)
-        write(_headline(number, len(holes), hole))
+        num_right += is_right(answer, one.truth)
+        write(_headline(number, len(places), one))
         write(render(answer, colour=colour).rstrip("\n"))
-        write(f"[it was: {hole.truth.strip()!r}]\n")
+        write(f"[it was: {one.truth!r}]\n")
+    write(_NEXT)
     figures = {
-        "completions": len(holes),
+        "completions": len(places),
         "shown": num_shown,
         "right": num_right,
-        "median_ms": round(statistics.median(times_ms), 1) if times_ms else None,
-        "p95_ms": round(percentile(times_ms, 95), 1) if times_ms else None,
+        "median_ms": round(statistics.median(times_ms), 1),
+        "p95_ms": round(percentile(times_ms, 95), 1),
         "model": status.model,
         "device": status.device,
     }
     write(json.dumps(figures))
 
 
+def read_places() -> list[DemoPlace]:
+    """Returns the places, in order."""
+    places: list[DemoPlace] = []
+    for place in json.loads((FILES / "places.json").read_text(encoding="utf-8")):
+        path = FILES / place["file"]
+        text = path.read_text(encoding="utf-8")
+        offset = text.index(place["before"] + place["truth"]) + len(place["before"])
+        text = text[:offset] + text[offset + len(place["truth"]) :]
+        position = FilePosition(path=path, text=text, offset=offset)
+        places.append(DemoPlace(kind=place["kind"], place=position, truth=place["truth"]))
+    return places
+
+
 def is_right(answer: Answer, truth: str) -> bool:
     """Returns whether accepting an answer restores the text that was taken out, blanks at line ends aside."""
     text, offset = answer.request.text, answer.request.offset
     whole = text[:offset] + truth + text[offset:]
-    return answer.completion is not None and _without_trailing_blanks(answer.document) == _without_trailing_blanks(
-        whole
-    )
-
-
-def _without_trailing_blanks(text: str) -> list[str]:
-    return [line.rstrip() for line in text.split("\n")]
-
-
-def read_sources() -> dict[Path, str]:
-    """Returns the texts to take holes from: the standard library's and, where they are, the repository's."""
-    stdlib = Path(sysconfig.get_path("stdlib"))
-    repository = Path(__file__).parents[2]
-    paths = [stdlib / name for name in _STDLIB_MODULES]
-    if (repository / "pyproject.toml").is_file():
-        # Two of our own early on, so that both origins are seen.
-        paths[2:2] = [repository / name for name in _OWN_FILES]
-    return {path: text for path in paths if (text := _read_python(path)) is not None}
+    return answer.completion is not None and _stripped(answer.document) == _stripped(whole)
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
@@ -119,19 +110,12 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
 
 
-def _headline(number: int, total: int, hole: DemoHole) -> str:
-    place = hole.place
+def _stripped(text: str) -> list[str]:
+    return [line.rstrip() for line in text.split("\n")]
+
+
+def _headline(number: int, total: int, one: DemoPlace) -> str:
+    place = one.place
     line = place.text.count("\n", 0, place.offset) + 1
     column = place.offset - (place.text.rfind("\n", 0, place.offset) + 1) + 1
-    note = f"; {hole.note}" if hole.note else ""
-    return f"--- {number}/{total} {hole.kind}: {place.path}:{line}:{column}, the text at the cursor taken out{note}"
-
-
-def _read_python(path: Path) -> str | None:
-    """Returns a file's text with `\\n` line ends, or None where it is missing or not this Python's syntax."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        ast.parse(text)
-    except (OSError, UnicodeDecodeError, SyntaxError):
-        return None
-    return text
+    return f"--- {number}/{total} {one.kind}: {place.path.name}:{line}:{column}, the text at the cursor taken out"

@@ -284,7 +284,9 @@ async def test_doctor_fails_for_a_socket_directory_that_is_a_file(environ: dict[
 
 
 async def test_demo_ends_with_one_json_line(environ: dict[str, str]):
-    async with serving(EngineLocation.locate(environ), answers={"return ": "1", "for indent in ": "indents:"}):
+    async with serving(
+        EngineLocation.locate(environ), answers={"return sum(": "item.price", "(user) => ": "user.name"}
+    ):
         code, out, err = await run(environ, "demo")
     assert (code, err) == (0, "")
     figures = json.loads(out.splitlines()[-1])
