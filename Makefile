@@ -15,9 +15,11 @@ $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make setup PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[engine,train,dev]'
+	@# Without it the model that comes with the package answers, and says so.
+	-$(BIN)/dgemma-engine pull small
 	@touch $@
 
-demo: setup ## complete real Python files with the resident engine
+demo: setup ## complete eight places in files of four languages with the resident engine
 	$(BIN)/dgemma-lsp demo
 
 # Files stay whole, because their fixtures start engines, and keep their order: the longest are not left to the end.

@@ -28,10 +28,11 @@ def chromium() -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def state_home() -> Iterator[None]:
-    """Keeps the counts of the servers that tests start out of those of whoever runs the tests."""
+def own_homes() -> Iterator[None]:
+    """Keeps counts and fetched models of whoever runs the tests out of them: `tiny` answers, as nothing was fetched."""
     with tempfile.TemporaryDirectory(prefix="t-") as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setitem(os.environ, "XDG_STATE_HOME", folder)
+        for name in ("XDG_STATE_HOME", "XDG_DATA_HOME"):
+            patch.setitem(os.environ, name, str(Path(folder) / name.lower()))
         yield
 
 

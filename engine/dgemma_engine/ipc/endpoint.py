@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Self
 
 from dgemma_engine.errors import SocketRefused
-from dgemma_engine.model_store.catalogue import CATALOGUE, DEFAULT_MODEL, OLD_NAMES
+from dgemma_engine.model_store.catalogue import CATALOGUE, DEFAULT_MODEL, OLD_NAMES, TINY
 from dgemma_engine.private_files import make_private_folder, mend_folder
 
 # macOS allows 104 bytes in sun_path, Linux 108, both with the closing NUL.
@@ -45,7 +45,7 @@ class EngineLocation:
 
     @classmethod
     def locate(
-        cls, environ: Mapping[str, str], *, model: str = DEFAULT_MODEL, device: str = "auto", uid: int | None = None
+        cls, environ: Mapping[str, str], *, model: str = TINY, device: str = "auto", uid: int | None = None
     ) -> Self:
         """Returns the location that every client of this user agrees on. Touches no file.
 

@@ -13,7 +13,7 @@ from dgemma_engine.errors import WrongUsage
 MB = 1_000_000
 TINY = "tiny"
 """Short name of the model that comes with the package."""
-DEFAULT_MODEL = TINY
+DEFAULT_MODEL = "small"
 """Short name of the model that runs where the user names none; `tiny` answers in its place until it is fetched."""
 OLD_NAMES: Mapping[str, str] = MappingProxyType({"embedded": TINY})
 """What a short name is called now, by what it was called in settings of earlier versions."""

@@ -38,8 +38,12 @@ def store(start: Start, made: Made, index: Index, tmp_path: Path) -> Iterator[St
     shared = f"XDG_DATA_HOME={tmp_path / 'data'} XDG_STATE_HOME={tmp_path / 'state'}".split()
     cmd = ["env", *shared, sys.executable, str(SERVER), script, str(tmp_path / "record")]
 
-    def start_one(**options: object) -> Window:
-        return start("x = \n", cmd=cmd, environment=environment, settings={"engine": {"model": "small"}}, **options)
+    def start_one(*, has_screen: bool = True, **options: object) -> Window:
+        settings = {"engine": {"model": "small"}}
+        window = start("x = \n", cmd=cmd, environment=environment, settings=settings, **options)
+        if has_screen:
+            window.look(80, 24)
+        return window
 
     yield start_one
 
@@ -67,9 +71,11 @@ def test_offer_is_taken_and_the_model_runs(store: Start, tmp_path: Path) -> None
 
 def test_no_is_remembered(store: Start, tmp_path: Path) -> None:
     declined = tmp_path / "state/dgemma-lsp/declined-models.json"
-    first = store(wait=False)
+    first = store(has_screen=False)
     first.lua("_G.choice = 2")
-    first.attached()
+    first.lua("vim.wait(300)")
+    assert chosen(first) == [], "nobody could answer"
+    first.look(80, 24)
     first.until(lambda: declined.exists() and declined.read_text() == '["small"]')
     assert not model(tmp_path).exists()
     first.close()

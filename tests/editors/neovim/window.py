@@ -93,7 +93,10 @@ class Window:
         own = {f"XDG_{name}_HOME": str(folder / name.lower()) for name in ("CONFIG", "DATA", "STATE", "CACHE")}
         added = {
             "DGEMMA_PLUGIN": str(PLUGIN),
-            "DGEMMA_OPTIONS": json.dumps(options),
+            # With the model that is always there, where a test names none.
+            "DGEMMA_OPTIONS": json.dumps(
+                {**options, "settings": {"engine": {"model": "tiny"}} | options.get("settings", {})}
+            ),
             "NVIM_LOG_FILE": str(folder / "log"),
         }
         command = [str(program), "--embed", "--headless", "--clean", "-n"]

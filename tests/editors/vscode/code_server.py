@@ -85,8 +85,11 @@ class CodeServer:
         _write(self.home / "data/User/settings.json", QUIET | settings)
 
     def machine_settings(self, settings: Mapping[str, Any]) -> None:
-        """Sets what differs from machine to machine; windows that are open see it too, above the user's settings."""
-        _write(self.home / "data/Machine/settings.json", settings)
+        """Sets what differs from machine to machine; windows that are open see it too, above the user's settings.
+
+        Where no model is named, that is the one that is always there.
+        """
+        _write(self.home / "data/Machine/settings.json", {"dgemma.engine.model": "tiny", **settings})
 
 
 def install_extension(home: Path, vsix: Path, environ: Mapping[str, str]) -> None:

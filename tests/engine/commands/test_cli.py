@@ -25,6 +25,8 @@ from tests.engine.fake_engine import command, context, location_in
 
 ROOT = Path(__file__).parents[3]
 
+TINY = ("--model", "tiny")
+
 
 @pytest.fixture
 def location(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EngineLocation]:
@@ -165,11 +167,11 @@ def test_start_names_status_and_log_while_the_model_is_loading(
 ) -> None:
     start_as(location, "stuck", monkeypatch)
     monkeypatch.setattr("dgemma_engine.commands.start._FIRST_STATE_S", 0.1)
-    assert main(["start"]) == 0
+    assert main(["start", *TINY]) == 0
     out = capsys.readouterr().out
     assert re.fullmatch(
         r"engine started \(pid \d+\): tiny on auto, still loading; "
-        rf"check with: dgemma-engine status \(log: {location.log}\)\n",
+        rf"check with: dgemma-engine status --model tiny \(log: {location.log}\)\n",
         out,
     )
     assert main(["stop"]) == 0
@@ -180,7 +182,7 @@ def test_start_reports_an_engine_that_dies_while_it_loads(
     location: EngineLocation, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start_as(location, "dying", monkeypatch)
-    assert main(["start"]) == 1
+    assert main(["start", *TINY]) == 1
     captured = capsys.readouterr()
     assert re.fullmatch(
         rf"dgemma-engine: engine process \d+ ended while it loaded the model; see {location.log}\n", captured.err
@@ -191,7 +193,7 @@ def test_refused_directory_is_one_line(
     location: EngineLocation, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "run").symlink_to(tmp_path)
-    for arguments in (["start"], ["start", "--foreground"], ["status"], ["stop"]):
+    for arguments in (["start", *TINY], ["start", "--foreground", *TINY], ["status"], ["stop"]):
         assert main(arguments) == 1
         captured = capsys.readouterr()
         assert captured.err.startswith(f"dgemma-engine: {tmp_path}/run: is a symbolic link; set DGEMMA_RUNTIME_DIR")
@@ -213,7 +215,7 @@ def test_start_without_torch_names_the_extra(
     location: EngineLocation, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert main(["start", "--foreground"]) == 1
+    assert main(["start", "--foreground", *TINY]) == 1
     assert capsys.readouterr().err == ("dgemma-engine: torch is not installed; run: pip install 'dgemma-lsp[engine]'\n")
 
 

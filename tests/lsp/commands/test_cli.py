@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 from dgemma_engine.ipc.endpoint import EngineLocation
+from dgemma_engine.model_store.catalogue import CATALOGUE, DEFAULT_MODEL
 from dgemma_engine.protocol.handshake import PROTOCOL
 
 from tests.lsp.engine_process import serving
 
 pytestmark = pytest.mark.e2e
 
+TAKE_A_MODEL = {"complete", "demo", "doctor", "trace"}
 SOURCE = "def area(r):\n    return |\n\n\ndef next():\n    pass\n"
 
 
@@ -29,6 +31,9 @@ def environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 async def run(environ: dict[str, str], *arguments: str, stdin: bytes = b"") -> tuple[int, str, str]:
+    """Runs a command; with the model that is always there, where the test names none."""
+    if TAKE_A_MODEL & set(arguments[:1]) and "--model" not in arguments:
+        arguments += ("--model", "tiny")
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -301,9 +306,20 @@ async def test_model_that_is_not_there_is_refused_with_what_to_run(
     environ: dict[str, str], target: str, tmp_path: Path
 ):
     own = environ | {"XDG_DATA_HOME": str(tmp_path / "data")}
-    code, out, err = await run(own, "complete", target, "--model", "small")
+    code, out, err = await run(own, "complete", target, "--model", "diffusiongemma")
     assert (code, out) == (2, "")
-    assert err == "dgemma-lsp: the model small is not there yet; run: dgemma-engine pull small\n"
+    remedy = CATALOGUE["diffusiongemma"].remedy
+    assert err == f"dgemma-lsp: the model diffusiongemma is not there yet; {remedy}\n"
+
+
+async def test_what_answers_in_place_of_a_default_that_is_not_there_is_told(environ: dict[str, str], target: str):
+    own = environ | {"XDG_DATA_HOME": environ["DGEMMA_RUNTIME_DIR"]}
+    async with serving(EngineLocation.locate(environ), answers={"return ": "3"}):
+        code, _, err = await run(own, "complete", target, "--model", DEFAULT_MODEL)
+    assert code == 0
+    assert err == (
+        "dgemma-lsp: the model small is not there yet, so `tiny` answers in its place; run: dgemma-engine pull small\n"
+    )
 
 
 async def test_old_name_of_a_model_is_told_once(environ: dict[str, str], target: str):

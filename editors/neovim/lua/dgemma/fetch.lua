@@ -124,7 +124,7 @@ local function ask(model, client)
   end)
 end
 
---- Offers a model once in this Neovim; while the user types the question waits.
+--- Offers a model once in this Neovim; the question waits while the user types, and for a screen to appear on.
 ---@param model dgemma.MissingModel
 ---@param client vim.lsp.Client
 function M.offer(model, client)
@@ -132,22 +132,24 @@ function M.offer(model, client)
     return
   end
   offered[model.name] = true
-  vim.schedule(function()
-    if vim.api.nvim_get_mode().mode:match("^n") then
+  local function ask_or_wait()
+    local event, pattern
+    if #vim.api.nvim_list_uis() == 0 then
+      event, pattern = "UIEnter", "*" -- a script would wait for an answer that nobody can give
+    elseif not vim.api.nvim_get_mode().mode:match("^n") then
+      event, pattern = "ModeChanged", "*:n"
+    else
       ask(model, client)
       return
     end
-    vim.api.nvim_create_autocmd("ModeChanged", {
-      pattern = "*:n",
+    vim.api.nvim_create_autocmd(event, {
+      pattern = pattern,
       once = true,
       desc = "dgemma: offer to fetch the model",
-      callback = function()
-        vim.schedule(function()
-          ask(model, client)
-        end)
-      end,
+      callback = vim.schedule_wrap(ask_or_wait),
     })
-  end)
+  end
+  vim.schedule(ask_or_wait)
 end
 
 return M

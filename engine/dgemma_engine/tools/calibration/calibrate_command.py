@@ -152,7 +152,8 @@ def _collected(arguments: argparse.Namespace, model: Path, samples: Samples) -> 
     return collect(
         samples.holes,
         load,
-        searches_length=family.has_canvas(facts) and family.read_format(facts).fill_token_id is None,
+        has_canvas=family.has_canvas(facts),
+        searches_length=family.read_format(facts).fill_token_id is None,
         seed=arguments.seed,
         clock=time.monotonic,
         report=_say,

@@ -67,6 +67,7 @@ def collect(
     samples: Sequence[Sample],
     load: Callable[[Calibration], RankingEngine],
     *,
+    has_canvas: bool,
     searches_length: bool,
     seed: int,
     clock: Callable[[], float],
@@ -77,13 +78,14 @@ def collect(
     Args:
         samples: the holes.
         load: makes the engine, with the calibration it is to work by.
+        has_canvas: whether the checkpoint denoises; lengths are those of a canvas.
         searches_length: whether the checkpoint cannot end a middle itself. Which candidates it finds then depends on
             the length bias, so the engine is loaded again with the bias that was fitted.
         seed: of the engine's draws and of the split of holes.
         clock: seconds that never go backwards.
         report: called with a line at every tenth of the way.
     """
-    lines = [sample for sample in samples if sample.task.extent is Extent.LINE]
+    lines = [sample for sample in samples if has_canvas and sample.task.extent is Extent.LINE]
     tick = _Progress(len(lines) + len(samples), report)
     bare = Calibration.default()
     engine = load(bare)
@@ -93,7 +95,7 @@ def collect(
         if trial is not None:
             trials.append(trial)
         tick()
-    lengths, no_lengths = _fitted(trials, seed)
+    lengths, no_lengths = _fitted(trials, seed) if has_canvas else (None, "the model has no canvas")
     if searches_length and lengths is not None:
         # The weights of two engines may not fit into memory.
         del engine

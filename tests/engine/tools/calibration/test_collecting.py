@@ -28,7 +28,12 @@ def samples_of(tree: Path, count: int) -> Samples:
 
 
 def ask(
-    engine: RankingEngine, samples: Samples, lines: list[str] | None = None, *, searches_length: bool = False
+    engine: RankingEngine,
+    samples: Samples,
+    lines: list[str] | None = None,
+    *,
+    has_canvas: bool = True,
+    searches_length: bool = False,
 ) -> Collected:
     said: list[str] = [] if lines is None else lines
 
@@ -36,7 +41,15 @@ def ask(
         engine.loaded_with.append(calibration)
         return engine
 
-    return collect(samples.holes, load, searches_length=searches_length, seed=3, clock=lambda: 0.0, report=said.append)
+    return collect(
+        samples.holes,
+        load,
+        has_canvas=has_canvas,
+        searches_length=searches_length,
+        seed=3,
+        clock=lambda: 0.0,
+        report=said.append,
+    )
 
 
 def test_every_hole_is_asked_as_an_editor_would(tree: Path, engine: RankingEngine) -> None:
@@ -75,6 +88,13 @@ def test_lengths_are_fitted_on_holes_of_one_line(tree: Path, engine: RankingEngi
     bias = dict(collected.lengths.bias)
     assert bias[32] - bias[8] == pytest.approx(0.4 * math.log(4), abs=0.1)
     assert collected.lengths.raw_hit_rate < 0.5 < dict(collected.lengths.hit_rates)[collected.lengths.prior_weight]
+
+
+def test_no_lengths_are_measured_without_a_canvas(tree: Path, engine: RankingEngine) -> None:
+    collected = ask(engine, samples_of(tree, 20), has_canvas=False)
+    assert engine.measured == []
+    assert (collected.lengths, collected.no_lengths) == (None, "the model has no canvas")
+    assert len(collected.holes) == 20
 
 
 def test_too_few_lines_for_lengths_are_no_fault(tree: Path, engine: RankingEngine) -> None:
