@@ -5,7 +5,7 @@ Shape legend: B rows, N tokens of a pass, L canvas positions, D hidden, V vocabu
 
 from __future__ import annotations
 
-from dgemma_kernels.packing.cpu import OneRow, PackedMatrix, filled
+from dgemma_kernels.packing.cpu import OneRow, PackedGate, PackedMatrix, filled
 from torch import Tensor
 
 from dgemma_engine.backends.cpu.feed_forward import RmsNorm
@@ -40,6 +40,15 @@ class PackedLlama(PackedModel):
         head = model.embed_tokens if model.lm_head is None else model.lm_head
         self._to_vocabulary = PackedMatrix(head.weight.detach(), one_row)
         self._shift = CanvasShift(config.sliding_window)
+        matrices = [self._to_vocabulary, *(module for layer in layers for module in layer.modules())]
+        bits = {each.one_row_bits for each in matrices if isinstance(each, PackedMatrix | PackedGate)} - {0}
+        self._one_row_bits = " and ".join(map(str, sorted(bits)))
+
+    @property
+    def number_format(self) -> str:
+        """See `DiffusionModel.number_format`."""
+        weights = super().number_format
+        return f"{weights}, for single tokens {self._one_row_bits} bits" if self._one_row_bits else weights
 
     def decode(
         self,
