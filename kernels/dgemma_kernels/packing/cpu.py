@@ -23,7 +23,7 @@ _ROWS = 64
 # 16 rows take 1.6 times as long as one. After that the time grows with every row, with matrix units with every 16.
 _FILLED_TO = ((1, 1), (64, 4), (128, 16), (256, 64), (inf, 128))
 # Inputs that share a scale in a 4-bit weight.
-_GROUP = 32
+GROUP = 32
 # Greatest distance from one of its 16 values that counts as none, in steps between them: what expansion rounds off, and
 # at most what rounding to bfloat16 adds.
 _OFF_GRID, _MOST_OFF_GRID = 0.01, 0.2
@@ -170,7 +170,7 @@ def _silu(x_NI: Tensor, packed: Tensor) -> Tensor:
 
 
 def _four_bits(x_NI: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
-    # 32 is `_GROUP`, which TorchScript cannot read.
+    # 32 is `GROUP`, which TorchScript cannot read.
     return torch.ops.aten._weight_int4pack_mm_for_cpu(x_NI, codes, 32, scales)
 
 
@@ -198,7 +198,7 @@ def _in_eight_bits(weight_OI: Tensor) -> tuple[int, Tensor, Tensor] | None:
 
 
 def _in_four_bits(weight_OI: Tensor) -> tuple[int, Tensor, Tensor] | None:
-    if weight_OI.shape[1] % _GROUP or (found := _codes(weight_OI)) is None:
+    if weight_OI.shape[1] % GROUP or (found := _codes(weight_OI)) is None:
         return None
     codes, step, least = found
     packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1)
@@ -209,14 +209,14 @@ def _in_four_bits(weight_OI: Tensor) -> tuple[int, Tensor, Tensor] | None:
 
 
 def _codes(weight_OI: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Returns codes of 4 bits, [O, I] int32, and step and least value of each group, [O, I / `_GROUP`] float32.
+    """Returns codes of 4 bits, [O, I] int32, and step and least value of each group, [O, I / `GROUP`] float32.
 
     None where the weights are not 16 values; the first piece tells that of most matrices that were not stored so.
     """
     codes = torch.empty_like(weight_OI, dtype=torch.int32)
-    step, least = (torch.empty(len(weight_OI), weight_OI.shape[1] // _GROUP) for _ in range(2))
+    step, least = (torch.empty(len(weight_OI), weight_OI.shape[1] // GROUP) for _ in range(2))
     for piece in _pieces(weight_OI):
-        groups = weight_OI[piece].float().unflatten(1, (-1, _GROUP))
+        groups = weight_OI[piece].float().unflatten(1, (-1, GROUP))
         least[piece], most = groups.aminmax(dim=-1)
         step[piece] = (most - least[piece]).div_(15).clamp_(min=1e-12)
         rounding = torch.maximum(most.abs(), least[piece].abs()).mul_(torch.finfo(weight_OI.dtype).eps)
