@@ -47,7 +47,7 @@ from dgemma_engine.tokenization.tokenizer import Tokenizer
 
 CPU = torch.device("cpu")
 PREFIX, MIDDLE, HEAD = 96, 16, 8
-ROWS, MOST_STEPS, NUM_HOLES = 16, 24, 200
+ROWS, MOST_STEPS, NUM_HOLES = 16, 24, 100
 # Tokens committed at each step, and most of them that are masked again.
 BUDGETS = {2: (0, 1), 4: (0, 1, 2), 8: (0, 2, 4)}
 # The mask token of the tokenizer in the package.
@@ -59,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     record.add_destination(parser)
     parser.add_argument("--llama", type=Path, help="a GGUF file with a canvas adapter beside it")
-    parser.add_argument("--minutes", type=float, default=3.0, help="of training without --llama (default: 3)")
+    parser.add_argument("--minutes", type=float, default=2.0, help="of training without --llama (default: 2)")
     args = parser.parse_args()
     files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
     random.Random(0).shuffle(files)

@@ -162,7 +162,7 @@ def test_attention_sees_few_sizes(
     monkeypatch.setattr(GroupedAttention, "forward", watched)
     in_every_size(CpuModel(load(torch.bfloat16)), range(1, 40))
     assert queries <= {1, *range(4, 44, 4)}
-    assert keys <= {128, 256}, "four times 39 tokens are 156 keys"
+    assert keys <= {64, 128, 192}, "four times 39 tokens are 156 keys"
 
 
 @pytest.mark.parametrize("capacity", [4, 200])

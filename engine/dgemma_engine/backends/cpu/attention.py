@@ -22,12 +22,12 @@ from dgemma_engine.model.layers import Attention, Layer
 
 # Pads the number of keys to a multiple of this: oneDNN caches two programs per number of queries and keys, 0.7 MB both,
 # as `packing.cpu.filled` says of products.
-KEY_MULTIPLE = 128
+KEY_MULTIPLE = 64
 # From this many queries of a head on, in bfloat16, two products and a softmax take 0.6 to 0.9 of the time of torch's
 # fused attention (48 positions over 512 cached ones: 0.73 against 1.15 ms); in float32 they take longer.
 _PRODUCT_ROWS = 16
-# Up to this many keys: beyond them the scores of a long prompt's piece would be tens of megabytes.
-_PRODUCT_KEYS = 2_048
+# Up to this many keys, so that there are few programs and the scores of a piece stay small.
+_PRODUCT_KEYS = 1_024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
