@@ -61,12 +61,14 @@ RECORD ?=
 bench: setup ## server overhead, cold start, keystrokes, deadlines, a step, and transformers beside ours
 	for name in server/server_overhead server/cold_start speed/warm speed/step speed/breakdown speed/keystrokes speed/on_time; do $(BIN)/python engine/bench/$$name.py $(RECORD) || exit 1; done
 
-# LLAMA=--llama=FILE.gguf measures real weights, which may be read in 4 bits; THREADS=2 two threads.
+# LLAMA=--llama=FILE.gguf measures real weights, which may be read in 4 bits; THREADS=2 two threads;
+# LLAMA_CPP=--llama-cpp=PATH llama.cpp's llama-bench beside them.
 LLAMA ?=
+LLAMA_CPP ?=
 THREADS ?= 1
 
 bench-cpu: setup ## both families on a processor against transformers; the last line is the result as JSON
-	$(BIN)/python engine/bench/speed/cpu.py --threads $(THREADS) $(LLAMA) $(RECORD)
+	$(BIN)/python engine/bench/speed/cpu.py --threads $(THREADS) $(LLAMA) $(LLAMA_CPP) $(RECORD)
 
 ENGINE ?= $(BIN)/dgemma-engine
 CONFIG := engine/dgemma_engine/tools/training/configs/embedded_gpu.toml

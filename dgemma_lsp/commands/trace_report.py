@@ -140,6 +140,7 @@ def _timings(infill: Infill) -> dict[str, float]:
 
 
 def _canvas(canvas: CanvasTrace, numbers: Mapping[int, int]) -> dict[str, Any]:
+    corrections = [_Corrections() for _ in canvas.rows]
     return {
         "num_written": len(canvas.written_ids),
         "steps_limit": canvas.steps_limit,
@@ -157,14 +158,31 @@ def _canvas(canvas: CanvasTrace, numbers: Mapping[int, int]) -> dict[str, Any]:
             {
                 "temperature": round(step.temperature, 3),
                 "ms": round(step.elapsed_ms, 3),
-                "rows": [_row(row, numbers) for row in step.rows],
+                "rows": [_row(row, numbers, corrections[row.row].after(row)) for row in step.rows],
             }
             for step in canvas.steps
         ],
     }
 
 
-def _row(row: RowStep, numbers: Mapping[int, int]) -> dict[str, Any]:
+class _Corrections:
+    """The tokens of a row that were kept at one step and thrown back at a later one."""
+
+    def __init__(self) -> None:
+        self._kept, self._lost = dict[int, int](), dict[int, int]()
+
+    def after(self, row: RowStep) -> dict[int, int]:
+        """Returns, by position, the tokens that were thrown back before this step and are read as another one in it."""
+        corrected = {at: lost for at, lost in self._lost.items() if row.best_ids[at] != lost}
+        for at, is_kept in enumerate(row.accepted):
+            if is_kept:
+                self._kept[at] = row.next_ids[at]
+            elif at in self._kept:
+                self._lost[at] = self._kept.pop(at)
+        return corrected
+
+
+def _row(row: RowStep, numbers: Mapping[int, int], corrected: Mapping[int, int]) -> dict[str, Any]:
     return {
         "row": row.row,
         "seen": [numbers[token_id] for token_id in row.seen_ids],
@@ -173,6 +191,7 @@ def _row(row: RowStep, numbers: Mapping[int, int]) -> dict[str, Any]:
         "others": _others(row, numbers),
         "accepted": list(row.accepted),
         "next": [numbers[token_id] for token_id in row.next_ids],
+        "corrected": {at: numbers[token_id] for at, token_id in corrected.items()},
         "settled": row.settled,
         "text": row.text[:_MOST_TEXT_CHARS],
         "logprob": round(row.mean_logprob, 4),

@@ -20,7 +20,7 @@ from dgemma_lsp.commands.file_location import FilePosition
 from dgemma_lsp.commands.trace_report import to_html, trace_view
 from dgemma_lsp.context.builder import ContextLimits, build_context
 from tests.lsp.engine_process import STATUS_NOW
-from tests.lsp.traces import made_trace
+from tests.lsp.traces import corrected_trace, made_trace
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
 HOSTILE = "</script><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'>"
@@ -184,6 +184,16 @@ def test_marks_do_not_rest_on_colour_alone(opened: Callable[..., Seen]) -> None:
         for name in ("accepted", "renoised", "given")
     }
     assert len({tuple(style) for style in styles.values()}) == 3
+
+
+def test_token_that_was_thrown_back_is_marked_once_another_is_read(opened: Callable[..., Seen]) -> None:
+    request = request_at(FilePosition(path=Path("a.py"), text="x = ", offset=4), deadline_ms=1_000)
+    content = to_html(trace_view(request, 1, 5, corrected_trace(), STATUS_NOW))
+    assert opened(content, fragment="#3").page.locator("#canvas .corrected").count() == 0
+    seen = opened(content, fragment="#4")
+    assert seen.page.locator("#canvas .corrected .token").all_inner_texts() == ["b"]
+    seen.page.locator("#canvas .corrected").hover()
+    assert "Corrected: a was kept at an earlier step" in seen.page.locator("#tip").inner_text()
 
 
 def test_token_tells_what_else_it_might_have_been(page: str, opened: Callable[..., Seen]) -> None:

@@ -62,6 +62,7 @@ class SteppingEngine:
         self.model_name = "stepping"
         self.model_path = "/models/stepping"
         self.device = "cpu"
+        self.number_format = "float32"
         self.compiled = False
         self.uncompiled_reason = "told not to"
         self.denoising_steps = 0

@@ -60,15 +60,15 @@ def test_falls_back_where_torch_cannot_pack(fault: type[Exception], monkeypatch:
     def broken(*_args: object) -> None:
         raise fault
 
-    monkeypatch.setattr(cpu, "_times", broken)
+    monkeypatch.setattr(cpu, "_silu", broken)
     x, weight = draw(3, 16).bfloat16(), draw(8, 16).bfloat16()
     within(PackedMatrix(weight)(x), F.linear(x.double(), weight.double()), product_error(x, weight))
 
 
 def test_falls_back_where_results_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(_x_NI: torch.Tensor, _packed: object, other_NO: torch.Tensor) -> torch.Tensor:
-        return other_NO + 1
+    def wrong(x_NI: torch.Tensor, _packed: object) -> torch.Tensor:
+        return F.linear(x_NI, weight) + 1
 
-    monkeypatch.setattr(cpu, "_times", wrong)
+    monkeypatch.setattr(cpu, "_silu", wrong)
     weight = draw(8, 16).bfloat16()
     assert cpu._pack(weight) is None  # type: ignore[reportPrivateUsage]

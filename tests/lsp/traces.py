@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dgemma_engine.protocol.messages import Candidate, CandidateSource, Finish, Infill
 from dgemma_engine.protocol.trace_messages import (
     CanvasTrace,
@@ -113,3 +115,28 @@ def made_trace(
         marks={"2": "<fill>"},
         num_left_out=0,
     )
+
+
+def corrected_trace() -> Trace:
+    """A row of two positions: the first is kept as `a`, thrown back, and read as `b`; the second stays."""
+    looks = (
+        ((10, 13), (1, 0), (10, 5)),
+        ((10, 10), (0, 0), (5, 5)),
+        ((10, 13), (0, 1), (5, 13)),
+        ((13, 13), (1, 1), (13, 13)),
+        ((13, 13), (), ()),
+    )
+    steps = tuple(
+        StepTrace(
+            temperature=0.0,
+            elapsed_ms=1.0,
+            rows=(
+                replace(row_step(0, 2, best=10, is_last=True), best_ids=best, accepted=accepted, next_ids=following),
+            ),
+        )
+        for best, accepted, following in looks
+    )
+    row = RowTrace(kind=RowKind.SLOT, num_free=2, opening_ids=(), head_ids=(), seed="")
+    canvas = CanvasTrace(written_ids=(), steps_limit=5, rows=(row,), steps=steps)
+    tokens = {2: "c", 3: "d", 10: "a", 13: "b"}
+    return replace(made_trace(), marks={5: "<mask>"}, tokens=tokens, canvases=(canvas,), writings=())

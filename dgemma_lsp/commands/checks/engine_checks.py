@@ -91,19 +91,18 @@ def check_model(facts: Facts) -> Finding:
 
 
 def check_execution(facts: Facts) -> Finding | None:
-    """Whether the engine runs its compiled path; None where no engine answers or its model is not loaded."""
+    """Number format, and whether the layers run compiled; None where no engine answers or its model is not loaded."""
     name, status = "execution", facts.engine.status
     if status is None or status.state in (EngineState.LOADING, EngineState.FAILED):
         return None
+    numbers = f"{status.number_format}; " if status.number_format else ""
     if status.compiled:
-        return Finding(name=name, verdict=Severity.OK, detail="compiled")
+        return Finding(name=name, verdict=Severity.OK, detail=f"{numbers}compiled")
     if not status.uncompiled_reason:
-        return Finding(
-            name=name, verdict=Severity.OK, detail="not compiled: this model on this device has no such path"
-        )
-    return Finding.split(
-        name, Severity.WARN, f"not compiled, so slower: {status.uncompiled_reason}", remedy="update torch"
-    )
+        detail = f"{numbers}not compiled: this model on this device has no such path"
+        return Finding(name=name, verdict=Severity.OK, detail=detail)
+    detail = f"{numbers}not compiled, so slower: {status.uncompiled_reason}"
+    return Finding(name=name, verdict=Severity.WARN, detail=detail, remedy="update torch")
 
 
 def _about(status: Status) -> str:

@@ -193,7 +193,8 @@
     seen.textContent = isStart ? "" : spelled(look.seen[at]);
     token.textContent = spelled(shown);
     token.classList.toggle("mark", isMark(shown));
-    cell.className = "cell" + (isStart ? " start" : isKept === null ? "" : isKept ? " accepted" : " renoised");
+    const thrownBack = isStart ? undefined : look.corrected[at];
+    cell.className = "cell" + (isStart ? " start" : isKept === null ? "" : isKept ? " accepted" : " renoised") + (thrownBack === undefined ? "" : " corrected");
     cell.style.setProperty("--u", isStart ? 0 : heat(look.entropy[at]));
     cell.told = () => {
       const lines = [make("p", "", `Position ${at + 1} of ${look.seen.length}, ${look.entropy[at].toFixed(2)} nats`)];
@@ -202,6 +203,7 @@
       const next = look.accepted.length
         ? parts(make("p"), isKept ? "Kept: " : "Thrown back to noise: ", code(spelled(look.next[at])), " stands there next.")
         : make("p", "", "The last look: what is read here counts.");
+      if (thrownBack !== undefined) lines.push(parts(make("p"), "Corrected: ", code(spelled(thrownBack)), " was kept at an earlier step and thrown back."));
       return [...lines, ...others(look.others[at]), next];
     };
   };

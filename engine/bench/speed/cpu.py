@@ -5,6 +5,9 @@ cached ones, a pass of 48 positions over them in both directions, and a cold pro
 DiffusionGemma: what `warm.py` measures of the embedded model. `transformers` runs in float32 and in bfloat16 with its
 own cache, and the faster of the two counts; ours runs in the format that it chose for this processor.
 
+With `--llama-cpp`, llama.cpp's `llama-bench` (Debian: llama.cpp-tools) measures the same file beside it: a token and 48
+tokens after 512 cached ones, from left to right, and a prompt of 512; the least of its samples, in time that passes.
+
 With one thread the time on a core is measured, which leaves out when somebody else had it; with several the time that
 passes. The last line is the result: `ratio_to_transformers` is the smallest warm ratio of the two families.
 """
@@ -12,7 +15,9 @@ passes. The last line is the result: `ratio_to_transformers` is the smallest war
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -38,6 +43,8 @@ from dgemma_engine.model.ops import Ops
 from dgemma_engine.model_store.catalogue import TINY
 
 PROMPT_TOKENS, CANVAS, PIECE_TOKENS = 512, 48, 256
+# Tokens that llama.cpp writes in a sample.
+_WRITTEN = 16
 FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SMOLLM2_135M = {
     "vocab_size": 49_152, "hidden_size": 576, "intermediate_size": 1_536, "num_hidden_layers": 30,
@@ -53,12 +60,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--llama", type=Path, help="a GGUF file of a Llama; default: random weights")
+    parser.add_argument("--llama-cpp", type=Path, metavar="PATH", help="llama-bench of llama.cpp; needs --llama")
     args = parser.parse_args()
+    if args.llama_cpp is not None and args.llama is None:
+        parser.error("--llama-cpp needs --llama, a GGUF file")
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory(prefix="dgemma-") as folder:
         plain = exported(args.llama, Path(folder)) if args.llama else random_llama(Path(folder))
         llama = measured(args.llama or plain, plain, args.rounds)
     llama["weights"] = args.llama.name if args.llama else "random"
+    if args.llama_cpp is not None:
+        llama["llama_cpp"] = llama_cpp(args.llama_cpp, args.llama, args.threads)
     gemma = warm.measured(model_folder(TINY), args.rounds)
     warm_ratios = {
         "llama_token": llama["ratio_token"],
@@ -78,6 +90,20 @@ def main() -> None:
         "ratio_to_transformers": min(warm_ratios.values()),
     }
     record.write("cpu", result, args.out)
+
+
+def llama_cpp(program: Path, gguf: Path, threads: int) -> dict[str, float]:
+    """Returns the milliseconds that `llama-bench` takes."""
+    common = [str(program), "-m", str(gguf), "-t", str(threads), "-r", "5", "-o", "json"]
+    after = ["-d", str(PROMPT_TOKENS), "-p", str(CANVAS), "-n", str(_WRITTEN)]
+    cold = ["-p", str(PROMPT_TOKENS), "-n", "0"]
+    found: dict[str, float] = {}
+    for arguments in (after, cold):
+        output = subprocess.run([*common, *arguments], check=True, stdout=subprocess.PIPE, text=True).stdout
+        for run in json.loads(output):
+            name = "token_ms" if run["n_gen"] else "canvas_ms" if run["n_depth"] else "cold_ms"
+            found[name] = round(min(run["samples_ns"]) / 1e6 / (run["n_gen"] or 1), 2)
+    return found
 
 
 def random_llama(folder: Path) -> Path:

@@ -62,6 +62,7 @@ class MemoryPlan:
         expansion: the buffer that packed weights are expanded into for each use; kernels need none.
         context: what the device's driver and libraries take.
         dtype: number format of what is not quantised, and of keys and values.
+        smaller: what makes the model smaller, for a message.
     """
 
     weights: tuple[Item, ...]
@@ -70,6 +71,7 @@ class MemoryPlan:
     expansion: Item
     context: Item
     dtype: torch.dtype
+    smaller: str = "make it smaller with dgemma-engine quantize"
 
     @property
     def total_bytes(self) -> int:
@@ -111,8 +113,7 @@ class MemoryPlan:
         raise CheckpointError(
             f"the model needs {self.total_bytes / GIB:.1f} GiB (weights {weights / GIB:.1f}, prompt "
             f"{self.prompt.num_bytes / GIB:.1f}, workspace {self.workspace.num_bytes / GIB:.1f}), {where} has "
-            f"{available_bytes / GIB:.1f} GiB free: make it smaller with dgemma-engine quantize, lower the context, or "
-            f"{last}"
+            f"{available_bytes / GIB:.1f} GiB free: {self.smaller}, lower the context, or {last}"
         )
 
 

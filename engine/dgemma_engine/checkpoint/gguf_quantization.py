@@ -49,11 +49,11 @@ def _bf16(blocks_Nb: Tensor) -> Tensor:
 
 
 def _q4_0(blocks_Nb: Tensor) -> Tensor:
-    return _f16(blocks_Nb[:, :2]) * (_nibbles(blocks_Nb[:, 2:]).float() - 8)
+    return _nibbles(blocks_Nb[:, 2:]).float().sub_(8).mul_(_f16(blocks_Nb[:, :2]))
 
 
 def _q4_1(blocks_Nb: Tensor) -> Tensor:
-    return _f16(blocks_Nb[:, :2]) * _nibbles(blocks_Nb[:, 4:]).float() + _f16(blocks_Nb[:, 2:4])
+    return _nibbles(blocks_Nb[:, 4:]).float().mul_(_f16(blocks_Nb[:, :2])).add_(_f16(blocks_Nb[:, 2:4]))
 
 
 def _q5_0(blocks_Nb: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ def _q5_0(blocks_Nb: Tensor) -> Tensor:
 
 
 def _q8_0(blocks_Nb: Tensor) -> Tensor:
-    return _as(blocks_Nb[:, 2:], torch.int8).float() * _f16(blocks_Nb[:, :2])
+    return _as(blocks_Nb[:, 2:], torch.int8).float().mul_(_f16(blocks_Nb[:, :2]))
 
 
 def _q4_k(blocks_Nb: Tensor) -> Tensor:
@@ -98,4 +98,5 @@ def _as(bytes_Nb: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _nibbles(bytes_Nb: Tensor) -> Tensor:
     """Returns the low halves of each row's bytes, then the high ones."""
+    bytes_Nb = bytes_Nb.contiguous()
     return torch.cat((bytes_Nb & 0x0F, bytes_Nb >> 4), dim=1)

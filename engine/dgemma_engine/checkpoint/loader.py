@@ -79,8 +79,9 @@ def load_model(
         staying = _staying_packed(weights) if residence is Residence.PACKED else set[str]()
         for parameter in staying:
             model.set_submodule(_module_of(parameter), nn.Identity())
-        model = model.to(dtype).to_empty(device=device)
-        targets: dict[str, Tensor] = dict(model.state_dict())
+        # Not `to_empty`, for which torch imports a third of a second of symbolic algebra.
+        targets = {name: torch.empty(shapes[name], dtype=dtype, device=device) for name in model.state_dict()}
+        model.load_state_dict(targets, assign=True)
         packed: dict[str, QuantisedTensor] = {}
         for number, source in enumerate(weights.sources):
             if source.parameter in staying:

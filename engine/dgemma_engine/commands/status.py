@@ -61,6 +61,7 @@ def table(status: Status) -> str:
         ("model", OLD_NAMES.get(status.model, status.model)),
         ("model path", status.model_path),
         ("device", status.device),
+        ("number format", status.number_format),
         ("uncompiled", status.uncompiled_reason),
         ("memory", _mebibytes(status.memory_bytes)),
         ("device memory", _mebibytes(status.device_memory_bytes) if status.device_memory_bytes else ""),

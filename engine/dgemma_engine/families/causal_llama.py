@@ -6,8 +6,13 @@ ranking. A causal adapter was trained to fill: file name, suffix and prefix, eac
 
 from __future__ import annotations
 
+from math import prod
+
+from dgemma_kernels.packing.cpu import OneRow
+
 from dgemma_engine.backends.memory_plan import MemoryPlan
 from dgemma_engine.checkpoint.fim_format import InfillFormat
+from dgemma_engine.checkpoint.gguf_file import GgufFile
 from dgemma_engine.diffusion.absorbing_mask import AbsorbingMask, NothingMasked, SurestFirst
 from dgemma_engine.diffusion.sampler import Sampler, TemperatureSchedule
 from dgemma_engine.errors import CheckpointError
@@ -25,6 +30,8 @@ from dgemma_engine.model.ops import Ops
 from dgemma_engine.tokenization.gguf_tokenizer import read_tokenizer
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 
+# Stored so, a group of weights takes 16 values.
+_FOUR_BITS = ("Q4_0", "Q4_1", "Q4_K")
 _ARCHITECTURES = ((), ("LlamaForCausalLM",))
 # Untrained SmolLM2-135M: rest of the line exact for 27 % of 60 holes with 512 prefix tokens, 12 % of 100 with 288.
 _PREFIX_TOKENS = 768
@@ -106,6 +113,9 @@ class LlamaFamily:
             context_tokens=options.tokens(config.max_position_embeddings),
             device_type=options.device.type,
             dtype=weight_dtype(options.device),
+            one_row=one_row_weights() if options.device.type == "cpu" else OneRow.DENSE,
+            four_bit_values=_four_bit_values(facts.gguf),
+            adapter_rank=_canvas_rank(facts),
         )
 
     def load_model(self, facts: CheckpointFacts, options: LoadOptions) -> DiffusionModel:
@@ -116,3 +126,15 @@ class LlamaFamily:
         adapt(model, Adapters.find(facts.path))
         num_bytes = sum(parameter.nbytes for parameter in model.parameters())
         return PackedLlama(model, one_row_weights()) if is_small(num_bytes, device) else model
+
+
+def _four_bit_values(gguf: GgufFile | None) -> int:
+    """Returns how many weights a file stores in 4 bits."""
+    infos = () if gguf is None else gguf.tensors.values()
+    return sum(prod(info.shape) for info in infos if info.type.name in _FOUR_BITS)
+
+
+def _canvas_rank(facts: CheckpointFacts) -> int:
+    """Returns the rank of the canvas adapter, 0 without one; also for a model that is not there yet."""
+    canvas = Adapters.find(facts.path).canvas
+    return 0 if canvas is None else canvas.rank

@@ -95,6 +95,7 @@ class Engine:
         self._decode = decode
         self.model_name, self.model_path = name, path
         self.device = str(model.device)
+        self.number_format = model.number_format
         self.compiled = model.is_compiled
         self.uncompiled_reason = model.uncompiled_reason
 

@@ -38,6 +38,11 @@ class DiffusionModel(Protocol):
         ...
 
     @property
+    def number_format(self) -> str:
+        """In which number formats weights are read, for a person."""
+        ...
+
+    @property
     def has_self_conditioning(self) -> bool:
         """Whether `decode` reads `soft_BLD`; otherwise `soft_embeddings` is never called."""
         ...
@@ -166,6 +171,11 @@ class ModelDefaults:
     is_compiled: bool = False
     uncompiled_reason: str = ""
     compiles_on_first_pass: bool = False
+
+    @property
+    def number_format(self: DiffusionModel) -> str:
+        """See `DiffusionModel.number_format`."""
+        return str(self.dtype).removeprefix("torch.")
 
     def prefill(self: DiffusionModel, ids_BT: Tensor, cache: KVCache) -> None:
         """See `DiffusionModel.prefill`."""

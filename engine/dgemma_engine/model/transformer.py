@@ -20,7 +20,7 @@ from dgemma_engine.model.attention_masks import ALL_VISIBLE, AttentionMasks
 from dgemma_engine.model.config import ModelConfig
 from dgemma_engine.model.diffusion_model import ModelDefaults
 from dgemma_engine.model.kv_cache import KVCache
-from dgemma_engine.model.layers import Attention, Layer, Norm, SelfConditioning
+from dgemma_engine.model.layers import Attention, Layer, Norm, SelfConditioning, token_embedding
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model.rotary import Rotary, RotaryTable
 
@@ -41,7 +41,7 @@ class DiffusionGemma(nn.Module, ModelDefaults):
         super().__init__()
         self.config = config
         self.ops = ops
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = token_embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config, i, ops) for i in range(len(config.layer_kinds)))
         self.norm = Norm(config.hidden_size, config.rms_norm_eps, ops)
         self.self_conditioning = SelfConditioning(config, ops)

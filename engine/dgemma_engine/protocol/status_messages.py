@@ -37,6 +37,7 @@ class Status(Message):
         requests: requests so far per `Finish` value, and `fault`.
         denoising_steps: denoising steps since the start, over all requests.
         stages: latency per stage.
+        number_format: in which number formats weights are read; empty until the model is loaded.
         compiled: whether the layers are compiled: by TorchScript for a small model on a processor, kernels on CUDA.
         uncompiled_reason: why a small model on a processor runs uncompiled, which takes longer; empty otherwise.
     """
@@ -56,5 +57,6 @@ class Status(Message):
     requests: dict[str, int]
     denoising_steps: int
     stages: dict[str, StageTimes]
+    number_format: str = ""
     compiled: bool = False
     uncompiled_reason: str = ""

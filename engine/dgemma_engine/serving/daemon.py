@@ -239,6 +239,7 @@ class _Daemon:
             requests=self._device.requests(),
             denoising_steps=engine.denoising_steps if engine else 0,
             stages=self._device.stages(),
+            number_format=engine.number_format if engine else "",
             compiled=engine.compiled if engine else False,
             uncompiled_reason=engine.uncompiled_reason if engine else "",
         ).to_wire()

@@ -158,6 +158,10 @@ class DeviceThread:
         # What is loaded stays: looking for garbage in it would hold up a request for tens of milliseconds now and then.
         gc.freeze()
         self._engine = engine
+        execution = "compiled" if engine.compiled else "not compiled"
+        reason = f" ({engine.uncompiled_reason})" if engine.uncompiled_reason else ""
+        about = (engine.model_name, engine.device, engine.number_format, f"{execution}{reason}")
+        _log.info("%s is loaded on %s in %s; its layers are %s", *about)
         self._announce(Progress(state=EngineState.READY, percent=100))
         while (job := self._schedule()) is not None:
             began_s, outcome = self._clock(), None

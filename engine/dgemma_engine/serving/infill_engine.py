@@ -17,6 +17,7 @@ class InfillEngine(Protocol):
     model_name: str
     model_path: str
     device: str
+    number_format: str
     compiled: bool
     uncompiled_reason: str
 

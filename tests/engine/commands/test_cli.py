@@ -74,11 +74,21 @@ def test_status_and_stop_of_a_running_engine(location: EngineLocation, capsys: p
     assert capsys.readouterr().out == f"an engine already runs (pid {pid}): stepping on cpu\n"
     assert main(["status"]) == 0
     out = capsys.readouterr().out
-    for word in ("stepping", "/models/stepping", str(pid), "told not to", "1 (1 stable)", "p50 ms", "denoise"):
+    for word in (
+        "stepping",
+        "/models/stepping",
+        str(pid),
+        "float32",
+        "told not to",
+        "1 (1 stable)",
+        "p50 ms",
+        "denoise",
+    ):
         assert word in out
     assert main(["status", "--json"]) == 0
     status = Status.from_wire(json.loads(capsys.readouterr().out))
     assert (status.pid, status.compiled, status.uncompiled_reason) == (pid, False, "told not to")
+    assert status.number_format == "float32"
     assert main(["stop"]) == 0
     assert capsys.readouterr().out == f"engine stopped (pid {pid})\n"
     assert holder_pid(location.lock) is None

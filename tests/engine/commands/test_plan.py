@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,9 @@ from dgemma_engine.families.llama.model import LlamaModel
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model_store.catalogue import CATALOGUE
+from dgemma_kernels.packing.cpu import OneRow
+
+from tests.llama_checkpoints import make_llama
 
 CPU = torch.device("cpu")
 
@@ -29,7 +34,7 @@ def test_planned_llama_is_what_a_model_holds(has_head: bool) -> None:
         dict(CATALOGUE["small"].config) | {"vocab_size": 300, "hidden_size": 36, "num_hidden_layers": 2}
     )
     model = LlamaModel(config, Ops.reference(), has_head=has_head)
-    plan = llama_plan(config, has_head=has_head, context_tokens=100, device_type="cpu", dtype=torch.float32)
+    plan = llama_plan(config, has_head=has_head, context_tokens=100, device_type="cuda", dtype=torch.float32)
     assert sum(item.num_bytes for item in plan.weights) == sum(each.nbytes for each in model.parameters())
     assert plan.prompt.num_bytes == PromptCache(config, capacity=100, dtype=torch.float32, device=CPU).num_bytes
     assert ("weights: output matrix" in {item.name for item in plan.weights}) == has_head
@@ -49,9 +54,10 @@ def test_small_is_planned_before_it_is_fetched(capsys: pytest.CaptureFixture[str
 
 def test_model_that_does_not_fit_is_refused_with_the_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "small", "--memory", "0.5"]) == 1
-    assert "the model needs 1.1 GiB (weights 0.3, prompt 0.2, workspace 0.1), such a card has 0.5 GiB free" in (
-        capsys.readouterr().err
-    )
+    said = capsys.readouterr().err
+    assert "the model needs 1.1 GiB (weights 0.3, prompt 0.2, workspace 0.1), such a card has 0.5 GiB free" in said
+    assert "choose a model with fewer parameters" in said
+    assert "quantize" not in said, "a Llama cannot be quantised"
 
 
 def test_model_of_unknown_dimensions_is_planned_from_the_table(capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,3 +103,75 @@ def test_llama_folder_needs_its_configuration_only(tmp_path: Path, capsys: pytes
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert main(["plan", str(tmp_path), "--memory", "8"]) == 0
     assert "weights: output matrix" in capsys.readouterr().out
+
+
+# Loads a GGUF file as the engine does; prints the bytes that the process grew by, and what was planned for weights.
+MEASURE = """
+import ctypes, gc, sys
+from pathlib import Path
+import psutil, torch
+from dgemma_engine.families.causal_llama import LlamaFamily
+from dgemma_engine.families.checkpoint_facts import read_facts
+from dgemma_engine.families.family import LoadOptions, PlanOptions
+from dgemma_engine.model.devices import one_row_weights
+
+def held():
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    return psutil.Process().memory_full_info().uss
+
+torch.set_num_threads(1)
+device, facts, family = torch.device("cpu"), read_facts(Path(sys.argv[1])), LlamaFamily()
+plan = family.plan(facts, PlanOptions(device=device, weight_format=None, context_tokens=None))
+one_row_weights()
+before = held()
+options = LoadOptions(device=device, ops=None, prompt_tokens=64, report=lambda _percent: None)
+model = family.load_model(facts, options)
+print(held() - before, sum(item.num_bytes for item in plan.weights))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory of its own is measured on Linux only")
+def test_planned_weights_are_what_a_process_grows_by(tmp_path: Path) -> None:
+    path = make_llama(
+        tmp_path, vocab_size=8_192, hidden_size=576, intermediate_size=1_536, num_hidden_layers=8,
+        num_attention_heads=9, num_key_value_heads=3,
+    ).gguf  # fmt: skip
+    ran = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(path)], capture_output=True, text=True, check=True, timeout=120
+    )
+    grown, planned = map(int, ran.stdout.split())
+    # Beside weights: TorchScript, oneDNN's programs, and gaps that the C allocator keeps.
+    assert 0.9 * planned < grown < 1.1 * planned + 24 * 2**20, (grown / 2**20, planned / 2**20)
+
+
+@pytest.mark.parametrize("device_type", ["cpu", "cuda"])
+def test_canvas_adapter_is_planned_with_its_output_matrix(device_type: str) -> None:
+    config = LlamaConfig.from_hf(dict(CATALOGUE["small"].config))
+
+    def items(rank: int) -> dict[str, int]:
+        plan = llama_plan(
+            config, has_head=False, context_tokens=100, device_type=device_type, dtype=torch.bfloat16, adapter_rank=rank
+        )
+        return {item.name: item.num_bytes for item in plan.weights}
+
+    per_layer = 8 * (3 * (576 + 960) + (576 + 576) + 2 * (576 + 2 * 1_536) + (1_536 + 576))
+    assert items(8)["weights: canvas adapter"] == 2 * 30 * per_layer
+    assert items(8)["weights: output matrix"] == items(8)["weights: embedding"]
+    assert ("weights: output matrix" in items(0)) == (device_type == "cpu")
+
+
+def test_second_copies_are_planned_in_the_bits_that_they_have() -> None:
+    config = LlamaConfig.from_hf(dict(CATALOGUE["small"].config))
+
+    def copies(one_row: OneRow, four_bit_values: int = 0) -> int:
+        plan = llama_plan(
+            config, has_head=False, context_tokens=100, device_type="cpu", dtype=torch.bfloat16,
+            one_row=one_row, four_bit_values=four_bit_values,
+        )  # fmt: skip
+        return {item.name: item.num_bytes for item in plan.weights}.get("weights: copies for single tokens", 0)
+
+    assert copies(OneRow.DENSE) == 0
+    assert copies(OneRow.INT8, 10**9) == copies(OneRow.INT4) == 576 * (30 * (960 + 576 + 3 * 1_536) + 49_152)
+    # Half a byte each, and two numbers for each group of 32.
+    assert copies(OneRow.INT4, 10**9) == copies(OneRow.INT8) * (1 / 2 + 4 / 32)

@@ -216,7 +216,8 @@ def test_fault_answers_one_request_and_quotes_nothing(run: Run, caplog: pytest.L
     assert "TOP_SECRET" not in caplog.text  # the text is not.
 
 
-def test_load_reports_progress_and_requests_wait_for_it() -> None:
+def test_load_reports_progress_and_requests_wait_for_it(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     loaded = threading.Event()
 
     def load(report: Callable[[int, str], None]) -> SteppingEngine:
@@ -232,6 +233,7 @@ def test_load_reports_progress_and_requests_wait_for_it() -> None:
     loaded.set()
     assert early.answer.result(PATIENCE_S).finish is Finish.STABLE
     assert [(p.state, p.percent) for p in run.progress] == [(EngineState.LOADING, 40), (EngineState.READY, 100)]
+    assert "stepping is loaded on cpu in float32; its layers are not compiled (told not to)" in caplog.text
     run.device.stop()
 
 

@@ -303,6 +303,12 @@ def test_judge(changes: dict[str, Any], expected: list[tuple[str, Severity, str]
     check(facts(**changes), *expected)
 
 
+def test_judge_names_the_number_format_of_the_engine() -> None:
+    status = replace(STATUS_NOW, version="1", number_format="bfloat16", compiled=True)
+    found = {finding.name: finding for finding in judge(facts(engine=EngineFacts(status=status)))}
+    assert found["execution"].detail == "bfloat16; compiled"
+
+
 def test_finding_that_fails_without_a_remedy_is_refused() -> None:
     with pytest.raises(ValueError, match="model: a failed check needs a remedy"):
         Finding(name="model", verdict=Severity.FAIL, detail="missing")

@@ -11,7 +11,7 @@ from dgemma_engine.protocol.messages import Finish, Infill
 from dgemma_lsp.commands.trace_report import trace_view
 from tests.lsp.cursor import request_at
 from tests.lsp.engine_process import STATUS_NOW
-from tests.lsp.traces import made_trace
+from tests.lsp.traces import corrected_trace, made_trace
 
 
 def viewed(marked: str, *, line: int = 1, **options: Any) -> dict[str, Any]:
@@ -81,6 +81,13 @@ def test_steps_keep_rows_marks_and_numbers_that_can_be_seen() -> None:
     assert (row["accepted"], row["next"], row["entropy"][0]) == ([1, 0, 0], [one, fill, fill], 1.235)
     assert row["others"][0] == [[one, 0.75]], "what is next to impossible is left out"
     assert (last["rows"][0]["accepted"], last["rows"][0]["next"]) == ([], [])
+
+
+def test_token_that_was_kept_and_thrown_back_is_a_correction_once_another_is_read() -> None:
+    data = trace_view(request_at("x = |"), 1, 5, corrected_trace(), STATUS_NOW).data
+    first_token = data["tokens"].index("a")
+    corrected = [step["rows"][0]["corrected"] for step in data["canvases"][0]["steps"]]
+    assert corrected == [{}, {}, {}, {0: first_token}, {0: first_token}]
 
 
 def test_candidates_come_with_their_verdicts() -> None:

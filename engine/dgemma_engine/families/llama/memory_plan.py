@@ -6,12 +6,13 @@ Shape legend: D hidden, V vocabulary.
 from __future__ import annotations
 
 import torch
+from dgemma_kernels.packing.cpu import GROUP, OneRow
 
 from dgemma_engine.backends.memory_plan import CONTEXT_BYTES, Item, MemoryPlan, prompt_bytes
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.families.llama.config import LlamaConfig
 from dgemma_engine.families.llama.model import LlamaModel
-from dgemma_engine.model.devices import PIECE_TOKENS
+from dgemma_engine.model.devices import PIECE_TOKENS, is_small
 from dgemma_engine.model.ops import Ops
 
 # What the parameters of a name are for.
@@ -26,7 +27,15 @@ _RANKED_TOKENS = 128
 
 
 def llama_plan(
-    config: LlamaConfig, *, has_head: bool, context_tokens: int, device_type: str, dtype: torch.dtype
+    config: LlamaConfig,
+    *,
+    has_head: bool,
+    context_tokens: int,
+    device_type: str,
+    dtype: torch.dtype,
+    one_row: OneRow = OneRow.DENSE,
+    four_bit_values: int = 0,
+    adapter_rank: int = 0,
 ) -> MemoryPlan:
     """Returns what a model needs.
 
@@ -36,6 +45,9 @@ def llama_plan(
         context_tokens: of the longest prompt, the canvas included.
         device_type: `cuda` or `cpu`.
         dtype: of weights, keys and values.
+        one_row: second copies that a small model on a processor keeps for single tokens.
+        four_bit_values: weights that are stored in 4 bits, so that their second copy can be.
+        adapter_rank: of the canvas adapter; 0 without one.
 
     Raises:
         CheckpointError: the context is shorter than a canvas, or longer than the model was made for.
@@ -51,6 +63,15 @@ def llama_plan(
     for name, parameter in model.named_parameters():
         kind = _KINDS.get(name.split(".")[-2], "norms")
         sums[kind] = sums.get(kind, 0) + parameter.numel() * dtype.itemsize
+    is_packed = is_small(sum(sums.values()), torch.device(device_type))
+    if is_packed or adapter_rank:
+        # The embedding is looked up, or holds the adapter's marks: it cannot be the output matrix as well.
+        sums["output matrix"] = sums["embedding"]
+    if is_packed and one_row is not OneRow.DENSE:
+        num_values = sum(sums[kind] for kind in ("attention", "mlp", "output matrix")) // dtype.itemsize
+        sums["copies for single tokens"] = _copies_bytes(num_values, one_row, four_bit_values, dtype)
+    if adapter_rank:
+        sums["canvas adapter"] = _adapter_values(config, adapter_rank) * dtype.itemsize
     layer = PIECE_TOKENS[device_type] * (_LAYER_COPIES * config.hidden_size + 3 * config.intermediate_size)
     ranking = _RANKED_TOKENS * config.vocab_size * (dtype.itemsize + 2 * 4)
     return MemoryPlan(
@@ -63,4 +84,20 @@ def llama_plan(
         expansion=Item(name="buffer for expanded weights", num_bytes=0),
         context=Item(name="driver and libraries", num_bytes=CONTEXT_BYTES[device_type]),
         dtype=dtype,
+        smaller="choose a model with fewer parameters (a GGUF file of fewer bits needs as much: weights are expanded)",
     )
+
+
+def _copies_bytes(num_values: int, one_row: OneRow, four_bit_values: int, dtype: torch.dtype) -> int:
+    """Returns the size of the second copies; those in 8 bits have a scale per output, too few to count."""
+    in_four_bits = min(four_bit_values, num_values) if one_row is OneRow.INT4 else 0
+    # A step and a middle for each group.
+    return num_values - in_four_bits + in_four_bits // 2 + in_four_bits // GROUP * 2 * dtype.itemsize
+
+
+def _adapter_values(config: LlamaConfig, rank: int) -> int:
+    """Returns the values of its factors, with one matrix for each projection here (`adaptation`)."""
+    size, inner = config.hidden_size, config.intermediate_size
+    q, kv = config.num_attention_heads * config.head_size, config.num_key_value_heads * config.head_size
+    projections = ((3, size, q + 2 * kv), (1, q, size), (2, size, 2 * inner), (1, inner, size))
+    return config.num_layers * sum(parts * rank * (inputs + outputs) for parts, inputs, outputs in projections)

@@ -23,7 +23,7 @@ from dgemma_engine.model.attention_masks import ALL_VISIBLE, AttentionMasks
 from dgemma_engine.model.config import LayerKind
 from dgemma_engine.model.diffusion_model import ModelDefaults
 from dgemma_engine.model.kv_cache import KVCache
-from dgemma_engine.model.layers import Norm
+from dgemma_engine.model.layers import Norm, token_embedding
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model.rotary import Rotary, RotaryTable
 
@@ -44,7 +44,7 @@ class LlamaModel(nn.Module, ModelDefaults):
         super().__init__()
         self.config = config
         self._ops = ops
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = token_embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(LlamaLayer(config, i, ops) for i in range(config.num_layers))
         self.norm = Norm(config.hidden_size, config.rms_norm_eps, ops)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False) if has_head else None

@@ -39,11 +39,7 @@ class PackedLlamaLayer(nn.Module):
         gate, up = layer.gate_up_proj.weight.chunk(2)
         self._inner = PackedGate(gate, up, "silu", one_row)
         self._down = PackedMatrix(layer.down_proj.weight, one_row)
-        self._has_terms = terms is not None
-        none = nn.Identity()
-        self._out_terms = none if terms is None else _terms(terms.o_proj)
-        self._inner_terms = none if terms is None else _terms(terms.gate_up_proj)
-        self._down_terms = none if terms is None else _terms(terms.down_proj)
+        self._terms = None if terms is None else _FeedTerms(terms)
 
     def feed(self, x_PD: Tensor, attended_PO: Tensor, num_causal: int) -> Tensor:
         """Returns the layer's output, float32, of its input and the attention's output.
@@ -53,14 +49,22 @@ class PackedLlamaLayer(nn.Module):
             attended_PO: of the heads, side by side.
             num_causal: tokens in causal mode; 0 is a canvas, to which an adapter's terms are added.
         """
-        if self._has_terms and num_causal == 0:
-            x_PD = x_PD + self._out(attended_PO) + self._out_terms(attended_PO)
+        if self._terms is not None and num_causal == 0:
+            x_PD = x_PD + self._out(attended_PO) + self._terms.out(attended_PO)
             normed_PD = self._norm(x_PD).to(self._dtype)
-            gate_PI, up_PI = self._inner_terms(normed_PD).chunk(2, -1)
+            gate_PI, up_PI = self._terms.inner(normed_PD).chunk(2, -1)
             inner_PI = self._inner.added_to(normed_PD, gate_PI, up_PI)
-            return x_PD.add_(self._down(inner_PI)).add_(self._down_terms(inner_PI))
+            return x_PD.add_(self._down(inner_PI)).add_(self._terms.down(inner_PI))
         x_PD = x_PD + self._out(attended_PO)
         return x_PD.add_(self._down(self._inner(self._norm(x_PD).to(self._dtype))))
+
+
+class _FeedTerms(nn.Module):
+    """What an adapter adds to the projections after the attention."""
+
+    def __init__(self, terms: LayerTerms) -> None:
+        super().__init__()
+        self.out, self.inner, self.down = _terms(terms.o_proj), _terms(terms.gate_up_proj), _terms(terms.down_proj)
 
 
 class _Heads(nn.Module):
@@ -71,8 +75,7 @@ class _Heads(nn.Module):
         self._dtype = layer.qkv_proj.weight.dtype
         self._norm = RmsNorm(layer.input_layernorm.weight, config.hidden_size, config.rms_norm_eps)
         self._qkv = PackedMatrix(layer.qkv_proj.weight, one_row)
-        self._has_terms = terms is not None
-        self._terms = nn.Identity() if terms is None else _terms(terms.qkv_proj)
+        self._terms = None if terms is None else _terms(terms.qkv_proj)
         self._num_heads, self._head_size = config.num_attention_heads, config.head_size
         self._num_rotated = config.num_attention_heads + config.num_key_value_heads
 
@@ -81,7 +84,7 @@ class _Heads(nn.Module):
         num_tokens = cos_N1d.size(0)
         normed_PD = self._norm(x_PD).to(self._dtype)
         heads_PA = self._qkv(normed_PD).float()
-        if self._has_terms and num_causal == 0:
+        if self._terms is not None and num_causal == 0:
             heads_PA.add_(self._terms(normed_PD))
         heads_NAd = heads_PA[:num_tokens].view(num_tokens, -1, self._head_size)
         rotated_NAd = heads_NAd[:, : self._num_rotated]

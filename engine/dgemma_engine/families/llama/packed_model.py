@@ -5,8 +5,8 @@ Shape legend: B rows, N tokens of a pass, L canvas positions, D hidden, V vocabu
 
 from __future__ import annotations
 
-from dgemma_kernels.packing.cpu import OneRow, PackedMatrix, filled
-from torch import Tensor
+from dgemma_kernels.packing.cpu import OneRow, PackedGate, PackedMatrix, filled
+from torch import Tensor, nn
 
 from dgemma_engine.backends.cpu.feed_forward import RmsNorm
 from dgemma_engine.backends.cpu.packed_model import PackedModel
@@ -22,17 +22,20 @@ class PackedLlama(PackedModel):
     """A Llama with packed weights.
 
     Args:
-        model: the plain model, in inference mode on a processor; of its weights only the embeddings stay in use.
+        model: the plain model, in inference mode on a processor; its layers are dropped one by one as they are packed,
+            and of its weights only the embeddings stay in use.
         one_row: what a product with one row reads.
     """
 
     def __init__(self, model: LlamaModel, one_row: OneRow) -> None:
         config = model.config
-        layers = [
-            PackedLlamaLayer(layer, terms, config, one_row)
-            for layer, terms in zip(model.layers, model.canvas_terms, strict=True)
-            if isinstance(layer, LlamaLayer)
-        ]
+        layers: list[nn.Module] = []
+        for i, terms in enumerate(model.canvas_terms):
+            layer = model.layers[i]
+            assert isinstance(layer, LlamaLayer), "a model is packed once"
+            layers.append(PackedLlamaLayer(layer, terms, config, one_row))
+            # Or both copies of all layers would be held at once.
+            model.layers[i] = nn.Identity()
         norm = RmsNorm(model.norm.weight, config.hidden_size, config.rms_norm_eps)
         super().__init__(config, layers, norm, model.dtype)
         self._note_compilation(())
@@ -40,6 +43,15 @@ class PackedLlama(PackedModel):
         head = model.embed_tokens if model.lm_head is None else model.lm_head
         self._to_vocabulary = PackedMatrix(head.weight.detach(), one_row)
         self._shift = CanvasShift(config.sliding_window)
+        matrices = [self._to_vocabulary, *(module for layer in layers for module in layer.modules())]
+        bits = {each.one_row_bits for each in matrices if isinstance(each, PackedMatrix | PackedGate)} - {0}
+        self._one_row_bits = " and ".join(map(str, sorted(bits)))
+
+    @property
+    def number_format(self) -> str:
+        """See `DiffusionModel.number_format`."""
+        weights = super().number_format
+        return f"{weights}, for single tokens {self._one_row_bits} bits" if self._one_row_bits else weights
 
     def decode(
         self,

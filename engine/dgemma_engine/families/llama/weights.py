@@ -48,7 +48,7 @@ class _Tensors(Protocol):
     place: Path
     names: frozenset[str]
 
-    def read(self, name: str) -> Tensor: ...
+    def read(self, name: str, dtype: torch.dtype) -> Tensor: ...
 
 
 def load_llama(
@@ -78,8 +78,11 @@ def load_llama(
     tensors: _Tensors = _Folder(path) if path.is_dir() else _Gguf(path)
     with torch.device("meta"):
         model = LlamaModel(tensors.config, ops, has_head=_HEAD in tensors.names)
-    model = model.to(dtype).to_empty(device=device)
-    targets = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    # Not `to_empty`, for which torch imports a third of a second of symbolic algebra.
+    targets = {
+        name: torch.empty(parameter.shape, dtype=dtype, device=device) for name, parameter in model.named_parameters()
+    }
+    model.load_state_dict(targets, assign=True)
     keys_of = {name: list(_keys(name)) for name in targets}
     unread = tensors.names - {key for keys in keys_of.values() for key in keys}
     if unread := sorted(name for name in unread if not name.endswith(_UNREAD)):
@@ -104,7 +107,7 @@ def _fill(target: Tensor, tensors: _Tensors, keys: list[str]) -> None:
     for key in keys:
         if key not in tensors.names:
             raise CheckpointError(f"{tensors.place}: lacks {key}; get the whole model again")
-        tensor = tensors.read(key)
+        tensor = tensors.read(key, target.dtype)
         rows = target[start : start + len(tensor)]
         start += len(tensor)
         if rows.shape != tensor.shape or (key == keys[-1] and start != len(target)):
@@ -119,8 +122,8 @@ class _Folder:
         self._reader = CheckpointReader(folder)
         self.names = frozenset(self._reader)
 
-    def read(self, name: str) -> Tensor:
-        return self._reader.tensor(name)
+    def read(self, name: str, dtype: torch.dtype) -> Tensor:
+        return self._reader.tensor(name).to(dtype)
 
 
 class _Gguf:
@@ -131,8 +134,8 @@ class _Gguf:
         self._names = {_hf_name(name, hf_names): name for name in self._file.tensors}
         self.names = frozenset(self._names)
 
-    def read(self, name: str) -> Tensor:
-        tensor = read_tensor(self._file, self._names[name])
+    def read(self, name: str, dtype: torch.dtype) -> Tensor:
+        tensor = read_tensor(self._file, self._names[name], dtype=dtype)
         for projection, num_heads in (
             ("q_proj", self.config.num_attention_heads),
             ("k_proj", self.config.num_key_value_heads),

@@ -67,6 +67,8 @@ def test_packed_model_is_the_plain_one(tmp_path: Path, dtype: torch.dtype, one_r
         error = (logits - exact[name]).abs().max() / exact[name].abs().max()
         assert error <= (FEW_DIGITS if is_rounded else model_error(64)), (name, error)
     assert packed.is_compiled and not packed.uncompiled_reason
+    assert packed.number_format.startswith(str(dtype).removeprefix("torch."))
+    assert ("for single tokens 8 bits" in packed.number_format) == (one_row is not OneRow.DENSE)
     assert not plain.is_compiled
 
 
