@@ -18,12 +18,9 @@ from dgemma_engine.backends.cuda.graph_model import GraphModel
 from dgemma_engine.backends.cuda.graphs import Graphs, capture_on
 from dgemma_engine.backends.cuda.model import FusedModel
 from dgemma_engine.diffusion import canvas as canvases
-from dgemma_engine.diffusion.acceptance import EntropyBound
 from dgemma_engine.diffusion.canvas import Row
 from dgemma_engine.diffusion.denoiser import Denoiser
-from dgemma_engine.diffusion.noise import UniformNoise
-from dgemma_engine.diffusion.sampler import Sampler, TemperatureSchedule
-from dgemma_engine.diffusion.stop_rule import StableAndConfident
+from dgemma_engine.diffusion.sampler import EntropyBound, Sampler, StableAndConfident, TemperatureSchedule, UniformNoise
 from dgemma_engine.infill.likelihood import Branch, likelihoods
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.prompting.prefix_cache import PromptStore

@@ -21,8 +21,7 @@ from dgemma_engine.checkpoint.quantization_presets import Format
 from dgemma_engine.diffusion import canvas as canvases
 from dgemma_engine.diffusion.canvas import Row
 from dgemma_engine.diffusion.denoiser import Denoiser
-from dgemma_engine.diffusion.noise import UniformNoise
-from dgemma_engine.diffusion.stop_rule import StableAndConfident
+from dgemma_engine.diffusion.sampler import StableAndConfident, UniformNoise
 from dgemma_engine.model.config import ModelConfig
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import FusedOps, Ops

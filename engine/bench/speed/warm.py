@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
 import record
 import torch
 from dgemma_engine.checkpoint.builtin import model_folder
-from dgemma_engine.diffusion.stop_rule import StableAndConfident
+from dgemma_engine.diffusion.sampler import StableAndConfident
 from dgemma_engine.infill.engine import Engine
 from dgemma_engine.infill.options import Decode, InfillOptions
 from dgemma_engine.model_store.catalogue import TINY

@@ -92,36 +92,37 @@ class Denoiser:
 
     Args:
         executor: computes the steps of a canvas.
-        sampler: the decisions; its `num_steps` are the steps really given.
+        sampler: the decisions.
+        num_steps: most steps, in place of the sampler's.
         observer: receives every step; None costs nothing.
 
     Attributes:
         num_steps: most steps; the temperature schedule is spread over them.
         steps: those made.
+        live: indices of the rows still on the canvas.
+        finished: those that the stop rule ended at the last step.
     """
 
-    def __init__(self, executor: StepExecutor, sampler: Sampler, *, observer: StepObserver | None = None) -> None:
+    def __init__(
+        self,
+        executor: StepExecutor,
+        sampler: Sampler,
+        *,
+        num_steps: int | None = None,
+        observer: StepObserver | None = None,
+    ) -> None:
         self._executor = executor
         self._sampler = sampler
         self._observer = observer
-        self._live = list(range(len(executor.layout.rows)))
         self._earlier = deque[Tensor](maxlen=sampler.stop.num_earlier)
         self._temperature = 0.0
         self._last: ScoredStep | None = None
         self._guesses: dict[int, Guess] = {}
         self._needs_renoising = False
-        self.num_steps = sampler.num_steps
+        self.num_steps = sampler.num_steps if num_steps is None else num_steps
         self.steps = 0
-
-    @property
-    def live(self) -> list[int]:
-        """Indices of the rows still on the canvas."""
-        return list(self._live)
-
-    @property
-    def finished(self) -> list[int]:
-        """Rows that the stop rule ended at the last step."""
-        return self._last.finished if self._last else []
+        self.live = list(range(len(executor.layout.rows)))
+        self.finished: list[int] = []
 
     def step(self) -> None:
         """Makes one denoising step."""
@@ -140,10 +141,11 @@ class Denoiser:
         scores = self._executor.score()
         finished_R = self._sampler.stop.finished(self._earlier, scores)
         self._earlier.append(scores.best_RM)
+        self.finished = [index for index, done in zip(self.live, finished_R.tolist(), strict=True) if done]
         self._last = ScoredStep(
             live=self.live,
             num_free=[row.num_free for row in self._executor.layout.rows],
-            finished=[index for index, done in zip(self._live, finished_R.tolist(), strict=True) if done],
+            finished=self.finished,
             scores=scores,
             temperature=self._temperature,
         )
@@ -169,14 +171,14 @@ class Denoiser:
 
     def select_rows(self, indices: Sequence[int]) -> None:
         """Lets all rows but `indices`, at least one, leave the canvas."""
-        places = [place for place, index in enumerate(self._live) if index in indices]
-        if len(places) == len(self._live):
+        places = [place for place, index in enumerate(self.live) if index in indices]
+        if len(places) == len(self.live):
             return
         self._renoise()
         self._executor.select_rows(places)
         most = self._executor.layout.valid_RM.shape[1]
         self._earlier = deque((best_RM[places, :most] for best_RM in self._earlier), maxlen=self._earlier.maxlen)
-        self._live = [self._live[place] for place in places]
+        self.live = [self.live[place] for place in places]
 
     def _renoise(self) -> None:
         """Makes the next canvas of the last scores, once."""
@@ -216,8 +218,8 @@ def denoise(
     finish = Finish.STEP_LIMIT
     while denoiser.steps < denoiser.num_steps:
         yield
-        if cancel.cancelled or cancel.expired:
-            finish = Finish.CANCELLED if cancel.cancelled else Finish.DEADLINE
+        if (stop := cancel.finish) is not None:
+            finish = stop
             break
         denoiser.forward()
         yield

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from dgemma_engine.diffusion.acceptance import EntropyBound
-from dgemma_engine.diffusion.sampler import Sampler
-from dgemma_engine.diffusion.stop_rule import StableAndConfident
+from dgemma_engine.diffusion.sampler import EntropyBound, Sampler, StableAndConfident
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import KVCache
 

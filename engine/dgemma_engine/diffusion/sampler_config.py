@@ -6,10 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dgemma_engine.diffusion.acceptance import EntropyBound
-from dgemma_engine.diffusion.noise import UniformNoise
-from dgemma_engine.diffusion.sampler import Sampler, TemperatureSchedule
-from dgemma_engine.diffusion.stop_rule import StableAndConfident
+from dgemma_engine.diffusion.sampler import EntropyBound, Sampler, StableAndConfident, TemperatureSchedule, UniformNoise
 from dgemma_engine.errors import CheckpointError
 
 _DEFAULTS: dict[str, Any] = {

@@ -8,8 +8,7 @@ What the canvas clamps is always the suffix as it is now. Knows token ids and ca
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
@@ -42,6 +41,7 @@ class PromptStore:
         max_bytes: of keys and values over all prompts kept; the newest and those in use are kept whatever their size.
 
     Attributes:
+        in_use: documents whose prompts are kept, whatever others need.
         num_encoded: tokens the last call found missing.
     """
 
@@ -52,17 +52,8 @@ class PromptStore:
         self._num_documents = num_documents
         self._max_bytes = max_bytes
         self._prompts: OrderedDict[str, _Prompt] = OrderedDict()
-        self._in_use: set[str] = set()
+        self.in_use: set[str] = set()
         self.num_encoded = 0
-
-    @contextmanager
-    def using(self, document: str) -> Generator[None]:
-        """Keeps one document's prompt for as long as the block lasts, whatever others need."""
-        self._in_use.add(document)
-        try:
-            yield
-        finally:
-            self._in_use.discard(document)
 
     @torch.inference_mode()
     def encoded(
@@ -94,7 +85,7 @@ class PromptStore:
         size = PIECE_TOKENS[self._model.device.type]
         for start in range(shared, len(ids), size):
             yield
-            if cancel.cancelled or cancel.expired:
+            if cancel.finish is not None:
                 return None
             piece = ids[start : start + size]
             self._model.prefill(torch.tensor([piece], dtype=torch.int64, device=self._model.device), prompt.cache)
@@ -112,7 +103,7 @@ class PromptStore:
             num_bytes = sum(prompt.cache.num_bytes for prompt in self._prompts.values())
             if len(self._prompts) <= max(1, self._num_documents) and num_bytes <= self._max_bytes:
                 break
-            if document not in self._in_use:
+            if document not in self.in_use:
                 del self._prompts[document]
         if not self._num_documents:
             self._prompts.clear()

@@ -11,14 +11,18 @@ import pytest
 import torch
 from dgemma_engine.checkpoint.loader import load_model
 from dgemma_engine.diffusion import canvas as canvases
-from dgemma_engine.diffusion.acceptance import EntropyBound
 from dgemma_engine.diffusion.canvas import Row
 from dgemma_engine.diffusion.denoiser import Denoised, Denoiser, Guess, denoise
 from dgemma_engine.diffusion.eager_executor import EagerExecutor
-from dgemma_engine.diffusion.noise import UniformNoise
 from dgemma_engine.diffusion.reference_loop import denoise_plainly
-from dgemma_engine.diffusion.sampler import ClampedConditioning, Sampler, TemperatureSchedule
-from dgemma_engine.diffusion.stop_rule import StableAndConfident
+from dgemma_engine.diffusion.sampler import (
+    ClampedConditioning,
+    EntropyBound,
+    Sampler,
+    StableAndConfident,
+    TemperatureSchedule,
+    UniformNoise,
+)
 from dgemma_engine.diffusion.token_distribution import sample
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops

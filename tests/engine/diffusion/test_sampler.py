@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from dgemma_engine.diffusion.acceptance import EntropyBound
-from dgemma_engine.diffusion.noise import UniformNoise
 from dgemma_engine.diffusion.position_scores import PositionScores
-from dgemma_engine.diffusion.sampler import Sampler, TemperatureSchedule
-from dgemma_engine.diffusion.stop_rule import StableAndConfident
+from dgemma_engine.diffusion.sampler import EntropyBound, Sampler, StableAndConfident, TemperatureSchedule, UniformNoise
 from dgemma_engine.diffusion.token_distribution import best_and_entropy, sample
 
 pytestmark = pytest.mark.numerical

@@ -10,13 +10,10 @@ import pytest
 import torch
 from dgemma_engine.checkpoint.loader import load_model
 from dgemma_engine.diffusion import canvas as canvases
-from dgemma_engine.diffusion.acceptance import EntropyBound
 from dgemma_engine.diffusion.canvas import Row
 from dgemma_engine.diffusion.denoiser import Denoiser, denoise
 from dgemma_engine.diffusion.eager_executor import EagerExecutor
-from dgemma_engine.diffusion.noise import UniformNoise
-from dgemma_engine.diffusion.sampler import Sampler, TemperatureSchedule
-from dgemma_engine.diffusion.stop_rule import StableAndConfident
+from dgemma_engine.diffusion.sampler import EntropyBound, Sampler, StableAndConfident, TemperatureSchedule, UniformNoise
 from dgemma_engine.infill.autoregressive import write
 from dgemma_engine.infill.likelihood import Branch, likelihoods
 from dgemma_engine.model.kv_cache import PromptCache
@@ -150,9 +147,10 @@ def test_memory_bound_keeps_the_newest(model: DiffusionGemma, monkeypatch: pytes
 
 def test_prompt_in_use_is_kept(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> None:
     counts, store = count_encoded(model, monkeypatch), PromptStore(model, num_documents=1, max_bytes=1)
-    with store.using("a"):
-        for document in "aba":
-            encoded(store, document, [2, 20, 21])
+    store.in_use.add("a")
+    for document in "aba":
+        encoded(store, document, [2, 20, 21])
+    store.in_use.discard("a")
     encoded(store, "b", [2, 20, 21])
     encoded(store, "a", [2, 20, 21])
     assert counts == [3, 3, 3, 3]

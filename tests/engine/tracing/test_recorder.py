@@ -19,16 +19,13 @@ from dgemma_engine.checkpoint.calibration import Calibration
 from dgemma_engine.checkpoint.features import Features
 from dgemma_engine.checkpoint.loader import load_model
 from dgemma_engine.diffusion import canvas as canvases
-from dgemma_engine.diffusion.acceptance import EntropyBound
 from dgemma_engine.diffusion.canvas import Row
 from dgemma_engine.diffusion.denoiser import Denoiser, Guess, ScoredStep, denoise
 from dgemma_engine.diffusion.eager_executor import EagerExecutor
-from dgemma_engine.diffusion.noise import UniformNoise
 from dgemma_engine.diffusion.position_scores import PositionScores
-from dgemma_engine.diffusion.sampler import Sampler, TemperatureSchedule
+from dgemma_engine.diffusion.sampler import EntropyBound, Sampler, StableAndConfident, TemperatureSchedule, UniformNoise
 from dgemma_engine.diffusion.sampler_config import load_sampler
 from dgemma_engine.diffusion.step_executor import StepExecutor
-from dgemma_engine.diffusion.stop_rule import StableAndConfident
 from dgemma_engine.errors import EngineFault
 from dgemma_engine.infill.candidate import Proposal, Ranked
 from dgemma_engine.infill.engine import Engine
