@@ -62,7 +62,8 @@ def build_context(
     cells_before, cells_after = _sendable(cells_before), _sendable(cells_after)
     start = max(0, len(before) - SHAPING_CHARS)
     return Context(
-        document=request.engine_key,
+        # The menu shares the engine's caches, and its request under way, with ghost text.
+        document=request.uri if request.channel is Channel.MENU else request.key,
         prefix=cells_before + _sendable(prefix),
         suffix=_sendable(suffix) + cells_after,
         path=_sendable(request.path),

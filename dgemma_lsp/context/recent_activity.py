@@ -63,8 +63,7 @@ class RecentDocuments:
                 recent = RecentDocument(uri=document.uri, language=document.language, version=document.version)
                 self._documents.put(document.uri, recent)
                 changed.append(document)
-        if current in self._documents:
-            self._documents.use(current)
+        self._documents.use(current)
         return changed
 
     def others(self, uri: str, language: str, most: int) -> list[RecentDocument]:

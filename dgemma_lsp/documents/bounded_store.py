@@ -27,23 +27,24 @@ class BoundedStore(Generic[K, V]):
         self._max_weight = max_weight
         self._entries: OrderedDict[K, V] = OrderedDict()
 
-    def __contains__(self, key: K) -> bool:
-        return key in self._entries
-
     def get(self, key: K) -> V | None:
         """Returns an entry; leaves its age alone."""
         return self._entries.get(key)
 
     def use(self, key: K) -> None:
-        """Makes an entry the newest."""
-        self._entries.move_to_end(key)
+        """Makes an entry the newest, if there is one."""
+        if key in self._entries:
+            self._entries.move_to_end(key)
 
     def put(self, key: K, value: V) -> None:
         """Stores an entry as the newest, in place of the one of the same key."""
-        self._entries[key] = value
-        self._entries.move_to_end(key)
-        while len(self._entries) > self._num_entries or self._is_too_heavy():
-            self._entries.popitem(last=False)
+        entries, weigh = self._entries, self._weigh
+        entries[key] = value
+        entries.move_to_end(key)
+        while len(entries) > self._num_entries or (
+            weigh is not None and len(entries) > 1 and sum(map(weigh, entries.values())) > self._max_weight
+        ):
+            entries.popitem(last=False)
 
     def pop(self, key: K) -> V | None:
         """Removes an entry and returns it."""
@@ -56,8 +57,3 @@ class BoundedStore(Generic[K, V]):
     def clear(self) -> None:
         """Removes all entries."""
         self._entries.clear()
-
-    def _is_too_heavy(self) -> bool:
-        if self._weigh is None or len(self._entries) < 2:
-            return False
-        return sum(map(self._weigh, self._entries.values())) > self._max_weight

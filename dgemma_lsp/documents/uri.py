@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Self
 from urllib.parse import quote, unquote
@@ -15,6 +16,7 @@ _EXTRAS = re.compile(r"[?#]")
 _WHOLE = {"", "file", "untitled"}
 _THIS_MACHINE = {"", "localhost"}
 _MOST_NAMES = 3
+_decoded = partial(unquote, errors="surrogateescape")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +82,3 @@ def name_files(uris: Sequence[str]) -> str:
 
 def _bytes_of(character: str) -> bytes:
     return character.encode("utf-8", "surrogateescape" if "\udc80" <= character <= "\udcff" else "replace")
-
-
-def _decoded(text: str) -> str:
-    return unquote(text, errors="surrogateescape")

@@ -11,7 +11,7 @@ from dgemma_lsp.context.builder import ContextLimits, build_context
 from dgemma_lsp.context.collector import CollectedContext
 from dgemma_lsp.engine_client.connection import EngineConnection
 from dgemma_lsp.engine_client.connection_status import ConnectionStatus
-from dgemma_lsp.request import Request, as_if_accepted
+from dgemma_lsp.request import Request
 
 
 class InfillClient:
@@ -50,9 +50,9 @@ class InfillClient:
         Returns:
             The answer; its timings have the stage `context`, milliseconds for gathering and building.
         """
-        asked, since_s = as_if_accepted(request), self._clock()
-        found = await self._collect(asked)
-        context = build_context(asked, limits, snippets=found.snippets, edits=found.edits)
+        since_s = self._clock()
+        found = await self._collect(request)
+        context = build_context(request, limits, snippets=found.snippets, edits=found.edits)
         context_ms = (self._clock() - since_s) * 1_000
         answer = await self.connection.infill(context, on_draft)
         if not isinstance(answer, Infill):

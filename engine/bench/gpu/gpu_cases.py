@@ -175,9 +175,9 @@ class Bench:
         run = self._denoising(cache, rows, INLINE_PASSES - 1, NEVER)
         with torch.inference_mode():
             for step in range(INLINE_PASSES - 1):
+                if step:
+                    run.advance([0, 1, 2])
                 run.step()
-                if step == 0:
-                    run.select_rows([0, 1, 2])
         branches = [Branch(middle_ids=tuple(run.guess(index).ids), suffix_ids=head) for index in run.live]
         likelihoods(self.model, cache, ids[-1], branches, end_ids=frozenset(), banned_ids=[])
 
@@ -189,6 +189,8 @@ class Bench:
         run = self._denoising(cache, rows, num_steps, stop, block)
         with torch.inference_mode():
             while run.steps < num_steps and not run.finished:
+                if run.steps:
+                    run.advance(run.live)
                 run.step()
         return run.steps
 

@@ -130,7 +130,9 @@ class Checks:
         nothing = torch.tensor([], dtype=torch.int64)
         run = Denoiser(GraphExecutor(steps, cache, canvas, sampler, suppressed_ids=nothing), sampler)
         with torch.inference_mode():
-            for _step in range(num_steps):
+            for step in range(num_steps):
+                if step:
+                    run.advance(run.live)
                 run.step()
         return [list(run.guess(index).ids) for index in run.live]
 

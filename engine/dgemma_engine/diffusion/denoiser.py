@@ -118,20 +118,18 @@ class Denoiser:
         self._temperature = 0.0
         self._last: ScoredStep | None = None
         self._guesses: dict[int, Guess] = {}
-        self._needs_renoising = False
         self.num_steps = sampler.num_steps if num_steps is None else num_steps
         self.steps = 0
         self.live = list(range(len(executor.layout.rows)))
         self.finished: list[int] = []
 
     def step(self) -> None:
-        """Makes one denoising step."""
+        """Makes one denoising step; `advance` comes between two."""
         self.forward()
         self.score()
 
     def forward(self) -> None:
         """Runs the model over the canvas: the first part of a step, and the longer one."""
-        self._renoise()
         remaining = self.num_steps - self.steps
         self._temperature = self._sampler.schedule.temperature(remaining, self.num_steps)
         self._executor.forward(self._temperature, is_last=remaining <= 1)
@@ -152,7 +150,6 @@ class Denoiser:
         if self._observer is not None:
             self._observer.scored(self._last, self._executor)
         self._guesses.clear()
-        self._needs_renoising = True
         self.steps += 1
 
     def guess(self, index: int) -> Guess:
@@ -169,25 +166,18 @@ class Denoiser:
             )
         return self._guesses[index]
 
-    def select_rows(self, indices: Sequence[int]) -> None:
-        """Lets all rows but `indices`, at least one, leave the canvas."""
+    def advance(self, indices: Sequence[int]) -> None:
+        """Makes the next canvas of the last scores, and lets all rows but `indices`, at least one, leave it."""
+        accepted_RM = self._executor.renoise()
+        if self._observer is not None:
+            self._observer.renoised(accepted_RM, self._executor)
         places = [place for place, index in enumerate(self.live) if index in indices]
         if len(places) == len(self.live):
             return
-        self._renoise()
         self._executor.select_rows(places)
         most = self._executor.layout.valid_RM.shape[1]
         self._earlier = deque((best_RM[places, :most] for best_RM in self._earlier), maxlen=self._earlier.maxlen)
         self.live = [self.live[place] for place in places]
-
-    def _renoise(self) -> None:
-        """Makes the next canvas of the last scores, once."""
-        if not self._needs_renoising:
-            return
-        accepted_RM = self._executor.renoise()
-        self._needs_renoising = False
-        if self._observer is not None:
-            self._observer.renoised(accepted_RM, self._executor)
 
 
 class RowSelection(Protocol):
@@ -238,7 +228,7 @@ def denoise(
             finish = Finish.STABLE
             break
         if denoiser.steps < denoiser.num_steps:
-            denoiser.select_rows(going_on)
+            denoiser.advance(going_on)
     if denoiser.steps:
         guesses |= {index: denoiser.guess(index) for index in denoiser.live if index not in guesses}
     return Denoised(finish=finish, guesses=guesses, steps=denoiser.steps)
