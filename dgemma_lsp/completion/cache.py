@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Self
 
+from dgemma_engine.bounded_store import BoundedStore
 from dgemma_engine.postprocess.cursor_context import CursorContext, normalize_newlines
 from dgemma_engine.postprocess.extent import extent_of
 from dgemma_engine.postprocess.shape import shape_completion
 from dgemma_engine.protocol.messages import Finish, Infill
 
 from dgemma_lsp.answer import Completion, completion_at
-from dgemma_lsp.documents.bounded_store import BoundedStore
 from dgemma_lsp.request import Request, Trigger, as_if_accepted
 
 _CLOSERS = ")]}\"'`"

@@ -25,9 +25,8 @@ from dgemma_lsp.completion.cache import (
 )
 from dgemma_lsp.completion.debounce import DebounceConfig, LatencyEstimate, TypingCadence, TypingState
 from dgemma_lsp.completion.in_flight import InFlightRequest, InFlightRequests, Outcome
-from dgemma_lsp.context.builder import ContextLimits
 from dgemma_lsp.engine_client.connection_status import ConnectionStatus
-from dgemma_lsp.engine_client.infill_client import InfillClient
+from dgemma_lsp.engine_client.infill_client import ContextLimits, InfillClient
 from dgemma_lsp.metrics.recorder import StatsRecorder
 from dgemma_lsp.metrics.stats import Source
 from dgemma_lsp.request import Channel, Request, Trigger, as_if_accepted

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from dgemma_engine.bounded_store import BoundedStore
 from dgemma_engine.protocol.messages import Snippet
 
-from dgemma_lsp.documents.bounded_store import BoundedStore
 from dgemma_lsp.documents.store import Document, TextChange
 
 # Languages that read each other's files.

@@ -16,7 +16,6 @@ _EXTRAS = re.compile(r"[?#]")
 _WHOLE = {"", "file", "untitled"}
 _THIS_MACHINE = {"", "localhost"}
 _MOST_NAMES = 3
-_decoded = partial(unquote, errors="surrogateescape")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +43,9 @@ class Uri:
         if found and rest.startswith("//"):
             host, slash, rest = rest[2:].partition("/")
             rest = slash + rest
-        whole, cut = _decoded(rest), _decoded(_EXTRAS.split(rest, maxsplit=1)[0])
-        readings = [whole, cut, f"/{_decoded(host)}{whole}", f"/{_decoded(host)}{cut}"] if host else [whole, cut]
+        decoded = partial(unquote, errors="surrogateescape")
+        whole, cut = decoded(rest), decoded(_EXTRAS.split(rest, maxsplit=1)[0])
+        readings = [whole, cut, f"/{decoded(host)}{whole}", f"/{decoded(host)}{cut}"] if host else [whole, cut]
         return cls(
             scheme=scheme,
             host=host,

@@ -33,9 +33,9 @@ SAMPLER = Sampler(
     schedule=TemperatureSchedule(t_min=0.4, t_max=0.8),
     acceptance=EntropyBound(bound=0.1),
     noise=UniformNoise(vocab_size=1),
-    stop=StableAndConfident(stability=1, confidence=0.005),
+    stop=StableAndConfident(num_earlier=1, confidence=0.005),
 )
-NEVER = StableAndConfident(stability=10_000, confidence=0.1)
+NEVER = StableAndConfident(num_earlier=10_000, confidence=0.1)
 # Passes of an inline completion: denoising steps, and the ranking.
 INLINE_PASSES = 8
 

@@ -33,7 +33,7 @@ from gpu_model import random_model
 # Share of positions whose likeliest token after one step is that of plain PyTorch, which rounds elsewhere.
 LEAST_SHARE = 0.75
 NUM_STEPS = 4
-NEVER = StableAndConfident(stability=10_000, confidence=0.1)
+NEVER = StableAndConfident(num_earlier=10_000, confidence=0.1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -143,7 +143,7 @@ def typed(rounds: int) -> list[Context]:
 def with_fixed_steps(engine: Engine) -> None:
     """Makes every answer of the engine take `NUM_STEPS` steps."""
     canvases = engine._pipeline.canvases  # pyright: ignore[reportPrivateUsage]
-    never = StableAndConfident(stability=NEVER, confidence=0.1)
+    never = StableAndConfident(num_earlier=NEVER, confidence=0.1)
     canvases._sampler = replace(canvases._sampler, stop=never)  # pyright: ignore[reportPrivateUsage]
     assert canvases.num_steps(Extent.LINE) == NUM_STEPS
 

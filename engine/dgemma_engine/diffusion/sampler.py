@@ -120,29 +120,24 @@ class StableAndConfident:
     """Stops a row whose answer stays the same and has a low entropy.
 
     Attributes:
-        stability: earlier steps whose answer must equal the current one; 0 asks for confidence only.
+        num_earlier: earlier steps whose answer must equal the current one; 0 asks for confidence only.
         confidence: nats; the mean entropy must be below it. Near 0 runs every step, large stops as soon as stable.
     """
 
-    stability: int
+    num_earlier: int
     confidence: float
 
     def __post_init__(self) -> None:
-        if self.stability < 0:
-            raise ValueError(f"{self.stability=} must be >= 0")
+        if self.num_earlier < 0:
+            raise ValueError(f"{self.num_earlier=} must be >= 0")
         if self.confidence <= 0:
             raise ValueError(f"{self.confidence=} must be > 0")
-
-    @property
-    def num_earlier(self) -> int:
-        """See `StopRule.num_earlier`."""
-        return self.stability
 
     def finished(self, earlier: Sequence[Tensor], scores: PositionScores) -> Tensor:
         """See `StopRule.finished`."""
         valid_RM = scores.valid_RM
         mean_R = (scores.entropy_RM * valid_RM).sum(-1) / valid_RM.sum(-1).clamp(min=1)
-        if len(earlier) < self.stability:
+        if len(earlier) < self.num_earlier:
             return torch.zeros_like(mean_R, dtype=torch.bool)
         finished_R = mean_R < self.confidence
         for other_RM in earlier:

@@ -41,7 +41,7 @@ def load_sampler(folder: Path, vocab_size: int) -> Sampler:
             acceptance=EntropyBound(bound=float(values["sampler_config"]["entropy_bound"])),
             noise=UniformNoise(vocab_size=vocab_size),
             stop=StableAndConfident(
-                stability=int(values["stability_threshold"]), confidence=float(values["confidence_threshold"])
+                num_earlier=int(values["stability_threshold"]), confidence=float(values["confidence_threshold"])
             ),
         )
     except (OSError, UnicodeDecodeError, ValueError, TypeError, KeyError, AttributeError) as error:

@@ -47,7 +47,7 @@ SAMPLER = Sampler(
     schedule=TemperatureSchedule(t_min=0.4, t_max=0.8),
     acceptance=EntropyBound(bound=2.0),
     noise=UniformNoise(vocab_size=VOCAB),
-    stop=StableAndConfident(stability=1, confidence=0.5),
+    stop=StableAndConfident(num_earlier=1, confidence=0.5),
 )
 NOTHING = torch.tensor([], dtype=torch.int64)
 

@@ -36,7 +36,7 @@ SAMPLER = Sampler(
     schedule=TemperatureSchedule(t_min=0.4, t_max=0.8),
     acceptance=EntropyBound(bound=2.0),
     noise=UniformNoise(vocab_size=VOCAB),
-    stop=StableAndConfident(stability=1, confidence=0.5),
+    stop=StableAndConfident(num_earlier=1, confidence=0.5),
 )
 # The interpreter takes milliseconds for each head of each token.
 SMALL = {"num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": VOCAB}

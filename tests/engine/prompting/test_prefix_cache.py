@@ -56,7 +56,7 @@ def use(model: DiffusionGemma, cache: PromptCache, last_id: int) -> None:
         schedule=TemperatureSchedule(t_min=0.4, t_max=0.8),
         acceptance=EntropyBound(bound=1.0),
         noise=noise,
-        stop=StableAndConfident(stability=1, confidence=0.1),
+        stop=StableAndConfident(num_earlier=1, confidence=0.1),
     )
     canvas = canvases.start([row, row], noise, torch.device("cpu"))
     executor = EagerExecutor(model, cache, canvas, sampler, suppressed_ids=torch.tensor([], dtype=torch.int64))
@@ -199,8 +199,3 @@ def test_cancelled_before_it_starts_encodes_nothing(model: DiffusionGemma, monke
     cancel.set()
     assert finished(store.encoded("a", [2, 20, 21], cancel)) is None
     assert counts == []
-
-
-def test_negative_number_of_documents(model: DiffusionGemma) -> None:
-    with pytest.raises(ValueError, match="num_documents=-1 must not be negative"):
-        PromptStore(model, num_documents=-1)

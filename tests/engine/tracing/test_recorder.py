@@ -349,7 +349,7 @@ def test_recording_equals_what_the_loop_says_row_by_row(make_checkpoint: Callabl
         schedule=TemperatureSchedule(t_min=0.4, t_max=0.8),
         acceptance=EntropyBound(bound=2.0),
         noise=UniformNoise(vocab_size=320),
-        stop=StableAndConfident(stability=1, confidence=0.5),
+        stop=StableAndConfident(num_earlier=1, confidence=0.5),
     )
     rows = [Row(num_free=size, head_ids=(9, 9), opening_ids=(4,) * size, seed=size) for size in (3, 5, 2)]
 
