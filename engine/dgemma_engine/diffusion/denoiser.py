@@ -16,8 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dgemma_engine.diffusion.position_scores import PositionScores
-from dgemma_engine.diffusion.sampler import Sampler
+from dgemma_engine.diffusion.sampler import PositionScores, Sampler
 from dgemma_engine.diffusion.step_executor import StepExecutor
 from dgemma_engine.protocol.messages import Finish
 from dgemma_engine.scheduling.cancellation import Cancel

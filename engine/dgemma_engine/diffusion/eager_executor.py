@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from dgemma_engine.diffusion.canvas import Canvas
-from dgemma_engine.diffusion.position_scores import PositionScores
-from dgemma_engine.diffusion.sampler import ClampedConditioning, Sampler
+from dgemma_engine.diffusion.sampler import ClampedConditioning, PositionScores, Sampler
 from dgemma_engine.diffusion.token_distribution import TokenDistribution, VocabularyScorer, confidence, sample
 from dgemma_engine.model import attention_masks
 from dgemma_engine.model.attention_masks import ALL_VISIBLE

@@ -18,7 +18,24 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dgemma_engine.diffusion.position_scores import PositionScores
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PositionScores:
+    """The outcome of one denoising step at the free positions: what acceptance and stop rules decide by.
+
+    Rows with fewer than M are filled up, and `valid_RM` is False there.
+
+    Attributes:
+        best_RM: the answer so far, int64: a committed token, elsewhere the likeliest one.
+        entropy_RM: nats at the step's temperature, float32.
+        valid_RM: bool.
+        committed_RM: bool, where the canvas holds a token that is no noise; None if noise cannot be told from tokens.
+    """
+
+    best_RM: Tensor
+    entropy_RM: Tensor
+    valid_RM: Tensor
+    committed_RM: Tensor | None = None
 
 
 class Acceptance(Protocol):

@@ -64,7 +64,7 @@ def propose(
     if task.form.healing == "token":
         given_ids, allowed = (), HealedStart(hole.boundary.opening, task.spelling).allowed
     else:
-        opening = openings(hole.boundary.opening, task.tokenizer, task.spelling)[0]
+        opening = openings(hole.boundary.opening, task.spelling)[0]
         given_ids, allowed = opening.given_ids, opening.allowed
     most = _MOST_ON_DEMAND if context.on_demand else _MOST_OF_SEVERAL if draft else _MOST_ALONE
     draft_ids = list[int]()

@@ -183,7 +183,7 @@ class CanvasCandidates:
         most, seed = self._model.config.canvas_length, context.seed
         begins = [Opening(given_ids=(), first_ids=None)]
         if is_first:
-            begins = openings(hole.boundary.opening, task.tokenizer, task.spelling)[:_MOST_EDGES]
+            begins = openings(hole.boundary.opening, task.spelling)[:_MOST_EDGES]
         if task.options.slot_tokens is not None:
             return hypotheses.known_length(hole, task.options.slot_tokens, begins, form, most=most, seed=seed)
         if form.fill_token_id is not None:
@@ -198,8 +198,8 @@ class CanvasCandidates:
         self, task: InfillTask, lengths: Sequence[int], begins: Sequence[Opening] | None = None, *, longer: bool
     ) -> list[Hypothesis]:
         hole, most = task.hole, self._model.config.canvas_length
-        begins = begins or openings(hole.boundary.opening, task.tokenizer, task.spelling)[:_MOST_EDGES]
-        finals = closings(hole.boundary.closing, task.tokenizer, task.spelling)[:_MOST_EDGES]
+        begins = begins or openings(hole.boundary.opening, task.spelling)[:_MOST_EDGES]
+        finals = closings(hole.boundary.closing, task.spelling)[:_MOST_EDGES]
         return hypotheses.length_grid(hole, lengths, begins, finals, longer=longer, most=most, seed=task.context.seed)
 
     def _denoising(

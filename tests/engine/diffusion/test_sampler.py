@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from dgemma_engine.diffusion.position_scores import PositionScores
-from dgemma_engine.diffusion.sampler import EntropyBound, Sampler, StableAndConfident, TemperatureSchedule, UniformNoise
+from dgemma_engine.diffusion.sampler import (
+    EntropyBound,
+    PositionScores,
+    Sampler,
+    StableAndConfident,
+    TemperatureSchedule,
+    UniformNoise,
+)
 from dgemma_engine.diffusion.token_distribution import best_and_entropy, sample
 
 pytestmark = pytest.mark.numerical

@@ -22,8 +22,14 @@ from dgemma_engine.diffusion import canvas as canvases
 from dgemma_engine.diffusion.canvas import Row
 from dgemma_engine.diffusion.denoiser import Denoiser, Guess, ScoredStep, denoise
 from dgemma_engine.diffusion.eager_executor import EagerExecutor
-from dgemma_engine.diffusion.position_scores import PositionScores
-from dgemma_engine.diffusion.sampler import EntropyBound, Sampler, StableAndConfident, TemperatureSchedule, UniformNoise
+from dgemma_engine.diffusion.sampler import (
+    EntropyBound,
+    PositionScores,
+    Sampler,
+    StableAndConfident,
+    TemperatureSchedule,
+    UniformNoise,
+)
 from dgemma_engine.diffusion.sampler_config import load_sampler
 from dgemma_engine.diffusion.step_executor import StepExecutor
 from dgemma_engine.errors import EngineFault

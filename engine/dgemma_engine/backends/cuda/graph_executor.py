@@ -14,8 +14,7 @@ from torch import Tensor
 from dgemma_engine.backends.cuda.step_buffers import NO_ROW, StepShape
 from dgemma_engine.backends.cuda.step_graphs import StepGraphs
 from dgemma_engine.diffusion.canvas import Canvas, CanvasLayout
-from dgemma_engine.diffusion.position_scores import PositionScores
-from dgemma_engine.diffusion.sampler import Sampler
+from dgemma_engine.diffusion.sampler import PositionScores, Sampler
 from dgemma_engine.model.kv_cache import PromptCache
 
 _CPU = torch.device("cpu")
