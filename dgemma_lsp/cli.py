@@ -99,7 +99,7 @@ def _serve(arguments: Namespace) -> int:
 
 def _complete(arguments: Namespace) -> int:
     from dgemma_lsp.commands.complete import answer_at, render
-    from dgemma_lsp.context.builder import ContextLimits
+    from dgemma_lsp.engine_client.infill_client import ContextLimits
 
     async def ask(client: EngineClient, status: Status) -> str:
         limits = ContextLimits(seed=arguments.seed)
@@ -117,7 +117,7 @@ def _trace(arguments: Namespace) -> int:
     from dgemma_lsp.commands.atomic_file import NewFile, OutputRefused
     from dgemma_lsp.commands.complete import request_at
     from dgemma_lsp.commands.trace_report import to_html, trace_view
-    from dgemma_lsp.context.builder import ContextLimits, build_context
+    from dgemma_lsp.engine_client.infill_client import ContextLimits, build_context
 
     async def ask(client: EngineClient, status: Status) -> str:
         request = request_at(place, deadline_ms=arguments.deadline_ms)
@@ -140,7 +140,7 @@ def _trace(arguments: Namespace) -> int:
 
 def _demo(arguments: Namespace) -> int:
     from dgemma_lsp.commands.demo import run_demo
-    from dgemma_lsp.context.builder import ContextLimits
+    from dgemma_lsp.engine_client.infill_client import ContextLimits
 
     async def show(client: EngineClient, status: Status) -> None:
         await run_demo(

@@ -46,17 +46,15 @@ class Excerpt:
             end: not before `start`.
             between: stands in place of [start, end), and the cursor behind it; None keeps the text.
         """
-        skipped = _least_cut(start)
-        beyond = _least_cut(len(document) - end)
+        skipped, beyond = (
+            max(0, num_chars - _CHARS_EACH_SIDE) // _CUT_EVERY_CHARS * _CUT_EVERY_CHARS
+            for num_chars in (start, len(document) - end)
+        )
         text = document[skipped : len(document) - beyond]
         if between is None:
             return cls(text=text, offset=start - skipped, skipped=skipped, beyond=beyond)
         before = text[: start - skipped] + between
         return cls(text=before + text[end - skipped :], offset=len(before), skipped=skipped, beyond=beyond)
-
-
-def _least_cut(num_chars: int) -> int:
-    return max(0, num_chars - _CHARS_EACH_SIDE) // _CUT_EVERY_CHARS * _CUT_EVERY_CHARS
 
 
 class Trigger(Enum):
@@ -150,11 +148,6 @@ class Request:
     def key(self) -> str:
         """Key under which the newest request of an editor cancels the older one."""
         return self.uri if self.channel is Channel.GHOST_TEXT else f"{self.uri}#{self.channel.value}"
-
-    @property
-    def engine_key(self) -> str:
-        """Key of the engine's caches and of its in-flight request: ghost text and menu share both."""
-        return self.uri if self.channel is Channel.MENU else self.key
 
     @property
     def cursor(self) -> int:

@@ -19,14 +19,13 @@ from dgemma_lsp.completion.gate import HEAD_CHARS, OFF, CompletionGate
 from dgemma_lsp.completion.in_flight import LatestOnly
 from dgemma_lsp.completion.preview import Preview
 from dgemma_lsp.completion.provider import CompletionProvider
-from dgemma_lsp.context.builder import ContextLimits
 from dgemma_lsp.context.collector import ContextCollector
 from dgemma_lsp.documents.notebooks import Notebooks
 from dgemma_lsp.documents.positions import PositionEncoding
 from dgemma_lsp.documents.store import Document, Documents, Edit
 from dgemma_lsp.documents.uri import name_files
 from dgemma_lsp.engine_client.connection import EngineConnection
-from dgemma_lsp.engine_client.infill_client import InfillClient
+from dgemma_lsp.engine_client.infill_client import ContextLimits, InfillClient
 from dgemma_lsp.engine_client.infill_source import Connect
 from dgemma_lsp.engine_client.status import ServerStatus, StatusBoard
 from dgemma_lsp.fill.service import FillService

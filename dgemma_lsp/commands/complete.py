@@ -16,8 +16,8 @@ from dgemma_engine.protocol.status_messages import Status
 
 from dgemma_lsp.answer import Completion, build_completions
 from dgemma_lsp.commands.file_location import FilePosition, language_of
-from dgemma_lsp.context.builder import ContextLimits, build_context
 from dgemma_lsp.engine_client.connection import InfillSource
+from dgemma_lsp.engine_client.infill_client import ContextLimits, build_context
 from dgemma_lsp.request import Request, Trigger
 
 _LINES_AROUND = 3

@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Self
 
+from dgemma_engine.bounded_store import BoundedStore
 from dgemma_engine.postprocess.cursor_context import CursorContext, normalize_newlines
 from dgemma_engine.postprocess.extent import extent_of
 from dgemma_engine.postprocess.shape import shape_completion
 from dgemma_engine.protocol.messages import Finish, Infill
 
 from dgemma_lsp.answer import Completion, completion_at
-from dgemma_lsp.documents.bounded_store import BoundedStore
 from dgemma_lsp.request import Request, Trigger, as_if_accepted
 
 _CLOSERS = ")]}\"'`"
@@ -110,12 +110,6 @@ def closers_after(text: str) -> str:
     return near[: len(near) - len(near.lstrip(_CLOSERS))]
 
 
-def typed_since(offset: int, text: str, cursor: int) -> str:
-    """Returns the text between an earlier cursor and a later one, with `\\n` line ends, as answers have them."""
-    typed = text[offset:cursor]
-    return normalize_newlines(typed)
-
-
 _Key = tuple[CursorFingerprint, bool]
 """Where an answer was asked for, and whether it is unlikely."""
 
@@ -183,7 +177,7 @@ class AnswerCache:
 
     def has(self, fingerprint: CursorFingerprint) -> bool:
         """Whether an answer that serves automatic questions is stored for exactly this position."""
-        return (fingerprint, False) in self._answers
+        return self._answers.get((fingerprint, False)) is not None
 
     def matches(self, request: Request, here: CursorFingerprint) -> Iterator[AnswerMatch]:
         """Yields what may serve a question, most recently used first: nothing but typing lies between.
@@ -199,7 +193,7 @@ class AnswerCache:
             num_typed = request.cursor - answer.fingerprint.offset
             if not 0 <= num_typed <= min(2 * max(map(len, answer.texts), default=0), request.offset):
                 continue
-            typed = typed_since(request.offset - num_typed, request.text, request.offset)
+            typed = normalize_newlines(request.text[request.offset - num_typed : request.offset])
             begins = not typed or any(text.startswith(typed) for text in answer.texts)
             if begins and answer.fingerprint.leads_to(here, request.text, skipped=request.skipped):
                 yield AnswerMatch(answer=answer, typed=typed, num_typed=num_typed)
@@ -227,7 +221,7 @@ def resume(request: Request, match: AnswerMatch) -> tuple[Completion, ...]:
     """Returns what is left of an answer, best first: at most one unless the user asked for it.
 
     Args:
-        request: the question, asked after something was typed.
+        request: the question.
         match: an answer that may serve, found for the text as if the selected entry of the menu was accepted.
     """
     left = _left_over(as_if_accepted(request), match)

@@ -12,9 +12,10 @@ from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
+from dgemma_engine.postprocess.cursor_context import normalize_newlines
 from dgemma_engine.protocol.messages import Draft, Infill, OnDraft
 
-from dgemma_lsp.completion.cache import CursorFingerprint, EngineAnswer, typed_since
+from dgemma_lsp.completion.cache import CursorFingerprint, EngineAnswer
 from dgemma_lsp.engine_client.connection_status import ConnectionStatus
 
 _log = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ class InFlightRequest:
         uri, elsewhere = self.fingerprint.uri, self.fingerprint.elsewhere
         return any(
             self.fingerprint.leads_to(CursorFingerprint.at(uri, text, cursor, elsewhere=elsewhere), text)
-            and self.agrees(typed_since(self.fingerprint.offset, text, cursor))
+            and self.agrees(normalize_newlines(text[self.fingerprint.offset : cursor]))
             for cursor in range(edited, max(edited - 2, -1), -1)
         )
 

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
+from dgemma_engine.postprocess.cursor_context import normalize_newlines
 from dgemma_engine.protocol.messages import Infill, OnDraft
 
-from dgemma_lsp.answer import Completion, build_completions
+from dgemma_lsp.answer import Completion
 from dgemma_lsp.completion.cache import (
     AnswerCache,
     AnswerMatch,
@@ -21,13 +22,11 @@ from dgemma_lsp.completion.cache import (
     EngineAnswer,
     accepted,
     resume,
-    typed_since,
 )
 from dgemma_lsp.completion.debounce import DebounceConfig, LatencyEstimate, TypingCadence, TypingState
 from dgemma_lsp.completion.in_flight import InFlightRequest, InFlightRequests, Outcome
-from dgemma_lsp.context.builder import ContextLimits
 from dgemma_lsp.engine_client.connection_status import ConnectionStatus
-from dgemma_lsp.engine_client.infill_client import InfillClient
+from dgemma_lsp.engine_client.infill_client import ContextLimits, InfillClient
 from dgemma_lsp.metrics.recorder import StatsRecorder
 from dgemma_lsp.metrics.stats import Source
 from dgemma_lsp.request import Channel, Request, Trigger, as_if_accepted
@@ -176,7 +175,7 @@ class CompletionProvider:
         is_automatic, is_here = request.trigger is Trigger.AUTOMATIC, not match.num_typed
         if is_automatic and match.answer.infill.unlikely and (is_here or match.answer is not typing.shown):
             return None
-        completions = build_completions(request, match.answer.infill) if is_here else resume(request, match)
+        completions = resume(request, match)
         # Who asks by hand does not want the same nothing again.
         if not completions and not (is_here and is_automatic):
             return None
@@ -191,7 +190,7 @@ class CompletionProvider:
                 continue
             if pending.fingerprint.leads_to(here, asked.text, skipped=asked.skipped):
                 num_typed = here.offset - pending.fingerprint.offset
-                typed = typed_since(asked.offset - num_typed, asked.text, asked.offset)
+                typed = normalize_newlines(asked.text[asked.offset - num_typed : asked.offset])
                 if pending.agrees(typed):
                     self._stats.count(adopted=1)
                     outcome = await pending.outcome(typed)
@@ -284,4 +283,6 @@ class CompletionProvider:
             self._in_flight.launch(there, partial(self._ask, following, limits, 0.0), speculative=True)
 
     def _typing(self, uri: str) -> TypingState:
-        return self._documents.setdefault(uri, TypingState(cadence=TypingCadence(self._debounce)))
+        if (typing := self._documents.get(uri)) is None:
+            typing = self._documents[uri] = TypingState(cadence=TypingCadence(self._debounce))
+        return typing

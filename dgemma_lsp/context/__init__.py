@@ -1,1 +1,1 @@
-"""Cross-file context: what the model reads besides the document, and the wire `Context` built of both."""
+"""Cross-file context: what the model reads besides the document."""

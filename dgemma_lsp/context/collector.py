@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dgemma_engine.bounded_store import BoundedStore
 from dgemma_engine.postprocess.cursor_context import normalize_newlines
 from dgemma_engine.protocol.messages import Snippet
 
@@ -22,8 +23,7 @@ from dgemma_lsp.context.import_definitions import DefinitionSearch, FindDefiniti
 from dgemma_lsp.context.import_parser import MOST_CHARS as READ_CHARS
 from dgemma_lsp.context.recent_activity import RecentDocument, RecentDocuments, RecentEdits
 from dgemma_lsp.context.similar_snippets import ChunkSearch
-from dgemma_lsp.context.workspace_files import WhyNotRead, WorkspaceFiles
-from dgemma_lsp.documents.bounded_store import BoundedStore
+from dgemma_lsp.context.workspace_files import MOST_CHARS, WhyNotRead, WorkspaceFiles
 from dgemma_lsp.documents.store import Document
 from dgemma_lsp.documents.uri import path_of
 from dgemma_lsp.request import Request
@@ -147,7 +147,10 @@ class ContextCollector:
         open_documents = self._documents()
         for document in self._recent.observe(open_documents, request.uri):
             path = path_of(document.uri)
-            if path is not None and self._files.allows(path, document.text):
+            # Whether the document of the request is private was asked before anything was collected for that text.
+            is_own = document.uri == request.uri and request.is_about(document.version, document.text)
+            is_allowed = is_own and len(document.text) <= MOST_CHARS
+            if path is not None and (is_allowed or self._files.allows(path, document.text)):
                 self._edits.observe(document.uri, path.name, document.text)
             else:
                 self._edits.forget(document.uri)

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from dgemma_engine.bounded_store import BoundedStore
 from dgemma_engine.protocol.messages import Snippet
 
-from dgemma_lsp.documents.bounded_store import BoundedStore
 from dgemma_lsp.documents.store import Document, TextChange
 
 # Languages that read each other's files.
@@ -63,8 +63,7 @@ class RecentDocuments:
                 recent = RecentDocument(uri=document.uri, language=document.language, version=document.version)
                 self._documents.put(document.uri, recent)
                 changed.append(document)
-        if current in self._documents:
-            self._documents.use(current)
+        self._documents.use(current)
         return changed
 
     def others(self, uri: str, language: str, most: int) -> list[RecentDocument]:

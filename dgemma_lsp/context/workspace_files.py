@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dgemma_engine.bounded_store import BoundedStore
 from dgemma_engine.postprocess.cursor_context import normalize_newlines
 
 from dgemma_lsp.context.chunks import Chunk
-from dgemma_lsp.documents.bounded_store import BoundedStore
 
 # Of a path and, once it is known, the beginning of its text: why it must not be read as context; None where it may be.
 WhyNotRead = Callable[[Path, str], str | None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Self
 from urllib.parse import quote, unquote
@@ -42,8 +43,9 @@ class Uri:
         if found and rest.startswith("//"):
             host, slash, rest = rest[2:].partition("/")
             rest = slash + rest
-        whole, cut = _decoded(rest), _decoded(_EXTRAS.split(rest, maxsplit=1)[0])
-        readings = [whole, cut, f"/{_decoded(host)}{whole}", f"/{_decoded(host)}{cut}"] if host else [whole, cut]
+        decoded = partial(unquote, errors="surrogateescape")
+        whole, cut = decoded(rest), decoded(_EXTRAS.split(rest, maxsplit=1)[0])
+        readings = [whole, cut, f"/{decoded(host)}{whole}", f"/{decoded(host)}{cut}"] if host else [whole, cut]
         return cls(
             scheme=scheme,
             host=host,
@@ -80,7 +82,3 @@ def name_files(uris: Sequence[str]) -> str:
 
 def _bytes_of(character: str) -> bytes:
     return character.encode("utf-8", "surrogateescape" if "\udc80" <= character <= "\udcff" else "replace")
-
-
-def _decoded(text: str) -> str:
-    return unquote(text, errors="surrogateescape")

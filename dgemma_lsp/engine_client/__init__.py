@@ -1,1 +1,1 @@
-"""Connection to the engine: state machine, retries, status."""
+"""The way from a request to the engine and back: the wire `Context`, connection, retries, status."""

@@ -170,17 +170,20 @@ class StatusBoard:
 
     def show_current(self) -> None:
         """Shows that the engine works on a request, or the state between requests."""
-        if self._num_active and self._connection.state is ConnectionState.READY:
-            self.show(ServerStatus(kind=StatusKind.BUSY, percent=100))
+        is_ready, is_missing = self._connection.state is ConnectionState.READY, self.model.missing is not None
+        if self._num_active and is_ready:
+            status = ServerStatus(kind=StatusKind.BUSY, percent=100)
         elif self.off:
-            self.show(ServerStatus.inactive(self.off))
-        elif self._needs_model():
-            self.show(ServerStatus.inactive(self.model.notice))
-        elif self._slow.reason and self._connection.state is ConnectionState.READY:
-            self.show(ServerStatus.slow(self._slow.reason))
+            status = ServerStatus.inactive(self.off)
+        elif is_missing and not is_ready and not self.model.is_stand_in:
+            # No engine can start, unless another process has fetched the model meanwhile.
+            status = ServerStatus.inactive(self.model.notice)
+        elif self._slow.reason and is_ready:
+            status = ServerStatus.slow(self._slow.reason)
         else:
             status = ServerStatus.of(self._connection)
-            self.show(replace(status, message=self.model.notice) if status.kind is StatusKind.READY else status)
+            status = replace(status, message=self.model.notice) if is_ready and is_missing else status
+        self.show(status)
 
     def connection_changed(self, status: ConnectionStatus) -> None:
         """Shows a state of the connection to the engine."""
@@ -218,8 +221,3 @@ class StatusBoard:
         elif self._is_refusing:
             self.show_current()
         self._is_refusing = bool(why)
-
-    def _needs_model(self) -> bool:
-        """Whether no engine can start: the model is missing, and another process has not fetched it meanwhile."""
-        is_ready = self._connection.state is ConnectionState.READY
-        return self.model.missing is not None and not self.model.is_stand_in and not is_ready

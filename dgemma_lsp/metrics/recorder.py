@@ -173,8 +173,7 @@ class StatsRecorder:
             return
         if not self._counted:
             self._counted.since = self._today()
-        self._counted.count(counts)
-        self._counted.time(stages_ms)
+        self._counted.add(counts, stages_ms)
         if self._flush is None:
             self._flush = asyncio.get_running_loop().call_later(_FLUSH_AFTER_S, self.flush)
 

@@ -55,16 +55,19 @@ class Stats:
     def __bool__(self) -> bool:
         return bool(self.counts or self.times)
 
-    def count(self, counts: Mapping[str, int]) -> None:
-        """Adds counts; names that are not in `COUNTS` are left out."""
+    def add(self, counts: Mapping[str, int], stages_ms: Mapping[str, float]) -> None:
+        """Adds counts, and the times of one answer with text.
+
+        Args:
+            counts: by name; those that are not in `COUNTS` are left out.
+            stages_ms: milliseconds by stage; may be empty.
+        """
         for name, count in counts.items():
             if name in COUNTS:
                 self.counts[name] += count
-
-    def time(self, stages_ms: Mapping[str, float]) -> None:
-        """Adds the times of one answer with text, milliseconds by stage."""
         for stage, spent_ms in stages_ms.items():
-            self._buckets(stage)[_bucket(spent_ms)] += 1
+            growths = math.log(spent_ms / _FIRST_MS) / math.log(_GROWTH) if spent_ms > _FIRST_MS else 0
+            self._buckets(stage)[int(min(growths, _MAX_BUCKET))] += 1
 
     def merge(self, other: Stats) -> None:
         """Adds what `other` counted."""
@@ -123,12 +126,6 @@ class Stats:
         if stage not in self.times and len(self.times) >= _MAX_STAGES:
             return Counter()
         return self.times.setdefault(stage[:20], Counter())
-
-
-def _bucket(spent_ms: float) -> int:
-    if not spent_ms > _FIRST_MS:
-        return 0
-    return int(min(math.log(spent_ms / _FIRST_MS) / math.log(_GROWTH), _MAX_BUCKET))
 
 
 def _numbers(raw: object) -> dict[str, int]:

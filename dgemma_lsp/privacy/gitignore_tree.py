@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,15 +95,23 @@ class IgnoreTree:
         """Reads the ignore files again when they are next needed."""
         self._verdicts.clear()
 
-    def _sources(self, path: Path) -> list[_Source]:
-        """Returns the ignore files that count for a path, the weakest first."""
+    def _sources(self, file: Path) -> list[_Source]:
+        """Returns the ignore files that count for a file, the weakest first."""
         found: list[_Source] = []
         in_repository = True
-        for folder in [str(parent) for parent in path.parents][:_MAX_LEVELS]:
-            found += _sources_in(folder, (_OURS,))
-            if in_repository:
-                found += _sources_in(folder, (_GIT, _EXCLUDE))
-                in_repository = not os.path.lexists(f"{folder}/.git")
+        for folder in [str(parent) for parent in file.parents][:_MAX_LEVELS]:
+            for name in (_OURS, _GIT, _EXCLUDE) if in_repository else (_OURS,):
+                path = f"{folder}/{name}"
+                try:
+                    # Not through `Path`, which puts every part of every path into the interpreter's table of names.
+                    status = os.stat(path)  # noqa: PTH116
+                except (OSError, ValueError):
+                    continue
+                # A pipe of that name would be waited for without end.
+                if stat.S_ISREG(status.st_mode):
+                    stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+                    found.append(_Source(path=path, base=folder, stamp=stamp))
+            in_repository = in_repository and not os.path.lexists(f"{folder}/.git")
         if in_repository:
             # There is no repository: what stands in the home folder or above it was not written for this path.
             found = [source for source in found if source.path.endswith(f"/{_OURS}") or not self._is_above(source.base)]
@@ -148,19 +156,6 @@ def _message(path: str, flaws: tuple[Flaw, ...]) -> str:
     further = f", and {len(others) - _MAX_SHOWN_LINES} more" if len(others) > _MAX_SHOWN_LINES else ""
     rest = f". The same file has such lines at {more}{further}" if others else ""
     return f"{path}, line {first.line}: {shown} {fate}: {first.reason}{rest}"
-
-
-def _sources_in(folder: str, names: tuple[str, ...]) -> Iterator[_Source]:
-    for name in names:
-        path = f"{folder}/{name}"
-        try:
-            # Not through `Path`, which puts every part of every path into the interpreter's table of names.
-            status = os.stat(path)  # noqa: PTH116
-        except (OSError, ValueError):
-            continue
-        # A pipe of that name would be waited for without end.
-        if stat.S_ISREG(status.st_mode):
-            yield _Source(path=path, base=folder, stamp=(status.st_mtime_ns, status.st_size, status.st_ino))
 
 
 def _read(path: str) -> IgnoreFile:

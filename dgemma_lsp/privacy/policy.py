@@ -15,7 +15,7 @@ from pathlib import Path
 from dgemma_lsp.documents.uri import Uri
 from dgemma_lsp.privacy.gitignore_file import IgnoreFile, entries_of
 from dgemma_lsp.privacy.gitignore_tree import IgnoreTree
-from dgemma_lsp.privacy.secrets import SecretNames, kind_of_language, kind_of_text
+from dgemma_lsp.privacy.secrets import SecretNames, kind_of_text
 
 # Schemes whose path is one of this machine's.
 _LOCAL = {"", "file", "vscode-notebook-cell"}
@@ -67,8 +67,8 @@ class Privacy:
         if not path.is_absolute():
             path = Path.cwd() / path
         forms = _forms(str(path))
-        why, is_allowed = self._judge(forms, local=True)
-        return why or (None if is_allowed else _why(kind_of_text(head)))
+        what, is_allowed = self._judge(forms, local=True)
+        return _why(what or (None if is_allowed else kind_of_text(head)))
 
     def why_not_complete(self, uri: str, language: str, head: str) -> str | None:
         """Returns why a document must not be completed, or None where it may be.
@@ -85,10 +85,8 @@ class Privacy:
             for reading in parsed.readings
             for form in (_forms(reading) if local and reading.startswith("/") else (reading,))
         ]
-        why, is_allowed = self._judge(forms, local=local)
-        if why or is_allowed:
-            return why
-        return _why(kind_of_text(head)) or _why(kind_of_language(language))
+        what, is_allowed = self._judge(forms, local=local)
+        return _why(what or (None if is_allowed else kind_of_text(head, language)))
 
     def is_secret(self, head: str) -> bool:
         """Whether the first lines of a text make it private, whatever it is called."""
@@ -99,24 +97,24 @@ class Privacy:
         self._tree.forget()
 
     def _judge(self, paths: Iterable[str], *, local: bool) -> tuple[str | None, bool]:
-        """Returns why one of a file's paths is private, and whether the settings take back every path of it."""
+        """Returns what makes one of a file's paths private, and whether the settings take back every path of it."""
         is_allowed = True
         for path in paths:
             if len(path) > _MAX_PATH_CHARS or path.count("/") > _MAX_FOLDERS:
                 limits = f"{_MAX_PATH_CHARS} characters or {_MAX_FOLDERS} folders"
-                return _why(f"its path has more than {limits}"), False
+                return f"its path has more than {limits}", False
             rules = [rule for entry in entries_of(path) if (rule := self._chosen.deciding(entry)) is not None]
             for rule in rules:
                 if rule.names:
-                    return _why(f"dgemma.privateFiles: {rule.text.removeprefix('**/')}"), False
+                    return f"dgemma.privateFiles: {rule.text.removeprefix('**/')}", False
             if rules:
                 continue
             is_allowed = False
             if kind := self._names.kind_of_path(path):
-                return _why(kind), False
+                return kind, False
             match = self._tree.match(Path(path)) if local and path.startswith("/") else None
             if match:
-                return _why(f"{match.file}: {match.line}"), False
+                return f"{match.file}: {match.line}", False
         return None, is_allowed
 
 

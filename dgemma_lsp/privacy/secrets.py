@@ -107,13 +107,13 @@ def _plain(path: str) -> str:
     return "/".join(name.rstrip(". ") for name in visible.translate(_CONTROLS).split("/"))
 
 
-def kind_of_language(language: str) -> str | None:
-    """Returns what kind of secret an LSP language id promises, or None."""
-    return _LANGUAGES.get(language.lower())
+def kind_of_text(text: str, language: str = "") -> str | None:
+    """Returns what kind of secret the first 4,096 characters of a text hold or its LSP language id promises, or None.
 
-
-def kind_of_text(text: str) -> str | None:
-    """Returns what kind of secret the first 4,096 characters of a text hold, or None."""
+    Args:
+        text: the text.
+        language: LSP language id; may be empty.
+    """
     head = text[:_HEAD_CHARS]
     may_hold = any(map(head.lower().__contains__, _KEY_WORDS))
-    return "a key" if may_hold and _KEY_TEXT.search(head) else None
+    return "a key" if may_hold and _KEY_TEXT.search(head) else _LANGUAGES.get(language.lower())

@@ -164,15 +164,9 @@ def to_menu_item(
     )
 
 
-def to_position(offset: int, lines: LineIndex, encoding: PositionEncoding) -> types.Position:
-    """Returns where an offset is."""
-    line, column = lines.position(offset, encoding)
-    return types.Position(line=line, character=column)
-
-
 def to_range(start: int, end: int, lines: LineIndex, encoding: PositionEncoding) -> types.Range:
     """Returns the range from one offset to another."""
-    return types.Range(start=to_position(start, lines, encoding), end=to_position(end, lines, encoding))
+    return types.Range(*(types.Position(*lines.position(offset, encoding)) for offset in (start, end)))
 
 
 def shown_path(uri: str, roots: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from dgemma_engine.tracing.recorder import Recorder
 from dgemma_lsp.commands.complete import request_at
 from dgemma_lsp.commands.file_location import FilePosition
 from dgemma_lsp.commands.trace_report import to_html, trace_view
-from dgemma_lsp.context.builder import ContextLimits, build_context
+from dgemma_lsp.engine_client.infill_client import ContextLimits, build_context
 from tests.lsp.engine_process import STATUS_NOW
 from tests.lsp.traces import corrected_trace, made_trace
 

@@ -97,8 +97,7 @@ class SteppingEngine:
         for step in range(context.max_middle_tokens):
             if step:
                 yield
-            if cancel.cancelled or cancel.expired:
-                finish = Finish.CANCELLED if cancel.cancelled else Finish.DEADLINE
+            if (finish := cancel.finish) is not None:
                 return Infill(text="", finish=finish, steps=step)
             run.num_after_cancel += cancel.cancelled
             run.num_begun += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dgemma_engine.postprocess.shape import shaper
 from dgemma_engine.protocol.messages import Candidate, CandidateSource, Finish, Infill
 
-from dgemma_lsp.context.builder import ContextLimits, build_context
+from dgemma_lsp.engine_client.infill_client import ContextLimits, build_context
 from dgemma_lsp.request import Request
 
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from lsprotocol import types
 
 from dgemma_lsp.answer import build_completions
-from dgemma_lsp.context.builder import ContextLimits, build_context
 from dgemma_lsp.documents.positions import LineIndex, PositionEncoding
 from dgemma_lsp.documents.store import Document, Documents, Edit
+from dgemma_lsp.engine_client.infill_client import ContextLimits, build_context
 from dgemma_lsp.request import Channel, Request, Trigger
 from dgemma_lsp.server import conversions
 from tests.lsp.shaped_infill import shaped_infill
@@ -186,11 +186,12 @@ def test_item_extends_what_is_selected(
             data.draw(st.integers(request.line_start, request.offset)),
             data.draw(st.integers(request.offset, request.line_end)),
         )
-        start, end = (conversions.to_position(offset, document.lines, encoding) for offset in offsets)
+        selection = conversions.to_range(*offsets, document.lines, encoding)
     else:
         numbers = st.integers(0, 40)
         start, end = (types.Position(line=data.draw(numbers), character=data.draw(numbers)) for _ in range(2))
-    info = types.SelectedCompletionInfo(range=types.Range(start=start, end=end), text=selected)
+        selection = types.Range(start=start, end=end)
+    info = types.SelectedCompletionInfo(range=selection, text=selected)
     request = conversions.with_selected(request, info, document.lines, encoding)
     context = build_context(request, ContextLimits())
     for completion in build_completions(request, shaped_infill(request, answer)):

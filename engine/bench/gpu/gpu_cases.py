@@ -18,12 +18,9 @@ from dgemma_engine.backends.cuda.graph_model import GraphModel
 from dgemma_engine.backends.cuda.graphs import Graphs, capture_on
 from dgemma_engine.backends.cuda.model import FusedModel
 from dgemma_engine.diffusion import canvas as canvases
-from dgemma_engine.diffusion.acceptance import EntropyBound
 from dgemma_engine.diffusion.canvas import Row
 from dgemma_engine.diffusion.denoiser import Denoiser
-from dgemma_engine.diffusion.noise import UniformNoise
-from dgemma_engine.diffusion.sampler import Sampler, TemperatureSchedule
-from dgemma_engine.diffusion.stop_rule import StableAndConfident
+from dgemma_engine.diffusion.sampler import EntropyBound, Sampler, StableAndConfident, TemperatureSchedule, UniformNoise
 from dgemma_engine.infill.likelihood import Branch, likelihoods
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.prompting.prefix_cache import PromptStore
@@ -36,9 +33,9 @@ SAMPLER = Sampler(
     schedule=TemperatureSchedule(t_min=0.4, t_max=0.8),
     acceptance=EntropyBound(bound=0.1),
     noise=UniformNoise(vocab_size=1),
-    stop=StableAndConfident(stability=1, confidence=0.005),
+    stop=StableAndConfident(num_earlier=1, confidence=0.005),
 )
-NEVER = StableAndConfident(stability=10_000, confidence=0.1)
+NEVER = StableAndConfident(num_earlier=10_000, confidence=0.1)
 # Passes of an inline completion: denoising steps, and the ranking.
 INLINE_PASSES = 8
 
@@ -178,9 +175,9 @@ class Bench:
         run = self._denoising(cache, rows, INLINE_PASSES - 1, NEVER)
         with torch.inference_mode():
             for step in range(INLINE_PASSES - 1):
+                if step:
+                    run.advance([0, 1, 2])
                 run.step()
-                if step == 0:
-                    run.select_rows([0, 1, 2])
         branches = [Branch(middle_ids=tuple(run.guess(index).ids), suffix_ids=head) for index in run.live]
         likelihoods(self.model, cache, ids[-1], branches, end_ids=frozenset(), banned_ids=[])
 
@@ -192,6 +189,8 @@ class Bench:
         run = self._denoising(cache, rows, num_steps, stop, block)
         with torch.inference_mode():
             while run.steps < num_steps and not run.finished:
+                if run.steps:
+                    run.advance(run.live)
                 run.step()
         return run.steps
 

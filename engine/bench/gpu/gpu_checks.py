@@ -21,8 +21,7 @@ from dgemma_engine.checkpoint.quantization_presets import Format
 from dgemma_engine.diffusion import canvas as canvases
 from dgemma_engine.diffusion.canvas import Row
 from dgemma_engine.diffusion.denoiser import Denoiser
-from dgemma_engine.diffusion.noise import UniformNoise
-from dgemma_engine.diffusion.stop_rule import StableAndConfident
+from dgemma_engine.diffusion.sampler import StableAndConfident, UniformNoise
 from dgemma_engine.model.config import ModelConfig
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import FusedOps, Ops
@@ -34,7 +33,7 @@ from gpu_model import random_model
 # Share of positions whose likeliest token after one step is that of plain PyTorch, which rounds elsewhere.
 LEAST_SHARE = 0.75
 NUM_STEPS = 4
-NEVER = StableAndConfident(stability=10_000, confidence=0.1)
+NEVER = StableAndConfident(num_earlier=10_000, confidence=0.1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +130,9 @@ class Checks:
         nothing = torch.tensor([], dtype=torch.int64)
         run = Denoiser(GraphExecutor(steps, cache, canvas, sampler, suppressed_ids=nothing), sampler)
         with torch.inference_mode():
-            for _step in range(num_steps):
+            for step in range(num_steps):
+                if step:
+                    run.advance(run.live)
                 run.step()
         return [list(run.guess(index).ids) for index in run.live]
 

@@ -28,8 +28,8 @@ from dgemma_engine.syntax.definitions import DefinitionFinder
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 from workspace import Workspace
 
-from dgemma_lsp.context.builder import ContextLimits, build_context
 from dgemma_lsp.context.collector import CollectorLimits
+from dgemma_lsp.engine_client.infill_client import ContextLimits, build_context
 
 FOLDER = Path(asyncio.__file__).resolve().parent
 MODULE, FUNCTION, LINES = "base_events.py", "    async def shutdown_default_executor", 20

@@ -54,13 +54,13 @@ class CallLog:
     Attributes:
         on: whether calls are recorded.
         functions: file and qualified name of each function of ours that was called.
-        deepest: most frames of ours on one stack, by part.
+        deepest: file and qualified name of each frame of ours on the deepest stack, by part, outermost first.
         num_changes: calls from a function in one file of ours into another file of ours.
     """
 
     on: bool = False
     functions: set[tuple[str, str]] = field(default_factory=set)
-    deepest: dict[str, int] = field(default_factory=dict)
+    deepest: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     num_changes: int = 0
 
     def called(self, frame: FrameType, event: str, _arg: Any) -> None:
@@ -77,7 +77,19 @@ class CallLog:
             above = above.f_back
         self.num_changes += caller is not None and caller.f_code.co_filename != frame.f_code.co_filename
         part = "engine" if part == "kernels" else part
-        self.deepest[part] = max(self.deepest.get(part, 0), depth)
+        if depth > len(self.deepest.get(part, ())):
+            self.deepest[part] = _stack(frame)
+
+
+def _stack(frame: FrameType) -> list[tuple[str, str]]:
+    """Returns the file and name of our frames up to this one, outermost first."""
+    stack: list[tuple[str, str]] = []
+    above: FrameType | None = frame
+    while above is not None:
+        if part_of(above) is not None:
+            stack.append((above.f_code.co_filename, above.f_code.co_qualname))
+        above = above.f_back
+    return stack[::-1]
 
 
 class Silent:
@@ -165,6 +177,7 @@ def main() -> None:
     """Runs the measurement."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     record.add_destination(parser)
+    parser.add_argument("--list", action="store_true", help="print the functions, and the deepest stacks, instead")
     args = parser.parse_args()
     seen = CallLog()
     threading.setprofile(seen.called)
@@ -175,14 +188,19 @@ def main() -> None:
         asyncio.run(follow(seen, runtime, SOURCE.read_text(encoding="utf-8")))
         elapsed_s = time.perf_counter() - started
     sys.setprofile(None)
+    if args.list:
+        for title, functions in [("functions", sorted(seen.functions)), *seen.deepest.items()]:
+            print(f"{title}: {len(functions)}")
+            print(*(f"  {Path(file).relative_to(ROOT)} {name}" for file, name in functions), sep="\n")
+        return
     files = {name for name, _ in seen.functions}
     record.write(
         "request_path",
         {
             "files": len(files),
             "functions": len(seen.functions),
-            "deepest_stack": sum(seen.deepest.values()),
-            "deepest_by_part": seen.deepest,
+            "deepest_stack": sum(map(len, seen.deepest.values())),
+            "deepest_by_part": {part: len(stack) for part, stack in seen.deepest.items()},
             "changes_of_file": seen.num_changes,
             "elapsed_s": round(elapsed_s, 1),
             "target_files": 60,

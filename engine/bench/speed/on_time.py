@@ -37,7 +37,7 @@ from dgemma_engine.ipc.endpoint import EngineLocation
 from dgemma_engine.model_store.catalogue import TINY
 from dgemma_engine.protocol.messages import Context, EngineState, Infill
 
-from dgemma_lsp.context.builder import ContextLimits, build_context
+from dgemma_lsp.engine_client.infill_client import ContextLimits, build_context
 from dgemma_lsp.request import Request, Trigger
 
 SEED = 7

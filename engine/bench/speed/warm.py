@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
 import record
 import torch
 from dgemma_engine.checkpoint.builtin import model_folder
-from dgemma_engine.diffusion.stop_rule import StableAndConfident
+from dgemma_engine.diffusion.sampler import StableAndConfident
 from dgemma_engine.infill.engine import Engine
 from dgemma_engine.infill.options import Decode, InfillOptions
 from dgemma_engine.model_store.catalogue import TINY
@@ -143,7 +143,7 @@ def typed(rounds: int) -> list[Context]:
 def with_fixed_steps(engine: Engine) -> None:
     """Makes every answer of the engine take `NUM_STEPS` steps."""
     canvases = engine._pipeline.canvases  # pyright: ignore[reportPrivateUsage]
-    never = StableAndConfident(stability=NEVER, confidence=0.1)
+    never = StableAndConfident(num_earlier=NEVER, confidence=0.1)
     canvases._sampler = replace(canvases._sampler, stop=never)  # pyright: ignore[reportPrivateUsage]
     assert canvases.num_steps(Extent.LINE) == NUM_STEPS
 

@@ -157,8 +157,8 @@ class Calibration:
         if self.weights is None:
             mean = 0.5 * features.middle_mean + 0.5 * features.suffix_mean
             return min(1.0 - math.exp(-_MAX_LOG_ODDS), math.exp(_clamped(mean)))
-        terms = [weight * x for (_, weight), x in zip(self.weights, features.vector(), strict=True)]
-        return 1.0 / (1.0 + math.exp(-_clamped(self.intercept + sum(terms))))
+        log_odds = self.intercept + sum(weight * getattr(features, name) for name, weight in self.weights)
+        return 1.0 / (1.0 + math.exp(-_clamped(log_odds)))
 
     @classmethod
     def _shipped(cls, fingerprint: str, folder: Path) -> Self | None:

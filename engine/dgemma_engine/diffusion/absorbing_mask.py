@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dgemma_engine.diffusion.position_scores import PositionScores
+from dgemma_engine.diffusion.sampler import PositionScores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

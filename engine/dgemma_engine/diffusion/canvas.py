@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dgemma_engine.diffusion.noise import Noise
+from dgemma_engine.diffusion.sampler import Noise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +110,6 @@ class Canvas:
         self, layout: CanvasLayout, ids_1L: Tensor, noise: Noise, generators: Sequence[torch.Generator]
     ) -> None:
         self.layout = layout
-        self.ids_1L = ids_1L
         self._noise = noise
         self._generators = tuple(generators)
         self.replace(ids_1L)
@@ -139,7 +138,11 @@ class Canvas:
 
     def draw_noise(self) -> Tensor:
         """Draws a random token for every position, row by row: [1, L], int64."""
-        return _draw_noise(self.layout.rows, self._noise, self._generators)
+        draws = [
+            self._noise.draw(1, row.length, generator)
+            for row, generator in zip(self.layout.rows, self._generators, strict=True)
+        ]
+        return torch.cat(draws, dim=1)
 
 
 def start(
@@ -156,42 +159,10 @@ def start(
     if generators is None:
         generators = [torch.Generator(device).manual_seed(row.seed) for row in rows]
     layout = CanvasLayout(rows, device)
-    ids_1L = _draw_noise(rows, noise, generators)
+    canvas = Canvas(layout, layout.given_1L, noise, generators)
+    ids_1L = canvas.draw_noise()
     for row, first in zip(rows, layout.free_RM[:, 0].tolist(), strict=True):
         if row.warm_ids:
             ids_1L[0, first : first + len(row.warm_ids)] = torch.tensor(row.warm_ids, device=device)
-    return Canvas(layout, ids_1L, noise, generators)
-
-
-def _draw_noise(rows: Sequence[Row], noise: Noise, generators: Sequence[torch.Generator]) -> Tensor:
-    draws = [noise.draw(1, row.length, generator) for row, generator in zip(rows, generators, strict=True)]
-    return torch.cat(draws, dim=1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FilledSlot:
-    """The middle that was read out of a slot.
-
-    Attributes:
-        ids: tokens before the one that ended it.
-        ended: whether a fill or end token ended it; False when the slot was too short.
-    """
-
-    ids: list[int]
-    ended: bool
-
-
-def read(slot_ids: Sequence[int], end_ids: frozenset[int], more_token_id: int | None) -> FilledSlot:
-    """Reads the middle out of a slot.
-
-    Args:
-        slot_ids: best guess of the free positions.
-        end_ids: tokens that end a middle (fill, end of file); empty for a checkpoint that has none.
-        more_token_id: marks a middle that continues past the slot; dropped.
-    """
-    for index, token_id in enumerate(slot_ids):
-        if token_id in end_ids:
-            return FilledSlot(ids=list(slot_ids[:index]), ended=True)
-        if token_id == more_token_id:
-            return FilledSlot(ids=list(slot_ids[:index]), ended=False)
-    return FilledSlot(ids=list(slot_ids), ended=not end_ids)
+    canvas.replace(ids_1L)
+    return canvas

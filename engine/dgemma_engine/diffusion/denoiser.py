@@ -16,8 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dgemma_engine.diffusion.position_scores import PositionScores
-from dgemma_engine.diffusion.sampler import Sampler
+from dgemma_engine.diffusion.sampler import PositionScores, Sampler
 from dgemma_engine.diffusion.step_executor import StepExecutor
 from dgemma_engine.protocol.messages import Finish
 from dgemma_engine.scheduling.cancellation import Cancel
@@ -92,45 +91,44 @@ class Denoiser:
 
     Args:
         executor: computes the steps of a canvas.
-        sampler: the decisions; its `num_steps` are the steps really given.
+        sampler: the decisions.
+        num_steps: most steps, in place of the sampler's.
         observer: receives every step; None costs nothing.
 
     Attributes:
         num_steps: most steps; the temperature schedule is spread over them.
         steps: those made.
+        live: indices of the rows still on the canvas.
+        finished: those that the stop rule ended at the last step.
     """
 
-    def __init__(self, executor: StepExecutor, sampler: Sampler, *, observer: StepObserver | None = None) -> None:
+    def __init__(
+        self,
+        executor: StepExecutor,
+        sampler: Sampler,
+        *,
+        num_steps: int | None = None,
+        observer: StepObserver | None = None,
+    ) -> None:
         self._executor = executor
         self._sampler = sampler
         self._observer = observer
-        self._live = list(range(len(executor.layout.rows)))
         self._earlier = deque[Tensor](maxlen=sampler.stop.num_earlier)
         self._temperature = 0.0
         self._last: ScoredStep | None = None
         self._guesses: dict[int, Guess] = {}
-        self._needs_renoising = False
-        self.num_steps = sampler.num_steps
+        self.num_steps = sampler.num_steps if num_steps is None else num_steps
         self.steps = 0
-
-    @property
-    def live(self) -> list[int]:
-        """Indices of the rows still on the canvas."""
-        return list(self._live)
-
-    @property
-    def finished(self) -> list[int]:
-        """Rows that the stop rule ended at the last step."""
-        return self._last.finished if self._last else []
+        self.live = list(range(len(executor.layout.rows)))
+        self.finished: list[int] = []
 
     def step(self) -> None:
-        """Makes one denoising step."""
+        """Makes one denoising step; `advance` comes between two."""
         self.forward()
         self.score()
 
     def forward(self) -> None:
         """Runs the model over the canvas: the first part of a step, and the longer one."""
-        self._renoise()
         remaining = self.num_steps - self.steps
         self._temperature = self._sampler.schedule.temperature(remaining, self.num_steps)
         self._executor.forward(self._temperature, is_last=remaining <= 1)
@@ -140,17 +138,17 @@ class Denoiser:
         scores = self._executor.score()
         finished_R = self._sampler.stop.finished(self._earlier, scores)
         self._earlier.append(scores.best_RM)
+        self.finished = [index for index, done in zip(self.live, finished_R.tolist(), strict=True) if done]
         self._last = ScoredStep(
             live=self.live,
             num_free=[row.num_free for row in self._executor.layout.rows],
-            finished=[index for index, done in zip(self._live, finished_R.tolist(), strict=True) if done],
+            finished=self.finished,
             scores=scores,
             temperature=self._temperature,
         )
         if self._observer is not None:
             self._observer.scored(self._last, self._executor)
         self._guesses.clear()
-        self._needs_renoising = True
         self.steps += 1
 
     def guess(self, index: int) -> Guess:
@@ -167,25 +165,18 @@ class Denoiser:
             )
         return self._guesses[index]
 
-    def select_rows(self, indices: Sequence[int]) -> None:
-        """Lets all rows but `indices`, at least one, leave the canvas."""
-        places = [place for place, index in enumerate(self._live) if index in indices]
-        if len(places) == len(self._live):
+    def advance(self, indices: Sequence[int]) -> None:
+        """Makes the next canvas of the last scores, and lets all rows but `indices`, at least one, leave it."""
+        accepted_RM = self._executor.renoise()
+        if self._observer is not None:
+            self._observer.renoised(accepted_RM, self._executor)
+        places = [place for place, index in enumerate(self.live) if index in indices]
+        if len(places) == len(self.live):
             return
-        self._renoise()
         self._executor.select_rows(places)
         most = self._executor.layout.valid_RM.shape[1]
         self._earlier = deque((best_RM[places, :most] for best_RM in self._earlier), maxlen=self._earlier.maxlen)
-        self._live = [self._live[place] for place in places]
-
-    def _renoise(self) -> None:
-        """Makes the next canvas of the last scores, once."""
-        if not self._needs_renoising:
-            return
-        accepted_RM = self._executor.renoise()
-        self._needs_renoising = False
-        if self._observer is not None:
-            self._observer.renoised(accepted_RM, self._executor)
+        self.live = [self.live[place] for place in places]
 
 
 class RowSelection(Protocol):
@@ -216,8 +207,8 @@ def denoise(
     finish = Finish.STEP_LIMIT
     while denoiser.steps < denoiser.num_steps:
         yield
-        if cancel.cancelled or cancel.expired:
-            finish = Finish.CANCELLED if cancel.cancelled else Finish.DEADLINE
+        if (stop := cancel.finish) is not None:
+            finish = stop
             break
         denoiser.forward()
         yield
@@ -236,7 +227,7 @@ def denoise(
             finish = Finish.STABLE
             break
         if denoiser.steps < denoiser.num_steps:
-            denoiser.select_rows(going_on)
+            denoiser.advance(going_on)
     if denoiser.steps:
         guesses |= {index: denoiser.guess(index) for index in denoiser.live if index not in guesses}
     return Denoised(finish=finish, guesses=guesses, steps=denoiser.steps)

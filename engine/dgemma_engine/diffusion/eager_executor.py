@@ -13,9 +13,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from dgemma_engine.diffusion.canvas import Canvas, CanvasLayout
-from dgemma_engine.diffusion.position_scores import PositionScores
-from dgemma_engine.diffusion.sampler import ClampedConditioning, Sampler
+from dgemma_engine.diffusion.canvas import Canvas
+from dgemma_engine.diffusion.sampler import ClampedConditioning, PositionScores, Sampler
 from dgemma_engine.diffusion.token_distribution import TokenDistribution, VocabularyScorer, confidence, sample
 from dgemma_engine.model import attention_masks
 from dgemma_engine.model.attention_masks import ALL_VISIBLE
@@ -41,10 +40,6 @@ class _Scored:
     num_free: list[int]
     temperature: float
 
-    def scaled_MV(self, place: int) -> Tensor:
-        """Returns the scaled logits of a row's free positions."""
-        return self.distribution.scaled_NV[self.free_RM[place, : self.num_free[place]]]
-
 
 class EagerExecutor:
     """See `StepExecutor`.
@@ -56,6 +51,9 @@ class EagerExecutor:
         sampler: the decisions.
         suppressed_ids: token ids that may not appear at any position, int64 [any]; may be empty.
         block_ids: tokens that the first pass adds to the cache: the block before this canvas.
+
+    Attributes:
+        layout: see `StepExecutor.layout`.
     """
 
     def __init__(
@@ -78,11 +76,6 @@ class EagerExecutor:
         self._hidden_ND: Tensor | None = None
         self._scored: _Scored | None = None
         self._precompute()
-
-    @property
-    def layout(self) -> CanvasLayout:
-        """See `StepExecutor.layout`."""
-        return self._canvas.layout
 
     def tokens(self) -> Tensor:
         """See `StepExecutor.tokens`."""
@@ -110,7 +103,7 @@ class EagerExecutor:
         """See `StepExecutor.score`."""
         assert self._hidden_ND is not None, "no forward pass to score"
         hidden_ND, self._hidden_ND = self._hidden_ND, None
-        layout = self._canvas.layout
+        layout = self.layout
         distribution = self._scorer.score(hidden_ND, self._temperature, self._suppressed, num_read=self._num_free)
         best_RM, committed_RM = distribution.best_N[self._free_RM], None
         committed_1L = self._sampler.noise.committed(self._canvas.ids_1L)
@@ -134,18 +127,19 @@ class EagerExecutor:
 
     def confidence(self, place: int) -> list[float]:
         """See `StepExecutor.confidence`."""
-        scored = self._last_scored()
-        ids_M = scored.scores.best_RM[place, : scored.num_free[place]]
-        return confidence(scored.scaled_MV(place), scored.temperature, ids_M).tolist()
+        scored, scaled_MV = self._last_scored(place)
+        ids_M = scored.scores.best_RM[place, : len(scaled_MV)]
+        return confidence(scaled_MV, scored.temperature, ids_M).tolist()
 
     def log_probabilities(self, place: int) -> Tensor:
         """See `StepExecutor.log_probabilities`."""
-        scored = self._last_scored()
-        return (scored.scaled_MV(place) * scored.temperature).log_softmax(-1)
+        scored, scaled_MV = self._last_scored(place)
+        return (scaled_MV * scored.temperature).log_softmax(-1)
 
     def renoise(self) -> Tensor:
         """See `StepExecutor.renoise`."""
-        scored, canvas, layout = self._last_scored(), self._canvas, self._canvas.layout
+        scored, canvas, layout = self._scored, self._canvas, self.layout
+        assert scored is not None, "no step was scored"
         levels_1L1 = canvas.draw_levels()
         accepted_RM = self._sampler.acceptance.accept(scored.scores) & layout.valid_RM
         ids_1L, drawn_RM, committed_RM = canvas.draw_noise(), accepted_RM, scored.scores.committed_RM
@@ -157,24 +151,39 @@ class EagerExecutor:
         ids_1L[0, drawn] = sample(scored.distribution.probs_NV[self._place_L[drawn]], levels_1L1[0, drawn])
         canvas.replace(ids_1L)
         if self._model.has_self_conditioning:
-            self._soft_1LD = self._self_conditioning(scored.distribution)
+            # The self-conditioning signal of the next step.
+            rule, soft_1ND = (
+                self._sampler.clamped_conditioning,
+                self._model.soft_embeddings(scored.distribution.probs_NV[None]),
+            )
+            if rule is ClampedConditioning.OWN:
+                assert soft_1ND.shape[1] == len(self._scored_N), "a step after the last one"
+                self._soft_1LD = soft_1ND[:, self._place_L]
+            else:
+                self._soft_1LD = soft_1ND.new_zeros(1, layout.row_L.shape[0], soft_1ND.shape[-1])
+                if rule is ClampedConditioning.GIVEN:
+                    self._soft_1LD = self._model.embed(layout.given_1L)
+                self._soft_1LD[:, self._scored_N] = soft_1ND
         return accepted_RM
 
     def select_rows(self, places: Sequence[int]) -> None:
         """See `StepExecutor.select_rows`."""
-        row_L = self._canvas.layout.row_L
+        row_L = self.layout.row_L
         if self._soft_1LD is not None:
             self._soft_1LD = self._soft_1LD[:, torch.isin(row_L, torch.tensor(places, device=row_L.device))]
         self._canvas = self._canvas.select_rows(places)
         self._precompute()
 
-    def _last_scored(self) -> _Scored:
-        assert self._scored is not None, "no step was scored"
-        return self._scored
+    def _last_scored(self, place: int) -> tuple[_Scored, Tensor]:
+        """Returns the last scored step and the scaled logits of the free positions of its row at `place`."""
+        scored = self._scored
+        assert scored is not None, "no step was scored"
+        return scored, scored.distribution.scaled_NV[scored.free_RM[place, : scored.num_free[place]]]
 
     def _precompute(self) -> None:
         """Computes what stays the same until a row leaves."""
-        layout, config = self._canvas.layout, self._model.config
+        self.layout, config = self._canvas.layout, self._model.config
+        layout = self.layout
         self._attention_masks = ALL_VISIBLE
         if len(layout.rows) > 1:
             self._attention_masks = attention_masks.packed(
@@ -195,16 +204,3 @@ class EagerExecutor:
             suppressed_V = torch.ones(config.vocab_size, dtype=torch.bool, device=free_L.device)
             suppressed_V[list(ids)] = False
             self._suppressed.append((int(self._place_L[position]), suppressed_V))
-
-    def _self_conditioning(self, distribution: TokenDistribution) -> Tensor:
-        """Returns the self-conditioning signal of the next step, [1, L, D]."""
-        soft_1ND = self._model.soft_embeddings(distribution.probs_NV[None])
-        rule, layout = self._sampler.clamped_conditioning, self._canvas.layout
-        if rule is ClampedConditioning.OWN:
-            assert len(distribution.probs_NV) == len(self._scored_N), "a step after the last one"
-            return soft_1ND[:, self._place_L]
-        soft_1LD = soft_1ND.new_zeros(1, layout.row_L.shape[0], soft_1ND.shape[-1])
-        if rule is ClampedConditioning.GIVEN:
-            soft_1LD = self._model.embed(layout.given_1L)
-        soft_1LD[:, self._scored_N] = soft_1ND
-        return soft_1LD

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from dgemma_engine.diffusion.acceptance import EntropyBound
-from dgemma_engine.diffusion.sampler import Sampler
-from dgemma_engine.diffusion.stop_rule import StableAndConfident
+from dgemma_engine.diffusion.sampler import EntropyBound, Sampler, StableAndConfident
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import KVCache
 
@@ -68,8 +66,8 @@ def denoise_plainly(
         best: list[int] = logits_LV.argmax(-1).tolist()
         entropy = [float(torch.special.entr(row).sum()) for row in probs_LV]
         free = range(slot_size)
-        recent = history[len(history) - stop.stability :] if stop.stability else []
-        stable = len(recent) == stop.stability and all(old[i] == best[i] for old in recent for i in free)
+        recent = history[len(history) - stop.num_earlier :] if stop.num_earlier else []
+        stable = len(recent) == stop.num_earlier and all(old[i] == best[i] for old in recent for i in free)
         history.append(best)
         if stable and sum(entropy[i] for i in free) / slot_size < stop.confidence:
             break

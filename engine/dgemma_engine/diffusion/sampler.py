@@ -1,17 +1,165 @@
 """The decisions of one denoising run, each a small frozen object: temperature, acceptance, noise, stop rule.
 
-The rules of a DiffusionGemma follow `transformers/models/diffusion_gemma/generation_diffusion_gemma.py` (5.23.0); with
-nothing clamped on the canvas they are exactly its rules, and with clamped positions they decide by the free ones only.
+A new policy is one frozen (hashable) class with the methods of `Acceptance`, `Noise` or `StopRule`; the loop needs no
+change. `absorbing_mask` holds those of masked diffusion. The rules of a DiffusionGemma follow
+`transformers/models/diffusion_gemma/generation_diffusion_gemma.py` (5.23.0); with nothing clamped on the canvas they
+are exactly its rules, and with clamped positions they decide by the free ones only.
+
+Shape legend: R rows, M positions of the longest free part.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import Protocol
 
-from dgemma_engine.diffusion.acceptance import Acceptance
-from dgemma_engine.diffusion.noise import Noise
-from dgemma_engine.diffusion.stop_rule import StopRule
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PositionScores:
+    """The outcome of one denoising step at the free positions: what acceptance and stop rules decide by.
+
+    Rows with fewer than M are filled up, and `valid_RM` is False there.
+
+    Attributes:
+        best_RM: the answer so far, int64: a committed token, elsewhere the likeliest one.
+        entropy_RM: nats at the step's temperature, float32.
+        valid_RM: bool.
+        committed_RM: bool, where the canvas holds a token that is no noise; None if noise cannot be told from tokens.
+    """
+
+    best_RM: Tensor
+    entropy_RM: Tensor
+    valid_RM: Tensor
+    committed_RM: Tensor | None = None
+
+
+class Acceptance(Protocol):
+    """Decides between a token and noise."""
+
+    def accept(self, scores: PositionScores) -> Tensor:
+        """Returns the accepted positions [R, M], bool; where `valid_RM` is False the value is ignored.
+
+        Called while a CUDA graph is captured: tensor operations without host synchronisation.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntropyBound:
+    """Accepts the surest positions while their joint uncertainty stays small (arXiv 2505.24857).
+
+    Attributes:
+        bound: nats; near 0 accepts one token a step, large accepts all at once.
+    """
+
+    bound: float
+
+    def __post_init__(self) -> None:
+        if self.bound <= 0:
+            raise ValueError(f"{self.bound=} must be > 0")
+
+    def accept(self, scores: PositionScores) -> Tensor:
+        """See `Acceptance.accept`; positions that are not valid spend no budget."""
+        entropy_RM = scores.entropy_RM.masked_fill(~scores.valid_RM, torch.inf)
+        ascending_RM, order_RM = torch.sort(entropy_RM, dim=-1)
+        spent_by_others_RM = torch.cumsum(ascending_RM, dim=-1) - ascending_RM
+        return torch.zeros_like(scores.valid_RM).scatter(-1, order_RM, spent_by_others_RM <= self.bound)
+
+
+class Noise(Protocol):
+    """Draws noise, and tells it from text where it can."""
+
+    @property
+    def suppressed_ids(self) -> Sequence[int]:
+        """Token ids that only noise may hold: no step proposes them."""
+        ...
+
+    def draw(self, num_rows: int, length: int, generator: torch.Generator) -> Tensor:
+        """Returns noise [num_rows, length], int64, on the generator's device."""
+        ...
+
+    def committed(self, ids: Tensor) -> Tensor | None:
+        """Returns which token ids are no noise, bool; None if any id may be noise.
+
+        An accepted position keeps a committed token and takes a newly drawn one elsewhere. Called while a CUDA graph is
+        captured: tensor operations without host synchronisation.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UniformNoise:
+    """Noise is uniform over the whole vocabulary: there is no mask token, and every position is drawn anew.
+
+    Attributes:
+        vocab_size: V.
+        suppressed_ids: see `Noise.suppressed_ids`.
+    """
+
+    vocab_size: int
+    suppressed_ids: Sequence[int] = field(default=(), init=False)
+
+    def draw(self, num_rows: int, length: int, generator: torch.Generator) -> Tensor:
+        """See `Noise.draw`."""
+        shape = (num_rows, length)
+        return torch.randint(0, self.vocab_size, shape, generator=generator, device=generator.device)
+
+    def committed(self, ids: Tensor) -> Tensor | None:
+        """See `Noise.committed`."""
+        return None
+
+
+class StopRule(Protocol):
+    """Decides after each step."""
+
+    @property
+    def num_earlier(self) -> int:
+        """Earlier steps whose answers `finished` compares; 0 keeps none."""
+        ...
+
+    def finished(self, earlier: Sequence[Tensor], scores: PositionScores) -> Tensor:
+        """Returns which rows may stop [R], bool.
+
+        Args:
+            earlier: `best_RM` of the steps before, newest last; at most `num_earlier`, fewer on the first steps.
+            scores: of this step.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StableAndConfident:
+    """Stops a row whose answer stays the same and has a low entropy.
+
+    Attributes:
+        num_earlier: earlier steps whose answer must equal the current one; 0 asks for confidence only.
+        confidence: nats; the mean entropy must be below it. Near 0 runs every step, large stops as soon as stable.
+    """
+
+    num_earlier: int
+    confidence: float
+
+    def __post_init__(self) -> None:
+        if self.num_earlier < 0:
+            raise ValueError(f"{self.num_earlier=} must be >= 0")
+        if self.confidence <= 0:
+            raise ValueError(f"{self.confidence=} must be > 0")
+
+    def finished(self, earlier: Sequence[Tensor], scores: PositionScores) -> Tensor:
+        """See `StopRule.finished`."""
+        valid_RM = scores.valid_RM
+        mean_R = (scores.entropy_RM * valid_RM).sum(-1) / valid_RM.sum(-1).clamp(min=1)
+        if len(earlier) < self.num_earlier:
+            return torch.zeros_like(mean_R, dtype=torch.bool)
+        finished_R = mean_R < self.confidence
+        for other_RM in earlier:
+            finished_R &= ((other_RM == scores.best_RM) | ~valid_RM).all(-1)
+        return finished_R
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,10 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dgemma_engine.diffusion.acceptance import EntropyBound
-from dgemma_engine.diffusion.noise import UniformNoise
-from dgemma_engine.diffusion.sampler import Sampler, TemperatureSchedule
-from dgemma_engine.diffusion.stop_rule import StableAndConfident
+from dgemma_engine.diffusion.sampler import EntropyBound, Sampler, StableAndConfident, TemperatureSchedule, UniformNoise
 from dgemma_engine.errors import CheckpointError
 
 _DEFAULTS: dict[str, Any] = {
@@ -44,7 +41,7 @@ def load_sampler(folder: Path, vocab_size: int) -> Sampler:
             acceptance=EntropyBound(bound=float(values["sampler_config"]["entropy_bound"])),
             noise=UniformNoise(vocab_size=vocab_size),
             stop=StableAndConfident(
-                stability=int(values["stability_threshold"]), confidence=float(values["confidence_threshold"])
+                num_earlier=int(values["stability_threshold"]), confidence=float(values["confidence_threshold"])
             ),
         )
     except (OSError, UnicodeDecodeError, ValueError, TypeError, KeyError, AttributeError) as error:

@@ -14,8 +14,7 @@ from typing import Protocol
 from torch import Tensor
 
 from dgemma_engine.diffusion.canvas import Canvas, CanvasLayout
-from dgemma_engine.diffusion.position_scores import PositionScores
-from dgemma_engine.diffusion.sampler import Sampler
+from dgemma_engine.diffusion.sampler import PositionScores, Sampler
 from dgemma_engine.model.kv_cache import PromptCache
 
 

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from dgemma_engine.infill.candidate import Proposal, Proposals
 from dgemma_engine.infill.observer import WritingObserver
@@ -65,7 +64,7 @@ def propose(
     if task.form.healing == "token":
         given_ids, allowed = (), HealedStart(hole.boundary.opening, task.spelling).allowed
     else:
-        opening = openings(hole.boundary.opening, task.tokenizer, task.spelling)[0]
+        opening = openings(hole.boundary.opening, task.spelling)[0]
         given_ids, allowed = opening.given_ids, opening.allowed
     most = _MOST_ON_DEMAND if context.on_demand else _MOST_OF_SEVERAL if draft else _MOST_ALONE
     draft_ids = list[int]()
@@ -145,7 +144,7 @@ def write(
     try:
         while not ended and passes < max_passes and len(decided) < max_tokens:
             yield
-            if cancel.cancelled or cancel.expired:
+            if cancel.finish is not None:
                 break
             cache.truncate(num_read)
             bound = list(_bound(allowed, decided, draft))
@@ -155,7 +154,9 @@ def write(
             if banned_ids:
                 logits_TV[:, list(banned_ids)] = -torch.inf
             for logits_V, allowed_ids in zip(logits_TV, bound, strict=False):
-                logits_V.masked_fill_(_all_but(model, allowed_ids), -torch.inf)
+                barred_V = torch.ones_like(logits_V, dtype=torch.bool)
+                barred_V[list(allowed_ids)] = False
+                logits_V.masked_fill_(barred_V, -torch.inf)
             kept: list[int] = []
             best_ids = logits_TV.argmax(-1).tolist()
             for place, token_id in enumerate(best_ids):
@@ -189,10 +190,3 @@ def _bound(
         if allowed_ids is None:
             return
         yield allowed_ids
-
-
-def _all_but(model: DiffusionModel, ids: Sequence[int]) -> Tensor:
-    """Returns the tokens that are not among `ids`, [V], bool."""
-    barred_V = torch.ones(model.config.vocab_size, dtype=torch.bool, device=model.device)
-    barred_V[list(ids)] = False
-    return barred_V

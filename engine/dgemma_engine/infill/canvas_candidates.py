@@ -6,7 +6,7 @@ Wires hypotheses, length search and the denoising loop. Called on the device thr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from operator import attrgetter
 
 import torch
@@ -110,7 +110,7 @@ class CanvasCandidates:
                     for index, guess in denoised.guesses.items()
                 }
                 ended = [index for index, reading in readings.items() if reading.ended]
-                is_over = bool(ended) or cancel.expired or cancel.cancelled or task.options.slot_tokens is not None
+                is_over = bool(ended) or cancel.finish is not None or task.options.slot_tokens is not None
                 larger = [] if form.fill_token_id is None else [size for size in form.slot_sizes if size > sizes[-1]]
                 best = max(readings.values(), key=attrgetter("mean_logprob")) if readings else None
                 num_next = sizes[-1] if larger else len(best.ids) if best else 0
@@ -183,7 +183,7 @@ class CanvasCandidates:
         most, seed = self._model.config.canvas_length, context.seed
         begins = [Opening(given_ids=(), first_ids=None)]
         if is_first:
-            begins = openings(hole.boundary.opening, task.tokenizer, task.spelling)[:_MOST_EDGES]
+            begins = openings(hole.boundary.opening, task.spelling)[:_MOST_EDGES]
         if task.options.slot_tokens is not None:
             return hypotheses.known_length(hole, task.options.slot_tokens, begins, form, most=most, seed=seed)
         if form.fill_token_id is not None:
@@ -198,8 +198,8 @@ class CanvasCandidates:
         self, task: InfillTask, lengths: Sequence[int], begins: Sequence[Opening] | None = None, *, longer: bool
     ) -> list[Hypothesis]:
         hole, most = task.hole, self._model.config.canvas_length
-        begins = begins or openings(hole.boundary.opening, task.tokenizer, task.spelling)[:_MOST_EDGES]
-        finals = closings(hole.boundary.closing, task.tokenizer, task.spelling)[:_MOST_EDGES]
+        begins = begins or openings(hole.boundary.opening, task.spelling)[:_MOST_EDGES]
+        finals = closings(hole.boundary.closing, task.spelling)[:_MOST_EDGES]
         return hypotheses.length_grid(hole, lengths, begins, finals, longer=longer, most=most, seed=task.context.seed)
 
     def _denoising(
@@ -212,13 +212,12 @@ class CanvasCandidates:
     ) -> Denoiser:
         device = self._model.device
         canvas = canvases.start([hypothesis.row for hypothesis in rows], self._sampler.noise, device)
-        sampler = replace(self._sampler, num_steps=num_steps)
         # Where every row is exactly as long as its middle, no token ends one before the file does.
         are_exact = all(row.exact for row in rows) and not task.hole.is_last
         banned = list(task.tokenizer.special_ids) if are_exact else task.banned_ids()
         banned_ids = torch.tensor(banned, dtype=torch.int64, device=device)
-        executor = self._start_executor(cache, canvas, sampler, suppressed_ids=banned_ids, block_ids=block)
-        return Denoiser(executor, sampler, observer=task.observer)
+        executor = self._start_executor(cache, canvas, self._sampler, suppressed_ids=banned_ids, block_ids=block)
+        return Denoiser(executor, self._sampler, num_steps=num_steps, observer=task.observer)
 
 
 @dataclass(slots=True, kw_only=True)

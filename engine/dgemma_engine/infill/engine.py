@@ -10,7 +10,6 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -22,17 +21,18 @@ from dgemma_engine.diffusion.sampler import Sampler
 from dgemma_engine.families.checkpoint_facts import read_facts
 from dgemma_engine.families.family import LoadOptions
 from dgemma_engine.families.registry import family_of
-from dgemma_engine.infill.candidate import Ranked, Search, merged
+from dgemma_engine.infill.candidate import Ranked, Search
 from dgemma_engine.infill.observer import Observer
 from dgemma_engine.infill.oom import MEMORY_ERRORS, free_memory, is_exhaustion
 from dgemma_engine.infill.options import DEFAULT, Decode, InfillOptions
 from dgemma_engine.infill.pipeline import Pipeline
+from dgemma_engine.infill.ranker import merged
 from dgemma_engine.infill.warmup import warmup_requests
 from dgemma_engine.model.devices import limit_threads, pick_device
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.prompting.prefix_cache import PromptStore
-from dgemma_engine.protocol.messages import Context, Infill, OnDraft
+from dgemma_engine.protocol.messages import Candidate, Context, Finish, Infill, OnDraft
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces, finished
 from dgemma_engine.scheduling.timing import DurationEstimator, StageTimer
@@ -89,10 +89,10 @@ class Engine:
             calibration,
             prompts=prompts or PromptStore(model),
             durations=durations or DurationEstimator(),
+            decode=decode,
         )
         self._clock = clock
         self._least_draft_score = least_draft_score
-        self._decode = decode
         self.model_name, self.model_path = name, path
         self.device = str(model.device)
         self.number_format = model.number_format
@@ -204,16 +204,18 @@ class Engine:
         recorder: Observer | None = None,
     ) -> Pieces[Infill]:
         """Fills one hole as `infill` does, step by step; two of one document share its prompt and may not alternate."""
-        timer, options = StageTimer(self._clock), replace(options, decode=self._decode or options.decode)
-        with self._pipeline.prompts.using(context.document):
-            try:
-                search = yield from self._pipeline.search(context, cancel, on_draft, options, timer, recorder)
-            except MEMORY_ERRORS as error:
-                if not is_exhaustion(error):
-                    raise
-            else:
-                return self._answer(context, search, options, timer, recorder)
-            raise free_memory(self._pipeline.prompts.clear, self._model.device)
+        timer, prompts = StageTimer(self._clock), self._pipeline.prompts
+        prompts.in_use.add(context.document)
+        try:
+            search = yield from self._pipeline.search(context, cancel, on_draft, options, timer, recorder)
+        except MEMORY_ERRORS as error:
+            if not is_exhaustion(error):
+                raise
+        else:
+            return self._answer(context, search, options, timer, recorder)
+        finally:
+            prompts.in_use.discard(context.document)
+        raise free_memory(prompts.clear, self._model.device)
 
     def ranked(self, context: Context, cancel: Cancel, *, options: InfillOptions = DEFAULT) -> list[Ranked]:
         """Returns every candidate with its features, best first, whatever its score: what a calibration is fitted on.
@@ -223,7 +225,7 @@ class Engine:
             cancel: asked between forward passes.
             options: parts to leave out.
         """
-        timer, options = StageTimer(self._clock), replace(options, decode=self._decode or options.decode)
+        timer = StageTimer(self._clock)
         return finished(self._pipeline.search(context, cancel, None, options, timer, None)).ranked
 
     def length_confidences(
@@ -236,20 +238,40 @@ class Engine:
         self, context: Context, search: Search, options: InfillOptions, timer: StageTimer, observer: Observer | None
     ) -> Infill:
         """Decides whether the best candidate is shown."""
-        if search.stop is not None:
-            return search.answer([], timer.timings_ms())
-        ranked, calibration = search.ranked, self._calibration
-        is_likely = False
-        if ranked and search.is_judged:
-            is_likely = ranked[0].score >= calibration.threshold
-        elif ranked:
-            # The score of an unjudged candidate is none of a calibrated model's scores.
-            is_likely = calibration.weights is None and ranked[0].score >= self._least_draft_score
-        is_silent = options.silence and not (context.on_demand or context.insistent)
-        is_shown = bool(ranked) and (not is_silent or is_likely)
-        if observer is not None:
-            added_errors = self._pipeline.syntax.check(context).added_errors
-            proposals = merged(search.proposals.found)
-            observer.weighed(proposals, ranked, is_shown=is_shown, added_errors=added_errors, calibration=calibration)
-        shown = ranked[: _SENT_ON_DEMAND if context.on_demand else _SENT_CANDIDATES] if is_shown else []
-        return search.answer(shown, timer.timings_ms(), unlikely=is_shown and not is_likely)
+        proposals, calibration = search.proposals, self._calibration
+        shown, unlikely = list[Ranked](), False
+        if search.stop is None:
+            ranked, is_likely = search.ranked, False
+            if ranked and search.is_judged:
+                is_likely = ranked[0].score >= calibration.threshold
+            elif ranked:
+                # The score of an unjudged candidate is none of a calibrated model's scores.
+                is_likely = calibration.weights is None and ranked[0].score >= self._least_draft_score
+            is_silent = options.silence and not (context.on_demand or context.insistent)
+            is_shown = bool(ranked) and (not is_silent or is_likely)
+            if observer is not None:
+                added_errors = self._pipeline.syntax.check(context).added_errors
+                distinct = merged(proposals.found)
+                observer.weighed(
+                    distinct, ranked, is_shown=is_shown, added_errors=added_errors, calibration=calibration
+                )
+            shown = ranked[: _SENT_ON_DEMAND if context.on_demand else _SENT_CANDIDATES] if is_shown else []
+            unlikely = is_shown and not is_likely
+        candidates = tuple(
+            Candidate(text=made.text, score=one.score, source=made.source, covered=made.covered)
+            for one in shown
+            for made in (one.proposal,)
+        )
+        text = candidates[0].text if candidates else ""
+        silent = proposals.finish if proposals.finish is Finish.DEADLINE else Finish.EMPTY
+        return Infill(
+            text=text,
+            covered=candidates[0].covered if candidates else 0,
+            finish=search.stop or (proposals.finish if candidates else silent),
+            score=candidates[0].score if candidates else 0.0,
+            steps=proposals.steps,
+            forwards=proposals.steps + proposals.passes,
+            candidates=candidates,
+            timings_ms=timer.timings_ms(),
+            unlikely=unlikely and bool(text),
+        )

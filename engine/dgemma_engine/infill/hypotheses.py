@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from dgemma_engine.checkpoint.fim_format import InfillFormat
-from dgemma_engine.diffusion import canvas as canvases
 from dgemma_engine.diffusion.canvas import Row
 from dgemma_engine.diffusion.denoiser import Denoiser, Guess
 from dgemma_engine.infill.length_search import LengthPrior, best_lengths
@@ -215,15 +214,20 @@ def read(guess: Guess, hypothesis: Hypothesis, end_ids: frozenset[int], form: In
         end_ids: tokens that end the middle.
         form: how the checkpoint wants holes.
     """
-    middle = canvases.read(guess.ids, end_ids, form.more_token_id)
-    judged = guess.confidence[: min(len(middle.ids) + 1, len(guess.ids))]
+    ids, ended = guess.ids, not end_ids
+    for index, token_id in enumerate(guess.ids):
+        # A middle that goes on past the slot ends with a token of its own, which is dropped.
+        if token_id in end_ids or token_id == form.more_token_id:
+            ids, ended = guess.ids[:index], token_id in end_ids
+            break
+    judged = guess.confidence[: len(ids) + 1]
     logprobs = tuple(math.log(max(1e-9, probability)) for probability in judged)
     return RowReading(
-        ids=[*hypothesis.row.opening_ids, *middle.ids],
-        token_logprobs=logprobs[: len(middle.ids)],
+        ids=[*hypothesis.row.opening_ids, *ids],
+        token_logprobs=logprobs[: len(ids)],
         logprobs=logprobs,
         mean_logprob=sum(logprobs) / max(1, len(logprobs)),
-        ended=middle.ended or hypothesis.exact,
+        ended=ended or hypothesis.exact,
     )
 
 

@@ -48,6 +48,7 @@ class Pipeline:
         calibration: maps features to scores.
         prompts: prompts kept warm.
         durations: expected durations of a step and of the ranking.
+        decode: what proposes candidates, whatever a request's options say; None leaves that to the options.
 
     Attributes:
         prompts: see above.
@@ -66,11 +67,13 @@ class Pipeline:
         *,
         prompts: PromptStore,
         durations: DurationEstimator,
+        decode: Decode | None = None,
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
         self._format = infill_format
         self._calibration = calibration
+        self._decode = decode
         self._suffixes = SuffixStore()
         self._seeds = SeedStore(max_characters=_SEED_CHARACTERS)
         self._spelling = Spelling(tokenizer)
@@ -94,9 +97,9 @@ class Pipeline:
             return search
         task = self._task(context, on_draft, options, observer)
         timer.end("tokenize")
-        prompt_ids, device = task.hole.prompt_ids, self._model.device
+        prompt_ids, device, decode = task.hole.prompt_ids, self._model.device, self._decode or options.decode
         # The first denoising step adds the end of the prompt, where there is one.
-        most_left = 0 if options.decode is Decode.LEFT_TO_RIGHT else JOINED_TOKENS[device.type]
+        most_left = 0 if decode is Decode.LEFT_TO_RIGHT else JOINED_TOKENS[device.type]
         cache = yield from self.prompts.encoded(context.document, prompt_ids, cancel, most_left=most_left)
         timer.end("encode")
         search.stop = cancel.finish
@@ -110,17 +113,17 @@ class Pipeline:
         # The schedule is spread over the steps that fit before the deadline, at most the usual.
         num_steps, step_s = self.canvases.num_steps(context.extent), self.durations.expected_s("step")
         num_steps = max(1, int(min(num_steps, reserved.left_s / step_s))) if step_s else num_steps
-        if options.decode is not Decode.LEFT_TO_RIGHT:
+        if decode is not Decode.LEFT_TO_RIGHT:
             search.proposals = yield from self.canvases.propose(task, cache, reserved, seeds=seeds, num_steps=num_steps)
         proposals = search.proposals
-        if options.decode is not Decode.DIFFUSION and reserved.finish is None:
+        if decode is not Decode.DIFFUSION and reserved.finish is None:
             best = rank_unjudged(proposals.found)[:1]
             written = yield from propose_left_to_right(
                 self._model, task, cache, reserved, draft=best[0].proposal.text if best else ""
             )
             proposals.found += written.found
             proposals.passes += written.passes
-            if options.decode is Decode.LEFT_TO_RIGHT:
+            if decode is Decode.LEFT_TO_RIGHT:
                 proposals.finish = written.finish
         proposals.found += [
             Proposal(text=text, source=CandidateSource.SEED, seed=seed)
@@ -139,7 +142,7 @@ class Pipeline:
         if not proposals.steps:
             # No step was made that could have added the end of the prompt.
             cache = yield from self.prompts.encoded(context.document, prompt_ids, cancel)
-        search.is_judged = cache is not None and not cancel.expired
+        search.is_judged = cache is not None and cancel.finish is None
         if cache is not None and search.is_judged:
             search.ranked = yield from rank(
                 task,

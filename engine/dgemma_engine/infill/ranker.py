@@ -11,7 +11,7 @@ from operator import attrgetter
 
 from dgemma_engine.checkpoint.calibration import Calibration
 from dgemma_engine.checkpoint.features import Features
-from dgemma_engine.infill.candidate import Proposal, Ranked, merged
+from dgemma_engine.infill.candidate import Proposal, Ranked
 from dgemma_engine.infill.likelihood import Branch, Likelihood, likelihoods
 from dgemma_engine.infill.task import InfillTask
 from dgemma_engine.model.diffusion_model import DiffusionModel
@@ -86,6 +86,29 @@ def rank_unjudged(proposals: Sequence[Proposal], syntax: SyntaxCheck | None = No
         score = min(1.0, math.exp(sum(logprobs) / len(logprobs))) if logprobs else 0.0
         ranked.append(Ranked(proposal=proposal, score=score, features=None))
     return sorted(ranked, key=attrgetter("score"), reverse=True)
+
+
+def merged(proposals: Sequence[Proposal]) -> list[Proposal]:
+    """Returns each text once, in order of first appearance; texts that differ in trailing white space are one."""
+    by_text: dict[str, Proposal] = {}
+    for proposal in proposals:
+        key = proposal.text.rstrip()
+        other = by_text.get(key)
+        if other is None:
+            by_text[key] = proposal
+            continue
+        by_text[key] = Proposal(
+            text=other.text,
+            source=other.source,
+            canvas_logprobs=max(
+                (other.canvas_logprobs, proposal.canvas_logprobs),
+                key=lambda logprobs: sum(logprobs) / len(logprobs) if logprobs else float("-inf"),
+            ),
+            seed=other.seed or proposal.seed,
+            agreement=other.agreement + (other.source is not proposal.source),
+            covered=other.covered,
+        )
+    return list(by_text.values())
 
 
 def _branch(task: InfillTask, proposal: Proposal) -> Branch:

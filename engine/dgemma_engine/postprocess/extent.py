@@ -9,13 +9,11 @@ import re
 
 from dgemma_engine.postprocess.brackets import closes_what_is_open
 from dgemma_engine.postprocess.cursor_context import CursorContext, near_end, near_start
-from dgemma_engine.postprocess.lexer import Language, cheap_start, language_named, read
+from dgemma_engine.postprocess.lexer import Language, language_named, read
 from dgemma_engine.protocol.messages import Extent
 
 _CLOSING = re.compile(r"\s*+\}[)\]}]*+[;,]?\s*+\Z")
 _LABEL = re.compile(r"\s*(?:case\b|default\b|public\b|private\b|protected\b|#)")
-_MOST_LINE_CHARS = 10_000
-_MOST_LINE_SIGNS = 1_000
 _FENCE = re.compile(r"\s*(```|~~~)")
 
 
@@ -40,8 +38,7 @@ def extent_of(before: str, rest: str, language_id: str) -> Extent:
 
 def opens_block(line: str, language: Language) -> bool:
     """Whether the lines below `line` belong to what its end opens; of a very long line its end is read."""
-    start = cheap_start(line, 0, len(line), most_chars=_MOST_LINE_CHARS, most_signs=_MOST_LINE_SIGNS)
-    code = line[start:].rstrip()
+    code = near_end(line).rstrip()
     reading = read(code, language)
     if reading.inside and reading.inside == language.comment:
         code = code[: reading.inside_from].rstrip()

@@ -6,10 +6,10 @@ document that follows its edits. Knows no tokens and no model.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from dgemma_engine.bounded_store import BoundedStore
 from dgemma_engine.prompt_lookup.context_match import Cut, Surroundings
 from dgemma_engine.prompt_lookup.ngram_index import NgramIndex
 from dgemma_engine.protocol.messages import Context
@@ -67,27 +67,24 @@ class SeedStore:
     """
 
     def __init__(self, *, num_documents: int = 8, max_characters: int = 2_000_000, max_places: int = 256) -> None:
-        for name, value in (
-            ("num_documents", num_documents),
-            ("max_characters", max_characters),
-            ("max_places", max_places),
-        ):
+        for name, value in (("max_characters", max_characters), ("max_places", max_places)):
             if value < 0:
                 raise ValueError(f"{name}={value} must not be negative")
-        self._num_documents = num_documents
         self._max_characters = max_characters
         self._max_places = max_places
-        self._documents: OrderedDict[str, _Document] = OrderedDict()
+        self._documents: BoundedStore[str, _Document] = BoundedStore(
+            num_documents, weigh=lambda document: document.num_characters, max_weight=max_characters
+        )
 
     @property
     def num_characters(self) -> int:
         """Characters of text that are indexed."""
-        return sum(document.num_characters for document in self._documents.values())
+        return sum(document.num_characters for _, document in self._documents.items())
 
     @property
     def num_entries(self) -> int:
         """Entries of all indexes."""
-        return sum(document.index.num_entries for document in self._documents.values())
+        return sum(document.index.num_entries for _, document in self._documents.items())
 
     def propose(self, context: Context, *, limit: int = 3) -> list[Seed]:
         """Returns middles that stand elsewhere, best first, each text once.
@@ -99,8 +96,10 @@ class SeedStore:
         cut = Cut.of(context)
         if cut is None:
             return []
-        index = self._index(context, cut)
-        surroundings = Surroundings(cut, index, context.extent)
+        document, share = self._documents.get(context.document) or _Document(), self._max_characters // 3
+        document.update(_tail(cut.above, share), _head(cut.below, share), tuple(_snippets(context, share)))
+        self._documents.put(context.document, document)
+        surroundings = Surroundings(cut, document.index, context.extent)
         places = sorted(surroundings.places(self._max_places), key=lambda place: -place.before)[:_MAX_FINISHED]
         seeds: dict[str, Seed] = {}
         for place in places:
@@ -110,19 +109,6 @@ class SeedStore:
                     seed = replace(max(known, seed, key=_fit), count=known.count + 1)
                 seeds[seed.text] = seed
         return sorted(seeds.values(), key=lambda seed: (*_fit(seed), seed.count), reverse=True)[:limit]
-
-    def _index(self, context: Context, cut: Cut) -> NgramIndex:
-        document = self._documents.pop(context.document, None) or _Document()
-        share = self._max_characters // 3
-        document.update(_tail(cut.above, share), _head(cut.below, share), tuple(_snippets(context, share)))
-        self._documents[context.document] = document
-        while len(self._documents) > max(1, self._num_documents) or (
-            len(self._documents) > 1 and self.num_characters > self._max_characters
-        ):
-            self._documents.popitem(last=False)
-        if not self._num_documents:
-            self._documents.clear()
-        return document.index
 
 
 def _fit(seed: Seed) -> tuple[int, int]:

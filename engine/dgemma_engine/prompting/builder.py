@@ -6,7 +6,7 @@ Turns a `Context` into a `Hole`; knows no tensors and no model.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.model.dimensions import ModelDimensions
@@ -66,7 +66,8 @@ def build_prompt(
     else:
         boundary = back_off(context.prefix, context.suffix)
     if form.fill_token_id is not None or is_last:
-        boundary = boundary.with_whole_suffix()
+        # The middle may end where it likes.
+        boundary = replace(boundary, closing="", suffix=boundary.closing + boundary.suffix)
     prefix = tail(boundary.prefix, form.prefix_tokens * CHARACTERS_PER_TOKEN)
     suffix_budget = max(form.suffix_tokens, form.suffix_head_tokens) * CHARACTERS_PER_TOKEN
     suffix = "" if is_last else boundary.suffix[:suffix_budget]

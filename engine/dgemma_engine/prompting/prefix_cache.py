@@ -7,14 +7,13 @@ What the canvas clamps is always the suffix as it is now. Knows token ids and ca
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 import torch
 
+from dgemma_engine.bounded_store import BoundedStore
 from dgemma_engine.model.devices import PIECE_TOKENS
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
@@ -42,27 +41,17 @@ class PromptStore:
         max_bytes: of keys and values over all prompts kept; the newest and those in use are kept whatever their size.
 
     Attributes:
+        in_use: documents whose prompts are kept, whatever others need.
         num_encoded: tokens the last call found missing.
     """
 
     def __init__(self, model: DiffusionModel, *, num_documents: int = 8, max_bytes: int = 2**30) -> None:
-        if num_documents < 0:
-            raise ValueError(f"{num_documents=} must not be negative")
         self._model = model
-        self._num_documents = num_documents
-        self._max_bytes = max_bytes
-        self._prompts: OrderedDict[str, _Prompt] = OrderedDict()
-        self._in_use: set[str] = set()
+        self.in_use: set[str] = set()
+        self._prompts: BoundedStore[str, _Prompt] = BoundedStore(
+            num_documents, weigh=lambda prompt: prompt.cache.num_bytes, max_weight=max_bytes, kept=self.in_use
+        )
         self.num_encoded = 0
-
-    @contextmanager
-    def using(self, document: str) -> Generator[None]:
-        """Keeps one document's prompt for as long as the block lasts, whatever others need."""
-        self._in_use.add(document)
-        try:
-            yield
-        finally:
-            self._in_use.discard(document)
 
     @torch.inference_mode()
     def encoded(
@@ -79,14 +68,14 @@ class PromptStore:
         Returns:
             Valid until the next call for the same document; None if `cancel` said stop.
         """
-        prompt = self._prompts.pop(document, None) or _Prompt([], self._empty_cache(len(ids)))
+        prompt = self._prompts.get(document) or _Prompt([], self._empty_cache(len(ids)))
         # A request that failed half-way, or added nothing, may have left the cache shorter than the prompt.
-        shared = min(_common_length(prompt.ids, ids), prompt.cache.length)
+        most = min(len(prompt.ids), len(ids), prompt.cache.length)
+        shared = next((index for index in range(most) if prompt.ids[index] != ids[index]), most)
         prompt.cache.truncate(shared)
         # Until the new tokens are encoded the cache must not claim more than it holds.
         prompt.ids = ids[:shared]
-        self._prompts[document] = prompt
-        self._evict()
+        self._prompts.put(document, prompt)
         self.num_encoded = len(ids) - shared
         if self.num_encoded <= most_left:
             prompt.ids = ids
@@ -94,7 +83,7 @@ class PromptStore:
         size = PIECE_TOKENS[self._model.device.type]
         for start in range(shared, len(ids), size):
             yield
-            if cancel.cancelled or cancel.expired:
+            if cancel.finish is not None:
                 return None
             piece = ids[start : start + size]
             self._model.prefill(torch.tensor([piece], dtype=torch.int64, device=self._model.device), prompt.cache)
@@ -106,17 +95,6 @@ class PromptStore:
         self._prompts.clear()
         self._model.release_captured()
 
-    def _evict(self) -> None:
-        *older, _newest = self._prompts
-        for document in older:
-            num_bytes = sum(prompt.cache.num_bytes for prompt in self._prompts.values())
-            if len(self._prompts) <= max(1, self._num_documents) and num_bytes <= self._max_bytes:
-                break
-            if document not in self._in_use:
-                del self._prompts[document]
-        if not self._num_documents:
-            self._prompts.clear()
-
     def _empty_cache(self, num_tokens: int) -> PromptCache:
         model = self._model
         capacity = num_tokens + model.config.canvas_length
@@ -127,14 +105,11 @@ class SuffixStore:
     """The last prompt suffix of each of a few documents, least recently used out.
 
     Args:
-        num_documents: suffixes kept.
+        num_documents: suffixes kept; 0 keeps none.
     """
 
     def __init__(self, *, num_documents: int = 8) -> None:
-        if num_documents < 1:
-            raise ValueError(f"{num_documents=} must be at least 1")
-        self._num_documents = num_documents
-        self._kept: OrderedDict[str, list[int]] = OrderedDict()
+        self._kept: BoundedStore[str, list[int]] = BoundedStore(num_documents)
 
     def settled(self, document: str, suffix_ids: list[int], num_clamped: int) -> list[int]:
         """Returns the suffix to put into the prompt: the last one, or the real one where that will not do.
@@ -144,21 +119,11 @@ class SuffixStore:
             suffix_ids: the real one, as much of it as a prompt holds.
             num_clamped: leading tokens that must be right, since the canvas shows them too.
         """
-        kept = self._kept.pop(document, None)
+        kept = self._kept.get(document)
         if kept is None or kept[:num_clamped] != suffix_ids[:num_clamped]:
             kept = suffix_ids
         elif kept != suffix_ids:
             is_close = SequenceMatcher(None, kept, suffix_ids, autojunk=False).ratio() >= 1 - _MOST_DIFFERENT
             kept = kept if is_close else suffix_ids
-        self._kept[document] = kept
-        if len(self._kept) > self._num_documents:
-            self._kept.popitem(last=False)
+        self._kept.put(document, kept)
         return kept
-
-
-def _common_length(first: list[int], second: list[int]) -> int:
-    """Returns how many leading ids two prompts share."""
-    for index, (a, b) in enumerate(zip(first, second, strict=False)):
-        if a != b:
-            return index
-    return min(len(first), len(second))

@@ -31,14 +31,11 @@ class Cancel:
         return self._event.is_set()
 
     @property
-    def expired(self) -> bool:
-        """Whether the deadline has passed."""
-        return self._clock() >= self._deadline_s
-
-    @property
     def finish(self) -> Finish | None:
         """Why the work has to end: CANCELLED, DEADLINE, or None if it may go on."""
-        return Finish.CANCELLED if self.cancelled else Finish.DEADLINE if self.expired else None
+        if self.cancelled:
+            return Finish.CANCELLED
+        return Finish.DEADLINE if self.left_s <= 0 else None
 
     @property
     def left_s(self) -> float:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from dgemma_engine.bounded_store import BoundedStore
 from dgemma_engine.protocol.messages import Context
 from dgemma_engine.syntax.parsers import Grammar, Grammars, Parsed
 
@@ -77,11 +78,8 @@ class SyntaxStore:
     """
 
     def __init__(self, *, num_documents: int = 8, clock: Callable[[], float] = time.perf_counter) -> None:
-        if num_documents < 0:
-            raise ValueError(f"{num_documents=} must not be negative")
-        self._num_documents = num_documents
         self._grammars = Grammars(clock=clock)
-        self._documents: OrderedDict[tuple[str, str], Parsed] = OrderedDict()
+        self._documents: BoundedStore[tuple[str, str], Parsed] = BoundedStore(num_documents)
 
     def check(self, context: Context) -> SyntaxCheck:
         """Parses the document with nothing in the hole.
@@ -94,12 +92,10 @@ class SyntaxStore:
         grammar = self._grammars.get(context.language, context.path)
         name = "" if grammar is None else grammar.name
         before, after = _near_hole(context)
-        last = self._documents.pop((context.document, name), None)
+        last = self._documents.pop((context.document, name))
         document = None if grammar is None else grammar.parse(before + after, last, budget_s=_DOCUMENT_BUDGET_S)
         if document is not None:
-            self._documents[context.document, name] = document
-            while len(self._documents) > self._num_documents:
-                self._documents.popitem(last=False)
+            self._documents.put((context.document, name), document)
         return SyntaxCheck(grammar, before, after, document)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import string
 import unicodedata
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice, takewhile
 
 # Longest text taken off either side; what is longer is no word anyone types, and costs canvas positions.
@@ -39,10 +39,6 @@ class Boundary:
     opening: str
     closing: str
     suffix: str
-
-    def with_whole_suffix(self) -> Boundary:
-        """Returns the boundary with nothing taken off the suffix, for slots whose middle may end where it likes."""
-        return replace(self, closing="", suffix=self.closing + self.suffix)
 
 
 def back_off(prefix: str, suffix: str) -> Boundary:

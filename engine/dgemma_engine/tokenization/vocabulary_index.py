@@ -42,6 +42,11 @@ class Spelling:
         """Returns the tokens whose text ends with `text`, in order of their text read backwards."""
         return _slice(self._ascending_backwards, text[::-1], lambda token_id: self._texts[token_id][::-1][: len(text)])
 
+    def exact_ids(self, text: str) -> list[int]:
+        """Returns the tokens of `text`, or none when they do not spell it again."""
+        ids = self._tokenizer.encode(text)
+        return ids if self._tokenizer.decode(ids) == text else []
+
     @cached_property
     def with_line_break(self) -> frozenset[int]:
         """Tokens whose text holds the end of a line."""
@@ -91,7 +96,7 @@ class Closing:
     given_ids: tuple[int, ...]
 
 
-def openings(begun: str, tokenizer: Tokenizer, spelling: Spelling) -> list[Opening]:
+def openings(begun: str, spelling: Spelling) -> list[Opening]:
     """Returns one or two ways to begin a middle with `begun`, the likelier first.
 
     The tokens of `begun` are clamped but for the last few, and the first free token has to begin with their text. The
@@ -105,13 +110,12 @@ def openings(begun: str, tokenizer: Tokenizer, spelling: Spelling) -> list[Openi
 
     Args:
         begun: text the middle has to begin with; empty for a middle that is free.
-        tokenizer: of the model.
-        spelling: of the same tokenizer.
+        spelling: of the model's tokens.
 
     Returns:
         At least one way. For text that the tokenizer cannot spell exactly, one that binds nothing.
     """
-    ids = _exact_ids(begun, tokenizer)
+    ids = spelling.exact_ids(begun)
     texts = [spelling.text_of(token_id) for token_id in ids]
     rests: list[str | None] = list(accumulate(reversed(texts), lambda rest, text: rest and text and text + rest))
     choices = [
@@ -122,18 +126,17 @@ def openings(begun: str, tokenizer: Tokenizer, spelling: Spelling) -> list[Openi
     return choices[:1] + choices[1:][-1:] or [Opening(given_ids=tuple(ids), first_ids=None)]
 
 
-def closings(left: str, tokenizer: Tokenizer, spelling: Spelling) -> list[Closing]:
+def closings(left: str, spelling: Spelling) -> list[Closing]:
     """Returns one or two ways to end a middle with `left`: `openings` read backwards.
 
     Args:
         left: text the middle has to end with; empty for a middle that is free.
-        tokenizer: of the model.
-        spelling: of the same tokenizer.
+        spelling: of the model's tokens.
 
     Returns:
         At least one way. For text that the tokenizer cannot spell exactly, one that binds nothing.
     """
-    ids = _exact_ids(left, tokenizer)
+    ids = spelling.exact_ids(left)
     texts = [spelling.text_of(token_id) for token_id in ids]
     rests: list[str | None] = list(accumulate(texts, lambda rest, text: rest and text and rest + text))
     choices = [
@@ -142,12 +145,6 @@ def closings(left: str, tokenizer: Tokenizer, spelling: Spelling) -> list[Closin
         if rest and (last_ids := spelling.ending_with(rest))
     ]
     return choices[:1] + choices[1:][-1:] or [Closing(last_ids=None, given_ids=tuple(ids))]
-
-
-def _exact_ids(text: str, tokenizer: Tokenizer) -> list[int]:
-    """Returns the tokens of `text`, or none when they do not spell it again."""
-    ids = tokenizer.encode(text)
-    return ids if tokenizer.decode(ids) == text else []
 
 
 def _slice(ascending: list[int], text: str, key: Callable[[int], str]) -> list[int]:

@@ -20,14 +20,18 @@ from dgemma_engine.backends.cuda.model import FusedModel
 from dgemma_engine.backends.cuda.step_buffers import StepBuffers, StepShape
 from dgemma_engine.backends.cuda.step_graphs import StepGraphs
 from dgemma_engine.diffusion import canvas as canvases
-from dgemma_engine.diffusion.acceptance import EntropyBound
 from dgemma_engine.diffusion.canvas import Row
 from dgemma_engine.diffusion.denoiser import Denoised, Denoiser, denoise
 from dgemma_engine.diffusion.eager_executor import EagerExecutor
-from dgemma_engine.diffusion.noise import UniformNoise
 from dgemma_engine.diffusion.reference_loop import denoise_plainly
-from dgemma_engine.diffusion.sampler import ClampedConditioning, Sampler, TemperatureSchedule
-from dgemma_engine.diffusion.stop_rule import StableAndConfident
+from dgemma_engine.diffusion.sampler import (
+    ClampedConditioning,
+    EntropyBound,
+    Sampler,
+    StableAndConfident,
+    TemperatureSchedule,
+    UniformNoise,
+)
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
@@ -43,7 +47,7 @@ SAMPLER = Sampler(
     schedule=TemperatureSchedule(t_min=0.4, t_max=0.8),
     acceptance=EntropyBound(bound=2.0),
     noise=UniformNoise(vocab_size=VOCAB),
-    stop=StableAndConfident(stability=1, confidence=0.5),
+    stop=StableAndConfident(num_earlier=1, confidence=0.5),
 )
 NOTHING = torch.tensor([], dtype=torch.int64)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from dgemma_engine.diffusion.absorbing_mask import AbsorbingMask, NothingMasked, SurestFirst
-from dgemma_engine.diffusion.position_scores import PositionScores
+from dgemma_engine.diffusion.sampler import PositionScores
 from torch import Tensor
 
 

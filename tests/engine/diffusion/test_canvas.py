@@ -1,4 +1,4 @@
-"""A canvas built from literals, and middles read out of slots."""
+"""A canvas built from literals."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ import pytest
 import torch
 from dgemma_engine.diffusion import canvas as canvases
 from dgemma_engine.diffusion.canvas import Row
-from dgemma_engine.diffusion.noise import UniformNoise
+from dgemma_engine.diffusion.sampler import UniformNoise
 from dgemma_engine.postprocess.clean_candidate import cut_to_line, drop_suffix_copy
-
-FILL, MORE, EOS = 7, 8, 1
-
 
 NOISE = UniformNoise(vocab_size=50)
 CPU = torch.device("cpu")
@@ -83,22 +80,6 @@ def test_kept_rows_go_on_as_they_stood() -> None:
     assert torch.equal(kept.ids_1L, alone.ids_1L)
     assert torch.equal(kept.draw_noise(), alone.draw_noise())
     assert kept.layout.rows == (rows[2],)
-
-
-@pytest.mark.parametrize(
-    ("slot", "ends", "expected", "ended"),
-    [
-        ([20, 21, FILL, FILL], {FILL}, [20, 21], True),
-        ([FILL, 20, 21, 22], {FILL}, [], True),
-        ([20, 21, EOS, FILL], {FILL, EOS}, [20, 21], True),
-        ([20, 21, 22, MORE], {FILL}, [20, 21, 22], False),
-        ([20, 21, 22, 23], {FILL}, [20, 21, 22, 23], False),
-        ([20, 21, 22, 23], set(), [20, 21, 22, 23], True),
-    ],
-)
-def test_read(slot: list[int], ends: set[int], expected: list[int], ended: bool) -> None:
-    middle = canvases.read(slot, frozenset(ends), MORE)
-    assert (middle.ids, middle.ended) == (expected, ended)
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,18 @@ import pytest
 import torch
 from dgemma_engine.checkpoint.loader import load_model
 from dgemma_engine.diffusion import canvas as canvases
-from dgemma_engine.diffusion.acceptance import EntropyBound
 from dgemma_engine.diffusion.canvas import Row
 from dgemma_engine.diffusion.denoiser import Denoised, Denoiser, Guess, denoise
 from dgemma_engine.diffusion.eager_executor import EagerExecutor
-from dgemma_engine.diffusion.noise import UniformNoise
 from dgemma_engine.diffusion.reference_loop import denoise_plainly
-from dgemma_engine.diffusion.sampler import ClampedConditioning, Sampler, TemperatureSchedule
-from dgemma_engine.diffusion.stop_rule import StableAndConfident
+from dgemma_engine.diffusion.sampler import (
+    ClampedConditioning,
+    EntropyBound,
+    Sampler,
+    StableAndConfident,
+    TemperatureSchedule,
+    UniformNoise,
+)
 from dgemma_engine.diffusion.token_distribution import sample
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
@@ -35,7 +39,7 @@ SAMPLER = Sampler(
     schedule=TemperatureSchedule(t_min=0.4, t_max=0.8),
     acceptance=EntropyBound(bound=2.0),
     noise=UniformNoise(vocab_size=320),
-    stop=StableAndConfident(stability=1, confidence=0.5),
+    stop=StableAndConfident(num_earlier=1, confidence=0.5),
 )
 NOTHING_BANNED = torch.tensor([], dtype=torch.int64)
 
@@ -118,7 +122,7 @@ def generate(case: Case, seed: int, sampler: Sampler, monkeypatch: pytest.Monkey
         max_denoising_steps=sampler.num_steps,
         t_min=sampler.schedule.t_min,
         t_max=sampler.schedule.t_max,
-        stability_threshold=sampler.stop.stability,
+        stability_threshold=sampler.stop.num_earlier,
         confidence_threshold=sampler.stop.confidence,
         sampler_config=_entropy_bound(sampler.acceptance.bound),
         # Ids that cannot occur: padding after an end token would hide what the canvas held.
@@ -139,7 +143,7 @@ def _entropy_bound(bound: float) -> Any:
 def test_same_draws_give_the_tokens_and_steps_of_generate(
     case: Case, seed: int, stability: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sampler = replace(SAMPLER, stop=StableAndConfident(stability=stability, confidence=0.5))
+    sampler = replace(SAMPLER, stop=StableAndConfident(num_earlier=stability, confidence=0.5))
     expected_ids, expected_steps = generate(case, seed, sampler, monkeypatch)
     ours = case.run(16, [], sampler=sampler, generator=torch.default_generator.manual_seed(seed))
     assert ours.guesses[0].ids == expected_ids
@@ -264,7 +268,7 @@ def test_guess_of_a_row_can_be_read_after_others_left(case: Case) -> None:
 
 def test_fewer_steps_spread_the_whole_schedule(case: Case) -> None:
     seen: list[float] = []
-    sampler = replace(SAMPLER, num_steps=3, stop=StableAndConfident(stability=9, confidence=0.1))
+    sampler = replace(SAMPLER, num_steps=3, stop=StableAndConfident(num_earlier=9, confidence=0.1))
     denoising = case.denoising(Row(num_free=4), sampler=sampler)
     finished(
         denoise(
@@ -298,7 +302,7 @@ def test_the_last_step_looks_at_the_vocabulary_of_free_positions_only(
         return raw_logits(hidden_ND)
 
     monkeypatch.setattr(case.model, "raw_logits", watched)
-    never = StableAndConfident(stability=100, confidence=0.1)
+    never = StableAndConfident(num_earlier=100, confidence=0.1)
     run = case.denoising(Row(num_free=3, head_ids=(5, 6)), sampler=replace(SAMPLER, num_steps=3, stop=never))
     finished(denoise(run, cancel=unhurried(), on_step=lambda _denoising: None))
     assert looked_at == [5, 5, 3]

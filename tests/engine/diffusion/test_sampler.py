@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from dgemma_engine.diffusion.acceptance import EntropyBound
-from dgemma_engine.diffusion.noise import UniformNoise
-from dgemma_engine.diffusion.position_scores import PositionScores
-from dgemma_engine.diffusion.sampler import Sampler, TemperatureSchedule
-from dgemma_engine.diffusion.stop_rule import StableAndConfident
+from dgemma_engine.diffusion.sampler import (
+    EntropyBound,
+    PositionScores,
+    Sampler,
+    StableAndConfident,
+    TemperatureSchedule,
+    UniformNoise,
+)
 from dgemma_engine.diffusion.token_distribution import best_and_entropy, sample
 
 pytestmark = pytest.mark.numerical
@@ -50,7 +53,7 @@ def test_accept_never_takes_fixed_positions_nor_spends_budget_on_them() -> None:
 
 
 def test_finished_needs_stability_and_confidence() -> None:
-    stop = StableAndConfident(stability=2, confidence=0.5)
+    stop = StableAndConfident(num_earlier=2, confidence=0.5)
     best, other = torch.tensor([[1, 2, 3, 4]]), torch.tensor([[1, 2, 3, 5]])
     sure, unsure = torch.full((1, 4), 0.1), torch.full((1, 4), 0.9)
     assert stop.finished([best, best], scores(sure, best_RM=best)).tolist() == [True]
@@ -60,7 +63,7 @@ def test_finished_needs_stability_and_confidence() -> None:
 
 
 def test_finished_looks_at_free_positions_only() -> None:
-    stop = StableAndConfident(stability=1, confidence=0.5)
+    stop = StableAndConfident(num_earlier=1, confidence=0.5)
     free_BL = torch.tensor([[True, True, True, False]])
     before, best = torch.tensor([[1, 2, 3, 9]]), torch.tensor([[1, 2, 3, 4]])
     entropy_BL = torch.tensor([[0.1, 0.1, 0.1, 50.0]])
@@ -101,8 +104,8 @@ def test_noise_covers_the_vocabulary() -> None:
     [
         (lambda: TemperatureSchedule(t_min=0.8, t_max=0.4), r"self.t_max=0.4 must be > self.t_min=0.8"),
         (lambda: EntropyBound(bound=0.0), r"self.bound=0.0 must be > 0"),
-        (lambda: StableAndConfident(stability=-1, confidence=1.0), r"self.stability=-1 must be >= 0"),
-        (lambda: StableAndConfident(stability=1, confidence=0.0), r"self.confidence=0.0 must be > 0"),
+        (lambda: StableAndConfident(num_earlier=-1, confidence=1.0), r"self.num_earlier=-1 must be >= 0"),
+        (lambda: StableAndConfident(num_earlier=1, confidence=0.0), r"self.confidence=0.0 must be > 0"),
     ],
 )
 def test_bad_value_is_named(make: object, message: str) -> None:
@@ -118,5 +121,5 @@ def test_sampler_without_steps_is_refused() -> None:
             schedule=TemperatureSchedule(t_min=0.4, t_max=0.8),
             acceptance=EntropyBound(bound=0.1),
             noise=UniformNoise(vocab_size=4),
-            stop=StableAndConfident(stability=1, confidence=0.1),
+            stop=StableAndConfident(num_earlier=1, confidence=0.1),
         )

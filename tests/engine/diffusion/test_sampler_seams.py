@@ -14,13 +14,10 @@ from dgemma_engine.backends.cuda.graphs import Graphs, repeat
 from dgemma_engine.backends.cuda.model import FusedModel
 from dgemma_engine.backends.cuda.step_graphs import StepGraphs
 from dgemma_engine.diffusion import canvas as canvases
-from dgemma_engine.diffusion.acceptance import EntropyBound
 from dgemma_engine.diffusion.canvas import Row
 from dgemma_engine.diffusion.denoiser import Denoised, Denoiser, RowSelection, ScoredStep, denoise
 from dgemma_engine.diffusion.eager_executor import EagerExecutor
-from dgemma_engine.diffusion.noise import UniformNoise
-from dgemma_engine.diffusion.position_scores import PositionScores
-from dgemma_engine.diffusion.sampler import Sampler, TemperatureSchedule
+from dgemma_engine.diffusion.sampler import EntropyBound, PositionScores, Sampler, TemperatureSchedule, UniformNoise
 from dgemma_engine.diffusion.step_executor import StepExecutor
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache

@@ -135,10 +135,24 @@ def test_reading_ends_at_the_fill_token_and_counts_it() -> None:
     assert reading.ended
 
 
-def test_reading_of_a_full_slot_has_not_ended() -> None:
+@pytest.mark.parametrize(
+    ("slot", "ends", "expected", "ended"),
+    [
+        ([20, 21, 7, 7], {7}, [20, 21], True),
+        ([7, 20, 21, 22], {7}, [], True),
+        ([20, 21, 1, 7], {7, 1}, [20, 21], True),
+        ([20, 21, 22, 8], {7}, [20, 21, 22], False),
+        ([20, 21, 22, 23], {7}, [20, 21, 22, 23], False),
+        ([20, 21, 22, 23], set(), [20, 21, 22, 23], True),
+    ],
+)
+def test_reading_ends_at_the_first_token_that_ends_a_middle(
+    slot: list[int], ends: set[int], expected: list[int], ended: bool
+) -> None:
     [made] = hypotheses.slots(hole(), (4,), [FREE], FORM, most=64, seed=1)
-    assert not reading_of([20, 21, 22, 8], [0.5] * 4, made).ended
-    assert not reading_of([20, 21, 22, 23], [0.5] * 4, made).ended
+    guess = Guess(ids=slot, confidence=[0.5] * 4, entropy=[0.0] * 4, steps=1)
+    reading = hypotheses.read(guess, made, frozenset(ends), FORM)
+    assert (reading.ids, reading.ended) == (expected, ended)
 
 
 def test_exact_row_has_ended_whatever_it_holds() -> None:

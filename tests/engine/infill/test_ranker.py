@@ -1,4 +1,4 @@
-"""Candidates ordered without a model, for when there is no time to judge them."""
+"""Candidates that say the same become one, and are ordered without a model where there is no time to judge them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,37 @@ import math
 from dataclasses import replace
 
 from dgemma_engine.infill.candidate import Proposal
-from dgemma_engine.infill.ranker import rank_unjudged
+from dgemma_engine.infill.ranker import merged, rank_unjudged
+from dgemma_engine.prompt_lookup.candidates import Seed
 from dgemma_engine.protocol.messages import CandidateSource, Context
 from dgemma_engine.syntax.error_check import SyntaxStore
+
+SEED = Seed(text="a", before=3, after=1, count=2)
 
 
 def proposal(text: str, *logprobs: float) -> Proposal:
     return Proposal(text=text, source=CandidateSource.DIFFUSION, canvas_logprobs=logprobs)
+
+
+def test_texts_that_differ_in_trailing_space_are_one() -> None:
+    assert [one.text for one in merged([proposal("a"), proposal("b"), proposal("a  "), proposal(" a")])] == [
+        "a",
+        "b",
+        " a",
+    ]
+
+
+def test_other_ways_to_the_same_text_agree() -> None:
+    sources = (CandidateSource.DIFFUSION, CandidateSource.DIFFUSION, CandidateSource.LEFT_TO_RIGHT)
+    [one] = merged([replace(proposal("a"), source=source) for source in sources])
+    assert (one.source, one.agreement) == (CandidateSource.DIFFUSION, 1)
+
+
+def test_seed_and_canvas_know_of_each_other() -> None:
+    found = Proposal(text="a", source=CandidateSource.SEED, seed=SEED)
+    [one] = merged([proposal("a", -2.0), found, proposal("a", -0.5, -0.7)])
+    assert one.seed is SEED
+    assert one.canvas_logprobs == (-0.5, -0.7)
 
 
 def test_unjudged_are_ordered_by_the_mean_probability_of_their_tokens() -> None:

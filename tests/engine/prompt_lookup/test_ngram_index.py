@@ -189,7 +189,7 @@ def test_snippets_are_indexed_while_they_fit() -> None:
     assert [seed.text for seed in seeds] == ["3", "2"]
 
 
-@pytest.mark.parametrize("name", ["num_documents", "max_characters", "max_places"])
+@pytest.mark.parametrize("name", ["max_characters", "max_places"])
 def test_negative_bound_is_named(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name}=-1 must not be negative"):
         SeedStore(**{name: -1})

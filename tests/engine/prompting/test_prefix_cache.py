@@ -10,13 +10,10 @@ import pytest
 import torch
 from dgemma_engine.checkpoint.loader import load_model
 from dgemma_engine.diffusion import canvas as canvases
-from dgemma_engine.diffusion.acceptance import EntropyBound
 from dgemma_engine.diffusion.canvas import Row
 from dgemma_engine.diffusion.denoiser import Denoiser, denoise
 from dgemma_engine.diffusion.eager_executor import EagerExecutor
-from dgemma_engine.diffusion.noise import UniformNoise
-from dgemma_engine.diffusion.sampler import Sampler, TemperatureSchedule
-from dgemma_engine.diffusion.stop_rule import StableAndConfident
+from dgemma_engine.diffusion.sampler import EntropyBound, Sampler, StableAndConfident, TemperatureSchedule, UniformNoise
 from dgemma_engine.infill.autoregressive import write
 from dgemma_engine.infill.likelihood import Branch, likelihoods
 from dgemma_engine.model.kv_cache import PromptCache
@@ -59,7 +56,7 @@ def use(model: DiffusionGemma, cache: PromptCache, last_id: int) -> None:
         schedule=TemperatureSchedule(t_min=0.4, t_max=0.8),
         acceptance=EntropyBound(bound=1.0),
         noise=noise,
-        stop=StableAndConfident(stability=1, confidence=0.1),
+        stop=StableAndConfident(num_earlier=1, confidence=0.1),
     )
     canvas = canvases.start([row, row], noise, torch.device("cpu"))
     executor = EagerExecutor(model, cache, canvas, sampler, suppressed_ids=torch.tensor([], dtype=torch.int64))
@@ -150,9 +147,10 @@ def test_memory_bound_keeps_the_newest(model: DiffusionGemma, monkeypatch: pytes
 
 def test_prompt_in_use_is_kept(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> None:
     counts, store = count_encoded(model, monkeypatch), PromptStore(model, num_documents=1, max_bytes=1)
-    with store.using("a"):
-        for document in "aba":
-            encoded(store, document, [2, 20, 21])
+    store.in_use.add("a")
+    for document in "aba":
+        encoded(store, document, [2, 20, 21])
+    store.in_use.discard("a")
     encoded(store, "b", [2, 20, 21])
     encoded(store, "a", [2, 20, 21])
     assert counts == [3, 3, 3, 3]
@@ -201,8 +199,3 @@ def test_cancelled_before_it_starts_encodes_nothing(model: DiffusionGemma, monke
     cancel.set()
     assert finished(store.encoded("a", [2, 20, 21], cancel)) is None
     assert counts == []
-
-
-def test_negative_number_of_documents(model: DiffusionGemma) -> None:
-    with pytest.raises(ValueError, match="num_documents=-1 must not be negative"):
-        PromptStore(model, num_documents=-1)

@@ -40,6 +40,7 @@ def test_every_document_has_its_own_and_the_oldest_goes() -> None:
     assert store.settled("c", edited(30, 7), 16) == SUFFIX
 
 
-def test_no_documents() -> None:
-    with pytest.raises(ValueError, match="num_documents=0 must be at least 1"):
-        SuffixStore(num_documents=0)
+def test_no_document_is_kept() -> None:
+    store = SuffixStore(num_documents=0)
+    store.settled("a", SUFFIX, 16)
+    assert store.settled("a", edited(30, 7), 16) == edited(30, 7)

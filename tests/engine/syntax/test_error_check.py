@@ -382,11 +382,6 @@ def test_long_document_is_parsed_in_bounded_time() -> None:
     assert reads(20_000) < reads(1_000) * 1.5
 
 
-def test_negative_number_of_documents() -> None:
-    with pytest.raises(ValueError, match="num_documents=-1 must not be negative"):
-        SyntaxStore(num_documents=-1)
-
-
 def test_checks_leave_nothing_behind() -> None:
     """py-tree-sitter 0.26.1 keeps every piece of text that it has read."""
     document = Context(document="a", prefix="value = [1, 2, 3]\n" * 500, suffix="\nother = {}" * 500, language="python")

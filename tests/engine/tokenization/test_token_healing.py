@@ -212,8 +212,3 @@ def test_trimmed_cuts_both_sides_or_refuses(text: str, opening: str, closing: st
 def test_trimmed_gives_back_what_stands_between(prefix: str, text: str, suffix: str) -> None:
     boundary = back_off(prefix, suffix)
     assert trimmed(boundary.opening + text + boundary.closing, boundary) == text
-
-
-def test_with_whole_suffix_gives_the_suffix_back() -> None:
-    boundary = back_off("foo(sel", "f.x)").with_whole_suffix()
-    assert (boundary.opening, boundary.closing, boundary.suffix) == ("sel", "", "f.x)")

@@ -120,10 +120,10 @@ def spelled(spelling: Spelling, ways: list[Opening]) -> Iterator[tuple[str, set[
 
 
 def test_openings_leave_the_beginning_of_a_token_open(tokenizers: dict[str, Tokenizer]) -> None:
-    tokenizer, spelling = tokenizers["gemma"], Spelling(tokenizers["gemma"])
+    spelling = Spelling(tokenizers["gemma"])
 
     def check(begun: str, *expected: tuple[str, set[str]]) -> None:
-        assert list(spelled(spelling, openings(begun, tokenizer, spelling))) == list(expected)
+        assert list(spelled(spelling, openings(begun, spelling))) == list(expected)
 
     check(" conf", ("", {" conf", " confi", " config"}))
     check("len", ("", {"len", "leng", "lengt", "length"}))
@@ -145,35 +145,35 @@ def test_openings_offer_a_long_rest_before_the_last_token() -> None:
     backend.decoder = decoders.Fuse()
     tokenizer = Tokenizer(backend)
     spelling = Spelling(tokenizer)
-    found = list(spelled(spelling, openings("abc", tokenizer, spelling)))
+    found = list(spelled(spelling, openings("abc", spelling)))
     assert found == [("a", {"bcx"}), ("ab", {"c", "cx"})]
 
 
-def test_openings_bind_nothing_without_a_beginning(tokenizer: Tokenizer, spelling: Spelling) -> None:
-    assert openings("", tokenizer, spelling) == [Opening(given_ids=(), first_ids=None)]
-    assert closings("", tokenizer, spelling) == [Closing(last_ids=None, given_ids=())]
+def test_openings_bind_nothing_without_a_beginning(spelling: Spelling) -> None:
+    assert openings("", spelling) == [Opening(given_ids=(), first_ids=None)]
+    assert closings("", spelling) == [Closing(last_ids=None, given_ids=())]
 
 
 def test_openings_clamp_all_of_a_text_that_ends_in_parts_of_a_character(tokenizers: dict[str, Tokenizer]) -> None:
     tokenizer, spelling = tokenizers["gemma"], Spelling(tokenizers["gemma"])
     ids = tuple(tokenizer.encode("x\u540d"))
     assert len(ids) == 4
-    assert openings("x\u540d", tokenizer, spelling) == [Opening(given_ids=ids, first_ids=None)]
-    assert closings("\u540d", tokenizer, spelling) == [Closing(last_ids=None, given_ids=ids[1:])]
+    assert openings("x\u540d", spelling) == [Opening(given_ids=ids, first_ids=None)]
+    assert closings("\u540d", spelling) == [Closing(last_ids=None, given_ids=ids[1:])]
 
 
 def test_openings_bind_nothing_for_text_that_cannot_be_spelled(tokenizers: dict[str, Tokenizer]) -> None:
     tokenizer, spelling = tokenizers["gemma"], Spelling(tokenizers["gemma"])
     assert tokenizer.decode(tokenizer.encode("a▁")) == "a "
-    assert openings("a▁", tokenizer, spelling) == [Opening(given_ids=(), first_ids=None)]
-    assert closings("a▁", tokenizer, spelling) == [Closing(last_ids=None, given_ids=())]
+    assert openings("a▁", spelling) == [Opening(given_ids=(), first_ids=None)]
+    assert closings("a▁", spelling) == [Closing(last_ids=None, given_ids=())]
 
 
 def test_closings_leave_the_end_of_a_token_open(tokenizers: dict[str, Tokenizer]) -> None:
-    tokenizer, spelling = tokenizers["gemma"], Spelling(tokenizers["gemma"])
+    spelling = Spelling(tokenizers["gemma"])
 
     def check(left: str, *expected: tuple[set[str], str]) -> None:
-        found = closings(left, tokenizer, spelling)
+        found = closings(left, spelling)
         read = [
             (set(map(str, texts(spelling, way.last_ids or ()))), "".join(map(str, texts(spelling, way.given_ids))))
             for way in found
@@ -204,7 +204,7 @@ def test_openings_begin_every_middle_with_what_was_begun(
 ) -> None:
     tokenizer, spelling = tokenizers[name], spellings[name]
     boundary = back_off(prefix, "")
-    ways = openings(boundary.opening, tokenizer, spelling)
+    ways = openings(boundary.opening, spelling)
     assert 1 <= len(ways) <= 2
     assert ways[-1].given_ids[: len(ways[0].given_ids)] == ways[0].given_ids
     way = data.draw(st.sampled_from(ways))
@@ -221,7 +221,7 @@ def test_openings_permit_every_continuation(
 ) -> None:
     tokenizer, spelling = tokenizers[name], spellings[name]
     boundary = back_off(prefix, "")
-    way = openings(boundary.opening, tokenizer, spelling)[-1]
+    way = openings(boundary.opening, spelling)[-1]
     ids = tokenizer.encode(boundary.opening) + tokenizer.encode(text)
     size = len(way.given_ids)
     assert tuple(ids[:size]) == way.given_ids
@@ -236,7 +236,7 @@ def test_closings_end_every_middle_with_what_was_left(
 ) -> None:
     tokenizer, spelling = tokenizers[name], spellings[name]
     plain = tokenizer.encode(left)
-    ways = closings(left, tokenizer, spelling)
+    ways = closings(left, spelling)
     assert 1 <= len(ways) <= 2
     for way in ways:
         given = list(way.given_ids)

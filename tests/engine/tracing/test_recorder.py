@@ -19,16 +19,19 @@ from dgemma_engine.checkpoint.calibration import Calibration
 from dgemma_engine.checkpoint.features import Features
 from dgemma_engine.checkpoint.loader import load_model
 from dgemma_engine.diffusion import canvas as canvases
-from dgemma_engine.diffusion.acceptance import EntropyBound
 from dgemma_engine.diffusion.canvas import Row
 from dgemma_engine.diffusion.denoiser import Denoiser, Guess, ScoredStep, denoise
 from dgemma_engine.diffusion.eager_executor import EagerExecutor
-from dgemma_engine.diffusion.noise import UniformNoise
-from dgemma_engine.diffusion.position_scores import PositionScores
-from dgemma_engine.diffusion.sampler import Sampler, TemperatureSchedule
+from dgemma_engine.diffusion.sampler import (
+    EntropyBound,
+    PositionScores,
+    Sampler,
+    StableAndConfident,
+    TemperatureSchedule,
+    UniformNoise,
+)
 from dgemma_engine.diffusion.sampler_config import load_sampler
 from dgemma_engine.diffusion.step_executor import StepExecutor
-from dgemma_engine.diffusion.stop_rule import StableAndConfident
 from dgemma_engine.errors import EngineFault
 from dgemma_engine.infill.candidate import Proposal, Ranked
 from dgemma_engine.infill.engine import Engine
@@ -352,7 +355,7 @@ def test_recording_equals_what_the_loop_says_row_by_row(make_checkpoint: Callabl
         schedule=TemperatureSchedule(t_min=0.4, t_max=0.8),
         acceptance=EntropyBound(bound=2.0),
         noise=UniformNoise(vocab_size=320),
-        stop=StableAndConfident(stability=1, confidence=0.5),
+        stop=StableAndConfident(num_earlier=1, confidence=0.5),
     )
     rows = [Row(num_free=size, head_ids=(9, 9), opening_ids=(4,) * size, seed=size) for size in (3, 5, 2)]
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 
 from dgemma_lsp.completion.cache import CursorFingerprint
-from dgemma_lsp.context.builder import ContextLimits, build_context
 from dgemma_lsp.documents.notebooks import Cell, Notebooks
 from dgemma_lsp.documents.store import Document, Documents
+from dgemma_lsp.engine_client.infill_client import ContextLimits, build_context
 from dgemma_lsp.request import Request
 
 URI = "file:///w/a.ipynb"

@@ -28,9 +28,9 @@ def counted(
 ) -> Stats:
     stats = Stats(since=since)
     for one in counts:
-        stats.count(one)
+        stats.add(one, {})
     for stages_ms in times:
-        stats.time(stages_ms)
+        stats.add({}, stages_ms)
     return stats
 
 
@@ -77,7 +77,7 @@ def test_size_is_bounded():
     stats = Stats()
     for index in range(5_000):
         stages = {f"stage {index}": rng.expovariate(0.01), "x" * 1_000: 1.0}
-        stats.time({"total": rng.lognormvariate(4, 4)} | stages)
+        stats.add({}, {"total": rng.lognormvariate(4, 4)} | stages)
     assert len(json.dumps(stats.to_json())) < 60_000
 
 

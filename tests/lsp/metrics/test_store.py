@@ -19,7 +19,7 @@ from pathlib import Path
 from dgemma_lsp.metrics.stats import Stats
 from dgemma_lsp.metrics.store import StatsBusy, StatsFile
 one = Stats(since="2026-11-21")
-one.count({"suggestions": 1})
+one.add({"suggestions": 1}, {})
 left = 50
 while left:
     try:
@@ -32,7 +32,7 @@ while left:
 
 def one(since: str = "2026-11-21") -> Stats:
     stats = Stats(since=since)
-    stats.count({"suggestions": 1})
+    stats.add({"suggestions": 1}, {})
     return stats
 
 
@@ -87,7 +87,7 @@ if os.geteuid() == 0:
     os.setuid(65534)
 os.umask(0o777)
 one = Stats(since="2026-11-21")
-one.count({"suggestions": 1})
+one.add({"suggestions": 1}, {})
 file = StatsFile(Path("state/new"))
 file.add(one)
 for path in [*file.path.parent.iterdir(), file.path.parent]:

@@ -14,8 +14,7 @@ from torch import Tensor
 from dgemma_engine.backends.cuda.step_buffers import NO_ROW, StepShape
 from dgemma_engine.backends.cuda.step_graphs import StepGraphs
 from dgemma_engine.diffusion.canvas import Canvas, CanvasLayout
-from dgemma_engine.diffusion.position_scores import PositionScores
-from dgemma_engine.diffusion.sampler import Sampler
+from dgemma_engine.diffusion.sampler import PositionScores, Sampler
 from dgemma_engine.model.kv_cache import PromptCache
 
 _CPU = torch.device("cpu")
@@ -32,6 +31,9 @@ class GraphExecutor:
         sampler: the decisions.
         suppressed_ids: token ids that may not appear at any position, int64 [any]; may be empty.
         block_ids: tokens that the first pass adds to the cache: the block before this canvas.
+
+    Attributes:
+        layout: see `StepExecutor.layout`.
     """
 
     def __init__(
@@ -55,11 +57,6 @@ class GraphExecutor:
         self._aside: tuple[Tensor, Tensor, Tensor] | None = None
         graphs.give_to(self)
         self._write(canvas.ids_1L[0], None)
-
-    @property
-    def layout(self) -> CanvasLayout:
-        """See `StepExecutor.layout`."""
-        return self._layout
 
     def tokens(self) -> Tensor:
         """See `StepExecutor.tokens`."""
@@ -87,7 +84,7 @@ class GraphExecutor:
         """See `StepExecutor.score`."""
         assert self._copied is not None, "no forward pass to score"
         scores_4L, self._copied = self._copied(), None
-        layout = self._layout
+        layout = self.layout
         answer_RM, entropy_RM, confidence_RM, ids_RM = (row_L[layout.free_RM] for row_L in scores_4L)
         self._confidence = [
             values_M[: row.num_free].tolist()
@@ -106,7 +103,7 @@ class GraphExecutor:
 
     def log_probabilities(self, place: int) -> Tensor:
         """See `StepExecutor.log_probabilities`; as exact as the weights' dtype."""
-        positions = self._layout.free_RM[place, : self._layout.rows[place].num_free].to(self._view.logits_LV.device)
+        positions = self.layout.free_RM[place, : self.layout.rows[place].num_free].to(self._view.logits_LV.device)
         return (self._view.logits_LV[positions].float().log() * self._temperature).log_softmax(-1)
 
     @torch.inference_mode()
@@ -116,7 +113,7 @@ class GraphExecutor:
         if not self._is_renoised:
             self._graphs.renoise(self._shape, self._view, self._sampler)
             self._is_renoised = True
-        num_rows, most = self._layout.free_RM.shape
+        num_rows, most = self.layout.free_RM.shape
         return self._view.accepted_RL[:num_rows, :most]
 
     @torch.inference_mode()
@@ -131,7 +128,7 @@ class GraphExecutor:
     def select_rows(self, places: Sequence[int]) -> None:
         """See `StepExecutor.select_rows`."""
         self._take_over()
-        staying = torch.isin(self._layout.row_L, torch.tensor(places)).nonzero()[:, 0].to(self._view.ids_L.device)
+        staying = torch.isin(self.layout.row_L, torch.tensor(places)).nonzero()[:, 0].to(self._view.ids_L.device)
         # Read before the buffers are rewritten: both shapes lie in the same memory.
         ids_L, soft_LD = self._view.ids_L[staying], self._view.soft_LD[staying]
         self._canvas = self._canvas.select_rows(places)
@@ -148,7 +145,7 @@ class GraphExecutor:
     @torch.inference_mode()
     def _write(self, ids_L: Tensor, soft_LD: Tensor | None) -> None:
         """Writes all that stays the same until a row leaves, and where the rows stand."""
-        self._layout = layout = CanvasLayout(self._canvas.layout.rows, _CPU)
+        self.layout = layout = CanvasLayout(self._canvas.layout.rows, _CPU)
         self._length = length = len(layout.row_L)
         sets, set_of_L = self._suppressed_sets()
         self._num_sets = len(sets)
@@ -179,7 +176,7 @@ class GraphExecutor:
     def _place(self) -> None:
         """Chooses the tensors that fit the canvas, and writes the prompt's length."""
         num_block = len(self._block_ids)
-        self._shape = StepShape.holding(len(self._layout.rows), self._length, num_block)
+        self._shape = StepShape.holding(len(self.layout.rows), self._length, num_block)
         self._view = view = self._graphs.view(self._shape, self._num_sets)
         view.num_stored_1.fill_(self._cache.length)
         view.num_before_1.fill_(self._cache.length + num_block)
@@ -189,7 +186,7 @@ class GraphExecutor:
     def _suppressed_sets(self) -> tuple[list[Tensor], Tensor]:
         """Returns the sets of tokens that some position may not hold, [V] each, and the set of each position, [L]."""
         limits: dict[int, list[tuple[int, ...]]] = {}
-        for position, ids in self._layout.limits:
+        for position, ids in self.layout.limits:
             limits.setdefault(position, []).append(ids)
         sets, known = [self._suppressed_V], dict[tuple[tuple[int, ...], ...], int]()
         set_of_L = torch.zeros(self._length, dtype=torch.int32)

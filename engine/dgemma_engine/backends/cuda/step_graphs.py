@@ -21,9 +21,7 @@ from torch import Tensor
 from dgemma_engine.backends.cuda.graphs import Graphs
 from dgemma_engine.backends.cuda.model import FusedModel, Stores
 from dgemma_engine.backends.cuda.step_buffers import StepBuffers, StepShape, StepView
-from dgemma_engine.diffusion.noise import Noise
-from dgemma_engine.diffusion.position_scores import PositionScores
-from dgemma_engine.diffusion.sampler import ClampedConditioning, Sampler
+from dgemma_engine.diffusion.sampler import ClampedConditioning, Noise, PositionScores, Sampler
 from dgemma_engine.model.kv_cache import PromptCache
 
 # Sets of suppressed tokens that there is room for at first: one for all positions, others for first and last ones.

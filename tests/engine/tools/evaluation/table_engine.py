@@ -24,7 +24,7 @@ class TableEngine:
     asked: list[tuple[Context, InfillOptions]] = field(default_factory=list[tuple[Context, InfillOptions]])
 
     def infill(self, context: Context, cancel: Cancel, *, options: InfillOptions) -> Infill:
-        assert not cancel.expired
+        assert cancel.finish is None
         self.asked.append((context, options))
         text = next((text for end, text in self.answers.items() if context.prefix.endswith(end)), "")
         finish = Finish.STABLE if text else Finish.EMPTY

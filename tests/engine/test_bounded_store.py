@@ -1,8 +1,7 @@
 from __future__ import annotations
 
 import pytest
-
-from dgemma_lsp.documents.bounded_store import BoundedStore
+from dgemma_engine.bounded_store import BoundedStore
 
 
 def keys(store: BoundedStore[str, int]) -> str:
@@ -16,7 +15,8 @@ def test_least_recently_used_go_first() -> None:
     store.use("a")
     store.put("d", 1)
     assert keys(store) == "cad"
-    assert (store.get("b"), store.get("c"), "b" in store) == (None, 1, False)
+    store.use("b")
+    assert (store.get("b"), store.get("c")) == (None, 1)
     store.put("c", 2)
     assert keys(store) == "adc"
     assert (store.pop("a"), store.pop("a")) == (1, None)
@@ -31,6 +31,23 @@ def test_weight_is_bounded_and_the_newest_stays() -> None:
     assert keys(store) == "bc"
     store.put("d", 9)
     assert keys(store) == "d"
+
+
+def test_kept_entries_stay() -> None:
+    kept = {"a"}
+    store = BoundedStore[str, int](1, kept=kept)
+    for key in "abc":
+        store.put(key, 1)
+    assert keys(store) == "ac"
+    kept.clear()
+    store.put("d", 1)
+    assert keys(store) == "d"
+
+
+def test_store_of_no_entries_keeps_none() -> None:
+    store = BoundedStore[str, int](0, weigh=lambda value: value, max_weight=5)
+    store.put("a", 1)
+    assert keys(store) == ""
 
 
 def test_store_refuses_a_negative_size() -> None:

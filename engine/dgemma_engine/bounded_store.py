@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Container, Hashable
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -17,33 +17,45 @@ class BoundedStore(Generic[K, V]):
         num_entries: most entries; 0 keeps none.
         weigh: returns an entry's weight; None bounds the number only.
         max_weight: most weight of all entries; an entry of more stays as long as it is the newest.
+        kept: keys whose entries stay, whatever the bounds are.
     """
 
-    def __init__(self, num_entries: int, *, weigh: Callable[[V], int] | None = None, max_weight: int = 0) -> None:
+    def __init__(
+        self,
+        num_entries: int,
+        *,
+        weigh: Callable[[V], int] | None = None,
+        max_weight: int = 0,
+        kept: Container[K] = frozenset(),
+    ) -> None:
         if num_entries < 0:
             raise ValueError(f"{num_entries=} must not be negative")
         self._num_entries = num_entries
         self._weigh = weigh
         self._max_weight = max_weight
+        self._kept = kept
         self._entries: OrderedDict[K, V] = OrderedDict()
-
-    def __contains__(self, key: K) -> bool:
-        return key in self._entries
 
     def get(self, key: K) -> V | None:
         """Returns an entry; leaves its age alone."""
         return self._entries.get(key)
 
     def use(self, key: K) -> None:
-        """Makes an entry the newest."""
-        self._entries.move_to_end(key)
+        """Makes an entry the newest, if there is one."""
+        if key in self._entries:
+            self._entries.move_to_end(key)
 
     def put(self, key: K, value: V) -> None:
         """Stores an entry as the newest, in place of the one of the same key."""
-        self._entries[key] = value
-        self._entries.move_to_end(key)
-        while len(self._entries) > self._num_entries or self._is_too_heavy():
-            self._entries.popitem(last=False)
+        entries = self._entries
+        entries[key] = value
+        entries.move_to_end(key)
+        for other in [*entries][: -1 if self._num_entries else None]:
+            is_light = self._weigh is None or sum(map(self._weigh, entries.values())) <= self._max_weight
+            if len(entries) <= self._num_entries and is_light:
+                break
+            if other not in self._kept:
+                del entries[other]
 
     def pop(self, key: K) -> V | None:
         """Removes an entry and returns it."""
@@ -56,8 +68,3 @@ class BoundedStore(Generic[K, V]):
     def clear(self) -> None:
         """Removes all entries."""
         self._entries.clear()
-
-    def _is_too_heavy(self) -> bool:
-        if self._weigh is None or len(self._entries) < 2:
-            return False
-        return sum(map(self._weigh, self._entries.values())) > self._max_weight

@@ -6,7 +6,7 @@ import pytest
 from dgemma_engine.postprocess.cursor_context import SHAPING_CHARS
 from dgemma_engine.protocol.messages import Context, DocumentEdges, Extent, Snippet
 
-from dgemma_lsp.context.builder import ContextLimits, build_context
+from dgemma_lsp.engine_client.infill_client import ContextLimits, build_context
 from dgemma_lsp.request import Channel, Request, Trigger
 from tests.lsp.cursor import request_at
 
