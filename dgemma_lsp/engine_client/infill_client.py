@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+from dgemma_engine.engine_client.connection import EngineConnection
+from dgemma_engine.engine_client.connection_status import ConnectionStatus
 from dgemma_engine.protocol.messages import Infill, OnDraft
 
 from dgemma_lsp.context.builder import ContextLimits, build_context
 from dgemma_lsp.context.collector import CollectedContext
-from dgemma_lsp.engine_client.connection import EngineConnection
-from dgemma_lsp.engine_client.connection_status import ConnectionStatus
 from dgemma_lsp.request import Request, as_if_accepted
 
 
