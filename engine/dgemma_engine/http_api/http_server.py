@@ -105,7 +105,8 @@ class _Server(uvicorn.Server):
 def _listening(bind: BindAddress) -> socket.socket:
     host = "127.0.0.1" if bind.host == "localhost" else bind.host
     family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio sends small pieces at once only on a socket that names TCP; head and body would lie 40 ms apart.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, bind.port))

@@ -43,6 +43,9 @@ class Refusal(Exception):
         if self.status not in _KINDS:
             raise ValueError(f"{self.status=} must be one of {', '.join(map(str, _KINDS))}")
 
+    def __str__(self) -> str:
+        return self.message
+
     @property
     def kind(self) -> str:
         """The name that llama.cpp and OpenAI give to this status."""

@@ -13,7 +13,7 @@ from dgemma_engine.http_api.app import create_app
 from dgemma_engine.http_api.http_server import HttpServer
 from dgemma_engine.http_api.http_settings import BindAddress, TlsFiles
 
-from tests.engine.http_api.front_door import FREE_PORT, AnsweringEngine, parsed
+from tests.engine.http_api.front_door import FREE_PORT, AnsweringEngine, parsed, until
 
 
 async def test_tls_answers_who_trusts_the_certificate_and_nobody_in_plain_text(tmp_path: Path) -> None:
@@ -57,3 +57,16 @@ def test_port_in_use_is_wrong_usage_with_the_remedy() -> None:
         settings = replace(FREE_PORT, bind=BindAddress(port=port))
         with pytest.raises(WrongUsage, match=rf"Cannot listen on 127.0.0.1:{port}: the port is in use. Choose another"):
             HttpServer(create_app(AnsweringEngine(), settings), settings)
+
+
+async def test_accepted_connection_sends_small_pieces_at_once() -> None:
+    server = HttpServer(create_app(AnsweringEngine(), FREE_PORT), FREE_PORT)
+    serving = asyncio.create_task(server.serve())
+    _reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    await until(lambda: len(server._server.server_state.connections) == 1)
+    (connection,) = server._server.server_state.connections
+    accepted = connection.transport.get_extra_info("socket")
+    assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+    writer.close()
+    server.stop()
+    await serving

@@ -65,6 +65,8 @@ class CompletionService:
         self._windows = DocumentWindows()
         self._shared = SharedWork(engine.infill)
         self._num_requests = 0
+        # Asked for once: the engine of one location keeps its model.
+        self._model = ""
         # Of each document the end of the text as if the last answer had been accepted, and when that was sent.
         self._accepted: OrderedDict[str, tuple[str, float]] = OrderedDict()
 
@@ -88,7 +90,7 @@ class CompletionService:
         )
         with self._admitted():
             infill, place = await self._shared.answer(context)
-        answer = to_answer(question, _or_refusal(infill), first=place)
+        answer = to_answer(question, _or_refusal(infill), model=await self.model_name(), first=place)
         if answer.best.text and not context.speculative:
             self._remember(document, question.prefix + answer.best.text)
         return answer
@@ -126,9 +128,11 @@ class CompletionService:
         """Returns the model's name, never the path of its folder.
 
         Raises:
-            Refusal: no engine is loaded.
+            Refusal: no engine has been loaded yet.
         """
-        return PurePath((await self.about()).model).name
+        if not self._model:
+            self._model = PurePath((await self.about()).model).name
+        return self._model
 
     @contextmanager
     def _admitted(self) -> Generator[None]:

@@ -139,11 +139,13 @@ class Answer:
     """What came of a question.
 
     Attributes:
+        model: name of the model, never a path.
         texts: best first, at least one; an empty text is "nothing to say".
         num_prompt_tokens: about how many tokens the prompt has.
         infill: the engine's own answer.
     """
 
+    model: str
     texts: tuple[AnswerText, ...]
     num_prompt_tokens: int
     infill: Infill
@@ -189,12 +191,13 @@ def sent_prefix(question: Question, start: int) -> str:
     return question.prefix[line_start or cut :]
 
 
-def to_answer(question: Question, infill: Infill, *, first: int = 0) -> Answer:
+def to_answer(question: Question, infill: Infill, *, model: str, first: int = 0) -> Answer:
     """Returns the texts of an engine's answer that can be inserted as they are, cut at the stop words.
 
     Args:
         question: the question.
         infill: the engine's answer to it.
+        model: name of the model.
         first: index of the candidate to begin with, where several clients share the work.
     """
     offered = infill.candidates or (
@@ -217,6 +220,7 @@ def to_answer(question: Question, infill: Infill, *, first: int = 0) -> Answer:
         ]
     snippets = sum(approximate_tokens(one.text) for one in question.snippets)
     return Answer(
+        model=model,
         texts=tuple(found) or (AnswerText(text="", score=0.0, stop=StopKind.END),),
         num_prompt_tokens=approximate_tokens(question.prefix) + approximate_tokens(question.suffix) + snippets,
         infill=infill,

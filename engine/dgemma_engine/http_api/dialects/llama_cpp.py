@@ -143,9 +143,8 @@ def _question(
 
 
 async def _answered(call: Call, body: Sampling, question: Question) -> Response:
-    model = await call.service.model_name()
     answer = await call.answer(question)
-    found = [_completion(answer, one, index, model) for index, one in enumerate(answer.texts)]
+    found = [_completion(answer, one, index) for index, one in enumerate(answer.texts)]
     if body.stream:
         return event_response([event(piece) for one in found for piece in _pieces(one)])
     # A client that names a place in the answer gets a flat key of that name; an empty list is the whole answer.
@@ -155,13 +154,13 @@ async def _answered(call: Call, body: Sampling, question: Question) -> Response:
     return json_response(shown if is_list else shown[0])
 
 
-def _completion(answer: Answer, text: AnswerText, index: int, model: str) -> LlamaCompletion:
+def _completion(answer: Answer, text: AnswerText, index: int) -> LlamaCompletion:
     prompt_n, predicted_n = answer.num_prompt_tokens, text.num_tokens
     prompt_ms, predicted_ms = answer.prompt_ms, answer.middle_ms
     return LlamaCompletion(
         content=text.text,
         index=index,
-        model=model,
+        model=answer.model,
         prompt="",
         tokens_predicted=predicted_n,
         tokens_evaluated=prompt_n,

@@ -100,7 +100,6 @@ class OpenAiDialect:
     async def _complete(self, call: Call) -> Response:
         body = call.read(CompletionBody)
         question = _question(body)
-        model = await call.service.model_name()
         answer = await call.answer(question)
         echoed = _prompt(body) if body.echo else ""
         choices = [
@@ -108,7 +107,11 @@ class OpenAiDialect:
             for index, one in enumerate(answer.texts)
         ]
         whole = Completion(
-            id=f"cmpl-{next(self._ids)}", created=int(time.time()), model=model, choices=choices, usage=_usage(answer)
+            id=f"cmpl-{next(self._ids)}",
+            created=int(time.time()),
+            model=answer.model,
+            choices=choices,
+            usage=_usage(answer),
         )
         if not body.stream:
             return json_response(whole)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from dgemma_engine.http_api.completions.question import Question, StopKind, sent_prefix, to_answer
+from dgemma_engine.http_api.completions.question import Answer, Question, StopKind, sent_prefix, to_answer
 from dgemma_engine.protocol.messages import Candidate, CandidateSource, Context, Extent, Finish, Infill
 
 
@@ -9,6 +9,10 @@ def context_of(question: Question) -> Context:
     return question.to_context(
         document="d", prefix=sent_prefix(question, 0), deadline_ms=3_000, max_middle_tokens=256, speculative=False
     )
+
+
+def answer_to(question: Question, found: Infill, first: int = 0) -> Answer:
+    return to_answer(question, found, model="m", first=first)
 
 
 def infill(*texts: str, covered: int = 0, finish: Finish = Finish.STABLE) -> Infill:
@@ -54,26 +58,26 @@ def test_to_context_chooses_the_extent(prefix: str, stop: tuple[str, ...], exten
     [("a, b)", ")\n", 1, "a, b"), ("a, b", ")\n", 0, "a, b"), ("a) + b", ")\n", 1, ""), (")", ")", 1, "")],
 )
 def test_to_answer_inserts_nothing_twice(text: str, suffix: str, covered: int, inserted: str) -> None:
-    answer = to_answer(Question(prefix="f(", suffix=suffix), infill(text, covered=covered))
+    answer = answer_to(Question(prefix="f(", suffix=suffix), infill(text, covered=covered))
     assert answer.best.text == inserted
 
 
 def test_to_answer_cuts_at_the_first_stop_word() -> None:
-    answer = to_answer(Question(prefix="", stop=("gamma", "beta")), infill("alpha beta gamma"))
+    answer = answer_to(Question(prefix="", stop=("gamma", "beta")), infill("alpha beta gamma"))
     assert (answer.best.text, answer.best.stop, answer.best.stop_word) == ("alpha ", StopKind.WORD, "beta")
 
 
 def test_to_answer_with_nothing_left_is_one_empty_text() -> None:
     for found in (infill("alpha"), Infill(text="", finish=Finish.CANCELLED)):
-        (text,) = to_answer(Question(prefix="", stop=("alpha",)), found).texts
+        (text,) = answer_to(Question(prefix="", stop=("alpha",)), found).texts
         assert (text.text, text.score, text.stop) == ("", 0.0, StopKind.END)
 
 
 def test_to_answer_has_the_line_ends_of_the_document() -> None:
-    assert to_answer(Question(prefix="a\r\n"), infill("b\nc")).best.text == "b\r\nc"
-    assert to_answer(Question(prefix="a\n"), infill("b\nc")).best.text == "b\nc"
+    assert answer_to(Question(prefix="a\r\n"), infill("b\nc")).best.text == "b\r\nc"
+    assert answer_to(Question(prefix="a\n"), infill("b\nc")).best.text == "b\nc"
 
 
 def test_to_answer_gives_each_that_shares_the_work_its_own_first_text() -> None:
     question, found = Question(prefix=""), infill("one", "two")
-    assert [to_answer(question, found, first=first).best.text for first in range(3)] == ["one", "two", "one"]
+    assert [answer_to(question, found, first).best.text for first in range(3)] == ["one", "two", "one"]

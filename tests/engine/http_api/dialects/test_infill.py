@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 from typing import Any
 
 import pytest
-from dgemma_engine.http_api.dialects.infill import InfillBody
+from dgemma_engine.http_api.completions.completion_service import CompletionService
+from dgemma_engine.http_api.dialects.infill import InfillBody, InfillDialect
+from dgemma_engine.http_api.http_settings import HttpSettings
+from dgemma_engine.http_api.operation import Call
 from dgemma_engine.protocol.messages import Context, DocumentEdges, Extent, Infill, Snippet
+from starlette.responses import StreamingResponse
 
 from tests.engine.http_api.front_door import AnsweringEngine, front_door, until
 
@@ -94,6 +99,29 @@ async def test_client_that_leaves_a_stream_ends_the_work() -> None:
         await reader.readuntil(b'"draft"')
         writer.close()
         await until(lambda: engine.num_cancelled == 1)
+
+
+async def test_stream_that_is_closed_between_two_drafts_ends_the_work() -> None:
+    engine = AnsweringEngine()
+    service = CompletionService(engine, HttpSettings(), clock=lambda: 0.0)
+    body = json.dumps({"prefix": "SLOW", "suffix": "", "stream": True}).encode()
+    (operation,) = InfillDialect().operations()
+    response = await operation.run(Call(service=service, caller="me", path="/v1/infill", body=body))
+    assert isinstance(response, StreamingResponse)
+    leaving = asyncio.Event()
+
+    async def receive() -> Any:
+        await leaving.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            leaving.set()
+            await asyncio.sleep(60)
+
+    async with asyncio.timeout(5):
+        await response({"type": "http", "asgi": {"spec_version": "2.3"}}, receive, send)
+    assert engine.num_cancelled == 1
 
 
 @pytest.mark.parametrize(
