@@ -12,18 +12,16 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dgemma_engine.engine_client.connection import EngineConnection
 from dgemma_engine.engine_client.connection_status import ConnectionState, ConnectionStatus
 from dgemma_engine.errors import EngineUnavailable, WrongUsage
+from dgemma_engine.http_api.access.api_keys import ApiKeys
+from dgemma_engine.http_api.http_settings import DEFAULT_PORT, BindAddress, HttpSettings, TlsFiles
 from dgemma_engine.ipc.client import EngineClient
 from dgemma_engine.ipc.endpoint_options import add_engine_options, chosen_location
 from dgemma_engine.protocol.messages import Progress
 from dgemma_engine.terminal import say_error
-
-if TYPE_CHECKING:
-    from dgemma_engine.http_api.http_settings import HttpSettings
 
 _MODULES = ("starlette", "uvicorn", "msgspec")
 
@@ -33,9 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_engine_options(parser)
     parser.add_argument(
         "--http",
-        default="127.0.0.1:8012",
+        default=f"127.0.0.1:{DEFAULT_PORT}",
         metavar="HOST:PORT",
-        help="where to listen (default: 127.0.0.1:8012; port 0 chooses a free one)",
+        help=f"where to listen (default: 127.0.0.1:{DEFAULT_PORT}; port 0 chooses a free one)",
     )
     parser.add_argument(
         "--api-key-file",
@@ -111,9 +109,6 @@ def service_command(arguments: argparse.Namespace) -> list[str]:
 
 
 def _settings(arguments: argparse.Namespace) -> HttpSettings:
-    from dgemma_engine.http_api.access.api_keys import ApiKeys
-    from dgemma_engine.http_api.http_settings import BindAddress, HttpSettings, TlsFiles
-
     if (arguments.tls_cert is None) != (arguments.tls_key is None):
         raise WrongUsage("--tls-cert and --tls-key belong together; give both")
     if arguments.idle_minutes is not None and not 0 < arguments.idle_minutes < float("inf"):
