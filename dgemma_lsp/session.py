@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from dgemma_engine.engine_client.connection import EngineConnection
+from dgemma_engine.engine_client.infill_source import Connect
 from dgemma_engine.model_store.choice import ModelChoice
 from dgemma_engine.protocol.messages import Finish, Infill, OnDraft
 
@@ -24,9 +26,7 @@ from dgemma_lsp.documents.notebooks import Notebooks
 from dgemma_lsp.documents.positions import PositionEncoding
 from dgemma_lsp.documents.store import Document, Documents, Edit
 from dgemma_lsp.documents.uri import name_files
-from dgemma_lsp.engine_client.connection import EngineConnection
 from dgemma_lsp.engine_client.infill_client import ContextLimits, InfillClient
-from dgemma_lsp.engine_client.infill_source import Connect
 from dgemma_lsp.engine_client.status import ServerStatus, StatusBoard
 from dgemma_lsp.fill.service import FillService
 from dgemma_lsp.metrics.recorder import StatsRecorder

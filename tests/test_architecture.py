@@ -24,7 +24,14 @@ def name_of(path: Path) -> str:
 
 @pytest.mark.parametrize(
     "module",
-    ["dgemma_lsp.server", "dgemma_lsp.server.app", "dgemma_lsp.cli", "dgemma_engine.ipc.client", "dgemma_engine.cli"],
+    [
+        "dgemma_lsp.server",
+        "dgemma_lsp.server.app",
+        "dgemma_lsp.cli",
+        "dgemma_engine.ipc.client",
+        "dgemma_engine.http_api.app",
+        "dgemma_engine.cli",
+    ],
 )
 def test_import_loads_no_torch(module: str) -> None:
     code = f"import sys, {module}; print([m for m in {TORCH_FREE!r} if m in sys.modules])"

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from dgemma_engine.engine_client.connection import InfillSource
 from dgemma_engine.postprocess.cursor_context import normalize_newlines
 from dgemma_engine.protocol.messages import Infill
 from dgemma_engine.protocol.status_messages import Status
 
 from dgemma_lsp.answer import Completion, build_completions
 from dgemma_lsp.commands.file_location import FilePosition, language_of
-from dgemma_lsp.engine_client.connection import InfillSource
 from dgemma_lsp.engine_client.infill_client import ContextLimits, build_context
 from dgemma_lsp.request import Request, Trigger
 

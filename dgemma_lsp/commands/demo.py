@@ -13,11 +13,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dgemma_engine.engine_client.connection import InfillSource
 from dgemma_engine.protocol.status_messages import Status
 
 from dgemma_lsp.commands.complete import Answer, answer_at, render
 from dgemma_lsp.commands.file_location import FilePosition
-from dgemma_lsp.engine_client.connection import InfillSource
 from dgemma_lsp.engine_client.infill_client import ContextLimits
 
 FILES = Path(__file__).with_name("demo_files")

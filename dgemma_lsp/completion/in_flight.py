@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
+from dgemma_engine.engine_client.connection_status import ConnectionStatus
 from dgemma_engine.postprocess.cursor_context import normalize_newlines
 from dgemma_engine.protocol.messages import Draft, Infill, OnDraft
 
 from dgemma_lsp.completion.cache import CursorFingerprint, EngineAnswer
-from dgemma_lsp.engine_client.connection_status import ConnectionStatus
 
 _log = logging.getLogger(__name__)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
+from dgemma_engine.engine_client.connection_status import ConnectionStatus
 from dgemma_engine.protocol.messages import Finish, Infill
 
 from dgemma_lsp.answer import Completion, build_completions
-from dgemma_lsp.engine_client.connection_status import ConnectionStatus
 from dgemma_lsp.request import Request
 
 

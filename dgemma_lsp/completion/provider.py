@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
+from dgemma_engine.engine_client.connection_status import ConnectionStatus
 from dgemma_engine.postprocess.cursor_context import normalize_newlines
 from dgemma_engine.protocol.messages import Infill, OnDraft
 
@@ -25,7 +26,6 @@ from dgemma_lsp.completion.cache import (
 )
 from dgemma_lsp.completion.debounce import DebounceConfig, LatencyEstimate, TypingCadence, TypingState
 from dgemma_lsp.completion.in_flight import InFlightRequest, InFlightRequests, Outcome
-from dgemma_lsp.engine_client.connection_status import ConnectionStatus
 from dgemma_lsp.engine_client.infill_client import ContextLimits, InfillClient
 from dgemma_lsp.metrics.recorder import StatsRecorder
 from dgemma_lsp.metrics.stats import Source

@@ -1,1 +1,1 @@
-"""The way from a request to the engine and back: the wire `Context`, connection, retries, status."""
+"""The way from a `Request` to an `Infill`: the wire `Context`, settings to a connection, states to a status bar."""

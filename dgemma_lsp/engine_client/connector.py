@@ -6,13 +6,13 @@ import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
+from dgemma_engine.engine_client.infill_source import Connect
 from dgemma_engine.ipc.client import EngineClient, EngineLocation, NoEngine
 from dgemma_engine.model_store import catalogue
 from dgemma_engine.model_store.choice import ModelChoice, choose_model
 from dgemma_engine.protocol.messages import Progress
 from dgemma_engine.protocol.status_messages import Status
 
-from dgemma_lsp.engine_client.infill_source import Connect
 from dgemma_lsp.settings.settings import Settings
 
 

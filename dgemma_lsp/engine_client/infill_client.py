@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
+from dgemma_engine.engine_client.connection import EngineConnection
+from dgemma_engine.engine_client.connection_status import ConnectionStatus
 from dgemma_engine.postprocess.cursor_context import SHAPING_CHARS, normalize_newlines
 from dgemma_engine.postprocess.extent import extent_of
 from dgemma_engine.protocol.messages import Context, DocumentEdges, Infill, OnDraft, Snippet
 
 from dgemma_lsp.context.collector import CollectedContext
-from dgemma_lsp.engine_client.connection import EngineConnection
-from dgemma_lsp.engine_client.connection_status import ConnectionStatus
 from dgemma_lsp.request import Channel, Request, Trigger, as_if_accepted
 
 

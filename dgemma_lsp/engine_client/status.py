@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any, Self
 
+from dgemma_engine.engine_client.connection_status import ConnectionState, ConnectionStatus
 from dgemma_engine.model_store.catalogue import TINY
 from dgemma_engine.model_store.choice import ModelChoice
 from dgemma_engine.protocol.messages import Finish, Infill
 from dgemma_engine.protocol.status_messages import Status
-
-from dgemma_lsp.engine_client.connection_status import ConnectionState, ConnectionStatus
 
 # Answers in a row that came too late: one or two happen on any machine that does other work.
 _MISSES = 3

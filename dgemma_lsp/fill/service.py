@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from dgemma_engine.engine_client.connection_status import ConnectionState, ConnectionStatus
 from dgemma_engine.protocol.messages import Finish, Infill, OnDraft
 
 from dgemma_lsp.completion.in_flight import LatestOnly
 from dgemma_lsp.documents.positions import PositionEncoding
 from dgemma_lsp.documents.store import Document
-from dgemma_lsp.engine_client.connection_status import ConnectionState, ConnectionStatus
 from dgemma_lsp.engine_client.infill_client import ContextLimits, InfillClient
 from dgemma_lsp.fill.candidates import FillCandidate, fill_candidates, fill_request
 from dgemma_lsp.fill.target import FillKind, FillTarget, Refusal, fill_target

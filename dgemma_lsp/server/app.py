@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, cast
 
+from dgemma_engine.engine_client.infill_source import Connect
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException
 from pygls.lsp.server import LanguageServer
@@ -24,7 +25,6 @@ from dgemma_lsp import __version__
 from dgemma_lsp.documents.positions import PositionEncoding
 from dgemma_lsp.documents.store import Document
 from dgemma_lsp.engine_client.connector import chosen_model, engine_connector
-from dgemma_lsp.engine_client.infill_source import Connect
 from dgemma_lsp.engine_client.status import METHOD, ServerStatus
 from dgemma_lsp.metrics.recorder import TALLY, StatsRecorder
 from dgemma_lsp.metrics.store import StatsFile

@@ -21,6 +21,7 @@ _COMMANDS = {
     "start": ("commands.start", "start the engine unless it is running"),
     "stop": ("commands.stop", "stop the engine"),
     "status": ("commands.status", "print the state of the engine"),
+    "serve": ("commands.serve", "answer editors over HTTP"),
     "pull": ("commands.pull", "fetch a model by its short name"),
     "models": ("commands.models", "list the models with a short name"),
     "rm": ("commands.rm", "remove a fetched model"),

@@ -6,13 +6,13 @@ import warnings
 from collections.abc import Callable
 
 import pytest
+from dgemma_engine.engine_client.connection import EngineConnection
+from dgemma_engine.engine_client.connection_status import ConnectionState, ConnectionStatus
+from dgemma_engine.engine_client.retry_policy import RetryPolicy
 from dgemma_engine.ipc.client import EngineFault, EngineUnavailable, NoEngine
 from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
 from dgemma_engine.protocol.messages import Context, Draft, EngineState, Infill, Progress
 
-from dgemma_lsp.engine_client.connection import EngineConnection
-from dgemma_lsp.engine_client.connection_status import ConnectionState, ConnectionStatus
-from dgemma_lsp.engine_client.retry_policy import RetryPolicy
 from tests.lsp.fake_engine import FakeConnector, FakeEngine
 from tests.lsp.waiting import until
 

@@ -19,14 +19,13 @@ from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
+from dgemma_engine.engine_client.connection_status import ConnectionState, ConnectionStatus
+from dgemma_engine.engine_client.infill_source import Connect, InfillSource
+from dgemma_engine.engine_client.retry_policy import RetryPolicy
 from dgemma_engine.ipc.client import EngineFault, EngineUnavailable, NoEngine
 from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
 from dgemma_engine.protocol.messages import Context, EngineState, Infill, OnDraft, Progress
 from dgemma_engine.protocol.status_messages import Status
-
-from dgemma_lsp.engine_client.connection_status import ConnectionState, ConnectionStatus
-from dgemma_lsp.engine_client.infill_source import Connect, InfillSource
-from dgemma_lsp.engine_client.retry_policy import RetryPolicy
 
 _log = logging.getLogger(__name__)
 

@@ -1,0 +1,158 @@
+"""`dgemma-engine serve`: answers editors over HTTP with the engine that runs, or with one that it starts."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib.util
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from dgemma_engine.engine_client.connection import EngineConnection
+from dgemma_engine.engine_client.connection_status import ConnectionState, ConnectionStatus
+from dgemma_engine.errors import EngineUnavailable, WrongUsage
+from dgemma_engine.http_api.access.api_keys import ApiKeys
+from dgemma_engine.http_api.http_settings import DEFAULT_PORT, BindAddress, HttpSettings, TlsFiles
+from dgemma_engine.ipc.client import EngineClient
+from dgemma_engine.ipc.endpoint_options import add_engine_options, chosen_location
+from dgemma_engine.protocol.messages import Progress
+from dgemma_engine.terminal import say_error
+
+_MODULES = ("starlette", "uvicorn", "msgspec")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the subcommand's arguments to its parser."""
+    add_engine_options(parser)
+    parser.add_argument(
+        "--http",
+        default=f"127.0.0.1:{DEFAULT_PORT}",
+        metavar="HOST:PORT",
+        help=f"where to listen (default: 127.0.0.1:{DEFAULT_PORT}; port 0 chooses a free one)",
+    )
+    parser.add_argument(
+        "--api-key-file",
+        type=Path,
+        metavar="FILE",
+        help="lines of KEY or NAME KEY; needed on every address that other machines reach; DGEMMA_API_KEY is one more",
+    )
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="certificate chain, PEM: answers HTTPS")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="private key of the certificate, PEM")
+    parser.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME", help="a name that clients know this machine by"
+    )
+    parser.add_argument("--allow-origin", action="append", default=[], metavar="ORIGIN", help="a web page that may ask")
+    parser.add_argument(
+        "--idle-minutes",
+        type=float,
+        metavar="N",
+        help="leave the engine after N minutes without a completion, so that it can end (default: never)",
+    )
+    service = parser.add_mutually_exclusive_group()
+    service.add_argument(
+        "--install-service", action="store_true", help="start with these options now and at every login"
+    )
+    service.add_argument("--uninstall-service", action="store_true", help="undo --install-service")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the subcommand; returns its exit code.
+
+    Raises:
+        WrongUsage: an option cannot be used, or the address not be listened on.
+        EngineUnavailable: the extra `http` is not installed, or the system refuses the service.
+    """
+    missing = [name for name in _MODULES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise EngineUnavailable(f"{missing[0]} is not installed; run: pip install 'dgemma-lsp[http]'")
+    from dgemma_engine.http_api.user_service import UserService
+
+    if arguments.uninstall_service:
+        service = UserService.of_this_user()
+        _say("service removed" if service.uninstall() else "no service is installed")
+        return 0
+    settings = _settings(arguments)
+    if arguments.install_service:
+        if os.environ.get("DGEMMA_API_KEY") and arguments.api_key_file is None:
+            raise WrongUsage("--install-service keeps no key of the environment; put it into an --api-key-file")
+        service = UserService.of_this_user()
+        service.install(service_command(arguments))
+        _say(f"service installed: {service.path}")
+        return 0
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    asyncio.run(_serve(arguments, settings))
+    return 0
+
+
+def service_command(arguments: argparse.Namespace) -> list[str]:
+    """Returns the command line that serves with the same options; paths in it are absolute."""
+    command = [sys.executable, "-P", "-m", "dgemma_engine", "serve", "--http", arguments.http]
+    command += ["--device", arguments.device]
+    if arguments.model is not None:
+        model = Path(arguments.model)
+        command += ["--model", str(model.absolute()) if model.exists() else arguments.model]
+    for name in ("api_key_file", "tls_cert", "tls_key"):
+        if (path := getattr(arguments, name)) is not None:
+            command += [f"--{name.replace('_', '-')}", str(path.absolute())]
+    for name in ("allow_host", "allow_origin"):
+        for value in getattr(arguments, name):
+            command += [f"--{name.replace('_', '-')}", value]
+    if arguments.idle_minutes is not None:
+        command += ["--idle-minutes", f"{arguments.idle_minutes:g}"]
+    return command
+
+
+def _settings(arguments: argparse.Namespace) -> HttpSettings:
+    if (arguments.tls_cert is None) != (arguments.tls_key is None):
+        raise WrongUsage("--tls-cert and --tls-key belong together; give both")
+    if arguments.idle_minutes is not None and not 0 < arguments.idle_minutes < float("inf"):
+        raise WrongUsage(f"--idle-minutes {arguments.idle_minutes:g} must be more than 0")
+    tls = None if arguments.tls_cert is None else TlsFiles(cert=arguments.tls_cert, key=arguments.tls_key)
+    return HttpSettings(
+        bind=BindAddress.parse(arguments.http),
+        keys=ApiKeys.read(arguments.api_key_file, os.environ),
+        tls=tls,
+        hosts=tuple(name.lower() for name in arguments.allow_host),
+        origins=tuple(arguments.allow_origin),
+    )
+
+
+async def _serve(arguments: argparse.Namespace, settings: HttpSettings) -> None:
+    from dgemma_engine.http_api.app import create_app
+    from dgemma_engine.http_api.http_server import HttpServer
+    from dgemma_engine.http_api.resting_engine import RestingEngine
+
+    location = chosen_location(arguments)
+
+    async def connect(*, on_progress: Callable[[Progress], None], on_closed: Callable[[], None]) -> EngineClient:
+        return await EngineClient.attach_or_start(location, on_progress=on_progress, on_closed=on_closed)
+
+    connection = EngineConnection(connect, on_status=_say_status, on_fault=_say_status, clock=time.monotonic)
+    rest_s = float("inf") if arguments.idle_minutes is None else arguments.idle_minutes * 60
+    engine = RestingEngine(connection, connect, rest_s=rest_s, clock=time.monotonic)
+    server = HttpServer(create_app(engine, settings), settings)
+    connection.wake()
+    watching = asyncio.create_task(engine.watch())
+    try:
+        await server.serve_until_signal(lambda url: _say(f"listening on {url}"))
+    finally:
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
+        await connection.close()
+
+
+def _say_status(status: ConnectionStatus) -> None:
+    if status.state in (ConnectionState.FAILED, ConnectionState.ABSENT):
+        say_error("dgemma-engine", status.message)
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,1 @@
+"""A client's connection that outlives the engine: state machine, retries, status. Torch-free."""

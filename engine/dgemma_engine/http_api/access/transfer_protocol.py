@@ -1,0 +1,98 @@
+"""uvicorn's HTTP protocol with time limits for both directions, a limit of connections, and errors as JSON.
+
+uvicorn has none of them: a client that sends a byte a minute, or that reads nothing, holds a connection for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+import h11
+import msgspec
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+
+from dgemma_engine.http_api.http_settings import HttpSettings
+
+_RECEIVING = (h11.IDLE, h11.SEND_BODY)
+
+
+def transfer_protocol(settings: HttpSettings) -> type[H11Protocol]:
+    """Returns the class of the protocol.
+
+    Args:
+        settings: seconds for a request to arrive and for an answer to be read, and the number of connections.
+    """
+
+    class TransferProtocol(H11Protocol):
+        _deadline: asyncio.TimerHandle | None = None
+        _unread: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+            super().connection_made(transport)
+            if len(self.connections) > settings.max_connections:
+                self._end(503, "Service Unavailable", "Too many connections are open; ask again later.", retry=True)
+            else:
+                self._deadline = self.loop.call_later(settings.receive_s, self._late)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._stop_waiting()
+            self._stop_unread()
+            super().connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self.conn.their_state not in _RECEIVING:
+                self._stop_waiting()
+            elif self._deadline is None:
+                self._deadline = self.loop.call_later(settings.receive_s, self._late)
+
+        def send_400_response(self, msg: str) -> None:
+            del msg
+            self._stop_waiting()
+            if self._is_answering:
+                self.transport.close()
+            else:
+                self._end(400, "Bad Request", "This is no HTTP request, or its head is too large.")
+
+        def pause_writing(self) -> None:
+            super().pause_writing()
+            self._unread = self.loop.call_later(settings.send_s, self.transport.abort)
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            self._stop_unread()
+
+        def _stop_unread(self) -> None:
+            if self._unread is not None:
+                self._unread.cancel()
+                self._unread = None
+
+        @property
+        def _is_answering(self) -> bool:
+            # None before the first request, whatever the annotation says.
+            cycle = cast("RequestResponseCycle | None", self.cycle)
+            return cycle is not None and cycle.response_started and not cycle.response_complete
+
+        def _stop_waiting(self) -> None:
+            if self._deadline is not None:
+                self._deadline.cancel()
+                self._deadline = None
+
+        def _late(self) -> None:
+            self._deadline = None
+            if self._is_answering:
+                # Refused before its body came.
+                self.transport.close()
+            else:
+                self._end(408, "Request Timeout", "The request did not arrive in time.")
+
+        def _end(self, status: int, phrase: str, message: str, *, retry: bool = False) -> None:
+            error = {"message": message, "type": "invalid_request_error", "code": status, "param": None}
+            body = msgspec.json.encode({"error": error})
+            head = f"HTTP/1.1 {status} {phrase}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+            more = "Retry-After: 1\r\n" if retry else ""
+            self.transport.write(f"{head}{more}x-should-retry: false\r\nConnection: close\r\n\r\n".encode() + body)
+            self.transport.close()
+
+    return TransferProtocol

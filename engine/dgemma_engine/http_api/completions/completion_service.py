@@ -1,0 +1,177 @@
+"""Question -> Answer over the connection to the engine: admission, document keys, speculation, states as refusals.
+
+The one object that dialects ask. Works on any `InfillEngine`: the connection of this process, or one of a cluster.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import PurePath
+from typing import Protocol
+
+from dgemma_engine.engine_client.connection_status import ConnectionState, ConnectionStatus
+from dgemma_engine.http_api.completions.document_windows import DocumentWindows
+from dgemma_engine.http_api.completions.question import Answer, Question, sent_prefix, to_answer
+from dgemma_engine.http_api.completions.shared_work import SharedWork
+from dgemma_engine.http_api.http_settings import HttpSettings
+from dgemma_engine.http_api.refusal import Refusal
+from dgemma_engine.protocol.messages import Context, Infill, OnDraft
+from dgemma_engine.protocol.status_messages import Status
+
+# Nobody reads and accepts a text within this time of its arrival: a request that goes on behind it is a client's own.
+_FOLLOW_UP_S = 0.15
+_FOLLOW_UP_CHARS = 200
+_NUM_FOLLOWED = 64
+_LOADING_S = 5
+_BUSY_S = 1
+
+
+class InfillEngine(Protocol):
+    """An engine as the front door uses it; `EngineConnection` is one."""
+
+    @property
+    def status(self) -> ConnectionStatus:
+        """What the connection is doing."""
+        ...
+
+    def wake(self) -> None:
+        """Begins to connect, unless connected or connecting."""
+        ...
+
+    async def infill(self, context: Context, on_draft: OnDraft | None = None) -> Infill | ConnectionStatus:
+        """Answers one request, or returns what stands in the way; cancelling the caller cancels the work."""
+        ...
+
+    async def about(self) -> Status | None:
+        """Returns what the engine is and does; None without an engine that answers."""
+        ...
+
+
+class CompletionService:
+    """What dialects ask.
+
+    Args:
+        engine: answers.
+        settings: limits.
+        clock: seconds that never go backwards.
+    """
+
+    def __init__(self, engine: InfillEngine, settings: HttpSettings, *, clock: Callable[[], float]) -> None:
+        self.settings = settings
+        self._engine = engine
+        self._clock = clock
+        self._windows = DocumentWindows()
+        self._shared = SharedWork(engine.infill)
+        self._num_requests = 0
+        # Asked for once: the engine of one location keeps its model.
+        self._model = ""
+        # Of each document the end of the text as if the last answer had been accepted, and when that was sent.
+        self._accepted: OrderedDict[str, tuple[str, float]] = OrderedDict()
+
+    async def answer(self, question: Question, caller: str) -> Answer:
+        """Answers a question. Cancelling the caller cancels the work, unless others wait for the same.
+
+        Args:
+            question: the question.
+            caller: who asks.
+
+        Raises:
+            Refusal: too much is under way, or no engine answers.
+        """
+        document, start = self._windows.locate(caller, question.path, question.prefix)
+        context = question.to_context(
+            document=f"http/{document}",
+            prefix=sent_prefix(question, start),
+            deadline_ms=self.settings.deadline_ms,
+            max_middle_tokens=self.settings.max_middle_tokens,
+            speculative=question.is_warm_up or self._is_follow_up(document, question.prefix),
+        )
+        with self._admitted():
+            infill, place = await self._shared.answer(context)
+        answer = to_answer(question, _or_refusal(infill), model=await self.model_name(), first=place)
+        if answer.best.text and not context.speculative:
+            self._remember(document, question.prefix + answer.best.text)
+        return answer
+
+    async def infill(self, context: Context, on_draft: OnDraft | None = None) -> Infill:
+        """Answers a request in the engine's own terms. Cancelling the caller cancels the work.
+
+        Args:
+            context: the request.
+            on_draft: receives the drafts; None asks for none.
+
+        Raises:
+            Refusal: too much is under way, or no engine answers.
+        """
+        with self._admitted():
+            return _or_refusal(await self._engine.infill(context, on_draft))
+
+    def document_of(self, caller: str, path: str, prefix: str) -> str:
+        """Returns the key of the document that a prefix is of."""
+        return f"http/{self._windows.locate(caller, path, prefix)[0]}"
+
+    async def about(self) -> Status:
+        """Returns what the engine is and does; begins to connect where none is connected.
+
+        Raises:
+            Refusal: no engine is loaded.
+        """
+        self._engine.wake()
+        status = await self._engine.about()
+        if status is None or self._engine.status.state is not ConnectionState.READY:
+            raise refusal_of(self._engine.status)
+        return status
+
+    async def model_name(self) -> str:
+        """Returns the model's name, never the path of its folder.
+
+        Raises:
+            Refusal: no engine has been loaded yet.
+        """
+        if not self._model:
+            self._model = PurePath((await self.about()).model).name
+        return self._model
+
+    @contextmanager
+    def _admitted(self) -> Generator[None]:
+        if self._num_requests >= self.settings.max_requests:
+            raise Refusal(
+                status=429,
+                message=f"{self.settings.max_requests} completions are under way already; ask again later.",
+                retry_after_s=_BUSY_S,
+            )
+        self._num_requests += 1
+        try:
+            yield
+        finally:
+            self._num_requests -= 1
+
+    def _is_follow_up(self, document: str, prefix: str) -> bool:
+        """Whether a client prepares what follows an answer that its user has not had time to accept."""
+        end, sent_s = self._accepted.get(document, ("", 0.0))
+        return bool(end) and self._clock() - sent_s <= _FOLLOW_UP_S and prefix.endswith(end)
+
+    def _remember(self, document: str, accepted: str) -> None:
+        self._accepted.pop(document, None)
+        self._accepted[document] = (accepted[-_FOLLOW_UP_CHARS:], self._clock())
+        if len(self._accepted) > _NUM_FOLLOWED:
+            self._accepted.popitem(last=False)
+
+
+def refusal_of(status: ConnectionStatus) -> Refusal:
+    """Returns what to say of a connection that answers nothing; its own message may name paths of the machine."""
+    if status.state in (ConnectionState.DISCONNECTED, ConnectionState.STARTING, ConnectionState.LOADING):
+        return Refusal(status=503, message="Loading model", retry_after_s=_LOADING_S)
+    if status.state is ConnectionState.ABSENT:
+        message = "No engine runs; start one with: dgemma-engine start"
+        return Refusal(status=503, message=message, retry_after_s=_LOADING_S)
+    message = "The engine could not answer; `dgemma-engine status` says why."
+    return Refusal(status=503, message=message, retry_after_s=_LOADING_S)
+
+
+def _or_refusal(infill: Infill | ConnectionStatus) -> Infill:
+    if isinstance(infill, ConnectionStatus):
+        raise refusal_of(infill)
+    return infill

@@ -1,0 +1,106 @@
+"""Prefixes that clients send -> which document each is of, and where the part begins that its prompts have in common.
+
+No client names its document, and several send a window of it: the last 4,000 characters, the last 256 lines. With each
+key such a window begins one character or line later, and no prompt begins like the last one, so all of it would be
+encoded again. So the first window of a document is kept here, and the next ones are cut where an earlier one was. A
+window that has moved past that place gets a new one, further in.
+
+Pure: no clock. Keeps the beginnings of a bounded number of documents in memory, nowhere else.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict
+from dataclasses import dataclass
+
+# Long enough that no two places of one client's files agree by chance; short enough to be found at once.
+_MARK_CHARS = 96
+# Of a window that moves, one part in so many is given up at its beginning, and lasts for as much typing.
+_GIVEN_UP = 6
+_LEAST_GIVEN_UP = 2 * _MARK_CHARS
+_KEPT_CHARS = 32_768
+
+
+@dataclass(slots=True, kw_only=True)
+class _Window:
+    """A document that a client completes in.
+
+    Attributes:
+        key: of the document.
+        mark: the text that its prompts begin with, shorter than `_MARK_CHARS` in a short one.
+        text: the prefix that came last, at most `_KEPT_CHARS` from its beginning.
+    """
+
+    key: str
+    mark: str
+    text: str
+
+
+class DocumentWindows:
+    """The documents of all clients, least recently used out.
+
+    Args:
+        num_documents: documents kept: small encodes whole prompts again, large keeps more text in memory.
+    """
+
+    def __init__(self, *, num_documents: int = 64) -> None:
+        self._num_documents = num_documents
+        self._windows: OrderedDict[str, _Window] = OrderedDict()
+        self._of: dict[tuple[str, str], list[str]] = {}
+        self._keys = itertools.count(1)
+
+    def locate(self, caller: str, path: str, prefix: str) -> tuple[str, int]:
+        """Returns the key of the document, and how many characters at the beginning of the prefix to leave out.
+
+        Args:
+            caller: who asks.
+            path: of the document, where the client tells; else empty.
+            prefix: text before the cursor.
+        """
+        for key in reversed(self._of.get((caller, path), ())):
+            window = self._windows[key]
+            start = _start_in(window, prefix)
+            if start is None:
+                continue
+            window.mark, window.text = prefix[start : start + _MARK_CHARS], prefix[:_KEPT_CHARS]
+            self._touch(caller, path, key)
+            return key, start
+        key = f"{next(self._keys)}"
+        self._windows[key] = _Window(key=key, mark=prefix[:_MARK_CHARS], text=prefix[:_KEPT_CHARS])
+        self._of.setdefault((caller, path), []).append(key)
+        self._forget()
+        return key, 0
+
+    def _touch(self, caller: str, path: str, key: str) -> None:
+        self._windows.move_to_end(key)
+        keys = self._of[caller, path]
+        keys.remove(key)
+        keys.append(key)
+
+    def _forget(self) -> None:
+        while len(self._windows) > self._num_documents:
+            oldest, _ = self._windows.popitem(last=False)
+            for owner, keys in list(self._of.items()):
+                if oldest in keys:
+                    keys.remove(oldest)
+                if not keys:
+                    del self._of[owner]
+
+
+def _start_in(window: _Window, prefix: str) -> int | None:
+    """Returns where the prompts of a document begin in a further prefix; None if the prefix is of another document."""
+    if len(window.mark) < _MARK_CHARS or len(prefix) < _MARK_CHARS:
+        # A document of a line or two: it is the same as long as one text goes on with the other.
+        return 0 if prefix.startswith(window.mark) or (prefix and window.mark.startswith(prefix)) else None
+    start = prefix.find(window.mark)
+    if 0 <= start <= len(prefix) // 2:
+        return start
+    moved = window.text.find(prefix[:_MARK_CHARS])
+    if start < 0 and moved < 0:
+        return None
+    # The window has moved past the mark, or back so far that too much would be given up: a new mark at a line start.
+    cut = max(len(prefix) // _GIVEN_UP, _LEAST_GIVEN_UP)
+    if cut >= len(prefix):
+        return 0
+    return prefix.find("\n", cut, cut + _KEPT_CHARS // _GIVEN_UP) + 1 or cut

@@ -1,0 +1,119 @@
+"""Address, keys, names and limits of the HTTP front door: values, checked when they are made."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from dgemma_engine.errors import WrongUsage
+from dgemma_engine.http_api.access.api_keys import NO_KEYS, ApiKeys
+
+DEFAULT_PORT = 8_012
+_MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BindAddress:
+    """Where the server listens.
+
+    Attributes:
+        host: an IP address, or `localhost`.
+        port: 0 lets the system choose a free one.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65_535:
+            raise WrongUsage(f"--http: port {self.port} must be between 0 and 65535")
+        if self.host != "localhost":
+            try:
+                ipaddress.ip_address(self.host)
+            except ValueError:
+                raise WrongUsage("--http: must be an IP address and a port, such as 127.0.0.1:8012") from None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads `HOST:PORT`, `HOST` or `[::1]:PORT`.
+
+        Raises:
+            WrongUsage: it is none of them.
+        """
+        host, colon, port = text.rpartition(":")
+        if not colon or text.endswith("]") or (":" in host and not host.startswith("[")):
+            host, port = text, str(DEFAULT_PORT)
+        if not (port.isascii() and port.isdigit() and len(port) <= 5):
+            raise WrongUsage("--http: must be an IP address and a port, such as 127.0.0.1:8012")
+        return cls(host=host.removeprefix("[").removesuffix("]"), port=int(port))
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only programs on this machine can connect."""
+        return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+
+    @property
+    def url_host(self) -> str:
+        """The host as a URL has it."""
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsFiles:
+    """A certificate chain and its private key, both PEM."""
+
+    cert: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpSettings:
+    """What the application and its server may do.
+
+    Attributes:
+        bind: where the server listens.
+        keys: who may ask; none are needed on a loopback address only.
+        tls: certificate and key; None is plain HTTP.
+        hosts: names besides IP addresses and `localhost` that the `Host` of a request may have.
+        origins: web pages besides our own address that may ask, such as `https://editor.example`.
+        max_body_bytes: largest body; small refuses long files, large costs memory per request.
+        max_header_bytes: largest head.
+        max_items: most entries of any list in a body.
+        max_requests: most completions under way; one more is answered with 429.
+        max_connections: most open connections; one more is closed with 503.
+        receive_s: seconds that a request may take to arrive, head and body.
+        send_s: seconds that a client may leave a piece of the answer unread.
+        deadline_ms: milliseconds for one answer, where the client names none.
+        max_middle_tokens: most tokens of one answer, whatever the client asks for.
+    """
+
+    bind: BindAddress = BindAddress()
+    keys: ApiKeys = NO_KEYS
+    tls: TlsFiles | None = None
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    max_body_bytes: int = 4 * _MIB
+    max_header_bytes: int = 16_384
+    max_items: int = 256
+    max_requests: int = 64
+    max_connections: int = 256
+    receive_s: float = 10.0
+    send_s: float = 30.0
+    deadline_ms: float = 3_000.0
+    max_middle_tokens: int = 256
+
+    def __post_init__(self) -> None:
+        if not self.bind.is_loopback and not self.keys:
+            raise WrongUsage(
+                f"{self.bind.host} can be reached from other machines: give keys with --api-key-file or "
+                "DGEMMA_API_KEY, or listen on 127.0.0.1"
+            )
+        for name in ("max_body_bytes", "max_header_bytes", "max_items", "max_requests", "max_connections"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"HttpSettings.{name} must be at least 1")
+        if min(self.receive_s, self.send_s, self.deadline_ms) <= 0:
+            raise ValueError(f"{self.receive_s=}, {self.send_s=} and {self.deadline_ms=} must be more than 0")
+        if not 1 <= self.max_middle_tokens <= 4_096:
+            raise ValueError(f"{self.max_middle_tokens=} must be between 1 and 4096")

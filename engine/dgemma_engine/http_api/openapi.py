@@ -1,0 +1,89 @@
+"""Operations -> an OpenAPI 3.1 document: paths, bodies, answers and errors, from the types that read and write them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from dgemma_engine import __version__
+from dgemma_engine.http_api.operation import Dialect, Operation
+
+_ERRORS = {
+    400: "a field cannot be used",
+    401: "a key is needed",
+    403: "Host or Origin is not known",
+    413: "the body is too large",
+    415: "the body is not JSON",
+    429: "too much is under way; see Retry-After",
+    503: "no engine answers, or it is loading; see Retry-After",
+}
+
+
+def openapi_document(dialects: Sequence[Dialect]) -> dict[str, Any]:
+    """Returns the document.
+
+    Args:
+        dialects: what is published, the first on a shared path before the others.
+    """
+    operations = [(dialect, operation) for dialect in dialects for operation in dialect.operations()]
+    kinds = list(dict.fromkeys(kind for _, one in operations for kind in (one.body, one.answer) if kind is not None))
+    schemas, components = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
+    by_kind = dict(zip(kinds, schemas, strict=True))
+    paths: dict[str, dict[str, Any]] = {}
+    for dialect, operation in operations:
+        for path in operation.paths:
+            item = paths.setdefault(path, {})
+            _add(item, operation.method.lower(), _described(dialect, operation, path, by_kind))
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "dgemma-engine", "version": __version__},
+        "security": [{}, {"bearer": []}],
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _add(item: dict[str, Any], method: str, described: dict[str, Any]) -> None:
+    """Adds what a dialect does on a path; on one that another dialect has already, as one more body and answer."""
+    known = item.get(method)
+    if known is None:
+        item[method] = described
+        return
+    known["summary"] += f"; {described['summary']}"
+    known["tags"] += described["tags"]
+    for whole, further in (
+        (known.get("requestBody"), described.get("requestBody")),
+        (known["responses"]["200"], described["responses"]["200"]),
+    ):
+        for kind, content in (further or {}).get("content", {}).items():
+            mine = (whole or {}).get("content", {}).get(kind)
+            if mine is not None and mine["schema"] != content["schema"]:
+                mine["schema"] = {"anyOf": [*mine["schema"].get("anyOf", [mine["schema"]]), content["schema"]]}
+
+
+def _described(dialect: Dialect, operation: Operation, path: str, schemas: dict[Any, Any]) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    if operation.answer is not None:
+        content["application/json"] = {"schema": schemas[operation.answer]}
+    if operation.body is not None and "stream" in operation.body.__struct_fields__:
+        content["text/event-stream"] = {"schema": {"type": "string"}}
+    error = {"schema": {"type": "object"}}
+    responses: dict[str, Any] = {"200": {"description": "the answer", "content": content}}
+    for status, text in _ERRORS.items():
+        if operation.body is not None or status not in (400, 413, 415, 429):
+            responses[str(status)] = {"description": text, "content": {"application/json": error}}
+    described: dict[str, Any] = {
+        "summary": operation.summary,
+        "operationId": f"{operation.method.lower()}{path.replace('/', '_')}",
+        "tags": [dialect.name],
+        "responses": responses,
+    }
+    if operation.body is not None:
+        body = {"application/json": {"schema": schemas[operation.body]}}
+        described["requestBody"] = {"required": True, "content": body}
+    return described

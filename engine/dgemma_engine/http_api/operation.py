@@ -1,0 +1,119 @@
+"""The seam of the dialects: a `Dialect` lists `Operation`s, and each turns a `Call` into a response.
+
+To add a dialect: one file in `dialects/` with a class that has `name`, `operations` and `error`, and one line in
+`app.DIALECTS`. Two dialects may answer one path; `claims` tells their bodies apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeVar
+
+import msgspec
+from starlette.responses import Response
+
+from dgemma_engine.http_api.completions.completion_service import CompletionService
+from dgemma_engine.http_api.completions.question import Answer, Question
+from dgemma_engine.http_api.refusal import Refusal
+
+_Body = TypeVar("_Body")
+_MOST_REASON_CHARS = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One request that has passed the gate.
+
+    Attributes:
+        service: answers questions.
+        caller: who asks.
+        path: that was asked for.
+        body: as it came; empty for GET.
+    """
+
+    service: CompletionService
+    caller: str
+    path: str
+    body: bytes
+
+    def read(self, kind: type[_Body]) -> _Body:
+        """Returns the body as a value of a `msgspec.Struct`; unknown fields are ignored, as all clients expect.
+
+        Raises:
+            Refusal: it is no such value; the message names the field and repeats nothing of the body.
+        """
+        try:
+            value = msgspec.json.decode(self.body, type=kind)
+        except msgspec.ValidationError as error:
+            raise Refusal(status=400, message=_reason(error)) from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise Refusal(status=400, message="The body is not JSON.") from None
+        return self._within_limits(value)
+
+    async def answer(self, question: Question) -> Answer:
+        """Answers a question; see `CompletionService.answer`."""
+        return await self.service.answer(question, self.caller)
+
+    def document_of(self, path: str, prefix: str) -> str:
+        """Returns the key of the document that a prefix is of; see `CompletionService.document_of`."""
+        return self.service.document_of(self.caller, path, prefix)
+
+    def _within_limits(self, value: _Body) -> _Body:
+        most = self.service.settings.max_items
+        for name in getattr(value, "__struct_fields__", ()):
+            field = getattr(value, name)
+            if isinstance(field, list | tuple | dict) and len(field) > most:
+                raise Refusal(status=400, message=f"The list {name} has more than {most} entries.")
+        return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """What one dialect does on one or several paths.
+
+    Attributes:
+        method: of HTTP; a GET answers HEAD too.
+        paths: where; exact.
+        run: answers a call; its task is cancelled when the client closes the connection.
+        summary: one line for the published document.
+        body: type of the body, for the published document; None for GET.
+        answer: type of the answer, likewise; None is an answer of another type than JSON.
+        needs_key: whether a key is needed where keys are configured.
+        claims: whether a body is this dialect's, where two share a path; the first that says so answers. None always
+            does.
+    """
+
+    method: Literal["GET", "POST"]
+    paths: tuple[str, ...]
+    run: Callable[[Call], Awaitable[Response]]
+    summary: str
+    body: type[Any] | None = None
+    answer: Any = None
+    needs_key: bool = True
+    claims: Callable[[Mapping[str, object]], bool] | None = None
+
+
+class Dialect(Protocol):
+    """One API that clients speak."""
+
+    @property
+    def name(self) -> str:
+        """What the published document calls it."""
+        ...
+
+    def operations(self) -> Sequence[Operation]:
+        """Returns what it answers."""
+        ...
+
+    def error(self, refusal: Refusal) -> Response:
+        """Returns a refusal in its shape."""
+        ...
+
+
+def _reason(error: msgspec.ValidationError) -> str:
+    """Returns what is wrong with a field; of a value that the message quotes nothing is left."""
+    text = str(error)
+    problem, at, place = text.rpartition(" - at ")
+    problem = (problem if at else text).partition("'")[0].strip()
+    return f"{problem}{at}{place}"[:_MOST_REASON_CHARS]

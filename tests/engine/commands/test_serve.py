@@ -1,0 +1,180 @@
+"""`dgemma-engine serve`: its options, and the real program with the real engine and the model `tiny`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from dgemma_engine.cli import main
+from dgemma_engine.commands.serve import add_arguments, service_command
+from dgemma_engine.ipc.endpoint import EngineLocation
+from dgemma_engine.ipc.lock_file import holder_pid
+
+KEY = "0123456789abcdef"
+PREFIX = 'def f(x):\n    if x is None:\n        raise ValueError("x")\n    return x\n\n\ndef g(x):\n    if x is N'
+PATIENCE_S = 120.0
+
+
+def parsed(*options: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return parser.parse_args(options)
+
+
+def test_service_serves_with_the_same_options_and_absolute_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    options = ["--model", "model", "--api-key-file", "keys", "--allow-host", "a.example", "--idle-minutes", "5"]
+    command = service_command(parsed(*options, "--http", "127.0.0.1:9"))
+    assert command[:5] == [sys.executable, "-P", "-m", "dgemma_engine", "serve"]
+    again = parsed(*command[5:])
+    assert (again.model, again.api_key_file) == (str(tmp_path / "model"), tmp_path / "keys")
+    assert (again.http, again.allow_host, again.idle_minutes) == ("127.0.0.1:9", ["a.example"], 5.0)
+    assert parsed(*service_command(parsed("--model", "tiny"))[5:]).model == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["--http", "0.0.0.0:0"], "0.0.0.0 can be reached from other machines"),
+        (["--http", "x"], "--http: must be an IP address and a port"),
+        (["--tls-cert", "cert.pem"], "--tls-cert and --tls-key belong together"),
+        (["--api-key-file", "none"], "--api-key-file none: cannot be read"),
+        (["--idle-minutes", "0"], "--idle-minutes 0 must be more than 0"),
+    ],
+)
+def test_option_that_cannot_be_used_is_wrong_usage(
+    options: list[str],
+    problem: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["serve", *options]) == 2
+    assert problem in capsys.readouterr().err
+
+
+def test_missing_extra_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    assert main(["serve"]) == 1
+    assert "pip install 'dgemma-lsp[http]'" in capsys.readouterr().err
+
+
+class Program:
+    """The program, and the engine that it starts."""
+
+    def __init__(self, directory: Path, *options: str) -> None:
+        environ = os.environ | {"DGEMMA_RUNTIME_DIR": str(directory), "DGEMMA_API_KEY": KEY}
+        command = [sys.executable, "-P", "-m", "dgemma_engine", "serve", "--model", "tiny", "--http", "127.0.0.1:0"]
+        self.process = subprocess.Popen(
+            [*command, *options], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout is not None
+        self.url = self.process.stdout.readline().removeprefix("listening on ").strip()
+        self.lock = EngineLocation.locate(environ, model="tiny").lock
+
+    def ask(self, path: str, body: Any = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+        with urllib.request.urlopen(urllib.request.Request(self.url + path, data, headers), timeout=60) as reply:
+            return json.loads(reply.read())
+
+    def wait_until_loaded(self) -> None:
+        give_up_s = time.monotonic() + PATIENCE_S
+        while time.monotonic() < give_up_s:
+            with suppress(urllib.error.HTTPError):
+                self.ask("/health")
+                return
+            time.sleep(0.1)
+        raise TimeoutError("the model was not loaded")
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+        if (pid := holder_pid(self.lock)) is not None:
+            os.kill(pid, signal.SIGTERM)
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    program = Program(tmp_path_factory.mktemp("engine"))
+    try:
+        program.wait_until_loaded()
+        yield program
+    finally:
+        program.end()
+
+
+@pytest.mark.e2e
+def test_every_dialect_gives_the_answer_of_the_real_engine(program: Program) -> None:
+    own = program.ask(
+        "/v1/infill",
+        {
+            "prefix": PREFIX,
+            "suffix": "\n",
+            "path": "a.py",
+            "language": "python",
+            "insistent": True,
+            "deadline_ms": 20_000,
+        },
+    )
+    assert own["finish"] in ("stable", "step_limit") and own["timings_ms"]["total"] > 0 and own["candidates"]
+    above, _, line = PREFIX.rpartition("\n")
+    vim = program.ask("/infill", {"input_prefix": above + "\n", "prompt": line, "input_suffix": "\n"})
+    template = f"<|fim_prefix|>{PREFIX}<|fim_suffix|>\n<|fim_middle|>"
+    openai = program.ask("/v1/completions", {"prompt": template, "model": "any"})
+    # Whether a text is sure enough to be shown unasked may differ between processors; which one it is does not.
+    assert own["text"].startswith("one")
+    assert vim["content"] == openai["choices"][0]["text"]
+    assert own["text"].startswith(vim["content"])
+    assert vim["model"] == "tiny" and vim["timings"]["prompt_ms"] > 0
+
+
+@pytest.mark.e2e
+def test_candidates_and_warm_up_of_the_real_engine(program: Program) -> None:
+    warm = program.ask("/infill", {"input_prefix": PREFIX, "input_suffix": "\n", "n_predict": 0})
+    assert warm["tokens_evaluated"] > 0
+    several = program.ask("/infill", {"input_prefix": PREFIX, "input_suffix": "\n", "n_cmpl": 3})
+    assert 1 <= len(several) <= 3 and len({one["content"] for one in several}) == len(several)
+
+
+@pytest.mark.e2e
+def test_process_has_no_torch_and_little_memory(program: Program) -> None:
+    program.ask("/props")
+    process = psutil.Process(program.process.pid)
+    assert process.memory_info().rss <= 80 * 2**20
+    if sys.platform == "linux":
+        assert not any("torch" in one.path for one in process.memory_maps())
+
+
+@pytest.mark.e2e
+def test_key_is_needed_and_sigterm_ends_the_program_and_leaves_the_engine(tmp_path: Path) -> None:
+    program = Program(tmp_path)
+    try:
+        program.wait_until_loaded()
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(f"{program.url}/props", timeout=30)
+        engine = holder_pid(program.lock)
+        program.process.send_signal(signal.SIGTERM)
+        out, err = program.process.communicate(timeout=30)
+        assert (program.process.returncode, out, err) == (0, "", "")
+        assert engine is not None and holder_pid(program.lock) == engine
+    finally:
+        program.end()

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from dgemma_engine.http_api.access.api_keys import ApiKeys
+
+from tests.engine.http_api.front_door import FREE_PORT, AnsweringEngine, front_door
+
+BODY = {"input_prefix": "x = ", "input_suffix": ""}
+KEY, OTHER = "0123456789abcdef-one", "0123456789abcdef-two"
+KEYS = ApiKeys.read(None, {"DGEMMA_API_KEY": KEY})
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1", 200),
+        ("localhost:8012", 200),
+        ("LOCALHOST", 200),
+        ("editor.localhost", 200),
+        ("[::1]:8012", 200),
+        ("192.168.1.7", 200),
+        ("here.example", 200),
+        ("evil.example", 403),
+        ("evil.example:8012", 403),
+        ("127.0.0.1.evil.example", 403),
+        ("127.0.0.1@evil.example", 403),
+        ("evil.example#localhost", 403),
+        ("localhost:x", 403),
+        (":8012", 403),
+    ],
+)
+async def test_host_must_be_an_address_or_a_known_name(host: str, status: int) -> None:
+    async with front_door(settings=replace(FREE_PORT, hosts=("here.example",))) as door:
+        reply = await door.post("/infill", BODY, Host=host)
+    assert reply.status == status
+    assert len(door.engine.contexts) == (status == 200)
+    assert (status == 200) or b"evil" not in reply.body
+
+
+async def test_two_hosts_are_none() -> None:
+    async with front_door() as door:
+        head = door.head("GET", "/health", None).replace(b"\r\n\r\n", b"\r\nhOST: localhost\r\n\r\n")
+        assert (await door.raw(head)).status in (400, 403)
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        ("http://127.0.0.1:{port}", 200),
+        ("vscode-webview://0abc", 200),
+        ("https://page.example", 200),
+        ("https://evil.example", 403),
+        ("http://127.0.0.1:1", 403),
+        ("http://localhost", 403),
+        ("null", 403),
+        ("https://page.example.evil.example", 403),
+    ],
+)
+async def test_origin_must_be_ours_or_a_known_one(origin: str, status: int) -> None:
+    async with front_door(settings=replace(FREE_PORT, origins=("https://page.example",))) as door:
+        origin = origin.format(port=door.port)
+        reply = await door.post("/infill", BODY, Origin=origin)
+        assert reply.status == status
+        asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+        preflight = await door.request("OPTIONS", "/infill", None, **asked)
+    assert preflight.status == (204 if status == 200 else 403)
+    for one in (reply, preflight):
+        assert one.headers.get("access-control-allow-origin") == (origin if status == 200 else None)
+
+
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "", "application/x-www-form-urlencoded", "application/json; charset=utf-16", "text/json"]
+)
+async def test_body_of_another_type_is_refused(kind: str) -> None:
+    async with front_door() as door:
+        reply = await door.post("/infill", BODY, Content_Type=kind)
+    assert (reply.status, door.engine.contexts) == (415, [])
+    assert reply.json["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/json", "Application/JSON; charset=UTF-8", 'application/json;charset="utf-8"']
+)
+async def test_json_in_utf8_is_taken(kind: str) -> None:
+    async with front_door() as door:
+        assert (await door.post("/infill", BODY, Content_Type=kind)).status == 200
+
+
+async def test_compressed_body_is_refused() -> None:
+    async with front_door() as door:
+        assert (await door.post("/infill", BODY, Content_Encoding="gzip")).status == 415
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Authorization": f"Bearer {KEY}"},
+        {"Authorization": f"bearer  {KEY}"},
+        {"X-Api-Key": KEY},
+        {"api-key": KEY, "Authorization": "Bearer undefined"},
+        {"Authorization": "Basic dTowMTIzNDU2Nzg5YWJjZGVmLW9uZQ=="},
+    ],
+)
+async def test_key_opens(headers: dict[str, str]) -> None:
+    async with front_door(settings=replace(FREE_PORT, keys=KEYS)) as door:
+        assert (await door.post("/infill", BODY, **headers)).status == 200
+        assert (await door.get("/props", **headers)).status == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": "Bearer"},
+        {"Authorization": f"Bearer {OTHER}"},
+        {"Authorization": KEY},
+        {"X-Api-Key": KEY[:-1]},
+        {"Authorization": "Basic !!!"},
+        {"Authorization": f"Bearer {KEY}\r\nAuthorization: Bearer {KEY}"},
+    ],
+)
+async def test_no_key_or_a_wrong_one_is_refused(headers: dict[str, str]) -> None:
+    async with front_door(settings=replace(FREE_PORT, keys=KEYS)) as door:
+        reply = await door.post("/infill", BODY, **headers)
+        listing = await door.get("/v1/models", **headers)
+        health = await door.get("/health", **headers)
+        document = await door.get("/openapi.json", **headers)
+    assert (reply.status, listing.status, health.status, document.status) == (401, 401, 200, 401)
+    assert reply.headers["www-authenticate"] == "Bearer"
+    assert reply.json["error"]["type"] == "authentication_error"
+    assert door.engine.contexts == []
+
+
+async def test_dummy_key_does_no_harm_where_none_is_needed() -> None:
+    async with front_door() as door:
+        assert (await door.post("/infill", BODY, Authorization="Bearer undefined")).status == 200
+
+
+async def test_body_above_the_limit_is_refused_declared_or_not() -> None:
+    async with front_door(settings=replace(FREE_PORT, max_body_bytes=1_000)) as door:
+        declared = await door.post("/infill", BODY | {"input_suffix": "x" * 1_000})
+        body = json.dumps(BODY | {"input_suffix": "x" * 1_000}).encode()
+        head = door.head("POST", "/infill", b"", Content_Length="", Transfer_Encoding="chunked")
+        chunked = await door.raw(head + f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n")
+        fits = await door.post("/infill", BODY)
+    assert (declared.status, chunked.status, fits.status) == (413, 413, 200)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"[]", b"7", b'{"input_prefix": "\\ud800"}', b"[" * 5_000])
+async def test_body_that_is_no_json_object_is_a_bad_request(body: bytes) -> None:
+    async with front_door() as door:
+        for path in ("/infill", "/v1/infill", "/v1/completions", "/completions", "/completion"):
+            reply = await door.request("POST", path, body)
+            assert reply.status == 400 and reply.json["error"]["message"], path
+
+
+async def test_body_that_ends_early_asks_nothing() -> None:
+    engine = AnsweringEngine()
+    async with front_door(engine) as door:
+        _reader, writer = await door.open()
+        body = json.dumps(BODY).encode()
+        writer.write(door.head("POST", "/infill", body) + body[:-5])
+        await writer.drain()
+        writer.close()
+        assert (await door.post("/infill", BODY)).status == 200
+    assert len(engine.contexts) == 1
+
+
+async def test_fault_in_a_handler_is_a_sentence_and_its_log_has_no_text(caplog: pytest.LogCaptureFixture) -> None:
+    async with front_door() as door:
+        reply = await door.post("/infill", {"input_prefix": "secret CRASH", "input_suffix": ""})
+        again = await door.post("/infill", BODY)
+    assert (reply.status, reply.json["error"]["type"], again.status) == (500, "server_error", 200)
+    assert "RuntimeError" in caplog.text
+    assert "secret" not in caplog.text and b"secret" not in reply.body
+
+
+async def test_no_answer_is_kept_or_names_the_server() -> None:
+    async with front_door() as door:
+        reply = await door.get("/health")
+    assert reply.headers["cache-control"] == "no-store" and "server" not in reply.headers

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+
+import pytest
+
+from tests.engine.http_api.front_door import FREE_PORT, AnsweringEngine, front_door, parsed, until
+
+BODY = json.dumps({"input_prefix": "x = ", "input_suffix": ""}).encode()
+IMPATIENT = replace(FREE_PORT, receive_s=0.1)
+
+
+@pytest.mark.parametrize("num_bytes", [0, 10, 100_000])
+async def test_request_that_does_not_arrive_is_ended(num_bytes: int) -> None:
+    async with front_door(settings=IMPATIENT) as door:
+        whole = door.head("POST", "/infill", BODY) + BODY
+        reader, writer = await door.open()
+        writer.write(whole[: min(num_bytes, len(whole) - 3)])
+        reply = parsed(await reader.read())
+        writer.close()
+    assert (reply.status, reply.headers["connection"]) == (408, "close")
+    assert reply.json["error"]["message"] == "The request did not arrive in time."
+    assert door.engine.contexts == []
+
+
+async def test_bytes_that_trickle_in_do_not_put_the_end_off() -> None:
+    async with front_door(settings=IMPATIENT) as door:
+        reader, writer = await door.open()
+        reading = asyncio.create_task(reader.read())
+        for byte in door.head("POST", "/infill", BODY):
+            if reading.done():
+                break
+            writer.write(bytes([byte]))
+            await asyncio.sleep(0.02)
+        assert parsed(await reading).status == 408
+        writer.close()
+
+
+async def test_answer_may_take_longer_than_the_request() -> None:
+    body = json.dumps({"input_prefix": "SLOW", "input_suffix": ""}).encode()
+    async with front_door(settings=IMPATIENT) as door:
+        reader, writer = await door.open()
+        writer.write(door.head("POST", "/infill", body) + body)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.4):
+                await reader.read()
+        writer.close()
+
+
+async def test_connection_stays_for_further_requests_and_pipelined_ones() -> None:
+    async with front_door(settings=IMPATIENT) as door:
+        reader, writer = await door.open()
+        one = door.head("POST", "/infill", BODY, Connection="keep-alive") + BODY
+        writer.write(one)
+        await reader.readuntil(b"}")
+        await asyncio.sleep(0.2)
+        last = door.head("POST", "/infill", BODY) + BODY
+        writer.write(one + last)
+        rest = await reader.read()
+        writer.close()
+    assert rest.count(b"HTTP/1.1 200") == 2 and len(door.engine.contexts) == 3
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 TLS",
+        b"GET /health HTTP/1.1\r\n\r\n",
+        b"GET /health\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: localhost\r\n" + b"X: y\r\n" * 10_000 + b"\r\n",
+        b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"POST /infill HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+        b"POST /infill HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+        b"POST /infill HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    ],
+)
+async def test_what_is_no_request_is_answered_as_json(data: bytes) -> None:
+    async with front_door() as door:
+        reply = await door.raw(data)
+        assert reply.status in (400, 431)
+        assert reply.json["error"]["code"] == reply.status
+        assert (await door.get("/health")).status == 200
+
+
+async def test_connections_above_the_limit_are_told_to_come_again() -> None:
+    async with front_door(settings=replace(FREE_PORT, max_connections=2)) as door:
+        writers = [(await door.open())[1] for _ in range(2)]
+        await asyncio.sleep(0.05)
+        reply = await door.raw(b"")
+        assert (reply.status, reply.headers["retry-after"]) == (503, "1")
+        for writer in writers:
+            writer.close()
+            await writer.wait_closed()
+        await asyncio.sleep(0.05)
+        assert (await door.get("/health")).status == 200
+
+
+async def test_client_that_reads_nothing_is_left_alone() -> None:
+    """The work of one whose socket is full ends, and others are answered meanwhile."""
+    engine = AnsweringEngine("x" * 10_000_000)
+    async with front_door(engine, replace(FREE_PORT, send_s=0.05)) as door:
+        reader, writer = await door.open()
+        body = json.dumps({"prefix": "x", "suffix": ""}).encode()
+        writer.write(door.head("POST", "/v1/infill", body) + body)
+        await until(lambda: len(engine.contexts) == 1)
+        assert (await door.get("/health")).status == 200
+        await asyncio.sleep(0.2)
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await reader.readexactly(20_000_000)
+        writer.close()

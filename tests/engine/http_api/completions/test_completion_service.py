@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import pytest
+from dgemma_engine.engine_client.connection_status import ConnectionState, ConnectionStatus
+from dgemma_engine.http_api.completions.completion_service import CompletionService, refusal_of
+from dgemma_engine.http_api.completions.question import Question
+from dgemma_engine.http_api.http_settings import HttpSettings
+
+from tests.engine.http_api.front_door import AnsweringEngine
+
+
+class Typist:
+    """A service with a clock that stands still unless it is moved."""
+
+    def __init__(self, *texts: str) -> None:
+        self.engine = AnsweringEngine(*texts)
+        self.now_s = 100.0
+        self.service = CompletionService(self.engine, HttpSettings(), clock=lambda: self.now_s)
+
+    async def ask(self, prefix: str, after_s: float, suffix: str = "\n") -> bool:
+        """Asks, and returns whether the engine was told that nobody waits."""
+        self.now_s += after_s
+        await self.service.answer(Question(prefix=prefix, suffix=suffix), "me")
+        return self.engine.contexts[-1].speculative
+
+
+async def test_request_behind_an_answer_that_nobody_can_have_accepted_is_speculation() -> None:
+    typist = Typist("alpha")
+    assert [await typist.ask("x = ", 1.0), await typist.ask("x = alpha", 0.1)] == [False, True]
+    assert len({context.document for context in typist.engine.contexts}) == 1
+
+
+@pytest.mark.parametrize(
+    ("prefix", "after_s"),
+    [("x = alpha", 0.2), ("x = a", 0.01), ("x = ", 0.01), ("x = alpha\n", 0.01)],
+)
+async def test_request_of_a_typist_is_none(prefix: str, after_s: float) -> None:
+    typist = Typist("alpha")
+    assert [await typist.ask("x = ", 1.0), await typist.ask(prefix, after_s)] == [False, False]
+
+
+async def test_request_that_comes_again_after_nothing_is_no_speculation() -> None:
+    typist = Typist("alpha")
+    assert [await typist.ask("NOTHING", 1.0), await typist.ask("NOTHING", 0.01)] == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (ConnectionState.DISCONNECTED, "Loading model"),
+        (ConnectionState.STARTING, "Loading model"),
+        (ConnectionState.LOADING, "Loading model"),
+        (ConnectionState.ABSENT, "No engine runs; start one with: dgemma-engine start"),
+        (ConnectionState.FAILED, "The engine could not answer; `dgemma-engine status` says why."),
+    ],
+)
+def test_refusal_of_a_state_holds_nothing_of_its_message(state: ConnectionState, message: str) -> None:
+    refusal = refusal_of(ConnectionStatus(state=state, message="/home/someone/engine.log"))
+    assert (refusal.status, refusal.message, refusal.headers["Retry-After"]) == (503, message, "5")

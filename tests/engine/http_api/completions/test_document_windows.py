@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+from dgemma_engine.http_api.completions.document_windows import DocumentWindows
+
+LINES = [f"value_{number} = compute({number * 7919 % 1009}, offset={number})\n" for number in range(2_000)]
+TEXT = "".join(LINES)
+
+
+def common(one: str, other: str) -> int:
+    most = min(len(one), len(other))
+    return next((index for index in range(most) if one[index] != other[index]), most)
+
+
+def last_characters(num_chars: int) -> Iterator[str]:
+    """Prefixes of a typist whose client sends the last characters before the cursor."""
+    for cursor in range(40_000, 40_400):
+        yield TEXT[cursor - num_chars : cursor]
+
+
+def last_lines(num_lines: int) -> Iterator[str]:
+    """Prefixes of a typist whose client sends the last lines before the cursor."""
+    above = "".join(LINES[:1_000])
+    for num_typed in range(1, 400):
+        text = above + "".join(LINES[1_000:])[:num_typed]
+        lines = text.split("\n")
+        yield "\n".join(lines[-num_lines - 1 :])
+
+
+@pytest.mark.parametrize("prefixes", [list(last_characters(4_000)), list(last_lines(256)), list(last_lines(10_000))])
+def test_locate_keeps_the_beginning_of_a_moving_window(prefixes: list[str]) -> None:
+    windows, keys, sent = DocumentWindows(), set[str](), list[str]()
+    for prefix in prefixes:
+        key, start = windows.locate("me", "", prefix)
+        keys.add(key)
+        sent.append(prefix[start:])
+        assert len(sent[-1]) >= min(len(prefix), 512) and len(sent[-1]) >= len(prefix) // 2
+    assert len(keys) == 1
+    encoded = [len(new) - common(old, new) for old, new in itertools.pairwise(sent)]
+    # Of each key, what was typed is new; once in a while the window has a new beginning, and all of it is.
+    assert sorted(encoded)[len(encoded) // 2] <= 2
+    assert sum(num > 100 for num in encoded) <= len(encoded) // 100
+
+
+def test_locate_tells_documents_callers_and_paths_apart() -> None:
+    windows = DocumentWindows()
+    one, other = TEXT[:3_000], "".join(reversed(LINES))[:3_000]
+    keys = [
+        windows.locate(caller, path, text)[0]
+        for caller, path, text in (("a", "", one), ("a", "", other), ("b", "", one), ("a", "x.py", one))
+    ]
+    assert len(set(keys)) == 4
+    assert windows.locate("a", "", one + "more")[0] == keys[0]
+    assert windows.locate("a", "", other + "more")[0] == keys[1]
+
+
+def test_locate_finds_a_short_document_while_it_grows_and_shrinks() -> None:
+    windows = DocumentWindows()
+    keys = [windows.locate("a", "", text)[0] for text in ("", "x", "x = ", "x =", "x = 1\n" * 40, "x = 1\n" * 39)]
+    assert len(set(keys[1:])) == 1
+
+
+def test_locate_forgets_the_documents_used_longest_ago() -> None:
+    windows = DocumentWindows(num_documents=2)
+    texts = [f"{name} = {name}\n" * 50 for name in ("alpha", "bravo", "charlie")]
+    first = windows.locate("a", "", texts[0])[0]
+    for text in texts[1:]:
+        windows.locate("a", "", text)
+    assert windows.locate("a", "", texts[0])[0] != first
+
+
+def test_locate_after_a_jump_upwards_keeps_the_document() -> None:
+    windows = DocumentWindows()
+    low = windows.locate("a", "", TEXT[30_000:40_000])[0]
+    key, start = windows.locate("a", "", TEXT[24_000:34_000])
+    assert (key == low) and 34_000 - 24_000 - start >= 5_000

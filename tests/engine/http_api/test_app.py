@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from dgemma_engine.engine_client.connection import EngineConnection
+from dgemma_engine.http_api.app import create_app
+from dgemma_engine.http_api.http_server import HttpServer
+from dgemma_engine.ipc.client import EngineClient
+from dgemma_engine.ipc.endpoint import EngineLocation
+
+from tests.engine.http_api.front_door import FREE_PORT, AnsweringEngine, FrontDoor, front_door, until
+from tests.lsp.chaos.engine import TEXT, chaos_engine
+
+SLOW = [
+    ("/infill", {"input_prefix": "SLOW", "input_suffix": ""}),
+    ("/completion", {"prompt": "SLOW", "stream": True}),
+    ("/v1/completions", {"prompt": "SLOW", "stream": True}),
+    ("/v1/completions", {"prompt": "SLOW"}),
+    ("/v1/infill", {"prefix": "SLOW", "suffix": ""}),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), SLOW)
+async def test_client_that_closes_its_connection_ends_the_work(path: str, body: dict[str, Any]) -> None:
+    engine = AnsweringEngine()
+    async with front_door(engine) as door:
+        _reader, writer = await door.open()
+        data = json.dumps(body).encode()
+        writer.write(door.head("POST", path, data) + data)
+        await until(lambda: len(engine.contexts) == 1)
+        assert engine.num_cancelled == 0
+        writer.close()
+        await until(lambda: engine.num_cancelled == 1)
+
+
+async def test_one_of_two_that_share_the_work_may_leave() -> None:
+    engine = AnsweringEngine()
+    body = json.dumps({"prompt": "SLOW"}).encode()
+    async with front_door(engine) as door:
+        writers = [(await door.open())[1] for _ in range(2)]
+        for writer in writers:
+            writer.write(door.head("POST", "/v1/completions", body) + body)
+        await until(lambda: len(engine.contexts) == 1)
+        await asyncio.sleep(0.05)
+        writers[0].close()
+        await asyncio.sleep(0.05)
+        assert engine.num_cancelled == 0
+        writers[1].close()
+        await until(lambda: engine.num_cancelled == 1)
+
+
+async def test_requests_above_the_limit_are_told_to_come_again() -> None:
+    engine = AnsweringEngine()
+    async with front_door(engine, replace(FREE_PORT, max_requests=2)) as door:
+        body = json.dumps({"prompt": "SLOW"}).encode()
+        writers = [(await door.open())[1] for _ in range(2)]
+        for number, writer in enumerate(writers):
+            body = json.dumps({"prompt": f"{number} SLOW"}).encode()
+            writer.write(door.head("POST", "/v1/completions", body) + body)
+        await until(lambda: len(engine.contexts) == 2)
+        reply = await door.post("/v1/completions", {"prompt": "x"})
+        for writer in writers:
+            writer.close()
+        await until(lambda: engine.num_cancelled == 2)
+        again = await door.post("/v1/completions", {"prompt": "x"})
+    assert (reply.status, reply.headers["retry-after"], reply.headers["x-should-retry"]) == (429, "1", "false")
+    assert reply.json["error"]["type"] == "rate_limit_error"
+    assert again.status == 200
+
+
+async def test_fifty_clients_at_once_are_all_answered() -> None:
+    async with front_door() as door:
+        bodies = [{"input_prefix": f"{number} LATER", "input_suffix": ""} for number in range(50)]
+        replies = await asyncio.gather(*(door.post("/infill", body) for body in bodies))
+    assert {reply.status for reply in replies} == {200}
+    assert len(door.engine.contexts) == 50
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/nothing", 404),
+        ("POST", "/nothing", 404),
+        ("GET", "/infill", 405),
+        ("POST", "/health", 405),
+        ("DELETE", "/v1/completions", 405),
+        ("OPTIONS", "/infill", 405),
+        ("POST", "/openapi.json", 405),
+        ("GET", "/infill/", 404),
+        ("GET", "//infill", 404),
+        ("GET", "/../etc/passwd", 404),
+    ],
+)
+async def test_other_paths_and_methods_are_json_errors(method: str, path: str, status: int) -> None:
+    async with front_door() as door:
+        reply = await door.request(method, path, b"{}" if method == "POST" else None)
+    assert (reply.status, reply.json["error"]["type"]) == (status, "not_found_error")
+    assert ("allow" in reply.headers) == (status == 405)
+
+
+async def test_head_has_the_head_of_a_get() -> None:
+    async with front_door() as door:
+        reply = await door.request("HEAD", "/health", None)
+    assert (reply.status, reply.body, reply.headers["content-length"]) == (200, b"", "15")
+
+
+async def test_openapi_document_names_every_path_and_its_types() -> None:
+    async with front_door() as door:
+        reply = await door.get("/openapi.json")
+    document = reply.json
+    assert document["openapi"] == "3.1.0"
+    assert {"/v1/infill", "/infill", "/completion", "/v1/completions", "/props", "/health"} <= set(document["paths"])
+    infill = document["paths"]["/v1/infill"]["post"]
+    schema = infill["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+    assert {"prefix", "suffix"} == set(document["components"]["schemas"][schema]["required"])
+    assert {"200", "400", "401", "429", "503"} <= set(infill["responses"])
+    shared = document["paths"]["/completions"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert len(shared["anyOf"]) == 2
+
+
+async def test_connection_of_the_language_server_serves_it(tmp_path: Any) -> None:
+    location = EngineLocation.locate({"DGEMMA_RUNTIME_DIR": str(tmp_path)}, model="tiny")
+
+    async def connect(**listeners: Any) -> EngineClient:
+        return await EngineClient.attach(location, **listeners)
+
+    loop = asyncio.get_running_loop()
+    connection = EngineConnection(connect, on_status=lambda _: None, on_fault=lambda _: None, clock=loop.time)
+    server = HttpServer(create_app(connection, FREE_PORT), FREE_PORT)
+    serving = asyncio.create_task(server.serve())
+    door = FrontDoor(AnsweringEngine(), server.port, server.url)
+    body = {"input_prefix": "x = ", "input_suffix": ""}
+    assert (await door.post("/infill", body)).status == 503
+    with chaos_engine(location) as engine:
+        connection.reconfigure(connect)
+        assert (await door.post("/infill", body)).status in (200, 503)
+        await until(lambda: connection.is_ready)
+        assert (await door.post("/infill", body)).json["content"] == TEXT
+        fault = await door.post("/infill", {"input_prefix": "FAULT", "input_suffix": ""})
+        assert (fault.status, b"memory" in fault.body) == (503, False)
+        engine.die()
+        assert (await door.post("/infill", body)).status == 503
+    await connection.close()
+    server.stop()
+    await serving

@@ -1,0 +1,52 @@
+"""Every field of every body wrong in turn: an answer or a sentence that names the field, and never a fault."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from dgemma_engine.http_api.app import DIALECTS
+from dgemma_engine.http_api.operation import Operation
+
+from tests.engine.http_api.front_door import AnsweringEngine, front_door
+
+# Two numbers are too large for 64 bits and for a double.
+RAW = ["null", "true", "-1", "0", "7", "1e3", "-1.5", "1e999", str(2**63), str(2**70), '""', '"x"', '"a\\u0000b"', "[]",
+       "[null]", '["x"]', "[1, 2]", "[[]]", "{}", '{"x": 1}', '[{"text": 7}]', '"' + "x" * 70_000 + '"']  # fmt: skip
+FILLED = {"prefix": "x", "suffix": "", "input_prefix": "x", "input_suffix": "", "prompt": "x", "model": "m"}
+OPERATIONS = [one for make in DIALECTS for one in make().operations() if one.method == "POST"]
+
+
+def fields(operation: Operation) -> tuple[str, ...]:
+    assert operation.body is not None
+    return operation.body.__struct_fields__
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda one: f"{one.paths[0]} {one.body.__name__}")
+async def test_wrong_value_is_answered_or_named(operation: Operation) -> None:
+    valid = {name: value for name, value in FILLED.items() if name in fields(operation)}
+    async with front_door(AnsweringEngine()) as door:
+        for name in fields(operation):
+            others = json.dumps({key: value for key, value in valid.items() if key != name})
+            for raw in RAW:
+                body = f'{others[:-1]}{", " if len(others) > 2 else ""}"{name}": {raw}}}'.encode()
+                reply = await door.request("POST", operation.paths[0], body)
+                assert reply.status in (200, 400), (name, raw[:20])
+                if reply.status == 400:
+                    assert name in problem(reply.json) or "not JSON" in problem(reply.json), (name, raw[:20])
+
+
+def problem(body: Any) -> str:
+    return body["error"]["message"]
+
+
+async def test_body_that_waits_for_a_go_ahead_gets_one() -> None:
+    body = json.dumps({"input_prefix": "x", "input_suffix": "y" * 2_000_000}).encode()
+    async with front_door() as door:
+        reader, writer = await door.open()
+        writer.write(door.head("POST", "/infill", body, Expect="100-continue"))
+        assert b" 100 " in await reader.readuntil(b"\r\n\r\n")
+        writer.write(body)
+        assert (await reader.read()).startswith(b"HTTP/1.1 200")
+        writer.close()
