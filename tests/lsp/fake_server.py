@@ -6,9 +6,14 @@ import json
 import sys
 from pathlib import Path
 
-from dgemma_lsp.server.app import build_server
-from dgemma_lsp.server.log_filter import configure_logs
-from tests.lsp.fake_engine import FakeConnector
+from dgemma_engine.model_store import catalogue
+
+# Nothing is to be said of a model that was not fetched. What follows reads the default when it is imported.
+catalogue.DEFAULT_MODEL = catalogue.TINY
+
+from dgemma_lsp.server.app import build_server  # noqa: E402
+from dgemma_lsp.server.log_filter import configure_logs  # noqa: E402
+from tests.lsp.fake_engine import FakeConnector  # noqa: E402
 
 
 def main() -> int:
