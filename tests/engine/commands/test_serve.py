@@ -46,7 +46,8 @@ def test_service_serves_with_the_same_options_and_absolute_paths(
     again = parsed(*command[5:])
     assert (again.model, again.api_key_file) == (str(tmp_path / "model"), tmp_path / "keys")
     assert (again.http, again.allow_host, again.idle_minutes) == ("127.0.0.1:9", ["a.example"], 5.0)
-    assert parsed(*service_command(parsed("--model", "tiny"))[5:]).model == "tiny"
+    again = parsed(*service_command(parsed("--model", "tiny", "--insistent"))[5:])
+    assert (again.model, again.insistent) == ("tiny", True)
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,14 @@ class Question:
         return self.max_tokens == 0
 
     def to_context(
-        self, *, document: str, prefix: str, deadline_ms: float, max_middle_tokens: int, speculative: bool
+        self,
+        *,
+        document: str,
+        prefix: str,
+        deadline_ms: float,
+        max_middle_tokens: int,
+        speculative: bool,
+        insistent: bool,
     ) -> Context:
         """Returns the engine's request.
 
@@ -84,6 +91,7 @@ class Question:
             deadline_ms: milliseconds for the answer, where the question names none.
             max_middle_tokens: most tokens, whatever the question asks for.
             speculative: whether nobody waits for the answer.
+            insistent: whether the best text is wanted however unlikely it is.
         """
         above = normalize_newlines(self.prefix.removesuffix(prefix))
         prefix, suffix = normalize_newlines(prefix), normalize_newlines(self.suffix)
@@ -104,6 +112,7 @@ class Question:
             deadline_ms=min(deadline_ms if self.deadline_ms is None else self.deadline_ms, 600_000.0),
             seed=self.seed % _MOST_SEED,
             speculative=speculative,
+            insistent=insistent,
             edges=DocumentEdges(
                 above=above[-SHAPING_CHARS:],
                 below=suffix[_SUFFIX_CHARS:SHAPING_CHARS],
