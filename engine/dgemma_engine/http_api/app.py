@@ -17,15 +17,25 @@ from dgemma_engine.http_api.access.gate import Gate
 from dgemma_engine.http_api.completions.completion_service import CompletionService, InfillEngine
 from dgemma_engine.http_api.dialects.infill import InfillDialect
 from dgemma_engine.http_api.dialects.llama_cpp import LlamaCppDialect
+from dgemma_engine.http_api.dialects.mistral import MistralDialect
+from dgemma_engine.http_api.dialects.ollama import OllamaDialect
 from dgemma_engine.http_api.dialects.openai import OpenAiDialect
+from dgemma_engine.http_api.dialects.tabby import TabbyDialect
 from dgemma_engine.http_api.endpoint import Endpoint
 from dgemma_engine.http_api.http_settings import HttpSettings
 from dgemma_engine.http_api.openapi import openapi_document
 from dgemma_engine.http_api.operation import Call, Dialect, Operation
 from dgemma_engine.http_api.refusal import Refusal
 
-DIALECTS: tuple[Callable[[], Dialect], ...] = (InfillDialect, LlamaCppDialect, OpenAiDialect)
-"""Of two that claim a body the earlier one answers it; the last of a path answers what none claims."""
+DIALECTS: tuple[Callable[[], Dialect], ...] = (
+    InfillDialect,
+    LlamaCppDialect,
+    OpenAiDialect,
+    MistralDialect,
+    OllamaDialect,
+    TabbyDialect,
+)
+"""Of two that claim a body the earlier one answers it."""
 OPENAPI_PATH = "/openapi.json"
 
 
@@ -53,9 +63,12 @@ def create_app(engine: InfillEngine, settings: HttpSettings, *, clock: Callable[
     by_path[OPENAPI_PATH] = [(dialects[0], published)]
 
     def render(path: str, refusal: Refusal) -> Response:
-        # On a shared path the shape of the first: clients of either read the message in it.
-        dialect = by_path[path][0][0] if path in by_path else dialects[0]
-        return dialect.error(refusal)
+        # On a shared path the shape of the first: clients of either read the message in it. On an unknown one that of
+        # a path with the same first part: clients ask for what else their API has, and read the error.
+        part = path.split("/")[1:2]
+        near = next((known for known in by_path if part[0] and known.split("/")[1:2] == part), None) if part else None
+        found = by_path.get(path) or by_path.get(near or "", ())
+        return (found[0][0] if found else dialects[0]).error(refusal)
 
     routes = [Route(path, Endpoint(service, found)) for path, found in by_path.items()]
     router = Router(routes, redirect_slashes=False, default=_no_such_path)

@@ -14,6 +14,9 @@ REQUESTS: list[tuple[str, dict[str, Any]]] = [
     ("/infill", {"input_prefix": "x = ", "input_suffix": ""}),
     ("/completion", {"prompt": "x = "}),
     ("/v1/completions", {"prompt": "x = "}),
+    ("/v1/completions", {"segments": {"prefix": "x = "}}),
+    ("/v1/fim/completions", {"model": "m", "prompt": "x = "}),
+    ("/api/generate", {"model": "m", "prompt": "x = "}),
 ]
 
 

@@ -25,6 +25,8 @@ from dgemma_engine.protocol.messages import (
 )
 
 _PREFIX_CHARS, _SUFFIX_CHARS = 16_000, 8_000
+# Of the prompt, about: the characters above, and what stands elsewhere.
+CONTEXT_TOKENS = 8_192
 _MOST_SEED = 2**63
 # Bytes of source code per token, on average: the engine counts no tokens for its clients.
 _BYTES_PER_TOKEN = 4
