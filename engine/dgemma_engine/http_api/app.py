@@ -62,13 +62,16 @@ def create_app(engine: InfillEngine, settings: HttpSettings, *, clock: Callable[
     published = Operation(method="GET", paths=(OPENAPI_PATH,), run=publish, summary="this document")
     by_path[OPENAPI_PATH] = [(dialects[0], published)]
 
+    by_part: dict[str, Dialect] = {"": dialects[0]}
+    for path, found in by_path.items():
+        by_part.setdefault(_first_part(path), found[0][0])
+
     def render(path: str, refusal: Refusal) -> Response:
         # On a shared path the shape of the first: clients of either read the message in it. On an unknown one that of
         # a path with the same first part: clients ask for what else their API has, and read the error.
-        part = path.split("/")[1:2]
-        near = next((known for known in by_path if part[0] and known.split("/")[1:2] == part), None) if part else None
-        found = by_path.get(path) or by_path.get(near or "", ())
-        return (found[0][0] if found else dialects[0]).error(refusal)
+        found = by_path.get(path)
+        dialect = found[0][0] if found else by_part.get(_first_part(path), dialects[0])
+        return dialect.error(refusal)
 
     routes = [Route(path, Endpoint(service, found)) for path, found in by_path.items()]
     router = Router(routes, redirect_slashes=False, default=_no_such_path)
@@ -78,3 +81,7 @@ def create_app(engine: InfillEngine, settings: HttpSettings, *, clock: Callable[
 
 async def _no_such_path(_scope: Scope, _receive: Receive, _send: Send) -> None:
     raise Refusal(status=404, message="There is no such path.")
+
+
+def _first_part(path: str) -> str:
+    return path.removeprefix("/").partition("/")[0]
