@@ -48,6 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--allow-origin", action="append", default=[], metavar="ORIGIN", help="a web page that may ask")
     parser.add_argument(
+        "--insistent",
+        action="store_true",
+        help="answer the best text however unlikely it is (default: an unlikely one is answered empty)",
+    )
+    parser.add_argument(
         "--idle-minutes",
         type=float,
         metavar="N",
@@ -103,6 +108,8 @@ def service_command(arguments: argparse.Namespace) -> list[str]:
     for name in ("allow_host", "allow_origin"):
         for value in getattr(arguments, name):
             command += [f"--{name.replace('_', '-')}", value]
+    if arguments.insistent:
+        command.append("--insistent")
     if arguments.idle_minutes is not None:
         command += ["--idle-minutes", f"{arguments.idle_minutes:g}"]
     return command
@@ -120,6 +127,7 @@ def _settings(arguments: argparse.Namespace) -> HttpSettings:
         tls=tls,
         hosts=tuple(name.lower() for name in arguments.allow_host),
         origins=tuple(arguments.allow_origin),
+        insistent=arguments.insistent,
     )
 
 

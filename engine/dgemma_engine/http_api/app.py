@@ -17,15 +17,25 @@ from dgemma_engine.http_api.access.gate import Gate
 from dgemma_engine.http_api.completions.completion_service import CompletionService, InfillEngine
 from dgemma_engine.http_api.dialects.infill import InfillDialect
 from dgemma_engine.http_api.dialects.llama_cpp import LlamaCppDialect
+from dgemma_engine.http_api.dialects.mistral import MistralDialect
+from dgemma_engine.http_api.dialects.ollama import OllamaDialect
 from dgemma_engine.http_api.dialects.openai import OpenAiDialect
+from dgemma_engine.http_api.dialects.tabby import TabbyDialect
 from dgemma_engine.http_api.endpoint import Endpoint
 from dgemma_engine.http_api.http_settings import HttpSettings
 from dgemma_engine.http_api.openapi import openapi_document
 from dgemma_engine.http_api.operation import Call, Dialect, Operation
 from dgemma_engine.http_api.refusal import Refusal
 
-DIALECTS: tuple[Callable[[], Dialect], ...] = (InfillDialect, LlamaCppDialect, OpenAiDialect)
-"""Of two that claim a body the earlier one answers it; the last of a path answers what none claims."""
+DIALECTS: tuple[Callable[[], Dialect], ...] = (
+    InfillDialect,
+    LlamaCppDialect,
+    OpenAiDialect,
+    MistralDialect,
+    OllamaDialect,
+    TabbyDialect,
+)
+"""Of two that claim a body the earlier one answers it."""
 OPENAPI_PATH = "/openapi.json"
 
 
@@ -52,9 +62,15 @@ def create_app(engine: InfillEngine, settings: HttpSettings, *, clock: Callable[
     published = Operation(method="GET", paths=(OPENAPI_PATH,), run=publish, summary="this document")
     by_path[OPENAPI_PATH] = [(dialects[0], published)]
 
+    by_part: dict[str, Dialect] = {"": dialects[0]}
+    for path, found in by_path.items():
+        by_part.setdefault(_first_part(path), found[0][0])
+
     def render(path: str, refusal: Refusal) -> Response:
-        # On a shared path the shape of the first: clients of either read the message in it.
-        dialect = by_path[path][0][0] if path in by_path else dialects[0]
+        # On a shared path the shape of the first: clients of either read the message in it. On an unknown one that of
+        # a path with the same first part: clients ask for what else their API has, and read the error.
+        found = by_path.get(path)
+        dialect = found[0][0] if found else by_part.get(_first_part(path), dialects[0])
         return dialect.error(refusal)
 
     routes = [Route(path, Endpoint(service, found)) for path, found in by_path.items()]
@@ -65,3 +81,7 @@ def create_app(engine: InfillEngine, settings: HttpSettings, *, clock: Callable[
 
 async def _no_such_path(_scope: Scope, _receive: Receive, _send: Send) -> None:
     raise Refusal(status=404, message="There is no such path.")
+
+
+def _first_part(path: str) -> str:
+    return path.removeprefix("/").partition("/")[0]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
-from typing import cast
 
 import msgspec
 from starlette.requests import Request
@@ -26,7 +25,8 @@ class Endpoint:
 
     Args:
         service: answers questions.
-        found: the operations of the path, each with its dialect, in the order in which they may claim a body.
+        found: the operations of the path, each with its dialect, in the order in which they may claim a body; the
+            first shapes the errors of the gate.
     """
 
     def __init__(self, service: CompletionService, found: Sequence[tuple[Dialect, Operation]]) -> None:
@@ -42,7 +42,13 @@ class Endpoint:
             raise Refusal(status=405, message=f"The path answers {allow} only.", allow=allow)
         body = await Request(scope, receive).body()
         dialect, operation = _claimed(of_method, body)
-        call = Call(service=self._service, caller=scope[CALLER], path=scope["path"], body=body)
+        call = Call(
+            service=self._service,
+            caller=scope[CALLER],
+            path=scope["path"],
+            body=body,
+            invalid_status=operation.invalid_status,
+        )
         try:
             response = await _unless_left(operation.run(call), receive)
         except Refusal as refusal:
@@ -52,19 +58,19 @@ class Endpoint:
 
 
 def _claimed(found: Sequence[tuple[Dialect, Operation]], body: bytes) -> tuple[Dialect, Operation]:
-    """Returns the operation that a body is for; the last where none claims it."""
+    """Returns the operation that a body is for: one that claims it, else the one that claims nothing."""
     if len(found) == 1:
         return found[0]
     fields = _fields(body)
-    return next((one for one in found if one[1].claims is None or one[1].claims(fields)), found[-1])
+    claimed = next((one for one in found if one[1].claims is not None and one[1].claims(fields)), None)
+    return claimed or next((one for one in found if one[1].claims is None), found[-1])
 
 
-def _fields(body: bytes) -> Mapping[str, object]:
+def _fields(body: bytes) -> Mapping[str, msgspec.Raw]:
     try:
-        value = msgspec.json.decode(body)
+        return msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}
-    return cast("dict[str, object]", value) if isinstance(value, dict) else {}
 
 
 async def _unless_left(work: Awaitable[Response], receive: Receive) -> Response | None:

@@ -87,6 +87,7 @@ class HttpSettings:
         send_s: seconds that a client may leave a piece of the answer unread.
         deadline_ms: milliseconds for one answer, where the client names none.
         max_middle_tokens: most tokens of one answer, whatever the client asks for.
+        insistent: whether every answer is the best text however unlikely; else an unlikely one is answered empty.
     """
 
     bind: BindAddress = BindAddress()
@@ -103,6 +104,7 @@ class HttpSettings:
     send_s: float = 30.0
     deadline_ms: float = 3_000.0
     max_middle_tokens: int = 256
+    insistent: bool = False
 
     def __post_init__(self) -> None:
         if not self.bind.is_loopback and not self.keys:

@@ -10,8 +10,8 @@ import msgspec
 from dgemma_engine import __version__
 from dgemma_engine.http_api.operation import Dialect, Operation
 
+_INVALID = "a field cannot be used"
 _ERRORS = {
-    400: "a field cannot be used",
     401: "a key is needed",
     403: "Host or Origin is not known",
     413: "the body is too large",
@@ -71,11 +71,12 @@ def _described(dialect: Dialect, operation: Operation, path: str, schemas: dict[
     if operation.answer is not None:
         content["application/json"] = {"schema": schemas[operation.answer]}
     if operation.body is not None and "stream" in operation.body.__struct_fields__:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content[operation.stream_type] = {"schema": {"type": "string"}}
     error = {"schema": {"type": "object"}}
     responses: dict[str, Any] = {"200": {"description": "the answer", "content": content}}
-    for status, text in _ERRORS.items():
-        if operation.body is not None or status not in (400, 413, 415, 429):
+    errors = _ERRORS if operation.body is None else {400: _INVALID, operation.invalid_status: _INVALID} | _ERRORS
+    for status, text in errors.items():
+        if operation.body is not None or status not in (413, 415, 429):
             responses[str(status)] = {"description": text, "content": {"application/json": error}}
     described: dict[str, Any] = {
         "summary": operation.summary,

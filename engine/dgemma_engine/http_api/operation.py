@@ -6,9 +6,10 @@ To add a dialect: one file in `dialects/` with a class that has `name`, `operati
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 import msgspec
 from starlette.responses import Response
@@ -19,6 +20,10 @@ from dgemma_engine.http_api.refusal import Refusal
 
 _Body = TypeVar("_Body")
 _MOST_REASON_CHARS = 200
+_MISSING = re.compile(r"missing required field `(\w+)`")
+
+InvalidStatus = Literal[400, 422]
+"""Status of a body with a wrong field; Mistral's clients read 422."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,12 +35,14 @@ class Call:
         caller: who asks.
         path: that was asked for.
         body: as it came; empty for GET.
+        invalid_status: of a body that cannot be used.
     """
 
     service: CompletionService
     caller: str
     path: str
     body: bytes
+    invalid_status: InvalidStatus = 400
 
     def read(self, kind: type[_Body]) -> _Body:
         """Returns the body as a value of a `msgspec.Struct`; unknown fields are ignored, as all clients expect.
@@ -46,10 +53,12 @@ class Call:
         try:
             value = msgspec.json.decode(self.body, type=kind)
         except msgspec.ValidationError as error:
-            raise Refusal(status=400, message=_reason(error)) from None
+            message, field = _reason(error)
+            raise Refusal(status=self.invalid_status, message=message, field=field) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise Refusal(status=400, message="The body is not JSON.") from None
-        return self._within_limits(value)
+            raise Refusal(status=self.invalid_status, message="The body is not JSON.") from None
+        self._require_short_lists(value)
+        return value
 
     async def answer(self, question: Question) -> Answer:
         """Answers a question; see `CompletionService.answer`."""
@@ -59,13 +68,15 @@ class Call:
         """Returns the key of the document that a prefix is of; see `CompletionService.document_of`."""
         return self.service.document_of(self.caller, path, prefix)
 
-    def _within_limits(self, value: _Body) -> _Body:
+    def _require_short_lists(self, value: object, place: str = "") -> None:
+        """Raises `Refusal` where a list is too long, also one in a field of a field."""
         most = self.service.settings.max_items
         for name in getattr(value, "__struct_fields__", ()):
-            field = getattr(value, name)
-            if isinstance(field, list | tuple | dict) and len(field) > most:
-                raise Refusal(status=400, message=f"The list {name} has more than {most} entries.")
-        return value
+            field: object = getattr(value, name)
+            if isinstance(field, list | tuple | dict) and len(cast("list[object]", field)) > most:
+                message = f"The list {place}{name} has more than {most} entries."
+                raise Refusal(status=self.invalid_status, message=message, field=f"{place}{name}")
+            self._require_short_lists(field, f"{place}{name}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,9 +90,11 @@ class Operation:
         summary: one line for the published document.
         body: type of the body, for the published document; None for GET.
         answer: type of the answer, likewise; None is an answer of another type than JSON.
+        stream_type: media type of the answer to a body with `stream`.
+        invalid_status: of a body that cannot be used.
         needs_key: whether a key is needed where keys are configured.
-        claims: whether a body is this dialect's, where two share a path; the first that says so answers. None always
-            does.
+        claims: whether a body is this dialect's, where two share a path, by its fields as they came; the first that
+            claims a body answers it. None takes what no other dialect claims.
     """
 
     method: Literal["GET", "POST"]
@@ -90,8 +103,10 @@ class Operation:
     summary: str
     body: type[Any] | None = None
     answer: Any = None
+    stream_type: Literal["text/event-stream", "application/x-ndjson"] = "text/event-stream"
+    invalid_status: InvalidStatus = 400
     needs_key: bool = True
-    claims: Callable[[Mapping[str, object]], bool] | None = None
+    claims: Callable[[Mapping[str, msgspec.Raw]], bool] | None = None
 
 
 class Dialect(Protocol):
@@ -111,9 +126,10 @@ class Dialect(Protocol):
         ...
 
 
-def _reason(error: msgspec.ValidationError) -> str:
-    """Returns what is wrong with a field; of a value that the message quotes nothing is left."""
-    text = str(error)
-    problem, at, place = text.rpartition(" - at ")
-    problem = (problem if at else text).partition("'")[0].strip()
-    return f"{problem}{at}{place}"[:_MOST_REASON_CHARS]
+def _reason(error: msgspec.ValidationError) -> tuple[str, str]:
+    """Returns what is wrong with a field, and the field's place; of a value that the message quotes nothing is left."""
+    problem, at, place = str(error).partition(" - at ")
+    problem = problem.partition("'")[0].strip()
+    missing = _MISSING.search(problem)
+    names = [place.strip("`").removeprefix("$").strip("."), missing[1] if missing else ""]
+    return f"{problem}{at}{place}"[:_MOST_REASON_CHARS], ".".join(name for name in names if name)

@@ -16,6 +16,7 @@ _KINDS = {
     408: "timeout_error",
     413: "invalid_request_error",
     415: "invalid_request_error",
+    422: "invalid_request_error",
     429: "rate_limit_error",
     431: "invalid_request_error",
     500: "server_error",
@@ -30,12 +31,14 @@ class Refusal(Exception):
     Attributes:
         status: HTTP status, a key of the table above.
         message: one sentence for a person.
+        field: place of the wrong field in the body, such as `segments.prefix`; empty where the fault is another.
         retry_after_s: seconds after which a further attempt makes sense; 0 sends no `Retry-After`.
         allow: methods that the path has, for 405; else empty.
     """
 
     status: int
     message: str
+    field: str = ""
     retry_after_s: int = 0
     allow: str = ""
 

@@ -29,6 +29,12 @@ def event(value: object) -> bytes:
     return b"data: " + msgspec.json.encode(value) + b"\n\n"
 
 
+def lines_response(values: Sequence[object]) -> Response:
+    """Returns a stream of JSON values, one in a line, that are all known already: Ollama's form of a stream."""
+    lines = b"".join(msgspec.json.encode(value) + b"\n" for value in values)
+    return Response(lines, media_type="application/x-ndjson")
+
+
 DONE = b"data: [DONE]\n\n"
 """The event that ends a stream of OpenAI's API."""
 
@@ -65,12 +71,13 @@ class _EventStream(StreamingResponse):
             await self._events.aclose()
 
 
-def error_object(refusal: Refusal, *, code: int | str | None) -> Response:
+def error_object(refusal: Refusal, *, code: int | str | None, further: Mapping[str, object] | None = None) -> Response:
     """Returns the shape that llama.cpp, OpenAI and Mistral have in common.
 
     Args:
         refusal: the refusal.
         code: of the error; llama.cpp sends the status, OpenAI a word or nothing.
+        further: fields beside `error`.
     """
     error = {"message": refusal.message, "type": refusal.kind, "code": code, "param": None}
-    return json_response({"error": error}, status=refusal.status, headers=refusal.headers)
+    return json_response({"error": error, **(further or {})}, status=refusal.status, headers=refusal.headers)

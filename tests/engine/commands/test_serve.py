@@ -26,6 +26,8 @@ from dgemma_engine.ipc.lock_file import holder_pid
 
 KEY = "0123456789abcdef"
 PREFIX = 'def f(x):\n    if x is None:\n        raise ValueError("x")\n    return x\n\n\ndef g(x):\n    if x is N'
+# Its best text has a score of 0.000.
+UNSURE = "x = "
 PATIENCE_S = 120.0
 
 
@@ -46,7 +48,8 @@ def test_service_serves_with_the_same_options_and_absolute_paths(
     again = parsed(*command[5:])
     assert (again.model, again.api_key_file) == (str(tmp_path / "model"), tmp_path / "keys")
     assert (again.http, again.allow_host, again.idle_minutes) == ("127.0.0.1:9", ["a.example"], 5.0)
-    assert parsed(*service_command(parsed("--model", "tiny"))[5:]).model == "tiny"
+    again = parsed(*service_command(parsed("--model", "tiny", "--insistent"))[5:])
+    assert (again.model, again.insistent) == ("tiny", True)
 
 
 @pytest.mark.parametrize(
@@ -81,6 +84,7 @@ class Program:
     """The program, and the engine that it starts."""
 
     def __init__(self, directory: Path, *options: str) -> None:
+        self.directory = directory
         environ = os.environ | {"DGEMMA_RUNTIME_DIR": str(directory), "DGEMMA_API_KEY": KEY}
         command = [sys.executable, "-P", "-m", "dgemma_engine", "serve", "--model", "tiny", "--http", "127.0.0.1:0"]
         self.process = subprocess.Popen(
@@ -105,11 +109,32 @@ class Program:
             time.sleep(0.1)
         raise TimeoutError("the model was not loaded")
 
+    def texts(self, prefix: str) -> list[str]:
+        """What each dialect of the clients answers."""
+        template = f"<|fim_prefix|>{prefix}<|fim_suffix|>\n<|fim_middle|>"
+        above, _, line = prefix.rpartition("\n")
+        both = {"model": "any", "prompt": prefix, "suffix": "\n"}
+        vim = self.ask("/infill", {"input_prefix": above + "\n", "prompt": line, "input_suffix": "\n"})
+        openai = self.ask("/v1/completions", {"prompt": template, "model": "any"})
+        mistral = self.ask("/v1/fim/completions", both)
+        ollama = self.ask("/api/generate", both | {"stream": False})
+        tabby = self.ask("/v1/completions", {"segments": {"prefix": prefix, "suffix": "\n"}})
+        return [
+            vim["content"],
+            openai["choices"][0]["text"],
+            mistral["choices"][0]["message"]["content"],
+            ollama["response"],
+            tabby["choices"][0]["text"],
+        ]
+
     def end(self) -> None:
-        self.process.kill()
-        self.process.communicate()
+        self.end_program()
         if (pid := holder_pid(self.lock)) is not None:
             os.kill(pid, signal.SIGTERM)
+
+    def end_program(self) -> None:
+        self.process.kill()
+        self.process.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -136,15 +161,22 @@ def test_every_dialect_gives_the_answer_of_the_real_engine(program: Program) -> 
         },
     )
     assert own["finish"] in ("stable", "step_limit") and own["timings_ms"]["total"] > 0 and own["candidates"]
-    above, _, line = PREFIX.rpartition("\n")
-    vim = program.ask("/infill", {"input_prefix": above + "\n", "prompt": line, "input_suffix": "\n"})
-    template = f"<|fim_prefix|>{PREFIX}<|fim_suffix|>\n<|fim_middle|>"
-    openai = program.ask("/v1/completions", {"prompt": template, "model": "any"})
+    texts = set(program.texts(PREFIX))
     # Whether a text is sure enough to be shown unasked may differ between processors; which one it is does not.
     assert own["text"].startswith("one")
-    assert vim["content"] == openai["choices"][0]["text"]
-    assert own["text"].startswith(vim["content"])
+    assert len(texts) == 1 and own["text"].startswith(*texts)
+    vim = program.ask("/infill", {"input_prefix": PREFIX, "input_suffix": "\n"})
     assert vim["model"] == "tiny" and vim["timings"]["prompt_ms"] > 0
+
+
+@pytest.mark.e2e
+def test_insistent_program_answers_a_text_in_every_dialect(program: Program) -> None:
+    insistent = Program(program.directory, "--insistent")
+    try:
+        insistent.wait_until_loaded()
+        assert all(insistent.texts(UNSURE)) and not any(program.texts(UNSURE))
+    finally:
+        insistent.end_program()
 
 
 @pytest.mark.e2e

@@ -21,6 +21,9 @@ SLOW = [
     ("/v1/completions", {"prompt": "SLOW", "stream": True}),
     ("/v1/completions", {"prompt": "SLOW"}),
     ("/v1/infill", {"prefix": "SLOW", "suffix": ""}),
+    ("/v1/completions", {"segments": {"prefix": "SLOW"}}),
+    ("/v1/fim/completions", {"model": "m", "prompt": "SLOW", "stream": True}),
+    ("/api/generate", {"model": "m", "prompt": "SLOW"}),
 ]
 
 
@@ -92,6 +95,7 @@ async def test_fifty_clients_at_once_are_all_answered() -> None:
         ("POST", "/openapi.json", 405),
         ("GET", "/infill/", 404),
         ("GET", "//infill", 404),
+        ("GET", "/v1", 404),
         ("GET", "/../etc/passwd", 404),
     ],
 )
@@ -120,6 +124,13 @@ async def test_openapi_document_names_every_path_and_its_types() -> None:
     assert {"200", "400", "401", "429", "503"} <= set(infill["responses"])
     shared = document["paths"]["/completions"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert len(shared["anyOf"]) == 2
+    fim = document["paths"]["/v1/fim/completions"]["post"]["responses"]
+    assert {"200", "400", "401", "422"} <= set(fim) and "422" not in infill["responses"]
+    assert set(document["paths"]["/api/generate"]["post"]["responses"]["200"]["content"]) == {
+        "application/json",
+        "application/x-ndjson",
+    }
+    assert "text/event-stream" in fim["200"]["content"]
 
 
 async def test_connection_of_the_language_server_serves_it(tmp_path: Any) -> None:

@@ -87,6 +87,7 @@ class CompletionService:
             deadline_ms=self.settings.deadline_ms,
             max_middle_tokens=self.settings.max_middle_tokens,
             speculative=question.is_warm_up or self._is_follow_up(document, question.prefix),
+            insistent=self.settings.insistent,
         )
         with self._admitted():
             infill, place = await self._shared.answer(context)

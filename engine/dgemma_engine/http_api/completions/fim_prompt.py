@@ -96,6 +96,17 @@ def parse_fim(prompt: str) -> FimPrompt | None:
     return None
 
 
+def with_file_markers(found: FimPrompt) -> FimPrompt:
+    """Reads the `+++++ path` lines that Codestral's clients put before other files and before the document itself.
+
+    Args:
+        found: texts around the cursor; returned as they are where the prefix does not begin with such a line.
+    """
+    if _CODESTRAL_FILE.match(found.prefix) is None:
+        return found
+    return _codestral_files(found.prefix, found.suffix, found.snippets)
+
+
 def _parse(template: _Template, prompt: str) -> FimPrompt | None:
     if template.needs_middle and not prompt.endswith(template.middle):
         return None
@@ -111,9 +122,8 @@ def _parse(template: _Template, prompt: str) -> FimPrompt | None:
         first, cut = suffix_at, body.find(template.prefix, suffix_at)
         prefix, suffix = body[cut + len(template.prefix) :], body[first + len(template.suffix) : cut]
     path, snippets = _other_files(body[:first])
-    if template.prefix == "[PREFIX]" and prefix.startswith("+++++ "):
-        return _codestral_files(prefix, suffix, snippets)
-    return FimPrompt(prefix=prefix, suffix=suffix, path=path, snippets=snippets)
+    whole = FimPrompt(prefix=prefix, suffix=suffix, path=path, snippets=snippets)
+    return with_file_markers(whole) if template.prefix == "[PREFIX]" else whole
 
 
 def _without_padding(template: _Template, prefix: str, suffix: str) -> tuple[str, str]:

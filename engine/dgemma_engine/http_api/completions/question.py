@@ -25,6 +25,8 @@ from dgemma_engine.protocol.messages import (
 )
 
 _PREFIX_CHARS, _SUFFIX_CHARS = 16_000, 8_000
+# Of the prompt, about: the characters above, and what stands elsewhere.
+CONTEXT_TOKENS = 8_192
 _MOST_SEED = 2**63
 # Bytes of source code per token, on average: the engine counts no tokens for its clients.
 _BYTES_PER_TOKEN = 4
@@ -74,7 +76,14 @@ class Question:
         return self.max_tokens == 0
 
     def to_context(
-        self, *, document: str, prefix: str, deadline_ms: float, max_middle_tokens: int, speculative: bool
+        self,
+        *,
+        document: str,
+        prefix: str,
+        deadline_ms: float,
+        max_middle_tokens: int,
+        speculative: bool,
+        insistent: bool,
     ) -> Context:
         """Returns the engine's request.
 
@@ -84,6 +93,7 @@ class Question:
             deadline_ms: milliseconds for the answer, where the question names none.
             max_middle_tokens: most tokens, whatever the question asks for.
             speculative: whether nobody waits for the answer.
+            insistent: whether the best text is wanted however unlikely it is.
         """
         above = normalize_newlines(self.prefix.removesuffix(prefix))
         prefix, suffix = normalize_newlines(prefix), normalize_newlines(self.suffix)
@@ -104,6 +114,7 @@ class Question:
             deadline_ms=min(deadline_ms if self.deadline_ms is None else self.deadline_ms, 600_000.0),
             seed=self.seed % _MOST_SEED,
             speculative=speculative,
+            insistent=insistent,
             edges=DocumentEdges(
                 above=above[-SHAPING_CHARS:],
                 below=suffix[_SUFFIX_CHARS:SHAPING_CHARS],

@@ -70,7 +70,7 @@ class InfillDialect:
         body = call.read(InfillBody)
         document = f"{call.caller}/{body.document}" if body.document else call.document_of(body.path, body.prefix)
         try:
-            context = _context(body, document)
+            context = _context(body, document, is_insistent=call.service.settings.insistent)
         except ValueError as error:
             # Our own checks name fields and numbers, and quote no text.
             raise Refusal(status=400, message=str(error).replace("self.", "")) from None
@@ -79,9 +79,10 @@ class InfillDialect:
         return json_response(await call.service.infill(context))
 
 
-def _context(body: InfillBody, document: str) -> Context:
+def _context(body: InfillBody, document: str, *, is_insistent: bool) -> Context:
     fields: dict[str, Any] = {name: getattr(body, name) for name in body.__struct_fields__ if name != "stream"}
     fields["document"] = document
+    fields["insistent"] = body.insistent or is_insistent
     return Context(**fields)
 
 

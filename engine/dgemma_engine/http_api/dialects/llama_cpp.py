@@ -15,7 +15,14 @@ from starlette.responses import Response
 
 from dgemma_engine import __version__
 from dgemma_engine.http_api.completions.fim_prompt import read_prompt
-from dgemma_engine.http_api.completions.question import Answer, AnswerText, Question, StopKind, stop_words
+from dgemma_engine.http_api.completions.question import (
+    CONTEXT_TOKENS,
+    Answer,
+    AnswerText,
+    Question,
+    StopKind,
+    stop_words,
+)
 from dgemma_engine.http_api.dialects.llama_cpp_messages import (
     Health,
     LlamaCompletion,
@@ -34,8 +41,6 @@ from dgemma_engine.protocol.messages import Snippet
 
 # The reference server counts no reading of the prompt and ends no first line; a short limit here must not either.
 _LEAST_DEADLINE_MS = 1_000.0
-# Of the prompt, about: 16,000 characters before the cursor, 8,000 after it, and what stands elsewhere.
-_CONTEXT_TOKENS = 8_192
 _STOP_TYPES: dict[StopKind, StopType] = {StopKind.END: "eos", StopKind.WORD: "word", StopKind.LIMIT: "limit"}
 
 
@@ -67,7 +72,7 @@ class LlamaCppDialect:
             replace(native, paths=("/completions",), claims=_is_native),
             Operation(
                 method="GET",
-                paths=("/health", "/v1/health"),
+                paths=("/health",),
                 run=self._health,
                 summary="whether the model is loaded",
                 answer=Health,
@@ -102,7 +107,7 @@ class LlamaCppDialect:
 
     async def _props(self, call: Call) -> Response:
         model = await call.service.model_name()
-        settings = {"n_ctx": _CONTEXT_TOKENS, "params": {"n_predict": call.service.settings.max_middle_tokens}}
+        settings = {"n_ctx": CONTEXT_TOKENS, "params": {"n_predict": call.service.settings.max_middle_tokens}}
         return json_response(
             Props(
                 default_generation_settings=settings,
@@ -118,7 +123,7 @@ class LlamaCppDialect:
         return json_response(Models(data=[_data(model)], models=[_model(model)]))
 
 
-def _is_native(fields: Mapping[str, object]) -> bool:
+def _is_native(fields: Mapping[str, msgspec.Raw]) -> bool:
     """Whether a body on the path that both APIs have is of llama.cpp's own."""
     return "n_predict" in fields
 
@@ -205,7 +210,7 @@ def _chosen(whole: LlamaCompletion, places: Sequence[str]) -> dict[str, Any]:
 
 
 def _data(model: str) -> dict[str, Any]:
-    meta = {"n_ctx": _CONTEXT_TOKENS, "n_ctx_train": _CONTEXT_TOKENS}
+    meta = {"n_ctx": CONTEXT_TOKENS, "n_ctx_train": CONTEXT_TOKENS}
     return {
         "id": model,
         "aliases": [model],
@@ -215,8 +220,12 @@ def _data(model: str) -> dict[str, Any]:
         # Clients read `meta` only where this name stands.
         "owned_by": "llamacpp",
         "meta": meta,
-        "context_length": _CONTEXT_TOKENS,
+        "context_length": CONTEXT_TOKENS,
         "status": {"value": "loaded"},
+        # Mistral's SDK reads an entry by its type and requires the capabilities.
+        "type": "base",
+        "capabilities": {"completion_chat": False, "completion_fim": True},
+        "max_context_length": CONTEXT_TOKENS,
     }
 
 
@@ -233,7 +242,7 @@ def _model(model: str) -> dict[str, Any]:
         "description": "",
         "tags": [],
         "capabilities": ["completion"],
-        "context_length": _CONTEXT_TOKENS,
+        "context_length": CONTEXT_TOKENS,
         "parameters": "",
         "details": details,
     }

@@ -103,7 +103,7 @@ class OpenAiDialect:
         answer = await call.answer(question)
         echoed = _prompt(body) if body.echo else ""
         choices = [
-            Choice(text=echoed + one.text, index=index, finish_reason=_finish_reason(one))
+            Choice(text=echoed + one.text, index=index, finish_reason=finish_reason(one))
             for index, one in enumerate(answer.texts)
         ]
         whole = Completion(
@@ -111,7 +111,7 @@ class OpenAiDialect:
             created=int(time.time()),
             model=answer.model,
             choices=choices,
-            usage=_usage(answer),
+            usage=usage_of(answer),
         )
         if not body.stream:
             return json_response(whole)
@@ -138,11 +138,13 @@ def _prompt(body: CompletionBody) -> str:
     return body.prompt if isinstance(body.prompt, str) else body.prompt[0]
 
 
-def _finish_reason(text: AnswerText) -> Literal["stop", "length"]:
+def finish_reason(text: AnswerText) -> Literal["stop", "length"]:
+    """Returns why a text ends where it does, as OpenAI and Mistral call it."""
     return "length" if text.stop is StopKind.LIMIT else "stop"
 
 
-def _usage(answer: Answer) -> Usage:
+def usage_of(answer: Answer) -> Usage:
+    """Returns the counts of an answer."""
     prompt, middle = answer.num_prompt_tokens, answer.num_tokens
     return Usage(prompt_tokens=prompt, completion_tokens=middle, total_tokens=prompt + middle)
 

@@ -7,7 +7,12 @@ from dgemma_engine.protocol.messages import Candidate, CandidateSource, Context,
 
 def context_of(question: Question) -> Context:
     return question.to_context(
-        document="d", prefix=sent_prefix(question, 0), deadline_ms=3_000, max_middle_tokens=256, speculative=False
+        document="d",
+        prefix=sent_prefix(question, 0),
+        deadline_ms=3_000,
+        max_middle_tokens=256,
+        speculative=False,
+        insistent=False,
     )
 
 

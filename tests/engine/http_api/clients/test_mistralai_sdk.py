@@ -1,0 +1,83 @@
+"""Mistral's own SDK asks the front door; nobody here wrote how it sends and what it accepts."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from dgemma_engine.protocol.messages import Finish
+from mistralai.client import Mistral
+from mistralai.client.errors import HTTPValidationError, SDKError
+
+from tests.engine.http_api.front_door import AnsweringEngine, FrontDoor, front_door, until
+
+
+def client_of(door: FrontDoor) -> Mistral:
+    return Mistral(api_key="none", server_url=door.url)
+
+
+async def test_completion_with_a_suffix() -> None:
+    async with front_door() as door, client_of(door) as client:
+        answer = await client.fim.complete_async(
+            model="codestral-latest",
+            prompt="x = ",
+            suffix="\ny",
+            max_tokens=64,
+            min_tokens=1,
+            random_seed=7,
+            stop=["\n\n"],
+            temperature=0.2,
+        )
+    (choice,) = answer.choices
+    assert choice.message is not None and choice.message.content == "alpha + beta"
+    assert (choice.index, choice.finish_reason, answer.usage.total_tokens) == (0, "stop", 5)
+    (context,) = door.engine.contexts
+    assert (context.prefix, context.suffix, context.max_middle_tokens, context.seed) == ("x = ", "\ny", 64, 7)
+
+
+async def test_stream_ends_with_a_reason_and_the_usage() -> None:
+    engine = AnsweringEngine()
+    engine.finish = Finish.STEP_LIMIT
+    async with front_door(engine) as door, client_of(door) as client:
+        stream = await client.fim.stream_async(model="codestral-latest", prompt="x = ", suffix="\ny")
+        events = [event.data async for event in stream]
+    choices = [one.choices[0] for one in events]
+    assert "".join(str(one.delta.content) for one in choices) == "alpha + beta"
+    assert [one.finish_reason for one in choices] == [None, "length"]
+    assert events[-1].usage is not None and events[-1].usage.completion_tokens == 3
+
+
+async def test_model_is_listed_as_one_that_fills_in_the_middle() -> None:
+    async with front_door() as door, client_of(door) as client:
+        models = await client.models.list_async()
+    assert models.data is not None
+    (model,) = models.data
+    assert model.type == "base" and (model.id, model.capabilities.completion_fim) == ("fake", True)
+
+
+async def test_wrong_field_is_the_typed_error_that_names_it() -> None:
+    async with front_door() as door, client_of(door) as client:
+        with pytest.raises(HTTPValidationError) as caught:
+            await client.fim.complete_async(model="codestral-latest", prompt="x", max_tokens=-1)
+    assert caught.value.data.detail is not None
+    (detail,) = caught.value.data.detail
+    assert detail.loc == ["body", "max_tokens"] and "$.max_tokens" in detail.msg
+
+
+@pytest.mark.parametrize("call", ["complete_async", "stream_async"])
+async def test_lost_engine_is_an_error_with_our_sentence(call: str) -> None:
+    async with front_door() as door, client_of(door) as client:
+        with pytest.raises(SDKError) as caught:
+            await getattr(client.fim, call)(model="codestral-latest", prompt="LOST")
+    assert (caught.value.status_code, len(door.engine.contexts)) == (503, 1)
+    assert "The engine could not answer" in caught.value.body
+
+
+async def test_client_that_gives_up_ends_the_work() -> None:
+    engine = AnsweringEngine()
+    async with front_door(engine) as door, client_of(door) as client:
+        asking = asyncio.create_task(client.fim.complete_async(model="codestral-latest", prompt="SLOW"))
+        await until(lambda: len(engine.contexts) == 1)
+        asking.cancel()
+        await until(lambda: engine.num_cancelled == 1)
+        assert isinstance((await asyncio.gather(asking, return_exceptions=True))[0], asyncio.CancelledError)

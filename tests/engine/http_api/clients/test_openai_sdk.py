@@ -1,0 +1,105 @@
+"""OpenAI's own SDK asks the front door; nobody here wrote how it sends and what it accepts."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import openai
+import pytest
+from dgemma_engine.http_api.access.api_keys import ApiKeys
+from openai import AsyncOpenAI
+
+from tests.engine.http_api.front_door import FREE_PORT, AnsweringEngine, FrontDoor, front_door, until
+
+KEY = "0123456789abcdef"
+
+
+@asynccontextmanager
+async def client_of(door: FrontDoor, key: str = "none") -> AsyncIterator[AsyncOpenAI]:
+    async with AsyncOpenAI(base_url=f"{door.url}/v1", api_key=key) as client:
+        yield client
+
+
+async def test_completion_with_a_suffix() -> None:
+    async with front_door(AnsweringEngine("one", "two")) as door, client_of(door) as client:
+        answer = await client.completions.create(
+            model="any", prompt="x = ", suffix="\ny", max_tokens=64, n=2, stop=["\n\n"], seed=7, temperature=0.2
+        )
+    assert [(one.text, one.index, one.finish_reason) for one in answer.choices] == [
+        ("one", 0, "stop"),
+        ("two", 1, "stop"),
+    ]
+    assert answer.object == "text_completion" and answer.usage is not None and answer.usage.total_tokens == 4
+    (context,) = door.engine.contexts
+    assert (context.prefix, context.suffix, context.max_middle_tokens, context.seed) == ("x = ", "\ny", 64, 7)
+
+
+async def test_stream_ends_with_a_reason_and_the_usage() -> None:
+    async with front_door() as door, client_of(door) as client:
+        stream = await client.completions.create(
+            model="any", prompt="x = ", suffix="\ny", stream=True, stream_options={"include_usage": True}
+        )
+        chunks = [chunk async for chunk in stream]
+    choices = [choice for chunk in chunks for choice in chunk.choices]
+    assert "".join(one.text for one in choices) == "alpha + beta"
+    assert [one.finish_reason for one in choices] == [None, "stop"]
+    assert chunks[-1].usage is not None and chunks[-1].usage.completion_tokens == 3
+
+
+async def test_models_are_listed() -> None:
+    async with front_door() as door, client_of(door) as client:
+        models = [model async for model in client.models.list()]
+    assert [one.id for one in models] == ["fake"]
+
+
+async def test_wrong_field_is_a_bad_request_with_our_sentence() -> None:
+    async with front_door() as door, client_of(door) as client:
+        with pytest.raises(openai.BadRequestError) as caught:
+            await client.completions.create(model="any", prompt="x", max_tokens=-1)
+    assert caught.value.type == "invalid_request_error" and "$.max_tokens" in caught.value.message
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_lost_engine_is_an_error_that_is_not_tried_again(stream: bool) -> None:
+    async with front_door() as door, client_of(door) as client:
+        with pytest.raises(openai.InternalServerError) as caught:
+            await client.completions.create(model="any", prompt="LOST", stream=stream)
+    assert (caught.value.status_code, len(door.engine.contexts)) == (503, 1)
+
+
+async def test_too_much_under_way_is_a_rate_limit_that_is_not_tried_again() -> None:
+    engine = AnsweringEngine()
+    settings = replace(FREE_PORT, max_requests=1)
+    async with front_door(engine, settings) as door, client_of(door) as client:
+        _reader, writer = await door.open()
+        body = b'{"prompt":"SLOW"}'
+        writer.write(door.head("POST", "/v1/completions", body) + body)
+        await until(lambda: len(engine.contexts) == 1)
+        with pytest.raises(openai.RateLimitError):
+            await client.completions.create(model="any", prompt="x")
+        writer.close()
+        await until(lambda: engine.num_cancelled == 1)
+
+
+async def test_key_is_needed_and_taken(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text(KEY)
+    file.chmod(0o600)
+    settings = replace(FREE_PORT, keys=ApiKeys.read(file, {}))
+    async with front_door(settings=settings) as door:
+        async with client_of(door) as client:
+            with pytest.raises(openai.AuthenticationError):
+                await client.completions.create(model="any", prompt="x")
+        async with client_of(door, KEY) as client:
+            assert (await client.completions.create(model="any", prompt="x")).choices[0].text
+
+
+async def test_client_that_gives_up_ends_the_work() -> None:
+    engine = AnsweringEngine()
+    async with front_door(engine) as door, client_of(door) as client:
+        with pytest.raises(openai.APITimeoutError):
+            await client.with_options(timeout=0.5, max_retries=0).completions.create(model="any", prompt="SLOW")
+        await until(lambda: engine.num_cancelled == 1)

@@ -1,0 +1,34 @@
+"""The server's setting that the best text is answered however unlikely it is, in every dialect."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.engine.http_api.front_door import FREE_PORT, front_door
+
+REQUESTS: list[tuple[str, dict[str, Any]]] = [
+    ("/v1/infill", {"prefix": "x = ", "suffix": ""}),
+    ("/infill", {"input_prefix": "x = ", "input_suffix": ""}),
+    ("/completion", {"prompt": "x = "}),
+    ("/v1/completions", {"prompt": "x = "}),
+    ("/v1/completions", {"segments": {"prefix": "x = "}}),
+    ("/v1/fim/completions", {"model": "m", "prompt": "x = "}),
+    ("/api/generate", {"model": "m", "prompt": "x = "}),
+]
+
+
+@pytest.mark.parametrize("is_insistent", [True, False])
+@pytest.mark.parametrize(("path", "body"), REQUESTS)
+async def test_setting_holds_in_every_dialect(path: str, body: dict[str, Any], is_insistent: bool) -> None:
+    async with front_door(settings=replace(FREE_PORT, insistent=is_insistent)) as door:
+        assert (await door.post(path, body)).status == 200
+    assert door.engine.contexts[0].insistent is is_insistent
+
+
+async def test_request_of_our_own_api_may_insist_by_itself() -> None:
+    async with front_door() as door:
+        await door.post("/v1/infill", {"prefix": "x = ", "suffix": "", "insistent": True})
+    assert door.engine.contexts[0].insistent
