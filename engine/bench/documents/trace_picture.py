@@ -1,4 +1,4 @@
-"""The picture that opens the README: a piece is cut out of a file of this project, `dgemma-lsp trace` fills the gap.
+"""The picture that opens the README: a piece is cut out of a file of the demo, and `tiny` fills the gap, traced.
 
 Says what was cut and what was found, so that nobody needs to believe the picture. Needs Chromium and the extra `dev`.
 """
@@ -16,8 +16,8 @@ sys.path.insert(0, str(ROOT))
 
 from tests.get_chromium import get_chromium  # noqa: E402  (the driver of the tests is no package)
 
-SOURCE = ROOT / "dgemma_lsp/commands/demo_holes.py"
-BEFORE, CUT = "def _decorated(node: ast.stmt) -> bool:\n    return isinstance(", "node, ast.FunctionDef"
+SOURCE = ROOT / "dgemma_lsp/commands/demo_files/server.go"
+BEFORE, CUT = "os.ReadFile(path)\n\tif err != nil {\n\t\t", "return nil, err"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
 FRAME = 2
 WIDTH = 1_120
@@ -33,9 +33,8 @@ def page_in(folder: Path) -> Path:
     line, column = text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
     # The first request after a start pays for it.
     for _ in range(3):
-        subprocess.run(
-            [sys.executable, "-m", "dgemma_lsp", "trace", f"{file}:{line}:{column}", "--html", str(page)], check=True
-        )
+        command = [sys.executable, "-m", "dgemma_lsp", "trace", f"{file}:{line}:{column}", "--html", str(page)]
+        subprocess.run([*command, "--model", "tiny"], check=True)
     return page
 
 

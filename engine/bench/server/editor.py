@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from dgemma_engine.model_store.catalogue import TINY
 from lsprotocol import types
 from pygls.lsp.client import LanguageClient
 
@@ -56,7 +57,7 @@ async def editing(options: dict[str, Any], runtime: str, log: str = "/dev/null")
     """Starts `python -m dgemma_lsp` and a session with it.
 
     Args:
-        options: settings, as initializationOptions.
+        options: settings, as initializationOptions; the model is `tiny` where they name none.
         runtime: folder for the engine's socket, and for counts that are not the user's.
         log: file that what the server writes to stderr is appended to.
     """
@@ -65,7 +66,9 @@ async def editing(options: dict[str, Any], runtime: str, log: str = "/dev/null")
     environ = os.environ | {"DGEMMA_RUNTIME_DIR": runtime, "XDG_STATE_HOME": runtime}
     await client.start_io("sh", "-c", 'exec "$0" -m dgemma_lsp 2>>"$1"', sys.executable, log, env=environ)
     params = types.InitializeParams(
-        capabilities=types.ClientCapabilities(), process_id=os.getpid(), initialization_options=options
+        capabilities=types.ClientCapabilities(),
+        process_id=os.getpid(),
+        initialization_options={"engine": {"model": TINY}, **options},
     )
     await client.initialize_async(params)
     client.initialized(types.InitializedParams())

@@ -128,7 +128,7 @@ async def follow(seen: CallLog, runtime: str, source: str) -> None:
     session = Session(
         engine_connector, chosen_model, clock=time.monotonic, notifier=Silent(), recorder=recorder, home=home
     )
-    session.initialize({"engine": {"autostart": False}, "deadlineMs": 30_000})
+    session.initialize({"engine": {"model": location.model, "autostart": False}, "deadlineMs": 30_000})
     cursor = source.index("self.", len(source) // 2)
     line = source.count("\n", 0, cursor)
     column = cursor - source.rfind("\n", 0, cursor) - 1

@@ -21,6 +21,7 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
 
 import record
+from dgemma_engine.model_store.catalogue import TINY
 from editor import Editor, editing
 from typing_traces import TRACES, watched
 from window import Window
@@ -67,7 +68,7 @@ async def measure(minutes: float) -> dict[str, Any]:
     scripts = [window["script"] for trace in traces for window in trace["windows"]]
     with tempfile.TemporaryDirectory(prefix="dgemma-") as folder:
         log = f"{folder}/server.log"
-        options = {"engine": {"autostart": False}}
+        options = {"engine": {"model": TINY, "autostart": False}}
         async with (
             watched(Path(folder)),
             editing(options, folder, log) as first,

@@ -23,6 +23,7 @@ import record
 from dgemma_engine.errors import EngineUnavailable
 from dgemma_engine.ipc.client import EngineClient
 from dgemma_engine.ipc.endpoint import EngineLocation
+from dgemma_engine.model_store.catalogue import TINY
 from editor import editing
 from window import Asked, Window
 
@@ -238,7 +239,7 @@ def main() -> None:
     parser.add_argument("--no-speculation", action="store_true")
     args = parser.parse_args()
     traces = [json.loads(line) for line in TRACES.read_text().splitlines()][: args.traces]
-    options = {"engine": {"autostart": False}, "speculation": not args.no_speculation}
+    options = {"engine": {"model": TINY, "autostart": False}, "speculation": not args.no_speculation}
     result = asyncio.run(measure(traces, options))
     record.write("typing", {"model": "tiny", "speculation": options["speculation"], **result, **_TARGETS}, args.out)
 

@@ -140,6 +140,7 @@ class ServerPool:
         self._environ = os.environ | {
             "DGEMMA_RUNTIME_DIR": str(folder),
             "XDG_STATE_HOME": str(folder / "state"),
+            "XDG_DATA_HOME": str(folder / "data"),  # no model was fetched into it, so `tiny` answers
             "PYTHONPATH": paths,
         }
         self._spares = [ServerProcess(self._environ) for _ in range(spares)]
