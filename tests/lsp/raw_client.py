@@ -19,6 +19,9 @@ from tests.lsp.editor import URI
 from tests.lsp.fake_engine import FakeConnector
 from tests.lsp.waiting import until
 
+# Nothing is said of a model that was not fetched.
+TINY = {"engine": {"model": "tiny"}}
+
 Message = dict[str, Any]
 
 
@@ -74,7 +77,8 @@ class RawClient:
         return [one for one in self.received if one.get("method") == method]
 
     async def initialize(self, **params: Any) -> Message:
-        response = await self.request("initialize", {"processId": None, "rootUri": None, "capabilities": {}} | params)
+        whole = {"processId": None, "rootUri": None, "capabilities": {}, "initializationOptions": TINY} | params
+        response = await self.request("initialize", whole)
         self.send({"method": "initialized", "params": {}})
         return response
 

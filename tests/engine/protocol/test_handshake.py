@@ -26,7 +26,7 @@ from dgemma_engine.serving import daemon
 
 from tests.engine.fake_engine import PATIENCE_S, command, context, location_in, serving
 
-FINGERPRINT = "4: e585ff622c0d"
+FINGERPRINT = "5: 442c5b503940"
 
 
 @pytest.fixture

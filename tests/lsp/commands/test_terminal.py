@@ -20,6 +20,8 @@ from tests.lsp.programs import ENGINE, LSP, environ_in, run, without_account
 
 pytestmark = pytest.mark.e2e
 
+TINY = ("--model", "tiny")
+
 
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
@@ -85,10 +87,10 @@ async def test_ascii_output_escapes_what_it_cannot_express(
         environ = {**environ, "PYTHONCOERCECLOCALE": "0"}
         del environ["PYTHONIOENCODING"]
     async with serving(EngineLocation.locate(environ), answers={"return ": "'ü'"}):
-        code, out, err = await in_thread(environ | setting, "complete", f"{tmp_path}/a.py:2:12")
+        code, out, err = await in_thread(environ | setting, "complete", f"{tmp_path}/a.py:2:12", *TINY)
         assert (code, err) == (0, "")
         assert out.startswith(b"def \\xe9():\n    return >>'\\xfc'<<\n")
-        code, out, err = await in_thread(environ | setting, "complete", f"{tmp_path}/a.py:2:12", "--json")
+        code, out, err = await in_thread(environ | setting, "complete", f"{tmp_path}/a.py:2:12", "--json", *TINY)
     assert (code, err, json.loads(out)["text"]) == (0, "", "'ü'")
 
 
@@ -96,7 +98,7 @@ async def test_name_that_is_not_utf_8_is_traced_and_named(environ: dict[str, str
     source, page = os.fsencode(tmp_path) + b"/b\xff.py", os.fsencode(tmp_path) + b"/o\xff.html"
     (tmp_path / os.fsdecode(b"b\xff.py")).write_text("x = \n")
     async with serving(EngineLocation.locate(environ), answers={"x = ": "1"}):
-        code, out, err = await in_thread(environ, "trace", source + b":1:5", "--html", page)
+        code, out, err = await in_thread(environ, "trace", source + b":1:5", "--html", page, *TINY)
     assert (code, err) == (0, "")
     assert out.endswith(b"/b\\udcff.py\n")
     assert (tmp_path / os.fsdecode(b"o\xff.html")).read_text(encoding="utf-8").startswith("<!doctype html>")
@@ -134,7 +136,7 @@ def test_argument_that_cannot_be_used_is_one_sentence(
     check_sentence(run(environ, program, *arguments, cwd=tmp_path), code=code, says=says)
 
 
-@pytest.mark.parametrize(("program", "arguments"), [(LSP, ("complete", "a.py:2:12")), (ENGINE, ("status",))])
+@pytest.mark.parametrize(("program", "arguments"), [(LSP, ("complete", "a.py:2:12", *TINY)), (ENGINE, ("status",))])
 def test_runtime_directory_without_a_home_is_one_sentence(
     environ: dict[str, str], tmp_path: Path, program: str, arguments: tuple[str, ...]
 ) -> None:
