@@ -13,7 +13,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from dgemma_engine.engine_client.connection import EngineConnection
 from dgemma_engine.engine_client.connection_status import ConnectionState, ConnectionStatus
 from dgemma_engine.errors import EngineUnavailable, WrongUsage
 from dgemma_engine.http_api.access.api_keys import ApiKeys
@@ -133,6 +132,7 @@ def _settings(arguments: argparse.Namespace) -> HttpSettings:
 
 async def _serve(arguments: argparse.Namespace, settings: HttpSettings) -> None:
     from dgemma_engine.http_api.app import create_app
+    from dgemma_engine.http_api.engine_lanes import EngineLanes
     from dgemma_engine.http_api.http_server import HttpServer
     from dgemma_engine.http_api.resting_engine import RestingEngine
 
@@ -141,11 +141,17 @@ async def _serve(arguments: argparse.Namespace, settings: HttpSettings) -> None:
     async def connect(*, on_progress: Callable[[Progress], None], on_closed: Callable[[], None]) -> EngineClient:
         return await EngineClient.attach_or_start(location, on_progress=on_progress, on_closed=on_closed)
 
-    connection = EngineConnection(connect, on_status=_say_status, on_fault=_say_status, clock=time.monotonic)
+    lanes = EngineLanes(
+        connect,
+        num_lanes=settings.num_at_once,
+        on_status=_say_status,
+        on_fault=_say_status,
+        clock=time.monotonic,
+    )
     rest_s = float("inf") if arguments.idle_minutes is None else arguments.idle_minutes * 60
-    engine = RestingEngine(connection, connect, rest_s=rest_s, clock=time.monotonic)
+    engine = RestingEngine(lanes, connect, rest_s=rest_s, clock=time.monotonic)
     server = HttpServer(create_app(engine, settings), settings)
-    connection.wake()
+    lanes.wake()
     watching = asyncio.create_task(engine.watch())
     try:
         await server.serve_until_signal(lambda url: _say(f"listening on {url}"))
@@ -153,7 +159,7 @@ async def _serve(arguments: argparse.Namespace, settings: HttpSettings) -> None:
         watching.cancel()
         with suppress(asyncio.CancelledError):
             await watching
-        await connection.close()
+        await lanes.close()
 
 
 def _say_status(status: ConnectionStatus) -> None:
