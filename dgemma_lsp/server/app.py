@@ -40,6 +40,7 @@ from dgemma_lsp.server import (
     model_handlers,
     preview_handlers,
 )
+from dgemma_lsp.server.copilot import handlers as copilot
 from dgemma_lsp.server.lenient_converter import lenient_converter
 from dgemma_lsp.server.notebook_handlers import SYNC
 from dgemma_lsp.server.progress_bars import LoadProgress
@@ -216,6 +217,7 @@ def build_server(
     server.feature(types.WORKSPACE_DID_CHANGE_WORKSPACE_FOLDERS)(_folders_changed)
     server.feature(TALLY)(_tally)
     server.feature(STATS)(_stats)
+    copilot.register(server)
     preview_handlers.register(server)
     fill_handlers.register(server)
     model_handlers.register(server)

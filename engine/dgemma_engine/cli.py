@@ -44,8 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program's name; None are the process's own.
 
     Returns:
-        The exit code: 0 done, 1 a fault (one line on standard error), 2 wrong usage, 3 no engine runs, or another program
-        has the port of `serve`.
+        The exit code: 0 done, 1 a fault (one line on standard error), 2 wrong usage, 3 no engine runs, or
+        another program has the port of `serve`.
     """
 
     def run() -> int:

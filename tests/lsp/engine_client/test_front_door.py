@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from dgemma_lsp.engine_client.front_door import PORT_IN_USE, FrontDoor, serve_command
 from dgemma_lsp.settings.settings import Settings
-
 from tests.lsp.waiting import until
 
 # Appends a line to the file when it begins, and one when its standard input closes.

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from dgemma_lsp.settings.settings import Settings
-
 from tests.lsp.raw_client import raw_client
 from tests.lsp.waiting import until
 
