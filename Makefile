@@ -116,6 +116,11 @@ soak: setup ## half an hour of mixed traffic: nothing unanswered, no error, no g
 chaos: setup ## 300,000 steps of a client that misbehaves at random, 2,000 with the real engine: one answer to each request
 	$(BIN)/python engine/bench/server/chaos.py $(RECORD)
 
+FUZZ_CASES ?= 100000
+
+fuzz-http: setup ## bodies made from the published OpenAPI document against the HTTP front door (FUZZ_CASES=100000)
+	DGEMMA_FUZZ_CASES=$(FUZZ_CASES) $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist load tests/engine/http_api/test_fuzz.py
+
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 DIST := dist
 NVIM_ARCHIVE = $(DIST)/dgemma-nvim-$(VERSION).tar.gz
