@@ -116,6 +116,9 @@ soak: setup ## half an hour of mixed traffic: nothing unanswered, no error, no g
 chaos: setup ## 300,000 steps of a client that misbehaves at random, 2,000 with the real engine: one answer to each request
 	$(BIN)/python engine/bench/server/chaos.py $(RECORD)
 
+bench-http: setup ## what HTTP adds to the socket, its memory, 50 clients at once, and tokens encoded anew while typing over it
+	$(BIN)/python engine/bench/server/http_overhead.py $(RECORD) && $(BIN)/python engine/bench/server/http_replay.py $(RECORD)
+
 FUZZ_CASES ?= 100000
 
 fuzz-http: setup ## bodies made from the published OpenAPI document against the HTTP front door (FUZZ_CASES=100000)

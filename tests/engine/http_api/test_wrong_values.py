@@ -57,6 +57,13 @@ async def test_whole_number_may_have_a_fraction_of_zero() -> None:
     assert refused.status == 400 and "n_predict" in problem(refused.json)
 
 
+@pytest.mark.parametrize("body", [b"3\xff", b"3 4", b'{"prompt": 3', b"[" * 5_000, b"\xff", b""])
+async def test_body_that_is_no_json_after_a_value_of_a_wrong_type_is_refused(body: bytes) -> None:
+    async with front_door() as door:
+        reply = await door.request("POST", "/v1/completions", body)
+    assert (reply.status, reply.json["error"]["type"]) == (400, "invalid_request_error")
+
+
 async def test_body_that_waits_for_a_go_ahead_gets_one() -> None:
     body = json.dumps({"input_prefix": "x", "input_suffix": "y" * 2_000_000}).encode()
     async with front_door() as door:
