@@ -41,14 +41,10 @@ class Connection:
 
 @asynccontextmanager
 async def front_door(runtime: str) -> AsyncGenerator[tuple[str, int]]:
-    """Gives URL and process id of `dgemma-engine serve` for the engine `tiny` on the processor in a runtime folder."""
-    command = [sys.executable, "-P", "-m", "dgemma_engine", "serve", "--model", "tiny", "--device", "cpu"]
+    """Gives URL and process id of `dgemma-engine serve` for the engine `tiny` in a runtime folder."""
+    command = [sys.executable, "-P", "-m", "dgemma_engine", "serve", "--model", "tiny", "--http", "127.0.0.1:0"]
     process = await asyncio.create_subprocess_exec(
-        *command,
-        "--http",
-        "127.0.0.1:0",
-        env=os.environ | {"DGEMMA_RUNTIME_DIR": runtime},
-        stdout=asyncio.subprocess.PIPE,
+        *command, env=os.environ | {"DGEMMA_RUNTIME_DIR": runtime}, stdout=asyncio.subprocess.PIPE
     )
     try:
         assert process.stdout is not None

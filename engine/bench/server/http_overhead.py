@@ -71,7 +71,7 @@ class InstantEngine:
 
 def run_engine(runtime: str) -> None:
     """Serves the engine until it is terminated."""
-    location = EngineLocation.locate({"DGEMMA_RUNTIME_DIR": runtime}, model="tiny", device="cpu")
+    location = EngineLocation.locate({"DGEMMA_RUNTIME_DIR": runtime}, model="tiny")
     daemon.run(location, load=lambda _report: InstantEngine(), idle_s=None)
 
 
@@ -80,7 +80,7 @@ async def engine(runtime: str) -> AsyncGenerator[EngineClient]:
     """Gives a client of an engine in a process of its own."""
     process = multiprocessing.get_context("spawn").Process(target=run_engine, args=(runtime,))
     process.start()
-    location = EngineLocation.locate({"DGEMMA_RUNTIME_DIR": runtime}, model="tiny", device="cpu")
+    location = EngineLocation.locate({"DGEMMA_RUNTIME_DIR": runtime}, model="tiny")
     try:
         while not location.socket.exists():
             await asyncio.sleep(0.05)
