@@ -46,6 +46,17 @@ test-transformers: setup ## run the parity tests against another version of tran
 test-editors: setup $(EDITORS_STAMP) ## run the tests in real editors, which are put into .editors first
 	$(BIN)/python -m pytest -q -m editors tests/editors
 
+CLIENTS_STAMP := .clients/.installed
+
+$(CLIENTS_STAMP): Makefile $(STAMP)
+	$(PYTHON) -m venv .clients/venv
+	.clients/venv/bin/python -m pip install --quiet --disable-pip-version-check litellm==1.110.2 llm==0.36
+	npm install --prefix .clients --no-audit --no-fund --silent @continuedev/openai-adapters@1.37.0
+	@touch $@
+
+test-clients: setup $(CLIENTS_STAMP) ## run the tests with clients of other projects, which are put into .clients first
+	$(BIN)/python -m pytest -q -m clients tests/clients
+
 lint: setup ## style, formatting, import contracts
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
 
@@ -152,4 +163,4 @@ install-neovim: setup ## server into .venv, plugin into Neovim's packages, as a 
 
 
 clean: ## remove the environment and everything built
-	rm -rf .venv .editors dist editors/vscode/node_modules editors/vscode/out .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .editors .clients dist editors/vscode/node_modules editors/vscode/out .pytest_cache .ruff_cache .hypothesis

@@ -1,9 +1,9 @@
 """What HTTP adds to a request over the socket: one at a time, interleaved, and 50 clients at once; and its memory.
 
-The engine answers at once, in a process of its own; the front door is `dgemma-engine serve` in another. Each round types
-one character into the middle of a 2,000-line file and asks the same over the socket, over a connection that stays open,
-and over a new connection. What HTTP adds is the difference within a round. The 50 clients each wait for a request that
-takes the engine 200 ms; 80 clients are more than may wait.
+The engine answers at once, in a process of its own; the front door is `dgemma-engine serve` in another. Each round
+types one character into the middle of a 2,000-line file and asks the same over the socket, over a connection that stays
+open, and over a new connection. What HTTP adds is the difference within a round. The 50 clients each wait for a request
+that takes the engine 200 ms; 80 clients are more than may wait.
 """
 
 from __future__ import annotations

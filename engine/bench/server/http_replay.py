@@ -21,6 +21,7 @@ import record
 from http_front import Connection, front_door
 from typing_traces import read_runs, watched
 
+SOURCE = Path(argparse.__file__)
 FIRST_LINE, NUM_TYPED_LINES = 700, 8
 _TARGETS = {"target_encoded_median": 16}
 
@@ -40,7 +41,7 @@ def characters_request(before: str, after: str) -> tuple[str, dict[str, Any]]:
 
 async def replay(request: Any, folder: Path) -> dict[str, Any]:
     """Returns the tokens encoded per key."""
-    lines = Path(argparse.__file__).read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = SOURCE.read_text(encoding="utf-8").splitlines(keepends=True)  # noqa: ASYNC240
     before, after = "".join(lines[:FIRST_LINE]), "".join(lines[FIRST_LINE + NUM_TYPED_LINES :])
     typed = "".join(lines[FIRST_LINE : FIRST_LINE + NUM_TYPED_LINES])
     async with watched(folder) as runs, front_door(str(folder)) as (url, _pid), Connection.open(url) as connection:
