@@ -51,6 +51,8 @@ CLIENTS_STAMP := .clients/.installed
 $(CLIENTS_STAMP): Makefile $(STAMP)
 	$(PYTHON) -m venv .clients/venv
 	.clients/venv/bin/python -m pip install --quiet --disable-pip-version-check litellm==1.110.2 llm==0.36
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[editors]'
+	$(BIN)/python tests/clients/get_llama_vim.py .clients
 	npm install --prefix .clients --no-audit --no-fund --silent @continuedev/openai-adapters@1.37.0
 	@touch $@
 
