@@ -1,4 +1,4 @@
-"""`python get_llama_vim.py DEST`: llama.vim of Debian's next release into DEST/llama.vim, and Neovim where it is tested."""
+"""`python get_llama_vim.py DEST`: llama.vim of Debian's next release into DEST/llama.vim; fetches Neovim too."""
 
 from __future__ import annotations
 
