@@ -29,7 +29,7 @@ def test_settings_that_serve_nothing(settings: Settings) -> None:
 
 
 def test_command_has_address_model_and_device() -> None:
-    command = serve_command(Settings(engine_http="127.0.0.1:9", engine_device="cpu"))
+    command = serve_command(Settings(engine_http="127.0.0.1:9", engine_model="tiny", engine_device="cpu"))
     assert command is not None
     assert command[3:] == [
         *("dgemma_engine", "serve", "--end-with-input", "--http", "127.0.0.1:9"),

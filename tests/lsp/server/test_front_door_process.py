@@ -22,7 +22,7 @@ async def test_process_follows_the_setting_and_ends_with_the_server(tmp_path: Pa
         return [sys.executable, "-c", PROGRAM, str(begun), address] if address else None
 
     def options(address: str) -> dict[str, Any]:
-        return {"engine": {"http": address}}
+        return {"engine": {"http": address, "model": "tiny"}}
 
     def addresses() -> list[str]:
         return begun.read_text().split() if begun.exists() else []
