@@ -47,6 +47,7 @@ class InstantEngine:
     model_name = "instant"
     model_path = "instant"
     device = "cpu"
+    number_format = "float32"
     compiled = False
     uncompiled_reason = ""
     denoising_steps = 0

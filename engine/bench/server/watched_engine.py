@@ -44,6 +44,7 @@ class WatchedEngine:
         self._record = record.open("a", encoding="utf-8", buffering=1)
         self.model_name, self.model_path, self.device = engine.model_name, engine.model_path, engine.device
         self.compiled, self.uncompiled_reason = engine.compiled, engine.uncompiled_reason
+        self.number_format = engine.number_format
 
     @property
     def denoising_steps(self) -> int:
