@@ -46,6 +46,19 @@ test-transformers: setup ## run the parity tests against another version of tran
 test-editors: setup $(EDITORS_STAMP) ## run the tests in real editors, which are put into .editors first
 	$(BIN)/python -m pytest -q -m editors tests/editors
 
+CLIENTS_STAMP := .clients/.installed
+
+$(CLIENTS_STAMP): Makefile $(STAMP)
+	$(PYTHON) -m venv .clients/venv
+	.clients/venv/bin/python -m pip install --quiet --disable-pip-version-check litellm==1.110.2 llm==0.36
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[editors]'
+	$(BIN)/python tests/clients/get_llama_vim.py .clients
+	npm install --prefix .clients --no-audit --no-fund --silent @continuedev/openai-adapters@1.37.0
+	@touch $@
+
+test-clients: setup $(CLIENTS_STAMP) ## run the tests with clients of other projects, which are put into .clients first
+	$(BIN)/python -m pytest -q -m clients tests/clients
+
 lint: setup ## style, formatting, import contracts
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
 
@@ -116,6 +129,14 @@ soak: setup ## half an hour of mixed traffic: nothing unanswered, no error, no g
 chaos: setup ## 300,000 steps of a client that misbehaves at random, 2,000 with the real engine: one answer to each request
 	$(BIN)/python engine/bench/server/chaos.py $(RECORD)
 
+bench-http: setup ## what HTTP adds to the socket, its memory, 50 clients at once, and tokens encoded anew while typing over it
+	$(BIN)/python engine/bench/server/http_overhead.py $(RECORD) && $(BIN)/python engine/bench/server/http_replay.py $(RECORD)
+
+FUZZ_CASES ?= 100000
+
+fuzz-http: setup ## bodies made from the published OpenAPI document against the HTTP front door (FUZZ_CASES=100000)
+	DGEMMA_FUZZ_CASES=$(FUZZ_CASES) $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist load tests/engine/http_api/test_fuzz.py
+
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 DIST := dist
 NVIM_ARCHIVE = $(DIST)/dgemma-nvim-$(VERSION).tar.gz
@@ -144,4 +165,4 @@ install-neovim: setup ## server into .venv, plugin into Neovim's packages, as a 
 
 
 clean: ## remove the environment and everything built
-	rm -rf .venv .editors dist editors/vscode/node_modules editors/vscode/out .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .editors .clients dist editors/vscode/node_modules editors/vscode/out .pytest_cache .ruff_cache .hypothesis

@@ -2,10 +2,10 @@
 
 A suggestion is accepted when its client says so, or when one change of the document puts at least three characters of
 it where they belong: nobody types that fast, and accepting a word or a line looks like that. A piece shorter than that
-is taken for typing. Several that are offered at once are one suggestion in several forms. 30 and 300 seconds later the
-place is looked at again, wherever edits have moved it. The texts stay in memory for that long; the counts hold none.
-Characters count as kept where they stand in the same order in runs of at least three: a run of one or two is chance.
-What a person wrote in between does not count against the text.
+is taken for typing, unless the client says that it was accepted. Several that are offered at once are one suggestion in
+several forms. 30 and 300 seconds later the place is looked at again, wherever edits have moved it. The texts stay in
+memory for that long; the counts hold none. Characters count as kept where they stand in the same order in runs of at
+least three: a run of one or two is chance. What a person wrote in between does not count against the text.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class _Offered:
         typed: how many characters of `inserted` stand in the document.
         pieces: how many of them came in pieces of a client.
         accepted: whether the client said that it was accepted.
+        displayed: whether the client said that it was shown.
     """
 
     number: int
@@ -56,6 +57,7 @@ class _Offered:
     typed: int = 0
     pieces: int = 0
     accepted: bool = False
+    displayed: bool = False
 
     def num_typed(self, text: str) -> int | None:
         """Returns how many of its characters stand in `text`, or None where the text has become another."""
@@ -129,12 +131,40 @@ class Suggestions:
             number: as `offer` returned it.
             text_of: the text of an open document, by uri.
         """
-        for uri, form in [(uri, form) for uri, forms in self._offered.items() for form in forms]:
-            if form.number == number and not form.accepted:
-                form.accepted = True
-                text = text_of(uri)
-                if text is not None and form.num_typed(text) == len(form.inserted):
-                    self._take(uri, form, text)
+        found = self._find(number)
+        if found is None or found[1].accepted:
+            return
+        uri, form = found
+        form.accepted = True
+        text = text_of(uri)
+        if text is not None and form.num_typed(text) == len(form.inserted):
+            self._take(uri, form, text)
+
+    def accept_part(self, number: int, num_units: int) -> None:
+        """Records that a client has accepted the beginning of a suggestion; ignores one that is over.
+
+        Args:
+            number: as `offer` returned it.
+            num_units: UTF-16 code units of the suggestion that were accepted, from its beginning, which may lie left of
+                what it inserts.
+        """
+        if (found := self._find(number)) is not None:
+            form = found[1]
+            whole = form.before + form.inserted
+            part = whole.encode("utf-16-le", "surrogatepass")[: 2 * max(0, num_units)].decode("utf-16-le", "ignore")
+            form.pieces = max(form.pieces, len(part) - len(form.before))
+
+    def display(self, number: int) -> None:
+        """Counts that a client has shown a suggestion, once in all its forms.
+
+        Args:
+            number: as `offer` returned it.
+        """
+        if (found := self._find(number)) is not None:
+            forms = self._offered[found[0]]
+            if not any(form.displayed for form in forms):
+                self._count({"displayed": 1})
+            found[1].displayed = True
 
     def change(self, uri: str, old: str, new: str) -> None:
         """Follows the suggestions of a document through a change from `old` to `new`."""
@@ -156,7 +186,8 @@ class Suggestions:
             typed = form.num_typed(new) or 0
             piece, form.typed = typed - form.typed, typed
             if piece >= _MIN_PIECE_CHARS:
-                form.pieces += piece
+                # A client may have said so already.
+                form.pieces = min(form.pieces + piece, typed)
             if typed == len(form.inserted) and (piece >= _MIN_PIECE_CHARS or form.accepted):
                 self._take(uri, form, new)
                 return
@@ -180,6 +211,12 @@ class Suggestions:
             while one.due_s and now - one.accepted_s >= one.due_s[0]:
                 self._count_kept(one, one.due_s.pop(0))
         self._standing = [one for one in self._standing if one.due_s][-_MAX_STANDING:]
+
+    def _find(self, number: int) -> tuple[str, _Offered] | None:
+        """Returns the document and the form of that number; None where it can no longer be accepted."""
+        return next(
+            ((uri, form) for uri, forms in self._offered.items() for form in forms if form.number == number), None
+        )
 
     def _count_kept(self, one: _Standing, after_s: int) -> None:
         characters, kept = len(one.inserted), num_kept(one.inserted, one.text[one.start : one.end])

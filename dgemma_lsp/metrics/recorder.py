@@ -115,6 +115,16 @@ class StatsRecorder:
         if self._on:
             self._suggestions.accept(number, text_of)
 
+    def accept_part(self, number: int, num_units: int) -> None:
+        """Records that a client has accepted the beginning of the suggestion of that number, in UTF-16 code units."""
+        if self._on:
+            self._suggestions.accept_part(number, num_units)
+
+    def displayed(self, number: int) -> None:
+        """Counts that a client has shown the suggestion of that number."""
+        if self._on:
+            self._suggestions.display(number)
+
     def change(self, uri: str, old: str, new: str) -> None:
         """Follows the suggestions of a document through a change from `old` to `new`."""
         if self._on:

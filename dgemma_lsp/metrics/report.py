@@ -25,6 +25,7 @@ def to_figures(stats: Stats) -> dict[str, Any]:
         "answered_with_text": counts["requests_answered_with_text"],
         "answered_without_engine_share": _share(asked - counts[f"answered_by_{Source.ENGINE}"], asked),
         "shown": counts["suggestions"],
+        "displayed": counts["displayed"],
         "accepted": counts["accepted"],
         "partly_accepted": counts["partly_accepted"],
         "accepted_share": _share(counts["accepted"], counts["suggestions"]),

@@ -36,8 +36,8 @@ class Source(StrEnum):
 
 
 COUNTS = (
-    *("requests", "requests_answered_with_text", "suggestions", "accepted", "partly_accepted"),
-    *("characters_accepted", "steps", "used_steps"),
+    *("requests", "requests_answered_with_text", "suggestions", "displayed", "accepted"),
+    *("partly_accepted", "characters_accepted", "steps", "used_steps"),
     *(f"answered_by_{source}" for source in Source),
     *(f"{what}_{after_s}_s" for after_s in JUDGED_AFTER_S for what in ("judged", "kept")),
     *(f"characters_{what}_{after_s}_s" for after_s in JUDGED_AFTER_S for what in ("judged", "kept")),

@@ -25,6 +25,7 @@ from dgemma_lsp import __version__
 from dgemma_lsp.documents.positions import PositionEncoding
 from dgemma_lsp.documents.store import Document
 from dgemma_lsp.engine_client.connector import chosen_model, engine_connector
+from dgemma_lsp.engine_client.front_door import FrontDoor, serve_command
 from dgemma_lsp.engine_client.status import METHOD, ServerStatus
 from dgemma_lsp.metrics.recorder import TALLY, StatsRecorder
 from dgemma_lsp.metrics.store import StatsFile
@@ -39,6 +40,7 @@ from dgemma_lsp.server import (
     model_handlers,
     preview_handlers,
 )
+from dgemma_lsp.server.copilot import handlers as copilot
 from dgemma_lsp.server.lenient_converter import lenient_converter
 from dgemma_lsp.server.notebook_handlers import SYNC
 from dgemma_lsp.server.progress_bars import LoadProgress
@@ -84,6 +86,8 @@ class DgemmaServer(LanguageServer):
             StatsFile.locate(environ, home=home), clock=clock, today=lambda: datetime.now(UTC).date().isoformat()
         )
         self.session = Session(connector, chosen_model, clock=clock, notifier=self, recorder=recorder, home=home)
+        self.front_door = FrontDoor(lambda message: self.session.warn([message]))
+        self.serve_command = serve_command
         self.declined = DeclinedModels.locate(environ, home=home)
         self.pull_command = pull_command
         self.fetching = asyncio.Lock()
@@ -162,6 +166,10 @@ class DgemmaServer(LanguageServer):
         """Logs a fault by its kind, in place of pygls's pop-up: its message may quote a body."""
         _log.error("a message could not be handled (%s)", type(error).__name__)
 
+    def keep_front_door(self) -> None:
+        """Serves over HTTP what the settings name from now on."""
+        self.front_door.configure(self.serve_command(self.session.settings))
+
     def offer_menu(self) -> None:
         """Answers requests of the completion menu from now on."""
         self.offers_menu = True
@@ -209,6 +217,7 @@ def build_server(
     server.feature(types.WORKSPACE_DID_CHANGE_WORKSPACE_FOLDERS)(_folders_changed)
     server.feature(TALLY)(_tally)
     server.feature(STATS)(_stats)
+    copilot.register(server)
     preview_handlers.register(server)
     fill_handlers.register(server)
     model_handlers.register(server)

@@ -109,6 +109,7 @@ async def _fetched(ls: DgemmaServer, token: Token | None) -> str:
         except PullFailed as error:
             raise JsonRpcException(str(error), code=_REQUEST_FAILED) from None
         ls.session.model_fetched()
+        ls.keep_front_door()
     return f"the model {entry.name} is there; the next completion uses it"
 
 

@@ -16,6 +16,7 @@ from pygls.protocol import lsp_method
 
 from dgemma_lsp import __version__
 from dgemma_lsp.server import conversions
+from dgemma_lsp.server.copilot.handlers import NOTIFICATIONS
 from dgemma_lsp.server.fill_conversions import field
 from dgemma_lsp.server.notebook_handlers import NotebookProtocol
 from dgemma_lsp.settings.settings import SECTION
@@ -82,6 +83,9 @@ class DgemmaProtocol(NotebookProtocol):
             future.exception()
         else:
             super()._run_generator(future, gen=gen, result_future=result_future)
+
+    def _notifies(self, method: object) -> bool:
+        return method in NOTIFICATIONS or super()._notifies(method)
 
     def message_lost(self, method: str | None, params: object) -> None:
         """Marks the documents that a lost message may have been about as out of step."""

@@ -34,6 +34,7 @@ class Settings:
         engine_model: a short name, or the path of a folder or GGUF file.
         engine_device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
         engine_autostart: whether an engine is started when none runs.
+        engine_http: address where other editors ask the engine over HTTP; empty is none.
         deadline_ms: milliseconds for one answer.
         max_tokens: most tokens of an answer.
         fill_deadline_ms: milliseconds for one fill of a selection.
@@ -51,6 +52,7 @@ class Settings:
     engine_model: str = DEFAULT_MODEL
     engine_device: str = "auto"
     engine_autostart: bool = True
+    engine_http: str = ""
     deadline_ms: int = 3_000
     max_tokens: int = 64
     fill_deadline_ms: int = 20_000
@@ -98,6 +100,16 @@ OPTIONS = (
         field="engine_autostart",
         kind=Kind.BOOLEAN,
         meaning="Start an engine with the first request. Off connects to a running engine only.",
+    ),
+    Option(
+        key="engine.http",
+        field="engine_http",
+        kind=Kind.STRING,
+        pattern=r"|localhost(:\d{1,5})?|\d{1,3}(\.\d{1,3}){3}(:\d{1,5})?|\[[\da-fA-F:]{2,39}\](:\d{1,5})?",
+        form="an IP address and a port, such as 127.0.0.1:8012",
+        meaning="Address where `dgemma-engine serve` answers other editors over HTTP while this editor runs, such as "
+        "`127.0.0.1:8012`. Empty serves none. Needs `engine.autostart`; an address that other machines reach needs a "
+        "key in the environment variable `DGEMMA_API_KEY`.",
     ),
     Option(
         key="deadlineMs",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from dgemma_engine import __version__
-from dgemma_engine.errors import EngineError, WrongUsage
+from dgemma_engine.errors import EngineError, PortInUse, WrongUsage
 from dgemma_engine.private_files import keep_own_rights
 from dgemma_engine.terminal import run_program, say_error
 
@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program's name; None are the process's own.
 
     Returns:
-        The exit code: 0 done, 1 a fault (one line on standard error), 2 wrong usage, 3 no engine runs.
+        The exit code: 0 done, 1 a fault (one line on standard error), 2 wrong usage, 3 no engine runs, or
+        another program has the port of `serve`.
     """
 
     def run() -> int:
@@ -55,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return arguments.run(arguments)
         except EngineError as error:
             say_error(_NAME, str(error))
+            if isinstance(error, PortInUse):
+                return 3
             return 2 if isinstance(error, WrongUsage) else 1
 
     return run_program(_NAME, run)

@@ -13,6 +13,7 @@ EngineError
 ├── EngineFault          the engine answered, but with an error
 ├── TrainingError        a corpus, configuration or checkpoint the trainer cannot go on with
 └── WrongUsage           an argument that cannot be used, such as a model folder that is not there; exit code 2
+    └── PortInUse        another program listens on the address; exit code 3
 
 "Nothing to say", "cancelled" and "deadline" are `Finish` values, not errors.
 """
@@ -68,3 +69,7 @@ class TrainingError(EngineError, ValueError):
 
 class WrongUsage(EngineError, ValueError):
     """An argument cannot be used."""
+
+
+class PortInUse(WrongUsage):
+    """Another program listens on the address."""

@@ -35,6 +35,7 @@ class RawClient:
 
     Attributes:
         received: every message of the server, in order.
+        server: the server, where it runs in this process.
         replies: by method, the response (`result` or `error`) to the server's own requests; others stay unanswered.
     """
 
@@ -45,6 +46,7 @@ class RawClient:
         self.received: list[Message] = []
         self.replies: dict[str, Message] = {}
         self.exit_code: Callable[[], Awaitable[int]]
+        self.server: DgemmaServer
 
     def send(self, message: Message, **header: Any) -> None:
         self.write(framed(json.dumps({"jsonrpc": "2.0"} | message).encode(), **header))
@@ -133,6 +135,7 @@ async def raw_client(record: Path, *, answers: dict[str, str] | None = None) -> 
         client = RawClient(await open_input(answers_pipe, stdout), lambda data: _write(to_server, data))
         reading = asyncio.create_task(client.read())
         client.exit_code = partial(_exit_code, serving, server)
+        client.server = server
         try:
             yield client
         finally:

@@ -10,10 +10,9 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from dgemma_engine.engine_client.connection import EngineConnection
 from dgemma_engine.engine_client.connection_status import ConnectionState, ConnectionStatus
 from dgemma_engine.errors import EngineUnavailable, WrongUsage
 from dgemma_engine.http_api.access.api_keys import ApiKeys
@@ -23,7 +22,11 @@ from dgemma_engine.ipc.endpoint_options import add_engine_options, chosen_locati
 from dgemma_engine.protocol.messages import Progress
 from dgemma_engine.terminal import say_error
 
+if TYPE_CHECKING:
+    from dgemma_engine.http_api.http_server import HttpServer
+
 _MODULES = ("starlette", "uvicorn", "msgspec")
+_INPUT_CHARS = 65_536
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +60,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="N",
         help="leave the engine after N minutes without a completion, so that it can end (default: never)",
+    )
+    parser.add_argument(
+        "--end-with-input",
+        action="store_true",
+        help="end when standard input is closed: with the program that starts it",
     )
     service = parser.add_mutually_exclusive_group()
     service.add_argument(
@@ -133,6 +141,7 @@ def _settings(arguments: argparse.Namespace) -> HttpSettings:
 
 async def _serve(arguments: argparse.Namespace, settings: HttpSettings) -> None:
     from dgemma_engine.http_api.app import create_app
+    from dgemma_engine.http_api.engine_lanes import EngineLanes
     from dgemma_engine.http_api.http_server import HttpServer
     from dgemma_engine.http_api.resting_engine import RestingEngine
 
@@ -141,19 +150,36 @@ async def _serve(arguments: argparse.Namespace, settings: HttpSettings) -> None:
     async def connect(*, on_progress: Callable[[Progress], None], on_closed: Callable[[], None]) -> EngineClient:
         return await EngineClient.attach_or_start(location, on_progress=on_progress, on_closed=on_closed)
 
-    connection = EngineConnection(connect, on_status=_say_status, on_fault=_say_status, clock=time.monotonic)
+    lanes = EngineLanes(
+        connect,
+        num_lanes=settings.num_at_once,
+        on_status=_say_status,
+        on_fault=_say_status,
+        clock=time.monotonic,
+    )
     rest_s = float("inf") if arguments.idle_minutes is None else arguments.idle_minutes * 60
-    engine = RestingEngine(connection, connect, rest_s=rest_s, clock=time.monotonic)
+    engine = RestingEngine(lanes, connect, rest_s=rest_s, clock=time.monotonic)
     server = HttpServer(create_app(engine, settings), settings)
-    connection.wake()
-    watching = asyncio.create_task(engine.watch())
+    lanes.wake()
+    tasks = [asyncio.create_task(engine.watch())]
+    if arguments.end_with_input:
+        tasks.append(asyncio.create_task(_end_with_input(server)))
     try:
         await server.serve_until_signal(lambda url: _say(f"listening on {url}"))
     finally:
-        watching.cancel()
-        with suppress(asyncio.CancelledError):
-            await watching
-        await connection.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await lanes.close()
+
+
+async def _end_with_input(server: HttpServer) -> None:
+    reader = asyncio.StreamReader()
+    protocol = asyncio.StreamReaderProtocol(reader)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, sys.stdin)
+    while await reader.read(_INPUT_CHARS):
+        pass
+    server.stop()
 
 
 def _say_status(status: ConnectionStatus) -> None:

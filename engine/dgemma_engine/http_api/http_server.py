@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator
 import uvicorn
 from starlette.types import ASGIApp
 
-from dgemma_engine.errors import WrongUsage
+from dgemma_engine.errors import PortInUse, WrongUsage
 from dgemma_engine.http_api.access.transfer_protocol import transfer_protocol
 from dgemma_engine.http_api.http_settings import BindAddress, HttpSettings
 
@@ -31,6 +31,7 @@ class HttpServer:
         settings: address, TLS and limits.
 
     Raises:
+        PortInUse: another program listens on the address.
         WrongUsage: the address cannot be listened on, or certificate and key cannot be used.
     """
 
@@ -114,7 +115,9 @@ def _listening(bind: BindAddress) -> socket.socket:
         listener.setblocking(False)
     except OSError as error:
         listener.close()
-        reason = "the port is in use" if error.errno == errno.EADDRINUSE else (error.strerror or "no reason given")
+        is_taken = error.errno == errno.EADDRINUSE
+        reason = "the port is in use" if is_taken else (error.strerror or "no reason given")
+        kind = PortInUse if is_taken else WrongUsage
         place = f"{bind.url_host}:{bind.port}"
-        raise WrongUsage(f"Cannot listen on {place}: {reason}. Choose another with --http.") from None
+        raise kind(f"Cannot listen on {place}: {reason}. Choose another with --http.") from None
     return listener

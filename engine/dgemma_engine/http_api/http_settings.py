@@ -81,11 +81,14 @@ class HttpSettings:
         max_body_bytes: largest body; small refuses long files, large costs memory per request.
         max_header_bytes: largest head.
         max_items: most entries of any list in a body.
-        max_requests: most completions under way; one more is answered with 429.
+        max_requests: most completions under way, at the engine or waiting; one more is answered with 429.
+        num_at_once: documents that the engine works on at the same time; see `TurnQueue`.
+        max_wait_s: seconds that a completion may wait for the engine; then it is answered with nothing.
         max_connections: most open connections; one more is closed with 503.
         receive_s: seconds that a request may take to arrive, head and body.
         send_s: seconds that a client may leave a piece of the answer unread.
-        deadline_ms: milliseconds for one answer, where the client names none.
+        deadline_ms: milliseconds for one answer from the moment the engine receives the request, where the client
+            names none.
         max_middle_tokens: most tokens of one answer, whatever the client asks for.
         insistent: whether every answer is the best text however unlikely; else an unlikely one is answered empty.
     """
@@ -99,6 +102,8 @@ class HttpSettings:
     max_header_bytes: int = 16_384
     max_items: int = 256
     max_requests: int = 64
+    num_at_once: int = 2
+    max_wait_s: float = 30.0
     max_connections: int = 256
     receive_s: float = 10.0
     send_s: float = 30.0
@@ -112,10 +117,12 @@ class HttpSettings:
                 f"{self.bind.host} can be reached from other machines: give keys with --api-key-file or "
                 "DGEMMA_API_KEY, or listen on 127.0.0.1"
             )
-        for name in ("max_body_bytes", "max_header_bytes", "max_items", "max_requests", "max_connections"):
+        names = ("max_body_bytes", "max_header_bytes", "max_items", "max_requests", "num_at_once", "max_connections")
+        for name in names:
             if getattr(self, name) < 1:
                 raise ValueError(f"HttpSettings.{name} must be at least 1")
-        if min(self.receive_s, self.send_s, self.deadline_ms) <= 0:
-            raise ValueError(f"{self.receive_s=}, {self.send_s=} and {self.deadline_ms=} must be more than 0")
+        for name in ("max_wait_s", "receive_s", "send_s", "deadline_ms"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"HttpSettings.{name} must be more than 0")
         if not 1 <= self.max_middle_tokens <= 4_096:
             raise ValueError(f"{self.max_middle_tokens=} must be between 1 and 4096")

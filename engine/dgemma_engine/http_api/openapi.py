@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -28,7 +28,7 @@ def openapi_document(dialects: Sequence[Dialect]) -> dict[str, Any]:
         dialects: what is published, the first on a shared path before the others.
     """
     operations = [(dialect, operation) for dialect in dialects for operation in dialect.operations()]
-    kinds = list(dict.fromkeys(kind for _, one in operations for kind in (one.body, one.answer) if kind is not None))
+    kinds = list(dict.fromkeys(kind for _, one in operations for kind in _kinds(one.body) + _kinds(one.answer)))
     schemas, components = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
     by_kind = dict(zip(kinds, schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
@@ -48,6 +48,13 @@ def openapi_document(dialects: Sequence[Dialect]) -> dict[str, Any]:
     }
 
 
+def _kinds(kind: Any) -> tuple[Any, ...]:
+    """Returns the types that a body or an answer may have."""
+    if kind is None:
+        return ()
+    return cast("tuple[Any, ...]", kind) if isinstance(kind, tuple) else (kind,)
+
+
 def _add(item: dict[str, Any], method: str, described: dict[str, Any]) -> None:
     """Adds what a dialect does on a path; on one that another dialect has already, as one more body and answer."""
     known = item.get(method)
@@ -62,16 +69,19 @@ def _add(item: dict[str, Any], method: str, described: dict[str, Any]) -> None:
     ):
         for kind, content in (further or {}).get("content", {}).items():
             mine = (whole or {}).get("content", {}).get(kind)
-            if mine is not None and mine["schema"] != content["schema"]:
-                mine["schema"] = {"anyOf": [*mine["schema"].get("anyOf", [mine["schema"]]), content["schema"]]}
+            if mine is not None and mine != content:
+                both = [one for side in (mine, content) for one in side["schema"].get("anyOf", [side["schema"]])]
+                mine["schema"] = {"anyOf": both}
 
 
 def _described(dialect: Dialect, operation: Operation, path: str, schemas: dict[Any, Any]) -> dict[str, Any]:
     content: dict[str, Any] = {}
     if operation.answer is not None:
-        content["application/json"] = {"schema": schemas[operation.answer]}
+        answers = [schemas[kind] for kind in _kinds(operation.answer)]
+        content["application/json"] = {"schema": answers[0] if len(answers) == 1 else {"anyOf": answers}}
     if operation.body is not None and "stream" in operation.body.__struct_fields__:
-        content[operation.stream_type] = {"schema": {"type": "string"}}
+        # A schema would be that of one event, which differs by dialect.
+        content[operation.stream_type] = {}
     error = {"schema": {"type": "object"}}
     responses: dict[str, Any] = {"200": {"description": "the answer", "content": content}}
     errors = _ERRORS if operation.body is None else {400: _INVALID, operation.invalid_status: _INVALID} | _ERRORS

@@ -47,14 +47,20 @@ class Call:
     def read(self, kind: type[_Body]) -> _Body:
         """Returns the body as a value of a `msgspec.Struct`; unknown fields are ignored, as all clients expect.
 
+        A whole number may be written with a fraction of zero, as JSON Schema has it and some editors' JSON does.
+
         Raises:
             Refusal: it is no such value; the message names the field and repeats nothing of the body.
         """
         try:
             value = msgspec.json.decode(self.body, type=kind)
         except msgspec.ValidationError as error:
-            message, field = _reason(error)
-            raise Refusal(status=self.invalid_status, message=message, field=field) from None
+            try:
+                value = msgspec.convert(_whole_numbers(msgspec.json.decode(self.body)), type=kind)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                # The first one names the field, also of a number that is out of range.
+                message, field = _reason(error)
+                raise Refusal(status=self.invalid_status, message=message, field=field) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise Refusal(status=self.invalid_status, message="The body is not JSON.") from None
         self._require_short_lists(value)
@@ -89,7 +95,7 @@ class Operation:
         run: answers a call; its task is cancelled when the client closes the connection.
         summary: one line for the published document.
         body: type of the body, for the published document; None for GET.
-        answer: type of the answer, likewise; None is an answer of another type than JSON.
+        answer: type of the answer, likewise; a tuple where there are several; None is an answer that is no JSON.
         stream_type: media type of the answer to a body with `stream`.
         invalid_status: of a body that cannot be used.
         needs_key: whether a key is needed where keys are configured.
@@ -124,6 +130,15 @@ class Dialect(Protocol):
     def error(self, refusal: Refusal) -> Response:
         """Returns a refusal in its shape."""
         ...
+
+
+def _whole_numbers(value: Any) -> Any:
+    """Returns decoded JSON with whole numbers in place of floats that are whole."""
+    if isinstance(value, dict):
+        return {name: _whole_numbers(one) for name, one in cast("dict[str, Any]", value).items()}
+    if isinstance(value, list):
+        return [_whole_numbers(one) for one in cast("list[Any]", value)]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _reason(error: msgspec.ValidationError) -> tuple[str, str]:

@@ -1,6 +1,6 @@
-"""A connection to the engine that is given up while nobody asks, so that an unused engine can end.
+"""The connections to the engine, given up while nobody asks, so that an unused engine can end.
 
-A resting connection counts as ready: the next completion connects again, and starts an engine where none is left.
+A resting engine counts as ready: the next completion connects again, and starts an engine where none is left.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from dgemma_engine.engine_client.connection import EngineConnection
 from dgemma_engine.engine_client.connection_status import ConnectionState, ConnectionStatus
 from dgemma_engine.engine_client.infill_source import Connect
+from dgemma_engine.http_api.engine_lanes import EngineLanes
 from dgemma_engine.protocol.messages import Context, Infill, OnDraft
 from dgemma_engine.protocol.status_messages import Status
 
@@ -19,19 +19,17 @@ _POLL_S = 5.0
 
 
 class RestingEngine:
-    """An `InfillEngine` over a connection.
+    """An `InfillEngine` over connections.
 
     Args:
-        connection: that is given up and made again.
-        connect: makes the connection.
-        rest_s: seconds without a completion after which it is given up.
+        lanes: the connections that are given up and made again.
+        connect: makes a connection.
+        rest_s: seconds without a completion after which they are given up.
         clock: seconds that never go backwards.
     """
 
-    def __init__(
-        self, connection: EngineConnection, connect: Connect, *, rest_s: float, clock: Callable[[], float]
-    ) -> None:
-        self._connection = connection
+    def __init__(self, lanes: EngineLanes, connect: Connect, *, rest_s: float, clock: Callable[[], float]) -> None:
+        self._lanes = lanes
         self._connect = connect
         self._rest_s = rest_s
         self._clock = clock
@@ -41,36 +39,36 @@ class RestingEngine:
 
     @property
     def status(self) -> ConnectionStatus:
-        """What the connection is doing."""
-        return self._connection.status if self._known is None else _RESTING
+        """What the first connection is doing."""
+        return self._lanes.status if self._known is None else _RESTING
 
     def wake(self) -> None:
         """Begins to connect, unless connected, connecting or resting."""
         if self._known is None:
-            self._connection.wake()
+            self._lanes.wake()
 
     async def infill(self, context: Context, on_draft: OnDraft | None = None) -> Infill | ConnectionStatus:
-        """See `EngineConnection.infill`."""
+        """See `EngineLanes.infill`."""
         self._known = None
         self._num_asking += 1
         try:
-            return await self._connection.infill(context, on_draft)
+            return await self._lanes.infill(context, on_draft)
         finally:
             self._num_asking -= 1
             self._last_s = self._clock()
 
     async def about(self) -> Status | None:
-        """Returns what the engine is and does, or was when the connection was given up."""
-        return self._known or await self._connection.about()
+        """Returns what the engine is and does, or was when its connections were given up."""
+        return self._known or await self._lanes.about()
 
     async def rest_if_unused(self) -> None:
-        """Gives the connection up once nobody has asked for long enough."""
+        """Gives the connections up once nobody has asked for long enough."""
         is_unused = not self._num_asking and self._clock() - self._last_s >= self._rest_s
-        if self._known is None and is_unused and self._connection.is_ready:
-            known = await self._connection.about()
+        if self._known is None and is_unused and self._lanes.is_ready:
+            known = await self._lanes.about()
             if not self._num_asking:
                 self._known = known
-                self._connection.reconfigure(self._connect)
+                self._lanes.reconfigure(self._connect)
 
     async def watch(self) -> None:
         """Calls `rest_if_unused` now and then, until it is cancelled."""

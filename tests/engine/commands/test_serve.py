@@ -88,7 +88,12 @@ class Program:
         environ = os.environ | {"DGEMMA_RUNTIME_DIR": str(directory), "DGEMMA_API_KEY": KEY}
         command = [sys.executable, "-P", "-m", "dgemma_engine", "serve", "--model", "tiny", "--http", "127.0.0.1:0"]
         self.process = subprocess.Popen(
-            [*command, *options], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*command, *options],
+            env=environ,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().removeprefix("listening on ").strip()
@@ -197,7 +202,7 @@ def test_process_has_no_torch_and_little_memory(program: Program) -> None:
 
 
 @pytest.mark.e2e
-def test_key_is_needed_and_sigterm_ends_the_program_and_leaves_the_engine(tmp_path: Path) -> None:
+def test_key_is_needed_and_the_end_of_the_program_leaves_the_engine(tmp_path: Path) -> None:
     program = Program(tmp_path)
     try:
         program.wait_until_loaded()
@@ -208,5 +213,14 @@ def test_key_is_needed_and_sigterm_ends_the_program_and_leaves_the_engine(tmp_pa
         out, err = program.process.communicate(timeout=30)
         assert (program.process.returncode, out, err) == (0, "", "")
         assert engine is not None and holder_pid(program.lock) == engine
+        follower = Program(tmp_path, "--end-with-input")
+        taken = follower.url.removeprefix("http://")
+        environ = os.environ | {"DGEMMA_RUNTIME_DIR": str(tmp_path)}
+        command = [sys.executable, "-P", "-m", "dgemma_engine", "serve", "--model", "tiny", "--http", taken]
+        second = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+        assert second.returncode == 3 and f"Cannot listen on {taken}: the port is in use" in second.stderr
+        assert follower.process.stdin is not None
+        follower.process.stdin.close()
+        assert follower.process.wait(30) == 0
     finally:
         program.end()

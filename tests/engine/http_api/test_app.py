@@ -2,17 +2,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
-from dgemma_engine.engine_client.connection import EngineConnection
 from dgemma_engine.http_api.app import create_app
+from dgemma_engine.http_api.engine_lanes import EngineLanes
 from dgemma_engine.http_api.http_server import HttpServer
+from dgemma_engine.http_api.http_settings import HttpSettings
 from dgemma_engine.ipc.client import EngineClient
 from dgemma_engine.ipc.endpoint import EngineLocation
 
-from tests.engine.http_api.front_door import FREE_PORT, AnsweringEngine, FrontDoor, front_door, until
+from tests.engine.fake_engine import serving
+from tests.engine.http_api.front_door import FREE_PORT, AnsweringEngine, FrontDoor, Reply, front_door, until
 from tests.lsp.chaos.engine import TEXT, chaos_engine
 
 SLOW = [
@@ -75,12 +80,36 @@ async def test_requests_above_the_limit_are_told_to_come_again() -> None:
     assert again.status == 200
 
 
-async def test_fifty_clients_at_once_are_all_answered() -> None:
-    async with front_door() as door:
-        bodies = [{"input_prefix": f"{number} LATER", "input_suffix": ""} for number in range(50)]
-        replies = await asyncio.gather(*(door.post("/infill", body) for body in bodies))
+async def test_fifty_clients_at_once_are_all_answered_though_the_engine_takes_four_times_their_deadline(
+    tmp_path: Path,
+) -> None:
+    """Each takes 40 ms of the device, so that the last one's answer comes 2 s after its request."""
+    settings = replace(FREE_PORT, deadline_ms=500.0)
+    body = {"input_suffix": "", "n_predict": 8}
+    async with serving(tmp_path) as location, real_front_door(location, settings) as door:
+        await until_loaded(door)
+        questions = [body | {"input_prefix": f"{number} = "} for number in range(50)]
+        replies = await asyncio.gather(*(door.post("/infill", one) for one in questions))
     assert {reply.status for reply in replies} == {200}
-    assert len(door.engine.contexts) == 50
+    assert [reply.json["content"] for reply in replies] == [f"{len(one['input_prefix'])}|0" for one in questions]
+
+
+async def test_newest_request_of_a_document_is_answered_and_those_before_it_end_with_nothing(tmp_path: Path) -> None:
+    line = "value_of_this_line = "
+    async with serving(tmp_path) as location, real_front_door(location, FREE_PORT) as door:
+        await until_loaded(door)
+        others = [door.post("/infill", {"input_prefix": f"{number} = ", "input_suffix": ""}) for number in range(3)]
+        waiting = [asyncio.create_task(other) for other in others]
+        typed: list[asyncio.Task[Reply]] = []
+        for num_chars in range(1, len(line) + 1):
+            typed.append(
+                asyncio.create_task(door.post("/infill", {"input_prefix": line[:num_chars], "input_suffix": ""}))
+            )
+            await asyncio.sleep(0.005)
+        *older, newest = [(await task).json["content"] for task in typed]
+        assert all([(await task).json["content"] for task in waiting])
+    assert newest == f"{len(line)}|0"
+    assert older.count("") >= len(older) - 1
 
 
 @pytest.mark.parametrize(
@@ -133,28 +162,42 @@ async def test_openapi_document_names_every_path_and_its_types() -> None:
     assert "text/event-stream" in fim["200"]["content"]
 
 
-async def test_connection_of_the_language_server_serves_it(tmp_path: Any) -> None:
-    location = EngineLocation.locate({"DGEMMA_RUNTIME_DIR": str(tmp_path)}, model="tiny")
+@asynccontextmanager
+async def real_front_door(location: EngineLocation, settings: HttpSettings) -> AsyncIterator[FrontDoor]:
+    """Gives the front door over connections to the engine at a location for as long as the block lasts."""
 
     async def connect(**listeners: Any) -> EngineClient:
         return await EngineClient.attach(location, **listeners)
 
     loop = asyncio.get_running_loop()
-    connection = EngineConnection(connect, on_status=lambda _: None, on_fault=lambda _: None, clock=loop.time)
-    server = HttpServer(create_app(connection, FREE_PORT), FREE_PORT)
+    said: list[Any] = []
+    lanes = EngineLanes(connect, num_lanes=2, on_status=said.append, on_fault=said.append, clock=loop.time)
+    server = HttpServer(create_app(lanes, settings), settings)
     serving = asyncio.create_task(server.serve())
-    door = FrontDoor(AnsweringEngine(), server.port, server.url)
+    try:
+        yield FrontDoor(AnsweringEngine(), server.port, server.url)
+    finally:
+        await lanes.close()
+        server.stop()
+        await serving
+
+
+async def until_loaded(door: FrontDoor) -> None:
+    async with asyncio.timeout(10):
+        while (await door.get("/health")).status != 200:
+            await asyncio.sleep(0.01)
+
+
+async def test_engine_that_comes_fails_and_dies_is_told_by_the_status(tmp_path: Path) -> None:
+    location = EngineLocation.locate({"DGEMMA_RUNTIME_DIR": str(tmp_path)}, model="tiny")
     body = {"input_prefix": "x = ", "input_suffix": ""}
-    assert (await door.post("/infill", body)).status == 503
-    with chaos_engine(location) as engine:
-        connection.reconfigure(connect)
-        assert (await door.post("/infill", body)).status in (200, 503)
-        await until(lambda: connection.is_ready)
-        assert (await door.post("/infill", body)).json["content"] == TEXT
-        fault = await door.post("/infill", {"input_prefix": "FAULT", "input_suffix": ""})
-        assert (fault.status, b"memory" in fault.body) == (503, False)
-        engine.die()
+    async with real_front_door(location, FREE_PORT) as door:
         assert (await door.post("/infill", body)).status == 503
-    await connection.close()
-    server.stop()
-    await serving
+    with chaos_engine(location) as engine:
+        async with real_front_door(location, FREE_PORT) as door:
+            await until_loaded(door)
+            assert (await door.post("/infill", body)).json["content"] == TEXT
+            fault = await door.post("/infill", {"input_prefix": "FAULT", "input_suffix": ""})
+            assert (fault.status, b"memory" in fault.body) == (503, False)
+            engine.die()
+            assert (await door.post("/infill", body)).status == 503

@@ -43,7 +43,8 @@ def test_address_that_other_machines_reach_needs_a_key() -> None:
     ("field", "value"),
     [
         ("max_body_bytes", 0), ("max_header_bytes", 0), ("max_items", 0), ("max_requests", 0), ("max_connections", 0),
-        ("receive_s", 0), ("send_s", 0), ("deadline_ms", 0), ("max_middle_tokens", 4_097),
+        ("num_at_once", 0), ("max_wait_s", 0), ("receive_s", 0), ("send_s", 0), ("deadline_ms", 0),
+        ("max_middle_tokens", 4_097),
     ],
 )  # fmt: skip
 def test_limit_out_of_range_is_named(field: str, value: float) -> None:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from dgemma_engine.engine_client.connection import EngineConnection
 from dgemma_engine.engine_client.connection_status import ConnectionState
+from dgemma_engine.http_api.engine_lanes import EngineLanes
 from dgemma_engine.http_api.resting_engine import RestingEngine
 from dgemma_engine.protocol.messages import Context, Infill
 
@@ -21,8 +21,8 @@ async def test_unused_connection_is_given_up_and_the_next_completion_makes_it_ag
 
     fake = FakeConnector(answers={"x = ": "1"})
     said: list[Any] = []
-    connection = EngineConnection(fake.connect, on_status=said.append, on_fault=said.append, clock=clock)
-    engine = RestingEngine(connection, fake.connect, rest_s=60, clock=clock)
+    lanes = EngineLanes(fake.connect, num_lanes=2, on_status=said.append, on_fault=said.append, clock=clock)
+    engine = RestingEngine(lanes, fake.connect, rest_s=60, clock=clock)
     assert isinstance(await engine.infill(CONTEXT), Infill)
     now_s = 59
     await engine.rest_if_unused()
@@ -36,4 +36,4 @@ async def test_unused_connection_is_given_up_and_the_next_completion_makes_it_ag
     assert len(fake.engines) == 1
     assert isinstance(await engine.infill(CONTEXT), Infill)
     assert len(fake.engines) == 2
-    await connection.close()
+    await lanes.close()

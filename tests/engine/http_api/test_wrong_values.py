@@ -47,6 +47,23 @@ def problem(body: Any) -> str:
     return error if isinstance(error, str) else error["message"]
 
 
+async def test_whole_number_may_have_a_fraction_of_zero() -> None:
+    engine = AnsweringEngine()
+    async with front_door(engine) as door:
+        body = {"input_prefix": "x", "input_suffix": "", "n_predict": 7.0, "input_extra": [{"text": "y"}]}
+        reply = await door.post("/infill", body)
+        refused = await door.post("/infill", body | {"n_predict": 7.5})
+    assert (reply.status, engine.contexts[0].max_middle_tokens) == (200, 7)
+    assert refused.status == 400 and "n_predict" in problem(refused.json)
+
+
+@pytest.mark.parametrize("body", [b"3\xff", b"3 4", b'{"prompt": 3', b"[" * 5_000, b"\xff", b""])
+async def test_body_that_is_no_json_after_a_value_of_a_wrong_type_is_refused(body: bytes) -> None:
+    async with front_door() as door:
+        reply = await door.request("POST", "/v1/completions", body)
+    assert (reply.status, reply.json["error"]["type"]) == (400, "invalid_request_error")
+
+
 async def test_body_that_waits_for_a_go_ahead_gets_one() -> None:
     body = json.dumps({"input_prefix": "x", "input_suffix": "y" * 2_000_000}).encode()
     async with front_door() as door:

@@ -131,6 +131,40 @@ def test_pieces_are_accepted_in_part_once():
     assert window.events == [SUGGESTED, accepted(10, partly=True)]
 
 
+@pytest.mark.parametrize("is_told_first", [False, True])
+def test_piece_that_the_client_tells_counts_once_however_short(*, is_told_first: bool):
+    window = Window("x = |\ny\n", "f\U0001f600(1)")
+    tell = lambda num_units: window.tested.accept_part(window.number, num_units)  # noqa: E731
+    # "x = " and two characters, the second of which has two code units.
+    steps = [lambda: tell(7), lambda: window.become("x = f\U0001f600|\ny\n")]
+    for step in steps if is_told_first else reversed(steps):
+        step()
+    tell(2)
+    tell(-1)
+    window.become("z|\n")
+    assert window.accepted() == [accepted(2, partly=True)]
+
+
+@pytest.mark.parametrize("is_told_first", [False, True])
+def test_long_piece_that_the_client_tells_counts_once(*, is_told_first: bool):
+    window = Window("x = |\ny\n", "f(1) + g(2)")
+    steps = [lambda: window.tested.accept_part(window.number, 8), lambda: window.become("x = f(1)|\ny\n")]
+    for step in steps if is_told_first else reversed(steps):
+        step()
+    window.become("z|\n")
+    assert window.accepted() == [accepted(4, partly=True)]
+
+
+def test_display_counts_once_for_a_suggestion_that_stands():
+    window = Window("x = |\ny\n", "f(1)")
+    first, second = several(window, "f(1)", "g(1)")
+    for number in (first, first, second, second + 7):
+        window.tested.display(number)
+    window.become("z|\n")
+    window.tested.display(second)
+    assert window.events.count({"displayed": 1}) == 1
+
+
 def test_last_piece_makes_it_whole():
     window = Window("x = |\n", "area(width)")
     window.become("x = area|\n")

@@ -15,6 +15,7 @@ from dgemma_engine.engine_client.connection_status import ConnectionState, Conne
 from dgemma_engine.http_api.completions.document_windows import DocumentWindows
 from dgemma_engine.http_api.completions.question import Answer, Question, sent_prefix, to_answer
 from dgemma_engine.http_api.completions.shared_work import SharedWork
+from dgemma_engine.http_api.completions.turn_queue import TurnQueue
 from dgemma_engine.http_api.http_settings import HttpSettings
 from dgemma_engine.http_api.refusal import Refusal
 from dgemma_engine.protocol.messages import Context, Infill, OnDraft
@@ -63,7 +64,8 @@ class CompletionService:
         self._engine = engine
         self._clock = clock
         self._windows = DocumentWindows()
-        self._shared = SharedWork(engine.infill)
+        self._turns = TurnQueue(engine.infill, num_at_once=settings.num_at_once, max_wait_s=settings.max_wait_s)
+        self._shared = SharedWork(self._turns.answer)
         self._num_requests = 0
         # Asked for once: the engine of one location keeps its model.
         self._model = ""
@@ -90,24 +92,25 @@ class CompletionService:
             insistent=self.settings.insistent,
         )
         with self._admitted():
-            infill, place = await self._shared.answer(context)
+            infill, place = await self._shared.answer(context, caller)
         answer = to_answer(question, _or_refusal(infill), model=await self.model_name(), first=place)
         if answer.best.text and not context.speculative:
             self._remember(document, question.prefix + answer.best.text)
         return answer
 
-    async def infill(self, context: Context, on_draft: OnDraft | None = None) -> Infill:
+    async def infill(self, context: Context, caller: str, on_draft: OnDraft | None = None) -> Infill:
         """Answers a request in the engine's own terms. Cancelling the caller cancels the work.
 
         Args:
             context: the request.
+            caller: who asks.
             on_draft: receives the drafts; None asks for none.
 
         Raises:
             Refusal: too much is under way, or no engine answers.
         """
         with self._admitted():
-            return _or_refusal(await self._engine.infill(context, on_draft))
+            return _or_refusal(await self._turns.answer(context, caller, on_draft))
 
     def document_of(self, caller: str, path: str, prefix: str) -> str:
         """Returns the key of the document that a prefix is of."""

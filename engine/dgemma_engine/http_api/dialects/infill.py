@@ -76,7 +76,7 @@ class InfillDialect:
             raise Refusal(status=400, message=str(error).replace("self.", "")) from None
         if body.stream:
             return await stream_response(_events(call, context))
-        return json_response(await call.service.infill(context))
+        return json_response(await call.service.infill(context, call.caller))
 
 
 def _context(body: InfillBody, document: str, *, is_insistent: bool) -> Context:
@@ -95,7 +95,7 @@ async def _events(call: Call, context: Context) -> AsyncGenerator[bytes]:
         newest[:] = [draft]
         changed.set()
 
-    answer = asyncio.create_task(call.service.infill(context, keep))
+    answer = asyncio.create_task(call.service.infill(context, call.caller, keep))
     answer.add_done_callback(lambda _: changed.set())
     sent = False
     try:

@@ -44,6 +44,10 @@ _LEAST_DEADLINE_MS = 1_000.0
 _STOP_TYPES: dict[StopKind, StopType] = {StopKind.END: "eos", StopKind.WORD: "word", StopKind.LIMIT: "limit"}
 
 
+# Several texts are a list; the fields that a client chooses with `response_fields` are an object of those.
+_ANSWERS = (LlamaCompletion, list[LlamaCompletion], dict[str, Any], list[dict[str, Any]])
+
+
 class LlamaCppDialect:
     """llama.cpp's server."""
 
@@ -57,7 +61,7 @@ class LlamaCppDialect:
             run=self._complete,
             summary="the text after a prompt, or at the middle token of a template",
             body=LlamaCompletionBody,
-            answer=LlamaCompletion,
+            answer=_ANSWERS,
         )
         return (
             Operation(
@@ -66,7 +70,7 @@ class LlamaCppDialect:
                 run=self._infill,
                 summary="the text between a prefix and a suffix",
                 body=LlamaInfillBody,
-                answer=LlamaCompletion | list[LlamaCompletion],
+                answer=_ANSWERS,
             ),
             native,
             replace(native, paths=("/completions",), claims=_is_native),

@@ -1,0 +1,1 @@
+"""What plugins for GitHub Copilot's language server send beyond LSP."""

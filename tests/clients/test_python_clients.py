@@ -1,0 +1,40 @@
+"""litellm and the command `llm`, both over OpenAI's completions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.clients.conftest import CLIENTS, run
+from tests.engine.http_api.front_door import front_door
+
+PYTHON = CLIENTS / "venv/bin/python"
+LITELLM = """
+import os, litellm
+options = {"api_base": os.environ["URL"] + "/v1", "api_key": "none", "model": "text-completion-openai/tiny"}
+body = {"prompt": "def f(x):\\n    return ", "suffix": "\\n", "max_tokens": 16, "stop": ["!"]}
+answer = litellm.text_completion(**options, **body)
+print(answer.choices[0].text, answer.choices[0].finish_reason)
+print("".join(part.choices[0].text or "" for part in litellm.text_completion(**options, **body, stream=True)))
+"""
+
+
+async def test_litellm_completes_whole_and_in_a_stream() -> None:
+    async with front_door() as door:
+        out = await run(door, PYTHON, "-c", LITELLM, LITELLM_LOCAL_MODEL_COST_MAP="True")
+    assert out.splitlines() == ["alpha + beta stop", "alpha + beta"]
+    first = door.engine.contexts[0]
+    assert (first.prefix, first.suffix) == ("def f(x):\n    return ", "\n")
+
+
+@pytest.mark.parametrize("options", [(), ("--no-stream",)])
+async def test_llm_completes(tmp_path: Path, options: tuple[str, ...]) -> None:
+    async with front_door() as door:
+        (tmp_path / "extra-openai-models.yaml").write_text(
+            f"- model_id: dgemma\n  model_name: tiny\n  api_base: {door.url}/v1\n  completion: true\n"
+        )
+        command = (PYTHON, "-m", "llm", "-m", "dgemma", "--key", "none", "--no-log", *options, "x = ")
+        out = await run(door, *command, LLM_USER_PATH=str(tmp_path))
+    assert out == "alpha + beta"
+    assert door.engine.contexts[0].prefix.endswith("x = ")
