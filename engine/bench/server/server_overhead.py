@@ -43,6 +43,7 @@ class InstantEngine:
     device = "cpu"
     compiled = False
     uncompiled_reason = ""
+    number_format = ""
     denoising_steps = 0
     device_memory_bytes = 0
 
