@@ -63,8 +63,8 @@ class InstantEngine:
     ) -> Pieces[Infill]:
         """Returns a short middle."""
         for _ in range(_PIECES if context.path == "slow.py" else 0):
-            if cancel.cancelled or cancel.expired:
-                return Infill(text="", finish=Finish.CANCELLED if cancel.cancelled else Finish.DEADLINE)
+            if (finish := cancel.finish) is not None:
+                return Infill(text="", finish=finish)
             time.sleep(_PIECE_S)
             yield
         return Infill(text="value", finish=Finish.STABLE, score=0.9, steps=1, timings_ms={"total": 0.0})
