@@ -115,6 +115,7 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, settings: HttpSettings) -> None:
         super().__init__(config)
         self._settings = settings
+        self._handshakes: set[asyncio.Task[Any]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listens as uvicorn does, with a deadline for the handshake of TLS: no protocol sees a connection before."""
@@ -132,6 +133,15 @@ class _Server(uvicorn.Server):
         self.started = True
 
     def _protocol(self) -> asyncio.Protocol:
+        """Returns the protocol of a new connection; closes one above the limit of handshakes under way.
+
+        asyncio accepts each connection in a task of its own that lasts until the handshake has ended.
+        """
+        if self.config.ssl is not None and (accepting := asyncio.current_task()) is not None:
+            self._handshakes.add(accepting)
+            accepting.add_done_callback(self._handshakes.discard)
+            if len(self._handshakes) > self._settings.max_connections:
+                accepting.cancel()
         make = cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class)
         return make(config=self.config, server_state=self.server_state, app_state={})
 

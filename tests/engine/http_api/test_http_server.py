@@ -96,6 +96,32 @@ async def test_handshake_that_does_not_end_is_ended(tmp_path: Path) -> None:
     await serving
 
 
+async def test_handshakes_above_the_limit_are_closed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    authority = trustme.CA()
+    settings = replace(FREE_PORT, tls=issued_files(authority, tmp_path), max_connections=2)
+    server = HttpServer(create_app(AnsweringEngine(), settings), settings)
+    serving = asyncio.create_task(server.serve())
+    waiting = [(await asyncio.open_connection("127.0.0.1", server.port))[1] for _ in range(2)]
+    await until(lambda: len(server._server._handshakes) == 2)
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    async with asyncio.timeout(5):
+        assert await reader.read() == b""
+    for one in (writer, *waiting):
+        one.close()
+        await one.wait_closed()
+    await until(lambda: not server._server._handshakes)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    for _ in range(3):
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=trusting)
+        writer.write(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+        assert parsed(await reader.read()).status == 200
+        writer.close()
+    assert caplog.records == []
+    server.stop()
+    await serving
+
+
 async def test_connections_that_cannot_be_accepted_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
     server = HttpServer(create_app(AnsweringEngine(), FREE_PORT), FREE_PORT)
     serving = asyncio.create_task(server.serve())
