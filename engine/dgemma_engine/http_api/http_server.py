@@ -9,18 +9,24 @@ import ipaddress
 import logging
 import signal
 import socket
+import ssl
+import time
 from collections.abc import Callable, Generator
+from typing import Any, NoReturn, cast
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from dgemma_engine.errors import PortInUse, WrongUsage
 from dgemma_engine.http_api.access.transfer_protocol import transfer_protocol
-from dgemma_engine.http_api.http_settings import BindAddress, HttpSettings
+from dgemma_engine.http_api.http_settings import BindAddress, HttpSettings, TlsFiles
 
 _KEEP_ALIVE_S = 30
 _END_S = 2
 _BACKLOG = 128
+_QUIET_S = 60.0
+
+_log = logging.getLogger(__name__)
 
 
 class HttpServer:
@@ -58,13 +64,18 @@ class HttpServer:
         # Its messages may have tracebacks with a request in them.
         logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
         try:
+            if tls is not None:
+                _require_plain_key(tls)
             config.load()
+        except WrongUsage:
+            self._socket.close()
+            raise
         except OSError as error:
             self._socket.close()
             reason = error.strerror or type(error).__name__
             raise WrongUsage(f"--tls-cert and --tls-key cannot be used ({reason})") from None
         scheme = "http" if tls is None else "https"
-        self._server = _Server(config)
+        self._server = _Server(config, settings)
         self.url = f"{scheme}://{settings.bind.url_host}:{self.port}"
         """What clients are told as the base of all paths."""
 
@@ -79,9 +90,13 @@ class HttpServer:
 
     async def serve(self) -> None:
         """Serves until `stop`."""
+        loop = asyncio.get_running_loop()
+        handler = loop.get_exception_handler()
+        loop.set_exception_handler(_LoopFaults(handler))
         try:
             await self._server.serve(sockets=[self._socket])
         finally:
+            loop.set_exception_handler(handler)
             self._socket.close()
 
     async def serve_until_signal(self, on_listening: Callable[[str], None]) -> None:
@@ -97,10 +112,75 @@ class HttpServer:
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, settings: HttpSettings) -> None:
+        super().__init__(config)
+        self._settings = settings
+        self._handshakes: set[asyncio.Task[Any]] = set()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listens as uvicorn does, with a deadline for the handshake of TLS: no protocol sees a connection before."""
+        loop = asyncio.get_running_loop()
+        self.servers: list[asyncio.Server] = []
+        for listener in sockets or ():
+            server = await loop.create_server(
+                self._protocol,
+                sock=listener,
+                ssl=self.config.ssl,
+                backlog=_BACKLOG,
+                ssl_handshake_timeout=None if self.config.ssl is None else self._settings.receive_s,
+            )
+            self.servers.append(server)
+        self.started = True
+
+    def _protocol(self) -> asyncio.Protocol:
+        """Returns the protocol of a new connection; closes one above the limit of handshakes under way.
+
+        asyncio accepts each connection in a task of its own that lasts until the handshake has ended.
+        """
+        if self.config.ssl is not None and (accepting := asyncio.current_task()) is not None:
+            self._handshakes.add(accepting)
+            accepting.add_done_callback(self._handshakes.discard)
+            if len(self._handshakes) > self._settings.max_connections:
+                accepting.cancel()
+        make = cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class)
+        return make(config=self.config, server_state=self.server_state, app_state={})
+
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
         """Leaves signals to the caller: uvicorn would end the process before the engine's connection is closed."""
         yield
+
+
+class _LoopFaults:
+    """The event loop's handler of exceptions; says at most once a minute that no connection can be accepted.
+
+    asyncio itself says it with a traceback for every place in the backlog, again every second.
+    """
+
+    def __init__(self, others: Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object] | None) -> None:
+        self._others = others
+        self._quiet_until = float("-inf")
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if not str(context.get("message", "")).startswith("socket.accept()"):
+            if self._others is None:
+                loop.default_exception_handler(context)
+            else:
+                self._others(loop, context)
+        elif (now := time.monotonic()) >= self._quiet_until:
+            self._quiet_until = now + _QUIET_S
+            error = context.get("exception")
+            reason = (error.strerror if isinstance(error, OSError) else None) or "no reason given"
+            _log.warning("no connection can be accepted now: %s", reason)
+
+
+def _require_plain_key(tls: TlsFiles) -> None:
+    """Raises `WrongUsage` if the key needs a pass phrase: OpenSSL would ask the terminal for it, and wait."""
+
+    def refuse() -> NoReturn:
+        raise WrongUsage(f"The key {tls.key} is encrypted; give one without a pass phrase with --tls-key.")
+
+    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.cert, tls.key, refuse)
 
 
 def _listening(bind: BindAddress) -> socket.socket:

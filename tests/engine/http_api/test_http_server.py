@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import ssl
 from dataclasses import replace
@@ -8,6 +9,12 @@ from pathlib import Path
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from dgemma_engine.errors import WrongUsage
 from dgemma_engine.http_api.app import create_app
 from dgemma_engine.http_api.http_server import HttpServer
@@ -16,12 +23,17 @@ from dgemma_engine.http_api.http_settings import BindAddress, TlsFiles
 from tests.engine.http_api.front_door import FREE_PORT, AnsweringEngine, parsed, until
 
 
-async def test_tls_answers_who_trusts_the_certificate_and_nobody_in_plain_text(tmp_path: Path) -> None:
-    authority = trustme.CA()
+def issued_files(authority: trustme.CA, folder: Path) -> TlsFiles:
     issued = authority.issue_cert("127.0.0.1")
-    files = TlsFiles(cert=tmp_path / "cert.pem", key=tmp_path / "key.pem")
+    files = TlsFiles(cert=folder / "cert.pem", key=folder / "key.pem")
     issued.private_key_pem.write_to_path(files.key)
     issued.cert_chain_pems[0].write_to_path(files.cert)
+    return files
+
+
+async def test_tls_answers_who_trusts_the_certificate_and_nobody_in_plain_text(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    files = issued_files(authority, tmp_path)
     settings = replace(FREE_PORT, tls=files)
     server = HttpServer(create_app(AnsweringEngine(), settings), settings)
     serving = asyncio.create_task(server.serve())
@@ -70,3 +82,69 @@ async def test_accepted_connection_sends_small_pieces_at_once() -> None:
     writer.close()
     server.stop()
     await serving
+
+
+async def test_handshake_that_does_not_end_is_ended(tmp_path: Path) -> None:
+    settings = replace(FREE_PORT, tls=issued_files(trustme.CA(), tmp_path), receive_s=0.1)
+    server = HttpServer(create_app(AnsweringEngine(), settings), settings)
+    serving = asyncio.create_task(server.serve())
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    async with asyncio.timeout(5):
+        assert await reader.read() == b""
+    writer.close()
+    server.stop()
+    await serving
+
+
+async def test_handshakes_above_the_limit_are_closed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    authority = trustme.CA()
+    settings = replace(FREE_PORT, tls=issued_files(authority, tmp_path), max_connections=2)
+    server = HttpServer(create_app(AnsweringEngine(), settings), settings)
+    serving = asyncio.create_task(server.serve())
+    waiting = [(await asyncio.open_connection("127.0.0.1", server.port))[1] for _ in range(2)]
+    await until(lambda: len(server._server._handshakes) == 2)
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    async with asyncio.timeout(5):
+        assert await reader.read() == b""
+    for one in (writer, *waiting):
+        one.close()
+        await one.wait_closed()
+    await until(lambda: not server._server._handshakes)
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    for _ in range(3):
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=trusting)
+        writer.write(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+        assert parsed(await reader.read()).status == 200
+        writer.close()
+    assert caplog.records == []
+    server.stop()
+    await serving
+
+
+async def test_connections_that_cannot_be_accepted_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    server = HttpServer(create_app(AnsweringEngine(), FREE_PORT), FREE_PORT)
+    serving = asyncio.create_task(server.serve())
+    await until(lambda: server._server.started)
+    loop = asyncio.get_running_loop()
+    for _ in range(100):
+        error = OSError(errno.EMFILE, "Too many open files")
+        loop.call_exception_handler({"message": "socket.accept() out of system resource", "exception": error})
+    assert [record.getMessage() for record in caplog.records] == [
+        "no connection can be accepted now: Too many open files"
+    ]
+    loop.call_exception_handler({"message": "another fault"})
+    assert caplog.records[-1].getMessage() == "another fault"
+    server.stop()
+    await serving
+    assert loop.get_exception_handler() is None
+
+
+def test_encrypted_key_is_wrong_usage(tmp_path: Path) -> None:
+    files = issued_files(trustme.CA(), tmp_path)
+    key = load_pem_private_key(files.key.read_bytes(), None)
+    sealed = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"phrase"))
+    files.key.write_bytes(sealed)
+    settings = replace(FREE_PORT, tls=files)
+    with pytest.raises(WrongUsage, match=r"key\.pem is encrypted; give one without a pass phrase"):
+        HttpServer(create_app(AnsweringEngine(), settings), settings)

@@ -54,7 +54,7 @@ class Gate:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
-        reply = _Reply(send)
+        reply = _Reply(receive, send, has_unread_body=_has_body(scope))
         try:
             await self._answer(scope, receive, reply)
         except Refusal as refusal:
@@ -85,8 +85,8 @@ class Gate:
         scope[CALLER] = self._caller(scope, headers)
         if scope["method"] == "POST":
             _require_json(headers)
-            body = await self._body(headers, receive)
-            receive = _replay(body, receive)
+        body = await self._body(headers, reply.receive)
+        receive = _replay(body, receive)
         await self._app(scope, receive, reply)
 
     def _caller(self, scope: Scope, headers: Mapping[str, str]) -> str:
@@ -123,10 +123,16 @@ class Gate:
 
 
 class _Reply:
-    """The server's `send`; adds what a web page's browser needs to read the answer."""
+    """The server's `send`; adds what a web page's browser needs to read the answer.
 
-    def __init__(self, send: Send) -> None:
+    An answer that comes before the whole body ends the connection, but not before the client had time to send the
+    rest: a connection that is closed with bytes unread is reset, and its client may never see the answer.
+    """
+
+    def __init__(self, receive: Receive, send: Send, *, has_unread_body: bool) -> None:
+        self._receive = receive
         self._send = send
+        self._has_unread_body = has_unread_body
         self.origin = ""
         self.started = False
 
@@ -139,8 +145,29 @@ class _Reply:
                     (b"access-control-allow-origin", self.origin.encode("latin-1")),
                     (b"vary", b"Origin"),
                 ]
+            if self._has_unread_body:
+                headers.append((b"connection", b"close"))
             message = {**message, "headers": headers}
+        elif self._has_unread_body and not message.get("more_body", False):
+            await self._send({**message, "more_body": True})
+            # The server's protocol ends a connection whose body does not come in time.
+            while self._has_unread_body:
+                await self.receive()
+            message = {"type": "http.response.body", "body": b""}
         await self._send(message)
+
+    async def receive(self) -> Message:
+        """Returns the next part of the body."""
+        message = await self._receive()
+        self._has_unread_body = self._has_unread_body and message.get("more_body", False)
+        return message
+
+
+def _has_body(scope: Scope) -> bool:
+    return any(
+        (name == b"content-length" and value.strip(b"0")) or name == b"transfer-encoding"
+        for name, value in scope["headers"]
+    )
 
 
 def _headers(scope: Scope) -> dict[str, str]:

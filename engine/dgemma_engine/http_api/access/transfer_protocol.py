@@ -47,6 +47,12 @@ def transfer_protocol(settings: HttpSettings) -> type[H11Protocol]:
             elif self._deadline is None:
                 self._deadline = self.loop.call_later(settings.receive_s, self._late)
 
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            # The next request may have begun to arrive together with the one that was answered.
+            if self._deadline is None and not self.transport.is_closing() and self._is_arriving:
+                self._deadline = self.loop.call_later(settings.receive_s, self._late)
+
         def send_400_response(self, msg: str) -> None:
             del msg
             self._stop_waiting()
@@ -74,6 +80,11 @@ def transfer_protocol(settings: HttpSettings) -> type[H11Protocol]:
             cycle = cast("RequestResponseCycle | None", self.cycle)
             return cycle is not None and cycle.response_started and not cycle.response_complete
 
+        @property
+        def _is_arriving(self) -> bool:
+            state = self.conn.their_state
+            return state is h11.SEND_BODY or (state is h11.IDLE and bool(self.conn.trailing_data[0]))
+
         def _stop_waiting(self) -> None:
             if self._deadline is not None:
                 self._deadline.cancel()
@@ -81,8 +92,10 @@ def transfer_protocol(settings: HttpSettings) -> type[H11Protocol]:
 
         def _late(self) -> None:
             self._deadline = None
-            if self._is_answering:
-                # Refused before its body came.
+            cycle = cast("RequestResponseCycle | None", self.cycle)
+            is_answered = cycle is not None and cycle.response_complete
+            if self._is_answering or (is_answered and not self._is_arriving):
+                # Refused before its body came, or between two requests.
                 self.transport.close()
             else:
                 self._end(408, "Request Timeout", "The request did not arrive in time.")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import replace
 
@@ -182,3 +183,29 @@ async def test_no_answer_is_kept_or_names_the_server() -> None:
     async with front_door() as door:
         reply = await door.get("/health")
     assert reply.headers["cache-control"] == "no-store" and "server" not in reply.headers
+
+
+@pytest.mark.parametrize("is_declared", [True, False])
+async def test_body_of_a_get_has_the_same_limit(is_declared: bool) -> None:
+    async with front_door(settings=replace(FREE_PORT, max_body_bytes=1_000, keys=KEYS)) as door:
+        body = b"x" * 2_000
+        if is_declared:
+            reply = await door.request("GET", "/health", body)
+        else:
+            head = door.head("GET", "/health", b"", Content_Length="", Transfer_Encoding="chunked")
+            reply = await door.raw(head + b"7d0\r\n" + body + b"\r\n0\r\n\r\n")
+        assert reply.status == 413
+        assert (await door.request("GET", "/health", body[:500])).status == 200
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_client_that_leaves_is_no_fault(method: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with front_door() as door:
+        _reader, writer = await door.open()
+        writer.write(door.head(method, "/health", b"x" * 100) + b"x" * 10)
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.close()
+        await writer.wait_closed()
+        await asyncio.sleep(0.05)
+    assert caplog.records == []

@@ -111,3 +111,46 @@ async def test_client_that_reads_nothing_is_left_alone() -> None:
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
             await reader.readexactly(20_000_000)
         writer.close()
+
+
+@pytest.mark.parametrize("is_whole_head", [True, False])
+async def test_half_a_request_behind_a_whole_one_is_ended(is_whole_head: bool) -> None:
+    body = json.dumps({"input_prefix": "LATER", "input_suffix": ""}).encode()
+    async with front_door(settings=IMPATIENT) as door:
+        reader, writer = await door.open()
+        one = door.head("POST", "/infill", body, Connection="keep-alive") + body
+        writer.write(one + one[: -5 if is_whole_head else 20])
+        async with asyncio.timeout(5):
+            first, _, second = (await reader.read()).partition(b"}HTTP/1.1")
+        writer.close()
+    assert first.startswith(b"HTTP/1.1 200")
+    assert parsed(b"HTTP/1.1" + second).status == 408
+    assert len(door.engine.contexts) == 1
+
+
+async def test_early_refusal_is_read_and_nothing_follows_it() -> None:
+    async with front_door(settings=replace(FREE_PORT, receive_s=0.5)) as door:
+        large = b"x" * 3_000_000
+        head = door.head("POST", "/infill", large, Content_Type="text/plain", Connection="keep-alive")
+        reader, writer = await door.open()
+        writer.write(head + large)
+        async with asyncio.timeout(5):
+            answer = await reader.read()
+        writer.close()
+        assert answer.count(b"HTTP/1.1") == 1
+        assert (parsed(answer).status, parsed(answer).headers["connection"]) == (415, "close")
+        reader, writer = await door.open()
+        writer.write(head)
+        async with asyncio.timeout(5):
+            assert parsed(await reader.read()).status == 415
+        writer.close()
+
+
+async def test_refusal_of_a_request_without_a_body_keeps_the_connection() -> None:
+    async with front_door() as door:
+        reader, writer = await door.open()
+        writer.write(door.head("GET", "/health", None, Host="evil.example", Connection="keep-alive"))
+        assert b"403" in await reader.readuntil(b"\r\n\r\n")
+        writer.write(door.head("GET", "/health", None))
+        assert b"HTTP/1.1 200" in await reader.read()
+        writer.close()
