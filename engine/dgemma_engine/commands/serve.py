@@ -94,6 +94,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.install_service:
         if os.environ.get("DGEMMA_API_KEY") and arguments.api_key_file is None:
             raise WrongUsage("--install-service keeps no key of the environment; put it into an --api-key-file")
+        if settings.tls is not None:
+            # The service would fail at every start, where nobody sees it.
+            settings.tls.check()
         service = UserService.of_this_user()
         service.install(service_command(arguments))
         _say(f"service installed: {service.path}")

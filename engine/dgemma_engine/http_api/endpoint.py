@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from dgemma_engine.http_api.access.gate import CALLER
 from dgemma_engine.http_api.completions.completion_service import CompletionService
+from dgemma_engine.http_api.json_bodies import decoded
 from dgemma_engine.http_api.operation import Call, Dialect, Operation
 from dgemma_engine.http_api.refusal import Refusal
 
@@ -68,7 +69,7 @@ def _claimed(found: Sequence[tuple[Dialect, Operation]], body: bytes) -> tuple[D
 
 def _fields(body: bytes) -> Mapping[str, msgspec.Raw]:
     try:
-        return msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        return decoded(body, dict[str, msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}
 

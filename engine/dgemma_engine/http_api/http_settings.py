@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -66,6 +67,23 @@ class TlsFiles:
 
     cert: Path
     key: Path
+
+    def check(self) -> None:
+        """Reads both.
+
+        Raises:
+            WrongUsage: they cannot be read, or do not belong together.
+        """
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.cert, self.key, password=_no_password)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+            raise WrongUsage(f"--tls-cert and --tls-key cannot be used ({reason})") from None
+
+
+def _no_password() -> str:
+    """A server that starts at login has nobody to ask."""
+    raise ValueError("the key is encrypted")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

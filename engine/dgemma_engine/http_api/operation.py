@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from dgemma_engine.http_api.completions.completion_service import CompletionService
 from dgemma_engine.http_api.completions.question import Answer, Question
+from dgemma_engine.http_api.json_bodies import decoded
 from dgemma_engine.http_api.refusal import Refusal
 
 _Body = TypeVar("_Body")
@@ -53,10 +54,10 @@ class Call:
             Refusal: it is no such value; the message names the field and repeats nothing of the body.
         """
         try:
-            value = msgspec.json.decode(self.body, type=kind)
+            value = decoded(self.body, kind)
         except msgspec.ValidationError as error:
             try:
-                value = msgspec.convert(_whole_numbers(msgspec.json.decode(self.body)), type=kind)
+                value = msgspec.convert(_whole_numbers(decoded(self.body, object)), type=kind)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 # The first one names the field, also of a number that is out of range.
                 message, field = _reason(error)

@@ -87,9 +87,11 @@ class UserService:
 def unit(command: Sequence[str], environ: Mapping[str, str]) -> str:
     """Returns a systemd unit. An engine that it started outlives it, and ends by itself when it is not used."""
     variables = "".join(f"Environment={_quoted(f'{name}={value}')}\n" for name, value in environ.items())
+    # Only here does systemd replace variables.
+    words = " ".join(_quoted(word).replace("$", "$$") for word in command)
     return (
         "[Unit]\nDescription=HTTP front door of dgemma-engine\n\n"
-        f"[Service]\nExecStart={' '.join(map(_quoted, command))}\n{variables}"
+        f"[Service]\nExecStart={words}\n{variables}"
         "Restart=on-failure\nRestartSec=5\nKillMode=process\nNoNewPrivileges=yes\n\n"
         "[Install]\nWantedBy=default.target\n"
     )
@@ -110,8 +112,8 @@ def plist(command: Sequence[str], environ: Mapping[str, str]) -> bytes:
 
 
 def _quoted(word: str) -> str:
-    """Returns a word as systemd reads it back: quotes, `%` for specifiers and `$` for variables are escaped."""
-    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    """Returns a word as systemd reads it back: quotes, and `%` for specifiers, are escaped."""
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'"{escaped}"'
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from dgemma_engine.cli import main
 from dgemma_engine.errors import EngineUnavailable
 from dgemma_engine.http_api.user_service import UserService, unit
 
@@ -44,6 +45,10 @@ def test_unit_escapes_what_systemd_reads() -> None:
     assert line.startswith('ExecStart="/usr/bin/python 3" "-m"') and line.endswith('"https://a/%%20$$x\\""')
 
 
+def test_unit_keeps_the_dollars_of_variables() -> None:
+    assert 'Environment="XDG_DATA_HOME=/home/$me/100%%"\n' in unit(COMMAND, {"XDG_DATA_HOME": "/home/$me/100%"})
+
+
 def test_install_on_macos_writes_an_agent(tmp_path: Path) -> None:
     machine = Machine(tmp_path, "darwin")
     machine.service.install(COMMAND)
@@ -57,3 +62,16 @@ def test_install_on_macos_writes_an_agent(tmp_path: Path) -> None:
 def test_install_that_the_system_refuses_says_where_the_service_is_described(tmp_path: Path) -> None:
     with pytest.raises(EngineUnavailable, match=r"systemctl --user daemon-reload: failed; .*\.service"):
         Machine(tmp_path, "linux", code=1).service.install(COMMAND)
+
+
+def test_install_with_a_certificate_that_cannot_be_used_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine = Machine(tmp_path, "linux")
+    monkeypatch.setattr(UserService, "of_this_user", lambda: machine.service)
+    (tmp_path / "empty").touch()
+    for name in ("none", "empty"):
+        files = ["--tls-cert", str(tmp_path / name), "--tls-key", str(tmp_path / name)]
+        assert main(["serve", "--install-service", *files]) == 2
+        assert "--tls-cert and --tls-key cannot be used" in capsys.readouterr().err
+    assert not machine.ran and not machine.service.path.exists()

@@ -5,6 +5,10 @@ key such a window begins one character or line later, and no prompt begins like 
 encoded again. So the first window of a document is kept here, and the next ones are cut where an earlier one was. A
 window that has moved past that place gets a new one, further in.
 
+Files that begin alike, with the same licence say, are different documents: of one document only the newest request is
+answered. A prefix is of a document where it goes on with the last one or the last one with it; where they part, only if
+they have much in common and part near the cursor, as when a line is written anew.
+
 Pure: no clock. Keeps the beginnings of a bounded number of documents in memory, nowhere else.
 """
 
@@ -20,6 +24,9 @@ _MARK_CHARS = 96
 _GIVEN_UP = 6
 _LEAST_GIVEN_UP = 2 * _MARK_CHARS
 _KEPT_CHARS = 32_768
+# More than the licence and imports that a project's files share; less than this is soon encoded again.
+_MUCH_IN_COMMON = 2_000
+_NEAR_CURSOR = 200
 
 
 @dataclass(slots=True, kw_only=True)
@@ -30,11 +37,13 @@ class _Window:
         key: of the document.
         mark: the text that its prompts begin with, shorter than `_MARK_CHARS` in a short one.
         text: the prefix that came last, at most `_KEPT_CHARS` from its beginning.
+        start: where in it the mark stands.
     """
 
     key: str
     mark: str
     text: str
+    start: int = 0
 
 
 class DocumentWindows:
@@ -58,14 +67,17 @@ class DocumentWindows:
             path: of the document, where the client tells; else empty.
             prefix: text before the cursor.
         """
+        best, most, start = "", -1, 0
         for key in reversed(self._of.get((caller, path), ())):
-            window = self._windows[key]
-            start = _start_in(window, prefix)
-            if start is None:
-                continue
-            window.mark, window.text = prefix[start : start + _MARK_CHARS], prefix[:_KEPT_CHARS]
-            self._touch(caller, path, key)
-            return key, start
+            found = _start_in(self._windows[key], prefix)
+            if found is not None and found[1] > most:
+                best, (start, most) = key, found
+        if best:
+            window = self._windows[best]
+            window.mark, window.start = prefix[start : start + _MARK_CHARS], start
+            window.text = prefix[:_KEPT_CHARS]
+            self._touch(caller, path, best)
+            return best, start
         key = f"{next(self._keys)}"
         self._windows[key] = _Window(key=key, mark=prefix[:_MARK_CHARS], text=prefix[:_KEPT_CHARS])
         self._of.setdefault((caller, path), []).append(key)
@@ -88,19 +100,52 @@ class DocumentWindows:
                     del self._of[owner]
 
 
-def _start_in(window: _Window, prefix: str) -> int | None:
-    """Returns where the prompts of a document begin in a further prefix; None if the prefix is of another document."""
+def _start_in(window: _Window, prefix: str) -> tuple[int, int] | None:
+    """Returns where the prompts of a document begin in a further prefix, and how much the two have in common.
+
+    None if the prefix is of another document.
+    """
     if len(window.mark) < _MARK_CHARS or len(prefix) < _MARK_CHARS:
         # A document of a line or two: it is the same as long as one text goes on with the other.
-        return 0 if prefix.startswith(window.mark) or (prefix and window.mark.startswith(prefix)) else None
+        is_same = prefix.startswith(window.mark) or (prefix and window.mark.startswith(prefix))
+        return (0, min(len(prefix), len(window.mark))) if is_same else None
     start = prefix.find(window.mark)
-    if 0 <= start <= len(prefix) // 2:
-        return start
-    moved = window.text.find(prefix[:_MARK_CHARS])
+    moved = window.text.find(prefix[:_MARK_CHARS]) if start < 0 else -1
     if start < 0 and moved < 0:
         return None
+    in_common = _in_common(window.text[window.start :], prefix[start:]) if start >= 0 else 0
+    in_common = in_common or _in_common(window.text[max(moved, 0) :], prefix)
+    if not in_common:
+        return None
+    if 0 <= start <= len(prefix) // 2:
+        return start, in_common
     # The window has moved past the mark, or back so far that too much would be given up: a new mark at a line start.
     cut = max(len(prefix) // _GIVEN_UP, _LEAST_GIVEN_UP)
     if cut >= len(prefix):
+        return 0, in_common
+    return prefix.find("\n", cut, cut + _KEPT_CHARS // _GIVEN_UP) + 1 or cut, in_common
+
+
+def _in_common(last: str, new: str) -> int:
+    """Returns how many characters two texts of one document have in common; 0 if they are of two documents."""
+    most = min(len(last), len(new), _KEPT_CHARS)
+    num = _shared(last, new, most)
+    if num == most:
+        return num
+    if num < _MUCH_IN_COMMON:
         return 0
-    return prefix.find("\n", cut, cut + _KEPT_CHARS // _GIVEN_UP) + 1 or cut
+    # A line above the cursor may have been added or removed.
+    is_near = most - num <= _NEAR_CURSOR or last[-_NEAR_CURSOR:] in new or new[-_NEAR_CURSOR:] in last
+    return num if is_near else 0
+
+
+def _shared(one: str, other: str, most: int) -> int:
+    """Returns the length of the longest common beginning, at most `most`; by halving, since texts are long."""
+    low, high = 0, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

@@ -2,8 +2,9 @@
 
 Clients write the tokens of the model that they take the server to have, prefix first or suffix first. Each template is
 read exactly, blanks included. Certain are only the middle token at the very end, and the first token where the prompt
-begins with it. A document that holds a token itself is cut so that the token counts as text before the cursor: clients
-send more of that than of the text after it. Text before the first token is of other files.
+begins with it: where the middle token may be missing, the prompt must. A document that holds a token itself is cut so
+that the token counts as text before the cursor: clients send more of that than of the text after it. Text before the
+first token is of other files.
 """
 
 from __future__ import annotations
@@ -39,13 +40,15 @@ class _Template:
         prefix: token before the text before the cursor.
         suffix: token before the text after the cursor.
         middle: token at the end.
-        needs_middle: whether a prompt without that token is none of this template.
+        needs_middle: whether a prompt without that token is none of this template, even if it begins with `suffix`.
+        closing: what some clients write behind that token.
     """
 
     prefix: str
     suffix: str
     middle: str
     needs_middle: bool = True
+    closing: str = ""
 
 
 _TEMPLATES = (
@@ -57,8 +60,8 @@ _TEMPLATES = (
     _Template(prefix="<PRE>", suffix="<SUF>", middle="<MID>"),
     # DeepSeek-Coder: the token at the end is called "end", the one before the suffix "hole".
     _Template(prefix="<｜fim▁begin｜>", suffix="<｜fim▁hole｜>", middle="<｜fim▁end｜>"),
-    # GLM; CodeGeeX, suffix first.
-    _Template(prefix="<|code_prefix|>", suffix="<|code_suffix|>", middle="<|code_middle|>"),
+    # GLM; CodeGeeX, suffix first, in a turn of a chat.
+    _Template(prefix="<|code_prefix|>", suffix="<|code_suffix|>", middle="<|code_middle|>", closing="<|assistant|>"),
     # Seed-Coder.
     _Template(prefix="<[fim-prefix]>", suffix="<[fim-suffix]>", middle="<[fim-middle]>"),
     # Codestral, suffix first; one client appends the middle token.
@@ -68,6 +71,8 @@ _TEMPLATES = (
 _BLANK_SUFFIX = "<|endoftext|>"
 _FILE_MARKER = re.compile(r"(?:<\|file_sep\|>|<\|file_separator\|>|<file_sep>|<filename>)([^\n]*)\n")
 _REPOSITORY = re.compile(r"\A\s*(?:<\|repo_name\|>|<repo_name>|<reponame>)[^\n<]*\n?")
+_CODEGEEX_TURN = re.compile(r"\A\s*(?:<\|user\|>\n)?(?:###REFERENCE:\n)?\s*(?=###PATH:)")
+_CODEGEEX_FILE = re.compile(r"^###PATH:([^\n]*)\n", re.MULTILINE)
 _CODESTRAL_FILE = re.compile(r"^\+{5} ([^\n]*)\n", re.MULTILINE)
 
 
@@ -108,7 +113,9 @@ def with_file_markers(found: FimPrompt) -> FimPrompt:
 
 
 def _parse(template: _Template, prompt: str) -> FimPrompt | None:
-    if template.needs_middle and not prompt.endswith(template.middle):
+    if template.closing and (closed := prompt.removesuffix("\n")).endswith(template.middle + template.closing):
+        prompt = closed.removesuffix(template.closing)
+    if not prompt.endswith(template.middle) and (template.needs_middle or not prompt.startswith(template.suffix)):
         return None
     body = prompt.removesuffix(template.middle)
     prefix_at, suffix_at = body.find(template.prefix), body.find(template.suffix)
@@ -121,7 +128,7 @@ def _parse(template: _Template, prompt: str) -> FimPrompt | None:
     else:
         first, cut = suffix_at, body.find(template.prefix, suffix_at)
         prefix, suffix = body[cut + len(template.prefix) :], body[first + len(template.suffix) : cut]
-    path, snippets = _other_files(body[:first])
+    path, snippets = _codegeex_files(body[:first]) or _other_files(body[:first])
     whole = FimPrompt(prefix=prefix, suffix=suffix, path=path, snippets=snippets)
     return with_file_markers(whole) if template.prefix == "[PREFIX]" else whole
 
@@ -150,6 +157,16 @@ def _other_files(text: str) -> tuple[str, tuple[Snippet, ...]]:
         if content.strip():
             snippets.append(Snippet(path=name.strip(), text=content))
     return path, tuple(snippets)
+
+
+def _codegeex_files(text: str) -> tuple[str, tuple[Snippet, ...]] | None:
+    """Reads `###PATH:` lines: each begins a file, the last one the document; None for a text without them."""
+    if (turn := _CODEGEEX_TURN.match(text)) is None:
+        return None
+    parts = _CODEGEEX_FILE.split(text[turn.end() :])
+    files = zip(parts[1:-2:2], parts[2:-2:2], strict=True)
+    snippets = tuple(Snippet(path=name.strip(), text=content) for name, content in files if content.strip())
+    return parts[-2].strip(), snippets
 
 
 def _codestral_files(prefix: str, suffix: str, snippets: tuple[Snippet, ...]) -> FimPrompt:

@@ -7,10 +7,11 @@ they are.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from dgemma_engine.http_api.completions.language_ids import language_of
+from dgemma_engine.http_api.completions.line_ends import is_windows, windows_text
 from dgemma_engine.postprocess.cursor_context import SHAPING_CHARS, normalize_newlines
 from dgemma_engine.postprocess.extent import extent_of
 from dgemma_engine.protocol.messages import (
@@ -216,7 +217,8 @@ def to_answer(question: Question, infill: Infill, *, model: str, first: int = 0)
     )
     ends = StopKind.LIMIT if infill.finish in (Finish.STEP_LIMIT, Finish.DEADLINE) else StopKind.END
     texts: dict[str, AnswerText] = {}
-    for one in offered if infill.text else ():
+    # Work for another client may have been shared, and the engine knows no limit of nothing.
+    for one in offered if infill.text and not question.is_warm_up else ():
         text = _insertable(one, normalize_newlines(question.suffix))
         cut = _before_stop(text, question.stop, ends, one.score)
         if cut.text:
@@ -224,11 +226,8 @@ def to_answer(question: Question, infill: Infill, *, model: str, first: int = 0)
     found = list(texts.values())
     first = first % len(found) if found else 0
     found = (found[first:] + found[:first])[: question.num_candidates]
-    if "\r\n" in question.prefix:
-        found = [
-            AnswerText(text=one.text.replace("\n", "\r\n"), score=one.score, stop=one.stop, stop_word=one.stop_word)
-            for one in found
-        ]
+    if is_windows(question.prefix, question.suffix):
+        found = [replace(one, text=windows_text(one.text)) for one in found]
     snippets = sum(approximate_tokens(one.text) for one in question.snippets)
     return Answer(
         model=model,

@@ -1,7 +1,7 @@
 """Our own `POST /v1/infill`: the engine's `Context` as a body, its `Infill` as the answer, its drafts in a stream.
 
 Events of a stream: `{"draft": {...}}` for each step that the client reads in time, and at last `{"answer": {...}}`, or
-`{"error": {...}}` where the engine is lost before that.
+`{"error": {...}}` where the engine is lost before that. Texts for a document with `\\r\\n` have those.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta, Struct
 from starlette.responses import Response
 
+from dgemma_engine.http_api.completions.line_ends import is_windows, unix_context, windows_draft, windows_infill
 from dgemma_engine.http_api.operation import Call, Operation
 from dgemma_engine.http_api.refusal import Refusal
 from dgemma_engine.http_api.responses import error_object, event, json_response, stream_response
@@ -74,9 +75,12 @@ class InfillDialect:
         except ValueError as error:
             # Our own checks name fields and numbers, and quote no text.
             raise Refusal(status=400, message=str(error).replace("self.", "")) from None
+        is_crlf = is_windows(body.prefix, body.suffix)
+        context = unix_context(context) if is_crlf else context
         if body.stream:
-            return await stream_response(_events(call, context))
-        return json_response(await call.service.infill(context, call.caller))
+            return await stream_response(_events(call, context, is_crlf=is_crlf))
+        infill = await call.service.infill(context, call.caller)
+        return json_response(windows_infill(infill) if is_crlf else infill)
 
 
 def _context(body: InfillBody, document: str, *, is_insistent: bool) -> Context:
@@ -86,7 +90,7 @@ def _context(body: InfillBody, document: str, *, is_insistent: bool) -> Context:
     return Context(**fields)
 
 
-async def _events(call: Call, context: Context) -> AsyncGenerator[bytes]:
+async def _events(call: Call, context: Context, *, is_crlf: bool) -> AsyncGenerator[bytes]:
     newest: list[Draft] = []
     changed = asyncio.Event()
 
@@ -104,9 +108,11 @@ async def _events(call: Call, context: Context) -> AsyncGenerator[bytes]:
             changed.clear()
             if newest:
                 sent = True
-                yield event({"draft": newest.pop()})
+                draft = newest.pop()
+                yield event({"draft": windows_draft(draft) if is_crlf else draft})
         try:
-            yield event({"answer": await answer})
+            infill = await answer
+            yield event({"answer": windows_infill(infill) if is_crlf else infill})
         except Refusal as refusal:
             if not sent:
                 raise

@@ -77,3 +77,32 @@ def test_locate_after_a_jump_upwards_keeps_the_document() -> None:
     low = windows.locate("a", "", TEXT[30_000:40_000])[0]
     key, start = windows.locate("a", "", TEXT[24_000:34_000])
     assert (key == low) and 34_000 - 24_000 - start >= 5_000
+
+
+@pytest.mark.parametrize("num_header_chars", [140, 1_100])
+def test_locate_tells_files_with_the_same_licence_apart(num_header_chars: int) -> None:
+    windows, header = DocumentWindows(), "# licence and warranty\n" + "#" * num_header_chars + "\n"
+    texts = [f"{header}def {name}():\n    return " for name in ("alpha", "beta", "gamma")]
+    texts += [header + TEXT[start : start + 3_000] for start in (0, 6_000)]
+    keys = [windows.locate("a", "", text)[0] for text in texts]
+    assert len(set(keys)) == 5
+    assert [windows.locate("a", "", text + "x")[0] for text in texts] == keys
+
+
+def test_locate_while_a_line_is_written_anew_keeps_the_document() -> None:
+    windows, above = DocumentWindows(), TEXT[:6_000]
+    texts = (
+        above + "x = comp",
+        above + "x = calc",
+        "import os\n" + above,
+        TEXT[:3_000] + "import re\n" + TEXT[3_000:6_000],
+    )
+    keys = [windows.locate("a", "", text)[0] for text in texts]
+    assert len({keys[0], keys[1], keys[3]}) == 1
+
+
+def test_locate_takes_the_document_that_a_text_has_most_in_common_with() -> None:
+    windows, header = DocumentWindows(), "#" * 140 + "\n"
+    long = windows.locate("a", "", header + "def alpha():\n    return ")[0]
+    assert windows.locate("a", "", header + "class Beta:\n")[0] != long
+    assert windows.locate("a", "", header + "def alpha():\n    return 1")[0] == long

@@ -85,6 +85,10 @@ def test_parse_fim_keeps_the_blanks_of_the_text(blank: str) -> None:
         f"{P}<fim_middle>",
         f"<fim_prefix>{P}<fim_middle>",
         f"[SUFFIX]{S}",
+        f"# reads [SUFFIX] and [PREFIX]\n{P}",
+        f"# reads [PREFIX] and [SUFFIX]\n{P}",
+        f"[PREFIX]{P}[SUFFIX]{S}",
+        f"<fim_prefix>{P}<fim_suffix>{S}<fim_middle><|assistant|>\n",
     ],
 )
 def test_parse_fim_of_a_prompt_without_a_whole_template_is_none(prompt: str) -> None:
@@ -94,3 +98,19 @@ def test_parse_fim_of_a_prompt_without_a_whole_template_is_none(prompt: str) -> 
 def test_read_prompt_without_a_template_is_the_text_before_the_cursor() -> None:
     assert (read_prompt(P, None).prefix, read_prompt(P, None).suffix) == (P, "")
     assert (read_prompt(P, S).prefix, read_prompt(P, S).suffix) == (P, S)
+
+
+@pytest.mark.parametrize("end", ["\n", ""])
+@pytest.mark.parametrize(
+    ("files", "snippets"),
+    [
+        ("", []),
+        ("###REFERENCE:\n###PATH:a.py\nA = 1\n###PATH:b.py\nB = 2\n\n", [("a.py", "A = 1\n"), ("b.py", "B = 2\n\n")]),
+    ],
+)
+def test_parse_fim_reads_codegeex_in_a_turn_of_a_chat(files: str, snippets: list[tuple[str, str]], end: str) -> None:
+    head = f"<|user|>\n{files}###PATH:m.py\n###LANGUAGE:python\n###MODE:BLOCK\n"
+    found = parse_fim(f"{head}<|code_suffix|>{S}<|code_prefix|>{P}<|code_middle|><|assistant|>{end}")
+    assert found is not None
+    assert (found.prefix, found.suffix, found.path) == (P, S, "m.py")
+    assert [(one.path, one.text) for one in found.snippets] == snippets

@@ -80,6 +80,13 @@ def test_to_answer_with_nothing_left_is_one_empty_text() -> None:
 
 def test_to_answer_has_the_line_ends_of_the_document() -> None:
     assert answer_to(Question(prefix="a\r\n"), infill("b\nc")).best.text == "b\r\nc"
+    assert answer_to(Question(prefix="a", suffix="\r\nd"), infill("b\nc")).best.text == "b\r\nc"
+    assert answer_to(Question(prefix="a", suffix="\nd"), infill("b\nc")).best.text == "b\nc"
+
+
+def test_to_answer_of_a_warm_up_is_one_empty_text() -> None:
+    (text,) = answer_to(Question(prefix="", max_tokens=0), infill("alpha", "beta")).texts
+    assert (text.text, text.score, text.num_tokens) == ("", 0.0, 0)
     assert answer_to(Question(prefix="a\n"), infill("b\nc")).best.text == "b\nc"
 
 

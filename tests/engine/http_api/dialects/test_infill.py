@@ -142,3 +142,17 @@ async def test_wrong_field_is_named_and_its_value_is_not_repeated(body: dict[str
     message = reply.json["error"]["message"]
     assert reply.status == 400
     assert place in message and "secret" not in message and "self" not in message
+
+
+@pytest.mark.parametrize(("prefix", "suffix"), [("a\r\nx = ", ""), ("x = ", "\r\nb\r\n")])
+async def test_document_with_windows_line_ends_gets_them(prefix: str, suffix: str) -> None:
+    sent = {"prefix": prefix, "suffix": suffix, "edges": {"num_before": len(prefix) - 4, "num_after": len(suffix)}}
+    async with front_door(AnsweringEngine("alpha\nbeta", "gamma\n")) as door:
+        reply = await door.post("/v1/infill", sent)
+        events = (await door.post("/v1/infill", sent | {"stream": True})).events
+    for answer in (reply.json, events[-1]["answer"]):
+        assert answer["text"] == "alpha\r\nbeta"
+        assert [one["text"] for one in answer["candidates"]] == ["alpha\r\nbeta", "gamma\r\n"]
+    (context, _) = door.engine.contexts
+    assert (context.prefix, context.suffix) == (prefix.replace("\r", ""), suffix.replace("\r", ""))
+    assert (context.edges.num_before, context.edges.num_after) == (len(context.prefix) - 4, len(context.suffix))
