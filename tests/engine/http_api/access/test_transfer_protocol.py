@@ -34,7 +34,10 @@ async def test_bytes_that_trickle_in_do_not_put_the_end_off() -> None:
                 break
             writer.write(bytes([byte]))
             await asyncio.sleep(0.02)
-        assert parsed(await reading).status == 408
+        else:
+            raise AssertionError("the server read to the end")
+        # A byte that crosses the end resets the connection, and the answer may be lost with it.
+        assert isinstance(reading.exception(), ConnectionError) or parsed(reading.result()).status == 408
         writer.close()
 
 
