@@ -36,6 +36,8 @@ class InfillFormat:
         prefix_tokens: most prefix tokens in the prompt.
         suffix_tokens: most suffix tokens in the prompt.
         suffix_head_tokens: most clamped suffix tokens on the canvas.
+        parallel_suffix_tokens: most suffix tokens that are encoded by themselves, beside the prompt, and read by the
+            middle alone; 0 for none.
         snippet_tokens: most tokens of text from elsewhere in the prompt; 0 for a checkpoint that never saw any.
         healing: what the middle takes over from the prefix: the `word` at the cursor, where a tokenizer cuts at words;
             the last `token` where line breaks and indentation are tokens together.
@@ -50,6 +52,7 @@ class InfillFormat:
     suffix_tokens: int
     suffix_head_tokens: int
     snippet_tokens: int = 0
+    parallel_suffix_tokens: int = 0
     healing: Literal["word", "token"] = "word"
     name_token_id: int | None = None
 
@@ -60,10 +63,9 @@ class InfillFormat:
             raise FormatError(f"{self.healing=} must be 'word' or 'token'")
         if self.prefix_tokens < 1:
             raise FormatError(f"{self.prefix_tokens=} must be at least 1")
-        if min(self.suffix_tokens, self.suffix_head_tokens, self.snippet_tokens) < 0:
-            raise FormatError(
-                f"{self.suffix_tokens=}, {self.suffix_head_tokens=} and {self.snippet_tokens=} must not be negative"
-            )
+        for name in ("suffix_tokens", "suffix_head_tokens", "snippet_tokens", "parallel_suffix_tokens"):
+            if getattr(self, name) < 0:
+                raise FormatError(f"{name}={getattr(self, name)} must not be negative")
 
     @classmethod
     def untrained(cls) -> Self:
@@ -136,7 +138,7 @@ class InfillFormat:
     @property
     def longest_prompt(self) -> int:
         """Most tokens of a prompt, but for a few special ones."""
-        return self.prefix_tokens + self.suffix_tokens + self.snippet_tokens
+        return self.prefix_tokens + self.suffix_tokens + self.snippet_tokens + self.parallel_suffix_tokens
 
     def suffix_head_ids(self, suffix_ids: list[int]) -> list[int]:
         """Returns the suffix tokens that are clamped on the canvas behind the slot."""
