@@ -31,7 +31,8 @@ class InfillFormat:
         prefix_token_id: stands before the prefix in the prompt; None if the checkpoint has none.
         suffix_token_id: stands before the suffix in the prompt; None leaves the suffix out of the prompt.
         name_token_id: stands before the file's name, with which the prompt then begins in place of <bos>; None if the
-            checkpoint reads no names.
+            checkpoint reads no names. A prompt without a name then begins with the fill token, if there is one: it
+            stands between files too.
         slot_sizes: free canvas positions the checkpoint was trained with, ascending.
         prefix_tokens: most prefix tokens in the prompt.
         suffix_tokens: most suffix tokens in the prompt.
@@ -121,10 +122,12 @@ class InfillFormat:
             snippet_ids: text from elsewhere, within the budget.
             name_ids: the file's name and a line break, for a checkpoint that reads names; empty if it has none.
         """
-        if self.name_token_id is None:
-            prompt = [bos_token_id, *snippet_ids]
-        else:
-            prompt = [self.name_token_id, *name_ids, *snippet_ids] if name_ids else [*snippet_ids]
+        prompt = [bos_token_id]
+        if self.name_token_id is not None and name_ids:
+            prompt = [self.name_token_id, *name_ids]
+        elif self.name_token_id is not None and self.fill_token_id is not None:
+            prompt = [self.fill_token_id]
+        prompt += snippet_ids
         if self.suffix_token_id is not None:
             prompt += [self.suffix_token_id, *suffix_ids[: self.suffix_tokens]]
         if self.prefix_token_id is not None:
