@@ -87,7 +87,7 @@ class Engine:
             infill_format,
             sampler,
             calibration,
-            prompts=prompts or PromptStore(model),
+            prompts=prompts or PromptStore(model, parallel_tokens=infill_format.parallel_suffix_tokens),
             durations=durations or DurationEstimator(),
             decode=decode,
         )
