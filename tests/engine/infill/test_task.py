@@ -112,3 +112,11 @@ def test_the_shape_follows_the_document_beyond_prefix_and_suffix_and_not_other_c
     assert line("{\nx = |\n", DocumentEdges(num_before=2)) == "f(a)"
     assert line("{\nx = |\n}", DocumentEdges()) == "f(a)"
     assert line("{\nx = |\n}", DocumentEdges(num_after=1)) == "f(a)}"
+
+
+@pytest.mark.parametrize(
+    ("document", "is_blank"), [("a\n  |", True), ("|", True), ("a\n |  \nb", True), ("a = |\n", False), ("|)\n", False)]
+)
+def test_blank_line_is_one_without_text_on_either_side(document: str, is_blank: bool) -> None:
+    assert task(document).is_blank_line is is_blank
+    assert not task(document, extent=Extent.BLOCK).is_blank_line
