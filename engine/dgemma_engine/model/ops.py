@@ -198,18 +198,26 @@ class Ops:
 
 def _require_kernels(device: torch.device, formats: frozenset[WeightFormat]) -> None:
     _require_card(device, formats)
-    from dgemma_kernels.ops.compiler_check import require_compiler
+    _require_compiler(device)
+
+
+def _require_compiler(device: torch.device) -> None:
+    """Builds and runs a small kernel: Triton compiles a launcher in C for each one."""
+    from dgemma_kernels.ops import experts
 
     try:
-        require_compiler(device)
-    except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError):
-            raise
+        total = experts.combine(torch.ones(1, 2, 16, dtype=torch.bfloat16, device=device)).sum().item()
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
+        raise
+    except Exception as error:  # whatever the compiler, the linker or the driver raise
+        first_line = str(error).strip().partition("\n")[0]
         raise CheckpointError(
-            f"Triton cannot build GPU kernels here ({error}): install a C compiler and the headers of this Python "
-            "(Debian and Ubuntu: apt install gcc python3-dev; Fedora: dnf install gcc python3-devel), or use "
-            "--device cpu"
+            f"Triton cannot build GPU kernels here ({type(error).__name__}: {first_line}): install a C compiler and "
+            "the headers of this Python (Debian and Ubuntu: apt install gcc python3-dev; Fedora: dnf install gcc "
+            "python3-devel), or use --device cpu"
         ) from error
+    if total != 32:
+        raise CheckpointError(f"GPU kernels compute nonsense on {device}: update Triton and the driver")
 
 
 def _require_card(device: torch.device, formats: frozenset[WeightFormat]) -> None:

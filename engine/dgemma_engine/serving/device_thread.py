@@ -9,17 +9,16 @@ from __future__ import annotations
 import gc
 import logging
 import threading
-import traceback
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import replace
 
-from dgemma_engine.errors import EngineError, EngineFault
+from dgemma_engine.errors import EngineFault
 from dgemma_engine.protocol.messages import Context, EngineState, Finish, Infill, OnDraft, Progress
 from dgemma_engine.protocol.status_messages import StageTimes
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.timing import LatencyStats
-from dgemma_engine.serving.device_errors import is_device_lost
+from dgemma_engine.serving.failures import device_message, fault, is_device_lost, load_message
 from dgemma_engine.serving.infill_engine import InfillEngine, Load
 from dgemma_engine.serving.scheduler import Job, Scheduler
 from dgemma_engine.tracing.recorder import Recorder
@@ -164,7 +163,7 @@ class DeviceThread:
         try:
             engine = self._load(self._report)
         except Exception as error:
-            self._fail(_load_message(error))
+            self._fail(load_message(error))
             return
         # What is loaded stays: looking for garbage in it would hold up a request for tens of milliseconds now and then.
         gc.freeze()
@@ -186,7 +185,7 @@ class DeviceThread:
                 if is_device_lost(error):
                     self._lose_device(job, error)
                     return
-                outcome = _fault(error)
+                outcome = fault(error)
             job.worked_s += self._clock() - began_s
             if outcome is not None:
                 self._finish(job, outcome)
@@ -204,7 +203,7 @@ class DeviceThread:
 
     def _lose_device(self, job: Job, error: Exception) -> None:
         """Answers everything, and asks for the end of the process."""
-        message = f"the device failed ({_first_line(error)}); the engine ends, and the next request starts a new one"
+        message = device_message(error)
         _log.error("%s", message)
         with self._condition:
             self._stopping = True
@@ -272,30 +271,3 @@ class DeviceThread:
                 job.answer.set_result(outcome)
         except InvalidStateError:
             pass  # The client took the request back; nobody waits for this answer.
-
-
-def _fault(error: Exception) -> EngineFault:
-    """Returns what to answer a request that failed; an error that is none of ours is logged."""
-    if isinstance(error, EngineError):
-        return EngineFault(_one_line(error))
-    # The message of an arbitrary exception may quote the user's text; its traceback cannot.
-    place = "".join(traceback.format_tb(error.__traceback__))
-    _log.error("a request failed with %s\n%s", type(error).__name__, place)
-    return EngineFault(f"the engine failed on this request ({type(error).__name__}); its log has the place")
-
-
-def _load_message(error: Exception) -> str:
-    if isinstance(error, EngineError):
-        return _one_line(error)
-    if isinstance(error, ModuleNotFoundError):
-        return f"{error.name} is not installed; run: pip install 'dgemma-lsp[engine]'"
-    return f"the model cannot be loaded ({type(error).__name__}: {_one_line(error)})"
-
-
-def _first_line(error: Exception) -> str:
-    """Returns what an error of a device says first; hints for developers follow."""
-    return str(error).strip().partition("\n")[0]
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

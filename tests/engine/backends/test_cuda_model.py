@@ -23,7 +23,7 @@ from dgemma_engine.protocol.messages import Context, Extent
 from dgemma_engine.quantization.quantized_linear import PackedExperts, PackedLinear, Scratch
 from dgemma_engine.quantization.quantized_tensor import Encoding, QuantisedTensor, quantise
 from dgemma_engine.scheduling.cancellation import Cancel
-from dgemma_kernels.ops import compiler_check
+from dgemma_kernels.ops import experts
 from dgemma_kernels.reference.quantization import restore_weight
 from dgemma_kernels.tensors.formats import WeightFormat
 
@@ -92,6 +92,7 @@ def test_cards_without_the_numbers_are_refused(
 ) -> None:  # fmt: skip
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _device: "Old Card")
+    monkeypatch.setattr(ops_module, "_require_compiler", lambda _device: None)
     model = load(write(tmp_path, form), Ops.fused_reference(), torch.bfloat16, CPU)
     assert isinstance(model, FusedModel)
     require = Ops.triton().fused.require  # pyright: ignore[reportOptionalMemberAccess]
@@ -195,7 +196,7 @@ def test_missing_compiler_is_named_before_a_weight_is_read(
         raise error
 
     monkeypatch.setattr(ops_module, "_require_card", lambda _device, _formats: None)
-    monkeypatch.setattr(compiler_check, "launch", fail)
+    monkeypatch.setattr(experts, "launch", fail)
     monkeypatch.setattr(select, "load_model", lambda *_args, **_kwargs: pytest.fail("weights were read"))
     with pytest.raises(
         CheckpointError, match=r"Triton cannot build GPU kernels here \(.*\): install a C comp"
@@ -209,7 +210,7 @@ def test_card_that_fails_is_not_taken_for_a_missing_compiler(monkeypatch: pytest
         raise torch.AcceleratorError("CUDA error: unspecified launch failure")
 
     monkeypatch.setattr(ops_module, "_require_card", lambda _device, _formats: None)
-    monkeypatch.setattr(compiler_check, "launch", fail)
+    monkeypatch.setattr(experts, "launch", fail)
     fused = Ops.triton().fused
     assert fused is not None
     with pytest.raises(torch.AcceleratorError):

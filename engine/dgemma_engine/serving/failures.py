@@ -1,0 +1,61 @@
+"""What an error on the device thread means, and what its client is told: one line that quotes no text of the user.
+
+After some errors of a device every later call fails too, until the process ends: an illegal address, a card that fell
+off the bus, a driver that lost its state over a suspend.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+
+from dgemma_engine.errors import EngineError, EngineFault
+
+_log = logging.getLogger(__name__)
+
+# Memory that ran out is such an error where the driver refuses it, and not torch's allocator.
+_RECOVERABLE = "out of memory"
+
+
+def is_device_lost(error: BaseException) -> bool:
+    """Returns whether an error, or one that led to it, is a device's that only a new process can use again."""
+    # The process listens before torch is imported, and only torch raises errors of devices.
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return False
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, torch.AcceleratorError) and _RECOVERABLE not in str(cause):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+def device_message(error: Exception) -> str:
+    """Returns what those are told who waited for a lost device: what it said first; hints for developers follow."""
+    said = str(error).strip().partition("\n")[0]
+    return f"the device failed ({said}); the engine ends, and the next request starts a new one"
+
+
+def fault(error: Exception) -> EngineFault:
+    """Returns what to answer a request that failed; an error that is none of ours is logged."""
+    if isinstance(error, EngineError):
+        return EngineFault(_one_line(error))
+    # The message of an arbitrary exception may quote the user's text; its traceback cannot.
+    place = "".join(traceback.format_tb(error.__traceback__))
+    _log.error("a request failed with %s\n%s", type(error).__name__, place)
+    return EngineFault(f"the engine failed on this request ({type(error).__name__}); its log has the place")
+
+
+def load_message(error: Exception) -> str:
+    """Returns why a model cannot be loaded, and what to do where that is known."""
+    if isinstance(error, EngineError):
+        return _one_line(error)
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error.name} is not installed; run: pip install 'dgemma-lsp[engine]'"
+    return f"the model cannot be loaded ({type(error).__name__}: {_one_line(error)})"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
