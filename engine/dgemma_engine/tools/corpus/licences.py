@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Protocol
 
 PERMISSIVE = frozenset(
     {
@@ -36,6 +37,20 @@ _FREE_TEXT = (
     (re.compile(r"isc( license)?"), "ISC"),
     (re.compile(r"psf(-2\.0)?( license)?|python software foundation license"), "PSF-2.0"),
 )
+
+
+class MetadataFields(Protocol):
+    """Fields of a distribution's `METADATA`: of an installed one, or a parsed message."""
+
+    def get_all(self, name: str, /) -> list[str] | None:
+        """Returns all values of a field."""
+        ...
+
+
+def metadata_licence(fields: MetadataFields) -> str | None:
+    """Returns a short name of a distribution's licence, or None when it is not clearly permissive."""
+    expression, text = (next(iter(fields.get_all(name) or []), None) for name in ("License-Expression", "License"))
+    return permissive_licence(expression=expression, classifiers=fields.get_all("Classifier") or [], text=text)
 
 
 def permissive_licence(*, expression: str | None, classifiers: Sequence[str], text: str | None) -> str | None:
