@@ -75,7 +75,12 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if arguments.resume:
         trainer.resume()
-    trainer.run(arguments.minutes, interrupted=first_signal())
+    try:
+        trainer.run(arguments.minutes, interrupted=first_signal())
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            "the card has too little memory for a step; lower --documents or --holes, and use --resume to go on"
+        ) from error
     return 0
 
 

@@ -33,7 +33,7 @@ _GENERATED = re.compile(
 )
 # Names of the benchmarks, and functions that only they ask for, in snake or camel case: their translations keep them.
 _BENCHMARK = re.compile(
-    r"def check\(candidate\)|human_?eval|multipl-?e\b|\bmbpp\b|has_?close_?elements|separate_?paren_?groups"
+    r"def check\(candidate\)|human_?eval|\bmultipl-e\b|\bmbpp\b|has_?close_?elements|separate_?paren_?groups"
     r"|mean_?absolute_?deviation\(numbers|parse_?nested_?parens|rescale_?to_?unit|triples_?sum_?to_?zero"
     r"|car_?race_?collision|pairs_?sum_?to_?zero|correct_?bracketing|vowels_?count|numerical_?letter_?grade"
     r"|will_?it_?fly|strange_?sort_?list|even_?odd_?palindrome|move_?one_?ball|get_?closest_?vowel|cycpattern_?check"

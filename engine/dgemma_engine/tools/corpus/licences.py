@@ -13,7 +13,7 @@ from typing import Protocol
 PERMISSIVE = frozenset(
     {
         "0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0", "CNRI-Python", "HPND", "ISC",
-        "MIT", "MIT-0", "MIT-CMU", "NCSA", "PSF-2.0", "Python-2.0", "Unlicense", "Zlib",
+        "MIT", "MIT-0", "MIT-CMU", "NCSA", "PSF-2.0", "Python-2.0", "Unlicense", "X11", "Zlib",
     }
 )  # fmt: skip
 """SPDX identifiers that ask for no more than a notice."""

@@ -243,6 +243,18 @@ def test_command_refuses_bad_input_in_one_sentence(
     assert message in error and error.count("\n") == 1
 
 
+def test_card_without_memory_is_one_sentence(
+    base: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_arguments: object, **_options: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
+
+    monkeypatch.setattr(AdaptTrainer, "run", full)
+    arguments = ["--base", str(base), "--corpus", str(corpus), "--out", str(tmp_path / "out"), "--minutes", "1"]
+    assert main(["adapt", *arguments, "--device", "cpu"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_command_trains_and_goes_on(
     base: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,7 +16,12 @@ from pathlib import Path
 from dgemma_engine.errors import TrainingError
 from dgemma_engine.tools.corpus.registries.package_table import Registry
 
-_CLIENTS: Mapping[Registry, str] = {Registry.PYPI: sys.executable, Registry.NPM: "npm", Registry.DEBIAN: "apt-get"}
+_CLIENTS: Mapping[Registry, str] = {
+    Registry.PYPI: sys.executable,
+    Registry.NPM: "npm",
+    Registry.DEBIAN: "apt-get",
+    Registry.DEBIAN_BINARY: "apt-get",
+}
 _TIMEOUT_S = 900
 _APT_FOLDER = Path("/etc/apt")
 
@@ -54,12 +59,14 @@ class Downloads:
             folder: empty.
 
         Raises:
-            TrainingError: it did not come; the message holds the client's last line.
+            TrainingError: it did not come; the message holds the client's own.
         """
         if registry is Registry.PYPI:
             _run([*pip_download(folder), name], folder)
         elif registry is Registry.NPM:
             _run(["npm", "pack", "--silent", "--ignore-scripts", name], folder)
+        elif registry is Registry.DEBIAN_BINARY:
+            _run(["apt-get", "download", "--quiet=2", name], folder)
         else:
             if self._apt_options is None:
                 self._apt_options = self._source_lists()
@@ -111,4 +118,6 @@ def _run(command: Sequence[str], folder: Path) -> None:
         raise TrainingError(f"{command[-1]}: did not come ({error})") from error
     if done.returncode:
         lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        raise TrainingError(f"{command[-1]}: did not come ({lines[-1] if lines else f'exit code {done.returncode}'})")
+        # apt's first error names the file, its last one counts them.
+        cause = next((line for line in lines if line.startswith("E:")), (lines or [f"exit code {done.returncode}"])[-1])
+        raise TrainingError(f"{command[-1]}: did not come ({cause})")

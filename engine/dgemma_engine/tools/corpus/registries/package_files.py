@@ -14,6 +14,7 @@ from dgemma_engine.tools.corpus.registries.languages import is_source
 from dgemma_engine.tools.corpus.registries.package_licences import (
     LicenceOf,
     debian_licence,
+    installed_licence,
     npm_licence,
     wheel_licence,
 )
@@ -25,8 +26,9 @@ _METADATA: dict[Registry, tuple[Callable[[PurePosixPath], bool], Callable[[str],
     Registry.PYPI: (lambda path: path.match("*.dist-info/METADATA") and len(path.parts) == 2, wheel_licence),
     Registry.NPM: (lambda path: str(path) == "package.json", npm_licence),
     Registry.DEBIAN: (lambda path: str(path) == "debian/copyright", debian_licence),
+    Registry.DEBIAN_BINARY: (lambda path: path.match("share/doc/*/copyright"), installed_licence),
 }
-_ARCHIVES = (".whl", ".tgz", ".tar.gz", ".tar.xz", ".tar.bz2")
+_ARCHIVES = (".whl", ".tgz", ".deb", ".tar.gz", ".tar.xz", ".tar.bz2")
 
 
 class PackageReader:

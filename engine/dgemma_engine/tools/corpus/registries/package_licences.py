@@ -21,7 +21,7 @@ LicenceOf = Callable[[PurePosixPath], str | None]
 # Names that Debian's copyright files use for SPDX identifiers; they know no capitals.
 _SPDX = {name.lower(): name for name in PERMISSIVE} | {
     "expat": "MIT", "apache-2": "Apache-2.0", "bsd-2": "BSD-2-Clause", "bsd-3": "BSD-3-Clause", "boost-1.0": "BSL-1.0",
-    "bsl-1": "BSL-1.0", "or": "OR", "and": "AND",
+    "bsl-1": "BSL-1.0", "zlib/libpng": "Zlib", "or": "OR", "and": "AND",
 }  # fmt: skip
 
 
@@ -48,20 +48,36 @@ def npm_licence(package_json: str) -> LicenceOf:
 
 def debian_licence(copyright_text: str) -> LicenceOf:
     """Reads the text of a `debian/copyright`; one in free form clears no file."""
-    paragraphs = list(_paragraphs(copyright_text))
-    if not paragraphs or "copyright-format" not in paragraphs[0].get("format", ""):
-        return lambda _path: None
-    rules = [
-        (_matcher(paragraph["files"]), _permissive(paragraph.get("license", "").partition("\n")[0]))
-        for paragraph in paragraphs
-        if "files" in paragraph
-    ]
+    rules = [(_matcher(files), licence) for files, licence in _rules(copyright_text)]
 
     def licence_of(path: PurePosixPath) -> str | None:
         # The last paragraph that matches is the one that counts.
         return next((licence for matcher, licence in reversed(rules) if matcher.fullmatch(str(path))), None)
 
     return licence_of
+
+
+def installed_licence(copyright_text: str) -> LicenceOf:
+    """Reads the text of a binary package's copyright file, whose paths are those of a source that is not there.
+
+    Every paragraph but those of the packaging must be permissive, whichever files it is about.
+    """
+    licences = [licence for files, licence in _rules(copyright_text) if files.split() != ["debian/*"]]
+    cleared = sorted({f"({each})" if " OR " in each else each for each in licences if each is not None})
+    licence = " AND ".join(cleared) if cleared and None not in licences else None
+    return lambda _path: licence
+
+
+def _rules(copyright_text: str) -> list[tuple[str, str | None]]:
+    """Returns the patterns of each paragraph about files, and its licence if that is permissive."""
+    paragraphs = list(_paragraphs(copyright_text))
+    if not paragraphs or "copyright-format" not in paragraphs[0].get("format", ""):
+        return []
+    return [
+        (paragraph["files"], _permissive(paragraph.get("license", "").partition("\n")[0]))
+        for paragraph in paragraphs
+        if "files" in paragraph
+    ]
 
 
 def _paragraphs(text: str) -> Iterator[dict[str, str]]:
@@ -87,7 +103,8 @@ def _matcher(patterns: str) -> re.Pattern[str]:
 
 def _permissive(short_name: str) -> str | None:
     words = short_name.replace(",", " ").split()
-    expression = " ".join(_SPDX.get(word.lower(), word) for word in words)
+    # `BSD-3-clause~Google` is that licence with another holder's name in its text.
+    expression = " ".join(_SPDX.get(word.lower().partition("~")[0], word) for word in words)
     # A comma changes what binds first: every licence must then be permissive.
     expression = f"({expression})" if "," in short_name else expression
     return permissive_licence(expression=expression, classifiers=(), text=None) if expression else None

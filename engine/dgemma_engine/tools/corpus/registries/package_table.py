@@ -16,11 +16,12 @@ TABLE = Path(__file__).with_name("packages.toml")
 
 
 class Registry(StrEnum):
-    """Where packages come from."""
+    """Where packages come from: Debian's as source, or as the binary package that developers install."""
 
     PYPI = "pypi"
     NPM = "npm"
     DEBIAN = "debian"
+    DEBIAN_BINARY = "debian-binary"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,6 +44,24 @@ def write_debian(folder: Path, files: Mapping[str, str], *, copyright_text: str)
     ]
 
 
+def write_deb(folder: Path, files: Mapping[str, str], *, copyright_text: str) -> Path:
+    """Writes a Debian binary package."""
+    files = {f"./usr/{name}": text for name, text in files.items()}
+    files |= {"./usr/share/doc/some-dev/copyright": copyright_text}
+    parts = {
+        "debian-binary": b"2.0\n",
+        "control.tar.xz": b"odd",
+        "data.tar.xz": write_tar(folder / "data.tar.xz", files).read_bytes(),
+    }
+    path = folder / "some-dev_1.0_all.deb"
+    with path.open("wb") as file:
+        file.write(b"!<arch>\n")
+        for name, content in parts.items():
+            file.write(f"{name:16}{0:<12}{0:<6}{0:<6}{'100644':8}{len(content):<10}`\n".encode())
+            file.write(content + b"\n" * (len(content) % 2))
+    return path
+
+
 def write_tar(path: Path, files: Mapping[str, str]) -> Path:
     """Writes a tar archive, compressed as its name says."""
     with tarfile.open(path, {".xz": "w:xz", ".bz2": "w:bz2"}.get(path.suffix, "w:gz")) as archive:  # pyright: ignore[reportArgumentType, reportCallIssue]

@@ -163,6 +163,13 @@ def test_apt_fetches_sources_with_lists_of_its_own(clients: Path, tmp_path: Path
     }
 
 
+def test_apt_fetches_binary_packages_with_the_lists_of_the_system(clients: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    assert Downloads(tmp_path).fetch(Registry.DEBIAN_BINARY, "some-dev", folder) == [folder / "got"]
+    assert (clients / "apt-get.calls").read_text() == "download --quiet=2 some-dev\n"
+
+
 def test_pip_takes_wheels_only(tmp_path: Path) -> None:
     command = pip_download(tmp_path)
     assert {"download", "--no-deps", "--only-binary=:all:"} <= set(command) and "install" not in command

@@ -14,6 +14,7 @@ from dgemma_engine.tools.corpus.registries.package_table import Registry
 from tests.engine.tools.corpus.registries.archive_files import (
     COPYRIGHT,
     source,
+    write_deb,
     write_debian,
     write_npm,
     write_tar,
@@ -70,7 +71,8 @@ def test_debian_licence_is_that_of_the_last_paragraph_that_matches(path: str, li
         ("Expat or LGPL-2.1", "MIT OR LGPL-2.1"),
         ("Expat, and GPL-2+ or Apache-2.0", None),
         ("public-domain", None),
-        ("BSD-3-clause~Google", None),
+        ("BSD-3-clause~Google", "BSD-3-Clause"),
+        ("X11", "X11"),
         ("", None),
     ],
 )
@@ -180,6 +182,26 @@ def test_debian_source_gives_the_files_that_are_permissive(tmp_path: Path) -> No
     sources = reader.read(Registry.DEBIAN, "some", "go", paths)
     assert {(each.name, each.licence) for each in sources} == {("main.go", "MIT"), ("y.go", "Apache-2.0 OR GPL-2+")}
     assert reader.rejected[Rejection.LICENCE] == 1
+
+
+def test_debian_binary_gives_files_where_every_licence_is_permissive(tmp_path: Path) -> None:
+    copyright_text = DEBIAN.replace("GPL-2+\n A long", "BSD-3-clause\n A long")
+    files = {"share/cargo/registry/some-1.0/src/lib.rs": source("a")}
+    path = write_deb(tmp_path, files, copyright_text=copyright_text)
+    sources = PackageReader(10**6).read(Registry.DEBIAN_BINARY, "some-dev", "rust", [path])
+    licence = "(Apache-2.0 OR GPL-2+) AND BSD-3-Clause AND MIT"
+    assert [(each.name, each.licence, each.text) for each in sources] == [("lib.rs", licence, source("a"))]
+    path = write_deb(tmp_path, files, copyright_text=DEBIAN)
+    with pytest.raises(TrainingError, match="has no rust file under a clearly permissive licence"):
+        PackageReader(10**6).read(Registry.DEBIAN_BINARY, "some-dev", "rust", [path])
+
+
+@pytest.mark.parametrize("size", [8, 100, 200])
+def test_cut_off_debian_binary_is_one_sentence(tmp_path: Path, size: int) -> None:
+    path = write_deb(tmp_path, {"share/a.rs": source("a")}, copyright_text=DEBIAN)
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(TrainingError, match="is no archive that can be read"):
+        PackageReader(10**6).read(Registry.DEBIAN_BINARY, "some-dev", "rust", [path])
 
 
 def test_archive_without_a_folder_of_its_own_keeps_its_paths(tmp_path: Path) -> None:
