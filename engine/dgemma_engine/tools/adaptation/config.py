@@ -87,7 +87,7 @@ class AdaptConfig:
     """One run.
 
     Attributes:
-        rank: of the adapter; the file grows with it, 9.9 MB for SmolLM2-135M at 32.
+        rank: of the adapter; the size of its file grows with it.
         seed: a step's samples are a function of seed and step.
         samples: what a step reads.
         optimizer: how it learns from that.
