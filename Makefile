@@ -92,6 +92,20 @@ train-gpu: ## on a GPU: corpus, 25 minutes of training, int4 model in run/embedd
 	rm -rf run/embedded
 	$(ENGINE) quantize run/best run/embedded --format int4
 
+ADAPT := adapt --base small --corpus runs/corpus.jsonl.gz --out runs/adapter
+MINUTES ?= 170
+
+runs/corpus.jsonl.gz:
+	$(ENGINE) corpus-packages $@
+
+adapt: setup runs/corpus.jsonl.gz ## train an adapter of `small` on a processor; run it again to go on (MINUTES=170)
+	$(ENGINE) $(ADAPT) --device cpu --minutes $(MINUTES) $(if $(wildcard runs/adapter/state.pt),--resume)
+
+ADAPT_DEVICE ?= cuda
+
+adapt-gpu: runs/corpus.jsonl.gz ## the same on a GPU, five minutes with 8 documents a step; run it again to go on
+	$(ENGINE) $(ADAPT) --device $(ADAPT_DEVICE) --documents 8 --holes 32 --minutes 5 $(if $(wildcard runs/adapter/state.pt),--resume)
+
 bench-open: setup ## processor time to open the GGUF file of the model `small`, header and tokenizer
 	$(BIN)/python engine/bench/speed/open_gguf.py $(RECORD)
 

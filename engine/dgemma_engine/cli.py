@@ -26,7 +26,12 @@ _COMMANDS = {
     "models": ("commands.models", "list the models with a short name"),
     "rm": ("commands.rm", "remove a fetched model"),
     "corpus": ("tools.corpus.corpus_command", "collect Python files to train on"),
+    "corpus-packages": (
+        "tools.corpus.registries.corpus_packages_command",
+        "collect files of seven languages from package registries",
+    ),
     "train": ("tools.training.train_command", "train a model on a corpus"),
+    "adapt": ("tools.adaptation.adapt_command", "train an adapter that teaches a Llama to fill holes"),
     "holes": ("tools.evaluation.holes_command", "cut holes into source files, for eval"),
     "eval": ("tools.evaluation.eval_command", "measure how well a model fills holes"),
     "compare": ("tools.evaluation.compare_command", "compare two evaluations of the same holes"),

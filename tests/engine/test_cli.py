@@ -28,6 +28,6 @@ def test_commands_of_the_engine_load_no_tool(subcommand: str) -> None:
     assert not rooms(subcommand) & {"tools", "infill", "model", "tokenization"}
 
 
-@pytest.mark.parametrize("subcommand", ["train", "corpus", "holes", "compare"])
+@pytest.mark.parametrize("subcommand", ["train", "corpus", "corpus-packages", "adapt", "holes", "compare"])
 def test_tools_load_nothing_of_the_socket_side(subcommand: str) -> None:
     assert not rooms(subcommand) & {"ipc", "serving", "commands", "protocol"}

@@ -38,7 +38,8 @@ from dgemma_engine.families.llama.adapter import Adapters
 from dgemma_engine.families.llama.config import LlamaConfig
 from dgemma_engine.families.llama.model import LlamaModel
 from dgemma_engine.model.diffusion_model import DiffusionModel
-from dgemma_engine.model.kv_cache import GraphKV, PromptCache
+from dgemma_engine.model.graph_kv import GraphKV
+from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model_store.catalogue import TINY
 from dgemma_engine.scheduling.cancellation import Cancel

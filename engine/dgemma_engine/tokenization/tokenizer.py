@@ -77,6 +77,17 @@ class Tokenizer:
         """Returns the ids of `text`, without any added token; lone surrogates are read as U+FFFD."""
         return list(self._known_ids(text))
 
+    def spans(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Returns the ids of `text` and where each token stands in it: first character, and one past the last.
+
+        Tokens that are parts of one character all stand where it does.
+
+        Args:
+            text: without lone surrogates.
+        """
+        encoding = self._backend.encode(text, add_special_tokens=False)
+        return encoding.ids, encoding.offsets
+
     def _ids(self, text: str) -> tuple[int, ...]:
         text = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
         return tuple(self._backend.encode(text, add_special_tokens=False).ids)

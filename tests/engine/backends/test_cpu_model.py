@@ -13,7 +13,8 @@ from dgemma_engine.checkpoint.builtin import model_folder
 from dgemma_engine.checkpoint.loader import load_model
 from dgemma_engine.model import attention_masks
 from dgemma_engine.model.diffusion_model import DiffusionModel
-from dgemma_engine.model.kv_cache import GraphKV, PromptCache
+from dgemma_engine.model.graph_kv import GraphKV
+from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model.transformer import DiffusionGemma
 from dgemma_kernels.packing.cpu import PackedGate, PackedMatrix

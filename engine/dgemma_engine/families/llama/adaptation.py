@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from dgemma_engine.families.llama.adapter import Adapters
-from dgemma_engine.families.llama.layers import LayerTerms, LlamaLayer, LowRank
+from dgemma_engine.families.llama.layers import LayerTerms, LowRank
 from dgemma_engine.families.llama.model import LlamaModel
 
-# Keys of an adapter whose outputs are the rows of one projection, in their order.
-_PROJECTIONS = {"qkv_proj": "qkv", "o_proj": "o", "gate_up_proj": "gu", "down_proj": "d"}
+PROJECTIONS = {"qkv_proj": "qkv", "o_proj": "o", "gate_up_proj": "gu", "down_proj": "d"}
+"""Keys of an adapter whose outputs are the rows of one projection, in their order."""
 
 
 @torch.no_grad()
@@ -32,13 +32,7 @@ def adapt(model: LlamaModel, adapters: Adapters) -> None:
         CheckpointError: an adapter does not fit; the message names the file and the tensor.
     """
     if adapters.causal is not None:
-        tensors = adapters.causal.tensors(model.config)
-        for i, layer in enumerate(model.layers):
-            assert isinstance(layer, LlamaLayer)
-            for name, keys in _PROJECTIONS.items():
-                weight: Tensor = layer.get_submodule(name).get_parameter("weight")
-                products = [tensors[f"layers.{i}.{key}.b"] @ tensors[f"layers.{i}.{key}.a"] for key in keys]
-                weight.copy_(weight.float() + torch.cat(products).to(weight.device))
+        merge(model, adapters.causal.tensors(model.config), base=model)
     if adapters.canvas is not None:
         tensors, mask_id = adapters.canvas.tensors(model.config), adapters.canvas.tokens.mask
         embedding = model.embed_tokens.weight
@@ -46,15 +40,39 @@ def adapt(model: LlamaModel, adapters: Adapters) -> None:
             model.lm_head = nn.Linear(*reversed(embedding.shape), bias=False, device="meta")
             model.lm_head.weight = nn.Parameter(embedding.clone(), requires_grad=False)
         embedding[mask_id] = tensors[f"rows.{mask_id}"].to(embedding)
-        model.canvas_terms = [_terms(tensors, i, model) for i in range(model.config.num_layers)]
+        model.canvas_terms = [layer_terms(tensors, i, model) for i in range(model.config.num_layers)]
 
 
-def _terms(tensors: Mapping[str, Tensor], layer_idx: int, model: LlamaModel) -> LayerTerms:
-    """Returns the terms of a layer; of projections that are one matrix here, each part reads its own factors."""
+@torch.no_grad()
+def merge(model: LlamaModel, tensors: Mapping[str, Tensor], *, base: LlamaModel) -> None:
+    """Sets the projections of a model to those of its base with the products of a causal adapter added, in place.
+
+    Args:
+        model: written.
+        tensors: factors by the names of an adapter's file, float32.
+        base: read; may be `model`.
+    """
+    for i, (layer, plain) in enumerate(zip(model.layers, base.layers, strict=True)):
+        for name, keys in PROJECTIONS.items():
+            weight = layer.get_submodule(name).get_parameter("weight")
+            products = [tensors[f"layers.{i}.{key}.b"] @ tensors[f"layers.{i}.{key}.a"] for key in keys]
+            weight.copy_(
+                plain.get_submodule(name).get_parameter("weight").float() + torch.cat(products).to(weight.device)
+            )
+
+
+def layer_terms(tensors: Mapping[str, Tensor], layer_idx: int, model: LlamaModel) -> LayerTerms:
+    """Returns the terms of a layer; of projections that are one matrix here, each part reads its own factors.
+
+    Args:
+        tensors: factors by the names of an adapter's file.
+        layer_idx: whose.
+        model: gives device and dtype.
+    """
 
     def low_rank(keys: str) -> LowRank:
         a_RI = torch.cat([tensors[f"layers.{layer_idx}.{key}.a"] for key in keys])
         b_OR = torch.block_diag(*(tensors[f"layers.{layer_idx}.{key}.b"] for key in keys))
         return LowRank(a_RI.to(model.device, model.dtype), b_OR.to(model.device, model.dtype))
 
-    return LayerTerms(**{name: low_rank(keys) for name, keys in _PROJECTIONS.items()})
+    return LayerTerms(**{name: low_rank(keys) for name, keys in PROJECTIONS.items()})

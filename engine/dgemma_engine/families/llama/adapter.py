@@ -107,7 +107,7 @@ class Adapter:
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{self.path}: cannot be read ({error}); get the adapter again") from error
         tensors = dict[str, Tensor]()
-        for name, shape in _shapes(config, self.rank, self.tokens).items():
+        for name, shape in factor_shapes(config, self.rank, self.tokens).items():
             tensor, scale = stored.get(name), stored.get(f"{name}{SCALE}")
             if tensor is None or (tensor.dtype is torch.int8 and scale is None):
                 raise CheckpointError(f"{self.path}: lacks {name}; get the adapter again")
@@ -147,7 +147,7 @@ class Adapters:
             return cls(**{stage: _read_for(base, path) for stage, path in beside.items()})
         if not any(folder.is_dir() for folder in _SHIPPED.glob("*")):
             return cls(causal=None, canvas=None)
-        shipped = _SHIPPED / _sha256(base)
+        shipped = _SHIPPED / fingerprint(base)
         return cls(**{stage: _read_for(base, shipped / f"{stage}.safetensors") for stage in STAGES})
 
     @property
@@ -161,12 +161,13 @@ def _read_for(base: Path, path: Path) -> Adapter | None:
     if not path.exists():
         return None
     adapter = Adapter.read(path)
-    if adapter.base_sha256 != _sha256(base):
+    if adapter.base_sha256 != fingerprint(base):
         raise CheckpointError(f"{path}: is an adapter of another base than {base.name}; remove it or get that base")
     return adapter
 
 
-def _sha256(path: Path) -> str:
+def fingerprint(path: Path) -> str:
+    """Returns the SHA-256 of a base, by which its adapters name it."""
     stat = path.stat()
     return _hash_of(path, stat.st_size, stat.st_mtime_ns)
 
@@ -177,7 +178,8 @@ def _hash_of(path: Path, _size: int, _changed_ns: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _shapes(config: LlamaConfig, rank: int, tokens: AdapterTokens) -> dict[str, torch.Size]:
+def factor_shapes(config: LlamaConfig, rank: int, tokens: AdapterTokens) -> dict[str, torch.Size]:
+    """Returns the shape of each tensor of an adapter by its name."""
     size, inner = config.hidden_size, config.intermediate_size
     q, kv = config.num_attention_heads * config.head_size, config.num_key_value_heads * config.head_size
     pairs = ((size, q), (size, kv), (size, kv), (q, size), (size, inner), (size, inner), (inner, size))

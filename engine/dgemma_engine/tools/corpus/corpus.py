@@ -22,6 +22,7 @@ from dgemma_engine.errors import TrainingError
 from dgemma_engine.tools.corpus.bpe import train_bpe
 from dgemma_engine.tools.corpus.duplicates import Duplicates
 from dgemma_engine.tools.corpus.filters import MAX_BYTES, Rejection, rejection
+from dgemma_engine.tools.corpus.held_out import HELD_OUT_SHARE, is_held_out
 from dgemma_engine.tools.corpus.sources import STANDARD_LIBRARY, Package
 from dgemma_engine.tools.corpus.stable_hash import stable_hash
 
@@ -102,7 +103,7 @@ def build_corpus(
     folder: Path,
     *,
     vocab_size: int,
-    held_out_share: float = 0.05,
+    held_out_share: float = HELD_OUT_SHARE,
     max_package_bytes: int = 8_000_000,
 ) -> CorpusReport:
     """Writes a corpus folder with its tokenizer.
@@ -164,7 +165,7 @@ def _require_replaceable(folder: Path) -> None:
 def _split(name: str, held_out_share: float) -> Split:
     if name == STANDARD_LIBRARY:
         return "train"
-    return "held_out" if stable_hash(f"held out: {name}") % 1_000 < held_out_share * 1_000 else "train"
+    return "held_out" if is_held_out(name, held_out_share) else "train"
 
 
 def _usable_texts(

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Protocol
 
 PERMISSIVE = frozenset(
     {
         "0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0", "CNRI-Python", "HPND", "ISC",
-        "MIT", "MIT-0", "MIT-CMU", "NCSA", "PSF-2.0", "Python-2.0", "Unlicense", "Zlib",
+        "MIT", "MIT-0", "MIT-CMU", "NCSA", "PSF-2.0", "Python-2.0", "Unlicense", "X11", "Zlib",
     }
 )  # fmt: skip
 """SPDX identifiers that ask for no more than a notice."""
@@ -36,6 +37,20 @@ _FREE_TEXT = (
     (re.compile(r"isc( license)?"), "ISC"),
     (re.compile(r"psf(-2\.0)?( license)?|python software foundation license"), "PSF-2.0"),
 )
+
+
+class MetadataFields(Protocol):
+    """Fields of a distribution's `METADATA`: of an installed one, or a parsed message."""
+
+    def get_all(self, name: str, /) -> list[str] | None:
+        """Returns all values of a field."""
+        ...
+
+
+def metadata_licence(fields: MetadataFields) -> str | None:
+    """Returns a short name of a distribution's licence, or None when it is not clearly permissive."""
+    expression, text = (next(iter(fields.get_all(name) or []), None) for name in ("License-Expression", "License"))
+    return permissive_licence(expression=expression, classifiers=fields.get_all("Classifier") or [], text=text)
 
 
 def permissive_licence(*, expression: str | None, classifiers: Sequence[str], text: str | None) -> str | None:

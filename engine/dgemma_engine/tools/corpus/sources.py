@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from dgemma_engine.tools.corpus.licences import permissive_licence
+from dgemma_engine.tools.corpus.licences import metadata_licence
 
 STANDARD_LIBRARY = "python-standard-library"
 
@@ -62,19 +62,10 @@ def installed_packages(folders: Sequence[Path]) -> Iterator[Package]:
 
 def _package(distribution: metadata.Distribution) -> Package | None:
     fields = distribution.metadata
-    name = (_field(fields, "Name") or "").lower().replace("_", "-")
-    licence = permissive_licence(
-        expression=_field(fields, "License-Expression"),
-        classifiers=fields.get_all("Classifier") or [],
-        text=_field(fields, "License"),
-    )
+    name = next(iter(fields.get_all("Name") or []), "").lower().replace("_", "-")
+    licence = metadata_licence(fields)
     if not name or name in _OWN or licence is None:
         return None
     files = distribution.files or []
     paths = sorted(Path(str(file.locate())) for file in files if file.suffix == ".py")
     return Package(name=name, version=distribution.version, licence=licence, paths=tuple(paths))
-
-
-def _field(fields: metadata.PackageMetadata, name: str) -> str | None:
-    values = fields.get_all(name)
-    return values[0] if values else None

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 
@@ -37,6 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     from dgemma_engine.errors import TrainingError
     from dgemma_engine.model.devices import pick_device
     from dgemma_engine.tools.training.checkpoint import BEST, LATEST, STATE
+    from dgemma_engine.tools.training.signals import first_signal
     from dgemma_engine.tools.training.train_config import TrainConfig
     from dgemma_engine.tools.training.trainer import Trainer
 
@@ -60,21 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if arguments.resume:
         trainer.resume()
-    trainer.run(minutes, interrupted=_first_signal())
+    trainer.run(minutes, interrupted=first_signal())
     return 0
-
-
-def _first_signal() -> Callable[[], bool]:
-    """Returns whether someone asked the process to end: Ctrl-C or SIGTERM. The second time it ends at once."""
-    received: list[int] = []
-
-    def note(number: int, _frame: object) -> None:
-        received.append(number)
-        signal.signal(number, signal.SIG_DFL)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, note)
-    return lambda: bool(received)
 
 
 def _say(line: str) -> None:

@@ -10,7 +10,8 @@ import torch
 from dgemma_engine.families.llama.model import LlamaModel
 from dgemma_engine.families.llama.weights import load_llama
 from dgemma_engine.model import attention_masks as masks
-from dgemma_engine.model.kv_cache import GraphKV, PromptCache
+from dgemma_engine.model.graph_kv import GraphKV
+from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
 from torch import Tensor
 

@@ -60,6 +60,9 @@ def test_only_clearly_permissive_licences_pass(fields: dict[str, object], expect
         ("a/b.py", "table = [\n" + "    1234, 5678,\n" * 100 + "]\n", Rejection.DATA),
         ("a/b.py", SOURCE + "def check(candidate):\n    assert candidate(1)\n", Rejection.BENCHMARK),
         ("a/b.py", SOURCE + "# HumanEval/12\n", Rejection.BENCHMARK),
+        ("a/b.go", SOURCE + "func SeparateParenGroups(text string) []string {\n", Rejection.BENCHMARK),
+        ("a/b.py", SOURCE + "# from MBPP\n", Rejection.BENCHMARK),
+        ("a/b.py", SOURCE + "# multiple humans evaluate\n", None),
     ],
 )
 def test_filters_name_their_reason(path: str, text: str, reason: Rejection | None) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from dgemma_engine.model.config import LayerKind, ModelConfig, RopeConfig
-from dgemma_engine.model.kv_cache import GraphKV, PromptCache
+from dgemma_engine.model.graph_kv import GraphKV
+from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model.transformer import DiffusionGemma
 from dgemma_engine.tools.corpus import bpe

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dgemma_engine.model.kv_cache import GraphKV
+from dgemma_engine.model.graph_kv import GraphKV
 from dgemma_engine.model.transformer import DiffusionGemma
 from dgemma_engine.tools.corpus import bpe
 from dgemma_engine.tools.training.data.batches import Batch

@@ -1,0 +1,89 @@
+"""`dgemma-engine adapt`: trains an adapter that teaches a Llama to fill holes, within a budget of minutes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the subcommand's arguments to its parser."""
+    parser.add_argument("--base", default="small", metavar="MODEL", help="short name or GGUF file (default: small)")
+    parser.add_argument("--corpus", type=Path, required=True, metavar="FILE", help="made by `corpus-packages`")
+    parser.add_argument("--out", type=Path, default=Path("adapter"), metavar="DIR", help="folder (default: adapter)")
+    parser.add_argument("--minutes", type=float, required=True, metavar="N", help="minutes of this call")
+    parser.add_argument("--resume", action="store_true", help="continue from the state in --out")
+    parser.add_argument("--threads", type=int, metavar="N", help="processor threads (default: torch's choice)")
+    parser.add_argument("--rank", type=int, default=32, metavar="N", help="of the adapter (default: 32)")
+    parser.add_argument("--rate", type=float, default=7e-4, metavar="X", help="step size (default: 7e-4)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the samples (default: 0)")
+    parser.add_argument("--documents", type=int, metavar="N", help="documents a step (default: 1, on a card 8)")
+    parser.add_argument("--holes", type=int, default=24, metavar="N", help="most holes in a document (default: 24)")
+    parser.add_argument(
+        "--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to train (default: auto)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the subcommand; returns its exit code.
+
+    Raises:
+        EngineError: training cannot start or go on.
+    """
+    import torch
+
+    from dgemma_engine.checkpoint.builtin import model_folder, require_model
+    from dgemma_engine.errors import TrainingError
+    from dgemma_engine.model.devices import pick_device
+    from dgemma_engine.tools.adaptation.config import AdaptConfig, OptimizerConfig, SampleConfig
+    from dgemma_engine.tools.adaptation.trainer import AdaptTrainer
+    from dgemma_engine.tools.training.checkpoint import STATE
+    from dgemma_engine.tools.training.signals import first_signal
+
+    if not 0 < arguments.minutes < float("inf"):
+        raise TrainingError(f"--minutes {arguments.minutes} must be more than 0")
+    if not arguments.resume and any((arguments.out / name).exists() for name in (STATE, "causal.safetensors")):
+        raise TrainingError(f"{arguments.out} holds a run already; use --resume to go on, or another --out")
+    if arguments.threads is not None:
+        if arguments.threads < 1:
+            raise TrainingError(f"--threads {arguments.threads} must be at least 1")
+        torch.set_num_threads(arguments.threads)
+    require_model(arguments.base)
+    device = pick_device(arguments.device)
+    is_card = device.type == "cuda"
+    documents = arguments.documents if arguments.documents is not None else 8 if is_card else 1
+    config = AdaptConfig(
+        rank=arguments.rank,
+        seed=arguments.seed,
+        samples=SampleConfig(documents=documents, holes=arguments.holes),
+        optimizer=OptimizerConfig(rate=arguments.rate),
+        # A card waits for samples where a processor makes them between its steps.
+        num_workers=min(8, os.cpu_count() or 1) if is_card else 0,
+    )
+    trainer = AdaptTrainer(
+        config,
+        base=model_folder(arguments.base),
+        corpus=arguments.corpus,
+        out=arguments.out,
+        device=device,
+        clock=time.monotonic,
+        report=_say,
+    )
+    if arguments.resume:
+        trainer.resume()
+    try:
+        trainer.run(arguments.minutes, interrupted=first_signal())
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            "the card has too little memory for a step; lower --documents or --holes, and use --resume to go on"
+        ) from error
+    return 0
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,120 @@
+"""A small random Llama with the marks of SmolLM2, and a corpus of invented packages in two languages."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from dgemma_engine.tools.adaptation.adapted_base import AdaptedBase
+from dgemma_engine.tools.adaptation.config import AdaptConfig, EvaluationConfig, OptimizerConfig, SampleConfig
+from dgemma_engine.tools.adaptation.trainer import AdaptTrainer
+from dgemma_engine.tools.corpus.source_lines import SourceLine, write_corpus
+from dgemma_engine.tools.training.optimization.schedule import Schedule
+
+from tests.llama_checkpoints import SPECIAL, alphabet, make_llama, write_llama_gguf
+
+MARKS = ["<|endoftext|>", *SPECIAL[1:6], "<filename>", *SPECIAL[7:]]
+# Held out by their names: `tools.corpus.held_out`.
+HELD_OUT = {"python": "package-25", "go": "package-42"}
+
+MakeTrainer = Callable[..., AdaptTrainer]
+
+
+@pytest.fixture(autouse=True)
+def one_thread_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Tensors here are tiny: a second thread only waits. float32 whatever this processor multiplies faster."""
+    monkeypatch.setattr("dgemma_engine.tools.adaptation.adapted_base.weight_dtype", lambda _device: torch.float32)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A GGUF file whose vocabulary has the marks of an adapter."""
+    checkpoint = make_llama(tmp_path_factory.mktemp("base"), spread=0.1, max_position_embeddings=2_048)
+    return write_llama_gguf(checkpoint.gguf, checkpoint.reference, tokenizer__ggml__tokens=[*MARKS, *alphabet(), "de"])
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus file with both parts in both languages."""
+    path = tmp_path_factory.mktemp("corpus") / "corpus.jsonl.gz"
+    names = {lang: [held_out, *(f"package-{number}" for number in (1, 2, 3))] for lang, held_out in HELD_OUT.items()}
+    write_corpus(path, [source(lang, name, number) for lang in names for name in names[lang] for number in range(3)])
+    return path
+
+
+def source(lang: str, package: str, number: int) -> SourceLine:
+    """A file of small functions."""
+    draw = random.Random(f"{lang} {package} {number}")
+    words = ["".join(draw.choices("abcd", k=3)) for _ in range(24)]
+    if lang == "python":
+        lines = [
+            f"def {a}(x, y):\n    {b} = x + y\n    return {b}[0]\n\n"
+            for a, b in zip(words[::2], words[1::2], strict=True)
+        ]
+    else:
+        lines = [
+            f"func {a}(x int) int {{\n\t{b} := x\n\treturn {b}\n}}\n\n"
+            for a, b in zip(words[::2], words[1::2], strict=True)
+        ]
+    return SourceLine(lang=lang, name=f"{words[0]}.{lang[:2]}", package=package, licence="MIT", text="".join(lines))
+
+
+@pytest.fixture
+def config() -> AdaptConfig:
+    """The smallest run that learns."""
+    return AdaptConfig(
+        rank=4,
+        samples=SampleConfig(holes=4, window_characters=320, block_tokens=40, suffix_tokens=12, python_weight=1.0),
+        optimizer=OptimizerConfig(rate=2e-2, average_decay=0.5, merge_steps=2),
+        schedule=Schedule(warmup_steps=2, cooldown_share=0.0),
+        evaluation=EvaluationConfig(documents=4, holes=4),
+        report_s=1.0,
+        save_s=2.0,
+        evaluate_s=3.0,
+    )
+
+
+class Clock:
+    """Seconds that pass by asking: one each time."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        self.now_s += 1.0
+        return self.now_s
+
+
+@pytest.fixture
+def make_trainer(config: AdaptConfig, base: Path, corpus: Path, tmp_path: Path) -> MakeTrainer:
+    """Returns the function that makes a trainer; what it is given changes the configuration, or paths."""
+
+    def make(
+        *, out: Path = tmp_path / "run", base: Path = base, corpus: Path = corpus, **changed: object
+    ) -> AdaptTrainer:
+        return AdaptTrainer(
+            replace(config, **changed),  # pyright: ignore[reportArgumentType]
+            base=base, corpus=corpus, out=out, device=torch.device("cpu"), clock=Clock(), report=lambda _line: None,
+        )  # fmt: skip
+
+    return make
+
+
+@pytest.fixture
+def adapted(base: Path, config: AdaptConfig) -> AdaptedBase:
+    """The base with factors that change what it computes, merged."""
+    adapted = AdaptedBase(base, rank=config.rank, device=torch.device("cpu"), seed=0)
+    generator = torch.Generator().manual_seed(1)
+    for tensor in adapted.factors.values():
+        tensor.copy_(torch.randn(tensor.shape, generator=generator) * 0.2)
+        tensor.requires_grad_()
+    adapted.merge(adapted.factors)
+    return adapted

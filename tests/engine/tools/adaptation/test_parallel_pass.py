@@ -1,0 +1,145 @@
+"""Training and use compute the same: many holes in one pass against one prompt each, as the engine asks for it."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+from dgemma_engine.families.causal_llama import LlamaFamily
+from dgemma_engine.families.checkpoint_facts import read_facts
+from dgemma_engine.families.llama.adaptation import merge
+from dgemma_engine.families.llama.weights import load_llama
+from dgemma_engine.model.kv_cache import PromptCache
+from dgemma_engine.model.ops import Ops
+from dgemma_engine.prompting.builder import build_prompt
+from dgemma_engine.protocol.messages import Context
+from dgemma_engine.tools.adaptation.adapted_base import AdaptedBase
+from dgemma_engine.tools.adaptation.adapter_writer import write_adapter
+from dgemma_engine.tools.adaptation.batches import SampleBatch
+from dgemma_engine.tools.adaptation.config import AdaptConfig
+from dgemma_engine.tools.adaptation.factors import collect_gradients
+from dgemma_engine.tools.adaptation.parallel_pass import block_states, target_losses
+from dgemma_engine.tools.adaptation.samples import Block, Sample, SampleDrawer
+from dgemma_engine.tools.corpus.source_lines import SourceCorpus
+from torch import Tensor
+
+from tests.rounding import model_error
+
+pytestmark = pytest.mark.numerical
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def samples(adapted: AdaptedBase, corpus: Path, config: AdaptConfig) -> list[Sample]:
+    drawer = SampleDrawer(SourceCorpus.load(corpus).train, adapted.tokenizer, adapted.tokens, config.samples)
+    random = Random(5)
+    drawn = [drawer.draw(random, num_holes=count) for count in (4, 6)]
+    # Suffixes of all lengths, the first of them empty.
+    return [
+        replace(
+            sample,
+            blocks=[replace(block, suffix_ids=block.suffix_ids[: 3 * i]) for i, block in enumerate(sample.blocks)],
+        )
+        for sample in drawn
+    ]
+
+
+@torch.inference_mode()
+def engine_logits(path: Path, adapted: AdaptedBase, sample: Sample, block: Block, reserved: int) -> Tensor:
+    """What the engine computes of a block: prompt encoded, suffix put beside it, then the block."""
+    model = load_llama(path, Ops.reference(), device=CPU, dtype=torch.float32)
+    merge(model, adapted.factors, base=model)
+    cache = PromptCache(model.config, capacity=8, dtype=model.dtype, device=CPU, parallel_tokens=reserved)
+    model.prefill(torch.tensor([sample.ids[: block.start]]), cache)
+    with cache.beside_prompt(len(block.suffix_ids)):
+        if block.suffix_ids:
+            model.prefill(torch.tensor([block.suffix_ids]), cache)
+    return model.logits(model.encode(torch.tensor([block.input_ids]), cache))[0]
+
+
+def test_blocks_compute_what_the_engine_does_with_a_prompt_each(
+    adapted: AdaptedBase, samples: list[Sample], base: Path, config: AdaptConfig
+) -> None:
+    reserved = config.samples.suffix_tokens
+    batch = SampleBatch.of(samples, reserved=reserved, device=CPU)
+    states = block_states(adapted.plain, batch, terms=adapted.terms(), encoder=adapted.merged)
+    logits = adapted.plain.logits(states)
+    owners = [(sample, block) for sample in samples for block in sample.blocks]
+    assert len({len(block.suffix_ids) for _, block in owners}) > 3 and any(block.num_back for _, block in owners)
+    rows = [row for row, block in enumerate(batch.blocks) if block is not None]
+    for row, (sample, block) in zip(rows, owners, strict=True):
+        theirs = engine_logits(base, adapted, sample, block, reserved)
+        ours = logits[row, : len(block.input_ids)]
+        assert (ours - theirs).abs().max() / theirs.abs().max() < model_error(64)
+
+
+def test_suffix_takes_part(adapted: AdaptedBase, samples: list[Sample], config: AdaptConfig) -> None:
+    def states(of: list[Sample]) -> Tensor:
+        batch = SampleBatch.of(of, reserved=config.samples.suffix_tokens, device=CPU)
+        return block_states(adapted.merged, batch, encoder=adapted.merged)
+
+    alone = [sample.without_suffix() for sample in samples]
+    assert (states(samples) - states(alone)).abs().max() > 0.01
+
+
+def test_only_the_factors_get_gradients_and_those_are_right(
+    adapted: AdaptedBase, samples: list[Sample], config: AdaptConfig
+) -> None:
+    """Against finite differences of the loss, with the encoder as it is."""
+    batch = SampleBatch.of(samples, reserved=config.samples.suffix_tokens, device=CPU)
+
+    def loss() -> Tensor:
+        states = block_states(adapted.plain, batch, terms=terms, encoder=adapted.merged)
+        return target_losses(adapted.plain, states, batch).mean()
+
+    terms = adapted.terms()
+    loss().backward()
+    collect_gradients(terms, adapted.factors)
+    assert not any(weight.requires_grad for model in (adapted.plain, adapted.merged) for weight in model.parameters())
+    for name, tensor in adapted.factors.items():
+        gradient = tensor.grad
+        assert gradient is not None and gradient.abs().max() > 0, name
+        direction = gradient / gradient.norm()
+        differences = list[float]()
+        for sign in (1, -1):
+            with torch.no_grad():
+                tensor += sign * 1e-2 * direction
+                terms = adapted.terms()
+                differences.append(sign * loss().item())
+                tensor -= sign * 1e-2 * direction
+        assert sum(differences) / 2e-2 == pytest.approx(gradient.norm().item(), rel=0.1, abs=2e-3), name
+
+
+def test_sample_is_what_the_engine_asks_with(
+    adapted: AdaptedBase, samples: list[Sample], base: Path, tmp_path: Path
+) -> None:
+    """The prompt of a hole in the editor is the document up to the block's middle, less the token that is healed."""
+    path = Path(shutil.copy(base, tmp_path))
+    folder = tmp_path / "adapters"
+    folder.mkdir()
+    facts = {"base_sha256": adapted.sha256, "tokens": adapted.tokens, "provenance": {"holes": 0}}
+    write_adapter(adapted.factors, folder, stage="causal", **facts)
+    form, tokenizer = LlamaFamily().read_format(read_facts(path)), adapted.tokenizer
+    seen = set[bool]()
+    for sample in samples:
+        is_named = sample.ids[0] == adapted.tokens.name
+        num_head = 1 + (sample.ids.index(tokenizer.encode("\n")[0]) if is_named else 0)
+        for block in sample.blocks:
+            middle = block.start + 1 + block.num_back
+            context = Context(
+                document="d",
+                prefix=tokenizer.decode(sample.ids[num_head:middle]),
+                suffix=tokenizer.decode(block.suffix_ids),
+                path=tokenizer.decode(sample.ids[1 : num_head - 1]),
+            )
+            hole = build_prompt(context, tokenizer, form, adapted.plain.config)
+            assert hole.prompt_ids == sample.ids[: middle - 1]
+            assert hole.parallel_ids == block.suffix_ids
+            assert hole.end_ids >= {block.target_ids[-1]}
+        seen.add(is_named)
+    assert seen
