@@ -34,7 +34,7 @@ KINDS = [
     (label, mode)
     for label, operation in OPERATIONS.items()
     for mode in GenerationMode
-    # Of a GET there is one valid request, and no other.
+    # To a GET nothing invalid can be sent.
     if operation.body or mode is GenerationMode.POSITIVE
 ]
 NUM_OF_KIND = NUM_CASES // sum(label.startswith("POST") for label, _ in KINDS)
