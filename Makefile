@@ -52,8 +52,9 @@ $(CLIENTS_STAMP): Makefile $(STAMP)
 	$(PYTHON) -m venv .clients/venv
 	.clients/venv/bin/python -m pip install --quiet --disable-pip-version-check litellm==1.110.2 llm==0.36
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[editors]'
-	$(BIN)/python tests/clients/get_llama_vim.py .clients
-	npm install --prefix .clients --no-audit --no-fund --silent @continuedev/openai-adapters@1.37.0
+	$(BIN)/dgemma-engine pull small
+	$(BIN)/python tests/clients/get_llama_cpp.py .clients
+	npm install --prefix .clients --no-audit --no-fund --silent @continuedev/openai-adapters@1.37.0 tabby-agent@1.5.0
 	@touch $@
 
 test-clients: setup $(CLIENTS_STAMP) ## run the tests with clients of other projects, which are put into .clients first

@@ -1,45 +1,56 @@
-"""`python get_llama_vim.py DEST`: llama.vim of Debian's next release into DEST/llama.vim; fetches Neovim too."""
+"""`python get_llama_cpp.py DEST`: llama.cpp's server and llama.vim of Debian's next release into DEST, and Neovim.
+
+The server needs a model in GGUF: DEST/llama.cpp/model.gguf is a link to that of `dgemma-engine pull small`.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from dgemma_engine.model_store.catalogue import entry_of
+from dgemma_engine.model_store.user_folder import ModelStore
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests/editors"))
 
 import get_neovim  # noqa: E402  (the tests of editors are no package)
 
-PACKAGE = "vim-llama.cpp"
+PLUGIN, SERVER = "vim-llama.cpp", "llama.cpp-tools"
 
 
 def install(dest: Path) -> None:
-    """Unpacks the plugin.
+    """Unpacks both, and links the model.
 
     Raises:
         subprocess.CalledProcessError: the mirror has no such package.
+        SystemExit: the model is not there.
     """
-    apt = dest / "apt"
-    for folder in ("lists/partial", "cache/archives/partial"):
-        (apt / folder).mkdir(parents=True, exist_ok=True)
-    (apt / "status").touch()
-    architecture = subprocess.check_output(["dpkg", "--print-architecture"], text=True).strip()
-    suite, mirror = get_neovim.SUITES[0], get_neovim.mirror()
-    sources = get_neovim.SOURCES.format(
-        mirror=mirror, suite=suite, architecture=architecture, keyring=get_neovim.KEYRING
-    )
-    (apt / "next.sources").write_text(sources, encoding="utf-8")
-    (apt / "apt.conf").write_text(get_neovim.APT_CONF.format(apt=apt, architecture=architecture), encoding="utf-8")
-    command = ["apt-get", "-q", "-c", str(apt / "apt.conf")]
-    subprocess.run([*command, "update"], check=True, stdout=sys.stderr)
-    subprocess.run([*command, "download", PACKAGE], check=True, stdout=sys.stderr, cwd=apt)
-    (archive,) = apt.glob(f"{PACKAGE}_*.deb")
-    subprocess.run(["dpkg-deb", "-x", archive, apt / "root"], check=True)
+    model = ModelStore.locate(os.environ).model_path(entry_of("small"))
+    if model is None:
+        raise SystemExit("the model small is not there; fetch it with: dgemma-engine pull small")
+    apt, suite = dest / "apt", get_neovim.SUITES[0]
+    packages = get_neovim.download(apt, suite, SERVER)
+    server = dest / "llama.cpp"
+    shutil.rmtree(server, ignore_errors=True)
+    for package in packages:
+        unpack(package, server)
+    (server / "model.gguf").symlink_to(model)
+    command = get_neovim.configured(apt, suite)
+    subprocess.run([*command, "download", PLUGIN], check=True, stdout=sys.stderr, cwd=apt)
+    (package,) = apt.glob(f"{PLUGIN}_*.deb")
+    unpack(package, apt / "root")
     shutil.rmtree(dest / "llama.vim", ignore_errors=True)
-    shutil.move(apt / "root/usr/share" / PACKAGE, dest / "llama.vim")
+    shutil.move(apt / "root/usr/share" / PLUGIN, dest / "llama.vim")
     shutil.rmtree(apt)
+
+
+def unpack(package: Path, folder: Path) -> None:
+    """Unpacks a package's files below a folder."""
+    subprocess.run(["dpkg-deb", "-x", package, folder], check=True)
 
 
 if __name__ == "__main__":

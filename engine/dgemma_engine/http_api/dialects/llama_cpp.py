@@ -196,7 +196,15 @@ def _ratio(amount: float, per: float) -> float:
 
 def _pieces(whole: LlamaCompletion) -> list[dict[str, Any]]:
     """Returns the text, and then the end, which has everything but the text."""
-    piece = {"index": whole.index, "content": whole.content, "tokens": [], "stop": False, "id_slot": whole.id_slot}
+    piece = {
+        "index": whole.index,
+        "content": whole.content,
+        "tokens": [],
+        "stop": False,
+        "id_slot": whole.id_slot,
+        "tokens_predicted": whole.tokens_predicted,
+        "tokens_evaluated": whole.tokens_evaluated,
+    }
     return [piece, msgspec.to_builtins(whole) | {"content": ""}]
 
 

@@ -20,6 +20,7 @@ def model_entry(model: str) -> dict[str, Any]:
         # Clients read `meta` only where this name stands.
         "owned_by": "llamacpp",
         "meta": meta,
+        "architecture": {"input_modalities": ["text"], "output_modalities": ["text"]},
         "context_length": CONTEXT_TOKENS,
         "status": {"value": "loaded"},
         # Mistral's SDK reads an entry by its type and requires the capabilities.
