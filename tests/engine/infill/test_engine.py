@@ -332,6 +332,23 @@ def test_limit_of_tokens_is_kept_by_every_source_and_every_draft(engine: Engine,
     assert {one.text: one.is_cut for one in elsewhere} == {"compute"[:most]: True}
 
 
+@pytest.mark.parametrize(
+    ("decode", "slot_tokens", "is_cut"),
+    # A row of known length has its end; the random model ends nothing within four tokens.
+    [(Decode.DIFFUSION, 3, False), (Decode.DIFFUSION, None, True), (Decode.LEFT_TO_RIGHT, None, True)],
+)
+def test_candidate_that_its_source_did_not_end_is_cut(
+    engine: Engine, decode: Decode, slot_tokens: int | None, is_cut: bool
+) -> None:
+    recipe = InfillOptions(decode=decode, slot_tokens=slot_tokens, seeds=False, silence=False)
+    found = [
+        candidate
+        for before in ("", "x", "total = ")
+        for candidate in ask_all(engine, before, "\nprint(total)\n", recipe, max_middle_tokens=4).candidates
+    ]
+    assert is_cut in {one.is_cut for one in found}
+
+
 def test_middle_longer_than_the_largest_slot_goes_on_in_further_blocks(engine: Engine) -> None:
     def lengths(most: int) -> list[int]:
         recipe = InfillOptions(decode=Decode.DIFFUSION, seeds=False, silence=False)
