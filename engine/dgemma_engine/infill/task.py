@@ -97,7 +97,8 @@ class InfillTask:
     def _shaped_to_fit(self, text: str, shape: Callable[[str], ShapedText]) -> tuple[ShapedText, bool]:
         """Returns the shape of a text, or of the longest beginning that is found to fit; and whether it is the latter.
 
-        A beginning ends where a token ends. It is cut before it is shaped, so that what it opens is closed.
+        A beginning ends where a token ends, and of several lines where one of them ends. It is cut before it is shaped,
+        so that what it opens is closed.
         """
         most = num_kept = self.context.max_middle_tokens
         shaped, is_cut = shape(text), False
@@ -105,8 +106,14 @@ class InfillTask:
             if is_cut:
                 # Half of what is over: a bracket less needs none that closes it.
                 num_kept -= (num_over + 1) // 2
-            shaped, is_cut = shape(self.tokenizer.head(text, num_kept)), True
+            shaped, is_cut = shape(self._head(text, num_kept)), True
         return shaped, is_cut
+
+    def _head(self, text: str, num_tokens: int) -> str:
+        """Returns the beginning of a text with at most so many tokens: without the line that it ends within, if any."""
+        head = self.tokenizer.head(text, num_tokens)
+        lines = head.rpartition("\n")[0]
+        return lines if lines.strip() and not text[len(head) :].startswith("\n") else head
 
     def _num_inserted(self, shaped: ShapedText) -> int:
         """Returns how many tokens a shape adds to the document: what it repeats of the line's rest is there already."""

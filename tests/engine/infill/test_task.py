@@ -126,6 +126,22 @@ def test_shape_keeps_the_limit_of_tokens(
     assert limited(document, text, most) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "most", "expected"),
+    [
+        ("a = 1\nbeta = 2", 9, "a = 1"),
+        ("a = 1\nbeta = 2", 5, "a = 1"),
+        ("a = 1\nb = 2\nc = 3", 11, "a = 1\nb = 2"),
+        ("a = 1\nbeta = 2", 4, "a = "),
+        ("alpha = 1", 5, "alpha"),
+    ],
+)
+def test_of_several_lines_whole_ones_are_kept_within_the_limit(text: str, most: int, expected: str) -> None:
+    found = [Proposal(text=text, source=CandidateSource.SEED)]
+    (shaped,) = task("|\n", extent=Extent.BLOCK, max_middle_tokens=most, language="python").shaped(found)
+    assert (shaped.text.rstrip(), shaped.is_cut) == (expected.rstrip(), True)
+
+
 def test_text_whose_source_was_cut_short_stays_cut() -> None:
     assert limited("x = |\n", "alpha", 5, is_cut=True) == [("alpha", 0, 5, True)]
 
