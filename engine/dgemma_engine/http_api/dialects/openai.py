@@ -55,7 +55,7 @@ class Choice(Struct, kw_only=True):
 
 
 class Usage(Struct, kw_only=True):
-    """Tokens, estimated from the length of the texts: bytes over four."""
+    """Tokens of the texts as the engine counts them; those of the prompt are estimated: bytes over four."""
 
     prompt_tokens: int
     completion_tokens: int
