@@ -85,16 +85,19 @@ def write_llama_gguf(path: Path, model: Any, **changed: Any) -> Path:
     return write_gguf(path, metadata, {name: f32(tensor.detach()) for name, tensor in tensors.items()})
 
 
-def write_adapter(base: Path, stage: str, /, *, rank: int = 2, **changed: Any) -> Path:
-    """Writes an adapter of a checkpoint of `make_llama`; `changed` are metadata, or tensors with dots as `__`."""
+def write_adapter(base: Path, stage: str, /, *, rank: int = 2, in_bytes: bool = False, **changed: Any) -> Path:
+    """Writes an adapter of a checkpoint of `make_llama`; `changed` are metadata, or tensors with dots as `__`.
+
+    `in_bytes` stores its matrices in 8 bits, with a scale for each row.
+    """
     generator = torch.Generator().manual_seed(len(stage))
     widths = {"q": (64, 64), "k": (64, 32), "v": (64, 32), "o": (64, 64), "g": (64, 96), "u": (64, 96), "d": (96, 64)}
-    tensors = {f"rows.{i}": torch.randn(64, generator=generator) for i in (8, 9, 15)}
+    tensors = {"rows.15": torch.randn(64, generator=generator)} if stage == "canvas" else {}
     for i in range(3):
         for key, (inputs, outputs) in widths.items():
             tensors[f"layers.{i}.{key}.a"] = 0.1 * torch.randn(rank, inputs, generator=generator)
             tensors[f"layers.{i}.{key}.b"] = 0.3 * torch.randn(outputs, rank, generator=generator)
-    marks = {"end": 0, "name": 6, "suffix": 8, "prefix": 9, "mask": 15}
+    marks = {"end": 0, "name": 6} | ({"mask": 15} if stage == "canvas" else {})
     metadata = {
         "base_sha256": hashlib.sha256(base.read_bytes()).hexdigest(), "stage": stage, "rank": str(rank),
         "tokens": json.dumps(marks),
@@ -106,7 +109,14 @@ def write_adapter(base: Path, stage: str, /, *, rank: int = 2, **changed: Any) -
             metadata[name] = value
     path = base.parent / "adapters" / f"{stage}.safetensors"
     path.parent.mkdir(exist_ok=True)
-    save_file({name: tensor.bfloat16() for name, tensor in tensors.items()}, path, metadata)
+    stored = {name: tensor if tensor.dtype is torch.int8 else tensor.bfloat16() for name, tensor in tensors.items()}
+    for name in [name for name in stored if in_bytes and name.startswith("layers.")]:
+        scale = stored[name].float().abs().amax(1) / 127
+        stored |= {
+            name: (stored[name].float() / scale[:, None]).round().to(torch.int8),
+            f"{name}.scale": scale.half(),
+        }
+    save_file(stored, path, metadata)
     return path
 
 

@@ -48,8 +48,8 @@ class Run:
 class SteppingEngine:
     """One step per token of the longest middle; answers with the length of what it was asked about.
 
-    A `path` of `fault` raises an exception that quotes the prefix, as a careless library might. Drafts say which step
-    they are of and repeat the prefix; they come after every step, even one that nobody waits for any more.
+    A `path` of `fault` raises `fault`, or an exception that quotes the prefix, as a careless library might. Drafts say
+    which step they are of and repeat the prefix; they come after every step, even one that nobody waits for any more.
 
     Args:
         step_s: seconds a step takes.
@@ -59,6 +59,7 @@ class SteppingEngine:
     def __init__(self, *, step_s: float = STEP_S, sleep: Callable[[float], object] = time.sleep) -> None:
         self._step_s = step_s
         self._sleep = sleep
+        self.fault: Exception | None = None
         self.model_name = "stepping"
         self.model_path = "/models/stepping"
         self.device = "cpu"
@@ -93,7 +94,7 @@ class SteppingEngine:
 
     def _steps(self, run: Run, context: Context, cancel: Cancel, on_draft: Callable[[Draft], None]) -> Pieces[Infill]:
         if context.path == "fault":
-            raise RuntimeError(f"cannot tokenize {context.prefix}")
+            raise self.fault or RuntimeError(f"cannot tokenize {context.prefix}")
         for step in range(context.max_middle_tokens):
             if step:
                 yield
@@ -152,12 +153,21 @@ def load_until_killed(report: Callable[[int, str], None]) -> SteppingEngine:
     return SteppingEngine()
 
 
+def load_on_a_failing_device(report: Callable[[int, str], None]) -> SteppingEngine:
+    import torch
+
+    engine = SteppingEngine()
+    engine.fault = torch.AcceleratorError("CUDA error: unspecified launch failure\nDevice-side assertions")
+    return engine
+
+
 LOADS = {
     "ready": load_ready,
     "loading": load_slowly,
     "failing": load_failing,
     "stuck": load_without_end,
     "dying": load_until_killed,
+    "failing device": load_on_a_failing_device,
 }
 
 

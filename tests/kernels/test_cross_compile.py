@@ -51,3 +51,16 @@ def test_nothing_compiled_at_full_size_spills_or_asks_for_too_much() -> None:
     for record in result["results"]:
         assert record["spill_store_bytes"] == record["spill_load_bytes"] == 0, record
         assert record["shared_bytes"] <= record["shared_limit_bytes"], record
+
+
+def test_attention_is_not_compiled_anew_where_rows_begin_unaligned() -> None:
+    """Rows and positions of a canvas begin behind those of its block, at any multiple of four bytes."""
+    program = (
+        "from dgemma_kernels.ops._attention import attention_kernel as kernel;"
+        "print(*(one.name for one in kernel.params if one.do_not_specialize_on_alignment))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = str(ROOT / "kernels")
+    command = [sys.executable, "-c", program]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["row_ptr", "position_ptr"]

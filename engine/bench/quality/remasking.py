@@ -65,20 +65,20 @@ def main() -> None:
     random.Random(0).shuffle(files)
     seen, unseen = files[len(files) // 10 :], files[: len(files) // 10]
     if args.llama is None:
-        tokenizer, marks, mask_id = Tokenizer.load(model_folder(TINY)), [], _MASK
+        tokenizer, mask_id = Tokenizer.load(model_folder(TINY)), _MASK
         model, about = trained(tokenizer, seen, args.minutes * 60)
     else:
         facts = read_facts(args.llama)
         adapter = Adapters.find(args.llama).canvas
-        if adapter is None:
+        if adapter is None or adapter.tokens.mask is None:
             raise CheckpointError(f"{args.llama}: no canvas adapter beside it; leave --llama out")
-        tokenizer, marks, mask_id = LlamaFamily().read_tokenizer(facts), [adapter.tokens.prefix], adapter.tokens.mask
+        tokenizer, mask_id = LlamaFamily().read_tokenizer(facts), adapter.tokens.mask
         options = LoadOptions(device=CPU, ops=None, prompt_tokens=PREFIX, report=lambda _percent: None)
         model, about = LlamaFamily().load_model(facts, options), {"model": args.llama.name}
     random_ = random.Random(1)
     holes = [_pieces(tokenizer, unseen, random_) for _ in range(NUM_HOLES)]
     runs = {
-        (num_tokens, num_remasked): denoised(model, holes, marks, mask_id, num_tokens, num_remasked)
+        (num_tokens, num_remasked): denoised(model, holes, mask_id, num_tokens, num_remasked)
         for num_tokens, budgets in BUDGETS.items()
         for num_remasked in budgets
     }
@@ -132,7 +132,7 @@ def trained(tokenizer: Tokenizer, files: list[Path], seconds: float) -> tuple[Ll
 
 @torch.inference_mode()
 def denoised(
-    model: DiffusionModel, holes: list[list[int]], marks: list[int], mask_id: int, num_tokens: int, num_remasked: int
+    model: DiffusionModel, holes: list[list[int]], mask_id: int, num_tokens: int, num_remasked: int
 ) -> tuple[list[int], list[int]]:
     """Returns how many tokens of each hole are right, and how many steps it took."""
     sampler = Sampler(
@@ -145,7 +145,7 @@ def denoised(
     right, steps = list[int](), list[int]()
     for number, ids in enumerate(holes):
         cache = PromptCache(model.config, capacity=2 * PREFIX, dtype=model.dtype, device=CPU)
-        model.prefill(torch.tensor([[*marks, *ids[:PREFIX]]]), cache)
+        model.prefill(torch.tensor([ids[:PREFIX]]), cache)
         row = canvas.Row(num_free=MIDDLE, head_ids=tuple(ids[PREFIX + MIDDLE :]), seed=number)
         layout = canvas.start([row], sampler.noise, CPU)
         executor = EagerExecutor(model, cache, layout, sampler, suppressed_ids=torch.tensor([mask_id]))

@@ -1,6 +1,6 @@
 """A model folder to the model that runs on a device: fused on a GPU, packed where it is small, else plain.
 
-A card is asked first whether the model fits it.
+The device is asked first whether the model fits it, and whether its kernels can be built there.
 """
 
 from __future__ import annotations
@@ -45,11 +45,13 @@ def load_runnable(
             the message names the file or key, or has the numbers, and the remedy.
     """
     dtype = weight_dtype(device)
-    if device.type == "cuda":
-        context_tokens = prompt_tokens + _CANVAS_ROOM_TOKENS
-        plan = stored_plan(folder, context_tokens=context_tokens, device_type=device.type, dtype=dtype)
-        plan.require(free_memory(device), str(device))
+    context_tokens = prompt_tokens + _CANVAS_ROOM_TOKENS
+    plan = stored_plan(folder, context_tokens=context_tokens, device_type=device.type, dtype=dtype)
+    plan.require(free_memory(device), str(device))
     ops = Ops.of_device(device) if ops is None else ops
+    if ops.fused is not None:
+        # Before the weights: what they need besides is asked once they are there.
+        ops.fused.require(device, frozenset())
     model = load_model(folder, ops, device=device, dtype=dtype, report=report)
     made = fuse(model, ops)
     return GraphModel(made, Graphs(capture_on(device))) if isinstance(made, FusedModel) else pack_for_cpu(model)

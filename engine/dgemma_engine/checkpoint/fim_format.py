@@ -31,11 +31,14 @@ class InfillFormat:
         prefix_token_id: stands before the prefix in the prompt; None if the checkpoint has none.
         suffix_token_id: stands before the suffix in the prompt; None leaves the suffix out of the prompt.
         name_token_id: stands before the file's name, with which the prompt then begins in place of <bos>; None if the
-            checkpoint reads no names.
+            checkpoint reads no names. A prompt without a name then begins with the fill token, if there is one: it
+            stands between files too.
         slot_sizes: free canvas positions the checkpoint was trained with, ascending.
         prefix_tokens: most prefix tokens in the prompt.
         suffix_tokens: most suffix tokens in the prompt.
         suffix_head_tokens: most clamped suffix tokens on the canvas.
+        parallel_suffix_tokens: most suffix tokens that are encoded by themselves, beside the prompt, and read by the
+            middle alone; 0 for none.
         snippet_tokens: most tokens of text from elsewhere in the prompt; 0 for a checkpoint that never saw any.
         healing: what the middle takes over from the prefix: the `word` at the cursor, where a tokenizer cuts at words;
             the last `token` where line breaks and indentation are tokens together.
@@ -50,6 +53,7 @@ class InfillFormat:
     suffix_tokens: int
     suffix_head_tokens: int
     snippet_tokens: int = 0
+    parallel_suffix_tokens: int = 0
     healing: Literal["word", "token"] = "word"
     name_token_id: int | None = None
 
@@ -60,10 +64,9 @@ class InfillFormat:
             raise FormatError(f"{self.healing=} must be 'word' or 'token'")
         if self.prefix_tokens < 1:
             raise FormatError(f"{self.prefix_tokens=} must be at least 1")
-        if min(self.suffix_tokens, self.suffix_head_tokens, self.snippet_tokens) < 0:
-            raise FormatError(
-                f"{self.suffix_tokens=}, {self.suffix_head_tokens=} and {self.snippet_tokens=} must not be negative"
-            )
+        for name in ("suffix_tokens", "suffix_head_tokens", "snippet_tokens", "parallel_suffix_tokens"):
+            if getattr(self, name) < 0:
+                raise FormatError(f"{name}={getattr(self, name)} must not be negative")
 
     @classmethod
     def untrained(cls) -> Self:
@@ -119,10 +122,12 @@ class InfillFormat:
             snippet_ids: text from elsewhere, within the budget.
             name_ids: the file's name and a line break, for a checkpoint that reads names; empty if it has none.
         """
-        if self.name_token_id is None:
-            prompt = [bos_token_id, *snippet_ids]
-        else:
-            prompt = [self.name_token_id, *name_ids, *snippet_ids] if name_ids else [*snippet_ids]
+        prompt = [bos_token_id]
+        if self.name_token_id is not None and name_ids:
+            prompt = [self.name_token_id, *name_ids]
+        elif self.name_token_id is not None and self.fill_token_id is not None:
+            prompt = [self.fill_token_id]
+        prompt += snippet_ids
         if self.suffix_token_id is not None:
             prompt += [self.suffix_token_id, *suffix_ids[: self.suffix_tokens]]
         if self.prefix_token_id is not None:
@@ -136,7 +141,7 @@ class InfillFormat:
     @property
     def longest_prompt(self) -> int:
         """Most tokens of a prompt, but for a few special ones."""
-        return self.prefix_tokens + self.suffix_tokens + self.snippet_tokens
+        return self.prefix_tokens + self.suffix_tokens + self.snippet_tokens + self.parallel_suffix_tokens
 
     def suffix_head_ids(self, suffix_ids: list[int]) -> list[int]:
         """Returns the suffix tokens that are clamped on the canvas behind the slot."""

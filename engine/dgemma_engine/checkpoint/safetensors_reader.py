@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +22,9 @@ from dgemma_engine.errors import CheckpointError
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
-_MOST_MAPPED_BYTES = 32 * 2**20
+# On a processor small, since what is mapped counts as the process's memory; a card's model has thousands of tensors,
+# and each opening of a file reads their list anew.
+MOST_MAPPED_BYTES: Mapping[str, int] = {"cpu": 32 * 2**20, "cuda": 512 * 2**20}
 # By safetensors' names.
 _ITEM_BYTES = {
     "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
@@ -48,13 +50,15 @@ class CheckpointReader:
 
     Args:
         folder: holds `model.safetensors`, or shards with `model.safetensors.index.json`.
+        most_mapped_bytes: read before the files are closed and opened anew.
 
     Raises:
         CheckpointError: names the file or key that is missing or damaged, and what to do.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, most_mapped_bytes: int = MOST_MAPPED_BYTES["cpu"]) -> None:
         self._folder = folder
+        self._most_mapped_bytes = most_mapped_bytes
         self._open: dict[str, Any] = {}
         self._read_bytes = 0
         self._file_of = (
@@ -90,7 +94,7 @@ class CheckpointReader:
         file = self._file(self._file_of[key])
         tensor: Tensor = file.get_tensor(key) if rows is None else file.get_slice(key)[rows]
         self._read_bytes += tensor.numel() * tensor.element_size()
-        if self._read_bytes > _MOST_MAPPED_BYTES:
+        if self._read_bytes > self._most_mapped_bytes:
             self.release()
         return tensor
 

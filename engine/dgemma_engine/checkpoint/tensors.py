@@ -23,7 +23,7 @@ from dgemma_engine.checkpoint.quantized_layouts import (
     layout_of,
     read_matrix,
 )
-from dgemma_engine.checkpoint.safetensors_reader import CheckpointReader
+from dgemma_engine.checkpoint.safetensors_reader import MOST_MAPPED_BYTES, CheckpointReader
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.model.config import ModelConfig
 from dgemma_engine.quantization.quantized_tensor import QuantisedTensor
@@ -38,14 +38,15 @@ class CheckpointWeights:
     Args:
         folder: holds `config.json` and the weights.
         config: of the model in it.
+        most_mapped_bytes: see `CheckpointReader`.
 
     Raises:
         CheckpointError: names the file or key that is missing, damaged, not known or of an unsupported quantisation.
     """
 
-    def __init__(self, folder: Path, config: ModelConfig) -> None:
+    def __init__(self, folder: Path, config: ModelConfig, *, most_mapped_bytes: int = MOST_MAPPED_BYTES["cpu"]) -> None:
         self.scheme = StoredScheme.load(folder)
-        self.reader = CheckpointReader(folder)
+        self.reader = CheckpointReader(folder, most_mapped_bytes=most_mapped_bytes)
         self.sources = tuple(parameter_sources(config))
         self._known = self._known_keys()
         self._refuse_foreign_keys()

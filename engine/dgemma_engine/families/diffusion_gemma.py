@@ -9,6 +9,7 @@ from dgemma_engine.backends.select import load_runnable
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.diffusion.sampler import Sampler
 from dgemma_engine.diffusion.sampler_config import load_sampler
+from dgemma_engine.errors import FormatError
 from dgemma_engine.families.checkpoint_facts import CheckpointFacts
 from dgemma_engine.families.family import LoadOptions, PlanOptions
 from dgemma_engine.model.config import MODEL_TYPE, ModelConfig
@@ -36,7 +37,12 @@ class DiffusionGemmaFamily:
 
     def read_format(self, facts: CheckpointFacts) -> InfillFormat:
         """See `Family.read_format`."""
-        return InfillFormat.load(facts.path)
+        form = InfillFormat.load(facts.path)
+        if form.parallel_suffix_tokens:
+            raise FormatError(
+                f"{facts.path}: this family reads no suffix beside the prompt; set parallel_suffix_tokens to 0"
+            )
+        return form
 
     def read_sampler(self, facts: CheckpointFacts, vocab_size: int) -> Sampler:
         """See `Family.read_sampler`."""

@@ -62,7 +62,9 @@ def propose(
     """
     context, hole = task.context, task.hole
     if task.form.healing == "token":
-        given_ids, allowed = (), HealedStart(hole.boundary.opening, task.spelling).allowed
+        # Who stops on a blank line wants a line: an end at once would say nothing.
+        barred_ids = task.end_ids() if task.is_blank_line else frozenset[int]()
+        given_ids, allowed = (), HealedStart(hole.boundary.opening, task.spelling, barred_ids).allowed
     else:
         opening = openings(hole.boundary.opening, task.spelling)[0]
         given_ids, allowed = opening.given_ids, opening.allowed

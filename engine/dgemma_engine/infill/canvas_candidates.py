@@ -81,7 +81,7 @@ class CanvasCandidates:
             num_steps: steps per canvas.
         """
         context, form, prompt_ids = task.context, task.form, task.hole.prompt_ids
-        proposals, written, block = Proposals(), list[int](), prompt_ids[cache.length :]
+        proposals, written, block = Proposals(), list[int](), prompt_ids[cache.num_prompt :]
         end_ids = task.end_ids()
         sizes = sorted({form.slot_size(min(size, context.max_middle_tokens)) for size in _FIRST_SLOTS[context.extent]})
         try:
@@ -136,8 +136,8 @@ class CanvasCandidates:
                     block = best.ids
                     written += block
         finally:
-            if cache.length >= len(prompt_ids):
-                cache.truncate(len(prompt_ids))
+            if cache.num_prompt >= len(prompt_ids):
+                cache.truncate(cache.prompt_start + len(prompt_ids))
 
     def length_confidences(
         self, task: InfillTask, cache: PromptCache, lengths: Sequence[int]

@@ -28,7 +28,7 @@ from dgemma_engine.infill.options import DEFAULT, Decode, InfillOptions
 from dgemma_engine.infill.pipeline import Pipeline
 from dgemma_engine.infill.ranker import merged
 from dgemma_engine.infill.warmup import warmup_requests
-from dgemma_engine.model.devices import limit_threads, pick_device
+from dgemma_engine.model.devices import limit_threads, pick_device, use_device
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.prompting.prefix_cache import PromptStore
@@ -87,7 +87,7 @@ class Engine:
             infill_format,
             sampler,
             calibration,
-            prompts=prompts or PromptStore(model),
+            prompts=prompts or PromptStore(model, parallel_tokens=infill_format.parallel_suffix_tokens),
             durations=durations or DurationEstimator(),
             decode=decode,
         )
@@ -123,6 +123,7 @@ class Engine:
             FormatError: `infill.json` cannot be used.
         """
         target = pick_device(device)
+        use_device(target)
         limit_threads(os.environ)
         report(1, f"reading {path.name}")
         facts = read_facts(path)

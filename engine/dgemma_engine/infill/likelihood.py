@@ -68,13 +68,16 @@ def likelihoods(
     """
     num_past = cache.length
     ids, row_of, offsets = list[int](), list[int](), list[int]()
-    starts = list[int]()
+    starts, shown_from = list[int](), list[int]()
     for index, branch in enumerate(branches):
         starts.append(len(ids))
         branch_ids = [last_id, *branch.middle_ids, *branch.suffix_ids]
         ids += branch_ids
         row_of += [index] * len(branch_ids)
         offsets += range(len(branch_ids))
+        # The suffix is to follow from the candidate, so it does not read its own copy beside the prompt.
+        num_middle = 1 + len(branch.middle_ids)
+        shown_from += [cache.seen_from] * num_middle + [cache.prompt_start] * len(branch.suffix_ids)
     device = model.device
     position_T = torch.tensor(offsets, device=device) + (num_past - 1)
     attention_masks = masks.branches(
@@ -83,6 +86,7 @@ def likelihoods(
         num_past=num_past,
         sliding_window=model.config.sliding_window,
         hidden_from=num_past - 1,
+        shown_from_L=torch.tensor(shown_from, device=device),
     )
     hidden_1TD = model.encode(
         torch.tensor([ids], device=device), cache, positions_BT=position_T[None], attention_masks=attention_masks

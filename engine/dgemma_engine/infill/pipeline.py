@@ -100,7 +100,10 @@ class Pipeline:
         prompt_ids, device, decode = task.hole.prompt_ids, self._model.device, self._decode or options.decode
         # The first denoising step adds the end of the prompt, where there is one.
         most_left = 0 if decode is Decode.LEFT_TO_RIGHT else JOINED_TOKENS[device.type]
-        cache = yield from self.prompts.encoded(context.document, prompt_ids, cancel, most_left=most_left)
+        parallel_ids = task.hole.parallel_ids
+        cache = yield from self.prompts.encoded(
+            context.document, prompt_ids, cancel, most_left=most_left, parallel_ids=parallel_ids
+        )
         timer.end("encode")
         search.stop = cancel.finish
         if search.stop is not None or cache is None:
@@ -141,7 +144,7 @@ class Pipeline:
 
         if not proposals.steps:
             # No step was made that could have added the end of the prompt.
-            cache = yield from self.prompts.encoded(context.document, prompt_ids, cancel)
+            cache = yield from self.prompts.encoded(context.document, prompt_ids, cancel, parallel_ids=parallel_ids)
         search.is_judged = cache is not None and cancel.finish is None
         if cache is not None and search.is_judged:
             search.ranked = yield from rank(
@@ -179,7 +182,10 @@ class Pipeline:
             Mean negative entropies in nats, one per noise draw; None if the request was cancelled or is out of time.
         """
         task = self._task(context, None, InfillOptions(fill=False), None, is_stored=False)
-        cache = finished(self.prompts.encoded(context.document, task.hole.prompt_ids, cancel))
+        hole = task.hole
+        cache = finished(
+            self.prompts.encoded(context.document, hole.prompt_ids, cancel, parallel_ids=hole.parallel_ids)
+        )
         return None if cache is None else self.canvases.length_confidences(task, cache, lengths)
 
     def _task(

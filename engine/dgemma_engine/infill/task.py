@@ -47,6 +47,12 @@ class InfillTask:
     on_draft: OnDraft | None = None
     observer: Observer | None = None
 
+    @property
+    def is_blank_line(self) -> bool:
+        """Whether one line is asked for, and nothing stands in it."""
+        before, after = self.context.prefix.rpartition("\n")[2], self.context.suffix.partition("\n")[0]
+        return self.context.extent is Extent.LINE and not (before.strip() or after.strip())
+
     def end_ids(self) -> frozenset[int]:
         """Returns the tokens that end the middle: of a line also those with a line break."""
         is_line = self.context.extent is Extent.LINE

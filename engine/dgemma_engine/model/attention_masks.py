@@ -50,7 +50,9 @@ class AttentionMasks:
 ALL_VISIBLE = AttentionMasks(full=None, sliding=None)
 
 
-def causal(*, num_past: int, num_new: int, sliding_window: int, device: torch.device) -> AttentionMasks:
+def causal(
+    *, num_past: int, num_new: int, sliding_window: int, device: torch.device, shown_from: int = 0
+) -> AttentionMasks:
     """Masks of `num_new` tokens that follow `num_past` cached ones.
 
     Args:
@@ -58,19 +60,20 @@ def causal(*, num_past: int, num_new: int, sliding_window: int, device: torch.de
         num_new: tokens of this pass.
         sliding_window: tokens a sliding layer sees, the query's own included.
         device: where the masks live.
+        shown_from: cached tokens before this one are hidden.
 
     Returns:
         Masks of shape [1, 1, num_new, visible + num_new], where visible is what the layer kind's window holds of the
-        cache; none for a single token, which sees all of that.
+        cache; none for a single token that sees all of that.
     """
-    if num_new == 1:
+    if num_new == 1 and not shown_from:
         return ALL_VISIBLE
-    start = _window_start(num_past, sliding_window)
+    start = max(shown_from, _window_start(num_past, sliding_window))
     query_idx = torch.arange(num_past, num_past + num_new, device=device)[:, None]
     key_idx = torch.arange(num_past + num_new, device=device)[None, :]
     full = key_idx <= query_idx
     sliding = full[:, start:] & (key_idx[:, start:] > query_idx - sliding_window)
-    return AttentionMasks(full=full[None, None], sliding=sliding[None, None])
+    return AttentionMasks(full=full[None, None, :, shown_from:], sliding=sliding[None, None])
 
 
 def packed(row_L: Tensor, *, num_past: int, sliding_window: int) -> AttentionMasks:
@@ -93,7 +96,13 @@ def packed(row_L: Tensor, *, num_past: int, sliding_window: int) -> AttentionMas
 
 
 def branches(
-    row_L: Tensor, position_L: Tensor, *, num_past: int, sliding_window: int, hidden_from: int
+    row_L: Tensor,
+    position_L: Tensor,
+    *,
+    num_past: int,
+    sliding_window: int,
+    hidden_from: int,
+    shown_from_L: Tensor | None = None,
 ) -> AttentionMasks:
     """Masks for several continuations of one prompt in one `encode`, each causal, over the prompt and itself only.
 
@@ -106,6 +115,7 @@ def branches(
         num_past: tokens in the cache, whose positions are 0, 1, ...
         sliding_window: tokens a sliding layer sees by position, the query's own included.
         hidden_from: cached tokens from this one on are hidden; `num_past` hides none.
+        shown_from_L: cached tokens before this one are hidden from each token, int64; None hides none.
 
     Returns:
         Masks of shape [1, 1, L, P + L], the sliding one without the cached tokens that no branch's window reaches.
@@ -114,7 +124,10 @@ def branches(
     cached_P = torch.arange(num_past, device=row_L.device)
     query_L1 = position_L[:, None]
     own_LL = (row_L[:, None] == row_L[None, :]) & (position_L[None, :] <= query_L1)
-    full_LS = torch.cat(((cached_P < hidden_from).expand(len(row_L), -1), own_LL), dim=1)
+    shown_LP = (cached_P < hidden_from).expand(len(row_L), -1)
+    if shown_from_L is not None:
+        shown_LP = shown_LP & (cached_P >= shown_from_L[:, None])
+    full_LS = torch.cat((shown_LP, own_LL), dim=1)
     near_LS = torch.cat((cached_P, position_L)) > query_L1 - sliding_window
     start = _window_start(hidden_from, sliding_window)
     sliding = (full_LS & near_LS)[None, None, :, start:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,8 @@ from dgemma_kernels.packing.cpu import OneRow
 
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.model.processor import product_speeds
+
+_log = logging.getLogger(__name__)
 
 # Tokens encoded between two checks of the deadline: longer pieces are faster, shorter ones stop sooner. A GPU takes
 # longer to start a short piece than to encode it.
@@ -30,6 +33,8 @@ def pick_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+        if name == "cpu" and _DRIVER.exists():
+            _log.warning("the model runs on the processor, although there is a card: %s", _missing_cuda())
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -39,6 +44,12 @@ def pick_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise CheckpointError(f"device {name!r} is not there ({_missing_cuda()}); or use auto or cpu")
     return device
+
+
+def use_device(device: torch.device) -> None:
+    """Makes a card the calling thread's own: kernels are launched on the current card, wherever their tensors are."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
 
 
 def _missing_cuda() -> str:

@@ -1,12 +1,16 @@
 """Keys and values of a prompt, layer by layer: written by the causal encoder, only read by the canvas.
 
 Sliding layers keep their full length, so that a prompt can be cut back to any earlier point; their window is applied
-when they are read. Shape legend: B rows, G key-value heads, T new tokens, S tokens so far, L canvas positions,
-d head size.
+when they are read. A cache may hold a second text beside the prompt, in places reserved before it: the prompt does not
+see it, what goes on from the prompt sees both (parallel context, arXiv 2212.10947).
+
+Shape legend: B rows, G key-value heads, T new tokens, S tokens so far, L canvas positions, d head size.
 """
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
@@ -23,7 +27,17 @@ class KVCache(Protocol):
 
     @property
     def length(self) -> int:
-        """Tokens whose keys and values every layer holds."""
+        """Tokens whose keys and values every layer holds, and places reserved before them."""
+        ...
+
+    @property
+    def prompt_start(self) -> int:
+        """The prompt's first place: what `prefill` sees begins there."""
+        ...
+
+    @property
+    def seen_from(self) -> int:
+        """The first place that what goes on from the prompt sees: that of the text beside it, where there is one."""
         ...
 
     def append(self, layer_idx: int, k_BGTd: Tensor, v_BGTd: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,14 +82,26 @@ class PromptCache:
         capacity: tokens to make room for, prompt and canvas together; grows by itself.
         dtype: of keys and values.
         device: where they live.
+        parallel_tokens: places reserved for a text beside the prompt.
 
     Attributes:
-        length: prompt tokens stored.
+        length: places taken or reserved; a token's place is its position.
+        prompt_start: see `KVCache.prompt_start`.
+        seen_from: see `KVCache.seen_from`.
     """
 
-    def __init__(self, config: ModelDimensions, *, capacity: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: ModelDimensions,
+        *,
+        capacity: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        parallel_tokens: int = 0,
+    ) -> None:
         self._kinds = config.layer_kinds
-        self.length = 0
+        capacity = max(capacity, parallel_tokens)
+        self.length = self.prompt_start = self.seen_from = parallel_tokens
         # Keys and values of a layer in one piece: [2, G, capacity, d].
         self._kv = [
             torch.zeros(2, config.num_kv_heads[kind], capacity, config.head_dim[kind], dtype=dtype, device=device)
@@ -87,6 +113,36 @@ class PromptCache:
     def num_bytes(self) -> int:
         """Memory held."""
         return sum(tensor.nbytes for tensor in self._kv)
+
+    @property
+    def num_prompt(self) -> int:
+        """Prompt tokens stored."""
+        return self.length - self.prompt_start
+
+    @contextmanager
+    def beside_prompt(self, num_tokens: int) -> Generator[None]:
+        """Within, the next passes write another text than the prompt, and see nothing but it.
+
+        It stands directly before the prompt and takes the place of the one before; without a pass, or after a failure,
+        there is none.
+
+        Args:
+            num_tokens: of that text, at most as many as are reserved.
+
+        Raises:
+            ValueError: they are more.
+        """
+        length, prompt_start = self.length, self.prompt_start
+        if not 0 <= num_tokens <= prompt_start:
+            raise ValueError(f"{num_tokens=} must be between 0 and {prompt_start}")
+        self.length = self.prompt_start = prompt_start - num_tokens
+        self.seen_from = prompt_start
+        try:
+            yield
+            if self.length == prompt_start:
+                self.seen_from = prompt_start - num_tokens
+        finally:
+            self.length, self.prompt_start = length, prompt_start
 
     def append(self, layer_idx: int, k_BGTd: Tensor, v_BGTd: Tensor) -> tuple[Tensor, Tensor]:
         """See `KVCache.append`; B must be 1."""
@@ -105,7 +161,7 @@ class PromptCache:
 
     def last_ids(self) -> Tensor:
         """See `KVCache.last_ids`."""
-        assert self.length, "a canvas of this family needs a prompt of at least one token"
+        assert self.num_prompt, "a canvas of this family needs a prompt of at least one token"
         return self._ids_1S[:, self.length - 1 : self.length]
 
     def with_canvas(
@@ -133,7 +189,7 @@ class PromptCache:
         length = self.length + num_pending
         end = length + num_tokens
         if end + num_behind > self._kv[layer_idx].shape[2]:
-            self._grow(layer_idx, length, end + num_behind)
+            self._grow(layer_idx, end + num_behind)
         kv = self._kv[layer_idx]
         return kv[:, :, length:end], kv[:, :, : end + num_behind]
 
@@ -163,13 +219,13 @@ class PromptCache:
             kv[:, :, length - 1 : length] = last
 
     def truncate(self, length: int) -> None:
-        """Forgets all but the first `length` tokens.
+        """Forgets what stands from the place `length` on.
 
         Raises:
-            ValueError: `length` is negative or more than is stored.
+            ValueError: it lies before the prompt, or after what is stored.
         """
-        if not 0 <= length <= self.length:
-            raise ValueError(f"{length=} must be between 0 and {self.length}")
+        if not self.prompt_start <= length <= self.length:
+            raise ValueError(f"{length=} must be between {self.prompt_start} and {self.length}")
         self.length = length
 
     def _write(self, layer_idx: int, k: Tensor, v: Tensor, length: int, *, start: int) -> tuple[Tensor, Tensor]:
@@ -178,11 +234,12 @@ class PromptCache:
         new[:1], new[1:] = k, v
         return so_far[:1, :, start:], so_far[1:, :, start:]
 
-    def _grow(self, layer_idx: int, length: int, needed: int) -> None:
+    def _grow(self, layer_idx: int, needed: int) -> None:
         old = self._kv[layer_idx]
         capacity = max(needed, old.shape[2] + min(old.shape[2], _MOST_GROWTH))
         self._kv[layer_idx] = old.new_zeros(2, old.shape[1], capacity, old.shape[3])
-        self._kv[layer_idx][:, :, :length] = old[:, :, :length]
+        # All of it: while a text beside the prompt is written, the prompt stands behind it.
+        self._kv[layer_idx][:, :, : old.shape[2]] = old
 
 
 def prompt_cache(cache: KVCache) -> PromptCache:
@@ -196,7 +253,12 @@ class GraphKV:
 
     Attributes:
         length: tokens stored.
+        prompt_start: see `KVCache.prompt_start`; nothing stands beside this prompt.
+        seen_from: likewise.
     """
+
+    prompt_start: int = 0
+    seen_from: int = 0
 
     def __init__(self) -> None:
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}

@@ -197,6 +197,22 @@ class Ops:
 
 
 def _require_kernels(device: torch.device, formats: frozenset[WeightFormat]) -> None:
+    _require_card(device, formats)
+    from dgemma_kernels.ops.compiler_check import require_compiler
+
+    try:
+        require_compiler(device)
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError):
+            raise
+        raise CheckpointError(
+            f"Triton cannot build GPU kernels here ({error}): install a C compiler and the headers of this Python "
+            "(Debian and Ubuntu: apt install gcc python3-dev; Fedora: dnf install gcc python3-devel), or use "
+            "--device cpu"
+        ) from error
+
+
+def _require_card(device: torch.device, formats: frozenset[WeightFormat]) -> None:
     if device.type != "cuda":
         from triton import knobs
 

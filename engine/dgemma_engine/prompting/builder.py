@@ -28,6 +28,7 @@ class Hole:
     Attributes:
         boundary: where prefix and suffix were cut.
         prompt_ids: what the causal encoder reads.
+        parallel_ids: the suffix as it is encoded beside the prompt; empty where the format has none.
         head_ids: suffix tokens clamped behind the slot; empty when the rest of the file is blank.
         judged_suffix_ids: suffix tokens that candidates are judged by.
         end_ids: tokens that end a middle; empty for a checkpoint that has none and a file that goes on.
@@ -36,6 +37,7 @@ class Hole:
 
     boundary: Boundary
     prompt_ids: list[int]
+    parallel_ids: list[int]
     head_ids: tuple[int, ...]
     judged_suffix_ids: tuple[int, ...]
     end_ids: frozenset[int]
@@ -90,6 +92,7 @@ def build_prompt(
             bos_token_id=config.bos_token_id,
             name_ids=tokenizer.encode(f"{name}\n") if form.name_token_id is not None and name else (),
         ),
+        parallel_ids=[] if is_last else _beginning_ids(context.suffix, tokenizer, form.parallel_suffix_tokens),
         head_ids=head_ids,
         judged_suffix_ids=head_ids[:JUDGED_SUFFIX_TOKENS],
         end_ids=frozenset(end_ids),
@@ -105,6 +108,10 @@ def tail(text: str, budget: int) -> str:
     jump = max(1, budget // 4)
     start = max(0, -(-(len(text) - budget) // jump) * jump)
     return text[start:]
+
+
+def _beginning_ids(text: str, tokenizer: Tokenizer, budget: int) -> list[int]:
+    return tokenizer.encode(text[: budget * CHARACTERS_PER_TOKEN])[:budget]
 
 
 def _snippet_ids(snippets: Sequence[Snippet], tokenizer: Tokenizer, budget: int) -> list[int]:

@@ -7,11 +7,12 @@ What the canvas clamps is always the suffix as it is now. Knows token ids and ca
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 import torch
+from torch import Tensor
 
 from dgemma_engine.bounded_store import BoundedStore
 from dgemma_engine.model.devices import PIECE_TOKENS
@@ -30,6 +31,7 @@ _MOST_DIFFERENT = 0.15
 class _Prompt:
     ids: list[int]
     cache: PromptCache
+    parallel_ids: tuple[int, ...] = ()
 
 
 class PromptStore:
@@ -39,14 +41,18 @@ class PromptStore:
         model: encodes what is new.
         num_documents: prompts kept; 0 keeps none.
         max_bytes: of keys and values over all prompts kept; the newest and those in use are kept whatever their size.
+        parallel_tokens: places reserved for a text beside each prompt.
 
     Attributes:
         in_use: documents whose prompts are kept, whatever others need.
         num_encoded: tokens the last call found missing.
     """
 
-    def __init__(self, model: DiffusionModel, *, num_documents: int = 8, max_bytes: int = 2**30) -> None:
+    def __init__(
+        self, model: DiffusionModel, *, num_documents: int = 8, max_bytes: int = 2**30, parallel_tokens: int = 0
+    ) -> None:
         self._model = model
+        self._parallel_tokens = parallel_tokens
         self.in_use: set[str] = set()
         self._prompts: BoundedStore[str, _Prompt] = BoundedStore(
             num_documents, weigh=lambda prompt: prompt.cache.num_bytes, max_weight=max_bytes, kept=self.in_use
@@ -55,29 +61,46 @@ class PromptStore:
 
     @torch.inference_mode()
     def encoded(
-        self, document: str, ids: list[int], cancel: Cancel, *, most_left: int = 0
+        self,
+        document: str,
+        ids: list[int],
+        cancel: Cancel,
+        *,
+        most_left: int = 0,
+        parallel_ids: Sequence[int] = (),
     ) -> Pieces[PromptCache | None]:
-        """Returns a cache that holds exactly `ids`; in pieces.
+        """Returns a cache that holds exactly `ids`, and `parallel_ids` beside them; in pieces.
 
         Args:
             document: whose last prompt to start from.
             ids: the prompt; at least one token.
             cancel: asked between pieces of a long prompt; what is encoded by then is kept for the next request.
             most_left: if no more tokens than these are missing, they are left out, for the caller's next pass to add.
+            parallel_ids: the text beside the prompt, at most `parallel_tokens`; encoded anew when it is another one.
 
         Returns:
             Valid until the next call for the same document; None if `cancel` said stop.
         """
         prompt = self._prompts.get(document) or _Prompt([], self._empty_cache(len(ids)))
         # A request that failed half-way, or added nothing, may have left the cache shorter than the prompt.
-        most = min(len(prompt.ids), len(ids), prompt.cache.length)
+        most = min(len(prompt.ids), len(ids), prompt.cache.num_prompt)
         shared = next((index for index in range(most) if prompt.ids[index] != ids[index]), most)
-        prompt.cache.truncate(shared)
+        prompt.cache.truncate(prompt.cache.prompt_start + shared)
         # Until the new tokens are encoded the cache must not claim more than it holds.
         prompt.ids = ids[:shared]
         self._prompts.put(document, prompt)
         self.num_encoded = len(ids) - shared
-        if self.num_encoded <= most_left:
+        if prompt.parallel_ids != tuple(parallel_ids):
+            yield
+            if cancel.finish is not None:
+                return None
+            prompt.parallel_ids = ()
+            with prompt.cache.beside_prompt(len(parallel_ids)):
+                if parallel_ids:
+                    self._model.prefill(self._tensor(parallel_ids), prompt.cache)
+            prompt.parallel_ids = tuple(parallel_ids)
+            self.num_encoded += len(parallel_ids)
+        if len(ids) - shared <= most_left:
             prompt.ids = ids
             return prompt.cache
         size = PIECE_TOKENS[self._model.device.type]
@@ -86,7 +109,7 @@ class PromptStore:
             if cancel.finish is not None:
                 return None
             piece = ids[start : start + size]
-            self._model.prefill(torch.tensor([piece], dtype=torch.int64, device=self._model.device), prompt.cache)
+            self._model.prefill(self._tensor(piece), prompt.cache)
             prompt.ids = ids[: start + len(piece)]
         return prompt.cache
 
@@ -95,10 +118,18 @@ class PromptStore:
         self._prompts.clear()
         self._model.release_captured()
 
+    def _tensor(self, ids: Sequence[int]) -> Tensor:
+        return torch.tensor([ids], dtype=torch.int64, device=self._model.device)
+
     def _empty_cache(self, num_tokens: int) -> PromptCache:
         model = self._model
-        capacity = num_tokens + model.config.canvas_length
-        return PromptCache(model.config, capacity=capacity, dtype=model.dtype, device=model.device)
+        return PromptCache(
+            model.config,
+            capacity=self._parallel_tokens + num_tokens + model.config.canvas_length,
+            dtype=model.dtype,
+            device=model.device,
+            parallel_tokens=self._parallel_tokens,
+        )
 
 
 class SuffixStore:

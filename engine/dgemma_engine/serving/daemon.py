@@ -106,7 +106,12 @@ class _Daemon:
         self._started_s = time.monotonic()
         self._peers: set[Peer] = set()
         self._owners = itertools.count(1)
-        self._device = DeviceThread(load, clock=time.monotonic, on_progress=self._progressed_on_thread)
+        self._device = DeviceThread(
+            load,
+            clock=time.monotonic,
+            on_progress=self._progressed_on_thread,
+            on_device_lost=self._lost_on_thread,
+        )
         self._idle_timeout = IdleTimeout(
             idle_s=idle_s, failed_linger_s=failed_linger_s, call_later=self._loop.call_later, end=self._end_unused
         )
@@ -251,6 +256,10 @@ class _Daemon:
     def _progressed_on_thread(self, progress: Progress) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._progressed, progress)
+
+    def _lost_on_thread(self) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._stop.set)
 
     def _progressed(self, progress: Progress) -> None:
         last, self._sent = self._sent, progress

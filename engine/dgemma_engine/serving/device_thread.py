@@ -19,6 +19,7 @@ from dgemma_engine.protocol.messages import Context, EngineState, Finish, Infill
 from dgemma_engine.protocol.status_messages import StageTimes
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.timing import LatencyStats
+from dgemma_engine.serving.device_errors import is_device_lost
 from dgemma_engine.serving.infill_engine import InfillEngine, Load
 from dgemma_engine.serving.scheduler import Job, Scheduler
 from dgemma_engine.tracing.recorder import Recorder
@@ -33,12 +34,22 @@ class DeviceThread:
         load: makes the engine, on this thread.
         clock: seconds that never go backwards.
         on_progress: called on this thread with the progress of loading, and once when loading has ended.
+        on_device_lost: called on this thread, once, when the device fails every later call (`is_device_lost`); nothing
+            runs afterwards.
     """
 
-    def __init__(self, load: Load, *, clock: Callable[[], float], on_progress: Callable[[Progress], None]) -> None:
+    def __init__(
+        self,
+        load: Load,
+        *,
+        clock: Callable[[], float],
+        on_progress: Callable[[Progress], None],
+        on_device_lost: Callable[[], None],
+    ) -> None:
         self._load = load
         self._clock = clock
         self._on_progress = on_progress
+        self._on_device_lost = on_device_lost
         self._condition = threading.Condition()
         self._scheduler = Scheduler()
         self._stopping = False
@@ -172,6 +183,9 @@ class DeviceThread:
             except StopIteration as end:
                 outcome = end.value
             except Exception as error:
+                if is_device_lost(error):
+                    self._lose_device(job, error)
+                    return
                 outcome = _fault(error)
             job.worked_s += self._clock() - began_s
             if outcome is not None:
@@ -187,6 +201,18 @@ class DeviceThread:
             for job in self._scheduler.drain():
                 self._answer(job, EngineFault(message))
         self._on_progress(self._progress)
+
+    def _lose_device(self, job: Job, error: Exception) -> None:
+        """Answers everything, and asks for the end of the process."""
+        message = f"the device failed ({_first_line(error)}); the engine ends, and the next request starts a new one"
+        _log.error("%s", message)
+        with self._condition:
+            self._stopping = True
+            self._scheduler.finish(job)
+            for one in (job, *self._scheduler.running, *self._scheduler.drain()):
+                if not one.answer.done():
+                    self._answer(one, EngineFault(message))
+        self._on_device_lost()
 
     def _announce(self, progress: Progress) -> None:
         self._progress = progress
@@ -264,6 +290,11 @@ def _load_message(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError):
         return f"{error.name} is not installed; run: pip install 'dgemma-lsp[engine]'"
     return f"the model cannot be loaded ({type(error).__name__}: {_one_line(error)})"
+
+
+def _first_line(error: Exception) -> str:
+    """Returns what an error of a device says first; hints for developers follow."""
+    return str(error).strip().partition("\n")[0]
 
 
 def _one_line(error: Exception) -> str:

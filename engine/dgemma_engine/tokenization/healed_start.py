@@ -38,21 +38,24 @@ class HealedStart:
     Args:
         opening: the text.
         spelling: of the model's tokens.
+        barred_ids: tokens that may not come directly after it.
     """
 
-    def __init__(self, opening: str, spelling: Spelling) -> None:
+    def __init__(self, opening: str, spelling: Spelling, barred_ids: frozenset[int] = frozenset()) -> None:
         self._opening = opening
         self._spelling = spelling
+        self._barred_ids = barred_ids
 
     def allowed(self, ids: Sequence[int]) -> list[int] | None:
         """Returns the tokens that may follow `ids`: all with which the text begins, or that begin with its rest.
 
-        None once the text is spelt: then any token may follow.
+        None once the text is spelt: then any token may follow, but for the first one where some are barred.
         """
         spelt = sum(len(self._spelling.text_of(token_id) or "") for token_id in ids)
         rest = self._opening[spelt:]
         if not rest:
-            return None
+            is_first = spelt == len(self._opening) and self._barred_ids
+            return [one for one in self._spelling.with_text if one not in self._barred_ids] if is_first else None
         beginnings = (self._spelling.starting_with(rest[:size])[:1] for size in range(1, len(rest)))
         shorter = [ids[0] for ids in beginnings if ids and rest.startswith(self._spelling.text_of(ids[0]) or "\0")]
         return [*dict.fromkeys(shorter), *self._spelling.starting_with(rest)]

@@ -47,6 +47,11 @@ class Spelling:
         ids = self._tokenizer.encode(text)
         return ids if self._tokenizer.decode(ids) == text else []
 
+    @property
+    def with_text(self) -> Sequence[int]:
+        """Tokens that have a text of their own."""
+        return self._ascending
+
     @cached_property
     def with_line_break(self) -> frozenset[int]:
         """Tokens whose text holds the end of a line."""

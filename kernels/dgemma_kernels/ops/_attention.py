@@ -6,7 +6,9 @@ import triton.language as tl
 from dgemma_kernels.ops._numbers import INTERPRETED, narrow, product
 
 
-@triton.jit(do_not_specialize=["num_tokens", "capacity"])
+# Rows and positions of a canvas begin behind those of its block, aligned or not by the block's length: specialised on
+# that, the kernel would be compiled a second time while a request waits.
+@triton.jit(do_not_specialize=["num_tokens", "capacity"], do_not_specialize_on_alignment=["row_ptr", "position_ptr"])
 def attention_kernel(
     q_ptr, k_ptr, v_ptr, row_ptr, position_ptr, num_visible_ptr, num_stored_ptr, out_ptr,
     num_tokens, num_heads, capacity, window,

@@ -12,15 +12,18 @@ import torch
 from dgemma_engine.backends import select
 from dgemma_engine.backends.cuda.model import FusedModel, fuse
 from dgemma_engine.backends.cuda.weights import dense_weight, expert_weights
+from dgemma_engine.backends.select import load_runnable
 from dgemma_engine.checkpoint.loader import Residence, load_model
 from dgemma_engine.checkpoint.quantization_presets import Format
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.infill.engine import Engine
+from dgemma_engine.model import ops as ops_module
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.protocol.messages import Context, Extent
 from dgemma_engine.quantization.quantized_linear import PackedExperts, PackedLinear, Scratch
 from dgemma_engine.quantization.quantized_tensor import Encoding, QuantisedTensor, quantise
 from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_kernels.ops import compiler_check
 from dgemma_kernels.reference.quantization import restore_weight
 from dgemma_kernels.tensors.formats import WeightFormat
 
@@ -171,3 +174,43 @@ def test_engine_answers_as_it_does_without_fusing(
     assert graphs.num_captured > 0, "warming up compiles, and captures what is asked for again"
     fused_engine._pipeline.prompts.clear()  # pyright: ignore[reportPrivateUsage]
     assert not graphs._known, "what was captured of prompts goes with them when memory runs out"
+
+
+def test_routing_forgets_what_a_broken_launch_left(tmp_path: Path) -> None:
+    model = load(write(tmp_path), Ops.fused_reference(), torch.float32, CPU)
+    assert isinstance(model, FusedModel)
+    model._arrivals_1.fill_(3)
+    few(model, CPU)
+    assert model._arrivals_1.item() == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("Failed to find C compiler. Please specify via CC"), OSError("Python.h: No such file\nmore")],
+)
+def test_missing_compiler_is_named_before_a_weight_is_read(
+    tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: object, **_constants: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ops_module, "_require_card", lambda _device, _formats: None)
+    monkeypatch.setattr(compiler_check, "launch", fail)
+    monkeypatch.setattr(select, "load_model", lambda *_args, **_kwargs: pytest.fail("weights were read"))
+    with pytest.raises(
+        CheckpointError, match=r"Triton cannot build GPU kernels here \(.*\): install a C comp"
+    ) as caught:
+        load_runnable(write(tmp_path), device=CPU, ops=Ops.triton(), prompt_tokens=64, report=lambda _percent: None)
+    assert "\n" not in str(caught.value) and "apt install gcc python3-dev" in str(caught.value)
+
+
+def test_card_that_fails_is_not_taken_for_a_missing_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_arguments: object, **_constants: object) -> None:
+        raise torch.AcceleratorError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(ops_module, "_require_card", lambda _device, _formats: None)
+    monkeypatch.setattr(compiler_check, "launch", fail)
+    fused = Ops.triton().fused
+    assert fused is not None
+    with pytest.raises(torch.AcceleratorError):
+        fused.require(CPU, frozenset())

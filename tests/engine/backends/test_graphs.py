@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Generator
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import pytest
 import torch
-from dgemma_engine.backends.cuda.graphs import Graphs, Work, repeat
+from dgemma_engine.backends.cuda.graphs import CudaCapture, Graphs, Work, repeat
 
 
 class Recorder:
@@ -79,3 +82,77 @@ def test_exhausted_memory_is_not_hidden() -> None:
     graphs.run("key", lambda: None)
     with pytest.raises(torch.OutOfMemoryError):
         graphs.run("key", lambda: None)
+
+
+class FakeStream:
+    """A stream that knows what it waited for."""
+
+    def __init__(self) -> None:
+        self.waited_for: list[FakeStream] = []
+
+    def wait_stream(self, other: FakeStream) -> None:
+        self.waited_for.append(other)
+
+
+class FakeCuda:
+    """The calls of `torch.cuda` that a capture makes, with the rules that a real capture has."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.main = self.current = FakeStream()
+        self.pools, self.used_pools, self.capturing = 0, list[int](), False
+        fakes: dict[str, Any] = {
+            "device": lambda _device: nullcontext(), "Stream": FakeStream, "stream": self.on_stream,
+            "current_stream": lambda: self.current, "graph_pool_handle": self.new_pool, "CUDAGraph": lambda: self,
+        }  # fmt: skip
+        for name, fake in fakes.items():
+            monkeypatch.setattr(torch.cuda, name, fake)
+
+    @contextmanager
+    def on_stream(self, stream: FakeStream) -> Generator[None]:
+        before, self.current = self.current, stream
+        try:
+            yield
+        finally:
+            self.current = before
+
+    def new_pool(self) -> int:
+        self.pools += 1
+        return self.pools
+
+    def capture_begin(self, *, pool: int, capture_error_mode: str) -> None:
+        assert self.current is not self.main, "the default stream cannot be captured"
+        assert not self.capturing and capture_error_mode == "thread_local"
+        self.capturing = True
+        self.used_pools.append(pool)
+
+    def capture_end(self) -> None:
+        assert self.capturing
+        self.capturing = False
+
+    def replay(self) -> None:
+        pass
+
+
+def test_capture_leaves_the_stream_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = FakeCuda(monkeypatch)
+    capture, streams = CudaCapture(torch.device("cuda", 1)), list[FakeStream]()
+    for _ in range(2):
+        assert capture(lambda: streams.append(cuda.current)) == cuda.replay
+        assert cuda.current is cuda.main and not cuda.capturing
+    assert cuda.main not in streams and streams[0].waited_for == [cuda.main] * 2
+    assert cuda.used_pools == [1, 1]
+
+
+def test_capture_that_fails_leaves_the_stream_as_it_was_and_takes_a_new_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = FakeCuda(monkeypatch)
+    capture, streams = CudaCapture(torch.device("cuda", 1)), list[FakeStream]()
+
+    def refuse() -> None:
+        streams.append(cuda.current)
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    with pytest.raises(RuntimeError, match="not permitted"):
+        capture(refuse)
+    assert cuda.current is cuda.main and not cuda.capturing
+    capture(lambda: streams.append(cuda.current))
+    assert cuda.used_pools == [1, 2] and streams[0] is not streams[1]

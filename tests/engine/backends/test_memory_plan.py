@@ -137,7 +137,33 @@ def test_a_card_that_is_too_small_is_refused_before_a_weight_is_read(
     make_checkpoint: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine_module, "pick_device", lambda _name: torch.device("cuda:0"))
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _device: None)
     monkeypatch.setattr(select, "free_memory", lambda _device: GIB // 2)
     monkeypatch.setattr(select, "load_model", lambda *_args, **_kwargs: pytest.fail("weights were read"))
     with pytest.raises(CheckpointError, match=r"the model needs 0\.\d GiB .*, cuda:0 has 0\.5 GiB free: make it"):
         Engine.load(make_checkpoint().folder, device="auto", report=lambda _percent, _message: None)
+
+
+def test_a_processor_without_the_memory_is_refused_before_a_weight_is_read(
+    make_checkpoint: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(select, "free_memory", lambda _device: GIB // 4)
+    monkeypatch.setattr(select, "load_model", lambda *_args, **_kwargs: pytest.fail("weights were read"))
+    with pytest.raises(CheckpointError, match=r"the model needs 0\.\d GiB .*, cpu has 0\.2 GiB free: make it smaller"):
+        Engine.load(make_checkpoint().folder, device="cpu", report=lambda _percent, _message: None)
+
+
+def test_the_engines_thread_takes_the_card_before_anything_is_loaded(
+    make_checkpoint: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = list[str]()
+    monkeypatch.setattr(engine_module, "pick_device", lambda _name: torch.device("cuda:1"))
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: taken.append(str(device)))
+
+    def ask(device: torch.device) -> int:
+        assert taken == ["cuda:1"], "the first thing that is asked of the card comes too early"
+        return 0
+
+    monkeypatch.setattr(select, "free_memory", ask)
+    with pytest.raises(CheckpointError, match="cuda:1 has 0"):
+        Engine.load(make_checkpoint().folder, device="cuda:1", report=lambda _percent, _message: None)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from dgemma_engine.checkpoint import safetensors_reader
 from dgemma_engine.checkpoint.loader import load_model, save_checkpoint
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.model.config import ModelConfig
@@ -235,3 +236,25 @@ def test_released_configuration_is_understood() -> None:
     with torch.device("meta"):
         model = DiffusionGemma(config, Ops.reference())
     assert round(sum(parameter.numel() for parameter in model.parameters()) / 1e9, 2) == 25.25
+
+
+def test_large_reads_open_files_a_few_times_only(
+    make_checkpoint: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A card's model of thousands of tensors would spend its load on their lists."""
+    folder = make_checkpoint(seed=13, max_shard_size="100KB").folder
+    opened, safe_open = list[Path](), safetensors_reader.safe_open
+
+    def counting(path: Path, framework: str) -> Any:
+        opened.append(path)
+        return safe_open(path, framework)
+
+    monkeypatch.setattr(safetensors_reader, "safe_open", counting)
+    monkeypatch.setitem(safetensors_reader.MOST_MAPPED_BYTES, "cpu", 1)
+    often = load(folder).state_dict()
+    num_often = len(opened)
+    opened.clear()
+    monkeypatch.setitem(safetensors_reader.MOST_MAPPED_BYTES, "cpu", safetensors_reader.MOST_MAPPED_BYTES["cuda"])
+    seldom = load(folder).state_dict()
+    assert len(opened) == len(set(opened)) < num_often
+    assert all(torch.equal(seldom[name], tensor) for name, tensor in often.items())

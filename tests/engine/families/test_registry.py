@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from dgemma_engine.errors import CheckpointError
+from dgemma_engine.checkpoint.fim_format import InfillFormat
+from dgemma_engine.errors import CheckpointError, FormatError
 from dgemma_engine.families.checkpoint_facts import read_facts
 from dgemma_engine.families.family import LoadOptions
 from dgemma_engine.families.registry import FAMILIES, family_of
@@ -115,3 +117,11 @@ def test_every_family_loads_what_it_recognises(tmp_path: Path, make_checkpoint: 
         assert family.read_format(facts).prefix_tokens > 0
         found.add(family.name)
     assert found == {family.name for family in FAMILIES}
+
+
+def test_format_that_the_family_cannot_honour_is_refused(make_checkpoint: Callable[..., Checkpoint]) -> None:
+    folder = make_checkpoint().folder
+    replace(InfillFormat.untrained(), parallel_suffix_tokens=8).save(folder)
+    facts = read_facts(folder)
+    with pytest.raises(FormatError, match="this family reads no suffix beside the prompt"):
+        family_of(facts).read_format(facts)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from dgemma_engine.families.llama.packed_model import PackedLlama
 from dgemma_engine.families.llama.weights import load_llama
 from dgemma_engine.infill.autoregressive import write
 from dgemma_engine.infill.engine import Engine
@@ -18,8 +20,9 @@ from dgemma_engine.scheduling.cooperative import finished
 from dgemma_engine.tokenization.healed_start import HealedStart
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 from dgemma_engine.tokenization.vocabulary_index import Spelling
+from torch import Tensor
 
-from tests.llama_checkpoints import LlamaCheckpoint, make_llama
+from tests.llama_checkpoints import LlamaCheckpoint, make_llama, write_adapter
 
 CPU = torch.device("cpu")
 
@@ -90,3 +93,26 @@ def test_written_tokens_begin_with_the_given_text(checkpoint: LlamaCheckpoint, b
     assert written.ids == expected
     assert written.passes == num_passes
     assert cache.length == len(prompt)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "is_empty"), [("def f(a):\n    return a\n    ", False), ("def f(a):\n    return a", True)]
+)
+def test_blank_line_gets_a_text_even_from_a_model_that_would_end_it(
+    checkpoint: LlamaCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str, is_empty: bool
+) -> None:
+    path = Path(shutil.copy(checkpoint.gguf, tmp_path))
+    write_adapter(path, "causal")
+    engine, logits = load(path), PackedLlama.logits
+    [letter_id] = Tokenizer.load(checkpoint.folder).encode("x")
+
+    def wants_to_end(model: PackedLlama, hidden_BLD: Tensor) -> Tensor:
+        scores = logits(model, hidden_BLD)
+        scores[..., 0] += 1e4
+        scores[..., letter_id] += 1e3
+        return scores
+
+    monkeypatch.setattr(PackedLlama, "logits", wants_to_end)
+    context = Context(document="d", prefix=prefix, suffix="\nprint(f(1))\n", path="f.py")
+    found = engine.ranked(context, never(), options=InfillOptions(seeds=False))
+    assert [candidate.proposal.text for candidate in found] == ([] if is_empty else ["x"])

@@ -39,7 +39,7 @@ def task(document: str, **options: Any) -> InfillTask:
     prefix, _, suffix = document.partition("|")
     hole = Hole(
         boundary=replace(back_off(prefix, suffix), closing=""),
-        prompt_ids=[0], head_ids=(), judged_suffix_ids=(), end_ids=frozenset({2}), is_last=False,
+        prompt_ids=[0], parallel_ids=[], head_ids=(), judged_suffix_ids=(), end_ids=frozenset({2}), is_last=False,
     )  # fmt: skip
     context = Context(document="a", prefix=prefix, suffix=suffix, **options)
     letters = cast("Any", Letters())
@@ -170,3 +170,11 @@ def test_the_shape_follows_the_document_beyond_prefix_and_suffix_and_not_other_c
     assert line("{\nx = |\n", DocumentEdges(num_before=2)) == "f(a)"
     assert line("{\nx = |\n}", DocumentEdges()) == "f(a)"
     assert line("{\nx = |\n}", DocumentEdges(num_after=1)) == "f(a)}"
+
+
+@pytest.mark.parametrize(
+    ("document", "is_blank"), [("a\n  |", True), ("|", True), ("a\n |  \nb", True), ("a = |\n", False), ("|)\n", False)]
+)
+def test_blank_line_is_one_without_text_on_either_side(document: str, is_blank: bool) -> None:
+    assert task(document).is_blank_line is is_blank
+    assert not task(document, extent=Extent.BLOCK).is_blank_line

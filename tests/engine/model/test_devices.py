@@ -11,7 +11,7 @@ import pytest
 import torch
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.model import devices
-from dgemma_engine.model.devices import limit_threads, pick_device, weight_dtype
+from dgemma_engine.model.devices import limit_threads, pick_device, use_device, weight_dtype
 from dgemma_engine.model.processor import ProductSpeeds
 
 
@@ -36,6 +36,30 @@ def test_users_own_choice_stands() -> None:
 def test_cpu_is_picked_without_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert pick_device("auto") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("has_driver", [True, False])
+def test_card_that_is_left_unused_is_explained(
+    has_driver: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(devices, "_DRIVER", tmp_path / "version")
+    if has_driver:
+        (tmp_path / "version").write_text("NVRM version: 470.82\n")
+    assert pick_device("auto") == torch.device("cpu")
+    assert (
+        "although there is a card: torch for CUDA 13.0 cannot use it: update the driver" in caplog.text
+    ) is has_driver
+
+
+@pytest.mark.parametrize(("name", "chosen"), [("cuda:1", ["cuda:1"]), ("cpu", [])])
+def test_card_becomes_the_threads_own(name: str, chosen: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = list[str]()
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: seen.append(str(device)))
+    use_device(torch.device(name))
+    assert seen == chosen
 
 
 @pytest.mark.parametrize(

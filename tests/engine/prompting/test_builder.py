@@ -138,3 +138,13 @@ def test_tail_moves_in_jumps() -> None:
     starts = {len(text) - len(tail(text, 100)) for text in ("a" * size for size in range(200, 225))}
     assert starts == {100, 125}
     assert tail("abc", 100) == "abc"
+
+
+def test_suffix_beside_the_prompt_is_the_text_behind_the_cursor(
+    hole_of: Callable[..., Hole], ids_of: Callable[[str], list[int]]
+) -> None:
+    form = replace(FORMAT.without_fill(), suffix_token_id=None, suffix_tokens=0, parallel_suffix_tokens=4)
+    hole = hole_of("con", "fig)\nmore", form)
+    assert hole.parallel_ids == ids_of("fig)\nmore")[:4]
+    assert hole.prompt_ids == hole_of("con", "other", form).prompt_ids
+    assert hole_of("con", "\n ", form).parallel_ids == []

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from dgemma_engine.errors import EngineUnavailable, SocketRefused
+from dgemma_engine.errors import EngineFault, EngineUnavailable, SocketRefused
 from dgemma_engine.ipc.client import EngineClient
 from dgemma_engine.ipc.lock_file import EngineLock, holder_pid
 from dgemma_engine.protocol.messages import EngineState, Finish
@@ -83,6 +83,20 @@ async def test_killed_engine_fails_requests_and_its_files_are_recovered(processe
     restarted = processes.start()
     async with await attach(location) as client:
         assert (await client.status()).pid == restarted.pid
+        assert (await client.infill(context())).finish is Finish.STABLE
+
+
+async def test_engine_whose_device_fails_says_so_and_makes_room(processes: Processes, tmp_path: Path) -> None:
+    location = location_in(tmp_path)
+    failing = processes.start("failing device")
+    async with await attach(location) as client:
+        assert (await client.infill(context())).finish is Finish.STABLE
+        with pytest.raises(EngineFault, match=r"\(CUDA error: unspecified launch failure\); the engine ends"):
+            await asyncio.wait_for(client.infill(context(path="fault")), PATIENCE_S)
+    assert (await ended(failing))[0] == 0
+    assert not location.socket.exists()
+    processes.start()
+    async with await attach(location) as client:
         assert (await client.infill(context())).finish is Finish.STABLE
 
 

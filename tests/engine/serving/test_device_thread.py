@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import torch
 from dgemma_engine.errors import EngineFault
 from dgemma_engine.protocol.messages import Draft, EngineState, Finish, Progress
 from dgemma_engine.serving.device_thread import DeviceThread
@@ -26,8 +27,12 @@ class Run:
     ) -> None:
         self.engine = SteppingEngine(step_s=step_s, sleep=sleep)
         self.progress: list[Progress] = []
+        self.lost = threading.Event()
         self.device = DeviceThread(
-            load or (lambda report: self.engine), clock=time.monotonic, on_progress=self.progress.append
+            load or (lambda report: self.engine),
+            clock=time.monotonic,
+            on_progress=self.progress.append,
+            on_device_lost=self.lost.set,
         )
         self.device.start()
 
@@ -489,3 +494,39 @@ def test_stop_ends_one_on_demand_and_the_one_served_meanwhile(run: Run) -> None:
 def test_how_long_one_on_demand_took_is_not_how_long_people_wait(run: Run) -> None:
     run.device.submit(1, context("fill", on_demand=True)).answer.result(PATIENCE_S)
     assert run.device.stages() == {}
+
+
+def cuda_error(what: str) -> Exception:
+    return torch.AcceleratorError(f"CUDA error: {what}\nCUDA kernel errors might be reported later")
+
+
+def wrapped(error: Exception) -> Exception:
+    try:
+        raise RuntimeError("the step failed") from error
+    except RuntimeError as outer:
+        return outer
+
+
+@pytest.mark.parametrize("outer", [lambda error: error, wrapped], ids=["itself", "as a cause"])
+def test_lost_device_answers_everybody_and_asks_for_a_new_process(
+    run: Run, outer: Callable[[Exception], Exception]
+) -> None:
+    run.engine.fault = outer(cuda_error("an illegal memory access was encountered"))
+    jobs = [run.occupy(), run.device.submit(2, context(path="fault"))]
+    jobs += [run.device.submit(1, context(document=name)) for name in ("waits.py", "too.py")]
+    assert run.lost.wait(PATIENCE_S)
+    assert run.device.join(PATIENCE_S)
+    for job in jobs:
+        with pytest.raises(EngineFault, match=r"the device failed .*; the engine ends, and the next request starts"):
+            job.answer.result(0)
+    assert run.device.submit(1, context()).answer.result(PATIENCE_S).finish is Finish.CANCELLED
+    assert run.device.requests()["fault"] == len(jobs)
+
+
+@pytest.mark.parametrize("error", [cuda_error("out of memory"), torch.OutOfMemoryError("CUDA out of memory")])
+def test_device_without_memory_is_not_lost(run: Run, error: Exception) -> None:
+    run.engine.fault = error
+    with pytest.raises(EngineFault, match="failed on this request"):
+        run.device.submit(1, context(path="fault")).answer.result(PATIENCE_S)
+    assert run.device.submit(1, context()).answer.result(PATIENCE_S).finish is Finish.STABLE
+    assert not run.lost.is_set()

@@ -70,3 +70,14 @@ def test_any_spelling_of_the_beginning_is_allowed(tokenizer: Tokenizer) -> None:
 
 def test_empty_beginning_allows_everything(tokenizer: Tokenizer) -> None:
     assert HealedStart("", Spelling(tokenizer)).allowed([]) is None
+
+
+@pytest.mark.parametrize("opening", ["", "\n    "])
+def test_barred_tokens_may_not_come_directly_after_the_beginning(tokenizer: Tokenizer, opening: str) -> None:
+    barred = {" re", "\n"}
+    ids = frozenset(tokenizer.token_texts().index(text) for text in barred)
+    start = HealedStart(opening, Spelling(tokenizer), ids)
+    written = [opening] if opening else []
+    all_texts = {text for text in tokenizer.token_texts() if text}
+    assert texts(tokenizer, start, *written) == all_texts - barred
+    assert texts(tokenizer, start, *written, " ") is None

@@ -103,4 +103,7 @@ def test_large_tiles_are_launched_as_large_ones(device: torch.device) -> None:
 
 def test_a_prompt_gets_larger_tiles_than_a_canvas() -> None:
     table = read("sm_90")
-    assert experts.tile_rows(256, 8, 128, table=table) < experts.tile_rows(4096, 8, 128, table=table)
+    small = experts.tile_rows(256, 8, 128, table=table)
+    assert small == experts.tile_rows(320, 8, 128, table=table) == table.of("tiles")["SMALL"]
+    # At a mean of as many rows as a tile holds, half of the experts would take two.
+    assert small < experts.tile_rows(512, 8, 128, table=table) == experts.tile_rows(4096, 8, 128, table=table)

@@ -124,7 +124,8 @@ class PackedModel(ModelDefaults, ABC):
     ) -> Tensor:
         """See `DiffusionModel.encode`."""
         num_past, num_new = cache.length, ids_BT.shape[1]
-        segment = self._segment(attention_masks or self._causal_masks(num_past, num_new), num_past, num_new, extra=0)
+        causal = attention_masks or self._causal_masks(num_past, num_new, cache.seen_from)
+        segment = self._segment(causal, num_past, num_new, extra=0)
         x_PD = filled(self._embedded(_only_row(ids_BT)))
         rotary = self._rotary(positions_BT, num_past, num_new)
         x_PD = self._stack.run(x_PD, rotary, prompt_cache(cache), [segment], num_new)
@@ -135,7 +136,8 @@ class PackedModel(ModelDefaults, ABC):
     def prefill(self, ids_BT: Tensor, cache: KVCache) -> None:
         """See `DiffusionModel.prefill`."""
         num_past, num_new = cache.length, ids_BT.shape[1]
-        segment = self._segment(self._causal_masks(num_past, num_new), num_past, num_new, extra=0)
+        causal = self._causal_masks(num_past, num_new, cache.prompt_start)
+        segment = self._segment(causal, num_past, num_new, extra=0)
         rotary = self._rotary(None, num_past, num_new)
         self._stack.store_kv(filled(self._embedded(_only_row(ids_BT))), rotary, prompt_cache(cache), [segment])
         cache.remember(ids_BT)
@@ -178,7 +180,7 @@ class PackedModel(ModelDefaults, ABC):
         """See `DiffusionModel.decode_after`."""
         num_past, num_block, num_canvas = cache.length, block_BT.shape[1], canvas_BL.shape[1]
         segments = [
-            self._segment(self._causal_masks(num_past, num_block), num_past, num_block, extra=0),
+            self._segment(self._causal_masks(num_past, num_block, cache.prompt_start), num_past, num_block, extra=0),
             self._segment(attention_masks, num_past + num_block, num_canvas, extra=num_canvas - 1),
         ]
         canvas_LD = self._canvas_states(_only_row(canvas_BL), soft_BLD)[:num_canvas]
@@ -192,9 +194,14 @@ class PackedModel(ModelDefaults, ABC):
         cache.advance(num_block)
         return self._normed(x_PD[num_block : num_block + num_canvas])
 
-    def _causal_masks(self, num_past: int, num_new: int) -> AttentionMasks:
-        window = self.config.sliding_window
-        return masks.causal(num_past=num_past, num_new=num_new, sliding_window=window, device=self.device)
+    def _causal_masks(self, num_past: int, num_new: int, shown_from: int) -> AttentionMasks:
+        return masks.causal(
+            num_past=num_past,
+            num_new=num_new,
+            sliding_window=self.config.sliding_window,
+            device=self.device,
+            shown_from=shown_from,
+        )
 
     def _rotary(self, positions_1N: Tensor | None, num_past: int, num_tokens: int) -> dict[LayerKind, RotaryCosSin]:
         if positions_1N is None:

@@ -42,17 +42,39 @@ class CudaCapture:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        with torch.cuda.device(device):
-            self._pool = torch.cuda.graph_pool_handle()
+        self._renew()
 
     def __call__(self, work: Work) -> Work:
-        """Returns the replay of the kernels that `work` starts."""
+        """Returns the replay of the kernels that `work` starts.
+
+        The thread's stream is afterwards what it was before, whether the capture succeeds or not. `torch.cuda.graph`
+        leaves the thread on its own stream when a capture fails, and empties the allocator's cache each time.
+
+        Raises:
+            RuntimeError: what `work` does cannot be captured.
+        """
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.device(self._device):
-            torch.cuda.synchronize()
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-                work()
+            stream = self._stream
+            stream.wait_stream(torch.cuda.current_stream())
+            try:
+                with torch.cuda.stream(stream):
+                    graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+                    try:
+                        work()
+                    finally:
+                        graph.capture_end()
+            except RuntimeError:
+                # What was allocated during a failed capture may never be returned to its pool.
+                self._renew()
+                raise
+            torch.cuda.current_stream().wait_stream(stream)
         return graph.replay
+
+    def _renew(self) -> None:
+        with torch.cuda.device(self._device):
+            self._stream = torch.cuda.Stream()
+            self._pool = torch.cuda.graph_pool_handle()
 
 
 def capture_on(device: torch.device) -> Capture:

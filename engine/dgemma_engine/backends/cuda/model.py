@@ -191,6 +191,8 @@ class FusedModel(ModelDefaults):
     ) -> AttentionMetadata:
         """Returns a pass's `AttentionMetadata`; what it needs is computed on the device."""
         config = self.config
+        # A launch that was broken off may have left a count behind, with which no later pass would sort its tokens.
+        self._arrivals_1.zero_()
         return AttentionMetadata(
             num_causal=num_causal,
             row_N=row_N,

@@ -87,7 +87,8 @@ class StepGraphs:
             return lambda: scores_4L
         host_4L = torch.empty(view.scores_4L.shape, dtype=torch.int32, pin_memory=True)
         host_4L.copy_(view.scores_4L, non_blocking=True)
-        copied = torch.cuda.Event()
+        # Waiting sleeps, or it would keep a core busy for the length of every step.
+        copied = torch.cuda.Event(blocking=True)
         copied.record()
 
         def wait() -> Tensor:

@@ -22,7 +22,7 @@ _PROJECTIONS = {"qkv_proj": "qkv", "o_proj": "o", "gate_up_proj": "gu", "down_pr
 def adapt(model: LlamaModel, adapters: Adapters) -> None:
     """Puts adapters into a model, in place.
 
-    Its input embeddings get the rows of the marks; the output matrix keeps the base's, as in training.
+    Its input embeddings get the row of the mask; the output matrix keeps the base's, as in training.
 
     Args:
         model: of the base, its weights loaded.
@@ -31,12 +31,6 @@ def adapt(model: LlamaModel, adapters: Adapters) -> None:
     Raises:
         CheckpointError: an adapter does not fit; the message names the file and the tensor.
     """
-    if adapters.tokens is None:
-        return
-    if model.lm_head is None:
-        embedding = model.embed_tokens.weight
-        model.lm_head = nn.Linear(*reversed(embedding.shape), bias=False, device="meta")
-        model.lm_head.weight = nn.Parameter(embedding.clone(), requires_grad=False)
     if adapters.causal is not None:
         tensors = adapters.causal.tensors(model.config)
         for i, layer in enumerate(model.layers):
@@ -45,17 +39,14 @@ def adapt(model: LlamaModel, adapters: Adapters) -> None:
                 weight: Tensor = layer.get_submodule(name).get_parameter("weight")
                 products = [tensors[f"layers.{i}.{key}.b"] @ tensors[f"layers.{i}.{key}.a"] for key in keys]
                 weight.copy_(weight.float() + torch.cat(products).to(weight.device))
-        _put_rows(model, tensors, (adapters.causal.tokens.suffix, adapters.causal.tokens.prefix))
     if adapters.canvas is not None:
-        tensors, tokens = adapters.canvas.tensors(model.config), adapters.canvas.tokens
-        marks = (tokens.mask,) if adapters.causal is not None else (tokens.suffix, tokens.prefix, tokens.mask)
-        _put_rows(model, tensors, marks)
+        tensors, mask_id = adapters.canvas.tensors(model.config), adapters.canvas.tokens.mask
+        embedding = model.embed_tokens.weight
+        if model.lm_head is None:
+            model.lm_head = nn.Linear(*reversed(embedding.shape), bias=False, device="meta")
+            model.lm_head.weight = nn.Parameter(embedding.clone(), requires_grad=False)
+        embedding[mask_id] = tensors[f"rows.{mask_id}"].to(embedding)
         model.canvas_terms = [_terms(tensors, i, model) for i in range(model.config.num_layers)]
-
-
-def _put_rows(model: LlamaModel, tensors: Mapping[str, Tensor], marks: tuple[int, ...]) -> None:
-    for token_id in marks:
-        model.embed_tokens.weight[token_id] = tensors[f"rows.{token_id}"].to(model.embed_tokens.weight)
 
 
 def _terms(tensors: Mapping[str, Tensor], layer_idx: int, model: LlamaModel) -> LayerTerms:

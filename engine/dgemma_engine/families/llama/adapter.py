@@ -2,7 +2,8 @@
 
 `causal.safetensors` teaches the causal mode to fill holes and is merged into the base; `canvas.safetensors` adds the
 canvas mode and stays beside it. Each holds, for layer N and projection K, `layers.N.K.a` [R, I] and `layers.N.K.b`
-[O, R], and `rows.ID` [D]: input embeddings of the mark tokens. Its metadata names the base, its stage and its tokens.
+[O, R]; the one of the canvas also `rows.ID` [D], the input embedding of its mask. A matrix of 8 bits comes with a scale
+for each of its rows, `layers.N.K.a.scale` [R]. The metadata names the base, the stage and the tokens.
 
 Shape legend: R rank, I inputs, O outputs of a projection, D hidden.
 """
@@ -28,8 +29,8 @@ Stage = Literal["causal", "canvas"]
 STAGES: tuple[Stage, ...] = ("causal", "canvas")
 FOLDER = "adapters"
 _SHIPPED = Path(__file__).parents[2] / FOLDER
+SCALE = ".scale"
 _KEYS = ("q", "k", "v", "o", "g", "u", "d")
-_TOKENS = ("end", "name", "suffix", "prefix", "mask")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,18 +38,14 @@ class AdapterTokens:
     """Ids of the marks that an adapter was trained with.
 
     Attributes:
-        end: ends a middle.
-        name: stands before the file's name in the prompt.
-        suffix: stands before the suffix in the prompt.
-        prefix: stands before the prefix in the prompt.
-        mask: holds a free position of the canvas.
+        end: ends a middle, and begins a prompt without a name.
+        name: stands before the file's name at the beginning of the prompt.
+        mask: holds a free position of the canvas; None in an adapter that has none.
     """
 
     end: int
     name: int
-    suffix: int
-    prefix: int
-    mask: int
+    mask: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,14 +78,19 @@ class Adapter:
                 metadata: Mapping[str, str] = file.metadata() or {}
             marks: Any = json.loads(metadata["tokens"])
             stage, rank = metadata["stage"], int(metadata["rank"])
-            tokens = AdapterTokens(**{name: int(marks[name]) for name in _TOKENS})
+            mask = marks.get("mask")
+            tokens = AdapterTokens(
+                end=int(marks["end"]), name=int(marks["name"]), mask=None if mask is None else int(mask)
+            )
             base_sha256 = metadata["base_sha256"]
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{path}: cannot be read ({error}); get the adapter again") from error
-        except (KeyError, ValueError, TypeError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{path}: is no adapter, its metadata lacks {error}; remove the file") from error
         if stage not in STAGES or stage != path.stem:
             raise CheckpointError(f"{path}: holds the stage {stage!r}; name the file {stage}.safetensors")
+        if stage == "canvas" and mask is None:
+            raise CheckpointError(f"{path}: is no adapter, its metadata lacks 'mask'; remove the file")
         if rank < 1:
             raise CheckpointError(f"{path}: has rank {rank}; get the adapter again")
         return cls(path=path, stage=stage, base_sha256=base_sha256, rank=rank, tokens=tokens)
@@ -101,18 +103,21 @@ class Adapter:
         """
         try:
             with safe_open(self.path, "pt") as file:
-                tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118, no mapping
+                stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{self.path}: cannot be read ({error}); get the adapter again") from error
+        tensors = dict[str, Tensor]()
         for name, shape in _shapes(config, self.rank, self.tokens).items():
-            if name not in tensors:
+            tensor, scale = stored.get(name), stored.get(f"{name}{SCALE}")
+            if tensor is None or (tensor.dtype is torch.int8 and scale is None):
                 raise CheckpointError(f"{self.path}: lacks {name}; get the adapter again")
-            if tensors[name].shape != shape:
-                found = list(tensors[name].shape)
+            if tensor.shape != shape or (scale is not None and scale.shape != shape[:1]):
+                found = list(tensor.shape)
                 raise CheckpointError(
                     f"{self.path}: {name} has shape {found}, this base with rank {self.rank} asks for {list(shape)}; "
                     "get the adapter of this model"
                 )
+            tensors[name] = tensor.float() if scale is None else tensor.float() * scale.float()[:, None]
             if not torch.isfinite(tensors[name]).all():
                 raise CheckpointError(f"{self.path}: {name} holds values that are no numbers; get the adapter again")
         return tensors
@@ -176,9 +181,9 @@ def _shapes(config: LlamaConfig, rank: int, tokens: AdapterTokens) -> dict[str, 
     size, inner = config.hidden_size, config.intermediate_size
     q, kv = config.num_attention_heads * config.head_size, config.num_key_value_heads * config.head_size
     pairs = ((size, q), (size, kv), (size, kv), (q, size), (size, inner), (size, inner), (inner, size))
-    shapes: dict[str, torch.Size] = {
-        f"rows.{i}": torch.Size((size,)) for i in (tokens.suffix, tokens.prefix, tokens.mask)
-    }
+    shapes: dict[str, torch.Size] = {}
+    if tokens.mask is not None:
+        shapes[f"rows.{tokens.mask}"] = torch.Size((size,))
     for key, (inputs, outputs) in zip(_KEYS, pairs, strict=True):
         for i in range(config.num_layers):
             shapes[f"layers.{i}.{key}.a"] = torch.Size((rank, inputs))

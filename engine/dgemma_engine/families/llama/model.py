@@ -74,7 +74,7 @@ class LlamaModel(nn.Module, ModelDefaults):
         num_past, num_new = cache.length, ids_BT.shape[1]
         rotary = self._rotary(positions_BT, num_past, num_new)
         x_BTD = self.embed(ids_BT)
-        attend = self._looking_back(cache, attention_masks or self._causal_masks(num_past, num_new))
+        attend = self._looking_back(cache, attention_masks or self._causal_masks(num_past, num_new, cache.seen_from))
         for layer in self.layers:
             x_BTD = layer(x_BTD, rotary, attend)
         cache.remember(ids_BT)
@@ -86,7 +86,7 @@ class LlamaModel(nn.Module, ModelDefaults):
         num_past, num_new = cache.length, ids_BT.shape[1]
         rotary = self._rotary(None, num_past, num_new)
         x_BTD = self.embed(ids_BT)
-        attend = self._looking_back(cache, self._causal_masks(num_past, num_new))
+        attend = self._looking_back(cache, self._causal_masks(num_past, num_new, cache.prompt_start))
         *body, last = self.layers
         for layer in body:
             x_BTD = layer(x_BTD, rotary, attend)
@@ -107,9 +107,7 @@ class LlamaModel(nn.Module, ModelDefaults):
     ) -> Tensor:
         """See `DiffusionModel.decode`; each row begins with the prompt's last token, and `soft_BLD` must be None."""
         assert soft_BLD is None, "this family has no self-conditioning"
-        canvas = self._shift.of(
-            canvas_BL, num_past=cache.length, positions_BL=positions_BL, attention_masks=attention_masks
-        )
+        canvas = self._shift.of(canvas_BL, cache, positions_BL=positions_BL, attention_masks=attention_masks)
         rotary = self._rotary(canvas.positions_1X, cache.length, len(canvas.take_X))
         x_BXD = self.embed(canvas.tokens(cache.last_ids(), canvas_BL))
         attend = self._looking_around(cache, canvas.attention_masks)
@@ -139,7 +137,8 @@ class LlamaModel(nn.Module, ModelDefaults):
 
         def attend(layer_idx: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
             keys, values = cache.append(layer_idx, k, v)
-            return self._ops.attention(q, keys, values, mask)
+            num_keys = keys.shape[2] if mask is None else mask.shape[-1]
+            return self._ops.attention(q, keys[:, :, -num_keys:], values[:, :, -num_keys:], mask)
 
         return attend
 
@@ -157,6 +156,11 @@ class LlamaModel(nn.Module, ModelDefaults):
             positions_BT = torch.arange(num_past, num_past + num_new, device=self.device)[None]
         return self.rotary(positions_BT, self.dtype)[LayerKind.FULL]
 
-    def _causal_masks(self, num_past: int, num_new: int) -> AttentionMasks:
-        window = self.config.sliding_window
-        return masks.causal(num_past=num_past, num_new=num_new, sliding_window=window, device=self.device)
+    def _causal_masks(self, num_past: int, num_new: int, shown_from: int) -> AttentionMasks:
+        return masks.causal(
+            num_past=num_past,
+            num_new=num_new,
+            sliding_window=self.config.sliding_window,
+            device=self.device,
+            shown_from=shown_from,
+        )

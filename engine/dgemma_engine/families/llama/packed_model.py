@@ -63,9 +63,7 @@ class PackedLlama(PackedModel):
         attention_masks: AttentionMasks = ALL_VISIBLE,
     ) -> Tensor:
         """See `DiffusionModel.decode`; each row begins with the prompt's last token, and `soft_BLD` must be None."""
-        canvas = self._shift.of(
-            canvas_BL, num_past=cache.length, positions_BL=positions_BL, attention_masks=attention_masks
-        )
+        canvas = self._shift.of(canvas_BL, cache, positions_BL=positions_BL, attention_masks=attention_masks)
         hidden_1XD = super().decode(
             canvas.tokens(cache.last_ids(), canvas_BL),
             cache,

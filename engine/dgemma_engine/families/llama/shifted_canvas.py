@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dgemma_engine.model import attention_masks as masks
 from dgemma_engine.model.attention_masks import AttentionMasks
+from dgemma_engine.model.kv_cache import KVCache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +28,7 @@ class ShiftedCanvas:
         state_L: which state of the pass scores each canvas position.
         positions_1X: of the tokens of the pass.
         attention_masks: over the prompt and the tokens of the pass.
-        num_past: tokens in the cache.
+        seen: first place in the cache that the canvas sees, and the one after the last.
         positions_BL: as they were given to `decode`; not changed in place afterwards.
         given_masks: likewise.
     """
@@ -36,7 +37,7 @@ class ShiftedCanvas:
     state_L: Tensor
     positions_1X: Tensor
     attention_masks: AttentionMasks
-    num_past: int
+    seen: tuple[int, int]
     positions_BL: Tensor | None
     given_masks: AttentionMasks
 
@@ -44,13 +45,14 @@ class ShiftedCanvas:
     def of(
         cls,
         canvas_BL: Tensor,
+        cache: KVCache,
         *,
-        num_past: int,
         positions_BL: Tensor | None,
         attention_masks: AttentionMasks,
         sliding_window: int,
     ) -> Self:
         """Returns the pass over a canvas; the arguments are those of `DiffusionModel.decode`."""
+        num_past = cache.length
         num_canvas, device = canvas_BL.shape[1], canvas_BL.device
         rows = attention_masks.rows
         assert rows is not None or attention_masks.full is None, "masks of a canvas are those of packed rows"
@@ -72,23 +74,23 @@ class ShiftedCanvas:
             torch.tensor(packed_rows, device=device), num_past=num_past, sliding_window=sliding_window
         ).full
         assert packed is not None
-        packed[..., num_past - 1] = False
+        packed[..., num_past - 1] = packed[..., : cache.seen_from] = False
         return cls(
             take_X=torch.tensor(take, device=device),
             state_L=torch.tensor(states, device=device),
             positions_1X=torch.tensor([positions], device=device),
             attention_masks=AttentionMasks(full=packed, sliding=packed),
-            num_past=num_past,
+            seen=(cache.seen_from, num_past),
             positions_BL=positions_BL,
             given_masks=attention_masks,
         )
 
     def matches(
-        self, canvas_BL: Tensor, *, num_past: int, positions_BL: Tensor | None, attention_masks: AttentionMasks
+        self, canvas_BL: Tensor, cache: KVCache, *, positions_BL: Tensor | None, attention_masks: AttentionMasks
     ) -> bool:
         """Whether this pass was made of the same tensors, and of as many positions."""
         return (
-            self.num_past == num_past
+            self.seen == (cache.seen_from, cache.length)
             and len(self.state_L) == canvas_BL.shape[1]
             and self.positions_BL is positions_BL
             and self.given_masks is attention_masks
@@ -111,16 +113,16 @@ class CanvasShift:
         self._last: ShiftedCanvas | None = None
 
     def of(
-        self, canvas_BL: Tensor, *, num_past: int, positions_BL: Tensor | None, attention_masks: AttentionMasks
+        self, canvas_BL: Tensor, cache: KVCache, *, positions_BL: Tensor | None, attention_masks: AttentionMasks
     ) -> ShiftedCanvas:
         """Returns the pass over a canvas; the arguments are those of `DiffusionModel.decode`."""
         last = self._last
         if last is None or not last.matches(
-            canvas_BL, num_past=num_past, positions_BL=positions_BL, attention_masks=attention_masks
+            canvas_BL, cache, positions_BL=positions_BL, attention_masks=attention_masks
         ):
             last = self._last = ShiftedCanvas.of(
                 canvas_BL,
-                num_past=num_past,
+                cache,
                 positions_BL=positions_BL,
                 attention_masks=attention_masks,
                 sliding_window=self._sliding_window,

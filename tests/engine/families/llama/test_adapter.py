@@ -82,7 +82,7 @@ def reference(checkpoint: LlamaCheckpoint, *paths: Path) -> tuple[Tensor, Tensor
         return model(inputs_embeds=torch.nn.functional.embedding(ids, embedding), **more).logits
 
     causal, canvas = paths
-    put(causal, (8, 9))
+    put(causal, ())
     cache = DynamicCache(config=model.config)
     prompt = run(IDS, past_key_values=cache, use_cache=True)
     cache.crop(-1)
@@ -122,7 +122,8 @@ def shortened(path: Path) -> None:
         ({"rank": 3, "layers__0__q__a": torch.ones(2, 64)}, "layers.0.q.a has shape [2, 64], this base with rank 3"),
         ({"layers__1__d__b": torch.ones(32, 2)}, "layers.1.d.b has shape [32, 2], this base with rank 2 asks for [64"),
         ({"layers__2__u__a": torch.full((2, 64), torch.nan)}, "layers.2.u.a holds values that are no numbers"),
-        ({"rows__9": torch.ones(3)}, "rows.9 has shape [3]"),
+        ({"layers__2__u__a": torch.ones(2, 64, dtype=torch.int8)}, "lacks layers.2.u.a"),
+        ({"layers__2__u__a__scale": torch.ones(3)}, "layers.2.u.a has shape [2, 64]"),
         ({"stage": "canvas"}, "holds the stage 'canvas'; name the file canvas.safetensors"),
         ({"stage": "sideways"}, "holds the stage 'sideways'"),
         ({"tokens": "{}"}, "is no adapter, its metadata lacks 'end'; remove the file"),
@@ -177,10 +178,26 @@ def test_causal_adapter_is_asked_as_it_was_trained(checkpoint: LlamaCheckpoint) 
     context = Context(document="d", prefix="ab(x", suffix=")\n", path="src/f.py")
     hole = build_prompt(context, tokenizer, form, config)
     name, suffix, prefix = (tokenizer.encode(text) for text in ("f.py\n", ")\n", "ab("))
-    assert hole.prompt_ids == [6, *name, 8, *suffix, 9, *prefix]
-    assert hole.end_ids == {0}
+    assert (hole.prompt_ids, hole.parallel_ids, hole.end_ids) == ([6, *name, *prefix], suffix, {0})
     unnamed = build_prompt(Context(document="d", prefix="ab(x", suffix=")\n"), tokenizer, form, config)
-    assert unnamed.prompt_ids == [8, *suffix, 9, *prefix]
+    assert unnamed.prompt_ids == [0, *prefix]
+
+
+def test_base_alone_ends_nothing_and_reads_no_names(checkpoint: LlamaCheckpoint) -> None:
+    form = LlamaFamily().read_format(read_facts(checkpoint.gguf))
+    assert (form.fill_token_id, form.name_token_id, form.parallel_suffix_tokens) == (None, None, 56)
+
+
+@pytest.mark.parametrize("stage", ["causal", "canvas"])
+def test_adapter_of_8_bits_is_the_one_that_was_rounded(checkpoint: LlamaCheckpoint, stage: str) -> None:
+    path = write_adapter(checkpoint.gguf, stage)
+    exact = adapter.Adapter.read(path).tensors(adapted(checkpoint.gguf).config)
+    rounded = adapter.Adapter.read(write_adapter(checkpoint.gguf, stage, in_bytes=True)).tensors(
+        adapted(checkpoint.gguf).config
+    )
+    assert exact.keys() == rounded.keys()
+    for name, tensor in exact.items():
+        assert (rounded[name] - tensor).abs().max() <= tensor.abs().max() / 127, name
 
 
 def test_engine_denoises_with_a_canvas_adapter(checkpoint: LlamaCheckpoint) -> None:
@@ -192,3 +209,8 @@ def test_engine_denoises_with_a_canvas_adapter(checkpoint: LlamaCheckpoint) -> N
     answer = engine.infill(context, cancel, options=InfillOptions(decode=Decode.DIFFUSION, silence=False))
     assert answer.steps > 0
     assert engine.denoising_steps > 0
+
+
+def test_canvas_adapter_without_a_mask_is_one_sentence(checkpoint: LlamaCheckpoint) -> None:
+    write_adapter(checkpoint.gguf, "canvas", tokens='{"end": 0, "name": 6}')
+    assert "canvas.safetensors: is no adapter, its metadata lacks 'mask'" in refusal(checkpoint.gguf)
