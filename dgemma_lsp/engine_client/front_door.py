@@ -11,8 +11,8 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
+from dgemma_lsp import child_process
 from dgemma_lsp.engine_client.connector import chosen_model
 from dgemma_lsp.settings.settings import Settings
 
@@ -103,11 +103,4 @@ async def _run(command: Sequence[str]) -> tuple[int, str]:
             last = line
         return await process.wait(), last.decode("utf-8", "replace").strip().removeprefix("dgemma-engine: ")
     finally:
-        if process.returncode is None:
-            with suppress(ProcessLookupError):
-                process.terminate()
-            try:
-                async with asyncio.timeout(_END_S):
-                    await process.wait()
-            except TimeoutError:
-                process.kill()
+        await child_process.end(process, patience_s=_END_S)

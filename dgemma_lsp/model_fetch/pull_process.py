@@ -6,8 +6,9 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any
+
+from dgemma_lsp import child_process
 
 # Long enough to end pip's process, too.
 _END_S = 10.0
@@ -56,18 +57,7 @@ async def pull(command: Sequence[str], on_progress: Callable[[int, int], None]) 
             raise PullFailed(_last_line(await errors) or f"dgemma-engine pull ended with exit code {code}; try again")
     finally:
         errors.cancel()
-        if process.returncode is None:
-            await _end(process)
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    with suppress(ProcessLookupError):
-        process.terminate()
-    try:
-        async with asyncio.timeout(_END_S):
-            await process.wait()
-    except TimeoutError:
-        process.kill()
+        await child_process.end(process, patience_s=_END_S)
 
 
 def _progress(line: bytes) -> tuple[int, int] | None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.clients.conftest import run
 from tests.engine.http_api.front_door import front_door
 
 FIM = """
 const { constructLlmApi } = await import("@continuedev/openai-adapters");
-const api = constructLlmApi({ provider: "deepseek", apiKey: "none", apiBase: process.env.URL + "/" });
-const body = { model: "tiny", prompt: "def f(x):\\n    return ", suffix: "\\n", max_tokens: 16, stream: true };
+const { URL: url, PROVIDER: provider, BASE: base } = process.env;
+const api = constructLlmApi({ provider, apiKey: "none", apiBase: url + base });
+const body = { model: "tiny", prompt: "def f(x):\\n    return ", suffix: "\\nf(1)\\n", max_tokens: 16, stream: true };
 let text = "";
 for await (const part of api.fimStream(body, new AbortController().signal)) {
   text += part.choices[0]?.delta?.content ?? "";
@@ -17,8 +20,10 @@ console.log(text);
 """
 
 
-async def test_deepseek_adapter_streams_a_middle() -> None:
+@pytest.mark.parametrize(("provider", "base"), [("deepseek", "/"), ("mistral", "/v1/"), ("inception", "/v1/")])
+async def test_adapter_streams_a_middle(provider: str, base: str) -> None:
     async with front_door() as door:
-        out = await run(door, "node", "--input-type=module", "-e", FIM)
+        out = await run(door, "node", "--input-type=module", "-e", FIM, PROVIDER=provider, BASE=base)
     assert out == "alpha + beta"
-    assert (door.engine.contexts[0].prefix, door.engine.contexts[0].suffix) == ("def f(x):\n    return ", "\n")
+    (context,) = door.engine.contexts
+    assert (context.prefix, context.suffix, context.max_middle_tokens) == ("def f(x):\n    return ", "\nf(1)\n", 16)

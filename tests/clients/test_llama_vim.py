@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tests.clients.conftest import CLIENTS
-from tests.engine.http_api.front_door import FrontDoor, front_door
+from tests.engine.http_api.front_door import FrontDoor, front_door, until
 
 NVIM = CLIENTS.parent / ".editors/neovim/nvim"
 PATIENCE_S = 30.0
@@ -69,7 +69,8 @@ async def test_suggestion_is_shown_and_accepted(tmp_path: Path) -> None:
         asked = next(one for one in door.engine.contexts if one.prefix.endswith("    return "))
         assert asked.prefix == "def f(x):\n    return "
         assert asked.suffix == "\n\n\ndef g():\n    pass\n"
+        # What it asks for as soon as it has shown a text; a key that comes sooner would end that request.
+        contexts = door.engine.contexts
+        await until(lambda: any(one.speculative and one.prefix.endswith("return alpha + beta") for one in contexts))
         await neovim.keys("<Tab>")
         await neovim.until("trim(getline(2))", "return alpha + beta")
-    # What it asks for as soon as it has shown a text.
-    assert any(one.speculative and one.prefix.endswith("return alpha + beta") for one in door.engine.contexts)

@@ -1,4 +1,4 @@
-"""litellm and the command `llm`, both over OpenAI's completions."""
+"""litellm over OpenAI's, Mistral's and Inception's completions, and the command `llm` over OpenAI's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.engine.http_api.front_door import front_door
 PYTHON = CLIENTS / "venv/bin/python"
 LITELLM = """
 import os, litellm
-options = {"api_base": os.environ["URL"] + "/v1", "api_key": "none", "model": "text-completion-openai/tiny"}
+options = {"api_base": os.environ["URL"] + os.environ["BASE"], "api_key": "none", "model": os.environ["MODEL"]}
 body = {"prompt": "def f(x):\\n    return ", "suffix": "\\n", "max_tokens": 16, "stop": ["!"]}
 answer = litellm.text_completion(**options, **body)
 print(answer.choices[0].text, answer.choices[0].finish_reason)
@@ -20,12 +20,21 @@ print("".join(part.choices[0].text or "" for part in litellm.text_completion(**o
 """
 
 
-async def test_litellm_completes_whole_and_in_a_stream() -> None:
+@pytest.mark.parametrize(
+    ("provider", "base"),
+    [
+        ("text-completion-openai", "/v1"),
+        ("text-completion-codestral", "/v1/fim/completions"),
+        ("text-completion-inception", "/v1"),
+    ],
+)
+async def test_litellm_completes_whole_and_in_a_stream(provider: str, base: str) -> None:
+    environ = {"MODEL": f"{provider}/tiny", "BASE": base, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     async with front_door() as door:
-        out = await run(door, PYTHON, "-c", LITELLM, LITELLM_LOCAL_MODEL_COST_MAP="True")
+        out = await run(door, PYTHON, "-c", LITELLM, **environ)
     assert out.splitlines() == ["alpha + beta stop", "alpha + beta"]
-    first = door.engine.contexts[0]
-    assert (first.prefix, first.suffix) == ("def f(x):\n    return ", "\n")
+    for context in door.engine.contexts:
+        assert (context.prefix, context.suffix, context.max_middle_tokens) == ("def f(x):\n    return ", "\n", 16)
 
 
 @pytest.mark.parametrize("options", [(), ("--no-stream",)])

@@ -79,7 +79,7 @@ def from_debian(dest: Path) -> Path:
         raise SystemExit("no Neovim 0.12 on PATH and no apt to get one with; install Neovim 0.12 or newer")
     for suite in SUITES:
         try:
-            program = unpack(dest / "root", download(dest / "apt", suite))
+            program = unpack(dest / "root", download(dest / "apt", suite, "neovim"))
         except subprocess.CalledProcessError as error:
             sys.stderr.write(f"{suite}: {error}\n")
             continue
@@ -89,8 +89,16 @@ def from_debian(dest: Path) -> Path:
     raise SystemExit(f"no Neovim with inline completion in Debian's {' and '.join(SUITES)} at {mirror()}")
 
 
-def download(apt: Path, suite: str) -> list[Path]:
-    """Fetches the packages of Neovim and everything under it, as for a system that has nothing."""
+def download(apt: Path, suite: str, package: str) -> list[Path]:
+    """Fetches a package and everything under it, as for a system that has nothing."""
+    command = configured(apt, suite)
+    options = ["--no-install-recommends", "--download-only"]
+    subprocess.run([*command, "install", "-y", *options, package], check=True, stdout=sys.stderr)
+    return sorted((apt / "cache/archives").glob("*.deb"))
+
+
+def configured(apt: Path, suite: str) -> list[str]:
+    """Returns an apt-get of a suite's own, whose lists are in an empty folder and up to date."""
     shutil.rmtree(apt, ignore_errors=True)
     for folder in ("lists/partial", "cache/archives/partial"):
         (apt / folder).mkdir(parents=True)
@@ -101,9 +109,7 @@ def download(apt: Path, suite: str) -> list[Path]:
     (apt / "apt.conf").write_text(APT_CONF.format(apt=apt, architecture=architecture), encoding="utf-8")
     command = ["apt-get", "-q", "-c", str(apt / "apt.conf")]
     subprocess.run([*command, "update"], check=True, stdout=sys.stderr)
-    options = ["--no-install-recommends", "--download-only"]
-    subprocess.run([*command, "install", "-y", *options, "neovim"], check=True, stdout=sys.stderr)
-    return sorted((apt / "cache/archives").glob("*.deb"))
+    return command
 
 
 def unpack(root: Path, packages: list[Path]) -> Path:

@@ -14,20 +14,16 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
 
+import instant_engine
 import record
 from dgemma_engine.errors import EngineUnavailable
 from dgemma_engine.ipc.client import EngineClient
 from dgemma_engine.ipc.endpoint import EngineLocation
-from dgemma_engine.protocol.messages import Context, Draft, Finish, Infill
-from dgemma_engine.scheduling.cancellation import Cancel
-from dgemma_engine.scheduling.cooperative import Pieces
 from dgemma_engine.serving import daemon
-from dgemma_engine.tracing.recorder import Recorder
 from editor import editing
 from lsprotocol import types
 
@@ -35,42 +31,12 @@ NUM_LINES = 2_000
 INVOKED = types.InlineCompletionTriggerKind.Invoked
 
 
-class InstantEngine:
-    """Answers at once."""
-
-    model_name = "instant"
-    model_path = "instant"
-    device = "cpu"
-    compiled = False
-    uncompiled_reason = ""
-    number_format = ""
-    denoising_steps = 0
-    device_memory_bytes = 0
-
-    def filling(
-        self,
-        context: Context,
-        cancel: Cancel,
-        *,
-        on_draft: Callable[[Draft], None] = lambda _draft: None,
-        recorder: Recorder | None = None,
-    ) -> Pieces[Infill]:
-        """Returns a short middle, in one piece."""
-        yield from ()
-        return Infill(text="value", finish=Finish.STABLE, score=0.9, steps=1, timings_ms={"total": 0.0})
-
-
-def load(_report: Callable[[int, str], None]) -> InstantEngine:
-    """Loads nothing."""
-    return InstantEngine()
-
-
 async def measure(rounds: int) -> list[float]:
     """Returns the milliseconds of each round."""
     with tempfile.TemporaryDirectory(prefix="dgemma-") as runtime:
         location = EngineLocation.locate({"DGEMMA_RUNTIME_DIR": runtime}, model=runtime)
         stop = asyncio.Event()
-        serving = asyncio.create_task(daemon.serve(location, load=load, idle_s=None, stop=stop))
+        serving = asyncio.create_task(daemon.serve(location, load=instant_engine.load, idle_s=None, stop=stop))
         await _answers(location)
         options = {"engine": {"model": runtime, "autostart": False}}
         times_ms: list[float] = []

@@ -73,7 +73,8 @@ def create_app(engine: InfillEngine, settings: HttpSettings, *, clock: Callable[
         dialect = found[0][0] if found else by_part.get(_first_part(path), dialects[0])
         return dialect.error(refusal)
 
-    routes = [Route(path, Endpoint(service, found)) for path, found in by_path.items()]
+    # A parameter may have slashes: names of models do.
+    routes = [Route(path.replace("}", ":path}"), Endpoint(service, found)) for path, found in by_path.items()]
     router = Router(routes, redirect_slashes=False, default=_no_such_path)
     open_paths = [path for path, found in by_path.items() if not all(one.needs_key for _, one in found)]
     return Gate(router, settings, render=render, open_paths=open_paths)

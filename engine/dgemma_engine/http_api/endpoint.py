@@ -47,6 +47,7 @@ class Endpoint:
             service=self._service,
             caller=scope[CALLER],
             path=scope["path"],
+            parameters=scope["path_params"],
             body=body,
             invalid_status=operation.invalid_status,
         )

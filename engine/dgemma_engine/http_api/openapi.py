@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -10,6 +11,8 @@ import msgspec
 from dgemma_engine import __version__
 from dgemma_engine.http_api.operation import Dialect, Operation
 
+_PARAMETER = re.compile(r"\{(\w+)\}")
+_SEPARATORS = re.compile(r"\W+")
 _INVALID = "a field cannot be used"
 _ERRORS = {
     401: "a key is needed",
@@ -84,16 +87,21 @@ def _described(dialect: Dialect, operation: Operation, path: str, schemas: dict[
         content[operation.stream_type] = {}
     error = {"schema": {"type": "object"}}
     responses: dict[str, Any] = {"200": {"description": "the answer", "content": content}}
+    parameters = _PARAMETER.findall(path)
     errors = _ERRORS if operation.body is None else {400: _INVALID, operation.invalid_status: _INVALID} | _ERRORS
     for status, text in errors.items():
         if operation.body is not None or status not in (413, 415, 429):
             responses[str(status)] = {"description": text, "content": {"application/json": error}}
     described: dict[str, Any] = {
         "summary": operation.summary,
-        "operationId": f"{operation.method.lower()}{path.replace('/', '_')}",
+        "operationId": f"{operation.method.lower()}{_SEPARATORS.sub('_', path).rstrip('_')}",
         "tags": [dialect.name],
         "responses": responses,
     }
+    if parameters:
+        known = {"in": "path", "required": True, "schema": {"type": "string"}}
+        described["parameters"] = [{"name": name, **known} for name in parameters]
+        responses["404"] = {"description": "there is none of this name", "content": {"application/json": error}}
     if operation.body is not None:
         body = {"application/json": {"schema": schemas[operation.body]}}
         described["requestBody"] = {"required": True, "content": body}

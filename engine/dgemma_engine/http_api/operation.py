@@ -35,6 +35,7 @@ class Call:
         service: answers questions.
         caller: who asks.
         path: that was asked for.
+        parameters: parts of the path by their names in `Operation.paths`.
         body: as it came; empty for GET.
         invalid_status: of a body that cannot be used.
     """
@@ -42,6 +43,7 @@ class Call:
     service: CompletionService
     caller: str
     path: str
+    parameters: Mapping[str, str]
     body: bytes
     invalid_status: InvalidStatus = 400
 
@@ -71,9 +73,9 @@ class Call:
         """Answers a question; see `CompletionService.answer`."""
         return await self.service.answer(question, self.caller)
 
-    def document_of(self, path: str, prefix: str) -> str:
-        """Returns the key of the document that a prefix is of; see `CompletionService.document_of`."""
-        return self.service.document_of(self.caller, path, prefix)
+    def document_of(self, path: str, prefix: str, suffix: str) -> str:
+        """Returns the key of a document; see `CompletionService.document_of`."""
+        return self.service.document_of(self.caller, path, prefix, suffix)
 
     def _require_short_lists(self, value: object, place: str = "") -> None:
         """Raises `Refusal` where a list is too long, also one in a field of a field."""
@@ -92,7 +94,7 @@ class Operation:
 
     Attributes:
         method: of HTTP; a GET answers HEAD too.
-        paths: where; exact.
+        paths: where; a `{name}` at the end stands for the rest of the path, which the call has as a parameter.
         run: answers a call; its task is cancelled when the client closes the connection.
         summary: one line for the published document.
         body: type of the body, for the published document; None for GET.

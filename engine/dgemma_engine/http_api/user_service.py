@@ -14,6 +14,7 @@ from dgemma_engine.errors import EngineUnavailable
 
 _UNIT = "dgemma-engine-http.service"
 _LABEL = "dgemma-engine.http"
+_UNRUNNABLE = {'"', "'", "\\"}
 _KEPT_VARIABLES = ("DGEMMA_RUNTIME_DIR", "XDG_DATA_HOME")
 
 
@@ -52,8 +53,13 @@ class UserService:
             command: what it runs.
 
         Raises:
-            EngineUnavailable: the system's own program refuses it.
+            EngineUnavailable: the system's own program refuses it, or cannot run what is installed at such a path.
         """
+        if self.platform != "darwin" and _UNRUNNABLE & set(command[0]):
+            message = (
+                f"{command[0]}: systemd runs no program whose path has quotes or backslashes; install it elsewhere"
+            )
+            raise EngineUnavailable(message)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         kept = {name: self.environ[name] for name in _KEPT_VARIABLES if self.environ.get(name)}
         if self.platform == "darwin":
@@ -87,8 +93,9 @@ class UserService:
 def unit(command: Sequence[str], environ: Mapping[str, str]) -> str:
     """Returns a systemd unit. An engine that it started outlives it, and ends by itself when it is not used."""
     variables = "".join(f"Environment={_quoted(f'{name}={value}')}\n" for name, value in environ.items())
-    # Only here does systemd replace variables.
-    words = " ".join(_quoted(word).replace("$", "$$") for word in command)
+    # Only here does systemd replace variables, and not in the program's own path.
+    program, *rest = map(_quoted, command)
+    words = " ".join([program, *(word.replace("$", "$$") for word in rest)])
     return (
         "[Unit]\nDescription=HTTP front door of dgemma-engine\n\n"
         f"[Service]\nExecStart={words}\n{variables}"

@@ -97,7 +97,8 @@ def propose(
             whole = whole_part(text, context.prefix)
             text = whole if whole or context.on_demand else cut_to_line(text)
         if text:
-            proposals.found.append(Proposal(text=text, source=CandidateSource.LEFT_TO_RIGHT))
+            found = Proposal(text=text, source=CandidateSource.LEFT_TO_RIGHT, is_cut=not written.ended)
+            proposals.found.append(found)
         if writing is not None:
             writing.offered(text)
     return proposals

@@ -20,6 +20,8 @@ class Proposal:
         canvas_logprobs: of its tokens and of the one that ended it, on a canvas; empty if no canvas proposed it.
         seed: where the text was found, if it was.
         agreement: how many other sources gave the same text.
+        num_tokens: tokens to insert: those of the text without what it replaces; 0 before the text has its final shape.
+        is_cut: whether the middle goes on after the text, as far as its source found out.
     """
 
     text: str
@@ -28,6 +30,8 @@ class Proposal:
     seed: Seed | None = None
     agreement: int = 0
     covered: int = 0
+    num_tokens: int = 0
+    is_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -123,6 +123,7 @@ class CanvasCandidates:
                             source=CandidateSource.DIFFUSION,
                             canvas_logprobs=readings[index].logprobs,
                             seed=rows[index].seed,
+                            is_cut=not readings[index].ended,
                         )
                         for index in ended or readings
                         if (text := task.text(readings[index].ids, before=written))
@@ -259,7 +260,7 @@ class _CanvasReader:
                     task.context.drafts,
                     self.num_steps_before + denoising.steps,
                     best,
-                    task.text(best.ids, before=self.written),
+                    task.draft_text(best.ids, before=self.written),
                     task.hole.boundary.opening,
                     task.spelling.text_of,
                     steps_limit=self.num_steps_before + denoising.num_steps,

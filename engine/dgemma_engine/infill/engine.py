@@ -167,7 +167,7 @@ class Engine:
 
     def count_tokens(self, text: str) -> int:
         """Returns how many tokens a text has."""
-        return len(self._tokenizer.encode(text))
+        return self._tokenizer.count(text)
 
     def infill(
         self,
@@ -259,7 +259,14 @@ class Engine:
             shown = ranked[: _SENT_ON_DEMAND if context.on_demand else _SENT_CANDIDATES] if is_shown else []
             unlikely = is_shown and not is_likely
         candidates = tuple(
-            Candidate(text=made.text, score=one.score, source=made.source, covered=made.covered)
+            Candidate(
+                text=made.text,
+                score=one.score,
+                source=made.source,
+                covered=made.covered,
+                num_tokens=made.num_tokens,
+                is_cut=made.is_cut,
+            )
             for one in shown
             for made in (one.proposal,)
         )

@@ -107,6 +107,8 @@ def merged(proposals: Sequence[Proposal]) -> list[Proposal]:
             seed=other.seed or proposal.seed,
             agreement=other.agreement + (other.source is not proposal.source),
             covered=other.covered,
+            num_tokens=other.num_tokens,
+            is_cut=other.is_cut and proposal.is_cut,
         )
     return list(by_text.values())
 

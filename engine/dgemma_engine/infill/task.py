@@ -15,7 +15,7 @@ from dgemma_engine.infill.observer import Observer
 from dgemma_engine.infill.options import InfillOptions
 from dgemma_engine.postprocess.block_end import BlockEnd
 from dgemma_engine.postprocess.clean_candidate import clean_candidate
-from dgemma_engine.postprocess.shape import shaper
+from dgemma_engine.postprocess.shape import ShapedText, shaper, without_covered
 from dgemma_engine.prompting.builder import Hole
 from dgemma_engine.protocol.messages import Context, Extent, OnDraft
 from dgemma_engine.tokenization.token_healing import trimmed
@@ -76,15 +76,55 @@ class InfillTask:
         inserted = trimmed(self.tokenizer.decode(ids), self.hole.boundary)
         return clean_candidate(inserted, self.context) if inserted is not None else ""
 
+    def draft_text(self, ids: Sequence[int], *, before: Sequence[int]) -> str:
+        """Returns what may be shown of a middle that may still change, cut to the request's limit; see `text`."""
+        return self.tokenizer.head(self.text(ids, before=before), self.context.max_middle_tokens)
+
     def shaped(self, proposals: Sequence[Proposal]) -> list[Proposal]:
-        """Returns the proposals with the texts that the user sees; those of which nothing is left are dropped."""
+        """Returns the proposals with the texts that the user sees, each within the request's limit of tokens.
+
+        Those of which nothing is left are dropped.
+        """
         shape = shaper(self.context)
-        shapes = {text: shape(text) for text in {proposal.text for proposal in proposals}}
+        shapes = {text: self._shaped_to_fit(text, shape) for text in {proposal.text for proposal in proposals}}
         return [
-            replace(proposal, text=shaped.text, covered=shaped.covered)
+            replace(
+                proposal,
+                text=shaped.text,
+                covered=shaped.covered,
+                num_tokens=self._num_inserted(shaped),
+                is_cut=proposal.is_cut or is_cut,
+            )
             for proposal in proposals
-            if (shaped := shapes[proposal.text]).text
+            for shaped, is_cut in (shapes[proposal.text],)
+            if shaped.text
         ]
+
+    def _shaped_to_fit(self, text: str, shape: Callable[[str], ShapedText]) -> tuple[ShapedText, bool]:
+        """Returns the shape of a text, or of the longest beginning that is found to fit; and whether it is the latter.
+
+        A beginning ends where a token ends, and of several lines where one of them ends. It is cut before it is shaped,
+        so that what it opens is closed.
+        """
+        most = num_kept = self.context.max_middle_tokens
+        shaped, is_cut = shape(text), False
+        while (num_over := self._num_inserted(shaped) - most) > 0:
+            if is_cut:
+                # Half of what is over: a bracket less needs none that closes it.
+                num_kept -= (num_over + 1) // 2
+            shaped, is_cut = shape(self._head(text, num_kept)), True
+        return shaped, is_cut
+
+    def _head(self, text: str, num_tokens: int) -> str:
+        """Returns the beginning of a text with at most so many tokens: without the line that it ends within, if any."""
+        head = self.tokenizer.head(text, num_tokens)
+        lines = head.rpartition("\n")[0]
+        return lines if lines.strip() and not text[len(head) :].startswith("\n") else head
+
+    def _num_inserted(self, shaped: ShapedText) -> int:
+        """Returns how many tokens a shape adds to the document: what it repeats of the line's rest is there already."""
+        added = without_covered(shaped.text, shaped.covered, self.context.suffix)
+        return self.tokenizer.count(shaped.text if added is None else added)
 
     def block_end(self) -> Callable[[int], bool] | None:
         """Returns what tells, token by token, where the middle leaves its block; None where it may go on.

@@ -206,16 +206,22 @@ class Candidate(Message):
         score: what it was ranked by, 0 to 1.
         source: what proposed it.
         covered: characters after the cursor, on its line, that the text replaces.
+        num_tokens: tokens that the text adds to the document, of the model's own; at most `Context.max_middle_tokens`.
+        is_cut: whether the middle goes on after the text: a limit ended it.
     """
 
     text: str
     score: float
     source: CandidateSource
     covered: int = 0
+    num_tokens: int = 0
+    is_cut: bool = False
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.score <= 1.0:
             raise ValueError(f"{self.score=} must be between 0 and 1")
+        if self.num_tokens < 0:
+            raise ValueError(f"{self.num_tokens=} must not be negative")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

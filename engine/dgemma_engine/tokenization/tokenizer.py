@@ -92,6 +92,21 @@ class Tokenizer:
         text = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
         return tuple(self._backend.encode(text, add_special_tokens=False).ids)
 
+    def count(self, text: str) -> int:
+        """Returns how many tokens a text has; unlike `encode` it keeps nothing of the text."""
+        return len(self._ids(text))
+
+    def head(self, text: str, most: int) -> str:
+        """Returns the longest beginning of `text` that ends where a token of it ends and has at most `most` tokens."""
+        # One character for each lone surrogate, so that the places are those of `text`.
+        readable = text.encode("utf-8", "replace").decode()
+        ends = [end for _, end in self._backend.encode(readable, add_special_tokens=False).offsets]
+        for end in reversed(ends[:most]):
+            # A beginning may be split otherwise than the whole text, and a token may end within a character.
+            if self.count(text[:end]) <= most:
+                return text[:end]
+        return ""
+
     def decode(self, ids: list[int]) -> str:
         """Returns the text of `ids`; special tokens are left out, a broken UTF-8 sequence gives U+FFFD."""
         return self._backend.decode(ids, skip_special_tokens=True)

@@ -40,7 +40,7 @@ class AnsweringEngine:
     def __init__(self, *texts: str) -> None:
         self.texts = texts or ("alpha + beta",)
         self.covered = 0
-        self.finish = Finish.STABLE
+        self.is_cut = False
         self.status = READY
         self.contexts: list[Context] = []
         self.num_cancelled = 0
@@ -78,13 +78,20 @@ class AnsweringEngine:
         if "NOTHING" in line:
             return Infill(text="", finish=Finish.EMPTY, timings_ms={"total": 1.0})
         found = tuple(
-            Candidate(text=text, score=0.5 / (1 + index), source=CandidateSource.DIFFUSION, covered=self.covered)
+            Candidate(
+                text=text,
+                score=0.5 / (1 + index),
+                source=CandidateSource.DIFFUSION,
+                covered=self.covered,
+                num_tokens=len(text.split()),
+                is_cut=self.is_cut,
+            )
             for index, text in enumerate(self.texts)
         )
         return Infill(
             text=self.texts[0],
             covered=self.covered,
-            finish=self.finish,
+            finish=Finish.STABLE,
             score=0.5,
             steps=3,
             timings_ms={"tokenize": 1.0, "encode": 3.0, "total": 10.0, "queue": 2.0},

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -16,7 +17,7 @@ from dgemma_engine.http_api.http_settings import HttpSettings
 from dgemma_engine.ipc.client import EngineClient
 from dgemma_engine.ipc.endpoint import EngineLocation
 
-from tests.engine.fake_engine import serving
+from tests.engine.fake_engine import PATIENCE_S, SteppingEngine, serving
 from tests.engine.http_api.front_door import FREE_PORT, AnsweringEngine, FrontDoor, front_door, parsed, until
 from tests.lsp.chaos.engine import TEXT, chaos_engine
 
@@ -95,21 +96,53 @@ async def test_fifty_clients_at_once_are_all_answered_though_the_engine_takes_fo
 
 
 async def test_newest_request_of_a_document_is_answered_and_those_before_it_end_with_nothing(tmp_path: Path) -> None:
+    """The engine makes no step until all but the newest are answered, and no deadline ends its work."""
     line = "value_of_this_line = "
-    prefixes = [f"{number} = " for number in range(3)] + [line[:num_chars] for num_chars in range(1, len(line) + 1)]
-    async with serving(tmp_path) as location, real_front_door(location, FREE_PORT) as door:
+    others = [f"{number} = " for number in range(3)]
+    prefixes = others + [line[:num_chars] for num_chars in range(1, len(line) + 1)]
+    may_step = threading.Event()
+    engine = SteppingEngine(sleep=lambda _seconds: may_step.wait(PATIENCE_S))
+    settings = replace(FREE_PORT, deadline_ms=600_000.0)
+    async with (
+        serving(tmp_path, load=lambda _report: engine) as location,
+        real_front_door(location, settings) as door,
+        asyncio.timeout(PATIENCE_S),
+    ):
         await until_loaded(door)
-        connections = [await door.open() for _ in prefixes]
-        # All at once and in order: what is typed comes faster than the engine answers, on a busy machine too.
-        for prefix, (_, writer) in zip(prefixes, connections, strict=True):
-            body = json.dumps({"input_prefix": prefix, "input_suffix": ""}).encode()
-            writer.write(door.head("POST", "/infill", body) + body)
-        texts = [parsed(await reader.read()).json["content"] for reader, _ in connections]
+        connections: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        for prefix in prefixes:
+            connections.append(await door.open())
+            body = json.dumps({"input_prefix": prefix, "input_suffix": "", "n_predict": 8}).encode()
+            connections[-1][1].write(door.head("POST", "/infill", body) + body)
+        *older, newest = connections[len(others) :]
+        assert [parsed(await reader.read()).json["content"] for reader, _ in older] == [""] * len(older)
+        may_step.set()
+        answered = [*connections[: len(others)], newest]
+        texts = [parsed(await reader.read()).json["content"] for reader, _ in answered]
         for _, writer in connections:
             writer.close()
-    *older, newest = texts[3:]
-    assert newest == f"{len(line)}|0"
-    assert older.count("") >= len(older) - 1
+    assert texts == [f"{len(prefix)}|0" for prefix in (*others, line)]
+
+
+async def test_document_whose_deadline_passes_while_the_engine_works_on_others_is_answered_empty(
+    tmp_path: Path,
+) -> None:
+    may_step = threading.Event()
+    engine = SteppingEngine(sleep=lambda _seconds: may_step.wait(PATIENCE_S))
+    async with (
+        serving(tmp_path, load=lambda _report: engine) as location,
+        real_front_door(location, FREE_PORT) as door,
+        asyncio.timeout(PATIENCE_S),
+    ):
+        await until_loaded(door)
+        body = {"suffix": "", "max_middle_tokens": 2}
+        works = [asyncio.create_task(door.post("/v1/infill", body | {"prefix": "0 = ", "deadline_ms": 600_000}))]
+        await until(lambda: len(engine.runs) == 1)
+        late = await door.post("/v1/infill", body | {"prefix": "1 = ", "deadline_ms": 1})
+        may_step.set()
+        (first,) = await asyncio.gather(*works)
+    assert (late.status, late.json["text"], late.json["finish"]) == (200, "", "deadline")
+    assert first.json["text"] == "4|0"
 
 
 @pytest.mark.parametrize(

@@ -6,56 +6,26 @@
 from __future__ import annotations
 
 import logging
-import os
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 import schemathesis
 from dgemma_engine.http_api.app import OPENAPI_PATH, create_app
-from hypothesis import HealthCheck, Phase, given, seed, settings
-from schemathesis import GenerationMode
-from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-)
 
 from tests.engine.http_api.front_door import FREE_PORT, AnsweringEngine
+from tests.engine.http_api.fuzzing import Fuzzer, Sort
 
-CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
-NUM_CASES = int(os.environ.get("DGEMMA_FUZZ_CASES", "5000"))
+NUM_CASES = 5_000
 # The name that Schemathesis's client gives to the server.
-SCHEMA = schemathesis.openapi.from_asgi(
-    OPENAPI_PATH, create_app(AnsweringEngine("alpha", "beta"), replace(FREE_PORT, hosts=("testserver",)))
-)
-OPERATIONS = {operation.label: operation for operation in (found.ok() for found in SCHEMA.get_all_operations())}
-KINDS = [
-    (label, mode)
-    for label, operation in OPERATIONS.items()
-    for mode in GenerationMode
-    # Of a GET there is one valid request, and no other.
-    if operation.body or mode is GenerationMode.POSITIVE
-]
-NUM_OF_KIND = NUM_CASES // sum(label.startswith("POST") for label, _ in KINDS)
+APP = create_app(AnsweringEngine("alpha", "beta"), replace(FREE_PORT, hosts=("testserver",)))
+FUZZER = Fuzzer(schemathesis.openapi.from_asgi(OPENAPI_PATH, APP))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("label", "mode"), KINDS)
-def test_answer_is_as_published(label: str, mode: GenerationMode, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("sort", FUZZER.sorts, ids=lambda sort: f"{sort.label}-{sort.mode.value}")
+def test_answer_is_as_published(sort: Sort, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
-
-    @seed(NUM_CASES)
-    @settings(
-        max_examples=NUM_OF_KIND,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
-        phases=[Phase.generate, Phase.shrink],
-    )
-    @given(case=OPERATIONS[label].as_strategy(generation_mode=mode))
-    def ask(case: schemathesis.Case) -> None:
-        case.call_and_validate(checks=CHECKS)
-
-    ask()
-    assert caplog.messages == []
+    statuses: Counter[int] = Counter()
+    FUZZER.ask(sort, FUZZER.num_of_sort(NUM_CASES), statuses)
+    assert statuses and caplog.messages == []

@@ -5,6 +5,7 @@ import errno
 import socket
 import ssl
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,8 @@ from dgemma_engine.http_api.http_settings import BindAddress, TlsFiles
 from tests.engine.http_api.front_door import FREE_PORT, AnsweringEngine, parsed, until
 
 
-def issued_files(authority: trustme.CA, folder: Path) -> TlsFiles:
-    issued = authority.issue_cert("127.0.0.1")
+def issued_files(authority: trustme.CA, folder: Path, *, not_after: datetime | None = None) -> TlsFiles:
+    issued = authority.issue_cert("127.0.0.1", not_after=not_after)
     files = TlsFiles(cert=folder / "cert.pem", key=folder / "key.pem")
     issued.private_key_pem.write_to_path(files.key)
     issued.cert_chain_pems[0].write_to_path(files.cert)
@@ -51,6 +52,25 @@ async def test_tls_answers_who_trusts_the_certificate_and_nobody_in_plain_text(t
     assert b"200" not in await reader.read()
     writer.close()
     assert server.url == f"https://127.0.0.1:{server.port}"
+    server.stop()
+    await serving
+
+
+async def test_expired_certificate_is_refused_by_clients_and_disturbs_nobody_else(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    files = issued_files(authority, tmp_path, not_after=datetime(2021, 1, 1, tzinfo=UTC))
+    settings = replace(FREE_PORT, tls=files)
+    server = HttpServer(create_app(AnsweringEngine(), settings), settings)
+    serving = asyncio.create_task(server.serve())
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    with pytest.raises(ssl.SSLCertVerificationError, match="certificate has expired"):
+        await asyncio.open_connection("127.0.0.1", server.port, ssl=trusting)
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=trusting)
+    writer.write(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+    assert parsed(await reader.read()).status == 200
+    writer.close()
     server.stop()
     await serving
 

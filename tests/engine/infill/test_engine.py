@@ -23,7 +23,7 @@ from dgemma_engine.errors import CheckpointError
 from dgemma_engine.infill.engine import Engine
 from dgemma_engine.infill.options import Decode, InfillOptions
 from dgemma_engine.prompting.prefix_cache import PromptStore
-from dgemma_engine.protocol.messages import CandidateSource, Context, Draft, Extent, Finish
+from dgemma_engine.protocol.messages import Candidate, CandidateSource, Context, Draft, Extent, Finish
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.timing import DurationEstimator
 from dgemma_engine.tokenization.tokenizer import Tokenizer
@@ -310,6 +310,43 @@ def test_middle_goes_on_from_what_was_typed(engine: Engine, before: str, after: 
     recipe = InfillOptions(decode=Decode.DIFFUSION, seeds=False, silence=False, fill=fill)
     infills = [ask_all(engine, before, after, recipe, seed=seed, extent=Extent.BLOCK) for seed in range(4)]
     assert any(infill.text for infill in infills)
+
+
+@pytest.mark.parametrize("decode", Decode)
+@pytest.mark.parametrize("most", [1, 3, 6])
+def test_limit_of_tokens_is_kept_by_every_source_and_every_draft(engine: Engine, decode: Decode, most: int) -> None:
+    recipe = InfillOptions(decode=decode, silence=False)
+    before = "self.value = compute(first)\nother = 1\n" * 2 + "self.value = "
+    found: list[Candidate] = []
+    drafts: list[Draft] = []
+    for seed in range(4):
+        context = Context(
+            document="a", prefix=before, suffix="\n", seed=seed, max_middle_tokens=most, drafts="d", on_demand=True
+        )
+        infill = engine.infill(context, unhurried(), drafts.append, options=recipe)
+        found += infill.candidates
+    # Every token of this tokenizer is one byte.
+    assert found and {len(one.text) == one.num_tokens <= most for one in found} == {True}
+    assert all(len(one.text) <= most for one in drafts)
+    elsewhere = [one for one in found if one.source is CandidateSource.SEED]
+    assert {one.text: one.is_cut for one in elsewhere} == {"compute"[:most]: True}
+
+
+@pytest.mark.parametrize(
+    ("decode", "slot_tokens", "is_cut"),
+    # A row of known length has its end; the random model ends nothing within four tokens.
+    [(Decode.DIFFUSION, 3, False), (Decode.DIFFUSION, None, True), (Decode.LEFT_TO_RIGHT, None, True)],
+)
+def test_candidate_that_its_source_did_not_end_is_cut(
+    engine: Engine, decode: Decode, slot_tokens: int | None, is_cut: bool
+) -> None:
+    recipe = InfillOptions(decode=decode, slot_tokens=slot_tokens, seeds=False, silence=False)
+    found = [
+        candidate
+        for before in ("", "x", "total = ")
+        for candidate in ask_all(engine, before, "\nprint(total)\n", recipe, max_middle_tokens=4).candidates
+    ]
+    assert is_cut in {one.is_cut for one in found}
 
 
 def test_middle_longer_than_the_largest_slot_goes_on_in_further_blocks(engine: Engine) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import pytest
 from dgemma_engine.infill.candidate import Proposal
 from dgemma_engine.infill.ranker import merged, rank_unjudged
 from dgemma_engine.prompt_lookup.candidates import Seed
@@ -37,6 +38,13 @@ def test_seed_and_canvas_know_of_each_other() -> None:
     [one] = merged([proposal("a", -2.0), found, proposal("a", -0.5, -0.7)])
     assert one.seed is SEED
     assert one.canvas_logprobs == (-0.5, -0.7)
+
+
+@pytest.mark.parametrize(("one", "other", "is_cut"), [(True, True, True), (True, False, False), (False, True, False)])
+def test_text_that_one_source_ended_is_not_cut(one: bool, other: bool, is_cut: bool) -> None:
+    found = [replace(proposal("a"), is_cut=one, num_tokens=3), replace(proposal("a "), is_cut=other, num_tokens=4)]
+    [merged_one] = merged(found)
+    assert (merged_one.is_cut, merged_one.num_tokens) == (is_cut, 3)
 
 
 def test_unjudged_are_ordered_by_the_mean_probability_of_their_tokens() -> None:

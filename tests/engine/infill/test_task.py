@@ -25,6 +25,12 @@ class Letters:
     def decode(self, ids: list[int]) -> str:
         return "".join(map(chr, ids))
 
+    def count(self, text: str) -> int:
+        return len(text)
+
+    def head(self, text: str, most: int) -> str:
+        return text[:most]
+
     def text_of(self, token_id: int) -> str:
         return chr(token_id)
 
@@ -90,6 +96,58 @@ def test_proposals_get_the_shape_that_is_shown_and_empty_ones_are_dropped() -> N
     assert shapes("foo(|)\n", "a):") == [("a):", 1)]
     block = {"extent": Extent.BLOCK, "language": "python"}
     assert shapes("if x:\n\t|", "if y:\n    z()\n\nw()", **block) == [("if y:\n\t\tz()", 0)]
+
+
+def limited(document: str, text: str, most: int, *, is_cut: bool = False) -> list[tuple[str, int, int, bool]]:
+    found = [Proposal(text=text, source=CandidateSource.SEED, is_cut=is_cut)]
+    shaped = task(document, max_middle_tokens=most, language="python").shaped(found)
+    return [(one.text, one.covered, one.num_tokens, one.is_cut) for one in shaped]
+
+
+@pytest.mark.parametrize(
+    ("document", "text", "most", "expected"),
+    [
+        ("x = |\n", "alpha", 5, [("alpha", 0, 5, False)]),
+        ("x = |\n", "alpha", 4, [("alph", 0, 4, True)]),
+        # What stands on the line already is not added to it.
+        ("foo(|)\n", "a):", 3, [("a):", 1, 3, False)]),
+        ("foo(|)\n", "ab)", 2, [("ab)", 1, 2, False)]),
+        ("foo(|)\n", "abcd)", 2, [("ab", 0, 2, True)]),
+        # What the beginning opens is closed within the limit.
+        ("x = |\n", "f(alpha)", 4, [("f(a)", 0, 4, True)]),
+        ("x = |\n", "f(g(h(alpha", 11, [("f(g(h(al)))", 0, 11, True)]),
+        ("x = |\n", "f(g(h(alpha", 9, [("f(g(h(", 0, 6, True)]),
+        ("x = |\n", " alpha", 1, []),
+    ],
+)
+def test_shape_keeps_the_limit_of_tokens(
+    document: str, text: str, most: int, expected: list[tuple[str, int, int, bool]]
+) -> None:
+    assert limited(document, text, most) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "most", "expected"),
+    [
+        ("a = 1\nbeta = 2", 9, "a = 1"),
+        ("a = 1\nbeta = 2", 5, "a = 1"),
+        ("a = 1\nb = 2\nc = 3", 11, "a = 1\nb = 2"),
+        ("a = 1\nbeta = 2", 4, "a = "),
+        ("alpha = 1", 5, "alpha"),
+    ],
+)
+def test_of_several_lines_whole_ones_are_kept_within_the_limit(text: str, most: int, expected: str) -> None:
+    found = [Proposal(text=text, source=CandidateSource.SEED)]
+    (shaped,) = task("|\n", extent=Extent.BLOCK, max_middle_tokens=most, language="python").shaped(found)
+    assert (shaped.text.rstrip(), shaped.is_cut) == (expected.rstrip(), True)
+
+
+def test_text_whose_source_was_cut_short_stays_cut() -> None:
+    assert limited("x = |\n", "alpha", 5, is_cut=True) == [("alpha", 0, 5, True)]
+
+
+def test_draft_keeps_the_limit_of_tokens() -> None:
+    assert task("x = |\n", max_middle_tokens=4).draft_text([*map(ord, " alpha")], before=()) == "alph"
 
 
 def test_a_fill_keeps_its_paragraphs_and_replaces_nothing() -> None:

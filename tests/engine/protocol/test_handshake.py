@@ -26,7 +26,7 @@ from dgemma_engine.serving import daemon
 
 from tests.engine.fake_engine import PATIENCE_S, command, context, location_in, serving
 
-FINGERPRINT = "5: 442c5b503940"
+FINGERPRINT = "6: e7d822dfa70c"
 
 
 @pytest.fixture

@@ -131,6 +131,7 @@ def test_infill_fills_in_what_is_left_out() -> None:
         (Infill, {"candidates": "é"}, "Infill.candidates must be a list, got str"),
         (Infill, {"candidates": [{"text": "é"}]}, "Infill.candidates[0] lacks the fields: score, source"),
         (Infill, {"candidates": [CANDIDATE | {"score": -0.1}]}, "score=-0.1 must be between 0 and 1"),
+        (Infill, {"candidates": [CANDIDATE | {"num_tokens": -1}]}, "num_tokens=-1 must not be negative"),
         (Infill, {"candidates": [CANDIDATE | {"score": float("nan")}]}, "score=nan must be between"),
         (
             Infill,

@@ -33,3 +33,17 @@ def test_without_reserved_tokens_the_special_ones_remain(tmp_path: Path) -> None
     backend.add_special_tokens(["<pad>"])
     backend.save(str(tmp_path / "tokenizer.json"))
     assert Tokenizer.load(tmp_path).special_ids == (0,)
+
+
+def test_head_ends_where_a_token_and_a_character_end() -> None:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {name: i for i, name in enumerate([*alphabet, "ab", "abc"])}
+    backend = Backend(BPE(vocab=vocab, merges=[("a", "b"), ("ab", "c")]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    tokenizer = Tokenizer(backend)
+    assert [tokenizer.head("xabcd", most) for most in range(6)] == ["", "x", "xabc", "xabcd", "xabcd", "xabcd"]
+    # Two bytes, of which the first is no text.
+    assert [tokenizer.head("aé", most) for most in range(4)] == ["", "a", "a", "aé"]
+    assert [tokenizer.head("a\ud800b", most) for most in (1, 2)] == ["a", "a"]
+    assert [tokenizer.count(text) for text in ("", "xabcd", "aé")] == [0, 3, 3]

@@ -71,6 +71,9 @@ class Gate:
             # The server limits only a head that comes in pieces.
             raise Refusal(status=431, message=f"The head is larger than {self._settings.max_header_bytes} bytes.")
         headers = _headers(scope)
+        if "content-length" in headers and "transfer-encoding" in headers:
+            # Of two lengths a proxy in between may have taken the other one.
+            raise Refusal(status=400, message="The request has Content-Length and Transfer-Encoding; send one of them.")
         host = headers.get("host", "")
         if not is_known_host(host, known=self._settings.hosts):
             raise Refusal(status=403, message="The Host header does not name this server; add it with --allow-host.")

@@ -6,6 +6,7 @@ uvicorn has none of them: a client that sends a byte a minute, or that reads not
 from __future__ import annotations
 
 import asyncio
+from http import HTTPStatus
 from typing import cast
 
 import h11
@@ -13,8 +14,10 @@ import msgspec
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from dgemma_engine.http_api.http_settings import HttpSettings
+from dgemma_engine.http_api.refusal import Refusal
 
 _RECEIVING = (h11.IDLE, h11.SEND_BODY)
+_BUSY_S = 1
 
 
 def transfer_protocol(settings: HttpSettings) -> type[H11Protocol]:
@@ -31,7 +34,8 @@ def transfer_protocol(settings: HttpSettings) -> type[H11Protocol]:
         def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
             super().connection_made(transport)
             if len(self.connections) > settings.max_connections:
-                self._end(503, "Service Unavailable", "Too many connections are open; ask again later.", retry=True)
+                message = "Too many connections are open; ask again later."
+                self._end(Refusal(status=503, message=message, retry_after_s=_BUSY_S))
             else:
                 self._deadline = self.loop.call_later(settings.receive_s, self._late)
 
@@ -47,6 +51,11 @@ def transfer_protocol(settings: HttpSettings) -> type[H11Protocol]:
             elif self._deadline is None:
                 self._deadline = self.loop.call_later(settings.receive_s, self._late)
 
+        def eof_received(self) -> None:
+            # A client that has closed its own side only reads why it gets no answer.
+            if self._is_arriving and not self._is_answering:
+                self._end(Refusal(status=400, message="The request ended early."))
+
         def on_response_complete(self) -> None:
             super().on_response_complete()
             # The next request may have begun to arrive together with the one that was answered.
@@ -59,7 +68,7 @@ def transfer_protocol(settings: HttpSettings) -> type[H11Protocol]:
             if self._is_answering:
                 self.transport.close()
             else:
-                self._end(400, "Bad Request", "This is no HTTP request, or its head is too large.")
+                self._end(Refusal(status=400, message="This is no HTTP request, or its head is too large."))
 
         def pause_writing(self) -> None:
             super().pause_writing()
@@ -98,14 +107,15 @@ def transfer_protocol(settings: HttpSettings) -> type[H11Protocol]:
                 # Refused before its body came, or between two requests.
                 self.transport.close()
             else:
-                self._end(408, "Request Timeout", "The request did not arrive in time.")
+                self._end(Refusal(status=408, message="The request did not arrive in time."))
 
-        def _end(self, status: int, phrase: str, message: str, *, retry: bool = False) -> None:
-            error = {"message": message, "type": "invalid_request_error", "code": status, "param": None}
+        def _end(self, refusal: Refusal) -> None:
+            status = refusal.status
+            error = {"message": refusal.message, "type": refusal.kind, "code": status, "param": None}
             body = msgspec.json.encode({"error": error})
-            head = f"HTTP/1.1 {status} {phrase}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-            more = "Retry-After: 1\r\n" if retry else ""
-            self.transport.write(f"{head}{more}x-should-retry: false\r\nConnection: close\r\n\r\n".encode() + body)
+            headers = {"Content-Type": "application/json", "Content-Length": f"{len(body)}", "Connection": "close"}
+            lines = "".join(f"{name}: {value}\r\n" for name, value in (headers | refusal.headers).items())
+            self.transport.write(f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{lines}\r\n".encode() + body)
             self.transport.close()
 
     return TransferProtocol

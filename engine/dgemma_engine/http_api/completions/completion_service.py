@@ -82,7 +82,7 @@ class CompletionService:
         Raises:
             Refusal: too much is under way, or no engine answers.
         """
-        document, start = self._windows.locate(caller, question.path, question.prefix)
+        document, start = self._windows.locate(caller, question.path, question.prefix, question.suffix)
         context = question.to_context(
             document=f"http/{document}",
             prefix=sent_prefix(question, start),
@@ -112,9 +112,9 @@ class CompletionService:
         with self._admitted():
             return _or_refusal(await self._turns.answer(context, caller, on_draft))
 
-    def document_of(self, caller: str, path: str, prefix: str) -> str:
-        """Returns the key of the document that a prefix is of."""
-        return f"http/{self._windows.locate(caller, path, prefix)[0]}"
+    def document_of(self, caller: str, path: str, prefix: str, suffix: str) -> str:
+        """Returns the key of the document that a prefix and a suffix are of."""
+        return f"http/{self._windows.locate(caller, path, prefix, suffix)[0]}"
 
     async def about(self) -> Status:
         """Returns what the engine is and does; begins to connect where none is connected.

@@ -7,7 +7,9 @@ window that has moved past that place gets a new one, further in.
 
 Files that begin alike, with the same licence say, are different documents: of one document only the newest request is
 answered. A prefix is of a document where it goes on with the last one or the last one with it; where they part, only if
-they have much in common and part near the cursor, as when a line is written anew.
+they have much in common and part near the cursor, as when a line is written anew. Short prefixes agree by chance: two
+files may both begin with `import`, and the cursor may stand at the beginning of both. There the ends of the texts after
+the cursor have to agree, too.
 
 Pure: no clock. Keeps the beginnings of a bounded number of documents in memory, nowhere else.
 """
@@ -38,11 +40,13 @@ class _Window:
         mark: the text that its prompts begin with, shorter than `_MARK_CHARS` in a short one.
         text: the prefix that came last, at most `_KEPT_CHARS` from its beginning.
         start: where in it the mark stands.
+        end: the end of the text after the cursor, at most `_MARK_CHARS`.
     """
 
     key: str
     mark: str
     text: str
+    end: str
     start: int = 0
 
 
@@ -59,27 +63,29 @@ class DocumentWindows:
         self._of: dict[tuple[str, str], list[str]] = {}
         self._keys = itertools.count(1)
 
-    def locate(self, caller: str, path: str, prefix: str) -> tuple[str, int]:
+    def locate(self, caller: str, path: str, prefix: str, suffix: str) -> tuple[str, int]:
         """Returns the key of the document, and how many characters at the beginning of the prefix to leave out.
 
         Args:
             caller: who asks.
             path: of the document, where the client tells; else empty.
             prefix: text before the cursor.
+            suffix: text after it.
         """
         best, most, start = "", -1, 0
+        end = suffix[-_MARK_CHARS:]
         for key in reversed(self._of.get((caller, path), ())):
-            found = _start_in(self._windows[key], prefix)
+            found = _start_in(self._windows[key], prefix, end)
             if found is not None and found[1] > most:
                 best, (start, most) = key, found
         if best:
             window = self._windows[best]
             window.mark, window.start = prefix[start : start + _MARK_CHARS], start
-            window.text = prefix[:_KEPT_CHARS]
+            window.text, window.end = prefix[:_KEPT_CHARS], end
             self._touch(caller, path, best)
             return best, start
         key = f"{next(self._keys)}"
-        self._windows[key] = _Window(key=key, mark=prefix[:_MARK_CHARS], text=prefix[:_KEPT_CHARS])
+        self._windows[key] = _Window(key=key, mark=prefix[:_MARK_CHARS], text=prefix[:_KEPT_CHARS], end=end)
         self._of.setdefault((caller, path), []).append(key)
         self._forget()
         return key, 0
@@ -100,14 +106,18 @@ class DocumentWindows:
                     del self._of[owner]
 
 
-def _start_in(window: _Window, prefix: str) -> tuple[int, int] | None:
+def _start_in(window: _Window, prefix: str, end: str) -> tuple[int, int] | None:
     """Returns where the prompts of a document begin in a further prefix, and how much the two have in common.
 
     None if the prefix is of another document.
     """
     if len(window.mark) < _MARK_CHARS or len(prefix) < _MARK_CHARS:
-        # A document of a line or two: it is the same as long as one text goes on with the other.
-        is_same = prefix.startswith(window.mark) or (prefix and window.mark.startswith(prefix))
+        # A document of a line or two: it is the same as long as one text goes on with the other, on either side of the
+        # cursor. A bracket that closes itself may be all that stands after it.
+        goes_on = prefix.startswith(window.mark) or window.mark.startswith(prefix)
+        is_same = (
+            goes_on and bool(prefix) == bool(window.mark) and (end.endswith(window.end) or window.end.endswith(end))
+        )
         return (0, min(len(prefix), len(window.mark))) if is_same else None
     start = prefix.find(window.mark)
     moved = window.text.find(prefix[:_MARK_CHARS]) if start < 0 else -1

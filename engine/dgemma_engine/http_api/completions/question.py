@@ -29,7 +29,7 @@ _PREFIX_CHARS, _SUFFIX_CHARS = 16_000, 8_000
 # Of the prompt, about: the characters above, and what stands elsewhere.
 CONTEXT_TOKENS = 8_192
 _MOST_SEED = 2**63
-# Bytes of source code per token, on average: the engine counts no tokens for its clients.
+# Bytes of source code per token, on average: the engine counts the tokens of answers only.
 _BYTES_PER_TOKEN = 4
 
 
@@ -133,17 +133,14 @@ class AnswerText:
         score: see `Candidate.score`; 0 for an empty text.
         stop: why it ends there.
         stop_word: the entry of `Question.stop` that ended it; else empty.
+        num_tokens: how many tokens it has; at most that many where a stop word ended it.
     """
 
     text: str
     score: float
     stop: StopKind
     stop_word: str = ""
-
-    @property
-    def num_tokens(self) -> int:
-        """About how many tokens the text has."""
-        return approximate_tokens(self.text)
+    num_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +166,7 @@ class Answer:
 
     @property
     def num_tokens(self) -> int:
-        """About how many tokens all texts have."""
+        """How many tokens all texts have."""
         return sum(one.num_tokens for one in self.texts)
 
     @property
@@ -212,15 +209,11 @@ def to_answer(question: Question, infill: Infill, *, model: str, first: int = 0)
         model: name of the model.
         first: index of the candidate to begin with, where several clients share the work.
     """
-    offered = infill.candidates or (
-        Candidate(text=infill.text, score=infill.score, source=CandidateSource.DIFFUSION, covered=infill.covered),
-    )
-    ends = StopKind.LIMIT if infill.finish in (Finish.STEP_LIMIT, Finish.DEADLINE) else StopKind.END
+    offered = infill.candidates or (_candidate(infill),)
     texts: dict[str, AnswerText] = {}
     # Work for another client may have been shared, and the engine knows no limit of nothing.
     for one in offered if infill.text and not question.is_warm_up else ():
-        text = _insertable(one, normalize_newlines(question.suffix))
-        cut = _before_stop(text, question.stop, ends, one.score)
+        cut = _before_stop(one, _insertable(one, normalize_newlines(question.suffix)), question.stop)
         if cut.text:
             texts.setdefault(cut.text, cut)
     found = list(texts.values())
@@ -256,9 +249,25 @@ def _insertable(candidate: Candidate, suffix: str) -> str:
     return candidate.text.removesuffix(covered) if candidate.text.endswith(covered) else ""
 
 
-def _before_stop(text: str, stop: Sequence[str], ends: StopKind, score: float) -> AnswerText:
+def _before_stop(candidate: Candidate, text: str, stop: Sequence[str]) -> AnswerText:
+    """Returns a candidate's text up to the first of the stop words."""
+    num_tokens = candidate.num_tokens or approximate_tokens(text)
     places = [(place, word) for word in stop if word and (place := text.find(word)) >= 0]
-    if not places:
-        return AnswerText(text=text, score=score if text else 0.0, stop=ends if text else StopKind.END)
-    place, word = min(places)
-    return AnswerText(text=text[:place], score=score, stop=StopKind.WORD, stop_word=word)
+    if places:
+        place, word = min(places)
+        text = text[:place]
+        num_tokens = min(num_tokens, approximate_tokens(text))
+        return AnswerText(text=text, score=candidate.score, stop=StopKind.WORD, stop_word=word, num_tokens=num_tokens)
+    ends = StopKind.LIMIT if candidate.is_cut else StopKind.END
+    return AnswerText(text=text, score=candidate.score, stop=ends, num_tokens=num_tokens)
+
+
+def _candidate(infill: Infill) -> Candidate:
+    """Returns the text of an engine that lists no candidates."""
+    return Candidate(
+        text=infill.text,
+        score=infill.score,
+        source=CandidateSource.DIFFUSION,
+        covered=infill.covered,
+        is_cut=infill.finish in (Finish.STEP_LIMIT, Finish.DEADLINE),
+    )

@@ -69,7 +69,9 @@ class InfillDialect:
 
     async def _infill(self, call: Call) -> Response:
         body = call.read(InfillBody)
-        document = f"{call.caller}/{body.document}" if body.document else call.document_of(body.path, body.prefix)
+        document = (
+            f"{call.caller}/{body.document}" if body.document else call.document_of(body.path, body.prefix, body.suffix)
+        )
         try:
             context = _context(body, document, is_insistent=call.service.settings.insistent)
         except ValueError as error:

@@ -5,7 +5,6 @@ A stream is sent whole once the answer stands.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -34,6 +33,7 @@ from dgemma_engine.http_api.dialects.llama_cpp_messages import (
     StopType,
     Timings,
 )
+from dgemma_engine.http_api.dialects.model_entries import model_entry, ollama_like_entry
 from dgemma_engine.http_api.operation import Call, Operation
 from dgemma_engine.http_api.refusal import Refusal
 from dgemma_engine.http_api.responses import error_object, event, event_response, json_response
@@ -124,7 +124,7 @@ class LlamaCppDialect:
 
     async def _models(self, call: Call) -> Response:
         model = await call.service.model_name()
-        return json_response(Models(data=[_data(model)], models=[_model(model)]))
+        return json_response(Models(data=[model_entry(model)], models=[ollama_like_entry(model)]))
 
 
 def _is_native(fields: Mapping[str, msgspec.Raw]) -> bool:
@@ -196,7 +196,15 @@ def _ratio(amount: float, per: float) -> float:
 
 def _pieces(whole: LlamaCompletion) -> list[dict[str, Any]]:
     """Returns the text, and then the end, which has everything but the text."""
-    piece = {"index": whole.index, "content": whole.content, "tokens": [], "stop": False, "id_slot": whole.id_slot}
+    piece = {
+        "index": whole.index,
+        "content": whole.content,
+        "tokens": [],
+        "stop": False,
+        "id_slot": whole.id_slot,
+        "tokens_predicted": whole.tokens_predicted,
+        "tokens_evaluated": whole.tokens_evaluated,
+    }
     return [piece, msgspec.to_builtins(whole) | {"content": ""}]
 
 
@@ -211,42 +219,3 @@ def _chosen(whole: LlamaCompletion, places: Sequence[str]) -> dict[str, Any]:
         if value is not msgspec.UNSET:
             found[place] = value
     return found
-
-
-def _data(model: str) -> dict[str, Any]:
-    meta = {"n_ctx": CONTEXT_TOKENS, "n_ctx_train": CONTEXT_TOKENS}
-    return {
-        "id": model,
-        "aliases": [model],
-        "tags": [],
-        "object": "model",
-        "created": int(time.time()),
-        # Clients read `meta` only where this name stands.
-        "owned_by": "llamacpp",
-        "meta": meta,
-        "context_length": CONTEXT_TOKENS,
-        "status": {"value": "loaded"},
-        # Mistral's SDK reads an entry by its type and requires the capabilities.
-        "type": "base",
-        "capabilities": {"completion_chat": False, "completion_fim": True},
-        "max_context_length": CONTEXT_TOKENS,
-    }
-
-
-def _model(model: str) -> dict[str, Any]:
-    names = ("parent_model", "format", "family", "parameter_size", "quantization_level")
-    details: dict[str, Any] = {**dict.fromkeys(names, ""), "families": []}
-    return {
-        "name": model,
-        "model": model,
-        "modified_at": "",
-        "size": "",
-        "digest": "",
-        "type": "model",
-        "description": "",
-        "tags": [],
-        "capabilities": ["completion"],
-        "context_length": CONTEXT_TOKENS,
-        "parameters": "",
-        "details": details,
-    }

@@ -53,8 +53,9 @@ class LlamaCompletionBody(Sampling, kw_only=True):
 
 
 class Timings(Struct, kw_only=True):
-    """Tokens are estimated from the length of the texts: bytes over four."""
+    """Tokens of the prompt are estimated from the length of the texts, bytes over four; none is said to be cached."""
 
+    cache_n: int = 0
     prompt_n: int
     prompt_ms: float
     prompt_per_token_ms: float
@@ -100,8 +101,21 @@ class Props(Struct, kw_only=True):
     model_path: str
     model_alias: str
     build_info: str
+    model_ftype: str = ""
     chat_template: str = ""
-    modalities: dict[str, bool] = msgspec.field(default_factory=lambda: {"vision": False, "audio": False})
+    chat_template_caps: dict[str, bool] = msgspec.field(default_factory=dict[str, bool])
+    bos_token: str = ""
+    eos_token: str = ""
+    modalities: dict[str, bool] = msgspec.field(
+        default_factory=lambda: dict.fromkeys(("vision", "video", "audio"), False)
+    )
+    endpoint_slots: bool = False
+    endpoint_props: bool = False
+    endpoint_metrics: bool = False
+    ui: bool = False
+    ui_settings: dict[str, Any] = msgspec.field(default_factory=dict[str, Any])
+    is_sleeping: bool = False
+    cors_proxy_enabled: bool = False
 
 
 class Models(Struct, kw_only=True):

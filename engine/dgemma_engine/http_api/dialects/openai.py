@@ -8,13 +8,14 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 from starlette.responses import Response
 
 from dgemma_engine.http_api.completions.fim_prompt import read_prompt
 from dgemma_engine.http_api.completions.question import Answer, AnswerText, Question, StopKind, stop_words
+from dgemma_engine.http_api.dialects.model_entries import model_entry
 from dgemma_engine.http_api.operation import Call, Operation
 from dgemma_engine.http_api.refusal import Refusal
 from dgemma_engine.http_api.responses import DONE, error_object, event, event_response, json_response
@@ -54,7 +55,7 @@ class Choice(Struct, kw_only=True):
 
 
 class Usage(Struct, kw_only=True):
-    """Tokens, estimated from the length of the texts: bytes over four."""
+    """Tokens of the texts as the engine counts them; those of the prompt are estimated: bytes over four."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -91,11 +92,28 @@ class OpenAiDialect:
                 body=CompletionBody,
                 answer=Completion,
             ),
+            Operation(
+                method="GET",
+                paths=("/v1/models/{model}", "/models/{model}"),
+                run=self._model,
+                summary="the model, under its name",
+                answer=dict[str, Any],
+            ),
         )
 
     def error(self, refusal: Refusal) -> Response:
         """Returns `{"error": {"message", "type", "code", "param"}}`; `code` is null, as OpenAI's mostly is."""
         return error_object(refusal, code=None)
+
+    async def _model(self, call: Call) -> Response:
+        model = await call.service.model_name()
+        if call.parameters["model"] != model:
+            # Its name is not repeated: it may be a path of the client's machine.
+            refusal = Refusal(
+                status=404, message="There is no model of this name; GET /v1/models lists the one there is."
+            )
+            return error_object(refusal, code="model_not_found")
+        return json_response(model_entry(model))
 
     async def _complete(self, call: Call) -> Response:
         body = call.read(CompletionBody)

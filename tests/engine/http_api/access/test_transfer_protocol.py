@@ -22,6 +22,7 @@ async def test_request_that_does_not_arrive_is_ended(num_bytes: int) -> None:
         writer.close()
     assert (reply.status, reply.headers["connection"]) == (408, "close")
     assert reply.json["error"]["message"] == "The request did not arrive in time."
+    assert reply.json["error"]["type"] == "timeout_error"
     assert door.engine.contexts == []
 
 
@@ -78,6 +79,8 @@ async def test_connection_stays_for_further_requests_and_pipelined_ones() -> Non
         b"POST /infill HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
         b"POST /infill HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"POST /infill HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
     ],
 )
 async def test_what_is_no_request_is_answered_as_json(data: bytes) -> None:
@@ -86,6 +89,21 @@ async def test_what_is_no_request_is_answered_as_json(data: bytes) -> None:
         assert reply.status in (400, 431)
         assert reply.json["error"]["code"] == reply.status
         assert (await door.get("/health")).status == 200
+
+
+@pytest.mark.parametrize("num_bytes", [10, 100_000])
+async def test_half_a_request_that_ends_is_told_so(num_bytes: int) -> None:
+    async with front_door() as door:
+        whole = door.head("POST", "/infill", BODY) + BODY
+        reader, writer = await door.open()
+        writer.write(whole[: min(num_bytes, len(whole) - 3)])
+        writer.write_eof()
+        reply = parsed(await reader.read())
+        writer.close()
+        assert (await door.get("/health")).status == 200
+    assert (reply.status, reply.headers["connection"]) == (400, "close")
+    assert reply.json["error"]["message"] == "The request ended early."
+    assert door.engine.contexts == []
 
 
 async def test_connections_above_the_limit_are_told_to_come_again() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from dgemma_engine.protocol.messages import Finish
 from mistralai.client import Mistral
 from mistralai.client.errors import HTTPValidationError, SDKError
 
@@ -37,7 +36,7 @@ async def test_completion_with_a_suffix() -> None:
 
 async def test_stream_ends_with_a_reason_and_the_usage() -> None:
     engine = AnsweringEngine()
-    engine.finish = Finish.STEP_LIMIT
+    engine.is_cut = True
     async with front_door(engine) as door, client_of(door) as client:
         stream = await client.fim.stream_async(model="codestral-latest", prompt="x = ", suffix="\ny")
         events = [event.data async for event in stream]
@@ -50,9 +49,11 @@ async def test_stream_ends_with_a_reason_and_the_usage() -> None:
 async def test_model_is_listed_as_one_that_fills_in_the_middle() -> None:
     async with front_door() as door, client_of(door) as client:
         models = await client.models.list_async()
+        retrieved = await client.models.retrieve_async(model_id="fake")
     assert models.data is not None
-    (model,) = models.data
-    assert model.type == "base" and (model.id, model.capabilities.completion_fim) == ("fake", True)
+    for model in (*models.data, retrieved):
+        assert model.type == "base" and (model.id, model.capabilities.completion_fim) == ("fake", True)
+    assert len(models.data) == 1
 
 
 async def test_wrong_field_is_the_typed_error_that_names_it() -> None:

@@ -55,6 +55,15 @@ async def test_models_are_listed() -> None:
     assert [one.id for one in models] == ["fake"]
 
 
+async def test_model_is_there_under_its_name_and_no_other() -> None:
+    async with front_door() as door, client_of(door) as client:
+        model = await client.models.retrieve("fake")
+        with pytest.raises(openai.NotFoundError) as caught:
+            await client.models.retrieve("gpt-4/turbo é")
+    assert (model.id, model.object) == ("fake", "model")
+    assert (caught.value.code, caught.value.type) == ("model_not_found", "not_found_error")
+
+
 async def test_wrong_field_is_a_bad_request_with_our_sentence() -> None:
     async with front_door() as door, client_of(door) as client:
         with pytest.raises(openai.BadRequestError) as caught:

@@ -34,7 +34,7 @@ def last_lines(num_lines: int) -> Iterator[str]:
 def test_locate_keeps_the_beginning_of_a_moving_window(prefixes: list[str]) -> None:
     windows, keys, sent = DocumentWindows(), set[str](), list[str]()
     for prefix in prefixes:
-        key, start = windows.locate("me", "", prefix)
+        key, start = windows.locate("me", "", prefix, "")
         keys.add(key)
         sent.append(prefix[start:])
         assert len(sent[-1]) >= min(len(prefix), 512) and len(sent[-1]) >= len(prefix) // 2
@@ -49,33 +49,53 @@ def test_locate_tells_documents_callers_and_paths_apart() -> None:
     windows = DocumentWindows()
     one, other = TEXT[:3_000], "".join(reversed(LINES))[:3_000]
     keys = [
-        windows.locate(caller, path, text)[0]
+        windows.locate(caller, path, text, "")[0]
         for caller, path, text in (("a", "", one), ("a", "", other), ("b", "", one), ("a", "x.py", one))
     ]
     assert len(set(keys)) == 4
-    assert windows.locate("a", "", one + "more")[0] == keys[0]
-    assert windows.locate("a", "", other + "more")[0] == keys[1]
+    assert windows.locate("a", "", one + "more", "")[0] == keys[0]
+    assert windows.locate("a", "", other + "more", "")[0] == keys[1]
 
 
 def test_locate_finds_a_short_document_while_it_grows_and_shrinks() -> None:
     windows = DocumentWindows()
-    keys = [windows.locate("a", "", text)[0] for text in ("", "x", "x = ", "x =", "x = 1\n" * 40, "x = 1\n" * 39)]
+    keys = [windows.locate("a", "", text, "")[0] for text in ("", "x", "x = ", "x =", "x = 1\n" * 40, "x = 1\n" * 39)]
     assert len(set(keys[1:])) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "are_same"),
+    [
+        (("", "alpha\n"), ("", "beta\n"), False),
+        (("", "alpha\n"), ("", "alpha\n"), True),
+        (("", ""), ("import os\n", ""), False),
+        (("import", "\n\nalpha\n"), ("import os", "\n\nbeta\n"), False),
+        (("import", "\n\nalpha\n"), ("import os", "\n\nalpha\n"), True),
+        (("f", ""), ("f(", ")"), True),
+        (("f", "\nalpha\n"), ("f(", ")\nalpha\n"), True),
+    ],
+)
+def test_locate_tells_short_documents_apart_by_what_stands_after_the_cursor(
+    one: tuple[str, str], other: tuple[str, str], are_same: bool
+) -> None:
+    windows = DocumentWindows()
+    keys = {windows.locate("a", "", prefix, suffix)[0] for prefix, suffix in (one, other)}
+    assert (len(keys) == 1) is are_same
 
 
 def test_locate_forgets_the_documents_used_longest_ago() -> None:
     windows = DocumentWindows(num_documents=2)
     texts = [f"{name} = {name}\n" * 50 for name in ("alpha", "bravo", "charlie")]
-    first = windows.locate("a", "", texts[0])[0]
+    first = windows.locate("a", "", texts[0], "")[0]
     for text in texts[1:]:
-        windows.locate("a", "", text)
-    assert windows.locate("a", "", texts[0])[0] != first
+        windows.locate("a", "", text, "")
+    assert windows.locate("a", "", texts[0], "")[0] != first
 
 
 def test_locate_after_a_jump_upwards_keeps_the_document() -> None:
     windows = DocumentWindows()
-    low = windows.locate("a", "", TEXT[30_000:40_000])[0]
-    key, start = windows.locate("a", "", TEXT[24_000:34_000])
+    low = windows.locate("a", "", TEXT[30_000:40_000], "")[0]
+    key, start = windows.locate("a", "", TEXT[24_000:34_000], "")
     assert (key == low) and 34_000 - 24_000 - start >= 5_000
 
 
@@ -84,9 +104,9 @@ def test_locate_tells_files_with_the_same_licence_apart(num_header_chars: int) -
     windows, header = DocumentWindows(), "# licence and warranty\n" + "#" * num_header_chars + "\n"
     texts = [f"{header}def {name}():\n    return " for name in ("alpha", "beta", "gamma")]
     texts += [header + TEXT[start : start + 3_000] for start in (0, 6_000)]
-    keys = [windows.locate("a", "", text)[0] for text in texts]
+    keys = [windows.locate("a", "", text, "")[0] for text in texts]
     assert len(set(keys)) == 5
-    assert [windows.locate("a", "", text + "x")[0] for text in texts] == keys
+    assert [windows.locate("a", "", text + "x", "")[0] for text in texts] == keys
 
 
 def test_locate_while_a_line_is_written_anew_keeps_the_document() -> None:
@@ -97,12 +117,12 @@ def test_locate_while_a_line_is_written_anew_keeps_the_document() -> None:
         "import os\n" + above,
         TEXT[:3_000] + "import re\n" + TEXT[3_000:6_000],
     )
-    keys = [windows.locate("a", "", text)[0] for text in texts]
+    keys = [windows.locate("a", "", text, "")[0] for text in texts]
     assert len({keys[0], keys[1], keys[3]}) == 1
 
 
 def test_locate_takes_the_document_that_a_text_has_most_in_common_with() -> None:
     windows, header = DocumentWindows(), "#" * 140 + "\n"
-    long = windows.locate("a", "", header + "def alpha():\n    return ")[0]
-    assert windows.locate("a", "", header + "class Beta:\n")[0] != long
-    assert windows.locate("a", "", header + "def alpha():\n    return 1")[0] == long
+    long = windows.locate("a", "", header + "def alpha():\n    return ", "")[0]
+    assert windows.locate("a", "", header + "class Beta:\n", "")[0] != long
+    assert windows.locate("a", "", header + "def alpha():\n    return 1", "")[0] == long

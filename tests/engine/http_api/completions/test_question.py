@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from dgemma_engine.http_api.completions.question import Answer, Question, StopKind, sent_prefix, to_answer
 from dgemma_engine.protocol.messages import Candidate, CandidateSource, Context, Extent, Finish, Infill
@@ -20,9 +22,12 @@ def answer_to(question: Question, found: Infill, first: int = 0) -> Answer:
     return to_answer(question, found, model="m", first=first)
 
 
-def infill(*texts: str, covered: int = 0, finish: Finish = Finish.STABLE) -> Infill:
-    found = tuple(Candidate(text=one, score=0.5, source=CandidateSource.SEED, covered=covered) for one in texts)
-    return Infill(text=texts[0], covered=covered, finish=finish, score=0.5, candidates=found)
+def infill(*texts: str, covered: int = 0, num_tokens: int = 0, is_cut: bool = False) -> Infill:
+    made = Candidate(
+        text="", score=0.5, source=CandidateSource.SEED, covered=covered, num_tokens=num_tokens, is_cut=is_cut
+    )
+    found = tuple(replace(made, text=one) for one in texts)
+    return Infill(text=texts[0], covered=covered, finish=Finish.STABLE, score=0.5, candidates=found)
 
 
 @pytest.mark.parametrize(("max_tokens", "sent"), [(None, 256), (-0, 1), (1, 1), (100, 100), (10**9, 256)])
@@ -70,6 +75,25 @@ def test_to_answer_inserts_nothing_twice(text: str, suffix: str, covered: int, i
 def test_to_answer_cuts_at_the_first_stop_word() -> None:
     answer = answer_to(Question(prefix="", stop=("gamma", "beta")), infill("alpha beta gamma"))
     assert (answer.best.text, answer.best.stop, answer.best.stop_word) == ("alpha ", StopKind.WORD, "beta")
+
+
+def test_to_answer_counts_tokens_as_the_engine_does_and_fewer_before_a_stop_word() -> None:
+    def counted(text: str, *stop: str, num_tokens: int) -> tuple[int, StopKind]:
+        best = answer_to(Question(prefix="", stop=stop), infill(text, num_tokens=num_tokens, is_cut=True)).best
+        return best.num_tokens, best.stop
+
+    assert counted("alpha beta", num_tokens=9) == (9, StopKind.LIMIT)
+    assert counted("alpha beta", "beta", num_tokens=9) == (2, StopKind.WORD)
+    assert counted("alpha beta", "beta", num_tokens=1) == (1, StopKind.WORD)
+    assert counted("alpha beta", num_tokens=0) == (3, StopKind.LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("finish", "stop"),
+    [(Finish.STABLE, StopKind.END), (Finish.STEP_LIMIT, StopKind.LIMIT), (Finish.DEADLINE, StopKind.LIMIT)],
+)
+def test_to_answer_without_candidates_reads_the_limit_from_the_finish(finish: Finish, stop: StopKind) -> None:
+    assert answer_to(Question(prefix=""), Infill(text="alpha", finish=finish, score=0.5)).best.stop is stop
 
 
 def test_to_answer_with_nothing_left_is_one_empty_text() -> None:

@@ -106,7 +106,7 @@ async def test_stream_that_is_closed_between_two_drafts_ends_the_work() -> None:
     service = CompletionService(engine, HttpSettings(), clock=lambda: 0.0)
     body = json.dumps({"prefix": "SLOW", "suffix": "", "stream": True}).encode()
     (operation,) = InfillDialect().operations()
-    response = await operation.run(Call(service=service, caller="me", path="/v1/infill", body=body))
+    response = await operation.run(Call(service=service, caller="me", path="/v1/infill", parameters={}, body=body))
     assert isinstance(response, StreamingResponse)
     leaving = asyncio.Event()
 

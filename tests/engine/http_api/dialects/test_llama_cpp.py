@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from dgemma_engine.engine_client.connection_status import ConnectionState, ConnectionStatus
-from dgemma_engine.protocol.messages import Extent, Finish, Snippet
+from dgemma_engine.protocol.messages import Extent, Snippet
 
 from tests.engine.http_api.front_door import AnsweringEngine, front_door
 
@@ -94,9 +94,9 @@ async def test_nothing_to_say_is_an_empty_content() -> None:
     assert (reply.status, reply.json["content"], reply.json["stop_type"]) == (200, "", "eos")
 
 
-async def test_text_that_ran_out_of_time_ends_at_a_limit() -> None:
+async def test_text_that_was_cut_ends_at_a_limit() -> None:
     engine = AnsweringEngine()
-    engine.finish = Finish.DEADLINE
+    engine.is_cut = True
     async with front_door(engine) as door:
         reply = await door.post("/infill", {"input_prefix": "x = ", "input_suffix": ""})
     assert reply.json["stop_type"] == "limit"

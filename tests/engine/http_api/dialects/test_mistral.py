@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from dgemma_engine.protocol.messages import Finish, Snippet
+from dgemma_engine.protocol.messages import Snippet
 
 from tests.engine.http_api.front_door import AnsweringEngine, front_door
 
@@ -57,7 +57,7 @@ async def test_stop_word_cuts_the_text() -> None:
 
 async def test_limit_is_named() -> None:
     engine = AnsweringEngine()
-    engine.finish = Finish.STEP_LIMIT
+    engine.is_cut = True
     async with front_door(engine) as door:
         reply = await door.post("/v1/fim/completions", BODY | {"stop": []})
     assert reply.json["choices"][0]["finish_reason"] == "length"

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from dgemma_engine.protocol.messages import Extent, Finish
+from dgemma_engine.protocol.messages import Extent
 
 from tests.engine.http_api.front_door import AnsweringEngine, Reply, front_door
 
@@ -81,9 +81,9 @@ async def test_limit_of_nothing_and_less_is_none(num_predict: int | None, sent: 
     assert not door.engine.contexts[0].speculative
 
 
-async def test_text_that_ran_out_of_time_ends_at_a_length() -> None:
+async def test_text_that_was_cut_ends_at_a_length() -> None:
     engine = AnsweringEngine()
-    engine.finish = Finish.DEADLINE
+    engine.is_cut = True
     async with front_door(engine) as door:
         reply = await door.post("/api/generate", BODY)
     assert lines(reply)[-1]["done_reason"] == "length"

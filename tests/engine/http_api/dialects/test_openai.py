@@ -4,7 +4,6 @@ import asyncio
 from typing import Any
 
 import pytest
-from dgemma_engine.protocol.messages import Finish
 
 from tests.engine.http_api.front_door import AnsweringEngine, front_door
 
@@ -69,13 +68,14 @@ async def test_n_gives_several_choices_and_echo_repeats_the_prompt() -> None:
     assert [one["text"] for one in reply.json["choices"]] == ["x = one", "x = two"]
 
 
-@pytest.mark.parametrize(("finish", "reason"), [(Finish.STABLE, "stop"), (Finish.STEP_LIMIT, "length")])
-async def test_finish_reason_says_whether_a_limit_ended_the_text(finish: Finish, reason: str) -> None:
+@pytest.mark.parametrize(("is_cut", "reason"), [(False, "stop"), (True, "length")])
+async def test_finish_reason_says_whether_a_limit_ended_the_text(is_cut: bool, reason: str) -> None:
     engine = AnsweringEngine()
-    engine.finish = finish
+    engine.is_cut = is_cut
     async with front_door(engine) as door:
         reply = await door.post("/v1/completions", {"prompt": "x = "})
     assert reply.json["choices"][0]["finish_reason"] == reason
+    assert reply.json["usage"]["completion_tokens"] == 3
 
 
 async def test_nothing_to_say_is_one_choice_with_an_empty_text() -> None:

@@ -2,95 +2,45 @@
 
 The engine answers at once, in a process of its own; the front door is `dgemma-engine serve` in another. Each round
 types one character into the middle of a 2,000-line file and asks the same over the socket, over a connection that stays
-open, and over a new connection. What HTTP adds is the difference within a round. The 50 clients each wait for a request
-that takes the engine 200 ms; 80 clients are more than may wait.
+open, and over a new connection. What HTTP adds is the difference within a round. Then 50 clients ask at once, 80, which
+are more than may wait, and 20 typists three times each: once with requests that take that engine 200 ms, and once with
+the embedded model on the processor.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
-import multiprocessing
 import statistics
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
+sys.path.insert(0, str(Path(__file__).parents[1] / "server"))
 
+import instant_engine
 import psutil
 import record
 from dgemma_engine.ipc.client import EngineClient
 from dgemma_engine.ipc.endpoint import EngineLocation
-from dgemma_engine.protocol.messages import Context, Draft, Finish, Infill
-from dgemma_engine.scheduling.cancellation import Cancel
-from dgemma_engine.scheduling.cooperative import Pieces
-from dgemma_engine.serving import daemon
-from dgemma_engine.tracing.recorder import Recorder
-from http_front import Connection, front_door
+from dgemma_engine.protocol.messages import Context
+from front_door import Connection, front_door
+from typing_traces import watched
 
 NUM_LINES = 2_000
 NUM_CLIENTS, MORE_CLIENTS = 50, 80
-_PIECES, _PIECE_S = 20, 0.01
+NUM_TYPISTS, KEYS = 20, ("s", "si", "size")
 _TARGETS = {"target_added_median_ms": 3, "target_added_p95_ms": 8, "target_memory_mib": 80}
 
-
-class InstantEngine:
-    """Answers at once; a document of the path `slow.py` takes 200 ms."""
-
-    model_name = "instant"
-    model_path = "instant"
-    device = "cpu"
-    number_format = "float32"
-    compiled = False
-    uncompiled_reason = ""
-    denoising_steps = 0
-    device_memory_bytes = 0
-
-    def filling(
-        self,
-        context: Context,
-        cancel: Cancel,
-        *,
-        on_draft: Callable[[Draft], None] = lambda _draft: None,
-        recorder: Recorder | None = None,
-    ) -> Pieces[Infill]:
-        """Returns a short middle."""
-        for _ in range(_PIECES if context.path == "slow.py" else 0):
-            if (finish := cancel.finish) is not None:
-                return Infill(text="", finish=finish)
-            time.sleep(_PIECE_S)
-            yield
-        return Infill(text="value", finish=Finish.STABLE, score=0.9, steps=1, timings_ms={"total": 0.0})
-
-
-def run_engine(runtime: str) -> None:
-    """Serves the engine until it is terminated."""
-    location = EngineLocation.locate({"DGEMMA_RUNTIME_DIR": runtime}, model="tiny")
-    daemon.run(location, load=lambda _report: InstantEngine(), idle_s=None)
-
-
-@asynccontextmanager
-async def engine(runtime: str) -> AsyncGenerator[EngineClient]:
-    """Gives a client of an engine in a process of its own."""
-    process = multiprocessing.get_context("spawn").Process(target=run_engine, args=(runtime,))
-    process.start()
-    location = EngineLocation.locate({"DGEMMA_RUNTIME_DIR": runtime}, model="tiny")
-    try:
-        while not location.socket.exists():
-            await asyncio.sleep(0.05)
-        async with await EngineClient.attach(location) as client:
-            await client.wait_ready(60)
-            yield client
-    finally:
-        process.terminate()
-        process.join()
+Body = Callable[[int, str], dict[str, Any]]
+"""The request of a client about its document, into which a name has been typed."""
 
 
 async def one_at_a_time(client: EngineClient, url: str, rounds: int) -> dict[str, Any]:
@@ -125,18 +75,29 @@ async def one_at_a_time(client: EngineClient, url: str, rounds: int) -> dict[str
     return result
 
 
-async def at_once(url: str, num_clients: int) -> dict[str, Any]:
+def slow_body(number: int, name: str) -> dict[str, Any]:
+    """Returns a request that takes the engine without a model 200 ms."""
+    return {"document": f"{number}", "prefix": f"{name} = ", "suffix": "\n", "path": instant_engine.SLOW_PATH}
+
+
+def real_body(number: int, name: str) -> dict[str, Any]:
+    """Returns a request for the embedded model, which answers its best text."""
+    prefix = f"def area_{number}(width, height):\n    {name} = width * height\n    return "
+    body = {"document": f"{number}", "prefix": prefix, "suffix": "\n", "path": f"shape_{number}.py"}
+    return body | {"language": "python", "max_middle_tokens": 16, "deadline_ms": 10_000, "insistent": True}
+
+
+async def at_once(url: str, num_clients: int, body_of: Body) -> dict[str, Any]:
     """Returns how many of so many clients were answered with a text, and when the last one was."""
     statuses: Counter[int] = Counter()
     num_texts = 0
 
     async def ask(number: int) -> None:
         nonlocal num_texts
-        body = {"document": f"{number}", "prefix": "value = ", "suffix": "\n", "path": "slow.py"}
         async with Connection.open(url) as connection:
-            status, answer = await connection.post("/v1/infill", body)
+            status, answer = await connection.post("/v1/infill", body_of(number, KEYS[-1]))
         statuses[status] += 1
-        num_texts += status == 200 and json.loads(answer)["text"] == "value"
+        num_texts += status == 200 and bool(json.loads(answer)["text"])
 
     started = time.perf_counter()
     await asyncio.gather(*(ask(number) for number in range(num_clients)))
@@ -145,19 +106,55 @@ async def at_once(url: str, num_clients: int) -> dict[str, Any]:
     return {"clients": num_clients, "statuses": by_status, "with_text": num_texts, "seconds": round(seconds, 2)}
 
 
+async def typists(url: str, body_of: Body) -> dict[str, Any]:
+    """Returns how many requests of 20 documents had a text: of the newest of three each, and of the older ones."""
+
+    async def ask(number: int, name: str) -> str:
+        async with Connection.open(url) as connection:
+            status, answer = await connection.post("/v1/infill", body_of(number, name))
+        assert status == 200, answer
+        return json.loads(answer)["text"]
+
+    rounds: list[list[asyncio.Task[str]]] = []
+    for name in KEYS:
+        rounds.append([asyncio.create_task(ask(number, name)) for number in range(NUM_TYPISTS)])
+        await asyncio.sleep(0.05)
+    texts = [await asyncio.gather(*tasks) for tasks in rounds]
+    return {
+        "documents": NUM_TYPISTS,
+        "requests": NUM_TYPISTS * len(KEYS),
+        "newest_with_text": sum(map(bool, texts[-1])),
+        "older_with_text": sum(map(bool, itertools.chain(*texts[:-1]))),
+    }
+
+
+async def crowds(url: str, body_of: Body) -> dict[str, Any]:
+    """Returns what became of the clients that ask at once."""
+    num_clients = (NUM_CLIENTS, MORE_CLIENTS)
+    return {
+        "at_once": [await at_once(url, num, body_of) for num in num_clients],
+        "typing": await typists(url, body_of),
+    }
+
+
 async def measure(rounds: int) -> dict[str, Any]:
     """Returns all figures."""
     with tempfile.TemporaryDirectory(prefix="dgemma-") as runtime:
-        async with engine(runtime) as client, front_door(runtime) as (url, pid):
+        location = EngineLocation.locate({"DGEMMA_RUNTIME_DIR": runtime}, model="tiny")
+        async with instant_engine.process(location) as client, front_door(runtime) as (url, pid):
             alone = await one_at_a_time(client, url, rounds)
             memory_before = psutil.Process(pid).memory_info().rss
-            crowds = [await at_once(url, num) for num in (NUM_CLIENTS, MORE_CLIENTS)]
+            instant = await crowds(url, slow_body)
             memory = psutil.Process(pid).memory_info().rss
+    with tempfile.TemporaryDirectory(prefix="dgemma-") as runtime:
+        async with watched(Path(runtime)), front_door(runtime) as (url, _pid):
+            real = await crowds(url, real_body)
     return {
         "one_at_a_time": alone,
         "memory_mib": round(memory_before / 2**20, 1),
         "memory_after_crowds_mib": round(memory / 2**20, 1),
-        "at_once": crowds,
+        "instant_engine": instant,
+        "real_engine": real,
     }
 
 

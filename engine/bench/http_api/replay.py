@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
+sys.path.insert(0, str(Path(__file__).parents[1] / "server"))
 
 import record
-from http_front import Connection, front_door
+from front_door import Connection, front_door
 from typing_traces import read_runs, watched
 
 SOURCE = Path(argparse.__file__)
