@@ -91,8 +91,8 @@ class WatchedPrompts(PromptStore):
         self.lacking: list[int] = []
         self.last: tuple[Any, list[int]] | None = None
 
-    def encoded(self, document: str, ids: list[int], cancel: Cancel, *, most_left: int = 0) -> Any:
-        cache = yield from super().encoded(document, ids, cancel, most_left=most_left)
+    def encoded(self, document: str, ids: list[int], cancel: Cancel, **options: Any) -> Any:
+        cache = yield from super().encoded(document, ids, cancel, **options)
         if cache is not None:
             self.lacking.append(len(ids) - cache.length)
             self.last = cache, ids
