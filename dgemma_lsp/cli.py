@@ -271,11 +271,11 @@ def _with_engine(arguments: Namespace, work: Callable[[InfillSource, Status], Aw
 
 def _is_writable(out: TextIO) -> bool:
     """Whether the descriptor is open for writing; `open_standard_streams` leaves a closed one open for reading."""
-    try:
-        import fcntl
-    except ImportError:
-        # On Windows a closed descriptor has no file at all.
+    if sys.platform == "win32":
+        # A descriptor that is closed has no file.
         return True
+    import fcntl
+
     return fcntl.fcntl(out.fileno(), fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
 
 

@@ -6,6 +6,7 @@ The socket's client is imported only where it is used: it needs modules that Win
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -26,15 +27,21 @@ if TYPE_CHECKING:
     from dgemma_engine.remote.remote_location import RemoteLocation
 
 
+_ON_WINDOWS = (
+    "the engine does not run on Windows itself; open the folder in WSL, or set engine.url to an engine on another "
+    "machine"
+)
+
+
 def chosen_model(settings: Settings) -> ModelChoice:
     """Returns which model runs with these settings; another takes the place of the default one until that is fetched.
 
-    An engine on another machine has a model of its own, which no setting here chooses.
+    An engine on another machine has a model of its own, which no setting here chooses; on Windows there is no other.
 
     Args:
         settings: where the engine is, and the model.
     """
-    if settings.engine_url:
+    if settings.engine_url or sys.platform == "win32":
         return ModelChoice(runs="")
     is_default = settings.engine_model == catalogue.DEFAULT_MODEL
     return choose_model(None if is_default else settings.engine_model, os.environ)
@@ -69,6 +76,8 @@ def engine_connector(settings: Settings) -> Connect:
         return partial(connect_remote, place)
 
     async def connect(*, on_progress: Callable[[Progress], None], on_closed: Callable[[], None]) -> InfillSource:
+        if sys.platform == "win32":
+            raise NoEngine(_ON_WINDOWS)
         from dgemma_engine.ipc.client import EngineClient
 
         location = _location(settings)

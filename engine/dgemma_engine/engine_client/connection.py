@@ -33,10 +33,9 @@ _log = logging.getLogger(__name__)
 
 _ENDED = "the engine has ended; the next request looks for another"
 _READY = ConnectionStatus(state=ConnectionState.READY, percent=100)
-_CLOSED = ConnectionStatus(state=ConnectionState.DISCONNECTED, message="the server is shutting down")
-_RECONFIGURED = ConnectionStatus(
-    state=ConnectionState.DISCONNECTED, message="the settings of the engine have changed; ask again"
-)
+_AWAY = ConnectionStatus(state=ConnectionState.DISCONNECTED)
+_CLOSED = replace(_AWAY, message="the server is shutting down")
+_RECONFIGURED = replace(_AWAY, message="the settings of the engine have changed; ask again")
 
 _Answer = TypeVar("_Answer")
 
@@ -131,7 +130,7 @@ class EngineConnection:
         return await self._ask(lambda source: source.infill(context, on_draft), context.deadline_ms)
 
     async def trace(self, context: Context) -> Trace | ConnectionStatus:
-        """Answers one question with the trace of its steps; see `infill`."""
+        """Answers one question with the trace of its steps."""
         return await self._ask(lambda source: source.trace(context), context.deadline_ms)
 
     async def _ask(
@@ -149,7 +148,6 @@ class EngineConnection:
         except TimeoutError:
             return self._fault("the engine is busy and did not answer in time; if that lasts: dgemma-engine stop")
         except NotNow as error:
-            # An engine that loads says so through its progress.
             return self._fault(str(error), ConnectionState.ABSENT) if self.is_ready else self._status
         except EngineFault as error:
             return self._fault(str(error))
@@ -216,8 +214,8 @@ class EngineConnection:
         try:
             source = await connect(on_progress=on_progress, on_closed=on_closed)
         except (EngineUnavailable, EngineFault) as error:
-            is_state = isinstance(error, NoEngine | OutOfReach)
-            self._fail(str(error), ConnectionState.ABSENT if is_state else ConnectionState.FAILED)
+            is_absent = isinstance(error, NoEngine | OutOfReach)
+            self._fail(str(error), ConnectionState.ABSENT if is_absent else ConnectionState.FAILED)
             return
         except Exception as error:
             _log.error("connecting to the engine failed with %s", type(error).__name__)
