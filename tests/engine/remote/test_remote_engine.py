@@ -71,15 +71,15 @@ async def test_trace_definitions_and_status() -> None:
 
 async def test_cancelled_question_ends_at_the_engine_and_the_connection_stays_open() -> None:
     async with elsewhere() as there:
+        # One question, its cancellation and the next question, and the first look at the engine.
         await until(lambda: there.network.num_connections >= 3)
-        num_before = there.network.num_connections
         for number in range(5):
             asking = asyncio.create_task(there.remote.infill(question(f"SLOW {number}")))
             await until(lambda number=number: len(there.engine.contexts) == number + 1)
             asking.cancel()
             await until(lambda number=number: there.engine.num_cancelled == number + 1)
         assert (await there.remote.infill(question())).text == "alpha + beta"
-        assert there.network.num_connections == num_before
+        assert there.network.num_connections <= 4, "no new connection for each cancelled question"
 
 
 async def test_no_draft_comes_after_the_cancellation() -> None:
@@ -143,13 +143,7 @@ async def test_half_an_answer_is_asked_again_and_drafts_are_not_passed_on_twice(
         def half(data: bytes) -> bytes | None:
             return data[: int(len(data) * share)] or None if b"alpha" in data and next(cuts, False) else data
 
-        def halved(data: bytes) -> bytes | None:
-            piece = half(data)
-            if piece is not None and piece != data:
-                asyncio.get_running_loop().call_later(0.01, there.network.cut)
-            return piece
-
-        there.network.from_engine = halved
+        there.network.from_engine, there.network.cuts_short = half, True
         infill = await there.remote.infill(question(), drafts.append if has_drafts else None)
     assert infill.text == "alpha + beta"
     assert len({draft.step for draft in drafts}) == len(drafts)

@@ -64,6 +64,7 @@ async def test_nothing_is_sent_but_to_the_engine_and_nothing_of_private_files(tm
     audit, log = tmp_path / "audit.txt", tmp_path / "log.txt"
     async with front_door() as door, network_to(door.port) as network:
         command = [sys.executable, str(AUDITED), str(audit), str(log)]
+        network.sent = []
         options = {"engine": {"url": f"http://127.0.0.1:{network.port}"}, "logLevel": "info"}
         async with editing(tmp_path / "unused", command=command, options=options) as editor:
             await until_shown(editor, editor.open("x = |\n"))
