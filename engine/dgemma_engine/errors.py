@@ -12,7 +12,7 @@ EngineError
 │   ├── SocketRefused    the socket directory or socket belongs to someone else, or cannot be written
 │   └── OutOfReach       the engine on another machine cannot be asked: network, certificate, key, version
 ├── EngineFault          the engine answered, but with an error
-│   └── NotNow           the engine on another machine answered nothing to one request: busy, or loading
+│   └── NotNow           the engine on another machine answered nothing to one request: busy, loading, broken off
 ├── TrainingError        a corpus, configuration or checkpoint the trainer cannot go on with
 └── WrongUsage           an argument that cannot be used, such as a model folder that is not there; exit code 2
     └── PortInUse        another program listens on the address; exit code 3

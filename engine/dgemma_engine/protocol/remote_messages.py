@@ -57,7 +57,7 @@ class Question:
 
 
 def envelope(
-    question: Question, base: Question | None, *, protocol: int, session: str, request: str, drafts: bool
+    question: Question, base: Question | None, *, protocol: int, session: str, request: str, number: int, drafts: bool
 ) -> bytes:
     """Returns the body that asks a question.
 
@@ -67,6 +67,7 @@ def envelope(
         protocol: version of the messages.
         session: of the language server that asks: documents of two sessions are two, whatever they are called.
         request: names the request, to cancel it; no other request of the session has it.
+        number: counts the questions of the session up; connections may overtake each other.
         drafts: whether drafts are wanted on the way.
     """
     pieces: Sequence[Piece] = [question.text]
@@ -77,6 +78,7 @@ def envelope(
         "protocol": protocol,
         "session": session,
         "request": request,
+        "number": number,
         "base": base.sum if base is not None and is_changed else "",
         "pieces": pieces,
         "sum": question.sum,

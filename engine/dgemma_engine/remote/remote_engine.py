@@ -8,6 +8,7 @@ passed on already are not passed on again.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import time
 import uuid
@@ -72,6 +73,7 @@ class RemoteEngine:
         self._network = network
         self._clock = clock
         self._session = uuid.uuid4().hex
+        self._numbers = itertools.count(1)
         self._known = KnownQuestions()
         self._back_off = BackOff(clock)
         self._closed = False
@@ -87,7 +89,7 @@ class RemoteEngine:
 
         Raises:
             OutOfReach: the engine cannot be asked now.
-            NotNow: the engine answers nothing to this question: busy, or loading.
+            NotNow: the engine answers nothing to this question: busy, loading, or the connection broke twice.
             EngineFault: the engine failed on this question.
         """
         drafts = DraftReader(on_draft)
@@ -151,7 +153,7 @@ class RemoteEngine:
         self, path: str, request: str, context: Context, drafts: DraftReader
     ) -> tuple[dict[str, Any], float]:
         """Returns the body that answers a question, and the milliseconds that the network took."""
-        since_s = self._clock()
+        since_s, number = self._clock(), next(self._numbers)
         num_tries, is_whole = 0, False
         while True:
             if self._back_off.left_s:
@@ -161,7 +163,13 @@ class RemoteEngine:
             question = Question.of(replace(context, deadline_ms=deadline_ms))
             base = None if is_whole else self._known.base_of(context.document)
             body = envelope(
-                question, base, protocol=PROTOCOL, session=self._session, request=request, drafts=drafts.is_wanted
+                question,
+                base,
+                protocol=PROTOCOL,
+                session=self._session,
+                request=request,
+                number=number,
+                drafts=drafts.is_wanted,
             )
             try:
                 reply = await self._reply(path, body, deadline_ms, drafts)
@@ -174,7 +182,7 @@ class RemoteEngine:
             except Broken:
                 num_tries += 1
                 if num_tries > 1:
-                    raise OutOfReach(fault_sentences.broken(self.place)) from None
+                    raise NotNow(fault_sentences.broken(self.place)) from None
                 continue
             except Loading:
                 self._watch.begin()
@@ -209,7 +217,7 @@ class RemoteEngine:
                 self._keep(self._cancel(request, work))
             raise
         except Broken:
-            raise OutOfReach(fault_sentences.broken(self.place)) from None
+            raise NotNow(fault_sentences.broken(self.place)) from None
 
     async def _cancel(self, request: str, work: asyncio.Task[Any]) -> None:
         body = json.dumps({"session": self._session, "request": request}).encode()

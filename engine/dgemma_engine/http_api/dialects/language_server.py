@@ -18,6 +18,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 from starlette.responses import Response
 
+from dgemma_engine.bounded_store import BoundedStore
 from dgemma_engine.engine_client.connection_status import ConnectionState
 from dgemma_engine.http_api.completions.cancellable_requests import CancellableRequests
 from dgemma_engine.http_api.completions.kept_questions import KeptQuestions
@@ -42,6 +43,8 @@ _Name = Annotated[str, Meta(min_length=1, max_length=64)]
 _Count = Annotated[int, Meta(ge=0, le=2**31)]
 # What a request may wait for the engine beyond its deadline; a client must not take a busy engine for a lost one.
 _GRACE_S = 0.5
+_NUM_DOCUMENTS = 1_024
+_CANCELLED = Infill(text="", finish=Finish.CANCELLED)
 _STATES = {
     ConnectionState.READY: EngineState.READY,
     ConnectionState.FAILED: EngineState.FAILED,
@@ -57,6 +60,7 @@ class QuestionBody(Struct, kw_only=True):
     request: _Name
     pieces: tuple[str | tuple[_Count, _Count], ...]
     sum: Annotated[str, Meta(max_length=64)]
+    number: Annotated[int, Meta(ge=0, le=2**53)] = 0
     base: Annotated[str, Meta(max_length=64)] = ""
     drafts: bool = False
 
@@ -114,6 +118,7 @@ class LanguageServerDialect:
         self._clock = clock
         self._requests = CancellableRequests()
         self._kept: KeptQuestions | None = None
+        self._newest: BoundedStore[str, int] = BoundedStore(_NUM_DOCUMENTS)
 
     def operations(self) -> Sequence[Operation]:
         """Returns what it answers."""
@@ -154,6 +159,8 @@ class LanguageServerDialect:
     async def _infill(self, call: Call) -> Response:
         since_s = self._clock()
         body, owner, context = self._read(call)
+        if self._is_overtaken(context.document, body.number):
+            return json_response(InfillAnswer(answer=_CANCELLED, elapsed_ms=0.0))
 
         def answer(on_draft: OnDraft | None) -> Awaitable[Infill]:
             work = _in_time(lambda: call.service.infill(context, call.caller, on_draft), context)
@@ -208,7 +215,13 @@ class LanguageServerDialect:
 
     async def _unless_cancelled(self, owner: str, request: str, work: Awaitable[Infill]) -> Infill:
         infill = await self._requests.run(owner, request, work)
-        return Infill(text="", finish=Finish.CANCELLED) if infill is None else infill
+        return _CANCELLED if infill is None else infill
+
+    def _is_overtaken(self, document: str, number: int) -> bool:
+        """Whether a later question of a document came first, which an older one must not supersede."""
+        newest = self._newest.get(document) or 0
+        self._newest.put(document, max(newest, number))
+        return number < newest
 
     def _since_ms(self, since_s: float) -> float:
         return (self._clock() - since_s) * 1_000

@@ -94,6 +94,17 @@ async def test_cancellation_that_overtakes_its_request_counts() -> None:
     assert reply.json["answer"]["finish"] == "cancelled"
 
 
+async def test_older_question_that_comes_late_does_not_end_the_newer_one() -> None:
+    slow = Question.of(Context(document="d", prefix="LATER", suffix="", deadline_ms=60_000))
+    async with front_door() as door:
+        newer = asyncio.create_task(door.post("/v1/engine/infill", body(slow, request="b", number=2)))
+        await until(lambda: bool(door.engine.contexts))
+        older = await door.post("/v1/engine/infill", body(request="a", number=1))
+        assert older.json["answer"]["finish"] == "cancelled"
+        assert (await newer).json["answer"]["text"] == "alpha + beta"
+    assert len(door.engine.contexts) == 1
+
+
 async def test_second_try_of_a_request_ends_the_first() -> None:
     slow = Question.of(Context(document="d", prefix="SLOW", suffix="", deadline_ms=60_000))
     async with front_door() as door:
