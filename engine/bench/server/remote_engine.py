@@ -2,8 +2,8 @@
 
 The engine answers at once, in a process of its own; `dgemma-engine serve` and the proxy are others. A key is typed into
 the middle of a 2,000-line file in each round, and asked about over the socket, over HTTP on this machine, and through a
-proxy that takes 10 ms in each direction. Before a key is asked about through the proxy the key before it is cancelled,
-as typing does. What is added is the difference within a round.
+proxy that takes 10 ms in each direction; and through the proxy once more, after the key before it was cancelled on its
+way, as fast typing does. What is added is the difference within a round.
 
 The replay asks through a proxy that resets connections, delays pieces and cuts answers, as a language server asks: the
 numbers in the answers tell which question each answer, and each draft, is of.
@@ -116,7 +116,7 @@ async def remote_to(port: int) -> AsyncGenerator[RemoteEngine]:
 async def keys(client: EngineClient, port: int, rounds: int) -> dict[str, Any]:
     """Returns what a key takes each way, and what is added."""
     above, suffix = _file()
-    times_ms: dict[str, list[float]] = {"socket": [], "loopback": [], "delayed": []}
+    times_ms: dict[str, list[float]] = {"socket": [], "loopback": [], "delayed": [], "delayed_after_cancelled": []}
     async with (
         slow_network_to(port, delay_s=DELAY_MS / 2_000) as far,
         remote_to(port) as loopback,
@@ -125,8 +125,8 @@ async def keys(client: EngineClient, port: int, rounds: int) -> dict[str, Any]:
         await asyncio.sleep(0.5)
         for column in range(rounds + _WARM_UP):
             asked = Context(document="a", prefix=above + "x" * column, suffix=suffix, deadline_ms=5_000)
-            for name, source in (("socket", client), ("loopback", loopback), ("delayed", delayed)):
-                if name == "delayed":
+            for name, source in _ways(client, loopback, delayed):
+                if name == "delayed_after_cancelled":
                     before = asyncio.create_task(source.infill(asked))
                     await asyncio.sleep(DELAY_MS / 4_000)
                     before.cancel()
@@ -141,6 +141,17 @@ async def keys(client: EngineClient, port: int, rounds: int) -> dict[str, Any]:
         added = [one - socket for one, socket in zip(values, times_ms["socket"], strict=True)]
         result[name] = _spread(values) | ({} if name == "socket" else {"added": _spread(added)})
     return result
+
+
+def _ways(
+    client: EngineClient, loopback: RemoteEngine, delayed: RemoteEngine
+) -> tuple[tuple[str, EngineClient | RemoteEngine], ...]:
+    return (
+        ("socket", client),
+        ("loopback", loopback),
+        ("delayed", delayed),
+        ("delayed_after_cancelled", delayed),
+    )
 
 
 async def sizes(port: int, num_keys: int) -> dict[str, int]:
