@@ -17,7 +17,6 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from dgemma_engine.bounded_store import BoundedStore
 from dgemma_engine.errors import EngineFault, EngineUnavailable, NotNow, OutOfReach
 from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
 from dgemma_engine.protocol.handshake import PROTOCOL
@@ -45,10 +44,7 @@ from dgemma_engine.remote.reply_reading import Loading, busy, read_message, read
 # An engine that lives answers within half a second after a question's deadline.
 _GRACE_S = 1.5
 _CANCEL_S = 2.0
-# The next key's question supersedes this one over there, so that only a question without a successor is cancelled.
-_SUCCESSOR_S = 0.03
 _DEFINITIONS_S = 2.0
-_NUM_DOCUMENTS = 64
 _TRACE_S = 120.0
 
 _Result = TypeVar("_Result")
@@ -79,7 +75,6 @@ class RemoteEngine:
         self._session = uuid.uuid4().hex
         self._numbers = itertools.count(1)
         self._known = KnownQuestions()
-        self._newest: BoundedStore[str, str] = BoundedStore(_NUM_DOCUMENTS)
         self._back_off = BackOff(clock)
         self._closed = False
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -105,7 +100,7 @@ class RemoteEngine:
             return replace(infill, timings_ms=infill.timings_ms | {"network": network_ms})
 
         try:
-            infill = await self._cancellable(ask, context.document)
+            infill = await self._cancellable(ask)
         finally:
             drafts.end()
         if drafts.is_held_back:
@@ -119,7 +114,7 @@ class RemoteEngine:
             body, _ = await self._answered(TRACE_PATH, request, context, DraftReader(None))
             return read_message(body.get("trace"), Trace.from_wire)
 
-        return await self._cancellable(ask, "")
+        return await self._cancellable(ask)
 
     async def definitions(self, query: DefinitionsQuery) -> Definitions:
         """Returns how names are defined in a text.
@@ -207,37 +202,28 @@ class RemoteEngine:
         except TimeoutError:
             raise OutOfReach(fault_sentences.no_answer(self.place)) from None
 
-    async def _cancellable(self, ask: Callable[[str], Coroutine[Any, Any, _Result]], document: str) -> _Result:
-        """Returns what a request comes to; where the caller is cancelled, tells the engine, and waits for nothing.
-
-        Args:
-            ask: asks, under the name of a request.
-            document: whose next question supersedes this one; empty where none does.
-        """
+    async def _cancellable(self, ask: Callable[[str], Coroutine[Any, Any, _Result]]) -> _Result:
+        """Returns what a request comes to; where the caller is cancelled, tells the engine, and waits for nothing."""
         if self._closed:
             raise EngineUnavailable(f"the connection to {self.place} is closed")
         request = uuid.uuid4().hex
-        self._newest.put(document, request)
         work = self._keep(ask(request))
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
-            if work.cancelled():
+            if work.cancelled() and not _is_cancelled():
                 raise EngineUnavailable(f"the connection to {self.place} is closed") from None
             if not self._closed:
-                self._keep(self._cancel(request, work, document))
+                self._keep(self._cancel(request, work))
             raise
         except Broken:
             raise NotNow(fault_sentences.broken(self.place)) from None
 
-    async def _cancel(self, request: str, work: asyncio.Task[Any], document: str) -> None:
-        await asyncio.wait([work], timeout=_SUCCESSOR_S if document else 0)
-        has_successor = bool(document) and self._newest.get(document) != request
+    async def _cancel(self, request: str, work: asyncio.Task[Any]) -> None:
         body = json.dumps({"session": self._session, "request": request}).encode()
         with suppress(Broken, EngineFault, EngineUnavailable, TimeoutError):
             async with asyncio.timeout(_CANCEL_S):
-                if not has_successor and not work.done():
-                    await self._channel.post(CANCEL_PATH, body)
+                await self._channel.post(CANCEL_PATH, body)
                 await asyncio.wait([work])
         # Ends the connection, which is a cancellation too.
         work.cancel()
@@ -249,3 +235,9 @@ class RemoteEngine:
         # What nobody waits for any more has no one to fail for.
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return task
+
+
+def _is_cancelled() -> bool:
+    """Whether it is the current task that is cancelled, and not only what it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
