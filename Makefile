@@ -148,7 +148,7 @@ bench-http: setup ## what HTTP adds to the socket, its memory, 50 clients at onc
 	$(BIN)/python engine/bench/http_api/overhead.py $(RECORD) && $(BIN)/python engine/bench/http_api/replay.py $(RECORD)
 
 bench-remote: setup ## what an engine elsewhere adds, bytes of a key, 10,000 questions over a network with resets, delays, half answers
-	$(BIN)/python engine/bench/server/remote_engine.py $(RECORD)
+	$(BIN)/python engine/bench/http_api/remote_engine.py $(RECORD)
 
 # FUZZ_CASES="--cases=1000 --real-cases=20" asks fewer.
 FUZZ_CASES ?=

@@ -22,7 +22,7 @@ from tests.engine.http_api.front_door import FREE_PORT, AnsweringEngine, FrontDo
 
 def _spoiled_network() -> ModuleType:
     """Returns the network of `make bench-remote`, whose folder is no package."""
-    path = Path(__file__).parents[3] / "engine/bench/server/spoiled_network.py"
+    path = Path(__file__).parents[3] / "engine/bench/http_api/spoiled_network.py"
     spec = importlib.util.spec_from_file_location("spoiled_network", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
+sys.path.insert(0, str(Path(__file__).parents[1] / "server"))
 
 import record
 from dgemma_engine.engine_client.connection import EngineConnection
@@ -42,8 +43,8 @@ from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
 from dgemma_engine.serving import daemon
 from dgemma_engine.tracing.recorder import Recorder
-from http_front import front_door
-from http_overhead import InstantEngine
+from front_door import front_door
+from instant_engine import InstantEngine
 from spoiled_network import network_to, slow_network_to
 
 NUM_LINES, DELAY_MS = 2_000, 20.0
