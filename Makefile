@@ -147,6 +147,9 @@ chaos: setup ## 300,000 steps of a client that misbehaves at random, 2,000 with 
 bench-http: setup ## what HTTP adds to the socket, its memory, 50 clients at once, and tokens encoded anew while typing over it
 	$(BIN)/python engine/bench/http_api/overhead.py $(RECORD) && $(BIN)/python engine/bench/http_api/replay.py $(RECORD)
 
+bench-remote: setup ## what an engine elsewhere adds, bytes of a key, 10,000 questions over a network with resets, delays, half answers
+	$(BIN)/python engine/bench/http_api/remote_engine.py $(RECORD)
+
 # FUZZ_CASES="--cases=1000 --real-cases=20" asks fewer.
 FUZZ_CASES ?=
 

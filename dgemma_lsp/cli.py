@@ -7,7 +7,6 @@ command does not need is not imported, so that the small ones start at once.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import gc
 import json
 import os
@@ -28,7 +27,7 @@ from dgemma_lsp.settings.home import NO_HOME, home_folder
 from dgemma_lsp.settings.settings import Settings
 
 if TYPE_CHECKING:
-    from dgemma_engine.ipc.client import EngineClient
+    from dgemma_engine.engine_client.infill_source import InfillSource
     from dgemma_engine.protocol.status_messages import Status
 
     from dgemma_lsp.commands.file_location import FilePosition, Target
@@ -101,7 +100,7 @@ def _complete(arguments: Namespace) -> int:
     from dgemma_lsp.commands.complete import answer_at, render
     from dgemma_lsp.engine_client.infill_client import ContextLimits
 
-    async def ask(client: EngineClient, status: Status) -> str:
+    async def ask(client: InfillSource, status: Status) -> str:
         limits = ContextLimits(seed=arguments.seed)
         answer = await answer_at(place, client, limits=limits, deadline_ms=arguments.deadline_ms, clock=time.monotonic)
         if arguments.json:
@@ -119,7 +118,7 @@ def _trace(arguments: Namespace) -> int:
     from dgemma_lsp.commands.trace_report import to_html, trace_view
     from dgemma_lsp.engine_client.infill_client import ContextLimits, build_context
 
-    async def ask(client: EngineClient, status: Status) -> str:
+    async def ask(client: InfillSource, status: Status) -> str:
         request = request_at(place, deadline_ms=arguments.deadline_ms)
         trace = await client.trace(build_context(request, ContextLimits(seed=arguments.seed)))
         return to_html(trace_view(request, target.line, target.column, trace, status))
@@ -142,7 +141,7 @@ def _demo(arguments: Namespace) -> int:
     from dgemma_lsp.commands.demo import run_demo
     from dgemma_lsp.engine_client.infill_client import ContextLimits
 
-    async def show(client: EngineClient, status: Status) -> None:
+    async def show(client: InfillSource, status: Status) -> None:
         await run_demo(
             client,
             status,
@@ -220,7 +219,13 @@ class ProgressLine:
 
 
 def _settings(arguments: Namespace) -> Settings:
-    return Settings(engine_model=arguments.model, engine_device=arguments.device)
+    return Settings(
+        engine_model=arguments.model,
+        engine_device=arguments.device,
+        engine_url=arguments.url,
+        engine_key_file=arguments.key_file,
+        engine_ca_file=arguments.ca_file,
+    )
 
 
 def _public_place(argument: str) -> tuple[Target, FilePosition]:
@@ -240,9 +245,9 @@ def _public_place(argument: str) -> tuple[Target, FilePosition]:
     return target, place
 
 
-def _with_engine(arguments: Namespace, work: Callable[[EngineClient, Status], Awaitable[_Result]]) -> _Result:
+def _with_engine(arguments: Namespace, work: Callable[[InfillSource, Status], Awaitable[_Result]]) -> _Result:
     """Returns the result of `work` on the engine that the arguments name, once its model is loaded."""
-    from dgemma_engine.ipc.client import EngineFault, EngineUnavailable
+    from dgemma_engine.errors import EngineFault, EngineUnavailable
 
     from dgemma_lsp.engine_client.connector import chosen_model, ready_engine
 
@@ -250,7 +255,7 @@ def _with_engine(arguments: Namespace, work: Callable[[EngineClient, Status], Aw
     choice = chosen_model(settings)
     if choice.missing is not None and not choice.is_stand_in:
         raise _Refusal(choice.notice, code=2)
-    if notice := renamed(settings.engine_model) or choice.notice:
+    if (notice := renamed(settings.engine_model) or choice.notice) and not settings.engine_url:
         say_error(_NAME, notice)
 
     async def run() -> _Result:
@@ -266,6 +271,11 @@ def _with_engine(arguments: Namespace, work: Callable[[EngineClient, Status], Aw
 
 def _is_writable(out: TextIO) -> bool:
     """Whether the descriptor is open for writing; `open_standard_streams` leaves a closed one open for reading."""
+    if sys.platform == "win32":
+        # A descriptor that is closed has no file.
+        return True
+    import fcntl
+
     return fcntl.fcntl(out.fileno(), fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
 
 

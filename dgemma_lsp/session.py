@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from dgemma_engine.engine_client.connection import EngineConnection
 from dgemma_engine.engine_client.infill_source import Connect
@@ -26,6 +26,7 @@ from dgemma_lsp.documents.notebooks import Notebooks
 from dgemma_lsp.documents.positions import PositionEncoding
 from dgemma_lsp.documents.store import Document, Documents, Edit
 from dgemma_lsp.documents.uri import name_files
+from dgemma_lsp.engine_client.connector import engine_host
 from dgemma_lsp.engine_client.infill_client import ContextLimits, InfillClient
 from dgemma_lsp.engine_client.status import ServerStatus, StatusBoard
 from dgemma_lsp.fill.service import FillService
@@ -33,7 +34,8 @@ from dgemma_lsp.metrics.recorder import StatsRecorder
 from dgemma_lsp.metrics.stats import Source
 from dgemma_lsp.privacy.policy import Privacy
 from dgemma_lsp.request import Request
-from dgemma_lsp.settings.settings import Settings, read_settings
+from dgemma_lsp.settings.reader import PERSONAL_KEYS, read_settings
+from dgemma_lsp.settings.settings import Settings
 
 
 class ClientNotifier(Protocol):
@@ -119,6 +121,8 @@ class Session:
     def initialize(self, raw: object) -> list[str]:
         """Reads the settings that the editor starts with; they hold wherever later ones leave a key out.
 
+        Only these may say where text goes: later ones may come from a workspace.
+
         Args:
             raw: decoded JSON.
 
@@ -135,7 +139,7 @@ class Session:
         Args:
             raw: decoded JSON; keys that it leaves out go back to what the editor started with.
         """
-        settings, problems = read_settings(raw, self._initial, self.settings)
+        settings, problems = read_settings(raw, self._initial, self.settings, fixed=PERSONAL_KEYS)
         self.warn(problems)
         self._apply(settings)
         self.board.show_current()
@@ -145,13 +149,14 @@ class Session:
         self._limits = ContextLimits(max_middle_tokens=settings.max_tokens, seed=settings.seed)
         self.board.off = "" if settings.enabled else OFF
         self.board.model = self._choose(settings)
+        self.board.host = engine_host(settings)
         self.recorder.switch(on=settings.stats)
         if settings.private_files != old.private_files:
             self.privacy.configure(settings.private_files)
             self._collector.forget()
         if settings != old:
             self._completions.forget()
-        if _engine_choice(settings) != _engine_choice(old):
+        if settings.engine_choice != old.engine_choice:
             self._connection.reconfigure(self._connector(settings))
 
     def model_fetched(self) -> None:
@@ -292,7 +297,3 @@ class Session:
 
     async def _ask_about_engine(self) -> None:
         self.board.engine = await self._connection.about()
-
-
-def _engine_choice(settings: Settings) -> tuple[Any, ...]:
-    return settings.engine_model, settings.engine_device, settings.engine_autostart

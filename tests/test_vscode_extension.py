@@ -15,6 +15,7 @@ import pytest
 
 from dgemma_lsp import __version__
 from dgemma_lsp.settings.language_ids import NAMES
+from dgemma_lsp.settings.reader import PERSONAL_KEYS
 from dgemma_lsp.settings.schema import to_schema
 
 EXTENSION = Path(__file__).parents[1] / "editors/vscode"
@@ -42,6 +43,16 @@ def test_names_of_languages_are_the_servers() -> None:
     source = (EXTENSION / "src/paused.ts").read_text(encoding="utf-8")
     offered = dict(re.findall(r'^  "?([^" :]+)"?: "([^"]+)",$', source, re.MULTILINE))
     assert offered == {name: language_id for language_id, names in NAMES.items() for name in names}
+
+
+def test_what_decides_where_text_goes_is_of_user_and_machine_settings_only() -> None:
+    source = (EXTENSION / "src/personal.ts").read_text(encoding="utf-8")
+    (told_at_start,) = re.findall(r"PERSONAL_KEYS.*= \[(.*)\];", source)
+    assert set(re.findall(r'"([\w.]+)"', told_at_start)) == PERSONAL_KEYS
+    scopes = {
+        key: value.get("scope") for key, value in PACKAGE["contributes"]["configuration"][0]["properties"].items()
+    }
+    assert {key.removeprefix("dgemma.") for key, scope in scopes.items() if scope == "machine"} == PERSONAL_KEYS
 
 
 def test_version_is_the_servers() -> None:

@@ -87,6 +87,10 @@ def argument_parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--device", type=device, default="auto", help="device: auto (the default), cpu, cuda or cuda:N"
         )
+        url, file = _setting("engine.url"), _setting("engine.keyFile")
+        command.add_argument("--url", type=url, default="", help="ask an engine elsewhere: see the setting engine.url")
+        command.add_argument("--key-file", type=file, default="", metavar="FILE", help="its key: see engine.keyFile")
+        command.add_argument("--ca-file", type=file, default="", metavar="FILE", help="see engine.caFile")
     for command in (complete, doctor, stats):
         command.add_argument("--json", action="store_true", help="print one JSON object")
     return parser

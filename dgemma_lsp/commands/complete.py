@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from dgemma_engine.engine_client.connection import InfillSource
+from dgemma_engine.engine_client.infill_source import InfillSource
 from dgemma_engine.postprocess.cursor_context import normalize_newlines
 from dgemma_engine.protocol.messages import Infill
 from dgemma_engine.protocol.status_messages import Status

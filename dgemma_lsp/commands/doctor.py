@@ -6,12 +6,14 @@ Looks, never repairs; starts no engine.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 
 from dgemma_lsp.commands.checks import engine_checks, machine_checks
+from dgemma_lsp.commands.checks.elsewhere import examine_elsewhere
 from dgemma_lsp.commands.checks.facts import Facts
 from dgemma_lsp.commands.checks.finding import Finding, Severity
-from dgemma_lsp.commands.checks.probes import look_up, package_versions
+from dgemma_lsp.commands.checks.packages import package_versions
 from dgemma_lsp.settings.settings import Settings
 
 _CHECKS = (
@@ -33,8 +35,13 @@ async def examine(settings: Settings) -> list[Finding]:
     """Checks everything that a completion with these settings needs.
 
     Args:
-        settings: model and device to check.
+        settings: model and device to check, or where the engine is.
     """
+    if settings.engine_url or sys.platform == "win32":
+        return await examine_elsewhere(settings)
+    # It asks the engine's socket, which Windows does not have.
+    from dgemma_lsp.commands.checks.probes import look_up
+
     return judge(await look_up(settings, os.environ))
 
 

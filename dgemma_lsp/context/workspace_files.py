@@ -31,6 +31,8 @@ _MOST_KEPT_BYTES = 16 * 1024 * 1024
 _CHUNK_BYTES = 10 * 1024
 # A file is imported with a few sets of names at a time.
 _MOST_NAME_SETS = 4
+# Windows has no such devices, and would change line ends.
+_READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 # As many as tell that a file is private.
 _HEAD_CHARS = 4_096
 
@@ -134,7 +136,7 @@ def _is_file(path: Path) -> bool:
 def _read(path: Path, kept: FileFacts | None) -> FileFacts | None:
     try:
         # A pipe or a device could make the reader wait for ever.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        with os.fdopen(os.open(path, _READING), "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:
                 return None

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import quote, unquote
 
+from dgemma_lsp.documents.path_style import HERE, PathStyle
+
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _EXTRAS = re.compile(r"[?#]")
 # Editors add neither query nor fragment to these: an unencoded `?` or `#` is part of a file's name.
@@ -54,8 +56,9 @@ class Uri:
         )
 
     @classmethod
-    def of_path(cls, path: str) -> Self:
-        """Returns the URI of a file."""
+    def of_path(cls, path: str, style: PathStyle = HERE) -> Self:
+        """Returns the URI of a file of this system."""
+        path = style.comparable(path)
         return cls(scheme="file", host="", path=path, readings=(path,))
 
     @property
@@ -67,11 +70,21 @@ class Uri:
         return f"{self.scheme or 'file'}:{quote(as_bytes)}"
 
 
-def path_of(uri: str) -> Path | None:
-    """Returns the path of a document that is a file of this machine, or None."""
+def path_of(uri: str, style: PathStyle = HERE) -> Path | None:
+    """Returns the path of a document that is a file of this machine, or None.
+
+    Args:
+        uri: the document's.
+        style: of the system's paths; Windows opens files of other machines under their host.
+    """
     parsed = Uri.parse(uri)
-    is_file = parsed.scheme == "file" and parsed.host.lower() in _THIS_MACHINE
-    return Path(parsed.path) if is_file and parsed.path.startswith("/") and "\0" not in parsed.path else None
+    if parsed.scheme != "file" or not parsed.path.startswith("/") or "\0" in parsed.path:
+        return None
+    if parsed.host.lower() in _THIS_MACHINE:
+        native = style.native(parsed.path)
+    else:
+        native = style.native(f"//{parsed.host}{parsed.path}") if style is PathStyle.WINDOWS else ""
+    return Path(native) if native else None
 
 
 def name_files(uris: Sequence[str]) -> str:

@@ -1,13 +1,19 @@
-"""Settings -> the way to the real engine. The only place that decides between attaching and starting."""
+"""Settings -> the way to the real engine. The only place that decides between attaching, starting and asking elsewhere.
+
+The socket's client is imported only where it is used: it needs modules that Windows does not have.
+"""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING
 
 from dgemma_engine.engine_client.infill_source import Connect
-from dgemma_engine.ipc.client import EngineClient, EngineLocation, NoEngine
+from dgemma_engine.errors import NoEngine
 from dgemma_engine.model_store import catalogue
 from dgemma_engine.model_store.choice import ModelChoice, choose_model
 from dgemma_engine.protocol.messages import Progress
@@ -15,25 +21,65 @@ from dgemma_engine.protocol.status_messages import Status
 
 from dgemma_lsp.settings.settings import Settings
 
+if TYPE_CHECKING:
+    from dgemma_engine.engine_client.infill_source import InfillSource
+    from dgemma_engine.ipc.client import EngineLocation
+    from dgemma_engine.remote.remote_location import RemoteLocation
+
+
+_ON_WINDOWS = (
+    "the engine does not run on Windows itself; open the folder in WSL, or set engine.url to an engine on another "
+    "machine"
+)
+
 
 def chosen_model(settings: Settings) -> ModelChoice:
     """Returns which model runs with these settings; another takes the place of the default one until that is fetched.
 
+    An engine on another machine has a model of its own, which no setting here chooses; on Windows there is no other.
+
     Args:
-        settings: the model.
+        settings: where the engine is, and the model.
     """
+    if settings.engine_url or sys.platform == "win32":
+        return ModelChoice(runs="")
     is_default = settings.engine_model == catalogue.DEFAULT_MODEL
     return choose_model(None if is_default else settings.engine_model, os.environ)
+
+
+def engine_host(settings: Settings) -> str:
+    """Returns host and port of the engine on another machine, for the status; empty where there is none.
+
+    Args:
+        settings: where the engine is.
+    """
+    if not settings.engine_url:
+        return ""
+    from dgemma_engine.remote.engine_url import EngineUrl
+
+    try:
+        return EngineUrl.parse(settings.engine_url).place
+    except ValueError:
+        # The connection says what is wrong with it.
+        return ""
 
 
 def engine_connector(settings: Settings) -> Connect:
     """Returns what connects to the engine that the settings name; it raises `EngineUnavailable`.
 
     Args:
-        settings: model, device, and whether an engine may be started.
+        settings: where the engine is, its model and device, and whether one may be started.
     """
+    if (place := _elsewhere(settings)) is not None:
+        from dgemma_engine.remote.connect import connect_remote
 
-    async def connect(*, on_progress: Callable[[Progress], None], on_closed: Callable[[], None]) -> EngineClient:
+        return partial(connect_remote, place)
+
+    async def connect(*, on_progress: Callable[[Progress], None], on_closed: Callable[[], None]) -> InfillSource:
+        if sys.platform == "win32":
+            raise NoEngine(_ON_WINDOWS)
+        from dgemma_engine.ipc.client import EngineClient
+
         location = _location(settings)
         reach = EngineClient.attach_or_start if settings.engine_autostart else EngineClient.attach
         return await reach(location, on_progress=on_progress, on_closed=on_closed)
@@ -44,26 +90,43 @@ def engine_connector(settings: Settings) -> Connect:
 @asynccontextmanager
 async def ready_engine(
     settings: Settings, *, timeout_s: float, on_progress: Callable[[Progress], None]
-) -> AsyncGenerator[tuple[EngineClient, Status]]:
+) -> AsyncGenerator[tuple[InfillSource, Status]]:
     """Gives the engine that the settings name once its model is loaded, and what it said of itself then.
 
     Args:
-        settings: model, device, and whether an engine may be started.
+        settings: where the engine is, its model and device, and whether one may be started.
         timeout_s: most seconds that loading may take.
         on_progress: told how far loading has come.
 
     Raises:
         EngineUnavailable: none can be had, or it cannot load the model, or takes longer.
+        EngineFault: the engine answered with an error.
     """
-    location = _location(settings)
-    reach = EngineClient.attach_or_start if settings.engine_autostart else EngineClient.attach
-    client = await reach(location, on_progress=on_progress)
-    async with client:
-        yield client, await client.wait_ready(timeout_s)
+    source = await engine_connector(settings)(on_progress=on_progress, on_closed=lambda: None)
+    try:
+        yield source, await source.wait_ready(timeout_s)
+    finally:
+        await source.close()
+
+
+def _elsewhere(settings: Settings) -> RemoteLocation | None:
+    """Returns where the engine is on another machine; None for one of this machine."""
+    if not settings.engine_url:
+        return None
+    from dgemma_engine.remote.remote_location import RemoteLocation
+
+    return RemoteLocation(
+        url=settings.engine_url,
+        key_file=settings.engine_key_file,
+        ca_file=settings.engine_ca_file,
+        plain_hosts=settings.engine_plain_http_hosts,
+    )
 
 
 def _location(settings: Settings) -> EngineLocation:
     """Returns where the engine of the chosen model lives; raises `NoEngine` for one without its model's files."""
+    from dgemma_engine.ipc.client import EngineLocation
+
     choice = chosen_model(settings)
     if choice.missing is not None and not choice.is_stand_in:
         raise NoEngine(choice.notice)

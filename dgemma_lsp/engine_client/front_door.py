@@ -31,7 +31,9 @@ def serve_command(settings: Settings) -> list[str] | None:
     """
     choice = chosen_model(settings)
     is_there = choice.missing is None or choice.is_stand_in
-    if not (settings.engine_http and settings.enabled and settings.engine_autostart and is_there):
+    if settings.engine_url or not (
+        settings.engine_http and settings.enabled and settings.engine_autostart and is_there
+    ):
         return None
     # -P: nothing of the folder that the server was started in is imported.
     command = [sys.executable, "-P", "-m", "dgemma_engine", "serve", "--end-with-input", "--http", settings.engine_http]

@@ -30,6 +30,7 @@ class SlowDetector:
         self.reason = ""
         self._misses = 0
         self._others = 0.0
+        self._network = 0.0
 
     def learn(self, infill: Infill, *, deadline_ms: float, engine: Status | None) -> None:
         """Adds one answer.
@@ -48,11 +49,14 @@ class SlowDetector:
         total_ms = infill.timings_ms.get("total", 0.0)
         elsewhere_ms = infill.timings_ms.get("others", 0.0) + infill.timings_ms.get("queue", 0.0)
         self._others = elsewhere_ms / total_ms if total_ms > 0 else 0.0
+        self._network = infill.timings_ms.get("network", 0.0) / deadline_ms if deadline_ms > 0 else 0.0
         if self._misses >= _MISSES:
             self.reason = self._why(deadline_ms, engine)
 
     def _why(self, deadline_ms: float, engine: Status | None) -> str:
         late = f"the last {self._misses} answers were cut off after {deadline_ms:g} ms"
+        if self._network >= _OTHERS_SHARE:
+            return f"{late}: the way to the engine's machine takes long"
         if self._others >= _OTHERS_SHARE:
             return f"{late}: the engine serves another window too"
         if engine is not None and engine.device == "cpu" and engine.model != TINY:
@@ -96,6 +100,7 @@ class ServerStatus:
         percent: load progress, 0 to 100.
         reason: why it is slow or does nothing, for `SLOW` and `INACTIVE`; else empty.
         uri: the one document that it is about, for `INACTIVE`; empty where it holds everywhere.
+        host: host and port of the engine on another machine that text is sent to; empty for one of this machine.
     """
 
     kind: StatusKind
@@ -103,6 +108,7 @@ class ServerStatus:
     percent: int = 0
     reason: str = ""
     uri: str = ""
+    host: str = ""
 
     def __post_init__(self) -> None:
         if bool(self.reason) != (self.kind in {StatusKind.SLOW, StatusKind.INACTIVE}):
@@ -142,12 +148,14 @@ class StatusBoard:
         off: why completions are switched off; empty while they are on.
         model: which model answers, and which one is missing.
         engine: the engine's own status; None where it was not asked since it was connected.
+        host: host and port of the engine on another machine; empty for one of this machine.
     """
 
     def __init__(self, *, publish: Callable[[ServerStatus], None], alarm: Callable[[str], None]) -> None:
         self.off = ""
         self.model = ModelChoice(runs="")
         self.engine: Status | None = None
+        self.host = ""
         self._publish = publish
         self._alarm = alarm
         self._last: ServerStatus | None = None
@@ -158,7 +166,8 @@ class StatusBoard:
         self._is_refusing = False
 
     def show(self, status: ServerStatus) -> None:
-        """Publishes a state, unless it is the last one."""
+        """Publishes a state with the engine's host, unless it is the last one."""
+        status = replace(status, host=self.host)
         if status == self._last:
             return
         self._last = status

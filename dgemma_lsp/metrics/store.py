@@ -6,16 +6,16 @@ so that it is never half written. The only module by which a server writes to di
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from dgemma_engine.private_files import make_private_folder, mend_folder, open_private
+from dgemma_engine.private_files import make_private_folder, mend_folder, open_private, try_lock
 
 from dgemma_lsp.metrics.stats import Stats
+from dgemma_lsp.settings.home import state_folder
 
 _MAX_BYTES = 256 * 1024
 
@@ -37,14 +37,13 @@ class StatsFile:
 
     @classmethod
     def locate(cls, environ: Mapping[str, str], *, home: Path) -> StatsFile:
-        """Returns this user's file: below `XDG_STATE_HOME` where that is an absolute path, else below `~/.local/state`.
+        """Returns this user's file; see `state_folder`.
 
         Args:
             environ: the process's environment.
             home: the user's home folder.
         """
-        chosen = Path(environ.get("XDG_STATE_HOME", ""))
-        return cls((chosen if chosen.is_absolute() else home / ".local" / "state") / "dgemma-lsp")
+        return cls(state_folder(environ, home=home))
 
     def read(self) -> Stats:
         """Returns what was counted so far; nothing where there is no file.
@@ -105,10 +104,8 @@ class StatsFile:
         descriptor = open_private(self._lock, os.O_RDWR | os.O_CREAT)
         try:
             # Never waits: a window that was stopped in the middle must not stop the others.
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise StatsBusy(f"{self._lock}: another window writes just now; try again") from error
-        else:
+            if not try_lock(descriptor):
+                raise StatsBusy(f"{self._lock}: another window writes just now; try again")
             yield
         finally:
             os.close(descriptor)

@@ -10,6 +10,8 @@ from typing import Any, Self
 
 from dgemma_engine.private_files import make_private_folder, open_private
 
+from dgemma_lsp.settings.home import state_folder
+
 _MAX_BYTES = 64 * 1024
 
 
@@ -25,15 +27,13 @@ class DeclinedModels:
 
     @classmethod
     def locate(cls, environ: Mapping[str, str], *, home: Path) -> Self:
-        """Returns this user's file: below `XDG_STATE_HOME` where that is an absolute path, else below `~/.local/state`.
+        """Returns this user's file; see `state_folder`.
 
         Args:
             environ: the process's environment.
             home: the user's home folder.
         """
-        chosen = Path(environ.get("XDG_STATE_HOME", ""))
-        folder = chosen if chosen.is_absolute() else home / ".local" / "state"
-        return cls(folder / "dgemma-lsp" / "declined-models.json")
+        return cls(state_folder(environ, home=home) / "declined-models.json")
 
     def __contains__(self, name: str) -> bool:
         return name in self._names()

@@ -11,8 +11,9 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from dgemma_lsp.documents.path_style import HERE, PathStyle
 from dgemma_lsp.privacy.gitignore_file import Flaw, IgnoreFile, entries_of
 
 _GIT, _OURS, _EXCLUDE = ".gitignore", ".dgemmaignore", ".git/info/exclude"
@@ -61,47 +62,57 @@ class IgnoreTree:
         home: the user's home folder.
         clock: seconds that never go backwards.
         report: told, when a file is read, in one sentence which of its lines do not say what they seem to.
+        style: of the system's paths; where the system compares names without case, patterns do.
     """
 
     def __init__(
-        self, *, home: Path, clock: Callable[[], float], report: Callable[[str], None] = lambda _message: None
+        self,
+        *,
+        home: Path,
+        clock: Callable[[], float],
+        report: Callable[[str], None] = lambda _message: None,
+        style: PathStyle = HERE,
     ) -> None:
-        self._home = str(home)
+        self._style = style
+        self._home = style.comparable(str(home))
         self._report = report
         self._clock = clock
         self._files: dict[str, tuple[tuple[int, int, int], IgnoreFile]] = {}
         self._verdicts: dict[str, _Decision] = {}
 
-    def match(self, path: Path) -> IgnoreMatch | None:
+    def match(self, path: str) -> IgnoreMatch | None:
         """Returns the line that names a file, or a folder that it is in; None where no line does.
 
         A file that cannot be read, or is longer than 256 KiB, names all that it could be about.
 
         Args:
-            path: absolute; need not exist.
+            path: absolute, as `PathStyle.comparable` writes it; need not exist.
         """
-        key, now = str(path), self._clock()
-        known = self._verdicts.get(key)
+        now = self._clock()
+        known = self._verdicts.get(path)
         if known and now - known.checked_s < _RECHECK_S:
             return known.match
         sources = tuple(self._sources(path))
         match = known.match if known and known.sources == sources else self._decide(path, sources)
         if len(self._verdicts) >= _MAX_REMEMBERED:
             self._verdicts.clear()
-        self._verdicts[key] = _Decision(checked_s=now, sources=sources, match=match)
+        self._verdicts[path] = _Decision(checked_s=now, sources=sources, match=match)
         return match
 
     def forget(self) -> None:
         """Reads the ignore files again when they are next needed."""
         self._verdicts.clear()
 
-    def _sources(self, file: Path) -> list[_Source]:
+    def _sources(self, file: str) -> list[_Source]:
         """Returns the ignore files that count for a file, the weakest first."""
         found: list[_Source] = []
         in_repository = True
-        for folder in [str(parent) for parent in file.parents][:_MAX_LEVELS]:
+        for folder in [str(parent) for parent in PurePosixPath(file).parents][:_MAX_LEVELS]:
+            if not (native := self._style.native(folder)):
+                # Above the drives of Windows there is no folder.
+                continue
             for name in (_OURS, _GIT, _EXCLUDE) if in_repository else (_OURS,):
-                path = f"{folder}/{name}"
+                path = f"{native}/{name}"
                 try:
                     # Not through `Path`, which puts every part of every path into the interpreter's table of names.
                     status = os.stat(path)  # noqa: PTH116
@@ -111,20 +122,21 @@ class IgnoreTree:
                 if stat.S_ISREG(status.st_mode):
                     stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
                     found.append(_Source(path=path, base=folder, stamp=stamp))
-            in_repository = in_repository and not os.path.lexists(f"{folder}/.git")
+            in_repository = in_repository and not os.path.lexists(f"{native}/.git")
         if in_repository:
             # There is no repository: what stands in the home folder or above it was not written for this path.
             found = [source for source in found if source.path.endswith(f"/{_OURS}") or not self._is_above(source.base)]
         return found[::-1]
 
     def _is_above(self, folder: str) -> bool:
-        return folder == "/" or f"{self._home}/".startswith(f"{folder}/")
+        home, above = self._style.folded(self._home), self._style.folded(folder)
+        return folder == "/" or f"{home}/".startswith(f"{above}/")
 
-    def _decide(self, path: Path, sources: tuple[_Source, ...]) -> IgnoreMatch | None:
-        full = str(path).strip("/")
+    def _decide(self, path: str, sources: tuple[_Source, ...]) -> IgnoreMatch | None:
+        full = self._style.folded(path).strip("/")
         for entry in entries_of(full):
             for source in reversed(sources):
-                base = source.base.strip("/")
+                base = self._style.folded(source.base).strip("/")
                 relative = entry[len(base) + 1 :] if base else entry
                 if not relative or (base and not entry.startswith(f"{base}/")):
                     continue
@@ -141,7 +153,7 @@ class IgnoreTree:
             return known[1]
         if len(self._files) >= _MAX_REMEMBERED:
             self._files.clear()
-        file = _read(source.path)
+        file = _read(source.path, self._style)
         self._files[source.path] = (source.stamp, file)
         if file.flaws:
             self._report(_message(source.path, file.flaws))
@@ -158,7 +170,7 @@ def _message(path: str, flaws: tuple[Flaw, ...]) -> str:
     return f"{path}, line {first.line}: {shown} {fate}: {first.reason}{rest}"
 
 
-def _read(path: str) -> IgnoreFile:
+def _read(path: str, style: PathStyle) -> IgnoreFile:
     try:
         with Path(path).open("rb") as file:
             content = file.read(_MAX_FILE_BYTES + 1)
@@ -166,4 +178,4 @@ def _read(path: str) -> IgnoreFile:
         return IgnoreFile.naming_everything(f"it cannot be read: {error.strerror}")
     if len(content) > _MAX_FILE_BYTES:
         return IgnoreFile.naming_everything(f"it is longer than {_MAX_FILE_BYTES // 1024} KiB")
-    return IgnoreFile.parse(content.decode("utf-8", "surrogateescape"))
+    return IgnoreFile.parse(style.folded(content.decode("utf-8", "surrogateescape")))

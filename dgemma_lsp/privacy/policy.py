@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from dgemma_lsp.documents.path_style import HERE, PathStyle
 from dgemma_lsp.documents.uri import Uri
 from dgemma_lsp.privacy.gitignore_file import IgnoreFile, entries_of
 from dgemma_lsp.privacy.gitignore_tree import IgnoreTree
@@ -34,6 +35,7 @@ class Privacy:
         home: the user's home folder.
         clock: seconds that never go backwards.
         report: told in one sentence which lines of an ignore file do not say what they seem to.
+        style: of the system's paths.
     """
 
     def __init__(
@@ -43,11 +45,13 @@ class Privacy:
         home: Path,
         clock: Callable[[], float],
         report: Callable[[str], None] = lambda _message: None,
+        style: PathStyle = HERE,
     ) -> None:
-        self._home = home
+        self._style = style
+        self._home = style.comparable(str(home))
         self.configure(patterns)
         self._names = SecretNames()
-        self._tree = IgnoreTree(home=home, clock=clock, report=report)
+        self._tree = IgnoreTree(home=home, clock=clock, report=report, style=style)
 
     def configure(self, patterns: Sequence[str]) -> None:
         """Decides by other patterns from now on.
@@ -55,7 +59,8 @@ class Privacy:
         Args:
             patterns: see the class.
         """
-        self._chosen = IgnoreFile.parse("\n".join(_everywhere(pattern, self._home) for pattern in patterns))
+        lines = (_everywhere(self._style.folded(pattern), self._style.folded(self._home)) for pattern in patterns)
+        self._chosen = IgnoreFile.parse("\n".join(lines))
 
     def why_not_read(self, path: Path, head: str = "") -> str | None:
         """Returns why a file must not be read as context, or None where it may be.
@@ -66,7 +71,7 @@ class Privacy:
         """
         if not path.is_absolute():
             path = Path.cwd() / path
-        forms = _forms(str(path))
+        forms = _forms(self._style.comparable(str(path)), self._style)
         what, is_allowed = self._judge(forms, local=True)
         return _why(what or (None if is_allowed else kind_of_text(head)))
 
@@ -83,7 +88,7 @@ class Privacy:
         forms = [
             form
             for reading in parsed.readings
-            for form in (_forms(reading) if local and reading.startswith("/") else (reading,))
+            for form in (_forms(reading, self._style) if local and reading.startswith("/") else (reading,))
         ]
         what, is_allowed = self._judge(forms, local=local)
         return _why(what or (None if is_allowed else kind_of_text(head, language)))
@@ -103,7 +108,8 @@ class Privacy:
             if len(path) > _MAX_PATH_CHARS or path.count("/") > _MAX_FOLDERS:
                 limits = f"{_MAX_PATH_CHARS} characters or {_MAX_FOLDERS} folders"
                 return f"its path has more than {limits}", False
-            rules = [rule for entry in entries_of(path) if (rule := self._chosen.deciding(entry)) is not None]
+            entries = entries_of(self._style.folded(path))
+            rules = [rule for entry in entries if (rule := self._chosen.deciding(entry)) is not None]
             for rule in rules:
                 if rule.names:
                     return f"dgemma.privateFiles: {rule.text.removeprefix('**/')}", False
@@ -112,31 +118,33 @@ class Privacy:
             is_allowed = False
             if kind := self._names.kind_of_path(path):
                 return kind, False
-            match = self._tree.match(Path(path)) if local and path.startswith("/") else None
+            match = self._tree.match(path) if local and path.startswith("/") else None
             if match:
                 return f"{match.file}: {match.line}", False
         return None, is_allowed
 
 
-def _everywhere(pattern: str, home: Path) -> str:
+def _everywhere(pattern: str, home: str) -> str:
     sign, body = ("!", pattern[1:]) if pattern.startswith("!") else ("", pattern)
     if body.startswith("~/"):
         # A home folder's name may hold what has a meaning in a pattern.
-        body = _SPECIAL.sub(r"\\\g<0>", str(home).rstrip("/")) + body[1:]
+        body = _SPECIAL.sub(r"\\\g<0>", home.rstrip("/")) + body[1:]
     return f"{sign}{body if body.startswith('/') else f'**/{body}'}"
 
 
-def _forms(path: str) -> tuple[str, ...]:
+def _forms(path: str, style: PathStyle) -> tuple[str, ...]:
     """Returns the absolute paths of a file: as it is spelled, and without links.
 
     Args:
-        path: absolute. `..` after a link leads elsewhere than its spelling says.
+        path: absolute, in the form for comparing. `..` after a link leads elsewhere than its spelling says.
+        style: of the system's paths.
     """
-    given = os.path.normpath(path)
+    given = style.normalized(path)
     forms = {given: None}
     for spelled in (given, path) if ".." in path else (given,):
+        native = style.native(spelled)
         try:
-            forms[os.path.realpath(spelled)] = None
+            forms[style.comparable(os.path.realpath(native)) if native else spelled] = None
         except (OSError, ValueError):
             forms[spelled] = None
     return tuple(forms)

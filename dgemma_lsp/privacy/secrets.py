@@ -104,7 +104,11 @@ def _plain(path: str) -> str:
     """Returns a path as the file system that distinguishes least would compare it."""
     folded = unicodedata.normalize("NFKC", path).casefold().replace("\\", "/")
     visible = "".join(one for one in folded if one.isascii() or unicodedata.category(one) not in _INVISIBLE)
-    return "/".join(name.rstrip(". ") for name in visible.translate(_CONTROLS).split("/"))
+    # After a colon Windows names a stream of the same file.
+    names = (
+        name if name.startswith(":") else name.partition(":")[0] for name in visible.translate(_CONTROLS).split("/")
+    )
+    return "/".join(name.rstrip(". ") for name in names)
 
 
 def kind_of_text(text: str, language: str = "") -> str | None:

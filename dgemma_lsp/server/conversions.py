@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import PurePosixPath
+from pathlib import PurePath, PurePosixPath
 
 from dgemma_engine.postprocess.cursor_context import normalize_newlines
 from lsprotocol import types
 
 from dgemma_lsp.answer import Completion
+from dgemma_lsp.documents.path_style import HERE, PathStyle
 from dgemma_lsp.documents.positions import LineIndex, PositionEncoding
 from dgemma_lsp.documents.store import MOST_URI_CHARS, Document, Edit
 from dgemma_lsp.documents.uri import Uri
@@ -169,20 +170,28 @@ def to_range(start: int, end: int, lines: LineIndex, encoding: PositionEncoding)
     return types.Range(*(types.Position(*lines.position(offset, encoding)) for offset in (start, end)))
 
 
-def shown_path(uri: str, roots: Sequence[str]) -> str:
+def shown_path(uri: str, roots: Sequence[str], style: PathStyle = HERE) -> str:
     """Returns the path that the model sees of a document: relative to the folder that holds it, else its name.
 
     Args:
         uri: the document's.
         roots: uris of the workspace's folders.
+        style: of the system's paths.
     """
     spelled = (uri[-MOST_URI_CHARS:], *(root for root in roots if len(root) <= MOST_URI_CHARS))
-    path, *folders = (PurePosixPath(Uri.parse(one).path) for one in spelled)
+    path, *folders = (_pure_path(Uri.parse(style.one_spelling(one)), style) for one in spelled)
     holding = [folder for folder in folders if path.is_relative_to(folder)]
     # Folders of a workspace may lie inside each other.
     innermost = max(holding, key=lambda folder: len(folder.parts), default=path.parent)
     # The model reads UTF-8, which has no surrogates.
-    return str(path.relative_to(innermost)).encode("utf-8", "replace").decode("utf-8")
+    return path.relative_to(innermost).as_posix().encode("utf-8", "replace").decode("utf-8")
+
+
+def _pure_path(parsed: Uri, style: PathStyle) -> PurePath:
+    """Returns the path of a URI as the system compares it; that of a URI that is no file's likewise."""
+    if style is PathStyle.POSIX:
+        return PurePosixPath(parsed.path)
+    return style.pure(style.native(f"//{parsed.host}{parsed.path}" if parsed.host else parsed.path) or parsed.path)
 
 
 def to_root(params: types.InitializeParams) -> str | None:

@@ -13,20 +13,36 @@ from typing import Any, TypeGuard, cast
 
 from pygls.exceptions import JsonRpcException
 
+from dgemma_lsp.documents.path_style import HERE, PathStyle
+
 Id = int | str
 
 # Deeper than any message of the protocol, and far from what Python can hold.
 _MOST_DEPTH = 200
 _MOST_DIGITS = 400
+_MOST_URI_DEPTH = 20
+# Of identifiers of documents and notebooks, cells, folders, and where `rootUri` names one.
+_URI_KEYS = {"uri", "document", "rootUri"}
 _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 
-def decoded(body: bytes) -> tuple[Any, bool]:
+def decoded(body: bytes, style: PathStyle = HERE) -> tuple[Any, bool]:
     """Returns a decoded message, and whether it is whole: what is nested more than 200 deep is null instead.
+
+    Each document has one URI from here on, however the editor spells its drive in one message and another.
+
+    Args:
+        body: JSON.
+        style: of the system's paths.
 
     Raises:
         ValueError: the body is not JSON.
     """
+    message, is_whole = _decoded(body)
+    return message if style is PathStyle.POSIX else _with_one_spelling(message, style), is_whole
+
+
+def _decoded(body: bytes) -> tuple[Any, bool]:
     try:
         return json.loads(body, parse_int=_to_number), True
     except RecursionError:
@@ -35,6 +51,22 @@ def decoded(body: bytes) -> tuple[Any, bool]:
         return json.loads(_shallow(body.decode()), parse_int=_to_number), False
     except RecursionError:
         raise ValueError("brackets that are never closed") from None
+
+
+def _with_one_spelling(value: Any, style: PathStyle, depth: int = 0) -> Any:
+    """Returns decoded JSON whose URIs have one spelling; those of a deeper value are none of the protocol's."""
+    if depth > _MOST_URI_DEPTH:
+        return value
+    if isinstance(value, list):
+        return [_with_one_spelling(one, style, depth + 1) for one in cast("list[Any]", value)]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: style.one_spelling(one)
+        if name in _URI_KEYS and isinstance(one, str)
+        else _with_one_spelling(one, style, depth + 1)
+        for name, one in cast("dict[str, Any]", value).items()
+    }
 
 
 def is_id(value: object) -> TypeGuard[Id]:

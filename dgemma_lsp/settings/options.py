@@ -46,6 +46,7 @@ class Option:
         when_unusable: what holds where no part of a value can be used and the default would; None is the default.
         refusal: says of a text that matches the pattern why it cannot be used, or nothing.
         renamed: the new text for each that an earlier version took.
+        is_personal: whether only the user may set it, and no workspace: it decides where text goes, or what is read.
     """
 
     key: str
@@ -62,6 +63,7 @@ class Option:
     when_unusable: tuple[str, ...] | None = None
     refusal: Callable[[str], str | None] = lambda _text: None
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
+    is_personal: bool = False
 
     @property
     def wanted(self) -> str:

@@ -1,28 +1,17 @@
-"""What the user may choose, read tolerantly from whatever JSON the editor sends.
-
-A wrong value never stops the server: it is named in a problem, and the value that held before stays. One table
-describes every key; reader, messages, JSON schema and docs/settings.md come from it.
-"""
+"""What the user may choose: one table, from which reader, messages, JSON schema and docs/settings.md come."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
-from itertools import islice
-from typing import Any, cast
+from dataclasses import dataclass
 
 from dgemma_engine.model_store.catalogue import DEFAULT_MODEL, OLD_NAMES
 
 from dgemma_lsp.privacy.gitignore_file import problem_of
-from dgemma_lsp.settings.options import Kind, Option, shown
+from dgemma_lsp.settings.options import Kind, Option
 
 SECTION = "dgemma"
 
 LOG_LEVELS = ("error", "warning", "info", "debug")
-_MAX_PROBLEMS = 5
-_MAX_KEY_CHARS = 60
-_MOST_NAMES = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +24,10 @@ class Settings:
         engine_device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
         engine_autostart: whether an engine is started when none runs.
         engine_http: address where other editors ask the engine over HTTP; empty is none.
+        engine_url: base URL of an engine on another machine, asked over HTTP; empty is one of this machine.
+        engine_key_file: file with the key for that engine; empty sends none.
+        engine_ca_file: PEM file of authorities that its certificate may be of, besides the system's.
+        engine_plain_http_hosts: hosts to which text may be sent unencrypted.
         deadline_ms: milliseconds for one answer.
         max_tokens: most tokens of an answer.
         fill_deadline_ms: milliseconds for one fill of a selection.
@@ -53,6 +46,10 @@ class Settings:
     engine_device: str = "auto"
     engine_autostart: bool = True
     engine_http: str = ""
+    engine_url: str = ""
+    engine_key_file: str = ""
+    engine_ca_file: str = ""
+    engine_plain_http_hosts: tuple[str, ...] = ()
     deadline_ms: int = 3_000
     max_tokens: int = 64
     fill_deadline_ms: int = 20_000
@@ -64,6 +61,12 @@ class Settings:
     stats: bool = True
     seed: int = 0
     log_level: str = "warning"
+
+    @property
+    def engine_choice(self) -> tuple[object, ...]:
+        """What decides which engine is connected; another choice needs another connection."""
+        elsewhere = self.engine_url, self.engine_key_file, self.engine_ca_file, self.engine_plain_http_hosts
+        return self.engine_model, self.engine_device, self.engine_autostart, *elsewhere
 
     def __post_init__(self) -> None:
         for option in OPTIONS:
@@ -110,6 +113,48 @@ OPTIONS = (
         meaning="Address where `dgemma-engine serve` answers other editors over HTTP while this editor runs, such as "
         "`127.0.0.1:8012`. Empty serves none. Needs `engine.autostart`; an address that other machines reach needs a "
         "key in the environment variable `DGEMMA_API_KEY`.",
+    ),
+    Option(
+        key="engine.url",
+        field="engine_url",
+        kind=Kind.STRING,
+        pattern=r"[^\s\x00-\x1f]*",
+        form="a URL such as https://gpu.example:8012",
+        is_personal=True,
+        meaning="Ask an engine on another machine, such as `https://gpu.example:8012`, where `dgemma-engine serve "
+        "--share` prints it. Empty runs an engine on this machine. User and machine settings only: text of your files "
+        "is sent there.",
+    ),
+    Option(
+        key="engine.keyFile",
+        field="engine_key_file",
+        kind=Kind.STRING,
+        pattern=r"[^\x00-\x1f]*",
+        form="the path of a file",
+        is_personal=True,
+        meaning="File whose first line is the key for `engine.url`. Empty sends none. User and machine settings only.",
+    ),
+    Option(
+        key="engine.caFile",
+        field="engine_ca_file",
+        kind=Kind.STRING,
+        pattern=r"[^\x00-\x1f]*",
+        form="the path of a PEM file",
+        is_personal=True,
+        meaning="Certificates of authorities that `engine.url` may be certified by, besides those of the system. Empty "
+        "adds none. User and machine settings only.",
+    ),
+    Option(
+        key="engine.plainHttpHosts",
+        field="engine_plain_http_hosts",
+        kind=Kind.STRINGS,
+        pattern=r"[^\s/]{1,253}",
+        max_chars=253,
+        form="host names",
+        entry="a host name, such as gpu.lan",
+        is_personal=True,
+        meaning="Hosts to which `engine.url` may send text unencrypted, with `http:`. Empty allows this machine only. "
+        "User and machine settings only.",
     ),
     Option(
         key="deadlineMs",
@@ -206,94 +251,3 @@ OPTIONS = (
         "contains source text.",
     ),
 )
-
-
-def read_settings(raw: object, base: Settings, held: Settings | None = None) -> tuple[Settings, tuple[str, ...]]:
-    """Reads what the editor sent.
-
-    Args:
-        raw: decoded JSON: nested objects or dotted keys, with or without the outer `dgemma`; None is nothing.
-        base: supplies every value that `raw` leaves out.
-        held: supplies every value that `raw` sets in a way that cannot be used; None is `base`.
-
-    Returns:
-        The settings, and a line for each of the first keys that could not be used as they are, with one for the number
-        of others. Of a list the entries that can be used count.
-    """
-    if raw is None:
-        return base, ()
-    if not isinstance(raw, Mapping):
-        return base, (f"the settings must be an object, not {shown(raw)}; the defaults hold",)
-    by_key = {option.key: option for option in OPTIONS}
-    values: dict[str, Any] = {}
-    problems: list[str] = []
-    found, num_more = _flattened(cast("Mapping[str, object]", raw), by_key)
-    for key, value in found:
-        option = by_key.get(key)
-        if option is not None and (notice := option.rename_notice(value, section=SECTION)):
-            values[option.field] = option.renamed[str(value)]
-            problems.append(notice)
-            continue
-        usable = option.usable(value) if option else None
-        fate = "ignored"
-        if option is not None:
-            kept = getattr(held or base, option.field)
-            is_default = kept == getattr(Settings(), option.field)
-            fate = f"the default holds: {shown(kept)}" if is_default else "the value before holds"
-            if is_default and option.when_unusable is not None:
-                kept = option.when_unusable
-                fate = f"until it is mended this holds: {', '.join(option.when_unusable)}"
-            values[option.field] = kept if usable is None else usable
-        problem = option.problem(value, section=SECTION) if option else ""
-        if problem is None:
-            continue
-        if len(problems) == _MAX_PROBLEMS:
-            # Looking for the nearest key takes time, and nobody reads a thousand lines.
-            num_more += 1
-        else:
-            problem = problem or _unknown(key, by_key)
-            problems.append(problem if usable is not None else f"{problem}; {fate}")
-    if num_more:
-        problems.append(f"{num_more} more settings cannot be used; dgemma-lsp settings lists what can")
-    return replace(base, **values), tuple(problems)
-
-
-def _flattened(raw: Mapping[str, object], known: Mapping[str, Option]) -> tuple[list[tuple[str, object]], int]:
-    """Returns dotted keys without the section, no deeper than a known key can be, and how many were left out.
-
-    Of an object with more than 1,000 names the first 1,000 are read and those that are known.
-    """
-    inner = raw.get(SECTION)
-    layers = [raw, cast("Mapping[str, object]", inner)] if isinstance(inner, Mapping) else [raw]
-    groups = {key.rpartition(".")[0] for key in known} - {""}
-    found: list[tuple[str, object]] = []
-    num_left_out = 0
-    for layer in layers:
-        names = _names(layer, [SECTION, *groups, *known])
-        num_left_out += len(layer) - len(names)
-        for name in names:
-            key, value = name.removeprefix(f"{SECTION}."), layer[name]
-            if value is None or (layer is raw and key == SECTION and isinstance(value, Mapping)):
-                continue
-            if key in groups and isinstance(value, Mapping):
-                group = cast("Mapping[str, object]", value)
-                parts = _names(group, [one.removeprefix(f"{key}.") for one in known])
-                num_left_out += len(group) - len(parts)
-                found += ((f"{key}.{part}", group[part]) for part in parts if group[part] is not None)
-            else:
-                found.append((key, value))
-    return found, num_left_out
-
-
-def _names(layer: Mapping[str, object], known: Iterable[str]) -> Collection[str]:
-    if len(layer) <= _MOST_NAMES:
-        return layer
-    wanted = (name for key in known for name in (key, f"{SECTION}.{key}") if name in layer)
-    return dict.fromkeys([*islice(layer, _MOST_NAMES), *wanted])
-
-
-def _unknown(key: str, known: Mapping[str, Option]) -> str:
-    by_lower = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(key[:_MAX_KEY_CHARS].lower(), by_lower, n=1, cutoff=0.0)
-    hint = f"; did you mean {SECTION}.{by_lower[near[0]]}?" if near else ""
-    return f"{SECTION}.{key[:_MAX_KEY_CHARS]} is no setting{hint}"

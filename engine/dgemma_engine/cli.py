@@ -40,6 +40,12 @@ _COMMANDS = {
     "export": ("commands.export", "write a model folder for transformers"),
     "plan": ("commands.plan", "print whether a model fits a device"),
 }
+# What needs the engine's socket and lock, which Windows has no likes of.
+_LOCAL_COMMANDS = ("start", "stop", "status", "serve")
+_ON_WINDOWS = (
+    "{command}: the engine does not run on Windows itself; run this in WSL, or set engine.url to an engine on another "
+    "machine"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     def run() -> int:
         keep_own_rights()
         given = sys.argv[1:] if argv is None else argv
+        if sys.platform == "win32" and (chosen := _chosen(given)) in _LOCAL_COMMANDS:
+            say_error(_NAME, _ON_WINDOWS.format(command=chosen))
+            return 2
         arguments = _parser(given).parse_args(given)
         try:
             return arguments.run(arguments)
@@ -73,7 +82,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=_NAME, description="The resident engine of dgemma-lsp.")
     parser.add_argument("--version", action="version", version=f"{_NAME} {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    chosen = next((argument for argument in argv if not argument.startswith("-")), None)
+    chosen = _chosen(argv)
     for name, (module_name, summary) in _COMMANDS.items():
         if name == chosen:
             module = import_module(f"dgemma_engine.{module_name}")
@@ -81,3 +90,7 @@ def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         else:
             subparsers.add_parser(name, help=summary)
     return parser
+
+
+def _chosen(argv: Sequence[str]) -> str | None:
+    return next((argument for argument in argv if not argument.startswith("-")), None)

@@ -9,8 +9,10 @@ EngineError
 │   ├── OlderEngine      the one that runs speaks an older protocol
 │   ├── NewerEngine      the one that runs speaks a newer protocol
 │   ├── EngineSilent     one runs and cannot be reached: its process is stopped, or its socket was removed
-│   └── SocketRefused    the socket directory or socket belongs to someone else, or cannot be written
+│   ├── SocketRefused    the socket directory or socket belongs to someone else, or cannot be written
+│   └── OutOfReach       the engine on another machine cannot be asked: network, certificate, key, version
 ├── EngineFault          the engine answered, but with an error
+│   └── NotNow           the engine on another machine answered nothing to one request: busy, loading, broken off
 ├── TrainingError        a corpus, configuration or checkpoint the trainer cannot go on with
 └── WrongUsage           an argument that cannot be used, such as a model folder that is not there; exit code 2
     └── PortInUse        another program listens on the address; exit code 3
@@ -59,8 +61,16 @@ class SocketRefused(EngineUnavailable):
     """The socket directory or the socket cannot be trusted or written."""
 
 
+class OutOfReach(EngineUnavailable):
+    """The engine on another machine cannot be asked; a state of the network or of its settings, not an error."""
+
+
 class EngineFault(EngineError):
     """The engine answered a request with an error."""
+
+
+class NotNow(EngineFault):
+    """The engine on another machine answered nothing to one request; the next one may be answered."""
 
 
 class TrainingError(EngineError, ValueError):

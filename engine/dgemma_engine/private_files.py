@@ -1,16 +1,32 @@
 """Folders and files that only their owner may use: their modes are set, whatever the umask is or was.
 
-Standard library only.
+On Windows a user's folders are private as they are, and modes say nothing. Standard library only.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+import sys
 from contextlib import suppress
 from pathlib import Path
 
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(descriptor: int) -> None:
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+else:
+    import fcntl
+
+    def _lock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 _FOLDER_MODE, _FILE_MODE = 0o700, 0o600
+_HAS_MODES = hasattr(os, "geteuid")
+# Without the second Windows changes line ends, and ends a file at Ctrl-Z.
+_ALWAYS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
 def make_private_folder(folder: Path) -> None:
@@ -30,6 +46,8 @@ def make_private_folder(folder: Path) -> None:
 
 def mend_folder(folder: Path) -> None:
     """Gives a folder that is there the mode of a private one; one that is not there or not ours is left as it is."""
+    if not _HAS_MODES:
+        return
     with suppress(OSError):
         if stat.S_IMODE(folder.stat().st_mode) != _FOLDER_MODE:
             folder.chmod(_FOLDER_MODE)
@@ -45,19 +63,36 @@ def open_private(path: Path, flags: int) -> int:
     Raises:
         OSError: it cannot be opened.
     """
-    flags |= os.O_CLOEXEC
+    flags |= _ALWAYS
     try:
         descriptor = os.open(path, flags, _FILE_MODE)
     except PermissionError:
         # A file of ours that another umask left without rights for anyone.
-        if not _is_own_file(path):
+        if not _HAS_MODES or not _is_own_file(path):
             raise
         path.chmod(_FILE_MODE)
         descriptor = os.open(path, flags, _FILE_MODE)
-    with suppress(OSError):
-        if stat.S_IMODE(os.fstat(descriptor).st_mode) != _FILE_MODE:
-            os.fchmod(descriptor, _FILE_MODE)
+    if _HAS_MODES:
+        with suppress(OSError):
+            if stat.S_IMODE(os.fstat(descriptor).st_mode) != _FILE_MODE:
+                os.fchmod(descriptor, _FILE_MODE)
     return descriptor
+
+
+def try_lock(descriptor: int) -> bool:
+    """Locks an open file for this process, until it is closed; returns whether no other process holds the lock.
+
+    Args:
+        descriptor: of a file that is open for writing.
+
+    Raises:
+        OSError: the file system has no locks.
+    """
+    try:
+        _lock(descriptor)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
 
 
 def keep_own_rights() -> None:

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import platform
 import re
 import shutil
 import stat
 import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from dgemma_engine.checkpoint.builtin import require_model
@@ -31,6 +29,7 @@ from dgemma_engine.model_store.catalogue import renamed
 
 from dgemma_lsp import __version__
 from dgemma_lsp.commands.checks.facts import EngineFacts, Facts, FolderFacts, GpuFacts, ModelFacts, OtherEngine
+from dgemma_lsp.commands.checks.packages import python_version, version_of
 from dgemma_lsp.engine_client.connector import chosen_model
 from dgemma_lsp.metrics.store import StatsFile
 from dgemma_lsp.settings.home import NO_HOME, home_folder
@@ -56,8 +55,8 @@ async def look_up(settings: Settings, environ: Mapping[str, str]) -> Facts:
     stats_file = StatsFile.locate(environ, home=home or NO_HOME)
     stats, stats_problem = _stats(stats_file)
     return Facts(
-        python=f"{platform.python_version()} on {platform.platform()}",
-        versions={name: _version(name) for name in _ENGINE_PACKAGES},
+        python=python_version(),
+        versions={name: version_of(name) for name in _ENGINE_PACKAGES},
         missing=tuple(name for name in _ENGINE_PACKAGES if importlib.util.find_spec(name) is None),
         server_version=__version__,
         device=settings.engine_device,
@@ -71,11 +70,6 @@ async def look_up(settings: Settings, environ: Mapping[str, str]) -> Facts:
         stats=stats,
         stats_problem=stats_problem,
     )
-
-
-def package_versions() -> str:
-    """Returns this package and those it serves LSP with, for a person."""
-    return ", ".join((f"dgemma-lsp {__version__}", *(f"{name} {_version(name)}" for name in ("pygls", "lsprotocol"))))
 
 
 def _locate(settings: Settings, environ: Mapping[str, str]) -> tuple[EngineLocation | None, str]:
@@ -218,10 +212,3 @@ def _pages(name: str) -> int:
         return os.sysconf(name) * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError):
         return 0
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "(version unknown)"

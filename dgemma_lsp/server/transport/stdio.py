@@ -8,6 +8,7 @@ with standard output (which would be told not to wait either), a thread reads; t
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import stat
 import sys
@@ -63,7 +64,10 @@ class StdoutWriter:
         try:
             self._stdout.write(data)
             self._stdout.flush()
-        except ConnectionError:
+        except OSError as error:
+            # Windows has no name for a pipe that nobody reads any more.
+            if not isinstance(error, ConnectionError) and error.errno != errno.EINVAL:
+                raise
             # The rest of the message would be written when the process ends.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stdout.fileno())
             self._on_gone()

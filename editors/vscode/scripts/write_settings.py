@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from dgemma_lsp.settings.reader import PERSONAL_KEYS
 from dgemma_lsp.settings.schema import to_schema
 
 PACKAGE = Path(__file__).parents[1] / "package.json"
@@ -50,6 +51,9 @@ def contributed(schema: dict[str, Any]) -> list[dict[str, Any]]:
 def _for_the_editor(key: str, value: dict[str, Any]) -> dict[str, Any]:
     said = {name: part for name, part in value.items() if name != "description"}
     scope = "machine-overridable" if key in MACHINE else "window"
+    if key.removeprefix("dgemma.") in PERSONAL_KEYS:
+        # VS Code reads these from user and machine settings only, whatever a workspace says.
+        scope = "machine"
     return {**said, "scope": scope, "markdownDescription": value["description"]}
 
 

@@ -1,6 +1,6 @@
 // Settings, folders and search path -> the ways to start the server, best first; and what to say when none works. Pure.
 
-import * as path from "node:path";
+import { posix, win32 } from "node:path";
 
 /** A way to start the server. `python` names the interpreter to ask whether it holds the server. */
 export interface Candidate {
@@ -30,7 +30,26 @@ export interface Surroundings {
   searchPath: string;
   /** The user's home, for `~/` in a setting. */
   home: string;
+  /** The system, as `process.platform` names it. */
+  platform: string;
 }
+
+/** What programs are called, and how paths are written. */
+interface System {
+  path: typeof posix;
+  venvPython: readonly string[];
+  server: string;
+  pythons: readonly string[];
+}
+
+const UNIX: System = { path: posix, venvPython: ["bin", "python"], server: "dgemma-lsp", pythons: ["python3"] };
+// An alias of the Store, which only opens it, is a program that cannot be asked.
+const WINDOWS: System = {
+  path: win32,
+  venvPython: ["Scripts", "python.exe"],
+  server: "dgemma-lsp.exe",
+  pythons: ["py.exe", "python.exe"],
+};
 
 const MODULE = ["-m", "dgemma_lsp"] as const;
 
@@ -42,17 +61,18 @@ export function candidates(around: Surroundings): Candidate[] {
   if (around.serverPython) {
     return [module(expand(around.serverPython, around), "dgemma.server.python")];
   }
+  const { path, venvPython, server, pythons } = systemOf(around);
   // A relative entry of PATH means a folder of whatever is open: as little ours to run as the rest of it.
-  const folders = around.searchPath.split(path.delimiter).filter((folder) => path.isAbsolute(folder));
+  const folders = around.searchPath.split(path.delimiter).filter((folder) => isWhole(folder, path));
   return [
-    ...around.trustedFolders.map((folder) => module(path.join(folder, ".venv", "bin", "python"), "the workspace's .venv")),
+    ...around.trustedFolders.map((folder) => module(path.join(folder, ".venv", ...venvPython), "the workspace's .venv")),
     ...folders.map((folder) => ({
-      command: path.join(folder, "dgemma-lsp"),
+      command: path.join(folder, server),
       args: [],
       python: undefined,
       origin: "PATH",
     })),
-    ...folders.map((folder) => module(path.join(folder, "python3"), "PATH")),
+    ...folders.flatMap((folder) => pythons.map((python) => module(path.join(folder, python), "PATH"))),
   ];
 }
 
@@ -94,5 +114,14 @@ export function because(verdict: Verdict): string {
 function expand(setting: string, around: Surroundings): string {
   const folder = around.trustedFolders[0];
   const filled = folder === undefined ? setting : setting.replaceAll("${workspaceFolder}", folder);
-  return filled.startsWith("~/") ? path.join(around.home, filled.slice(2)) : filled;
+  return /^~[/\\]/.test(filled) ? systemOf(around).path.join(around.home, filled.slice(2)) : filled;
+}
+
+function systemOf(around: Surroundings): System {
+  return around.platform === "win32" ? WINDOWS : UNIX;
+}
+
+// On Windows `\tools` is absolute, and of whatever drive is the current one.
+function isWhole(folder: string, path: typeof posix): boolean {
+  return path.isAbsolute(folder) && (path !== win32 || path.parse(folder).root.length > 1);
 }

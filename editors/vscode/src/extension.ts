@@ -8,6 +8,7 @@ import { Latency } from "./latency.ts";
 import { choosePython, tellFailure } from "./notices.ts";
 import { showDoctor, StatsPage } from "./pages.ts";
 import { toggleLanguage, toggleWorkspace } from "./pause.ts";
+import { PERSONAL_KEYS } from "./personal.ts";
 import { Preview } from "./preview.ts";
 import type { FillQuestion } from "./protocol.ts";
 import { Server } from "./server.ts";
@@ -59,7 +60,8 @@ export function activate(context: vscode.ExtensionContext): void {
     server.onDidFail((message) => void tellFailure(message)),
     vscode.workspace.onDidGrantWorkspaceTrust(() => void server.restart()),
     vscode.workspace.onDidChangeConfiguration((event) => {
-      if (event.affectsConfiguration(`${SECTION}.server`)) {
+      const restarting = ["server", ...PERSONAL_KEYS];
+      if (restarting.some((key) => event.affectsConfiguration(`${SECTION}.${key}`))) {
         void server.restart();
       }
     }),

@@ -19,7 +19,7 @@ export async function tellFailure(message: string): Promise<void> {
 /** Lets the user choose the Python that holds the server; the setting restarts it. */
 export async function choosePython(server: Server): Promise<void> {
   const looked = (await server.look("found")).filter(({ candidate, verdict }) => candidate.python && verdict.kind !== "absent");
-  const browse = { label: "$(folder-opened) Browse…", description: "the bin/python of a virtual environment", python: undefined };
+  const browse = { label: "$(folder-opened) Browse…", description: "the bin/python or Scripts\\python.exe of a virtual environment", python: undefined };
   const found = looked.map(({ candidate, verdict }) => ({
     label: candidate.command,
     description: because(verdict),

@@ -21,7 +21,7 @@ export async function showDoctor(server: Server, log: vscode.LogOutputChannel, h
     log.appendLine("None of them runs. Install the server: pip install 'dgemma-lsp[engine]'");
     return;
   }
-  const ask = { cwd: home, timeout: DOCTOR_TIMEOUT_MS };
+  const ask = { cwd: home, timeout: DOCTOR_TIMEOUT_MS, windowsHide: true };
   await vscode.window.withProgress({ location: vscode.ProgressLocation.Window, title: "dgemma doctor" }, () =>
     new Promise<void>((resolve) => {
       execFile(candidate.command, [...candidate.args, "doctor"], ask, (error, stdout, stderr) => {

@@ -26,7 +26,7 @@ export async function probe(candidate: Candidate, cwd: string): Promise<Verdict>
     return { kind: "usable" };
   }
   return new Promise((resolve) => {
-    execFile(candidate.command, ["-c", QUESTION], { cwd, timeout: TIMEOUT_MS }, (error, stdout) => {
+    execFile(candidate.command, ["-c", QUESTION], { cwd, timeout: TIMEOUT_MS, windowsHide: true }, (error, stdout) => {
       const answer = /^(\d+)\.(\d+) (True|False)\s*$/.exec(stdout);
       if (error !== null || answer === null) {
         resolve({ kind: "broken", message: error?.message.split("\n")[0] ?? "its answer is none of a Python" });

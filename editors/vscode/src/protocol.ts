@@ -102,6 +102,8 @@ export interface ServerStatus {
   reason?: string;
   /** The one document that it is about; missing or empty where it holds everywhere. */
   uri?: string;
+  /** Host and port of the engine on another machine that text is sent to; missing or empty for one of this machine. */
+  host?: string;
 }
 
 /**

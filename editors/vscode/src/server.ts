@@ -124,6 +124,7 @@ export class Server implements vscode.Disposable {
       trustedFolders: vscode.workspace.isTrusted ? folders.map((folder) => folder.uri.fsPath) : [],
       searchPath: process.env["PATH"] ?? "",
       home: homedir(),
+      platform: process.platform,
     };
     const looked: Looked[] = [];
     for (const candidate of candidates(around)) {
@@ -138,10 +139,6 @@ export class Server implements vscode.Disposable {
 
   async #start(): Promise<void> {
     this.#become({ kind: "starting" });
-    if (process.platform === "win32") {
-      this.#fail("dgemma does not run on Windows itself; open the folder in WSL.");
-      return;
-    }
     const looked = await this.look("first");
     for (const { candidate, verdict } of looked) {
       this.#log.info(`${candidate.command} ${because(verdict)}`);
@@ -160,7 +157,7 @@ export class Server implements vscode.Disposable {
   }
 
   async #connect(candidate: Candidate): Promise<void> {
-    const child = spawn(candidate.command, [...candidate.args], { cwd: this.#home });
+    const child = spawn(candidate.command, [...candidate.args], { cwd: this.#home, windowsHide: true });
     await once(child, "spawn");
     const lastWords = tail(child);
     const client = new QuietClient("dgemma", "dgemma", () => Promise.resolve(child), {

@@ -51,7 +51,8 @@ export function statusText(now: Situation): StatusText {
   const { warning } = server;
   const status = server.status.uri && server.status.uri !== now.uri ? server.elsewhere : server.status;
   const reason = status.reason && !status.message.includes(status.reason) ? status.reason : undefined;
-  const said = [status.message, reason, warning].filter(Boolean);
+  const elsewhere = status.host ? `Your text is sent to ${status.host}.` : undefined;
+  const said = [status.message, reason, elsewhere, warning].filter(Boolean);
   switch (status.kind) {
     case "error":
       return { text: "$(error) dgemma", tooltip: joined(said, "The engine cannot be used."), severity: "error" };

@@ -8,6 +8,16 @@ const AROUND: Surroundings = {
   trustedFolders: ["/home/user/project"],
   searchPath: "/usr/bin:bin:./tools:/opt/bin",
   home: "/home/kim",
+  platform: "linux",
+};
+
+const ON_WINDOWS: Surroundings = {
+  serverPath: "",
+  serverPython: "",
+  trustedFolders: ["c:\\Users\\kim\\project"],
+  searchPath: "C:\\Python;bin;.\\tools;\\rooted;C:tools;\\\\server\\tools;D:\\bin\\",
+  home: "C:\\Users\\kim",
+  platform: "win32",
 };
 
 const commands = (around: Partial<Surroundings>) => candidates({ ...AROUND, ...around }).map(({ command }) => command);
@@ -63,4 +73,34 @@ test("an old Python is named with what is needed", () => {
 
 test("nothing found at all is said", () => {
   assert.equal(whyNone([]), "The server dgemma-lsp is not installed, and no Python was found.");
+});
+
+test("on Windows programs have other names and paths another form", () => {
+  assert.deepEqual(
+    candidates(ON_WINDOWS).map(({ command }) => command),
+    [
+      "c:\\Users\\kim\\project\\.venv\\Scripts\\python.exe",
+      "C:\\Python\\dgemma-lsp.exe",
+      "\\\\server\\tools\\dgemma-lsp.exe",
+      "D:\\bin\\dgemma-lsp.exe",
+      "C:\\Python\\py.exe",
+      "C:\\Python\\python.exe",
+      "\\\\server\\tools\\py.exe",
+      "\\\\server\\tools\\python.exe",
+      "D:\\bin\\py.exe",
+      "D:\\bin\\python.exe",
+    ],
+  );
+});
+
+test("on Windows a setting may begin with the home folder in either form", () => {
+  for (const serverPath of ["~\\bin\\dgemma-lsp.exe", "~/bin/dgemma-lsp.exe"]) {
+    const [only, ...others] = candidates({ ...ON_WINDOWS, serverPath });
+    assert.deepEqual([only?.command, others], ["C:\\Users\\kim\\bin\\dgemma-lsp.exe", []]);
+  }
+  const [python] = candidates({ ...ON_WINDOWS, serverPython: "${workspaceFolder}\\env\\Scripts\\python.exe" });
+  assert.deepEqual(
+    [python?.command, python?.args],
+    ["c:\\Users\\kim\\project\\env\\Scripts\\python.exe", ["-m", "dgemma_lsp"]],
+  );
 });

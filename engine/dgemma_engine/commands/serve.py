@@ -7,6 +7,7 @@ import asyncio
 import importlib.util
 import logging
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 from dgemma_engine.engine_client.connection_status import ConnectionState, ConnectionStatus
 from dgemma_engine.errors import EngineUnavailable, WrongUsage
 from dgemma_engine.http_api.access.api_keys import ApiKeys
+from dgemma_engine.http_api.access.invitation import Invitation, add_key, new_key
 from dgemma_engine.http_api.http_settings import DEFAULT_PORT, BindAddress, HttpSettings, TlsFiles
 from dgemma_engine.ipc.client import EngineClient
 from dgemma_engine.ipc.endpoint_options import add_engine_options, chosen_location
@@ -68,6 +70,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     service = parser.add_mutually_exclusive_group()
     service.add_argument(
+        "--share", action="store_true", help="print address, a new key and the lines for editors on another machine"
+    )
+    service.add_argument(
         "--install-service", action="store_true", help="start with these options now and at every login"
     )
     service.add_argument("--uninstall-service", action="store_true", help="undo --install-service")
@@ -90,7 +95,10 @@ def run(arguments: argparse.Namespace) -> int:
         service = UserService.of_this_user()
         _say("service removed" if service.uninstall() else "no service is installed")
         return 0
-    settings = _settings(arguments)
+    key = _shared_key(arguments)
+    settings = _settings(arguments, key)
+    if arguments.share and arguments.end_with_input:
+        raise WrongUsage("--share and --end-with-input exclude each other: nobody would see the key")
     if arguments.install_service:
         if os.environ.get("DGEMMA_API_KEY") and arguments.api_key_file is None:
             raise WrongUsage("--install-service keeps no key of the environment; put it into an --api-key-file")
@@ -102,7 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
         _say(f"service installed: {service.path}")
         return 0
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    asyncio.run(_serve(arguments, settings))
+    asyncio.run(_serve(arguments, settings, key))
     return 0
 
 
@@ -126,23 +134,49 @@ def service_command(arguments: argparse.Namespace) -> list[str]:
     return command
 
 
-def _settings(arguments: argparse.Namespace) -> HttpSettings:
+def _shared_key(arguments: argparse.Namespace) -> str:
+    """Returns the new key of `--share`, which has been added to the file of keys, if there is one; else nothing."""
+    if not arguments.share:
+        return ""
+    key = new_key()
+    if arguments.api_key_file is not None:
+        add_key(arguments.api_key_file, f"share-{key[:4]}", key)
+    return key
+
+
+def _settings(arguments: argparse.Namespace, key: str) -> HttpSettings:
     if (arguments.tls_cert is None) != (arguments.tls_key is None):
         raise WrongUsage("--tls-cert and --tls-key belong together; give both")
     if arguments.idle_minutes is not None and not 0 < arguments.idle_minutes < float("inf"):
         raise WrongUsage(f"--idle-minutes {arguments.idle_minutes:g} must be more than 0")
     tls = None if arguments.tls_cert is None else TlsFiles(cert=arguments.tls_cert, key=arguments.tls_key)
+    keys = ApiKeys.read(arguments.api_key_file, os.environ)
+    hosts = [name.lower() for name in arguments.allow_host]
     return HttpSettings(
         bind=BindAddress.parse(arguments.http),
-        keys=ApiKeys.read(arguments.api_key_file, os.environ),
+        keys=keys.with_key("share", key) if key and arguments.api_key_file is None else keys,
         tls=tls,
-        hosts=tuple(name.lower() for name in arguments.allow_host),
+        hosts=(*hosts, socket.gethostname().lower()) if key else tuple(hosts),
         origins=tuple(arguments.allow_origin),
         insistent=arguments.insistent,
     )
 
 
-async def _serve(arguments: argparse.Namespace, settings: HttpSettings) -> None:
+def _invitation(arguments: argparse.Namespace, settings: HttpSettings, key: str, port: int) -> str:
+    bind, name = settings.bind, socket.gethostname()
+    is_any = bind.host in ("0.0.0.0", "::")
+    return Invitation(
+        scheme="http" if settings.tls is None else "https",
+        host=(arguments.allow_host or [name])[0] if is_any else bind.host,
+        port=port,
+        key=key,
+        is_tunnelled=bind.is_loopback,
+        tunnel_host=name,
+        key_place="" if arguments.api_key_file is None else str(arguments.api_key_file),
+    ).lines()
+
+
+async def _serve(arguments: argparse.Namespace, settings: HttpSettings, key: str) -> None:
     from dgemma_engine.http_api.app import create_app
     from dgemma_engine.http_api.engine_lanes import EngineLanes
     from dgemma_engine.http_api.http_server import HttpServer
@@ -164,11 +198,17 @@ async def _serve(arguments: argparse.Namespace, settings: HttpSettings) -> None:
     engine = RestingEngine(lanes, connect, rest_s=rest_s, clock=time.monotonic)
     server = HttpServer(create_app(engine, settings), settings)
     lanes.wake()
+
+    def listening(url: str) -> None:
+        _say(f"listening on {url}")
+        if key:
+            _say(_invitation(arguments, settings, key, server.port))
+
     tasks = [asyncio.create_task(engine.watch())]
     if arguments.end_with_input:
         tasks.append(asyncio.create_task(_end_with_input(server)))
     try:
-        await server.serve_until_signal(lambda url: _say(f"listening on {url}"))
+        await server.serve_until_signal(listening)
     finally:
         for task in tasks:
             task.cancel()

@@ -16,25 +16,26 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
 from dgemma_engine.engine_client.connection_status import ConnectionState, ConnectionStatus
 from dgemma_engine.engine_client.infill_source import Connect, InfillSource
 from dgemma_engine.engine_client.retry_policy import RetryPolicy
-from dgemma_engine.ipc.client import EngineFault, EngineUnavailable, NoEngine
+from dgemma_engine.errors import EngineFault, EngineUnavailable, NoEngine, NotNow, OutOfReach
 from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
 from dgemma_engine.protocol.messages import Context, EngineState, Infill, OnDraft, Progress
 from dgemma_engine.protocol.status_messages import Status
+from dgemma_engine.protocol.trace_messages import Trace
 
 _log = logging.getLogger(__name__)
 
 _ENDED = "the engine has ended; the next request looks for another"
 _READY = ConnectionStatus(state=ConnectionState.READY, percent=100)
-_CLOSED = ConnectionStatus(state=ConnectionState.DISCONNECTED, message="the server is shutting down")
-_RECONFIGURED = ConnectionStatus(
-    state=ConnectionState.DISCONNECTED, message="the settings of the engine have changed; ask again"
-)
+_AWAY = ConnectionStatus(state=ConnectionState.DISCONNECTED)
+_CLOSED = replace(_AWAY, message="the server is shutting down")
+_RECONFIGURED = replace(_AWAY, message="the settings of the engine have changed; ask again")
 
 _Answer = TypeVar("_Answer")
 
@@ -126,6 +127,15 @@ class EngineConnection:
             context: the question.
             on_draft: called with the drafts on the way to the answer; None asks for none.
         """
+        return await self._ask(lambda source: source.infill(context, on_draft), context.deadline_ms)
+
+    async def trace(self, context: Context) -> Trace | ConnectionStatus:
+        """Answers one question with the trace of its steps."""
+        return await self._ask(lambda source: source.trace(context), context.deadline_ms)
+
+    async def _ask(
+        self, work: Callable[[InfillSource], Awaitable[_Answer]], deadline_ms: float
+    ) -> _Answer | ConnectionStatus:
         self.wake()
         if self._connecting is not None:
             await asyncio.wait([self._connecting], timeout=self._policy.connect_ms / 1_000)
@@ -133,15 +143,19 @@ class EngineConnection:
         if source is None or not self.is_ready:
             return _CLOSED if self._closed else self._status
         try:
-            async with asyncio.timeout((context.deadline_ms + self._policy.grace_ms) / 1_000):
-                infill = await source.infill(context, on_draft)
+            async with asyncio.timeout((deadline_ms + self._policy.grace_ms) / 1_000):
+                answer = await work(source)
         except TimeoutError:
             return self._fault("the engine is busy and did not answer in time; if that lasts: dgemma-engine stop")
+        except NotNow as error:
+            return self._fault(str(error), ConnectionState.ABSENT) if self.is_ready else self._status
         except EngineFault as error:
             return self._fault(str(error))
-        except EngineUnavailable:
+        except EngineUnavailable as error:
             if self._closed or self._connect is not connect:
                 return _CLOSED if self._closed else _RECONFIGURED
+            if isinstance(error, OutOfReach):
+                return await self._give_up(source, error)
             self._lose(source)
             fault = self._fault(_ENDED)
             self.wake()
@@ -151,7 +165,7 @@ class EngineConnection:
             _log.error("a request to the engine failed with %s", type(error).__name__)
             return self._fault(f"a request to the engine failed ({type(error).__name__})")
         self._failures = 0
-        return infill
+        return answer
 
     async def definitions(self, query: DefinitionsQuery) -> Definitions | None:
         """Returns how names are defined in a text; None without an engine that answers. Starts none."""
@@ -200,7 +214,8 @@ class EngineConnection:
         try:
             source = await connect(on_progress=on_progress, on_closed=on_closed)
         except (EngineUnavailable, EngineFault) as error:
-            self._fail(str(error), ConnectionState.ABSENT if isinstance(error, NoEngine) else ConnectionState.FAILED)
+            is_absent = isinstance(error, NoEngine | OutOfReach)
+            self._fail(str(error), ConnectionState.ABSENT if is_absent else ConnectionState.FAILED)
             return
         except Exception as error:
             _log.error("connecting to the engine failed with %s", type(error).__name__)
@@ -225,7 +240,7 @@ class EngineConnection:
             message, percent = progress.message, progress.percent
             self._set(ConnectionStatus(state=ConnectionState.LOADING, message=message, percent=percent))
         else:
-            self._set(_READY)
+            self._set(replace(_READY, message=progress.message))
 
     async def _drop(self) -> None:
         source, self._source = self._source, None
@@ -244,14 +259,21 @@ class EngineConnection:
         else:
             self._fail(_ENDED)
 
+    async def _give_up(self, source: InfillSource, error: OutOfReach) -> ConnectionStatus:
+        """Closes a connection to another machine that is of no use now, and returns why."""
+        if self._source is source:
+            self._fail(str(error), ConnectionState.ABSENT)
+            await self._drop()
+        return ConnectionStatus(state=ConnectionState.ABSENT, message=str(error))
+
     def _fail(self, message: str, state: ConnectionState = ConnectionState.FAILED) -> None:
         self._not_before_s = self._clock() + self._policy.pause_s(self._failures)
         self._failures += 1
         self._set(ConnectionStatus(state=state, message=message))
 
-    def _fault(self, message: str) -> ConnectionStatus:
+    def _fault(self, message: str, state: ConnectionState = ConnectionState.FAILED) -> ConnectionStatus:
         """Reports a request that failed on a connection that stands."""
-        fault = ConnectionStatus(state=ConnectionState.FAILED, message=message)
+        fault = ConnectionStatus(state=state, message=message)
         self._on_fault(fault)
         return fault
 

@@ -8,13 +8,18 @@ from typing import Protocol
 from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
 from dgemma_engine.protocol.messages import Context, Infill, OnDraft, Progress
 from dgemma_engine.protocol.status_messages import Status
+from dgemma_engine.protocol.trace_messages import Trace
 
 
 class InfillSource(Protocol):
-    """An engine that one is connected to; `EngineClient` is one."""
+    """An engine that one is connected to: `EngineClient` over the socket, `RemoteEngine` over HTTP."""
 
     async def infill(self, context: Context, on_draft: OnDraft | None = None) -> Infill:
         """Answers one question and passes its drafts on; cancelling the caller cancels the work."""
+        ...
+
+    async def trace(self, context: Context) -> Trace:
+        """Answers one question with the trace of its steps; cancelling the caller cancels the work."""
         ...
 
     async def definitions(self, query: DefinitionsQuery) -> Definitions:
@@ -23,6 +28,10 @@ class InfillSource(Protocol):
 
     async def status(self) -> Status:
         """Returns what the engine is and does."""
+        ...
+
+    async def wait_ready(self, timeout_s: float) -> Status:
+        """Waits until the model is loaded; returns what the engine is. Raises `EngineUnavailable` after `timeout_s`."""
         ...
 
     async def close(self) -> None:

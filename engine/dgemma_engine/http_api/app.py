@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from dgemma_engine.http_api.access.gate import Gate
 from dgemma_engine.http_api.completions.completion_service import CompletionService, InfillEngine
 from dgemma_engine.http_api.dialects.infill import InfillDialect
+from dgemma_engine.http_api.dialects.language_server import LanguageServerDialect
 from dgemma_engine.http_api.dialects.llama_cpp import LlamaCppDialect
 from dgemma_engine.http_api.dialects.mistral import MistralDialect
 from dgemma_engine.http_api.dialects.ollama import OllamaDialect
@@ -29,6 +30,7 @@ from dgemma_engine.http_api.refusal import Refusal
 
 DIALECTS: tuple[Callable[[], Dialect], ...] = (
     InfillDialect,
+    LanguageServerDialect,
     LlamaCppDialect,
     OpenAiDialect,
     MistralDialect,

@@ -6,15 +6,20 @@ state is that of all.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from dgemma_engine.engine_client.connection import EngineConnection
 from dgemma_engine.engine_client.connection_status import ConnectionStatus
 from dgemma_engine.engine_client.infill_source import Connect
+from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
 from dgemma_engine.protocol.messages import Context, Infill, OnDraft
 from dgemma_engine.protocol.status_messages import Status
+from dgemma_engine.protocol.trace_messages import Trace
 
 _CONNECT_MS = 2_000
+
+_Answer = TypeVar("_Answer")
 
 
 class EngineLanes:
@@ -66,13 +71,24 @@ class EngineLanes:
         """See `EngineConnection.infill`. A document keeps its connection while the engine works on it: only of one
         connection's requests does a newer one supersede an older one.
         """
+        return await self._on_lane(context, lambda lane: lane.infill(context, on_draft))
+
+    async def trace(self, context: Context) -> Trace | ConnectionStatus:
+        """Answers one request with the trace of its steps; see `infill`."""
+        return await self._on_lane(context, lambda lane: lane.trace(context))
+
+    async def definitions(self, query: DefinitionsQuery) -> Definitions | None:
+        """Returns how names are defined in a text; None without an engine that answers. Starts none."""
+        return await self._lanes[0].definitions(query)
+
+    async def _on_lane(self, context: Context, work: Callable[[EngineConnection], Awaitable[_Answer]]) -> _Answer:
         idx = self._choose(context.document)
         self._documents[idx].append(context.document)
         try:
             lane = self._lanes[idx]
             if idx and not lane.is_ready:
                 await lane.settled(_CONNECT_MS)
-            return await (lane if lane.is_ready else self._lanes[0]).infill(context, on_draft)
+            return await work(lane if lane.is_ready else self._lanes[0])
         finally:
             self._documents[idx].remove(context.document)
 

@@ -6,13 +6,16 @@ A resting engine counts as ready: the next completion connects again, and starts
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 
 from dgemma_engine.engine_client.connection_status import ConnectionState, ConnectionStatus
 from dgemma_engine.engine_client.infill_source import Connect
 from dgemma_engine.http_api.engine_lanes import EngineLanes
+from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
 from dgemma_engine.protocol.messages import Context, Infill, OnDraft
 from dgemma_engine.protocol.status_messages import Status
+from dgemma_engine.protocol.trace_messages import Trace
 
 _RESTING = ConnectionStatus(state=ConnectionState.READY, percent=100)
 _POLL_S = 5.0
@@ -49,10 +52,24 @@ class RestingEngine:
 
     async def infill(self, context: Context, on_draft: OnDraft | None = None) -> Infill | ConnectionStatus:
         """See `EngineLanes.infill`."""
+        with self._asking():
+            return await self._lanes.infill(context, on_draft)
+
+    async def trace(self, context: Context) -> Trace | ConnectionStatus:
+        """See `EngineLanes.trace`."""
+        with self._asking():
+            return await self._lanes.trace(context)
+
+    async def definitions(self, query: DefinitionsQuery) -> Definitions | None:
+        """See `EngineLanes.definitions`; a resting engine is not waked for it."""
+        return await self._lanes.definitions(query)
+
+    @contextmanager
+    def _asking(self) -> Generator[None]:
         self._known = None
         self._num_asking += 1
         try:
-            return await self._lanes.infill(context, on_draft)
+            yield
         finally:
             self._num_asking -= 1
             self._last_s = self._clock()

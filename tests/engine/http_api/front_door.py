@@ -16,6 +16,7 @@ from dgemma_engine.engine_client.connection_status import ConnectionState, Conne
 from dgemma_engine.http_api.app import create_app
 from dgemma_engine.http_api.http_server import HttpServer
 from dgemma_engine.http_api.http_settings import BindAddress, HttpSettings
+from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
 from dgemma_engine.protocol.messages import (
     Candidate,
     CandidateSource,
@@ -27,6 +28,7 @@ from dgemma_engine.protocol.messages import (
     OnDraft,
 )
 from dgemma_engine.protocol.status_messages import Status
+from dgemma_engine.protocol.trace_messages import Trace
 
 from tests.lsp.engine_process import STATUS_NOW
 
@@ -45,6 +47,7 @@ class AnsweringEngine:
         self.contexts: list[Context] = []
         self.num_cancelled = 0
         self.num_woken = 0
+        self.step_s = 0.0
 
     def wake(self) -> None:
         self.num_woken += 1
@@ -53,6 +56,18 @@ class AnsweringEngine:
         is_ready = self.status.state is ConnectionState.READY
         return replace(STATUS_NOW, model="/home/someone/models/fake") if is_ready else None
 
+    async def definitions(self, query: DefinitionsQuery) -> Definitions | None:
+        return Definitions(texts={name: f"def {name}(): ..." for name in query.names})
+
+    async def trace(self, context: Context) -> Trace | ConnectionStatus:
+        infill = await self.infill(context)
+        if isinstance(infill, ConnectionStatus):
+            return infill
+        return Trace(
+            infill=infill, num_prompt=1, begun="", canvases=(), writings=(), candidates=(), threshold=0.5,
+            is_calibrated=False, tokens={}, marks={}, num_left_out=0,
+        )  # fmt: skip
+
     async def infill(self, context: Context, on_draft: OnDraft | None = None) -> Infill | ConnectionStatus:
         self.contexts.append(context)
         line = context.prefix.rpartition("\n")[2]
@@ -60,7 +75,7 @@ class AnsweringEngine:
             for step in (1, 2):
                 spans = (DraftSpan(text="alpha", confidence=0.5, settled=step > 1),)
                 on_draft(Draft(request="1", step=step, text="alpha", spans=spans))
-                await asyncio.sleep(0)
+                await asyncio.sleep(self.step_s)
         if "SLOW" in line:
             try:
                 await asyncio.sleep(60)

@@ -30,7 +30,8 @@ from dgemma_lsp.privacy.gitignore_tree import IgnoreTree  # noqa: E402
 from dgemma_lsp.request import Channel, Trigger  # noqa: E402
 from dgemma_lsp.server import conversions  # noqa: E402
 from dgemma_lsp.session import Session  # noqa: E402
-from dgemma_lsp.settings.settings import Settings, read_settings  # noqa: E402
+from dgemma_lsp.settings.reader import read_settings  # noqa: E402
+from dgemma_lsp.settings.settings import Settings  # noqa: E402
 from tests.lsp.bounded_work.worst_texts import WORST_TEXTS  # noqa: E402
 from tests.lsp.fake_engine import FakeConnector  # noqa: E402
 from tests.lsp.quiet_session import quiet_session  # noqa: E402

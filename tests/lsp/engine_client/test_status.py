@@ -36,12 +36,20 @@ def test_error_alarms_once_until_something_works():
 
 
 def test_wire_form():
-    assert BUSY.to_wire() == {"kind": "busy", "busy": True, "message": "", "percent": 0, "reason": "", "uri": ""}
+    assert BUSY.to_wire() == {
+        "kind": "busy",
+        "busy": True,
+        "message": "",
+        "percent": 0,
+        "reason": "",
+        "uri": "",
+        "host": "",
+    }
 
 
 def test_reason_is_for_what_is_slow_or_inactive():
     assert ServerStatus.slow("why").to_wire() == {
-        "kind": "slow", "busy": False, "message": "slow: why", "percent": 100, "reason": "why", "uri": "",
+        "kind": "slow", "busy": False, "message": "slow: why", "percent": 100, "reason": "why", "uri": "", "host": "",
     }  # fmt: skip
     assert ServerStatus.inactive("off").reason == "off"
     for kind, reason in ((StatusKind.READY, "why"), (StatusKind.SLOW, ""), (StatusKind.INACTIVE, "")):

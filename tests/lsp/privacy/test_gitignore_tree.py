@@ -32,7 +32,7 @@ def line_of(root: Path, clock: Clock) -> Callable[[str], str | None]:
     tree = IgnoreTree(home=root / "home", clock=clock)
 
     def line_of(path: str) -> str | None:
-        match = tree.match(root / path)
+        match = tree.match(str(root / path))
         return f"{match.file} {match.line}" if match else None
 
     return line_of
@@ -106,11 +106,11 @@ def test_changed_file_is_read_again(root: Path, clock: Clock, line_of: Callable[
 def test_forgetting_looks_again_at_once(root: Path, clock: Clock):
     tree = IgnoreTree(home=root / "home", clock=clock)
     path = root / "r/a.py"
-    assert tree.match(path) is None
+    assert tree.match(str(path)) is None
     put(root / "r/.gitignore", "a.py\n")
-    assert tree.match(path) is None, "not looked at twice in the same second"
+    assert tree.match(str(path)) is None, "not looked at twice in the same second"
     tree.forget()
-    assert tree.match(path) == IgnoreMatch(file=".gitignore", line="a.py")
+    assert tree.match(str(path)) == IgnoreMatch(file=".gitignore", line="a.py")
 
 
 def test_huge_file_names_everything(root: Path, line_of: Callable[[str], str | None]):
@@ -131,13 +131,13 @@ def test_lines_that_do_not_say_what_they_seem_to_are_reported_once(root: Path, c
     put(root / "r/.dgemmaignore", "[z-a]\n" + "x\\\n" * 8)
     for name in ("a.py", "b.py", "ok"):
         clock.now_s += 2
-        tree.match(root / "r" / name)
+        tree.match(str(root / "r" / name))
     assert sorted(reports) == [
         f"{root}/r/.dgemmaignore, line 1: [z-a] counts as git reads it: the range z-a names z only; write a-z. "
         "The same file has such lines at 2, 3, 4, 5, 6, and 3 more",
         f"{root}/r/.gitignore, line 2: [ab is passed over: [ has no closing ]; write \\[ for the character itself",
     ]
-    assert tree.match(root / "r/ok") == IgnoreMatch(file=".gitignore", line="ok")
+    assert tree.match(str(root / "r/ok")) == IgnoreMatch(file=".gitignore", line="ok")
 
 
 def test_odd_paths(root: Path, line_of: Callable[[str], str | None]):

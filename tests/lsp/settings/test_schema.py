@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from dgemma_lsp.settings.reader import read_settings
 from dgemma_lsp.settings.schema import to_lines, to_markdown, to_schema
-from dgemma_lsp.settings.settings import OPTIONS, Settings, read_settings
+from dgemma_lsp.settings.settings import OPTIONS, Settings
 
 PAGE = Path(__file__).parents[3] / "docs/settings.md"
 PROPERTIES = to_schema()["properties"]

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from dgemma_lsp.settings.settings import OPTIONS, Settings, read_settings
+from dgemma_lsp.settings.reader import read_settings
+from dgemma_lsp.settings.settings import OPTIONS, Settings
 
 
 def check(raw: object, expected: Settings, *fragments: str) -> None:

@@ -10,6 +10,7 @@ local M = {}
 ---@field message string one line for a person
 ---@field percent integer load progress
 ---@field reason? string why it is slow or does nothing
+---@field host? string host and port of the engine on another machine; empty for one of this machine
 
 ---@type table<integer, dgemma.Status> by client
 local statuses = {}
@@ -59,10 +60,12 @@ function M.text(bufnr)
   if not status then
     return "dgemma"
   end
+  -- A statusline takes `%` for the beginning of an item.
+  local where = (status.host or "") ~= "" and (" @" .. status.host:gsub("%%", "%%%%")) or ""
   if status.kind == "loading" then
-    return ("dgemma loading %d%%%%"):format(status.percent)
+    return ("dgemma loading %d%%%%"):format(status.percent) .. where
   end
-  return "dgemma " .. status.kind
+  return "dgemma " .. status.kind .. where
 end
 
 return M

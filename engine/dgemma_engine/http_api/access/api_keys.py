@@ -60,6 +60,10 @@ class ApiKeys:
             found.append(("environment", _checked(key, ENVIRONMENT_NAME)))
         return cls(tuple((_sum(key), name) for name, key in found))
 
+    def with_key(self, name: str, key: str) -> Self:
+        """Returns these keys and one more."""
+        return type(self)((*self.sums, (_sum(key), name)))
+
     def name_of(self, headers: Mapping[str, str]) -> str | None:
         """Returns the name of the key that a request brings; None where it brings none that is known.
 

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import PurePath
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from dgemma_engine.engine_client.connection_status import ConnectionState, ConnectionStatus
 from dgemma_engine.http_api.completions.document_windows import DocumentWindows
@@ -18,8 +18,10 @@ from dgemma_engine.http_api.completions.shared_work import SharedWork
 from dgemma_engine.http_api.completions.turn_queue import TurnQueue
 from dgemma_engine.http_api.http_settings import HttpSettings
 from dgemma_engine.http_api.refusal import Refusal
+from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
 from dgemma_engine.protocol.messages import Context, Infill, OnDraft
 from dgemma_engine.protocol.status_messages import Status
+from dgemma_engine.protocol.trace_messages import Trace
 
 # Nobody reads and accepts a text within this time of its arrival: a request that goes on behind it is a client's own.
 _FOLLOW_UP_S = 0.15
@@ -27,6 +29,8 @@ _FOLLOW_UP_CHARS = 200
 _NUM_FOLLOWED = 64
 _LOADING_S = 5
 _BUSY_S = 1
+
+_Answer = TypeVar("_Answer")
 
 
 class InfillEngine(Protocol):
@@ -43,6 +47,14 @@ class InfillEngine(Protocol):
 
     async def infill(self, context: Context, on_draft: OnDraft | None = None) -> Infill | ConnectionStatus:
         """Answers one request, or returns what stands in the way; cancelling the caller cancels the work."""
+        ...
+
+    async def trace(self, context: Context) -> Trace | ConnectionStatus:
+        """Answers one request with the trace of its steps; likewise."""
+        ...
+
+    async def definitions(self, query: DefinitionsQuery) -> Definitions | None:
+        """Returns how names are defined in a text; None without an engine that answers."""
         ...
 
     async def about(self) -> Status | None:
@@ -112,6 +124,21 @@ class CompletionService:
         with self._admitted():
             return _or_refusal(await self._turns.answer(context, caller, on_draft))
 
+    async def trace(self, context: Context) -> Trace:
+        """Answers a request with the trace of its steps; raises as `infill` does."""
+        with self._admitted():
+            return _or_refusal(await self._engine.trace(context))
+
+    async def definitions(self, query: DefinitionsQuery) -> Definitions:
+        """Returns how names are defined in a text; none where no engine answers."""
+        with self._admitted():
+            return await self._engine.definitions(query) or Definitions(texts={})
+
+    @property
+    def connection(self) -> ConnectionStatus:
+        """What the connection to the engine is doing."""
+        return self._engine.status
+
     def document_of(self, caller: str, path: str, prefix: str, suffix: str) -> str:
         """Returns the key of the document that a prefix and a suffix are of."""
         return f"http/{self._windows.locate(caller, path, prefix, suffix)[0]}"
@@ -175,7 +202,7 @@ def refusal_of(status: ConnectionStatus) -> Refusal:
     return Refusal(status=503, message=message, retry_after_s=_LOADING_S)
 
 
-def _or_refusal(infill: Infill | ConnectionStatus) -> Infill:
-    if isinstance(infill, ConnectionStatus):
-        raise refusal_of(infill)
-    return infill
+def _or_refusal(answer: _Answer | ConnectionStatus) -> _Answer:
+    if isinstance(answer, ConnectionStatus):
+        raise refusal_of(answer)
+    return answer

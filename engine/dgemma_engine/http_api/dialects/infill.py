@@ -6,8 +6,7 @@ Events of a stream: `{"draft": {...}}` for each step that the client reads in ti
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -15,10 +14,11 @@ from msgspec import Meta, Struct
 from starlette.responses import Response
 
 from dgemma_engine.http_api.completions.line_ends import is_windows, unix_context, windows_draft, windows_infill
+from dgemma_engine.http_api.draft_stream import draft_events
 from dgemma_engine.http_api.operation import Call, Operation
 from dgemma_engine.http_api.refusal import Refusal
-from dgemma_engine.http_api.responses import error_object, event, json_response, stream_response
-from dgemma_engine.protocol.messages import Context, DocumentEdges, Draft, Extent, Infill, Snippet
+from dgemma_engine.http_api.responses import error_object, json_response, stream_response
+from dgemma_engine.protocol.messages import Context, DocumentEdges, Extent, Infill, Snippet
 
 _Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
@@ -80,7 +80,13 @@ class InfillDialect:
         is_crlf = is_windows(body.prefix, body.suffix)
         context = unix_context(context) if is_crlf else context
         if body.stream:
-            return await stream_response(_events(call, context, is_crlf=is_crlf))
+            return await stream_response(
+                draft_events(
+                    lambda on_draft: call.service.infill(context, call.caller, on_draft),
+                    to_draft=lambda draft: {"draft": windows_draft(draft) if is_crlf else draft},
+                    to_answer=lambda infill: {"answer": windows_infill(infill) if is_crlf else infill},
+                )
+            )
         infill = await call.service.infill(context, call.caller)
         return json_response(windows_infill(infill) if is_crlf else infill)
 
@@ -90,35 +96,3 @@ def _context(body: InfillBody, document: str, *, is_insistent: bool) -> Context:
     fields["document"] = document
     fields["insistent"] = body.insistent or is_insistent
     return Context(**fields)
-
-
-async def _events(call: Call, context: Context, *, is_crlf: bool) -> AsyncGenerator[bytes]:
-    newest: list[Draft] = []
-    changed = asyncio.Event()
-
-    def keep(draft: Draft) -> None:
-        # A slow reader gets the newest only.
-        newest[:] = [draft]
-        changed.set()
-
-    answer = asyncio.create_task(call.service.infill(context, call.caller, keep))
-    answer.add_done_callback(lambda _: changed.set())
-    sent = False
-    try:
-        while newest or not answer.done():
-            await changed.wait()
-            changed.clear()
-            if newest:
-                sent = True
-                draft = newest.pop()
-                yield event({"draft": windows_draft(draft) if is_crlf else draft})
-        try:
-            infill = await answer
-            yield event({"answer": windows_infill(infill) if is_crlf else infill})
-        except Refusal as refusal:
-            if not sent:
-                raise
-            yield event({"error": {"message": refusal.message, "type": refusal.kind, "code": refusal.status}})
-    finally:
-        answer.cancel()
-        await asyncio.gather(answer, return_exceptions=True)

@@ -1,0 +1,38 @@
+"""How long to leave a busy machine alone. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
+
+
+class BackOff:
+    """The pause that a busy machine asked for; doubled each time that it is busy still.
+
+    Args:
+        clock: seconds that never go backwards.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._pause_s = 0.0
+        self._until_s = 0.0
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until the machine may be asked again; 0 where it may."""
+        return max(self._until_s - self._clock(), 0.0) if self._pause_s else 0.0
+
+    def busy(self, wanted_s: float) -> None:
+        """Begins a pause.
+
+        Args:
+            wanted_s: seconds that the machine asked for; 0 where it named none.
+        """
+        self._pause_s = min(max(2 * self._pause_s, wanted_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+        self._until_s = self._clock() + self._pause_s
+
+    def answered(self) -> None:
+        """Ends it: the machine has answered."""
+        self._pause_s = 0.0

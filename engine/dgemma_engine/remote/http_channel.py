@@ -1,0 +1,164 @@
+"""Bytes to an engine elsewhere and back, over connections that stay open. Follows no redirect and keeps no cookie."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+
+from dgemma_engine.errors import OutOfReach
+from dgemma_engine.remote import fault_sentences
+from dgemma_engine.remote.remote_location import RemoteLocation
+
+CONNECT_S = 5.0
+# Less than the 30 s after which `dgemma-engine serve` closes an idle connection.
+_KEPT_S = 25.0
+_MAX_CONNECTIONS, _MAX_IDLE = 32, 4
+_MAX_ANSWER_BYTES = 64 * 2**20
+_EVENT_STREAM, _JSON = "text/event-stream", "application/json"
+
+
+class Broken(Exception):
+    """The connection ended before the whole answer had come; the question can be asked again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """A whole answer.
+
+    Attributes:
+        status: of HTTP.
+        retry_after_s: seconds that the other side asks to be left alone; 0 where it does not.
+        body: decoded JSON; None where it is something else.
+    """
+
+    status: int
+    retry_after_s: float
+    body: Any
+
+
+class HttpChannel:
+    """Connections to one engine.
+
+    Args:
+        location: where it is.
+        wall_clock: seconds, also of the time that the machine sleeps.
+
+    Attributes:
+        place: host and port, for the user.
+
+    Raises:
+        OutOfReach: the settings cannot be used.
+    """
+
+    def __init__(self, location: RemoteLocation, *, wall_clock: Callable[[], float] = time.time) -> None:
+        url = location.parse_url()
+        self.place = url.place
+        self._wall_clock = wall_clock
+        self._used_s = wall_clock()
+        self._num_open = 0
+        headers = {"User-Agent": "dgemma-lsp", "Accept": f"{_JSON}, {_EVENT_STREAM}", "Accept-Encoding": "identity"}
+        if key := location.read_key():
+            headers["Authorization"] = f"Bearer {key}"
+        self._make = lambda: httpx2.AsyncClient(
+            base_url=url.base,
+            headers=headers,
+            verify=certificates,
+            timeout=httpx2.Timeout(None, connect=CONNECT_S),
+            limits=httpx2.Limits(
+                max_connections=_MAX_CONNECTIONS, max_keepalive_connections=_MAX_IDLE, keepalive_expiry=_KEPT_S
+            ),
+            # A proxy of the environment must not see what is meant for this machine.
+            trust_env=not url.is_loopback,
+        )
+        certificates = location.certificates() if url.scheme == "https" else False
+        self._client = self._make()
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds since a connection was used last."""
+        return abs(self._wall_clock() - self._used_s)
+
+    async def get(self, path: str) -> Reply:
+        """Asks without a body; see `post`."""
+        return await self._whole("GET", path, None)
+
+    async def post(self, path: str, body: bytes) -> Reply:
+        """Sends JSON and returns the whole answer.
+
+        Raises:
+            Broken: the connection ended before that.
+            OutOfReach: no connection can be made.
+        """
+        return await self._whole("POST", path, body)
+
+    async def events(self, path: str, body: bytes) -> AsyncGenerator[Reply]:
+        """Sends JSON and yields server-sent events as they come; an answer that is no stream is the only one.
+
+        Raises:
+            Broken: the connection ended before the stream did.
+            OutOfReach: no connection can be made.
+        """
+        async with self._response("POST", path, body) as response:
+            if not response.headers.get("content-type", "").startswith(_EVENT_STREAM):
+                yield await _read(response)
+                return
+            async for line in response.aiter_lines():
+                if line.startswith("data:"):
+                    yield Reply(status=response.status_code, retry_after_s=0, body=_decoded(line[5:].encode()))
+
+    async def close(self) -> None:
+        """Ends every connection; what is under way breaks."""
+        await self._client.aclose()
+
+    async def _whole(self, method: str, path: str, body: bytes | None) -> Reply:
+        async with self._response(method, path, body) as response:
+            return await _read(response)
+
+    @asynccontextmanager
+    async def _response(self, method: str, path: str, body: bytes | None) -> AsyncGenerator[httpx2.Response]:
+        if self.idle_s > _KEPT_S and not self._num_open:
+            # The machine may have slept: connections that look open may be dead.
+            before, self._client = self._client, self._make()
+            await before.aclose()
+        self._used_s = self._wall_clock()
+        self._num_open += 1
+        headers = None if body is None else {"Content-Type": _JSON}
+        try:
+            async with self._client.stream(method, path, content=body, headers=headers) as response:
+                yield response
+        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError, httpx2.UnsupportedProtocol) as error:
+            raise OutOfReach(fault_sentences.of_connecting(error, self.place)) from None
+        except (httpx2.TransportError, httpx2.DecodingError, httpx2.StreamError, RuntimeError) as error:
+            raise Broken(type(error).__name__) from None
+        finally:
+            self._num_open -= 1
+            self._used_s = self._wall_clock()
+
+
+async def _read(response: httpx2.Response) -> Reply:
+    content = bytearray()
+    async for part in response.aiter_raw():
+        content += part
+        if len(content) > _MAX_ANSWER_BYTES:
+            raise Broken("too long")
+    is_json = response.headers.get("content-type", "").startswith(_JSON)
+    retry_after = response.headers.get("retry-after", "")
+    return Reply(
+        status=response.status_code,
+        retry_after_s=float(retry_after) if retry_after.isdigit() and len(retry_after) < 6 else 0.0,
+        body=_decoded(bytes(content)) if is_json else None,
+    )
+
+
+def _decoded(content: bytes) -> Any:
+    """Returns JSON; raises `Broken` for the beginning of some."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        raise Broken("half an answer") from None

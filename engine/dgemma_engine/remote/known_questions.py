@@ -1,0 +1,33 @@
+"""The last answered question of each document; the next one travels as changes of it. Pure."""
+
+from __future__ import annotations
+
+from dgemma_engine.bounded_store import BoundedStore
+from dgemma_engine.protocol.remote_messages import Question
+
+# As many as `http_api` keeps of a session.
+_NUM_KEPT = 8
+
+
+class KnownQuestions:
+    """Questions by document."""
+
+    def __init__(self) -> None:
+        self._last: BoundedStore[str, Question] = BoundedStore(_NUM_KEPT)
+
+    def base_of(self, document: str) -> Question | None:
+        """Returns the question to send changes of: the document's last, else the newest of all; None where none is.
+
+        Args:
+            document: key of the document.
+        """
+        newest = self._last.items()
+        return self._last.get(document) or (newest[-1][1] if newest else None)
+
+    def answered(self, document: str, question: Question) -> None:
+        """Keeps a question that the other machine has."""
+        self._last.put(document, question)
+
+    def forget(self) -> None:
+        """Keeps none: the other machine has lost one of them."""
+        self._last.clear()

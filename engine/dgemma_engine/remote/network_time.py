@@ -1,0 +1,43 @@
+"""What the way to another machine takes of a deadline. Pure."""
+
+from __future__ import annotations
+
+# Of the newest measurement; the rest is that of the ones before.
+_NEWEST_SHARE = 0.3
+_LEAST_LEFT_SHARE = 0.2
+
+
+class NetworkTime:
+    """Milliseconds of a round trip, as a moving average.
+
+    Attributes:
+        round_trip_ms: 0 before the first measurement.
+    """
+
+    def __init__(self) -> None:
+        self.round_trip_ms = 0.0
+        self._is_measured = False
+
+    def learn(self, total_ms: float, elapsed_ms: float) -> float:
+        """Adds a measurement; returns its round trip in milliseconds.
+
+        Args:
+            total_ms: from the question to its answer.
+            elapsed_ms: what the other machine took of that.
+        """
+        measured_ms = max(total_ms - max(elapsed_ms, 0.0), 0.0)
+        share = _NEWEST_SHARE if self._is_measured else 1.0
+        self._is_measured = True
+        self.round_trip_ms += share * (measured_ms - self.round_trip_ms)
+        return measured_ms
+
+    def remaining_ms(self, deadline_ms: float, spent_ms: float) -> float:
+        """Returns the deadline to send: what is left of one once the answer has come back.
+
+        Args:
+            deadline_ms: of the question, from the moment that it was asked; 0 is none.
+            spent_ms: what has passed of it.
+        """
+        if not deadline_ms:
+            return 0.0
+        return max(deadline_ms - spent_ms - self.round_trip_ms, _LEAST_LEFT_SHARE * deadline_ms)

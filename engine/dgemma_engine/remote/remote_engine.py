@@ -1,0 +1,243 @@
+"""An engine on another machine as an `InfillSource`: one round trip a question, one retry, never half an answer.
+
+A question runs in a task of its own and is cancelled by name on another connection, so that the connection stays open
+for the next key. Drafts and answer come from whole events only; what broke off is asked once more, and drafts that were
+passed on already are not passed on again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import time
+import uuid
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from dgemma_engine.errors import EngineFault, EngineUnavailable, NotNow, OutOfReach
+from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
+from dgemma_engine.protocol.handshake import PROTOCOL
+from dgemma_engine.protocol.messages import Context, Infill, OnDraft
+from dgemma_engine.protocol.remote_messages import (
+    BASE_UNKNOWN,
+    CANCEL_PATH,
+    DEFINITIONS_PATH,
+    INFILL_PATH,
+    TRACE_PATH,
+    Question,
+    envelope,
+)
+from dgemma_engine.protocol.status_messages import Status
+from dgemma_engine.protocol.trace_messages import Trace
+from dgemma_engine.remote import fault_sentences
+from dgemma_engine.remote.back_off import BackOff
+from dgemma_engine.remote.draft_reader import DraftReader
+from dgemma_engine.remote.http_channel import Broken, HttpChannel, Reply
+from dgemma_engine.remote.known_questions import KnownQuestions
+from dgemma_engine.remote.loading_watch import LoadingWatch
+from dgemma_engine.remote.network_time import NetworkTime
+from dgemma_engine.remote.reply_reading import Loading, busy, read_message, read_object
+
+# An engine that lives answers within half a second after a question's deadline.
+_GRACE_S = 1.5
+_CANCEL_S = 2.0
+_DEFINITIONS_S = 2.0
+_TRACE_S = 120.0
+
+_Result = TypeVar("_Result")
+
+
+class RemoteEngine:
+    """A connection to an engine elsewhere; belongs to the event loop that it was made on.
+
+    Args:
+        channel: the connections; closed with this object.
+        watch: tells how far the engine is.
+        network: what the way takes.
+        clock: seconds that never go backwards.
+    """
+
+    def __init__(
+        self,
+        channel: HttpChannel,
+        watch: LoadingWatch,
+        network: NetworkTime,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._channel = channel
+        self._watch = watch
+        self._network = network
+        self._clock = clock
+        self._session = uuid.uuid4().hex
+        self._numbers = itertools.count(1)
+        self._known = KnownQuestions()
+        self._back_off = BackOff(clock)
+        self._closed = False
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    @property
+    def place(self) -> str:
+        """Host and port, for the user."""
+        return self._channel.place
+
+    async def infill(self, context: Context, on_draft: OnDraft | None = None) -> Infill:
+        """Answers one question and passes its drafts on; cancelling the caller cancels the work.
+
+        Raises:
+            OutOfReach: the engine cannot be asked now.
+            NotNow: the engine answers nothing to this question: busy, loading, or the connection broke twice.
+            EngineFault: the engine failed on this question.
+        """
+        drafts = DraftReader(on_draft)
+
+        async def ask(request: str) -> Infill:
+            body, network_ms = await self._answered(INFILL_PATH, request, context, drafts)
+            infill = read_message(body.get("answer"), Infill.from_wire)
+            return replace(infill, timings_ms=infill.timings_ms | {"network": network_ms})
+
+        try:
+            infill = await self._cancellable(ask)
+        finally:
+            drafts.end()
+        if drafts.is_held_back:
+            self._watch.tell(f"{self.place}: a proxy on the way holds answers back, so that drafts come late")
+        return infill
+
+    async def trace(self, context: Context) -> Trace:
+        """Answers one question with the trace of its steps; likewise."""
+
+        async def ask(request: str) -> Trace:
+            body, _ = await self._answered(TRACE_PATH, request, context, DraftReader(None))
+            return read_message(body.get("trace"), Trace.from_wire)
+
+        return await self._cancellable(ask)
+
+    async def definitions(self, query: DefinitionsQuery) -> Definitions:
+        """Returns how names are defined in a text.
+
+        Raises:
+            EngineUnavailable: the engine cannot be asked now, or not in time.
+            EngineFault: the engine failed on this question.
+        """
+        body = json.dumps(query.to_wire() | {"protocol": PROTOCOL}).encode("utf-8")
+        try:
+            async with asyncio.timeout(_DEFINITIONS_S):
+                reply = await self._channel.post(DEFINITIONS_PATH, body)
+            return read_message(dict(read_object(reply, self.place, self._back_off)), Definitions.from_wire)
+        except (Broken, TimeoutError):
+            raise EngineUnavailable(fault_sentences.no_answer(self.place)) from None
+
+    async def status(self) -> Status:
+        """Returns what the engine is and does; raises as `definitions` does."""
+        return await self._watch.status()
+
+    async def wait_ready(self, timeout_s: float) -> Status:
+        """Waits until the model is loaded, at most so many seconds; raises as `definitions` does."""
+        return await self._watch.wait_ready(timeout_s)
+
+    async def close(self) -> None:
+        """Ends the connections; the engine stays. Questions under way fail with `EngineUnavailable`."""
+        self._closed = True
+        await self._watch.close()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._channel.close()
+
+    async def _answered(
+        self, path: str, request: str, context: Context, drafts: DraftReader
+    ) -> tuple[dict[str, Any], float]:
+        """Returns the body that answers a question, and the milliseconds that the network took."""
+        since_s, number = self._clock(), next(self._numbers)
+        num_tries, is_whole = 0, False
+        while True:
+            if self._back_off.left_s:
+                raise NotNow(busy(self.place, self._back_off))
+            asked_s = self._clock()
+            deadline_ms = self._network.remaining_ms(context.deadline_ms, (asked_s - since_s) * 1_000)
+            question = Question.of(replace(context, deadline_ms=deadline_ms))
+            base = None if is_whole else self._known.base_of(context.document)
+            body = envelope(
+                question,
+                base,
+                protocol=PROTOCOL,
+                session=self._session,
+                request=request,
+                number=number,
+                drafts=drafts.is_wanted,
+            )
+            try:
+                reply = await self._reply(path, body, deadline_ms, drafts)
+                if reply.status == BASE_UNKNOWN and base is not None:
+                    # It has lost the earlier question, not this one: no retry.
+                    self._known.forget()
+                    is_whole = True
+                    continue
+                answer = dict(read_object(reply, self.place, self._back_off))
+            except Broken:
+                num_tries += 1
+                if num_tries > 1:
+                    raise NotNow(fault_sentences.broken(self.place)) from None
+                continue
+            except Loading:
+                self._watch.begin()
+                raise
+            self._known.answered(context.document, question)
+            elapsed_ms = answer.get("elapsed_ms")
+            total_ms = (self._clock() - asked_s) * 1_000
+            return answer, self._network.learn(total_ms, elapsed_ms if isinstance(elapsed_ms, int | float) else 0.0)
+
+    async def _reply(self, path: str, body: bytes, deadline_ms: float, drafts: DraftReader) -> Reply:
+        limit_s = _TRACE_S if path == TRACE_PATH else deadline_ms / 1_000 + _GRACE_S
+        try:
+            async with asyncio.timeout(limit_s):
+                if not drafts.is_wanted:
+                    return await self._channel.post(path, body)
+                return await drafts.last_of(self._channel.events(path, body))
+        except TimeoutError:
+            raise OutOfReach(fault_sentences.no_answer(self.place)) from None
+
+    async def _cancellable(self, ask: Callable[[str], Coroutine[Any, Any, _Result]]) -> _Result:
+        """Returns what a request comes to; where the caller is cancelled, tells the engine, and waits for nothing."""
+        if self._closed:
+            raise EngineUnavailable(f"the connection to {self.place} is closed")
+        request = uuid.uuid4().hex
+        work = self._keep(ask(request))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            if work.cancelled() and not _is_cancelled():
+                raise EngineUnavailable(f"the connection to {self.place} is closed") from None
+            if not self._closed:
+                self._keep(self._cancel(request, work))
+            raise
+        except Broken:
+            raise NotNow(fault_sentences.broken(self.place)) from None
+
+    async def _cancel(self, request: str, work: asyncio.Task[Any]) -> None:
+        body = json.dumps({"session": self._session, "request": request}).encode()
+        with suppress(Broken, EngineFault, EngineUnavailable, TimeoutError):
+            async with asyncio.timeout(_CANCEL_S):
+                await self._channel.post(CANCEL_PATH, body)
+                await asyncio.wait([work])
+        # Ends the connection, which is a cancellation too.
+        work.cancel()
+
+    def _keep(self, work: Coroutine[Any, Any, _Result]) -> asyncio.Task[_Result]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        # What nobody waits for any more has no one to fail for.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return task
+
+
+def _is_cancelled() -> bool:
+    """Whether it is the current task that is cancelled, and not only what it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,81 @@
+"""A reply -> the JSON object of an engine, or the fault that it stands for. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
+
+from dgemma_engine.errors import EngineFault, NotNow, OutOfReach
+from dgemma_engine.protocol.codec import Message
+from dgemma_engine.protocol.handshake import PROTOCOL
+from dgemma_engine.remote import fault_sentences
+from dgemma_engine.remote.back_off import BackOff
+from dgemma_engine.remote.http_channel import Broken, Reply
+
+_Answer = TypeVar("_Answer", bound=Message)
+
+
+class Loading(NotNow):
+    """The engine is there and has no model yet."""
+
+
+def read_object(reply: Reply, place: str, back_off: BackOff) -> Mapping[str, Any]:
+    """Returns the object of a reply that answers.
+
+    Args:
+        reply: the whole reply.
+        place: host and port, for the user.
+        back_off: told of a busy machine, and of one that answers.
+
+    Raises:
+        OutOfReach: something else answers, or an engine that cannot be asked.
+        Loading: the engine has no model yet.
+        NotNow: the engine is busy, or the question too long for it.
+        EngineFault: the engine failed on this question.
+    """
+    body = cast("Mapping[str, Any]", reply.body) if isinstance(reply.body, dict) else None
+    if body is not None and isinstance(other := body.get("protocol"), int) and other != PROTOCOL:
+        raise OutOfReach(fault_sentences.of_version(other, PROTOCOL, place))
+    if reply.status == 429:
+        back_off.busy(reply.retry_after_s)
+        raise NotNow(busy(place, back_off))
+    if body is None or (reply.status != 200 and not isinstance(body.get("error"), dict)):
+        raise OutOfReach(fault_sentences.of_foreign_answer(reply.status, place))
+    if reply.status == 200:
+        back_off.answered()
+        return body
+    if reply.status in (401, 403):
+        raise OutOfReach(fault_sentences.of_refusal(reply.status, place))
+    if "protocol" not in body:
+        # An engine of before there were these paths, or a server of another program.
+        raise OutOfReach(fault_sentences.of_foreign_answer(reply.status, place))
+    if reply.status == 503:
+        raise Loading(f"{place}: the engine loads its model, or has failed to; its status says more")
+    if reply.status == 413:
+        raise NotNow(f"{place}: the document is too long for this engine")
+    if reply.status in (400, 415, 422, 431):
+        raise OutOfReach(fault_sentences.of_refusal(reply.status, place))
+    raise EngineFault(f"{place}: the engine failed on this question (HTTP status {reply.status}); its log says more")
+
+
+def busy(place: str, back_off: BackOff) -> str:
+    """Returns what to say of a machine that has too much to do."""
+    return f"{place} has too much to do; it is asked again in {back_off.left_s:.0f} s"
+
+
+def read_message(wire: object, read: Callable[[Mapping[str, Any]], _Answer]) -> _Answer:
+    """Returns a message that an engine has sent.
+
+    Args:
+        wire: decoded JSON.
+        read: `from_wire` of the message.
+
+    Raises:
+        Broken: it is no such message.
+    """
+    if not isinstance(wire, dict):
+        raise Broken("no message")
+    try:
+        return read(cast("Mapping[str, Any]", wire))
+    except ValueError:
+        raise Broken("another message") from None

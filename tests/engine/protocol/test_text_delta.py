@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+from dgemma_engine.protocol.text_delta import apply_delta, delta, length_of
+from hypothesis import given
+from hypothesis import strategies as st
+
+LINES = [f"value_{number} = compute(value_{number - 1}, {number})\n" for number in range(400)]
+
+
+def sent(pieces: list[str | tuple[int, int]]) -> int:
+    """How much of the new text travels."""
+    return sum(len(piece) for piece in pieces if isinstance(piece, str))
+
+
+@given(st.text("ab\n", max_size=300), st.text("ab\n", max_size=300))
+def test_pieces_make_the_text(base: str, new: str) -> None:
+    pieces = delta(base, new)
+    assert apply_delta(base, pieces) == new
+    assert length_of(pieces) == len(new)
+
+
+@given(st.randoms(use_true_random=False), st.integers(0, 8))
+def test_pieces_make_a_text_whose_blocks_have_moved(source: random.Random, num_moves: int) -> None:
+    base = "".join(LINES)
+    lines = [*LINES]
+    for _ in range(num_moves):
+        start, to = source.randrange(len(lines)), source.randrange(len(lines))
+        lines[to:to] = lines[start : start + source.randrange(40)]
+    new = "".join(lines)[source.randrange(200) :]
+    assert apply_delta(base, delta(base, new)) == new
+
+
+def test_a_typed_key_travels_alone() -> None:
+    base = "".join(LINES)
+    middle = len(base) // 2
+    assert sent(delta(base, f"{base[:middle]}x{base[middle:]}")) == 1
+
+
+def test_a_window_that_moves_travels_as_what_is_new() -> None:
+    text = "".join(LINES)
+    assert sent(delta(text[:10_000], text[4_000:10_500])) == 500
+
+
+def test_text_that_changes_places_does_not_travel() -> None:
+    first, second, third = "".join(LINES[:50]), "".join(LINES[100:150]), "".join(LINES[200:250])
+    assert sent(delta(first + second + third, third + "#" + first + second)) < 40
+
+
+@pytest.mark.parametrize("piece", [(-1, 1), (0, 4), (3, 1), (0, -1)])
+def test_piece_outside_of_the_earlier_text_is_refused(piece: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match=f"piece {piece[0]}, {piece[1]} must be within the 3 characters"):
+        apply_delta("abc", [piece])

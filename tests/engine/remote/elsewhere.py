@@ -1,0 +1,67 @@
+"""The real front door, and a `RemoteEngine` that is connected to it through a network that a test can spoil."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from dgemma_engine.http_api.http_settings import HttpSettings
+from dgemma_engine.protocol.messages import Context, Progress
+from dgemma_engine.remote.connect import connect_remote
+from dgemma_engine.remote.remote_engine import RemoteEngine
+from dgemma_engine.remote.remote_location import RemoteLocation
+
+from tests.engine.http_api.front_door import FREE_PORT, AnsweringEngine, FrontDoor, front_door
+
+
+def _spoiled_network() -> ModuleType:
+    """Returns the network of `make bench-remote`, whose folder is no package."""
+    path = Path(__file__).parents[3] / "engine/bench/http_api/spoiled_network.py"
+    spec = importlib.util.spec_from_file_location("spoiled_network", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+network_to: Any = _spoiled_network().network_to
+
+
+@dataclass
+class Elsewhere:
+    """An engine, its front door, the network to it and the client."""
+
+    engine: AnsweringEngine
+    door: FrontDoor
+    network: Any
+    remote: RemoteEngine
+    progress: list[Progress]
+    num_closed: int = 0
+
+
+@asynccontextmanager
+async def elsewhere(
+    engine: AnsweringEngine | None = None, settings: HttpSettings = FREE_PORT, **location: Any
+) -> AsyncIterator[Elsewhere]:
+    """Gives a client that is connected through a network."""
+    async with front_door(engine, settings) as door, network_to(door.port) as network:
+        progress: list[Progress] = []
+        network.sent = []
+        place = RemoteLocation(url=f"http://127.0.0.1:{network.port}", **location)
+        closed: list[int] = []
+        remote = await connect_remote(place, on_progress=progress.append, on_closed=lambda: closed.append(1))
+        try:
+            yield Elsewhere(door.engine, door, network, remote, progress)
+        finally:
+            await remote.close()
+
+
+def question(prefix: str = "x = ", document: str = "file:///a.py", **other: Any) -> Context:
+    return Context(document=document, prefix=prefix, suffix="\n", deadline_ms=5_000, **other)

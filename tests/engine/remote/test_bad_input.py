@@ -1,0 +1,314 @@
+"""What may stand between two machines: each is one sentence in the status, not an error, and nobody waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from dgemma_engine.engine_client.connection import EngineConnection
+from dgemma_engine.engine_client.connection_status import ConnectionState, ConnectionStatus
+from dgemma_engine.engine_client.retry_policy import RetryPolicy
+from dgemma_engine.http_api.access.api_keys import ApiKeys
+from dgemma_engine.http_api.http_settings import HttpSettings, TlsFiles
+from dgemma_engine.protocol.handshake import PROTOCOL
+from dgemma_engine.protocol.messages import Infill
+from dgemma_engine.remote import loading_watch
+from dgemma_engine.remote.connect import connect_remote
+from dgemma_engine.remote.remote_location import RemoteLocation
+
+from tests.engine.http_api.front_door import FREE_PORT, front_door
+from tests.engine.remote.elsewhere import network_to, question
+
+KEY = "0123456789abcdef"
+NOW = datetime.now(UTC)
+
+
+async def outcome(location: RemoteLocation) -> Infill | ConnectionStatus:
+    """Asks once, as the language server does."""
+    statuses: list[ConnectionStatus] = []
+    connection = EngineConnection(
+        partial(connect_remote, location),
+        on_status=statuses.append,
+        on_fault=statuses.append,
+        clock=time.monotonic,
+        policy=RetryPolicy(connect_ms=10_000),
+    )
+    try:
+        return await connection.infill(question())
+    finally:
+        await connection.close()
+        assert all(status.state is not ConnectionState.FAILED for status in statuses), "a status, not an error"
+
+
+async def said(location: RemoteLocation) -> str:
+    """Returns the sentence that the status has in place of an answer."""
+    answer = await outcome(location)
+    assert isinstance(answer, ConnectionStatus)
+    assert answer.state is ConnectionState.ABSENT
+    assert "\n" not in answer.message and len(answer.message) < 250
+    return answer.message
+
+
+@asynccontextmanager
+async def answering(content: bytes, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """Gives the port of a server that sends the same bytes whatever it is asked, and nothing for none."""
+    held: list[asyncio.StreamWriter] = []
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        held.append(writer)
+        await reader.read(2**16)
+        if content:
+            writer.write(content)
+            writer.close()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for writer in held:
+            writer.transport.abort()
+
+
+def http(status: str, kind: str, body: str, *more: str) -> bytes:
+    fields = [f"HTTP/1.1 {status}", f"Content-Type: {kind}", f"Content-Length: {len(body)}", *more]
+    return ("\r\n".join(fields) + "\r\n\r\n" + body).encode()
+
+
+def about(**other: Any) -> bytes:
+    values: dict[str, Any] = {"protocol": PROTOCOL, "state": "ready", "percent": 100, "status": None}
+    return http("200 OK", "application/json", json.dumps(values | other))
+
+
+PORTAL = "<html>Please sign in to the network of this hotel</html>"
+NO_PATH = json.dumps({"error": {"message": "There is no such path.", "code": 404}})
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (http("200 OK", "text/html", PORTAL), "something else than an engine answers, a web page perhaps; sign in"),
+        (http("302 Found", "text/html", "", "Location: http://portal.example/"), "sign in to this network"),
+        (http("511 Network Authentication Required", "text/html", PORTAL), "sign in to this network"),
+        (http("407 Proxy Authentication Required", "text/html", ""), "a proxy on the way wants a password"),
+        (http("502 Bad Gateway", "text/html", "<html>"), "a proxy on the way does not reach the engine"),
+        (http("418 Teapot", "text/html", ""), "answers with HTTP status 418, which is none of an engine"),
+        (http("404 Not Found", "application/json", NO_PATH), "update dgemma-lsp there"),
+        (http("200 OK", "application/json", "[1]"), "something else than an engine answers"),
+        (http("200 OK", "application/json", '{"version": "1.2"}'), "something else than an engine answers"),
+        (about(protocol=PROTOCOL - 1), "has an older version of dgemma-lsp; update it there"),
+        (about(protocol=PROTOCOL + 1), "has a newer version of dgemma-lsp; update it here"),
+        (about(state="failed"), "its engine cannot load a model"),
+        (about(state="asleep"), "something else than an engine answers"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "broke the connection off"),
+        (http("200 OK", "application/json", '{"protocol"'), "broke the connection off"),
+    ],
+)
+async def test_other_answers(content: bytes, sentence: str) -> None:
+    async with answering(content) as port:
+        assert sentence in await said(RemoteLocation(url=f"http://127.0.0.1:{port}"))
+
+
+async def test_machine_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading_watch, "_ANSWER_S", 0.1)
+    async with answering(b"") as port:
+        message = await said(RemoteLocation(url=f"http://127.0.0.1:{port}"))
+    assert "does not answer: the network is down, or the machine sleeps or is off" in message
+
+
+async def test_port_where_nobody_listens() -> None:
+    async with answering(b"") as port:
+        pass
+    message = await said(RemoteLocation(url=f"http://127.0.0.1:{port}"))
+    assert message == f"127.0.0.1:{port} refuses connections; start there: dgemma-engine serve"
+
+
+async def test_name_that_is_not_found() -> None:
+    message = await said(RemoteLocation(url="https://gpu.invalid"))
+    assert "gpu.invalid is not found: the network is down" in message
+
+
+@pytest.mark.parametrize("key", ["", "fedcba9876543210"])
+async def test_wrong_key(tmp_path: Path, key: str) -> None:
+    file = tmp_path / "key"
+    file.write_text(f"# mine\n\n{key}\n" if key else "")
+    keys = ApiKeys.read(None, {"DGEMMA_API_KEY": KEY})
+    async with front_door(settings=HttpSettings(bind=FREE_PORT.bind, keys=keys)) as door:
+        message = await said(RemoteLocation(url=door.url, key_file=str(file) if key else ""))
+    assert "does not accept the key" in message
+    assert not key or key not in message
+
+
+@pytest.mark.parametrize("line", [KEY, f"kim {KEY}", f"# comment\n{KEY}\n", f"\ufeff{KEY}\r\n"])
+async def test_right_key(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "key"
+    file.write_text(line, encoding="utf-8")
+    keys = ApiKeys.read(None, {"DGEMMA_API_KEY": KEY})
+    async with front_door(settings=HttpSettings(bind=FREE_PORT.bind, keys=keys)) as door:
+        answer = await outcome(RemoteLocation(url=door.url, key_file=str(file)))
+    assert isinstance(answer, Infill)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [(None, "cannot be read (No such file"), (b"\xff\xfe", "not UTF-8"), (b"\n# only\n", "holds no key"),
+     (b"one two three", "holds no key"), ("ключ".encode(), "holds no key")],
+)  # fmt: skip
+async def test_key_file_that_cannot_be_used(tmp_path: Path, content: bytes | None, sentence: str) -> None:
+    file = tmp_path / "key"
+    if content is not None:
+        file.write_bytes(content)
+    message = await said(RemoteLocation(url="http://127.0.0.1:9", key_file=str(file)))
+    assert f"engine.keyFile {file}" in message and sentence in message
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("gpu.example", "engine.url is no URL of HTTP"),
+        ("https://kim:x@gpu.example", "engine.url must hold no user name or password"),
+        ("http://gpu.example", "engine.url: plain HTTP to gpu.example would send your text unencrypted"),
+    ],
+)
+async def test_url_that_cannot_be_used(url: str, sentence: str) -> None:
+    assert sentence in await said(RemoteLocation(url=url))
+
+
+@asynccontextmanager
+async def with_certificate(tmp_path: Path, authority: trustme.CA, **issued: Any) -> AsyncIterator[str]:
+    names = issued.pop("names", ("127.0.0.1", "localhost"))
+    certificate = authority.issue_cert(*names, **issued)
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    cert.write_bytes(b"".join(pem.bytes() for pem in certificate.cert_chain_pems))
+    key.write_bytes(certificate.private_key_pem.bytes())
+    async with front_door(settings=HttpSettings(bind=FREE_PORT.bind, tls=TlsFiles(cert=cert, key=key))) as door:
+        yield door.url
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def ca_file(tmp_path: Path, authority: trustme.CA) -> str:
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    return str(tmp_path / "ca.pem")
+
+
+async def test_own_authority(tmp_path: Path, authority: trustme.CA, ca_file: str) -> None:
+    async with with_certificate(tmp_path, authority) as url:
+        assert isinstance(await outcome(RemoteLocation(url=url, ca_file=ca_file)), Infill)
+
+
+@pytest.mark.parametrize(
+    ("issued", "sentence"),
+    [
+        (
+            {"not_before": NOW - timedelta(days=9), "not_after": NOW - timedelta(days=1)},
+            "its certificate has expired; renew it there, or correct the clock of this machine",
+        ),
+        (
+            {"not_before": NOW + timedelta(days=9), "not_after": NOW + timedelta(days=99)},
+            "its certificate is not valid yet; correct the clock of this machine",
+        ),
+        ({"names": ("gpu.example",)}, "its certificate is for another name"),
+        ({"names": ("10.0.0.7",)}, "its certificate is for another name"),
+    ],
+)
+async def test_certificate_that_does_not_hold(
+    tmp_path: Path, authority: trustme.CA, ca_file: str, issued: dict[str, Any], sentence: str
+) -> None:
+    async with with_certificate(tmp_path, authority, **issued) as url:
+        assert sentence in await said(RemoteLocation(url=url, ca_file=ca_file))
+
+
+async def test_certificate_of_a_foreign_authority(tmp_path: Path, authority: trustme.CA) -> None:
+    async with with_certificate(tmp_path, authority) as url:
+        assert "of an unknown authority; name the file of that authority in engine.caFile" in await said(
+            RemoteLocation(url=url)
+        )
+
+
+async def test_file_of_authorities_that_cannot_be_used(tmp_path: Path) -> None:
+    for content, sentence in ((None, "No such file"), (b"nothing", "it holds no certificate")):
+        file = tmp_path / "ca.pem"
+        if content is not None:
+            file.write_bytes(content)
+        message = await said(RemoteLocation(url="https://127.0.0.1:9", ca_file=str(file)))
+        assert f"engine.caFile {file}" in message and sentence in message
+
+
+async def test_plain_http_where_https_is_asked() -> None:
+    async with front_door() as door:
+        message = await said(RemoteLocation(url=door.url.replace("http:", "https:")))
+    assert "does not answer in HTTPS; check the scheme and the port of engine.url" in message
+
+
+async def test_name_that_the_engines_side_does_not_know(tmp_path: Path) -> None:
+    async with front_door() as door:
+        location = RemoteLocation(url=f"http://gpu.lan:{door.port}", plain_hosts=("gpu.lan",))
+        async with AsyncExitStack() as stack:
+            _resolve(stack, "gpu.lan")
+            message = await said(location)
+    assert message.endswith("start there: dgemma-engine serve --allow-host gpu.lan")
+
+
+def _resolve(stack: AsyncExitStack, name: str) -> None:
+    loop = asyncio.get_running_loop()
+    own = loop.getaddrinfo
+
+    async def getaddrinfo(host: Any, *arguments: Any, **named: Any) -> Any:
+        is_name = host in (name, name.encode())
+        return await own("127.0.0.1" if is_name else host, *arguments, **named)
+
+    loop.getaddrinfo = getaddrinfo  # type: ignore[method-assign]
+    stack.callback(setattr, loop, "getaddrinfo", own)
+
+
+async def test_machine_that_slept_gets_new_connections() -> None:
+    async with front_door() as door, network_to(door.port) as network:
+        from dgemma_engine.remote.http_channel import HttpChannel
+
+        wall_s = 0.0
+        channel = HttpChannel(RemoteLocation(url=f"http://127.0.0.1:{network.port}"), wall_clock=lambda: wall_s)
+        await channel.get("/v1/engine")
+        await channel.get("/v1/engine")
+        assert network.num_connections == 1
+        # The clock of the connections stood still with the machine, and those to the engine are dead.
+        network.to_engine = lambda data: b""
+        wall_s, old = 60.0, network.to_engine
+        network.to_engine = lambda data: data if network.num_connections > 1 else old(data)
+        assert (await channel.get("/v1/engine")).status == 200
+        assert network.num_connections == 2
+        await channel.close()
+
+
+async def test_network_that_comes_back_is_used_again() -> None:
+    async with front_door() as door, network_to(door.port) as network:
+        connection = EngineConnection(
+            partial(connect_remote, RemoteLocation(url=f"http://127.0.0.1:{network.port}")),
+            on_status=lambda _status: None,
+            on_fault=lambda _status: None,
+            clock=time.monotonic,
+            policy=RetryPolicy(connect_ms=5_000, first_pause_s=0.01, longest_pause_s=0.01),
+        )
+        assert isinstance(await connection.infill(question()), Infill)
+        network.from_engine = lambda _data: None
+        lost = await connection.infill(question())
+        assert isinstance(lost, ConnectionStatus)
+        network.from_engine = lambda data: data
+        await asyncio.sleep(0.02)
+        assert isinstance(await connection.infill(replace(question(), prefix="y = ")), Infill)
+        await connection.close()

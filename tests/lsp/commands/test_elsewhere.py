@@ -1,0 +1,34 @@
+"""The doctor where the engine is on another machine: it asks that one, and looks for none here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dgemma_lsp.commands.checks.finding import Severity
+from dgemma_lsp.commands.doctor import examine, is_usable
+from dgemma_lsp.settings.settings import Settings
+from tests.engine.http_api.front_door import front_door
+
+
+async def test_engine_that_answers_is_named_with_its_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DGEMMA_RUNTIME_DIR", str(tmp_path / "rt"))
+    async with front_door() as door:
+        findings = await examine(Settings(engine_url=door.url))
+    assert is_usable(findings)
+    assert findings[-1].detail == f"fake on cpu, at 127.0.0.1:{door.port}, version 0+unknown"
+    assert [finding.name for finding in findings] == ["python", "server", "engine"]
+
+
+@pytest.mark.parametrize(
+    ("url", "detail", "remedy"),
+    [
+        ("http://127.0.0.1:9", "127.0.0.1:9 refuses connections", "start there: dgemma-engine serve"),
+        ("ftp://x", "engine.url is no URL of HTTP", "write one such as https://gpu.example:8012"),
+    ],
+)
+async def test_what_stands_in_the_way_fails_with_its_remedy(url: str, detail: str, remedy: str) -> None:
+    findings = await examine(Settings(engine_url=url))
+    assert not is_usable(findings)
+    assert (findings[-1].verdict, findings[-1].detail, findings[-1].remedy) == (Severity.FAIL, detail, remedy)
