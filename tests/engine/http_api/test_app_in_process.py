@@ -54,7 +54,9 @@ def engine() -> SteppingEngine:
 
 @pytest.fixture
 def device(engine: SteppingEngine) -> Iterator[DeviceThread]:
-    device = DeviceThread(lambda _report: engine, clock=time.monotonic, on_progress=lambda _progress: None)
+    device = DeviceThread(
+        lambda _report: engine, clock=time.monotonic, on_progress=lambda _progress: None, on_device_lost=lambda: None
+    )
     device.start()
     yield device
     device.stop()

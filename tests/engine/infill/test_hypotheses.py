@@ -34,6 +34,7 @@ def hole(prefix: str = "x = ", suffix: str = "\ny", head_ids: tuple[int, ...] = 
     return Hole(
         boundary=back_off(prefix, suffix),
         prompt_ids=[2, 40],
+        parallel_ids=[],
         head_ids=head_ids,
         judged_suffix_ids=head_ids,
         end_ids=frozenset({7}),
