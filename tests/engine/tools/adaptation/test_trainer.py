@@ -200,7 +200,9 @@ def test_corpus_that_cannot_be_used_is_one_sentence(
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"no gzip", gzip.compress(b"\xff\xfe")[:-9]])
+@pytest.mark.parametrize(
+    "content", [b"", b"no gzip", gzip.compress(b"\xff\xfe")[:-9]], ids=["empty", "another format", "cut off"]
+)
 def test_damaged_corpus_is_one_sentence(make_trainer: MakeTrainer, tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "corpus.jsonl.gz"
     path.write_bytes(content)
