@@ -156,6 +156,9 @@ class EngineConnection:
                 return _CLOSED if self._closed else _RECONFIGURED
             if isinstance(error, OutOfReach):
                 return await self._give_up(source, error)
+            if self._source is not source and self._status.state is ConnectionState.ABSENT:
+                # Another question has found it out of reach, and said so.
+                return self._status
             self._lose(source)
             fault = self._fault(_ENDED)
             self.wake()
@@ -214,7 +217,7 @@ class EngineConnection:
         try:
             source = await connect(on_progress=on_progress, on_closed=on_closed)
         except (EngineUnavailable, EngineFault) as error:
-            is_absent = isinstance(error, NoEngine | OutOfReach)
+            is_absent = isinstance(error, NoEngine | OutOfReach | NotNow)
             self._fail(str(error), ConnectionState.ABSENT if is_absent else ConnectionState.FAILED)
             return
         except Exception as error:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
+# Of what a machine asks for: longer than that it is not busy, but wrong.
+_LONGEST_WANTED_S = 600.0
 
 
 class BackOff:
-    """The pause that a busy machine asked for; doubled each time that it is busy still.
+    """The pause that a busy machine asked for; doubled each time that it is busy still after one.
 
     Args:
         clock: seconds that never go backwards.
@@ -25,13 +27,16 @@ class BackOff:
         return max(self._until_s - self._clock(), 0.0) if self._pause_s else 0.0
 
     def busy(self, wanted_s: float) -> None:
-        """Begins a pause.
+        """Begins a pause; within one, several refusals at once are one.
 
         Args:
-            wanted_s: seconds that the machine asked for; 0 where it named none.
+            wanted_s: seconds that the machine asked for, which are kept; 0 where it named none.
         """
-        self._pause_s = min(max(2 * self._pause_s, wanted_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
-        self._until_s = self._clock() + self._pause_s
+        wanted_s = min(wanted_s, _LONGEST_WANTED_S)
+        if not self.left_s:
+            self._pause_s = min(max(2 * self._pause_s, _FIRST_PAUSE_S), _LONGEST_PAUSE_S)
+            self._until_s = self._clock() + self._pause_s
+        self._until_s = max(self._until_s, self._clock() + wanted_s)
 
     def answered(self) -> None:
         """Ends it: the machine has answered."""

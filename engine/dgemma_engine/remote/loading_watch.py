@@ -99,6 +99,8 @@ class LoadingWatch:
             async with asyncio.timeout(timeout_s):
                 body = await self._about()
                 while body.get("status") is None:
+                    if body.get("state") == EngineState.FAILED:
+                        raise EngineUnavailable(self._failed())
                     await asyncio.sleep(self._poll_s)
                     body = await self._about()
         except TimeoutError:
@@ -125,9 +127,8 @@ class LoadingWatch:
             state, percent = EngineState(str(body.get("state"))), int(body.get("percent", 0))
         except (ValueError, TypeError):
             raise OutOfReach(fault_sentences.of_foreign_answer(200, self._channel.place)) from None
-        place = self._channel.place
         if state is EngineState.FAILED:
-            raise OutOfReach(f"{place}: its engine cannot load a model; there, `dgemma-engine status` says why")
+            raise OutOfReach(self._failed())
         if state is EngineState.LOADING:
             message = self._place_of("loading")
             self._tell_progress(Progress(state=state, percent=min(max(percent, 0), 100), message=message))
@@ -181,6 +182,9 @@ class LoadingWatch:
         if progress != self._last:
             self._last = progress
             self._on_progress(progress)
+
+    def _failed(self) -> str:
+        return f"{self._channel.place}: its engine cannot load a model; there, `dgemma-engine status` says why"
 
     def _place_of(self, what: str) -> str:
         return f"{what} at {self._channel.place}"

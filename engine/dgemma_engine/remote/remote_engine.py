@@ -77,6 +77,7 @@ class RemoteEngine:
         self._known = KnownQuestions()
         self._back_off = BackOff(clock)
         self._closed = False
+        self._cancelled: set[str] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
@@ -173,6 +174,8 @@ class RemoteEngine:
             )
             try:
                 reply = await self._reply(path, body, deadline_ms, drafts)
+                if request in self._cancelled:
+                    raise NotNow(f"{self.place}: the question was taken back")
                 if reply.status == BASE_UNKNOWN and base is not None:
                     # It has lost the earlier question, not this one: no retry.
                     self._known.forget()
@@ -221,6 +224,8 @@ class RemoteEngine:
 
     async def _cancel(self, request: str, work: asyncio.Task[Any]) -> None:
         body = json.dumps({"session": self._session, "request": request}).encode()
+        self._cancelled.add(request)
+        work.add_done_callback(lambda _done: self._cancelled.discard(request))
         with suppress(Broken, EngineFault, EngineUnavailable, TimeoutError):
             async with asyncio.timeout(_CANCEL_S):
                 await self._channel.post(CANCEL_PATH, body)

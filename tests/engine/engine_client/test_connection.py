@@ -4,11 +4,13 @@ import asyncio
 import gc
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from dgemma_engine.engine_client.connection import EngineConnection
 from dgemma_engine.engine_client.connection_status import ConnectionState, ConnectionStatus
 from dgemma_engine.engine_client.retry_policy import RetryPolicy
+from dgemma_engine.errors import NotNow, OutOfReach
 from dgemma_engine.ipc.client import EngineFault, EngineUnavailable, NoEngine
 from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
 from dgemma_engine.protocol.messages import Context, Draft, EngineState, Infill, Progress
@@ -291,3 +293,44 @@ async def test_request_that_ends_with_the_old_connection_is_no_fault(closes: boo
     expected = "the server is shutting down" if closes else "the settings of the engine have changed; ask again"
     assert answer.message == expected
     assert ConnectionState.FAILED not in linked.states()
+
+
+class SilentMachine:
+    """Is out of reach for the first question; the second one's connection is closed under it."""
+
+    def __init__(self) -> None:
+        self.num_asked, self.closed = 0, asyncio.Event()
+
+    async def infill(self, context: Context, on_draft: object = None) -> Infill:
+        self.num_asked += 1
+        if self.num_asked == 1:
+            await asyncio.sleep(0.01)
+            raise OutOfReach("gpu.lan does not answer")
+        await self.closed.wait()
+        raise EngineUnavailable("the connection to gpu.lan is closed")
+
+    async def close(self) -> None:
+        self.closed.set()
+
+
+async def test_machine_out_of_reach_is_one_state_for_all_questions_and_no_fault():
+    machine, states, faults = SilentMachine(), list[ConnectionStatus](), list[ConnectionStatus]()
+
+    async def connect(*, on_progress: Callable[[Progress], None], on_closed: Callable[[], None]) -> Any:
+        return machine
+
+    link = EngineConnection(connect, on_status=states.append, on_fault=faults.append, clock=Clock(), policy=FAST)
+    both = [link.infill(Context(document=name, prefix="x", suffix="", deadline_ms=1_000)) for name in "ab"]
+    silent = ConnectionStatus(state=ConnectionState.ABSENT, message="gpu.lan does not answer")
+    assert await asyncio.gather(*both) == [silent, silent]
+    assert states[-1] == silent and faults == []
+
+
+async def test_busy_machine_is_no_failure_of_the_connection():
+    async def connect(*, on_progress: Callable[[Progress], None], on_closed: Callable[[], None]) -> Any:
+        raise NotNow("gpu.lan has too much to do")
+
+    states = list[ConnectionStatus]()
+    link = EngineConnection(connect, on_status=states.append, on_fault=states.append, clock=Clock(), policy=FAST)
+    answer = await link.infill(Context(document="d", prefix="x", suffix="", deadline_ms=1_000))
+    assert answer == ConnectionStatus(state=ConnectionState.ABSENT, message="gpu.lan has too much to do")

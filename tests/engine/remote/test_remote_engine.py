@@ -82,6 +82,17 @@ async def test_cancelled_question_ends_at_the_engine_and_the_connection_stays_op
         assert there.network.num_connections <= 4, "no new connection for each cancelled question"
 
 
+async def test_cancelled_trace_is_not_asked_again() -> None:
+    async with elsewhere() as there:
+        await there.remote.infill(question("alpha"))
+        asking = asyncio.create_task(there.remote.trace(question("alpha SLOW ")))
+        await until(lambda: len(there.engine.contexts) == 2)
+        asking.cancel()
+        await until(lambda: there.engine.num_cancelled == 1)
+        assert (await there.remote.infill(question("alpha beta"))).text
+        assert len(there.engine.contexts) == 3, "the question that was taken back came again"
+
+
 async def test_no_draft_comes_after_the_cancellation() -> None:
     drafts: list[Draft] = []
     async with elsewhere() as there:
