@@ -176,7 +176,7 @@ def of_values(length: int, home: Path) -> dict[str, Any]:
     for name, piece in {"names": "ab\n", "stars": "*a*a*a*b\n", "deep": "**/a/**/b/**/c\n", "one": "*a"}.items():
         (folder / ".dgemmaignore").write_text(piece * min(length // len(piece), 250_000 // len(piece)))
         tree = IgnoreTree(home=home, clock=lambda: 0.0)
-        path = folder / ("a" * 200) / ("ab" * 100)
+        path = str(folder / ("a" * 200) / ("ab" * 100))
         note(f"ignore file: {name}", lambda tree=tree, path=path: tree.match(path))
         rules = IgnoreFile.parse((piece * 3)[: 4 * len(piece)])
         note(f"long path: {name}", lambda rules=rules: rules.deciding("a/" * 60 + "ab" * 1_000))
