@@ -157,8 +157,7 @@ class EngineConnection:
             if isinstance(error, OutOfReach):
                 return await self._give_up(source, error)
             if self._source is not source and self._status.state is ConnectionState.ABSENT:
-                # Another question has found it out of reach, and said so.
-                return self._status
+                return self._status  # Another question has found it out of reach.
             self._lose(source)
             fault = self._fault(_ENDED)
             self.wake()
@@ -292,10 +291,8 @@ class EngineConnection:
 
 
 async def _or_none(answer: Awaitable[_Answer]) -> _Answer | None:
-    try:
+    with suppress(EngineFault, EngineUnavailable):
         return await answer
-    except (EngineFault, EngineUnavailable):
-        return None
 
 
 async def _close(source: InfillSource) -> None:
