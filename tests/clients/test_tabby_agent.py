@@ -14,7 +14,7 @@ const agent = new TabbyAgent();
 const dataStore = { data: {}, load: async () => {}, save: async () => {} };
 await agent.initialize({ dataStore });
 const text = "def f(x):\\n    return \\n\\n\\ndef g():\\n    pass\\n";
-const place = { filepath: "/work/a.py", workspace: "/work", language: "python", text, position: 21, manually: true };
+const place = { filepath: "/src/a.py", workspace: "/src", language: "python", text, position: 21, manually: true };
 const answer = await agent.provideCompletions(place);
 const event = { type: "view", completion_id: answer.id, choice_index: 0 };
 console.log(JSON.stringify({

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import multiprocessing
 import random
 import statistics
 import sys
@@ -21,7 +20,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,10 +40,9 @@ from dgemma_engine.remote.remote_engine import RemoteEngine
 from dgemma_engine.remote.remote_location import RemoteLocation
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
-from dgemma_engine.serving import daemon
 from dgemma_engine.tracing.recorder import Recorder
 from front_door import front_door
-from instant_engine import InstantEngine
+from instant_engine import InstantEngine, process
 from spoiled_network import network_to, slow_network_to
 
 NUM_LINES, DELAY_MS = 2_000, 20.0
@@ -80,27 +78,14 @@ class EchoEngine(InstantEngine):
         return Infill(text=number, finish=Finish.STABLE, score=0.9, steps=2, timings_ms={"total": 0.0})
 
 
-def run_engine(runtime: str) -> None:
-    """Serves the engine until it is terminated."""
-    location = EngineLocation.locate({"DGEMMA_RUNTIME_DIR": runtime}, model="tiny")
-    daemon.run(location, load=lambda _report: EchoEngine(), idle_s=None)
+def load_echo(_report: Callable[[int, str], None]) -> EchoEngine:
+    """Loads nothing."""
+    return EchoEngine()
 
 
-@asynccontextmanager
-async def engine(runtime: str) -> AsyncGenerator[EngineClient]:
+def engine(runtime: str) -> AbstractAsyncContextManager[EngineClient]:
     """Gives a client of an engine in a process of its own."""
-    process = multiprocessing.get_context("spawn").Process(target=run_engine, args=(runtime,))
-    process.start()
-    location = EngineLocation.locate({"DGEMMA_RUNTIME_DIR": runtime}, model="tiny")
-    try:
-        while not location.socket.exists():
-            await asyncio.sleep(0.05)
-        async with await EngineClient.attach(location) as client:
-            await client.wait_ready(60)
-            yield client
-    finally:
-        process.terminate()
-        process.join()
+    return process(EngineLocation.locate({"DGEMMA_RUNTIME_DIR": runtime}, model="tiny"), load_echo)
 
 
 @asynccontextmanager

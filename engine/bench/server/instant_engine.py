@@ -14,6 +14,7 @@ from dgemma_engine.protocol.messages import Context, Draft, Finish, Infill
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
 from dgemma_engine.serving import daemon
+from dgemma_engine.serving.infill_engine import Load
 from dgemma_engine.tracing.recorder import Recorder
 
 SLOW_PATH = "slow.py"
@@ -56,9 +57,9 @@ def load(_report: Callable[[int, str], None]) -> InstantEngine:
 
 
 @asynccontextmanager
-async def process(location: EngineLocation) -> AsyncGenerator[EngineClient]:
-    """Gives a client of the engine, which runs in a process of its own for as long as the block lasts."""
-    process = multiprocessing.get_context("spawn").Process(target=_run, args=(location,))
+async def process(location: EngineLocation, load: Load = load) -> AsyncGenerator[EngineClient]:
+    """Gives a client of an engine, which runs in a process of its own for as long as the block lasts."""
+    process = multiprocessing.get_context("spawn").Process(target=_run, args=(location, load))
     process.start()
     try:
         while not location.socket.exists():
@@ -71,5 +72,5 @@ async def process(location: EngineLocation) -> AsyncGenerator[EngineClient]:
         process.join()
 
 
-def _run(location: EngineLocation) -> None:
+def _run(location: EngineLocation, load: Load) -> None:
     daemon.run(location, load=load, idle_s=None)
