@@ -15,11 +15,13 @@ class GraphKV:
     """Keys and values that keep their gradients, for any number of rows: what training passes to the model.
 
     Attributes:
+        adapter: none; a trainer passes the terms it trains to the layers.
         length: tokens stored.
         prompt_start: see `KVCache.prompt_start`; nothing stands beside this prompt.
         seen_from: likewise.
     """
 
+    adapter: None = None
     prompt_start: int = 0
     seen_from: int = 0
 

@@ -2,7 +2,8 @@
 
 Sliding layers keep their full length, so that a prompt can be cut back to any earlier point; their window is applied
 when they are read. A cache may hold a second text beside the prompt, in places reserved before it: the prompt does not
-see it, what goes on from the prompt sees both (parallel context, arXiv 2212.10947).
+see it, what goes on from the prompt sees both (parallel context, arXiv 2212.10947). A cache belongs to one adapter, or
+to none: its keys and values are of no use to another, so a pass takes the adapter from its cache.
 
 Shape legend: B rows, G key-value heads, T new tokens, S tokens so far, L canvas positions, d head size.
 """
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from dgemma_engine.model.dimensions import ModelDimensions
+from dgemma_engine.model.model_adapter import ModelAdapter
 
 # Tokens by which a cache grows at most beyond its need: twice a long prompt would be gigabytes of the big model.
 _MOST_GROWTH = 1_024
@@ -28,6 +30,11 @@ class KVCache(Protocol):
     @property
     def length(self) -> int:
         """Tokens whose keys and values every layer holds, and places reserved before them."""
+        ...
+
+    @property
+    def adapter(self) -> ModelAdapter | None:
+        """Takes part in every pass over this cache; None is the model as it is."""
         ...
 
     @property
@@ -83,8 +90,10 @@ class PromptCache:
         dtype: of keys and values.
         device: where they live.
         parallel_tokens: places reserved for a text beside the prompt.
+        adapter: see `KVCache.adapter`; made for the model that will write here.
 
     Attributes:
+        adapter: see above.
         length: places taken or reserved; a token's place is its position.
         prompt_start: see `KVCache.prompt_start`.
         seen_from: see `KVCache.seen_from`.
@@ -98,7 +107,9 @@ class PromptCache:
         dtype: torch.dtype,
         device: torch.device,
         parallel_tokens: int = 0,
+        adapter: ModelAdapter | None = None,
     ) -> None:
+        self.adapter = adapter
         self._kinds = config.layer_kinds
         capacity = max(capacity, parallel_tokens)
         self.length = self.prompt_start = self.seen_from = parallel_tokens

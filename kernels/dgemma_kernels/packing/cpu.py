@@ -112,11 +112,7 @@ class PackedGate(nn.Module):
     def forward(self, x_NI: Tensor) -> Tensor:
         """Returns [N, O] in `x`'s dtype, which must be the weights'."""
         if self.one_row_bits > 0 and x_NI.size(0) == 1:
-            if self.one_row_bits == 4:
-                both = _four_bits(x_NI, self.codes, self.scales)
-            else:
-                both = torch.ops.aten._weight_int8pack_mm(x_NI, self.codes, self.scales)
-            gate, up = both.chunk(2, -1)
+            gate, up = self._one_row(x_NI).chunk(2, -1)
             return self.activated(gate).mul_(up)
         if self.is_packed:
             # oneDNN's own product with `gate` as its last step takes a tenth longer than a multiplication afterwards.
@@ -125,10 +121,25 @@ class PackedGate(nn.Module):
         return self.activated(torch.mm(x_NI, self.gate)).mul_(torch.mm(x_NI, self.up))
 
     def added_to(self, x_NI: Tensor, gate_NO: Tensor, up_NO: Tensor) -> Tensor:
-        """Returns `activation(x @ gate.T + gate) * (x @ up.T + up)`, [N, O]."""
-        if self.is_packed:
-            return self.activated(_bare(x_NI, self.gate).add_(gate_NO)).mul_(_bare(x_NI, self.up).add_(up_NO))
-        return self.activated(torch.addmm(gate_NO, x_NI, self.gate)).mul_(torch.addmm(up_NO, x_NI, self.up))
+        """Returns `activation(x @ gate.T + gate) * (x @ up.T + up)`, [N, O] in `x`'s dtype.
+
+        Args:
+            x_NI: as in `forward`.
+            gate_NO: `x`'s dtype or float32.
+            up_NO: likewise.
+        """
+        if self.one_row_bits > 0 and x_NI.size(0) == 1:
+            gate, up = self._one_row(x_NI).chunk(2, -1)
+        elif self.is_packed:
+            gate, up = _bare(x_NI, self.gate), _bare(x_NI, self.up)
+        else:
+            gate, up = torch.mm(x_NI, self.gate), torch.mm(x_NI, self.up)
+        return self.activated(gate.add_(gate_NO)).mul_(up.add_(up_NO))
+
+    def _one_row(self, x_1I: Tensor) -> Tensor:
+        if self.one_row_bits == 4:
+            return _four_bits(x_1I, self.codes, self.scales)
+        return torch.ops.aten._weight_int8pack_mm(x_1I, self.codes, self.scales)
 
     def activated(self, gate_NO: Tensor) -> Tensor:
         """Returns the activation of a gate."""

@@ -120,8 +120,19 @@ class Heads(nn.Module):
         self._num_rotated = attention.num_heads + attention.num_kv_heads
         self._norm = RmsNorm(_head_scales(attention), attention.head_dim, config.rms_norm_eps)
 
-    def forward(self, x_PD: Tensor, new_2GNd: Tensor, cos_N1d: Tensor, sin_N1d: Tensor, num_causal: int) -> Tensor:
-        """Writes keys and values to `new`, the same in both modes; returns the queries, [N, H, d], float32."""
+    def forward(
+        self,
+        x_PD: Tensor,
+        new_2GNd: Tensor,
+        cos_N1d: Tensor,
+        sin_N1d: Tensor,
+        num_causal: int,
+        factors: list[Tensor],
+    ) -> Tensor:
+        """Writes keys and values to `new`, the same in both modes; returns the queries, [N, H, d], float32.
+
+        The family has no adapters: `factors` is empty.
+        """
         num_tokens = cos_N1d.size(0)
         heads_NAd = self._qkv(x_PD)[:num_tokens].float().view(num_tokens, -1, self._head_dim)
         heads_NAd = self._norm(heads_NAd)

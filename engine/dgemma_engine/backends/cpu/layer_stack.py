@@ -1,7 +1,7 @@
 """All layers of a small model on a processor as one call of compiled code, whatever family they are of.
 
 A family supplies the layers: modules with `heads` (queries, keys and values), `attend` and `feed`. For one row and a
-`PromptCache`.
+`PromptCache`, whose adapter takes part as arguments: nothing is compiled or copied to change it.
 
 Shape legend: N tokens of a pass, P its rows (the tokens, then padding: `packing.cpu.filled`), D hidden.
 """
@@ -9,6 +9,7 @@ Shape legend: N tokens of a pass, P its rows (the tokens, then padding: `packing
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,6 +19,22 @@ from dgemma_engine.backends.cpu.rotary import RotaryCosSin
 from dgemma_engine.backends.cpu.torchscript import scripted, unspecialised
 from dgemma_engine.model.config import LayerKind
 from dgemma_engine.model.kv_cache import PromptCache
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class PackedAdapter:
+    """A `ModelAdapter` of a packed model.
+
+    Attributes:
+        layers: factors of each layer, float32, in the order that the family's layers read them.
+    """
+
+    layers: list[list[Tensor]]
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory held."""
+        return sum(factor.nbytes for factors in self.layers for factor in factors)
 
 
 class LayerStack:
@@ -33,6 +50,7 @@ class LayerStack:
 
     def __init__(self, layers: Sequence[nn.Module], kinds: Sequence[LayerKind]) -> None:
         self._kinds = kinds
+        self._no_factors: list[list[Tensor]] = [[] for _ in kinds]
         self._present = [kind for kind in LayerKind if kind in kinds]
         last: Any = layers[-1]
         places = [self._present.index(kind) for kind in kinds]
@@ -73,7 +91,12 @@ class LayerStack:
         x_PD = self._run(x_PD, rotary, cache, segments, num_tokens, last_idx)
         with unspecialised():
             self._last_heads(
-                x_PD, cache.room(last_idx, num_tokens, num_behind=KEY_MULTIPLE)[0], cos_sin.cos, cos_sin.sin, num_tokens
+                x_PD,
+                cache.room(last_idx, num_tokens, num_behind=KEY_MULTIPLE)[0],
+                cos_sin.cos,
+                cos_sin.sin,
+                num_tokens,
+                self._factors(cache)[last_idx],
             )
 
     def _run(
@@ -99,7 +122,14 @@ class LayerStack:
                 [[segment.first_keys[kind] for segment in segments] for kind in self._present],
                 [[segment.masks[kind] for segment in segments] for kind in self._present],
                 num_causal,
+                self._factors(cache),
             )
+
+    def _factors(self, cache: PromptCache) -> list[list[Tensor]]:
+        if cache.adapter is None:
+            return self._no_factors
+        assert isinstance(cache.adapter, PackedAdapter), "an adapter is made by the model that reads it"
+        return cache.adapter.layers
 
 
 class _Layers(nn.Module):
@@ -123,13 +153,14 @@ class _Layers(nn.Module):
         first_keys: list[list[int]],
         masks: list[list[Tensor]],
         num_causal: int,
+        factors: list[list[Tensor]],
     ) -> Tensor:
         for index, layer in enumerate(self._layers):
             if index < len(new):
                 kind = self._kinds[index]
-                q_NHd = layer.heads(x_PD, new[index], cos[kind], sin[kind], num_causal)
+                q_NHd = layer.heads(x_PD, new[index], cos[kind], sin[kind], num_causal, factors[index])
                 attended_PO = layer.attend(
                     q_NHd, so_far[index], x_PD.size(0), num_tokens, num_rows, first_keys[kind], masks[kind]
                 )
-                x_PD = layer.feed(x_PD, attended_PO, num_causal)
+                x_PD = layer.feed(x_PD, attended_PO, num_causal, factors[index])
         return x_PD

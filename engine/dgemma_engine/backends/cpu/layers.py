@@ -36,8 +36,11 @@ class PackedLayer(nn.Module):
         self.attend = GroupedAttention(attention.num_heads, attention.num_kv_heads, attention.head_dim, 1.0)
         self._feed = FeedForward(layer, config)
 
-    def feed(self, x_PD: Tensor, attended_PO: Tensor, num_causal: int) -> Tensor:
-        """Returns the layer's output of its input and the attention's output; tokens in causal mode come first."""
+    def feed(self, x_PD: Tensor, attended_PO: Tensor, num_causal: int, factors: list[Tensor]) -> Tensor:
+        """Returns the layer's output of its input and the attention's output; tokens in causal mode come first.
+
+        The family has no adapters: `factors` is empty.
+        """
         return self._apply_scalar(self._feed(x_PD, attended_PO), num_causal)
 
     def _apply_scalar(self, x_PD: Tensor, num_causal: int) -> Tensor:

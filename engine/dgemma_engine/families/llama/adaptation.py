@@ -1,5 +1,7 @@
 """Adapters put into a `LlamaModel`: the causal one merged into its weights, the canvas one kept beside them.
 
+A repository's adapter stands beside both and takes part in both modes, as if it were merged as well.
+
 Shape legend: R rank, I inputs, O outputs of a projection.
 """
 
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 
 from dgemma_engine.families.llama.adapter import Adapters
 from dgemma_engine.families.llama.layers import LayerTerms, LowRank
-from dgemma_engine.families.llama.model import LlamaModel
+from dgemma_engine.families.llama.model import LlamaAdapter, LlamaModel
 
 PROJECTIONS = {"qkv_proj": "qkv", "o_proj": "o", "gate_up_proj": "gu", "down_proj": "d"}
 """Keys of an adapter whose outputs are the rows of one projection, in their order."""
@@ -59,6 +61,32 @@ def merge(model: LlamaModel, tensors: Mapping[str, Tensor], *, base: LlamaModel)
             weight.copy_(
                 plain.get_submodule(name).get_parameter("weight").float() + torch.cat(products).to(weight.device)
             )
+
+
+def adapter_beside(model: LlamaModel, tensors: Mapping[str, Tensor]) -> LlamaAdapter:
+    """Returns a repository's adapter as the model reads it.
+
+    Args:
+        model: with the adapters of its base in it (`adapt`).
+        tensors: factors by the names of an adapter's file.
+    """
+    causal = [layer_terms(tensors, i, model) for i in range(model.config.num_layers)]
+    canvas = [
+        terms if others is None else _sum(terms, others)
+        for terms, others in zip(causal, model.canvas_terms, strict=True)
+    ]
+    return LlamaAdapter(causal=causal, canvas=canvas)
+
+
+def _sum(terms: LayerTerms, others: LayerTerms) -> LayerTerms:
+    """Returns the terms that add what both do: a sum of two products is one product of the factors side by side."""
+
+    def low_rank(name: str) -> LowRank:
+        one, other = terms.get_submodule(name), others.get_submodule(name)
+        assert isinstance(one, LowRank) and isinstance(other, LowRank)
+        return LowRank(torch.cat((one.a, other.a)), torch.cat((one.b, other.b), dim=1))
+
+    return LayerTerms(**{name: low_rank(name) for name in PROJECTIONS})
 
 
 def layer_terms(tensors: Mapping[str, Tensor], layer_idx: int, model: LlamaModel) -> LayerTerms:

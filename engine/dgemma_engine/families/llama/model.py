@@ -1,7 +1,8 @@
 """A Llama in plain PyTorch as a `DiffusionModel`: two modes over one set of weights.
 
 Hidden states of the layers score the NEXT position, so a canvas is read behind the prompt's last token
-(`shifted_canvas`). There is no self-conditioning. Low-rank terms of an adapter take part in the canvas mode only.
+(`shifted_canvas`). There is no self-conditioning. The terms of the canvas adapter take part in the canvas mode only,
+those of a cache's adapter in both.
 Knows tensors and token ids; knows nothing of files, sampling, holes or text.
 
 Shape legend: B rows, T prompt tokens, L canvas positions, X tokens of a canvas pass, D hidden, V vocabulary.
@@ -10,6 +11,7 @@ Shape legend: B rows, T prompt tokens, L canvas positions, X tokens of a canvas 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +28,25 @@ from dgemma_engine.model.kv_cache import KVCache
 from dgemma_engine.model.layers import Norm, token_embedding
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model.rotary import Rotary, RotaryTable
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class LlamaAdapter:
+    """A `ModelAdapter` of a `LlamaModel`.
+
+    Attributes:
+        causal: what it adds to each layer in causal mode.
+        canvas: what it and the model's canvas adapter add to each layer in canvas mode.
+    """
+
+    causal: Sequence[LayerTerms]
+    canvas: Sequence[LayerTerms]
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory held."""
+        tensors = {factor for terms in (*self.causal, *self.canvas) for factor in terms.parameters()}
+        return sum(tensor.nbytes for tensor in tensors)
 
 
 class LlamaModel(nn.Module, ModelDefaults):
@@ -75,8 +96,8 @@ class LlamaModel(nn.Module, ModelDefaults):
         rotary = self._rotary(positions_BT, num_past, num_new)
         x_BTD = self.embed(ids_BT)
         attend = self._looking_back(cache, attention_masks or self._causal_masks(num_past, num_new, cache.seen_from))
-        for layer in self.layers:
-            x_BTD = layer(x_BTD, rotary, attend)
+        for layer, terms in zip(self.layers, self._causal_terms(cache), strict=True):
+            x_BTD = layer(x_BTD, rotary, attend, terms)
         cache.remember(ids_BT)
         cache.advance(num_new)
         return self.norm(x_BTD)
@@ -88,10 +109,11 @@ class LlamaModel(nn.Module, ModelDefaults):
         x_BTD = self.embed(ids_BT)
         attend = self._looking_back(cache, self._causal_masks(num_past, num_new, cache.prompt_start))
         *body, last = self.layers
-        for layer in body:
-            x_BTD = layer(x_BTD, rotary, attend)
+        *body_terms, last_terms = self._causal_terms(cache)
+        for layer, terms in zip(body, body_terms, strict=True):
+            x_BTD = layer(x_BTD, rotary, attend, terms)
         assert isinstance(last, LlamaLayer)
-        _q, k, v = last.project(x_BTD, rotary)
+        _q, k, v = last.project(x_BTD, rotary, last_terms)
         cache.append(len(body), k, v)
         cache.remember(ids_BT)
         cache.advance(num_new)
@@ -111,7 +133,9 @@ class LlamaModel(nn.Module, ModelDefaults):
         rotary = self._rotary(canvas.positions_1X, cache.length, len(canvas.take_X))
         x_BXD = self.embed(canvas.tokens(cache.last_ids(), canvas_BL))
         attend = self._looking_around(cache, canvas.attention_masks)
-        for layer, terms in zip(self.layers, self.canvas_terms, strict=True):
+        adapter = _adapter(cache)
+        canvas_terms = self.canvas_terms if adapter is None else adapter.canvas
+        for layer, terms in zip(self.layers, canvas_terms, strict=True):
             x_BXD = layer(x_BXD, rotary, attend, terms)
         return self.norm(x_BXD[:, canvas.state_L])
 
@@ -131,6 +155,10 @@ class LlamaModel(nn.Module, ModelDefaults):
     def soft_embeddings(self, probs_BLV: Tensor) -> Tensor:
         """See `DiffusionModel.soft_embeddings`."""
         return probs_BLV.to(self.dtype) @ self.embed_tokens.weight
+
+    def _causal_terms(self, cache: KVCache) -> Sequence[LayerTerms | None]:
+        adapter = _adapter(cache)
+        return (None,) * len(self.layers) if adapter is None else adapter.causal
 
     def _looking_back(self, cache: KVCache, attention_masks: AttentionMasks) -> Attend:
         mask = attention_masks.of(LayerKind.FULL)
@@ -164,3 +192,8 @@ class LlamaModel(nn.Module, ModelDefaults):
             device=self.device,
             shown_from=shown_from,
         )
+
+
+def _adapter(cache: KVCache) -> LlamaAdapter | None:
+    assert cache.adapter is None or isinstance(cache.adapter, LlamaAdapter), "an adapter is made for its model"
+    return cache.adapter

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from dgemma_engine.families.llama.adaptation import adapt
-from dgemma_engine.families.llama.adapter import STAGES, Adapters
+from dgemma_engine.families.llama.adaptation import adapt, adapter_beside, merge
+from dgemma_engine.families.llama.adapter import STAGES, Adapter, Adapters
 from dgemma_engine.families.llama.model import LlamaModel
+from dgemma_engine.families.llama.packed_layers import pack_adapter
 from dgemma_engine.families.llama.packed_model import PackedLlama
 from dgemma_engine.families.llama.weights import load_llama
 from dgemma_engine.model import attention_masks as masks
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
+from dgemma_engine.model.model_adapter import ModelAdapter
 from dgemma_engine.model.ops import Ops
 from dgemma_kernels.packing.cpu import OneRow
 from torch import Tensor
@@ -37,9 +39,9 @@ def load(path: Path, dtype: torch.dtype) -> LlamaModel:
 
 
 @torch.inference_mode()
-def everything(model: DiffusionModel) -> dict[str, Tensor]:
+def everything(model: DiffusionModel, adapter: ModelAdapter | None = None) -> dict[str, Tensor]:
     """Logits through every way in; a small cache has to grow."""
-    cache = PromptCache(model.config, capacity=4, dtype=model.dtype, device=CPU)
+    cache = PromptCache(model.config, capacity=4, dtype=model.dtype, device=CPU, adapter=adapter)
     found = {"encode": model.encode(draw_ids(1, 9), cache)}
     model.prefill(draw_ids(2, 70), cache)
     found["token"] = model.encode(draw_ids(3, 1), cache)
@@ -94,3 +96,55 @@ def test_packed_model_adds_the_terms_of_a_canvas_adapter(tmp_path: Path, dtype: 
     for name, logits in everything(packed).items():
         error = (logits - exact[name]).abs().max() / exact[name].abs().max()
         assert error <= (FEW_DIGITS if dtype is torch.bfloat16 else model_error(64)), (name, error)
+
+
+def with_canvas(path: Path, dtype: torch.dtype) -> LlamaModel:
+    """A base with a canvas adapter, whose terms a repository's adapter is added to."""
+    model = load(path, dtype)
+    adapt(model, Adapters.find(path))
+    return model
+
+
+@pytest.fixture
+def of_repository(tmp_path: Path) -> tuple[Path, dict[str, Tensor]]:
+    """A base that has a canvas adapter, and the factors of a repository's adapter of it."""
+    path = make_llama(tmp_path, spread=0.1).gguf
+    write_adapter(path, "canvas")
+    (tmp_path / "repository").mkdir()
+    stored = write_adapter(path, "causal", rank=3).rename(tmp_path / "repository" / "causal.safetensors")
+    return path, Adapter.read(stored).tensors(load(path, torch.float32).config)
+
+
+def test_adapter_beside_a_plain_model_is_the_merged_one(of_repository: tuple[Path, dict[str, Tensor]]) -> None:
+    path, tensors = of_repository
+    merged, beside = with_canvas(path, torch.float32), with_canvas(path, torch.float32)
+    base = everything(beside)
+    merge(merged, tensors, base=merged)
+    exact = everything(merged)
+    for name, logits in everything(beside, adapter_beside(beside, tensors)).items():
+        assert (logits - exact[name]).abs().max() <= model_error(64) * exact[name].abs().max(), name
+        assert (logits - base[name]).abs().max() > 0.1, name
+    assert all(map(torch.equal, everything(beside).values(), base.values()))
+
+
+@pytest.mark.parametrize("one_row", OneRow)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_adapter_beside_a_packed_model_is_the_merged_one(
+    of_repository: tuple[Path, dict[str, Tensor]], dtype: torch.dtype, one_row: OneRow
+) -> None:
+    path, tensors = of_repository
+    merged = with_canvas(path, torch.float32)
+    merge(merged, tensors, base=merged)
+    exact = everything(merged)
+    packed = PackedLlama(with_canvas(path, dtype), one_row)
+    base, adapter = everything(packed), pack_adapter(tensors, packed.config.num_layers)
+    assert adapter.num_bytes == sum(tensor.nbytes for name, tensor in tensors.items())
+    is_rounded = dtype is torch.bfloat16
+    for name, logits in everything(packed, adapter).items():
+        is_rounded |= name == "token" and one_row is not OneRow.DENSE
+        error = (logits - exact[name]).abs().max() / exact[name].abs().max()
+        assert error <= (FEW_DIGITS if is_rounded else model_error(64)), (name, error)
+        assert (logits - base[name]).abs().max() > 0.1, name
+    assert packed.is_compiled
+    # What passes without one make is what they made before.
+    assert all(map(torch.equal, everything(packed).values(), base.values()))
