@@ -3,6 +3,7 @@
 EngineError
 ├── CheckpointError      a model folder that cannot be used: missing or truncated file, wrong key, contradiction
 ├── ModelStoreError      a model cannot be fetched, kept or removed
+├── AdapterStoreError    a repository's adapter cannot be read, kept or removed
 ├── FormatError          an `infill.json` or hole file that cannot be used
 ├── EngineUnavailable    no engine answers on the socket and none could be started
 │   ├── NoEngine         none runs, and none was to be started
@@ -31,6 +32,10 @@ class CheckpointError(EngineError, ValueError):
 
 class ModelStoreError(EngineError):
     """A model cannot be fetched, kept or removed."""
+
+
+class AdapterStoreError(EngineError):
+    """A repository's adapter cannot be read, kept or removed."""
 
 
 class FormatError(EngineError, ValueError):

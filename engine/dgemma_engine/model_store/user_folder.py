@@ -12,6 +12,21 @@ from dgemma_engine.errors import ModelStoreError
 from dgemma_engine.model_store.catalogue import Entry
 
 
+def data_folder(environ: Mapping[str, str]) -> Path:
+    """Returns the folder of all that is kept for this user: below `XDG_DATA_HOME`, else below `~/.local/share`.
+
+    Raises:
+        ModelStoreError: the user has no home folder.
+    """
+    data = environ.get("XDG_DATA_HOME", "")
+    if data.startswith("/"):
+        return Path(data) / "dgemma-lsp"
+    home = environ.get("HOME", "")
+    if not home.startswith("/"):
+        raise ModelStoreError("no home folder to keep models in; set XDG_DATA_HOME to a folder of your own")
+    return Path(home) / ".local/share/dgemma-lsp"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelStore:
     """The folder of all fetched models; need not exist."""
@@ -20,18 +35,12 @@ class ModelStore:
 
     @classmethod
     def locate(cls, environ: Mapping[str, str]) -> Self:
-        """Returns the user's store: below `XDG_DATA_HOME`, else below `~/.local/share`.
+        """Returns the user's store, in `data_folder`.
 
         Raises:
             ModelStoreError: the user has no home folder.
         """
-        data = environ.get("XDG_DATA_HOME", "")
-        if data.startswith("/"):
-            return cls(folder=Path(data) / "dgemma-lsp" / "models")
-        home = environ.get("HOME", "")
-        if not home.startswith("/"):
-            raise ModelStoreError("no home folder to keep models in; set XDG_DATA_HOME to a folder of your own")
-        return cls(folder=Path(home) / ".local/share/dgemma-lsp/models")
+        return cls(folder=data_folder(environ) / "models")
 
     def model_path(self, entry: Entry) -> Path | None:
         """Returns the file of a fetched model; None where it is not there, or was never one to fetch."""
