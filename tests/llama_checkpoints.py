@@ -85,12 +85,14 @@ def write_llama_gguf(path: Path, model: Any, **changed: Any) -> Path:
     return write_gguf(path, metadata, {name: f32(tensor.detach()) for name, tensor in tensors.items()})
 
 
-def write_adapter(base: Path, stage: str, /, *, rank: int = 2, in_bytes: bool = False, **changed: Any) -> Path:
+def write_adapter(
+    base: Path, stage: str, /, *, rank: int = 2, seed: int = 0, in_bytes: bool = False, **changed: Any
+) -> Path:
     """Writes an adapter of a checkpoint of `make_llama`; `changed` are metadata, or tensors with dots as `__`.
 
     `in_bytes` stores its matrices in 8 bits, with a scale for each row.
     """
-    generator = torch.Generator().manual_seed(len(stage))
+    generator = torch.Generator().manual_seed(len(stage) + seed)
     widths = {"q": (64, 64), "k": (64, 32), "v": (64, 32), "o": (64, 64), "g": (64, 96), "u": (64, 96), "d": (96, 64)}
     tensors = {"rows.15": torch.randn(64, generator=generator)} if stage == "canvas" else {}
     for i in range(3):

@@ -31,6 +31,7 @@ class InstantEngine:
     number_format = "float32"
     compiled = False
     uncompiled_reason = ""
+    adapters: dict[str, str] = {}  # noqa: RUF012, never written
     denoising_steps = 0
     device_memory_bytes = 0
 

@@ -47,6 +47,10 @@ class WatchedEngine:
         self.number_format = engine.number_format
 
     @property
+    def adapters(self) -> dict[str, str]:
+        return self._engine.adapters
+
+    @property
     def denoising_steps(self) -> int:
         return self._engine.denoising_steps
 

@@ -118,11 +118,24 @@ class Calibration:
                 what to do.
         """
         path = calibration_path(model)
-        remedy = f"run: dgemma-engine calibrate {model} FILES"
+        if not path.exists():
+            return cls._shipped(fingerprint, shipped) or cls.default()
+        return cls.read(path, fingerprint, remedy=f"run: dgemma-engine calibrate {model} FILES")
+
+    @classmethod
+    def read(cls, path: Path, fingerprint: str, *, remedy: str) -> Self:
+        """Reads a calibration.
+
+        Args:
+            path: its file.
+            fingerprint: of the model.
+            remedy: what the user can do where it cannot be used; part of the message.
+
+        Raises:
+            CheckpointError: the file is not there, damaged, of another version or of another model.
+        """
         try:
             calibration = cls._from_json(json.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            return cls._shipped(fingerprint, shipped) or cls.default()
         # JSON's whole numbers have no limit, those that a comparison with a float can take have one.
         except (OSError, ValueError, OverflowError) as error:
             raise CheckpointError(f"{path}: {error}; {remedy}") from error

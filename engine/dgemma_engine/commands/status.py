@@ -63,6 +63,7 @@ def table(status: Status) -> str:
         ("device", status.device),
         ("number format", status.number_format),
         ("uncompiled", status.uncompiled_reason),
+        *(("adapter", f"{root} ({fault})" if fault else root) for root, fault in status.adapters.items()),
         ("memory", _mebibytes(status.memory_bytes)),
         ("device memory", _mebibytes(status.device_memory_bytes) if status.device_memory_bytes else ""),
         ("uptime", _duration(status.uptime_s)),

@@ -19,15 +19,19 @@ from dgemma_engine.diffusion.sampler import Sampler, TemperatureSchedule
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.families.checkpoint_facts import CheckpointFacts
 from dgemma_engine.families.family import LoadOptions, PlanOptions
-from dgemma_engine.families.llama.adaptation import adapt
-from dgemma_engine.families.llama.adapter import Adapters
+from dgemma_engine.families.llama.adaptation import adapt, adapter_beside
+from dgemma_engine.families.llama.adapter import Adapter, Adapters, fingerprint
 from dgemma_engine.families.llama.config import MODEL_TYPE, LlamaConfig
 from dgemma_engine.families.llama.memory_plan import llama_plan
+from dgemma_engine.families.llama.model import LlamaModel
+from dgemma_engine.families.llama.packed_layers import pack_adapter
 from dgemma_engine.families.llama.packed_model import PackedLlama
 from dgemma_engine.families.llama.weights import load_llama
 from dgemma_engine.model.devices import is_small, one_row_weights, weight_dtype
 from dgemma_engine.model.diffusion_model import DiffusionModel
+from dgemma_engine.model.model_adapter import ModelAdapter
 from dgemma_engine.model.ops import Ops
+from dgemma_engine.repository_adapters.store import RepositoryAdapter
 from dgemma_engine.tokenization.gguf_tokenizer import read_tokenizer
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 
@@ -116,6 +120,26 @@ class LlamaFamily:
         adapt(model, Adapters.find(facts.path))
         num_bytes = sum(parameter.nbytes for parameter in model.parameters())
         return PackedLlama(model, one_row_weights()) if is_small(num_bytes, device) else model
+
+    def load_adapter(self, facts: CheckpointFacts, model: DiffusionModel, stored: RepositoryAdapter) -> ModelAdapter:
+        """See `Family.load_adapter`."""
+        adapter, about = Adapter.read(stored.path), stored.about
+        if facts.gguf is None:
+            raise CheckpointError(
+                f"{facts.path}: is a folder, and adapters are for GGUF files; choose one as the model"
+            )
+        merged = Adapters.find(facts.path).causal
+        bases = fingerprint(facts.path), "" if merged is None else fingerprint(merged.path)
+        if {adapter.base_sha256, about.base_sha256} != {bases[0]} or about.merged_sha256 != bases[1]:
+            raise CheckpointError(
+                f"it was trained on another model than {facts.path.name}; choose that one, or run: "
+                f"dgemma-engine tune {about.root}"
+            )
+        config = LlamaConfig.from_gguf(facts.gguf)
+        tensors = adapter.tensors(config)
+        assert isinstance(model, LlamaModel | PackedLlama), "what `load_model` returns"
+        packed = isinstance(model, PackedLlama)
+        return pack_adapter(tensors, config.num_layers) if packed else adapter_beside(model, tensors)
 
 
 def _four_bit_values(gguf: GgufFile | None) -> int:

@@ -9,12 +9,14 @@ from dgemma_engine.backends.select import load_runnable
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.diffusion.sampler import Sampler
 from dgemma_engine.diffusion.sampler_config import load_sampler
-from dgemma_engine.errors import FormatError
+from dgemma_engine.errors import CheckpointError, FormatError
 from dgemma_engine.families.checkpoint_facts import CheckpointFacts
 from dgemma_engine.families.family import LoadOptions, PlanOptions
 from dgemma_engine.model.config import MODEL_TYPE, ModelConfig
 from dgemma_engine.model.devices import is_small, weight_dtype
 from dgemma_engine.model.diffusion_model import DiffusionModel
+from dgemma_engine.model.model_adapter import ModelAdapter
+from dgemma_engine.repository_adapters.store import RepositoryAdapter
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 
 
@@ -73,3 +75,7 @@ class DiffusionGemmaFamily:
             prompt_tokens=options.prompt_tokens,
             report=options.report,
         )
+
+    def load_adapter(self, facts: CheckpointFacts, model: DiffusionModel, stored: RepositoryAdapter) -> ModelAdapter:
+        """See `Family.load_adapter`; the family has none."""
+        raise CheckpointError(f"{facts.path.name} takes no adapters; choose the model {stored.about.base_name}")

@@ -17,7 +17,9 @@ from dgemma_engine.checkpoint.quantization_presets import Format
 from dgemma_engine.diffusion.sampler import Sampler
 from dgemma_engine.families.checkpoint_facts import CheckpointFacts
 from dgemma_engine.model.diffusion_model import DiffusionModel
+from dgemma_engine.model.model_adapter import ModelAdapter
 from dgemma_engine.model.ops import Ops
+from dgemma_engine.repository_adapters.store import RepositoryAdapter
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 
 _CONTEXT_TOKENS = 8_192
@@ -113,5 +115,18 @@ class Family(Protocol):
 
         Raises:
             CheckpointError: the checkpoint cannot be used, or does not fit the device.
+        """
+        ...
+
+    def load_adapter(self, facts: CheckpointFacts, model: DiffusionModel, stored: RepositoryAdapter) -> ModelAdapter:
+        """Returns a repository's adapter for the caches of a model.
+
+        Args:
+            facts: of the checkpoint.
+            model: what `load_model` returned for it.
+            stored: the adapter.
+
+        Raises:
+            CheckpointError: it is damaged, or was trained on another base; or the family has none.
         """
         ...

@@ -11,7 +11,6 @@ from operator import attrgetter
 
 import torch
 
-from dgemma_engine.checkpoint.calibration import Calibration
 from dgemma_engine.diffusion import canvas as canvases
 from dgemma_engine.diffusion.denoiser import Denoiser, denoise
 from dgemma_engine.diffusion.sampler import Sampler
@@ -45,19 +44,15 @@ class CanvasCandidates:
     Args:
         model: in inference mode.
         sampler: decisions of the denoising loop.
-        calibration: bias of the length search.
         start_executor: starts the denoising steps of the same model.
 
     Attributes:
         num_steps_made: denoising steps so far, over all requests; readable from any thread.
     """
 
-    def __init__(
-        self, model: DiffusionModel, sampler: Sampler, calibration: Calibration, start_executor: ExecutorFactory
-    ) -> None:
+    def __init__(self, model: DiffusionModel, sampler: Sampler, start_executor: ExecutorFactory) -> None:
         self._model = model
         self._sampler = sampler
-        self._calibration = calibration
         self._start_executor = start_executor
         self.num_steps_made = 0
 
@@ -172,8 +167,8 @@ class CanvasCandidates:
                 extent=context.extent,
                 count_tokens=lambda text: len(encode(text)),
             ),
-            bias=self._calibration.bias,
-            prior_weight=self._calibration.prior_weight,
+            bias=task.calibration.bias,
+            prior_weight=task.calibration.prior_weight,
             count=hypotheses.KEPT_ROWS,
         )
 

@@ -10,6 +10,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -18,8 +19,10 @@ import torch
 from dgemma_engine.checkpoint.calibration import Calibration, fingerprint
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.diffusion.sampler import Sampler
+from dgemma_engine.families.adapter_choice import AdapterChoice, AdapterSource, NoAdapters
 from dgemma_engine.families.checkpoint_facts import read_facts
 from dgemma_engine.families.family import LoadOptions
+from dgemma_engine.families.loaded_adapters import LoadedAdapters
 from dgemma_engine.families.registry import family_of
 from dgemma_engine.infill.candidate import Ranked, Search
 from dgemma_engine.infill.observer import Observer
@@ -33,6 +36,7 @@ from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.prompting.prefix_cache import PromptStore
 from dgemma_engine.protocol.messages import Candidate, Context, Finish, Infill, OnDraft
+from dgemma_engine.repository_adapters.store import AdapterStore
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces, finished
 from dgemma_engine.scheduling.timing import DurationEstimator, StageTimer
@@ -51,7 +55,8 @@ class Engine:
         tokenizer: of the same checkpoint.
         infill_format: how the checkpoint wants holes.
         sampler: decisions of the denoising loop.
-        calibration: maps features to scores, with the score from which a candidate is shown.
+        adapters: beside the model, each with the calibration that maps features to scores and has the score from which
+            a candidate is shown.
         name: shown to users.
         path: folder it came from, shown to users.
         clock: seconds that never go backwards.
@@ -68,7 +73,7 @@ class Engine:
         tokenizer: Tokenizer,
         infill_format: InfillFormat,
         sampler: Sampler,
-        calibration: Calibration,
+        adapters: AdapterSource,
         *,
         name: str,
         path: str,
@@ -80,13 +85,12 @@ class Engine:
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
-        self._calibration = calibration
+        self._adapters = adapters
         self._pipeline = Pipeline(
             model,
             tokenizer,
             infill_format,
             sampler,
-            calibration,
             prompts=prompts or PromptStore(model, parallel_tokens=infill_format.parallel_suffix_tokens),
             durations=durations or DurationEstimator(),
             decode=decode,
@@ -108,6 +112,7 @@ class Engine:
         report: Callable[[int, str], None],
         ops: Ops | None = None,
         calibration: Calibration | None = None,
+        adapters: AdapterStore | None = None,
     ) -> Self:
         """Loads a checkpoint.
 
@@ -117,6 +122,7 @@ class Engine:
             report: called with percentage and a line for a person.
             ops: operations the model calls; by default kernels on CUDA and plain PyTorch elsewhere.
             calibration: to use in place of the model's own, which is then not read.
+            adapters: of repositories; None uses none.
 
         Raises:
             CheckpointError: the folder cannot be used, or the model does not fit; the message has the remedy.
@@ -139,13 +145,23 @@ class Engine:
         model = family.load_model(facts, options)
         tokenizer.require_vocab(model.config.vocab_size)
         sampler = family.read_sampler(facts, model.config.vocab_size)
-        calibration = Calibration.load(path, fingerprint(path)) if calibration is None else calibration
+        name = fingerprint(path)
+        calibration = Calibration.load(path, name) if calibration is None else calibration
+        beside: AdapterSource = NoAdapters(calibration)
+        if adapters is not None:
+            load = partial(family.load_adapter, facts, model)
+            beside = LoadedAdapters(adapters, load, calibration=calibration, fingerprint=name)
         decode = None if family.has_canvas(facts) else Decode.LEFT_TO_RIGHT
-        parts = (model, tokenizer, infill_format, sampler, calibration)
+        parts = (model, tokenizer, infill_format, sampler, beside)
         engine = cls(*parts, name=path.name, path=str(path), decode=decode)
         engine.warm_up()
         report(100, "ready")
         return engine
+
+    @property
+    def adapters(self) -> dict[str, str]:
+        """See `Status.adapters`; readable from any thread."""
+        return self._adapters.uses()
 
     @property
     def denoising_steps(self) -> int:
@@ -208,12 +224,13 @@ class Engine:
         timer, prompts = StageTimer(self._clock), self._pipeline.prompts
         prompts.in_use.add(context.document)
         try:
-            search = yield from self._pipeline.search(context, cancel, on_draft, options, timer, recorder)
+            choice = self._adapters.choose(context.folder)
+            search = yield from self._pipeline.search(context, choice, cancel, on_draft, options, timer, recorder)
         except MEMORY_ERRORS as error:
             if not is_exhaustion(error):
                 raise
         else:
-            return self._answer(context, search, options, timer, recorder)
+            return self._answer(context, choice, search, options, timer, recorder)
         finally:
             prompts.in_use.discard(context.document)
         raise free_memory(prompts.clear, self._model.device)
@@ -226,20 +243,26 @@ class Engine:
             cancel: asked between forward passes.
             options: parts to leave out.
         """
-        timer = StageTimer(self._clock)
-        return finished(self._pipeline.search(context, cancel, None, options, timer, None)).ranked
+        choice, timer = self._adapters.choose(context.folder), StageTimer(self._clock)
+        return finished(self._pipeline.search(context, choice, cancel, None, options, timer, None)).ranked
 
     def length_confidences(
         self, context: Context, lengths: Sequence[int], cancel: Cancel
     ) -> dict[int, list[float]] | None:
         """Returns how confident the first step is at each length; see `Pipeline.length_confidences`."""
-        return self._pipeline.length_confidences(context, lengths, cancel)
+        return self._pipeline.length_confidences(context, self._adapters.choose(context.folder), lengths, cancel)
 
     def _answer(
-        self, context: Context, search: Search, options: InfillOptions, timer: StageTimer, observer: Observer | None
+        self,
+        context: Context,
+        choice: AdapterChoice,
+        search: Search,
+        options: InfillOptions,
+        timer: StageTimer,
+        observer: Observer | None,
     ) -> Infill:
         """Decides whether the best candidate is shown."""
-        proposals, calibration = search.proposals, self._calibration
+        proposals, calibration = search.proposals, choice.calibration
         shown, unlikely = list[Ranked](), False
         if search.stop is None:
             ranked, is_likely = search.ranked, False
@@ -282,4 +305,5 @@ class Engine:
             candidates=candidates,
             timings_ms=timer.timings_ms(),
             unlikely=unlikely and bool(text),
+            adapter=choice.use,
         )

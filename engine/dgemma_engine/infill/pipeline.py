@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from functools import partial
 
 from dgemma_engine.backends.select import executor_factory
-from dgemma_engine.checkpoint.calibration import Calibration
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.diffusion.sampler import Sampler
+from dgemma_engine.families.adapter_choice import AdapterChoice
 from dgemma_engine.infill.autoregressive import propose as propose_left_to_right
 from dgemma_engine.infill.candidate import Proposal, Search
 from dgemma_engine.infill.canvas_candidates import CanvasCandidates
@@ -45,7 +45,6 @@ class Pipeline:
         tokenizer: of the same checkpoint.
         infill_format: how the checkpoint wants holes.
         sampler: decisions of the denoising loop.
-        calibration: maps features to scores.
         prompts: prompts kept warm.
         durations: expected durations of a step and of the ranking.
         decode: what proposes candidates, whatever a request's options say; None leaves that to the options.
@@ -63,7 +62,6 @@ class Pipeline:
         tokenizer: Tokenizer,
         infill_format: InfillFormat,
         sampler: Sampler,
-        calibration: Calibration,
         *,
         prompts: PromptStore,
         durations: DurationEstimator,
@@ -72,19 +70,19 @@ class Pipeline:
         self._model = model
         self._tokenizer = tokenizer
         self._format = infill_format
-        self._calibration = calibration
         self._decode = decode
         self._suffixes = SuffixStore()
         self._seeds = SeedStore(max_characters=_SEED_CHARACTERS)
         self._spelling = Spelling(tokenizer)
         self.prompts = prompts
         self.syntax = SyntaxStore()
-        self.canvases = CanvasCandidates(model, sampler, calibration, executor_factory(model))
+        self.canvases = CanvasCandidates(model, sampler, executor_factory(model))
         self.durations = durations
 
     def search(
         self,
         context: Context,
+        choice: AdapterChoice,
         cancel: Cancel,
         on_draft: OnDraft | None,
         options: InfillOptions,
@@ -95,15 +93,20 @@ class Pipeline:
         search = Search(stop=cancel.finish)
         if search.stop is not None:
             return search
-        task = self._task(context, on_draft, options, observer)
+        task = self._task(context, choice, on_draft, options, observer)
         timer.end("tokenize")
         prompt_ids, device, decode = task.hole.prompt_ids, self._model.device, self._decode or options.decode
         # The first denoising step adds the end of the prompt, where there is one.
         most_left = 0 if decode is Decode.LEFT_TO_RIGHT else JOINED_TOKENS[device.type]
-        parallel_ids = task.hole.parallel_ids
-        cache = yield from self.prompts.encoded(
-            context.document, prompt_ids, cancel, most_left=most_left, parallel_ids=parallel_ids
+        encoded = partial(
+            self.prompts.encoded,
+            context.document,
+            prompt_ids,
+            cancel,
+            parallel_ids=task.hole.parallel_ids,
+            adapter=choice.model_adapter,
         )
+        cache = yield from encoded(most_left=most_left)
         timer.end("encode")
         search.stop = cancel.finish
         if search.stop is not None or cache is None:
@@ -144,7 +147,7 @@ class Pipeline:
 
         if not proposals.steps:
             # No step was made that could have added the end of the prompt.
-            cache = yield from self.prompts.encoded(context.document, prompt_ids, cancel, parallel_ids=parallel_ids)
+            cache = yield from encoded()
         search.is_judged = cache is not None and cancel.finish is None
         if cache is not None and search.is_judged:
             search.ranked = yield from rank(
@@ -153,7 +156,6 @@ class Pipeline:
                 model=self._model,
                 cache=cache,
                 syntax=self.syntax.check(context),
-                calibration=self._calibration,
                 cancel=cancel,
             )
             proposals.passes += bool(search.ranked)
@@ -169,28 +171,36 @@ class Pipeline:
         return search
 
     def length_confidences(
-        self, context: Context, lengths: Sequence[int], cancel: Cancel
+        self, context: Context, choice: AdapterChoice, lengths: Sequence[int], cancel: Cancel
     ) -> dict[int, list[float]] | None:
         """Returns the confidence of the first step at each length, as the search without a fill token computes it.
 
         Args:
             context: the request.
+            choice: the adapter that takes part.
             lengths: in tokens, those the middle may have.
             cancel: asked before the pass.
 
         Returns:
             Mean negative entropies in nats, one per noise draw; None if the request was cancelled or is out of time.
         """
-        task = self._task(context, None, InfillOptions(fill=False), None, is_stored=False)
+        task = self._task(context, choice, None, InfillOptions(fill=False), None, is_stored=False)
         hole = task.hole
         cache = finished(
-            self.prompts.encoded(context.document, hole.prompt_ids, cancel, parallel_ids=hole.parallel_ids)
+            self.prompts.encoded(
+                context.document,
+                hole.prompt_ids,
+                cancel,
+                parallel_ids=hole.parallel_ids,
+                adapter=choice.model_adapter,
+            )
         )
         return None if cache is None else self.canvases.length_confidences(task, cache, lengths)
 
     def _task(
         self,
         context: Context,
+        choice: AdapterChoice,
         on_draft: OnDraft | None,
         options: InfillOptions,
         observer: Observer | None,
@@ -210,6 +220,7 @@ class Pipeline:
             options=options,
             tokenizer=self._tokenizer,
             spelling=self._spelling,
+            calibration=choice.calibration,
             on_draft=on_draft,
             observer=observer,
         )

@@ -9,7 +9,6 @@ import math
 from collections.abc import Sequence
 from operator import attrgetter
 
-from dgemma_engine.checkpoint.calibration import Calibration
 from dgemma_engine.checkpoint.features import Features
 from dgemma_engine.infill.candidate import Proposal, Ranked
 from dgemma_engine.infill.likelihood import Branch, Likelihood, likelihoods
@@ -33,7 +32,6 @@ def rank(
     model: DiffusionModel,
     cache: PromptCache,
     syntax: SyntaxCheck,
-    calibration: Calibration,
     cancel: Cancel,
 ) -> Pieces[list[Ranked]]:
     """Returns the distinct candidates that do not break the file's syntax, best first; one forward pass.
@@ -46,7 +44,6 @@ def rank(
         model: judges them.
         cache: the prompt.
         syntax: of the document.
-        calibration: turns features into a probability.
         cancel: asked before the pass; then there is no candidate.
     """
     hole = task.hole
@@ -64,7 +61,7 @@ def rank(
     ranked: list[Ranked] = []
     for proposal, likelihood in zip(passing, judged, strict=True):
         features = _features(proposal, likelihood, added[proposal.text])
-        ranked.append(Ranked(proposal=proposal, score=calibration.probability(features), features=features))
+        ranked.append(Ranked(proposal=proposal, score=task.calibration.probability(features), features=features))
     return sorted(ranked, key=attrgetter("score"), reverse=True)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
+from dgemma_engine.checkpoint.calibration import Calibration
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.infill.candidate import Proposal
 from dgemma_engine.infill.observer import Observer
@@ -34,6 +35,7 @@ class InfillTask:
         options: parts to leave out.
         tokenizer: of the checkpoint.
         spelling: of its tokens.
+        calibration: of the model with the adapter that takes part.
         on_draft: receives the text of the canvas after each denoising step, if the request asks for drafts.
         observer: receives what every step did; None costs nothing.
     """
@@ -44,6 +46,7 @@ class InfillTask:
     options: InfillOptions
     tokenizer: Tokenizer
     spelling: Spelling
+    calibration: Calibration
     on_draft: OnDraft | None = None
     observer: Observer | None = None
 

@@ -2,7 +2,8 @@
 
 Turns prompt ids into a `PromptCache` that holds exactly those tokens. The suffix stands at the prompt's beginning, so a
 prompt with another suffix is encoded from scratch: a suffix is kept while edits below the cursor change little of it.
-What the canvas clamps is always the suffix as it is now. Knows token ids and caches; knows no text.
+What the canvas clamps is always the suffix as it is now. A prompt that another adapter encoded is no beginning. Knows
+token ids and caches; knows no text.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dgemma_engine.bounded_store import BoundedStore
 from dgemma_engine.model.devices import PIECE_TOKENS
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
+from dgemma_engine.model.model_adapter import ModelAdapter
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
 
@@ -68,6 +70,7 @@ class PromptStore:
         *,
         most_left: int = 0,
         parallel_ids: Sequence[int] = (),
+        adapter: ModelAdapter | None = None,
     ) -> Pieces[PromptCache | None]:
         """Returns a cache that holds exactly `ids`, and `parallel_ids` beside them; in pieces.
 
@@ -77,11 +80,14 @@ class PromptStore:
             cancel: asked between pieces of a long prompt; what is encoded by then is kept for the next request.
             most_left: if no more tokens than these are missing, they are left out, for the caller's next pass to add.
             parallel_ids: the text beside the prompt, at most `parallel_tokens`; encoded anew when it is another one.
+            adapter: takes part in the passes over the cache; the prompt is encoded anew when it is another one.
 
         Returns:
             Valid until the next call for the same document; None if `cancel` said stop.
         """
-        prompt = self._prompts.get(document) or _Prompt([], self._empty_cache(len(ids)))
+        prompt = self._prompts.get(document)
+        if prompt is None or prompt.cache.adapter is not adapter:
+            prompt = _Prompt([], self._empty_cache(len(ids), adapter))
         # A request that failed half-way, or added nothing, may have left the cache shorter than the prompt.
         most = min(len(prompt.ids), len(ids), prompt.cache.num_prompt)
         shared = next((index for index in range(most) if prompt.ids[index] != ids[index]), most)
@@ -121,7 +127,7 @@ class PromptStore:
     def _tensor(self, ids: Sequence[int]) -> Tensor:
         return torch.tensor([ids], dtype=torch.int64, device=self._model.device)
 
-    def _empty_cache(self, num_tokens: int) -> PromptCache:
+    def _empty_cache(self, num_tokens: int, adapter: ModelAdapter | None) -> PromptCache:
         model = self._model
         return PromptCache(
             model.config,
@@ -129,6 +135,7 @@ class PromptStore:
             dtype=model.dtype,
             device=model.device,
             parallel_tokens=self._parallel_tokens,
+            adapter=adapter,
         )
 
 

@@ -109,6 +109,8 @@ class Context(Message):
         least_column: least indentation of the lines of a middle on demand, the first excepted, tabs to multiples of
             eight; lines further out are cut. -1 is the indentation of the block that the hole is in.
         edges: what of the document lies outside of `prefix` and `suffix`.
+        folder: absolute path, on the engine's machine, of the folder that the document is in: an adapter of the nearest
+            repository at or above it takes part. Empty asks the model as it is, as every request over HTTP does.
     """
 
     document: str
@@ -128,8 +130,11 @@ class Context(Message):
     insistent: bool = False
     least_column: int = -1
     edges: DocumentEdges = field(default_factory=DocumentEdges)
+    folder: str = ""
 
     def __post_init__(self) -> None:
+        if self.folder and (not self.folder.startswith("/") or "\0" in self.folder):
+            raise ValueError(f"{self.folder=} must be an absolute path")
         if self.speculative and self.on_demand:
             raise ValueError(f"{self.speculative=} and {self.on_demand=} exclude each other")
         if not 1 <= self.max_middle_tokens <= 4_096:
@@ -225,6 +230,23 @@ class Candidate(Message):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterUse(Message):
+    """Whether an adapter of the user's repository took part in an answer.
+
+    Attributes:
+        root: the repository that has an adapter; empty where there is none.
+        fault: why the model answered without it, and what to do; empty where it took part.
+    """
+
+    root: str = ""
+    fault: str = ""
+
+    def __post_init__(self) -> None:
+        if self.fault and not self.root:
+            raise ValueError(f"{self.fault=} needs a root")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Infill(Message):
     """The engine's answer.
 
@@ -241,6 +263,7 @@ class Infill(Message):
         candidates: what was considered, best first; where `text` is not empty and there are any, it is the first.
         unlikely: whether `text` stays below the model's threshold and is answered only because the request was
             `insistent` or `on_demand`.
+        adapter: whether an adapter took part; says nothing of a request that was not begun.
     """
 
     text: str
@@ -252,6 +275,7 @@ class Infill(Message):
     candidates: tuple[Candidate, ...] = ()
     unlikely: bool = False
     covered: int = 0
+    adapter: AdapterUse = field(default_factory=AdapterUse)
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.score <= 1.0:

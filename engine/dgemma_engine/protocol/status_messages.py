@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dgemma_engine.protocol.codec import Message
 from dgemma_engine.protocol.messages import EngineState
@@ -40,6 +40,8 @@ class Status(Message):
         number_format: in which number formats weights are read; empty until the model is loaded.
         compiled: whether the layers are compiled: by TorchScript for a small model on a processor, kernels on CUDA.
         uncompiled_reason: why a small model on a processor runs uncompiled, which takes longer; empty otherwise.
+        adapters: of each repository whose adapter was asked for since the start, why the model answers without it;
+            empty where the adapter takes part.
     """
 
     state: EngineState
@@ -60,3 +62,4 @@ class Status(Message):
     number_format: str = ""
     compiled: bool = False
     uncompiled_reason: str = ""
+    adapters: dict[str, str] = field(default_factory=dict[str, str])

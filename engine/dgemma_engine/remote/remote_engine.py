@@ -161,7 +161,8 @@ class RemoteEngine:
                 raise NotNow(busy(self.place, self._back_off))
             asked_s = self._clock()
             deadline_ms = self._network.remaining_ms(context.deadline_ms, (asked_s - since_s) * 1_000)
-            question = Question.of(replace(context, deadline_ms=deadline_ms))
+            # A folder of this machine says nothing there.
+            question = Question.of(replace(context, deadline_ms=deadline_ms, folder=""))
             base = None if is_whole else self._known.base_of(context.document)
             body = envelope(
                 question,

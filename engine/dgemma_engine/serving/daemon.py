@@ -247,6 +247,7 @@ class _Daemon:
             number_format=engine.number_format if engine else "",
             compiled=engine.compiled if engine else False,
             uncompiled_reason=engine.uncompiled_reason if engine else "",
+            adapters=engine.adapters if engine else {},
         ).to_wire()
 
     async def _stop_engine(self, params: Any) -> None:

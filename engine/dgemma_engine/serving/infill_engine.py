@@ -22,6 +22,11 @@ class InfillEngine(Protocol):
     uncompiled_reason: str
 
     @property
+    def adapters(self) -> dict[str, str]:
+        """See `Status.adapters`."""
+        ...
+
+    @property
     def denoising_steps(self) -> int:
         """Denoising steps since the start; never falls."""
         ...

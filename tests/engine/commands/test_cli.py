@@ -264,6 +264,16 @@ def test_table_of_an_older_engine_names_its_model_as_it_is_called_now() -> None:
     assert "model         tiny" in table(status).splitlines()
 
 
+def test_table_names_adapters_and_why_one_takes_no_part() -> None:
+    status = Status(
+        state=EngineState.READY, percent=100, message="", model="small", model_path="/m", device="cpu", pid=7,
+        version="1", uptime_s=1.0, memory_bytes=0, device_memory_bytes=0, clients=0, requests={}, denoising_steps=0,
+        stages={}, adapters={"/w/one": "", "/w/two": "it is off"},
+    )  # fmt: skip
+    lines = table(status).splitlines()
+    assert "adapter       /w/one" in lines and "adapter       /w/two (it is off)" in lines
+
+
 def test_client_and_command_line_load_no_torch() -> None:
     program = (
         "import dgemma_engine.cli, dgemma_engine.ipc.client, sys; print(sorted({'torch', 'psutil'} & set(sys.modules)))"

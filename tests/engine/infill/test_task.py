@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import pytest
+from dgemma_engine.checkpoint.calibration import Calibration
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.infill.candidate import Proposal
 from dgemma_engine.infill.options import DEFAULT
@@ -44,7 +45,15 @@ def task(document: str, **options: Any) -> InfillTask:
     context = Context(document="a", prefix=prefix, suffix=suffix, **options)
     letters = cast("Any", Letters())
     form = InfillFormat.untrained()
-    return InfillTask(context=context, hole=hole, form=form, options=DEFAULT, tokenizer=letters, spelling=letters)
+    return InfillTask(
+        context=context,
+        hole=hole,
+        form=form,
+        options=DEFAULT,
+        tokenizer=letters,
+        spelling=letters,
+        calibration=Calibration.default(),
+    )
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from dgemma_engine.serving import daemon
 
 from tests.engine.fake_engine import PATIENCE_S, command, context, location_in, serving
 
-FINGERPRINT = "6: e7d822dfa70c"
+FINGERPRINT = "7: a543dca4f734"
 
 
 @pytest.fixture

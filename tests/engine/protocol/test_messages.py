@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
 from dgemma_engine.protocol.messages import (
+    AdapterUse,
     Candidate,
     CandidateSource,
     Context,
@@ -36,6 +37,7 @@ CONTEXT = Context(
     seed=2**63 - 1,
     drafts="1",
     speculative=True,
+    folder="/w/\udcff",
 )
 DRAFT = Draft(
     request="1",
@@ -59,12 +61,13 @@ INFILL = Infill(
         Candidate(text="é", score=0.25, source=CandidateSource.SEED),
         Candidate(text="", score=0.0, source=CandidateSource.LEFT_TO_RIGHT),
     ),
+    adapter=AdapterUse(root="/w", fault="off"),
 )
 PROGRESS = Progress(state=EngineState.LOADING, percent=40, message="reading")
 STATUS = Status(
     state=EngineState.BUSY, percent=100, message="", model="m", model_path="/m", device="cpu", pid=1, version="0",
     uptime_s=2.0, memory_bytes=3, device_memory_bytes=0, clients=1, requests={"stable": 1}, denoising_steps=9,
-    stages={"total": StageTimes(count=1, p50_ms=1.0, p95_ms=2.0)},
+    stages={"total": StageTimes(count=1, p50_ms=1.0, p95_ms=2.0)}, adapters={"/w": "", "/v": "off"},
 )  # fmt: skip
 MESSAGES = {type(message): message for message in (CONTEXT, QUERY, DEFINITIONS, DRAFT, INFILL, PROGRESS, STATUS)}
 
@@ -142,6 +145,11 @@ def test_infill_fills_in_what_is_left_out() -> None:
         (Infill, {"covered": 1}, "Infill.text and Infill.covered must be those of the first of Infill.candidates"),
         (Context, {"edges": {"num_before": 9_999}}, "self.edges.num_before=9999 must be between 0 and"),
         (Context, {"edges": {"num_after": -1}}, "self.edges.num_after=-1 must be between 0 and"),
+        (Context, {"folder": "w"}, "folder='w' must be an absolute path"),
+        (Context, {"folder": "/w\0"}, "must be an absolute path"),
+        (Infill, {"adapter": {"fault": "off"}}, "fault='off' needs a root"),
+        (Infill, {"adapter": "/w"}, "Infill.adapter must be a JSON object, got str"),
+        (Status, {"adapters": {"/w": 1}}, "Status.adapters[/w] must be str, got int"),
         (Infill, {"timings_ms": []}, "Infill.timings_ms must be a JSON object, got list"),
         (Infill, {"timings_ms": {"total": "1"}}, "Infill.timings_ms[total] must be float, got str"),
         (Status, {"requests": {"stable": 1.5}}, "Status.requests[stable] must be int, got float"),

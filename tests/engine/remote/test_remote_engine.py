@@ -43,7 +43,8 @@ async def test_every_field_of_a_question_arrives() -> None:
         edges=DocumentEdges(above="above\n", is_cut=True),
     )
     async with elsewhere() as there:
-        await there.remote.infill(asked)
+        # A folder of this machine stays here.
+        await there.remote.infill(replace(asked, folder="/home/ann/secret"))
     (arrived,) = there.engine.contexts
     assert replace(arrived, document=asked.document, deadline_ms=asked.deadline_ms) == asked
     assert 0 < arrived.deadline_ms <= asked.deadline_ms
@@ -66,6 +67,7 @@ async def test_trace_definitions_and_status() -> None:
         assert found.texts == {"f": "def f(): ..."}
         status = await there.remote.status()
         assert (status.model, status.model_path) == ("fake", ""), "no path of the other machine"
+        assert status.adapters == {}, "and none of its repositories"
         assert (await there.remote.wait_ready(5)).model == "fake"
 
 

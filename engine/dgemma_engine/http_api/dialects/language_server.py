@@ -152,7 +152,8 @@ class LanguageServerDialect:
                 state=_STATES.get(connection.state, EngineState.LOADING),
                 percent=connection.percent,
                 # Names no path of this machine.
-                status=status and replace(status, model=PurePath(status.model).name, model_path="", message=""),
+                status=status
+                and replace(status, model=PurePath(status.model).name, model_path="", message="", adapters={}),
             )
         )
 
@@ -208,6 +209,9 @@ class LanguageServerDialect:
         except (ValueError, RecursionError) as error:
             # Our own checks name fields and numbers, and quote no text; those of JSON quote none either.
             raise Refusal(status=400, message=str(error)[:200].replace("self.", "")) from None
+        if context.folder:
+            # Adapters know their owner's code, and a folder's name must not be tried from outside.
+            raise Refusal(status=400, message="A question over HTTP names no folder of the engine's machine.")
         most = call.service.settings.max_items
         if max(len(context.snippets), len(context.edits)) > most:
             raise Refusal(status=400, message=f"A list of the question has more than {most} entries.")

@@ -72,6 +72,15 @@ async def test_long_list_in_a_question_is_refused() -> None:
     assert reply.status == 400 and "more than 2 entries" in reply.json["error"]["message"]
 
 
+async def test_question_about_a_folder_of_the_engines_machine_is_refused() -> None:
+    asked = Question.of(Context(document="d", prefix="", suffix="", folder="/home/ann/secret"))
+    async with front_door() as door:
+        for path in ("/v1/engine/infill", "/v1/engine/trace"):
+            reply = await door.post(path, body(asked))
+            assert reply.status == 400 and "names no folder" in reply.json["error"]["message"]
+    assert door.engine.contexts == []
+
+
 async def test_request_is_cancelled_by_its_name_only_within_its_session() -> None:
     slow = Question.of(Context(document="d", prefix="SLOW", suffix="", deadline_ms=60_000))
     async with front_door() as door:
