@@ -1,9 +1,47 @@
-"""Ends a process that the server started: asked first, killed where it does not end in time."""
+"""Processes that the server starts: read line by line, and ended: asked first, killed where that takes long."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+
+
+class ProcessFailed(Exception):
+    """A child process failed; the message is one sentence for the user."""
+
+
+async def run(command: Sequence[str], on_line: Callable[[bytes], None], *, name: str, patience_s: float) -> None:
+    """Runs a program of `dgemma-engine` to its end. Cancelling the caller ends the process.
+
+    Args:
+        command: program, subcommand and arguments.
+        on_line: called with each line of its standard output.
+        name: program and subcommand, for the user.
+        patience_s: see `end`.
+
+    Raises:
+        ProcessFailed: it cannot be run, or failed: the last line of its standard error.
+    """
+    pipe = asyncio.subprocess.PIPE
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe, start_new_session=True
+        )
+    except OSError as error:
+        raise ProcessFailed(f"{command[0]} cannot be run ({error.strerror}); install dgemma-lsp again") from error
+    assert process.stdout is not None
+    assert process.stderr is not None
+    errors = asyncio.create_task(process.stderr.read())
+    try:
+        async for line in process.stdout:
+            on_line(line)
+        code = await process.wait()
+        if code:
+            raise ProcessFailed(_last_line(await errors) or f"{name} ended with exit code {code}; try again")
+    finally:
+        errors.cancel()
+        await end(process, patience_s=patience_s)
 
 
 async def end(process: asyncio.subprocess.Process, *, patience_s: float) -> None:
@@ -24,3 +62,8 @@ async def end(process: asyncio.subprocess.Process, *, patience_s: float) -> None
         with suppress(ProcessLookupError):
             process.kill()
         await process.wait()
+
+
+def _last_line(output: bytes) -> str:
+    lines = output.decode("utf-8", "replace").strip().splitlines()
+    return lines[-1].removeprefix("dgemma-engine: ") if lines else ""

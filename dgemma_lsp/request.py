@@ -110,6 +110,8 @@ class Request:
         extent: how far the answer may reach; None derives it from the text around the cursor.
         least_column: of a fill, the least column of its lines below the first; -1 is that of the block it begins in.
         speculative: whether the answer is prepared before the editor asks for it.
+        folder: absolute path of the folder that the document is in, by which the engine finds the adapter of its
+            repository; empty where there is none.
     """
 
     uri: str
@@ -129,6 +131,7 @@ class Request:
     extent: Extent | None = None
     least_column: int = -1
     speculative: bool = False
+    folder: str = ""
 
     def __post_init__(self) -> None:
         if not 0 <= self.offset <= len(self.text):

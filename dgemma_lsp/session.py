@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 from dgemma_engine.engine_client.connection import EngineConnection
 from dgemma_engine.engine_client.infill_source import Connect
@@ -28,7 +27,7 @@ from dgemma_lsp.documents.store import Document, Documents, Edit
 from dgemma_lsp.documents.uri import name_files
 from dgemma_lsp.engine_client.connector import engine_host
 from dgemma_lsp.engine_client.infill_client import ContextLimits, InfillClient
-from dgemma_lsp.engine_client.status import ServerStatus, StatusBoard
+from dgemma_lsp.engine_client.status import ClientNotifier, StatusBoard
 from dgemma_lsp.fill.service import FillService
 from dgemma_lsp.metrics.recorder import StatsRecorder
 from dgemma_lsp.metrics.stats import Source
@@ -36,22 +35,6 @@ from dgemma_lsp.privacy.policy import Privacy
 from dgemma_lsp.request import Request
 from dgemma_lsp.settings.reader import PERSONAL_KEYS, read_settings
 from dgemma_lsp.settings.settings import Settings
-
-
-class ClientNotifier(Protocol):
-    """Notifies the editor."""
-
-    def publish(self, status: ServerStatus) -> None:
-        """Shows a state in the status bar."""
-        ...
-
-    def error(self, message: str) -> None:
-        """Shows the user an error."""
-        ...
-
-    def warning(self, message: str) -> None:
-        """Shows the user a warning."""
-        ...
 
 
 class Session:
@@ -165,6 +148,10 @@ class Session:
         self.board.model = self._choose(self.settings)
         self._connection.reconfigure(self._connector(self.settings))
         self.board.show_current()
+
+    def adapters_changed(self) -> None:
+        """Drops answers of a model with another adapter, or with none; the next answer tells which one takes part."""
+        self._completions.forget()
 
     def warn(self, problems: Iterable[str]) -> None:
         """Shows the user each problem that was not shown before."""

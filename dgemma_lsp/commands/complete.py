@@ -17,6 +17,7 @@ from dgemma_engine.protocol.status_messages import Status
 
 from dgemma_lsp.answer import Completion, build_completions
 from dgemma_lsp.commands.file_location import FilePosition, language_of
+from dgemma_lsp.documents.uri import folder_of
 from dgemma_lsp.engine_client.infill_client import ContextLimits, build_context
 from dgemma_lsp.request import Request, Trigger
 
@@ -71,12 +72,14 @@ def request_at(place: FilePosition, *, deadline_ms: float) -> Request:
         place: text and cursor.
         deadline_ms: milliseconds until the answer is due.
     """
+    uri = place.path.absolute().as_uri()
     return Request(
-        uri=place.path.absolute().as_uri(),
+        uri=uri,
         version=0,
         text=place.text,
         offset=place.offset,
         path=place.path.name,
+        folder=folder_of(uri, ()),
         language=language_of(place.path),
         trigger=Trigger.AUTOMATIC,
         deadline_ms=deadline_ms,

@@ -87,6 +87,22 @@ def path_of(uri: str, style: PathStyle = HERE) -> Path | None:
     return Path(native) if native else None
 
 
+def folder_of(uri: str, roots: Sequence[str], style: PathStyle = HERE) -> str:
+    """Returns the folder that a document is in, else the workspace's first; empty on Windows, where no engine runs.
+
+    Args:
+        uri: the document's.
+        roots: uris of the workspace's folders.
+        style: of the system's paths.
+    """
+    if style is not PathStyle.POSIX:
+        return ""
+    path = path_of(uri, style)
+    if path is not None:
+        return str(path.parent)
+    return str(next(filter(None, (path_of(root, style) for root in roots)), ""))
+
+
 def name_files(uris: Sequence[str]) -> str:
     """Returns the file names of the first 3 URIs and how many more there are, for a person."""
     names = ", ".join(unquote(uri.rpartition("/")[2]) for uri in uris[:_MOST_NAMES])

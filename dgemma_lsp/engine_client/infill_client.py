@@ -135,6 +135,7 @@ def build_context(
             num_after=len(cells_after),
             is_cut=start + request.skipped > 0,
         ),
+        folder=request.folder,
     )
 
 

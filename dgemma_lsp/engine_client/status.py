@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from dgemma_engine.engine_client.connection_status import ConnectionState, ConnectionStatus
 from dgemma_engine.model_store.catalogue import TINY
 from dgemma_engine.model_store.choice import ModelChoice
+from dgemma_engine.protocol.adapter_messages import AdapterUse
 from dgemma_engine.protocol.messages import Finish, Infill
 from dgemma_engine.protocol.status_messages import Status
 
@@ -101,6 +102,7 @@ class ServerStatus:
         reason: why it is slow or does nothing, for `SLOW` and `INACTIVE`; else empty.
         uri: the one document that it is about, for `INACTIVE`; empty where it holds everywhere.
         host: host and port of the engine on another machine that text is sent to; empty for one of this machine.
+        adapter: the repository whose adapter took part in the last answer; empty where none did.
     """
 
     kind: StatusKind
@@ -109,6 +111,7 @@ class ServerStatus:
     reason: str = ""
     uri: str = ""
     host: str = ""
+    adapter: str = ""
 
     def __post_init__(self) -> None:
         if bool(self.reason) != (self.kind in {StatusKind.SLOW, StatusKind.INACTIVE}):
@@ -137,6 +140,22 @@ class ServerStatus:
         return asdict(self) | {"kind": self.kind.value, "busy": self.kind in {StatusKind.BUSY, StatusKind.LOADING}}
 
 
+class ClientNotifier(Protocol):
+    """Notifies the editor."""
+
+    def publish(self, status: ServerStatus) -> None:
+        """Shows a state in the status bar."""
+        ...
+
+    def error(self, message: str) -> None:
+        """Shows the user an error."""
+        ...
+
+    def warning(self, message: str) -> None:
+        """Shows the user a warning."""
+        ...
+
+
 class StatusBoard:
     """Decides what is shown, and publishes nothing twice.
 
@@ -149,6 +168,7 @@ class StatusBoard:
         model: which model answers, and which one is missing.
         engine: the engine's own status; None where it was not asked since it was connected.
         host: host and port of the engine on another machine; empty for one of this machine.
+        adapter: of the repository that the last answer is about.
     """
 
     def __init__(self, *, publish: Callable[[ServerStatus], None], alarm: Callable[[str], None]) -> None:
@@ -156,6 +176,7 @@ class StatusBoard:
         self.model = ModelChoice(runs="")
         self.engine: Status | None = None
         self.host = ""
+        self.adapter = AdapterUse()
         self._publish = publish
         self._alarm = alarm
         self._last: ServerStatus | None = None
@@ -166,8 +187,8 @@ class StatusBoard:
         self._is_refusing = False
 
     def show(self, status: ServerStatus) -> None:
-        """Publishes a state with the engine's host, unless it is the last one."""
-        status = replace(status, host=self.host)
+        """Publishes a state with the engine's host and the adapter in use, unless it is the last one."""
+        status = replace(status, host=self.host, adapter="" if self.adapter.fault else self.adapter.root)
         if status == self._last:
             return
         self._last = status
@@ -190,7 +211,9 @@ class StatusBoard:
             status = ServerStatus.slow(self._slow.reason)
         else:
             status = ServerStatus.of(self._connection)
-            status = replace(status, message=self.model.notice) if is_ready and is_missing else status
+            if is_ready:
+                notice = self.model.notice if is_missing else self.adapter.fault
+                status = replace(status, message=notice or status.message)
         self.show(status)
 
     def connection_changed(self, status: ConnectionStatus) -> None:
@@ -203,7 +226,7 @@ class StatusBoard:
 
     def request_failed(self, status: ConnectionStatus) -> None:
         """Shows why a request failed; the connection may stand."""
-        self._slow, self.engine = SlowDetector(), None
+        self._slow, self.engine, self.adapter = SlowDetector(), None, AdapterUse()
         self.show(ServerStatus.of(status))
 
     def activity_changed(self, active: bool) -> None:
@@ -221,6 +244,9 @@ class StatusBoard:
         # A request has succeeded: every alarm may come again.
         self._alarmed.clear()
         self._slow.learn(infill, deadline_ms=deadline_ms, engine=self.engine)
+        # One that was cancelled or came too late may not have been begun.
+        if infill.finish not in (Finish.CANCELLED, Finish.DEADLINE):
+            self.adapter = infill.adapter
 
     def show_refusal(self, why: str | None, uri: str) -> None:
         """Shows why nothing is offered in a document, or for None that completions are offered again."""

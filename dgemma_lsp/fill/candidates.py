@@ -42,7 +42,13 @@ class FillCandidate:
 
 
 def fill_request(
-    document: Document, target: FillTarget, *, path: str, deadline_ms: float, cells: tuple[str, str] = ("", "")
+    document: Document,
+    target: FillTarget,
+    *,
+    path: str,
+    deadline_ms: float,
+    cells: tuple[str, str] = ("", ""),
+    folder: str = "",
 ) -> Request:
     """Returns the question that a fill is: the document without what is replaced, the cursor where that stood.
 
@@ -52,6 +58,7 @@ def fill_request(
         path: the file's path for the model to see.
         deadline_ms: milliseconds until an answer is due.
         cells: text of a notebook's cells before and after this one.
+        folder: see `Request.folder`.
     """
     near = Excerpt.of(document.text, target.start, target.end, between=target.shown)
     request = Request(
@@ -68,6 +75,7 @@ def fill_request(
         below=cells[1],
         skipped=near.skipped,
         beyond=near.beyond,
+        folder=folder,
     )
     replaced = document.text[target.start : target.end]
     return replace(request, extent=_extent(request, replaced), least_column=_least_column(request, replaced))

@@ -95,7 +95,14 @@ class FillService:
         self._in_flight = LatestOnly()
 
     async def answer(
-        self, question: FillQuestion, settings: Settings, *, encoding: PositionEncoding, path: str, on_draft: OnDraft
+        self,
+        question: FillQuestion,
+        settings: Settings,
+        *,
+        encoding: PositionEncoding,
+        path: str,
+        folder: str,
+        on_draft: OnDraft,
     ) -> FillAnswer:
         """Returns candidates, or why there are none. Cancelling the caller ends the engine's work.
 
@@ -106,6 +113,7 @@ class FillService:
             settings: those that hold.
             encoding: what its columns count.
             path: the file's path for the model to see.
+            folder: see `Request.folder`.
             on_draft: called with the drafts.
         """
         if (document := self._get(question.uri)) is None:
@@ -117,7 +125,7 @@ class FillService:
             return replace(given, message=target.message)
         replaced = document.text[target.start : target.end]
         deadline_ms, cells = settings.fill_deadline_ms, self._cells(question.uri)
-        request = fill_request(document, target, path=path, deadline_ms=deadline_ms, cells=cells)
+        request = fill_request(document, target, path=path, deadline_ms=deadline_ms, cells=cells, folder=folder)
         limits = ContextLimits(max_middle_tokens=settings.fill_max_tokens, seed=settings.seed)
         with self._in_flight.newest(question.uri):
             self._on_activity(True)

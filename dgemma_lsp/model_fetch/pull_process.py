@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -12,10 +11,6 @@ from dgemma_lsp import child_process
 
 # Long enough to end pip's process, too.
 _END_S = 10.0
-
-
-class PullFailed(Exception):
-    """The model could not be fetched; the message is one sentence with the remedy."""
 
 
 def pull_command(name: str) -> list[str]:
@@ -36,28 +31,14 @@ async def pull(command: Sequence[str], on_progress: Callable[[int, int], None]) 
         on_progress: called with the bytes that are there and the bytes of the whole.
 
     Raises:
-        PullFailed: the process failed.
+        ProcessFailed: the model could not be fetched; the message has the remedy.
     """
-    pipe = asyncio.subprocess.PIPE
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *command, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe, start_new_session=True
-        )
-    except OSError as error:
-        raise PullFailed(f"{command[0]} cannot be run ({error.strerror}); install dgemma-lsp again") from error
-    assert process.stdout is not None
-    assert process.stderr is not None
-    errors = asyncio.create_task(process.stderr.read())
-    try:
-        async for line in process.stdout:
-            if (report := _progress(line)) is not None:
-                on_progress(*report)
-        code = await process.wait()
-        if code:
-            raise PullFailed(_last_line(await errors) or f"dgemma-engine pull ended with exit code {code}; try again")
-    finally:
-        errors.cancel()
-        await child_process.end(process, patience_s=_END_S)
+
+    def read(line: bytes) -> None:
+        if (report := _progress(line)) is not None:
+            on_progress(*report)
+
+    await child_process.run(command, read, name="dgemma-engine pull", patience_s=_END_S)
 
 
 def _progress(line: bytes) -> tuple[int, int] | None:
@@ -67,8 +48,3 @@ def _progress(line: bytes) -> tuple[int, int] | None:
         return int(report["num_bytes"]), int(report["total_bytes"])
     except (ValueError, KeyError, TypeError):
         return None
-
-
-def _last_line(output: bytes) -> str:
-    lines = output.decode("utf-8", "replace").strip().splitlines()
-    return lines[-1].removeprefix("dgemma-engine: ") if lines else ""

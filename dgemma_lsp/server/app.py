@@ -13,10 +13,13 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, cast
 
 from dgemma_engine.engine_client.infill_source import Connect
+from dgemma_engine.errors import ModelStoreError
+from dgemma_engine.repository_adapters.store import AdapterStore
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException
 from pygls.lsp.server import LanguageServer
@@ -26,11 +29,12 @@ from dgemma_lsp.documents.positions import PositionEncoding
 from dgemma_lsp.documents.store import Document
 from dgemma_lsp.engine_client.connector import chosen_model, engine_connector
 from dgemma_lsp.engine_client.front_door import FrontDoor, serve_command
-from dgemma_lsp.engine_client.status import METHOD, ServerStatus
+from dgemma_lsp.engine_client.status import METHOD, ServerStatus, StatusKind
 from dgemma_lsp.metrics.recorder import TALLY, StatsRecorder
 from dgemma_lsp.metrics.store import StatsFile
 from dgemma_lsp.model_fetch.declined_models import DeclinedModels
 from dgemma_lsp.model_fetch.pull_process import pull_command
+from dgemma_lsp.repository_learning.hinted_repositories import HintedRepositories
 from dgemma_lsp.request import Channel, Request, Trigger
 from dgemma_lsp.server import (
     completion_handlers,
@@ -41,6 +45,7 @@ from dgemma_lsp.server import (
     preview_handlers,
 )
 from dgemma_lsp.server.copilot import handlers as copilot
+from dgemma_lsp.server.learning import handlers as learning
 from dgemma_lsp.server.lenient_converter import lenient_converter
 from dgemma_lsp.server.notebook_handlers import SYNC
 from dgemma_lsp.server.progress_bars import LoadProgress
@@ -91,6 +96,12 @@ class DgemmaServer(LanguageServer):
         self.declined = DeclinedModels.locate(environ, home=home)
         self.pull_command = pull_command
         self.fetching = asyncio.Lock()
+        self.adapters = _adapter_store(environ)
+        self.hinted = HintedRepositories.locate(environ, home=home)
+        self.engine_program: list[str] = []
+        self.learning = asyncio.Lock()
+        self.half_learnt: set[str] = set()
+        self._hinting: asyncio.Task[None] | None = None
         self.told_missing: set[str] = set()
         self.load_progress = LoadProgress(self)
         self.encoding = PositionEncoding.UTF16
@@ -125,11 +136,13 @@ class DgemmaServer(LanguageServer):
         return conversions.to_roots(self.workspace.folders.values(), self.workspace.root_uri)
 
     def publish(self, status: ServerStatus) -> None:
-        """Shows a state in the status bar, and loading as a progress bar."""
+        """Shows a state in the status bar, and loading as a progress bar; hints may follow once the engine is ready."""
         self.protocol.notify(METHOD, status.to_wire())
         window = self.client_capabilities.window
         if window is not None and window.work_done_progress:
             self.load_progress.show(status)
+        if status.kind is StatusKind.READY and self._hinting is None:
+            self._hinting = asyncio.create_task(learning.hint(self))
 
     def error(self, message: str) -> None:
         """Shows the user an error."""
@@ -189,6 +202,13 @@ class DgemmaServer(LanguageServer):
         )
 
 
+def _adapter_store(environ: Mapping[str, str]) -> AdapterStore | None:
+    """Returns the adapters of the user's repositories; None for a user without a home folder, who has none."""
+    with suppress(ModelStoreError):
+        return AdapterStore.locate(environ)
+    return None
+
+
 def _spare_collections() -> None:
     # What was made until now stays for good. Each full collection would go through all of it, in 70 ms.
     gc.freeze()
@@ -221,6 +241,7 @@ def build_server(
     preview_handlers.register(server)
     fill_handlers.register(server)
     model_handlers.register(server)
+    learning.register(server)
     return server
 
 

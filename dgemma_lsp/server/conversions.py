@@ -14,7 +14,7 @@ from dgemma_lsp.answer import Completion
 from dgemma_lsp.documents.path_style import HERE, PathStyle
 from dgemma_lsp.documents.positions import LineIndex, PositionEncoding
 from dgemma_lsp.documents.store import MOST_URI_CHARS, Document, Edit
-from dgemma_lsp.documents.uri import Uri
+from dgemma_lsp.documents.uri import Uri, folder_of
 from dgemma_lsp.request import Channel, Excerpt, Request, Selected, Trigger
 
 # The command that an editor runs when it has inserted a suggestion, with the suggestion's number.
@@ -87,6 +87,7 @@ def to_request(
         below=cells[1],
         skipped=near.skipped,
         beyond=near.beyond,
+        folder=folder_of(document.uri, roots) if len(document.uri) <= MOST_URI_CHARS else "",
     )
 
 

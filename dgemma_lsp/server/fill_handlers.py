@@ -15,6 +15,7 @@ from dgemma_engine.protocol.messages import Draft
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams
 
+from dgemma_lsp.documents.uri import folder_of
 from dgemma_lsp.fill.service import FillAnswer, FillQuestion
 from dgemma_lsp.fill.target import FillKind, fill_kinds
 from dgemma_lsp.server import conversions, fill_conversions
@@ -92,14 +93,19 @@ async def _fill_and_apply(server: DgemmaServer, question: FillQuestion, token: T
 
 async def _answer(server: DgemmaServer, question: FillQuestion, token: Token | None) -> FillAnswer:
     """Returns what came of a question; a cancelled progress bar cancels the current task."""
-    path = conversions.shown_path(question.uri, server.roots)
+    path, folder = conversions.shown_path(question.uri, server.roots), folder_of(question.uri, server.roots)
     with work_progress(server, token, "Filling") as report:
 
         def on_draft(draft: Draft) -> None:
             report(100 * draft.step // (draft.step + _HALF_WAY_STEPS), f"denoising step {draft.step}")
 
         return await server.session.fills.answer(
-            question, server.session.settings, encoding=server.encoding, path=path, on_draft=on_draft
+            question,
+            server.session.settings,
+            encoding=server.encoding,
+            path=path,
+            folder=folder,
+            on_draft=on_draft,
         )
 
 

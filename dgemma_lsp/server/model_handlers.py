@@ -17,7 +17,8 @@ from dgemma_engine.model_store.catalogue import MB, Entry
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams
 
-from dgemma_lsp.model_fetch.pull_process import PullFailed, pull
+from dgemma_lsp.child_process import ProcessFailed
+from dgemma_lsp.model_fetch.pull_process import pull
 from dgemma_lsp.server.fill_conversions import field, to_progress_token
 from dgemma_lsp.server.progress_bars import Token, new_token, work_progress
 from dgemma_lsp.settings.settings import SECTION
@@ -106,7 +107,7 @@ async def _fetched(ls: DgemmaServer, token: Token | None) -> str:
         try:
             with work_progress(ls, token, f"Fetching {entry.name}") as report:
                 await pull(ls.pull_command(entry.name), lambda there, whole: report(*_shown(entry, there, whole)))
-        except PullFailed as error:
+        except ProcessFailed as error:
             raise JsonRpcException(str(error), code=_REQUEST_FAILED) from None
         ls.session.model_fetched()
         ls.keep_front_door()

@@ -29,6 +29,7 @@ class Editor:
         self.record = record
         self.statuses: list[Any] = []
         self.missing: list[Any] = []
+        self.hints: list[Any] = []
         self.result: types.InitializeResult | None = None
         self._version = 0
 
@@ -150,6 +151,7 @@ async def editing(
     editor = Editor(client, encoding, record)
     client.feature("dgemma/status")(lambda status: editor.statuses.append(status))
     client.feature("dgemma/modelMissing")(lambda model: editor.missing.append(model))
+    client.feature("dgemma/learnHint")(lambda hint: editor.hints.append(hint))
     if configuration is not None:
         client.set_configuration({"dgemma": configuration})
     environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}

@@ -8,6 +8,7 @@ from typing import Any
 
 from dgemma_engine.ipc.client import EngineFault, EngineUnavailable
 from dgemma_engine.postprocess.shape import shaper
+from dgemma_engine.protocol.adapter_messages import AdapterUse
 from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
 from dgemma_engine.protocol.messages import (
     Candidate,
@@ -95,6 +96,9 @@ class FakeEngine:
             timings_ms={"total": 1.0},
             candidates=candidates if len(candidates) > 1 else (),
             unlikely=unlikely and best is not None,
+            adapter=AdapterUse(root=context.folder, fault="it is off" if "OFF" in line else "")
+            if "ADAPTER" in line
+            else AdapterUse(),
         )
 
     async def _draft(self, text: str, line: str, on_draft: Callable[[Draft], None] | None) -> None:

@@ -16,7 +16,7 @@ from dgemma_engine.checkpoint.calibration import Calibration
 from dgemma_engine.errors import AdapterStoreError, CheckpointError
 from dgemma_engine.families.adapter_choice import AdapterChoice
 from dgemma_engine.model.model_adapter import ModelAdapter
-from dgemma_engine.protocol.messages import AdapterUse
+from dgemma_engine.protocol.adapter_messages import AdapterUse
 from dgemma_engine.repository_adapters.store import AdapterStore, RepositoryAdapter
 
 # One of rank 32 of the default model takes 37 MiB.
@@ -67,6 +67,9 @@ class LoadedAdapters:
             found = self._store.find(Path(folder))
         except AdapterStoreError as error:
             return self._without(self._remembered(folder, str(error)))
+        except UnicodeEncodeError:
+            # No file has such a name.
+            return self._without(AdapterUse())
         if found is None:
             removed = next((root for root in self._uses if Path(folder).is_relative_to(root)), None)
             return self._without(AdapterUse() if removed is None else self._remembered(removed, _removed(removed)))

@@ -24,6 +24,7 @@ from dgemma_engine.families.checkpoint_facts import read_facts
 from dgemma_engine.families.family import LoadOptions
 from dgemma_engine.families.loaded_adapters import LoadedAdapters
 from dgemma_engine.families.registry import family_of
+from dgemma_engine.infill.answer import to_infill
 from dgemma_engine.infill.candidate import Ranked, Search
 from dgemma_engine.infill.observer import Observer
 from dgemma_engine.infill.oom import MEMORY_ERRORS, free_memory, is_exhaustion
@@ -35,7 +36,7 @@ from dgemma_engine.model.devices import limit_threads, pick_device, use_device
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.prompting.prefix_cache import PromptStore
-from dgemma_engine.protocol.messages import Candidate, Context, Finish, Infill, OnDraft
+from dgemma_engine.protocol.messages import Context, Infill, OnDraft
 from dgemma_engine.repository_adapters.store import AdapterStore
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces, finished
@@ -281,29 +282,4 @@ class Engine:
                 )
             shown = ranked[: _SENT_ON_DEMAND if context.on_demand else _SENT_CANDIDATES] if is_shown else []
             unlikely = is_shown and not is_likely
-        candidates = tuple(
-            Candidate(
-                text=made.text,
-                score=one.score,
-                source=made.source,
-                covered=made.covered,
-                num_tokens=made.num_tokens,
-                is_cut=made.is_cut,
-            )
-            for one in shown
-            for made in (one.proposal,)
-        )
-        text = candidates[0].text if candidates else ""
-        silent = proposals.finish if proposals.finish is Finish.DEADLINE else Finish.EMPTY
-        return Infill(
-            text=text,
-            covered=candidates[0].covered if candidates else 0,
-            finish=search.stop or (proposals.finish if candidates else silent),
-            score=candidates[0].score if candidates else 0.0,
-            steps=proposals.steps,
-            forwards=proposals.steps + proposals.passes,
-            candidates=candidates,
-            timings_ms=timer.timings_ms(),
-            unlikely=unlikely and bool(text),
-            adapter=choice.use,
-        )
+        return to_infill(search, shown, unlikely=unlikely, use=choice.use, timings_ms=timer.timings_ms())

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from dgemma_engine.protocol.adapter_messages import AdapterUse
 from dgemma_engine.protocol.codec import Message
 
 INFILL = "engine/infill"
@@ -227,23 +228,6 @@ class Candidate(Message):
             raise ValueError(f"{self.score=} must be between 0 and 1")
         if self.num_tokens < 0:
             raise ValueError(f"{self.num_tokens=} must not be negative")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdapterUse(Message):
-    """Whether an adapter of the user's repository took part in an answer.
-
-    Attributes:
-        root: the repository that has an adapter; empty where there is none.
-        fault: why the model answered without it, and what to do; empty where it took part.
-    """
-
-    root: str = ""
-    fault: str = ""
-
-    def __post_init__(self) -> None:
-        if self.fault and not self.root:
-            raise ValueError(f"{self.fault=} needs a root")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

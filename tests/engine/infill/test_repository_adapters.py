@@ -22,7 +22,8 @@ from dgemma_engine.families.llama.weights import load_llama
 from dgemma_engine.infill.engine import Engine
 from dgemma_engine.infill.options import InfillOptions
 from dgemma_engine.model.ops import Ops
-from dgemma_engine.protocol.messages import AdapterUse, Context, Infill
+from dgemma_engine.protocol.adapter_messages import AdapterUse
+from dgemma_engine.protocol.messages import Context, Infill
 from dgemma_engine.repository_adapters.store import AdapterStore
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.tokenization.tokenizer import Tokenizer
@@ -270,6 +271,12 @@ def test_more_adapters_than_stay_in_memory_all_answer(base: Path, store: Adapter
     first = [texts(engine, root) for root in many]
     assert [texts(engine, root) for root in many] == first
     assert len(engine._adapters._loaded.items()) == 8  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize("folder", ["/\ud800", "/" + "a" * 5_000, "/a/../../..", "//x"])
+def test_odd_folder_has_no_adapter(base: Path, store: AdapterStore, roots: list[Path], folder: str) -> None:
+    install_adapter(store, base, roots[0])
+    assert load(base, store)._adapters.choose(folder).use == AdapterUse()
 
 
 def test_model_of_a_family_without_adapters_answers_as_it_is(

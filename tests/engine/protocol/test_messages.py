@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 import pytest
+from dgemma_engine.protocol.adapter_messages import AdapterUse
 from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
 from dgemma_engine.protocol.messages import (
-    AdapterUse,
     Candidate,
     CandidateSource,
     Context,

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from dgemma_lsp.documents.uri import Uri, path_of
+from dgemma_lsp.documents.path_style import PathStyle
+from dgemma_lsp.documents.uri import Uri, folder_of, path_of
 from dgemma_lsp.server.conversions import shown_path
 
 PIECES = [
@@ -94,6 +95,21 @@ def test_path_of_a_document(uri: str, path: Path | None):
 )
 def test_shown_path(uri: str, roots: list[str], shown: str):
     assert shown_path(uri, roots) == shown
+
+
+@pytest.mark.parametrize(
+    ("uri", "roots", "folder"),
+    [
+        ("file:///w/a/b.py", ["file:///w"], "/w/a"),
+        ("file:///w/%ff/b.py", [], "/w/\udcff"),
+        ("untitled:Untitled-1", ["ssh://host/x", "file:///w", "file:///v"], "/w"),
+        ("vscode-notebook-cell:/w/a.ipynb#1", ["file:///w"], "/w"),
+        ("untitled:Untitled-1", [], ""),
+    ],
+)
+def test_folder_of_a_document(uri: str, roots: list[str], folder: str):
+    assert folder_of(uri, roots) == folder
+    assert folder_of(uri, roots, PathStyle.WINDOWS) == ""
 
 
 def test_no_text_is_refused_and_every_shown_path_can_be_encoded():

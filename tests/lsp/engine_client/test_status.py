@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pytest
+from dgemma_engine.engine_client.connection_status import ConnectionState, ConnectionStatus
+from dgemma_engine.protocol.adapter_messages import AdapterUse
 from dgemma_engine.protocol.messages import Finish, Infill
 
 from dgemma_lsp.engine_client.status import ServerStatus, StatusBoard, StatusKind
@@ -44,17 +46,44 @@ def test_wire_form():
         "reason": "",
         "uri": "",
         "host": "",
+        "adapter": "",
     }
 
 
 def test_reason_is_for_what_is_slow_or_inactive():
     assert ServerStatus.slow("why").to_wire() == {
         "kind": "slow", "busy": False, "message": "slow: why", "percent": 100, "reason": "why", "uri": "", "host": "",
+        "adapter": "",
     }  # fmt: skip
     assert ServerStatus.inactive("off").reason == "off"
     for kind, reason in ((StatusKind.READY, "why"), (StatusKind.SLOW, ""), (StatusKind.INACTIVE, "")):
         with pytest.raises(ValueError, match="slow or inactive"):
             ServerStatus(kind=kind, reason=reason)
+
+
+def answered(finish: Finish = Finish.EMPTY, **adapter: str) -> Infill:
+    return Infill(text="", finish=finish, adapter=AdapterUse(**adapter))
+
+
+def test_adapter_of_the_last_answer_is_named_and_a_fault_is_told():
+    shown: list[ServerStatus] = []
+    board = StatusBoard(publish=shown.append, alarm=lambda _message: None)
+
+    def after(infill: Infill) -> tuple[str, str]:
+        board.answered(infill, deadline_ms=1_000.0)
+        board.show_current()
+        return shown[-1].adapter, shown[-1].message
+
+    board.connection_changed(ConnectionStatus(state=ConnectionState.READY, percent=100))
+    assert (shown[-1].adapter, shown[-1].message) == ("", "")
+    assert after(answered(root="/w/one")) == ("/w/one", "")
+    # What was not begun says nothing.
+    assert after(answered(Finish.CANCELLED)) == after(answered(Finish.DEADLINE)) == ("/w/one", "")
+    assert after(answered(root="/w/two", fault="it is off")) == ("", "it is off")
+    assert after(answered()) == ("", "")
+    after(answered(root="/w/one"))
+    board.connection_changed(ConnectionStatus(state=ConnectionState.STARTING))
+    assert shown[-1].adapter == ""
 
 
 class DrawnBar:

@@ -218,6 +218,18 @@ async def test_slow_engine_says_so_and_why(record: Path):
         await until(lambda: editor.kinds()[-1] == "ready")
 
 
+async def test_status_names_the_adapter_that_answered_and_says_why_one_did_not(record: Path):
+    answers = {"ADAPTER = ": "1", "ADAPTER OFF = ": "2"}
+    async with editing(record, answers=answers, root="file:///w") as editor:
+        assert await editor.ask(editor.open("x = |\n", uri="file:///w/src/a.py"), uri="file:///w/src/a.py") == []
+        assert editor.statuses[-1].adapter == ""
+        await editor.ask(editor.open("ADAPTER = |\n", uri="file:///w/src/b.py"), uri="file:///w/src/b.py")
+        await until(lambda: editor.statuses[-1].kind == "ready" and editor.statuses[-1].adapter == "/w/src")
+        await editor.ask(editor.open("ADAPTER OFF = |\n", uri="untitled:U"), uri="untitled:U")
+        await until(lambda: editor.statuses[-1].message == "it is off")
+        assert editor.statuses[-1].adapter == ""
+
+
 async def test_paused_language_offers_nothing_and_says_so(record: Path):
     async with editing(record, answers={"": "1"}, options={"pausedLanguages": ["python"]}) as editor:
         position = editor.open("x = |")
