@@ -100,6 +100,7 @@ class DgemmaServer(LanguageServer):
         self.hinted = HintedRepositories.locate(environ, home=home)
         self.engine_program: list[str] = []
         self.learning = asyncio.Lock()
+        self.learner: asyncio.Task[object] | None = None
         self.half_learnt: set[str] = set()
         self._hinting: asyncio.Task[None] | None = None
         self.told_missing: set[str] = set()

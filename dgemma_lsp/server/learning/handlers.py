@@ -92,18 +92,20 @@ async def _learnt(ls: DgemmaServer, uri: str | None, token: Token | None) -> dic
     """Trains an adapter for the folder that a document is in; returns what the user is told."""
     if (why := _why_not(ls)) is not None:
         raise _failed(why)
-    if ls.learning.locked():
+    if ls.learner is not None and not ls.learner.done() and not ls.learner.cancelling():
         raise _failed("a repository is being learnt already; wait for it, or cancel it")
+    ls.learner = asyncio.current_task()
     root, settings = str(_root(ls, uri)), ls.session.settings
-    command = tune_command(
-        root,
-        model=settings.engine_model,
-        device=settings.engine_device,
-        private_files=settings.private_files,
-        resume=root in ls.half_learnt,
-        program=ls.engine_program,
-    )
+    # One that was cancelled ends its process first.
     async with ls.learning:
+        command = tune_command(
+            root,
+            model=settings.engine_model,
+            device=settings.engine_device,
+            private_files=settings.private_files,
+            resume=root in ls.half_learnt,
+            program=ls.engine_program,
+        )
         ls.half_learnt.add(root)
         try:
             with work_progress(ls, token, f"Learning {Path(root).name}") as report:

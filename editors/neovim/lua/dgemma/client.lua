@@ -4,6 +4,7 @@ local attached = require("dgemma.attached")
 local denoise = require("dgemma.denoise")
 local fetch = require("dgemma.fetch")
 local fill = require("dgemma.fill")
+local learn = require("dgemma.learn")
 local pause = require("dgemma.pause")
 local protocol = require("dgemma.protocol")
 local say = require("dgemma.say")
@@ -93,8 +94,8 @@ local function config(options)
     root_dir = root_dir(options),
     init_options = options.settings,
     settings = { dgemma = options.settings },
-    -- The server leaves it to this plugin to offer a model that is not there.
-    capabilities = { experimental = { dgemma = { fetchModel = true } } },
+    -- The server leaves it to this plugin to offer a model that is not there, and to learn a repository.
+    capabilities = { experimental = { dgemma = { fetchModel = true, learnRepository = true } } },
     handlers = {
       ["dgemma/status"] = function(_, params, ctx)
         if status.take(params, ctx.client_id) then
@@ -105,6 +106,12 @@ local function config(options)
         local client = vim.lsp.get_client_by_id(ctx.client_id)
         if client then
           fetch.offer(params, client)
+        end
+      end,
+      ["dgemma/learnHint"] = function(_, params, ctx)
+        local client = vim.lsp.get_client_by_id(ctx.client_id)
+        if client then
+          learn.offer(params, client)
         end
       end,
       ["window/showMessage"] = function(_, params)
@@ -139,7 +146,8 @@ local function config(options)
       vim.schedule(function()
         status.drop(client_id)
         fill.lost(client_id)
-        fetch.lost(client_id)
+        fetch.work:lost(client_id)
+        learn.work:lost(client_id)
         vim.cmd.redrawstatus({ bang = true })
         -- Neovim ends servers at its own end with code 0 or a signal of its own.
         if (code ~= 0 or signal ~= 0) and vim.v.exiting == vim.NIL and not M.stopping then

@@ -20,12 +20,13 @@ function M.setup(raw)
   require("dgemma.client").enable(options)
   vim.api.nvim_create_autocmd("LspProgress", {
     group = vim.api.nvim_create_augroup("dgemma.progress", { clear = true }),
-    desc = "dgemma: show how far a fill or a download is",
+    desc = "dgemma: show how far a fill, a download or a training is",
     callback = function(event)
       local params = event.data.params
       if type(params.value) == "table" then
         require("dgemma.fill").report(params.token, params.value)
-        require("dgemma.fetch").report(params.token, params.value)
+        require("dgemma.fetch").work:report(params.token, params.value)
+        require("dgemma.learn").work:report(params.token, params.value)
       end
     end,
   })

@@ -11,6 +11,7 @@ local M = {}
 ---@field percent integer load progress
 ---@field reason? string why it is slow or does nothing
 ---@field host? string host and port of the engine on another machine; empty for one of this machine
+---@field adapter? string repository whose adapter answered last; empty where none did
 
 ---@type table<integer, dgemma.Status> by client
 local statuses = {}
@@ -65,7 +66,8 @@ function M.text(bufnr)
   if status.kind == "loading" then
     return ("dgemma loading %d%%%%"):format(status.percent) .. where
   end
-  return "dgemma " .. status.kind .. where
+  local learnt = (status.adapter or "") ~= "" and " +" .. vim.fs.basename(status.adapter):gsub("%%", "%%%%") or ""
+  return "dgemma " .. status.kind .. where .. learnt
 end
 
 return M
