@@ -5,6 +5,7 @@ import { fetchModel } from "./fetch.ts";
 import { fill } from "./fill.ts";
 import { whyNoEditor } from "./largeFile.ts";
 import { Latency } from "./latency.ts";
+import { forgetRepository, learnRepository } from "./learn.ts";
 import { choosePython, tellFailure } from "./notices.ts";
 import { showDoctor, StatsPage } from "./pages.ts";
 import { toggleLanguage, toggleWorkspace } from "./pause.ts";
@@ -46,6 +47,8 @@ export function activate(context: vscode.ExtensionContext): void {
     showStats: () => stats.show(server),
     choosePython: () => choosePython(server),
     getModel: () => fetchModel(server.beyond),
+    learn: (uri?: string) => learnRepository(server.beyond, uri),
+    forget: (uri?: string) => forgetRepository(server.beyond, uri),
     settings: () => run("workbench.action.openSettings", "@ext:dgemma.dgemma-lsp"),
     help: () => run("workbench.action.openWalkthrough", WALKTHROUGH),
     menu: showMenu,

@@ -16,6 +16,9 @@ export const STATS = "dgemma/stats";
 export const MODEL_MISSING = "dgemma/modelMissing";
 export const FETCH_MODEL = "dgemma/fetchModel";
 export const DECLINE_MODEL = "dgemma/declineModel";
+export const LEARN_HINT = "dgemma/learnHint";
+export const LEARN_REPOSITORY = "dgemma/learnRepository";
+export const FORGET_REPOSITORY = "dgemma/forgetRepository";
 
 export interface VersionedDocument {
   uri: string;
@@ -92,6 +95,32 @@ export interface FetchAnswer {
   message: string;
 }
 
+/** A repository that can be learnt. */
+export interface LearnHint {
+  /** Its path, and the uri of the same. */
+  root: string;
+  uri: string;
+  /** Why it is worth it. */
+  message: string;
+}
+
+export interface LearnAnswer {
+  /** Path of the repository. */
+  root: string;
+  /** What came of it, in one sentence. */
+  message: string;
+  /** Whether it is better than nothing, and used from now on. */
+  installed: boolean;
+  /** Shares of held-out ends of lines that were filled exactly, 0 to 1; null where there were none. */
+  before: number | null;
+  after: number | null;
+}
+
+export interface ForgetAnswer {
+  root: string;
+  message: string;
+}
+
 /** What the user can expect of the next request, as the server sees it. */
 export interface ServerStatus {
   kind: "ready" | "loading" | "busy" | "slow" | "inactive" | "error";
@@ -104,6 +133,8 @@ export interface ServerStatus {
   uri?: string;
   /** Host and port of the engine on another machine that text is sent to; missing or empty for one of this machine. */
   host?: string;
+  /** Path of the repository whose adapter took part in the last answer; missing or empty where none did. */
+  adapter?: string;
 }
 
 /**

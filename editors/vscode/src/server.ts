@@ -10,7 +10,8 @@ import { CloseAction, ErrorAction, LanguageClient, type Middleware, RevealOutput
 import { because, type Candidate, candidates, type Verdict, whyNone } from "./candidates.ts";
 import { offerModel } from "./fetch.ts";
 import { probe } from "./probe.ts";
-import { incompatibility, type MissingModel, MODEL_MISSING, type ServerStatus, STATUS } from "./protocol.ts";
+import { hintLearning } from "./learn.ts";
+import { incompatibility, LEARN_HINT, type LearnHint, type MissingModel, MODEL_MISSING, type ServerStatus, STATUS } from "./protocol.ts";
 import { serverSettings, setting } from "./settings.ts";
 import type { ServerState } from "./statusText.ts";
 
@@ -20,10 +21,11 @@ const MOST_CRASHES = 3;
 const CRASH_WINDOW_MS = 180_000;
 const READY: ServerStatus = { kind: "ready", message: "", percent: 100 };
 
-/** Tells the server that this extension offers a model that is not there. */
-const OFFERS_MODELS: StaticFeature = {
+/** Tells the server that this extension offers a model that is not there, and to learn a repository. */
+const OFFERS: StaticFeature = {
   fillClientCapabilities: (capabilities) => {
-    capabilities.experimental = { ...(capabilities.experimental as object | undefined), dgemma: { fetchModel: true } };
+    const dgemma = { fetchModel: true, learnRepository: true };
+    capabilities.experimental = { ...(capabilities.experimental as object | undefined), dgemma };
   },
   initialize: () => undefined,
   getState: () => ({ kind: "static" }),
@@ -185,8 +187,9 @@ export class Server implements vscode.Disposable {
         this.#become({ kind: "running", status, elsewhere, warning });
       }
     });
-    client.registerFeature(OFFERS_MODELS);
+    client.registerFeature(OFFERS);
     client.onNotification(MODEL_MISSING, (model: MissingModel) => void offerModel(client, model));
+    client.onNotification(LEARN_HINT, (hint: LearnHint) => void hintLearning(hint));
     const ended = once(child, "exit").then(() => Promise.reject(new Error("it ended")));
     ended.catch(() => undefined); // once it has started, its end is `#closed`'s business
     try {

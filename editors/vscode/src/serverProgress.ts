@@ -18,12 +18,19 @@ export async function askWithProgress<Answer>(
   const workDoneToken = crypto.randomUUID();
   let bar: vscode.Progress<{ message?: string; increment?: number }> | undefined;
   let shown = 0;
+  let reached = 0;
+  let said: string | undefined;
+  const show = () => {
+    const increment = Math.max(reached - shown, 0);
+    shown += bar ? increment : 0;
+    bar?.report(said === undefined ? { increment } : { increment, message: said });
+  };
   const listener = client.onProgress(WorkDoneProgress.type, workDoneToken, (value) => {
     if (value.kind !== "end") {
       const { percentage, message } = value as WorkDoneProgressBegin | WorkDoneProgressReport;
-      const increment = Math.max((percentage ?? shown) - shown, 0);
-      shown += bar ? increment : 0;
-      bar?.report(message === undefined ? { increment } : { increment, message });
+      reached = percentage ?? reached;
+      said = message ?? said;
+      show();
     }
   });
   const answer = client.sendRequest<Answer>(method, { ...question, workDoneToken }, taken.token);
@@ -32,6 +39,7 @@ export async function askWithProgress<Answer>(
     if ((await Promise.race([answer, sleep(MOMENT_MS)])) === undefined) {
       await vscode.window.withProgress(options, (progress, token) => {
         bar = progress;
+        show(); // what came before there was a bar
         token.onCancellationRequested(() => taken.cancel());
         return answer;
       });

@@ -86,6 +86,7 @@ export async function showMenu(): Promise<void> {
     ["$(output) Show the log", "dgemma.showLog"],
     ["$(pulse) Check the installation", "dgemma.doctor"],
     ["$(cloud-download) Fetch the model", "dgemma.getModel"],
+    ["$(mortar-board) Learn this repository", "dgemma.learn"],
     ["$(graph) Show statistics", "dgemma.showStats"],
     ["$(gear) Settings", "dgemma.settings"],
   ];

@@ -52,7 +52,8 @@ export function statusText(now: Situation): StatusText {
   const status = server.status.uri && server.status.uri !== now.uri ? server.elsewhere : server.status;
   const reason = status.reason && !status.message.includes(status.reason) ? status.reason : undefined;
   const elsewhere = status.host ? `Your text is sent to ${status.host}.` : undefined;
-  const said = [status.message, reason, elsewhere, warning].filter(Boolean);
+  const learnt = status.adapter ? `The adapter of ${status.adapter} takes part.` : undefined;
+  const said = [status.message, reason, elsewhere, learnt, warning].filter(Boolean);
   switch (status.kind) {
     case "error":
       return { text: "$(error) dgemma", tooltip: joined(said, "The engine cannot be used."), severity: "error" };

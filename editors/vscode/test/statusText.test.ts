@@ -71,3 +71,10 @@ test("a pause hides what the server says, a stopped server hides the pause", () 
   const stopped = shown({}, { paused: "workspace", server: { kind: "stopped", message: "not installed" } });
   assert.deepEqual(stopped, { text: "$(error) dgemma", tooltip: "not installed", severity: "error" });
 });
+
+test("the repository whose adapter took part is named", () => {
+  assert.equal(shown({ adapter: "/w/mine" }).tooltip, "The adapter of /w/mine takes part.");
+  assert.equal(shown({ adapter: "" }).tooltip, "Ready.");
+  const off = shown({ message: "the adapter of /w/mine is off" });
+  assert.deepEqual([off.tooltip, off.severity], ["the adapter of /w/mine is off", "none"]);
+});

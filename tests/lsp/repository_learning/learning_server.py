@@ -39,6 +39,7 @@ def record(event: str) -> None:
 def serve() -> int:
     fake = FakeConnector(record=record, answers={"= ": "1", "= y": "1"})
     configure_logs("warning")
+    record("serves")
     server = build_server(lambda _settings: fake.connect)
     server.engine_program = [sys.executable, __file__, *sys.argv[1:3]]
     server.start_io()
