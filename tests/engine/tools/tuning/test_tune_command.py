@@ -10,6 +10,7 @@ from dgemma_engine.tools.tuning import tune_command, tuner
 
 from tests.engine.tools.tuning.conftest import KnowingEngine, source, work_clock
 from tests.llama_checkpoints import make_llama
+from tests.test_machine_outputs import documented
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +62,7 @@ def test_lines_are_json_objects_and_the_last_one_is_the_result(
     assert 0 <= last["before"] < last["after"] <= 1
     assert last["installed"] and last["figures"]["after"]["rest"] == last["after"]
     assert last["files"] == {"train": 22, "held_out": 8}
+    assert documented("dgemma-engine tune --json") <= last.keys()
 
 
 def test_result_that_is_no_better_is_no_fault(
