@@ -1,7 +1,7 @@
 """Outputs that scripts outside this repository read, as docs/cli.md lists them.
 
-The line of `demo` is tested in tests/lsp/commands, GPU results in tests/engine/bench, `DGEMMA_RUNTIME_DIR` in
-tests/engine/ipc, imports without torch in tests/test_architecture.py.
+The line of `demo` is tested in tests/lsp/commands, that of `tune` in tests/engine/tools/tuning, GPU results in
+tests/engine/bench, `DGEMMA_RUNTIME_DIR` in tests/engine/ipc, imports without torch in tests/test_architecture.py.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import quote, unquote
 
-from dgemma_lsp.documents.path_style import HERE, PathStyle
+from dgemma_engine.path_style import HERE, PathStyle
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _EXTRAS = re.compile(r"[?#]")

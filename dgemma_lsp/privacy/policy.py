@@ -1,79 +1,17 @@
-"""What is private: neither completed nor read as context. The one place that decides it.
-
-Checked in this order, and the first that matches decides: the setting `dgemma.privateFiles` (whose `!pattern` allows
-what would be private otherwise), names that promise secrets, ignore files; then the first lines of the text. A link is
-as private as what it leads to, and a document is private where any reading of its URI is.
-"""
+"""Which documents are private: those of a URI one of whose readings is a private file (`dgemma_engine.privacy`)."""
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from dgemma_engine.privacy.file_privacy import FilePrivacy
 
-from dgemma_lsp.documents.path_style import HERE, PathStyle
 from dgemma_lsp.documents.uri import Uri
-from dgemma_lsp.privacy.gitignore_file import IgnoreFile, entries_of
-from dgemma_lsp.privacy.gitignore_tree import IgnoreTree
-from dgemma_lsp.privacy.secrets import SecretNames, kind_of_text
 
 # Schemes whose path is one of this machine's.
 _LOCAL = {"", "file", "vscode-notebook-cell"}
-_SPECIAL = re.compile(r"[\\*?\[\]]")
-# Every folder of a path costs a comparison with each pattern and a read of the disk; a longer path is private unread.
-_MAX_PATH_CHARS = 4_096
-_MAX_FOLDERS = 64
 
 
-class Privacy:
-    """Returns why a file is private. Reads ignore files only, never the file itself.
-
-    Args:
-        patterns: of the setting `dgemma.privateFiles`, in the syntax of `.gitignore`; they count in every folder,
-            with a leading slash from the root of the disk, with a leading `~/` from the home folder.
-        home: the user's home folder.
-        clock: seconds that never go backwards.
-        report: told in one sentence which lines of an ignore file do not say what they seem to.
-        style: of the system's paths.
-    """
-
-    def __init__(
-        self,
-        patterns: Sequence[str],
-        *,
-        home: Path,
-        clock: Callable[[], float],
-        report: Callable[[str], None] = lambda _message: None,
-        style: PathStyle = HERE,
-    ) -> None:
-        self._style = style
-        self._home = style.comparable(str(home))
-        self.configure(patterns)
-        self._names = SecretNames()
-        self._tree = IgnoreTree(home=home, clock=clock, report=report, style=style)
-
-    def configure(self, patterns: Sequence[str]) -> None:
-        """Decides by other patterns from now on.
-
-        Args:
-            patterns: see the class.
-        """
-        lines = (_everywhere(self._style.folded(pattern), self._style.folded(self._home)) for pattern in patterns)
-        self._chosen = IgnoreFile.parse("\n".join(lines))
-
-    def why_not_read(self, path: Path, head: str = "") -> str | None:
-        """Returns why a file must not be read as context, or None where it may be.
-
-        Args:
-            path: the file; need not exist.
-            head: its first lines, where they are known: their content counts too.
-        """
-        if not path.is_absolute():
-            path = Path.cwd() / path
-        forms = _forms(self._style.comparable(str(path)), self._style)
-        what, is_allowed = self._judge(forms, local=True)
-        return _why(what or (None if is_allowed else kind_of_text(head)))
+class Privacy(FilePrivacy):
+    """Returns why a file or document is private. Reads ignore files only, never the file itself."""
 
     def why_not_complete(self, uri: str, language: str, head: str) -> str | None:
         """Returns why a document must not be completed, or None where it may be.
@@ -84,71 +22,10 @@ class Privacy:
             head: the first lines of its text.
         """
         parsed = Uri.parse(uri)
-        local = parsed.scheme in _LOCAL
-        forms = [
+        is_local = parsed.scheme in _LOCAL
+        paths = [
             form
             for reading in parsed.readings
-            for form in (_forms(reading, self._style) if local and reading.startswith("/") else (reading,))
+            for form in (self.forms(reading) if is_local and reading.startswith("/") else (reading,))
         ]
-        what, is_allowed = self._judge(forms, local=local)
-        return _why(what or (None if is_allowed else kind_of_text(head, language)))
-
-    def is_secret(self, head: str) -> bool:
-        """Whether the first lines of a text make it private, whatever it is called."""
-        return kind_of_text(head) is not None
-
-    def forget(self) -> None:
-        """Reads the ignore files again when they are next needed."""
-        self._tree.forget()
-
-    def _judge(self, paths: Iterable[str], *, local: bool) -> tuple[str | None, bool]:
-        """Returns what makes one of a file's paths private, and whether the settings take back every path of it."""
-        is_allowed = True
-        for path in paths:
-            if len(path) > _MAX_PATH_CHARS or path.count("/") > _MAX_FOLDERS:
-                limits = f"{_MAX_PATH_CHARS} characters or {_MAX_FOLDERS} folders"
-                return f"its path has more than {limits}", False
-            entries = entries_of(self._style.folded(path))
-            rules = [rule for entry in entries if (rule := self._chosen.deciding(entry)) is not None]
-            for rule in rules:
-                if rule.names:
-                    return f"dgemma.privateFiles: {rule.text.removeprefix('**/')}", False
-            if rules:
-                continue
-            is_allowed = False
-            if kind := self._names.kind_of_path(path):
-                return kind, False
-            match = self._tree.match(path) if local and path.startswith("/") else None
-            if match:
-                return f"{match.file}: {match.line}", False
-        return None, is_allowed
-
-
-def _everywhere(pattern: str, home: str) -> str:
-    sign, body = ("!", pattern[1:]) if pattern.startswith("!") else ("", pattern)
-    if body.startswith("~/"):
-        # A home folder's name may hold what has a meaning in a pattern.
-        body = _SPECIAL.sub(r"\\\g<0>", home.rstrip("/")) + body[1:]
-    return f"{sign}{body if body.startswith('/') else f'**/{body}'}"
-
-
-def _forms(path: str, style: PathStyle) -> tuple[str, ...]:
-    """Returns the absolute paths of a file: as it is spelled, and without links.
-
-    Args:
-        path: absolute, in the form for comparing. `..` after a link leads elsewhere than its spelling says.
-        style: of the system's paths.
-    """
-    given = style.normalized(path)
-    forms = {given: None}
-    for spelled in (given, path) if ".." in path else (given,):
-        native = style.native(spelled)
-        try:
-            forms[style.comparable(os.path.realpath(native)) if native else spelled] = None
-        except (OSError, ValueError):
-            forms[spelled] = None
-    return tuple(forms)
-
-
-def _why(what: str | None) -> str | None:
-    return f"this file is private ({what})" if what else None
+        return self.why_private(paths, head, language, is_local=is_local)

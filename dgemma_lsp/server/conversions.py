@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import PurePath, PurePosixPath
 
+from dgemma_engine.path_style import HERE, PathStyle
 from dgemma_engine.postprocess.cursor_context import normalize_newlines
 from lsprotocol import types
 
 from dgemma_lsp.answer import Completion
-from dgemma_lsp.documents.path_style import HERE, PathStyle
 from dgemma_lsp.documents.positions import LineIndex, PositionEncoding
 from dgemma_lsp.documents.store import MOST_URI_CHARS, Document, Edit
 from dgemma_lsp.documents.uri import Uri, folder_of

@@ -11,9 +11,8 @@ import re
 from types import SimpleNamespace
 from typing import Any, TypeGuard, cast
 
+from dgemma_engine.path_style import HERE, PathStyle
 from pygls.exceptions import JsonRpcException
-
-from dgemma_lsp.documents.path_style import HERE, PathStyle
 
 Id = int | str
 

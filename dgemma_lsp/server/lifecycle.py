@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from dgemma_engine.privacy.gitignore_tree import NAMES
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException
 
-from dgemma_lsp.privacy.gitignore_tree import NAMES
 from dgemma_lsp.server import conversions
 from dgemma_lsp.server.log_filter import configure_logs
 from dgemma_lsp.server.model_handlers import tell_missing

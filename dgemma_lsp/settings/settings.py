@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dgemma_engine.model_store.catalogue import DEFAULT_MODEL, OLD_NAMES
+from dgemma_engine.privacy.gitignore_file import problem_of
 
-from dgemma_lsp.privacy.gitignore_file import problem_of
 from dgemma_lsp.settings.options import Kind, Option
 
 SECTION = "dgemma"

@@ -32,6 +32,8 @@ _COMMANDS = {
     ),
     "train": ("tools.training.train_command", "train a model on a corpus"),
     "adapt": ("tools.adaptation.adapt_command", "train an adapter that teaches a Llama to fill holes"),
+    "tune": ("tools.tuning.tune_command", "learn a repository, to complete it better"),
+    "adapters": ("commands.adapters", "list, remove or switch off what tune has learnt"),
     "holes": ("tools.evaluation.holes_command", "cut holes into source files, for eval"),
     "eval": ("tools.evaluation.eval_command", "measure how well a model fills holes"),
     "compare": ("tools.evaluation.compare_command", "compare two evaluations of the same holes"),

@@ -15,6 +15,7 @@ EngineError
 ├── EngineFault          the engine answered, but with an error
 │   └── NotNow           the engine on another machine answered nothing to one request: busy, loading, broken off
 ├── TrainingError        a corpus, configuration or checkpoint the trainer cannot go on with
+│   └── Diverged         a loss or gradient that is not a number
 └── WrongUsage           an argument that cannot be used, such as a model folder that is not there; exit code 2
     └── PortInUse        another program listens on the address; exit code 3
 
@@ -80,6 +81,10 @@ class NotNow(EngineFault):
 
 class TrainingError(EngineError, ValueError):
     """The trainer cannot start or go on."""
+
+
+class Diverged(TrainingError):
+    """A loss or gradient is not a number."""
 
 
 class WrongUsage(EngineError, ValueError):

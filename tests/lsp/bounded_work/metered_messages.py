@@ -18,6 +18,8 @@ from tests.lsp.bounded_work.text_meter import metered
 
 METER = metered("dgemma_lsp")
 
+from dgemma_engine.privacy.gitignore_file import IgnoreFile  # noqa: E402
+from dgemma_engine.privacy.gitignore_tree import IgnoreTree  # noqa: E402
 from dgemma_engine.protocol.messages import Finish, Infill  # noqa: E402
 from lsprotocol import types  # noqa: E402
 
@@ -25,8 +27,6 @@ from dgemma_lsp.documents.positions import PositionEncoding  # noqa: E402
 from dgemma_lsp.documents.store import Document, Edit  # noqa: E402
 from dgemma_lsp.fill.service import FillQuestion  # noqa: E402
 from dgemma_lsp.fill.target import FillKind, fill_kinds  # noqa: E402
-from dgemma_lsp.privacy.gitignore_file import IgnoreFile  # noqa: E402
-from dgemma_lsp.privacy.gitignore_tree import IgnoreTree  # noqa: E402
 from dgemma_lsp.request import Channel, Trigger  # noqa: E402
 from dgemma_lsp.server import conversions  # noqa: E402
 from dgemma_lsp.session import Session  # noqa: E402

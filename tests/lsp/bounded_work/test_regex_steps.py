@@ -10,8 +10,9 @@ import sys
 from collections.abc import Iterator
 from typing import cast
 
+import dgemma_engine
 import pytest
-from dgemma_engine import postprocess
+from dgemma_engine import path_style, postprocess, privacy
 from dgemma_engine.postprocess import lexer
 
 import dgemma_lsp
@@ -25,7 +26,7 @@ SHORT, TIMES = 24, 4
 MOST_GROWTH = 9
 # Patterns that read at most so many characters, whatever the text; their steps may grow with the square of that.
 READS_LITTLE = {
-    "dgemma_lsp.privacy.backup_names": 255,
+    "dgemma_engine.privacy.backup_names": 255,
     "dgemma_engine.postprocess.block_columns": 1_000,
     "dgemma_lsp.fill.placeholder": 2_000,
     "dgemma_engine.postprocess.deduplicate": 8_000,
@@ -34,9 +35,11 @@ PIECES = tuple(dict.fromkeys([*(piece for *_, piece in WORST_TEXTS), "a ", "a.",
 
 
 def modules() -> Iterator[pkgutil.ModuleInfo]:
-    """Yields the modules of the server, and those of the engine that shape an answer."""
-    for package in (dgemma_lsp, postprocess):
+    """Yields the modules of the server, and those of the engine that shape an answer or judge a path."""
+    for package in (dgemma_lsp, postprocess, privacy):
         yield from pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+    names = pkgutil.iter_modules(dgemma_engine.__path__, "dgemma_engine.")
+    yield from (found for found in names if found.name == path_style.__name__)
 
 
 def patterns() -> Iterator[tuple[str, re.Pattern[str], bool]]:

@@ -3,8 +3,8 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 import pytest
+from dgemma_engine.path_style import PathStyle
 
-from dgemma_lsp.documents.path_style import PathStyle
 from dgemma_lsp.documents.uri import Uri, path_of
 from dgemma_lsp.server.conversions import shown_path
 from dgemma_lsp.server.decoding import decoded

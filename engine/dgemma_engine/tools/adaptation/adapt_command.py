@@ -39,8 +39,11 @@ def run(arguments: argparse.Namespace) -> int:
     from dgemma_engine.checkpoint.builtin import model_folder, require_model
     from dgemma_engine.errors import TrainingError
     from dgemma_engine.model.devices import pick_device
+    from dgemma_engine.tools.adaptation.adapted_base import AdaptedBase
     from dgemma_engine.tools.adaptation.config import AdaptConfig, OptimizerConfig, SampleConfig
+    from dgemma_engine.tools.adaptation.sources import AdaptSources
     from dgemma_engine.tools.adaptation.trainer import AdaptTrainer
+    from dgemma_engine.tools.corpus.source_lines import SourceCorpus
     from dgemma_engine.tools.training.checkpoint import STATE
     from dgemma_engine.tools.training.signals import first_signal
 
@@ -64,10 +67,11 @@ def run(arguments: argparse.Namespace) -> int:
         # A card waits for samples where a processor makes them between its steps.
         num_workers=min(8, os.cpu_count() or 1) if is_card else 0,
     )
+    corpus = SourceCorpus.load(arguments.corpus)
     trainer = AdaptTrainer(
         config,
-        base=model_folder(arguments.base),
-        corpus=arguments.corpus,
+        base=AdaptedBase(model_folder(arguments.base), rank=config.rank, device=device, seed=config.seed),
+        sources=AdaptSources.of_corpus(corpus, python_weight=config.samples.python_weight),
         out=arguments.out,
         device=device,
         clock=time.monotonic,

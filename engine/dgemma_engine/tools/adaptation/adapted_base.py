@@ -14,7 +14,7 @@ import torch
 from dgemma_engine.errors import TrainingError
 from dgemma_engine.families.checkpoint_facts import read_facts
 from dgemma_engine.families.llama.adaptation import merge
-from dgemma_engine.families.llama.adapter import AdapterTokens, factor_shapes, fingerprint
+from dgemma_engine.families.llama.adapter import Adapter, AdapterTokens, factor_shapes, fingerprint
 from dgemma_engine.families.llama.config import MODEL_TYPE
 from dgemma_engine.families.llama.layers import LayerTerms
 from dgemma_engine.families.llama.weights import load_llama
@@ -36,13 +36,16 @@ class AdaptedBase:
         rank: of the adapter.
         device: where everything lives.
         seed: of the factors' first values.
+        beneath: adapter that the engine merges into the base; this one is trained on top of it, with its marks. None
+            trains on the base as it is.
 
     Attributes:
         path: as given.
         sha256: of the file.
+        identity: what the factors belong to, JSON-ready.
         tokenizer: of the file.
         tokens: the adapter's marks.
-        plain: the base as it is.
+        plain: the base that is trained on.
         merged: the base with `merge`'s factors added.
         factors: the masters.
         merged_factors: copies of those that `merged` holds.
@@ -52,7 +55,9 @@ class AdaptedBase:
         TrainingError: it is no Llama in a GGUF file, or its vocabulary lacks the marks.
     """
 
-    def __init__(self, path: Path, *, rank: int, device: torch.device, seed: int) -> None:
+    def __init__(
+        self, path: Path, *, rank: int, device: torch.device, seed: int, beneath: Adapter | None = None
+    ) -> None:
         # A folder is refused before anything in it is read.
         facts = read_facts(path) if path.is_file() else None
         if facts is None or family_of(facts).name != MODEL_TYPE:
@@ -61,8 +66,14 @@ class AdaptedBase:
             )
         self.path, self.sha256 = path, fingerprint(path)
         self.tokenizer = family_of(facts).read_tokenizer(facts)
-        self.tokens = _marks(path, self.tokenizer)
+        self.identity = {"base_sha256": self.sha256}
         self.plain = load_llama(path, Ops.reference(), device=device, dtype=weight_dtype(device))
+        if beneath is None:
+            self.tokens = _marks(path, self.tokenizer)
+        else:
+            self.identity["merged_sha256"] = fingerprint(beneath.path)
+            self.tokens = AdapterTokens(end=beneath.tokens.end, name=beneath.tokens.name)
+            merge(self.plain, beneath.tensors(self.plain.config), base=self.plain)
         self.merged = copy.deepcopy(self.plain)
         shapes = factor_shapes(self.plain.config, rank, self.tokens)
         self.factors = initial_factors(shapes, torch.Generator(device).manual_seed(seed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -117,11 +118,16 @@ class AdaptConfig:
             if not getattr(self, name) > 0:
                 raise TrainingError(f"{name}={getattr(self, name)} must be more than 0")
 
-    def identity(self, *, base_sha256: str, corpus_sha256: str) -> dict[str, Any]:
-        """Returns what a state belongs to, in tables that `training.checkpoint` compares: all but times and rate."""
+    def identity(self, base: Mapping[str, str], *, corpus_sha256: str) -> dict[str, Any]:
+        """Returns what a state belongs to, in tables that `training.checkpoint` compares: all but times and rate.
+
+        Args:
+            base: `AdaptedBase.identity`.
+            corpus_sha256: of the files.
+        """
         return {
             "run": {"seed": self.seed},
-            "model": {"base_sha256": base_sha256, "rank": self.rank},
+            "model": {**base, "rank": self.rank},
             "data": asdict(self.samples) | {"corpus_sha256": corpus_sha256},
             "optimizer": {name: value for name, value in asdict(self.optimizer).items() if name != "rate"},
         }

@@ -7,7 +7,6 @@ for it (`tokenization.healed_start`). A block begins some tokens before that, so
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -17,7 +16,7 @@ from dgemma_engine.prompting.builder import CHARACTERS_PER_TOKEN
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 from dgemma_engine.tools.adaptation.config import SampleConfig
 from dgemma_engine.tools.adaptation.holes import HoleKind, TextHole, choose_holes
-from dgemma_engine.tools.corpus.source_lines import SourceLine
+from dgemma_engine.tools.adaptation.sources import DrawFile
 
 # Files shorter than this, and documents of fewer tokens, have no context worth reading.
 _LEAST_CHARACTERS, _LEAST_TOKENS = 300, 64
@@ -85,22 +84,14 @@ class SampleDrawer:
     """Draws samples.
 
     Args:
-        files: by language.
+        draw_file: draws the file that a sample is cut from.
         tokenizer: of the base.
         tokens: the adapter's marks.
         config: shape of a sample.
     """
 
-    def __init__(
-        self,
-        files: Mapping[str, Sequence[SourceLine]],
-        tokenizer: Tokenizer,
-        tokens: AdapterTokens,
-        config: SampleConfig,
-    ) -> None:
-        self._files, self._tokenizer, self._tokens, self._config = files, tokenizer, tokens, config
-        self._langs = sorted(files)
-        self._weights = [config.python_weight if lang == "python" else 1.0 for lang in self._langs]
+    def __init__(self, draw_file: DrawFile, tokenizer: Tokenizer, tokens: AdapterTokens, config: SampleConfig) -> None:
+        self._draw_file, self._tokenizer, self._tokens, self._config = draw_file, tokenizer, tokens, config
 
     def draw(self, random: Random, *, num_holes: int) -> Sample:
         """Returns a sample with at least half of `num_holes` holes.
@@ -113,8 +104,7 @@ class SampleDrawer:
             TrainingError: the files are too short to give any.
         """
         for _ in range(_ATTEMPTS):
-            lang = random.choices(self._langs, self._weights)[0]
-            source = random.choice(self._files[lang])
+            source = self._draw_file(random)
             window = self._window(source.text, random)
             if window is None:
                 continue
@@ -128,7 +118,7 @@ class SampleDrawer:
             found = [self._block(hole, window, ids, ends, len(head_ids), random) for hole in holes]
             blocks = [block for block in found if block is not None]
             if len(ids) >= _LEAST_TOKENS and len(blocks) >= max(1, num_holes // 2):
-                return Sample(lang=lang, package=source.package, ids=head_ids + ids, blocks=blocks)
+                return Sample(lang=source.lang, package=source.package, ids=head_ids + ids, blocks=blocks)
         raise TrainingError("the corpus holds too few files that are long enough for a hole; build a larger one")
 
     def _window(self, text: str, random: Random) -> _Window | None:

@@ -1,4 +1,4 @@
-"""The training loop of an adapter: base, corpus and configuration in; a state, the adapter's file and a curve out.
+"""The training loop of an adapter: base, sources and configuration in; a state, the adapter's file and a curve out.
 
 Wires samples, passes, optimiser, schedule and files; does no maths of its own. A step is a function of the state and
 its number: an interrupted and resumed run makes the same steps as one that was not, but for the cooldown of each call.
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from dgemma_engine.errors import TrainingError
+from dgemma_engine.errors import Diverged, TrainingError
 from dgemma_engine.tools.adaptation.adapted_base import AdaptedBase
 from dgemma_engine.tools.adaptation.adapter_writer import write_adapter
 from dgemma_engine.tools.adaptation.batches import SampleBatch
@@ -24,7 +24,7 @@ from dgemma_engine.tools.adaptation.parallel_pass import block_states, target_lo
 from dgemma_engine.tools.adaptation.progress import AdaptProgress
 from dgemma_engine.tools.adaptation.sample_stream import SampleStream
 from dgemma_engine.tools.adaptation.samples import Sample, SampleDrawer
-from dgemma_engine.tools.corpus.source_lines import SourceCorpus
+from dgemma_engine.tools.adaptation.sources import AdaptSources
 from dgemma_engine.tools.evaluation.provenance import provenance
 from dgemma_engine.tools.training.checkpoint import load_state, save_state
 
@@ -45,41 +45,39 @@ class AdaptTrainer:
 
     Args:
         config: of adapter, samples and optimiser.
-        base: GGUF file of a Llama.
-        corpus: file of `corpus-packages`.
+        base: the models and the factors.
+        sources: what to learn from.
         out: folder for state, adapter and curve; made if missing.
         device: where to train.
         clock: seconds that never go backwards.
         report: called with a line for a person.
 
     Attributes:
-        base: the models and the factors.
+        base: as given.
         progress: where the run stands.
 
     Raises:
-        CheckpointError: the base cannot be read.
-        TrainingError: base or corpus cannot be used, or `out` cannot be written.
+        TrainingError: the files are too short, or `out` cannot be written.
     """
 
     def __init__(
         self,
         config: AdaptConfig,
         *,
-        base: Path,
-        corpus: Path,
+        base: AdaptedBase,
+        sources: AdaptSources,
         out: Path,
         device: torch.device,
         clock: Callable[[], float],
         report: Callable[[str], None],
     ) -> None:
         self._config, self._out, self._device, self._clock, self._report = config, out, device, clock, report
-        sources = SourceCorpus.load(corpus)
-        self.base = AdaptedBase(base, rank=config.rank, device=device, seed=config.seed)
+        self.base = base
         tokenizer, tokens, shape = self.base.tokenizer, self.base.tokens, config.samples
         self._stream = SampleStream(SampleDrawer(sources.train, tokenizer, tokens, shape), config)
         held_out = SampleDrawer(sources.held_out, tokenizer, tokens, shape)
         self._held_out = held_out_samples(held_out, config.evaluation)
-        self._identity = config.identity(base_sha256=self.base.sha256, corpus_sha256=sources.sha256)
+        self._identity = config.identity(base.identity, corpus_sha256=sources.sha256)
         self._optimizer = torch.optim.AdamW(
             [tensor.requires_grad_() for tensor in self.base.factors.values()],
             lr=config.optimizer.rate,
@@ -117,7 +115,8 @@ class AdaptTrainer:
             interrupted: asked after every step; once true, the state is saved and the call ends, to be resumed.
 
         Raises:
-            TrainingError: the loss is not a number, or a file cannot be written. The last good ones are kept.
+            Diverged: the loss is not a number. The last good files are kept.
+            TrainingError: a file cannot be written. The last good ones are kept.
         """
         progress, config = self.progress, self._config
         started, spent_s = self._clock(), progress.elapsed_s
@@ -207,7 +206,7 @@ class AdaptTrainer:
 
     def _require_finite(self, value: float, what: str) -> None:
         if not math.isfinite(value):
-            raise TrainingError(
+            raise Diverged(
                 f"the {what} is {value} at step {self.progress.step}; stopped, the last good adapter is in "
                 f"{self._out}: lower --rate, then use --resume"
             )

@@ -102,7 +102,7 @@ def collect(
         engine = load(replace(bare, length_bias=lengths.bias, prior_weight=lengths.prior_weight))
     holes: list[JudgedHole] = []
     for sample in samples:
-        holes.append(_judged(engine, sample, seed, clock))
+        holes.append(rank(engine, sample, seed, clock)[1])
         tick()
     return Collected(
         model=engine.model_name, device=engine.device, holes=tuple(holes), lengths=lengths, no_lengths=no_lengths
@@ -134,10 +134,20 @@ def _fitted(trials: Sequence[LengthTrial], seed: int) -> tuple[LengthFit | None,
         return None, str(error)
 
 
-def _judged(engine: RankingEngine, sample: Sample, seed: int, clock: Callable[[], float]) -> JudgedHole:
+def rank(
+    engine: RankingEngine, sample: Sample, seed: int, clock: Callable[[], float]
+) -> tuple[list[Ranked], JudgedHole]:
+    """Asks about one hole; returns the candidates, best first, and the same judged.
+
+    Args:
+        engine: the engine.
+        sample: the hole, a document of its own.
+        seed: of the engine's draws.
+        clock: seconds that never go backwards.
+    """
     ranked = engine.ranked(_context(sample, seed), _patience(clock), options=InfillOptions(silence=False))
     truth, suffix = sample.task.middle.strip(), sample.task.suffix
-    return JudgedHole(
+    return ranked, JudgedHole(
         hole=sample.hole,
         kind=sample.task.kind,
         file=sample.file,

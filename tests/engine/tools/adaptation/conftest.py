@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from dgemma_engine.families.llama.adapter import Adapter
 from dgemma_engine.tools.adaptation.adapted_base import AdaptedBase
 from dgemma_engine.tools.adaptation.config import AdaptConfig, EvaluationConfig, OptimizerConfig, SampleConfig
+from dgemma_engine.tools.adaptation.sources import AdaptSources
 from dgemma_engine.tools.adaptation.trainer import AdaptTrainer
-from dgemma_engine.tools.corpus.source_lines import SourceLine, write_corpus
+from dgemma_engine.tools.corpus.source_lines import SourceCorpus, SourceLine, write_corpus
 from dgemma_engine.tools.training.optimization.schedule import Schedule
 
 from tests.llama_checkpoints import SPECIAL, alphabet, make_llama, write_llama_gguf
@@ -98,12 +100,20 @@ def make_trainer(config: AdaptConfig, base: Path, corpus: Path, tmp_path: Path) 
     """Returns the function that makes a trainer; what it is given changes the configuration, or paths."""
 
     def make(
-        *, out: Path = tmp_path / "run", base: Path = base, corpus: Path = corpus, **changed: object
+        *,
+        out: Path = tmp_path / "run",
+        base: Path = base,
+        corpus: Path = corpus,
+        beneath: Adapter | None = None,
+        **changed: object,
     ) -> AdaptTrainer:
+        run = replace(config, **changed)  # pyright: ignore[reportArgumentType]
+        device = torch.device("cpu")
+        sources = AdaptSources.of_corpus(SourceCorpus.load(corpus), python_weight=run.samples.python_weight)
+        adapted = AdaptedBase(base, rank=run.rank, device=device, seed=run.seed, beneath=beneath)
         return AdaptTrainer(
-            replace(config, **changed),  # pyright: ignore[reportArgumentType]
-            base=base, corpus=corpus, out=out, device=torch.device("cpu"), clock=Clock(), report=lambda _line: None,
-        )  # fmt: skip
+            run, base=adapted, sources=sources, out=out, device=device, clock=Clock(), report=lambda _line: None
+        )
 
     return make
 

@@ -24,6 +24,7 @@ from dgemma_engine.tools.adaptation.config import AdaptConfig
 from dgemma_engine.tools.adaptation.factors import collect_gradients
 from dgemma_engine.tools.adaptation.parallel_pass import block_states, target_losses
 from dgemma_engine.tools.adaptation.samples import Block, Sample, SampleDrawer
+from dgemma_engine.tools.adaptation.sources import AdaptSources
 from dgemma_engine.tools.corpus.source_lines import SourceCorpus
 from torch import Tensor
 
@@ -36,7 +37,8 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def samples(adapted: AdaptedBase, corpus: Path, config: AdaptConfig) -> list[Sample]:
-    drawer = SampleDrawer(SourceCorpus.load(corpus).train, adapted.tokenizer, adapted.tokens, config.samples)
+    sources = AdaptSources.of_corpus(SourceCorpus.load(corpus), python_weight=config.samples.python_weight)
+    drawer = SampleDrawer(sources.train, adapted.tokenizer, adapted.tokens, config.samples)
     random = Random(5)
     drawn = [drawer.draw(random, num_holes=count) for count in (4, 6)]
     # Suffixes of all lengths, the first of them empty.

@@ -13,7 +13,10 @@ import pytest
 import torch
 from dgemma_engine.cli import main
 from dgemma_engine.errors import TrainingError
-from dgemma_engine.families.llama.adapter import Adapter
+from dgemma_engine.families.llama.adaptation import adapt
+from dgemma_engine.families.llama.adapter import Adapter, Adapters
+from dgemma_engine.families.llama.weights import load_llama
+from dgemma_engine.model.ops import Ops
 from dgemma_engine.tools.adaptation.config import AdaptConfig, OptimizerConfig
 from dgemma_engine.tools.adaptation.progress import CURVE
 from dgemma_engine.tools.adaptation.samples import Sample, SampleDrawer
@@ -22,7 +25,7 @@ from dgemma_engine.tools.corpus.source_lines import write_corpus
 from dgemma_engine.tools.training.checkpoint import STATE
 
 from tests.engine.tools.adaptation.conftest import HELD_OUT, MakeTrainer, source
-from tests.llama_checkpoints import make_llama
+from tests.llama_checkpoints import make_llama, write_adapter
 
 FILES = (STATE, "causal.safetensors", CURVE)
 
@@ -164,6 +167,27 @@ def test_state_of_another_base_corpus_or_rank_is_refused(
     ):
         with pytest.raises(TrainingError, match=rf"was made with another configuration \(different: {key}\)"):
             make_trainer(**changed).resume()
+
+
+def test_training_on_top_of_an_adapter_begins_with_what_the_engine_merges(
+    make_trainer: MakeTrainer, tmp_path: Path, base: Path
+) -> None:
+    (tmp_path / "model").mkdir()
+    own = tmp_path / "model" / "base.gguf"
+    own.write_bytes(base.read_bytes())
+    beneath = Adapter.read(write_adapter(own, "causal"))
+    trainer = after_steps(make_trainer(base=own, beneath=beneath), 2)
+    engine = load_llama(own, Ops.reference(), device=torch.device("cpu"), dtype=torch.float32)
+    before = [parameter.clone() for parameter in engine.parameters()]
+    adapt(engine, Adapters.find(own))
+    mine = list(trainer.base.plain.parameters())
+    assert all(torch.equal(one, other) for one, other in zip(mine, engine.parameters(), strict=True))
+    assert not all(torch.equal(one, other) for one, other in zip(mine, before, strict=True))
+    with pytest.raises(TrainingError, match=r"different: model\.merged_sha256"):
+        make_trainer(base=own).resume()
+    resumed = make_trainer(base=own, beneath=beneath)
+    resumed.resume()
+    assert resumed.progress.step == 2
 
 
 def test_rate_may_change_on_resuming(make_trainer: MakeTrainer, config: AdaptConfig) -> None:

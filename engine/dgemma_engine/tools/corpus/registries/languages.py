@@ -31,6 +31,14 @@ def is_source(path: PurePosixPath, lang: str) -> bool:
         path: in its package.
         lang: a key of `ENDINGS`.
     """
-    name = path.name.lower()
-    is_built = name.endswith(_BUILT_ENDINGS) or not _BUILT_FOLDERS.isdisjoint(part.lower() for part in path.parts[:-1])
-    return name.endswith(ENDINGS[lang]) and not is_built
+    return path.name.lower().endswith(ENDINGS[lang]) and not is_built(path)
+
+
+def is_built(path: PurePosixPath) -> bool:
+    """Whether a build made a file of others, as far as its path tells.
+
+    Args:
+        path: in its package.
+    """
+    folders = (part.lower() for part in path.parts[:-1])
+    return path.name.lower().endswith(_BUILT_ENDINGS) or not _BUILT_FOLDERS.isdisjoint(folders)

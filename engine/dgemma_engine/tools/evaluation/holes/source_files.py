@@ -15,14 +15,16 @@ from dgemma_engine.tools.corpus.duplicates import Duplicates
 from dgemma_engine.tools.corpus.filters import MAX_BYTES, Rejection, rejection
 from dgemma_engine.tools.evaluation.holes.task import PYTHON
 
-_LANGUAGES = {
+LANGUAGES = {
     ".py": PYTHON, ".pyi": PYTHON, ".js": "javascript", ".mjs": "javascript", ".jsx": "javascriptreact",
     ".ts": "typescript", ".tsx": "typescriptreact", ".java": "java", ".kt": "kotlin", ".go": "go", ".rs": "rust",
     ".c": "c", ".h": "c", ".cc": "cpp", ".cpp": "cpp", ".hpp": "cpp", ".cs": "csharp", ".rb": "ruby", ".php": "php",
     ".swift": "swift", ".scala": "scala", ".lua": "lua", ".sh": "shellscript", ".pl": "perl", ".r": "r",
     ".ex": "elixir", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml",
 }  # fmt: skip
-_SKIPPED_FOLDERS = frozenset({"node_modules", "site-packages", "__pycache__"})
+"""LSP language ids by the ending of a file's name."""
+SKIPPED_FOLDERS = frozenset({"node_modules", "site-packages", "__pycache__"})
+"""Names of folders whose files somebody else wrote."""
 _SKIPPED_FILES = frozenset({Rejection.SIZE, Rejection.GENERATED, Rejection.DATA})
 
 
@@ -86,13 +88,13 @@ def _tree(folder: Path, globs: Sequence[str]) -> list[SourceFile]:
     for name in sorted(found):
         text = _usable_text(found[name], PurePosixPath(name))
         if text is not None and duplicates.rejection(text) is None:
-            language = _LANGUAGES.get(found[name].suffix.lower(), "")
+            language = LANGUAGES.get(found[name].suffix.lower(), "")
             files.append(SourceFile(name=name, path=name, language=language, text=text))
     return files
 
 
 def _usable_text(path: Path, relative: PurePosixPath) -> str | None:
-    if any(part.startswith(".") or part in _SKIPPED_FOLDERS for part in relative.parts):
+    if any(part.startswith(".") or part in SKIPPED_FOLDERS for part in relative.parts):
         return None
     try:
         if path.is_symlink() or not path.is_file() or path.stat().st_size > MAX_BYTES:

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from dgemma_lsp.documents.path_style import HERE, PathStyle
-from dgemma_lsp.privacy.gitignore_file import Flaw, IgnoreFile, entries_of
+from dgemma_engine.path_style import HERE, PathStyle
+from dgemma_engine.privacy.gitignore_file import Flaw, IgnoreFile, entries_of
 
 _GIT, _OURS, _EXCLUDE = ".gitignore", ".dgemmaignore", ".git/info/exclude"
 NAMES = (_GIT, _OURS)

@@ -5,8 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from dgemma_lsp.privacy.gitignore_tree import IgnoreMatch, IgnoreTree
+from dgemma_engine.privacy.gitignore_tree import IgnoreMatch, IgnoreTree
 
 
 class Clock:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Self
 
-from dgemma_lsp.privacy.gitignore_pattern import IgnorePattern, Matcher, PatternError
+from dgemma_engine.privacy.gitignore_pattern import IgnorePattern, Matcher, PatternError
 
 # As many as one setting may hold; settings are checked several times on their way.
 _MOST_PROBLEMS = 1_000

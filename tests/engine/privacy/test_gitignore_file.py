@@ -6,8 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-
-from dgemma_lsp.privacy.gitignore_file import IgnoreFile, entries_of, problem_of
+from dgemma_engine.privacy.gitignore_file import IgnoreFile, entries_of, problem_of
 
 NAMES = ("a", "b", "a.py", "b.txt", "build", "x y")
 # What wildmatch reads in a way of its own; the lines are put together at random.

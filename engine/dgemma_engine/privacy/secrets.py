@@ -11,8 +11,8 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 
-from dgemma_lsp.privacy.backup_names import originals_of
-from dgemma_lsp.privacy.gitignore_file import IgnoreFile
+from dgemma_engine.privacy.backup_names import originals_of
+from dgemma_engine.privacy.gitignore_file import IgnoreFile
 
 _HEAD_CHARS = 4_096
 _DATA = ("json", "yml", "yaml", "toml", "ini", "xml", "txt", "csv", "properties", "conf", "cfg", "enc")

@@ -1,0 +1,71 @@
+"""What a tuning keeps for its resumption beside the trainer's state: what it belongs to, and the figures before it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from dgemma_engine.errors import TrainingError
+from dgemma_engine.tools.calibration.samples import Sample
+from dgemma_engine.tools.corpus.stable_hash import stable_hash
+from dgemma_engine.tools.tuning.hole_results import HoleResult
+
+_NAME = "before.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BegunTuning:
+    """A tuning whose holes were measured without an adapter.
+
+    Attributes:
+        base_sha256: of the base.
+        merged_sha256: of the adapter that it was trained on top of.
+        split_sha256: names which files are held out.
+        holes_key: names the holes and their texts.
+        train_s: seconds of work that training may take.
+        results: of the holes that were measured, the first of all.
+    """
+
+    base_sha256: str
+    merged_sha256: str
+    split_sha256: str
+    holes_key: int
+    train_s: float
+    results: tuple[HoleResult, ...]
+
+    @classmethod
+    def load(cls, folder: Path) -> Self | None:
+        """Reads what `save` wrote; None where there is nothing, or nothing whole."""
+        try:
+            values: dict[str, Any] = json.loads((folder / _NAME).read_text(encoding="utf-8"))
+            results = tuple(HoleResult(**result) for result in values.pop("results"))
+            return cls(**values, results=results)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return None
+
+    def save(self, folder: Path) -> None:
+        """Writes it beside its place, then renames it.
+
+        Args:
+            folder: is there.
+
+        Raises:
+            TrainingError: the disk is full or the folder cannot be written.
+        """
+        path, unfinished = folder / _NAME, folder / f".{_NAME}.part"
+        try:
+            unfinished.write_text(json.dumps(asdict(self)), encoding="utf-8")
+            unfinished.replace(path)
+        except OSError as error:
+            unfinished.unlink(missing_ok=True)
+            raise TrainingError(
+                f"{path}: cannot be written ({error.strerror or error}); free some space and start again"
+            ) from error
+
+
+def holes_key(samples: Sequence[Sample]) -> int:
+    """Returns what names holes and the texts around them: a held-out file that was edited has other holes."""
+    return stable_hash(json.dumps([(one.hole, one.task.prefix, one.task.middle, one.task.suffix) for one in samples]))

@@ -1,0 +1,178 @@
+"""A small random Llama with an adapter beside it, and a repository whose lines it can learn by heart."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from dgemma_engine.checkpoint.features import Features
+from dgemma_engine.infill.candidate import Proposal, Ranked
+from dgemma_engine.infill.options import InfillOptions
+from dgemma_engine.protocol.messages import CandidateSource, Context
+from dgemma_engine.repository_adapters.store import AdapterStore, canonical_root
+from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.tools.adaptation.config import EvaluationConfig, OptimizerConfig, SampleConfig
+from dgemma_engine.tools.training.optimization.schedule import Schedule
+from dgemma_engine.tools.tuning.repository.file_split import FileSplit
+from dgemma_engine.tools.tuning.repository.repository_files import read_repository
+from dgemma_engine.tools.tuning.training_config import tune_config
+from dgemma_engine.tools.tuning.tuned_base import TunedBase
+from dgemma_engine.tools.tuning.tuner import Tuner
+from dgemma_engine.tools.tuning.work_clock import WorkClock
+
+from tests.engine.repository_adapters.conftest import make_about  # noqa: F401, a fixture
+from tests.llama_checkpoints import SPECIAL, alphabet, make_llama, write_adapter, write_llama_gguf
+
+MARKS = ["<|endoftext|>", *SPECIAL[1:6], "<filename>", *SPECIAL[7:]]
+NOW = datetime(2026, 1, 31, 10, tzinfo=UTC)
+
+MakeTuner = Callable[..., Tuner]
+
+
+@pytest.fixture(autouse=True)
+def one_thread_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Tensors here are tiny: a second thread only waits. float32 whatever this processor multiplies faster."""
+    for module in ("tools.adaptation.adapted_base", "tools.tuning.tuned_base", "families.causal_llama"):
+        monkeypatch.setattr(f"dgemma_engine.{module}.weight_dtype", lambda _device: torch.float32)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def shared_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A GGUF file whose vocabulary has the marks of an adapter, with an adapter beside it."""
+    checkpoint = make_llama(tmp_path_factory.mktemp("base"), spread=0.1, max_position_embeddings=2_048)
+    path = write_llama_gguf(checkpoint.gguf, checkpoint.reference, tokenizer__ggml__tokens=[*MARKS, *alphabet(), "de"])
+    write_adapter(path, "causal")
+    return path
+
+
+@pytest.fixture
+def base(shared_base: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may spoil."""
+    folder = tmp_path / "model"
+    (folder / "adapters").mkdir(parents=True)
+    for name in ("model.gguf", "adapters/causal.safetensors"):
+        (folder / name).write_bytes((shared_base.parent / name).read_bytes())
+    return folder / "model.gguf"
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """Thirty files of functions that differ in their names only."""
+    folder = tmp_path / "repo"
+    (folder / "src").mkdir(parents=True)
+    for number in range(30):
+        (folder / "src" / f"file{number}.py").write_text(source(number))
+    return folder
+
+
+def source(number: int) -> str:
+    """A file; no three lines of two files are the same."""
+    draw = random.Random(number)
+    names = ["".join(draw.choices("abcd", k=6)) for _ in range(10)]
+    return "".join(f"def {name}(x, y):\n    return x + y\n\n" for name in names)
+
+
+class Clock:
+    """Seconds that pass by asking: one each time."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        self.now_s += 1.0
+        return self.now_s
+
+
+def work_clock(**changed: Any) -> WorkClock:
+    """A clock of work that nothing interrupts, unless `changed` says so."""
+    parts: dict[str, Any] = {
+        "clock": Clock(), "sleep": lambda _seconds: None, "is_answering": lambda: False,
+        "is_on_battery": lambda: False, "is_interrupted": lambda: False,
+    }  # fmt: skip
+    return WorkClock(**(parts | changed))
+
+
+class KnowingEngine:
+    """Fills a share of the holes rightly, the same ones each time, and the others nearly."""
+
+    model_name, device = "known", "cpu"
+
+    def __init__(self, repository: Path, share: float) -> None:
+        self._texts = [path.read_text() for path in sorted(repository.rglob("*.py"))]
+        self._share = share
+        self.num_asked = 0
+
+    def ranked(self, context: Context, cancel: Cancel, *, options: InfillOptions) -> list[Ranked]:
+        """Returns one candidate."""
+        self.num_asked += 1
+        before, after = context.prefix, context.suffix
+        text = next(one for one in self._texts if one.startswith(before) and one.endswith(after))
+        truth = text[len(before) : len(text) - len(after)]
+        draw = random.Random(f"{context.document}")
+        is_right = draw.random() < self._share
+        proposal = Proposal(text=truth if is_right else f"{truth}?", source=CandidateSource.LEFT_TO_RIGHT)
+        features = Features(middle_mean=draw.gauss(-0.5 if is_right else -2.0, 0.4), middle_sum=-3.0, suffix_mean=-1.0)
+        return [Ranked(proposal=proposal, score=0.9 if is_right else 0.1, features=features)]
+
+    def length_confidences(self, *_arguments: object) -> None:
+        """Knows no lengths."""
+
+    def count_tokens(self, text: str) -> int:
+        """Returns the number of words."""
+        return len(text.split())
+
+
+@pytest.fixture
+def engines(repository: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, KnowingEngine]:
+    """In place of the real ones: the engine before and after; a test may change them."""
+    made = {"before": KnowingEngine(repository, 0.3), "after": KnowingEngine(repository, 0.9)}
+    monkeypatch.setattr(TunedBase, "engine", lambda _base, _device: made["before"])
+    monkeypatch.setattr(TunedBase, "engine_with", lambda _base, _adapter, _device: made["after"])
+    return made
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> AdapterStore:
+    """An empty store."""
+    return AdapterStore(folder=tmp_path / "data" / "adapters")
+
+
+@pytest.fixture
+def make_tuner(base: Path, repository: Path, store: AdapterStore) -> MakeTuner:
+    """Returns the function that makes the smallest tuning that learns; what it is given changes it."""
+
+    def make(*, minutes: float = 2.0, clock: WorkClock | None = None) -> Tuner:
+        found = read_repository(repository, lambda _path, _head: None)
+        config = replace(
+            tune_config(rank=4, seed=0),
+            samples=SampleConfig(holes=6, window_characters=320, block_tokens=40, suffix_tokens=12),
+            optimizer=OptimizerConfig(rate=2e-2, average_decay=0.5, merge_steps=2),
+            schedule=Schedule(warmup_steps=2, cooldown_share=0.2),
+            evaluation=EvaluationConfig(documents=1, holes=2),
+            save_s=10.0,
+        )
+        return Tuner(
+            canonical_root(repository),
+            FileSplit.of(found, [0.0] * len(found.files)),
+            TunedBase.of(base),
+            config,
+            store=store,
+            minutes=minutes,
+            device=torch.device("cpu"),
+            clock=work_clock() if clock is None else clock,
+            now=lambda: NOW,
+            report=lambda _percent, _line: None,
+        )
+
+    return make
