@@ -44,8 +44,9 @@ def tune_command(
         resume: whether it goes on with what a cancelled one has left.
         program: stands in for `dgemma-engine`.
     """
-    patterns = [argument for pattern in private_files for argument in ("--private-file", pattern)]
-    options = ["--json", "--model", model, "--device", device, *patterns, *(["--resume"] if resume else [])]
+    # In one word: a pattern may begin with a dash.
+    patterns = [f"--private-file={pattern}" for pattern in private_files]
+    options = ["--json", f"--model={model}", f"--device={device}", *patterns, *(["--resume"] if resume else [])]
     return [*(program or _program()), "tune", root, *options]
 
 

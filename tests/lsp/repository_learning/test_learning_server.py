@@ -68,7 +68,7 @@ def adapters(folder: Path) -> list[Path]:
 
 
 async def test_repository_is_learnt_with_progress_and_forgotten(folders: Path, repo: Path) -> None:
-    options = {"engine": {"device": "cpu"}, "privateFiles": ["*.txt", "secret/"]}
+    options = {"engine": {"device": "cpu"}, "privateFiles": ["*.txt", "-secret/"]}
     async with session(folders / "record", repo, options=options) as editor:
         token = "mine"
         uri = (repo / "src/a.py").as_uri()
@@ -85,8 +85,8 @@ async def test_repository_is_learnt_with_progress_and_forgotten(folders: Path, r
         with pytest.raises(JsonRpcException, match="has no adapter"):
             await request(editor, "forgetRepository", {})
         ran = [line for line in editor.events() if line.startswith(("tune", "adapters"))]
-        patterns = "--private-file *.txt --private-file secret/"
-        assert ran == [f"tune {repo} --json --model tiny --device cpu {patterns}", f"adapters rm {repo}"]
+        patterns = "--private-file=*.txt --private-file=-secret/"
+        assert ran == [f"tune {repo} --json --model=tiny --device=cpu {patterns}", f"adapters rm {repo}"]
 
 
 async def test_cached_answers_of_the_model_without_the_adapter_are_dropped(folders: Path, repo: Path) -> None:
