@@ -282,4 +282,6 @@ class Engine:
             candidates=candidates,
             timings_ms=timer.timings_ms(),
             unlikely=unlikely and bool(text),
+            prompt_tokens=search.prompt_tokens,
+            encoded_tokens=search.encoded_tokens,
         )

@@ -105,6 +105,8 @@ class Pipeline:
             context.document, prompt_ids, cancel, most_left=most_left, parallel_ids=parallel_ids
         )
         timer.end("encode")
+        search.prompt_tokens = len(prompt_ids) + len(parallel_ids)
+        search.encoded_tokens = self.prompts.num_encoded(context.document)
         search.stop = cancel.finish
         if search.stop is not None or cache is None:
             return search

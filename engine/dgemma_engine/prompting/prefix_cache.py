@@ -32,6 +32,7 @@ class _Prompt:
     ids: list[int]
     cache: PromptCache
     parallel_ids: tuple[int, ...] = ()
+    num_encoded: int = 0
 
 
 class PromptStore:
@@ -45,7 +46,6 @@ class PromptStore:
 
     Attributes:
         in_use: documents whose prompts are kept, whatever others need.
-        num_encoded: tokens the last call found missing.
     """
 
     def __init__(
@@ -57,7 +57,11 @@ class PromptStore:
         self._prompts: BoundedStore[str, _Prompt] = BoundedStore(
             num_documents, weigh=lambda prompt: prompt.cache.num_bytes, max_weight=max_bytes, kept=self.in_use
         )
-        self.num_encoded = 0
+
+    def num_encoded(self, document: str) -> int:
+        """Returns how many tokens the last call for a document found missing."""
+        prompt = self._prompts.get(document)
+        return 0 if prompt is None else prompt.num_encoded
 
     @torch.inference_mode()
     def encoded(
@@ -89,7 +93,7 @@ class PromptStore:
         # Until the new tokens are encoded the cache must not claim more than it holds.
         prompt.ids = ids[:shared]
         self._prompts.put(document, prompt)
-        self.num_encoded = len(ids) - shared
+        prompt.num_encoded = len(ids) - shared
         if prompt.parallel_ids != tuple(parallel_ids):
             yield
             if cancel.finish is not None:
@@ -99,7 +103,7 @@ class PromptStore:
                 if parallel_ids:
                     self._model.prefill(self._tensor(parallel_ids), prompt.cache)
             prompt.parallel_ids = tuple(parallel_ids)
-            self.num_encoded += len(parallel_ids)
+            prompt.num_encoded += len(parallel_ids)
         if len(ids) - shared <= most_left:
             prompt.ids = ids
             return prompt.cache
