@@ -97,7 +97,8 @@ def _loader(arguments: EngineArguments) -> Callable[[Callable[[int, str], None]]
     def load(report: Callable[[int, str], None]) -> InfillEngine:
         choice = choose_model(arguments.model or None, os.environ)
         require_model(choice.runs)
-        return load_engine(choice.runs, device=arguments.device, report=report)
+        prompt_bytes = int(arguments.prompt_cache_gib * 2**30)
+        return load_engine(choice.runs, device=arguments.device, report=report, team_prompt_bytes=prompt_bytes)
 
     return load
 

@@ -33,7 +33,7 @@ class EngineArguments(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         allow_anyone: whether requests need no key; for a network that only the users reach.
         allow_hosts: names besides addresses that clients know the machines by.
         allow_origins: web pages that may ask.
-        prompt_cache_gib: memory for encoded prompts of a replica; 0 is what the memory plan leaves.
+        prompt_cache_gib: memory for encoded prompts of a replica; 0 is a share of what the model leaves.
         gpus: cards of a replica; fractions share a card.
         cpus: cores of a replica, for placement and as its number of threads.
     """

@@ -14,7 +14,7 @@ from difflib import SequenceMatcher
 import torch
 from torch import Tensor
 
-from dgemma_engine.bounded_store import BoundedStore
+from dgemma_engine.bounded_store import MOST_DOCUMENTS, BoundedStore
 from dgemma_engine.model.devices import PIECE_TOKENS
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
@@ -36,11 +36,11 @@ class _Prompt:
 
 
 class PromptStore:
-    """The last prompt of each of a few documents, least recently used out.
+    """The last prompt of each document, least recently used out.
 
     Args:
         model: encodes what is new.
-        num_documents: prompts kept; 0 keeps none.
+        num_documents: most prompts kept; 0 keeps none.
         max_bytes: of keys and values over all prompts kept; the newest and those in use are kept whatever their size.
         parallel_tokens: places reserved for a text beside each prompt.
 
@@ -49,7 +49,12 @@ class PromptStore:
     """
 
     def __init__(
-        self, model: DiffusionModel, *, num_documents: int = 8, max_bytes: int = 2**30, parallel_tokens: int = 0
+        self,
+        model: DiffusionModel,
+        *,
+        num_documents: int = MOST_DOCUMENTS,
+        max_bytes: int = 2**30,
+        parallel_tokens: int = 0,
     ) -> None:
         self._model = model
         self._parallel_tokens = parallel_tokens
@@ -137,13 +142,13 @@ class PromptStore:
 
 
 class SuffixStore:
-    """The last prompt suffix of each of a few documents, least recently used out.
+    """The last prompt suffix of each document, least recently used out.
 
     Args:
         num_documents: suffixes kept; 0 keeps none.
     """
 
-    def __init__(self, *, num_documents: int = 8) -> None:
+    def __init__(self, *, num_documents: int = MOST_DOCUMENTS) -> None:
         self._kept: BoundedStore[str, list[int]] = BoundedStore(num_documents)
 
     def settled(self, document: str, suffix_ids: list[int], num_clamped: int) -> list[int]:
