@@ -9,6 +9,7 @@ session goes to the replica that knows its documents: by consistent hashing of t
 # Ray reads the signatures of what it calls at run time: no postponed annotations here.
 import os
 from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from typing import Any
 
 from ray import serve
@@ -31,23 +32,25 @@ _MOST_ONGOING, _MOST_QUEUED = 256, 64
 _RETRY_AFTER_S = 1
 
 
-@serve.deployment(
-    name=NAME,
-    max_ongoing_requests=_MOST_ONGOING,
-    max_queued_requests=_MOST_QUEUED,
-    backpressure_config={"status_code": 429, "retry_after_s": _RETRY_AFTER_S},
+OPTIONS: dict[str, Any] = {
+    "name": NAME,
+    "max_ongoing_requests": _MOST_ONGOING,
+    "max_queued_requests": _MOST_QUEUED,
+    "backpressure_config": {"status_code": 429, "retry_after_s": _RETRY_AFTER_S},
     # A new replica answers before the old one ends; that needs room for one more.
-    max_surge_percent=100,
-    max_constructor_retry_count=2,
-    health_check_period_s=2,
-    health_check_timeout_s=10,
-    graceful_shutdown_timeout_s=10,
+    "max_surge_percent": 100,
+    "max_constructor_retry_count": 2,
+    "health_check_period_s": 2,
+    "health_check_timeout_s": 10,
+    "graceful_shutdown_timeout_s": 10,
     # A full home keeps its sessions: elsewhere they would be cold.
-    request_router_config={"request_router_class": _ROUTER, "request_router_kwargs": {"num_fallback_replicas": 0}},
-    logging_config={"encoding": "JSON", "log_level": "WARNING", "enable_access_log": False},
-)
-@serve.ingress()  # pyright: ignore[reportUntypedClassDecorator]
-class EngineDeployment:
+    "request_router_config": {"request_router_class": _ROUTER, "request_router_kwargs": {"num_fallback_replicas": 0}},
+    "logging_config": {"encoding": "JSON", "log_level": "WARNING", "enable_access_log": False},
+}
+"""Of the deployment; a configuration may change each."""
+
+
+class EngineReplica:
     """A `Replica` as Ray Serve calls it.
 
     Args:
@@ -56,10 +59,19 @@ class EngineDeployment:
 
     def __init__(self, arguments: dict[str, Any]) -> None:
         checked = read_arguments(arguments)
-        self._replica = Replica(checked, ReplicaLimits(), load=_loader(checked), meter=RayMeter(), end=_end)
+        load = partial(self.load, checked)
+        self._replica = Replica(checked, ReplicaLimits(), load=load, meter=RayMeter(), end=_end)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         return self._replica.app
+
+    @staticmethod
+    def load(arguments: EngineArguments, report: Callable[[int, str], None]) -> InfillEngine:
+        """Loads the model; on the device thread."""
+        choice = choose_model(arguments.model or None, os.environ)
+        require_model(choice.runs)
+        prompt_bytes = int(arguments.prompt_cache_gib * 2**30)
+        return load_engine(choice.runs, device=arguments.device, report=report, team_prompt_bytes=prompt_bytes)
 
     def reconfigure(self, user_config: dict[str, Any]) -> None:
         """See `Replica.reconfigure`."""
@@ -88,19 +100,17 @@ def build(args: dict[str, Any]) -> Application:
     Raises:
         WrongUsage: an unknown field or a wrong value.
     """
+    return application_of(EngineReplica, args)
+
+
+def application_of(replica: type[EngineReplica], args: dict[str, Any], *, num_replicas: int = 1) -> Application:
+    """Returns the application of a kind of replica; see `build`. A configuration has the last word on their number."""
     arguments = read_arguments(args)
-    options = {"num_cpus": arguments.cpus, "num_gpus": arguments.gpus}
-    return EngineDeployment.options(ray_actor_options=options).bind(args)
-
-
-def _loader(arguments: EngineArguments) -> Callable[[Callable[[int, str], None]], InfillEngine]:
-    def load(report: Callable[[int, str], None]) -> InfillEngine:
-        choice = choose_model(arguments.model or None, os.environ)
-        require_model(choice.runs)
-        prompt_bytes = int(arguments.prompt_cache_gib * 2**30)
-        return load_engine(choice.runs, device=arguments.device, report=report, team_prompt_bytes=prompt_bytes)
-
-    return load
+    resources = {"num_cpus": arguments.cpus, "num_gpus": arguments.gpus}
+    deployment = serve.deployment(num_replicas=num_replicas, ray_actor_options=resources, **OPTIONS)(
+        serve.ingress()(replica)
+    )
+    return deployment.bind(args)
 
 
 def _end() -> None:
