@@ -105,7 +105,7 @@ adapt: setup runs/corpus.jsonl.gz ## train an adapter of `small` on a processor;
 ADAPT_DEVICE ?= cuda
 
 adapt-gpu: runs/corpus.jsonl.gz ## the same on a GPU, five minutes with 8 documents a step; run it again to go on
-	$(ENGINE) $(ADAPT) --device $(ADAPT_DEVICE) --documents 8 --holes 32 --minutes 5 $(if $(wildcard runs/adapter/state.pt),--resume)
+	$(ENGINE) $(ADAPT) --device $(ADAPT_DEVICE) --documents 8 --holes 48 --minutes 5 $(if $(wildcard runs/adapter/state.pt),--resume)
 
 bench-open: setup ## processor time to open the GGUF file of the model `small`, header and tokenizer
 	$(BIN)/python engine/bench/speed/open_gguf.py $(RECORD)
