@@ -20,6 +20,7 @@ from dgemma_engine.http_api.access.api_keys import ApiKeys
 from dgemma_engine.http_api.access.invitation import Invitation, add_key, new_key
 from dgemma_engine.http_api.http_settings import DEFAULT_PORT, BindAddress, HttpSettings, TlsFiles
 from dgemma_engine.ipc.client import EngineClient
+from dgemma_engine.ipc.endpoint import EngineLocation
 from dgemma_engine.ipc.endpoint_options import add_engine_options, chosen_location
 from dgemma_engine.protocol.messages import Progress
 from dgemma_engine.terminal import say_error
@@ -68,6 +69,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="end when standard input is closed: with the program that starts it",
     )
+    parser.add_argument(
+        "--ray",
+        type=Path,
+        metavar="CONFIG",
+        help="serve several engines with Ray Serve, as its configuration says; all other options are then in it",
+    )
     service = parser.add_mutually_exclusive_group()
     service.add_argument(
         "--share", action="store_true", help="print address, a new key and the lines for editors on another machine"
@@ -84,8 +91,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises:
         WrongUsage: an option cannot be used, or the address not be listened on.
-        EngineUnavailable: the extra `http` is not installed, or the system refuses the service.
+        EngineUnavailable: an extra is not installed, the system refuses the service, or no replica starts.
     """
+    if arguments.ray is not None:
+        return _serve_with_ray(arguments.ray)
     missing = [name for name in _MODULES if importlib.util.find_spec(name) is None]
     if missing:
         raise EngineUnavailable(f"{missing[0]} is not installed; run: pip install 'dgemma-lsp[http]'")
@@ -111,6 +120,20 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     asyncio.run(_serve(arguments, settings, key))
+    return 0
+
+
+def _serve_with_ray(configuration: Path) -> int:
+    if importlib.util.find_spec("ray") is None:
+        raise EngineUnavailable("ray is not installed; run: pip install 'dgemma-lsp[ray]'")
+    from dgemma_engine.cluster.closing import closed
+
+    os.environ |= closed(os.environ)
+    from dgemma_engine.cluster.ray_serve import serve_configuration
+
+    location = EngineLocation.locate(os.environ)
+    location.prepare()
+    serve_configuration(configuration, say=_say, temporary=location.directory / "ray")
     return 0
 
 

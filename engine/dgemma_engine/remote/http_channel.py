@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 import httpx2
 
 from dgemma_engine.errors import OutOfReach
+from dgemma_engine.protocol.remote_messages import SESSION_HEADER
 from dgemma_engine.remote import fault_sentences
 from dgemma_engine.remote.remote_location import RemoteLocation
 
@@ -51,6 +53,7 @@ class HttpChannel:
 
     Attributes:
         place: host and port, for the user.
+        session: names this window; of several engines the one that knows its documents is asked.
 
     Raises:
         OutOfReach: the settings cannot be used.
@@ -59,10 +62,16 @@ class HttpChannel:
     def __init__(self, location: RemoteLocation, *, wall_clock: Callable[[], float] = time.time) -> None:
         url = location.parse_url()
         self.place = url.place
+        self.session = uuid.uuid4().hex
         self._wall_clock = wall_clock
         self._used_s = wall_clock()
         self._num_open = 0
-        headers = {"User-Agent": "dgemma-lsp", "Accept": f"{_JSON}, {_EVENT_STREAM}", "Accept-Encoding": "identity"}
+        headers = {
+            "User-Agent": "dgemma-lsp",
+            SESSION_HEADER: self.session,
+            "Accept": f"{_JSON}, {_EVENT_STREAM}",
+            "Accept-Encoding": "identity",
+        }
         if key := location.read_key():
             headers["Authorization"] = f"Bearer {key}"
         self._make = lambda: httpx2.AsyncClient(

@@ -72,7 +72,7 @@ class RemoteEngine:
         self._watch = watch
         self._network = network
         self._clock = clock
-        self._session = uuid.uuid4().hex
+        self._session = channel.session
         self._numbers = itertools.count(1)
         self._known = KnownQuestions()
         self._back_off = BackOff(clock)

@@ -32,6 +32,7 @@ def read_object(reply: Reply, place: str, back_off: BackOff) -> Mapping[str, Any
         Loading: the engine has no model yet.
         NotNow: the engine is busy, or the question too long for it.
         EngineFault: the engine failed on this question.
+        Broken: one of several engines is lost.
     """
     body = cast("Mapping[str, Any]", reply.body) if isinstance(reply.body, dict) else None
     if body is not None and isinstance(other := body.get("protocol"), int) and other != PROTOCOL:
@@ -39,6 +40,9 @@ def read_object(reply: Reply, place: str, back_off: BackOff) -> Mapping[str, Any
     if reply.status == 429:
         back_off.busy(reply.retry_after_s)
         raise NotNow(busy(place, back_off))
+    if body is None and reply.status in (500, 503):
+        # Ray's own words for a replica that ended, or is not there yet: the next one answers.
+        raise Broken("a lost replica")
     if body is None or (reply.status != 200 and not isinstance(body.get("error"), dict)):
         raise OutOfReach(fault_sentences.of_foreign_answer(reply.status, place))
     if reply.status == 200:
