@@ -45,6 +45,11 @@ def no_answer(place: str) -> str:
 
 
 def broken(place: str) -> str:
+    """Returns what to say of a connection that broke when no time was left for a second one."""
+    return f"{place} broke the connection off before its answer; the next request tries again"
+
+
+def broken_twice(place: str) -> str:
     """Returns what to say of a connection that broke twice."""
     return f"{place} broke the connection off before its answer, twice; the next request tries again"
 
@@ -62,7 +67,7 @@ def of_foreign_answer(status: int, place: str) -> str:
         return f"{place}: a proxy on the way wants a password; check HTTPS_PROXY and NO_PROXY"
     if status == 404:
         return f"{place} has no engine at this address; check engine.url, or update dgemma-lsp there"
-    if status in (502, 504):
+    if status in (502, 503, 504):
         return f"{place}: a proxy on the way does not reach the engine; start there: dgemma-engine serve"
     return f"{place} answers with HTTP status {status}, which is none of an engine; check engine.url"
 
@@ -80,6 +85,11 @@ def of_refusal(status: int, place: str) -> str:
         host = place.rpartition(":")[0] or place
         return f"{place} does not answer to this name; start there: dgemma-engine serve --allow-host {host}"
     return f"{place} refuses the question (HTTP status {status}); update dgemma-lsp on both machines"
+
+
+def held_back(place: str) -> str:
+    """Returns what to say of drafts that come together with their answer."""
+    return f"{place}: a proxy on the way holds answers back, so that drafts come late"
 
 
 def of_version(other: int, own: int, place: str) -> str:

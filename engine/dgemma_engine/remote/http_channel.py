@@ -54,6 +54,7 @@ class HttpChannel:
     Attributes:
         place: host and port, for the user.
         session: names this window; of several engines the one that knows its documents is asked.
+        num_open: requests under way, each on a connection of its own.
 
     Raises:
         OutOfReach: the settings cannot be used.
@@ -65,7 +66,7 @@ class HttpChannel:
         self.session = uuid.uuid4().hex
         self._wall_clock = wall_clock
         self._used_s = wall_clock()
-        self._num_open = 0
+        self.num_open = 0
         headers = {
             "User-Agent": "dgemma-lsp",
             SESSION_HEADER: self.session,
@@ -131,12 +132,12 @@ class HttpChannel:
 
     @asynccontextmanager
     async def _response(self, method: str, path: str, body: bytes | None) -> AsyncGenerator[httpx2.Response]:
-        if self.idle_s > _KEPT_S and not self._num_open:
+        if self.idle_s > _KEPT_S and not self.num_open:
             # The machine may have slept: connections that look open may be dead.
             before, self._client = self._client, self._make()
             await before.aclose()
         self._used_s = self._wall_clock()
-        self._num_open += 1
+        self.num_open += 1
         headers = None if body is None else {"Content-Type": _JSON}
         try:
             async with self._client.stream(method, path, content=body, headers=headers) as response:
@@ -146,7 +147,7 @@ class HttpChannel:
         except (httpx2.TransportError, httpx2.DecodingError, httpx2.StreamError, RuntimeError) as error:
             raise Broken(type(error).__name__) from None
         finally:
-            self._num_open -= 1
+            self.num_open -= 1
             self._used_s = self._wall_clock()
 
 

@@ -241,7 +241,7 @@ async def test_closed_connection_fails_what_is_under_way() -> None:
             await there.remote.infill(question())
 
 
-async def test_proxy_that_holds_drafts_back_is_named() -> None:
+async def test_proxy_is_named_as_long_as_it_holds_drafts_back() -> None:
     async with elsewhere() as there:
         held = bytearray()
 
@@ -256,7 +256,12 @@ async def test_proxy_that_holds_drafts_back_is_named() -> None:
         there.network.from_engine = hold
         there.engine.step_s = 0.2
         await there.remote.infill(question(), lambda _draft: None)
-    assert "a proxy on the way holds answers back" in there.progress[-1].message
+        assert "a proxy on the way holds answers back" in there.progress[-1].message
+        await there.remote.infill(question())
+        assert "a proxy on the way holds answers back" in there.progress[-1].message, "no drafts tell nothing"
+        there.network.from_engine = lambda data: data
+        await there.remote.infill(question(), lambda _draft: None)
+        assert there.progress[-1].message == f"engine at {there.remote.place}"
 
 
 async def test_resets_delays_and_half_answers_leave_no_question_unanswered() -> None:
