@@ -12,15 +12,17 @@ import httpx2
 _EXPIRED, _NOT_YET = 10, 9
 _OTHER_NAME = (62, 64)
 _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
+_CHECK_PROXY = "check HTTPS_PROXY, ALL_PROXY and NO_PROXY"
 _SIGN_IN = "sign in to this network with a browser, or check engine.url"
 
 
-def of_connecting(error: Exception, place: str) -> str:
+def of_connecting(error: Exception, place: str, *, is_proxied: bool) -> str:
     """Returns why no connection could be made.
 
     Args:
         error: of the HTTP library; its causes are looked at.
         place: host and port.
+        is_proxied: whether the environment names a proxy for it, so that it is the proxy that was connected to.
     """
     causes = [*_causes(error)]
     for cause in causes:
@@ -28,15 +30,20 @@ def of_connecting(error: Exception, place: str) -> str:
             return f"{place}: {_of_certificate(cause)}"
     if any(isinstance(cause, ssl.SSLError) for cause in causes):
         return f"{place} does not answer in HTTPS; check the scheme and the port of engine.url"
+    if is_proxied or isinstance(error, httpx2.ProxyError):
+        return f"{place}: the proxy of the environment refuses the connection or cannot be reached; {_CHECK_PROXY}"
     if any(isinstance(cause, socket.gaierror) for cause in causes):
         return f"{place} is not found: the network is down, or engine.url names another host than it should"
-    if isinstance(error, httpx2.ProxyError):
-        return f"{place}: the proxy of the environment refuses the connection; check HTTPS_PROXY and NO_PROXY"
     if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
         return f"{place} refuses connections; start there: dgemma-engine serve"
     if any(isinstance(cause, OSError) and cause.errno in _UNREACHABLE for cause in causes):
         return f"{place} cannot be reached: the network is down"
     return no_answer(place)
+
+
+def wrong_proxy(place: str) -> str:
+    """Returns what to say of a proxy that cannot be used at all."""
+    return f"{place}: the proxy of the environment cannot be used, as it is none of HTTP; {_CHECK_PROXY}"
 
 
 def no_answer(place: str) -> str:
@@ -64,7 +71,7 @@ def of_foreign_answer(status: int, place: str) -> str:
     if 300 <= status < 400 or status == 511 or status == 200:
         return f"{place}: something else than an engine answers, a web page perhaps; {_SIGN_IN}"
     if status == 407:
-        return f"{place}: a proxy on the way wants a password; check HTTPS_PROXY and NO_PROXY"
+        return f"{place}: a proxy on the way wants a password; {_CHECK_PROXY}"
     if status == 404:
         return f"{place} has no engine at this address; check engine.url, or update dgemma-lsp there"
     if status in (502, 503, 504):

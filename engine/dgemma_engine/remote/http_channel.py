@@ -10,6 +10,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+# No stub names the second; `proxy_bypass` looks names up in DNS on Windows, which may take long.
+from urllib.request import getproxies, proxy_bypass_environment  # pyright: ignore[reportAttributeAccessIssue]
+
 import httpx2
 
 from dgemma_engine.errors import OutOfReach
@@ -22,6 +25,15 @@ CONNECT_S = 5.0
 _KEPT_S = 25.0
 _MAX_CONNECTIONS, _MAX_IDLE = 32, 4
 _MAX_ANSWER_BYTES = 64 * 2**20
+# The last two are of a port or name of a proxy that no connection can have.
+_NO_CONNECTION = (
+    httpx2.ConnectError,
+    httpx2.ConnectTimeout,
+    httpx2.ProxyError,
+    httpx2.UnsupportedProtocol,
+    OverflowError,
+    ExceptionGroup,
+)
 _EVENT_STREAM, _JSON = "text/event-stream", "application/json"
 
 
@@ -87,7 +99,12 @@ class HttpChannel:
             trust_env=not url.is_loopback,
         )
         certificates = location.certificates() if url.scheme == "https" else False
-        self._client = self._make()
+        is_bypassed = url.is_loopback or bool(proxy_bypass_environment(url.host))
+        self._is_proxied = not is_bypassed and not getproxies().keys().isdisjoint((url.scheme, "all"))
+        try:
+            self._client = self._make()
+        except (httpx2.InvalidURL, ValueError, ImportError):
+            raise OutOfReach(fault_sentences.wrong_proxy(self.place)) from None
 
     @property
     def idle_s(self) -> float:
@@ -142,8 +159,8 @@ class HttpChannel:
         try:
             async with self._client.stream(method, path, content=body, headers=headers) as response:
                 yield response
-        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError, httpx2.UnsupportedProtocol) as error:
-            raise OutOfReach(fault_sentences.of_connecting(error, self.place)) from None
+        except _NO_CONNECTION as error:
+            raise OutOfReach(fault_sentences.of_connecting(error, self.place, is_proxied=self._is_proxied)) from None
         except (httpx2.TransportError, httpx2.DecodingError, httpx2.StreamError, RuntimeError) as error:
             raise Broken(type(error).__name__) from None
         finally:

@@ -39,7 +39,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
 def location(program: Program, tmp_path_factory: pytest.TempPathFactory) -> RemoteLocation:
     """What the printed lines make of a machine."""
     assert program.process.stdout is not None
-    lines = [program.process.stdout.readline() for _ in range(8)]
+    lines = [program.process.stdout.readline() for _ in range(10)]
     assert lines[0] == f"address: {program.url}\n"
     settings = json.loads("{" + next(line for line in lines if '"dgemma.engine.url"' in line) + "}")
     file = tmp_path_factory.mktemp("keys") / "key"

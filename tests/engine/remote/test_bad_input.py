@@ -92,6 +92,7 @@ def about(**other: Any) -> bytes:
 
 
 PORTAL = "<html>Please sign in to the network of this hotel</html>"
+CROWDED = json.dumps({"error": {"message": "Too many connections are open; ask again later.", "code": 503}})
 NO_PATH = json.dumps({"error": {"message": "There is no such path.", "code": 404}})
 
 
@@ -103,6 +104,9 @@ NO_PATH = json.dumps({"error": {"message": "There is no such path.", "code": 404
         (http("511 Network Authentication Required", "text/html", PORTAL), "sign in to this network"),
         (http("407 Proxy Authentication Required", "text/html", ""), "a proxy on the way wants a password"),
         (http("502 Bad Gateway", "text/html", "<html>"), "a proxy on the way does not reach the engine"),
+        (http("503 Service Unavailable", "text/html", "<html>"), "a proxy on the way does not reach the engine"),
+        (http("503 Service Unavailable", "application/json", CROWDED, "Retry-After: 7"), "is asked again in 7 s"),
+        (http("429 Too Many Requests", "text/html", "", "Retry-After: 9"), "is asked again in 9 s"),
         (http("418 Teapot", "text/html", ""), "answers with HTTP status 418, which is none of an engine"),
         (http("404 Not Found", "application/json", NO_PATH), "update dgemma-lsp there"),
         (http("200 OK", "application/json", "[1]"), "something else than an engine answers"),
@@ -150,34 +154,13 @@ async def test_wrong_key(tmp_path: Path, key: str) -> None:
     assert not key or key not in message
 
 
-@pytest.mark.parametrize("line", [KEY, f"kim {KEY}", f"# comment\n{KEY}\n", f"\ufeff{KEY}\r\n"])
-async def test_right_key(tmp_path: Path, line: str) -> None:
-    file = tmp_path / "key"
-    file.write_text(line, encoding="utf-8")
-    keys = ApiKeys.read(None, {"DGEMMA_API_KEY": KEY})
-    async with front_door(settings=HttpSettings(bind=FREE_PORT.bind, keys=keys)) as door:
-        answer = await outcome(RemoteLocation(url=door.url, key_file=str(file)))
-    assert isinstance(answer, Infill)
-
-
-@pytest.mark.parametrize(
-    ("content", "sentence"),
-    [(None, "cannot be read (No such file"), (b"\xff\xfe", "not UTF-8"), (b"\n# only\n", "holds no key"),
-     (b"one two three", "holds no key"), ("ключ".encode(), "holds no key")],
-)  # fmt: skip
-async def test_key_file_that_cannot_be_used(tmp_path: Path, content: bytes | None, sentence: str) -> None:
-    file = tmp_path / "key"
-    if content is not None:
-        file.write_bytes(content)
-    message = await said(RemoteLocation(url="http://127.0.0.1:9", key_file=str(file)))
-    assert f"engine.keyFile {file}" in message and sentence in message
-
-
 @pytest.mark.parametrize(
     ("url", "sentence"),
     [
         ("gpu.example", "engine.url is no URL of HTTP"),
         ("https://kim:x@gpu.example", "engine.url must hold no user name or password"),
+        ("https://gpu.example\0", "engine.url holds a character that cannot be seen (U+0000)"),
+        ("https://127.0.0.1000", "engine.url names no host that can be asked: 127.0.0.1000"),
         ("http://gpu.example", "engine.url: plain HTTP to gpu.example would send your text unencrypted"),
     ],
 )
@@ -239,15 +222,6 @@ async def test_certificate_of_a_foreign_authority(tmp_path: Path, authority: tru
         assert "of an unknown authority; name the file of that authority in engine.caFile" in await said(
             RemoteLocation(url=url)
         )
-
-
-async def test_file_of_authorities_that_cannot_be_used(tmp_path: Path) -> None:
-    for content, sentence in ((None, "No such file"), (b"nothing", "it holds no certificate")):
-        file = tmp_path / "ca.pem"
-        if content is not None:
-            file.write_bytes(content)
-        message = await said(RemoteLocation(url="https://127.0.0.1:9", ca_file=str(file)))
-        assert f"engine.caFile {file}" in message and sentence in message
 
 
 async def test_plain_http_where_https_is_asked() -> None:
