@@ -12,6 +12,8 @@ from dgemma_engine.errors import EngineFault, EngineUnavailable, NotNow, OutOfRe
 from dgemma_engine.http_api.http_settings import HttpSettings
 from dgemma_engine.protocol.definition_messages import DefinitionsQuery
 from dgemma_engine.protocol.messages import DocumentEdges, Draft, EngineState, Extent, Finish, Snippet
+from dgemma_engine.protocol.remote_messages import CANCEL_PATH
+from dgemma_engine.remote import remote_engine
 
 from tests.engine.http_api.front_door import FREE_PORT, AnsweringEngine, until
 from tests.engine.remote.elsewhere import elsewhere, question
@@ -91,6 +93,17 @@ async def test_cancelled_trace_is_not_asked_again() -> None:
         await until(lambda: there.engine.num_cancelled == 1)
         assert (await there.remote.infill(question("alpha beta"))).text
         assert len(there.engine.contexts) == 3, "the question that was taken back came again"
+
+
+async def test_question_that_is_answered_soon_is_not_cancelled_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_engine, "_CANCEL_PAUSE_S", 60.0)
+    async with elsewhere() as there:
+        asking = asyncio.create_task(there.remote.infill(question("LATER ")))
+        await until(lambda: len(there.engine.contexts) == 1)
+        asking.cancel()
+        assert (await there.remote.infill(question("LATER x"))).text == "alpha + beta"
+        await until(lambda: not there.remote._tasks)
+        assert CANCEL_PATH.encode() not in b"".join(there.network.sent)
 
 
 async def test_no_draft_comes_after_the_cancellation() -> None:
