@@ -118,7 +118,10 @@ def _of_certificate(error: ssl.SSLCertVerificationError) -> str:
         return "its certificate is not valid yet; correct the clock of this machine"
     if error.verify_code in _OTHER_NAME:
         return "its certificate is for another name; use that name in engine.url"
-    return "its certificate is of an unknown authority; name the file of that authority in engine.caFile"
+    return (
+        "its certificate is of an unknown authority; name the file of that authority in engine.caFile, or sign in "
+        "where the network asks for that"
+    )
 
 
 def _causes(error: BaseException) -> Generator[BaseException]:

@@ -135,9 +135,9 @@ class HttpChannel:
             if not response.headers.get("content-type", "").startswith(_EVENT_STREAM):
                 yield await _read(response)
                 return
-            async for line in response.aiter_lines():
-                if line.startswith("data:"):
-                    yield Reply(status=response.status_code, retry_after_s=0, body=_decoded(line[5:].encode()))
+            async for line in _lines(response):
+                if line.startswith(b"data:"):
+                    yield Reply(status=response.status_code, retry_after_s=0, body=_decoded(line[5:]))
 
     async def close(self) -> None:
         """Ends every connection; what is under way breaks."""
@@ -152,6 +152,7 @@ class HttpChannel:
         if self.idle_s > _KEPT_S and not self.num_open:
             # The machine may have slept: connections that look open may be dead.
             before, self._client = self._client, self._make()
+            self._used_s = self._wall_clock()
             await before.aclose()
         self._used_s = self._wall_clock()
         self.num_open += 1
@@ -181,6 +182,19 @@ async def _read(response: httpx2.Response) -> Reply:
         retry_after_s=float(retry_after) if retry_after.isdigit() and len(retry_after) < 6 else 0.0,
         body=_decoded(bytes(content)) if is_json else None,
     )
+
+
+async def _lines(response: httpx2.Response) -> AsyncGenerator[bytes]:
+    """Yields whole lines as they come; what follows the last line end is none."""
+    rest = bytearray()
+    async for part in response.aiter_bytes():
+        rest += part
+        if b"\n" in part:
+            *lines, rest = rest.split(b"\n")
+            for line in lines:
+                yield bytes(line)
+        if len(rest) > _MAX_ANSWER_BYTES:
+            raise Broken("too long")
 
 
 def _decoded(content: bytes) -> Any:

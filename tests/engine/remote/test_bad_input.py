@@ -23,8 +23,9 @@ from dgemma_engine.http_api.access.api_keys import ApiKeys
 from dgemma_engine.http_api.http_settings import HttpSettings, TlsFiles
 from dgemma_engine.protocol.handshake import PROTOCOL
 from dgemma_engine.protocol.messages import Infill
-from dgemma_engine.remote import loading_watch
+from dgemma_engine.remote import http_channel, loading_watch
 from dgemma_engine.remote.connect import connect_remote
+from dgemma_engine.remote.http_channel import Broken, HttpChannel
 from dgemma_engine.remote.remote_location import RemoteLocation
 
 from tests.engine.http_api.front_door import FREE_PORT, front_door
@@ -253,8 +254,6 @@ def _resolve(stack: AsyncExitStack, name: str) -> None:
 
 async def test_machine_that_slept_gets_new_connections() -> None:
     async with front_door() as door, network_to(door.port) as network:
-        from dgemma_engine.remote.http_channel import HttpChannel
-
         wall_s = 0.0
         channel = HttpChannel(RemoteLocation(url=f"http://127.0.0.1:{network.port}"), wall_clock=lambda: wall_s)
         await channel.get("/v1/engine")
@@ -266,6 +265,17 @@ async def test_machine_that_slept_gets_new_connections() -> None:
         network.to_engine = lambda data: data if network.num_connections > 1 else old(data)
         assert (await channel.get("/v1/engine")).status == 200
         assert network.num_connections == 2
+        await channel.close()
+
+
+@pytest.mark.parametrize("kind", ["text/event-stream", "application/json"])
+async def test_answer_without_end_is_broken_off(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(http_channel, "_MAX_ANSWER_BYTES", 1_000)
+    async with answering(http("200 OK", kind, "data: " + "x" * 5_000)) as port:
+        channel = HttpChannel(RemoteLocation(url=f"http://127.0.0.1:{port}"))
+        with pytest.raises(Broken, match="too long"):
+            async for _ in channel.events("/v1/engine/infill", b"{}"):
+                pass
         await channel.close()
 
 
