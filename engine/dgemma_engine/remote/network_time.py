@@ -5,6 +5,8 @@ from __future__ import annotations
 # Of the newest measurement; the rest is that of the ones before.
 _NEWEST_SHARE = 0.3
 _LEAST_LEFT_SHARE = 0.2
+# A deadline of 0 is none.
+_LEAST_MS = 1.0
 
 
 class NetworkTime:
@@ -37,7 +39,7 @@ class NetworkTime:
         Args:
             left_ms: until the answer is due here.
         """
-        return max(left_ms - self.round_trip_ms, _LEAST_LEFT_SHARE * left_ms, 0.0)
+        return max(left_ms - self.round_trip_ms, _LEAST_LEFT_SHARE * left_ms, _LEAST_MS)
 
     def is_too_late(self, left_ms: float) -> bool:
         """Whether no answer to a question that is sent now can come in time.

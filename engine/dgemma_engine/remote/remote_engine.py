@@ -192,6 +192,8 @@ class RemoteEngine:
                 answer = dict(read_object(reply, self.place, self._back_off))
             except Broken:
                 num_tries += 1
+                if request in self._cancelled:
+                    raise NotNow(f"{self.place}: the question was taken back") from None
                 if num_tries > 1:
                     raise NotNow(fault_sentences.broken_twice(self.place)) from None
                 if self._network.is_too_late((due_s - self._clock()) * 1_000):

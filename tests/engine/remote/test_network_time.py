@@ -8,7 +8,7 @@ from dgemma_engine.remote.network_time import NetworkTime
 
 @pytest.mark.parametrize(
     ("round_trip_ms", "left_ms", "sent_ms"),
-    [(20, 3_000, 2_980), (20, 100, 80), (400, 300, 60), (20, 0, 0), (0, 50, 50), (0, -10, 0)],
+    [(20, 3_000, 2_980), (20, 100, 80), (400, 300, 60), (20, 0, 1), (0, 50, 50), (0, -10, 1)],
 )
 def test_deadline_leaves_the_answer_time_to_come_back(round_trip_ms: float, left_ms: float, sent_ms: float) -> None:
     network = NetworkTime()

@@ -84,6 +84,17 @@ async def test_cancelled_question_ends_at_the_engine_and_the_connection_stays_op
         assert there.network.num_connections <= 4, "no new connection for each cancelled question"
 
 
+async def test_cancelled_question_is_not_asked_again_where_its_connection_breaks() -> None:
+    async with elsewhere() as there:
+        asking = asyncio.create_task(there.remote.infill(question("SLOW ")))
+        await until(lambda: len(there.engine.contexts) == 1)
+        asking.cancel()
+        await asyncio.sleep(0)
+        there.network.cut()
+        await until(lambda: not there.remote._tasks)
+        assert len(there.engine.contexts) == 1, "the question that was taken back came again"
+
+
 async def test_cancelled_trace_is_not_asked_again() -> None:
     async with elsewhere() as there:
         await there.remote.infill(question("alpha"))
