@@ -168,17 +168,19 @@ class LoadingWatch:
         place = self._channel.place
         leave_alone(place, self._back_off)
         for is_last in (False, True):
-            since_s = self._clock()
+            since_s, reply = self._clock(), None
             try:
                 async with asyncio.timeout(_ANSWER_S):
                     reply = await self._channel.get(ABOUT_PATH)
+                body = read_object(reply, place, self._back_off)
             except TimeoutError:
                 raise OutOfReach(fault_sentences.no_answer(place)) from None
             except Broken:
                 if is_last:
-                    raise OutOfReach(fault_sentences.broken_twice(place)) from None
+                    # A reply that is none of an engine's, or none.
+                    why = reply and fault_sentences.of_foreign_answer(reply.status, place)
+                    raise OutOfReach(why or fault_sentences.broken_twice(place)) from None
                 continue
-            body = read_object(reply, place, self._back_off)
             elapsed_ms = body.get("elapsed_ms")
             total_ms = (self._clock() - since_s) * 1_000
             self._network.learn(total_ms, elapsed_ms if isinstance(elapsed_ms, int | float) else 0.0)
