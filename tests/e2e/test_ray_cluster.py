@@ -90,7 +90,7 @@ async def connected(cluster: Cluster) -> RemoteEngine:
     def forget(_progress: Progress) -> None:
         """Nobody watches."""
 
-    return await connect_remote(location, on_progress=forget, on_closed=lambda: None)
+    return await connect_remote(location, on_progress=forget, on_closed=lambda _why: None)
 
 
 async def ask(engine: RemoteEngine, prefix: str, document: str = "a") -> Infill:

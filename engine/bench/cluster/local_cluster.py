@@ -48,7 +48,7 @@ class LocalCluster:
     async def remote(self) -> AsyncGenerator[RemoteEngine]:
         """Gives a client that is connected over HTTP."""
         location = RemoteLocation(url=f"http://127.0.0.1:{self.port}")
-        remote = await connect_remote(location, on_progress=lambda _: None, on_closed=lambda: None)
+        remote = await connect_remote(location, on_progress=lambda _: None, on_closed=lambda _why: None)
         try:
             yield remote
         finally:
