@@ -105,7 +105,7 @@ adapt: setup runs/corpus.jsonl.gz ## train an adapter of `small` on a processor;
 ADAPT_DEVICE ?= cuda
 
 adapt-gpu: runs/corpus.jsonl.gz ## the same on a GPU, five minutes with 8 documents a step; run it again to go on
-	$(ENGINE) $(ADAPT) --device $(ADAPT_DEVICE) --documents 8 --holes 32 --minutes 5 $(if $(wildcard runs/adapter/state.pt),--resume)
+	$(ENGINE) $(ADAPT) --device $(ADAPT_DEVICE) --documents 8 --holes 48 --minutes 5 $(if $(wildcard runs/adapter/state.pt),--resume)
 
 bench-open: setup ## processor time to open the GGUF file of the model `small`, header and tokenizer
 	$(BIN)/python engine/bench/speed/open_gguf.py $(RECORD)
@@ -146,6 +146,10 @@ chaos: setup ## 300,000 steps of a client that misbehaves at random, 2,000 with 
 
 bench-http: setup ## what HTTP adds to the socket, its memory, 50 clients at once, and tokens encoded anew while typing over it
 	$(BIN)/python engine/bench/http_api/overhead.py $(RECORD) && $(BIN)/python engine/bench/http_api/replay.py $(RECORD)
+
+bench-teams: setup ## a team's engines on Ray Serve: overhead, 100,000 questions with losses, people who type, a simulation of more
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[ray]'
+	$(BIN)/python engine/bench/cluster/teams.py $(RECORD)
 
 bench-remote: setup ## what an engine elsewhere adds, bytes of a key, 10,000 questions over a network with resets, delays, half answers
 	$(BIN)/python engine/bench/http_api/remote_engine.py $(RECORD)

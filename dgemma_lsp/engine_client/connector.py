@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -71,9 +72,10 @@ def engine_connector(settings: Settings) -> Connect:
         settings: where the engine is, its model and device, and whether one may be started.
     """
     if (place := _elsewhere(settings)) is not None:
+        from dgemma_engine.remote.back_off import BackOff
         from dgemma_engine.remote.connect import connect_remote
 
-        return partial(connect_remote, place)
+        return partial(connect_remote, place, back_off=BackOff(time.monotonic))
 
     async def connect(*, on_progress: Callable[[Progress], None], on_closed: Callable[[], None]) -> InfillSource:
         if sys.platform == "win32":
@@ -102,7 +104,7 @@ async def ready_engine(
         EngineUnavailable: none can be had, or it cannot load the model, or takes longer.
         EngineFault: the engine answered with an error.
     """
-    source = await engine_connector(settings)(on_progress=on_progress, on_closed=lambda: None)
+    source = await engine_connector(settings)(on_progress=on_progress, on_closed=lambda _why=None: None)
     try:
         yield source, await source.wait_ready(timeout_s)
     finally:

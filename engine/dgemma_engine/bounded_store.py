@@ -6,6 +6,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Container, Hashable
 from typing import Generic, TypeVar
 
+MOST_DOCUMENTS = 1_024
+"""Entries of a store whose real bound is a weight, or that are small."""
+
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
@@ -35,6 +38,9 @@ class BoundedStore(Generic[K, V]):
         self._max_weight = max_weight
         self._kept = kept
         self._entries: OrderedDict[K, V] = OrderedDict()
+        # Of each entry as it was stored: a store of a thousand entries is not weighed anew for each.
+        self._weights: dict[K, int] = {}
+        self._weight = 0
 
     def get(self, key: K) -> V | None:
         """Returns an entry; leaves its age alone."""
@@ -46,20 +52,32 @@ class BoundedStore(Generic[K, V]):
             self._entries.move_to_end(key)
 
     def put(self, key: K, value: V) -> None:
-        """Stores an entry as the newest, in place of the one of the same key."""
+        """Stores an entry as the newest, in place of the one of the same key; its weight counts as it is now."""
         entries = self._entries
         entries[key] = value
         entries.move_to_end(key)
+        self._set_weight(key, 0 if self._weigh is None else self._weigh(value))
+        if self._is_within_bounds:
+            return
         for other in [*entries][: -1 if self._num_entries else None]:
-            is_light = self._weigh is None or sum(map(self._weigh, entries.values())) <= self._max_weight
-            if len(entries) <= self._num_entries and is_light:
+            if self._is_within_bounds:
                 break
             if other not in self._kept:
-                del entries[other]
+                self.pop(other)
+
+    @property
+    def _is_within_bounds(self) -> bool:
+        return len(self._entries) <= self._num_entries and (self._weigh is None or self._weight <= self._max_weight)
 
     def pop(self, key: K) -> V | None:
         """Removes an entry and returns it."""
+        self._set_weight(key, 0)
+        self._weights.pop(key, None)
         return self._entries.pop(key, None)
+
+    def _set_weight(self, key: K, weight: int) -> None:
+        self._weight += weight - self._weights.get(key, 0)
+        self._weights[key] = weight
 
     def items(self) -> list[tuple[K, V]]:
         """Returns keys and entries, the newest last."""
@@ -68,3 +86,5 @@ class BoundedStore(Generic[K, V]):
     def clear(self) -> None:
         """Removes all entries."""
         self._entries.clear()
+        self._weights.clear()
+        self._weight = 0

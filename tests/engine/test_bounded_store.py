@@ -53,3 +53,19 @@ def test_store_of_no_entries_keeps_none() -> None:
 def test_store_refuses_a_negative_size() -> None:
     with pytest.raises(ValueError, match=r"num_entries=-1 must not be negative"):
         BoundedStore[str, int](-1)
+
+
+def test_weight_of_an_entry_is_that_of_its_last_storing() -> None:
+    store = BoundedStore[str, list[int]](9, weigh=len, max_weight=5)
+    grown = [1]
+    store.put("a", grown)
+    store.put("b", [1, 2])
+    grown += [2, 3, 4]
+    store.put("a", grown)
+    assert "".join(key for key, _ in store.items()) == "a"
+    store.pop("a")
+    store.put("c", [1] * 5)
+    store.clear()
+    for key in "de":
+        store.put(key, [1, 2])
+    assert "".join(key for key, _ in store.items()) == "de"

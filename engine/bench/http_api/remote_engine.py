@@ -92,7 +92,7 @@ def engine(runtime: str) -> AbstractAsyncContextManager[EngineClient]:
 async def remote_to(port: int) -> AsyncGenerator[RemoteEngine]:
     """Gives a client that is connected to a port."""
     location = RemoteLocation(url=f"http://127.0.0.1:{port}")
-    remote = await connect_remote(location, on_progress=lambda _: None, on_closed=lambda: None)
+    remote = await connect_remote(location, on_progress=lambda _: None, on_closed=lambda _why: None)
     try:
         yield remote
     finally:

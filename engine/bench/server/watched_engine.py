@@ -77,19 +77,8 @@ class WatchedEngine:
             steps_s.append(time.monotonic())
             on_draft(draft)
 
-        prompts, started_s, num_encoded = self._engine._pipeline.prompts, time.monotonic(), 0
-        work = self._engine.filling(context, cancel, drafted, recorder=recorder)
-        while True:
-            # Others have their pieces in between: what they encode is not this one's.
-            prompts.num_encoded = 0
-            try:
-                next(work)
-            except StopIteration as end:
-                infill = end.value
-                break
-            finally:
-                num_encoded += prompts.num_encoded
-            yield
+        started_s = time.monotonic()
+        infill = yield from self._engine.filling(context, cancel, drafted, recorder=recorder)
         row: dict[str, Any] = {
             "document": context.document,
             "speculative": context.speculative,
@@ -99,7 +88,7 @@ class WatchedEngine:
             "ended_s": time.monotonic(),
             "steps": infill.steps,
             "steps_s": steps_s,
-            "encoded": num_encoded,
+            "encoded": infill.encoded_tokens,
             "finish": infill.finish.value,
             "timings_ms": infill.timings_ms,
         }

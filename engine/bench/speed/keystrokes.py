@@ -40,7 +40,6 @@ def main() -> None:
     pipeline._format = replace(  # pyright: ignore[reportPrivateUsage]
         pipeline._format, prefix_tokens=PREFIX_TOKENS, suffix_tokens=SUFFIX_TOKENS
     )
-    prompts = pipeline.prompts
     warm_ms, cold_ms, encoded, prompt_tokens, forwards = (
         list[float](),
         list[float](),
@@ -50,12 +49,12 @@ def main() -> None:
     )
     for number, context in enumerate(typed(args.rounds)):
         cold = ask(engine, replace(context, document=f"unseen {number}"))
-        prompt_tokens.append(prompts.num_encoded)
+        prompt_tokens.append(cold.encoded_tokens)
         warm = ask(engine, context)
         if number:  # the first one has no round before it
             cold_ms.append(cold.timings_ms["total"])
             warm_ms.append(warm.timings_ms["total"])
-            encoded.append(prompts.num_encoded)
+            encoded.append(warm.encoded_tokens)
             forwards.append(warm.forwards)
     record.write(
         "keystrokes",

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 from dgemma_engine.engine_client.connection_status import ConnectionState, ConnectionStatus
 from dgemma_engine.errors import EngineUnavailable, WrongUsage
 from dgemma_engine.http_api.access.api_keys import ApiKeys
-from dgemma_engine.http_api.access.invitation import Invitation, add_key, new_key
+from dgemma_engine.http_api.access.invitation import Invitation, new_key, shared_key
 from dgemma_engine.http_api.http_settings import DEFAULT_PORT, BindAddress, HttpSettings, TlsFiles
 from dgemma_engine.ipc.client import EngineClient
+from dgemma_engine.ipc.endpoint import EngineLocation
 from dgemma_engine.ipc.endpoint_options import add_engine_options, chosen_location
 from dgemma_engine.protocol.messages import Progress
 from dgemma_engine.terminal import say_error
@@ -68,9 +69,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="end when standard input is closed: with the program that starts it",
     )
+    parser.add_argument(
+        "--ray",
+        type=Path,
+        metavar="CONFIG",
+        help="serve several engines with Ray Serve, as its configuration says; all other options are then in it",
+    )
     service = parser.add_mutually_exclusive_group()
     service.add_argument(
-        "--share", action="store_true", help="print address, a new key and the lines for editors on another machine"
+        "--share", action="store_true", help="print address, a key and the lines for editors on another machine"
     )
     service.add_argument(
         "--install-service", action="store_true", help="start with these options now and at every login"
@@ -84,8 +91,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises:
         WrongUsage: an option cannot be used, or the address not be listened on.
-        EngineUnavailable: the extra `http` is not installed, or the system refuses the service.
+        EngineUnavailable: an extra is not installed, the system refuses the service, or no replica starts.
     """
+    if arguments.ray is not None:
+        return _serve_with_ray(arguments.ray)
     missing = [name for name in _MODULES if importlib.util.find_spec(name) is None]
     if missing:
         raise EngineUnavailable(f"{missing[0]} is not installed; run: pip install 'dgemma-lsp[http]'")
@@ -95,10 +104,10 @@ def run(arguments: argparse.Namespace) -> int:
         service = UserService.of_this_user()
         _say("service removed" if service.uninstall() else "no service is installed")
         return 0
-    key = _shared_key(arguments)
-    settings = _settings(arguments, key)
     if arguments.share and arguments.end_with_input:
         raise WrongUsage("--share and --end-with-input exclude each other: nobody would see the key")
+    key = _shared_key(arguments)
+    settings = _settings(arguments, key)
     if arguments.install_service:
         if os.environ.get("DGEMMA_API_KEY") and arguments.api_key_file is None:
             raise WrongUsage("--install-service keeps no key of the environment; put it into an --api-key-file")
@@ -111,6 +120,20 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     asyncio.run(_serve(arguments, settings, key))
+    return 0
+
+
+def _serve_with_ray(configuration: Path) -> int:
+    if importlib.util.find_spec("ray") is None:
+        raise EngineUnavailable("ray is not installed; run: pip install 'dgemma-lsp[ray]'")
+    from dgemma_engine.cluster.closing import closed
+
+    os.environ |= closed(os.environ)
+    from dgemma_engine.cluster.ray_serve import serve_configuration
+
+    location = EngineLocation.locate(os.environ)
+    location.prepare()
+    serve_configuration(configuration, say=_say, temporary=location.directory / "ray")
     return 0
 
 
@@ -135,13 +158,10 @@ def service_command(arguments: argparse.Namespace) -> list[str]:
 
 
 def _shared_key(arguments: argparse.Namespace) -> str:
-    """Returns the new key of `--share`, which has been added to the file of keys, if there is one; else nothing."""
+    """Returns the key of `--share`: that of the file of keys, if there is one, else a new one; nothing without it."""
     if not arguments.share:
         return ""
-    key = new_key()
-    if arguments.api_key_file is not None:
-        add_key(arguments.api_key_file, f"share-{key[:4]}", key)
-    return key
+    return new_key() if arguments.api_key_file is None else shared_key(arguments.api_key_file)
 
 
 def _settings(arguments: argparse.Namespace, key: str) -> HttpSettings:

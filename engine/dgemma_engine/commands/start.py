@@ -10,19 +10,16 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from dgemma_engine.checkpoint.builtin import model_folder, require_model
-from dgemma_engine.errors import EngineUnavailable, ModelStoreError
+from dgemma_engine.checkpoint.builtin import require_model
+from dgemma_engine.errors import EngineUnavailable
 from dgemma_engine.ipc.client import EngineClient
 from dgemma_engine.ipc.endpoint import EngineLocation
 from dgemma_engine.ipc.endpoint_options import add_engine_options, chosen_location
 from dgemma_engine.ipc.lock_file import holder_pid
-from dgemma_engine.model_store.catalogue import CATALOGUE
 from dgemma_engine.model_store.choice import choose_model
 from dgemma_engine.protocol.messages import EngineState
-from dgemma_engine.repository_adapters.store import AdapterStore
 from dgemma_engine.terminal import say_error
 
 if TYPE_CHECKING:
@@ -121,29 +118,15 @@ def _loader(location: EngineLocation, faults: list[str]) -> Callable[[Callable[[
     """Returns what loads the engine; why it could not goes to `faults`, too."""
 
     def load(report: Callable[[int, str], None]) -> InfillEngine:
-        # Imported on the device thread: torch takes seconds, and clients are answered meanwhile.
-        try:
-            from dgemma_engine.infill.engine import Engine
+        from dgemma_engine.serving.engine_loading import load_engine
 
-            engine = Engine.load(
-                model_folder(location.model), device=location.device, report=report, adapters=_adapters()
-            )
-            if location.model in CATALOGUE:
-                # Clients are told the short name, not that of the folder or file behind it.
-                engine.model_name = location.model
-            return engine
+        try:
+            return load_engine(location.model, device=location.device, report=report)
         except Exception as error:
             faults.append(str(error) or type(error).__name__)
             raise
 
     return load
-
-
-def _adapters() -> AdapterStore | None:
-    """Returns the user's adapters; None for a user without a home folder, who can have none."""
-    with suppress(ModelStoreError):
-        return AdapterStore.locate(os.environ)
-    return None
 
 
 def _minutes(text: str) -> float:

@@ -91,14 +91,10 @@ class EngineConnection:
             connect: makes the connection.
         """
         self._connect, self._failures, self._not_before_s = connect, 0, None
-        source, self._source = self._source, None
+        self._drop()
         connecting, self._connecting = self._connecting, None
         if connecting is not None:
             connecting.cancel()
-        if source is not None:
-            task = asyncio.create_task(_close(source))
-            self._leaving.add(task)
-            task.add_done_callback(self._leaving.discard)
         self._set(ConnectionStatus(state=ConnectionState.DISCONNECTED))
         self._wake_waiters()
 
@@ -155,7 +151,8 @@ class EngineConnection:
             if self._closed or self._connect is not connect:
                 return _CLOSED if self._closed else _RECONFIGURED
             if isinstance(error, OutOfReach):
-                return await self._give_up(source, error)
+                self._lose(source, error)
+                return ConnectionStatus(state=ConnectionState.ABSENT, message=str(error))
             if self._source is not source and self._status.state is ConnectionState.ABSENT:
                 return self._status  # Another question has found it out of reach.
             self._lose(source)
@@ -180,14 +177,14 @@ class EngineConnection:
     async def close(self) -> None:
         """Ends the connection for good; the engine stays."""
         self._closed = True
-        source, self._source = self._source, None
+        self._drop()
         connecting, self._connecting = self._connecting, None
         self._wake_waiters()
         if connecting is not None:
             connecting.cancel()
             await asyncio.wait([connecting])
-        if source is not None:
-            await _close(source)
+        if self._leaving:
+            await asyncio.wait(self._leaving)
 
     async def _clearing(self, work: Callable[[], Awaitable[None]]) -> None:
         """Does the work of `_connecting`, and clears it; a task that is cancelled before it runs begins no work."""
@@ -200,17 +197,16 @@ class EngineConnection:
 
     async def _open(self, connect: Connect) -> None:
         self._set(ConnectionStatus(state=ConnectionState.STARTING, message="looking for an engine"))
-        ended = False
+        closed: list[OutOfReach | None] = []
 
         def on_progress(progress: Progress) -> None:
-            if self._connect is connect:
+            if self._connect is connect and (source is None or self._source is source):
                 self._progressed(progress)
 
-        def on_closed() -> None:
-            nonlocal ended
-            ended = True
+        def on_closed(why: OutOfReach | None = None) -> None:
+            closed.append(why)
             if source is not None:
-                self._lose(source)
+                self._lose(source, why)
 
         source: InfillSource | None = None
         try:
@@ -224,49 +220,46 @@ class EngineConnection:
             self._fail(f"cannot connect to the engine ({error})")
             return
         self._source = source
-        if ended:
-            self._lose(source)
+        if closed:
+            self._lose(source, closed[0])
         elif self._status.state is ConnectionState.STARTING:
             self._set(_READY)
         elif self._status.state is ConnectionState.FAILED:
-            await self._drop()
+            self._drop()
 
     def _progressed(self, progress: Progress) -> None:
         if self._closed:
             return
         if progress.state is EngineState.FAILED:
             self._fail(progress.message)
-            if self._connecting is None:
-                self._connecting = asyncio.create_task(self._clearing(self._drop))
+            self._drop()
         elif progress.state is EngineState.LOADING:
             message, percent = progress.message, progress.percent
             self._set(ConnectionStatus(state=ConnectionState.LOADING, message=message, percent=percent))
         else:
             self._set(replace(_READY, message=progress.message))
 
-    async def _drop(self) -> None:
+    def _drop(self) -> None:
+        """Closes the connection that stands, while other work goes on."""
         source, self._source = self._source, None
         if source is not None:
-            await _close(source)
+            task = asyncio.create_task(_close(source))
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
 
-    def _lose(self, source: InfillSource) -> None:
-        """Leaves a connection that is over; a failure if the engine never answered on it."""
+    def _lose(self, source: InfillSource, why: OutOfReach | None = None) -> None:
+        """Leaves a connection that is over: for a reason, or a failure if the engine ended and never answered on it."""
         if self._source is not source:
             return
-        self._source = None
-        if self.is_ready and self._failures == 0:
+        self._drop()
+        if why is not None:
+            self._fail(str(why), ConnectionState.ABSENT)
+        elif self.is_ready and self._failures == 0:
             # Counts as a failure until the next engine has answered: one that dies on every request must not spin.
             self._failures = 1
             self._set(ConnectionStatus(state=ConnectionState.DISCONNECTED, message=_ENDED))
         else:
             self._fail(_ENDED)
-
-    async def _give_up(self, source: InfillSource, error: OutOfReach) -> ConnectionStatus:
-        """Closes a connection to another machine that is of no use now, and returns why."""
-        if self._source is source:
-            self._fail(str(error), ConnectionState.ABSENT)
-            await self._drop()
-        return ConnectionStatus(state=ConnectionState.ABSENT, message=str(error))
 
     def _fail(self, message: str, state: ConnectionState = ConnectionState.FAILED) -> None:
         self._not_before_s = self._clock() + self._policy.pause_s(self._failures)

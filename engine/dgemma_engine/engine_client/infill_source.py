@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from dgemma_engine.errors import OutOfReach
 from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
 from dgemma_engine.protocol.messages import Context, Infill, OnDraft, Progress
 from dgemma_engine.protocol.status_messages import Status
@@ -39,11 +40,17 @@ class InfillSource(Protocol):
         ...
 
 
+class OnClosed(Protocol):
+    """Called once when a connection ends that nobody has closed."""
+
+    def __call__(self, why: OutOfReach | None = None, /) -> None:
+        """Receives why; None where the engine itself has ended."""
+        ...
+
+
 class Connect(Protocol):
     """Makes the connection."""
 
-    def __call__(
-        self, *, on_progress: Callable[[Progress], None], on_closed: Callable[[], None]
-    ) -> Awaitable[InfillSource]:
+    def __call__(self, *, on_progress: Callable[[Progress], None], on_closed: OnClosed) -> Awaitable[InfillSource]:
         """Connects, or raises `EngineUnavailable`."""
         ...

@@ -93,6 +93,7 @@ class HttpSettings:
     Attributes:
         bind: where the server listens.
         keys: who may ask; none are needed on a loopback address only.
+        user_header: name, in lower case, of a header in which a proxy that has a key says who asks; empty for none.
         tls: certificate and key; None is plain HTTP.
         hosts: names besides IP addresses and `localhost` that the `Host` of a request may have.
         origins: web pages besides our own address that may ask, such as `https://editor.example`.
@@ -113,6 +114,7 @@ class HttpSettings:
 
     bind: BindAddress = BindAddress()
     keys: ApiKeys = NO_KEYS
+    user_header: str = ""
     tls: TlsFiles | None = None
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()

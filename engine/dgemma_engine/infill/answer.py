@@ -46,5 +46,7 @@ def to_infill(
         candidates=candidates,
         timings_ms=dict(timings_ms),
         unlikely=unlikely and bool(text),
+        prompt_tokens=search.prompt_tokens,
+        encoded_tokens=search.encoded_tokens,
         adapter=use,
     )

@@ -75,9 +75,13 @@ class Search:
         ranked: candidates, best first.
         is_judged: whether the causal mode has judged them.
         stop: why there is no answer; None if there may be one.
+        prompt_tokens: tokens that the model reads before it writes.
+        encoded_tokens: those of them that were not known from an earlier request.
     """
 
     proposals: Proposals = field(default_factory=Proposals)
     ranked: list[Ranked] = field(default_factory=list[Ranked])
     is_judged: bool = False
     stop: Finish | None = None
+    prompt_tokens: int = 0
+    encoded_tokens: int = 0

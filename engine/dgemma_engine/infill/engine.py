@@ -31,6 +31,7 @@ from dgemma_engine.infill.oom import MEMORY_ERRORS, free_memory, is_exhaustion
 from dgemma_engine.infill.options import DEFAULT, Decode, InfillOptions
 from dgemma_engine.infill.pipeline import Pipeline
 from dgemma_engine.infill.ranker import merged
+from dgemma_engine.infill.store_limits import StoreLimits
 from dgemma_engine.infill.warmup import warmup_requests
 from dgemma_engine.model.devices import limit_threads, pick_device, use_device
 from dgemma_engine.model.diffusion_model import DiffusionModel
@@ -64,6 +65,7 @@ class Engine:
         least_draft_score: least score of a candidate that is shown although there was no time to judge it, for a model
             without a calibration; 0 shows every one, 1 none. A calibrated model shows none.
         prompts: prompts kept warm; None begins with none.
+        limits: of what is kept of documents; None takes those of one user.
         durations: expected durations of a step and of the ranking; None begins with none.
         decode: what proposes candidates, whatever a request's options say; None leaves that to the options.
     """
@@ -81,18 +83,22 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
         least_draft_score: float = 0.5,
         prompts: PromptStore | None = None,
+        limits: StoreLimits | None = None,
         durations: DurationEstimator | None = None,
         decode: Decode | None = None,
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
         self._adapters = adapters
+        limits = limits or StoreLimits.of_one_user(model.device)
+        parallel_tokens = infill_format.parallel_suffix_tokens
         self._pipeline = Pipeline(
             model,
             tokenizer,
             infill_format,
             sampler,
-            prompts=prompts or PromptStore(model, parallel_tokens=infill_format.parallel_suffix_tokens),
+            prompts=prompts or PromptStore(model, max_bytes=limits.prompt_bytes, parallel_tokens=parallel_tokens),
+            limits=limits,
             durations=durations or DurationEstimator(),
             decode=decode,
         )
@@ -114,6 +120,7 @@ class Engine:
         ops: Ops | None = None,
         calibration: Calibration | None = None,
         adapters: AdapterStore | None = None,
+        limits: Callable[[torch.device], StoreLimits] = StoreLimits.of_one_user,
     ) -> Self:
         """Loads a checkpoint.
 
@@ -124,6 +131,7 @@ class Engine:
             ops: operations the model calls; by default kernels on CUDA and plain PyTorch elsewhere.
             calibration: to use in place of the model's own, which is then not read.
             adapters: of repositories; None uses none.
+            limits: returns those of what is kept of documents; called with the device once the model is loaded.
 
         Raises:
             CheckpointError: the folder cannot be used, or the model does not fit; the message has the remedy.
@@ -154,7 +162,7 @@ class Engine:
             beside = LoadedAdapters(adapters, load, calibration=calibration, fingerprint=name)
         decode = None if family.has_canvas(facts) else Decode.LEFT_TO_RIGHT
         parts = (model, tokenizer, infill_format, sampler, beside)
-        engine = cls(*parts, name=path.name, path=str(path), decode=decode)
+        engine = cls(*parts, name=path.name, path=str(path), decode=decode, limits=limits(target))
         engine.warm_up()
         report(100, "ready")
         return engine

@@ -19,6 +19,7 @@ from dgemma_engine.infill.canvas_candidates import CanvasCandidates
 from dgemma_engine.infill.observer import Observer
 from dgemma_engine.infill.options import Decode, InfillOptions
 from dgemma_engine.infill.ranker import rank, rank_unjudged
+from dgemma_engine.infill.store_limits import StoreLimits
 from dgemma_engine.infill.task import InfillTask
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.postprocess.clean_candidate import clean_candidate
@@ -33,9 +34,6 @@ from dgemma_engine.syntax.error_check import SyntaxStore
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 from dgemma_engine.tokenization.vocabulary_index import Spelling
 
-# Text that seeds are looked for in. More is found in more, but the first look at a document takes that much longer.
-_SEED_CHARACTERS = 600_000
-
 
 class Pipeline:
     """Candidates of one model, ranked.
@@ -46,6 +44,7 @@ class Pipeline:
         infill_format: how the checkpoint wants holes.
         sampler: decisions of the denoising loop.
         prompts: prompts kept warm.
+        limits: of what is kept of documents.
         durations: expected durations of a step and of the ranking.
         decode: what proposes candidates, whatever a request's options say; None leaves that to the options.
 
@@ -64,6 +63,7 @@ class Pipeline:
         sampler: Sampler,
         *,
         prompts: PromptStore,
+        limits: StoreLimits,
         durations: DurationEstimator,
         decode: Decode | None = None,
     ) -> None:
@@ -72,10 +72,10 @@ class Pipeline:
         self._format = infill_format
         self._decode = decode
         self._suffixes = SuffixStore()
-        self._seeds = SeedStore(max_characters=_SEED_CHARACTERS)
+        self._seeds = SeedStore(max_characters=limits.indexed_characters)
         self._spelling = Spelling(tokenizer)
         self.prompts = prompts
-        self.syntax = SyntaxStore()
+        self.syntax = SyntaxStore(max_bytes=limits.parsed_bytes)
         self.canvases = CanvasCandidates(model, sampler, executor_factory(model))
         self.durations = durations
 
@@ -108,6 +108,8 @@ class Pipeline:
         )
         cache = yield from encoded(most_left=most_left)
         timer.end("encode")
+        search.prompt_tokens = len(prompt_ids) + len(task.hole.parallel_ids)
+        search.encoded_tokens = self.prompts.num_encoded(context.document)
         search.stop = cancel.finish
         if search.stop is not None or cache is None:
             return search

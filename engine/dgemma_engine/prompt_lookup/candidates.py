@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from dgemma_engine.bounded_store import BoundedStore
+from dgemma_engine.bounded_store import MOST_DOCUMENTS, BoundedStore
 from dgemma_engine.prompt_lookup.context_match import Cut, Surroundings
 from dgemma_engine.prompt_lookup.ngram_index import NgramIndex
 from dgemma_engine.protocol.messages import Context
@@ -57,20 +57,29 @@ class _Document:
 
 
 class SeedStore:
-    """Proposes middles; keeps the index of each of a few documents, least recently used out.
+    """Proposes middles; keeps the index of each document, least recently used out.
 
     Args:
-        num_documents: indexes kept; 0 keeps none.
-        max_characters: of text that is indexed over all documents kept. The newest is kept and may use all of it: a
-            third each for what is above the cursor, for what is below it and for snippets.
+        num_documents: most indexes kept; 0 keeps none.
+        max_characters: of text that is indexed over all documents kept. The newest is kept whatever its size.
+        document_characters: of one document's text that is indexed: a third each for what is above the cursor, for
+            what is below it and for snippets. More is found in more, but the first look takes that much longer.
         max_places: most places looked at for one hole; small misses the best one, large takes more time.
     """
 
-    def __init__(self, *, num_documents: int = 8, max_characters: int = 2_000_000, max_places: int = 256) -> None:
-        for name, value in (("max_characters", max_characters), ("max_places", max_places)):
+    def __init__(
+        self,
+        *,
+        num_documents: int = MOST_DOCUMENTS,
+        max_characters: int = 2_000_000,
+        document_characters: int = 600_000,
+        max_places: int = 256,
+    ) -> None:
+        sizes = {"max_characters": max_characters, "document_characters": document_characters, "max_places": max_places}
+        for name, value in sizes.items():
             if value < 0:
                 raise ValueError(f"{name}={value} must not be negative")
-        self._max_characters = max_characters
+        self._share = min(max_characters, document_characters) // 3
         self._max_places = max_places
         self._documents: BoundedStore[str, _Document] = BoundedStore(
             num_documents, weigh=lambda document: document.num_characters, max_weight=max_characters
@@ -96,7 +105,7 @@ class SeedStore:
         cut = Cut.of(context)
         if cut is None:
             return []
-        document, share = self._documents.get(context.document) or _Document(), self._max_characters // 3
+        document, share = self._documents.get(context.document) or _Document(), self._share
         document.update(_tail(cut.above, share), _head(cut.below, share), tuple(_snippets(context, share)))
         self._documents.put(context.document, document)
         surroundings = Surroundings(cut, document.index, context.extent)

@@ -15,7 +15,7 @@ from difflib import SequenceMatcher
 import torch
 from torch import Tensor
 
-from dgemma_engine.bounded_store import BoundedStore
+from dgemma_engine.bounded_store import MOST_DOCUMENTS, BoundedStore
 from dgemma_engine.model.devices import PIECE_TOKENS
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
@@ -34,24 +34,29 @@ class _Prompt:
     ids: list[int]
     cache: PromptCache
     parallel_ids: tuple[int, ...] = ()
+    num_encoded: int = 0
 
 
 class PromptStore:
-    """The last prompt of each of a few documents, least recently used out.
+    """The last prompt of each document, least recently used out.
 
     Args:
         model: encodes what is new.
-        num_documents: prompts kept; 0 keeps none.
+        num_documents: most prompts kept; 0 keeps none.
         max_bytes: of keys and values over all prompts kept; the newest and those in use are kept whatever their size.
         parallel_tokens: places reserved for a text beside each prompt.
 
     Attributes:
         in_use: documents whose prompts are kept, whatever others need.
-        num_encoded: tokens the last call found missing.
     """
 
     def __init__(
-        self, model: DiffusionModel, *, num_documents: int = 8, max_bytes: int = 2**30, parallel_tokens: int = 0
+        self,
+        model: DiffusionModel,
+        *,
+        num_documents: int = MOST_DOCUMENTS,
+        max_bytes: int = 2**30,
+        parallel_tokens: int = 0,
     ) -> None:
         self._model = model
         self._parallel_tokens = parallel_tokens
@@ -59,7 +64,11 @@ class PromptStore:
         self._prompts: BoundedStore[str, _Prompt] = BoundedStore(
             num_documents, weigh=lambda prompt: prompt.cache.num_bytes, max_weight=max_bytes, kept=self.in_use
         )
-        self.num_encoded = 0
+
+    def num_encoded(self, document: str) -> int:
+        """Returns how many tokens the last call for a document found missing."""
+        prompt = self._prompts.get(document)
+        return 0 if prompt is None else prompt.num_encoded
 
     @torch.inference_mode()
     def encoded(
@@ -95,7 +104,7 @@ class PromptStore:
         # Until the new tokens are encoded the cache must not claim more than it holds.
         prompt.ids = ids[:shared]
         self._prompts.put(document, prompt)
-        self.num_encoded = len(ids) - shared
+        prompt.num_encoded = len(ids) - shared
         if prompt.parallel_ids != tuple(parallel_ids):
             yield
             if cancel.finish is not None:
@@ -105,7 +114,7 @@ class PromptStore:
                 if parallel_ids:
                     self._model.prefill(self._tensor(parallel_ids), prompt.cache)
             prompt.parallel_ids = tuple(parallel_ids)
-            self.num_encoded += len(parallel_ids)
+            prompt.num_encoded += len(parallel_ids)
         if len(ids) - shared <= most_left:
             prompt.ids = ids
             return prompt.cache
@@ -140,13 +149,13 @@ class PromptStore:
 
 
 class SuffixStore:
-    """The last prompt suffix of each of a few documents, least recently used out.
+    """The last prompt suffix of each document, least recently used out.
 
     Args:
         num_documents: suffixes kept; 0 keeps none.
     """
 
-    def __init__(self, *, num_documents: int = 8) -> None:
+    def __init__(self, *, num_documents: int = MOST_DOCUMENTS) -> None:
         self._kept: BoundedStore[str, list[int]] = BoundedStore(num_documents)
 
     def settled(self, document: str, suffix_ids: list[int], num_clamped: int) -> list[int]:

@@ -15,7 +15,7 @@ from dgemma_engine.errors import NewerEngine, OlderEngine
 HELLO = "engine/hello"
 
 # Counts up when a message of this package changes so that an older version refuses it.
-PROTOCOL = 7
+PROTOCOL = 8
 
 _NEWER = (
     "the running engine is of a newer version; restart this editor once its server is updated, or end the engine: "

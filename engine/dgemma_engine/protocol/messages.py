@@ -247,6 +247,8 @@ class Infill(Message):
         candidates: what was considered, best first; where `text` is not empty and there are any, it is the first.
         unlikely: whether `text` stays below the model's threshold and is answered only because the request was
             `insistent` or `on_demand`.
+        prompt_tokens: tokens that the model reads before it writes; 0 where no model was asked.
+        encoded_tokens: those of them that were not known from an earlier request of the document.
         adapter: whether an adapter took part; says nothing of a request that was not begun.
     """
 
@@ -259,6 +261,8 @@ class Infill(Message):
     candidates: tuple[Candidate, ...] = ()
     unlikely: bool = False
     covered: int = 0
+    prompt_tokens: int = 0
+    encoded_tokens: int = 0
     adapter: AdapterUse = field(default_factory=AdapterUse)
 
     def __post_init__(self) -> None:
@@ -268,6 +272,8 @@ class Infill(Message):
             raise ValueError(f"{self.steps=} must not be negative")
         if self.forwards < 0:
             raise ValueError(f"{self.forwards=} must not be negative")
+        if not 0 <= self.encoded_tokens <= self.prompt_tokens:
+            raise ValueError(f"{self.encoded_tokens=} must be between 0 and {self.prompt_tokens=}")
         best = self.candidates[0] if self.text and self.candidates else self
         if (best.text, best.covered) != (self.text, self.covered):
             raise ValueError("Infill.text and Infill.covered must be those of the first of Infill.candidates")

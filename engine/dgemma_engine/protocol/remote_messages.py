@@ -15,6 +15,8 @@ from typing import Any
 from dgemma_engine.protocol.codec import Message
 from dgemma_engine.protocol.text_delta import Piece, delta
 
+SESSION_HEADER = "X-Session-Id"
+"""By which a cluster finds the engine that knows a window's documents; says nothing of who asks."""
 ABOUT_PATH = "/v1/engine"
 INFILL_PATH = "/v1/engine/infill"
 TRACE_PATH = "/v1/engine/trace"

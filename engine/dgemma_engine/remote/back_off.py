@@ -39,5 +39,5 @@ class BackOff:
         self._until_s = max(self._until_s, self._clock() + wanted_s)
 
     def answered(self) -> None:
-        """Ends it: the machine has answered."""
+        """Ends the pause: the machine has answered a question."""
         self._pause_s = 0.0

@@ -24,7 +24,7 @@ class DraftReader:
         clock: seconds that never go backwards.
 
     Attributes:
-        is_held_back: whether drafts came only with the answer.
+        is_held_back: whether drafts came only with the answer; None where the answer came too soon to tell.
     """
 
     def __init__(self, on_draft: OnDraft | None, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -32,7 +32,7 @@ class DraftReader:
         self._clock = clock
         self._last_step = -1
         self.is_wanted = on_draft is not None
-        self.is_held_back = False
+        self.is_held_back: bool | None = None
 
     def end(self) -> None:
         """Passes nothing on any more: the question is answered, or nobody waits for it."""

@@ -7,12 +7,15 @@ the host.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlsplit
 
 _SCHEMES = ("http", "https")
+_WRITE_ONE = "write one such as https://gpu.example:8012"
+_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,17 +41,24 @@ class EngineUrl:
         Raises:
             ValueError: it cannot be used; the message says why, as the end of a sentence.
         """
+        text = text.strip()
+        if unseen := next((char for char in text if not char.isprintable()), ""):
+            raise ValueError(f"holds a character that cannot be seen (U+{ord(unseen):04X}); {_WRITE_ONE}")
         try:
-            parts = urlsplit(text.strip())
+            parts = urlsplit(text)
             host, port = parts.hostname or "", parts.port
         except ValueError:
-            raise ValueError("is no URL; write one such as https://gpu.example:8012") from None
-        if parts.scheme not in _SCHEMES or not host or any(char.isspace() for char in text.strip()):
-            raise ValueError("is no URL of HTTP; write one such as https://gpu.example:8012")
+            raise ValueError(f"is no URL; {_WRITE_ONE}") from None
+        if parts.scheme not in _SCHEMES or not host or " " in text:
+            raise ValueError(f"is no URL of HTTP; {_WRITE_ONE}")
         if parts.username is not None or parts.password is not None:
             raise ValueError("must hold no user name or password; put the key into the file of engine.keyFile")
         if parts.query or parts.fragment:
-            raise ValueError("must end before ? and #; write one such as https://gpu.example:8012")
+            raise ValueError(f"must end before ? and #; {_WRITE_ONE}")
+        if not host.isascii():
+            raise ValueError("must name its host in ASCII; other letters have a form that begins with xn--")
+        if port == 0 or not (_NAME.fullmatch(host) or _is_address(host)):
+            raise ValueError(f"names no host that can be asked; {_WRITE_ONE}")
         return cls(scheme=parts.scheme, host=host, port=port, path=parts.path.rstrip("/"))
 
     @property
@@ -82,3 +92,11 @@ class EngineUrl:
             "would send your text unencrypted; use https, a tunnel (ssh -L) to 127.0.0.1, or name the host in "
             "engine.plainHttpHosts"
         )
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

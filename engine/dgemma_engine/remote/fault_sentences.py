@@ -12,15 +12,17 @@ import httpx2
 _EXPIRED, _NOT_YET = 10, 9
 _OTHER_NAME = (62, 64)
 _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
+_CHECK_PROXY = "check HTTPS_PROXY, ALL_PROXY and NO_PROXY"
 _SIGN_IN = "sign in to this network with a browser, or check engine.url"
 
 
-def of_connecting(error: Exception, place: str) -> str:
+def of_connecting(error: Exception, place: str, *, is_proxied: bool) -> str:
     """Returns why no connection could be made.
 
     Args:
         error: of the HTTP library; its causes are looked at.
         place: host and port.
+        is_proxied: whether the environment names a proxy for it, so that it is the proxy that was connected to.
     """
     causes = [*_causes(error)]
     for cause in causes:
@@ -28,15 +30,20 @@ def of_connecting(error: Exception, place: str) -> str:
             return f"{place}: {_of_certificate(cause)}"
     if any(isinstance(cause, ssl.SSLError) for cause in causes):
         return f"{place} does not answer in HTTPS; check the scheme and the port of engine.url"
+    if is_proxied or isinstance(error, httpx2.ProxyError):
+        return f"{place}: the proxy of the environment refuses the connection or cannot be reached; {_CHECK_PROXY}"
     if any(isinstance(cause, socket.gaierror) for cause in causes):
         return f"{place} is not found: the network is down, or engine.url names another host than it should"
-    if isinstance(error, httpx2.ProxyError):
-        return f"{place}: the proxy of the environment refuses the connection; check HTTPS_PROXY and NO_PROXY"
     if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
         return f"{place} refuses connections; start there: dgemma-engine serve"
     if any(isinstance(cause, OSError) and cause.errno in _UNREACHABLE for cause in causes):
         return f"{place} cannot be reached: the network is down"
     return no_answer(place)
+
+
+def wrong_proxy(place: str) -> str:
+    """Returns what to say of a proxy that cannot be used at all."""
+    return f"{place}: the proxy of the environment cannot be used, as it is none of HTTP; {_CHECK_PROXY}"
 
 
 def no_answer(place: str) -> str:
@@ -45,6 +52,11 @@ def no_answer(place: str) -> str:
 
 
 def broken(place: str) -> str:
+    """Returns what to say of a connection that broke when no time was left for a second one."""
+    return f"{place} broke the connection off before its answer; the next request tries again"
+
+
+def broken_twice(place: str) -> str:
     """Returns what to say of a connection that broke twice."""
     return f"{place} broke the connection off before its answer, twice; the next request tries again"
 
@@ -59,10 +71,10 @@ def of_foreign_answer(status: int, place: str) -> str:
     if 300 <= status < 400 or status == 511 or status == 200:
         return f"{place}: something else than an engine answers, a web page perhaps; {_SIGN_IN}"
     if status == 407:
-        return f"{place}: a proxy on the way wants a password; check HTTPS_PROXY and NO_PROXY"
+        return f"{place}: a proxy on the way wants a password; {_CHECK_PROXY}"
     if status == 404:
         return f"{place} has no engine at this address; check engine.url, or update dgemma-lsp there"
-    if status in (502, 504):
+    if status in (502, 503, 504):
         return f"{place}: a proxy on the way does not reach the engine; start there: dgemma-engine serve"
     return f"{place} answers with HTTP status {status}, which is none of an engine; check engine.url"
 
@@ -80,6 +92,11 @@ def of_refusal(status: int, place: str) -> str:
         host = place.rpartition(":")[0] or place
         return f"{place} does not answer to this name; start there: dgemma-engine serve --allow-host {host}"
     return f"{place} refuses the question (HTTP status {status}); update dgemma-lsp on both machines"
+
+
+def held_back(place: str) -> str:
+    """Returns what to say of drafts that come together with their answer."""
+    return f"{place}: a proxy on the way holds answers back, so that drafts come late"
 
 
 def of_version(other: int, own: int, place: str) -> str:
@@ -101,7 +118,10 @@ def _of_certificate(error: ssl.SSLCertVerificationError) -> str:
         return "its certificate is not valid yet; correct the clock of this machine"
     if error.verify_code in _OTHER_NAME:
         return "its certificate is for another name; use that name in engine.url"
-    return "its certificate is of an unknown authority; name the file of that authority in engine.caFile"
+    return (
+        "its certificate is of an unknown authority; name the file of that authority in engine.caFile, or sign in "
+        "where the network asks for that"
+    )
 
 
 def _causes(error: BaseException) -> Generator[BaseException]:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+# No stub names the second; `proxy_bypass` looks names up in DNS on Windows, which may take long.
+from urllib.request import getproxies, proxy_bypass_environment  # pyright: ignore[reportAttributeAccessIssue]
+
 import httpx2
 
 from dgemma_engine.errors import OutOfReach
+from dgemma_engine.protocol.remote_messages import SESSION_HEADER
 from dgemma_engine.remote import fault_sentences
 from dgemma_engine.remote.remote_location import RemoteLocation
 
@@ -20,6 +25,15 @@ CONNECT_S = 5.0
 _KEPT_S = 25.0
 _MAX_CONNECTIONS, _MAX_IDLE = 32, 4
 _MAX_ANSWER_BYTES = 64 * 2**20
+# The last two are of a port or name of a proxy that no connection can have.
+_NO_CONNECTION = (
+    httpx2.ConnectError,
+    httpx2.ConnectTimeout,
+    httpx2.ProxyError,
+    httpx2.UnsupportedProtocol,
+    OverflowError,
+    ExceptionGroup,
+)
 _EVENT_STREAM, _JSON = "text/event-stream", "application/json"
 
 
@@ -51,6 +65,8 @@ class HttpChannel:
 
     Attributes:
         place: host and port, for the user.
+        session: names this window; of several engines the one that knows its documents is asked.
+        num_open: requests under way, each on a connection of its own.
 
     Raises:
         OutOfReach: the settings cannot be used.
@@ -59,10 +75,16 @@ class HttpChannel:
     def __init__(self, location: RemoteLocation, *, wall_clock: Callable[[], float] = time.time) -> None:
         url = location.parse_url()
         self.place = url.place
+        self.session = uuid.uuid4().hex
         self._wall_clock = wall_clock
         self._used_s = wall_clock()
-        self._num_open = 0
-        headers = {"User-Agent": "dgemma-lsp", "Accept": f"{_JSON}, {_EVENT_STREAM}", "Accept-Encoding": "identity"}
+        self.num_open = 0
+        headers = {
+            "User-Agent": "dgemma-lsp",
+            SESSION_HEADER: self.session,
+            "Accept": f"{_JSON}, {_EVENT_STREAM}",
+            "Accept-Encoding": "identity",
+        }
         if key := location.read_key():
             headers["Authorization"] = f"Bearer {key}"
         self._make = lambda: httpx2.AsyncClient(
@@ -77,7 +99,12 @@ class HttpChannel:
             trust_env=not url.is_loopback,
         )
         certificates = location.certificates() if url.scheme == "https" else False
-        self._client = self._make()
+        is_bypassed = url.is_loopback or bool(proxy_bypass_environment(url.host))
+        self._is_proxied = not is_bypassed and not getproxies().keys().isdisjoint((url.scheme, "all"))
+        try:
+            self._client = self._make()
+        except (httpx2.InvalidURL, ValueError, ImportError):
+            raise OutOfReach(fault_sentences.wrong_proxy(self.place)) from None
 
     @property
     def idle_s(self) -> float:
@@ -108,9 +135,9 @@ class HttpChannel:
             if not response.headers.get("content-type", "").startswith(_EVENT_STREAM):
                 yield await _read(response)
                 return
-            async for line in response.aiter_lines():
-                if line.startswith("data:"):
-                    yield Reply(status=response.status_code, retry_after_s=0, body=_decoded(line[5:].encode()))
+            async for line in _lines(response):
+                if line.startswith(b"data:"):
+                    yield Reply(status=response.status_code, retry_after_s=0, body=_decoded(line[5:]))
 
     async def close(self) -> None:
         """Ends every connection; what is under way breaks."""
@@ -122,22 +149,23 @@ class HttpChannel:
 
     @asynccontextmanager
     async def _response(self, method: str, path: str, body: bytes | None) -> AsyncGenerator[httpx2.Response]:
-        if self.idle_s > _KEPT_S and not self._num_open:
+        if self.idle_s > _KEPT_S and not self.num_open:
             # The machine may have slept: connections that look open may be dead.
             before, self._client = self._client, self._make()
+            self._used_s = self._wall_clock()
             await before.aclose()
         self._used_s = self._wall_clock()
-        self._num_open += 1
+        self.num_open += 1
         headers = None if body is None else {"Content-Type": _JSON}
         try:
             async with self._client.stream(method, path, content=body, headers=headers) as response:
                 yield response
-        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError, httpx2.UnsupportedProtocol) as error:
-            raise OutOfReach(fault_sentences.of_connecting(error, self.place)) from None
+        except _NO_CONNECTION as error:
+            raise OutOfReach(fault_sentences.of_connecting(error, self.place, is_proxied=self._is_proxied)) from None
         except (httpx2.TransportError, httpx2.DecodingError, httpx2.StreamError, RuntimeError) as error:
             raise Broken(type(error).__name__) from None
         finally:
-            self._num_open -= 1
+            self.num_open -= 1
             self._used_s = self._wall_clock()
 
 
@@ -154,6 +182,19 @@ async def _read(response: httpx2.Response) -> Reply:
         retry_after_s=float(retry_after) if retry_after.isdigit() and len(retry_after) < 6 else 0.0,
         body=_decoded(bytes(content)) if is_json else None,
     )
+
+
+async def _lines(response: httpx2.Response) -> AsyncGenerator[bytes]:
+    """Yields whole lines as they come; what follows the last line end is none."""
+    rest = bytearray()
+    async for part in response.aiter_bytes():
+        rest += part
+        if b"\n" in part:
+            *lines, rest = rest.split(b"\n")
+            for line in lines:
+                yield bytes(line)
+        if len(rest) > _MAX_ANSWER_BYTES:
+            raise Broken("too long")
 
 
 def _decoded(content: bytes) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from dgemma_engine.errors import EngineFault, EngineUnavailable, OutOfReach
+from dgemma_engine.errors import EngineFault, EngineUnavailable, NotNow, OutOfReach
 from dgemma_engine.protocol.messages import EngineState, Progress
 from dgemma_engine.protocol.remote_messages import ABOUT_PATH
 from dgemma_engine.protocol.status_messages import Status
@@ -16,12 +16,12 @@ from dgemma_engine.remote import fault_sentences
 from dgemma_engine.remote.back_off import BackOff
 from dgemma_engine.remote.http_channel import Broken, HttpChannel
 from dgemma_engine.remote.network_time import NetworkTime
-from dgemma_engine.remote.reply_reading import read_message, read_object
+from dgemma_engine.remote.reply_reading import leave_alone, read_message, read_object
 
 _ANSWER_S = 5.0
 _POLL_S = 1.0
-# Connections are kept open, and so found to be dead, while the user works.
-_IDLE_S, _UNUSED_S = 15.0, 600.0
+# Half of the time after which `dgemma-engine serve` closes an idle connection.
+_IDLE_S = 15.0
 # A question, its cancellation and the next question.
 _NUM_CONNECTIONS = 3
 
@@ -32,8 +32,9 @@ class LoadingWatch:
     Args:
         channel: connections to it.
         network: told what a round trip takes.
+        back_off: how long a busy machine is left alone.
         on_progress: receives the progress whenever it changes.
-        on_lost: called when the engine cannot be asked while it loads.
+        on_lost: receives why the engine cannot be asked any more while it loads.
         clock: seconds that never go backwards.
         poll_s: seconds between two looks at an engine that loads.
     """
@@ -42,14 +43,16 @@ class LoadingWatch:
         self,
         channel: HttpChannel,
         network: NetworkTime,
+        back_off: BackOff,
         *,
         on_progress: Callable[[Progress], None],
-        on_lost: Callable[[], None],
+        on_lost: Callable[[OutOfReach], None],
         clock: Callable[[], float] = time.monotonic,
         poll_s: float = _POLL_S,
     ) -> None:
         self._channel = channel
         self._network = network
+        self._back_off = back_off
         self._on_progress = on_progress
         self._on_lost = on_lost
         self._clock = clock
@@ -73,9 +76,11 @@ class LoadingWatch:
             self._tell_progress(Progress(state=EngineState.LOADING, percent=0, message=self._place_of("loading")))
             self._polling = asyncio.create_task(self._poll())
 
-    def tell(self, message: str) -> None:
-        """Adds a sentence to the state of an engine that is ready."""
-        self._tell_progress(Progress(state=EngineState.READY, percent=100, message=message))
+    def tell(self, sentence: str) -> None:
+        """Tells a sentence about an engine that is ready; an empty one takes the last back."""
+        if self._last is not None and self._last.state is EngineState.READY:
+            message = sentence or self._place_of("engine")
+            self._tell_progress(Progress(state=EngineState.READY, percent=100, message=message))
 
     async def status(self) -> Status:
         """Returns what the engine is and does.
@@ -97,15 +102,16 @@ class LoadingWatch:
         """
         try:
             async with asyncio.timeout(timeout_s):
-                body = await self._about()
-                while body.get("status") is None:
-                    if body.get("state") == EngineState.FAILED:
-                        raise EngineUnavailable(self._failed())
-                    await asyncio.sleep(self._poll_s)
-                    body = await self._about()
+                while True:
+                    with suppress(NotNow):
+                        body = await self._about()
+                        if body.get("status") is not None:
+                            return self._read_status(body)
+                        if body.get("state") == EngineState.FAILED:
+                            raise EngineUnavailable(self._failed())
+                    await self._pause()
         except TimeoutError:
             raise EngineUnavailable(f"{self._channel.place}: no model was loaded within {timeout_s:g} s") from None
-        return self._read_status(body)
 
     async def close(self) -> None:
         """Looks no more."""
@@ -139,39 +145,42 @@ class LoadingWatch:
 
     async def _poll(self) -> None:
         while self._last is not None and self._last.state is EngineState.LOADING:
-            await asyncio.sleep(self._poll_s)
+            await self._pause()
             try:
-                await self._look()
-            except (EngineUnavailable, EngineFault):
-                self._on_lost()
+                with suppress(NotNow):
+                    await self._look()
+            except (EngineUnavailable, EngineFault) as error:
+                self._on_lost(OutOfReach(str(error)))
                 return
 
+    async def _pause(self) -> None:
+        await asyncio.sleep(max(self._poll_s, self._back_off.left_s))
+
     async def _keep_open(self) -> None:
-        # A question that follows another at once must not wait for a handshake.
-        await asyncio.gather(*[self._about() for _ in range(_NUM_CONNECTIONS)], return_exceptions=True)
-        used_s = self._clock()
-        while self._clock() - used_s < _UNUSED_S:
+        """Uses each connection before the other side closes it: the first key after a pause pays for no handshake."""
+        while True:
+            num_idle = _NUM_CONNECTIONS - self._channel.num_open
+            # At once, so that each takes a connection of its own.
+            await asyncio.gather(*[self._about() for _ in range(num_idle)], return_exceptions=True)
             await asyncio.sleep(_IDLE_S)
-            if self._channel.idle_s < _IDLE_S:
-                used_s = self._clock()
-            else:
-                with suppress(EngineUnavailable, EngineFault):
-                    await self._about()
 
     async def _about(self) -> Mapping[str, Any]:
         place = self._channel.place
+        leave_alone(place, self._back_off)
         for is_last in (False, True):
-            since_s = self._clock()
+            since_s, reply = self._clock(), None
             try:
                 async with asyncio.timeout(_ANSWER_S):
                     reply = await self._channel.get(ABOUT_PATH)
+                body = read_object(reply, place, self._back_off)
             except TimeoutError:
                 raise OutOfReach(fault_sentences.no_answer(place)) from None
             except Broken:
                 if is_last:
-                    raise OutOfReach(fault_sentences.broken(place)) from None
+                    # A reply that is none of an engine's, or none.
+                    why = reply and fault_sentences.of_foreign_answer(reply.status, place)
+                    raise OutOfReach(why or fault_sentences.broken_twice(place)) from None
                 continue
-            body = read_object(reply, place, BackOff(self._clock))
             elapsed_ms = body.get("elapsed_ms")
             total_ms = (self._clock() - since_s) * 1_000
             self._network.learn(total_ms, elapsed_ms if isinstance(elapsed_ms, int | float) else 0.0)

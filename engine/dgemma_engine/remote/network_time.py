@@ -5,6 +5,8 @@ from __future__ import annotations
 # Of the newest measurement; the rest is that of the ones before.
 _NEWEST_SHARE = 0.3
 _LEAST_LEFT_SHARE = 0.2
+# A deadline of 0 is none.
+_LEAST_MS = 1.0
 
 
 class NetworkTime:
@@ -31,13 +33,18 @@ class NetworkTime:
         self.round_trip_ms += share * (measured_ms - self.round_trip_ms)
         return measured_ms
 
-    def remaining_ms(self, deadline_ms: float, spent_ms: float) -> float:
-        """Returns the deadline to send: what is left of one once the answer has come back.
+    def remaining_ms(self, left_ms: float) -> float:
+        """Returns the deadline to send, which leaves the answer time to come back.
 
         Args:
-            deadline_ms: of the question, from the moment that it was asked; 0 is none.
-            spent_ms: what has passed of it.
+            left_ms: until the answer is due here.
         """
-        if not deadline_ms:
-            return 0.0
-        return max(deadline_ms - spent_ms - self.round_trip_ms, _LEAST_LEFT_SHARE * deadline_ms)
+        return max(left_ms - self.round_trip_ms, _LEAST_LEFT_SHARE * left_ms, _LEAST_MS)
+
+    def is_too_late(self, left_ms: float) -> bool:
+        """Whether no answer to a question that is sent now can come in time.
+
+        Args:
+            left_ms: until the answer is due here.
+        """
+        return left_ms <= self.round_trip_ms

@@ -39,11 +39,13 @@ from dgemma_engine.remote.http_channel import Broken, HttpChannel, Reply
 from dgemma_engine.remote.known_questions import KnownQuestions
 from dgemma_engine.remote.loading_watch import LoadingWatch
 from dgemma_engine.remote.network_time import NetworkTime
-from dgemma_engine.remote.reply_reading import Loading, busy, read_message, read_object
+from dgemma_engine.remote.reply_reading import Loading, leave_alone, read_message, read_object
 
 # An engine that lives answers within half a second after a question's deadline.
 _GRACE_S = 1.5
-_CANCEL_S = 2.0
+# The next key supersedes the question before it at the engine, and must not meet a cancellation on its way. Small
+# costs that key time, large lets the engine work in vain.
+_CANCEL_PAUSE_S, _CANCEL_S = 0.05, 2.0
 _DEFINITIONS_S = 2.0
 _TRACE_S = 120.0
 
@@ -57,6 +59,7 @@ class RemoteEngine:
         channel: the connections; closed with this object.
         watch: tells how far the engine is.
         network: what the way takes.
+        back_off: how long a busy machine is left alone.
         clock: seconds that never go backwards.
     """
 
@@ -65,6 +68,7 @@ class RemoteEngine:
         channel: HttpChannel,
         watch: LoadingWatch,
         network: NetworkTime,
+        back_off: BackOff,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -72,10 +76,10 @@ class RemoteEngine:
         self._watch = watch
         self._network = network
         self._clock = clock
-        self._session = uuid.uuid4().hex
+        self._session = channel.session
         self._numbers = itertools.count(1)
         self._known = KnownQuestions()
-        self._back_off = BackOff(clock)
+        self._back_off = back_off
         self._closed = False
         self._cancelled: set[str] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -104,8 +108,8 @@ class RemoteEngine:
             infill = await self._cancellable(ask)
         finally:
             drafts.end()
-        if drafts.is_held_back:
-            self._watch.tell(f"{self.place}: a proxy on the way holds answers back, so that drafts come late")
+        if drafts.is_held_back is not None:
+            self._watch.tell(fault_sentences.held_back(self.place) if drafts.is_held_back else "")
         return infill
 
     async def trace(self, context: Context) -> Trace:
@@ -124,6 +128,7 @@ class RemoteEngine:
             EngineUnavailable: the engine cannot be asked now, or not in time.
             EngineFault: the engine failed on this question.
         """
+        leave_alone(self.place, self._back_off)
         body = json.dumps(query.to_wire() | {"protocol": PROTOCOL}).encode("utf-8")
         try:
             async with asyncio.timeout(_DEFINITIONS_S):
@@ -154,13 +159,14 @@ class RemoteEngine:
         self, path: str, request: str, context: Context, drafts: DraftReader
     ) -> tuple[dict[str, Any], float]:
         """Returns the body that answers a question, and the milliseconds that the network took."""
-        since_s, number = self._clock(), next(self._numbers)
+        number = next(self._numbers)
+        due_s = self._clock() + (_TRACE_S if path == TRACE_PATH else context.deadline_ms / 1_000)
         num_tries, is_whole = 0, False
         while True:
-            if self._back_off.left_s:
-                raise NotNow(busy(self.place, self._back_off))
+            leave_alone(self.place, self._back_off)
             asked_s = self._clock()
-            deadline_ms = self._network.remaining_ms(context.deadline_ms, (asked_s - since_s) * 1_000)
+            left_ms = max(due_s - asked_s, 0.0) * 1_000
+            deadline_ms = self._network.remaining_ms(min(left_ms, context.deadline_ms))
             # A folder of this machine says nothing there.
             question = Question.of(replace(context, deadline_ms=deadline_ms, folder=""))
             base = None if is_whole else self._known.base_of(context.document)
@@ -174,7 +180,9 @@ class RemoteEngine:
                 drafts=drafts.is_wanted,
             )
             try:
-                reply = await self._reply(path, body, deadline_ms, drafts)
+                # After a break silence is that of the network: no engine that may be busy is waited for.
+                limit_s = left_ms / 1_000 + (0.0 if num_tries else _GRACE_S)
+                reply = await self._reply(path, body, limit_s, drafts)
                 if request in self._cancelled:
                     raise NotNow(f"{self.place}: the question was taken back")
                 if reply.status == BASE_UNKNOWN and base is not None:
@@ -185,19 +193,23 @@ class RemoteEngine:
                 answer = dict(read_object(reply, self.place, self._back_off))
             except Broken:
                 num_tries += 1
+                if request in self._cancelled:
+                    raise NotNow(f"{self.place}: the question was taken back") from None
                 if num_tries > 1:
-                    raise NotNow(fault_sentences.broken(self.place)) from None
+                    raise NotNow(fault_sentences.broken_twice(self.place)) from None
+                if self._network.is_too_late((due_s - self._clock()) * 1_000):
+                    raise OutOfReach(fault_sentences.broken(self.place)) from None
                 continue
             except Loading:
                 self._watch.begin()
                 raise
+            self._back_off.answered()
             self._known.answered(context.document, question)
             elapsed_ms = answer.get("elapsed_ms")
             total_ms = (self._clock() - asked_s) * 1_000
             return answer, self._network.learn(total_ms, elapsed_ms if isinstance(elapsed_ms, int | float) else 0.0)
 
-    async def _reply(self, path: str, body: bytes, deadline_ms: float, drafts: DraftReader) -> Reply:
-        limit_s = _TRACE_S if path == TRACE_PATH else deadline_ms / 1_000 + _GRACE_S
+    async def _reply(self, path: str, body: bytes, limit_s: float, drafts: DraftReader) -> Reply:
         try:
             async with asyncio.timeout(limit_s):
                 if not drafts.is_wanted:
@@ -221,12 +233,15 @@ class RemoteEngine:
                 self._keep(self._cancel(request, work))
             raise
         except Broken:
-            raise NotNow(fault_sentences.broken(self.place)) from None
+            raise NotNow(fault_sentences.broken_twice(self.place)) from None
 
     async def _cancel(self, request: str, work: asyncio.Task[Any]) -> None:
         body = json.dumps({"session": self._session, "request": request}).encode()
         self._cancelled.add(request)
         work.add_done_callback(lambda _done: self._cancelled.discard(request))
+        await asyncio.wait([work], timeout=_CANCEL_PAUSE_S)
+        if work.done():
+            return
         with suppress(Broken, EngineFault, EngineUnavailable, TimeoutError):
             async with asyncio.timeout(_CANCEL_S):
                 await self._channel.post(CANCEL_PATH, body)

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx2
 
 from dgemma_engine.errors import OutOfReach
+from dgemma_engine.key_text import key_lines
 from dgemma_engine.remote.engine_url import EngineUrl
 
 _MAX_KEY_BYTES = 4_096
@@ -40,6 +41,11 @@ class RemoteLocation:
             url = EngineUrl.parse(self.url)
         except ValueError as error:
             raise OutOfReach(f"engine.url {error}") from None
+        try:
+            # A name such as `127.0.0.1000` or `xn--` that the library of HTTP refuses; its message is none for a user.
+            _ = httpx2.URL(url.base).host
+        except (httpx2.InvalidURL, ValueError):
+            raise OutOfReach(f"engine.url names no host that can be asked: {url.host}") from None
         if why := url.refusal(self.plain_hosts):
             raise OutOfReach(f"engine.url: plain HTTP to {url.host} {why}")
         return url
@@ -55,30 +61,39 @@ class RemoteLocation:
         path = _expanded(self.key_file)
         try:
             with path.open("rb") as file:
-                lines = file.read(_MAX_KEY_BYTES).decode("utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-            raise OutOfReach(f"engine.keyFile {path}: cannot be read ({reason})") from None
+                content = file.read(_MAX_KEY_BYTES)
+                lines = key_lines(content, num_missing=len(file.read(1)))
+        except (OSError, ValueError) as error:
+            raise OutOfReach(f"engine.keyFile {_shown(path)}: cannot be read ({_reason(error)})") from None
         # As the file of `dgemma-engine serve --api-key-file`: KEY, or NAME KEY.
         words = next((words for line in lines if (words := line.split()) and not words[0].startswith("#")), [])
-        if not words or len(words) > 2 or not all("!" <= char <= "~" for char in words[-1]):
-            raise OutOfReach(f"engine.keyFile {path}: holds no key; its first line must be the key")
+        if not words:
+            raise OutOfReach(f"engine.keyFile {_shown(path)}: holds no key; its first line must be the key")
+        if len(words) > 2 or not all("!" <= char <= "~" for char in words[-1]):
+            raise OutOfReach(
+                f"engine.keyFile {_shown(path)}: its first line is no key; it must be KEY or NAME KEY, in ASCII"
+            )
         return words[-1]
 
     def certificates(self) -> ssl.SSLContext:
         """Returns what certificates are checked with: the system's authorities, and those of the file.
 
         Raises:
-            OutOfReach: the file cannot be used.
+            OutOfReach: the file cannot be used, or what the environment names besides.
         """
-        context = httpx2.create_ssl_context()
+        try:
+            context = httpx2.create_ssl_context()
+        except OSError as error:
+            raise OutOfReach(
+                f"the certificates of this machine cannot be read ({_reason(error)}); check the variables "
+                "SSL_CERT_FILE, SSL_CERT_DIR and SSLKEYLOGFILE"
+            ) from None
         if self.ca_file:
             path = _expanded(self.ca_file)
             try:
                 context.load_verify_locations(cafile=path)
             except (OSError, ValueError) as error:
-                reason = "it holds no certificate" if isinstance(error, ssl.SSLError) else _reason(error)
-                raise OutOfReach(f"engine.caFile {path}: cannot be used ({reason})") from None
+                raise OutOfReach(f"engine.caFile {_shown(path)}: cannot be used ({_reason(error)})") from None
         return context
 
 
@@ -89,5 +104,14 @@ def _expanded(path: str) -> Path:
         return Path(path)
 
 
-def _reason(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
+def _shown(path: Path) -> str:
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(path))
+
+
+def _reason(error: OSError | ValueError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return "it holds no certificate"
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    # Of a path; ours are about what is in the file.
+    return "no file can have this name" if "null" in str(error) or isinstance(error, UnicodeError) else str(error)

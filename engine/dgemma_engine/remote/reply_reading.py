@@ -25,24 +25,28 @@ def read_object(reply: Reply, place: str, back_off: BackOff) -> Mapping[str, Any
     Args:
         reply: the whole reply.
         place: host and port, for the user.
-        back_off: told of a busy machine, and of one that answers.
+        back_off: told of a busy machine.
 
     Raises:
         OutOfReach: something else answers, or an engine that cannot be asked.
         Loading: the engine has no model yet.
         NotNow: the engine is busy, or the question too long for it.
         EngineFault: the engine failed on this question.
+        Broken: one of several engines is lost.
     """
     body = cast("Mapping[str, Any]", reply.body) if isinstance(reply.body, dict) else None
     if body is not None and isinstance(other := body.get("protocol"), int) and other != PROTOCOL:
         raise OutOfReach(fault_sentences.of_version(other, PROTOCOL, place))
-    if reply.status == 429:
+    if reply.status == 429 or (reply.status == 503 and reply.retry_after_s and "protocol" not in (body or {})):
+        # 503 of an engine that loads has the protocol; without, there are too many connections.
         back_off.busy(reply.retry_after_s)
-        raise NotNow(busy(place, back_off))
+        raise NotNow(_busy(place, back_off))
+    if body is None and reply.status in (500, 503):
+        # Ray's own words for a replica that ended, or is not there yet: the next one answers.
+        raise Broken("a lost replica")
     if body is None or (reply.status != 200 and not isinstance(body.get("error"), dict)):
         raise OutOfReach(fault_sentences.of_foreign_answer(reply.status, place))
     if reply.status == 200:
-        back_off.answered()
         return body
     if reply.status in (401, 403):
         raise OutOfReach(fault_sentences.of_refusal(reply.status, place))
@@ -58,8 +62,17 @@ def read_object(reply: Reply, place: str, back_off: BackOff) -> Mapping[str, Any
     raise EngineFault(f"{place}: the engine failed on this question (HTTP status {reply.status}); its log says more")
 
 
-def busy(place: str, back_off: BackOff) -> str:
-    """Returns what to say of a machine that has too much to do."""
+def leave_alone(place: str, back_off: BackOff) -> None:
+    """Does nothing, unless the machine has asked to be left alone.
+
+    Raises:
+        NotNow: it has.
+    """
+    if back_off.left_s:
+        raise NotNow(_busy(place, back_off))
+
+
+def _busy(place: str, back_off: BackOff) -> str:
     return f"{place} has too much to do; it is asked again in {back_off.left_s:.0f} s"
 
 

@@ -15,14 +15,12 @@ import time
 from dataclasses import replace
 from typing import Any
 
-import psutil
 from pygls.exceptions import JsonRpcInvalidParams
 
-from dgemma_engine import __version__
 from dgemma_engine.ipc.endpoint import EngineLocation
 from dgemma_engine.ipc.json_rpc import STREAM_LIMIT_BYTES, Peer
 from dgemma_engine.ipc.lock_file import EngineLock
-from dgemma_engine.protocol.definition_messages import DEFINITIONS, Definitions, DefinitionsQuery
+from dgemma_engine.protocol.definition_messages import DEFINITIONS, DefinitionsQuery
 from dgemma_engine.protocol.handshake import HELLO, PROTOCOL, Hello
 from dgemma_engine.protocol.messages import (
     INFILL,
@@ -31,24 +29,21 @@ from dgemma_engine.protocol.messages import (
     STOP,
     Context,
     EngineState,
-    Infill,
     Progress,
 )
-from dgemma_engine.protocol.status_messages import Status
 from dgemma_engine.protocol.trace_messages import TRACE
+from dgemma_engine.serving.definition_worker import DefinitionWorker
 from dgemma_engine.serving.device_thread import DeviceThread
 from dgemma_engine.serving.draft_sender import DraftSender
+from dgemma_engine.serving.engine_status import Chosen, engine_status
 from dgemma_engine.serving.idle_timeout import IdleTimeout
 from dgemma_engine.serving.infill_engine import Load
+from dgemma_engine.serving.job_answer import answer_of
 from dgemma_engine.serving.malloc_trim import trim_when_idle
-from dgemma_engine.serving.scheduler import Job
-from dgemma_engine.syntax.definitions import DefinitionFinder
 from dgemma_engine.tracing.recorder import Recorder
 
 _log = logging.getLogger(__name__)
 
-# What a request that runs may take past its deadline, to end its step and hand in the best it has.
-_LAST_STEP_S = 0.02
 _END_PATIENCE_S = 5.0
 
 
@@ -116,8 +111,7 @@ class _Daemon:
             idle_s=idle_s, failed_linger_s=failed_linger_s, call_later=self._loop.call_later, end=self._end_unused
         )
         self._sent: Progress | None = None
-        self._finder = DefinitionFinder()
-        self._finding = asyncio.Lock()
+        self._definition_worker = DefinitionWorker()
 
     async def serve(self) -> None:
         # The holder of the lock owns the socket's name; asyncio removes a socket that a dead process left there.
@@ -189,66 +183,26 @@ class _Daemon:
         drafts = DraftSender(peer, writer)
         job = self._device.submit(owner, context, drafts.send_from_thread if context.drafts else None)
         try:
-            return (await self._answer(job)).to_wire()
+            return (await answer_of(job, self._device)).to_wire()
         finally:
             drafts.close()
 
     async def _trace(self, params: Any, *, owner: int) -> dict[str, Any]:
         recorder = Recorder(time.monotonic)
         job = self._device.submit(owner, _read_context(params, owner), recorder=recorder)
-        return recorder.trace(await self._answer(job)).to_wire()
-
-    async def _answer(self, job: Job) -> Infill:
-        """Waits for an answer, at most until it is due; takes the request back when its client has cancelled it."""
-        deadline_s = job.context.deadline_ms / 1_000
-        timers = [
-            self._loop.call_later(deadline_s, self._device.expire, job),
-            self._loop.call_later(deadline_s + _LAST_STEP_S, self._device.overdue, job),
-        ]
-        try:
-            return await asyncio.wrap_future(job.answer)
-        except asyncio.CancelledError:
-            self._device.withdraw(job)
-            raise
-        finally:
-            for timer in timers:
-                timer.cancel()
+        return recorder.trace(await answer_of(job, self._device)).to_wire()
 
     async def _definitions(self, params: Any) -> dict[str, Any]:
         try:
             query = DefinitionsQuery.from_wire(params)
         except ValueError as error:
             raise JsonRpcInvalidParams(" ".join(str(error).split())) from None
-        # Beside the loop, so that a long parse holds up no request; one at a time, since a parser is not shared.
-        async with self._finding:
-            texts = await asyncio.to_thread(
-                self._finder.find, query.text, query.names, language=query.language, path=query.path
-            )
-        return Definitions(texts=texts).to_wire()
+        return (await self._definition_worker.find(query)).to_wire()
 
     async def _status(self, params: Any) -> dict[str, Any]:
-        engine, progress = self._device.engine, self._device.progress
-        return Status(
-            state=self._device.state,
-            percent=progress.percent,
-            message=progress.message,
-            model=engine.model_name if engine else self._location.model,
-            model_path=engine.model_path if engine else self._location.model,
-            device=engine.device if engine else self._location.device,
-            pid=os.getpid(),
-            version=__version__,
-            uptime_s=time.monotonic() - self._started_s,
-            memory_bytes=psutil.Process().memory_info().rss,
-            device_memory_bytes=engine.device_memory_bytes if engine else 0,
-            clients=len(self._peers),
-            requests=self._device.requests(),
-            denoising_steps=engine.denoising_steps if engine else 0,
-            stages=self._device.stages(),
-            number_format=engine.number_format if engine else "",
-            compiled=engine.compiled if engine else False,
-            uncompiled_reason=engine.uncompiled_reason if engine else "",
-            adapters=engine.adapters if engine else {},
-        ).to_wire()
+        uptime_s = time.monotonic() - self._started_s
+        chosen = Chosen(model=self._location.model, device=self._location.device)
+        return engine_status(self._device, chosen, uptime_s=uptime_s, num_clients=len(self._peers)).to_wire()
 
     async def _stop_engine(self, params: Any) -> None:
         _log.info("a client asked the engine to end")

@@ -56,6 +56,8 @@ class DeviceThread:
         self._progress = Progress(state=EngineState.LOADING, percent=0, message="starting")
         self._requests = {finish.value: 0 for finish in Finish} | {"fault": 0}
         self._latency = LatencyStats()
+        self._step_began_s: float | None = None
+        self._is_lost = False
         self._thread = threading.Thread(target=self._run, name="dgemma-device", daemon=True)
 
     def start(self) -> None:
@@ -145,6 +147,17 @@ class DeviceThread:
         return EngineState.BUSY if busy else self._progress.state
 
     @property
+    def is_lost(self) -> bool:
+        """Whether the device fails every call: only a new process can use it again."""
+        return self._is_lost
+
+    @property
+    def step_s(self) -> float:
+        """Seconds since the step under way began; 0 between two."""
+        began_s = self._step_began_s
+        return 0.0 if began_s is None else self._clock() - began_s
+
+    @property
     def engine(self) -> InfillEngine | None:
         """The loaded engine, for reading its attributes; None until it is loaded."""
         return self._engine
@@ -175,6 +188,7 @@ class DeviceThread:
         self._announce(Progress(state=EngineState.READY, percent=100))
         while (job := self._schedule()) is not None:
             began_s, outcome = self._clock(), None
+            self._step_began_s = began_s
             if job.work is None:
                 job.work = engine.filling(job.context, job.cancel, on_draft=job.send_draft, recorder=job.recorder)
             try:
@@ -186,6 +200,7 @@ class DeviceThread:
                     self._lose_device(job, error)
                     return
                 outcome = fault(error)
+            self._step_began_s = None
             job.worked_s += self._clock() - began_s
             if outcome is not None:
                 self._finish(job, outcome)
@@ -206,7 +221,7 @@ class DeviceThread:
         message = device_message(error)
         _log.error("%s", message)
         with self._condition:
-            self._stopping = True
+            self._stopping = self._is_lost = True
             self._scheduler.finish(job)
             for one in (job, *self._scheduler.running, *self._scheduler.drain()):
                 if not one.answer.done():

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from dgemma_engine.bounded_store import BoundedStore
+from dgemma_engine.bounded_store import MOST_DOCUMENTS, BoundedStore
 from dgemma_engine.protocol.messages import Context
 from dgemma_engine.syntax.parsers import Grammar, Grammars, Parsed
 
@@ -70,16 +70,25 @@ class SyntaxCheck:
 
 
 class SyntaxStore:
-    """The last tree of each of a few documents, least recently used out.
+    """The last tree of each document, least recently used out.
 
     Args:
-        num_documents: trees kept; 0 keeps none, and every check parses the document anew.
+        num_documents: most trees kept; 0 keeps none, and every check parses the document anew.
+        max_bytes: of source whose trees are kept; the newest is kept whatever its size.
         clock: seconds that never go backwards; bounds a parse.
     """
 
-    def __init__(self, *, num_documents: int = 8, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        *,
+        num_documents: int = MOST_DOCUMENTS,
+        max_bytes: int = 500_000,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self._grammars = Grammars(clock=clock)
-        self._documents: BoundedStore[tuple[str, str], Parsed] = BoundedStore(num_documents)
+        self._documents: BoundedStore[tuple[str, str], Parsed] = BoundedStore(
+            num_documents, weigh=lambda parsed: len(parsed.source), max_weight=max_bytes
+        )
 
     def check(self, context: Context) -> SyntaxCheck:
         """Parses the document with nothing in the hole.

@@ -39,7 +39,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
 def location(program: Program, tmp_path_factory: pytest.TempPathFactory) -> RemoteLocation:
     """What the printed lines make of a machine."""
     assert program.process.stdout is not None
-    lines = [program.process.stdout.readline() for _ in range(8)]
+    lines = [program.process.stdout.readline() for _ in range(10)]
     assert lines[0] == f"address: {program.url}\n"
     settings = json.loads("{" + next(line for line in lines if '"dgemma.engine.url"' in line) + "}")
     file = tmp_path_factory.mktemp("keys") / "key"
@@ -48,7 +48,7 @@ def location(program: Program, tmp_path_factory: pytest.TempPathFactory) -> Remo
 
 
 async def test_answers_are_those_of_the_socket(program: Program, location: RemoteLocation) -> None:
-    remote = await connect_remote(location, on_progress=lambda _: None, on_closed=lambda: None)
+    remote = await connect_remote(location, on_progress=lambda _: None, on_closed=lambda _why: None)
     local = EngineLocation.locate({"DGEMMA_RUNTIME_DIR": str(program.directory)}, model="tiny")
     async with await EngineClient.attach(local) as client:
         for asked in (ASKED, FILL):
@@ -64,7 +64,7 @@ async def test_answers_are_those_of_the_socket(program: Program, location: Remot
 
 
 async def test_drafts_and_cancellation_reach_the_real_engine(location: RemoteLocation) -> None:
-    remote = await connect_remote(location, on_progress=lambda _: None, on_closed=lambda: None)
+    remote = await connect_remote(location, on_progress=lambda _: None, on_closed=lambda _why: None)
     drafts: list[Draft] = []
     infill = await remote.infill(replace(ASKED, document="drafts", seed=3), drafts.append)
     assert drafts and infill.finish is not Finish.CANCELLED
@@ -82,4 +82,4 @@ async def test_drafts_and_cancellation_reach_the_real_engine(location: RemoteLoc
 
 async def test_without_the_key_nothing_is_answered(location: RemoteLocation, tmp_path: Path) -> None:
     with pytest.raises(OutOfReach, match="does not accept the key"):
-        await connect_remote(replace(location, key_file=""), on_progress=lambda _: None, on_closed=lambda: None)
+        await connect_remote(replace(location, key_file=""), on_progress=lambda _: None, on_closed=lambda _why: None)

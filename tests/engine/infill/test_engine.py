@@ -110,7 +110,7 @@ def test_two_documents_filled_piece_by_piece_in_turn_say_what_they_say_alone(fol
         Context(document="a", prefix="def f(", suffix="):\n    pass\n", extent=Extent.LINE),
         Context(document="b", prefix="x = 1\n" * 40 + "y = ", suffix="\n", extent=Extent.BLOCK),
     ]
-    engine, unhurried = load(folder), Cancel(deadline_s=1.0, clock=lambda: 0.0)
+    engine, unhurried = load(folder), Cancel(deadline_s=600.0, clock=lambda: 0.0)
     alone = [engine.infill(question, unhurried) for question in questions]
     works = [engine.filling(question, unhurried) for question in questions]
     together: dict[int, Any] = {}

@@ -94,8 +94,8 @@ def ask(engine: Engine, context: Context) -> Infill:
 
 
 def told(infill: Infill) -> tuple[object, ...]:
-    """All of an answer but its times and the adapter."""
-    return dataclasses.astuple(replace(infill, timings_ms={}, adapter=AdapterUse()))
+    """All of an answer but its times, what was encoded for it, and the adapter."""
+    return dataclasses.astuple(replace(infill, timings_ms={}, encoded_tokens=0, adapter=AdapterUse()))
 
 
 def texts(engine: Engine, folder: Path | None = None) -> list[str]:

@@ -26,7 +26,7 @@ from dgemma_engine.serving import daemon
 
 from tests.engine.fake_engine import PATIENCE_S, command, context, location_in, serving
 
-FINGERPRINT = "7: a543dca4f734"
+FINGERPRINT = "8: 43916a1219b7"
 
 
 @pytest.fixture

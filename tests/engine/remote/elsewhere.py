@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from dgemma_engine.errors import OutOfReach
 from dgemma_engine.http_api.http_settings import HttpSettings
 from dgemma_engine.protocol.messages import Context, Progress
 from dgemma_engine.remote.connect import connect_remote
@@ -43,7 +44,7 @@ class Elsewhere:
     network: Any
     remote: RemoteEngine
     progress: list[Progress]
-    num_closed: int = 0
+    lost: list[OutOfReach]
 
 
 @asynccontextmanager
@@ -55,10 +56,10 @@ async def elsewhere(
         progress: list[Progress] = []
         network.sent = []
         place = RemoteLocation(url=f"http://127.0.0.1:{network.port}", **location)
-        closed: list[int] = []
-        remote = await connect_remote(place, on_progress=progress.append, on_closed=lambda: closed.append(1))
+        lost: list[OutOfReach] = []
+        remote = await connect_remote(place, on_progress=progress.append, on_closed=lost.append)
         try:
-            yield Elsewhere(door.engine, door, network, remote, progress)
+            yield Elsewhere(door.engine, door, network, remote, progress, lost)
         finally:
             await remote.close()
 

@@ -23,8 +23,9 @@ from dgemma_engine.http_api.access.api_keys import ApiKeys
 from dgemma_engine.http_api.http_settings import HttpSettings, TlsFiles
 from dgemma_engine.protocol.handshake import PROTOCOL
 from dgemma_engine.protocol.messages import Infill
-from dgemma_engine.remote import loading_watch
+from dgemma_engine.remote import http_channel, loading_watch
 from dgemma_engine.remote.connect import connect_remote
+from dgemma_engine.remote.http_channel import Broken, HttpChannel
 from dgemma_engine.remote.remote_location import RemoteLocation
 
 from tests.engine.http_api.front_door import FREE_PORT, front_door
@@ -92,6 +93,7 @@ def about(**other: Any) -> bytes:
 
 
 PORTAL = "<html>Please sign in to the network of this hotel</html>"
+CROWDED = json.dumps({"error": {"message": "Too many connections are open; ask again later.", "code": 503}})
 NO_PATH = json.dumps({"error": {"message": "There is no such path.", "code": 404}})
 
 
@@ -103,6 +105,9 @@ NO_PATH = json.dumps({"error": {"message": "There is no such path.", "code": 404
         (http("511 Network Authentication Required", "text/html", PORTAL), "sign in to this network"),
         (http("407 Proxy Authentication Required", "text/html", ""), "a proxy on the way wants a password"),
         (http("502 Bad Gateway", "text/html", "<html>"), "a proxy on the way does not reach the engine"),
+        (http("503 Service Unavailable", "text/html", "<html>"), "a proxy on the way does not reach the engine"),
+        (http("503 Service Unavailable", "application/json", CROWDED, "Retry-After: 7"), "is asked again in 7 s"),
+        (http("429 Too Many Requests", "text/html", "", "Retry-After: 9"), "is asked again in 9 s"),
         (http("418 Teapot", "text/html", ""), "answers with HTTP status 418, which is none of an engine"),
         (http("404 Not Found", "application/json", NO_PATH), "update dgemma-lsp there"),
         (http("200 OK", "application/json", "[1]"), "something else than an engine answers"),
@@ -150,34 +155,13 @@ async def test_wrong_key(tmp_path: Path, key: str) -> None:
     assert not key or key not in message
 
 
-@pytest.mark.parametrize("line", [KEY, f"kim {KEY}", f"# comment\n{KEY}\n", f"\ufeff{KEY}\r\n"])
-async def test_right_key(tmp_path: Path, line: str) -> None:
-    file = tmp_path / "key"
-    file.write_text(line, encoding="utf-8")
-    keys = ApiKeys.read(None, {"DGEMMA_API_KEY": KEY})
-    async with front_door(settings=HttpSettings(bind=FREE_PORT.bind, keys=keys)) as door:
-        answer = await outcome(RemoteLocation(url=door.url, key_file=str(file)))
-    assert isinstance(answer, Infill)
-
-
-@pytest.mark.parametrize(
-    ("content", "sentence"),
-    [(None, "cannot be read (No such file"), (b"\xff\xfe", "not UTF-8"), (b"\n# only\n", "holds no key"),
-     (b"one two three", "holds no key"), ("ключ".encode(), "holds no key")],
-)  # fmt: skip
-async def test_key_file_that_cannot_be_used(tmp_path: Path, content: bytes | None, sentence: str) -> None:
-    file = tmp_path / "key"
-    if content is not None:
-        file.write_bytes(content)
-    message = await said(RemoteLocation(url="http://127.0.0.1:9", key_file=str(file)))
-    assert f"engine.keyFile {file}" in message and sentence in message
-
-
 @pytest.mark.parametrize(
     ("url", "sentence"),
     [
         ("gpu.example", "engine.url is no URL of HTTP"),
         ("https://kim:x@gpu.example", "engine.url must hold no user name or password"),
+        ("https://gpu.example\0", "engine.url holds a character that cannot be seen (U+0000)"),
+        ("https://127.0.0.1000", "engine.url names no host that can be asked: 127.0.0.1000"),
         ("http://gpu.example", "engine.url: plain HTTP to gpu.example would send your text unencrypted"),
     ],
 )
@@ -241,15 +225,6 @@ async def test_certificate_of_a_foreign_authority(tmp_path: Path, authority: tru
         )
 
 
-async def test_file_of_authorities_that_cannot_be_used(tmp_path: Path) -> None:
-    for content, sentence in ((None, "No such file"), (b"nothing", "it holds no certificate")):
-        file = tmp_path / "ca.pem"
-        if content is not None:
-            file.write_bytes(content)
-        message = await said(RemoteLocation(url="https://127.0.0.1:9", ca_file=str(file)))
-        assert f"engine.caFile {file}" in message and sentence in message
-
-
 async def test_plain_http_where_https_is_asked() -> None:
     async with front_door() as door:
         message = await said(RemoteLocation(url=door.url.replace("http:", "https:")))
@@ -279,8 +254,6 @@ def _resolve(stack: AsyncExitStack, name: str) -> None:
 
 async def test_machine_that_slept_gets_new_connections() -> None:
     async with front_door() as door, network_to(door.port) as network:
-        from dgemma_engine.remote.http_channel import HttpChannel
-
         wall_s = 0.0
         channel = HttpChannel(RemoteLocation(url=f"http://127.0.0.1:{network.port}"), wall_clock=lambda: wall_s)
         await channel.get("/v1/engine")
@@ -292,6 +265,17 @@ async def test_machine_that_slept_gets_new_connections() -> None:
         network.to_engine = lambda data: data if network.num_connections > 1 else old(data)
         assert (await channel.get("/v1/engine")).status == 200
         assert network.num_connections == 2
+        await channel.close()
+
+
+@pytest.mark.parametrize("kind", ["text/event-stream", "application/json"])
+async def test_answer_without_end_is_broken_off(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(http_channel, "_MAX_ANSWER_BYTES", 1_000)
+    async with answering(http("200 OK", kind, "data: " + "x" * 5_000)) as port:
+        channel = HttpChannel(RemoteLocation(url=f"http://127.0.0.1:{port}"))
+        with pytest.raises(Broken, match="too long"):
+            async for _ in channel.events("/v1/engine/infill", b"{}"):
+                pass
         await channel.close()
 
 

@@ -98,7 +98,7 @@ async def test_nobody_meets_another_users_text_drafts_or_cancellations(tmp_path:
             file = tmp_path / key
             file.write_text(KEYS[key])
             location = RemoteLocation(url=door.url, key_file=str(file))
-            remote = await connect_remote(location, on_progress=lambda _: None, on_closed=lambda: None)
+            remote = await connect_remote(location, on_progress=lambda _: None, on_closed=lambda _why: None)
             stack.push_async_callback(remote.close)
             users[name] = User(name, remote)
         for name, document, move in moves:
@@ -130,7 +130,7 @@ async def test_another_users_text_cannot_be_asked_for_by_its_sum(tmp_path: Path)
         for name in ("ann", "bob"):
             (tmp_path / name).write_text(KEYS[name])
             location = RemoteLocation(url=door.url, key_file=str(tmp_path / name))
-            remotes.append(await connect_remote(location, on_progress=lambda _: None, on_closed=lambda: None))
+            remotes.append(await connect_remote(location, on_progress=lambda _: None, on_closed=lambda _why: None))
         ann, bob = remotes
         secret = question("the secret of ann " * 30)
         await ann.infill(secret)

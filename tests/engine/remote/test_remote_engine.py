@@ -12,6 +12,8 @@ from dgemma_engine.errors import EngineFault, EngineUnavailable, NotNow, OutOfRe
 from dgemma_engine.http_api.http_settings import HttpSettings
 from dgemma_engine.protocol.definition_messages import DefinitionsQuery
 from dgemma_engine.protocol.messages import DocumentEdges, Draft, EngineState, Extent, Finish, Snippet
+from dgemma_engine.protocol.remote_messages import CANCEL_PATH
+from dgemma_engine.remote import remote_engine
 
 from tests.engine.http_api.front_door import FREE_PORT, AnsweringEngine, until
 from tests.engine.remote.elsewhere import elsewhere, question
@@ -84,6 +86,17 @@ async def test_cancelled_question_ends_at_the_engine_and_the_connection_stays_op
         assert there.network.num_connections <= 4, "no new connection for each cancelled question"
 
 
+async def test_cancelled_question_is_not_asked_again_where_its_connection_breaks() -> None:
+    async with elsewhere() as there:
+        asking = asyncio.create_task(there.remote.infill(question("SLOW ")))
+        await until(lambda: len(there.engine.contexts) == 1)
+        asking.cancel()
+        await asyncio.sleep(0)
+        there.network.cut()
+        await until(lambda: not there.remote._tasks)
+        assert len(there.engine.contexts) == 1, "the question that was taken back came again"
+
+
 async def test_cancelled_trace_is_not_asked_again() -> None:
     async with elsewhere() as there:
         await there.remote.infill(question("alpha"))
@@ -93,6 +106,17 @@ async def test_cancelled_trace_is_not_asked_again() -> None:
         await until(lambda: there.engine.num_cancelled == 1)
         assert (await there.remote.infill(question("alpha beta"))).text
         assert len(there.engine.contexts) == 3, "the question that was taken back came again"
+
+
+async def test_question_that_is_answered_soon_is_not_cancelled_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_engine, "_CANCEL_PAUSE_S", 60.0)
+    async with elsewhere() as there:
+        asking = asyncio.create_task(there.remote.infill(question("LATER ")))
+        await until(lambda: len(there.engine.contexts) == 1)
+        asking.cancel()
+        assert (await there.remote.infill(question("LATER x"))).text == "alpha + beta"
+        await until(lambda: not there.remote._tasks)
+        assert CANCEL_PATH.encode() not in b"".join(there.network.sent)
 
 
 async def test_no_draft_comes_after_the_cancellation() -> None:
@@ -243,7 +267,7 @@ async def test_closed_connection_fails_what_is_under_way() -> None:
             await there.remote.infill(question())
 
 
-async def test_proxy_that_holds_drafts_back_is_named() -> None:
+async def test_proxy_is_named_as_long_as_it_holds_drafts_back() -> None:
     async with elsewhere() as there:
         held = bytearray()
 
@@ -258,7 +282,12 @@ async def test_proxy_that_holds_drafts_back_is_named() -> None:
         there.network.from_engine = hold
         there.engine.step_s = 0.2
         await there.remote.infill(question(), lambda _draft: None)
-    assert "a proxy on the way holds answers back" in there.progress[-1].message
+        assert "a proxy on the way holds answers back" in there.progress[-1].message
+        await there.remote.infill(question())
+        assert "a proxy on the way holds answers back" in there.progress[-1].message, "no drafts tell nothing"
+        there.network.from_engine = lambda data: data
+        await there.remote.infill(question(), lambda _draft: None)
+        assert there.progress[-1].message == f"engine at {there.remote.place}"
 
 
 async def test_resets_delays_and_half_answers_leave_no_question_unanswered() -> None:

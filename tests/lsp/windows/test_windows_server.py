@@ -8,15 +8,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from dgemma_engine.http_api.access.api_keys import ApiKeys
+from dgemma_engine.http_api.http_settings import HttpSettings
 from lsprotocol import types
 
-from tests.engine.http_api.front_door import AnsweringEngine, front_door, until
+from tests.engine.http_api.front_door import FREE_PORT, AnsweringEngine, front_door, until
 from tests.lsp.editor import Editor, editing
 
 pytestmark = pytest.mark.e2e
 
 SCRIPT = Path(__file__).with_name("windows_like.py")
 SERVER = [sys.executable, str(SCRIPT), "dgemma_lsp.cli"]
+KEY = "0123456789abcdef"
 START = types.Position(line=0, character=0)
 
 
@@ -25,7 +28,7 @@ def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A user of Windows, whose drives are folders here."""
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
     monkeypatch.setenv("USERPROFILE", r"C:\Users\kim")
-    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "AppData"))
+    monkeypatch.setenv("LOCALAPPDATA", r"C:\Users\kim\AppData\Local")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "c:/w").mkdir(parents=True)
     return tmp_path
@@ -57,7 +60,18 @@ def test_engine_says_what_to_do_on_windows(command: str) -> None:
 
 def test_counts_are_kept_below_local_app_data(user: Path) -> None:
     done = run("dgemma_lsp.cli", "stats", "--delete")
-    assert done.stdout == f"{user}/AppData/dgemma-lsp/stats.json: is not there; nothing to forget\n"
+    stats = r"C:\Users\kim\AppData\Local\dgemma-lsp\stats.json"
+    assert done.stdout == f"{stats}: is not there; nothing to forget\n", done.stderr
+
+
+async def test_key_is_read_as_powershell_has_written_it(user: Path) -> None:
+    (user / "c:/Users/kim").mkdir(parents=True)
+    (user / "c:/Users/kim/.dgemma-key").write_text(f"{KEY}\r\n", encoding="utf-16")
+    keys = ApiKeys.read(None, {"DGEMMA_API_KEY": KEY})
+    async with front_door(settings=HttpSettings(bind=FREE_PORT.bind, keys=keys)) as door:
+        options = {"engine": {"url": door.url, "keyFile": "~/.dgemma-key"}}
+        async with editing(user / "unused", command=SERVER, options=options, root="file:///c%3A/w") as editor:
+            assert await shown(editor, "x = |\n", "file:///c%3A/w/a.py")
 
 
 async def test_answers_come_from_elsewhere_for_documents_on_a_drive(user: Path) -> None:
@@ -102,6 +116,7 @@ async def test_answers_come_from_elsewhere_for_documents_on_a_drive(user: Path) 
         "file://server/share/.env",
         r"C:\w\.env",
         "file:///c%3A/w/Build/out.py",
+        "file:///C:/Users/Kim/Notes/a.py",
         "file:///C:/W/build/OUT.py",
     ],
 )
@@ -111,7 +126,7 @@ async def test_private_files_are_private_in_every_spelling(user: Path, uri: str)
     (user / "c:/W").symlink_to(user / "c:/w")
     engine = AnsweringEngine()
     async with front_door(engine) as door:
-        options = {"engine": {"url": door.url}}
+        options = {"engine": {"url": door.url}, "privateFiles": ["~/notes/"]}
         async with editing(user / "unused", command=SERVER, options=options, root="file:///c%3A/w") as editor:
             await shown(editor, "x = |\n", "file:///c%3A/w/a.py")
             num_asked = len(engine.contexts)

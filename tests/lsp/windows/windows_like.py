@@ -1,17 +1,25 @@
 """Takes from this process what Windows does not have, then runs a program: `python windows_like.py MODULE ARGUMENT...`.
 
 The standard library and what is not ours keep their own system: they are imported first, before `sys.platform` changes.
-Drives are folders `c:` and so on of the current folder. Writes nothing by itself.
+Paths are those of Windows, in `os`, `os.path` and `pathlib`. Drives are folders `c:` and so on of the current folder:
+what opens files here takes slashes and a small drive letter in their place. Writes nothing by itself.
 """
 
 from __future__ import annotations
 
 import asyncio
+import builtins
 import fcntl
+import io
+import ntpath
 import os
+import pathlib
+import posixpath
+import re
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from importlib.abc import MetaPathFinder
@@ -24,11 +32,16 @@ OF_OS = (
     "pread", "pwrite", "sysconf", "sched_getaffinity", "O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_DIRECTORY",
 )  # fmt: skip
 OF_ASYNCIO = ("open_unix_connection", "start_unix_server")
+TAKING_PATHS = (
+    "access", "chdir", "chmod", "link", "listdir", "lstat", "mkdir", "open", "readlink", "remove", "rename", "replace",
+    "rmdir", "scandir", "stat", "symlink", "unlink", "utime",
+)  # fmt: skip
+_DRIVE = re.compile("[A-Za-z]:")
 SIGNALS = ("SIGKILL", "SIGCONT", "SIGHUP", "SIGSTOP", "SIGUSR1", "SIGCHLD")
 FOREIGN = (
     "anyio._backends._asyncio", "attrs", "cattrs", "httpx2", "httpcore2", "lsprotocol.types", "platformdirs",
     "pygls.lsp.server", "pygls.io_", "truststore", "subprocess", "multiprocessing", "concurrent.futures.thread",
-    "encodings.idna", "stringprep", "h11", "uuid", "tempfile", "shutil", "asyncio.subprocess",
+    "encodings.idna", "stringprep", "h11", "uuid", "tempfile", "shutil", "asyncio.subprocess", "urllib.request",
 )  # fmt: skip
 
 
@@ -54,6 +67,42 @@ def _msvcrt() -> ModuleType:
     return module
 
 
+def _here(path: Any) -> Any:
+    """Returns a path of Windows as this system opens it; whatever else names a file as it is."""
+    if not isinstance(path, str | os.PathLike) or not isinstance(name := os.fspath(path), str):
+        return path
+    name = name.removeprefix("\\\\?\\").replace("\\", "/")
+    return name[0].lower() + name[1:] if _DRIVE.match(name) else name
+
+
+def _opening(own: Callable[..., Any]) -> Callable[..., Any]:
+    def wrapped(*arguments: Any, **named: Any) -> Any:
+        return own(*(_here(argument) for argument in arguments), **named)
+
+    return wrapped
+
+
+def _realpath(path: Any, *, strict: bool = False) -> str:
+    """Returns a path without links, as Windows does, which resolves the case of names as well."""
+    drives, real = posixpath.abspath(""), posixpath.realpath(_here(path), strict=strict)
+    return real.removeprefix(f"{drives}/").replace("/", "\\")
+
+
+def _take_paths_of_windows() -> None:
+    for name in TAKING_PATHS:
+        setattr(os, name, _opening(getattr(os, name)))
+    builtins.open = io.open = _opening(io.open)
+    ntpath.realpath = _realpath
+    os.sep, os.altsep, os.pathsep, os.path, os.name = "\\", "/", ";", ntpath, "nt"
+    sys.modules["os.path"] = ntpath
+    flavour = getattr(pathlib, "_WindowsFlavour", None)
+    if flavour is not None:
+        flavour.is_supported = True
+    elif "__new__" in vars(pathlib.WindowsPath):
+        # Python 3.12 and later.
+        del pathlib.WindowsPath.__new__
+
+
 def become_windows() -> None:
     for name in FOREIGN:
         import_module(name)
@@ -72,6 +121,7 @@ def become_windows() -> None:
                 delattr(holder, name)
     # What Windows has instead of a setting of the terminal.
     sys.platform = "win32"
+    _take_paths_of_windows()
 
 
 def main() -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from dgemma_engine.errors import WrongUsage
+from dgemma_engine.key_text import key_lines
 
 ENVIRONMENT_NAME = "DGEMMA_API_KEY"
 # As long as what `openssl rand -hex 8` prints.
@@ -49,9 +50,9 @@ class ApiKeys:
         found: list[tuple[str, str]] = []
         if path is not None:
             try:
-                lines = path.read_text(encoding="utf-8").splitlines()
-            except (OSError, UnicodeDecodeError) as error:
-                reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+                lines = key_lines(path.read_bytes())
+            except (OSError, ValueError) as error:
+                reason = error.strerror if isinstance(error, OSError) else error
                 raise WrongUsage(f"--api-key-file {path}: cannot be read ({reason})") from None
             found = list(_named(lines, path))
             if not found:

@@ -100,7 +100,15 @@ class Gate:
         name = self._settings.keys.name_of(headers)
         if name is None and scope["path"] not in self._open_paths:
             raise Refusal(status=401, message="A key is needed: Authorization: Bearer KEY.")
-        return address if name is None else f"{name}@{address}"
+        if name is None:
+            return address
+        if not (header := self._settings.user_header):
+            return f"{name}@{address}"
+        # The proxy's address says nothing of the user.
+        user = headers.get(header, "").strip()
+        if not user and scope["path"] not in self._open_paths:
+            raise Refusal(status=401, message=f"The header {header} is needed: the proxy says in it who asks.")
+        return f"{name}:{user}"
 
     async def _body(self, headers: Mapping[str, str], receive: Receive) -> bytes:
         """Returns the whole body; the server's protocol ends a connection whose body does not come in time."""

@@ -1,4 +1,4 @@
-"""`serve --share`: an address and a new key -> the lines that another machine's editors need. Writes nothing itself."""
+"""`serve --share`: an address and a key -> the lines that another machine's editors need; the key's place in a file."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dgemma_engine.errors import WrongUsage
+from dgemma_engine.key_text import encoding_of, key_lines
 from dgemma_engine.private_files import open_private
 
 KEY_FILE = "~/.dgemma-key"
 """Where the lines to paste expect the key on the other machine."""
+
+_NAME = "share-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,10 +26,10 @@ class Invitation:
         scheme: `http` or `https`.
         host: by which that machine finds this one; of a loopback address, the end of a tunnel there.
         port: of the server.
-        key: the new key.
+        key: that the other machine has to send.
         is_tunnelled: whether the server listens on this machine only, so that a tunnel has to lead to it.
         tunnel_host: name of this machine, for the tunnel.
-        key_place: the file that the key was added to; empty where it is valid only as long as the server runs.
+        key_place: the file that holds the key; empty where it is valid only as long as the server runs.
     """
 
     scheme: str
@@ -51,12 +54,16 @@ class Invitation:
             engine["plainHttpHosts"] = [self.host]
         vscode = ", ".join(f'"dgemma.engine.{name}": {json.dumps(value)}' for name, value in engine.items())
         lua = ", ".join(f"{name} = {_lua(value)}" for name, value in engine.items())
-        life = f"added to {self.key_place}" if self.key_place else "valid as long as this runs; to keep it, give a file"
+        life = f"in {self.key_place}" if self.key_place else "valid as long as this runs; to keep it, give a file"
         life += "" if self.key_place else " with --api-key-file"
         parts = [f"address: {self.url}", f"key: {self.key} ({life})", "", "On the other machine:"]
         if self.is_tunnelled:
             parts.append(f"  ssh -N -L {self.port}:127.0.0.1:{self.port} {self.tunnel_host}")
-        parts += [f"  (umask 077; echo {self.key} > {KEY_FILE})", "VS Code, user settings:", f"  {vscode}"]
+        parts += [f"  (umask 077; echo {self.key} > {KEY_FILE})", "PowerShell, in place of the line above:"]
+        # Where `Path.expanduser` leads on Windows; nobody else may read what lies there.
+        folder = KEY_FILE.replace("~/", "$env:USERPROFILE\\")
+        parts += [f'  Set-Content -Encoding ascii -Path "{folder}" -Value {self.key}']
+        parts += ["VS Code, user settings:", f"  {vscode}"]
         parts += ["Neovim:", f"  require('dgemma').setup({{ settings = {{ engine = {{ {lua} }} }} }})"]
         if plain:
             parts += [
@@ -71,18 +78,35 @@ def new_key() -> str:
     return secrets.token_hex(24)
 
 
-def add_key(path: Path, name: str, key: str) -> None:
-    """Adds a key to a file of keys, which is made where it is missing; only its owner may read it.
+def shared_key(path: Path) -> str:
+    """Returns the key that `--share` has added to a file of keys, or adds a new one; only the owner may read the file.
+
+    Args:
+        path: the file; it is made where it is missing.
 
     Raises:
-        WrongUsage: the file cannot be written.
+        WrongUsage: the file cannot be read or written.
     """
     try:
-        begun = path.exists() and not path.read_bytes().endswith(b"\n") and path.stat().st_size > 0
-        with os.fdopen(open_private(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "w", encoding="utf-8") as file:
-            file.write(("\n" if begun else "") + f"{name} {key}\n")
-    except OSError as error:
-        raise WrongUsage(f"--api-key-file {path}: cannot be written ({error.strerror})") from None
+        content = path.read_bytes() if path.exists() else b""
+        for words in map(str.split, key_lines(content)):
+            if len(words) == 2 and words[0] == _name_of(words[1]):
+                return words[1]
+        key, encoding = new_key(), encoding_of(content)
+        line_end = "\n".encode(encoding)
+        with os.fdopen(open_private(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "wb") as file:
+            if content and not content.endswith(line_end):
+                file.write(line_end)
+            file.write(f"{_name_of(key)} {key}\n".encode(encoding))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise WrongUsage(f"--api-key-file {path}: cannot be used ({reason})") from None
+    return key
+
+
+def _name_of(key: str) -> str:
+    """Returns the name of a key that was made here."""
+    return f"{_NAME}{key[:4]}"
 
 
 def _lua(value: object) -> str:

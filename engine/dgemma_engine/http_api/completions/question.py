@@ -29,7 +29,7 @@ _PREFIX_CHARS, _SUFFIX_CHARS = 16_000, 8_000
 # Of the prompt, about: the characters above, and what stands elsewhere.
 CONTEXT_TOKENS = 8_192
 _MOST_SEED = 2**63
-# Bytes of source code per token, on average: the engine counts the tokens of answers only.
+# Bytes of source code per token, on average.
 _BYTES_PER_TOKEN = 4
 
 
@@ -150,7 +150,8 @@ class Answer:
     Attributes:
         model: name of the model, never a path.
         texts: best first, at least one; an empty text is "nothing to say".
-        num_prompt_tokens: about how many tokens the prompt has.
+        num_prompt_tokens: tokens of the prompt; where no model was asked, about as many as the texts have.
+        num_cached_tokens: those of them that were known from an earlier request.
         infill: the engine's own answer.
     """
 
@@ -158,6 +159,7 @@ class Answer:
     texts: tuple[AnswerText, ...]
     num_prompt_tokens: int
     infill: Infill
+    num_cached_tokens: int = 0
 
     @property
     def best(self) -> AnswerText:
@@ -221,13 +223,18 @@ def to_answer(question: Question, infill: Infill, *, model: str, first: int = 0)
     found = (found[first:] + found[:first])[: question.num_candidates]
     if is_windows(question.prefix, question.suffix):
         found = [replace(one, text=windows_text(one.text)) for one in found]
-    snippets = sum(approximate_tokens(one.text) for one in question.snippets)
     return Answer(
         model=model,
         texts=tuple(found) or (AnswerText(text="", score=0.0, stop=StopKind.END),),
-        num_prompt_tokens=approximate_tokens(question.prefix) + approximate_tokens(question.suffix) + snippets,
+        num_prompt_tokens=infill.prompt_tokens or _approximate_prompt(question),
         infill=infill,
+        num_cached_tokens=infill.prompt_tokens - infill.encoded_tokens,
     )
+
+
+def _approximate_prompt(question: Question) -> int:
+    texts = (question.prefix, question.suffix, *(one.text for one in question.snippets))
+    return sum(map(approximate_tokens, texts))
 
 
 def stop_words(stop: str | list[str] | None) -> tuple[str, ...]:

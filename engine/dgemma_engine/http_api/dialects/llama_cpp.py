@@ -76,7 +76,7 @@ class LlamaCppDialect:
             replace(native, paths=("/completions",), claims=_is_native),
             Operation(
                 method="GET",
-                paths=("/health",),
+                paths=("/health", "/ready"),
                 run=self._health,
                 summary="whether the model is loaded",
                 answer=Health,
@@ -164,7 +164,8 @@ async def _answered(call: Call, body: Sampling, question: Question) -> Response:
 
 
 def _completion(answer: Answer, text: AnswerText, index: int) -> LlamaCompletion:
-    prompt_n, predicted_n = answer.num_prompt_tokens, text.num_tokens
+    all_n, cache_n, predicted_n = answer.num_prompt_tokens, answer.num_cached_tokens, text.num_tokens
+    prompt_n = all_n - cache_n
     prompt_ms, predicted_ms = answer.prompt_ms, answer.middle_ms
     return LlamaCompletion(
         content=text.text,
@@ -172,12 +173,13 @@ def _completion(answer: Answer, text: AnswerText, index: int) -> LlamaCompletion
         model=answer.model,
         prompt="",
         tokens_predicted=predicted_n,
-        tokens_evaluated=prompt_n,
-        tokens_cached=prompt_n + predicted_n,
+        tokens_evaluated=all_n,
+        tokens_cached=all_n + predicted_n,
         has_new_line="\n" in text.text,
         stop_type=_STOP_TYPES[text.stop],
         stopping_word=text.stop_word,
         timings=Timings(
+            cache_n=cache_n,
             prompt_n=prompt_n,
             prompt_ms=prompt_ms,
             prompt_per_token_ms=_ratio(prompt_ms, prompt_n),

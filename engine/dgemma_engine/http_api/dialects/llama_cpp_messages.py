@@ -53,9 +53,9 @@ class LlamaCompletionBody(Sampling, kw_only=True):
 
 
 class Timings(Struct, kw_only=True):
-    """Tokens of the prompt are estimated from the length of the texts, bytes over four; none is said to be cached."""
+    """Tokens of the prompt: those known from an earlier request, and those that were encoded for this one."""
 
-    cache_n: int = 0
+    cache_n: int
     prompt_n: int
     prompt_ms: float
     prompt_per_token_ms: float

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=float, default=7e-4, metavar="X", help="step size (default: 7e-4)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the samples (default: 0)")
     parser.add_argument("--documents", type=int, metavar="N", help="documents a step (default: 1, on a card 8)")
-    parser.add_argument("--holes", type=int, default=24, metavar="N", help="most holes in a document (default: 24)")
+    parser.add_argument("--holes", type=int, default=48, metavar="N", help="most holes in a document (default: 48)")
     parser.add_argument(
         "--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to train (default: auto)"
     )

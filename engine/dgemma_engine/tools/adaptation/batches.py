@@ -3,13 +3,13 @@
 Places are positions: a suffix stands directly before the reserved places end, where its document begins
 (`model.kv_cache.PromptCache.beside_prompt`). Every document of a batch has as many rows of blocks, some of them empty.
 
-Shape legend: B documents, T tokens of one, H blocks of one, N tokens of a block, S suffix tokens.
+Shape legend: B documents, T tokens of one, H blocks of one, N tokens of a block, U different suffixes, S their tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Self
 
@@ -26,9 +26,10 @@ class SampleBatch:
     Attributes:
         document_BT: tokens of the documents.
         document_positions_1T: their places.
-        suffix_RS: suffix of each block, R = B * H rows, document by document.
-        suffix_positions_RS: their places.
-        num_suffix_R: real ones.
+        suffix_US: the suffixes.
+        suffix_positions_US: their places.
+        suffix_R: which of them each block reads, R = B * H rows, document by document, the shortest block first.
+        num_suffix_R: its real tokens.
         input_RN: tokens of the blocks.
         input_positions_RN: their places.
         num_seen_R: tokens of its document that a block sees.
@@ -39,8 +40,9 @@ class SampleBatch:
 
     document_BT: Tensor
     document_positions_1T: Tensor
-    suffix_RS: Tensor
-    suffix_positions_RS: Tensor
+    suffix_US: Tensor
+    suffix_positions_US: Tensor
+    suffix_R: Tensor
     num_suffix_R: Tensor
     input_RN: Tensor
     input_positions_RN: Tensor
@@ -61,19 +63,21 @@ class SampleBatch:
         num_blocks = max(len(sample.blocks) for sample in samples)
         rows: list[Block | None] = []
         for sample in samples:
-            rows += sample.blocks
+            rows += sorted(sample.blocks, key=lambda block: len(block.input_ids))
             rows += [None] * (num_blocks - len(sample.blocks))
         starts = [block.start if block else 0 for block in rows]
-        suffix_RS = _padded([block.suffix_ids if block else [] for block in rows])
-        num_suffix_R = torch.tensor([len(block.suffix_ids) if block else 0 for block in rows])
+        suffixes = [tuple(block.suffix_ids) if block else () for block in rows]
+        number_of = {suffix: number for number, suffix in enumerate(dict.fromkeys(suffixes))}
+        suffix_US, num_suffix_U1 = _padded([*number_of]), torch.tensor([[len(suffix)] for suffix in number_of])
         document_BT, input_RN = _padded([sample.ids for sample in samples]), _padded([_inputs(block) for block in rows])
         start_R1 = torch.tensor(starts)[:, None]
         tensors = {
             "document_BT": document_BT,
             "document_positions_1T": reserved + torch.arange(document_BT.shape[1])[None],
-            "suffix_RS": suffix_RS,
-            "suffix_positions_RS": reserved - num_suffix_R[:, None] + torch.arange(suffix_RS.shape[1]),
-            "num_suffix_R": num_suffix_R,
+            "suffix_US": suffix_US,
+            "suffix_positions_US": reserved - num_suffix_U1 + torch.arange(suffix_US.shape[1]),
+            "suffix_R": torch.tensor([number_of[suffix] for suffix in suffixes]),
+            "num_suffix_R": torch.tensor([len(suffix) for suffix in suffixes]),
             "input_RN": input_RN,
             "input_positions_RN": reserved + start_R1 + torch.arange(input_RN.shape[1]),
             "num_seen_R": start_R1[:, 0],
@@ -81,6 +85,35 @@ class SampleBatch:
             "weight_RN": _padded([block.weights if block else [] for block in rows], torch.float32),
         }
         return cls(**{name: tensor.to(device) for name, tensor in tensors.items()}, blocks=tuple(rows))
+
+    def parts(self, most: int) -> Generator[SampleBatch]:
+        """Yields batches of equally many blocks of each document, without the padding that only longer ones need.
+
+        Args:
+            most: parts; documents and suffixes are those of the whole.
+        """
+        num_documents = len(self.document_BT)
+        num_blocks = len(self.blocks) // num_documents
+        size = -(-num_blocks // most)
+        for start in range(0, num_blocks, size):
+            rows = [
+                document * num_blocks + block
+                for document in range(num_documents)
+                for block in range(start, min(start + size, num_blocks))
+            ]
+            blocks = tuple(self.blocks[row] for row in rows)
+            if num_tokens := max(len(_inputs(block)) for block in blocks):
+                yield replace(
+                    self,
+                    suffix_R=self.suffix_R[rows],
+                    num_suffix_R=self.num_suffix_R[rows],
+                    input_RN=self.input_RN[rows, :num_tokens],
+                    input_positions_RN=self.input_positions_RN[rows, :num_tokens],
+                    num_seen_R=self.num_seen_R[rows],
+                    target_RN=self.target_RN[rows, :num_tokens],
+                    weight_RN=self.weight_RN[rows, :num_tokens],
+                    blocks=blocks,
+                )
 
     @property
     def num_holes(self) -> int:

@@ -17,6 +17,7 @@ class SampleConfig:
     Attributes:
         documents: windows of files a step.
         holes: most holes in each of them.
+        holes_at_end: most holes that end at one place and so share a suffix, whose encoding costs more than a hole.
         window_characters: most text of a document; about 3.5 characters are a token.
         block_tokens: most tokens of a hole's block: some of the prefix, the middle and its end.
         suffix_tokens: most suffix tokens; as many places are reserved before the document.
@@ -24,14 +25,22 @@ class SampleConfig:
     """
 
     documents: int = 1
-    holes: int = 24
+    holes: int = 48
+    holes_at_end: int = 3
     window_characters: int = 2_800
     block_tokens: int = 48
     suffix_tokens: int = 56
     python_weight: float = 4.0
 
     def __post_init__(self) -> None:
-        least = {"documents": 1, "holes": 1, "window_characters": 64, "block_tokens": 4, "suffix_tokens": 1}
+        least = {
+            "documents": 1,
+            "holes": 1,
+            "holes_at_end": 1,
+            "window_characters": 64,
+            "block_tokens": 4,
+            "suffix_tokens": 1,
+        }
         for name, value in least.items():
             _at_least(f"samples.{name}", getattr(self, name), value)
         if not self.python_weight > 0:

@@ -13,7 +13,7 @@ import torch
 from dgemma_engine.families.llama.model import LlamaModel
 from dgemma_engine.tools.adaptation.batches import SampleBatch
 from dgemma_engine.tools.adaptation.config import EvaluationConfig
-from dgemma_engine.tools.adaptation.parallel_pass import block_states, target_losses
+from dgemma_engine.tools.adaptation.parallel_pass import block_states, encode_texts, target_losses
 from dgemma_engine.tools.adaptation.samples import Block, Sample, SampleDrawer
 
 _SEED = "held out"
@@ -45,7 +45,7 @@ def held_out_losses(model: LlamaModel, samples: Sequence[Sample], batch_of: Call
     sums, counts = dict[str, float](), dict[str, int]()
     for sample in samples:
         batch = batch_of(sample)
-        losses = target_losses(model, block_states(model, batch, encoder=model), batch).tolist()
+        losses = target_losses(model, block_states(model, batch, encode_texts(model, batch)), batch).tolist()
         places = (batch.weight_RN > 0).nonzero().tolist()
         for loss, (row, place) in zip(losses, places, strict=True):
             block = batch.blocks[row]

@@ -5,6 +5,7 @@ Knows characters and lines; knows nothing of tokens and grammars.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from itertools import accumulate
 from random import Random
@@ -50,7 +51,7 @@ class _Line:
         return self.start + len(self.text)
 
 
-def choose_holes(text: str, random: Random, *, count: int, max_characters: int) -> list[TextHole]:
+def choose_holes(text: str, random: Random, *, count: int, max_characters: int, most_at_end: int = 1) -> list[TextHole]:
     """Returns up to `count` holes; they may overlap. The first line has none, since nothing stands before it.
 
     Args:
@@ -58,9 +59,10 @@ def choose_holes(text: str, random: Random, *, count: int, max_characters: int) 
         random: every draw comes from it.
         count: holes wanted; a text with few usable lines gives fewer.
         max_characters: longest middle.
+        most_at_end: holes that end at one place; those after the first are the line to there, and rests of it.
     """
     texts = text.split("\n")
-    starts = accumulate((len(line) + 1 for line in texts), initial=0)
+    starts = [*accumulate((len(line) + 1 for line in texts), initial=0)]
     lines = [_Line(start=start, text=line) for start, line in zip(starts, texts, strict=False)]
     holes: list[TextHole] = []
     for _ in range(count * _ATTEMPTS if len(lines) > 1 else 0):
@@ -72,7 +74,19 @@ def choose_holes(text: str, random: Random, *, count: int, max_characters: int) 
         hole = _hole(lines, index, random.choices(KINDS, _SHARES)[0], random)
         if hole is not None and hole.end - hole.start <= max_characters and text[hole.start : hole.end].strip():
             holes.append(hole)
+            last = lines[bisect_right(starts, hole.end) - 1]
+            holes += _others_to(hole, last, random, count=min(most_at_end, 1 + count - len(holes)) - 1)
     return holes
+
+
+def _others_to(hole: TextHole, line: _Line, random: Random, *, count: int) -> list[TextHole]:
+    """Returns holes that end where one ends that reaches the end of `line`: all of the line, and rests of it."""
+    if hole.end != line.end:
+        return []
+    places = [line.start + line.indent, *(line.start + random.randrange(line.indent, len(line.text)) for _ in range(3))]
+    starts = [start for start in dict.fromkeys(places) if start != hole.start][: max(0, count)]
+    kinds: dict[bool, HoleKind] = {True: "line", False: "rest"}
+    return [TextHole(start=start, end=hole.end, kind=kinds[start == places[0]]) for start in starts]
 
 
 def _hole(lines: list[_Line], index: int, kind: HoleKind, random: Random) -> TextHole | None:

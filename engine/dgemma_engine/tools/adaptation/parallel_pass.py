@@ -4,12 +4,13 @@ Documents and suffixes are encoded once, without gradient; only the blocks' own 
 what the engine does when it goes on from a prompt with the suffix beside it (parallel context, arXiv 2212.10947).
 
 Shape legend: B documents, T tokens of one, H blocks of one, R = B * H, N tokens of a block, S suffix tokens,
-G key-value heads, Q queries of a key-value head (N times its query heads), d head size, D hidden.
+U different suffixes, G key-value heads, Q queries of a key-value head (N times its query heads), d head size, D hidden.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,20 +22,34 @@ from dgemma_engine.model.graph_kv import GraphKV
 from dgemma_engine.tools.adaptation.batches import SampleBatch
 
 
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Keys and values of documents and suffixes, without gradient."""
+
+    document: GraphKV
+    suffix: GraphKV
+
+
+def encode_texts(model: LlamaModel, batch: SampleBatch) -> Texts:
+    """Returns what all parts of a batch read; the model has the adapter merged into it."""
+    return Texts(
+        document=_encoded(model, batch.document_BT, batch.document_positions_1T),
+        suffix=_encoded(model, batch.suffix_US, batch.suffix_positions_US),
+    )
+
+
 def block_states(
-    model: LlamaModel, batch: SampleBatch, *, terms: Sequence[LayerTerms] | None = None, encoder: LlamaModel
+    model: LlamaModel, batch: SampleBatch, texts: Texts, *, terms: Sequence[LayerTerms] | None = None
 ) -> Tensor:
     """Returns the states that score the targets of all blocks, [R, N, D].
 
     Args:
         model: reads the blocks.
         batch: documents, suffixes and blocks.
+        texts: of the batch, or of the one that this is a part of.
         terms: of each layer, what an adapter adds to `model`; None adds nothing.
-        encoder: encodes documents and suffixes; has the adapter merged into it.
     """
-    document = _encoded(encoder, batch.document_BT, batch.document_positions_1T)
-    suffix = _encoded(encoder, batch.suffix_RS, batch.suffix_positions_RS)
-    attend = _attend(batch, document, suffix)
+    attend = _attend(batch, texts)
     rotary = model.rotary(batch.input_positions_RN, model.dtype)[LayerKind.FULL]
     x_RND = model.embed(batch.input_RN)
     for i, layer in enumerate(model.layers):
@@ -56,10 +71,10 @@ def _encoded(model: LlamaModel, ids: Tensor, positions: Tensor) -> GraphKV:
     return cache
 
 
-def _attend(batch: SampleBatch, document: GraphKV, suffix: GraphKV) -> Attend:
+def _attend(batch: SampleBatch, texts: Texts) -> Attend:
     num_documents, num_tokens = batch.document_BT.shape
     num_rows, num_new = batch.input_RN.shape
-    num_suffix, num_blocks, device = batch.suffix_RS.shape[1], num_rows // num_documents, batch.input_RN.device
+    num_suffix, num_blocks, device = batch.suffix_US.shape[1], num_rows // num_documents, batch.input_RN.device
     seen_RT = torch.arange(num_tokens, device=device) < batch.num_seen_R[:, None]
     beside_RS = torch.arange(num_suffix, device=device) < batch.num_suffix_R[:, None]
     causal_NN = torch.ones(num_new, num_new, dtype=torch.bool, device=device).tril()
@@ -74,8 +89,10 @@ def _attend(batch: SampleBatch, document: GraphKV, suffix: GraphKV) -> Attend:
     hidden_BH11NX = ~seen_RNX.unflatten(0, (num_documents, num_blocks))[:, :, None, None]
 
     def attend(layer_idx: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        doc_k_BGTd, doc_v_BGTd = document.layer(layer_idx)
-        own_k_RGYd, own_v_RGYd = suffix.with_canvas(layer_idx, k, v, num_suffix)
+        doc_k_BGTd, doc_v_BGTd = texts.document.layer(layer_idx)
+        suffix_k_UGSd, suffix_v_UGSd = texts.suffix.layer(layer_idx)
+        own_k_RGYd = torch.cat((suffix_k_UGSd[batch.suffix_R], k), dim=2)
+        own_v_RGYd = torch.cat((suffix_v_UGSd[batch.suffix_R], v), dim=2)
         num_kv_heads = k.shape[1]
         q_BHGQd = q.reshape(num_documents, num_blocks, num_kv_heads, -1, q.shape[-1])
         num_queries = q_BHGQd.shape[3]

@@ -113,7 +113,13 @@ class SampleDrawer:
             if random.random() < _NAMED_SHARE:
                 head_ids = [self._tokens.name, *self._tokenizer.encode(f"{source.name}\n")]
             max_characters = _MOST_CHARACTERS_A_TOKEN * self._config.block_tokens
-            holes = choose_holes(window.text, random, count=num_holes, max_characters=max_characters)
+            holes = choose_holes(
+                window.text,
+                random,
+                count=num_holes,
+                max_characters=max_characters,
+                most_at_end=self._config.holes_at_end,
+            )
             ends = [end for _, end in spans]
             found = [self._block(hole, window, ids, ends, len(head_ids), random) for hole in holes]
             blocks = [block for block in found if block is not None]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from dgemma_engine.errors import Diverged, TrainingError
 from dgemma_engine.tools.adaptation.adapted_base import AdaptedBase
@@ -20,13 +21,16 @@ from dgemma_engine.tools.adaptation.batches import SampleBatch
 from dgemma_engine.tools.adaptation.config import AdaptConfig
 from dgemma_engine.tools.adaptation.evaluation import held_out_losses, held_out_samples
 from dgemma_engine.tools.adaptation.factors import collect_gradients, copied, move_average
-from dgemma_engine.tools.adaptation.parallel_pass import block_states, target_losses
+from dgemma_engine.tools.adaptation.parallel_pass import block_states, encode_texts, target_losses
 from dgemma_engine.tools.adaptation.progress import AdaptProgress
 from dgemma_engine.tools.adaptation.sample_stream import SampleStream
 from dgemma_engine.tools.adaptation.samples import Sample, SampleDrawer
 from dgemma_engine.tools.adaptation.sources import AdaptSources
 from dgemma_engine.tools.evaluation.provenance import provenance
 from dgemma_engine.tools.training.checkpoint import load_state, save_state
+
+# Passes over a batch's blocks, the shorter ones first: one pads all to the longest, many leave a device little to do.
+_PARTS = 3
 
 
 @dataclass(slots=True)
@@ -181,13 +185,18 @@ class AdaptTrainer:
             base.merged_factors = copied(base.factors)
             base.merge(base.merged_factors)
         batch = self._batch(*samples)
-        terms = base.terms()
-        states_RND = block_states(base.plain, batch, terms=terms, encoder=base.merged)
-        losses, weights = target_losses(base.plain, states_RND, batch), batch.weight_RN[batch.weight_RN > 0]
-        ((losses * weights).sum() / weights.sum()).backward()
+        terms, texts, total_weight = base.terms(), encode_texts(base.merged, batch), batch.weight_RN.sum()
+        middles = list[Tensor]()
+        num_targets = 0
+        for part in batch.parts(_PARTS):
+            states_RND = block_states(base.plain, part, texts, terms=terms)
+            losses, weights = target_losses(base.plain, states_RND, part), part.weight_RN[part.weight_RN > 0]
+            ((losses * weights).sum() / total_weight).backward()
+            middles.append(losses.detach()[weights == 1])
+            num_targets += len(losses)
         collect_gradients(terms, base.factors)
         norm = torch.nn.utils.clip_grad_norm_(base.factors.values(), optimizer.max_norm)
-        middle = losses.detach()[weights == 1].mean()
+        middle = torch.cat(middles).mean()
         # One transfer a step: a device is never waited for twice.
         loss, norm = torch.stack((middle, norm)).tolist()
         self._require_finite(loss, "loss")
@@ -198,7 +207,7 @@ class AdaptTrainer:
         progress.step += 1
         move_average(self._average, base.factors, step=progress.step, decay=optimizer.average_decay)
         progress.holes += batch.num_holes
-        progress.tokens += len(losses)
+        progress.tokens += num_targets
         window.loss += loss
         window.norm += norm
         window.clipped += norm > optimizer.max_norm

@@ -159,7 +159,7 @@ def test_store_encodes_only_what_changed(model: DiffusionModel, monkeypatch: pyt
 
     encoded([20, 21, 22], [30, 31])
     encoded([20, 21, 22, 23], [30, 31])
-    assert (counts, store.num_encoded) == ([2, 3, 1], 1)
+    assert (counts, store.num_encoded("a")) == ([2, 3, 1], 1)
     changed = encoded([20, 21, 22, 23], [30, 32, 33])
     assert counts == [2, 3, 1, 3]
     store.clear()

@@ -51,6 +51,20 @@ def test_read_of_a_key_with_a_line_end_inside_is_refused() -> None:
         ApiKeys.read(None, {"DGEMMA_API_KEY": f"{ONE}\n{TWO}"})
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_read_takes_what_windows_writes(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "keys"
+    path.write_text(f"laptop {ONE}\r\n", encoding=encoding)
+    assert ApiKeys.read(path, {}).name_of(bearer(ONE)) == "laptop"
+
+
+def test_read_of_what_is_no_text_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_bytes(ONE.encode("utf-16-le"))
+    with pytest.raises(WrongUsage, match=r"cannot be read \(it is no text in UTF-8"):
+        ApiKeys.read(path, {})
+
+
 def test_read_of_a_missing_file_says_so(tmp_path: Path) -> None:
     with pytest.raises(WrongUsage, match="cannot be read"):
         ApiKeys.read(tmp_path / "none", {})

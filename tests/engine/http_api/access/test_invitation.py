@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from dgemma_engine.errors import WrongUsage
 from dgemma_engine.http_api.access.api_keys import ApiKeys
-from dgemma_engine.http_api.access.invitation import Invitation, add_key, new_key
+from dgemma_engine.http_api.access.invitation import Invitation, shared_key
 
 KEY = "k" * 48
 
@@ -41,6 +41,16 @@ def test_lines_name_address_key_and_settings() -> None:
     assert "unencrypted" not in lines and "ssh" not in lines
 
 
+def test_key_is_written_to_its_file_by_each_shell() -> None:
+    lines = invitation().lines()
+    assert f"  (umask 077; echo {KEY} > ~/.dgemma-key)\n" in lines
+    assert f'  Set-Content -Encoding ascii -Path "$env:USERPROFILE\\.dgemma-key" -Value {KEY}\n' in lines
+
+
+def test_file_that_holds_the_key_is_named() -> None:
+    assert f"key: {KEY} (in /srv/keys)\n" in invitation(key_place="/srv/keys").lines()
+
+
 def test_server_of_this_machine_only_is_reached_through_a_tunnel() -> None:
     lines = invitation(scheme="http", host="127.0.0.1", is_tunnelled=True).lines()
     assert "  ssh -N -L 8012:127.0.0.1:8012 gpu\n" in lines
@@ -61,19 +71,46 @@ def test_address_of_version_6_has_brackets() -> None:
 
 @pytest.mark.parametrize("before", ["", "kim 0123456789abcdef\n", "kim 0123456789abcdef"])
 def test_key_is_added_to_the_file(tmp_path: Path, before: str) -> None:
-    file, key = tmp_path / "keys", new_key()
+    file = tmp_path / "keys"
     if before:
         file.write_text(before)
-    add_key(file, "share-1", key)
+    key = shared_key(file)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     keys = ApiKeys.read(file, {})
-    assert keys.name_of({"authorization": f"Bearer {key}"}) == "share-1"
+    assert keys.name_of({"authorization": f"Bearer {key}"}) == f"share-{key[:4]}"
     assert keys.name_of({"authorization": "Bearer 0123456789abcdef"}) == ("kim" if before else None)
 
 
 def test_file_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(WrongUsage, match=r"--api-key-file .*: cannot be written"):
-        add_key(tmp_path / "no/folder", "share-1", new_key())
+    with pytest.raises(WrongUsage, match=r"--api-key-file .*: cannot be used"):
+        shared_key(tmp_path / "no/folder")
+
+
+def test_key_that_was_added_is_used_again(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("share-1 0123456789abcdef\nkim share-0000\n")
+    key = shared_key(file)
+    content = file.read_bytes()
+    assert shared_key(file) == key != shared_key(tmp_path / "others")
+    assert file.read_bytes() == content
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_key_is_added_in_the_encoding_of_the_file(tmp_path: Path, encoding: str) -> None:
+    file = tmp_path / "keys"
+    file.write_text("kim 0123456789abcdef\r\n", encoding=encoding)
+    keys = {"kim": "0123456789abcdef", "share": shared_key(file)}
+    found = ApiKeys.read(file, {})
+    assert [(found.name_of({"x-api-key": key}) or "")[:5] for key in keys.values()] == ["kim", "share"]
+    assert shared_key(file) == keys["share"]
+
+
+def test_file_that_is_no_text_is_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_bytes(b"\xff\x00key")
+    with pytest.raises(WrongUsage, match="it is no text in UTF-8, nor in UTF-16"):
+        shared_key(file)
+    assert file.read_bytes() == b"\xff\x00key"
 
 
 def test_key_of_this_run_is_one_more() -> None:

@@ -22,7 +22,7 @@ from dgemma_engine.tools.adaptation.adapter_writer import write_adapter
 from dgemma_engine.tools.adaptation.batches import SampleBatch
 from dgemma_engine.tools.adaptation.config import AdaptConfig
 from dgemma_engine.tools.adaptation.factors import collect_gradients
-from dgemma_engine.tools.adaptation.parallel_pass import block_states, target_losses
+from dgemma_engine.tools.adaptation.parallel_pass import block_states, encode_texts, target_losses
 from dgemma_engine.tools.adaptation.samples import Block, Sample, SampleDrawer
 from dgemma_engine.tools.adaptation.sources import AdaptSources
 from dgemma_engine.tools.corpus.source_lines import SourceCorpus
@@ -69,9 +69,11 @@ def test_blocks_compute_what_the_engine_does_with_a_prompt_each(
 ) -> None:
     reserved = config.samples.suffix_tokens
     batch = SampleBatch.of(samples, reserved=reserved, device=CPU)
-    states = block_states(adapted.plain, batch, terms=adapted.terms(), encoder=adapted.merged)
+    states = block_states(adapted.plain, batch, encode_texts(adapted.merged, batch), terms=adapted.terms())
     logits = adapted.plain.logits(states)
-    owners = [(sample, block) for sample in samples for block in sample.blocks]
+    owners = [
+        (sample, block) for sample in samples for block in sorted(sample.blocks, key=lambda block: len(block.input_ids))
+    ]
     assert len({len(block.suffix_ids) for _, block in owners}) > 3 and any(block.num_back for _, block in owners)
     rows = [row for row, block in enumerate(batch.blocks) if block is not None]
     for row, (sample, block) in zip(rows, owners, strict=True):
@@ -80,10 +82,27 @@ def test_blocks_compute_what_the_engine_does_with_a_prompt_each(
         assert (ours - theirs).abs().max() / theirs.abs().max() < model_error(64)
 
 
+def test_parts_compute_what_the_whole_does(adapted: AdaptedBase, samples: list[Sample], config: AdaptConfig) -> None:
+    batch = SampleBatch.of(samples, reserved=config.samples.suffix_tokens, device=CPU)
+    texts, terms = encode_texts(adapted.merged, batch), adapted.terms()
+    assert len(batch.suffix_US) < batch.num_holes, "no two holes end at one place"
+    whole = block_states(adapted.plain, batch, texts, terms=terms)
+    rows = {id(block): row for row, block in enumerate(batch.blocks) if block is not None}
+    parts = list(batch.parts(3))
+    assert sum(part.num_holes for part in parts) == batch.num_holes
+    assert min(part.input_RN.shape[1] for part in parts) < batch.input_RN.shape[1]
+    for part in parts:
+        states = block_states(adapted.plain, part, texts, terms=terms)
+        for row, block in enumerate(part.blocks):
+            if block is not None:
+                ours, theirs = states[row, : len(block.input_ids)], whole[rows[id(block)], : len(block.input_ids)]
+                assert (ours - theirs).abs().max() / theirs.abs().max() < model_error(64)
+
+
 def test_suffix_takes_part(adapted: AdaptedBase, samples: list[Sample], config: AdaptConfig) -> None:
     def states(of: list[Sample]) -> Tensor:
         batch = SampleBatch.of(of, reserved=config.samples.suffix_tokens, device=CPU)
-        return block_states(adapted.merged, batch, encoder=adapted.merged)
+        return block_states(adapted.merged, batch, encode_texts(adapted.merged, batch))
 
     alone = [sample.without_suffix() for sample in samples]
     assert (states(samples) - states(alone)).abs().max() > 0.01
@@ -96,7 +115,7 @@ def test_only_the_factors_get_gradients_and_those_are_right(
     batch = SampleBatch.of(samples, reserved=config.samples.suffix_tokens, device=CPU)
 
     def loss() -> Tensor:
-        states = block_states(adapted.plain, batch, terms=terms, encoder=adapted.merged)
+        states = block_states(adapted.plain, batch, encode_texts(adapted.merged, batch), terms=terms)
         return target_losses(adapted.plain, states, batch).mean()
 
     terms = adapted.terms()

@@ -1,0 +1,187 @@
+"""A team and its replicas as a discrete-event model: for more people and cards than a measurement has.
+
+A person types as in `team_typing`. A replica lets a few documents in at a time and gives them the device in turns, step
+by step; of one document only the newest question counts. What one question costs is drawn from what was measured, or
+follows from the time of a step on a card. Losses of replicas and the memory for prompts are not modelled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import statistics
+import sys
+from bisect import bisect
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
+
+import record
+import simpy
+from simpy.events import Event
+from team_typing import DEADLINE_MS, DEBOUNCE_S, Piece
+
+_NUM_VIRTUAL_NODES = 100
+# Passes for one inline completion, with candidates and ranking, and what is done once: a warm prompt's new tokens.
+_FORWARDS, _ONCE_MS = 8, 8.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Team:
+    """Who types at what.
+
+    Attributes:
+        people: editors.
+        num_replicas: engines.
+        pause_s: mean of a person's pauses.
+        seconds: simulated time.
+    """
+
+    people: int
+    num_replicas: int
+    pause_s: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What a question costs.
+
+    Attributes:
+        service_s: draws the seconds of the device that it needs alone.
+        step_s: piece of it that is not interrupted.
+        overhead_s: on the way there and back.
+        num_at_once: documents that a replica works on at the same time.
+        max_requests: questions in a replica; one more is told to come again.
+    """
+
+    service_s: Callable[[random.Random], float]
+    step_s: float
+    overhead_s: float
+    num_at_once: int = 2
+    max_requests: int = 16
+
+    @classmethod
+    def measured(cls, service_ms: Sequence[float], *, overhead_ms: float) -> Setting:
+        """Returns one that draws from measured times."""
+        times = [one / 1_000 for one in service_ms]
+        return cls(service_s=lambda draw: draw.choice(times), step_s=0.02, overhead_s=overhead_ms / 1_000)
+
+    @classmethod
+    def h200(cls, step_ms: float) -> Setting:
+        """Returns one of a card on which a step of a canvas takes so long."""
+        service_s = (_FORWARDS * step_ms + _ONCE_MS) / 1_000
+        return cls(service_s=lambda _draw: service_s, step_s=step_ms / 1_000, overhead_s=0.006)
+
+
+class _Replica:
+    """One engine: its queue, its slots, its device."""
+
+    def __init__(self, world: simpy.Environment, setting: Setting) -> None:
+        self._world, self._setting = world, setting
+        self._slots = simpy.Resource(world, capacity=setting.num_at_once)
+        self._device = simpy.Resource(world, capacity=1)
+        self._num_under_way = 0
+        self.busy_s = 0.0
+
+    def answer(self, service_s: float) -> Generator[Event, Any, str]:
+        """Works on a question; interrupted when its person takes it back."""
+        if self._num_under_way >= self._setting.max_requests:
+            return "told to come again"
+        self._num_under_way += 1
+        try:
+            with self._slots.request() as slot:
+                yield slot
+                deadline_s = self._world.now + DEADLINE_MS / 1_000
+                left_s = service_s
+                while left_s > 1e-9:
+                    with self._device.request() as turn:
+                        yield turn
+                        step_s = min(left_s, self._setting.step_s)
+                        # A step that has begun is ended, whoever takes the question back.
+                        self.busy_s += step_s
+                        yield self._world.timeout(step_s)
+                        left_s -= step_s
+                    if self._world.now > deadline_s:
+                        return "deadline"
+            return "answered"
+        finally:
+            self._num_under_way -= 1
+
+
+def simulate(team: Team, setting: Setting, texts: Sequence[Piece], *, seed: int) -> dict[str, Any]:
+    """Returns what people wait, and how busy the devices are.
+
+    Args:
+        team: who types at what.
+        setting: what a question costs.
+        texts: what is typed.
+        seed: of all draws.
+    """
+    world, ends, times_ms = simpy.Environment(), Counter[str](), list[float]()
+    replicas = [_Replica(world, setting) for _ in range(team.num_replicas)]
+    home_of = _ring(team.num_replicas)
+
+    def ask(replica: _Replica, draw: random.Random) -> Generator[Event, Any, None]:
+        try:
+            yield world.timeout(DEBOUNCE_S)
+        except simpy.Interrupt:
+            ends["waited for the next key"] += 1
+            return
+        began_s = world.now
+        try:
+            yield world.timeout(setting.overhead_s)
+            end = yield from replica.answer(setting.service_s(draw))
+        except simpy.Interrupt:
+            ends["taken back"] += 1
+            return
+        ends[end] += 1
+        if end != "told to come again":
+            times_ms.append((world.now - began_s) * 1_000)
+
+    def person(number: int) -> Generator[Event, Any, None]:
+        draw, replica = random.Random(f"{seed} {number}"), replicas[home_of(number)]
+        yield world.timeout(draw.uniform(0, team.pause_s))
+        while True:
+            piece = draw.choice(texts)
+            asking: simpy.Process | None = None
+            for _ in piece.typed:
+                if asking is not None and asking.is_alive:
+                    asking.interrupt()
+                asking = world.process(ask(replica, draw))
+                yield world.timeout(draw.gammavariate(4, 1 / (4 * piece.keys_per_s)))
+            if asking is not None and asking.is_alive:
+                yield asking
+            yield world.timeout(draw.expovariate(1 / team.pause_s))
+
+    for number in range(team.people):
+        world.process(person(number))
+    world.run(until=team.seconds)
+    busy = [replica.busy_s / team.seconds for replica in replicas]
+    return {
+        "ends": dict(ends),
+        "p50_ms": round(statistics.median(times_ms), 1) if times_ms else None,
+        "p95_ms": round(record.quantile(times_ms, 0.95), 1) if times_ms else None,
+        "busy_mean": round(statistics.mean(busy), 3),
+        "busy_most": round(max(busy), 3),
+        "cards_per_person": round(team.num_replicas / team.people, 5),
+    }
+
+
+def _ring(num_replicas: int) -> Callable[[int], int]:
+    """Returns the replica of a session, by consistent hashing with virtual nodes."""
+    nodes = sorted(
+        (_hash(f"replica {replica} {node}"), replica)
+        for replica in range(num_replicas)
+        for node in range(_NUM_VIRTUAL_NODES)
+    )
+    places = [place for place, _ in nodes]
+    return lambda session: nodes[bisect(places, _hash(f"session {session}")) % len(nodes)][1]
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")

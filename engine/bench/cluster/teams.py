@@ -1,0 +1,237 @@
+"""A team's engines on Ray Serve: overhead, people who type at once, replicas that are killed, and a simulation of more.
+
+Everything runs on this machine. The overhead and the replay with many requests are of an engine that answers at once;
+people type at replicas of the embedded model; the simulation is checked against them and then asked for more people
+and cards than there are here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
+sys.path.insert(0, str(Path(__file__).parents[1] / "server"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "http_api"))
+
+from dgemma_engine.cluster.closing import closed
+
+# Ray reads them when it is imported.
+os.environ |= closed(os.environ)
+
+import record
+from dgemma_engine.cluster.application import EngineReplica, application_of
+from dgemma_engine.engine_client.connection import EngineConnection
+from dgemma_engine.engine_client.connection_status import ConnectionStatus
+from dgemma_engine.engine_client.retry_policy import RetryPolicy
+from dgemma_engine.protocol.messages import Context, Draft, Infill
+from dgemma_engine.remote.connect import connect_remote
+from dgemma_engine.remote.remote_location import RemoteLocation
+from echo_replica import EchoReplica
+from local_cluster import LocalCluster, local_cluster
+from remote_engine import engine as echo_engine
+from team_simulation import Setting, Team, simulate
+from team_typing import Outcomes, pieces, type_for
+
+_PORT, _NUM_REPLICAS = 8_471, 2
+_WARM_UP = 20
+_AT_ONCE = 8
+_TARGETS = {
+    "target_handle_added_ms": 4,
+    "target_http_added_ms": 8,
+    "target_warm_share": 0.9,
+    "target_simulation_error": 0.15,
+    "target_answers_again_s": 2,
+}
+
+
+async def overhead(cluster: LocalCluster, rounds: int) -> dict[str, float]:
+    """Returns what handle and HTTP add to the socket, one request at a time, medians of differences in a round."""
+    handle = cluster.handle.options(method_name="infill", stream=True, session_id="one")
+    times_ms: dict[str, list[float]] = {"socket": [], "handle": [], "http": []}
+    with tempfile.TemporaryDirectory(prefix="dgemma-") as runtime:
+        async with echo_engine(runtime) as client, cluster.remote() as remote:
+
+            async def by_handle(context: Context) -> Infill:
+                answers = [message async for message in handle.remote(context.to_wire(), "one")]
+                return Infill.from_wire(answers[-1]["answer"])
+
+            ways = {"socket": client.infill, "handle": by_handle, "http": remote.infill}
+            for number in range(rounds + _WARM_UP):
+                context = Context(document="a", prefix=f"text #{number}", suffix="\n", deadline_ms=5_000)
+                for name, ask in ways.items():
+                    began_s = time.perf_counter()
+                    infill = await ask(context)
+                    times_ms[name].append((time.perf_counter() - began_s) * 1e3)
+                    assert infill.text == f"{number}", (name, infill)
+    kept = {name: values[_WARM_UP:] for name, values in times_ms.items()}
+    added = {
+        name: [one - socket for one, socket in zip(kept[name], kept["socket"], strict=True)]
+        for name in ("handle", "http")
+    }
+    return {
+        "socket_ms": round(statistics.median(kept["socket"]), 2),
+        "handle_added_ms": round(statistics.median(added["handle"]), 2),
+        "http_added_ms": round(statistics.median(added["http"]), 2),
+    }
+
+
+async def replay(cluster: LocalCluster, num_questions: int, kill_s: float) -> dict[str, Any]:
+    """Returns what became of questions whose answers tell which they are of, while replicas are killed."""
+    outcomes, waiting, killed = Counter[str](), itertools.count(), list[float]()
+    away_s: list[float] = []
+    killing = asyncio.create_task(cluster.kill_one_now_and_then(kill_s, killed))
+
+    async def ask_in_turn(session: int) -> None:
+        connection = EngineConnection(
+            partial(connect_remote, RemoteLocation(url=f"http://127.0.0.1:{cluster.port}")),
+            on_status=lambda _: None,
+            on_fault=lambda _: None,
+            clock=time.monotonic,
+            policy=RetryPolicy(connect_ms=5_000, first_pause_s=0.05, longest_pause_s=0.05),
+        )
+        lost_s: float | None = None
+        while (number := next(waiting)) < num_questions:
+            outcome = await _outcome(connection, session, number)
+            outcomes[outcome] += 1
+            if outcome == "answered":
+                if lost_s is not None:
+                    away_s.append(time.monotonic() - lost_s)
+                lost_s = None
+            elif outcome == "told in the status":
+                lost_s = lost_s or time.monotonic()
+                await asyncio.sleep(0.05)
+        await connection.close()
+
+    await asyncio.gather(*(ask_in_turn(session) for session in range(_AT_ONCE)))
+    killing.cancel()
+    return {
+        "requests": sum(outcomes.values()),
+        "killed": len(killed),
+        "outcomes": dict(outcomes),
+        "unanswered": outcomes["unanswered"],
+        "crossed": outcomes["of another question"],
+        "answers_again_s_max": round(max(away_s, default=0.0), 2),
+    }
+
+
+async def _outcome(connection: EngineConnection, session: int, number: int) -> str:
+    drafts: list[Draft] = []
+    # All sessions name their document alike.
+    asked = Context(document="file:///a.py", prefix=f"{'text ' * 100}#{number}", suffix="\n", deadline_ms=3_000)
+    try:
+        async with asyncio.timeout(30):
+            answer = await connection.infill(asked, drafts.append if number % 5 == 0 else None)
+    except TimeoutError:
+        return "unanswered"
+    if isinstance(answer, ConnectionStatus):
+        return "told in the status"
+    if {draft.text for draft in drafts} - {f"{number}"} or answer.text not in ("", f"{number}"):
+        return "of another question"
+    return "answered" if answer.text else answer.finish.value
+
+
+async def typing(
+    cluster: LocalCluster, *, people: int, seconds: float, pause_s: float, kill_s: float | None
+) -> Outcomes:
+    """Lets people type at once; returns what became of their keys."""
+    outcomes, texts = Outcomes(), pieces()
+    async with AsyncExitStack() as stack:
+        remotes = [await stack.enter_async_context(cluster.remote()) for _ in range(people)]
+        killing = None
+        if kill_s is not None:
+            killing = asyncio.create_task(cluster.kill_one_now_and_then(kill_s, []))
+        end_s = time.monotonic() + seconds
+        await asyncio.gather(
+            *(
+                type_for(remote, person, end_s, outcomes, texts=texts, pause_s=pause_s)
+                for person, remote in enumerate(remotes)
+            )
+        )
+        if killing is not None:
+            killing.cancel()
+    return outcomes
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns all figures."""
+    result: dict[str, Any] = {}
+    arguments = {"allow_anyone": True, "cpus": 1.0}
+    with local_cluster(application_of(EchoReplica, arguments, num_replicas=_NUM_REPLICAS), port=_PORT) as cluster:
+        result["overhead"] = asyncio.run(overhead(cluster, args.rounds))
+        result["replay_at_once"] = asyncio.run(replay(cluster, args.requests, args.kill_s))
+    real = application_of(EngineReplica, arguments | {"model": "tiny"}, num_replicas=_NUM_REPLICAS)
+    with local_cluster(real, port=_PORT) as cluster:
+        setting = {"people": args.people, "seconds": args.seconds, "pause_s": args.pause_s}
+        few = asyncio.run(typing(cluster, people=20, seconds=args.seconds, pause_s=args.pause_s, kill_s=None))
+        many = asyncio.run(typing(cluster, **setting, kill_s=None))
+        lossy = asyncio.run(typing(cluster, **setting, kill_s=args.kill_s))
+    result["typing_20"], result["typing"], result["typing_with_losses"] = few.summary(), many.summary(), lossy.summary()
+    overhead_ms = result["overhead"]["socket_ms"] + result["overhead"]["http_added_ms"]
+    result["simulation"] = simulated(few, many, args, overhead_ms)
+    parts = (result["replay_at_once"], result["typing_20"], result["typing"], result["typing_with_losses"])
+    return result | {
+        "unanswered": sum(part["unanswered"] for part in parts),
+        "crossed": sum(part["crossed"] for part in parts),
+        "warm_share": result["typing_20"]["warm_share"],
+        "handle_added_ms": result["overhead"]["handle_added_ms"],
+        "http_added_ms": result["overhead"]["http_added_ms"],
+    }
+
+
+def simulated(few: Outcomes, many: Outcomes, args: argparse.Namespace, overhead_ms: float) -> dict[str, Any]:
+    """Returns the measured runs as the simulation has them, and what it says of large teams."""
+    result: dict[str, Any] = {}
+    for name, measured, people in (("typing_20", few, 20), ("typing", many, args.people)):
+        team = Team(people=people, num_replicas=_NUM_REPLICAS, pause_s=args.pause_s, seconds=args.seconds)
+        found = simulate(team, Setting.measured(measured.service_ms, overhead_ms=overhead_ms), pieces(), seed=1)
+        errors = {
+            key: round(found[key] / measured.summary()[key] - 1, 3)
+            for key in ("p50_ms", "p95_ms")
+            if measured.summary()[key]
+        }
+        result[name] = found | {"error": errors}
+    result["teams"] = [
+        simulate(
+            Team(people=people, num_replicas=cards, pause_s=args.pause_s, seconds=60.0),
+            Setting.h200(args.h200_step_ms),
+            pieces(),
+            seed=1,
+        )
+        | {"people": people, "cards": cards}
+        for people, cards in ((1_000, 8), (1_000, 16), (10_000, 32), (10_000, 64))
+    ]
+    return result
+
+
+def main() -> None:
+    """Runs the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    record.add_destination(parser)
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--requests", type=int, default=100_000)
+    parser.add_argument("--people", type=int, default=50)
+    parser.add_argument("--seconds", type=float, default=120.0, help="of each of the three runs of people who type")
+    parser.add_argument("--pause-s", type=float, default=30.0, help="mean of a person's pauses between two pieces")
+    parser.add_argument("--kill-s", type=float, default=20.0, help="between two losses of a replica")
+    parser.add_argument("--h200-step-ms", type=float, default=9.5, help="of one denoising step, for the simulation")
+    args = parser.parse_args()
+    result = measure(args)
+    names = ("rounds", "people", "seconds", "pause_s", "kill_s", "h200_step_ms")
+    setting = {name: getattr(args, name) for name in names} | {"replicas": _NUM_REPLICAS}
+    record.write("teams", {**setting, **result, **_TARGETS}, args.out)
+
+
+if __name__ == "__main__":
+    main()

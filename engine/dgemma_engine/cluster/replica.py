@@ -1,0 +1,147 @@
+"""One engine of several: the device thread of a resident engine under the application of the front door.
+
+What Ray Serve calls of it: the constructor loads the model or raises; `reconfigure` takes limits over; `check_health`
+raises once only another replica can help; `application` answers HTTP; `infill` answers other deployments. Imports no
+Ray, so that all of it runs in one process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from dgemma_engine.cluster.arguments import EngineArguments, ReplicaLimits, http_settings, read_limits
+from dgemma_engine.cluster.device_engine import DeviceEngine
+from dgemma_engine.cluster.measurements import Measurements, Meter
+from dgemma_engine.cluster.replica_app import ReplicaApp
+from dgemma_engine.engine_client.connection_status import ConnectionStatus
+from dgemma_engine.errors import EngineFault, EngineUnavailable
+from dgemma_engine.http_api.app import create_app
+from dgemma_engine.protocol.messages import Context, Draft, EngineState, Infill, Progress
+from dgemma_engine.serving.device_thread import DeviceThread
+from dgemma_engine.serving.engine_status import Chosen
+from dgemma_engine.serving.infill_engine import Load
+
+# From the loss of a card to the end of the process: those who waited are answered meanwhile.
+_LAST_WORDS_S = 0.5
+
+
+class Replica:
+    """A loaded engine.
+
+    Args:
+        arguments: of the application.
+        limits: until `reconfigure` brings others.
+        load: makes the engine, on the device thread.
+        meter: receives what is measured.
+        end: ends the process, so that Ray starts another; called once the card is lost.
+        clock: seconds that never go backwards.
+
+    Attributes:
+        app: the front door over this engine; stays the same when limits change.
+        device: owns the model.
+
+    Raises:
+        EngineUnavailable: the model cannot be loaded; the message is the engine's own sentence.
+        WrongUsage: the file of keys cannot be used.
+    """
+
+    def __init__(
+        self,
+        arguments: EngineArguments,
+        limits: ReplicaLimits,
+        *,
+        load: Load,
+        meter: Meter,
+        end: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._arguments, self._limits, self._end = arguments, limits, end
+        settings = http_settings(arguments, limits)
+        self._measurements = Measurements(meter)
+        self._settled = threading.Event()
+        self.device = DeviceThread(
+            load, clock=clock, on_progress=self._progressed_on_thread, on_device_lost=self._lost_on_thread
+        )
+        chosen = Chosen(model=arguments.model, device=arguments.device)
+        self._engine = DeviceEngine(self.device, chosen, on_infill=self._measurements.answered, clock=clock)
+        self.app = ReplicaApp(create_app(self._engine, settings, clock=clock))
+        self._clock = clock
+        self.device.start()
+        self._settled.wait()
+        if self.device.progress.state is EngineState.FAILED:
+            raise EngineUnavailable(self.device.progress.message)
+
+    def reconfigure(self, user_config: Mapping[str, Any] | None) -> None:
+        """Takes other limits and a changed file of keys over; the model stays, and so does what is under way.
+
+        Raises:
+            WrongUsage: an unknown field or a wrong value; the limits stay as they are.
+        """
+        limits = read_limits(user_config)
+        settings = http_settings(self._arguments, limits)
+        self._limits = limits
+        # Questions whose earlier version only the application before knew are asked for once more, whole.
+        self.app.app = create_app(self._engine, settings, clock=self._clock)
+
+    async def check_health(self) -> None:
+        """Measures, and raises where this replica cannot answer any more.
+
+        Raises:
+            EngineUnavailable: the card is lost, or one step takes longer than any should.
+        """
+        if (status := await self._engine.about()) is not None:
+            self._measurements.sampled(status, self.app.num_under_way)
+        if self.device.is_lost:
+            raise EngineUnavailable("the card is lost")
+        if (step_s := self.device.step_s) > self._limits.longest_step_s:
+            raise EngineUnavailable(f"the engine has been in one step for {step_s:.0f} s")
+
+    async def infill(self, question: Mapping[str, Any], session: str) -> AsyncGenerator[dict[str, Any]]:
+        """Answers another deployment: drafts, if the question asks for them, and last the answer, as messages.
+
+        Args:
+            question: a `Context` as a message; its `deadline_ms` counts from now.
+            session: whose document it is; of two sessions none sees the other's.
+
+        Raises:
+            ValueError: the question cannot be used.
+            EngineFault: the engine failed on this question.
+        """
+        context = Context.from_wire(question)
+        context = replace(context, document=f"handle/{session}/{context.document}")
+        drafts = asyncio.Queue[Draft | None]()
+
+        async def answer() -> Infill | ConnectionStatus:
+            try:
+                return await self._engine.infill(context, drafts.put_nowait if context.drafts else None)
+            finally:
+                drafts.put_nowait(None)
+
+        self.app.num_under_way += 1
+        work = asyncio.create_task(answer())
+        try:
+            while (draft := await drafts.get()) is not None:
+                yield {"draft": draft.to_wire()}
+            infill = await work
+            if isinstance(infill, ConnectionStatus):
+                raise EngineFault(infill.message)
+            yield {"answer": infill.to_wire()}
+        finally:
+            self.app.num_under_way -= 1
+            work.cancel()
+
+    def close(self) -> None:
+        """Lets the device thread end; what waits is answered as cancelled."""
+        self.device.stop()
+
+    def _progressed_on_thread(self, progress: Progress) -> None:
+        if progress.state is not EngineState.LOADING:
+            self._settled.set()
+
+    def _lost_on_thread(self) -> None:
+        threading.Timer(_LAST_WORDS_S, self._end).start()

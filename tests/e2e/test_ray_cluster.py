@@ -1,0 +1,162 @@
+"""`dgemma-engine serve --ray` with two real engines: sessions stay, a killed replica is one retry, limits are kept."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import pytest
+from dgemma_engine.protocol.messages import Context, Infill, Progress
+from dgemma_engine.remote.connect import connect_remote
+from dgemma_engine.remote.remote_engine import RemoteEngine
+from dgemma_engine.remote.remote_location import RemoteLocation
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+KEY = "0123456789abcdef"
+CONFIGURATION = """
+proxy_location: HeadOnly
+http_options: {{host: 127.0.0.1, port: {port}, request_timeout_s: 60}}
+applications:
+  - name: dgemma
+    route_prefix: /
+    import_path: dgemma_engine.cluster.application:build
+    args: {{model: {model}, api_key_file: {keys}, cpus: 0.5}}
+    deployments: [{{name: Engine, num_replicas: 2}}]
+"""
+TEXT = "def area(width, height):\n    return "
+
+
+@dataclass(frozen=True)
+class Cluster:
+    port: int
+    keys: Path
+    home: Path
+
+
+def environment(home: Path) -> dict[str, str]:
+    folders = os.pathsep.join(str(Path(name).resolve()) for name in (".", "engine", "kernels"))
+    return os.environ | {"HOME": str(home), "DGEMMA_RUNTIME_DIR": str(home / "run"), "PYTHONPATH": folders}
+
+
+def command(configuration: Path) -> list[str]:
+    return [sys.executable, "-m", "dgemma_engine", "serve", "--ray", str(configuration)]
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[Path]:
+    # Paths of Ray's sockets must be short.
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="module")
+def cluster(home: Path) -> Iterator[Cluster]:
+    keys, configuration = home / "keys", home / "team.yaml"
+    keys.write_text(f"ann {KEY}\n")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    configuration.write_text(CONFIGURATION.format(port=port, keys=keys, model="tiny"))
+    with subprocess.Popen(
+        command(configuration), env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        try:
+            said = process.stdout.readline()
+            assert said == f"listening on http://127.0.0.1:{port}\n", said + process.stderr.read()
+            yield Cluster(port=port, keys=keys, home=home)
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(60)
+    assert process.returncode == 0
+
+
+async def connected(cluster: Cluster) -> RemoteEngine:
+    key_file = cluster.home / "key"
+    key_file.write_text(KEY)
+    key_file.chmod(0o600)
+    location = RemoteLocation(url=f"http://127.0.0.1:{cluster.port}", key_file=str(key_file))
+
+    def forget(_progress: Progress) -> None:
+        """Nobody watches."""
+
+    return await connect_remote(location, on_progress=forget, on_closed=lambda _why: None)
+
+
+async def ask(engine: RemoteEngine, prefix: str, document: str = "a") -> Infill:
+    return await engine.infill(
+        Context(document=document, prefix=prefix, suffix="\n", deadline_ms=30_000, max_middle_tokens=8, insistent=True)
+    )
+
+
+async def test_session_stays_warm_and_outlives_its_replica(cluster: Cluster) -> None:
+    engine = await connected(cluster)
+    try:
+        first = await ask(engine, TEXT)
+        assert first.encoded_tokens == first.prompt_tokens > 4
+        warm = [await ask(engine, TEXT + "width *"[:end]) for end in range(1, 6)]
+        assert max(one.encoded_tokens for one in warm) <= 4
+        home = (await engine.status()).pid
+        assert {(await engine.status()).pid for _ in range(4)} == {home}
+
+        asking = asyncio.create_task(ask(engine, TEXT + "width * h"))
+        await asyncio.sleep(0.02)
+        os.kill(home, signal.SIGKILL)
+        assert (await asking).prompt_tokens > 0
+        assert (await ask(engine, TEXT + "width * he")).prompt_tokens > 0
+        assert (await engine.status()).pid != home
+    finally:
+        await engine.close()
+
+
+async def test_two_sessions_of_one_name_do_not_share_a_prompt(cluster: Cluster) -> None:
+    engines = [await connected(cluster) for _ in range(4)]
+    try:
+        found = [await ask(engine, TEXT + "height") for engine in engines]
+        assert all(one.encoded_tokens == one.prompt_tokens for one in found)
+    finally:
+        for engine in engines:
+            await engine.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "body", "status"),
+    [
+        ("/infill", "", b'{"input_prefix": "x = ", "input_suffix": ""}', 401),
+        ("/infill", KEY, b"x" * 50_000_000, 413),
+        ("/infill", KEY, b"{", 400),
+        ("/nothing", KEY, b"{}", 404),
+    ],
+    ids=["no key", "50 MB", "no JSON", "no path"],
+)
+async def test_wrong_request_is_refused(cluster: Cluster, path: str, key: str, body: bytes, status: int) -> None:
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{cluster.port}", timeout=60) as client:
+        assert (await client.post(path, content=body, headers=headers)).status_code == status
+
+
+def test_what_ray_leaves_open_is_closed(cluster: Cluster) -> None:
+    token = cluster.home / ".ray" / "auth_token"
+    assert stat.S_IMODE(token.stat().st_mode) == 0o600
+    assert stat.S_IMODE((cluster.home / "run").stat().st_mode) == 0o700
+
+
+def test_model_that_cannot_be_loaded_is_told_in_one_sentence(tmp_path: Path, home: Path) -> None:
+    keys, configuration = tmp_path / "keys", tmp_path / "team.yaml"
+    keys.write_text(f"ann {KEY}\n")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    configuration.write_text(CONFIGURATION.format(port=port, keys=keys, model="/nonexistent"))
+    ended = subprocess.run(command(configuration), env=environment(home), capture_output=True, text=True, timeout=200)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].startswith("dgemma-engine: /nonexistent: no such folder or GGUF file; name a")

@@ -1,0 +1,236 @@
+"""A replica in this process: the front door over the daemon's own worker, as Ray calls it, without Ray."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from dgemma_engine.cluster.arguments import EngineArguments, ReplicaLimits
+from dgemma_engine.cluster.replica import Replica
+from dgemma_engine.errors import CheckpointError, EngineFault, EngineUnavailable, WrongUsage
+from dgemma_engine.protocol.messages import Context
+
+from tests.engine.cluster.asgi_client import ask
+from tests.engine.fake_engine import SteppingEngine, until
+
+KEY = "0123456789abcdef"
+BODY = {"input_prefix": "x = ", "input_suffix": "\n", "n_predict": 2}
+
+
+@dataclass
+class Meter:
+    """Keeps what is measured."""
+
+    counts: dict[tuple[str, str], float] = field(default_factory=dict[tuple[str, str], float])
+    observed: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    gauges: dict[str, float] = field(default_factory=dict[str, float])
+
+    def count(self, name: str, amount: float, labels: Mapping[str, str]) -> None:
+        key = name, ",".join(labels.values())
+        self.counts[key] = self.counts.get(key, 0) + amount
+
+    def observe(self, name: str, value: float, labels: Mapping[str, str]) -> None:
+        self.observed.append((name, labels["stage"]))
+
+    def set(self, name: str, value: float) -> None:
+        self.gauges[name] = value
+
+
+@pytest.fixture
+def engine() -> SteppingEngine:
+    return SteppingEngine(step_s=0.01)
+
+
+@pytest.fixture
+def meter() -> Meter:
+    return Meter()
+
+
+@pytest.fixture
+def ended() -> threading.Event:
+    return threading.Event()
+
+
+Make = Callable[..., Replica]
+
+
+@pytest.fixture
+def make(engine: SteppingEngine, meter: Meter, ended: threading.Event) -> Iterator[Make]:
+    made: list[Replica] = []
+
+    def make(arguments: EngineArguments | None = None, limits: ReplicaLimits | None = None) -> Replica:
+        replica = Replica(
+            arguments or EngineArguments(allow_anyone=True),
+            limits or ReplicaLimits(),
+            load=lambda _report: engine,
+            meter=meter,
+            end=ended.set,
+        )
+        made.append(replica)
+        return replica
+
+    yield make
+    for replica in made:
+        replica.close()
+        assert replica.device.join(10)
+
+
+async def test_request_is_answered_and_counted(make: Make, meter: Meter) -> None:
+    replica = make()
+    asked = await ask(replica.app, "/infill", BODY)
+    assert (asked.status, asked.json["content"]) == (200, "4|1")
+    assert meter.counts["dgemma_requests", "stable"] == 1
+    assert meter.counts["dgemma_steps", ""] == 2
+    assert {stage for _, stage in meter.observed} >= {"queue", "denoise", "total"}
+
+
+async def test_client_that_leaves_ends_the_work(make: Make, engine: SteppingEngine) -> None:
+    replica, leaving = make(), asyncio.Event()
+    asking = asyncio.create_task(ask(replica.app, "/infill", BODY | {"n_predict": 256}, leaving=leaving))
+    await until(lambda: bool(engine.runs) and engine.runs[0].num_steps > 0)
+    leaving.set()
+    assert (await asking).status == 0
+    await until(lambda: engine.runs[0].ended)
+    assert engine.runs[0].num_steps < 256 and engine.runs[0].num_after_cancel <= 1
+
+
+async def test_model_that_cannot_be_loaded_fails_the_replica_with_the_engines_sentence(meter: Meter) -> None:
+    def load(_report: object) -> SteppingEngine:
+        raise CheckpointError("the model needs 20.0 GiB, cuda has 12.0 GiB free: lower the context")
+
+    with pytest.raises(EngineUnavailable, match=r"the model needs 20\.0 GiB, cuda has 12\.0 GiB free: lower"):
+        Replica(EngineArguments(allow_anyone=True), ReplicaLimits(), load=load, meter=meter, end=lambda: None)
+
+
+async def test_limits_change_while_the_model_stays(make: Make, engine: SteppingEngine) -> None:
+    replica = make(limits=ReplicaLimits(max_middle_tokens=3))
+    await ask(replica.app, "/infill", BODY | {"n_predict": 200})
+    replica.reconfigure({"max_middle_tokens": 5})
+    await ask(replica.app, "/infill", BODY | {"n_predict": 200})
+    assert [context.max_middle_tokens for context in engine.seen] == [3, 5]
+    with pytest.raises(WrongUsage, match="user_config: Object contains unknown field `most`"):
+        replica.reconfigure({"most": 1})
+    await ask(replica.app, "/infill", BODY | {"n_predict": 200, "input_prefix": "y = "})
+    assert engine.seen[-1].max_middle_tokens == 5
+
+
+async def test_work_under_way_outlives_a_change_of_limits(make: Make, engine: SteppingEngine) -> None:
+    replica = make()
+    asking = asyncio.create_task(ask(replica.app, "/infill", BODY | {"n_predict": 30}))
+    await until(lambda: bool(engine.runs) and engine.runs[0].num_steps > 0)
+    replica.reconfigure({"max_requests": 1})
+    assert (await asking).json["content"] == "4|1"
+
+
+async def test_key_that_was_taken_out_of_the_file_is_refused_once_reconfigured(make: Make, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(f"ann {KEY}\nbob {KEY[::-1]}\n")
+    replica = make(EngineArguments(api_key_file=str(keys)))
+    assert (await ask(replica.app, "/infill", BODY)).status == 401
+    assert (await ask(replica.app, "/infill", BODY, authorization=f"Bearer {KEY}")).status == 200
+    keys.write_text(f"bob {KEY[::-1]}\n")
+    replica.reconfigure({})
+    assert (await ask(replica.app, "/infill", BODY, authorization=f"Bearer {KEY}")).status == 401
+    assert (await ask(replica.app, "/infill", BODY, authorization=f"Bearer {KEY[::-1]}")).status == 200
+
+
+async def test_one_more_request_than_the_limit_is_asked_to_come_again(make: Make, engine: SteppingEngine) -> None:
+    replica = make(limits=ReplicaLimits(max_requests=1))
+    asking = asyncio.create_task(ask(replica.app, "/infill", BODY | {"n_predict": 30}))
+    await until(lambda: bool(engine.runs))
+    refused = await ask(replica.app, "/infill", BODY | {"input_prefix": "y = "})
+    assert (refused.status, refused.headers["retry-after"]) == (429, "1")
+    assert (await asking).status == 200
+
+
+async def test_healthy_replica_measures_itself(make: Make, meter: Meter) -> None:
+    await make().check_health()
+    assert meter.gauges["dgemma_memory_bytes"] > 0
+    assert meter.gauges["dgemma_under_way"] == 0
+
+
+async def test_replica_that_is_stuck_in_a_step_is_not_healthy(engine: SteppingEngine, make: Make) -> None:
+    going_on = threading.Event()
+    engine._sleep = lambda _s: going_on.wait(10)
+    replica = make(limits=ReplicaLimits(longest_step_s=0.01))
+    await replica.check_health()
+    asking = asyncio.create_task(ask(replica.app, "/infill", BODY))
+    await until(lambda: bool(engine.runs) and replica.device.step_s > 0.05)
+    with pytest.raises(EngineUnavailable, match="the engine has been in one step for"):
+        await replica.check_health()
+    going_on.set()
+    await asking
+    await replica.check_health()
+
+
+async def test_lost_card_is_told_and_ends_the_process(
+    engine: SteppingEngine, make: Make, ended: threading.Event
+) -> None:
+    replica = make()
+    engine.fault = torch.AcceleratorError("CUDA error: unspecified launch failure")
+    context = Context(document="a", prefix="x", suffix="", path="fault")
+    with pytest.raises(EngineFault, match="the device failed"):
+        async for _message in replica.infill(context.to_wire(), "s"):
+            pass
+    with pytest.raises(EngineUnavailable, match="the card is lost"):
+        await replica.check_health()
+    assert (await ask(replica.app, "/infill", BODY)).status == 503
+    await until(ended.is_set)
+
+
+async def test_other_deployment_gets_drafts_and_the_answer(make: Make, engine: SteppingEngine) -> None:
+    replica = make()
+    context = Context(document="a", prefix="x = ", suffix="\n", max_middle_tokens=3, drafts="7")
+    messages = [message async for message in replica.infill(context.to_wire(), "s")]
+    assert [next(iter(message)) for message in messages] == ["draft", "draft", "draft", "answer"]
+    assert messages[-1]["answer"]["text"] == "4|1"
+    assert engine.seen[-1].document == "handle/s/a"
+
+
+async def test_other_deployment_that_closes_its_stream_ends_the_work(make: Make, engine: SteppingEngine) -> None:
+    replica = make()
+    context = Context(document="a", prefix="x = ", suffix="\n", max_middle_tokens=256, drafts="7")
+    stream = replica.infill(context.to_wire(), "s")
+    await anext(stream)
+    await stream.aclose()
+    await until(lambda: engine.runs[0].ended)
+    assert engine.runs[0].num_steps < 256
+
+
+@pytest.mark.parametrize("wire", [{}, {"document": "a", "prefix": 5, "suffix": ""}, {"document": "a", "nothing": 1}])
+async def test_wrong_question_of_another_deployment_is_refused(make: Make, wire: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        await anext(make().infill(wire, "s"))
+
+
+async def test_servers_messages_of_start_and_end_are_answered(make: Make) -> None:
+    coming = [{"type": "lifespan.shutdown"}, {"type": "lifespan.startup"}]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return coming.pop()
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    await make().app({"type": "lifespan"}, receive, send)
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+
+async def test_user_that_the_proxy_names_is_who_asks(make: Make, engine: SteppingEngine, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(f"proxy {KEY}\n")
+    replica = make(EngineArguments(api_key_file=str(keys), user_header="X-User"))
+    secret = f"Bearer {KEY}"
+    assert (await ask(replica.app, "/infill", BODY, authorization=secret)).status == 401
+    assert (await ask(replica.app, "/infill", BODY, x_user="ann")).status == 401
+    for user in ("ann", "bob", "ann"):
+        assert (await ask(replica.app, "/infill", BODY, authorization=secret, x_user=user)).status == 200
+    documents = [context.document for context in engine.seen]
+    assert documents[0] == documents[2] != documents[1]

@@ -1,0 +1,29 @@
+"""What the network leaves of a deadline."""
+
+from __future__ import annotations
+
+import pytest
+from dgemma_engine.remote.network_time import NetworkTime
+
+
+@pytest.mark.parametrize(
+    ("round_trip_ms", "left_ms", "sent_ms"),
+    [(20, 3_000, 2_980), (20, 100, 80), (400, 300, 60), (20, 0, 1), (0, 50, 50), (0, -10, 1)],
+)
+def test_deadline_leaves_the_answer_time_to_come_back(round_trip_ms: float, left_ms: float, sent_ms: float) -> None:
+    network = NetworkTime()
+    network.learn(round_trip_ms + 5, 5)
+    assert network.remaining_ms(left_ms) == sent_ms
+
+
+def test_newest_measurement_counts_for_a_share() -> None:
+    network = NetworkTime()
+    assert [network.learn(total_ms, 10) for total_ms in (30, 130, 5)] == [20, 120, 0]
+    assert network.round_trip_ms == pytest.approx(0.7 * (20 + 0.3 * 100))
+
+
+@pytest.mark.parametrize(("left_ms", "is_too_late"), [(21, False), (20, True), (0, True), (-5, True)])
+def test_question_without_time_for_its_answer_is_too_late(left_ms: float, is_too_late: bool) -> None:
+    network = NetworkTime()
+    network.learn(20, 0)
+    assert network.is_too_late(left_ms) is is_too_late
