@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 import torch
+from dgemma_kernels.tensors.kv_store import place
 from torch import Tensor
 
 from dgemma_engine.model.dimensions import ModelDimensions
@@ -193,15 +194,14 @@ class PromptCache:
         kv = self._kv[layer_idx]
         return kv[:, :, length:end], kv[:, :, : end + num_behind]
 
-    def stores(self, layer_idx: int, num_tokens: int) -> tuple[Tensor, Tensor]:
-        """Returns where all keys and all values of a layer lie, with room for `num_tokens` more.
+    def place(self, layer_idx: int, num_tokens: int) -> list[int]:
+        """Returns where all keys and all values of a layer lie, with room for `num_tokens` more: `KVStore.place_4`.
 
-        Views of [G, capacity, d], contiguous. They stay where they are until a pass needs more room than there is, or
-        the cache is dropped.
+        They stay there until a pass needs more room than there is, or the cache is dropped.
         """
         self.room(layer_idx, num_tokens)
         k_GSd, v_GSd = self._kv[layer_idx]
-        return k_GSd, v_GSd
+        return place(k_GSd, v_GSd, 0)
 
     def copy_last(self) -> list[Tensor]:
         """Returns copies of the last token's keys and values, layer by layer, for `restore_last`."""

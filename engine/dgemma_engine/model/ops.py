@@ -16,6 +16,7 @@ from typing import Any, Protocol, Self
 import torch
 from dgemma_kernels import reference
 from dgemma_kernels.tensors.formats import Output, RowFormat, Rows, Weight, WeightFormat
+from dgemma_kernels.tensors.kv_store import KVStore
 from dgemma_kernels.tensors.routing import Routing
 from dgemma_kernels.tensors.vocabulary_distribution import Banned, VocabularyDistribution
 from torch import Tensor
@@ -72,14 +73,14 @@ class FusedOps:
         [Tensor, Tensor, Tensor, tuple[Tensor, Tensor, Tensor], Tensor, Sequence[Output], float],
         tuple[Tensor, tuple[Rows, ...]],
     ]
-    norm_rotary: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, int, float], Tensor]
+    norm_rotary: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, KVStore, Tensor, int, float], Tensor]
     gated_gelu: Callable[[Tensor, RowFormat], Rows]
     quantise: Callable[[Tensor, RowFormat], Rows]
     linear: Linear
     route: Route
     experts: Callable[[Rows, Routing, Any, Any], Tensor]
-    canvas: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, int | None], Tensor]
-    causal: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, int | None], Tensor]
+    canvas: Callable[[Tensor, KVStore, Tensor, Tensor, Tensor, int | None], Tensor]
+    causal: Callable[[Tensor, KVStore, Tensor, Tensor, Tensor, Tensor, int | None], Tensor]
     distribution: Callable[[Tensor, Tensor, Tensor, float, Banned | None], VocabularyDistribution]
     soft_embeddings: Callable[[Tensor, Tensor, float], Tensor]
 

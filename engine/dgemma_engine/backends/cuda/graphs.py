@@ -100,6 +100,11 @@ class Graphs:
         self._known: OrderedDict[Hashable, Work | None] = OrderedDict()
         self.num_captured = 0
 
+    @property
+    def num_known(self) -> int:
+        """Pieces that were seen and are kept, recorded or not."""
+        return len(self._known)
+
     def run(self, key: Hashable, work: Work) -> None:
         """Does `work`, by repeating what was recorded under `key` if anything was.
 

@@ -3,7 +3,7 @@
 The same interface for one row of the batch (B = 1) and a `PromptCache`, and below it passes over tensors that lie on
 the device, without host synchronisation, so that `step_graphs.py` can capture them.
 
-Shape legend: N tokens of a pass, T of them in causal mode before L of a canvas; D hidden, V vocabulary.
+Shape legend: N tokens of a pass, T of them in causal mode before L of a canvas; D hidden, V vocabulary, Y layers.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import torch
 from dgemma_kernels.tensors.formats import Output, Rows, WeightFormat
+from dgemma_kernels.tensors.kv_store import NUM_FIELDS, KVStore
 from dgemma_kernels.tensors.vocabulary_distribution import Banned, VocabularyDistribution
 from torch import Tensor, nn
 
@@ -24,15 +25,15 @@ from dgemma_engine.backends.cuda.layers import (
 )
 from dgemma_engine.backends.cuda.weights import plain
 from dgemma_engine.model.attention_masks import ALL_VISIBLE, AttentionMasks
-from dgemma_engine.model.config import ModelConfig
+from dgemma_engine.model.config import LayerKind, ModelConfig
 from dgemma_engine.model.diffusion_model import DiffusionModel, ModelDefaults
 from dgemma_engine.model.kv_cache import KVCache, PromptCache, prompt_cache
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model.rotary import RotaryTable
 from dgemma_engine.model.transformer import DiffusionGemma, embed_scale
 
-Stores = Sequence[tuple[Tensor, Tensor]]
-"""Keys and values of each layer, see `PromptCache.stores`."""
+Stores = Sequence[KVStore]
+"""Where the keys and values of each layer lie."""
 
 
 def fuse(model: DiffusionGemma, ops: Ops) -> DiffusionModel:
@@ -94,6 +95,11 @@ class FusedModel(ModelDefaults):
         self._end = Output(weight_D=norm_D)
         self._scale = embed_scale(config.hidden_size, self.dtype)
         self._arrivals_1 = torch.zeros(1, dtype=torch.int32, device=self.device)
+        self._kv_places_Y4 = torch.zeros(len(self._stack), NUM_FIELDS, dtype=torch.int64, device=self.device)
+        self._kv_places: list[list[int]] | None = None
+        self._stores = [
+            self._store(kind, place_4) for kind, place_4 in zip(config.layer_kinds, self._kv_places_Y4, strict=True)
+        ]
         self.weight_formats: frozenset[WeightFormat] = frozenset(begin.weight_formats).union(
             *(layer.weight_formats for layer in self._stack)
         )
@@ -176,8 +182,18 @@ class FusedModel(ModelDefaults):
         return soft_ND.unflatten(0, probs_BLV.shape[:2])
 
     def stores(self, cache: PromptCache, num_tokens: int) -> Stores:
-        """Returns where the keys and values of each layer lie, with room for `num_tokens` more."""
-        return [cache.stores(layer_idx, num_tokens) for layer_idx in range(len(self._stack))]
+        """Makes a prompt the one that passes read and write, with room for `num_tokens` more.
+
+        Returns:
+            Where the keys and values of each layer lie: the same tensors for every prompt, so that a captured pass
+            serves all of them. They hold the addresses of the prompt of the last call.
+        """
+        places = [cache.place(layer_idx, num_tokens) for layer_idx in range(len(self._stack))]
+        if places != self._kv_places:
+            # Not waited for: work of the prompt before stands ahead of it in the stream.
+            self._kv_places_Y4.copy_(torch.tensor(places, dtype=torch.int64), non_blocking=True)
+            self._kv_places = places
+        return self._stores
 
     def metadata(
         self,
@@ -188,6 +204,7 @@ class FusedModel(ModelDefaults):
         num_visible_1: Tensor,
         num_stored_1: Tensor,
         num_before_canvas_1: Tensor,
+        canvas_start_1: Tensor,
     ) -> AttentionMetadata:
         """Returns a pass's `AttentionMetadata`; what it needs is computed on the device."""
         config = self.config
@@ -200,6 +217,7 @@ class FusedModel(ModelDefaults):
             num_visible_1=num_visible_1,
             num_stored_1=num_stored_1,
             num_before_canvas_1=num_before_canvas_1,
+            canvas_start_1=canvas_start_1,
             rotary=self.rotary(position_N[None], self.dtype),
             tile_rows=self._fused.tile_rows(len(row_N), config.top_k_experts, config.num_experts, self.device),
             arrivals_1=self._arrivals_1,
@@ -252,14 +270,15 @@ class FusedModel(ModelDefaults):
         row_N = torch.zeros_like(position_N)
         if rows is not None:
             row_N[num_block:] = rows.row_L
-        stored_1 = self._number(kept.length)
+        stored_1, end_1 = self._number(kept.length), self._number(end)
         metadata = self.metadata(
             num_causal=num_block,
             row_N=row_N,
             position_N=position_N,
             num_visible_1=stored_1,
             num_stored_1=stored_1,
-            num_before_canvas_1=self._number(end),
+            num_before_canvas_1=end_1,
+            canvas_start_1=end_1,
         )
         soft_LD = None if soft_BLD is None else soft_BLD[0].contiguous()
         x_ND = self.input_states(block_BT[0], canvas_BL[0], soft_LD)
@@ -283,6 +302,7 @@ class FusedModel(ModelDefaults):
             num_visible_1=stored_1 if hidden_from is None else self._number(hidden_from),
             num_stored_1=stored_1,
             num_before_canvas_1=stored_1,
+            canvas_start_1=stored_1,
         )
 
     def _through(
@@ -294,6 +314,10 @@ class FusedModel(ModelDefaults):
         for layer, store, following in zip(layers, stores, readers[1:], strict=False):
             x_ND, rows = layer.run(x_ND, rows, metadata, store, following)
         return x_ND, rows
+
+    def _store(self, kind: LayerKind, place_4: Tensor) -> KVStore:
+        num_kv, head_dim = self.config.num_kv_heads[kind], self.config.head_dim[kind]
+        return KVStore(place_4=place_4, num_kv=num_kv, head_dim=head_dim, dtype=self.dtype)
 
     def _number(self, value: int) -> Tensor:
         """Returns an int32 on the device; filling waits for nothing, copying would."""
