@@ -118,6 +118,8 @@ def _loader(location: EngineLocation, faults: list[str]) -> Callable[[Callable[[
     """Returns what loads the engine; why it could not goes to `faults`, too."""
 
     def load(report: Callable[[int, str], None]) -> InfillEngine:
+        # A prompt that grows asks for another size each time, which what was freed must serve. Torch reads it once.
+        os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
         from dgemma_engine.serving.engine_loading import load_engine
 
         try:

@@ -17,6 +17,8 @@ import torch
 
 logger = logging.getLogger(__name__)
 
+MOST_GRAPHS = 64
+
 Work = Callable[[], None]
 
 
@@ -93,7 +95,7 @@ class Graphs:
         num_captured: pieces recorded so far.
     """
 
-    def __init__(self, capture: Capture, *, most: int = 64) -> None:
+    def __init__(self, capture: Capture, *, most: int = MOST_GRAPHS) -> None:
         if most < 0:
             raise ValueError(f"{most=} must not be negative")
         self._capture, self._most = capture, most

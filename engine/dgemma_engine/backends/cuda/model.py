@@ -26,6 +26,7 @@ from dgemma_engine.backends.cuda.layers import (
 from dgemma_engine.backends.cuda.weights import plain
 from dgemma_engine.model.attention_masks import ALL_VISIBLE, AttentionMasks
 from dgemma_engine.model.config import LayerKind, ModelConfig
+from dgemma_engine.model.devices import EDIT_TOKENS
 from dgemma_engine.model.diffusion_model import DiffusionModel, ModelDefaults
 from dgemma_engine.model.kv_cache import KVCache, PromptCache, prompt_cache
 from dgemma_engine.model.ops import Ops
@@ -76,6 +77,7 @@ class FusedModel(ModelDefaults):
     has_self_conditioning = True
     is_compiled = True
     compiles_on_first_pass = True
+    edit_tokens: int | None = EDIT_TOKENS
 
     def __init__(
         self,
