@@ -66,6 +66,7 @@ class SteppingEngine:
         self.number_format = "float32"
         self.compiled = False
         self.uncompiled_reason = "told not to"
+        self.notice = ""
         self.denoising_steps = 0
         self.device_memory_bytes = 0
         self.runs: list[Run] = []

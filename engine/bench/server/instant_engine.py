@@ -31,6 +31,7 @@ class InstantEngine:
     number_format = "float32"
     compiled = False
     uncompiled_reason = ""
+    notice = ""
     denoising_steps = 0
     device_memory_bytes = 0
 

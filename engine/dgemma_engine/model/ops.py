@@ -2,7 +2,7 @@
 
 `Ops` has an operation for each step of a layer, with the signature of the function of the same name in
 `dgemma_kernels.reference.plain`. `FusedOps` does several of them at once; where an `Ops` has it,
-`backends.cuda.model.fuse` makes a model of it. Each fused operation is a kernel of `dgemma_kernels.ops` (`triton()`) or
+`backends.cuda.fuse.fuse` makes a model of it. Each fused operation is a kernel of `dgemma_kernels.ops` (`triton()`) or
 its plain twin on any device (`reference()`), with the same signature; weights go through `pack` once and are opaque
 afterwards. Knows tensors; knows no layers.
 """

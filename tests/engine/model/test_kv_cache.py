@@ -108,7 +108,7 @@ def test_edit_within_the_margin_encodes_what_changed_and_one_before_it_everythin
     assert rows_of(cache, LayerKind.SLIDING, models[1]) == {sliding_rows(WINDOW, EDIT)}
     edited = [*IDS[: 62 - cut], *IDS[70 : 70 + cut]]
     cache = prompt(store, edited)
-    assert store.num_encoded == num_encoded
+    assert store.num_encoded("document") == num_encoded
     check(models, cache, edited)
 
 

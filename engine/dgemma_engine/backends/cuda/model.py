@@ -3,7 +3,7 @@
 The same interface for one row of the batch (B = 1) and a `PromptCache`, and below it passes over tensors that lie on
 the device, without host synchronisation, so that `step_graphs.py` can capture them.
 
-Shape legend: N tokens of a pass, T of them in causal mode before L of a canvas; D hidden, V vocabulary, Y layers.
+Shape legend: N tokens of a pass, T of them in causal mode before L of a canvas; D hidden, V vocabulary.
 """
 
 from __future__ import annotations
@@ -12,54 +12,25 @@ from collections.abc import Sequence
 
 import torch
 from dgemma_kernels.tensors.formats import Output, Rows, WeightFormat
-from dgemma_kernels.tensors.kv_store import NUM_FIELDS, KVStore
 from dgemma_kernels.tensors.vocabulary_distribution import Banned, VocabularyDistribution
 from torch import Tensor, nn
 
+from dgemma_engine.backends.cuda.kv_table import KVTable, Stores
 from dgemma_engine.backends.cuda.layers import (
     AttentionMetadata,
     FusedLayer,
     FusedLinear,
     FusedSelfConditioning,
-    fused_layers,
 )
 from dgemma_engine.backends.cuda.weights import plain
 from dgemma_engine.model.attention_masks import ALL_VISIBLE, AttentionMasks
-from dgemma_engine.model.config import LayerKind, ModelConfig
+from dgemma_engine.model.config import ModelConfig
 from dgemma_engine.model.devices import EDIT_TOKENS
-from dgemma_engine.model.diffusion_model import DiffusionModel, ModelDefaults
+from dgemma_engine.model.diffusion_model import ModelDefaults
 from dgemma_engine.model.kv_cache import KVCache, PromptCache, prompt_cache
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model.rotary import RotaryTable
-from dgemma_engine.model.transformer import DiffusionGemma, embed_scale
-
-Stores = Sequence[KVStore]
-"""Where the keys and values of each layer lie."""
-
-
-def fuse(model: DiffusionGemma, ops: Ops) -> DiffusionModel:
-    """Returns the model to run: a `FusedModel` where the operations include fused ones, `model` itself elsewhere.
-
-    Args:
-        model: in inference mode, its weights final; taken apart layer by layer if a fused one is made of it.
-        ops: the operations.
-
-    Raises:
-        CheckpointError: the operations cannot run on the model's device, or not with its weights.
-    """
-    if ops.fused is None:
-        return model
-    dtype = model.dtype
-    made = FusedModel(
-        model.config,
-        ops,
-        embed_tokens=model.embed_tokens,
-        begin=FusedSelfConditioning(model.self_conditioning, model.config, ops.fused, dtype),
-        layers=fused_layers(list(model.layers), model.config, ops.fused, dtype),
-        norm_D=model.norm.weight.detach(),
-    )
-    ops.fused.require(model.device, made.weight_formats)
-    return made
+from dgemma_engine.model.transformer import embed_scale
 
 
 class FusedModel(ModelDefaults):
@@ -97,11 +68,7 @@ class FusedModel(ModelDefaults):
         self._end = Output(weight_D=norm_D)
         self._scale = embed_scale(config.hidden_size, self.dtype)
         self._arrivals_1 = torch.zeros(1, dtype=torch.int32, device=self.device)
-        self._kv_places_Y4 = torch.zeros(len(self._stack), NUM_FIELDS, dtype=torch.int64, device=self.device)
-        self._kv_places: list[list[int]] | None = None
-        self._stores = [
-            self._store(kind, place_4) for kind, place_4 in zip(config.layer_kinds, self._kv_places_Y4, strict=True)
-        ]
+        self._kv_table = KVTable(config, self.dtype, self.device)
         self.weight_formats: frozenset[WeightFormat] = frozenset(begin.weight_formats).union(
             *(layer.weight_formats for layer in self._stack)
         )
@@ -187,15 +154,10 @@ class FusedModel(ModelDefaults):
         """Makes a prompt the one that passes read and write, with room for `num_tokens` more.
 
         Returns:
-            Where the keys and values of each layer lie: the same tensors for every prompt, so that a captured pass
-            serves all of them. They hold the addresses of the prompt of the last call.
+            Where the keys and values of each layer lie: the same for every prompt, so that a captured pass serves all.
         """
-        places = [cache.place(layer_idx, num_tokens) for layer_idx in range(len(self._stack))]
-        if places != self._kv_places:
-            # Not waited for: work of the prompt before stands ahead of it in the stream.
-            self._kv_places_Y4.copy_(torch.tensor(places, dtype=torch.int64), non_blocking=True)
-            self._kv_places = places
-        return self._stores
+        self._kv_table.write(cache, num_tokens)
+        return self._kv_table.stores
 
     def metadata(
         self,
@@ -316,10 +278,6 @@ class FusedModel(ModelDefaults):
         for layer, store, following in zip(layers, stores, readers[1:], strict=False):
             x_ND, rows = layer.run(x_ND, rows, metadata, store, following)
         return x_ND, rows
-
-    def _store(self, kind: LayerKind, place_4: Tensor) -> KVStore:
-        num_kv, head_dim = self.config.num_kv_heads[kind], self.config.head_dim[kind]
-        return KVStore(place_4=place_4, num_kv=num_kv, head_dim=head_dim, dtype=self.dtype)
 
     def _number(self, value: int) -> Tensor:
         """Returns an int32 on the device; filling waits for nothing, copying would."""

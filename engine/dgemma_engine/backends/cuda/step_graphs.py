@@ -19,7 +19,8 @@ from dgemma_kernels.tensors.vocabulary_distribution import Banned
 from torch import Tensor
 
 from dgemma_engine.backends.cuda.graphs import Graphs
-from dgemma_engine.backends.cuda.model import FusedModel, Stores
+from dgemma_engine.backends.cuda.kv_table import Stores
+from dgemma_engine.backends.cuda.model import FusedModel
 from dgemma_engine.backends.cuda.step_buffers import NO_ROW, StepBuffers, StepShape, StepView
 from dgemma_engine.diffusion.sampler import ClampedConditioning, Noise, PositionScores, Sampler
 from dgemma_engine.model.kv_cache import PromptCache
