@@ -83,8 +83,12 @@ def engine_connector(settings: Settings) -> Connect:
         from dgemma_engine.ipc.client import EngineClient
 
         location = _location(settings)
-        reach = EngineClient.attach_or_start if settings.engine_autostart else EngineClient.attach
-        return await reach(location, on_progress=on_progress, on_closed=on_closed)
+        if not settings.engine_autostart:
+            return await EngineClient.attach(location, on_progress=on_progress, on_closed=on_closed)
+        unload_minutes = settings.engine_idle_unload_minutes
+        return await EngineClient.attach_or_start(
+            location, unload_minutes=unload_minutes, on_progress=on_progress, on_closed=on_closed
+        )
 
     return connect
 

@@ -60,6 +60,8 @@ class SlowDetector:
             return f"{late}: the way to the engine's machine takes long"
         if self._others >= _OTHERS_SHARE:
             return f"{late}: the engine serves another window too"
+        if engine is not None and engine.message:
+            return f"{late}: {engine.message}"
         if engine is not None and engine.device == "cpu" and engine.model != TINY:
             return (
                 f"{late}: {engine.model} runs on the processor; choose a smaller model or a device with dgemma.engine"

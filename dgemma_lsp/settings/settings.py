@@ -23,6 +23,7 @@ class Settings:
         engine_model: a short name, or the path of a folder or GGUF file.
         engine_device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
         engine_autostart: whether an engine is started when none runs.
+        engine_idle_unload_minutes: minutes without a request after which a model on a card is unloaded; 0 is never.
         engine_http: address where other editors ask the engine over HTTP; empty is none.
         engine_url: base URL of an engine on another machine, asked over HTTP; empty is one of this machine.
         engine_key_file: file with the key for that engine; empty sends none.
@@ -45,6 +46,7 @@ class Settings:
     engine_model: str = DEFAULT_MODEL
     engine_device: str = "auto"
     engine_autostart: bool = True
+    engine_idle_unload_minutes: int = 30
     engine_http: str = ""
     engine_url: str = ""
     engine_key_file: str = ""
@@ -103,6 +105,15 @@ OPTIONS = (
         field="engine_autostart",
         kind=Kind.BOOLEAN,
         meaning="Start an engine with the first request. Off connects to a running engine only.",
+    ),
+    Option(
+        key="engine.idleUnloadMinutes",
+        field="engine_idle_unload_minutes",
+        kind=Kind.INTEGER,
+        low=0,
+        high=10_080,
+        meaning="Minutes without a request after which a model on a graphics card is unloaded and its memory given "
+        "back; the next request loads it again. 0 keeps it loaded. Holds for engines that are started from then on.",
     ),
     Option(
         key="engine.http",

@@ -65,6 +65,14 @@ class BoundedStore(Generic[K, V]):
             if other not in self._kept:
                 self.pop(other)
 
+    def make_room(self, weight: int) -> None:
+        """Removes what an entry of this weight, which is about to be made, would remove when it is stored."""
+        for other in [*self._entries]:
+            if len(self._entries) < self._num_entries and self._weight + weight <= self._max_weight:
+                break
+            if other not in self._kept:
+                self.pop(other)
+
     @property
     def _is_within_bounds(self) -> bool:
         return len(self._entries) <= self._num_entries and (self._weigh is None or self._weight <= self._max_weight)

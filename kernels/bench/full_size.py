@@ -16,6 +16,7 @@ from dgemma_kernels.packing.gpu import PackedWeight
 from dgemma_kernels.reference.quantization import quantise_rows
 from dgemma_kernels.reference.routing import sorted_by_expert
 from dgemma_kernels.tensors.formats import GROUP, Output, RowFormat, WeightFormat
+from dgemma_kernels.tensors.kv_store import KVStore
 from dgemma_kernels.tensors.routing import Routing, most_tiles
 from dgemma_kernels.tensors.vocabulary_distribution import Banned
 from torch import Tensor
@@ -211,13 +212,18 @@ def _route(num_tokens: int) -> Callable[[torch.device], Call]:
     return prepare
 
 
+def _store(device: torch.device, head_dim: int) -> KVStore:
+    k_GSd, v_GSd = (floats(device, KV_HEADS[head_dim], CAPACITY, head_dim) for _ in range(2))
+    return KVStore.of(k_GSd, v_GSd)
+
+
 def _rotary(head_dim: int) -> Callable[[torch.device], Call]:
     def prepare(device: torch.device) -> Call:
         num_kv = KV_HEADS[head_dim]
         heads = floats(device, CANVAS, NUM_HEADS + num_kv * (2 if head_dim == 256 else 1), head_dim)
         weight, angle = floats(device, head_dim), floats(device, CANVAS, head_dim)
-        store, start = floats(device, num_kv, CAPACITY, head_dim), integers(device, 1, STORED)
-        arguments = (heads, weight, weight, angle, angle, store, store, start, NUM_HEADS, EPS)
+        start = integers(device, 1, STORED)
+        arguments = (heads, weight, weight, angle, angle, _store(device, head_dim), start, NUM_HEADS, EPS)
         return lambda table: rows.norm_rotary(*arguments, table=table)
 
     return prepare
@@ -253,21 +259,21 @@ def _linear(weight_format: WeightFormat, num_inputs: int, num_outputs: int) -> C
 
 def _canvas(head_dim: int) -> Callable[[torch.device], Call]:
     def prepare(device: torch.device) -> Call:
-        q, store = floats(device, CANVAS, NUM_HEADS, head_dim), floats(device, KV_HEADS[head_dim], CAPACITY, head_dim)
+        q, store = floats(device, CANVAS, NUM_HEADS, head_dim), _store(device, head_dim)
         row, stored = integers(device, CANVAS), integers(device, 1, STORED)
         window = WINDOW if head_dim == 256 else None
-        return lambda table: attention.canvas(q, store, store, row, stored, window, table=table)
+        return lambda table: attention.canvas(q, store, row, stored, stored, window, table=table)
 
     return prepare
 
 
 def _causal(head_dim: int) -> Callable[[torch.device], Call]:
     def prepare(device: torch.device) -> Call:
-        q, store = floats(device, CHUNK, NUM_HEADS, head_dim), floats(device, KV_HEADS[head_dim], CAPACITY, head_dim)
+        q, store = floats(device, CHUNK, NUM_HEADS, head_dim), _store(device, head_dim)
         position = torch.arange(CHUNK, dtype=torch.int32, device=device)
         places = (integers(device, CHUNK), position, integers(device, 1), integers(device, 1))
         window = WINDOW if head_dim == 256 else None
-        return lambda table: attention.causal(q, store, store, *places, window, table=table)
+        return lambda table: attention.causal(q, store, *places, window, table=table)
 
     return prepare
 

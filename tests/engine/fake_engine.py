@@ -67,6 +67,7 @@ class SteppingEngine:
         self.compiled = False
         self.uncompiled_reason = "told not to"
         self.adapters: dict[str, str] = {}
+        self.notice = ""
         self.denoising_steps = 0
         self.device_memory_bytes = 0
         self.runs: list[Run] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from dgemma_engine.backends.cuda.model import fuse
+from dgemma_engine.backends.cuda.fuse import fuse
 from dgemma_engine.checkpoint.loader import Residence, load_model, save_checkpoint
 from dgemma_engine.checkpoint.quantization_presets import Format
 from dgemma_engine.model import attention_masks

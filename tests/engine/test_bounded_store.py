@@ -33,6 +33,18 @@ def test_weight_is_bounded_and_the_newest_stays() -> None:
     assert keys(store) == "d"
 
 
+def test_room_is_made_before_an_entry_is() -> None:
+    store = BoundedStore[str, int](3, weigh=lambda value: value, max_weight=5)
+    for key, value in {"a": 2, "b": 2, "c": 1}.items():
+        store.put(key, value)
+    store.make_room(2)
+    assert keys(store) == "bc"
+    store.put("d", 2)
+    assert keys(store) == "bcd"
+    store.make_room(9)
+    assert keys(store) == ""
+
+
 def test_kept_entries_stay() -> None:
     kept = {"a"}
     store = BoundedStore[str, int](1, kept=kept)

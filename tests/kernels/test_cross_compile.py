@@ -64,3 +64,23 @@ def test_attention_is_not_compiled_anew_where_rows_begin_unaligned() -> None:
     command = [sys.executable, "-c", program]
     said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     assert said.split() == ["row_ptr", "position_ptr"]
+
+
+def test_keys_behind_an_address_in_memory_are_read_16_bytes_at_a_time() -> None:
+    """What is known of a pointer argument, a number that was loaded must be told."""
+    program = (
+        "import re, sys; sys.path.insert(0, 'kernels/bench');"
+        "import full_size, torch; from recorded_launch import record; from dgemma_kernels.launch import launch_table;"
+        "case = next(case for case in full_size.cases() if case.name == 'attention.canvas.256');"
+        "call = case.prepare(torch.device('meta'));"
+        "(launch,) = record(lambda: call(launch_table.read('sm_90')));"
+        "ptx = launch.compile(90)[0].asm['ptx'];"
+        "print(*re.findall(r'cp[.]async[.]c[ag][^;]*\\], (0x[0-9a-f]+)', ptx))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = os.pathsep.join(str(ROOT / folder) for folder in ("engine", "kernels"))
+    command = [sys.executable, "-c", program]
+    said = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+    # Rows of a canvas are 4 bytes each.
+    widths = said.split()
+    assert widths.count("0x10") >= 32 and set(widths) <= {"0x10", "0x4"}, widths

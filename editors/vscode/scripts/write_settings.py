@@ -14,7 +14,12 @@ from dgemma_lsp.settings.schema import to_schema
 
 PACKAGE = Path(__file__).parents[1] / "package.json"
 # What differs from machine to machine; the rest may differ from window to window.
-MACHINE = frozenset({"dgemma.engine.model", "dgemma.engine.device", "dgemma.engine.autostart", "dgemma.engine.http"})
+MACHINE = frozenset(
+    {
+        "dgemma.engine.model", "dgemma.engine.device", "dgemma.engine.autostart", "dgemma.engine.idleUnloadMinutes",
+        "dgemma.engine.http",
+    }
+)  # fmt: skip
 OWN = {
     "dgemma.server.path": {
         "type": "string",

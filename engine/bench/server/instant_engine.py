@@ -32,6 +32,7 @@ class InstantEngine:
     compiled = False
     uncompiled_reason = ""
     adapters: dict[str, str] = {}  # noqa: RUF012, never written
+    notice = ""
     denoising_steps = 0
     device_memory_bytes = 0
 

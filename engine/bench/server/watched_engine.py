@@ -58,6 +58,10 @@ class WatchedEngine:
     def device_memory_bytes(self) -> int:
         return self._engine.device_memory_bytes
 
+    @property
+    def notice(self) -> str:
+        return self._engine.notice
+
     def filling(
         self,
         context: Context,

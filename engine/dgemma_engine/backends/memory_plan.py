@@ -12,13 +12,15 @@ from pathlib import Path
 
 import torch
 
+from dgemma_engine.backends.cuda.graphs import MOST_GRAPHS
+from dgemma_engine.bounded_store import MOST_DOCUMENTS
 from dgemma_engine.checkpoint.key_map import TensorKind, parameter_sources
 from dgemma_engine.checkpoint.quantization_presets import Format
 from dgemma_engine.checkpoint.tensors import CheckpointWeights
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.model.config import ModelConfig
-from dgemma_engine.model.devices import PIECE_TOKENS
-from dgemma_engine.model.dimensions import ModelDimensions
+from dgemma_engine.model.devices import EDIT_TOKENS, PIECE_TOKENS, PROMPT_STORE_BYTES
+from dgemma_engine.model.kv_rows import prompt_bytes
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model.transformer import DiffusionGemma
 from dgemma_engine.quantization.quantized_tensor import E2M1_GROUP, INT_GROUP, Encoding
@@ -27,6 +29,9 @@ GIB = 2**30
 MIB = 2**20
 # What is taken before the first tensor: of a card by its driver and libraries, of the system by Python and torch.
 CONTEXT_BYTES = {"cuda": 600 * MIB, "cpu": 300 * MIB}
+# What a card needs besides: for each layer of a captured step some 14 kernels, 10 KiB of the driver's each, and what a
+# desktop on the same card takes later. Both are estimates: nothing was measured on a card.
+_GRAPH_LAYER_BYTES, _DESKTOP_BYTES = 140 * 1024, 512 * MIB
 # Totals below are shown in MiB.
 _SMALL_TOTAL_BYTES = 10 * GIB
 # Passes over the vocabulary that are alive at once while a step is judged: logits, probabilities, their running sum.
@@ -58,6 +63,7 @@ class MemoryPlan:
     Attributes:
         weights: by kind.
         prompt: keys and values of one prompt of the planned length.
+        others: what the other prompts that are kept warm may take, captured steps, and what is left to a desktop.
         workspace: what a step or a piece of prompt allocates and frees again.
         expansion: the buffer that packed weights are expanded into for each use; kernels need none.
         context: what the device's driver and libraries take.
@@ -71,6 +77,7 @@ class MemoryPlan:
     expansion: Item
     context: Item
     dtype: torch.dtype
+    others: tuple[Item, ...] = ()
     smaller: str = "make it smaller with dgemma-engine quantize"
 
     @property
@@ -81,7 +88,7 @@ class MemoryPlan:
     @property
     def items(self) -> tuple[Item, ...]:
         """All of them, weights first."""
-        return (*self.weights, self.prompt, self.workspace, self.expansion, self.context)
+        return (*self.weights, self.prompt, *self.others, self.workspace, self.expansion, self.context)
 
     def table(self) -> Iterator[str]:
         """Yields lines for a person."""
@@ -195,24 +202,28 @@ def _plan(
             f"a context of {context_tokens} tokens cannot be planned: it must be more than the canvas of "
             f"{config.canvas_length} and at most {config.max_position_embeddings}"
         )
-    workspace = _kernel_workspace_bytes if device_type == "cuda" else _workspace_bytes
+    is_card = device_type == "cuda"
+    workspace = _kernel_workspace_bytes if is_card else _workspace_bytes
+    prompt = prompt_bytes(config, context_tokens, dtype, edit_tokens=EDIT_TOKENS if is_card else None)
+    stored = max(prompt, min(PROMPT_STORE_BYTES, MOST_DOCUMENTS * prompt))
+    others = (
+        Item(name="other prompts that are kept warm", num_bytes=stored - prompt),
+        Item(
+            name="captured steps",
+            num_bytes=MOST_GRAPHS * len(config.layer_kinds) * _GRAPH_LAYER_BYTES
+            + _layer_bytes(config, config.canvas_length, dtype),
+        ),
+        Item(name="left to a desktop", num_bytes=_DESKTOP_BYTES),
+    )
     return MemoryPlan(
         weights=weights,
-        prompt=Item(
-            name=f"keys and values of {context_tokens:,} tokens",
-            num_bytes=prompt_bytes(config, context_tokens, dtype),
-        ),
+        prompt=Item(name=f"keys and values of {context_tokens:,} tokens", num_bytes=prompt),
+        others=others if is_card else (),
         workspace=Item(name="workspace", num_bytes=workspace(config, dtype)),
         expansion=Item(name="buffer for expanded weights", num_bytes=expansion_bytes),
         context=Item(name="driver and libraries", num_bytes=CONTEXT_BYTES[device_type]),
         dtype=dtype,
     )
-
-
-def prompt_bytes(config: ModelDimensions, num_tokens: int, dtype: torch.dtype) -> int:
-    """Returns the size of the keys and values of a prompt: every layer keeps all tokens (`PromptCache`)."""
-    values = sum(2 * config.num_kv_heads[kind] * config.head_dim[kind] for kind in config.layer_kinds)
-    return num_tokens * values * dtype.itemsize
 
 
 def _packed_bytes(shape: torch.Size, encoding: Encoding) -> int:
@@ -237,10 +248,15 @@ def _workspace_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
 def _kernel_workspace_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
     """Logits of one canvas, which stay, and the larger of two moments: a piece of prompt in a layer, and a ranking."""
     stay = config.canvas_length * config.vocab_size * dtype.itemsize
-    inner = config.top_k_experts * (config.hidden_size + config.moe_intermediate_size)
-    layer = PIECE_TOKENS["cuda"] * (_LAYER_COPIES * config.hidden_size + inner) * dtype.itemsize
+    layer = _layer_bytes(config, PIECE_TOKENS["cuda"], dtype)
     ranking = _RANKED_TOKENS * config.vocab_size * (dtype.itemsize + 2 * 4)
     return stay + max(layer, ranking)
+
+
+def _layer_bytes(config: ModelConfig, num_tokens: int, dtype: torch.dtype) -> int:
+    """What kernels allocate inside a layer."""
+    inner = config.top_k_experts * (config.hidden_size + config.moe_intermediate_size)
+    return num_tokens * (_LAYER_COPIES * config.hidden_size + inner) * dtype.itemsize
 
 
 def _note(weight_format: Format | None, kind: TensorKind) -> str:

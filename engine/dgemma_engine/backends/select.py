@@ -12,10 +12,11 @@ from pathlib import Path
 import torch
 
 from dgemma_engine.backends.cpu.model import pack_for_cpu
+from dgemma_engine.backends.cuda.fuse import fuse
 from dgemma_engine.backends.cuda.graph_executor import GraphExecutor
 from dgemma_engine.backends.cuda.graph_model import GraphModel
 from dgemma_engine.backends.cuda.graphs import Graphs, capture_on
-from dgemma_engine.backends.cuda.model import FusedModel, fuse
+from dgemma_engine.backends.cuda.model import FusedModel
 from dgemma_engine.backends.memory_plan import stored_plan
 from dgemma_engine.checkpoint.loader import load_model
 from dgemma_engine.diffusion.eager_executor import EagerExecutor

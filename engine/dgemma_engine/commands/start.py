@@ -25,7 +25,7 @@ from dgemma_engine.terminal import say_error
 if TYPE_CHECKING:
     from dgemma_engine.serving.infill_engine import InfillEngine
 
-IDLE_MINUTES = 30.0
+IDLE_MINUTES = UNLOAD_MINUTES = 30.0
 # The model `tiny` is loaded within 4 s on two cores; a large one reads its weights for minutes.
 _FIRST_STATE_S = 15.0
 _LONGEST_LOAD_S = 3_600.0
@@ -45,6 +45,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"end after N minutes without a client; 0 is never (default: {IDLE_MINUTES:g})",
     )
+    parser.add_argument(
+        "--idle-unload-minutes",
+        type=_minutes,
+        default=UNLOAD_MINUTES,
+        metavar="N",
+        help="give a card's memory back after N minutes without a request, and load the model again with the next; "
+        f"0 is never (default: {UNLOAD_MINUTES:g})",
+    )
     parser.set_defaults(run=run)
 
 
@@ -61,11 +69,11 @@ def run(arguments: argparse.Namespace) -> int:
         say_error("dgemma-engine", choice.notice)
     location = chosen_location(arguments)
     if arguments.foreground:
-        return _run_foreground(location, idle_minutes=arguments.idle_minutes)
-    return asyncio.run(_run_background(location, idle_minutes=arguments.idle_minutes))
+        return _run_foreground(location, arguments)
+    return asyncio.run(_run_background(location, arguments))
 
 
-def _run_foreground(location: EngineLocation, *, idle_minutes: float) -> int:
+def _run_foreground(location: EngineLocation, arguments: argparse.Namespace) -> int:
     for module in ("torch", "psutil"):
         if importlib.util.find_spec(module) is None:
             raise EngineUnavailable(f"{module} is not installed; run: pip install 'dgemma-lsp[engine]'")
@@ -73,7 +81,12 @@ def _run_foreground(location: EngineLocation, *, idle_minutes: float) -> int:
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     faults: list[str] = []
-    other_pid = daemon.run(location, load=_loader(location, faults), idle_s=idle_minutes * 60 or None)
+    other_pid = daemon.run(
+        location,
+        load=_loader(location, faults),
+        idle_s=arguments.idle_minutes * 60 or None,
+        unload_s=arguments.idle_unload_minutes * 60 or None,
+    )
     if other_pid is not None:
         _say(f"an engine already runs (pid {other_pid})")
     if faults:
@@ -81,12 +94,14 @@ def _run_foreground(location: EngineLocation, *, idle_minutes: float) -> int:
     return 0
 
 
-async def _run_background(location: EngineLocation, *, idle_minutes: float) -> int:
+async def _run_background(location: EngineLocation, arguments: argparse.Namespace) -> int:
     try:
         client = await EngineClient.attach(location)
         before = "an engine already runs"
     except EngineUnavailable:
-        client = await EngineClient.attach_or_start(location, idle_minutes=idle_minutes)
+        client = await EngineClient.attach_or_start(
+            location, idle_minutes=arguments.idle_minutes, unload_minutes=arguments.idle_unload_minutes
+        )
         before = "engine started"
     async with client:
         status = await client.status()
@@ -118,6 +133,8 @@ def _loader(location: EngineLocation, faults: list[str]) -> Callable[[Callable[[
     """Returns what loads the engine; why it could not goes to `faults`, too."""
 
     def load(report: Callable[[int, str], None]) -> InfillEngine:
+        # A prompt that grows asks for another size each time, which what was freed must serve. Torch reads it once.
+        os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
         from dgemma_engine.serving.engine_loading import load_engine
 
         try:

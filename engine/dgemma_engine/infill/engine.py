@@ -27,7 +27,7 @@ from dgemma_engine.families.registry import family_of
 from dgemma_engine.infill.answer import to_infill
 from dgemma_engine.infill.candidate import Ranked, Search
 from dgemma_engine.infill.observer import Observer
-from dgemma_engine.infill.oom import MEMORY_ERRORS, free_memory, is_exhaustion
+from dgemma_engine.infill.oom import MEMORY_ERRORS, free_memory, is_exhaustion, slow_step_message
 from dgemma_engine.infill.options import DEFAULT, Decode, InfillOptions
 from dgemma_engine.infill.pipeline import Pipeline
 from dgemma_engine.infill.ranker import merged
@@ -181,6 +181,11 @@ class Engine:
     def device_memory_bytes(self) -> int:
         """Memory held on the accelerator; 0 on a CPU."""
         return torch.cuda.memory_reserved(self._model.device) if self._model.device.type == "cuda" else 0
+
+    @property
+    def notice(self) -> str:
+        """What keeps the engine from its usual speed, one line for a person; empty if nothing does."""
+        return slow_step_message(self._model.device) if self._pipeline.durations.is_slow("step") else ""
 
     def warm_up(self) -> None:
         """Makes two denoising steps for a warm-up request: first-time allocations are paid for at startup."""

@@ -42,3 +42,10 @@ def free_memory(free: Callable[[], None], device: torch.device) -> EngineFault:
         f"out of memory on {device}; the request was dropped and its memory freed: close what else uses it, lower the "
         "context that is sent, or load a smaller format (dgemma-engine plan MODEL says what fits)"
     )
+
+
+def slow_step_message(device: torch.device) -> str:
+    """Returns what is told of a device whose steps have become 10 times slower: a full card is a likely cause."""
+    why = "its memory may be full, which some drivers answer by moving it to main memory: close what else uses it"
+    told = f"a denoising step takes 10 times as long as it did on {device}"
+    return f"{told}; {why}" if device.type == "cuda" else told

@@ -120,6 +120,7 @@ class EngineClient(SocketConnection):
         *,
         command: Sequence[str] | None = None,
         idle_minutes: float | None = None,
+        unload_minutes: float | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         on_closed: Callable[[], None] | None = None,
         timeout_s: float = 30.0,
@@ -132,6 +133,7 @@ class EngineClient(SocketConnection):
             location: where the engine lives.
             command: command line that runs it; None is `engine_command`.
             idle_minutes: see `engine_command`.
+            unload_minutes: likewise.
             on_progress: see `attach`.
             on_closed: see `attach`.
             timeout_s: most seconds until a new process answers.
@@ -170,7 +172,8 @@ class EngineClient(SocketConnection):
             if launch is None or launch.exit_code == 0:
                 # Exit code 0 before an answer: another engine was ending or starting; ask again.
                 location.prepare()
-                launch = _launch(location, command or engine_command(location, idle_minutes=idle_minutes))
+                options = {"idle_minutes": idle_minutes, "unload_minutes": unload_minutes}
+                launch = _launch(location, command or engine_command(location, **options))
             elif launch.exit_code is not None:
                 reason = launch.last_line().removeprefix("dgemma-engine: ") or f"exit code {launch.exit_code}"
                 if launch.exit_code == 2:

@@ -16,17 +16,22 @@ from dgemma_engine.private_files import open_private
 _MAX_LOG_BYTES = 1 << 20
 
 
-def engine_command(location: EngineLocation, *, idle_minutes: float | None = None) -> list[str]:
+def engine_command(
+    location: EngineLocation, *, idle_minutes: float | None = None, unload_minutes: float | None = None
+) -> list[str]:
     """Returns the command that runs the engine of `location` in its own process.
 
     Args:
         location: its model and device.
         idle_minutes: minutes without a client after which it ends; 0 is never, None leaves the default.
+        unload_minutes: minutes without a request after which a model on a card is unloaded; likewise.
     """
     # -P: a torch.py in the folder that the user happens to be in must not be imported.
     command = [sys.executable, "-P", "-m", "dgemma_engine", "start", "--foreground"]
     command += ["--model", location.model, "--device", location.device]
-    return command if idle_minutes is None else [*command, "--idle-minutes", f"{idle_minutes:g}"]
+    for option, minutes in (("--idle-minutes", idle_minutes), ("--idle-unload-minutes", unload_minutes)):
+        command += [] if minutes is None else [option, f"{minutes:g}"]
+    return command
 
 
 class Launch:

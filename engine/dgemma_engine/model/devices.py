@@ -18,6 +18,10 @@ _log = logging.getLogger(__name__)
 # Tokens encoded between two checks of the deadline: longer pieces are faster, shorter ones stop sooner. A GPU takes
 # longer to start a short piece than to encode it.
 PIECE_TOKENS: Mapping[str, int] = {"cpu": 256, "cuda": 2_048}
+# Keys and values of all prompts that are kept warm.
+PROMPT_STORE_BYTES = 2**30
+# Tokens before the window that sliding layers keep on a card: an edit further up encodes the whole prompt again.
+EDIT_TOKENS = 1_024
 _SMALL_BYTES = 2**29
 _DRIVER = Path("/proc/driver/nvidia/version")
 

@@ -62,6 +62,11 @@ class DiffusionModel(Protocol):
         """Whether the first pass of a new length compiles kernels, so that warm-up needs several lengths."""
         ...
 
+    @property
+    def edit_tokens(self) -> int | None:
+        """Tokens before the window that sliding layers keep of a prompt; None where every layer keeps all tokens."""
+        ...
+
     def encode(
         self,
         ids_BT: Tensor,
@@ -171,6 +176,7 @@ class ModelDefaults:
     is_compiled: bool = False
     uncompiled_reason: str = ""
     compiles_on_first_pass: bool = False
+    edit_tokens: int | None = None
 
     @property
     def number_format(self: DiffusionModel) -> str:

@@ -1,27 +1,29 @@
 """Keys and values of a prompt, layer by layer: written by the causal encoder, only read by the canvas.
 
-Sliding layers keep their full length, so that a prompt can be cut back to any earlier point; their window is applied
-when they are read. A cache may hold a second text beside the prompt, in places reserved before it: the prompt does not
-see it, what goes on from the prompt sees both (parallel context, arXiv 2212.10947). A cache belongs to one adapter, or
-to none: its keys and values are of no use to another, so a pass takes the adapter from its cache.
+Layers keep their full length, so that a prompt can be cut back to any earlier point; the window of sliding ones is
+applied when they are read. With `edit_tokens` sliding layers keep their window and so many tokens before it, and the
+prompt can be cut back to within these. A cache may hold a second text beside the prompt, in places reserved before it:
+the prompt does not see it, what goes on from the prompt sees both (parallel context, arXiv 2212.10947). A cache belongs
+to one adapter, or to none: its keys and values are of no use to another, so a pass takes the adapter from its cache.
 
 Shape legend: B rows, G key-value heads, T new tokens, S tokens so far, L canvas positions, d head size.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Protocol
 
 import torch
+from dgemma_kernels.tensors.kv_store import place
 from torch import Tensor
 
+from dgemma_engine.model.config import LayerKind
 from dgemma_engine.model.dimensions import ModelDimensions
+from dgemma_engine.model.kv_rows import KVRows, sliding_rows
 from dgemma_engine.model.model_adapter import ModelAdapter
-
-# Tokens by which a cache grows at most beyond its need: twice a long prompt would be gigabytes of the big model.
-_MOST_GROWTH = 1_024
 
 
 class KVCache(Protocol):
@@ -90,13 +92,13 @@ class PromptCache:
         dtype: of keys and values.
         device: where they live.
         parallel_tokens: places reserved for a text beside the prompt.
-        adapter: see `KVCache.adapter`; made for the model that will write here.
+        adapter: see `KVCache`; made for the model that will write here.
+        edit_tokens: tokens before the window that sliding layers keep, for a prompt that is cut back; None keeps all.
+            Only models that read through `place` can have sliding layers that dropped some.
 
     Attributes:
-        adapter: see above.
         length: places taken or reserved; a token's place is its position.
-        prompt_start: see `KVCache.prompt_start`.
-        seen_from: see `KVCache.seen_from`.
+        adapter, prompt_start, seen_from: see `KVCache`.
     """
 
     def __init__(
@@ -108,22 +110,31 @@ class PromptCache:
         device: torch.device,
         parallel_tokens: int = 0,
         adapter: ModelAdapter | None = None,
+        edit_tokens: int | None = None,
     ) -> None:
+        assert edit_tokens is None or not parallel_tokens, "a text beside the prompt needs its places"
         self.adapter = adapter
-        self._kinds = config.layer_kinds
+        self._kinds, self._window, self._edit_tokens = config.layer_kinds, config.sliding_window, edit_tokens
         capacity = max(capacity, parallel_tokens)
         self.length = self.prompt_start = self.seen_from = parallel_tokens
-        # Keys and values of a layer in one piece: [2, G, capacity, d].
-        self._kv = [
-            torch.zeros(2, config.num_kv_heads[kind], capacity, config.head_dim[kind], dtype=dtype, device=device)
+        self._layers = [
+            KVRows(
+                config.num_kv_heads[kind],
+                min(capacity, self._most_rows(kind)),
+                config.head_dim[kind],
+                dtype=dtype,
+                device=device,
+            )
             for kind in config.layer_kinds
         ]
+        # The prompt's length when it was last settled.
+        self._settled = 0
         self._ids_1S = torch.empty(1, capacity, dtype=torch.int64, device=device)
 
     @property
     def num_bytes(self) -> int:
         """Memory held."""
-        return sum(tensor.nbytes for tensor in self._kv)
+        return sum(rows.kv.nbytes for rows in self._layers)
 
     @property
     def num_prompt(self) -> int:
@@ -197,26 +208,42 @@ class PromptCache:
             Two views, keys first and values second: [2, G, num_tokens, d] to be written, and [2, G, S, d] from the
             first token on to `num_behind` positions after them.
         """
-        length = self.length + num_pending
+        rows, length = self._layers[layer_idx], self.length + num_pending
+        assert not rows.first, "this layer dropped tokens: read it through `place`"
         end = length + num_tokens
-        if end + num_behind > self._kv[layer_idx].shape[2]:
-            self._grow(layer_idx, end + num_behind)
-        kv = self._kv[layer_idx]
-        return kv[:, :, length:end], kv[:, :, : end + num_behind]
+        if not rows.holds(end + num_behind):
+            rows.grow(end + num_behind)
+        return rows.between(length, end), rows.between(0, end + num_behind)
 
-    def stores(self, layer_idx: int, num_tokens: int) -> tuple[Tensor, Tensor]:
-        """Returns where all keys and all values of a layer lie, with room for `num_tokens` more.
+    def place(self, layer_idx: int, num_tokens: int) -> list[int]:
+        """Returns where all keys and all values of a layer lie, with room for `num_tokens` more: `KVStore.place_4`.
 
-        Views of [G, capacity, d], contiguous. They stay where they are until a pass needs more room than there is, or
-        the cache is dropped.
+        They stay there until a pass needs more room than there is, or the cache is dropped.
         """
-        self.room(layer_idx, num_tokens)
-        k_GSd, v_GSd = self._kv[layer_idx]
-        return k_GSd, v_GSd
+        rows, end = self._layers[layer_idx], self.length + num_tokens
+        most = self._most_rows(self._kinds[layer_idx])
+        if not rows.holds(end) and end > most:
+            self._drop(rows, most, num_tokens)
+        if not rows.holds(end):
+            rows.grow(end, most)
+        k_GSd, v_GSd = rows.kv
+        return place(k_GSd, v_GSd, rows.first)
+
+    def settle(self) -> None:
+        """Makes what is stored the prompt: from now on sliding layers may drop what no token after it sees.
+
+        Tokens that follow can be cut back to here until the next call.
+        """
+        self._settled = self.length
+
+    @property
+    def least_length(self) -> int:
+        """The shortest prompt, but for an empty one, that this one can be cut back to."""
+        return max((rows.first + self._window - 1 for rows in self._layers if rows.first), default=0)
 
     def copy_last(self) -> list[Tensor]:
         """Returns copies of the last token's keys and values, layer by layer, for `restore_last`."""
-        return [kv[:, :, self.length - 1 : self.length].clone() for kv in self._kv]
+        return [rows.between(self.length - 1, self.length).clone() for rows in self._layers]
 
     def restore_last(self, length: int, copies: list[Tensor]) -> None:
         """Makes the cache what it was at `copy_last`, whatever was appended since to one token less.
@@ -226,18 +253,22 @@ class PromptCache:
             copies: what it returned.
         """
         self.length = length
-        for kv, last in zip(self._kv, copies, strict=True):
-            kv[:, :, length - 1 : length] = last
+        for rows, last in zip(self._layers, copies, strict=True):
+            rows.between(length - 1, length)[:] = last
 
     def truncate(self, length: int) -> None:
         """Forgets what stands from the place `length` on.
 
         Raises:
-            ValueError: it lies before the prompt, or after what is stored.
+            ValueError: it lies before the prompt, after what is stored, or where sliding layers dropped too much.
         """
-        if not self.prompt_start <= length <= self.length:
-            raise ValueError(f"{length=} must be between {self.prompt_start} and {self.length}")
+        least = max(self.prompt_start, self.least_length)
+        if length != self.prompt_start and not least <= length <= self.length:
+            raise ValueError(f"{length=} must be between {least} and {self.length}")
         self.length = length
+        if length == self.prompt_start:
+            for rows in self._layers:
+                rows.first = 0
 
     def _write(self, layer_idx: int, k: Tensor, v: Tensor, length: int, *, start: int) -> tuple[Tensor, Tensor]:
         """Writes after the first `length` tokens of a layer; returns its keys and values from `start` to there."""
@@ -245,12 +276,22 @@ class PromptCache:
         new[:1], new[1:] = k, v
         return so_far[:1, :, start:], so_far[1:, :, start:]
 
-    def _grow(self, layer_idx: int, needed: int) -> None:
-        old = self._kv[layer_idx]
-        capacity = max(needed, old.shape[2] + min(old.shape[2], _MOST_GROWTH))
-        self._kv[layer_idx] = old.new_zeros(2, old.shape[1], capacity, old.shape[3])
-        # All of it: while a text beside the prompt is written, the prompt stands behind it.
-        self._kv[layer_idx][:, :, : old.shape[2]] = old
+    def _most_rows(self, kind: LayerKind) -> int:
+        """Returns how many rows a layer has at most, but where one pass needs more."""
+        if self._edit_tokens is None or kind is not LayerKind.SLIDING:
+            return sys.maxsize
+        return sliding_rows(self._window, self._edit_tokens)
+
+    def _drop(self, rows: KVRows, most: int, num_tokens: int) -> None:
+        """Drops what no token after the settled prompt sees, but for `edit_tokens`, or fewer if new ones need the room.
+
+        As many new ones can then be cut back.
+        """
+        assert self._edit_tokens is not None
+        settled = min(self._settled, self.length)
+        room = most - num_tokens - (self.length - settled) - self._window
+        start = settled - self._window - min(self._edit_tokens, max(0, room))
+        rows.drop(start, self.length, most)
 
 
 def prompt_cache(cache: KVCache) -> PromptCache:

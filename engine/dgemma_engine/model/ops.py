@@ -2,7 +2,7 @@
 
 `Ops` has an operation for each step of a layer, with the signature of the function of the same name in
 `dgemma_kernels.reference.plain`. `FusedOps` does several of them at once; where an `Ops` has it,
-`backends.cuda.model.fuse` makes a model of it. Each fused operation is a kernel of `dgemma_kernels.ops` (`triton()`) or
+`backends.cuda.fuse.fuse` makes a model of it. Each fused operation is a kernel of `dgemma_kernels.ops` (`triton()`) or
 its plain twin on any device (`reference()`), with the same signature; weights go through `pack` once and are opaque
 afterwards. Knows tensors; knows no layers.
 """
@@ -16,6 +16,7 @@ from typing import Any, Protocol, Self
 import torch
 from dgemma_kernels import reference
 from dgemma_kernels.tensors.formats import Output, RowFormat, Rows, Weight, WeightFormat
+from dgemma_kernels.tensors.kv_store import KVStore
 from dgemma_kernels.tensors.routing import Routing
 from dgemma_kernels.tensors.vocabulary_distribution import Banned, VocabularyDistribution
 from torch import Tensor
@@ -72,14 +73,14 @@ class FusedOps:
         [Tensor, Tensor, Tensor, tuple[Tensor, Tensor, Tensor], Tensor, Sequence[Output], float],
         tuple[Tensor, tuple[Rows, ...]],
     ]
-    norm_rotary: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, int, float], Tensor]
+    norm_rotary: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, KVStore, Tensor, int, float], Tensor]
     gated_gelu: Callable[[Tensor, RowFormat], Rows]
     quantise: Callable[[Tensor, RowFormat], Rows]
     linear: Linear
     route: Route
     experts: Callable[[Rows, Routing, Any, Any], Tensor]
-    canvas: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, int | None], Tensor]
-    causal: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, int | None], Tensor]
+    canvas: Callable[[Tensor, KVStore, Tensor, Tensor, Tensor, int | None], Tensor]
+    causal: Callable[[Tensor, KVStore, Tensor, Tensor, Tensor, Tensor, int | None], Tensor]
     distribution: Callable[[Tensor, Tensor, Tensor, float, Banned | None], VocabularyDistribution]
     soft_embeddings: Callable[[Tensor, Tensor, float], Tensor]
 

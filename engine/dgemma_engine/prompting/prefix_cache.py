@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from dgemma_engine.bounded_store import MOST_DOCUMENTS, BoundedStore
-from dgemma_engine.model.devices import PIECE_TOKENS
+from dgemma_engine.model.devices import PIECE_TOKENS, PROMPT_STORE_BYTES
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
+from dgemma_engine.model.kv_rows import prompt_bytes
 from dgemma_engine.model.model_adapter import ModelAdapter
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
@@ -55,7 +56,7 @@ class PromptStore:
         model: DiffusionModel,
         *,
         num_documents: int = MOST_DOCUMENTS,
-        max_bytes: int = 2**30,
+        max_bytes: int = PROMPT_STORE_BYTES,
         parallel_tokens: int = 0,
     ) -> None:
         self._model = model
@@ -96,11 +97,15 @@ class PromptStore:
         """
         prompt = self._prompts.get(document)
         if prompt is None or prompt.cache.adapter is not adapter:
+            self._prompts.pop(document)
             prompt = _Prompt([], self._empty_cache(len(ids), adapter))
         # A request that failed half-way, or added nothing, may have left the cache shorter than the prompt.
         most = min(len(prompt.ids), len(ids), prompt.cache.num_prompt)
         shared = next((index for index in range(most) if prompt.ids[index] != ids[index]), most)
+        # What sliding layers dropped cannot be gone on from.
+        shared = shared if prompt.cache.prompt_start + shared >= prompt.cache.least_length else 0
         prompt.cache.truncate(prompt.cache.prompt_start + shared)
+        prompt.cache.settle()
         # Until the new tokens are encoded the cache must not claim more than it holds.
         prompt.ids = ids[:shared]
         self._prompts.put(document, prompt)
@@ -125,6 +130,7 @@ class PromptStore:
                 return None
             piece = ids[start : start + size]
             self._model.prefill(self._tensor(piece), prompt.cache)
+            prompt.cache.settle()
             prompt.ids = ids[: start + len(piece)]
         return prompt.cache
 
@@ -137,14 +143,19 @@ class PromptStore:
         return torch.tensor([ids], dtype=torch.int64, device=self._model.device)
 
     def _empty_cache(self, num_tokens: int, adapter: ModelAdapter | None) -> PromptCache:
+        """Returns the cache of a new document; others go before its memory is taken, not after."""
         model = self._model
+        capacity = self._parallel_tokens + num_tokens + model.config.canvas_length
+        edit_tokens = None if self._parallel_tokens else model.edit_tokens
+        self._prompts.make_room(prompt_bytes(model.config, capacity, model.dtype, edit_tokens=edit_tokens))
         return PromptCache(
             model.config,
-            capacity=self._parallel_tokens + num_tokens + model.config.canvas_length,
+            capacity=capacity,
             dtype=model.dtype,
             device=model.device,
             parallel_tokens=self._parallel_tokens,
             adapter=adapter,
+            edit_tokens=edit_tokens,
         )
 
 

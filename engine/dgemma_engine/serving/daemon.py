@@ -47,14 +47,14 @@ _log = logging.getLogger(__name__)
 _END_PATIENCE_S = 5.0
 
 
-def run(location: EngineLocation, *, load: Load, idle_s: float | None) -> int | None:
+def run(location: EngineLocation, *, load: Load, idle_s: float | None, unload_s: float | None = None) -> int | None:
     """Serves until SIGTERM, SIGINT, a client's `engine/stop` or the idle limit. See `serve`."""
 
     async def serve_until_signal() -> int | None:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        return await serve(location, load=load, idle_s=idle_s, stop=stop)
+        return await serve(location, load=load, idle_s=idle_s, unload_s=unload_s, stop=stop)
 
     return asyncio.run(serve_until_signal())
 
@@ -65,6 +65,7 @@ async def serve(
     load: Load,
     idle_s: float | None,
     stop: asyncio.Event,
+    unload_s: float | None = None,
     failed_linger_s: float = 10.0,
 ) -> int | None:
     """Serves the engine at `location` until `stop` is set.
@@ -74,6 +75,7 @@ async def serve(
         load: makes the engine, on the device thread.
         idle_s: seconds without a client after which it ends; None for never.
         stop: ends it; also set by a client's `engine/stop` and by the idle limit.
+        unload_s: see `DeviceThread`.
         failed_linger_s: seconds without a client after which an engine that could not load ends.
 
     Returns:
@@ -87,13 +89,23 @@ async def serve(
     if isinstance(lock, int):
         return lock
     with lock:
-        await _Daemon(location, load=load, idle_s=idle_s, stop=stop, failed_linger_s=failed_linger_s).serve()
+        served = _Daemon(
+            location, load=load, idle_s=idle_s, stop=stop, failed_linger_s=failed_linger_s, unload_s=unload_s
+        )
+        await served.serve()
     return None
 
 
 class _Daemon:
     def __init__(
-        self, location: EngineLocation, *, load: Load, idle_s: float | None, stop: asyncio.Event, failed_linger_s: float
+        self,
+        location: EngineLocation,
+        *,
+        load: Load,
+        idle_s: float | None,
+        stop: asyncio.Event,
+        failed_linger_s: float,
+        unload_s: float | None,
     ) -> None:
         self._location = location
         self._stop = stop
@@ -106,6 +118,7 @@ class _Daemon:
             clock=time.monotonic,
             on_progress=self._progressed_on_thread,
             on_device_lost=self._lost_on_thread,
+            unload_s=unload_s,
         )
         self._idle_timeout = IdleTimeout(
             idle_s=idle_s, failed_linger_s=failed_linger_s, call_later=self._loop.call_later, end=self._end_unused
@@ -122,7 +135,9 @@ class _Daemon:
         try:
             self._device.start()
             self._idle_timeout.update(num_clients=0, state=self._device.state)
-            trimming = asyncio.create_task(trim_when_idle(self._num_answered, self._is_busy))
+            trimming = asyncio.create_task(
+                trim_when_idle(self._num_answered, lambda: self._device.state is EngineState.BUSY)
+            )
             await self._stop.wait()
             trimming.cancel()
         finally:
@@ -132,9 +147,6 @@ class _Daemon:
 
     def _num_answered(self) -> int:
         return sum(self._device.requests().values())
-
-    def _is_busy(self) -> bool:
-        return self._device.state is EngineState.BUSY
 
     async def _end(self) -> None:
         self._idle_timeout.close()
@@ -219,7 +231,8 @@ class _Daemon:
     def _progressed(self, progress: Progress) -> None:
         last, self._sent = self._sent, progress
         # A loader may report each of thousands of tensors; a client needs no more than each percent.
-        if last is None or (last.state, last.percent) != (progress.state, progress.percent):
+        is_same = last is not None and (last.state, last.percent) == (progress.state, progress.percent)
+        if not is_same or progress.state is not EngineState.LOADING:
             for peer in self._peers:
                 peer.notify(PROGRESS, progress.to_wire())
         self._update_idle_timeout()

@@ -10,7 +10,7 @@ import gc
 import logging
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future
 from dataclasses import replace
 
 from dgemma_engine.errors import EngineFault
@@ -19,7 +19,8 @@ from dgemma_engine.protocol.status_messages import StageTimes
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.timing import LatencyStats
 from dgemma_engine.serving.failures import device_message, fault, is_device_lost, load_message
-from dgemma_engine.serving.infill_engine import InfillEngine, Load
+from dgemma_engine.serving.infill_engine import InfillEngine, Load, about
+from dgemma_engine.serving.model_release import give_back, rest_message
 from dgemma_engine.serving.scheduler import Job, Scheduler
 from dgemma_engine.tracing.recorder import Recorder
 
@@ -35,6 +36,7 @@ class DeviceThread:
         on_progress: called on this thread with the progress of loading, and once when loading has ended.
         on_device_lost: called on this thread, once, when the device fails every later call (`is_device_lost`); nothing
             runs afterwards.
+        unload_s: seconds without a request after which a model on an accelerator is unloaded; None never unloads it.
     """
 
     def __init__(
@@ -44,8 +46,10 @@ class DeviceThread:
         clock: Callable[[], float],
         on_progress: Callable[[Progress], None],
         on_device_lost: Callable[[], None],
+        unload_s: float | None = None,
     ) -> None:
         self._load = load
+        self._unload_s = unload_s
         self._clock = clock
         self._on_progress = on_progress
         self._on_device_lost = on_device_lost
@@ -53,6 +57,7 @@ class DeviceThread:
         self._scheduler = Scheduler()
         self._stopping = False
         self._engine: InfillEngine | None = None
+        self._steps_before = 0
         self._progress = Progress(state=EngineState.LOADING, percent=0, message="starting")
         self._requests = {finish.value: 0 for finish in Finish} | {"fault": 0}
         self._latency = LatencyStats()
@@ -111,10 +116,7 @@ class DeviceThread:
         self._remove(job, Finish.DEADLINE)
 
     def overdue(self, job: Job) -> None:
-        """Answers a request that runs past its deadline with `DEADLINE`; its result is thrown away.
-
-        A step cannot be interrupted, nor can the first parse of a long document.
-        """
+        """Answers a request that runs past its deadline with `DEADLINE`: a step, or a parse, cannot be interrupted."""
         with self._condition:
             if job in self._scheduler.running and not job.answer.done():
                 job.cancel.set()
@@ -159,8 +161,14 @@ class DeviceThread:
 
     @property
     def engine(self) -> InfillEngine | None:
-        """The loaded engine, for reading its attributes; None until it is loaded."""
+        """The loaded engine, for reading its attributes; None until it is loaded, and while it is unloaded."""
         return self._engine
+
+    @property
+    def denoising_steps(self) -> int:
+        """Denoising steps since the start; never falls."""
+        engine = self._engine
+        return self._steps_before + (0 if engine is None else engine.denoising_steps)
 
     def requests(self) -> dict[str, int]:
         """Returns the number of requests answered so far per `Finish` value, and `fault`."""
@@ -173,18 +181,20 @@ class DeviceThread:
             return self._latency.times()
 
     def _run(self) -> None:
+        while self._load_and_serve() and self._rest():
+            self._report(0, "loading the model again")
+
+    def _load_and_serve(self) -> bool:
+        """Loads the model and works; returns whether that ended for want of work only."""
         try:
             engine = self._load(self._report)
         except Exception as error:
             self._fail(load_message(error))
-            return
+            return False
         # What is loaded stays: looking for garbage in it would hold up a request for tens of milliseconds now and then.
         gc.freeze()
         self._engine = engine
-        execution = "compiled" if engine.compiled else "not compiled"
-        reason = f" ({engine.uncompiled_reason})" if engine.uncompiled_reason else ""
-        about = (engine.model_name, engine.device, engine.number_format, f"{execution}{reason}")
-        _log.info("%s is loaded on %s in %s; its layers are %s", *about)
+        _log.info("%s", about(engine))
         self._announce(Progress(state=EngineState.READY, percent=100))
         while (job := self._schedule()) is not None:
             began_s, outcome = self._clock(), None
@@ -198,12 +208,26 @@ class DeviceThread:
             except Exception as error:
                 if is_device_lost(error):
                     self._lose_device(job, error)
-                    return
+                    return False
                 outcome = fault(error)
             self._step_began_s = None
             job.worked_s += self._clock() - began_s
             if outcome is not None:
                 self._finish(job, outcome)
+        if self._stopping:
+            return False
+        self._steps_before, self._engine = self.denoising_steps, None
+        return True
+
+    def _rest(self) -> bool:
+        """Gives the model's memory back and waits for a request; returns False when the thread stops."""
+        assert self._unload_s is not None
+        give_back()
+        self._announce(Progress(state=EngineState.READY, percent=100, message=rest_message(self._unload_s)))
+        with self._condition:
+            while not self._stopping and not self._scheduler.has_waiting:
+                self._condition.wait()
+            return not self._stopping
 
     def _report(self, percent: int, message: str) -> None:
         self._announce(Progress(state=EngineState.LOADING, percent=percent, message=message))
@@ -233,27 +257,21 @@ class DeviceThread:
         self._on_progress(progress)
 
     def _schedule(self) -> Job | None:
-        """Waits until there is something to do; returns the job whose step is next, or None when the thread stops."""
+        """Waits for work; returns the job whose step is next, None to stop, or to unload after a wait without work."""
         with self._condition:
+            wait_s = self._unload_s if self._engine is not None and self._engine.device_memory_bytes else None
+            has_waited = False
             while True:
                 job, late = self._scheduler.schedule(self._clock())
                 self._answer_empty(late, Finish.DEADLINE)
-                if job is not None or self._stopping:
+                if job is not None or self._stopping or has_waited:
                     return job
-                self._condition.wait()
+                has_waited = not self._condition.wait(wait_s)
 
     def _finish(self, job: Job, outcome: Infill | EngineFault) -> None:
         """Answers a job whose last step was made, and counts its latency."""
-        assert job.started_s is not None
         if isinstance(outcome, Infill):
-            ended_s = self._clock()
-            times_s = {
-                "queue": job.started_s - job.arrival_s,
-                "others": max(0.0, ended_s - job.started_s - job.worked_s),
-                "total": ended_s - job.arrival_s,
-            }
-            times_ms = {stage: 1_000 * seconds for stage, seconds in times_s.items()}
-            outcome = replace(outcome, timings_ms=outcome.timings_ms | times_ms)
+            outcome = replace(outcome, timings_ms=outcome.timings_ms | job.times_ms(self._clock()))
         with self._condition:
             self._scheduler.finish(job)
             if job.is_overdue:
@@ -273,16 +291,9 @@ class DeviceThread:
     def _answer_empty(self, jobs: Iterable[Job], finish: Finish) -> None:
         """Answers jobs without a text."""
         for job in jobs:
-            waited_ms = 1_000 * (self._clock() - job.arrival_s)
-            self._answer(job, Infill(text="", finish=finish, timings_ms={"queue": waited_ms, "total": waited_ms}))
+            self._answer(job, job.unstarted(finish, self._clock()))
 
     def _answer(self, job: Job, outcome: Infill | EngineFault) -> None:
         """Sets the answer and counts it. The condition's lock must be held."""
         self._requests["fault" if isinstance(outcome, EngineFault) else outcome.finish.value] += 1
-        try:
-            if isinstance(outcome, EngineFault):
-                job.answer.set_exception(outcome)
-            else:
-                job.answer.set_result(outcome)
-        except InvalidStateError:
-            pass  # The client took the request back; nobody waits for this answer.
+        job.settle(outcome)

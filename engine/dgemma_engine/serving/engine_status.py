@@ -38,7 +38,7 @@ def engine_status(thread: DeviceThread, chosen: Chosen, *, uptime_s: float, num_
     return Status(
         state=thread.state,
         percent=progress.percent,
-        message=progress.message,
+        message=progress.message or (engine.notice if engine else ""),
         model=engine.model_name if engine else chosen.model,
         model_path=engine.model_path if engine else chosen.model,
         device=engine.device if engine else chosen.device,
@@ -49,7 +49,7 @@ def engine_status(thread: DeviceThread, chosen: Chosen, *, uptime_s: float, num_
         device_memory_bytes=engine.device_memory_bytes if engine else 0,
         clients=num_clients,
         requests=thread.requests(),
-        denoising_steps=engine.denoising_steps if engine else 0,
+        denoising_steps=thread.denoising_steps,
         stages=thread.stages(),
         number_format=engine.number_format if engine else "",
         compiled=engine.compiled if engine else False,

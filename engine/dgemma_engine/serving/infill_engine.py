@@ -36,6 +36,11 @@ class InfillEngine(Protocol):
         """Memory held on the accelerator; 0 on a CPU."""
         ...
 
+    @property
+    def notice(self) -> str:
+        """What keeps it from its usual speed, one line for a person; empty if nothing does."""
+        ...
+
     def filling(
         self, context: Context, cancel: Cancel, *, on_draft: OnDraft = ..., recorder: Recorder | None = ...
     ) -> Pieces[Infill]:
@@ -48,6 +53,14 @@ class InfillEngine(Protocol):
             recorder: receives what every step did. None by default.
         """
         ...
+
+
+def about(engine: InfillEngine) -> str:
+    """Returns what is loaded where, for the log."""
+    execution = "compiled" if engine.compiled else "not compiled"
+    reason = f" ({engine.uncompiled_reason})" if engine.uncompiled_reason else ""
+    where = f"{engine.model_name} is loaded on {engine.device} in {engine.number_format}"
+    return f"{where}; its layers are {execution}{reason}"
 
 
 Load = Callable[[Callable[[int, str], None]], InfillEngine]

@@ -13,10 +13,12 @@ Knows no thread, no clock and no engine: jobs and instants are arguments, jobs t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass
 
-from dgemma_engine.protocol.messages import Context, Draft, Infill, OnDraft
+from dgemma_engine.errors import EngineFault
+from dgemma_engine.protocol.messages import Context, Draft, Finish, Infill, OnDraft
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
 from dgemma_engine.tracing.recorder import Recorder
@@ -64,6 +66,29 @@ class Job:
         """Whether the answer is still to come and still wanted."""
         return not (self.cancel.cancelled or self.answer.done())
 
+    def times_ms(self, ended_s: float) -> dict[str, float]:
+        """Returns how long the job waited, how long others were served meanwhile, and both with its own work."""
+        assert self.started_s is not None
+        times_s = {
+            "queue": self.started_s - self.arrival_s,
+            "others": max(0.0, ended_s - self.started_s - self.worked_s),
+            "total": ended_s - self.arrival_s,
+        }
+        return {stage: 1_000 * seconds for stage, seconds in times_s.items()}
+
+    def unstarted(self, finish: Finish, now_s: float) -> Infill:
+        """Returns the answer of a job that made no step."""
+        waited_ms = 1_000 * (now_s - self.arrival_s)
+        return Infill(text="", finish=finish, timings_ms={"queue": waited_ms, "total": waited_ms})
+
+    def settle(self, outcome: Infill | EngineFault) -> None:
+        """Sets the answer, unless the client took the request back: then nobody waits for it."""
+        with suppress(InvalidStateError):
+            if isinstance(outcome, EngineFault):
+                self.answer.set_exception(outcome)
+            else:
+                self.answer.set_result(outcome)
+
     def send_draft(self, draft: Draft) -> None:
         """Passes a draft on, unless the job was cancelled or answered."""
         if self.on_draft is not None and self.live:
@@ -84,6 +109,11 @@ class Scheduler:
     def running(self) -> Sequence[Job]:
         """Jobs that were started and have not finished."""
         return self._running
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether a job waits to be started."""
+        return bool(self._waiting or self._speculative)
 
     def add(self, job: Job) -> list[Job]:
         """Queues a job.

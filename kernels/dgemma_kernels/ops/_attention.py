@@ -3,15 +3,16 @@
 import triton
 import triton.language as tl
 
+from dgemma_kernels.ops._kv_store import head_of_keys, head_of_values
 from dgemma_kernels.ops._numbers import INTERPRETED, narrow, product
 
 
 # Rows and positions of a canvas begin behind those of its block, aligned or not by the block's length: specialised on
 # that, the kernel would be compiled a second time while a request waits.
-@triton.jit(do_not_specialize=["num_tokens", "capacity"], do_not_specialize_on_alignment=["row_ptr", "position_ptr"])
+@triton.jit(do_not_specialize=["num_tokens"], do_not_specialize_on_alignment=["row_ptr", "position_ptr"])
 def attention_kernel(
-    q_ptr, k_ptr, v_ptr, row_ptr, position_ptr, num_visible_ptr, num_stored_ptr, out_ptr,
-    num_tokens, num_heads, capacity, window,
+    q_ptr, store_ptr, row_ptr, position_ptr, num_visible_ptr, num_stored_ptr, out_ptr,
+    num_tokens, num_heads, window,
     HEAD: tl.constexpr, SHARED: tl.constexpr, CAUSAL: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
     """`SHARED` query heads read one key-value head; a block holds the queries of all of them for some tokens."""
@@ -35,9 +36,9 @@ def attention_kernel(
         first_seen = tl.maximum(tl.min(position, 0) - window + 1, 0)
         end = tl.minimum(end, num_stored + (tl.program_id(0) * BLOCK_M + BLOCK_M - 1) // SHARED + 1)
     else:
-        first_seen = tl.maximum(num_stored - window + 1, 0)
-    k_ptr += kv_head.to(tl.int64) * capacity * HEAD
-    v_ptr += kv_head.to(tl.int64) * capacity * HEAD
+        first_seen = tl.maximum(num_visible - window + 1, 0)
+    k_ptr = head_of_keys(store_ptr, kv_head, HEAD, q_ptr.dtype.element_ty)
+    v_ptr = head_of_values(store_ptr, kv_head, HEAD, q_ptr.dtype.element_ty)
     highest = tl.full([BLOCK_M], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
     acc = tl.zeros([BLOCK_M, HEAD], tl.float32)

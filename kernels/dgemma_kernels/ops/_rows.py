@@ -3,6 +3,7 @@
 import triton
 import triton.language as tl
 
+from dgemma_kernels.ops._kv_store import head_of_keys, head_of_values
 from dgemma_kernels.ops._numbers import gelu_tanh, narrow, store_row
 
 
@@ -61,10 +62,10 @@ def norm_kernel(
         store_row(read, out2_ptr, scale2_ptr, row, column, num_columns, FORMAT2, BLOCK)
 
 
-@triton.jit(do_not_specialize=["store_stride"])
+@triton.jit
 def norm_rotary_kernel(
-    heads_ptr, q_weight_ptr, k_weight_ptr, cos_ptr, sin_ptr, q_ptr, k_store_ptr, v_store_ptr, start_ptr,
-    num_projected, num_heads, num_kv, store_stride, eps, HEAD: tl.constexpr,
+    heads_ptr, q_weight_ptr, k_weight_ptr, cos_ptr, sin_ptr, q_ptr, store_ptr, start_ptr,
+    num_projected, num_heads, num_kv, eps, HEAD: tl.constexpr,
 ):  # fmt: skip
     """One head of one token, the last `num_kv` programs of a token being its values."""
     token = tl.program_id(0)
@@ -78,9 +79,11 @@ def norm_rotary_kernel(
     x = tl.load(x_ptr + column).to(tl.float32)
     inverse = tl.rsqrt(tl.sum(x * x, 0) / HEAD + eps)
     x *= inverse
-    place = (kv_head.to(tl.int64) * store_stride + tl.load(start_ptr) + token) * HEAD
+    place = (tl.load(start_ptr) + token).to(tl.int64) * HEAD
+    element_ty = q_ptr.dtype.element_ty
     if is_value:
-        tl.store(v_store_ptr + place + column, narrow(x, v_store_ptr.dtype.element_ty))
+        v_ptr = head_of_values(store_ptr, kv_head, HEAD, element_ty)
+        tl.store(v_ptr + place + column, narrow(x, element_ty))
     else:
         weight_ptr = q_weight_ptr
         if head >= num_heads:
@@ -92,9 +95,10 @@ def norm_rotary_kernel(
         turned = x * tl.load(weight_ptr + column).to(tl.float32) * cos + other * sin
         if head < num_heads:
             q_place = (token * num_heads + head).to(tl.int64) * HEAD
-            tl.store(q_ptr + q_place + column, narrow(turned, q_ptr.dtype.element_ty))
+            tl.store(q_ptr + q_place + column, narrow(turned, element_ty))
         else:
-            tl.store(k_store_ptr + place + column, narrow(turned, k_store_ptr.dtype.element_ty))
+            k_ptr = head_of_keys(store_ptr, kv_head, HEAD, element_ty)
+            tl.store(k_ptr + place + column, narrow(turned, element_ty))
 
 
 @triton.jit

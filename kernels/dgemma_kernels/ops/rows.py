@@ -1,8 +1,7 @@
 """Fused row operations as Triton kernels: norms with several readers, residuals, rotary, gated gelu, quantisation.
 
 Each reads its row once. Signatures are those of `reference/rows.py`. Shape legend: N rows (tokens), D features,
-K experts per token, H query heads, G key-value heads, X projected heads, d head size, S stored positions,
-I intermediate.
+K experts per token, H query heads, G key-value heads, X projected heads, d head size, I intermediate.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from dgemma_kernels.launch.kernel_launch import launch, power_of_two
 from dgemma_kernels.launch.launch_table import LaunchTable, for_device
 from dgemma_kernels.ops._rows import gated_gelu_kernel, norm_kernel, norm_rotary_kernel
 from dgemma_kernels.tensors.formats import Output, RowFormat, Rows, empty_rows
+from dgemma_kernels.tensors.kv_store import KVStore
 
 MOST_OUTPUTS = 3
 
@@ -89,8 +89,7 @@ def norm_rotary(
     k_weight_d: Tensor,
     cos_Nd: Tensor,
     sin_Nd: Tensor,
-    k_store_GSd: Tensor,
-    v_store_GSd: Tensor,
+    store: KVStore,
     start_1: Tensor,
     num_heads: int,
     eps: float,
@@ -105,8 +104,7 @@ def norm_rotary(
         k_weight_d: scale of the keys' norm; the values' has none.
         cos_Nd: cosines of each token's angles; still dimensions have 1.
         sin_Nd: sines; still dimensions have 0.
-        k_store_GSd: contiguous; rows `start` to `start + N` are written.
-        v_store_GSd: likewise.
+        store: positions `start` to `start + N` are written.
         start_1: int32 on the device, so that one captured graph serves prompts of any length.
         num_heads: H.
         eps: added to the mean square.
@@ -116,15 +114,15 @@ def norm_rotary(
         Queries [N, H, d].
     """
     num_tokens, num_projected, head_dim = heads_NXd.shape
-    num_kv, capacity, _ = k_store_GSd.shape
     if head_dim & (head_dim - 1):
         raise ValueError(f"{head_dim=} must be a power of two for the kernels; use the reference operations")
-    q_NHd = heads_NXd.new_empty(num_tokens, num_heads, head_dim)
+    assert heads_NXd.dtype is store.dtype and head_dim == store.head_dim
+    num_kv, q_NHd = store.num_kv, heads_NXd.new_empty(num_tokens, num_heads, head_dim)
     entry = (table or for_device(heads_NXd.device)).of("norm_rotary")
     launch(
         norm_rotary_kernel, (num_tokens, num_heads + 2 * num_kv),
-        heads_NXd, q_weight_d, k_weight_d, cos_Nd, sin_Nd, q_NHd, k_store_GSd, v_store_GSd, start_1,
-        num_projected, num_heads, num_kv, capacity, eps, HEAD=head_dim, **entry,
+        heads_NXd, q_weight_d, k_weight_d, cos_Nd, sin_Nd, q_NHd, store.place_4, start_1,
+        num_projected, num_heads, num_kv, eps, HEAD=head_dim, **entry,
     )  # fmt: skip
     return q_NHd
 

@@ -1,5 +1,15 @@
 """The operations in plain PyTorch: what each kernel is compared with, and what runs without a GPU."""
 
-from dgemma_kernels.reference import attention, experts, linear, plain, quantization, routing, rows, vocabulary
+from dgemma_kernels.reference import (
+    attention,
+    experts,
+    kv_store,
+    linear,
+    plain,
+    quantization,
+    routing,
+    rows,
+    vocabulary,
+)
 
-__all__ = ["attention", "experts", "linear", "plain", "quantization", "routing", "rows", "vocabulary"]
+__all__ = ["attention", "experts", "kv_store", "linear", "plain", "quantization", "routing", "rows", "vocabulary"]

@@ -1,7 +1,7 @@
 """Fused row operations in plain PyTorch, float32 inside: norms with several readers, residuals, rotary, gated gelu.
 
 Signatures are those of `rows.py`. Shape legend: N rows (tokens), D features, K experts per token, H query heads,
-G key-value heads, d head size, S stored positions, I intermediate.
+G key-value heads, d head size, I intermediate.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dgemma_kernels.reference import plain
+from dgemma_kernels.reference import kv_store, plain
 from dgemma_kernels.reference.quantization import quantise_rows
 from dgemma_kernels.tensors.formats import Output, RowFormat, Rows
+from dgemma_kernels.tensors.kv_store import KVStore
 
 
 def norm(x_ND: Tensor, outputs: Sequence[Output], eps: float) -> tuple[Rows, ...]:
@@ -53,22 +54,22 @@ def norm_rotary(
     k_weight_d: Tensor,
     cos_Nd: Tensor,
     sin_Nd: Tensor,
-    k_store_GSd: Tensor,
-    v_store_GSd: Tensor,
+    store: KVStore,
     start_1: Tensor,
     num_heads: int,
     eps: float,
 ) -> Tensor:
     """Norms and turns queries and keys, norms values, and stores keys and values: see `rows.norm_rotary`."""
-    num_tokens, num_kv = heads_NXd.shape[0], k_store_GSd.shape[0]
+    num_tokens, num_kv = heads_NXd.shape[0], store.num_kv
     normed = torch.rms_norm(heads_NXd.float(), (heads_NXd.shape[-1],), None, eps)
     q = normed[:, :num_heads] * q_weight_d.float()
     k = normed[:, num_heads : num_heads + num_kv] * k_weight_d.float()
     cos, sin = cos_Nd.float()[None], sin_Nd.float()[None]
     q, k = plain.apply_rotary(q[None], cos, sin)[0], plain.apply_rotary(k[None], cos, sin)[0]
-    start = int(start_1)
-    k_store_GSd[:, start : start + num_tokens] = k.transpose(0, 1).to(k_store_GSd.dtype)
-    v_store_GSd[:, start : start + num_tokens] = normed[:, -num_kv:].transpose(0, 1).to(v_store_GSd.dtype)
+    k_GSd, v_GSd, first = kv_store.tensors(store)
+    start = int(start_1) - first
+    k_GSd[:, start : start + num_tokens] = k.transpose(0, 1).to(store.dtype)
+    v_GSd[:, start : start + num_tokens] = normed[:, -num_kv:].transpose(0, 1).to(store.dtype)
     return q.to(heads_NXd.dtype)
 
 

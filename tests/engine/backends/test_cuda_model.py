@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 from dgemma_engine.backends import select
-from dgemma_engine.backends.cuda.model import FusedModel, fuse
+from dgemma_engine.backends.cuda.fuse import fuse
+from dgemma_engine.backends.cuda.model import FusedModel
 from dgemma_engine.backends.cuda.weights import dense_weight, expert_weights
 from dgemma_engine.backends.select import load_runnable
 from dgemma_engine.checkpoint.loader import Residence, load_model

@@ -267,10 +267,78 @@ def test_stale_input_would_be_noticed(
     monkeypatch.setattr(step_graphs, "forward", lambda model, view, *rest: forward(model, stale(view), *rest))
     monkeypatch.setattr(step_graphs, "renoise", lambda model, view, sampler: renoise(model, stale(view), sampler))
     captured._graphs.clear()  # pyright: ignore[reportPrivateUsage]
+    if field == "num_stored_1":
+        # A canvas that is stored too late does no harm, one that is stored too early overwrites the prompt.
+        cache.truncate(3)
     for _repetition in range(3):
         on_device(captured, 40, LARGER, cache=cache, suppressed_ids=torch.arange(100))
     with pytest.raises(AssertionError):
         test_replay_sees_nothing_of_a_larger_request(models, (captured, cache), 25)
+
+
+@pytest.mark.parametrize("num_documents", [2, 10])
+def test_documents_add_no_graphs(models: tuple[DiffusionModel, FusedModel], num_documents: int) -> None:
+    """Work captured with the first document's keys and values reads those of the document at hand."""
+    captured, rows = steps_of(models), [Row(num_free=9, head_ids=(7, 8, 9), seed=4)]
+    lengths = [21, *range(3, 3 + num_documents - 1)]
+    caches = [prompt(models[1], length) for length in lengths]
+    for _repetition in range(2):
+        on_device(captured, lengths[0], rows, cache=caches[0])
+    graphs = captured._graphs  # pyright: ignore[reportPrivateUsage]
+    before, known = graphs.num_captured, graphs.num_known
+    for _visit in range(2):
+        for length, cache in zip(lengths, caches, strict=True):
+            check(on_device(captured, length, rows, cache=cache)[0], plainly(models[0], length, rows)[0])
+    assert (graphs.num_captured, graphs.num_known) == (before, known)
+
+
+def test_documents_that_take_turns_step_by_step_read_their_own_prompts(
+    models: tuple[DiffusionModel, FusedModel],
+) -> None:
+    captured, rows = steps_of(models), [Row(num_free=9, head_ids=(7, 8, 9), seed=4)]
+    lengths = [21, 3, 40]
+    for _repetition in range(2):
+        runs = [denoise(fresh(captured, n, rows), cancel=unhurried(), on_step=lambda _run: None) for n in lengths]
+        done = dict[int, Denoised]()
+        while len(done) < len(runs):
+            for index, work in enumerate(runs):
+                try:
+                    next(work)
+                except StopIteration as end:
+                    done.setdefault(index, end.value)
+        for index, length in enumerate(lengths):
+            check(done[index], plainly(models[0], length, rows)[0])
+
+
+def test_a_prompt_that_grows_keeps_its_graphs(models: tuple[DiffusionModel, FusedModel]) -> None:
+    captured, rows = steps_of(models), [Row(num_free=9, seed=4)]
+    cache = PromptCache(models[1].config, capacity=1, dtype=torch.float32, device=CPU)
+    for length in (1, 1, 90, 150):
+        cache.truncate(0)
+        with torch.inference_mode():
+            models[1].prefill(draw_ids(length, length, CPU), cache)
+        check(on_device(captured, length, rows, cache=cache)[0], plainly(models[0], length, rows)[0])
+    assert captured._graphs.num_captured == 2  # pyright: ignore[reportPrivateUsage]
+
+
+def test_blocks_of_several_lengths_share_a_graph(models: tuple[DiffusionModel, FusedModel]) -> None:
+    captured, rows = steps_of(models), [Row(num_free=7, head_ids=(3,), seed=2)]
+    for length in (5, 31, 1, 32):
+        block = draw_ids(length + 50, length, CPU)[0].tolist()
+        expected, theirs = plainly(models[0], 21, rows, block_ids=block)
+        got, ours = on_device(captured, 21, rows, block_ids=block)
+        check(got, expected)
+        assert ours.length == theirs.length == 21 + length
+    assert captured._graphs.num_captured == 3, "first steps with a block, later ones, and renoising"  # pyright: ignore[reportPrivateUsage]
+
+
+@pytest.mark.parametrize(
+    ("num_tokens", "length"),
+    [(1, 32), (32, 32), (33, 64), (65, 128), (129, 192), (193, 256), (257, 384), (385, 512), (513, 768), (769, 1024)],
+)
+def test_steps_have_few_lengths(num_tokens: int, length: int) -> None:
+    assert StepShape.holding(3, num_tokens, num_tokens) == StepShape(num_rows=4, length=length, num_block=length)
+    assert StepShape.holding(1, num_tokens).num_block == 0
 
 
 def test_larger_canvas_than_any_before_gets_new_buffers(models: tuple[DiffusionModel, FusedModel]) -> None:

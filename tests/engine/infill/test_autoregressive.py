@@ -50,10 +50,10 @@ def run(model: DiffusionGemma, cache: PromptCache, **options: Any) -> Written:
         "max_passes": 100,
         "cancel": Cancel(deadline_s=time.monotonic() + 600, clock=time.monotonic),
     }
-    before = [tensor[:, :, : cache.length].clone() for tensor in cache._kv]  # type: ignore[reportPrivateUsage]
+    before = [rows.between(0, cache.length).clone() for rows in cache._layers]  # type: ignore[reportPrivateUsage]
     written = finished(write(model, cache, PROMPT[-1], **(given | options)))
     assert cache.length == len(PROMPT)
-    after = [tensor[:, :, : cache.length] for tensor in cache._kv]  # type: ignore[reportPrivateUsage]
+    after = [rows.between(0, cache.length) for rows in cache._layers]  # type: ignore[reportPrivateUsage]
     assert all(torch.equal(old, new) for old, new in zip(before, after, strict=True)), "the prompt was changed"
     return written
 

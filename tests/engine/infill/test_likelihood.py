@@ -67,8 +67,8 @@ def test_model_that_ends_nothing_has_no_end(model: DiffusionGemma, cache: Prompt
 
 
 def test_prompt_cache_is_left_as_it_was(model: DiffusionGemma, cache: PromptCache) -> None:
-    before = [tensor[:, :, : cache.length].clone() for tensor in cache._kv]  # type: ignore[reportPrivateUsage]
+    before = [rows.between(0, cache.length).clone() for rows in cache._layers]  # type: ignore[reportPrivateUsage]
     likelihoods(model, cache, PROMPT[-1], BRANCHES, end_ids=frozenset(), banned_ids=[])
     assert cache.length == len(PROMPT)
-    after = [tensor[:, :, : cache.length] for tensor in cache._kv]  # type: ignore[reportPrivateUsage]
+    after = [rows.between(0, cache.length) for rows in cache._layers]  # type: ignore[reportPrivateUsage]
     assert all(torch.equal(old, new) for old, new in zip(before, after, strict=True))

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from dgemma_engine.backends.cuda import step_buffers
 from dgemma_engine.backends.cuda.graph_executor import GraphExecutor
 from dgemma_engine.backends.cuda.graphs import Graphs, capture_on
 from dgemma_engine.backends.cuda.model import FusedModel
@@ -29,6 +31,7 @@ from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import finished
 
 from tests.engine.fused_models import SLIDING, VOCAB, draw_ids, few, load, write
+from tests.engine.interpreted.recorded_replay import record
 from tests.rounding import model_error
 
 SAMPLER = Sampler(
@@ -93,6 +96,28 @@ def test_graph_eager_and_oracle_agree(tmp_path: Path, device: torch.device) -> N
         agree(run(Denoiser(executor, SAMPLER)), got)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="real graphs are captured there")
+def test_replayed_kernels_read_the_document_at_hand(
+    tmp_path: Path, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recorded with one document's keys and values, replayed with those of another, whose block is shorter too."""
+    folder = write(tmp_path, layer_types=[SLIDING], **SMALL)
+    model = load(folder, Ops.triton(), torch.float32, device)
+    assert isinstance(model, FusedModel)
+    captured, eager = StepGraphs(model, Graphs(record)), StepGraphs(model, Graphs(record, most=0))
+    # Fewer tokens than a real step is filled up to.
+    monkeypatch.setattr(step_buffers, "step_length", lambda num_tokens: -(-num_tokens // 4) * 4)
+    rows, one_step = [Row(num_free=4, head_ids=(7, 8), seed=3)], replace(SAMPLER, num_steps=1)
+    for length, block in ((11, [4, 9, 2]), (10, [5]), (5, [11])):
+        cache = prompt(model, length)
+        got = run(on_device(captured, cache, rows, device, one_step, block))
+    assert captured._graphs.num_captured == 1  # pyright: ignore[reportPrivateUsage]
+    expected = run(on_device(eager, prompt(model, 5), rows, device, one_step, [11]))
+    agree(got, expected)
+    assert cache.length == 6
+    assert got.guesses[0].entropy == pytest.approx(expected.guesses[0].entropy, rel=1e-6)
+
+
 def prompt(model: DiffusionModel, length: int) -> PromptCache:
     cache = PromptCache(model.config, capacity=200, dtype=model.dtype, device=model.device)
     with torch.inference_mode():
@@ -100,9 +125,17 @@ def prompt(model: DiffusionModel, length: int) -> PromptCache:
     return cache
 
 
-def on_device(steps: StepGraphs, cache: PromptCache, rows: Sequence[Row], device: torch.device) -> Denoiser:
-    canvas = canvases.start(rows, SAMPLER.noise, device)
-    return Denoiser(GraphExecutor(steps, cache, canvas, SAMPLER, suppressed_ids=NOTHING), SAMPLER)
+def on_device(
+    steps: StepGraphs,
+    cache: PromptCache,
+    rows: Sequence[Row],
+    device: torch.device,
+    sampler: Sampler = SAMPLER,
+    block: Sequence[int] = (),
+) -> Denoiser:
+    canvas = canvases.start(rows, sampler.noise, device)
+    executor = GraphExecutor(steps, cache, canvas, sampler, suppressed_ids=NOTHING, block_ids=block)
+    return Denoiser(executor, sampler)
 
 
 def run(run: Denoiser) -> Denoised:

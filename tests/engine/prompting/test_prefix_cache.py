@@ -19,6 +19,7 @@ from dgemma_engine.infill.likelihood import Branch, likelihoods
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model.transformer import DiffusionGemma
+from dgemma_engine.prompting import prefix_cache
 from dgemma_engine.prompting.prefix_cache import PromptStore
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import finished
@@ -143,6 +144,20 @@ def test_memory_bound_keeps_the_newest(model: DiffusionGemma, monkeypatch: pytes
         encoded(store, document, [2, 20, 21])
     encoded(store, "a", [2, 20, 21])
     assert counts == [3, 3, 3]
+
+
+def test_others_go_before_a_new_prompt_takes_memory(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, held = PromptStore(model, max_bytes=1), list[int]()
+    make = prefix_cache.PromptCache
+
+    def count(*args: Any, **kwargs: Any) -> PromptCache:
+        held.append(len(store._prompts.items()))  # pyright: ignore[reportPrivateUsage]
+        return make(*args, **kwargs)
+
+    monkeypatch.setattr(prefix_cache, "PromptCache", count)
+    for document in "ab":
+        encoded(store, document, [2, 20, 21])
+    assert held == [0, 0]
 
 
 def test_prompt_in_use_is_kept(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> None:

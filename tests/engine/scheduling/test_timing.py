@@ -23,6 +23,17 @@ def test_first_duration_is_the_average_and_later_ones_move_it() -> None:
     assert estimator.expected_s("rank") == 0
 
 
+def test_stage_is_slow_after_four_durations_of_ten_times_the_least_average() -> None:
+    estimator = DurationEstimator()
+    for seconds in (1.0, 1.0, 11.0, 11.0, 11.0):
+        estimator.add("step", seconds)
+        assert not estimator.is_slow("step")
+    estimator.add("step", 11.0)
+    assert estimator.is_slow("step") and not estimator.is_slow("rank")
+    estimator.add("step", 9.0)
+    assert not estimator.is_slow("step")
+
+
 def test_stage_timer_returns_durations_in_order_and_the_total() -> None:
     instants = iter([1.0, 3.0, 3.5, 4.0])
     timer = StageTimer(lambda: next(instants))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from dgemma_kernels import reference
 from dgemma_kernels.ops import attention
+from dgemma_kernels.tensors.kv_store import KVStore
 from torch import Tensor
 
 from tests.kernels.interpreted.errors import assert_as_close, draw
@@ -25,6 +29,10 @@ def scalar(value: int, device: torch.device) -> Tensor:
     return torch.tensor([value], dtype=torch.int32, device=device)
 
 
+def exact(operation: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor, *places: Any) -> Tensor:
+    return operation(q.double(), KVStore.of(k.double(), v.double()), *places)
+
+
 def poisoned(store: Tensor, start: int) -> Tensor:
     store = store.clone()
     store[:, start:] = torch.nan
@@ -37,18 +45,46 @@ def test_canvases_see_themselves_and_the_prompt(stored: int, window: int | None,
     row = torch.tensor([0] * 5 + [1] * 1 + [2] * 13, dtype=torch.int32, device=device)
     q, k, v = tensors(19, 4, 2, 32, device)
     k, v = poisoned(k, stored + 19), poisoned(v, stored + 19)
-    got = attention.canvas(q, k, v, row, scalar(stored, device), window)
-    expected = reference.attention.canvas(q, k, v, row, scalar(stored, device), window)
-    exact = reference.attention.canvas(q.double(), k.double(), v.double(), row, scalar(stored, device), window)
-    assert_as_close(got, expected, exact)
+    places = (row, scalar(stored, device), scalar(stored, device), window)
+    got, expected = (module.canvas(q, KVStore.of(k, v), *places) for module in (attention, reference.attention))
+    assert_as_close(got, expected, exact(reference.attention.canvas, q, k, v, *places))
+
+
+@pytest.mark.parametrize("window", [None, 8])
+def test_tokens_between_prompt_and_canvas_are_hidden(window: int | None, device: torch.device) -> None:
+    """A block that is filled up to a captured length: its padding stands before the canvas."""
+    q, k, v = tensors(7, 4, 2, 32, device)
+    row = torch.zeros(7, dtype=torch.int32, device=device)
+    got = attention.canvas(q, KVStore.of(k, v), row, scalar(20, device), scalar(25, device), window)
+    closed = [torch.cat((store[:, :20], store[:, 25:32]), dim=1).contiguous() for store in (k, v)]
+    places = (row, scalar(20, device), scalar(20, device), window)
+    expected = reference.attention.canvas(q, KVStore.of(*closed), *places)
+    assert_as_close(got, expected, exact(reference.attention.canvas, q, *closed, *places))
+    twin = reference.attention.canvas(q, KVStore.of(k, v), row, scalar(20, device), scalar(25, device), window)
+    assert torch.allclose(twin.float(), expected.float(), atol=1e-2)
+
+
+def test_store_that_begins_after_the_prompts_first_token(device: torch.device) -> None:
+    """A sliding layer drops what no token sees any more."""
+    q, k, v = tensors(9, 4, 2, 32, device)
+    row = torch.zeros(9, dtype=torch.int32, device=device)
+    position = torch.arange(25, 34, dtype=torch.int32, device=device)
+    whole, late = KVStore.of(k, v), KVStore.of(k[:, 17:].contiguous(), v[:, 17:].contiguous(), 17)
+    stored = scalar(25, device)
+    for module in (attention, reference.attention):
+        one, other = (module.canvas(q, store, row, stored, stored, 8) for store in (whole, late))
+        assert torch.allclose(one.float(), other.float(), atol=1e-2)
+        one, other = (module.causal(q, store, row, position, stored, stored, 8) for store in (whole, late))
+        assert torch.allclose(one.float(), other.float(), atol=1e-2)
 
 
 def test_a_row_packed_is_the_row_alone(device: torch.device) -> None:
     q, k, v = tensors(12, 4, 1, 32, device)
     row = torch.tensor([0] * 7 + [1] * 5, dtype=torch.int32, device=device)
-    packed = attention.canvas(q, k, v, row, scalar(9, device), 4)
+    packed = attention.canvas(q, KVStore.of(k, v), row, scalar(9, device), scalar(9, device), 4)
     moved = [torch.cat((store[:, :9], store[:, 16:21]), dim=1).contiguous() for store in (k, v)]
-    alone = attention.canvas(q[7:].contiguous(), *moved, row[7:] - 1, scalar(9, device), 4)
+    places = (row[7:] - 1, scalar(9, device), scalar(9, device), 4)
+    alone = attention.canvas(q[7:].contiguous(), KVStore.of(*moved), *places)
     assert torch.allclose(packed[7:].float(), alone.float(), atol=1e-2)
 
 
@@ -59,9 +95,9 @@ def test_prefill(stored: int, tokens: int, window: int | None, device: torch.dev
     row = torch.zeros(tokens, dtype=torch.int32, device=device)
     position = torch.arange(stored, stored + tokens, dtype=torch.int32, device=device)
     places = (row, position, scalar(stored, device), scalar(stored, device), window)
-    got = attention.causal(q, poisoned(k, stored + tokens), poisoned(v, stored + tokens), *places)
-    expected = reference.attention.causal(q, k, v, *places)
-    assert_as_close(got, expected, reference.attention.causal(q.double(), k.double(), v.double(), *places))
+    k, v = poisoned(k, stored + tokens), poisoned(v, stored + tokens)
+    got, expected = (module.causal(q, KVStore.of(k, v), *places) for module in (attention, reference.attention))
+    assert_as_close(got, expected, exact(reference.attention.causal, q, k, v, *places))
 
 
 @pytest.mark.parametrize("window", [None, 5])
@@ -70,21 +106,21 @@ def test_branches_hide_the_stored_tokens_that_they_repeat(window: int | None, de
     row = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 1], dtype=torch.int32, device=device)
     position = torch.tensor([10, 11, 12, 13, 10, 11, 12, 13, 14], dtype=torch.int32, device=device)
     places = (row, position, scalar(10, device), scalar(12, device), window)
-    got, expected = (module.causal(q, k, v, *places) for module in (attention, reference.attention))
-    assert_as_close(got, expected, reference.attention.causal(q.double(), k.double(), v.double(), *places))
+    got, expected = (module.causal(q, KVStore.of(k, v), *places) for module in (attention, reference.attention))
+    assert_as_close(got, expected, exact(reference.attention.causal, q, k, v, *places))
 
 
 @pytest.mark.parametrize(("heads", "kv_heads", "size"), [(4, 2, 256), (8, 1, 512)])
 def test_head_sizes_of_the_big_model(heads: int, kv_heads: int, size: int, device: torch.device) -> None:
     q, k, v = tensors(5, heads, kv_heads, size, device)
     row = torch.tensor([0, 0, 0, 1, 1], dtype=torch.int32, device=device)
-    got = attention.canvas(q, k, v, row, scalar(18, device), None)
-    expected = reference.attention.canvas(q, k, v, row, scalar(18, device), None)
-    exact = reference.attention.canvas(q.double(), k.double(), v.double(), row, scalar(18, device), None)
-    assert_as_close(got, expected, exact)
+    places = (row, scalar(18, device), scalar(18, device), None)
+    got, expected = (module.canvas(q, KVStore.of(k, v), *places) for module in (attention, reference.attention))
+    assert_as_close(got, expected, exact(reference.attention.canvas, q, k, v, *places))
 
 
 def test_other_head_sizes_are_refused(device: torch.device) -> None:
     q, k, v = tensors(2, 2, 1, 48, device)
     with pytest.raises(ValueError, match="head_dim=48"):
-        attention.canvas(q, k, v, torch.zeros(2, dtype=torch.int32, device=device), scalar(3, device), None)
+        row = torch.zeros(2, dtype=torch.int32, device=device)
+        attention.canvas(q, KVStore.of(k, v), row, scalar(3, device), scalar(3, device), None)

@@ -8,6 +8,7 @@ from dgemma_kernels import reference
 from dgemma_kernels.ops import rows
 from dgemma_kernels.reference.quantization import restore_rows
 from dgemma_kernels.tensors.formats import Output, RowFormat
+from dgemma_kernels.tensors.kv_store import KVStore
 
 from tests.kernels.interpreted.errors import assert_as_close, draw
 
@@ -76,9 +77,9 @@ def test_end_of_layer(num_parts: int, scalars: int, device: torch.device) -> Non
 
 
 @pytest.mark.parametrize(("head_dim", "num_heads", "num_kv", "own_values"), [(32, 4, 2, True), (64, 3, 1, False)])
-@pytest.mark.parametrize("start", [0, 5])
+@pytest.mark.parametrize(("start", "first"), [(0, 0), (5, 0), (5, 3)])
 def test_heads_are_normed_turned_and_stored(
-    head_dim: int, num_heads: int, num_kv: int, own_values: bool, start: int, device: torch.device
+    head_dim: int, num_heads: int, num_kv: int, own_values: bool, start: int, first: int, device: torch.device
 ) -> None:
     projected = num_heads + num_kv * (2 if own_values else 1)
     heads = draw(3, projected, head_dim).to(device).bfloat16()
@@ -90,15 +91,15 @@ def test_heads_are_normed_turned_and_stored(
     stores = [torch.full((num_kv, 9, head_dim), torch.nan, device=device, dtype=torch.bfloat16) for _ in range(4)]
     place = torch.tensor([start], device=device, dtype=torch.int32)
     arguments = (heads, q_weight, k_weight, cos, sin)
-    q = rows.norm_rotary(*arguments, stores[0], stores[1], place, num_heads, EPS)
-    expected = reference.rows.norm_rotary(*arguments, stores[2], stores[3], place, num_heads, EPS)
+    q = rows.norm_rotary(*arguments, KVStore.of(*stores[:2], first), place, num_heads, EPS)
+    expected = reference.rows.norm_rotary(*arguments, KVStore.of(*stores[2:], first), place, num_heads, EPS)
     exact_stores = [torch.zeros(num_kv, 9, head_dim, device=device) for _ in range(2)]
     widened = tuple(tensor.float() for tensor in arguments)
-    exact = reference.rows.norm_rotary(*widened, *exact_stores, place, num_heads, EPS)
+    exact = reference.rows.norm_rotary(*widened, KVStore.of(*exact_stores, first), place, num_heads, EPS)
     assert_as_close(q, expected, exact)
     for ours, theirs, true in zip(stores[:2], stores[2:], exact_stores, strict=True):
         assert torch.equal(ours.isnan(), theirs.isnan()), "rows outside the tokens' are left alone"
-        written = slice(start, start + 3)
+        written = slice(start - first, start - first + 3)
         assert_as_close(ours[:, written], theirs[:, written], true[:, written])
 
 
@@ -108,7 +109,7 @@ def test_head_size_must_be_a_power_of_two(device: torch.device) -> None:
     start = torch.zeros(1, dtype=torch.int32, device=device)
     with pytest.raises(ValueError, match="head_dim=48"):
         rows.norm_rotary(
-            torch.ones(1, 3, 48, device=device), one, one, one[None], one[None], store, store, start, 1, EPS
+            torch.ones(1, 3, 48, device=device), one, one, one[None], one[None], KVStore.of(store, store), start, 1, EPS
         )
 
 

@@ -11,10 +11,11 @@ def late(**timings_ms: float) -> Infill:
     return Infill(text="", finish=Finish.DEADLINE, timings_ms={"total": 100.0} | timings_ms)
 
 
-def engine(model: str, device: str) -> Status:
+def engine(model: str, device: str, message: str = "") -> Status:
     return Status(
-        state=EngineState.READY, percent=100, message="", model=model, model_path="", device=device, pid=1, version="1",
-        uptime_s=1.0, memory_bytes=1, device_memory_bytes=0, clients=1, requests={}, denoising_steps=1, stages={},
+        state=EngineState.READY, percent=100, message=message, model=model, model_path="", device=device, pid=1,
+        version="1", uptime_s=1.0, memory_bytes=1, device_memory_bytes=0, clients=1, requests={}, denoising_steps=1,
+        stages={},
     )  # fmt: skip
 
 
@@ -26,6 +27,7 @@ def engine(model: str, device: str) -> Status:
         (late(others=10.0), engine("26B", "cpu"), "26B runs on the processor"),
         (late(), engine("26B", "cuda:0"), "raise dgemma.deadlineMs"),
         (late(), engine("tiny", "cpu"), "raise dgemma.deadlineMs"),
+        (late(), engine("26B", "cuda:0", "a step takes 10 times as long"), "a step takes 10 times as long"),
         (late(total=0.0), None, "raise dgemma.deadlineMs"),
     ],
 )

@@ -181,7 +181,9 @@ class GraphExecutor:
         view.num_stored_1.fill_(self._cache.length)
         view.num_before_1.fill_(self._cache.length + num_block)
         if num_block:
-            view.block_T.copy_(torch.tensor(self._block_ids))
+            view.block_T[:num_block].copy_(torch.tensor(self._block_ids))
+            # Equal tokens choose equal experts, more or less.
+            view.block_T[num_block:].fill_(self._block_ids[-1])
 
     def _suppressed_sets(self) -> tuple[list[Tensor], Tensor]:
         """Returns the sets of tokens that some position may not hold, [V] each, and the set of each position, [L]."""

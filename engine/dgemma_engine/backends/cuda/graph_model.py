@@ -103,7 +103,6 @@ class GraphModel(FusedModel):
 
     def _run(self, kind: str, buffers: _Buffers, cache: PromptCache) -> None:
         stores = self.stores(cache, len(buffers.ids_N))
-        places = tuple((k_GSd.data_ptr(), v_GSd.data_ptr(), k_GSd.shape[1]) for k_GSd, v_GSd in stores)
 
         def work() -> None:
             metadata = self.metadata(
@@ -113,6 +112,7 @@ class GraphModel(FusedModel):
                 num_visible_1=buffers.num_visible_1,
                 num_stored_1=buffers.num_stored_1,
                 num_before_canvas_1=buffers.num_stored_1,
+                canvas_start_1=buffers.num_stored_1,
             )
             x_ND = self.embed(buffers.ids_N)
             if kind == "prefill":
@@ -120,7 +120,7 @@ class GraphModel(FusedModel):
             else:
                 buffers.hidden_ND.copy_(self.run(x_ND, metadata, stores).data_ND)
 
-        self.graphs.run((kind, len(buffers.ids_N), places), work)
+        self.graphs.run((kind, len(buffers.ids_N)), work)
 
     def _filled(
         self,

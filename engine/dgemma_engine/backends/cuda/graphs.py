@@ -17,6 +17,8 @@ import torch
 
 logger = logging.getLogger(__name__)
 
+MOST_GRAPHS = 64
+
 Work = Callable[[], None]
 
 
@@ -93,12 +95,17 @@ class Graphs:
         num_captured: pieces recorded so far.
     """
 
-    def __init__(self, capture: Capture, *, most: int = 64) -> None:
+    def __init__(self, capture: Capture, *, most: int = MOST_GRAPHS) -> None:
         if most < 0:
             raise ValueError(f"{most=} must not be negative")
         self._capture, self._most = capture, most
         self._known: OrderedDict[Hashable, Work | None] = OrderedDict()
         self.num_captured = 0
+
+    @property
+    def num_known(self) -> int:
+        """Pieces that were seen and are kept, recorded or not."""
+        return len(self._known)
 
     def run(self, key: Hashable, work: Work) -> None:
         """Does `work`, by repeating what was recorded under `key` if anything was.

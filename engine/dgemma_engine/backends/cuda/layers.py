@@ -4,8 +4,8 @@ A layer takes the residual stream and its norm, as the layer before it left both
 sizes follow from the number of tokens, and lengths are read on the device, so that a pass can be captured in a graph.
 Keys and values are written where they are kept. For one row of the batch; without gradients (docs/decisions/0023).
 
-Shape legend: N tokens of a pass, T of them in causal mode before L of a canvas; D hidden, H query heads, G key-value
-heads, d head size, S stored positions, E experts, K experts per token.
+Shape legend: N tokens of a pass, T of them in causal mode before L of a canvas; D hidden, H query heads, d head
+size, E experts, K experts per token.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from dgemma_kernels.tensors.formats import Output, RowFormat, Rows, Weight, WeightFormat
+from dgemma_kernels.tensors.kv_store import KVStore
 from torch import Tensor, nn
 
 from dgemma_engine.backends.cuda.weights import dense_weight, expert_weights
@@ -35,7 +36,9 @@ class AttentionMetadata:
         position_N: int32; the causal mask depends on it.
         num_visible_1: stored tokens from this one on are hidden from causal tokens, int32.
         num_stored_1: tokens stored before this pass, int32.
-        num_before_canvas_1: the same and the causal ones of this pass, int32.
+        num_before_canvas_1: the same and the causal ones of this pass that the canvas sees, int32.
+        canvas_start_1: position in the store of the canvas's first key, int32; after `num_before_canvas_1` where the
+            causal tokens are filled up to a captured length.
         rotary: of the positions.
         tile_rows: of the experts' tiles.
         arrivals_1: int32, 0: scratch of the routing kernel.
@@ -47,6 +50,7 @@ class AttentionMetadata:
     num_visible_1: Tensor
     num_stored_1: Tensor
     num_before_canvas_1: Tensor
+    canvas_start_1: Tensor
     rotary: dict[LayerKind, Rotary]
     tile_rows: int
     arrivals_1: Tensor
@@ -151,7 +155,7 @@ class FusedLayer:
         self.reads = Output(weight_D=layer.input_layernorm.weight.detach(), format=self._qkv.row_format)
 
     def run(
-        self, x_ND: Tensor, rows: Rows, metadata: AttentionMetadata, stores: tuple[Tensor, Tensor], reader: Output
+        self, x_ND: Tensor, rows: Rows, metadata: AttentionMetadata, store: KVStore, reader: Output
     ) -> tuple[Tensor, Rows]:
         """Runs the layer.
 
@@ -159,14 +163,14 @@ class FusedLayer:
             x_ND: residual stream.
             rows: its norm through `reads`.
             metadata: of the pass.
-            stores: where keys and values are kept, [G, S, d] each; written after the stored ones.
+            store: where keys and values are kept; written after the stored ones.
             reader: the norm that comes next.
 
         Returns:
             The residual stream and its norm through `reader`.
         """
         ops, eps = self._ops, self._eps
-        attended = self._attend(self._project(rows, metadata, stores), metadata, stores)
+        attended = self._attend(self._project(rows, metadata, store), metadata, store)
         x_ND, (routed, dense_in, sparse_in) = ops.add_norm(
             x_ND, self._out.of_plain(attended), self._after_attention_D, self._readers, eps
         )
@@ -180,31 +184,30 @@ class FusedLayer:
         x_ND, (following,) = ops.merge_norm(x_ND, dense_ND, parts_NKD, self._after_both, scalar, (reader,), eps)
         return x_ND, following
 
-    def store_kv(self, rows: Rows, metadata: AttentionMetadata, stores: tuple[Tensor, Tensor]) -> None:
+    def store_kv(self, rows: Rows, metadata: AttentionMetadata, store: KVStore) -> None:
         """Stores keys and values only."""
-        self._project(rows, metadata, stores)
+        self._project(rows, metadata, store)
 
-    def _project(self, rows: Rows, metadata: AttentionMetadata, stores: tuple[Tensor, Tensor]) -> Tensor:
+    def _project(self, rows: Rows, metadata: AttentionMetadata, store: KVStore) -> Tensor:
         """Returns queries [N, H, d]; keys and values are stored."""
         heads_NXd = self._qkv(rows).unflatten(-1, (-1, self._head_dim))
         turn = metadata.rotary[self.kind]
         return self._ops.norm_rotary(
-            heads_NXd, self._q_norm_d, self._k_norm_d, turn.cos[0], turn.sin[0], *stores, metadata.num_stored_1,
+            heads_NXd, self._q_norm_d, self._k_norm_d, turn.cos[0], turn.sin[0], store, metadata.num_stored_1,
             self._num_heads, self._eps,
         )  # fmt: skip
 
-    def _attend(self, q_NHd: Tensor, metadata: AttentionMetadata, stores: tuple[Tensor, Tensor]) -> Tensor:
+    def _attend(self, q_NHd: Tensor, metadata: AttentionMetadata, store: KVStore) -> Tensor:
         """Returns the heads' outputs side by side, [N, H d]."""
         num_causal, outputs = metadata.num_causal, list[Tensor]()
         if num_causal:
             row_T, position_T = metadata.row_N[:num_causal], metadata.position_N[:num_causal]
             seen = (metadata.num_visible_1, metadata.num_stored_1)
-            outputs.append(self._ops.causal(q_NHd[:num_causal], *stores, row_T, position_T, *seen, self._window))
+            outputs.append(self._ops.causal(q_NHd[:num_causal], store, row_T, position_T, *seen, self._window))
         if num_causal < len(q_NHd):
+            seen = (metadata.num_before_canvas_1, metadata.canvas_start_1)
             row_L = metadata.row_N[num_causal:]
-            outputs.append(
-                self._ops.canvas(q_NHd[num_causal:], *stores, row_L, metadata.num_before_canvas_1, self._window)
-            )
+            outputs.append(self._ops.canvas(q_NHd[num_causal:], store, row_L, *seen, self._window))
         return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).flatten(1)
 
     def _scalar(self, metadata: AttentionMetadata) -> Tensor:

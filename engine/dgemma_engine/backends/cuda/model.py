@@ -15,49 +15,22 @@ from dgemma_kernels.tensors.formats import Output, Rows, WeightFormat
 from dgemma_kernels.tensors.vocabulary_distribution import Banned, VocabularyDistribution
 from torch import Tensor, nn
 
+from dgemma_engine.backends.cuda.kv_table import KVTable, Stores
 from dgemma_engine.backends.cuda.layers import (
     AttentionMetadata,
     FusedLayer,
     FusedLinear,
     FusedSelfConditioning,
-    fused_layers,
 )
 from dgemma_engine.backends.cuda.weights import plain
 from dgemma_engine.model.attention_masks import ALL_VISIBLE, AttentionMasks
 from dgemma_engine.model.config import ModelConfig
-from dgemma_engine.model.diffusion_model import DiffusionModel, ModelDefaults
+from dgemma_engine.model.devices import EDIT_TOKENS
+from dgemma_engine.model.diffusion_model import ModelDefaults
 from dgemma_engine.model.kv_cache import KVCache, PromptCache, prompt_cache
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model.rotary import RotaryTable
-from dgemma_engine.model.transformer import DiffusionGemma, embed_scale
-
-Stores = Sequence[tuple[Tensor, Tensor]]
-"""Keys and values of each layer, see `PromptCache.stores`."""
-
-
-def fuse(model: DiffusionGemma, ops: Ops) -> DiffusionModel:
-    """Returns the model to run: a `FusedModel` where the operations include fused ones, `model` itself elsewhere.
-
-    Args:
-        model: in inference mode, its weights final; taken apart layer by layer if a fused one is made of it.
-        ops: the operations.
-
-    Raises:
-        CheckpointError: the operations cannot run on the model's device, or not with its weights.
-    """
-    if ops.fused is None:
-        return model
-    dtype = model.dtype
-    made = FusedModel(
-        model.config,
-        ops,
-        embed_tokens=model.embed_tokens,
-        begin=FusedSelfConditioning(model.self_conditioning, model.config, ops.fused, dtype),
-        layers=fused_layers(list(model.layers), model.config, ops.fused, dtype),
-        norm_D=model.norm.weight.detach(),
-    )
-    ops.fused.require(model.device, made.weight_formats)
-    return made
+from dgemma_engine.model.transformer import embed_scale
 
 
 class FusedModel(ModelDefaults):
@@ -75,6 +48,7 @@ class FusedModel(ModelDefaults):
     has_self_conditioning = True
     is_compiled = True
     compiles_on_first_pass = True
+    edit_tokens: int | None = EDIT_TOKENS
 
     def __init__(
         self,
@@ -94,6 +68,7 @@ class FusedModel(ModelDefaults):
         self._end = Output(weight_D=norm_D)
         self._scale = embed_scale(config.hidden_size, self.dtype)
         self._arrivals_1 = torch.zeros(1, dtype=torch.int32, device=self.device)
+        self._kv_table = KVTable(config, self.dtype, self.device)
         self.weight_formats: frozenset[WeightFormat] = frozenset(begin.weight_formats).union(
             *(layer.weight_formats for layer in self._stack)
         )
@@ -176,8 +151,13 @@ class FusedModel(ModelDefaults):
         return soft_ND.unflatten(0, probs_BLV.shape[:2])
 
     def stores(self, cache: PromptCache, num_tokens: int) -> Stores:
-        """Returns where the keys and values of each layer lie, with room for `num_tokens` more."""
-        return [cache.stores(layer_idx, num_tokens) for layer_idx in range(len(self._stack))]
+        """Makes a prompt the one that passes read and write, with room for `num_tokens` more.
+
+        Returns:
+            Where the keys and values of each layer lie: the same for every prompt, so that a captured pass serves all.
+        """
+        self._kv_table.write(cache, num_tokens)
+        return self._kv_table.stores
 
     def metadata(
         self,
@@ -188,6 +168,7 @@ class FusedModel(ModelDefaults):
         num_visible_1: Tensor,
         num_stored_1: Tensor,
         num_before_canvas_1: Tensor,
+        canvas_start_1: Tensor,
     ) -> AttentionMetadata:
         """Returns a pass's `AttentionMetadata`; what it needs is computed on the device."""
         config = self.config
@@ -200,6 +181,7 @@ class FusedModel(ModelDefaults):
             num_visible_1=num_visible_1,
             num_stored_1=num_stored_1,
             num_before_canvas_1=num_before_canvas_1,
+            canvas_start_1=canvas_start_1,
             rotary=self.rotary(position_N[None], self.dtype),
             tile_rows=self._fused.tile_rows(len(row_N), config.top_k_experts, config.num_experts, self.device),
             arrivals_1=self._arrivals_1,
@@ -252,14 +234,15 @@ class FusedModel(ModelDefaults):
         row_N = torch.zeros_like(position_N)
         if rows is not None:
             row_N[num_block:] = rows.row_L
-        stored_1 = self._number(kept.length)
+        stored_1, end_1 = self._number(kept.length), self._number(end)
         metadata = self.metadata(
             num_causal=num_block,
             row_N=row_N,
             position_N=position_N,
             num_visible_1=stored_1,
             num_stored_1=stored_1,
-            num_before_canvas_1=self._number(end),
+            num_before_canvas_1=end_1,
+            canvas_start_1=end_1,
         )
         soft_LD = None if soft_BLD is None else soft_BLD[0].contiguous()
         x_ND = self.input_states(block_BT[0], canvas_BL[0], soft_LD)
@@ -283,6 +266,7 @@ class FusedModel(ModelDefaults):
             num_visible_1=stored_1 if hidden_from is None else self._number(hidden_from),
             num_stored_1=stored_1,
             num_before_canvas_1=stored_1,
+            canvas_start_1=stored_1,
         )
 
     def _through(

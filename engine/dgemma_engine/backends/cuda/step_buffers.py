@@ -18,14 +18,25 @@ from torch import Tensor
 NO_ROW = 2**20
 
 
+def step_length(num_tokens: int) -> int:
+    """Returns the length that a step of so many tokens is filled up to: 32, 64, 128, 192, 256, 384, 512, 768, ...
+
+    A captured step belongs to its length, so there are few of them; each is at most half as long again as the one
+    before, from 128 on.
+    """
+    whole = 1 << max(5, (num_tokens - 1).bit_length())
+    half = whole // 4 * 3
+    return half if whole > 128 and num_tokens <= half else whole
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepShape:
     """Sizes of a step; a captured one serves every step of its sizes.
 
     Attributes:
         num_rows: R, a power of two, filled up with empty rows.
-        length: L, a multiple of 32, filled up with positions that no token attends to.
-        num_block: T, exact; 0 where no block joins the prompt.
+        length: L, one of `step_length`, filled up with positions that no token attends to.
+        num_block: T, likewise; 0 where no block joins the prompt.
     """
 
     num_rows: int
@@ -35,7 +46,8 @@ class StepShape:
     @classmethod
     def holding(cls, num_rows: int, length: int, num_block: int = 0) -> StepShape:
         """Returns the smallest shape that holds these sizes."""
-        return cls(num_rows=1 << (num_rows - 1).bit_length(), length=-(-length // 32) * 32, num_block=num_block)
+        num_block = step_length(num_block) if num_block else 0
+        return cls(num_rows=1 << (num_rows - 1).bit_length(), length=step_length(length), num_block=num_block)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +73,8 @@ class StepView:
         set_of_L: which of them holds, int32.
         temperature_1: float32.
         num_stored_1: tokens in the prompt, int32.
-        num_before_1: the same and the block, int32.
-        block_T: tokens that join the prompt, int64.
+        num_before_1: the same and the block's own tokens, int32.
+        block_T: tokens that join the prompt, int64, and what fills them up.
     """
 
     ids_L: Tensor

@@ -1,8 +1,8 @@
 """Denoising steps without host synchronisation, so that CUDA graphs can capture them: `forward`, then `renoise`.
 
-Both take everything from a `StepView` and leave everything there, so each is captured once per shape and prompt store,
-and replayed. They compute what `diffusion/eager_executor.py` computes (docs/decisions/0023). Between them the host
-reads a few short rows, decides which rows go on, and draws.
+Both take everything from a `StepView` and leave everything there, so each is captured once per shape and replayed,
+whatever the prompt. They compute what `diffusion/eager_executor.py` computes (docs/decisions/0023). Between them the
+host reads a few short rows, decides which rows go on, and draws.
 
 Shape legend: R rows, L positions, V vocabulary, D hidden.
 """
@@ -19,8 +19,9 @@ from dgemma_kernels.tensors.vocabulary_distribution import Banned
 from torch import Tensor
 
 from dgemma_engine.backends.cuda.graphs import Graphs
-from dgemma_engine.backends.cuda.model import FusedModel, Stores
-from dgemma_engine.backends.cuda.step_buffers import StepBuffers, StepShape, StepView
+from dgemma_engine.backends.cuda.kv_table import Stores
+from dgemma_engine.backends.cuda.model import FusedModel
+from dgemma_engine.backends.cuda.step_buffers import NO_ROW, StepBuffers, StepShape, StepView
 from dgemma_engine.diffusion.sampler import ClampedConditioning, Noise, PositionScores, Sampler
 from dgemma_engine.model.kv_cache import PromptCache
 
@@ -72,12 +73,12 @@ class StepGraphs:
     def forward(self, shape: StepShape, view: StepView, cache: PromptCache, noise: Noise) -> None:
         """Scores every position; the block joins the prompt, whose length the caller counts on."""
         stores = self.model.stores(cache, shape.num_block + shape.length)
-        places = tuple((k_GSd.data_ptr(), v_GSd.data_ptr(), k_GSd.shape[1]) for k_GSd, v_GSd in stores)
-        self._graphs.run(("forward", shape, places, noise), lambda: forward(self.model, view, stores, noise))
+        key = ("forward", shape.length, shape.num_block, noise)
+        self._graphs.run(key, lambda: forward(self.model, view, stores, noise))
 
     def renoise(self, shape: StepShape, view: StepView, sampler: Sampler) -> None:
         """Turns the last scores into the next canvas."""
-        key = ("renoise", shape, sampler.acceptance, sampler.noise, sampler.clamped_conditioning)
+        key = ("renoise", shape.num_rows, shape.length, sampler.acceptance, sampler.noise, sampler.clamped_conditioning)
         self._graphs.run(key, lambda: renoise(self.model, view, sampler))
 
     def read(self, view: StepView) -> Callable[[], Tensor]:
@@ -137,7 +138,8 @@ def forward(model: FusedModel, view: StepView, stores: Stores, noise: Noise) -> 
     if num_block:
         block_T = torch.arange(num_block, dtype=torch.int32, device=model.device)
         position_L = torch.cat((view.num_stored_1 + block_T, position_L))
-        row_L = torch.cat((torch.zeros_like(block_T), row_L))
+        num_block_1 = view.num_before_1 - view.num_stored_1
+        row_L = torch.cat((torch.where(block_T < num_block_1, 0, NO_ROW).int(), row_L))
     metadata = model.metadata(
         num_causal=num_block,
         row_N=row_L,
@@ -145,6 +147,7 @@ def forward(model: FusedModel, view: StepView, stores: Stores, noise: Noise) -> 
         num_visible_1=view.num_stored_1,
         num_stored_1=view.num_stored_1,
         num_before_canvas_1=view.num_before_1,
+        canvas_start_1=view.num_stored_1 + num_block,
     )
     rows = model.run(model.input_states(view.block_T, view.ids_L, view.soft_LD), metadata, stores)
     model.vocabulary_logits(Rows(data_ND=rows.data_ND[num_block:]), view.logits_LV)

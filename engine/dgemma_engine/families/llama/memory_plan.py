@@ -8,11 +8,12 @@ from __future__ import annotations
 import torch
 from dgemma_kernels.packing.cpu import GROUP, OneRow
 
-from dgemma_engine.backends.memory_plan import CONTEXT_BYTES, Item, MemoryPlan, prompt_bytes
+from dgemma_engine.backends.memory_plan import CONTEXT_BYTES, Item, MemoryPlan
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.families.llama.config import LlamaConfig
 from dgemma_engine.families.llama.model import LlamaModel
 from dgemma_engine.model.devices import PIECE_TOKENS, is_small
+from dgemma_engine.model.kv_rows import prompt_bytes
 from dgemma_engine.model.ops import Ops
 
 # What the parameters of a name are for.
