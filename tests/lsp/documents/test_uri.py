@@ -4,8 +4,8 @@ import random
 from pathlib import Path
 
 import pytest
+from dgemma_engine.path_style import PathStyle
 
-from dgemma_lsp.documents.path_style import PathStyle
 from dgemma_lsp.documents.uri import Uri, folder_of, path_of
 from dgemma_lsp.server.conversions import shown_path
 
