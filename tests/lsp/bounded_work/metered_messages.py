@@ -116,7 +116,7 @@ class Run:
             uri=document.uri, version=document.version, span=(span[0], span[1]), kind=FillKind.SELECTION
         )
         given = await self.session.fills.answer(
-            question, self.session.settings, encoding=UTF16, path="a", on_draft=lambda _draft: None
+            question, self.session.settings, encoding=UTF16, path="a", folder="", on_draft=lambda _draft: None
         )
         self.num_offered += len(given.candidates)
         self.note("fill")

@@ -17,8 +17,9 @@ from tests.engine.http_api.front_door import AnsweringEngine, front_door, until
 
 
 def test_body_has_every_field_of_the_context_with_its_default() -> None:
-    # `drafts` is the id of a connection's own; `document` has a default here only.
-    fields = {one.name: one for one in dataclasses.fields(Context) if one.name not in ("drafts", "document")}
+    # `drafts` is the id of a connection's own, `folder` one of this machine; `document` has a default here only.
+    own = ("drafts", "folder", "document")
+    fields = {one.name: one for one in dataclasses.fields(Context) if one.name not in own}
     assert set(InfillBody.__struct_fields__) == {*fields, "document", "stream"}
     body, context = InfillBody(prefix="p", suffix="s"), Context(document="d", prefix="p", suffix="s")
     assert {name: getattr(body, name) for name in fields} == {name: getattr(context, name) for name in fields}
