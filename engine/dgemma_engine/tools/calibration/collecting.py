@@ -135,7 +135,7 @@ def _fitted(trials: Sequence[LengthTrial], seed: int) -> tuple[LengthFit | None,
 
 
 def rank(
-    engine: RankingEngine, sample: Sample, seed: int, clock: Callable[[], float]
+    engine: RankingEngine, sample: Sample, seed: int, clock: Callable[[], float], *, folder: str = ""
 ) -> tuple[list[Ranked], JudgedHole]:
     """Asks about one hole; returns the candidates, best first, and the same judged.
 
@@ -144,8 +144,11 @@ def rank(
         sample: the hole, a document of its own.
         seed: of the engine's draws.
         clock: seconds that never go backwards.
+        folder: that the document is in, as in `Context.folder`; empty asks the model as it is.
     """
-    ranked = engine.ranked(_context(sample, seed), _patience(clock), options=InfillOptions(silence=False))
+    ranked = engine.ranked(
+        replace(_context(sample, seed), folder=folder), _patience(clock), options=InfillOptions(silence=False)
+    )
     truth, suffix = sample.task.middle.strip(), sample.task.suffix
     return ranked, JudgedHole(
         hole=sample.hole,

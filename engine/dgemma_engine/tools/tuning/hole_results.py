@@ -54,6 +54,7 @@ def measure(
     engine: RankingEngine,
     samples: Sequence[Sample],
     *,
+    folder: str,
     threshold: float,
     seed: int,
     clock: Callable[[], float],
@@ -64,6 +65,7 @@ def measure(
     Args:
         engine: the engine.
         samples: the holes.
+        folder: of the repository, whose adapter takes part where the engine has one.
         threshold: score from which a candidate is shown.
         seed: of the engine's draws.
         clock: seconds that never go backwards.
@@ -73,7 +75,7 @@ def measure(
     for sample in samples:
         if not goes_on(len(results)):
             break
-        ranked, hole = rank(engine, sample, seed, clock)
+        ranked, hole = rank(engine, sample, seed, clock, folder=folder)
         results.append(_judged(sample, ranked, threshold))
         judged.append(hole)
     return Measured(results=tuple(results), judged=tuple(judged))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -11,18 +10,10 @@ import torch
 
 from dgemma_engine.checkpoint.calibration import Calibration, fingerprint
 from dgemma_engine.errors import TrainingError
-from dgemma_engine.families.adapter_choice import NoAdapters
-from dgemma_engine.families.checkpoint_facts import read_facts
-from dgemma_engine.families.llama.adaptation import adapt, merge
 from dgemma_engine.families.llama.adapter import Adapter, Adapters
 from dgemma_engine.families.llama.adapter import fingerprint as sha256_of
-from dgemma_engine.families.llama.packed_model import PackedLlama
-from dgemma_engine.families.llama.weights import load_llama
-from dgemma_engine.families.registry import family_of
 from dgemma_engine.infill.engine import Engine
-from dgemma_engine.infill.options import Decode
-from dgemma_engine.model.devices import is_small, limit_threads, one_row_weights, use_device, weight_dtype
-from dgemma_engine.model.ops import Ops
+from dgemma_engine.repository_adapters.store import AdapterStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,44 +73,23 @@ class TunedBase:
         if now != (self.sha256, self.merged_sha256):
             raise base_changed(self.path)
 
-    def engine(self, device: torch.device) -> Engine:
-        """Returns the engine without a repository's adapter.
+    def engine(self, device: torch.device, adapters: AdapterStore | None = None) -> Engine:
+        """Returns the engine.
+
+        Args:
+            device: where it runs.
+            adapters: of repositories; None uses none.
 
         Raises:
             CheckpointError: the base cannot be loaded.
         """
-        return Engine.load(self.path, device=str(device), report=lambda _percent, _message: None)
-
-    def engine_with(self, adapter: Adapter, device: torch.device) -> Engine:
-        """Returns the engine with a repository's adapter in its weights, otherwise as `engine` returns it.
-
-        Args:
-            adapter: trained on top of `merged`.
-            device: where it runs.
-
-        Raises:
-            CheckpointError: the base or the adapter cannot be loaded.
-        """
-        use_device(device)
-        limit_threads(os.environ)
-        facts = read_facts(self.path)
-        family = family_of(facts)
-        llama = load_llama(self.path, Ops.of_device(device), device=device, dtype=weight_dtype(device))
-        adapt(llama, Adapters.find(self.path))
-        merge(llama, adapter.tensors(llama.config), base=llama)
-        num_bytes = sum(parameter.nbytes for parameter in llama.parameters())
-        engine = Engine(
-            PackedLlama(llama, one_row_weights()) if is_small(num_bytes, device) else llama,
-            family.read_tokenizer(facts),
-            family.read_format(facts),
-            family.read_sampler(facts, llama.config.vocab_size),
-            NoAdapters(self.calibration),
-            name=self.path.name,
-            path=str(self.path),
-            decode=None if family.has_canvas(facts) else Decode.LEFT_TO_RIGHT,
+        return Engine.load(
+            self.path,
+            device=str(device),
+            report=lambda _percent, _message: None,
+            calibration=self.calibration,
+            adapters=adapters,
         )
-        engine.warm_up()
-        return engine
 
 
 def base_changed(path: Path) -> TrainingError:

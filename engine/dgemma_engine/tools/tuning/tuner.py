@@ -15,9 +15,8 @@ from pathlib import Path
 import torch
 
 from dgemma_engine.errors import Diverged, TrainingError
-from dgemma_engine.families.llama.adapter import Adapter
 from dgemma_engine.infill.engine import Engine
-from dgemma_engine.repository_adapters.about import About
+from dgemma_engine.repository_adapters.about import About, HeldOutFigures
 from dgemma_engine.repository_adapters.store import ADAPTER, CALIBRATION, AdapterStore, RepositoryAdapter
 from dgemma_engine.tools.adaptation.adapted_base import AdaptedBase
 from dgemma_engine.tools.adaptation.config import AdaptConfig
@@ -104,10 +103,7 @@ class Tuner:
             # The trainer and what it reports to hold each other, and there is memory for one model.
             gc.collect()
             self._report(82, "measuring with the adapter")
-            adapter = Adapter.read(self._folder / ADAPTER)
-            engine = self._base.engine_with(adapter, self._device)
-            num_holes = len(begun.results)
-            after = self._measure(engine, samples[:num_holes], first=82, last=99, goes_on=lambda _done: True)
+            after = self._measure_after(begun, progress, samples)
             result = self._judge(begun, after, progress)
             folder.clear()
         return result
@@ -186,6 +182,17 @@ class Tuner:
             raise self._stopped()
         return trainer.progress
 
+    def _measure_after(self, begun: BegunTuning, progress: AdaptProgress, samples: Sequence[Sample]) -> Measured:
+        """Measures the same holes with the adapter, installed in a store of its own as it would be in the user's."""
+        figures, trial = figures_of(begun.results), AdapterStore(folder=self._folder / "trial")
+        trial.install(self._about(progress, before=figures, after=figures), adapter=self._trained(), calibration=None)
+        engine, num_holes = self._base.engine(self._device, trial), len(begun.results)
+        after = self._measure(engine, samples[:num_holes], first=82, last=99, goes_on=lambda _done: True)
+        # An engine that cannot use an adapter answers without it.
+        if fault := engine.adapters.get(str(self._root), "it was not asked for"):
+            raise TrainingError(f"the adapter cannot be measured, nothing was installed: {fault}")
+        return after
+
     def _measure(
         self, engine: Engine, samples: Sequence[Sample], *, first: int, last: int, goes_on: Callable[[int], bool]
     ) -> Measured:
@@ -198,6 +205,7 @@ class Tuner:
         return measure(
             engine,
             samples,
+            folder=str(self._root),
             threshold=self._base.calibration.threshold,
             seed=self._config.seed,
             clock=self._clock,
@@ -220,17 +228,7 @@ class Tuner:
             after_figures = replace(
                 after_figures, precision_shown=round(refit.precision, 4), shown=round(refit.shown, 4)
             )
-        about = About(
-            root=str(self._root),
-            base_name=self._base.path.name,
-            base_sha256=self._base.sha256,
-            merged_sha256=self._base.merged_sha256,
-            created=self._now().isoformat(timespec="seconds"),
-            minutes=progress.minutes,
-            holes=progress.holes,
-            before=before_figures,
-            after=after_figures,
-        )
+        about = self._about(progress, before=before_figures, after=after_figures)
         return TuneResult(
             root=str(self._root),
             before=before_figures,
@@ -245,13 +243,29 @@ class Tuner:
             num_held_out=len(self._split.held_out),
         )
 
+    def _about(self, progress: AdaptProgress, *, before: HeldOutFigures, after: HeldOutFigures) -> About:
+        return About(
+            root=str(self._root),
+            base_name=self._base.path.name,
+            base_sha256=self._base.sha256,
+            merged_sha256=self._base.merged_sha256,
+            created=self._now().isoformat(timespec="seconds"),
+            minutes=progress.minutes,
+            holes=progress.holes,
+            before=before,
+            after=after,
+        )
+
+    def _trained(self) -> bytes:
+        return (self._folder / ADAPTER).read_bytes()
+
     def _install(self, about: About, refit: Refit | None) -> RepositoryAdapter:
         self._base.require_unchanged()
         calibration: bytes | None = None
         if refit is not None:
             refit.calibration.save(self._folder)
             calibration = (self._folder / CALIBRATION).read_bytes()
-        return self._store.install(about, adapter=(self._folder / ADAPTER).read_bytes(), calibration=calibration)
+        return self._store.install(about, adapter=self._trained(), calibration=calibration)
 
     def _stopped(self) -> TrainingError:
         return TrainingError(f"stopped, nothing was installed: {self._clock.stop_reason}; go on with --resume")

@@ -38,7 +38,7 @@ MakeTuner = Callable[..., Tuner]
 @pytest.fixture(autouse=True)
 def one_thread_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Tensors here are tiny: a second thread only waits. float32 whatever this processor multiplies faster."""
-    for module in ("tools.adaptation.adapted_base", "tools.tuning.tuned_base", "families.causal_llama"):
+    for module in ("tools.adaptation.adapted_base", "families.causal_llama"):
         monkeypatch.setattr(f"dgemma_engine.{module}.weight_dtype", lambda _device: torch.float32)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     before = torch.get_num_threads()
@@ -112,6 +112,7 @@ class KnowingEngine:
         self._texts = [path.read_text() for path in sorted(repository.rglob("*.py"))]
         self._share = share
         self.num_asked = 0
+        self.adapters = {str(canonical_root(repository)): ""}
 
     def ranked(self, context: Context, cancel: Cancel, *, options: InfillOptions) -> list[Ranked]:
         """Returns one candidate."""
@@ -137,8 +138,11 @@ class KnowingEngine:
 def engines(repository: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, KnowingEngine]:
     """In place of the real ones: the engine before and after; a test may change them."""
     made = {"before": KnowingEngine(repository, 0.3), "after": KnowingEngine(repository, 0.9)}
-    monkeypatch.setattr(TunedBase, "engine", lambda _base, _device: made["before"])
-    monkeypatch.setattr(TunedBase, "engine_with", lambda _base, _adapter, _device: made["after"])
+
+    def engine(_base: TunedBase, _device: torch.device, adapters: AdapterStore | None = None) -> KnowingEngine:
+        return made["before" if adapters is None else "after"]
+
+    monkeypatch.setattr(TunedBase, "engine", engine)
     return made
 
 

@@ -34,7 +34,9 @@ class Answering(KnowingEngine):
 
 def result_of(engine: Answering, threshold: float = 0.5) -> HoleResult:
     samples = [Sample(hole="one", file=7, task=TASK)]
-    measured = measure(engine, samples, threshold=threshold, seed=0, clock=lambda: 0.0, goes_on=lambda _done: True)
+    measured = measure(
+        engine, samples, folder="/r", threshold=threshold, seed=0, clock=lambda: 0.0, goes_on=lambda _done: True
+    )
     return measured.results[0]
 
 
@@ -65,7 +67,7 @@ def test_candidate_below_the_threshold_is_not_shown() -> None:
 def test_measuring_ends_when_it_is_told_to() -> None:
     samples = [Sample(hole=str(number), file=7, task=TASK) for number in range(9)]
     measured = measure(
-        Answering("f(a"), samples, threshold=0.5, seed=0, clock=lambda: 0.0, goes_on=lambda done: done < 4
+        Answering("f(a"), samples, folder="/r", threshold=0.5, seed=0, clock=lambda: 0.0, goes_on=lambda done: done < 4
     )
     assert [result.hole for result in measured.results] == ["0", "1", "2", "3"]
     assert [judged.hole for judged in measured.judged] == ["0", "1", "2", "3"]

@@ -84,6 +84,15 @@ def test_adapter_that_is_no_better_changes_nothing(
     assert not store.training_folder(repository).exists()
 
 
+def test_engine_that_answers_without_the_adapter_measures_nothing(
+    make_tuner: MakeTuner, engines: Engines, store: AdapterStore, repository: Path, old: bytes
+) -> None:
+    engines["after"].adapters = {str(repository.resolve()): "the adapter cannot be used: its file is damaged"}
+    with pytest.raises(TrainingError, match="nothing was installed: the adapter cannot be used: its file is damaged"):
+        make_tuner().run(resume=False)
+    assert installed(store, repository) == old
+
+
 def test_nothing_is_left_of_a_repository_without_an_adapter(
     make_tuner: MakeTuner, engines: Engines, store: AdapterStore, repository: Path
 ) -> None:
