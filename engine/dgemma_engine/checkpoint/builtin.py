@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 from pathlib import Path
 
 from dgemma_engine.errors import CheckpointError, ModelStoreError, WrongUsage
 from dgemma_engine.model_store.catalogue import CATALOGUE, OLD_NAMES, TINY, Entry
+from dgemma_engine.model_store.hub_name import HubName
 from dgemma_engine.model_store.user_folder import ModelStore
 
 _FOLDER = Path(__file__).parents[1] / "embedded"
@@ -101,12 +101,8 @@ def _fetched(entry: Entry) -> Path:
 def _missing(model: str, folder: Path) -> str:
     if folder.exists():
         return f"{folder}: is not a folder and no GGUF file; {_NAME_ONE}"
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", model):
-        name = folder.name
-        return (
-            f"{model}: no such folder, and models are not downloaded by name; get it with: hf download {model} "
-            f"--local-dir {name}, then use --model {name}"
-        )
+    if HubName.parse(model) is not None:
+        return f"{model}: no such folder, and not fetched from the hub yet; run: dgemma-engine pull {model}"
     # The server and its engine hold a relative name as an absolute path.
     if near := difflib.get_close_matches(folder.name.lower(), [*CATALOGUE, *OLD_NAMES], n=1):
         return f"{model}: no such model; did you mean {near[0]}?"

@@ -1,4 +1,4 @@
-"""`dgemma-engine models`: the models with a short name, what each needs, and which of them are there."""
+"""`dgemma-engine models`: the models with a short name, what each needs, which are there, and those of the hub."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ def run(_arguments: argparse.Namespace) -> int:
         rows.append(
             (entry.name, f"{entry.num_bytes / MB:,.0f} MB", f"{entry.memory_bytes / MB:,.0f} MB", entry.licence, where)
         )
+    for name, licence, num_bytes in store.hub_models():
+        rows.append((str(name), f"{num_bytes / MB:,.0f} MB", "?", licence or "see its page", str(store.hub_path(name))))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))

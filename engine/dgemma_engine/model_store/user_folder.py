@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from dgemma_engine.errors import ModelStoreError
 from dgemma_engine.model_store.catalogue import Entry
+from dgemma_engine.model_store.hub_name import HubName
+
+PULLED = "pulled.json"
+"""In the folder of a model of the hub: what it is. Written last."""
+_HUB = "hub"
 
 
 def data_folder(environ: Mapping[str, str]) -> Path:
@@ -57,14 +63,46 @@ class ModelStore:
         """Returns the folder that a model is fetched into; what an interrupted download left there is gone on with."""
         return self.folder / f".{entry.name}.part"
 
-    def remove(self, entry: Entry) -> bool:
+    def hub_folder(self, name: HubName) -> Path:
+        """Returns the folder that a whole model of the hub is in."""
+        return self.folder / _HUB / name.folder
+
+    def hub_staging(self, name: HubName) -> Path:
+        """Returns the folder that a model of the hub is fetched into."""
+        return self.folder / _HUB / f".{name.folder}.part"
+
+    def hub_path(self, name: HubName) -> Path | None:
+        """Returns the folder or GGUF file of a model of the hub; None where it is not there."""
+        folder = self.hub_folder(name)
+        if not (folder / PULLED).is_file():
+            return None
+        return folder / name.file if name.file else folder
+
+    def hub_commit(self, name: HubName) -> str:
+        """Returns the commit that a model of the hub was fetched at; empty where it is not there."""
+        about = _about(self.hub_folder(name))
+        return about.get("commit", "")
+
+    def hub_models(self) -> Generator[tuple[HubName, str, int]]:
+        """Yields the models of the hub that are there: name, licence, bytes."""
+        for path in sorted((self.folder / _HUB).glob(f"*/{PULLED}")):
+            about = _about(path.parent)
+            if (name := HubName.parse(about.get("name", ""))) is not None:
+                num_bytes = sum(file.stat().st_size for file in path.parent.rglob("*") if file.is_file())
+                yield name, about.get("licence", ""), num_bytes
+
+    def remove(self, entry: Entry | HubName) -> bool:
         """Deletes a fetched model and what was begun of it; returns whether there was anything.
 
         Raises:
             ModelStoreError: it cannot be deleted.
         """
         found = False
-        for folder in (self.final_folder(entry), self.staging_folder(entry)):
+        if isinstance(entry, HubName):
+            folders = self.hub_folder(entry), self.hub_staging(entry)
+        else:
+            folders = self.final_folder(entry), self.staging_folder(entry)
+        for folder in folders:
             try:
                 shutil.rmtree(folder)
                 found = True
@@ -73,3 +111,11 @@ class ModelStore:
             except OSError as error:
                 raise ModelStoreError(f"{folder}: cannot be removed ({error.strerror}); remove it yourself") from error
         return found
+
+
+def _about(folder: Path) -> dict[str, str]:
+    try:
+        found = json.loads((folder / PULLED).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {key: value for key, value in found.items() if isinstance(value, str)} if isinstance(found, dict) else {}
