@@ -70,7 +70,7 @@ def test_model_of_unknown_dimensions_is_planned_from_the_table(capsys: pytest.Ca
     )
     assert main(["plan", "diffusiongemma", "--memory", "24"]) == 0
     assert capsys.readouterr().out.endswith(
-        "it fits; download its Hugging Face folder and name that with --model PATH\n"
+        "it fits; choose one of its quantised repositories at the hub: dgemma-engine pull OWNER/NAME\n"
     )
 
 
