@@ -109,7 +109,7 @@ def test_stop_ends_an_engine_that_does_not_answer(location: EngineLocation, caps
     [
         (
             "google/diffusiongemma-26B-A4B-it",
-            "no such folder, .*: hf download google/diffusiongemma-26B-A4B-it --local-",
+            "no such folder, .*; run: dgemma-engine pull google/diffusiongemma-26B-A4B-it",
         ),
         ("/no/such/folder", "/no/such/folder: no such folder or GGUF file; name a model folder"),
         ("~no-such-user/x", "~no-such-user/x: no such home folder"),

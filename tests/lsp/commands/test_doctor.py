@@ -192,7 +192,7 @@ BROKEN: list[tuple[Maker, Severity, str, str, str]] = [
     (engine_of_another_version, Severity.FAIL, "engine", "the running engine is of a newer version",
      "restart this editor .* dgemma-engine stop$"),
     (model_missing, Severity.FAIL, "model", "google/diffusiongemma-26B-A4B-it: no such folder",
-     "hf download google/diffusiongemma-26B-A4B-it --local-dir"),
+     "run: dgemma-engine pull google/diffusiongemma-26B-A4B-it"),
     (directory_open_to_others, Severity.FAIL, "socket directory", "holds other files and is open to other users",
      "set DGEMMA_RUNTIME_DIR to a directory of your own"),
     (disk_full, Severity.FAIL, "disk", "it is full", "make room, or set DGEMMA_RUNTIME_DIR"),
