@@ -51,7 +51,7 @@ def test_help_names_every_option_and_command(start: Start) -> None:
         assert f"*dgemma-option-{option}*" in page, option
     commands = window.lua("return vim.tbl_keys(vim.api.nvim_get_commands({}))")
     ours = [command for command in commands if command.startswith("Dgemma")]
-    assert len(ours) == 6
+    assert len(ours) == 8
     for command in ours:
         assert f"*:{command}*" in page
         window.lua("vim.cmd.help(...)", f":{command}")
