@@ -42,6 +42,7 @@ class Cluster:
     port: int
     keys: Path
     home: Path
+    metrics: str
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -74,7 +75,8 @@ def cluster(home: Path) -> Iterator[Cluster]:
         try:
             said = process.stdout.readline()
             assert said == f"listening on http://127.0.0.1:{port}\n", said + process.stderr.read()
-            yield Cluster(port=port, keys=keys, home=home)
+            metrics = process.stdout.readline().removeprefix("metrics on ").strip()
+            yield Cluster(port=port, keys=keys, home=home, metrics=metrics)
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(60)
@@ -143,6 +145,20 @@ async def test_wrong_request_is_refused(cluster: Cluster, path: str, key: str, b
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
     async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{cluster.port}", timeout=60) as client:
         assert (await client.post(path, content=body, headers=headers)).status_code == status
+
+
+async def test_metrics_count_answers_and_hold_no_text(cluster: Cluster) -> None:
+    engine = await connected(cluster)
+    try:
+        await ask(engine, TEXT + "secret_of_ours")
+    finally:
+        await engine.close()
+    async with httpx2.AsyncClient() as client, asyncio.timeout(60):
+        # Ray exports every few seconds.
+        while "ray_dgemma_encoded_tokens_total" not in (text := (await client.get(cluster.metrics)).text):
+            await asyncio.sleep(0.5)
+    assert all(f"ray_dgemma_{name}" in text for name in ("requests_total", "stage_ms_bucket", "prompt_tokens_total"))
+    assert "secret_of_ours" not in text
 
 
 def test_what_ray_leaves_open_is_closed(cluster: Cluster) -> None:

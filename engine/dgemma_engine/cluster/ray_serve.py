@@ -55,9 +55,10 @@ def serve_configuration(path: Path, *, say: Callable[[str], None], temporary: Pa
     finally:
         os.umask(before)
     try:
-        _deploy(configuration)
+        _deploy(configuration, say)
         options = configuration.http_options
         say(f"listening on http://{options.host}:{options.port}")
+        say(f"metrics on http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics")
         _wait_for_signal()
     finally:
         if address is None:
@@ -94,13 +95,14 @@ def _close_token() -> None:
         token.chmod(0o600)
 
 
-def _deploy(configuration: ServeDeploySchema) -> None:
+def _deploy(configuration: ServeDeploySchema, say: Callable[[str], None]) -> None:
+    """Starts replicas and waits for them; says what Ray waits for, such as cards that there are none of."""
     serve.start(proxy_location=configuration.proxy_location, http_options=configuration.http_options.model_dump())
     # What `serve run` and `serve deploy` do with a file; Ray has no other function for it.
     client = _get_global_client()
     assert client is not None, "it was started above"
     client.deploy_apps(configuration)
-    names = [application.name for application in configuration.applications]
+    names, said = [application.name for application in configuration.applications], set[str]()
     while True:
         found = serve.status().applications
         states = [found[name] for name in names if name in found]
@@ -108,6 +110,10 @@ def _deploy(configuration: ServeDeploySchema) -> None:
             if state.status in _BAD:
                 messages = [state.message, *(one.message for one in state.deployments.values())]
                 raise EngineUnavailable(failure_of("\n".join(messages)))
+        waiting = {one.message for state in states for one in state.deployments.values() if one.message} - said
+        said |= waiting
+        for message in sorted(waiting):
+            say(" ".join(message.split()))
         if len(states) == len(names) and all(state.status is ApplicationStatus.RUNNING for state in states):
             return
         time.sleep(_POLL_S)

@@ -66,25 +66,27 @@ def choose_holes(text: str, random: Random, *, count: int, max_characters: int, 
     lines = [_Line(start=start, text=line) for start, line in zip(starts, texts, strict=False)]
     holes: list[TextHole] = []
     for _ in range(count * _ATTEMPTS if len(lines) > 1 else 0):
-        if len(holes) == count:
+        if len(holes) >= count:
             break
         index = random.randrange(1, len(lines))
         if len(lines[index].text.strip()) < 2:
             continue
         hole = _hole(lines, index, random.choices(KINDS, _SHARES)[0], random)
-        if hole is not None and hole.end - hole.start <= max_characters and text[hole.start : hole.end].strip():
-            holes.append(hole)
-            last = lines[bisect_right(starts, hole.end) - 1]
-            holes += _others_to(hole, last, random, count=min(most_at_end, 1 + count - len(holes)) - 1)
-    return holes
+        if hole is None:
+            continue
+        last = lines[bisect_right(starts, hole.end) - 1]
+        at_end = [hole, *_others_to(hole, last, random)]
+        usable = [one for one in at_end if one.end - one.start <= max_characters and text[one.start : one.end].strip()]
+        holes += usable[:most_at_end]
+    return holes[:count]
 
 
-def _others_to(hole: TextHole, line: _Line, random: Random, *, count: int) -> list[TextHole]:
+def _others_to(hole: TextHole, line: _Line, random: Random) -> list[TextHole]:
     """Returns holes that end where one ends that reaches the end of `line`: all of the line, and rests of it."""
     if hole.end != line.end:
         return []
     places = [line.start + line.indent, *(line.start + random.randrange(line.indent, len(line.text)) for _ in range(3))]
-    starts = [start for start in dict.fromkeys(places) if start != hole.start][: max(0, count)]
+    starts = [start for start in dict.fromkeys(places) if start != hole.start]
     kinds: dict[bool, HoleKind] = {True: "line", False: "rest"}
     return [TextHole(start=start, end=hole.end, kind=kinds[start == places[0]]) for start in starts]
 
