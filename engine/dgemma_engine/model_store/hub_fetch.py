@@ -24,6 +24,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from dgemma_engine.durable_files import put_in_place, sync_file
 from dgemma_engine.errors import ModelStoreError
 from dgemma_engine.model_store.catalogue import MB
 from dgemma_engine.model_store.fetch import clear, exclusive, kept_whole
@@ -111,12 +112,13 @@ def fetch_hub_model(
         with _watched(folder, report):
             for file in model.files:
                 _fetch(model, file, folder)
+                sync_file(folder / file.path)
         clear(folder / ".cache")
         about = {"name": str(name), "commit": model.commit, "licence": model.licence}
         (folder / PULLED).write_text(json.dumps(about) + "\n", encoding="utf-8")
         clear(final)
         final.parent.mkdir(parents=True, exist_ok=True)
-        folder.replace(final)
+        put_in_place(folder, final)
     path = store.hub_path(name)
     assert path is not None, "it was put there above"
     return path

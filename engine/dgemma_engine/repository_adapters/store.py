@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Self
 from uuid import uuid4
 
+from dgemma_engine.durable_files import put_in_place, sync_file, sync_folder
 from dgemma_engine.errors import AdapterStoreError
 from dgemma_engine.model_store.user_folder import data_folder
 from dgemma_engine.private_files import make_private_folder, open_private
@@ -142,7 +143,7 @@ class AdapterStore:
             _write(made / ADAPTER, adapter)
             if calibration is not None:
                 _write(made / CALIBRATION, calibration)
-            _sync_folder(made)
+            sync_folder(made)
             _replace(home / _ABOUT, about.to_json(made.name))
         except OSError as error:
             shutil.rmtree(made, ignore_errors=True)
@@ -220,27 +221,14 @@ def _replace(path: Path, text: str) -> None:
     unfinished.unlink(missing_ok=True)
     try:
         _write(unfinished, text.encode())
-        unfinished.replace(path)
+        put_in_place(unfinished, path)
     except OSError:
         unfinished.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
 
 
 def _write(path: Path, content: bytes) -> None:
     """Writes a file that is on the disk when this returns."""
     with os.fdopen(open_private(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    # Windows opens no folder, and keeps renames in order by itself.
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_file(path)

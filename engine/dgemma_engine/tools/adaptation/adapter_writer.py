@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from dgemma_engine.durable_files import put_in_place
 from dgemma_engine.errors import TrainingError
 from dgemma_engine.families.llama.adapter import SCALE, AdapterTokens, Stage
 from dgemma_engine.tools.adaptation.factors import Factors
@@ -61,7 +62,7 @@ def write_adapter(
     unfinished = folder / f".{path.name}.part"
     try:
         unfinished.write_bytes(save(stored, metadata))
-        unfinished.replace(path)
+        put_in_place(unfinished, path)
     except OSError as error:
         unfinished.unlink(missing_ok=True)
         raise TrainingError(

@@ -15,6 +15,7 @@ import torch
 
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.checkpoint.loader import save_checkpoint
+from dgemma_engine.durable_files import put_in_place
 from dgemma_engine.errors import TrainingError
 from dgemma_engine.model.transformer import DiffusionGemma
 from dgemma_engine.tools.corpus import bpe
@@ -52,7 +53,7 @@ def save_state(state: dict[str, Any], out: Path) -> None:
     try:
         with unfinished.open("wb") as file:
             torch.save(state, file)
-        unfinished.replace(out / STATE)
+        put_in_place(unfinished, out / STATE)
     except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
         unfinished.unlink(missing_ok=True)
         raise _unwritable(out / STATE, error) from error

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from dgemma_engine.durable_files import put_in_place
 from dgemma_engine.errors import TrainingError
 from dgemma_engine.tools.calibration.samples import Sample
 from dgemma_engine.tools.corpus.stable_hash import stable_hash
@@ -58,7 +59,7 @@ class BegunTuning:
         path, unfinished = folder / _NAME, folder / f".{_NAME}.part"
         try:
             unfinished.write_text(json.dumps(asdict(self)), encoding="utf-8")
-            unfinished.replace(path)
+            put_in_place(unfinished, path)
         except OSError as error:
             unfinished.unlink(missing_ok=True)
             raise TrainingError(
