@@ -1,6 +1,6 @@
 """Models on one published set of holes, in one run: HumanEval-Infilling, single lines, judged by each task's tests.
 
-    python engine/bench/quality/single_lines.py HOLES.jsonl.gz --models tiny small [--limit 100] [--record]
+    python engine/bench/quality/single_lines.py HOLES.jsonl.gz --models tiny small [--limit 400] [--record]
 
 Every answer counts, however unlikely the model thinks it. Executes programs that the models wrote, in the sandbox of
 `dgemma-engine eval --execute`. The set: github.com/openai/human-eval-infilling (MIT licence).
@@ -20,6 +20,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
 
 import record
+from dgemma_engine.checkpoint.builtin import model_folder
 
 KEPT = ("n", "pass_at_1", "exact_match", "edit_similarity", "forwards_mean", "p50_ms", "p95_ms", "model")
 
@@ -41,9 +42,17 @@ def main() -> None:
     record.add_destination(parser)
     parser.add_argument("holes", type=Path, help="HumanEval-SingleLineInfilling.jsonl.gz")
     parser.add_argument("--models", nargs="+", default=["tiny", "small"], help="as `dgemma-engine eval --model` takes")
-    parser.add_argument("--limit", type=int, default=100, help="holes, evenly spread over the file; default: 100")
+    parser.add_argument("--bases", nargs="*", default=["small"], help="GGUF models also judged without their adapters")
+    parser.add_argument("--limit", type=int, default=400, help="holes, evenly spread over the file; default: 400")
     args = parser.parse_args()
     models = {Path(model).stem: judge(model, args.holes, args.limit) for model in args.models}
+    for model in args.bases:
+        with tempfile.TemporaryDirectory(prefix="dgemma-") as folder:
+            bare = Path(folder) / f"{model}.gguf"
+            bare.symlink_to(model_folder(model).resolve())
+            # An empty folder of adapters: the base as it was.
+            (Path(folder) / "adapters").mkdir()
+            models[f"{Path(model).stem}_without_adapter"] = judge(str(bare), args.holes, args.limit)
     record.write("single_lines", {"holes": args.holes.name, "models": models}, args.out)
 
 

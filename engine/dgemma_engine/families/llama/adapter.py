@@ -132,7 +132,7 @@ class Adapters:
 
     @classmethod
     def find(cls, base: Path) -> Self:
-        """Finds the adapters in `adapters/` beside a base, else those that came with the package.
+        """Finds the adapters in `adapters/` beside a base, which may be empty, else those that came with the package.
 
         Args:
             base: a GGUF file; a folder has no adapters.
@@ -142,9 +142,9 @@ class Adapters:
         """
         if not base.is_file():
             return cls(causal=None, canvas=None)
-        beside = {stage: base.parent / FOLDER / f"{stage}.safetensors" for stage in STAGES}
-        if any(path.exists() for path in beside.values()):
-            return cls(**{stage: _read_for(base, path) for stage, path in beside.items()})
+        beside = base.parent / FOLDER
+        if beside.is_dir():
+            return cls(**{stage: _read_for(base, beside / f"{stage}.safetensors") for stage in STAGES})
         if not any(folder.is_dir() for folder in _SHIPPED.glob("*")):
             return cls(causal=None, canvas=None)
         shipped = _SHIPPED / fingerprint(base)

@@ -164,6 +164,10 @@ def test_adapter_that_came_with_the_package_is_found_by_its_base(
     shutil.move(made.parent, shipped / sha256)
     found = Adapters.find(checkpoint.gguf)
     assert found.canvas is not None and found.canvas.path.parent == shipped / sha256 and found.causal is None
+    beside = checkpoint.gguf.parent / "adapters"
+    beside.mkdir(exist_ok=True)
+    assert Adapters.find(checkpoint.gguf).tokens is None, "an empty folder has the first word"
+    beside.rmdir()
     checkpoint.gguf.write_bytes(checkpoint.gguf.read_bytes() + b"0")
     assert Adapters.find(checkpoint.gguf).tokens is None
 
