@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,9 @@ import torch
 from dgemma_engine.cluster.arguments import EngineArguments, ReplicaLimits
 from dgemma_engine.cluster.replica import Replica
 from dgemma_engine.errors import CheckpointError, EngineFault, EngineUnavailable, WrongUsage
+from dgemma_engine.protocol.handshake import PROTOCOL
 from dgemma_engine.protocol.messages import Context
+from dgemma_engine.protocol.remote_messages import INFILL_PATH, Question, envelope
 
 from tests.engine.cluster.asgi_client import ask
 from tests.engine.fake_engine import SteppingEngine, until
@@ -234,3 +237,25 @@ async def test_user_that_the_proxy_names_is_who_asks(make: Make, engine: Steppin
         assert (await ask(replica.app, "/infill", BODY, authorization=secret, x_user=user)).status == 200
     documents = [context.document for context in engine.seen]
     assert documents[0] == documents[2] != documents[1]
+
+
+async def test_names_of_users_that_run_together_stay_apart(make: Make, engine: SteppingEngine, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(f"proxy {KEY}\nproxy:a {KEY[::-1]}\n")
+    replica = make(EngineArguments(api_key_file=str(keys), user_header="X-User"))
+
+    async def document_of(key: str, user: str, session: str) -> str:
+        question = Question.of(Context(document="d", prefix="x", suffix="", max_middle_tokens=1))
+        number = len(engine.seen) + 1
+        body = envelope(
+            question, None, protocol=PROTOCOL, session=session, request=f"{number}", number=number, drafts=False
+        )
+        asked = await ask(replica.app, INFILL_PATH, json.loads(body), authorization=f"Bearer {key}", x_user=user)
+        assert asked.status == 200
+        return engine.seen[-1].document
+
+    found = [
+        await document_of(*one)
+        for one in ((KEY, "a/b", "c"), (KEY, "a", "b/c"), (KEY, "a:b", "c"), (KEY[::-1], "b", "c"), (KEY, "a%2Fb", "c"))
+    ]
+    assert len(set(found)) == len(found), found
