@@ -72,7 +72,7 @@ def test_one_thread_touches_the_device() -> None:
         if "tools" not in path.parts
         and any(word in path.read_text(encoding="utf-8") for word in ("threading.Thread(", "PoolExecutor("))
     }
-    assert starting == {"device_thread.py", "hub_fetch.py", "launcher.py", "pip_download.py"}
+    assert starting == {"device_thread.py", "launcher.py", "pip_download.py"}
 
 
 def test_no_mutable_module_state() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dgemma_engine.errors import CheckpointError, ModelStoreError, WrongUsage
 from dgemma_engine.model_store.catalogue import CATALOGUE, OLD_NAMES, TINY, Entry
+from dgemma_engine.model_store.choice import hub_path
 from dgemma_engine.model_store.hub_name import HubName
 from dgemma_engine.model_store.user_folder import ModelStore
 
@@ -23,6 +24,8 @@ def model_folder(model: str) -> Path:
         CheckpointError: it is not there; the message says how to get it.
     """
     model = OLD_NAMES.get(model, model)
+    if (path := hub_path(model, os.environ)) is not None:
+        return path
     if model == TINY:
         if not _FOLDER.is_dir():
             raise CheckpointError(
@@ -44,7 +47,7 @@ def require_model(model: str) -> None:
         WrongUsage: it is not, or cannot be read; the message says what to do.
     """
     model = OLD_NAMES.get(model, model)
-    if model == TINY:
+    if model == TINY or hub_path(model, os.environ) is not None:
         return
     if model in CATALOGUE:
         try:
@@ -71,7 +74,7 @@ def require_place(model: str) -> None:
     Raises:
         WrongUsage: it is not; the message names the nearest short name.
     """
-    path = Path(model)
+    path = hub_path(model, os.environ) or Path(model)
     if model not in CATALOGUE and not path.is_dir() and not (path.suffix == _GGUF and path.is_file()):
         raise WrongUsage(_missing(model, path))
 

@@ -160,5 +160,5 @@ def entry_of(name: str, catalogue: Mapping[str, Entry] = CATALOGUE) -> Entry:
     if name in catalogue:
         return catalogue[name]
     near = difflib.get_close_matches(name.lower(), catalogue, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(catalogue)}"
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(catalogue)}, and OWNER/NAME of the hub"
     raise WrongUsage(f"{name}: no model of this name; {hint}")

@@ -50,7 +50,7 @@ def choose_model(named: str | None, environ: Mapping[str, str]) -> ModelChoice:
         environ: says where fetched models are kept.
     """
     wanted = catalogue.DEFAULT_MODEL if named is None else OLD_NAMES.get(named, named)
-    if (path := _hub_path(wanted, environ)) is not None:
+    if (path := hub_path(wanted, environ)) is not None:
         return ModelChoice(runs=str(path))
     entry = CATALOGUE.get(wanted)
     if entry is None or entry.name == TINY or _is_fetched(entry, environ):
@@ -58,7 +58,7 @@ def choose_model(named: str | None, environ: Mapping[str, str]) -> ModelChoice:
     return ModelChoice(runs=TINY if named is None else wanted, missing=entry)
 
 
-def _hub_path(named: str, environ: Mapping[str, str]) -> Path | None:
+def hub_path(named: str, environ: Mapping[str, str]) -> Path | None:
     """Returns where a model of the hub is kept; a folder of that name here has the first word."""
     name = HubName.parse(named)
     if name is None or Path(named).exists():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Self
+from urllib.parse import quote
 
 _PART = r"[A-Za-z0-9][\w.-]{0,95}"
 _NAME = re.compile(rf"(?P<repo>{_PART}/{_PART})(?:@(?P<revision>[\w./-]{{1,200}}))?(?::(?P<file>[\w./-]{{1,200}}))?")
@@ -39,4 +40,4 @@ class HubName:
     @property
     def folder(self) -> str:
         """Name of a folder of its own; of two names never the same."""
-        return str(self).replace("/", "--")
+        return quote(str(self), safe="@:")

@@ -23,6 +23,8 @@ class HubServer:
         files: of the only repository, by path.
         commit: that every revision but `nothing` stands for.
         breaks_after: bytes of a body after which the connection ends, once.
+        holds_after: bytes of a body after which nothing comes until `released` is set; None for no hold.
+        released: see `holds_after`.
         status: of every answer instead of the right one; 0 for none.
         headers: further ones of that answer.
         token: that is asked for; empty asks for none.
@@ -34,6 +36,8 @@ class HubServer:
     files: dict[str, bytes] = field(default_factory=dict[str, bytes])
     commit: str = COMMIT
     breaks_after: int | None = None
+    holds_after: int | None = None
+    released: threading.Event = field(default_factory=threading.Event)
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict[str, str])
     token: str = ""
@@ -45,7 +49,7 @@ class HubServer:
             {
                 "rfilename": path,
                 "size": len(content),
-                "blobId": hashlib.sha1(content).hexdigest(),
+                "blobId": hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest(),
                 **(
                     {"lfs": {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 1}}
                     if path.endswith((".safetensors", ".gguf"))
@@ -136,7 +140,12 @@ def hub_server() -> Iterator[HubServer]:
                 return
             limit = state.breaks_after
             with suppress(OSError):
-                if limit is not None and len(body) > limit:
+                if (held := state.holds_after) is not None and len(body) > held:
+                    self.wfile.write(body[:held])
+                    self.wfile.flush()
+                    state.released.wait(60)
+                    self.close_connection = True
+                elif limit is not None and len(body) > limit:
                     state.breaks_after = None
                     self.wfile.write(body[:limit])
                     self.wfile.flush()

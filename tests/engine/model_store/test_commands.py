@@ -23,7 +23,11 @@ def data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     [
         (["pull", "smal"], 2, "smal: no model of this name; did you mean small?"),
         (["rm", "Tiny"], 2, "Tiny: no model of this name; did you mean tiny?"),
-        (["pull", "x"], 2, "x: no model of this name; there are tiny, small, diffusiongemma"),
+        (
+            ["pull", "x"],
+            2,
+            "x: no model of this name; there are tiny, small, diffusiongemma, and OWNER/NAME of the hub",
+        ),
         (["rm", "tiny"], 1, "tiny was not fetched: it comes with this package"),
         (["rm", "small"], 1, "small is not there; `dgemma-engine models` lists what is"),
     ],

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +31,11 @@ FILES = {
     "original/model.safetensors": b"another",
     "model-00001-of-00002.safetensors": WEIGHTS,
     "model-00002-of-00002.safetensors": WEIGHTS[::-1],
-    "model.safetensors.index.json": b"{}",
+    "model.safetensors.index.json": json.dumps(
+        {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    ).encode(),
+    "consolidated.safetensors": b"the same once more",
+    "adapter_model.safetensors": b"an adapter",
 }
 FETCHED = {
     "config.json",
@@ -57,30 +63,54 @@ class Ended:
 
 
 Run = Callable[..., Ended]
+Begin = Callable[..., "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def begin(server: HubServer, tmp_path: Path) -> Iterator[Begin]:
+    """Starts the program; ends it with the test."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def begin(*argv: str) -> subprocess.Popen[bytes]:
+        command, environ = program(server, tmp_path, *argv)
+        started.append(subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def program(server: HubServer, home: Path, *argv: str) -> tuple[list[str], dict[str, str]]:
+    """Returns the command and its environment: the library reads its variables when it is imported."""
+    folders = os.pathsep.join(str(Path(name).resolve()) for name in (".", "engine", "kernels"))
+    environ = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(home),
+        "XDG_DATA_HOME": str(home / "data"),
+        "HF_HOME": str(home / "hf"),
+        "HF_ENDPOINT": server.url,
+        "PYTHONPATH": folders,
+    }
+    return [sys.executable, "-m", "dgemma_engine", *argv], environ
 
 
 @pytest.fixture
 def run(server: HubServer, tmp_path: Path) -> Run:
-    """Runs the program as a user would: the library reads its variables when it is imported."""
+    """Runs the program as a user would."""
 
     def run(*argv: str, **variables: str) -> Ended:
-        folders = os.pathsep.join(str(Path(name).resolve()) for name in (".", "engine", "kernels"))
-        environ = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(tmp_path),
-            "XDG_DATA_HOME": str(tmp_path / "data"),
-            "HF_HOME": str(tmp_path / "hf"),
-            "HF_ENDPOINT": server.url,
-            "PYTHONPATH": folders,
-        } | variables
-        command = [sys.executable, "-m", "dgemma_engine", *argv]
-        ended = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120, check=False)
+        command, environ = program(server, tmp_path, *argv)
+        ended = subprocess.run(
+            command, env=environ | variables, capture_output=True, text=True, timeout=120, check=False
+        )
         return Ended(ended.returncode, ended.stdout, ended.stderr)
 
     return run
 
 
-def folder(tmp_path: Path, name: str = "owner--model") -> Path:
+def folder(tmp_path: Path, name: str = "owner%2Fmodel") -> Path:
     return tmp_path / "data/dgemma-lsp/models/hub" / name
 
 
@@ -98,7 +128,8 @@ def test_folder_is_fetched_whole_and_without_code(run: Run, server: HubServer, t
     assert [one.name for one in place.parent.iterdir()] == [place.name]
     num_requests = len(server.requests)
     assert run("pull", REPO).out == f"{REPO}: is there already: {place}\n"
-    assert len(server.requests) == num_requests + 1
+    # What the revision stands for, and which files it needs.
+    assert len(server.requests) == num_requests + 2
     listed = run("models").out.splitlines()[-1].split()
     assert (listed[0], listed[4], listed[-1]) == (REPO, "apache-2.0", str(place))
     assert choose_model(REPO, {"XDG_DATA_HOME": str(tmp_path / "data")}).runs == str(place)
@@ -107,24 +138,69 @@ def test_folder_is_fetched_whole_and_without_code(run: Run, server: HubServer, t
     assert run("rm", REPO).err == f"dgemma-engine: {REPO} is not there; `dgemma-engine models` lists what is\n"
 
 
-def test_interrupted_download_is_gone_on_with(run: Run, server: HubServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_interrupted_download_is_gone_on_with(
+    number: signal.Signals, begin: Begin, run: Run, server: HubServer, tmp_path: Path
+) -> None:
     # More than the piece that the library writes at once.
     large = WEIGHTS * 12
     server.files["model-00001-of-00002.safetensors"] = large
-    server.breaks_after = len(large) - 1_000
-    first = run("pull", REPO)
-    # The library tries again by itself, from where it was.
-    if first.code:
-        assert "run the command again" in first.err and not folder(tmp_path).exists()
-        assert run("pull", REPO).code == 0
+    server.holds_after = len(large) - 1_000
+    process = begin("pull", REPO)
+    part = folder(tmp_path).parent / ".owner%2Fmodel.part" / COMMIT / "model-00001-of-00002.safetensors.part"
+    give_up_s = time.monotonic() + 60
+    while not (part.exists() and part.stat().st_size > 10_000_000) and time.monotonic() < give_up_s:
+        time.sleep(0.05)
+    process.send_signal(number)
+    process.wait(30)
+    server.holds_after = None
+    server.released.set()
+    there = part.stat().st_size
+    assert 0 < there < len(large)
+    ended = run("pull", REPO)
+    assert ended.code == 0, ended.err
     assert (folder(tmp_path) / "model-00001-of-00002.safetensors").read_bytes() == large
-    assert any(part.startswith("bytes=") and not part.startswith("bytes=0-") for _, _, part in server.requests)
+    assert ("GET", "/moved/model-00001-of-00002.safetensors", f"bytes={there}-") in server.requests
+    assert names(folder(tmp_path)) == FETCHED
+
+
+def test_connection_that_breaks_is_gone_on_with_at_once(run: Run, server: HubServer, tmp_path: Path) -> None:
+    large = WEIGHTS * 12
+    server.files["model-00001-of-00002.safetensors"] = large
+    server.breaks_after = len(large) - 1_000
+    ended = run("pull", REPO)
+    assert (ended.code, ended.err.count("\n")) == (0, ended.err.count(f"{REPO}:")), ended.err
+    assert (folder(tmp_path) / "model-00001-of-00002.safetensors").read_bytes() == large
+
+
+def test_offline_is_told_as_what_it_is(run: Run) -> None:
+    ended = run("pull", REPO, HF_HUB_OFFLINE="1")
+    said = f"dgemma-engine: {REPO}: HF_HUB_OFFLINE is set, so nothing is fetched; unset it\n"
+    assert (ended.code, ended.err) == (1, said)
+
+
+def test_two_names_have_two_folders() -> None:
+    texts = ["o/m@a/b", "o/m@a--b", "o/m:a/b.gguf", "o/m:a--b.gguf", "o/m@a", "o/m:a"]
+    found = {name.folder for text in texts if (name := HubName.parse(text)) is not None}
+    assert len(found) == len(texts)
+
+
+def test_name_works_wherever_a_model_is_named(run: Run, server: HubServer, tmp_path: Path) -> None:
+    run("pull", REPO)
+    for argv in (
+        ("plan", REPO),
+        ("tune", str(tmp_path), "--model", REPO),
+        ("adapt", "--base", REPO, "--corpus", "x", "--minutes", "1"),
+    ):
+        ended = run(*argv)
+        assert "not fetched from the hub yet" not in ended.err, argv
+        assert ended.err.count("\n") == 1, ended.err
 
 
 def test_one_gguf_file_is_fetched_alone(run: Run, server: HubServer, tmp_path: Path) -> None:
     server.files = {"model-Q4_0.gguf": WEIGHTS, "model-Q8_0.gguf": WEIGHTS[::-1], "README.md": b""}
     ended = run("pull", f"{REPO}:model-Q8_0.gguf")
-    place = folder(tmp_path, "owner--model:model-Q8_0.gguf")
+    place = folder(tmp_path, "owner%2Fmodel:model-Q8_0.gguf")
     assert ended.out == f"{REPO}:model-Q8_0.gguf: {place / 'model-Q8_0.gguf'}\n", ended.err
     assert names(place) == {"model-Q8_0.gguf", "pulled.json"}
 
@@ -133,7 +209,7 @@ def test_revision_that_moved_replaces_what_was_there(run: Run, server: HubServer
     run("pull", f"{REPO}@main")
     server.commit, server.files["config.json"] = "b" * 40, b'{"model_type": "other"}'
     ended = run("pull", f"{REPO}@main", "--json")
-    place = folder(tmp_path, "owner--model@main")
+    place = folder(tmp_path, "owner%2Fmodel@main")
     last = json.loads(ended.out.splitlines()[-1])
     assert last == {"name": f"{REPO}@main", "path": str(place), "commit": "b" * 40}
     assert (place / "config.json").read_bytes() == b'{"model_type": "other"}'
@@ -174,11 +250,14 @@ def test_token_of_the_usual_places_is_sent(run: Run, server: HubServer, tmp_path
     assert "hf_secret" not in "".join(path.read_text() for path in folder(tmp_path).glob("*.json"))
 
 
-def test_content_that_the_hub_does_not_describe_is_not_kept(run: Run, server: HubServer, tmp_path: Path) -> None:
-    server.wrong.add("model-00002-of-00002.safetensors")
+@pytest.mark.parametrize("wrong", ["model-00002-of-00002.safetensors", "config.json"])
+def test_content_that_the_hub_does_not_describe_is_not_kept(
+    run: Run, server: HubServer, tmp_path: Path, wrong: str
+) -> None:
+    server.wrong.add(wrong)
     ended = run("pull", REPO)
     assert ended.code == 1
-    assert "model-00002-of-00002.safetensors is not the file that the hub describes" in ended.err
+    assert f"{wrong} is not the file that the hub describes" in ended.err
     assert not folder(tmp_path).exists()
     server.wrong.clear()
     assert run("pull", REPO).code == 0
@@ -233,6 +312,7 @@ def test_names(text: str, name: HubName | None) -> None:
         ("o/m:no.gguf", ["a.gguf"], "o/m has no file no.gguf; name one of its GGUF files after a colon: a.gguf"),
         ("o/m:config.json", ["config.json"], "only GGUF files are fetched one by one; leave `:config.json` out"),
         ("o/m:a-00001-of-00002.gguf", ["a-00001-of-00002.gguf"], "GGUF files in several parts are not read"),
+        ("o/m", ["Mixture-of-Thoughts.gguf"], "name one of its GGUF files after a colon: Mixture-of-Thoughts.gguf"),
         ("o/m", ["config.json", "x.bin"], "o/m has no *.safetensors; choose another repository"),
         ("o/m", ["a.safetensors"], "o/m has no config.json, so it is no model of a kind that is read"),
         ("o/m", [f"{number}.gguf" for number in range(8)], "5.gguf and 2 more"),
@@ -242,7 +322,7 @@ def test_what_is_no_model_is_told(name: str, paths: list[str], said: str) -> Non
     wanted = HubName.parse(name)
     assert wanted is not None
     with pytest.raises(ModelStoreError) as caught:
-        needed_files(wanted, [HubFile(path=path, num_bytes=1) for path in paths])
+        needed_files(wanted, [HubFile(path=path, num_bytes=1) for path in paths], frozenset)
     assert said in str(caught.value)
 
 
