@@ -79,8 +79,8 @@ class Window:
         return self.page.wait_for_function(holds, arg=text, timeout=timeout_ms).json_value()
 
     def wait_whole_ghost(self, text: str) -> None:
-        """Waits until `text` alone stands as ghost text, which may be part of what stood there before."""
-        self.page.wait_for_function(f"text => ({GHOST})() === text", arg=text)
+        """Waits until `text` alone, blanks around it aside, stands as ghost text; it may be part of what stood."""
+        self.page.wait_for_function(f"text => (({GHOST})() || '').trim() === text.trim()", arg=text)
 
     def wait_no_ghost(self) -> None:
         """Waits until no ghost text stands on the screen."""
