@@ -1,9 +1,10 @@
 """What one denoising step must at least read and multiply, kernel by kernel, and how long one card needs for it.
 
 `python kernels/bench/roofline.py --record` writes `results/roofline.json`, without `--record` one in `measured/`.
-Arithmetic only: a canvas of 256 positions, a prompt
-of 1,024, every expert chosen by some token. The card is an H200 as somebody else measured it: 4.3 TB/s, 780 TFLOP/s in
-bf16; 1.5 PFLOP/s in fp8 is the assumption of the plan in `docs/KERNELS.md`.
+Arithmetic only: a canvas of 256 positions, a prompt of 1,024, tokens that choose experts at random. The card is an H200
+as somebody else measured it: 4.3 TB/s, 780 TFLOP/s in bf16; 1.5 PFLOP/s in fp8 is the assumption of the plan in
+`docs/KERNELS.md`. `together` is the same of several users' canvases in one pass: floors too, and what they gain over
+turns.
 """
 
 from __future__ import annotations
@@ -47,12 +48,19 @@ class Work:
         return 1e6 * max(self.bytes_read_written / BYTES_PER_SECOND, self.flops / FLOPS[self.peak])
 
 
-def works() -> list[Work]:
-    """Returns every operation of a step; alternatives carry their format's name."""
-    row = CANVAS * HIDDEN
-    expert_weights = NUM_EXPERTS * 3 * INNER * HIDDEN
-    expert_flops = 2 * CANVAS * NUM_SELECTED * 3 * INNER * HIDDEN
-    parts = CANVAS * NUM_SELECTED * HIDDEN * 2
+def works(canvas: int = CANVAS, num_users: int = 1) -> list[Work]:
+    """Returns every operation of a step; alternatives carry their format's name.
+
+    Args:
+        canvas: positions of each user's canvas.
+        num_users: whose canvases make one pass, each over a prompt of its own.
+    """
+    num_rows = canvas * num_users
+    row = num_rows * HIDDEN
+    num_chosen = NUM_EXPERTS * (1 - (1 - NUM_SELECTED / NUM_EXPERTS) ** num_rows)
+    expert_weights = num_chosen * 3 * INNER * HIDDEN
+    expert_flops = 2 * num_rows * NUM_SELECTED * 3 * INNER * HIDDEN
+    parts = num_rows * NUM_SELECTED * HIDDEN * 2
     sliding = HIDDEN * (16 + 16) * 256 + NUM_HEADS * 256 * HIDDEN
     full = HIDDEN * (16 + 2) * 512 + NUM_HEADS * 512 * HIDDEN
     found = [
@@ -68,23 +76,23 @@ def works() -> list[Work]:
     for name, size in (("plain", 2), ("fp8", 1)):
         peak = "fp8" if name == "fp8" else "bf16"
         for kind, calls, weights in (("sliding", NUM_SLIDING, sliding), ("full", NUM_FULL, full)):
-            found.append(_dense(f"attention_projections.{kind}.{name}", calls, weights, size, peak))
-        found.append(_dense(f"dense_mlp.{name}", NUM_LAYERS, 3 * HIDDEN * DENSE, size, peak))
+            found.append(_dense(f"attention_projections.{kind}.{name}", calls, weights, size, peak, num_rows))
+        found.append(_dense(f"dense_mlp.{name}", NUM_LAYERS, 3 * HIDDEN * DENSE, size, peak, num_rows))
     for kind, calls, num_kv, head, keys in (
-        ("sliding", NUM_SLIDING, 8, 256, min(STORED, WINDOW - 1) + CANVAS),
-        ("full", NUM_FULL, 2, 512, STORED + CANVAS),
+        ("sliding", NUM_SLIDING, 8, 256, min(STORED, WINDOW - 1) + canvas),
+        ("full", NUM_FULL, 2, 512, STORED + canvas),
     ):
-        moved = 2 * 2 * num_kv * head * keys + 2 * 2 * CANVAS * NUM_HEADS * head
-        flops = 4 * CANVAS * NUM_HEADS * head * keys
+        moved = num_users * 2 * 2 * num_kv * head * keys + 2 * 2 * num_rows * NUM_HEADS * head
+        flops = 4 * num_rows * NUM_HEADS * head * keys
         found.append(Work(name=f"attention.{kind}", calls=calls, bytes_read_written=moved, flops=flops))
-    logits = CANVAS * VOCAB * 2
+    logits = num_rows * VOCAB * 2
     embed = VOCAB * HIDDEN * 2
     found += [
         Work(name="add_norm", calls=NUM_LAYERS, bytes_read_written=row * (2 + 2 + 2 + 1 + 1 + 2)),
         Work(name="merge_norm", calls=NUM_LAYERS, bytes_read_written=parts + row * (2 + 2 + 2 + 1)),
-        Work(name="norm_rotary.sliding", calls=NUM_SLIDING, bytes_read_written=2 * 2 * CANVAS * 32 * 256),
-        Work(name="norm_rotary.full", calls=NUM_FULL, bytes_read_written=2 * 2 * CANVAS * 20 * 512),
-        Work(name="gated_gelu", calls=NUM_LAYERS, bytes_read_written=CANVAS * DENSE * (4 + 1)),
+        Work(name="norm_rotary.sliding", calls=NUM_SLIDING, bytes_read_written=2 * 2 * num_rows * 32 * 256),
+        Work(name="norm_rotary.full", calls=NUM_FULL, bytes_read_written=2 * 2 * num_rows * 20 * 512),
+        Work(name="gated_gelu", calls=NUM_LAYERS, bytes_read_written=num_rows * DENSE * (4 + 1)),
         Work(
             name="route",
             calls=NUM_LAYERS,
@@ -95,21 +103,54 @@ def works() -> list[Work]:
             name="lm_head",
             calls=1,
             bytes_read_written=embed + row * 2 + logits,
-            flops=2 * CANVAS * VOCAB * HIDDEN,
+            flops=2 * num_rows * VOCAB * HIDDEN,
         ),
         Work(name="distribution", calls=1, bytes_read_written=3 * logits),
         Work(
             name="soft_embeddings",
             calls=1,
             bytes_read_written=embed + logits + row * 2,
-            flops=2 * CANVAS * VOCAB * HIDDEN,
+            flops=2 * num_rows * VOCAB * HIDDEN,
         ),
     ]
     return found
 
 
-def _dense(name: str, calls: int, weights: int, size: int, peak: str) -> Work:
-    return Work(name=name, calls=calls, bytes_read_written=weights * size, flops=2 * CANVAS * weights, peak=peak)
+def _dense(name: str, calls: int, weights: int, size: int, peak: str, num_rows: int) -> Work:
+    return Work(name=name, calls=calls, bytes_read_written=weights * size, flops=2 * num_rows * weights, peak=peak)
+
+
+def together() -> list[dict[str, float | str]]:
+    """Returns a step of 1, 2, 4 and 8 users' canvases in one pass: its floor, and the gain over one after another."""
+    found: list[dict[str, float | str]] = []
+    for experts, dense in (("plain", "plain"), ("fp8", "fp8"), ("int4", "plain")):
+        for canvas in (100, CANVAS):
+            alone_ms = _step_ms(works(canvas), experts, dense)
+            for num_users in (1, 2, 4, 8):
+                step_ms = _step_ms(works(canvas, num_users), experts, dense)
+                found.append(
+                    {
+                        "format": experts,
+                        "canvas": canvas,
+                        "users": num_users,
+                        "floor_ms_per_step": round(step_ms, 2),
+                        "times_turns": round(num_users * alone_ms / step_ms, 2),
+                    }
+                )
+    return found
+
+
+def _step_ms(operations: list[Work], experts: str, dense: str) -> float:
+    """Returns the floor of a step with experts in one format and dense matrices in another."""
+    alternatives = {f"experts.{name}" for name in BYTES_PER_EXPERT_WEIGHT} - {f"experts.{experts}"}
+    unused = "fp8" if dense == "plain" else "plain"
+    chosen = [
+        work
+        for work in operations
+        if work.name not in alternatives
+        and not (work.name.startswith(("attention_projections", "dense_mlp")) and work.name.endswith(f".{unused}"))
+    ]
+    return sum(work.floor_us * work.calls for work in chosen) / 1e3
 
 
 def main() -> None:
@@ -129,7 +170,13 @@ def main() -> None:
         }
         for work in works()
     ]
-    whole = {"benchmark": "roofline", **provenance("cpu"), "bytes_per_second": BYTES_PER_SECOND, "results": results}
+    whole = {
+        "benchmark": "roofline",
+        **provenance("cpu"),
+        "bytes_per_second": BYTES_PER_SECOND,
+        "results": results,
+        "together": together(),
+    }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "roofline.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(whole))

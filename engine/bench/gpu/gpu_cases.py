@@ -20,7 +20,10 @@ from dgemma_engine.backends.cuda.model import FusedModel
 from dgemma_engine.diffusion import canvas as canvases
 from dgemma_engine.diffusion.canvas import Row
 from dgemma_engine.diffusion.denoiser import Denoiser
+from dgemma_engine.diffusion.eager_executor import EagerExecutor
+from dgemma_engine.diffusion.pass_queue import PassQueue
 from dgemma_engine.diffusion.sampler import EntropyBound, Sampler, StableAndConfident, TemperatureSchedule, UniformNoise
+from dgemma_engine.diffusion.step_executor import StepExecutor
 from dgemma_engine.infill.likelihood import Branch, likelihoods
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.prompting.prefix_cache import PromptStore
@@ -51,6 +54,8 @@ class Sizes:
     inline_prompt: int = 2_048
     inline_tokens: int = 64
     long_prompts: tuple[int, ...] = (8_192, 32_768)
+    users: tuple[int, ...] = (1, 2, 4, 8)
+    users_canvas: int = 100
     rounds: int = 5
     inline_rounds: int = 30
     # Completions before the first that counts: passes of each length are compiled once and captured once.
@@ -172,7 +177,7 @@ class Bench:
         lengths = [max(1, sizes.inline_tokens // part) for part in (1, 2, 4, 8)]
         head = tuple(range(min(8, sizes.inline_tokens)))
         rows = [Row(num_free=length, head_ids=head, seed=seed + number) for number, length in enumerate(lengths)]
-        run = self._denoising(cache, rows, INLINE_PASSES - 1, NEVER)
+        run = self.denoising(cache, rows, INLINE_PASSES - 1, NEVER)
         with torch.inference_mode():
             for step in range(INLINE_PASSES - 1):
                 if step:
@@ -186,7 +191,7 @@ class Bench:
     ) -> int:
         """Returns the steps made on one whole canvas."""
         rows = [Row(num_free=self.sizes.canvas, seed=seed)]
-        run = self._denoising(cache, rows, num_steps, stop, block)
+        run = self.denoising(cache, rows, num_steps, stop, block)
         with torch.inference_mode():
             while run.steps < num_steps and not run.finished:
                 if run.steps:
@@ -194,24 +199,35 @@ class Bench:
                 run.step()
         return run.steps
 
-    def _denoising(
+    def denoising(
         self,
         cache: PromptCache,
         rows: Sequence[Row],
         num_steps: int,
         stop: StableAndConfident,
         block: Sequence[int] = (),
+        *,
+        queue: PassQueue | None = None,
     ) -> Denoiser:
+        """Returns a run.
+
+        Args:
+            cache: its prompt.
+            rows: of its canvas.
+            num_steps: most steps.
+            stop: the rule that ends it earlier.
+            block: tokens that its first step adds to the prompt.
+            queue: makes its passes with those of other runs; None replays captured steps.
+        """
         noise = UniformNoise(vocab_size=self.vocab_size)
         sampler = replace(SAMPLER, num_steps=num_steps, stop=stop, noise=noise)
-        executor = GraphExecutor(
-            self.steps,
-            cache,
-            canvases.start(rows, noise, self.device),
-            sampler,
-            suppressed_ids=torch.tensor([], dtype=torch.int64),
-            block_ids=block,
-        )
+        canvas, nothing = canvases.start(rows, noise, self.device), torch.tensor([], dtype=torch.int64)
+        executor: StepExecutor
+        if queue is None:
+            executor = GraphExecutor(self.steps, cache, canvas, sampler, suppressed_ids=nothing, block_ids=block)
+        else:
+            nothing = nothing.to(self.device)
+            executor = EagerExecutor(self.model, cache, canvas, sampler, suppressed_ids=nothing, queue=queue)
         return Denoiser(executor, sampler)
 
     def _steps_row(self, case: str, whole_s: float, steps: int, num_prompt: int) -> dict[str, Any]:
@@ -274,7 +290,8 @@ def distinct_experts(model: FusedModel, prompt: PromptCache, num_positions: int)
             layer._ops = replace(ops, route=recording(ops.route))  # pyright: ignore[reportPrivateUsage]
         ids = torch.randint(0, model.config.vocab_size, (1, num_positions), device=model.device)
         with torch.inference_mode():
-            model.decode(ids, prompt)
+            # Not as a replay, of which Python sees nothing.
+            FusedModel.decode(model, ids, prompt)
     finally:
         for layer, ops in zip(layers, before, strict=True):
             layer._ops = ops  # pyright: ignore[reportPrivateUsage]

@@ -25,10 +25,11 @@ from gpu_checks import Checks
 from gpu_model import FULL, SLIDING, Peer, random_model, released, tiny
 from gpu_plan import ALL_FORMATS, PLAIN, REPOSITORY
 from gpu_result import FIXED, RATIOS, Report
+from gpu_together import users_at_once
 
 TINY = Sizes(
     canvas=8, prompt=4, fixed_steps=2, prefill=12, inline_prompt=12, inline_tokens=4, long_prompts=(16,), rounds=1,
-    inline_rounds=1, uncounted=1,
+    inline_rounds=1, uncounted=1, users=(1, 2), users_canvas=6,
 )  # fmt: skip
 TINY_WORK = "gated_gelu"
 FOLDERS = ("tests/kernels/interpreted", "tests/engine/interpreted")
@@ -102,6 +103,7 @@ def run_part(part: str, setting: Setting, report: Report, folder: Path, seconds_
         case "requests":
             for form in reversed(setting.formats):
                 _cases(setting, form, report, {"inline completion": Bench.inline, **_prefills(setting.sizes)})
+                _cases(setting, form, report, {f"users: {n}": partial(users_at_once, n) for n in setting.sizes.users})
         case "transformers":
             if has_peer():
                 report.guard("in turn", PLAIN, lambda: _compare(setting, report))

@@ -12,14 +12,15 @@ from pathlib import Path
 import torch
 
 from dgemma_engine.backends.cpu.model import pack_for_cpu
+from dgemma_engine.backends.cuda.executors import CudaExecutors
 from dgemma_engine.backends.cuda.fuse import fuse
-from dgemma_engine.backends.cuda.graph_executor import GraphExecutor
 from dgemma_engine.backends.cuda.graph_model import GraphModel
 from dgemma_engine.backends.cuda.graphs import Graphs, capture_on
 from dgemma_engine.backends.cuda.model import FusedModel
 from dgemma_engine.backends.memory_plan import stored_plan
 from dgemma_engine.checkpoint.loader import load_model
 from dgemma_engine.diffusion.eager_executor import EagerExecutor
+from dgemma_engine.diffusion.pass_queue import PassQueue
 from dgemma_engine.diffusion.step_executor import ExecutorFactory
 from dgemma_engine.model.devices import free_memory, weight_dtype
 from dgemma_engine.model.diffusion_model import DiffusionModel
@@ -59,7 +60,7 @@ def load_runnable(
 
 
 def executor_factory(model: DiffusionModel) -> ExecutorFactory:
-    """Returns what starts a model's denoising steps: replays of CUDA graphs where the model captures them."""
+    """Returns what starts a model's denoising steps; runs that take turns make their passes together."""
     if isinstance(model, GraphModel):
-        return partial(GraphExecutor, model.steps)
-    return partial(EagerExecutor, model)
+        return CudaExecutors(model)
+    return partial(EagerExecutor, model, queue=PassQueue(model))

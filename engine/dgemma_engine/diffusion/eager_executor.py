@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from dgemma_engine.diffusion.canvas import Canvas
+from dgemma_engine.diffusion.pass_queue import PassQueue, PendingPass
 from dgemma_engine.diffusion.sampler import ClampedConditioning, PositionScores, Sampler
 from dgemma_engine.diffusion.token_distribution import TokenDistribution, VocabularyScorer, confidence, sample
 from dgemma_engine.model import attention_masks
 from dgemma_engine.model.attention_masks import ALL_VISIBLE
+from dgemma_engine.model.canvas_pass import CanvasPass
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import KVCache
 
@@ -51,6 +52,7 @@ class EagerExecutor:
         sampler: the decisions.
         suppressed_ids: token ids that may not appear at any position, int64 [any]; may be empty.
         block_ids: tokens that the first pass adds to the cache: the block before this canvas.
+        queue: of passes of the same model, which are made with those of other runs; None makes each alone.
 
     Attributes:
         layout: see `StepExecutor.layout`.
@@ -65,6 +67,7 @@ class EagerExecutor:
         *,
         suppressed_ids: Tensor,
         block_ids: Sequence[int] = (),
+        queue: PassQueue | None = None,
     ) -> None:
         noise_ids = suppressed_ids.new_tensor(sampler.noise.suppressed_ids)
         self._model, self._cache, self._canvas, self._sampler = model, cache, canvas, sampler
@@ -73,7 +76,10 @@ class EagerExecutor:
         self._num_past = cache.length + len(block_ids)
         self._temperature = 1.0
         self._soft_1LD: Tensor | None = None
-        self._hidden_ND: Tensor | None = None
+        self._queue = PassQueue(model) if queue is None else queue
+        # The states of the last forward pass, or where they will be; and the positions that are scored.
+        self._hidden_1LD: PendingPass | Tensor | None = None
+        self._wanted_N = canvas.layout.row_L
         self._scored: _Scored | None = None
         self._precompute()
 
@@ -82,27 +88,38 @@ class EagerExecutor:
         return self._canvas.ids_1L
 
     def forward(self, temperature: float, *, is_last: bool) -> None:
-        """See `StepExecutor.forward`."""
+        """See `StepExecutor.forward`; a pass without a block is made when it is scored, see `PassQueue`."""
         canvas_1L, block_ids, self._block_ids = self._canvas.ids_1L, self._block_ids, []
-        decode = self._model.decode
         if block_ids:
             # The block before the canvas joins the cache once.
-            block_1T = torch.tensor([block_ids], device=canvas_1L.device)
-            decode = partial(self._model.decode_after, block_1T)
-        hidden_1LD = decode(
-            canvas_1L,
-            self._cache,
-            soft_BLD=self._soft_1LD,
-            positions_BL=self._positions_1L,
-            attention_masks=self._attention_masks,
-        )
-        scored_N = self._scored_N[: self._num_free] if is_last else self._scored_N
-        self._temperature, self._hidden_ND = temperature, hidden_1LD[0, scored_N]
+            self._hidden_1LD = self._model.decode_after(
+                torch.tensor([block_ids], device=canvas_1L.device),
+                canvas_1L,
+                self._cache,
+                soft_BLD=self._soft_1LD,
+                positions_BL=self._positions_1L,
+                attention_masks=self._attention_masks,
+            )
+        else:
+            self._hidden_1LD = self._queue.add(
+                CanvasPass(
+                    canvas_1L=canvas_1L,
+                    cache=self._cache,
+                    soft_1LD=self._soft_1LD,
+                    positions_1L=self._positions_1L,
+                    attention_masks=self._attention_masks,
+                )
+            )
+        self._wanted_N = self._scored_N[: self._num_free] if is_last else self._scored_N
+        self._temperature = temperature
 
     def score(self) -> PositionScores:
         """See `StepExecutor.score`."""
-        assert self._hidden_ND is not None, "no forward pass to score"
-        hidden_ND, self._hidden_ND = self._hidden_ND, None
+        hidden_1LD, self._hidden_1LD = self._hidden_1LD, None
+        assert hidden_1LD is not None, "no forward pass to score"
+        if isinstance(hidden_1LD, PendingPass):
+            hidden_1LD = self._queue.read(hidden_1LD)
+        hidden_ND = hidden_1LD[0, self._wanted_N]
         layout = self.layout
         distribution = self._scorer.score(hidden_ND, self._temperature, self._suppressed, num_read=self._num_free)
         best_RM, committed_RM = distribution.best_N[self._free_RM], None

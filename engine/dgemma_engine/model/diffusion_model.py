@@ -9,12 +9,14 @@ Shape legend: B rows, T prompt tokens, L canvas positions, N positions of all ro
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from dgemma_engine.model.attention_masks import ALL_VISIBLE, AttentionMasks
+from dgemma_engine.model.canvas_pass import CanvasPass
 from dgemma_engine.model.dimensions import ModelDimensions
 from dgemma_engine.model.kv_cache import KVCache
 
@@ -145,6 +147,22 @@ class DiffusionModel(Protocol):
         """
         ...
 
+    @property
+    def most_together(self) -> int:
+        """Canvas positions that one `decode_together` takes for little more than the longest canvas alone."""
+        ...
+
+    def decode_together(self, passes: Sequence[CanvasPass]) -> list[Tensor]:
+        """Does `decode` of several canvases, each over a prompt of its own, reading the weights once.
+
+        Args:
+            passes: of different caches with the same adapter.
+
+        Returns:
+            Normalised hidden states of each, [1, L, D]: those of `decode` up to rounding.
+        """
+        ...
+
     def embed(self, ids_BT: Tensor) -> Tensor:
         """Returns scaled embeddings [B, T, D]; the `soft_embeddings` of a distribution with one possible token."""
         ...
@@ -177,6 +195,7 @@ class ModelDefaults:
     uncompiled_reason: str = ""
     compiles_on_first_pass: bool = False
     edit_tokens: int | None = None
+    most_together: int = 0
 
     @property
     def number_format(self: DiffusionModel) -> str:
@@ -202,6 +221,19 @@ class ModelDefaults:
         return self.decode(
             canvas_BL, cache, soft_BLD=soft_BLD, positions_BL=positions_BL, attention_masks=attention_masks
         )
+
+    def decode_together(self: DiffusionModel, passes: Sequence[CanvasPass]) -> list[Tensor]:
+        """See `DiffusionModel.decode_together`; one canvas after another."""
+        return [
+            self.decode(
+                each.canvas_1L,
+                each.cache,
+                soft_BLD=each.soft_1LD,
+                positions_BL=each.positions_1L,
+                attention_masks=each.attention_masks,
+            )
+            for each in passes
+        ]
 
     def release_captured(self) -> None:
         """See `DiffusionModel.release_captured`; a no-op for a model that captures nothing."""

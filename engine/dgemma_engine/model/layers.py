@@ -6,14 +6,17 @@ one matrix (`qkv_proj`, `gate_up_proj`); `checkpoint/loader.py` maps them to the
 Formulas follow `transformers/models/diffusion_gemma/modeling_diffusion_gemma.py` (5.23.0).
 
 Shape legend: B rows, T tokens in causal mode, L canvas positions, X = T + L, S key positions, D hidden, H query heads,
-G key-value heads, d head size, N tokens over all rows, K experts per token.
+G key-value heads, d head size, N tokens over all rows or canvases, K experts per token.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
+from dgemma_engine.model.canvas_pass import CanvasPass
 from dgemma_engine.model.config import LayerKind, ModelConfig
 from dgemma_engine.model.kv_cache import KVCache
 from dgemma_engine.model.ops import Ops
@@ -92,6 +95,16 @@ class Attention(nn.Module):
             num_pending: tokens that this layer has appended in the same pass.
         """
         return self.o_proj(self._attend_canvas(*self._project(x_BLD, rotary), cache, mask, num_pending))
+
+    def decode_together(self, x_1ND: Tensor, rotary: Rotary, passes: Sequence[CanvasPass]) -> Tensor:
+        """Canvas mode of several canvases side by side in `x_1ND`, each over its own cache. Returns [1, N, D]."""
+        heads = self._project(x_1ND, rotary)
+        parts = (part.split([each.num_positions for each in passes], dim=2) for part in heads)
+        attended = [
+            self._attend_canvas(q, k, v, each.cache, each.attention_masks.of(self.kind), 0)
+            for q, k, v, each in zip(*parts, passes, strict=True)
+        ]
+        return self.o_proj(torch.cat(attended, dim=1))
 
     def decode_after(
         self,
@@ -228,6 +241,11 @@ class Layer(nn.Module):
         """Canvas mode, see `Attention.decode`. Returns [B, L, D]."""
         attended = self.self_attn.decode(self.input_layernorm(x_BLD), rotary, cache, mask, num_pending=num_pending)
         return self._finish(x_BLD, attended) * self.layer_scalar
+
+    def decode_together(self, x_1ND: Tensor, rotary: Rotary, passes: Sequence[CanvasPass]) -> Tensor:
+        """Canvas mode of several canvases, see `Attention.decode_together`. Returns [1, N, D]."""
+        attended = self.self_attn.decode_together(self.input_layernorm(x_1ND), rotary, passes)
+        return self._finish(x_1ND, attended) * self.layer_scalar
 
     def decode_after(
         self,

@@ -11,12 +11,15 @@ Shape legend: B rows, T prompt tokens, L canvas positions, X = T + L, D hidden, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dgemma_engine.model import attention_masks as masks
 from dgemma_engine.model.attention_masks import ALL_VISIBLE, AttentionMasks
+from dgemma_engine.model.canvas_pass import CanvasPass, joined_soft
 from dgemma_engine.model.config import ModelConfig
 from dgemma_engine.model.diffusion_model import ModelDefaults
 from dgemma_engine.model.kv_cache import KVCache
@@ -25,6 +28,10 @@ from dgemma_engine.model.ops import Ops
 from dgemma_engine.model.rotary import Rotary, RotaryTable
 
 __all__ = ["Attention", "DiffusionGemma", "Layer"]
+
+
+# A pass of so many positions takes about as long as reading the weights of the whole model.
+_MOST_TOGETHER = 512
 
 
 class DiffusionGemma(nn.Module, ModelDefaults):
@@ -36,6 +43,7 @@ class DiffusionGemma(nn.Module, ModelDefaults):
     """
 
     has_self_conditioning = True
+    most_together = _MOST_TOGETHER
 
     def __init__(self, config: ModelConfig, ops: Ops) -> None:
         super().__init__()
@@ -160,6 +168,16 @@ class DiffusionGemma(nn.Module, ModelDefaults):
         x_BLD = last.decode(x_BLD, canvas_rotary, cache, attention_masks.of(kind), num_pending=num_block)
         cache.advance(num_block)
         return self.norm(x_BLD)
+
+    def decode_together(self, passes: Sequence[CanvasPass]) -> list[Tensor]:
+        """See `DiffusionModel.decode_together`."""
+        x_1ND = self.embed(torch.cat([each.canvas_1L for each in passes], dim=1))
+        x_1ND = self.self_conditioning(x_1ND, joined_soft(passes))
+        rotary = self.rotary(torch.cat([each.positions(self.device) for each in passes], dim=1), x_1ND.dtype)
+        for layer in self.layers:
+            assert isinstance(layer, Layer)
+            x_1ND = layer.decode_together(x_1ND, rotary[layer.self_attn.kind], passes)
+        return list(self.norm(x_1ND).split([each.num_positions for each in passes], dim=1))
 
     def embed(self, ids_BT: Tensor) -> Tensor:
         """See `DiffusionModel.embed`."""

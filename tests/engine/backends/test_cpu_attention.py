@@ -42,7 +42,7 @@ def test_attention_is_a_softmax_over_visible_keys(dtype: torch.dtype, num_tokens
     mask[0, 0, :num_tokens].masked_fill_(hidden_NS, -math.inf)
     attend = GroupedAttention(GROUPS * FOLD, GROUPS, SIZE, scale)
     masks = [mask.to(dtype).repeat(1, 1, FOLD, 1)]
-    found_PO = attend(q_NHd, kv_2GSd, num_rows, [num_tokens], [num_rows], [first_key], masks)
+    found_PO = attend(q_NHd, [kv_2GSd], num_rows, [num_tokens], [num_rows], [first_key], masks)
     seen_2GSd = kv_2GSd[:, :, first_key : first_key + num_keys]
     expected_NO, greatest = exact(q_NHd, seen_2GSd, mask[0, 0, :num_tokens].double(), scale)
     # Queries, scores and shares are rounded once each: as many parts of a share, and a share weighs a value.
@@ -74,5 +74,5 @@ def test_products_take_the_place_of_fused_attention_where_they_are_faster(
     monkeypatch.setattr(F, "scaled_dot_product_attention", watched)
     attend = GroupedAttention(GROUPS * FOLD, GROUPS, SIZE, 1.0)
     kv_2GSd, mask = draw(2, GROUPS, num_keys, SIZE).to(dtype), torch.zeros(1, 1, 1, num_keys, dtype=dtype)
-    attend(draw(num_tokens, GROUPS * FOLD, SIZE), kv_2GSd, num_tokens, [num_tokens], [num_tokens], [0], [mask])
+    attend(draw(num_tokens, GROUPS * FOLD, SIZE), [kv_2GSd], num_tokens, [num_tokens], [num_tokens], [0], [mask])
     assert bool(calls) is fused

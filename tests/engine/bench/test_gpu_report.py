@@ -19,6 +19,7 @@ from dgemma_engine.model.ops import FusedOps
 
 ROOT = Path(__file__).parents[3]
 REPORT = ROOT / "engine/bench/gpu/gpu_report.py"
+USERS = ["users at once: 1", "users at once: 2"]
 KEYS = {
     "case", "format", "ms_per_step", "tokens_per_s", "steps", "canvas", "prompt_tokens", "peak_bytes",
     "ratio_to_transformers",
@@ -100,7 +101,7 @@ def test_a_part_writes_what_the_issue_asks_for(
     assert all(entry.keys() == KEYS for entry in result["results"])
     expected = {
         "int4": ["fixed steps"],
-        "requests": ["inline completion p50", "inline completion p95", "prefill", "prefill"],
+        "requests": ["inline completion p50", "inline completion p95", "prefill", "prefill", *USERS],
         "long": ["fixed steps behind 16 tokens", "adaptive steps"],
         "transformers": ["transformers, fixed steps"],
         "tokens": [],
@@ -190,7 +191,7 @@ def test_a_case_that_fails_takes_no_other_along(
             "message": "ZeroDivisionError: division by zero",
         }
     ]  # fmt: skip
-    assert [entry["case"] for entry in result["results"]] == ["prefill", "prefill"]
+    assert [entry["case"] for entry in result["results"]] == ["prefill", "prefill", *USERS]
 
 
 def test_a_case_that_breaks_the_device_ends_the_part_and_the_next_process_goes_on_behind_it(report: Any) -> None:

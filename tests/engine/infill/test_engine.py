@@ -7,13 +7,14 @@ import math
 import shutil
 import string
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from dgemma_engine.backends.cpu.model import CpuModel
 from dgemma_engine.backends.select import load_runnable
 from dgemma_engine.checkpoint.calibration import Calibration
 from dgemma_engine.checkpoint.features import NAMES
@@ -23,6 +24,7 @@ from dgemma_engine.errors import CheckpointError
 from dgemma_engine.families.adapter_choice import NoAdapters
 from dgemma_engine.infill.engine import Engine
 from dgemma_engine.infill.options import Decode, InfillOptions
+from dgemma_engine.model.canvas_pass import CanvasPass
 from dgemma_engine.prompting.prefix_cache import PromptStore
 from dgemma_engine.protocol.messages import Candidate, CandidateSource, Context, Draft, Extent, Finish
 from dgemma_engine.scheduling.cancellation import Cancel
@@ -105,7 +107,9 @@ def ask(engine: Engine, before: str, after: str, **options: Any) -> Any:
     return engine.infill(context, Cancel(deadline_s=time.monotonic() + 600, clock=time.monotonic))
 
 
-def test_two_documents_filled_piece_by_piece_in_turn_say_what_they_say_alone(folder: Path) -> None:
+def test_two_documents_filled_piece_by_piece_in_turn_say_what_they_say_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     questions = [
         Context(document="a", prefix="def f(", suffix="):\n    pass\n", extent=Extent.LINE),
         Context(document="b", prefix="x = 1\n" * 40 + "y = ", suffix="\n", extent=Extent.BLOCK),
@@ -113,6 +117,14 @@ def test_two_documents_filled_piece_by_piece_in_turn_say_what_they_say_alone(fol
     engine, unhurried = load(folder), Cancel(deadline_s=600.0, clock=lambda: 0.0)
     alone = [engine.infill(question, unhurried) for question in questions]
     works = [engine.filling(question, unhurried) for question in questions]
+    num_together: list[int] = []
+    decode_together = CpuModel.decode_together
+
+    def counting(model: CpuModel, passes: Sequence[CanvasPass]) -> list[torch.Tensor]:
+        num_together.append(len(passes))
+        return decode_together(model, passes)
+
+    monkeypatch.setattr(CpuModel, "decode_together", counting)
     together: dict[int, Any] = {}
     while len(together) < len(works):
         for index, work in enumerate(works):
@@ -124,6 +136,7 @@ def test_two_documents_filled_piece_by_piece_in_turn_say_what_they_say_alone(fol
     assert [together[index].text for index in range(2)] == [infill.text for infill in alone]
     assert [together[index].steps for index in range(2)] == [infill.steps for infill in alone]
     assert all(infill.steps > 1 for infill in alone)
+    assert num_together and set(num_together) == {2}
 
 
 @pytest.mark.parametrize(

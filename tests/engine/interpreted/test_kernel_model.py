@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from dgemma_engine.backends.cuda import step_buffers
+from dgemma_engine.backends.cuda import canvas_pack, step_buffers
 from dgemma_engine.backends.cuda.graph_executor import GraphExecutor
+from dgemma_engine.backends.cuda.graph_model import GraphModel
 from dgemma_engine.backends.cuda.graphs import Graphs, capture_on
 from dgemma_engine.backends.cuda.model import FusedModel
 from dgemma_engine.backends.cuda.step_graphs import StepGraphs
@@ -24,6 +25,7 @@ from dgemma_engine.diffusion.canvas import Row
 from dgemma_engine.diffusion.denoiser import Denoised, Denoiser, denoise
 from dgemma_engine.diffusion.eager_executor import EagerExecutor
 from dgemma_engine.diffusion.sampler import EntropyBound, Sampler, StableAndConfident, TemperatureSchedule, UniformNoise
+from dgemma_engine.model.canvas_pass import CanvasPass
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
@@ -116,6 +118,29 @@ def test_replayed_kernels_read_the_document_at_hand(
     agree(got, expected)
     assert cache.length == 6
     assert got.guesses[0].entropy == pytest.approx(expected.guesses[0].entropy, rel=1e-6)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="real graphs are captured there")
+def test_replayed_kernels_read_the_prompts_of_those_at_hand(
+    tmp_path: Path, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two users' canvases in one pass, recorded with the prompts of two others."""
+    folder = write(tmp_path, layer_types=[SLIDING], **SMALL)
+    model = load(folder, Ops.triton(), torch.float32, device)
+    assert isinstance(model, FusedModel)
+    monkeypatch.setattr(canvas_pack, "step_length", lambda num_tokens: -(-num_tokens // 4) * 4)
+    graphed = GraphModel(model, Graphs(record))
+    with torch.inference_mode():
+        for number in range(3):
+            passes = [
+                CanvasPass(canvas_1L=draw_ids(5 + number, length, device), cache=prompt(model, past + number))
+                for length, past in ((4, 11), (3, 5))
+            ]
+            got = graphed.decode_together(passes)
+        assert graphed.graphs.num_captured == 1
+        for ours, each in zip(got, passes, strict=True):
+            theirs = FusedModel.decode(model, each.canvas_1L, each.cache)
+            assert torch.allclose(ours, theirs, atol=model_error(64) * float(theirs.abs().max()))
 
 
 def prompt(model: DiffusionModel, length: int) -> PromptCache:

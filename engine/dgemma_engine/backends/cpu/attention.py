@@ -67,7 +67,7 @@ class GroupedAttention(nn.Module):
     def forward(
         self,
         q_NHd: Tensor,
-        kv_2GSd: Tensor,
+        seen: list[Tensor],
         num_all_rows: int,
         num_tokens: list[int],
         num_rows: list[int],
@@ -78,14 +78,14 @@ class GroupedAttention(nn.Module):
 
         Args:
             q_NHd: queries, float32.
-            kv_2GSd: keys and values so far, and `KEY_MULTIPLE` positions after them.
+            seen: by segment: keys and values so far, and `KEY_MULTIPLE` positions after them, [2, G, S, d].
             num_all_rows: P.
             num_tokens: by segment, see `AttentionSegment`.
             num_rows: likewise.
             first_keys: likewise.
             masks: likewise.
         """
-        groups, num_heads, head_dim, dtype = self._num_kv_heads, self._num_heads, self._head_dim, kv_2GSd.dtype
+        groups, num_heads, head_dim, dtype = self._num_kv_heads, self._num_heads, self._head_dim, seen[0].dtype
         attended_PGRd = torch.zeros([num_all_rows, groups, num_heads // groups, head_dim], dtype=dtype)
         first = 0
         for part, mask in enumerate(masks):
@@ -93,7 +93,7 @@ class GroupedAttention(nn.Module):
             q_HMd = torch.zeros([num_heads, num_rows[part], head_dim], dtype=dtype)
             q_HMd[:, :num].copy_(q_NHd[first : first + num].transpose(0, 1) * self._scale)
             q_GXd = q_HMd.view(groups, -1, head_dim)
-            seen_2GSd = kv_2GSd[:, :, start : start + mask.size(-1)]
+            seen_2GSd = seen[part][:, :, start : start + mask.size(-1)]
             if dtype == torch.bfloat16 and num_rows[part] >= self._product_rows and mask.size(-1) <= self._product_keys:
                 out_GXd = torch.empty_like(q_GXd)
                 for group, q_Xd in enumerate(q_GXd):
@@ -123,13 +123,13 @@ class Heads(nn.Module):
     def forward(
         self,
         x_PD: Tensor,
-        new_2GNd: Tensor,
+        new: list[Tensor],
         cos_N1d: Tensor,
         sin_N1d: Tensor,
         num_causal: int,
         factors: list[Tensor],
     ) -> Tensor:
-        """Writes keys and values to `new`, the same in both modes; returns the queries, [N, H, d], float32.
+        """Writes keys and values to `new`, piece by piece; returns the queries, [N, H, d], float32.
 
         The family has no adapters: `factors` is empty.
         """
@@ -139,8 +139,17 @@ class Heads(nn.Module):
         rotated_NAd = heads_NAd[:, : self._num_rotated]
         swapped_NAd = rotated_NAd.roll(self._head_dim // 2, -1)
         rotated_NAd.mul_(cos_N1d).addcmul_(swapped_NAd, sin_N1d)
-        new_2GNd.flatten(0, 1).copy_(heads_NAd[:, self._num_heads :].transpose(0, 1))
+        write_kv(heads_NAd[:, self._num_heads :], new)
         return heads_NAd[:, : self._num_heads]
+
+
+def write_kv(kv_NXd: Tensor, new: list[Tensor]) -> None:
+    """Writes the keys and values of a pass, all keys first, into pieces [2, G, M, d] that hold its N tokens."""
+    first = 0
+    for piece_2GMd in new:
+        num = piece_2GMd.size(2)
+        piece_2GMd.flatten(0, 1).copy_(kv_NXd[first : first + num].transpose(0, 1))
+        first += num
 
 
 class _PlainQKV(nn.Module):

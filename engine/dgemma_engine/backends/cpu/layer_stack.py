@@ -1,7 +1,8 @@
 """All layers of a small model on a processor as one call of compiled code, whatever family they are of.
 
 A family supplies the layers: modules with `heads` (queries, keys and values), `attend` and `feed`. For one row and a
-`PromptCache`, whose adapter takes part as arguments: nothing is compiled or copied to change it.
+`PromptCache`, or several rows with one each, whose adapter takes part as arguments: nothing is compiled or copied to
+change it.
 
 Shape legend: N tokens of a pass, P its rows (the tokens, then padding: `packing.cpu.filled`), D hidden.
 """
@@ -75,7 +76,32 @@ class LayerStack:
             segments: consecutive ones that make up the pass.
             num_causal: tokens in causal mode, which come first; the two modes have scalars of their own.
         """
-        return self._run(x_PD, rotary, cache, segments, num_causal, len(self._kinds))
+        num_tokens = sum(segment.num_tokens for segment in segments)
+        room = self._room(cache, num_tokens)
+        stores = [_LayerStores(new=[new], seen=[seen] * len(segments)) for new, seen in room]
+        return self._run(x_PD, rotary, stores, segments, num_causal, self._factors(cache))
+
+    def run_together(
+        self,
+        x_PD: Tensor,
+        rotary: dict[LayerKind, RotaryCosSin],
+        caches: Sequence[PromptCache],
+        segments: Sequence[AttentionSegment],
+    ) -> Tensor:
+        """Runs canvases, each of which follows what a cache of its own holds. Returns [P, D], float32.
+
+        Args:
+            x_PD: hidden states of all canvases one after the other, float32.
+            rotary: of their positions.
+            caches: of the canvases; of one adapter.
+            segments: one for each.
+        """
+        rooms = [self._room(cache, each.num_tokens) for cache, each in zip(caches, segments, strict=True)]
+        stores = [
+            _LayerStores(new=[new for new, _seen in layer], seen=[seen for _new, seen in layer])
+            for layer in zip(*rooms, strict=True)
+        ]
+        return self._run(x_PD, rotary, stores, segments, 0, self._factors(caches[0]))
 
     def store_kv(
         self,
@@ -88,11 +114,12 @@ class LayerStack:
         last_idx = len(self._kinds) - 1
         cos_sin = rotary[self._kinds[last_idx]]
         num_tokens = cos_sin.cos.shape[0]
-        x_PD = self._run(x_PD, rotary, cache, segments, num_tokens, last_idx)
+        stores = [_LayerStores(new=[new], seen=[seen]) for new, seen in self._room(cache, num_tokens)[:last_idx]]
+        x_PD = self._run(x_PD, rotary, stores, segments, num_tokens, self._factors(cache))
         with unspecialised():
             self._last_heads(
                 x_PD,
-                cache.room(last_idx, num_tokens, num_behind=KEY_MULTIPLE)[0],
+                [cache.room(last_idx, num_tokens, num_behind=KEY_MULTIPLE)[0]],
                 cos_sin.cos,
                 cos_sin.sin,
                 num_tokens,
@@ -103,18 +130,17 @@ class LayerStack:
         self,
         x_PD: Tensor,
         rotary: dict[LayerKind, RotaryCosSin],
-        cache: PromptCache,
+        stores: Sequence[_LayerStores],
         segments: Sequence[AttentionSegment],
         num_causal: int,
-        num_layers: int,
+        factors: list[list[Tensor]],
     ) -> Tensor:
-        num_tokens = sum(segment.num_tokens for segment in segments)
-        rooms = [cache.room(i, num_tokens, num_behind=KEY_MULTIPLE) for i in range(num_layers)]
+        """Runs as many layers as there are stores."""
         with unspecialised():
             return self._all(
                 x_PD,
-                [new for new, _so_far in rooms],
-                [so_far for _new, so_far in rooms],
+                [each.new for each in stores],
+                [each.seen for each in stores],
                 [rotary[kind].cos for kind in self._present],
                 [rotary[kind].sin for kind in self._present],
                 [segment.num_tokens for segment in segments],
@@ -122,14 +148,31 @@ class LayerStack:
                 [[segment.first_keys[kind] for segment in segments] for kind in self._present],
                 [[segment.masks[kind] for segment in segments] for kind in self._present],
                 num_causal,
-                self._factors(cache),
+                factors,
             )
+
+    def _room(self, cache: PromptCache, num_tokens: int) -> list[tuple[Tensor, Tensor]]:
+        """Returns, of each layer, where new keys and values go and all of them so far; see `PromptCache.room`."""
+        return [cache.room(i, num_tokens, num_behind=KEY_MULTIPLE) for i in range(len(self._kinds))]
 
     def _factors(self, cache: PromptCache) -> list[list[Tensor]]:
         if cache.adapter is None:
             return self._no_factors
         assert isinstance(cache.adapter, PackedAdapter), "an adapter is made by the model that reads it"
         return cache.adapter.layers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _LayerStores:
+    """Where a layer's keys and values of a pass lie.
+
+    Attributes:
+        new: those of its tokens, in turn; one piece for each cache.
+        seen: what each segment attends to.
+    """
+
+    new: list[Tensor]
+    seen: list[Tensor]
 
 
 class _Layers(nn.Module):
@@ -144,8 +187,8 @@ class _Layers(nn.Module):
     def forward(
         self,
         x_PD: Tensor,
-        new: list[Tensor],
-        so_far: list[Tensor],
+        new: list[list[Tensor]],
+        seen: list[list[Tensor]],
         cos: list[Tensor],
         sin: list[Tensor],
         num_tokens: list[int],
@@ -160,7 +203,7 @@ class _Layers(nn.Module):
                 kind = self._kinds[index]
                 q_NHd = layer.heads(x_PD, new[index], cos[kind], sin[kind], num_causal, factors[index])
                 attended_PO = layer.attend(
-                    q_NHd, so_far[index], x_PD.size(0), num_tokens, num_rows, first_keys[kind], masks[kind]
+                    q_NHd, seen[index], x_PD.size(0), num_tokens, num_rows, first_keys[kind], masks[kind]
                 )
                 x_PD = layer.feed(x_PD, attended_PO, num_causal, factors[index])
         return x_PD

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -26,6 +27,7 @@ from dgemma_engine.backends.cpu.layer_stack import LayerStack
 from dgemma_engine.backends.cpu.rotary import RotaryCache, RotaryCosSin
 from dgemma_engine.model import attention_masks as masks
 from dgemma_engine.model.attention_masks import ALL_VISIBLE, AttentionMasks
+from dgemma_engine.model.canvas_pass import CanvasPass, joined_soft
 from dgemma_engine.model.config import LayerKind
 from dgemma_engine.model.diffusion_model import ModelDefaults
 from dgemma_engine.model.dimensions import ModelDimensions
@@ -33,6 +35,12 @@ from dgemma_engine.model.kv_cache import KVCache, prompt_cache
 from dgemma_engine.model.rotary import RotaryDimensions
 
 _log = logging.getLogger(__name__)
+
+# Runs that take turns, of which each has masks and rotary factors of its own.
+_NUM_RUNS = 8
+# Several canvases in one pass take less time than one after another, the more the shorter they are, and nobody waits
+# longer than for as many turns (engine/bench/results/together.json).
+_MOST_TOGETHER = 512
 
 
 class PackedDimensions(ModelDimensions, RotaryDimensions, Protocol):
@@ -76,7 +84,7 @@ class CanvasInputs:
 
 
 class PackedModel(ModelDefaults, ABC):
-    """A `DiffusionModel` for one row (B = 1) and a `PromptCache`.
+    """A `DiffusionModel` for one row (B = 1) and a `PromptCache`, or several canvases with one each.
 
     Args:
         config: dimensions.
@@ -84,6 +92,8 @@ class PackedModel(ModelDefaults, ABC):
         norm: after the last layer.
         dtype: of the weights.
     """
+
+    most_together = _MOST_TOGETHER
 
     def __init__(
         self, config: PackedDimensions, layers: Sequence[nn.Module], norm: RmsNorm, dtype: torch.dtype
@@ -94,7 +104,7 @@ class PackedModel(ModelDefaults, ABC):
         self._table = RotaryCache(config)
         self._stack = LayerStack(layers, config.layer_kinds)
         self._norm = norm
-        self._inputs: CanvasInputs | None = None
+        self._inputs = deque[CanvasInputs](maxlen=_NUM_RUNS)
 
     @abstractmethod
     def _embedded(self, ids_N: Tensor) -> Tensor:
@@ -153,19 +163,32 @@ class PackedModel(ModelDefaults, ABC):
         attention_masks: AttentionMasks = ALL_VISIBLE,
     ) -> Tensor:
         """See `DiffusionModel.decode`."""
-        num_past, num_canvas = cache.length, canvas_BL.shape[1]
-        inputs = self._inputs
-        if inputs is None or not inputs.matches(num_past, num_canvas, positions_BL, attention_masks):
-            inputs = self._inputs = CanvasInputs(
-                num_past=num_past,
-                num_canvas=num_canvas,
-                positions_BL=positions_BL,
-                attention_masks=attention_masks,
-                rotary=self._rotary(positions_BL, num_past, num_canvas),
-                segment=self._segment(attention_masks, num_past, num_canvas, extra=num_canvas - 1),
+        given = CanvasPass(
+            canvas_1L=canvas_BL,
+            cache=cache,
+            soft_1LD=soft_BLD,
+            positions_1L=positions_BL,
+            attention_masks=attention_masks,
+        )
+        inputs, x_PD = self._canvas_inputs(given), self._canvas_states(_only_row(canvas_BL), soft_BLD)
+        x_PD = self._stack.run(x_PD, inputs.rotary, prompt_cache(cache), [inputs.segment], 0)
+        return self._normed(x_PD[: given.num_positions])
+
+    def decode_together(self, passes: Sequence[CanvasPass]) -> list[Tensor]:
+        """See `DiffusionModel.decode_together`."""
+        inputs, sizes = [self._canvas_inputs(each) for each in passes], [each.num_positions for each in passes]
+        ids_N = torch.cat([_only_row(each.canvas_1L) for each in passes])
+        x_PD = self._canvas_states(ids_N, joined_soft(passes))
+        rotary = {
+            kind: RotaryCosSin(
+                cos=torch.cat([each.rotary[kind].cos for each in inputs]),
+                sin=torch.cat([each.rotary[kind].sin for each in inputs]),
             )
-        x_PD = self._canvas_states(_only_row(canvas_BL), soft_BLD)
-        return self._normed(self._stack.run(x_PD, inputs.rotary, prompt_cache(cache), [inputs.segment], 0)[:num_canvas])
+            for kind in self._present
+        }
+        caches, segments = [prompt_cache(each.cache) for each in passes], [each.segment for each in inputs]
+        x_PD = self._stack.run_together(x_PD, rotary, caches, segments)
+        return list(self._normed(x_PD[: sum(sizes)]).split(sizes, dim=1))
 
     def decode_after(
         self,
@@ -193,6 +216,24 @@ class PackedModel(ModelDefaults, ABC):
         cache.remember(block_BT)
         cache.advance(num_block)
         return self._normed(x_PD[num_block : num_block + num_canvas])
+
+    def _canvas_inputs(self, given: CanvasPass) -> CanvasInputs:
+        """Returns what the steps of a run share; those of the last few runs are kept."""
+        num_past, num_canvas = given.cache.length, given.num_positions
+        positions_1L, attention_masks = given.positions_1L, given.attention_masks
+        for inputs in self._inputs:
+            if inputs.matches(num_past, num_canvas, positions_1L, attention_masks):
+                return inputs
+        inputs = CanvasInputs(
+            num_past=num_past,
+            num_canvas=num_canvas,
+            positions_BL=positions_1L,
+            attention_masks=attention_masks,
+            rotary=self._rotary(positions_1L, num_past, num_canvas),
+            segment=self._segment(attention_masks, num_past, num_canvas, extra=num_canvas - 1),
+        )
+        self._inputs.append(inputs)
+        return inputs
 
     def _causal_masks(self, num_past: int, num_new: int, shown_from: int) -> AttentionMasks:
         return masks.causal(

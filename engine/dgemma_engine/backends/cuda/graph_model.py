@@ -1,22 +1,27 @@
-"""A `FusedModel` with captured passes: denoising steps, and the short causal ones that prompts and ranking need.
+"""A `FusedModel` with captured passes: denoising steps, canvases of several prompts, and short causal passes.
 
-A short pass takes a card less time than it takes the host to start its kernels, so those of up to 128 tokens are filled
-up to one of a few lengths, captured once and replayed. The padding belongs to no row: no token attends to it, and its
-keys and values lie after the prompt's end. Shape legend: T tokens, N tokens and padding, D hidden.
+A short causal pass, which prompts and ranking need, takes a card less time than it takes the host to start its kernels,
+so those of up to 128 tokens are filled up to one of a few lengths, captured once and replayed. The padding belongs to
+no row: no token attends to it, and its keys and values lie after the prompt's end.
+
+Shape legend: T tokens, N tokens and padding, D hidden.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from dgemma_engine.backends.cuda.canvas_pack import MOST_POSITIONS, CanvasPack
 from dgemma_engine.backends.cuda.graphs import Graphs
 from dgemma_engine.backends.cuda.model import FusedModel
 from dgemma_engine.backends.cuda.step_buffers import NO_ROW
 from dgemma_engine.backends.cuda.step_graphs import StepGraphs
-from dgemma_engine.model.attention_masks import AttentionMasks
+from dgemma_engine.model.attention_masks import ALL_VISIBLE, AttentionMasks
+from dgemma_engine.model.canvas_pass import CanvasPass
 from dgemma_engine.model.kv_cache import KVCache, PromptCache
 
 # Close together, since every further token may choose experts that no other did.
@@ -55,6 +60,8 @@ class GraphModel(FusedModel):
         steps: captured denoising steps.
     """
 
+    most_together = MOST_POSITIONS
+
     def __init__(self, model: FusedModel, graphs: Graphs) -> None:
         assert model._end.weight_D is not None
         super().__init__(
@@ -66,6 +73,7 @@ class GraphModel(FusedModel):
             norm_D=model._end.weight_D,
         )
         self.graphs, self.steps = graphs, StepGraphs(self, graphs)
+        self._pack = CanvasPack(self, graphs)
         self._places: dict[int, _Buffers] = {}
 
     @torch.inference_mode()
@@ -97,8 +105,34 @@ class GraphModel(FusedModel):
         self._run("prefill", self._filled(ids_BT, cache, None, None), cache)
         cache.advance(ids_BT.shape[1])
 
+    @torch.inference_mode()
+    def decode(
+        self,
+        canvas_BL: Tensor,
+        cache: KVCache,
+        *,
+        soft_BLD: Tensor | None = None,
+        positions_BL: Tensor | None = None,
+        attention_masks: AttentionMasks = ALL_VISIBLE,
+    ) -> Tensor:
+        """See `DiffusionModel.decode`; masks must be of packed rows."""
+        given = CanvasPass(
+            canvas_1L=canvas_BL,
+            cache=cache,
+            soft_1LD=soft_BLD,
+            positions_1L=positions_BL,
+            attention_masks=attention_masks,
+        )
+        return self._pack.run([given])[0]
+
+    @torch.inference_mode()
+    def decode_together(self, passes: Sequence[CanvasPass]) -> list[Tensor]:
+        """See `DiffusionModel.decode_together`; masks must be of packed rows."""
+        return self._pack.run(passes)
+
     def release_captured(self) -> None:
         """See `DiffusionModel.release_captured`."""
+        self._pack.clear()
         self.steps.clear()
 
     def _run(self, kind: str, buffers: _Buffers, cache: PromptCache) -> None:

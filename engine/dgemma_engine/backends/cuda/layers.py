@@ -4,8 +4,8 @@ A layer takes the residual stream and its norm, as the layer before it left both
 sizes follow from the number of tokens, and lengths are read on the device, so that a pass can be captured in a graph.
 Keys and values are written where they are kept. For one row of the batch; without gradients (docs/decisions/0023).
 
-Shape legend: N tokens of a pass, T of them in causal mode before L of a canvas; D hidden, H query heads, d head
-size, E experts, K experts per token.
+Shape legend: N tokens of a pass, T of them in causal mode before L of a canvas; D hidden, H query heads, X heads of all
+kinds, d head size, E experts, K experts per token.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class AttentionMetadata:
         canvas_start_1: position in the store of the canvas's first key, int32; after `num_before_canvas_1` where the
             causal tokens are filled up to a captured length.
         rotary: of the positions.
-        tile_rows: of the experts' tiles.
+        tile_rows: of the experts' tiles, of all tokens of the pass.
         arrivals_1: int32, 0: scratch of the routing kernel.
     """
 
@@ -155,22 +155,28 @@ class FusedLayer:
         self.reads = Output(weight_D=layer.input_layernorm.weight.detach(), format=self._qkv.row_format)
 
     def run(
-        self, x_ND: Tensor, rows: Rows, metadata: AttentionMetadata, store: KVStore, reader: Output
+        self, x_ND: Tensor, rows: Rows, segments: Sequence[tuple[AttentionMetadata, KVStore]], reader: Output
     ) -> tuple[Tensor, Rows]:
         """Runs the layer.
 
         Args:
             x_ND: residual stream.
             rows: its norm through `reads`.
-            metadata: of the pass.
-            store: where keys and values are kept; written after the stored ones.
+            segments: consecutive tokens that make up the pass, and where their keys and values are kept, each after
+                the stored ones; several are canvases.
             reader: the norm that comes next.
 
         Returns:
             The residual stream and its norm through `reader`.
         """
         ops, eps = self._ops, self._eps
-        attended = self._attend(self._project(rows, metadata, store), metadata, store)
+        heads_NXd = self._heads(rows)
+        if len(segments) == 1:
+            attended = self._attend(heads_NXd, *segments[0])
+        else:
+            parts = heads_NXd.split([len(metadata.row_N) for metadata, _store in segments])
+            attended = torch.cat([self._attend(part, *each) for part, each in zip(parts, segments, strict=True)])
+        metadata = segments[0][0]
         x_ND, (routed, dense_in, sparse_in) = ops.add_norm(
             x_ND, self._out.of_plain(attended), self._after_attention_D, self._readers, eps
         )
@@ -186,19 +192,23 @@ class FusedLayer:
 
     def store_kv(self, rows: Rows, metadata: AttentionMetadata, store: KVStore) -> None:
         """Stores keys and values only."""
-        self._project(rows, metadata, store)
+        self._queries(self._heads(rows), metadata, store)
 
-    def _project(self, rows: Rows, metadata: AttentionMetadata, store: KVStore) -> Tensor:
+    def _heads(self, rows: Rows) -> Tensor:
+        """Returns what the heads make of the tokens, [N, X, d]."""
+        return self._qkv(rows).unflatten(-1, (-1, self._head_dim))
+
+    def _queries(self, heads_NXd: Tensor, metadata: AttentionMetadata, store: KVStore) -> Tensor:
         """Returns queries [N, H, d]; keys and values are stored."""
-        heads_NXd = self._qkv(rows).unflatten(-1, (-1, self._head_dim))
         turn = metadata.rotary[self.kind]
         return self._ops.norm_rotary(
             heads_NXd, self._q_norm_d, self._k_norm_d, turn.cos[0], turn.sin[0], store, metadata.num_stored_1,
             self._num_heads, self._eps,
         )  # fmt: skip
 
-    def _attend(self, q_NHd: Tensor, metadata: AttentionMetadata, store: KVStore) -> Tensor:
-        """Returns the heads' outputs side by side, [N, H d]."""
+    def _attend(self, heads_NXd: Tensor, metadata: AttentionMetadata, store: KVStore) -> Tensor:
+        """Returns the heads' outputs side by side, [N, H d]; keys and values are stored."""
+        q_NHd = self._queries(heads_NXd, metadata, store)
         num_causal, outputs = metadata.num_causal, list[Tensor]()
         if num_causal:
             row_T, position_T = metadata.row_N[:num_causal], metadata.position_N[:num_causal]

@@ -169,8 +169,13 @@ class FusedModel(ModelDefaults):
         num_stored_1: Tensor,
         num_before_canvas_1: Tensor,
         canvas_start_1: Tensor,
+        num_tokens: int | None = None,
     ) -> AttentionMetadata:
-        """Returns a pass's `AttentionMetadata`; what it needs is computed on the device."""
+        """Returns a pass's `AttentionMetadata`; what it needs is computed on the device.
+
+        Args:
+            num_tokens: of the whole pass, where these are a segment of it.
+        """
         config = self.config
         # A launch that was broken off may have left a count behind, with which no later pass would sort its tokens.
         self._arrivals_1.zero_()
@@ -183,7 +188,9 @@ class FusedModel(ModelDefaults):
             num_before_canvas_1=num_before_canvas_1,
             canvas_start_1=canvas_start_1,
             rotary=self.rotary(position_N[None], self.dtype),
-            tile_rows=self._fused.tile_rows(len(row_N), config.top_k_experts, config.num_experts, self.device),
+            tile_rows=self._fused.tile_rows(
+                num_tokens or len(row_N), config.top_k_experts, config.num_experts, self.device
+            ),
             arrivals_1=self._arrivals_1,
         )
 
@@ -194,12 +201,16 @@ class FusedModel(ModelDefaults):
 
     def run(self, x_ND: Tensor, metadata: AttentionMetadata, stores: Stores) -> Rows:
         """Runs all layers and the last norm; returns plain rows [N, D]."""
-        return self._through(self._stack, x_ND, metadata, stores, self._end)[1]
+        return self.run_segments(x_ND, [(metadata, stores)])
+
+    def run_segments(self, x_ND: Tensor, segments: Sequence[tuple[AttentionMetadata, Stores]]) -> Rows:
+        """Does what `run` does over segments of a prompt each, see `FusedLayer.run`."""
+        return self._through(self._stack, x_ND, segments, self._end)[1]
 
     def store_kv(self, x_ND: Tensor, metadata: AttentionMetadata, stores: Stores) -> None:
         """Stores the keys and values of all layers, so the last one stops there."""
         *body, last = self._stack
-        _x_ND, rows = self._through(body, x_ND, metadata, stores, last.reads)
+        _x_ND, rows = self._through(body, x_ND, [(metadata, stores)], last.reads)
         last.store_kv(rows, metadata, stores[-1])
 
     def vocabulary_logits(self, rows: Rows, out_NV: Tensor | None = None) -> Tensor:
@@ -270,13 +281,17 @@ class FusedModel(ModelDefaults):
         )
 
     def _through(
-        self, layers: Sequence[FusedLayer], x_ND: Tensor, metadata: AttentionMetadata, stores: Stores, reader: Output
+        self,
+        layers: Sequence[FusedLayer],
+        x_ND: Tensor,
+        segments: Sequence[tuple[AttentionMetadata, Stores]],
+        reader: Output,
     ) -> tuple[Tensor, Rows]:
         """Returns the residual stream after some layers, the first one's first, and its norm through `reader`."""
         readers = [*(layer.reads for layer in layers), reader]
         (rows,) = self._fused.norm(x_ND, (readers[0],), self.config.rms_norm_eps)
-        for layer, store, following in zip(layers, stores, readers[1:], strict=False):
-            x_ND, rows = layer.run(x_ND, rows, metadata, store, following)
+        for index, (layer, following) in enumerate(zip(layers, readers[1:], strict=True)):
+            x_ND, rows = layer.run(x_ND, rows, [(each, stores[index]) for each, stores in segments], following)
         return x_ND, rows
 
     def _number(self, value: int) -> Tensor:

@@ -18,7 +18,7 @@ import torch
 from dgemma_kernels.packing.cpu import OneRow, PackedGate, PackedMatrix
 from torch import Tensor, nn
 
-from dgemma_engine.backends.cpu.attention import GroupedAttention
+from dgemma_engine.backends.cpu.attention import GroupedAttention, write_kv
 from dgemma_engine.backends.cpu.feed_forward import RmsNorm
 from dgemma_engine.backends.cpu.layer_stack import PackedAdapter
 from dgemma_engine.families.llama.adaptation import PROJECTIONS
@@ -109,7 +109,7 @@ class _Heads(nn.Module):
     def forward(
         self,
         x_PD: Tensor,
-        new_2GNd: Tensor,
+        new: list[Tensor],
         cos_N1d: Tensor,
         sin_N1d: Tensor,
         num_causal: int,
@@ -130,7 +130,7 @@ class _Heads(nn.Module):
         rotated_NAd = heads_NAd[:, : self._num_rotated]
         swapped_NAd = rotated_NAd.roll(self._head_size // 2, -1)
         rotated_NAd.mul_(cos_N1d).addcmul_(swapped_NAd, sin_N1d)
-        new_2GNd.flatten(0, 1).copy_(heads_NAd[:, self._num_heads :].transpose(0, 1))
+        write_kv(heads_NAd[:, self._num_heads :], new)
         return heads_NAd[:, : self._num_heads]
 
 

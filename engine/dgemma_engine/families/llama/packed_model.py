@@ -5,6 +5,9 @@ Shape legend: B rows, N tokens of a pass, L canvas positions, D hidden, V vocabu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from dgemma_kernels.packing.cpu import OneRow, PackedGate, PackedMatrix, filled
 from torch import Tensor, nn
 
@@ -15,6 +18,7 @@ from dgemma_engine.families.llama.model import LlamaModel
 from dgemma_engine.families.llama.packed_layers import PackedLlamaLayer
 from dgemma_engine.families.llama.shifted_canvas import CanvasShift
 from dgemma_engine.model.attention_masks import ALL_VISIBLE, AttentionMasks
+from dgemma_engine.model.canvas_pass import CanvasPass
 from dgemma_engine.model.kv_cache import KVCache
 
 
@@ -88,6 +92,26 @@ class PackedLlama(PackedModel):
         return self.decode(
             canvas_BL, cache, soft_BLD=soft_BLD, positions_BL=positions_BL, attention_masks=attention_masks
         )
+
+    def decode_together(self, passes: Sequence[CanvasPass]) -> list[Tensor]:
+        """See `DiffusionModel.decode_together`."""
+        shifted = [
+            self._shift.of(
+                each.canvas_1L, each.cache, positions_BL=each.positions_1L, attention_masks=each.attention_masks
+            )
+            for each in passes
+        ]
+        whole = [
+            replace(
+                each,
+                canvas_1L=canvas.tokens(each.cache.last_ids(), each.canvas_1L),
+                positions_1L=canvas.positions_1X,
+                attention_masks=canvas.attention_masks,
+            )
+            for each, canvas in zip(passes, shifted, strict=True)
+        ]
+        states = super().decode_together(whole)
+        return [hidden_1XD[:, canvas.state_L] for hidden_1XD, canvas in zip(states, shifted, strict=True)]
 
     def embed(self, ids_BT: Tensor) -> Tensor:
         """See `DiffusionModel.embed`; embeddings are not scaled."""

@@ -8,6 +8,7 @@ Shape legend: B rows of the batch, L canvas positions, X tokens of the pass: L a
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import Self
 
@@ -17,6 +18,9 @@ from torch import Tensor
 from dgemma_engine.model import attention_masks as masks
 from dgemma_engine.model.attention_masks import AttentionMasks
 from dgemma_engine.model.kv_cache import KVCache
+
+# Runs that take turns.
+_NUM_RUNS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +106,7 @@ class ShiftedCanvas:
 
 
 class CanvasShift:
-    """Makes the pass over each canvas, and keeps the last one: the steps of a run share it.
+    """Makes the pass over each canvas, and keeps those of the last few runs: the steps of a run share one.
 
     Args:
         sliding_window: of the model.
@@ -110,21 +114,21 @@ class CanvasShift:
 
     def __init__(self, sliding_window: int) -> None:
         self._sliding_window = sliding_window
-        self._last: ShiftedCanvas | None = None
+        self._last = deque[ShiftedCanvas](maxlen=_NUM_RUNS)
 
     def of(
         self, canvas_BL: Tensor, cache: KVCache, *, positions_BL: Tensor | None, attention_masks: AttentionMasks
     ) -> ShiftedCanvas:
         """Returns the pass over a canvas; the arguments are those of `DiffusionModel.decode`."""
-        last = self._last
-        if last is None or not last.matches(
-            canvas_BL, cache, positions_BL=positions_BL, attention_masks=attention_masks
-        ):
-            last = self._last = ShiftedCanvas.of(
-                canvas_BL,
-                cache,
-                positions_BL=positions_BL,
-                attention_masks=attention_masks,
-                sliding_window=self._sliding_window,
-            )
-        return last
+        for known in self._last:
+            if known.matches(canvas_BL, cache, positions_BL=positions_BL, attention_masks=attention_masks):
+                return known
+        made = ShiftedCanvas.of(
+            canvas_BL,
+            cache,
+            positions_BL=positions_BL,
+            attention_masks=attention_masks,
+            sliding_window=self._sliding_window,
+        )
+        self._last.append(made)
+        return made

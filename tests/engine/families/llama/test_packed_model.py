@@ -13,6 +13,7 @@ from dgemma_engine.families.llama.packed_layers import pack_adapter
 from dgemma_engine.families.llama.packed_model import PackedLlama
 from dgemma_engine.families.llama.weights import load_llama
 from dgemma_engine.model import attention_masks as masks
+from dgemma_engine.model.canvas_pass import CanvasPass
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.model_adapter import ModelAdapter
@@ -51,6 +52,10 @@ def everything(model: DiffusionModel, adapter: ModelAdapter | None = None) -> di
     packed = masks.packed(row_L, num_past=cache.length, sliding_window=model.config.sliding_window)
     positions = (cache.length + torch.cat((torch.arange(5), torch.arange(7))))[None]
     found["rows"] = model.decode(draw_ids(5, 12), cache, positions_BL=positions, attention_masks=packed)
+    other = PromptCache(model.config, capacity=4, dtype=model.dtype, device=CPU, adapter=adapter)
+    model.prefill(draw_ids(7, 20), other)
+    passes = [CanvasPass(canvas_1L=draw_ids(seed, 3 + seed), cache=each) for seed, each in ((8, cache), (9, other))]
+    found |= {f"together {i}": hidden for i, hidden in enumerate(model.decode_together(passes))}
     found["after"] = model.decode_after(draw_ids(6, 4), draw_ids(5, 12), cache)
     return {name: model.logits(hidden) for name, hidden in found.items()}
 
