@@ -120,23 +120,20 @@ def _dense(name: str, calls: int, weights: int, size: int, peak: str, num_rows: 
     return Work(name=name, calls=calls, bytes_read_written=weights * size, flops=2 * num_rows * weights, peak=peak)
 
 
-def together() -> list[dict[str, float | str]]:
-    """Returns a step of 1, 2, 4 and 8 users' canvases in one pass: its floor, and the gain over one after another."""
-    found: list[dict[str, float | str]] = []
+def together() -> dict[str, dict[str, dict[str, dict[str, float]]]]:
+    """Returns a step of several users' canvases in one pass: its floor, and the gain over one after another.
+
+    By format of the experts, positions of a canvas, and users.
+    """
+    found: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
     for experts, dense in (("plain", "plain"), ("fp8", "fp8"), ("int4", "plain")):
         for canvas in (100, CANVAS):
             alone_ms = _step_ms(works(canvas), experts, dense)
-            for num_users in (1, 2, 4, 8):
-                step_ms = _step_ms(works(canvas, num_users), experts, dense)
-                found.append(
-                    {
-                        "format": experts,
-                        "canvas": canvas,
-                        "users": num_users,
-                        "floor_ms_per_step": round(step_ms, 2),
-                        "times_turns": round(num_users * alone_ms / step_ms, 2),
-                    }
-                )
+            steps_ms = {users: _step_ms(works(canvas, users), experts, dense) for users in (1, 2, 4, 8)}
+            found.setdefault(experts, {})[str(canvas)] = {
+                str(users): {"floor_ms_per_step": round(step, 2), "times_turns": round(users * alone_ms / step, 2)}
+                for users, step in steps_ms.items()
+            }
     return found
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
-RESULTS = ROOT / "engine/bench/results"
+RESULTS = (ROOT / "engine/bench/results", ROOT / "kernels/bench/results")
 DOCUMENTS = ("README.md", "docs/PERFORMANCE.md", "engine/dgemma_engine/embedded/README.md")
 ROW = re.compile(
     r"^\| [^|\n]+ \| (?P<value>[\d.]+) \S+ \| [^|\n]+ \| `(?P<file>\w+\.json): (?P<key>[\w. ,]+)` \|$", re.MULTILINE
@@ -69,7 +69,9 @@ def quoted(document: str) -> Iterator[Figure]:
 
 
 def _measured(row: re.Match[str]) -> float:
-    found = json.loads((RESULTS / row["file"]).read_text(encoding="utf-8"))
+    paths = [folder / row["file"] for folder in RESULTS]
+    path = next((path for path in paths if path.exists()), paths[0])
+    found = json.loads(path.read_text(encoding="utf-8"))
     for part in row["key"].split("."):
         found = found[part]
     return found

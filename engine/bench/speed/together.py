@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
 
@@ -39,18 +38,20 @@ def main() -> None:
     model = load_runnable(
         model_folder(TINY), device=torch.device("cpu"), ops=None, prompt_tokens=PROMPT_TOKENS, report=lambda _: None
     )
-    results = [
-        case(model, canvas, num_users, args.rounds)
+    results = {
+        str(canvas): {
+            str(users): case(model, canvas, users, args.rounds)
+            for users in args.users
+            if canvas * users <= model.most_together
+        }
         for canvas in args.canvas
-        for num_users in args.users
-        if canvas * num_users <= model.most_together
-    ]
+    }
     settings = {"model": TINY, "prompt_tokens": PROMPT_TOKENS, "rounds": args.rounds, "clock": "processor time"}
     record.write("together", {**settings, "dtype": model.number_format, "results": results}, args.out)
 
 
 @torch.inference_mode()
-def case(model: DiffusionModel, canvas: int, num_users: int, rounds: int) -> dict[str, Any]:
+def case(model: DiffusionModel, canvas: int, num_users: int, rounds: int) -> dict[str, float]:
     """Returns milliseconds of one step of all users, in one pass and one after another."""
     generator = torch.Generator().manual_seed(0)
     passes = [one(model, canvas, number, generator) for number in range(num_users)]
@@ -60,8 +61,6 @@ def case(model: DiffusionModel, canvas: int, num_users: int, rounds: int) -> dic
         spent["in_turn"].append(seconds(lambda: ModelDefaults.decode_together(model, passes)))
     together_ms, in_turn_ms = (1e3 * statistics.median(times[3:]) for times in spent.values())
     return {
-        "canvas": canvas,
-        "users": num_users,
         "together_ms": round(together_ms, 2),
         "in_turn_ms": round(in_turn_ms, 2),
         "times_turns": round(in_turn_ms / together_ms, 2),
