@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from dgemma_kernels.packing import cpu
-from dgemma_kernels.packing.cpu import PackedGate, PackedMatrix
+from dgemma_kernels.packing.cpu import PackedGate, PackedMatrix, ProductWeights
 
-from tests.rounding import gated_error, product_error
+from tests.rounding import LIKELY, gated_error, product_error, unit_roundoff
 
 pytestmark = pytest.mark.numerical
 
@@ -72,3 +72,67 @@ def test_falls_back_where_results_are_wrong(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(cpu, "_silu", wrong)
     weight = draw(8, 16).bfloat16()
     assert cpu._pack(weight) is None  # type: ignore[reportPrivateUsage]
+
+
+def int8_error(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Bounds the error of a product whose inputs and weights are rounded to 8 bits, [N, O].
+
+    Each rounds by half a step of its row: of N products of errors by chance, `LIKELY` times the root of the sum of
+    their squares.
+    """
+    x_step, w_step = (t.double().abs().amax(1, keepdim=True) / 127 for t in (x, weight))
+    squares = (x_step / 2) ** 2 * weight.double().square().sum(1) + (w_step.T / 2) ** 2 * x.double().square().sum(
+        1, keepdim=True
+    )
+    width = x.shape[1]
+    return LIKELY * squares.sqrt() + width * x_step * w_step.T / 4 + product_error(x, weight)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_products_in_eight_bits(dtype: torch.dtype, rows: int) -> None:
+    x, weight, other = (draw(size, 192).to(dtype) / scale for size, scale in ((rows, 1), (96, 8), (96, 4)))
+    # Rows of very different size: each has a scale of its own.
+    x *= torch.logspace(-3, 3, rows, dtype=torch.float32)[:, None].to(dtype)
+    matrix, gate = PackedMatrix(weight, ProductWeights.INT8), PackedGate(weight, other, "silu", ProductWeights.INT8)
+    if not matrix.is_int8:
+        pytest.skip("this processor has no exact products in 8 bits")
+    exact = F.linear(x.double(), weight.double())
+    assert ((matrix(x).double() - exact).abs() <= int8_error(x, weight)).all()
+    assert float((matrix(x).double() - exact).abs().max()) > 0
+    up, up_error = F.linear(x.double(), other.double()), int8_error(x, other)
+    # The slope of silu is at most 1.1.
+    error = 1.1 * int8_error(x, weight) * (up.abs() + up_error) + F.silu(exact).abs() * up_error
+    error += 4 * unit_roundoff(dtype) * (F.silu(exact) * up).abs()
+    assert ((gate(x).double() - F.silu(exact) * up).abs() <= error).all()
+
+
+def test_eight_bits_that_overflow_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without instructions for it pairs of products are added in 16 bits, and stop at the largest number."""
+
+    def overflowing(x_NI: torch.Tensor, packed: torch.Tensor, scales_O: torch.Tensor, _zeros: object) -> torch.Tensor:
+        pairs = ((x_NI.round() * 127 + 128)[:, None] * packed.float()[None]).unflatten(-1, (-1, 2)).sum(-1)
+        return (pairs.clamp(-(2**15), 2**15 - 1).sum(-1) - 128 * packed.sum(1)) * scales_O / 127
+
+    def as_it_is(codes: torch.Tensor, _shape: object) -> torch.Tensor:
+        return codes
+
+    monkeypatch.setattr(cpu, "_int8", overflowing)
+    monkeypatch.setattr(torch.ops.onednn, "qlinear_prepack", as_it_is, raising=False)
+    matrix = PackedMatrix(draw(8, 16), ProductWeights.INT8)
+    assert not matrix.is_int8
+    assert matrix(draw(2, 16)).shape == (2, 8)
+
+
+@pytest.mark.parametrize("fault", [AttributeError, RuntimeError, TypeError])
+def test_without_products_in_eight_bits_those_of_one_row_are_used(
+    fault: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_args: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(cpu, "_int8", broken)
+    x, weight = draw(3, 16).bfloat16(), draw(8, 16).bfloat16()
+    matrix = PackedMatrix(weight, ProductWeights.INT8)
+    assert not matrix.is_int8
+    within(matrix(x), F.linear(x.double(), weight.double()), product_error(x, weight))

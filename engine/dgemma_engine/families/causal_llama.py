@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from math import prod
 
-from dgemma_kernels.packing.cpu import OneRow
+from dgemma_kernels.packing.cpu import ProductWeights
 
 from dgemma_engine.backends.memory_plan import MemoryPlan
 from dgemma_engine.checkpoint.fim_format import InfillFormat
@@ -27,7 +27,7 @@ from dgemma_engine.families.llama.model import LlamaModel
 from dgemma_engine.families.llama.packed_layers import pack_adapter
 from dgemma_engine.families.llama.packed_model import PackedLlama
 from dgemma_engine.families.llama.weights import load_llama
-from dgemma_engine.model.devices import is_small, one_row_weights, weight_dtype
+from dgemma_engine.model.devices import is_small, product_weights, weight_dtype
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.model_adapter import ModelAdapter
 from dgemma_engine.model.ops import Ops
@@ -107,7 +107,7 @@ class LlamaFamily:
             context_tokens=options.tokens(config.max_position_embeddings),
             device_type=options.device.type,
             dtype=weight_dtype(options.device),
-            one_row=one_row_weights() if options.device.type == "cpu" else OneRow.DENSE,
+            products=_products(facts) if options.device.type == "cpu" else ProductWeights.DENSE,
             four_bit_values=_four_bit_values(facts.gguf),
             adapter_rank=_canvas_rank(facts),
         )
@@ -119,7 +119,7 @@ class LlamaFamily:
         model = load_llama(facts.path, ops, device=device, dtype=weight_dtype(device), report=options.report)
         adapt(model, Adapters.find(facts.path))
         num_bytes = sum(parameter.nbytes for parameter in model.parameters())
-        return PackedLlama(model, one_row_weights()) if is_small(num_bytes, device) else model
+        return PackedLlama(model, _products(facts)) if is_small(num_bytes, device) else model
 
     def load_adapter(self, facts: CheckpointFacts, model: DiffusionModel, stored: RepositoryAdapter) -> ModelAdapter:
         """See `Family.load_adapter`."""
@@ -140,6 +140,12 @@ class LlamaFamily:
         assert isinstance(model, LlamaModel | PackedLlama), "what `load_model` returns"
         packed = isinstance(model, PackedLlama)
         return pack_adapter(tensors, config.num_layers) if packed else adapter_beside(model, tensors)
+
+
+def _products(facts: CheckpointFacts) -> ProductWeights:
+    """Returns what products read on a processor; weights with an adapter merged into them are not the stored ones."""
+    is_merged = Adapters.find(facts.path).causal is not None
+    return product_weights(in_four_bits=bool(_four_bit_values(facts.gguf)) and not is_merged)
 
 
 def _four_bit_values(gguf: GgufFile | None) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from dgemma_kernels.packing.cpu import OneRow
+from dgemma_kernels.packing.cpu import ProductWeights
 
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.model.processor import product_speeds
@@ -84,9 +84,9 @@ def weight_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cuda" else product_speeds(os.environ).dtype
 
 
-def one_row_weights() -> OneRow:
-    """Returns which weights a product with one row reads on this processor."""
-    return product_speeds(os.environ).one_row
+def product_weights(*, in_four_bits: bool) -> ProductWeights:
+    """Returns what products of a small model read on this processor; see `ProductSpeeds.weights`."""
+    return product_speeds(os.environ).weights(in_four_bits=in_four_bits)
 
 
 def is_small(num_bytes: int, device: torch.device) -> bool:

@@ -7,6 +7,7 @@ for it. The measurement takes a quarter of a second and is kept per processor, t
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import statistics
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from dgemma_kernels.packing.cpu import OneRow, PackedMatrix
+from dgemma_kernels.packing.cpu import PackedMatrix, ProductWeights
 from torch import Tensor
 
 _FILE = "processor.json"
@@ -38,46 +39,64 @@ class ProductSpeeds:
     Attributes:
         float32: of 64 rows.
         bfloat16: of 64 rows.
+        int8: of 64 rows in 8 bits, weights and inputs.
         row_float32: of one row.
         row_bfloat16: of one row.
-        row_int8: of one row with 8-bit weights, in the format of `dtype`.
-        row_int4: of one row with 4-bit weights, likewise.
+        row_row_int8: of one row with 8-bit weights, in the format of `dtype`.
+        row_row_int4: of one row with 4-bit weights, likewise.
+        row_int8: of one row in 8 bits, weights and inputs.
     """
 
     float32: float
     bfloat16: float
+    int8: float
     row_float32: float
     row_bfloat16: float
+    row_row_int8: float
+    row_row_int4: float
     row_int8: float
-    row_int4: float
 
     @property
     def dtype(self) -> torch.dtype:
         """The format for weights."""
         return torch.bfloat16 if self.float32 > _WORTH * self.bfloat16 else torch.float32
 
-    @property
-    def one_row(self) -> OneRow:
-        """The weights that one row reads; those in 4 bits are no others than the stored ones, so no digit is lost."""
-        dense = self.row_bfloat16 if self.dtype is torch.bfloat16 else self.row_float32
-        if self.row_int4 < min(dense, self.row_int8):
-            return OneRow.INT4
-        return OneRow.INT8 if dense > _WORTH * self.row_int8 else OneRow.DENSE
+    def weights(self, *, in_four_bits: bool) -> ProductWeights:
+        """Returns what products read.
+
+        Args:
+            in_four_bits: whether the weights were stored in 4 bits: those are no others then, so no digit is lost.
+        """
+        is_bfloat16 = self.dtype is torch.bfloat16
+        rows, row = (self.bfloat16, self.row_bfloat16) if is_bfloat16 else (self.float32, self.row_float32)
+        row_row_int4 = self.row_row_int4 if in_four_bits else math.inf
+        # A token written alone may not take longer for it.
+        if rows > _WORTH * self.int8 and self.row_int8 <= _WORTH * min(row, self.row_row_int8, row_row_int4):
+            return ProductWeights.INT8
+        if row_row_int4 < min(row, self.row_row_int8):
+            return ProductWeights.ROW_INT4
+        return ProductWeights.ROW_INT8 if row > _WORTH * self.row_row_int8 else ProductWeights.DENSE
 
     @classmethod
     def measure(cls) -> Self:
         """Multiplies, with as many threads as torch now uses."""
         times: dict[str, float] = {}
         for dtype, name in ((torch.float32, "float32"), (torch.bfloat16, "bfloat16")):
-            matrices = _matrices(dtype, OneRow.DENSE)
+            matrices = _matrices(dtype, ProductWeights.DENSE)
             times[name] = _milliseconds(matrices[:2], torch.ones(_ROWS, _SHAPE[1], dtype=dtype)) * _NUM_MATRICES / 2
             times[f"row_{name}"] = _milliseconds(matrices, torch.ones(1, _SHAPE[1], dtype=dtype))
-        dtype = cls(**times, row_int8=0.0, row_int4=0.0).dtype
-        for kind, bits in ((OneRow.INT8, 8), (OneRow.INT4, 4)):
+        times |= dict.fromkeys(("int8", "row_int8", "row_row_int8", "row_row_int4"), math.inf)
+        dtype = cls(**times).dtype
+        row = torch.ones(1, _SHAPE[1], dtype=dtype)
+        for kind, bits in ((ProductWeights.ROW_INT8, 8), (ProductWeights.ROW_INT4, 4)):
             matrices = _matrices(dtype, kind)
-            is_there = matrices[0].one_row_bits == bits
-            row = torch.ones(1, _SHAPE[1], dtype=dtype)
-            times[f"row_{kind.value}"] = _milliseconds(matrices, row) if is_there else float("inf")
+            if matrices[0].one_row_bits == bits:
+                times[f"row_{kind.value}"] = _milliseconds(matrices, row)
+        matrices = _matrices(dtype, ProductWeights.INT8)
+        if matrices[0].is_int8:
+            rows = torch.ones(_ROWS, _SHAPE[1], dtype=dtype)
+            times["int8"] = _milliseconds(matrices[:2], rows) * _NUM_MATRICES / 2
+            times["row_int8"] = _milliseconds(matrices, row)
         return cls(**times)
 
 
@@ -105,10 +124,10 @@ def product_speeds(environ: Mapping[str, str]) -> ProductSpeeds:
     return _speeds(Path(home) / "dgemma-lsp" / _FILE, " | ".join(map(str, parts)))
 
 
-def _matrices(dtype: torch.dtype, one_row: OneRow) -> list[PackedMatrix]:
+def _matrices(dtype: torch.dtype, kind: ProductWeights) -> list[PackedMatrix]:
     # Sixteen values in each group of inputs, so that the weights may be kept in 4 bits.
     weight = (torch.arange(_SHAPE[1]) % 16 - 8).mul(0.01).repeat(_SHAPE[0], 1).to(dtype)
-    return [PackedMatrix(weight, one_row) for _ in range(_NUM_MATRICES)]
+    return [PackedMatrix(weight, kind) for _ in range(_NUM_MATRICES)]
 
 
 @torch.inference_mode()

@@ -31,16 +31,19 @@ _OFF_GRID, _MOST_OFF_GRID = 0.01, 0.2
 _PIECE_VALUES = 2**17
 
 
-class OneRow(Enum):
-    """Which weights a product with one row reads: then the time goes to reading them.
+class ProductWeights(Enum):
+    """Which weights products read.
 
-    DENSE: those of every product. INT8: a second copy in 8 bits with a scale per output. INT4: a second copy in 4 bits
-    where the weights were stored in 4 bits and so lose nothing, and INT8 elsewhere.
+    DENSE: as they are. ROW_INT8: a product with one row, whose time goes to reading them, reads a second copy in 8 bits
+    with a scale per output. ROW_INT4: likewise a copy in 4 bits where the weights were stored in 4 bits and so lose
+    nothing, and 8 bits elsewhere. INT8: every product reads weights in 8 bits, and rounds its inputs to 8 bits with a
+    scale per row; there is no other copy.
     """
 
     DENSE = "dense"
+    ROW_INT8 = "row_int8"
+    ROW_INT4 = "row_int4"
     INT8 = "int8"
-    INT4 = "int4"
 
 
 def num_filled(num_rows: int) -> int:
@@ -63,19 +66,32 @@ class PackedMatrix(nn.Module):
 
     Args:
         weight_OI: on a processor, bfloat16 or float32; not read again.
-        one_row: what a product with one row reads.
+        kind: what products read.
+
+    Attributes:
+        is_int8: whether all of them read 8 bits.
+        one_row_bits: of the copy for one row; 0 without one.
     """
 
-    def __init__(self, weight_OI: Tensor, one_row: OneRow = OneRow.DENSE) -> None:
+    def __init__(self, weight_OI: Tensor, kind: ProductWeights = ProductWeights.DENSE) -> None:
         super().__init__()
+        all_int8 = _all_in_eight_bits(weight_OI) if kind is ProductWeights.INT8 else None
+        self.is_int8, self.is_packed, self.one_row_bits = all_int8 is not None, False, 0
+        if all_int8 is not None:
+            self.weight, self.scales, self.zeros = all_int8
+            self.codes = self.scales
+            return
         packed = _pack(weight_OI) if weight_OI.dtype is torch.bfloat16 else None
         # In float32 the layout gains nothing, and a transposed copy a little.
         self.weight, self.is_packed = (_transposed(weight_OI), False) if packed is None else (packed, True)
-        few = _few_bits(weight_OI, one_row)
+        few = _few_bits(weight_OI, kind)
         self.one_row_bits, self.codes, self.scales = (0, self.weight, self.weight) if few is None else few
+        self.zeros = self.scales
 
     def forward(self, x_NI: Tensor) -> Tensor:
         """Returns [N, O] in `x`'s dtype, which must be the weight's; see `filled` on N."""
+        if self.is_int8:
+            return _int8(x_NI, self.weight, self.scales, self.zeros)
         if self.one_row_bits > 0 and x_NI.size(0) == 1:
             if self.one_row_bits == 4:
                 return _four_bits(x_NI, self.codes, self.scales)
@@ -90,7 +106,11 @@ class PackedGate(nn.Module):
         gate_OI: on a processor, bfloat16 or float32; not read again.
         up_OI: likewise.
         activation: `gelu` in its tanh form, or `silu`.
-        one_row: what a product with one row reads.
+        kind: what products read.
+
+    Attributes:
+        is_int8: whether all of them read 8 bits.
+        one_row_bits: of the copy for one row; 0 without one.
     """
 
     def __init__(
@@ -98,21 +118,29 @@ class PackedGate(nn.Module):
         gate_OI: Tensor,
         up_OI: Tensor,
         activation: Literal["gelu", "silu"] = "gelu",
-        one_row: OneRow = OneRow.DENSE,
+        kind: ProductWeights = ProductWeights.DENSE,
     ) -> None:
         super().__init__()
+        self.is_gelu = activation == "gelu"
+        both_OI = None if kind is ProductWeights.DENSE else torch.cat((gate_OI, up_OI))
+        all_int8 = _all_in_eight_bits(both_OI) if kind is ProductWeights.INT8 and both_OI is not None else None
+        self.is_int8, self.is_packed, self.one_row_bits = all_int8 is not None, False, 0
+        if all_int8 is not None:
+            self.gate, self.scales, self.zeros = all_int8
+            self.up, self.codes = self.gate, self.scales
+            return
         gate, up = _pack(gate_OI), _pack(up_OI)
         self.is_packed = gate is not None and up is not None
         self.gate = gate if gate is not None and up is not None else _transposed(gate_OI)
         self.up = up if gate is not None and up is not None else _transposed(up_OI)
-        self.is_gelu = activation == "gelu"
-        few = None if one_row is OneRow.DENSE else _few_bits(torch.cat((gate_OI, up_OI)), one_row)
+        few = None if both_OI is None else _few_bits(both_OI, kind)
         self.one_row_bits, self.codes, self.scales = (0, self.gate, self.gate) if few is None else few
+        self.zeros = self.scales
 
     def forward(self, x_NI: Tensor) -> Tensor:
         """Returns [N, O] in `x`'s dtype, which must be the weights'."""
-        if self.one_row_bits > 0 and x_NI.size(0) == 1:
-            gate, up = self._one_row(x_NI).chunk(2, -1)
+        if self.is_int8 or (self.one_row_bits > 0 and x_NI.size(0) == 1):
+            gate, up = self._both(x_NI).chunk(2, -1)
             return self.activated(gate).mul_(up)
         if self.is_packed:
             # oneDNN's own product with `gate` as its last step takes a tenth longer than a multiplication afterwards.
@@ -128,18 +156,21 @@ class PackedGate(nn.Module):
             gate_NO: `x`'s dtype or float32.
             up_NO: likewise.
         """
-        if self.one_row_bits > 0 and x_NI.size(0) == 1:
-            gate, up = self._one_row(x_NI).chunk(2, -1)
+        if self.is_int8 or (self.one_row_bits > 0 and x_NI.size(0) == 1):
+            gate, up = self._both(x_NI).chunk(2, -1)
         elif self.is_packed:
             gate, up = _bare(x_NI, self.gate), _bare(x_NI, self.up)
         else:
             gate, up = torch.mm(x_NI, self.gate), torch.mm(x_NI, self.up)
         return self.activated(gate.add_(gate_NO)).mul_(up.add_(up_NO))
 
-    def _one_row(self, x_1I: Tensor) -> Tensor:
+    def _both(self, x_NI: Tensor) -> Tensor:
+        """Returns both products side by side, of weights in few bits."""
+        if self.is_int8:
+            return _int8(x_NI, self.gate, self.scales, self.zeros)
         if self.one_row_bits == 4:
-            return _four_bits(x_1I, self.codes, self.scales)
-        return torch.ops.aten._weight_int8pack_mm(x_1I, self.codes, self.scales)
+            return _four_bits(x_NI, self.codes, self.scales)
+        return torch.ops.aten._weight_int8pack_mm(x_NI, self.codes, self.scales)
 
     def activated(self, gate_NO: Tensor) -> Tensor:
         """Returns the activation of a gate."""
@@ -185,12 +216,50 @@ def _four_bits(x_NI: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
     return torch.ops.aten._weight_int4pack_mm_for_cpu(x_NI, codes, 32, scales)
 
 
-def _few_bits(weight_OI: Tensor, one_row: OneRow) -> tuple[int, Tensor, Tensor] | None:
+def _int8(x_NI: Tensor, packed: Tensor, scales_O: Tensor, zeros_O: Tensor) -> Tensor:
+    """Returns the product of rows that are rounded to whole numbers from -127 to 127, each with a scale of its own.
+
+    oneDNN takes unsigned inputs, with 128 for 0.
+    """
+    x_NI, dtype = x_NI.float(), x_NI.dtype
+    step_N1 = x_NI.abs().amax(-1, True).clamp_(min=1e-12).div_(127)
+    # Flipping the highest bit adds 128; torch converts to unsigned numbers eight times as slowly.
+    codes_NI = x_NI.div(step_N1).round_().to(torch.int8).to(torch.uint8).bitwise_xor_(128)
+    product_NO = torch.ops.onednn.qlinear_pointwise(
+        codes_NI, 1.0, 128, packed, scales_O, zeros_O, None, 1.0, 0, torch.float32, "none", [], ""
+    )
+    return product_NO.mul_(step_N1).to(dtype)
+
+
+def _all_in_eight_bits(weight_OI: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Returns codes in oneDNN's layout, scales and zeros per output; None where this torch or processor is not exact.
+
+    Processors without instructions for it add pairs of products in 16 bits, which overflow.
+    """
+    codes, scales_O1 = _eight_bit_codes(weight_OI.detach())
+    scales_O, zeros_O = scales_O1[:, 0].contiguous(), torch.zeros(len(codes), dtype=torch.int32)
+    probe = torch.ones(1, codes.shape[1])
+    try:
+        packed = torch.ops.onednn.qlinear_prepack(codes, [_ROWS, codes.shape[1]])
+        product_1O = _int8(probe, packed, scales_O, zeros_O)
+        largest = torch.ops.onednn.qlinear_prepack(torch.full_like(codes, 127), [_ROWS, codes.shape[1]])
+        overflowing_1O = _int8(probe, largest, torch.ones_like(scales_O), zeros_O)
+    except (AttributeError, RuntimeError, TypeError):
+        return None
+    expected_1O = F.linear(probe, codes.float()) * scales_O
+    magnitude = codes.float().abs().sum(1).mul_(scales_O).max()
+    is_exact = bool((product_1O - expected_1O).abs().max() <= 1e-3 * magnitude) and torch.allclose(
+        overflowing_1O, torch.full_like(overflowing_1O, 127.0 * codes.shape[1]), rtol=1e-3
+    )
+    return (packed, scales_O, zeros_O) if is_exact else None
+
+
+def _few_bits(weight_OI: Tensor, kind: ProductWeights) -> tuple[int, Tensor, Tensor] | None:
     """Returns bits, codes and scales of a copy for one row; None where there is to be none, or this torch has none."""
     weight_OI = weight_OI.detach()
     try:
-        found = _in_four_bits(weight_OI) if one_row is OneRow.INT4 else None
-        if found is None and one_row is not OneRow.DENSE:
+        found = _in_four_bits(weight_OI) if kind is ProductWeights.ROW_INT4 else None
+        if found is None and kind is not ProductWeights.DENSE:
             found = _in_eight_bits(weight_OI)
     except (AttributeError, RuntimeError):
         return None
@@ -198,14 +267,20 @@ def _few_bits(weight_OI: Tensor, one_row: OneRow) -> tuple[int, Tensor, Tensor] 
 
 
 def _in_eight_bits(weight_OI: Tensor) -> tuple[int, Tensor, Tensor] | None:
+    codes, scale_O1 = _eight_bit_codes(weight_OI)
+    scales = scale_O1[:, 0].to(weight_OI.dtype)
+    product = torch.ops.aten._weight_int8pack_mm(_probe(weight_OI), codes, scales)
+    return (8, codes, scales) if _is_close(product, weight_OI, 0.05) else None
+
+
+def _eight_bit_codes(weight_OI: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns codes [O, I] int8, and the scale of each output, [O, 1] float32."""
     codes, scale_O1 = torch.empty_like(weight_OI, dtype=torch.int8), weight_OI.new_empty(len(weight_OI), 1).float()
     for piece in _pieces(weight_OI):
         values_OI = weight_OI[piece].float()
         scale_O1[piece] = values_OI.abs().amax(1, keepdim=True).clamp_(min=1e-12).div_(127)
         codes[piece] = (values_OI / scale_O1[piece]).round_()
-    scales = scale_O1[:, 0].to(weight_OI.dtype)
-    product = torch.ops.aten._weight_int8pack_mm(_probe(weight_OI), codes, scales)
-    return (8, codes, scales) if _is_close(product, weight_OI, 0.05) else None
+    return codes, scale_O1
 
 
 def _in_four_bits(weight_OI: Tensor) -> tuple[int, Tensor, Tensor] | None:

@@ -6,7 +6,7 @@ Shape legend: D hidden, V vocabulary.
 from __future__ import annotations
 
 import torch
-from dgemma_kernels.packing.cpu import GROUP, OneRow
+from dgemma_kernels.packing.cpu import GROUP, ProductWeights
 
 from dgemma_engine.backends.memory_plan import CONTEXT_BYTES, Item, MemoryPlan
 from dgemma_engine.errors import CheckpointError
@@ -21,6 +21,7 @@ _KINDS = {
     "embed_tokens": "embedding", "lm_head": "output matrix", "qkv_proj": "attention", "o_proj": "attention",
     "gate_up_proj": "mlp", "down_proj": "mlp",
 }  # fmt: skip
+_MATRICES = ("attention", "mlp", "output matrix")
 # Hidden states alive at once inside a layer, in widths of the residual stream.
 _LAYER_COPIES = 12
 # Tokens that a ranking judges over the whole vocabulary, in logits and float32 probabilities.
@@ -34,7 +35,7 @@ def llama_plan(
     context_tokens: int,
     device_type: str,
     dtype: torch.dtype,
-    one_row: OneRow = OneRow.DENSE,
+    products: ProductWeights = ProductWeights.DENSE,
     four_bit_values: int = 0,
     adapter_rank: int = 0,
 ) -> MemoryPlan:
@@ -46,7 +47,7 @@ def llama_plan(
         context_tokens: of the longest prompt, the canvas included.
         device_type: `cuda` or `cpu`.
         dtype: of weights, keys and values.
-        one_row: second copies that a small model on a processor keeps for single tokens.
+        products: what those of a small model on a processor read.
         four_bit_values: weights that are stored in 4 bits, so that their second copy can be.
         adapter_rank: of the canvas adapter; 0 without one.
 
@@ -68,9 +69,14 @@ def llama_plan(
     if is_packed or adapter_rank:
         # The embedding is looked up, or holds the adapter's marks: it cannot be the output matrix as well.
         sums["output matrix"] = sums["embedding"]
-    if is_packed and one_row is not OneRow.DENSE:
-        num_values = sum(sums[kind] for kind in ("attention", "mlp", "output matrix")) // dtype.itemsize
-        sums["copies for single tokens"] = _copies_bytes(num_values, one_row, four_bit_values, dtype)
+    if is_packed and products is not ProductWeights.DENSE:
+        copied = _MATRICES
+        if products is ProductWeights.INT8:
+            # Nothing but the codes; a scale and a zero for each output are too few to count.
+            sums["mlp"] //= dtype.itemsize
+            copied = tuple(name for name in _MATRICES if name != "mlp")
+        num_values = sum(sums[name] for name in copied) // dtype.itemsize
+        sums["copies for single tokens"] = _copies_bytes(num_values, products, four_bit_values, dtype)
     if adapter_rank:
         sums["canvas adapter"] = _adapter_values(config, adapter_rank) * dtype.itemsize
     layer = PIECE_TOKENS[device_type] * (_LAYER_COPIES * config.hidden_size + 3 * config.intermediate_size)
@@ -89,9 +95,9 @@ def llama_plan(
     )
 
 
-def _copies_bytes(num_values: int, one_row: OneRow, four_bit_values: int, dtype: torch.dtype) -> int:
+def _copies_bytes(num_values: int, products: ProductWeights, four_bit_values: int, dtype: torch.dtype) -> int:
     """Returns the size of the second copies; those in 8 bits have a scale per output, too few to count."""
-    in_four_bits = min(four_bit_values, num_values) if one_row is OneRow.INT4 else 0
+    in_four_bits = min(four_bit_values, num_values) if products is ProductWeights.ROW_INT4 else 0
     # A step and a middle for each group.
     return num_values - in_four_bits + in_four_bits // 2 + in_four_bits // GROUP * 2 * dtype.itemsize
 

@@ -18,7 +18,7 @@ from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.model_adapter import ModelAdapter
 from dgemma_engine.model.ops import Ops
-from dgemma_kernels.packing.cpu import OneRow
+from dgemma_kernels.packing.cpu import PackedMatrix, ProductWeights
 from torch import Tensor
 
 from tests.llama_checkpoints import make_llama, write_adapter
@@ -60,27 +60,33 @@ def everything(model: DiffusionModel, adapter: ModelAdapter | None = None) -> di
     return {name: model.logits(hidden) for name, hidden in found.items()}
 
 
-@pytest.mark.parametrize("one_row", OneRow)
+def has_int8() -> bool:
+    """Whether this processor multiplies in 8 bits without overflow, whatever instructions it may use."""
+    return PackedMatrix(torch.eye(16), ProductWeights.INT8).is_int8
+
+
+@pytest.mark.parametrize("kind", ProductWeights)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("tied", [True, False])
-def test_packed_model_is_the_plain_one(tmp_path: Path, dtype: torch.dtype, one_row: OneRow, tied: bool) -> None:
+def test_packed_model_is_the_plain_one(tmp_path: Path, dtype: torch.dtype, kind: ProductWeights, tied: bool) -> None:
     path = make_llama(tmp_path, spread=0.1, tie_word_embeddings=tied).gguf
-    plain, packed = load(path, dtype), PackedLlama(load(path, dtype), one_row)
+    plain, packed = load(path, dtype), PackedLlama(load(path, dtype), kind)
     exact = everything(load(path, torch.float32))
-    is_rounded = dtype is torch.bfloat16
+    is_rounded = dtype is torch.bfloat16 or kind is ProductWeights.INT8
     for name, logits in everything(packed).items():
         # One row may read weights in 8 bits (random ones were not stored in 4); what follows reads its keys and values.
-        is_rounded |= name == "token" and one_row is not OneRow.DENSE
+        is_rounded |= name == "token" and kind is not ProductWeights.DENSE
         error = (logits - exact[name]).abs().max() / exact[name].abs().max()
         assert error <= (FEW_DIGITS if is_rounded else model_error(64)), (name, error)
     assert packed.is_compiled and not packed.uncompiled_reason
     assert packed.number_format.startswith(str(dtype).removeprefix("torch."))
-    assert ("for single tokens 8 bits" in packed.number_format) == (one_row is not OneRow.DENSE)
+    assert ("for single tokens 8 bits" in packed.number_format) == (kind is not ProductWeights.DENSE)
+    assert ("in MLPs 8 bits" in packed.number_format) == (kind is ProductWeights.INT8 and has_int8())
     assert not plain.is_compiled
 
 
 def test_several_rows_are_refused(tmp_path: Path) -> None:
-    model = PackedLlama(load(make_llama(tmp_path).gguf, torch.float32), OneRow.DENSE)
+    model = PackedLlama(load(make_llama(tmp_path).gguf, torch.float32), ProductWeights.DENSE)
     cache = PromptCache(model.config, capacity=4, dtype=model.dtype, device=CPU)
     with pytest.raises(AssertionError, match="a PackedModel runs one row"):
         model.encode(draw_ids(1, 4).expand(2, -1), cache)
@@ -96,7 +102,7 @@ def test_packed_model_adds_the_terms_of_a_canvas_adapter(tmp_path: Path, dtype: 
         adapt(model, Adapters.find(path))
     exact, base = everything(models["exact"]), everything(load(path, torch.float32))
     assert (exact["canvas"] - base["canvas"]).abs().max() > 0.1
-    packed = PackedLlama(models["packed"], OneRow.DENSE)
+    packed = PackedLlama(models["packed"], ProductWeights.DENSE)
     assert packed.is_compiled
     for name, logits in everything(packed).items():
         error = (logits - exact[name]).abs().max() / exact[name].abs().max()
@@ -132,21 +138,21 @@ def test_adapter_beside_a_plain_model_is_the_merged_one(of_repository: tuple[Pat
     assert all(map(torch.equal, everything(beside).values(), base.values()))
 
 
-@pytest.mark.parametrize("one_row", OneRow)
+@pytest.mark.parametrize("kind", ProductWeights)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_adapter_beside_a_packed_model_is_the_merged_one(
-    of_repository: tuple[Path, dict[str, Tensor]], dtype: torch.dtype, one_row: OneRow
+    of_repository: tuple[Path, dict[str, Tensor]], dtype: torch.dtype, kind: ProductWeights
 ) -> None:
     path, tensors = of_repository
     merged = with_canvas(path, torch.float32)
     merge(merged, tensors, base=merged)
     exact = everything(merged)
-    packed = PackedLlama(with_canvas(path, dtype), one_row)
+    packed = PackedLlama(with_canvas(path, dtype), kind)
     base, adapter = everything(packed), pack_adapter(tensors, packed.config.num_layers)
     assert adapter.num_bytes == sum(tensor.nbytes for name, tensor in tensors.items())
-    is_rounded = dtype is torch.bfloat16
+    is_rounded = dtype is torch.bfloat16 or kind is ProductWeights.INT8
     for name, logits in everything(packed, adapter).items():
-        is_rounded |= name == "token" and one_row is not OneRow.DENSE
+        is_rounded |= name == "token" and kind is not ProductWeights.DENSE
         error = (logits - exact[name]).abs().max() / exact[name].abs().max()
         assert error <= (FEW_DIGITS if is_rounded else model_error(64)), (name, error)
         assert (logits - base[name]).abs().max() > 0.1, name
