@@ -148,6 +148,7 @@ async def test_what_another_window_began_is_gone_on_with(folders: Path, repo: Pa
         async with session(folders / "record", repo, "slow") as editor:
             editor.client.protocol.send_request("dgemma/learnRepository", {"workDoneToken": "t"}, msg_id=number)
             await until(lambda editor=editor: len(editor.client.progress_reports.get("t", [])) >= 3)
+        assert (folders / "record").read_text().splitlines().count("ended") == int(number)
     async with session(folders / "record", repo, "better") as editor:
         assert (await request(editor, "learnRepository", {})).installed
         assert [line for line in editor.events() if line in ("begins", "goes on")] == ["begins", "goes on", "goes on"]

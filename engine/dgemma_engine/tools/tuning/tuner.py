@@ -193,6 +193,7 @@ class Tuner:
         if self._clock.stop_reason is not None:
             raise self._stopped()
         if trainer.progress.step == 0:
+            self._training.clear()
             raise TrainingError(
                 f"no step of training fits into {self._total_s / 60:g} minutes here, nothing was installed; choose "
                 "more --minutes"
@@ -209,6 +210,7 @@ class Tuner:
         )
         # An engine that cannot use an adapter answers without it.
         if fault := engine.adapters.get(str(self._root), "it was not asked for"):
+            self._training.clear()
             raise TrainingError(f"the adapter cannot be measured, nothing was installed: {fault}")
         return after
 

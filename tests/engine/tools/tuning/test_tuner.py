@@ -92,6 +92,8 @@ def test_engine_that_answers_without_the_adapter_measures_nothing(
     with pytest.raises(TrainingError, match="nothing was installed: the adapter cannot be used: its file is damaged"):
         make_tuner().run(resume=False)
     assert installed(store, repository) == old
+    # What goes on from here would end the same way.
+    assert not store.training_folder(repository).path.exists()
 
 
 def test_nothing_is_left_of_a_repository_without_an_adapter(
@@ -303,6 +305,7 @@ def test_too_few_minutes_for_a_step_measure_nothing(
     with pytest.raises(TrainingError, match=r"no step of training fits into 0\.01 minutes here, nothing was installed"):
         make_tuner(minutes=0.01).run(resume=False)
     assert installed(store, repository) == old and engines["after"].num_asked == 0
+    assert not store.training_folder(repository).path.exists()
 
 
 def test_bar_moves_evenly_while_completions_are_measured(make_tuner: MakeTuner, engines: Engines) -> None:
