@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
 import sys
 import tomllib
@@ -20,7 +21,14 @@ from typing import Any
 
 import pytest
 from dgemma_engine.cli import main
+from dgemma_engine.protocol.adapter_messages import AdapterUse
+from dgemma_engine.protocol.messages import Finish, Infill
+from dgemma_engine.repository_adapters.store import AdapterStore
+from dgemma_engine.repository_adapters.training_folder import TrainingFacts
 
+from dgemma_lsp.commands.complete import Answer, request_at
+from dgemma_lsp.commands.file_location import FilePosition
+from tests.engine.repository_adapters.conftest import MakeAbout, factors, make_about  # noqa: F401, a fixture
 from tests.engine.tools.evaluation.conftest import HUMAN_EVAL
 from tests.engine.tools.evaluation.kernel import needs_confinement
 from tests.engine.tools.evaluation.table_engine import TableEngine, install
@@ -49,6 +57,56 @@ def test_programs_are_installed_under_their_names() -> None:
     for target in scripts.values():
         module, _, function = target.partition(":")
         assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_adapters_are_told_by_the_documented_keys(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    make_about: MakeAbout,  # noqa: F811
+) -> None:
+    """One that is whole, one that is damaged, and an unfinished training."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    store = AdapterStore.locate(os.environ)
+    store.install(make_about(), adapter=factors(), calibration=None)
+    store.install(make_about(root="/elsewhere"), adapter=b"", calibration=None)
+    training = store.training_folder(Path("/third"))
+    with training.exclusive():
+        training.begin(
+            TrainingFacts(root="/third", base_name="b", started="2026-01-31T10:00:00+00:00", minutes=20.0, seed=0)
+        )
+        (training.path / "state.pt").touch()
+    assert main(["adapters", "--json"]) == 1
+    lines = {line["state"]: line for line in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert lines.keys() == {"on", "damaged", "unfinished"}
+    assert documented("dgemma-engine adapters --json") == {"root", "base_name", "state", "bytes", "message"}
+    for state, keys in (("on", "an installed one"), ("damaged", "an installed one"), ("unfinished", "an unfinished")):
+        assert documented("dgemma-engine adapters --json") | also(keys) <= lines[state].keys()
+
+
+def also(whose: str) -> set[str]:
+    """Returns the keys that docs/cli.md promises of a kind of line of `adapters`."""
+    text = (ROOT / "docs/cli.md").read_text(encoding="utf-8")
+    row = re.search(rf"; {whose} also ([^;|\n]*)", text)
+    assert row
+    return set(re.findall(r"`(\w+)`", row[1]))
+
+
+@pytest.mark.parametrize(
+    ("use", "adapter"),
+    [
+        (AdapterUse(), None),
+        (AdapterUse(root="/repo"), "/repo"),
+        (AdapterUse(root="/repo", fault="the adapter of /repo is off"), None),
+    ],
+)
+def test_completion_tells_the_documented_keys(tmp_path: Path, use: AdapterUse, adapter: str | None) -> None:
+    place = FilePosition(path=tmp_path / "a.py", text="x = ", offset=4)
+    infill = Infill(text="1", finish=Finish.STABLE, steps=3, score=0.5, timings_ms={"total": 1.0}, adapter=use)
+    answer = Answer(request=request_at(place, deadline_ms=500), infill=infill, completion=None, wall_ms=1.0)
+    status: Any = SimpleNamespace(model="m", device="cpu")
+    values = answer.to_json(status)
+    assert documented("dgemma-lsp complete --json") == values.keys() and values["adapter"] == adapter
 
 
 @needs_confinement

@@ -61,6 +61,7 @@ class Answer:
             "steps": self.infill.steps,
             "model": status.model,
             "device": status.device,
+            "adapter": None if self.infill.adapter.fault else self.infill.adapter.root or None,
             "timings_ms": self.infill.timings_ms,
         }
 

@@ -32,21 +32,21 @@ class Learnt:
 
 
 def tune_command(
-    root: str, *, model: str, device: str, private_files: Sequence[str], resume: bool, program: Sequence[str] = ()
+    root: str, *, model: str, device: str, private_files: Sequence[str], program: Sequence[str] = ()
 ) -> list[str]:
-    """Returns the command that trains an adapter and prints one JSON object a line.
+    """Returns the command that trains an adapter and prints one JSON object a line; it goes on with what a stopped one
+    has left, whichever window or editor began that, and begins anew where that is of no use.
 
     Args:
         root: absolute path of the repository.
         model: short name or path, as the settings have it.
         device: likewise.
         private_files: patterns of files that it must not read.
-        resume: whether it goes on with what a cancelled one has left.
         program: stands in for `dgemma-engine`.
     """
     # In one word: a pattern may begin with a dash.
     patterns = [f"--private-file={pattern}" for pattern in private_files]
-    options = ["--json", f"--model={model}", f"--device={device}", *patterns, *(["--resume"] if resume else [])]
+    options = ["--json", "--resume-if-possible", f"--model={model}", f"--device={device}", *patterns]
     return [*(program or _program()), "tune", root, *options]
 
 
@@ -61,7 +61,7 @@ def forget_command(root: str, *, program: Sequence[str] = ()) -> list[str]:
 
 
 async def learn(command: Sequence[str], on_progress: Callable[[int, str], None]) -> Learnt:
-    """Trains. Cancelling the caller ends the process, which keeps what it has for a later `resume`.
+    """Trains. Cancelling the caller ends the process, which keeps what it has for the next one.
 
     Args:
         command: see `tune_command`.

@@ -101,7 +101,6 @@ class DgemmaServer(LanguageServer):
         self.engine_program: list[str] = []
         self.learning = asyncio.Lock()
         self.learner: asyncio.Task[object] | None = None
-        self.half_learnt: set[str] = set()
         self._hinting: asyncio.Task[None] | None = None
         self.told_missing: set[str] = set()
         self.load_progress = LoadProgress(self)

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from dgemma_engine import __version__
-from dgemma_engine.errors import EngineError, PortInUse, WrongUsage
+from dgemma_engine.errors import EngineError, Interrupted, PortInUse, WrongUsage
 from dgemma_engine.private_files import keep_own_rights
-from dgemma_engine.terminal import run_program, say_error
+from dgemma_engine.terminal import INTERRUPTED, run_program, say_error
 
 _NAME = "dgemma-engine"
 # Subcommand -> the module that adds its arguments and sets what runs it, and its line in the help.
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 done, 1 a fault (one line on standard error), 2 wrong usage, 3 no engine runs, or
-        another program has the port of `serve`.
+        another program has the port of `serve`, 130 the user ended the command.
     """
 
     def run() -> int:
@@ -74,6 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             say_error(_NAME, str(error))
             if isinstance(error, PortInUse):
                 return 3
+            if isinstance(error, Interrupted):
+                return INTERRUPTED
             return 2 if isinstance(error, WrongUsage) else 1
 
     return run_program(_NAME, run)

@@ -15,6 +15,8 @@ EngineError
 ├── EngineFault          the engine answered, but with an error
 │   └── NotNow           the engine on another machine answered nothing to one request: busy, loading, broken off
 ├── TrainingError        a corpus, configuration or checkpoint the trainer cannot go on with
+│   ├── CannotResume     a state that is damaged, or belongs to another model, configuration or set of files
+│   ├── Interrupted      the user ended it; exit code 130
 │   └── Diverged         a loss or gradient that is not a number
 └── WrongUsage           an argument that cannot be used, such as a model folder that is not there; exit code 2
     └── PortInUse        another program listens on the address; exit code 3
@@ -81,6 +83,14 @@ class NotNow(EngineFault):
 
 class TrainingError(EngineError, ValueError):
     """The trainer cannot start or go on."""
+
+
+class CannotResume(TrainingError):
+    """A training cannot go on from its state; one that begins anew can. The reason is what stands before the `;`."""
+
+
+class Interrupted(TrainingError):
+    """The user ended a training."""
 
 
 class Diverged(TrainingError):

@@ -73,6 +73,11 @@ def say_error(name: str, message: str) -> None:
         pass
 
 
+def visible(text: str) -> str:
+    r"""Returns a text on one line, with escapes such as `\n` for what a terminal cannot show or would act on."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 def _report(name: str, error: OSError) -> int:
     if isinstance(error, BrokenPipeError):
         _discard_output()

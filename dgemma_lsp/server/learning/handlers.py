@@ -1,9 +1,10 @@
 """Learning a repository: `dgemma-engine tune` as a process, with progress, result and undo; and a hint, once.
 
 `dgemma/learnRepository` and the command `dgemma.learnRepository` train an adapter for the folder of the workspace that
-a document is in; cancelling keeps what is trained so far, and the next one goes on with it. `dgemma/forgetRepository`
-and its command remove the adapter. An editor that offers to learn declares `experimental.dgemma.learnRepository` and is
-told of a repository worth it by `dgemma/learnHint`; any other shows a sentence.
+a document is in; whatever ends it early, what is trained so far is kept, and the next one goes on with it.
+`dgemma/forgetRepository` and its command remove the adapter, while none is being trained. An editor that offers to
+learn declares `experimental.dgemma.learnRepository` and is told of a repository worth it by `dgemma/learnHint`; any
+other shows a sentence.
 """
 
 from __future__ import annotations
@@ -92,7 +93,7 @@ async def _learnt(ls: DgemmaServer, uri: str | None, token: Token | None) -> dic
     """Trains an adapter for the folder that a document is in; returns what the user is told."""
     if (why := _why_not(ls)) is not None:
         raise _failed(why)
-    if ls.learner is not None and not ls.learner.done() and not ls.learner.cancelling():
+    if _is_learning(ls):
         raise _failed("a repository is being learnt already; wait for it, or cancel it")
     ls.learner = asyncio.current_task()
     root, settings = str(_root(ls, uri)), ls.session.settings
@@ -103,17 +104,13 @@ async def _learnt(ls: DgemmaServer, uri: str | None, token: Token | None) -> dic
             model=settings.engine_model,
             device=settings.engine_device,
             private_files=settings.private_files,
-            resume=root in ls.half_learnt,
             program=ls.engine_program,
         )
-        ls.half_learnt.add(root)
         try:
             with work_progress(ls, token, f"Learning {Path(root).name}") as report:
                 learnt = await learn(command, lambda percent, line: report(max(0, min(100, percent)), line))
         except ProcessFailed as error:
-            ls.half_learnt.discard(root)
             raise _failed(str(error)) from None
-        ls.half_learnt.discard(root)
     if learnt.is_installed:
         ls.session.adapters_changed()
     return {
@@ -126,22 +123,36 @@ async def _learnt(ls: DgemmaServer, uri: str | None, token: Token | None) -> dic
 
 
 async def _forgotten(ls: DgemmaServer, uri: str | None) -> dict[str, Any]:
-    """Removes the adapter of the repository that a document is in; returns what the user is told."""
-    root = _root(ls, uri)
-    try:
-        found = None if ls.adapters is None else ls.adapters.find(root)
-        # One that cannot be read is removed all the same.
-        owner = None if found is None else found.about.root
-    except AdapterStoreError:
-        owner = str(root)
-    if owner is None:
-        raise _failed(f"{root} has no adapter")
-    try:
-        await forget(forget_command(owner, program=ls.engine_program))
-    except ProcessFailed as error:
-        raise _failed(str(error)) from None
+    """Removes the adapter of the repository that a document is in, and what was begun of one; returns what the user is
+    told.
+    """
+    if _is_learning(ls):
+        raise _failed("a repository is being learnt; cancel that first, or wait for it")
+    # One that was cancelled ends its process first.
+    async with ls.learning:
+        owner = _owner(ls, _root(ls, uri))
+        try:
+            await forget(forget_command(owner, program=ls.engine_program))
+        except ProcessFailed as error:
+            raise _failed(str(error)) from None
     ls.session.adapters_changed()
-    return {"root": owner, "message": f"the adapter of {owner} is removed; the model answers as it was"}
+    return {"root": owner, "message": f"what was learnt of {owner} is removed; the model answers as it was"}
+
+
+def _owner(ls: DgemmaServer, root: Path) -> str:
+    """Returns the root of the adapter that counts for a folder, or of the training that was begun there."""
+    # One that cannot be read is removed all the same.
+    nearest = None if ls.adapters is None else ls.adapters.nearest(root)
+    if nearest is not None:
+        return str(nearest[0])
+    if ls.adapters is not None and ls.adapters.training_folder(root).is_unfinished:
+        return str(root)
+    raise _failed(f"{root} has no adapter")
+
+
+def _is_learning(ls: DgemmaServer) -> bool:
+    """Whether a repository is being learnt, and nobody has cancelled that."""
+    return ls.learner is not None and not ls.learner.done() and not ls.learner.cancelling()
 
 
 async def _run_and_tell(ls: DgemmaServer, work: Awaitable[dict[str, Any]]) -> None:

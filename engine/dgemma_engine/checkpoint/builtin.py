@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from dgemma_engine.errors import CheckpointError, ModelStoreError, WrongUsage
-from dgemma_engine.model_store.catalogue import CATALOGUE, OLD_NAMES, TINY, Entry
+from dgemma_engine.model_store.catalogue import CATALOGUE, OLD_NAMES, TINY, Entry, name_of_file
 from dgemma_engine.model_store.choice import hub_path
 from dgemma_engine.model_store.hub_name import HubName
 from dgemma_engine.model_store.user_folder import ModelStore
@@ -38,6 +38,11 @@ def model_folder(model: str) -> Path:
     if not path.is_dir() and not (path.suffix == _GGUF and path.is_file()):
         raise CheckpointError(f"{path}: is no model folder and no GGUF file; {_NAME_ONE}")
     return path
+
+
+def model_name(path: Path) -> str:
+    """Returns what a user calls the model that lies at a path: its short name, else the name of its file or folder."""
+    return TINY if path == _FOLDER else name_of_file(path.name)
 
 
 def require_model(model: str) -> None:

@@ -37,7 +37,7 @@ class AdapterSource(Protocol):
         ...
 
     def uses(self) -> dict[str, str]:
-        """Returns of each root whose adapter was asked for why it is of no use, empty where it answers.
+        """Returns of each root whose adapter was asked for why it is of no use now, empty where it answers.
 
         May be called from any thread.
         """

@@ -12,6 +12,7 @@ from math import prod
 from dgemma_kernels.packing.cpu import ProductWeights
 
 from dgemma_engine.backends.memory_plan import MemoryPlan
+from dgemma_engine.checkpoint.builtin import model_name
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.checkpoint.gguf_file import GgufFile
 from dgemma_engine.diffusion.absorbing_mask import AbsorbingMask, NothingMasked, SurestFirst
@@ -132,7 +133,7 @@ class LlamaFamily:
         bases = fingerprint(facts.path), "" if merged is None else fingerprint(merged.path)
         if {adapter.base_sha256, about.base_sha256} != {bases[0]} or about.merged_sha256 != bases[1]:
             raise CheckpointError(
-                f"it was trained on another model than {facts.path.name}; choose that one, or run: "
+                f"it was trained on another model than {model_name(facts.path)}; choose that one, or run: "
                 f"dgemma-engine tune {about.root}"
             )
         config = LlamaConfig.from_gguf(facts.gguf)

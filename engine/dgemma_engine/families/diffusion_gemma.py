@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from dgemma_engine.backends.memory_plan import Item, MemoryPlan, memory_plan, stored_plan
 from dgemma_engine.backends.select import load_runnable
+from dgemma_engine.checkpoint.builtin import model_name
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.diffusion.sampler import Sampler
 from dgemma_engine.diffusion.sampler_config import load_sampler
@@ -16,6 +17,7 @@ from dgemma_engine.model.config import MODEL_TYPE, ModelConfig
 from dgemma_engine.model.devices import is_small, weight_dtype
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.model_adapter import ModelAdapter
+from dgemma_engine.model_store.catalogue import name_of_file
 from dgemma_engine.repository_adapters.store import RepositoryAdapter
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 
@@ -78,4 +80,6 @@ class DiffusionGemmaFamily:
 
     def load_adapter(self, facts: CheckpointFacts, model: DiffusionModel, stored: RepositoryAdapter) -> ModelAdapter:
         """See `Family.load_adapter`; the family has none."""
-        raise CheckpointError(f"{facts.path.name} takes no adapters; choose the model {stored.about.base_name}")
+        raise CheckpointError(
+            f"the model {model_name(facts.path)} takes no adapters; choose {name_of_file(stored.about.base_name)}"
+        )

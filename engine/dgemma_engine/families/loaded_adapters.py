@@ -2,12 +2,13 @@
 
 The store is asked for every request, so that an adapter that was installed, removed or turned off counts from the next
 request on; its factors are read once and stay in memory with those of a few others. What cannot be used costs one
-sentence, and the model answers as it is. Called on the device thread, but for `uses`.
+sentence, and the model answers as it is; what `uses` says of it is as true as the store is then. Called on the device
+thread, but for `uses`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +18,14 @@ from dgemma_engine.errors import AdapterStoreError, CheckpointError
 from dgemma_engine.families.adapter_choice import AdapterChoice
 from dgemma_engine.model.model_adapter import ModelAdapter
 from dgemma_engine.protocol.adapter_messages import AdapterUse
-from dgemma_engine.repository_adapters.store import AdapterStore, RepositoryAdapter
+from dgemma_engine.repository_adapters.store import CALIBRATION, AdapterStore, RepositoryAdapter, canonical_root
 
 # One of rank 32 of the default model takes 37 MiB.
 _NUM_LOADED = 8
 _NUM_REMEMBERED = 64
+
+_Files = tuple[Path, tuple[int, ...]]
+"""Folder of an adapter, and when its files were changed: names what was read of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,39 +59,59 @@ class LoadedAdapters:
         self._load = load
         self._calibration = calibration
         self._fingerprint = fingerprint
-        self._loaded: BoundedStore[Path, _Loaded] = BoundedStore(_NUM_LOADED)
-        # Never changed in place: other threads read it.
-        self._uses: dict[str, str] = {}
+        self._loaded: BoundedStore[_Files, _Loaded] = BoundedStore(_NUM_LOADED)
+        # Of each root whose adapter was asked for: why what was read cannot be used. Never changed in place: other
+        # threads read it.
+        self._asked: Mapping[str, tuple[_Files | None, str]] = {}
 
     def choose(self, folder: str) -> AdapterChoice:
         """See `AdapterSource.choose`."""
         if not folder:
             return self._without(AdapterUse())
         try:
-            found = self._store.find(Path(folder))
-        except AdapterStoreError as error:
-            return self._without(self._remembered(folder, str(error)))
+            place = canonical_root(Path(folder))
+            nearest = self._store.nearest(place)
         except UnicodeEncodeError:
             # No file has such a name.
             return self._without(AdapterUse())
-        if found is None:
-            removed = next((root for root in self._uses if Path(folder).is_relative_to(root)), None)
-            return self._without(AdapterUse() if removed is None else self._remembered(removed, _removed(removed)))
-        root = found.about.root
-        if not found.about.is_enabled:
-            return self._without(self._remembered(root, _off(root)))
-        loaded = self._loaded.get(found.folder)
+        if nearest is None:
+            # Innermost first.
+            removed = [root for root in self._asked if place.is_relative_to(root)]
+            root = max(removed, key=len, default="")
+            return self._without(AdapterUse(root=root, fault=_removed(root)) if root else AdapterUse())
+        root, found = str(nearest[0]), nearest[1]
+        if isinstance(found, AdapterStoreError) or not found.about.is_enabled:
+            self._ask(root, None, "")
+            return self._without(AdapterUse(root=root, fault=_why_unused(root, found)))
+        files = _files(found)
+        loaded = self._loaded.get(files)
         if loaded is None:
             loaded = self._read(found)
-        self._loaded.put(found.folder, loaded)
-        use = self._remembered(root, loaded.fault)
+        self._loaded.put(files, loaded)
+        self._ask(root, files, loaded.fault)
+        use = AdapterUse(root=root, fault=loaded.fault)
         if loaded.fault:
             return self._without(use)
         return AdapterChoice(model_adapter=loaded.model_adapter, calibration=loaded.calibration, use=use)
 
     def uses(self) -> dict[str, str]:
-        """See `AdapterSource.uses`."""
-        return self._uses
+        """See `AdapterSource.uses`. A folder that is gone, or counts for another's adapter by now, is left out."""
+        asked = self._asked
+        return {root: fault for root in asked if (fault := self._present_fault(root, *asked[root])) is not None}
+
+    def _present_fault(self, root: str, files: _Files | None, fault: str) -> str | None:
+        if not Path(root).is_dir():
+            return None
+        nearest = self._store.nearest(Path(root))
+        if nearest is None:
+            return _removed(root)
+        if str(nearest[0]) != root:
+            return None
+        found = nearest[1]
+        if isinstance(found, AdapterStoreError) or not found.about.is_enabled:
+            return _why_unused(root, found)
+        # Another one than was read: the next request tells.
+        return fault if files == _files(found) else ""
 
     def _read(self, found: RepositoryAdapter) -> _Loaded:
         root = found.about.root
@@ -101,14 +125,29 @@ class LoadedAdapters:
             return _Loaded(model_adapter=None, calibration=self._calibration, fault=fault)
         return _Loaded(model_adapter=adapter, calibration=calibration, fault="")
 
-    def _remembered(self, root: str, fault: str) -> AdapterUse:
-        if self._uses.get(root) != fault:
-            last = list(self._uses.items())[-_NUM_REMEMBERED:]
-            self._uses = {**dict(last), root: fault}
-        return AdapterUse(root=root, fault=fault)
+    def _ask(self, root: str, files: _Files | None, fault: str) -> None:
+        if self._asked.get(root) != (files, fault):
+            last = list(self._asked.items())[-_NUM_REMEMBERED:]
+            self._asked = {**dict(last), root: (files, fault)}
 
     def _without(self, use: AdapterUse) -> AdapterChoice:
         return AdapterChoice(model_adapter=None, calibration=self._calibration, use=use)
+
+
+def _files(found: RepositoryAdapter) -> _Files:
+    """Returns what names the content of an adapter's files; files that are gone have a time of their own."""
+    return found.folder, tuple(_changed_ns(path) for path in (found.path, found.folder / CALIBRATION))
+
+
+def _changed_ns(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return -1
+
+
+def _why_unused(root: str, found: RepositoryAdapter | AdapterStoreError) -> str:
+    return str(found) if isinstance(found, AdapterStoreError) else _off(root)
 
 
 def _again(root: str) -> str:

@@ -151,6 +151,12 @@ def renamed(name: str) -> str:
     return f"the model `{name}` is called `{new}` now; write `{new}` for it" if new else ""
 
 
+def name_of_file(filename: str) -> str:
+    """Returns the short name of the model that a file of this name is, else the file's own."""
+    wheels = {entry.wheel.model_name: entry.name for entry in CATALOGUE.values() if entry.wheel is not None}
+    return wheels.get(filename, filename)
+
+
 def entry_of(name: str, catalogue: Mapping[str, Entry] = CATALOGUE) -> Entry:
     """Returns the entry of a short name.
 

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -23,6 +25,8 @@ from dgemma_engine.errors import AdapterStoreError
 from dgemma_engine.model_store.user_folder import data_folder
 from dgemma_engine.private_files import make_private_folder, open_private
 from dgemma_engine.repository_adapters.about import About
+from dgemma_engine.repository_adapters.safetensors_header import why_damaged
+from dgemma_engine.repository_adapters.training_folder import TrainingFolder, UnfinishedTraining, size_of
 
 ADAPTER, CALIBRATION = "causal.safetensors", "calibration.json"
 """Files of an adapter, in the formats of `families.llama.adapter` and `checkpoint.calibration`."""
@@ -60,8 +64,19 @@ class RepositoryAdapter:
 
     @property
     def num_bytes(self) -> int:
-        """Size of its files."""
-        return sum(path.stat().st_size for path in self.folder.iterdir())
+        """Size of its files; 0 where they are gone."""
+        return size_of(self.folder)
+
+    @property
+    def fault(self) -> str:
+        """Why its file of factors cannot be read, and what to do; empty where it is whole. Reads its header only."""
+        if not (why := why_damaged(self.path)):
+            return ""
+        root = shlex.quote(self.about.root)
+        return (
+            f"the adapter of {self.about.root} is damaged: {ADAPTER} {why}; train it anew: dgemma-engine tune {root}, "
+            f"or remove it: dgemma-engine adapters rm {root}"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,8 +106,25 @@ class AdapterStore:
         Raises:
             AdapterStoreError: the adapter is damaged, or of another version.
         """
-        root = canonical_root(folder)
-        return next((found for one in (root, *root.parents) if (found := self.get(one)) is not None), None)
+        nearest = self.nearest(folder)
+        if nearest is None:
+            return None
+        _, found = nearest
+        if isinstance(found, AdapterStoreError):
+            raise found
+        return found
+
+    def nearest(self, folder: Path) -> tuple[Path, RepositoryAdapter | AdapterStoreError] | None:
+        """Returns the root of `find`, and its adapter or why that cannot be read; None without one."""
+        folder = canonical_root(folder)
+        for root in (folder, *folder.parents):
+            try:
+                found = self.get(root)
+            except AdapterStoreError as error:
+                return root, error
+            if found is not None:
+                return root, found
+        return None
 
     def get(self, root: Path) -> RepositoryAdapter | None:
         """Returns the adapter of exactly this root.
@@ -105,20 +137,21 @@ class AdapterStore:
         # Two paths whose keys are the same: the adapter is of one of them.
         return found if found is not None and found.about.root == str(root) else None
 
-    def all(self) -> Iterator[RepositoryAdapter | AdapterStoreError]:
-        """Yields every adapter in the order of their keys, and in place of one that cannot be read the reason."""
+    def all(self) -> Iterator[RepositoryAdapter | UnfinishedTraining | AdapterStoreError]:
+        """Yields adapters and unfinished trainings in the order of their keys; why, in place of what cannot be read."""
         for home in sorted(self.folder.glob("*")):
-            try:
-                found = self._read(home)
-            except AdapterStoreError as error:
-                yield error
-            else:
-                if found is not None:
-                    yield found
+            for read in (lambda home=home: self._read(home), TrainingFolder(path=home / _TRAINING).unfinished):
+                try:
+                    found = read()
+                except AdapterStoreError as error:
+                    yield error
+                else:
+                    if found is not None:
+                        yield found
 
-    def training_folder(self, root: Path) -> Path:
-        """Returns the folder for the state of an unfinished training on a root; need not exist."""
-        return self._home(canonical_root(root)) / _TRAINING
+    def training_folder(self, root: Path) -> TrainingFolder:
+        """Returns the folder of a training on a root; need not exist."""
+        return TrainingFolder(path=self._home(canonical_root(root)) / _TRAINING)
 
     def install(self, about: About, *, adapter: bytes, calibration: bytes | None) -> RepositoryAdapter:
         """Installs an adapter in place of the one that its root has; returns it.
@@ -179,18 +212,43 @@ class AdapterStore:
 
         Raises:
             AdapterStoreError: there is none, or it cannot be deleted.
+            TrainingError: a process trains one; nothing was deleted.
         """
-        home = self._home(canonical_root(root))
+        training = self.training_folder(root)
+        home = training.path.parent
         if not home.is_dir():
             raise _none(root)
-        try:
-            # First, so that nothing finds what is about to go.
-            (home / _ABOUT).unlink(missing_ok=True)
-            shutil.rmtree(home)
-        except OSError as error:
+        # Held, so that no training that goes on meanwhile installs what is removed here. A full disk takes no new lock
+        # file, and where there is none nobody trains.
+        with training.exclusive() if training.path.is_dir() else nullcontext():
+            try:
+                # First, so that nothing finds what is about to go.
+                (home / _ABOUT).unlink(missing_ok=True)
+                training.clear()
+                for path in home.iterdir():
+                    if path != training.path:
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()
+            except OSError as error:
+                raise AdapterStoreError(
+                    f"{home}: cannot be removed ({error.strerror or error}); remove it yourself"
+                ) from error
+        with suppress(OSError):
+            home.rmdir()
+
+    def remove_unfinished(self, root: Path) -> None:
+        """Deletes the state of a training on exactly this root, and leaves its adapter.
+
+        Raises:
+            AdapterStoreError: there is none.
+            TrainingError: a process trains; nothing was deleted.
+        """
+        training = self.training_folder(root)
+        if not training.is_unfinished:
             raise AdapterStoreError(
-                f"{home}: cannot be removed ({error.strerror or error}); remove it yourself"
-            ) from error
+                f"{root}: has no unfinished training; `dgemma-engine adapters` lists those there are"
+            )
+        with training.exclusive():
+            training.clear()
 
     def _home(self, root: Path) -> Path:
         digest = hashlib.sha256(os.fsencode(root)).hexdigest()

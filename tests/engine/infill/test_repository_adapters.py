@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from dgemma_engine.checkpoint.builtin import model_folder
 from dgemma_engine.checkpoint.calibration import Calibration, Provenance, fingerprint
 from dgemma_engine.checkpoint.features import NAMES
 from dgemma_engine.families.llama.adaptation import merge
@@ -249,7 +251,62 @@ def test_adapter_that_cannot_be_used_costs_one_sentence(
         assert sentence in infill.adapter.fault and "\n" not in infill.adapter.fault
         assert engine.adapters == {infill.adapter.root: infill.adapter.fault}
     install_adapter(store, base, roots[0])
+    # It is replaced before anybody asks again.
+    assert engine.adapters == {str(roots[0]): ""}
     assert ask(engine, question(PREFIXES[0], roots[0])).adapter == AdapterUse(root=str(roots[0]))
+
+
+def test_what_the_status_says_of_an_adapter_is_the_present_truth(
+    base: Path, store: AdapterStore, roots: list[Path]
+) -> None:
+    root = str(roots[0])
+    stored = install_adapter(store, base, roots[0])
+    engine = load(base, store)
+    ask(engine, question(PREFIXES[0], roots[0] / "src"))
+    assert engine.adapters == {root: ""}
+    store.enable(roots[0], enabled=False)
+    assert "is off; turn it on" in engine.adapters[root]
+    store.enable(roots[0], enabled=True)
+    assert engine.adapters == {root: ""}
+    store.remove(roots[0])
+    assert "was removed; train it anew" in engine.adapters[root]
+    install_adapter(store, base, roots[0])
+    assert engine.adapters == {root: ""}
+    # The description of one that was found from a folder below is damaged, and mended.
+    about = stored.folder.parent / "about.json"
+    text = about.read_text()
+    about.write_text("{")
+    assert ask(engine, question(PREFIXES[0], roots[0] / "src")).adapter.root == root
+    assert engine.adapters.keys() == {root} and "cannot be used" in engine.adapters[root]
+    about.write_text(text)
+    assert engine.adapters == {root: ""}
+    roots[0].rename(roots[0].with_name("moved"))
+    assert engine.adapters == {}
+
+
+def test_file_that_is_mended_in_its_place_is_read_again(base: Path, store: AdapterStore, roots: list[Path]) -> None:
+    stored = install_adapter(store, base, roots[0])
+    whole = stored.path.read_bytes()
+    stored.path.write_bytes(whole[:-100])
+    os.utime(stored.path, ns=(1, 1))
+    engine = load(base, store)
+    assert "cannot be read" in ask(engine, question(PREFIXES[0], roots[0])).adapter.fault
+    stored.path.write_bytes(whole)
+    assert engine.adapters == {str(roots[0]): ""}
+    assert ask(engine, question(PREFIXES[0], roots[0])).adapter == AdapterUse(root=str(roots[0]))
+
+
+def test_removed_adapter_is_no_news_where_an_outer_one_counts(
+    base: Path, store: AdapterStore, roots: list[Path]
+) -> None:
+    inner = roots[0] / "src"
+    install_adapter(store, base, roots[0])
+    install_adapter(store, base, inner, seed=1)
+    engine = load(base, store)
+    ask(engine, question(PREFIXES[0], inner))
+    store.remove(inner)
+    assert ask(engine, question(PREFIXES[0], inner)).adapter == AdapterUse(root=str(roots[0]))
+    assert engine.adapters == {str(roots[0]): ""}
 
 
 def test_adapter_that_goes_while_the_engine_runs_is_told(base: Path, store: AdapterStore, roots: list[Path]) -> None:
@@ -286,3 +343,9 @@ def test_model_of_a_family_without_adapters_answers_as_it_is(
     engine = load(base.parent, store)
     fault = ask(engine, question(PREFIXES[0], roots[0])).adapter.fault
     assert "adapters are for GGUF files" in fault
+
+
+def test_model_without_adapters_is_told_by_its_short_name(store: AdapterStore, roots: list[Path], base: Path) -> None:
+    install_adapter(store, base, roots[0], base_name="SmolLM2-135M-Instruct.Q4_1.gguf")
+    fault = ask(load(model_folder("tiny"), store), question(PREFIXES[0], roots[0])).adapter.fault
+    assert fault.endswith("the model tiny takes no adapters; choose small")

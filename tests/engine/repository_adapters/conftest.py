@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,12 @@ from dgemma_engine.repository_adapters.store import canonical_root
 FIGURES = HeldOutFigures(num_holes=40, rest=0.3, line=0.25, edit_similarity=0.6, precision_shown=0.5, shown=0.7)
 
 MakeAbout = Callable[..., About]
+
+
+def factors(num_bytes: int = 4) -> bytes:
+    """Returns a whole safetensors file with a tensor of that many bytes."""
+    header = json.dumps({"a": {"dtype": "U8", "shape": [num_bytes], "data_offsets": [0, num_bytes]}}).encode()
+    return len(header).to_bytes(8, "little") + header + bytes(num_bytes)
 
 
 @pytest.fixture

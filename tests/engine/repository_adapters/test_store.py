@@ -6,11 +6,13 @@ import stat
 from pathlib import Path
 
 import pytest
-from dgemma_engine.errors import AdapterStoreError
+from dgemma_engine.errors import AdapterStoreError, TrainingError
 from dgemma_engine.repository_adapters import store as store_module
+from dgemma_engine.repository_adapters import training_folder
 from dgemma_engine.repository_adapters.store import MAX_BYTES, AdapterStore, RepositoryAdapter
+from dgemma_engine.repository_adapters.training_folder import TrainingFacts, UnfinishedTraining
 
-from tests.engine.repository_adapters.conftest import MakeAbout
+from tests.engine.repository_adapters.conftest import MakeAbout, factors
 
 
 @pytest.fixture
@@ -70,7 +72,7 @@ def test_new_adapter_replaces_the_old_one_and_its_calibration(
     store: AdapterStore, repo: Path, make_about: MakeAbout
 ) -> None:
     store.install(make_about(is_enabled=False), adapter=b"old", calibration=b"{}")
-    store.training_folder(repo).mkdir()
+    store.training_folder(repo).path.mkdir()
     made = store.install(make_about(minutes=1), adapter=b"new", calibration=None)
     assert store.get(repo) == made
     assert contents(made) == b"new" and made.calibration_path is None and made.num_bytes == 3
@@ -164,3 +166,72 @@ def test_root_without_adapter_is_named(store: AdapterStore, repo: Path) -> None:
     for act in (store.remove, lambda root: store.enable(root, enabled=True)):
         with pytest.raises(AdapterStoreError, match="repo: has no adapter; `dgemma-engine adapters` lists"):
             act(repo)
+
+
+def test_adapter_is_not_removed_while_one_is_trained(store: AdapterStore, repo: Path, make_about: MakeAbout) -> None:
+    store.install(make_about(), adapter=b"old", calibration=None)
+    training = store.training_folder(repo)
+    with training.exclusive():
+        (training.path / "state.pt").write_bytes(b"state")
+        for remove in (store.remove, store.remove_unfinished):
+            with pytest.raises(TrainingError, match="being tuned by another process; wait for it, or stop it first"):
+                remove(repo)
+        # The lock that its holder has is still the one that others meet.
+        with pytest.raises(TrainingError), training.exclusive():
+            pass
+        assert contents(store.get(repo)) == b"old" and training.is_unfinished
+    store.remove(repo)
+    assert store.get(repo) is None and list(store.folder.iterdir()) == []
+
+
+def test_adapter_is_removed_on_a_full_disk(
+    store: AdapterStore, repo: Path, make_about: MakeAbout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.install(make_about(), adapter=b"old", calibration=None)
+
+    def full(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for name in ("open_private", "make_private_folder"):
+        monkeypatch.setattr(training_folder, name, full)
+    store.remove(repo)
+    assert list(store.folder.iterdir()) == []
+
+
+def test_unfinished_training_is_listed_and_removed_alone(
+    store: AdapterStore, repo: Path, make_about: MakeAbout
+) -> None:
+    made = store.install(make_about(), adapter=b"old", calibration=None)
+    training = store.training_folder(repo)
+    facts = TrainingFacts(root=str(repo), base_name="b", started="2026-01-31T10:00:00+00:00", minutes=20.0, seed=0)
+    with training.exclusive():
+        training.begin(facts)
+        (training.path / "state.pt").write_bytes(bytes(9))
+    assert list(store.all()) == [made, UnfinishedTraining(facts=facts, num_bytes=9)]
+    store.remove_unfinished(repo)
+    assert list(store.all()) == [made] and not training.path.exists()
+    with pytest.raises(AdapterStoreError, match="repo: has no unfinished training; `dgemma-engine adapters` lists"):
+        store.remove_unfinished(repo)
+
+
+def test_size_and_fault_of_an_adapter_whose_files_are_gone(
+    store: AdapterStore, repo: Path, make_about: MakeAbout
+) -> None:
+    made = store.install(make_about(), adapter=factors(), calibration=None)
+    assert made.fault == "" and made.num_bytes == len(factors())
+    made.path.unlink()
+    sentence = (
+        f"the adapter of {repo} is damaged: causal.safetensors is missing; train it anew: dgemma-engine tune {repo}"
+    )
+    assert made.fault.startswith(sentence) and made.num_bytes == 0
+    made.folder.rmdir()
+    assert made.fault.startswith(sentence) and made.num_bytes == 0
+
+
+def test_root_whose_adapter_is_damaged_is_named(store: AdapterStore, repo: Path, make_about: MakeAbout) -> None:
+    assert store.nearest(repo / "src") is None
+    made = store.install(make_about(), adapter=b"old", calibration=None)
+    assert store.nearest(repo / "src" / "deep") == (repo, made)
+    (made.folder.parent / "about.json").write_text("{")
+    nearest = store.nearest(repo / "src" / "deep")
+    assert nearest is not None and nearest[0] == repo and isinstance(nearest[1], AdapterStoreError)

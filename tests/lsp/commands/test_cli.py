@@ -77,6 +77,7 @@ async def test_complete_json_is_one_object(environ: dict[str, str], target: str)
         "model": "fake",
         "device": "cpu",
         "timings_ms": {"total": 1.0},
+        "adapter": None,
     }
 
 

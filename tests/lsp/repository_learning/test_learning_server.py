@@ -86,7 +86,10 @@ async def test_repository_is_learnt_with_progress_and_forgotten(folders: Path, r
             await request(editor, "forgetRepository", {})
         ran = [line for line in editor.events() if line.startswith(("tune", "adapters"))]
         patterns = "--private-file=*.txt --private-file=-secret/"
-        assert ran == [f"tune {repo} --json --model=tiny --device=cpu {patterns}", f"adapters rm {repo}"]
+        assert ran == [
+            f"tune {repo} --json --resume-if-possible --model=tiny --device=cpu {patterns}",
+            f"adapters rm {repo}",
+        ]
 
 
 async def test_cached_answers_of_the_model_without_the_adapter_are_dropped(folders: Path, repo: Path) -> None:
@@ -118,7 +121,7 @@ async def test_failure_is_one_sentence(folders: Path, repo: Path, mode: str, sen
         await editor.client.workspace_execute_command_async(types.ExecuteCommandParams(command=COMMAND))
         assert len(told(editor)) == 1 and sentence in told(editor)[0]
         runs = [line for line in editor.events() if line.startswith("tune")]
-        assert len(runs) == 2 and "--resume" not in runs[1]
+        assert len(runs) == 2
 
 
 async def test_cancelled_learning_ends_the_process_and_the_next_one_goes_on(folders: Path, repo: Path) -> None:
@@ -133,10 +136,41 @@ async def test_cancelled_learning_ends_the_process_and_the_next_one_goes_on(fold
         await until(lambda: "ended" in editor.events())
         again = editor.client.protocol.send_request("dgemma/learnRepository", {"workDoneToken": "u"}, msg_id="2")
         await until(lambda: len(editor.client.progress_reports.get("u", [])) >= 2)
-        assert [line.endswith("--resume") for line in editor.events() if line.startswith("tune")] == [False, True]
+        assert ["goes on" in editor.events(), editor.events().count("begins")] == [True, 1]
         editor.client.window_work_done_progress_cancel(types.WorkDoneProgressCancelParams(token="u"))
         with pytest.raises(JsonRpcException):
             await asyncio.wrap_future(again)
+
+
+async def test_what_another_window_began_is_gone_on_with(folders: Path, repo: Path) -> None:
+    """The editor is closed in the middle; what there is to go on with is in the store, not in the server."""
+    for number in ("1", "2"):
+        async with session(folders / "record", repo, "slow") as editor:
+            editor.client.protocol.send_request("dgemma/learnRepository", {"workDoneToken": "t"}, msg_id=number)
+            await until(lambda editor=editor: len(editor.client.progress_reports.get("t", [])) >= 3)
+        assert (folders / "record").read_text().splitlines().count("ended") == int(number)
+    async with session(folders / "record", repo, "better") as editor:
+        assert (await request(editor, "learnRepository", {})).installed
+        assert [line for line in editor.events() if line in ("begins", "goes on")] == ["begins", "goes on", "goes on"]
+
+
+async def test_nothing_is_forgotten_while_a_repository_is_learnt(folders: Path, repo: Path) -> None:
+    async with session(folders / "record", repo, "slow") as editor:
+        asked = editor.client.protocol.send_request("dgemma/learnRepository", {"workDoneToken": "t"}, msg_id="1")
+        await until(lambda: len(editor.client.progress_reports.get("t", [])) >= 3)
+        with pytest.raises(JsonRpcException, match="is being learnt; cancel that first, or wait for it"):
+            await request(editor, "forgetRepository", {})
+        assert not [line for line in editor.events() if line.startswith("adapters")]
+        editor.client.cancel_request(types.CancelParams(id="1"))
+        # The process has not ended yet, and forgetting waits for that.
+        gone = await request(editor, "forgetRepository", {})
+        assert gone.root == str(repo)
+        events = editor.events()
+        assert events.index("ended") < events.index(f"adapters rm {repo}")
+        with pytest.raises(JsonRpcException):
+            await asyncio.wrap_future(asked)
+        with pytest.raises(JsonRpcException, match="has no adapter"):
+            await request(editor, "forgetRepository", {})
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dgemma_engine.durable_files import put_in_place
-from dgemma_engine.errors import TrainingError
 from dgemma_engine.families.llama.adapter import SCALE, AdapterTokens, Stage
 from dgemma_engine.tools.adaptation.factors import Factors
+from dgemma_engine.tools.training.checkpoint import unwritable
 
 # Divides rows whose scale rounds to 0: they are read as zeros.
 _LEAST_SCALE = 1e-8
@@ -65,9 +65,7 @@ def write_adapter(
         put_in_place(unfinished, path)
     except OSError as error:
         unfinished.unlink(missing_ok=True)
-        raise TrainingError(
-            f"{path}: cannot be written ({error}); the last good adapter is kept: free some space, then use --resume"
-        ) from error
+        raise unwritable(path, error) from error
     return path
 
 

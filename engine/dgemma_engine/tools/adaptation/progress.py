@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from dgemma_engine.errors import TrainingError
 from dgemma_engine.tools.adaptation.evaluation import Losses
+from dgemma_engine.tools.training.checkpoint import unwritable
 
 CURVE = "curve.jsonl"
 
@@ -69,4 +69,4 @@ class AdaptProgress:
             unfinished.replace(path)
         except OSError as error:
             unfinished.unlink(missing_ok=True)
-            raise TrainingError(f"{path}: cannot be written ({error}); free some space, then use --resume") from error
+            raise unwritable(path, error) from error

@@ -100,7 +100,7 @@ class AdaptTrainer:
         """Goes on from `out/state.pt`.
 
         Raises:
-            TrainingError: there is none, it is damaged, or it belongs to another base, corpus or configuration.
+            CannotResume: there is none, it is damaged, or it belongs to another base, corpus or configuration.
         """
         state = load_state(self._out, self._identity)
         for name, tensor in self.base.factors.items():

@@ -16,7 +16,7 @@ import torch
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.checkpoint.loader import save_checkpoint
 from dgemma_engine.durable_files import put_in_place
-from dgemma_engine.errors import TrainingError
+from dgemma_engine.errors import CannotResume, TrainingError
 from dgemma_engine.model.transformer import DiffusionGemma
 from dgemma_engine.tools.corpus import bpe
 from dgemma_engine.tools.training.train_config import differing_keys
@@ -56,7 +56,7 @@ def save_state(state: dict[str, Any], out: Path) -> None:
         put_in_place(unfinished, out / STATE)
     except (OSError, RuntimeError) as error:  # torch reports a failed write as RuntimeError
         unfinished.unlink(missing_ok=True)
-        raise _unwritable(out / STATE, error) from error
+        raise unwritable(out / STATE, error) from error
 
 
 def load_state(out: Path, config: dict[str, Any]) -> dict[str, Any]:
@@ -67,18 +67,19 @@ def load_state(out: Path, config: dict[str, Any]) -> dict[str, Any]:
         config: what the run is about to use.
 
     Raises:
-        TrainingError: there is none, it is damaged, or it belongs to another configuration.
+        CannotResume: there is none, it is damaged, or it belongs to another configuration.
     """
     path = out / STATE
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         saved = state["config"]
     except FileNotFoundError as error:
-        raise TrainingError(f"{path}: missing, nothing to resume; start without --resume") from error
+        raise CannotResume(f"{path}: missing, nothing to resume; start without --resume") from error
     except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
-        raise TrainingError(f"{path}: damaged ({error}); start without --resume") from error
+        reason = "cannot be read" if isinstance(error, OSError) else "is damaged"
+        raise CannotResume(f"{path}: {reason}; start without --resume") from error
     if keys := differing_keys(config, saved):
-        raise TrainingError(
+        raise CannotResume(
             f"{path}: was made with another configuration (different: {', '.join(keys)}); "
             "use that one, or another --out"
         )
@@ -108,10 +109,26 @@ def export(model: DiffusionGemma, form: InfillFormat, corpus: Path, folder: Path
         (folder / "README.md").write_text(card, encoding="utf-8")
         save_checkpoint(model, folder)
     except OSError as error:
-        raise _unwritable(folder, error) from error
+        raise unwritable(folder, error) from error
 
 
-def _unwritable(path: Path, error: Exception) -> TrainingError:
-    return TrainingError(
-        f"{path}: cannot be written ({error}); the last good checkpoint is kept: free some space, then use --resume"
-    )
+def unwritable(path: Path, error: Exception) -> TrainingError:
+    """Returns the fault of a file or folder that could not be written; what `path` held before is kept.
+
+    Args:
+        path: as it is named when it is whole.
+        error: of the system, or of a library that met one.
+    """
+    kept = "what was saved before is kept: free some space, then use --resume"
+    remedy = kept if path.exists() else "free some space, then start again"
+    return TrainingError(f"{path}: cannot be written ({_reason(error)}); {remedy}")
+
+
+def _reason(error: BaseException) -> str:
+    """Returns the system's words for what failed: a library's own name its source lines."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return "the disk may be full"

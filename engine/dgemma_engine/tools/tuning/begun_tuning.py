@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from dgemma_engine.durable_files import put_in_place
-from dgemma_engine.errors import TrainingError
+from dgemma_engine.errors import CannotResume, TrainingError
 from dgemma_engine.tools.calibration.samples import Sample
 from dgemma_engine.tools.corpus.stable_hash import stable_hash
 from dgemma_engine.tools.tuning.hole_results import HoleResult
+from dgemma_engine.tools.tuning.tuned_base import TunedBase, base_changed
 
 _NAME = "before.json"
 
@@ -26,7 +27,7 @@ class BegunTuning:
         merged_sha256: of the adapter that it was trained on top of.
         split_sha256: names which files are held out.
         holes_key: names the holes and their texts.
-        train_s: seconds of work that training may take.
+        spent_s: seconds of work that this took; measuring afterwards takes about as long.
         results: of the holes that were measured, the first of all.
     """
 
@@ -34,7 +35,7 @@ class BegunTuning:
     merged_sha256: str
     split_sha256: str
     holes_key: int
-    train_s: float
+    spent_s: float
     results: tuple[HoleResult, ...]
 
     @classmethod
@@ -46,6 +47,17 @@ class BegunTuning:
             return cls(**values, results=results)
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
+
+    def require_same(self, base: TunedBase, split_sha256: str) -> None:
+        """Makes sure that it belongs to this base and these files.
+
+        Raises:
+            CannotResume: it does not.
+        """
+        if (self.base_sha256, self.merged_sha256) != (base.sha256, base.merged_sha256):
+            raise cannot_resume(base_changed(base.path))
+        if self.split_sha256 != split_sha256:
+            raise cannot_resume("files were added or removed since the training began")
 
     def save(self, folder: Path) -> None:
         """Writes it beside its place, then renames it.
@@ -65,6 +77,16 @@ class BegunTuning:
             raise TrainingError(
                 f"{path}: cannot be written ({error.strerror or error}); free some space and start again"
             ) from error
+
+
+def cannot_resume(reason: str) -> CannotResume:
+    """Returns the fault of a training that cannot go on from what is there."""
+    return CannotResume(f"{reason}; start again without --resume")
+
+
+def reason_of(error: TrainingError) -> str:
+    """Returns why a training cannot go on, without what to do."""
+    return str(error).partition(";")[0]
 
 
 def holes_key(samples: Sequence[Sample]) -> int:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
+
+import torch
 
 from dgemma_engine.checkpoint.gguf_file import GgufFile
 from dgemma_engine.errors import TrainingError
@@ -16,8 +19,9 @@ from dgemma_engine.tools.training.optimization.schedule import Schedule
 RANKS = (16, 8, 4)
 """From the best to the smallest."""
 
-# For the header of the file and a calibration.
-_SPARE_BYTES = 2**20
+SPARE_BYTES = 2**20
+"""For the header of an adapter's file, and what is small beside it: a calibration, results of holes."""
+
 _SCALE_BYTES = 2
 
 
@@ -52,9 +56,17 @@ def fitting_rank(base: Path, merged: Adapter) -> int:
     """
     config = LlamaConfig.from_gguf(GgufFile(base))
     for rank in RANKS:
-        shapes = factor_shapes(config, rank, merged.tokens).values()
-        if sum(shape.numel() + _SCALE_BYTES * shape[0] for shape in shapes) <= MAX_BYTES - _SPARE_BYTES:
+        if adapter_bytes([*factor_shapes(config, rank, merged.tokens).values()]) <= MAX_BYTES - SPARE_BYTES:
             return rank
     raise TrainingError(
         f"{base.name}: its adapter would have more than {MAX_BYTES // 2**20} MiB; choose a smaller --model"
     )
+
+
+def adapter_bytes(shapes: Sequence[torch.Size]) -> int:
+    """Returns the size of an adapter in 8 bits, a scale for each row, without its header.
+
+    Args:
+        shapes: of the factors.
+    """
+    return sum(shape.numel() + _SCALE_BYTES * shape[0] for shape in shapes)

@@ -3,34 +3,51 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib.util
 import json
 import math
 import os
+import re
+import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dgemma_engine.errors import EngineUnavailable, TrainingError, WrongUsage
+from dgemma_engine.errors import CannotResume, EngineUnavailable, Interrupted, TrainingError, WrongUsage
 from dgemma_engine.ipc.endpoint_options import model_name
 from dgemma_engine.model_store.catalogue import DEFAULT_MODEL
 from dgemma_engine.tools.evaluation.arguments import not_negative
 
 if TYPE_CHECKING:
+    from dgemma_engine.repository_adapters.training_folder import TrainingFacts
     from dgemma_engine.tools.tuning.repository.file_split import FileSplit
+    from dgemma_engine.tools.tuning.tune_result import TuneResult
+    from dgemma_engine.tools.tuning.tuner import Report, Tuner
     from dgemma_engine.tools.tuning.work_clock import WorkClock
 
+MIN_MINUTES = 2.0
+"""In less, measuring leaves time for a few steps of training, which learn nothing."""
+
+_MINUTES, _SEED = 20.0, 0
 _LOWEST_PRIORITY = 19
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommand's arguments to its parser."""
     parser.add_argument("folder", type=Path, metavar="DIR", help="the repository")
-    parser.add_argument("--minutes", type=_minutes, default=20.0, metavar="N", help="of work in all (default: 20)")
+    parser.add_argument(
+        "--minutes", type=_minutes, metavar="N",
+        help=f"of work in all, {MIN_MINUTES:g} or more (default: {_MINUTES:g}, or those of the tuning that goes on)",
+    )  # fmt: skip
     parser.add_argument("--resume", action="store_true", help="go on with a tuning that was interrupted")
+    parser.add_argument(
+        "--resume-if-possible", action="store_true", help="the same, but begin anew and say why where it cannot go on"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON objects: progress, and the result at last")
     parser.add_argument(
         "--model", type=model_name, default=DEFAULT_MODEL, metavar="MODEL",
@@ -41,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="files never to read, as in the setting dgemma.privateFiles; repeatable",
     )  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N: where to train")
-    parser.add_argument("--seed", type=not_negative, default=0, metavar="N", help="of holes and samples (default: 0)")
+    parser.add_argument("--seed", type=not_negative, metavar="N", help=f"of holes and samples (default: {_SEED})")
     parser.set_defaults(run=run)
 
 
@@ -56,35 +73,16 @@ def run(arguments: argparse.Namespace) -> int:
             raise EngineUnavailable(f"{module} is not installed; run: pip install 'dgemma-lsp[engine]'")
     if not arguments.folder.is_dir():
         raise WrongUsage(f"{arguments.folder}: is no folder; name the folder of a repository")
-    from dgemma_engine.checkpoint.builtin import model_folder, require_model
-    from dgemma_engine.model.devices import pick_device
-    from dgemma_engine.repository_adapters.store import AdapterStore, canonical_root
-    from dgemma_engine.tools.tuning.training_config import fitting_rank, tune_config
-    from dgemma_engine.tools.tuning.tuned_base import TunedBase
-    from dgemma_engine.tools.tuning.tuner import Tuner
-
-    require_model(arguments.model)
-    root, clock = canonical_root(arguments.folder), _work_clock()
-    # Before anything is read: on battery nothing begins.
-    if clock.must_stop():
-        raise TrainingError(f"not started: {clock.stop_reason}; plug it in")
-    split = _split(root, arguments.private_file)
-    base = TunedBase.of(model_folder(arguments.model))
     if hasattr(os, "nice"):
         os.nice(_LOWEST_PRIORITY)
-    tuner = Tuner(
-        root,
-        split,
-        base,
-        tune_config(rank=fitting_rank(base.path, base.merged), seed=arguments.seed),
-        store=AdapterStore.locate(os.environ),
-        minutes=arguments.minutes,
-        device=pick_device(arguments.device),
-        clock=clock,
-        now=lambda: datetime.now(UTC),
-        report=_json_progress() if arguments.json else _progress,
-    )
-    result = tuner.run(resume=arguments.resume)
+    report = _progress(_json_line if arguments.json else _text_line)
+    # Until there is something to keep, either signal ends it at once.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        tuner = _tuner(arguments, report)
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted before anything was learnt; nothing is changed") from None
+    result = _tune(tuner, arguments, report)
     if arguments.json:
         _print(json.dumps(result.to_json()))
     else:
@@ -94,19 +92,91 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _split(root: Path, private: list[str]) -> FileSplit:
+def _tuner(arguments: argparse.Namespace, report: Report) -> Tuner:
+    """Reads the repository and what there is of the base."""
+    from dgemma_engine.checkpoint.builtin import model_folder, require_model
+    from dgemma_engine.repository_adapters.store import AdapterStore, canonical_root
+
+    require_model(arguments.model)
+    root, store, clock = canonical_root(arguments.folder), AdapterStore.locate(os.environ), _start_clock()
+    resumes = arguments.resume or arguments.resume_if_possible
+    begun = store.training_folder(root).facts() if resumes else None
+    minutes, seed = _budget(arguments, begun)
+    # Before anything is read: on battery nothing begins.
+    if clock.must_stop():
+        raise TrainingError(f"not started: {clock.stop_reason}; plug it in")
+    split = _split(root, arguments.private_file, report)
+    # These load torch, which no signal interrupts: whoever stops the reading does not wait for that.
+    from dgemma_engine.model.devices import pick_device
+    from dgemma_engine.tools.tuning.training_config import fitting_rank, tune_config
+    from dgemma_engine.tools.tuning.tuned_base import TunedBase
+    from dgemma_engine.tools.tuning.tuner import Tuner
+
+    base = TunedBase.of(model_folder(arguments.model))
+    return Tuner(
+        root,
+        split,
+        base,
+        tune_config(rank=fitting_rank(base.path, base.merged), seed=seed),
+        store=store,
+        minutes=minutes,
+        device=pick_device(arguments.device),
+        clock=_work_clock(),
+        now=lambda: datetime.now(UTC),
+        report=report,
+        how_to_go_on="go on with the same command" if arguments.resume_if_possible else "go on with --resume",
+    )
+
+
+def _budget(arguments: argparse.Namespace, begun: TrainingFacts | None) -> tuple[float, int]:
+    """Returns minutes and seed: as given, else those of the tuning that goes on."""
+    minutes, seed = (_MINUTES, _SEED) if begun is None else (begun.minutes, begun.seed)
+    if begun is not None and arguments.seed not in (None, begun.seed):
+        raise WrongUsage(
+            f"--seed {arguments.seed}: the tuning that goes on has the seed {begun.seed}; leave out --seed, or --resume"
+        )
+    return arguments.minutes or minutes, seed if arguments.seed is None else arguments.seed
+
+
+def _tune(tuner: Tuner, arguments: argparse.Namespace, report: Report) -> TuneResult:
+    if not arguments.resume_if_possible:
+        return tuner.run(resume=arguments.resume)
+    try:
+        return tuner.run(resume=True)
+    except CannotResume as error:
+        reason = str(error).partition(";")[0]
+    # What the fault held: there is memory for one model.
+    gc.collect()
+    report(0, f"beginning anew, {reason}")
+    return replace(tuner.run(resume=False), dropped=reason)
+
+
+def _split(root: Path, private: list[str], report: Report) -> FileSplit:
     from dgemma_engine.privacy.file_privacy import FilePrivacy
     from dgemma_engine.tools.tuning.repository.change_times import change_times
     from dgemma_engine.tools.tuning.repository.file_split import FileSplit
     from dgemma_engine.tools.tuning.repository.repository_files import read_repository
 
+    report(0, "reading the repository")
     privacy = FilePrivacy(private, home=Path.home(), clock=time.monotonic, report=_say)
-    found = read_repository(root, privacy.why_not_read)
-    return FileSplit.of(found, change_times(root, [file.path for file in found.files], os.environ))
+    found = read_repository(root, privacy.why_not_read, lambda names: change_times(root, names, os.environ))
+    if found.num_not_read:
+        report(0, f"reading the source files that were changed last; {found.num_not_read:,} older ones are left out")
+    return FileSplit.of(found)
+
+
+def _start_clock() -> WorkClock:
+    """Returns the clock of what comes before the work, which a signal ends by itself."""
+    return _clock(lambda: False)
 
 
 def _work_clock() -> WorkClock:
     from dgemma_engine.tools.training.signals import first_signal
+
+    return _clock(first_signal())
+
+
+def _clock(is_interrupted: Callable[[], bool]) -> WorkClock:
     from dgemma_engine.tools.tuning.engine_activity import EngineActivity
     from dgemma_engine.tools.tuning.power import is_on_battery
     from dgemma_engine.tools.tuning.work_clock import WorkClock
@@ -116,25 +186,30 @@ def _work_clock() -> WorkClock:
         sleep=time.sleep,
         is_answering=EngineActivity.of_user(os.environ),
         is_on_battery=is_on_battery,
-        is_interrupted=first_signal(),
+        is_interrupted=is_interrupted,
     )
 
 
-def _progress(percent: int, line: str) -> None:
-    _say(f"{percent:>3} % {line}")
-
-
-def _json_progress() -> Callable[[int, str], None]:
-    last = -1
+def _progress(write: Callable[[int, str], None]) -> Report:
+    last: tuple[int, str] | None = None
 
     def report(percent: int, line: str) -> None:
         nonlocal last
-        # A reader has no use for a percentage twice.
-        if percent != last:
-            last = percent
-            _print(json.dumps({"percent": percent, "message": line}))
+        # A reader has no use for the same percentage of the same work twice.
+        work = re.split(r"[:,] ", line)[0]
+        if (percent, work) != last:
+            last = percent, work
+            write(percent, line)
 
     return report
+
+
+def _text_line(percent: int, line: str) -> None:
+    _say(f"{percent:>3} % {line}")
+
+
+def _json_line(percent: int, line: str) -> None:
+    _print(json.dumps({"percent": percent, "message": line}))
 
 
 def _say(line: str) -> None:
@@ -152,6 +227,6 @@ def _minutes(text: str) -> float:
         minutes = float(text)
     except ValueError:
         minutes = math.nan
-    if not 0 < minutes < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a number of minutes above 0")
+    if not MIN_MINUTES <= minutes < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number of minutes, at least {MIN_MINUTES:g}")
     return minutes

@@ -26,6 +26,7 @@ class TuneResult:
         holes: trained on.
         num_train: files that were learnt from.
         num_held_out: files with the holes of the figures.
+        dropped: why an earlier training was not gone on with; empty where there was none, or it was.
     """
 
     root: str
@@ -39,6 +40,7 @@ class TuneResult:
     holes: int
     num_train: int
     num_held_out: int
+    dropped: str = ""
 
     @property
     def sentence(self) -> str:
@@ -47,9 +49,11 @@ class TuneResult:
             f"of {self.before.num_holes} held-out holes {self.comparison.num_exact_before} were filled exactly before "
             f"and {self.comparison.num_exact_after} after"
         )
+        end = f"; an earlier training was dropped: {self.dropped}" if self.dropped else ""
         if self.installed is None:
-            return f"not installed: {figures}, which is not better beyond chance; what was there before is unchanged"
-        return f"installed: {figures}"
+            figures += ", which is not better beyond chance; what was there before is unchanged"
+            return f"not installed: {figures}{end}"
+        return f"installed: {figures}{end}"
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Returns a table: name, before, after."""

@@ -8,6 +8,7 @@ from typing import Self
 
 import torch
 
+from dgemma_engine.checkpoint.builtin import model_name
 from dgemma_engine.checkpoint.calibration import Calibration, fingerprint
 from dgemma_engine.errors import TrainingError
 from dgemma_engine.families.llama.adapter import Adapter, Adapters
@@ -47,8 +48,8 @@ class TunedBase:
         merged = Adapters.find(path).causal
         if merged is None:
             raise TrainingError(
-                f"{path.name}: has no adapter that fills holes, and a repository's is trained on top of that; "
-                "choose --model small"
+                f"the model {model_name(path)} has no adapter that fills holes, and a repository's is trained on top "
+                "of that; choose --model small"
             )
         mark = fingerprint(path)
         return cls(
@@ -71,7 +72,7 @@ class TunedBase:
         except OSError:
             now = ()
         if now != (self.sha256, self.merged_sha256):
-            raise base_changed(self.path)
+            raise TrainingError(f"{base_changed(self.path)}, nothing was installed; start again without --resume")
 
     def engine(self, device: torch.device, adapters: AdapterStore | None = None) -> Engine:
         """Returns the engine.
@@ -92,8 +93,6 @@ class TunedBase:
         )
 
 
-def base_changed(path: Path) -> TrainingError:
-    """Returns the fault of a base that is another one than when the training began."""
-    return TrainingError(
-        f"{path.name}: the model or its adapter has changed since the training began; start again without --resume"
-    )
+def base_changed(path: Path) -> str:
+    """Returns why a training on another base than the present one is of no use."""
+    return f"{path.name}: the model or its adapter has changed since the training began"

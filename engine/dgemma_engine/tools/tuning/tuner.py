@@ -14,25 +14,26 @@ from pathlib import Path
 
 import torch
 
-from dgemma_engine.errors import Diverged, TrainingError
+from dgemma_engine.errors import CannotResume, Diverged, Interrupted, TrainingError
 from dgemma_engine.infill.engine import Engine
 from dgemma_engine.repository_adapters.about import About, HeldOutFigures
 from dgemma_engine.repository_adapters.store import ADAPTER, CALIBRATION, AdapterStore, RepositoryAdapter
+from dgemma_engine.repository_adapters.training_folder import TrainingFacts
 from dgemma_engine.tools.adaptation.adapted_base import AdaptedBase
 from dgemma_engine.tools.adaptation.config import AdaptConfig
 from dgemma_engine.tools.adaptation.progress import AdaptProgress
 from dgemma_engine.tools.adaptation.trainer import AdaptTrainer
 from dgemma_engine.tools.calibration.samples import Sample
-from dgemma_engine.tools.training.checkpoint import STATE
-from dgemma_engine.tools.tuning.begun_tuning import BegunTuning, holes_key
+from dgemma_engine.tools.training.checkpoint import STATE, unwritable
+from dgemma_engine.tools.tuning.begun_tuning import BegunTuning, cannot_resume, holes_key, reason_of
 from dgemma_engine.tools.tuning.comparison import Comparison
 from dgemma_engine.tools.tuning.hole_results import Measured, figures_of, measure
 from dgemma_engine.tools.tuning.refit import Refit
 from dgemma_engine.tools.tuning.repository.file_split import FileSplit
 from dgemma_engine.tools.tuning.repository.held_out_holes import held_out_holes
-from dgemma_engine.tools.tuning.training_folder import TrainingFolder
+from dgemma_engine.tools.tuning.training_space import require_space
 from dgemma_engine.tools.tuning.tune_result import TuneResult
-from dgemma_engine.tools.tuning.tuned_base import TunedBase, base_changed
+from dgemma_engine.tools.tuning.tuned_base import TunedBase
 from dgemma_engine.tools.tuning.work_clock import WorkClock
 
 MIN_HOLES = 24
@@ -60,6 +61,7 @@ class Tuner:
         clock: seconds of work; says when to stop.
         now: the time of day, with its zone.
         report: see `Report`.
+        how_to_go_on: what to do after it was stopped.
     """
 
     def __init__(
@@ -75,10 +77,12 @@ class Tuner:
         clock: WorkClock,
         now: Callable[[], datetime],
         report: Report,
+        how_to_go_on: str = "go on with --resume",
     ) -> None:
         self._root, self._split, self._base, self._config, self._store = root, split, base, config, store
         self._total_s, self._device, self._clock, self._now, self._report = minutes * 60, device, clock, now, report
-        self._folder = store.training_folder(root)
+        self._training, self._how_to_go_on = store.training_folder(root), how_to_go_on
+        self._folder = self._training.path
 
     def run(self, *, resume: bool) -> TuneResult:
         """Tunes.
@@ -87,55 +91,61 @@ class Tuner:
             resume: goes on with what an interrupted call left, if it left anything; else that is dropped.
 
         Raises:
-            EngineError: it cannot begin or go on, or was asked to stop; nothing is installed.
+            CannotResume: what an interrupted call left is of no use for these files, this base or this configuration.
+            Interrupted: the user ended it.
+            EngineError: it cannot begin or go on; nothing is installed.
         """
         samples = held_out_holes(self._split.held_out, seed=self._config.seed)
         if len(samples) < MIN_HOLES:
             raise TrainingError(
                 f"the held-out files give {len(samples)} holes, {MIN_HOLES} are needed; tune a larger folder"
             )
-        folder = TrainingFolder(path=self._folder)
+        folder = self._training
         with folder.exclusive():
             if not resume:
                 folder.clear()
-            begun = self._begun(samples)
+            require_space(folder, self._base, self._config.rank)
+            begun = BegunTuning.load(self._folder)
+            if begun is not None:
+                begun.require_same(self._base, self._split.sha256)
+            folder.begin(self._facts())
+            key = holes_key(samples)
+            if begun is None or begun.holes_key != key:
+                begun = self._measure_before(samples, key)
             progress = self._train(begun)
             # The trainer and what it reports to hold each other, and there is memory for one model.
             gc.collect()
-            self._report(82, "measuring with the adapter")
             after = self._measure_after(begun, progress, samples)
             result = self._judge(begun, after, progress)
             folder.clear()
         return result
 
-    def _begun(self, samples: Sequence[Sample]) -> BegunTuning:
-        """Returns what an earlier call has measured without an adapter, else measures it."""
-        key, begun = holes_key(samples), BegunTuning.load(self._folder)
-        if begun is not None:
-            if (begun.base_sha256, begun.merged_sha256) != (self._base.sha256, self._base.merged_sha256):
-                raise base_changed(self._base.path)
-            if begun.split_sha256 != self._split.sha256:
-                raise TrainingError(
-                    "files were added or removed since the training began; start again without --resume"
-                )
-            if begun.holes_key == key:
-                return begun
-        started_s = self._clock()
-        self._report(0, "measuring without an adapter")
+    def _facts(self) -> TrainingFacts:
+        return TrainingFacts(
+            root=str(self._root),
+            base_name=self._base.path.name,
+            started=self._now().isoformat(timespec="seconds"),
+            minutes=self._total_s / 60,
+            seed=self._config.seed,
+        )
+
+    def _measure_before(self, samples: Sequence[Sample], key: int) -> BegunTuning:
+        """Measures holes without an adapter, and saves the results."""
+        started_s, allowed_s = self._clock(), _MEASURING_SHARE * self._total_s
+        self._report(0, "measuring completions as they are")
         measured = self._measure(
             self._base.engine(self._device),
             samples,
-            first=0,
-            last=10,
-            goes_on=lambda done: done < MIN_HOLES or self._clock() - started_s < _MEASURING_SHARE * self._total_s,
+            range(11),
+            lambda done: min(done / MIN_HOLES, (self._clock() - started_s) / allowed_s),
+            name="completions as they are",
         )
-        spent_s = self._clock() - started_s
         fresh = BegunTuning(
             base_sha256=self._base.sha256,
             merged_sha256=self._base.merged_sha256,
             split_sha256=self._split.sha256,
             holes_key=key,
-            train_s=max(_MIN_TRAINING_SHARE * self._total_s, self._total_s - 2 * spent_s),
+            spent_s=self._clock() - started_s,
             results=measured.results,
         )
         fresh.save(self._folder)
@@ -143,6 +153,7 @@ class Tuner:
 
     def _train(self, begun: BegunTuning) -> AdaptProgress:
         self._report(10, "loading the model")
+        train_s = max(_MIN_TRAINING_SHARE * self._total_s, self._total_s - 2 * begun.spent_s)
         trainer = AdaptTrainer(
             self._config,
             base=AdaptedBase(
@@ -156,30 +167,37 @@ class Tuner:
             out=self._folder,
             device=self._device,
             clock=self._clock,
-            report=lambda line: self._report(percent(), line),
+            # Its lines are about losses.
+            report=lambda _line: None,
         )
-        progress = trainer.progress
-
-        def percent() -> int:
-            return 10 + round(72 * min(1.0, trainer.progress.elapsed_s / begun.train_s))
 
         def must_stop() -> bool:
-            self._report(percent(), f"learning, {trainer.progress.holes} holes so far")
+            elapsed_s = trainer.progress.elapsed_s
+            percent = 10 + round(72 * min(1.0, elapsed_s / train_s))
+            self._report(percent, f"learning, {elapsed_s / 60:.1f} of {train_s / 60:.1f} minutes")
             return self._clock.must_stop()
 
         if (self._folder / STATE).exists():
-            trainer.resume()
-            progress = trainer.progress
-        left_s = begun.train_s - progress.elapsed_s
+            try:
+                trainer.resume()
+            except CannotResume as error:
+                raise cannot_resume(f"its state is of no use ({reason_of(error)})") from error
         try:
-            trainer.run(max(0.0, left_s) / 60, interrupted=must_stop)
+            trainer.run(max(0.0, train_s - trainer.progress.elapsed_s) / 60, interrupted=must_stop)
         except Diverged as error:
+            # From the same state it would fail again.
+            self._training.clear()
             raise Diverged(
-                f"the training failed ({str(error).partition(';')[0]}), nothing was installed; start again without "
-                "--resume"
+                f"the training failed ({reason_of(error)}), nothing was installed; start again with another --seed"
             ) from error
         if self._clock.stop_reason is not None:
             raise self._stopped()
+        if trainer.progress.step == 0:
+            self._training.clear()
+            raise TrainingError(
+                f"no step of training fits into {self._total_s / 60:g} minutes here, nothing was installed; choose "
+                "more --minutes"
+            )
         return trainer.progress
 
     def _measure_after(self, begun: BegunTuning, progress: AdaptProgress, samples: Sequence[Sample]) -> Measured:
@@ -187,20 +205,26 @@ class Tuner:
         figures, trial = figures_of(begun.results), AdapterStore(folder=self._folder / "trial")
         trial.install(self._about(progress, before=figures, after=figures), adapter=self._trained(), calibration=None)
         engine, num_holes = self._base.engine(self._device, trial), len(begun.results)
-        after = self._measure(engine, samples[:num_holes], first=82, last=99, goes_on=lambda _done: True)
+        after = self._measure(
+            engine, samples[:num_holes], range(82, 100), lambda done: done / num_holes, name="new completions"
+        )
         # An engine that cannot use an adapter answers without it.
         if fault := engine.adapters.get(str(self._root), "it was not asked for"):
+            self._training.clear()
             raise TrainingError(f"the adapter cannot be measured, nothing was installed: {fault}")
         return after
 
     def _measure(
-        self, engine: Engine, samples: Sequence[Sample], *, first: int, last: int, goes_on: Callable[[int], bool]
+        self, engine: Engine, samples: Sequence[Sample], percents: range, share: Callable[[int], float], *, name: str
     ) -> Measured:
+        """Measures until the share that is done, of the number of holes, is 1 or no hole is left."""
+
         def may_go_on(done: int) -> bool:
-            self._report(first + (last - first) * done // len(samples), f"{done} held-out holes filled")
+            done_share = max(min(1.0, share(done)), done / len(samples))
+            self._report(percents[int((len(percents) - 1) * done_share)], f"measuring {name}: {done} so far")
             if self._clock.must_stop():
                 raise self._stopped()
-            return goes_on(done)
+            return done_share < 1
 
         return measure(
             engine,
@@ -263,9 +287,14 @@ class Tuner:
         self._base.require_unchanged()
         calibration: bytes | None = None
         if refit is not None:
-            refit.calibration.save(self._folder)
+            try:
+                refit.calibration.save(self._folder)
+            except OSError as error:
+                raise unwritable(self._folder / CALIBRATION, error) from error
             calibration = (self._folder / CALIBRATION).read_bytes()
         return self._store.install(about, adapter=self._trained(), calibration=calibration)
 
     def _stopped(self) -> TrainingError:
-        return TrainingError(f"stopped, nothing was installed: {self._clock.stop_reason}; go on with --resume")
+        kind = Interrupted if self._clock.is_ended_by_user else TrainingError
+        remedy = self._how_to_go_on if self._training.is_unfinished else "start again"
+        return kind(f"stopped, nothing was installed: {self._clock.stop_reason}; {remedy}")

@@ -24,6 +24,7 @@ class WorkClock:
 
     Attributes:
         stop_reason: why the work is to end; None as long as it may go on.
+        is_ended_by_user: whether that is the reason.
         paused_s: seconds of all pauses.
     """
 
@@ -39,6 +40,7 @@ class WorkClock:
         self._clock, self._sleep, self._is_answering = clock, sleep, is_answering
         self._is_on_battery, self._is_interrupted = is_on_battery, is_interrupted
         self.stop_reason: str | None = None
+        self.is_ended_by_user = False
         self.paused_s = 0.0
 
     def __call__(self) -> float:
@@ -61,7 +63,7 @@ class WorkClock:
 
     def _is_stopped(self) -> bool:
         if self._is_interrupted():
-            self.stop_reason = "interrupted"
+            self.stop_reason, self.is_ended_by_user = "interrupted", True
         elif self._is_on_battery():
             self.stop_reason = "the machine runs on battery"
         return self.stop_reason is not None

@@ -97,7 +97,7 @@ def test_resume_without_or_with_a_damaged_state_says_so(make_trainer: MakeTraine
     with pytest.raises(TrainingError, match=r"state.pt: missing, nothing to resume"):
         trainer.resume()
     (tmp_path / "run" / "state.pt").write_bytes(b"nonsense")
-    with pytest.raises(TrainingError, match=r"state.pt: damaged"):
+    with pytest.raises(TrainingError, match=r"state.pt: is damaged"):
         trainer.resume()
 
 

@@ -23,7 +23,7 @@ from dgemma_engine.tools.tuning.repository.file_split import FileSplit
 from dgemma_engine.tools.tuning.repository.repository_files import read_repository
 from dgemma_engine.tools.tuning.training_config import tune_config
 from dgemma_engine.tools.tuning.tuned_base import TunedBase
-from dgemma_engine.tools.tuning.tuner import Tuner
+from dgemma_engine.tools.tuning.tuner import Report, Tuner
 from dgemma_engine.tools.tuning.work_clock import WorkClock
 
 from tests.engine.repository_adapters.conftest import make_about  # noqa: F401, a fixture
@@ -156,8 +156,13 @@ def store(tmp_path: Path) -> AdapterStore:
 def make_tuner(base: Path, repository: Path, store: AdapterStore) -> MakeTuner:
     """Returns the function that makes the smallest tuning that learns; what it is given changes it."""
 
-    def make(*, minutes: float = 2.0, clock: WorkClock | None = None) -> Tuner:
-        found = read_repository(repository, lambda _path, _head: None)
+    def make(
+        *,
+        minutes: float = 2.0,
+        clock: WorkClock | None = None,
+        report: Report = lambda _percent, _line: None,
+    ) -> Tuner:
+        found = read_repository(repository, lambda _path, _head: None, lambda names: [0.0] * len(names))
         config = replace(
             tune_config(rank=4, seed=0),
             samples=SampleConfig(holes=6, window_characters=320, block_tokens=40, suffix_tokens=12),
@@ -168,7 +173,7 @@ def make_tuner(base: Path, repository: Path, store: AdapterStore) -> MakeTuner:
         )
         return Tuner(
             canonical_root(repository),
-            FileSplit.of(found, [0.0] * len(found.files)),
+            FileSplit.of(found),
             TunedBase.of(base),
             config,
             store=store,
@@ -176,7 +181,7 @@ def make_tuner(base: Path, repository: Path, store: AdapterStore) -> MakeTuner:
             device=torch.device("cpu"),
             clock=work_clock() if clock is None else clock,
             now=lambda: NOW,
-            report=lambda _percent, _line: None,
+            report=report,
         )
 
     return make

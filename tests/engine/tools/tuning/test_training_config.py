@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 def test_best_rank_that_fits_is_taken(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     merged = Adapter.read(base.parent / "adapters" / "causal.safetensors")
     assert fitting_rank(base, merged) == 16
-    monkeypatch.setattr(training_config, "_SPARE_BYTES", 0)
+    monkeypatch.setattr(training_config, "SPARE_BYTES", 0)
     for rank in (16, 8):
         adapted = AdaptedBase(base, rank=rank, device=torch.device("cpu"), seed=0, beneath=merged)
         path = write_adapter(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from dgemma_engine.checkpoint.calibration import Calibration, fingerprint
-from dgemma_engine.errors import AdapterStoreError, Diverged, EngineError, TrainingError
+from dgemma_engine.errors import AdapterStoreError, CannotResume, Diverged, EngineError, Interrupted, TrainingError
 from dgemma_engine.families.llama.adapter import Adapter
 from dgemma_engine.families.llama.adapter import fingerprint as sha256_of
 from dgemma_engine.infill.candidate import Ranked
@@ -18,6 +18,7 @@ from dgemma_engine.private_files import open_private, try_lock
 from dgemma_engine.protocol.messages import Context
 from dgemma_engine.repository_adapters import store as store_module
 from dgemma_engine.repository_adapters.store import AdapterStore
+from dgemma_engine.repository_adapters.training_folder import TrainingFacts
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.tools.adaptation.trainer import AdaptTrainer
 from dgemma_engine.tools.training.checkpoint import STATE
@@ -70,7 +71,7 @@ def test_better_adapter_is_installed_with_what_it_belongs_to(
     assert (values["before"], values["after"], values["installed"]) == (about.before.rest, about.after.rest, True)
     assert values["p_value"] < 0.05 and values["bytes"] == found.num_bytes
     assert result.sentence.startswith("installed: of ")
-    assert not store.training_folder(repository).exists()
+    assert not store.training_folder(repository).path.exists()
 
 
 @pytest.mark.parametrize("share", [0.3, 0.1])
@@ -81,7 +82,7 @@ def test_adapter_that_is_no_better_changes_nothing(
     result = make_tuner().run(resume=False)
     assert result.installed is None and installed(store, repository) == old
     assert result.sentence.startswith("not installed: of ") and result.to_json()["bytes"] is None
-    assert not store.training_folder(repository).exists()
+    assert not store.training_folder(repository).path.exists()
 
 
 def test_engine_that_answers_without_the_adapter_measures_nothing(
@@ -91,6 +92,8 @@ def test_engine_that_answers_without_the_adapter_measures_nothing(
     with pytest.raises(TrainingError, match="nothing was installed: the adapter cannot be used: its file is damaged"):
         make_tuner().run(resume=False)
     assert installed(store, repository) == old
+    # What goes on from here would end the same way.
+    assert not store.training_folder(repository).path.exists()
 
 
 def test_nothing_is_left_of_a_repository_without_an_adapter(
@@ -126,16 +129,22 @@ def interrupted_after(num_asked: int) -> Callable[[], bool]:
 
 
 # 24 questions come before the first step, and 1 at the beginning of the last one.
-@pytest.mark.parametrize("num_asked", [5, 27, 30])
+@pytest.mark.parametrize(("num_asked", "remedy"), [(5, "start again"), (27, "go on with --resume"), (30, "go on with")])
 def test_interrupted_tuning_goes_on_where_it_stopped(
-    make_tuner: MakeTuner, engines: Engines, store: AdapterStore, repository: Path, old: bytes, num_asked: int
+    make_tuner: MakeTuner,
+    engines: Engines,
+    store: AdapterStore,
+    repository: Path,
+    old: bytes,
+    num_asked: int,
+    remedy: str,
 ) -> None:
     clock = work_clock(is_interrupted=interrupted_after(num_asked))
-    with pytest.raises(TrainingError, match="stopped, nothing was installed: interrupted; go on with --resume"):
+    with pytest.raises(Interrupted, match=f"stopped, nothing was installed: interrupted; {remedy}"):
         make_tuner(clock=clock).run(resume=False)
     assert installed(store, repository) == old
     num_measured, folder = engines["before"].num_asked, store.training_folder(repository)
-    assert (folder / STATE).exists() == (num_asked > 24)
+    assert (folder.path / STATE).exists() == folder.is_unfinished == (num_asked > 24)
     result = make_tuner().run(resume=True)
     assert (engines["before"].num_asked == num_measured) == (num_asked > 24)
     assert result.installed is not None and installed(store, repository) != old
@@ -172,6 +181,36 @@ def test_without_resume_everything_begins_anew(
     assert engines["before"].num_asked == 2 * num_measured
 
 
+def test_battery_stops_it_and_the_state_is_kept(
+    make_tuner: MakeTuner, engines: Engines, store: AdapterStore, repository: Path
+) -> None:
+    with pytest.raises(TrainingError, match="the machine runs on battery; go on with --resume") as caught:
+        make_tuner(clock=work_clock(is_on_battery=interrupted_after(28))).run(resume=False)
+    assert not isinstance(caught.value, Interrupted)
+    unfinished = store.training_folder(repository).unfinished()
+    assert unfinished is not None and unfinished.num_bytes > 0
+    assert unfinished.facts == TrainingFacts(
+        root=str(repository.resolve()), base_name="model.gguf", started=NOW.isoformat(), minutes=2.0, seed=0
+    )
+
+
+def test_minutes_of_a_resumed_tuning_are_those_that_it_is_given(
+    make_tuner: MakeTuner, engines: Engines, store: AdapterStore, repository: Path
+) -> None:
+    for minutes in (2.0, 2.0, 6.0):
+        said = list[str]()
+        with pytest.raises(Interrupted):
+            tuner = make_tuner(
+                minutes=minutes,
+                clock=work_clock(is_interrupted=interrupted_after(28)),
+                report=lambda _percent, line, said=said: said.append(line),
+            )
+            tuner.run(resume=True)
+        learning = [line for line in said if line.startswith("learning, ")]
+        # At least half of the time, less than all of it.
+        assert minutes / 2 <= float(learning[-1].split(" of ")[1].split()[0]) < minutes
+
+
 def test_resuming_what_never_began_begins(make_tuner: MakeTuner, engines: Engines) -> None:
     assert make_tuner().run(resume=True).installed is not None
 
@@ -194,9 +233,25 @@ def test_base_that_changed_is_refused(make_tuner: MakeTuner, engines: Engines, b
     base.write_bytes(base.read_bytes() + b"\0")
     write_adapter(base, "causal")
     with pytest.raises(
-        TrainingError, match=r"model\.gguf: the model or its adapter has changed since the training began"
+        CannotResume, match=r"model\.gguf: the model or its adapter has changed since the training began"
     ):
         make_tuner().run(resume=True)
+
+
+@pytest.mark.parametrize("content", [b"", b"no state", None])
+def test_damaged_state_is_refused_on_resuming(
+    make_tuner: MakeTuner, engines: Engines, store: AdapterStore, repository: Path, content: bytes | None
+) -> None:
+    with pytest.raises(Interrupted):
+        make_tuner(clock=work_clock(is_interrupted=interrupted_after(28))).run(resume=False)
+    state = store.training_folder(repository).path / STATE
+    state.write_bytes(state.read_bytes()[:-100] if content is None else content)
+    with pytest.raises(
+        CannotResume, match=r"its state is of no use \(.*state\.pt: is damaged\); start again"
+    ) as caught:
+        make_tuner().run(resume=True)
+    assert "\n" not in str(caught.value)
+    assert make_tuner().run(resume=False).installed is not None
 
 
 @pytest.mark.parametrize("name", ["model.gguf", "adapters/causal.safetensors"])
@@ -210,18 +265,18 @@ def test_base_that_changes_meanwhile_installs_nothing(
             return super().ranked(context, cancel, options=options)
 
     engines["after"] = Changing(repository, 0.9)
-    with pytest.raises(TrainingError, match="has changed since the training began"):
+    with pytest.raises(TrainingError, match="has changed since the training began") as caught:
         make_tuner().run(resume=False)
     assert installed(store, repository) == old
+    # What begins anew by itself would end the same way.
+    assert not isinstance(caught.value, CannotResume)
 
 
 def test_other_files_are_refused_on_resuming(make_tuner: MakeTuner, engines: Engines, repository: Path) -> None:
     with pytest.raises(TrainingError):
         make_tuner(clock=work_clock(is_interrupted=interrupted_after(28))).run(resume=False)
     (repository / "src" / "other.py").write_text(source(99))
-    with pytest.raises(
-        TrainingError, match="files were added or removed since the training began; start again without"
-    ):
+    with pytest.raises(CannotResume, match="files were added or removed since the training began; start again without"):
         make_tuner().run(resume=True)
 
 
@@ -240,6 +295,24 @@ def test_nan_installs_nothing(
         make_tuner().run(resume=False)
     assert "\n" not in str(caught.value)
     assert installed(store, repository) == old
+    # A state that fails again is none to go on from.
+    assert not store.training_folder(repository).path.exists()
+
+
+def test_too_few_minutes_for_a_step_measure_nothing(
+    make_tuner: MakeTuner, engines: Engines, store: AdapterStore, repository: Path, old: bytes
+) -> None:
+    with pytest.raises(TrainingError, match=r"no step of training fits into 0\.01 minutes here, nothing was installed"):
+        make_tuner(minutes=0.01).run(resume=False)
+    assert installed(store, repository) == old and engines["after"].num_asked == 0
+    assert not store.training_folder(repository).path.exists()
+
+
+def test_bar_moves_evenly_while_completions_are_measured(make_tuner: MakeTuner, engines: Engines) -> None:
+    percents = list[int]()
+    make_tuner(report=lambda percent, _line: percents.append(percent)).run(resume=False)
+    assert percents == sorted(percents)
+    assert len(set(percents) & set(range(11))) >= 10 and len(set(percents) & set(range(82, 100))) >= 16
 
 
 def full(*_arguments: object, **_options: object) -> None:
@@ -253,7 +326,7 @@ def full(*_arguments: object, **_options: object) -> None:
         "pathlib.Path.write_bytes",
         "pathlib.Path.write_text",
         "dgemma_engine.repository_adapters.store._write",
-        "dgemma_engine.tools.tuning.training_folder.open_private",
+        "dgemma_engine.repository_adapters.training_folder.open_private",
     ],
 )
 def test_full_disk_is_one_sentence_and_keeps_the_old_adapter(
@@ -289,7 +362,7 @@ def test_adapter_that_is_too_large_for_the_store_changes_nothing(
 
 
 def test_second_process_is_told_to_wait(make_tuner: MakeTuner, store: AdapterStore, repository: Path) -> None:
-    folder = store.training_folder(repository)
+    folder = store.training_folder(repository).path
     folder.mkdir(parents=True)
     descriptor = open_private(folder / "lock", os.O_RDWR | os.O_CREAT)
     try:

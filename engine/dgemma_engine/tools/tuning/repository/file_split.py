@@ -43,19 +43,18 @@ class FileSplit:
     held_out: tuple[SourceFile, ...]
 
     @classmethod
-    def of(cls, found: RepositoryFiles, changed_s: Sequence[float]) -> Self:
+    def of(cls, found: RepositoryFiles) -> Self:
         """Splits by a hash of each file's path: the same files are split alike whatever they hold.
 
         Args:
-            found: the files.
-            changed_s: when each was last changed; later ones are drawn more often.
+            found: the files; those that were changed later are drawn more often.
 
         Raises:
             TrainingError: they are too few; the message says how many are needed, and why others were left out.
         """
         usable = [
             (file, time_s)
-            for file, time_s in zip(found.files, changed_s, strict=True)
+            for file, time_s in zip(found.files, found.changed_s, strict=True)
             if len(file.text) >= _MIN_CHARACTERS
         ]
         if len(usable) < MIN_FILES:

@@ -19,8 +19,8 @@ def files(count: int, *, length: int = 400) -> list[SourceFile]:
 
 
 def split(found: list[SourceFile], times: list[float] | None = None, **left_out: int) -> FileSplit:
-    repository = RepositoryFiles(files=tuple(found), left_out=left_out)
-    return FileSplit.of(repository, times or [0.0] * len(found))
+    changed_s = tuple(times or [0.0] * len(found))
+    return FileSplit.of(RepositoryFiles(files=tuple(found), changed_s=changed_s, left_out=left_out))
 
 
 @pytest.mark.parametrize(("count", "held_out"), [(MIN_FILES, 8), (60, 10), (600, 48)])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from dgemma_engine.privacy.file_privacy import FilePrivacy
+from dgemma_engine.tools.tuning.repository import repository_files
 from dgemma_engine.tools.tuning.repository.repository_files import RepositoryFiles, read_repository
 
 LINES = "".join(f"value_{number} = compute(value_{number - 1})\n" for number in range(1, 20))
@@ -19,7 +20,9 @@ def write(root: Path, name: str, text: str = LINES) -> None:
 
 
 def read(root: Path, *patterns: str) -> RepositoryFiles:
-    return read_repository(root, FilePrivacy(patterns, home=Path("/nobody"), clock=time.monotonic).why_not_read)
+    privacy = FilePrivacy(patterns, home=Path("/nobody"), clock=time.monotonic)
+    # Later in the order of their names.
+    return read_repository(root, privacy.why_not_read, lambda names: [float(names.index(name)) for name in names])
 
 
 def test_source_files_are_read_in_the_order_of_their_paths(tmp_path: Path) -> None:
@@ -37,10 +40,10 @@ def test_source_files_are_read_in_the_order_of_their_paths(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("ignored/a.py", "private"),
-        ("mine/a.py", "private"),
+        ("ignored/a.py", "private or ignored"),
+        ("mine/a.py", "private or ignored"),
         (".env.py", None),
-        ("secrets.yaml", "private"),
+        ("secrets.yaml", "private or ignored"),
         (".hidden/a.py", None),
         ("node_modules/a.js", None),
         ("a/__pycache__/a.py", None),
@@ -70,12 +73,12 @@ def test_file_that_completion_may_not_read_or_nobody_wrote_is_left_out(
         (b"# more\n" * 40_000, "too small or too large"),
         (b"\xff\xfe" + LINES.encode(), "not UTF-8"),
         (b"a\0" + LINES.encode(), "not UTF-8"),
-        (b"-----BEGIN RSA PRIVATE KEY-----\n" + LINES.encode(), "private"),
+        (b"-----BEGIN RSA PRIVATE KEY-----\n" + LINES.encode(), "private or ignored"),
     ],
 )
 def test_text_of_another_kind_is_left_out(tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / "a.py").write_bytes(content)
-    assert read(tmp_path) == RepositoryFiles(files=(), left_out={reason: 1})
+    assert read(tmp_path) == RepositoryFiles(files=(), changed_s=(), left_out={reason: 1})
 
 
 def test_copies_and_links_are_left_out(tmp_path: Path) -> None:
@@ -112,3 +115,34 @@ def test_pipe_is_no_file(tmp_path: Path) -> None:
 def test_line_ends_and_byte_order_mark_are_those_of_one_system(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_bytes(b"\xef\xbb\xbf" + LINES.replace("\n", "\r\n").encode())
     assert [file.text for file in read(tmp_path).files] == [LINES]
+
+
+@pytest.mark.parametrize(
+    ("bound", "value"), [("MAX_FILES", 2), ("MAX_TOTAL_BYTES", 1_300)], ids=["number of files", "bytes"]
+)
+def test_of_a_large_repository_the_files_that_changed_last_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bound: str, value: int
+) -> None:
+    monkeypatch.setattr(repository_files, bound, value)
+    for name in ("a.py", "b.py", "c/d.py", "dist/z.js"):
+        write(tmp_path, name)
+    assert 2 * (tmp_path / "a.py").stat().st_size < 1_300 < 3 * (tmp_path / "a.py").stat().st_size
+    found = read(tmp_path)
+    # The built file was changed last of all.
+    assert [file.path for file in found.files] == ["b.py", "c/d.py"]
+    assert (found.num_not_read, found.left_out, found.changed_s) == (2, {}, (1.0, 2.0))
+    assert read_all(tmp_path, monkeypatch).num_not_read == 0
+
+
+def read_all(root: Path, monkeypatch: pytest.MonkeyPatch) -> RepositoryFiles:
+    monkeypatch.setattr(repository_files, "MAX_FILES", 4)
+    monkeypatch.setattr(repository_files, "MAX_TOTAL_BYTES", 10_000)
+    return read(root)
+
+
+def test_folders_are_listed_up_to_a_number_of_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a/b.py", "b/c.py", "c/d.py"):
+        write(tmp_path, name)
+    monkeypatch.setattr(repository_files, "_MAX_ENTRIES", 4)
+    # Three folders, and a file in each.
+    assert [file.path for file in read(tmp_path).files] == ["a/b.py", "b/c.py"]
