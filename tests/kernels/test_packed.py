@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from dgemma_kernels.packing import cpu
-from dgemma_kernels.packing.cpu import PackedGate, PackedMatrix, ProductWeights
+from dgemma_kernels.packing import cpu, few_bits
+from dgemma_kernels.packing.cpu import PackedGate, PackedMatrix
+from dgemma_kernels.packing.few_bits import ProductWeights
 
 from tests.rounding import LIKELY, gated_error, product_error, unit_roundoff
 
@@ -117,7 +118,7 @@ def test_eight_bits_that_overflow_are_not_used(monkeypatch: pytest.MonkeyPatch) 
     def as_it_is(codes: torch.Tensor, _shape: object) -> torch.Tensor:
         return codes
 
-    monkeypatch.setattr(cpu, "_int8", overflowing)
+    monkeypatch.setattr(few_bits, "int8_product", overflowing)
     monkeypatch.setattr(torch.ops.onednn, "qlinear_prepack", as_it_is, raising=False)
     matrix = PackedMatrix(draw(8, 16), ProductWeights.INT8)
     assert not matrix.is_int8
@@ -131,7 +132,7 @@ def test_without_products_in_eight_bits_those_of_one_row_are_used(
     def broken(*_args: object) -> None:
         raise fault
 
-    monkeypatch.setattr(cpu, "_int8", broken)
+    monkeypatch.setattr(few_bits, "int8_product", broken)
     x, weight = draw(3, 16).bfloat16(), draw(8, 16).bfloat16()
     matrix = PackedMatrix(weight, ProductWeights.INT8)
     assert not matrix.is_int8

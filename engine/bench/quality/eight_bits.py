@@ -30,7 +30,8 @@ from dgemma_engine.families.llama.weights import load_llama
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
-from dgemma_kernels.packing.cpu import PackedMatrix, ProductWeights
+from dgemma_kernels.packing.cpu import PackedMatrix
+from dgemma_kernels.packing.few_bits import ProductWeights
 from torch import Tensor
 
 TOKENS, SKIPPED_CHARACTERS, CHARACTERS = 448, 2_000, 2_400

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from math import prod
 
-from dgemma_kernels.packing.cpu import ProductWeights
+from dgemma_kernels.packing.few_bits import ProductWeights
 
 from dgemma_engine.backends.memory_plan import MemoryPlan
 from dgemma_engine.checkpoint.builtin import model_name

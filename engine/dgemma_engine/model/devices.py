@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from dgemma_kernels.packing.cpu import ProductWeights
+from dgemma_kernels.packing.few_bits import ProductWeights
 
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.model.processor import product_speeds

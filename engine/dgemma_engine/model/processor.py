@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from dgemma_kernels.packing.cpu import PackedMatrix, ProductWeights
+from dgemma_kernels.packing.cpu import PackedMatrix
+from dgemma_kernels.packing.few_bits import ProductWeights
 from torch import Tensor
 
 _FILE = "processor.json"

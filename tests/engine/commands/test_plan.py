@@ -16,7 +16,7 @@ from dgemma_engine.families.llama.model import LlamaModel
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model_store.catalogue import CATALOGUE
-from dgemma_kernels.packing.cpu import ProductWeights
+from dgemma_kernels.packing.few_bits import ProductWeights
 
 from tests.llama_checkpoints import make_llama
 

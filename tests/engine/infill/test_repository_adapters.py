@@ -29,7 +29,7 @@ from dgemma_engine.protocol.messages import Context, Infill
 from dgemma_engine.repository_adapters.store import AdapterStore
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.tokenization.tokenizer import Tokenizer
-from dgemma_kernels.packing.cpu import ProductWeights
+from dgemma_kernels.packing.few_bits import ProductWeights
 from torch import Tensor
 
 from tests.installed_adapters import install_adapter

@@ -11,7 +11,7 @@ import pytest
 import torch
 from dgemma_engine.model import processor
 from dgemma_engine.model.processor import ProductSpeeds, product_speeds
-from dgemma_kernels.packing.cpu import ProductWeights
+from dgemma_kernels.packing.few_bits import ProductWeights
 
 INF = float("inf")
 SPEEDS = ProductSpeeds(

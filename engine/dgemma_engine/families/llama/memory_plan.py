@@ -6,7 +6,7 @@ Shape legend: D hidden, V vocabulary.
 from __future__ import annotations
 
 import torch
-from dgemma_kernels.packing.cpu import GROUP, ProductWeights
+from dgemma_kernels.packing.few_bits import GROUP, ProductWeights
 
 from dgemma_engine.backends.memory_plan import CONTEXT_BYTES, Item, MemoryPlan
 from dgemma_engine.errors import CheckpointError

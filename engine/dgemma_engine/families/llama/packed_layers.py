@@ -15,7 +15,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from dgemma_kernels.packing.cpu import PackedGate, PackedMatrix, ProductWeights
+from dgemma_kernels.packing.cpu import PackedGate, PackedMatrix
+from dgemma_kernels.packing.few_bits import ProductWeights
 from torch import Tensor, nn
 
 from dgemma_engine.backends.cpu.attention import GroupedAttention, write_kv

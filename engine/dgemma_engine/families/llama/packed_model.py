@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from dgemma_kernels.packing.cpu import PackedGate, PackedMatrix, ProductWeights, filled
+from dgemma_kernels.packing.cpu import PackedGate, PackedMatrix, filled
+from dgemma_kernels.packing.few_bits import ProductWeights
 from torch import Tensor, nn
 
 from dgemma_engine.backends.cpu.feed_forward import RmsNorm

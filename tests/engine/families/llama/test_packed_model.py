@@ -18,7 +18,8 @@ from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.model_adapter import ModelAdapter
 from dgemma_engine.model.ops import Ops
-from dgemma_kernels.packing.cpu import PackedMatrix, ProductWeights
+from dgemma_kernels.packing.cpu import PackedMatrix
+from dgemma_kernels.packing.few_bits import ProductWeights
 from torch import Tensor
 
 from tests.llama_checkpoints import make_llama, write_adapter

@@ -16,7 +16,7 @@ from dgemma_engine.model.ops import Ops
 from dgemma_engine.prompting.prefix_cache import PromptStore
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import finished
-from dgemma_kernels.packing.cpu import ProductWeights
+from dgemma_kernels.packing.few_bits import ProductWeights
 from torch import Tensor
 
 from tests.llama_checkpoints import LlamaCheckpoint, make_llama

@@ -1,0 +1,161 @@
+"""Weights of few bits for products on a processor: copies for one row, and 8 bits for weights and inputs of all rows.
+
+What a torch or a processor cannot do, or does inexactly, is found out when a matrix is packed. TorchScript can compile
+the products.
+
+Shape legend: N rows, I input width, O output width.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# The layout is chosen for about as many rows as a canvas has.
+PACKED_ROWS = 64
+# Inputs that share a scale in a 4-bit weight.
+GROUP = 32
+# Greatest distance from one of its 16 values that counts as none, in steps between them: what expansion rounds off, and
+# at most what rounding to bfloat16 adds.
+_OFF_GRID, _MOST_OFF_GRID = 0.01, 0.2
+# Values converted at once.
+_PIECE_VALUES = 2**17
+
+
+class ProductWeights(Enum):
+    """Which weights products read.
+
+    DENSE: as they are. ROW_INT8: a product with one row, whose time goes to reading them, reads a second copy in 8 bits
+    with a scale per output. ROW_INT4: likewise a copy in 4 bits where the weights were stored in 4 bits and so lose
+    nothing, and 8 bits elsewhere. INT8: every product reads weights in 8 bits, and rounds its inputs to 8 bits with a
+    scale per row; there is no other copy.
+    """
+
+    DENSE = "dense"
+    ROW_INT8 = "row_int8"
+    ROW_INT4 = "row_int4"
+    INT8 = "int8"
+
+
+def four_bit_product(x_NI: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
+    """Returns the product with weights of 4 bits, [N, O] in `x`'s dtype."""
+    # 32 is `GROUP`, which TorchScript cannot read.
+    return torch.ops.aten._weight_int4pack_mm_for_cpu(x_NI, codes, 32, scales)
+
+
+def int8_product(x_NI: Tensor, packed: Tensor, scales_O: Tensor, zeros_O: Tensor) -> Tensor:
+    """Returns the product of rows that are rounded to whole numbers from -127 to 127, each with a scale of its own.
+
+    oneDNN takes unsigned inputs, with 128 for 0.
+    """
+    x_NI, dtype = x_NI.float(), x_NI.dtype
+    step_N1 = x_NI.abs().amax(-1, True).clamp_(min=1e-12).div_(127)
+    # Flipping the highest bit adds 128; torch converts to unsigned numbers eight times as slowly.
+    codes_NI = x_NI.div(step_N1).round_().to(torch.int8).to(torch.uint8).bitwise_xor_(128)
+    product_NO = torch.ops.onednn.qlinear_pointwise(
+        codes_NI, 1.0, 128, packed, scales_O, zeros_O, None, 1.0, 0, torch.float32, "none", [], ""
+    )
+    return product_NO.mul_(step_N1).to(dtype)
+
+
+def all_in_eight_bits(weight_OI: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Returns codes in oneDNN's layout, scales and zeros per output; None where this torch or processor is not exact.
+
+    Processors without instructions for it add pairs of products in 16 bits, which overflow.
+    """
+    codes, scales_O1 = _eight_bit_codes(weight_OI.detach())
+    scales_O, zeros_O = scales_O1[:, 0].contiguous(), torch.zeros(len(codes), dtype=torch.int32)
+    probe = torch.ones(1, codes.shape[1])
+    try:
+        packed = torch.ops.onednn.qlinear_prepack(codes, [PACKED_ROWS, codes.shape[1]])
+        product_1O = int8_product(probe, packed, scales_O, zeros_O)
+        largest = torch.ops.onednn.qlinear_prepack(torch.full_like(codes, 127), [PACKED_ROWS, codes.shape[1]])
+        overflowing_1O = int8_product(probe, largest, torch.ones_like(scales_O), zeros_O)
+    except (AttributeError, RuntimeError, TypeError):
+        return None
+    expected_1O = F.linear(probe, codes.float()) * scales_O
+    magnitude = codes.float().abs().sum(1).mul_(scales_O).max()
+    is_exact = bool((product_1O - expected_1O).abs().max() <= 1e-3 * magnitude) and torch.allclose(
+        overflowing_1O, torch.full_like(overflowing_1O, 127.0 * codes.shape[1]), rtol=1e-3
+    )
+    return (packed, scales_O, zeros_O) if is_exact else None
+
+
+def few_bits(weight_OI: Tensor, kind: ProductWeights) -> tuple[int, Tensor, Tensor] | None:
+    """Returns bits, codes and scales of a copy for one row; None where there is to be none, or this torch has none."""
+    weight_OI = weight_OI.detach()
+    try:
+        found = _in_four_bits(weight_OI) if kind is ProductWeights.ROW_INT4 else None
+        if found is None and kind is not ProductWeights.DENSE:
+            found = _in_eight_bits(weight_OI)
+    except (AttributeError, RuntimeError):
+        return None
+    return found
+
+
+def _in_eight_bits(weight_OI: Tensor) -> tuple[int, Tensor, Tensor] | None:
+    codes, scale_O1 = _eight_bit_codes(weight_OI)
+    scales = scale_O1[:, 0].to(weight_OI.dtype)
+    product = torch.ops.aten._weight_int8pack_mm(_probe(weight_OI), codes, scales)
+    return (8, codes, scales) if _is_close(product, weight_OI, 0.05) else None
+
+
+def _eight_bit_codes(weight_OI: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns codes [O, I] int8, and the scale of each output, [O, 1] float32."""
+    codes, scale_O1 = torch.empty_like(weight_OI, dtype=torch.int8), weight_OI.new_empty(len(weight_OI), 1).float()
+    for piece in _pieces(weight_OI):
+        values_OI = weight_OI[piece].float()
+        scale_O1[piece] = values_OI.abs().amax(1, keepdim=True).clamp_(min=1e-12).div_(127)
+        codes[piece] = (values_OI / scale_O1[piece]).round_()
+    return codes, scale_O1
+
+
+def _in_four_bits(weight_OI: Tensor) -> tuple[int, Tensor, Tensor] | None:
+    if weight_OI.shape[1] % GROUP or (found := _codes(weight_OI)) is None:
+        return None
+    codes, step, least = found
+    packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1)
+    # The product reads code c as (c - 8) * step + middle.
+    scales = torch.stack((step, least + 8 * step), -1).transpose(0, 1).contiguous().to(weight_OI.dtype)
+    product = four_bit_product(_probe(weight_OI), packed, scales)
+    return (4, packed, scales) if _is_close(product, weight_OI, 0.05) else None
+
+
+def _codes(weight_OI: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Returns codes of 4 bits, [O, I] int32, and step and least value of each group, [O, I / `GROUP`] float32.
+
+    None where the weights are not 16 values; the first piece tells that of most matrices that were not stored so.
+    """
+    codes = torch.empty_like(weight_OI, dtype=torch.int32)
+    step, least = (torch.empty(len(weight_OI), weight_OI.shape[1] // GROUP) for _ in range(2))
+    for piece in _pieces(weight_OI):
+        groups = weight_OI[piece].float().unflatten(1, (-1, GROUP))
+        least[piece], most = groups.aminmax(dim=-1)
+        step[piece] = (most - least[piece]).div_(15).clamp_(min=1e-12)
+        rounding = torch.maximum(most.abs(), least[piece].abs()).mul_(torch.finfo(weight_OI.dtype).eps)
+        most_off = rounding.div_(step[piece]).add_(_OFF_GRID).clamp_(max=_MOST_OFF_GRID)
+        places = (groups - least[piece][..., None]).div_(step[piece][..., None])
+        nearest = places.round()
+        codes[piece] = nearest.flatten(1)
+        if (places.sub_(nearest).abs_().amax(-1) > most_off).any():
+            return None
+    return codes, step, least
+
+
+def _pieces(weight_OI: Tensor) -> list[slice]:
+    """Returns rows whose values in float32 stay in a processor's cache: a quarter of the time of all at once."""
+    num_rows = max(1, _PIECE_VALUES // weight_OI.shape[1])
+    return [slice(start, start + num_rows) for start in range(0, len(weight_OI), num_rows)]
+
+
+def _probe(weight_OI: Tensor) -> Tensor:
+    return torch.linspace(-1, 1, weight_OI.shape[1], dtype=torch.float32).to(weight_OI.dtype)[None]
+
+
+def _is_close(product_1O: Tensor, weight_OI: Tensor, share: float) -> bool:
+    """Whether a product with the probe is right within a share of the largest output."""
+    expected_1O = F.linear(_probe(weight_OI), weight_OI).float()
+    return bool((product_1O.float() - expected_1O).abs().max() <= share * expected_1O.abs().max())
