@@ -80,9 +80,11 @@ bench: setup ## server overhead, cold start, keystrokes, deadlines, a step, and 
 LLAMA ?=
 LLAMA_CPP ?=
 THREADS ?= 1
+# ISAS=--instruction-sets compares once more with the instructions of other processors.
+ISAS ?=
 
 bench-cpu: setup ## both families on a processor against transformers; the last line is the result as JSON
-	$(BIN)/python engine/bench/speed/cpu.py --threads $(THREADS) $(LLAMA) $(LLAMA_CPP) $(RECORD)
+	$(BIN)/python engine/bench/speed/cpu.py --threads $(THREADS) $(LLAMA) $(LLAMA_CPP) $(ISAS) $(RECORD)
 
 ENGINE ?= $(BIN)/dgemma-engine
 CONFIG := engine/dgemma_engine/tools/training/configs/embedded_gpu.toml

@@ -8,6 +8,9 @@ own cache, and the faster of the two counts; ours runs in the format that it cho
 With `--llama-cpp`, llama.cpp's `llama-bench` (Debian: llama.cpp-tools) measures the same file beside it: a token and 48
 tokens after 512 cached ones, from left to right, and a prompt of 512; the least of its samples, in time that passes.
 
+With `--instruction-sets` the comparison is made once more, in fewer rounds, with each of the sets that `make test-isa`
+knows and this processor has: the libraries of both sides are kept from better instructions.
+
 With one thread the time on a core is measured, which leaves out when somebody else had it; with several the time that
 passes. The last line is the result: `ratio_to_transformers` is the smallest warm ratio of the two families.
 """
@@ -16,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -26,7 +30,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
-sys.path.insert(0, str(Path(__file__).parent))  # and `warm`
+sys.path.insert(0, str(Path(__file__).parent))  # `warm`
+sys.path.insert(0, str(Path(__file__).parents[3]))  # and the tests' instruction sets
 
 import record
 import torch
@@ -42,9 +47,13 @@ from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model_store.catalogue import TINY
 
+from tests.instruction_sets import SETS, processor_flags
+
 PROMPT_TOKENS, CANVAS, PIECE_TOKENS = 512, 48, 256
 # Tokens that llama.cpp writes in a sample.
 _WRITTEN = 16
+# Without bfloat16 instructions one round of `transformers` in that format takes half a minute.
+_FEW_ROUNDS = 4
 FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SMOLLM2_135M = {
     "vocab_size": 49_152, "hidden_size": 576, "intermediate_size": 1_536, "num_hidden_layers": 30,
@@ -60,6 +69,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--llama", type=Path, help="a GGUF file of a Llama; default: random weights")
+    parser.add_argument("--instruction-sets", action="store_true", help="once more with those of other processors")
     parser.add_argument("--llama-cpp", type=Path, metavar="PATH", help="llama-bench of llama.cpp; needs --llama")
     args = parser.parse_args()
     if args.llama_cpp is not None and args.llama is None:
@@ -89,7 +99,36 @@ def main() -> None:
         "cold_ratio_to_transformers": min(cold.values()),
         "ratio_to_transformers": min(warm_ratios.values()),
     }
+    if args.instruction_sets:
+        result["instruction_sets"] = with_instruction_sets(args.llama, args.threads)
     record.write("cpu", result, args.out)
+
+
+def with_instruction_sets(llama: Path | None, threads: int) -> dict[str, dict[str, Any]]:
+    """Returns the ratios of this benchmark with fewer instructions, each in a process of its own."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, each in SETS.items():
+        if not each.environ or (each.flag and each.flag not in processor_flags()):
+            continue
+        with tempfile.TemporaryDirectory(prefix="dgemma-") as folder:
+            command = [
+                sys.executable,
+                __file__,
+                "--rounds",
+                str(_FEW_ROUNDS),
+                "--threads",
+                str(threads),
+                "--out",
+                folder,
+            ]
+            command += ["--llama", str(llama)] if llama else []
+            environ = os.environ | dict(each.environ) | {"XDG_CACHE_HOME": folder}
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environ)
+            measured = json.loads((Path(folder) / "cpu.json").read_text(encoding="utf-8"))
+        found[name] = {key: measured[key] for key in ("ratio_to_transformers", "cold_ratio_to_transformers")}
+        found[name] |= {key: measured[key] for key in ("warm_ratios", "cold_ratios")}
+        found[name]["ours_format"] = measured["llama"]["ours_format"]
+    return found
 
 
 def llama_cpp(program: Path, gguf: Path, threads: int) -> dict[str, float]:
@@ -185,7 +224,7 @@ def measured(path: Path, plain: Path, rounds: int) -> dict[str, Any]:
         f"ratio_{work}": round(min(medians[f"{name}_{work}"] for name in FORMATS) / medians[f"ours_{work}"], 2)
         for work in ("token", "canvas", "cold")
     }
-    formats = {"ours_format": str(model.dtype).removeprefix("torch."), "load_s": round(load_s, 2)}
+    formats = {"ours_format": model.number_format, "load_s": round(load_s, 2)}
     return formats | {f"{name}_ms": value for name, value in medians.items()} | ratios
 
 
