@@ -1,8 +1,11 @@
 """A team and its replicas as a discrete-event model: for more people and cards than a measurement has.
 
-A person types as in `team_typing`. A replica lets a few documents in at a time and gives them the device in turns, step
-by step; of one document only the newest question counts. What one question costs is drawn from what was measured, or
-follows from the time of a step on a card. Losses of replicas and the memory for prompts are not modelled.
+A person types as in `team_typing`. A replica lets a few documents in at a time; they take turns on the device, step by
+step, or make their steps together where that is faster; of one document only the newest question counts. The first
+question of a piece has a prompt to encode, and what it got done of that before it was taken back is done for the next
+one. What questions cost is drawn from what was measured of people who wait for every answer (of those who do not, only
+the short ones end), or follows from the time of a step on a card. Losses of replicas and the memory for prompts are not
+modelled.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import statistics
 import sys
 from bisect import bisect
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,11 +26,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
 import record
 import simpy
 from simpy.events import Event
-from team_typing import DEADLINE_MS, DEBOUNCE_S, Piece
+from team_typing import DEADLINE_MS, DEBOUNCE_S, Costs, Piece
 
 _NUM_VIRTUAL_NODES = 100
-# Passes for one inline completion, with candidates and ranking, and what is done once: a warm prompt's new tokens.
-_FORWARDS, _ONCE_MS = 8, 8.0
+# Passes for one inline completion, with candidates and ranking; what is done once of a warm prompt's new tokens; and a
+# prompt of 2,048 tokens at half of the card's rate (two operations for each of 3.8e9 weights in use and token).
+_FORWARDS, _ONCE_MS, _COLD_MS = 8, 8.0, 40.0
+_AT_ONCE_ON_A_CARD = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,30 +57,75 @@ class Setting:
     """What a question costs.
 
     Attributes:
-        service_s: draws the seconds of the device that it needs alone.
-        step_s: piece of it that is not interrupted.
-        overhead_s: on the way there and back.
+        cold_s: draws the seconds of the device that a prompt takes which it knows nothing of.
+        service_s: draws the seconds of the device that a question with a known prompt needs alone.
+        step_s: piece of either that is not interrupted.
+        way_s: draws the seconds on the way there and back.
+        together: how many times one document's step that of so many documents takes.
         num_at_once: documents that a replica works on at the same time.
         max_requests: questions in a replica; one more is told to come again.
     """
 
+    cold_s: Callable[[random.Random], float]
     service_s: Callable[[random.Random], float]
     step_s: float
-    overhead_s: float
+    way_s: Callable[[random.Random], float]
+    together: Callable[[int], float]
     num_at_once: int = 2
     max_requests: int = 16
 
     @classmethod
-    def measured(cls, service_ms: Sequence[float], *, overhead_ms: float) -> Setting:
-        """Returns one that draws from measured times."""
-        times = [one / 1_000 for one in service_ms]
-        return cls(service_s=lambda draw: draw.choice(times), step_s=0.02, overhead_s=overhead_ms / 1_000)
+    def measured(cls, costs: Costs) -> Setting:
+        """Returns one that draws from measured times; documents take turns on a processor."""
+        warm_s = [one / 1_000 for one in costs.warm_ms]
+        usual_s = statistics.median(warm_s)
+        cold_s = [max(0.0, one / 1_000 - usual_s) for one in costs.first_ms]
+        return cls(
+            cold_s=lambda draw: draw.choice(cold_s),
+            service_s=lambda draw: draw.choice(warm_s),
+            step_s=0.02,
+            way_s=lambda draw: draw.choice(costs.way_ms) / 1_000,
+            together=float,
+        )
 
     @classmethod
-    def h200(cls, step_ms: float) -> Setting:
-        """Returns one of a card on which a step of a canvas takes so long."""
+    def h200(cls, step_ms: float, together: Mapping[int, float]) -> Setting:
+        """Returns one of a card on which a step of a canvas takes so long.
+
+        Args:
+            step_ms: of one document.
+            together: how many times that a step of so many documents takes; others lie between two of them.
+        """
         service_s = (_FORWARDS * step_ms + _ONCE_MS) / 1_000
-        return cls(service_s=lambda _draw: service_s, step_s=step_ms / 1_000, overhead_s=0.006)
+        known = sorted(together)
+
+        def times(num: int) -> float:
+            above = next((one for one in known if one >= num), known[-1])
+            below = max((one for one in known if one <= num), default=known[0])
+            if above == below:
+                return together[above]
+            share = (num - below) / (above - below)
+            return (1 - share) * together[below] + share * together[above]
+
+        return cls(
+            cold_s=lambda _draw: _COLD_MS / 1_000,
+            service_s=lambda _draw: service_s,
+            step_s=step_ms / 1_000,
+            way_s=lambda _draw: 0.006,
+            together=times,
+            num_at_once=_AT_ONCE_ON_A_CARD,
+        )
+
+
+@dataclass(slots=True)
+class _Prompt:
+    """What of a piece's prompt is still to be encoded.
+
+    Attributes:
+        left_s: seconds of the device.
+    """
+
+    left_s: float
 
 
 class _Replica:
@@ -88,29 +138,34 @@ class _Replica:
         self._num_under_way = 0
         self.busy_s = 0.0
 
-    def answer(self, service_s: float) -> Generator[Event, Any, str]:
+    def answer(self, prompt: _Prompt, service_s: float) -> Generator[Event, Any, str]:
         """Works on a question; interrupted when its person takes it back."""
         if self._num_under_way >= self._setting.max_requests:
             return "told to come again"
         self._num_under_way += 1
+        deadline_s = self._world.now + DEADLINE_MS / 1_000
         try:
             with self._slots.request() as slot:
                 yield slot
-                deadline_s = self._world.now + DEADLINE_MS / 1_000
+                while prompt.left_s > 0 and self._world.now < deadline_s:
+                    step_s = min(prompt.left_s, self._setting.step_s)
+                    yield from self._turn(step_s)
+                    prompt.left_s -= step_s
                 left_s = service_s
-                while left_s > 1e-9:
-                    with self._device.request() as turn:
-                        yield turn
-                        step_s = min(left_s, self._setting.step_s)
-                        # A step that has begun is ended, whoever takes the question back.
-                        self.busy_s += step_s
-                        yield self._world.timeout(step_s)
-                        left_s -= step_s
-                    if self._world.now > deadline_s:
-                        return "deadline"
-            return "answered"
+                while left_s > 1e-9 and self._world.now < deadline_s:
+                    step_s, num = min(left_s, self._setting.step_s), self._slots.count
+                    yield from self._turn(step_s * self._setting.together(num) / num)
+                    left_s -= step_s
+            return "answered" if self._world.now < deadline_s else "deadline"
         finally:
             self._num_under_way -= 1
+
+    def _turn(self, step_s: float) -> Generator[Event, Any, None]:
+        with self._device.request() as turn:
+            yield turn
+            # A step that has begun is ended, whoever takes the question back.
+            self.busy_s += step_s
+            yield self._world.timeout(step_s)
 
 
 def simulate(team: Team, setting: Setting, texts: Sequence[Piece], *, seed: int) -> dict[str, Any]:
@@ -126,7 +181,7 @@ def simulate(team: Team, setting: Setting, texts: Sequence[Piece], *, seed: int)
     replicas = [_Replica(world, setting) for _ in range(team.num_replicas)]
     home_of = _ring(team.num_replicas)
 
-    def ask(replica: _Replica, draw: random.Random) -> Generator[Event, Any, None]:
+    def ask(replica: _Replica, prompt: _Prompt, draw: random.Random) -> Generator[Event, Any, None]:
         try:
             yield world.timeout(DEBOUNCE_S)
         except simpy.Interrupt:
@@ -134,8 +189,8 @@ def simulate(team: Team, setting: Setting, texts: Sequence[Piece], *, seed: int)
             return
         began_s = world.now
         try:
-            yield world.timeout(setting.overhead_s)
-            end = yield from replica.answer(setting.service_s(draw))
+            yield world.timeout(setting.way_s(draw))
+            end = yield from replica.answer(prompt, setting.service_s(draw))
         except simpy.Interrupt:
             ends["taken back"] += 1
             return
@@ -147,12 +202,12 @@ def simulate(team: Team, setting: Setting, texts: Sequence[Piece], *, seed: int)
         draw, replica = random.Random(f"{seed} {number}"), replicas[home_of(number)]
         yield world.timeout(draw.uniform(0, team.pause_s))
         while True:
-            piece = draw.choice(texts)
+            piece, prompt = draw.choice(texts), _Prompt(setting.cold_s(draw))
             asking: simpy.Process | None = None
             for _ in piece.typed:
                 if asking is not None and asking.is_alive:
                     asking.interrupt()
-                asking = world.process(ask(replica, draw))
+                asking = world.process(ask(replica, prompt, draw))
                 yield world.timeout(draw.gammavariate(4, 1 / (4 * piece.keys_per_s)))
             if asking is not None and asking.is_alive:
                 yield asking

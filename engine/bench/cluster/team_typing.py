@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,7 +76,6 @@ class Outcomes:
     Attributes:
         ends: number by how they ended.
         times_ms: from the key to an answer, of those that ran to their end.
-        service_ms: what the engine worked on each.
         num_warm: of the questions after a document's first, those that encoded less than half of their prompt.
         num_later: all of those.
         crossed: answers that were of another question.
@@ -83,7 +83,6 @@ class Outcomes:
 
     ends: Counter[str] = field(default_factory=Counter[str])
     times_ms: list[float] = field(default_factory=list[float])
-    service_ms: list[float] = field(default_factory=list[float])
     num_warm: int = 0
     num_later: int = 0
     crossed: int = 0
@@ -99,6 +98,63 @@ class Outcomes:
             "p50_ms": round(statistics.median(self.times_ms), 1) if self.times_ms else None,
             "p95_ms": round(record.quantile(self.times_ms, 0.95), 1) if self.times_ms else None,
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Costs:
+    """Milliseconds that the engine works on a question which is not taken back.
+
+    Attributes:
+        first_ms: of the first of a piece, whose prompt it knows nothing of.
+        warm_ms: of the others.
+        way_ms: from the question to its work and back from there.
+    """
+
+    first_ms: list[float] = field(default_factory=list[float])
+    warm_ms: list[float] = field(default_factory=list[float])
+    way_ms: list[float] = field(default_factory=list[float])
+
+
+async def costs_of(remotes: Sequence[RemoteEngine], texts: list[Piece], *, seconds: float) -> Costs:
+    """Returns what questions cost when everybody waits for each answer before the next key.
+
+    Args:
+        remotes: connections of sessions, more than replicas, so that those are busy, as in a team.
+        texts: what is typed.
+        seconds: how long.
+    """
+    costs, end_s = Costs(), time.monotonic() + seconds
+
+    async def wait_for_each(person: int, remote: RemoteEngine) -> None:
+        draw, number = random.Random(f"patient {person}"), 0
+        while time.monotonic() < end_s:
+            piece, number = draw.choice(texts), number + 1
+            for length in range(len(piece.typed)):
+                with suppress(EngineFault, EngineUnavailable):
+                    began_s = time.monotonic()
+                    infill = await remote.infill(_question(piece, length, number))
+                    if infill.prompt_tokens:
+                        (costs.warm_ms if length else costs.first_ms).append(_worked_ms(infill))
+                        costs.way_ms.append((time.monotonic() - began_s) * 1_000 - infill.timings_ms["total"])
+
+    await asyncio.gather(*(wait_for_each(person, remote) for person, remote in enumerate(remotes)))
+    return costs
+
+
+def _worked_ms(infill: Infill) -> float:
+    times_ms = infill.timings_ms
+    return times_ms["total"] - times_ms["queue"] - times_ms.get("others", 0.0)
+
+
+def _question(piece: Piece, length: int, number: int) -> Context:
+    return Context(
+        document=f"file:///{number % 3}.py",
+        prefix=piece.above + piece.typed[:length],
+        suffix=piece.below,
+        path="module.py",
+        language="python",
+        deadline_ms=DEADLINE_MS,
+    )
 
 
 async def type_for(
@@ -118,18 +174,10 @@ async def type_for(
     await asyncio.sleep(draw.uniform(0, pause_s))
     number = 0
     while time.monotonic() < end_s:
-        piece, document = draw.choice(texts), f"file:///{number % 3}.py"
-        number += 1
+        piece, number = draw.choice(texts), number + 1
         asking: asyncio.Task[None] | None = None
         for length in range(len(piece.typed)):
-            context = Context(
-                document=document,
-                prefix=piece.above + piece.typed[:length],
-                suffix=piece.below,
-                path="module.py",
-                language="python",
-                deadline_ms=DEADLINE_MS,
-            )
+            context = _question(piece, length, number)
             if asking is not None and not asking.done():
                 asking.cancel()
             asking = asyncio.create_task(_ask(remote, context, outcomes, is_first=length == 0))
@@ -168,9 +216,6 @@ async def _ask(remote: RemoteEngine, context: Context, outcomes: Outcomes, *, is
 def _count_warm(infill: Infill, outcomes: Outcomes, *, is_first: bool) -> None:
     if not infill.prompt_tokens:
         return
-    with suppress(KeyError):
-        times_ms = infill.timings_ms
-        outcomes.service_ms.append(times_ms["total"] - times_ms["queue"] - times_ms.get("others", 0.0))
     if not is_first:
         outcomes.num_later += 1
         outcomes.num_warm += 2 * infill.encoded_tokens < infill.prompt_tokens

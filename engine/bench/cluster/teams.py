@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import itertools
+import json
 import os
 import statistics
 import sys
@@ -42,7 +43,7 @@ from echo_replica import EchoReplica
 from local_cluster import LocalCluster, local_cluster
 from remote_engine import engine as echo_engine
 from team_simulation import Setting, Team, simulate
-from team_typing import Outcomes, pieces, type_for
+from team_typing import Costs, Outcomes, costs_of, pieces, type_for
 
 _PORT, _NUM_REPLICAS = 8_471, 2
 _WARM_UP = 20
@@ -176,10 +177,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         setting = {"people": args.people, "seconds": args.seconds, "pause_s": args.pause_s}
         few = asyncio.run(typing(cluster, people=20, seconds=args.seconds, pause_s=args.pause_s, kill_s=None))
         many = asyncio.run(typing(cluster, **setting, kill_s=None))
+        costs = asyncio.run(costs_when_busy(cluster, args.cost_s))
         lossy = asyncio.run(typing(cluster, **setting, kill_s=args.kill_s))
     result["typing_20"], result["typing"], result["typing_with_losses"] = few.summary(), many.summary(), lossy.summary()
-    overhead_ms = result["overhead"]["socket_ms"] + result["overhead"]["http_added_ms"]
-    result["simulation"] = simulated(few, many, args, overhead_ms)
+    result["simulation"] = simulated(few, many, costs, args)
     parts = (result["replay_at_once"], result["typing_20"], result["typing"], result["typing_with_losses"])
     return result | {
         "unanswered": sum(part["unanswered"] for part in parts),
@@ -190,29 +191,48 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def simulated(few: Outcomes, many: Outcomes, args: argparse.Namespace, overhead_ms: float) -> dict[str, Any]:
+async def costs_when_busy(cluster: LocalCluster, seconds: float) -> Costs:
+    """Returns what questions cost while every replica always has some."""
+    async with AsyncExitStack() as stack:
+        remotes = [await stack.enter_async_context(cluster.remote()) for _ in range(_NUM_REPLICAS + 1)]
+        return await costs_of(remotes, pieces(), seconds=seconds)
+
+
+def simulated(few: Outcomes, many: Outcomes, costs: Costs, args: argparse.Namespace) -> dict[str, Any]:
     """Returns the measured runs as the simulation has them, and what it says of large teams."""
-    result: dict[str, Any] = {}
+    result: dict[str, Any] = {
+        "cost_ms": {
+            name: round(statistics.median(times_ms), 1)
+            for name, times_ms in (("first", costs.first_ms), ("warm", costs.warm_ms), ("way", costs.way_ms))
+        }
+    }
     for name, measured, people in (("typing_20", few, 20), ("typing", many, args.people)):
         team = Team(people=people, num_replicas=_NUM_REPLICAS, pause_s=args.pause_s, seconds=args.seconds)
-        found = simulate(team, Setting.measured(measured.service_ms, overhead_ms=overhead_ms), pieces(), seed=1)
+        found = simulate(team, Setting.measured(costs), pieces(), seed=1)
         errors = {
             key: round(found[key] / measured.summary()[key] - 1, 3)
             for key in ("p50_ms", "p95_ms")
             if measured.summary()[key]
         }
         result[name] = found | {"error": errors}
-    result["teams"] = [
-        simulate(
+    result["teams"] = {
+        f"{people}_people_{cards}_cards": simulate(
             Team(people=people, num_replicas=cards, pause_s=args.pause_s, seconds=60.0),
-            Setting.h200(args.h200_step_ms),
+            Setting.h200(args.h200_step_ms, together_on_a_card()),
             pieces(),
             seed=1,
         )
-        | {"people": people, "cards": cards}
         for people, cards in ((1_000, 8), (1_000, 16), (10_000, 32), (10_000, 64))
-    ]
+    }
     return result
+
+
+def together_on_a_card() -> dict[int, float]:
+    """Returns how many times one user's step that of several takes, by arithmetic: fp8, canvases of 100 positions."""
+    path = Path(__file__).parents[3] / "kernels/bench/results/roofline.json"
+    by_users = json.loads(path.read_text(encoding="utf-8"))["together"]["fp8"]["100"]
+    alone_ms = by_users["1"]["floor_ms_per_step"]
+    return {int(users): entry["floor_ms_per_step"] / alone_ms for users, entry in by_users.items()}
 
 
 def main() -> None:
@@ -224,6 +244,7 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=120.0, help="of each of the three runs of people who type")
     parser.add_argument("--pause-s", type=float, default=30.0, help="mean of a person's pauses between two pieces")
+    parser.add_argument("--cost-s", type=float, default=60.0, help="of people who wait for every answer")
     parser.add_argument("--kill-s", type=float, default=20.0, help="between two losses of a replica")
     parser.add_argument("--h200-step-ms", type=float, default=9.5, help="of one denoising step, for the simulation")
     args = parser.parse_args()
