@@ -53,11 +53,13 @@ class GpuFacts:
         driver: version of the NVIDIA driver, such as 535.104.05; empty where none is loaded.
         names: of the cards.
         torch_cuda: CUDA version that torch is built for, such as 12.8; empty for none.
+        other: why a card of another maker is not used; empty where there is none.
     """
 
     driver: str = ""
     names: tuple[str, ...] = ()
     torch_cuda: str = ""
+    other: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,8 +25,11 @@ def check_device(facts: Facts) -> Finding:
         return Finding(name=name, verdict=Severity.OK, detail=_cards(facts, status.device))
     problem, remedy = _gpu_problem(facts)
     device = facts.device if status is None else status.device or facts.device
-    if facts.device.startswith("cuda") and problem:
+    if facts.device.startswith(("cuda", "mps")) and problem:
         return Finding(name=name, verdict=Severity.FAIL, detail=f"{facts.device}: {problem}", remedy=remedy)
+    if facts.device == "auto" and gpu.other:
+        detail = f"{device}: {gpu.other}, so the model runs on the processor"
+        return Finding(name=name, verdict=Severity.OK, detail=detail)
     if facts.device == "auto" and gpu.driver and problem:
         detail = f"{device}: {problem}, so the model runs on the processor"
         return Finding(name=name, verdict=Severity.WARN, detail=detail, remedy=f"{remedy}; or set the device to cpu")
@@ -92,6 +95,8 @@ def _write_problem(folder: FolderFacts) -> str:
 def _gpu_problem(facts: Facts) -> tuple[str, str]:
     """Returns why CUDA cannot be used and what to do; empty texts where nothing speaks against it."""
     gpu = facts.gpu
+    if gpu.other:
+        return gpu.other, "set the device to auto or cpu"
     if not gpu.driver:
         return "no NVIDIA driver is loaded", "install it, or set the device to auto or cpu"
     if "torch" in facts.missing:

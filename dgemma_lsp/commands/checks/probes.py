@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import re
 import shutil
 import stat
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -132,7 +134,18 @@ def _model(settings: Settings) -> ModelFacts:
 
 def _gpu() -> GpuFacts:
     driver, names = _nvidia_smi()
-    return GpuFacts(driver=driver or _loaded_driver(), names=names, torch_cuda=_torch_cuda())
+    return GpuFacts(
+        driver=driver or _loaded_driver(), names=names, torch_cuda=_torch_version("cuda"), other=_other_card()
+    )
+
+
+def _other_card() -> str:
+    """Returns why a card that is not NVIDIA's is not used, as the engine says it (`dgemma_engine.model.devices`)."""
+    if _torch_version("hip"):
+        return "the installed torch is built for AMD's cards, for which there are no kernels yet"
+    if sys.platform == "darwin" and platform.machine() == "arm64":
+        return "there are no kernels for Apple's cards yet"
+    return ""
 
 
 def _nvidia_smi() -> tuple[str, tuple[str, ...]]:
@@ -156,15 +169,15 @@ def _loaded_driver() -> str:
     return found[1] if found else ""
 
 
-def _torch_cuda() -> str:
-    """Returns the CUDA version in torch's `version.py`, read as text: importing torch takes seconds."""
+def _torch_version(of: str) -> str:
+    """Returns the version of `cuda` or `hip` in torch's `version.py`, read as text: importing torch takes seconds."""
     found = importlib.util.find_spec("torch")
     for folder in (found.submodule_search_locations or ()) if found else ():
         try:
             text = (Path(folder) / "version.py").read_text(encoding="utf-8", errors="replace")
         except OSError:
             continue
-        if match := re.search(r"^cuda\b[^=\n]*=\s*['\"]([\d.]+)['\"]", text, re.MULTILINE):
+        if match := re.search(rf"^{of}\b[^=\n]*=\s*['\"]([\d.]+)", text, re.MULTILINE):
             return match[1]
     return ""
 

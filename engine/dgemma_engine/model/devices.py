@@ -30,15 +30,18 @@ def pick_device(name: str) -> torch.device:
     """Returns the device a user means.
 
     Args:
-        name: `auto` (CUDA if there is one), `cpu`, `cuda` or `cuda:N`.
+        name: `auto` (an NVIDIA card if there is one), `cpu`, `cuda` or `cuda:N`.
 
     Raises:
         CheckpointError: the name is unknown or no such device is there.
     """
+    other = _other_card()
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-        if name == "cpu" and _DRIVER.exists():
-            _log.warning("the model runs on the processor, although there is a card: %s", _missing_cuda())
+        name = "cuda" if torch.cuda.is_available() and not other else "cpu"
+        if name == "cpu" and (other or _DRIVER.exists()):
+            _log.warning("the model runs on the processor, although there is a card: %s", other or _missing_cuda())
+    if other and name.partition(":")[0] in ("cuda", "mps"):
+        raise CheckpointError(f"device {name!r} cannot be used: {other}; use auto or cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -54,6 +57,19 @@ def use_device(device: torch.device) -> None:
     """Makes a card the calling thread's own: kernels are launched on the current card, wherever their tensors are."""
     if device.type == "cuda":
         torch.cuda.set_device(device)
+
+
+def _other_card() -> str:
+    """Returns why a card that this torch could use is not used; empty where there is none but NVIDIA's.
+
+    Kernels are written, tuned and planned for NVIDIA's cards. On others some would not build and none was ever checked,
+    and plain PyTorch without them runs a mixture of experts slower than a processor with enough memory does.
+    """
+    if torch.version.hip is not None:
+        return "this torch is built for AMD's cards, for which there are no kernels yet"
+    if torch.backends.mps.is_available():
+        return "there are no kernels for Apple's cards yet"
+    return ""
 
 
 def _missing_cuda() -> str:

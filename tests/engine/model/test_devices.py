@@ -54,6 +54,30 @@ def test_card_that_is_left_unused_is_explained(
     ) is has_driver
 
 
+CARDS = {
+    "AMD": ("this torch is built for AMD's cards", lambda patch: patch.setattr(torch.version, "hip", "6.4")),
+    "Apple": (
+        "no kernels for Apple's cards", lambda patch: patch.setattr(torch.backends.mps, "is_available", lambda: True)
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("maker", CARDS)
+def test_cards_of_other_makers_are_left_alone_on_purpose(
+    maker: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    why, put_in = CARDS[maker]
+    # As torch for AMD's cards answers.
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    put_in(monkeypatch)
+    assert pick_device("auto") == torch.device("cpu")
+    assert "the model runs on the processor, although there is a card" in caplog.text and why in caplog.text
+    for name in ("cuda", "cuda:1", "mps"):
+        with pytest.raises(CheckpointError, match=f"device '{name}' cannot be used: .*{why}.*; use auto or cpu"):
+            pick_device(name)
+    assert pick_device("cpu") == torch.device("cpu")
+
+
 @pytest.mark.parametrize(("name", "chosen"), [("cuda:1", ["cuda:1"]), ("cpu", [])])
 def test_card_becomes_the_threads_own(name: str, chosen: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     seen = list[str]()
@@ -90,7 +114,7 @@ def test_card_that_cannot_be_had_is_explained(
 def test_number_format_is_what_the_processor_multiplies_faster(
     device: str, bfloat16_ms: float, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    row = {"row_float32": 1.0, "row_bfloat16": 1.0, "row_int8": 1.0, "row_int4": 1.0}
-    speeds = ProductSpeeds(float32=10.0, bfloat16=bfloat16_ms, **row)
+    others = dict.fromkeys(("int8", "row_float32", "row_bfloat16", "row_row_int8", "row_row_int4", "row_int8"), 1.0)
+    speeds = ProductSpeeds(float32=10.0, bfloat16=bfloat16_ms, **others)
     monkeypatch.setattr(devices, "product_speeds", lambda _environ: speeds)
     assert weight_dtype(torch.device(device)) == dtype

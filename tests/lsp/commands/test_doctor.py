@@ -8,9 +8,11 @@ import json
 import os
 import re
 import signal
+import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from dgemma_engine.ipc.endpoint import EngineLocation
 from dgemma_engine.ipc.lock_file import holder_pid
 from dgemma_engine.protocol.handshake import PROTOCOL
 
+from dgemma_lsp.commands.checks import probes
 from dgemma_lsp.commands.checks.facts import EngineFacts, Facts, FolderFacts, GpuFacts, ModelFacts
 from dgemma_lsp.commands.checks.finding import Finding, Severity
 from dgemma_lsp.commands.doctor import judge
@@ -293,6 +296,11 @@ NO_ENGINE = ("engine", Severity.WARN, "none runs now")
             {"engine": IDLE, "gpu": replace(GPU, torch_cuda=""), "device": "cuda:1"},
             [NO_ENGINE, ("device", Severity.FAIL, "cuda:1: the installed torch is built without CUDA")],
         ),
+        ({"engine": IDLE, "gpu": GpuFacts(other="no kernels for Apple's cards yet")}, [NO_ENGINE]),
+        (
+            {"engine": IDLE, "device": "mps", "gpu": GpuFacts(other="no kernels for Apple's cards yet")},
+            [NO_ENGINE, ("device", Severity.FAIL, "mps: no kernels for Apple's cards yet -> set the device to auto")],
+        ),
         (
             {"runtime_disk": FolderFacts(path="/run", free_bytes=0)},
             [("disk", Severity.WARN, "0.0 MiB free; it is full -> make room")],
@@ -312,3 +320,25 @@ def test_judge_names_the_number_format_of_the_engine() -> None:
 def test_finding_that_fails_without_a_remedy_is_refused() -> None:
     with pytest.raises(ValueError, match="model: a failed check needs a remedy"):
         Finding(name="model", verdict=Severity.FAIL, detail="missing")
+
+
+@pytest.mark.parametrize(
+    ("version", "machine", "expected"),
+    [
+        ("hip: Optional[str] = '6.4.43482-0f2d60242'\ncuda: Optional[str] = None\n", ("linux", "x86_64"), "AMD's"),
+        ("hip: Optional[str] = None\ncuda: Optional[str] = '12.8'\n", ("linux", "x86_64"), ""),
+        ("hip: Optional[str] = None\n", ("darwin", "arm64"), "Apple's"),
+        ("hip: Optional[str] = None\n", ("darwin", "x86_64"), ""),
+    ],
+)
+def test_card_of_another_maker_is_found_without_importing_torch(
+    version: str, machine: tuple[str, str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "version.py").write_text(version)
+    torch_there = ModuleSpec("torch", None, is_package=True)
+    torch_there.submodule_search_locations = [str(tmp_path)]
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: torch_there)
+    monkeypatch.setattr(sys, "platform", machine[0])
+    monkeypatch.setattr("platform.machine", lambda: machine[1])
+    said = probes._other_card()  # pyright: ignore[reportPrivateUsage]
+    assert (expected in said) and bool(said) is bool(expected)
