@@ -43,6 +43,8 @@ OPTIONS: dict[str, Any] = {
     "health_check_period_s": 2,
     "health_check_timeout_s": 10,
     "graceful_shutdown_timeout_s": 10,
+    # With limits in it Ray hands over the first ones too, which have to be right; see `Replica.reconfigure`.
+    "user_config": {},
     # A full home keeps its sessions: elsewhere they would be cold.
     "request_router_config": {"request_router_class": _ROUTER, "request_router_kwargs": {"num_fallback_replicas": 0}},
     "logging_config": {"encoding": "JSON", "log_level": "WARNING", "enable_access_log": False},
