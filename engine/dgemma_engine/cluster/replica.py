@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from starlette.types import ASGIApp
@@ -68,7 +69,9 @@ class Replica:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._arguments, self._limits, self._end = arguments, limits, end
-        self._is_configured = False
+        # From the first health check on, which ends a replica's start.
+        self._is_up = False
+        self._keys_stamp = _stamp(arguments)
         settings = http_settings(arguments, limits)
         self._measurements = Measurements(meter)
         self._settled = threading.Event()
@@ -87,32 +90,23 @@ class Replica:
     def reconfigure(self, user_config: Mapping[str, Any] | None) -> None:
         """Takes other limits and a changed file of keys over; the model stays, and so does what is under way.
 
-        The first ones have to be right. Later ones that cannot be used are refused, in the log and as a gauge, and the
-        earlier ones stay: Ray would replace a replica that raises, and the new one would fail too.
+        Those of the start have to be right. Later ones that cannot be used are refused, in the log and as a gauge, and
+        the earlier ones stay: Ray would replace a replica that raises, and the new one would fail too.
 
         Raises:
-            WrongUsage: in the first ones is an unknown field or a wrong value, or the file of keys cannot be used.
+            WrongUsage: at the start, on an unknown field, a wrong value or a file of keys that cannot be used.
         """
-        try:
-            limits = read_limits(user_config)
-            settings = http_settings(self._arguments, limits)
-        except WrongUsage as error:
-            if not self._is_configured:
-                raise
-            _log.error("the earlier limits and keys stay: %s", error)
-            self._measurements.reloaded(is_refused=True)
-            return
-        self._limits, self._is_configured = limits, True
-        self._measurements.reloaded(is_refused=False)
-        # Questions whose earlier version only the application before knew are asked for once more, whole.
-        self.app.app = self._front_door(settings)
+        self._take(lambda: read_limits(user_config))
 
     async def check_health(self) -> None:
-        """Measures, and raises where this replica cannot answer any more.
+        """Measures, reads a changed file of keys, and raises where this replica cannot answer any more.
 
         Raises:
             EngineUnavailable: the card is lost, or one step takes longer than any should.
         """
+        self._is_up = True
+        if _stamp(self._arguments) != self._keys_stamp:
+            self._take(lambda: self._limits)
         if (status := await self._engine.about()) is not None:
             self._measurements.sampled(status, self.app.num_under_way)
         if self.device.is_lost:
@@ -166,6 +160,23 @@ class Replica:
         """Lets the device thread end; what waits is answered as cancelled."""
         self.device.stop()
 
+    def _take(self, read: Callable[[], ReplicaLimits]) -> None:
+        """Takes limits and the file of keys over, or refuses them; see `reconfigure`."""
+        self._keys_stamp = _stamp(self._arguments)
+        try:
+            limits = read()
+            settings = http_settings(self._arguments, limits)
+        except WrongUsage as error:
+            if not self._is_up:
+                raise
+            _log.error("the earlier limits and keys stay: %s", error)
+            self._measurements.reloaded(is_refused=True)
+            return
+        self._limits = limits
+        self._measurements.reloaded(is_refused=False)
+        # Questions whose earlier version only the application before knew are asked for once more, whole.
+        self.app.app = self._front_door(settings)
+
     def _front_door(self, settings: HttpSettings) -> ASGIApp:
         return create_app(self._engine, settings, clock=self._clock, on_end=self._measurements.ended)
 
@@ -175,3 +186,14 @@ class Replica:
 
     def _lost_on_thread(self) -> None:
         threading.Timer(_LAST_WORDS_S, self._end).start()
+
+
+def _stamp(arguments: EngineArguments) -> tuple[int, int, int]:
+    """Returns what changes whenever the file of keys is written; the same of a missing one."""
+    if not arguments.api_key_file:
+        return (0, 0, 0)
+    try:
+        found = Path(arguments.api_key_file).expanduser().stat()
+    except OSError:
+        return (0, 0, 0)
+    return (found.st_mtime_ns, found.st_size, found.st_ino)

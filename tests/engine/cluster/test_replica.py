@@ -130,6 +130,7 @@ async def test_later_limits_that_are_wrong_leave_the_earlier_ones_and_are_told(
 ) -> None:
     replica = make()
     replica.reconfigure({"max_middle_tokens": 5})
+    await replica.check_health()
     assert meter.gauges["dgemma_reload_refused"] == 0
     replica.reconfigure({"most": 1})
     assert "the earlier limits and keys stay: user_config: Object contains unknown field `most`" in caplog.text
@@ -147,7 +148,7 @@ async def test_file_of_keys_that_cannot_be_used_leaves_the_earlier_keys(
     keys = tmp_path / "keys"
     keys.write_text(f"ann {KEY}\n")
     replica = make(EngineArguments(api_key_file=str(keys)))
-    replica.reconfigure({})
+    await replica.check_health()
     keys.write_text(f"ann {KEY}\nbob short\n")
     replica.reconfigure({"max_requests": 4})
     assert "line 2: a key must be 16 to 512" in caplog.text and "short" not in caplog.text
@@ -173,6 +174,19 @@ async def test_key_that_was_taken_out_of_the_file_is_refused_once_reconfigured(m
     replica.reconfigure({})
     assert (await ask(replica.app, "/infill", BODY, authorization=f"Bearer {KEY}")).status == 401
     assert (await ask(replica.app, "/infill", BODY, authorization=f"Bearer {KEY[::-1]}")).status == 200
+
+
+async def test_changed_file_of_keys_is_read_at_the_next_health_check(make: Make, meter: Meter, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(f"ann {KEY}\n")
+    replica = make(EngineArguments(api_key_file=str(keys)), ReplicaLimits(max_middle_tokens=7))
+    keys.write_text(f"ann {KEY}\nbob {KEY[::-1]}\n")
+    await replica.check_health()
+    assert (await ask(replica.app, "/infill", BODY, authorization=f"Bearer {KEY[::-1]}")).status == 200
+    keys.unlink()
+    await replica.check_health()
+    assert meter.gauges["dgemma_reload_refused"] == 1
+    assert (await ask(replica.app, "/infill", BODY, authorization=f"Bearer {KEY}")).status == 200
 
 
 async def test_one_more_request_than_the_limit_is_asked_to_come_again(make: Make, engine: SteppingEngine) -> None:
