@@ -65,14 +65,14 @@ def functions(path: Path) -> dict[str, str]:
 
 
 def test_one_thread_touches_the_device() -> None:
-    """Only one thread may run the model; those of launcher and downloads merely wait."""
+    """Only one thread may run the model; those of launcher, downloads and Ray merely wait."""
     starting = {
         path.name
         for path in ENGINE.rglob("*.py")
         if "tools" not in path.parts
         and any(word in path.read_text(encoding="utf-8") for word in ("threading.Thread(", "PoolExecutor("))
     }
-    assert starting == {"device_thread.py", "launcher.py", "pip_download.py"}
+    assert starting == {"device_thread.py", "launcher.py", "pip_download.py", "ray_connection.py"}
 
 
 def test_no_mutable_module_state() -> None:

@@ -77,6 +77,15 @@ def test_links_between_documents_lead_somewhere() -> None:
             assert (path.parent / target).exists(), f"{path}: {target}"
 
 
+def test_sizing_table_of_a_team_is_that_of_the_roofline() -> None:
+    together = json.loads((ROOT / "kernels/bench/results/roofline.json").read_text())["together"]
+    text = (ROOT / "docs/OPERATING.md").read_text(encoding="utf-8")
+    rows = {"bf16 (`plain`)": "plain", "fp8": "fp8", "int4": "int4"}
+    for title, kind in rows.items():
+        floors = [str(together[kind]["100"][number]["floor_ms_per_step"]) for number in ("1", "2", "4", "8")]
+        assert f"| {title} | {' | '.join(floors)} |\n" in text
+
+
 def test_readme_is_short() -> None:
     assert len(README.splitlines()) <= 200
 

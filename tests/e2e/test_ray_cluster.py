@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
+import psutil
 import pytest
 from dgemma_engine.protocol.messages import Context, Infill, Progress
 from dgemma_engine.remote.connect import connect_remote
@@ -43,6 +47,21 @@ class Cluster:
     keys: Path
     home: Path
     metrics: str
+    process: subprocess.Popen[str]
+
+    @property
+    def configuration(self) -> Path:
+        return self.home / "team.yaml"
+
+    def logs(self) -> dict[str, str]:
+        """What Serve logged, by the name of the file."""
+        return {path.name: path.read_text() for path in self.home.glob("run/ray/session_latest/logs/serve/*.log")}
+
+    def reload(self) -> str:
+        """Has the configuration read again; returns what is said of it."""
+        assert self.process.stdout is not None
+        self.process.send_signal(signal.SIGHUP)
+        return self.process.stdout.readline()
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -76,11 +95,12 @@ def cluster(home: Path) -> Iterator[Cluster]:
             said = process.stdout.readline()
             assert said == f"listening on http://127.0.0.1:{port}\n", said + process.stderr.read()
             metrics = process.stdout.readline().removeprefix("metrics on ").strip()
-            yield Cluster(port=port, keys=keys, home=home, metrics=metrics)
+            yield Cluster(port=port, keys=keys, home=home, metrics=metrics, process=process)
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(60)
     assert process.returncode == 0
+    assert not list((home / "run" / "ray").glob("session_2*"))
 
 
 async def connected(cluster: Cluster) -> RemoteEngine:
@@ -165,6 +185,66 @@ def test_what_ray_leaves_open_is_closed(cluster: Cluster) -> None:
     token = cluster.home / ".ray" / "auth_token"
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
     assert stat.S_IMODE((cluster.home / "run").stat().st_mode) == 0o700
+    processes = [psutil.Process(cluster.process.pid), *psutil.Process(cluster.process.pid).children(recursive=True)]
+    listening = [one.laddr for process in processes for one in process.net_connections() if one.status == "LISTEN"]
+    assert cluster.port in {address.port for address in listening}
+    assert {address.ip for address in listening} <= {"127.0.0.1", "::ffff:127.0.0.1"}
+
+
+async def status_of(cluster: Cluster, key: str) -> int:
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{cluster.port}", timeout=60) as client:
+        body, headers = {"input_prefix": "x = ", "input_suffix": ""}, {"Authorization": f"Bearer {key}"}
+        return (await client.post("/infill", json=body, headers=headers)).status_code
+
+
+async def test_bad_line_disturbs_nothing_and_is_told(cluster: Cluster) -> None:
+    text, pids = cluster.configuration.read_text(), replica_pids(cluster)
+    cluster.configuration.write_text(text.replace("num_replicas: 2", "num_replicas: 2, user_config: {max_reqs: 4}"))
+    assert "was not taken over" in (said := cluster.reload()) and "unknown field `max_reqs`" in said
+    cluster.keys.write_text(f"ann {KEY}\nbob short\n")
+    async with asyncio.timeout(30):
+        while not any("the earlier limits and keys stay" in log for log in cluster.logs().values()):
+            await asyncio.sleep(0.5)
+    assert [await status_of(cluster, KEY) for _ in range(4)] == [200] * 4
+    assert replica_pids(cluster) == pids
+    cluster.keys.write_text(f"ann {KEY}\nbob {KEY[::-1]}\n")
+    cluster.configuration.write_text(text.replace("num_replicas: 2", "num_replicas: 2, user_config: {max_requests: 4}"))
+    assert cluster.reload() == "the configuration was read again\n"
+    async with asyncio.timeout(30):
+        while [await status_of(cluster, KEY[::-1]) for _ in range(4)] != [200] * 4:
+            await asyncio.sleep(0.5)
+    assert replica_pids(cluster) == pids
+
+
+def replica_pids(cluster: Cluster) -> set[int]:
+    children = psutil.Process(cluster.process.pid).children(recursive=True)
+    return {one.pid for one in children if "ServeReplica:" in " ".join(one.cmdline())}
+
+
+def test_logs_are_json_without_a_line_per_request(cluster: Cluster) -> None:
+    logs = cluster.logs()
+    assert any(name.startswith("proxy") for name in logs) and any(name.startswith("controller") for name in logs)
+    lines = [line for log in logs.values() for line in log.splitlines()]
+    assert all(json.loads(line)["levelname"] in ("WARNING", "ERROR") for line in lines)
+    assert not any("/infill" in line for line in lines)
+
+
+@pytest.mark.parametrize("delay_s", [0.5, 2.5, 5.0])
+def test_end_before_it_listens_is_clean(home: Path, delay_s: float) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    (keys := home / "keys2").write_text(f"ann {KEY}\n")
+    (configuration := home / "early.yaml").write_text(CONFIGURATION.format(port=port, keys=keys, model="tiny"))
+    variables = environment(home) | {"DGEMMA_RUNTIME_DIR": str(home / "early")}
+    with subprocess.Popen(
+        command(configuration), env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        time.sleep(delay_s)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) in ((0, ""), (-signal.SIGTERM, ""))
+    with socket.create_server(("127.0.0.1", port)):
+        pass
 
 
 def test_model_that_cannot_be_loaded_is_told_in_one_sentence(tmp_path: Path, home: Path) -> None:
@@ -172,7 +252,10 @@ def test_model_that_cannot_be_loaded_is_told_in_one_sentence(tmp_path: Path, hom
     keys.write_text(f"ann {KEY}\n")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    configuration.write_text(CONFIGURATION.format(port=port, keys=keys, model="/nonexistent"))
+    broken = tmp_path / "broken"
+    shutil.copytree("engine/dgemma_engine/embedded", broken)
+    (broken / "model.safetensors").write_bytes(bytes(100))
+    configuration.write_text(CONFIGURATION.format(port=port, keys=keys, model=broken))
     ended = subprocess.run(command(configuration), env=environment(home), capture_output=True, text=True, timeout=200)
     assert ended.returncode == 1
-    assert ended.stderr.splitlines()[-1].startswith("dgemma-engine: /nonexistent: no such folder or GGUF file; name a")
+    assert ended.stderr.splitlines()[-1].startswith(f"dgemma-engine: {broken}/model.safetensors")

@@ -7,17 +7,22 @@ session goes to the replica that knows its documents: by consistent hashing of t
 """
 
 # Ray reads the signatures of what it calls at run time: no postponed annotations here.
+import logging
 import os
 from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from typing import Any
 
 from ray import serve
+from ray._common.tls_utils import add_port_to_grpc_server
 from ray.serve import Application
+from ray.serve._private import replica as rays_replica
+from ray.util import get_node_ip_address
 from starlette.types import ASGIApp
 
 from dgemma_engine.checkpoint.builtin import require_model
 from dgemma_engine.cluster.arguments import EngineArguments, ReplicaLimits, read_arguments
+from dgemma_engine.cluster.quiet_logs import QUIET
 from dgemma_engine.cluster.ray_meter import RayMeter
 from dgemma_engine.cluster.replica import Replica
 from dgemma_engine.model_store.choice import choose_model
@@ -45,7 +50,7 @@ OPTIONS: dict[str, Any] = {
     "graceful_shutdown_timeout_s": 10,
     # A full home keeps its sessions: elsewhere they would be cold.
     "request_router_config": {"request_router_class": _ROUTER, "request_router_kwargs": {"num_fallback_replicas": 0}},
-    "logging_config": {"encoding": "JSON", "log_level": "WARNING", "enable_access_log": False},
+    "logging_config": QUIET,
 }
 """Of the deployment; a configuration may change each."""
 
@@ -58,6 +63,9 @@ class EngineReplica:
     """
 
     def __init__(self, arguments: dict[str, Any]) -> None:
+        _close_own_port()
+        # The engine's lines go where Serve's go, as Serve writes them.
+        logging.getLogger("dgemma_engine").parent = logging.getLogger("ray.serve")
         checked = read_arguments(arguments)
         load = partial(self.load, checked)
         self._replica = Replica(checked, ReplicaLimits(), load=load, meter=RayMeter(), end=_end)
@@ -111,6 +119,20 @@ def application_of(replica: type[EngineReplica], args: dict[str, Any], *, num_re
         serve.ingress()(replica)
     )
     return deployment.bind(args)
+
+
+def _close_own_port() -> None:
+    """Makes Ray open the replica's own port, for calls of other deployments, on the machine's address in Ray only.
+
+    Ray has no option for it, and opens it after the constructor, on all addresses.
+    """
+    host = get_node_ip_address()
+    address = f"[{host}]:0" if ":" in host else f"{host}:0"
+
+    def add_port(server: Any, _address: str) -> int:
+        return add_port_to_grpc_server(server, address)
+
+    rays_replica.add_port_to_grpc_server = add_port  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _end() -> None:

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-_CLOSED = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
+_CLOSED = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray's handler ends the process with a dump, also on SIGTERM.
+    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",
+}
+# Ray takes 127.0.0.1 as this machine's address only where it is told that no other machine can join, as it is on other
+# systems by default; given as an option, Ray replaces it by an address that others reach.
+_ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 def closed(environ: Mapping[str, str]) -> dict[str, str]:
-    """Returns what is missing of a token for Ray's ports, and of no statistics to its makers.
+    """Returns what is missing of a token for Ray's ports, of no statistics to its makers, and of loopback addresses.
 
     Args:
-        environ: what the user has set stays.
+        environ: what the user has set stays. With `RAY_ADDRESS` a Ray is joined, whose addresses are not ours to say.
     """
-    return {name: value for name, value in _CLOSED.items() if name not in environ}
+    wanted = _CLOSED if environ.get("RAY_ADDRESS") else _CLOSED | _ALONE
+    return {name: value for name, value in wanted.items() if name not in environ}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from collections.abc import Generator, Mapping
 from pathlib import Path
@@ -18,8 +19,10 @@ from ray.serve.schema import (
     ServeDeploySchema,
 )
 
-from dgemma_engine.cluster.arguments import read_arguments, read_limits
+from dgemma_engine.checkpoint.builtin import require_model
+from dgemma_engine.cluster.arguments import ReplicaLimits, http_settings, read_arguments, read_limits
 from dgemma_engine.errors import PortInUse, WrongUsage
+from dgemma_engine.model_store.choice import choose_model
 
 IMPORT_PATH = "dgemma_engine.cluster.application:build"
 _PARTS: Mapping[str, type[BaseModel]] = {
@@ -48,7 +51,9 @@ def read_configuration(path: Path) -> ServeDeploySchema:
     except yaml.YAMLError as error:
         raise WrongUsage(f"--ray {path}: is no YAML ({' '.join(str(error).split())})") from None
     if not isinstance(values, dict):
-        raise WrongUsage(f"--ray {path}: holds no table; see the examples in engine/deploy")
+        raise WrongUsage(
+            f"--ray {path}: holds no table; dgemma-engine serve --ray-example first_steps prints an example"
+        )
     try:
         configuration = ServeDeploySchema.model_validate(values)
     except ValidationError as error:
@@ -57,12 +62,29 @@ def read_configuration(path: Path) -> ServeDeploySchema:
         raise WrongUsage(f"--ray {path}: {place}: {first['msg']}") from None
     if unknown := next(_unknown(values, ServeDeploySchema, ""), ""):
         raise WrongUsage(f"--ray {path}: {unknown} is no field of Ray Serve")
-    own = [one for one in configuration.applications if one.import_path == IMPORT_PATH]
+    own = own_applications(configuration)
     if not own:
         raise WrongUsage(f"--ray {path}: no application has import_path {IMPORT_PATH}")
     for application in own:
         _check(application.args, application.deployments, path)
     return configuration
+
+
+def own_applications(configuration: ServeDeploySchema) -> list[ServeApplicationSchema]:
+    """Returns the applications that are ours."""
+    return [one for one in configuration.applications if one.import_path == IMPORT_PATH]
+
+
+def require_keys_and_models(configuration: ServeDeploySchema) -> None:
+    """Checks on this machine what each replica needs on its own.
+
+    Raises:
+        WrongUsage: a file of keys cannot be used, or a model is not there.
+    """
+    for application in own_applications(configuration):
+        arguments = read_arguments(application.args)
+        http_settings(arguments, ReplicaLimits())
+        require_model(choose_model(arguments.model or None, os.environ).runs)
 
 
 def require_free_port(configuration: ServeDeploySchema) -> None:

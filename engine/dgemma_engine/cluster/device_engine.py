@@ -20,9 +20,6 @@ from dgemma_engine.serving.engine_status import Chosen, engine_status
 from dgemma_engine.serving.job_answer import answer_of
 from dgemma_engine.tracing.recorder import Recorder
 
-OnInfill = Callable[[Infill], None]
-"""Receives every answer, for measurement."""
-
 
 class DeviceEngine:
     """An `InfillEngine` of the front door.
@@ -30,7 +27,6 @@ class DeviceEngine:
     Args:
         device: does the work.
         chosen: model and device, for a status.
-        on_infill: called with every answer.
         clock: seconds that never go backwards.
     """
 
@@ -39,10 +35,9 @@ class DeviceEngine:
         device: DeviceThread,
         chosen: Chosen,
         *,
-        on_infill: OnInfill,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._device, self._chosen, self._on_infill, self._clock = device, chosen, on_infill, clock
+        self._device, self._chosen, self._clock = device, chosen, clock
         self._since_s = clock()
         self._definitions = DefinitionWorker()
 
@@ -68,14 +63,12 @@ class DeviceEngine:
         wanted = context if drafts is None else replace(context, drafts="1")
         job = self._device.submit(_owner_of(context), wanted, None if drafts is None else drafts.from_thread)
         try:
-            infill = await answer_of(job, self._device)
+            return await answer_of(job, self._device)
         except EngineFault as error:
             return ConnectionStatus(state=ConnectionState.FAILED, message=str(error))
         finally:
             if drafts is not None:
                 drafts.close()
-        self._on_infill(infill)
-        return infill
 
     async def trace(self, context: Context) -> Trace | ConnectionStatus:
         """Answers one request with the trace of its steps."""

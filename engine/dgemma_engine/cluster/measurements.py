@@ -1,4 +1,4 @@
-"""Answers of a replica -> counters for operators: how requests ended, time by stage, tokens, steps, share of the cache.
+"""Completions of a replica -> counters for operators: how they ended, time by stage, tokens, steps, share of the cache.
 
 No text of a request is in them. Where the counters go is the business of a `Meter`: of Ray's in a replica, which each
 machine exports in Prometheus' format.
@@ -15,7 +15,7 @@ from dgemma_engine.protocol.status_messages import Status
 STAGES = ("queue", "others", "tokenize", "encode", "propose", "denoise", "rank", "total")
 BOUNDARIES_MS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0, 2_000.0, 5_000.0)
 COUNTERS: Mapping[str, str] = {
-    "dgemma_requests": "Completions answered, by how they ended.",
+    "dgemma_requests": "Completions, by how they ended; also those that were refused, cancelled or failed.",
     "dgemma_shown": "Completions with a text.",
     "dgemma_tokens": "Tokens of the texts that were answered.",
     "dgemma_steps": "Denoising steps.",
@@ -29,6 +29,7 @@ GAUGES: Mapping[str, str] = {
     "dgemma_memory_bytes": "Memory of the replica's process.",
     "dgemma_device_memory_bytes": "Memory on the card.",
     "dgemma_under_way": "Completions that wait or run.",
+    "dgemma_reload_refused": "1 while a replica keeps its earlier limits and keys: the new ones cannot be used.",
 }
 
 
@@ -49,7 +50,7 @@ class Meter(Protocol):
 
 
 class Measurements:
-    """Counts answers.
+    """Counts completions.
 
     Args:
         meter: receives what is counted.
@@ -58,8 +59,16 @@ class Measurements:
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
 
-    def answered(self, infill: Infill) -> None:
-        """Counts one answer."""
+    def ended(self, end: str, infill: Infill | None) -> None:
+        """Counts one completion.
+
+        Args:
+            end: a `Finish`, `busy` or `fault`.
+            infill: its answer; None where there is none, or where it was counted with another completion.
+        """
+        self._meter.count("dgemma_requests", 1, {"finish": end})
+        if infill is None:
+            return
         best = infill.candidates[0] if infill.candidates else None
         amounts = {
             "dgemma_shown": bool(infill.text),
@@ -68,13 +77,16 @@ class Measurements:
             "dgemma_prompt_tokens": infill.prompt_tokens,
             "dgemma_encoded_tokens": infill.encoded_tokens,
         }
-        self._meter.count("dgemma_requests", 1, {"finish": infill.finish.value})
         for name, amount in amounts.items():
             if amount:
                 self._meter.count(name, amount, {})
         for stage in STAGES:
             if stage in infill.timings_ms:
                 self._meter.observe(STAGE_MS, infill.timings_ms[stage], {"stage": stage})
+
+    def reloaded(self, is_refused: bool) -> None:
+        """Sets whether the newest limits and keys were refused."""
+        self._meter.set("dgemma_reload_refused", float(is_refused))
 
     def sampled(self, status: Status, num_under_way: int) -> None:
         """Sets what is measured now and then."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,27 +11,28 @@ from pathlib import Path
 import ray
 from ray import serve
 from ray.serve.context import _get_global_client  # pyright: ignore[reportPrivateUsage]
-from ray.serve.schema import ApplicationStatus, ServeDeploySchema
+from ray.serve.schema import ApplicationStatus, LoggingConfig, ServeDeploySchema
 
-from dgemma_engine.cluster.configuration import read_configuration, require_free_port
-from dgemma_engine.errors import EngineUnavailable
+from dgemma_engine.cluster.configuration import read_configuration, require_free_port, require_keys_and_models
+from dgemma_engine.cluster.placement import require_room
+from dgemma_engine.cluster.quiet_logs import QUIET
+from dgemma_engine.cluster.ray_connection import connected_ray
+from dgemma_engine.cluster.signals import Signals
+from dgemma_engine.errors import EngineError, EngineUnavailable
 
-_NAMESPACE = "serve"
-# The least that Ray takes: no question goes through its object store.
-_OBJECT_STORE_BYTES = 80 * 2**20
 _POLL_S = 0.5
 _BAD = (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
 _OWN_ERROR = re.compile(r"dgemma_engine\.errors\.\w+: (.+)")
-_TOKEN = Path("~/.ray/auth_token")
 
 
-def serve_configuration(path: Path, *, say: Callable[[str], None], temporary: Path) -> None:
-    """Deploys a configuration and serves until SIGTERM or SIGINT; then takes it down.
+def serve_configuration(path: Path, *, say: Callable[[str], None], temporary: Path, signals: Signals) -> None:
+    """Deploys a configuration and serves until SIGTERM or SIGINT; then takes it down. SIGHUP reads the file again.
 
     Args:
         path: of the configuration.
-        say: receives lines for a person.
+        say: receives lines for a person; what Ray prints on standard output meanwhile goes to a file.
         temporary: for Ray's files, in a folder that only this user can open: Ray opens its own to everyone.
+        signals: of this process.
 
     Raises:
         WrongUsage: the configuration cannot be used.
@@ -41,29 +40,20 @@ def serve_configuration(path: Path, *, say: Callable[[str], None], temporary: Pa
         EngineUnavailable: no replica could be started; the message is the engine's own sentence.
     """
     configuration = read_configuration(path)
-    address = os.environ.get("RAY_ADDRESS")
-    if address is None:
+    require_keys_and_models(configuration)
+    address = os.environ.get("RAY_ADDRESS", "")
+    if not address:
         require_free_port(configuration)
-    # Ray makes the file of its token readable by everyone.
-    before = os.umask(0o077)
-    try:
-        _start_ray(address, temporary)
-        _close_token()
-    except (RuntimeError, ConnectionError, ValueError, OSError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise EngineUnavailable(f"Ray cannot be started or joined ({reason}); its logs are in {temporary}") from None
-    finally:
-        os.umask(before)
-    try:
-        _deploy(configuration, say)
-        options = configuration.http_options
-        say(f"listening on http://{options.host}:{options.port}")
-        say(f"metrics on http://127.0.0.1:{ray.nodes()[0]['MetricsExportPort']}/metrics")
-        _wait_for_signal()
-    finally:
-        if address is None:
-            serve.shutdown()
-        ray.shutdown()
+    if signals.is_ended:
+        return
+    with connected_ray(address, temporary, signals):
+        if not address:
+            require_room(configuration, ray.cluster_resources())
+        try:
+            _serve(configuration, path, say, signals)
+        finally:
+            if not address:
+                serve.shutdown()
 
 
 def failure_of(message: str) -> str:
@@ -75,35 +65,44 @@ def failure_of(message: str) -> str:
     return lines[-1] if lines else "no reason given"
 
 
-def _start_ray(address: str | None, temporary: Path) -> None:
-    if address is not None:
-        ray.init(address=address, namespace=_NAMESPACE, log_to_driver=False)
+def _serve(configuration: ServeDeploySchema, path: Path, say: Callable[[str], None], signals: Signals) -> None:
+    if signals.is_ended:
         return
-    ray.init(
-        namespace=_NAMESPACE,
-        include_dashboard=False,
-        object_store_memory=_OBJECT_STORE_BYTES,
-        _temp_dir=str(temporary),
-        _node_ip_address="127.0.0.1",
-        log_to_driver=False,
+    logs = configuration.logging_config or LoggingConfig.model_validate(QUIET)
+    options = configuration.http_options
+    serve.start(
+        proxy_location=configuration.proxy_location, http_options=options.model_dump(), logging_config=logs.model_dump()
     )
+    if not _deploy(configuration, say, signals):
+        return
+    say(f"listening on http://{options.host}:{options.port}")
+    node = ray.nodes()[0]
+    say(f"metrics on http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics")
+    while signals.wait():
+        _reload(path, options.model_dump(), say, signals)
 
 
-def _close_token() -> None:
-    token = _TOKEN.expanduser()
-    if token.exists():
-        token.chmod(0o600)
+def _reload(path: Path, http_options: object, say: Callable[[str], None], signals: Signals) -> None:
+    """Deploys the file as it is now; one that cannot be used changes nothing."""
+    try:
+        configuration = read_configuration(path)
+        require_keys_and_models(configuration)
+        if configuration.http_options.model_dump() != http_options:
+            say("http_options stay as they are until the next start")
+        if _deploy(configuration, say, signals):
+            say("the configuration was read again")
+    except EngineError as error:
+        say(f"the configuration was not taken over: {error}")
 
 
-def _deploy(configuration: ServeDeploySchema, say: Callable[[str], None]) -> None:
-    """Starts replicas and waits for them; says what Ray waits for, such as cards that there are none of."""
-    serve.start(proxy_location=configuration.proxy_location, http_options=configuration.http_options.model_dump())
+def _deploy(configuration: ServeDeploySchema, say: Callable[[str], None], signals: Signals) -> bool:
+    """Starts replicas and waits for them; says what Ray waits for. Returns False where a signal came first."""
     # What `serve run` and `serve deploy` do with a file; Ray has no other function for it.
     client = _get_global_client()
-    assert client is not None, "it was started above"
+    assert client is not None, "serve.start was called before"
     client.deploy_apps(configuration)
     names, said = [application.name for application in configuration.applications], set[str]()
-    while True:
+    while not signals.is_ended:
         found = serve.status().applications
         states = [found[name] for name in names if name in found]
         for state in states:
@@ -115,12 +114,6 @@ def _deploy(configuration: ServeDeploySchema, say: Callable[[str], None]) -> Non
         for message in sorted(waiting):
             say(" ".join(message.split()))
         if len(states) == len(names) and all(state.status is ApplicationStatus.RUNNING for state in states):
-            return
+            return True
         time.sleep(_POLL_S)
-
-
-def _wait_for_signal() -> None:
-    ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: ended.set())
-    ended.wait()
+    return False

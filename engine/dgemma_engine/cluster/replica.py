@@ -8,23 +8,31 @@ Ray, so that all of it runs in one process.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
+
+from starlette.types import ASGIApp
 
 from dgemma_engine.cluster.arguments import EngineArguments, ReplicaLimits, http_settings, read_limits
 from dgemma_engine.cluster.device_engine import DeviceEngine
 from dgemma_engine.cluster.measurements import Measurements, Meter
 from dgemma_engine.cluster.replica_app import ReplicaApp
 from dgemma_engine.engine_client.connection_status import ConnectionStatus
-from dgemma_engine.errors import EngineFault, EngineUnavailable
+from dgemma_engine.errors import EngineFault, EngineUnavailable, WrongUsage
 from dgemma_engine.http_api.app import create_app
-from dgemma_engine.protocol.messages import Context, Draft, EngineState, Infill, Progress
+from dgemma_engine.http_api.completions.completion_service import FAULT
+from dgemma_engine.http_api.http_settings import HttpSettings
+from dgemma_engine.protocol.messages import Context, Draft, EngineState, Finish, Infill, Progress
 from dgemma_engine.serving.device_thread import DeviceThread
 from dgemma_engine.serving.engine_status import Chosen
 from dgemma_engine.serving.infill_engine import Load
+
+_log = logging.getLogger(__name__)
 
 # From the loss of a card to the end of the process: those who waited are answered meanwhile.
 _LAST_WORDS_S = 0.5
@@ -61,6 +69,9 @@ class Replica:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._arguments, self._limits, self._end = arguments, limits, end
+        # From the first health check on, which ends a replica's start.
+        self._is_up = False
+        self._keys_stamp = _stamp(arguments)
         settings = http_settings(arguments, limits)
         self._measurements = Measurements(meter)
         self._settled = threading.Event()
@@ -68,9 +79,9 @@ class Replica:
             load, clock=clock, on_progress=self._progressed_on_thread, on_device_lost=self._lost_on_thread
         )
         chosen = Chosen(model=arguments.model, device=arguments.device)
-        self._engine = DeviceEngine(self.device, chosen, on_infill=self._measurements.answered, clock=clock)
-        self.app = ReplicaApp(create_app(self._engine, settings, clock=clock))
+        self._engine = DeviceEngine(self.device, chosen, clock=clock)
         self._clock = clock
+        self.app = ReplicaApp(self._front_door(settings))
         self.device.start()
         self._settled.wait()
         if self.device.progress.state is EngineState.FAILED:
@@ -79,21 +90,23 @@ class Replica:
     def reconfigure(self, user_config: Mapping[str, Any] | None) -> None:
         """Takes other limits and a changed file of keys over; the model stays, and so does what is under way.
 
+        Those of the start have to be right. Later ones that cannot be used are refused, in the log and as a gauge, and
+        the earlier ones stay: Ray would replace a replica that raises, and the new one would fail too.
+
         Raises:
-            WrongUsage: an unknown field or a wrong value; the limits stay as they are.
+            WrongUsage: at the start, on an unknown field, a wrong value or a file of keys that cannot be used.
         """
-        limits = read_limits(user_config)
-        settings = http_settings(self._arguments, limits)
-        self._limits = limits
-        # Questions whose earlier version only the application before knew are asked for once more, whole.
-        self.app.app = create_app(self._engine, settings, clock=self._clock)
+        self._take(lambda: read_limits(user_config))
 
     async def check_health(self) -> None:
-        """Measures, and raises where this replica cannot answer any more.
+        """Measures, reads a changed file of keys, and raises where this replica cannot answer any more.
 
         Raises:
             EngineUnavailable: the card is lost, or one step takes longer than any should.
         """
+        self._is_up = True
+        if _stamp(self._arguments) != self._keys_stamp:
+            self._take(lambda: self._limits)
         if (status := await self._engine.about()) is not None:
             self._measurements.sampled(status, self.app.num_under_way)
         if self.device.is_lost:
@@ -117,9 +130,17 @@ class Replica:
         drafts = asyncio.Queue[Draft | None]()
 
         async def answer() -> Infill | ConnectionStatus:
+            end, counted = FAULT, None
             try:
-                return await self._engine.infill(context, drafts.put_nowait if context.drafts else None)
+                infill = await self._engine.infill(context, drafts.put_nowait if context.drafts else None)
+                if isinstance(infill, Infill):
+                    end, counted = infill.finish, infill
+                return infill
+            except asyncio.CancelledError:
+                end = Finish.CANCELLED
+                raise
             finally:
+                self._measurements.ended(end, counted)
                 drafts.put_nowait(None)
 
         self.app.num_under_way += 1
@@ -139,9 +160,40 @@ class Replica:
         """Lets the device thread end; what waits is answered as cancelled."""
         self.device.stop()
 
+    def _take(self, read: Callable[[], ReplicaLimits]) -> None:
+        """Takes limits and the file of keys over, or refuses them; see `reconfigure`."""
+        self._keys_stamp = _stamp(self._arguments)
+        try:
+            limits = read()
+            settings = http_settings(self._arguments, limits)
+        except WrongUsage as error:
+            if not self._is_up:
+                raise
+            _log.error("the earlier limits and keys stay: %s", error)
+            self._measurements.reloaded(is_refused=True)
+            return
+        self._limits = limits
+        self._measurements.reloaded(is_refused=False)
+        # Questions whose earlier version only the application before knew are asked for once more, whole.
+        self.app.app = self._front_door(settings)
+
+    def _front_door(self, settings: HttpSettings) -> ASGIApp:
+        return create_app(self._engine, settings, clock=self._clock, on_end=self._measurements.ended)
+
     def _progressed_on_thread(self, progress: Progress) -> None:
         if progress.state is not EngineState.LOADING:
             self._settled.set()
 
     def _lost_on_thread(self) -> None:
         threading.Timer(_LAST_WORDS_S, self._end).start()
+
+
+def _stamp(arguments: EngineArguments) -> tuple[int, int, int]:
+    """Returns what changes whenever the file of keys is written; the same of a missing one."""
+    if not arguments.api_key_file:
+        return (0, 0, 0)
+    try:
+        found = Path(arguments.api_key_file).expanduser().stat()
+    except OSError:
+        return (0, 0, 0)
+    return (found.st_mtime_ns, found.st_size, found.st_ino)

@@ -11,9 +11,11 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
+from dgemma_engine.cluster.examples import EXAMPLES, example
 from dgemma_engine.engine_client.connection_status import ConnectionState, ConnectionStatus
 from dgemma_engine.errors import EngineUnavailable, WrongUsage
 from dgemma_engine.http_api.access.api_keys import ApiKeys
@@ -37,7 +39,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_engine_options(parser)
     parser.add_argument(
         "--http",
-        default=f"127.0.0.1:{DEFAULT_PORT}",
         metavar="HOST:PORT",
         help=f"where to listen (default: 127.0.0.1:{DEFAULT_PORT}; port 0 chooses a free one)",
     )
@@ -73,7 +74,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ray",
         type=Path,
         metavar="CONFIG",
-        help="serve several engines with Ray Serve, as its configuration says; all other options are then in it",
+        help="serve several engines with Ray Serve, as its configuration says, which then has all other options",
+    )
+    parser.add_argument(
+        "--ray-example",
+        choices=EXAMPLES,
+        metavar="NAME",
+        help=f"print a commented configuration for --ray: {', '.join(EXAMPLES)}",
     )
     service = parser.add_mutually_exclusive_group()
     service.add_argument(
@@ -93,7 +100,11 @@ def run(arguments: argparse.Namespace) -> int:
         WrongUsage: an option cannot be used, or the address not be listened on.
         EngineUnavailable: an extra is not installed, the system refuses the service, or no replica starts.
     """
+    if arguments.ray_example is not None:
+        _say(example(arguments.ray_example).rstrip("\n"))
+        return 0
     if arguments.ray is not None:
+        _require_no_others(arguments)
         return _serve_with_ray(arguments.ray)
     missing = [name for name in _MODULES if importlib.util.find_spec(name) is None]
     if missing:
@@ -127,19 +138,33 @@ def _serve_with_ray(configuration: Path) -> int:
     if importlib.util.find_spec("ray") is None:
         raise EngineUnavailable("ray is not installed; run: pip install 'dgemma-lsp[ray]'")
     from dgemma_engine.cluster.closing import closed
+    from dgemma_engine.cluster.signals import Signals
 
+    signals = Signals()
     os.environ |= closed(os.environ)
     from dgemma_engine.cluster.ray_serve import serve_configuration
 
     location = EngineLocation.locate(os.environ)
     location.prepare()
-    serve_configuration(configuration, say=_say, temporary=location.directory / "ray")
+    say = partial(_say, out=sys.stdout)
+    serve_configuration(configuration, say=say, temporary=location.directory / "ray", signals=signals)
     return 0
+
+
+def _require_no_others(arguments: argparse.Namespace) -> None:
+    """Raises `WrongUsage` where an option was given that only the configuration of `--ray` can have."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    for name, default in vars(parser.parse_args([])).items():
+        if name not in ("ray", "run") and getattr(arguments, name) != default:
+            raise WrongUsage(
+                f"--{name.replace('_', '-')} has no effect with --ray; the configuration, or a proxy before it, says it"
+            )
 
 
 def service_command(arguments: argparse.Namespace) -> list[str]:
     """Returns the command line that serves with the same options; paths in it are absolute."""
-    command = [sys.executable, "-P", "-m", "dgemma_engine", "serve", "--http", arguments.http]
+    command = [sys.executable, "-P", "-m", "dgemma_engine", "serve", "--http", _address(arguments)]
     command += ["--device", arguments.device]
     if arguments.model is not None:
         model = Path(arguments.model)
@@ -155,6 +180,10 @@ def service_command(arguments: argparse.Namespace) -> list[str]:
     if arguments.idle_minutes is not None:
         command += ["--idle-minutes", f"{arguments.idle_minutes:g}"]
     return command
+
+
+def _address(arguments: argparse.Namespace) -> str:
+    return arguments.http or f"127.0.0.1:{DEFAULT_PORT}"
 
 
 def _shared_key(arguments: argparse.Namespace) -> str:
@@ -173,7 +202,7 @@ def _settings(arguments: argparse.Namespace, key: str) -> HttpSettings:
     keys = ApiKeys.read(arguments.api_key_file, os.environ)
     hosts = [name.lower() for name in arguments.allow_host]
     return HttpSettings(
-        bind=BindAddress.parse(arguments.http),
+        bind=BindAddress.parse(_address(arguments)),
         keys=keys.with_key("share", key) if key and arguments.api_key_file is None else keys,
         tls=tls,
         hosts=(*hosts, socket.gethostname().lower()) if key else tuple(hosts),
@@ -250,6 +279,7 @@ def _say_status(status: ConnectionStatus) -> None:
         say_error("dgemma-engine", status.message)
 
 
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+def _say(line: str, out: TextIO | None = None) -> None:
+    stream = sys.stdout if out is None else out
+    stream.write(line + "\n")
+    stream.flush()

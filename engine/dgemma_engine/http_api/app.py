@@ -14,7 +14,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dgemma_engine.http_api.access.gate import Gate
-from dgemma_engine.http_api.completions.completion_service import CompletionService, InfillEngine
+from dgemma_engine.http_api.completions.completion_service import CompletionService, InfillEngine, OnEnd, ignore_end
 from dgemma_engine.http_api.dialects.infill import InfillDialect
 from dgemma_engine.http_api.dialects.language_server import LanguageServerDialect
 from dgemma_engine.http_api.dialects.llama_cpp import LlamaCppDialect
@@ -41,15 +41,22 @@ DIALECTS: tuple[Callable[[], Dialect], ...] = (
 OPENAPI_PATH = "/openapi.json"
 
 
-def create_app(engine: InfillEngine, settings: HttpSettings, *, clock: Callable[[], float] = time.monotonic) -> ASGIApp:
+def create_app(
+    engine: InfillEngine,
+    settings: HttpSettings,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    on_end: OnEnd = ignore_end,
+) -> ASGIApp:
     """Returns the application.
 
     Args:
         engine: answers; called on the event loop that serves.
         settings: names, keys and limits.
         clock: seconds that never go backwards.
+        on_end: called with how each completion ended.
     """
-    service = CompletionService(engine, settings, clock=clock)
+    service = CompletionService(engine, settings, clock=clock, on_end=on_end)
     dialects = [make() for make in DIALECTS]
     by_path: dict[str, list[tuple[Dialect, Operation]]] = {}
     for dialect in dialects:

@@ -102,7 +102,8 @@ class HttpSettings:
         max_items: most entries of any list in a body.
         max_requests: most completions under way, at the engine or waiting; one more is answered with 429.
         num_at_once: documents that the engine works on at the same time; see `TurnQueue`.
-        max_wait_s: seconds that a completion may wait for the engine; then it is answered with nothing.
+        max_wait_s: seconds that a completion may wait for its turn, never past a deadline that its client named; then
+            it is answered with nothing.
         max_connections: most open connections; one more is closed with 503.
         receive_s: seconds that a request may take to arrive, head and body.
         send_s: seconds that a client may leave a piece of the answer unread.

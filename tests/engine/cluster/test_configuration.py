@@ -6,7 +6,11 @@ import socket
 from pathlib import Path
 
 import pytest
-from dgemma_engine.cluster.configuration import read_configuration, require_free_port
+from dgemma_engine.cluster.arguments import read_limits
+from dgemma_engine.cluster.configuration import read_configuration, require_free_port, require_keys_and_models
+from dgemma_engine.cluster.examples import EXAMPLES as NAMES
+from dgemma_engine.cluster.examples import example
+from dgemma_engine.cluster.quiet_logs import QUIET
 from dgemma_engine.cluster.ray_serve import failure_of
 from dgemma_engine.errors import PortInUse, WrongUsage
 
@@ -42,7 +46,36 @@ def test_examples_are_good(example: Path) -> None:
 
 
 def test_there_are_examples() -> None:
-    assert [path.name for path in EXAMPLES] == ["one_box.yaml", "several_machines.yaml"]
+    assert tuple(path.stem for path in EXAMPLES) == NAMES
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_examples_are_printed_log_nothing_of_requests_and_let_cards_work_on_several(path: Path) -> None:
+    assert example(path.stem) == path.read_text()
+    configuration = read_configuration(path)
+    assert configuration.logging_config is not None
+    assert configuration.logging_config.model_dump(include=set(QUIET)) == QUIET
+    application = configuration.applications[0]
+    if application.args["device"] == "cuda":
+        assert read_limits(application.deployments[0].user_config).num_at_once == 8
+
+
+def test_file_of_keys_that_cannot_be_used_is_told_before_anything_starts(path: Path, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    path.write_text(GOOD.replace("allow_anyone: true", f"api_key_file: {keys}"))
+    with pytest.raises(WrongUsage, match="keys: cannot be read"):
+        require_keys_and_models(read_configuration(path))
+    keys.write_text("ann 0123456789abcdef\nbob short\n")
+    with pytest.raises(WrongUsage, match="line 2: a key must be 16 to 512"):
+        require_keys_and_models(read_configuration(path))
+    keys.write_text("ann 0123456789abcdef\n")
+    require_keys_and_models(read_configuration(path))
+
+
+def test_model_that_is_not_there_is_told_before_anything_starts(path: Path) -> None:
+    path.write_text(GOOD.replace("model: tiny", "model: /nonexistent"))
+    with pytest.raises(WrongUsage, match="/nonexistent: no such folder"):
+        require_keys_and_models(read_configuration(path))
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ class Meter:
     """Keeps what is measured."""
 
     counts: dict[tuple[str, str], float] = field(default_factory=dict[tuple[str, str], float])
-    observed: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    values_ms: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
     gauges: dict[str, float] = field(default_factory=dict[str, float])
 
     def count(self, name: str, amount: float, labels: Mapping[str, str]) -> None:
@@ -39,7 +39,8 @@ class Meter:
         self.counts[key] = self.counts.get(key, 0) + amount
 
     def observe(self, name: str, value: float, labels: Mapping[str, str]) -> None:
-        self.observed.append((name, labels["stage"]))
+        assert name == "dgemma_stage_ms"
+        self.values_ms.setdefault(labels["stage"], []).append(value)
 
     def set(self, name: str, value: float) -> None:
         self.gauges[name] = value
@@ -90,7 +91,7 @@ async def test_request_is_answered_and_counted(make: Make, meter: Meter) -> None
     assert (asked.status, asked.json["content"]) == (200, "4|1")
     assert meter.counts["dgemma_requests", "stable"] == 1
     assert meter.counts["dgemma_steps", ""] == 2
-    assert {stage for _, stage in meter.observed} >= {"queue", "denoise", "total"}
+    assert meter.values_ms.keys() >= {"queue", "denoise", "total"}
 
 
 async def test_client_that_leaves_ends_the_work(make: Make, engine: SteppingEngine) -> None:
@@ -117,10 +118,42 @@ async def test_limits_change_while_the_model_stays(make: Make, engine: SteppingE
     replica.reconfigure({"max_middle_tokens": 5})
     await ask(replica.app, "/infill", BODY | {"n_predict": 200})
     assert [context.max_middle_tokens for context in engine.seen] == [3, 5]
+
+
+def test_first_limits_have_to_be_right(make: Make) -> None:
     with pytest.raises(WrongUsage, match="user_config: Object contains unknown field `most`"):
-        replica.reconfigure({"most": 1})
-    await ask(replica.app, "/infill", BODY | {"n_predict": 200, "input_prefix": "y = "})
+        make().reconfigure({"most": 1})
+
+
+async def test_later_limits_that_are_wrong_leave_the_earlier_ones_and_are_told(
+    make: Make, engine: SteppingEngine, meter: Meter, caplog: pytest.LogCaptureFixture
+) -> None:
+    replica = make()
+    replica.reconfigure({"max_middle_tokens": 5})
+    await replica.check_health()
+    assert meter.gauges["dgemma_reload_refused"] == 0
+    replica.reconfigure({"most": 1})
+    assert "the earlier limits and keys stay: user_config: Object contains unknown field `most`" in caplog.text
+    assert meter.gauges["dgemma_reload_refused"] == 1
+    await replica.check_health()
+    await ask(replica.app, "/infill", BODY | {"n_predict": 200})
     assert engine.seen[-1].max_middle_tokens == 5
+    replica.reconfigure({"max_middle_tokens": 6})
+    assert meter.gauges["dgemma_reload_refused"] == 0
+
+
+async def test_file_of_keys_that_cannot_be_used_leaves_the_earlier_keys(
+    make: Make, meter: Meter, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(f"ann {KEY}\n")
+    replica = make(EngineArguments(api_key_file=str(keys)))
+    await replica.check_health()
+    keys.write_text(f"ann {KEY}\nbob short\n")
+    replica.reconfigure({"max_requests": 4})
+    assert "line 2: a key must be 16 to 512" in caplog.text and "short" not in caplog.text
+    assert (await ask(replica.app, "/infill", BODY, authorization=f"Bearer {KEY}")).status == 200
+    assert meter.gauges["dgemma_reload_refused"] == 1
 
 
 async def test_work_under_way_outlives_a_change_of_limits(make: Make, engine: SteppingEngine) -> None:
@@ -143,6 +176,19 @@ async def test_key_that_was_taken_out_of_the_file_is_refused_once_reconfigured(m
     assert (await ask(replica.app, "/infill", BODY, authorization=f"Bearer {KEY[::-1]}")).status == 200
 
 
+async def test_changed_file_of_keys_is_read_at_the_next_health_check(make: Make, meter: Meter, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(f"ann {KEY}\n")
+    replica = make(EngineArguments(api_key_file=str(keys)), ReplicaLimits(max_middle_tokens=7))
+    keys.write_text(f"ann {KEY}\nbob {KEY[::-1]}\n")
+    await replica.check_health()
+    assert (await ask(replica.app, "/infill", BODY, authorization=f"Bearer {KEY[::-1]}")).status == 200
+    keys.unlink()
+    await replica.check_health()
+    assert meter.gauges["dgemma_reload_refused"] == 1
+    assert (await ask(replica.app, "/infill", BODY, authorization=f"Bearer {KEY}")).status == 200
+
+
 async def test_one_more_request_than_the_limit_is_asked_to_come_again(make: Make, engine: SteppingEngine) -> None:
     replica = make(limits=ReplicaLimits(max_requests=1))
     asking = asyncio.create_task(ask(replica.app, "/infill", BODY | {"n_predict": 30}))
@@ -150,6 +196,46 @@ async def test_one_more_request_than_the_limit_is_asked_to_come_again(make: Make
     refused = await ask(replica.app, "/infill", BODY | {"input_prefix": "y = "})
     assert (refused.status, refused.headers["retry-after"]) == (429, "1")
     assert (await asking).status == 200
+
+
+async def test_every_end_of_a_completion_is_counted(make: Make, engine: SteppingEngine, meter: Meter) -> None:
+    replica = make(limits=ReplicaLimits(max_requests=2, num_at_once=1))
+    leaving = asyncio.Event()
+    long = BODY | {"n_predict": 200}
+    running = asyncio.create_task(ask(replica.app, "/infill", long | {"t_max_predict_ms": 60_000}, leaving=leaving))
+    await until(lambda: bool(engine.runs))
+    waiting = asyncio.create_task(ask(replica.app, "/v1/infill", {"prefix": "y = ", "suffix": "", "deadline_ms": 20}))
+    await until(lambda: replica.app.num_under_way == 2)
+    assert (await ask(replica.app, "/infill", BODY | {"input_prefix": "z = "})).status == 429
+    assert (await waiting).json["finish"] == "deadline"
+    assert len(engine.runs) == 1
+    leaving.set()
+    await running
+    await ask(replica.app, "/v1/infill", {"prefix": "x", "suffix": "", "path": "fault"})
+    await ask(replica.app, "/infill", BODY)
+    ends = {labels: number for (name, labels), number in meter.counts.items() if name == "dgemma_requests"}
+    assert ends == {"busy": 1, "deadline": 1, "cancelled": 1, "fault": 1, "stable": 1}
+    # The wait in the front door, of the request that no engine saw.
+    assert meter.values_ms["queue"][0] > 0
+
+
+async def test_question_of_another_deployment_is_counted_by_its_end(
+    make: Make, engine: SteppingEngine, meter: Meter
+) -> None:
+    replica = make()
+    wire = Context(document="a", prefix="x = ", suffix="\n", max_middle_tokens=256, drafts="7").to_wire()
+    stream = replica.infill(wire, "s")
+    await anext(stream)
+    await stream.aclose()
+    await until(lambda: engine.runs[0].ended and bool(meter.counts))
+    fault = Context(document="a", prefix="x", suffix="", path="fault")
+    with pytest.raises(EngineFault):
+        async for _message in replica.infill(fault.to_wire(), "s"):
+            pass
+    async for _message in replica.infill(wire | {"max_middle_tokens": 2}, "s"):
+        pass
+    ends = {labels: number for (name, labels), number in meter.counts.items() if name == "dgemma_requests"}
+    assert ends == {"cancelled": 1, "fault": 1, "stable": 1}
 
 
 async def test_healthy_replica_measures_itself(make: Make, meter: Meter) -> None:

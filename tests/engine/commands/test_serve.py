@@ -74,6 +74,28 @@ def test_option_that_cannot_be_used_is_wrong_usage(
     assert problem in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--http", "127.0.0.1:8012"], ["--api-key-file", "keys"], ["--tls-cert", "c"], ["--tls-key", "k"],
+        ["--allow-host", "a"], ["--allow-origin", "http://a"], ["--insistent"], ["--idle-minutes", "5"],
+        ["--end-with-input"], ["--share"], ["--install-service"], ["--uninstall-service"], ["--model", "tiny"],
+        ["--device", "cpu"],
+    ],
+    ids=lambda options: options[0],
+)  # fmt: skip
+def test_option_without_effect_beside_ray_is_refused_by_name(
+    options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", "--ray", "team.yaml", *options]) == 2
+    assert f"{options[0]} has no effect with --ray" in capsys.readouterr().err
+
+
+def test_example_of_a_configuration_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--ray-example", "first_steps"]) == 0
+    assert "import_path: dgemma_engine.cluster.application:build" in capsys.readouterr().out
+
+
 def test_missing_extra_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     assert main(["serve"]) == 1

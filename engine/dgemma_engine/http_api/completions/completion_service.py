@@ -5,8 +5,9 @@ The one object that dialects ask. Works on any `InfillEngine`: the connection of
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from pathlib import PurePath
 from typing import Protocol, TypeVar
@@ -15,11 +16,11 @@ from dgemma_engine.engine_client.connection_status import ConnectionState, Conne
 from dgemma_engine.http_api.completions.document_windows import DocumentWindows
 from dgemma_engine.http_api.completions.question import Answer, Question, sent_prefix, to_answer
 from dgemma_engine.http_api.completions.shared_work import SharedWork
-from dgemma_engine.http_api.completions.turn_queue import TurnQueue
+from dgemma_engine.http_api.completions.turn_queue import NOT_DUE, TurnQueue
 from dgemma_engine.http_api.http_settings import HttpSettings
 from dgemma_engine.http_api.refusal import Refusal
 from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
-from dgemma_engine.protocol.messages import Context, Infill, OnDraft
+from dgemma_engine.protocol.messages import Context, Finish, Infill, OnDraft
 from dgemma_engine.protocol.status_messages import Status
 from dgemma_engine.protocol.trace_messages import Trace
 
@@ -29,8 +30,18 @@ _FOLLOW_UP_CHARS = 200
 _NUM_FOLLOWED = 64
 _LOADING_S = 5
 _BUSY_S = 1
+_TOO_MANY = 429
 
 _Answer = TypeVar("_Answer")
+
+BUSY, FAULT = "busy", "fault"
+"""Ends of a completion without an answer, beside those of `Finish`: refused with 429, not answered by the engine."""
+OnEnd = Callable[[str, Infill | None], None]
+"""Receives how each completion ended, and its answer unless another completion has the same one."""
+
+
+def ignore_end(_end: str, _infill: Infill | None) -> None:
+    """Counts nothing."""
 
 
 class InfillEngine(Protocol):
@@ -69,14 +80,25 @@ class CompletionService:
         engine: answers.
         settings: limits.
         clock: seconds that never go backwards.
+        on_end: called once for each completion.
     """
 
-    def __init__(self, engine: InfillEngine, settings: HttpSettings, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        engine: InfillEngine,
+        settings: HttpSettings,
+        *,
+        clock: Callable[[], float],
+        on_end: OnEnd = ignore_end,
+    ) -> None:
         self.settings = settings
+        self._on_end = on_end
         self._engine = engine
         self._clock = clock
         self._windows = DocumentWindows()
-        self._turns = TurnQueue(engine.infill, num_at_once=settings.num_at_once, max_wait_s=settings.max_wait_s)
+        self._turns = TurnQueue(
+            engine.infill, num_at_once=settings.num_at_once, max_wait_s=settings.max_wait_s, clock=clock
+        )
         self._shared = SharedWork(self._turns.answer)
         self._num_requests = 0
         # Asked for once: the engine of one location keeps its model.
@@ -103,9 +125,9 @@ class CompletionService:
             speculative=question.is_warm_up or self._is_follow_up(document, question.prefix),
             insistent=self.settings.insistent,
         )
-        with self._admitted():
-            infill, place = await self._shared.answer(context, caller)
-        answer = to_answer(question, _or_refusal(infill), model=await self.model_name(), first=place)
+        due_s = NOT_DUE if question.deadline_ms is None else context.deadline_ms / 1_000
+        infill, place = await self._counted(lambda: self._shared.answer(context, caller, due_s))
+        answer = to_answer(question, infill, model=await self.model_name(), first=place)
         if answer.best.text and not context.speculative:
             self._remember(document, question.prefix + answer.best.text)
         return answer
@@ -114,15 +136,24 @@ class CompletionService:
         """Answers a request in the engine's own terms. Cancelling the caller cancels the work.
 
         Args:
-            context: the request.
+            context: the request; its deadline counts from now.
             caller: who asks.
             on_draft: receives the drafts; None asks for none.
 
         Raises:
             Refusal: too much is under way, or no engine answers.
         """
-        with self._admitted():
-            return _or_refusal(await self._turns.answer(context, caller, on_draft))
+
+        async def ask() -> tuple[Infill | ConnectionStatus, int]:
+            return await self._turns.answer(context, caller, context.deadline_ms / 1_000, on_draft), 0
+
+        return (await self._counted(ask))[0]
+
+    def overtaken(self) -> Infill:
+        """Returns the answer to a request that came after a newer one of its document."""
+        infill = Infill(text="", finish=Finish.CANCELLED)
+        self._on_end(infill.finish, infill)
+        return infill
 
     async def trace(self, context: Context) -> Trace:
         """Answers a request with the trace of its steps; raises as `infill` does."""
@@ -165,11 +196,32 @@ class CompletionService:
             self._model = PurePath((await self.about()).model).name
         return self._model
 
+    async def _counted(self, ask: Callable[[], Awaitable[tuple[Infill | ConnectionStatus, int]]]) -> tuple[Infill, int]:
+        """Returns an answer, and how many identical requests had it before; reports its end, whatever that is."""
+        since_s, end, infill = self._clock(), FAULT, None
+        try:
+            with self._admitted():
+                found, place = await ask()
+            answer = _or_refusal(found)
+            end, infill = answer.finish, None if place else answer
+            return answer, place
+        except asyncio.CancelledError:
+            # The client has left, or has cancelled the request by its name.
+            total_ms = (self._clock() - since_s) * 1_000
+            end = Finish.CANCELLED
+            infill = Infill(text="", finish=Finish.CANCELLED, timings_ms={"total": total_ms})
+            raise
+        except Refusal as refusal:
+            end = BUSY if refusal.status == _TOO_MANY else FAULT
+            raise
+        finally:
+            self._on_end(end, infill)
+
     @contextmanager
     def _admitted(self) -> Generator[None]:
         if self._num_requests >= self.settings.max_requests:
             raise Refusal(
-                status=429,
+                status=_TOO_MANY,
                 message=f"{self.settings.max_requests} completions are under way already; ask again later.",
                 retry_after_s=_BUSY_S,
             )

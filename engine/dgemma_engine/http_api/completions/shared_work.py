@@ -34,20 +34,20 @@ class SharedWork:
     """The requests under way.
 
     Attributes:
-        ask: asks the engine for a caller; cancelling it cancels the work there.
+        ask: asks the engine for a caller, with the seconds until the answer is due; cancelling it cancels the work.
     """
 
-    ask: Callable[[Context, str], Awaitable[Infill | ConnectionStatus]]
+    ask: Callable[[Context, str, float], Awaitable[Infill | ConnectionStatus]]
     _works: dict[Context, _Work] = field(default_factory=dict[Context, _Work])
 
-    async def answer(self, context: Context, caller: str) -> tuple[Infill | ConnectionStatus, int]:
+    async def answer(self, context: Context, caller: str, due_s: float) -> tuple[Infill | ConnectionStatus, int]:
         """Returns the answer, and how many identical requests came before this one; cancellable.
 
         The work is cancelled once the last of them is. Documents are a caller's own, so all of them have one caller.
         """
         work = self._works.get(context)
         if work is None:
-            work = self._works[context] = _Work(task=asyncio.create_task(self._ask(context, caller)))
+            work = self._works[context] = _Work(task=asyncio.create_task(self._ask(context, caller, due_s)))
         place = work.num_joined
         work.num_joined += 1
         work.num_waiting += 1
@@ -59,9 +59,9 @@ class SharedWork:
                 self._works.pop(context, None)
                 work.task.cancel()
 
-    async def _ask(self, context: Context, caller: str) -> Infill | ConnectionStatus:
+    async def _ask(self, context: Context, caller: str, due_s: float) -> Infill | ConnectionStatus:
         try:
-            return await self.ask(context, caller)
+            return await self.ask(context, caller, due_s)
         finally:
             if (work := self._works.get(context)) is not None and work.task is asyncio.current_task():
                 del self._works[context]

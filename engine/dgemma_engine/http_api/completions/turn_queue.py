@@ -1,7 +1,8 @@
 """Requests that arrive at once -> a bounded number at the engine: whose turn is next, and what is not worth one.
 
-The engine answers the requests of one connection one after another, and a request's deadline begins when the engine
-receives it. So a request waits here, where waiting costs nothing of its deadline.
+The engine answers the requests of one connection one after another, so a request waits here for its turn. Where its
+client named a deadline, the wait is subtracted from it, and a request whose deadline passes here is never begun. Where
+none was named, the wait costs nothing of the server's own, which bounds the work.
 
 - Of one document only the newest request counts: it takes the place of the one that waits, which is answered with
   nothing, and goes to the engine at once where that works on an older one, which it supersedes there.
@@ -14,12 +15,15 @@ Knows no HTTP. Not thread-safe.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dgemma_engine.engine_client.connection_status import ConnectionStatus
 from dgemma_engine.protocol.messages import Context, Finish, Infill, OnDraft
 
+NOT_DUE = float("inf")
+"""Seconds until an answer is due that no client needs by a certain time."""
 Ask = Callable[[Context, OnDraft | None], Awaitable[Infill | ConnectionStatus]]
 
 
@@ -45,12 +49,16 @@ class TurnQueue:
         ask: asks the engine; cancelling it cancels the work there.
         num_at_once: documents that the engine works on at the same time: 1 lets a long request delay all others, many
             leave each request a small part of the engine within its deadline.
-        max_wait_s: seconds that a request may wait for its turn: 0 answers every request that would have to wait with
-            nothing, large keeps a client waiting that might ask again.
+        max_wait_s: seconds that a request may wait for its turn, never past its deadline: 0 answers every request that
+            would have to wait with nothing, large keeps a client waiting that might ask again.
+        clock: seconds that never go backwards.
     """
 
-    def __init__(self, ask: Ask, *, num_at_once: int, max_wait_s: float) -> None:
+    def __init__(
+        self, ask: Ask, *, num_at_once: int, max_wait_s: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._ask = ask
+        self._clock = clock
         self._num_at_once = num_at_once
         self._max_wait_s = max_wait_s
         # By document, in order of arrival.
@@ -60,28 +68,41 @@ class TurnQueue:
         self._last_turn: dict[str, int] = {}
         self._num_turns = 0
 
-    async def answer(self, context: Context, caller: str, on_draft: OnDraft | None = None) -> Infill | ConnectionStatus:
+    async def answer(
+        self, context: Context, caller: str, due_s: float, on_draft: OnDraft | None = None
+    ) -> Infill | ConnectionStatus:
         """Answers a request when its turn has come. Cancelling the caller cancels the work.
 
         Args:
             context: the request.
             caller: who asks.
+            due_s: seconds from now until the client needs the answer; `NOT_DUE` where it named no deadline.
             on_draft: receives the drafts; None asks for none.
 
         Returns:
             The engine's answer, or what stands in the way. Nothing, as `CANCELLED`, for a request that is not worth a
-            turn, and as `DEADLINE` for one that waited too long.
+            turn, and as `DEADLINE` for one that waited too long. The wait for the turn is in `queue` and `total` of
+            the answer's times.
         """
         if context.speculative:
             return _nothing(Finish.CANCELLED) if self._running else await self._ask(context, on_draft)
+        since_s = self._clock()
         turn = self._add(context.document, caller)
         try:
+            if turn.may_run.done():
+                return await self._ask(context, on_draft)
             try:
-                async with asyncio.timeout(self._max_wait_s):
+                async with asyncio.timeout(min(self._max_wait_s, due_s)):
                     may_run = await turn.may_run
             except TimeoutError:
-                return _nothing(Finish.DEADLINE)
-            return await self._ask(context, on_draft) if may_run else _nothing(Finish.CANCELLED)
+                return _waited(_nothing(Finish.DEADLINE), self._clock() - since_s)
+            waited_s = self._clock() - since_s
+            if not may_run:
+                return _waited(_nothing(Finish.CANCELLED), waited_s)
+            if waited_s >= due_s:
+                return _waited(_nothing(Finish.DEADLINE), waited_s)
+            rest = replace(context, deadline_ms=min(context.deadline_ms, (due_s - waited_s) * 1_000))
+            return _waited(await self._ask(rest, on_draft), waited_s)
         finally:
             self._remove(turn)
 
@@ -121,3 +142,11 @@ class TurnQueue:
 
 def _nothing(finish: Finish) -> Infill:
     return Infill(text="", finish=finish)
+
+
+def _waited(answer: Infill | ConnectionStatus, waited_s: float) -> Infill | ConnectionStatus:
+    """Returns an answer whose times hold the wait for the turn too."""
+    if isinstance(answer, ConnectionStatus):
+        return answer
+    longer = {stage: answer.timings_ms.get(stage, 0.0) + waited_s * 1_000 for stage in ("queue", "total")}
+    return replace(answer, timings_ms={**answer.timings_ms, **longer})

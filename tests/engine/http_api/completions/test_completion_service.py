@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from dgemma_engine.engine_client.connection_status import ConnectionState, ConnectionStatus
 from dgemma_engine.http_api.completions.completion_service import CompletionService, refusal_of
 from dgemma_engine.http_api.completions.question import Question
 from dgemma_engine.http_api.http_settings import HttpSettings
+from dgemma_engine.http_api.refusal import Refusal
 
 from tests.engine.http_api.front_door import AnsweringEngine
 
@@ -15,13 +18,40 @@ class Typist:
     def __init__(self, *texts: str) -> None:
         self.engine = AnsweringEngine(*texts)
         self.now_s = 100.0
-        self.service = CompletionService(self.engine, HttpSettings(), clock=lambda: self.now_s)
+        self.ends: list[tuple[str, bool]] = []
+        self.service = CompletionService(
+            self.engine,
+            HttpSettings(),
+            clock=lambda: self.now_s,
+            on_end=lambda end, infill: self.ends.append((end, infill is not None)),
+        )
 
     async def ask(self, prefix: str, after_s: float, suffix: str = "\n") -> bool:
         """Asks, and returns whether the engine was told that nobody waits."""
         self.now_s += after_s
         await self.service.answer(Question(prefix=prefix, suffix=suffix), "me")
         return self.engine.contexts[-1].speculative
+
+
+async def test_identical_requests_count_one_answer_and_each_its_end() -> None:
+    typist = Typist("alpha", "beta")
+    question = Question(prefix="LATER", suffix="\n")
+    await asyncio.gather(*(typist.service.answer(question, "me") for _ in range(2)))
+    assert len(typist.engine.contexts) == 1
+    assert sorted(typist.ends) == [("stable", False), ("stable", True)]
+
+
+async def test_request_that_came_after_a_newer_one_is_counted_as_cancelled() -> None:
+    typist = Typist("alpha")
+    assert typist.service.overtaken().text == ""
+    assert typist.ends == [("cancelled", True)]
+
+
+async def test_engine_that_cannot_answer_is_counted_as_a_fault() -> None:
+    typist = Typist("alpha")
+    with pytest.raises(Refusal):
+        await typist.service.answer(Question(prefix="LOST", suffix="\n"), "me")
+    assert typist.ends == [("fault", False)]
 
 
 async def test_request_behind_an_answer_that_nobody_can_have_accepted_is_speculation() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from dgemma_engine.engine_client.connection_status import ConnectionStatus
-from dgemma_engine.http_api.completions.turn_queue import TurnQueue
+from dgemma_engine.http_api.completions.turn_queue import NOT_DUE, TurnQueue
 from dgemma_engine.protocol.messages import Context, Finish, Infill, OnDraft
 
 Outcome = Infill | ConnectionStatus
@@ -18,12 +18,14 @@ class Device:
     """Works on every request until it is told to end it."""
 
     begun: list[str] = field(default_factory=list[str])
+    deadlines_ms: list[float] = field(default_factory=list[float])
     ends: dict[str, asyncio.Event] = field(default_factory=dict[str, asyncio.Event])
 
     async def ask(self, context: Context, _on_draft: OnDraft | None) -> Outcome:
         self.begun.append(context.prefix)
+        self.deadlines_ms.append(context.deadline_ms)
         await self.ends.setdefault(context.prefix, asyncio.Event()).wait()
-        return Infill(text=context.prefix, finish=Finish.STABLE)
+        return Infill(text=context.prefix, finish=Finish.STABLE, timings_ms={"queue": 1.0, "total": 5.0})
 
     async def end(self, prefix: str) -> None:
         self.ends[prefix].set()
@@ -44,10 +46,13 @@ class Front:
 
     def __init__(self, *, num_at_once: int = 1, max_wait_s: float = 60.0) -> None:
         self.device = Device()
-        self.queue = TurnQueue(self.device.ask, num_at_once=num_at_once, max_wait_s=max_wait_s)
+        self.now_s = 0.0
+        self.queue = TurnQueue(
+            self.device.ask, num_at_once=num_at_once, max_wait_s=max_wait_s, clock=lambda: self.now_s
+        )
 
-    async def put(self, context: Context, caller: str = "me") -> asyncio.Task[Outcome]:
-        work: Coroutine[Any, Any, Outcome] = self.queue.answer(context, caller)
+    async def put(self, context: Context, caller: str = "me", *, due_s: float = NOT_DUE) -> asyncio.Task[Outcome]:
+        work: Coroutine[Any, Any, Outcome] = self.queue.answer(context, caller, due_s)
         task = asyncio.create_task(work)
         await settle()
         return task
@@ -147,3 +152,48 @@ async def test_speculative_request_does_not_wait() -> None:
     refused = await front.put(question("t", speculative=True))
     assert front.device.begun == ["s", "a"]
     assert finish(refused) is Finish.CANCELLED
+
+
+async def test_wait_is_subtracted_from_a_deadline_that_the_client_named_and_from_no_other() -> None:
+    front = Front()
+    await front.put(question("a"))
+    named = await front.put(question("b"), due_s=1.0)
+    unnamed = await front.put(question("c"))
+    front.now_s = 0.25
+    for name in "abc":
+        await front.device.end(name)
+    assert front.device.deadlines_ms == [1_000.0, 750.0, 1_000.0]
+    assert [finish(task) for task in (named, unnamed)] == [Finish.STABLE] * 2
+
+
+async def test_request_whose_deadline_has_passed_is_not_begun() -> None:
+    front = Front()
+    await front.put(question("a"))
+    late = await front.put(question("b"), due_s=1.0)
+    front.now_s = 1.0
+    await front.device.end("a")
+    assert front.device.begun == ["a"]
+    assert finish(late) is Finish.DEADLINE
+
+
+async def test_request_is_answered_when_it_is_due_although_it_might_wait_longer() -> None:
+    front = Front(max_wait_s=60.0)
+    await front.put(question("a"))
+    outcome = await (await front.put(question("b"), due_s=0.01))
+    assert isinstance(outcome, Infill) and outcome.finish is Finish.DEADLINE
+
+
+async def test_wait_is_in_the_times_of_the_answer() -> None:
+    front = Front()
+    await front.put(question("a"))
+    begun, older = await front.put(question("b")), await front.put(question("c1", "c"))
+    front.now_s = 0.25
+    await front.put(question("c2", "c"))
+    await front.device.end("a")
+    await front.device.end("b")
+    outcomes = [begun.result(), older.result()]
+    assert all(isinstance(one, Infill) for one in outcomes)
+    assert [one.timings_ms for one in outcomes if isinstance(one, Infill)] == [
+        {"queue": 251.0, "total": 255.0},
+        {"queue": 250.0, "total": 250.0},
+    ]

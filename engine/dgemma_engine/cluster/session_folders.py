@@ -1,0 +1,38 @@
+"""Folders of Ray's sessions, with logs and sockets: those of processes that have ended are removed."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import psutil
+
+# Ray names a session by its start and by the process that started it.
+_SESSION = re.compile(r"session_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_\d+_(\d+)")
+
+
+def remove_ended(folder: Path) -> None:
+    """Removes the sessions whose process has ended; what cannot be removed stays.
+
+    Args:
+        folder: Ray's temporary folder; may be missing.
+    """
+    for session in sorted(folder.glob("session_*")):
+        found = _SESSION.fullmatch(session.name)
+        if found and not session.is_symlink() and not psutil.pid_exists(int(found[1])):
+            shutil.rmtree(session, ignore_errors=True)
+    # Ray cannot replace a link to nothing.
+    if (latest := folder / "session_latest").is_symlink() and not latest.exists():
+        latest.unlink()
+
+
+def remove_own(folder: Path, pid: int) -> None:
+    """Removes the sessions that a process started.
+
+    Args:
+        folder: Ray's temporary folder; may be missing.
+        pid: of the process, whose Ray has ended.
+    """
+    for session in folder.glob(f"session_*_{pid}"):
+        shutil.rmtree(session, ignore_errors=True)
