@@ -33,7 +33,7 @@ from dgemma_lsp.metrics.recorder import StatsRecorder
 from dgemma_lsp.metrics.stats import Source
 from dgemma_lsp.privacy.policy import Privacy
 from dgemma_lsp.request import Request
-from dgemma_lsp.settings.reader import PERSONAL_KEYS, read_settings
+from dgemma_lsp.settings.reader import SettingsOf, read_settings
 from dgemma_lsp.settings.settings import Settings
 
 
@@ -104,7 +104,7 @@ class Session:
     def initialize(self, raw: object) -> list[str]:
         """Reads the settings that the editor starts with; they hold wherever later ones leave a key out.
 
-        Only these may say where text goes: later ones may come from a workspace.
+        Only these may say where text goes and which files are no longer private: later ones may be a workspace's.
 
         Args:
             raw: decoded JSON.
@@ -122,7 +122,7 @@ class Session:
         Args:
             raw: decoded JSON; keys that it leaves out go back to what the editor started with.
         """
-        settings, problems = read_settings(raw, self._initial, self.settings, fixed=PERSONAL_KEYS)
+        settings, problems = read_settings(raw, self._initial, self.settings, of=SettingsOf.WORKSPACE)
         self.warn(problems)
         self._apply(settings)
         self.board.show_current()

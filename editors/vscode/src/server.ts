@@ -12,7 +12,7 @@ import { offerModel } from "./fetch.ts";
 import { probe } from "./probe.ts";
 import { hintLearning } from "./learn.ts";
 import { incompatibility, LEARN_HINT, type LearnHint, type MissingModel, MODEL_MISSING, type ServerStatus, STATUS } from "./protocol.ts";
-import { serverSettings, setting } from "./settings.ts";
+import { setting, settingsAtStart } from "./settings.ts";
 import type { ServerState } from "./statusText.ts";
 
 const SELECTOR = ["file", "untitled", "vscode-notebook-cell"].map((scheme) => ({ scheme }));
@@ -166,7 +166,7 @@ export class Server implements vscode.Disposable {
       documentSelector: SELECTOR,
       outputChannel: this.#log,
       revealOutputChannelOn: RevealOutputChannelOn.Never,
-      initializationOptions: serverSettings,
+      initializationOptions: settingsAtStart,
       initializationFailedHandler: () => false,
       middleware: this.#middleware,
       errorHandler: {
