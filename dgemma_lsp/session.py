@@ -25,7 +25,7 @@ from dgemma_lsp.documents.notebooks import Notebooks
 from dgemma_lsp.documents.positions import PositionEncoding
 from dgemma_lsp.documents.store import Document, Documents, Edit
 from dgemma_lsp.documents.uri import name_files
-from dgemma_lsp.engine_client.connector import engine_host
+from dgemma_lsp.engine_client.connector import engine_host, first_request
 from dgemma_lsp.engine_client.infill_client import ContextLimits, InfillClient
 from dgemma_lsp.engine_client.status import ClientNotifier, StatusBoard
 from dgemma_lsp.fill.service import FillService
@@ -79,6 +79,7 @@ class Session:
             connector(self.settings),
             on_status=self.board.connection_changed,
             on_fault=self.board.request_failed,
+            on_answered=self.board.request_answered,
             clock=clock,
         )
         self._collector = ContextCollector(
@@ -132,7 +133,7 @@ class Session:
         self._limits = ContextLimits(max_middle_tokens=settings.max_tokens, seed=settings.seed)
         self.board.off = "" if settings.enabled else OFF
         self.board.model = self._choose(settings)
-        self.board.host = engine_host(settings)
+        self.board.host, self.board.unasked = engine_host(settings), first_request(settings)
         self.recorder.switch(on=settings.stats)
         if settings.private_files != old.private_files:
             self.privacy.configure(settings.private_files)
