@@ -19,10 +19,11 @@ import trustme
 from dgemma_engine.engine_client.connection import EngineConnection
 from dgemma_engine.engine_client.connection_status import ConnectionState, ConnectionStatus
 from dgemma_engine.engine_client.retry_policy import RetryPolicy
+from dgemma_engine.errors import NotNow, OutOfReach
 from dgemma_engine.http_api.access.api_keys import ApiKeys
 from dgemma_engine.http_api.http_settings import HttpSettings, TlsFiles
 from dgemma_engine.protocol.handshake import PROTOCOL
-from dgemma_engine.protocol.messages import Infill
+from dgemma_engine.protocol.messages import Finish, Infill
 from dgemma_engine.remote import http_channel, loading_watch
 from dgemma_engine.remote.connect import connect_remote
 from dgemma_engine.remote.http_channel import Broken, HttpChannel
@@ -30,6 +31,8 @@ from dgemma_engine.remote.remote_location import RemoteLocation
 
 from tests.engine.http_api.front_door import FREE_PORT, front_door
 from tests.engine.remote.elsewhere import network_to, question
+from tests.engine.remote.scripted_engine import about as scripted_engine_about
+from tests.engine.remote.scripted_engine import answer, scripted_engine
 
 KEY = "0123456789abcdef"
 NOW = datetime.now(UTC)
@@ -84,7 +87,7 @@ async def answering(content: bytes, *, tls: ssl.SSLContext | None = None) -> Asy
 
 def http(status: str, kind: str, body: str, *more: str) -> bytes:
     fields = [f"HTTP/1.1 {status}", f"Content-Type: {kind}", f"Content-Length: {len(body)}", *more]
-    return ("\r\n".join(fields) + "\r\n\r\n" + body).encode()
+    return ("\r\n".join(fields) + "\r\n\r\n" + body).encode("latin-1")
 
 
 def about(**other: Any) -> bytes:
@@ -116,6 +119,9 @@ NO_PATH = json.dumps({"error": {"message": "There is no such path.", "code": 404
         (about(protocol=PROTOCOL + 1), "has a newer version of dgemma-lsp; update it here"),
         (about(state="failed"), "its engine cannot load a model"),
         (about(state="asleep"), "something else than an engine answers"),
+        (about(state="loading", percent=float("inf")), "something else than an engine answers"),
+        (about(state="loading", percent=float("nan")), "something else than an engine answers"),
+        (http("429 Too Many Requests", "text/html", "", "Retry-After: \N{SUPERSCRIPT TWO}"), "is asked again in 1 s"),
         (b"SSH-2.0-OpenSSH_9.2\r\n", "broke the connection off"),
         (http("200 OK", "application/json", '{"protocol"'), "broke the connection off"),
     ],
@@ -231,13 +237,31 @@ async def test_plain_http_where_https_is_asked() -> None:
     assert "does not answer in HTTPS; check the scheme and the port of engine.url" in message
 
 
+async def test_https_where_plain_http_is_asked(tmp_path: Path, authority: trustme.CA) -> None:
+    async with with_certificate(tmp_path, authority) as url:
+        message = await said(RemoteLocation(url=url.replace("https:", "http:")))
+    assert message.endswith("answers in HTTPS only; write https in engine.url in place of http")
+
+
+async def test_words_of_a_server_of_https_for_plain_http(tmp_path: Path, authority: trustme.CA) -> None:
+    page = http("400 Bad Request", "text/html", "<html>The plain HTTP request was sent to HTTPS port</html>")
+    async with with_certificate(tmp_path, authority) as url, answering(page) as port:
+        channel = HttpChannel(RemoteLocation(url=url.replace("https:", "http:")))
+        assert await channel.is_tls()
+        await channel.close()
+        # Who says so and speaks no TLS is no such server.
+        assert "HTTP status 400, which is none of an engine" in await said(
+            RemoteLocation(url=f"http://127.0.0.1:{port}")
+        )
+
+
 async def test_name_that_the_engines_side_does_not_know(tmp_path: Path) -> None:
     async with front_door() as door:
         location = RemoteLocation(url=f"http://gpu.lan:{door.port}", plain_hosts=("gpu.lan",))
         async with AsyncExitStack() as stack:
             _resolve(stack, "gpu.lan")
             message = await said(location)
-    assert message.endswith("start there: dgemma-engine serve --allow-host gpu.lan")
+    assert "start there: dgemma-engine serve --allow-host gpu.lan, or name it in allow_hosts of the cluster" in message
 
 
 def _resolve(stack: AsyncExitStack, name: str) -> None:
@@ -296,3 +320,33 @@ async def test_network_that_comes_back_is_used_again() -> None:
         await asyncio.sleep(0.02)
         assert isinstance(await connection.infill(replace(question(), prefix="y = ")), Infill)
         await connection.close()
+
+
+@pytest.mark.parametrize("elapsed_ms", [float("nan"), float("inf"), -1e300, 10**400, True, "7", None, [1]])
+async def test_number_that_no_engine_sends_spoils_no_later_question(elapsed_ms: Any) -> None:
+    async with scripted_engine() as engine:
+        engine.about = scripted_engine_about(elapsed_ms=elapsed_ms)
+        lost: list[OutOfReach] = []
+        place = RemoteLocation(url=f"http://127.0.0.1:{engine.port}")
+        remote = await connect_remote(place, on_progress=lambda _: None, on_closed=lost.append)
+        engine.reply = answer(elapsed_ms=elapsed_ms)
+        for _ in range(3):
+            infill = await remote.infill(question())
+            assert infill.text == "alpha" and 0 <= infill.timings_ms["network"] < 60_000
+        assert lost == []
+        await remote.close()
+
+
+@pytest.mark.parametrize(
+    "change", [{"score": float("nan")}, {"timings_ms": {"total": float("inf")}}, {"steps": 10**30}]
+)
+async def test_answer_with_a_number_that_is_none_is_refused_and_the_next_one_counts(change: dict[str, Any]) -> None:
+    async with scripted_engine() as engine:
+        place = RemoteLocation(url=f"http://127.0.0.1:{engine.port}")
+        remote = await connect_remote(place, on_progress=lambda _: None, on_closed=lambda _: None)
+        engine.reply = answer(answer=Infill(text="alpha", finish=Finish.STABLE).to_wire() | change)
+        with pytest.raises(NotNow):
+            await remote.infill(question())
+        engine.reply = answer()
+        assert (await remote.infill(question())).text == "alpha"
+        await remote.close()

@@ -8,12 +8,23 @@ from dgemma_engine.remote.network_time import NetworkTime
 
 @pytest.mark.parametrize(
     ("round_trip_ms", "left_ms", "sent_ms"),
-    [(20, 3_000, 2_980), (20, 100, 80), (400, 300, 60), (20, 0, 1), (0, 50, 50), (0, -10, 1)],
+    [(20, 3_000, 2_920), (20, 100, 78), (400, 300, 60), (20, 0, 1), (0, 50, 49), (0, -10, 1)],
 )
 def test_deadline_leaves_the_answer_time_to_come_back(round_trip_ms: float, left_ms: float, sent_ms: float) -> None:
     network = NetworkTime()
     network.learn(round_trip_ms + 5, 5)
     assert network.remaining_ms(left_ms) == sent_ms
+
+
+def test_engine_that_ends_after_its_deadline_is_given_less_and_slowly_more_again() -> None:
+    network = NetworkTime()
+    network.learn(20, 0)
+    network.overran(300)
+    assert network.remaining_ms(3_000) == 2_680
+    network.overran(50)
+    assert network.remaining_ms(3_000) == pytest.approx(3_000 - 20 - 250)
+    network.overran(400)
+    assert network.remaining_ms(3_000) == 2_580
 
 
 def test_newest_measurement_counts_for_a_share() -> None:
