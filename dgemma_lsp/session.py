@@ -133,6 +133,7 @@ class Session:
         self._limits = ContextLimits(max_middle_tokens=settings.max_tokens, seed=settings.seed)
         self.board.off = "" if settings.enabled else OFF
         self.board.model = self._choose(settings)
+        self._infills.is_elsewhere = bool(settings.engine_url)
         self.board.host, self.board.unasked = engine_host(settings), first_request(settings)
         self.recorder.switch(on=settings.stats)
         if settings.private_files != old.private_files:

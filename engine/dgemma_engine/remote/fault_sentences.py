@@ -51,14 +51,9 @@ def no_answer(place: str) -> str:
     return f"{place} does not answer: the network is down, or the machine sleeps or is off"
 
 
-def late(place: str, deadline_ms: float) -> str:
-    """Returns what to say of a question that was not answered by its deadline; its machine may still answer others.
-
-    Args:
-        place: host and port.
-        deadline_ms: of the question.
-    """
-    return f"{place} has not answered within {deadline_ms:g} ms; the next request asks again"
+def late(place: str) -> str:
+    """Returns what to say of a question that was not answered by its deadline; its machine may still answer others."""
+    return f"{place} has not answered by the deadline; the next request asks again"
 
 
 def of_tls(place: str) -> str:

@@ -7,6 +7,8 @@ _NEWEST_SHARE = 0.3
 _LEAST_LEFT_SHARE = 0.2
 # Of a deadline, for an engine that ends a step after it, before one was measured; of later ones that end sooner.
 _SPARE_SHARE, _SOONER_SHARE = 0.02, 0.2
+# No way takes so long: the clock ran on while the machine slept.
+_MOST_MS = 10_000.0
 # A deadline of 0 is none.
 _LEAST_MS = 1.0
 
@@ -25,13 +27,15 @@ class NetworkTime:
         self._is_measured = False
 
     def learn(self, total_ms: float, elapsed_ms: float) -> float:
-        """Adds a measurement; returns its round trip in milliseconds.
+        """Adds a measurement; returns its round trip in milliseconds. One through a sleep of the machine is none.
 
         Args:
             total_ms: from the question to its answer.
             elapsed_ms: what the other machine took of that.
         """
         measured_ms = max(total_ms - max(elapsed_ms, 0.0), 0.0)
+        if measured_ms > _MOST_MS:
+            return self.round_trip_ms
         share = _NEWEST_SHARE if self._is_measured else 1.0
         self._is_measured = True
         self.round_trip_ms += share * (measured_ms - self.round_trip_ms)

@@ -232,7 +232,7 @@ class RemoteEngine:
         try:
             if not (await asyncio.wait([work], timeout=due_ms / 1_000 or None))[0]:
                 work.add_done_callback(self._ended_late)
-                raise NotNow(fault_sentences.late(self.place, due_ms))
+                raise NotNow(fault_sentences.late(self.place))
             return work.result()
         except asyncio.CancelledError:
             if work.cancelled() and not _is_cancelled():

@@ -19,11 +19,10 @@ import trustme
 from dgemma_engine.engine_client.connection import EngineConnection
 from dgemma_engine.engine_client.connection_status import ConnectionState, ConnectionStatus
 from dgemma_engine.engine_client.retry_policy import RetryPolicy
-from dgemma_engine.errors import NotNow, OutOfReach
 from dgemma_engine.http_api.access.api_keys import ApiKeys
 from dgemma_engine.http_api.http_settings import HttpSettings, TlsFiles
 from dgemma_engine.protocol.handshake import PROTOCOL
-from dgemma_engine.protocol.messages import Finish, Infill
+from dgemma_engine.protocol.messages import Infill
 from dgemma_engine.remote import http_channel, loading_watch
 from dgemma_engine.remote.connect import connect_remote
 from dgemma_engine.remote.http_channel import Broken, HttpChannel
@@ -31,8 +30,6 @@ from dgemma_engine.remote.remote_location import RemoteLocation
 
 from tests.engine.http_api.front_door import FREE_PORT, front_door
 from tests.engine.remote.elsewhere import network_to, question
-from tests.engine.remote.scripted_engine import about as scripted_engine_about
-from tests.engine.remote.scripted_engine import answer, scripted_engine
 
 KEY = "0123456789abcdef"
 NOW = datetime.now(UTC)
@@ -276,22 +273,6 @@ def _resolve(stack: AsyncExitStack, name: str) -> None:
     stack.callback(setattr, loop, "getaddrinfo", own)
 
 
-async def test_machine_that_slept_gets_new_connections() -> None:
-    async with front_door() as door, network_to(door.port) as network:
-        wall_s = 0.0
-        channel = HttpChannel(RemoteLocation(url=f"http://127.0.0.1:{network.port}"), wall_clock=lambda: wall_s)
-        await channel.get("/v1/engine")
-        await channel.get("/v1/engine")
-        assert network.num_connections == 1
-        # The clock of the connections stood still with the machine, and those to the engine are dead.
-        network.to_engine = lambda data: b""
-        wall_s, old = 60.0, network.to_engine
-        network.to_engine = lambda data: data if network.num_connections > 1 else old(data)
-        assert (await channel.get("/v1/engine")).status == 200
-        assert network.num_connections == 2
-        await channel.close()
-
-
 @pytest.mark.parametrize("kind", ["text/event-stream", "application/json"])
 async def test_answer_without_end_is_broken_off(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr(http_channel, "_MAX_ANSWER_BYTES", 1_000)
@@ -320,33 +301,3 @@ async def test_network_that_comes_back_is_used_again() -> None:
         await asyncio.sleep(0.02)
         assert isinstance(await connection.infill(replace(question(), prefix="y = ")), Infill)
         await connection.close()
-
-
-@pytest.mark.parametrize("elapsed_ms", [float("nan"), float("inf"), -1e300, 10**400, True, "7", None, [1]])
-async def test_number_that_no_engine_sends_spoils_no_later_question(elapsed_ms: Any) -> None:
-    async with scripted_engine() as engine:
-        engine.about = scripted_engine_about(elapsed_ms=elapsed_ms)
-        lost: list[OutOfReach] = []
-        place = RemoteLocation(url=f"http://127.0.0.1:{engine.port}")
-        remote = await connect_remote(place, on_progress=lambda _: None, on_closed=lost.append)
-        engine.reply = answer(elapsed_ms=elapsed_ms)
-        for _ in range(3):
-            infill = await remote.infill(question())
-            assert infill.text == "alpha" and 0 <= infill.timings_ms["network"] < 60_000
-        assert lost == []
-        await remote.close()
-
-
-@pytest.mark.parametrize(
-    "change", [{"score": float("nan")}, {"timings_ms": {"total": float("inf")}}, {"steps": 10**30}]
-)
-async def test_answer_with_a_number_that_is_none_is_refused_and_the_next_one_counts(change: dict[str, Any]) -> None:
-    async with scripted_engine() as engine:
-        place = RemoteLocation(url=f"http://127.0.0.1:{engine.port}")
-        remote = await connect_remote(place, on_progress=lambda _: None, on_closed=lambda _: None)
-        engine.reply = answer(answer=Infill(text="alpha", finish=Finish.STABLE).to_wire() | change)
-        with pytest.raises(NotNow):
-            await remote.infill(question())
-        engine.reply = answer()
-        assert (await remote.infill(question())).text == "alpha"
-        await remote.close()

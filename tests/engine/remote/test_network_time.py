@@ -33,6 +33,14 @@ def test_newest_measurement_counts_for_a_share() -> None:
     assert network.round_trip_ms == pytest.approx(0.7 * (20 + 0.3 * 100))
 
 
+def test_measurement_through_a_sleep_counts_for_nothing() -> None:
+    network = NetworkTime()
+    assert network.learn(5 * 3_600_000, 10) == 0
+    network.learn(30, 10)
+    assert network.learn(5 * 3_600_000, 10) == 20
+    assert network.round_trip_ms == 20
+
+
 @pytest.mark.parametrize(("left_ms", "is_too_late"), [(21, False), (20, True), (0, True), (-5, True)])
 def test_question_without_time_for_its_answer_is_too_late(left_ms: float, is_too_late: bool) -> None:
     network = NetworkTime()
