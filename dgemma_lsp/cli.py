@@ -225,6 +225,7 @@ def _settings(arguments: Namespace) -> Settings:
         engine_url=arguments.url,
         engine_key_file=arguments.key_file,
         engine_ca_file=arguments.ca_file,
+        engine_plain_http_hosts=tuple(arguments.plain_http_host),
     )
 
 

@@ -25,7 +25,7 @@ from dgemma_lsp.documents.notebooks import Notebooks
 from dgemma_lsp.documents.positions import PositionEncoding
 from dgemma_lsp.documents.store import Document, Documents, Edit
 from dgemma_lsp.documents.uri import name_files
-from dgemma_lsp.engine_client.connector import engine_host
+from dgemma_lsp.engine_client.connector import engine_host, first_request
 from dgemma_lsp.engine_client.infill_client import ContextLimits, InfillClient
 from dgemma_lsp.engine_client.status import ClientNotifier, StatusBoard
 from dgemma_lsp.fill.service import FillService
@@ -33,7 +33,7 @@ from dgemma_lsp.metrics.recorder import StatsRecorder
 from dgemma_lsp.metrics.stats import Source
 from dgemma_lsp.privacy.policy import Privacy
 from dgemma_lsp.request import Request
-from dgemma_lsp.settings.reader import PERSONAL_KEYS, read_settings
+from dgemma_lsp.settings.reader import SettingsOf, read_settings
 from dgemma_lsp.settings.settings import Settings
 
 
@@ -79,6 +79,7 @@ class Session:
             connector(self.settings),
             on_status=self.board.connection_changed,
             on_fault=self.board.request_failed,
+            on_answered=self.board.request_answered,
             clock=clock,
         )
         self._collector = ContextCollector(
@@ -104,7 +105,7 @@ class Session:
     def initialize(self, raw: object) -> list[str]:
         """Reads the settings that the editor starts with; they hold wherever later ones leave a key out.
 
-        Only these may say where text goes: later ones may come from a workspace.
+        Only these may say where text goes and which files are no longer private: later ones may be a workspace's.
 
         Args:
             raw: decoded JSON.
@@ -122,7 +123,7 @@ class Session:
         Args:
             raw: decoded JSON; keys that it leaves out go back to what the editor started with.
         """
-        settings, problems = read_settings(raw, self._initial, self.settings, fixed=PERSONAL_KEYS)
+        settings, problems = read_settings(raw, self._initial, self.settings, of=SettingsOf.WORKSPACE)
         self.warn(problems)
         self._apply(settings)
         self.board.show_current()
@@ -132,7 +133,8 @@ class Session:
         self._limits = ContextLimits(max_middle_tokens=settings.max_tokens, seed=settings.seed)
         self.board.off = "" if settings.enabled else OFF
         self.board.model = self._choose(settings)
-        self.board.host = engine_host(settings)
+        self._infills.is_elsewhere = bool(settings.engine_url)
+        self.board.host, self.board.unasked = engine_host(settings), first_request(settings)
         self.recorder.switch(on=settings.stats)
         if settings.private_files != old.private_files:
             self.privacy.configure(settings.private_files)

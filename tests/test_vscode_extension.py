@@ -15,8 +15,10 @@ import pytest
 
 from dgemma_lsp import __version__
 from dgemma_lsp.settings.language_ids import NAMES
+from dgemma_lsp.settings.options import WorkspaceMay
 from dgemma_lsp.settings.reader import PERSONAL_KEYS
 from dgemma_lsp.settings.schema import to_schema
+from dgemma_lsp.settings.settings import OPTIONS
 
 EXTENSION = Path(__file__).parents[1] / "editors/vscode"
 PACKAGE = json.loads((EXTENSION / "package.json").read_text(encoding="utf-8"))
@@ -53,6 +55,13 @@ def test_what_decides_where_text_goes_is_of_user_and_machine_settings_only() -> 
         key: value.get("scope") for key, value in PACKAGE["contributes"]["configuration"][0]["properties"].items()
     }
     assert {key.removeprefix("dgemma.") for key, scope in scopes.items() if scope == "machine"} == PERSONAL_KEYS
+
+
+def test_lists_that_a_workspace_adds_to_are_the_servers() -> None:
+    source = (EXTENSION / "src/personal.ts").read_text(encoding="utf-8")
+    (named,) = re.findall(r"ADDED_KEYS.*= \[(.*)\];", source)
+    added = {option.key for option in OPTIONS if option.workspace_may is WorkspaceMay.ADD}
+    assert set(re.findall(r'"([\w.]+)"', named)) == added
 
 
 def test_version_is_the_servers() -> None:

@@ -91,6 +91,14 @@ def argument_parser() -> argparse.ArgumentParser:
         command.add_argument("--url", type=url, default="", help="ask an engine elsewhere: see the setting engine.url")
         command.add_argument("--key-file", type=file, default="", metavar="FILE", help="its key: see engine.keyFile")
         command.add_argument("--ca-file", type=file, default="", metavar="FILE", help="see engine.caFile")
+        command.add_argument(
+            "--plain-http-host",
+            type=_entry("engine.plainHttpHosts"),
+            action="append",
+            default=[],
+            metavar="NAME",
+            help="see engine.plainHttpHosts; may be repeated",
+        )
     for command in (complete, doctor, stats):
         command.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
@@ -108,6 +116,18 @@ def _setting(key: str) -> Callable[[str], str]:
 
     def read(text: str) -> str:
         if problem := option.problem(text, section=SECTION):
+            raise argparse.ArgumentTypeError(problem)
+        return text
+
+    return read
+
+
+def _entry(key: str) -> Callable[[str], str]:
+    """Returns what reads one text of a list; see `_setting`."""
+    option = next(option for option in OPTIONS if option.key == key)
+
+    def read(text: str) -> str:
+        if problem := option.problem([text], section=SECTION):
             raise argparse.ArgumentTypeError(problem)
         return text
 

@@ -226,8 +226,15 @@ class CompletionProvider:
         self, asked: Request, limits: ContextLimits, wait_s: float, on_draft: OnDraft
     ) -> Infill | ConnectionStatus:
         asked_s = self._clock()
-        await self._infills.connection.settled(_HOLD_MS[asked.channel])
+        is_elsewhere, left_ms = self._infills.is_elsewhere, asked.deadline_ms - wait_s * 1_000
+        hold_ms = _HOLD_MS[asked.channel]
+        await self._infills.connection.settled(min(hold_ms, left_ms) if is_elsewhere else hold_ms)
         started_s = self._clock()
+        if is_elsewhere:
+            left_ms -= (started_s - asked_s) * 1_000
+            if left_ms <= 0:
+                return self._infills.connection.status
+            asked = replace(asked, deadline_ms=left_ms)
         try:
             answer = await self._infills.ask(asked, limits, None if asked.speculative else on_draft)
         except asyncio.CancelledError:

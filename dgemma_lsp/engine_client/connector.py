@@ -65,6 +65,21 @@ def engine_host(settings: Settings) -> str:
         return ""
 
 
+def first_request(settings: Settings) -> str:
+    """Returns what the first request does, as a sentence for the status.
+
+    Args:
+        settings: where the engine is, and whether one may be started.
+    """
+    if settings.engine_url:
+        return f"the first request connects to {engine_host(settings) or 'engine.url'}"
+    if sys.platform == "win32":
+        return _ON_WINDOWS
+    if not settings.engine_autostart:
+        return "the first request connects to an engine that runs; none is started (dgemma.engine.autostart is off)"
+    return "the first request starts the engine"
+
+
 def engine_connector(settings: Settings) -> Connect:
     """Returns what connects to the engine that the settings name; it raises `EngineUnavailable`.
 

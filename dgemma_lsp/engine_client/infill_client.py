@@ -51,6 +51,7 @@ class InfillClient:
 
     Attributes:
         connection: the connection to the engine.
+        is_elsewhere: whether the engine is on another machine, where waiting for it is part of a request's deadline.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class InfillClient:
         clock: Callable[[], float],
     ) -> None:
         self.connection = connection
+        self.is_elsewhere = False
         self._collect = collect
         self._clock = clock
 

@@ -130,11 +130,16 @@ class ServerStatus:
         return cls(kind=StatusKind.SLOW, message=f"slow: {why}", percent=100, reason=why)
 
     @classmethod
-    def of(cls, status: ConnectionStatus) -> Self:
-        """Returns what to show for a state of the connection to the engine."""
+    def of(cls, status: ConnectionStatus, *, unasked: str) -> Self:
+        """Returns what to show for a state of the connection to the engine.
+
+        Args:
+            status: of the connection.
+            unasked: what the first request does, where there was none.
+        """
         kind = _KINDS[status.state]
         if kind is StatusKind.INACTIVE:
-            return cls.inactive(status.message or "the first request starts the engine")
+            return cls.inactive(status.message or unasked)
         return cls(kind=kind, message=status.message, percent=status.percent)
 
     def to_wire(self) -> dict[str, Any]:
@@ -170,6 +175,7 @@ class StatusBoard:
         model: which model answers, and which one is missing.
         engine: the engine's own status; None where it was not asked since it was connected.
         host: host and port of the engine on another machine; empty for one of this machine.
+        unasked: what the first request does, as a sentence; before there are settings, that there is no engine.
         adapter: of the repository that the last answer is about.
     """
 
@@ -178,12 +184,14 @@ class StatusBoard:
         self.model = ModelChoice(runs="")
         self.engine: Status | None = None
         self.host = ""
+        self.unasked = "no engine is connected"
         self.adapter = AdapterUse()
         self._publish = publish
         self._alarm = alarm
         self._last: ServerStatus | None = None
         self._alarmed: set[str] = set()
         self._connection = ConnectionStatus(state=ConnectionState.DISCONNECTED)
+        self._fault: ConnectionStatus | None = None
         self._slow = SlowDetector()
         self._num_active = 0
         self._is_refusing = False
@@ -200,9 +208,11 @@ class StatusBoard:
             self._alarm(status.message)
 
     def show_current(self) -> None:
-        """Shows that the engine works on a request, or the state between requests."""
+        """Shows why the last request failed, that the engine works on a request, or the state between requests."""
         is_ready, is_missing = self._connection.state is ConnectionState.READY, self.model.missing is not None
-        if self._num_active and is_ready:
+        if self._fault is not None and not self.off:
+            status = self._of(self._fault)
+        elif self._num_active and is_ready:
             status = ServerStatus(kind=StatusKind.BUSY, percent=100)
         elif self.off:
             status = ServerStatus.inactive(self.off)
@@ -212,7 +222,7 @@ class StatusBoard:
         elif self._slow.reason and is_ready:
             status = ServerStatus.slow(self._slow.reason)
         else:
-            status = ServerStatus.of(self._connection)
+            status = self._of(self._connection)
             if is_ready:
                 notice = self.model.notice if is_missing else self.adapter.fault
                 status = replace(status, message=notice or status.message)
@@ -224,12 +234,20 @@ class StatusBoard:
         if status.state is ConnectionState.READY:
             self.show_current()
         else:
-            self.request_failed(status)
+            self._fault = None
+            self._show_failure(status)
 
     def request_failed(self, status: ConnectionStatus) -> None:
-        """Shows why a request failed; the connection may stand."""
-        self._slow, self.engine, self.adapter = SlowDetector(), None, AdapterUse()
-        self.show(ServerStatus.of(status))
+        """Shows why a request failed, where the connection stands until one is answered."""
+        if self._connection.state is ConnectionState.READY:
+            self._fault = status
+        self._show_failure(status)
+
+    def request_answered(self) -> None:
+        """Takes back why an earlier request failed."""
+        if self._fault is not None:
+            self._fault = None
+            self.show_current()
 
     def activity_changed(self, active: bool) -> None:
         """Shows whether the engine works on a request: completions and each fill count for themselves."""
@@ -249,6 +267,13 @@ class StatusBoard:
         # One that was cancelled or came too late may not have been begun.
         if infill.finish not in (Finish.CANCELLED, Finish.DEADLINE):
             self.adapter = infill.adapter
+
+    def _show_failure(self, status: ConnectionStatus) -> None:
+        self._slow, self.engine, self.adapter = SlowDetector(), None, AdapterUse()
+        self.show(self._of(status))
+
+    def _of(self, status: ConnectionStatus) -> ServerStatus:
+        return ServerStatus.of(status, unasked=self.unasked)
 
     def show_refusal(self, why: str | None, uri: str) -> None:
         """Shows why nothing is offered in a document, or for None that completions are offered again."""

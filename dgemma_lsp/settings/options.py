@@ -27,6 +27,20 @@ class Kind(Enum):
     STRINGS = "array"
 
 
+class WorkspaceMay(Enum):
+    """What the configuration of a workspace, which a repository may have written, may do with a key.
+
+    Attributes:
+        SET: replace the user's value.
+        ADD: add entries to the user's list; those that begin with `!` take something away and are refused.
+        NOTHING: nothing, because the key decides where text goes.
+    """
+
+    SET = "set"
+    ADD = "add"
+    NOTHING = "nothing"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
     """One key.
@@ -46,7 +60,7 @@ class Option:
         when_unusable: what holds where no part of a value can be used and the default would; None is the default.
         refusal: says of a text that matches the pattern why it cannot be used, or nothing.
         renamed: the new text for each that an earlier version took.
-        is_personal: whether only the user may set it, and no workspace: it decides where text goes, or what is read.
+        workspace_may: what a workspace may do with it.
     """
 
     key: str
@@ -63,7 +77,7 @@ class Option:
     when_unusable: tuple[str, ...] | None = None
     refusal: Callable[[str], str | None] = lambda _text: None
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict[str, str])
-    is_personal: bool = False
+    workspace_may: WorkspaceMay = WorkspaceMay.SET
 
     @property
     def wanted(self) -> str:
@@ -119,6 +133,26 @@ class Option:
         good = tuple(text for text in texts[:_MAX_TEXTS] if self._why_not(text) is None)
         # Nothing that can be used says nothing; an empty list says none.
         return good if good or not texts else None
+
+    def joined(self, own: tuple[str, ...], added: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
+        """Returns the user's list with the entries that a workspace adds, and what is wrong with those; empty: nothing.
+
+        Args:
+            own: of the user; each counts.
+            added: usable entries of the workspace, after the user's. Those that begin with `!` are left out, and those
+                beyond the longest list.
+        """
+        new = dict.fromkeys(text for text in added if text not in own)
+        kept = [text for text in new if not text.startswith("!")]
+        refused = [text for text in new if text.startswith("!")]
+        if refused:
+            return (*own, *kept)[:_MAX_TEXTS], (
+                f"{shown(refused[0])} is ignored here: a workspace may add entries and takes none away; write it in "
+                "user settings, then restart the server"
+            )
+        if len(own) + len(kept) > _MAX_TEXTS:
+            return (*own, *kept)[:_MAX_TEXTS], f"the first {_MAX_TEXTS} entries of user and workspace are used"
+        return (*own, *kept), ""
 
     def to_schema(self, default: object) -> dict[str, Any]:
         """Returns the JSON Schema of a value.

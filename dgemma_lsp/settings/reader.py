@@ -1,7 +1,7 @@
 """Whatever JSON an editor sends -> settings, read tolerantly.
 
 A wrong value never stops the server: it is named in a problem, and the value that held before stays. What a workspace
-may not decide is refused with a sentence.
+may not decide is refused with a sentence, and of a list that it may add to the user's entries stay.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from enum import Enum
 from itertools import islice
 from typing import Any, cast
 
-from dgemma_lsp.settings.options import Option, shown
+from dgemma_lsp.settings.options import Option, WorkspaceMay, shown
 from dgemma_lsp.settings.settings import OPTIONS, SECTION, Settings
 
-PERSONAL_KEYS = frozenset(option.key for option in OPTIONS if option.is_personal)
+PERSONAL_KEYS = frozenset(option.key for option in OPTIONS if option.workspace_may is WorkspaceMay.NOTHING)
 """Keys that a workspace may not set."""
 
 _PERSONAL = (
@@ -27,16 +28,23 @@ _MAX_KEY_CHARS = 60
 _MOST_NAMES = 1_000
 
 
+class SettingsOf(Enum):
+    """Whose settings are read."""
+
+    USER = "user"
+    WORKSPACE = "workspace"
+
+
 def read_settings(
-    raw: object, base: Settings, held: Settings | None = None, *, fixed: Collection[str] = ()
+    raw: object, base: Settings, held: Settings | None = None, *, of: SettingsOf = SettingsOf.USER
 ) -> tuple[Settings, tuple[str, ...]]:
     """Reads what the editor sent.
 
     Args:
         raw: decoded JSON: nested objects or dotted keys, with or without the outer `dgemma`; None is nothing.
-        base: supplies every value that `raw` leaves out.
+        base: supplies every value that `raw` leaves out; of `SettingsOf.WORKSPACE`, the user's own.
         held: supplies every value that `raw` sets in a way that cannot be used; None is `base`.
-        fixed: keys that `raw` may not change, because a workspace may have written it; see `Option.is_personal`.
+        of: whose settings they are; what a workspace may set is in `Option.workspace_may`.
 
     Returns:
         The settings, and a line for each of the first keys that could not be used as they are, with one for the number
@@ -52,7 +60,7 @@ def read_settings(
     found, num_more = _flattened(cast("Mapping[str, object]", raw), by_key)
     for key, value in found:
         option = by_key.get(key)
-        if option is not None and key in fixed:
+        if option is not None and of is SettingsOf.WORKSPACE and option.workspace_may is WorkspaceMay.NOTHING:
             if option.usable(value) != getattr(base, option.field):
                 problems.append(_PERSONAL.format(key=f"{SECTION}.{key}"))
             continue
@@ -70,6 +78,11 @@ def read_settings(
                 kept = option.when_unusable
                 fate = f"until it is mended this holds: {', '.join(option.when_unusable)}"
             values[option.field] = kept if usable is None else usable
+            if of is SettingsOf.WORKSPACE and option.workspace_may is WorkspaceMay.ADD:
+                own, added = getattr(base, option.field), cast("tuple[str, ...]", tuple(values[option.field]))
+                values[option.field], refusal = option.joined(own, added)
+                if refusal:
+                    problems.append(f"{SECTION}.{key}: {refusal}")
         problem = option.problem(value, section=SECTION) if option else ""
         if problem is None:
             continue

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from dgemma_engine.model_store.catalogue import DEFAULT_MODEL, OLD_NAMES
 from dgemma_engine.privacy.gitignore_file import problem_of
 
-from dgemma_lsp.settings.options import Kind, Option
+from dgemma_lsp.settings.options import Kind, Option, WorkspaceMay
 
 SECTION = "dgemma"
 
@@ -131,7 +131,7 @@ OPTIONS = (
         kind=Kind.STRING,
         pattern=r"[^\s\x00-\x1f]*",
         form="a URL such as https://gpu.example:8012",
-        is_personal=True,
+        workspace_may=WorkspaceMay.NOTHING,
         meaning="Ask an engine on another machine, such as `https://gpu.example:8012`, where `dgemma-engine serve "
         "--share` prints it. Empty runs an engine on this machine. User and machine settings only: text of your files "
         "is sent there.",
@@ -142,7 +142,7 @@ OPTIONS = (
         kind=Kind.STRING,
         pattern=r"[^\x00-\x1f]*",
         form="the path of a file",
-        is_personal=True,
+        workspace_may=WorkspaceMay.NOTHING,
         meaning="File whose first line is the key for `engine.url`. Empty sends none. User and machine settings only.",
     ),
     Option(
@@ -151,7 +151,7 @@ OPTIONS = (
         kind=Kind.STRING,
         pattern=r"[^\x00-\x1f]*",
         form="the path of a PEM file",
-        is_personal=True,
+        workspace_may=WorkspaceMay.NOTHING,
         meaning="Certificates of authorities that `engine.url` may be certified by, besides those of the system. Empty "
         "adds none. User and machine settings only.",
     ),
@@ -163,7 +163,7 @@ OPTIONS = (
         max_chars=253,
         form="host names",
         entry="a host name, such as gpu.lan",
-        is_personal=True,
+        workspace_may=WorkspaceMay.NOTHING,
         meaning="Hosts to which `engine.url` may send text unencrypted, with `http:`. Empty allows this machine only. "
         "User and machine settings only.",
     ),
@@ -236,8 +236,10 @@ OPTIONS = (
         form="patterns as in .gitignore",
         entry="a pattern as in .gitignore, such as *.pem",
         refusal=problem_of,
+        workspace_may=WorkspaceMay.ADD,
         meaning="Files that are neither completed nor read, as patterns of `.gitignore`. Empty leaves the decision to "
-        "file names and ignore files, `*` makes every file private, `!pattern` allows files that would be private.",
+        "file names and ignore files, `*` makes every file private, `!pattern` in user settings allows files that "
+        "would be private. A workspace adds patterns and takes none away.",
     ),
     Option(
         key="stats",

@@ -9,7 +9,7 @@ import { forgetRepository, learnRepository } from "./learn.ts";
 import { choosePython, tellFailure } from "./notices.ts";
 import { showDoctor, StatsPage } from "./pages.ts";
 import { toggleLanguage, toggleWorkspace } from "./pause.ts";
-import { PERSONAL_KEYS } from "./personal.ts";
+import { ADDED_KEYS, PERSONAL_KEYS } from "./personal.ts";
 import { Preview } from "./preview.ts";
 import type { FillQuestion } from "./protocol.ts";
 import { Server } from "./server.ts";
@@ -63,7 +63,7 @@ export function activate(context: vscode.ExtensionContext): void {
     server.onDidFail((message) => void tellFailure(message)),
     vscode.workspace.onDidGrantWorkspaceTrust(() => void server.restart()),
     vscode.workspace.onDidChangeConfiguration((event) => {
-      const restarting = ["server", ...PERSONAL_KEYS];
+      const restarting = ["server", ...PERSONAL_KEYS, ...ADDED_KEYS];
       if (restarting.some((key) => event.affectsConfiguration(`${SECTION}.${key}`))) {
         void server.restart();
       }

@@ -4,29 +4,56 @@ import { execFile } from "node:child_process";
 import { constants } from "node:fs";
 import { access } from "node:fs/promises";
 import type { Candidate, Verdict } from "./candidates.ts";
+import { whyNoProgram } from "./launch.ts";
 
 const QUESTION =
   "import sys, importlib.util as u; print('.'.join(map(str, sys.version_info[:2])), u.find_spec('dgemma_lsp') is not None)";
 const TIMEOUT_MS = 10_000;
 const OLDEST = [3, 11] as const;
 
+/** What is asked of the system. */
+export interface ProbedSystem {
+  /** As `process.platform` names it. */
+  platform: string;
+  /** Rejects for what is not there or cannot be run; on Windows whatever is there can. */
+  access(path: string, mode: number): Promise<void>;
+  /** Runs a program to its end, without a shell. */
+  execFile(
+    command: string,
+    args: readonly string[],
+    options: { cwd: string; timeout: number; windowsHide: boolean },
+    done: (error: Error | null, stdout: string) => void,
+  ): void;
+}
+
+const THIS_SYSTEM: ProbedSystem = {
+  platform: process.platform,
+  access,
+  execFile: (command, args, options, done) => void execFile(command, args, options, done),
+};
+
 /**
  * Looks at a candidate.
  *
  * @param cwd a folder of our own: Python imports from where it is started before anywhere else, and what stands in an
  *   opened folder is not to be run by opening it.
+ * @param system where it is looked for.
  */
-export async function probe(candidate: Candidate, cwd: string): Promise<Verdict> {
+export async function probe(candidate: Candidate, cwd: string, system: ProbedSystem = THIS_SYSTEM): Promise<Verdict> {
   try {
-    await access(candidate.command, constants.X_OK);
+    await system.access(candidate.command, constants.X_OK);
   } catch {
     return { kind: "absent" };
+  }
+  const why = whyNoProgram(candidate.command, system.platform);
+  if (why !== undefined) {
+    return { kind: "broken", message: why };
   }
   if (candidate.python === undefined) {
     return { kind: "usable" };
   }
   return new Promise((resolve) => {
-    execFile(candidate.command, ["-c", QUESTION], { cwd, timeout: TIMEOUT_MS, windowsHide: true }, (error, stdout) => {
+    system.execFile(candidate.command, ["-c", QUESTION], { cwd, timeout: TIMEOUT_MS, windowsHide: true }, (error, stdout) => {
       const answer = /^(\d+)\.(\d+) (True|False)\s*$/.exec(stdout);
       if (error !== null || answer === null) {
         resolve({ kind: "broken", message: error?.message.split("\n")[0] ?? "its answer is none of a Python" });

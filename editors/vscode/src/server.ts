@@ -1,6 +1,6 @@
 // The server's process and the client that talks to it: found, started, watched, started again. Tells when it changes.
 
-import { type ChildProcess, spawn } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { homedir } from "node:os";
 import { createInterface } from "node:readline";
@@ -9,10 +9,11 @@ import * as vscode from "vscode";
 import { CloseAction, ErrorAction, LanguageClient, type Middleware, RevealOutputChannelOn, type StaticFeature } from "vscode-languageclient/node";
 import { because, type Candidate, candidates, type Verdict, whyNone } from "./candidates.ts";
 import { offerModel } from "./fetch.ts";
+import { launch } from "./launch.ts";
 import { probe } from "./probe.ts";
 import { hintLearning } from "./learn.ts";
 import { incompatibility, LEARN_HINT, type LearnHint, type MissingModel, MODEL_MISSING, type ServerStatus, STATUS } from "./protocol.ts";
-import { serverSettings, setting } from "./settings.ts";
+import { setting, settingsAtStart } from "./settings.ts";
 import type { ServerState } from "./statusText.ts";
 
 const SELECTOR = ["file", "untitled", "vscode-notebook-cell"].map((scheme) => ({ scheme }));
@@ -159,14 +160,13 @@ export class Server implements vscode.Disposable {
   }
 
   async #connect(candidate: Candidate): Promise<void> {
-    const child = spawn(candidate.command, [...candidate.args], { cwd: this.#home, windowsHide: true });
-    await once(child, "spawn");
+    const child = await launch(candidate, this.#home);
     const lastWords = tail(child);
     const client = new QuietClient("dgemma", "dgemma", () => Promise.resolve(child), {
       documentSelector: SELECTOR,
       outputChannel: this.#log,
       revealOutputChannelOn: RevealOutputChannelOn.Never,
-      initializationOptions: serverSettings,
+      initializationOptions: settingsAtStart,
       initializationFailedHandler: () => false,
       middleware: this.#middleware,
       errorHandler: {

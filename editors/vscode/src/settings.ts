@@ -1,6 +1,7 @@
 // The user's settings as the server wants them, and those that are this extension's own.
 
 import * as vscode from "vscode";
+import { forTheStart, forTheWorkspace, type Inspected } from "./personal.ts";
 
 export const SECTION = "dgemma";
 
@@ -17,8 +18,22 @@ export async function changeSetting(key: string, value: unknown, target: vscode.
   await vscode.workspace.getConfiguration(SECTION).update(key, value, target);
 }
 
+/** Returns the settings that the server starts with. */
+export function settingsAtStart(): Record<string, unknown> {
+  return forTheStart(serverSettings(), inspect);
+}
+
+/** Returns the settings as the workspace may change them. */
+export function settingsOfWorkspace(): Record<string, unknown> {
+  return forTheWorkspace(serverSettings(), inspect);
+}
+
+function inspect(key: string): Inspected | undefined {
+  return vscode.workspace.getConfiguration(SECTION).inspect(key);
+}
+
 /** Returns the settings without this extension's own. */
-export function serverSettings(): Record<string, unknown> {
+function serverSettings(): Record<string, unknown> {
   const all = vscode.workspace.getConfiguration().get<Record<string, unknown>>(SECTION, {});
   return Object.fromEntries(Object.entries(all).filter(([key]) => !OWN_GROUPS.includes(key)));
 }

@@ -8,8 +8,7 @@ import type { Latency } from "./latency.ts";
 import type { Preview } from "./preview.ts";
 import { FILL_COMMAND, type FillQuestion } from "./protocol.ts";
 import type { Server } from "./server.ts";
-import { withoutPersonal } from "./personal.ts";
-import { SECTION, serverSettings, setting } from "./settings.ts";
+import { SECTION, setting, settingsOfWorkspace } from "./settings.ts";
 
 export interface Hooks {
   server(): Server;
@@ -50,7 +49,7 @@ export function middleware(latency: Latency, preview: Preview, hooks: Hooks): Mi
       configuration: (params, token, next) => {
         const answers = next(params, token);
         const ours = params.items.map(({ section }) => section === SECTION);
-        return Array.isArray(answers) ? answers.map((answer, index) => (ours[index] ? withoutPersonal(serverSettings()) : answer)) : answers;
+        return Array.isArray(answers) ? answers.map((answer, index) => (ours[index] ? settingsOfWorkspace() : answer)) : answers;
       },
       // Without settings in it the server asks for them, which goes through `configuration`.
       didChangeConfiguration: async () => {

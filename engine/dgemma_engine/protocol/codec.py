@@ -5,6 +5,7 @@ Holds the rules of structuring only: which messages exist is not known here.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from enum import StrEnum
@@ -20,6 +21,8 @@ from cattrs.errors import (
     IterableValidationNote,
 )
 from cattrs.gen import make_dict_structure_fn
+
+_MOST, _MOST_INTEGER = sys.float_info.max, 2**64
 
 
 class Message:
@@ -83,12 +86,17 @@ def _build_converter() -> Converter:
 def _exactly(value: Any, kind: type) -> Any:
     if type(value) is not kind:
         raise TypeError(f"must be {kind.__name__}, got {type(value).__name__}")
+    if kind is int and abs(value) > _MOST_INTEGER:
+        raise TypeError("must be an integer of 64 bits")
     return value
 
 
 def _number(value: Any, _kind: type) -> float:
     if type(value) not in (int, float):
         raise TypeError(f"must be float, got {type(value).__name__}")
+    # JSON as Python reads it has NaN, and numbers that no float holds.
+    if not -_MOST <= value <= _MOST:
+        raise TypeError("must be a finite number")
     return value
 
 

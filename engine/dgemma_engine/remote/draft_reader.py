@@ -1,4 +1,4 @@
-"""A stream of events -> drafts, each passed on once, and the last event. Detects a proxy that holds drafts back."""
+"""A stream of events -> drafts, each passed on once, the last event, and how long the first draft came before it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ from contextlib import aclosing
 from typing import Any, cast
 
 from dgemma_engine.protocol.messages import Draft, OnDraft
+from dgemma_engine.remote.buffering_detector import DraftLead
 from dgemma_engine.remote.http_channel import Broken, Reply
-from dgemma_engine.remote.reply_reading import read_message
-
-# Drafts that the engine made so long before its answer, and that came with it, were held back on the way.
-_HELD_BACK_MS = 300.0
-_TOGETHER_SHARE = 0.2
+from dgemma_engine.remote.reply_reading import read_elapsed_ms, read_message
 
 
 class DraftReader:
@@ -24,7 +21,7 @@ class DraftReader:
         clock: seconds that never go backwards.
 
     Attributes:
-        is_held_back: whether drafts came only with the answer; None where the answer came too soon to tell.
+        lead: of the first draft of the try that was answered; None without one.
     """
 
     def __init__(self, on_draft: OnDraft | None, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -32,7 +29,7 @@ class DraftReader:
         self._clock = clock
         self._last_step = -1
         self.is_wanted = on_draft is not None
-        self.is_held_back: bool | None = None
+        self.lead: DraftLead | None = None
 
     def end(self) -> None:
         """Passes nothing on any more: the question is answered, or nobody waits for it."""
@@ -49,10 +46,12 @@ class DraftReader:
             async for reply in events:
                 body = cast("dict[str, Any]", reply.body) if isinstance(reply.body, dict) else {}
                 if "draft" not in body:
-                    self._judge(first, _elapsed_ms(body))
+                    if first is not None:
+                        came_ms, made_ms = (self._clock() - first[0]) * 1_000, read_elapsed_ms(body) - first[1]
+                        self.lead = DraftLead(made_ms=made_ms, came_ms=came_ms)
                     return _status_of(reply, body)
                 self._pass_on(read_message(body["draft"], Draft.from_wire))
-                first = first or (self._clock(), _elapsed_ms(body))
+                first = first or (self._clock(), read_elapsed_ms(body))
         raise Broken("no answer")
 
     def _pass_on(self, draft: Draft) -> None:
@@ -61,19 +60,6 @@ class DraftReader:
         self._last_step = draft.step
         if self._on_draft is not None:
             self._on_draft(draft)
-
-    def _judge(self, first: tuple[float, float] | None, answered_ms: float) -> None:
-        if first is None:
-            return
-        came_s, made_ms = first
-        ahead_ms = answered_ms - made_ms
-        if ahead_ms >= _HELD_BACK_MS:
-            self.is_held_back = (self._clock() - came_s) * 1_000 < _TOGETHER_SHARE * ahead_ms
-
-
-def _elapsed_ms(body: dict[str, Any]) -> float:
-    elapsed_ms = body.get("elapsed_ms")
-    return float(elapsed_ms) if isinstance(elapsed_ms, int | float) else 0.0
 
 
 def _status_of(reply: Reply, body: dict[str, Any]) -> Reply:

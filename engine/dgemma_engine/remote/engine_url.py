@@ -90,7 +90,7 @@ class EngineUrl:
             return ""
         return (
             "would send your text unencrypted; use https, a tunnel (ssh -L) to 127.0.0.1, or name the host in "
-            "engine.plainHttpHosts"
+            "engine.plainHttpHosts (on the command line: --plain-http-host)"
         )
 
 

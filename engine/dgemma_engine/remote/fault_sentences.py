@@ -51,6 +51,16 @@ def no_answer(place: str) -> str:
     return f"{place} does not answer: the network is down, or the machine sleeps or is off"
 
 
+def late(place: str) -> str:
+    """Returns what to say of a question that was not answered by its deadline; its machine may still answer others."""
+    return f"{place} has not answered by the deadline; the next request asks again"
+
+
+def of_tls(place: str) -> str:
+    """Returns what to say of a machine that was asked in plain HTTP and answers in HTTPS only."""
+    return f"{place} answers in HTTPS only; write https in engine.url in place of http"
+
+
 def broken(place: str) -> str:
     """Returns what to say of a connection that broke when no time was left for a second one."""
     return f"{place} broke the connection off before its answer; the next request tries again"
@@ -90,7 +100,10 @@ def of_refusal(status: int, place: str) -> str:
         return f"{place} does not accept the key; put one that it was started with into the file of engine.keyFile"
     if status == 403:
         host = place.rpartition(":")[0] or place
-        return f"{place} does not answer to this name; start there: dgemma-engine serve --allow-host {host}"
+        return (
+            f"{place} does not answer to this name; start there: dgemma-engine serve --allow-host {host}, or name it "
+            "in allow_hosts of the cluster's configuration"
+        )
     return f"{place} refuses the question (HTTP status {status}); update dgemma-lsp on both machines"
 
 

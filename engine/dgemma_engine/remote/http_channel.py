@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
+import ssl
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable
@@ -21,6 +24,7 @@ from dgemma_engine.remote import fault_sentences
 from dgemma_engine.remote.remote_location import RemoteLocation
 
 CONNECT_S = 5.0
+_HANDSHAKE_S = 2.0
 # Less than the 30 s after which `dgemma-engine serve` closes an idle connection.
 _KEPT_S = 25.0
 _MAX_CONNECTIONS, _MAX_IDLE = 32, 4
@@ -73,7 +77,7 @@ class HttpChannel:
     """
 
     def __init__(self, location: RemoteLocation, *, wall_clock: Callable[[], float] = time.time) -> None:
-        url = location.parse_url()
+        self._url = url = location.parse_url()
         self.place = url.place
         self.session = uuid.uuid4().hex
         self._wall_clock = wall_clock
@@ -139,6 +143,21 @@ class HttpChannel:
                 if line.startswith(b"data:"):
                     yield Reply(status=response.status_code, retry_after_s=0, body=_decoded(line[5:]))
 
+    async def is_tls(self) -> bool:
+        """Whether the port that plain HTTP was sent to speaks TLS. Sends it a handshake and nothing else."""
+        if self._url.scheme == "https" or self._is_proxied:
+            return False
+        # It is not trusted with anything.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        try:
+            async with asyncio.timeout(_HANDSHAKE_S):
+                _, writer = await asyncio.open_connection(self._url.host, self._url.port or 80, ssl=context)
+        except (OSError, TimeoutError):
+            return False
+        writer.transport.abort()
+        return True
+
     async def close(self) -> None:
         """Ends every connection; what is under way breaks."""
         await self._client.aclose()
@@ -179,7 +198,7 @@ async def _read(response: httpx2.Response) -> Reply:
     retry_after = response.headers.get("retry-after", "")
     return Reply(
         status=response.status_code,
-        retry_after_s=float(retry_after) if retry_after.isdigit() and len(retry_after) < 6 else 0.0,
+        retry_after_s=float(retry_after) if re.fullmatch(r"[0-9]{1,5}", retry_after) else 0.0,
         body=_decoded(bytes(content)) if is_json else None,
     )
 

@@ -16,7 +16,7 @@ from dgemma_engine.remote import fault_sentences
 from dgemma_engine.remote.back_off import BackOff
 from dgemma_engine.remote.http_channel import Broken, HttpChannel
 from dgemma_engine.remote.network_time import NetworkTime
-from dgemma_engine.remote.reply_reading import leave_alone, read_message, read_object
+from dgemma_engine.remote.reply_reading import leave_alone, read_elapsed_ms, read_message, read_object
 
 _ANSWER_S = 5.0
 _POLL_S = 1.0
@@ -34,7 +34,7 @@ class LoadingWatch:
         network: told what a round trip takes.
         back_off: how long a busy machine is left alone.
         on_progress: receives the progress whenever it changes.
-        on_lost: receives why the engine cannot be asked any more while it loads.
+        on_lost: receives why the engine cannot be asked any more, where no question says so.
         clock: seconds that never go backwards.
         poll_s: seconds between two looks at an engine that loads.
     """
@@ -81,6 +81,10 @@ class LoadingWatch:
         if self._last is not None and self._last.state is EngineState.READY:
             message = sentence or self._place_of("engine")
             self._tell_progress(Progress(state=EngineState.READY, percent=100, message=message))
+
+    def lost(self, why: OutOfReach) -> None:
+        """Tells that the engine cannot be asked any more, found after the question that showed it was given up."""
+        self._on_lost(why)
 
     async def status(self) -> Status:
         """Returns what the engine is and does.
@@ -131,7 +135,7 @@ class LoadingWatch:
         body = await self._about()
         try:
             state, percent = EngineState(str(body.get("state"))), int(body.get("percent", 0))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             raise OutOfReach(fault_sentences.of_foreign_answer(200, self._channel.place)) from None
         if state is EngineState.FAILED:
             raise OutOfReach(self._failed())
@@ -172,6 +176,9 @@ class LoadingWatch:
             try:
                 async with asyncio.timeout(_ANSWER_S):
                     reply = await self._channel.get(ABOUT_PATH)
+                if reply.status == 400 and reply.body is None and await self._channel.is_tls():
+                    # The words of a server of HTTPS for plain HTTP.
+                    raise OutOfReach(fault_sentences.of_tls(place))
                 body = read_object(reply, place, self._back_off)
             except TimeoutError:
                 raise OutOfReach(fault_sentences.no_answer(place)) from None
@@ -179,11 +186,11 @@ class LoadingWatch:
                 if is_last:
                     # A reply that is none of an engine's, or none.
                     why = reply and fault_sentences.of_foreign_answer(reply.status, place)
+                    if not why and await self._channel.is_tls():
+                        why = fault_sentences.of_tls(place)
                     raise OutOfReach(why or fault_sentences.broken_twice(place)) from None
                 continue
-            elapsed_ms = body.get("elapsed_ms")
-            total_ms = (self._clock() - since_s) * 1_000
-            self._network.learn(total_ms, elapsed_ms if isinstance(elapsed_ms, int | float) else 0.0)
+            self._network.learn((self._clock() - since_s) * 1_000, read_elapsed_ms(body))
             return body
         raise AssertionError
 

@@ -1,7 +1,8 @@
 """An engine on another machine as an `InfillSource`: one round trip a question, one retry, never half an answer.
 
 A question runs in a task of its own and is cancelled by name on another connection, so that the connection stays open
-for the next key. Drafts and answer come from whole events only; what broke off is asked once more, and drafts that were
+for the next key; one that outlives its deadline is answered with nothing then, and shows later whether the machine is
+lost or slow. Drafts and answer come from whole events only; what broke off is asked once more, and drafts that were
 passed on already are not passed on again.
 """
 
@@ -34,12 +35,13 @@ from dgemma_engine.protocol.status_messages import Status
 from dgemma_engine.protocol.trace_messages import Trace
 from dgemma_engine.remote import fault_sentences
 from dgemma_engine.remote.back_off import BackOff
+from dgemma_engine.remote.buffering_detector import BufferingDetector
 from dgemma_engine.remote.draft_reader import DraftReader
 from dgemma_engine.remote.http_channel import Broken, HttpChannel, Reply
 from dgemma_engine.remote.known_questions import KnownQuestions
 from dgemma_engine.remote.loading_watch import LoadingWatch
 from dgemma_engine.remote.network_time import NetworkTime
-from dgemma_engine.remote.reply_reading import Loading, leave_alone, read_message, read_object
+from dgemma_engine.remote.reply_reading import Loading, leave_alone, read_elapsed_ms, read_message, read_object
 
 # An engine that lives answers within half a second after a question's deadline.
 _GRACE_S = 1.5
@@ -80,6 +82,7 @@ class RemoteEngine:
         self._numbers = itertools.count(1)
         self._known = KnownQuestions()
         self._back_off = back_off
+        self._buffering = BufferingDetector()
         self._closed = False
         self._cancelled: set[str] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -94,7 +97,7 @@ class RemoteEngine:
 
         Raises:
             OutOfReach: the engine cannot be asked now.
-            NotNow: the engine answers nothing to this question: busy, loading, or the connection broke twice.
+            NotNow: the engine answers nothing to this question: busy, late, loading, or the connection broke twice.
             EngineFault: the engine failed on this question.
         """
         drafts = DraftReader(on_draft)
@@ -105,11 +108,12 @@ class RemoteEngine:
             return replace(infill, timings_ms=infill.timings_ms | {"network": network_ms})
 
         try:
-            infill = await self._cancellable(ask)
+            infill = await self._cancellable(ask, due_ms=context.deadline_ms)
         finally:
             drafts.end()
-        if drafts.is_held_back is not None:
-            self._watch.tell(fault_sentences.held_back(self.place) if drafts.is_held_back else "")
+        if drafts.lead is not None:
+            self._buffering.learn(drafts.lead, infill.timings_ms["network"])
+            self._watch.tell(fault_sentences.held_back(self.place) if self._buffering.is_held_back else "")
         return infill
 
     async def trace(self, context: Context) -> Trace:
@@ -119,7 +123,7 @@ class RemoteEngine:
             body, _ = await self._answered(TRACE_PATH, request, context, DraftReader(None))
             return read_message(body.get("trace"), Trace.from_wire)
 
-        return await self._cancellable(ask)
+        return await self._cancellable(ask, due_ms=_TRACE_S * 1_000)
 
     async def definitions(self, query: DefinitionsQuery) -> Definitions:
         """Returns how names are defined in a text.
@@ -205,9 +209,10 @@ class RemoteEngine:
                 raise
             self._back_off.answered()
             self._known.answered(context.document, question)
-            elapsed_ms = answer.get("elapsed_ms")
-            total_ms = (self._clock() - asked_s) * 1_000
-            return answer, self._network.learn(total_ms, elapsed_ms if isinstance(elapsed_ms, int | float) else 0.0)
+            elapsed_ms = read_elapsed_ms(answer)
+            if elapsed_ms >= deadline_ms:
+                self._network.overran(elapsed_ms - deadline_ms)
+            return answer, self._network.learn((self._clock() - asked_s) * 1_000, elapsed_ms)
 
     async def _reply(self, path: str, body: bytes, limit_s: float, drafts: DraftReader) -> Reply:
         try:
@@ -218,14 +223,17 @@ class RemoteEngine:
         except TimeoutError:
             raise OutOfReach(fault_sentences.no_answer(self.place)) from None
 
-    async def _cancellable(self, ask: Callable[[str], Coroutine[Any, Any, _Result]]) -> _Result:
+    async def _cancellable(self, ask: Callable[[str], Coroutine[Any, Any, _Result]], *, due_ms: float) -> _Result:
         """Returns what a request comes to; where the caller is cancelled, tells the engine, and waits for nothing."""
         if self._closed:
             raise EngineUnavailable(f"the connection to {self.place} is closed")
         request = uuid.uuid4().hex
         work = self._keep(ask(request))
         try:
-            return await asyncio.shield(work)
+            if not (await asyncio.wait([work], timeout=due_ms / 1_000 or None))[0]:
+                work.add_done_callback(self._ended_late)
+                raise NotNow(fault_sentences.late(self.place))
+            return work.result()
         except asyncio.CancelledError:
             if work.cancelled() and not _is_cancelled():
                 raise EngineUnavailable(f"the connection to {self.place} is closed") from None
@@ -234,6 +242,11 @@ class RemoteEngine:
             raise
         except Broken:
             raise NotNow(fault_sentences.broken_twice(self.place)) from None
+
+    def _ended_late(self, work: asyncio.Task[Any]) -> None:
+        error = None if work.cancelled() else work.exception()
+        if isinstance(error, OutOfReach) and not self._closed:
+            self._watch.lost(error)
 
     async def _cancel(self, request: str, work: asyncio.Task[Any]) -> None:
         body = json.dumps({"session": self._session, "request": request}).encode()

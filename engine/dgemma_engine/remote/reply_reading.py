@@ -12,6 +12,9 @@ from dgemma_engine.remote import fault_sentences
 from dgemma_engine.remote.back_off import BackOff
 from dgemma_engine.remote.http_channel import Broken, Reply
 
+# A day; of a number that none of an engine's can be.
+_MOST_MS = 86_400_000.0
+
 _Answer = TypeVar("_Answer", bound=Message)
 
 
@@ -60,6 +63,15 @@ def read_object(reply: Reply, place: str, back_off: BackOff) -> Mapping[str, Any
     if reply.status in (400, 415, 422, 431):
         raise OutOfReach(fault_sentences.of_refusal(reply.status, place))
     raise EngineFault(f"{place}: the engine failed on this question (HTTP status {reply.status}); its log says more")
+
+
+def read_elapsed_ms(body: Mapping[str, Any]) -> float:
+    """Returns the milliseconds that the engine took for an answer; 0 where it names none that can be."""
+    elapsed_ms = body.get("elapsed_ms")
+    if isinstance(elapsed_ms, bool) or not isinstance(elapsed_ms, int | float):
+        return 0.0
+    # So that NaN is none either.
+    return float(elapsed_ms) if 0 <= elapsed_ms <= _MOST_MS else 0.0
 
 
 def leave_alone(place: str, back_off: BackOff) -> None:

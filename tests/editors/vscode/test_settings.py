@@ -1,4 +1,4 @@
-"""Settings changed while a real VS Code runs: the server takes them without being started again."""
+"""Settings changed while a real VS Code runs: the server takes them, and starts again only for the user's own lists."""
 
 from __future__ import annotations
 
@@ -20,14 +20,33 @@ def test_a_change_takes_effect_in_the_same_process(
     path = workspace / "settings.py"
     path.write_text(AREA)
     window.open(path)
+    code_server.machine_settings(python | {"dgemma.pausedLanguages": ["python"]})
+    window.wait_status("Paused for the language python")
+    window.press("Control+End")
+    window.type(TYPED, delay_ms=60)
+    assert window.ghost() == ""
+    code_server.machine_settings(python)
+    bring_up(window, workspace)
+    assert [server.pid for server in language_servers(runtime)] == before
+
+
+def test_private_files_of_the_user_hold_in_a_server_that_is_started_again(
+    window: Window, code_server: CodeServer, workspace: Path, runtime: Path
+) -> None:
+    python = {"dgemma.server.python": sys.executable}
+    before = {server.pid for server in language_servers(runtime)}
+    path = workspace / "settings.py"
+    path.write_text(AREA)
+    window.open(path)
     code_server.machine_settings(python | {"dgemma.privateFiles": ["settings.py"]})
+    while not (now := {server.pid for server in language_servers(runtime)}) or now & before:
+        window.page.wait_for_timeout(100)
     window.press("Control+End")
     window.type(TYPED, delay_ms=60)
     window.wait_status("^circle-slash .*private")
     assert window.ghost() == ""
     code_server.machine_settings(python)
     bring_up(window, workspace)
-    assert [server.pid for server in language_servers(runtime)] == before
 
 
 def test_a_wrong_value_is_told_by_the_server(window: Window, code_server: CodeServer) -> None:

@@ -84,7 +84,7 @@ async def answering(content: bytes, *, tls: ssl.SSLContext | None = None) -> Asy
 
 def http(status: str, kind: str, body: str, *more: str) -> bytes:
     fields = [f"HTTP/1.1 {status}", f"Content-Type: {kind}", f"Content-Length: {len(body)}", *more]
-    return ("\r\n".join(fields) + "\r\n\r\n" + body).encode()
+    return ("\r\n".join(fields) + "\r\n\r\n" + body).encode("latin-1")
 
 
 def about(**other: Any) -> bytes:
@@ -116,6 +116,9 @@ NO_PATH = json.dumps({"error": {"message": "There is no such path.", "code": 404
         (about(protocol=PROTOCOL + 1), "has a newer version of dgemma-lsp; update it here"),
         (about(state="failed"), "its engine cannot load a model"),
         (about(state="asleep"), "something else than an engine answers"),
+        (about(state="loading", percent=float("inf")), "something else than an engine answers"),
+        (about(state="loading", percent=float("nan")), "something else than an engine answers"),
+        (http("429 Too Many Requests", "text/html", "", "Retry-After: \N{SUPERSCRIPT TWO}"), "is asked again in 1 s"),
         (b"SSH-2.0-OpenSSH_9.2\r\n", "broke the connection off"),
         (http("200 OK", "application/json", '{"protocol"'), "broke the connection off"),
     ],
@@ -231,13 +234,31 @@ async def test_plain_http_where_https_is_asked() -> None:
     assert "does not answer in HTTPS; check the scheme and the port of engine.url" in message
 
 
+async def test_https_where_plain_http_is_asked(tmp_path: Path, authority: trustme.CA) -> None:
+    async with with_certificate(tmp_path, authority) as url:
+        message = await said(RemoteLocation(url=url.replace("https:", "http:")))
+    assert message.endswith("answers in HTTPS only; write https in engine.url in place of http")
+
+
+async def test_words_of_a_server_of_https_for_plain_http(tmp_path: Path, authority: trustme.CA) -> None:
+    page = http("400 Bad Request", "text/html", "<html>The plain HTTP request was sent to HTTPS port</html>")
+    async with with_certificate(tmp_path, authority) as url, answering(page) as port:
+        channel = HttpChannel(RemoteLocation(url=url.replace("https:", "http:")))
+        assert await channel.is_tls()
+        await channel.close()
+        # Who says so and speaks no TLS is no such server.
+        assert "HTTP status 400, which is none of an engine" in await said(
+            RemoteLocation(url=f"http://127.0.0.1:{port}")
+        )
+
+
 async def test_name_that_the_engines_side_does_not_know(tmp_path: Path) -> None:
     async with front_door() as door:
         location = RemoteLocation(url=f"http://gpu.lan:{door.port}", plain_hosts=("gpu.lan",))
         async with AsyncExitStack() as stack:
             _resolve(stack, "gpu.lan")
             message = await said(location)
-    assert message.endswith("start there: dgemma-engine serve --allow-host gpu.lan")
+    assert "start there: dgemma-engine serve --allow-host gpu.lan, or name it in allow_hosts of the cluster" in message
 
 
 def _resolve(stack: AsyncExitStack, name: str) -> None:
@@ -250,22 +271,6 @@ def _resolve(stack: AsyncExitStack, name: str) -> None:
 
     loop.getaddrinfo = getaddrinfo  # type: ignore[method-assign]
     stack.callback(setattr, loop, "getaddrinfo", own)
-
-
-async def test_machine_that_slept_gets_new_connections() -> None:
-    async with front_door() as door, network_to(door.port) as network:
-        wall_s = 0.0
-        channel = HttpChannel(RemoteLocation(url=f"http://127.0.0.1:{network.port}"), wall_clock=lambda: wall_s)
-        await channel.get("/v1/engine")
-        await channel.get("/v1/engine")
-        assert network.num_connections == 1
-        # The clock of the connections stood still with the machine, and those to the engine are dead.
-        network.to_engine = lambda data: b""
-        wall_s, old = 60.0, network.to_engine
-        network.to_engine = lambda data: data if network.num_connections > 1 else old(data)
-        assert (await channel.get("/v1/engine")).status == 200
-        assert network.num_connections == 2
-        await channel.close()
 
 
 @pytest.mark.parametrize("kind", ["text/event-stream", "application/json"])

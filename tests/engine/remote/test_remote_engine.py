@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from dgemma_engine.errors import EngineFault, EngineUnavailable, NotNow, OutOfReach
+from dgemma_engine.errors import EngineFault, EngineUnavailable, NotNow
 from dgemma_engine.http_api.http_settings import HttpSettings
 from dgemma_engine.protocol.definition_messages import DefinitionsQuery
 from dgemma_engine.protocol.messages import DocumentEdges, Draft, EngineState, Extent, Finish, Snippet
@@ -233,19 +234,43 @@ async def test_fault_of_one_question_is_a_fault() -> None:
         assert (await there.remote.infill(question())).text == "alpha + beta"
 
 
-async def test_silent_machine_is_given_up_soon_after_the_deadline() -> None:
+async def test_silent_machine_is_answered_for_at_the_deadline_and_given_up_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with elsewhere() as there:
         there.network.to_engine = lambda data: b""
         asked = replace(question(), deadline_ms=50)
-        with pytest.raises(OutOfReach, match="does not answer: the network is down"):
+        # Whatever longer is waited for shows the machine to be lost, and must hold no answer up.
+        monkeypatch.setattr(remote_engine, "_GRACE_S", 0.2)
+        with pytest.raises(NotNow, match="has not answered by the deadline; the next request asks again"):
             await there.remote.infill(asked)
+        assert there.lost == []
+        await until(lambda: bool(there.lost))
+        assert "does not answer: the network is down" in str(there.lost[0])
 
 
-async def test_busy_engine_answers_nothing_at_the_deadline_and_is_not_taken_for_lost() -> None:
+async def test_busy_engine_is_late_once_and_not_taken_for_lost() -> None:
     async with elsewhere() as there:
-        infill = await there.remote.infill(replace(question("SLOW "), deadline_ms=50))
-    assert (infill.text, infill.finish) == ("", Finish.DEADLINE)
-    assert there.engine.num_cancelled == 1
+        asked = replace(question("SLOW "), deadline_ms=1_500)
+        with pytest.raises(NotNow, match="has not answered by the deadline"):
+            await there.remote.infill(asked)
+        await until(lambda: not there.remote._tasks)
+        assert there.lost == [] and there.engine.num_cancelled == 1
+        # Half a second is what it takes beyond its deadline.
+        assert (await there.remote.infill(asked)).finish is Finish.DEADLINE
+        assert there.engine.contexts[-1].deadline_ms <= 1_000
+        assert there.lost == []
+
+
+async def test_late_answer_is_given_to_nobody() -> None:
+    drafts: list[Draft] = []
+    async with elsewhere() as there:
+        there.engine.step_s = 0.2
+        with pytest.raises(NotNow, match="has not answered by the deadline"):
+            await there.remote.infill(replace(question(), deadline_ms=100), drafts.append)
+        num_drafts = len(drafts)
+        await until(lambda: not there.remote._tasks)
+        assert len(drafts) == num_drafts and there.lost == []
 
 
 async def test_deadline_leaves_the_network_its_time() -> None:
@@ -267,26 +292,46 @@ async def test_closed_connection_fails_what_is_under_way() -> None:
             await there.remote.infill(question())
 
 
+def held_until_the_answer() -> Callable[[bytes], bytes]:
+    """Returns what a proxy does that passes an answer on only as a whole."""
+    held = bytearray()
+
+    def hold(data: bytes) -> bytes:
+        held.extend(data)
+        is_whole = held.endswith(b"0\r\n\r\n") if b"chunked" in held else b'"answer"' in held
+        if not is_whole:
+            return b""
+        whole, held[:] = bytes(held), b""
+        return whole
+
+    return hold
+
+
 async def test_proxy_is_named_as_long_as_it_holds_drafts_back() -> None:
     async with elsewhere() as there:
-        held = bytearray()
-
-        def hold(data: bytes) -> bytes | None:
-            held.extend(data)
-            if b'"answer"' not in held:
-                return b""
-            whole, held[:] = bytes(held), b""
-            return whole
-
         await asyncio.sleep(0.05)
-        there.network.from_engine = hold
+        there.network.from_engine = held_until_the_answer()
         there.engine.step_s = 0.2
+        for _ in range(2):
+            await there.remote.infill(question(), lambda _draft: None)
+            assert there.progress[-1].message == f"engine at {there.remote.place}", "once may be chance"
         await there.remote.infill(question(), lambda _draft: None)
         assert "a proxy on the way holds answers back" in there.progress[-1].message
         await there.remote.infill(question())
         assert "a proxy on the way holds answers back" in there.progress[-1].message, "no drafts tell nothing"
         there.network.from_engine = lambda data: data
         await there.remote.infill(question(), lambda _draft: None)
+        assert there.progress[-1].message == f"engine at {there.remote.place}"
+
+
+async def test_network_that_stalls_is_no_proxy_that_holds_drafts_back() -> None:
+    async with elsewhere() as there:
+        await asyncio.sleep(0.05)
+        there.network.from_engine = held_until_the_answer()
+        there.network.delay_s = 0.2
+        there.engine.step_s = 0.1
+        for _ in range(4):
+            await there.remote.infill(question(), lambda _draft: None)
         assert there.progress[-1].message == f"engine at {there.remote.place}"
 
 

@@ -233,6 +233,23 @@ async def test_wrong_arguments_are_refused(environ: dict[str, str], arguments: t
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ((), "or name the host in engine.plainHttpHosts (on the command line: --plain-http-host)"),
+        (("--plain-http-host", "gpu.lan"), "or name the host in engine.plainHttpHosts"),
+        (("--plain-http-host", "gpu.invalid"), "gpu.invalid:8012 is not found"),
+        (("--plain-http-host", "a b"), "'a b' is not a host name, such as gpu.lan"),
+    ],
+)
+async def test_plain_http_to_another_machine_needs_its_name(
+    environ: dict[str, str], target: str, option: tuple[str, ...], message: str
+):
+    _, out, errors = await run(environ, "complete", target, "--url", "http://gpu.invalid:8012", *option)
+    assert out == ""
+    assert message in errors and "Traceback" not in errors
+
+
 async def test_version(environ: dict[str, str]):
     code, out, _ = await run(environ, "--version")
     assert code == 0

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dgemma_lsp.engine_client.connector import engine_connector
+from dgemma_lsp.engine_client.connector import engine_connector, first_request
 from dgemma_lsp.settings.settings import Settings
 
 
@@ -28,3 +28,23 @@ async def test_engine_is_started_with_the_minutes_until_it_unloads(
     connect = engine_connector(Settings(engine_model="tiny", engine_idle_unload_minutes=7))
     await connect(on_progress=lambda _progress: None, on_closed=lambda: None)
     assert [one["unload_minutes"] for one in asked] == [7]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (Settings(), "the first request starts the engine"),
+        (Settings(engine_autostart=False), "the first request connects to an engine that runs; none is started"),
+        (Settings(engine_url="https://gpu.example:8012"), "the first request connects to gpu.example:8012"),
+        (Settings(engine_url="https://kim:secret@gpu"), "the first request connects to engine.url"),
+    ],
+)
+def test_first_request_is_told_as_it_is(settings: Settings, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert first_request(settings).startswith(sentence)
+
+
+def test_first_request_starts_nothing_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert "the engine does not run on Windows itself" in first_request(Settings())
+    assert first_request(Settings(engine_url="http://127.0.0.1:8012")).endswith("connects to 127.0.0.1:8012")

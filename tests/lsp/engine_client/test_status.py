@@ -86,6 +86,35 @@ def test_adapter_of_the_last_answer_is_named_and_a_fault_is_told():
     assert shown[-1].adapter == ""
 
 
+def test_board_without_settings_shows_that_there_is_no_engine():
+    tested, shown, _ = board()
+    tested.show_current()
+    assert (shown[-1].kind, shown[-1].reason) == (StatusKind.INACTIVE, "no engine is connected")
+
+
+def test_fault_stays_until_a_request_is_answered_or_the_connection_is_another():
+    tested, shown, _ = board()
+    fault = ConnectionStatus(state=ConnectionState.ABSENT, message="too much to do")
+    ready = ConnectionStatus(state=ConnectionState.READY, percent=100)
+    tested.connection_changed(ready)
+    tested.request_failed(fault)
+    for active in (True, False, True, False):
+        tested.activity_changed(active)
+    tested.connection_changed(ConnectionStatus(state=ConnectionState.READY, percent=100, message="engine at gpu"))
+    assert [status.message for status in shown] == ["", "too much to do"]
+    tested.off = "switched off"
+    tested.show_current()
+    tested.off = ""
+    tested.show_current()
+    assert [status.message for status in shown[2:]] == ["switched off", "too much to do"]
+    tested.request_answered()
+    assert (shown[-1].kind, shown[-1].message) == (StatusKind.READY, "engine at gpu")
+    tested.request_failed(fault)
+    tested.connection_changed(ConnectionStatus(state=ConnectionState.STARTING, message="looking"))
+    tested.connection_changed(ready)
+    assert shown[-1].kind is StatusKind.READY
+
+
 class DrawnBar:
     def __init__(self, *, agrees: bool) -> None:
         self.agrees = agrees

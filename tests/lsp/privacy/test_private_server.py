@@ -62,15 +62,46 @@ async def test_ignored_file_is_not_completed_until_the_ignore_file_changes(recor
         assert len(await editor.ask(position, uri=uri)) == 1
 
 
-async def test_setting_makes_files_private_and_takes_them_back(record: Path):
+async def test_workspace_makes_files_private_and_takes_its_own_patterns_back(record: Path):
+    uri, users = "file:///w/hidden/a.py", "file:///w/secret/a.py"
     async with editing(record, answers={"": "1"}, options={"privateFiles": ["/w/secret/"]}) as editor:
-        uri = "file:///w/secret/a.py"
-        position = editor.open("x = |", uri=uri)
-        assert await editor.ask(position, uri=uri) == []
-        await until(lambda: "dgemma.privateFiles: /w/secret/" in editor.statuses[-1].message)
-        settings: Any = {"dgemma": {"privateFiles": []}}
-        editor.client.workspace_did_change_configuration(types.DidChangeConfigurationParams(settings=settings))
-        assert len(await editor.ask(position, uri=uri)) == 1
+        position = editor.open("x = |", uri=users)
+        editor.open("x = |", uri=uri)
+        for patterns, num_items in ((["hidden/"], 0), ([], 1)):
+            settings: Any = {"dgemma": {"privateFiles": patterns}}
+            editor.client.workspace_did_change_configuration(types.DidChangeConfigurationParams(settings=settings))
+            assert len(await editor.ask(position, uri=uri)) == num_items
+            assert await editor.ask(position, uri=users) == []
+            await until(lambda: "dgemma.privateFiles: /w/secret/" in editor.statuses[-1].message)
+
+
+@pytest.mark.parametrize("patterns", [["!.env", "!id_rsa", "!*.pem"], [], ["!*"], "!*", {"a": 1}, [None], ["!secret/"]])
+@pytest.mark.parametrize("way", ["pulled", "pushed"])
+async def test_workspace_takes_no_file_out_of_the_private_ones(record: Path, patterns: Any, way: str):
+    uris = ("file:///w/.env", "file:///w/id_rsa", "file:///w/a.pem", "file:///w/secret/a.py")
+    configuration = {"privateFiles": patterns} if way == "pulled" else None
+    options = {"privateFiles": ["secret/"]}
+    async with editing(record, answers={"": "1"}, options=options, configuration=configuration) as editor:
+        if way == "pushed":
+            settings: Any = {"dgemma": {"privateFiles": patterns}}
+            editor.client.workspace_did_change_configuration(types.DidChangeConfigurationParams(settings=settings))
+        for uri in uris:
+            assert await editor.ask(editor.open("x = |", uri=uri), uri=uri) == [], uri
+        assert editor.events() == [], "the engine was not even started"
+        if "!" in str(patterns):
+            await until(lambda: bool(editor.client.messages))
+            (told,) = [message.message for message in editor.client.messages if "counts as" not in message.message]
+            assert told.startswith("dgemma.privateFiles: '!")
+            assert "is ignored here: a workspace may add entries and takes none away" in told
+
+
+async def test_user_allows_a_file_also_where_the_configuration_repeats_it(record: Path):
+    own: Any = {"privateFiles": ["*.sql", "!a.sql", "!.env.example"]}
+    async with editing(record, answers={"": "1"}, options=own, configuration=own) as editor:
+        for name, num_items in ((".env.example", 1), ("a.sql", 1), ("b.sql", 0)):
+            uri = f"file:///w/{name}"
+            assert len(await editor.ask(editor.open("x = |", uri=uri), uri=uri)) == num_items, name
+        assert not editor.client.messages
 
 
 async def test_odd_line_of_an_ignore_file_is_told_once_and_holds_up_nothing(record: Path, tmp_path: Path):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from dgemma_lsp.settings.reader import read_settings
+from dgemma_lsp.settings.reader import SettingsOf, read_settings
 from dgemma_lsp.settings.settings import OPTIONS, Settings
 
 
@@ -193,6 +193,36 @@ def test_number_that_cannot_be_used_names_the_default():
 
 def test_empty_list_takes_back_what_held():
     assert read_settings({"privateFiles": []}, Settings(private_files=("a",))) == (Settings(), ())
+
+
+def test_workspace_adds_private_files_after_those_of_the_user():
+    user = Settings(private_files=("secret/", "!a.env"))
+    settings, problems = read_settings({"privateFiles": ["*.sql", "secret/"]}, user, user, of=SettingsOf.WORKSPACE)
+    assert (settings.private_files, problems) == (("secret/", "!a.env", "*.sql"), ())
+    assert read_settings({"privateFiles": []}, user, settings, of=SettingsOf.WORKSPACE) == (user, ())
+
+
+def test_workspace_that_takes_private_files_away_is_refused():
+    user = Settings(private_files=("secret/",))
+    raw = {"privateFiles": ["!secret/", "*.sql", "!.env"]}
+    settings, (problem,) = read_settings(raw, user, user, of=SettingsOf.WORKSPACE)
+    assert settings.private_files == ("secret/", "*.sql")
+    assert problem.startswith("dgemma.privateFiles: '!secret/' is ignored here: a workspace may add entries")
+
+
+def test_workspace_fills_the_list_of_private_files_up_to_its_end():
+    user = Settings(private_files=tuple(f"*.{number}" for number in range(600)))
+    raw = {"privateFiles": [f"w.{number}" for number in range(600)]}
+    settings, (problem,) = read_settings(raw, user, user, of=SettingsOf.WORKSPACE)
+    assert settings.private_files[:600] == user.private_files
+    assert settings.private_files[600:] == tuple(f"w.{number}" for number in range(400))
+    assert problem == "dgemma.privateFiles: the first 1000 entries of user and workspace are used"
+
+
+def test_private_files_of_a_workspace_that_cannot_be_used_make_every_file_private():
+    settings, (problem,) = read_settings({"privateFiles": {"a": 1}}, Settings(), of=SettingsOf.WORKSPACE)
+    assert settings.private_files == ("*",)
+    assert problem.endswith("; until it is mended this holds: *")
 
 
 def test_paused_languages_keep_their_good_entries_and_name_the_bad_one():

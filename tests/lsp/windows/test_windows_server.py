@@ -48,7 +48,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environ)
 
 
-@pytest.mark.parametrize("command", ["start", "serve", "status", "stop"])
+@pytest.mark.parametrize("command", ["start", "serve", "status", "stop", "pull"])
 def test_engine_says_what_to_do_on_windows(command: str) -> None:
     done = run("dgemma_engine.cli", command)
     assert done.returncode == 2
@@ -56,6 +56,12 @@ def test_engine_says_what_to_do_on_windows(command: str) -> None:
         f"dgemma-engine: {command}: the engine does not run on Windows itself; run this in WSL, or set engine.url to "
         "an engine on another machine\n"
     )
+
+
+def test_every_other_command_is_there_on_windows() -> None:
+    done = run("tests.lsp.windows.command_parsers")
+    assert done.returncode == 0, done.stderr
+    assert "models" in done.stdout.split()
 
 
 def test_counts_are_kept_below_local_app_data(user: Path) -> None:
