@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import shutil
+import time
 from pathlib import Path
 
 import psutil
 
+_NUM_TRIES, _PAUSE_S = 20, 0.25
 # Ray names a session by its start and by the process that started it.
 _SESSION = re.compile(r"session_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_\d+_(\d+)")
 
@@ -35,4 +37,9 @@ def remove_own(folder: Path, pid: int) -> None:
         pid: of the process, whose Ray has ended.
     """
     for session in folder.glob(f"session_*_{pid}"):
-        shutil.rmtree(session, ignore_errors=True)
+        # Ray's processes write their last lines while they end.
+        for _try in range(_NUM_TRIES):
+            shutil.rmtree(session, ignore_errors=True)
+            if not session.exists():
+                break
+            time.sleep(_PAUSE_S)

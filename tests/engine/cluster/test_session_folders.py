@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -50,3 +51,22 @@ def test_own_sessions_are_removed_and_no_others(tmp_path: Path) -> None:
 def test_missing_folder_is_nothing_to_remove(tmp_path: Path) -> None:
     remove_ended(tmp_path / "none")
     remove_own(tmp_path / "none", 1)
+
+
+def test_session_in_which_something_is_still_written_goes_in_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = tmp_path / "session_2026-11-30_10-14-46_760499_12"
+    session.mkdir()
+    pauses: list[float] = []
+    rmtree = shutil.rmtree
+
+    def late(path: Path, **options: bool) -> None:
+        rmtree(path, **options)
+        if len(pauses) < 3:
+            path.mkdir()
+
+    monkeypatch.setattr(shutil, "rmtree", late)
+    monkeypatch.setattr("time.sleep", pauses.append)
+    remove_own(tmp_path, 12)
+    assert not session.exists() and len(pauses) == 3
