@@ -250,7 +250,7 @@ async def test_silent_machine_is_answered_for_at_the_deadline_and_given_up_after
 
 
 async def test_busy_engine_is_late_once_and_not_taken_for_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    # A machine under load may take long to say that it took so long.
+    # A machine under load may take long to say how long it took.
     monkeypatch.setattr(remote_engine, "_GRACE_S", 30.0)
     async with elsewhere() as there:
         asked = replace(question("SLOW "), deadline_ms=1_500)

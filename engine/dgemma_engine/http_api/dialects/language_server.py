@@ -7,6 +7,7 @@ long it took here, so that the client learns what the network takes.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -40,6 +41,8 @@ from dgemma_engine.protocol.trace_messages import Trace
 
 _Name = Annotated[str, Meta(min_length=1, max_length=64)]
 _Count = Annotated[int, Meta(ge=0, le=2**31)]
+# What an engine that has begun may take beyond its deadline: a client must not take a busy one for a lost one.
+_GRACE_S = 0.5
 _NUM_DOCUMENTS = 1_024
 _CANCELLED = Infill(text="", finish=Finish.CANCELLED)
 _STATES = {
@@ -161,7 +164,8 @@ class LanguageServerDialect:
             return json_response(InfillAnswer(answer=call.service.overtaken(), elapsed_ms=0.0))
 
         def answer(on_draft: OnDraft | None) -> Awaitable[Infill]:
-            return self._unless_cancelled(owner, body.request, call.service.infill(context, call.caller, on_draft))
+            work = _in_time(call.service.infill(context, call.caller, on_draft), context)
+            return self._unless_cancelled(owner, body.request, work)
 
         def to_answer(infill: Infill) -> InfillAnswer:
             return InfillAnswer(answer=infill, elapsed_ms=self._since_ms(since_s))
@@ -225,6 +229,14 @@ class LanguageServerDialect:
 
     def _since_ms(self, since_s: float) -> float:
         return (self._clock() - since_s) * 1_000
+
+
+async def _in_time(work: Awaitable[Infill], context: Context) -> Infill:
+    try:
+        async with asyncio.timeout(context.deadline_ms / 1_000 + _GRACE_S if context.deadline_ms else None):
+            return await work
+    except TimeoutError:
+        return Infill(text="", finish=Finish.DEADLINE)
 
 
 def _require_same(protocol: int) -> None:
