@@ -75,13 +75,13 @@ def test_falls_back_where_results_are_wrong(monkeypatch: pytest.MonkeyPatch) -> 
     assert cpu._pack(weight) is None  # type: ignore[reportPrivateUsage]
 
 
-def int8_error(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Bounds the error of a product whose inputs and weights are rounded to 8 bits, [N, O].
+def int8_error(x: torch.Tensor, weight: torch.Tensor, levels: int) -> torch.Tensor:
+    """Bounds the error of a product whose weights are rounded to 8 bits and inputs to so many levels, [N, O].
 
     Each rounds by half a step of its row: of N products of errors by chance, `LIKELY` times the root of the sum of
     their squares.
     """
-    x_step, w_step = (t.double().abs().amax(1, keepdim=True) / 127 for t in (x, weight))
+    x_step, w_step = (t.double().abs().amax(1, keepdim=True) / most for t, most in ((x, levels), (weight, 127)))
     squares = (x_step / 2) ** 2 * weight.double().square().sum(1) + (w_step.T / 2) ** 2 * x.double().square().sum(
         1, keepdim=True
     )
@@ -96,33 +96,37 @@ def test_products_in_eight_bits(dtype: torch.dtype, rows: int) -> None:
     # Rows of very different size: each has a scale of its own.
     x *= torch.logspace(-3, 3, rows, dtype=torch.float32)[:, None].to(dtype)
     matrix, gate = PackedMatrix(weight, ProductWeights.INT8), PackedGate(weight, other, "silu", ProductWeights.INT8)
-    if not matrix.is_int8:
+    levels = matrix.input_levels
+    if not levels:
         pytest.skip("this processor has no exact products in 8 bits")
     exact = F.linear(x.double(), weight.double())
-    assert ((matrix(x).double() - exact).abs() <= int8_error(x, weight)).all()
+    assert ((matrix(x).double() - exact).abs() <= int8_error(x, weight, levels)).all()
     assert float((matrix(x).double() - exact).abs().max()) > 0
-    up, up_error = F.linear(x.double(), other.double()), int8_error(x, other)
+    up, up_error = F.linear(x.double(), other.double()), int8_error(x, other, levels)
     # The slope of silu is at most 1.1.
-    error = 1.1 * int8_error(x, weight) * (up.abs() + up_error) + F.silu(exact).abs() * up_error
+    error = 1.1 * int8_error(x, weight, levels) * (up.abs() + up_error) + F.silu(exact).abs() * up_error
     error += 4 * unit_roundoff(dtype) * (F.silu(exact) * up).abs()
     assert ((gate(x).double() - F.silu(exact) * up).abs() <= error).all()
 
 
-def test_eight_bits_that_overflow_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("largest", "levels"), [(2**15 - 1, 63), (2**13, 0)])
+def test_inputs_are_as_fine_as_sums_do_not_overflow(largest: int, levels: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without instructions for it pairs of products are added in 16 bits, and stop at the largest number."""
 
-    def overflowing(x_NI: torch.Tensor, packed: torch.Tensor, scales_O: torch.Tensor, _zeros: object) -> torch.Tensor:
-        pairs = ((x_NI.round() * 127 + 128)[:, None] * packed.float()[None]).unflatten(-1, (-1, 2)).sum(-1)
-        return (pairs.clamp(-(2**15), 2**15 - 1).sum(-1) - 128 * packed.sum(1)) * scales_O / 127
+    def overflowing(
+        x_NI: torch.Tensor, packed: torch.Tensor, scales_O: torch.Tensor, _zeros: object, levels: int
+    ) -> torch.Tensor:
+        codes_NI = (x_NI * levels).round() + levels + 1
+        pairs = (codes_NI[:, None] * packed.float()[None]).unflatten(-1, (-1, 2)).sum(-1)
+        return (pairs.clamp(-largest - 1, largest).sum(-1) - (levels + 1) * packed.sum(1)) * scales_O / levels
 
     def as_it_is(codes: torch.Tensor, _shape: object) -> torch.Tensor:
         return codes
 
     monkeypatch.setattr(few_bits, "int8_product", overflowing)
     monkeypatch.setattr(torch.ops.onednn, "qlinear_prepack", as_it_is, raising=False)
-    matrix = PackedMatrix(draw(8, 16), ProductWeights.INT8)
-    assert not matrix.is_int8
-    assert matrix(draw(2, 16)).shape == (2, 8)
+    found = few_bits.all_in_eight_bits(draw(8, 16))
+    assert (0 if found is None else found[3]) == levels
 
 
 @pytest.mark.parametrize("fault", [AttributeError, RuntimeError, TypeError])
@@ -135,5 +139,5 @@ def test_without_products_in_eight_bits_those_of_one_row_are_used(
     monkeypatch.setattr(few_bits, "int8_product", broken)
     x, weight = draw(3, 16).bfloat16(), draw(8, 16).bfloat16()
     matrix = PackedMatrix(weight, ProductWeights.INT8)
-    assert not matrix.is_int8
+    assert not matrix.input_levels
     within(matrix(x), F.linear(x.double(), weight.double()), product_error(x, weight))

@@ -30,12 +30,14 @@ from dgemma_engine.families.llama.weights import load_llama
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
+from dgemma_kernels.packing import few_bits
 from dgemma_kernels.packing.cpu import PackedMatrix
-from dgemma_kernels.packing.few_bits import ProductWeights
+from dgemma_kernels.packing.few_bits import DENSE, ProductKinds, ProductWeights
 from torch import Tensor
 
 TOKENS, SKIPPED_CHARACTERS, CHARACTERS = 448, 2_000, 2_400
 CPU = torch.device("cpu")
+EIGHT_BITS = ProductKinds(mlp=ProductWeights.INT8, others=ProductWeights.DENSE)
 
 
 def main() -> None:
@@ -45,7 +47,7 @@ def main() -> None:
     parser.add_argument("--model", default="small", help="short name or GGUF file of a Llama")
     parser.add_argument("--texts", type=int, default=24)
     args = parser.parse_args()
-    if not PackedMatrix(torch.eye(16), ProductWeights.INT8).is_int8:
+    if not PackedMatrix(torch.eye(16), ProductWeights.INT8).input_levels:
         parser.error("this processor has no exact products in 8 bits")
     torch.set_num_threads(1)
     facts = read_facts(model_folder(args.model))
@@ -53,9 +55,11 @@ def main() -> None:
     exact = judged(loaded(facts, torch.float32), texts)
     formats = {
         "float32": exact,
-        "bfloat16": judged(PackedLlama(loaded(facts, torch.bfloat16), ProductWeights.DENSE), texts),
-        "int8": judged(PackedLlama(loaded(facts, torch.bfloat16), ProductWeights.INT8), texts),
+        "bfloat16": judged(PackedLlama(loaded(facts, torch.bfloat16), DENSE), texts),
+        "int8": judged(PackedLlama(loaded(facts, torch.bfloat16), EIGHT_BITS), texts),
     }
+    few_bits.INPUT_LEVELS = (63,)
+    formats["inputs_int7"] = judged(PackedLlama(loaded(facts, torch.bfloat16), EIGHT_BITS), texts)
     result: dict[str, Any] = {
         name: {
             "nats": round(float(nats_N.mean()), 4),
@@ -63,13 +67,15 @@ def main() -> None:
         }
         for name, (nats_N, best_N) in formats.items()
     }
-    added_N = formats["int8"][0] - formats["bfloat16"][0]
-    # Of the mean, from piece to piece: tokens of one piece are no independent draws.
-    pieces = torch.stack([part.mean() for part in added_N.chunk(len(texts))])
-    error = 1.96 * float(pieces.std()) / len(pieces) ** 0.5
-    mean = float(added_N.mean())
-    added = {"nats": round(mean, 4), "low": round(mean - error, 4), "high": round(mean + error, 4)}
-    record.write("eight_bits", {"model": args.model, "tokens": len(added_N), **result, "added": added}, args.out)
+    added = {name: added_to(formats["bfloat16"][0], formats[name][0], len(texts)) for name in ("int8", "inputs_int7")}
+    record.write("eight_bits", {"model": args.model, "tokens": len(exact[0]), **result, "added": added}, args.out)
+
+
+def added_to(before_N: Tensor, after_N: Tensor, num_texts: int) -> dict[str, float]:
+    """Returns what nats a token rose by, with a 95 % interval over texts: tokens of one are no independent draws."""
+    pieces = torch.stack([part.mean() for part in (after_N - before_N).chunk(num_texts)])
+    mean, error = float(pieces.mean()), 1.96 * float(pieces.std()) / num_texts**0.5
+    return {"nats": round(mean, 4), "low": round(mean - error, 4), "high": round(mean + error, 4)}
 
 
 def tokens_of(facts: CheckpointFacts, num_texts: int) -> list[Tensor]:

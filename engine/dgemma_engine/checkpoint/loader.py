@@ -74,7 +74,7 @@ def load_model(
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     if residence is None:
         num_values = sum(shape.numel() for shape in shapes.values())
-        residence = Residence.EXPANDED if is_small(num_values * dtype.itemsize, device) else Residence.PACKED
+        residence = Residence.EXPANDED if is_small(num_values, device) else Residence.PACKED
     with CheckpointWeights(folder, config, most_mapped_bytes=MOST_MAPPED_BYTES[device.type]) as weights:
         staying = _staying_packed(weights) if residence is Residence.PACKED else set[str]()
         for parameter in staying:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from math import prod
 
-from dgemma_kernels.packing.few_bits import ProductWeights
+from dgemma_kernels.packing.few_bits import DENSE, ProductKinds
 
 from dgemma_engine.backends.memory_plan import MemoryPlan
 from dgemma_engine.checkpoint.builtin import model_name
@@ -28,7 +28,7 @@ from dgemma_engine.families.llama.model import LlamaModel
 from dgemma_engine.families.llama.packed_layers import pack_adapter
 from dgemma_engine.families.llama.packed_model import PackedLlama
 from dgemma_engine.families.llama.weights import load_llama
-from dgemma_engine.model.devices import is_small, product_weights, weight_dtype
+from dgemma_engine.model.devices import is_small, product_kinds, weight_dtype
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.model_adapter import ModelAdapter
 from dgemma_engine.model.ops import Ops
@@ -108,7 +108,7 @@ class LlamaFamily:
             context_tokens=options.tokens(config.max_position_embeddings),
             device_type=options.device.type,
             dtype=weight_dtype(options.device),
-            products=_products(facts) if options.device.type == "cpu" else ProductWeights.DENSE,
+            products=_products(facts) if options.device.type == "cpu" else DENSE,
             four_bit_values=_four_bit_values(facts.gguf),
             adapter_rank=_canvas_rank(facts),
         )
@@ -119,8 +119,8 @@ class LlamaFamily:
         ops = Ops.of_device(device) if options.ops is None else options.ops
         model = load_llama(facts.path, ops, device=device, dtype=weight_dtype(device), report=options.report)
         adapt(model, Adapters.find(facts.path))
-        num_bytes = sum(parameter.nbytes for parameter in model.parameters())
-        return PackedLlama(model, _products(facts)) if is_small(num_bytes, device) else model
+        num_values = sum(parameter.numel() for parameter in model.parameters())
+        return PackedLlama(model, _products(facts)) if is_small(num_values, device) else model
 
     def load_adapter(self, facts: CheckpointFacts, model: DiffusionModel, stored: RepositoryAdapter) -> ModelAdapter:
         """See `Family.load_adapter`."""
@@ -143,10 +143,10 @@ class LlamaFamily:
         return pack_adapter(tensors, config.num_layers) if packed else adapter_beside(model, tensors)
 
 
-def _products(facts: CheckpointFacts) -> ProductWeights:
+def _products(facts: CheckpointFacts) -> ProductKinds:
     """Returns what products read on a processor; weights with an adapter merged into them are not the stored ones."""
     is_merged = Adapters.find(facts.path).causal is not None
-    return product_weights(in_four_bits=bool(_four_bit_values(facts.gguf)) and not is_merged)
+    return product_kinds(in_four_bits=bool(_four_bit_values(facts.gguf)) and not is_merged)
 
 
 def _four_bit_values(gguf: GgufFile | None) -> int:

@@ -62,7 +62,7 @@ class DiffusionGemmaFamily:
         )
         plain = memory_plan(config, weight_format=form, context_tokens=tokens, device_type=device.type, dtype=dtype)
         num_bytes = sum(item.num_bytes for item in plain.weights)
-        if form is None and is_small(num_bytes, device):
+        if form is None and is_small(num_bytes // dtype.itemsize, device):
             return replace(plain, expansion=Item(name="weights in the processor's order", num_bytes=num_bytes))
         if form is None and any(facts.path.glob("*.safetensors")):
             return stored_plan(facts.path, context_tokens=tokens, device_type=device.type, dtype=dtype)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from dgemma_kernels.packing.few_bits import ProductWeights
+from dgemma_kernels.packing.few_bits import ProductKinds
 
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.model.processor import product_speeds
@@ -22,7 +22,7 @@ PIECE_TOKENS: Mapping[str, int] = {"cpu": 256, "cuda": 2_048}
 PROMPT_STORE_BYTES = 2**30
 # Tokens before the window that sliding layers keep on a card: an edit further up encodes the whole prompt again.
 EDIT_TOKENS = 1_024
-_SMALL_BYTES = 2**29
+_SMALL_VALUES = 2**28
 _DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -100,18 +100,19 @@ def weight_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cuda" else product_speeds(os.environ).dtype
 
 
-def product_weights(*, in_four_bits: bool) -> ProductWeights:
-    """Returns what products of a small model read on this processor; see `ProductSpeeds.weights`."""
-    return product_speeds(os.environ).weights(in_four_bits=in_four_bits)
+def product_kinds(*, in_four_bits: bool) -> ProductKinds:
+    """Returns what products of a small model read on this processor; see `ProductSpeeds.products`."""
+    return product_speeds(os.environ).products(in_four_bits=in_four_bits)
 
 
-def is_small(num_bytes: int, device: torch.device) -> bool:
-    """Whether a model's weights are so few that time counts and their memory does not: on a processor, up to 512 MiB.
+def is_small(num_values: int, device: torch.device) -> bool:
+    """Whether a model's weights are so few that time counts and their memory does not: on a processor, up to 268
+    million.
 
     Such a model keeps a second copy of its matrices in the order the processor reads them, and its quantised weights
     are expanded once (docs/decisions/0012 and 0013).
     """
-    return device.type == "cpu" and num_bytes <= _SMALL_BYTES
+    return device.type == "cpu" and num_values <= _SMALL_VALUES
 
 
 def limit_threads(environ: Mapping[str, str]) -> int:

@@ -20,7 +20,7 @@ from typing import Any, Self
 
 import torch
 from dgemma_kernels.packing.cpu import PackedMatrix
-from dgemma_kernels.packing.few_bits import ProductWeights
+from dgemma_kernels.packing.few_bits import ProductKinds, ProductWeights
 from torch import Tensor
 
 _FILE = "processor.json"
@@ -61,7 +61,7 @@ class ProductSpeeds:
         """The format for weights."""
         return torch.bfloat16 if self.float32 > _WORTH * self.bfloat16 else torch.float32
 
-    def weights(self, *, in_four_bits: bool) -> ProductWeights:
+    def products(self, *, in_four_bits: bool) -> ProductKinds:
         """Returns what products read.
 
         Args:
@@ -70,12 +70,26 @@ class ProductSpeeds:
         is_bfloat16 = self.dtype is torch.bfloat16
         rows, row = (self.bfloat16, self.row_bfloat16) if is_bfloat16 else (self.float32, self.row_float32)
         row_row_int4 = self.row_row_int4 if in_four_bits else math.inf
-        # A token written alone may not take longer for it.
-        if rows > _WORTH * self.int8 and self.row_int8 <= _WORTH * min(row, self.row_row_int8, row_row_int4):
-            return ProductWeights.INT8
+        others = ProductWeights.ROW_INT8 if row > _WORTH * self.row_row_int8 else ProductWeights.DENSE
         if row_row_int4 < min(row, self.row_row_int8):
-            return ProductWeights.ROW_INT4
-        return ProductWeights.ROW_INT8 if row > _WORTH * self.row_row_int8 else ProductWeights.DENSE
+            others = ProductWeights.ROW_INT4
+        # A token written alone may not take longer for it.
+        is_worth_it = rows > _WORTH * self.int8 and self.row_int8 <= _WORTH * min(row, self.row_row_int8, row_row_int4)
+        return ProductKinds(mlp=ProductWeights.INT8 if is_worth_it else others, others=others)
+
+    @classmethod
+    def checked(cls, values: Mapping[str, Any]) -> Self:
+        """Returns what a file says.
+
+        Raises:
+            TypeError: other names, or a value that is no number.
+            ValueError: a value that no measurement gives.
+        """
+        if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values.values()):
+            raise TypeError(values)
+        if not all(value > 0 for value in values.values()):
+            raise ValueError(values)
+        return cls(**values)
 
     @classmethod
     def measure(cls) -> Self:
@@ -93,7 +107,7 @@ class ProductSpeeds:
             if matrices[0].one_row_bits == bits:
                 times[f"row_{kind.value}"] = _milliseconds(matrices, row)
         matrices = _matrices(dtype, ProductWeights.INT8)
-        if matrices[0].is_int8:
+        if matrices[0].input_levels:
             rows = torch.ones(_ROWS, _SHAPE[1], dtype=dtype)
             times["int8"] = _milliseconds(matrices[:2], rows) * _NUM_MATRICES / 2
             times["row_int8"] = _milliseconds(matrices, row)
@@ -104,8 +118,8 @@ class ProductSpeeds:
 def _speeds(path: Path, key: str) -> ProductSpeeds:
     known = _read(path)
     try:
-        return ProductSpeeds(**known[key])
-    except (KeyError, TypeError):
+        return ProductSpeeds.checked(known[key])
+    except (KeyError, TypeError, ValueError):
         speeds = ProductSpeeds.measure()
         _write(path, {key: asdict(speeds)} | {other: known[other] for other in list(known)[:15] if other != key})
         return speeds
@@ -120,8 +134,12 @@ def product_speeds(environ: Mapping[str, str]) -> ProductSpeeds:
     """
     home = environ.get("XDG_CACHE_HOME", "") or str(Path(environ.get("HOME", "/nonexistent")) / ".cache")
     limits = " ".join(f"{name}={environ[name]}" for name in _LIMITS if name in environ)
+    folder = Path(home)
+    if not folder.is_absolute():
+        # As the XDG specification says of one that is relative.
+        folder = Path(environ.get("HOME", "/nonexistent")) / ".cache"
     parts = (_processor(), torch.__version__, torch.backends.cpu.get_cpu_capability(), torch.get_num_threads(), limits)
-    return _speeds(Path(home) / "dgemma-lsp" / _FILE, " | ".join(map(str, parts)))
+    return _speeds(folder / "dgemma-lsp" / _FILE, " | ".join(map(str, parts)))
 
 
 def _matrices(dtype: torch.dtype, kind: ProductWeights) -> list[PackedMatrix]:
@@ -161,7 +179,7 @@ def _processor() -> str:
 def _read(path: Path) -> dict[str, Any]:
     try:
         known: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return known if isinstance(known, dict) else {}
 

@@ -53,16 +53,16 @@ class PackedMatrix(nn.Module):
         kind: what products read.
 
     Attributes:
-        is_int8: whether all of them read 8 bits.
+        input_levels: where all of them read 8 bits, what inputs are rounded to at most; 0 where they do not.
         one_row_bits: of the copy for one row; 0 without one.
     """
 
     def __init__(self, weight_OI: Tensor, kind: ProductWeights = ProductWeights.DENSE) -> None:
         super().__init__()
         all_int8 = all_in_eight_bits(weight_OI) if kind is ProductWeights.INT8 else None
-        self.is_int8, self.is_packed, self.one_row_bits = all_int8 is not None, False, 0
+        self.input_levels, self.is_packed, self.one_row_bits = 0, False, 0
         if all_int8 is not None:
-            self.weight, self.scales, self.zeros = all_int8
+            self.weight, self.scales, self.zeros, self.input_levels = all_int8
             self.codes = self.scales
             return
         packed = _pack(weight_OI) if weight_OI.dtype is torch.bfloat16 else None
@@ -74,8 +74,8 @@ class PackedMatrix(nn.Module):
 
     def forward(self, x_NI: Tensor) -> Tensor:
         """Returns [N, O] in `x`'s dtype, which must be the weight's; see `filled` on N."""
-        if self.is_int8:
-            return int8_product(x_NI, self.weight, self.scales, self.zeros)
+        if self.input_levels > 0:
+            return int8_product(x_NI, self.weight, self.scales, self.zeros, self.input_levels)
         if self.one_row_bits > 0 and x_NI.size(0) == 1:
             if self.one_row_bits == 4:
                 return four_bit_product(x_NI, self.codes, self.scales)
@@ -93,7 +93,7 @@ class PackedGate(nn.Module):
         kind: what products read.
 
     Attributes:
-        is_int8: whether all of them read 8 bits.
+        input_levels: where all of them read 8 bits, what inputs are rounded to at most; 0 where they do not.
         one_row_bits: of the copy for one row; 0 without one.
     """
 
@@ -108,9 +108,9 @@ class PackedGate(nn.Module):
         self.is_gelu = activation == "gelu"
         both_OI = None if kind is ProductWeights.DENSE else torch.cat((gate_OI, up_OI))
         all_int8 = all_in_eight_bits(both_OI) if kind is ProductWeights.INT8 and both_OI is not None else None
-        self.is_int8, self.is_packed, self.one_row_bits = all_int8 is not None, False, 0
+        self.input_levels, self.is_packed, self.one_row_bits = 0, False, 0
         if all_int8 is not None:
-            self.gate, self.scales, self.zeros = all_int8
+            self.gate, self.scales, self.zeros, self.input_levels = all_int8
             self.up, self.codes = self.gate, self.scales
             return
         gate, up = _pack(gate_OI), _pack(up_OI)
@@ -123,7 +123,7 @@ class PackedGate(nn.Module):
 
     def forward(self, x_NI: Tensor) -> Tensor:
         """Returns [N, O] in `x`'s dtype, which must be the weights'."""
-        if self.is_int8 or (self.one_row_bits > 0 and x_NI.size(0) == 1):
+        if self.input_levels > 0 or (self.one_row_bits > 0 and x_NI.size(0) == 1):
             gate, up = self._both(x_NI).chunk(2, -1)
             return self.activated(gate).mul_(up)
         if self.is_packed:
@@ -140,7 +140,7 @@ class PackedGate(nn.Module):
             gate_NO: `x`'s dtype or float32.
             up_NO: likewise.
         """
-        if self.is_int8 or (self.one_row_bits > 0 and x_NI.size(0) == 1):
+        if self.input_levels > 0 or (self.one_row_bits > 0 and x_NI.size(0) == 1):
             gate, up = self._both(x_NI).chunk(2, -1)
         elif self.is_packed:
             gate, up = _bare(x_NI, self.gate), _bare(x_NI, self.up)
@@ -150,8 +150,8 @@ class PackedGate(nn.Module):
 
     def _both(self, x_NI: Tensor) -> Tensor:
         """Returns both products side by side, of weights in few bits."""
-        if self.is_int8:
-            return int8_product(x_NI, self.gate, self.scales, self.zeros)
+        if self.input_levels > 0:
+            return int8_product(x_NI, self.gate, self.scales, self.zeros, self.input_levels)
         if self.one_row_bits == 4:
             return four_bit_product(x_NI, self.codes, self.scales)
         return torch.ops.aten._weight_int8pack_mm(x_NI, self.codes, self.scales)

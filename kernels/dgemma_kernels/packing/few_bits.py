@@ -8,6 +8,7 @@ Shape legend: N rows, I input width, O output width.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 
 import torch
@@ -23,6 +24,8 @@ GROUP = 32
 _OFF_GRID, _MOST_OFF_GRID = 0.01, 0.2
 # Values converted at once.
 _PIECE_VALUES = 2**17
+# Largest whole numbers that inputs of products in 8 bits are rounded to: the first that the processor is exact with.
+INPUT_LEVELS = (127, 63)
 
 
 class ProductWeights(Enum):
@@ -30,8 +33,8 @@ class ProductWeights(Enum):
 
     DENSE: as they are. ROW_INT8: a product with one row, whose time goes to reading them, reads a second copy in 8 bits
     with a scale per output. ROW_INT4: likewise a copy in 4 bits where the weights were stored in 4 bits and so lose
-    nothing, and 8 bits elsewhere. INT8: every product reads weights in 8 bits, and rounds its inputs to 8 bits with a
-    scale per row; there is no other copy.
+    nothing, and 8 bits elsewhere. INT8: every product reads weights in 8 bits, and rounds its inputs to 8 or 7
+    bits with a scale per row; there is no other copy.
     """
 
     DENSE = "dense"
@@ -40,48 +43,78 @@ class ProductWeights(Enum):
     INT8 = "int8"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProductKinds:
+    """What the products of a model read.
+
+    Attributes:
+        mlp: those of MLPs.
+        others: those of attention and output matrix, which lose several times as much by inputs in 8 bits; never INT8.
+    """
+
+    mlp: ProductWeights
+    others: ProductWeights
+
+
+DENSE = ProductKinds(mlp=ProductWeights.DENSE, others=ProductWeights.DENSE)
+
+
 def four_bit_product(x_NI: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
     """Returns the product with weights of 4 bits, [N, O] in `x`'s dtype."""
     # 32 is `GROUP`, which TorchScript cannot read.
     return torch.ops.aten._weight_int4pack_mm_for_cpu(x_NI, codes, 32, scales)
 
 
-def int8_product(x_NI: Tensor, packed: Tensor, scales_O: Tensor, zeros_O: Tensor) -> Tensor:
-    """Returns the product of rows that are rounded to whole numbers from -127 to 127, each with a scale of its own.
+def int8_product(x_NI: Tensor, packed: Tensor, scales_O: Tensor, zeros_O: Tensor, levels: int) -> Tensor:
+    """Returns the product of rows that are rounded to whole numbers, each with a scale of its own, in `x`'s dtype.
 
-    oneDNN takes unsigned inputs, with 128 for 0.
+    Args:
+        x_NI: float32 or bfloat16.
+        packed: see `all_in_eight_bits`, likewise the others.
+        scales_O: of the outputs.
+        zeros_O: 0.
+        levels: the largest of those whole numbers, 127 or 63.
     """
     x_NI, dtype = x_NI.float(), x_NI.dtype
-    step_N1 = x_NI.abs().amax(-1, True).clamp_(min=1e-12).div_(127)
-    # Flipping the highest bit adds 128; torch converts to unsigned numbers eight times as slowly.
-    codes_NI = x_NI.div(step_N1).round_().to(torch.int8).to(torch.uint8).bitwise_xor_(128)
+    step_N1 = x_NI.abs().amax(-1, True).clamp_(min=1e-12).div_(levels)
+    codes_NI = x_NI.div(step_N1).round_().to(torch.int8)
+    # oneDNN takes unsigned inputs, with 128 or 64 for 0. Flipping the highest bit adds 128; torch converts to unsigned
+    # numbers eight times as slowly.
+    if levels == 127:
+        codes_NI = codes_NI.to(torch.uint8).bitwise_xor_(128)
+    else:
+        codes_NI = codes_NI.add_(levels + 1).to(torch.uint8)
     product_NO = torch.ops.onednn.qlinear_pointwise(
-        codes_NI, 1.0, 128, packed, scales_O, zeros_O, None, 1.0, 0, torch.float32, "none", [], ""
+        codes_NI, 1.0, levels + 1, packed, scales_O, zeros_O, None, 1.0, 0, torch.float32, "none", [], ""
     )
     return product_NO.mul_(step_N1).to(dtype)
 
 
-def all_in_eight_bits(weight_OI: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Returns codes in oneDNN's layout, scales and zeros per output; None where this torch or processor is not exact.
+def all_in_eight_bits(weight_OI: Tensor) -> tuple[Tensor, Tensor, Tensor, int] | None:
+    """Returns what `int8_product` reads of a weight, and with how many levels of inputs it is exact.
 
-    Processors without instructions for it add pairs of products in 16 bits, which overflow.
+    Processors without instructions for it add pairs of products in 16 bits, which overflow unless inputs have 7 bits.
+
+    Returns:
+        Codes in oneDNN's layout, scales and zeros per output, the levels; None where this torch or processor is not
+        exact with any.
     """
     codes, scales_O1 = _eight_bit_codes(weight_OI.detach())
     scales_O, zeros_O = scales_O1[:, 0].contiguous(), torch.zeros(len(codes), dtype=torch.int32)
-    probe = torch.ones(1, codes.shape[1])
+    probe, expected_1O = torch.ones(1, codes.shape[1]), codes.float().sum(1).mul_(scales_O)[None]
+    bound = 1e-3 * float(codes.float().abs().sum(1).mul_(scales_O).max())
     try:
         packed = torch.ops.onednn.qlinear_prepack(codes, [PACKED_ROWS, codes.shape[1]])
-        product_1O = int8_product(probe, packed, scales_O, zeros_O)
         largest = torch.ops.onednn.qlinear_prepack(torch.full_like(codes, 127), [PACKED_ROWS, codes.shape[1]])
-        overflowing_1O = int8_product(probe, largest, torch.ones_like(scales_O), zeros_O)
+        for levels in INPUT_LEVELS:
+            product_1O = int8_product(probe, packed, scales_O, zeros_O, levels)
+            most_1O = int8_product(probe, largest, torch.ones_like(scales_O), zeros_O, levels)
+            is_exact = bool((product_1O - expected_1O).abs().max() <= bound)
+            if is_exact and torch.allclose(most_1O, torch.full_like(most_1O, 127.0 * codes.shape[1]), rtol=1e-3):
+                return packed, scales_O, zeros_O, levels
     except (AttributeError, RuntimeError, TypeError):
-        return None
-    expected_1O = F.linear(probe, codes.float()) * scales_O
-    magnitude = codes.float().abs().sum(1).mul_(scales_O).max()
-    is_exact = bool((product_1O - expected_1O).abs().max() <= 1e-3 * magnitude) and torch.allclose(
-        overflowing_1O, torch.full_like(overflowing_1O, 127.0 * codes.shape[1]), rtol=1e-3
-    )
-    return (packed, scales_O, zeros_O) if is_exact else None
+        pass
+    return None
 
 
 def few_bits(weight_OI: Tensor, kind: ProductWeights) -> tuple[int, Tensor, Tensor] | None:

@@ -240,7 +240,7 @@ def test_only_small_models_on_a_processor_become_lean(
     assert isinstance(pack_for_cpu(model), CpuModel)
     assert pack_for_cpu(model.to("meta")) is model
     model = load()
-    monkeypatch.setattr("dgemma_engine.model.devices._SMALL_BYTES", 1_000)
+    monkeypatch.setattr("dgemma_engine.model.devices._SMALL_VALUES", 1_000)
     assert pack_for_cpu(model) is model
 
 

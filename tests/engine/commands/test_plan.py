@@ -16,7 +16,7 @@ from dgemma_engine.families.llama.model import LlamaModel
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model_store.catalogue import CATALOGUE
-from dgemma_kernels.packing.few_bits import ProductWeights
+from dgemma_kernels.packing.few_bits import ProductKinds, ProductWeights
 
 from tests.llama_checkpoints import make_llama
 
@@ -113,7 +113,7 @@ import psutil, torch
 from dgemma_engine.families.causal_llama import LlamaFamily
 from dgemma_engine.families.checkpoint_facts import read_facts
 from dgemma_engine.families.family import LoadOptions, PlanOptions
-from dgemma_engine.model.devices import product_weights
+from dgemma_engine.model.devices import product_kinds
 
 def held():
     gc.collect()
@@ -123,7 +123,7 @@ def held():
 torch.set_num_threads(1)
 device, facts, family = torch.device("cpu"), read_facts(Path(sys.argv[1])), LlamaFamily()
 plan = family.plan(facts, PlanOptions(device=device, weight_format=None, context_tokens=None))
-product_weights(in_four_bits=False)
+product_kinds(in_four_bits=False)
 before = held()
 options = LoadOptions(device=device, ops=None, prompt_tokens=64, report=lambda _percent: None)
 model = family.load_model(facts, options)
@@ -164,7 +164,8 @@ def test_canvas_adapter_is_planned_with_its_output_matrix(device_type: str) -> N
 def test_second_copies_are_planned_in_the_bits_that_they_have() -> None:
     config = LlamaConfig.from_hf(dict(CATALOGUE["small"].config))
 
-    def copies(products: ProductWeights, four_bit_values: int = 0) -> int:
+    def copies(kind: ProductWeights, four_bit_values: int = 0, *, mlp: ProductWeights | None = None) -> int:
+        products = ProductKinds(mlp=mlp or kind, others=kind)
         plan = llama_plan(
             config, has_head=False, context_tokens=100, device_type="cpu", dtype=torch.bfloat16,
             products=products, four_bit_values=four_bit_values,
@@ -172,7 +173,8 @@ def test_second_copies_are_planned_in_the_bits_that_they_have() -> None:
         return {item.name: item.num_bytes for item in plan.weights}.get("weights: copies for single tokens", 0)
 
     assert copies(ProductWeights.DENSE) == 0
-    assert copies(ProductWeights.INT8) == 576 * (30 * (960 + 576) + 49_152)
+    assert copies(ProductWeights.DENSE, mlp=ProductWeights.INT8) == 0
+    assert copies(ProductWeights.ROW_INT8, mlp=ProductWeights.INT8) == 576 * (30 * (960 + 576) + 49_152)
     num_values = 576 * (30 * (960 + 576 + 3 * 1_536) + 49_152)
     assert copies(ProductWeights.ROW_INT8, 10**9) == copies(ProductWeights.ROW_INT4) == num_values
     # Half a byte each, and two numbers for each group of 32.

@@ -29,7 +29,7 @@ from dgemma_engine.protocol.messages import Context, Infill
 from dgemma_engine.repository_adapters.store import AdapterStore
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.tokenization.tokenizer import Tokenizer
-from dgemma_kernels.packing.few_bits import ProductWeights
+from dgemma_kernels.packing.few_bits import DENSE
 from torch import Tensor
 
 from tests.installed_adapters import install_adapter
@@ -75,7 +75,7 @@ def letters_only(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """In fewer digits a greedy choice may differ where two tokens are nearly as likely."""
     monkeypatch.setattr("dgemma_engine.families.causal_llama.weight_dtype", lambda _device: torch.float32)
-    monkeypatch.setattr("dgemma_engine.families.causal_llama.product_weights", lambda **_given: ProductWeights.DENSE)
+    monkeypatch.setattr("dgemma_engine.families.causal_llama.product_kinds", lambda **_given: DENSE)
 
 
 def load(path: Path, store: AdapterStore | None = None) -> Engine:

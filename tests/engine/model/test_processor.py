@@ -70,6 +70,34 @@ def test_damaged_file_is_measured_again_and_replaced(tmp_path: Path, num_measure
     assert len(num_measured) == 1
 
 
+@pytest.mark.parametrize("value", ['"5"', "null", "true", "-1", "0", "NaN", "[5]"])
+def test_values_that_no_measurement_gives_are_measured_again(
+    tmp_path: Path, num_measured: list[int], value: str
+) -> None:
+    environ = {"XDG_CACHE_HOME": str(tmp_path)}
+    restarted(environ)
+    path = tmp_path / "dgemma-lsp/processor.json"
+    path.write_text(path.read_text().replace(": 10.0", f": {value}"))
+    assert [restarted(environ) for _ in range(2)] == [SPEEDS] * 2
+    assert len(num_measured) == 2
+
+
+def test_deep_file_is_measured_again(tmp_path: Path, num_measured: list[int]) -> None:
+    path = tmp_path / "dgemma-lsp/processor.json"
+    path.parent.mkdir()
+    path.write_text("[" * 100_000)
+    assert restarted({"XDG_CACHE_HOME": str(tmp_path)}) == SPEEDS
+    assert len(num_measured) == 1
+
+
+def test_relative_cache_folder_is_none(
+    tmp_path: Path, num_measured: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    restarted({"XDG_CACHE_HOME": "cache", "HOME": str(tmp_path / "home")})
+    assert (tmp_path / "home/.cache/dgemma-lsp/processor.json").exists() and not (tmp_path / "cache").exists()
+
+
 def test_no_place_to_keep_it_costs_a_measurement_each_time(tmp_path: Path, num_measured: list[int]) -> None:
     (tmp_path / "file").write_text("")
     environ = {"XDG_CACHE_HOME": str(tmp_path / "file")}
@@ -96,13 +124,15 @@ def test_faster_format_is_chosen_where_it_is_worth_its_digits(
     times: tuple[float, ...], dtype: torch.dtype, weights: ProductWeights
 ) -> None:
     speeds = ProductSpeeds(**dict(zip(ProductSpeeds.__dataclass_fields__, times, strict=True)))
-    assert (speeds.dtype, speeds.weights(in_four_bits=True)) == (dtype, weights)
+    assert (speeds.dtype, speeds.products(in_four_bits=True).mlp) == (dtype, weights)
+    others = speeds.products(in_four_bits=True).others
+    assert others is (ProductWeights.ROW_INT4 if weights is ProductWeights.INT8 else weights)
 
 
 def test_weights_that_are_not_stored_in_four_bits_are_not_read_in_four() -> None:
     speeds = ProductSpeeds(**dict(zip(ProductSpeeds.__dataclass_fields__, (10, 5, 3, 4, 9, 7, 3, 5), strict=True)))
-    assert speeds.weights(in_four_bits=False) is ProductWeights.INT8
-    assert replace(speeds, int8=5.0).weights(in_four_bits=False) is ProductWeights.ROW_INT8
+    assert speeds.products(in_four_bits=False).mlp is ProductWeights.INT8
+    assert replace(speeds, int8=5.0).products(in_four_bits=False).mlp is ProductWeights.ROW_INT8
 
 
 def test_a_measurement_has_a_time_for_every_format() -> None:

@@ -59,11 +59,11 @@ def test_plain_folder_loads_the_same_either_way(make_plain: Callable[..., Path])
     assert not any(isinstance(module, (PackedLinear, PackedExperts)) for module in model.modules())
 
 
-@pytest.mark.parametrize(("small_bytes", "packed"), [(0, True), (2**28, False)])
+@pytest.mark.parametrize(("small_values", "packed"), [(0, True), (2**28, False)])
 def test_only_a_small_models_weights_are_expanded(
-    make_quantised: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, small_bytes: int, packed: bool
+    make_quantised: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, small_values: int, packed: bool
 ) -> None:
-    monkeypatch.setattr("dgemma_engine.model.devices._SMALL_BYTES", small_bytes)
+    monkeypatch.setattr("dgemma_engine.model.devices._SMALL_VALUES", small_values)
     model = load_model(make_quantised(Format.INT8), Ops.reference(), device=CPU, dtype=torch.bfloat16)
     assert any(isinstance(module, PackedExperts) for module in model.modules()) == packed
 

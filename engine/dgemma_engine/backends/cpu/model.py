@@ -25,8 +25,8 @@ def pack_for_cpu(model: DiffusionGemma) -> DiffusionModel:
     Args:
         model: in inference mode, its weights final.
     """
-    num_bytes = sum(parameter.nbytes for parameter in model.parameters())
-    return CpuModel(model) if is_small(num_bytes, model.device) else model
+    num_values = sum(parameter.numel() for parameter in model.parameters())
+    return CpuModel(model) if is_small(num_values, model.device) else model
 
 
 class CpuModel(PackedModel):

@@ -6,7 +6,7 @@ Shape legend: D hidden, V vocabulary.
 from __future__ import annotations
 
 import torch
-from dgemma_kernels.packing.few_bits import GROUP, ProductWeights
+from dgemma_kernels.packing.few_bits import DENSE, GROUP, ProductKinds, ProductWeights
 
 from dgemma_engine.backends.memory_plan import CONTEXT_BYTES, Item, MemoryPlan
 from dgemma_engine.errors import CheckpointError
@@ -21,7 +21,6 @@ _KINDS = {
     "embed_tokens": "embedding", "lm_head": "output matrix", "qkv_proj": "attention", "o_proj": "attention",
     "gate_up_proj": "mlp", "down_proj": "mlp",
 }  # fmt: skip
-_MATRICES = ("attention", "mlp", "output matrix")
 # Hidden states alive at once inside a layer, in widths of the residual stream.
 _LAYER_COPIES = 12
 # Tokens that a ranking judges over the whole vocabulary, in logits and float32 probabilities.
@@ -35,7 +34,7 @@ def llama_plan(
     context_tokens: int,
     device_type: str,
     dtype: torch.dtype,
-    products: ProductWeights = ProductWeights.DENSE,
+    products: ProductKinds = DENSE,
     four_bit_values: int = 0,
     adapter_rank: int = 0,
 ) -> MemoryPlan:
@@ -65,18 +64,22 @@ def llama_plan(
     for name, parameter in model.named_parameters():
         kind = _KINDS.get(name.split(".")[-2], "norms")
         sums[kind] = sums.get(kind, 0) + parameter.numel() * dtype.itemsize
-    is_packed = is_small(sum(sums.values()), torch.device(device_type))
+    is_packed = is_small(sum(sums.values()) // dtype.itemsize, torch.device(device_type))
     if is_packed or adapter_rank:
         # The embedding is looked up, or holds the adapter's marks: it cannot be the output matrix as well.
         sums["output matrix"] = sums["embedding"]
-    if is_packed and products is not ProductWeights.DENSE:
-        copied = _MATRICES
-        if products is ProductWeights.INT8:
-            # Nothing but the codes; a scale and a zero for each output are too few to count.
-            sums["mlp"] //= dtype.itemsize
-            copied = tuple(name for name in _MATRICES if name != "mlp")
-        num_values = sum(sums[name] for name in copied) // dtype.itemsize
-        sums["copies for single tokens"] = _copies_bytes(num_values, products, four_bit_values, dtype)
+    if is_packed:
+        copies = 0
+        for name, kind in (("attention", products.others), ("output matrix", products.others), ("mlp", products.mlp)):
+            num_values = sums[name] // dtype.itemsize
+            if kind is ProductWeights.INT8:
+                # Nothing but the codes; a scale and a zero for each output are too few to count.
+                sums[name] = num_values
+            elif kind is not ProductWeights.DENSE:
+                num_stored = min(four_bit_values, num_values)
+                copies += _copies_bytes(num_values, kind, num_stored, dtype)
+                four_bit_values -= num_stored
+        sums |= {"copies for single tokens": copies} if copies else {}
     if adapter_rank:
         sums["canvas adapter"] = _adapter_values(config, adapter_rank) * dtype.itemsize
     layer = PIECE_TOKENS[device_type] * (_LAYER_COPIES * config.hidden_size + 3 * config.intermediate_size)
@@ -95,9 +98,9 @@ def llama_plan(
     )
 
 
-def _copies_bytes(num_values: int, products: ProductWeights, four_bit_values: int, dtype: torch.dtype) -> int:
+def _copies_bytes(num_values: int, kind: ProductWeights, four_bit_values: int, dtype: torch.dtype) -> int:
     """Returns the size of the second copies; those in 8 bits have a scale per output, too few to count."""
-    in_four_bits = min(four_bit_values, num_values) if products is ProductWeights.ROW_INT4 else 0
+    in_four_bits = min(four_bit_values, num_values) if kind is ProductWeights.ROW_INT4 else 0
     # A step and a middle for each group.
     return num_values - in_four_bits + in_four_bits // 2 + in_four_bits // GROUP * 2 * dtype.itemsize
 

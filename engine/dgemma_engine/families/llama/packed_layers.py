@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 import torch
 from dgemma_kernels.packing.cpu import PackedGate, PackedMatrix
-from dgemma_kernels.packing.few_bits import ProductWeights
+from dgemma_kernels.packing.few_bits import ProductKinds
 from torch import Tensor, nn
 
 from dgemma_engine.backends.cpu.attention import GroupedAttention, write_kv
@@ -34,22 +34,22 @@ class PackedLlamaLayer(nn.Module):
         layer: whose weights it takes.
         terms: what an adapter adds in canvas mode; None adds nothing.
         config: dimensions.
-        kind: what products read.
+        kinds: what products read.
     """
 
-    def __init__(self, layer: LlamaLayer, terms: LayerTerms | None, config: LlamaConfig, kind: ProductWeights) -> None:
+    def __init__(self, layer: LlamaLayer, terms: LayerTerms | None, config: LlamaConfig, kinds: ProductKinds) -> None:
         super().__init__()
         num_heads, num_kv_heads, head_size = config.num_attention_heads, config.num_key_value_heads, config.head_size
-        self.heads = _Heads(layer, terms, config, kind)
+        self.heads = _Heads(layer, terms, config, kinds)
         self.attend = GroupedAttention(num_heads, num_kv_heads, head_size, head_size**-0.5)
-        self._out = PackedMatrix(layer.o_proj.weight, beside_mlp(kind))
+        self._out = PackedMatrix(layer.o_proj.weight, kinds.others)
         self._norm = RmsNorm(layer.post_attention_layernorm.weight, config.hidden_size, config.rms_norm_eps)
         gate, up = layer.gate_up_proj.weight.chunk(2)
-        self._inner = PackedGate(gate, up, "silu", kind)
+        self._inner = PackedGate(gate, up, "silu", kinds.mlp)
+        self._down = PackedMatrix(layer.down_proj.weight, kinds.mlp)
         # Rows that are rounded to 8 bits need no rounding before, but for the terms of an adapter, which are not.
-        is_rounded_once = self._inner.is_int8 and terms is None
+        is_rounded_once = self._inner.input_levels > 0 and self._down.input_levels > 0 and terms is None
         self._dtype = torch.float32 if is_rounded_once else layer.o_proj.weight.dtype
-        self._down = PackedMatrix(layer.down_proj.weight, kind)
         self._terms = None if terms is None else _FeedTerms(terms)
 
     def feed(self, x_PD: Tensor, attended_PO: Tensor, num_causal: int, factors: list[Tensor]) -> Tensor:
@@ -100,11 +100,11 @@ class _FeedTerms(nn.Module):
 class _Heads(nn.Module):
     """Queries, keys and values: rotated, keys and values stored."""
 
-    def __init__(self, layer: LlamaLayer, terms: LayerTerms | None, config: LlamaConfig, kind: ProductWeights) -> None:
+    def __init__(self, layer: LlamaLayer, terms: LayerTerms | None, config: LlamaConfig, kinds: ProductKinds) -> None:
         super().__init__()
         self._norm = RmsNorm(layer.input_layernorm.weight, config.hidden_size, config.rms_norm_eps)
         self._dtype = layer.qkv_proj.weight.dtype
-        self._qkv = PackedMatrix(layer.qkv_proj.weight, beside_mlp(kind))
+        self._qkv = PackedMatrix(layer.qkv_proj.weight, kinds.others)
         self._terms = None if terms is None else _terms(terms.qkv_proj)
         self._num_heads, self._head_size = config.num_attention_heads, config.head_size
         self._num_rotated = config.num_attention_heads + config.num_key_value_heads
@@ -135,15 +135,6 @@ class _Heads(nn.Module):
         rotated_NAd.mul_(cos_N1d).addcmul_(swapped_NAd, sin_N1d)
         write_kv(heads_NAd[:, self._num_heads :], new)
         return heads_NAd[:, : self._num_heads]
-
-
-def beside_mlp(kind: ProductWeights) -> ProductWeights:
-    """Returns what products outside the MLPs read where those inside read `kind`.
-
-    The MLPs are three quarters of the work. Attention and output matrix lose several times as much by inputs in 8 bits
-    (`engine/bench/results/eight_bits.json`), and read a copy in 8 bits for one row only.
-    """
-    return ProductWeights.ROW_INT8 if kind is ProductWeights.INT8 else kind
 
 
 def pack_adapter(tensors: Mapping[str, Tensor], num_layers: int) -> PackedAdapter:

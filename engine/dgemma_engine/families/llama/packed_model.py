@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dgemma_kernels.packing.cpu import PackedGate, PackedMatrix, filled
-from dgemma_kernels.packing.few_bits import ProductWeights
+from dgemma_kernels.packing.few_bits import ProductKinds
 from torch import Tensor, nn
 
 from dgemma_engine.backends.cpu.feed_forward import RmsNorm
 from dgemma_engine.backends.cpu.packed_model import PackedModel
 from dgemma_engine.families.llama.layers import LlamaLayer
 from dgemma_engine.families.llama.model import LlamaModel
-from dgemma_engine.families.llama.packed_layers import PackedLlamaLayer, beside_mlp
+from dgemma_engine.families.llama.packed_layers import PackedLlamaLayer
 from dgemma_engine.families.llama.shifted_canvas import CanvasShift
 from dgemma_engine.model.attention_masks import ALL_VISIBLE, AttentionMasks
 from dgemma_engine.model.canvas_pass import CanvasPass
@@ -29,16 +29,16 @@ class PackedLlama(PackedModel):
     Args:
         model: the plain model, in inference mode on a processor; its layers are dropped one by one as they are packed,
             and of its weights only the embeddings stay in use.
-        kind: what products read.
+        kinds: what products read.
     """
 
-    def __init__(self, model: LlamaModel, kind: ProductWeights) -> None:
+    def __init__(self, model: LlamaModel, kinds: ProductKinds) -> None:
         config = model.config
         layers: list[nn.Module] = []
         for i, terms in enumerate(model.canvas_terms):
             layer = model.layers[i]
             assert isinstance(layer, LlamaLayer), "a model is packed once"
-            layers.append(PackedLlamaLayer(layer, terms, config, kind))
+            layers.append(PackedLlamaLayer(layer, terms, config, kinds))
             # Or both copies of all layers would be held at once.
             model.layers[i] = nn.Identity()
         norm = RmsNorm(model.norm.weight, config.hidden_size, config.rms_norm_eps)
@@ -46,13 +46,13 @@ class PackedLlama(PackedModel):
         self._note_compilation(())
         self._weight_VD = model.embed_tokens.weight.detach()
         head = model.embed_tokens if model.lm_head is None else model.lm_head
-        self._to_vocabulary = PackedMatrix(head.weight.detach(), beside_mlp(kind))
+        self._to_vocabulary = PackedMatrix(head.weight.detach(), kinds.others)
         self._shift = CanvasShift(config.sliding_window)
         matrices = [self._to_vocabulary, *(module for layer in layers for module in layer.modules())]
         packed = [each for each in matrices if isinstance(each, PackedMatrix | PackedGate)]
         bits = {each.one_row_bits for each in packed} - {0}
         self._one_row_bits = " and ".join(map(str, sorted(bits)))
-        self._is_int8 = any(each.is_int8 for each in packed)
+        self._is_int8 = any(each.input_levels for each in packed)
 
     @property
     def number_format(self) -> str:

@@ -16,7 +16,7 @@ from dgemma_engine.model.ops import Ops
 from dgemma_engine.prompting.prefix_cache import PromptStore
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import finished
-from dgemma_kernels.packing.few_bits import ProductWeights
+from dgemma_kernels.packing.few_bits import DENSE
 from torch import Tensor
 
 from tests.llama_checkpoints import LlamaCheckpoint, make_llama
@@ -41,7 +41,7 @@ def load(path: Path) -> LlamaModel:
 @pytest.fixture(scope="module", params=["plain", "packed"])
 def model(request: pytest.FixtureRequest, checkpoint: LlamaCheckpoint) -> DiffusionModel:
     plain = load(checkpoint.gguf)
-    return plain if request.param == "plain" else PackedLlama(plain, ProductWeights.DENSE)
+    return plain if request.param == "plain" else PackedLlama(plain, DENSE)
 
 
 def draw_ids(seed: int, length: int) -> Tensor:
