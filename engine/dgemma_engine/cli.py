@@ -22,7 +22,7 @@ _COMMANDS = {
     "stop": ("commands.stop", "stop the engine"),
     "status": ("commands.status", "print the state of the engine"),
     "serve": ("commands.serve", "answer editors over HTTP"),
-    "pull": ("commands.pull", "fetch a model by its short name"),
+    "pull": ("commands.pull", "fetch a model by its short name, or one of the hub"),
     "models": ("commands.models", "list the models with a short name"),
     "rm": ("commands.rm", "remove a fetched model"),
     "corpus": ("tools.corpus.corpus_command", "collect Python files to train on"),
