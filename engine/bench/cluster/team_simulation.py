@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
 import record
 import simpy
 from simpy.events import Event
+from simpy.resources.resource import Request
 from team_typing import DEADLINE_MS, DEBOUNCE_S, Costs, Piece
 
 _NUM_VIRTUAL_NODES = 100
@@ -161,11 +162,20 @@ class _Replica:
             self._num_under_way -= 1
 
     def _turn(self, step_s: float) -> Generator[Event, Any, None]:
-        with self._device.request() as turn:
+        turn = self._device.request()
+        try:
             yield turn
-            # A step that has begun is ended, whoever takes the question back.
-            self.busy_s += step_s
-            yield self._world.timeout(step_s)
+        except simpy.Interrupt:
+            turn.cancel()
+            self._device.release(turn)
+            raise
+        # A step that has begun is ended, whoever takes the question back meanwhile.
+        yield self._world.process(self._step(turn, step_s))
+
+    def _step(self, turn: Request, step_s: float) -> Generator[Event, Any, None]:
+        yield self._world.timeout(step_s)
+        self.busy_s += step_s
+        self._device.release(turn)
 
 
 def simulate(team: Team, setting: Setting, texts: Sequence[Piece], *, seed: int) -> dict[str, Any]:
