@@ -73,7 +73,10 @@ def begin(server: HubServer, tmp_path: Path) -> Iterator[Begin]:
 
     def begin(*argv: str) -> subprocess.Popen[bytes]:
         command, environ = program(server, tmp_path, *argv)
+        # A shell starts what it runs in the background deaf to Ctrl-C, and children inherit that.
+        heard = signal.signal(signal.SIGINT, signal.default_int_handler)
         started.append(subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        signal.signal(signal.SIGINT, heard)
         return started[-1]
 
     yield begin
