@@ -41,6 +41,8 @@ def test_private_files_of_the_user_hold_in_a_server_that_is_started_again(
     code_server.machine_settings(python | {"dgemma.privateFiles": ["settings.py"]})
     while not (now := {server.pid for server in language_servers(runtime)}) or now & before:
         window.page.wait_for_timeout(100)
+    # Keys that come before it is ready ask nothing.
+    window.wait_status("first request starts the engine")
     window.press("Control+End")
     window.type(TYPED, delay_ms=60)
     window.wait_status("^circle-slash .*private")
