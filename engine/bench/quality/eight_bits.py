@@ -67,8 +67,11 @@ def main() -> None:
         }
         for name, (nats_N, best_N) in formats.items()
     }
-    added = {name: added_to(formats["bfloat16"][0], formats[name][0], len(texts)) for name in ("int8", "inputs_int7")}
-    record.write("eight_bits", {"model": args.model, "tokens": len(exact[0]), **result, "added": added}, args.out)
+    added, with_int7 = (
+        added_to(formats["bfloat16"][0], formats[name][0], len(texts)) for name in ("int8", "inputs_int7")
+    )
+    result |= {"added": added, "added_inputs_int7": with_int7}
+    record.write("eight_bits", {"model": args.model, "tokens": len(exact[0]), **result}, args.out)
 
 
 def added_to(before_N: Tensor, after_N: Tensor, num_texts: int) -> dict[str, float]:
