@@ -248,7 +248,8 @@ def _public_place(argument: str) -> tuple[Target, FilePosition]:
 
 def _with_engine(arguments: Namespace, work: Callable[[InfillSource, Status], Awaitable[_Result]]) -> _Result:
     """Returns the result of `work` on the engine that the arguments name, once its model is loaded."""
-    from dgemma_engine.errors import EngineFault, EngineUnavailable
+    from dgemma_engine.checkpoint.builtin import require_model
+    from dgemma_engine.errors import EngineFault, EngineUnavailable, WrongUsage
 
     from dgemma_lsp.engine_client.connector import chosen_model, ready_engine
 
@@ -265,9 +266,11 @@ def _with_engine(arguments: Namespace, work: Callable[[InfillSource, Status], Aw
             return await work(*engine)
 
     try:
+        if not settings.engine_url:
+            require_model(choice.runs)
         return asyncio.run(run())
-    except (EngineUnavailable, EngineFault) as error:
-        raise _Refusal(str(error), code=1) from None
+    except (EngineUnavailable, EngineFault, WrongUsage) as error:
+        raise _Refusal(str(error), code=2 if isinstance(error, WrongUsage) else 1) from None
 
 
 def _is_writable(out: TextIO) -> bool:

@@ -22,6 +22,7 @@ def model_folder(model: str) -> Path:
 
     Raises:
         CheckpointError: it is not there; the message says how to get it.
+        WrongUsage: `~NAME` is no home folder.
     """
     model = OLD_NAMES.get(model, model)
     if (path := hub_path(model, os.environ)) is not None:
@@ -34,7 +35,7 @@ def model_folder(model: str) -> Path:
         return _FOLDER
     if model in CATALOGUE:
         return _fetched(CATALOGUE[model])
-    path = Path(model)
+    path = _expanded(model)
     if not path.is_dir() and not (path.suffix == _GGUF and path.is_file()):
         raise CheckpointError(f"{path}: is no model folder and no GGUF file; {_NAME_ONE}")
     return path
@@ -60,10 +61,7 @@ def require_model(model: str) -> None:
         except (CheckpointError, ModelStoreError) as error:
             raise WrongUsage(str(error)) from None
         return
-    try:
-        path = Path(model).expanduser()
-    except RuntimeError:
-        raise WrongUsage(f"{model}: no such home folder; name the model folder by its absolute path") from None
+    path = _expanded(model)
     try:
         _require_readable(model, path)
     except OSError as error:
@@ -79,9 +77,16 @@ def require_place(model: str) -> None:
     Raises:
         WrongUsage: it is not; the message names the nearest short name.
     """
-    path = hub_path(model, os.environ) or Path(model)
+    path = hub_path(model, os.environ) or _expanded(model)
     if model not in CATALOGUE and not path.is_dir() and not (path.suffix == _GGUF and path.is_file()):
         raise WrongUsage(_missing(model, path))
+
+
+def _expanded(model: str) -> Path:
+    try:
+        return Path(model).expanduser()
+    except RuntimeError:
+        raise WrongUsage(f"{model}: no such home folder; name the model folder by its absolute path") from None
 
 
 def _require_readable(model: str, path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from dgemma_engine.checkpoint.builtin import require_model
 from dgemma_engine.commands.conversion_progress import progress, require_torch, say_result
 from dgemma_engine.ipc.endpoint_options import model_name
 
@@ -26,9 +27,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the subcommand; returns its exit code.
 
     Raises:
+        WrongUsage: the source is not there.
         EngineError: the source cannot be used or the place not be written; nothing is left at the place.
     """
     require_torch()
+    require_model(arguments.source)
     import torch
 
     from dgemma_engine.checkpoint.builtin import model_folder

@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from dgemma_engine.checkpoint.builtin import require_model
 from dgemma_engine.commands.conversion_progress import progress, require_torch, say_result
 from dgemma_engine.ipc.endpoint_options import model_name
 
@@ -29,9 +30,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the subcommand; returns its exit code.
 
     Raises:
+        WrongUsage: the source is not there.
         EngineError: the source cannot be used or the place not be written; nothing is left at the place.
     """
     require_torch()
+    require_model(arguments.source)
     from dgemma_engine.checkpoint.builtin import model_folder
     from dgemma_engine.checkpoint.quantization_presets import Format
     from dgemma_engine.tools.conversion.converter import quantise_folder

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from dgemma_engine.checkpoint.builtin import require_model
 from dgemma_engine.cluster.examples import EXAMPLES, example
 from dgemma_engine.engine_client.connection_status import ConnectionState, ConnectionStatus
 from dgemma_engine.errors import EngineUnavailable, WrongUsage
@@ -24,6 +25,7 @@ from dgemma_engine.http_api.http_settings import DEFAULT_PORT, BindAddress, Http
 from dgemma_engine.ipc.client import EngineClient
 from dgemma_engine.ipc.endpoint import EngineLocation
 from dgemma_engine.ipc.endpoint_options import add_engine_options, chosen_location
+from dgemma_engine.model_store.choice import choose_model
 from dgemma_engine.protocol.messages import Progress
 from dgemma_engine.terminal import say_error
 
@@ -97,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the subcommand; returns its exit code.
 
     Raises:
-        WrongUsage: an option cannot be used, or the address not be listened on.
+        WrongUsage: an option cannot be used, the model is not there, or the address cannot be listened on.
         EngineUnavailable: an extra is not installed, the system refuses the service, or no replica starts.
     """
     if arguments.ray_example is not None:
@@ -119,6 +121,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise WrongUsage("--share and --end-with-input exclude each other: nobody would see the key")
     key = _shared_key(arguments)
     settings = _settings(arguments, key)
+    require_model(choose_model(arguments.model, os.environ).runs)
     if arguments.install_service:
         if os.environ.get("DGEMMA_API_KEY") and arguments.api_key_file is None:
             raise WrongUsage("--install-service keeps no key of the environment; put it into an --api-key-file")

@@ -179,3 +179,25 @@ def test_second_copies_are_planned_in_the_bits_that_they_have() -> None:
     assert copies(ProductWeights.ROW_INT8, 10**9) == copies(ProductWeights.ROW_INT4) == num_values
     # Half a byte each, and two numbers for each group of 32.
     assert copies(ProductWeights.ROW_INT4, 10**9) == copies(ProductWeights.ROW_INT8) * (1 / 2 + 4 / 32)
+
+
+def test_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(dict(CATALOGUE["small"].config)))
+    assert main(["plan", "~/model", "--memory", "8"]) == 0
+
+
+@pytest.mark.parametrize("command", [["quantize", "smal", "out", "--format", "int8"], ["export", "smal", "out"]])
+def test_misspelt_model_to_convert_names_the_nearest(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(command) == 2
+    assert "smal: no such model; did you mean small?" in capsys.readouterr().err
+
+
+def test_misspelt_model_to_calibrate_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["calibrate", "smal", "a.py"]) == 2
+    assert "smal: no such model; did you mean small?" in capsys.readouterr().err

@@ -59,6 +59,7 @@ def test_service_serves_with_the_same_options_and_absolute_paths(
         (["--http", "x"], "--http: must be an IP address and a port"),
         (["--tls-cert", "cert.pem"], "--tls-cert and --tls-key belong together"),
         (["--api-key-file", "none"], "--api-key-file none: cannot be read"),
+        (["--model", "smal"], "smal: no such model; did you mean small?"),
         (["--idle-minutes", "0"], "--idle-minutes 0 must be more than 0"),
     ],
 )

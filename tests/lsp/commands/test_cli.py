@@ -105,9 +105,9 @@ async def test_complete_refuses_a_wrong_target_in_one_line(environ: dict[str, st
     assert re.fullmatch(r"dgemma-lsp: [^\n]+\n", err)
 
 
-async def test_complete_without_an_engine_says_so_in_one_line(environ: dict[str, str], target: str):
+async def test_complete_without_a_model_is_wrong_usage(environ: dict[str, str], target: str):
     code, out, err = await run(environ, "complete", target, "--model", "/no/such/model")
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert re.fullmatch(r"dgemma-lsp: [^\n]+\n", err)
     assert "/no/such/model" in err
 
@@ -152,7 +152,7 @@ async def test_trace_says_what_is_wrong_in_one_line_and_writes_nothing(
     at = at.replace(".env", f"{tmp_path}/.env")
     place = str(tmp_path / out) if out != "." else str(tmp_path)
     code, printed, err = await run(environ, "trace", at, "--html", place, "--model", "/no/such/model")
-    assert (code, printed) == (1 if "engine" in message else 2, "")
+    assert (code, printed) == (2, "")
     assert re.fullmatch(r"dgemma-lsp: [^\n]+\n", err)
     assert re.search(message.replace(r"\.:", f"{tmp_path}:"), err)
     assert names(tmp_path) == [".env", "a.py"]
@@ -345,3 +345,11 @@ async def test_old_name_of_a_model_is_told_once(environ: dict[str, str], target:
         code, _, err = await run(environ, "complete", target, "--model", "embedded")
     assert code == 0
     assert err == "dgemma-lsp: the model `embedded` is called `tiny` now; write `tiny` for it\n"
+
+
+@pytest.mark.parametrize("command", ["complete", "trace", "demo"])
+async def test_misspelt_model_is_refused_with_the_nearest(environ: dict[str, str], target: str, command: str):
+    arguments = {"complete": (target,), "trace": (target, "--html", "out.html"), "demo": ()}[command]
+    code, _, err = await run(environ, command, *arguments, "--model", "smal")
+    assert code == 2
+    assert err.endswith("smal: no such model; did you mean small?\n")

@@ -112,7 +112,7 @@ async def in_thread(environ: Mapping[str, str], *arguments: str | bytes) -> tupl
 @pytest.mark.parametrize(
     ("program", "arguments", "code", "says"),
     [
-        (LSP, ("complete", "a.py:2:12", "--model", "~no-such-user/x"), 1, "~no-such-user/x: no such folder"),
+        (LSP, ("complete", "a.py:2:12", "--model", "~no-such-user/x"), 2, "~no-such-user/x: no such home folder"),
         (ENGINE, ("start", "--model", "~no-such-user/x"), 2, "~no-such-user/x: no such home folder"),
         (ENGINE, ("start", "--model", "loop/x"), 2, "loop/x: (no such folder|cannot be read)"),
         (LSP, ("trace", "a.py:2:12", "--html", ""), 2, "--html: the file name is empty"),

@@ -69,17 +69,19 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the subcommand; returns its exit code.
 
     Raises:
+        WrongUsage: the model is not there.
         EngineError: the model or the files cannot be used, teach too little, or a folder cannot be written.
     """
     for module in ("torch", "numpy"):
         if importlib.util.find_spec(module) is None:
             raise EngineUnavailable(f"{module} is not installed; run: pip install 'dgemma-lsp[engine]'")
-    from dgemma_engine.checkpoint.builtin import model_folder
+    from dgemma_engine.checkpoint.builtin import model_folder, require_model
     from dgemma_engine.checkpoint.calibration import fingerprint
     from dgemma_engine.tools.calibration.figures import CalibrationFigures
     from dgemma_engine.tools.calibration.score_fit import fit_score
     from dgemma_engine.tools.evaluation.provenance import provenance
 
+    require_model(arguments.model)
     model = model_folder(arguments.model)
     folder = model if model.is_dir() else model.parent
     out = arguments.plots or (None if arguments.dry_run else folder)

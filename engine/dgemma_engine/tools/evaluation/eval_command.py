@@ -105,10 +105,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _load(arguments: argparse.Namespace) -> LoadedEngine:
     _require("torch")
-    from dgemma_engine.checkpoint.builtin import model_folder
+    from dgemma_engine.checkpoint.builtin import model_folder, require_model
     from dgemma_engine.infill.engine import Engine
 
-    folder = model_folder(choose_model(arguments.model, os.environ).runs)
+    runs = choose_model(arguments.model, os.environ).runs
+    require_model(runs)
+    folder = model_folder(runs)
     return Engine.load(folder, device=arguments.device, report=lambda _percent, _message: None)
 
 
