@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from dgemma_engine.config_values import MOST_WIDTH, object_of, whole_number
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.quantization.quantized_tensor import E2M1_GROUP, INT_GROUP, Encoding
 
@@ -39,12 +40,13 @@ class StoredScheme:
         Raises:
             CheckpointError: names what of the scheme is not supported, and what to do.
         """
-        values: dict[str, Any] | None = json.loads((folder / "config.json").read_text(encoding="utf-8")).get(CONFIG_KEY)
+        values: Any = json.loads((folder / "config.json").read_text(encoding="utf-8")).get(CONFIG_KEY)
         if values is None and (folder / _MODELOPT_FILE).exists():
             whole = json.loads((folder / _MODELOPT_FILE).read_text(encoding="utf-8"))
             values = {"quant_method": "modelopt", **whole.get("quantization", {})}
         if values is None:
             return None
+        values = object_of("config.json", CONFIG_KEY, values)
         method = values.get("quant_method")
         if method == "modelopt":
             if values.get("quant_algo") != "NVFP4":
@@ -53,12 +55,14 @@ class StoredScheme:
         if method != "compressed-tensors":
             raise _unsupported(f"quant_method={method!r}")
         groups: dict[Encoding, int | None] = {}
-        described: dict[str, dict[str, Any]] = values.get("config_groups") or {}
-        for name, group in described.items():
+        for name, described in object_of("config.json", "config_groups", values.get("config_groups") or {}).items():
+            group = object_of("config.json", name, described)
             layout = group.get("format") or values.get("format")
             if layout not in _FORMATS:
                 raise _unsupported(f"format={layout!r}")
-            encoding, size = _weights(name, group.get("weights") or {}, layout)
+            encoding, size = _weights(
+                name, object_of("config.json", f"weights of {name}", group.get("weights") or {}), layout
+            )
             if groups.setdefault(encoding, size) != size:
                 raise _unsupported(f"{encoding.value} with both {groups[encoding]} and {size} columns a group")
         return cls(group_sizes={key: size for key, size in groups.items() if key in (Encoding.INT8, Encoding.INT4)})
@@ -127,6 +131,8 @@ def _weights(name: str, weights: dict[str, Any], layout: str) -> tuple[Encoding,
     if weights.get("actorder") in ("group", True):
         raise _unsupported(f"{name}: weights ordered by activation (actorder={weights['actorder']!r})")
     size = weights.get("group_size")
+    if size is not None:
+        size = whole_number("config.json", f"group_size of {name}", size, least=-1, most=MOST_WIDTH)
     match layout, what:
         case "pack-quantized", ("int", 4 | 8 as bits, "group" | "channel" as strategy):
             return Encoding.INT4 if bits == 4 else Encoding.INT8, size if strategy == "group" else None

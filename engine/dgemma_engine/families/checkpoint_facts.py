@@ -85,7 +85,7 @@ def _json(path: Path) -> dict[str, Any]:
         values: Any = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path.parent}: no {path.name} here; name a model folder or a GGUF file") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}); get it again") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{path}: must hold a JSON object; get it again")

@@ -12,9 +12,21 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
+from dgemma_engine.config_values import (
+    MOST_COUNT,
+    MOST_POSITIONS,
+    MOST_THETA,
+    MOST_TOKENS,
+    MOST_WIDTH,
+    object_of,
+    real_number,
+    token_ids,
+    whole_number,
+)
 from dgemma_engine.errors import CheckpointError
 
 MODEL_TYPE = "diffusion_gemma"
+_FILE = "config.json"
 
 
 class LayerKind(StrEnum):
@@ -94,7 +106,7 @@ class ModelConfig:
             hf: Any = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise CheckpointError(f"{folder}: no config.json here; give a Hugging Face DiffusionGemma folder") from None
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise CheckpointError(f"{path}: cannot be read ({error}); download it again") from error
         if not isinstance(hf, dict):
             raise CheckpointError(f"{path}: must hold a JSON object; download it again")
@@ -111,7 +123,7 @@ class ModelConfig:
             raise CheckpointError(
                 f"config.json: model_type is {hf.get('model_type')!r}, only {MODEL_TYPE!r} can be loaded"
             )
-        text = _required(hf, "text_config")
+        text = object_of(_FILE, "text_config", _required(hf, "text_config"))
         _require(text, "hidden_activation", "gelu_pytorch_tanh")
         _require(text, "attention_bias", expected=False)
         _require(text, "tie_word_embeddings", expected=True)
@@ -122,40 +134,59 @@ class ModelConfig:
             )
         try:
             kinds = tuple(LayerKind(name) for name in _required(text, "layer_types"))
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise CheckpointError(f"config.json: layer_types: {error}") from None
+        whole_number(_FILE, "number of layer_types", len(kinds), least=0, most=MOST_COUNT)
         if len(kinds) != text.get("num_hidden_layers", len(kinds)):
             raise CheckpointError(
                 f"config.json: layer_types has {len(kinds)} entries, num_hidden_layers is {text['num_hidden_layers']}"
             )
         full = _full_layer_overrides(text, kinds)
-        eos = text.get("eos_token_id", 1)
+
+        def whole(key: str, most: int) -> int:
+            return whole_number(_FILE, key, _required(text, key), most=most)
+
+        def of_full(key: str, most: int) -> int:
+            return (
+                whole_number(_FILE, f"{key} of full layers", full[key], most=most)
+                if full.get(key)
+                else whole(key, most)
+            )
+
+        def real(key: str, default: float, most: float) -> float:
+            return real_number(_FILE, key, text.get(key, default), least=0.0, most=most)
+
+        def token(key: str, value: Any) -> int:
+            return whole_number(_FILE, key, value, least=0, most=vocab_size - 1)
+
+        vocab_size = whole("vocab_size", MOST_TOKENS)
+        positions = text.get("max_position_embeddings", 131_072)
         return cls(
-            vocab_size=_required(text, "vocab_size"),
-            hidden_size=_required(text, "hidden_size"),
-            intermediate_size=_required(text, "intermediate_size"),
-            moe_intermediate_size=_required(text, "moe_intermediate_size"),
-            num_experts=_required(text, "num_experts"),
-            top_k_experts=_required(text, "top_k_experts"),
+            vocab_size=vocab_size,
+            hidden_size=whole("hidden_size", MOST_WIDTH),
+            intermediate_size=whole("intermediate_size", MOST_WIDTH),
+            moe_intermediate_size=whole("moe_intermediate_size", MOST_WIDTH),
+            num_experts=whole("num_experts", MOST_COUNT),
+            top_k_experts=whole("top_k_experts", MOST_COUNT),
             layer_kinds=kinds,
-            num_attention_heads=_required(text, "num_attention_heads"),
+            num_attention_heads=whole("num_attention_heads", MOST_COUNT),
             num_kv_heads={
-                LayerKind.SLIDING: _required(text, "num_key_value_heads"),
-                LayerKind.FULL: full.get("num_key_value_heads") or _required(text, "num_key_value_heads"),
+                LayerKind.SLIDING: whole("num_key_value_heads", MOST_COUNT),
+                LayerKind.FULL: of_full("num_key_value_heads", MOST_COUNT),
             },
             head_dim={
-                LayerKind.SLIDING: _required(text, "head_dim"),
-                LayerKind.FULL: full.get("head_dim") or _required(text, "head_dim"),
+                LayerKind.SLIDING: whole("head_dim", MOST_WIDTH),
+                LayerKind.FULL: of_full("head_dim", MOST_WIDTH),
             },
             rope={kind: _rope(text, kind) for kind in LayerKind},
-            sliding_window=_required(text, "sliding_window"),
-            rms_norm_eps=text.get("rms_norm_eps", 1e-6),
-            final_logit_softcapping=text.get("final_logit_softcapping", 30.0),
-            max_position_embeddings=text.get("max_position_embeddings", 131_072),
-            canvas_length=hf.get("canvas_length", 256),
-            pad_token_id=text.get("pad_token_id") or 0,
-            eos_token_ids=tuple(eos) if isinstance(eos, list) else (eos,),
-            bos_token_id=text.get("bos_token_id", 2),
+            sliding_window=whole("sliding_window", MOST_POSITIONS),
+            rms_norm_eps=real("rms_norm_eps", 1e-6, 1.0),
+            final_logit_softcapping=real("final_logit_softcapping", 30.0, 1e6),
+            max_position_embeddings=whole_number(_FILE, "max_position_embeddings", positions, most=MOST_POSITIONS),
+            canvas_length=whole_number(_FILE, "canvas_length", hf.get("canvas_length", 256), most=MOST_POSITIONS),
+            pad_token_id=token("pad_token_id", text.get("pad_token_id") or 0),
+            eos_token_ids=token_ids(_FILE, "eos_token_id", text.get("eos_token_id", 1), vocab_size=vocab_size),
+            bos_token_id=token("bos_token_id", text.get("bos_token_id", 2)),
         )
 
     def to_hf(self) -> dict[str, Any]:
@@ -224,15 +255,18 @@ def _require(values: dict[str, Any], key: str, expected: object) -> None:
         raise CheckpointError(f"config.json: {key}={values[key]!r} is not supported; it must be {expected!r}")
 
 
-def _full_layer_overrides(text: dict[str, Any], kinds: tuple[LayerKind, ...]) -> dict[str, int]:
+def _full_layer_overrides(text: dict[str, Any], kinds: tuple[LayerKind, ...]) -> dict[str, Any]:
     """Returns what full layers have of their own, from either of the two spellings `transformers` writes."""
-    per_layer: dict[str, dict[str, int]] | None = text.get("per_layer_config")
-    if per_layer is None:
-        values: dict[str, int | None] = {
+    if text.get("per_layer_config") is None:
+        values: dict[str, Any] = {
             "head_dim": text.get("global_head_dim", 512),
             "num_key_value_heads": text.get("num_global_key_value_heads"),
         }
         return {key: value for key, value in values.items() if value is not None}
+    per_layer = {
+        key: object_of(_FILE, f"per_layer_config of layer {key}", value)
+        for key, value in object_of(_FILE, "per_layer_config", text["per_layer_config"]).items()
+    }
     overrides = [per_layer.get(str(i), {}) for i, kind in enumerate(kinds) if kind is LayerKind.FULL]
     strays = [i for i, kind in enumerate(kinds) if kind is LayerKind.SLIDING and per_layer.get(str(i))]
     if strays or any(item != overrides[0] for item in overrides):
@@ -244,17 +278,21 @@ def _full_layer_overrides(text: dict[str, Any], kinds: tuple[LayerKind, ...]) ->
 
 
 def _rope(text: dict[str, Any], kind: LayerKind) -> RopeConfig:
-    parameters = _required(text, "rope_parameters").get(kind.value)
+    parameters = object_of(_FILE, "rope_parameters", _required(text, "rope_parameters")).get(kind.value)
     if parameters is None:
         raise CheckpointError(f"config.json: rope_parameters lacks {kind.value}")
+    parameters = object_of(_FILE, f"rope_parameters of {kind.value}", parameters)
     expected = "proportional" if kind is LayerKind.FULL else "default"
     if parameters.get("rope_type", "default") not in (expected, "default"):
         raise CheckpointError(
             f"config.json: rope_type={parameters['rope_type']!r} of {kind.value} is not supported; use {expected!r}"
         )
-    share = parameters.get("partial_rotary_factor", 1.0)
+    share = real_number(
+        _FILE, "partial_rotary_factor", parameters.get("partial_rotary_factor", 1.0), least=0.0, most=1.0
+    )
     if parameters.get("rope_type", "default") == "default" and share != 1.0:
         raise CheckpointError(
             f"config.json: partial_rotary_factor={share} of {kind.value} needs rope_type 'proportional'"
         )
-    return RopeConfig(theta=float(parameters["rope_theta"]), rotated_share=float(share))
+    theta = real_number(_FILE, "rope_theta", _required(parameters, "rope_theta"), least=1.0, most=MOST_THETA)
+    return RopeConfig(theta=theta, rotated_share=share)

@@ -12,10 +12,22 @@ from pathlib import Path
 from typing import Any, Self
 
 from dgemma_engine.checkpoint.gguf_file import GgufFile
+from dgemma_engine.config_values import (
+    MOST_COUNT,
+    MOST_POSITIONS,
+    MOST_THETA,
+    MOST_TOKENS,
+    MOST_WIDTH,
+    object_of,
+    real_number,
+    token_ids,
+    whole_number,
+)
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.model.config import LayerKind, RopeConfig
 
 MODEL_TYPE = "llama"
+_FILE = "config.json"
 _ARCHITECTURE = "LlamaForCausalLM"
 # Positions of a canvas, given text at its end included.
 _CANVAS_LENGTH = 64
@@ -40,12 +52,6 @@ class LlamaConfig:
     canvas_length: int = _CANVAS_LENGTH
 
     def __post_init__(self) -> None:
-        for name in (
-            "vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_attention_heads",
-            "num_key_value_heads", "head_size", "max_position_embeddings", "canvas_length",
-        ):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise CheckpointError(f"{name}={getattr(self, name)} must be at least 1; get the model again")
         if self.num_attention_heads % self.num_key_value_heads:
             raise CheckpointError(
                 f"{self.num_attention_heads=} must be a multiple of {self.num_key_value_heads=}; get the model again"
@@ -63,7 +69,7 @@ class LlamaConfig:
         path = folder / "config.json"
         try:
             hf: Any = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise CheckpointError(f"{path}: cannot be read ({error}); download it again") from error
         if not isinstance(hf, dict):
             raise CheckpointError(f"{path}: must hold a JSON object; download it again")
@@ -82,24 +88,33 @@ class LlamaConfig:
         _require(hf, "hidden_act", "silu")
         _require(hf, "attention_bias", expected=False)
         _require(hf, "mlp_bias", expected=False)
-        rope = hf.get("rope_parameters") or hf.get("rope_scaling") or {}
+        key = "rope_parameters" if hf.get("rope_parameters") else "rope_scaling"
+        rope = object_of(_FILE, key, hf.get(key) or {})
         if (rope_type := rope.get("rope_type", rope.get("type", "default"))) != "default":
             raise CheckpointError(f"config.json: rope_type={rope_type!r} is not supported; it must be 'default'")
-        hidden_size, num_heads = _required(hf, "hidden_size"), _required(hf, "num_attention_heads")
-        eos = hf.get("eos_token_id")
+
+        def whole(key: str, most: int, default: int | None = None, *, least: int = 1) -> int:
+            return whole_number(_FILE, key, hf.get(key, default), least=least, most=most)
+
+        def or_null(key: str, most: int, default: int) -> int:
+            return default if hf.get(key) is None else whole(key, most)
+
+        vocab_size, hidden_size = whole("vocab_size", MOST_TOKENS), whole("hidden_size", MOST_WIDTH)
+        num_heads = whole("num_attention_heads", min(MOST_COUNT, hidden_size))
+        theta = rope.get("rope_theta") or hf.get("rope_theta") or 10_000.0
         return cls(
-            vocab_size=_required(hf, "vocab_size"),
+            vocab_size=vocab_size,
             hidden_size=hidden_size,
-            intermediate_size=_required(hf, "intermediate_size"),
-            num_layers=_required(hf, "num_hidden_layers"),
+            intermediate_size=whole("intermediate_size", MOST_WIDTH),
+            num_layers=whole("num_hidden_layers", MOST_COUNT),
             num_attention_heads=num_heads,
-            num_key_value_heads=hf.get("num_key_value_heads") or num_heads,
-            head_size=hf.get("head_dim") or hidden_size // max(1, num_heads),
-            rope_theta=float(rope.get("rope_theta") or hf.get("rope_theta") or 10_000.0),
-            rms_norm_eps=hf.get("rms_norm_eps", 1e-6),
-            max_position_embeddings=hf.get("max_position_embeddings", 2_048),
-            bos_token_id=hf.get("bos_token_id") or 0,
-            eos_token_ids=tuple(eos) if isinstance(eos, list) else (eos or 0,),
+            num_key_value_heads=or_null("num_key_value_heads", num_heads, num_heads),
+            head_size=or_null("head_dim", MOST_WIDTH, hidden_size // num_heads),
+            rope_theta=real_number(_FILE, "rope_theta", theta, least=1.0, most=MOST_THETA),
+            rms_norm_eps=real_number(_FILE, "rms_norm_eps", hf.get("rms_norm_eps", 1e-6), least=0.0, most=1.0),
+            max_position_embeddings=whole("max_position_embeddings", MOST_POSITIONS, 2_048),
+            bos_token_id=whole_number(_FILE, "bos_token_id", hf.get("bos_token_id") or 0, least=0, most=vocab_size - 1),
+            eos_token_ids=token_ids(_FILE, "eos_token_id", hf.get("eos_token_id") or 0, vocab_size=vocab_size),
         )
 
     @classmethod
@@ -115,24 +130,35 @@ class LlamaConfig:
             raise CheckpointError(f"{file.path}: scaled rotary positions cannot be run; choose another model")
         if "token_embd.weight" not in file.tensors:
             raise CheckpointError(f"{file.path}: lacks token_embd.weight; get a complete conversion of the model")
-        hidden_size = file.get("llama.embedding_length", int)
-        num_heads = file.get("llama.attention.head_count", int)
-        head_size = file.get("llama.attention.key_length", int, hidden_size // max(1, num_heads))
+
+        def whole(key: str, most: int, default: int | None = None, *, least: int = 1) -> int:
+            return whole_number(file.path, key, file.get(key, int, default), least=least, most=most)
+
+        def real(key: str, least: float, most: float, default: float | None = None) -> float:
+            return real_number(file.path, key, file.get(key, float, default), least=least, most=most)
+
+        vocab_size = whole_number(
+            file.path, "rows of token_embd.weight", file.tensors["token_embd.weight"].shape[0], most=MOST_TOKENS
+        )
+        hidden_size = whole("llama.embedding_length", MOST_WIDTH)
+        num_heads = whole("llama.attention.head_count", min(MOST_COUNT, hidden_size))
+        head_size = whole("llama.attention.key_length", MOST_WIDTH, hidden_size // num_heads)
         if file.get("llama.rope.dimension_count", int, head_size) != head_size:
             raise CheckpointError(f"{file.path}: heads that rotate in part cannot be run; choose another model")
         return cls(
-            vocab_size=file.tensors["token_embd.weight"].shape[0],
+            vocab_size=vocab_size,
             hidden_size=hidden_size,
-            intermediate_size=file.get("llama.feed_forward_length", int),
-            num_layers=file.get("llama.block_count", int),
+            intermediate_size=whole("llama.feed_forward_length", MOST_WIDTH),
+            # Each layer has tensors of its own.
+            num_layers=whole("llama.block_count", min(MOST_COUNT, len(file.tensors))),
             num_attention_heads=num_heads,
-            num_key_value_heads=file.get("llama.attention.head_count_kv", int, num_heads),
+            num_key_value_heads=whole("llama.attention.head_count_kv", num_heads, num_heads),
             head_size=head_size,
-            rope_theta=file.get("llama.rope.freq_base", float, 10_000.0),
-            rms_norm_eps=file.get("llama.attention.layer_norm_rms_epsilon", float),
-            max_position_embeddings=file.get("llama.context_length", int),
-            bos_token_id=file.get("tokenizer.ggml.bos_token_id", int, 0),
-            eos_token_ids=(file.get("tokenizer.ggml.eos_token_id", int, 0),),
+            rope_theta=real("llama.rope.freq_base", 1.0, MOST_THETA, 10_000.0),
+            rms_norm_eps=real("llama.attention.layer_norm_rms_epsilon", 0.0, 1.0),
+            max_position_embeddings=whole("llama.context_length", MOST_POSITIONS),
+            bos_token_id=whole("tokenizer.ggml.bos_token_id", vocab_size - 1, 0, least=0),
+            eos_token_ids=(whole("tokenizer.ggml.eos_token_id", vocab_size - 1, 0, least=0),),
         )
 
     @property
@@ -163,13 +189,6 @@ class LlamaConfig:
     def sliding_window(self) -> int:
         """A window that holds every position: masks are made for two kinds of layers, and this model has one."""
         return self.max_position_embeddings
-
-
-def _required(hf: dict[str, Any], key: str) -> int:
-    value = hf.get(key)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise CheckpointError(f"config.json: {key} must be a whole number, not {value!r}; download it again")
-    return value
 
 
 def _require(hf: dict[str, Any], key: str, expected: object) -> None:
