@@ -22,6 +22,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from dgemma_engine.config_values import MOST_TOKENS, whole_number
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.families.llama.config import LlamaConfig
 
@@ -79,14 +80,15 @@ class Adapter:
             marks: Any = json.loads(metadata["tokens"])
             stage, rank = metadata["stage"], int(metadata["rank"])
             mask = marks.get("mask")
-            tokens = AdapterTokens(
-                end=int(marks["end"]), name=int(marks["name"]), mask=None if mask is None else int(mask)
-            )
+            ids = {"end": marks["end"], "name": marks["name"]} | ({} if mask is None else {"mask": mask})
             base_sha256 = metadata["base_sha256"]
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{path}: cannot be read ({error}); get the adapter again") from error
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise CheckpointError(f"{path}: is no adapter, its metadata lacks {error}; remove the file") from error
+        for mark, value in ids.items():
+            whole_number(path, f"token {mark}", value, least=0, most=MOST_TOKENS)
+        tokens = AdapterTokens(**ids)
         if stage not in STAGES or stage != path.stem:
             raise CheckpointError(f"{path}: holds the stage {stage!r}; name the file {stage}.safetensors")
         if stage == "canvas" and mask is None:
@@ -99,13 +101,21 @@ class Adapter:
         """Returns its tensors, float32.
 
         Raises:
-            CheckpointError: one is missing, has another shape than the base asks for, or holds no numbers.
+            CheckpointError: a mark is no token of the base, or a tensor is missing, has another shape than the base
+                asks for, or holds no numbers.
         """
         try:
             with safe_open(self.path, "pt") as file:
                 stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, no mapping
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{self.path}: cannot be read ({error}); get the adapter again") from error
+        for mark in ("end", "name", "mask"):
+            value = getattr(self.tokens, mark)
+            if value is not None and value >= config.vocab_size:
+                raise CheckpointError(
+                    f"{self.path}: token {mark}={value} must be below the {config.vocab_size} tokens of the model; "
+                    "get the adapter of this model"
+                )
         tensors = dict[str, Tensor]()
         for name, shape in factor_shapes(config, self.rank, self.tokens).items():
             tensor, scale = stored.get(name), stored.get(f"{name}{SCALE}")

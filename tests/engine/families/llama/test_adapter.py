@@ -127,6 +127,11 @@ def shortened(path: Path) -> None:
         ({"stage": "canvas"}, "holds the stage 'canvas'; name the file canvas.safetensors"),
         ({"stage": "sideways"}, "holds the stage 'sideways'"),
         ({"tokens": "{}"}, "is no adapter, its metadata lacks 'end'; remove the file"),
+        ({"tokens": '{"end": 999999, "name": 6}'}, "token end=999999 must be below the"),
+        ({"tokens": '{"end": 0, "name": 999999}'}, "token name=999999 must be below the"),
+        ({"tokens": '{"end": 0, "name": 6, "mask": 999999}'}, "token mask=999999 must be below the"),
+        ({"tokens": '{"end": 0, "name": 6, "mask": -2}'}, "token mask=-2 must be at least 0"),
+        ({"tokens": '{"end": Infinity, "name": 6}'}, "token end must be a whole number, not inf"),
         ({"tokens": "7"}, "is no adapter"),
     ],
 )
