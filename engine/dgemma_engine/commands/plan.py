@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dgemma_engine.commands.conversion_progress import require_torch
-from dgemma_engine.errors import CheckpointError
+from dgemma_engine.errors import CheckpointError, WrongUsage
 from dgemma_engine.ipc.endpoint_options import model_name
 from dgemma_engine.model_store.catalogue import MB, Entry
 from dgemma_engine.model_store.choice import choose_model
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the subcommand; returns its exit code.
 
     Raises:
-        WrongUsage: there is no such model.
+        WrongUsage: there is no such model, or an option needs dimensions that are not known yet.
         CheckpointError: the configuration cannot be read, or the model does not fit.
     """
     require_torch()
@@ -70,6 +70,11 @@ def run(arguments: argparse.Namespace) -> int:
         device, where, free_bytes = torch.device("cuda"), "such a card", int(arguments.memory * _GIB)
     missing = choose_model(arguments.model, os.environ).missing
     if missing is not None and not missing.config:
+        if arguments.format != "plain" or arguments.context is not None:
+            raise WrongUsage(
+                f"--format and --context need the dimensions of {missing.name}, which are not known before it is "
+                f"there; {missing.remedy}"
+            )
         return _plan_from_table(missing, where, free_bytes)
     facts = _facts(arguments.model, missing)
     form = None if arguments.format == "plain" else Format(arguments.format)

@@ -201,3 +201,9 @@ def test_misspelt_model_to_convert_names_the_nearest(
 def test_misspelt_model_to_calibrate_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["calibrate", "smal", "a.py"]) == 2
     assert "smal: no such model; did you mean small?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", [["--format", "int4"], ["--context", "100000"]])
+def test_option_that_needs_unknown_dimensions_is_refused(option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "diffusiongemma", "--memory", "80", *option]) == 2
+    assert "--format and --context need the dimensions of diffusiongemma" in capsys.readouterr().err
