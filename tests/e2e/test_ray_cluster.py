@@ -218,8 +218,14 @@ async def test_bad_line_disturbs_nothing_and_is_told(cluster: Cluster) -> None:
 
 
 def replica_pids(cluster: Cluster) -> set[int]:
-    children = psutil.Process(cluster.process.pid).children(recursive=True)
-    return {one.pid for one in children if "ServeReplica:" in " ".join(one.cmdline())}
+    """Both replicas' processes; a replica rewrites its title at each request and is for moments without one."""
+    for _ in range(300):
+        children = psutil.Process(cluster.process.pid).children(recursive=True)
+        pids = {one.pid for one in children if "ServeReplica:" in " ".join(one.cmdline())}
+        if len(pids) == 2:
+            return pids
+        time.sleep(0.1)
+    pytest.fail(f"two replicas were expected, found: {pids}")
 
 
 def test_logs_are_json_without_a_line_per_request(cluster: Cluster) -> None:

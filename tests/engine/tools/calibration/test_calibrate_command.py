@@ -145,18 +145,19 @@ def test_without_matplotlib_there_are_figures_but_no_pictures(
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "code", "message"),
     [
-        (["{tmp}/none", "{tree}"], "none: is no model folder and no GGUF file"),
-        (["{tree}", "{tree}"], "no *.safetensors here"),
-        (["{model}", "{tmp}/none.py"], "none.py: is not there"),
-        (["{model}", "{tree}", "--glob", "*.xyz"], "holds no usable file like *.xyz"),
-        (["{model}", "{tree}/package/aname.py"], "in 1 files are too few"),
-        (["{model}", "{tree}", "--plots", "{model}/infill.json/x"], "cannot be written"),
+        (["{tmp}/none", "{tree}"], 2, "none: no such folder or GGUF file"),
+        (["{tree}", "{tree}"], 2, "tree: no config.json"),
+        (["{model}", "{tmp}/none.py"], 1, "none.py: is not there"),
+        (["{model}", "{tree}", "--glob", "*.xyz"], 1, "holds no usable file like *.xyz"),
+        (["{model}", "{tree}/package/aname.py"], 1, "in 1 files are too few"),
+        (["{model}", "{tree}", "--plots", "{model}/infill.json/x"], 1, "cannot be written"),
     ],
 )
 def test_faults_are_one_line_before_the_model_is_loaded(
     options: list[str],
+    code: int,
     message: str,
     model: Path,
     tree: Path,
@@ -166,7 +167,7 @@ def test_faults_are_one_line_before_the_model_is_loaded(
 ) -> None:
     install(None, monkeypatch)
     filled = [option.format(tmp=tmp_path, tree=tree, model=model) for option in options]
-    assert main(["calibrate", *filled]) == 1
+    assert main(["calibrate", *filled]) == code
     out, error = capsys.readouterr()
     assert message in error
     assert (error.count("\n"), out) == (1, "")
