@@ -7,6 +7,7 @@ A run that is dropped takes its pass with it.
 
 from __future__ import annotations
 
+import logging
 import weakref
 
 from torch import Tensor
@@ -15,6 +16,8 @@ from dgemma_engine.model.canvas_pass import CanvasPass
 from dgemma_engine.model.diffusion_model import DiffusionModel
 
 _MOST_CANVASES = 8
+
+_log = logging.getLogger(__name__)
 
 
 class PendingPass:
@@ -62,8 +65,9 @@ class PassQueue:
             if len(together) > 1:
                 try:
                     self._make(together)
-                except Exception:
+                except Exception as error:
                     # One of the others may be the cause: each then fails, or not, in its own run.
+                    _log.warning("a pass over %d canvases failed, each is run alone: %r", len(together), error)
                     self._make([pending])
             else:
                 self._make(together)

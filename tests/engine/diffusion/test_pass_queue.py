@@ -103,7 +103,7 @@ def test_another_adapter_is_another_model() -> None:
     assert model.asked == [[1, 3], [2]]
 
 
-def test_a_fault_is_its_own_runs_only() -> None:
+def test_a_fault_is_its_own_runs_only_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     model = FakeModel()
     model.faults = {2}
     queue = queue_of(model)
@@ -112,6 +112,7 @@ def test_a_fault_is_its_own_runs_only() -> None:
     with pytest.raises(RuntimeError, match="a fault"):
         queue.read(second)
     assert model.asked == [[1, 2], [1], [2]]
+    assert "a pass over 2 canvases failed, each is run alone: RuntimeError('a fault')" in caplog.text
 
 
 @pytest.fixture(scope="module")
