@@ -86,6 +86,11 @@ def everything(model: DiffusionModel, capacity: int = 4) -> dict[str, Tensor]:
             hidden_from=cache.length - 1,
         )
         said["branches"] = model.encode(draw_ids(8, 5), cache, positions_BT=position_T[None], attention_masks=branches)
+        # Of several pieces, in a cache of its own: random layers enlarge what rounding does from pass to pass.
+        cache = PromptCache(model.config, capacity=capacity, dtype=model.dtype, device=CPU)
+        said["long"] = model.encode(draw_ids(10, 150), cache)
+        model.prefill(draw_ids(11, 140), cache)
+        said["after long"] = model.encode(draw_ids(12, 2), cache)
         said["logits"] = model.logits(said["second encode"])
         said["soft embeddings"] = model.soft_embeddings(said["logits"].softmax(-1))
     return said

@@ -114,7 +114,8 @@ class LayerStack:
         last_idx = len(self._kinds) - 1
         cos_sin = rotary[self._kinds[last_idx]]
         num_tokens = cos_sin.cos.shape[0]
-        stores = [_LayerStores(new=[new], seen=[seen]) for new, seen in self._room(cache, num_tokens)[:last_idx]]
+        room = self._room(cache, num_tokens)[:last_idx]
+        stores = [_LayerStores(new=[new], seen=[seen] * len(segments)) for new, seen in room]
         x_PD = self._run(x_PD, rotary, stores, segments, num_tokens, self._factors(cache))
         with unspecialised():
             self._last_heads(

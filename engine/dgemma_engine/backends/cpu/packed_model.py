@@ -41,6 +41,9 @@ _NUM_RUNS = 8
 # Several canvases in one pass take less time than one after another, the more the shorter they are, and nobody waits
 # longer than for as many turns (engine/bench/results/together.json).
 _MOST_TOGETHER = 512
+# Tokens in causal mode attend in pieces of so many, each to the keys up to its own end: of a prompt of 512, five eighths
+# of the scores that one piece has.
+_CAUSAL_PIECE = 128
 
 
 class PackedDimensions(ModelDimensions, RotaryDimensions, Protocol):
@@ -134,11 +137,13 @@ class PackedModel(ModelDefaults, ABC):
     ) -> Tensor:
         """See `DiffusionModel.encode`."""
         num_past, num_new = cache.length, ids_BT.shape[1]
-        causal = attention_masks or self._causal_masks(num_past, num_new, cache.seen_from)
-        segment = self._segment(causal, num_past, num_new, extra=0)
+        if attention_masks is None:
+            segments = self._causal_segments(num_past, num_new, cache.seen_from)
+        else:
+            segments = [self._segment(attention_masks, num_past, num_new, extra=0)]
         x_PD = filled(self._embedded(_only_row(ids_BT)))
         rotary = self._rotary(positions_BT, num_past, num_new)
-        x_PD = self._stack.run(x_PD, rotary, prompt_cache(cache), [segment], num_new)
+        x_PD = self._stack.run(x_PD, rotary, prompt_cache(cache), segments, num_new)
         cache.remember(ids_BT)
         cache.advance(num_new)
         return self._normed(x_PD[:num_new])
@@ -146,10 +151,9 @@ class PackedModel(ModelDefaults, ABC):
     def prefill(self, ids_BT: Tensor, cache: KVCache) -> None:
         """See `DiffusionModel.prefill`."""
         num_past, num_new = cache.length, ids_BT.shape[1]
-        causal = self._causal_masks(num_past, num_new, cache.prompt_start)
-        segment = self._segment(causal, num_past, num_new, extra=0)
+        segments = self._causal_segments(num_past, num_new, cache.prompt_start)
         rotary = self._rotary(None, num_past, num_new)
-        self._stack.store_kv(filled(self._embedded(_only_row(ids_BT))), rotary, prompt_cache(cache), [segment])
+        self._stack.store_kv(filled(self._embedded(_only_row(ids_BT))), rotary, prompt_cache(cache), segments)
         cache.remember(ids_BT)
         cache.advance(num_new)
 
@@ -203,7 +207,7 @@ class PackedModel(ModelDefaults, ABC):
         """See `DiffusionModel.decode_after`."""
         num_past, num_block, num_canvas = cache.length, block_BT.shape[1], canvas_BL.shape[1]
         segments = [
-            self._segment(self._causal_masks(num_past, num_block, cache.prompt_start), num_past, num_block, extra=0),
+            *self._causal_segments(num_past, num_block, cache.prompt_start),
             self._segment(attention_masks, num_past + num_block, num_canvas, extra=num_canvas - 1),
         ]
         canvas_LD = self._canvas_states(_only_row(canvas_BL), soft_BLD)[:num_canvas]
@@ -235,14 +239,20 @@ class PackedModel(ModelDefaults, ABC):
         self._inputs.append(inputs)
         return inputs
 
-    def _causal_masks(self, num_past: int, num_new: int, shown_from: int) -> AttentionMasks:
-        return masks.causal(
-            num_past=num_past,
-            num_new=num_new,
-            sliding_window=self.config.sliding_window,
-            device=self.device,
-            shown_from=shown_from,
-        )
+    def _causal_segments(self, num_past: int, num_new: int, shown_from: int) -> list[AttentionSegment]:
+        """Returns the segments of tokens in causal mode that follow `num_past` others; see `masks.causal`."""
+        segments: list[AttentionSegment] = []
+        for start in range(num_past, num_past + num_new, _CAUSAL_PIECE):
+            num_tokens = min(_CAUSAL_PIECE, num_past + num_new - start)
+            causal = masks.causal(
+                num_past=start,
+                num_new=num_tokens,
+                sliding_window=self.config.sliding_window,
+                device=self.device,
+                shown_from=shown_from,
+            )
+            segments.append(self._segment(causal, start, num_tokens, extra=0))
+        return segments
 
     def _rotary(self, positions_1N: Tensor | None, num_past: int, num_tokens: int) -> dict[LayerKind, RotaryCosSin]:
         if positions_1N is None:

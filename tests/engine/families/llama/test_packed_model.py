@@ -59,6 +59,10 @@ def everything(model: DiffusionModel, adapter: ModelAdapter | None = None) -> di
     passes = [CanvasPass(canvas_1L=draw_ids(seed, 3 + seed), cache=each) for seed, each in ((8, cache), (9, other))]
     found |= {f"together {i}": hidden for i, hidden in enumerate(model.decode_together(passes))}
     found["after"] = model.decode_after(draw_ids(6, 4), draw_ids(5, 12), cache)
+    # Of several pieces.
+    found["long"] = model.encode(draw_ids(10, 290), cache)
+    model.prefill(draw_ids(11, 260), cache)
+    found["after long"] = model.encode(draw_ids(12, 2), cache)
     return {name: model.logits(hidden) for name, hidden in found.items()}
 
 
