@@ -33,6 +33,7 @@ def make_private_folder(folder: Path) -> None:
     """Creates a folder and those above it that are missing.
 
     Raises:
+        FileNotFoundError: another process removed one of them meanwhile.
         OSError: it cannot be created.
     """
     missing: list[Path] = []
@@ -40,7 +41,12 @@ def make_private_folder(folder: Path) -> None:
         missing.append(folder)
         folder = folder.parent
     for one in reversed(missing):
-        one.mkdir(mode=_FOLDER_MODE, exist_ok=True)
+        try:
+            one.mkdir(mode=_FOLDER_MODE)
+        except FileExistsError:
+            # Another process made it, and may have removed it again by now.
+            if not stat.S_ISDIR(one.stat().st_mode):
+                raise
         one.chmod(_FOLDER_MODE)
 
 

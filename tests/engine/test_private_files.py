@@ -55,6 +55,23 @@ def test_folders_are_private_up_to_the_first_that_was_there(tmp_path: Path, umas
     assert [mode(tmp_path / name) for name in (".", "a", "a/b", "a/b/c")] == [0o755, 0o700, 0o700, 0o700]
 
 
+def test_a_folder_that_comes_and_goes_is_missing_and_a_file_of_its_name_is_in_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between finding out that the folder is there and looking at it another process removes it."""
+
+    def made_and_removed(_folder: Path, mode: int) -> None:
+        raise FileExistsError
+
+    (tmp_path / "file").touch(0o644)
+    with pytest.raises(FileExistsError):
+        make_private_folder(tmp_path / "file")
+    assert mode(tmp_path / "file") == 0o644
+    monkeypatch.setattr(Path, "mkdir", made_and_removed)
+    with pytest.raises(FileNotFoundError):
+        make_private_folder(tmp_path / "folder")
+
+
 def test_files_are_private_and_stay_so(tmp_path: Path, umask: int) -> None:
     path = tmp_path / "file"
     for before in (None, 0o000, 0o666):

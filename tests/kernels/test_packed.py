@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from dgemma_kernels.packing import cpu, few_bits
 from dgemma_kernels.packing.cpu import PackedGate, PackedMatrix
-from dgemma_kernels.packing.few_bits import ProductWeights
+from dgemma_kernels.packing.few_bits import RowWeights
 
 from tests.rounding import LIKELY, gated_error, product_error, unit_roundoff
 
@@ -95,8 +95,8 @@ def test_products_in_eight_bits(dtype: torch.dtype, rows: int) -> None:
     x, weight, other = (draw(size, 192).to(dtype) / scale for size, scale in ((rows, 1), (96, 8), (96, 4)))
     # Rows of very different size: each has a scale of its own.
     x *= torch.logspace(-3, 3, rows, dtype=torch.float32)[:, None].to(dtype)
-    matrix, gate = PackedMatrix(weight, ProductWeights.INT8), PackedGate(weight, other, "silu", ProductWeights.INT8)
-    levels = matrix.input_levels
+    matrix, gate = PackedMatrix(weight, int8=True), PackedGate(weight, other, "silu", int8=True)
+    levels = matrix.few_bits.input_levels
     if not levels:
         pytest.skip("this processor has no exact products in 8 bits")
     exact = F.linear(x.double(), weight.double())
@@ -125,7 +125,7 @@ def test_inputs_are_as_fine_as_sums_do_not_overflow(largest: int, levels: int, m
 
     monkeypatch.setattr(few_bits, "int8_product", overflowing)
     monkeypatch.setattr(torch.ops.onednn, "qlinear_prepack", as_it_is, raising=False)
-    found = few_bits.all_in_eight_bits(draw(8, 16))
+    found = few_bits._all_in_eight_bits(draw(8, 16))  # pyright: ignore[reportPrivateUsage]
     assert (0 if found is None else found[3]) == levels
 
 
@@ -138,6 +138,22 @@ def test_without_products_in_eight_bits_those_of_one_row_are_used(
 
     monkeypatch.setattr(few_bits, "int8_product", broken)
     x, weight = draw(3, 16).bfloat16(), draw(8, 16).bfloat16()
-    matrix = PackedMatrix(weight, ProductWeights.INT8)
-    assert not matrix.input_levels
+    matrix = PackedMatrix(weight, RowWeights.INT8, int8=True)
+    assert not matrix.few_bits.input_levels
     within(matrix(x), F.linear(x.double(), weight.double()), product_error(x, weight))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("row", [RowWeights.INT8, RowWeights.INT4])
+def test_one_row_keeps_its_inputs_beside_products_in_eight_bits(dtype: torch.dtype, row: RowWeights) -> None:
+    """Its weights are a copy, of the weight's format; what is given may be float32 all the same."""
+    weight = draw(96, 192).to(dtype) / 8
+    both, alone = PackedMatrix(weight, row, int8=True), PackedMatrix(weight, row)
+    if not (both.few_bits.input_levels and both.few_bits.row_bits):
+        pytest.skip("this processor has no exact products in 8 bits, or no copy for one row")
+    x = draw(1, 192)
+    assert both(x).dtype is torch.float32
+    assert torch.equal(both(x), alone(x.to(dtype)).float())
+    gate, gate_alone = PackedGate(weight, weight, "silu", row, int8=True), PackedGate(weight, weight, "silu", row)
+    exact = gate_alone(x.to(dtype)).float()
+    assert (gate(x) - exact).abs().max() <= 8 * unit_roundoff(dtype) * exact.abs().max()

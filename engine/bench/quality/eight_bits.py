@@ -32,12 +32,12 @@ from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
 from dgemma_kernels.packing import few_bits
 from dgemma_kernels.packing.cpu import PackedMatrix
-from dgemma_kernels.packing.few_bits import DENSE, ProductKinds, ProductWeights
+from dgemma_kernels.packing.few_bits import DENSE, ProductKinds, RowWeights
 from torch import Tensor
 
 TOKENS, SKIPPED_CHARACTERS, CHARACTERS = 448, 2_000, 2_400
 CPU = torch.device("cpu")
-EIGHT_BITS = ProductKinds(mlp=ProductWeights.INT8, others=ProductWeights.DENSE)
+EIGHT_BITS = ProductKinds(row=RowWeights.DENSE, int8_mlp=True)
 
 
 def main() -> None:
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--model", default="small", help="short name or GGUF file of a Llama")
     parser.add_argument("--texts", type=int, default=24)
     args = parser.parse_args()
-    if not PackedMatrix(torch.eye(16), ProductWeights.INT8).input_levels:
+    if not PackedMatrix(torch.eye(16), int8=True).few_bits.input_levels:
         parser.error("this processor has no exact products in 8 bits")
     torch.set_num_threads(1)
     facts = read_facts(model_folder(args.model))

@@ -5,6 +5,7 @@ The device is asked first whether the model fits it, and whether its kernels can
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,8 @@ from dgemma_engine.model.ops import Ops
 
 # Room for canvases after the longest prompt.
 _CANVAS_ROOM_TOKENS = 512
+
+_log = logging.getLogger(__name__)
 
 
 def load_runnable(
@@ -62,5 +65,5 @@ def load_runnable(
 def executor_factory(model: DiffusionModel) -> ExecutorFactory:
     """Returns what starts a model's denoising steps; runs that take turns make their passes together."""
     if isinstance(model, GraphModel):
-        return CudaExecutors(model)
-    return partial(EagerExecutor, model, queue=PassQueue(model))
+        return CudaExecutors(model, report=_log.warning)
+    return partial(EagerExecutor, model, queue=PassQueue(model, report=_log.warning))

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from dgemma_engine.config_values import MOST_TOKENS
 from dgemma_engine.errors import FormatError
 
 FILE_NAME = "infill.json"
@@ -58,15 +59,38 @@ class InfillFormat:
     name_token_id: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.slot_sizes or list(self.slot_sizes) != sorted(set(self.slot_sizes)) or self.slot_sizes[0] < 1:
-            raise FormatError(f"{self.slot_sizes=} must be ascending positive numbers")
+        sizes = self.slot_sizes
+        if not sizes or not all(type(size) is int for size in sizes) or list(sizes) != sorted(set(sizes)):
+            raise FormatError(f"slot_sizes={sizes} must be ascending whole numbers")
+        for size in sizes:
+            _require_whole("slot_sizes", size, least=1)
         if self.healing not in ("word", "token"):
-            raise FormatError(f"{self.healing=} must be 'word' or 'token'")
-        if self.prefix_tokens < 1:
-            raise FormatError(f"{self.prefix_tokens=} must be at least 1")
-        for name in ("suffix_tokens", "suffix_head_tokens", "snippet_tokens", "parallel_suffix_tokens"):
-            if getattr(self, name) < 0:
-                raise FormatError(f"{name}={getattr(self, name)} must not be negative")
+            raise FormatError(f"healing={self.healing!r} must be 'word' or 'token'")
+        for name in (
+            "prefix_tokens",
+            "suffix_tokens",
+            "suffix_head_tokens",
+            "snippet_tokens",
+            "parallel_suffix_tokens",
+        ):
+            _require_whole(name, getattr(self, name), least=1 if name == "prefix_tokens" else 0)
+        for name, token_id in self._token_ids():
+            _require_whole(name, token_id, least=0)
+
+    def _token_ids(self) -> list[tuple[str, int]]:
+        """Returns the ids that there are, with the names of their fields."""
+        names = ("fill_token_id", "more_token_id", "prefix_token_id", "suffix_token_id", "name_token_id")
+        return [(name, getattr(self, name)) for name in names if getattr(self, name) is not None]
+
+    def require_vocabulary(self, vocab_size: int) -> None:
+        """Makes sure that the model has a token for every id.
+
+        Raises:
+            FormatError: it has not.
+        """
+        for name, token_id in self._token_ids():
+            if token_id >= vocab_size:
+                raise FormatError(f"{name}={token_id} must be less than the model's vocabulary of {vocab_size} tokens")
 
     @classmethod
     def untrained(cls) -> Self:
@@ -96,7 +120,9 @@ class InfillFormat:
         try:
             values: Any = json.loads(path.read_text(encoding="utf-8"))
             return cls(**(values | {"slot_sizes": tuple(values["slot_sizes"])}))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError, TypeError, KeyError) as error:
+        except FormatError as error:
+            raise FormatError(f"{path}: {error}; restore it from the checkpoint's source") from None
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise FormatError(f"{path}: cannot be read ({error}); restore it from the checkpoint's source") from error
 
     def save(self, folder: Path) -> None:
@@ -154,3 +180,8 @@ class InfillFormat:
     def without_fill(self) -> Self:
         """Returns the format for the same checkpoint with its fill token left unused, to measure what it is worth."""
         return replace(self, fill_token_id=None, more_token_id=None)
+
+
+def _require_whole(name: str, value: object, *, least: int) -> None:
+    if type(value) is not int or not least <= value <= MOST_TOKENS:
+        raise FormatError(f"{name}={value!r} must be a whole number from {least} to {MOST_TOKENS:,}")

@@ -7,8 +7,8 @@ A run that is dropped takes its pass with it.
 
 from __future__ import annotations
 
-import logging
 import weakref
+from collections.abc import Callable
 
 from torch import Tensor
 
@@ -16,8 +16,6 @@ from dgemma_engine.model.canvas_pass import CanvasPass
 from dgemma_engine.model.diffusion_model import DiffusionModel
 
 _MOST_CANVASES = 8
-
-_log = logging.getLogger(__name__)
 
 
 class PendingPass:
@@ -41,14 +39,15 @@ class PassQueue:
 
     Args:
         model: makes them.
+        report: told, in a sentence, that a pass over several canvases failed; None for nobody.
 
     Attributes:
         num_made: canvases that were run.
         num_passes: times that the model was run for them.
     """
 
-    def __init__(self, model: DiffusionModel) -> None:
-        self._model = model
+    def __init__(self, model: DiffusionModel, *, report: Callable[[str], None] | None = None) -> None:
+        self._model, self._report = model, report
         self._waiting: list[weakref.ref[PendingPass]] = []
         self.num_made = self.num_passes = 0
 
@@ -67,7 +66,8 @@ class PassQueue:
                     self._make(together)
                 except Exception as error:
                     # One of the others may be the cause: each then fails, or not, in its own run.
-                    _log.warning("a pass over %d canvases failed, each is run alone: %r", len(together), error)
+                    if self._report is not None:
+                        self._report(f"a pass over {len(together)} canvases failed, each is run alone: {error!r}")
                     self._make([pending])
             else:
                 self._make(together)

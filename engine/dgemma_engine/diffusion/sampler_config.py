@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from dgemma_engine.config_values import MOST_COUNT, object_of, real_number, whole_number
 from dgemma_engine.diffusion.sampler import EntropyBound, Sampler, StableAndConfident, TemperatureSchedule, UniformNoise
 from dgemma_engine.errors import CheckpointError
 
@@ -17,6 +18,9 @@ _DEFAULTS: dict[str, Any] = {
     "stability_threshold": 1,
     "confidence_threshold": 0.005,
 }
+# More than any checkpoint asks for; an entropy of that many nats stops nothing.
+_MOST_TEMPERATURE, _MOST_NATS = 1e3, 1e6
+_LEAST = 1e-12
 
 
 def load_sampler(folder: Path, vocab_size: int) -> Sampler:
@@ -31,18 +35,28 @@ def load_sampler(folder: Path, vocab_size: int) -> Sampler:
     """
     path = folder / "generation_config.json"
     values = dict(_DEFAULTS)
-    try:
-        if path.exists():
-            given: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            values |= {key: given[key] for key in _DEFAULTS if given.get(key) is not None}
-        return Sampler(
-            num_steps=int(values["max_denoising_steps"]),
-            schedule=TemperatureSchedule(t_min=float(values["t_min"]), t_max=float(values["t_max"])),
-            acceptance=EntropyBound(bound=float(values["sampler_config"]["entropy_bound"])),
-            noise=UniformNoise(vocab_size=vocab_size),
-            stop=StableAndConfident(
-                num_earlier=int(values["stability_threshold"]), confidence=float(values["confidence_threshold"])
+    if path.exists():
+        try:
+            given: Any = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise CheckpointError(f"{path}: cannot be read ({error}); download it again") from error
+        given = object_of(path, "its content", given)
+        values |= {key: given[key] for key in _DEFAULTS if given.get(key) is not None}
+    sampler = _DEFAULTS["sampler_config"] | object_of(path, "sampler_config", values["sampler_config"])
+    t_min, t_max = (real_number(path, key, values[key], least=0, most=_MOST_TEMPERATURE) for key in ("t_min", "t_max"))
+    if t_min >= t_max:
+        raise CheckpointError(f"{path}: {t_min=} must be less than {t_max=}; download it again")
+    bound = real_number(path, "entropy_bound", sampler["entropy_bound"], least=_LEAST, most=_MOST_NATS)
+    confidence = values["confidence_threshold"]
+    return Sampler(
+        num_steps=whole_number(path, "max_denoising_steps", values["max_denoising_steps"], most=MOST_COUNT),
+        schedule=TemperatureSchedule(t_min=t_min, t_max=t_max),
+        acceptance=EntropyBound(bound=bound),
+        noise=UniformNoise(vocab_size=vocab_size),
+        stop=StableAndConfident(
+            num_earlier=whole_number(
+                path, "stability_threshold", values["stability_threshold"], least=0, most=MOST_COUNT
             ),
-        )
-    except (OSError, UnicodeDecodeError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{path}: {error}; correct it or restore it from the checkpoint's source") from error
+            confidence=real_number(path, "confidence_threshold", confidence, least=_LEAST, most=_MOST_NATS),
+        ),
+    )

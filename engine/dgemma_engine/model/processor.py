@@ -11,21 +11,24 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from dgemma_kernels.packing.cpu import PackedMatrix
-from dgemma_kernels.packing.few_bits import ProductKinds, ProductWeights
+from dgemma_kernels.packing.few_bits import ProductKinds, RowWeights
 from torch import Tensor
 
 _FILE = "processor.json"
-# A prompt's or canvas's rows, and matrices of 2.4 MB in bfloat16, as many as no processor's cache holds.
-_ROWS, _SHAPE, _NUM_MATRICES, _ROUNDS = 64, (2_048, 576), 24, 5
+# Rows between those of a canvas and of a piece of a prompt, and matrices of 2.4 MB in bfloat16, as many as no
+# processor's cache holds.
+_ROWS, _SHAPE, _NUM_MATRICES, _ROUNDS = 128, (2_048, 576), 24, 9
+# Of the products with many rows, whose time is not that of reading the matrices.
+_FEW_MATRICES = 4
 # A format that loses digits has to be so many times as fast.
 _WORTH = 1.15
 # Environment variables that take instructions away.
@@ -37,14 +40,13 @@ class ProductSpeeds:
     """Milliseconds of the same products; infinite for a format that this torch cannot multiply.
 
     Attributes:
-        float32: of 64 rows.
-        bfloat16: of 64 rows.
-        int8: of 64 rows in 8 bits, weights and inputs.
+        float32: of 128 rows.
+        bfloat16: of 128 rows.
+        int8: of 128 rows in 8 bits, weights and inputs.
         row_float32: of one row.
         row_bfloat16: of one row.
-        row_row_int8: of one row with 8-bit weights, in the format of `dtype`.
-        row_row_int4: of one row with 4-bit weights, likewise.
-        row_int8: of one row in 8 bits, weights and inputs.
+        row_int8: of one row with 8-bit weights, in the format of `dtype`.
+        row_int4: of one row with 4-bit weights, likewise.
     """
 
     float32: float
@@ -52,9 +54,8 @@ class ProductSpeeds:
     int8: float
     row_float32: float
     row_bfloat16: float
-    row_row_int8: float
-    row_row_int4: float
     row_int8: float
+    row_int4: float
 
     @property
     def dtype(self) -> torch.dtype:
@@ -68,14 +69,13 @@ class ProductSpeeds:
             in_four_bits: whether the weights were stored in 4 bits: those are no others then, so no digit is lost.
         """
         is_bfloat16 = self.dtype is torch.bfloat16
-        rows, row = (self.bfloat16, self.row_bfloat16) if is_bfloat16 else (self.float32, self.row_float32)
-        row_row_int4 = self.row_row_int4 if in_four_bits else math.inf
-        others = ProductWeights.ROW_INT8 if row > _WORTH * self.row_row_int8 else ProductWeights.DENSE
-        if row_row_int4 < min(row, self.row_row_int8):
-            others = ProductWeights.ROW_INT4
-        # A token written alone may not take longer for it.
-        is_worth_it = rows > _WORTH * self.int8 and self.row_int8 <= _WORTH * min(row, self.row_row_int8, row_row_int4)
-        return ProductKinds(mlp=ProductWeights.INT8 if is_worth_it else others, others=others)
+        many, one = (self.bfloat16, self.row_bfloat16) if is_bfloat16 else (self.float32, self.row_float32)
+        # Beside 8 bits there are no dense weights that a token written alone could read, and it may not take longer.
+        int8_mlp = many > _WORTH * self.int8 and self.row_int8 <= _WORTH * one
+        row = RowWeights.INT8 if int8_mlp or one > _WORTH * self.row_int8 else RowWeights.DENSE
+        if in_four_bits and self.row_int4 < min(one, self.row_int8):
+            row = RowWeights.INT4
+        return ProductKinds(row=row, int8_mlp=int8_mlp)
 
     @classmethod
     def checked(cls, values: Mapping[str, Any]) -> Self:
@@ -94,24 +94,26 @@ class ProductSpeeds:
     @classmethod
     def measure(cls) -> Self:
         """Multiplies, with as many threads as torch now uses."""
-        times: dict[str, float] = {}
-        for dtype, name in ((torch.float32, "float32"), (torch.bfloat16, "bfloat16")):
-            matrices = _matrices(dtype, ProductWeights.DENSE)
-            times[name] = _milliseconds(matrices[:2], torch.ones(_ROWS, _SHAPE[1], dtype=dtype)) * _NUM_MATRICES / 2
-            times[f"row_{name}"] = _milliseconds(matrices, torch.ones(1, _SHAPE[1], dtype=dtype))
-        times |= dict.fromkeys(("int8", "row_int8", "row_row_int8", "row_row_int4"), math.inf)
+        matrices = {
+            name: _matrices(dtype) for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))
+        }
+        dense = {name: (each[:_FEW_MATRICES], _ROWS) for name, each in matrices.items()}
+        rows = {f"row_{name}": (each, 1) for name, each in matrices.items()}
+        names = (field.name for field in fields(cls))
+        times = dict.fromkeys(names, math.inf) | _milliseconds(dense | rows)
         dtype = cls(**times).dtype
-        row = torch.ones(1, _SHAPE[1], dtype=dtype)
-        for kind, bits in ((ProductWeights.ROW_INT8, 8), (ProductWeights.ROW_INT4, 4)):
-            matrices = _matrices(dtype, kind)
-            if matrices[0].one_row_bits == bits:
-                times[f"row_{kind.value}"] = _milliseconds(matrices, row)
-        matrices = _matrices(dtype, ProductWeights.INT8)
-        if matrices[0].input_levels:
-            rows = torch.ones(_ROWS, _SHAPE[1], dtype=dtype)
-            times["int8"] = _milliseconds(matrices[:2], rows) * _NUM_MATRICES / 2
-            times["row_int8"] = _milliseconds(matrices, row)
-        return cls(**times)
+        few: dict[str, tuple[list[PackedMatrix], int]] = {}
+        for kind, bits in ((RowWeights.INT8, 8), (RowWeights.INT4, 4)):
+            copies = _matrices(dtype, kind)
+            if copies[0].few_bits.row_bits == bits:
+                few[f"row_{kind.value}"] = copies, 1
+        whole = _matrices(dtype, int8=True)[:_FEW_MATRICES]
+        if whole[0].few_bits.input_levels:
+            few["int8"] = whole, _ROWS
+        # Once more beside what they are compared with: another program may have begun or ended to run.
+        name = str(dtype).removeprefix("torch.")
+        few |= {name: dense[name], f"row_{name}": rows[f"row_{name}"]}
+        return cls(**times | _milliseconds(few))
 
 
 @cache
@@ -142,27 +144,34 @@ def product_speeds(environ: Mapping[str, str]) -> ProductSpeeds:
     return _speeds(folder / "dgemma-lsp" / _FILE, " | ".join(map(str, parts)))
 
 
-def _matrices(dtype: torch.dtype, kind: ProductWeights) -> list[PackedMatrix]:
+def _matrices(dtype: torch.dtype, row: RowWeights = RowWeights.DENSE, *, int8: bool = False) -> list[PackedMatrix]:
     # Sixteen values in each group of inputs, so that the weights may be kept in 4 bits.
     weight = (torch.arange(_SHAPE[1]) % 16 - 8).mul(0.01).repeat(_SHAPE[0], 1).to(dtype)
-    return [PackedMatrix(weight, kind) for _ in range(_NUM_MATRICES)]
+    return [PackedMatrix(weight, row, int8=int8) for _ in range(_NUM_MATRICES)]
 
 
 @torch.inference_mode()
-def _milliseconds(matrices: list[PackedMatrix], x_NI: Tensor) -> float:
-    def run() -> None:
-        for matrix in matrices:
-            matrix(x_NI)
+def _milliseconds(products: Mapping[str, tuple[list[PackedMatrix], int]]) -> dict[str, float]:
+    """Returns the times of products with so many rows, as of `_NUM_MATRICES` matrices.
 
-    # The least: whatever else runs on the machine only adds.
-    return round(min(_timed(run) for _ in range(_ROUNDS)), 3)
+    In turns, and the least of each: whatever else runs on the machine only adds.
+    """
+    times = dict.fromkeys(products, math.inf)
+    for _ in range(_ROUNDS):
+        for name, (matrices, num_rows) in products.items():
+            weight = matrices[0].weight
+            dtype = weight.dtype if len(weight) else torch.float32
+            took = _timed(matrices, torch.ones(num_rows, _SHAPE[1], dtype=dtype))
+            times[name] = min(times[name], took * _NUM_MATRICES / len(matrices))
+    return {name: round(took, 3) for name, took in times.items()}
 
 
-def _timed(run: Callable[[], None]) -> float:
+def _timed(matrices: list[PackedMatrix], x_NI: Tensor) -> float:
     # Of one thread the time on a core, which leaves out when somebody else had it.
     clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     started = clock()
-    run()
+    for matrix in matrices:
+        matrix(x_NI)
     return (clock() - started) * 1e3
 
 

@@ -16,14 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dgemma_kernels.packing.few_bits import (
-    PACKED_ROWS,
-    ProductWeights,
-    all_in_eight_bits,
-    few_bits,
-    four_bit_product,
-    int8_product,
-)
+from dgemma_kernels.packing.few_bits import PACKED_ROWS, FewBitMatrix, RowWeights
 
 # Up to so many rows are filled up to a multiple of so many. A token written alone is worth a program of its own:
 # 16 rows take 1.6 times as long as one. After that the time grows with every row, with matrix units with every 16.
@@ -50,36 +43,26 @@ class PackedMatrix(nn.Module):
 
     Args:
         weight_OI: on a processor, bfloat16 or float32; not read again.
-        kind: what products read.
+        row: what products with one row read.
+        int8: whether all others read 8 bits.
 
     Attributes:
-        input_levels: where all of them read 8 bits, what inputs are rounded to at most; 0 where they do not.
-        one_row_bits: of the copy for one row; 0 without one.
+        few_bits: the products that read few bits.
     """
 
-    def __init__(self, weight_OI: Tensor, kind: ProductWeights = ProductWeights.DENSE) -> None:
+    def __init__(self, weight_OI: Tensor, row: RowWeights = RowWeights.DENSE, *, int8: bool = False) -> None:
         super().__init__()
-        all_int8 = all_in_eight_bits(weight_OI) if kind is ProductWeights.INT8 else None
-        self.input_levels, self.is_packed, self.one_row_bits = 0, False, 0
-        if all_int8 is not None:
-            self.weight, self.scales, self.zeros, self.input_levels = all_int8
-            self.codes = self.scales
-            return
-        packed = _pack(weight_OI) if weight_OI.dtype is torch.bfloat16 else None
-        # In float32 the layout gains nothing, and a transposed copy a little.
-        self.weight, self.is_packed = (_transposed(weight_OI), False) if packed is None else (packed, True)
-        few = few_bits(weight_OI, kind)
-        self.one_row_bits, self.codes, self.scales = (0, self.weight, self.weight) if few is None else few
-        self.zeros = self.scales
+        self.few_bits = FewBitMatrix(weight_OI, row, int8=int8)
+        self.is_packed, self.weight = False, torch.empty(0)
+        if self.few_bits.input_levels == 0:
+            packed = _pack(weight_OI) if weight_OI.dtype is torch.bfloat16 else None
+            # In float32 the layout gains nothing, and a transposed copy a little.
+            self.weight, self.is_packed = (_transposed(weight_OI), False) if packed is None else (packed, True)
 
     def forward(self, x_NI: Tensor) -> Tensor:
         """Returns [N, O] in `x`'s dtype, which must be the weight's; see `filled` on N."""
-        if self.input_levels > 0:
-            return int8_product(x_NI, self.weight, self.scales, self.zeros, self.input_levels)
-        if self.one_row_bits > 0 and x_NI.size(0) == 1:
-            if self.one_row_bits == 4:
-                return four_bit_product(x_NI, self.codes, self.scales)
-            return torch.ops.aten._weight_int8pack_mm(x_NI, self.codes, self.scales)
+        if self.few_bits.takes(x_NI.size(0)):
+            return self.few_bits(x_NI)
         return _bare(x_NI, self.weight) if self.is_packed else torch.mm(x_NI, self.weight)
 
 
@@ -90,11 +73,11 @@ class PackedGate(nn.Module):
         gate_OI: on a processor, bfloat16 or float32; not read again.
         up_OI: likewise.
         activation: `gelu` in its tanh form, or `silu`.
-        kind: what products read.
+        row: what products with one row read.
+        int8: whether all others read 8 bits.
 
     Attributes:
-        input_levels: where all of them read 8 bits, what inputs are rounded to at most; 0 where they do not.
-        one_row_bits: of the copy for one row; 0 without one.
+        few_bits: the products that read few bits, of gate and up side by side.
     """
 
     def __init__(
@@ -102,29 +85,25 @@ class PackedGate(nn.Module):
         gate_OI: Tensor,
         up_OI: Tensor,
         activation: Literal["gelu", "silu"] = "gelu",
-        kind: ProductWeights = ProductWeights.DENSE,
+        row: RowWeights = RowWeights.DENSE,
+        *,
+        int8: bool = False,
     ) -> None:
         super().__init__()
         self.is_gelu = activation == "gelu"
-        both_OI = None if kind is ProductWeights.DENSE else torch.cat((gate_OI, up_OI))
-        all_int8 = all_in_eight_bits(both_OI) if kind is ProductWeights.INT8 and both_OI is not None else None
-        self.input_levels, self.is_packed, self.one_row_bits = 0, False, 0
-        if all_int8 is not None:
-            self.gate, self.scales, self.zeros, self.input_levels = all_int8
-            self.up, self.codes = self.gate, self.scales
-            return
-        gate, up = _pack(gate_OI), _pack(up_OI)
-        self.is_packed = gate is not None and up is not None
-        self.gate = gate if gate is not None and up is not None else _transposed(gate_OI)
-        self.up = up if gate is not None and up is not None else _transposed(up_OI)
-        few = None if both_OI is None else few_bits(both_OI, kind)
-        self.one_row_bits, self.codes, self.scales = (0, self.gate, self.gate) if few is None else few
-        self.zeros = self.scales
+        is_dense = row is RowWeights.DENSE and not int8
+        self.few_bits = FewBitMatrix(gate_OI if is_dense else torch.cat((gate_OI, up_OI)), row, int8=int8)
+        self.is_packed, self.gate, self.up = False, torch.empty(0), torch.empty(0)
+        if self.few_bits.input_levels == 0:
+            gate, up = _pack(gate_OI), _pack(up_OI)
+            self.is_packed = gate is not None and up is not None
+            self.gate = gate if gate is not None and up is not None else _transposed(gate_OI)
+            self.up = up if gate is not None and up is not None else _transposed(up_OI)
 
     def forward(self, x_NI: Tensor) -> Tensor:
         """Returns [N, O] in `x`'s dtype, which must be the weights'."""
-        if self.input_levels > 0 or (self.one_row_bits > 0 and x_NI.size(0) == 1):
-            gate, up = self._both(x_NI).chunk(2, -1)
+        if self.few_bits.takes(x_NI.size(0)):
+            gate, up = self.few_bits(x_NI).chunk(2, -1)
             return self.activated(gate).mul_(up)
         if self.is_packed:
             # oneDNN's own product with `gate` as its last step takes a tenth longer than a multiplication afterwards.
@@ -140,21 +119,13 @@ class PackedGate(nn.Module):
             gate_NO: `x`'s dtype or float32.
             up_NO: likewise.
         """
-        if self.input_levels > 0 or (self.one_row_bits > 0 and x_NI.size(0) == 1):
-            gate, up = self._both(x_NI).chunk(2, -1)
+        if self.few_bits.takes(x_NI.size(0)):
+            gate, up = self.few_bits(x_NI).chunk(2, -1)
         elif self.is_packed:
             gate, up = _bare(x_NI, self.gate), _bare(x_NI, self.up)
         else:
             gate, up = torch.mm(x_NI, self.gate), torch.mm(x_NI, self.up)
         return self.activated(gate.add_(gate_NO)).mul_(up.add_(up_NO))
-
-    def _both(self, x_NI: Tensor) -> Tensor:
-        """Returns both products side by side, of weights in few bits."""
-        if self.input_levels > 0:
-            return int8_product(x_NI, self.gate, self.scales, self.zeros, self.input_levels)
-        if self.one_row_bits == 4:
-            return four_bit_product(x_NI, self.codes, self.scales)
-        return torch.ops.aten._weight_int8pack_mm(x_NI, self.codes, self.scales)
 
     def activated(self, gate_NO: Tensor) -> Tensor:
         """Returns the activation of a gate."""

@@ -13,7 +13,7 @@ from enum import Enum
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 # The layout is chosen for about as many rows as a canvas has.
 PACKED_ROWS = 64
@@ -28,19 +28,16 @@ _PIECE_VALUES = 2**17
 INPUT_LEVELS = (127, 63)
 
 
-class ProductWeights(Enum):
-    """Which weights products read.
+class RowWeights(Enum):
+    """Which weights a product with one row reads, whose time goes to reading them.
 
-    DENSE: as they are. ROW_INT8: a product with one row, whose time goes to reading them, reads a second copy in 8 bits
-    with a scale per output. ROW_INT4: likewise a copy in 4 bits where the weights were stored in 4 bits and so lose
-    nothing, and 8 bits elsewhere. INT8: every product reads weights in 8 bits, and rounds its inputs to 8 or 7
-    bits with a scale per row; there is no other copy.
+    DENSE: as they are. INT8: a copy in 8 bits with a scale per output. INT4: a copy in 4 bits where the weights were
+    stored in 4 bits and so lose nothing, and in 8 bits elsewhere.
     """
 
     DENSE = "dense"
-    ROW_INT8 = "row_int8"
-    ROW_INT4 = "row_int4"
     INT8 = "int8"
+    INT4 = "int4"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,18 +45,56 @@ class ProductKinds:
     """What the products of a model read.
 
     Attributes:
-        mlp: those of MLPs.
-        others: those of attention and output matrix, which lose several times as much by inputs in 8 bits; never INT8.
+        row: those with one row.
+        int8_mlp: whether MLPs read weights in 8 bits for any number of rows, and round their inputs to 8 or 7 bits with
+            a scale per row. Attention and output matrix lose several times as much by that, and never do.
     """
 
-    mlp: ProductWeights
-    others: ProductWeights
+    row: RowWeights
+    int8_mlp: bool
 
 
-DENSE = ProductKinds(mlp=ProductWeights.DENSE, others=ProductWeights.DENSE)
+DENSE = ProductKinds(row=RowWeights.DENSE, int8_mlp=False)
 
 
-def four_bit_product(x_NI: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
+class FewBitMatrix(nn.Module):
+    """The products of one weight that read it in few bits.
+
+    Args:
+        weight_OI: on a processor, bfloat16 or float32; not read again.
+        row: what products with one row read.
+        int8: whether those with more read 8 bits.
+
+    Attributes:
+        row_bits: of the copy for one row; 0 without one.
+        input_levels: what inputs of products with more rows are rounded to at most; 0 where those read no 8 bits.
+    """
+
+    def __init__(self, weight_OI: Tensor, row: RowWeights, *, int8: bool) -> None:
+        super().__init__()
+        none = torch.empty(0)
+        copy = _row_copy(weight_OI.detach(), row)
+        self.row_bits, self._row_codes, self._row_scales = (0, none, none) if copy is None else copy
+        whole = _all_in_eight_bits(weight_OI) if int8 else None
+        self._codes, self._scales_O, self._zeros_O, self.input_levels = (
+            (none, none, none, 0) if whole is None else whole
+        )
+
+    def takes(self, num_rows: int) -> bool:
+        """Whether products of so many rows read few bits."""
+        return self.input_levels > 0 or (self.row_bits > 0 and num_rows == 1)
+
+    def forward(self, x_NI: Tensor) -> Tensor:
+        """Returns the product, [N, O] in `x`'s dtype, of as many rows as it takes."""
+        if self.row_bits == 0 or x_NI.size(0) > 1:
+            return int8_product(x_NI, self._codes, self._scales_O, self._zeros_O, self.input_levels)
+        row_1I = x_NI.to(self._row_scales.dtype)
+        if self.row_bits == 4:
+            return _four_bit_product(row_1I, self._row_codes, self._row_scales).to(x_NI.dtype)
+        return torch.ops.aten._weight_int8pack_mm(row_1I, self._row_codes, self._row_scales).to(x_NI.dtype)
+
+
+def _four_bit_product(x_NI: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
     """Returns the product with weights of 4 bits, [N, O] in `x`'s dtype."""
     # 32 is `GROUP`, which TorchScript cannot read.
     return torch.ops.aten._weight_int4pack_mm_for_cpu(x_NI, codes, 32, scales)
@@ -70,27 +105,24 @@ def int8_product(x_NI: Tensor, packed: Tensor, scales_O: Tensor, zeros_O: Tensor
 
     Args:
         x_NI: float32 or bfloat16.
-        packed: see `all_in_eight_bits`, likewise the others.
+        packed: see `_all_in_eight_bits`, likewise the others.
         scales_O: of the outputs.
         zeros_O: 0.
         levels: the largest of those whole numbers, 127 or 63.
     """
     x_NI, dtype = x_NI.float(), x_NI.dtype
-    step_N1 = x_NI.abs().amax(-1, True).clamp_(min=1e-12).div_(levels)
-    codes_NI = x_NI.div(step_N1).round_().to(torch.int8)
-    # oneDNN takes unsigned inputs, with 128 or 64 for 0. Flipping the highest bit adds 128; torch converts to unsigned
-    # numbers eight times as slowly.
-    if levels == 127:
-        codes_NI = codes_NI.to(torch.uint8).bitwise_xor_(128)
-    else:
-        codes_NI = codes_NI.add_(levels + 1).to(torch.uint8)
+    step_N1 = torch.maximum(x_NI.amax(-1, True), x_NI.amin(-1, True).neg_()).clamp_(min=1e-12).div_(levels)
+    # oneDNN takes unsigned inputs, with 128 or 64 for 0. Flipping the highest bit adds 128; torch converts numbers to
+    # unsigned ones eight times as slowly.
+    codes_NI = x_NI.div(step_N1).round_().to(torch.int8).to(torch.uint8)
+    codes_NI = codes_NI.bitwise_xor_(128) if levels == 127 else codes_NI.add_(levels + 1)
     product_NO = torch.ops.onednn.qlinear_pointwise(
         codes_NI, 1.0, levels + 1, packed, scales_O, zeros_O, None, 1.0, 0, torch.float32, "none", [], ""
     )
     return product_NO.mul_(step_N1).to(dtype)
 
 
-def all_in_eight_bits(weight_OI: Tensor) -> tuple[Tensor, Tensor, Tensor, int] | None:
+def _all_in_eight_bits(weight_OI: Tensor) -> tuple[Tensor, Tensor, Tensor, int] | None:
     """Returns what `int8_product` reads of a weight, and with how many levels of inputs it is exact.
 
     Processors without instructions for it add pairs of products in 16 bits, which overflow unless inputs have 7 bits.
@@ -117,12 +149,11 @@ def all_in_eight_bits(weight_OI: Tensor) -> tuple[Tensor, Tensor, Tensor, int] |
     return None
 
 
-def few_bits(weight_OI: Tensor, kind: ProductWeights) -> tuple[int, Tensor, Tensor] | None:
+def _row_copy(weight_OI: Tensor, row: RowWeights) -> tuple[int, Tensor, Tensor] | None:
     """Returns bits, codes and scales of a copy for one row; None where there is to be none, or this torch has none."""
-    weight_OI = weight_OI.detach()
     try:
-        found = _in_four_bits(weight_OI) if kind is ProductWeights.ROW_INT4 else None
-        if found is None and kind is not ProductWeights.DENSE:
+        found = _in_four_bits(weight_OI) if row is RowWeights.INT4 else None
+        if found is None and row is not RowWeights.DENSE:
             found = _in_eight_bits(weight_OI)
     except (AttributeError, RuntimeError):
         return None
@@ -153,7 +184,7 @@ def _in_four_bits(weight_OI: Tensor) -> tuple[int, Tensor, Tensor] | None:
     packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1)
     # The product reads code c as (c - 8) * step + middle.
     scales = torch.stack((step, least + 8 * step), -1).transpose(0, 1).contiguous().to(weight_OI.dtype)
-    product = four_bit_product(_probe(weight_OI), packed, scales)
+    product = _four_bit_product(_probe(weight_OI), packed, scales)
     return (4, packed, scales) if _is_close(product, weight_OI, 0.05) else None
 
 

@@ -46,7 +46,7 @@ def test_folder_without_the_file_was_not_trained_to_fill(tmp_path: Path) -> None
     assert InfillFormat.load(tmp_path).fill_token_id is None
 
 
-@pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b'{"slot_sizes": [4], "surprise": 1}', b"\xff"])
+@pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b'{"slot_sizes": [4], "surprise": 1}', b"\xff", b"[" * 10**5])
 def test_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "infill.json").write_bytes(content)
     with pytest.raises(FormatError, match=r"infill\.json: cannot be read"):
@@ -58,11 +58,32 @@ def test_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
     [
         ({"slot_sizes": ()}, "slot_sizes="),
         ({"slot_sizes": (8, 4)}, "ascending"),
-        ({"slot_sizes": (0, 4)}, "positive"),
+        ({"slot_sizes": (0, 4)}, "slot_sizes=0 must be a whole number from 1"),
         ({"prefix_tokens": 0}, "prefix_tokens=0"),
         ({"suffix_tokens": -1}, "suffix_tokens=-1"),
+        ({"suffix_tokens": 1.5}, "suffix_tokens=1.5 must be a whole number from 0"),
+        ({"snippet_tokens": 10**12}, "snippet_tokens=1000000000000 must be a whole number"),
+        ({"slot_sizes": (4, "8")}, "ascending whole numbers"),
+        ({"slot_sizes": (4, 10**12)}, "slot_sizes=1000000000000"),
+        ({"fill_token_id": "7"}, "fill_token_id='7'"),
+        ({"more_token_id": -1}, "more_token_id=-1"),
+        ({"healing": "line"}, "healing='line'"),
     ],
 )
 def test_bad_value_is_named(changes: dict[str, object], message: str) -> None:
     with pytest.raises(FormatError, match=message):
         replace(TRAINED, **changes)  # type: ignore[arg-type]
+
+
+def test_bad_value_of_a_file_is_named_with_the_file(tmp_path: Path) -> None:
+    TRAINED.save(tmp_path)
+    file = tmp_path / "infill.json"
+    file.write_text(file.read_text().replace('"prefix_tokens": 3', '"prefix_tokens": 0'))
+    with pytest.raises(FormatError, match=r"infill\.json: prefix_tokens=0 must be .*; restore it from"):
+        InfillFormat.load(tmp_path)
+
+
+def test_ids_must_be_of_the_vocabulary() -> None:
+    TRAINED.require_vocabulary(9)
+    with pytest.raises(FormatError, match="more_token_id=8 must be less than the model's vocabulary of 8 tokens"):
+        TRAINED.require_vocabulary(8)

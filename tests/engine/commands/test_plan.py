@@ -16,7 +16,7 @@ from dgemma_engine.families.llama.model import LlamaModel
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model_store.catalogue import CATALOGUE
-from dgemma_kernels.packing.few_bits import ProductKinds, ProductWeights
+from dgemma_kernels.packing.few_bits import ProductKinds, RowWeights
 
 from tests.llama_checkpoints import make_llama
 
@@ -164,21 +164,25 @@ def test_canvas_adapter_is_planned_with_its_output_matrix(device_type: str) -> N
 def test_second_copies_are_planned_in_the_bits_that_they_have() -> None:
     config = LlamaConfig.from_hf(dict(CATALOGUE["small"].config))
 
-    def copies(kind: ProductWeights, four_bit_values: int = 0, *, mlp: ProductWeights | None = None) -> int:
-        products = ProductKinds(mlp=mlp or kind, others=kind)
+    def items(row: RowWeights, four_bit_values: int = 0, *, int8_mlp: bool = False) -> dict[str, int]:
         plan = llama_plan(
             config, has_head=False, context_tokens=100, device_type="cpu", dtype=torch.bfloat16,
-            products=products, four_bit_values=four_bit_values,
+            products=ProductKinds(row=row, int8_mlp=int8_mlp), four_bit_values=four_bit_values,
         )  # fmt: skip
-        return {item.name: item.num_bytes for item in plan.weights}.get("weights: copies for single tokens", 0)
+        return {item.name: item.num_bytes for item in plan.weights}
 
-    assert copies(ProductWeights.DENSE) == 0
-    assert copies(ProductWeights.DENSE, mlp=ProductWeights.INT8) == 0
-    assert copies(ProductWeights.ROW_INT8, mlp=ProductWeights.INT8) == 576 * (30 * (960 + 576) + 49_152)
+    copies = "weights: copies for single tokens"
+    assert copies not in items(RowWeights.DENSE)
     num_values = 576 * (30 * (960 + 576 + 3 * 1_536) + 49_152)
-    assert copies(ProductWeights.ROW_INT8, 10**9) == copies(ProductWeights.ROW_INT4) == num_values
-    # Half a byte each, and two numbers for each group of 32.
-    assert copies(ProductWeights.ROW_INT4, 10**9) == copies(ProductWeights.ROW_INT8) * (1 / 2 + 4 / 32)
+    for int8_mlp in (False, True):
+        assert items(RowWeights.INT8, 10**9, int8_mlp=int8_mlp)[copies] == num_values
+        assert items(RowWeights.INT4, int8_mlp=int8_mlp)[copies] == num_values
+        # Half a byte each, and two numbers for each group of 32.
+        assert items(RowWeights.INT4, 10**9, int8_mlp=int8_mlp)[copies] == num_values * (1 / 2 + 4 / 32)
+    mlp = 576 * 30 * 3 * 1_536
+    assert (
+        items(RowWeights.INT8)["weights: mlp"] == 2 * items(RowWeights.INT8, int8_mlp=True)["weights: mlp"] == 2 * mlp
+    )
 
 
 def test_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

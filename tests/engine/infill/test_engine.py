@@ -244,7 +244,7 @@ def test_bad_tokenizer_file(folder: Path, tmp_path: Path, damage: str) -> None:
 def test_bad_sampler_value_is_named(folder: Path, tmp_path: Path, edit_json: Callable[..., None]) -> None:
     other = Path(shutil.copytree(folder, tmp_path / "model"))
     edit_json(other / "generation_config.json", 0, "max_denoising_steps")
-    with pytest.raises(CheckpointError, match=r"generation_config\.json: self\.num_steps=0 must be at least 1"):
+    with pytest.raises(CheckpointError, match=r"generation_config\.json: max_denoising_steps=0 must be at least 1"):
         load(other)
 
 

@@ -114,7 +114,7 @@ def test_card_that_cannot_be_had_is_explained(
 def test_number_format_is_what_the_processor_multiplies_faster(
     device: str, bfloat16_ms: float, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    others = dict.fromkeys(("int8", "row_float32", "row_bfloat16", "row_row_int8", "row_row_int4", "row_int8"), 1.0)
+    others = dict.fromkeys(("int8", "row_float32", "row_bfloat16", "row_int8", "row_int4"), 1.0)
     speeds = ProductSpeeds(float32=10.0, bfloat16=bfloat16_ms, **others)
     monkeypatch.setattr(devices, "product_speeds", lambda _environ: speeds)
     assert weight_dtype(torch.device(device)) == dtype

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from dgemma_engine.model import processor
 from dgemma_engine.model.processor import ProductSpeeds, product_speeds
-from dgemma_kernels.packing.few_bits import ProductWeights
+from dgemma_kernels.packing.few_bits import ProductKinds, RowWeights
 
 INF = float("inf")
 SPEEDS = ProductSpeeds(
@@ -20,9 +19,8 @@ SPEEDS = ProductSpeeds(
     int8=INF,
     row_float32=4.0,
     row_bfloat16=2.0,
-    row_row_int8=1.0,
-    row_row_int4=INF,
-    row_int8=INF,
+    row_int8=1.0,
+    row_int4=INF,
 )
 
 
@@ -106,36 +104,37 @@ def test_no_place_to_keep_it_costs_a_measurement_each_time(tmp_path: Path, num_m
 
 
 @pytest.mark.parametrize(
-    ("times", "dtype", "weights"),
+    ("times", "dtype", "row", "int8_mlp"),
     [
-        ((10, 9, INF, 4, 9, 9, 9, INF), torch.float32, ProductWeights.DENSE),
-        ((10, 5, INF, 4, 9, 8, 9, INF), torch.bfloat16, ProductWeights.DENSE),
-        ((10, 5, INF, 4, 9, 7, 9, INF), torch.bfloat16, ProductWeights.ROW_INT8),
-        ((10, 5, INF, 4, 9, 7, 6, INF), torch.bfloat16, ProductWeights.ROW_INT4),
-        ((10, 9, INF, 9, 1, 7, INF, INF), torch.float32, ProductWeights.ROW_INT8),
-        ((10, 5, 3, 4, 9, 7, 6, 5), torch.bfloat16, ProductWeights.INT8),
+        ((10, 9, INF, 4, 9, 9, 9), torch.float32, RowWeights.DENSE, False),
+        ((10, 5, INF, 4, 9, 8, 9), torch.bfloat16, RowWeights.DENSE, False),
+        ((10, 5, INF, 4, 9, 7, 9), torch.bfloat16, RowWeights.INT8, False),
+        ((10, 5, INF, 4, 9, 7, 6), torch.bfloat16, RowWeights.INT4, False),
+        ((10, 9, INF, 9, 1, 7, INF), torch.float32, RowWeights.INT8, False),
+        ((10, 5, 3, 4, 9, 7, 6), torch.bfloat16, RowWeights.INT4, True),
+        ((10, 5, 3, 4, 9, 7, 9), torch.bfloat16, RowWeights.INT8, True),
+        # One row gains nothing, but loses little.
+        ((10, 5, 3, 4, 9, 10, 10), torch.bfloat16, RowWeights.INT8, True),
         # Hardly faster for many rows, or slower for one.
-        ((10, 5, 4.5, 4, 9, 7, 6, 5), torch.bfloat16, ProductWeights.ROW_INT4),
-        ((10, 5, 3, 4, 9, 7, 6, 8), torch.bfloat16, ProductWeights.ROW_INT4),
-        ((10, 5, 3, 4, 9, 7, 3, 5), torch.bfloat16, ProductWeights.ROW_INT4),
+        ((10, 5, 4.5, 4, 9, 7, 6), torch.bfloat16, RowWeights.INT4, False),
+        ((10, 5, 3, 4, 9, 11, 11), torch.bfloat16, RowWeights.DENSE, False),
     ],
 )
 def test_faster_format_is_chosen_where_it_is_worth_its_digits(
-    times: tuple[float, ...], dtype: torch.dtype, weights: ProductWeights
+    times: tuple[float, ...], dtype: torch.dtype, row: RowWeights, int8_mlp: bool
 ) -> None:
     speeds = ProductSpeeds(**dict(zip(ProductSpeeds.__dataclass_fields__, times, strict=True)))
-    assert (speeds.dtype, speeds.products(in_four_bits=True).mlp) == (dtype, weights)
-    others = speeds.products(in_four_bits=True).others
-    assert others is (ProductWeights.ROW_INT4 if weights is ProductWeights.INT8 else weights)
+    assert speeds.dtype is dtype
+    assert speeds.products(in_four_bits=True) == ProductKinds(row=row, int8_mlp=int8_mlp)
 
 
 def test_weights_that_are_not_stored_in_four_bits_are_not_read_in_four() -> None:
-    speeds = ProductSpeeds(**dict(zip(ProductSpeeds.__dataclass_fields__, (10, 5, 3, 4, 9, 7, 3, 5), strict=True)))
-    assert speeds.products(in_four_bits=False).mlp is ProductWeights.INT8
-    assert replace(speeds, int8=5.0).products(in_four_bits=False).mlp is ProductWeights.ROW_INT8
+    speeds = ProductSpeeds(**dict(zip(ProductSpeeds.__dataclass_fields__, (10, 5, 3, 4, 9, 7, 3), strict=True)))
+    assert speeds.products(in_four_bits=True).row is RowWeights.INT4
+    assert speeds.products(in_four_bits=False).row is RowWeights.INT8
 
 
 def test_a_measurement_has_a_time_for_every_format() -> None:
     speeds = ProductSpeeds.measure()
     assert min(speeds.float32, speeds.bfloat16, speeds.row_float32, speeds.row_bfloat16) > 0
-    assert min(speeds.int8, speeds.row_int8, speeds.row_row_int8, speeds.row_row_int4) > 0
+    assert min(speeds.int8, speeds.row_int8, speeds.row_int4) > 0

@@ -41,7 +41,7 @@ _NUM_RUNS = 8
 # Several canvases in one pass take less time than one after another, the more the shorter they are, and nobody waits
 # longer than for as many turns (engine/bench/results/together.json).
 _MOST_TOGETHER = 512
-# Tokens in causal mode attend in pieces of so many, each to the keys up to its own end: of a prompt of 512, five eighths
+# Tokens in causal mode attend in pieces of so many, each to the keys up to its end: of a prompt of 512, five eighths
 # of the scores that one piece has.
 _CAUSAL_PIECE = 128
 

@@ -6,7 +6,7 @@ with them, which reads the weights once for all.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from weakref import WeakKeyDictionary
 
 from torch import Tensor
@@ -26,13 +26,14 @@ class CudaExecutors:
 
     Args:
         model: whose steps the executors make.
+        report: see `PassQueue`.
 
     Attributes:
         queue: of passes that are made together.
     """
 
-    def __init__(self, model: GraphModel) -> None:
-        self._model, self.queue = model, PassQueue(model)
+    def __init__(self, model: GraphModel, *, report: Callable[[str], None] | None = None) -> None:
+        self._model, self.queue = model, PassQueue(model, report=report)
         self._running: WeakKeyDictionary[StepExecutor, PromptCache] = WeakKeyDictionary()
 
     def __call__(

@@ -6,7 +6,7 @@ Shape legend: D hidden, V vocabulary.
 from __future__ import annotations
 
 import torch
-from dgemma_kernels.packing.few_bits import DENSE, GROUP, ProductKinds, ProductWeights
+from dgemma_kernels.packing.few_bits import DENSE, GROUP, ProductKinds, RowWeights
 
 from dgemma_engine.backends.memory_plan import CONTEXT_BYTES, Item, MemoryPlan
 from dgemma_engine.errors import CheckpointError
@@ -70,15 +70,14 @@ def llama_plan(
         sums["output matrix"] = sums["embedding"]
     if is_packed:
         copies = 0
-        for name, kind in (("attention", products.others), ("output matrix", products.others), ("mlp", products.mlp)):
+        for name in ("attention", "output matrix", "mlp") if products.row is not RowWeights.DENSE else ():
             num_values = sums[name] // dtype.itemsize
-            if kind is ProductWeights.INT8:
-                # Nothing but the codes; a scale and a zero for each output are too few to count.
-                sums[name] = num_values
-            elif kind is not ProductWeights.DENSE:
-                num_stored = min(four_bit_values, num_values)
-                copies += _copies_bytes(num_values, kind, num_stored, dtype)
-                four_bit_values -= num_stored
+            num_stored = min(four_bit_values, num_values)
+            copies += _copies_bytes(num_values, products.row, num_stored, dtype)
+            four_bit_values -= num_stored
+        if products.int8_mlp:
+            # The codes alone; a scale and a zero for each output are too few to count.
+            sums["mlp"] //= dtype.itemsize
         sums |= {"copies for single tokens": copies} if copies else {}
     if adapter_rank:
         sums["canvas adapter"] = _adapter_values(config, adapter_rank) * dtype.itemsize
@@ -98,9 +97,9 @@ def llama_plan(
     )
 
 
-def _copies_bytes(num_values: int, kind: ProductWeights, four_bit_values: int, dtype: torch.dtype) -> int:
+def _copies_bytes(num_values: int, row: RowWeights, four_bit_values: int, dtype: torch.dtype) -> int:
     """Returns the size of the second copies; those in 8 bits have a scale per output, too few to count."""
-    in_four_bits = min(four_bit_values, num_values) if kind is ProductWeights.ROW_INT4 else 0
+    in_four_bits = min(four_bit_values, num_values) if row is RowWeights.INT4 else 0
     # A step and a middle for each group.
     return num_values - in_four_bits + in_four_bits // 2 + in_four_bits // GROUP * 2 * dtype.itemsize
 

@@ -42,13 +42,14 @@ class PackedLlamaLayer(nn.Module):
         num_heads, num_kv_heads, head_size = config.num_attention_heads, config.num_key_value_heads, config.head_size
         self.heads = _Heads(layer, terms, config, kinds)
         self.attend = GroupedAttention(num_heads, num_kv_heads, head_size, head_size**-0.5)
-        self._out = PackedMatrix(layer.o_proj.weight, kinds.others)
+        self._out = PackedMatrix(layer.o_proj.weight, kinds.row)
         self._norm = RmsNorm(layer.post_attention_layernorm.weight, config.hidden_size, config.rms_norm_eps)
         gate, up = layer.gate_up_proj.weight.chunk(2)
-        self._inner = PackedGate(gate, up, "silu", kinds.mlp)
-        self._down = PackedMatrix(layer.down_proj.weight, kinds.mlp)
+        self._inner = PackedGate(gate, up, "silu", kinds.row, int8=kinds.int8_mlp)
+        self._down = PackedMatrix(layer.down_proj.weight, kinds.row, int8=kinds.int8_mlp)
         # Rows that are rounded to 8 bits need no rounding before, but for the terms of an adapter, which are not.
-        is_rounded_once = self._inner.input_levels > 0 and self._down.input_levels > 0 and terms is None
+        levels = min(self._inner.few_bits.input_levels, self._down.few_bits.input_levels)
+        is_rounded_once = levels > 0 and terms is None
         self._dtype = torch.float32 if is_rounded_once else layer.o_proj.weight.dtype
         self._terms = None if terms is None else _FeedTerms(terms)
 
@@ -104,7 +105,7 @@ class _Heads(nn.Module):
         super().__init__()
         self._norm = RmsNorm(layer.input_layernorm.weight, config.hidden_size, config.rms_norm_eps)
         self._dtype = layer.qkv_proj.weight.dtype
-        self._qkv = PackedMatrix(layer.qkv_proj.weight, kinds.others)
+        self._qkv = PackedMatrix(layer.qkv_proj.weight, kinds.row)
         self._terms = None if terms is None else _terms(terms.qkv_proj)
         self._num_heads, self._head_size = config.num_attention_heads, config.head_size
         self._num_rotated = config.num_attention_heads + config.num_key_value_heads

@@ -46,11 +46,11 @@ class PackedLlama(PackedModel):
         self._note_compilation(())
         self._weight_VD = model.embed_tokens.weight.detach()
         head = model.embed_tokens if model.lm_head is None else model.lm_head
-        self._to_vocabulary = PackedMatrix(head.weight.detach(), kinds.others)
+        self._to_vocabulary = PackedMatrix(head.weight.detach(), kinds.row)
         self._shift = CanvasShift(config.sliding_window)
         matrices = [self._to_vocabulary, *(module for layer in layers for module in layer.modules())]
-        packed = [each for each in matrices if isinstance(each, PackedMatrix | PackedGate)]
-        bits = {each.one_row_bits for each in packed} - {0}
+        packed = [each.few_bits for each in matrices if isinstance(each, PackedMatrix | PackedGate)]
+        bits = {each.row_bits for each in packed} - {0}
         self._one_row_bits = " and ".join(map(str, sorted(bits)))
         self._is_int8 = any(each.input_levels for each in packed)
 

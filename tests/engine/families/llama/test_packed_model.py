@@ -20,7 +20,7 @@ from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.model_adapter import ModelAdapter
 from dgemma_engine.model.ops import Ops
 from dgemma_kernels.packing.cpu import PackedMatrix
-from dgemma_kernels.packing.few_bits import DENSE, ProductKinds, ProductWeights
+from dgemma_kernels.packing.few_bits import DENSE, ProductKinds, RowWeights
 from torch import Tensor
 
 from tests.llama_checkpoints import make_llama, write_adapter
@@ -68,36 +68,39 @@ def everything(model: DiffusionModel, adapter: ModelAdapter | None = None) -> di
 
 def input_levels() -> int:
     """How finely this processor's products in 8 bits round inputs; 0 where it has none that are exact."""
-    return PackedMatrix(torch.eye(16), ProductWeights.INT8).input_levels
+    return PackedMatrix(torch.eye(16), int8=True).few_bits.input_levels
 
 
-def products(kind: ProductWeights) -> ProductKinds:
-    """What is chosen where MLPs read `kind`."""
-    return ProductKinds(mlp=kind, others=ProductWeights.ROW_INT8 if kind is ProductWeights.INT8 else kind)
+KINDS = [
+    ProductKinds(row=row, int8_mlp=int8_mlp)
+    for row in RowWeights
+    for int8_mlp in ((False,) if row is RowWeights.DENSE else (False, True))
+]
+INT8 = KINDS[-1]
 
 
-def few_digits(kind: ProductWeights) -> float:
+def few_digits(kinds: ProductKinds) -> float:
     """What rounding may cost, of the largest logit: inputs of 7 bits are twice as coarse as weights."""
-    return FEW_DIGITS * (2 if kind is ProductWeights.INT8 and input_levels() == 63 else 1)
+    return FEW_DIGITS * (2 if kinds.int8_mlp and input_levels() == 63 else 1)
 
 
-@pytest.mark.parametrize("kind", ProductWeights)
+@pytest.mark.parametrize("kinds", KINDS, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("tied", [True, False])
-def test_packed_model_is_the_plain_one(tmp_path: Path, dtype: torch.dtype, kind: ProductWeights, tied: bool) -> None:
+def test_packed_model_is_the_plain_one(tmp_path: Path, dtype: torch.dtype, kinds: ProductKinds, tied: bool) -> None:
     path = make_llama(tmp_path, spread=0.1, tie_word_embeddings=tied).gguf
-    plain, packed = load(path, dtype), PackedLlama(load(path, dtype), products(kind))
+    plain, packed = load(path, dtype), PackedLlama(load(path, dtype), kinds)
     exact = everything(load(path, torch.float32))
-    is_rounded = dtype is torch.bfloat16 or kind is ProductWeights.INT8
+    is_rounded = dtype is torch.bfloat16 or kinds.int8_mlp
     for name, logits in everything(packed).items():
         # One row may read weights in 8 bits (random ones were not stored in 4); what follows reads its keys and values.
-        is_rounded |= name == "token" and kind is not ProductWeights.DENSE
+        is_rounded |= name == "token" and kinds.row is not RowWeights.DENSE
         error = (logits - exact[name]).abs().max() / exact[name].abs().max()
-        assert error <= (few_digits(kind) if is_rounded else model_error(64)), (name, error)
+        assert error <= (few_digits(kinds) if is_rounded else model_error(64)), (name, error)
     assert packed.is_compiled and not packed.uncompiled_reason
     assert packed.number_format.startswith(str(dtype).removeprefix("torch."))
-    assert ("for single tokens 8 bits" in packed.number_format) == (kind is not ProductWeights.DENSE)
-    assert ("in MLPs 8 bits" in packed.number_format) == (kind is ProductWeights.INT8 and input_levels() > 0)
+    assert ("for single tokens 8 bits" in packed.number_format) == (kinds.row is not RowWeights.DENSE)
+    assert ("in MLPs 8 bits" in packed.number_format) == (kinds.int8_mlp and input_levels() > 0)
     assert not plain.is_compiled
 
 
@@ -108,7 +111,7 @@ def test_a_matrix_without_products_in_eight_bits_leaves_the_others_theirs(tmp_pa
     model = load(make_llama(tmp_path).gguf, torch.bfloat16)
     layer: Any = model.layers[0]
     getattr(layer, name).weight[0, 0] = float("nan")
-    packed = PackedLlama(model, products(ProductWeights.INT8))
+    packed = PackedLlama(model, INT8)
     cache = PromptCache(packed.config, capacity=4, dtype=packed.dtype, device=CPU)
     assert packed.encode(draw_ids(1, 5), cache).shape[1] == 5
     assert ("in MLPs 8 bits" in packed.number_format) == (input_levels() > 0)
@@ -167,23 +170,23 @@ def test_adapter_beside_a_plain_model_is_the_merged_one(of_repository: tuple[Pat
     assert all(map(torch.equal, everything(beside).values(), base.values()))
 
 
-@pytest.mark.parametrize("kind", ProductWeights)
+@pytest.mark.parametrize("kinds", KINDS, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_adapter_beside_a_packed_model_is_the_merged_one(
-    of_repository: tuple[Path, dict[str, Tensor]], dtype: torch.dtype, kind: ProductWeights
+    of_repository: tuple[Path, dict[str, Tensor]], dtype: torch.dtype, kinds: ProductKinds
 ) -> None:
     path, tensors = of_repository
     merged = with_canvas(path, torch.float32)
     merge(merged, tensors, base=merged)
     exact = everything(merged)
-    packed = PackedLlama(with_canvas(path, dtype), products(kind))
+    packed = PackedLlama(with_canvas(path, dtype), kinds)
     base, adapter = everything(packed), pack_adapter(tensors, packed.config.num_layers)
     assert adapter.num_bytes == sum(tensor.nbytes for name, tensor in tensors.items())
-    is_rounded = dtype is torch.bfloat16 or kind is ProductWeights.INT8
+    is_rounded = dtype is torch.bfloat16 or kinds.int8_mlp
     for name, logits in everything(packed, adapter).items():
-        is_rounded |= name == "token" and kind is not ProductWeights.DENSE
+        is_rounded |= name == "token" and kinds.row is not RowWeights.DENSE
         error = (logits - exact[name]).abs().max() / exact[name].abs().max()
-        assert error <= (few_digits(kind) if is_rounded else model_error(64)), (name, error)
+        assert error <= (few_digits(kinds) if is_rounded else model_error(64)), (name, error)
         assert (logits - base[name]).abs().max() > 0.1, name
     assert packed.is_compiled
     # What passes without one make is what they made before.
