@@ -73,7 +73,7 @@ def llama_plan(
         for name in ("attention", "output matrix", "mlp") if products.row is not RowWeights.DENSE else ():
             num_values = sums[name] // dtype.itemsize
             num_stored = min(four_bit_values, num_values)
-            copies += _copies_bytes(num_values, products.row, num_stored, dtype)
+            copies += _copies_bytes(num_values, products.row, num_stored)
             four_bit_values -= num_stored
         if products.int8_mlp:
             # The codes alone; a scale and a zero for each output are too few to count.
@@ -97,11 +97,11 @@ def llama_plan(
     )
 
 
-def _copies_bytes(num_values: int, row: RowWeights, four_bit_values: int, dtype: torch.dtype) -> int:
+def _copies_bytes(num_values: int, row: RowWeights, four_bit_values: int) -> int:
     """Returns the size of the second copies; those in 8 bits have a scale per output, too few to count."""
     in_four_bits = min(four_bit_values, num_values) if row is RowWeights.INT4 else 0
-    # A step and a middle for each group.
-    return num_values - in_four_bits + in_four_bits // 2 + in_four_bits // GROUP * 2 * dtype.itemsize
+    # A step and a middle for each group, in bfloat16.
+    return num_values - in_four_bits + in_four_bits // 2 + in_four_bits // GROUP * 4
 
 
 def _adapter_values(config: LlamaConfig, rank: int) -> int:
