@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,22 @@ class Elsewhere:
         return self.settings["url"].removeprefix("https://")
 
 
+@contextmanager
+def serving(folder: Path, *options: str | Path) -> Generator[subprocess.Popen[str]]:
+    """`dgemma-engine serve` with an engine of its own, on any free port of this machine."""
+    command = [sys.executable, "-P", "-m", "dgemma_engine", "serve", "--model", "tiny", "--http", "127.0.0.1:0"]
+    environ = os.environ | {"DGEMMA_RUNTIME_DIR": str(folder / "rt"), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([*command, *options], env=environ, stdout=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+        for engine in engines(folder / "rt"):
+            with suppress(ProcessLookupError):
+                os.kill(engine.pid, signal.SIGTERM)
+
+
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Iterator[Elsewhere]:
     """An engine that only HTTPS leads to; its folder is none that the server here knows."""
@@ -44,30 +61,14 @@ def elsewhere(tmp_path: Path) -> Iterator[Elsewhere]:
     certificate.private_key_pem.write_to_path(folder / "tls-key.pem")
     certificate.cert_chain_pems[0].write_to_path(folder / "cert.pem")
     (folder / "key").write_text(f"kim {KEY}\n")
-    command = [sys.executable, "-P", "-m", "dgemma_engine", "serve", "--model", "tiny", "--http", "127.0.0.1:0"]
-    command += [
-        "--api-key-file",
-        folder / "key",
-        "--tls-cert",
-        folder / "cert.pem",
-        "--tls-key",
-        folder / "tls-key.pem",
-    ]
-    environ = os.environ | {"DGEMMA_RUNTIME_DIR": str(folder / "rt"), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    url = process.stdout.readline().removeprefix("listening on ").strip()
-    try:
+    options = ["--api-key-file", folder / "key", "--tls-cert", folder / "cert.pem"]
+    with serving(folder, *options, "--tls-key", folder / "tls-key.pem") as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().removeprefix("listening on ").strip()
         yield Elsewhere(
             settings={"url": url, "keyFile": str(folder / "key"), "caFile": str(folder / "ca.pem")},
             runtime=folder / "rt",
         )
-    finally:
-        process.terminate()
-        process.wait()
-        for engine in engines(folder / "rt"):
-            with suppress(ProcessLookupError):
-                os.kill(engine.pid, signal.SIGTERM)
 
 
 def test_ghost_text_and_drafts_come_from_elsewhere(start: Start, elsewhere: Elsewhere, runtime: Path) -> None:
@@ -88,6 +89,28 @@ def test_ghost_text_and_drafts_come_from_elsewhere(start: Start, elsewhere: Else
     assert any(re.search(r"step \d+/\d+", each) for each in seen), seen
     assert seen[-1].startswith(f"{ghost}:DgemmaSettled| offered after ")
     assert {engine.pid for engine in engines(runtime)} == before, "no engine was started here"
+
+
+def test_lines_that_serve_prints_are_pasted_and_work(start: Start, neovim: Path, tmp_path: Path) -> None:
+    """The key by a shell; Neovim reads its line, and what the line hands to `setup` is what this window starts with."""
+    (home := tmp_path / "home").mkdir()
+    with serving(tmp_path, "--share") as process:
+        assert process.stdout is not None
+        lines = [process.stdout.readline().strip() for _ in range(13)]
+        subprocess.run(
+            ["sh", "-c", next(line for line in lines if "umask" in line)], env={"HOME": str(home)}, check=True
+        )
+        (script := tmp_path / "paste.lua").write_text(
+            "package.loaded.dgemma = { setup = function(given) io.write(vim.json.encode(given)) end }\n"
+            + next(line for line in lines if "require('dgemma')" in line)
+        )
+        given = json.loads(subprocess.run([neovim, "-l", script], capture_output=True, text=True, check=True).stdout)
+        window = start(AREA, environment={"HOME": str(home)}, **given)
+        window.keys("Go")
+        window.type("print(area(", keys_per_s=8)
+        window.see_ghost("width, height))")
+        place = given["settings"]["engine"]["url"].removeprefix("http://")
+        assert window.lua("return require('dgemma.status').text(0)").endswith(f" @{place}")
 
 
 def test_wrong_key_is_a_sentence_in_the_status(start: Start, elsewhere: Elsewhere, tmp_path: Path) -> None:
