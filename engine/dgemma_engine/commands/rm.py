@@ -11,6 +11,7 @@ from dgemma_engine.ipc.endpoint_options import model_name
 from dgemma_engine.model_store.catalogue import Entry, entry_of
 from dgemma_engine.model_store.hub_name import HubName
 from dgemma_engine.model_store.user_folder import ModelStore
+from dgemma_engine.terminal import say_error
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +26,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         WrongUsage: there is no model of that name.
         ModelStoreError: it was not fetched, or cannot be removed.
+        SocketRefused: the folder of the engines' sockets cannot be used.
     """
     if (name := HubName.parse(arguments.name)) is not None:
         _remove(name)
@@ -41,3 +43,15 @@ def _remove(model: Entry | HubName) -> None:
     if not ModelStore.locate(os.environ).remove(model):
         raise ModelStoreError(f"{name} is not there; `dgemma-engine models` lists what is")
     sys.stdout.write(f"{name}: removed\n")
+    if sys.platform != "win32" and _is_in_memory(name):
+        say_error(
+            "dgemma-engine", f"an engine still has it in memory; to end it, run: dgemma-engine stop --model {name}"
+        )
+
+
+def _is_in_memory(name: str) -> bool:
+    # Not on Windows, where no engine runs and these modules are not found.
+    from dgemma_engine.ipc.endpoint import EngineLocation
+    from dgemma_engine.ipc.lock_file import holder_pid
+
+    return holder_pid(EngineLocation.locate(os.environ, model=name, device="auto").lock) is not None

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from dgemma_engine.cli import main
+from dgemma_engine.ipc.endpoint import EngineLocation
+from dgemma_engine.ipc.lock_file import EngineLock
 from dgemma_engine.model_store import fetch
 from dgemma_engine.model_store.catalogue import CATALOGUE
 from dgemma_engine.model_store.progress_bar import ProgressBar
@@ -70,6 +73,22 @@ def test_models_says_what_is_there(
     assert out.count(str(path)) == 2
     assert f"small: is there already: {path}\nsmall: removed\n" in out
     assert not path.exists()
+
+
+def test_model_that_an_engine_still_holds_is_removed_and_that_is_told(
+    data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DGEMMA_RUNTIME_DIR", str(data / "run"))
+    small = CATALOGUE["small"]
+    folder = ModelStore.locate({"XDG_DATA_HOME": str(data)}).final_folder(small)
+    location = EngineLocation.locate({"DGEMMA_RUNTIME_DIR": str(data / "run")}, model="small", device="auto")
+    location.prepare()
+    for is_held in (True, False):
+        folder.mkdir(parents=True)
+        with EngineLock.acquire(location.lock) or pytest.fail() if is_held else nullcontext():
+            assert main(["rm", "small"]) == 0
+        told = "dgemma-engine: an engine still has it in memory; to end it, run: dgemma-engine stop --model small\n"
+        assert capsys.readouterr() == ("small: removed\n", told if is_held else "")
 
 
 def test_pull_of_what_is_no_package_says_where_it_is_from(capsys: pytest.CaptureFixture[str]) -> None:
