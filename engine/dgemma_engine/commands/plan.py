@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dgemma_engine.commands.conversion_progress import require_torch
-from dgemma_engine.errors import CheckpointError, WrongUsage
+from dgemma_engine.errors import CheckpointError
 from dgemma_engine.ipc.endpoint_options import model_name
-from dgemma_engine.model_store.catalogue import MB, Entry
+from dgemma_engine.model_store.catalogue import Entry
 from dgemma_engine.model_store.choice import choose_model
 
 if TYPE_CHECKING:
@@ -34,8 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         choices=_FORMATS,
-        default="plain",
-        help="format that the weights would be quantised to (default: plain, the weights as they are)",
+        help="format that the weights would be quantised to (default: the weights as they are)",
     )
     parser.add_argument(
         "--context", type=int, metavar="N", help="tokens of a prompt (default: 8192, or all the model can)"
@@ -49,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the subcommand; returns its exit code.
 
     Raises:
-        WrongUsage: there is no such model, or an option needs dimensions that are not known yet.
+        WrongUsage: there is no such model.
         CheckpointError: the configuration cannot be read, or the model does not fit.
     """
     require_torch()
@@ -69,15 +68,9 @@ def run(arguments: argparse.Namespace) -> int:
         # Not asked for, so that a card can be planned for where none is.
         device, where, free_bytes = torch.device("cuda"), "such a card", int(arguments.memory * _GIB)
     missing = choose_model(arguments.model, os.environ).missing
-    if missing is not None and not missing.config:
-        if arguments.format != "plain" or arguments.context is not None:
-            raise WrongUsage(
-                f"--format and --context need the dimensions of {missing.name}, which are not known before it is "
-                f"there; {missing.remedy}"
-            )
-        return _plan_from_table(missing, where, free_bytes)
     facts = _facts(arguments.model, missing)
-    form = None if arguments.format == "plain" else Format(arguments.format)
+    name = arguments.format or ("plain" if missing is None else missing.weight_format)
+    form = None if name == "plain" else Format(name)
     options = PlanOptions(device=device, weight_format=form, context_tokens=arguments.context)
     plan = family_of(facts).plan(facts, options)
     sys.stdout.writelines(f"{line}\n" for line in plan.table())
@@ -97,15 +90,3 @@ def _facts(model: str, missing: Entry | None) -> CheckpointFacts:
         return read_facts(model_folder(model))
     sys.stdout.write(f"{missing.name} is not there yet; this is planned from its dimensions; {missing.remedy}\n")
     return CheckpointFacts.of_config(Path(missing.name), missing.config, {})
-
-
-def _plan_from_table(entry: Entry, where: str, free_bytes: int) -> int:
-    """Says what the table of short names has about a model whose dimensions are not known before it is there."""
-    needs, free = f"{entry.memory_bytes / MB:,.0f} MB", f"{free_bytes / MB:,.0f} MB"
-    sys.stdout.write(f"{entry.name} is not there yet; it needs about {needs}, {where} has {free} free\n")
-    if free_bytes < entry.memory_bytes:
-        raise CheckpointError(
-            f"{entry.name} needs {needs}, {where} has {free} free; `dgemma-engine models` lists smaller models"
-        )
-    sys.stdout.write(f"it fits; {entry.remedy}\n")
-    return 0

@@ -55,7 +55,7 @@ class DiffusionGemmaFamily:
 
     def plan(self, facts: CheckpointFacts, options: PlanOptions) -> MemoryPlan:
         """See `Family.plan`: a small model on a processor keeps its weights twice, any other as they are stored."""
-        config, device = ModelConfig.load(facts.path), options.device
+        config, device = ModelConfig.from_hf(dict(facts.config)), options.device
         form, dtype, tokens = (
             options.weight_format,
             weight_dtype(device),

