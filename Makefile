@@ -43,6 +43,9 @@ test-transformers: setup ## run the parity tests against another version of tran
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target .transformers transformers==$(TRANSFORMERS)
 	PYTHONPATH=.transformers $(BIN)/python -m pytest -q tests/engine/model/test_transformer.py tests/engine/families tests/engine/checkpoint/test_embedded.py
 
+test-docs: setup ## run every command of every document
+	$(BIN)/python -m pytest -q -m documents tests/documents
+
 test-editors: setup $(EDITORS_STAMP) ## run the tests in real editors, which are put into .editors first
 	$(BIN)/python -m pytest -q -m editors tests/editors
 
