@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from lsprotocol import types
 
 from tests.engine.http_api.front_door import AnsweringEngine, FrontDoor, front_door, until
 from tests.engine.remote.scripted_engine import scripted_engine
@@ -50,9 +51,10 @@ async def test_cancelled_fill_is_cancelled_over_there(tmp_path: Path) -> None:
     async with filling_over(tmp_path, engine) as (editor, _):
         asking = editor.send(editor.open("x = SLOW |pass|\n"), msg_id="fill")
         await until(lambda: bool(engine.contexts))
-        editor.editor.client.protocol.notify("$/cancelRequest", {"id": "fill"})
+        editor.editor.client.protocol.notify("$/cancelRequest", types.CancelParams(id="fill"))
         await until(lambda: engine.num_cancelled == 1)
         await asyncio.gather(asyncio.wrap_future(asking), return_exceptions=True)
+        assert (await editor.fill(editor.open(MARKED))).candidates, "the session goes on"
 
 
 async def test_fill_that_fails_says_why_and_the_next_one_takes_it_back(tmp_path: Path) -> None:

@@ -154,6 +154,7 @@ async def test_cancelled_request_is_cancelled_over_there(tmp_path: Path) -> None
         await until_shown(editor, editor.open("x = |\n"))
         asking = editor.send(editor.open("SLOW |\n", uri="file:///w/a.py"), msg_id="slow")
         await until(lambda: any("SLOW" in context.prefix for context in engine.contexts))
-        editor.client.protocol.notify("$/cancelRequest", {"id": "slow"})
+        editor.client.protocol.notify("$/cancelRequest", types.CancelParams(id="slow"))
         await until(lambda: engine.num_cancelled == 1)
         await asyncio.gather(asyncio.wrap_future(asking), return_exceptions=True)
+        assert await editor.ask(editor.open("y = |\n")), "the session goes on"
