@@ -58,6 +58,12 @@ def test_server_of_this_machine_only_is_reached_through_a_tunnel() -> None:
     assert "unencrypted" not in lines
 
 
+def test_tunnel_leads_to_the_address_that_is_listened_on() -> None:
+    lines = invitation(scheme="http", host="::1", is_tunnelled=True).lines()
+    assert "  ssh -N -L 8012:[::1]:8012 gpu\n" in lines
+    assert pasted(lines)["dgemma.engine.url"] == "http://[::1]:8012"
+
+
 def test_plain_http_is_allowed_by_name_and_warned_of() -> None:
     lines = invitation(scheme="http", host="10.0.0.7").lines()
     assert pasted(lines)["dgemma.engine.plainHttpHosts"] == ["10.0.0.7"]
