@@ -10,7 +10,7 @@ from dgemma_lsp.engine_client.connector import engine_host, ready_engine
 from dgemma_lsp.settings.settings import Settings
 
 _PATIENCE_S = 10.0
-_REMEDY = "set engine.url to an engine on another machine"
+_REMEDY = "see the log of the engine on that machine"
 
 
 async def examine_elsewhere(settings: Settings) -> list[Finding]:

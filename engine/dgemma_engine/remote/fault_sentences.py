@@ -12,7 +12,8 @@ import httpx2
 _EXPIRED, _NOT_YET = 10, 9
 _OTHER_NAME = (62, 64)
 _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN)
-_CHECK_PROXY = "check HTTPS_PROXY, ALL_PROXY and NO_PROXY"
+_PROXIES = "HTTPS_PROXY, ALL_PROXY and NO_PROXY"
+_CHECK_PROXY = f"check {_PROXIES}"
 _SIGN_IN = "sign in to this network with a browser, or check engine.url"
 
 
@@ -33,12 +34,12 @@ def of_connecting(error: Exception, place: str, *, is_proxied: bool) -> str:
     if is_proxied or isinstance(error, httpx2.ProxyError):
         return f"{place}: the proxy of the environment refuses the connection or cannot be reached; {_CHECK_PROXY}"
     if any(isinstance(cause, socket.gaierror) for cause in causes):
-        return f"{place} is not found: the network is down, or engine.url names another host than it should"
+        return f"{place} is not found: the network is down, or engine.url names another host than it should; check both"
     if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
         return f"{place} refuses connections; start there: dgemma-engine serve"
     if any(isinstance(cause, OSError) and cause.errno in _UNREACHABLE for cause in causes):
-        return f"{place} cannot be reached: the network is down"
-    return no_answer(place)
+        return f"{place} cannot be reached: the network is down; connect this machine to that network"
+    return no_answer(place, is_proxied=False)
 
 
 def wrong_proxy(place: str) -> str:
@@ -46,9 +47,17 @@ def wrong_proxy(place: str) -> str:
     return f"{place}: the proxy of the environment cannot be used, as it is none of HTTP; {_CHECK_PROXY}"
 
 
-def no_answer(place: str) -> str:
-    """Returns what to say of a machine that says nothing."""
-    return f"{place} does not answer: the network is down, or the machine sleeps or is off"
+def no_answer(place: str, *, is_proxied: bool) -> str:
+    """Returns what to say of a machine that says nothing.
+
+    Args:
+        place: host and port.
+        is_proxied: whether the environment names a proxy for it, which may be what is silent.
+    """
+    asleep = "the network is down, or the machine sleeps or is off"
+    if is_proxied:
+        return f"{place} does not answer through the proxy of the environment: {asleep}; check both, and {_PROXIES}"
+    return f"{place} does not answer: {asleep}; check both, and the port of engine.url"
 
 
 def late(place: str) -> str:
@@ -97,7 +106,10 @@ def of_refusal(status: int, place: str) -> str:
         place: host and port.
     """
     if status == 401:
-        return f"{place} does not accept the key; put one that it was started with into the file of engine.keyFile"
+        return (
+            f"{place} does not accept the key, or was sent none; put one that it was started with into the file of "
+            "engine.keyFile (on the command line: --key-file)"
+        )
     if status == 403:
         host = place.rpartition(":")[0] or place
         return (

@@ -115,6 +115,10 @@ class HttpChannel:
         """Seconds since a connection was used last."""
         return abs(self._wall_clock() - self._used_s)
 
+    def no_answer(self) -> str:
+        """Returns what to say of the engine's silence, as a sentence for the status."""
+        return fault_sentences.no_answer(self.place, is_proxied=self._is_proxied)
+
     async def get(self, path: str) -> Reply:
         """Asks without a body; see `post`."""
         return await self._whole("GET", path, None)

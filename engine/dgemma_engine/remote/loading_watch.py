@@ -115,7 +115,8 @@ class LoadingWatch:
                             raise EngineUnavailable(self._failed())
                     await self._pause()
         except TimeoutError:
-            raise EngineUnavailable(f"{self._channel.place}: no model was loaded within {timeout_s:g} s") from None
+            late = f"no model was loaded within {timeout_s:g} s; there, `dgemma-engine status` says how far it is"
+            raise EngineUnavailable(f"{self._channel.place}: {late}") from None
 
     async def close(self) -> None:
         """Looks no more."""
@@ -181,7 +182,7 @@ class LoadingWatch:
                     raise OutOfReach(fault_sentences.of_tls(place))
                 body = read_object(reply, place, self._back_off)
             except TimeoutError:
-                raise OutOfReach(fault_sentences.no_answer(place)) from None
+                raise OutOfReach(self._channel.no_answer()) from None
             except Broken:
                 if is_last:
                     # A reply that is none of an engine's, or none.

@@ -139,7 +139,7 @@ class RemoteEngine:
                 reply = await self._channel.post(DEFINITIONS_PATH, body)
             return read_message(dict(read_object(reply, self.place, self._back_off)), Definitions.from_wire)
         except (Broken, TimeoutError):
-            raise EngineUnavailable(fault_sentences.no_answer(self.place)) from None
+            raise EngineUnavailable(self._channel.no_answer()) from None
 
     async def status(self) -> Status:
         """Returns what the engine is and does; raises as `definitions` does."""
@@ -221,7 +221,7 @@ class RemoteEngine:
                     return await self._channel.post(path, body)
                 return await drafts.last_of(self._channel.events(path, body))
         except TimeoutError:
-            raise OutOfReach(fault_sentences.no_answer(self.place)) from None
+            raise OutOfReach(self._channel.no_answer()) from None
 
     async def _cancellable(self, ask: Callable[[str], Coroutine[Any, Any, _Result]], *, due_ms: float) -> _Result:
         """Returns what a request comes to; where the caller is cancelled, tells the engine, and waits for nothing."""

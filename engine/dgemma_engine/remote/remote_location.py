@@ -45,7 +45,7 @@ class RemoteLocation:
             # A name such as `127.0.0.1000` or `xn--` that the library of HTTP refuses; its message is none for a user.
             _ = httpx2.URL(url.base).host
         except (httpx2.InvalidURL, ValueError):
-            raise OutOfReach(f"engine.url names no host that can be asked: {url.host}") from None
+            raise OutOfReach(f"engine.url names no host that can be asked: {url.host}; correct it") from None
         if why := url.refusal(self.plain_hosts):
             raise OutOfReach(f"engine.url: plain HTTP to {url.host} {why}")
         return url
@@ -64,7 +64,9 @@ class RemoteLocation:
                 content = file.read(_MAX_KEY_BYTES)
                 lines = key_lines(content, num_missing=len(file.read(1)))
         except (OSError, ValueError) as error:
-            raise OutOfReach(f"engine.keyFile {_shown(path)}: cannot be read ({_reason(error)})") from None
+            cause, _, remedy = _reason(error).partition("; ")
+            remedy = remedy or "put the key into a file that you can read"
+            raise OutOfReach(f"engine.keyFile {_shown(path)}: cannot be read ({cause}); {remedy}") from None
         # As the file of `dgemma-engine serve --api-key-file`: KEY, or NAME KEY.
         words = next((words for line in lines if (words := line.split()) and not words[0].startswith("#")), [])
         if not words:
@@ -93,7 +95,9 @@ class RemoteLocation:
             try:
                 context.load_verify_locations(cafile=path)
             except (OSError, ValueError) as error:
-                raise OutOfReach(f"engine.caFile {_shown(path)}: cannot be used ({_reason(error)})") from None
+                raise OutOfReach(
+                    f"engine.caFile {_shown(path)}: cannot be used ({_reason(error)}); name a PEM file of certificates"
+                ) from None
         return context
 
 

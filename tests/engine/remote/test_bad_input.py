@@ -58,6 +58,8 @@ async def said(location: RemoteLocation) -> str:
     assert isinstance(answer, ConnectionStatus)
     assert answer.state is ConnectionState.ABSENT
     assert "\n" not in answer.message and len(answer.message) < 250
+    cause, _, remedy = answer.message.partition("; ")
+    assert remedy and cause.count("(") == cause.count(")"), "`doctor` shows cause and remedy apart"
     return answer.message
 
 

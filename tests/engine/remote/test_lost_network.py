@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from dgemma_engine.engine_client.connection import EngineConnection
 from dgemma_engine.engine_client.connection_status import ConnectionState, ConnectionStatus
-from dgemma_engine.remote import remote_engine
+from dgemma_engine.remote import fault_sentences, remote_engine
 from dgemma_engine.remote.back_off import BackOff
 from dgemma_engine.remote.http_channel import Broken, Reply
 from dgemma_engine.remote.loading_watch import LoadingWatch
@@ -42,6 +42,9 @@ class BreakingChannel:
             raise Broken("half an answer")
         await asyncio.Event().wait()
         raise AssertionError
+
+    def no_answer(self) -> str:
+        return fault_sentences.no_answer(self.place, is_proxied=False)
 
     async def close(self) -> None:
         pass

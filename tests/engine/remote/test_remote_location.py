@@ -8,12 +8,13 @@ import pytest
 from dgemma_engine.http_api.access.api_keys import ApiKeys
 from dgemma_engine.http_api.http_settings import HttpSettings
 from dgemma_engine.protocol.messages import Infill
+from dgemma_engine.remote import loading_watch
 from dgemma_engine.remote.remote_location import RemoteLocation
 
 from tests.engine.http_api.front_door import FREE_PORT, front_door
-from tests.engine.remote.test_bad_input import KEY, outcome, said
+from tests.engine.remote.test_bad_input import KEY, answering, outcome, said
 
-NO_TEXT = "cannot be read (it is no text in UTF-8, nor in UTF-16 with a byte order mark; write it again"
+NO_TEXT = "cannot be read (it is no text in UTF-8, nor in UTF-16 with a byte order mark); write it again"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
@@ -57,9 +58,13 @@ async def test_folder_is_no_key_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a\0b", "a\ud800b"])
 async def test_name_that_no_file_has(name: str) -> None:
     message = await said(RemoteLocation(url="http://127.0.0.1:9", key_file=name))
-    assert message == "engine.keyFile a\N{REPLACEMENT CHARACTER}b: cannot be read (no file can have this name)"
+    assert message.startswith(
+        "engine.keyFile a\N{REPLACEMENT CHARACTER}b: cannot be read (no file can have this name); "
+    )
     message = await said(RemoteLocation(url="https://127.0.0.1:9", ca_file=name))
-    assert message == "engine.caFile a\N{REPLACEMENT CHARACTER}b: cannot be used (no file can have this name)"
+    assert message.startswith(
+        "engine.caFile a\N{REPLACEMENT CHARACTER}b: cannot be used (no file can have this name); "
+    )
 
 
 async def test_file_of_authorities_that_cannot_be_used(tmp_path: Path) -> None:
@@ -94,6 +99,15 @@ async def test_proxy_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch, nam
     monkeypatch.setenv(name, proxy)
     message = await said(RemoteLocation(url="https://gpu.invalid"))
     assert message.startswith("gpu.invalid: the proxy of the environment refuses the connection or cannot be reached")
+
+
+async def test_proxy_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading_watch, "_ANSWER_S", 0.1)
+    async with answering(b"") as port:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
+        message = await said(RemoteLocation(url="https://gpu.invalid"))
+    assert message.startswith("gpu.invalid does not answer through the proxy of the environment")
+    assert message.endswith("HTTPS_PROXY, ALL_PROXY and NO_PROXY")
 
 
 async def test_proxy_that_the_host_is_excepted_from_is_not_blamed(monkeypatch: pytest.MonkeyPatch) -> None:

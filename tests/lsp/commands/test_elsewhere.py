@@ -25,6 +25,11 @@ async def test_engine_that_answers_is_named_with_its_host(tmp_path: Path, monkey
     ("url", "detail", "remedy"),
     [
         ("http://127.0.0.1:9", "127.0.0.1:9 refuses connections", "start there: dgemma-engine serve"),
+        (
+            "https://gpu.invalid",
+            "gpu.invalid is not found: the network is down, or engine.url names another host than it should",
+            "check both",
+        ),
         ("ftp://x", "engine.url is no URL of HTTP", "write one such as https://gpu.example:8012"),
     ],
 )
