@@ -89,8 +89,8 @@ class EngineUrl:
         if self.scheme == "https" or self.is_loopback or self.host in {name.strip().lower() for name in plain_hosts}:
             return ""
         return (
-            "would send your text unencrypted; use https, a tunnel (ssh -L) to 127.0.0.1, or name the host in "
-            "engine.plainHttpHosts (on the command line: --plain-http-host)"
+            "would send your text unencrypted; use https, a tunnel (ssh -L) to 127.0.0.1, or add "
+            f"{self.host}, without a port, to engine.plainHttpHosts (on the command line: --plain-http-host)"
         )
 
 

@@ -80,6 +80,14 @@ def broken_twice(place: str) -> str:
     return f"{place} broke the connection off before its answer, twice; the next request tries again"
 
 
+def broken_at_first(place: str) -> str:
+    """Returns what to say of a connection that broke twice while an engine was looked for."""
+    return (
+        f"{place} broke the connection off before its answer, twice; check the port of engine.url, and that "
+        "dgemma-engine serve runs there"
+    )
+
+
 def of_foreign_answer(status: int, place: str) -> str:
     """Returns what to say of an answer that is none of an engine.
 
@@ -121,7 +129,10 @@ def of_refusal(status: int, place: str) -> str:
 
 def held_back(place: str) -> str:
     """Returns what to say of drafts that come together with their answer."""
-    return f"{place}: a proxy on the way holds answers back, so that drafts come late"
+    return (
+        f"{place}: a proxy on the way holds answers back, so that drafts come late; let it pass streams on, in nginx "
+        "with proxy_buffering off"
+    )
 
 
 def of_version(other: int, own: int, place: str) -> str:

@@ -189,7 +189,7 @@ class LoadingWatch:
                     why = reply and fault_sentences.of_foreign_answer(reply.status, place)
                     if not why and await self._channel.is_tls():
                         why = fault_sentences.of_tls(place)
-                    raise OutOfReach(why or fault_sentences.broken_twice(place)) from None
+                    raise OutOfReach(why or fault_sentences.broken_at_first(place)) from None
                 continue
             self._network.learn((self._clock() - since_s) * 1_000, read_elapsed_ms(body))
             return body

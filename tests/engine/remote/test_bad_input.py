@@ -121,7 +121,7 @@ NO_PATH = json.dumps({"error": {"message": "There is no such path.", "code": 404
         (about(state="loading", percent=float("inf")), "something else than an engine answers"),
         (about(state="loading", percent=float("nan")), "something else than an engine answers"),
         (http("429 Too Many Requests", "text/html", "", "Retry-After: \N{SUPERSCRIPT TWO}"), "is asked again in 1 s"),
-        (b"SSH-2.0-OpenSSH_9.2\r\n", "broke the connection off"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "broke the connection off before its answer, twice; check the port of engine.url"),
         (http("200 OK", "application/json", '{"protocol"'), "broke the connection off"),
     ],
 )

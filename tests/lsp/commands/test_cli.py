@@ -236,8 +236,9 @@ async def test_wrong_arguments_are_refused(environ: dict[str, str], arguments: t
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ((), "or name the host in engine.plainHttpHosts (on the command line: --plain-http-host)"),
-        (("--plain-http-host", "gpu.lan"), "or name the host in engine.plainHttpHosts"),
+        ((), "or add gpu.invalid, without a port, to engine.plainHttpHosts (on the command line: --plain-http-host)"),
+        (("--plain-http-host", "gpu.lan"), "or add gpu.invalid, without a port, to engine.plainHttpHosts"),
+        (("--plain-http-host", "gpu.invalid:8012"), "or add gpu.invalid, without a port, to engine.plainHttpHosts"),
         (("--plain-http-host", "gpu.invalid"), "gpu.invalid:8012 is not found"),
         (("--plain-http-host", "a b"), "'a b' is not a host name, such as gpu.lan"),
     ],

@@ -147,14 +147,14 @@ async def test_editor_does_not_wait_for_a_machine_that_is_silent(tmp_path: Path)
 
 async def test_cancelled_request_is_cancelled_over_there(tmp_path: Path) -> None:
     engine = AnsweringEngine()
-    async with (
-        front_door(engine) as door,
-        editing(tmp_path / "unused", command=COMMAND, options={"engine": {"url": door.url}}) as editor,
-    ):
-        await until_shown(editor, editor.open("x = |\n"))
-        asking = editor.send(editor.open("SLOW |\n", uri="file:///w/a.py"), msg_id="slow")
-        await until(lambda: any("SLOW" in context.prefix for context in engine.contexts))
-        editor.client.protocol.notify("$/cancelRequest", types.CancelParams(id="slow"))
-        await until(lambda: engine.num_cancelled == 1)
-        await asyncio.gather(asyncio.wrap_future(asking), return_exceptions=True)
-        assert await editor.ask(editor.open("y = |\n")), "the session goes on"
+    async with front_door(engine) as door:
+        # No deadline ends the question before `until` gives up.
+        options = {"engine": {"url": door.url}, "deadlineMs": 60_000}
+        async with editing(tmp_path / "unused", command=COMMAND, options=options) as editor:
+            await until_shown(editor, editor.open("x = |\n"))
+            asking = editor.send(editor.open("SLOW |\n", uri="file:///w/a.py"), msg_id="slow")
+            await until(lambda: any("SLOW" in context.prefix for context in engine.contexts))
+            editor.client.protocol.notify("$/cancelRequest", types.CancelParams(id="slow"))
+            await until(lambda: engine.num_cancelled == 1)
+            await asyncio.gather(asyncio.wrap_future(asking), return_exceptions=True)
+            assert await editor.ask(editor.open("y = |\n")), "the session goes on"
