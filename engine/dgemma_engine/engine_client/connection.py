@@ -266,7 +266,8 @@ class EngineConnection:
             self._fail(_ENDED)
 
     def _fail(self, message: str, state: ConnectionState = ConnectionState.FAILED) -> None:
-        self._not_before_s = self._clock() + self._policy.pause_s(self._failures)
+        pause_s = self._policy.absent_pause_s if state is ConnectionState.ABSENT else self._policy.pause_s
+        self._not_before_s = self._clock() + pause_s(self._failures)
         self._failures += 1
         self._set(ConnectionStatus(state=state, message=message))
 

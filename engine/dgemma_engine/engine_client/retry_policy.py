@@ -15,12 +15,15 @@ class RetryPolicy:
         grace_ms: what an engine may take beyond a request's deadline before the request is given up.
         first_pause_s: pause after the first failed attempt to connect; doubled after each further one.
         longest_pause_s: most it grows to.
+        longest_absent_pause_s: most it grows to where nothing was started, so that an attempt costs little: small
+            finds a network soon that is back, large asks a silent machine seldom.
     """
 
     connect_ms: float = 300.0
     grace_ms: float = 2_000.0
     first_pause_s: float = 1.0
     longest_pause_s: float = 60.0
+    longest_absent_pause_s: float = 8.0
 
     def __post_init__(self) -> None:
         if not 0 < self.first_pause_s <= self.longest_pause_s:
@@ -29,3 +32,7 @@ class RetryPolicy:
     def pause_s(self, num_failures: int) -> float:
         """Returns the seconds until the next attempt, after so many failures before the last one."""
         return min(self.first_pause_s * 2**num_failures, self.longest_pause_s)
+
+    def absent_pause_s(self, num_failures: int) -> float:
+        """Returns the seconds until an engine is looked for again that was not there; see `pause_s`."""
+        return min(self.pause_s(num_failures), self.longest_absent_pause_s)

@@ -232,6 +232,22 @@ async def test_no_engine_and_none_to_be_started_is_no_failure():
     assert [status.state for status in told] == [ConnectionState.STARTING, ConnectionState.ABSENT]
 
 
+async def test_engine_that_is_back_is_found_within_the_pause_of_an_absent_one():
+    attempts: list[float] = []
+    clock = Clock()
+
+    async def connect(**_hooks: object) -> FakeEngine:
+        attempts.append(clock())
+        raise OutOfReach("gpu.lan does not answer")
+
+    policy = RetryPolicy(first_pause_s=1, longest_pause_s=60, longest_absent_pause_s=8)
+    link = EngineConnection(connect, on_status=lambda _: None, on_fault=lambda _: None, clock=clock, policy=policy)
+    for _ in range(40):
+        await link.infill(Context(document="d", prefix="x", suffix=""))
+        clock.now_s += 1
+    assert attempts == [0, 1, 3, 7, 15, 23, 31, 39]
+
+
 async def test_settled_waits_until_the_engine_is_loaded():
     linked = Linked(FakeConnector(answers={"x": "y"}, loading=(10, 60), loading_step_s=0.02))
     await linked.link.settled(5_000)
