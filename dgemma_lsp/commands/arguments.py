@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -87,7 +88,7 @@ def argument_parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--device", type=device, default="auto", help="device: auto (the default), cpu, cuda or cuda:N"
         )
-        url, file = _setting("engine.url"), _setting("engine.keyFile")
+        url, file = _setting("engine.url"), _file
         command.add_argument("--url", type=url, default="", help="ask an engine elsewhere: see the setting engine.url")
         command.add_argument("--key-file", type=file, default="", metavar="FILE", help="its key: see engine.keyFile")
         command.add_argument("--ca-file", type=file, default="", metavar="FILE", help="see engine.caFile")
@@ -109,6 +110,12 @@ def _address(text: str) -> tuple[str, int]:
     if not colon or not host or not port.isdigit() or not 1 <= int(port) <= 65_535:
         raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT with a port from 1 to 65535")
     return host.strip("[]"), int(port)
+
+
+def _file(text: str) -> str:
+    """Returns a path as settings have it; on a command line a relative one is of the folder that the user is in."""
+    known = _setting("engine.keyFile")(text)
+    return known if known.startswith("~") or not known else os.path.abspath(known)  # noqa: PTH100, no file is looked at
 
 
 def _setting(key: str) -> Callable[[str], str]:

@@ -143,7 +143,8 @@ OPTIONS = (
         pattern=r"[^\x00-\x1f]*",
         form="the path of a file",
         workspace_may=WorkspaceMay.NOTHING,
-        meaning="File whose first line is the key for `engine.url`. Empty sends none. User and machine settings only.",
+        meaning="File whose first line is the key for `engine.url`: an absolute path, or one with `~`. Empty sends "
+        "none. User and machine settings only.",
     ),
     Option(
         key="engine.caFile",
@@ -152,8 +153,8 @@ OPTIONS = (
         pattern=r"[^\x00-\x1f]*",
         form="the path of a PEM file",
         workspace_may=WorkspaceMay.NOTHING,
-        meaning="Certificates of authorities that `engine.url` may be certified by, besides those of the system. Empty "
-        "adds none. User and machine settings only.",
+        meaning="Certificates of authorities that `engine.url` may be certified by, besides those of the system: an "
+        "absolute path, or one with `~`. Empty adds none. User and machine settings only.",
     ),
     Option(
         key="engine.plainHttpHosts",

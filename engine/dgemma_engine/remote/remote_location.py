@@ -58,11 +58,11 @@ class RemoteLocation:
         """
         if not self.key_file:
             return ""
-        path = _expanded(self.key_file)
+        path = _expanded("engine.keyFile", self.key_file)
         try:
             with path.open("rb") as file:
-                content = file.read(_MAX_KEY_BYTES)
-                lines = key_lines(content, num_missing=len(file.read(1)))
+                content, rest = file.read(_MAX_KEY_BYTES), file.read(1)
+                lines = key_lines(content, num_missing=len(rest))
         except (OSError, ValueError) as error:
             cause, _, remedy = _reason(error).partition("; ")
             remedy = remedy or "put the key into a file that you can read"
@@ -71,6 +71,10 @@ class RemoteLocation:
         words = next((words for line in lines if (words := line.split()) and not words[0].startswith("#")), [])
         if not words:
             raise OutOfReach(f"engine.keyFile {_shown(path)}: holds no key; its first line must be the key")
+        if rest and b"\n" not in content:
+            raise OutOfReach(
+                f"engine.keyFile {_shown(path)}: its first line is longer than any key; put the key alone there"
+            )
         if len(words) > 2 or not all("!" <= char <= "~" for char in words[-1]):
             raise OutOfReach(
                 f"engine.keyFile {_shown(path)}: its first line is no key; it must be KEY or NAME KEY, in ASCII"
@@ -91,7 +95,7 @@ class RemoteLocation:
                 "SSL_CERT_FILE, SSL_CERT_DIR and SSLKEYLOGFILE"
             ) from None
         if self.ca_file:
-            path = _expanded(self.ca_file)
+            path = _expanded("engine.caFile", self.ca_file)
             try:
                 context.load_verify_locations(cafile=path)
             except (OSError, ValueError) as error:
@@ -101,11 +105,15 @@ class RemoteLocation:
         return context
 
 
-def _expanded(path: str) -> Path:
+def _expanded(setting: str, name: str) -> Path:
+    """Returns the path of a file; a relative one would be a file of whichever folder an editor has opened."""
     try:
-        return Path(path).expanduser()
+        path = Path(name).expanduser()
     except RuntimeError:
-        return Path(path)
+        path = Path(name)
+    if not path.is_absolute():
+        raise OutOfReach(f"{setting} {_shown(path)}: must be an absolute path, or begin with ~; write it out")
+    return path
 
 
 def _shown(path: Path) -> str:

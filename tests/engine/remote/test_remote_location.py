@@ -38,6 +38,7 @@ async def test_right_key(tmp_path: Path, line: str, encoding: str) -> None:
         (b"\xff\xfek", NO_TEXT),
         (b"\xe4", NO_TEXT),
         (KEY.encode("utf-16-le"), NO_TEXT),
+        (b"k" * 5_000, "its first line is longer than any key; put the key alone there"),
         (b"one two three", "its first line is no key; it must be KEY or NAME KEY, in ASCII"),
         ("\u043a\u043b\u044e\u0447".encode(), "its first line is no key"),
     ],
@@ -50,20 +51,30 @@ async def test_key_file_that_cannot_be_used(tmp_path: Path, content: bytes | Non
     assert f"engine.keyFile {file}" in message and sentence in message
 
 
+async def test_file_of_whichever_folder_is_open_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An editor starts its server in the folder that it has opened, and nobody trusts that folder's authorities."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "key").write_text(KEY)
+    message = await said(RemoteLocation(url="http://127.0.0.1:9", key_file="key"))
+    assert message == "engine.keyFile key: must be an absolute path, or begin with ~; write it out"
+    message = await said(RemoteLocation(url="https://127.0.0.1:9", ca_file="./ca.pem"))
+    assert message == "engine.caFile ca.pem: must be an absolute path, or begin with ~; write it out"
+
+
 async def test_folder_is_no_key_file(tmp_path: Path) -> None:
     message = await said(RemoteLocation(url="http://127.0.0.1:9", key_file=str(tmp_path)))
     assert "cannot be read (Is a directory)" in message
 
 
-@pytest.mark.parametrize("name", ["a\0b", "a\ud800b"])
+@pytest.mark.parametrize("name", ["/a\0b", "/a\ud800b"])
 async def test_name_that_no_file_has(name: str) -> None:
     message = await said(RemoteLocation(url="http://127.0.0.1:9", key_file=name))
     assert message.startswith(
-        "engine.keyFile a\N{REPLACEMENT CHARACTER}b: cannot be read (no file can have this name); "
+        "engine.keyFile /a\N{REPLACEMENT CHARACTER}b: cannot be read (no file can have this name); "
     )
     message = await said(RemoteLocation(url="https://127.0.0.1:9", ca_file=name))
     assert message.startswith(
-        "engine.caFile a\N{REPLACEMENT CHARACTER}b: cannot be used (no file can have this name); "
+        "engine.caFile /a\N{REPLACEMENT CHARACTER}b: cannot be used (no file can have this name); "
     )
 
 

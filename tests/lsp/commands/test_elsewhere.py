@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dgemma_lsp.commands.arguments import argument_parser
 from dgemma_lsp.commands.checks.finding import Severity
 from dgemma_lsp.commands.doctor import examine, is_usable
 from dgemma_lsp.settings.settings import Settings
@@ -37,3 +38,11 @@ async def test_what_stands_in_the_way_fails_with_its_remedy(url: str, detail: st
     findings = await examine(Settings(engine_url=url))
     assert not is_usable(findings)
     assert (findings[-1].verdict, findings[-1].detail, findings[-1].remedy) == (Severity.FAIL, detail, remedy)
+
+
+def test_relative_key_file_of_a_command_is_of_the_folder_the_user_is_in() -> None:
+    """Of a setting it would be of the folder that an editor has opened, and is refused."""
+    parser = argument_parser()
+    for given, taken in (("key", str(Path.cwd() / "key")), ("/a/key", "/a/key"), ("~/key", "~/key"), ("", "")):
+        arguments = parser.parse_args(["doctor", "--key-file", given, "--ca-file", given])
+        assert (arguments.key_file, arguments.ca_file) == (taken, taken)
