@@ -1,13 +1,15 @@
 """Canvases: given and free positions, several rows packed one after the other. Token ids in, token ids out.
 
-A row is one hypothesis about a hole: [clamped opening][free positions][clamped head of the suffix]. Rows of one canvas
-do not attend to each other; they share a pass over the same prompt.
+A row is one hypothesis about a hole: [clamped opening][free positions][clamped head of the suffix]; a row with several
+holes has clamped tokens between its free positions too. Rows of one canvas do not attend to each other; they share a
+pass over the same prompt.
 
 Shape legend: R rows, L positions of all rows together, M positions of the longest free part.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,6 +27,7 @@ class Row:
         num_free: positions the sampler decides, at least 1.
         head_ids: clamped tokens after them; empty when nothing follows the hole.
         opening_ids: clamped tokens before them: the required beginning of the middle.
+        between: clamped tokens between free positions: how many of those stand before them, and the tokens, in order.
         first_ids: tokens the first free position may take; None allows any.
         last_ids: tokens the last free position may take; None allows any.
         warm_ids: tokens that free positions start from, the first one first; the others start from noise.
@@ -34,6 +37,7 @@ class Row:
     num_free: int
     head_ids: tuple[int, ...] = ()
     opening_ids: tuple[int, ...] = ()
+    between: tuple[tuple[int, tuple[int, ...]], ...] = ()
     first_ids: tuple[int, ...] | None = None
     last_ids: tuple[int, ...] | None = None
     warm_ids: tuple[int, ...] = ()
@@ -44,11 +48,22 @@ class Row:
             raise ValueError(f"{self.num_free=} must be at least 1")
         if len(self.warm_ids) > self.num_free:
             raise ValueError(f"{len(self.warm_ids)=} must not be more than {self.num_free=}")
+        places = [0, *(place for place, _ids in self.between), self.num_free]
+        if self.between and any(before >= after for before, after in itertools.pairwise(places)):
+            raise ValueError(f"{self.between=} must stand between free positions, in order")
 
     @property
     def length(self) -> int:
         """Positions in all."""
-        return len(self.opening_ids) + self.num_free + len(self.head_ids)
+        return len(self.opening_ids) + self.num_free + sum(len(ids) for _, ids in self.between) + len(self.head_ids)
+
+    def positions(self) -> list[int | None]:
+        """Returns the given token of each position, None where it is free."""
+        row: list[int | None] = [*self.opening_ids, *[None] * self.num_free, *self.head_ids]
+        for place, ids in reversed(self.between):
+            at = len(self.opening_ids) + place
+            row[at:at] = ids
+        return row
 
 
 class CanvasLayout:
@@ -77,17 +92,18 @@ class CanvasLayout:
         free = list[list[int]]()
         self.limits: list[tuple[int, tuple[int, ...]]] = []
         for index, row in enumerate(rows):
-            first = len(fixed) + len(row.opening_ids)
-            row_of += [index] * row.length
-            offsets += range(row.length)
-            fixed += [True] * len(row.opening_ids) + [False] * row.num_free + [True] * len(row.head_ids)
-            given += [*row.opening_ids, *[0] * row.num_free, *row.head_ids]
-            free.append([first + (step if step < row.num_free else 0) for step in range(most)])
+            begin, tokens = len(fixed), row.positions()
+            row_of += [index] * len(tokens)
+            offsets += range(len(tokens))
+            fixed += [token is not None for token in tokens]
+            given += [token or 0 for token in tokens]
+            places = [begin + offset for offset, token in enumerate(tokens) if token is None]
+            free.append(places + [places[0]] * (most - len(places)))
             valid.append([step < row.num_free for step in range(most)])
             if row.first_ids is not None:
-                self.limits.append((first, row.first_ids))
+                self.limits.append((places[0], row.first_ids))
             if row.last_ids is not None:
-                self.limits.append((first + row.num_free - 1, row.last_ids))
+                self.limits.append((places[-1], row.last_ids))
         self.row_L = torch.tensor(row_of, device=device)
         self.offset_L = torch.tensor(offsets, device=device)
         self.fixed_1L = torch.tensor([fixed], device=device)
@@ -161,8 +177,8 @@ def start(
     layout = CanvasLayout(rows, device)
     canvas = Canvas(layout, layout.given_1L, noise, generators)
     ids_1L = canvas.draw_noise()
-    for row, first in zip(rows, layout.free_RM[:, 0].tolist(), strict=True):
+    for row, free_M in zip(rows, layout.free_RM, strict=True):
         if row.warm_ids:
-            ids_1L[0, first : first + len(row.warm_ids)] = torch.tensor(row.warm_ids, device=device)
+            ids_1L[0, free_M[: len(row.warm_ids)]] = torch.tensor(row.warm_ids, device=device)
     canvas.replace(ids_1L)
     return canvas

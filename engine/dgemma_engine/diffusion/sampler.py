@@ -133,6 +133,20 @@ class StopRule(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EveryStep:
+    """Stops no row: every step of the sampler is made."""
+
+    @property
+    def num_earlier(self) -> int:
+        """See `StopRule.num_earlier`."""
+        return 0
+
+    def finished(self, earlier: Sequence[Tensor], scores: PositionScores) -> Tensor:
+        """See `StopRule.finished`."""
+        return torch.zeros(scores.valid_RM.shape[0], dtype=torch.bool, device=scores.valid_RM.device)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StableAndConfident:
     """Stops a row whose answer stays the same and has a low entropy.
 

@@ -103,3 +103,27 @@ def test_cut_to_line(text: str, expected: str) -> None:
 )
 def test_drop_suffix_copy(text: str, suffix: str, expected: str) -> None:
     assert drop_suffix_copy(text, suffix) == expected
+
+
+def test_clamped_tokens_between_free_ones_stand_in_their_places() -> None:
+    row = Row(num_free=4, opening_ids=(20,), between=((1, (21, 22)), (3, (23,))), head_ids=(24,), seed=3)
+    canvas = start(row, Row(num_free=2, head_ids=(31,)))
+    assert row.length == 9 and row.positions() == [20, None, 21, 22, None, None, 23, None, 24]
+    assert canvas.layout.free_RM.tolist() == [[1, 4, 5, 7], [9, 10, 9, 9]]
+    assert canvas.layout.fixed_1L[0, :9].tolist() == [True, False, True, True, False, False, True, False, True]
+    assert canvas.ids_1L[0, canvas.layout.fixed_1L[0]].tolist() == [20, 21, 22, 23, 24, 31]
+    canvas.replace(torch.full((1, 12), 7))
+    assert canvas.ids_1L[0, :9].tolist() == [20, 7, 21, 22, 7, 7, 23, 7, 24]
+
+
+def test_warm_tokens_and_limits_pass_over_clamped_ones() -> None:
+    row = Row(num_free=3, between=((1, (21, 22)),), warm_ids=(40, 41), first_ids=(4,), last_ids=(6,))
+    canvas = start(row)
+    assert canvas.ids_1L[0, :4].tolist() == [40, 21, 22, 41]
+    assert canvas.layout.limits == [(0, (4,)), (4, (6,))]
+
+
+@pytest.mark.parametrize("between", [((0, (9,)),), ((3, (9,)),), ((2, (9,)), (1, (8,)))])
+def test_tokens_between_stand_between_free_positions_in_order(between: tuple[tuple[int, tuple[int, ...]], ...]) -> None:
+    with pytest.raises(ValueError, match=r"self\.between=.* must stand between free positions, in order"):
+        Row(num_free=3, between=between)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from dgemma_engine.diffusion.sampler import (
     EntropyBound,
+    EveryStep,
     PositionScores,
     Sampler,
     StableAndConfident,
@@ -123,3 +124,10 @@ def test_sampler_without_steps_is_refused() -> None:
             noise=UniformNoise(vocab_size=4),
             stop=StableAndConfident(num_earlier=1, confidence=0.1),
         )
+
+
+def test_every_step_ends_no_row() -> None:
+    rule = EveryStep()
+    sure = scores(torch.zeros(2, 4), torch.ones(2, 4, dtype=torch.bool), torch.zeros(2, 4, dtype=torch.int64))
+    assert rule.num_earlier == 0
+    assert rule.finished([sure.best_RM], sure).tolist() == [False, False]
