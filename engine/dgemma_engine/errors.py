@@ -5,6 +5,7 @@ EngineError
 ├── ModelStoreError      a model cannot be fetched, kept or removed
 ├── AdapterStoreError    a repository's adapter cannot be read, kept or removed
 ├── FormatError          an `infill.json` or hole file that cannot be used
+├── TaskError            a file of task rows that cannot be used, or not with this model
 ├── EngineUnavailable    no engine answers on the socket and none could be started
 │   ├── NoEngine         none runs, and none was to be started
 │   ├── OlderEngine      the one that runs speaks an older protocol
@@ -43,6 +44,10 @@ class AdapterStoreError(EngineError):
 
 class FormatError(EngineError, ValueError):
     """A description of the infilling format cannot be used."""
+
+
+class TaskError(EngineError, ValueError):
+    """Rows of a task cannot be read, trained on or solved."""
 
 
 class EngineUnavailable(EngineError):
