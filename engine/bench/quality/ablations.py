@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
 
 import record
 import torch
+from dgemma_engine.tools.training.data.training_data import CorpusData
 from dgemma_engine.tools.training.train_config import TrainConfig
 from dgemma_engine.tools.training.trainer import Trainer
 
@@ -82,7 +83,7 @@ def trained(config: TrainConfig, corpus: Path, tokens: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         trainers: list[Trainer] = []
         trainer = Trainer(
-            config, corpus=corpus, out=Path(folder), device=torch.device("cpu"),
+            config, data=CorpusData(corpus, config), out=Path(folder), device=torch.device("cpu"),
             clock=lambda: trainers[0].tokens * TOKEN_S, report=lambda _line: None,
         )  # fmt: skip
         trainers.append(trainer)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import pickle
-import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,7 @@ STATE = "state.pt"
 LATEST = "latest"
 BEST = "best"
 
-# Steps and bounds for a slot instead of a whole canvas: a hole is a few tokens, so it settles within a dozen steps.
-_GENERATION_CONFIG: dict[str, Any] = {
+SLOT_GENERATION: dict[str, Any] = {
     "max_denoising_steps": 16,
     "sampler_config": {"_cls_name": "EntropyBoundSamplerConfig", "entropy_bound": 0.5},
     "t_min": 0.4,
@@ -41,6 +40,13 @@ _GENERATION_CONFIG: dict[str, Any] = {
     "stability_threshold": 1,
     "confidence_threshold": 0.05,
 }
+"""Steps and bounds for a slot instead of a whole canvas: a hole is a few tokens, so it settles within a dozen steps."""
+
+TASK_GENERATION: dict[str, Any] = SLOT_GENERATION | {
+    "max_denoising_steps": 48,
+    "sampler_config": {"_cls_name": "EntropyBoundSamplerConfig", "entropy_bound": 0.1},
+}
+"""For a canvas whose tokens follow from each other: few at a time, each of them sure."""
 
 
 def save_state(state: dict[str, Any], out: Path) -> None:
@@ -86,14 +92,23 @@ def load_state(out: Path, config: dict[str, Any]) -> dict[str, Any]:
     return state
 
 
-def export(model: DiffusionGemma, form: InfillFormat, corpus: Path, folder: Path, *, card: str) -> None:
+def export(
+    model: DiffusionGemma,
+    form: InfillFormat,
+    save_tokenizer: Callable[[Path], None],
+    folder: Path,
+    *,
+    generation: Mapping[str, Any],
+    card: str,
+) -> None:
     """Writes a complete model folder: weights, configurations, tokenizer, infilling format, card.
 
     Args:
         model: what to save.
         form: how it was trained to be asked.
-        corpus: its tokenizer is copied.
+        save_tokenizer: writes `tokenizer.json` into a folder.
         folder: made if missing.
+        generation: of the sampler, for `generation_config.json`.
         card: text of the folder's `README.md`.
 
     Raises:
@@ -101,10 +116,10 @@ def export(model: DiffusionGemma, form: InfillFormat, corpus: Path, folder: Path
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(corpus / "tokenizer.json", folder / "tokenizer.json")
+        save_tokenizer(folder)
         form.save(folder)
         (folder / "tokenizer_config.json").write_text(json.dumps(_TOKENIZER_CONFIG, indent=2) + "\n", encoding="utf-8")
-        text = json.dumps(_GENERATION_CONFIG, indent=2)
+        text = json.dumps(generation, indent=2)
         (folder / "generation_config.json").write_text(text + "\n", encoding="utf-8")
         (folder / "README.md").write_text(card, encoding="utf-8")
         save_checkpoint(model, folder)

@@ -1,4 +1,4 @@
-"""`dgemma-engine train`: trains a model on a corpus within a budget of minutes."""
+"""`dgemma-engine train`: trains a model on a corpus or on a task within a budget of minutes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--corpus", type=Path, default=Path("corpus"), metavar="DIR", help="made by `corpus` (default: corpus)"
     )
+    parser.add_argument("--task", type=Path, metavar="FILE", help="rows of a task to learn in place of a corpus")
     parser.add_argument("--out", type=Path, default=Path("run"), metavar="DIR", help="checkpoint folder (default: run)")
     parser.add_argument("--minutes", type=float, metavar="N", help="minutes to train (default: from CONFIG)")
     parser.add_argument("--resume", action="store_true", help="continue from the state in --out")
@@ -35,6 +36,8 @@ def run(arguments: argparse.Namespace) -> int:
     from dgemma_engine.errors import TrainingError
     from dgemma_engine.model.devices import pick_device
     from dgemma_engine.tools.training.checkpoint import BEST, LATEST, STATE
+    from dgemma_engine.tools.training.data.task_data import TaskData
+    from dgemma_engine.tools.training.data.training_data import CorpusData
     from dgemma_engine.tools.training.signals import first_signal
     from dgemma_engine.tools.training.train_config import TrainConfig
     from dgemma_engine.tools.training.trainer import Trainer
@@ -51,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         torch.set_num_threads(arguments.threads)
     trainer = Trainer(
         config,
-        corpus=arguments.corpus,
+        data=CorpusData(arguments.corpus, config) if arguments.task is None else TaskData(arguments.task, config),
         out=arguments.out,
         device=pick_device(arguments.device),
         clock=time.monotonic,

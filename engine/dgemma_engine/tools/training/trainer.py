@@ -1,7 +1,7 @@
-"""The training loop: corpus and configuration in, checkpoints and curves out.
+"""The training loop: data and configuration in, checkpoints and curves out.
 
 Wires data, losses, optimiser, schedule and checkpoints; does no maths of its own. A run is a function of its
-configuration, corpus and clock: an interrupted and resumed run makes the same steps as one that was not.
+configuration, data and clock: an interrupted and resumed run makes the same steps as one that was not.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
 
 from dgemma_engine.errors import TrainingError
 from dgemma_engine.model.transformer import DiffusionGemma
-from dgemma_engine.tools.corpus.corpus import Corpus, Split
 from dgemma_engine.tools.training.checkpoint import BEST, LATEST, export, load_state, save_state
 from dgemma_engine.tools.training.compiled import compile_layers
 from dgemma_engine.tools.training.curves import CurvePoint, Curves, Evaluation
-from dgemma_engine.tools.training.data.batches import Batch, BatchPlan, BatchStream, Position
+from dgemma_engine.tools.training.data.batches import Batch, Position
 from dgemma_engine.tools.training.data.corruption import noise_levels
+from dgemma_engine.tools.training.data.training_data import TrainingData
 from dgemma_engine.tools.training.evaluation import held_out_losses
 from dgemma_engine.tools.training.initial import initialise
-from dgemma_engine.tools.training.model_card import model_card
 from dgemma_engine.tools.training.optimization.losses import TokenBatch, infilling_losses
 from dgemma_engine.tools.training.optimization.muon import MuonAdamW
 from dgemma_engine.tools.training.optimization.routing_balance import RoutingBalance
@@ -54,27 +54,27 @@ class Trainer:
 
     Args:
         config: of model, data and optimisation.
-        corpus: folder of `build_corpus`.
+        data: what to learn from.
         out: folder for checkpoints and curves; made if missing.
         device: where to train.
         clock: seconds that never go backwards.
         report: called with a line for a person.
 
     Raises:
-        TrainingError: the corpus cannot be used or `out` cannot be written.
+        TrainingError: the data cannot be used or `out` cannot be written.
     """
 
     def __init__(
         self,
         config: TrainConfig,
         *,
-        corpus: Path,
+        data: TrainingData,
         out: Path,
         device: torch.device,
         clock: Callable[[], float],
         report: Callable[[str], None],
     ) -> None:
-        self._config, self._corpus, self._out = config, corpus, out
+        self._config, self._data, self._out = config, data, out
         self._device, self._clock, self._report = device, clock, report
         self._form = config.format.infill_format()
         self._evaluation_batches = self._held_out()
@@ -110,7 +110,7 @@ class Trainer:
         Raises:
             TrainingError: there is none, it is damaged, or it belongs to another configuration.
         """
-        state = load_state(self._out, self._config.to_dict())
+        state = load_state(self._out, self._identity())
         self.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._generator.set_state(state["generator"])
@@ -135,7 +135,7 @@ class Trainer:
         next_save_s = progress.elapsed_s + config.run.save_minutes * 60
         next_evaluation_s = progress.elapsed_s + config.run.evaluate_minutes * 60
         window = _Window(elapsed_s=progress.elapsed_s)
-        batches = BatchStream(self._plan("train"), start=progress.position, num_workers=config.data.num_workers)
+        batches = self._data.stream("train", progress.position, num_workers=config.data.num_workers)
         for batch in batches:
             if progress.elapsed_s >= budget_s:
                 break
@@ -168,7 +168,7 @@ class Trainer:
         progress = self._progress
         save_state(
             {
-                "config": self._config.to_dict(),
+                "config": self._identity(),
                 "model": self.model.state_dict(),
                 "optimizer": self._optimizer.state_dict(),
                 "generator": self._generator.get_state(),
@@ -269,24 +269,21 @@ class Trainer:
 
     def _export(self, name: str) -> None:
         num_parameters = sum(parameter.numel() for parameter in self.model.parameters())
-        card = model_card(self.curves, self._corpus, num_parameters=num_parameters, seed=self._config.run.seed)
-        export(self.model, self._form, self._corpus, self._out / name, card=card)
+        card = self._data.card(self.curves, num_parameters=num_parameters, seed=self._config.run.seed)
+        export(
+            self.model,
+            self._form,
+            self._data.save_tokenizer,
+            self._out / name,
+            generation=self._data.generation,
+            card=card,
+        )
 
     def _held_out(self) -> list[TokenBatch]:
-        batches = BatchStream(self._plan("held_out"), start=Position(), num_workers=0)
+        batches = self._data.stream("held_out", Position(), num_workers=0)
         chosen = itertools.islice(batches, self._config.run.evaluation_batches)
         return [TokenBatch.of(batch, self._device) for batch in chosen]
 
-    def _plan(self, split: Split) -> BatchPlan:
-        data = self._config.data
-        Corpus.load(self._corpus, split)
-        return BatchPlan(
-            corpus=self._corpus,
-            split=split,
-            form=self._form,
-            mix=self._config.middles,
-            canvases_per_hole=data.canvases_per_hole,
-            tokens=data.batch_tokens,
-            chunk_holes=data.chunk_holes,
-            seed=self._config.run.seed,
-        )
+    def _identity(self) -> dict[str, Any]:
+        values = self._config.to_dict()
+        return values | {"data": values["data"] | self._data.identity}

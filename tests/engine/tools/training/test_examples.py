@@ -110,21 +110,21 @@ def _take(stream: BatchStream, count: int) -> list[np.ndarray]:
 
 
 def test_stream_goes_on_where_it_stood(plan: BatchPlan) -> None:
-    whole = BatchStream(plan, start=Position(), num_workers=0)
+    whole = BatchStream.of_plan(plan, start=Position(), num_workers=0)
     batches = _take(whole, 12)
     for done in (0, 3, 7, 11):
-        first = BatchStream(plan, start=Position(), num_workers=0)
+        first = BatchStream.of_plan(plan, start=Position(), num_workers=0)
         iterator = iter(first)
         for _ in range(done):
             next(iterator)
-        second = BatchStream(plan, start=first.position, num_workers=0)
+        second = BatchStream.of_plan(plan, start=first.position, num_workers=0)
         np.testing.assert_equal(next(iter(second)).prompt_BP, batches[done])
 
 
 @pytest.mark.slow
 def test_workers_make_the_same_stream(plan: BatchPlan) -> None:
-    here = _take(BatchStream(plan, start=Position(), num_workers=0), 5)
-    stream = BatchStream(plan, start=Position(), num_workers=1)
+    here = _take(BatchStream.of_plan(plan, start=Position(), num_workers=0), 5)
+    stream = BatchStream.of_plan(plan, start=Position(), num_workers=1)
     there = _take(stream, 5)
     stream.close()
     for left, right in zip(here, there, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -14,7 +15,7 @@ from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model.transformer import DiffusionGemma
 from dgemma_engine.tools.corpus import bpe
-from dgemma_engine.tools.training.data.batches import Batch
+from dgemma_engine.tools.training.data.batches import Batch, causal_targets
 from dgemma_engine.tools.training.data.corruption import noise_levels
 from dgemma_engine.tools.training.data.training_masks import canvas_layout, encoder_layout
 from dgemma_engine.tools.training.initial import initialise
@@ -50,11 +51,15 @@ def make_batch(lengths: list[int], head_lengths: list[int], content: list[int], 
     def array(values: Any) -> Any:
         return np.array(values, dtype=np.int32)
 
+    prompt_BP = array([[bpe.PAD] * (PROMPT - n) + ids(n) for n in lengths])
+    slot_BS = array([(ids(n - 1) + [bpe.FILL] * SLOT)[:SLOT] for n in content])
     return Batch(
-        prompt_BP=array([[bpe.PAD] * (PROMPT - n) + ids(n) for n in lengths]),
+        prompt_BP=prompt_BP,
         prompt_lengths_B=array(lengths),
-        slot_BS=array([(ids(n - 1) + [bpe.FILL] * SLOT)[:SLOT] for n in content]),
+        slot_BS=slot_BS,
         content_lengths_B=array(content),
+        given_BS=np.zeros(slot_BS.shape, np.bool_),
+        causal_N=causal_targets(prompt_BP, slot_BS, array(content)),
         head_BH=array([ids(n) + [bpe.PAD] * (HEAD - n) for n in head_lengths]),
         head_lengths_B=array(head_lengths),
     )
@@ -144,7 +149,8 @@ def test_losses_equal_those_computed_row_by_row_without_padding(config: ModelCon
     for row, length in enumerate(arrays.prompt_lengths_B.tolist()):
         arrays.prompt_BP[row, PROMPT - length : PROMPT - length + 2] = (bpe.BOS, bpe.SUFFIX)
     arrays.slot_BS[1, -1] = bpe.MORE
-    batch = on_cpu(arrays)
+    targets_N = causal_targets(arrays.prompt_BP, arrays.slot_BS, arrays.content_lengths_B)
+    batch = on_cpu(replace(arrays, causal_N=targets_N))
     losses = infilling_losses(
         model,
         batch,

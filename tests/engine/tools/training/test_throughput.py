@@ -14,7 +14,7 @@ from dgemma_engine.model.config import LayerKind, ModelConfig, RopeConfig
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model.transformer import DiffusionGemma
 from dgemma_engine.tools.training import throughput
-from dgemma_engine.tools.training.data.batches import Batch
+from dgemma_engine.tools.training.data.batches import Batch, causal_targets
 from dgemma_engine.tools.training.initial import initialise
 from dgemma_engine.tools.training.optimization.losses import TokenBatch, infilling_losses
 from dgemma_engine.tools.training.optimization.vocabulary import Vocabulary
@@ -44,9 +44,11 @@ def make_batch(*, padding: int = 0) -> Batch:
     def full(value: int) -> Any:
         return np.full(ROWS, value, dtype=np.int32)
 
+    prompt_BP = np.pad(ids(ROWS, PROMPT), ((0, 0), (padding, 0)))
     return Batch(
-        prompt_BP=np.pad(ids(ROWS, PROMPT), ((0, 0), (padding, 0))), prompt_lengths_B=full(PROMPT),
+        prompt_BP=prompt_BP, prompt_lengths_B=full(PROMPT),
         slot_BS=ids(ROWS, SLOT), content_lengths_B=full(SLOT), head_BH=ids(ROWS, HEAD), head_lengths_B=full(HEAD),
+        given_BS=np.zeros((ROWS, SLOT), np.bool_), causal_N=causal_targets(prompt_BP, ids(ROWS, SLOT), full(SLOT)),
     )  # fmt: skip
 
 

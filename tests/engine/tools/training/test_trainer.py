@@ -19,6 +19,7 @@ from dgemma_engine.protocol.messages import Context
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.tools.training import checkpoint
 from dgemma_engine.tools.training import trainer as trainer_module
+from dgemma_engine.tools.training.data.training_data import CorpusData
 from dgemma_engine.tools.training.train_config import TrainConfig
 from dgemma_engine.tools.training.trainer import Trainer
 
@@ -41,8 +42,9 @@ MakeTrainer = Callable[..., Trainer]
 def make_trainer(corpus: Path, settings: dict[str, Any], tmp_path: Path) -> MakeTrainer:
     def make(name: str = "run", **tables: dict[str, Any]) -> Trainer:
         values = settings | {key: settings.get(key, {}) | table for key, table in tables.items()}
+        config = TrainConfig.from_dict(values)
         return Trainer(
-            TrainConfig.from_dict(values), corpus=corpus, out=tmp_path / name, device=torch.device("cpu"),
+            config, data=CorpusData(corpus, config), out=tmp_path / name, device=torch.device("cpu"),
             clock=StepClock(), report=lambda _line: None,
         )  # fmt: skip
 
@@ -178,9 +180,10 @@ def test_a_corpus_of_one_split_is_refused(settings: dict[str, Any], tmp_path: Pa
     for path in corpus.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     np.save(tmp_path / "held_out.npy", np.zeros(0, dtype=np.int64))
+    config = TrainConfig.from_dict(settings)
     with pytest.raises(TrainingError, match="its held_out split is empty"):
         Trainer(
-            TrainConfig.from_dict(settings), corpus=tmp_path, out=tmp_path / "run", device=torch.device("cpu"),
+            config, data=CorpusData(tmp_path, config), out=tmp_path / "run", device=torch.device("cpu"),
             clock=StepClock(), report=lambda _line: None,
         )  # fmt: skip
 

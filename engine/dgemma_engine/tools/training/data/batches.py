@@ -7,13 +7,14 @@ position. Shape legend: B rows, P prompt tokens (padded on the left), S slot, H 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,9 @@ class Batch:
         content_lengths_B: leading slot tokens that say something: the middle and what ends it.
         head_BH: clamped suffix heads, padded on the right.
         head_lengths_B: tokens of each head.
+        given_BS: bool, slot tokens that are given: clamped, and no targets.
+        causal_N: where prompt and slot, row behind row without each one's first token, hold a target of the causal
+            loss, int64.
     """
 
     prompt_BP: NDArray[np.int32]
@@ -51,6 +55,8 @@ class Batch:
     content_lengths_B: NDArray[np.int32]
     head_BH: NDArray[np.int32]
     head_lengths_B: NDArray[np.int32]
+    given_BS: NDArray[np.bool_]
+    causal_N: NDArray[np.int64]
 
     @property
     def num_rows(self) -> int:
@@ -170,14 +176,24 @@ class BatchStream:
     """Batches for ever.
 
     Args:
-        plan: what to make.
+        chunks: returns the chunks from one on, without end.
         start: where to begin; what comes is the same as if the batches before had been drawn.
-        num_workers: processes that make chunks ahead; 0 makes them here.
     """
 
-    def __init__(self, plan: BatchPlan, *, start: Position, num_workers: int) -> None:
+    def __init__(self, chunks: Callable[[int], Generator[list[Batch]]], *, start: Position) -> None:
         self.position = start
-        self._batches = self._run(plan, num_workers)
+        self._batches = self._run(chunks(start.chunk))
+
+    @classmethod
+    def of_plan(cls, plan: BatchPlan, *, start: Position, num_workers: int) -> Self:
+        """Returns the batches of a corpus.
+
+        Args:
+            plan: what to make.
+            start: where to begin.
+            num_workers: processes that make chunks ahead; 0 makes them here.
+        """
+        return cls(lambda first: _chunks(plan, first, num_workers), start=start)
 
     def __iter__(self) -> Iterator[Batch]:
         return self._batches
@@ -186,15 +202,15 @@ class BatchStream:
         """Ends the workers."""
         self._batches.close()
 
-    def _run(self, plan: BatchPlan, num_workers: int) -> Generator[Batch, None, None]:
+    def _run(self, chunks: Generator[list[Batch]]) -> Generator[Batch]:
         start = self.position
-        for index, chunk in enumerate(_chunks(plan, start.chunk, num_workers), start.chunk):
+        for index, chunk in enumerate(chunks, start.chunk):
             for number in range(start.batch if index == start.chunk else 0, len(chunk)):
                 self.position = Position(chunk=index, batch=number + 1)
                 yield chunk[number]
 
 
-def _chunks(plan: BatchPlan, first: int, num_workers: int) -> Iterator[list[Batch]]:
+def _chunks(plan: BatchPlan, first: int, num_workers: int) -> Generator[list[Batch]]:
     if num_workers == 0:
         source = ChunkSource(plan)
         yield from map(source.chunk, count(first))
@@ -221,14 +237,32 @@ def collate(examples: list[Example], plan: BatchPlan) -> Batch:
         prompt_BP[row, plan.prompt_tokens - len(example.prompt_ids) :] = example.prompt_ids
         head_BH[row, : len(example.head_ids)] = example.head_ids
     slot_BS = np.array([example.slot_ids for example in examples], dtype=np.int32).reshape(num_rows, slot_size)
+    content_lengths_B = np.array([example.num_content for example in examples], dtype=np.int32)
     return Batch(
         prompt_BP=prompt_BP,
         prompt_lengths_B=np.array([len(example.prompt_ids) for example in examples], dtype=np.int32),
         slot_BS=slot_BS,
-        content_lengths_B=np.array([example.num_content for example in examples], dtype=np.int32),
+        content_lengths_B=content_lengths_B,
         head_BH=head_BH,
         head_lengths_B=np.array([len(example.head_ids) for example in examples], dtype=np.int32),
+        given_BS=np.zeros(slot_BS.shape, np.bool_),
+        causal_N=causal_targets(prompt_BP, slot_BS, content_lengths_B),
     )
+
+
+def causal_targets(
+    prompt_BP: NDArray[np.int32], slot_BS: NDArray[np.int32], content_lengths_B: NDArray[np.int32]
+) -> NDArray[np.int64]:
+    """Returns `Batch.causal_N` of holes.
+
+    Markers between the parts of a prompt and padding are no targets; of a slot, the middle and its end are.
+    """
+    prompt_tokens = prompt_BP.shape[1]
+    targets_BT = np.concatenate((prompt_BP, slot_BS), axis=1)[:, 1:]
+    index_T = np.arange(1, targets_BT.shape[1] + 1)[None]
+    in_middle_BT = (index_T >= prompt_tokens) & (index_T < prompt_tokens + content_lengths_B[:, None])
+    in_prompt_BT = (index_T < prompt_tokens) & (targets_BT >= len(bpe.SPECIAL_TOKENS))
+    return np.flatnonzero(in_prompt_BT | (in_middle_BT & (targets_BT != bpe.MORE)))
 
 
 def _widened(example: Example, slot_size: int) -> Example:

@@ -1,4 +1,4 @@
-"""Noise on the slots of a batch: token ids in, canvases out. The suffix head is never touched.
+"""Noise on the slots of a batch: token ids in, canvases out. Given tokens and the suffix head are never touched.
 
 Shape legend: B rows, R canvases per row, S slot, H suffix head, L = S + H.
 """
@@ -28,12 +28,18 @@ def noise_levels(num_rows: int, num_canvases: int, generator: torch.Generator) -
 
 
 def corrupted_canvases(
-    slot_BS: Tensor, head_BH: Tensor, levels_BR: Tensor, vocab_size: int, generator: torch.Generator
+    slot_BS: Tensor,
+    given_BS: Tensor,
+    head_BH: Tensor,
+    levels_BR: Tensor,
+    vocab_size: int,
+    generator: torch.Generator,
 ) -> Tensor:
     """Returns noisy canvases [B, R, L], int64: each slot token is a uniform token with its canvas's probability.
 
     Args:
         slot_BS: clean slots, int64.
+        given_BS: bool, slot tokens that stay as they are.
         head_BH: clamped suffix heads, int64.
         levels_BR: noise level of each canvas, 0 to 1.
         vocab_size: the noise is uniform over all of it, as in the sampler.
@@ -43,5 +49,5 @@ def corrupted_canvases(
     shape = (*levels_BR.shape, slot_BS.shape[1])
     hit = torch.rand(shape, generator=generator, device=slot_BS.device) < levels_BR[..., None]
     noise = torch.randint(0, vocab_size, shape, generator=generator, device=slot_BS.device)
-    slots_BRS = torch.where(hit, noise, slot_BS[:, None])
+    slots_BRS = torch.where(hit & ~given_BS[:, None], noise, slot_BS[:, None])
     return torch.cat((slots_BRS, head_BH[:, None].expand(-1, num_canvases, -1)), dim=-1)

@@ -10,14 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dgemma_engine.model.graph_kv import GraphKV
 from dgemma_engine.model.transformer import DiffusionGemma
-from dgemma_engine.tools.corpus import bpe
 from dgemma_engine.tools.training.data.batches import Batch
 from dgemma_engine.tools.training.data.corruption import corrupted_canvases
 from dgemma_engine.tools.training.data.training_masks import Layout, canvas_layout, encoder_layout
@@ -29,12 +26,7 @@ _T_MIN, _T_MAX = 0.4, 0.8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenBatch:
-    """A `Batch` as int64 tensors on the model's device; see there for the fields.
-
-    Attributes:
-        causal_N: where prompt and slot, row behind row without each one's first token, hold a target of the causal
-            loss. Found before the tensors leave the processor: a device would have to be waited for.
-    """
+    """A `Batch` on the model's device, its numbers as int64; see there for the fields."""
 
     prompt_BP: Tensor
     prompt_lengths_B: Tensor
@@ -42,6 +34,7 @@ class TokenBatch:
     content_lengths_B: Tensor
     head_BH: Tensor
     head_lengths_B: Tensor
+    given_BS: Tensor
     causal_N: Tensor
 
     @classmethod
@@ -54,7 +47,8 @@ class TokenBatch:
             content_lengths_B=torch.from_numpy(batch.content_lengths_B).to(device, torch.int64),
             head_BH=torch.from_numpy(batch.head_BH).to(device, torch.int64),
             head_lengths_B=torch.from_numpy(batch.head_lengths_B).to(device, torch.int64),
-            causal_N=torch.from_numpy(_causal_targets(batch)).to(device),
+            given_BS=torch.from_numpy(batch.given_BS).to(device),
+            causal_N=torch.from_numpy(batch.causal_N).to(device),
         )
 
 
@@ -63,8 +57,8 @@ class Losses:
     """Mean cross-entropies in nats per token, scalars that carry gradients.
 
     Attributes:
-        slot: over all slot positions, clean ones too, weighted by `slot_weights`.
-        causal: of the next token in the prompt, and of the middle behind it.
+        slot: over all slot positions that are not given, clean ones too, weighted by `slot_weights`.
+        causal: of the next token, at the targets of the batch.
     """
 
     slot: Tensor
@@ -103,7 +97,9 @@ def infilling_losses(
     causal = _causal_loss(model, hidden_BTD, ids_BT, batch, vocabulary)
     cache.truncate(prompt_tokens)
     cache.repeat(num_canvases)
-    canvases_BRL = corrupted_canvases(batch.slot_BS, batch.head_BH, levels_BR, model.config.vocab_size, generator)
+    canvases_BRL = corrupted_canvases(
+        batch.slot_BS, batch.given_BS, batch.head_BH, levels_BR, model.config.vocab_size, generator
+    )
     layout = canvas_layout(
         batch.prompt_lengths_B,
         batch.head_lengths_B,
@@ -122,7 +118,7 @@ def infilling_losses(
     )
     hidden_ND = hidden_XLD[:, :slot_size].flatten(0, 1)
     targets_N = batch.slot_BS.repeat_interleave(num_canvases, 0).flatten()
-    weights_BS = slot_weights(batch.content_lengths_B, slot_size)
+    weights_BS = slot_weights(batch.content_lengths_B, slot_size) * ~batch.given_BS
     weights_N = weights_BS.repeat_interleave(num_canvases, 0).flatten()
     return Losses(slot=vocabulary.loss(model, hidden_ND, targets_N, weights_N / weights_N.sum()), causal=causal)
 
@@ -141,16 +137,6 @@ def slot_weights(content_lengths_B: Tensor, slot_size: int) -> Tensor:
     content_BS = index_S[None] < content_lengths_B[:, None]
     shared_B1 = 1.0 / (slot_size - content_lengths_B).clamp(min=1).float()[:, None]
     return torch.where(content_BS, 1.0, shared_B1)
-
-
-def _causal_targets(batch: Batch) -> NDArray[np.int64]:
-    """Markers between the parts of a prompt and padding are no targets; of a slot, the middle and its end are."""
-    prompt_tokens = batch.prompt_BP.shape[1]
-    targets_BT = np.concatenate((batch.prompt_BP, batch.slot_BS), axis=1)[:, 1:]
-    index_T = np.arange(1, targets_BT.shape[1] + 1)[None]
-    in_middle_BT = (index_T >= prompt_tokens) & (index_T < prompt_tokens + batch.content_lengths_B[:, None])
-    in_prompt_BT = (index_T < prompt_tokens) & (targets_BT >= len(bpe.SPECIAL_TOKENS))
-    return np.flatnonzero(in_prompt_BT | (in_middle_BT & (targets_BT != bpe.MORE)))
 
 
 def _causal_loss(
