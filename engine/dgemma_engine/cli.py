@@ -34,6 +34,7 @@ _COMMANDS = {
     "adapt": ("tools.adaptation.adapt_command", "train an adapter that teaches a Llama to fill holes"),
     "tune": ("tools.tuning.tune_command", "learn a repository, to complete it better"),
     "adapters": ("commands.adapters", "list, remove or switch off what tune has learnt"),
+    "fill": ("tools.tuning.task.fill_command", "solve the rows of a task"),
     "holes": ("tools.evaluation.holes_command", "cut holes into source files, for eval"),
     "eval": ("tools.evaluation.eval_command", "measure how well a model fills holes"),
     "compare": ("tools.evaluation.compare_command", "compare two evaluations of the same holes"),

@@ -179,7 +179,7 @@ class TrainingFolder:
             os.close(descriptor)
             if not is_free:
                 break
-        raise TrainingError("this repository is being tuned by another process; wait for it, or stop it first")
+        raise TrainingError("another process is tuning this already; wait for it, or stop it first")
 
     def _is_lock(self, descriptor: int) -> bool:
         """Whether an open file is still the one of that name: its last holder may have removed it."""

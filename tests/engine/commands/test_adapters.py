@@ -130,7 +130,7 @@ def test_unfinished_training_is_listed_and_removed(
     assert (facts["root"], facts["state"], facts["bytes"], facts["message"]) == (root, "unfinished", 1_500_000, remedy)
     with training.exclusive():
         assert main(["adapters", "rm", root]) == 1
-        assert "is being tuned by another process" in capsys.readouterr().err
+        assert "another process is tuning this already" in capsys.readouterr().err
     assert main(["adapters", "rm", root, "--unfinished"]) == 0
     assert list(store.all()) == []
 

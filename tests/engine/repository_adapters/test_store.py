@@ -174,7 +174,7 @@ def test_adapter_is_not_removed_while_one_is_trained(store: AdapterStore, repo: 
     with training.exclusive():
         (training.path / "state.pt").write_bytes(b"state")
         for remove in (store.remove, store.remove_unfinished):
-            with pytest.raises(TrainingError, match="being tuned by another process; wait for it, or stop it first"):
+            with pytest.raises(TrainingError, match="another process is tuning this already; wait for it, or stop"):
                 remove(repo)
         # The lock that its holder has is still the one that others meet.
         with pytest.raises(TrainingError), training.exclusive():

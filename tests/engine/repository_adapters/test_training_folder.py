@@ -61,7 +61,7 @@ def test_facts_of_another_type_are_refused() -> None:
 
 def test_second_holder_is_refused_and_a_later_one_is_not(folder: TrainingFolder) -> None:
     with folder.exclusive():
-        refusal = pytest.raises(TrainingError, match="is being tuned by another process; wait for it, or stop it")
+        refusal = pytest.raises(TrainingError, match="another process is tuning this already; wait for it, or stop it")
         with refusal, folder.exclusive():
             pass
         assert (folder.path / "lock").exists()
@@ -110,7 +110,7 @@ def test_many_that_come_and_go_are_never_two_at_once(folder: TrainingFolder) -> 
     for thread in threads:
         thread.join()
     assert max(most) == 1
-    assert {one.partition(";")[0] for one in refused} <= {"this repository is being tuned by another process"}
+    assert {one.partition(";")[0] for one in refused} <= {"another process is tuning this already"}
 
 
 def test_file_system_without_locks_is_one_sentence(folder: TrainingFolder, monkeypatch: pytest.MonkeyPatch) -> None:

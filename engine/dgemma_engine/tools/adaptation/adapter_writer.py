@@ -36,7 +36,7 @@ def write_adapter(
     """Writes `folder/STAGE.safetensors` beside its place, then renames it; returns its path.
 
     Args:
-        factors: rounded to 8 bits, row by row.
+        factors: matrices are rounded to 8 bits, row by row, vectors to 16.
         folder: is there.
         stage: what they were trained for.
         base_sha256: of the file that they were trained on.
@@ -48,7 +48,12 @@ def write_adapter(
     """
     stored = dict[str, Tensor]()
     for name, tensor in factors.items():
-        stored[name], stored[f"{name}{SCALE}"] = _rounded(tensor.detach().cpu())
+        values = tensor.detach().cpu()
+        if values.ndim == 1:
+            # The embedding of a mark: a scale for each of its values would be larger than they are.
+            stored[name] = values.half()
+        else:
+            stored[name], stored[f"{name}{SCALE}"] = _rounded(values)
     rank = next(tensor.shape[0] for name, tensor in factors.items() if name.endswith(".a"))
     marks = {name: mark for name, mark in asdict(tokens).items() if mark is not None}
     metadata = {

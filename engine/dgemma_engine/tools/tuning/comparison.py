@@ -51,7 +51,7 @@ class Comparison:
         for one, other in zip(before, after, strict=True):
             gains[one.file] = gains.get(one.file, 0.0) + other.similarity - one.similarity
         return cls(
-            p_value=_sign_flip_p_value(list(gains.values()), seed=seed),
+            p_value=sign_flip_p_value(list(gains.values()), seed=seed),
             num_exact_before=sum(result.exact for result in before),
             num_exact_after=sum(result.exact for result in after),
         )
@@ -62,8 +62,13 @@ class Comparison:
         return self.p_value < LEVEL and self.num_exact_after > self.num_exact_before
 
 
-def _sign_flip_p_value(gains: Sequence[float], *, seed: int) -> float:
-    """Returns the share of sign patterns whose sum is at least the one that was seen."""
+def sign_flip_p_value(gains: Sequence[float], *, seed: int) -> float:
+    """Returns the share of sign patterns whose sum is at least the one that was seen.
+
+    Args:
+        gains: of each independent part, at least one.
+        seed: of the resamples, where there are too many for all signs.
+    """
     values_F = np.asarray(gains, np.float64)
     if len(values_F) <= _MOST_EXHAUSTIVE_FILES:
         signs = np.array(list(product((1.0, -1.0), repeat=len(values_F))))

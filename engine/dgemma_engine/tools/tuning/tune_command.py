@@ -1,4 +1,4 @@
-"""`dgemma-engine tune DIR`: learns a repository, and keeps what it learnt if it completes that repository better."""
+"""`dgemma-engine tune`: learns a repository or a task, and keeps what it learnt if it is better at it."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ from dgemma_engine.tools.evaluation.arguments import not_negative
 if TYPE_CHECKING:
     from dgemma_engine.repository_adapters.training_folder import TrainingFacts
     from dgemma_engine.tools.tuning.repository.file_split import FileSplit
+    from dgemma_engine.tools.tuning.task.task_result import TaskResult
+    from dgemma_engine.tools.tuning.task.task_tuner import TaskTuner
     from dgemma_engine.tools.tuning.tune_result import TuneResult
     from dgemma_engine.tools.tuning.tuner import Report, Tuner
     from dgemma_engine.tools.tuning.work_clock import WorkClock
@@ -33,13 +35,18 @@ if TYPE_CHECKING:
 MIN_MINUTES = 2.0
 """In less, measuring leaves time for a few steps of training, which learn nothing."""
 
+TRAINING = "training"
+"""Folder of an unfinished training, within that of a task's adapter."""
+
 _MINUTES, _SEED = 20.0, 0
 _LOWEST_PRIORITY = 19
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommand's arguments to its parser."""
-    parser.add_argument("folder", type=Path, metavar="DIR", help="the repository")
+    parser.add_argument("folder", type=Path, nargs="?", metavar="DIR", help="the repository")
+    parser.add_argument("--task", type=Path, metavar="FILE", help="rows of a task to learn in place of a repository")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the task's adapter")
     parser.add_argument(
         "--minutes", type=_minutes, metavar="N",
         help=f"of work in all, {MIN_MINUTES:g} or more (default: {_MINUTES:g}, or those of the tuning that goes on)",
@@ -71,15 +78,14 @@ def run(arguments: argparse.Namespace) -> int:
     for module in ("torch", "numpy", "psutil"):
         if importlib.util.find_spec(module) is None:
             raise EngineUnavailable(f"{module} is not installed; run: pip install 'dgemma-lsp[engine]'")
-    if not arguments.folder.is_dir():
-        raise WrongUsage(f"{arguments.folder}: is no folder; name the folder of a repository")
+    _require_one_subject(arguments)
     if hasattr(os, "nice"):
         os.nice(_LOWEST_PRIORITY)
     report = _progress(_json_line if arguments.json else _text_line)
     # Until there is something to keep, either signal ends it at once.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        tuner = _tuner(arguments, report)
+        tuner = _tuner(arguments, report) if arguments.task is None else _task_tuner(arguments, report)
     except KeyboardInterrupt:
         raise Interrupted("interrupted before anything was learnt; nothing is changed") from None
     result = _tune(tuner, arguments, report)
@@ -90,6 +96,46 @@ def run(arguments: argparse.Namespace) -> int:
             _print(f"{name:<28}{before:>8}{after:>8}")
         _print(result.sentence)
     return 0
+
+
+def _require_one_subject(arguments: argparse.Namespace) -> None:
+    if (arguments.folder is None) == (arguments.task is None):
+        raise WrongUsage("name the folder of a repository, or a file of rows with --task FILE")
+    if (arguments.task is None) != (arguments.out is None):
+        raise WrongUsage("--task FILE and --out DIR belong together: the folder is where the task's adapter goes")
+    if arguments.folder is not None and not arguments.folder.is_dir():
+        raise WrongUsage(f"{arguments.folder}: is no folder; name the folder of a repository")
+    if arguments.task is not None and not arguments.task.is_file():
+        raise WrongUsage(f"{arguments.task}: is no file; name a file of task rows, one JSON object a line")
+
+
+def _task_tuner(arguments: argparse.Namespace, report: Report) -> TaskTuner:
+    from dgemma_engine.checkpoint.builtin import model_folder, require_model
+    from dgemma_engine.repository_adapters.training_folder import TrainingFolder
+
+    require_model(arguments.model)
+    clock = _start_clock()
+    if clock.must_stop():
+        raise TrainingError(f"not started: {clock.stop_reason}; plug it in")
+    resumes = arguments.resume or arguments.resume_if_possible
+    training = TrainingFolder(path=arguments.out / TRAINING)
+    minutes, seed = _budget(arguments, training.facts() if resumes else None)
+    from dgemma_engine.model.devices import pick_device
+    from dgemma_engine.tools.adaptation.task.canvas_trainer import CanvasConfig
+    from dgemma_engine.tools.tuning.task.task_tuner import TaskTuner
+
+    return TaskTuner(
+        arguments.task,
+        model_folder(arguments.model),
+        arguments.out,
+        CanvasConfig(seed=seed),
+        minutes=minutes,
+        device=pick_device(arguments.device),
+        clock=_work_clock(),
+        now=lambda: datetime.now(UTC),
+        report=report,
+        training=training,
+    )
 
 
 def _tuner(arguments: argparse.Namespace, report: Report) -> Tuner:
@@ -138,7 +184,7 @@ def _budget(arguments: argparse.Namespace, begun: TrainingFacts | None) -> tuple
     return arguments.minutes or minutes, seed if arguments.seed is None else arguments.seed
 
 
-def _tune(tuner: Tuner, arguments: argparse.Namespace, report: Report) -> TuneResult:
+def _tune(tuner: Tuner | TaskTuner, arguments: argparse.Namespace, report: Report) -> TuneResult | TaskResult:
     if not arguments.resume_if_possible:
         return tuner.run(resume=arguments.resume)
     try:

@@ -367,7 +367,7 @@ def test_second_process_is_told_to_wait(make_tuner: MakeTuner, store: AdapterSto
     descriptor = open_private(folder / "lock", os.O_RDWR | os.O_CREAT)
     try:
         assert try_lock(descriptor)
-        with pytest.raises(TrainingError, match="is being tuned by another process; wait for it"):
+        with pytest.raises(TrainingError, match="another process is tuning this already; wait for it"):
             make_tuner().run(resume=False)
     finally:
         os.close(descriptor)

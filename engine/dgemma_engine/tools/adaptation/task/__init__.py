@@ -1,0 +1,1 @@
+"""Training of a Llama's canvas adapter on a task."""
