@@ -1,10 +1,11 @@
 """Sudoku solved by models that learnt it: share solved by number of clues, steps, self-correction, left to right.
 
-    python engine/bench/quality/sudoku.py --run RUN [--small ADAPTER] [--puzzles N] [--seed N]
+    python engine/bench/quality/sudoku.py --run RUN [--tuned FILE] [--puzzles N] [--seed N]
 
-`--run` is the folder of `dgemma-engine train ... --task`, `--small` that of `dgemma-engine tune --task`. Puzzles are
-dug from other grids than those of engine/examples/sudoku/README.md. Every puzzle is solved in each mode by the same
-weights: until the canvas settles, in 48 steps, with accepted tokens final, and from left to right.
+`--run` is the folder of `dgemma-engine train ... --task`; `--tuned` is a file of what `dgemma-engine tune --task` with
+`--json` printed for `small`. Puzzles are dug from other grids than those of engine/examples/sudoku/README.md.
+Every puzzle is solved in each mode by the same weights: until the canvas settles, in 48 steps, with accepted tokens
+final, and from left to right.
 """
 
 from __future__ import annotations
@@ -25,46 +26,41 @@ import generate
 import puzzles
 import record
 import torch
-from dgemma_engine.checkpoint.builtin import model_folder
-from dgemma_engine.model_store.catalogue import DEFAULT_MODEL
 from dgemma_engine.tools.tasks.measured import Solved, TaskFigures, solve_rows
 from dgemma_engine.tools.tasks.solver import MODES, Mode, Solver
 from dgemma_engine.tools.tasks.task_model import TaskModel
 from dgemma_engine.tools.tasks.task_rows import Part, TaskRow
 
 NUM_STEPS = 48
-CLUES = (24, 26, 28, 30, 31, 32, 33, 34, 35, 36, 40, 50)
+CLUES = (24, 27, 30, 31, 32, 33, 34, 35, 36, 40, 50)
 TARGET = range(30, 37)
-CPU = torch.device("cpu")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--run", type=Path, metavar="DIR", help="folder of `train --task`; its model `latest` is solved with"
-    )
-    parser.add_argument(
-        "--small", type=Path, metavar="DIR", help=f"adapter of {DEFAULT_MODEL} that `tune --task` wrote"
-    )
+    parser.add_argument("--run", type=Path, metavar="DIR", help="folder of `train --task`; its model `latest` solves")
+    parser.add_argument("--tuned", type=Path, metavar="FILE", help="what `tune --task --json` printed for `small`")
     parser.add_argument("--puzzles", type=int, default=50, help="for each number of clues (default: 50)")
-    parser.add_argument("--small-puzzles", type=int, default=1, help="the same for --small (default: 1)")
     parser.add_argument("--seed", type=int, default=20_000, help="of the puzzles (default: 20000)")
     record.add_destination(parser)
     arguments = parser.parse_args()
-    if arguments.run is None and arguments.small is None:
-        parser.error("name a model with --run or --small")
+    if arguments.run is None and arguments.tuned is None:
+        parser.error("name what was trained with --run or --tuned")
     torch.set_num_threads(1)
     models = dict[str, Any]()
+    if arguments.tuned is not None:
+        models["small"] = json.loads(arguments.tuned.read_text(encoding="utf-8").splitlines()[-1])
     if arguments.run is not None:
-        model = TaskModel.load(arguments.run / "latest", CPU)
+        model = TaskModel.load(arguments.run / "latest", torch.device("cpu"))
         tasks = drawn(arguments.puzzles, arguments.seed)
-        models["random_weights"] = training_of(arguments.run) | measured(model, tasks, MODES)
-    if arguments.small is not None:
-        tasks = drawn(arguments.small_puzzles, arguments.seed)
-        for name, adapter in (("small_before", None), ("small_after", arguments.small)):
-            model = TaskModel.load(model_folder(DEFAULT_MODEL), CPU, adapter)
-            models[name] = measured(model, tasks, ("adaptive",))
-    result = {"num_steps": NUM_STEPS, "seed": arguments.seed, "threads": 1, "models": models}
+        models["random_weights"] = training_of(arguments.run) | measured(model, tasks)
+    result = {
+        "num_steps": NUM_STEPS,
+        "puzzles_for_each_number_of_clues": arguments.puzzles,
+        "seed": arguments.seed,
+        "threads": 1,
+        "models": models,
+    }
     record.write("sudoku", result, arguments.out)
 
 
@@ -95,22 +91,19 @@ class Result:
     seconds: float
 
 
-def measured(model: TaskModel, tasks: dict[int, list[TaskRow]], modes: Sequence[Mode]) -> dict[str, Any]:
+def measured(model: TaskModel, tasks: dict[int, list[TaskRow]]) -> dict[str, Any]:
     """Solves every puzzle in every mode."""
     by_clues, results = dict[str, dict[str, Any]](), dict[tuple[int, Mode], Result]()
     for clues, rows in tasks.items():
-        for mode in modes:
+        for mode in MODES:
             started_s = time.perf_counter()
             solver = Solver(model, num_steps=NUM_STEPS, mode=mode)
             solved = tuple(solve_rows(rows, model.tokenizer, solver))
             results[clues, mode] = Result(solved=solved, seconds=time.perf_counter() - started_s)
-        by_clues[str(clues)] = {mode: figures([results[clues, mode]]) for mode in modes}
+        by_clues[str(clues)] = {mode: figures([results[clues, mode]]) for mode in MODES}
         print(clues, json.dumps(by_clues[str(clues)]), flush=True)
-    target = {mode: figures([results[clues, mode] for clues in TARGET]) for mode in modes}
-    summary: dict[str, Any] = {"clues_30_to_36": target, "by_clues": by_clues}
-    if "frozen" in modes:
-        summary["self_correction"] = correction(results)
-    return summary
+    target = {mode: figures([results[clues, mode] for clues in TARGET]) for mode in MODES}
+    return {"clues_30_to_36": target, "by_clues": by_clues, "self_correction": correction(results)}
 
 
 def figures(results: Sequence[Result]) -> dict[str, Any]:

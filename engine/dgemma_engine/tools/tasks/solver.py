@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -12,6 +12,7 @@ import torch
 from dgemma_engine.diffusion import canvas as canvases
 from dgemma_engine.diffusion.denoiser import Denoiser, StepObserver, denoise
 from dgemma_engine.diffusion.eager_executor import EagerExecutor
+from dgemma_engine.diffusion.sampler import EveryStep
 from dgemma_engine.diffusion.step_executor import StepExecutor
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.scheduling.cancellation import Cancel
@@ -57,7 +58,8 @@ class Solver:
 
     def __init__(self, model: TaskModel, *, num_steps: int, mode: Mode, seed: int = 0) -> None:
         self._task_model, self._model, self._mode, self._seed = model, model.model, mode, seed
-        self._sampler = model.decisions(num_steps, has_stop=mode != "fixed")
+        stop = EveryStep() if mode == "fixed" else model.sampler.stop
+        self._sampler = replace(model.sampler, num_steps=num_steps, stop=stop)
         self._suppressed = torch.tensor(model.suppressed_ids, dtype=torch.int64, device=self._model.device)
 
     @torch.inference_mode()

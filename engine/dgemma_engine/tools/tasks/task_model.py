@@ -6,7 +6,7 @@ read without one only to be measured before it is tuned.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -14,17 +14,18 @@ import torch
 
 from dgemma_engine.checkpoint.builtin import model_name
 from dgemma_engine.diffusion.absorbing_mask import AbsorbingMask, NothingMasked
-from dgemma_engine.diffusion.sampler import EntropyBound, EveryStep, Sampler, TemperatureSchedule
+from dgemma_engine.diffusion.sampler import EntropyBound, Sampler, TemperatureSchedule
 from dgemma_engine.errors import TaskError
 from dgemma_engine.families.checkpoint_facts import CheckpointFacts, read_facts
 from dgemma_engine.families.family import LoadOptions
 from dgemma_engine.families.llama.adaptation import adapt
 from dgemma_engine.families.llama.adapter import Adapter, Adapters, AdapterTokens, fingerprint
 from dgemma_engine.families.llama.config import MODEL_TYPE
+from dgemma_engine.families.llama.packed_model import PackedLlama
 from dgemma_engine.families.llama.weights import load_llama
 from dgemma_engine.families.registry import family_of
 from dgemma_engine.model.config import ModelConfig
-from dgemma_engine.model.devices import weight_dtype
+from dgemma_engine.model.devices import is_small, product_kinds, weight_dtype
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.tokenization.tokenizer import Tokenizer
@@ -82,16 +83,6 @@ class TaskModel:
             raise TaskError(f"{model_name(path)} is no Llama and takes no adapter; leave out --adapter")
         return cls._diffusion_gemma(facts, device)
 
-    def decisions(self, num_steps: int, *, has_stop: bool) -> Sampler:
-        """Returns the sampler of a run.
-
-        Args:
-            num_steps: most steps.
-            has_stop: whether a row may end before them.
-        """
-        stop = self.sampler.stop if has_stop else EveryStep()
-        return replace(self.sampler, num_steps=num_steps, stop=stop)
-
     @classmethod
     def _diffusion_gemma(cls, facts: CheckpointFacts, device: torch.device) -> Self:
         family, config = family_of(facts), ModelConfig.load(facts.path)
@@ -111,7 +102,7 @@ class TaskModel:
     @classmethod
     def _llama(cls, facts: CheckpointFacts, device: torch.device, folder: Path | None) -> Self:
         tokenizer = family_of(facts).read_tokenizer(facts)
-        model = load_llama(facts.path, Ops.reference(), device=device, dtype=weight_dtype(device))
+        model = load_llama(facts.path, Ops.of_device(device), device=device, dtype=weight_dtype(device))
         if folder is None:
             tokens = task_marks(facts.path, tokenizer)
         else:
@@ -122,21 +113,12 @@ class TaskModel:
                 )
             adapt(model, Adapters(causal=None, canvas=adapter))
             tokens = adapter.tokens
-        return cls.of_llama(model, tokenizer, tokens)
-
-    @classmethod
-    def of_llama(cls, model: DiffusionModel, tokenizer: Tokenizer, tokens: AdapterTokens) -> Self:
-        """Returns a Llama that is loaded.
-
-        Args:
-            model: with a task's adapter in it, or without one.
-            tokenizer: of the same base.
-            tokens: the marks.
-        """
         assert tokens.mask is not None, "a canvas has a mask"
-        longest = getattr(model.config, "max_position_embeddings")  # noqa: B009, no part of the interface
+        longest = model.config.max_position_embeddings
+        num_values = sum(parameter.numel() for parameter in model.parameters())
+        is_packed = is_small(num_values, device)
         return cls(
-            model=model,
+            model=PackedLlama(model, product_kinds(in_four_bits=False)) if is_packed else model,
             tokenizer=TaskTokenizer(tokenizer, start_id=tokens.end, blank_id=tokens.mask),
             sampler=Sampler(
                 num_steps=_NUM_STEPS,
