@@ -62,6 +62,7 @@ NO_ADAPTER = r"dgemma-engine: tree: .* `dgemma-engine adapters` lists those ther
 
 # Parts of long commands.
 KEYS = "~/.config/dgemma-lsp/team-keys"
+TASKS = "tests/engine/tools"
 CONFIGS = "engine/dgemma_engine/tools/training/configs"
 TLS = "--tls-cert cert.pem --tls-key key.pem --allow-host gpu.example"
 
@@ -116,6 +117,13 @@ COMMANDS: dict[str, Run | Elsewhere] = {
     "dgemma-engine compare A.jsonl B.jsonl": Run(r"exact", "cp A.jsonl B.jsonl; dgemma-engine compare A.jsonl B.jsonl"),
     "dgemma-engine tune DIR": Elsewhere("tests/engine/tools/tuning/test_tune_command.py"),
     "dgemma-engine tune DIR --resume": Elsewhere("tests/engine/tools/tuning/test_tune_command.py"),
+    "dgemma-engine tune --task FILE.jsonl --out DIR": Elsewhere(f"{TASKS}/tuning/task/test_task_commands.py"),
+    "dgemma-engine fill --task FILE.jsonl --adapter DIR": Elsewhere(f"{TASKS}/tuning/task/test_task_commands.py"),
+    "dgemma-engine train CONFIG --task FILE.jsonl --out RUN": Elsewhere(f"{TASKS}/training/test_task_data.py"),
+    "dgemma-engine fill --task FILE.jsonl --model RUN/latest": Elsewhere(f"{TASKS}/training/test_task_data.py"),
+    "dgemma-engine train engine/examples/sudoku/sudoku.toml --task train.jsonl --out run": Elsewhere(
+        f"{TASKS}/training/test_task_data.py"
+    ),
     "dgemma-engine adapters": Run(r"no repository was learnt yet"),
     "dgemma-engine adapters off DIR": Run(NO_ADAPTER, "dgemma-engine adapters off tree", code=1),
     "dgemma-engine adapters rm DIR --unfinished": Run(
