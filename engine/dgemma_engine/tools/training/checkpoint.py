@@ -44,7 +44,7 @@ SLOT_GENERATION: dict[str, Any] = {
 
 TASK_GENERATION: dict[str, Any] = SLOT_GENERATION | {
     "max_denoising_steps": 48,
-    "sampler_config": {"_cls_name": "EntropyBoundSamplerConfig", "entropy_bound": 0.005},
+    "sampler_config": {"_cls_name": "EntropyBoundSamplerConfig", "entropy_bound": 0.001},
 }
 """For a canvas whose tokens follow from each other: few at a time, each of them sure."""
 
