@@ -28,6 +28,7 @@ from dgemma_engine.tokenization.tokenizer import Tokenizer
 from dgemma_engine.tools.conversion.converter import export_folder
 
 from tests.rounding import TRAINED_GROWTH, model_error
+from tests.transformers_versions import cache_name
 
 # Of the largest value.
 CLOSE = model_error(256, TRAINED_GROWTH)
@@ -82,7 +83,9 @@ def test_logits_match_transformers(ours: DiffusionGemma, theirs: Any, prompt: to
         assert (hidden - expected).abs().max() < CLOSE * expected.abs().max()
         for signal in (None, believed):
             expected = theirs(
-                past_key_values=prefix.past_key_values, decoder_input_ids=canvas, self_conditioning_logits=signal
+                **{cache_name(): getattr(prefix, cache_name())},
+                decoder_input_ids=canvas,
+                self_conditioning_logits=signal,
             ).logits
             soft = None if signal is None else ours.soft_embeddings(signal.softmax(-1))
             logits = ours.logits(ours.decode(canvas, cache, soft_BLD=soft))

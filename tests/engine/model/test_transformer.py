@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.rounding import model_error
+from tests.transformers_versions import cache_name
 
 pytestmark = pytest.mark.numerical
 
@@ -65,18 +66,19 @@ def check(folder: Path, reference: Any, *, prompt_length: int, canvas_length: in
     cache = empty_cache(model)
     with torch.no_grad():
         theirs = reference.model.encoder(input_ids=prompt)
+        kept = getattr(theirs, cache_name())
         ours = model.encode(prompt, cache)
         assert (ours - theirs.last_hidden_state).abs().max() < TOLERANCE, "encoder hidden states"
-        check_cache(model, cache, theirs.past_key_values)
+        check_cache(model, cache, kept)
         for signal in (None, believed):
             expected = reference(
-                past_key_values=theirs.past_key_values, decoder_input_ids=canvas, self_conditioning_logits=signal
+                **{cache_name(): kept}, decoder_input_ids=canvas, self_conditioning_logits=signal
             ).logits
             soft = None if signal is None else model.soft_embeddings(signal.softmax(-1))
             logits = model.logits(model.decode(canvas, cache, soft_BLD=soft))
             assert expected.std() > 0.5, "the reference must say something"
             assert (logits - expected).abs().max() < TOLERANCE, f"logits, self-conditioning {signal is not None}"
-        check_cache(model, cache, theirs.past_key_values)
+        check_cache(model, cache, kept)
 
 
 def check_cache(model: DiffusionGemma, cache: PromptCache, theirs: Any) -> None:

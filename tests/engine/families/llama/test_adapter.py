@@ -29,6 +29,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.llama_checkpoints import LlamaCheckpoint, make_llama, write_adapter
+from tests.transformers_versions import cache_name
 
 pytestmark = pytest.mark.numerical
 
@@ -84,12 +85,12 @@ def reference(checkpoint: LlamaCheckpoint, *paths: Path) -> tuple[Tensor, Tensor
     causal, canvas = paths
     put(causal, ())
     cache = DynamicCache(config=model.config)
-    prompt = run(IDS, past_key_values=cache, use_cache=True)
+    prompt = run(IDS, **{cache_name(): cache}, use_cache=True)
     cache.crop(-1)
     put(canvas, (15,))
     ids = torch.cat((IDS[:, -1:], CANVAS), dim=1)
     mask = torch.zeros(1, 1, ids.shape[1], cache.get_seq_length() + ids.shape[1])
-    return prompt, run(ids, past_key_values=cache, attention_mask=mask, use_cache=True)[:, :-1]
+    return prompt, run(ids, **{cache_name(): cache}, attention_mask=mask, use_cache=True)[:, :-1]
 
 
 def test_adapters_compute_what_the_reference_does_with_their_products(checkpoint: LlamaCheckpoint) -> None:
