@@ -43,6 +43,8 @@ class InfillFormat:
         snippet_tokens: most tokens of text from elsewhere in the prompt; 0 for a checkpoint that never saw any.
         healing: what the middle takes over from the prefix: the `word` at the cursor, where a tokenizer cuts at words;
             the last `token` where line breaks and indentation are tokens together.
+        begins_with_bos: whether a prompt without a name begins with the model's first token; otherwise that stands in
+            an empty prompt only, since a canvas needs a token before it.
     """
 
     fill_token_id: int | None
@@ -57,6 +59,7 @@ class InfillFormat:
     parallel_suffix_tokens: int = 0
     healing: Literal["word", "token"] = "word"
     name_token_id: int | None = None
+    begins_with_bos: bool = True
 
     def __post_init__(self) -> None:
         sizes = self.slot_sizes
@@ -144,11 +147,11 @@ class InfillFormat:
         Args:
             prefix_ids: tokens before the hole; a tail of between five sixths and all of the budget is kept.
             suffix_ids: tokens after the hole; the head that fits is kept.
-            bos_token_id: first token of every prompt.
+            bos_token_id: first token of a prompt, see `begins_with_bos`.
             snippet_ids: text from elsewhere, within the budget.
             name_ids: the file's name and a line break, for a checkpoint that reads names; empty if it has none.
         """
-        prompt = [bos_token_id]
+        prompt = [bos_token_id] if self.begins_with_bos or not (prefix_ids or snippet_ids) else []
         if self.name_token_id is not None and name_ids:
             prompt = [self.name_token_id, *name_ids]
         elif self.name_token_id is not None and self.fill_token_id is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -73,6 +74,43 @@ class SurestFirst:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EvenShare:
+    """Commits as many masked positions at each step as leave none after the last, the surest first, and for good.
+
+    Of 10 masks in 4 steps it commits 3, 3, 2 and 2: `get_num_transfer_tokens` of LLaDA's `generate.py`.
+
+    Attributes:
+        by: what counts as sure: a low entropy (Dream's `entropy`), or a high probability of the likeliest token
+            (LLaDA's `low_confidence`, Dream's `maskgit_plus`).
+    """
+
+    by: Literal["entropy", "probability"]
+
+    def accept(self, scores: PositionScores) -> Tensor:
+        """See `Acceptance.accept`; needs noise that can be told from tokens, and the steps left."""
+        committed_RM, probability_RM = scores.committed_RM, scores.probability_RM
+        assert committed_RM is not None and probability_RM is not None, "an executor of masked diffusion gives both"
+        is_masked_RM = scores.valid_RM & ~committed_RM
+        unsure_RM = scores.entropy_RM if self.by == "entropy" else -probability_RM
+        is_surest_RM = _rank(unsure_RM.masked_fill(~is_masked_RM, torch.inf)) < _share(scores)
+        return (is_masked_RM & is_surest_RM) | (scores.valid_RM & committed_RM)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastShare:
+    """Stops a row at the step whose even share is all that is masked: its likeliest tokens are the last ones."""
+
+    @property
+    def num_earlier(self) -> int:
+        """See `StopRule.num_earlier`."""
+        return 0
+
+    def finished(self, earlier: Sequence[Tensor], scores: PositionScores) -> Tensor:
+        """See `StopRule.finished`."""
+        return (_num_masked(scores) <= _share(scores))[:, 0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NothingMasked:
     """Stops a row in which every position is committed."""
 
@@ -85,6 +123,18 @@ class NothingMasked:
         """See `StopRule.finished`."""
         assert scores.committed_RM is not None, "masks can be told from tokens"
         return (scores.committed_RM | ~scores.valid_RM).all(-1)
+
+
+def _num_masked(scores: PositionScores) -> Tensor:
+    """Returns how many positions of each row hold a mask, [R, 1]."""
+    assert scores.committed_RM is not None, "masks can be told from tokens"
+    return (scores.valid_RM & ~scores.committed_RM).sum(-1, keepdim=True)
+
+
+def _share(scores: PositionScores) -> Tensor:
+    """Returns how many masks of each row a step commits, so that equal shares leave none, [R, 1]."""
+    num_steps = scores.steps_left + 1
+    return (_num_masked(scores) + num_steps - 1) // num_steps
 
 
 def _rank(values_RM: Tensor) -> Tensor:

@@ -131,7 +131,7 @@ class Denoiser:
         """Runs the model over the canvas: the first part of a step, and the longer one."""
         remaining = self.num_steps - self.steps
         self._temperature = self._sampler.schedule.temperature(remaining, self.num_steps)
-        self._executor.forward(self._temperature, is_last=remaining <= 1)
+        self._executor.forward(self._temperature, steps_left=remaining - 1)
 
     def score(self) -> None:
         """Scores every position by the last forward pass: the second part of a step."""

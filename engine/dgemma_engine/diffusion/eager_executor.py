@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dgemma_engine.diffusion.canvas import Canvas
 from dgemma_engine.diffusion.pass_queue import PassQueue, PendingPass
-from dgemma_engine.diffusion.sampler import ClampedConditioning, PositionScores, Sampler
+from dgemma_engine.diffusion.sampler import ClampedConditioning, Commitment, PositionScores, Sampler
 from dgemma_engine.diffusion.token_distribution import TokenDistribution, VocabularyScorer, confidence, sample
 from dgemma_engine.model import attention_masks
 from dgemma_engine.model.attention_masks import ALL_VISIBLE
@@ -33,6 +33,7 @@ class _Scored:
         free_RM: where each row's free positions are among the scored ones.
         num_free: of each row.
         temperature: of the step.
+        committed_probability_RM: that committed positions got their tokens with; None where those may change.
     """
 
     distribution: TokenDistribution
@@ -40,6 +41,7 @@ class _Scored:
     free_RM: Tensor
     num_free: list[int]
     temperature: float
+    committed_probability_RM: Tensor | None
 
 
 class EagerExecutor:
@@ -75,7 +77,10 @@ class EagerExecutor:
         self._block_ids = list(block_ids)
         self._num_past = cache.length + len(block_ids)
         self._temperature = 1.0
+        self._steps_left = 0
         self._soft_1LD: Tensor | None = None
+        # Of a commitment that is final; 0 at other positions.
+        self._probability_1L = torch.zeros_like(canvas.ids_1L, dtype=torch.float32)
         self._queue = PassQueue(model) if queue is None else queue
         # The states of the last forward pass, or where they will be; and the positions that are scored.
         self._hidden_1LD: PendingPass | Tensor | None = None
@@ -87,7 +92,7 @@ class EagerExecutor:
         """See `StepExecutor.tokens`."""
         return self._canvas.ids_1L
 
-    def forward(self, temperature: float, *, is_last: bool) -> None:
+    def forward(self, temperature: float, *, steps_left: int) -> None:
         """See `StepExecutor.forward`; a pass without a block is made when it is scored, see `PassQueue`."""
         canvas_1L, block_ids, self._block_ids = self._canvas.ids_1L, self._block_ids, []
         if block_ids:
@@ -110,8 +115,8 @@ class EagerExecutor:
                     attention_masks=self._attention_masks,
                 )
             )
-        self._wanted_N = self._scored_N[: self._num_free] if is_last else self._scored_N
-        self._temperature = temperature
+        self._wanted_N = self._scored_N if steps_left else self._scored_N[: self._num_free]
+        self._temperature, self._steps_left = temperature, steps_left
 
     def score(self) -> PositionScores:
         """See `StepExecutor.score`."""
@@ -122,9 +127,11 @@ class EagerExecutor:
         hidden_ND = hidden_1LD[0, self._wanted_N]
         layout = self.layout
         distribution = self._scorer.score(hidden_ND, self._temperature, self._suppressed, num_read=self._num_free)
-        best_RM, committed_RM = distribution.best_N[self._free_RM], None
+        best_RM, committed_RM, probability_RM = distribution.best_N[self._free_RM], None, None
         committed_1L = self._sampler.noise.committed(self._canvas.ids_1L)
         if committed_1L is not None:
+            best_N1 = distribution.best_N[:, None]
+            probability_RM = distribution.probs_NV[: len(best_N1)].gather(-1, best_N1)[self._free_RM, 0]
             committed_RM = committed_1L[0, layout.free_RM]
             best_RM = torch.where(committed_RM, self._canvas.ids_1L[0, layout.free_RM], best_RM)
         scores = PositionScores(
@@ -132,13 +139,17 @@ class EagerExecutor:
             entropy_RM=distribution.entropy_N[self._free_RM],
             valid_RM=layout.valid_RM,
             committed_RM=committed_RM,
+            probability_RM=probability_RM,
+            steps_left=self._steps_left,
         )
+        is_final = self._sampler.commitment is Commitment.FINAL
         self._scored = _Scored(
             distribution=distribution,
             scores=scores,
             free_RM=self._free_RM,
             num_free=[row.num_free for row in layout.rows],
             temperature=self._temperature,
+            committed_probability_RM=self._probability_1L[0, layout.free_RM] if is_final else None,
         )
         return scores
 
@@ -146,7 +157,13 @@ class EagerExecutor:
         """See `StepExecutor.confidence`."""
         scored, scaled_MV = self._last_scored(place)
         ids_M = scored.scores.best_RM[place, : len(scaled_MV)]
-        return confidence(scaled_MV, scored.temperature, ids_M).tolist()
+        confidence_M = confidence(scaled_MV, scored.temperature, ids_M)
+        if scored.committed_probability_RM is not None:
+            committed_RM = scored.scores.committed_RM
+            assert committed_RM is not None, "what is final can be told from noise"
+            known_M = scored.committed_probability_RM[place, : len(ids_M)]
+            confidence_M = torch.where(committed_RM[place, : len(ids_M)], known_M, confidence_M)
+        return confidence_M.tolist()
 
     def log_probabilities(self, place: int) -> Tensor:
         """See `StepExecutor.log_probabilities`."""
@@ -164,8 +181,15 @@ class EagerExecutor:
             drawn_RM = accepted_RM & ~committed_RM
             kept = layout.free_RM[accepted_RM & committed_RM]
             ids_1L[0, kept] = canvas.ids_1L[0, kept]
-        drawn = layout.free_RM[drawn_RM]
-        ids_1L[0, drawn] = sample(scored.distribution.probs_NV[self._place_L[drawn]], levels_1L1[0, drawn])
+        drawn, distribution = layout.free_RM[drawn_RM], scored.distribution
+        places = self._place_L[drawn]
+        if self._sampler.commitment is Commitment.FINAL:
+            ids_1L[0, drawn] = distribution.best_N[places]
+            self._probability_1L[0, drawn] = confidence(
+                distribution.scaled_NV[places], scored.temperature, ids_1L[0, drawn]
+            )
+        else:
+            ids_1L[0, drawn] = sample(distribution.probs_NV[places], levels_1L1[0, drawn])
         canvas.replace(ids_1L)
         if self._model.has_self_conditioning:
             # The self-conditioning signal of the next step.
@@ -186,6 +210,7 @@ class EagerExecutor:
     def select_rows(self, places: Sequence[int]) -> None:
         """See `StepExecutor.select_rows`."""
         row_L = self.layout.row_L
+        self._probability_1L = torch.cat([self._probability_1L[:, row_L == place] for place in places], dim=1)
         if self._soft_1LD is not None:
             self._soft_1LD = self._soft_1LD[:, torch.isin(row_L, torch.tensor(places, device=row_L.device))]
         self._canvas = self._canvas.select_rows(places)

@@ -30,12 +30,16 @@ class PositionScores:
         entropy_RM: nats at the step's temperature, float32.
         valid_RM: bool.
         committed_RM: bool, where the canvas holds a token that is no noise; None if noise cannot be told from tokens.
+        probability_RM: of the likeliest token at the step's temperature, float32; None if the executor has none.
+        steps_left: that follow this one; 0 is the last.
     """
 
     best_RM: Tensor
     entropy_RM: Tensor
     valid_RM: Tensor
     committed_RM: Tensor | None = None
+    probability_RM: Tensor | None = None
+    steps_left: int = 0
 
 
 class Acceptance(Protocol):
@@ -181,7 +185,7 @@ class TemperatureSchedule:
     """Linear temperature, hot first.
 
     Attributes:
-        t_min: temperature that the last step of a full run approaches; near 0 is greedy.
+        t_min: temperature that the last step of a full run approaches; near 0 is greedy, `t_max` keeps it constant.
         t_max: temperature of the first step; 1 samples from the model's own distribution.
     """
 
@@ -189,8 +193,8 @@ class TemperatureSchedule:
     t_max: float
 
     def __post_init__(self) -> None:
-        if not 0 <= self.t_min < self.t_max:
-            raise ValueError(f"{self.t_max=} must be > {self.t_min=} >= 0")
+        if not 0 <= self.t_min <= self.t_max or self.t_max == 0:
+            raise ValueError(f"{self.t_max=} must be > 0 and >= {self.t_min=} >= 0")
 
     def temperature(self, remaining: int, num_steps: int) -> float:
         """Returns the temperature when `remaining` of `num_steps` steps are left, the current one included."""
@@ -208,6 +212,18 @@ class ClampedConditioning(Enum):
     NOTHING = auto()
 
 
+class Commitment(Enum):
+    """The token of a position that a step commits, where noise can be told from tokens.
+
+    DRAWN: from the step's distribution; a later step may mask it again, so its confidence is that of the last step.
+    FINAL: the likeliest one, with the probability that it had then. For models that were trained to read masked
+    positions only: their distribution at a committed one means nothing, and a row starts from nothing but noise.
+    """
+
+    DRAWN = auto()
+    FINAL = auto()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampler:
     """The decisions of one denoising run.
@@ -219,6 +235,7 @@ class Sampler:
         noise: what the others hold.
         stop: when a row ends early.
         clamped_conditioning: self-conditioning at clamped positions, for a model that has it.
+        commitment: which token a committed position gets, and whether it stays.
     """
 
     num_steps: int
@@ -227,6 +244,7 @@ class Sampler:
     noise: Noise
     stop: StopRule
     clamped_conditioning: ClampedConditioning = ClampedConditioning.OWN
+    commitment: Commitment = Commitment.DRAWN
 
     def __post_init__(self) -> None:
         if self.num_steps < 1:

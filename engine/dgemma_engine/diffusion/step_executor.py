@@ -30,12 +30,12 @@ class StepExecutor(Protocol):
         """Returns the tokens on the canvas, [1, L] int64, on the layout's device."""
         ...
 
-    def forward(self, temperature: float, *, is_last: bool) -> None:
+    def forward(self, temperature: float, *, steps_left: int) -> None:
         """Runs the model over the canvas; may return before the device is done.
 
         Args:
             temperature: of the step, > 0.
-            is_last: no step follows, so that distributions of clamped positions are not needed.
+            steps_left: that follow this one; after the last, distributions of clamped positions are not needed.
         """
         ...
 

@@ -6,18 +6,16 @@ from dataclasses import replace
 
 from dgemma_engine.backends.memory_plan import Item, MemoryPlan, memory_plan, stored_plan
 from dgemma_engine.backends.select import load_runnable
-from dgemma_engine.checkpoint.builtin import model_name
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.diffusion.sampler import Sampler
 from dgemma_engine.diffusion.sampler_config import load_sampler
-from dgemma_engine.errors import CheckpointError, FormatError
+from dgemma_engine.errors import FormatError
 from dgemma_engine.families.checkpoint_facts import CheckpointFacts
-from dgemma_engine.families.family import LoadOptions, PlanOptions
+from dgemma_engine.families.family import LoadOptions, PlanOptions, refused_adapter
 from dgemma_engine.model.config import MODEL_TYPE, ModelConfig
 from dgemma_engine.model.devices import is_small, weight_dtype
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.model_adapter import ModelAdapter
-from dgemma_engine.model_store.catalogue import name_of_file
 from dgemma_engine.repository_adapters.store import RepositoryAdapter
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 
@@ -81,6 +79,4 @@ class DiffusionGemmaFamily:
 
     def load_adapter(self, facts: CheckpointFacts, model: DiffusionModel, stored: RepositoryAdapter) -> ModelAdapter:
         """See `Family.load_adapter`; the family has none."""
-        raise CheckpointError(
-            f"the model {model_name(facts.path)} takes no adapters; choose {name_of_file(stored.about.base_name)}"
-        )
+        raise refused_adapter(facts, stored)

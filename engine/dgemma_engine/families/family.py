@@ -1,6 +1,7 @@
 """The interface of a model family: all that the engine asks of it beyond `DiffusionModel`.
 
-Every family so far has a causal prompt, so its keys and values are cached exactly, and one cache serves both modes.
+A family with a causal prompt has its keys and values cached exactly, and one cache serves both modes; one whose
+attention sees everything has no causal mode, and every pass carries the whole window.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ from typing import Protocol
 import torch
 
 from dgemma_engine.backends.memory_plan import MemoryPlan
+from dgemma_engine.checkpoint.builtin import model_name
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.checkpoint.quantization_presets import Format
 from dgemma_engine.diffusion.sampler import Sampler
+from dgemma_engine.errors import CheckpointError
 from dgemma_engine.families.checkpoint_facts import CheckpointFacts
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.model_adapter import ModelAdapter
 from dgemma_engine.model.ops import Ops
+from dgemma_engine.model_store.catalogue import name_of_file
 from dgemma_engine.repository_adapters.store import RepositoryAdapter
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 
@@ -59,6 +63,12 @@ class PlanOptions:
     def tokens(self, most: int) -> int:
         """Returns the tokens of the longest prompt of a model that can have `most`."""
         return min(_CONTEXT_TOKENS, most) if self.context_tokens is None else self.context_tokens
+
+
+def refused_adapter(facts: CheckpointFacts, stored: RepositoryAdapter) -> CheckpointError:
+    """Returns what `load_adapter` of a family without adapters raises."""
+    name = name_of_file(stored.about.base_name)
+    return CheckpointError(f"the model {model_name(facts.path)} takes no adapters; choose {name}")
 
 
 class Family(Protocol):

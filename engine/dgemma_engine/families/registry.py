@@ -1,4 +1,7 @@
-"""Which family a checkpoint is of: the one its sidecar names, else the one that recognises what it says of itself."""
+"""Which family a checkpoint is of: the one its sidecar names, else the one that recognises what it says of itself.
+
+A kind that is known and not run has a sentence of its own (`unsupported`), which the sidecar's word overrides.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,10 @@ from dgemma_engine.families.causal_llama import LlamaFamily
 from dgemma_engine.families.checkpoint_facts import CheckpointFacts
 from dgemma_engine.families.diffusion_gemma import DiffusionGemmaFamily
 from dgemma_engine.families.family import Family
+from dgemma_engine.families.masked_diffusion import MaskedDiffusionFamily
+from dgemma_engine.families.unsupported import OWN_CODE, why_unsupported
 
-FAMILIES: Sequence[Family] = (DiffusionGemmaFamily(), LlamaFamily())
+FAMILIES: Sequence[Family] = (DiffusionGemmaFamily(), LlamaFamily(), MaskedDiffusionFamily())
 
 
 def family_of(facts: CheckpointFacts, families: Sequence[Family] = FAMILIES) -> Family:
@@ -24,9 +29,13 @@ def family_of(facts: CheckpointFacts, families: Sequence[Family] = FAMILIES) -> 
         CheckpointError: none of them; the message names what the checkpoint is and what can be run.
     """
     named = facts.sidecar.get("family")
+    if named is None and (why := why_unsupported(facts)):
+        raise CheckpointError(f"{facts.path}: {why}")
     for family in families:
         if family.name == named if named is not None else family.recognises(facts):
             return family
     known = ", ".join(family.name for family in families)
+    if named is None and "auto_map" in facts.config:
+        raise CheckpointError(f"{facts.path}: {OWN_CODE}; choose a model of {known}")
     kind = named if named is not None else " ".join((facts.model_type, *facts.architectures))
     raise CheckpointError(f"{facts.path}: is a {kind!r} model, only {known} can be run; choose another model")

@@ -6,19 +6,19 @@ Wires hypotheses, length search and the denoising loop. Called on the device thr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
 import torch
 
 from dgemma_engine.diffusion import canvas as canvases
 from dgemma_engine.diffusion.denoiser import Denoiser, denoise
-from dgemma_engine.diffusion.sampler import Sampler
+from dgemma_engine.diffusion.sampler import Commitment, Sampler
 from dgemma_engine.diffusion.step_executor import ExecutorFactory
 from dgemma_engine.infill import hypotheses
 from dgemma_engine.infill.candidate import Proposal, Proposals
 from dgemma_engine.infill.hypotheses import Hypothesis, RowReading, draft
-from dgemma_engine.infill.length_search import grid, surroundings_prior
+from dgemma_engine.infill.length_search import DENSE_GRID, GRID, grid, surroundings_prior
 from dgemma_engine.infill.task import InfillTask
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
@@ -30,8 +30,9 @@ from dgemma_engine.tokenization.vocabulary_index import Opening, closings, openi
 
 # Slots that are tried together, by extent; a middle that does not fit is tried again in the next size.
 _FIRST_SLOTS = {Extent.LINE: (8, 16), Extent.BLOCK: (32, 64)}
-# Denoising steps for an answer in the editor (docs/decisions/0008).
+# Denoising steps for an answer in the editor (docs/decisions/0008), and where a committed token stays.
 _STEPS = {Extent.LINE: 4, Extent.BLOCK: 8}
+_FINAL_STEPS = {Extent.LINE: 8, Extent.BLOCK: 16}
 # Ways to begin or to end a middle that are put on the canvas.
 _MOST_EDGES = 2
 # Seeds that a canvas starts from.
@@ -54,11 +55,12 @@ class CanvasCandidates:
         self._model = model
         self._sampler = sampler
         self._start_executor = start_executor
+        self._is_final = sampler.commitment is Commitment.FINAL
         self.num_steps_made = 0
 
     def num_steps(self, extent: Extent) -> int:
         """Returns the denoising steps of one canvas when time allows."""
-        return min(self._sampler.num_steps, _STEPS[extent])
+        return min(self._sampler.num_steps, (_FINAL_STEPS if self._is_final else _STEPS)[extent])
 
     def propose(
         self, task: InfillTask, cache: PromptCache, cancel: Cancel, *, seeds: Sequence[Seed], num_steps: int
@@ -185,9 +187,13 @@ class CanvasCandidates:
         if form.fill_token_id is not None:
             rows = hypotheses.slots(hole, sizes, begins, form, most=most, seed=seed)
         else:
-            lengths = grid(context.extent, min(context.max_middle_tokens, max(1, most - len(hole.head_ids))))
+            longest = min(context.max_middle_tokens, max(1, most - len(hole.head_ids)))
+            lengths = grid(context.extent, longest, DENSE_GRID if self._is_final else GRID)
             longer = context.extent is Extent.BLOCK and context.max_middle_tokens > lengths[-1]
             rows = self._length_grid(task, lengths, begins, longer=longer)
+        if self._is_final:
+            # A seed's tokens would all be committed already: it is judged with the other candidates.
+            return rows
         return rows + hypotheses.warm(hole, seeds[:_WARM_SEEDS], task.tokenizer.encode, form, most=most, seed=seed)
 
     def _length_grid(
@@ -196,7 +202,16 @@ class CanvasCandidates:
         hole, most = task.hole, self._model.config.canvas_length
         begins = begins or openings(hole.boundary.opening, task.spelling)[:_MOST_EDGES]
         finals = closings(hole.boundary.closing, task.spelling)[:_MOST_EDGES]
-        return hypotheses.length_grid(hole, lengths, begins, finals, longer=longer, most=most, seed=task.context.seed)
+        return hypotheses.length_grid(
+            hole,
+            lengths,
+            begins,
+            finals,
+            longer=longer,
+            most=most,
+            seed=task.context.seed,
+            is_random=not self._is_final,
+        )
 
     def _denoising(
         self,
@@ -206,8 +221,11 @@ class CanvasCandidates:
         num_steps: int,
         block: Sequence[int] = (),
     ) -> Denoiser:
-        device = self._model.device
-        canvas = canvases.start([hypothesis.row for hypothesis in rows], self._sampler.noise, device)
+        device, given = self._model.device, [hypothesis.row for hypothesis in rows]
+        if self._is_final:
+            # What was typed limits the first token; as a token of the canvas it would stay.
+            given = [replace(row, warm_ids=()) for row in given]
+        canvas = canvases.start(given, self._sampler.noise, device)
         # Where every row is exactly as long as its middle, no token ends one before the file does.
         are_exact = all(row.exact for row in rows) and not task.hole.is_last
         banned = list(task.tokenizer.special_ids) if are_exact else task.banned_ids()

@@ -160,7 +160,8 @@ class Engine:
         if adapters is not None:
             load = partial(family.load_adapter, facts, model)
             beside = LoadedAdapters(adapters, load, calibration=calibration, fingerprint=name)
-        decode = None if family.has_canvas(facts) else Decode.LEFT_TO_RIGHT
+        only = None if model.has_causal_mode else Decode.DIFFUSION
+        decode = only if family.has_canvas(facts) else Decode.LEFT_TO_RIGHT
         parts = (model, tokenizer, infill_format, sampler, beside)
         engine = cls(*parts, name=path.name, path=str(path), decode=decode, limits=limits(target))
         engine.warm_up()

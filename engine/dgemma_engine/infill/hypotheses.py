@@ -111,6 +111,7 @@ def length_grid(
     longer: bool,
     most: int,
     seed: int,
+    is_random: bool = True,
 ) -> list[Hypothesis]:
     """Returns rows of every length, `_DRAWS` draws each, for a checkpoint that was not trained to fill.
 
@@ -122,10 +123,12 @@ def length_grid(
         longer: whether the middle may be longer than the longest of `lengths`; that row then has no end.
         most: canvas positions.
         seed: of the request.
+        is_random: whether two rows of the same edges differ; otherwise there is one for each way to begin and to end.
     """
     rows: list[Hypothesis] = []
+    num_draws = _DRAWS if is_random else min(_DRAWS, max(len(openings), len(closings)))
     for length in lengths:
-        for draw in range(_DRAWS):
+        for draw in range(num_draws):
             opening = openings[min(draw, len(openings) - 1)]
             closing = closings[min(draw, len(closings) - 1)]
             given = len(opening.given_ids) + len(closing.given_ids)

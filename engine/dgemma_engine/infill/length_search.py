@@ -13,21 +13,25 @@ from dataclasses import dataclass
 
 from dgemma_engine.protocol.messages import Extent
 
-_GRID = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+GRID = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+"""Lengths for a model whose later steps move text about: a middle that is a bit shorter or longer still comes out."""
+DENSE_GRID = (*range(1, 13), 14, 16, 20, *GRID[8:])
+"""Lengths for a model whose committed tokens stay: a middle of another length than its row's cannot come out of it."""
 # Lines around the cursor that the prior looks at.
 _NEARBY_LINES = 120
 # Of the prior: share that is spread evenly in log length, so that nothing is impossible.
 _FLAT_SHARE = 0.2
 
 
-def grid(extent: Extent, most: int) -> tuple[int, ...]:
+def grid(extent: Extent, most: int, lengths: Sequence[int] = GRID) -> tuple[int, ...]:
     """Returns the lengths worth a look, ascending, in tokens.
 
     Args:
         extent: a line is seldom longer than 32 tokens.
         most: tokens that fit.
+        lengths: to choose from, ascending.
     """
-    lengths = [length for length in _GRID if length <= most and (extent is Extent.BLOCK or length <= 32)]
+    lengths = [length for length in lengths if length <= most and (extent is Extent.BLOCK or length <= 32)]
     return tuple(lengths) or (1,)
 
 

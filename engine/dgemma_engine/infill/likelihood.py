@@ -1,9 +1,10 @@
-"""How likely each candidate is, left to right: all of them in one causal pass over the prompt in the cache.
+"""How likely each candidate is: from left to right in one causal pass, or each token given those around it.
 
 A candidate is judged by its own tokens given the prompt, by what would end it, and by the first suffix tokens given
-both (PILL, see docs/decisions/0009). Token ids in, log-probabilities out.
+both (PILL, see docs/decisions/0009). A model without a causal mode gives pseudo-likelihoods: some tokens are masked at
+a time, and the others are given (docs/decisions/0031). Token ids in, log-probabilities out.
 
-Shape legend: T tokens of all branches together, N judged tokens, D hidden, V vocabulary.
+Shape legend: T tokens of all branches together, F folds, L tokens of a branch, N judged tokens, D hidden, V vocabulary.
 """
 
 from __future__ import annotations
@@ -13,9 +14,15 @@ from dataclasses import dataclass
 
 import torch
 
+from dgemma_engine.diffusion.sampler import Noise
 from dgemma_engine.model import attention_masks as masks
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
+from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.scheduling.cooperative import Pieces
+
+# Passes over a candidate without a causal mode, each with every `_FOLDS`th token masked.
+_FOLDS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,10 +32,12 @@ class Branch:
     Attributes:
         middle_ids: the candidate, at least one token.
         suffix_ids: the first tokens that stand behind it; may be empty.
+        rest_ids: what stands behind those; given, where the model sees both sides, and never judged.
     """
 
     middle_ids: tuple[int, ...]
     suffix_ids: tuple[int, ...]
+    rest_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,3 +122,60 @@ def likelihoods(
             )
         )
     return answers
+
+
+@torch.inference_mode()
+def pseudo_likelihoods(
+    model: DiffusionModel,
+    cache: PromptCache,
+    branches: Sequence[Branch],
+    *,
+    noise: Noise,
+    banned_ids: Sequence[int],
+    cancel: Cancel,
+) -> Pieces[list[Likelihood]]:
+    """Judges branches of one prompt by a canvas mode that sees both sides; each branch is a piece.
+
+    Args:
+        model: its canvas mode is called once a branch.
+        cache: the prompt; only read.
+        branches: candidates, at least one, the best first.
+        noise: an absorbing mask, which hides a token.
+        banned_ids: tokens that get no probability.
+        cancel: asked before each branch but the first; of what is cancelled nothing is returned.
+
+    Returns:
+        Those of the leading branches that there was time for, none of an end.
+    """
+    num_past, device = cache.length, model.device
+    generator, barred_ids = torch.Generator(device), [*banned_ids, *noise.suppressed_ids]
+    judged: list[Likelihood] = []
+    for branch in branches:
+        if judged:
+            yield
+        if cancel.cancelled:
+            return []
+        if judged and cancel.finish is not None:
+            break
+        ids_L = torch.tensor([*branch.middle_ids, *branch.suffix_ids, *branch.rest_ids], device=device)
+        num_judged = len(branch.middle_ids) + len(branch.suffix_ids)
+        num_folds, length = min(_FOLDS, num_judged), len(ids_L)
+        place_L = torch.arange(length, device=device)
+        fold_F1 = torch.arange(num_folds, device=device)[:, None]
+        is_hidden_FL = (place_L % num_folds == fold_F1) & (place_L < num_judged)
+        canvas_FL = torch.where(is_hidden_FL, noise.draw(num_folds, length, generator), ids_L)
+        row_FL = fold_F1.expand(-1, length).flatten()
+        packed = masks.packed(row_FL, num_past=num_past, sliding_window=model.config.sliding_window)
+        hidden_1TD = model.decode(
+            canvas_FL.flatten()[None],
+            cache,
+            positions_BL=(num_past + place_L).repeat(num_folds)[None],
+            attention_masks=packed,
+        )
+        place_N = place_L[:num_judged]
+        logits_NV = model.logits(hidden_1TD[:, place_N % num_folds * length + place_N])[0]
+        logits_NV[:, barred_ids] = -torch.inf
+        logprobs_N = logits_NV.gather(-1, ids_L[:num_judged, None])[:, 0] - logits_NV.logsumexp(-1)
+        logprobs, num_middle = logprobs_N.tolist(), len(branch.middle_ids)
+        judged.append(Likelihood(middle=logprobs[:num_middle], end=None, suffix=logprobs[num_middle:]))
+    return judged

@@ -71,6 +71,7 @@ class Pipeline:
         self._tokenizer = tokenizer
         self._format = infill_format
         self._decode = decode
+        self._noise = sampler.noise
         self._suffixes = SuffixStore()
         self._seeds = SeedStore(max_characters=limits.indexed_characters)
         self._spelling = Spelling(tokenizer)
@@ -157,6 +158,7 @@ class Pipeline:
                 proposals.found,
                 model=self._model,
                 cache=cache,
+                noise=self._noise,
                 syntax=self.syntax.check(context),
                 cancel=cancel,
             )

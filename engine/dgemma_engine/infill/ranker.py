@@ -10,19 +10,22 @@ from collections.abc import Sequence
 from operator import attrgetter
 
 from dgemma_engine.checkpoint.features import Features
+from dgemma_engine.diffusion.sampler import Noise
 from dgemma_engine.infill.candidate import Proposal, Ranked
-from dgemma_engine.infill.likelihood import Branch, Likelihood, likelihoods
+from dgemma_engine.infill.likelihood import Branch, Likelihood, likelihoods, pseudo_likelihoods
 from dgemma_engine.infill.task import InfillTask
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.postprocess.shape import without_covered
-from dgemma_engine.prompting.builder import CHARACTERS_PER_TOKEN, JUDGED_SUFFIX_TOKENS
+from dgemma_engine.prompting.builder import CHARACTERS_PER_TOKEN
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
 from dgemma_engine.syntax.error_check import SyntaxCheck
 
 # Candidates that are judged; more seldom change the first.
 _MOST_CANDIDATES = 8
+# Suffix tokens that a candidate is judged by.
+_SUFFIX_TOKENS = 8
 
 
 def rank(
@@ -31,18 +34,21 @@ def rank(
     *,
     model: DiffusionModel,
     cache: PromptCache,
+    noise: Noise,
     syntax: SyntaxCheck,
     cancel: Cancel,
 ) -> Pieces[list[Ranked]]:
     """Returns the distinct candidates that do not break the file's syntax, best first; one forward pass.
 
-    The parse is a step and the pass is one.
+    The parse is a step and the pass is one. Without a causal mode there is a pass for each candidate, and those that
+    time runs out for are left out.
 
     Args:
         task: the request.
         proposals: any number.
         model: judges them.
         cache: the prompt.
+        noise: that hides tokens from a model without a causal mode.
         syntax: of the document.
         cancel: asked before the pass; then there is no candidate.
     """
@@ -50,16 +56,22 @@ def rank(
     distinct = merged(proposals)
     # A candidate that adds errors has lost already and need not be judged.
     added = {proposal.text: syntax.added_errors(proposal.text, proposal.covered) for proposal in distinct}
-    passing = [proposal for proposal in distinct if added[proposal.text] <= 0][:_MOST_CANDIDATES]
+    passing = [proposal for proposal in distinct if added[proposal.text] <= 0]
+    passing = passing[:_MOST_CANDIDATES] if model.has_causal_mode else _surest(passing)
     branches = [_branch(task, proposal) for proposal in passing]
     yield
     if not branches or cancel.cancelled:
         return []
-    judged = likelihoods(
-        model, cache, hole.prompt_ids[-1], branches, end_ids=hole.end_ids, banned_ids=task.banned_ids()
-    )
+    if model.has_causal_mode:
+        judged = likelihoods(
+            model, cache, hole.prompt_ids[-1], branches, end_ids=hole.end_ids, banned_ids=task.banned_ids()
+        )
+    else:
+        judged = yield from pseudo_likelihoods(
+            model, cache, branches, noise=noise, banned_ids=task.banned_ids(), cancel=cancel
+        )
     ranked: list[Ranked] = []
-    for proposal, likelihood in zip(passing, judged, strict=True):
+    for proposal, likelihood in zip(passing, judged, strict=False):
         features = _features(proposal, likelihood, added[proposal.text])
         ranked.append(Ranked(proposal=proposal, score=task.calibration.probability(features), features=features))
     return sorted(ranked, key=attrgetter("score"), reverse=True)
@@ -77,11 +89,7 @@ def rank_unjudged(proposals: Sequence[Proposal], syntax: SyntaxCheck | None = No
     """
     if syntax is not None:
         proposals = [one for one in proposals if syntax.added_errors(one.text, one.covered) <= 0]
-    ranked: list[Ranked] = []
-    for proposal in merged(proposals):
-        logprobs = proposal.canvas_logprobs
-        score = min(1.0, math.exp(sum(logprobs) / len(logprobs))) if logprobs else 0.0
-        ranked.append(Ranked(proposal=proposal, score=score, features=None))
+    ranked = [Ranked(proposal=one, score=_canvas_score(one), features=None) for one in merged(proposals)]
     return sorted(ranked, key=attrgetter("score"), reverse=True)
 
 
@@ -110,17 +118,33 @@ def merged(proposals: Sequence[Proposal]) -> list[Proposal]:
     return list(by_text.values())
 
 
+def _surest(proposals: Sequence[Proposal]) -> list[Proposal]:
+    """Returns the candidates to be judged one after the other: the surest of the canvas, then what no canvas made."""
+    made = sorted((one for one in proposals if one.canvas_logprobs), key=_canvas_score, reverse=True)
+    others = [one for one in proposals if not one.canvas_logprobs][: _MOST_CANDIDATES // 2]
+    return made[: _MOST_CANDIDATES - len(others)] + others
+
+
+def _canvas_score(proposal: Proposal) -> float:
+    logprobs = proposal.canvas_logprobs
+    return min(1.0, math.exp(sum(logprobs) / len(logprobs))) if logprobs else 0.0
+
+
 def _branch(task: InfillTask, proposal: Proposal) -> Branch:
     """Returns the tokens of a candidate, and those that stand behind it once it is inserted."""
     hole, suffix, encode = task.hole, task.context.suffix, task.tokenizer.encode
-    text = without_covered(proposal.text, proposal.covered, suffix)
+    text, behind = without_covered(proposal.text, proposal.covered, suffix), hole.head_ids
     if text is not None:
-        middle, suffix_ids = hole.boundary.opening + text + hole.boundary.closing, hole.judged_suffix_ids
+        middle = hole.boundary.opening + text + hole.boundary.closing
     else:
-        middle = hole.boundary.opening + proposal.text
-        following = suffix[proposal.covered : proposal.covered + CHARACTERS_PER_TOKEN * JUDGED_SUFFIX_TOKENS]
-        suffix_ids = tuple(encode(following)[:JUDGED_SUFFIX_TOKENS])
-    return Branch(middle_ids=tuple(encode(middle)), suffix_ids=suffix_ids)
+        middle, num_tokens = hole.boundary.opening + proposal.text, max(_SUFFIX_TOKENS, len(hole.head_ids))
+        following = suffix[proposal.covered : proposal.covered + CHARACTERS_PER_TOKEN * num_tokens]
+        behind = tuple(encode(following)[:num_tokens])
+    return Branch(
+        middle_ids=tuple(encode(middle)),
+        suffix_ids=behind[:_SUFFIX_TOKENS],
+        rest_ids=behind[_SUFFIX_TOKENS:],
+    )
 
 
 def _features(proposal: Proposal, likelihood: Likelihood, added_errors: int) -> Features:

@@ -1,8 +1,9 @@
 """The interface of a diffusion language model, and the methods of it that follow from two forward passes.
 
 A model has two modes over one prompt cache: `encode` is causal and writes keys and values, `decode` reads them and
-attends to its canvas in both directions. The denoiser, the prompt cache and ranking are written against this interface
-only; a family of checkpoints and a backend each supply an implementation.
+attends to its canvas in both directions. One that was trained to attend in both directions only has no causal mode: its
+cache holds token ids, and each canvas pass carries them. The denoiser, the prompt cache and ranking are written against
+this interface only; a family of checkpoints and a backend each supply an implementation.
 
 Shape legend: B rows, T prompt tokens, L canvas positions, N positions of all rows, D hidden, V vocabulary.
 """
@@ -50,6 +51,11 @@ class DiffusionModel(Protocol):
         ...
 
     @property
+    def has_causal_mode(self) -> bool:
+        """Whether there is an `encode`; otherwise nothing is written from left to right, and `decode` judges."""
+        ...
+
+    @property
     def is_compiled(self) -> bool:
         """Whether the layers run as compiled code."""
         ...
@@ -77,7 +83,7 @@ class DiffusionModel(Protocol):
         positions_BT: Tensor | None = None,
         attention_masks: AttentionMasks | None = None,
     ) -> Tensor:
-        """Runs tokens causally after the cached ones, and stores their keys and values.
+        """Runs tokens causally after the cached ones, and stores their keys and values; see `has_causal_mode`.
 
         Args:
             ids_BT: token ids, int64.
@@ -91,7 +97,7 @@ class DiffusionModel(Protocol):
         ...
 
     def prefill(self, ids_BT: Tensor, cache: KVCache) -> None:
-        """Stores what `encode` stores, and returns nothing.
+        """Stores what `encode` stores, or without a causal mode the ids, and returns nothing.
 
         Args:
             ids_BT: token ids, int64, that follow the cache without a gap.
@@ -191,6 +197,7 @@ class ModelDefaults:
     """
 
     has_self_conditioning: bool = False
+    has_causal_mode: bool = True
     is_compiled: bool = False
     uncompiled_reason: str = ""
     compiles_on_first_pass: bool = False

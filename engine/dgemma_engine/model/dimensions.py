@@ -26,7 +26,7 @@ class ModelDimensions(Protocol):
 
     @property
     def canvas_length(self) -> int:
-        """Most canvas positions of one pass, all rows together."""
+        """Most canvas positions of a row."""
         ...
 
     @property
@@ -41,7 +41,7 @@ class ModelDimensions(Protocol):
 
     @property
     def layer_kinds(self) -> Sequence[LayerKind]:
-        """One per layer."""
+        """One for each layer whose keys and values a prompt keeps; none where every pass carries the whole prompt."""
         ...
 
     @property

@@ -50,10 +50,10 @@ class GraphKV:
         """See `KVCache.remember`."""
         self._ids = ids_BT if self._ids is None else torch.cat((self._ids[:, : self.length], ids_BT), dim=1)
 
-    def last_ids(self) -> Tensor:
-        """See `KVCache.last_ids`."""
+    def ids(self) -> Tensor:
+        """See `KVCache.ids`."""
         assert self._ids is not None, "a canvas of this family needs a prompt of at least one token"
-        return self._ids[:, self.length - 1 : self.length]
+        return self._ids[:, : self.length]
 
     def with_canvas(
         self, layer_idx: int, k_BGLd: Tensor, v_BGLd: Tensor, num_visible: int, *, num_pending: int = 0

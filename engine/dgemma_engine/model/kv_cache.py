@@ -58,11 +58,11 @@ class KVCache(Protocol):
         ...
 
     def remember(self, ids_BT: Tensor) -> None:
-        """Stores the ids of the tokens that the next `advance` counts, for a family that reads the last one again."""
+        """Stores the ids of the tokens that the next `advance` counts, for a family that reads them again."""
         ...
 
-    def last_ids(self) -> Tensor:
-        """Returns the id of each row's last stored token, [B, 1] int64; every token must have been remembered."""
+    def ids(self) -> Tensor:
+        """Returns the ids of the prompt's tokens, [B, S] int64, at least one; all must have been remembered."""
         ...
 
     def with_canvas(
@@ -181,10 +181,10 @@ class PromptCache:
             self._ids_1S = torch.cat((self._ids_1S, self._ids_1S.new_empty(1, end)), dim=1)
         self._ids_1S[:, self.length : end] = ids_BT
 
-    def last_ids(self) -> Tensor:
-        """See `KVCache.last_ids`."""
+    def ids(self) -> Tensor:
+        """See `KVCache.ids`."""
         assert self.num_prompt, "a canvas of this family needs a prompt of at least one token"
-        return self._ids_1S[:, self.length - 1 : self.length]
+        return self._ids_1S[:, self.prompt_start : self.length]
 
     def with_canvas(
         self, layer_idx: int, k_BGLd: Tensor, v_BGLd: Tensor, num_visible: int, *, num_pending: int = 0

@@ -17,8 +17,6 @@ from dgemma_engine.tokenization.tokenizer import Tokenizer
 
 # Text handed to the tokenizer per token of budget. Generous: the embedded model's corpus has 3.4 bytes a token.
 CHARACTERS_PER_TOKEN = 8
-# Suffix tokens that a candidate is judged by.
-JUDGED_SUFFIX_TOKENS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +28,6 @@ class Hole:
         prompt_ids: what the causal encoder reads.
         parallel_ids: the suffix as it is encoded beside the prompt; empty where the format has none.
         head_ids: suffix tokens clamped behind the slot; empty when the rest of the file is blank.
-        judged_suffix_ids: suffix tokens that candidates are judged by.
         end_ids: tokens that end a middle; empty for a checkpoint that has none and a file that goes on.
         is_last: whether the rest of the file is blank.
     """
@@ -39,7 +36,6 @@ class Hole:
     prompt_ids: list[int]
     parallel_ids: list[int]
     head_ids: tuple[int, ...]
-    judged_suffix_ids: tuple[int, ...]
     end_ids: frozenset[int]
     is_last: bool
 
@@ -94,7 +90,6 @@ def build_prompt(
         ),
         parallel_ids=[] if is_last else _beginning_ids(context.suffix, tokenizer, form.parallel_suffix_tokens),
         head_ids=head_ids,
-        judged_suffix_ids=head_ids[:JUDGED_SUFFIX_TOKENS],
         end_ids=frozenset(end_ids),
         is_last=is_last,
     )

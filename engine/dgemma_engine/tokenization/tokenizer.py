@@ -25,18 +25,20 @@ class Tokenizer:
 
     Args:
         backend: a loaded `tokenizers.Tokenizer`; changed in place to read special names as text.
+        vocab_size: rows of the model, of which no token may have the last ones; 0 asks for no more than the tokens.
 
     Attributes:
-        special_ids: tokens that stand for no text, ascending: special ones, and Gemma's `<unused0>` to the last, which
-            no text was ever made of.
+        special_ids: tokens that stand for no text, ascending: special ones, Gemma's `<unused0>` to the last, which
+            no text was ever made of, and rows of the model that no token has.
     """
 
-    def __init__(self, backend: _Tokenizer) -> None:
+    def __init__(self, backend: _Tokenizer, *, vocab_size: int = 0) -> None:
         backend.encode_special_tokens = True
         self._backend = backend
         self._known_ids = lru_cache(_KNOWN_TEXTS)(self._ids)
         added = backend.get_added_tokens_decoder()
         special = {token_id for token_id, token in added.items() if token.special}
+        special |= set(range(vocab_size)).difference(backend.get_vocab().values()) if vocab_size else set()
         names = map("<unused{}>".format, itertools.count())
         unused = itertools.takewhile(lambda token_id: token_id is not None, map(backend.token_to_id, names))
         self.special_ids = tuple(sorted(special.union(token_id for token_id in unused if token_id is not None)))

@@ -32,6 +32,13 @@ def test_untrained_prompt_is_the_prefix_alone() -> None:
     assert prompt == [2, 21, 22]
 
 
+def test_first_token_of_a_model_trained_without_one_stands_in_an_empty_prompt_only() -> None:
+    form = replace(InfillFormat.untrained(), begins_with_bos=False)
+    assert form.prompt_ids(prefix_ids=[21], suffix_ids=[31], bos_token_id=2) == [21]
+    assert form.prompt_ids(prefix_ids=[], suffix_ids=[31], bos_token_id=2, snippet_ids=[41]) == [41]
+    assert form.prompt_ids(prefix_ids=[], suffix_ids=[31], bos_token_id=2) == [2]
+
+
 @pytest.mark.parametrize(("wanted", "size"), [(1, 4), (4, 4), (5, 8), (16, 16), (17, 16)])
 def test_slot_size_is_the_smallest_that_holds(wanted: int, size: int) -> None:
     assert TRAINED.slot_size(wanted) == size

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Literal
+
 import pytest
 import torch
-from dgemma_engine.diffusion.absorbing_mask import AbsorbingMask, NothingMasked, SurestFirst
+from dgemma_engine.diffusion.absorbing_mask import AbsorbingMask, EvenShare, LastShare, NothingMasked, SurestFirst
 from dgemma_engine.diffusion.sampler import PositionScores
 from torch import Tensor
 
@@ -51,6 +54,39 @@ def test_positions_that_are_filled_up_take_no_part() -> None:
     assert rows(accepted)[0][1::2] == [1, 1]
     assert NothingMasked().finished([], found).tolist() == [False]
     assert NothingMasked().finished([], scores([[0.0, 0.0]], [[0, 1]], [[0, 1]])).tolist() == [True]
+
+
+@pytest.mark.parametrize(
+    ("num_masked", "num_steps", "shares"), [(10, 4, [3, 3, 2, 2]), (3, 8, [1, 1, 1]), (5, 1, [5]), (8, 2, [4, 4])]
+)
+def test_even_shares_leave_nothing_and_the_last_is_foreseen(num_masked: int, num_steps: int, shares: list[int]) -> None:
+    committed, made = [0] * num_masked, list[int]()
+    for steps_left in range(num_steps - 1, -1, -1):
+        found = scores([[float(place) for place in range(num_masked)]], [committed])
+        found = replace(found, steps_left=steps_left, probability_RM=-found.entropy_RM)
+        [accepted] = rows(EvenShare(by="entropy").accept(found))
+        made.append(sum(accepted) - sum(committed))
+        committed = accepted
+        if LastShare().finished([], found).item():
+            break
+    assert made == shares
+    assert committed == [1] * num_masked
+
+
+@pytest.mark.parametrize(("by", "expected"), [("entropy", [0, 1, 0, 1, 1]), ("probability", [0, 0, 1, 1, 1])])
+def test_even_share_goes_to_the_surest_masks_of_its_order(
+    by: Literal["entropy", "probability"], expected: list[int]
+) -> None:
+    found = scores([[3.0, 1.0, 2.0, 0.1, 1.5]], [[0, 0, 0, 1, 0]])
+    found = replace(found, probability_RM=torch.tensor([[0.1, 0.4, 0.9, 1.0, 0.6]]), steps_left=1)
+    assert rows(EvenShare(by=by).accept(found)) == [expected]
+
+
+def test_rows_of_several_lengths_have_shares_of_their_own() -> None:
+    found = scores([[1.0, 2.0, 3.0, 4.0], [1.0, 0.0, 0.0, 0.0]], [[0, 0, 0, 0], [0, 0, 0, 0]], [[1] * 4, [1, 0, 0, 0]])
+    found = replace(found, probability_RM=-found.entropy_RM, steps_left=1)
+    assert rows(EvenShare(by="entropy").accept(found)) == [[1, 1, 0, 0], [1, 0, 0, 0]]
+    assert LastShare().finished([], found).tolist() == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,8 @@ def test_noise_covers_the_vocabulary() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: TemperatureSchedule(t_min=0.8, t_max=0.4), r"self.t_max=0.4 must be > self.t_min=0.8"),
+        (lambda: TemperatureSchedule(t_min=0.8, t_max=0.4), r"self.t_max=0.4 must be > 0 and >= self.t_min=0.8 >= 0"),
+        (lambda: TemperatureSchedule(t_min=0.0, t_max=0.0), r"self.t_max=0.0 must be > 0"),
         (lambda: EntropyBound(bound=0.0), r"self.bound=0.0 must be > 0"),
         (lambda: StableAndConfident(num_earlier=-1, confidence=1.0), r"self.num_earlier=-1 must be >= 0"),
         (lambda: StableAndConfident(num_earlier=1, confidence=0.0), r"self.confidence=0.0 must be > 0"),

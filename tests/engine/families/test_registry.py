@@ -20,6 +20,7 @@ from dgemma_engine.model.ops import Ops
 from tests.engine.conftest import Checkpoint
 from tests.gguf_files import write_gguf
 from tests.llama_checkpoints import make_llama
+from tests.masked_checkpoints import make_masked
 
 
 def config(folder: Path, **values: object) -> Path:
@@ -33,6 +34,9 @@ def config(folder: Path, **values: object) -> Path:
         ({"model_type": "diffusion_gemma"}, "diffusion_gemma"),
         ({"model_type": "llama"}, "llama"),
         ({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, "llama"),
+        ({"model_type": "Dream", "architectures": ["DreamModel"], "auto_map": {}}, "masked_diffusion"),
+        ({"model_type": "llada"}, "masked_diffusion"),
+        ({"model_type": "a2d-qwen3", "architectures": ["A2DQwen3LMHeadModel"]}, "masked_diffusion"),
     ],
 )
 def test_folder_is_recognised(tmp_path: Path, values: dict[str, object], name: str) -> None:
@@ -47,9 +51,9 @@ def test_gguf_is_recognised(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"model_type": "qwen2"}, "is a 'qwen2' model, only diffusion_gemma, llama can be run"),
-        # Stable-DiffCoder says llama, and only its class tells it from one.
-        ({"model_type": "llama", "architectures": ["StableDiffcoderForCausalLM"]}, "is a 'llama StableDiffcoderFor"),
+        ({"model_type": "qwen2"}, "is a 'qwen2' model, only diffusion_gemma, llama, masked_diffusion can be run"),
+        ({"model_type": "a2d-qwen3", "architectures": ["Other"]}, "is a 'a2d-qwen3 Other' model"),
+        ({"model_type": "own", "auto_map": {"AutoModel": "m.M"}}, "comes with code of its own .*, which is never run"),
         ({}, "is a 'None' model"),
     ],
 )
@@ -93,12 +97,12 @@ def test_what_is_no_checkpoint_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_every_family_loads_what_it_recognises(tmp_path: Path, make_checkpoint: Callable[..., Checkpoint]) -> None:
-    llama = make_llama(tmp_path)
+    llama, masked = make_llama(tmp_path / "llama"), make_masked(tmp_path / "masked", "dream")
     options = LoadOptions(
         device=torch.device("cpu"), ops=Ops.reference(), prompt_tokens=64, report=lambda _percent: None
     )
     found: set[str] = set()
-    for path in (make_checkpoint().folder, llama.folder, llama.gguf):
+    for path in (make_checkpoint().folder, llama.folder, llama.gguf, masked.folder):
         facts = read_facts(path)
         family = family_of(facts)
         model, tokenizer = family.load_model(facts, options), family.read_tokenizer(facts)
@@ -107,13 +111,14 @@ def test_every_family_loads_what_it_recognises(tmp_path: Path, make_checkpoint: 
         assert tokenizer.decode(ids) == "def f(): return 1"
         cache = PromptCache(model.config, capacity=8, dtype=model.dtype, device=model.device)
         with torch.inference_mode():
-            hidden = model.encode(torch.tensor([ids]), cache)
+            model.prefill(torch.tensor([ids]), cache)
             assert model.logits(model.decode(torch.tensor([ids]), cache)).shape == (
                 1,
                 len(ids),
                 model.config.vocab_size,
             )
-        assert hidden.shape == (1, len(ids), model.config.hidden_size)
+            if model.has_causal_mode:
+                assert model.encode(torch.tensor([ids]), cache).shape == (1, len(ids), model.config.hidden_size)
         assert family.read_format(facts).prefix_tokens > 0
         found.add(family.name)
     assert found == {family.name for family in FAMILIES}

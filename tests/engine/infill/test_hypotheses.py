@@ -36,7 +36,6 @@ def hole(prefix: str = "x = ", suffix: str = "\ny", head_ids: tuple[int, ...] = 
         prompt_ids=[2, 40],
         parallel_ids=[],
         head_ids=head_ids,
-        judged_suffix_ids=head_ids,
         end_ids=frozenset({7}),
         is_last=False,
     )

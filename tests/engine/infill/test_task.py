@@ -40,7 +40,7 @@ def task(document: str, **options: Any) -> InfillTask:
     prefix, _, suffix = document.partition("|")
     hole = Hole(
         boundary=replace(back_off(prefix, suffix), closing=""),
-        prompt_ids=[0], parallel_ids=[], head_ids=(), judged_suffix_ids=(), end_ids=frozenset({2}), is_last=False,
+        prompt_ids=[0], parallel_ids=[], head_ids=(), end_ids=frozenset({2}), is_last=False,
     )  # fmt: skip
     context = Context(document="a", prefix=prefix, suffix=suffix, **options)
     letters = cast("Any", Letters())

@@ -63,7 +63,7 @@ class GraphExecutor:
         self._take_over()
         return self._view.ids_L[None, : self._length].cpu()
 
-    def forward(self, temperature: float, *, is_last: bool) -> None:
+    def forward(self, temperature: float, *, steps_left: int) -> None:
         """See `StepExecutor.forward`; the distributions of clamped positions are computed on every step."""
         self._take_over()
         view, length = self._view, self._length

@@ -7,6 +7,7 @@ means. Implements `model.dimensions.ModelDimensions`.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -35,7 +36,10 @@ _CANVAS_LENGTH = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LlamaConfig:
-    """Dimensions of the model; every layer sees all of the prompt."""
+    """Dimensions of the model; every layer sees all of the prompt.
+
+    A Llama has neither a bias of queries, keys and values nor norms of queries and keys; decoders built like one may.
+    """
 
     vocab_size: int
     hidden_size: int
@@ -50,6 +54,8 @@ class LlamaConfig:
     bos_token_id: int
     eos_token_ids: tuple[int, ...]
     canvas_length: int = _CANVAS_LENGTH
+    has_qkv_bias: bool = False
+    has_qk_norm: bool = False
 
     def __post_init__(self) -> None:
         if self.num_attention_heads % self.num_key_value_heads:
@@ -82,12 +88,21 @@ class LlamaConfig:
         Raises:
             CheckpointError: names the field that is missing or not supported.
         """
-        _require(hf, "model_type", MODEL_TYPE)
+        require_value(hf, "model_type", MODEL_TYPE)
         # Block-diffusion models call themselves llama too; their classes come with the checkpoint.
-        _require(hf, "architectures", [_ARCHITECTURE])
-        _require(hf, "hidden_act", "silu")
-        _require(hf, "attention_bias", expected=False)
-        _require(hf, "mlp_bias", expected=False)
+        require_value(hf, "architectures", [_ARCHITECTURE])
+        return cls(**cls.dimensions(hf))
+
+    @classmethod
+    def dimensions(cls, hf: Mapping[str, Any]) -> dict[str, Any]:
+        """Reads the fields that decoders built like a Llama share, by the names that a Llama's configuration has.
+
+        Raises:
+            CheckpointError: names the field that is missing or not supported.
+        """
+        require_value(hf, "hidden_act", "silu")
+        require_value(hf, "attention_bias", expected=False)
+        require_value(hf, "mlp_bias", expected=False)
         key = "rope_parameters" if hf.get("rope_parameters") else "rope_scaling"
         rope = object_of(_FILE, key, hf.get(key) or {})
         if (rope_type := rope.get("rope_type", rope.get("type", "default"))) != "default":
@@ -102,20 +117,21 @@ class LlamaConfig:
         vocab_size, hidden_size = whole("vocab_size", MOST_TOKENS), whole("hidden_size", MOST_WIDTH)
         num_heads = whole("num_attention_heads", min(MOST_COUNT, hidden_size))
         theta = rope.get("rope_theta") or hf.get("rope_theta") or 10_000.0
-        return cls(
-            vocab_size=vocab_size,
-            hidden_size=hidden_size,
-            intermediate_size=whole("intermediate_size", MOST_WIDTH),
-            num_layers=whole("num_hidden_layers", MOST_COUNT),
-            num_attention_heads=num_heads,
-            num_key_value_heads=or_null("num_key_value_heads", num_heads, num_heads),
-            head_size=or_null("head_dim", MOST_WIDTH, hidden_size // num_heads),
-            rope_theta=real_number(_FILE, "rope_theta", theta, least=1.0, most=MOST_THETA),
-            rms_norm_eps=real_number(_FILE, "rms_norm_eps", hf.get("rms_norm_eps", 1e-6), least=0.0, most=1.0),
-            max_position_embeddings=whole("max_position_embeddings", MOST_POSITIONS, 2_048),
-            bos_token_id=whole_number(_FILE, "bos_token_id", hf.get("bos_token_id") or 0, least=0, most=vocab_size - 1),
-            eos_token_ids=token_ids(_FILE, "eos_token_id", hf.get("eos_token_id") or 0, vocab_size=vocab_size),
-        )
+        bos_id = hf.get("bos_token_id") or 0
+        return {
+            "vocab_size": vocab_size,
+            "hidden_size": hidden_size,
+            "intermediate_size": whole("intermediate_size", MOST_WIDTH),
+            "num_layers": whole("num_hidden_layers", MOST_COUNT),
+            "num_attention_heads": num_heads,
+            "num_key_value_heads": or_null("num_key_value_heads", num_heads, num_heads),
+            "head_size": or_null("head_dim", MOST_WIDTH, hidden_size // num_heads),
+            "rope_theta": real_number(_FILE, "rope_theta", theta, least=1.0, most=MOST_THETA),
+            "rms_norm_eps": real_number(_FILE, "rms_norm_eps", hf.get("rms_norm_eps", 1e-6), least=0.0, most=1.0),
+            "max_position_embeddings": whole("max_position_embeddings", MOST_POSITIONS, 2_048),
+            "bos_token_id": whole_number(_FILE, "bos_token_id", bos_id, least=0, most=vocab_size - 1),
+            "eos_token_ids": token_ids(_FILE, "eos_token_id", hf.get("eos_token_id") or 0, vocab_size=vocab_size),
+        }
 
     @classmethod
     def from_gguf(cls, file: GgufFile) -> Self:
@@ -191,6 +207,11 @@ class LlamaConfig:
         return self.max_position_embeddings
 
 
-def _require(hf: dict[str, Any], key: str, expected: object) -> None:
+def require_value(hf: Mapping[str, Any], key: str, expected: object) -> None:
+    """Checks a field of a configuration that must have one value where it is given.
+
+    Raises:
+        CheckpointError: it has another; the message names both.
+    """
     if hf.get(key, expected) != expected:
         raise CheckpointError(f"config.json: {key}={hf[key]!r} is not supported; it must be {expected!r}")

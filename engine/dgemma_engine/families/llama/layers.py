@@ -1,6 +1,7 @@
 """One layer of a Llama: attention and a gated MLP, each on a norm of the residual. Modes differ in `attend` alone.
 
-Follows `transformers/models/llama/modeling_llama.py` (5.23.0). Shape legend: B rows, T tokens, S key positions,
+Follows `transformers/models/llama/modeling_llama.py` (5.23.0); with a bias of queries, keys and values it is one of
+`qwen2`, with norms of queries and keys one of `qwen3`. Shape legend: B rows, T tokens, S key positions,
 D hidden, H query heads, G key-value heads, d head size,
 O outputs of a projection (of attention: the heads side by side), I its inputs, R rank.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -59,7 +61,9 @@ class LlamaLayer(nn.Module):
         self._num_heads, self._num_kv_heads = config.num_attention_heads, config.num_key_value_heads
         self._head_size = config.head_size
         num_inputs = self._num_heads + 2 * self._num_kv_heads
-        self.qkv_proj = nn.Linear(size, num_inputs * self._head_size, bias=False)
+        self.qkv_proj = nn.Linear(size, num_inputs * self._head_size, bias=config.has_qkv_bias)
+        self.q_norm = Norm(self._head_size, eps, ops) if config.has_qk_norm else None
+        self.k_norm = Norm(self._head_size, eps, ops) if config.has_qk_norm else None
         self.o_proj = nn.Linear(self._num_heads * self._head_size, size, bias=False)
         self.gate_up_proj = nn.Linear(size, 2 * inner, bias=False)
         self.down_proj = nn.Linear(inner, size, bias=False)
@@ -86,6 +90,9 @@ class LlamaLayer(nn.Module):
         heads = heads if terms is None else heads + terms.qkv_proj(normed_BTD)
         heads_BTNd = heads.unflatten(-1, (-1, self._head_size))
         qk_BTNd, v_BTGd = heads_BTNd.tensor_split([self._num_heads + self._num_kv_heads], dim=2)
+        if self.q_norm is not None and self.k_norm is not None:
+            q_BTHd, k_BTGd = qk_BTNd.tensor_split([self._num_heads], dim=2)
+            qk_BTNd = torch.cat((self.q_norm(q_BTHd), self.k_norm(k_BTGd)), dim=2)
         qk_BNTd = self._ops.apply_rotary(qk_BTNd, rotary.cos, rotary.sin).transpose(1, 2)
         q_BHTd = qk_BNTd[:, : self._num_heads] * self._head_size**-0.5
         return q_BHTd, qk_BNTd[:, self._num_heads :], v_BTGd.transpose(1, 2)

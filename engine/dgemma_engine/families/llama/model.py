@@ -14,20 +14,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from dgemma_engine.families.llama.config import LlamaConfig
+from dgemma_engine.families.llama.decoder import Decoder
 from dgemma_engine.families.llama.layers import Attend, LayerTerms, LlamaLayer
 from dgemma_engine.families.llama.shifted_canvas import CanvasShift
 from dgemma_engine.model import attention_masks as masks
 from dgemma_engine.model.attention_masks import ALL_VISIBLE, AttentionMasks
 from dgemma_engine.model.config import LayerKind
-from dgemma_engine.model.diffusion_model import ModelDefaults
 from dgemma_engine.model.kv_cache import KVCache
-from dgemma_engine.model.layers import Norm, token_embedding
 from dgemma_engine.model.ops import Ops
-from dgemma_engine.model.rotary import Rotary, RotaryTable
+from dgemma_engine.model.rotary import Rotary
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -49,7 +47,7 @@ class LlamaAdapter:
         return sum(tensor.nbytes for tensor in tensors)
 
 
-class LlamaModel(nn.Module, ModelDefaults):
+class LlamaModel(Decoder):
     """The model; implements `DiffusionModel`.
 
     Args:
@@ -62,26 +60,9 @@ class LlamaModel(nn.Module, ModelDefaults):
     """
 
     def __init__(self, config: LlamaConfig, ops: Ops, *, has_head: bool = False) -> None:
-        super().__init__()
-        self.config = config
-        self._ops = ops
-        self.embed_tokens = token_embedding(config.vocab_size, config.hidden_size)
-        self.layers = nn.ModuleList(LlamaLayer(config, i, ops) for i in range(config.num_layers))
-        self.norm = Norm(config.hidden_size, config.rms_norm_eps, ops)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False) if has_head else None
-        self.rotary = RotaryTable(config)
+        super().__init__(config, ops, has_head=has_head)
         self.canvas_terms: Sequence[LayerTerms | None] = (None,) * config.num_layers
         self._shift = CanvasShift(config.sliding_window)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights live."""
-        return self.embed_tokens.weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the weights, hidden states, keys and values."""
-        return self.embed_tokens.weight.dtype
 
     def encode(
         self,
@@ -131,30 +112,13 @@ class LlamaModel(nn.Module, ModelDefaults):
         assert soft_BLD is None, "this family has no self-conditioning"
         canvas = self._shift.of(canvas_BL, cache, positions_BL=positions_BL, attention_masks=attention_masks)
         rotary = self._rotary(canvas.positions_1X, cache.length, len(canvas.take_X))
-        x_BXD = self.embed(canvas.tokens(cache.last_ids(), canvas_BL))
+        x_BXD = self.embed(canvas.tokens(cache.ids()[:, -1:], canvas_BL))
         attend = self._looking_around(cache, canvas.attention_masks)
         adapter = _adapter(cache)
         canvas_terms = self.canvas_terms if adapter is None else adapter.canvas
         for layer, terms in zip(self.layers, canvas_terms, strict=True):
             x_BXD = layer(x_BXD, rotary, attend, terms)
         return self.norm(x_BXD[:, canvas.state_L])
-
-    def embed(self, ids_BT: Tensor) -> Tensor:
-        """See `DiffusionModel.embed`; embeddings are not scaled."""
-        return self.embed_tokens(ids_BT)
-
-    def logits(self, hidden_BLD: Tensor) -> Tensor:
-        """See `DiffusionModel.logits`; the family caps none."""
-        return self.raw_logits(hidden_BLD.flatten(0, -2)).float().unflatten(0, hidden_BLD.shape[:-1])
-
-    def raw_logits(self, hidden_ND: Tensor) -> Tensor:
-        """See `DiffusionModel.raw_logits`."""
-        head = self.embed_tokens if self.lm_head is None else self.lm_head
-        return F.linear(hidden_ND, head.weight)
-
-    def soft_embeddings(self, probs_BLV: Tensor) -> Tensor:
-        """See `DiffusionModel.soft_embeddings`."""
-        return probs_BLV.to(self.dtype) @ self.embed_tokens.weight
 
     def _causal_terms(self, cache: KVCache) -> Sequence[LayerTerms | None]:
         adapter = _adapter(cache)
@@ -182,7 +146,7 @@ class LlamaModel(nn.Module, ModelDefaults):
     def _rotary(self, positions_BT: Tensor | None, num_past: int, num_new: int) -> Rotary:
         if positions_BT is None:
             positions_BT = torch.arange(num_past, num_past + num_new, device=self.device)[None]
-        return self.rotary(positions_BT, self.dtype)[LayerKind.FULL]
+        return self.rotary_of(positions_BT)
 
     def _causal_masks(self, num_past: int, num_new: int, shown_from: int) -> AttentionMasks:
         return masks.causal(

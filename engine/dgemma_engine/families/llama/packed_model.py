@@ -76,7 +76,7 @@ class PackedLlama(PackedModel):
         """See `DiffusionModel.decode`; each row begins with the prompt's last token, and `soft_BLD` must be None."""
         canvas = self._shift.of(canvas_BL, cache, positions_BL=positions_BL, attention_masks=attention_masks)
         hidden_1XD = super().decode(
-            canvas.tokens(cache.last_ids(), canvas_BL),
+            canvas.tokens(cache.ids()[:, -1:], canvas_BL),
             cache,
             soft_BLD=soft_BLD,
             positions_BL=canvas.positions_1X,
@@ -111,7 +111,7 @@ class PackedLlama(PackedModel):
         whole = [
             replace(
                 each,
-                canvas_1L=canvas.tokens(each.cache.last_ids(), each.canvas_1L),
+                canvas_1L=canvas.tokens(each.cache.ids()[:, -1:], each.canvas_1L),
                 positions_1L=canvas.positions_1X,
                 attention_masks=canvas.attention_masks,
             )
