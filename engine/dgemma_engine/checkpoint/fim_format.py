@@ -69,6 +69,8 @@ class InfillFormat:
             _require_whole("slot_sizes", size, least=1)
         if self.healing not in ("word", "token"):
             raise FormatError(f"healing={self.healing!r} must be 'word' or 'token'")
+        if type(self.begins_with_bos) is not bool:
+            raise FormatError(f"begins_with_bos={self.begins_with_bos!r} must be true or false")
         for name in (
             "prefix_tokens",
             "suffix_tokens",

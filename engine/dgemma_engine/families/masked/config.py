@@ -151,6 +151,7 @@ def format_of(facts: CheckpointFacts, config: MaskedConfig) -> InfillFormat:
             begins_with_bos=kind_of(facts).begins_with_bos,
         )
     form, most = InfillFormat.load(facts.path), config.max_position_embeddings
+    form.require_vocabulary(config.vocab_size)
     path = facts.path / FILE_NAME
     for name in ("parallel_suffix_tokens", "suffix_tokens"):
         if getattr(form, name):

@@ -178,10 +178,12 @@ def test_gguf_file_is_one_sentence(tmp_path: Path) -> None:
     [
         ({"suffix_tokens": 8}, "suffix_tokens must be 0: this family reads the suffix after the canvas"),
         ({"parallel_suffix_tokens": 8}, "parallel_suffix_tokens must be 0"),
+        ({"fill_token_id": 288}, "fill_token_id=288 must be less than the model's vocabulary of 288 tokens"),
+        ({"begins_with_bos": 1}, "begins_with_bos=1 must be true or false"),
         ({"prefix_tokens": 400}, "prompt and canvas take up to 592 tokens, the model has 512 positions; lower"),
     ],
 )
-def test_format_that_does_not_fit_is_one_sentence(tmp_path: Path, changed: dict[str, int], message: str) -> None:
+def test_format_that_does_not_fit_is_one_sentence(tmp_path: Path, changed: dict[str, object], message: str) -> None:
     folder = make_masked(tmp_path, "a2d-qwen2", num_hidden_layers=1).folder
     values = {
         "fill_token_id": None, "more_token_id": None, "prefix_token_id": None, "suffix_token_id": None,
