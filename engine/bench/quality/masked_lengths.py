@@ -52,9 +52,8 @@ NAMES = (
 )  # fmt: skip
 VERBS = ("get", "make", "find", "check", "update")
 BODIES = (
-    "    return {a} * {b}\n", "    if {a} > {b}:\n        return {a}\n    return {b}\n",
-    "    total = {a} + {b}\n    return total\n", "    print({b}, {a})\n", "    self.{a} = {a}\n    self.{b} = {b}\n",
-    "    for {a} in {b}:\n        yield {a}\n",
+    "    return {a} * 2\n", "    if {a} > 0:\n        return {a}\n", "    y = {a} + 1\n    return y\n",
+    "    print({a})\n", "    self.{a} = {a}\n", "    while {a}:\n        yield {a}\n",
 )  # fmt: skip
 CONFIG: dict[str, Any] = {
     "model_type": "a2d-qwen2", "architectures": ["A2DQwen2LMHeadModel"], "vocab_size": 260, "hidden_size": 96,
@@ -74,7 +73,8 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder: Path = args.model or Path(temporary)
-        about = {"model": "trained before"} if (folder / "config.json").exists() else trained(folder, args.minutes * 60)
+        known = folder / "training.json"
+        about = json.loads(known.read_text()) if known.exists() else trained(folder, args.minutes * 60)
         engine = Engine.load(folder, device="cpu", report=lambda _percent, _message: None)
         random_ = random.Random(1)
         holes = [hole(random_) for _ in range(args.holes)]
@@ -85,18 +85,16 @@ def main() -> None:
     record.write("masked_lengths", about | {"holes": len(holes), "exact": figures, "auto_of_oracle": share}, args.out)
 
 
-def function(random_: random.Random) -> tuple[str, str, str]:
-    """Returns a function, and the names of its two arguments."""
-    a, b = random_.sample(NAMES, 2)
-    name = f"{random_.choice(VERBS)}_{random_.choice(NAMES)}"
-    return f"def {name}({a}, {b}):\n{random_.choice(BODIES).format(a=a, b=b)}", a, b
+def function(random_: random.Random) -> tuple[str, str]:
+    """Returns a function, and the name of its argument."""
+    name = random_.choice(NAMES)
+    return f"def {random_.choice(VERBS)}({name}):\n{random_.choice(BODIES).format(a=name)}", name
 
 
 def hole(random_: random.Random) -> tuple[str, str, str]:
-    """Returns prefix, middle and suffix: one of the names that the body repeats."""
+    """Returns prefix, middle and suffix: a place where the body repeats the name."""
     while True:
-        text, a, b = function(random_)
-        name = random_.choice((a, b))
+        text, name = function(random_)
         places = [
             place for place in range(text.index(":\n"), len(text) - len(name)) if text.startswith(name, place)
             and not text[place - 1].isalnum() and not text[place + len(name)].isalnum()
@@ -126,8 +124,8 @@ def trained(folder: Path, seconds: float) -> dict[str, Any]:
         ids_BT = torch.tensor([row + [END] * (length - len(row)) for row in ids])
         masked_BT = torch.rand(ids_BT.shape) < torch.rand(ROWS, 1)
         for row, (prefix, middle, _suffix) in enumerate(texts):
-            # In half of the rows a name alone, as in a hole.
-            if row % 2:
+            # In three of four rows a name alone, as in a hole.
+            if row % 4:
                 start, share = len(encode(prefix).ids), random_.uniform(0.3, 1.2)
                 masked_BT[row] = False
                 masked_BT[row, start : start + len(middle)] = torch.rand(len(middle)) < share
@@ -145,10 +143,12 @@ def trained(folder: Path, seconds: float) -> dict[str, Any]:
         if steps % 200 == 0:
             print(f"{spent:.0f} s, step {steps}: {sum(losses) / len(losses):.3f} nats", file=sys.stderr, flush=True)
     write(model, folder)
-    return {
+    about = {
         "model": "trained here", "training_s": seconds, "training_steps": steps,
         "last_loss": round(sum(losses) / len(losses), 4), "config": CONFIG,
     }  # fmt: skip
+    (folder / "training.json").write_text(json.dumps(about))
+    return about
 
 
 def states(model: MaskedModel, ids_BT: Tensor) -> Tensor:

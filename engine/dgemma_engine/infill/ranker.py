@@ -73,7 +73,11 @@ def rank(
     ranked: list[Ranked] = []
     for proposal, likelihood in zip(passing, judged, strict=False):
         features = _features(proposal, likelihood, added[proposal.text])
-        ranked.append(Ranked(proposal=proposal, score=task.calibration.probability(features), features=features))
+        score = task.calibration.probability(features)
+        if not model.has_causal_mode and task.calibration.weights is None and proposal.canvas_logprobs:
+            # How sure the canvas was as it committed says more than a token's pseudo-likelihood (docs/decisions/0031).
+            score = _canvas_score(proposal)
+        ranked.append(Ranked(proposal=proposal, score=score, features=features))
     return sorted(ranked, key=attrgetter("score"), reverse=True)
 
 
