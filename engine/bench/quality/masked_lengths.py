@@ -6,8 +6,7 @@ A tiny Qwen2 of the kind `a2d-qwen2`, one token a byte, is trained for M minutes
 made up, by the authors' objective: some tokens are masked, and each is predicted from all others. Holes are names in
 functions that it did not see; a name follows from the text around it, and has 1 to 12 tokens. Each hole is filled with
 the true number of masks, with fixed ones, and with the length that the engine finds. The candidates of the last run are
-ranked by their pseudo-likelihood, as the engine does, and by the probability with which the canvas committed their
-tokens.
+ranked by the probability with which the canvas committed their tokens, as the engine does, and by pseudo-likelihood.
 """
 
 from __future__ import annotations
@@ -194,18 +193,18 @@ def exact(engine: Engine, holes: list[tuple[str, str, str]], lengths: list[int])
 
 
 def found(engine: Engine, holes: list[tuple[str, str, str]]) -> dict[str, float]:
-    """Returns the shares that are right with the length found, by the engine's ranking and by that of the canvas."""
-    by_score = by_canvas = among = 0
+    """Returns the shares that are right with the length found, by the engine's ranking and by another."""
+    by_score = by_pseudo = among = 0
     for prefix, middle, suffix in holes:
         ranked = engine.ranked(context(prefix, suffix), never(), options=InfillOptions(seeds=False))
         texts = [one.proposal.text for one in ranked]
-        means = [one.features.canvas_mean if one.features else -1e9 for one in ranked]
+        means = [one.features.middle_mean + one.features.suffix_mean if one.features else -1e9 for one in ranked]
         by_score += texts[:1] == [middle]
-        by_canvas += bool(texts) and texts[means.index(max(means))] == middle
+        by_pseudo += bool(texts) and texts[means.index(max(means))] == middle
         among += middle in texts
     return {
         "auto": round(by_score / len(holes), 4),
-        "auto, ranked by the canvas": round(by_canvas / len(holes), 4),
+        "auto, ranked by pseudo-likelihood": round(by_pseudo / len(holes), 4),
         "auto, among the candidates": round(among / len(holes), 4),
     }
 
