@@ -44,7 +44,6 @@ class DiffusionGemmaFamily:
             raise FormatError(
                 f"{facts.path}: this family reads no suffix beside the prompt; set parallel_suffix_tokens to 0"
             )
-        form.require_vocabulary(ModelConfig.load(facts.path).vocab_size)
         return form
 
     def read_sampler(self, facts: CheckpointFacts, vocab_size: int) -> Sampler:

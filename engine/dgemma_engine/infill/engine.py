@@ -153,6 +153,7 @@ class Engine:
         options = LoadOptions(device=target, ops=ops, prompt_tokens=longest, report=report_weights)
         model = family.load_model(facts, options)
         tokenizer.require_vocab(model.config.vocab_size)
+        infill_format.require_vocabulary(model.config.vocab_size)
         sampler = family.read_sampler(facts, model.config.vocab_size)
         name = fingerprint(path)
         calibration = Calibration.load(path, name) if calibration is None else calibration
