@@ -39,9 +39,9 @@ class FrozenExecutor:
         """See `StepExecutor.tokens`."""
         return self._executor.tokens()
 
-    def forward(self, temperature: float, *, is_last: bool) -> None:
+    def forward(self, temperature: float, *, steps_left: int) -> None:
         """See `StepExecutor.forward`."""
-        self._executor.forward(temperature, is_last=is_last)
+        self._executor.forward(temperature, steps_left=steps_left)
 
     def score(self) -> PositionScores:
         """See `StepExecutor.score`; a frozen token is the answer, without doubt."""
