@@ -42,14 +42,14 @@ class Invitation:
 
     @property
     def url(self) -> str:
-        """The value of `engine.url`."""
-        return f"{self.scheme}://{self._place}"
+        """The value of `engine.url`; the other end of a tunnel is at 127.0.0.1 whatever of 127.0.0.0/8 this one is."""
+        return (
+            f"{self.scheme}://{self._place('127.0.0.1' if self.is_tunnelled and ':' not in self.host else self.host)}"
+        )
 
-    @property
-    def _place(self) -> str:
+    def _place(self, host: str) -> str:
         """Host and port, as in a URL and in the end of a tunnel."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
     def lines(self) -> str:
         """Returns what to print, for a person."""
@@ -63,7 +63,7 @@ class Invitation:
         life += "" if self.key_place else " with --api-key-file"
         parts = [f"address: {self.url}", f"key: {self.key} ({life})", "", "On the other machine:"]
         if self.is_tunnelled:
-            parts.append(f"  ssh -N -L {self.port}:{self._place} {self.tunnel_host}")
+            parts.append(f"  ssh -N -L {self.port}:{self._place(self.host)} {self.tunnel_host}")
         parts += [f"  (umask 077; echo {self.key} > {KEY_FILE})", "PowerShell, in place of the line above:"]
         # Where `Path.expanduser` leads on Windows; nobody else may read what lies there.
         folder = KEY_FILE.replace("~/", "$env:USERPROFILE\\")

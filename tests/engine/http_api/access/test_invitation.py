@@ -58,10 +58,15 @@ def test_server_of_this_machine_only_is_reached_through_a_tunnel() -> None:
     assert "unencrypted" not in lines
 
 
-def test_tunnel_leads_to_the_address_that_is_listened_on() -> None:
-    lines = invitation(scheme="http", host="::1", is_tunnelled=True).lines()
-    assert "  ssh -N -L 8012:[::1]:8012 gpu\n" in lines
-    assert pasted(lines)["dgemma.engine.url"] == "http://[::1]:8012"
+@pytest.mark.parametrize(
+    ("host", "end", "begin"),
+    [("::1", "[::1]", "[::1]"), ("127.0.0.2", "127.0.0.2", "127.0.0.1"), ("localhost", "localhost", "127.0.0.1")],
+)
+def test_tunnel_leads_to_the_address_that_is_listened_on(host: str, end: str, begin: str) -> None:
+    """At the other machine it begins at localhost, whatever address it ends at here."""
+    lines = invitation(scheme="http", host=host, is_tunnelled=True).lines()
+    assert f"  ssh -N -L 8012:{end}:8012 gpu\n" in lines
+    assert pasted(lines)["dgemma.engine.url"] == f"http://{begin}:8012"
 
 
 def test_plain_http_is_allowed_by_name_and_warned_of() -> None:
