@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +66,14 @@ class Cluster:
         return self.process.stdout.readline()
 
 
+def free_port() -> int:
+    """A port that nobody has, nor is given for a connection of its own until Ray takes it some seconds later."""
+    for port in random.SystemRandom().sample(range(20_000, 32_000), 50):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    pytest.fail("no port is free")
+
+
 def environment(home: Path) -> dict[str, str]:
     folders = os.pathsep.join(str(Path(name).resolve()) for name in (".", "engine", "kernels"))
     return os.environ | {"HOME": str(home), "DGEMMA_RUNTIME_DIR": str(home / "run"), "PYTHONPATH": folders}
@@ -84,8 +94,7 @@ def home() -> Iterator[Path]:
 def cluster(home: Path) -> Iterator[Cluster]:
     keys, configuration = home / "keys", home / "team.yaml"
     keys.write_text(f"ann {KEY}\n")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     configuration.write_text(CONFIGURATION.format(port=port, keys=keys, model="tiny"))
     with subprocess.Popen(
         command(configuration), env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -238,8 +247,7 @@ def test_logs_are_json_without_a_line_per_request(cluster: Cluster) -> None:
 
 @pytest.mark.parametrize("delay_s", [0.5, 2.5, 5.0])
 def test_end_before_it_listens_is_clean(home: Path, delay_s: float) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     (keys := home / "keys2").write_text(f"ann {KEY}\n")
     (configuration := home / "early.yaml").write_text(CONFIGURATION.format(port=port, keys=keys, model="tiny"))
     variables = environment(home) | {"DGEMMA_RUNTIME_DIR": str(home / "early")}
@@ -257,8 +265,7 @@ def test_end_before_it_listens_is_clean(home: Path, delay_s: float) -> None:
 def test_model_that_cannot_be_loaded_is_told_in_one_sentence(tmp_path: Path, home: Path) -> None:
     keys, configuration = tmp_path / "keys", tmp_path / "team.yaml"
     keys.write_text(f"ann {KEY}\n")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     broken = tmp_path / "broken"
     shutil.copytree("engine/dgemma_engine/embedded", broken)
     (broken / "model.safetensors").write_bytes(bytes(100))

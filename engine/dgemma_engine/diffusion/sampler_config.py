@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
-from dgemma_engine.config_values import MOST_COUNT, object_of, real_number, whole_number
+from dgemma_engine.config_values import MOST_POSITIONS, object_of, real_number, whole_number
 from dgemma_engine.diffusion.sampler import EntropyBound, Sampler, StableAndConfident, TemperatureSchedule, UniformNoise
 from dgemma_engine.errors import CheckpointError
 
@@ -20,7 +21,7 @@ _DEFAULTS: dict[str, Any] = {
 }
 # More than any checkpoint asks for; an entropy of that many nats stops nothing.
 _MOST_TEMPERATURE, _MOST_NATS = 1e3, 1e6
-_LEAST = 1e-12
+_LEAST = sys.float_info.min
 
 
 def load_sampler(folder: Path, vocab_size: int) -> Sampler:
@@ -49,13 +50,13 @@ def load_sampler(folder: Path, vocab_size: int) -> Sampler:
     bound = real_number(path, "entropy_bound", sampler["entropy_bound"], least=_LEAST, most=_MOST_NATS)
     confidence = values["confidence_threshold"]
     return Sampler(
-        num_steps=whole_number(path, "max_denoising_steps", values["max_denoising_steps"], most=MOST_COUNT),
+        num_steps=whole_number(path, "max_denoising_steps", values["max_denoising_steps"], most=MOST_POSITIONS),
         schedule=TemperatureSchedule(t_min=t_min, t_max=t_max),
         acceptance=EntropyBound(bound=bound),
         noise=UniformNoise(vocab_size=vocab_size),
         stop=StableAndConfident(
             num_earlier=whole_number(
-                path, "stability_threshold", values["stability_threshold"], least=0, most=MOST_COUNT
+                path, "stability_threshold", values["stability_threshold"], least=0, most=MOST_POSITIONS
             ),
             confidence=real_number(path, "confidence_threshold", confidence, least=_LEAST, most=_MOST_NATS),
         ),

@@ -32,7 +32,7 @@ def changed(settings: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
         ("model.layer_types", "sliding_attention", r"model.layer_types must be a list"),
         ("model.canvas_length", 8, r"model.canvas_length=8 must be at least 24"),
         ("format.slot_sizes", [8, 4], r"format: .*must be ascending"),
-        ("format.prefix_tokens", 0, r"format: .*prefix_tokens=0 must be at least 1"),
+        ("format.prefix_tokens", 0, r"format: .*prefix_tokens=0 must be a whole number from 1"),
         ("data.batch_tokens", 0, r"data.batch_tokens=0 must be at least 1"),
         ("data.num_workers", -1, r"data.num_workers=-1 must not be negative"),
         ("middles.line", 0.9, r"middles: line, block, syntax and span must be shares that sum to 1"),
