@@ -228,6 +228,7 @@ async def test_bad_line_disturbs_nothing_and_is_told(cluster: Cluster) -> None:
 
 def replica_pids(cluster: Cluster) -> set[int]:
     """Both replicas' processes; a replica rewrites its title at each request and is for moments without one."""
+    pids = set[int]()
     for _ in range(300):
         children = psutil.Process(cluster.process.pid).children(recursive=True)
         pids = {one.pid for one in children if "ServeReplica:" in " ".join(one.cmdline())}
