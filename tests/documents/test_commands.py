@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -47,6 +48,17 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class ByHand:
+    """A command that no test runs.
+
+    Attributes:
+        why: and what was tried instead.
+    """
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Elsewhere:
     """A command that takes too long here, or needs what is not here.
 
@@ -66,7 +78,7 @@ TASKS = "tests/engine/tools"
 CONFIGS = "engine/dgemma_engine/tools/training/configs"
 TLS = "--tls-cert cert.pem --tls-key key.pem --allow-host gpu.example"
 
-COMMANDS: dict[str, Run | Elsewhere] = {
+COMMANDS: dict[str, Run | Elsewhere | ByHand] = {
     "cat area.py": Run(r"(?s)^width = 3\n.*print\(area\(\)\)\n$"),
     "dgemma-lsp complete area.py:10:12 --model tiny": Run(ANSWER),
     "dgemma-lsp complete FILE:LINE:COLUMN": Run(ANSWER, "dgemma-lsp complete area.py:10:12"),
@@ -144,19 +156,19 @@ COMMANDS: dict[str, Run | Elsewhere] = {
         f"dgemma-engine serve --model tiny --share --http 0.0.0.0:0 {TLS}",
         ends=False,
     ),
-    # Tried by hand with OpenSSH: it needs a server of it.
-    "ssh -N -L 8012:127.0.0.1:8012 gpu.example": Elsewhere("docs/features/remote-engine.md"),
+    "ssh -N -L 8012:127.0.0.1:8012 gpu.example": ByHand("it needs a server of OpenSSH; tried with OpenSSH 9.2"),
     "ssh -N -o StreamLocalBindUnlink=yes "
     "-L LOCAL_FOLDER/engine-82cf2444c2.sock:REMOTE_FOLDER/engine-82cf2444c2.sock gpu.example": (
-        Elsewhere("docs/features/remote-engine.md")
+        ByHand("it needs a server of OpenSSH; tried with OpenSSH 9.2")
     ),
 }
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def desk() -> Iterator[Path]:
     """A reader's folder, with a home and programs of its own; what one command leaves, the next ones find."""
-    folder = tmp_path_factory.mktemp("desk")
+    # A socket's path must be short.
+    folder = Path(tempfile.mkdtemp(prefix="d-"))
     (folder / "home").mkdir()
     (folder / "bin").mkdir()
     for name, module in (("dgemma-engine", "dgemma_engine"), ("dgemma-lsp", "dgemma_lsp")):
@@ -173,6 +185,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     assert engine_main(["export", "tiny", str(folder / "PLAIN")]) == 0
     yield folder
     run(folder, "dgemma-engine stop --model tiny; dgemma-engine stop")
+    shutil.rmtree(folder)
 
 
 def run(desk: Path, script: str, *, until: str = "") -> tuple[int, str]:
@@ -187,8 +200,7 @@ def run(desk: Path, script: str, *, until: str = "") -> tuple[int, str]:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")} | {
         "HOME": str(desk / "home"), "PATH": f"{desk / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": packages, "OMP_NUM_THREADS": "1",
-        # A socket's path is short.
-        "DGEMMA_RUNTIME_DIR": f"/tmp/docs-{os.getpid()}",
+        "DGEMMA_RUNTIME_DIR": str(desk / "run"),
     }  # fmt: skip
     script = script.replace("TINY", str(model_folder("tiny")))
     with subprocess.Popen(
@@ -215,6 +227,8 @@ ALL = [(block, command) for block in blocks() for command in block.commands]
 @pytest.mark.parametrize(("block", "command"), ALL, ids=[f"{block.place} {command[:60]}" for block, command in ALL])
 def test_command_does_what_its_page_says(desk: Path, block: Block, command: str) -> None:
     known = COMMANDS[command]
+    if isinstance(known, ByHand):
+        pytest.skip(f"not run: {known.why}")
     if isinstance(known, Elsewhere):
         assert (ROOT / known.by).exists()
         return
