@@ -162,11 +162,18 @@ class LoadingWatch:
         await asyncio.sleep(max(self._poll_s, self._back_off.left_s))
 
     async def _keep_open(self) -> None:
-        """Uses each connection before the other side closes it: the first key after a pause pays for no handshake."""
+        """Uses each connection before the other side closes it: the first key after a pause pays for no handshake.
+
+        Where none of them answers, the engine is lost, and the user learns it before the next key.
+        """
         while True:
             num_idle = _NUM_CONNECTIONS - self._channel.num_open
             # At once, so that each takes a connection of its own.
-            await asyncio.gather(*[self._about() for _ in range(num_idle)], return_exceptions=True)
+            replies = await asyncio.gather(*[self._about() for _ in range(num_idle)], return_exceptions=True)
+            lost = [reply for reply in replies if isinstance(reply, OutOfReach)]
+            if len(lost) == _NUM_CONNECTIONS:
+                self._on_lost(lost[0])
+                return
             await asyncio.sleep(_IDLE_S)
 
     async def _about(self) -> Mapping[str, Any]:

@@ -38,7 +38,9 @@ def read_object(reply: Reply, place: str, back_off: BackOff) -> Mapping[str, Any
         Broken: one of several engines is lost.
     """
     body = cast("Mapping[str, Any]", reply.body) if isinstance(reply.body, dict) else None
-    if body is not None and isinstance(other := body.get("protocol"), int) and other != PROTOCOL:
+    if body is not None and (other := body.get("protocol", PROTOCOL)) != PROTOCOL:
+        if isinstance(other, bool) or not isinstance(other, int):
+            raise OutOfReach(fault_sentences.of_foreign_answer(reply.status, place))
         raise OutOfReach(fault_sentences.of_version(other, PROTOCOL, place))
     if reply.status == 429 or (reply.status == 503 and reply.retry_after_s and "protocol" not in (body or {})):
         # 503 of an engine that loads has the protocol; without, there are too many connections.
@@ -85,7 +87,7 @@ def leave_alone(place: str, back_off: BackOff) -> None:
 
 
 def _busy(place: str, back_off: BackOff) -> str:
-    return f"{place} has too much to do; it is asked again in {back_off.left_s:.0f} s"
+    return f"{place} has too much to do; it can be asked again in {back_off.left_s:.0f} s"
 
 
 def read_message(wire: object, read: Callable[[Mapping[str, Any]], _Answer]) -> _Answer:

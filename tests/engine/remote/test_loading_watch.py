@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -145,13 +145,15 @@ def busy(retry_after_s: float) -> Reply:
     return Reply(status=429, retry_after_s=retry_after_s, body=None)
 
 
+def never_lost(why: OutOfReach) -> None:
+    raise AssertionError(why)
+
+
 @asynccontextmanager
-async def watching(channel: Any, back_off: BackOff) -> AsyncIterator[tuple[LoadingWatch, list[Progress]]]:
+async def watching(
+    channel: Any, back_off: BackOff, lost: Callable[[OutOfReach], None] = never_lost
+) -> AsyncIterator[tuple[LoadingWatch, list[Progress]]]:
     progress: list[Progress] = []
-
-    def lost(why: OutOfReach) -> None:
-        raise AssertionError(why)
-
     watch = LoadingWatch(channel, NetworkTime(), back_off, on_progress=progress.append, on_lost=lost)
     try:
         yield watch, progress
@@ -176,6 +178,29 @@ async def test_all_connections_are_used_again_in_each_pause(monkeypatch: pytest.
     assert channel.most_open == 3
 
 
+async def test_engine_that_vanished_is_told_before_the_next_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading_watch, "_IDLE_S", 0.01)
+    gone = Reply(status=502, retry_after_s=0, body=None)
+    channel, told = FakeChannel(*[about("ready")] * 4, gone), list[OutOfReach]()
+    async with watching(channel, BackOff(time.monotonic), told.append) as (watch, _):
+        await watch.start()
+        await until(lambda: told != [])
+        num_asked = channel.num_asked
+        await asyncio.sleep(0.03)
+        assert channel.num_asked == num_asked, "the connection is left"
+    assert len(told) == 1
+    assert "a proxy on the way does not reach the engine" in str(told[0])
+
+
+async def test_engine_that_answers_one_look_of_several_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading_watch, "_IDLE_S", 0.01)
+    gone = Reply(status=502, retry_after_s=0, body=None)
+    channel = FakeChannel(about("ready"), *[gone, about("ready"), gone] * 3, about("ready"))
+    async with watching(channel, BackOff(time.monotonic)) as (watch, _):
+        await watch.start()
+        await until(lambda: channel.num_asked > 12)
+
+
 async def test_busy_machine_is_left_alone_by_looks_and_by_questions() -> None:
     now_s = 100.0
     channel = FakeChannel(about("ready"), busy(45))
@@ -184,7 +209,7 @@ async def test_busy_machine_is_left_alone_by_looks_and_by_questions() -> None:
         await watch.start()
         await until(lambda: back_off.left_s == 45)
         num_asked = channel.num_asked
-        with pytest.raises(NotNow, match="has too much to do; it is asked again in 45 s"):
+        with pytest.raises(NotNow, match="has too much to do; it can be asked again in 45 s"):
             await watch.status()
         assert channel.num_asked == num_asked
 

@@ -206,7 +206,7 @@ async def test_busy_engine_is_left_alone() -> None:
     async with elsewhere(AnsweringEngine(), settings) as there:
         asking = asyncio.create_task(there.remote.infill(question("SLOW ")))
         await until(lambda: bool(there.engine.contexts))
-        with pytest.raises(NotNow, match="has too much to do; it is asked again in 1 s"):
+        with pytest.raises(NotNow, match="has too much to do; it can be asked again in 1 s"):
             await there.remote.infill(question())
         num_sent = len(there.network.sent)
         with pytest.raises(NotNow, match="has too much to do"):

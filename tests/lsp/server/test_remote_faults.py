@@ -39,7 +39,7 @@ async def key(editor: Editor, number: int) -> list[types.InlineCompletionItem]:
         (None, "broke the connection off before its answer, twice"),
         (HALF, "broke the connection off"),
         (refusal("413 Content Too Large"), "the document is too long for this engine"),
-        (refusal("429 Too Many Requests", "Retry-After: 60"), "has too much to do; it is asked again in"),
+        (refusal("429 Too Many Requests", "Retry-After: 60"), "has too much to do; it can be asked again in"),
         (refusal("500 Internal Server Error"), "the engine failed on this question"),
         (http("503 Service Unavailable", "text/plain", "no replica"), "broke the connection off"),
     ],
