@@ -1,7 +1,8 @@
 """A text as changes of an earlier one: pieces that are copied from it, and new pieces. Pure.
 
-Text that both begin or end with is found at once. What lies between is searched for blocks of the earlier text, so that
-a window that moves over a document, or snippets that change places, cost what is new of them.
+Text that both begin or end with is found at once, and so is what follows a few characters that were typed. What lies
+between is searched for blocks of the earlier text, so that a window that moves over a document, or snippets that change
+places, cost what is new of them.
 """
 
 from __future__ import annotations
@@ -30,7 +31,13 @@ def delta(base: str, new: str) -> list[Piece]:
     if num_after < _LEAST_COPIED_CHARS:
         num_after = 0
     pieces: list[Piece] = [(0, num_before)] if num_before else []
-    pieces += _between(base, new[num_before : len(new) - num_after])
+    end, typed = len(new) - num_after, _typed(base, new, num_before)
+    if typed is not None:
+        at, start = typed
+        length = _num_common(base[start:], new[at:], end - at)
+        pieces += [new[num_before:at]] * (at > num_before) + [(start, length)]
+        num_before = at + length
+    pieces += _between(base, new[num_before:end])
     if num_after:
         pieces.append((len(base) - num_after, num_after))
     return pieces
@@ -61,6 +68,21 @@ def apply_delta(base: str, pieces: Sequence[Piece]) -> str:
             raise ValueError(f"piece {start}, {length} must be within the {len(base)} characters of the earlier text")
         parts.append(base[start : start + length])
     return "".join(parts)
+
+
+def _typed(base: str, new: str, at: int) -> tuple[int, int] | None:
+    """Returns where both texts go on alike after a few characters that were typed, or removed, at a place: in the new
+    text and in the earlier one. None where they do not, or where nothing is gained by it.
+    """
+    kept, written = base[at : at + _BLOCK_CHARS], new[at : at + _BLOCK_CHARS]
+    if len(kept) < _BLOCK_CHARS or len(written) < _BLOCK_CHARS:
+        return None
+    for num in range(1, _BLOCK_CHARS):
+        if new.startswith(kept, at + num):
+            return at + num, at
+        if base.startswith(written, at + num):
+            return at, at + num
+    return None
 
 
 def _between(base: str, text: str) -> list[Piece]:

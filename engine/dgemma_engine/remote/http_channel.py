@@ -25,6 +25,7 @@ from dgemma_engine.remote.remote_location import RemoteLocation
 
 CONNECT_S = 5.0
 _HANDSHAKE_S = 2.0
+_TIMEOUT = httpx2.Timeout(None, connect=CONNECT_S).as_dict()
 # Less than the 30 s after which `dgemma-engine serve` closes an idle connection.
 _KEPT_S = 25.0
 _MAX_CONNECTIONS, _MAX_IDLE = 32, 4
@@ -83,30 +84,31 @@ class HttpChannel:
         self._wall_clock = wall_clock
         self._used_s = wall_clock()
         self.num_open = 0
-        headers = {
+        self._base, self._urls = url.base.rstrip("/"), dict[str, httpx2.URL]()
+        self._headers = {
             "User-Agent": "dgemma-lsp",
             SESSION_HEADER: self.session,
             "Accept": f"{_JSON}, {_EVENT_STREAM}",
             "Accept-Encoding": "identity",
         }
         if key := location.read_key():
-            headers["Authorization"] = f"Bearer {key}"
-        self._make = lambda: httpx2.AsyncClient(
-            base_url=url.base,
-            headers=headers,
+            self._headers["Authorization"] = f"Bearer {key}"
+        certificates = location.certificates() if url.scheme == "https" else False
+        # A proxy of the environment must not see what is meant for this machine.
+        is_bypassed = url.is_loopback or bool(proxy_bypass_environment(url.host))
+        proxies = {} if is_bypassed else getproxies()
+        proxy = proxies.get(url.scheme) or proxies.get("all") or ""
+        self._is_proxied = bool(proxy)
+        # Without the layer of a client, which costs a key as much again for redirects and cookies that are not wanted.
+        self._make = lambda: httpx2.AsyncHTTPTransport(
             verify=certificates,
-            timeout=httpx2.Timeout(None, connect=CONNECT_S),
             limits=httpx2.Limits(
                 max_connections=_MAX_CONNECTIONS, max_keepalive_connections=_MAX_IDLE, keepalive_expiry=_KEPT_S
             ),
-            # A proxy of the environment must not see what is meant for this machine.
-            trust_env=not url.is_loopback,
+            proxy=(proxy if "://" in proxy else f"http://{proxy}") if proxy else None,
         )
-        certificates = location.certificates() if url.scheme == "https" else False
-        is_bypassed = url.is_loopback or bool(proxy_bypass_environment(url.host))
-        self._is_proxied = not is_bypassed and not getproxies().keys().isdisjoint((url.scheme, "all"))
         try:
-            self._client = self._make()
+            self._transport = self._make()
         except (httpx2.InvalidURL, ValueError, ImportError):
             raise OutOfReach(fault_sentences.wrong_proxy(self.place)) from None
 
@@ -164,7 +166,7 @@ class HttpChannel:
 
     async def close(self) -> None:
         """Ends every connection; what is under way breaks."""
-        await self._client.aclose()
+        await self._transport.aclose()
 
     async def _whole(self, method: str, path: str, body: bytes | None) -> Reply:
         async with self._response(method, path, body) as response:
@@ -174,15 +176,17 @@ class HttpChannel:
     async def _response(self, method: str, path: str, body: bytes | None) -> AsyncGenerator[httpx2.Response]:
         if self.idle_s > _KEPT_S and not self.num_open:
             # The machine may have slept: connections that look open may be dead.
-            before, self._client = self._client, self._make()
+            before, self._transport = self._transport, self._make()
             self._used_s = self._wall_clock()
             await before.aclose()
         self._used_s = self._wall_clock()
         self.num_open += 1
-        headers = None if body is None else {"Content-Type": _JSON}
         try:
-            async with self._client.stream(method, path, content=body, headers=headers) as response:
+            response = await self._transport.handle_async_request(self._request(method, path, body))
+            try:
                 yield response
+            finally:
+                await response.aclose()
         except _NO_CONNECTION as error:
             raise OutOfReach(fault_sentences.of_connecting(error, self.place, is_proxied=self._is_proxied)) from None
         except (httpx2.TransportError, httpx2.DecodingError, httpx2.StreamError, RuntimeError) as error:
@@ -190,6 +194,12 @@ class HttpChannel:
         finally:
             self.num_open -= 1
             self._used_s = self._wall_clock()
+
+    def _request(self, method: str, path: str, body: bytes | None) -> httpx2.Request:
+        if (url := self._urls.get(path)) is None:
+            url = self._urls[path] = httpx2.URL(self._base + path)
+        headers = self._headers if body is None else self._headers | {"Content-Type": _JSON}
+        return httpx2.Request(method, url, headers=headers, content=body, extensions={"timeout": _TIMEOUT})
 
 
 async def _read(response: httpx2.Response) -> Reply:

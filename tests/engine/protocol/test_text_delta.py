@@ -53,3 +53,13 @@ def test_text_that_changes_places_does_not_travel() -> None:
 def test_piece_outside_of_the_earlier_text_is_refused(piece: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match=f"piece {piece[0]}, {piece[1]} must be within the 3 characters"):
         apply_delta("abc", [piece])
+
+
+def test_keys_typed_and_removed_cost_themselves_beside_a_change_at_the_end() -> None:
+    base = "".join(LINES) + '"deadline":4998.25}'
+    middle = len(base) // 2 + 5
+    for new in (f"{base[:middle]}abc{base[middle:]}", base[:middle] + base[middle + 3 :]):
+        new = new.replace("4998.25", "4997.5")
+        pieces = delta(base, new)
+        assert apply_delta(base, pieces) == new
+        assert sent(pieces) <= 3 + len("98.25}")

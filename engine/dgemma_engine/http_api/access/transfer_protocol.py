@@ -13,6 +13,7 @@ import h11
 import msgspec
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
+from dgemma_engine.http_api.access.joined_writes import JoinedWrites
 from dgemma_engine.http_api.http_settings import HttpSettings
 from dgemma_engine.http_api.refusal import Refusal
 
@@ -32,7 +33,7 @@ def transfer_protocol(settings: HttpSettings) -> type[H11Protocol]:
         _unread: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-            super().connection_made(transport)
+            super().connection_made(cast("asyncio.Transport", JoinedWrites(transport, self.loop)))
             if len(self.connections) > settings.max_connections:
                 message = "Too many connections are open; ask again later."
                 self._end(Refusal(status=503, message=message, retry_after_s=_BUSY_S))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -23,22 +23,22 @@ class CancellableRequests:
     # Cancelled before they came: two connections may overtake each other.
     _early: BoundedStore[tuple[str, str], bool] = field(default_factory=lambda: BoundedStore(_NUM_EARLY))
 
-    async def run(self, owner: str, request: str, work: Awaitable[_Answer]) -> _Answer | None:
+    async def run(self, owner: str, request: str, begin: Callable[[], Awaitable[_Answer]]) -> _Answer | None:
         """Returns what some work comes to; None where the request is cancelled by name, and the work with it.
 
         Args:
             owner: caller and session.
             request: name of the request.
-            work: awaited by this call alone; its end is waited for.
+            begin: returns the work, awaited by this call alone; its end is waited for.
         """
         key = owner, request
-        working = asyncio.ensure_future(work)
         if (broken := self._works.get(key)) is not None:
             # Asked again: the connection of the earlier try has broken, whether that is known here or not.
             broken.cancel()
-        self._works[key] = working
         if self._early.pop(key):
-            working.cancel()
+            return None
+        working = asyncio.ensure_future(begin())
+        self._works[key] = working
         try:
             await asyncio.wait([working])
             return None if working.cancelled() else working.result()

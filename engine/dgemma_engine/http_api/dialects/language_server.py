@@ -164,8 +164,10 @@ class LanguageServerDialect:
             return json_response(InfillAnswer(answer=call.service.overtaken(), elapsed_ms=0.0))
 
         def answer(on_draft: OnDraft | None) -> Awaitable[Infill]:
-            work = _in_time(call.service.infill(context, call.caller, on_draft), context)
-            return self._unless_cancelled(owner, body.request, work)
+            def begin() -> Awaitable[Infill]:
+                return _in_time(call.service.infill(context, call.caller, on_draft), context)
+
+            return self._unless_cancelled(owner, body.request, begin)
 
         def to_answer(infill: Infill) -> InfillAnswer:
             return InfillAnswer(answer=infill, elapsed_ms=self._since_ms(since_s))
@@ -180,7 +182,7 @@ class LanguageServerDialect:
     async def _trace(self, call: Call) -> Response:
         since_s = self._clock()
         body, owner, context = self._read(call)
-        trace = await self._requests.run(owner, body.request, call.service.trace(context))
+        trace = await self._requests.run(owner, body.request, lambda: call.service.trace(context))
         if trace is None:
             raise Refusal(status=409, message="The request was cancelled.")
         return json_response(TraceAnswer(trace=trace, elapsed_ms=self._since_ms(since_s)))
@@ -217,8 +219,8 @@ class LanguageServerDialect:
             raise Refusal(status=400, message=f"A list of the question has more than {most} entries.")
         return body, owner, replace(context, document=f"{owner}/{context.document}", drafts="")
 
-    async def _unless_cancelled(self, owner: str, request: str, work: Awaitable[Infill]) -> Infill:
-        infill = await self._requests.run(owner, request, work)
+    async def _unless_cancelled(self, owner: str, request: str, begin: Callable[[], Awaitable[Infill]]) -> Infill:
+        infill = await self._requests.run(owner, request, begin)
         return _CANCELLED if infill is None else infill
 
     def _is_overtaken(self, document: str, number: int) -> bool:
