@@ -85,6 +85,12 @@ COMMANDS: dict[str, Run | Elsewhere | ByHand] = {
     "dgemma-lsp trace FILE:LINE:COLUMN --html OUT": Run(
         r"<!doctype html>(?s:.*)</html>", "dgemma-lsp trace area.py:10:12 --html OUT > said && cat OUT"
     ),
+    "dgemma-lsp complete FILE:LINE:COLUMN --model tiny": Run(ANSWER, "dgemma-lsp complete area.py:10:12 --model tiny"),
+    "dgemma-engine stop": Run(
+        r"engine stopped \(pid \d+\)\n", "dgemma-engine start --model tiny > said && dgemma-engine stop --model tiny"
+    ),
+    "dgemma-engine rm small": Run(r"small(?s:.*)", code=1),
+    "dgemma-lsp stats --delete": Run(r"\w"),
     "dgemma-lsp doctor": Run(r"python +\S", code=0),
     "make demo": Elsewhere(".ci/run"),
     "make test": Elsewhere(".ci/run"),
