@@ -4,8 +4,8 @@ A person types as in `team_typing`. A replica lets a few documents in at a time;
 step, or make their steps together where that is faster; of one document only the newest question counts. The first
 question of a piece has a prompt to encode, and what it got done of that before it was taken back is done for the next
 one. What questions cost is drawn from what was measured of people who wait for every answer (of those who do not, only
-the short ones end), or follows from the time of a step on a card. Losses of replicas and the memory for prompts are not
-modelled.
+the short ones end), or follows from the time of a step on a card. On a machine that editors, proxy and replicas share,
+all of them take turns on its cores (`shared_machine`). Losses of replicas and the memory for prompts are not modelled.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
 
 import record
 import simpy
+from shared_machine import Carrying, SharedMachine
 from simpy.events import Event
 from simpy.resources.resource import Request
 from team_typing import DEADLINE_MS, DEBOUNCE_S, Costs, Piece
@@ -61,7 +62,9 @@ class Setting:
         cold_s: draws the seconds of the device that a prompt takes which it knows nothing of.
         service_s: draws the seconds of the device that a question with a known prompt needs alone.
         step_s: piece of either that is not interrupted.
-        way_s: draws the seconds on the way there and back.
+        way_s: seconds on the way there and back in which no core of the shared machine works.
+        carrying: what the shared machine does for a question besides.
+        num_cores: of the machine that is shared; None where each program has one of its own.
         together: how many times one document's step that of so many documents takes.
         num_at_once: documents that a replica works on at the same time.
         max_requests: questions in a replica; one more is told to come again.
@@ -70,23 +73,27 @@ class Setting:
     cold_s: Callable[[random.Random], float]
     service_s: Callable[[random.Random], float]
     step_s: float
-    way_s: Callable[[random.Random], float]
+    way_s: float
     together: Callable[[int], float]
+    carrying: Carrying = field(default_factory=Carrying)
+    num_cores: int | None = None
     num_at_once: int = 2
     max_requests: int = 16
 
     @classmethod
-    def measured(cls, costs: Costs) -> Setting:
-        """Returns one that draws from measured times; documents take turns on a processor."""
-        warm_s = [one / 1_000 for one in costs.warm_ms]
+    def measured(cls, costs: Costs, carrying: Carrying, num_cores: int) -> Setting:
+        """Returns one that draws from measured times; documents take turns on a processor, and all share its cores."""
+        warm_s = [one / 1_000 * costs.processor_share for one in costs.warm_ms]
         usual_s = statistics.median(warm_s)
-        cold_s = [max(0.0, one / 1_000 - usual_s) for one in costs.first_ms]
+        cold_s = [max(0.0, one / 1_000 * costs.processor_share - usual_s) for one in costs.first_ms]
         return cls(
             cold_s=lambda draw: draw.choice(cold_s),
             service_s=lambda draw: draw.choice(warm_s),
             step_s=0.02,
-            way_s=lambda draw: draw.choice(costs.way_ms) / 1_000,
+            way_s=carrying.idle_s,
             together=float,
+            carrying=carrying,
+            num_cores=num_cores,
         )
 
     @classmethod
@@ -112,7 +119,7 @@ class Setting:
             cold_s=lambda _draw: _COLD_MS / 1_000,
             service_s=lambda _draw: service_s,
             step_s=step_ms / 1_000,
-            way_s=lambda _draw: 0.006,
+            way_s=0.006,
             together=times,
             num_at_once=_AT_ONCE_ON_A_CARD,
         )
@@ -130,10 +137,11 @@ class _Prompt:
 
 
 class _Replica:
-    """One engine: its queue, its slots, its device."""
+    """One engine: its queue, its slots, its device, its interpreter."""
 
-    def __init__(self, world: simpy.Environment, setting: Setting) -> None:
-        self._world, self._setting = world, setting
+    def __init__(self, world: simpy.Environment, setting: Setting, machine: SharedMachine) -> None:
+        self._world, self._setting, self._machine = world, setting, machine
+        self.interpreter = simpy.Resource(world, capacity=1)
         self._slots = simpy.Resource(world, capacity=setting.num_at_once)
         self._device = simpy.Resource(world, capacity=1)
         self._num_under_way = 0
@@ -173,7 +181,7 @@ class _Replica:
         yield self._world.process(self._step(turn, step_s))
 
     def _step(self, turn: Request, step_s: float) -> Generator[Event, Any, None]:
-        yield self._world.timeout(step_s)
+        yield from self._machine.work(step_s, self.interpreter)
         self.busy_s += step_s
         self._device.release(turn)
 
@@ -188,8 +196,15 @@ def simulate(team: Team, setting: Setting, texts: Sequence[Piece], *, seed: int)
         seed: of all draws.
     """
     world, ends, times_ms = simpy.Environment(), Counter[str](), list[float]()
-    replicas = [_Replica(world, setting) for _ in range(team.num_replicas)]
+    machine, carrying = SharedMachine(world, setting.num_cores), setting.carrying
+    replicas = [_Replica(world, setting, machine) for _ in range(team.num_replicas)]
     home_of = _ring(team.num_replicas)
+    if at_rest_s := carrying.at_rest.outside_s + carrying.at_rest.replica_s:
+        world.process(machine.load(at_rest_s))
+
+    def forget(replica: _Replica) -> Generator[Event, Any, None]:
+        yield from machine.work(carrying.taken_back.outside_s)
+        yield from machine.work(carrying.taken_back.replica_s, replica.interpreter)
 
     def ask(replica: _Replica, prompt: _Prompt, draw: random.Random) -> Generator[Event, Any, None]:
         try:
@@ -199,10 +214,13 @@ def simulate(team: Team, setting: Setting, texts: Sequence[Piece], *, seed: int)
             return
         began_s = world.now
         try:
-            yield world.timeout(setting.way_s(draw))
+            yield world.timeout(setting.way_s)
+            yield from machine.work(carrying.answered.outside_s)
+            yield from machine.work(carrying.answered.replica_s, replica.interpreter)
             end = yield from replica.answer(prompt, setting.service_s(draw))
         except simpy.Interrupt:
             ends["taken back"] += 1
+            world.process(forget(replica))
             return
         ends[end] += 1
         if end != "told to come again":

@@ -107,12 +107,12 @@ class Costs:
     Attributes:
         first_ms: of the first of a piece, whose prompt it knows nothing of.
         warm_ms: of the others.
-        way_ms: from the question to its work and back from there.
+        processor_share: processor time in them; the rest waits for a core that something else is on.
     """
 
     first_ms: list[float] = field(default_factory=list[float])
     warm_ms: list[float] = field(default_factory=list[float])
-    way_ms: list[float] = field(default_factory=list[float])
+    processor_share: float = 1.0
 
 
 async def costs_of(remotes: Sequence[RemoteEngine], texts: list[Piece], *, seconds: float) -> Costs:
@@ -131,11 +131,9 @@ async def costs_of(remotes: Sequence[RemoteEngine], texts: list[Piece], *, secon
             piece, number = draw.choice(texts), number + 1
             for length in range(len(piece.typed)):
                 with suppress(EngineFault, EngineUnavailable):
-                    began_s = time.monotonic()
-                    infill = await remote.infill(_question(piece, length, number))
+                    infill = await remote.infill(question(piece, length, number))
                     if infill.prompt_tokens:
                         (costs.warm_ms if length else costs.first_ms).append(_worked_ms(infill))
-                        costs.way_ms.append((time.monotonic() - began_s) * 1_000 - infill.timings_ms["total"])
 
     await asyncio.gather(*(wait_for_each(person, remote) for person, remote in enumerate(remotes)))
     return costs
@@ -146,7 +144,8 @@ def _worked_ms(infill: Infill) -> float:
     return times_ms["total"] - times_ms["queue"] - times_ms.get("others", 0.0)
 
 
-def _question(piece: Piece, length: int, number: int) -> Context:
+def question(piece: Piece, length: int, number: int) -> Context:
+    """Returns what is asked after so many characters of a piece, the person's `number`th."""
     return Context(
         document=f"file:///{number % 3}.py",
         prefix=piece.above + piece.typed[:length],
@@ -177,7 +176,7 @@ async def type_for(
         piece, number = draw.choice(texts), number + 1
         asking: asyncio.Task[None] | None = None
         for length in range(len(piece.typed)):
-            context = _question(piece, length, number)
+            context = question(piece, length, number)
             if asking is not None and not asking.done():
                 asking.cancel()
             asking = asyncio.create_task(_ask(remote, context, outcomes, is_first=length == 0))
@@ -186,7 +185,7 @@ async def type_for(
                 break
         if asking is not None:
             await asyncio.wait([asking])
-        await asyncio.sleep(draw.expovariate(1 / pause_s))
+        await asyncio.sleep(min(draw.expovariate(1 / pause_s), max(end_s - time.monotonic(), 0.0)))
 
 
 async def _ask(remote: RemoteEngine, context: Context, outcomes: Outcomes, *, is_first: bool) -> None:

@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections import Counter
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,9 @@ from dgemma_engine.remote.remote_location import RemoteLocation
 from echo_replica import EchoReplica
 from local_cluster import LocalCluster, local_cluster
 from remote_engine import engine as echo_engine
+from shared_machine import Carrying, carrying, replica_processor_s
 from team_simulation import Setting, Team, simulate
-from team_typing import Costs, Outcomes, costs_of, pieces, type_for
+from team_typing import Costs, Outcomes, costs_of, pieces, question, type_for
 
 _PORT, _NUM_REPLICAS = 8_471, 2
 _WARM_UP = 20
@@ -171,16 +173,17 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     arguments = {"allow_anyone": True, "cpus": 1.0}
     with local_cluster(application_of(EchoReplica, arguments, num_replicas=_NUM_REPLICAS), port=_PORT) as cluster:
         result["overhead"] = asyncio.run(overhead(cluster, args.rounds))
+        carried = asyncio.run(cost_of_carrying(cluster, args.rounds))
         result["replay_at_once"] = asyncio.run(replay(cluster, args.requests, args.kill_s))
     real = application_of(EngineReplica, arguments | {"model": "tiny"}, num_replicas=_NUM_REPLICAS)
     with local_cluster(real, port=_PORT) as cluster:
         setting = {"people": args.people, "seconds": args.seconds, "pause_s": args.pause_s}
         few = asyncio.run(typing(cluster, people=20, seconds=args.seconds, pause_s=args.pause_s, kill_s=None))
         many = asyncio.run(typing(cluster, **setting, kill_s=None))
-        costs = asyncio.run(costs_when_busy(cluster, args.cost_s))
+        costs = asyncio.run(costs_when_busy(cluster, args.cost_s, carried))
         lossy = asyncio.run(typing(cluster, **setting, kill_s=args.kill_s))
     result["typing_20"], result["typing"], result["typing_with_losses"] = few.summary(), many.summary(), lossy.summary()
-    result["simulation"] = simulated(few, many, costs, args)
+    result["simulation"] = simulated(few, many, costs, carried, args)
     parts = (result["replay_at_once"], result["typing_20"], result["typing"], result["typing_with_losses"])
     return result | {
         "unanswered": sum(part["unanswered"] for part in parts),
@@ -191,24 +194,54 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-async def costs_when_busy(cluster: LocalCluster, seconds: float) -> Costs:
+async def cost_of_carrying(cluster: LocalCluster, num_questions: int) -> Carrying:
+    """Returns what it costs to carry the questions of somebody who types."""
+    longest = max(pieces(), key=lambda piece: len(piece.typed))
+    async with cluster.remote() as remote:
+        typed = [
+            question(longest, number % len(longest.typed), number // len(longest.typed))
+            for number in range(num_questions)
+        ]
+        return await carrying(remote, cluster.replica_pids, typed)
+
+
+async def costs_when_busy(cluster: LocalCluster, seconds: float, carried: Carrying) -> Costs:
     """Returns what questions cost while every replica always has some."""
     async with AsyncExitStack() as stack:
         remotes = [await stack.enter_async_context(cluster.remote()) for _ in range(_NUM_REPLICAS + 1)]
-        return await costs_of(remotes, pieces(), seconds=seconds)
+        before_s = sum(map(replica_processor_s, cluster.replica_pids()))
+        costs = await costs_of(remotes, pieces(), seconds=seconds)
+        used_s = sum(map(replica_processor_s, cluster.replica_pids())) - before_s
+    num_asked = len(costs.first_ms) + len(costs.warm_ms)
+    own_s = used_s - num_asked * carried.answered.replica_s - seconds * carried.at_rest.replica_s
+    return replace(costs, processor_share=own_s * 1e3 / (sum(costs.first_ms) + sum(costs.warm_ms)))
 
 
-def simulated(few: Outcomes, many: Outcomes, costs: Costs, args: argparse.Namespace) -> dict[str, Any]:
+def simulated(
+    few: Outcomes, many: Outcomes, costs: Costs, carried: Carrying, args: argparse.Namespace
+) -> dict[str, Any]:
     """Returns the measured runs as the simulation has them, and what it says of large teams."""
     result: dict[str, Any] = {
         "cost_ms": {
             name: round(statistics.median(times_ms), 1)
-            for name, times_ms in (("first", costs.first_ms), ("warm", costs.warm_ms), ("way", costs.way_ms))
-        }
+            for name, times_ms in (("first", costs.first_ms), ("warm", costs.warm_ms))
+        },
+        "processor_share": round(costs.processor_share, 3),
+        "carrying_ms": {
+            name: round(seconds * 1_000, 2)
+            for name, seconds in (
+                ("answered_replica", carried.answered.replica_s),
+                ("answered_outside", carried.answered.outside_s),
+                ("taken_back_replica", carried.taken_back.replica_s),
+                ("taken_back_outside", carried.taken_back.outside_s),
+                ("idle", carried.idle_s),
+            )
+        },
+        "at_rest_share": round(carried.at_rest.replica_s + carried.at_rest.outside_s, 3),
     }
     for name, measured, people in (("typing_20", few, 20), ("typing", many, args.people)):
         team = Team(people=people, num_replicas=_NUM_REPLICAS, pause_s=args.pause_s, seconds=args.seconds)
-        found = simulate(team, Setting.measured(costs), pieces(), seed=1)
+        found = simulate(team, Setting.measured(costs, carried, os.cpu_count() or 1), pieces(), seed=1)
         errors = {
             key: round(found[key] / measured.summary()[key] - 1, 3)
             for key in ("p50_ms", "p95_ms")

@@ -42,7 +42,7 @@ from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
 from dgemma_engine.tracing.recorder import Recorder
 from front_door import front_door
-from instant_engine import InstantEngine, process
+from instant_engine import SLOW_PATH, InstantEngine, process
 from spoiled_network import network_to, slow_network_to
 
 NUM_LINES, DELAY_MS = 2_000, 20.0
@@ -54,7 +54,7 @@ _AT_ONCE = 4
 
 
 class EchoEngine(InstantEngine):
-    """Answers with the number of the question, which its prefix ends with, after two drafts of it."""
+    """Answers with the number at the end of a prefix, after two drafts of it, or slowly with nothing."""
 
     def filling(
         self,
@@ -65,6 +65,8 @@ class EchoEngine(InstantEngine):
         recorder: Recorder | None = None,
     ) -> Pieces[Infill]:
         """Returns the number."""
+        if context.path == SLOW_PATH:
+            return (yield from super().filling(context, cancel))
         number = context.prefix.rpartition("#")[2] if "#" in context.prefix else ""
         if not number:
             return Infill(text="value", finish=Finish.STABLE, score=0.9, steps=1, timings_ms={"total": 0.0})
