@@ -170,8 +170,19 @@ DIST := dist
 NVIM_ARCHIVE = $(DIST)/dgemma-nvim-$(VERSION).tar.gz
 NVIM_PACK = $(or $(XDG_DATA_HOME),$(HOME)/.local/share)/nvim/site/pack/dgemma/start
 
-package: setup package-neovim package-vscode ## wheel, Neovim archive and VS Code extension into dist
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(DIST) .
+package: setup package-neovim package-vscode ## source archive, wheel, Neovim archive and VS Code extension into dist
+	$(BIN)/python -m build --outdir $(DIST) . >/dev/null
+
+CHECK := $(DIST)/.check
+
+check-package: package ## install the wheel into empty environments, alone and with the extras engine and http
+	rm -rf $(CHECK) && $(PYTHON) -m venv $(CHECK)
+	$(CHECK)/bin/pip install --quiet --disable-pip-version-check $(DIST)/dgemma_lsp-$(VERSION)-py3-none-any.whl
+	$(CHECK)/bin/dgemma-lsp --version
+	$(CHECK)/bin/pip install --quiet --disable-pip-version-check '$(DIST)/dgemma_lsp-$(VERSION)-py3-none-any.whl[engine,http]' torch==2.13.0
+	cd / && $(CURDIR)/$(CHECK)/bin/dgemma-lsp complete $(CURDIR)/dgemma_lsp/answer.py:30:5 --model tiny
+	$(CHECK)/bin/dgemma-engine stop --model tiny
+	$(CHECK)/bin/dgemma-engine serve --ray-example first_steps >/dev/null
 
 package-neovim: setup ## Neovim archive into dist
 	mkdir -p $(DIST)
