@@ -18,9 +18,9 @@ def test_licences_of_all_dependencies_are_named() -> None:
     extras = {name: wanted for name, wanted in PROJECT["optional-dependencies"].items() if name not in _TOOLS}
     wanted = [*PROJECT["dependencies"], *(one for group in extras.values() for one in group)]
     names = {re.split(r"[^\w.-]", one)[0] for one in wanted} - {_OF_THIS_PROJECT}
-    listed = (ROOT / "THIRD_PARTY.md").read_text(encoding="utf-8")
+    listed = (ROOT / "docs/THIRD_PARTY.md").read_text(encoding="utf-8")
     assert {name for name in names if not re.search(rf"\b{re.escape(name)}\b(?!-)", listed)} == set()
-    assert "THIRD_PARTY.md" in PROJECT["license-files"]
+    assert "docs/THIRD_PARTY.md" in PROJECT["license-files"]
 
 
 def test_all_artefacts_have_one_version() -> None:
