@@ -12,14 +12,24 @@ from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 
-KINDS = ("open-dcoder", "a2d-qwen2", "a2d-qwen3", "a2d-llama", "dream", "llada")
-VOCAB_SIZE, END, MASK = 288, 257, 260
+KINDS = ("open-dcoder", "a2d-qwen2", "a2d-qwen3", "a2d-llama", "dream", "dreamon", "llada")
+# Positions of a block, by the kinds that attend block by block.
+BLOCK_KINDS = {"a2d-qwen2-bd3lm": 32, "a2d-qwen3-bd3lm": 32, "stable-diffcoder": 4}
+VOCAB_SIZE, END, MASK, EXPAND = 288, 257, 260, 261
 _CLASSES = {
     "a2d-qwen2": ("a2d-qwen2", "A2DQwen2LMHeadModel"),
     "a2d-qwen3": ("a2d-qwen3", "A2DQwen3LMHeadModel"),
     "a2d-llama": ("a2d-llama", "A2DLlamaLMHeadModel"),
     "dream": ("Dream", "DreamModel"),
+    "dreamon": ("Dream", "DreamModel"),
+    "a2d-qwen2-bd3lm": ("a2d-qwen2", "A2DQwen2LMHeadModel"),
+    "a2d-qwen3-bd3lm": ("a2d-qwen3", "A2DQwen3LMHeadModel"),
+    "stable-diffcoder": ("llama", "StableDiffcoderForCausalLM"),
 }
+_BACKBONES = {"a2d-qwen3": "Qwen3", "a2d-qwen3-bd3lm": "Qwen3", "a2d-llama": "Llama", "llada": "Llama"}
+_BACKBONES |= {"stable-diffcoder": "Llama"}
+# Tokens that are added to the alphabet and `de`, by id.
+ADDED = {END: "<|endoftext|>", 258: "<|im_end|>", 259: "<|fim_prefix|>", MASK: "<|mask|>"}
 _LLADA_NAMES = {
     "model.embed_tokens": "model.transformer.wte",
     "model.norm": "model.transformer.ln_f",
@@ -46,18 +56,22 @@ class MaskedCheckpoint:
 
     Attributes:
         is_shifted: whether the state before a position scores it.
+        block_tokens: positions that see one another and earlier ones only; 0 for a model that sees everything.
     """
 
     folder: Path
     reference: Any
     is_shifted: bool
+    block_tokens: int = 0
 
     def logits(self, ids: list[int]) -> torch.Tensor:
-        """Returns what the reference computes for each position of a text when each sees all, [T, V]."""
+        """Returns what the reference computes for each position of a text when each sees all that it may, [T, V]."""
         num = len(ids)
-        logits_TV = self.reference(
-            torch.tensor([ids]), attention_mask=torch.zeros(1, 1, num, num), use_cache=False
-        ).logits[0]
+        mask_TT = torch.zeros(num, num)
+        if self.block_tokens:
+            block_T = torch.arange(num) // self.block_tokens
+            mask_TT = mask_TT.masked_fill(block_T[None, :] > block_T[:, None], torch.finfo(torch.float32).min)
+        logits_TV = self.reference(torch.tensor([ids]), attention_mask=mask_TT[None, None], use_cache=False).logits[0]
         return torch.cat((logits_TV[:1], logits_TV[:-1])) if self.is_shifted else logits_TV
 
 
@@ -65,14 +79,14 @@ def make_masked(folder: Path, kind: str, seed: int = 0, *, spread: float = 0.2, 
     """Writes a model; `changed` are fields of its configuration in `transformers`."""
     import transformers
 
-    name = {"a2d-qwen3": "Qwen3", "a2d-llama": "Llama", "llada": "Llama"}.get(kind, "Qwen2")
+    name = _BACKBONES.get(kind, "Qwen2")
     values: dict[str, Any] = {
         "vocab_size": VOCAB_SIZE, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
         "num_attention_heads": 4, "num_key_value_heads": 4 if kind == "llada" else 2, "max_position_embeddings": 512,
         "rms_norm_eps": 1e-5, "tie_word_embeddings": kind == "open-dcoder", "bos_token_id": END, "eos_token_id": END,
         "rope_theta": 10_000.0,
     }  # fmt: skip
-    values |= {"head_dim": 24} if kind == "a2d-qwen3" else {}
+    values |= {"head_dim": 24} if name == "Qwen3" else {}
     config = getattr(transformers, f"{name}Config")(**values | changed)
     model = getattr(transformers, f"{name}ForCausalLM")(config).eval()
     generator = torch.Generator().manual_seed(seed)
@@ -88,13 +102,24 @@ def make_masked(folder: Path, kind: str, seed: int = 0, *, spread: float = 0.2, 
         edit(folder, model_type=model_type, architectures=[architecture], auto_map={"AutoModel": "modeling_x.X"})
     if kind == "llada":
         _as_llada(folder, model.config)
-    mask = "<M>" if kind == "open-dcoder" else "<|mask|>"
-    if kind == "dream":
+    if kind.endswith("bd3lm"):
+        edit(folder, _name_or_path=f"models/{kind}-v0.1")
+    names = ADDED | {"open-dcoder": {MASK: "<M>"}, "dreamon": {EXPAND: "<|expand|>"}}.get(kind, {})
+    if kind in BLOCK_KINDS:
+        names |= {261: "<|fim_suffix|>", 262: "<|fim_middle|>"}
+    if kind == "stable-diffcoder":
+        names |= {MASK: "<[MASK_TOKEN]>", 259: "<[fim-prefix]>", 261: "<[fim-suffix]>", 262: "<[fim-middle]>"}
+    if kind in ("dream", "dreamon"):
         edit(folder, mask_token_id=MASK)
-        write_vocabulary(folder, mask)
+        write_vocabulary(folder, names)
     else:
-        qwen_tokenizer(mask).save(str(folder / "tokenizer.json"))
-    return MaskedCheckpoint(folder=folder, reference=model, is_shifted=kind in ("open-dcoder", "dream"))
+        qwen_tokenizer(names).save(str(folder / "tokenizer.json"))
+    return MaskedCheckpoint(
+        folder=folder,
+        reference=model,
+        is_shifted=kind in ("open-dcoder", "dream", "dreamon"),
+        block_tokens=BLOCK_KINDS.get(kind, 0),
+    )
 
 
 def edit(folder: Path, file: str = "config.json", **changed: Any) -> Path:
@@ -130,17 +155,12 @@ def _llada_name(name: str) -> str:
     return f"model.transformer.blocks.{number}.{_LLADA_NAMES[part]}.weight"
 
 
-def added(mask: str) -> dict[str, int]:
-    """Names and ids of the tokens that are added to the alphabet and `de`."""
-    return {"<|endoftext|>": END, "<|im_end|>": 258, "<|fim_prefix|>": 259, mask: MASK}
-
-
 def vocabulary() -> dict[str, int]:
     """One token a byte, and one of two."""
     return {token: i for i, token in enumerate([*sorted(pre_tokenizers.ByteLevel.alphabet()), "de"])}
 
 
-def qwen_tokenizer(mask: str) -> Tokenizer:
+def qwen_tokenizer(names: dict[int, str]) -> Tokenizer:
     """A tokenizer with the traps of Qwen's: it normalises, and a mark is an added token that is not special."""
     backend = Tokenizer(BPE(vocab=vocabulary(), merges=[("d", "e")]))
     backend.normalizer = normalizers.NFC()
@@ -151,14 +171,15 @@ def qwen_tokenizer(mask: str) -> Tokenizer:
         ]
     )
     backend.decoder = decoders.ByteLevel()
-    for name in added(mask):
-        token = AddedToken(name, special=name != "<|fim_prefix|>", normalized=False)
-        backend.add_tokens([token]) if name == "<|fim_prefix|>" else backend.add_special_tokens([token])
+    for name in names.values():
+        is_special = "fim" not in name
+        token = AddedToken(name, special=is_special, normalized=False)
+        backend.add_special_tokens([token]) if is_special else backend.add_tokens([token])
     return backend
 
 
-def write_vocabulary(folder: Path, mask: str) -> None:
+def write_vocabulary(folder: Path, names: dict[int, str]) -> None:
     """Writes the same tokenizer as the files that Dream has."""
     (folder / "vocab.json").write_text(json.dumps(vocabulary()))
     (folder / "merges.txt").write_text("#version: 0.2\nd e\n")
-    (folder / "added_tokens.json").write_text(json.dumps(added(mask)))
+    (folder / "added_tokens.json").write_text(json.dumps({name: token_id for token_id, name in names.items()}))

@@ -3,7 +3,8 @@
 Turns token ids of prefix and suffix into prompt ids and a canvas layout; knows no tensors and no text. A checkpoint
 without the file (the released 26B one) was not trained to fill: it gets `InfillFormat.untrained()`.
 
-Layout:  prompt = <bos> [snippets] [<suffix> suffix head] [<prefix>] prefix tail     canvas = slot | clean suffix head
+Layout:  prompt = <bos> [snippets] [<suffix> suffix head] [<prefix>] prefix tail [<middle>]
+         canvas = slot | clean suffix head
          slot   = middle <fill> <fill> ...   (or middle <more> when it did not fit)
 When the rest of the file is blank there is no suffix head on the canvas and the middle ends with <eos>.
 """
@@ -31,6 +32,7 @@ class InfillFormat:
         more_token_id: last token of a slot the middle did not fit into; None if the checkpoint has none.
         prefix_token_id: stands before the prefix in the prompt; None if the checkpoint has none.
         suffix_token_id: stands before the suffix in the prompt; None leaves the suffix out of the prompt.
+        middle_token_id: stands after the prefix, as the prompt's last token; None if the checkpoint has none.
         name_token_id: stands before the file's name, with which the prompt then begins in place of <bos>; None if the
             checkpoint reads no names. A prompt without a name then begins with the fill token, if there is one: it
             stands between files too.
@@ -59,6 +61,7 @@ class InfillFormat:
     parallel_suffix_tokens: int = 0
     healing: Literal["word", "token"] = "word"
     name_token_id: int | None = None
+    middle_token_id: int | None = None
     begins_with_bos: bool = True
 
     def __post_init__(self) -> None:
@@ -84,7 +87,14 @@ class InfillFormat:
 
     def _token_ids(self) -> list[tuple[str, int]]:
         """Returns the ids that there are, with the names of their fields."""
-        names = ("fill_token_id", "more_token_id", "prefix_token_id", "suffix_token_id", "name_token_id")
+        names = (
+            "fill_token_id",
+            "more_token_id",
+            "prefix_token_id",
+            "suffix_token_id",
+            "name_token_id",
+            "middle_token_id",
+        )
         return [(name, getattr(self, name)) for name in names if getattr(self, name) is not None]
 
     def require_vocabulary(self, vocab_size: int) -> None:
@@ -167,7 +177,8 @@ class InfillFormat:
         # no prompt would begin like the last one.
         jump = max(1, self.prefix_tokens // 6)
         start = max(0, -(-(len(prefix_ids) - self.prefix_tokens) // jump) * jump)
-        return prompt + prefix_ids[start:]
+        prompt += prefix_ids[start:]
+        return prompt if self.middle_token_id is None else [*prompt, self.middle_token_id]
 
     @property
     def longest_prompt(self) -> int:

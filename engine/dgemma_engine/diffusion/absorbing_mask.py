@@ -98,7 +98,13 @@ class EvenShare:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastShare:
-    """Stops a row at the step whose even share is all that is masked: its likeliest tokens are the last ones."""
+    """Stops a row at the step whose even share is all that is masked: its likeliest tokens are the last ones.
+
+    Attributes:
+        expand_id: a token that becomes masks: a row goes on where the likeliest ones hold it; None for no such token.
+    """
+
+    expand_id: int | None = None
 
     @property
     def num_earlier(self) -> int:
@@ -107,7 +113,61 @@ class LastShare:
 
     def finished(self, earlier: Sequence[Tensor], scores: PositionScores) -> Tensor:
         """See `StopRule.finished`."""
-        return (_num_masked(scores) <= _share(scores))[:, 0]
+        finished_R = (_num_masked(scores) <= _share(scores))[:, 0]
+        if self.expand_id is not None:
+            finished_R &= ((scores.best_RM != self.expand_id) | ~scores.valid_RM).all(-1)
+        return finished_R
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockShare:
+    """Commits the even share of a step within the first block with a mask of a row, the surest first, and for good.
+
+    For models that attend block by block: they were trained to read masks in the last block only. A share that the
+    block has not enough masks for is made up for by later steps.
+
+    Attributes:
+        by: see `EvenShare`.
+        block_tokens: positions of a block; blocks are counted from the beginning of the text.
+    """
+
+    by: Literal["entropy", "probability"]
+    block_tokens: int
+
+    def accept(self, scores: PositionScores) -> Tensor:
+        """See `Acceptance.accept`; needs what `EvenShare` needs, and positions."""
+        assert scores.committed_RM is not None and scores.probability_RM is not None
+        is_open_RM = _first_block(scores, self.block_tokens)
+        unsure_RM = scores.entropy_RM if self.by == "entropy" else -scores.probability_RM
+        is_surest_RM = _rank(unsure_RM.masked_fill(~is_open_RM, torch.inf)) < _share(scores)
+        return (is_open_RM & is_surest_RM) | (scores.valid_RM & scores.committed_RM)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndInBlock:
+    """Stops a row at the step after which nothing is masked up to its first end token, or nothing at all.
+
+    What follows an end token is no text.
+
+    Attributes:
+        acceptance: what a step commits.
+        end_ids: tokens that end a text.
+    """
+
+    acceptance: BlockShare
+    end_ids: tuple[int, ...]
+
+    @property
+    def num_earlier(self) -> int:
+        """See `StopRule.num_earlier`."""
+        return 0
+
+    def finished(self, earlier: Sequence[Tensor], scores: PositionScores) -> Tensor:
+        """See `StopRule.finished`."""
+        settled_RM = self.acceptance.accept(scores) | ~scores.valid_RM
+        is_end_RM = torch.isin(scores.best_RM, scores.best_RM.new_tensor(self.end_ids)) & scores.valid_RM
+        is_text_RM = (is_end_RM.cumsum(-1) - is_end_RM.long()) == 0
+        return (settled_RM | ~is_text_RM).all(-1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +195,15 @@ def _share(scores: PositionScores) -> Tensor:
     """Returns how many masks of each row a step commits, so that equal shares leave none, [R, 1]."""
     num_steps = scores.steps_left + 1
     return (_num_masked(scores) + num_steps - 1) // num_steps
+
+
+def _first_block(scores: PositionScores, block_tokens: int) -> Tensor:
+    """Returns the masked positions that stand in the first block with any of each row, [R, M]."""
+    assert scores.committed_RM is not None and scores.position_RM is not None, "an executor of blocks gives both"
+    is_masked_RM = scores.valid_RM & ~scores.committed_RM
+    block_RM = scores.position_RM // block_tokens
+    first_R1 = block_RM.masked_fill(~is_masked_RM, torch.iinfo(block_RM.dtype).max).amin(-1, keepdim=True)
+    return is_masked_RM & (block_RM == first_R1)
 
 
 def _rank(values_RM: Tensor) -> Tensor:

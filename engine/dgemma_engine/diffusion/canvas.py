@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -139,6 +139,30 @@ class Canvas:
             self._noise,
             [self._generators[index] for index in indices],
         )
+
+    def resized(self, places: Sequence[Sequence[int | None]]) -> tuple[Canvas, Tensor]:
+        """Returns a canvas of the same rows with other free positions, each with its row's generator.
+
+        Args:
+            places: for each row, and each of its free positions to be, which of the free ones now it takes its token
+                from; None is noise. Nothing is clamped between free positions.
+
+        Returns:
+            The canvas, and where each of its free positions stood on this one, [L] int64; -1 where none did, and at
+            clamped positions.
+        """
+        rows, source = list[Row](), list[int]()
+        for row, free, taken in zip(self.layout.rows, self.layout.free_RM.tolist(), places, strict=True):
+            assert not row.between, "what is clamped between free positions cannot be moved"
+            rows.append(replace(row, num_free=len(taken), warm_ids=()))
+            source += [-1] * len(row.opening_ids)
+            source += [-1 if place is None else free[place] for place in taken]
+            source += [-1] * len(row.head_ids)
+        layout = CanvasLayout(rows, self.ids_1L.device)
+        resized = Canvas(layout, layout.given_1L, self._noise, self._generators)
+        source_L = torch.tensor(source, device=self.ids_1L.device)
+        resized.replace(torch.where(source_L >= 0, self.ids_1L[:, source_L], resized.draw_noise()))
+        return resized, source_L
 
     def replace(self, ids_1L: Tensor) -> None:
         """Writes new tokens to free positions and the given ones everywhere else."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Protocol
 
 import torch
@@ -28,7 +29,7 @@ class Guess:
     """The answer of a row after a step.
 
     Attributes:
-        ids: best token of each free position.
+        ids: best token of each free position, but for those that change the length of a row and stand for no text.
         confidence: their probabilities at temperature 1.
         entropy: nats at each free position, at the temperature of the step.
         steps: denoising steps the row has made.
@@ -156,10 +157,14 @@ class Denoiser:
         if index not in self._guesses:
             assert self._last is not None, "no step was made"
             last, place = self._last, self._last.live.index(index)
-            num_free = last.num_free[place]
+            num_free, resizing = last.num_free[place], self._sampler.resizing
+            ids, confidence = last.scores.best_RM[place, :num_free].tolist(), self._executor.confidence(place)
+            if resizing is not None:
+                is_text = [token_id not in resizing.ids for token_id in ids]
+                ids, confidence = [*compress(ids, is_text)], [*compress(confidence, is_text)]
             self._guesses[index] = Guess(
-                ids=last.scores.best_RM[place, :num_free].tolist(),
-                confidence=self._executor.confidence(place),
+                ids=ids,
+                confidence=confidence,
                 entropy=last.scores.entropy_RM[place, :num_free].tolist(),
                 steps=self.steps,
             )

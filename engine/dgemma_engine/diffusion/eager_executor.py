@@ -12,8 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dgemma_engine.diffusion.absorbing_mask import AbsorbingMask
 from dgemma_engine.diffusion.canvas import Canvas
 from dgemma_engine.diffusion.pass_queue import PassQueue, PendingPass
+from dgemma_engine.diffusion.resizing import Resizing
 from dgemma_engine.diffusion.sampler import ClampedConditioning, Commitment, PositionScores, Sampler
 from dgemma_engine.diffusion.token_distribution import TokenDistribution, VocabularyScorer, confidence, sample
 from dgemma_engine.model import attention_masks
@@ -126,7 +128,8 @@ class EagerExecutor:
             hidden_1LD = self._queue.read(hidden_1LD)
         hidden_ND = hidden_1LD[0, self._wanted_N]
         layout = self.layout
-        distribution = self._scorer.score(hidden_ND, self._temperature, self._suppressed, num_read=self._num_free)
+        suppressed = [*self._suppressed, *self._suppressed_expansions()]
+        distribution = self._scorer.score(hidden_ND, self._temperature, suppressed, num_read=self._num_free)
         best_RM, committed_RM, probability_RM = distribution.best_N[self._free_RM], None, None
         committed_1L = self._sampler.noise.committed(self._canvas.ids_1L)
         if committed_1L is not None:
@@ -140,6 +143,7 @@ class EagerExecutor:
             valid_RM=layout.valid_RM,
             committed_RM=committed_RM,
             probability_RM=probability_RM,
+            position_RM=self._positions_1L[0, layout.free_RM],
             steps_left=self._steps_left,
         )
         is_final = self._sampler.commitment is Commitment.FINAL
@@ -205,6 +209,8 @@ class EagerExecutor:
                 if rule is ClampedConditioning.GIVEN:
                     self._soft_1LD = self._model.embed(layout.given_1L)
                 self._soft_1LD[:, self._scored_N] = soft_1ND
+        if self._sampler.resizing is not None:
+            self._resize(self._sampler.resizing)
         return accepted_RM
 
     def select_rows(self, places: Sequence[int]) -> None:
@@ -215,6 +221,32 @@ class EagerExecutor:
             self._soft_1LD = self._soft_1LD[:, torch.isin(row_L, torch.tensor(places, device=row_L.device))]
         self._canvas = self._canvas.select_rows(places)
         self._precompute()
+
+    def _resize(self, resizing: Resizing) -> None:
+        """Gives each row the length that its committed tokens ask for."""
+        noise, layout, ids_L = self._sampler.noise, self.layout, self._canvas.ids_1L[0]
+        assert isinstance(noise, AbsorbingMask), "rows change their length in masked diffusion only"
+        free_ids = [ids_L[free_M[: row.num_free]] for row, free_M in zip(layout.rows, layout.free_RM, strict=True)]
+        places = [resizing.places(ids_M.tolist(), noise.mask_id) for ids_M in free_ids]
+        if all(taken == list(range(row.num_free)) for row, taken in zip(layout.rows, places, strict=True)):
+            return
+        self._canvas, source_L = self._canvas.resized(places)
+        self._probability_1L = torch.where(source_L >= 0, self._probability_1L[:, source_L], 0.0)
+        self._precompute()
+
+    def _suppressed_expansions(self) -> list[tuple[int, Tensor]]:
+        """Returns the scored positions at which no row may ask to grow: of those without room, and at the last step."""
+        resizing, config = self._sampler.resizing, self._model.config
+        if resizing is None:
+            return []
+        expand_V = torch.zeros(config.vocab_size, dtype=torch.bool, device=self._canvas.ids_1L.device)
+        expand_V[resizing.expand_id] = True
+        return [
+            (place, expand_V)
+            for row, places in zip(self.layout.rows, self._free_RM.tolist(), strict=True)
+            if not self._steps_left or row.num_free >= resizing.most_free
+            for place in places[: row.num_free]
+        ]
 
     def _last_scored(self, place: int) -> tuple[_Scored, Tensor]:
         """Returns the last scored step and the scaled logits of the free positions of its row at `place`."""

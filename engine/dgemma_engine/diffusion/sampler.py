@@ -18,6 +18,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from dgemma_engine.diffusion.resizing import Resizing
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PositionScores:
@@ -31,6 +33,7 @@ class PositionScores:
         valid_RM: bool.
         committed_RM: bool, where the canvas holds a token that is no noise; None if noise cannot be told from tokens.
         probability_RM: of the likeliest token at the step's temperature, float32; None if the executor has none.
+        position_RM: in the text, the prompt included, int64; None if the executor has none.
         steps_left: that follow this one; 0 is the last.
     """
 
@@ -39,6 +42,7 @@ class PositionScores:
     valid_RM: Tensor
     committed_RM: Tensor | None = None
     probability_RM: Tensor | None = None
+    position_RM: Tensor | None = None
     steps_left: int = 0
 
 
@@ -236,6 +240,7 @@ class Sampler:
         stop: when a row ends early.
         clamped_conditioning: self-conditioning at clamped positions, for a model that has it.
         commitment: which token a committed position gets, and whether it stays.
+        resizing: how committed tokens change the length of a row; None leaves rows as long as they begin.
     """
 
     num_steps: int
@@ -245,7 +250,10 @@ class Sampler:
     stop: StopRule
     clamped_conditioning: ClampedConditioning = ClampedConditioning.OWN
     commitment: Commitment = Commitment.DRAWN
+    resizing: Resizing | None = None
 
     def __post_init__(self) -> None:
         if self.num_steps < 1:
             raise ValueError(f"{self.num_steps=} must be at least 1")
+        if self.resizing is not None and (self.stop.num_earlier or self.commitment is not Commitment.FINAL):
+            raise ValueError("rows change their length only where tokens stay, and no stop rule compares earlier steps")

@@ -52,7 +52,10 @@ class StepExecutor(Protocol):
         ...
 
     def renoise(self) -> Tensor:
-        """Makes the next canvas of the last scores; returns the accepted positions, [R, M] bool."""
+        """Makes the next canvas of the last scores; returns the accepted positions, [R, M] bool.
+
+        Rows have another length afterwards where the sampler's `resizing` says so.
+        """
         ...
 
     def select_rows(self, places: Sequence[int]) -> None:

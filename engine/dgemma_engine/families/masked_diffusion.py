@@ -1,20 +1,22 @@
-"""Masked diffusion as a family: decoders whose attention sees prompt, canvas and suffix alike, in Hugging Face folders.
+"""Masked diffusion as a family: decoders that fill masks, in Hugging Face folders.
 
-Open-dCoder, the models of dLLM, Dream, Dream-Coder, DiffuCoder and LLaDA. A hole is put as its prefix, masks, and as
-much of the suffix as the window has room for. The models fill as many masks as there are, so the length of a middle is
-searched for. What differs between them is data (`masked/kinds.py`).
+Open-dCoder, the mdlm models of dLLM, Dream, Dream-Coder, DiffuCoder and LLaDA see prompt, canvas and suffix alike: a
+hole is put as its prefix, masks, and as much of the suffix as the window has room for. They fill as many masks as there
+are, so the length of a middle is searched for; DreamOn changes it while it fills. Stable-DiffCoder and the bd3lm models
+of dLLM attend block by block: the suffix stands before the prefix, and a token ends the middle. What differs between
+them is data (`masked/kinds.py`).
 """
 
 from __future__ import annotations
 
 from dgemma_engine.backends.memory_plan import MemoryPlan
 from dgemma_engine.checkpoint.fim_format import InfillFormat
-from dgemma_engine.diffusion.absorbing_mask import AbsorbingMask, EvenShare, LastShare
+from dgemma_engine.diffusion.absorbing_mask import AbsorbingMask, BlockShare, EndInBlock, EvenShare, LastShare
 from dgemma_engine.diffusion.sampler import Commitment, Sampler, TemperatureSchedule
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.families.checkpoint_facts import CheckpointFacts
 from dgemma_engine.families.family import LoadOptions, PlanOptions, refused_adapter
-from dgemma_engine.families.masked.config import MaskedConfig, format_of, kind_of, mask_id_of
+from dgemma_engine.families.masked.config import MaskedConfig, format_of, kind_of, mask_id_of, resizing_of
 from dgemma_engine.families.masked.kinds import KINDS
 from dgemma_engine.families.masked.memory_plan import masked_plan
 from dgemma_engine.families.masked.weights import load_masked
@@ -54,17 +56,24 @@ class MaskedDiffusionFamily:
 
     def read_sampler(self, facts: CheckpointFacts, vocab_size: int) -> Sampler:
         """See `Family.read_sampler`; a temperature of 1 leaves entropies what the search for a length reads."""
+        config, by = MaskedConfig.of_facts(facts), kind_of(facts).surest_by
+        resizing, block_tokens = resizing_of(facts, config), config.block_tokens
+        acceptance, stop = EvenShare(by=by), LastShare(expand_id=None if resizing is None else resizing.expand_id)
+        if block_tokens:
+            acceptance = BlockShare(by=by, block_tokens=block_tokens)
+            stop = EndInBlock(acceptance=acceptance, end_ids=config.eos_token_ids)
         return Sampler(
             num_steps=_MOST_STEPS,
             schedule=TemperatureSchedule(t_min=1.0, t_max=1.0),
-            acceptance=EvenShare(by=kind_of(facts).surest_by),
+            acceptance=acceptance,
             noise=AbsorbingMask(mask_id=mask_id_of(facts, vocab_size)),
-            stop=LastShare(),
+            stop=stop,
             commitment=Commitment.FINAL,
+            resizing=resizing,
         )
 
     def plan(self, facts: CheckpointFacts, options: PlanOptions) -> MemoryPlan:
-        """See `Family.plan`; `context_tokens` are those of the window that every pass computes."""
+        """See `Family.plan`; `context_tokens` are those of a window, which every pass computes, or of a prompt."""
         if options.weight_format is not None:
             raise CheckpointError(f"{facts.path}: a {self.name} model cannot be quantised; leave --format out")
         config = MaskedConfig.of_facts(facts)

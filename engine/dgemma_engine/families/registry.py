@@ -15,7 +15,8 @@ from dgemma_engine.families.family import Family
 from dgemma_engine.families.masked_diffusion import MaskedDiffusionFamily
 from dgemma_engine.families.unsupported import OWN_CODE, why_unsupported
 
-FAMILIES: Sequence[Family] = (DiffusionGemmaFamily(), LlamaFamily(), MaskedDiffusionFamily())
+# Models of masked diffusion borrow the classes of causal ones, so they are asked first.
+FAMILIES: Sequence[Family] = (DiffusionGemmaFamily(), MaskedDiffusionFamily(), LlamaFamily())
 
 
 def family_of(facts: CheckpointFacts, families: Sequence[Family] = FAMILIES) -> Family:

@@ -5,7 +5,7 @@ Wires hypotheses, length search and the denoising loop. Called on the device thr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
@@ -15,10 +15,10 @@ from dgemma_engine.diffusion import canvas as canvases
 from dgemma_engine.diffusion.denoiser import Denoiser, denoise
 from dgemma_engine.diffusion.sampler import Commitment, Sampler
 from dgemma_engine.diffusion.step_executor import ExecutorFactory
-from dgemma_engine.infill import hypotheses
+from dgemma_engine.infill import hypotheses, length_search
 from dgemma_engine.infill.candidate import Proposal, Proposals
 from dgemma_engine.infill.hypotheses import Hypothesis, RowReading, draft
-from dgemma_engine.infill.length_search import DENSE_GRID, GRID, grid, surroundings_prior
+from dgemma_engine.infill.length_search import LengthPrior, LengthReading
 from dgemma_engine.infill.task import InfillTask
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
@@ -33,8 +33,8 @@ _FIRST_SLOTS = {Extent.LINE: (8, 16), Extent.BLOCK: (32, 64)}
 # Denoising steps for an answer in the editor (docs/decisions/0008), and where a committed token stays.
 _STEPS = {Extent.LINE: 4, Extent.BLOCK: 8}
 _FINAL_STEPS = {Extent.LINE: 8, Extent.BLOCK: 16}
-# Rows that go on after the first step where a token stays; with fewer the true length is missed (docs/LOG.md).
-_FINAL_ROWS = 8
+# Rows that go on after the first step where a token stays: that step hardly tells the true length (docs/LOG.md).
+_FINAL_ROWS = 16
 # Ways to begin or to end a middle that are put on the canvas.
 _MOST_EDGES = 2
 # Seeds that a canvas starts from.
@@ -59,6 +59,7 @@ class CanvasCandidates:
         self._start_executor = start_executor
         self._is_final = sampler.commitment is Commitment.FINAL
         self._kept_rows = _FINAL_ROWS if self._is_final else hypotheses.KEPT_ROWS
+        self._resizing_ids = frozenset[int]() if sampler.resizing is None else sampler.resizing.ids
         self.num_steps_made = 0
 
     def num_steps(self, extent: Extent) -> int:
@@ -139,43 +140,49 @@ class CanvasCandidates:
             if cache.num_prompt >= len(prompt_ids):
                 cache.truncate(cache.prompt_start + len(prompt_ids))
 
-    def length_confidences(
-        self, task: InfillTask, cache: PromptCache, lengths: Sequence[int]
-    ) -> dict[int, list[float]]:
-        """Returns the mean negative entropy of the first step at each length, nats, one per noise draw.
+    def length_reading(self, task: InfillTask, cache: PromptCache, middle: str) -> LengthReading:
+        """Returns what the search for a length looks at, and the length that it should find.
 
         Args:
             task: the request, of a format without a fill token.
             cache: the prompt.
-            lengths: in tokens; those that do not fit on the canvas are left out.
+            middle: what stands in the hole.
         """
-        rows = self._length_grid(task, lengths, longer=False)
+        rows = self._length_grid(task, self._lengths(task), longer=False)
         denoising = self._denoising(task, cache, rows, self.num_steps(task.context.extent))
         with torch.inference_mode():
             denoising.step()
-        confidences: dict[int, list[float]] = {}
-        for index, hypothesis in enumerate(rows):
-            entropy = denoising.guess(index).entropy
-            confidences.setdefault(hypothesis.row.num_free, []).append(-sum(entropy) / len(entropy))
-        return confidences
+        found = hypotheses.sureness(rows, denoising).items()
+        confidences = {length: [sure for sure, _ in sureness] for length, sureness in found}
+        boundary, first = task.hole.boundary, rows[0].row
+        num_spelt = task.tokenizer.count(boundary.opening + middle + boundary.closing)
+        num_given = len(first.opening_ids) + len(first.head_ids) - len(task.hole.head_ids)
+        true_length = max(1, num_spelt - num_given)
+        return LengthReading(true_length=true_length, confidences=confidences, prior=self._prior(task, confidences))
 
     def likely_lengths(self, task: InfillTask, rows: Sequence[Hypothesis], denoising: Denoiser) -> list[int]:
         """Returns the rows of the likeliest lengths after the first step, and those that started from a seed."""
-        context, encode = task.context, task.tokenizer.encode
         return hypotheses.likely_lengths(
             rows,
             denoising,
-            surroundings_prior(
-                sorted({hypothesis.row.num_free for hypothesis in rows if hypothesis.seed is None}),
-                context.prefix,
-                context.suffix,
-                extent=context.extent,
-                count_tokens=lambda text: len(encode(text)),
-            ),
+            self._prior(task, {hypothesis.row.num_free for hypothesis in rows if hypothesis.seed is None}),
             bias=task.calibration.bias,
             prior_weight=task.calibration.prior_weight,
             count=self._kept_rows,
         )
+
+    def _prior(self, task: InfillTask, lengths: Iterable[int]) -> LengthPrior:
+        """Returns the prior of rows, which take over what prefix and suffix gave up."""
+        before, after, extent = task.hole.boundary.prefix, task.hole.boundary.suffix, task.context.extent
+        count = task.tokenizer.count
+        return length_search.surroundings_prior(sorted(lengths), before, after, extent=extent, count_tokens=count)
+
+    def _lengths(self, task: InfillTask) -> tuple[int, ...]:
+        """Returns the grid of a hole."""
+        context = task.context
+        longest = min(context.max_middle_tokens, max(1, self._model.config.canvas_length - len(task.hole.head_ids)))
+        lengths = length_search.DENSE_GRID if self._is_final else length_search.GRID
+        return length_search.grid(context.extent, longest, lengths)
 
     def _hypotheses(
         self, task: InfillTask, sizes: Sequence[int], seeds: Sequence[Seed], *, is_first: bool
@@ -190,9 +197,11 @@ class CanvasCandidates:
         if form.fill_token_id is not None:
             rows = hypotheses.slots(hole, sizes, begins, form, most=most, seed=seed)
         else:
-            longest = min(context.max_middle_tokens, max(1, most - len(hole.head_ids)))
-            lengths = grid(context.extent, longest, DENSE_GRID if self._is_final else GRID)
+            lengths = self._lengths(task)
             longer = context.extent is Extent.BLOCK and context.max_middle_tokens > lengths[-1]
+            if self._resizing_ids:
+                # The rows find their lengths by themselves.
+                lengths, longer = sorted({min(size, lengths[-1]) for size in _FIRST_SLOTS[context.extent]}), False
             rows = self._length_grid(task, lengths, begins, longer=longer)
         if self._is_final:
             # A seed's tokens would all be committed already: it is judged with the other candidates.
@@ -205,16 +214,8 @@ class CanvasCandidates:
         hole, most = task.hole, self._model.config.canvas_length
         begins = begins or openings(hole.boundary.opening, task.spelling)[:_MOST_EDGES]
         finals = closings(hole.boundary.closing, task.spelling)[:_MOST_EDGES]
-        return hypotheses.length_grid(
-            hole,
-            lengths,
-            begins,
-            finals,
-            longer=longer,
-            most=most,
-            seed=task.context.seed,
-            is_random=not self._is_final,
-        )
+        edges, seed, is_random = (begins, finals), task.context.seed, not self._is_final
+        return hypotheses.length_grid(hole, lengths, *edges, longer=longer, most=most, seed=seed, is_random=is_random)
 
     def _denoising(
         self,
@@ -232,7 +233,8 @@ class CanvasCandidates:
         # Where every row is exactly as long as its middle, no token ends one before the file does.
         are_exact = all(row.exact for row in rows) and not task.hole.is_last
         banned = list(task.tokenizer.special_ids) if are_exact else task.banned_ids()
-        banned_ids = torch.tensor(banned, dtype=torch.int64, device=device)
+        kept = self._resizing_ids if task.options.slot_tokens is None else frozenset[int]()
+        banned_ids = torch.tensor([one for one in banned if one not in kept], dtype=torch.int64, device=device)
         executor = self._start_executor(cache, canvas, self._sampler, suppressed_ids=banned_ids, block_ids=block)
         return Denoiser(executor, self._sampler, num_steps=num_steps, observer=task.observer)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -26,6 +26,7 @@ from dgemma_engine.families.loaded_adapters import LoadedAdapters
 from dgemma_engine.families.registry import family_of
 from dgemma_engine.infill.answer import to_infill
 from dgemma_engine.infill.candidate import Ranked, Search
+from dgemma_engine.infill.length_search import LengthReading
 from dgemma_engine.infill.observer import Observer
 from dgemma_engine.infill.oom import MEMORY_ERRORS, free_memory, is_exhaustion, slow_step_message
 from dgemma_engine.infill.options import DEFAULT, Decode, InfillOptions
@@ -262,11 +263,9 @@ class Engine:
         choice, timer = self._adapters.choose(context.folder), StageTimer(self._clock)
         return finished(self._pipeline.search(context, choice, cancel, None, options, timer, None)).ranked
 
-    def length_confidences(
-        self, context: Context, lengths: Sequence[int], cancel: Cancel
-    ) -> dict[int, list[float]] | None:
-        """Returns how confident the first step is at each length; see `Pipeline.length_confidences`."""
-        return self._pipeline.length_confidences(context, self._adapters.choose(context.folder), lengths, cancel)
+    def length_reading(self, context: Context, middle: str, cancel: Cancel) -> LengthReading | None:
+        """Returns what the search for a length looks at in a hole; see `Pipeline.length_reading`."""
+        return self._pipeline.length_reading(context, self._adapters.choose(context.folder), middle, cancel)
 
     def _answer(
         self,

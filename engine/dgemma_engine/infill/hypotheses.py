@@ -184,6 +184,16 @@ def promising(readings: dict[int, RowReading], count: int) -> list[int]:
     return sorted(readings, key=score, reverse=True)[:count]
 
 
+def sureness(hypotheses: Sequence[Hypothesis], denoising: Denoiser) -> dict[int, list[tuple[float, int]]]:
+    """Returns mean negative entropy (nats) and index of the rows of each length, but for those started from a seed."""
+    by_length: dict[int, list[tuple[float, int]]] = {}
+    for index in denoising.live:
+        entropy, hypothesis = denoising.guess(index).entropy, hypotheses[index]
+        if hypothesis.seed is None:
+            by_length.setdefault(hypothesis.row.num_free, []).append((-sum(entropy) / len(entropy), index))
+    return by_length
+
+
 def likely_lengths(
     hypotheses: Sequence[Hypothesis],
     denoising: Denoiser,
@@ -194,18 +204,10 @@ def likely_lengths(
     count: int,
 ) -> list[int]:
     """Returns the surest row of each of the likeliest lengths, and all rows that started from a seed."""
-    by_length: dict[int, list[tuple[float, int]]] = {}
-    seeded: list[int] = []
-    for index in denoising.live:
-        hypothesis = hypotheses[index]
-        if hypothesis.seed is not None:
-            seeded.append(index)
-            continue
-        entropy = denoising.guess(index).entropy
-        by_length.setdefault(hypothesis.row.num_free, []).append((-sum(entropy) / len(entropy), index))
+    by_length = sureness(hypotheses, denoising)
     confidences = {length: [sure for sure, _ in rows] for length, rows in by_length.items()}
     chosen = best_lengths(confidences, prior, bias=bias, prior_weight=prior_weight, count=count)
-    return [max(by_length[length])[1] for length in chosen] + seeded
+    return [max(by_length[length])[1] for length in chosen] + [i for i in denoising.live if hypotheses[i].seed]
 
 
 def read(guess: Guess, hypothesis: Hypothesis, end_ids: frozenset[int], form: InfillFormat) -> RowReading:

@@ -52,6 +52,22 @@ class LengthPrior:
         return self.log_probs[self.lengths.index(length)]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LengthReading:
+    """What the search looks at in a hole whose middle is known.
+
+    Attributes:
+        true_length: free positions that its row has, what is taken over from the prefix included.
+        confidences: for each length of the grid the mean negative entropy of its free positions at the first step,
+            nats, one per noise draw.
+        prior: over the same lengths.
+    """
+
+    true_length: int
+    confidences: Mapping[int, Sequence[float]]
+    prior: LengthPrior
+
+
 def surroundings_prior(
     lengths: Sequence[int],
     prefix: str,
@@ -64,7 +80,7 @@ def surroundings_prior(
 
     Args:
         lengths: the grid.
-        prefix: text before the hole.
+        prefix: text before the hole's row.
         suffix: text behind it.
         extent: of the middle.
         count_tokens: tokens of a text.

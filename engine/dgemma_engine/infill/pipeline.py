@@ -6,7 +6,6 @@ device thread.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
 from dgemma_engine.backends.select import executor_factory
@@ -16,6 +15,7 @@ from dgemma_engine.families.adapter_choice import AdapterChoice
 from dgemma_engine.infill.autoregressive import propose as propose_left_to_right
 from dgemma_engine.infill.candidate import Proposal, Search
 from dgemma_engine.infill.canvas_candidates import CanvasCandidates
+from dgemma_engine.infill.length_search import LengthReading
 from dgemma_engine.infill.observer import Observer
 from dgemma_engine.infill.options import Decode, InfillOptions
 from dgemma_engine.infill.ranker import rank, rank_unjudged
@@ -174,19 +174,19 @@ class Pipeline:
             search.stop = Finish.CANCELLED
         return search
 
-    def length_confidences(
-        self, context: Context, choice: AdapterChoice, lengths: Sequence[int], cancel: Cancel
-    ) -> dict[int, list[float]] | None:
-        """Returns the confidence of the first step at each length, as the search without a fill token computes it.
+    def length_reading(
+        self, context: Context, choice: AdapterChoice, middle: str, cancel: Cancel
+    ) -> LengthReading | None:
+        """Returns what the search without a fill token looks at in a hole whose middle is known.
 
         Args:
             context: the request.
             choice: the adapter that takes part.
-            lengths: in tokens, those the middle may have.
+            middle: what stands in the hole.
             cancel: asked before the pass.
 
         Returns:
-            Mean negative entropies in nats, one per noise draw; None if the request was cancelled or is out of time.
+            None if the request was cancelled or is out of time.
         """
         task = self._task(context, choice, None, InfillOptions(fill=False), None, is_stored=False)
         hole = task.hole
@@ -199,7 +199,7 @@ class Pipeline:
                 adapter=choice.model_adapter,
             )
         )
-        return None if cache is None else self.canvases.length_confidences(task, cache, lengths)
+        return None if cache is None else self.canvases.length_reading(task, cache, middle)
 
     def _task(
         self,

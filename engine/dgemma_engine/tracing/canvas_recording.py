@@ -123,8 +123,8 @@ class CanvasRecording:
     def add_next(self, accepted_RM: Tensor, executor: StepExecutor) -> None:
         """Records which positions of the last step were accepted, and the tokens on the canvas now."""
         for place, row in enumerate(self._steps[-1].rows.values()):
-            num_free = executor.layout.rows[place].num_free
-            row.accepted = list(map(int, accepted_RM[place, :num_free].tolist()))
+            # A row may have another length now.
+            row.accepted = list(map(int, accepted_RM[place, : len(row.best_ids)].tolist()))
             row.next_ids = _free_tokens(executor, place)
 
     def message(self) -> CanvasTrace:

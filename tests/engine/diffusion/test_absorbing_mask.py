@@ -7,7 +7,15 @@ from typing import Literal
 
 import pytest
 import torch
-from dgemma_engine.diffusion.absorbing_mask import AbsorbingMask, EvenShare, LastShare, NothingMasked, SurestFirst
+from dgemma_engine.diffusion.absorbing_mask import (
+    AbsorbingMask,
+    BlockShare,
+    EndInBlock,
+    EvenShare,
+    LastShare,
+    NothingMasked,
+    SurestFirst,
+)
 from dgemma_engine.diffusion.sampler import PositionScores
 from torch import Tensor
 
@@ -87,6 +95,73 @@ def test_rows_of_several_lengths_have_shares_of_their_own() -> None:
     found = replace(found, probability_RM=-found.entropy_RM, steps_left=1)
     assert rows(EvenShare(by="entropy").accept(found)) == [[1, 1, 0, 0], [1, 0, 0, 0]]
     assert LastShare().finished([], found).tolist() == [False, True]
+
+
+def test_row_whose_likeliest_token_becomes_masks_is_not_finished() -> None:
+    found = scores([[1.0, 2.0], [1.0, 2.0], [1.0, 0.0]], [[1, 0], [1, 0], [1, 0]], [[1, 1], [1, 1], [1, 0]])
+    found = replace(found, best_RM=torch.tensor([[3, 9], [3, 4], [3, 9]]))
+    assert LastShare(expand_id=9).finished([], found).tolist() == [False, True, True]
+    assert LastShare().finished([], found).tolist() == [True, True, True]
+
+
+def in_blocks(committed: list[int], best: list[int], *, first: int, steps_left: int) -> PositionScores:
+    """One row whose first free position is `first`; the earlier a position, the less sure it is."""
+    num = len(committed)
+    found = scores([[float(num - place) for place in range(num)]], [committed])
+    return replace(
+        found,
+        best_RM=torch.tensor([best]),
+        probability_RM=-found.entropy_RM,
+        position_RM=torch.arange(first, first + num)[None],
+        steps_left=steps_left,
+    )
+
+
+@pytest.mark.parametrize(
+    ("committed", "first", "steps_left", "expected"),
+    [
+        # Positions 6 and 7 end their block: its masks are all that may be committed, whatever the share.
+        ([0, 0, 0, 0, 0, 0], 6, 0, [1, 1, 0, 0, 0, 0]),
+        ([0, 0, 0, 0, 0, 0], 6, 5, [0, 1, 0, 0, 0, 0]),
+        ([1, 1, 0, 0, 0, 0], 6, 1, [1, 1, 0, 0, 1, 1]),
+        ([1, 1, 0, 1, 0, 0], 6, 0, [1, 1, 1, 1, 1, 1]),
+        ([1, 1, 1, 1, 1, 1], 6, 0, [1, 1, 1, 1, 1, 1]),
+        ([0, 0, 0, 0, 0, 0], 8, 2, [0, 0, 1, 1, 0, 0]),
+    ],
+)
+def test_share_is_committed_in_the_first_block_with_a_mask(
+    committed: list[int], first: int, steps_left: int, expected: list[int]
+) -> None:
+    found = in_blocks(committed, [0] * 6, first=first, steps_left=steps_left)
+    for by in ("entropy", "probability"):
+        assert rows(BlockShare(by=by, block_tokens=4).accept(found)) == [expected]
+
+
+END = 9
+
+
+@pytest.mark.parametrize(
+    ("committed", "best", "steps_left", "is_finished"),
+    [
+        # The block of the first two is whole after this step; what follows its end is no text.
+        ([0, 0, 0, 0, 0, 0], [1, END, 1, 1, 1, 1], 2, True),
+        ([0, 0, 0, 0, 0, 0], [1, END, 1, 1, 1, 1], 5, False),
+        ([0, 0, 0, 0, 0, 0], [1, 1, END, 1, 1, 1], 2, False),
+        ([1, 1, 0, 1, 0, 0], [1, 1, 1, END, 1, 1], 5, False),
+        # The one mask before the end is the surest of its block.
+        ([1, 1, 1, 1, 1, 0], [1, 1, END, 1, 1, 1], 5, True),
+        ([1, 0, 1, 1, 1, 1], [1, 1, END, 1, 1, 1], 5, True),
+        ([1, 1, 1, END, 0, 0], [1, 1, 1, END, 1, 1], 5, True),
+        ([1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1], 0, True),
+        ([1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1], 1, False),
+    ],
+)
+def test_row_ends_with_the_block_of_its_end_token(
+    committed: list[int], best: list[int], steps_left: int, is_finished: bool
+) -> None:
+    found = in_blocks(committed, best, first=6, steps_left=steps_left)
+    rule = EndInBlock(acceptance=BlockShare(by="entropy", block_tokens=4), end_ids=(END,))
+    assert rule.finished([], found).tolist() == [is_finished]
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_gguf_is_recognised(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"model_type": "qwen2"}, "is a 'qwen2' model, only diffusion_gemma, llama, masked_diffusion can be run"),
+        ({"model_type": "qwen2"}, "is a 'qwen2' model, only diffusion_gemma, masked_diffusion, llama can be run"),
         ({"model_type": "a2d-qwen3", "architectures": ["Other"]}, "is a 'a2d-qwen3 Other' model"),
         ({"model_type": "own", "auto_map": {"AutoModel": "m.M"}}, "comes with code of its own .*, which is never run"),
         ({}, "is a 'None' model"),

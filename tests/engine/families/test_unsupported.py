@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.families.checkpoint_facts import read_facts
+from dgemma_engine.families.masked.config import kind_of
 from dgemma_engine.families.registry import family_of
 
-WORKS = "choose Dream-Coder 7B, Open-dCoder 0.5B or a model of dLLM trained as mdlm"
+WORKS = "choose Stable-DiffCoder 8B, Dream-Coder 7B or Open-dCoder 0.5B"
 QWEN = {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}
 DREAM = {"model_type": "Dream", "architectures": ["DreamModel"], "mask_token_id": 151_666}
 LLAMA = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
@@ -35,15 +36,9 @@ def refusal(folder: Path) -> str:
 @pytest.mark.parametrize(
     ("config", "files", "start", "remedy"),
     [
-        ({"model_type": "sdar", "architectures": ["SDARForCausalLM"]}, {}, "is SDAR, which attends block by", WORKS),
-        ({"model_type": "nemotron_labs_diffusion"}, {}, "is Nemotron-Labs-Diffusion, which attends block by", WORKS),
-        # Only its class tells it from a Llama, in an older upload only the code it brings.
-        (LLAMA | {"architectures": ["StableDiffcoderForCausalLM"]}, {}, "is Stable-DiffCoder, which attends", WORKS),
-        (LLAMA | {"auto_map": {"AutoModel": "modeling_seed_diffcoder.M"}}, {}, "is Stable-DiffCoder, which", WORKS),
+        ({"model_type": "sdar", "architectures": ["SDARForCausalLM"]}, {}, "is SDAR, which was not trained to", WORKS),
+        ({"model_type": "nemotron_labs_diffusion"}, {}, "is Nemotron-Labs-Diffusion, which was not", WORKS),
         (LLAMA | {"auto_map": {"AutoModel": "modeling_own.M"}}, {}, "comes with code of its own", "without auto_map"),
-        (A2D | {"_name_or_path": "Qwen3-0.6B/bd3lm/sft"}, {}, "is a block diffusion model of dLLM (bd3lm)", WORKS),
-        (DREAM, {"generation_config": {"expand_token_id": 7}}, "is DreamOn, whose canvas grows", "Dream-Coder 7B"),
-        (DREAM, {"added_tokens": {"<|expand|>": 151_667}}, "is DreamOn, whose canvas grows", "Dream-Coder 7B"),
         (QWEN, {}, "is a causal Qwen2ForCausalLM without a mask token", "say so in family.json"),
         (QWEN | {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]}, {}, "is a causal Qwen3", "family.json"),
     ],
@@ -56,16 +51,36 @@ def test_unsupported_kind_is_refused(
     assert remedy in said
 
 
+@pytest.mark.parametrize(
+    ("config", "files", "kind"),
+    [
+        # Only its class tells it from a Llama, in an older upload only the code it brings.
+        (LLAMA | {"architectures": ["StableDiffcoderForCausalLM"]}, {}, "stable-diffcoder"),
+        (LLAMA | {"auto_map": {"AutoModel": "modeling_seed_diffcoder.M"}}, {}, "stable-diffcoder"),
+        (A2D | {"_name_or_path": "Qwen3-0.6B/bd3lm/sft"}, {}, "a2d-qwen3-bd3lm"),
+        (A2D, {}, "a2d-qwen3"),
+        (DREAM, {"generation_config": {"expand_token_id": 7}}, "dreamon"),
+        (DREAM, {"added_tokens": {"<|expand|>": 151_667}}, "dreamon"),
+        (DREAM, {}, "dream"),
+    ],
+)
+def test_kinds_that_share_a_class_are_told_apart(
+    tmp_path: Path, config: dict[str, Any], files: dict[str, Any], kind: str
+) -> None:
+    facts = read_facts(write(tmp_path / "model", config, **files))
+    assert family_of(facts).name == "masked_diffusion"
+    assert kind_of(facts).name == kind
+
+
 def test_name_of_the_folder_tells_the_two_kinds_of_dllm_apart(tmp_path: Path) -> None:
-    assert "bd3lm" in refusal(write(tmp_path / "Qwen3-0.6B-diffusion-bd3lm-v0.1", A2D))
-    other = write(tmp_path / "Qwen3-0.6B-diffusion-mdlm-v0.1", A2D)
-    assert family_of(read_facts(other)).name == "masked_diffusion"
+    for kind, name in (("mdlm", "a2d-qwen3"), ("bd3lm", "a2d-qwen3-bd3lm")):
+        assert kind_of(read_facts(write(tmp_path / f"Qwen3-0.6B-diffusion-{kind}-v0.1", A2D))).name == name
 
 
 def test_token_of_the_same_id_makes_no_dreamon(tmp_path: Path) -> None:
     """DiffuCoder's `<|dlm_pad|>` has the id of DreamOn's `<|expand|>`."""
     folder = write(tmp_path, DREAM, added_tokens={"<|mask|>": 151_666, "<|dlm_pad|>": 151_667})
-    assert family_of(read_facts(folder)).name == "masked_diffusion"
+    assert kind_of(read_facts(folder)).name == "dream"
 
 
 @pytest.mark.parametrize(
@@ -80,9 +95,11 @@ def test_mask_among_its_tokens_makes_a_qwen_an_open_dcoder(tmp_path: Path, files
     assert family_of(read_facts(write(tmp_path, QWEN, **files))).name == "masked_diffusion"
 
 
-def test_sidecar_overrides_a_refusal(tmp_path: Path) -> None:
-    folder = write(tmp_path / "my-bd3lm", A2D, family={"family": "masked_diffusion"})
+def test_sidecar_overrides_a_refusal_and_a_name(tmp_path: Path) -> None:
+    folder = write(tmp_path / "my", QWEN, family={"family": "masked_diffusion", "kind": "a2d-qwen2"})
     assert family_of(read_facts(folder)).name == "masked_diffusion"
+    folder = write(tmp_path / "my-bd3lm", A2D, family={"family": "masked_diffusion", "kind": "a2d-qwen3"})
+    assert kind_of(read_facts(folder)).name == "a2d-qwen3"
 
 
 @pytest.mark.parametrize("content", ["[]", "{", "\x00"])

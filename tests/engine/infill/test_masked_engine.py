@@ -10,20 +10,23 @@ from typing import Any
 import pytest
 import torch
 from dgemma_engine.cli import main
+from dgemma_engine.families.llama.decoder import Decoder
+from dgemma_engine.families.masked.block_model import BlockModel
 from dgemma_engine.families.masked.model import MaskedModel
 from dgemma_engine.infill.engine import Engine
 from dgemma_engine.infill.options import Decode, InfillOptions
 from dgemma_engine.protocol.messages import CandidateSource, Context, Draft, Extent, Finish, Infill
 from dgemma_engine.scheduling.cancellation import Cancel
 
-from tests.masked_checkpoints import KINDS, MASK, make_masked, vocabulary
+from tests.masked_checkpoints import BLOCK_KINDS, END, EXPAND, KINDS, MASK, make_masked, vocabulary
 
 BEFORE, AFTER = "def f(a):\n    return a.", "\n\n\nprint(f(1))\n"
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=[*KINDS, *BLOCK_KINDS])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_masked(tmp_path_factory.mktemp("masked"), request.param, num_hidden_layers=2).folder
+    name = "block_tokens" if request.param in BLOCK_KINDS else "masked"
+    return make_masked(tmp_path_factory.mktemp(name), request.param, num_hidden_layers=2).folder
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +42,14 @@ def dream(tmp_path_factory: pytest.TempPathFactory) -> Engine:
 @pytest.fixture(autouse=True)
 def letters(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets random weights prefer letters: what they say is then a name, and breaks no syntax."""
-    letter_ids, raw_logits = [vocabulary()[chr(code)] for code in range(ord("a"), ord("z") + 1)], MaskedModel.raw_logits
+    letter_ids, raw_logits = [vocabulary()[chr(code)] for code in range(ord("a"), ord("z") + 1)], Decoder.raw_logits
 
-    def preferred(model: MaskedModel, hidden_ND: torch.Tensor) -> torch.Tensor:
+    def preferred(model: Decoder, hidden_ND: torch.Tensor) -> torch.Tensor:
         logits_NV = raw_logits(model, hidden_ND)
         logits_NV[:, letter_ids] += 50.0
         return logits_NV
 
-    monkeypatch.setattr(MaskedModel, "raw_logits", preferred)
+    monkeypatch.setattr(Decoder, "raw_logits", preferred)
 
 
 def load(folder: Path) -> Engine:
@@ -108,6 +111,71 @@ def test_left_to_right_is_not_asked_for(dream: Engine) -> None:
     assert len(set(answers)) == 1
 
 
+def prefer(monkeypatch: pytest.MonkeyPatch, liked: dict[int, float]) -> None:
+    """Adds to the logits of some tokens."""
+    raw_logits = Decoder.raw_logits
+
+    def preferred(model: Decoder, hidden_ND: torch.Tensor) -> torch.Tensor:
+        logits_NV = raw_logits(model, hidden_ND)
+        for token_id, extra in liked.items():
+            logits_NV[:, token_id] += extra
+        return logits_NV
+
+    monkeypatch.setattr(Decoder, "raw_logits", preferred)
+
+
+def test_middle_of_blocks_ends_with_the_token_that_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_blocks: list[tuple[int, int]]
+) -> None:
+    """The prompt is encoded once, and a row that ended makes no further step."""
+    engine = load(make_masked(tmp_path, "stable-diffcoder", num_hidden_layers=2).folder)
+    ended, num_steps = 0, list[int]()
+    for extra in (51.0, 52.0, 53.0):
+        with monkeypatch.context() as patched:
+            prefer(patched, {END: extra})
+            answer = ask(engine)
+        num_steps.append(answer.steps)
+        ended += bool(answer.text) and len(answer.text) < 14
+        assert "<|" not in answer.text and "<[" not in answer.text
+    assert ended
+    assert min(num_steps) < 8
+    _warm_up, (num_first, num_before) = num_blocks
+    assert num_first > 16 and not num_before
+    ask(engine, f"{BEFORE}ab")
+    [(num_new, num_kept)] = num_blocks[2:]
+    assert (num_new, num_kept) == (3, num_first - 1), "two letters and the mark of the middle"
+
+
+@pytest.fixture
+def num_blocks(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Tokens that each `prefill` was given, and those that there were."""
+    counts, prefill = list[tuple[int, int]](), BlockModel.prefill
+
+    def recorded(model: BlockModel, ids_BT: torch.Tensor, cache: Any) -> None:
+        counts.append((ids_BT.shape[1], cache.length))
+        prefill(model, ids_BT, cache)
+
+    monkeypatch.setattr(BlockModel, "prefill", recorded)
+    return counts
+
+
+def test_canvas_that_grows_and_shrinks_answers_with_text_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_masks: list[int]
+) -> None:
+    engine = load(make_masked(tmp_path, "dreamon", num_hidden_layers=2).folder)
+    lengths = set[int]()
+    for liked in ({}, {EXPAND: 54.0}, {END: 54.0}, {EXPAND: 53.0, END: 53.0}):
+        num_masks.clear()
+        with monkeypatch.context() as patched:
+            prefer(patched, liked)
+            answer = ask(engine)
+        assert num_masks[0] == 8 + 16, "two lengths to begin with"
+        assert "<|" not in answer.text
+        lengths |= {len(candidate.text) for candidate in answer.candidates}
+    assert max(lengths) > 16
+    assert min(lengths) < 7
+
+
 @pytest.fixture
 def num_masks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Masks of each canvas that a model is given."""
@@ -166,11 +234,12 @@ def test_cancelled_while_denoising_makes_no_further_step(dream: Engine) -> None:
     assert (answer.finish, answer.text, len(drafts)) == (Finish.CANCELLED, "", 1)
 
 
-def test_plan_counts_the_window_and_no_keys(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_counts_the_window_or_the_keys_of_a_prompt(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", str(folder), "--device", "cpu"]) == 0
-    out = capsys.readouterr().out
-    assert "passes over windows of 512 tokens" in out and "weights: attention" in out
-    assert "keys and values" not in out
+    out, has_blocks = capsys.readouterr().out, "block_tokens" in folder.name
+    assert "weights: attention" in out
+    assert ("passes over windows of 512 tokens" in out) == (not has_blocks)
+    assert ("keys and values of 512 tokens" in out) == has_blocks
     assert main(["plan", str(folder), "--device", "cpu", "--context", "513"]) == 1
     assert "a context of 513 tokens cannot be planned" in capsys.readouterr().err
 

@@ -11,9 +11,9 @@ from dgemma_engine.errors import CheckpointError
 from dgemma_engine.tokenization.exact_tokenizer import read_exact_tokenizer
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 
-from tests.masked_checkpoints import MASK, added, qwen_tokenizer, write_vocabulary
+from tests.masked_checkpoints import ADDED, MASK, qwen_tokenizer, write_vocabulary
 
-NAMES = list(added("<|mask|>"))
+NAMES = list(ADDED.values())
 TEXTS = [
     "def f(x):\n    return x  # done\n", "e\u0301 \u00e9 \u1e9b\u0323", "\ud55c\u1112\u1161\u11ab", "a\r\n\tb \n\n  ",
     "12345 1.5e3", "it's we'll", "\U0001f469\u200d\U0001f4bb", "\u2126 \u03a9 \ufb01", *NAMES, "".join(NAMES),
@@ -27,9 +27,9 @@ ONE = {"vocab.json": '{"a": 0}', "merges.txt": ""}
 @pytest.fixture(params=["tokenizer.json", "vocab.json"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     if request.param == "tokenizer.json":
-        qwen_tokenizer("<|mask|>").save(str(tmp_path / "tokenizer.json"))
+        qwen_tokenizer(ADDED).save(str(tmp_path / "tokenizer.json"))
     else:
-        write_vocabulary(tmp_path, "<|mask|>")
+        write_vocabulary(tmp_path, ADDED)
     return tmp_path
 
 
@@ -55,22 +55,22 @@ def test_both_forms_of_the_same_tokenizer_agree(tmp_path: Path) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
     for path in (one, other):
         path.mkdir()
-    qwen_tokenizer("<|mask|>").save(str(one / "tokenizer.json"))
-    write_vocabulary(other, "<|mask|>")
+    qwen_tokenizer(ADDED).save(str(one / "tokenizer.json"))
+    write_vocabulary(other, ADDED)
     tokenizers = [read_exact_tokenizer(path, vocab_size=288) for path in (one, other)]
     for text in TEXTS:
         assert tokenizers[0].encode(text) == tokenizers[1].encode(text)
 
 
 def test_traps_are_there_without_it(tmp_path: Path) -> None:
-    qwen_tokenizer("<|mask|>").save(str(tmp_path / "tokenizer.json"))
+    qwen_tokenizer(ADDED).save(str(tmp_path / "tokenizer.json"))
     plain = Tokenizer.load(tmp_path)
     assert plain.decode(plain.encode("e\u0301")) == "\u00e9"
     assert plain.encode("<|fim_prefix|>") == [259]
 
 
 def test_white_space_that_is_an_added_token_stays_text(tmp_path: Path) -> None:
-    backend = qwen_tokenizer("<|mask|>")
+    backend = qwen_tokenizer(ADDED)
     backend.add_tokens(["        "])
     backend.save(str(tmp_path / "tokenizer.json"))
     tokenizer = read_exact_tokenizer(tmp_path, vocab_size=288)
@@ -79,7 +79,7 @@ def test_white_space_that_is_an_added_token_stays_text(tmp_path: Path) -> None:
 
 
 def test_limits_of_a_training_are_dropped(tmp_path: Path) -> None:
-    backend = qwen_tokenizer("<|mask|>")
+    backend = qwen_tokenizer(ADDED)
     backend.enable_truncation(4)
     backend.enable_padding(length=64)
     backend.save(str(tmp_path / "tokenizer.json"))
@@ -95,7 +95,7 @@ def test_limits_of_a_training_are_dropped(tmp_path: Path) -> None:
     ],
 )
 def test_other_steps_of_a_normaliser_stay(tmp_path: Path, normalizer: dict[str, Any], kept: str) -> None:
-    qwen_tokenizer("<|mask|>").save(str(tmp_path / "tokenizer.json"))
+    qwen_tokenizer(ADDED).save(str(tmp_path / "tokenizer.json"))
     change(tmp_path, normalizer=normalizer)
     tokenizer = read_exact_tokenizer(tmp_path, vocab_size=288)
     assert tokenizer.decode(tokenizer.encode("A e\u0301")) == kept

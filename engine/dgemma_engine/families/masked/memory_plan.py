@@ -11,6 +11,8 @@ from dgemma_engine.backends.memory_plan import CONTEXT_BYTES, Item, MemoryPlan
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.families.masked.config import MaskedConfig
 from dgemma_engine.families.masked.model import MOST_TOGETHER, MaskedModel
+from dgemma_engine.model.devices import PIECE_TOKENS
+from dgemma_engine.model.kv_rows import prompt_bytes
 from dgemma_engine.model.ops import Ops
 
 # What the parameters of a name are for.
@@ -32,7 +34,8 @@ def masked_plan(
     Args:
         config: dimensions.
         has_head: whether the output matrix is one of its own, and not the embedding.
-        window_tokens: prompt, canvas and suffix of one row; each pass computes all of them.
+        window_tokens: prompt, canvas and suffix of one row; each pass computes all of them, or where attention goes
+            block by block keeps those of the prompt.
         device_type: `cuda` or `cpu`.
         dtype: of weights and states.
 
@@ -50,14 +53,16 @@ def masked_plan(
     for name, parameter in model.named_parameters():
         kind = _KINDS.get(name.split(".")[-2], "norms")
         sums[kind] = sums.get(kind, 0) + parameter.numel() * dtype.itemsize
-    num_tokens = max(window_tokens, MOST_TOGETHER)
+    num_tokens = PIECE_TOKENS[device_type] if config.block_tokens else max(window_tokens, MOST_TOGETHER)
     layer = num_tokens * (_LAYER_COPIES * config.hidden_size + 3 * config.intermediate_size) * dtype.itemsize
     # Logits as they are computed, scaled ones and probabilities; the two last stay from step to step.
     vocabulary = _FREE_POSITIONS * config.vocab_size * (dtype.itemsize + 2 * 4)
+    kept = prompt_bytes(config, window_tokens, dtype) if config.block_tokens else 0
+    passes = "workspace" if config.block_tokens else f"passes over windows of {window_tokens:,} tokens"
     return MemoryPlan(
         weights=tuple(Item(name=f"weights: {kind}", num_bytes=num_bytes) for kind, num_bytes in sums.items()),
-        prompt=Item(name="keys and values of prompts", num_bytes=0),
-        workspace=Item(name=f"passes over windows of {window_tokens:,} tokens", num_bytes=layer + vocabulary),
+        prompt=Item(name=f"keys and values of {window_tokens:,} tokens", num_bytes=kept),
+        workspace=Item(name=passes, num_bytes=layer + vocabulary),
         expansion=Item(name="buffer for expanded weights", num_bytes=0),
         context=Item(name="driver and libraries", num_bytes=CONTEXT_BYTES[device_type]),
         dtype=dtype,

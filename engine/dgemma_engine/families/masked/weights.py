@@ -1,4 +1,4 @@
-"""Tensors of a checkpoint of masked diffusion to a `MaskedModel`: a Hugging Face folder of safetensors."""
+"""Tensors of a checkpoint of masked diffusion to the model of its attention: a Hugging Face folder of safetensors."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.families.checkpoint_facts import CheckpointFacts
+from dgemma_engine.families.masked.block_model import BlockModel
 from dgemma_engine.families.masked.config import MaskedConfig, kind_of
 from dgemma_engine.families.masked.model import MaskedModel
 from dgemma_engine.families.stored_tensors import FolderTensors, read_parameters
@@ -24,7 +25,7 @@ def load_masked(
     device: torch.device,
     dtype: torch.dtype,
     report: Callable[[int], None] = lambda _percent: None,
-) -> MaskedModel:
+) -> MaskedModel | BlockModel:
     """Reads a model. No code of its folder is run, whatever `auto_map` names.
 
     Args:
@@ -52,7 +53,7 @@ def load_masked(
             "model again"
         )
     with torch.device("meta"):
-        model = MaskedModel(config, ops, has_head=has_head)
+        model = (BlockModel if config.block_tokens else MaskedModel)(config, ops, has_head=has_head)
     read_parameters(
         model, tensors, kind.names, kind=f"a model of the kind {kind.name}", device=device, dtype=dtype, report=report
     )

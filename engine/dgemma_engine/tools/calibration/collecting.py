@@ -10,7 +10,7 @@ import numpy as np
 
 from dgemma_engine.checkpoint.calibration import Calibration
 from dgemma_engine.infill.candidate import Ranked
-from dgemma_engine.infill.length_search import grid, surroundings_prior
+from dgemma_engine.infill.length_search import LengthReading
 from dgemma_engine.infill.options import InfillOptions
 from dgemma_engine.postprocess.shape import without_covered
 from dgemma_engine.protocol.messages import Context, Extent
@@ -33,14 +33,8 @@ class RankingEngine(Protocol):
         """Returns every candidate with its features."""
         ...
 
-    def length_confidences(
-        self, context: Context, lengths: Sequence[int], cancel: Cancel
-    ) -> dict[int, list[float]] | None:
-        """Returns how sure the first step is at each length."""
-        ...
-
-    def count_tokens(self, text: str) -> int:
-        """Returns how many tokens a text has."""
+    def length_reading(self, context: Context, middle: str, cancel: Cancel) -> LengthReading | None:
+        """Returns what the search for a length looks at."""
         ...
 
 
@@ -110,18 +104,16 @@ def collect(
 
 
 def _length_trial(engine: RankingEngine, sample: Sample, seed: int, clock: Callable[[], float]) -> LengthTrial | None:
-    task, context = sample.task, _context(sample, seed)
-    confidences = engine.length_confidences(context, grid(Extent.LINE, context.max_middle_tokens), _patience(clock))
-    if not confidences:
+    reading = engine.length_reading(_context(sample, seed), sample.task.middle, _patience(clock))
+    if reading is None or not reading.confidences:
         return None
-    lengths = tuple(sorted(confidences))
-    prior = surroundings_prior(lengths, task.prefix, task.suffix, extent=Extent.LINE, count_tokens=engine.count_tokens)
+    lengths, confidences = reading.prior.lengths, reading.confidences
     return LengthTrial(
         hole=sample.hole,
-        true_length=engine.count_tokens(task.middle),
+        true_length=reading.true_length,
         lengths=lengths,
         confidences=tuple(sum(confidences[length]) / len(confidences[length]) for length in lengths),
-        log_prior=prior.log_probs,
+        log_prior=reading.prior.log_probs,
     )
 
 

@@ -20,7 +20,7 @@ from dgemma_engine.model.ops import Ops
 from safetensors.torch import load_file, save_file
 
 from tests.gguf_files import write_gguf
-from tests.masked_checkpoints import KINDS, MASK, VOCAB_SIZE, edit, make_masked
+from tests.masked_checkpoints import BLOCK_KINDS, END, EXPAND, KINDS, MASK, VOCAB_SIZE, edit, make_masked
 
 CPU = torch.device("cpu")
 FAMILY = MaskedDiffusionFamily()
@@ -50,8 +50,79 @@ def test_kind_and_mask_are_found_and_no_code_is_run(tmp_path: Path, kind: str) -
     assert (config.vocab_size, config.max_position_embeddings, config.layer_kinds) == (VOCAB_SIZE, 512, ())
     assert (config.has_qkv_bias, config.has_qk_norm, config.is_shifted) == {
         "open-dcoder": (True, False, True), "a2d-qwen2": (True, False, False), "a2d-qwen3": (False, True, False),
-        "a2d-llama": (False, False, False), "dream": (True, False, True), "llada": (False, False, False),
+        "a2d-llama": (False, False, False), "dream": (True, False, True), "dreamon": (True, False, True),
+        "llada": (False, False, False),
     }[kind]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BLOCK_KINDS)
+def test_kind_that_attends_block_by_block_puts_the_suffix_first(tmp_path: Path, kind: str) -> None:
+    folder = make_masked(tmp_path, kind, num_hidden_layers=2).folder
+    facts = read_facts(folder)
+    assert (family_of(facts).name, kind_of(facts).name) == ("masked_diffusion", kind)
+    assert mask_id_of(facts, VOCAB_SIZE) == MASK
+    config, form = load(folder).config, FAMILY.read_format(facts)
+    assert (config.block_tokens, len(config.layer_kinds)) == (BLOCK_KINDS[kind], 2)
+    assert (form.suffix_token_id, form.prefix_token_id, form.middle_token_id, form.fill_token_id) == (
+        261,
+        259,
+        262,
+        END,
+    )
+    assert form.suffix_head_tokens == 0 < form.suffix_tokens
+    assert form.longest_prompt + config.canvas_length < config.window_tokens == 512
+    assert form.prompt_ids(prefix_ids=[1, 2], suffix_ids=[3], bos_token_id=END) == [261, 3, 259, 1, 2, 262]
+
+
+def test_size_of_a_block_comes_from_the_sidecar(tmp_path: Path) -> None:
+    folder = make_masked(tmp_path, "a2d-qwen3-bd3lm", num_hidden_layers=1).folder
+    for size in (16, 0, "4"):
+        (folder / "family.json").write_text(json.dumps({"family": "masked_diffusion", "block_tokens": size}))
+        if size == 16:
+            assert load(folder).config.block_tokens == 16
+        else:
+            said = refusal(lambda: load(folder))
+            assert "family.json" in said and "block_tokens" in said
+
+
+def test_tokens_that_put_a_hole_are_missing(tmp_path: Path) -> None:
+    folder = make_masked(tmp_path, "stable-diffcoder", num_hidden_layers=1).folder
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    edit(folder, "tokenizer.json", added_tokens=[token for token in tokenizer["added_tokens"] if token["id"] != 262])
+    said = refusal(lambda: FAMILY.read_format(read_facts(folder)))
+    assert "its tokenizer lacks <[fim-suffix]>, <[fim-prefix]>, <[fim-middle]>, with which a hole is put" in said
+
+
+def test_rows_that_change_their_length_know_their_tokens_and_their_room(tmp_path: Path) -> None:
+    folder = make_masked(tmp_path, "dreamon", num_hidden_layers=1).folder
+    resizing = FAMILY.read_sampler(read_facts(folder), VOCAB_SIZE).resizing
+    assert resizing is not None
+    assert (resizing.expand_id, resizing.delete_id, resizing.most_free) == (EXPAND, END, 64)
+    edit(folder, expand_token_id=258)
+    resizing = FAMILY.read_sampler(read_facts(folder), VOCAB_SIZE).resizing
+    assert resizing is not None and resizing.expand_id == 258
+    assert FAMILY.read_sampler(read_facts(make_masked(tmp_path / "d", "dream").folder), VOCAB_SIZE).resizing is None
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (END, "expand_token_id=257 is the mask or the token that ends a text; get the model again"),
+        (MASK, "expand_token_id=260 is the mask"),
+        (VOCAB_SIZE, "expand_token_id=288 must be at most 287"),
+        ("<|expand|>", "expand_token_id must be a whole number, not '<|expand|>'"),
+    ],
+)
+def test_expansion_that_cannot_be_is_one_sentence(tmp_path: Path, value: object, message: str) -> None:
+    folder = edit(make_masked(tmp_path, "dreamon", num_hidden_layers=1).folder, expand_token_id=value)
+    assert message in refusal(lambda: FAMILY.read_sampler(read_facts(folder), VOCAB_SIZE))
+
+
+def test_expansion_that_no_file_names_is_one_sentence(tmp_path: Path) -> None:
+    folder = make_masked(tmp_path, "dream", num_hidden_layers=1).folder
+    (folder / "family.json").write_text(json.dumps({"family": "masked_diffusion", "kind": "dreamon"}))
+    said = refusal(lambda: FAMILY.read_sampler(read_facts(folder), VOCAB_SIZE))
+    assert "no file names the token <|expand|>; write its id to family.json as expand_token_id" in said
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -60,7 +131,7 @@ def test_window_has_room_for_prompt_canvas_and_suffix(tmp_path: Path, kind: str)
     form, config = FAMILY.read_format(facts), MaskedConfig.of_facts(facts)
     assert form.longest_prompt + config.canvas_length < config.window_tokens == 512
     assert form.suffix_head_tokens == config.canvas_length // 2 == 96
-    assert form.begins_with_bos == (kind in ("dream", "llada"))
+    assert form.begins_with_bos == (kind in ("dream", "dreamon", "llada"))
 
 
 def test_mask_comes_from_the_sidecar_the_configuration_or_the_tokenizer(tmp_path: Path) -> None:
@@ -148,7 +219,7 @@ def test_bad_configuration_is_one_sentence(tmp_path: Path, kind: str, changed: d
 @pytest.mark.parametrize(
     ("sidecar", "message"),
     [
-        ({"kind": "unheard"}, "family.json names the kind 'unheard'; it must be one of open-dcoder, a2d-qwen2"),
+        ({"kind": "unheard"}, "family.json names the kind 'unheard'; it must be one of open-dcoder, a2d-qwen2-"),
         ({}, "is a 'qwen3' model, whose kind of masked diffusion is not known; add a `kind` to family.json"),
     ],
 )
@@ -176,7 +247,7 @@ def test_gguf_file_is_one_sentence(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"suffix_tokens": 8}, "suffix_tokens must be 0: this family reads the suffix after the canvas"),
+        ({"suffix_tokens": 8}, "suffix_tokens must be 0: this model reads the suffix after the canvas"),
         ({"parallel_suffix_tokens": 8}, "parallel_suffix_tokens must be 0"),
         ({"fill_token_id": 288}, "fill_token_id=288 must be less than the model's vocabulary of 288 tokens"),
         ({"begins_with_bos": 1}, "begins_with_bos=1 must be true or false"),
@@ -193,6 +264,20 @@ def test_format_that_does_not_fit_is_one_sentence(tmp_path: Path, changed: dict[
     assert message in refusal(lambda: FAMILY.read_format(read_facts(folder)))
     (folder / "infill.json").write_text(json.dumps(values))
     assert FAMILY.read_format(read_facts(folder)).prefix_tokens == 64
+
+
+def test_format_of_blocks_has_no_suffix_after_the_canvas(tmp_path: Path) -> None:
+    folder = make_masked(tmp_path, "stable-diffcoder", num_hidden_layers=1).folder
+    values = {
+        "fill_token_id": END, "more_token_id": None, "prefix_token_id": 259, "suffix_token_id": 261,
+        "slot_sizes": [8, 16], "prefix_tokens": 64, "suffix_tokens": 16, "suffix_head_tokens": 0,
+    }  # fmt: skip
+    (folder / "infill.json").write_text(json.dumps(values))
+    assert FAMILY.read_format(read_facts(folder)).suffix_tokens == 16
+    (folder / "infill.json").write_text(json.dumps(values | {"suffix_head_tokens": 4}))
+    assert "suffix_head_tokens must be 0: this model reads the suffix in the prompt" in refusal(
+        lambda: FAMILY.read_format(read_facts(folder))
+    )
 
 
 def test_model_without_room_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import pytest
 from dgemma_engine.checkpoint.calibration import Calibration
 from dgemma_engine.checkpoint.features import Features
 from dgemma_engine.infill.candidate import Proposal, Ranked
+from dgemma_engine.infill.length_search import LengthReading, grid, surroundings_prior
 from dgemma_engine.infill.options import InfillOptions
 from dgemma_engine.protocol.messages import CandidateSource, Context, Extent
 from dgemma_engine.scheduling.cancellation import Cancel
@@ -66,22 +67,26 @@ class RankingEngine:
         proposal = Proposal(text=text, source=CandidateSource.DIFFUSION)
         return Ranked(proposal=proposal, score=0.5, features=features)
 
-    def length_confidences(
-        self, context: Context, lengths: Sequence[int], cancel: Cancel
-    ) -> dict[int, list[float]] | None:
+    def length_reading(self, context: Context, middle: str, cancel: Cancel) -> LengthReading:
         assert cancel.left_s > 100
         assert context.extent is Extent.LINE
-        self.measured.append((context, tuple(lengths)))
-        true = max(1, self.count_tokens(self.truth(context)))
+        assert middle == self.truth(context)
+        lengths = grid(Extent.LINE, context.max_middle_tokens)
+        self.measured.append((context, lengths))
+        true = max(1, self.count_tokens(middle))
         draw = Random(context.prefix)
         # The surer the longer, and a peak at the true length.
-        return {
+        confidences = {
             length: [
                 0.4 * math.log(length) + max(0.0, 1 - abs(math.log(length / true))) + draw.gauss(0, 0.05)
                 for _ in range(2)
             ]
             for length in lengths
         }
+        prior = surroundings_prior(
+            lengths, context.prefix, context.suffix, extent=Extent.LINE, count_tokens=self.count_tokens
+        )
+        return LengthReading(true_length=true, confidences=confidences, prior=prior)
 
     def count_tokens(self, text: str) -> int:
         return len(text.split())

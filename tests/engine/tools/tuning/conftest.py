@@ -126,7 +126,7 @@ class KnowingEngine:
         features = Features(middle_mean=draw.gauss(-0.5 if is_right else -2.0, 0.4), middle_sum=-3.0, suffix_mean=-1.0)
         return [Ranked(proposal=proposal, score=0.9 if is_right else 0.1, features=features)]
 
-    def length_confidences(self, *_arguments: object) -> None:
+    def length_reading(self, *_arguments: object) -> None:
         """Knows no lengths."""
 
     def count_tokens(self, text: str) -> int:
