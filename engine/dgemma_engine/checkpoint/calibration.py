@@ -191,6 +191,8 @@ class Calibration:
             raise CheckpointError(f"fingerprint={values['fingerprint']!r} must be a string")
         parts: dict[str, Any] = {"length_bias": tuple(map(tuple, bias))}
         if (weights := values["weights"]) is not None:
+            # A score that was fitted before there was this feature gives it no weight.
+            weights = {"canvas_sum": 0.0, **weights} if isinstance(weights, dict) else weights
             _check_names("weights", weights, set(NAMES))
             parts["weights"] = tuple((name, weights[name]) for name in NAMES)
         if (provenance := values["provenance"]) is not None:

@@ -17,6 +17,7 @@ class Features:
         middle_sum: the sum of the same.
         suffix_mean: mean log-probability of the first suffix tokens behind it, left to right; 0 without a suffix.
         canvas_mean: mean log-probability of its tokens on the canvas; 0 for one that no canvas proposed.
+        canvas_sum: the sum of the same: the log-probability of the whole middle, given its length.
         canvas_least: log-probability of the least likely of them; 0 for one that no canvas proposed.
         on_canvas: 1 if a canvas proposed it.
         seed_before: log(1 + lexemes that match before the place the text was found); 0 for one not found.
@@ -31,6 +32,7 @@ class Features:
     middle_sum: float
     suffix_mean: float
     canvas_mean: float = 0.0
+    canvas_sum: float = 0.0
     canvas_least: float = 0.0
     on_canvas: float = 0.0
     seed_before: float = 0.0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 from operator import attrgetter
 
 from dgemma_engine.checkpoint.features import Features
@@ -123,10 +124,16 @@ def merged(proposals: Sequence[Proposal]) -> list[Proposal]:
 
 
 def _surest(proposals: Sequence[Proposal]) -> list[Proposal]:
-    """Returns the candidates to be judged one after the other: the surest of the canvas, then what no canvas made."""
-    made = sorted((one for one in proposals if one.canvas_logprobs), key=_canvas_score, reverse=True)
+    """Returns the candidates to be judged one after the other: the surest of the canvas, then what no canvas made.
+
+    The surest ones by token and as a whole, in turns: a sum prefers short middles, a mean may prefer any.
+    """
+    made = [one for one in proposals if one.canvas_logprobs]
+    by_token = sorted(range(len(made)), key=lambda place: _canvas_score(made[place]), reverse=True)
+    as_whole = sorted(range(len(made)), key=lambda place: sum(made[place].canvas_logprobs), reverse=True)
+    surest = [made[place] for place in dict.fromkeys(chain.from_iterable(zip(by_token, as_whole, strict=True)))]
     others = [one for one in proposals if not one.canvas_logprobs][: _MOST_CANDIDATES // 2]
-    return made[: _MOST_CANDIDATES - len(others)] + others
+    return surest[: _MOST_CANDIDATES - len(others)] + others
 
 
 def _canvas_score(proposal: Proposal) -> float:
@@ -159,6 +166,7 @@ def _features(proposal: Proposal, likelihood: Likelihood, added_errors: int) -> 
         middle_sum=sum(middle),
         suffix_mean=sum(likelihood.suffix) / len(likelihood.suffix) if likelihood.suffix else 0.0,
         canvas_mean=sum(canvas) / len(canvas) if canvas else 0.0,
+        canvas_sum=sum(canvas),
         canvas_least=min(canvas, default=0.0),
         on_canvas=float(bool(canvas)),
         seed_before=math.log1p(seed.before) if seed else 0.0,

@@ -162,6 +162,17 @@ def test_calibration_of_another_model_is_refused(tmp_path: Path) -> None:
         Calibration.load(tmp_path, "e" * 64)
 
 
+def test_score_that_was_fitted_without_a_later_feature_gives_it_no_weight(tmp_path: Path) -> None:
+    FITTED.save(tmp_path)
+    path = tmp_path / "calibration.json"
+    values = json.loads(path.read_text())
+    del values["weights"]["canvas_sum"]
+    path.write_text(json.dumps(values))
+    weights = dict(Calibration.load(tmp_path, FITTED.fingerprint).weights or ())
+    assert FITTED.weights is not None
+    assert weights == dict(FITTED.weights) | {"canvas_sum": 0.0}
+
+
 def test_weights_in_another_order_are_refused() -> None:
     assert FITTED.weights is not None
     with pytest.raises(CheckpointError, match="are not this version's"):
