@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from dgemma_engine.model_store.catalogue import Entry, Wheel
+from dgemma_engine.model_store.entry import Entry, Wheel
 
 MODEL = b"GGUF" + bytes(range(256)) * 2_000
 

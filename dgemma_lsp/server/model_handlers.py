@@ -13,7 +13,7 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from dgemma_engine.model_store.catalogue import MB, Entry
+from dgemma_engine.model_store.entry import MB, Entry
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams
 

@@ -7,8 +7,9 @@ import os
 from pathlib import Path
 
 from dgemma_engine.errors import CheckpointError, ModelStoreError, WrongUsage
-from dgemma_engine.model_store.catalogue import CATALOGUE, OLD_NAMES, TINY, Entry, name_of_file
+from dgemma_engine.model_store.catalogue import CATALOGUE, OLD_NAMES, TINY, name_of_file
 from dgemma_engine.model_store.choice import hub_path
+from dgemma_engine.model_store.entry import Entry
 from dgemma_engine.model_store.hub_name import HubName
 from dgemma_engine.model_store.user_folder import ModelStore
 

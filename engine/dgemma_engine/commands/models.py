@@ -6,7 +6,8 @@ import argparse
 import os
 import sys
 
-from dgemma_engine.model_store.catalogue import CATALOGUE, MB
+from dgemma_engine.model_store.catalogue import CATALOGUE
+from dgemma_engine.model_store.entry import MB
 from dgemma_engine.model_store.user_folder import ModelStore
 
 
@@ -29,7 +30,10 @@ def run(_arguments: argparse.Namespace) -> int:
         rows.append(
             (entry.name, f"{entry.num_bytes / MB:,.0f} MB", f"{entry.memory_bytes / MB:,.0f} MB", entry.licence, where)
         )
+    known = {entry.repo for entry in CATALOGUE.values()}
     for name, licence, num_bytes in store.hub_models():
+        if str(name) in known:
+            continue
         rows.append((str(name), f"{num_bytes / MB:,.0f} MB", "?", licence or "see its page", str(store.hub_path(name))))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:

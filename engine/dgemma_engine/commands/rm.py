@@ -8,7 +8,8 @@ import sys
 
 from dgemma_engine.errors import ModelStoreError
 from dgemma_engine.ipc.endpoint_options import model_name
-from dgemma_engine.model_store.catalogue import Entry, entry_of
+from dgemma_engine.model_store.catalogue import entry_of
+from dgemma_engine.model_store.entry import Entry
 from dgemma_engine.model_store.hub_name import HubName
 from dgemma_engine.model_store.user_folder import ModelStore
 from dgemma_engine.terminal import say_error
@@ -29,17 +30,16 @@ def run(arguments: argparse.Namespace) -> int:
         SocketRefused: the folder of the engines' sockets cannot be used.
     """
     if (name := HubName.parse(arguments.name)) is not None:
-        _remove(name)
+        _remove(name, str(name))
         return 0
     entry = entry_of(arguments.name)
-    if entry.wheel is None:
+    if entry.wheel is None and not entry.repo:
         raise ModelStoreError(f"{entry.name} was not fetched: {entry.source}")
-    _remove(entry)
+    _remove(HubName.parse(entry.repo) or entry, entry.name)
     return 0
 
 
-def _remove(model: Entry | HubName) -> None:
-    name = str(model) if isinstance(model, HubName) else model.name
+def _remove(model: Entry | HubName, name: str) -> None:
     if not ModelStore.locate(os.environ).remove(model):
         raise ModelStoreError(f"{name} is not there; `dgemma-engine models` lists what is")
     sys.stdout.write(f"{name}: removed\n")

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from dgemma_engine.errors import ModelStoreError
 from dgemma_engine.model_store import catalogue
-from dgemma_engine.model_store.catalogue import CATALOGUE, OLD_NAMES, TINY, Entry
+from dgemma_engine.model_store.catalogue import CATALOGUE, OLD_NAMES, TINY
+from dgemma_engine.model_store.entry import Entry
 from dgemma_engine.model_store.hub_name import HubName
 from dgemma_engine.model_store.user_folder import ModelStore
 

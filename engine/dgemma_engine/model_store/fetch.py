@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from dgemma_engine.errors import ModelStoreError
-from dgemma_engine.model_store.catalogue import MB, Entry, Wheel
+from dgemma_engine.model_store.entry import MB, Entry, Wheel
 from dgemma_engine.model_store.user_folder import ModelStore
 
 _CHUNK_BYTES = 2**20

@@ -32,7 +32,7 @@ from huggingface_hub.utils import build_hf_headers
 
 from dgemma_engine.durable_files import put_in_place, sync_file
 from dgemma_engine.errors import ModelStoreError
-from dgemma_engine.model_store.catalogue import MB
+from dgemma_engine.model_store.entry import MB
 from dgemma_engine.model_store.fetch import clear, exclusive, kept_whole
 from dgemma_engine.model_store.hub_files import INDEX, HubFile, needed_files
 from dgemma_engine.model_store.hub_name import HubName

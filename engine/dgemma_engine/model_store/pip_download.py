@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from dgemma_engine.errors import ModelStoreError
-from dgemma_engine.model_store.catalogue import Wheel
+from dgemma_engine.model_store.entry import Wheel
 from dgemma_engine.model_store.url_secrets import without_secrets
 
 _LOOK_S = 0.2

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import TextIO
 
-from dgemma_engine.model_store.catalogue import MB
+from dgemma_engine.model_store.entry import MB
 
 _WIDTH = 24
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dgemma_engine.errors import ModelStoreError
-from dgemma_engine.model_store.catalogue import Wheel
+from dgemma_engine.model_store.entry import Wheel
 from dgemma_engine.model_store.index_settings import IndexSettings
 from dgemma_engine.model_store.url_secrets import plain_url, split_user, without_secrets
 

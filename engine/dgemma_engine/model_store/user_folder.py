@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from dgemma_engine.errors import ModelStoreError
-from dgemma_engine.model_store.catalogue import Entry
+from dgemma_engine.model_store.entry import Entry
 from dgemma_engine.model_store.hub_name import HubName
 
 PULLED = "pulled.json"
@@ -49,7 +49,9 @@ class ModelStore:
         return cls(folder=data_folder(environ) / "models")
 
     def model_path(self, entry: Entry) -> Path | None:
-        """Returns the file of a fetched model; None where it is not there, or was never one to fetch."""
+        """Returns the file or folder of a fetched model; None where it is not there, or was never one to fetch."""
+        if (name := HubName.parse(entry.repo)) is not None:
+            return self.hub_path(name)
         if entry.wheel is None:
             return None
         path = self.folder / entry.name / entry.wheel.model_name

@@ -41,7 +41,7 @@ def test_short_name_is_the_fetched_file(data: Path) -> None:
 
 
 def test_model_that_is_not_fetched_says_how_to_get_it() -> None:
-    with pytest.raises(WrongUsage, match="diffusiongemma is not there yet; choose one of its quantised"):
+    with pytest.raises(WrongUsage, match="diffusiongemma is not there yet; run: dgemma-engine pull diffusiongemma"):
         require_model("diffusiongemma")
 
 

