@@ -1,22 +1,25 @@
-"""Automatic length of a masked diffusion model against the true length, and two ways to rank its candidates.
+"""Automatic length of a masked diffusion model against the true length, before and after calibration.
 
     python engine/bench/quality/masked_lengths.py [--minutes M] [--holes N] [--model FOLDER]
 
 A tiny Qwen2 of the kind `a2d-qwen2`, one token a byte, is trained for M minutes of a core on small functions that are
 made up, by the authors' objective: some tokens are masked, and each is predicted from all others. Holes are names in
-functions that it did not see; a name follows from the text around it, and has 1 to 12 tokens. Each hole is filled with
-the true number of masks, with fixed ones, and with the length that the engine finds. The candidates of the last run are
-ranked by the probability with which the canvas committed their tokens, as the engine does, and by pseudo-likelihood.
+functions of which one in five is held out; a name follows from the text around it, and has 1 to 12 tokens. Each hole of
+a held-out function is filled with the true number of masks, with fixed ones, and with the length that the engine finds,
+first as it is and then with what `dgemma-engine calibrate` learns from holes of functions that were trained on.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import random
+import shutil
 import sys
 import tempfile
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
 import record
 import torch
 import torch.nn.functional as F
+from dgemma_engine.cli import main as cli
 from dgemma_engine.families.checkpoint_facts import CheckpointFacts
 from dgemma_engine.families.masked.config import MaskedConfig
 from dgemma_engine.families.masked.model import MaskedModel
@@ -34,12 +38,14 @@ from dgemma_engine.infill.options import InfillOptions
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.protocol.messages import Context
 from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.tools.training.optimization.muon import MuonAdamW, OptimizerConfig
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from torch import Tensor
 
-ROWS, RATE, WARM_STEPS = 32, 3e-3, 100
+ROWS, WARM_STEPS = 32, 50
+CALIBRATION_HOLES = 120
 MASK, END = 257, 256
 FIXED = (4, 8, 16)
 # Fill the holes of 1 to 12 letters evenly.
@@ -76,12 +82,14 @@ def main() -> None:
         about = json.loads(known.read_text()) if known.exists() else trained(folder, args.minutes * 60)
         engine = Engine.load(folder, device="cpu", report=lambda _percent, _message: None)
         random_ = random.Random(1)
-        holes = [hole(random_) for _ in range(args.holes)]
+        holes = [asked(random_, is_held_out=True) for _ in range(args.holes)]
         figures = {f"fixed:{size}": exact(engine, holes, [size] * len(holes)) for size in FIXED}
         figures["oracle"] = exact(engine, holes, [engine.count_tokens(middle) for _, middle, _ in holes])
-        figures |= found(engine, holes)
+        figures |= found(engine, holes, "auto, not calibrated")
+        figures |= found(calibrated(folder), holes, "auto")
     share = round(figures["auto"] / figures["oracle"], 4) if figures["oracle"] else None
-    record.write("masked_lengths", about | {"holes": len(holes), "exact": figures, "auto_of_oracle": share}, args.out)
+    about |= {"calibration_holes": CALIBRATION_HOLES, "holes": len(holes), "exact": figures, "auto_of_oracle": share}
+    record.write("masked_lengths", about, args.out)
 
 
 def function(random_: random.Random) -> tuple[str, str]:
@@ -90,10 +98,12 @@ def function(random_: random.Random) -> tuple[str, str]:
     return f"def {random_.choice(VERBS)}({name}):\n{random_.choice(BODIES).format(a=name)}", name
 
 
-def hole(random_: random.Random) -> tuple[str, str, str]:
-    """Returns prefix, middle and suffix: a place where the body repeats the name."""
+def hole(random_: random.Random, *, is_held_out: bool) -> tuple[str, str, str]:
+    """Returns prefix, middle and suffix: a place where the body of a function repeats the name."""
     while True:
         text, name = function(random_)
+        if (zlib.crc32(text.encode()) % 5 == 0) != is_held_out:
+            continue
         places = [
             place for place in range(text.index(":\n"), len(text) - len(name)) if text.startswith(name, place)
             and not text[place - 1].isalnum() and not text[place + len(name)].isalnum()
@@ -101,6 +111,14 @@ def hole(random_: random.Random) -> tuple[str, str, str]:
         if places:
             place = random_.choice(places)
             return text[:place], name, text[place + len(name) :]
+
+
+def asked(random_: random.Random, *, is_held_out: bool) -> tuple[str, str, str]:
+    """Returns a hole with text after it: a blank rest is the end of a file, at which the model saw no middle end."""
+    while True:
+        parts = hole(random_, is_held_out=is_held_out)
+        if parts[2].strip():
+            return parts
 
 
 def trained(folder: Path, seconds: float) -> dict[str, Any]:
@@ -114,10 +132,10 @@ def trained(folder: Path, seconds: float) -> dict[str, Any]:
             kind(parameter, std=0.05)
         else:
             torch.nn.init.constant_(parameter, float("norm" in name))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.01)
+    optimizer = MuonAdamW(model, OptimizerConfig())
     started, steps, losses = time.process_time(), 0, list[float]()
     while (spent := time.process_time() - started) < seconds:
-        texts = [hole(random_) for _ in range(ROWS)]
+        texts = [hole(random_, is_held_out=False) for _ in range(ROWS)]
         ids = [encode("".join(text)).ids for text in texts]
         length = max(map(len, ids))
         ids_BT = torch.tensor([row + [END] * (length - len(row)) for row in ids])
@@ -129,14 +147,10 @@ def trained(folder: Path, seconds: float) -> dict[str, Any]:
                 masked_BT[row] = False
                 masked_BT[row, start : start + len(middle)] = torch.rand(len(middle)) < share
         masked_BT &= ids_BT != END
-        for group in optimizer.param_groups:
-            group["lr"] = RATE * min(1.0, (steps + 1) / WARM_STEPS, 1.02 - spent / seconds)
         logits_NV = model.raw_logits(states(model, ids_BT.masked_fill(masked_BT, MASK))[masked_BT])
         loss = F.cross_entropy(logits_NV, ids_BT[masked_BT])
-        optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        optimizer.step(min(1.0, (steps + 1) / WARM_STEPS, 1.02 - spent / seconds), float(optimizer.gradient_norm()))
         losses = [*losses[-99:], loss.item()]
         steps += 1
         if steps % 200 == 0:
@@ -192,21 +206,31 @@ def exact(engine: Engine, holes: list[tuple[str, str, str]], lengths: list[int])
     return round(right / len(holes), 4)
 
 
-def found(engine: Engine, holes: list[tuple[str, str, str]]) -> dict[str, float]:
-    """Returns the shares that are right with the length found, by the engine's ranking and by another."""
-    by_score = by_pseudo = among = 0
+def found(engine: Engine, holes: list[tuple[str, str, str]], name: str) -> dict[str, float]:
+    """Returns the shares that are right with the length found: the first candidate, and any."""
+    first = among = 0
     for prefix, middle, suffix in holes:
         ranked = engine.ranked(context(prefix, suffix), never(), options=InfillOptions(seeds=False))
         texts = [one.proposal.text for one in ranked]
-        means = [one.features.middle_mean + one.features.suffix_mean if one.features else -1e9 for one in ranked]
-        by_score += texts[:1] == [middle]
-        by_pseudo += bool(texts) and texts[means.index(max(means))] == middle
+        first += texts[:1] == [middle]
         among += middle in texts
-    return {
-        "auto": round(by_score / len(holes), 4),
-        "auto, ranked by pseudo-likelihood": round(by_pseudo / len(holes), 4),
-        "auto, among the candidates": round(among / len(holes), 4),
-    }
+    return {name: round(first / len(holes), 4), f"{name}, among the candidates": round(among / len(holes), 4)}
+
+
+def calibrated(folder: Path) -> Engine:
+    """Calibrates a copy of a model on holes of functions that it was trained on, and returns its engine."""
+    random_ = random.Random(3)
+    with tempfile.TemporaryDirectory() as temporary:
+        copy, holes = Path(temporary) / "model", Path(temporary) / "holes.jsonl"
+        shutil.copytree(folder, copy)
+        with holes.open("w") as file:
+            for number in range(CALIBRATION_HOLES):
+                prefix, middle, suffix = asked(random_, is_held_out=False)
+                task = {"task_id": str(number), "kind": "rest", "path": f"{number}.py", "language": "python"}
+                file.write(json.dumps(task | {"prefix": prefix, "middle": middle, "suffix": suffix}) + "\n")
+        with contextlib.redirect_stdout(sys.stderr):
+            assert cli(["calibrate", str(copy), str(holes), "--holes", str(CALIBRATION_HOLES), "--device", "cpu"]) == 0
+        return Engine.load(copy, device="cpu", report=lambda _percent, _message: None)
 
 
 def context(prefix: str, suffix: str) -> Context:
