@@ -18,7 +18,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from dgemma_engine.checkpoint.features import NAMES, Features
+from dgemma_engine.checkpoint.features import LATER_NAMES, NAMES, Features
 from dgemma_engine.errors import CheckpointError
 
 FILE_NAME = "calibration.json"
@@ -191,8 +191,7 @@ class Calibration:
             raise CheckpointError(f"fingerprint={values['fingerprint']!r} must be a string")
         parts: dict[str, Any] = {"length_bias": tuple(map(tuple, bias))}
         if (weights := values["weights"]) is not None:
-            # A score that was fitted before there was this feature gives it no weight.
-            weights = {"canvas_sum": 0.0, **weights} if isinstance(weights, dict) else weights
+            weights = dict.fromkeys(LATER_NAMES, 0.0) | weights if isinstance(weights, dict) else weights
             _check_names("weights", weights, set(NAMES))
             parts["weights"] = tuple((name, weights[name]) for name in NAMES)
         if (provenance := values["provenance"]) is not None:

@@ -26,6 +26,10 @@ class Features:
         agreement: how many other ways of proposing gave the same text.
         length: log(1 + tokens).
         added_errors: syntax errors it adds to the file, -2 to 2.
+        written: 1 if the causal mode wrote it.
+        odds: log-odds of the probability of all its tokens and of what ends them, `LEAST_ODDS` to `MOST_ODDS`.
+        end: log-probability of what ends it; 0 for a model that ends nothing.
+        share: share of the probability of all candidates, each with the suffix behind it, 0 to 1.
     """
 
     middle_mean: float
@@ -41,6 +45,10 @@ class Features:
     agreement: float = 0.0
     length: float = 0.0
     added_errors: float = 0.0
+    written: float = 0.0
+    odds: float = 0.0
+    end: float = 0.0
+    share: float = 0.0
 
     def vector(self) -> tuple[float, ...]:
         """Returns the values in the order of `NAMES`."""
@@ -48,3 +56,6 @@ class Features:
 
 
 NAMES = tuple(field.name for field in fields(Features))
+LATER_NAMES = frozenset({"canvas_sum", "written", "odds", "end", "share"})
+"""Of features that came later: a score that was fitted before gives them no weight."""
+LEAST_ODDS, MOST_ODDS = -8.0, 6.0

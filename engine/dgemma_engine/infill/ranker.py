@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import chain
 from operator import attrgetter
 
-from dgemma_engine.checkpoint.features import Features
+from dgemma_engine.checkpoint.features import LEAST_ODDS, MOST_ODDS, Features
 from dgemma_engine.diffusion.sampler import Noise
 from dgemma_engine.infill.candidate import Proposal, Ranked
 from dgemma_engine.infill.likelihood import Branch, Likelihood, likelihoods, pseudo_likelihoods
@@ -19,6 +19,7 @@ from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.postprocess.shape import without_covered
 from dgemma_engine.prompting.builder import CHARACTERS_PER_TOKEN
+from dgemma_engine.protocol.messages import CandidateSource
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
 from dgemma_engine.syntax.error_check import SyntaxCheck
@@ -72,8 +73,8 @@ def rank(
             model, cache, branches, noise=noise, banned_ids=task.banned_ids(), cancel=cancel
         )
     ranked: list[Ranked] = []
-    for proposal, likelihood in zip(passing, judged, strict=False):
-        features = _features(proposal, likelihood, added[proposal.text])
+    for proposal, likelihood, share in zip(passing, judged, shares(judged), strict=False):
+        features = features_of(proposal, likelihood, added_errors=added[proposal.text], share=share)
         score = task.calibration.probability(features)
         if not model.has_causal_mode and task.calibration.weights is None and proposal.canvas_logprobs:
             # How sure the canvas was as it committed says more than a token's pseudo-likelihood (docs/decisions/0031).
@@ -158,8 +159,25 @@ def _branch(task: InfillTask, proposal: Proposal) -> Branch:
     )
 
 
-def _features(proposal: Proposal, likelihood: Likelihood, added_errors: int) -> Features:
-    middle = likelihood.middle if likelihood.end is None else [*likelihood.middle, likelihood.end]
+def shares(judged: Sequence[Likelihood]) -> list[float]:
+    """Returns each candidate's share of the probability of all, with what ends it and the suffix behind it."""
+    totals = [sum(_ended(one)) + sum(one.suffix) for one in judged]
+    most = max(totals, default=0.0)
+    # One whose tokens have no probability at all has no share, unless none has any.
+    weights = [math.exp(total - most) if math.isfinite(most) else 1.0 for total in totals]
+    return [weight / sum(weights) for weight in weights]
+
+
+def features_of(proposal: Proposal, likelihood: Likelihood, *, added_errors: int, share: float) -> Features:
+    """Returns what a candidate is scored by.
+
+    Args:
+        proposal: the candidate.
+        likelihood: of its tokens.
+        added_errors: syntax errors that it adds to the file.
+        share: see `Features.share`.
+    """
+    middle = _ended(likelihood)
     canvas, seed = proposal.canvas_logprobs, proposal.seed
     return Features(
         middle_mean=sum(middle) / len(middle),
@@ -175,4 +193,18 @@ def _features(proposal: Proposal, likelihood: Likelihood, added_errors: int) -> 
         agreement=float(proposal.agreement),
         length=math.log1p(len(likelihood.middle)),
         added_errors=float(max(-2, min(2, added_errors))),
+        written=float(proposal.source is CandidateSource.LEFT_TO_RIGHT),
+        odds=_log_odds(sum(middle)),
+        end=likelihood.end or 0.0,
+        share=share,
     )
+
+
+def _ended(likelihood: Likelihood) -> list[float]:
+    return likelihood.middle if likelihood.end is None else [*likelihood.middle, likelihood.end]
+
+
+def _log_odds(logprob: float) -> float:
+    """Returns log(p / (1 - p)) within the limits of `Features.odds`."""
+    remainder = -math.expm1(min(logprob, 0.0))
+    return MOST_ODDS if remainder <= 0.0 else max(LEAST_ODDS, min(MOST_ODDS, logprob - math.log(remainder)))

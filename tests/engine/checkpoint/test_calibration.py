@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from dgemma_engine.checkpoint.calibration import Calibration, Provenance, fingerprint, interpolated_bias
-from dgemma_engine.checkpoint.features import NAMES, Features
+from dgemma_engine.checkpoint.features import LATER_NAMES, NAMES, Features
 from dgemma_engine.errors import CheckpointError
 
 PROVENANCE = Provenance(date="2026-01-31", commit="0123abc", num_files=40, num_holes=800, file_share=0.5)
@@ -162,15 +162,16 @@ def test_calibration_of_another_model_is_refused(tmp_path: Path) -> None:
         Calibration.load(tmp_path, "e" * 64)
 
 
-def test_score_that_was_fitted_without_a_later_feature_gives_it_no_weight(tmp_path: Path) -> None:
+@pytest.mark.parametrize("later", sorted(LATER_NAMES))
+def test_score_that_was_fitted_without_a_later_feature_gives_it_no_weight(tmp_path: Path, later: str) -> None:
     FITTED.save(tmp_path)
     path = tmp_path / "calibration.json"
     values = json.loads(path.read_text())
-    del values["weights"]["canvas_sum"]
+    del values["weights"][later]
     path.write_text(json.dumps(values))
     weights = dict(Calibration.load(tmp_path, FITTED.fingerprint).weights or ())
     assert FITTED.weights is not None
-    assert weights == dict(FITTED.weights) | {"canvas_sum": 0.0}
+    assert weights == dict(FITTED.weights) | {later: 0.0}
 
 
 def test_weights_in_another_order_are_refused() -> None:

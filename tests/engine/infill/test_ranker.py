@@ -6,8 +6,10 @@ import math
 from dataclasses import replace
 
 import pytest
+from dgemma_engine.checkpoint.features import LEAST_ODDS, MOST_ODDS
 from dgemma_engine.infill.candidate import Proposal
-from dgemma_engine.infill.ranker import merged, rank_unjudged
+from dgemma_engine.infill.likelihood import Likelihood
+from dgemma_engine.infill.ranker import features_of, merged, rank_unjudged, shares
 from dgemma_engine.prompt_lookup.candidates import Seed
 from dgemma_engine.protocol.messages import CandidateSource, Context
 from dgemma_engine.syntax.error_check import SyntaxStore
@@ -67,3 +69,34 @@ def test_unjudged_are_checked_in_place_of_what_they_cover() -> None:
     whole = replace(proposal("1)[0]"), covered=1)
     checked = rank_unjudged([proposal("2)[0]"), whole], SyntaxStore().check(context))
     assert [one.proposal for one in checked] == [whole]
+
+
+def test_shares_are_of_middle_end_and_suffix_together() -> None:
+    three = Likelihood(middle=[math.log(0.5), math.log(0.5)], end=math.log(0.6), suffix=[math.log(0.2)])
+    one = Likelihood(middle=[math.log(0.1)], end=None, suffix=[math.log(0.1)])
+    assert shares([three, one]) == pytest.approx([0.75, 0.25])
+    assert shares([one]) == [1.0]
+    assert shares([]) == []
+
+
+def test_shares_stay_finite_where_tokens_have_no_probability() -> None:
+    impossible, possible = (Likelihood(middle=[value], end=None, suffix=[]) for value in (-math.inf, -3.0))
+    assert shares([impossible, possible]) == [0.0, 1.0]
+    assert shares([impossible, impossible]) == [0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("logprob", "odds"), [(math.log(0.5), 0.0), (math.log(0.9), math.log(9)), (0.0, MOST_ODDS), (-50.0, LEAST_ODDS)]
+)
+def test_odds_are_of_the_whole_middle(logprob: float, odds: float) -> None:
+    likelihood = Likelihood(middle=[logprob / 2], end=logprob / 2, suffix=[])
+    features = features_of(proposal("a"), likelihood, added_errors=0, share=1.0)
+    assert features.odds == pytest.approx(odds)
+    assert (features.end, features.share, features.written) == (logprob / 2, 1.0, 0.0)
+
+
+def test_candidate_of_the_causal_mode_is_marked() -> None:
+    written = replace(proposal("a"), source=CandidateSource.LEFT_TO_RIGHT)
+    likelihood = Likelihood(middle=[-1.0], end=None, suffix=[])
+    features = features_of(written, likelihood, added_errors=0, share=0.5)
+    assert (features.written, features.end) == (1.0, 0.0)
