@@ -177,7 +177,7 @@ def features_of(proposal: Proposal, likelihood: Likelihood, *, added_errors: int
         added_errors: syntax errors that it adds to the file.
         share: see `Features.share`.
     """
-    middle = _ended(likelihood)
+    middle, is_written = _ended(likelihood), proposal.source is CandidateSource.LEFT_TO_RIGHT
     canvas, seed = proposal.canvas_logprobs, proposal.seed
     return Features(
         middle_mean=sum(middle) / len(middle),
@@ -193,8 +193,8 @@ def features_of(proposal: Proposal, likelihood: Likelihood, *, added_errors: int
         agreement=float(proposal.agreement),
         length=math.log1p(len(likelihood.middle)),
         added_errors=float(max(-2, min(2, added_errors))),
-        written=float(proposal.source is CandidateSource.LEFT_TO_RIGHT),
-        odds=_log_odds(sum(middle)),
+        written=float(is_written),
+        odds=_log_odds(sum(middle)) if is_written else 0.0,
         end=likelihood.end or 0.0,
         share=share,
     )

@@ -89,14 +89,14 @@ def test_shares_stay_finite_where_tokens_have_no_probability() -> None:
     ("logprob", "odds"), [(math.log(0.5), 0.0), (math.log(0.9), math.log(9)), (0.0, MOST_ODDS), (-50.0, LEAST_ODDS)]
 )
 def test_odds_are_of_the_whole_middle(logprob: float, odds: float) -> None:
-    likelihood = Likelihood(middle=[logprob / 2], end=logprob / 2, suffix=[])
-    features = features_of(proposal("a"), likelihood, added_errors=0, share=1.0)
-    assert features.odds == pytest.approx(odds)
-    assert (features.end, features.share, features.written) == (logprob / 2, 1.0, 0.0)
-
-
-def test_candidate_of_the_causal_mode_is_marked() -> None:
     written = replace(proposal("a"), source=CandidateSource.LEFT_TO_RIGHT)
+    likelihood = Likelihood(middle=[logprob / 2], end=logprob / 2, suffix=[])
+    features = features_of(written, likelihood, added_errors=0, share=1.0)
+    assert features.odds == pytest.approx(odds)
+    assert (features.end, features.share, features.written) == (logprob / 2, 1.0, 1.0)
+
+
+def test_candidate_that_the_causal_mode_did_not_write_has_no_odds() -> None:
     likelihood = Likelihood(middle=[-1.0], end=None, suffix=[])
-    features = features_of(written, likelihood, added_errors=0, share=0.5)
-    assert (features.written, features.end) == (1.0, 0.0)
+    features = features_of(proposal("a"), likelihood, added_errors=0, share=0.5)
+    assert (features.written, features.odds, features.end) == (0.0, 0.0, 0.0)
