@@ -53,7 +53,7 @@ def argument_parser() -> argparse.ArgumentParser:
     trace.add_argument("--html", type=_output, required=True, metavar="OUT", help="file to write")
     trace.set_defaults(command="trace")
 
-    demo = commands.add_parser("demo", help="complete real Python files at eight positions")
+    demo = commands.add_parser("demo", help="complete eight places in files of four languages")
     demo.set_defaults(command="demo")
 
     doctor = commands.add_parser("doctor", help="check the installation and print what to do about each problem")

@@ -27,8 +27,8 @@ class Features:
         length: log(1 + tokens).
         added_errors: syntax errors it adds to the file, -2 to 2.
         written: 1 if the causal mode wrote it.
-        odds: log-odds of the probability of all its tokens and of what ends them, `LEAST_ODDS` to `MOST_ODDS`; 0 for one
-            that the causal mode did not write.
+        odds: log-odds of the probability of all its tokens and of what ends them, `LEAST_ODDS` to `MOST_ODDS`; 0 where
+            the causal mode did not write it.
         end: log-probability of what ends it; 0 for a model that ends nothing.
         share: share of the probability of all candidates, each with the suffix behind it, 0 to 1.
     """
