@@ -124,7 +124,8 @@ bench-typing: setup ## traces of keys replayed against the real server and engin
 figures: setup ## the figures that documents quote, rewritten from engine/bench/results
 	$(BIN)/python engine/bench/documents/figures.py
 
-picture: setup ## the picture that opens the README, through Chromium
+picture: setup $(EDITORS_STAMP) ## the pictures of the documents: a completion in VS Code, the page of a trace
+	$(BIN)/python engine/bench/documents/completion_picture.py
 	$(BIN)/python engine/bench/documents/trace_picture.py
 
 bench-neovim: setup $(EDITORS_STAMP) ## how long a Neovim user waits for ghost text

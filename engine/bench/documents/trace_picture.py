@@ -1,4 +1,4 @@
-"""The picture that opens the README: a piece is cut out of a file of the demo, and `tiny` fills the gap, traced.
+"""The picture of a trace: a piece is cut out of a file of the demo, and `tiny` fills the gap, traced.
 
 Says what was cut and what was found, so that nobody needs to believe the picture. Needs Chromium and the extra `dev`.
 """
