@@ -134,7 +134,8 @@ def loop_turns(launch: Launch) -> list[int]:
         return [math.ceil(inputs / a["BLOCK_K"])]
     if launch.name == "attention_kernel":
         stretches = [keys(launch)] if a["LOOPS"] == 1 else [keys(launch) - CANVAS, CANVAS]
-        return [math.ceil(math.ceil(length / a["BLOCK_S"]) / a["SPLITS"]) for length in stretches]
+        splits = len(a["total_ptr"]) if a["SPLIT"] else 1
+        return [math.ceil(math.ceil(length / a["BLOCK_S"]) / splits) for length in stretches]
     return []
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 GAINS: Mapping[str, Mapping[str, Mapping[str, int]]] = {
     "split_k": {"linear.plain": {"FILL": 132}, "linear.int8": {"BLOCK_T": 128, "FILL": 264}},
     # Two loops of heads of 512 take more registers than there are.
-    "split_kv": {"attention.256": {"SPLITS": 2, "LOOPS": 2}, "attention.512": {"SPLITS": 2}},
+    "split_kv": {"attention.256": {"FILL": 132, "LOOPS": 2}, "attention.512": {"FILL": 132}},
     "route_beside": {"pass": {"ROUTE_BESIDE": 1}},
     "scales_ahead": {
         **{f"experts_{part}.{form}": {"AHEAD": 1} for part in ("up", "down") for form in ("fp8", "int8", "int4")},

@@ -29,7 +29,7 @@ SWITCHES: Mapping[str, Sequence[Mapping[str, int]]] = {
     "experts_up": ({"AHEAD": 1},),
     "experts_down": ({"AHEAD": 1}, {"EACH": 2}, {"EACH": 4}, {"AHEAD": 1, "EACH": 2}),
     "linear": ({"AHEAD": 1}, {"FILL": 132}, {"FILL": 264}, {"FILL": 396}, {"AHEAD": 1, "FILL": 264}),
-    "attention": ({"LOOPS": 2}, {"SPLITS": 2}, {"LOOPS": 2, "SPLITS": 2}, {"LOOPS": 2, "SPLITS": 4}),
+    "attention": ({"LOOPS": 2}, {"FILL": 132}, {"LOOPS": 2, "FILL": 132}, {"LOOPS": 2, "FILL": 264}),
 }
 # Formats with one scale for 64 inputs, which `AHEAD` loads early.
 _WITH_SCALES = {

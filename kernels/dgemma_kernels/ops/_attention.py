@@ -8,14 +8,14 @@ from dgemma_kernels.ops._numbers import INTERPRETED, narrow, product
 
 
 @triton.jit
-def _share(start, end, SPLITS: tl.constexpr, BLOCK_S: tl.constexpr):
+def _share(start, end, SPLIT: tl.constexpr, BLOCK_S: tl.constexpr):
     """Returns where this program's share of some keys starts and ends, whole blocks of them."""
-    if SPLITS == 1:
-        return start, end
-    else:
-        length = tl.cdiv(tl.cdiv(tl.maximum(end - start, 0), BLOCK_S), SPLITS) * BLOCK_S
+    if SPLIT:
+        length = tl.cdiv(tl.cdiv(tl.maximum(end - start, 0), BLOCK_S), tl.num_programs(2)) * BLOCK_S
         own = start + tl.program_id(2) * length
         return own, tl.minimum(own + length, end)
+    else:
+        return start, end
 
 
 @triton.jit
@@ -72,12 +72,12 @@ def attention_kernel(
     q_ptr, store_ptr, row_ptr, position_ptr, num_visible_ptr, num_stored_ptr, out_ptr, highest_ptr, total_ptr,
     num_tokens, num_heads, window,
     HEAD: tl.constexpr, SHARED: tl.constexpr, CAUSAL: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_S: tl.constexpr,
-    SPLITS: tl.constexpr, LOOPS: tl.constexpr,
+    SPLIT: tl.constexpr, LOOPS: tl.constexpr,
 ):  # fmt: skip
     """`SHARED` query heads read one key-value head; a block holds the queries of all of them for some tokens.
 
-    With `SPLITS` above 1 each program of axis 2 takes a share of the keys and leaves sums for `join_splits_kernel`. Of
-    two `LOOPS` the first takes stored keys, which need no comparison of rows, and the second the pass's own.
+    With `SPLIT` each program of axis 2 takes a share of the keys and leaves sums for `join_splits_kernel`. Of two
+    `LOOPS` the first takes stored keys, which need no comparison of rows, and the second the pass's own.
     """
     kv_head = tl.program_id(1)
     index = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -108,39 +108,39 @@ def attention_kernel(
     acc = tl.zeros([BLOCK_M, HEAD], tl.float32)
     if LOOPS == 1:
         # Own keys may lie right behind hidden or unseen ones, so both are walked over as one stretch.
-        own_start, own_end = _share(tl.minimum(first_seen, num_stored), end, SPLITS, BLOCK_S)
+        own_start, own_end = _share(tl.minimum(first_seen, num_stored), end, SPLIT, BLOCK_S)
     else:
-        stored_start, stored_end = _share(first_seen, num_visible, SPLITS, BLOCK_S)
+        stored_start, stored_end = _share(first_seen, num_visible, SPLIT, BLOCK_S)
         highest, total, acc = _attend(
             highest, total, acc, q, own_row, position, stored_start, stored_end, k_ptr, v_ptr, row_ptr, position_ptr,
             num_visible, num_stored, first_seen, window, HEAD, CAUSAL, True, False, BLOCK_S,
         )  # fmt: skip
-        own_start, own_end = _share(num_stored, end, SPLITS, BLOCK_S)
+        own_start, own_end = _share(num_stored, end, SPLIT, BLOCK_S)
     highest, total, acc = _attend(
         highest, total, acc, q, own_row, position, own_start, own_end, k_ptr, v_ptr, row_ptr, position_ptr,
         num_visible, num_stored, first_seen, window, HEAD, CAUSAL, LOOPS == 1, True, BLOCK_S,
     )  # fmt: skip
-    if SPLITS == 1:
-        acc = acc / tl.where(total == 0.0, 1.0, total)[:, None]
-    else:
+    if SPLIT:
         before = tl.program_id(2).to(tl.int64) * num_tokens * num_heads
         out_ptr += before * HEAD
         tl.store(highest_ptr + before + token * num_heads + head, highest, mask=q_inside)
         tl.store(total_ptr + before + token * num_heads + head, total, mask=q_inside)
+    else:
+        acc = acc / tl.where(total == 0.0, 1.0, total)[:, None]
     tl.store(out_ptr + q_place, narrow(acc, out_ptr.dtype.element_ty), mask=q_inside[:, None])
 
 
-@triton.jit(do_not_specialize=["num_queries"])
-def join_splits_kernel(acc_ptr, highest_ptr, total_ptr, out_ptr, num_queries, HEAD: tl.constexpr, SPLITS: tl.constexpr):
+@triton.jit(do_not_specialize=["num_queries", "num_splits"])
+def join_splits_kernel(acc_ptr, highest_ptr, total_ptr, out_ptr, num_queries, num_splits, HEAD: tl.constexpr):
     """Adds what the programs of one head of one token have summed, each relative to its own highest score."""
     query = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, HEAD)
     highest = tl.full([1], float("-inf"), tl.float32)
-    for split in tl.static_range(SPLITS):
+    for split in range(num_splits):
         highest = tl.maximum(highest, tl.load(highest_ptr + split * num_queries + query))
     shift = tl.where(highest == float("-inf"), 0.0, highest)
     total, acc = tl.zeros([1], tl.float32), tl.zeros([HEAD], tl.float32)
-    for split in tl.static_range(SPLITS):
+    for split in range(num_splits):
         place = split * num_queries + query
         shrink = tl.exp(tl.load(highest_ptr + place) - shift)
         total += tl.load(total_ptr + place) * shrink

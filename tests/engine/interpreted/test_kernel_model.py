@@ -76,7 +76,7 @@ def test_every_format_is_as_close_as_plain_pytorch(tmp_path: Path, form: Format 
 GAINS = {
     "linear": {"FILL": 64},
     **{f"linear.{form}": {"AHEAD": 1} for form in ("int8", "int4")},
-    "attention": {"SPLITS": 2, "LOOPS": 2},
+    "attention": {"FILL": 8, "LOOPS": 2},
     **{f"experts_{part}.{form}": {"AHEAD": 1} for part in ("up", "down") for form in ("fp8", "int8", "int4")},
     "experts_down": {"EACH": 2},
     "pass": {"ROUTE_BESIDE": 1, "RENOISE_AHEAD": 1},
