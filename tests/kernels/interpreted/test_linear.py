@@ -46,6 +46,15 @@ def test_scales_loaded_ahead(fill: int, weight_format: WeightFormat, device: tor
     check(33, 192, 47, weight_format, device, for_device(device).changed(changes))
 
 
+@pytest.mark.parametrize("shares", [1, 3])
+def test_shares_are_summed(shares: int, device: torch.device) -> None:
+    parts, table = draw(shares, 7, 37).to(device), for_device(device)
+    got, expected = (torch.full((7, 37), torch.nan, dtype=torch.bfloat16, device=device) for _ in range(2))
+    assert linear.sum_splits(parts, got, 0.5, table=table) is got
+    reference.linear.sum_splits(parts, expected, 0.5)
+    assert_as_close(got, expected, parts.double().sum(0) * 0.5)
+
+
 def test_inputs_that_no_share_divides(device: torch.device) -> None:
     for weight_format in (WeightFormat.PLAIN, WeightFormat.FP8):
         check(3, 130, 47, weight_format, device, for_device(device).changed({"linear": {"FILL": 9}}))
