@@ -82,12 +82,14 @@ def per_weight(launch: Launch, sass: str) -> dict[str, Any]:
     found: dict[str, Any] = {
         "loop_instructions": loop.instructions,
         "loop_matrix_instructions": loop.matrix_instructions,
+        "loop_waits": loop.waits,
     }
     if launch.name in ("experts_kernel", "linear_kernel"):
         arguments = launch.arguments
         weights = arguments["BLOCK_N"] * arguments["BLOCK_K"] * (2 if arguments.get("GATED") else 1)
         threads = launch.options["num_warps"] * WARP
-        found["instructions_per_weight"] = round(loop.instructions * threads / weights, 2)
+        usual = loop.instructions - loop.skipped_instructions
+        found["instructions_per_weight"] = round(usual * threads / weights, 2)
     return found
 
 

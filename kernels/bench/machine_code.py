@@ -15,6 +15,7 @@ from triton.compiler import CompiledKernel
 DISASSEMBLER = Path(triton.backends.nvidia.__file__).parent / "bin" / "cuobjdump"
 INSTRUCTION = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(.*?)\s*;", flags=re.MULTILINE)
 JUMP = re.compile(r"\bBRA\b.* 0x([0-9a-f]+)$")
+WAIT = re.compile(r"\bWARPGROUP\.DEPBAR\b")
 MATRIX = re.compile(r"\b(?:HGMMA|QGMMA|IGMMA|HMMA|QMMA|IMMA|OMMA)\b")
 SPILLS = re.compile(r"(\d+) bytes spill stores, (\d+) bytes spill loads")
 REGISTERS = re.compile(r"Used (\d+) registers")
@@ -24,34 +25,68 @@ WARP = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loop:
-    """The innermost loop with matrix instructions.
+    """A loop with matrix instructions and no such loop inside.
 
     Attributes:
         instructions: SASS instructions of one turn, per warp.
         matrix_instructions: those of them that multiply matrices.
+        waits: those of them that wait for products of a warp group.
+        skipped_instructions: those of them that a jump within the loop leaves out, such as storing a block.
     """
 
     instructions: int
     matrix_instructions: int
+    waits: int
+    skipped_instructions: int
 
 
 def inner_loop(sass: str) -> Loop | None:
     """Returns the shortest loop that multiplies matrices, or None where there is none."""
+    return min(matrix_loops(sass), key=lambda loop: loop.instructions, default=None)
+
+
+def matrix_loops(sass: str) -> list[Loop]:
+    """Returns the innermost loops that multiply matrices, in their order in the code."""
     found = [(int(address, 16), text) for address, text in INSTRUCTION.findall(sass)]
-    loops: list[list[str]] = []
+    loops: list[tuple[int, int]] = []
     for address, text in found:
         jump = JUMP.search(text)
         if jump and int(jump[1], 16) < address:
-            body = [other for place, other in found if int(jump[1], 16) <= place <= address]
-            if any(MATRIX.search(other) for other in body):
-                loops.append(body)
-    if not loops:
-        return None
-    body = min(loops, key=len)
+            start = int(jump[1], 16)
+            if any(MATRIX.search(other) for place, other in found if start <= place <= address):
+                loops.append((start, address))
+    inner = [
+        loop
+        for loop in loops
+        if not any(loop != other and loop[0] <= other[0] <= other[1] <= loop[1] for other in loops)
+    ]
+    return [_loop([one for one in found if start <= one[0] <= end]) for start, end in sorted(inner)]
+
+
+def _loop(body: list[tuple[int, str]]) -> Loop:
+    texts = [text for _, text in body]
     return Loop(
-        instructions=sum("NOP" not in text for text in body),
-        matrix_instructions=sum(bool(MATRIX.search(text)) for text in body),
+        instructions=_count(texts),
+        matrix_instructions=sum(bool(MATRIX.search(text)) for text in texts),
+        waits=sum(bool(WAIT.search(text)) for text in texts),
+        skipped_instructions=_count(_skipped(body)),
     )
+
+
+def _count(texts: list[str]) -> int:
+    return sum("NOP" not in text for text in texts)
+
+
+def _skipped(body: list[tuple[int, str]]) -> list[str]:
+    """Returns the longest stretch without products that a jump within a loop leaves out."""
+    longest: list[str] = []
+    for address, text in body:
+        jump = JUMP.search(text)
+        if jump and address < int(jump[1], 16) <= body[-1][0]:
+            stretch = [other for place, other in body if address < place < int(jump[1], 16)]
+            if len(stretch) > len(longest) and not any(MATRIX.search(other) for other in stretch):
+                longest = stretch
+    return longest
 
 
 def disassembled(compiled: CompiledKernel) -> str:

@@ -24,6 +24,19 @@ CHOICES: Mapping[str, Mapping[str, tuple[int, ...]]] = {
     "norm_rotary": {"num_warps": (1, 2)},
     "gated_gelu": {"num_warps": (4, 8)},
 }
+# Ways to launch that the default tables leave off: tried one by one, before the choices, on the table's own entry.
+SWITCHES: Mapping[str, Sequence[Mapping[str, int]]] = {
+    "experts_up": ({"AHEAD": 1},),
+    "experts_down": ({"AHEAD": 1}, {"EACH": 2}, {"EACH": 4}, {"AHEAD": 1, "EACH": 2}),
+    "linear": ({"AHEAD": 1}, {"FILL": 132}, {"FILL": 264}, {"FILL": 396}, {"AHEAD": 1, "FILL": 264}),
+    "attention": ({"LOOPS": 2}, {"FILL": 132}, {"LOOPS": 2, "FILL": 132}, {"LOOPS": 2, "FILL": 264}),
+}
+# Formats with one scale for 64 inputs, which `AHEAD` loads early.
+_WITH_SCALES = {
+    "experts_up": ("fp8", "int8", "int4"),
+    "experts_down": ("fp8", "int8", "int4"),
+    "linear": ("int8", "int4"),
+}
 # The calls that an entry of the table is judged by, all of them together.
 JUDGES: Mapping[str, tuple[str, ...]] = {
     "tiles": ("experts.int4.canvas", "experts.int4.prompt"),
@@ -31,7 +44,10 @@ JUDGES: Mapping[str, tuple[str, ...]] = {
     "norm_rotary": ("norm_rotary.256",),
     "gated_gelu": ("gated_gelu",),
     "route": ("route.canvas",),
-    **{f"linear.{form}": (f"linear.{form}.qkv_sliding",) for form in ("plain", "fp8", "int8", "int4", "nvfp4")},
+    **{
+        f"linear.{form}": tuple(f"linear.{form}.{name}" for name in ("qkv_sliding", "o_sliding", "dense_down"))
+        for form in ("plain", "fp8", "int8", "int4", "nvfp4")
+    },
     "attention.256": ("attention.canvas.256",),
     "attention.512": ("attention.canvas.512",),
     "vocabulary": ("distribution",),
@@ -43,9 +59,14 @@ NUM_FIRST_FORMATS = 3
 
 
 def candidates(kernel: str, entry: Mapping[str, int]) -> Iterator[dict[str, int]]:
-    """Yields the table's own entry, then every combination of the kernel's choices."""
+    """Yields the table's own entry, that with each of the kernel's switches, then every combination of its choices."""
     yield dict(entry)
-    choices = CHOICES.get(kernel.partition(".")[0], {})
+    name, _, rest = kernel.partition(".")
+    for switch in SWITCHES.get(name, ()):
+        changed = {**entry, **switch}
+        if changed != dict(entry) and ("AHEAD" not in switch or rest.partition(".")[0] in _WITH_SCALES[name]):
+            yield changed
+    choices = CHOICES.get(name, {})
     for values in itertools.product(*choices.values()):
         changed = {**entry, **dict(zip(choices, values, strict=True))}
         if changed != dict(entry):

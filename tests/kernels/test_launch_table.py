@@ -40,3 +40,23 @@ def test_what_is_missing_is_named() -> None:
         launch_table.read("sm_1")
     with pytest.raises(ValueError, match="has no entry 'norms'"):
         launch_table.read("sm_90").of("norms")
+
+
+def test_changed_values_reach_all_entries_of_a_kernel_and_no_other() -> None:
+    table = launch_table.read("sm_90")
+    changed = table.changed({"experts_down.int4": {"EACH": 2}, "linear": {"FILL": 132}})
+    assert [changed.of(f"experts_down.int4{size}")["EACH"] for size in ("", ".large")] == [2, 2]
+    assert changed.of("experts_down.int8") == table.of("experts_down.int8")
+    assert all(changed.of(f"linear.{form}")["FILL"] == 132 for form in ("plain", "fp8", "int8", "int4", "nvfp4"))
+    assert table.of("linear.fp8")["FILL"] == 0 and not changed.measured
+    for unknown in ({"linea": {"FILL": 1}}, {"linear": {"FULL": 1}}):
+        with pytest.raises(ValueError, match="launch table sm_90 has no entries 'linea"):
+            table.changed(unknown)
+
+
+def test_what_nobody_measured_is_off() -> None:
+    for path in launch_table.FOLDER.glob("*.json"):
+        table = launch_table.read(path.stem)
+        off = {"FILL": 0, "LOOPS": 1, "AHEAD": 0, "EACH": 1, "ROUTE_BESIDE": 0, "RENOISE_AHEAD": 0}
+        found = {name: value for entry in table.entries.values() for name, value in entry.items() if name in off}
+        assert found == off

@@ -57,7 +57,7 @@ def test_every_entry_that_can_be_tuned_has_cases(tune: ModuleType) -> None:
     assert {name for cases in judges.values() for name in cases} <= names
     assert judges["experts_up.int4"] == ("experts.int4.canvas",)
     assert judges["experts_up.int4.large"] == ("experts.int4.prompt",)
-    assert {kernel for kernel, cases in judges.items() if not cases} == {"combine", "sum_splits"}
+    assert {kernel for kernel, cases in judges.items() if not cases} == {"combine", "sum_splits", "join_splits", "pass"}
 
 
 def test_kernels_of_int4_and_fp8_models_come_first(tune: ModuleType) -> None:
@@ -72,7 +72,11 @@ def test_candidates_begin_with_what_is_there_and_repeat_nothing(tune: ModuleType
     entry = read("sm_90").of("experts_down.int4")
     found = list(tune.candidates("experts_down.int4", entry))
     assert found[0] == entry
-    assert len(found) == 24 and len({tuple(sorted(one.items())) for one in found}) == 24
+    assert [(one["AHEAD"], one["EACH"]) for one in found[:6]] == [(0, 1), (1, 1), (0, 2), (0, 4), (1, 2), (0, 1)]
+    assert len(found) == 28 and len({tuple(sorted(one.items())) for one in found}) == 28
+    # Its scales are read where they are used.
+    plain = tune.candidates("experts_down.nvfp4", read("sm_90").of("experts_down.nvfp4"))
+    assert not any(one["AHEAD"] for one in plain)
 
 
 def test_the_fastest_that_compiles_and_computes_the_same_wins(tune: ModuleType, tmp_path: Path) -> None:

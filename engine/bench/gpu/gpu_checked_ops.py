@@ -32,7 +32,7 @@ WORST_ROW = 4.0
 SCORE_ERROR, PROBABILITY_ERROR = 1e-3, 1e-3
 # Operations that write into arguments, by the positions of these.
 IN_PLACE = {"norm_rotary": (5,), "distribution": (0,)}
-NOT_COMPARED = ("require", "pack", "tile_rows")
+NOT_COMPARED = ("require", "pack", "tile_rows", "beside", "renoises_ahead")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,75 +9,25 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gpu_gains
 import gpu_kernels
 import torch
-from dgemma_engine.checkpoint.quantization_presets import Format
-from dgemma_engine.model.config import ModelConfig
 from dgemma_engine.model.ops import Ops
 from gpu_cases import Bench, Sizes, distinct_experts, row
 from gpu_cases import seconds as seconds_of
 from gpu_checks import Checks
-from gpu_model import FULL, SLIDING, Peer, random_model, released, tiny
+from gpu_model import Peer
 from gpu_plan import ALL_FORMATS, PLAIN, REPOSITORY
 from gpu_result import FIXED, RATIOS, Report
+from gpu_setting import Setting, format_of, run_cases
 from gpu_together import users_at_once
 
-TINY = Sizes(
-    canvas=8, prompt=4, fixed_steps=2, prefill=12, inline_prompt=12, inline_tokens=4, long_prompts=(16,), rounds=1,
-    inline_rounds=1, uncounted=1, users=(1, 2), users_canvas=6,
-)  # fmt: skip
 TINY_WORK = "gated_gelu"
 FOLDERS = ("tests/kernels/interpreted", "tests/engine/interpreted")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """What is measured on what.
-
-    Attributes:
-        device: where it runs.
-        config: of whole models.
-        checked: of the models of two layers that are compared with plain PyTorch.
-        ops: of whole models.
-        sizes: of requests.
-        formats: of whole models.
-        is_tiny: whether kernels are interpreted on a processor and times mean nothing.
-    """
-
-    device: torch.device
-    config: ModelConfig
-    checked: ModelConfig
-    ops: Ops
-    sizes: Sizes
-    formats: tuple[str, ...]
-    is_tiny: bool = False
-
-    @classmethod
-    def of_card(cls, formats: Sequence[str]) -> Setting:
-        """Models of the released one's size on the first card."""
-        both = released([SLIDING, FULL])
-        device = torch.device("cuda")
-        return cls(
-            device=device, config=released(), checked=both, ops=Ops.triton(), sizes=Sizes(), formats=tuple(formats)
-        )
-
-    @classmethod
-    def of_processor(cls, formats: Sequence[str]) -> Setting:
-        """A few thousand weights, in the same code."""
-        return cls(
-            device=torch.device("cpu"), config=tiny(), checked=tiny(), ops=Ops.fused_reference(), sizes=TINY,
-            formats=tuple(formats), is_tiny=True,
-        )  # fmt: skip
-
-    def bench(self, form: str) -> Bench:
-        """Returns the measurements of a model with random weights."""
-        model = random_model(self.config, self.ops, format_of(form), self.device, torch.bfloat16)
-        return Bench(model, form, self.sizes)
 
 
 def run_part(part: str, setting: Setting, report: Report, folder: Path, seconds_left: float) -> None:
@@ -100,10 +50,14 @@ def run_part(part: str, setting: Setting, report: Report, folder: Path, seconds_
             report.guard("kernels and models on awkward shapes", "", lambda: _tests(setting, report))
         case "kernels":
             _kernels(setting, report)
+        case "gains":
+            gpu_gains.run(setting, report)
         case "requests":
             for form in reversed(setting.formats):
-                _cases(setting, form, report, {"inline completion": Bench.inline, **_prefills(setting.sizes)})
-                _cases(setting, form, report, {f"users: {n}": partial(users_at_once, n) for n in setting.sizes.users})
+                run_cases(setting, form, report, {"inline completion": Bench.inline, **_prefills(setting.sizes)})
+                run_cases(
+                    setting, form, report, {f"users: {n}": partial(users_at_once, n) for n in setting.sizes.users}
+                )
         case "transformers":
             if has_peer():
                 report.guard("in turn", PLAIN, lambda: _compare(setting, report))
@@ -112,16 +66,12 @@ def run_part(part: str, setting: Setting, report: Report, folder: Path, seconds_
         case "long":
             long = {f"steps behind {size}": partial(_long, size) for size in setting.sizes.long_prompts}
             for form in reversed(setting.formats):
-                _cases(setting, form, report, {**long, "adaptive steps": Bench.adaptive})
+                run_cases(setting, form, report, {**long, "adaptive steps": Bench.adaptive})
         case "tune":
             report.guard("launch table", "", lambda: _tune(setting, report, folder, seconds_left), always=True)
         case _:
-            _cases(setting, part, report, {FIXED: Bench.fixed, "distinct experts": partial(_experts, report)})
-
-
-def format_of(form: str) -> Format | None:
-    """Returns a format by its name, None for 16 bits."""
-    return None if form == PLAIN else Format(form)
+            counted = {"distinct experts": partial(_experts, report), "profile": partial(_profile, report)}
+            run_cases(setting, part, report, {FIXED: Bench.fixed, **counted})
 
 
 def has_peer() -> bool:
@@ -142,24 +92,6 @@ def _checks(setting: Setting, report: Report, kind: str, forms: Sequence[str]) -
 
     for form in forms if not setting.is_tiny else setting.formats:
         report.guard(f"{kind} as in plain PyTorch", form, lambda form=form: check(form))
-
-
-def _cases(
-    setting: Setting, form: str, report: Report, cases: dict[str, Callable[[Bench], list[dict[str, Any]]]]
-) -> None:
-    """Runs cases of one model, which is made only if one of them is left."""
-    left = report.left(list(cases), form)
-    made: list[Bench] = []
-
-    def make() -> list[dict[str, Any]]:
-        made.append(setting.bench(form))
-        return []
-
-    if left and report.guard("weights", form, make, always=True):
-        bench = made.pop()
-        for name in left:
-            bench.let_go()
-            report.guard(name, form, lambda name=name: cases[name](bench))
 
 
 def _prefills(sizes: Sizes) -> dict[str, Callable[[Bench], list[dict[str, Any]]]]:
@@ -201,6 +133,15 @@ def _kernels(setting: Setting, report: Report) -> None:
     if report.left([work.name for work in works]) and report.guard("rates", "", measure_rates, always=True):
         for work in works:
             report.guard(work.name, "", lambda work=work: measure(work))
+
+
+def _profile(report: Report, bench: Bench) -> list[dict[str, Any]]:
+    """Keeps the kernels that take most of a canvas's fixed steps, replayed."""
+    bench.fixed()
+    cache = bench.prompt(bench.sizes.prompt)
+    found = gpu_gains.profile(lambda: bench.canvas_seconds(cache, bench.sizes.prompt, [1], 0), bench.device)
+    report.keep("profile", {bench.form: found})
+    return []
 
 
 def _tests(setting: Setting, report: Report) -> list[dict[str, Any]]:

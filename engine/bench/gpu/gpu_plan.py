@@ -34,7 +34,8 @@ def parts_of(formats: Sequence[str]) -> list[Part]:
     """Returns all parts for whole models in these formats.
 
     `layers` compares every operation of a layer with plain PyTorch, `tokens` captured steps with others, `tests` runs
-    the tests of kernels compiled; a format's name stands for its fixed steps.
+    the tests of kernels compiled; a format's name stands for its fixed steps; `gains` measures what the launch tables
+    leave off, with and without.
     """
     return [
         Part(name="layers", limit_s=90, is_check=True),
@@ -42,6 +43,7 @@ def parts_of(formats: Sequence[str]) -> list[Part]:
         Part(name="tests", limit_s=60, is_check=True),
         *(Part(name=form, limit_s=45) for form in formats),
         Part(name="kernels", limit_s=45),
+        Part(name="gains", limit_s=90),
         Part(name="requests", limit_s=75),
         Part(name="transformers", limit_s=60),
         Part(name="long", limit_s=45),

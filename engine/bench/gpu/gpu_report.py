@@ -4,9 +4,10 @@
         [--resume]
 
 Parts run in order of worth: is what the kernels compute right, in the sizes that serve; how long are 16 fixed steps of
-a canvas of 256 behind 1,024 tokens (comparable with vLLM's published figure); each kernel against the card's own rates;
-requests, `transformers` beside ours, long contexts; the launch table, with the seconds that are left. Each part is a
-process of its own: one that breaks the device or hangs loses one case, and the part goes on behind it.
+a canvas of 256 behind 1,024 tokens (comparable with vLLM's published figure), and which kernels take most of them; each
+kernel against the card's own rates; what the launch tables leave off, with and without; requests, `transformers` beside
+ours, long contexts; the launch table, with the seconds that are left. Each part is a process of its own: one that
+breaks the device or hangs loses one case, and the part goes on behind it.
 
 `DIR/gpu_<card>.json` is written after every case, and runs add up in it: `results` has a row for each case and format,
 `failed` and `left_out` the rest. A card's launch table grows in `DIR/launch_tables`. Needs torch, triton, numpy,
@@ -171,6 +172,7 @@ def one_part(options: argparse.Namespace) -> int:
     """Runs one part in this process."""
     import gpu_parts
     import torch
+    from gpu_setting import Setting
     from tune import is_broken
 
     device = torch.device("cpu" if options.tiny else "cuda")
@@ -181,7 +183,7 @@ def one_part(options: argparse.Namespace) -> int:
         case_s=0.0 if options.tiny or options.part == "tune" else CASE_S,
     )  # fmt: skip
     report.read()
-    make = gpu_parts.Setting.of_processor if options.tiny else gpu_parts.Setting.of_card
+    make = Setting.of_processor if options.tiny else Setting.of_card
     gpu_parts.run_part(
         options.part, make(options.formats), report, options.out.parent / "launch_tables", options.seconds
     )

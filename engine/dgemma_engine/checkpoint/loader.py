@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dgemma_engine.checkpoint.key_map import parameter_sources
-from dgemma_engine.checkpoint.safetensors_reader import MOST_MAPPED_BYTES, SINGLE
+from dgemma_engine.checkpoint.safetensors_reader import SINGLE
+from dgemma_engine.checkpoint.tensor_files import Staging
 from dgemma_engine.checkpoint.tensors import CheckpointWeights
 from dgemma_engine.model.config import ModelConfig
 from dgemma_engine.model.devices import is_small
@@ -75,7 +76,8 @@ def load_model(
     if residence is None:
         num_values = sum(shape.numel() for shape in shapes.values())
         residence = Residence.EXPANDED if is_small(num_values, device) else Residence.PACKED
-    with CheckpointWeights(folder, config, most_mapped_bytes=MOST_MAPPED_BYTES[device.type]) as weights:
+    staging = Staging(device) if device.type == "cuda" else None
+    with CheckpointWeights(folder, config, staging=staging) as weights:
         staying = _staying_packed(weights) if residence is Residence.PACKED else set[str]()
         for parameter in staying:
             model.set_submodule(_module_of(parameter), nn.Identity())

@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dgemma_engine.checkpoint.quantization_scheme import StoredScheme
-from dgemma_engine.checkpoint.safetensors_reader import CheckpointReader, StoredTensor
+from dgemma_engine.checkpoint.safetensors_reader import CheckpointReader
+from dgemma_engine.checkpoint.tensor_files import StoredTensor
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.quantization.quantized_tensor import E2M1_GROUP, INT_GROUP, Encoding, QuantisedTensor
 

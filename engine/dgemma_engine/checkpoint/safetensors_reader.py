@@ -1,48 +1,28 @@
 """Safetensors files of a model folder, read by key: one file or shards with an index.
 
-Files are mapped into memory; after a bounded amount of reading they are closed and opened anew, so that what was read
-leaves the process. Knows keys, types and shapes; knows nothing of what the tensors mean.
+On a processor files are mapped into memory; after a bounded amount of reading they are closed and opened anew, so that
+what was read leaves the process. For a card they are read through a `Staging`, and opened once. Knows keys, types and
+shapes; knows nothing of what the tensors mean.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from dgemma_engine.checkpoint.tensor_files import MappedFile, StagedFile, Staging, StoredTensor, TensorFile
 from dgemma_engine.errors import CheckpointError
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
-# On a processor small, since what is mapped counts as the process's memory; a card's model has thousands of tensors,
-# and each opening of a file reads their list anew.
-MOST_MAPPED_BYTES: Mapping[str, int] = {"cpu": 32 * 2**20, "cuda": 512 * 2**20}
-# By safetensors' names.
-_ITEM_BYTES = {
-    "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
-    "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I8": 1, "U8": 1, "BOOL": 1,
-}  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredTensor:
-    """What a file's header says of one tensor: safetensors' name of its type, and its shape."""
-
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def num_bytes(self) -> int:
-        """Size of the tensor, of a type that weights are stored in."""
-        return math.prod(self.shape) * _ITEM_BYTES[self.dtype]
+# Small, since what is mapped counts as the process's memory.
+MOST_MAPPED_BYTES = 32 * 2**20
 
 
 class CheckpointReader:
@@ -50,16 +30,15 @@ class CheckpointReader:
 
     Args:
         folder: holds `model.safetensors`, or shards with `model.safetensors.index.json`.
-        most_mapped_bytes: read before the files are closed and opened anew.
+        staging: reads tensors to its device; None maps the files.
 
     Raises:
         CheckpointError: names the file or key that is missing or damaged, and what to do.
     """
 
-    def __init__(self, folder: Path, *, most_mapped_bytes: int = MOST_MAPPED_BYTES["cpu"]) -> None:
-        self._folder = folder
-        self._most_mapped_bytes = most_mapped_bytes
-        self._open: dict[str, Any] = {}
+    def __init__(self, folder: Path, *, staging: Staging | None = None) -> None:
+        self._folder, self._staging = folder, staging
+        self._open: dict[str, TensorFile] = {}
         self._read_bytes = 0
         self._file_of = (
             self._indexed() if (folder / INDEX).exists() else dict.fromkeys(self._file(SINGLE).keys(), SINGLE)
@@ -86,22 +65,29 @@ class CheckpointReader:
 
     def header(self, key: str) -> StoredTensor:
         """Returns type and shape of a tensor that is here."""
-        view = self._file(self._file_of[key]).get_slice(key)
-        return StoredTensor(dtype=view.get_dtype(), shape=tuple(view.get_shape()))
+        return self._file(self._file_of[key]).header(key)
 
     def tensor(self, key: str, rows: slice | None = None) -> Tensor:
-        """Returns a tensor that is here, or some of its rows; on the CPU, possibly a view of the file."""
-        file = self._file(self._file_of[key])
-        tensor: Tensor = file.get_tensor(key) if rows is None else file.get_slice(key)[rows]
+        """Returns a tensor that is here, or some of its rows: possibly a view of a mapped file, see `StagedFile`."""
+        tensor = self._file(self._file_of[key]).tensor(key, rows)
         self._read_bytes += tensor.numel() * tensor.element_size()
-        if self._read_bytes > self._most_mapped_bytes:
+        if self._staging is None and self._read_bytes > MOST_MAPPED_BYTES:
             self.release()
         return tensor
+
+    def fill(self, target: Tensor, key: str) -> None:
+        """Writes a tensor that is here, cast to the target's type, into `target`, whose shape it has."""
+        file = self._file(self._file_of[key])
+        if isinstance(file, StagedFile):
+            # Without a second copy on the card: the embeddings of a large model are its largest tensor.
+            file.fill(target, key)
+        else:
+            target.copy_(self.tensor(key))
 
     def release(self) -> None:
         """Closes all files; reading opens them again."""
         for file in self._open.values():
-            file.__exit__(None, None, None)
+            file.close()
         self._open.clear()
         self._read_bytes = 0
 
@@ -119,13 +105,8 @@ class CheckpointReader:
                 )
         return weight_map
 
-    def _file(self, name: str) -> Any:
+    def _file(self, name: str) -> TensorFile:
         if name not in self._open:
             path = self._folder / name
-            try:
-                self._open[name] = safe_open(path, "pt").__enter__()
-            except FileNotFoundError:
-                raise CheckpointError(f"{path}: missing; download the whole model folder again") from None
-            except (OSError, SafetensorError) as error:
-                raise CheckpointError(f"{path}: truncated or damaged ({error}); download it again") from error
+            self._open[name] = MappedFile(path) if self._staging is None else StagedFile(path, self._staging)
         return self._open[name]

@@ -23,7 +23,8 @@ from dgemma_engine.checkpoint.quantized_layouts import (
     layout_of,
     read_matrix,
 )
-from dgemma_engine.checkpoint.safetensors_reader import MOST_MAPPED_BYTES, CheckpointReader
+from dgemma_engine.checkpoint.safetensors_reader import CheckpointReader
+from dgemma_engine.checkpoint.tensor_files import Staging
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.model.config import ModelConfig
 from dgemma_engine.quantization.quantized_tensor import QuantisedTensor
@@ -38,15 +39,15 @@ class CheckpointWeights:
     Args:
         folder: holds `config.json` and the weights.
         config: of the model in it.
-        most_mapped_bytes: see `CheckpointReader`.
+        staging: see `CheckpointReader`.
 
     Raises:
         CheckpointError: names the file or key that is missing, damaged, not known or of an unsupported quantisation.
     """
 
-    def __init__(self, folder: Path, config: ModelConfig, *, most_mapped_bytes: int = MOST_MAPPED_BYTES["cpu"]) -> None:
+    def __init__(self, folder: Path, config: ModelConfig, *, staging: Staging | None = None) -> None:
         self.scheme = StoredScheme.load(folder)
-        self.reader = CheckpointReader(folder, most_mapped_bytes=most_mapped_bytes)
+        self.reader = CheckpointReader(folder, staging=staging)
         self.sources = tuple(parameter_sources(config))
         self._known = self._known_keys()
         self._refuse_foreign_keys()
@@ -137,7 +138,7 @@ class CheckpointWeights:
 
     def _fill_plain(self, target: Tensor, key: str) -> None:
         self.require_plain(key, tuple(target.shape))
-        target.copy_(self.reader.tensor(key))
+        self.reader.fill(target, key)
 
     def _known_keys(self) -> set[str]:
         known = {key for source in self.sources for key in source.keys}

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, Self
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import torch
 from dgemma_kernels import reference
@@ -22,6 +23,12 @@ from dgemma_kernels.tensors.vocabulary_distribution import Banned, VocabularyDis
 from torch import Tensor
 
 from dgemma_engine.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from dgemma_kernels.launch.launch_table import LaunchTable
+
+Side = TypeVar("Side")
+Own = TypeVar("Own")
 
 # Rows of a tile where none is launched.
 _REFERENCE_TILE_ROWS = 16
@@ -54,6 +61,14 @@ class Route(Protocol):
         ...
 
 
+class Beside(Protocol):
+    """`side_stream.beside`."""
+
+    def __call__(self, side: Callable[[], Side], own: Callable[[], Own], device: torch.device, /) -> tuple[Side, Own]:
+        """Returns what two independent pieces of work return, run in any order or at once."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FusedOps:
     """The fused operations.
@@ -62,6 +77,8 @@ class FusedOps:
         require: refuses a device, or weights in a format, that the operations cannot run on, with a `CheckpointError`.
         pack: a weight as a checkpoint stores it to the one that `linear` and `experts` read.
         tile_rows: most rows of a tile of experts, of (tokens, experts per token, experts, device).
+        beside: runs independent work at once where the device's launch table has it so, else one after the other.
+        renoises_ahead: whether a step ends with the next canvas, before the host has its scores.
     """
 
     require: Callable[[torch.device, frozenset[WeightFormat]], None]
@@ -83,6 +100,8 @@ class FusedOps:
     causal: Callable[[Tensor, KVStore, Tensor, Tensor, Tensor, Tensor, int | None], Tensor]
     distribution: Callable[[Tensor, Tensor, Tensor, float, Banned | None], VocabularyDistribution]
     soft_embeddings: Callable[[Tensor, Tensor, float], Tensor]
+    beside: Beside
+    renoises_ahead: Callable[[torch.device], bool]
 
     @classmethod
     def reference(cls) -> Self:
@@ -104,16 +123,22 @@ class FusedOps:
             causal=reference.attention.causal,
             distribution=reference.vocabulary.distribution,
             soft_embeddings=reference.vocabulary.soft_embeddings,
+            beside=_in_turn,
+            renoises_ahead=lambda _device: False,
         )
 
     @classmethod
-    def triton(cls) -> Self:
+    def triton(cls, table: LaunchTable | None = None) -> Self:
         """The kernels.
+
+        Args:
+            table: how they are launched; by default as the table of their tensors' device has it.
 
         Raises:
             CheckpointError: Triton is not installed.
         """
         try:
+            from dgemma_kernels.launch import side_stream
             from dgemma_kernels.launch.launch_table import for_device
             from dgemma_kernels.ops import attention, experts, linear, routing, rows, vocabulary
             from dgemma_kernels.packing.gpu import pack_for_kernel
@@ -121,25 +146,34 @@ class FusedOps:
             raise CheckpointError(
                 f"the GPU kernels need Triton ({error}): pip install triton, or use --device cpu"
             ) from error
+
+        def by_table(operation: Callable[..., Any]) -> Callable[..., Any]:
+            return operation if table is None else partial(operation, table=table)
+
+        def renoises_ahead(device: torch.device) -> bool:
+            return bool((table or for_device(device)).of("pass")["RENOISE_AHEAD"])
+
         return cls(
             require=_require_kernels,
             pack=pack_for_kernel,
             tile_rows=lambda tokens, selected, all_experts, device: experts.tile_rows(
-                tokens, selected, all_experts, table=for_device(device)
+                tokens, selected, all_experts, table=table or for_device(device)
             ),
-            norm=rows.norm,
-            add_norm=rows.add_norm,
-            merge_norm=rows.merge_norm,
-            norm_rotary=rows.norm_rotary,
-            gated_gelu=rows.gated_gelu,
-            quantise=rows.quantise,
-            linear=linear.linear,
-            route=routing.route,
-            experts=experts.experts,
-            canvas=attention.canvas,
-            causal=attention.causal,
-            distribution=vocabulary.distribution,
-            soft_embeddings=vocabulary.soft_embeddings,
+            norm=by_table(rows.norm),
+            add_norm=by_table(rows.add_norm),
+            merge_norm=by_table(rows.merge_norm),
+            norm_rotary=by_table(rows.norm_rotary),
+            gated_gelu=by_table(rows.gated_gelu),
+            quantise=by_table(rows.quantise),
+            linear=by_table(linear.linear),
+            route=by_table(routing.route),
+            experts=by_table(experts.experts),
+            canvas=by_table(attention.canvas),
+            causal=by_table(attention.causal),
+            distribution=by_table(vocabulary.distribution),
+            soft_embeddings=by_table(vocabulary.soft_embeddings),
+            beside=by_table(side_stream.beside),
+            renoises_ahead=renoises_ahead,
         )
 
 
@@ -179,13 +213,16 @@ class Ops:
         return replace(cls.reference(), fused=FusedOps.reference())
 
     @classmethod
-    def triton(cls) -> Self:
+    def triton(cls, table: LaunchTable | None = None) -> Self:
         """The kernels; plain PyTorch for what lies outside of a pass.
+
+        Args:
+            table: see `FusedOps.triton`.
 
         Raises:
             CheckpointError: Triton is not installed.
         """
-        return replace(cls.reference(), fused=FusedOps.triton())
+        return replace(cls.reference(), fused=FusedOps.triton(table))
 
     @classmethod
     def of_device(cls, device: torch.device) -> Self:
@@ -195,6 +232,10 @@ class Ops:
             CheckpointError: see `triton`.
         """
         return cls.triton() if device.type == "cuda" else cls.reference()
+
+
+def _in_turn(side: Callable[[], Side], own: Callable[[], Own], _device: torch.device) -> tuple[Side, Own]:
+    return side(), own()
 
 
 def _require_kernels(device: torch.device, formats: frozenset[WeightFormat]) -> None:

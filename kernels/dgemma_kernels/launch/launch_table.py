@@ -31,7 +31,8 @@ class LaunchTable:
     Attributes:
         name: the file's.
         measured: whether a tuner chose the entries on such a card.
-        entries: by kernel: upper-case block sizes, `num_warps`, `num_stages`.
+        entries: by kernel: upper-case block sizes and switches, `num_warps`, `num_stages`; `pass` has what no single
+            kernel decides.
     """
 
     name: str
@@ -47,6 +48,24 @@ class LaunchTable:
         if kernel not in self.entries:
             raise ValueError(f"launch table {self.name} has no entry {kernel!r}; write it again with bench/tune.py")
         return self.entries[kernel]
+
+    def changed(self, kernels: Mapping[str, Mapping[str, int]]) -> LaunchTable:
+        """Returns the table with some values changed.
+
+        Args:
+            kernels: by a name, or the beginning of names up to a dot: values that their entries get.
+
+        Raises:
+            ValueError: no entry has that name, or has that value.
+        """
+        entries = {name: dict(entry) for name, entry in self.entries.items()}
+        for start, values in kernels.items():
+            chosen = [entry for name, entry in entries.items() if f"{name}.".startswith(f"{start}.")]
+            if not chosen or not all(values.keys() <= entry.keys() for entry in chosen):
+                raise ValueError(f"launch table {self.name} has no entries {start!r} with {', '.join(values)}")
+            for entry in chosen:
+                entry.update(values)
+        return LaunchTable(name=self.name, measured=False, entries=entries)
 
 
 def read(name: str) -> LaunchTable:

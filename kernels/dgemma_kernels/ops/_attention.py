@@ -1,4 +1,4 @@
-"""The attention kernel: query rows of one key-value head against the prompt's keys and the pass's own behind them."""
+"""The attention kernel: query rows of one key-value head against the prompt's keys and the pass's own after them."""
 
 import triton
 import triton.language as tl
@@ -7,15 +7,78 @@ from dgemma_kernels.ops._kv_store import head_of_keys, head_of_values
 from dgemma_kernels.ops._numbers import INTERPRETED, narrow, product
 
 
-# Rows and positions of a canvas begin behind those of its block, aligned or not by the block's length: specialised on
+@triton.jit
+def _share(start, end, SPLIT: tl.constexpr, BLOCK_S: tl.constexpr):
+    """Returns where this program's share of some keys starts and ends, whole blocks of them."""
+    if SPLIT:
+        length = tl.cdiv(tl.cdiv(tl.maximum(end - start, 0), BLOCK_S), tl.num_programs(2)) * BLOCK_S
+        own = start + tl.program_id(2) * length
+        return own, tl.minimum(own + length, end)
+    else:
+        return start, end
+
+
+@triton.jit
+def _attend(
+    highest, total, acc, q, own_row, position, start, end, k_ptr, v_ptr, row_ptr, position_ptr, num_visible,
+    num_stored, first_seen, window, HEAD: tl.constexpr, CAUSAL: tl.constexpr, STORED: tl.constexpr,
+    OWN: tl.constexpr, BLOCK_S: tl.constexpr,
+):  # fmt: skip
+    """Adds the keys from `start` on, which are visible stored ones, the pass's own, or both kinds and hidden ones."""
+    column = tl.arange(0, HEAD)
+    for first in range(start, end, BLOCK_S):
+        key = first + tl.arange(0, BLOCK_S)
+        inside = key < end
+        k_place = key[None, :] * HEAD + column[:, None]
+        k = tl.load(k_ptr + k_place, mask=inside[None, :], other=0.0)
+        scores = product(q, k, None)
+        key_position = key
+        if OWN:
+            own = key >= num_stored
+            key_row = tl.load(row_ptr + key - num_stored, mask=own & inside, other=-2)
+            sees = key_row[None, :] == own_row[:, None]
+            if STORED:
+                sees = sees | ((key < num_visible) & ~own)[None, :]
+            if CAUSAL:
+                own_position = tl.load(position_ptr + key - num_stored, mask=own & inside, other=0)
+                key_position = tl.where(own, own_position, key)
+                sees = sees & (key_position[None, :] <= position[:, None])
+        else:
+            sees = inside[None, :]
+        if CAUSAL:
+            sees = sees & (key_position[None, :] > position[:, None] - window)
+        elif OWN and STORED:
+            sees = sees & (key >= first_seen)[None, :]
+        scores = tl.where(sees, scores, float("-inf"))
+        higher = tl.maximum(highest, tl.max(scores, 1))
+        # A query that has seen nothing yet has no highest score; 0 keeps its exponentials 0.
+        shift = tl.where(higher == float("-inf"), 0.0, higher)
+        weights = tl.exp(scores - shift[:, None])
+        shrink = tl.exp(highest - shift)
+        total = total * shrink + tl.sum(weights, 1)
+        highest = higher
+        v_place = key[:, None] * HEAD + column[None, :]
+        v = tl.load(v_ptr + v_place, mask=inside[:, None], other=0.0)
+        if not INTERPRETED:
+            weights = weights.to(v.dtype)
+        acc = product(weights, v, acc * shrink[:, None])
+    return highest, total, acc
+
+
+# Rows and positions of a canvas begin after those of its block, aligned or not by the block's length: specialised on
 # that, the kernel would be compiled a second time while a request waits.
 @triton.jit(do_not_specialize=["num_tokens"], do_not_specialize_on_alignment=["row_ptr", "position_ptr"])
 def attention_kernel(
-    q_ptr, store_ptr, row_ptr, position_ptr, num_visible_ptr, num_stored_ptr, out_ptr,
+    q_ptr, store_ptr, row_ptr, position_ptr, num_visible_ptr, num_stored_ptr, out_ptr, highest_ptr, total_ptr,
     num_tokens, num_heads, window,
     HEAD: tl.constexpr, SHARED: tl.constexpr, CAUSAL: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_S: tl.constexpr,
+    SPLIT: tl.constexpr, LOOPS: tl.constexpr,
 ):  # fmt: skip
-    """`SHARED` query heads read one key-value head; a block holds the queries of all of them for some tokens."""
+    """`SHARED` query heads read one key-value head; a block holds the queries of all of them for some tokens.
+
+    With `SPLIT` each program of axis 2 takes a share of the keys and leaves sums for `join_splits_kernel`. Of two
+    `LOOPS` the first takes stored keys, which need no comparison of rows, and the second the pass's own.
+    """
     kv_head = tl.program_id(1)
     index = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     token = index // SHARED
@@ -31,6 +94,7 @@ def attention_kernel(
     own_row = tl.load(row_ptr + token, mask=q_inside, other=-1)
     num_visible, num_stored = tl.load(num_visible_ptr), tl.load(num_stored_ptr)
     end = num_stored + num_tokens
+    position = own_row
     if CAUSAL:
         position = tl.load(position_ptr + token, mask=q_inside, other=2147483647)
         first_seen = tl.maximum(tl.min(position, 0) - window + 1, 0)
@@ -42,35 +106,45 @@ def attention_kernel(
     highest = tl.full([BLOCK_M], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
     acc = tl.zeros([BLOCK_M, HEAD], tl.float32)
-    # Own keys may lie right behind hidden or unseen ones, so both are walked over as one stretch.
-    for first in range(tl.minimum(first_seen, num_stored), end, BLOCK_S):
-        key = first + tl.arange(0, BLOCK_S)
-        inside = key < end
-        k_place = key[None, :] * HEAD + column[:, None]
-        k = tl.load(k_ptr + k_place, mask=inside[None, :], other=0.0)
-        scores = product(q, k, None)
-        own = key >= num_stored
-        key_row = tl.load(row_ptr + key - num_stored, mask=own & inside, other=-2)
-        sees = (key_row[None, :] == own_row[:, None]) | ((key < num_visible) & ~own)[None, :]
-        if CAUSAL:
-            key_position = tl.load(position_ptr + key - num_stored, mask=own & inside, other=0)
-            key_position = tl.where(own, key_position, key)
-            sees = sees & (key_position[None, :] <= position[:, None])
-            sees = sees & (key_position[None, :] > position[:, None] - window)
-        else:
-            sees = sees & (key >= first_seen)[None, :]
-        scores = tl.where(sees, scores, float("-inf"))
-        higher = tl.maximum(highest, tl.max(scores, 1))
-        # A query that has seen nothing yet has no highest score; 0 keeps its exponentials 0.
-        shift = tl.where(higher == float("-inf"), 0.0, higher)
-        weights = tl.exp(scores - shift[:, None])
-        shrink = tl.exp(highest - shift)
-        total = total * shrink + tl.sum(weights, 1)
-        highest = higher
-        v_place = key[:, None] * HEAD + column[None, :]
-        v = tl.load(v_ptr + v_place, mask=inside[:, None], other=0.0)
-        if not INTERPRETED:
-            weights = weights.to(v.dtype)
-        acc = product(weights, v, acc * shrink[:, None])
-    out = acc / tl.where(total == 0.0, 1.0, total)[:, None]
-    tl.store(out_ptr + q_place, narrow(out, out_ptr.dtype.element_ty), mask=q_inside[:, None])
+    if LOOPS == 1:
+        # Own keys may lie right behind hidden or unseen ones, so both are walked over as one stretch.
+        own_start, own_end = _share(tl.minimum(first_seen, num_stored), end, SPLIT, BLOCK_S)
+    else:
+        stored_start, stored_end = _share(first_seen, num_visible, SPLIT, BLOCK_S)
+        highest, total, acc = _attend(
+            highest, total, acc, q, own_row, position, stored_start, stored_end, k_ptr, v_ptr, row_ptr, position_ptr,
+            num_visible, num_stored, first_seen, window, HEAD, CAUSAL, True, False, BLOCK_S,
+        )  # fmt: skip
+        own_start, own_end = _share(num_stored, end, SPLIT, BLOCK_S)
+    highest, total, acc = _attend(
+        highest, total, acc, q, own_row, position, own_start, own_end, k_ptr, v_ptr, row_ptr, position_ptr,
+        num_visible, num_stored, first_seen, window, HEAD, CAUSAL, LOOPS == 1, True, BLOCK_S,
+    )  # fmt: skip
+    if SPLIT:
+        before = tl.program_id(2).to(tl.int64) * num_tokens * num_heads
+        out_ptr += before * HEAD
+        tl.store(highest_ptr + before + token * num_heads + head, highest, mask=q_inside)
+        tl.store(total_ptr + before + token * num_heads + head, total, mask=q_inside)
+    else:
+        acc = acc / tl.where(total == 0.0, 1.0, total)[:, None]
+    tl.store(out_ptr + q_place, narrow(acc, out_ptr.dtype.element_ty), mask=q_inside[:, None])
+
+
+@triton.jit(do_not_specialize=["num_queries", "num_splits"])
+def join_splits_kernel(acc_ptr, highest_ptr, total_ptr, out_ptr, num_queries, num_splits, HEAD: tl.constexpr):
+    """Adds what the programs of one head of one token have summed, each relative to its own highest score."""
+    query = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, HEAD)
+    highest = tl.full([1], float("-inf"), tl.float32)
+    for split in range(num_splits):
+        highest = tl.maximum(highest, tl.load(highest_ptr + split * num_queries + query))
+    shift = tl.where(highest == float("-inf"), 0.0, highest)
+    total, acc = tl.zeros([1], tl.float32), tl.zeros([HEAD], tl.float32)
+    for split in range(num_splits):
+        place = split * num_queries + query
+        shrink = tl.exp(tl.load(highest_ptr + place) - shift)
+        total += tl.load(total_ptr + place) * shrink
+        acc += tl.load(acc_ptr + place * HEAD + column) * shrink
+    tl.store(
+        out_ptr + query * HEAD + column, narrow(acc / tl.where(total == 0.0, 1.0, total), out_ptr.dtype.element_ty)
+    )

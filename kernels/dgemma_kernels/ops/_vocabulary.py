@@ -113,14 +113,3 @@ def soft_embeddings_kernel(
         acc = product(probs, embed, acc)
     place = (split * num_rows + row).to(tl.int64)[:, None] * size + column[None, :]
     tl.store(partial_ptr + place, acc, mask=row_inside[:, None] & column_inside[None, :])
-
-
-@triton.jit
-def sum_splits_kernel(partial_ptr, out_ptr, num_elements, factor, NUM_SPLITS: tl.constexpr, BLOCK: tl.constexpr):
-    """Sums the shares in order."""
-    element = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = element < num_elements
-    total = tl.zeros([BLOCK], tl.float32)
-    for split in tl.static_range(NUM_SPLITS):
-        total += tl.load(partial_ptr + split * num_elements + element, mask=inside, other=0.0)
-    tl.store(out_ptr + element, narrow(total * factor, out_ptr.dtype.element_ty), mask=inside)

@@ -137,10 +137,20 @@ def load_x(x_ptr, row_start, inside, group, num_inputs, FORMAT: tl.constexpr, MA
 
 
 @triton.jit
+def load_scale(scale_ptr, feature, inside, group, num_features):
+    """Scales of a group of 64 inputs, float32 [features], of int8 and int4 weights; the pointer is the expert's."""
+    return tl.load(scale_ptr + group * num_features + feature, mask=inside, other=0.0).to(tl.float32)
+
+
+@triton.jit
 def add_group(
-    acc, data_ptr, scale_ptr, feature, inside, group, num_features, num_inputs, x, x_scale, FORMAT: tl.constexpr
+    acc, data_ptr, scale_ptr, feature, inside, group, num_features, num_inputs, x, x_scale, scale,
+    FORMAT: tl.constexpr,
 ):  # fmt: skip
-    """Adds the product of one group of 64 inputs; pointers are the expert's, `x` is of `load_x`."""
+    """Adds the product of one group of 64 inputs; pointers are the expert's, `x` is of `load_x`.
+
+    `x_scale` is of fp8 rows; `scale`, of `load_scale`, is None where it is loaded here.
+    """
     x0, x1, x2, x3 = x
     place = group * num_features + feature
     column = tl.arange(0, QUARTER)
@@ -163,5 +173,7 @@ def add_group(
             words = tl.load(data_ptr + place[:, None] * QUARTER + column[None, :], mask=inside[:, None], other=0)
             w0, w1, w2, w3 = int4_quarters(words)
             part = product(w3, x3, product(w2, x2, product(w1, x1, product(w0, x0, None))))
-        acc += part * tl.load(scale_ptr + place, mask=inside, other=0.0).to(tl.float32)[:, None]
+        if scale is None:
+            scale = load_scale(scale_ptr, feature, inside, group, num_features)
+        acc += part * scale[:, None]
     return acc

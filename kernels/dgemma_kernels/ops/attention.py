@@ -1,22 +1,27 @@
 """Attention of several rows over one prompt as a Triton kernel: canvases in both directions, or branches causally.
 
-Keys and values of the pass stand in the store behind the prompt's (`rows.norm_rotary` puts them there). The store's
+Keys and values of the pass stand in the store after the prompt's (`rows.norm_rotary` puts them there). The store's
 address and the prompt's length are read on the device, so that one captured graph serves every prompt. The scale is
-1.0. Signatures of `reference/attention.py`. Shape legend: L tokens of the pass, all rows behind one another; H query
-heads, d head size.
+1.0. Where a pass makes fewer programs than the launch table's `FILL`, the keys of each are given to several (split-KV),
+whose sums a second kernel joins in order; `LOOPS` says whether stored keys have a loop of their own. Signatures of
+`reference/attention.py`. Shape legend: L tokens of the pass, all rows one after another; H query heads, d head size,
+S shares of the keys.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from dgemma_kernels.launch.kernel_launch import launch, num_blocks
 from dgemma_kernels.launch.launch_table import LaunchTable, for_device
-from dgemma_kernels.ops._attention import attention_kernel
+from dgemma_kernels.ops._attention import attention_kernel, join_splits_kernel
 from dgemma_kernels.tensors.kv_store import KVStore
 
 EVERYTHING = 2**30
 HEAD_SIZES = (256, 512)
+# Shares of the keys of one program: 16 blocks of 64 are a window.
+MOST_SPLITS = 16
 
 
 def canvas(
@@ -93,11 +98,26 @@ def _launch(
     num_shared = num_heads // store.num_kv
     out_LHd = q_LHd.new_empty(q_LHd.shape)
     size = min(size for size in HEAD_SIZES if head_dim <= size)
-    entry = (table or for_device(q_LHd.device)).of(f"attention.{size}")
+    table = table or for_device(q_LHd.device)
+    entry = dict(table.of(f"attention.{size}"))
+    num_programs = num_blocks(num_tokens * num_shared, entry["BLOCK_M"])
+    num_splits = min(MOST_SPLITS, max(1, entry.pop("FILL") // (num_programs * store.num_kv)))
+    acc, highest_SLH, total_SLH = out_LHd, None, None
+    if num_splits > 1:
+        acc = q_LHd.new_empty(num_splits, *q_LHd.shape, dtype=torch.float32)
+        highest_SLH, total_SLH = (
+            q_LHd.new_empty(num_splits, num_tokens, num_heads, dtype=torch.float32) for _ in range(2)
+        )
     launch(
-        attention_kernel, (num_blocks(num_tokens * num_shared, entry["BLOCK_M"]), store.num_kv),
-        q_LHd, store.place_4, row_L, position_L, num_visible_1, num_stored_1, out_LHd,
+        attention_kernel, (num_programs, store.num_kv, num_splits),
+        q_LHd, store.place_4, row_L, position_L, num_visible_1, num_stored_1, acc, highest_SLH, total_SLH,
         num_tokens, num_heads, EVERYTHING if window is None else window,
-        HEAD=head_dim, SHARED=num_shared, CAUSAL=position_L is not None, **entry,
+        HEAD=head_dim, SHARED=num_shared, CAUSAL=position_L is not None, SPLIT=num_splits > 1, **entry,
     )  # fmt: skip
+    if num_splits > 1:
+        num_queries = num_tokens * num_heads
+        launch(
+            join_splits_kernel, (num_queries,), acc, highest_SLH, total_SLH, out_LHd, num_queries, num_splits,
+            HEAD=head_dim, **table.of("join_splits"),
+        )  # fmt: skip
     return out_LHd

@@ -87,9 +87,9 @@ def _launch(
     # A prompt's tiles are larger than a canvas's, and what a canvas has registers for may spill there.
     size = ".large" if routing.tile_rows > table.of("tiles")["SMALL"] else ""
     entry = table.of(f"experts_{part}.{weight.format}{size}")
-    blocks = num_blocks(num_outputs, entry["BLOCK_N"])
+    parts = num_blocks(num_blocks(num_outputs, entry["BLOCK_N"]), entry["EACH"])
     launch(
-        experts_kernel, (len(routing.tile_expert_T) * blocks,),
+        experts_kernel, (len(routing.tile_expert_T) * parts,),
         rows.data_ND, rows.scale, weight.data, weight.scale, weight.row_scale_EO, out.data_ND, out.scale,
         routing.assignment_M, routing.offset_E1, routing.tile_expert_T, routing.tile_start_T, routing.weights_NK,
         weight.num_inputs, weight.num_outputs, num_outputs,

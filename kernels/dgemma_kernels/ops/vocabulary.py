@@ -11,12 +11,8 @@ from torch import Tensor
 
 from dgemma_kernels.launch.kernel_launch import launch, num_blocks, power_of_two
 from dgemma_kernels.launch.launch_table import LaunchTable, for_device
-from dgemma_kernels.ops._vocabulary import (
-    finish_kernel,
-    soft_embeddings_kernel,
-    statistics_kernel,
-    sum_splits_kernel,
-)
+from dgemma_kernels.ops._vocabulary import finish_kernel, soft_embeddings_kernel, statistics_kernel
+from dgemma_kernels.ops.linear import sum_splits
 from dgemma_kernels.tensors.vocabulary_distribution import Banned, VocabularyDistribution
 
 
@@ -84,8 +80,4 @@ def soft_embeddings(probs_NV: Tensor, embed_VD: Tensor, factor: float, *, table:
     blocks = num_blocks(num_positions, entry["BLOCK_N"]) * num_blocks(size, entry["BLOCK_D"])
     shape = (num_positions, vocab_size, size, share)
     launch(soft_embeddings_kernel, (blocks, num_splits), probs_NV, embed_VD, partial, *shape, **entry)
-    out_ND = embed_VD.new_empty(num_positions, size)
-    sums = table.of("sum_splits")
-    grid = (num_blocks(out_ND.numel(), sums["BLOCK"]),)
-    launch(sum_splits_kernel, grid, partial, out_ND, out_ND.numel(), factor, NUM_SPLITS=num_splits, **sums)
-    return out_ND
+    return sum_splits(partial, embed_VD.new_empty(num_positions, size), factor, table=table)

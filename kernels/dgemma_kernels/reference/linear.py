@@ -14,3 +14,8 @@ def linear(rows: Rows, weight: Weight, out_NO: Tensor | None = None) -> Tensor:
     dtype = torch.bfloat16 if rows.scale is not None else rows.data_ND.dtype
     product_NO = (restore_rows(rows) @ restore_weight(weight).T).to(dtype)
     return product_NO if out_NO is None else out_NO.copy_(product_NO)
+
+
+def sum_splits(partial_SNO: Tensor, out_NO: Tensor, factor: float) -> Tensor:
+    """Writes the sum of shares times a factor: see `linear.sum_splits`."""
+    return out_NO.copy_(partial_SNO.float().sum(0) * factor)

@@ -56,7 +56,7 @@ def report(modules: Callable[[str], ModuleType], tmp_path: Path) -> Any:
 def setting(modules: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch) -> Any:
     cases = modules("gpu_cases")
     monkeypatch.setattr(cases, "SAMPLER", replace(cases.SAMPLER, num_steps=5))
-    return modules("gpu_parts").Setting.of_processor(("int4",))
+    return modules("gpu_setting").Setting.of_processor(("int4",))
 
 
 def saved(report: Any) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def test_collecting_the_kernels_tests_needs_none_of_the_servers_packages(mode: s
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Triton exists for Linux only: no part was imported")
 def test_importing_every_part_needs_none_of_the_servers_packages() -> None:
-    program = WITHOUT + "import gpu_report, gpu_parts, tune, full_size, roofline"
+    program = WITHOUT + "import gpu_report, gpu_parts, tune, full_size, roofline, gains"
     paths = [ROOT / name for name in ("engine/bench/gpu", "kernels/bench", ".", "engine", "kernels")]
     environment = {"PYTHONPATH": ":".join(map(str, paths)), "PATH": "/usr/bin:/bin"}
     run = subprocess.run(
@@ -111,6 +111,9 @@ def test_a_part_writes_what_the_issue_asks_for(
     if part == "int4":
         touched = result["distinct_experts"]["int4"]
         assert len(touched) == 2 and all(2 <= count <= 4 for count in touched)
+        profiled = result["profile"]["int4"]
+        assert 0 < len(profiled) <= 25 and profiled == sorted(profiled, key=lambda one: -one["us"])
+        assert all(one["calls"] > 0 and 0 < one["share"] <= 1 for one in profiled)
     if part == "tokens":
         assert result["checked_tokens"]["int4"]["captured"] > 0
 
@@ -164,7 +167,7 @@ def test_an_operation_that_computes_something_else_is_named(
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="Triton exists for Linux only: no layer was checked")
 def test_tiny_checks_a_layer_in_the_interpreter_from_the_command_line(tmp_path: Path) -> None:
-    command = [sys.executable, str(REPORT), "--tiny", "--formats", "int4", "--parts", "layers,tune"]
+    command = [sys.executable, str(REPORT), "--tiny", "--formats", "int4", "--parts", "layers,gains,tune"]
     environment = {"PATH": "/usr/bin:/bin", "DGEMMA_COMMIT": "from the environment"}
     run = subprocess.run(
         [*command, "--out", str(tmp_path), "--seconds", "900"],
@@ -176,6 +179,10 @@ def test_tiny_checks_a_layer_in_the_interpreter_from_the_command_line(tmp_path: 
     result = json.loads((tmp_path / "gpu_tiny.json").read_text())
     assert result["checked_operations"]["int4"]["experts"]["calls"] == 8
     assert result["tuned"] == {"candidates": 1, "is_whole": False}
+    assert result["checked_gains"]["int4"]["linear"] and result["checked_gains"]["int4"]["canvas"]
+    gains = [entry["case"] for entry in result["results"]]
+    assert gains[0] == "fixed steps, without gains" and gains[-1] == "fixed steps, every gain"
+    assert "fixed steps, split_k" in gains and len(gains) == 8
     assert (tmp_path / "launch_tables/interpreter.json").exists()
 
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from dgemma_engine.checkpoint import safetensors_reader
+from dgemma_engine.checkpoint import loader, safetensors_reader, tensor_files
 from dgemma_engine.checkpoint.loader import load_model, save_checkpoint
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.model.config import ModelConfig
 from dgemma_engine.model.ops import Ops
+from dgemma_engine.quantization.quantized_linear import Scratch
 from safetensors.torch import load_file, save_file
 
 CPU = torch.device("cpu")
@@ -252,23 +253,47 @@ def test_released_configuration_is_understood() -> None:
     assert round(sum(parameter.numel() for parameter in model.parameters()) / 1e9, 2) == 25.25
 
 
-def test_large_reads_open_files_a_few_times_only(
+def test_mapped_files_are_closed_after_a_bounded_amount(
     make_checkpoint: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A card's model of thousands of tensors would spend its load on their lists."""
     folder = make_checkpoint(seed=13, max_shard_size="100KB").folder
-    opened, safe_open = list[Path](), safetensors_reader.safe_open
+    opened, safe_open = list[Path](), tensor_files.safe_open
 
     def counting(path: Path, framework: str) -> Any:
         opened.append(path)
         return safe_open(path, framework)
 
-    monkeypatch.setattr(safetensors_reader, "safe_open", counting)
-    monkeypatch.setitem(safetensors_reader.MOST_MAPPED_BYTES, "cpu", 1)
-    often = load(folder).state_dict()
-    num_often = len(opened)
-    opened.clear()
-    monkeypatch.setitem(safetensors_reader.MOST_MAPPED_BYTES, "cpu", safetensors_reader.MOST_MAPPED_BYTES["cuda"])
+    monkeypatch.setattr(tensor_files, "safe_open", counting)
     seldom = load(folder).state_dict()
-    assert len(opened) == len(set(opened)) < num_often
+    assert len(opened) == len(set(opened))
+    monkeypatch.setattr(safetensors_reader, "MOST_MAPPED_BYTES", 1)
+    often = load(folder).state_dict()
+    assert len(opened) > 3 * len(set(opened))
     assert all(torch.equal(seldom[name], tensor) for name, tensor in often.items())
+
+
+def test_a_cards_weights_go_through_a_staging(original: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = load(original.folder).state_dict()
+    asked = list[torch.device]()
+
+    def staging(device: torch.device) -> tensor_files.Staging:
+        asked.append(device)
+        return tensor_files.Staging(CPU, buffer_bytes=1_024)
+
+    class Card:
+        """A device that says it is a card, where torch takes it for the processor."""
+
+        type = "cuda"
+
+    card: Any = Card()
+    empty = torch.empty
+
+    def on_processor(*sizes: Any, **options: Any) -> torch.Tensor:
+        return empty(*sizes, **(options | {"device": CPU} if options.get("device") is card else options))
+
+    monkeypatch.setattr(loader, "Staging", staging)
+    monkeypatch.setattr(torch, "empty", on_processor)
+    monkeypatch.setattr(loader, "Scratch", lambda _device, dtype: Scratch(CPU, dtype))
+    got = load_model(original.folder, Ops.reference(), device=card, dtype=torch.float32).state_dict()
+    assert asked == [card]
+    assert all(torch.equal(got[name], tensor) for name, tensor in expected.items())

@@ -31,6 +31,7 @@ from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import finished
+from dgemma_kernels.launch.launch_table import for_device
 
 from tests.engine.fused_models import SLIDING, VOCAB, draw_ids, few, load, write
 from tests.engine.interpreted.recorded_replay import record
@@ -69,11 +70,62 @@ def test_every_format_is_as_close_as_plain_pytorch(tmp_path: Path, form: Format 
     same_dtype = few(load(folder, Ops.fused_reference(), torch.bfloat16, device), device)
     got = few(load(folder, Ops.triton(), torch.bfloat16, device), device)
     for name, theirs in exact.items():
-        ours = got[name].float() - theirs
-        allowed = same_dtype[name].float() - theirs
-        floor = 1e-3 * float(theirs.abs().max())
-        assert torch.isfinite(ours).all(), name
-        assert float(ours.square().mean().sqrt()) <= 2 * float(allowed.square().mean().sqrt()) + floor, name
+        assert_as_close(got[name], same_dtype[name], theirs, name)
+
+
+GAINS = {
+    "linear": {"FILL": 64},
+    **{f"linear.{form}": {"AHEAD": 1} for form in ("int8", "int4")},
+    "attention": {"FILL": 8, "LOOPS": 2},
+    **{f"experts_{part}.{form}": {"AHEAD": 1} for part in ("up", "down") for form in ("fp8", "int8", "int4")},
+    "experts_down": {"EACH": 2},
+    "pass": {"ROUTE_BESIDE": 1, "RENOISE_AHEAD": 1},
+}
+
+
+@pytest.mark.parametrize("form", [None, Format.FP8, Format.INT4])
+def test_every_switch_of_the_launch_table_keeps_what_is_computed(
+    tmp_path: Path, form: Format | None, device: torch.device
+) -> None:
+    """All at once: products split, keys split, scales ahead, blocks shared, routing beside the MLP."""
+    folder = write(tmp_path, form, num_experts=2, top_k_experts=2, **SMALL)
+    exact = few(load(folder, Ops.reference(), torch.float32, device), device)
+    same_dtype = few(load(folder, Ops.fused_reference(), torch.bfloat16, device), device)
+    ops = Ops.triton(for_device(device).changed(GAINS))
+    got = few(load(folder, ops, torch.bfloat16, device), device)
+    for name, theirs in exact.items():
+        assert_as_close(got[name], same_dtype[name], theirs, name)
+
+
+def test_steps_with_every_switch_say_the_same(
+    tmp_path: Path, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a card captured ones too, of their real lengths."""
+    if device.type == "cpu":
+        monkeypatch.setattr(step_buffers, "step_length", lambda num_tokens: -(-num_tokens // 4) * 4)
+    folder, rows = write(tmp_path, layer_types=[SLIDING], **SMALL), [Row(num_free=4, head_ids=(7, 8), seed=3)]
+    said = list[Denoised]()
+    for table in (for_device(device).changed(GAINS), for_device(device)):
+        model = load(folder, Ops.triton(table), plain_dtype(device), device)
+        assert isinstance(model, FusedModel)
+        steps = StepGraphs(model, Graphs(capture_on(device)))
+        assert steps.renoises_ahead is bool(table.of("pass")["RENOISE_AHEAD"])
+        said += [
+            run(on_device(steps, prompt(model, 11), rows, device)) for _ in range(1 if device.type == "cpu" else 3)
+        ]
+    for other in said[1:]:
+        # Sums in another order may send a token of bfloat16 elsewhere.
+        if device.type == "cpu":
+            agree(said[0], other)
+        assert other.guesses.keys() == said[0].guesses.keys()
+
+
+def assert_as_close(got: torch.Tensor, same_dtype: torch.Tensor, exact: torch.Tensor, name: str) -> None:
+    """At most twice as far from float32 as plain PyTorch in the same type."""
+    ours, allowed = got.float() - exact, same_dtype.float() - exact
+    floor = 1e-3 * float(exact.abs().max())
+    assert torch.isfinite(ours).all(), name
+    assert float(ours.square().mean().sqrt()) <= 2 * float(allowed.square().mean().sqrt()) + floor, name
 
 
 def test_graph_eager_and_oracle_agree(tmp_path: Path, device: torch.device) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from dgemma_engine.checkpoint.safetensors_reader import StoredTensor
+from dgemma_engine.checkpoint.tensor_files import StoredTensor
 from dgemma_engine.tools.conversion.shard_writer import ShardPlan, ShardWriter
 from safetensors.torch import load_file
 

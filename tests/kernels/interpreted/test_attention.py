@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from dgemma_kernels import reference
+from dgemma_kernels.launch.launch_table import for_device
 from dgemma_kernels.ops import attention
 from dgemma_kernels.tensors.kv_store import KVStore
 from torch import Tensor
@@ -116,6 +117,49 @@ def test_head_sizes_of_the_big_model(heads: int, kv_heads: int, size: int, devic
     row = torch.tensor([0, 0, 0, 1, 1], dtype=torch.int32, device=device)
     places = (row, scalar(18, device), scalar(18, device), None)
     got, expected = (module.canvas(q, KVStore.of(k, v), *places) for module in (attention, reference.attention))
+    assert_as_close(got, expected, exact(reference.attention.canvas, q, k, v, *places))
+
+
+@pytest.mark.parametrize(("fill", "loops"), [(0, 2), (18, 2), (60, 1)])
+@pytest.mark.parametrize(("visible", "stored"), [(0, 0), (25, 25), (20, 25), (0, 5)])
+@pytest.mark.parametrize("window", [None, 8])
+def test_keys_split_among_programs(
+    fill: int, loops: int, visible: int, stored: int, window: int | None, device: torch.device
+) -> None:
+    """More shares than blocks of keys, none that a block divides, hidden keys between the two kinds."""
+    table = for_device(device).changed({"attention": {"FILL": fill, "LOOPS": loops}})
+    row = torch.tensor([0] * 5 + [1] * 1 + [2] * 13, dtype=torch.int32, device=device)
+    q, k, v = tensors(19, 4, 2, 32, device)
+    k, v = poisoned(k, stored + 19), poisoned(v, stored + 19)
+    places = (row, scalar(visible, device), scalar(stored, device), window)
+    got = attention.canvas(q, KVStore.of(k, v), *places, table=table)
+    expected = reference.attention.canvas(q, KVStore.of(k, v), *places)
+    assert_as_close(got, expected, exact(reference.attention.canvas, q, k, v, *places))
+
+
+@pytest.mark.parametrize(("fill", "loops"), [(0, 2), (6, 1), (4, 2)])
+@pytest.mark.parametrize("window", [None, 5])
+def test_branches_split_among_programs(fill: int, loops: int, window: int | None, device: torch.device) -> None:
+    table = for_device(device).changed({"attention": {"FILL": fill, "LOOPS": loops}})
+    q, k, v = tensors(9, 2, 2, 32, device)
+    row = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 1], dtype=torch.int32, device=device)
+    position = torch.tensor([10, 11, 12, 13, 10, 11, 12, 13, 14], dtype=torch.int32, device=device)
+    places = (row, position, scalar(10, device), scalar(12, device), window)
+    got = attention.causal(q, KVStore.of(k, v), *places, table=table)
+    expected = reference.attention.causal(q, KVStore.of(k, v), *places)
+    assert_as_close(got, expected, exact(reference.attention.causal, q, k, v, *places))
+
+
+@pytest.mark.parametrize(("heads", "kv_heads", "size"), [(4, 2, 256), (8, 1, 512)])
+def test_heads_of_the_big_model_split_among_programs(
+    heads: int, kv_heads: int, size: int, device: torch.device
+) -> None:
+    table = for_device(device).changed({"attention": {"FILL": 4, "LOOPS": 2}})
+    q, k, v = tensors(5, heads, kv_heads, size, device)
+    row = torch.tensor([0, 0, 0, 1, 1], dtype=torch.int32, device=device)
+    places = (row, scalar(40, device), scalar(40, device), None)
+    got = attention.canvas(q, KVStore.of(k, v), *places, table=table)
+    expected = reference.attention.canvas(q, KVStore.of(k, v), *places)
     assert_as_close(got, expected, exact(reference.attention.canvas, q, k, v, *places))
 
 

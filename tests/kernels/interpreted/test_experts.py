@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from dgemma_kernels import reference
-from dgemma_kernels.launch.launch_table import read
+from dgemma_kernels.launch.launch_table import for_device, read
 from dgemma_kernels.ops import experts
 from dgemma_kernels.packing.gpu import pack_for_kernel
 from dgemma_kernels.reference.quantization import quantise_rows, quantise_weight, restore_rows, restore_weight
@@ -38,12 +38,33 @@ def routed(case: str, device: torch.device, tile_rows: int = 16) -> Routing:
 @pytest.mark.parametrize("case", ["one token", "one expert", "one without tokens"])
 @pytest.mark.parametrize("weight_format", list(WeightFormat))
 def test_every_format(case: str, weight_format: WeightFormat, device: torch.device) -> None:
-    routing = routed(case, device)
+    check(case, weight_format, {}, INNER, device)
+
+
+# How programs of each part share the work: an inner size of 192 makes three groups, and blocks that no 2 divides.
+@pytest.mark.parametrize("each", [1, 2, 4])
+@pytest.mark.parametrize("weight_format", list(WeightFormat))
+def test_several_blocks_a_program(each: int, weight_format: WeightFormat, device: torch.device) -> None:
+    if each > 1:
+        check("one without tokens", weight_format, parts(EACH=each), 192, device)
+    if weight_format in (WeightFormat.FP8, WeightFormat.INT8, WeightFormat.INT4):
+        check("one without tokens", weight_format, parts(weight_format, EACH=each, AHEAD=1), 192, device)
+
+
+def parts(weight_format: WeightFormat | None = None, **values: int) -> dict[str, dict[str, int]]:
+    ending = "" if weight_format is None else f".{weight_format}"
+    return {f"experts_{part}{ending}": values for part in ("up", "down")}
+
+
+def check(
+    case: str, weight_format: WeightFormat, changes: dict[str, dict[str, int]], inner: int, device: torch.device
+) -> None:
+    routing, table = routed(case, device), for_device(device).changed(changes)
     x = draw(len(routing.weights_NK), HIDDEN).to(device).bfloat16()
-    gate_up = quantise_weight(draw(NUM_EXPERTS, 2 * INNER, HIDDEN).to(device).bfloat16() * 0.1, weight_format)
-    down = quantise_weight(draw(NUM_EXPERTS, HIDDEN, INNER, seed=3).to(device).bfloat16() * 0.1, weight_format)
+    gate_up = quantise_weight(draw(NUM_EXPERTS, 2 * inner, HIDDEN).to(device).bfloat16() * 0.1, weight_format)
+    down = quantise_weight(draw(NUM_EXPERTS, HIDDEN, inner, seed=3).to(device).bfloat16() * 0.1, weight_format)
     rows = quantise_rows(x, experts.row_format(weight_format))
-    got = experts.experts(rows, routing, pack_for_kernel(gate_up), pack_for_kernel(down))
+    got = experts.experts(rows, routing, pack_for_kernel(gate_up), pack_for_kernel(down), table=table)
     expected = reference.experts.experts(rows, routing, gate_up, down)
     exact = in_float32(restore_rows(rows), routing, restore_weight(gate_up), restore_weight(down))
     assert got.dtype is torch.bfloat16

@@ -54,12 +54,15 @@ class GraphExecutor:
         self._copied: Callable[[], Tensor] | None = None
         self._confidence: list[list[float]] = []
         self._is_renoised = True
+        self._scored_ids_L: Tensor | None = None
         self._aside: tuple[Tensor, Tensor, Tensor] | None = None
         graphs.give_to(self)
         self._write(canvas.ids_1L[0], None)
 
     def tokens(self) -> Tensor:
-        """See `StepExecutor.tokens`."""
+        """See `StepExecutor.tokens`; the next canvas may be there already, but is none before `renoise`."""
+        if self._scored_ids_L is not None:
+            return self._scored_ids_L[None]
         self._take_over()
         return self._view.ids_L[None, : self._length].cpu()
 
@@ -79,12 +82,16 @@ class GraphExecutor:
             self._block_ids = []
             self._place()
         self._is_renoised = False
+        if steps_left and self._graphs.renoises_ahead:
+            # The device goes on while the host decides; a run that ends here has made one canvas too many.
+            self._renoise_once()
 
     def score(self) -> PositionScores:
         """See `StepExecutor.score`."""
         assert self._copied is not None, "no forward pass to score"
         scores_4L, self._copied = self._copied(), None
         layout = self.layout
+        self._scored_ids_L = scores_4L[3, : self._length].long()
         answer_RM, entropy_RM, confidence_RM, ids_RM = (row_L[layout.free_RM] for row_L in scores_4L)
         self._confidence = [
             values_M[: row.num_free].tolist()
@@ -110,18 +117,15 @@ class GraphExecutor:
     def renoise(self) -> Tensor:
         """See `StepExecutor.renoise`."""
         self._take_over()
-        if not self._is_renoised:
-            self._graphs.renoise(self._shape, self._view, self._sampler)
-            self._is_renoised = True
+        self._scored_ids_L = None
+        self._renoise_once()
         num_rows, most = self.layout.free_RM.shape
         return self._view.accepted_RL[:num_rows, :most]
 
     @torch.inference_mode()
     def set_aside(self) -> None:
         """Copies what another executor is about to overwrite; renoises first, which needs the distributions."""
-        if not self._is_renoised:
-            self._graphs.renoise(self._shape, self._view, self._sampler)
-            self._is_renoised = True
+        self._renoise_once()
         view, length = self._view, self._length
         self._aside = view.ids_L[:length].clone(), view.soft_LD[:length].clone(), view.accepted_RL.clone()
 
@@ -133,6 +137,13 @@ class GraphExecutor:
         ids_L, soft_LD = self._view.ids_L[staying], self._view.soft_LD[staying]
         self._canvas = self._canvas.select_rows(places)
         self._write(ids_L, soft_LD)
+
+    @torch.inference_mode()
+    def _renoise_once(self) -> None:
+        """Makes the next canvas of the last scores, unless it was made."""
+        if not self._is_renoised:
+            self._graphs.renoise(self._shape, self._view, self._sampler)
+            self._is_renoised = True
 
     def _take_over(self) -> None:
         """Makes the tensors that all executors share this one's own again."""

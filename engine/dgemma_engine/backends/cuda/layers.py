@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from dgemma_kernels.tensors.formats import Output, RowFormat, Rows, Weight, WeightFormat
 from dgemma_kernels.tensors.kv_store import KVStore
+from dgemma_kernels.tensors.routing import Routing
 from torch import Tensor, nn
 
 from dgemma_engine.backends.cuda.weights import dense_weight, expert_weights
@@ -180,11 +181,14 @@ class FusedLayer:
         x_ND, (routed, dense_in, sparse_in) = ops.add_norm(
             x_ND, self._out.of_plain(attended), self._after_attention_D, self._readers, eps
         )
-        dense_ND = self._mlp(dense_in)
-        routing = ops.route(
-            routed.data_ND, self._router_ED, self._per_expert_E, self._num_selected, metadata.tile_rows,
-            arrivals_1=metadata.arrivals_1,
-        )  # fmt: skip
+
+        def route() -> Routing:
+            return ops.route(
+                routed.data_ND, self._router_ED, self._per_expert_E, self._num_selected, metadata.tile_rows,
+                arrivals_1=metadata.arrivals_1,
+            )  # fmt: skip
+
+        routing, dense_ND = ops.beside(route, lambda: self._mlp(dense_in), x_ND.device)
         parts_NKD = ops.experts(sparse_in, routing, self._gate_up, self._down)
         scalar = self._scalar(metadata)
         x_ND, (following,) = ops.merge_norm(x_ND, dense_ND, parts_NKD, self._after_both, scalar, (reader,), eps)

@@ -16,12 +16,7 @@ from dgemma_kernels.tensors.vocabulary_distribution import Banned, VocabularyDis
 from torch import Tensor, nn
 
 from dgemma_engine.backends.cuda.kv_table import KVTable, Stores
-from dgemma_engine.backends.cuda.layers import (
-    AttentionMetadata,
-    FusedLayer,
-    FusedLinear,
-    FusedSelfConditioning,
-)
+from dgemma_engine.backends.cuda.layers import AttentionMetadata, FusedLayer, FusedLinear, FusedSelfConditioning
 from dgemma_engine.backends.cuda.weights import plain
 from dgemma_engine.model.attention_masks import ALL_VISIBLE, AttentionMasks
 from dgemma_engine.model.config import ModelConfig
@@ -82,6 +77,11 @@ class FusedModel(ModelDefaults):
     def dtype(self) -> torch.dtype:
         """See `DiffusionModel.dtype`."""
         return self.embed_tokens.weight.dtype
+
+    @property
+    def renoises_ahead(self) -> bool:
+        """Whether captured steps make the next canvas before the host has the scores, see `FusedOps`."""
+        return self._fused.renoises_ahead(self.device)
 
     def encode(
         self,

@@ -43,10 +43,15 @@ class StepGraphs:
     Args:
         model: with fused operations.
         graphs: the captured work.
+
+    Attributes:
+        model: see above.
+        renoises_ahead: whether a step's next canvas is made before the host has the step's scores.
     """
 
     def __init__(self, model: FusedModel, graphs: Graphs) -> None:
         self.model = model
+        self.renoises_ahead = model.renoises_ahead
         self._graphs = graphs
         self._buffers: StepBuffers | None = None
         # A weak reference: an executor that was dropped has nothing to set aside.

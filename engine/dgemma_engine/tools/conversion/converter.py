@@ -19,7 +19,8 @@ from dgemma_engine.checkpoint.key_map import DECODER, ENCODER, ParameterSource
 from dgemma_engine.checkpoint.quantization_presets import Format
 from dgemma_engine.checkpoint.quantization_scheme import CONFIG_KEY
 from dgemma_engine.checkpoint.quantized_layouts import stored_headers, stored_tensors
-from dgemma_engine.checkpoint.safetensors_reader import CheckpointReader, StoredTensor
+from dgemma_engine.checkpoint.safetensors_reader import CheckpointReader
+from dgemma_engine.checkpoint.tensor_files import StoredTensor
 from dgemma_engine.checkpoint.tensors import CheckpointWeights
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.model.config import ModelConfig

@@ -18,7 +18,8 @@ from typing import BinaryIO, Self
 import torch
 from torch import Tensor
 
-from dgemma_engine.checkpoint.safetensors_reader import INDEX, SINGLE, StoredTensor
+from dgemma_engine.checkpoint.safetensors_reader import INDEX, SINGLE
+from dgemma_engine.checkpoint.tensor_files import StoredTensor
 
 MOST_SHARD_BYTES = 4_000_000_000
 
