@@ -14,7 +14,7 @@ PAGES = sorted(
     for page in ROOT.glob(pattern)
 )
 # What a line of a shell begins with; other blocks without a language draw something, or show an output.
-_PROGRAMS = ("dgemma-", "make ", "pip ", "python ", "ssh ", "mkdir ", "printf ")
+_PROGRAMS = ("dgemma-", "make ", "pip ", "python ", "ssh ", "curl ", "mkdir ", "printf ")
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,9 @@ TASKS = "tests/engine/tools"
 CONFIGS = "engine/dgemma_engine/tools/training/configs"
 TLS = "--tls-cert cert.pem --tls-key key.pem --allow-host gpu.example"
 
+QUESTION = r"""'{"prompt": "def area(w, h):\n    return ", "suffix": "\n"}'"""
+CURL = f"curl http://127.0.0.1:8012/v1/completions -H 'Content-Type: application/json' -d {QUESTION}"
+
 COMMANDS: dict[str, Run | Elsewhere | ByHand] = {
     "cat area.py": Run(r"(?s)^width = 3\n.*print\(area\(\)\)\n$"),
     "dgemma-lsp complete area.py:10:12 --model tiny": Run(ANSWER),
@@ -88,6 +91,9 @@ COMMANDS: dict[str, Run | Elsewhere | ByHand] = {
     "dgemma-lsp complete FILE:LINE:COLUMN --model tiny": Run(ANSWER, "dgemma-lsp complete area.py:10:12 --model tiny"),
     "dgemma-engine stop": Run(
         r"engine stopped \(pid \d+\)\n", "dgemma-engine start --model tiny > said && dgemma-engine stop --model tiny"
+    ),
+    "dgemma-engine stop --model tiny": Run(
+        r"^(engine stopped \(pid \d+\)|no engine is running)\n$", "dgemma-engine stop --model tiny || true"
     ),
     "dgemma-engine rm small": Run(r"small(?s:.*)", code=1),
     "dgemma-lsp stats --delete": Run(r"\w"),
@@ -161,6 +167,10 @@ COMMANDS: dict[str, Run | Elsewhere | ByHand] = {
         r"address: https://gpu\.example:\d+\nkey: [0-9a-f]{48} (?s:.*)require\('dgemma'\)\.setup",
         f"dgemma-engine serve --model tiny --share --http 0.0.0.0:0 {TLS}",
         ends=False,
+    ),
+    CURL: ByHand("it needs a server that runs; tried with curl 7.88"),
+    "dgemma-engine serve": Run(
+        r"listening on http://127\.0\.0\.1:\d+\n", "dgemma-engine serve --model tiny --http 127.0.0.1:0", ends=False
     ),
     "ssh -N -L 8012:127.0.0.1:8012 gpu.example": ByHand("it needs a server of OpenSSH; tried with OpenSSH 9.2"),
     "ssh -N -o StreamLocalBindUnlink=yes "

@@ -16,6 +16,7 @@ from typing import Self
 
 import torch
 
+from dgemma_engine.checkpoint.builtin import model_name
 from dgemma_engine.checkpoint.calibration import Calibration, fingerprint
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.diffusion.sampler import Sampler
@@ -141,7 +142,7 @@ class Engine:
         target = pick_device(device)
         use_device(target)
         limit_threads(os.environ)
-        report(1, f"reading {path.name}")
+        report(1, f"reading {model_name(path)}")
         facts = read_facts(path)
         family = family_of(facts)
         tokenizer, infill_format = family.read_tokenizer(facts), family.read_format(facts)

@@ -18,6 +18,7 @@ from typing import Self
 
 from dgemma_engine.errors import SocketRefused
 from dgemma_engine.model_store.catalogue import CATALOGUE, DEFAULT_MODEL, OLD_NAMES, TINY
+from dgemma_engine.model_store.hub_name import HubName
 from dgemma_engine.private_files import make_private_folder, mend_folder
 
 # macOS allows 104 bytes in sun_path, Linux 108, both with the closing NUL.
@@ -202,7 +203,10 @@ def _directory(environ: Mapping[str, str], uid: int) -> Path:
 def _canonical(model: str) -> str:
     """Returns one name for all ways of naming a model."""
     model = OLD_NAMES.get(model, model)
-    return model if model in CATALOGUE else str(_model_path(model))
+    path = _model_path(model)
+    # A name of the hub that is not fetched stays one, so that the engine says how to fetch it.
+    is_name = model in CATALOGUE or (HubName.parse(model) is not None and not path.exists())
+    return model if is_name else str(path)
 
 
 def _model_path(model: str) -> Path:

@@ -126,3 +126,11 @@ def test_prepare_refuses_a_folder_where_a_file_should_be(tmp_path: Path, name: s
 def test_prepare_refuses_a_directory_without_write_access(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0o500)
     check_refused(locate(tmp_path / "closed" / "run"), path=tmp_path / "closed" / "run", reason="cannot be")
+
+
+def test_name_of_the_hub_that_is_not_fetched_stays_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    environ = {"DGEMMA_RUNTIME_DIR": str(tmp_path)}
+    assert EngineLocation.locate(environ, model="owner/name").model == "owner/name"
+    (tmp_path / "owner/name").mkdir(parents=True)
+    assert EngineLocation.locate(environ, model="owner/name").model == str(tmp_path / "owner/name")
