@@ -92,12 +92,36 @@ class FewBitMatrix(nn.Module):
             return int8_product(x_NI, self._codes, self._scales_O, self._zeros_O, self.input_levels)
         row_1I = x_NI.to(self._row_scales.dtype)
         if self.row_bits == 4:
-            return _four_bit_product(row_1I, self._row_codes, self._row_scales).to(x_NI.dtype)
+            return four_bit_product(row_1I, self._row_codes, self._row_scales).to(x_NI.dtype)
         return torch.ops.aten._weight_int8pack_mm(row_1I, self._row_codes, self._row_scales).to(x_NI.dtype)
 
 
-def _four_bit_product(x_NI: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
-    """Returns the product with weights of 4 bits, [N, O] in `x`'s dtype."""
+def packed_four_bits(codes_OI: Tensor, step_OG: Tensor, least_OG: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns what `four_bit_product` reads of a weight `least + step * code`, with scales rounded to bfloat16.
+
+    Args:
+        codes_OI: int32, 0 to 15.
+        step_OG: float32, of each `GROUP` inputs.
+        least_OG: likewise.
+
+    Raises:
+        AttributeError: this torch has no such product.
+        RuntimeError: it has none for this shape.
+    """
+    packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes_OI, 1)
+    # The product reads code c as (c - 8) * step + middle.
+    scales = torch.stack((step_OG, least_OG + 8 * step_OG), -1).transpose(0, 1).contiguous().to(_ROW_DTYPE)
+    return packed, scales
+
+
+def four_bit_product(x_NI: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
+    """Returns the product with weights of 4 bits, [N, O] in `x`'s dtype.
+
+    Args:
+        x_NI: bfloat16, contiguous.
+        codes: see `packed_four_bits`.
+        scales: likewise.
+    """
     # 32 is `GROUP`, which TorchScript cannot read.
     return torch.ops.aten._weight_int4pack_mm_for_cpu(x_NI, codes, 32, scales)
 
@@ -182,11 +206,8 @@ def _eight_bit_codes(weight_OI: Tensor) -> tuple[Tensor, Tensor]:
 def _in_four_bits(weight_OI: Tensor) -> tuple[int, Tensor, Tensor] | None:
     if weight_OI.shape[1] % GROUP or (found := _codes(weight_OI)) is None:
         return None
-    codes, step, least = found
-    packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1)
-    # The product reads code c as (c - 8) * step + middle.
-    scales = torch.stack((step, least + 8 * step), -1).transpose(0, 1).contiguous().to(_ROW_DTYPE)
-    product = _four_bit_product(_probe(weight_OI).to(_ROW_DTYPE), packed, scales)
+    packed, scales = packed_four_bits(*found)
+    product = four_bit_product(_probe(weight_OI).to(_ROW_DTYPE), packed, scales)
     return (4, packed, scales) if _is_close(product, weight_OI, 0.05) else None
 
 
