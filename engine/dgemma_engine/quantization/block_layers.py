@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from dgemma_kernels.packing.few_bits import GROUP, four_bit_product, packed_four_bits
+from dgemma_kernels.packing.few_bits import GROUP, expanded_four_bits, four_bit_product, four_bit_tile, packed_four_bits
 from dgemma_kernels.reference.plain import experts_by_product
 from torch import Tensor, nn
 
@@ -24,23 +24,30 @@ from dgemma_engine.quantization.ggml_blocks import even_levels, expand, has_even
 
 # Values expanded at once.
 _PIECE_VALUES = 2**17
+# Rows that read codes; for more, expanding them first takes less time: equal at 80 rows of an EPYC core.
+_MOST_CODE_ROWS = 64
 # Rows whose products are compared when a matrix is packed: the first ones and the last ones, which lie in another tile.
 _PROBED_ROWS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FourBitMatrix:
-    """A weight [O, I] in 4 bits; inputs are rounded to bfloat16.
+    """A weight [O, I] in 4 bits; few inputs are rounded to bfloat16.
 
     Attributes:
-        codes: see `few_bits.packed_four_bits`, likewise the other.
+        codes: see `few_bits.packed_four_bits`.
+        scales: likewise.
+        tile_rows: see `few_bits.four_bit_tile`.
     """
 
     codes: Tensor
     scales: Tensor
+    tile_rows: int
 
     def __call__(self, x_NI: Tensor) -> Tensor:
         """Returns `x @ weight.T`, [N, O] in `x`'s dtype."""
+        if len(x_NI) > _MOST_CODE_ROWS and self.tile_rows:
+            return x_NI @ expanded_four_bits(self.codes, self.scales, self.tile_rows, x_NI.dtype)
         return four_bit_product(x_NI.to(self.scales.dtype).contiguous(), self.codes, self.scales).to(x_NI.dtype)
 
 
@@ -58,13 +65,11 @@ class StoredMatrix:
 
     def __call__(self, x_NI: Tensor) -> Tensor:
         """Returns `x @ weight.T`, [N, O] in `x`'s dtype."""
-        num_outputs = len(self.blocks_OBb)
-        out_NO = x_NI.new_empty(len(x_NI), num_outputs)
+        weight_OI = x_NI.new_empty(len(self.blocks_OBb), x_NI.shape[1])
         step = max(1, _PIECE_VALUES // x_NI.shape[1])
-        for start in range(0, num_outputs, step):
-            weight = self.rows(start, start + step).to(x_NI.dtype)
-            out_NO[:, start : start + step] = F.linear(x_NI, weight)
-        return out_NO
+        for start in range(0, len(weight_OI), step):
+            weight_OI[start : start + step] = self.rows(start, start + step)
+        return F.linear(x_NI, weight_OI)
 
     def rows(self, start: int, end: int) -> Tensor:
         """Returns rows `start` to `end` of the weight as floats, [rows, I]."""
@@ -92,7 +97,7 @@ def pack_blocks(type_name: str, blocks_OBb: Tensor) -> BlockMatrix:
     )
     try:
         codes, scales = packed_four_bits(codes_OI, step_OG, least_OG)
-        packed = FourBitMatrix(codes=codes, scales=scales)
+        packed = FourBitMatrix(codes=codes, scales=scales, tile_rows=four_bit_tile(codes_OI, codes))
         return packed if _agrees(packed, stored, codes_OI.shape[1]) else stored
     except (AttributeError, RuntimeError):
         return stored

@@ -24,8 +24,12 @@ GROUP = 32
 _OFF_GRID, _MOST_OFF_GRID = 0.01, 0.2
 # Values converted at once.
 _PIECE_VALUES = 2**17
+# Values of packed codes expanded at once: 4 million take 2.0 ms of an EPYC core, 3.2 ms in pieces of 2**17.
+_EXPANDED_VALUES = 2**19
 # Of a row that reads a copy: in float32 these products are not vectorised.
 _ROW_DTYPE = torch.bfloat16
+# Outputs that torch's kernels for 512 and 256 bits pack together.
+_TILE_ROWS = (64, 32)
 # Largest whole numbers that inputs of products in 8 bits are rounded to: the first that the processor is exact with.
 INPUT_LEVELS = (127, 63)
 
@@ -124,6 +128,49 @@ def four_bit_product(x_NI: Tensor, codes: Tensor, scales: Tensor) -> Tensor:
     """
     # 32 is `GROUP`, which TorchScript cannot read.
     return torch.ops.aten._weight_int4pack_mm_for_cpu(x_NI, codes, 32, scales)
+
+
+def four_bit_tile(codes_OI: Tensor, packed: Tensor) -> int:
+    """Returns how many outputs lie in a tile of packed codes; 0 where this torch lays them out in another way.
+
+    Args:
+        codes_OI: what was packed.
+        packed: see `packed_four_bits`.
+    """
+    num_outputs, num_inputs = codes_OI.shape
+    for rows in _TILE_ROWS:
+        if num_outputs % rows == 0:
+            first_IR = _tile_codes(packed.view(-1, num_inputs, rows // 2)[0])
+            if torch.equal(first_IR, codes_OI[:rows].t().to(torch.uint8)):
+                return rows
+    return 0
+
+
+def expanded_four_bits(packed: Tensor, scales: Tensor, tile_rows: int, dtype: torch.dtype) -> Tensor:
+    """Returns the weight that packed codes stand for, the other way round: [I, O].
+
+    Args:
+        packed: see `packed_four_bits`.
+        scales: likewise.
+        tile_rows: see `four_bit_tile`; not 0.
+        dtype: of the result; values are computed in float32 and then rounded.
+    """
+    num_groups, num_outputs, _ = scales.shape
+    weight_GgO = torch.empty(num_groups, GROUP, num_outputs, dtype=dtype)
+    packed_GgTr = packed.view(-1, num_groups, GROUP, tile_rows // 2).permute(1, 2, 0, 3)
+    step_G1O, middle_G1O = (part.float()[:, None].contiguous() for part in scales.unbind(-1))
+    least_G1O = middle_G1O - 8 * step_G1O
+    num_at_once = max(1, _EXPANDED_VALUES // (GROUP * num_outputs))
+    for start in range(0, num_groups, num_at_once):
+        groups = slice(start, start + num_at_once)
+        codes_GgO = _tile_codes(packed_GgTr[groups]).flatten(2).float()
+        weight_GgO[groups] = torch.addcmul(least_G1O[groups], codes_GgO, step_G1O[groups], out=codes_GgO)
+    return weight_GgO.flatten(0, 1)
+
+
+def _tile_codes(packed: Tensor) -> Tensor:
+    """Returns the codes of tiles, uint8 [..., outputs]: the first half of a tile is in the low four bits."""
+    return torch.cat((packed & 0x0F, packed >> 4), dim=-1)
 
 
 def int8_product(x_NI: Tensor, packed: Tensor, scales_O: Tensor, zeros_O: Tensor, levels: int) -> Tensor:

@@ -16,6 +16,7 @@ from dgemma_engine.quantization.block_layers import (
     packed_bytes,
 )
 from dgemma_engine.quantization.ggml_blocks import expand
+from dgemma_kernels.packing.few_bits import expanded_four_bits, four_bit_product
 
 pytestmark = pytest.mark.numerical
 
@@ -51,10 +52,10 @@ def rows(num: int, width: int, dtype: torch.dtype = torch.float32) -> torch.Tens
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("num_rows", [1, 5, 33])
+@pytest.mark.parametrize("num_rows", [1, 5, 33, 65])
 @pytest.mark.parametrize("kind", TYPES)
 def test_product_errs_no_more_than_twice_as_bfloat16(kind: str, num_rows: int, dtype: torch.dtype) -> None:
-    raw, x_NI = blocks(kind, 80, 512), rows(num_rows, 512, dtype)
+    raw, x_NI = blocks(kind, 128, 512), rows(num_rows, 512, dtype)
     weight = floats(kind, raw)
     exact = F.linear(x_NI.double(), weight.double())
     found = pack_blocks(kind, raw)(x_NI)
@@ -73,6 +74,31 @@ def test_four_even_bits_are_multiplied_as_codes(kind: str) -> None:
         assert kept == packed_bytes(kind, 64 * 512, raw.numel()) == 64 * 512 * 10 // 16
     else:
         assert packed_bytes(kind, 64 * 512, raw.numel()) == raw.numel()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_packed_codes_expand_to_the_weight(dtype: torch.dtype) -> None:
+    raw = blocks("Q4_K", 192, 512)
+    packed = pack_blocks("Q4_K", raw)
+    assert isinstance(packed, FourBitMatrix)
+    if packed.tile_rows == 0:
+        pytest.skip("packed codes are not expanded: this torch lays them out in a way of its own")
+    found_IO = expanded_four_bits(packed.codes, packed.scales, packed.tile_rows, dtype)
+    weight = floats("Q4_K", raw)
+    # A scale and a middle in bfloat16 have eight bits.
+    assert (found_IO.t().float() - weight).abs().max() <= 2**-7 * weight.abs().max()
+    # The same weight in both ways.
+    x_NI = rows(65, 512).bfloat16()
+    by_codes = four_bit_product(x_NI, packed.codes, packed.scales).float()
+    torch.testing.assert_close(packed(x_NI).float(), by_codes, rtol=0.02, atol=0.05)
+
+
+def test_codes_in_an_unknown_layout_are_multiplied_and_not_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(block_layers, "four_bit_tile", lambda *_: 0)
+    raw, x_NI = blocks("Q4_K", 64, 512), rows(65, 512, torch.bfloat16)
+    packed = pack_blocks("Q4_K", raw)
+    assert isinstance(packed, FourBitMatrix)
+    assert torch.equal(packed(x_NI), four_bit_product(x_NI, packed.codes, packed.scales))
 
 
 @pytest.mark.parametrize("fault", [RuntimeError, AttributeError])
