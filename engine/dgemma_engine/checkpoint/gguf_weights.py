@@ -19,7 +19,7 @@ from dgemma_engine.checkpoint.gguf_quantization import read_blocks, read_into
 from dgemma_engine.checkpoint.key_map import DECODER, ENCODER, ParameterSource, parameter_sources
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.model.config import ModelConfig
-from dgemma_engine.quantization.block_layers import BlockMatrix, pack_blocks, packed_bytes
+from dgemma_engine.quantization.block_layers import BlockMatrix, pack_stack, packed_bytes
 
 _OF_MODEL = {
     "embed_tokens.weight": "token_embd.weight", "norm.weight": "output_norm.weight",
@@ -104,11 +104,12 @@ class GgufWeights:
         made: list[BlockMatrix] = []
         for key, rows in zip(source.keys, source.rows, strict=True):
             info = self._require_shape(key, (rows, *shape[1:]))
-            num_matrices = rows if len(info.shape) == 3 else 1
-            num_rows = info.shape[-2]
-            for i in range(num_matrices):
-                blocks = read_blocks(self._file, self._names[key], i * num_rows, (i + 1) * num_rows)
-                made.append(pack_blocks(info.type.name, blocks))
+            num_matrices, num_rows = rows if len(info.shape) == 3 else 1, info.shape[-2]
+
+            def read(i: int, name: str = self._names[key], num_rows: int = num_rows) -> Tensor:
+                return read_blocks(self._file, name, i * num_rows, (i + 1) * num_rows)
+
+            made += pack_stack(info.type.name, num_matrices, read)
             self._file.release()
         return tuple(made)
 

@@ -11,8 +11,8 @@ experts per token.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
@@ -101,6 +101,33 @@ def pack_blocks(type_name: str, blocks_OBb: Tensor) -> BlockMatrix:
         return packed if _agrees(packed, stored, codes_OI.shape[1]) else stored
     except (AttributeError, RuntimeError):
         return stored
+
+
+def pack_stack(type_name: str, num_matrices: int, read: Callable[[int], Tensor]) -> tuple[BlockMatrix, ...]:
+    """Returns matrices of one shape, such as those of a layer's experts, in memory that they share.
+
+    What is kept of each would otherwise lie between what packing the next one needs for a moment, and the process would
+    take three times the memory of the weights.
+
+    Args:
+        type_name: of their blocks.
+        num_matrices: how many.
+        read: returns the blocks of one, see `pack_blocks`.
+    """
+    stacks: dict[type, dict[str, Tensor]] = {}
+    made: list[BlockMatrix] = []
+    for i in range(num_matrices):
+        packed = pack_blocks(type_name, read(i))
+        parts = {
+            field.name: value for field in fields(packed) if isinstance(value := getattr(packed, field.name), Tensor)
+        }
+        if type(packed) not in stacks:
+            stacks[type(packed)] = {name: part.new_empty(num_matrices, *part.shape) for name, part in parts.items()}
+        places = {name: stack[i] for name, stack in stacks[type(packed)].items()}
+        for name, part in parts.items():
+            places[name].copy_(part)
+        made.append(replace(packed, **places))
+    return tuple(made)
 
 
 def packed_bytes(type_name: str, num_values: int, stored_bytes: int) -> int:

@@ -13,6 +13,7 @@ from dgemma_engine.quantization.block_layers import (
     FourBitMatrix,
     StoredMatrix,
     pack_blocks,
+    pack_stack,
     packed_bytes,
 )
 from dgemma_engine.quantization.ggml_blocks import expand
@@ -120,6 +121,16 @@ def test_product_that_is_inexact_is_found_out(monkeypatch: pytest.MonkeyPatch) -
 def test_odd_number_of_outputs_is_multiplied() -> None:
     raw, x_NI = blocks("Q4_K", 23, 256), rows(3, 256)
     torch.testing.assert_close(pack_blocks("Q4_K", raw)(x_NI), F.linear(x_NI, floats("Q4_K", raw)), rtol=0.02, atol=0.1)
+
+
+@pytest.mark.parametrize("kind", ["Q4_K", "Q8_0"])
+def test_stack_shares_memory_and_equals_its_matrices(kind: str) -> None:
+    raw = [blocks(kind, 64, 256, seed=i) for i in range(3)]
+    stack, x_NI = pack_stack(kind, 3, raw.__getitem__), rows(2, 256)
+    for matrix, own in zip(stack, raw, strict=True):
+        assert torch.equal(matrix(x_NI), pack_blocks(kind, own)(x_NI))
+    parts = [matrix.codes if isinstance(matrix, FourBitMatrix) else matrix.blocks_OBb for matrix in stack]
+    assert len({part.untyped_storage().data_ptr() for part in parts}) == 1
 
 
 def test_large_matrix_is_expanded_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
