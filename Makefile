@@ -115,6 +115,9 @@ adapt-gpu: runs/corpus.jsonl.gz ## the same on a GPU, five minutes with 8 docume
 bench-open: setup ## processor time to open the GGUF file of the model `small`, header and tokenizer
 	$(BIN)/python engine/bench/speed/open_gguf.py $(RECORD)
 
+bench-gguf: setup ## products with weights of a GGUF file as they are stored, and the time to plan checkpoints of the published layouts
+	$(BIN)/python engine/bench/speed/gguf_products.py $(RECORD) && $(BIN)/python engine/bench/speed/open_published.py $(RECORD)
+
 bench-messages: setup ## processor time of the dearest message about texts of 10^6 and 10^7 characters
 	$(BIN)/python engine/bench/server/message_cost.py $(RECORD)
 

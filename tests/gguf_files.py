@@ -18,15 +18,28 @@ Raw = tuple[int, tuple[int, ...], bytes]
 def write_gguf(
     path: Path, metadata: Mapping[str, object], tensors: Mapping[str, Raw], *, alignment: int = 32, version: int = 3
 ) -> Path:
-    infos, data = b"", b""
-    for name, (kind, shape, raw) in tensors.items():
-        dimensions = b"".join(struct.pack("<Q", size) for size in reversed(shape))
-        infos += text(name) + struct.pack("<I", len(shape)) + dimensions + struct.pack("<IQ", kind, len(data))
-        data += raw + bytes(-len(raw) % alignment)
-    keys = b"".join(text(key) + value_of(value) for key, value in metadata.items())
-    header = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(metadata)) + keys + infos
-    path.write_bytes(header + bytes(-len(header) % alignment) + data)
+    sizes = {name: (kind, shape, len(raw)) for name, (kind, shape, raw) in tensors.items()}
+    data = b"".join(raw + bytes(-len(raw) % alignment) for _, _, raw in tensors.values())
+    path.write_bytes(header(metadata, sizes, alignment=alignment, version=version) + data)
     return path
+
+
+def header(
+    metadata: Mapping[str, object],
+    tensors: Mapping[str, tuple[int, tuple[int, ...], int]],
+    *,
+    alignment: int = 32,
+    version: int = 3,
+) -> bytes:
+    """All that stands before the first tensor; of each tensor ggml's number of its type, its shape and its bytes."""
+    infos, offset = list[bytes](), 0
+    for name, (kind, shape, num_bytes) in tensors.items():
+        dimensions = b"".join(struct.pack("<Q", size) for size in reversed(shape))
+        infos.append(text(name) + struct.pack("<I", len(shape)) + dimensions + struct.pack("<IQ", kind, offset))
+        offset += num_bytes + -num_bytes % alignment
+    keys = [text(key) + value_of(value) for key, value in metadata.items()]
+    whole = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(metadata)) + b"".join(keys + infos)
+    return whole + bytes(-len(whole) % alignment)
 
 
 def text(content: str) -> bytes:
@@ -44,6 +57,8 @@ def value_of(value: object) -> bytes:
             return struct.pack("<If", 6, value)
         case str():
             return struct.pack("<I", 8) + text(value)
+        case list() if value and isinstance(value[0], bool):
+            return struct.pack(f"<IIQ{len(value)}?", 9, 7, len(value), *value)
         case list() if value and isinstance(value[0], str):
             return struct.pack("<IIQ", 9, 8, len(value)) + b"".join(map(text, value))
         case list():

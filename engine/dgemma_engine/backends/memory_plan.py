@@ -1,6 +1,6 @@
 """How much device memory a model needs before anything of it is loaded: weights, prompt, workspace, and what is free.
 
-Counts from `config.json`, and where the model is there already from what its files say they hold; reads no weight.
+Counts from the configuration, and where the model is there already from what its files say they hold; reads no weight.
 Knows no tensors but imaginary ones. Shape legend: E experts, D hidden, I intermediate, V vocabulary.
 """
 
@@ -15,8 +15,8 @@ import torch
 from dgemma_engine.backends.cuda.graphs import MOST_GRAPHS
 from dgemma_engine.bounded_store import MOST_DOCUMENTS
 from dgemma_engine.checkpoint.key_map import TensorKind, parameter_sources
+from dgemma_engine.checkpoint.loader import open_weights
 from dgemma_engine.checkpoint.quantization_presets import Format
-from dgemma_engine.checkpoint.tensors import CheckpointWeights
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.model.config import ModelConfig
 from dgemma_engine.model.devices import EDIT_TOKENS, PIECE_TOKENS, PROMPT_STORE_BYTES
@@ -163,23 +163,24 @@ def memory_plan(
     return _plan(config, weights, expansion, context_tokens, device_type, dtype)
 
 
-def stored_plan(folder: Path, *, context_tokens: int, device_type: str, dtype: torch.dtype) -> MemoryPlan:
-    """Returns what the model in a folder needs, whose quantised weights stay as they are stored.
+def stored_plan(path: Path, *, context_tokens: int, device_type: str, dtype: torch.dtype) -> MemoryPlan:
+    """Returns what a model needs whose quantised weights stay as they are stored.
 
     Args:
-        folder: of the model; only headers are read.
+        path: its folder or GGUF file; only headers are read.
         context_tokens: of the longest prompt, the canvas included; as many as the model can have are enough.
         device_type: `cuda` or `cpu`.
         dtype: of what is not quantised, and of keys and values.
 
     Raises:
-        CheckpointError: the folder cannot be used; the message names file or key.
+        CheckpointError: the model cannot be used, or not on such a device; the message names file or key.
     """
-    config = ModelConfig.load(folder)
+    config, stored = open_weights(path)
     sums: dict[TensorKind, int] = {}
     with torch.device("meta"):
         state = DiffusionGemma(config, Ops.reference()).state_dict()
-    with CheckpointWeights(folder, config) as weights:
+    with stored as weights:
+        weights.require_device(device_type)
         for source in weights.sources:
             num_bytes = weights.packed_bytes(source)
             if num_bytes is None:

@@ -1,4 +1,4 @@
-"""A model folder to the model that runs on a device: fused on a GPU, packed where it is small, else plain.
+"""A model folder or GGUF file to the model that runs on a device: fused on a GPU, packed where it is small, else plain.
 
 The device is asked first whether the model fits it, and whether its kernels can be built there.
 """
@@ -34,30 +34,30 @@ _log = logging.getLogger(__name__)
 
 
 def load_runnable(
-    folder: Path, *, device: torch.device, ops: Ops | None, prompt_tokens: int, report: Callable[[int], None]
+    path: Path, *, device: torch.device, ops: Ops | None, prompt_tokens: int, report: Callable[[int], None]
 ) -> DiffusionModel:
-    """Reads a model folder.
+    """Reads a model.
 
     Args:
-        folder: see `loader.load_model`.
+        path: see `loader.load_model`.
         device: where the model runs.
         ops: operations it calls; None takes kernels on CUDA and plain PyTorch elsewhere.
         prompt_tokens: of the longest prompt.
         report: called with the percentage read so far.
 
     Raises:
-        CheckpointError: the folder cannot be used, the model does not fit the card, or the operations cannot run there;
-            the message names the file or key, or has the numbers, and the remedy.
+        CheckpointError: the checkpoint cannot be used, the model does not fit the card, or the operations cannot run
+            there; the message names the file or key, or has the numbers, and the remedy.
     """
     dtype = weight_dtype(device)
     context_tokens = prompt_tokens + _CANVAS_ROOM_TOKENS
-    plan = stored_plan(folder, context_tokens=context_tokens, device_type=device.type, dtype=dtype)
+    plan = stored_plan(path, context_tokens=context_tokens, device_type=device.type, dtype=dtype)
     plan.require(free_memory(device), str(device))
     ops = Ops.of_device(device) if ops is None else ops
     if ops.fused is not None:
         # Before the weights: what they need besides is asked once they are there.
         ops.fused.require(device, frozenset())
-    model = load_model(folder, ops, device=device, dtype=dtype, report=report)
+    model = load_model(path, ops, device=device, dtype=dtype, report=report)
     made = fuse(model, ops)
     return GraphModel(made, Graphs(capture_on(device))) if isinstance(made, FusedModel) else pack_for_cpu(model)
 

@@ -2,7 +2,8 @@
 
 The file is mapped into memory and its header is walked once; long arrays, such as a vocabulary, are decoded when they
 are asked for. Every length is checked against the size of the file before it is used, so a truncated, foreign or
-hostile file ends in one `CheckpointError`. Knows nothing of what the tensors mean or how to dequantise them.
+hostile file, or one part of several, ends in one `CheckpointError`. Knows nothing of what the tensors mean or how to
+dequantise them.
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 and 3, little-endian.
 """
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from dgemma_engine.errors import CheckpointError
+from dgemma_engine.quantization.ggml_types import TENSOR_TYPES, TensorType, name_of_type
 
 MAGIC = b"GGUF"
 _T = TypeVar("_T")
@@ -26,36 +28,8 @@ _MOST_DIMENSIONS = 4
 _DEFAULT_ALIGNMENT = 32
 # Metadata value types: struct's code of each number; a string is 8, an array 9.
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-_STRING, _ARRAY = 8, 9
+_BOOLEAN, _STRING, _ARRAY = 7, 8, 9
 _LENGTH = struct.Struct("<Q")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TensorType:
-    """How a tensor's values are stored: in blocks of a fixed number of values and bytes."""
-
-    name: str
-    block_values: int
-    block_bytes: int
-
-
-_TYPES = {
-    0: TensorType(name="F32", block_values=1, block_bytes=4),
-    1: TensorType(name="F16", block_values=1, block_bytes=2),
-    2: TensorType(name="Q4_0", block_values=32, block_bytes=18),
-    3: TensorType(name="Q4_1", block_values=32, block_bytes=20),
-    6: TensorType(name="Q5_0", block_values=32, block_bytes=22),
-    8: TensorType(name="Q8_0", block_values=32, block_bytes=34),
-    12: TensorType(name="Q4_K", block_values=256, block_bytes=144),
-    14: TensorType(name="Q6_K", block_values=256, block_bytes=210),
-    30: TensorType(name="BF16", block_values=1, block_bytes=2),
-}
-# Types that ggml defines and this package does not dequantise, for messages.
-_OTHER_TYPES = {
-    7: "Q5_1", 9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 13: "Q5_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS",
-    19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS", 24: "I8", 25: "I16", 26: "I32", 27: "I64",
-    28: "F64", 29: "IQ1_M", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +82,8 @@ class GgufFile:
                 f"{path}: cannot be read ({error.strerror}); make it readable, or get it again"
             ) from error
         try:
-            # A private mapping: PyTorch wants memory that it could write, and the file stays as it is.
-            self._bytes = mmap.mmap(descriptor, 0, access=mmap.ACCESS_COPY)
+            # Not a private mapping: a system would have to have memory for all of it, which a large model exceeds.
+            self._bytes = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{path}: cannot be mapped ({error}); name a GGUF file") from error
         finally:
@@ -177,10 +151,25 @@ class GgufFile:
             return []
         return list(struct.unpack_from(f"<{array.count}{_NUMBERS[array.element_type]}", self._bytes, array.start))
 
-    def tensor_bytes(self, name: str) -> memoryview:
-        """Returns the bytes of a tensor that is in the file; a view of the mapping, which lives as long as the view."""
+    def booleans(self, key: str) -> list[bool]:
+        """Returns an array of truth values; a missing key is an empty one.
+
+        Raises:
+            CheckpointError: the value is something else.
+        """
+        array = self._array(key, {_BOOLEAN})
+        return [] if array is None else [byte != 0 for byte in self._bytes[array.start : array.end]]
+
+    def tensor_bytes(self, name: str, start: int = 0, end: int | None = None) -> bytearray:
+        """Returns bytes `start` to `end` of a tensor that is in the file, in memory of their own."""
         info = self.tensors[name]
-        return memoryview(self._bytes)[info.start : info.start + info.num_bytes]
+        end = info.num_bytes if end is None else end
+        return bytearray(memoryview(self._bytes)[info.start + start : info.start + end])
+
+    def release(self) -> None:
+        """Takes what was read of the file out of the process's memory; reading it again fetches it again."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._bytes.madvise(mmap.MADV_DONTNEED)
 
     def _array(self, key: str, element_types: set[int]) -> _Array | None:
         array = self._values.get(key)
@@ -209,6 +198,11 @@ class GgufFile:
             if key in self._values:
                 raise self._damaged(f"the key {key} twice")
             self._values[key] = self._value(self._number("I"))
+        if (num_parts := self.get("split.count", int, 1)) > 1:
+            raise CheckpointError(
+                f"{self.path}: is one of {num_parts} parts of a model, which are not read together; join them with "
+                "llama-gguf-split --merge, or get a file that is whole"
+            )
         infos = [self._tensor_info() for _ in range(num_tensors)]
         alignment = self.get("general.alignment", int, _DEFAULT_ALIGNMENT)
         if alignment < 8 or alignment % 8:
@@ -225,11 +219,11 @@ class GgufFile:
         return name, shape, self._number("I"), self._number("Q")
 
     def _add(self, name: str, shape: tuple[int, ...], number: int, start: int) -> None:
-        kind = _TYPES.get(number)
+        kind = TENSOR_TYPES.get(number)
         if kind is None:
-            known = ", ".join(sorted(one.name for one in _TYPES.values()))
+            known = ", ".join(sorted(one.name for one in TENSOR_TYPES.values()))
             raise CheckpointError(
-                f"{self.path}: {name} is stored as {_OTHER_TYPES.get(number, f'type {number}')}, which cannot be read; "
+                f"{self.path}: {name} is stored as {name_of_type(number)}, which cannot be read; "
                 f"get a file with {known}"
             )
         if name in self.tensors:

@@ -1,8 +1,9 @@
 """What `quantization_config` of a model folder says of its weights: read and checked, or written.
 
-Read are compressed-tensors (`pack-quantized`, `float-quantized`, `nvfp4-pack-quantized`) and NVIDIA ModelOpt's NVFP4;
-anything else is refused by name. Written are the compressed-tensors layouts. Only weights count: activations are
-computed in the model's own number format, whatever the file suggests for them.
+Read are compressed-tensors (`pack-quantized`, `float-quantized`, `nvfp4-pack-quantized`), NVIDIA ModelOpt's NVFP4, and
+symmetric 4-bit weights in GPTQ's packing, as GPTQ and AutoRound write them; anything else is refused by name. Written
+are the compressed-tensors layouts. Only weights count: activations are computed in the model's own number format,
+whatever the file suggests for them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,12 @@ from dgemma_engine.quantization.quantized_tensor import E2M1_GROUP, INT_GROUP, E
 CONFIG_KEY = "quantization_config"
 
 _MODELOPT_FILE = "hf_quant_config.json"
-_REMEDY = "use the bf16 checkpoint, or one in compressed-tensors int4, int8, FP8 or NVFP4, or in ModelOpt NVFP4"
+_REMEDY = (
+    "use the bf16 checkpoint, or one in compressed-tensors int4, int8, FP8 or NVFP4, in ModelOpt NVFP4, or in "
+    "symmetric 4 bits of AutoRound or GPTQ"
+)
+# The first is what GPTQ itself writes and does not name.
+_GPTQ_PACKINGS = ("auto_gptq", "auto_round:auto_gptq", "auto_round:gptq")
 _FORMATS = ("pack-quantized", "float-quantized", "nvfp4-pack-quantized")
 
 
@@ -29,9 +35,11 @@ class StoredScheme:
 
     Attributes:
         group_sizes: input columns per scale of each integer encoding in use; None is one scale a row.
+        gptq_zero: what GPTQ's packing stores of the one zero point of symmetric weights; None for another packing.
     """
 
     group_sizes: dict[Encoding, int | None]
+    gptq_zero: int | None = None
 
     @classmethod
     def load(cls, folder: Path) -> Self | None:
@@ -52,6 +60,8 @@ class StoredScheme:
             if values.get("quant_algo") != "NVFP4":
                 raise _unsupported(f"quant_algo={values.get('quant_algo')!r} of ModelOpt")
             return cls(group_sizes={})
+        if method in ("gptq", "auto-round"):
+            return cls(group_sizes={Encoding.INT4: _gptq_group(values, method)}, gptq_zero=_gptq_zero(values))
         if method != "compressed-tensors":
             raise _unsupported(f"quant_method={method!r}")
         groups: dict[Encoding, int | None] = {}
@@ -122,6 +132,26 @@ _WEIGHTS: dict[Encoding, dict[str, Any]] = {
 }
 # The field's name for this layout, FP8-dynamic: readers that can multiply in 8 bits scale activations per token.
 _FP8_ACTIVATIONS = {"num_bits": 8, "type": "float", "strategy": "token", "symmetric": True, "dynamic": True}
+
+
+def _gptq_group(values: dict[str, Any], method: str) -> int:
+    """Returns the columns of a group; refuses what is not symmetric, in 4 bits and packed as GPTQ does."""
+    packing = values.get("packing_format", _GPTQ_PACKINGS[0] if method == "gptq" else None)
+    if packing not in _GPTQ_PACKINGS:
+        raise _unsupported(f"packing_format={packing!r} of {method}")
+    # GPTQ is symmetric where it does not say.
+    is_symmetric, kind = values.get("sym", method == "gptq"), values.get("data_type", "int")
+    if values.get("bits") != 4 or kind != "int" or not is_symmetric:
+        symmetry = "symmetric" if is_symmetric else "asymmetric"
+        raise _unsupported(f"{method} with {symmetry} weights of {values.get('bits')!r} bits ({kind})")
+    if values.get("desc_act"):
+        raise _unsupported(f"{method} with weights ordered by activation (desc_act)")
+    return whole_number("config.json", "group_size", values.get("group_size"), least=8, most=MOST_WIDTH)
+
+
+def _gptq_zero(values: dict[str, Any]) -> int:
+    """Returns the stored zero point of symmetric weights: 8, of which the first version of the format subtracts 1."""
+    return 8 if values.get("checkpoint_format") == "gptq_v2" else 7
 
 
 def _weights(name: str, weights: dict[str, Any], layout: str) -> tuple[Encoding, int | None]:

@@ -4,6 +4,7 @@
     fp8          NAME.weight e4m3, .weight_scale                              compressed-tensors `float-quantized`
     e2m1         NAME.weight_packed uint8, .weight_scale, .weight_global_scale (a divisor)   `nvfp4-pack-quantized`
     e2m1         NAME.weight uint8, .weight_scale, .weight_scale_2 (a factor)                ModelOpt, read only
+    int4         NAME.qweight int32 [K / 8, N], .scales [G, N], .qzeros, .g_idx              GPTQ, AutoRound, read only
 
 An int32 holds its codes from the low bits up, offset to be unsigned; a byte of two codes has the even column low.
 
@@ -26,14 +27,15 @@ from dgemma_engine.errors import CheckpointError
 from dgemma_engine.quantization.quantized_tensor import E2M1_GROUP, INT_GROUP, Encoding, QuantisedTensor
 
 SCALE_SUFFIXES = ("weight_packed", "weight_scale", "weight_shape", "weight_global_scale", "weight_scale_2")
-SUFFIXES = ("weight", *SCALE_SUFFIXES)
-# Scales for activations in few bits, which this engine does not compute with.
-IGNORED_SUFFIXES = ("input_scale", "input_global_scale")
+SUFFIXES = ("weight", *SCALE_SUFFIXES, "qweight", "scales")
+# Scales for activations in few bits, which this engine does not compute with; and what GPTQ's packing says of symmetric
+# weights in order, which is compared with what it must be.
+IGNORED_SUFFIXES = ("input_scale", "input_global_scale", "qzeros", "g_idx")
 
 
 def is_quantised(reader: CheckpointReader, name: str) -> bool:
     """Whether the matrix `name` is here in one of the layouts."""
-    if f"{name}.weight_packed" in reader:
+    if f"{name}.weight_packed" in reader or f"{name}.qweight" in reader:
         return True
     return f"{name}.weight" in reader and reader.header(f"{name}.weight").dtype in ("F8_E4M3", "U8", "I8")
 
@@ -41,6 +43,10 @@ def is_quantised(reader: CheckpointReader, name: str) -> bool:
 def layout_of(reader: CheckpointReader, name: str) -> tuple[object, ...]:
     """Returns what two quantised matrices must have in common to become one: types and widths of codes and scales."""
     packed, scale = f"{name}.weight_packed", f"{name}.weight_scale"
+    if f"{name}.qweight" in reader:
+        # The other way round: a row of the weight is a column here.
+        headers = [reader.header(key) for key in (f"{name}.qweight", f"{name}.scales") if key in reader]
+        return tuple((header.dtype, header.shape[:1]) for header in headers)
     headers = [reader.header(key) for key in (packed if packed in reader else f"{name}.weight", scale) if key in reader]
     return tuple((header.dtype, header.shape[1:]) for header in headers)
 
@@ -58,6 +64,8 @@ def read_matrix(reader: CheckpointReader, name: str, shape: tuple[int, int], sch
         CheckpointError: names the key that is missing, of a wrong type or shape, and what to do.
     """
     packed = f"{name}.weight_packed"
+    if f"{name}.qweight" in reader:
+        return _read_gptq(reader, name, shape, scheme)
     if packed not in reader:
         dtype = reader.header(f"{name}.weight").dtype
         if dtype == "F8_E4M3":
@@ -97,6 +105,39 @@ def _read_integers(
     _require_shape(f"{name}.weight_scale", tuple(scales.shape), (num_rows, math.ceil(num_columns / size)))
     return QuantisedTensor(
         encoding=encoding, codes=codes, scales=scales, row_scales=None, num_columns=num_columns, group_size=size
+    )
+
+
+def _read_gptq(reader: CheckpointReader, name: str, shape: tuple[int, int], scheme: StoredScheme) -> QuantisedTensor:
+    (num_rows, num_columns), size = shape, scheme.group_sizes.get(Encoding.INT4)
+    if scheme.gptq_zero is None or size is None:
+        raise CheckpointError(
+            f"{name}.qweight: packed as GPTQ does, which config.json does not say; the two do not belong together"
+        )
+    num_groups = math.ceil(num_columns / size)
+    words, scales = _read(reader, f"{name}.qweight", "I32"), _read(reader, f"{name}.scales", "F16", "BF16", "F32")
+    _require_shape(f"{name}.qweight", tuple(words.shape), (math.ceil(num_columns / 8), num_rows))
+    _require_shape(f"{name}.scales", tuple(scales.shape), (num_groups, num_rows))
+    zeros = _read(reader, f"{name}.qzeros", "I32")
+    _require_shape(f"{name}.qzeros", tuple(zeros.shape), (num_groups, math.ceil(num_rows / 8)))
+    if bool((zeros.contiguous().view(torch.uint8) != scheme.gptq_zero * 0x11).any()):
+        raise CheckpointError(
+            f"{name}.qzeros: zero points that differ, although config.json says that weights are symmetric; use the "
+            "bf16 checkpoint"
+        )
+    if f"{name}.g_idx" in reader:
+        groups = _read(reader, f"{name}.g_idx", "I32", "I64")
+        if not torch.equal(groups.long(), torch.arange(num_columns) // size):
+            raise CheckpointError(
+                f"{name}.g_idx: weights ordered by activation are not known here; use the bf16 checkpoint"
+            )
+    return QuantisedTensor(
+        encoding=Encoding.INT4,
+        codes=words.t().contiguous().view(torch.uint8)[:, : math.ceil(num_columns / 2)].contiguous(),
+        scales=scales.t().contiguous(),
+        row_scales=None,
+        num_columns=num_columns,
+        group_size=size,
     )
 
 

@@ -1,7 +1,7 @@
 """Safetensors files of a model folder, read by key: one file or shards with an index.
 
-On a processor files are mapped into memory; after a bounded amount of reading they are closed and opened anew, so that
-what was read leaves the process. For a card they are read through a `Staging`, and opened once. Knows keys, types and
+On a processor files are mapped into memory; after a bounded amount of reading they are mapped anew, so that what was
+read leaves the process. For a card they are read through a `Staging`, and opened once. Knows keys, types and
 shapes; knows nothing of what the tensors mean.
 """
 
@@ -88,7 +88,8 @@ class CheckpointReader:
         """Closes all files; reading opens them again."""
         for file in self._open.values():
             file.close()
-        self._open.clear()
+        if self._staging is not None:
+            self._open.clear()
         self._read_bytes = 0
 
     def _indexed(self) -> dict[str, str]:

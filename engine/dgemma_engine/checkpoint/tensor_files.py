@@ -27,14 +27,11 @@ _MOST_HOST_VALUES = 8
 _LENGTH_BYTES, _MOST_HEADER_BYTES = 8, 100_000_000
 _METADATA = "__metadata__"
 # By safetensors' names.
-_ITEM_BYTES = {
-    "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
-    "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I8": 1, "U8": 1, "BOOL": 1,
-}  # fmt: skip
 _DTYPES = {
     "F64": torch.float64, "I64": torch.int64, "F32": torch.float32, "I32": torch.int32, "BF16": torch.bfloat16,
     "F16": torch.float16, "I16": torch.int16, "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
-    "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+    "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool, "U16": torch.uint16, "U32": torch.uint32,
+    "U64": torch.uint64, "F8_E8M0": torch.float8_e8m0fnu,
 }  # fmt: skip
 
 
@@ -48,11 +45,13 @@ class StoredTensor:
     @property
     def num_bytes(self) -> int:
         """Size of the tensor, of a type that weights are stored in."""
-        return math.prod(self.shape) * _ITEM_BYTES[self.dtype]
+        return math.prod(self.shape) * _DTYPES[self.dtype].itemsize
 
 
 class MappedFile:
-    """A file mapped into memory; its tensors are on the CPU, possibly views of it.
+    """A file that is mapped while its tensors are read, which are on the CPU, possibly views of it.
+
+    The library maps it so that it could be written, which a system with less memory refuses: it is then read instead.
 
     Args:
         path: of the file.
@@ -62,29 +61,45 @@ class MappedFile:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: Any = None
         try:
-            self._file: Any = safe_open(path, "pt").__enter__()
+            with path.open("rb") as file:
+                self._places = _places(file.fileno())
         except FileNotFoundError:
             raise _missing(path) from None
-        except (OSError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise _damaged(path, error) from error
 
     def keys(self) -> Iterable[str]:
         """Returns the names of its tensors."""
-        return self._file.keys()
+        return self._places.keys()
 
     def header(self, key: str) -> StoredTensor:
         """Returns type and shape of a tensor that is here."""
-        view = self._file.get_slice(key)
-        return StoredTensor(dtype=view.get_dtype(), shape=tuple(view.get_shape()))
+        return self._places[key].stored
 
     def tensor(self, key: str, rows: slice | None = None) -> Tensor:
         """Returns a tensor that is here, or some of its rows."""
+        if self._file is None:
+            self._file = self._opened()
+        if isinstance(self._file, StagedFile):
+            return self._file.tensor(key, rows)
         return self._file.get_tensor(key) if rows is None else self._file.get_slice(key)[rows]
 
     def close(self) -> None:
-        """Closes the file."""
-        self._file.__exit__(None, None, None)
+        """Ends the mapping; the next tensor that is read begins it anew."""
+        if self._file is not None:
+            self._file.close() if isinstance(self._file, StagedFile) else self._file.__exit__(None, None, None)
+        self._file = None
+
+    def _opened(self) -> Any:
+        try:
+            return safe_open(self._path, "pt").__enter__()
+        except (OSError, SafetensorError) as error:
+            raise _damaged(self._path, error) from error
+        except RuntimeError:  # what torch raises where the system will not map it
+            return StagedFile(self._path, Staging(torch.device("cpu")))
 
 
 class _Buffer:
@@ -258,8 +273,7 @@ def _places(file: int) -> dict[str, _Place]:
     """Returns the tensors that the header of a file lists.
 
     Raises:
-        OSError: the file cannot be read.
-        ValueError, KeyError, TypeError: it is no safetensors file, or lacks some of its bytes.
+        OSError, ValueError, KeyError, TypeError: it cannot be read, is no safetensors file, or lacks some of its bytes.
     """
     length = int.from_bytes(os.pread(file, _LENGTH_BYTES, 0), "little")
     if not 0 < length <= _MOST_HEADER_BYTES:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -27,14 +27,73 @@ from dgemma_engine.checkpoint.safetensors_reader import CheckpointReader
 from dgemma_engine.checkpoint.tensor_files import Staging
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.model.config import ModelConfig
+from dgemma_engine.quantization.block_layers import BlockMatrix
 from dgemma_engine.quantization.quantized_tensor import QuantisedTensor
 
+PackedParameter = QuantisedTensor | tuple[BlockMatrix, ...]
+"""A parameter as it is stored: one tensor, or matrices that stand behind each other."""
+
+_HEAD = "lm_head.weight"
+# Rows of the output matrix that are compared at once.
+_HEAD_ROWS = 8_192
 _FLOATS = ("BF16", "F16", "F32")
-_QUANTISED = (*SCALE_SUFFIXES, *IGNORED_SUFFIXES, "weight_zero_point", "weight_g_idx", "qweight", "qzeros", "scales")
+_QUANTISED = (*SCALE_SUFFIXES, *IGNORED_SUFFIXES, "weight_zero_point", "weight_g_idx", "qweight", "scales")
+
+
+class StoredWeights(Protocol):
+    """The parameters of a checkpoint; a context manager.
+
+    Attributes:
+        sources: of all parameters.
+    """
+
+    sources: tuple[ParameterSource, ...]
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def require_device(self, device_type: str) -> None:
+        """Refuses a device, `cpu` or `cuda`, that cannot run the weights as they are stored.
+
+        Raises:
+            CheckpointError: see above.
+        """
+        ...
+
+    def can_stay_packed(self, source: ParameterSource) -> bool:
+        """Whether all of a parameter is quantised, and in one way."""
+        ...
+
+    def packed_bytes(self, source: ParameterSource) -> int | None:
+        """Returns what a parameter takes as it is stored; None for one that is, or would be, expanded to floats."""
+        ...
+
+    def packed(self, source: ParameterSource, shape: torch.Size) -> PackedParameter:
+        """Returns a parameter that can stay packed.
+
+        Args:
+            source: of the parameter.
+            shape: by the configuration.
+
+        Raises:
+            CheckpointError: names what is missing, damaged or of a wrong shape.
+        """
+        ...
+
+    def fill(self, target: Tensor, source: ParameterSource) -> None:
+        """Writes a parameter, expanded if it is quantised, into `target`.
+
+        Raises:
+            CheckpointError: names what is missing, damaged, or of a wrong type or shape.
+        """
+        ...
 
 
 class CheckpointWeights:
-    """The parameters of one folder; a context manager.
+    """The parameters of one folder; a context manager. Implements `StoredWeights`.
 
     Args:
         folder: holds `config.json` and the weights.
@@ -60,39 +119,32 @@ class CheckpointWeights:
     ) -> None:
         self.reader.release()
 
+    def require_device(self, device_type: str) -> None:
+        """See `StoredWeights.require_device`: kernels are asked for their formats once the weights are there."""
+
     def can_stay_packed(self, source: ParameterSource) -> bool:
-        """Whether all of a parameter is quantised, and in one way."""
+        """See `StoredWeights.can_stay_packed`."""
         if not self._reads_matrices(source) or not all(is_quantised(self.reader, name) for name in source.matrices):
             return False
         return len({layout_of(self.reader, name) for name in source.matrices}) == 1
 
     def packed_bytes(self, source: ParameterSource) -> int | None:
-        """Returns what a parameter takes as it is stored; None for one that is, or would be, expanded to floats."""
+        """See `StoredWeights.packed_bytes`."""
         if not self.can_stay_packed(source):
             return None
         keys = [f"{name}.{suffix}" for name in source.matrices for suffix in (*SUFFIXES, *SCALE_SUFFIXES)]
         return sum(self.reader.header(key).num_bytes for key in dict.fromkeys(keys) if key in self.reader)
 
     def packed(self, source: ParameterSource, shape: torch.Size) -> QuantisedTensor:
-        """Returns a parameter that can stay packed.
-
-        Args:
-            source: of the parameter.
-            shape: by `config.json`.
-
-        Raises:
-            CheckpointError: names the key that is missing, damaged or of a wrong shape.
-        """
+        """See `StoredWeights.packed`."""
         pairs = zip(source.matrices, source.matrix_rows, strict=True)
         whole = QuantisedTensor.concatenate([self._matrix(name, (rows, shape[-1])) for name, rows in pairs])
         return whole.unflatten_rows(shape[0]) if len(shape) == 3 else whole
 
     def fill(self, target: Tensor, source: ParameterSource) -> None:
-        """Writes a parameter, expanded if it is quantised, into `target`.
-
-        Raises:
-            CheckpointError: names the key that is missing, damaged, or of a wrong type or shape.
-        """
+        """See `StoredWeights.fill`."""
+        if source.kind is TensorKind.EMBEDDING:
+            self._require_tied_head(source)
         if not self._reads_matrices(source):
             for key, part in zip(source.keys, target.split(list(source.rows)), strict=True):
                 self._fill_plain(part, key)
@@ -125,6 +177,21 @@ class CheckpointWeights:
     def reads(self, key: str) -> bool:
         """Whether a key belongs to a parameter."""
         return key in self._known
+
+    def _require_tied_head(self, source: ParameterSource) -> None:
+        """Refuses an output matrix that differs from the embedding: the model would compute something else."""
+        (embedding,), (num_rows,) = source.keys, source.rows
+        if _HEAD not in self.reader:
+            return
+        pieces = [slice(start, start + _HEAD_ROWS) for start in range(0, num_rows, _HEAD_ROWS)]
+        same_shape = self.reader.header(_HEAD).shape == self.reader.header(embedding).shape
+        if not same_shape or not all(
+            torch.equal(self.reader.tensor(_HEAD, rows), self.reader.tensor(embedding, rows)) for rows in pieces
+        ):
+            raise CheckpointError(
+                f"{_HEAD}: is an output matrix of its own in the weights, and the embedding by config.json "
+                "(tie_word_embeddings); the two do not belong together"
+            )
 
     def _reads_matrices(self, source: ParameterSource) -> bool:
         """Whether a parameter is here matrix by matrix: a quantised folder's experts may still be one plain stack."""

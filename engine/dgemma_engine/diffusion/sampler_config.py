@@ -1,9 +1,10 @@
-"""A checkpoint's `generation_config.json` to a `Sampler`."""
+"""What a checkpoint says of its sampler, as in a `generation_config.json`, to a `Sampler`."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,27 @@ def load_sampler(folder: Path, vocab_size: int) -> Sampler:
         CheckpointError: the file is damaged or a value is out of range; the message names it.
     """
     path = folder / "generation_config.json"
-    values = dict(_DEFAULTS)
-    if path.exists():
-        try:
-            given: Any = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise CheckpointError(f"{path}: cannot be read ({error}); download it again") from error
-        given = object_of(path, "its content", given)
-        values |= {key: given[key] for key in _DEFAULTS if given.get(key) is not None}
+    if not path.exists():
+        return sampler_of(path, {}, vocab_size)
+    try:
+        given: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}); download it again") from error
+    return sampler_of(path, object_of(path, "its content", given), vocab_size)
+
+
+def sampler_of(path: Path, given: Mapping[str, Any], vocab_size: int) -> Sampler:
+    """Returns the sampler that a checkpoint's values describe; what they leave out is as in `transformers`.
+
+    Args:
+        path: of the file that holds them, for messages.
+        given: by the names of a `generation_config.json`.
+        vocab_size: of the model.
+
+    Raises:
+        CheckpointError: a value is out of range; the message names it.
+    """
+    values = _DEFAULTS | {key: given[key] for key in _DEFAULTS if given.get(key) is not None}
     sampler = _DEFAULTS["sampler_config"] | object_of(path, "sampler_config", values["sampler_config"])
     t_min, t_max = (real_number(path, key, values[key], least=0, most=_MOST_TEMPERATURE) for key in ("t_min", "t_max"))
     if t_min >= t_max:

@@ -8,6 +8,9 @@ Formulas follow `transformers/models/diffusion_gemma/modeling_diffusion_gemma.py
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -99,12 +102,35 @@ def experts_by_group(
     x_ND: Tensor, weights_NK: Tensor, indices_NK: Tensor, gate_up_E2ID: Tensor, down_EDI: Tensor
 ) -> Tensor:
     """The same sum as `experts`, with tokens sorted by expert and one product for each expert that got any."""
+    products = ([partial(F.linear, weight=weight) for weight in weights] for weights in (gate_up_E2ID, down_EDI))
+    return experts_by_product(x_ND, weights_NK, indices_NK, *products)
+
+
+def experts_by_product(
+    x_ND: Tensor,
+    weights_NK: Tensor,
+    indices_NK: Tensor,
+    gate_up: Sequence[Callable[[Tensor], Tensor]],
+    down: Sequence[Callable[[Tensor], Tensor]],
+) -> Tensor:
+    """The same sum as `experts_by_group` for weights that are stored in any way.
+
+    Args:
+        x_ND: inputs.
+        weights_NK: routing weights.
+        indices_NK: chosen experts.
+        gate_up: of each expert, `x @ weight.T` with its gate and up projections, gate first.
+        down: of each expert, the same with its down projection.
+
+    Returns:
+        [N, D] in `x`'s dtype.
+    """
     num_selected = indices_NK.shape[1]
     order = torch.argsort(indices_NK.reshape(-1), stable=True)
     token_of = order // num_selected
-    counts: list[int] = torch.bincount(indices_NK.reshape(-1), minlength=gate_up_E2ID.shape[0]).tolist()
-    inner = gated_gelu(_product_per_expert(x_ND[token_of], gate_up_E2ID, counts))
-    weighted = _product_per_expert(inner, down_EDI, counts) * weights_NK.reshape(-1)[order, None]
+    counts: list[int] = torch.bincount(indices_NK.reshape(-1), minlength=len(gate_up)).tolist()
+    inner = gated_gelu(_product_per_expert(x_ND[token_of], gate_up, counts))
+    weighted = _product_per_expert(inner, down, counts) * weights_NK.reshape(-1)[order, None]
     return torch.zeros_like(x_ND).index_add_(0, token_of, weighted.to(x_ND.dtype))
 
 
@@ -125,10 +151,10 @@ def experts_densely(
     return F.linear(weighted.flatten(1), down_EDI.transpose(0, 1).reshape(hidden_size, -1)).to(x_ND.dtype)
 
 
-def _product_per_expert(x_MD: Tensor, weight_EOD: Tensor, counts: list[int]) -> Tensor:
+def _product_per_expert(x_MD: Tensor, products: Sequence[Callable[[Tensor], Tensor]], counts: list[int]) -> Tensor:
     """Multiplies consecutive groups of rows with one matrix each; experts without rows cost nothing."""
-    groups = zip(x_MD.split(counts), weight_EOD, strict=True)
-    return torch.cat([F.linear(rows, weight) for rows, weight in groups if len(rows)])
+    groups = zip(x_MD.split(counts), products, strict=True)
+    return torch.cat([product(rows) for rows, product in groups if len(rows)])
 
 
 def softcap(logits_NV: Tensor, cap: float) -> Tensor:

@@ -16,7 +16,7 @@ from tests.gguf_files import F32, f16, f32, text, write_gguf
 
 METADATA = {
     "general.architecture": "llama", "llama.block_count": 2, "llama.rope.freq_base": 1e4, "flag": True, "below": -3,
-    "tokenizer.ggml.tokens": ["a", "", "é\n"], "tokenizer.ggml.token_type": [1, 3, -1],
+    "tokenizer.ggml.tokens": ["a", "", "é\n"], "tokenizer.ggml.token_type": [1, 3, -1], "slides": [True, False],
 }  # fmt: skip
 MATRIX = torch.arange(12.0).view(3, 4)
 
@@ -39,7 +39,8 @@ def test_reads_metadata_and_tensors(tmp_path: Path, version: int) -> None:
     assert file.get("absent", int, 7) == 7
     assert file.strings("tokenizer.ggml.tokens") == ["a", "", "é\n"]
     assert file.integers("tokenizer.ggml.token_type") == [1, 3, -1]
-    assert file.strings("absent") == file.integers("absent") == []
+    assert file.booleans("slides") == [True, False]
+    assert file.strings("absent") == file.integers("absent") == file.booleans("absent") == []
     assert "flag" in file
     assert "absent" not in file
     assert file.tensors["m"].shape == (3, 4)
@@ -107,7 +108,7 @@ def one_tensor(kind: int, *shape: int, name: str = "t", count: int = 1, offset: 
         (one_key(9, struct.pack("<IQQ", 8, 1, 2**63)), "truncated"),
         (one_key(9, struct.pack("<IQ", 9, 1) + bytes(40)), "a value of unknown type 9"),
         (one_key(77, bytes(8)), "a value of unknown type 77"),
-        (one_tensor(13, 256), "t is stored as Q5_K, which cannot be read; get a file with BF16, F16, F32, Q4_0"),
+        (one_tensor(10, 256), "t is stored as Q2_K, which cannot be read; get a file with BF16, F16, F32, IQ4_NL"),
         (one_tensor(4242, 32), "t is stored as type 4242"),
         (one_tensor(F32, *[1] * 5), "t with 5 dimensions"),
         (one_tensor(2, 33), r"t of shape \[33\], which is no whole number of Q4_0 blocks"),
@@ -125,6 +126,27 @@ def test_bad_file_is_one_sentence(tmp_path: Path, content: bytes, message: str) 
     with pytest.raises(CheckpointError, match=message) as caught:
         GgufFile(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_one_part_of_several_is_one_sentence(tmp_path: Path, number: int) -> None:
+    """Of the parts only the first says what the model is."""
+    metadata = {"split.no": number, "split.count": 2} | (METADATA if number == 0 else {})
+    path = write_gguf(tmp_path / "m-00001-of-00002.gguf", metadata, {})
+    with pytest.raises(
+        CheckpointError, match=r"is one of 2 parts of a model.* join them with llama-gguf-split --merge"
+    ):
+        GgufFile(path)
+    GgufFile(write_gguf(tmp_path / "whole.gguf", METADATA | {"split.count": 1}, {}))
+
+
+def test_bytes_come_in_parts_and_can_be_changed(tmp_path: Path) -> None:
+    file = GgufFile(write(tmp_path))
+    part = file.tensor_bytes("matrix", 4, 12)
+    assert bytes(part) == MATRIX.numpy().tobytes()[4:12]
+    part[0] = 9
+    file.release()
+    assert bytes(file.tensor_bytes("matrix")) == MATRIX.numpy().tobytes()
 
 
 def test_what_is_no_readable_file_is_one_sentence(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ import pytest
 import torch
 from dgemma_engine.checkpoint import gguf_quantization
 from dgemma_engine.checkpoint.gguf_file import GgufFile
+from dgemma_engine.quantization.ggml_blocks import even_levels, expand
+from dgemma_engine.quantization.ggml_types import TENSOR_TYPES
 
 from tests.gguf_files import random_blocks, write_gguf
 
@@ -18,11 +20,33 @@ TYPES = {
     "Q4_0": (2, 18, (0,), 32),
     "Q4_1": (3, 20, (0, 2), 32),
     "Q5_0": (6, 22, (0,), 32),
+    "Q5_1": (7, 24, (0, 2), 32),
     "Q8_0": (8, 34, (0,), 32),
     "Q4_K": (12, 144, (0, 2), 256),
+    "Q5_K": (13, 176, (0, 2), 256),
     "Q6_K": (14, 210, (208,), 256),
+    "IQ4_NL": (20, 18, (0,), 32),
+    "IQ4_XS": (23, 136, (0,), 256),
     "BF16": (30, 2, (), 1),
 }
+
+
+def test_every_type_is_compared() -> None:
+    assert {number: (kind.name, kind.block_bytes, kind.block_values) for number, kind in TENSOR_TYPES.items()} == {
+        number: (name, block_bytes, values) for name, (number, block_bytes, _halves, values) in TYPES.items()
+    }
+
+
+@pytest.mark.parametrize("name", ["Q4_0", "Q4_1", "Q4_K"])
+def test_even_levels_are_the_values(name: str) -> None:
+    number, block_bytes, halves, per_block = TYPES[name]
+    _, _, raw = random_blocks(number, block_bytes, halves, (7, 768), per_block)
+    blocks = torch.frombuffer(bytearray(raw), dtype=torch.uint8).view(-1, block_bytes)
+    levels = even_levels(name, blocks)
+    assert levels is not None
+    codes = levels.codes.view(len(blocks), -1, 32).float()
+    values = codes * levels.step[..., None] + levels.least[..., None]
+    torch.testing.assert_close(values.flatten(1), expand(name, blocks), rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("piece_values", [2**20, 700])

@@ -12,6 +12,7 @@ import pytest
 import torch
 from dgemma_engine.checkpoint import loader, safetensors_reader, tensor_files
 from dgemma_engine.checkpoint.loader import load_model, save_checkpoint
+from dgemma_engine.checkpoint.safetensors_reader import CheckpointReader
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.model.config import ModelConfig
 from dgemma_engine.model.ops import Ops
@@ -163,6 +164,23 @@ def test_unread_key_is_refused(folder: Path) -> None:
         load(folder)
 
 
+EMBEDDING = "model.decoder.embed_tokens.weight"
+
+
+def test_output_matrix_that_the_config_denies(folder: Path) -> None:
+    """One that is the embedding is nobody's parameter; one that differs would be left unread."""
+    rewrite(folder, lambda tensors: tensors.update({"lm_head.weight": tensors[EMBEDDING].clone()}))
+    load(folder)
+    rewrite(folder, lambda tensors: tensors["lm_head.weight"][-1].add_(1))
+    with pytest.raises(
+        CheckpointError, match=r"lm_head\.weight: is an output matrix of its own in the weights, and the"
+    ):
+        load(folder)
+    rewrite(folder, lambda tensors: tensors.update({"lm_head.weight": tensors[EMBEDDING][1:].clone()}))
+    with pytest.raises(CheckpointError, match=r"lm_head\.weight: is an output matrix of its own"):
+        load(folder)
+
+
 def test_config_that_contradicts_the_weights(folder: Path, edit_json: Callable[..., None]) -> None:
     edit_json(folder / "config.json", 128, "text_config", "intermediate_size")
     with pytest.raises(CheckpointError, match=r"shape \[96, 64\] in the weights, \[128, 64\] by config\.json"):
@@ -297,3 +315,50 @@ def test_a_cards_weights_go_through_a_staging(original: Any, monkeypatch: pytest
     got = load_model(original.folder, Ops.reference(), device=card, dtype=torch.float32).state_dict()
     assert asked == [card]
     assert all(torch.equal(got[name], tensor) for name, tensor in expected.items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.float8_e4m3fn, torch.bool])
+@pytest.mark.parametrize("shape", [(), (0, 3), (5,), (4, 3, 2)])
+def test_reader_returns_what_the_library_does(tmp_path: Path, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    tensors = {name: torch.randint(0, 2, shape).to(dtype) for name in ("a", "b")}
+    save_file(tensors, tmp_path / WEIGHTS)
+    with CheckpointReader(tmp_path) as reader:
+        assert sorted(reader) == ["a", "b"]
+        for name, tensor in tensors.items():
+            found = reader.tensor(name)
+            assert (found.dtype, found.shape) == (dtype, tensor.shape) == (dtype, torch.Size(reader.header(name).shape))
+            assert torch.equal(found.float(), tensor.float())
+            if shape:
+                part = slice(1, 3)
+                assert torch.equal(reader.tensor(name, part).float(), tensor[part].float())
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}},
+        {"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, -4]}},
+        {"a": {"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]}},
+        {"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}},
+        {"a": {"dtype": "F32", "shape": [1]}},
+        {"a": 7},
+        [],
+    ],
+)
+def test_header_that_lies_is_damage(tmp_path: Path, header: Any) -> None:
+    raw = json.dumps(header).encode()
+    (tmp_path / WEIGHTS).write_bytes(len(raw).to_bytes(8, "little") + raw + bytes(8))
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: truncated or damaged") as caught:
+        CheckpointReader(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_file_that_the_system_will_not_map_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = load(folder).state_dict()
+
+    def refuse(path: Path, _framework: str) -> Any:
+        raise RuntimeError(f"unable to mmap 27201105992 bytes from file <{path}>: Cannot allocate memory (12)")
+
+    monkeypatch.setattr(tensor_files, "safe_open", refuse)
+    found = load(folder).state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())

@@ -74,11 +74,29 @@ def int4_groups_of_32(name: str, seed: torch.Generator, rows: int, columns: int)
     return {f"{name}.{key}": value for key, value in parts.items()}, exact
 
 
+def int4_gptq(name: str, seed: torch.Generator, rows: int, columns: int) -> tuple[Tensors, torch.Tensor]:
+    """Intel's AutoRound: GPTQ's packing, the other way round, with 7 for the zero point 8; groups of 32 here."""
+    levels = torch.randint(-8, 8, (rows, columns), generator=seed)
+    words = ((levels + 8).t().reshape(-1, 8, rows) << torch.arange(0, 32, 4)[:, None]).sum(1)
+    packed = torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
+    scale = (torch.rand(rows, columns // 32, generator=seed) * 0.1).to(torch.float16)
+    exact = levels * scale.float().repeat_interleave(32, 1)
+    zeros = torch.full((columns // 32, rows // 8), 0x77777777, dtype=torch.int32)
+    groups = (torch.arange(columns) // 32).to(torch.int32)
+    parts = {"qweight": packed, "scales": scale.t().contiguous(), "qzeros": zeros, "g_idx": groups}
+    return {f"{name}.{key}": value for key, value in parts.items()}, exact
+
+
+AUTO_ROUND = {"quant_method": "auto-round", "packing_format": "auto_round:auto_gptq", "bits": 4, "group_size": 32,
+              "sym": True, "data_type": "int"}  # fmt: skip
+GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": False}
 EVERYTHING = ("self_attn", ".mlp.", "experts")
 LAYOUTS = {
     "RedHatAI FP8-dynamic": (fp8_dynamic, compressed("float-quantized", FP8), EVERYTHING),
     "RedHatAI NVFP4": (nvfp4_compressed, compressed("nvfp4-pack-quantized", NVFP4), EVERYTHING),
     "nvidia NVFP4": (nvfp4_modelopt, {"quant_method": "modelopt", "quant_algo": "NVFP4"}, ("experts",)),
+    "AutoRound": (int4_gptq, AUTO_ROUND, EVERYTHING),
+    "GPTQ": (int4_gptq, GPTQ, ("experts",)),
     "W4A16": (int4_groups_of_32, compressed("pack-quantized", INT4_128), EVERYTHING),
 }
 
@@ -176,8 +194,13 @@ def test_experts_that_stayed_plain_are_read(make_plain: Callable[..., Path]) -> 
 @pytest.mark.parametrize(
     ("scheme", "message"),
     [
-        ({"quant_method": "gptq", "bits": 4}, "quant_method='gptq' is not supported; use the bf16 checkpoint"),
-        ({"quant_method": "auto-round"}, "quant_method='auto-round' is not supported"),
+        ({"quant_method": "awq", "bits": 4}, "quant_method='awq' is not supported; use the bf16 checkpoint"),
+        (GPTQ | {"bits": 3}, r"gptq with symmetric weights of 3 bits \(int\) is not supported"),
+        (GPTQ | {"sym": False}, "gptq with asymmetric weights of 4 bits"),
+        (GPTQ | {"desc_act": True}, r"gptq with weights ordered by activation \(desc_act\) is not supported"),
+        (GPTQ | {"group_size": -1}, "group_size=-1 must be at least 8"),
+        (AUTO_ROUND | {"packing_format": "auto_round:auto_awq"}, "packing_format='auto_round:auto_awq' of auto-round"),
+        (AUTO_ROUND | {"data_type": "mx_fp"}, r"auto-round with symmetric weights of 4 bits \(mx_fp\)"),
         ({"quant_method": "modelopt", "quant_algo": "FP8"}, "quant_algo='FP8' of ModelOpt is not supported"),
         (compressed("mxfp4-pack-quantized", {}), "format='mxfp4-pack-quantized' is not supported"),
         (compressed("pack-quantized", INT4_128 | {"symmetric": False}), "group_0: asymmetric weights"),
@@ -194,6 +217,60 @@ def test_unknown_quantisation_is_named(scheme: dict[str, Any], message: str, mak
     folder = make_plain()
     change_config(folder, quantization_config=scheme)
     with pytest.raises(CheckpointError, match=message):
+        load(folder)
+
+
+GPTQ_BASE = "model.decoder.layers.0.experts.1.up_proj"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t[f"{GPTQ_BASE}.qzeros"].fill_(0x77777778), "qzeros: zero points that differ"),
+        (
+            lambda t: t[f"{GPTQ_BASE}.g_idx"].copy_(t[f"{GPTQ_BASE}.g_idx"].flip(0)),
+            "g_idx: weights ordered by activation",
+        ),
+        (lambda t: t.pop(f"{GPTQ_BASE}.scales"), "scales: missing from the weights; download"),
+        (
+            lambda t: t.update({f"{GPTQ_BASE}.qweight": torch.zeros(8, 64, dtype=torch.int32)}),
+            r"qweight: shape \[8, 64\] in the weights, \[16, 64\] by config",
+        ),
+    ],
+)
+@pytest.mark.parametrize("residence", list(Residence))
+def test_damaged_gptq_packing_is_named(
+    change: Callable[[Tensors], object], message: str, residence: Residence, make_plain: Callable[..., Path]
+) -> None:
+    folder = make_plain()
+    publish(folder, "GPTQ")
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match=message):
+        load(folder, residence)
+
+
+def test_second_version_of_gptq_stores_the_zero_point_itself(make_plain: Callable[..., Path]) -> None:
+    folder = make_plain()
+    exact = publish(folder, "GPTQ")
+    tensors = load_file(folder / "model.safetensors")
+    for key, tensor in tensors.items():
+        if key.endswith("qzeros"):
+            tensor.fill_(0x88888888 - 2**32)
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(CheckpointError, match="zero points that differ"):
+        load(folder)
+    change_config(folder, quantization_config=GPTQ | {"checkpoint_format": "gptq_v2"})
+    down = exact["model.decoder.layers.0.experts.down_proj"].float()
+    assert torch.equal(load(folder).layers[0].experts.down_proj, down)
+
+
+def test_gptq_packing_that_the_configuration_denies_is_named(make_plain: Callable[..., Path]) -> None:
+    folder = make_plain()
+    publish(folder, "GPTQ")
+    change_config(folder, quantization_config=compressed("pack-quantized", INT4_128))
+    with pytest.raises(CheckpointError, match=r"qweight: packed as GPTQ does, which config\.json does not say"):
         load(folder)
 
 

@@ -100,7 +100,10 @@ def test_every_token_that_is_not_normal_is_special(tokenizer: Tokenizer) -> None
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"model": "llama"}, "its tokenizer is 'llama' with the splitting 'smollm', only 'gpt2' with 'smollm'"),
+        (
+            {"model": "llama"},
+            "its tokenizer is 'llama' with the splitting 'smollm', only 'gemma4', and 'gpt2' with 'smollm'",
+        ),
         ({"pre": "tekken"}, "with the splitting 'tekken'"),
         ({"tokens": ["a", "a"]}, "2 tokens, 1 of them different, with 270 types"),
         ({"token_type": [1, 2]}, "with 2 types"),
