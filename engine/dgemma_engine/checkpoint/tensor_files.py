@@ -68,7 +68,7 @@ class MappedFile:
                 self._places = _places(file.fileno())
         except FileNotFoundError:
             raise _missing(path) from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise _damaged(path, error) from error
 
     def keys(self) -> Iterable[str]:
@@ -211,7 +211,7 @@ class StagedFile:
             raise _damaged(path, error) from error
         try:
             self._places = _places(self._file)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             self.close()
             raise _damaged(path, error) from error
 
@@ -273,7 +273,8 @@ def _places(file: int) -> dict[str, _Place]:
     """Returns the tensors that the header of a file lists.
 
     Raises:
-        OSError, ValueError, KeyError, TypeError: it cannot be read, is no safetensors file, or lacks some of its bytes.
+        OSError, ValueError, KeyError, TypeError, RecursionError: it cannot be read, is no safetensors file, or lacks some
+            of its bytes.
     """
     length = int.from_bytes(os.pread(file, _LENGTH_BYTES, 0), "little")
     if not 0 < length <= _MOST_HEADER_BYTES:

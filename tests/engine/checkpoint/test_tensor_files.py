@@ -174,6 +174,7 @@ def headed(header: object) -> Callable[[bytes], bytes]:
         headed({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}),
         headed({"a": {"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]}}),
         headed({"a": {"dtype": "F32", "shape": [1]}}),
+        lambda _content: (200_000).to_bytes(8, "little") + b"[" * 200_000,
     ],
 )
 def test_damaged_files_are_named(path: Path, change: Callable[[bytes], bytes]) -> None:
