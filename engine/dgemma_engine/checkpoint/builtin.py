@@ -16,6 +16,8 @@ from dgemma_engine.model_store.user_folder import ModelStore
 _FOLDER = Path(__file__).parents[1] / "embedded"
 _GGUF = ".gguf"
 _NAME_ONE = "name a model folder, a GGUF file or a short name that `dgemma-engine models` lists"
+# Likeness of a name that is suggested: `smal` is like small, `folder` is not like diffucoder.
+_NEAR = 0.75
 
 
 def model_folder(model: str) -> Path:
@@ -118,6 +120,6 @@ def _missing(model: str, folder: Path) -> str:
     if HubName.parse(model) is not None:
         return f"{model}: no such folder, and not fetched from the hub yet; run: dgemma-engine pull {model}"
     # The server and its engine hold a relative name as an absolute path.
-    if near := difflib.get_close_matches(folder.name.lower(), [*CATALOGUE, *OLD_NAMES], n=1):
+    if near := difflib.get_close_matches(folder.name.lower(), [*CATALOGUE, *OLD_NAMES], n=1, cutoff=_NEAR):
         return f"{model}: no such model; did you mean {near[0]}?"
     return f"{folder}: no such folder or GGUF file; {_NAME_ONE}"
