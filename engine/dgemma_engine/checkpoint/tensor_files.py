@@ -273,8 +273,7 @@ def _places(file: int) -> dict[str, _Place]:
     """Returns the tensors that the header of a file lists.
 
     Raises:
-        OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError: it cannot be read, is no safetensors
-            file, or lacks some of its bytes.
+        OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError: it is no whole safetensors file.
     """
     length = int.from_bytes(os.pread(file, _LENGTH_BYTES, 0), "little")
     if not 0 < length <= _MOST_HEADER_BYTES:
