@@ -99,7 +99,7 @@ class HttpChannel:
         proxies = {} if is_bypassed else getproxies()
         proxy = proxies.get(url.scheme) or proxies.get("all") or ""
         self._is_proxied = bool(proxy)
-        # Without the layer of a client, which costs a key as much again for redirects and cookies that are not wanted.
+        # Without the layer of a client above it, which costs each key time for redirects and cookies that nobody wants.
         self._make = lambda: httpx2.AsyncHTTPTransport(
             verify=certificates,
             limits=httpx2.Limits(

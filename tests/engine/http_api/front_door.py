@@ -87,7 +87,9 @@ class AnsweringEngine:
         if "CRASH" in line:
             raise RuntimeError(f"what no log may hold: {context.prefix}")
         if "LOST" in line:
-            return ConnectionStatus(state=ConnectionState.FAILED, message="see the log at /tmp/secret/engine.log")
+            return ConnectionStatus(
+                state=ConnectionState.FAILED, message="see the log at /home/someone/secret/engine.log"
+            )
         if self.status.state is not ConnectionState.READY:
             return self.status
         if "NOTHING" in line:
