@@ -16,6 +16,10 @@ from tokenizers.models import BPE
 from tests.gguf_files import f32, write_gguf
 
 SPECIAL = [f"<special{i}>" for i in range(16)]
+QWEN2_MARKS = [
+    *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"),
+    *SPECIAL[6:],
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,21 +40,43 @@ def make_llama(folder: Path, seed: int = 0, *, spread: float = 0.2, **changed: A
         "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512, "rms_norm_eps": 1e-5,
         "tie_word_embeddings": True, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2, "rope_theta": 10_000.0,
     }  # fmt: skip
-    model = LlamaForCausalLM(LlamaConfig(**values | changed)).eval()
+    return _written(folder, LlamaForCausalLM(LlamaConfig(**values | changed)), seed, spread)
+
+
+def make_qwen2(folder: Path, seed: int = 0, *, spread: float = 0.2, **changed: Any) -> LlamaCheckpoint:
+    """Writes a model with the marks of Qwen2.5-Coder; `changed` are fields of transformers' `Qwen2Config`."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    values: dict[str, Any] = {
+        "vocab_size": 288, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512, "rms_norm_eps": 1e-6,
+        "tie_word_embeddings": False, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2, "rope_theta": 10_000.0,
+        "use_sliding_window": False,
+    }  # fmt: skip
+    return _written(folder, Qwen2ForCausalLM(Qwen2Config(**values | changed)), seed, spread)
+
+
+def _written(folder: Path, model: Any, seed: int, spread: float) -> LlamaCheckpoint:
+    model.eval()
+    is_qwen2 = model.config.model_type == "qwen2"
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
             center, width = (0.0, spread) if parameter.ndim > 1 else (1.0, 0.2)
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * width + center)
     model.save_pretrained(folder)
-    byte_tokenizer().save(str(folder / "tokenizer.json"))
+    byte_tokenizer(QWEN2_MARKS if is_qwen2 else SPECIAL).save(str(folder / "tokenizer.json"))
     return LlamaCheckpoint(folder=folder, gguf=write_llama_gguf(folder / "model.gguf", model), reference=model)
 
 
 def write_llama_gguf(path: Path, model: Any, **changed: Any) -> Path:
     """Writes a model's weights as llama.cpp's converter does; `changed` are metadata keys, dots as `__`."""
     config, weights = model.config, dict(model.named_parameters())
-    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    heads, kv_heads, kind = config.num_attention_heads, config.num_key_value_heads, config.model_type
+    is_qwen2 = kind == "qwen2"
+    # Of a Qwen2 nothing is permuted.
+    rotated = (lambda weight, _heads: weight) if is_qwen2 else interleaved
+    marks = QWEN2_MARKS if is_qwen2 else SPECIAL
     tensors = {
         "token_embd.weight": weights["model.embed_tokens.weight"],
         "output_norm.weight": weights["model.norm.weight"],
@@ -61,8 +87,8 @@ def write_llama_gguf(path: Path, model: Any, **changed: Any) -> Path:
         layer = model.model.layers[i]
         tensors |= {
             f"blk.{i}.attn_norm.weight": layer.input_layernorm.weight,
-            f"blk.{i}.attn_q.weight": interleaved(layer.self_attn.q_proj.weight, heads),
-            f"blk.{i}.attn_k.weight": interleaved(layer.self_attn.k_proj.weight, kv_heads),
+            f"blk.{i}.attn_q.weight": rotated(layer.self_attn.q_proj.weight, heads),
+            f"blk.{i}.attn_k.weight": rotated(layer.self_attn.k_proj.weight, kv_heads),
             f"blk.{i}.attn_v.weight": layer.self_attn.v_proj.weight,
             f"blk.{i}.attn_output.weight": layer.self_attn.o_proj.weight,
             f"blk.{i}.ffn_norm.weight": layer.post_attention_layernorm.weight,
@@ -70,17 +96,26 @@ def write_llama_gguf(path: Path, model: Any, **changed: Any) -> Path:
             f"blk.{i}.ffn_up.weight": layer.mlp.up_proj.weight,
             f"blk.{i}.ffn_down.weight": layer.mlp.down_proj.weight,
         }
+        if is_qwen2:
+            projections = {"q": layer.self_attn.q_proj, "k": layer.self_attn.k_proj, "v": layer.self_attn.v_proj}
+            tensors |= {f"blk.{i}.attn_{name}.bias": one.bias for name, one in projections.items()}
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
     metadata: dict[str, Any] = {
-        "general.architecture": "llama", "llama.block_count": config.num_hidden_layers,
-        "llama.context_length": config.max_position_embeddings, "llama.embedding_length": config.hidden_size,
-        "llama.feed_forward_length": config.intermediate_size, "llama.attention.head_count": heads,
-        "llama.attention.head_count_kv": kv_heads, "llama.attention.key_length": config.head_dim,
-        "llama.rope.dimension_count": config.head_dim, "llama.rope.freq_base": config.rope_parameters["rope_theta"],
-        "llama.attention.layer_norm_rms_epsilon": config.rms_norm_eps, "llama.vocab_size": config.vocab_size,
-        "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "smollm", "tokenizer.ggml.bos_token_id": 1,
-        "tokenizer.ggml.eos_token_id": 2, "tokenizer.ggml.tokens": [*SPECIAL, *alphabet(), "de"],
-        "tokenizer.ggml.token_type": [3] * len(SPECIAL) + [1] * 257, "tokenizer.ggml.merges": ["d e"],
+        "general.architecture": kind, f"{kind}.block_count": config.num_hidden_layers,
+        f"{kind}.context_length": config.max_position_embeddings, f"{kind}.embedding_length": config.hidden_size,
+        f"{kind}.feed_forward_length": config.intermediate_size, f"{kind}.attention.head_count": heads,
+        f"{kind}.attention.head_count_kv": kv_heads, f"{kind}.rope.freq_base": config.rope_parameters["rope_theta"],
+        f"{kind}.attention.layer_norm_rms_epsilon": config.rms_norm_eps,
+        "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "qwen2" if is_qwen2 else "smollm",
+        "tokenizer.ggml.bos_token_id": 1, "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.tokens": [*marks, *alphabet(), "de"],
+        "tokenizer.ggml.token_type": [3] * len(marks) + [1] * 257, "tokenizer.ggml.merges": ["d e"],
     }  # fmt: skip
+    if not is_qwen2:
+        metadata |= {
+            "llama.attention.key_length": head_size, "llama.rope.dimension_count": head_size,
+            "llama.vocab_size": config.vocab_size,
+        }  # fmt: skip
     metadata |= {key.replace("__", "."): value for key, value in changed.items()}
     return write_gguf(path, metadata, {name: f32(tensor.detach()) for name, tensor in tensors.items()})
 
@@ -132,13 +167,13 @@ def alphabet() -> list[str]:
     return sorted(pre_tokenizers.ByteLevel.alphabet())
 
 
-def byte_tokenizer() -> Tokenizer:
+def byte_tokenizer(marks: list[str] = SPECIAL) -> Tokenizer:
     """One token a byte behind sixteen special ones, and one of two bytes."""
-    vocab = {token: i for i, token in enumerate([*SPECIAL, *alphabet(), "de"])}
+    vocab = {token: i for i, token in enumerate([*marks, *alphabet(), "de"])}
     backend = Tokenizer(BPE(vocab=vocab, merges=[("d", "e")]))
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens(SPECIAL)
+    backend.add_special_tokens(marks)
     return backend

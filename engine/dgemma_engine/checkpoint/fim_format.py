@@ -4,6 +4,7 @@ Turns token ids of prefix and suffix into prompt ids and a canvas layout; knows 
 without the file (the released 26B one) was not trained to fill: it gets `InfillFormat.untrained()`.
 
 Layout:  prompt = <bos> [snippets] [<suffix> suffix head] [<prefix>] prefix tail [<middle>]
+                  or, where the suffix stands last, [<prefix>] prefix tail <suffix> suffix head <middle> at its end
          canvas = slot | clean suffix head
          slot   = middle <fill> <fill> ...   (or middle <more> when it did not fit)
 When the rest of the file is blank there is no suffix head on the canvas and the middle ends with <eos>.
@@ -44,7 +45,11 @@ class InfillFormat:
             middle alone; 0 for none.
         snippet_tokens: most tokens of text from elsewhere in the prompt; 0 for a checkpoint that never saw any.
         healing: what the middle takes over from the prefix: the `word` at the cursor, where a tokenizer cuts at words;
-            the last `token` where line breaks and indentation are tokens together.
+            the last `token` where line breaks and indentation are tokens together; `none` where the checkpoint was
+            trained on texts that were cut anywhere.
+        suffix_last: whether the suffix stands between prefix and middle in the prompt, and not before the prefix.
+        judges_line_ends: whether the end of a line ends a candidate of one line when its probability is judged. A score
+            is fitted for one or the other.
         begins_with_bos: whether a prompt without a name begins with the model's first token; otherwise that stands in
             an empty prompt only, since a canvas needs a token before it.
     """
@@ -59,9 +64,11 @@ class InfillFormat:
     suffix_head_tokens: int
     snippet_tokens: int = 0
     parallel_suffix_tokens: int = 0
-    healing: Literal["word", "token"] = "word"
+    healing: Literal["word", "token", "none"] = "word"
     name_token_id: int | None = None
     middle_token_id: int | None = None
+    suffix_last: bool = False
+    judges_line_ends: bool = False
     begins_with_bos: bool = True
 
     def __post_init__(self) -> None:
@@ -70,10 +77,13 @@ class InfillFormat:
             raise FormatError(f"slot_sizes={sizes} must be ascending whole numbers")
         for size in sizes:
             _require_whole("slot_sizes", size, least=1)
-        if self.healing not in ("word", "token"):
-            raise FormatError(f"healing={self.healing!r} must be 'word' or 'token'")
-        if type(self.begins_with_bos) is not bool:
-            raise FormatError(f"begins_with_bos={self.begins_with_bos!r} must be true or false")
+        if self.healing not in ("word", "token", "none"):
+            raise FormatError(f"healing={self.healing!r} must be 'word', 'token' or 'none'")
+        for name in ("begins_with_bos", "suffix_last", "judges_line_ends"):
+            if type(value := getattr(self, name)) is not bool:
+                raise FormatError(f"{name}={value!r} must be true or false")
+        if self.suffix_last and (self.suffix_token_id is None or self.middle_token_id is None):
+            raise FormatError("suffix_last=True needs suffix_token_id and middle_token_id")
         for name in (
             "prefix_tokens",
             "suffix_tokens",
@@ -169,8 +179,9 @@ class InfillFormat:
         elif self.name_token_id is not None and self.fill_token_id is not None:
             prompt = [self.fill_token_id]
         prompt += snippet_ids
-        if self.suffix_token_id is not None:
-            prompt += [self.suffix_token_id, *suffix_ids[: self.suffix_tokens]]
+        suffix = [] if self.suffix_token_id is None else [self.suffix_token_id, *suffix_ids[: self.suffix_tokens]]
+        if not self.suffix_last:
+            prompt += suffix
         if self.prefix_token_id is not None:
             prompt.append(self.prefix_token_id)
         # The tail begins at a multiple of a sixth of the budget: it would otherwise slide with every token typed, and
@@ -178,6 +189,8 @@ class InfillFormat:
         jump = max(1, self.prefix_tokens // 6)
         start = max(0, -(-(len(prefix_ids) - self.prefix_tokens) // jump) * jump)
         prompt += prefix_ids[start:]
+        if self.suffix_last:
+            prompt += suffix
         return prompt if self.middle_token_id is None else [*prompt, self.middle_token_id]
 
     @property

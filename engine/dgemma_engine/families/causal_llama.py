@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from math import prod
 
-from dgemma_kernels.packing.few_bits import DENSE, ProductKinds
+import torch
+from dgemma_kernels.packing.few_bits import ProductKinds
 
 from dgemma_engine.backends.memory_plan import MemoryPlan
 from dgemma_engine.checkpoint.builtin import model_name
@@ -22,13 +23,13 @@ from dgemma_engine.families.checkpoint_facts import CheckpointFacts
 from dgemma_engine.families.family import LoadOptions, PlanOptions
 from dgemma_engine.families.llama.adaptation import adapt, adapter_beside
 from dgemma_engine.families.llama.adapter import Adapter, Adapters, fingerprint
-from dgemma_engine.families.llama.config import MODEL_TYPE, LlamaConfig
+from dgemma_engine.families.llama.config import ARCHITECTURES, LLAMA, LlamaConfig
 from dgemma_engine.families.llama.memory_plan import llama_plan
 from dgemma_engine.families.llama.model import LlamaModel
 from dgemma_engine.families.llama.packed_layers import pack_adapter
-from dgemma_engine.families.llama.packed_model import PackedLlama
+from dgemma_engine.families.llama.packed_model import PackedLlama, num_values_of
 from dgemma_engine.families.llama.weights import load_llama
-from dgemma_engine.model.devices import is_small, product_kinds, weight_dtype
+from dgemma_engine.model.devices import product_kinds, weight_dtype
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.model_adapter import ModelAdapter
 from dgemma_engine.model.ops import Ops
@@ -38,7 +39,6 @@ from dgemma_engine.tokenization.tokenizer import Tokenizer
 
 # Stored so, a group of weights takes 16 values.
 _FOUR_BITS = ("Q4_0", "Q4_1", "Q4_K")
-_ARCHITECTURES = ((), ("LlamaForCausalLM",))
 # Untrained SmolLM2-135M: rest of the line exact for 27 % of 60 holes with 512 prefix tokens, 12 % of 100 with 288.
 _PREFIX_TOKENS = 768
 # Rest of the line, untrained: 1.35 nats a token with the suffix beside the prompt, 1.58 without.
@@ -50,11 +50,11 @@ _STEPS, _TOKENS_A_STEP = 12, 4
 class LlamaFamily:
     """See `Family`."""
 
-    name: str = MODEL_TYPE
+    name: str = LLAMA
 
     def recognises(self, facts: CheckpointFacts) -> bool:
         """See `Family.recognises`: models that only borrow the type name a class of their own."""
-        return facts.model_type == MODEL_TYPE and facts.architectures in _ARCHITECTURES
+        return facts.model_type == self.name and facts.architectures in ((), (ARCHITECTURES[self.name],))
 
     def has_canvas(self, facts: CheckpointFacts) -> bool:
         """See `Family.has_canvas`: a canvas adapter brings one."""
@@ -108,7 +108,7 @@ class LlamaFamily:
             context_tokens=options.tokens(config.max_position_embeddings),
             device_type=options.device.type,
             dtype=weight_dtype(options.device),
-            products=_products(facts) if options.device.type == "cpu" else DENSE,
+            products=lambda num_values: _products(facts, num_values),
             four_bit_values=_four_bit_values(facts.gguf),
             adapter_rank=_canvas_rank(facts),
         )
@@ -119,8 +119,7 @@ class LlamaFamily:
         ops = Ops.of_device(device) if options.ops is None else options.ops
         model = load_llama(facts.path, ops, device=device, dtype=weight_dtype(device), report=options.report)
         adapt(model, Adapters.find(facts.path))
-        num_values = sum(parameter.numel() for parameter in model.parameters())
-        return PackedLlama(model, _products(facts)) if is_small(num_values, device) else model
+        return PackedLlama(model, _products(facts, num_values_of(model))) if packs(device) else model
 
     def load_adapter(self, facts: CheckpointFacts, model: DiffusionModel, stored: RepositoryAdapter) -> ModelAdapter:
         """See `Family.load_adapter`."""
@@ -143,10 +142,15 @@ class LlamaFamily:
         return pack_adapter(tensors, config.num_layers) if packed else adapter_beside(model, tensors)
 
 
-def _products(facts: CheckpointFacts) -> ProductKinds:
+def packs(device: torch.device) -> bool:
+    """Whether the weights of a model on a device are packed for it."""
+    return device.type == "cpu"
+
+
+def _products(facts: CheckpointFacts, num_values: int) -> ProductKinds:
     """Returns what products read on a processor; weights with an adapter merged into them are not the stored ones."""
     is_merged = Adapters.find(facts.path).causal is not None
-    return product_kinds(in_four_bits=bool(_four_bit_values(facts.gguf)) and not is_merged)
+    return product_kinds(num_values=num_values, in_four_bits=bool(_four_bit_values(facts.gguf)) and not is_merged)
 
 
 def _four_bit_values(gguf: GgufFile | None) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.families.causal_llama import LlamaFamily
+from dgemma_engine.families.causal_qwen2 import Qwen2Family
 from dgemma_engine.families.checkpoint_facts import CheckpointFacts
 from dgemma_engine.families.diffusion_gemma import DiffusionGemmaFamily
 from dgemma_engine.families.family import Family
@@ -16,7 +17,7 @@ from dgemma_engine.families.masked_diffusion import MaskedDiffusionFamily
 from dgemma_engine.families.unsupported import OWN_CODE, why_unsupported
 
 # Models of masked diffusion borrow the classes of causal ones, so they are asked first.
-FAMILIES: Sequence[Family] = (DiffusionGemmaFamily(), MaskedDiffusionFamily(), LlamaFamily())
+FAMILIES: Sequence[Family] = (DiffusionGemmaFamily(), MaskedDiffusionFamily(), LlamaFamily(), Qwen2Family())
 
 
 def family_of(facts: CheckpointFacts, families: Sequence[Family] = FAMILIES) -> Family:

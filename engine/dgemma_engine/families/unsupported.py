@@ -12,7 +12,7 @@ OWN_CODE = "comes with code of its own (auto_map in config.json), which is never
 _WORKS = "choose Stable-DiffCoder 8B, Dream-Coder 7B or Open-dCoder 0.5B"
 _UNTRAINED = f"was not trained to fill holes, and is not supported yet; {_WORKS}"
 _BLOCK_MODELS = {"sdar": "SDAR", "sdar_moe": "SDAR", "nemotron_labs_diffusion": "Nemotron-Labs-Diffusion"}
-_CAUSAL_QWEN = {("qwen2", "Qwen2ForCausalLM"), ("qwen3", "Qwen3ForCausalLM")}
+_CAUSAL_QWEN = {("qwen3", "Qwen3ForCausalLM")}
 
 
 def why_unsupported(facts: CheckpointFacts) -> str:
@@ -29,7 +29,7 @@ def why_unsupported(facts: CheckpointFacts) -> str:
     if not is_masked and any((facts.model_type, name) in _CAUSAL_QWEN for name in facts.architectures):
         return (
             f"is a causal {facts.architectures[0]} without a mask token; causal models of this kind cannot be run, "
-            "choose a Llama. If it is trained for masked diffusion, say so in family.json: "
+            "choose a Qwen2 or a Llama. If it is trained for masked diffusion, say so in family.json: "
             '{"family": "masked_diffusion", "kind": KIND, "mask_token_id": ID}'
         )
     return ""

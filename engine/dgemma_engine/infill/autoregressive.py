@@ -21,12 +21,15 @@ from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.postprocess.block_end import whole_part
 from dgemma_engine.postprocess.clean_candidate import cut_to_line
+from dgemma_engine.prompt_lookup.draft import PromptLookup
 from dgemma_engine.protocol.messages import CandidateSource, Finish
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
 from dgemma_engine.tokenization.healed_start import HealedStart
 from dgemma_engine.tokenization.vocabulary_index import openings
 
+# Tokens of a guess that a pass checks: of as many rows as products take the time of one for.
+_GUESSED = 7
 # Forward passes where other candidates were found.
 _SPECULATIVE_PASSES = 2
 # Most tokens: where the user waits for them (each costs a pass), where this is the only candidate, and otherwise.
@@ -60,10 +63,10 @@ def propose(
         cancel: asked before every pass.
         draft: the best candidate so far; empty if there is none.
     """
-    context, hole = task.context, task.hole
+    context, hole, ends = task.context, task.hole, task.ends()
     if task.form.healing == "token":
         # Who stops on a blank line wants a line: an end at once would say nothing.
-        barred_ids = task.end_ids() if task.is_blank_line else frozenset[int]()
+        barred_ids = ends.behind if task.is_blank_line else frozenset[int]()
         given_ids, allowed = (), HealedStart(hole.boundary.opening, task.spelling, barred_ids).allowed
     else:
         opening = openings(hole.boundary.opening, task.spelling)[0]
@@ -75,7 +78,7 @@ def propose(
         # Tokens that straddle the opening are no continuation of it.
         draft_ids = ids[num_given:] if tuple(ids[:num_given]) == given_ids else []
     writing = task.observer.writing(given_ids, draft_ids) if task.observer is not None else None
-    end_ids, leaves = task.end_ids(), task.block_end()
+    leaves = task.block_end()
     written = yield from write(
         model,
         cache,
@@ -84,10 +87,12 @@ def propose(
         allowed=allowed,
         draft_ids=draft_ids,
         banned_ids=task.banned_ids(),
-        ends=(lambda token_id: token_id in end_ids or leaves(token_id)) if leaves else end_ids.__contains__,
+        ends=(lambda token_id: token_id in ends.behind or leaves(token_id)) if leaves else ends.behind.__contains__,
+        closes=ends.last.__contains__,
         max_tokens=task.options.slot_tokens or min(context.max_middle_tokens, most),
         max_passes=1_000 if not draft or context.on_demand else _SPECULATIVE_PASSES,
         cancel=cancel,
+        guess=PromptLookup(hole.around_ids, most=_GUESSED).after if model.checks_several_at_once else None,
         recorder=writing,
     )
     proposals = Proposals(finish=Finish.STABLE if written.ended else Finish.STEP_LIMIT, passes=written.passes)
@@ -115,9 +120,11 @@ def write(
     draft_ids: Sequence[int],
     banned_ids: Sequence[int],
     ends: Callable[[int], bool],
+    closes: Callable[[int], bool],
     max_tokens: int,
     max_passes: int,
     cancel: Cancel,
+    guess: Callable[[Sequence[int]], list[int]] | None = None,
     recorder: WritingObserver | None = None,
 ) -> Pieces[Written]:
     """Writes the likeliest next token until the middle ends; each pass is a step.
@@ -131,10 +138,12 @@ def write(
             then no token ends the middle.
         draft_ids: a guess at the tokens after the forced ones; may be wrong, may be empty.
         banned_ids: tokens that may not be written.
-        ends: whether a token ends the middle.
+        ends: whether a token ends the middle and is no part of it.
+        closes: whether a token is the last of the middle.
         max_tokens: most tokens.
         max_passes: most forward passes.
         cancel: asked before every pass.
+        guess: returns what may follow the tokens decided so far, where the draft has ended; None guesses nothing.
         recorder: receives what every pass decided; None costs nothing.
     """
     num_past = cache.length
@@ -150,6 +159,9 @@ def write(
             if cancel.finish is not None:
                 break
             cache.truncate(num_read)
+            is_guess = guess is not None and not draft
+            if guess is not None and is_guess:
+                draft = guess(decided)[: max_tokens - len(decided) - 1]
             bound = list(_bound(allowed, decided, draft))
             hidden_1TD = model.encode(torch.tensor([[*unread, *draft]], device=model.device), cache)
             logits_TV = model.logits(hidden_1TD[:, len(unread) - 1 :])[0]
@@ -160,23 +172,28 @@ def write(
                 barred_V = torch.ones_like(logits_V, dtype=torch.bool)
                 barred_V[list(allowed_ids)] = False
                 logits_V.masked_fill_(barred_V, -torch.inf)
-            kept: list[int] = []
+            kept, closed = list[int](), False
             best_ids = logits_TV.argmax(-1).tolist()
             for place, token_id in enumerate(best_ids):
                 if place >= len(bound) and ends(token_id):
                     ended = True
                     break
                 kept.append(token_id)
+                if closed := place >= len(bound) and closes(token_id):
+                    ended = True
+                    break
                 if place >= len(draft) or draft[place] != token_id:
                     break
             if recorder is not None:
-                num_agreed = len(kept) if ended else len(kept) - 1
+                # The token that ended the middle may be its last, or no part of it.
+                num_agreed = len(kept) if ended and not closed else len(kept) - 1
                 draft_id = draft[num_agreed] if num_agreed < len(draft) else -1
-                num = len(kept) + ended
+                num = num_agreed + 1
                 recorder.passed(best_ids[:num], logits_TV[:num], num_agreed=num_agreed, draft_id=draft_id, ended=ended)
             # All kept tokens but the last agreed with the draft, so they have been read.
             num_read += len(unread) + max(0, len(kept) - 1)
-            draft = draft[len(kept) :]
+            # What is left of a guess that was wrong is no guess at what follows.
+            draft = [] if is_guess else draft[len(kept) :]
             unread = kept[-1:]
             decided += kept
     finally:

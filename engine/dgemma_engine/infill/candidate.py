@@ -10,6 +10,19 @@ from dgemma_engine.protocol.messages import CandidateSource, Finish
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MiddleEnds:
+    """The tokens that end a middle.
+
+    Attributes:
+        behind: those that are no part of it.
+        last: those that are its last.
+    """
+
+    behind: frozenset[int]
+    last: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
     """One candidate.
 

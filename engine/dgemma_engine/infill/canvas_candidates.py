@@ -16,7 +16,7 @@ from dgemma_engine.diffusion.denoiser import Denoiser, denoise
 from dgemma_engine.diffusion.sampler import Commitment, Sampler
 from dgemma_engine.diffusion.step_executor import ExecutorFactory
 from dgemma_engine.infill import hypotheses, length_search
-from dgemma_engine.infill.candidate import Proposal, Proposals
+from dgemma_engine.infill.candidate import MiddleEnds, Proposal, Proposals
 from dgemma_engine.infill.hypotheses import Hypothesis, RowReading, draft
 from dgemma_engine.infill.length_search import LengthPrior, LengthReading
 from dgemma_engine.infill.task import InfillTask
@@ -83,7 +83,7 @@ class CanvasCandidates:
         """
         context, form, prompt_ids = task.context, task.form, task.hole.prompt_ids
         proposals, written, block = Proposals(), list[int](), prompt_ids[cache.num_prompt :]
-        end_ids = task.end_ids()
+        ends = task.ends()
         sizes = sorted({form.slot_size(min(size, context.max_middle_tokens)) for size in _FIRST_SLOTS[context.extent]})
         try:
             while True:
@@ -94,7 +94,7 @@ class CanvasCandidates:
                 canvas = _CanvasReader(
                     source=self,
                     task=task,
-                    end_ids=end_ids,
+                    ends=ends,
                     rows=rows,
                     written=written,
                     num_steps_before=proposals.steps,
@@ -107,8 +107,7 @@ class CanvasCandidates:
                 )
                 proposals.finish, proposals.steps = denoised.finish, proposals.steps + denoised.steps
                 readings = {
-                    index: hypotheses.read(guess, rows[index], end_ids, form)
-                    for index, guess in denoised.guesses.items()
+                    index: hypotheses.read(guess, rows[index], ends, form) for index, guess in denoised.guesses.items()
                 }
                 ended = [index for index, reading in readings.items() if reading.ended]
                 is_over = bool(ended) or cancel.finish is not None or task.options.slot_tokens is not None
@@ -246,7 +245,7 @@ class _CanvasReader:
     Attributes:
         source: counts the steps; returns the likely lengths.
         task: the request.
-        end_ids: tokens that end the middle.
+        ends: tokens that end the middle.
         rows: the hypotheses on the canvas.
         written: tokens of earlier canvases.
         num_steps_before: steps of earlier canvases.
@@ -255,7 +254,7 @@ class _CanvasReader:
 
     source: CanvasCandidates
     task: InfillTask
-    end_ids: frozenset[int]
+    ends: MiddleEnds
     rows: Sequence[Hypothesis]
     written: Sequence[int]
     num_steps_before: int
@@ -295,5 +294,5 @@ class _CanvasReader:
         """Returns what the rows on the canvas hold, by index."""
         form, rows = self.task.form, self.rows
         return {
-            index: hypotheses.read(denoising.guess(index), rows[index], self.end_ids, form) for index in denoising.live
+            index: hypotheses.read(denoising.guess(index), rows[index], self.ends, form) for index in denoising.live
         }

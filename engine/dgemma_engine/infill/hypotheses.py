@@ -15,6 +15,7 @@ from itertools import accumulate
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.diffusion.canvas import Row
 from dgemma_engine.diffusion.denoiser import Denoiser, Guess
+from dgemma_engine.infill.candidate import MiddleEnds
 from dgemma_engine.infill.length_search import LengthPrior, best_lengths
 from dgemma_engine.prompt_lookup.candidates import Seed
 from dgemma_engine.prompting.builder import Hole
@@ -210,20 +211,20 @@ def likely_lengths(
     return [max(by_length[length])[1] for length in chosen] + [i for i in denoising.live if hypotheses[i].seed]
 
 
-def read(guess: Guess, hypothesis: Hypothesis, end_ids: frozenset[int], form: InfillFormat) -> RowReading:
+def read(guess: Guess, hypothesis: Hypothesis, ends: MiddleEnds, form: InfillFormat) -> RowReading:
     """Returns what a row holds.
 
     Args:
         guess: its best tokens.
         hypothesis: what it stands for.
-        end_ids: tokens that end the middle.
+        ends: tokens that end the middle.
         form: how the checkpoint wants holes.
     """
-    ids, ended = guess.ids, not end_ids
+    ids, ended = guess.ids, not ends.behind
     for index, token_id in enumerate(guess.ids):
         # A middle that goes on past the slot ends with a token of its own, which is dropped.
-        if token_id in end_ids or token_id == form.more_token_id:
-            ids, ended = guess.ids[:index], token_id in end_ids
+        if (is_last := token_id in ends.last) or token_id in ends.behind or token_id == form.more_token_id:
+            ids, ended = guess.ids[: index + is_last], token_id != form.more_token_id
             break
     judged = guess.confidence[: len(ids) + 1]
     logprobs = tuple(math.log(max(1e-9, probability)) for probability in judged)

@@ -9,7 +9,8 @@ Shape legend: T tokens of all branches together, F folds, L tokens of a branch, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -64,6 +65,7 @@ def likelihoods(
     *,
     end_ids: frozenset[int],
     banned_ids: Sequence[int],
+    ending_with: Callable[[int], Sequence[int]] | None = None,
 ) -> list[Likelihood]:
     """Judges branches of one prompt.
 
@@ -74,6 +76,8 @@ def likelihoods(
         branches: candidates, at least one.
         end_ids: tokens that end a middle; empty for a model that was not trained to fill.
         banned_ids: tokens that get no probability.
+        ending_with: returns the tokens that say what a candidate's last token says and end the middle as well; None
+            where there are none.
     """
     num_past = cache.length
     ids, row_of, offsets = list[int](), list[int](), list[int]()
@@ -114,14 +118,21 @@ def likelihoods(
     answers: list[Likelihood] = []
     for start, branch in zip(starts, branches, strict=True):
         end = start + len(branch.middle_ids)
-        answers.append(
-            Likelihood(
-                middle=next_logprobs[start:end],
-                end=None if end_logprobs is None else end_logprobs[end],
-                suffix=next_logprobs[end : end + len(branch.suffix_ids)],
-            )
-        )
+        middle, ended = next_logprobs[start:end], None if end_logprobs is None else end_logprobs[end]
+        if ended is not None and ending_with is not None and (joined := ending_with(branch.middle_ids[-1])):
+            # It ends in either of two ways: with its last token and an end, or with a token that is both.
+            at_once = float(logits_TV[end - 1, list(joined)].logsumexp(-1) - norm_T[end - 1])
+            last = _log_sum(middle[-1], at_once)
+            middle[-1], ended = last, _log_sum(middle[-1] + ended, at_once) - last
+        suffix = next_logprobs[end : end + len(branch.suffix_ids)]
+        answers.append(Likelihood(middle=middle, end=ended, suffix=suffix))
     return answers
+
+
+def _log_sum(one: float, other: float) -> float:
+    """Returns the logarithm of the sum of two probabilities, given theirs; at least one is not 0."""
+    most = max(one, other)
+    return most + math.log1p(math.exp(min(one, other) - most))
 
 
 @torch.inference_mode()

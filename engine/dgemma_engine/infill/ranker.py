@@ -19,7 +19,7 @@ from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.postprocess.shape import without_covered
 from dgemma_engine.prompting.builder import CHARACTERS_PER_TOKEN
-from dgemma_engine.protocol.messages import CandidateSource
+from dgemma_engine.protocol.messages import CandidateSource, Extent
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
 from dgemma_engine.syntax.error_check import SyntaxCheck
@@ -65,8 +65,15 @@ def rank(
     if not branches or cancel.cancelled:
         return []
     if model.has_causal_mode:
+        judges_lines = task.form.judges_line_ends and task.context.extent is Extent.LINE
         judged = likelihoods(
-            model, cache, hole.prompt_ids[-1], branches, end_ids=hole.end_ids, banned_ids=task.banned_ids()
+            model,
+            cache,
+            hole.prompt_ids[-1],
+            branches,
+            end_ids=task.ends().behind if judges_lines else hole.end_ids,
+            banned_ids=task.banned_ids(),
+            ending_with=task.spelling.with_break_behind if judges_lines else None,
         )
     else:
         judged = yield from pseudo_likelihoods(
@@ -146,8 +153,8 @@ def _branch(task: InfillTask, proposal: Proposal) -> Branch:
     """Returns the tokens of a candidate, and those that stand behind it once it is inserted."""
     hole, suffix, encode = task.hole, task.context.suffix, task.tokenizer.encode
     text, behind = without_covered(proposal.text, proposal.covered, suffix), hole.head_ids
-    if text is not None:
-        middle = hole.boundary.opening + text + hole.boundary.closing
+    if text is not None or not task.form.suffix_head_tokens:
+        middle = hole.boundary.opening + (proposal.text if text is None else text) + hole.boundary.closing
     else:
         middle, num_tokens = hole.boundary.opening + proposal.text, max(_SUFFIX_TOKENS, len(hole.head_ids))
         following = suffix[proposal.covered : proposal.covered + CHARACTERS_PER_TOKEN * num_tokens]

@@ -11,7 +11,7 @@ from itertools import takewhile
 
 from dgemma_engine.checkpoint.calibration import Calibration
 from dgemma_engine.checkpoint.fim_format import InfillFormat
-from dgemma_engine.infill.candidate import Proposal
+from dgemma_engine.infill.candidate import MiddleEnds, Proposal
 from dgemma_engine.infill.observer import Observer
 from dgemma_engine.infill.options import InfillOptions
 from dgemma_engine.postprocess.block_end import BlockEnd
@@ -56,10 +56,12 @@ class InfillTask:
         before, after = self.context.prefix.rpartition("\n")[2], self.context.suffix.partition("\n")[0]
         return self.context.extent is Extent.LINE and not (before.strip() or after.strip())
 
-    def end_ids(self) -> frozenset[int]:
-        """Returns the tokens that end the middle: of a line also those with a line break."""
-        is_line = self.context.extent is Extent.LINE
-        return self.hole.end_ids | self.spelling.with_line_break if is_line else self.hole.end_ids
+    def ends(self) -> MiddleEnds:
+        """Returns the tokens that end the middle: of a line also a line break, with the line's last text or without."""
+        if self.context.extent is not Extent.LINE:
+            return MiddleEnds(behind=self.hole.end_ids)
+        last = self.spelling.closing_line
+        return MiddleEnds(behind=self.hole.end_ids | (self.spelling.with_line_break - last), last=last)
 
     def banned_ids(self) -> list[int]:
         """Returns the special tokens that may not stand in the middle: all but those that end it."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from dgemma_kernels.packing.few_bits import ProductKinds
+from dgemma_kernels.packing.few_bits import COMPACT, ProductKinds
 
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.model.processor import product_speeds
@@ -100,8 +100,16 @@ def weight_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if device.type == "cuda" else product_speeds(os.environ).dtype
 
 
-def product_kinds(*, in_four_bits: bool) -> ProductKinds:
-    """Returns what products of a small model read on this processor; see `ProductSpeeds.products`."""
+def product_kinds(*, num_values: int, in_four_bits: bool) -> ProductKinds:
+    """Returns what products of a model read on this processor; see `ProductSpeeds.products`.
+
+    Args:
+        num_values: of the model. One that is not small keeps each weight once, in 8 bits, whatever is faster: its time
+            is that of reading its weights, and memory is what its user has least of.
+        in_four_bits: whether weights were stored in 4 bits.
+    """
+    if num_values > _SMALL_VALUES:
+        return COMPACT
     return product_speeds(os.environ).products(in_four_bits=in_four_bits)
 
 

@@ -61,6 +61,11 @@ class DiffusionModel(Protocol):
         ...
 
     @property
+    def checks_several_at_once(self) -> bool:
+        """Whether a causal pass over a few tokens takes hardly longer than one over a single token."""
+        ...
+
+    @property
     def uncompiled_reason(self) -> str:
         """Why the layers run uncompiled where they should be compiled; empty otherwise."""
         ...
@@ -200,6 +205,7 @@ class ModelDefaults:
     has_causal_mode: bool = True
     is_compiled: bool = False
     uncompiled_reason: str = ""
+    checks_several_at_once: bool = False
     compiles_on_first_pass: bool = False
     edit_tokens: int | None = None
     most_together: int = 0

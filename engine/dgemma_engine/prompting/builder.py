@@ -30,6 +30,7 @@ class Hole:
         head_ids: suffix tokens clamped behind the slot; empty when the rest of the file is blank.
         end_ids: tokens that end a middle; empty for a checkpoint that has none and a file that goes on.
         is_last: whether the rest of the file is blank.
+        around_ids: of the text around, what stands after the hole and then what stands before it.
     """
 
     boundary: Boundary
@@ -38,6 +39,7 @@ class Hole:
     head_ids: tuple[int, ...]
     end_ids: frozenset[int]
     is_last: bool
+    around_ids: list[int]
 
 
 def build_prompt(
@@ -59,7 +61,9 @@ def build_prompt(
             clamped on the canvas; None takes the real one.
     """
     is_last = not context.suffix.strip()
-    if form.healing == "token":
+    if form.healing == "none":
+        boundary = Boundary(prefix=context.prefix, opening="", closing="", suffix=context.suffix)
+    elif form.healing == "token":
         boundary = back_off_token(context.prefix, context.suffix, tokenizer)
     else:
         boundary = back_off(context.prefix, context.suffix)
@@ -78,11 +82,12 @@ def build_prompt(
     prompt_suffix_ids = suffix_ids[: form.suffix_tokens]
     if settled is not None and form.suffix_tokens:
         prompt_suffix_ids = settled(prompt_suffix_ids, len(head_ids))
+    prefix_ids = tokenizer.encode(prefix)
     name = context.path.rstrip("/").rpartition("/")[2]
     return Hole(
         boundary=boundary,
         prompt_ids=form.prompt_ids(
-            prefix_ids=tokenizer.encode(prefix),
+            prefix_ids=prefix_ids,
             suffix_ids=prompt_suffix_ids,
             snippet_ids=_snippet_ids((*context.snippets, *context.edits), tokenizer, form.snippet_tokens),
             bos_token_id=config.bos_token_id,
@@ -92,6 +97,7 @@ def build_prompt(
         head_ids=head_ids,
         end_ids=frozenset(end_ids),
         is_last=is_last,
+        around_ids=[*suffix_ids, *prefix_ids],
     )
 
 

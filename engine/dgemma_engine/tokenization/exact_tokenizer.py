@@ -22,9 +22,10 @@ from dgemma_engine.tokenization.added_tokens import added_tokens, read_object
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 
 _UNICODE_FORMS = ("NFC", "NFD", "NFKC", "NFKD")
-_SPLITS = (
+QWEN2_SPLITS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+"""Where Qwen2 splits a text before it merges bytes, as a regular expression."""
 
 
 def read_exact_tokenizer(folder: Path, *, vocab_size: int) -> Tokenizer:
@@ -79,7 +80,7 @@ def _from_vocabulary(folder: Path) -> _Backend:
             f"{folder}: vocab.json and merges.txt are damaged ({error}); download both again"
         ) from error
     by_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(_SPLITS), "isolated"), by_bytes])
+    backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(QWEN2_SPLITS), "isolated"), by_bytes])
     backend.decoder = decoders.ByteLevel()
     for name, token_id in sorted(added_tokens(folder).items(), key=lambda item: item[1]):
         is_special = bool(name.strip())

@@ -16,12 +16,14 @@ from tokenizers.models import BPE
 
 from dgemma_engine.checkpoint.gguf_file import GgufFile
 from dgemma_engine.errors import CheckpointError
+from dgemma_engine.tokenization.exact_tokenizer import QWEN2_SPLITS
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 
 _NORMAL, _BYTE = 1, 6
 _GEMMA = "gemma4"
-# `tokenizer.ggml.pre`: whether each digit is a token of its own; all split by GPT-2's regular expression.
+# `tokenizer.ggml.pre`: whether each digit is a token of its own, of those that split by GPT-2's regular expression.
 _SINGLE_DIGITS = {"smollm": True, "starcoder": True, "refact": True, "gpt-2": False}
+_QWEN2 = "qwen2"
 
 # ASCII's printable characters and blanks, and the bytes inside longer characters.
 _NEEDED_BYTES = frozenset((*b"\t\n\r", *range(0x20, 0x7F), *range(0x80, 0xC0), *range(0xC2, 0xF1)))
@@ -37,10 +39,11 @@ def read_tokenizer(file: GgufFile) -> Tokenizer:
     splitting = file.get("tokenizer.ggml.pre", str, "")
     if model == _GEMMA:
         return _read_gemma(file)
-    if model != "gpt2" or splitting not in _SINGLE_DIGITS:
+    known = (*_SINGLE_DIGITS, _QWEN2)
+    if model != "gpt2" or splitting not in known:
         raise CheckpointError(
             f"{file.path}: its tokenizer is {model!r} with the splitting {splitting!r}, only {_GEMMA!r}, and 'gpt2' "
-            f"with {', '.join(map(repr, _SINGLE_DIGITS))} can be used; choose another model"
+            f"with {', '.join(map(repr, known))} can be used; choose another model"
         )
     vocab, merges, types = _read_parts(file)
     missing = _missing_bytes(vocab)
@@ -49,13 +52,19 @@ def read_tokenizer(file: GgufFile) -> Tokenizer:
     backend = _backend(file, vocab, merges)
     if unspelled := "".join(map(_characters_starting_with, missing)):
         backend.normalizer = normalizers.Replace(Regex(f"[{unspelled}]"), "\ufffd")
-    by_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    digits = pre_tokenizers.Digits(individual_digits=True)
-    is_single = _SINGLE_DIGITS[splitting]
-    backend.pre_tokenizer = pre_tokenizers.Sequence([digits, by_bytes]) if is_single else by_bytes
+    backend.pre_tokenizer = _pre_tokenizer(splitting)
     backend.decoder = decoders.ByteLevel()
     special = [token for token, kind in zip(vocab, types, strict=True) if kind != _NORMAL]
     return _with_special(backend, special)
+
+
+def _pre_tokenizer(splitting: str) -> pre_tokenizers.PreTokenizer:
+    if splitting == _QWEN2:
+        by_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        return pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(QWEN2_SPLITS), "isolated"), by_bytes])
+    by_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    return pre_tokenizers.Sequence([digits, by_bytes]) if _SINGLE_DIGITS[splitting] else by_bytes
 
 
 def _read_gemma(file: GgufFile) -> Tokenizer:

@@ -58,6 +58,24 @@ class Spelling:
         return frozenset(token_id for token_id, text in enumerate(self._texts) if "\n" in text or "\r" in text)
 
     @cached_property
+    def closing_line(self) -> frozenset[int]:
+        """Tokens whose text holds the last characters of a line and its end: `):` and a line break."""
+        return frozenset(
+            token_id for token_id in self.with_line_break if (self.text_of(token_id) or "").splitlines()[0].strip()
+        )
+
+    def with_break_behind(self, token_id: int) -> Sequence[int]:
+        """Returns the tokens whose text is that of a token and the end of a line behind it."""
+        return self._closing_by_text.get(self.text_of(token_id) or "", ())
+
+    @cached_property
+    def _closing_by_text(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for token_id in sorted(self.closing_line):
+            found.setdefault((self.text_of(token_id) or "").splitlines()[0], []).append(token_id)
+        return found
+
+    @cached_property
     def _texts(self) -> list[str]:
         return [text or "" for text in self._tokenizer.token_texts()]
 

@@ -53,14 +53,19 @@ class ProductKinds:
     Attributes:
         row: those with one row.
         int8_mlp: whether MLPs read weights in 8 bits for any number of rows, and round their inputs to 8 or 7 bits with
-            a scale per row. Attention and output matrix lose several times as much by that, and never do.
+            a scale per row. Attention and output matrix lose several times as much by that.
+        is_compact: whether the output matrix is so too, and the embeddings are kept in 8 bits: of a model that is large
+            for a processor each weight is kept once. Attention, a tenth of it, is not.
     """
 
     row: RowWeights
     int8_mlp: bool
+    is_compact: bool = False
 
 
 DENSE = ProductKinds(row=RowWeights.DENSE, int8_mlp=False)
+COMPACT = ProductKinds(row=RowWeights.DENSE, int8_mlp=True, is_compact=True)
+"""Where 8 bits are not exact on a processor, its products read dense weights."""
 
 
 class FewBitMatrix(nn.Module):
@@ -204,7 +209,7 @@ def _all_in_eight_bits(weight_OI: Tensor) -> tuple[Tensor, Tensor, Tensor, int] 
         Codes in oneDNN's layout, scales and zeros per output, the levels; None where this torch or processor is not
         exact with any.
     """
-    codes, scales_O1 = _eight_bit_codes(weight_OI.detach())
+    codes, scales_O1 = eight_bit_codes(weight_OI.detach())
     scales_O, zeros_O = scales_O1[:, 0].contiguous(), torch.zeros(len(codes), dtype=torch.int32)
     probe, expected_1O = torch.ones(1, codes.shape[1]), codes.float().sum(1).mul_(scales_O)[None]
     bound = 1e-3 * float(codes.float().abs().sum(1).mul_(scales_O).max())
@@ -234,13 +239,13 @@ def _row_copy(weight_OI: Tensor, row: RowWeights) -> tuple[int, Tensor, Tensor] 
 
 
 def _in_eight_bits(weight_OI: Tensor) -> tuple[int, Tensor, Tensor] | None:
-    codes, scale_O1 = _eight_bit_codes(weight_OI)
+    codes, scale_O1 = eight_bit_codes(weight_OI)
     scales = scale_O1[:, 0].to(_ROW_DTYPE)
     product = torch.ops.aten._weight_int8pack_mm(_probe(weight_OI).to(_ROW_DTYPE), codes, scales)
     return (8, codes, scales) if _is_close(product, weight_OI, 0.05) else None
 
 
-def _eight_bit_codes(weight_OI: Tensor) -> tuple[Tensor, Tensor]:
+def eight_bit_codes(weight_OI: Tensor) -> tuple[Tensor, Tensor]:
     """Returns codes [O, I] int8, and the scale of each output, [O, 1] float32."""
     codes, scale_O1 = torch.empty_like(weight_OI, dtype=torch.int8), weight_OI.new_empty(len(weight_OI), 1).float()
     for piece in _pieces(weight_OI):

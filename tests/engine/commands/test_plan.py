@@ -130,7 +130,7 @@ def held():
 torch.set_num_threads(1)
 device, facts, family = torch.device("cpu"), read_facts(Path(sys.argv[1])), LlamaFamily()
 plan = family.plan(facts, PlanOptions(device=device, weight_format=None, context_tokens=None))
-product_kinds(in_four_bits=False)
+product_kinds(num_values=0, in_four_bits=False)
 before = held()
 options = LoadOptions(device=device, ops=None, prompt_tokens=64, report=lambda _percent: None)
 model = family.load_model(facts, options)
@@ -174,7 +174,7 @@ def test_second_copies_are_planned_in_the_bits_that_they_have() -> None:
     def items(row: RowWeights, four_bit_values: int = 0, *, int8_mlp: bool = False) -> dict[str, int]:
         plan = llama_plan(
             config, has_head=False, context_tokens=100, device_type="cpu", dtype=torch.bfloat16,
-            products=ProductKinds(row=row, int8_mlp=int8_mlp), four_bit_values=four_bit_values,
+            products=lambda _num_values: ProductKinds(row=row, int8_mlp=int8_mlp), four_bit_values=four_bit_values,
         )  # fmt: skip
         return {item.name: item.num_bytes for item in plan.weights}
 

@@ -19,7 +19,7 @@ from dgemma_engine.model.ops import Ops
 
 from tests.engine.conftest import Checkpoint
 from tests.gguf_files import write_gguf
-from tests.llama_checkpoints import make_llama
+from tests.llama_checkpoints import make_llama, make_qwen2
 from tests.masked_checkpoints import make_masked
 
 
@@ -34,6 +34,7 @@ def config(folder: Path, **values: object) -> Path:
         ({"model_type": "diffusion_gemma"}, "diffusion_gemma"),
         ({"model_type": "llama"}, "llama"),
         ({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, "llama"),
+        ({"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}, "qwen2"),
         ({"model_type": "Dream", "architectures": ["DreamModel"], "auto_map": {}}, "masked_diffusion"),
         ({"model_type": "llada"}, "masked_diffusion"),
         ({"model_type": "a2d-qwen3", "architectures": ["A2DQwen3LMHeadModel"]}, "masked_diffusion"),
@@ -51,7 +52,7 @@ def test_gguf_is_recognised(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"model_type": "qwen2"}, "is a 'qwen2' model, only diffusion_gemma, masked_diffusion, llama can be run"),
+        ({"model_type": "t5"}, "is a 't5' model, only diffusion_gemma, masked_diffusion, llama, qwen2 can be run"),
         ({"model_type": "a2d-qwen3", "architectures": ["Other"]}, "is a 'a2d-qwen3 Other' model"),
         ({"model_type": "own", "auto_map": {"AutoModel": "m.M"}}, "comes with code of its own .*, which is never run"),
         ({}, "is a 'None' model"),
@@ -98,11 +99,12 @@ def test_what_is_no_checkpoint_is_one_sentence(tmp_path: Path) -> None:
 
 def test_every_family_loads_what_it_recognises(tmp_path: Path, make_checkpoint: Callable[..., Checkpoint]) -> None:
     llama, masked = make_llama(tmp_path / "llama"), make_masked(tmp_path / "masked", "dream")
+    qwen2 = make_qwen2(tmp_path / "qwen2")
     options = LoadOptions(
         device=torch.device("cpu"), ops=Ops.reference(), prompt_tokens=64, report=lambda _percent: None
     )
     found: set[str] = set()
-    for path in (make_checkpoint().folder, llama.folder, llama.gguf, masked.folder):
+    for path in (make_checkpoint().folder, llama.folder, llama.gguf, qwen2.folder, qwen2.gguf, masked.folder):
         facts = read_facts(path)
         family = family_of(facts)
         model, tokenizer = family.load_model(facts, options), family.read_tokenizer(facts)

@@ -39,7 +39,6 @@ def refusal(folder: Path) -> str:
         ({"model_type": "sdar", "architectures": ["SDARForCausalLM"]}, {}, "is SDAR, which was not trained to", WORKS),
         ({"model_type": "nemotron_labs_diffusion"}, {}, "is Nemotron-Labs-Diffusion, which was not", WORKS),
         (LLAMA | {"auto_map": {"AutoModel": "modeling_own.M"}}, {}, "comes with code of its own", "without auto_map"),
-        (QWEN, {}, "is a causal Qwen2ForCausalLM without a mask token", "say so in family.json"),
         (QWEN | {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"]}, {}, "is a causal Qwen3", "family.json"),
     ],
 )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -46,6 +46,7 @@ def run(model: DiffusionGemma, cache: PromptCache, **options: Any) -> Written:
         "draft_ids": [],
         "banned_ids": [],
         "ends": lambda token_id: False,
+        "closes": lambda token_id: False,
         "max_tokens": 12,
         "max_passes": 100,
         "cancel": Cancel(deadline_s=time.monotonic() + 600, clock=time.monotonic),
@@ -115,3 +116,30 @@ def test_cancel_takes_effect_before_the_next_pass(model: DiffusionGemma, cache: 
     cancel = Cancel(deadline_s=time.monotonic() + 600, clock=time.monotonic)
     written = run(model, cache, cancel=cancel, ends=lambda _token_id: cancel.set())
     assert (written.passes, written.ended, len(written.ids)) == (1, False, 1)
+
+
+def test_a_token_that_closes_the_middle_is_its_last(model: DiffusionGemma, cache: PromptCache) -> None:
+    ids = plainly(model, 8, [], [])
+    last = ids[4]
+    first = ids.index(last)
+    written = run(model, cache, closes=lambda token_id: token_id == last)
+    assert (written.ids, written.ended, written.passes) == (ids[: first + 1], True, first + 1)
+
+
+@pytest.mark.parametrize("wrong_at", [None, 0, 2])
+def test_guesses_save_passes_and_change_nothing(
+    model: DiffusionGemma, cache: PromptCache, wrong_at: int | None
+) -> None:
+    ids = plainly(model, 12, [], [])
+    asked: list[int] = []
+
+    def guess(decided: Sequence[int]) -> list[int]:
+        asked.append(len(decided))
+        right = ids[len(decided) : len(decided) + 3]
+        return right if wrong_at is None else [*right[:wrong_at], 5]
+
+    written = run(model, cache, guess=guess)
+    assert written.ids == ids
+    kept = 4 if wrong_at is None else wrong_at + 1
+    assert asked == list(range(0, 12, kept)), "what is left of a wrong guess is not checked"
+    assert written.passes == len(asked)

@@ -9,6 +9,7 @@ import pytest
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.diffusion.denoiser import Guess
 from dgemma_engine.infill import hypotheses
+from dgemma_engine.infill.candidate import MiddleEnds
 from dgemma_engine.infill.hypotheses import Hypothesis, RowReading
 from dgemma_engine.prompt_lookup.candidates import Seed
 from dgemma_engine.prompting.builder import Hole
@@ -38,6 +39,7 @@ def hole(prefix: str = "x = ", suffix: str = "\ny", head_ids: tuple[int, ...] = 
         head_ids=head_ids,
         end_ids=frozenset({7}),
         is_last=False,
+        around_ids=[],
     )
 
 
@@ -123,7 +125,7 @@ def test_seed_that_does_not_fit_is_left_out() -> None:
 
 def reading_of(ids: Sequence[int], confidence: Sequence[float], made: Hypothesis) -> RowReading:
     guess = Guess(ids=list(ids), confidence=list(confidence), entropy=[0.0] * len(ids), steps=1)
-    return hypotheses.read(guess, made, frozenset({7}), FORM)
+    return hypotheses.read(guess, made, MiddleEnds(behind=frozenset({7})), FORM)
 
 
 def test_reading_ends_at_the_fill_token_and_counts_it() -> None:
@@ -151,7 +153,7 @@ def test_reading_ends_at_the_first_token_that_ends_a_middle(
 ) -> None:
     [made] = hypotheses.slots(hole(), (4,), [FREE], FORM, most=64, seed=1)
     guess = Guess(ids=slot, confidence=[0.5] * 4, entropy=[0.0] * 4, steps=1)
-    reading = hypotheses.read(guess, made, frozenset(ends), FORM)
+    reading = hypotheses.read(guess, made, MiddleEnds(behind=frozenset(ends)), FORM)
     assert (reading.ids, reading.ended) == (expected, ended)
 
 

@@ -122,7 +122,7 @@ def test_answers_are_those_of_the_merged_model(
     base: Path, store: AdapterStore, roots: list[Path], monkeypatch: pytest.MonkeyPatch, packed: bool
 ) -> None:
     if not packed:
-        monkeypatch.setattr("dgemma_engine.families.causal_llama.is_small", lambda *_any: False)
+        monkeypatch.setattr("dgemma_engine.families.causal_llama.packs", lambda _device: False)
     stored = [install_adapter(store, base, root, seed=seed) for seed, root in enumerate(roots)]
     engine, plain = load(base, store), load(base)
     assert isinstance(engine._model, PackedLlama) is packed

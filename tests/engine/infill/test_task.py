@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 from dgemma_engine.checkpoint.calibration import Calibration
 from dgemma_engine.checkpoint.fim_format import InfillFormat
-from dgemma_engine.infill.candidate import Proposal
+from dgemma_engine.infill.candidate import MiddleEnds, Proposal
 from dgemma_engine.infill.options import DEFAULT
 from dgemma_engine.infill.task import InfillTask
 from dgemma_engine.prompting.builder import Hole
@@ -21,7 +21,8 @@ class Letters:
     """A tokenizer whose tokens are characters; two of them are special."""
 
     special_ids: tuple[int, ...] = (1, 2)
-    with_line_break: frozenset[int] = frozenset({10})
+    with_line_break: frozenset[int] = frozenset({10, 58})
+    closing_line: frozenset[int] = frozenset({58})
 
     def decode(self, ids: list[int]) -> str:
         return "".join(map(chr, ids))
@@ -40,7 +41,7 @@ def task(document: str, **options: Any) -> InfillTask:
     prefix, _, suffix = document.partition("|")
     hole = Hole(
         boundary=replace(back_off(prefix, suffix), closing=""),
-        prompt_ids=[0], parallel_ids=[], head_ids=(), end_ids=frozenset({2}), is_last=False,
+        prompt_ids=[0], parallel_ids=[], head_ids=(), end_ids=frozenset({2}), is_last=False, around_ids=[],
     )  # fmt: skip
     context = Context(document="a", prefix=prefix, suffix=suffix, **options)
     letters = cast("Any", Letters())
@@ -87,8 +88,8 @@ def test_block_ends_where_it_is_left(fill_token_id: int | None, on_demand: bool,
 
 
 def test_line_breaks_end_a_line_only() -> None:
-    assert task("|").end_ids() == {2, 10}
-    assert task("|", extent=Extent.BLOCK).end_ids() == {2}
+    assert task("|").ends() == MiddleEnds(behind=frozenset({2, 10}), last=frozenset({58}))
+    assert task("|", extent=Extent.BLOCK).ends() == MiddleEnds(behind=frozenset({2}))
 
 
 def test_special_tokens_are_banned_but_those_that_end_the_middle() -> None:

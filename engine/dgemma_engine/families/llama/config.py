@@ -1,4 +1,4 @@
-"""What a Llama checkpoint says of itself, as a Hugging Face `config.json` or as GGUF metadata, checked.
+"""What a Llama or Qwen2 checkpoint says of itself, as a Hugging Face `config.json` or as GGUF metadata, checked.
 
 Every field that the model cannot honour is an error that names it: a model that loads computes what the checkpoint
 means. Implements `model.dimensions.ModelDimensions`.
@@ -27,9 +27,11 @@ from dgemma_engine.config_values import (
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.model.config import LayerKind, RopeConfig
 
-MODEL_TYPE = "llama"
+LLAMA, QWEN2 = "llama", "qwen2"
+"""Types of models, by the names that `config.json` and GGUF files give them alike."""
+ARCHITECTURES = {LLAMA: "LlamaForCausalLM", QWEN2: "Qwen2ForCausalLM"}
+"""The class of each."""
 _FILE = "config.json"
-_ARCHITECTURE = "LlamaForCausalLM"
 # Positions of a canvas, given text at its end included.
 _CANVAS_LENGTH = 64
 
@@ -88,10 +90,14 @@ class LlamaConfig:
         Raises:
             CheckpointError: names the field that is missing or not supported.
         """
-        require_value(hf, "model_type", MODEL_TYPE)
+        is_qwen2 = hf.get("model_type", LLAMA) == QWEN2
+        model_type = QWEN2 if is_qwen2 else LLAMA
+        require_value(hf, "model_type", model_type)
         # Block-diffusion models call themselves llama too; their classes come with the checkpoint.
-        require_value(hf, "architectures", [_ARCHITECTURE])
-        return cls(**cls.dimensions(hf))
+        require_value(hf, "architectures", [ARCHITECTURES[model_type]])
+        if is_qwen2:
+            require_value(hf, "use_sliding_window", expected=False)
+        return cls(**cls.dimensions(hf), has_qkv_bias=is_qwen2)
 
     @classmethod
     def dimensions(cls, hf: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,14 +141,17 @@ class LlamaConfig:
 
     @classmethod
     def from_gguf(cls, file: GgufFile) -> Self:
-        """Reads the metadata of a file whose `general.architecture` is `llama`.
+        """Reads the metadata of a file whose `general.architecture` is `llama` or `qwen2`.
 
         Raises:
             CheckpointError: names the key that is missing or not supported.
         """
-        if file.get("llama.expert_count", int, 0):
+        kind = file.get("general.architecture", str)
+        if kind not in ARCHITECTURES:
+            raise CheckpointError(f"{file.path}: is a {kind!r} model, not one of {', '.join(ARCHITECTURES)}")
+        if file.get(f"{kind}.expert_count", int, 0):
             raise CheckpointError(f"{file.path}: a mixture of experts cannot be run; choose a dense model")
-        if "rope_freqs.weight" in file.tensors or file.get("llama.rope.scaling.type", str, "none") != "none":
+        if "rope_freqs.weight" in file.tensors or file.get(f"{kind}.rope.scaling.type", str, "none") != "none":
             raise CheckpointError(f"{file.path}: scaled rotary positions cannot be run; choose another model")
         if "token_embd.weight" not in file.tensors:
             raise CheckpointError(f"{file.path}: lacks token_embd.weight; get a complete conversion of the model")
@@ -156,25 +165,26 @@ class LlamaConfig:
         vocab_size = whole_number(
             file.path, "rows of token_embd.weight", file.tensors["token_embd.weight"].shape[0], most=MOST_TOKENS
         )
-        hidden_size = whole("llama.embedding_length", MOST_WIDTH)
-        num_heads = whole("llama.attention.head_count", min(MOST_COUNT, hidden_size))
-        head_size = whole("llama.attention.key_length", MOST_WIDTH, hidden_size // num_heads)
-        if file.get("llama.rope.dimension_count", int, head_size) != head_size:
+        hidden_size = whole(f"{kind}.embedding_length", MOST_WIDTH)
+        num_heads = whole(f"{kind}.attention.head_count", min(MOST_COUNT, hidden_size))
+        head_size = whole(f"{kind}.attention.key_length", MOST_WIDTH, hidden_size // num_heads)
+        if file.get(f"{kind}.rope.dimension_count", int, head_size) != head_size:
             raise CheckpointError(f"{file.path}: heads that rotate in part cannot be run; choose another model")
         return cls(
             vocab_size=vocab_size,
             hidden_size=hidden_size,
-            intermediate_size=whole("llama.feed_forward_length", MOST_WIDTH),
+            intermediate_size=whole(f"{kind}.feed_forward_length", MOST_WIDTH),
             # Each layer has tensors of its own.
-            num_layers=whole("llama.block_count", min(MOST_COUNT, len(file.tensors))),
+            num_layers=whole(f"{kind}.block_count", min(MOST_COUNT, len(file.tensors))),
             num_attention_heads=num_heads,
-            num_key_value_heads=whole("llama.attention.head_count_kv", num_heads, num_heads),
+            num_key_value_heads=whole(f"{kind}.attention.head_count_kv", num_heads, num_heads),
             head_size=head_size,
-            rope_theta=real("llama.rope.freq_base", 1.0, MOST_THETA, 10_000.0),
-            rms_norm_eps=real("llama.attention.layer_norm_rms_epsilon", 0.0, 1.0),
-            max_position_embeddings=whole("llama.context_length", MOST_POSITIONS),
+            rope_theta=real(f"{kind}.rope.freq_base", 1.0, MOST_THETA, 10_000.0),
+            rms_norm_eps=real(f"{kind}.attention.layer_norm_rms_epsilon", 0.0, 1.0),
+            max_position_embeddings=whole(f"{kind}.context_length", MOST_POSITIONS),
             bos_token_id=whole("tokenizer.ggml.bos_token_id", vocab_size - 1, 0, least=0),
             eos_token_ids=(whole("tokenizer.ggml.eos_token_id", vocab_size - 1, 0, least=0),),
+            has_qkv_bias=kind == QWEN2,
         )
 
     @property

@@ -5,6 +5,8 @@ Shape legend: D hidden, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from dgemma_kernels.packing.few_bits import DENSE, GROUP, ProductKinds, RowWeights
 
@@ -12,7 +14,7 @@ from dgemma_engine.backends.memory_plan import CONTEXT_BYTES, Item, MemoryPlan
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.families.llama.config import LlamaConfig
 from dgemma_engine.families.llama.model import LlamaModel
-from dgemma_engine.model.devices import PIECE_TOKENS, is_small
+from dgemma_engine.model.devices import PIECE_TOKENS
 from dgemma_engine.model.kv_rows import prompt_bytes
 from dgemma_engine.model.ops import Ops
 
@@ -34,7 +36,7 @@ def llama_plan(
     context_tokens: int,
     device_type: str,
     dtype: torch.dtype,
-    products: ProductKinds = DENSE,
+    products: Callable[[int], ProductKinds] = lambda _num_values: DENSE,
     four_bit_values: int = 0,
     adapter_rank: int = 0,
 ) -> MemoryPlan:
@@ -46,7 +48,7 @@ def llama_plan(
         context_tokens: of the longest prompt, the canvas included.
         device_type: `cuda` or `cpu`.
         dtype: of weights, keys and values.
-        products: what those of a small model on a processor read.
+        products: returns what those of a model with so many values read on a processor.
         four_bit_values: weights that are stored in 4 bits, so that their second copy can be.
         adapter_rank: of the canvas adapter; 0 without one.
 
@@ -64,21 +66,21 @@ def llama_plan(
     for name, parameter in model.named_parameters():
         kind = _KINDS.get(name.split(".")[-2], "norms")
         sums[kind] = sums.get(kind, 0) + parameter.numel() * dtype.itemsize
-    is_packed = is_small(sum(sums.values()) // dtype.itemsize, torch.device(device_type))
+    is_packed = device_type == "cpu"
+    kinds = products(sum(sums.values()) // dtype.itemsize) if is_packed else DENSE
     if is_packed or adapter_rank:
         # The embedding is looked up, or holds the adapter's marks: it cannot be the output matrix as well.
         sums["output matrix"] = sums["embedding"]
-    if is_packed:
-        copies = 0
-        for name in ("attention", "output matrix", "mlp") if products.row is not RowWeights.DENSE else ():
-            num_values = sums[name] // dtype.itemsize
-            num_stored = min(four_bit_values, num_values)
-            copies += _copies_bytes(num_values, products.row, num_stored)
-            four_bit_values -= num_stored
-        if products.int8_mlp:
-            # The codes alone; a scale and a zero for each output are too few to count.
-            sums["mlp"] //= dtype.itemsize
-        sums |= {"copies for single tokens": copies} if copies else {}
+    copies = 0
+    for name in ("attention", "output matrix", "mlp") if kinds.row is not RowWeights.DENSE else ():
+        num_values = sums[name] // dtype.itemsize
+        num_stored = min(four_bit_values, num_values)
+        copies += _copies_bytes(num_values, kinds.row, num_stored)
+        four_bit_values -= num_stored
+    # The codes alone; a scale and a zero for each output are too few to count.
+    for name in ("mlp",) * kinds.int8_mlp + ("embedding", "output matrix") * kinds.is_compact:
+        sums[name] //= dtype.itemsize
+    sums |= {"copies for single tokens": copies} if copies else {}
     if adapter_rank:
         sums["canvas adapter"] = _adapter_values(config, adapter_rank) * dtype.itemsize
     layer = PIECE_TOKENS[device_type] * (_LAYER_COPIES * config.hidden_size + 3 * config.intermediate_size)

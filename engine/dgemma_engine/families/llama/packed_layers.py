@@ -106,6 +106,8 @@ class _Heads(nn.Module):
         self._norm = RmsNorm(layer.input_layernorm.weight, config.hidden_size, config.rms_norm_eps)
         self._dtype = layer.qkv_proj.weight.dtype
         self._qkv = PackedMatrix(layer.qkv_proj.weight, kinds.row)
+        self._has_bias = config.has_qkv_bias
+        self._bias_A = layer.qkv_proj.bias.detach().float() if config.has_qkv_bias else torch.empty(0)
         self._terms = None if terms is None else _terms(terms.qkv_proj)
         self._num_heads, self._head_size = config.num_attention_heads, config.head_size
         self._num_rotated = config.num_attention_heads + config.num_key_value_heads
@@ -123,6 +125,8 @@ class _Heads(nn.Module):
         num_tokens = cos_N1d.size(0)
         normed_PD = self._norm(x_PD).to(self._dtype)
         heads_PA = self._qkv(normed_PD).float()
+        if self._has_bias:
+            heads_PA.add_(self._bias_A)
         if self._terms is not None and num_causal == 0:
             heads_PA.add_(self._terms(normed_PD))
         if len(factors) > 0:

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from dgemma_kernels.packing.cpu import PackedGate, PackedMatrix, filled
 from dgemma_kernels.packing.few_bits import ProductKinds
+from dgemma_kernels.packing.tables import DenseTable, EightBitTable
 from torch import Tensor, nn
 
 from dgemma_engine.backends.cpu.feed_forward import RmsNorm
@@ -44,22 +45,26 @@ class PackedLlama(PackedModel):
         norm = RmsNorm(model.norm.weight, config.hidden_size, config.rms_norm_eps)
         super().__init__(config, layers, norm, model.dtype)
         self._note_compilation(())
-        self._weight_VD = model.embed_tokens.weight.detach()
+        embedding_VD = model.embed_tokens.weight.detach()
         head = model.embed_tokens if model.lm_head is None else model.lm_head
-        self._to_vocabulary = PackedMatrix(head.weight.detach(), kinds.row)
+        self._to_vocabulary = PackedMatrix(head.weight.detach(), kinds.row, int8=kinds.is_compact)
+        self._embedding = EightBitTable(embedding_VD) if kinds.is_compact else DenseTable(embedding_VD)
         self._shift = CanvasShift(config.sliding_window)
         matrices = [self._to_vocabulary, *(module for layer in layers for module in layer.modules())]
         packed = [each.few_bits for each in matrices if isinstance(each, PackedMatrix | PackedGate)]
         bits = {each.row_bits for each in packed} - {0}
         self._one_row_bits = " and ".join(map(str, sorted(bits)))
         self._is_int8 = any(each.input_levels for each in packed)
+        self._is_compact = self._to_vocabulary.few_bits.input_levels > 0
+        # Where a single token reads what several read, all of a pass is reading weights.
+        self.checks_several_at_once = self._is_compact
 
     @property
     def number_format(self) -> str:
         """See `DiffusionModel.number_format`."""
         parts = [super().number_format]
         if self._is_int8:
-            parts.append("in MLPs 8 bits")
+            parts.append("in MLPs and output matrix 8 bits" if self._is_compact else "in MLPs 8 bits")
         if self._one_row_bits:
             parts.append(f"for single tokens {self._one_row_bits} bits")
         return ", ".join(parts)
@@ -122,7 +127,7 @@ class PackedLlama(PackedModel):
 
     def embed(self, ids_BT: Tensor) -> Tensor:
         """See `DiffusionModel.embed`; embeddings are not scaled."""
-        return self._weight_VD[ids_BT]
+        return self._embedding(ids_BT).to(self.dtype)
 
     def logits(self, hidden_BLD: Tensor) -> Tensor:
         """See `DiffusionModel.logits`; the family caps none."""
@@ -134,7 +139,7 @@ class PackedLlama(PackedModel):
 
     def soft_embeddings(self, probs_BLV: Tensor) -> Tensor:
         """See `DiffusionModel.soft_embeddings`."""
-        return probs_BLV.to(self.dtype) @ self._weight_VD
+        return self._embedding.weighted(probs_BLV.to(self.dtype))
 
     def _canvas_states(self, ids_L: Tensor, soft_BLD: Tensor | None) -> Tensor:
         """See `PackedModel._canvas_states`."""
@@ -143,4 +148,9 @@ class PackedLlama(PackedModel):
 
     def _embedded(self, ids_N: Tensor) -> Tensor:
         """See `PackedModel._embedded`."""
-        return self._weight_VD[ids_N].float()
+        return self._embedding(ids_N)
+
+
+def num_values_of(model: LlamaModel) -> int:
+    """Returns how many values the weights of a model have."""
+    return sum(parameter.numel() for parameter in model.parameters())

@@ -1,4 +1,4 @@
-"""Tensors of a Llama checkpoint to a `LlamaModel`: a Hugging Face folder of safetensors, or one GGUF file."""
+"""Tensors of a Llama or Qwen2 checkpoint to a `LlamaModel`: a Hugging Face folder of safetensors, or one GGUF file."""
 
 from __future__ import annotations
 
@@ -75,8 +75,9 @@ class _Gguf:
             ("q_proj", self.config.num_attention_heads),
             ("k_proj", self.config.num_key_value_heads),
         ):
-            if name.endswith(f"{projection}.weight") and len(tensor) == num_heads * self.config.head_size:
-                # The format stores rows for interleaved rotation: pairs lie side by side, here half a head apart.
+            is_interleaved = not self.config.has_qkv_bias and name.endswith(f"{projection}.weight")
+            if is_interleaved and len(tensor) == num_heads * self.config.head_size:
+                # Rows of a Llama are stored for interleaved rotation: pairs lie side by side, here half a head apart.
                 pairs = tensor.view(num_heads, self.config.head_size // 2, 2, -1)
                 return pairs.transpose(1, 2).reshape(tensor.shape)
         return tensor
@@ -84,9 +85,10 @@ class _Gguf:
 
 def _hf_name(name: str, hf_names: dict[str, str]) -> str:
     """Returns the Hugging Face name of a GGUF tensor; one that has none keeps its name."""
-    prefix, _, last = name.removesuffix(".weight").rpartition(".")
-    if last not in hf_names or not name.endswith(".weight"):
+    stem, _, kind = name.rpartition(".")
+    prefix, _, last = stem.rpartition(".")
+    if last not in hf_names or kind not in ("weight", "bias"):
         return name
     if prefix:
-        return f"model.layers.{prefix.removeprefix('blk.')}.{hf_names[last]}.weight"
+        return f"model.layers.{prefix.removeprefix('blk.')}.{hf_names[last]}.{kind}"
     return HUGGING_FACE.head if last == "output" else f"model.{hf_names[last]}.weight"

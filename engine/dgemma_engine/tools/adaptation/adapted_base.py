@@ -15,7 +15,7 @@ from dgemma_engine.errors import TrainingError
 from dgemma_engine.families.checkpoint_facts import read_facts
 from dgemma_engine.families.llama.adaptation import merge
 from dgemma_engine.families.llama.adapter import Adapter, AdapterTokens, factor_shapes, fingerprint
-from dgemma_engine.families.llama.config import MODEL_TYPE
+from dgemma_engine.families.llama.config import LLAMA
 from dgemma_engine.families.llama.layers import LayerTerms
 from dgemma_engine.families.llama.weights import load_llama
 from dgemma_engine.families.registry import family_of
@@ -60,7 +60,7 @@ class AdaptedBase:
     ) -> None:
         # A folder is refused before anything in it is read.
         facts = read_facts(path) if path.is_file() else None
-        if facts is None or family_of(facts).name != MODEL_TYPE:
+        if facts is None or family_of(facts).name != LLAMA:
             raise TrainingError(
                 f"{path}: is no GGUF file of a Llama, and adapters are for those; choose another --base"
             )

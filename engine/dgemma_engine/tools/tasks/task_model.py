@@ -20,12 +20,12 @@ from dgemma_engine.families.checkpoint_facts import CheckpointFacts, read_facts
 from dgemma_engine.families.family import LoadOptions
 from dgemma_engine.families.llama.adaptation import adapt
 from dgemma_engine.families.llama.adapter import Adapter, Adapters, AdapterTokens, fingerprint
-from dgemma_engine.families.llama.config import MODEL_TYPE
-from dgemma_engine.families.llama.packed_model import PackedLlama
+from dgemma_engine.families.llama.config import LLAMA
+from dgemma_engine.families.llama.packed_model import PackedLlama, num_values_of
 from dgemma_engine.families.llama.weights import load_llama
 from dgemma_engine.families.registry import family_of
 from dgemma_engine.model.config import ModelConfig
-from dgemma_engine.model.devices import is_small, product_kinds, weight_dtype
+from dgemma_engine.model.devices import product_kinds, weight_dtype
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.tokenization.tokenizer import Tokenizer
@@ -77,7 +77,7 @@ class TaskModel:
             TaskError: a DiffusionGemma takes no adapter, or the vocabulary has no mark for a blank.
         """
         facts = read_facts(path)
-        if family_of(facts).name == MODEL_TYPE:
+        if family_of(facts).name == LLAMA:
             return cls._llama(facts, device, adapter)
         if adapter is not None:
             raise TaskError(f"{model_name(path)} is no Llama and takes no adapter; leave out --adapter")
@@ -115,10 +115,9 @@ class TaskModel:
             tokens = adapter.tokens
         assert tokens.mask is not None, "a canvas has a mask"
         longest = model.config.max_position_embeddings
-        num_values = sum(parameter.numel() for parameter in model.parameters())
-        is_packed = is_small(num_values, device)
+        kinds = product_kinds(num_values=num_values_of(model), in_four_bits=False)
         return cls(
-            model=PackedLlama(model, product_kinds(in_four_bits=False)) if is_packed else model,
+            model=PackedLlama(model, kinds) if device.type == "cpu" else model,
             tokenizer=TaskTokenizer(tokenizer, start_id=tokens.end, blank_id=tokens.mask),
             sampler=Sampler(
                 num_steps=_NUM_STEPS,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dgemma_engine.errors import TaskError
 from dgemma_engine.families.checkpoint_facts import CheckpointFacts, read_facts
 from dgemma_engine.families.llama.adapter import AdapterTokens, factor_shapes, fingerprint
-from dgemma_engine.families.llama.config import MODEL_TYPE
+from dgemma_engine.families.llama.config import LLAMA
 from dgemma_engine.families.llama.layers import Attend
 from dgemma_engine.families.llama.weights import load_llama
 from dgemma_engine.families.registry import family_of
@@ -115,7 +115,7 @@ def require_llama(path: Path) -> CheckpointFacts:
     """
     # A folder is refused before anything in it is read.
     facts = read_facts(path) if path.is_file() else None
-    if facts is None or family_of(facts).name != MODEL_TYPE:
+    if facts is None or family_of(facts).name != LLAMA:
         raise TaskError(
             f"{path}: is no GGUF file of a Llama, and adapters are for those; choose --model small, or train a model "
             "from random weights: dgemma-engine train --task"
