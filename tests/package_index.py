@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from dgemma_engine.model_store.entry import Entry, Wheel
+from dgemma_engine.model_store.entry import Entry, ModelFile, Wheel
 
 MODEL = b"GGUF" + bytes(range(256)) * 2_000
 
@@ -132,6 +132,7 @@ def made(tmp_path: Path) -> Made:
         licence=f"{info}/LICENSE",
     )
     entry = Entry(
-        name="little", title="a test", num_bytes=len(MODEL), licence="Apache-2.0", memory_bytes=1, wheel=wheel
-    )
+        name="little", title="a test", num_bytes=len(MODEL), licence="Apache-2.0", memory_bytes=1, wheels=(wheel,),
+        file=ModelFile(name="m.gguf", sha256=wheel.model_sha256),
+    )  # fmt: skip
     return Made(entry, wheel, content)

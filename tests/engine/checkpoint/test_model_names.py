@@ -31,8 +31,8 @@ def test_short_name_is_the_fetched_file(data: Path) -> None:
     with pytest.raises(WrongUsage, match="the model small is not there yet; run: dgemma-engine pull small"):
         require_model("small")
     small = CATALOGUE["small"]
-    assert small.wheel is not None
-    path = ModelStore(folder=data / "dgemma-lsp/models").final_folder(small) / small.wheel.model_name
+    assert small.file is not None
+    path = ModelStore(folder=data / "dgemma-lsp/models").final_folder(small) / small.file.name
     path.parent.mkdir(parents=True)
     path.write_bytes(b"GGUF")
     assert model_folder("small") == path

@@ -17,8 +17,8 @@ def environ(tmp_path: Path) -> dict[str, str]:
 
 def fetch(environ: dict[str, str], name: str = "small") -> None:
     entry = CATALOGUE[name]
-    assert entry.wheel is not None
-    path = Path(environ["XDG_DATA_HOME"]) / "dgemma-lsp/models" / name / entry.wheel.model_name
+    assert entry.file is not None
+    path = Path(environ["XDG_DATA_HOME"]) / "dgemma-lsp/models" / name / entry.file.name
     path.parent.mkdir(parents=True)
     path.write_bytes(b"GGUF")
 

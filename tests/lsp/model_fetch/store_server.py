@@ -13,10 +13,12 @@ from pathlib import Path
 
 from dgemma_engine.model_store import catalogue, pip_download
 from dgemma_engine.model_store.catalogue import CATALOGUE
-from dgemma_engine.model_store.entry import Wheel
+from dgemma_engine.model_store.entry import ModelFile, Wheel
 
 OPTIONS = json.loads(sys.argv[1])
-object.__setattr__(CATALOGUE["small"], "wheel", Wheel(**OPTIONS["wheel"]))
+WHEEL = Wheel(**OPTIONS["wheel"])
+object.__setattr__(CATALOGUE["small"], "wheels", (WHEEL,))
+object.__setattr__(CATALOGUE["small"], "file", ModelFile(name="m.gguf", sha256=WHEEL.model_sha256))
 if OPTIONS["without_pip"]:
     pip_download.has_pip = lambda: False
 catalogue.DEFAULT_MODEL = OPTIONS.get("default", catalogue.TINY)
