@@ -1,7 +1,7 @@
 """Runs the numerical tests once for each instruction set: `python tests/instruction_sets.py [NAME ...]`.
 
-oneDNN and PyTorch's own kernels choose code by what the processor can do; their environment variables make them do with
-less. A set that the processor lacks is named, and run with what it has instead.
+oneDNN, PyTorch's own kernels and MKL choose code by what the processor can do; their environment variables make them do
+with less, MKL's on Intel's processors. A set that the processor lacks is named, and run with what it has instead.
 """
 
 from __future__ import annotations
@@ -33,8 +33,13 @@ class InstructionSet:
 
 
 SETS = {
-    "SSE41": InstructionSet(environ={"ONEDNN_MAX_CPU_ISA": "SSE41"}, flag="sse4_1"),
-    "AVX2": InstructionSet(environ={"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}, flag="avx2"),
+    "SSE41": InstructionSet(
+        environ={"ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}, flag="sse4_1"
+    ),
+    "AVX2": InstructionSet(
+        environ={"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"},
+        flag="avx2",
+    ),
     "AVX512_CORE_BF16": InstructionSet(environ={"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}, flag="avx512_bf16"),
     "ATEN_AVX2": InstructionSet(environ={"ATEN_CPU_CAPABILITY": "avx2"}, flag="avx2"),
     "default": InstructionSet(environ={}),

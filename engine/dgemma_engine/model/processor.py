@@ -34,7 +34,7 @@ _FAR, _TRIALS = 8, 3
 # A format that loses digits has to be so many times as fast.
 _WORTH = 1.15
 # Environment variables that take instructions away.
-_LIMITS = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY")
+_LIMITS = ("ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "MKL_ENABLE_INSTRUCTIONS")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
