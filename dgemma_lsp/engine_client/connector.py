@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from dgemma_engine.engine_client.infill_source import Connect
-from dgemma_engine.errors import NoEngine
+from dgemma_engine.errors import EngineUnavailable, NoEngine, WrongUsage
 from dgemma_engine.model_store import catalogue
 from dgemma_engine.model_store.choice import ModelChoice, choose_model
 from dgemma_engine.protocol.messages import Progress
@@ -145,10 +145,22 @@ def _elsewhere(settings: Settings) -> RemoteLocation | None:
 
 
 def _location(settings: Settings) -> EngineLocation:
-    """Returns where the engine of the chosen model lives; raises `NoEngine` for one without its model's files."""
+    """Returns where the engine of the chosen model lives.
+
+    Raises:
+        NoEngine: the model was not fetched.
+        EngineUnavailable: the setting names no model; the message has the nearest short name.
+    """
+    from dgemma_engine.checkpoint.builtin import require_place
     from dgemma_engine.ipc.client import EngineLocation
 
     choice = chosen_model(settings)
     if choice.missing is not None and not choice.is_stand_in:
         raise NoEngine(choice.notice)
+    if os.sep not in choice.runs:
+        # Not a path: as one, below this process's folder, it would be reported under a name the user never wrote.
+        try:
+            require_place(choice.runs)
+        except WrongUsage as error:
+            raise EngineUnavailable(str(error)) from None
     return EngineLocation.locate(os.environ, model=choice.runs, device=settings.engine_device)

@@ -9,7 +9,7 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 INTERRUPTED = 130
@@ -76,6 +76,14 @@ def say_error(name: str, message: str) -> None:
 def visible(text: str) -> str:
     r"""Returns a text on one line, with escapes such as `\n` for what a terminal cannot show or would act on."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def write_table(rows: Sequence[Sequence[str]]) -> None:
+    """Prints rows of cells as lines of aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        sys.stdout.write("  ".join(cells).rstrip() + "\n")
 
 
 def _report(name: str, error: OSError) -> int:

@@ -18,6 +18,7 @@ class EngineFacts:
         problem: why an engine that runs cannot be used, with the remedy behind a semicolon; empty where it can be.
         replaceable: whether the next completion replaces an engine of an older version.
         status: its answer; None where none answers.
+        stop_command: the command that ends it, and no other engine.
         others: engines of other models or devices in the same directory.
     """
 
@@ -27,6 +28,7 @@ class EngineFacts:
     problem: str = ""
     replaceable: bool = False
     status: Status | None = None
+    stop_command: str = "dgemma-engine stop"
     others: tuple[OtherEngine, ...] = ()
 
 
@@ -36,11 +38,15 @@ class OtherEngine:
 
     Attributes:
         pid: its process id.
+        stop_command: the command that ends it.
+        version: of the package that it runs; empty where it does not answer.
         model: the model's name; empty where it does not answer.
         memory_bytes: its resident memory; 0 where it does not answer.
     """
 
     pid: int
+    stop_command: str
+    version: str = ""
     model: str = ""
     memory_bytes: int = 0
 
