@@ -14,7 +14,7 @@ _GIB = 1 << 30
 
 
 def check_engine_packages(facts: Facts) -> Finding:
-    """Whether the packages that the engine needs are installed; an engine that runs already does without."""
+    """Whether the packages that the engine needs are installed; only a warning while an engine runs."""
     name = "engine extra"
     if facts.missing:
         verdict = Severity.FAIL if facts.engine.status is None else Severity.WARN

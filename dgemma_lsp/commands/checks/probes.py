@@ -146,7 +146,7 @@ def _gpu() -> GpuFacts:
 
 
 def _other_card() -> str:
-    """Returns why a card that is not NVIDIA's is not used, as the engine says it (`dgemma_engine.model.devices`)."""
+    """Returns why a card of another maker than NVIDIA is not used, as `dgemma_engine.model.devices` words it."""
     if _torch_version("hip"):
         return "the installed torch is built for AMD's cards, for which there are no kernels yet"
     if sys.platform == "darwin" and platform.machine() == "arm64":
@@ -189,7 +189,7 @@ def _torch_version(of: str) -> str:
 
 
 def _folder(path: Path) -> FolderFacts:
-    """Looks at a folder, or at the nearest one above it that exists: there it would be made."""
+    """Returns facts about a folder, or about its nearest existing parent, in which it would be created."""
     there = path
     while not _exists(there) and there != there.parent:
         there = there.parent
