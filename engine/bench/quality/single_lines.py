@@ -2,7 +2,7 @@
 
     python engine/bench/quality/single_lines.py HOLES.jsonl.gz --models tiny small [--limit 400] [--record]
 
-Every answer counts, however unlikely the model thinks it. Executes programs that the models wrote, in the sandbox of
+Every answer counts, whatever its score. Executes programs that the models wrote, in the sandbox of
 `dgemma-engine eval --execute`. The set: github.com/openai/human-eval-infilling (MIT licence).
 """
 
@@ -26,7 +26,7 @@ KEPT = ("n", "pass_at_1", "exact_match", "edit_similarity", "forwards_mean", "p5
 
 
 def judge(model: str, holes: Path, limit: int) -> dict[str, Any]:
-    """Returns what `dgemma-engine eval` says of one model."""
+    """Returns the result of `dgemma-engine eval` of one model."""
     with tempfile.TemporaryDirectory(prefix="dgemma-") as folder:
         out = Path(folder) / "result.json"
         options = ["--execute", "--no-silence", "--limit", str(limit), "--json", str(out)]

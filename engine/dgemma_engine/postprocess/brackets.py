@@ -17,7 +17,7 @@ _MOST_CUT = 32
 
 
 def without_closed_twice(middle: str, around: CursorContext, *, covered: int = 0) -> str:
-    """Cuts `middle` before a bracket that closes what the text behind the cursor closes too.
+    """Cuts `middle` before a bracket that closes what the text after the cursor closes too.
 
     Args:
         middle: what is to be inserted at the cursor.
@@ -55,7 +55,7 @@ def with_closed_strings(middle: str, around: CursorContext, *, covered: int = 0)
 def with_closed_brackets(middle: str, around: CursorContext, *, covered: int = 0) -> str:
     """Closes what `middle` opens and neither it nor the document closes, unless the user would type on there.
 
-    Behind an opening bracket, a comma or an operator one types on. A bracket that ended its line is closed on a line of
+    After an opening bracket, a comma or an operator one types on. A bracket that ended its line is closed on a line of
     its own, at its line's indentation.
 
     Args:
@@ -144,7 +144,7 @@ def _close(opened: list[str], closing: Iterable[Bracket]) -> int:
 
 
 def _is_complete(said: str, innermost: str, language: Language) -> bool:
-    """Whether one would not type on behind `said`, in which the bracket `innermost` is open."""
+    """Whether one would not type on after `said`, in which the bracket `innermost` is open."""
     last = said.rstrip()[-1:]
     if innermost == "{" and (last == ";" or language.needs_semicolons):
         return last in {";", "}"}
@@ -152,7 +152,7 @@ def _is_complete(said: str, innermost: str, language: Language) -> bool:
 
 
 def _closing(said: str, bracket: Bracket) -> str:
-    """Returns what closes a bracket of `said` at its end: behind the last word, or on a line of its own."""
+    """Returns what closes a bracket of `said` at its end: after the last word, or on a line of its own."""
     line_start = said.rfind("\n", 0, bracket.offset) + 1
     line = said[line_start:].split("\n", maxsplit=1)[0]
     behind = line[bracket.offset - line_start + 1 :]

@@ -103,7 +103,7 @@ def cut_repetition(text: str) -> str:
 
     Three equal lines or groups of lines at the end are too many, and four equal pieces within a line (six of a list, a
     chain or a nest). What has no letters may recur. A piece is cut where the text ended within it, so that
-    `x + x + x + x + x` becomes `x`. A line that goes on behind its repetition is not shown, nor what follows it.
+    `x + x + x + x + x` becomes `x`. A line that goes on after its repetition is not shown, nor what follows it.
 
     Args:
         text: a candidate.
@@ -142,7 +142,7 @@ def _copied_characters(text: str, prefix: str, suffix: str) -> Iterator[tuple[in
 
 
 def _copied_lines(text: str, prefix: str, suffix: str) -> Iterator[tuple[int, int]]:
-    """Yields the same for a copy of the next lines, maybe behind one of the rest of the cursor's line."""
+    """Yields the same for a copy of the next lines, maybe after one of the rest of the cursor's line."""
     rest, _, after = suffix.partition("\n")
     rest, below = rest.strip(), [line for line in after.split("\n") if line.strip()]
     lines = text.split("\n")
@@ -224,7 +224,7 @@ def _match_brackets(bare: str, opened: list[str]) -> tuple[int, int, int]:
 
 
 def _end_of_first_time(line: str) -> int | None:
-    """Returns where the first of many equal pieces of `line` ends; 0 if it goes on behind them, None without such."""
+    """Returns where the first of many equal pieces of `line` ends; 0 if it goes on after them, None without such."""
     tokens = list(_TOKEN.finditer(line))
     words = [token.group() for token in tokens]
     for size in range(1, _LONGEST_UNIT + 1):

@@ -30,7 +30,7 @@ _MOST_SHORT, _MOST_LONG = 16, 48
 def without_repetition(middle: str, around: CursorContext) -> str:
     """Cuts `middle` before the line or group of lines that would stand there once too often.
 
-    Three equal ones behind each other are too many, six of a list. What has no letters may recur, and so may what the
+    Three equal ones after each other are too many, six of a list. What has no letters may recur, and so may what the
     user has begun to type.
 
     Args:

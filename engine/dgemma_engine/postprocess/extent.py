@@ -20,7 +20,7 @@ _FENCE = re.compile(r"\s*(```|~~~)")
 def extent_of(before: str, rest: str, language_id: str) -> Extent:
     """Returns how far the answer may reach.
 
-    Several lines on a blank line, behind what opens a block, and between the two brackets of an empty one, `{|}`;
+    Several lines on a blank line, after what opens a block, and between the two brackets of an empty one, `{|}`;
     anywhere else one line.
 
     Args:
@@ -50,7 +50,7 @@ def opens_block(line: str, language: Language) -> bool:
 def cut_to_block(middle: str, around: CursorContext) -> str:
     """Cuts before the first line that leaves the cursor's block, or that begins another paragraph at its level.
 
-    Behind what opens a block (`def f():`), what stands at that line's own indentation has left the block, but for what
+    After what opens a block (`def f():`), what stands at that line's own indentation has left the block, but for what
     closes it. A closing bracket further out stays where the document has none.
 
     Args:

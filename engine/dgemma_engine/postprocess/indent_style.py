@@ -46,7 +46,7 @@ class IndentStyle:
         return "\t" * (columns // self.tab) + " " * (columns % self.tab)
 
     def allows(self, blanks: str) -> bool:
-        """Whether the document could indent a line like this; what aligns a line behind its level counts as such."""
+        """Whether the document could indent a line like this; what aligns a line after its level counts as such."""
         if not self.tab:
             return "\t" not in blanks
         spaces = blanks.lstrip("\t")

@@ -25,7 +25,7 @@ _SPACES = 4
 def with_document_indentation(middle: str, around: CursorContext) -> str:
     """Returns `middle`, indented as the document is.
 
-    1. On a blank line, what the answer repeats of the indentation that stands there is dropped, and what lacks behind
+    1. On a blank line, what the answer repeats of the indentation that stands there is dropped, and what lacks after
        the opener of a block is added. In a block of brackets a closer gets the column of its opener's line, a statement
        one inside of the block, and one below a finished statement no more than that statement's.
     2. Lines below the first that were written as if the cursor's line were not indented are indented with it.

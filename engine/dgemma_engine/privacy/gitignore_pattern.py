@@ -166,7 +166,7 @@ class _Reader:
         return self.text[self.at - 1]
 
     def _class(self) -> str:
-        """Reads `[...]`, from behind the bracket."""
+        """Reads `[...]`, from after the bracket."""
         negated = self._next("[") in {"!", "^"}
         self.at += negated
         members, before = "", ""
@@ -199,7 +199,7 @@ class _Reader:
         return self._escaped(character)
 
     def _class_name(self) -> str | None:
-        """Reads `:name:]`, from behind the bracket; None where none stands there."""
+        """Reads `:name:]`, from after the bracket; None where none stands there."""
         if self._next("[") != ":":
             return None
         end = self.text.find("]", self.at + 1)
@@ -229,7 +229,7 @@ def _expression(segments: list[list[str]]) -> str:
         if not _is_deep(segment):
             chunk.append(f"{_segment(segment)}/")
             continue
-        # The first place behind `**/` leaves the most for what follows.
+        # The first place after `**/` leaves the most for what follows.
         done.append(f"(?>{after_folders}?{''.join(chunk)})" if after_folders and chunk else "".join(chunk))
         chunk, after_folders = [], _FOLDERS
     if not _is_deep(segments[-1]):

@@ -23,7 +23,7 @@ class RowKind(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What became of a candidate: shown, sent behind it, too unlikely, breaks the syntax, or not judged in time."""
+    """What became of a candidate: shown, sent after it, too unlikely, breaks the syntax, or not judged in time."""
 
     SHOWN = "shown"
     BEHIND = "behind"
@@ -40,7 +40,7 @@ class RowTrace(Message):
         kind: a slot with room to spare, a middle of exactly this length, or a text found elsewhere to start from.
         num_free: free positions.
         opening_ids: clamped before them.
-        head_ids: clamped behind them.
+        head_ids: clamped after them.
         seed: text the row starts from; empty for one that starts from noise.
     """
 
@@ -114,7 +114,7 @@ class CanvasTrace(Message):
     """One canvas: rows that know nothing of each other, looked at together.
 
     Attributes:
-        written_ids: tokens of the middle that earlier canvases settled; this one goes on behind them.
+        written_ids: tokens of the middle that earlier canvases settled; this one goes on after them.
         steps_limit: most steps; the temperature schedule is spread over them.
         rows: as they enter.
         steps: in order.
@@ -165,7 +165,7 @@ class WritingTrace(Message):
 
     Attributes:
         forced_ids: tokens it had to begin with.
-        draft_ids: the guess that was checked behind them, the surest text so far; empty for none.
+        draft_ids: the guess that was checked after them, the surest text so far; empty for none.
         passes: in order.
         text: as it would be inserted; empty if no candidate came of it.
     """
@@ -204,8 +204,8 @@ class Trace(Message):
         infill: the answer, the same as without a recording.
         num_prompt: tokens of the prompt.
         begun: end of the prefix that the middle repeats because it is part of a word; no part of any text here.
-        canvases: in order; a further one is larger, or goes on behind the one before it.
-        writings: what the causal mode wrote behind them; empty where it was not asked.
+        canvases: in order; a further one is larger, or goes on after the one before it.
+        writings: what the causal mode wrote after them; empty where it was not asked.
         candidates: what was considered, best first.
         threshold: score from which a candidate is shown, 0 to 1.
         is_calibrated: whether scores are probabilities that were measured for this model.

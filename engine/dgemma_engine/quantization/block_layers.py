@@ -146,7 +146,7 @@ class BlockLinear(nn.Module):
     """`nn.Linear` without bias.
 
     Args:
-        matrices: whose rows, behind each other, are the weight's.
+        matrices: whose rows, after each other, are the weight's.
     """
 
     def __init__(self, matrices: Sequence[BlockMatrix]) -> None:

@@ -123,7 +123,7 @@ def _num_errors(tree: Tree) -> int:
 
 
 def _near_hole(context: Context) -> tuple[bytes, bytes]:
-    """Returns the whole blocks before and behind the hole that are near enough, in UTF-8.
+    """Returns the whole blocks before and after the hole that are near enough, in UTF-8.
 
     Begun inside a docstring, all code is string and all strings are code; so the cuts are put at outermost lines.
     """

@@ -45,7 +45,7 @@ _CHUNK_BYTES = 16 * 1024
 _HELD_ONCE = 2
 _PIECES = (65_536, 1_024, 32, 1)
 
-# Behind 253 levels of nesting the scanner of YAML writes out of bounds and the process dies
+# After 253 levels of nesting the scanner of YAML writes out of bounds and the process dies
 # (tree-sitter-grammars/tree-sitter-yaml issue 48). Each level takes one of these, so fewer of them are safe.
 _YAML = "tree_sitter_yaml.language"
 _YAML_LEVEL = re.compile(rb"[-?:](?=[\s\0]|\Z)|[|>]")

@@ -40,7 +40,7 @@ class Setup:
     Attributes:
         folder: for whatever it needs.
         environ: of the doctor.
-        arguments: behind `doctor --json`.
+        arguments: after `doctor --json`.
         options: of `run`.
         pid: of its engine.
     """

@@ -1,4 +1,4 @@
-"""ASGI application -> the same one behind every check that is about no dialect: host, origin, key, type and size.
+"""ASGI application -> the same one after all checks that concern no dialect: host, origin, key, type and size.
 
 A request that passes has its whole body in one message. A request that does not is answered here, in the shape of the
 dialect of its path. Nothing of a request is logged; a fault is logged by the name of its exception.
@@ -25,7 +25,7 @@ CALLER = "dgemma.caller"
 
 
 class Gate:
-    """The application behind the checks.
+    """The application, guarded by the checks.
 
     Args:
         app: what answers.

@@ -24,7 +24,7 @@ from dgemma_engine.protocol.messages import Context, Finish, Infill, OnDraft
 from dgemma_engine.protocol.status_messages import Status
 from dgemma_engine.protocol.trace_messages import Trace
 
-# Nobody reads and accepts a text within this time of its arrival: a request that goes on behind it is a client's own.
+# Nobody reads and accepts a text within this time of its arrival: a request that goes on after it is a client's own.
 _FOLLOW_UP_S = 0.15
 _FOLLOW_UP_CHARS = 200
 _NUM_FOLLOWED = 64

@@ -41,7 +41,7 @@ class _Template:
         suffix: token before the text after the cursor.
         middle: token at the end.
         needs_middle: whether a prompt without that token is none of this template, even if it begins with `suffix`.
-        closing: what some clients write behind that token.
+        closing: what some clients write after that token.
     """
 
     prefix: str
