@@ -1,4 +1,4 @@
-"""What both programs do around a command: usable standard streams, and environment faults as one line and an exit code.
+"""Runs the commands of both programs: usable standard streams, and environment faults as one line and an exit code.
 
 Standard library only; contains no command and no message of a command.
 """
@@ -74,7 +74,7 @@ def say_error(name: str, message: str) -> None:
 
 
 def visible(text: str) -> str:
-    r"""Returns a text on one line, with escapes such as `\n` for what a terminal cannot show or would act on."""
+    r"""Returns a text on one line, with escapes such as `\n` for characters that a terminal hides or acts on."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 

@@ -117,7 +117,7 @@ def _list(store: AdapterStore, *, in_json: bool) -> int:
     lines, code = list[_Line](), 0
     for one in store.all():
         if isinstance(one, AdapterStoreError):
-            # The others are of use all the same.
+            # The other adapters can still be listed.
             say_error(_NAME, str(one))
             code = 1
             continue

@@ -80,7 +80,7 @@ async def _stop(engine: RunningEngine) -> None:
     except SocketRefused:
         raise
     except (EngineError, TimeoutError):
-        # It holds the lock, so it lives, and it does not answer. A stopped process takes SIGTERM once it continues.
+        # It holds the lock, so its process lives, without answering. A stopped process takes SIGTERM once it continues.
         for number in (signal.SIGTERM, signal.SIGCONT):
             with suppress(ProcessLookupError):
                 os.kill(pid, number)

@@ -1,6 +1,6 @@
-"""The engines of one user that run now, found by their locks; and those of them that options on a command line select.
+"""The running engines of one user, found by their locks; and those of them that command-line options select.
 
-The name of a lock is a hash of model and device, so a name is found by hashing what it may stand for.
+The name of a lock is a hash of model and device, so the model is found by hashing every short name and device.
 """
 
 from __future__ import annotations
