@@ -1,6 +1,6 @@
-"""Cleans up a candidate: cuts its text to what may be shown, before `shape` fits it to its place. Text in, text out.
+"""Cleans up a candidate: cuts its text to the part that may be shown, before `shape` fits it to its place.
 
-Knows lines, words, brackets and quotes; knows no language, no tokens and no model.
+Text in, text out. Works on lines, words, brackets and quotes of any language, without tokens or a model.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ def cut_to_line(text: str) -> str:
 def drop_suffix_copy(text: str, suffix: str) -> str:
     """Cuts a copy of the suffix's head off the end of `text`.
 
-    A checkpoint that was not trained to fill writes the clamped suffix again into the positions it has to spare. The
-    copy may be cut short by the end of the slot; one of less than four visible characters is kept, since closing
-    brackets and the like recur by right.
+    A checkpoint that was not trained to fill writes the clamped suffix again into its spare positions. The copy may be
+    cut short by the end of the slot; one of less than four visible characters is kept, since closing brackets and the
+    like recur rightly.
 
     Args:
-        text: what stands in the slot.
+        text: text of the slot.
         suffix: text after the cursor.
     """
     for start in range(len(text)):
@@ -202,8 +202,8 @@ def _counter_of_unmatched(prefix: str, suffix: str) -> Callable[[str], int]:
 def _match_brackets(bare: str, opened: list[str]) -> tuple[int, int, int]:
     """Changes `opened`, the open brackets from the outermost in, as `bare`, a text without strings, does.
 
-    Returns how many closing brackets had no partner, how many open ones were passed over for one further out, and how
-    many that were open before still are.
+    Returns how many closing brackets had no partner, how many open ones were skipped for one further out, and how many
+    that were open before still are.
     """
     num_closing, num_passed, num_kept = 0, 0, len(opened)
     num_open = {opener: opened.count(opener) for opener in _OPENER_OF.values()}

@@ -1,6 +1,6 @@
-"""Indentation of an answer, put right where it is plainly wrong for the place: levels, tabs and spaces, the first line.
+"""Corrects the indentation of an answer where it is clearly wrong for its place: levels, tabs and spaces, first line.
 
-Pure. A line that could stand as it is stays as it is: people align as they like.
+Pure. A line that may be indented as it is stays: alignment is a matter of taste.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _UNINDENTED_BLOCK = re.compile(r"\s*(?:namespace|extern)\b")
 _GOES_ON = re.compile(r"[.?:&|+\-*/%=<>,]")
 _STATEMENT_END = re.compile(r"[\w)\]}\"'`;{:]\Z")
 _CHARS_OF_STATEMENT = 400
-# Spaces of a level where neither the answer nor the document tells.
+# Spaces of a level where neither the answer nor the document shows one.
 _SPACES = 4
 
 

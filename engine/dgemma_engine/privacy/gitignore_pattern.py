@@ -39,7 +39,7 @@ class PatternError(ValueError):
 
 
 class Matcher(Protocol):
-    """What a compiled regular expression does, for what needs none."""
+    """The interface of a compiled regular expression, for patterns that need none."""
 
     def fullmatch(self, string: str, /) -> object | None:
         """Returns something if the whole text matches."""
@@ -78,7 +78,7 @@ class IgnorePattern:
 
     Attributes:
         regex: matches in full the paths that the pattern names, without a slash at their end.
-        remark: what the pattern most likely was not meant to say; empty for nothing.
+        remark: why the pattern most likely does not mean what was intended; empty for nothing.
     """
 
     regex: Matcher
@@ -92,7 +92,7 @@ class IgnorePattern:
             body: without `!` before it and without the slash that restricts it to folders.
 
         Raises:
-            PatternError: git passes it over, or it is longer than 4,096 characters.
+            PatternError: git skips it, or it is longer than 4,096 characters.
         """
         if len(body) > MAX_CHARS:
             raise PatternError(f"it is longer than {MAX_CHARS} characters; split it")

@@ -1,7 +1,7 @@
-"""What stands around the cursor, compared with what stands around a place: from a place to the middles it proposes.
+"""Compares the text around the cursor with the text around a place: from a place to the middles it proposes.
 
 Cuts a `Context` at its cursor, and turns the cut and a `NgramIndex` into middles. White space between lexemes, blank
-lines and the depth of indentation do not count in a comparison. Knows nothing of ranking.
+lines and the depth of indentation do not count in a comparison. Does not rank.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class MatchSite:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Continuation:
-    """What a place proposes.
+    """A text that a place proposes.
 
     Attributes:
         text: to be inserted at the cursor.
@@ -131,7 +131,7 @@ class Surroundings:
         self._suffix = lexemes_of(f"{cut.rest}\n{cut.below[:_SUFFIX_CHARACTERS]}") if is_open else ()
 
     def places(self, limit: int) -> list[MatchSite]:
-        """Returns places where enough matches before the cursor, after looking at no more than `limit`."""
+        """Returns places where enough matches before the cursor, after comparing at most `limit`."""
         seen: set[tuple[Line, int]] = set()
         found: list[MatchSite] = []
         num_word = int(len(self._word) >= STEM_CHARACTERS)

@@ -136,7 +136,7 @@ class QuantisedTensor:
         return replace(first, codes=codes, scales=scales, row_scales=torch.cat(rows) if rows else None)
 
     def _levels(self, dtype: torch.dtype) -> Tensor:
-        """Returns what the codes stand for, [..., N, K]."""
+        """Returns the levels of the codes, [..., N, K]."""
         if self.encoding is Encoding.INT8:
             return self.codes
         if self.encoding is Encoding.FP8:
