@@ -1,7 +1,7 @@
 """How much device memory a model needs before anything of it is loaded: weights, prompt, workspace, and what is free.
 
-Counts from the configuration, and where the model is there already from what its files say they hold; reads no weight.
-Knows no tensors but imaginary ones. Shape legend: E experts, D hidden, I intermediate, V vocabulary.
+Computed from the configuration, and where the model is there already from the headers of its files; reads no weight.
+Uses tensors without memory only. Shape legend: E experts, D hidden, I intermediate, V vocabulary.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dgemma_engine.quantization.quantized_tensor import E2M1_GROUP, INT_GROUP, E
 
 GIB = 2**30
 MIB = 2**20
-# What is taken before the first tensor: of a card by its driver and libraries, of the system by Python and torch.
+# Memory taken before the first tensor: of a card by its driver and libraries, of the system by Python and torch.
 CONTEXT_BYTES = {"cuda": 600 * MIB, "cpu": 300 * MIB}
 # What a card needs besides: for each layer of a captured step some 14 kernels, 10 KiB of the driver's each, and what a
 # desktop on the same card takes later. Both are estimates: nothing was measured on a card.
@@ -68,7 +68,7 @@ class MemoryPlan:
         expansion: the buffer that packed weights are expanded into for each use; kernels need none.
         context: what the device's driver and libraries take.
         dtype: number format of what is not quantised, and of keys and values.
-        smaller: what makes the model smaller, for a message.
+        smaller: the remedy for a message: how to make the model smaller.
     """
 
     weights: tuple[Item, ...]
@@ -111,7 +111,7 @@ class MemoryPlan:
             where: the device, for the message.
 
         Raises:
-            CheckpointError: it does not; the message has the numbers and what would help.
+            CheckpointError: it does not; the message has the numbers and the remedy.
         """
         if self.total_bytes <= available_bytes:
             return

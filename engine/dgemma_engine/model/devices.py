@@ -28,7 +28,7 @@ _DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def pick_device(name: str) -> torch.device:
-    """Returns the device a user means.
+    """Returns the device of a user's choice.
 
     Args:
         name: `auto` (an NVIDIA card if there is one), `cpu`, `cuda` or `cuda:N`.
@@ -87,7 +87,7 @@ def _missing_cuda() -> str:
 
 
 def free_memory(device: torch.device) -> int:
-    """Returns the bytes a new model could have: of a card what nobody holds, of the system what can be had at once."""
+    """Returns the bytes available to a new model: free memory of a card, available memory of the system."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     # Here and not above: loading a model on a card needs no psutil.
@@ -97,12 +97,12 @@ def free_memory(device: torch.device) -> int:
 
 
 def weight_dtype(device: torch.device) -> torch.dtype:
-    """Returns what weights are cast to: bfloat16 on CUDA, on a processor what it multiplies faster (`processor`)."""
+    """Returns the format of weights: bfloat16 on CUDA, on a processor the one it multiplies faster (`processor`)."""
     return torch.bfloat16 if device.type == "cuda" else product_speeds(os.environ).dtype
 
 
 def product_kinds(*, in_four_bits: bool) -> ProductKinds:
-    """Returns what products of a small model read on this processor; see `ProductSpeeds.products`."""
+    """Returns the weights that products of a small model read on this processor; see `ProductSpeeds.products`."""
     return product_speeds(os.environ).products(in_four_bits=in_four_bits)
 
 
