@@ -179,10 +179,20 @@ package: setup package-neovim package-vscode ## source archive, wheel, Neovim ar
 
 CHECK := $(DIST)/.check
 
+# What a package index shows of the wheel: README, licence, keywords and classifiers.
+define DESCRIBED
+from importlib.metadata import metadata
+found = metadata("dgemma-lsp")
+assert found["License-Expression"] == "Apache-2.0" and found["Description-Content-Type"] == "text/markdown", found
+assert found["Description"].startswith("# dgemma-lsp") and found["Keywords"] and found.get_all("Classifier"), found
+endef
+export DESCRIBED
+
 check-package: package ## install the wheel into empty environments, alone and with the extras engine and http
 	rm -rf $(CHECK) && $(PYTHON) -m venv $(CHECK)
 	$(CHECK)/bin/pip install --quiet --disable-pip-version-check $(DIST)/dgemma_lsp-$(VERSION)-py3-none-any.whl
 	$(CHECK)/bin/dgemma-lsp --version
+	$(CHECK)/bin/python -c "$$DESCRIBED"
 	$(CHECK)/bin/pip install --quiet --disable-pip-version-check '$(DIST)/dgemma_lsp-$(VERSION)-py3-none-any.whl[engine,http]' torch==2.13.0
 	cd / && $(CURDIR)/$(CHECK)/bin/dgemma-lsp complete $(CURDIR)/dgemma_lsp/answer.py:30:5 --model tiny
 	$(CHECK)/bin/dgemma-engine stop --model tiny

@@ -18,12 +18,12 @@ class Completion:
     """Text to show, where it goes, and for which version of the document it holds.
 
     Attributes:
-        lead: replaces what stands between `start` and the cursor: the same again, or the selected entry of the menu.
+        lead: replaces the text between `start` and the cursor: that same text, or the selected entry of the menu.
         inserted: what follows the cursor; line ends are `\n`.
-        start: offset in the document of the line's start (in a very long line, of a place in it), or of what the
+        start: offset in the document of the line's start (in a very long line, of a position in it), or of what the
             selected entry replaces, in code points.
         cursor: offset of the cursor.
-        end: offset behind the covered part of the line's rest.
+        end: offset after the covered part of the line's rest.
         version: the document's version that the offsets hold for.
     """
 
@@ -58,7 +58,7 @@ def build_completions(request: Request, infill: Infill) -> tuple[Completion, ...
 
 
 def completion_at(request: Request, inserted: str, covered: int) -> Completion:
-    """Returns what puts a text at the cursor, behind the menu's selected entry where there is one.
+    """Returns what puts a text at the cursor, after the menu's selected entry where there is one.
 
     Args:
         request: the question.

@@ -45,11 +45,11 @@ async def run(command: Sequence[str], on_line: Callable[[bytes], None], *, name:
 
 
 async def end(process: asyncio.subprocess.Process, *, patience_s: float) -> None:
-    """Ends a process, and waits for its end; does nothing where it has ended.
+    """Ends a process that still runs, and waits for its end.
 
     Args:
         process: the child.
-        patience_s: seconds until it is killed: small leaves what it has under way half done, large delays the caller.
+        patience_s: seconds until it is killed: small interrupts work that it could finish, large delays the caller.
     """
     if process.returncode is not None:
         return

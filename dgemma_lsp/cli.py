@@ -73,12 +73,12 @@ def _serve(arguments: Namespace) -> int:
 
     configure_logs(Settings().log_level)
     server = build_server(client_pid=arguments.client_pid)
-    # What is loaded stays: looking for garbage in it would hold up a key for 20 ms now and then.
+    # Modules stay loaded: a garbage collection that goes through them delays a keystroke by 20 ms.
     gc.freeze()
-    # At once and without a traceback.
+    # Ctrl-C ends the program at once, without a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if arguments.tcp is None:
-        # None where it was closed before the program began.
+        # None where standard input was closed before the program began.
         if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]
             raise _Refusal("standard input is closed; an editor starts dgemma-lsp with pipes, see --help", code=2)
         if not _is_writable(sys.stdout):
@@ -196,7 +196,7 @@ def _stats(arguments: Namespace) -> int:
 
 
 class ProgressLine:
-    """One line on a terminal that says how far the engine is; silent elsewhere.
+    """One line on a terminal with the percentage that is loaded; writes nothing where `out` is no terminal.
 
     Args:
         out: where to write.
@@ -207,7 +207,7 @@ class ProgressLine:
         self._drawn = False
 
     def show(self, progress: Progress) -> None:
-        """Redraws the line; takes it away once loading is over."""
+        """Redraws the line; erases it once loading is over."""
         if not self._out.isatty():
             return
         loading = progress.percent < 100 and progress.state.value == "loading"

@@ -1,7 +1,7 @@
-"""One question from an editor or a command line, free of protocol types: which text, where in it, and by when.
+"""One request from an editor or a command line, free of protocol types: text, position and deadline.
 
-Where an entry of the editor's completion menu is selected, the engine is asked about the text with the entry accepted;
-the answer replaces what the entry would replace, and begins with the entry's text.
+Where an entry of the editor's completion menu is selected, the engine gets the text with the entry accepted; the
+answer replaces what the entry would replace, and begins with the entry's text.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Self
 
 from dgemma_engine.protocol.messages import Extent
 
-# What an item repeats of its line is at most twice as long.
+# The part of a line that an item repeats is at most twice as long.
 _LEAD_CHARS = 1_000
-# More than anything that reads the text around a cursor looks at.
+# More than any reader of the text around a cursor takes.
 _CHARS_EACH_SIDE = 131_072
 # The cuts stay where they are while a word is typed.
 _CUT_EVERY_CHARS = 16_384
@@ -22,7 +22,7 @@ _CUT_EVERY_CHARS = 16_384
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Excerpt:
-    """The part of a document near a cursor: the cost of a question does not grow with the document.
+    """The part of a document near a cursor: the cost of a request does not grow with the document.
 
     Attributes:
         text: the part: all of a document with at most 128 Ki characters before and after the cursor.
@@ -44,7 +44,7 @@ class Excerpt:
             document: a whole text.
             start: the cursor, in code points.
             end: not before `start`.
-            between: stands in place of [start, end), and the cursor behind it; None keeps the text.
+            between: stands in place of [start, end), and the cursor after it; None keeps the text.
         """
         skipped, beyond = (
             max(0, num_chars - _CHARS_EACH_SIDE) // _CUT_EVERY_CHARS * _CUT_EVERY_CHARS
@@ -78,8 +78,8 @@ class Selected:
     """The entry that is selected in the editor's completion menu, not accepted yet.
 
     Attributes:
-        start: offset in the request's text of what it would replace; on the cursor's line, not behind the cursor.
-        end: offset behind that; on the cursor's line, not before the cursor.
+        start: offset in the request's text of what it would replace; on the cursor's line, not after the cursor.
+        end: offset after that; on the cursor's line, not before the cursor.
         text: what it would put there.
     """
 
@@ -90,7 +90,7 @@ class Selected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One question.
+    """One request.
 
     Attributes:
         uri: names the document.
@@ -102,8 +102,8 @@ class Request:
         trigger: what made the editor ask.
         channel: where the answer is shown.
         deadline_ms: milliseconds until an answer is due.
-        selected: what an answer has to extend; None for nothing.
-        above: what the model sees before `text`: the cells before this one of a notebook.
+        selected: the menu's entry that an answer has to extend; None for none.
+        above: what the model reads before `text`: the cells before this one of a notebook.
         below: likewise after it.
         skipped: characters of the document before `text`.
         beyond: characters of the document after `text`.
@@ -142,7 +142,7 @@ class Request:
             raise ValueError(f"{self.selected.start=} and {self.selected.end=} must hold the cursor on its line")
 
     def is_about(self, version: int, document: str) -> bool:
-        """Whether the question is about this version and text of its document; a client may count versions wrongly."""
+        """Whether the request has this version and text of its document; a client may count versions wrongly."""
         if version != self.version or len(document) != self.skipped + len(self.text) + self.beyond:
             return False
         return document == self.text or document.startswith(self.text, self.skipped)
@@ -165,7 +165,7 @@ class Request:
 
     @property
     def line_end(self) -> int:
-        """Offset behind the last character of the cursor's line in `text`, its line end left out."""
+        """Offset after the last character of the cursor's line in `text`, its line end left out."""
         end = self.text.find("\n", self.offset)
         end = len(self.text) if end < 0 else end
         carriage_return = self.text.find("\r", self.offset, end)
@@ -196,7 +196,7 @@ class Request:
 
 
 def as_if_accepted(request: Request) -> Request:
-    """Returns the question about the text in which the selected entry stands; the request itself where none is."""
+    """Returns the request with the selected entry accepted; the request itself where none is selected."""
     selected = request.selected
     if selected is None:
         return request

@@ -111,14 +111,14 @@ class Session:
             raw: decoded JSON.
 
         Returns:
-            What is wrong with them, to be shown once the editor listens.
+            Their problems, to be shown once the editor accepts messages.
         """
         self._initial, problems = read_settings(raw, Settings())
         self._apply(self._initial)
         return list(problems)
 
     def configure(self, raw: object) -> None:
-        """Reads the settings that hold from now on; warns of each problem once.
+        """Applies new settings; warns of each problem once.
 
         Args:
             raw: decoded JSON; keys that it leaves out go back to what the editor started with.
@@ -152,7 +152,7 @@ class Session:
         self.board.show_current()
 
     def adapters_changed(self) -> None:
-        """Drops answers of a model with another adapter, or with none; the next answer tells which one takes part."""
+        """Drops answers of a model with another adapter, or with none; the next answer names the one in use."""
         self._completions.forget()
 
     def warn(self, problems: Iterable[str]) -> None:
@@ -219,10 +219,10 @@ class Session:
         self.recorder.accept(number, lambda uri: found.text if (found := self.documents.get(uri)) else None)
 
     async def answer(self, request: Request) -> tuple[Completion, ...]:
-        """Returns what to show, best first; empty: private, nothing to say, no engine, or the document changed since.
+        """Returns what to show, best first; empty if private, nothing fits, no engine answers, or the text changed.
 
-        An older request of the same document and channel is cancelled. The engine's work outlives its request for a
-        moment, in case that the next one can use it.
+        An older request of the same document and channel is cancelled. The engine's work outlives its request for
+        200 ms, in case that the next one can use it.
         """
         since_s, settings = self._clock(), self.settings
         why = self._gate.why_not_complete(self.documents.get(request.uri) or request)
@@ -242,7 +242,7 @@ class Session:
                 raise
 
     async def preview(self, request: Request, on_draft: OnDraft) -> Preview:
-        """Asks the engine anew and passes its drafts on; nothing of it is counted or remembered.
+        """Asks the engine and passes its drafts on; the answer is neither counted nor cached.
 
         An older preview of the same document is cancelled; nothing is offered where the document changed since.
 
@@ -259,7 +259,7 @@ class Session:
         return replace(preview, completions=(), message="the document has changed meanwhile; ask again")
 
     async def close(self) -> None:
-        """Ends the connection to the engine, which stays."""
+        """Closes the connection to the engine, which keeps running."""
         await self._completions.close()
         self._collector.close()
         self.recorder.end()
@@ -270,12 +270,12 @@ class Session:
         return document is not None and request.is_about(document.version, document.text)
 
     def _readable_cell(self, uri: str) -> Document | None:
-        """Returns a cell that may be read as context; that of a private notebook is not asked for."""
+        """Returns a cell of a notebook that may be read as context; None where it is not open or holds secrets."""
         cell = self.documents.get(uri)
         return None if cell is None or self.privacy.is_secret(cell.text[:HEAD_CHARS]) else cell
 
     def _files(self) -> tuple[Document, ...]:
-        """Returns the open documents that stand for themselves."""
+        """Returns the open documents that are no cells of notebooks."""
         return tuple(one for one in self.documents.all() if self.notebooks.holder(one.uri) is None)
 
     def _infill_came(self, infill: Infill) -> None:

@@ -168,7 +168,7 @@ def alphabet() -> list[str]:
 
 
 def byte_tokenizer(marks: list[str] = SPECIAL) -> Tokenizer:
-    """One token a byte behind sixteen special ones, and one of two bytes."""
+    """One token a byte after sixteen special ones, and one of two bytes."""
     vocab = {token: i for i, token in enumerate([*marks, *alphabet(), "de"])}
     backend = Tokenizer(BPE(vocab=vocab, merges=[("d", "e")]))
     backend.pre_tokenizer = pre_tokenizers.Sequence(

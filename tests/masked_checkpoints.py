@@ -1,4 +1,4 @@
-"""Small random checkpoints of each kind of masked diffusion, and the causal models of `transformers` behind them."""
+"""Small random checkpoints of each kind of masked diffusion, and the `transformers` models that they are built on."""
 
 from __future__ import annotations
 

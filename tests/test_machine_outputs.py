@@ -15,6 +15,7 @@ import tomllib
 from collections import namedtuple
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +24,7 @@ import pytest
 from dgemma_engine.cli import main
 from dgemma_engine.protocol.adapter_messages import AdapterUse
 from dgemma_engine.protocol.messages import Finish, Infill
+from dgemma_engine.protocol.status_messages import Status
 from dgemma_engine.repository_adapters.store import AdapterStore
 from dgemma_engine.repository_adapters.training_folder import TrainingFacts
 
@@ -57,6 +59,12 @@ def test_programs_are_installed_under_their_names() -> None:
     for target in scripts.values():
         module, _, function = target.partition(":")
         assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_status_has_the_documented_keys() -> None:
+    keys = documented("dgemma-engine status --json")
+    assert len(keys) == 15
+    assert keys <= {field.name for field in fields(Status)}
 
 
 def test_adapters_are_told_by_the_documented_keys(

@@ -23,6 +23,16 @@ def test_licences_of_all_dependencies_are_named() -> None:
     assert "docs/THIRD_PARTY.md" in PROJECT["license-files"]
 
 
+def test_wheel_is_described_for_an_index() -> None:
+    assert (ROOT / PROJECT["readme"]).read_text(encoding="utf-8").startswith(f"# {PROJECT['name']}\n")
+    assert PROJECT["license"] == "Apache-2.0"
+    assert {"language-server", "code-completion"} <= set(PROJECT["keywords"])
+    oldest = PROJECT["requires-python"].removeprefix(">=")
+    assert f"Programming Language :: Python :: {oldest}" in PROJECT["classifiers"]
+    # The expression above says it; an index refuses both.
+    assert not any(one.startswith("License ::") for one in PROJECT["classifiers"])
+
+
 def test_all_artefacts_have_one_version() -> None:
     version = PROJECT["version"]
     extension = ROOT / "editors/vscode"

@@ -113,7 +113,7 @@ def _address(text: str) -> tuple[str, int]:
 
 
 def _file(text: str) -> str:
-    """Returns a path as settings have it; on a command line a relative one is of the folder that the user is in."""
+    """Returns a path as settings have it; a relative one is relative to the current folder."""
     known = _setting("engine.keyFile")(text)
     return known if known.startswith("~") or not known else os.path.abspath(known)  # noqa: PTH100, no file is looked at
 

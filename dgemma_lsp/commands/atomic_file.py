@@ -23,7 +23,7 @@ class OutputRefused(ValueError):
 
 
 class NewFile:
-    """A file in the making; leaving the block puts it in place, leaving it by an exception or SIGTERM leaves nothing.
+    """A file that is being written: leaving the block puts it in place, an exception or SIGTERM leaves nothing.
 
     Within the block, on the main thread, SIGTERM ends the program by `SystemExit`.
 
@@ -55,7 +55,7 @@ class NewFile:
         return self
 
     def write(self, text: str) -> None:
-        """Sets what the file will hold; what UTF-8 cannot express (of a file's name) is escaped.
+        """Sets the content of the file; characters that UTF-8 cannot express (from a file's name) are escaped.
 
         Raises:
             OSError: there is no room for it.

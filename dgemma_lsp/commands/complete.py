@@ -1,7 +1,7 @@
 """One completion at one place, outside any editor: text and offset -> answer -> lines on a terminal or JSON.
 
-Goes the way the server goes (Request, Context, Infill, Completion). Knows nothing of files and of how the engine was
-reached.
+Takes the same steps as the server (Request, Context, Infill, Completion). Independent of files and of how the engine
+was reached.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _DIM, _BOLD, _RESET = "\x1b[2m", "\x1b[1m", "\x1b[0m"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What came back for one place.
+    """The engine's answer for one place.
 
     Attributes:
         request: what was asked.
-        infill: what the engine said.
-        completion: what is shown of it; None is nothing.
-        wall_ms: milliseconds from asking to having the completion.
+        infill: the engine's answer.
+        completion: the part that is shown; None for nothing.
+        wall_ms: milliseconds from the request to the completion.
     """
 
     request: Request
@@ -67,7 +67,7 @@ class Answer:
 
 
 def request_at(place: FilePosition, *, deadline_ms: float) -> Request:
-    """Returns the question that a cursor in a file is.
+    """Returns the request for the cursor's position in a file.
 
     Args:
         place: text and cursor.
@@ -111,10 +111,10 @@ async def answer_at(
 
 
 def render(answer: Answer, *, colour: bool) -> str:
-    """Returns the completion between a few lines of its surroundings, for a person.
+    """Returns the completion between the lines around it, for a person.
 
     Args:
-        answer: what came back.
+        answer: what to show.
         colour: True dims the surroundings with ANSI codes; False marks the completion with `>>` and `<<`.
     """
     request = answer.request
@@ -130,7 +130,7 @@ def render(answer: Answer, *, colour: bool) -> str:
 
 
 def summary(answer: Answer) -> str:
-    """Returns one line: how it ended, how sure, how many steps, how long."""
+    """Returns one line: finish, score, steps and time."""
     infill = answer.infill
     verdict = "shown" if answer.completion else "nothing to show"
     return (

@@ -1,6 +1,6 @@
 """Completions at eight places of four small files that the package ships, with the truth beside each, and figures.
 
-`demo_files/places.json` names the places: what stands before the cursor, and what was taken out behind it. They were
+`demo_files/places.json` names the places: what stands before the cursor, and what was taken out after it. They were
 chosen before any model was tried on them, and are not changed for one.
 """
 
@@ -29,7 +29,7 @@ class DemoPlace:
     """One cursor position.
 
     Attributes:
-        kind: what kind of place it is, for people.
+        kind: what is completed there, for a person.
         place: file, text without the truth, and the cursor.
         truth: what stood at the cursor.
     """
@@ -53,7 +53,7 @@ async def run_demo(
 
     Args:
         source: the engine, ready.
-        status: what it said of itself.
+        status: its status.
         limits: how much text to send, how much to ask for, the seed.
         deadline_ms: milliseconds until each answer is due.
         clock: seconds that never go backwards.

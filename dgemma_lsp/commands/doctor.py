@@ -1,6 +1,6 @@
-"""`dgemma-lsp doctor`: facts about this set-up -> one finding a check, each with its remedy.
+"""`dgemma-lsp doctor`: facts about this installation -> one finding for each check, with its remedy.
 
-Looks, never repairs; starts no engine.
+Only reads; starts no engine.
 """
 
 from __future__ import annotations

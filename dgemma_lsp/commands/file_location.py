@@ -31,7 +31,7 @@ _LANGUAGES = {
 
 
 class TargetError(ValueError):
-    """A target that names no place in a readable text; `str()` is one line that says what would be right."""
+    """A target that names no position in a readable text; `str()` is one line with the correct form."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +103,7 @@ def language_of(path: Path) -> str:
 
 def _read_text(path: Path) -> str:
     try:
-        # Opening a pipe waits for a writer, who may never come; the shell's own have one.
+        # Opening a named pipe blocks until something writes to it; those of a shell's `<(...)` have a writer.
         if stat.S_ISFIFO(path.stat().st_mode) and not path.is_relative_to("/dev"):
             raise TargetError(f"{path}: is a pipe, not a file; write its text into a file")
         with path.open("rb") as file:

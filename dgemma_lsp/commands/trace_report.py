@@ -35,7 +35,7 @@ _UNSAFE = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u202
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceView:
-    """Everything that a page says.
+    """The content of a page.
 
     Attributes:
         title: file, line and column.
@@ -166,13 +166,13 @@ def _canvas(canvas: CanvasTrace, numbers: Mapping[int, int]) -> dict[str, Any]:
 
 
 class _Corrections:
-    """The tokens of a row that were kept at one step and thrown back at a later one."""
+    """The tokens of a row that were accepted at one step and became noise again at a later one."""
 
     def __init__(self) -> None:
         self._kept, self._lost = dict[int, int](), dict[int, int]()
 
     def after(self, row: RowStep) -> dict[int, int]:
-        """Returns, by position, the tokens that were thrown back before this step and are read as another one in it."""
+        """Returns, by position, the tokens that became noise before this step and are read as another one in it."""
         corrected = {at: lost for at, lost in self._lost.items() if row.best_ids[at] != lost}
         for at, is_kept in enumerate(row.accepted):
             if is_kept:

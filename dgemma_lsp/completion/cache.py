@@ -1,4 +1,4 @@
-"""The engine's last answers, and what is left of them: an answer serves as long as what was typed since begins it.
+"""The engine's last answers: one serves as long as the text typed since it was requested is a prefix of it.
 
 The engine has shaped an answer for the position where it was asked for, so that ghost text does not change its shape
 under typing. A position is kept as a fingerprint: hashes of the text near the cursor, which tell whether a later text
@@ -35,7 +35,7 @@ class CursorFingerprint:
         uri: names the document.
         offset: the cursor, in code points from the start of the text.
         before: hash of the 64 Ki characters before the cursor; good within this process.
-        closers: brackets and quotes right behind the cursor, the first few.
+        closers: the first brackets and quotes right after the cursor.
         after: hash of the 64 Ki characters that follow them, and of how many follow.
         elsewhere: hash of what the model sees before and after the document: other cells of a notebook.
     """
@@ -105,7 +105,7 @@ def _hash_before(text: str, offset: int) -> int:
 
 
 def closers_after(text: str) -> str:
-    """Returns the brackets and quotes that a text begins with, the first few."""
+    """Returns the first brackets and quotes that a text begins with."""
     near = text[:_MOST_CLOSERS]
     return near[: len(near) - len(near.lstrip(_CLOSERS))]
 
@@ -122,7 +122,7 @@ class EngineAnswer:
         fingerprint: of the cursor.
         infill: what the engine returned.
         speculative: whether it was prepared before the editor asked for it.
-        used: whether it has served a request.
+        used: whether it has answered a request.
     """
 
     fingerprint: CursorFingerprint
@@ -161,16 +161,16 @@ class AnswerCache:
     """The last answers of all documents, for typing through them and for undo.
 
     Args:
-        num_answers: how many are kept; 0 keeps none, large remembers text that was typed and deleted long ago.
+        num_answers: how many are kept; 0 keeps none, large keeps answers to text that was deleted long ago.
     """
 
     def __init__(self, *, num_answers: int = 100) -> None:
         self._answers: BoundedStore[_Key, EngineAnswer] = BoundedStore(num_answers)
 
     def put(self, answer: EngineAnswer) -> None:
-        """Stores an answer, in place of the one with the same key.
+        """Stores an answer; replaces one with the same key.
 
-        An answer of nothing is kept as well, unless the engine ran out of time.
+        An empty answer is kept too, unless the engine ran out of time.
         """
         if answer.infill.text or answer.infill.finish not in {Finish.CANCELLED, Finish.DEADLINE}:
             self._answers.put(answer.key, answer)
@@ -182,8 +182,7 @@ class AnswerCache:
     def matches(self, request: Request, here: CursorFingerprint) -> Iterator[AnswerMatch]:
         """Yields what may serve a question, most recently used first: nothing but typing lies between.
 
-        The typed text may be no more than the beginning of an answer's text; an answer of nothing serves at its own
-        position only.
+        The typed text must be a prefix of an answer's text; an empty answer serves at its own position only.
 
         Args:
             request: the question.
@@ -218,7 +217,7 @@ class AnswerCache:
 
 
 def resume(request: Request, match: AnswerMatch) -> tuple[Completion, ...]:
-    """Returns what is left of an answer, best first: at most one unless the user asked for it.
+    """Returns what remains of an answer, best first: at most one unless the user asked for it.
 
     Args:
         request: the question.
@@ -244,8 +243,8 @@ def accepted(request: Request, completion: Completion) -> Request:
 def _left_over(asked: Request, match: AnswerMatch) -> Iterator[tuple[str, int]]:
     """Yields what the answer's texts still have to insert, and how many characters right of the cursor that covers.
 
-    Where an editor has put a bracket after the cursor since, or one was typed over, the texts are shaped anew for the
-    document with it: the engine shaped them for one that was otherwise.
+    Where an editor has put a bracket after the cursor since, or one was typed over, the texts are shaped again: the
+    engine shaped them for the document without that change.
     """
     start = asked.offset - match.num_typed
     before, after = asked.text[:start], asked.text[asked.offset :]

@@ -1,6 +1,6 @@
 """What the user types in a document, and how long to wait for the next key before the engine is asked.
 
-Typing cadence and engine latency in, seconds out; the clock's reading is an argument.
+Typing cadence and engine latency -> seconds; the time is an argument.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ class DebounceConfig:
     """Bounds of the wait.
 
     Attributes:
-        pause_s: a gap from here on is a pause, and the key behind it the first of a burst: small waits less often,
+        pause_s: a gap from here on is a pause, and the key after it the first of a burst: small waits less often,
             large keeps the cadence of earlier bursts.
         repeat_s: gaps below this are a held key, faster than anyone types: the engine is not asked before it is
             released.
-        longest_s: most that is waited; 0 never waits.
-        weight: share of the newest gap and latency in their means: 1 keeps the last one only.
+        longest_s: longest wait; 0 never waits.
+        weight: weight of the newest gap and latency in their averages: 1 keeps the last one only.
     """
 
     pause_s: float = 1.0
@@ -39,7 +39,7 @@ class DebounceConfig:
 
 
 class LatencyEstimate:
-    """Mean of the engine's last latencies."""
+    """Exponential moving average of the engine's latencies."""
 
     def __init__(self, config: DebounceConfig) -> None:
         self._weight = config.weight
@@ -50,7 +50,7 @@ class LatencyEstimate:
         self.mean_s += self._weight * (latency_s - self.mean_s) if self.mean_s else latency_s
 
     def exceeds(self, waited_s: float) -> None:
-        """Adds the time of a question that was cancelled unanswered: of a fast typist no question is answered."""
+        """Adds the time of a cancelled request, as a lower bound: with a fast typist no request is answered."""
         if waited_s > self.mean_s:
             self.learn(waited_s)
 
@@ -78,15 +78,15 @@ class TypingCadence:
     def wait_s(self, now_s: float, latency_s: float, *, said_nothing: bool = False) -> float:
         """Returns how long to wait before the engine is asked, in seconds from now on.
 
-        None for the first key after a pause, nor while the engine answers in half of a gap. An engine that answers
+        0 for the first key after a pause, and while the engine answers in half of a gap. An engine that answers
         within a gap is asked so that its answer comes one and a half gaps after the key. A slower one cannot answer
-        before the next key: it is asked when that key has failed to come. So is one that had nothing to say a key ago:
-        it seldom has more to say one character later. What the client itself has waited since the key counts.
+        before the next key: it is asked once no further key arrives. So is one whose last answer was empty: one
+        character later it is seldom another. The time that the client itself has waited since the key counts.
 
         Args:
             now_s: the clock.
-            latency_s: mean latency of the engine; 0 if nothing is known.
-            said_nothing: whether it had nothing to say when it was asked last.
+            latency_s: mean latency of the engine; 0 if unknown.
+            said_nothing: whether its last answer was empty.
         """
         gap_s = self._gap_s
         if self._last_s is None or gap_s is None:
@@ -102,15 +102,15 @@ class TypingCadence:
 
 @dataclass(slots=True, kw_only=True)
 class TypingState:
-    """What the user does in one document.
+    """State of typing in one document.
 
     Attributes:
         cadence: of the keys.
         is_edited: whether an edit came since the last question.
         deleted: whether the last edit only took text away.
-        said_nothing: whether the engine had nothing to say when it was asked last, and no key was held back since.
-        shown: the answer behind the item that is shown.
-        speculation: asks ahead when it fires.
+        said_nothing: whether the engine's last answer was empty, and no key was held back since.
+        shown: the answer whose item is shown.
+        speculation: timer that starts the speculative request.
     """
 
     cadence: TypingCadence
@@ -121,7 +121,7 @@ class TypingState:
     speculation: asyncio.TimerHandle | None = None
 
     def put_off(self) -> None:
-        """Does not ask ahead."""
+        """Cancels the speculative request that is due."""
         if self.speculation is not None:
             self.speculation.cancel()
             self.speculation = None

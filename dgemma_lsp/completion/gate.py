@@ -1,4 +1,4 @@
-"""Whether something may be offered in a document: settings, paused languages and private files in, a reason out."""
+"""Settings, paused languages and private files -> why nothing is offered in a document, if so."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dgemma_lsp.settings.settings import SECTION, Settings
 
 OFF = f"switched off by {SECTION}.enabled"
 
-# More than any rule about first lines reads.
+# At least as many characters as any rule about first lines reads.
 HEAD_CHARS = 8_192
 
 

@@ -21,7 +21,7 @@ from dgemma_lsp.completion.cache import CursorFingerprint, EngineAnswer
 _log = logging.getLogger(__name__)
 
 Outcome = EngineAnswer | ConnectionStatus | None
-"""What came of an in-flight request: the answer, what stood in the way, or None for a cancelled one."""
+"""The outcome of an in-flight request: the answer, why there is none, or None for a cancelled one."""
 
 Ask = Callable[[OnDraft], Awaitable[Infill | ConnectionStatus]]
 """Asks the engine and passes its drafts to the argument. Being cancelled cancels the engine's work."""
@@ -34,7 +34,7 @@ class InFlightRequest:
         fingerprint: of the cursor that it is about.
         ask: asks the engine.
         on_done: called with the outcome, once.
-        grace_s: seconds that the work goes on while nobody waits for it.
+        grace_s: seconds that the work goes on without a request that waits for it.
         speculative: whether it is prepared before the editor asks; then it goes on without a waiter.
 
     Attributes:
@@ -71,7 +71,7 @@ class InFlightRequest:
 
     def may_serve(self, text: str, edited: int) -> bool:
         """Whether the work may answer a question about the document's new text, in which an edit ends at `edited`."""
-        # Behind an opener editors put its closer too, and the cursor between the two.
+        # After an opener editors put its closer too, and the cursor between the two.
         uri, elsewhere = self.fingerprint.uri, self.fingerprint.elsewhere
         return any(
             self.fingerprint.leads_to(CursorFingerprint.at(uri, text, cursor, elsewhere=elsewhere), text)
@@ -140,7 +140,7 @@ class InFlightRequests:
     Args:
         on_done: called with every request and its outcome, once.
         on_activity: called when the first request that is waited for begins and when the last one ends.
-        grace_s: seconds that work goes on that nobody waits for: 0 ends it with its request, large computes in vain.
+        grace_s: seconds that work goes on after its request: 0 ends both together, large computes unused answers.
     """
 
     def __init__(
@@ -195,7 +195,7 @@ class InFlightRequests:
             request.cancel()
 
     async def close(self) -> None:
-        """Cancels all requests and waits until the engine was told."""
+        """Cancels all requests and waits until the cancellations are sent."""
         for request in list(self._requests.values()):
             request.cancel()
         if self._tasks:

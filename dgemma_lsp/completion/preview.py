@@ -1,4 +1,4 @@
-"""The result of a watched request: the engine's answer, or why there is none -> completions and a sentence."""
+"""The engine's answer to a request whose canvas is shown, or why there is none -> completions and a sentence."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from dgemma_lsp.request import Request
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
-    """What came of a watched request.
+    """The outcome of a request whose canvas is shown.
 
     Attributes:
         completions: best first; empty for nothing.
         finish: why the engine stopped; `EMPTY` where it was not asked.
         steps: denoising steps.
-        message: why nothing was asked or answered, in one sentence; empty where the engine answered.
+        message: why the engine was not asked or did not answer, in one sentence; empty where it answered.
     """
 
     completions: tuple[Completion, ...] = ()

@@ -33,15 +33,15 @@ from dgemma_lsp.request import Channel, Request, Trigger, as_if_accepted
 
 _log = logging.getLogger(__name__)
 
-# Who types on sees an item for less than this; nobody accepts one sooner.
+# No item is accepted sooner after it is shown; while the user types on, one is shown for less time than this.
 _SPECULATE_AFTER_S = 0.15
-# How long a question waits for an engine that is starting: ghost text may come late, a menu holds up all its entries.
+# How long a request waits for an engine that is starting: ghost text may come late, a menu holds up all its entries.
 _HOLD_MS = {Channel.GHOST_TEXT: 10_000.0, Channel.MENU: 300.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Given:
-    """What an answer has for a question: completions, best first, possibly none."""
+    """The completions that an answer yields for a request, best first; may be none."""
 
     completions: tuple[Completion, ...]
     answer: EngineAnswer
@@ -99,14 +99,14 @@ class CompletionProvider:
             request.cancel()
 
     def closed(self, uri: str) -> None:
-        """Drops all of a document; a pending request gets no answer."""
+        """Drops what is kept of a document; a pending request gets no answer."""
         if (typing := self._documents.pop(uri, None)) is not None:
             typing.put_off()
         self._in_flight.cancel_document(uri)
         self._cache.forget(uri)
 
     def forget(self) -> None:
-        """Drops all answers: they were made under other settings."""
+        """Drops all answers, which were made under other settings."""
         self._cache.clear()
         for uri, typing in self._documents.items():
             typing.put_off()
@@ -123,7 +123,7 @@ class CompletionProvider:
     ) -> tuple[Completion, ...]:
         """Returns what to show, best first; empty for nothing.
 
-        When the caller is cancelled, the engine's work stays for the next question for a moment.
+        When the caller is cancelled, the engine's work goes on for the grace period of `InFlightRequests`.
 
         Args:
             request: the question.
@@ -140,7 +140,7 @@ class CompletionProvider:
         here = CursorFingerprint.of(asked)
         if given := self._cached(request, asked, here, typing):
             source = Source.CACHE
-            # Whatever is in flight is about a text that is not there any more.
+            # Work in flight is about an older text.
             self._in_flight.cancel(request.uri)
         elif given := await self._from_in_flight(request, asked, here, typing):
             source = Source.IN_FLIGHT
@@ -160,7 +160,7 @@ class CompletionProvider:
         return completions
 
     def _cached(self, request: Request, asked: Request, here: CursorFingerprint, typing: TypingState) -> _Given | None:
-        """Returns what an earlier answer has, the one behind the shown item first; None if none has anything."""
+        """Returns what an earlier answer yields, preferring the one that is shown; None if none may serve."""
         matches = self._cache.matches(asked, here)
         for match in sorted(matches, key=lambda match: match.answer is not typing.shown):
             if given := self._given(request, match, typing):
@@ -168,7 +168,7 @@ class CompletionProvider:
         return None
 
     def _given(self, request: Request, match: AnswerMatch, typing: TypingState) -> _Given | None:
-        """Returns what an answer has for a question; None where it must not serve.
+        """Returns what an answer yields for a request; None where it must not serve.
 
         An unlikely answer serves questions by hand, and automatic ones only while the user types the item it shows.
         """
@@ -176,7 +176,7 @@ class CompletionProvider:
         if is_automatic and match.answer.infill.unlikely and (is_here or match.answer is not typing.shown):
             return None
         completions = resume(request, match)
-        # Who asks by hand does not want the same nothing again.
+        # A request by hand is not answered with a cached empty answer.
         if not completions and not (is_here and is_automatic):
             return None
         return _Given(completions=completions, answer=match.answer)
@@ -207,7 +207,7 @@ class CompletionProvider:
         wait_s = 0.0
         if asked.trigger is Trigger.AUTOMATIC:
             wait_s = typing.cadence.wait_s(self._clock(), self._latency.mean_s, said_nothing=typing.said_nothing)
-            # Every second key is asked about, or an engine with nothing to say would not be asked again before a pause.
+            # Only the next key is held back: after an empty answer the engine would not be asked before a pause.
             typing.said_nothing = False
             if wait_s > 0:
                 await asyncio.sleep(wait_s)
@@ -216,7 +216,7 @@ class CompletionProvider:
         ask = partial(self._ask, asked, limits, wait_s)
         outcome = await self._in_flight.launch(here, ask, speculative=asked.speculative).outcome("")
         if outcome is None and not self._is_current(request):
-            # What was asked about is not there any more: superseded, by an edit in place of a newer question.
+            # Superseded, by an edit in place of a newer request.
             raise asyncio.CancelledError
         if isinstance(outcome, ConnectionStatus):
             return Source.NOT_ASKED, None
@@ -261,7 +261,7 @@ class CompletionProvider:
     def _give(
         self, request: Request, source: Source, given: _Given | None, typing: TypingState, since_s: float
     ) -> tuple[Completion, ...]:
-        """Counts an answer on its way to the editor, and records it as shown; empty if the text is another by now."""
+        """Counts an answer and records it as shown; returns nothing if the text has changed since."""
         given = given if self._is_current(request) else None
         completions = given.completions if given is not None else ()
         if given is not None:
@@ -277,7 +277,7 @@ class CompletionProvider:
         return completions
 
     def _speculate(self, request: Request, completion: Completion, limits: ContextLimits, typing: TypingState) -> None:
-        """Asks what follows the acceptance of a shown completion."""
+        """Asks the engine for what would follow once the shown completion is accepted."""
         typing.speculation = None
         is_free = self._infills.connection.is_ready and self._in_flight.get(request.uri) is None
         if not (is_free and self._is_current(request)):

@@ -34,12 +34,12 @@ class Chunk:
 def chunks_of(text: str) -> Iterator[Chunk]:
     """Yields chunks of at most 60 lines, one beginning every 20; each step costs little.
 
-    Lines behind the 8,000th and chunks of more than 4,000 characters (long lines are seldom written by hand) are left
+    Lines after the 8,000th and chunks of more than 4,000 characters (long lines are seldom written by hand) are left
     out.
     """
     lines = text.split("\n", _MOST_LINES)[:_MOST_LINES]
     last = max(0, len(lines) - CHUNK_LINES)
-    # Windows overlap: each word is kept once.
+    # Chunks overlap: each word is stored once.
     spelled: dict[str, str] = {}
     for start in (*range(0, last, _STRIDE_LINES), last):
         taken = lines[start : start + CHUNK_LINES]
@@ -52,7 +52,7 @@ def chunks_of(text: str) -> Iterator[Chunk]:
 
 
 def around(text: str, offset: int) -> str:
-    """Returns the lines next to a cursor: 30 before its line, its line, 30 behind it; of long lines what is near."""
+    """Returns the lines next to a cursor: 30 before its line, its line, 30 after it; of long lines the nearest part."""
     before = text[max(0, offset - _AROUND_CHARS) : offset].rsplit("\n", _AROUND_LINES + 1)
     behind = text[offset : offset + _AROUND_CHARS].split("\n", _AROUND_LINES + 1)
     return "\n".join(before[-_AROUND_LINES - 1 :]) + "\n".join(behind[: _AROUND_LINES + 1])
@@ -75,7 +75,7 @@ def best_chunk(chunks: Sequence[Chunk], words: frozenset[str], *, most_similar: 
     Args:
         chunks: of one text, in its order.
         words: of the surroundings.
-        most_similar: a chunk above it says what the surroundings say: neither it nor what overlaps it is taken.
+        most_similar: a chunk above it repeats the surroundings: neither it nor a chunk that overlaps it is taken.
             0 takes nothing, 1 everything.
 
     Returns:
@@ -88,5 +88,5 @@ def best_chunk(chunks: Sequence[Chunk], words: frozenset[str], *, most_similar: 
         for score, chunk in zip(scores, chunks, strict=True)
         if score > 0 and all(abs(chunk.start_line - echo) >= CHUNK_LINES for echo in echoes)
     ]
-    # Of equals the first: the choice must not depend on anything but the text.
+    # Of equals the first, so that the choice depends on the text alone.
     return max(rest, key=lambda pair: pair[0], default=None)

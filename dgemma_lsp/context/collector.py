@@ -1,8 +1,8 @@
 """Request -> what the engine gets besides the document: definitions, similar chunks, recent edits.
 
-A choice stands while the user types at one place, so that its text comes first in the prompt and is encoded once. It is
-renewed for a reason: another place, other import lines, a visit to another document. Renewing works in slices of 4 ms
-and has 150 ms; a request waits 20 ms for it at most and otherwise gets what there is.
+A choice stays while the user types at one place, so that its text comes first in the prompt and is encoded once. It is
+renewed after a move to another place, changed import lines, or a visit to another document. A renewal works in slices
+of 4 ms and has 150 ms; a request waits for it at most 20 ms and otherwise takes the choice before it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class CollectorLimits:
     """How much is collected, and how long it may take.
 
     Attributes:
-        budget_ms: a renewal ends after so long and keeps what it has; small misses things in large files.
+        budget_ms: a renewal ends after so long and keeps what it has found; small misses definitions in large files.
         patience_ms: a request waits so long for a renewal; 0 never waits, large delays ghost text.
         retry_s: a renewal that could not ask the engine, or ran out of time, is repeated after so long.
         moved_lines: a cursor that went further is at another place; small re-encodes prompts more often.
@@ -86,7 +86,7 @@ class CollectedContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Occasion:
-    """What a choice was made for."""
+    """What a choice depends on, besides the request."""
 
     line: int
     imports: tuple[str, ...]
@@ -95,13 +95,13 @@ class _Occasion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Choice:
-    """What was chosen.
+    """The collected text and what it was collected for.
 
     Attributes:
-        request: where; what was missed is looked for there again, not where the user has typed to since.
+        request: the cursor; a repeated search starts there, not where the user has typed to since.
         occasion: what else it was made for.
         collected: what was found.
-        retry_at_s: when to look for what was missed; None if nothing was.
+        retry_at_s: when to repeat an incomplete search; None if it was complete.
     """
 
     request: Request
@@ -143,7 +143,7 @@ class ContextCollector:
         self._renewing: dict[str, asyncio.Task[None]] = {}
 
     async def collect(self, request: Request) -> CollectedContext:
-        """Returns what there is for a request; if it is time to renew that, begins to, and waits a little for it."""
+        """Returns the choice for a request; starts a renewal where one is due, and waits for it within the limits."""
         open_documents = self._documents()
         for document in self._recent.observe(open_documents, request.uri):
             path = path_of(document.uri)
@@ -167,7 +167,7 @@ class ContextCollector:
         return choice.collected if choice else CollectedContext()
 
     def forget(self) -> None:
-        """Drops what was collected: other files may be read now."""
+        """Drops what was collected; called when other files may be read than before."""
         self.close()
         self._choices.clear()
         self._edits = RecentEdits()
@@ -217,7 +217,7 @@ class ContextCollector:
         try:
             collected, is_complete = await self._collect(request, occasion, texts)
         except Exception as error:
-            # Its message may quote the user's text. The next key must not run into the same fault.
+            # Its message may quote the user's text. The choice is kept all the same, or every key would fail again.
             _log.error("collecting context failed with %s", type(error).__name__)
             collected, is_complete = CollectedContext(), True
         retry_at_s = None if is_complete else self._clock() + self._limits.retry_s
@@ -230,7 +230,7 @@ class ContextCollector:
         limits = self._limits
         near = around(request.text, request.offset)
         own = normalize_newlines(texts.get(request.uri, request.text)[:READ_CHARS])
-        # What is no file is in no folder: nothing is imported from there.
+        # A document that is no file is in no folder, so its imports cannot be found.
         path = path_of(request.uri) or Path(_NOWHERE, Path(request.path).name)
         importer = Importer(
             path=path,

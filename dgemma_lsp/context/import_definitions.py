@@ -17,7 +17,7 @@ from dgemma_engine.protocol.messages import Snippet
 from dgemma_lsp.context.import_parser import Import, imports_of
 from dgemma_lsp.context.workspace_files import WorkspaceFiles
 
-# None: there is no engine to ask yet.
+# Returns None while no engine is connected.
 FindDefinitions = Callable[[DefinitionsQuery], Awaitable[Definitions | None]]
 
 _MOST_IMPORTS = 60
@@ -46,7 +46,7 @@ class Importer:
 
 
 class DefinitionSearch:
-    """Definitions of the names that one document imports; what was found by the time it is stopped can be used.
+    """Definitions of the names that one document imports; those found before it is cancelled can be used.
 
     Args:
         importer: the document.

@@ -1,8 +1,8 @@
 """Source text -> what it imports from files that may lie in the same project, and under which names.
 
-A light reader of import lines in Python, JavaScript, TypeScript, Rust, Go, Java, C and C++: regular expressions, not a
-parser, so that a line that is being typed does no harm. Each expression reads a character a fixed number of times at
-most, whatever the text. Pure; does not check which of the paths exist.
+Reads import lines of Python, JavaScript, TypeScript, Rust, Go, Java, C and C++ with regular expressions, which a line
+that is being typed does not break as it breaks a parser. Each expression reads a character a bounded number of times,
+whatever the text. Pure; does not check which of the paths exist.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def _go(text: str) -> Iterator[Import]:
     used = _Used(text, _DOTTED)
     for found in _GO.finditer(text):
         parts = found[2].split("/")[-_MOST_FOLDERS:]
-        # Where the module's own name ends is not said here: its packages lie below the workspace.
+        # The import does not show where the module's own name ends: its packages lie below the workspace.
         tails = ["/".join(parts[start:]) for start in range(1, len(parts))]
         paths = tuple(f"{tail}/{parts[-1]}.go" for tail in tails)
         yield Import(paths=paths, is_local=False, names=used.behind(found[1] or parts[-1]))
@@ -200,7 +200,7 @@ def _listed(text: str, *aliasing: str) -> list[tuple[str, str]]:
 
 
 class _Used:
-    """Which words stand behind a name in a text, read in one pass for all names, and not before the first is asked for.
+    """The words that follow a name in a text (`name.word`), read in one pass for all names when the first is asked for.
 
     Args:
         text: the text.
@@ -217,7 +217,7 @@ class _Used:
         self._words: dict[str, dict[str, None]] | None = None
 
     def behind(self, name: str) -> tuple[str, ...]:
-        """Returns the words behind `name`, in the order of their first use."""
+        """Returns the words after `name`, in the order of their first use."""
         if self._words is None:
             self._words = self._read()
         return tuple(self._words.get(name, ()))

@@ -1,7 +1,7 @@
-"""What the user did lately: documents by their last visit, names only, and edits as small diffs.
+"""Recent activity: documents by their last visit, names only, and edits as small diffs.
 
-Observes the open documents at every question; a new version is a visit. Keystrokes next to each other are one edit,
-which ends when a change elsewhere begins; its lines begin with `-` or `+`. Pure; knows no clock.
+Observes the open documents at every request; a new version is a visit. Keystrokes next to each other are one edit,
+which ends when a change elsewhere begins; its lines begin with `-` or `+`. Pure; uses no clock.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class RecentDocuments:
     """The documents of one editor, newest visit last.
 
     Args:
-        num_documents: how many are kept; more than anybody has open at once.
+        num_documents: how many are kept; the default is more than are open at once.
     """
 
     def __init__(self, *, num_documents: int = 1_024) -> None:

@@ -22,7 +22,7 @@ _SLICE_S = 0.004
 
 
 class ChunkSearch:
-    """The best chunks for one cursor; what was found by the time it is stopped can be used.
+    """The best chunks for one cursor; those found before it is cancelled can be used.
 
     Args:
         importer: the cursor's document.
@@ -64,7 +64,7 @@ class ChunkSearch:
             await asyncio.sleep(0)
 
     def chosen(self, *, num_chunks: int, most_chars: int) -> tuple[Snippet, ...]:
-        """Returns the best chunks that fit, best last; of equals the one visited later counts for more."""
+        """Returns the best chunks that fit, best last; of equals the one of the later visit is the better."""
         best = sorted(self._found, key=lambda found: -found[0])[:num_chunks]
         taken: list[Snippet] = []
         for _, path, chunk in best:

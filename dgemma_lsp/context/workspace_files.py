@@ -1,7 +1,7 @@
 """Other files of the workspace: their texts, and the chunks and definitions found in them, in one bounded store.
 
-Nothing is read or computed twice while a file stays as it is. Reads disks in a thread, so that a slow one holds up
-nothing else. Writes nothing.
+A file is read and analysed once for each version. Reads disks in a thread, so that a slow one blocks nothing else.
+Writes nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dgemma_engine.postprocess.cursor_context import normalize_newlines
 
 from dgemma_lsp.context.chunks import Chunk
 
-# Of a path and, once it is known, the beginning of its text: why it must not be read as context; None where it may be.
+# From a path and, once it is read, the beginning of its text: why it must not be read as context; None where it may be.
 WhyNotRead = Callable[[Path, str], str | None]
 
 # A longer text that is open is not read either, by anything that looks at other documents.
@@ -43,9 +43,9 @@ class FileFacts:
 
     Attributes:
         digest: hash of its text.
-        stamp: modification time and size on disk; None for a text that an editor holds.
-        text: its text on disk, with `\\n` line ends; empty for a text that an editor holds.
-        chunks: its chunks; None as long as it was not cut.
+        stamp: modification time and size on disk; None for a text that an editor has open.
+        text: its text on disk, with `\\n` line ends; empty for a text that an editor has open.
+        chunks: its chunks; None until it is cut.
         definitions: definitions by name, for each set of names that was asked for.
     """
 
@@ -68,7 +68,7 @@ class FileFacts:
 
 
 class WorkspaceFiles:
-    """Reads files and keeps what is known of them, least recently used out.
+    """Reads files and keeps facts about them; drops the least recently used.
 
     Args:
         why_not_read: decides for each file, before it is read and once more by the beginning of its text.
@@ -135,7 +135,7 @@ def _is_file(path: Path) -> bool:
 
 def _read(path: Path, kept: FileFacts | None) -> FileFacts | None:
     try:
-        # A pipe or a device could make the reader wait for ever.
+        # Opening a pipe or a device could block without end.
         with os.fdopen(os.open(path, _READING), "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode) or status.st_size > _MOST_BYTES:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from dgemma_lsp.documents.store import Document
 
-# What stands between two cells; notebooks keep cells without a line end behind the last line.
+# What stands between two cells; notebooks keep cells without a line end after the last line.
 _BETWEEN = "\n\n"
 
 
@@ -46,13 +46,13 @@ class Notebooks:
         self._holders: dict[str, _Notebook] = {}
 
     def open(self, uri: str, cells: Iterable[Cell]) -> None:
-        """Takes a notebook in; an open one of the same uri is replaced."""
+        """Adds a notebook; replaces an open one of the same uri."""
         self.close(uri)
         self._open[uri] = _Notebook(uri=uri)
         self.splice(uri, 0, 0, cells)
 
     def close(self, uri: str) -> list[str]:
-        """Forgets a notebook; returns the uris of its cells, none where it is not open."""
+        """Removes a notebook; returns the uris of its cells, none where it is not open."""
         notebook = self._open.pop(uri, _Notebook(uri=uri))
         for cell in notebook.cells:
             self._holders.pop(cell.uri, None)
@@ -64,8 +64,8 @@ class Notebooks:
         Args:
             uri: the notebook.
             start: index of the first cell to replace; past the end means the end.
-            num_deleted: how many are taken out.
-            cells: what is put in their place.
+            num_deleted: how many cells are removed.
+            cells: the cells that replace them.
         """
         if (notebook := self._open.get(uri)) is None:
             return False

@@ -1,4 +1,4 @@
-"""Where things stand in a text: (line, column in some encoding's code units) <-> offset in code points.
+"""Positions in a text: (line, column in some encoding's code units) <-> offset in code points.
 
 Lines end with `\\n`, `\\r\\n` or a lone `\\r`, as the protocol says, and with nothing else: a form feed or U+2028 is an
 ordinary character. Positions that do not exist are clamped to the nearest one before them. A text is held in blocks
@@ -89,7 +89,7 @@ class LineIndex:
     def edited(self, start: int, end: int, text: str) -> LineIndex:
         """Returns the index of the text in which `text` stands in place of [start, end); shares all other blocks."""
         first = self._block_at(max(0, start - 1))
-        # With the block behind it, so that many small edits leave no small blocks.
+        # With the block after it, so that many small edits leave no small blocks.
         last = min(self._block_at(end) + 1, len(self._blocks) - 1)
         before, behind = self._starts[first], self._starts[last]
         stop = behind + len(self._blocks[last].text)

@@ -1,8 +1,8 @@
 """The texts that the editor has open, each an immutable snapshot that the next edit replaces.
 
-Turns edits into snapshots. Not pygls's own: that ends lines at form feeds and U+2028 too, so that the next edit lands
-elsewhere, and takes a position past the end of the last line for one before its last character. `TextChange` tells in
-which stretch two versions of a text differ. Knows no protocol types.
+Turns edits into snapshots. pygls's own store ends lines at form feeds and U+2028 too, so that the next edit is applied
+elsewhere, and moves a position past the end of the last line before its last character. `TextChange` is the stretch in
+which two versions of a text differ. Knows no protocol types.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Document:
         return LineIndex(self.text)
 
     def edited(self, version: int, edits: Iterable[Edit], encoding: PositionEncoding) -> tuple[Self, int]:
-        """Returns the next version, and the offset behind what the last edit put there (0 without edits).
+        """Returns the next version, and the offset after what the last edit put there (0 without edits).
 
         The text is put together once, however many edits there are.
 
@@ -87,7 +87,7 @@ class Documents:
         self._out_of_step: set[str] = set()
 
     def open(self, document: Document) -> None:
-        """Takes a text in; an open one of the same uri is replaced. One whose uri is no place of a file is left out."""
+        """Adds a text; replaces an open one of the same uri. One whose URI is too long for a file's is left out."""
         if len(document.uri) > MOST_URI_CHARS or document.uri.count("/") > _MOST_FOLDERS:
             _log.warning("a document is not completed: its URI is longer than %d characters", MOST_URI_CHARS)
             return
@@ -95,7 +95,7 @@ class Documents:
         self._out_of_step.discard(document.uri)
 
     def close(self, uri: str) -> None:
-        """Forgets a text; one that is not open is no fault."""
+        """Removes a text; one that is not open is ignored."""
         self._open.pop(uri, None)
         self._out_of_step.discard(uri)
 
@@ -128,7 +128,7 @@ class Documents:
             encoding: what their columns count.
 
         Returns:
-            Offset behind what the last edit put there; None where the edits are dropped: the text is not open, or still
+            Offset after what the last edit put there; None where the edits are dropped: the text is not open, or still
             out of step.
         """
         document = self._open.get(uri)
@@ -150,7 +150,7 @@ _PIECES = (65_536, 1_024, 32, 1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextChange:
-    """`old[start:old_end]` became `new[start:new_end]`; what stands before and behind is the same."""
+    """`old[start:old_end]` became `new[start:new_end]`; the text before and after is the same."""
 
     start: int
     old_end: int
@@ -173,7 +173,7 @@ class TextChange:
         return cls(start=start, old_end=len(old) - same, new_end=len(new) - same)
 
     def moved(self, start: int, end: int) -> tuple[int, int]:
-        """Returns where `old[start:end]` stands now; what was changed in it counts as part of it."""
+        """Returns where `old[start:end]` is in `new`; changed text inside it counts as part of it."""
         shift = self.new_end - self.old_end
         if self.start >= end:
             return start, end

@@ -38,7 +38,7 @@ class Uri:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Splits a URI; whatever has no scheme is a path."""
+        """Splits a URI; a text without a scheme is a path."""
         found = _SCHEME.match(text)
         scheme, rest = (found[1].lower(), text[found.end() :]) if found else ("", text)
         host = ""

@@ -1,4 +1,4 @@
-"""Settings -> the way to the real engine. The only place that decides between attaching, starting and asking elsewhere.
+"""Settings -> a connection to the engine. The only place that decides between attaching, starting and asking elsewhere.
 
 The socket's client is imported only where it is used: it needs modules that Windows does not have.
 """
@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from dgemma_engine.engine_client.infill_source import Connect
-from dgemma_engine.errors import NoEngine
+from dgemma_engine.errors import EngineUnavailable, NoEngine, WrongUsage
 from dgemma_engine.model_store import catalogue
 from dgemma_engine.model_store.choice import ModelChoice, choose_model
 from dgemma_engine.protocol.messages import Progress
@@ -61,7 +61,7 @@ def engine_host(settings: Settings) -> str:
     try:
         return EngineUrl.parse(settings.engine_url).place
     except ValueError:
-        # The connection says what is wrong with it.
+        # The connection reports what is wrong with it.
         return ""
 
 
@@ -112,15 +112,15 @@ def engine_connector(settings: Settings) -> Connect:
 async def ready_engine(
     settings: Settings, *, timeout_s: float, on_progress: Callable[[Progress], None]
 ) -> AsyncGenerator[tuple[InfillSource, Status]]:
-    """Gives the engine that the settings name once its model is loaded, and what it said of itself then.
+    """Yields the engine that the settings name once its model is loaded, and its status.
 
     Args:
         settings: where the engine is, its model and device, and whether one may be started.
         timeout_s: most seconds that loading may take.
-        on_progress: told how far loading has come.
+        on_progress: called with the load progress.
 
     Raises:
-        EngineUnavailable: none can be had, or it cannot load the model, or takes longer.
+        EngineUnavailable: there is none and none can be started, or it cannot load the model in that time.
         EngineFault: the engine answered with an error.
     """
     source = await engine_connector(settings)(on_progress=on_progress, on_closed=lambda _why=None: None)
@@ -145,10 +145,22 @@ def _elsewhere(settings: Settings) -> RemoteLocation | None:
 
 
 def _location(settings: Settings) -> EngineLocation:
-    """Returns where the engine of the chosen model lives; raises `NoEngine` for one without its model's files."""
+    """Returns where the engine of the chosen model lives.
+
+    Raises:
+        NoEngine: the model was not fetched.
+        EngineUnavailable: the setting names no model; the message has the nearest short name.
+    """
+    from dgemma_engine.checkpoint.builtin import require_place
     from dgemma_engine.ipc.client import EngineLocation
 
     choice = chosen_model(settings)
     if choice.missing is not None and not choice.is_stand_in:
         raise NoEngine(choice.notice)
+    if os.sep not in choice.runs:
+        # Not a path: as one, below this process's folder, it would be reported under a name the user never wrote.
+        try:
+            require_place(choice.runs)
+        except WrongUsage as error:
+            raise EngineUnavailable(str(error)) from None
     return EngineLocation.locate(os.environ, model=choice.runs, device=settings.engine_device)

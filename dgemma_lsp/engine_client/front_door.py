@@ -1,8 +1,8 @@
 """Keeps `dgemma-engine serve` running on the address that the settings name, for as long as this server runs.
 
-The program is a process of its own, as the engine is: the server opens no port and parses nothing of the network. It
-ends when its standard input closes, so also with a server that was killed. Where the port is in use, by another
-window's program or a foreign one, it is started again after a pause: so one window serves, and another one after it.
+The program is a process of its own, as the engine is: the server opens no port and parses no network input. It ends
+when its standard input closes, so also with a server that was killed. Where the port is in use, by another window's
+program or a foreign one, it is started again after a pause: another window takes over when the first one closes.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class FrontDoor:
 
     Args:
         warn: shows the user why the process cannot run.
-        pause_s: seconds until the next attempt after the process has ended: small takes over soon from a window that
-            closes, large costs other windows less.
+        pause_s: seconds until the next attempt after the process has ended: small takes over sooner from a window that
+            closes, large starts fewer processes in vain.
     """
 
     def __init__(self, warn: Callable[[str], None], *, pause_s: float = 60.0) -> None:

@@ -1,7 +1,7 @@
-"""Request -> Context -> Infill: gathers text from other files, builds the message, asks the engine; the one way there.
+"""Request -> Context -> Infill: gathers text from other files, builds the message, asks the engine; the only such path.
 
-`build_context` is pure: what of the user's text the engine gets to see, and how far its answer may reach. The engine
-gets `\\n` line ends and no lone surrogates, whatever the document has.
+`build_context` is pure: which part of the user's text is sent to the engine, and how far its answer may reach. The
+engine gets `\\n` line ends and no lone surrogates, whatever the document has.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dgemma_lsp.request import Channel, Request, Trigger, as_if_accepted
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextLimits:
-    """How much text crosses to the engine, and what of the answer is asked for.
+    """How much text is sent to the engine, and limits of the answer.
 
     Attributes:
         prefix_chars: most characters before the cursor, of which three quarters are always sent; 0 shows the model
@@ -69,7 +69,7 @@ class InfillClient:
     async def ask(
         self, request: Request, limits: ContextLimits, on_draft: OnDraft | None = None
     ) -> Infill | ConnectionStatus:
-        """Returns the engine's answer, or what stands in the way. Cancelling the caller cancels the work.
+        """Returns the engine's answer, or the connection's state where there is none. Cancelling cancels the work.
 
         Args:
             request: the question.
@@ -102,13 +102,13 @@ def build_context(
     """
     request = as_if_accepted(request)
     before, after = request.text[: request.offset], request.text[request.offset :]
-    # Of a cell that is cut, the end that is left out is nearer.
+    # Where the cell itself is cut, the part that is left out is nearer than the cells around it.
     above, below = "" if request.skipped else request.above, "" if request.beyond else request.below
     with_cells = request
     if above or below:
         with_cells = replace(request, text=f"{above}{request.text}{below}", offset=len(above) + request.offset)
     prefix, suffix = _tail(with_cells, limits.prefix_chars), _head(with_cells, limits.suffix_chars)
-    # Of the document's own text the engine needs more than the model reads, and none that is of other cells.
+    # The engine needs more of the document's own text than the model reads, without that of other cells.
     cells_before, prefix = prefix[: -len(before) or None], prefix[-len(before) :] if before else ""
     suffix, cells_after = suffix[: len(after)], suffix[len(after) :]
     cells_before, cells_after = _sendable(cells_before), _sendable(cells_after)
@@ -174,6 +174,6 @@ def _sendable(text: str) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        # Half a surrogate pair cannot be tokenized; editors send one while a pair is being typed or cut.
+        # Half a surrogate pair cannot be tokenized; editors send one while a character is being typed or cut.
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text

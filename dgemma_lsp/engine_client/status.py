@@ -1,4 +1,4 @@
-"""What a status bar shows, as the `dgemma/status` notification carries it: values, and what decides between them."""
+"""What a status bar shows, as the parameters of `dgemma/status`: the states, and the choice between them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dgemma_engine.protocol.status_messages import Status
 
 # Answers in a row that came too late: one or two happen on any machine that does other work.
 _MISSES = 3
-# From this share of an answer's time on, other windows are why it took so long.
+# From this share of an answer's time on, the reason given is other windows, or the network.
 _OTHERS_SHARE = 0.4
 
 
@@ -57,7 +57,7 @@ class SlowDetector:
     def _why(self, deadline_ms: float, engine: Status | None) -> str:
         late = f"the last {self._misses} answers were cut off after {deadline_ms:g} ms"
         if self._network >= _OTHERS_SHARE:
-            return f"{late}: the way to the engine's machine takes long"
+            return f"{late}: the network to the engine's machine is slow"
         if self._others >= _OTHERS_SHARE:
             return f"{late}: the engine serves another window too"
         if engine is not None and engine.message:
@@ -121,12 +121,12 @@ class ServerStatus:
 
     @classmethod
     def inactive(cls, why: str, *, uri: str = "") -> Self:
-        """Returns the state of doing nothing, everywhere or in one document; the reason is all there is to say."""
+        """Returns the state of offering nothing, everywhere or in one document."""
         return cls(kind=StatusKind.INACTIVE, message=why, reason=why, uri=uri)
 
     @classmethod
     def slow(cls, why: str) -> Self:
-        """Returns the state of answering late."""
+        """Returns the state for answers that come late."""
         return cls(kind=StatusKind.SLOW, message=f"slow: {why}", percent=100, reason=why)
 
     @classmethod
@@ -164,7 +164,7 @@ class ClientNotifier(Protocol):
 
 
 class StatusBoard:
-    """Decides what is shown, and publishes nothing twice.
+    """Decides what is shown; publishes a state only when it differs from the last one.
 
     Args:
         publish: called with every state that differs from the last.
@@ -175,7 +175,7 @@ class StatusBoard:
         model: which model answers, and which one is missing.
         engine: the engine's own status; None where it was not asked since it was connected.
         host: host and port of the engine on another machine; empty for one of this machine.
-        unasked: what the first request does, as a sentence; before there are settings, that there is no engine.
+        unasked: what the first request does, as a sentence; before there are settings, that no engine is connected.
         adapter: of the repository that the last answer is about.
     """
 
@@ -244,13 +244,13 @@ class StatusBoard:
         self._show_failure(status)
 
     def request_answered(self) -> None:
-        """Takes back why an earlier request failed."""
+        """Clears the reason why an earlier request failed."""
         if self._fault is not None:
             self._fault = None
             self.show_current()
 
     def activity_changed(self, active: bool) -> None:
-        """Shows whether the engine works on a request: completions and each fill count for themselves."""
+        """Shows whether the engine works on a request; completions and each fill are counted separately."""
         self._num_active += 1 if active else -1
         self.show_current()
 
@@ -264,7 +264,7 @@ class StatusBoard:
         # A request has succeeded: every alarm may come again.
         self._alarmed.clear()
         self._slow.learn(infill, deadline_ms=deadline_ms, engine=self.engine)
-        # One that was cancelled or came too late may not have been begun.
+        # A cancelled or late request may not have been started by the engine.
         if infill.finish not in (Finish.CANCELLED, Finish.DEADLINE):
             self.adapter = infill.adapter
 

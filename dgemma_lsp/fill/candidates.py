@@ -1,8 +1,8 @@
-"""Infill -> FillCandidates: what may be written over a selection, best first, without a change of anything around it.
+"""Infill -> FillCandidates: texts that may replace a selection, best first; the text around it stays.
 
-Pure. The question is put as if the selection had been deleted and the cursor stood there. The engine has shaped the
-texts; here they get the document's line ends, and those that only repeat the selection or comment on it are dropped:
-the engine does not get the text that is replaced.
+Pure. The request is that of a completion where the selection was. The engine has shaped the texts; here they get the
+document's line ends, and those that only repeat the selection or comment on it are dropped: the engine does not get
+the text that is replaced.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class FillCandidate:
     Attributes:
         new_text: with the document's line ends.
         label: its first line and how many follow, for a list to choose from.
-        score: what it was ranked by, 0 to 1.
+        score: its score in the ranking, 0 to 1.
     """
 
     new_text: str
@@ -50,11 +50,11 @@ def fill_request(
     cells: tuple[str, str] = ("", ""),
     folder: str = "",
 ) -> Request:
-    """Returns the question that a fill is: the document without what is replaced, the cursor where that stood.
+    """Returns the request of a fill: the document without the text that is replaced, the cursor in its place.
 
     Args:
         document: the version that is open.
-        target: what is to be written anew.
+        target: the range to replace.
         path: the file's path for the model to see.
         deadline_ms: milliseconds until an answer is due.
         cells: text of a notebook's cells before and after this one.
@@ -86,7 +86,7 @@ def fill_candidates(request: Request, target: FillTarget, replaced: str, infill:
 
     Args:
         request: what `fill_request` made.
-        target: what is to be written anew.
+        target: the range to replace.
         replaced: the text that is replaced.
         infill: the engine's answer.
     """
@@ -104,15 +104,15 @@ def fill_candidates(request: Request, target: FillTarget, replaced: str, infill:
 
 
 def _extent(request: Request, replaced: str) -> Extent:
-    """Returns how far the new text may reach: over several lines where several are replaced, else as ghost text may."""
+    """Returns the extent of the new text: several lines where several are replaced, else that of ghost text."""
     return Extent.BLOCK if _LINE_END.search(replaced) else extent_of(request.before, request.rest, request.language)
 
 
 def _least_column(request: Request, replaced: str) -> int:
-    """Returns how far out lines of the new text may stand, in columns; -1 for as far as the block it begins in.
+    """Returns the least indentation of the new text's lines, in columns; -1 for that of the block it begins in.
 
-    As far as what is replaced goes where that ends further out than it begins. Comments, directives, what closes a
-    bracket, and what is inside a string may stand anywhere and do not count.
+    It is that of the replaced text where that ends with less indentation than it begins. Comments, directives, lines
+    that close a bracket, and lines inside a string may have any indentation and do not count.
     """
     replaced, language = normalize_newlines(replaced), language_named(request.language)
     own = columns(request.before) + bool(request.before.strip())
@@ -146,7 +146,7 @@ def _is_comment(text: str, language: Language) -> bool:
 
 
 def _line_end_near(request: Request, target: FillTarget, replaced: str) -> str:
-    """Returns how the line above the hole ends; the first of the hole or behind it where there is none above."""
+    """Returns how the line above the hole ends; the first of the hole or after it where there is none above."""
     start = request.offset - len(target.shown)
     last = max(request.text.rfind(mark, 0, start) for mark in "\r\n")
     above = request.text[max(0, last - 1) : last + 1]

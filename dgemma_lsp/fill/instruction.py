@@ -1,4 +1,4 @@
-"""What a selected text says is wanted: the comment or docstring that it begins with, or that follows a block's opener.
+"""The description in a selection: the comment or docstring that it begins with, or that follows a block's first line.
 
 Pure. Reads the first lines of a text only.
 """
@@ -14,7 +14,7 @@ _MOST_LINES = 60
 _DOCSTRING = re.compile(r"[rRuUbB]{0,2}(?P<quote>\"\"\"|''')")
 _SHORT_DOCSTRING = re.compile(r"[rRuUbB]?(?:\"[^\"\n]*\"|'[^'\n]*')[ \t]*\Z")
 _WORD = re.compile(r"[^\W\d_]{3,}")
-# Comments that are meant for programs.
+# Comments for tools, which describe nothing.
 _DIRECTIVE = re.compile(
     r"\W*(?:-\*-|noqa\b|type:|pyright:|pylint:|mypy:|ruff:|fmt:|isort:|pragma\b|region\b|endregion\b|eslint|@ts-"
     r"|prettier-|clang-format|nolint|vim:|coding[:=]|SPDX-|Copyright\b)|!|/\*!"
@@ -22,10 +22,10 @@ _DIRECTIVE = re.compile(
 
 
 def description_span(selected: str, language_id: str) -> tuple[int, int] | None:
-    """Returns where the line starts on which the text says what is wanted, and where that ends; None for nowhere.
+    """Returns where the description's first line starts and where the description ends; None without one.
 
-    It is what the text begins with, or what stands below a line that opens a block. Comments without a word, and
-    those for programs, say nothing.
+    The description is the comment or docstring at the start of the text, or below a line that opens a block. Comments
+    without a word, and those for tools, are none.
 
     Args:
         selected: text that begins with a line's first character that is no blank.

@@ -1,7 +1,7 @@
-"""What stands in for code that is still to be written: `pass`, `...`, `todo!()`, a `TODO` comment, and where it ends.
+"""Placeholders of code that is still to be written: `pass`, `...`, `todo!()`, a `TODO` comment; where each ends.
 
-Pure. A table of patterns by language; looks at the lines around one offset only, so that it may be asked at every
-move of the cursor.
+Pure. A table of patterns by language; reads only the lines around one offset, so that it can run at every move of the
+cursor.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dgemma_engine.postprocess.lexer import Language, language_named, read
 
 _MOST_LINE_CHARS = 1_000
 _MOST_COMMENT_LINES = 20
-# Reading as much for strings takes about a millisecond, and only where a placeholder was seen.
+# Text before a placeholder that is read for open strings: takes about 1 ms, only where one was found.
 _CHARS_ABOVE = 20_000
 
 _QUOTED = r"(?:\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|`(?:\\.|[^`\\])*`)"
@@ -24,7 +24,7 @@ _UNWRITTEN = (
 )
 _JAVASCRIPT = rf"throw\s+(?:new\s+)?\w*Error{_UNWRITTEN}"
 _KOTLIN = rf"\bTODO{_ARGUMENTS}"
-# What cannot mean anything else, wherever it stands.
+# Patterns that are placeholders anywhere in a line.
 _PLAIN = {
     "cpp": rf"throw\s+std::\w+{_UNWRITTEN}",
     "csharp": rf"throw\s+new\s+(?:System\.)?NotImplementedException{_ARGUMENTS}",
@@ -41,7 +41,7 @@ _PLAIN = {
     "typescript": _JAVASCRIPT,
     "typescriptreact": _JAVASCRIPT,
 }
-# A statement of its own, what follows the colon of one, or a value.
+# A whole statement, the body after a colon, or a value.
 _PYTHON = re.compile(
     r"(?P<before>^[ \t]*|:[ \t]*)(?P<hole>pass\b|\.\.\.|raise\s+NotImplementedError\b(?:\s*" + _ARGUMENTS + r")?)"
     r"(?=[ \t]*(?:#.*)?$)|(?P<value>(?:=|\breturn)[ \t]*)(?P<ellipsis>\.\.\.)(?=[ \t]*(?:#.*)?$)",
@@ -53,12 +53,12 @@ _MARK = r"(?:TODO|FIXME)\b(?:\([^()\n]*\))?[ \t]*:?[ \t]*"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placeholder:
-    """A stretch of a text that is to be replaced by code.
+    """A range of a text that is to be replaced by code.
 
     Attributes:
         start: offset of its first character, in code points.
-        end: offset behind its last.
-        says: what it says is wanted, as comment lines of its language with their line ends and the indentation of what
+        end: offset after its last.
+        says: its description, as comment lines of its language with their line ends and the indentation of what
             follows; empty for nothing.
     """
 
@@ -70,7 +70,7 @@ class Placeholder:
 def placeholder_at(text: str, offset: int, language_id: str) -> Placeholder | None:
     """Returns the placeholder that an offset touches; anywhere on its line where nothing else stands there.
 
-    What is inside a string or a comment is none, but for a comment of its own that begins with TODO or FIXME.
+    Text inside a string or a comment is none, except a comment on its own line that begins with TODO or FIXME.
 
     Args:
         text: a whole document.
@@ -118,7 +118,7 @@ def _spans(text: str, start: int, end: int, language_id: str) -> list[tuple[int,
         if start + first >= end:
             break
         if not one["ellipsis"] and one["before"].startswith(":"):
-            # `x: ...` is an annotation. A body may begin on the next line, so the blanks behind the colon go.
+            # `x: ...` is an annotation. A body may begin on the next line, so the blanks after the colon go.
             first = one.start("before") + 1
             if not opens_block(piece[:first].rpartition("\n")[2], language_named("python")):
                 continue
@@ -127,7 +127,7 @@ def _spans(text: str, start: int, end: int, language_id: str) -> list[tuple[int,
 
 
 def _comment(text: str, start: int, end: int, language: Language, language_id: str) -> Placeholder | None:
-    """Returns the TODO comment that a line is, with the lines that go on with it and a placeholder right below."""
+    """Returns the TODO comment on a line, with the comment lines that continue it and a placeholder right below."""
     line = text[start:end]
     indent = line[: len(line) - len(line.lstrip(" \t"))]
     if language.block_comment:
@@ -155,7 +155,7 @@ def _comment(text: str, start: int, end: int, language: Language, language_id: s
 
 
 def _with_code_below(text: str, start: int, end: int, said: list[str], indent: str, language_id: str) -> Placeholder:
-    """Returns a comment and what holds the place of the code that it asks for, if that is all of the next line."""
+    """Returns a comment together with the next line, where that is nothing but a placeholder."""
     first, last = _line_at(text, _next_line(text, end))
     is_below = end < first and last - first <= _MOST_LINE_CHARS and text[first:last].startswith(indent)
     if is_below and text[first:last].strip():

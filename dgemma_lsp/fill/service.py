@@ -33,13 +33,13 @@ _CELL_SCHEME = "vscode-notebook-cell:"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FillQuestion:
-    """What an editor asks.
+    """A fill request of an editor.
 
     Attributes:
         uri: names the document.
         version: the document's version that `span` is of; None for whatever is open.
         span: start and end of the selection, each line and column.
-        kind: what is wanted.
+        kind: what to do with the selection.
     """
 
     uri: str
@@ -50,12 +50,12 @@ class FillQuestion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FillAnswer:
-    """What came of a question.
+    """The answer to a fill request.
 
     Attributes:
         document: the version that the candidates hold for; None where it is not open.
         start: offset of the first character that a candidate replaces, in code points.
-        end: offset behind the last.
+        end: offset after the last.
         candidates: best first; empty where there is nothing to apply.
         message: one sentence that says why there is nothing; empty where there is something.
     """
@@ -74,8 +74,8 @@ class FillService:
         get: returns the open document of a uri.
         infills: asks the engine.
         cells: returns the text of a notebook's cells before and after one of them; nothing for any other document.
-        why_not: returns why nothing is done in a document; None where something may be.
-        on_activity: told when the engine begins and ends to work on a fill.
+        why_not: returns why nothing may be done in a document; None where something may be.
+        on_activity: called when the engine begins and ends to work on a fill.
     """
 
     def __init__(

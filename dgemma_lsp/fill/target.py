@@ -1,6 +1,6 @@
-"""What a fill replaces: a selection and what is wanted with it -> the range to write anew, or why there is none.
+"""What a fill replaces: a selection and the kind of fill -> the range to replace, or why there is none.
 
-Pure. The range ends before a line end wherever whole lines were selected, and begins behind their indentation.
+Pure. The range ends before a line end wherever whole lines were selected, and begins after their indentation.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from enum import StrEnum
 from dgemma_lsp.fill.instruction import description_span
 from dgemma_lsp.fill.placeholder import placeholder_at
 
-# A longer text is not looked at: positions in it are counted anew at every edit.
+# Longer texts are refused: positions in them are counted again at every edit.
 MOST_CHARS = 4_000_000
-# More is no one thing that could be written in one go.
+# More text than one fill could replace.
 MOST_SELECTED_CHARS = 60_000
 # A line that begins further left counts as beginning there.
 _MOST_LINE_CHARS = 10_000
 
 
 class FillKind(StrEnum):
-    """What is wanted with a selection."""
+    """What to do with a selection."""
 
     SELECTION = "selection"
     DESCRIPTION = "description"
@@ -29,13 +29,13 @@ class FillKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FillTarget:
-    """What is to be written anew.
+    """The range to replace.
 
     Attributes:
         start: offset of the first character that is replaced, in code points.
-        end: offset behind the last.
-        shown: what the model reads behind the text before `start`, as if it stood there.
-        begins: what the new text begins with, before what the model writes.
+        end: offset after the last.
+        shown: text that the model reads between the text before `start` and the hole.
+        begins: text that is written before the model's.
     """
 
     start: int
@@ -57,7 +57,7 @@ def fill_target(text: str, start: int, end: int, *, kind: FillKind, language_id:
     Args:
         text: a whole document.
         start: offset of the selection, in code points.
-        end: offset behind it; not before `start`.
+        end: offset after it; not before `start`.
         kind: what is wanted.
         language_id: as LSP spells it.
     """
@@ -79,12 +79,12 @@ def fill_target(text: str, start: int, end: int, *, kind: FillKind, language_id:
 
 
 def fill_kinds(text: str, start: int, end: int, *, language_id: str) -> tuple[FillKind, ...]:
-    """Returns what a fill could do with a selection; quick for any text, since it is asked at every move.
+    """Returns what a fill could do with a selection; fast for any text, since it runs at every move of the cursor.
 
     Args:
         text: a whole document.
         start: offset of the selection, in code points.
-        end: offset behind it; not before `start`.
+        end: offset after it; not before `start`.
         language_id: as LSP spells it.
     """
     if len(text) > MOST_CHARS or end - start > MOST_SELECTED_CHARS:
@@ -118,7 +118,7 @@ def _described(text: str, start: int, end: int, language_id: str) -> FillTarget 
 
 
 def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
-    """Returns a selection without the blanks at its ends; of blanks alone what may be written over."""
+    """Returns a selection without the blanks at its ends; of blanks alone the part that may be replaced."""
     selected = text[start:end]
     if selected.strip():
         return start + len(selected) - len(selected.lstrip()), end - (len(selected) - len(selected.rstrip()))

@@ -1,11 +1,11 @@
-"""What becomes of suggestions: offered, accepted as a whole or in pieces, kept. Texts and their changes in, counts out.
+"""Texts and their changes -> counts of suggestions: offered, accepted as a whole or in pieces, kept.
 
-A suggestion is accepted when its client says so, or when one change of the document puts at least three characters of
-it where they belong: nobody types that fast, and accepting a word or a line looks like that. A piece shorter than that
-is taken for typing, unless the client says that it was accepted. Several that are offered at once are one suggestion in
-several forms. 30 and 300 seconds later the place is looked at again, wherever edits have moved it. The texts stay in
-memory for that long; the counts hold none. Characters count as kept where they stand in the same order in runs of at
-least three: a run of one or two is chance. What a person wrote in between does not count against the text.
+A suggestion is accepted when its client reports that, or when one change of the document inserts at least three of its
+characters where they belong: typing is slower, and accepting a word or a line looks like that. A shorter piece counts
+as typing, unless the client reports that it was accepted. Several that are offered at once are one suggestion in
+several forms. The text is compared again 30 and 300 seconds later, wherever edits have moved it. Texts stay in memory
+for that long; the counts hold none. Characters count as kept where they stand in the same order in runs of at least
+three: a run of one or two is chance. Text that a person wrote in between does not count against them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dgemma_lsp.metrics.stats import JUDGED_AFTER_S
 _MIN_PIECE_CHARS = 3
 _CHARS_COMPARED = 200
 _MAX_STANDING = 200
-# What tells how a document ends its lines.
+# Text near the cursor that shows how a document ends its lines.
 _CHARS_NEAR = 65_536
 _MIN_RUN = 3
 _MOST_SEARCHED = 100
@@ -34,17 +34,17 @@ class _Offered:
     """A suggestion, in one of its forms, that may still be accepted.
 
     Attributes:
-        number: names it to the client.
-        before: what the suggestion begins with, left of what it inserts.
-        inserted: what it puts there, with the document's line ends.
-        cursor: offset of the place where it inserts.
-        tail: length of the text behind what it replaces.
-        rest: what it replaces behind the cursor, and the text's next characters.
-        num_rest: length of the text behind the cursor.
+        number: its id for the client.
+        before: the part of the suggestion that stands left of the inserted text.
+        inserted: the inserted text, with the document's line ends.
+        cursor: offset at which it inserts.
+        tail: length of the text after what it replaces.
+        rest: what it replaces after the cursor, and the text's next characters.
+        num_rest: length of the text after the cursor.
         typed: how many characters of `inserted` stand in the document.
-        pieces: how many of them came in pieces of a client.
-        accepted: whether the client said that it was accepted.
-        displayed: whether the client said that it was shown.
+        pieces: how many of them a client reported as accepted in part.
+        accepted: whether the client reported that it was accepted.
+        displayed: whether the client reported that it was shown.
     """
 
     number: int
@@ -76,7 +76,7 @@ class _Offered:
 
 @dataclass(slots=True, kw_only=True)
 class _Standing:
-    """An accepted suggestion, until it has been looked at for the last time."""
+    """An accepted suggestion, until its text has been compared for the last time."""
 
     uri: str
     inserted: str
@@ -193,7 +193,7 @@ class Suggestions:
                 return
 
     def close(self, uri: str) -> None:
-        """Drops all of a document that is closed: what is not judged by now will not be."""
+        """Drops the suggestions of a document that is closed; those not compared by now are not counted as kept."""
         self.settle()
         self._end(uri)
         self._standing = [one for one in self._standing if one.uri != uri]
@@ -205,7 +205,7 @@ class Suggestions:
         self.settle()
 
     def settle(self) -> None:
-        """Looks at what is due. Called before every change, so that it does not matter that it is called late."""
+        """Compares the suggestions that are due. A late call does no harm: it comes before every change."""
         now = self._clock()
         for one in self._standing:
             while one.due_s and now - one.accepted_s >= one.due_s[0]:
@@ -271,7 +271,7 @@ class Suggestions:
 
 
 def _is_same(old: _Offered, new: _Offered) -> bool:
-    """Whether both leave the same text behind."""
+    """Whether accepting either of them gives the same text."""
     same_line = old.before + old.inserted == new.before + new.inserted
     return same_line and old.cursor - len(old.before) == new.cursor - len(new.before) and old.tail == new.tail
 
@@ -281,7 +281,7 @@ def num_kept(inserted: str, now: str) -> int:
 
     Args:
         inserted: as it was accepted.
-        now: what stands in its place.
+        now: the text in its place.
     """
     if not inserted or inserted in now[: _MOST_SEARCHED * _MAX_CHARS + len(inserted)]:
         return len(inserted)

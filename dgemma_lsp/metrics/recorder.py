@@ -1,4 +1,4 @@
-"""One window's counting: what happens in, additions to the user's file a few seconds later. Never raises.
+"""One window's events -> counts that are added to the user's file some seconds later. Never raises.
 
 Switched off it adds nothing to the file and follows no suggestion; the counts of the session, in memory only, go on.
 """
@@ -53,7 +53,7 @@ class StatsRecorder:
         self._warned = False
 
     def switch(self, *, on: bool) -> None:
-        """Starts or stops counting; what was counted and not yet written is forgotten when it stops."""
+        """Starts or stops counting; stopping drops the counts that are not written yet."""
         if on != self._on:
             self._on = on
             self._forget()
@@ -71,11 +71,11 @@ class StatsRecorder:
         self._add(counts, _stages_ms(source, timings_ms, total_ms) if shown else {})
 
     def steps_spent(self, num_steps: int, *, speculative: bool) -> None:
-        """Counts the engine's work on one question, when it has ended; of a cancelled one as far as drafts told."""
+        """Counts the denoising steps of one finished request; of a cancelled one those that its drafts reported."""
         self._add({"steps": num_steps, "speculative_steps": num_steps * speculative})
 
     def steps_used(self, num_steps: int, *, speculative: bool, shown: bool) -> None:
-        """Counts the work behind an answer that is given for the first time; the user has it only if it is shown."""
+        """Counts the denoising steps of an answer that is given for the first time, as used only where it is shown."""
         self._add(
             {
                 "used_steps": num_steps * shown,
@@ -86,7 +86,7 @@ class StatsRecorder:
         )
 
     def count(self, **counts: int) -> None:
-        """Counts what the session's counts alone have: `superseded`, `adopted`, `prepared`."""
+        """Adds to counts that only the session's counts have: `superseded`, `adopted`, `prepared`."""
         self._session.update(counts)
 
     def session_counts(self) -> dict[str, int | dict[str, int]]:
@@ -95,7 +95,7 @@ class StatsRecorder:
         `sources`: requests answered, by what answered them, empty answers included. `superseded`: requests answered
         with an error, because a newer one came or the client cancelled them. `offered`: answers with something to show.
         `steps`, `speculative_steps`: denoising steps spent on requests, and ahead of them; `..._used`: of those, the
-        steps behind answers that were given. `adopted`: requests that waited for the work on an earlier one.
+        steps of answers that were given. `adopted`: requests that waited for the work on an earlier one.
         `prepared`: completions asked for ahead; `prepared_used`: of those, how many served.
         """
         counts = self._session
@@ -144,12 +144,12 @@ class StatsRecorder:
         """
         self.flush()
         stats = self._file.read()
-        # What could not be added to the file yet.
+        # Counts that could not be added to the file yet.
         stats.merge(self._counted)
         return to_figures(stats)
 
     def end(self) -> None:
-        """Writes what is left; nothing is counted afterwards."""
+        """Writes the remaining counts; nothing is counted afterwards."""
         if self._on:
             self._suggestions.end()
             for _ in range(_LAST_TRIES):
@@ -160,7 +160,7 @@ class StatsRecorder:
         self.switch(on=False)
 
     def flush(self) -> None:
-        """Adds what was counted to the file; what cannot be added now is added later."""
+        """Adds the counts to the file; those that cannot be added now are added later."""
         self._cancel()
         self._suggestions.settle()
         self._cancel()

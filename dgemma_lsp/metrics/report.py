@@ -1,4 +1,4 @@
-"""Totals -> what `dgemma-lsp stats` says: figures as JSON, or lines for a person."""
+"""Totals -> the output of `dgemma-lsp stats`: figures as JSON, or lines for a person."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from dgemma_lsp.metrics.stats import JUDGED_AFTER_S, TOTAL, Source, Stats
 
-# In the order of the way to ghost text; what is not named here comes last.
+# In the order of the stages up to ghost text; others come last.
 _STAGES = (
     *(TOTAL, "server", "start", "wait", "context"),
     *("engine", "queue", "others", "tokenize", "encode", "propose", "denoise", "rank"),

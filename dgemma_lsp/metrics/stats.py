@@ -1,4 +1,4 @@
-"""Counts and times of completions, bounded in size: numbers and names, never text. Two of them add up to one.
+"""Counts and times of completions, bounded in size: numbers and names, never text. Two can be merged into one.
 
 Times fall into buckets that grow by a tenth, so a quantile is off by 5 % at most. Pure.
 """
@@ -24,13 +24,13 @@ class Source(StrEnum):
     """What answered a request: all of them but `ENGINE` need no work of the engine for it."""
 
     TYPED_THROUGH = "typed_through"
-    """What is left of the suggestion shown last."""
+    """The rest of the suggestion shown last."""
     CACHE = "store"
     """An earlier answer, or one that was prepared."""
     IN_FLIGHT = "flight"
-    """The work on an earlier request, which went on."""
+    """The work on an earlier request, which was continued."""
     ENGINE = "engine"
-    """Work of its own."""
+    """A request to the engine of its own."""
     NOT_ASKED = "not_asked"
     """Nothing: after a deletion, without an engine, in a private file, switched off."""
 
@@ -80,7 +80,7 @@ class Stats:
         """Returns the time that `share` of the answers with text did not exceed, or None where there are none.
 
         Args:
-            stage: part of the way to ghost text; `total` is all of it.
+            stage: stage of the work up to ghost text; `total` is all of it.
             share: 0 to 1.
         """
         buckets = self.times.get(stage, Counter())
@@ -92,7 +92,7 @@ class Stats:
         return None
 
     def to_json(self) -> dict[str, Any]:
-        """Returns what is kept on disk."""
+        """Returns the object that is stored on disk."""
         times = {
             stage: {str(bucket): count for bucket, count in sorted(buckets.items())}
             for stage, buckets in sorted(self.times.items())
@@ -102,7 +102,7 @@ class Stats:
 
     @classmethod
     def from_json(cls, raw: object) -> Self:
-        """Reads what was kept on disk.
+        """Reads the object that is stored on disk.
 
         Raises:
             ValueError: it was not written by this version.

@@ -1,7 +1,7 @@
 """The one file that the server writes: counts and times of this user's completions, shared by all windows.
 
-Every window adds what it counted since it last did; a lock keeps additions apart and the file is replaced as a whole,
-so that it is never half written. The only module by which a server writes to disk unasked.
+Every window adds its counts since its last addition; a lock serialises the additions, and the file is replaced as a
+whole, so that it is never half written. The only module by which a server writes to disk unasked.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class StatsBusy(OSError):
 
 
 class StatsFile:
-    """Where the counts are.
+    """The file with the counts.
 
     Args:
         folder: holds the file, its lock, and nothing else; made when it is first written to.
@@ -66,7 +66,7 @@ class StatsFile:
             raise ValueError(f"{self.path}: {error}; remove it with: dgemma-lsp stats --delete") from error
 
     def add(self, counted: Stats) -> None:
-        """Adds what a window counted.
+        """Adds the counts of a window.
 
         Raises:
             StatsBusy: another window holds the lock.
@@ -79,7 +79,7 @@ class StatsFile:
             total = self.read()
             total.merge(counted)
             new = self.path.with_suffix(".new")
-            # One that a window left when it was killed may be a link or another user's.
+            # A leftover of a window that was killed may be a link, or belong to another user.
             new.unlink(missing_ok=True)
             with os.fdopen(open_private(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "w", encoding="utf-8") as file:
                 file.write(json.dumps(total.to_json()))

@@ -46,7 +46,7 @@ class DeclinedModels:
         """
         names = sorted({*self._names(), name})
         make_private_folder(self.path.parent)
-        # Of two windows that write at once the later one's list stays: the user is asked once more at worst.
+        # Of two windows that write at once the later one's list stays: at worst the user is asked once more.
         new = self.path.with_suffix(f".{os.getpid()}.new")
         new.unlink(missing_ok=True)
         with os.fdopen(open_private(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "w", encoding="utf-8") as file:

@@ -9,7 +9,7 @@ from typing import Any
 
 from dgemma_lsp import child_process
 
-# Long enough to end pip's process, too.
+# Long enough to end pip's process as well.
 _END_S = 10.0
 
 

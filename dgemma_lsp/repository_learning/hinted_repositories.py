@@ -1,7 +1,7 @@
-"""The repositories of which the user was told that they can be learnt: never twice, whatever window or editor asks.
+"""The repositories for which the hint that they can be learnt was shown: once for each, in all windows and editors.
 
-One empty file each, named for the hash of the root: creating it decides between two windows that ask at once, and
-nobody reads from it which repositories there are.
+One empty file each, named by the hash of the root: creating it decides between two windows that ask at once, and the
+names do not reveal which repositories there are.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class HintedRepositories:
         return self._file(root).exists()
 
     def claim(self, root: str) -> bool:
-        """Notes that the user is told now; returns whether nobody told before. What cannot be noted is not told."""
+        """Records that the hint is shown; returns whether to show it: False if it was shown or cannot be recorded."""
         try:
             make_private_folder(self.folder)
             os.close(open_private(self._file(root), os.O_WRONLY | os.O_CREAT | os.O_EXCL))

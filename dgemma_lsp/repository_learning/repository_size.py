@@ -1,6 +1,6 @@
-"""Whether a repository has more files than a number, as far as completion may read them. Opens none of them.
+"""Whether a repository has more than a given number of files that completion may read. Opens none of them.
 
-Folders are listed in a thread, so that a slow disk holds up nothing else; at most 20,000 entries are looked at.
+Folders are listed in a thread, so that a slow disk blocks nothing else; at most 20,000 entries are read.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 _MOST_ENTRIES = 20_000
-# Judged between two looks at the loop.
+# Files that are checked before the event loop gets a turn.
 _AT_ONCE = 32
 _SKIPPED_FOLDERS = frozenset({"node_modules", "__pycache__", "venv", "target", "dist", "build"})
 
@@ -22,7 +22,7 @@ async def has_more_files(root: Path, number: int, why_not_read: Callable[[Path, 
     Args:
         root: the repository.
         number: at least 0.
-        why_not_read: of a path and an unknown text: why it must not be read; None where it may be.
+        why_not_read: returns for a path, with an empty text, why it must not be read; None where it may be.
     """
     paths = await asyncio.to_thread(_files, root)
     count = 0

@@ -10,17 +10,17 @@ from typing import Any, cast
 
 from dgemma_lsp import child_process
 
-# A training step, and writing what is trained so far.
+# A training step, and writing the adapter trained so far.
 _END_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learnt:
-    """What came of a training.
+    """The result of a training.
 
     Attributes:
         message: one sentence for the user.
-        is_installed: whether the adapter is better than nothing, and used from now on.
+        is_installed: whether the adapter is better than none, and used from now on.
         before: share of held-out ends of lines that were filled exactly before, 0 to 1; None where there were none.
         after: likewise with the adapter.
     """
@@ -34,8 +34,8 @@ class Learnt:
 def tune_command(
     root: str, *, model: str, device: str, private_files: Sequence[str], program: Sequence[str] = ()
 ) -> list[str]:
-    """Returns the command that trains an adapter and prints one JSON object a line; it goes on with what a stopped one
-    has left, whichever window or editor began that, and begins anew where that is of no use.
+    """Returns the command that trains an adapter and prints one JSON object a line. It continues a training that was
+    stopped, in whichever window or editor, and starts again where that cannot be continued.
 
     Args:
         root: absolute path of the repository.
@@ -44,7 +44,7 @@ def tune_command(
         private_files: patterns of files that it must not read.
         program: stands in for `dgemma-engine`.
     """
-    # In one word: a pattern may begin with a dash.
+    # As one argument with `=`: a pattern may begin with a dash.
     patterns = [f"--private-file={pattern}" for pattern in private_files]
     options = ["--json", "--resume-if-possible", f"--model={model}", f"--device={device}", *patterns]
     return [*(program or _program()), "tune", root, *options]
@@ -61,7 +61,7 @@ def forget_command(root: str, *, program: Sequence[str] = ()) -> list[str]:
 
 
 async def learn(command: Sequence[str], on_progress: Callable[[int, str], None]) -> Learnt:
-    """Trains. Cancelling the caller ends the process, which keeps what it has for the next one.
+    """Trains an adapter. Cancelling the caller ends the process, which stores its state for the next one.
 
     Args:
         command: see `tune_command`.
@@ -105,7 +105,7 @@ def _program() -> list[str]:
 
 
 def _report(line: bytes) -> Learnt | tuple[int, str] | None:
-    """Returns what a line says; None for one that says something else."""
+    """Returns the result or the progress that a line holds; None for any other line."""
     try:
         found: Any = json.loads(line)
         if "installed" in found:

@@ -69,7 +69,7 @@ class DgemmaServer(LanguageServer):
         connector: returns the function that connects to the engine of given settings.
         clock: seconds that never go backwards.
         environ: says where counts are kept.
-        client_pid: the editor's process, with whose end the server ends too; None leaves it to `initialize` to name it.
+        client_pid: the editor's process; the server ends with it. None takes the one that `initialize` names.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class DgemmaServer(LanguageServer):
         """Serves the first client of a port that sends a byte until it sends `exit` or disconnects; refuses others.
 
         Raises:
-            OSError: the address cannot be listened on.
+            OSError: the server cannot listen on the address.
         """
         _spare_collections()
         asyncio.run(serve_tcp(self, host, port))
@@ -180,16 +180,16 @@ class DgemmaServer(LanguageServer):
         _log.error("a message could not be handled (%s)", type(error).__name__)
 
     def keep_front_door(self) -> None:
-        """Serves over HTTP what the settings name from now on."""
+        """Starts or ends the HTTP front door as the settings require."""
         self.front_door.configure(self.serve_command(self.session.settings))
 
     def offer_menu(self) -> None:
-        """Answers requests of the completion menu from now on."""
+        """Registers the handler of the completion menu."""
         self.offers_menu = True
         completion_handlers.register_menu(self)
 
     def request_at(self, document: Document, position: types.Position, trigger: Trigger, channel: Channel) -> Request:
-        """Returns the question that a position in a document is."""
+        """Returns the request for a position in a document."""
         return conversions.to_request(
             document,
             position,
@@ -203,14 +203,14 @@ class DgemmaServer(LanguageServer):
 
 
 def _adapter_store(environ: Mapping[str, str]) -> AdapterStore | None:
-    """Returns the adapters of the user's repositories; None for a user without a home folder, who has none."""
+    """Returns the adapters of the user's repositories; None without a home folder."""
     with suppress(ModelStoreError):
         return AdapterStore.locate(environ)
     return None
 
 
 def _spare_collections() -> None:
-    # What was made until now stays for good. Each full collection would go through all of it, in 70 ms.
+    # Objects made so far stay to the end; without this each full garbage collection takes 70 ms to go through them.
     gc.freeze()
 
 
@@ -227,7 +227,7 @@ def build_server(
         connector: returns the function that connects to the engine of given settings.
         clock: seconds that never go backwards.
         environ: says where counts are kept.
-        client_pid: the editor's process, with whose end the server ends too.
+        client_pid: the editor's process; the server ends with it.
     """
     server = DgemmaServer(connector, clock, environ, client_pid)
     lifecycle.register(server)

@@ -21,7 +21,7 @@ from dgemma_lsp.request import Channel, Excerpt, Request, Selected, Trigger
 ACCEPTED = "dgemma.accepted"
 
 _WORD = re.compile(r"\w*")
-# A longer word is replaced from a place in it.
+# Of a longer word only the end is replaced.
 _MOST_WORD_CHARS = 1_000
 _MOST_LANGUAGE_CHARS = 100
 
@@ -59,7 +59,7 @@ def to_request(
     channel: Channel,
     deadline_ms: float,
 ) -> Request:
-    """Returns the question that an editor puts with a position.
+    """Returns the request for a position in a document.
 
     Args:
         document: the version that is open.
@@ -99,11 +99,11 @@ def to_trigger(kind: types.InlineCompletionTriggerKind) -> Trigger:
 def with_selected(
     request: Request, info: types.SelectedCompletionInfo | None, lines: LineIndex, encoding: PositionEncoding
 ) -> Request:
-    """Returns the question with what an answer has to extend.
+    """Returns the request with the selected entry of the menu, which an answer has to extend.
 
     Args:
-        request: the question.
-        info: what is selected in the completion menu; ignored where its range does not hold the cursor on its line.
+        request: the request.
+        info: the selected entry; ignored where its range does not hold the cursor on its line.
         lines: the lines of the text that was asked about.
         encoding: what columns count.
     """
@@ -118,14 +118,14 @@ def with_selected(
 
 
 def to_accepted(number: int) -> types.Command:
-    """Returns what the editor runs when it has inserted the suggestion of that number."""
+    """Returns the command that reports the acceptance of the suggestion of that number."""
     return types.Command(title="dgemma: suggestion accepted", command=ACCEPTED, arguments=[number])
 
 
 def to_inline_item(
     completion: Completion, lines: LineIndex, encoding: PositionEncoding, *, accepted: types.Command | None
 ) -> types.InlineCompletionItem:
-    """Returns the ghost text: one line is replaced from its start, and `accepted` is run then."""
+    """Returns the ghost text; it replaces its line from the start, and `accepted` runs after that."""
     return types.InlineCompletionItem(
         insert_text=completion.text, range=to_range(completion.start, completion.end, lines, encoding), command=accepted
     )
@@ -182,7 +182,7 @@ def shown_path(uri: str, roots: Sequence[str], style: PathStyle = HERE) -> str:
     spelled = (uri[-MOST_URI_CHARS:], *(root for root in roots if len(root) <= MOST_URI_CHARS))
     path, *folders = (_pure_path(Uri.parse(style.one_spelling(one)), style) for one in spelled)
     holding = [folder for folder in folders if path.is_relative_to(folder)]
-    # Folders of a workspace may lie inside each other.
+    # Workspace folders may be nested.
     innermost = max(holding, key=lambda folder: len(folder.parts), default=path.parent)
     # The model reads UTF-8, which has no surrogates.
     return path.relative_to(innermost).as_posix().encode("utf-8", "replace").decode("utf-8")
@@ -206,8 +206,8 @@ def to_roots(folders: Iterable[types.WorkspaceFolder], root: str | None) -> tupl
     """Returns the uris of the workspace's folders.
 
     Args:
-        folders: what the editor has open; may be empty.
-        root: stands in for them.
+        folders: the folders that the editor has open; may be empty.
+        root: used where there are none.
     """
     return tuple(folder.uri for folder in folders) or tuple(filter(None, [root]))
 

@@ -1,5 +1,5 @@
-"""The body of a message -> decoded JSON, whatever its numbers and its depth, so that a request keeps its id; and
-decoded JSON -> what handlers and waiters take. Pure.
+"""The body of a message -> decoded JSON, whatever its numbers and depth, so that a request keeps its id; and decoded
+JSON -> the objects and exceptions of pygls. Pure.
 
 Python refuses numbers of more than 4,300 digits and values nested about a thousand deep, though both are JSON.
 """
@@ -16,7 +16,7 @@ from pygls.exceptions import JsonRpcException
 
 Id = int | str
 
-# Deeper than any message of the protocol, and far from what Python can hold.
+# Deeper than any message of the protocol, and far below Python's limit.
 _MOST_DEPTH = 200
 _MOST_DIGITS = 400
 _MOST_URI_DEPTH = 20
@@ -26,7 +26,7 @@ _TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 
 def decoded(body: bytes, style: PathStyle = HERE) -> tuple[Any, bool]:
-    """Returns a decoded message, and whether it is whole: what is nested more than 200 deep is null instead.
+    """Returns a decoded message, and whether it is whole: values nested more than 200 deep are replaced by null.
 
     Each document has one URI from here on, however the editor spells its drive in one message and another.
 
@@ -53,7 +53,7 @@ def _decoded(body: bytes) -> tuple[Any, bool]:
 
 
 def _with_one_spelling(value: Any, style: PathStyle, depth: int = 0) -> Any:
-    """Returns decoded JSON whose URIs have one spelling; those of a deeper value are none of the protocol's."""
+    """Returns decoded JSON with one spelling for each URI; the protocol has none in deeper values."""
     if depth > _MOST_URI_DEPTH:
         return value
     if isinstance(value, list):

@@ -23,7 +23,7 @@ _MISSING = object()
 
 
 def to_fill_question(params: object) -> FillQuestion:
-    """Returns what `dgemma/fill` or the command of its name asks; everything but these fields is left alone.
+    """Returns the question of `dgemma/fill` or of the command `dgemma.fill`; other fields are ignored.
 
     Args:
         params: decoded JSON, as mappings or as objects with attributes.
@@ -42,13 +42,13 @@ def to_fill_question(params: object) -> FillQuestion:
 
 
 def to_progress_token(params: object) -> int | str | None:
-    """Returns the token under which an editor wants to be told the progress of its request, if it does."""
+    """Returns the work-done token of a request; None without one."""
     token = field(params, "workDoneToken", None)
     return token if isinstance(token, int | str) else None
 
 
 def to_fill_result(question: FillQuestion, answer: FillAnswer, encoding: PositionEncoding) -> dict[str, Any]:
-    """Returns the answer to `dgemma/fill`: what replaces which range of which version, or why nothing does."""
+    """Returns the answer to `dgemma/fill`: candidates with range and version, or why there are none."""
     return {
         "uri": question.uri,
         "version": answer.document.version if answer.document else question.version,
@@ -62,7 +62,7 @@ def to_fill_result(question: FillQuestion, answer: FillAnswer, encoding: Positio
 
 
 def to_fillto_range(question: FillQuestion, answer: FillAnswer, encoding: PositionEncoding) -> types.Range:
-    """Returns what a candidate replaces; what was asked about where the document is not open."""
+    """Returns the range that a candidate replaces; the range of the question where the document is not open."""
     if answer.document is not None:
         return to_range(answer.start, answer.end, answer.document.lines, encoding)
     (line, column), (end_line, end_column) = question.span
@@ -85,7 +85,7 @@ def to_kinds(kinds: Sequence[str | types.CodeActionKind]) -> list[str]:
 
 
 def to_fill_action(title: str, kind: FillKind, document: Document, span: types.Range) -> types.CodeAction:
-    """Returns a code action that asks for a fill when it is chosen, and costs nothing before."""
+    """Returns a code action; the engine is asked only when the user chooses it."""
     argument = {
         "textDocument": {"uri": document.uri, "version": document.version},
         "range": {

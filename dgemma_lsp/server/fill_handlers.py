@@ -1,7 +1,7 @@
 """The protocol of fills: code actions, the request `dgemma/fill` and the command `dgemma.fill`, with progress.
 
-A code action costs no inference: it names the command, which runs when the user has chosen. One sentence says why
-nothing was written.
+A code action costs no inference: it names the command, which runs when the user has chosen it. Where nothing was
+written, one sentence gives the reason.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TITLES = {
     FillKind.PLACEHOLDER: "Fill placeholder",
 }
 _REFUSED = "the editor did not apply the fill (read-only, or changed meanwhile); nothing was written"
-# Denoising steps at which the bar is half-way: how many there will be is not known before the end.
+# Denoising steps at which the bar is half-way: their number is not known in advance.
 _HALF_WAY_STEPS = 12
 
 
@@ -44,7 +44,7 @@ def register(server: DgemmaServer) -> None:
         token = await new_token(server, f"dgemma-fill-{next(numbers)}")
         work = asyncio.create_task(_fill_and_apply(server, question, token))
         server.messages.cancel_with_request(work)
-        # Cancelled by its progress bar, it has nothing to say: nothing was written.
+        # Cancelled by its progress bar: nothing was written, so nothing is reported.
         with suppress(asyncio.CancelledError):
             await work
 
@@ -92,7 +92,7 @@ async def _fill_and_apply(server: DgemmaServer, question: FillQuestion, token: T
 
 
 async def _answer(server: DgemmaServer, question: FillQuestion, token: Token | None) -> FillAnswer:
-    """Returns what came of a question; a cancelled progress bar cancels the current task."""
+    """Returns the answer to a question; cancelling the progress bar cancels the current task."""
     path, folder = conversions.shown_path(question.uri, server.roots), folder_of(question.uri, server.roots)
     with work_progress(server, token, "Filling") as report:
 

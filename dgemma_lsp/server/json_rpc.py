@@ -42,12 +42,12 @@ from dgemma_lsp.server.lenient_converter import why_unreadable
 
 _log = logging.getLogger(__name__)
 
-# Requests that are cancelled answer at once; one that does not is not waited for any longer.
+# Longest wait for cancelled requests, which usually end at once.
 _END_TIMEOUT_S = 2.0
 
 
 class SessionState(Enum):
-    """How far a session has come."""
+    """The state of a session."""
 
     NEW = "new"
     OPEN = "open"
@@ -58,7 +58,7 @@ class AnsweringProtocol(LanguageServerProtocol):
     """pygls's protocol that answers every request once.
 
     Attributes:
-        state: how far the session has come.
+        state: the state of the session.
         ended: whether `exit` came: nothing is read after it.
     """
 
@@ -89,7 +89,7 @@ class AnsweringProtocol(LanguageServerProtocol):
             return
         handle = self._dispatch if is_whole else self._refuse_deep
         try:
-            # Each handler in a context of its own: it holds the id of the request.
+            # Each handler has its own context, which holds the id of the request.
             copy_context().run(handle, cast("dict[str, Any]", message))
         except Exception as error:
             _log.error("a message could not be handled (%s)", type(error).__name__)
@@ -120,7 +120,7 @@ class AnsweringProtocol(LanguageServerProtocol):
 
     @lsp_method(types.SHUTDOWN)
     def lsp_shutdown(self, *arguments: Any) -> Generator[Any, Any, None]:
-        """Closes the session: whatever else is in flight is answered first."""
+        """Closes the session after all other requests in flight are answered."""
         if (handler := self.fm.features.get(types.SHUTDOWN)) is not None:
             yield handler, arguments, None
         yield self._end_requests, (), None
@@ -128,14 +128,14 @@ class AnsweringProtocol(LanguageServerProtocol):
 
     @lsp_method(types.EXIT)
     def lsp_exit(self, *arguments: Any) -> Generator[Any, Any, None]:
-        """Ends the session: whoever reads the input stops, and calls `end`."""
+        """Ends the session: the connection stops reading and calls `end`."""
         self.ended = True
         yield from ()
 
     def send_request(
         self, method: str, params: Any = None, callback: Callable[[Any], None] | None = None, msg_id: Id | None = None
     ) -> Future[Any]:
-        """Sends a request as pygls does; its response is looked for among the requests of this side only."""
+        """Sends a request as pygls does, but keeps its future apart from those of the editor's requests."""
         msg_id = str(uuid.uuid4()) if msg_id is None else msg_id
         future = super().send_request(method, params, callback, msg_id)
         self._sent[msg_id] = future, self._result_types.pop(msg_id, None)
@@ -193,7 +193,7 @@ class AnsweringProtocol(LanguageServerProtocol):
         self._lose(method, message)
 
     def _lose(self, method: object, message: dict[str, Any]) -> None:
-        """Tells of a notification that came with an id, and so was refused as a request."""
+        """Reports a notification that came with an id, and so was refused as a request."""
         if self.state is SessionState.OPEN and isinstance(method, str) and self._notifies(method):
             self.message_lost(method, message.get("params"))
 
@@ -223,7 +223,7 @@ class AnsweringProtocol(LanguageServerProtocol):
                 self.message_lost(method, params)
 
     def _take_response(self, message: dict[str, Any]) -> None:
-        """Gives a response to whoever waits; one that cannot be read is an error, so that nobody waits for good."""
+        """Passes a response to its waiter; one that cannot be read becomes an error, so that no waiter is left."""
         msg_id = message.get("id")
         future, kind = self._sent.pop(msg_id, (None, None)) if is_id(msg_id) else (None, None)
         if future is None or future.done():
@@ -275,7 +275,7 @@ class AnsweringProtocol(LanguageServerProtocol):
         self.writer.write(f"Content-Length: {len(body)}\r\n\r\n{body}".encode())
 
     def _cancel(self, msg_id: object) -> None:
-        # One that is not known is a cancellation that crossed its answer. A shutdown cannot be taken back.
+        # An unknown id is of a request answered meanwhile. A shutdown cannot be cancelled.
         if is_id(msg_id) and msg_id != self._shutting_down and (future := self._running.get(msg_id)) is not None:
             future.cancel()
 

@@ -1,8 +1,8 @@
-"""Decoded JSON -> lsprotocol's types, for what editors really send. The only place where reading is lenient.
+"""Decoded JSON -> lsprotocol's types, for the messages that editors really send. The only place that reads leniently.
 
-An enum value that is not known is left out of a list, absent where it is optional, and passed on as it is where it is
-required. Null stands for "absent" wherever a value is optional, `params` may be missing, and an editor that counts no
-versions may leave them out. What `initialize` declares is read field by field: a capability of a wrong form is absent.
+An unknown enum value is left out of a list, absent where it is optional, and passed on as it is where it is required.
+Null means "absent" wherever a value is optional, `params` may be missing, and an editor that counts no versions may
+leave them out. What `initialize` declares is read field by field: a capability of a wrong form is absent.
 Anything else of a wrong type is an error: a text that is null must not be read as the text "None".
 
 lsprotocol refuses each of these, and cattrs turns values of wrong types into texts and numbers. Upstream reports:
@@ -69,7 +69,7 @@ def _wanted(cause: BaseException, kind: type | None) -> str:
 
 
 def _primitive(value: Any, kind: type) -> Any:
-    """Reads a text, number or truth value, or an enum of texts or numbers: cattrs takes an enum for what it is of."""
+    """Reads a text, number or truth value, or an enum of those: cattrs reads such an enum by its value's type."""
     if not issubclass(kind, Enum):
         return _exact(value, kind)
     if (member := _known(value, kind)) is not None:
@@ -191,7 +191,7 @@ def _content_change(converter: Converter) -> Hook:
             raise TypeError("object expected")
         if value.get("range") is None:
             return converter.structure(value, types.TextDocumentContentChangeWholeDocument)
-        # Deprecated, and counted by nobody.
+        # Deprecated, and clients count it differently.
         given = {name: one for name, one in value.items() if name != "rangeLength"}
         return converter.structure(given, types.TextDocumentContentChangePartial)
 

@@ -1,4 +1,4 @@
-"""What reaches stderr: our own messages, and other packages' without the values they quote.
+"""Log records on stderr: our own as they are, those of other packages without the values that they quote.
 
 pygls logs whole message bodies: at INFO always, above it in some errors. Source text must not reach a log, so of its
 records only the place, the wording and the kind of the error are kept.

@@ -1,4 +1,4 @@
-"""The chosen model where it is not there: the editor is told once, and fetches it through the server.
+"""The chosen model where it is not fetched: the editor gets a message once, and can fetch it through the server.
 
 An editor that offers to fetch declares `experimental.dgemma.fetchModel` in its capabilities; any other shows the
 sentence. `dgemma/fetchModel` and the command `dgemma.fetchModel` run the download in a process of its own, with its
@@ -43,7 +43,7 @@ def register(server: DgemmaServer) -> None:
         token = await new_token(server, f"dgemma-fetch-{next(numbers)}")
         work = asyncio.create_task(_fetch_and_tell(server, token))
         server.messages.cancel_with_request(work)
-        # Cancelled by its progress bar, it has nothing to say.
+        # Cancelled by its progress bar: nothing is reported.
         with suppress(asyncio.CancelledError):
             await work
 
@@ -53,7 +53,7 @@ def register(server: DgemmaServer) -> None:
 
 
 def tell_missing(ls: DgemmaServer) -> None:
-    """Tells the editor once that the chosen model is not there, unless the user wants to hear no more of it."""
+    """Reports once that the chosen model is not fetched, unless the user has declined it."""
     choice = ls.session.board.model
     entry = choice.missing
     if entry is None or not ls.session.settings.enabled or entry.name in ls.told_missing:

@@ -1,4 +1,4 @@
-"""The request `dgemma/denoise`: an answer whose canvas the editor watches settle. Nothing of it is applied here.
+"""The request `dgemma/denoise`: a completion whose canvas the editor shows while it is denoised. Applies nothing.
 
 `{textDocument: {uri, version?}, position, token}` is answered with `{items: [InlineCompletionItem], finish, steps,
 elapsedMs, message}`; `message` says in one sentence why nothing was asked, and is empty otherwise. Before that, and
@@ -31,7 +31,7 @@ _FORM = f"{METHOD} takes {{textDocument: {{uri, version?}}, position: {{line, ch
 
 
 def register(server: DgemmaServer) -> None:
-    """Lets a server answer the request."""
+    """Registers the handler."""
     server.feature(METHOD)(_denoise)
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dgemma_lsp.server.app import DgemmaServer
 
 
-# The work does not wait any longer for its bar.
+# Longest wait of the work for its progress bar.
 _BAR_TIMEOUT_S = 1.0
 
 Token = int | str
@@ -28,7 +28,7 @@ Report = Callable[[int, str], None]
 
 
 class LoadProgress:
-    """Shows loading states as a progress bar, and nothing of other states.
+    """Shows loading states as a progress bar; other states close it.
 
     Args:
         bar: asks the editor for a bar, and opens, updates and closes it.
@@ -72,7 +72,7 @@ def work_progress(server: DgemmaServer, token: Token | None, title: str) -> Gene
     Args:
         server: of the editor.
         token: the bar's, as the editor or `new_token` gave it; None shows nothing.
-        title: what the work is.
+        title: the name of the work.
     """
     task, bar = asyncio.current_task(), server.work_done_progress
     assert task is not None

@@ -1,7 +1,7 @@
 """The server's side of the protocol: messages about documents in, changes of our own documents out.
 
-`AnsweringProtocol` sees to the responses. A notification that cannot be read leaves its document out of step: nothing
-is offered there until the text is known again.
+`AnsweringProtocol` makes the responses. A notification that cannot be read leaves its document out of step: nothing is
+offered there until the editor sends the whole text again.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from dgemma_lsp.server.transport.stdio import StdoutWriter, open_input
 if TYPE_CHECKING:
     from dgemma_lsp.server.app import DgemmaServer
 
-# Nobody waits for what a session that ends still has to write.
+# Longest wait for the last messages of a session that ends.
 _CLOSE_TIMEOUT_S = 2.0
 
 

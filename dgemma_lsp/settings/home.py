@@ -1,6 +1,6 @@
-"""The user's home folder and where counts are kept; neither need exist: a container may run as a user without account.
+"""The user's home folder and the folder for counts; neither need exist: a container may run as a user without account.
 
-`platformdirs` names the folders of Windows. Elsewhere the folder for state is the one that other programs' users know.
+`platformdirs` gives the folders of Windows. Elsewhere the folder for state is that of the XDG specification.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""One setting: its key, what values it takes, and what they mean at both ends. Tells what is wrong with a value.
+"""One setting: its key, the values it takes and what they mean at both ends; explains why a value cannot be used.
 
-Pure; knows no editor and not which settings there are.
+Pure; independent of editors and of the table of settings.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Option:
         max_chars: most characters of one text.
         form: what the pattern means, for people.
         entry: what one text of a list is, for people.
-        when_unusable: what holds where no part of a value can be used and the default would; None is the default.
-        refusal: says of a text that matches the pattern why it cannot be used, or nothing.
+        when_unusable: value where no part of the given one can be used and the default would hold; None is the default.
+        refusal: returns why a text that matches the pattern cannot be used, or nothing.
         renamed: the new text for each that an earlier version took.
         workspace_may: what a workspace may do with it.
     """
@@ -221,7 +221,7 @@ class Option:
 
 
 def shown(value: object) -> str:
-    """Returns a value as the user wrote it, or what it is."""
+    """Returns a value as the user wrote it, or the name of its kind."""
     match value:
         case None:
             return "null"

@@ -1,7 +1,7 @@
-"""Whatever JSON an editor sends -> settings, read tolerantly.
+"""JSON of an editor, of any form -> settings, read tolerantly.
 
-A wrong value never stops the server: it is named in a problem, and the value that held before stays. What a workspace
-may not decide is refused with a sentence, and of a list that it may add to the user's entries stay.
+A wrong value never stops the server: a problem names it, and the value before stays. A key that a workspace may not set
+is refused with a sentence; of a list that it may add to, the user's entries stay.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def read_settings(
     """Reads what the editor sent.
 
     Args:
-        raw: decoded JSON: nested objects or dotted keys, with or without the outer `dgemma`; None is nothing.
+        raw: decoded JSON: nested objects or dotted keys, with or without the outer `dgemma`; None holds no key.
         base: supplies every value that `raw` leaves out; of `SettingsOf.WORKSPACE`, the user's own.
         held: supplies every value that `raw` sets in a way that cannot be used; None is `base`.
         of: whose settings they are; what a workspace may set is in `Option.workspace_may`.
@@ -87,7 +87,7 @@ def read_settings(
         if problem is None:
             continue
         if len(problems) == _MAX_PROBLEMS:
-            # Looking for the nearest key takes time, and nobody reads a thousand lines.
+            # Finding the nearest key takes time, and a thousand messages would not be read.
             num_more += 1
         else:
             problem = problem or _unknown(key, by_key)

@@ -16,10 +16,10 @@ LOG_LEVELS = ("error", "warning", "info", "debug")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The choices that hold; `OPTIONS` says what each means.
+    """The settings in force; `OPTIONS` has the meaning of each.
 
     Attributes:
-        enabled: whether anything is offered at all.
+        enabled: whether anything is offered.
         engine_model: a short name, or the path of a folder or GGUF file.
         engine_device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
         engine_autostart: whether an engine is started when none runs.
@@ -34,7 +34,7 @@ class Settings:
         fill_deadline_ms: milliseconds for one fill of a selection.
         fill_max_tokens: most tokens of a fill.
         completion_fallback: whether the answer is offered in the completion menu too.
-        speculation: whether what follows a shown completion is prepared while nobody waits for the engine.
+        speculation: whether the text after a shown completion is prepared while the engine is idle.
         paused_languages: languages that nothing is offered in.
         private_files: patterns of files that are neither completed nor read.
         stats: whether counts and times are kept on this machine.
@@ -66,7 +66,7 @@ class Settings:
 
     @property
     def engine_choice(self) -> tuple[object, ...]:
-        """What decides which engine is connected; another choice needs another connection."""
+        """The settings that select the engine; when one changes, a new connection is needed."""
         elsewhere = self.engine_url, self.engine_key_file, self.engine_ca_file, self.engine_plain_http_hosts
         return self.engine_model, self.engine_device, self.engine_autostart, *elsewhere
 

@@ -1,4 +1,4 @@
-"""What every benchmark result carries (where, when, on which commit) and the folder it is written to.
+"""The fields of every benchmark result (hardware, date, commit) and the folder it is written to.
 
 Documents and their tests read `results/`, which is committed. So a benchmark writes to `measured/`, which git ignores,
 unless it is run with `--record`.

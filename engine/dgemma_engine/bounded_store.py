@@ -38,7 +38,7 @@ class BoundedStore(Generic[K, V]):
         self._max_weight = max_weight
         self._kept = kept
         self._entries: OrderedDict[K, V] = OrderedDict()
-        # Of each entry as it was stored: a store of a thousand entries is not weighed anew for each.
+        # Weights as of storing: a store of a thousand entries is not weighed again for each new one.
         self._weights: dict[K, int] = {}
         self._weight = 0
 

@@ -43,7 +43,7 @@ _COMMANDS = {
     "export": ("commands.export", "write a model folder for transformers"),
     "plan": ("commands.plan", "print whether a model fits a device"),
 }
-# What needs the engine's socket or locks, which Windows has no likes of, or serves an engine there only.
+# Commands that need the engine's socket or locks, which Windows lacks, or that serve an engine there.
 _LOCAL_COMMANDS = ("start", "stop", "status", "serve", "pull")
 _ON_WINDOWS = (
     "{command}: the engine does not run on Windows itself; run this in WSL, or set engine.url to an engine on another "

@@ -7,7 +7,7 @@ from typing import Any
 
 from dgemma_engine.errors import CheckpointError
 
-# More than any model has that this package could run.
+# Bounds above those of any model that this package could run.
 MOST_TOKENS = 2**22
 MOST_POSITIONS = 2**27
 MOST_WIDTH = 2**20

@@ -55,7 +55,7 @@ class EngineUnavailable(EngineError):
 
 
 class NoEngine(EngineUnavailable):
-    """None runs; whoever asked did not want one started."""
+    """None runs, and the caller did not want one started."""
 
 
 class OlderEngine(EngineUnavailable):

@@ -1,4 +1,4 @@
-"""How paths are written on this system, and one way to write them for comparing: slashes, `/c:` for a drive. Pure.
+"""The form of paths on this system, and a comparable form of them: slashes, `/c:` for a drive. Pure.
 
 Windows compares names without case, and spells a drive in either case, as `C:`, `c%3A` or `\\\\?\\C:`. A comparable
 path has forward slashes and a lower-case drive: `/c:/w/a.py`, and `//server/share/a.py` on another machine.

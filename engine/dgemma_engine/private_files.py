@@ -1,6 +1,6 @@
 """Folders and files that only their owner may use: their modes are set, whatever the umask is or was.
 
-On Windows a user's folders are private as they are, and modes say nothing. Standard library only.
+On Windows a user's folders are private as they are, and modes have no meaning. Standard library only.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What both programs do around a command: usable standard streams, and environment faults as one line and an exit code.
+"""Runs the commands of both programs: usable standard streams, and environment faults as one line and an exit code.
 
 Standard library only; contains no command and no message of a command.
 """
@@ -9,7 +9,7 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 INTERRUPTED = 130
@@ -74,8 +74,16 @@ def say_error(name: str, message: str) -> None:
 
 
 def visible(text: str) -> str:
-    r"""Returns a text on one line, with escapes such as `\n` for what a terminal cannot show or would act on."""
+    r"""Returns a text on one line, with escapes such as `\n` for characters that a terminal hides or acts on."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def write_table(rows: Sequence[Sequence[str]]) -> None:
+    """Prints rows of cells as lines of aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        sys.stdout.write("  ".join(cells).rstrip() + "\n")
 
 
 def _report(name: str, error: OSError) -> int:

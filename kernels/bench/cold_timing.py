@@ -1,6 +1,6 @@
-"""How long one host call takes on the device with its tensors in memory, not in the cache: graph replays over copies.
+"""Time of one host call on the device with its tensors in memory, not in the cache: graph replays over copies.
 
-A call's tensors are made again and again until all copies together are beyond twice the L2 cache, and one captured
+A call's tensors are copied until all copies together are larger than twice the L2 cache, and one captured
 graph runs the copies in turn, so that no copy's data is left from its last turn and no launch waits for the host.
 """
 
@@ -14,7 +14,7 @@ import full_size
 import torch
 from dgemma_kernels.launch.launch_table import LaunchTable
 
-# Of cards whose driver does not tell.
+# Cache size assumed for cards whose driver does not report it.
 LARGEST_L2 = 128 * 2**20
 MOST_COPIES, LEAST_LAUNCHES, REPLAYS = 256, 12, 7
 
@@ -66,7 +66,7 @@ class ColdCalls:
 
 
 def copies(each_bytes: int, cache_bytes: int) -> int:
-    """Returns how many sets of `each_bytes` are beyond twice the cache, from 2 to `MOST_COPIES`."""
+    """Returns how many sets of `each_bytes` exceed twice the cache, from 2 to `MOST_COPIES`."""
     return min(MOST_COPIES, max(2, 2 * cache_bytes // max(1, each_bytes) + 1))
 
 

@@ -1,8 +1,8 @@
-"""Compiles every kernel at full size for cards that are not here, and records what the compiler made of it.
+"""Compiles every kernel at full size for cards that are not here, and records registers, spills and instructions.
 
 `python kernels/bench/cross_compile.py --record` writes `results/cross_compile.json`, without `--record` one in
 `measured/`; `--quick` compiles one case per kernel and prints only. It fails where a kernel spills registers or asks
-for more shared memory than a multiprocessor has. Nothing of it says how fast a kernel is.
+for more shared memory than a multiprocessor has. It does not show how fast a kernel is.
 """
 
 from __future__ import annotations
@@ -94,18 +94,18 @@ def per_weight(launch: Launch, sass: str) -> dict[str, Any]:
 
 
 def faults_of(result: dict[str, Any]) -> list[str]:
-    """Returns what does not fit, in words."""
+    """Returns a sentence for each limit that a kernel exceeds."""
     where = f"{result['case']} part {result['part']} on sm_{result['sm']}"
     faults: list[str] = []
     if result["spill_store_bytes"] != 0 or result["spill_load_bytes"] != 0:
         faults.append(f"{where} spills {result['spill_store_bytes']} bytes")
     if result["shared_bytes"] > result["shared_limit_bytes"]:
-        faults.append(f"{where} wants {result['shared_bytes']} bytes of shared memory")
+        faults.append(f"{where} needs {result['shared_bytes']} bytes of shared memory")
     return faults
 
 
 def write(results: list[dict[str, Any]], folder: Path) -> None:
-    """Writes the JSON with what it was made by."""
+    """Writes the JSON with the versions of the compilers."""
     from dgemma_engine.tools.evaluation.provenance import provenance
 
     whole = {

@@ -1,6 +1,6 @@
 """Every kernel as DiffusionGemma 26B launches it: host functions with tensors of its shapes.
 
-A canvas of 256 positions behind a prompt of 1,024 with room for 8,192, a prompt chunk of 2,048 for the causal kernels.
+A canvas of 256 positions after a prompt of 1,024 with room for 8,192, a prompt chunk of 2,048 for the causal kernels.
 On the `meta` device tensors have no memory and launches can only be recorded; on a GPU they are random.
 """
 
@@ -44,18 +44,18 @@ class Case:
 
 
 def floats(device: torch.device, *shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
-    """Returns random numbers; 8-bit ones are cast from such."""
+    """Returns random numbers; 8-bit ones are cast from 16-bit ones."""
     if device.type == "meta":
         return torch.empty(*shape, dtype=dtype, device=device)
     if dtype.is_floating_point and dtype.itemsize > 1:
         return torch.empty(*shape, dtype=dtype, device=device).normal_(0.0, 0.1)
-    # Any bits are valid ones but fp8's two that are no numbers.
+    # Any bits are valid numbers, except the two NaNs of fp8.
     bits = torch.randint(0, 127, shape, dtype=torch.uint8, device=device)
     return bits.view(dtype) if dtype.itemsize == 1 else bits.to(dtype)
 
 
 def integers(device: torch.device, count: int, value: int = 0) -> Tensor:
-    """Returns one int32 again and again."""
+    """Returns `count` copies of one int32."""
     return torch.full((count,), value, dtype=torch.int32, device=device)
 
 
@@ -115,7 +115,7 @@ def attention_cases() -> list[Case]:
 
 
 def vocabulary_cases() -> list[Case]:
-    """Returns everything behind the output matrix."""
+    """Returns all operations after the output matrix."""
     return [
         Case(name="distribution", prepare=_distribution, quick=True),
         Case(name="soft_embeddings", prepare=_soft_embeddings, quick=True),

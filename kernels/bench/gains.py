@@ -2,7 +2,7 @@
 
 `python kernels/bench/gains.py --record` compiles each kernel of a denoising step for sm_90 with and without each gain
 of `table_gains.py` and writes `results/gains.json`, without `--record` one in `measured/`. Times are arithmetic
-(`predicted_time.py`): they tell which gain is worth a measurement, and `make gpu-report` measures.
+(`predicted_time.py`): they show which gain is worth a measurement, and `make gpu-report` measures it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Compiler:
     )
 
     def of(self, launch: Launch) -> tuple[Compiled, dict[str, Any]]:
-        """Returns what the compiler makes of a launch, and that as figures."""
+        """Returns a compiled launch, and its figures."""
         parts = {name: str(getattr(value, "dtype", value)) for name, value in launch.arguments.items()}
         key = json.dumps([launch.name, parts, launch.options])
         if key not in self._known:

@@ -1,4 +1,4 @@
-"""What one launch takes on an H200, by arithmetic on its programs and its machine code; nothing is measured.
+"""The time of one launch on an H200, by arithmetic on its programs and its machine code; nothing is measured.
 
 A multiprocessor runs its programs in turn, several at once as far as registers and shared memory allow. Each is busy
 for as long as the instructions of its loop take to issue, and waits for loads that nothing in it hides: those before
@@ -45,7 +45,7 @@ _GROUP = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compiled:
-    """What the compiler made of a launch.
+    """A compiled launch.
 
     Attributes:
         registers: of a thread.
@@ -145,7 +145,7 @@ def keys(launch: Launch) -> int:
 
 
 def bytes_moved(launch: Launch) -> int:
-    """Returns the bytes that a launch reads and writes: its tensors, and the keys and values behind addresses."""
+    """Returns the bytes that a launch reads and writes: its tensors, and the keys and values at stored addresses."""
     moved = sum(
         value.numel() * value.element_size() for value in launch.arguments.values() if isinstance(value, Tensor)
     )

@@ -49,10 +49,10 @@ class Launch:
         return self.kernel.fn.__name__
 
     def compile(self, architecture: int) -> tuple[CompiledKernel, str]:
-        """Compiles for `sm_<architecture>` and returns the result and what ptxas said of it.
+        """Compiles for `sm_<architecture>` and returns the result and the log of ptxas.
 
         The specialisations are the launcher's: pointers and multiples of 16 are known as such, 1 and None as values,
-        but for numbers that the kernel wants no variants for.
+        except for numbers that the kernel excludes from specialisation.
         """
         signature: dict[str, str] = {}
         constants: dict[tuple[int, ...], Any] = {}

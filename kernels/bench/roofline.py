@@ -1,8 +1,8 @@
-"""What one denoising step must at least read and multiply, kernel by kernel, and how long one card needs for it.
+"""The least that one denoising step must read and multiply, kernel by kernel, and the time one card needs for it.
 
 `python kernels/bench/roofline.py --record` writes `results/roofline.json`, without `--record` one in `measured/`.
 Arithmetic only: a canvas of 256 positions, a prompt of 1,024, tokens that choose experts at random. The card is an H200
-as somebody else measured it: 4.3 TB/s, 780 TFLOP/s in bf16; 1.5 PFLOP/s in fp8 is the assumption of the plan in
+as published measurements have it: 4.3 TB/s, 780 TFLOP/s in bf16; 1.5 PFLOP/s in fp8 is the assumption of the plan in
 `docs/KERNELS.md`. `together` is the same of several users' canvases in one pass: floors too, and what they gain over
 turns.
 """

@@ -1,4 +1,4 @@
-"""What the default launch tables leave off because no card has measured it: each by a name, as changes of a table."""
+"""Switches that the default launch tables leave off because no card has measured them: by name, as table changes."""
 
 from __future__ import annotations
 

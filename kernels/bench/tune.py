@@ -28,12 +28,12 @@ from torch import Tensor
 from tuned_table import Tuned, TunedFile
 from tuning_choices import candidates, judges, ordered
 
-# Relative root mean square difference of two entries' results: another order of sums, 8-bit roundings included.
+# Largest relative root mean square difference of two entries' results: other orders of sums and 8-bit roundings.
 MOST_APART = 2.0**-6
 
 
 class Call(Protocol):
-    """What is timed: `ColdCalls`."""
+    """A call that is timed: `ColdCalls`."""
 
     def result(self, table: LaunchTable, /) -> object:
         """Returns what it computes."""
@@ -46,10 +46,10 @@ class Call(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuner:
-    """Tries candidates and keeps what it learns.
+    """Tries candidates and keeps the results.
 
     Attributes:
-        file: what is known, and where it is kept.
+        file: the results so far.
         prepare: makes a call of a case of `full_size`, by its name.
         clock: in seconds.
         is_broken: whether the device can run nothing more after a failed candidate.
@@ -68,7 +68,7 @@ class Tuner:
             seconds: in which candidates are started.
 
         Raises:
-            RuntimeError: a candidate broke the device; the next run goes on behind it.
+            RuntimeError: a candidate broke the device; the next run continues after it.
         """
         end, tried = self.clock() + seconds, 0
         for kernel in ordered(self.file.table.entries, only):
@@ -170,7 +170,7 @@ def main() -> int:
 
 
 def is_broken(device: torch.device) -> bool:
-    """Returns whether the device answers nothing any more: an error that no later call gets past."""
+    """Returns whether the device fails every call from now on."""
     if device.type != "cuda":
         return False
     try:

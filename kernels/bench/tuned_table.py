@@ -1,4 +1,4 @@
-"""A card's launch table as a file that grows while it is tuned: what was tried of each kernel, and the fastest."""
+"""A card's launch table as a file that grows during tuning: the candidates tried of each kernel, and the fastest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tuning_choices import candidates, ordered
 
 @dataclass(slots=True, kw_only=True)
 class Tuned:
-    """What is known of one kernel.
+    """The results of one kernel.
 
     Attributes:
         tried: candidates tried so far, the table's own entry first.
@@ -27,7 +27,7 @@ class Tuned:
     entry: dict[str, int] | None = None
 
     def add(self, number: int, entry: dict[str, int], seconds: float | None) -> None:
-        """Takes a candidate's time, None for one that does not run."""
+        """Adds a candidate's time, None for one that does not run."""
         if number == 0:
             self.first_seconds = seconds
         if seconds is not None and (self.seconds is None or seconds < self.seconds):
@@ -35,12 +35,12 @@ class Tuned:
 
 
 class TunedFile:
-    """The table of one card as a file, with what is known of each kernel.
+    """The table of one card as a file, with the results of each kernel.
 
     Args:
         path: where it is, or will be.
         gpu: the card's name.
-        start: what is launched where nothing is known.
+        start: the entries of kernels that are not tuned yet.
     """
 
     def __init__(self, path: Path, gpu: str, start: LaunchTable) -> None:

@@ -1,4 +1,4 @@
 """Tensor operations of a DiffusionGemma layer: references in plain PyTorch, kernels beside them.
 
-Knows tensors; knows no model, token or request.
+Takes and returns tensors; independent of models, tokens and requests.
 """

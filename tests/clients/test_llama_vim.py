@@ -1,4 +1,4 @@
-"""llama.vim in a real Neovim: what it shows, inserts and asks for behind its user's back."""
+"""llama.vim in a real Neovim: what it shows and inserts, and its requests that the user did not ask for."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class Block:
 
     Attributes:
         place: page and line, for a test's name.
-        language: as it is written behind the fence; empty for shells and drawings.
+        language: as it is written after the fence; empty for shells and drawings.
         text: all lines.
     """
 

@@ -89,8 +89,8 @@ COMMANDS: dict[str, Run | Elsewhere | ByHand] = {
         r"<!doctype html>(?s:.*)</html>", "dgemma-lsp trace area.py:10:12 --html OUT > said && cat OUT"
     ),
     "dgemma-lsp complete FILE:LINE:COLUMN --model tiny": Run(ANSWER, "dgemma-lsp complete area.py:10:12 --model tiny"),
-    "dgemma-engine stop": Run(
-        r"engine stopped \(pid \d+\)\n", "dgemma-engine start --model tiny > said && dgemma-engine stop --model tiny"
+    "dgemma-engine stop --all": Run(
+        r"^(engine stopped \(pid \d+\)\n)+$", "dgemma-engine start --model tiny > said && dgemma-engine stop --all"
     ),
     "dgemma-engine stop --model tiny": Run(
         r"^(engine stopped \(pid \d+\)|no engine is running)\n$", "dgemma-engine stop --model tiny || true"
@@ -154,7 +154,7 @@ COMMANDS: dict[str, Run | Elsewhere | ByHand] = {
         NO_ADAPTER, "dgemma-engine adapters rm tree --unfinished", code=1
     ),
     "dgemma-engine plan MODEL --format int4 --context 8192": Run(
-        r"total +[\d,.]+ [MG]iB\n(?s:.*)it fits\n$",
+        r"total planned +[\d,.]+ [MG]iB\n(?s:.*)it fits\n$",
         "dgemma-engine plan diffusiongemma --format int4 --context 8192 --memory 24",
     ),
     "dgemma-engine quantize SRC DST --format int8|int4|fp8|nvfp4": Run(
@@ -200,7 +200,7 @@ def desk() -> Iterator[Path]:
     certificate.cert_chain_pems[0].write_to_path(folder / "cert.pem")
     assert engine_main(["export", "tiny", str(folder / "PLAIN")]) == 0
     yield folder
-    run(folder, "dgemma-engine stop --model tiny; dgemma-engine stop")
+    run(folder, "dgemma-engine stop --all")
     shutil.rmtree(folder)
 
 

@@ -93,7 +93,7 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., C
 
 
 def _byte_tokenizer() -> Tokenizer:
-    """One token a byte behind sixteen special ones: any text can be encoded in 272 ids."""
+    """One token a byte after sixteen special ones: any text can be encoded in 272 ids."""
     # Here and not above: tests of the kernels, which lie below this folder, run where there is no such package.
     from tokenizers import Tokenizer, decoders, pre_tokenizers
     from tokenizers.models import BPE

@@ -69,7 +69,7 @@ def draw_ids(seed: int, length: int, device: torch.device) -> Tensor:
 def packed_rows(
     num_past: int, lengths: list[int], device: torch.device
 ) -> tuple[Tensor, attention_masks.AttentionMasks]:
-    """Positions and masks of canvases behind each other."""
+    """Positions and masks of canvases after each other."""
     row_L = torch.tensor([row for row, length in enumerate(lengths) for _ in range(length)], device=device)
     offset_L = torch.cat([torch.arange(length, device=device) for length in lengths])
     return (num_past + offset_L)[None], attention_masks.packed(row_L, num_past=num_past, sliding_window=WINDOW)

@@ -58,7 +58,7 @@ def test_nothing_compiled_at_full_size_spills_or_asks_for_too_much() -> None:
 
 
 def test_attention_is_not_compiled_anew_where_rows_begin_unaligned() -> None:
-    """Rows and positions of a canvas begin behind those of its block, at any multiple of four bytes."""
+    """Rows and positions of a canvas begin after those of its block, at any multiple of four bytes."""
     program = (
         "from dgemma_kernels.ops._attention import attention_kernel as kernel;"
         "print(*(one.name for one in kernel.params if one.do_not_specialize_on_alignment))"

@@ -41,7 +41,7 @@ def run(
     Args:
         environ: the whole environment.
         program: `LSP` or `ENGINE`.
-        arguments: behind the program's name.
+        arguments: after the program's name.
         cwd: where it runs.
         before: runs in the new process before the interpreter starts.
         prelude: runs in the new interpreter before the program; its source is sent, so it imports what it needs.

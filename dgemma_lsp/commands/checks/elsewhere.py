@@ -1,4 +1,4 @@
-"""The set-up with an engine on another machine -> findings: what this machine needs, and whether that one answers."""
+"""Settings with an engine on another machine -> findings: what this machine needs, and whether the engine answers."""
 
 from __future__ import annotations
 

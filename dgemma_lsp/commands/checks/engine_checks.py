@@ -5,16 +5,16 @@ from __future__ import annotations
 from dgemma_engine.protocol.messages import EngineState
 from dgemma_engine.protocol.status_messages import Status
 
-from dgemma_lsp.commands.checks.facts import Facts
+from dgemma_lsp.commands.checks.facts import Facts, OtherEngine
 from dgemma_lsp.commands.checks.finding import Finding, Severity
 
 _INSTALL = "pip install 'dgemma-lsp[engine]'"
-_STOP = "dgemma-engine stop; the next completion starts the version of this server"
+_RESTART = "the next completion starts the version of this server"
 _GIB = 1 << 30
 
 
 def check_engine_packages(facts: Facts) -> Finding:
-    """Whether the packages that the engine needs are installed; an engine that runs already does without."""
+    """Whether the packages that the engine needs are installed; only a warning while an engine runs."""
     name = "engine extra"
     if facts.missing:
         verdict = Severity.FAIL if facts.engine.status is None else Severity.WARN
@@ -45,7 +45,7 @@ def check_engine(facts: Facts) -> Finding:
     if engine.problem:
         verdict = Severity.WARN if engine.replaceable else Severity.FAIL
         known = "" if engine.status is None else f"{_about(engine.status)}; "
-        found = Finding.split(name, verdict, engine.problem, remedy="dgemma-engine stop")
+        found = Finding.split(name, verdict, engine.problem, remedy=engine.stop_command)
         return Finding(name=name, verdict=verdict, detail=known + found.detail, remedy=found.remedy)
     status = engine.status
     if status is None:
@@ -54,7 +54,9 @@ def check_engine(facts: Facts) -> Finding:
     if status.state is EngineState.FAILED:
         return Finding.split(name, Severity.FAIL, status.message, remedy=f"see {engine.log}")
     if status.version != facts.server_version:
-        return Finding(name=name, verdict=Severity.WARN, detail=_about(status), remedy=_STOP)
+        detail = f"{_about(status)}; this server is version {facts.server_version}"
+        remedy = f"{engine.stop_command}; {_RESTART}"
+        return Finding(name=name, verdict=Severity.WARN, detail=detail, remedy=remedy)
     return Finding(name=name, verdict=Severity.OK, detail=_about(status))
 
 
@@ -63,18 +65,13 @@ def check_others(facts: Facts) -> Finding | None:
     others = facts.engine.others
     if not others:
         return None
-    told = [
-        f"process {other.pid} serves {other.model}, {other.memory_bytes / _GIB:.1f} GiB"
-        if other.model
-        else f"process {other.pid} does not answer"
-        for other in others
-    ]
-    pids = " ".join(str(other.pid) for other in others)
+    told = "; ".join(_about_other(other, facts.server_version) for other in others)
+    commands = "; ".join(dict.fromkeys(other.stop_command for other in others))
     return Finding(
         name="other engines",
         verdict=Severity.WARN,
-        detail=f"each holds a model in memory: {'; '.join(told)}",
-        remedy=f"end those that no window needs: kill {pids}",
+        detail=f"each holds a model in memory: {told}",
+        remedy=f"end those that no window needs: {commands}",
     )
 
 
@@ -103,6 +100,13 @@ def check_execution(facts: Facts) -> Finding | None:
         return Finding(name=name, verdict=Severity.OK, detail=detail)
     detail = f"{numbers}not compiled, so slower: {status.uncompiled_reason}"
     return Finding(name=name, verdict=Severity.WARN, detail=detail, remedy="update torch")
+
+
+def _about_other(other: OtherEngine, server_version: str) -> str:
+    if not other.model:
+        return f"process {other.pid} does not answer"
+    version = "" if other.version == server_version else f", of version {other.version} (this server: {server_version})"
+    return f"process {other.pid} serves {other.model}, {other.memory_bytes / _GIB:.1f} GiB{version}"
 
 
 def _about(status: Status) -> str:

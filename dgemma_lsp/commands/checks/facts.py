@@ -12,12 +12,13 @@ class EngineFacts:
     """The engine that the settings name.
 
     Attributes:
-        refusal: why its place (the runtime directory) cannot be used; empty where it can be.
+        refusal: why the runtime directory cannot be used; empty where it can be.
         place: the runtime directory with its mode, for a person.
         log: its log.
-        problem: why an engine that runs cannot be used, with the remedy behind a semicolon; empty where it can be.
+        problem: why an engine that runs cannot be used, with the remedy after a semicolon; empty where it can be.
         replaceable: whether the next completion replaces an engine of an older version.
         status: its answer; None where none answers.
+        stop_command: the command that ends it, and no other engine.
         others: engines of other models or devices in the same directory.
     """
 
@@ -27,6 +28,7 @@ class EngineFacts:
     problem: str = ""
     replaceable: bool = False
     status: Status | None = None
+    stop_command: str = "dgemma-engine stop"
     others: tuple[OtherEngine, ...] = ()
 
 
@@ -36,11 +38,15 @@ class OtherEngine:
 
     Attributes:
         pid: its process id.
+        stop_command: the command that ends it.
+        version: of the package that it runs; empty where it does not answer.
         model: the model's name; empty where it does not answer.
         memory_bytes: its resident memory; 0 where it does not answer.
     """
 
     pid: int
+    stop_command: str
+    version: str = ""
     model: str = ""
     memory_bytes: int = 0
 
@@ -83,8 +89,8 @@ class ModelFacts:
 
     Attributes:
         name: of the model that runs.
-        notice: that it has a new name, or stands in for the chosen one, with the remedy behind a semicolon; else empty.
-        problem: why it cannot be loaded, with the remedy behind a semicolon; empty where nothing speaks against it.
+        notice: that it has a new name, or stands in for the chosen one, with the remedy after a semicolon; else empty.
+        problem: why it cannot be loaded, with the remedy after a semicolon; empty where none is known.
     """
 
     name: str
@@ -94,7 +100,7 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What was looked up.
+    """The facts.
 
     Attributes:
         python: version and platform.
@@ -102,15 +108,15 @@ class Facts:
         missing: packages of the engine extra that are not installed.
         server_version: of dgemma-lsp.
         device: as the settings name it.
-        engine: see there.
-        model: see there.
-        gpu: see there.
-        memory_bytes: of the machine: all, and what is unused.
+        engine: the engine of the settings.
+        model: the model of the settings.
+        gpu: the graphics cards and their driver.
+        memory_bytes: of the machine: total and available.
         home: the user's home folder; None where there is none.
-        runtime_disk: where the runtime directory is; None where its place is refused.
+        runtime_disk: where the runtime directory is; None where it is refused.
         state_folder: where the statistics are.
         stats: the statistics file and since when it counts, for a person.
-        stats_problem: why it cannot be read, with the remedy behind a semicolon; empty where it can be.
+        stats_problem: why it cannot be read, with the remedy after a semicolon; empty where it can be.
     """
 
     python: str

@@ -1,4 +1,4 @@
-"""One result of a check by `dgemma-lsp doctor`: the subject, how bad it is, what was found, and the remedy."""
+"""One result of a check by `dgemma-lsp doctor`: subject, severity, what was found, and the remedy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Severity(StrEnum):
-    """How bad it is: `FAIL` means that no completion can come."""
+    """How severe a finding is: `FAIL` means that completions cannot work."""
 
     OK = "ok"
     WARN = "warn"
@@ -21,7 +21,7 @@ class Finding:
 
     Attributes:
         name: what was checked.
-        verdict: how bad it is.
+        verdict: its severity.
         detail: what was found.
         remedy: what to do; empty where nothing needs to be done.
     """
@@ -41,7 +41,7 @@ class Finding:
 
         Args:
             name: what was checked.
-            verdict: how bad it is.
+            verdict: its severity.
             message: the cause, with or without its remedy.
             remedy: for a message without one.
         """

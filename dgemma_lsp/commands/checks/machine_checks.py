@@ -37,7 +37,7 @@ def check_device(facts: Facts) -> Finding:
 
 
 def check_memory(facts: Facts) -> Finding:
-    """Whether the embedded model has room."""
+    """Whether there is enough memory for the model `tiny`."""
     total, available = facts.memory_bytes
     detail = f"{total / _GIB:.1f} GiB, {available / _GIB:.1f} GiB of it unused"
     if (status := facts.engine.status) is not None:
@@ -50,7 +50,7 @@ def check_memory(facts: Facts) -> Finding:
 
 
 def check_disk(facts: Facts) -> Finding | None:
-    """Whether the engine can write its lock and log; None where its directory is refused anyway."""
+    """Whether the engine can write its lock and log; None where its directory is refused."""
     disk = facts.runtime_disk
     if disk is None:
         return None
@@ -93,7 +93,7 @@ def _write_problem(folder: FolderFacts) -> str:
 
 
 def _gpu_problem(facts: Facts) -> tuple[str, str]:
-    """Returns why CUDA cannot be used and what to do; empty texts where nothing speaks against it."""
+    """Returns why CUDA cannot be used and what to do; empty texts where it can be."""
     gpu = facts.gpu
     if gpu.other:
         return gpu.other, "set the device to auto or cpu"

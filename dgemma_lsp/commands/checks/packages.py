@@ -17,7 +17,7 @@ def version_of(package: str) -> str:
 
 
 def package_versions() -> str:
-    """Returns this package and those it serves LSP with, for a person."""
+    """Returns the versions of this package and of its LSP libraries, for a person."""
     names = ("pygls", "lsprotocol")
     return ", ".join((f"dgemma-lsp {__version__}", *(f"{name} {version_of(name)}" for name in names)))
 

@@ -26,7 +26,7 @@ from dgemma_engine.ipc.client import (
     NoEngine,
     OlderEngine,
 )
-from dgemma_engine.ipc.lock_file import holder_pid
+from dgemma_engine.ipc.running_engines import RunningEngine, running_engines
 from dgemma_engine.model_store.catalogue import renamed
 
 from dgemma_lsp import __version__
@@ -52,7 +52,7 @@ async def look_up(settings: Settings, environ: Mapping[str, str]) -> Facts:
         environ: the process's environment.
     """
     location, refusal = _locate(settings, environ)
-    engine = EngineFacts(refusal=refusal) if location is None else await _engine(location)
+    engine = EngineFacts(refusal=refusal) if location is None else await _engine(location, environ)
     home = home_folder(environ)
     stats_file = StatsFile.locate(environ, home=home or NO_HOME)
     stats, stats_problem = _stats(stats_file)
@@ -84,15 +84,15 @@ def _locate(settings: Settings, environ: Mapping[str, str]) -> tuple[EngineLocat
     return location, ""
 
 
-async def _engine(location: EngineLocation) -> EngineFacts:
+async def _engine(location: EngineLocation, environ: Mapping[str, str]) -> EngineFacts:
     place = f"{location.directory} (made when the engine starts)"
     if location.directory.exists():
         place = f"{location.directory} {stat.filemode(location.directory.stat().st_mode)}"
-    others = [(there, holder_pid(there.lock)) for there in location.others()]
     known = EngineFacts(
         place=place,
         log=str(location.log),
-        others=tuple([await _other(there, pid) for there, pid in others if pid is not None]),
+        stop_command=f"dgemma-engine stop{location.options}",
+        others=tuple([await _other(one) for one in running_engines(environ) if one.location.lock != location.lock]),
     )
     return await _asked(location, known)
 
@@ -113,13 +113,19 @@ async def _asked(location: EngineLocation, known: EngineFacts) -> EngineFacts:
     return replace(known, status=status)
 
 
-async def _other(location: EngineLocation, pid: int) -> OtherEngine:
+async def _other(engine: RunningEngine) -> OtherEngine:
     try:
-        async with await EngineClient.attach_any(location, timeout_s=_ATTACH_PATIENCE_S) as client:
+        async with await EngineClient.attach_any(engine.location, timeout_s=_ATTACH_PATIENCE_S) as client:
             status = await client.status()
     except (EngineUnavailable, EngineFault):
-        return OtherEngine(pid=pid)
-    return OtherEngine(pid=pid, model=status.model, memory_bytes=status.memory_bytes)
+        return OtherEngine(pid=engine.pid, stop_command=engine.stop_command)
+    return OtherEngine(
+        pid=engine.pid,
+        stop_command=engine.named(status).stop_command,
+        version=status.version,
+        model=status.model,
+        memory_bytes=status.memory_bytes,
+    )
 
 
 def _model(settings: Settings) -> ModelFacts:
@@ -140,7 +146,7 @@ def _gpu() -> GpuFacts:
 
 
 def _other_card() -> str:
-    """Returns why a card that is not NVIDIA's is not used, as the engine says it (`dgemma_engine.model.devices`)."""
+    """Returns why a card of another maker than NVIDIA is not used, as `dgemma_engine.model.devices` words it."""
     if _torch_version("hip"):
         return "the installed torch is built for AMD's cards, for which there are no kernels yet"
     if sys.platform == "darwin" and platform.machine() == "arm64":
@@ -183,7 +189,7 @@ def _torch_version(of: str) -> str:
 
 
 def _folder(path: Path) -> FolderFacts:
-    """Looks at a folder, or at the nearest one above it that exists: there it would be made."""
+    """Returns facts about a folder, or about its nearest existing parent, in which it would be created."""
     there = path
     while not _exists(there) and there != there.parent:
         there = there.parent

@@ -20,11 +20,11 @@
   const ms = (value) => (value >= 100 ? value.toFixed(0) : value >= 10 ? value.toFixed(1) : value.toFixed(2)) + " ms";
   const plural = (count, what) => `${count} ${what}${count === 1 ? "" : "s"}`;
 
-  // Tokens: what has a text is written as it is, the others by their name.
+  // Tokens: those with a text are shown by it, the others by their name.
   const isMark = (id) => id < data.num_marks;
   const spelled = (id) => (isMark(id) ? data.tokens[id].replace(/^<\|?|\|?>$/g, "") : dotted(data.tokens[id]));
 
-  // Nats from which a token is drawn as quite unsure: the belief is spread over some fifty tokens.
+  // Entropy in nats from which a token is drawn as unsure: its probability is spread over about 50 tokens.
   const UNSURE = 4;
   const heat = (nats) => Math.min(1, nats / UNSURE).toFixed(3);
 
@@ -99,7 +99,7 @@
 
   // The canvas: its rows are built once and then only change.
   const ROW_NAMES = {
-    slot: (row) => [`Slot of ${row.num_free}`, "from noise; ends where it wants to"],
+    slot: (row) => [`Slot of ${row.num_free}`, "from noise; ends at its fill token"],
     length: (row) => [`${plural(row.num_free, "token")}`, "from noise; exactly this long"],
     seed: (row) => ["Found text", `from “${visible(row.seed)}”, which stands elsewhere`],
   };
@@ -133,7 +133,7 @@
     into.replaceChildren();
     into.classList.toggle("many", canvas.rows.length > 8);
     if (data.canvases.length > 1) {
-      const why = canvas.num_written ? "goes on behind what the one before it settled" : number ? "larger: nothing fitted before" : "the first";
+      const why = canvas.num_written ? "continues after the text of the one before" : number ? "larger: nothing fitted before" : "the first";
       into.append(make("p", "canvas-note", `Canvas ${number + 1} of ${data.canvases.length}: ${why}.`));
     }
     const rows = canvas.rows.map((row, index) => {
@@ -152,7 +152,7 @@
       });
       const reads = make("p", "reads");
       const line = make("div", "cells");
-      line.append(...given(row.opening, "before"), ...cells, ...given(row.head, "behind"));
+      line.append(...given(row.opening, "before"), ...cells, ...given(row.head, "after"));
       const right = make("div");
       right.append(line, reads);
       element.append(what, right);
@@ -165,7 +165,7 @@
   };
 
   const fateOf = (canvas, step, index) => {
-    // Where a row has left the canvas: at which step, and why.
+    // The step at which a row left the canvas, and why.
     for (let at = 0; at <= step; at += 1) {
       const look = canvas.steps[at].rows.find((row) => row.row === index);
       const isNext = at + 1 < canvas.steps.length && canvas.steps[at + 1].rows.some((row) => row.row === index);
@@ -199,11 +199,11 @@
     cell.told = () => {
       const lines = [make("p", "", `Position ${at + 1} of ${look.seen.length}, ${look.entropy[at].toFixed(2)} nats`)];
       lines.push(parts(make("p"), "It held ", code(spelled(look.seen[at]))));
-      if (isStart) return [lines[1], make("p", "", "Nothing was looked at yet.")];
+      if (isStart) return [lines[1], make("p", "", "No step was made yet.")];
       const next = look.accepted.length
-        ? parts(make("p"), isKept ? "Kept: " : "Thrown back to noise: ", code(spelled(look.next[at])), " stands there next.")
-        : make("p", "", "The last look: what is read here counts.");
-      if (thrownBack !== undefined) lines.push(parts(make("p"), "Corrected: ", code(spelled(thrownBack)), " was kept at an earlier step and thrown back."));
+        ? parts(make("p"), isKept ? "Kept: " : "Replaced by noise: ", code(spelled(look.next[at])), " stands there next.")
+        : make("p", "", "The last step: its tokens are the result.");
+      if (thrownBack !== undefined) lines.push(parts(make("p"), "Corrected: ", code(spelled(thrownBack)), " was kept at an earlier step and replaced later."));
       return [...lines, ...others(look.others[at]), next];
     };
   };
@@ -259,7 +259,7 @@
     tell(told);
   };
 
-  // What the causal mode wrote: it does not move.
+  // The text of the causal mode; it is not animated.
   const drawPass = (pass, number, isLast, writing) => {
     const row = make("div", "row");
     const what = make("div", "what");
@@ -279,8 +279,8 @@
       token.classList.toggle("mark", isEnd || isMark(id));
       cell.append(make("span", "seen", percent(share)), token);
       const instead = at === pass.num_agreed && pass.draft !== null
-        ? parts(make("p"), "The draft said ", code(spelled(pass.draft)), " here.")
-        : make("p", "", hasAgreed ? "The draft said so too." : "The draft had come to its end.");
+        ? parts(make("p"), "The draft had ", code(spelled(pass.draft)), " here.")
+        : make("p", "", hasAgreed ? "The draft had the same token." : "The draft had ended.");
       cell.told = () => [
         make("p", "", `${isEnd ? "Ends the text; " : ""}${pass.entropy[at].toFixed(2)} nats`),
         ...others(pass.others[at]),
@@ -306,7 +306,7 @@
   const WHY = {
     shown: "Shown",
     behind: "Less likely than the one shown",
-    unlikely: "Below the threshold: kept silent",
+    unlikely: "Below the threshold: not shown",
     syntax: "Would add syntax errors",
     unjudged: "Not judged",
   };
@@ -358,10 +358,10 @@
   }
   if (!data.candidates.length) byId("candidates").append(make("li", "why", "None."));
   byId("threshold").textContent = data.is_calibrated
-    ? `The upright mark is the threshold, ${percent(data.threshold)}: below it this model keeps silent. Open a line for what its score is made from.`
+    ? `The upright mark is the threshold, ${percent(data.threshold)}: below it nothing is shown. Open a line for what its score is made from.`
     : "This model has no calibration: scores put candidates in an order and are no probabilities.";
 
-  const STAGES = { queue: "waiting", tokenize: "to tokens", encode: "reading the text", propose: "looking elsewhere", denoise: "denoising", rank: "ranking", total: "in all" };
+  const STAGES = { queue: "waiting", tokenize: "to tokens", encode: "reading the text", propose: "searching the text", denoise: "denoising", rank: "ranking", total: "in all" };
   const timings = Object.entries(data.timings).sort((one, other) => Object.keys(STAGES).indexOf(one[0]) - Object.keys(STAGES).indexOf(other[0]));
   for (const [stage, spent] of timings) {
     const isSum = stage === "total";
@@ -371,7 +371,7 @@
   byId("scale-end").textContent = `${UNSURE} nats and more`;
   byId("own").textContent = `Written by dgemma-lsp trace, ${model.version}. The page holds ${plural(before.length + after.length - 1, "line")} of your text and fetches nothing.`;
 
-  // What else a token might have been.
+  // The other likely tokens of a position.
   const tip = byId("tip");
   let told = null;
   const tell = (cell) => {

@@ -1,7 +1,7 @@
-"""Methods that plugins for GitHub Copilot's language server call: notifications count, next edits there are none.
+"""Methods that plugins for GitHub Copilot's language server call: notifications are counted, next edits are empty.
 
 A suggestion is known by the number in its item's command, so a client that cannot run commands is not counted here.
-What cannot be read is ignored: nobody waits for an answer to a notification.
+Unreadable parameters are ignored: a notification has no answer.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _partly_accepted(ls: DgemmaServer, params: Any) -> None:
 
 
 def _focused(ls: DgemmaServer, params: Any) -> None:
-    """Counts nothing: an item tells its document."""
+    """Does nothing: each item names its document."""
 
 
 def _next_edit(ls: DgemmaServer, params: Any) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def _next_edit(ls: DgemmaServer, params: Any) -> dict[str, Any]:
 
 
 def _number(params: Any) -> int | None:
-    """Returns the number of the suggestion that an item is of; None where the item has none of ours."""
+    """Returns the number of an item's suggestion; None for an item of another server."""
     command = field(field(params, "item", None), "command", None)
     arguments = field(command, "arguments", None)
     if field(command, "command", None) != ACCEPTED or not isinstance(arguments, list | tuple):

@@ -1,1 +1,1 @@
-"""Learning a repository through the editor: requests, commands, and the hint that there is such a thing."""
+"""Learning a repository through the editor: requests, commands, and a hint that a repository can be learnt."""

@@ -1,10 +1,10 @@
 """Learning a repository: `dgemma-engine tune` as a process, with progress, result and undo; and a hint, once.
 
 `dgemma/learnRepository` and the command `dgemma.learnRepository` train an adapter for the folder of the workspace that
-a document is in; whatever ends it early, what is trained so far is kept, and the next one goes on with it.
-`dgemma/forgetRepository` and its command remove the adapter, while none is being trained. An editor that offers to
-learn declares `experimental.dgemma.learnRepository` and is told of a repository worth it by `dgemma/learnHint`; any
-other shows a sentence.
+a document is in; a training that ends early keeps its state, and the next one continues it. `dgemma/forgetRepository`
+and its command remove the adapter, while none is being trained. An editor that offers to learn declares
+`experimental.dgemma.learnRepository` and receives `dgemma/learnHint` for a repository worth it; any other shows a
+sentence.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def register(server: DgemmaServer) -> None:
 
 
 async def hint(ls: DgemmaServer) -> None:
-    """Tells the user of each folder of the workspace that can be learnt and is not, never twice of one."""
+    """Shows the hint for each folder of the workspace that can be learnt and is not, once for each."""
     for root in map(path_of, ls.roots):
         if root is None or _why_not(ls) is not None or not ls.session.settings.enabled:
             continue
@@ -90,7 +90,7 @@ async def _forget(ls: DgemmaServer, params: Any) -> dict[str, Any]:
 
 
 async def _learnt(ls: DgemmaServer, uri: str | None, token: Token | None) -> dict[str, Any]:
-    """Trains an adapter for the folder that a document is in; returns what the user is told."""
+    """Trains an adapter for the folder that a document is in; returns the message for the user."""
     if (why := _why_not(ls)) is not None:
         raise _failed(why)
     if _is_learning(ls):
@@ -123,8 +123,8 @@ async def _learnt(ls: DgemmaServer, uri: str | None, token: Token | None) -> dic
 
 
 async def _forgotten(ls: DgemmaServer, uri: str | None) -> dict[str, Any]:
-    """Removes the adapter of the repository that a document is in, and what was begun of one; returns what the user is
-    told.
+    """Removes the adapter of the repository that a document is in, and an unfinished one; returns the message for the
+    user.
     """
     if _is_learning(ls):
         raise _failed("a repository is being learnt; cancel that first, or wait for it")
@@ -151,7 +151,7 @@ def _owner(ls: DgemmaServer, root: Path) -> str:
 
 
 def _is_learning(ls: DgemmaServer) -> bool:
-    """Whether a repository is being learnt, and nobody has cancelled that."""
+    """Whether a training runs that was not cancelled."""
     return ls.learner is not None and not ls.learner.done() and not ls.learner.cancelling()
 
 
@@ -166,7 +166,7 @@ async def _run_and_tell(ls: DgemmaServer, work: Awaitable[dict[str, Any]]) -> No
 
     task = asyncio.create_task(tell())
     ls.messages.cancel_with_request(task)
-    # Cancelled by its progress bar, it has nothing to say.
+    # Cancelled by its progress bar: nothing is reported.
     with suppress(asyncio.CancelledError):
         await task
 

@@ -1,4 +1,4 @@
-"""The editor's process: waits until it has ended, whoever else holds its pipe."""
+"""The editor's process: waits until it has ended, even if another process still holds its pipe."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _POLL_S = 2.0
 
 
 class ClientProcess:
-    """A process that runs. Another process that gets its id later is not taken for it on Linux.
+    """A process that runs. On Linux a later process with the same id is not mistaken for it.
 
     Args:
         pid: its id.
-        poll_s: seconds between two looks where the system does not report the end by itself.
+        poll_s: seconds between two checks where the system does not report the end.
 
     Raises:
         ProcessLookupError: there is no such process here: the editor may run in another container or machine.

@@ -1,4 +1,4 @@
-"""One editor's connection: bytes to message bodies, until the editor says goodbye, hangs up or is killed.
+"""One editor's connection: bytes to message bodies, until the editor sends `exit`, disconnects or is killed.
 
 Knows no protocol types: `Receiver` handles the bodies.
 """
@@ -65,7 +65,7 @@ class EditorConnection:
 
         Args:
             stream: what the editor sends.
-            begun: what was read of it already.
+            begun: bytes of it that were read already.
         """
         try:
             await self.unless_gone(self._read(stream, begun))
@@ -74,7 +74,7 @@ class EditorConnection:
                 task.cancel()
 
     async def unless_gone(self, work: Coroutine[Any, Any, T]) -> T | None:
-        """Returns what some work comes to; None where the connection ends before that, and the work with it."""
+        """Returns the result of some work; None where the connection ends first, which cancels the work."""
         working, gone = asyncio.create_task(work), asyncio.create_task(self._gone.wait())
         try:
             await asyncio.wait([working, gone], return_when=asyncio.FIRST_COMPLETED)
@@ -104,12 +104,12 @@ class EditorConnection:
 
 
 async def first_to_speak(host: str, port: int) -> Speaker:
-    """Listens until a client has sent something, and no longer; returns that, and the client's streams.
+    """Listens until a client has sent something; returns those bytes and the client's streams.
 
-    Whoever else is connected then is disconnected: a server has one editor, and answers nobody else.
+    All other clients are disconnected then: a server has one editor.
 
     Raises:
-        OSError: the address cannot be listened on.
+        OSError: the server cannot listen on the address.
     """
     speaking: asyncio.Future[Speaker] = asyncio.get_running_loop().create_future()
     connected: set[asyncio.StreamWriter] = set()

@@ -1,7 +1,7 @@
 """A stream of bytes -> bodies of messages. Pure.
 
 A header line of a body looks like `Content-Length: 5`; the name may be spelled in either case. After a wrong length the
-next header is looked for. That is safe, because no JSON has a header in it: a line end within a text is written `\\n`.
+next header is searched for. That is safe, because JSON contains no header: a line end within a text is written `\\n`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MOST_HEADER_BYTES = 80
 
 
 class Framing:
-    """Takes one stream apart."""
+    """Splits one stream into bodies."""
 
     def __init__(self) -> None:
         self._bytes = bytearray()
@@ -52,7 +52,7 @@ class Framing:
         return None
 
     def _body(self) -> bytes | None:
-        """Returns a body; None where more bytes are needed. Whatever its length was to be, it ends at a header."""
+        """Returns a body; None where more bytes are needed. Whatever its announced length, it ends at a header."""
         assert self._length is not None
         start = max(self._num_searched - _MOST_HEADER_BYTES, 0)
         if found := _HEADER.search(self._bytes, start, min(self._length, len(self._bytes))):

@@ -1,8 +1,8 @@
-"""Standard input as a stream of the event loop, and standard output as what pygls writes to.
+"""Standard input as a stream of the event loop, and standard output as a writer for pygls.
 
-pygls reads standard input in a thread, four times for each message, and waits for its turn each time: a key that comes
-while the loop is at work is late by as many turns. Here the loop reads a pipe itself. What is no pipe, or shares one
-with standard output (which would be told not to wait either), a thread reads; the process ends without waiting for it.
+pygls reads standard input in a thread, four times for each message, and waits for the loop each time: a key that comes
+while the loop is busy is late by as many turns. Here the loop reads a pipe itself. A thread reads anything else, and a
+pipe shared with standard output (which would become non-blocking too); the process ends without waiting for it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _CHUNK_BYTES = 2**16
 
 
 async def open_input(stdin: BinaryIO, stdout: BinaryIO) -> asyncio.StreamReader:
-    """Returns what comes in; `stdin` must not be read by anybody else.
+    """Returns standard input as a stream; nothing else may read `stdin`.
 
     Args:
         stdin: anything with a file descriptor.
-        stdout: what answers are written to.
+        stdout: where answers are written.
     """
     stream, loop = asyncio.StreamReader(limit=_CHUNK_BYTES), asyncio.get_running_loop()
     if can_be_read(stdin, stdout):
@@ -52,7 +52,7 @@ class StdoutWriter:
 
     Args:
         stdout: is flushed after each.
-        on_gone: called when nobody reads it any more; what is written then is dropped.
+        on_gone: called when it has no reader any more; later messages are dropped.
     """
 
     def __init__(self, stdout: BinaryIO, on_gone: Callable[[], None]) -> None:
@@ -65,7 +65,7 @@ class StdoutWriter:
             self._stdout.write(data)
             self._stdout.flush()
         except OSError as error:
-            # Windows has no name for a pipe that nobody reads any more.
+            # Windows has no error of its own for a pipe without a reader.
             if not isinstance(error, ConnectionError) and error.errno != errno.EINVAL:
                 raise
             # The rest of the message would be written when the process ends.

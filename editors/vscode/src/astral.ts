@@ -1,9 +1,9 @@
-// A suggestion that begins with text that is there already -> how much of that to leave out, so that VS Code draws it. Pure.
+// A suggestion that repeats text before it -> how much of that to leave out, so that VS Code draws the rest. Pure.
 //
 // VS Code 1.139 draws no ghost text where the replaced text holds a character outside the basic plane.
 
 /**
- * Returns how many UTF-16 units to leave out of both, which is up to behind the last such character.
+ * Returns how many UTF-16 units to leave out of both: up to and with the last such character.
  *
  * @param replaced the text that the suggestion replaces.
  * @param text the suggestion.

@@ -1,4 +1,4 @@
-// Settings, folders and search path -> the ways to start the server, best first; and what to say when none works. Pure.
+// Settings, folders and search path -> the ways to start the server, best first; and the message when none works. Pure.
 
 import { posix, win32 } from "node:path";
 
@@ -11,7 +11,7 @@ export interface Candidate {
   origin: string;
 }
 
-/** What became of a candidate when it was looked at. */
+/** The result of probing a candidate. */
 export type Verdict =
   | { kind: "usable" }
   | { kind: "absent" }
@@ -20,11 +20,11 @@ export type Verdict =
   | { kind: "broken"; message: string };
 
 export interface Surroundings {
-  /** The setting `dgemma.server.path`; empty where the user said nothing. */
+  /** The setting `dgemma.server.path`; empty where it is not set. */
   serverPath: string;
-  /** The setting `dgemma.server.python`; empty where the user said nothing. */
+  /** The setting `dgemma.server.python`; empty where it is not set. */
   serverPython: string;
-  /** Folders of the workspace; empty where the workspace is not trusted: their programs are not ours to run. */
+  /** Folders of the workspace; empty where the workspace is not trusted: their programs must not be run. */
   trustedFolders: readonly string[];
   /** The variable PATH. */
   searchPath: string;
@@ -43,7 +43,7 @@ interface System {
 }
 
 const UNIX: System = { path: posix, venvPython: ["bin", "python"], server: "dgemma-lsp", pythons: ["python3"] };
-// An alias of the Store, which only opens it, is a program that cannot be asked.
+// An alias of the Store opens the Store and gives no answer.
 const WINDOWS: System = {
   path: win32,
   venvPython: ["Scripts", "python.exe"],
@@ -53,7 +53,7 @@ const WINDOWS: System = {
 
 const MODULE = ["-m", "dgemma_lsp"] as const;
 
-/** Returns the ways to start the server. A setting stands alone: who chose a program wants no other. */
+/** Returns the ways to start the server. A setting stands alone: without fallback to another program. */
 export function candidates(around: Surroundings): Candidate[] {
   if (around.serverPath) {
     return [{ command: expand(around.serverPath, around), args: [], python: undefined, origin: "dgemma.server.path" }];
@@ -62,7 +62,7 @@ export function candidates(around: Surroundings): Candidate[] {
     return [module(expand(around.serverPython, around), "dgemma.server.python")];
   }
   const { path, venvPython, server, pythons } = systemOf(around);
-  // A relative entry of PATH means a folder of whatever is open: as little ours to run as the rest of it.
+  // A relative entry of PATH is a folder of the opened workspace, whose programs must not be run.
   const folders = around.searchPath.split(path.delimiter).filter((folder) => isWhole(folder, path));
   return [
     ...around.trustedFolders.map((folder) => module(path.join(folder, ".venv", ...venvPython), "the workspace's .venv")),

@@ -1,8 +1,8 @@
-// A draft's spans -> the few pieces of one line that a decoration can show, each with how sure the model is. Pure.
+// A draft's spans -> the pieces of one line that a decoration can show, each with a confidence level. Pure.
 
 import type { DraftSpan } from "./protocol.ts";
 
-/** How sure the model is of a piece; every level has a colour. */
+/** The model's confidence in a piece; every level has a colour. */
 export const LEVELS = ["unsure", "likely", "sure", "settled"] as const;
 export type Level = (typeof LEVELS)[number];
 
@@ -13,7 +13,7 @@ export interface DraftPart {
 
 const MOST_CHARS = 300;
 
-/** Returns the level of a span: `settled` is the sampler's word, the rest goes by confidence. */
+/** Returns the level of a span: `settled` where the sampler accepted it, else by confidence. */
 export function levelOf(span: DraftSpan): Level {
   if (span.settled) {
     return "settled";

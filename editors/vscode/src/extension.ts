@@ -1,4 +1,4 @@
-// Where the editor comes in: makes the parts, joins them, registers the commands.
+// The extension's entry point: makes the parts, connects them, registers the commands.
 
 import * as vscode from "vscode";
 import { fetchModel } from "./fetch.ts";
@@ -19,7 +19,7 @@ import { middleware } from "./suggestions.ts";
 
 const WALKTHROUGH = "dgemma.dgemma-lsp#start";
 
-/** Starts the server and offers everything; returns at once. */
+/** Registers everything and starts the server; returns at once. */
 export function activate(context: vscode.ExtensionContext): void {
   const home = context.extensionUri.fsPath;
   const log = vscode.window.createOutputChannel("dgemma", { log: true });
@@ -72,7 +72,7 @@ export function activate(context: vscode.ExtensionContext): void {
   void server.restart();
 }
 
-/** A command whose fault is told in one sentence: VS Code would put up a dialog. */
+/** A command whose error is shown in one sentence: VS Code would show a dialog. */
 function told(command: (...args: never[]) => unknown): (...args: never[]) => Promise<void> {
   return async (...args) => {
     try {

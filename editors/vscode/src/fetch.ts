@@ -1,4 +1,4 @@
-// The chosen model where it is not there yet: offered once, and fetched by the server, with its progress.
+// The chosen model where it is not fetched yet: offered once, and fetched by the server, with its progress.
 
 import * as vscode from "vscode";
 import type { LanguageClient } from "vscode-languageclient/node";
@@ -7,7 +7,7 @@ import { askWithProgress } from "./serverProgress.ts";
 
 const NO = "No, Don't Ask Again";
 
-/** Asks the user whether to fetch a model; a no is kept by the server, for other windows and editors too. */
+/** Asks the user whether to fetch a model; the server stores a refusal, for other windows and editors too. */
 export async function offerModel(client: LanguageClient, model: MissingModel): Promise<void> {
   const yes = `Fetch It (${(model.numBytes / 1e6).toFixed(0)} MB)`;
   const question = `dgemma: the model ${model.name} (${model.title}, ${model.licence}) is not there yet.`;

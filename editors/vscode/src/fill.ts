@@ -7,7 +7,7 @@ import { FILL, type FillAnswer, type FillCandidate, type FillQuestion } from "./
 import type { Server } from "./server.ts";
 import { askWithProgress } from "./serverProgress.ts";
 
-/** Fills what a code action or the selection names; every way out but the user's own tells why in one sentence. */
+/** Fills the range of a code action or the selection; where nothing is filled, one sentence says why, unless the user cancelled. */
 export async function fill(server: Server, question: FillQuestion | undefined): Promise<void> {
   const problem = await fillOrWhyNot(server, question);
   if (problem) {
@@ -45,7 +45,7 @@ async function fillOrWhyNot(server: Server, asked: FillQuestion | undefined): Pr
   return apply(document, answer.version, client.protocol2CodeConverter.asRange(answer.range), candidate.newText);
 }
 
-/** Returns the selection as a question, or why it is none; what an empty one means is the server's to say. */
+/** Returns the selection as a request, or why it is none; the server decides what an empty one means. */
 function selected(): FillQuestion | string {
   const cells = vscode.window.activeNotebookEditor?.selections ?? [];
   if (cells.reduce((number, { start, end }) => number + end - start, 0) > 1) {
@@ -90,7 +90,7 @@ async function choose(offered: FillCandidate[]): Promise<FillCandidate | undefin
   return (await vscode.window.showQuickPick(items, options))?.candidate;
 }
 
-/** Replaces a range as one step of undo; returns why not, where the document is not the one that was asked about. */
+/** Replaces a range as one undo step; returns why not, where the document has changed since the request. */
 async function apply(
   document: vscode.TextDocument,
   version: number,
@@ -103,7 +103,7 @@ async function apply(
   }
   const editor = await vscode.window.showTextDocument(document);
   const done = await editor.edit((builder) => builder.replace(range, newText), { undoStopBefore: true, undoStopAfter: true });
-  // In a read-only editor VS Code says that it was done, and has done nothing.
+  // In a read-only editor VS Code reports success and changes nothing.
   if (document.version === version) {
     return "the editor is read-only; nothing was changed.";
   }

@@ -1,4 +1,4 @@
-// Files that VS Code treats as large: in some it draws no suggestion, of others it tells extensions nothing.
+// Files that VS Code treats as large: in some it draws no suggestion, others it does not show to extensions.
 
 import * as vscode from "vscode";
 
@@ -26,7 +26,7 @@ export function whySilentHere(): string | undefined {
   return editor === undefined ? (isTextTab() ? `${NOT_SEEN}; nothing is offered here.` : undefined) : whyNotDrawn(editor.document);
 }
 
-/** Says why there is no editor to work in. */
+/** Returns why there is no editor to work in. */
 export function whyNoEditor(): string {
   return isTextTab() ? `${NOT_SEEN}; nothing was changed.` : NO_EDITOR;
 }

@@ -1,8 +1,8 @@
-// The times of the last answers -> what the status bar says about them. Pure.
+// The times of the last answers -> the figures in the status bar. Pure.
 
 const KEPT = 20;
 
-/** Remembers how long the last suggestions took. */
+/** Stores how long the last suggestions took. */
 export class Latency {
   readonly #times: number[] = [];
 

@@ -22,6 +22,6 @@ export async function launch(candidate: Candidate, cwd: string, start: Spawn = s
 
 /** Returns why a program cannot be started as it is, as the end of a sentence; undefined where it may. */
 export function whyNoProgram(command: string, platform: string): string | undefined {
-  // Windows starts batch files in a shell only, which reads more into arguments than is meant.
+  // Windows starts batch files in a shell only, which interprets characters of arguments.
   return platform === "win32" && /\.(bat|cmd)$/i.test(command) ? "a batch file starts in a shell only; name the .exe beside it" : undefined;
 }

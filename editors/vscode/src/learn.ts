@@ -1,4 +1,4 @@
-// Learning a repository: the server trains an adapter for it, with its progress; the result can be taken back.
+// Learning a repository: the server trains an adapter for it, with progress; the result can be removed.
 
 import * as vscode from "vscode";
 import type { LanguageClient } from "vscode-languageclient/node";
@@ -8,7 +8,7 @@ import { askWithProgress } from "./serverProgress.ts";
 const LEARN = "Learn It";
 const UNDO = "Undo";
 
-/** Tells of a repository that can be learnt; the server does so once. */
+/** Shows the hint that a repository can be learnt; the server sends it once. */
 export async function hintLearning(hint: LearnHint): Promise<void> {
   const text = `dgemma: ${hint.message}. Learning it takes 20 minutes in the background, on this machine, and makes completions fit it better.`;
   if ((await vscode.window.showInformationMessage(text, LEARN, "Not Now")) === LEARN) {
@@ -38,7 +38,7 @@ export async function learnRepository(client: LanguageClient | string, uri?: str
 }
 
 /**
- * Takes back what was learnt of the repository of a document; `client` is a sentence where there is none.
+ * Removes the adapter of the repository of a document; `client` is a sentence where there is none.
  *
  * @param uri of a file or folder in it; by default that of the active editor.
  */

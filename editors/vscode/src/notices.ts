@@ -1,4 +1,4 @@
-// What is said when the server cannot run, with the ways out as buttons; and the choice of a Python.
+// The message when the server cannot run, with the remedies as buttons; and the choice of a Python.
 
 import * as vscode from "vscode";
 import { because } from "./candidates.ts";
@@ -7,7 +7,7 @@ import { changeSetting } from "./settings.ts";
 
 const BUTTONS = { "Install Help": "dgemma.help", "Choose Python": "dgemma.choosePython", "Open Log": "dgemma.showLog" } as const;
 
-/** Says that the server does not run, and why. */
+/** Shows that the server does not run, and why. */
 export async function tellFailure(message: string): Promise<void> {
   const labels = Object.keys(BUTTONS) as (keyof typeof BUTTONS)[];
   const chosen = await vscode.window.showErrorMessage(`dgemma: ${message}`, ...labels);

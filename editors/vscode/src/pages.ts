@@ -1,4 +1,4 @@
-// Pages that the user asks for: what the doctor says, and what suggestions were worth.
+// Pages that the user asks for: the doctor's report and the statistics of suggestions.
 
 import { execFile } from "node:child_process";
 import * as vscode from "vscode";
@@ -9,7 +9,7 @@ import { statsPage } from "./statsPage.ts";
 
 const DOCTOR_TIMEOUT_MS = 60_000;
 
-/** Writes what works and what does not into the log, and shows it. */
+/** Writes the doctor's report into the log, and shows it. */
 export async function showDoctor(server: Server, log: vscode.LogOutputChannel, home: string): Promise<void> {
   log.show(true);
   const looked = [...(await server.look("first")), ...(await server.look("found"))];
@@ -32,7 +32,7 @@ export async function showDoctor(server: Server, log: vscode.LogOutputChannel, h
   );
 }
 
-/** The counts that the server keeps, as a page that cannot be written into and asks for nothing when it is closed. */
+/** The server's counts as a read-only page that closes without a question. */
 export class StatsPage implements vscode.TextDocumentContentProvider, vscode.Disposable {
   readonly #uri = vscode.Uri.from({ scheme: "dgemma", path: "/dgemma statistics" });
   readonly #changed = new vscode.EventEmitter<vscode.Uri>();
@@ -54,7 +54,7 @@ export class StatsPage implements vscode.TextDocumentContentProvider, vscode.Dis
     return this.#text;
   }
 
-  /** Shows the counts of now beside the text. */
+  /** Shows the current counts beside the text. */
   async show(server: Server): Promise<void> {
     const client = server.beyond;
     if (typeof client === "string") {

@@ -1,10 +1,10 @@
-// What is paused for the document at hand, and the commands that change it: two settings of the server's.
+// What is paused for the active document, and the commands that change it: two settings of the server.
 
 import * as vscode from "vscode";
 import { pausedBy, toggled } from "./paused.ts";
 import { changeSetting, SECTION, setting } from "./settings.ts";
 
-/** Returns what keeps the active document silent. */
+/** Returns which pause holds in the active document. */
 export function pausedHere(): "workspace" | "language" | undefined {
   return pausedBy(setting("enabled", true), setting<string[]>("pausedLanguages", []), activeLanguage());
 }
@@ -14,7 +14,7 @@ export function activeLanguage(): string | undefined {
   return vscode.window.activeTextEditor?.document.languageId;
 }
 
-/** Pauses the language of the active document everywhere, or lets it go on; in the workspace where that has a list of its own. */
+/** Pauses or resumes the language of the active document everywhere, or in a workspace that has a list of its own. */
 export async function toggleLanguage(): Promise<void> {
   const languageId = activeLanguage();
   if (languageId === undefined) {
@@ -27,7 +27,7 @@ export async function toggleLanguage(): Promise<void> {
   await changeSetting("pausedLanguages", languages, isOwn ? ConfigurationTarget.Workspace : ConfigurationTarget.Global);
 }
 
-/** Pauses the workspace, or lets it go on; without a folder, all windows. */
+/** Pauses or resumes the workspace; without a folder, all windows. */
 export async function toggleWorkspace(): Promise<void> {
   const { ConfigurationTarget, workspace } = vscode;
   const target = workspace.workspaceFolders ? ConfigurationTarget.Workspace : ConfigurationTarget.Global;

@@ -1,6 +1,6 @@
-// Which of the user's choices silence a document, and the list of languages with one added or taken away. Pure.
+// Which setting pauses a document, and the list of languages with one added or removed. Pure.
 
-/** Returns what keeps a document of a language silent; undefined where nothing does. */
+/** Returns which setting pauses a document of a language; undefined where none does. */
 export function pausedBy(
   enabled: boolean,
   pausedLanguages: readonly string[],

@@ -1,5 +1,5 @@
-// What is the user's to decide, told to the server when it starts; and what a workspace may say, told through its
-// configuration. Pure.
+// Settings that only the user decides, sent when the server starts; and those that a workspace may change, sent through
+// its configuration. Pure.
 
 /** Keys within the section, as in dgemma_lsp/settings/reader.py. */
 export const PERSONAL_KEYS: readonly string[] = ["engine.caFile", "engine.keyFile", "engine.plainHttpHosts", "engine.url"];
@@ -26,7 +26,7 @@ export function forTheStart(settings: Record<string, unknown>, inspect: (key: st
 }
 
 /**
- * Returns what a workspace may say: nothing personal, which the server refuses, and its own entries of lists.
+ * Returns the settings that a workspace may change: none of the user's, which the server refuses, and its own entries of lists.
  *
  * @param settings all that hold in this window.
  * @param inspect returns a key's values by who wrote them.

@@ -1,14 +1,14 @@
-// The canvas while it settles, drawn behind the cursor: drafts from the server as decorations coloured by confidence.
+// The canvas while it is denoised, drawn after the cursor: drafts from the server as decorations coloured by confidence.
 
 import * as vscode from "vscode";
 import type { LanguageClient } from "vscode-languageclient/node";
 import { draftParts } from "./draftParts.ts";
 import { DENOISE, type DenoiseAnswer, type DenoiseQuestion, DRAFT, type Draft, type DraftSpan } from "./protocol.ts";
 
-/** How long the last draft stands after a preview that was asked for by hand. */
+/** How long the last draft stays after a preview that was asked for by hand. */
 const LAST_SHOWN_MS = 8_000;
 
-/** Draws one preview at a time; a new one, a key or a moved cursor takes the old one away. */
+/** Draws one preview at a time; a new one, a key or a moved cursor removes it. */
 export class Preview implements vscode.Disposable {
   // One type for all pieces: of several at one place, the editor keeps the order within a type only.
   readonly #type = vscode.window.createTextEditorDecorationType({});
@@ -32,7 +32,7 @@ export class Preview implements vscode.Disposable {
     }
   }
 
-  /** Takes the preview away and its question back. */
+  /** Removes the preview and cancels its request. */
   clear(): void {
     clearTimeout(this.#timer);
     this.#running?.cancel();
@@ -43,7 +43,7 @@ export class Preview implements vscode.Disposable {
     }
   }
 
-  /** Draws what the model makes of the cursor's place, leaves the end of it standing, says why if there is nothing. */
+  /** Draws the denoising at the cursor, leaves the result standing, and says why if there is none. */
   async show(client: LanguageClient, editor: vscode.TextEditor): Promise<void> {
     const answer = await this.#run(client, editor, editor.selection.active);
     if (answer !== undefined && !answer.message) {
@@ -55,7 +55,7 @@ export class Preview implements vscode.Disposable {
     }
   }
 
-  /** Draws while a suggestion is made, and returns the suggestion, which takes the drawing's place. */
+  /** Draws while a suggestion is made, and returns the suggestion, which replaces the drawing. */
   async suggest(
     client: LanguageClient,
     editor: vscode.TextEditor,
@@ -74,7 +74,7 @@ export class Preview implements vscode.Disposable {
     }
   }
 
-  /** Returns the answer; undefined where it was taken back. */
+  /** Returns the answer; undefined where the request was cancelled. */
   async #run(client: LanguageClient, editor: vscode.TextEditor, position: vscode.Position): Promise<DenoiseAnswer | undefined> {
     this.clear();
     const running = new vscode.CancellationTokenSource();

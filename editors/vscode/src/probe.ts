@@ -1,4 +1,4 @@
-// A candidate -> whether it can start the server, by looking at the disk and asking the Python. Starts nothing that stays.
+// A candidate -> whether it can start the server, by reading the disk and running the Python once.
 
 import { execFile } from "node:child_process";
 import { constants } from "node:fs";
@@ -11,11 +11,11 @@ const QUESTION =
 const TIMEOUT_MS = 10_000;
 const OLDEST = [3, 11] as const;
 
-/** What is asked of the system. */
+/** Functions of the system. */
 export interface ProbedSystem {
   /** As `process.platform` names it. */
   platform: string;
-  /** Rejects for what is not there or cannot be run; on Windows whatever is there can. */
+  /** Rejects for a file that is missing or not executable; on Windows every file is. */
   access(path: string, mode: number): Promise<void>;
   /** Runs a program to its end, without a shell. */
   execFile(
@@ -33,11 +33,11 @@ const THIS_SYSTEM: ProbedSystem = {
 };
 
 /**
- * Looks at a candidate.
+ * Probes a candidate.
  *
- * @param cwd a folder of our own: Python imports from where it is started before anywhere else, and what stands in an
- *   opened folder is not to be run by opening it.
- * @param system where it is looked for.
+ * @param cwd a folder of our own: Python imports from the folder it starts in first, and opening a folder must not run
+ *   its files.
+ * @param system the functions to probe with.
  */
 export async function probe(candidate: Candidate, cwd: string, system: ProbedSystem = THIS_SYSTEM): Promise<Verdict> {
   try {

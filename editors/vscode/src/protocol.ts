@@ -1,4 +1,4 @@
-// What crosses between this extension and the server beyond LSP, and whether the two understand each other. No editor.
+// Messages between this extension and the server beyond LSP, and whether the two are compatible. No editor.
 
 import type { InlineCompletionItem, Position, Range } from "vscode-languageclient";
 
@@ -57,11 +57,11 @@ export interface DraftSpan {
   text: string;
   /** 0 to 1. */
   confidence: number;
-  /** Whether the sampler keeps it. */
+  /** Whether the sampler has accepted it. */
   settled: boolean;
 }
 
-/** What the canvas holds after one step. */
+/** The canvas after one step. */
 export interface Draft {
   token: string;
   step: number;
@@ -79,14 +79,14 @@ export interface DenoiseAnswer {
   message: string;
 }
 
-/** The chosen model, which is not there yet. */
+/** The chosen model, which is not fetched yet. */
 export interface MissingModel {
   name: string;
   title: string;
   /** Of the download. */
   numBytes: number;
   licence: string;
-  /** Says that it is not there, and what to do. */
+  /** That it is not fetched, and what to do. */
   message: string;
 }
 
@@ -109,7 +109,7 @@ export interface LearnAnswer {
   root: string;
   /** What came of it, in one sentence. */
   message: string;
-  /** Whether it is better than nothing, and used from now on. */
+  /** Whether the adapter is better than none, and used from now on. */
   installed: boolean;
   /** Shares of held-out ends of lines that were filled exactly, 0 to 1; null where there were none. */
   before: number | null;
@@ -121,7 +121,7 @@ export interface ForgetAnswer {
   message: string;
 }
 
-/** What the user can expect of the next request, as the server sees it. */
+/** The server's status: what the user can expect of the next request. */
 export interface ServerStatus {
   kind: "ready" | "loading" | "busy" | "slow" | "inactive" | "error";
   message: string;
@@ -138,10 +138,10 @@ export interface ServerStatus {
 }
 
 /**
- * Says why fill, preview and statistics cannot be used with a server, in one sentence; undefined where they can.
+ * Returns why fill, preview and statistics cannot be used with a server, in one sentence; undefined where they can.
  *
  * @param experimental `capabilities.experimental` of the answer to `initialize`.
- * @param serverVersion what the server calls its version.
+ * @param serverVersion the server's version.
  */
 export function incompatibility(experimental: unknown, serverVersion: string | undefined): string | undefined {
   const protocol = protocolOf(experimental);

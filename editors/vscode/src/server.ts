@@ -1,4 +1,4 @@
-// The server's process and the client that talks to it: found, started, watched, started again. Tells when it changes.
+// The server's process and its client: found, started, watched, restarted; fires an event when the state changes.
 
 import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
@@ -22,7 +22,7 @@ const MOST_CRASHES = 3;
 const CRASH_WINDOW_MS = 180_000;
 const READY: ServerStatus = { kind: "ready", message: "", percent: 100 };
 
-/** Tells the server that this extension offers a model that is not there, and to learn a repository. */
+/** Declares that this extension offers to fetch a missing model and to learn a repository. */
 const OFFERS: StaticFeature = {
   fillClientCapabilities: (capabilities) => {
     const dgemma = { fetchModel: true, learnRepository: true };
@@ -38,7 +38,7 @@ export interface Looked {
   verdict: Verdict;
 }
 
-/** A client that writes its errors into the log: what the user has to know, this extension says once and in words. */
+/** A client that writes its errors into the log: this extension shows those that concern the user, once. */
 class QuietClient extends LanguageClient {
   override error(message: string, data?: unknown): void {
     super.error(message, data, false);
@@ -66,7 +66,7 @@ export class Server implements vscode.Disposable {
   /**
    * @param log where the server's messages go.
    * @param home folder of this extension, where the server is started.
-   * @param middleware stands between the editor and the server.
+   * @param middleware changes messages between the editor and the server.
    */
   constructor(log: vscode.LogOutputChannel, home: string, middleware: Middleware) {
     this.#log = log;
@@ -114,9 +114,9 @@ export class Server implements vscode.Disposable {
   }
 
   /**
-   * Looks at the ways to start the server.
+   * Probes the ways to start the server.
    *
-   * @param how `"first"` stops at the first that will do; `"found"` looks at all that there are without the settings.
+   * @param how `"first"` stops at the first that works; `"found"` probes all of them, without the settings.
    */
   async look(how: "first" | "found"): Promise<Looked[]> {
     const folders = vscode.workspace.workspaceFolders ?? [];

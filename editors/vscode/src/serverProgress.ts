@@ -1,4 +1,4 @@
-// A request of ours that takes a while: the server's progress as a notification that can cancel it.
+// A long request to the server: its progress as a notification that can cancel it.
 
 import { setTimeout as sleep } from "node:timers/promises";
 import * as vscode from "vscode";
@@ -7,7 +7,7 @@ import { type LanguageClient, type WorkDoneProgressBegin, WorkDoneProgress, type
 /** A refusal comes sooner. */
 const MOMENT_MS = 300;
 
-/** Returns the answer; undefined where the user took the question back. What takes a moment only shows no progress. */
+/** Returns the answer; undefined where the user cancelled the request. A short request shows no progress. */
 export async function askWithProgress<Answer>(
   client: LanguageClient,
   method: string,

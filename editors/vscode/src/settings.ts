@@ -1,11 +1,11 @@
-// The user's settings as the server wants them, and those that are this extension's own.
+// The user's settings in the server's form, and those of this extension.
 
 import * as vscode from "vscode";
 import { forTheStart, forTheWorkspace, type Inspected } from "./personal.ts";
 
 export const SECTION = "dgemma";
 
-// The server takes every key under `dgemma` for its own and warns of those that it does not know.
+// The server reads every key under `dgemma` and warns of unknown ones.
 const OWN_GROUPS: readonly string[] = ["server", "preview"];
 
 /** Returns a key of the section. */

@@ -1,6 +1,6 @@
-// The counts that the server keeps, as JSON of any shape -> a page for a person. Pure.
+// The server's counts, as JSON of any shape -> a page for a person. Pure.
 
-/** Returns a page of plain text with one line for each figure; a figure that is not known yet is a dash. */
+/** Returns a page of plain text with one line for each figure; a dash stands for an unknown one. */
 export function statsPage(figures: unknown): string {
   const rows = [...figuresOf(figures, [])];
   const width = Math.max(...rows.map(([name]) => name.length));

@@ -13,7 +13,7 @@ const COLOURS = {
   error: new vscode.ThemeColor("statusBarItem.errorBackground"),
 };
 
-/** On the way from one tab to another there is no editor for a moment. */
+/** Between two tabs there is no active editor for a moment. */
 const MOVED_MS = 100;
 
 /** Shows the server's state and the time of the last suggestion. */
@@ -56,7 +56,7 @@ export class StatusBar implements vscode.Disposable {
     }
   }
 
-  /** Draws the item anew. */
+  /** Updates the item. */
   refresh(): void {
     const { text, tooltip, severity } = statusText({
       server: this.#server.state,
@@ -73,7 +73,7 @@ export class StatusBar implements vscode.Disposable {
   }
 }
 
-/** Offers what one wants of the item, and runs what is chosen. */
+/** Shows the menu of the item, and runs the chosen command. */
 export async function showMenu(): Promise<void> {
   const paused = pausedHere();
   const language = activeLanguage();

@@ -2,7 +2,7 @@
 
 import type { ServerStatus } from "./protocol.ts";
 
-/** What this extension knows of the server's process, and what the server said last: of one document, and of all others. */
+/** State of the server's process, and the server's last status: of one document, and of all others. */
 export type ServerState =
   | { kind: "starting" }
   | { kind: "running"; status: ServerStatus; elsewhere: ServerStatus; warning: string | undefined }
@@ -10,12 +10,12 @@ export type ServerState =
 
 export interface Situation {
   server: ServerState;
-  /** What is paused for the document at hand. */
+  /** What is paused for the active document. */
   paused: "workspace" | "language" | undefined;
   languageId: string | undefined;
-  /** The document at hand. */
+  /** The active document. */
   uri: string | undefined;
-  /** Why this extension offers nothing in the document at hand. */
+  /** Why this extension offers nothing in the active document. */
   silent: string | undefined;
   lastMs: number | undefined;
   medianMs: number | undefined;

@@ -1,4 +1,4 @@
-// Between the editor and the server: measures suggestions, keeps this extension's own settings back, takes fills over.
+// Middleware between editor and server: measures suggestions, withholds this extension's own settings, runs fills.
 
 import * as vscode from "vscode";
 import { DidChangeConfigurationNotification, type Middleware } from "vscode-languageclient/node";
@@ -17,7 +17,7 @@ export interface Hooks {
   shown(): void;
 }
 
-/** Returns what stands between the editor and the server. */
+/** Returns the middleware. */
 export function middleware(latency: Latency, preview: Preview, hooks: Hooks): Middleware {
   return {
     async provideInlineCompletionItems(document, position, context, token, next) {
@@ -42,7 +42,7 @@ export function middleware(latency: Latency, preview: Preview, hooks: Hooks): Mi
       }
       return items;
     },
-    // The server offers the command for editors without a hand of their own for it.
+    // The server has a command of its own, for editors that cannot run one.
     executeCommand: (command, args, next) =>
       command === FILL_COMMAND ? hooks.fill(args[0] as FillQuestion) : next(command, args),
     workspace: {
@@ -51,7 +51,7 @@ export function middleware(latency: Latency, preview: Preview, hooks: Hooks): Mi
         const ours = params.items.map(({ section }) => section === SECTION);
         return Array.isArray(answers) ? answers.map((answer, index) => (ours[index] ? settingsOfWorkspace() : answer)) : answers;
       },
-      // Without settings in it the server asks for them, which goes through `configuration`.
+      // A notification without settings makes the server ask for them, which goes through `configuration`.
       didChangeConfiguration: async () => {
         await hooks.server().client?.sendNotification(DidChangeConfigurationNotification.type, { settings: null });
       },
@@ -59,7 +59,7 @@ export function middleware(latency: Latency, preview: Preview, hooks: Hooks): Mi
   };
 }
 
-/** Takes text that is there already from the beginning of a suggestion, where the editor would not draw it otherwise. */
+/** Removes text that is already there from the beginning of a suggestion that the editor would not draw otherwise. */
 function drawable(document: vscode.TextDocument, item: vscode.InlineCompletionItem): void {
   if (item.range === undefined || typeof item.insertText !== "string") {
     return;

@@ -1,4 +1,4 @@
-"""A Ray of this process's own with replicas of one application, and its loss of them, for measurements."""
+"""A local Ray cluster with replicas of one application, and the killing of replicas, for measurements."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _REPLICA = "ray::ServeReplica:"
 
 @dataclass
 class LocalCluster:
-    """What runs.
+    """The running cluster.
 
     Attributes:
         port: of HTTP.
@@ -55,11 +55,11 @@ class LocalCluster:
             await remote.close()
 
     async def kill_one_now_and_then(self, period_s: float, killed: list[float]) -> None:
-        """Kills the replica that has lived longest in every period, until it is cancelled; notes when."""
+        """Kills the oldest replica in every period, until it is cancelled; appends the times to `killed`."""
         while True:
             await asyncio.sleep(period_s)
             alive = sorted(self.replica_pids(), key=lambda pid: psutil.Process(pid).create_time())
-            # The last one that answers is left: a team's second machine does not fail while the first one starts.
+            # The last replica that answers is left: one of two machines stays up while the other one starts.
             if len(alive) > 1:
                 os.kill(alive[0], signal.SIGKILL)
                 killed.append(time.monotonic())

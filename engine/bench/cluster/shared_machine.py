@@ -1,7 +1,7 @@
-"""The processor that everything of a measurement shares: what it costs to carry a question, and turns on its cores.
+"""The processor that all programs of a measurement share: the cost of carrying a request, and turns on its cores.
 
 Measured replicas share their cores with the editors, Ray and its proxy, and each replica's own interpreter with the
-requests that come in; a simulation of people on such a machine has to know both.
+requests that come in; a simulation of people on such a machine needs both.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ProcessorTime:
     outside_s: float = 0.0
 
     def beyond(self, other: ProcessorTime) -> ProcessorTime:
-        """Returns what is more than another one, 0 where it is less."""
+        """Returns the excess over another one, 0 where there is none."""
         return ProcessorTime(
             replica_s=max(self.replica_s - other.replica_s, 0.0), outside_s=max(self.outside_s - other.outside_s, 0.0)
         )
@@ -49,13 +49,13 @@ class ProcessorTime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Carrying:
-    """What it costs to carry a question, without the engine's work on it.
+    """The cost of carrying a request, without the engine's work on it.
 
     Attributes:
         answered: of one that is answered.
-        taken_back: beyond that, of one that is taken back before its answer.
-        at_rest: in each second in which nobody asks anything.
-        idle_s: seconds of a question's way in which no core works for it.
+        taken_back: in addition, of one that is cancelled before its answer.
+        at_rest: in each second without a request.
+        idle_s: seconds of a request's duration in which no core works for it.
     """
 
     answered: ProcessorTime = field(default_factory=ProcessorTime)
@@ -67,7 +67,7 @@ class Carrying:
 async def carrying(
     remote: RemoteEngine, replica_pids: Callable[[], Sequence[int]], questions: Sequence[Context]
 ) -> Carrying:
-    """Returns what questions to an engine that answers at once cost.
+    """Returns the cost of requests to an engine that answers at once.
 
     Args:
         remote: a connection to `echo_replica`.
@@ -112,7 +112,7 @@ class _Meter:
         self._last = self._read()
 
     def since_last(self, seconds: float, at_rest: ProcessorTime, num: float) -> ProcessorTime:
-        """Returns what was used since the last call for each of `num` things, beyond what is used at rest."""
+        """Returns the time used since the last call for each of `num` requests, beyond that at rest."""
         before, self._last = self._last, self._read()
         replica_s, outside_s = (now - then for now, then in zip(self._last, before, strict=True))
         return ProcessorTime(
@@ -138,7 +138,7 @@ class SharedMachine:
 
     Args:
         world: the simulation.
-        num_cores: None is as many as anybody wants.
+        num_cores: None is without limit.
     """
 
     def __init__(self, world: simpy.Environment, num_cores: int | None) -> None:

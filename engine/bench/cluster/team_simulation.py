@@ -2,10 +2,10 @@
 
 A person types as in `team_typing`. A replica lets a few documents in at a time; they take turns on the device, step by
 step, or make their steps together where that is faster; of one document only the newest question counts. The first
-question of a piece has a prompt to encode, and what it got done of that before it was taken back is done for the next
-one. What questions cost is drawn from what was measured of people who wait for every answer (of those who do not, only
-the short ones end), or follows from the time of a step on a card. On a machine that editors, proxy and replicas share,
-all of them take turns on its cores (`shared_machine`). Losses of replicas and the memory for prompts are not modelled.
+question of a piece has a prompt to encode; the part encoded before it was cancelled serves the next one. Costs of
+questions are drawn from measurements of people who wait for every answer (of others, only short questions finish), or
+follow from the time of a step on a card. On a machine that editors, proxy and replicas share, all of them take turns on
+its cores (`shared_machine`). Losses of replicas and the memory for prompts are not modelled.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _AT_ONCE_ON_A_CARD = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Team:
-    """Who types at what.
+    """The people and the replicas.
 
     Attributes:
         people: editors.
@@ -56,13 +56,13 @@ class Team:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What a question costs.
+    """The costs of a question.
 
     Attributes:
-        cold_s: draws the seconds of the device that a prompt takes which it knows nothing of.
-        service_s: draws the seconds of the device that a question with a known prompt needs alone.
+        cold_s: draws the seconds of the device that a cold prompt takes.
+        service_s: draws the seconds of the device that a question with a warm prompt takes alone.
         step_s: piece of either that is not interrupted.
-        way_s: seconds on the way there and back in which no core of the shared machine works.
+        way_s: seconds of transport in which no core of the shared machine works.
         carrying: what the shared machine does for a question besides.
         num_cores: of the machine that is shared; None where each program has one of its own.
         together: how many times one document's step that of so many documents takes.
@@ -127,7 +127,7 @@ class Setting:
 
 @dataclass(slots=True)
 class _Prompt:
-    """What of a piece's prompt is still to be encoded.
+    """The part of a prompt that is still to be encoded.
 
     Attributes:
         left_s: seconds of the device.
@@ -177,7 +177,7 @@ class _Replica:
             turn.cancel()
             self._device.release(turn)
             raise
-        # A step that has begun is ended, whoever takes the question back meanwhile.
+        # A step that has begun is finished, even if the question is cancelled meanwhile.
         yield self._world.process(self._step(turn, step_s))
 
     def _step(self, turn: Request, step_s: float) -> Generator[Event, Any, None]:
@@ -187,11 +187,11 @@ class _Replica:
 
 
 def simulate(team: Team, setting: Setting, texts: Sequence[Piece], *, seeds: Sequence[int]) -> dict[str, Any]:
-    """Returns what people wait, and how busy the devices are, in as many runs as seeds.
+    """Returns waiting times, and how busy the devices are, in as many runs as seeds.
 
     Args:
-        team: who types at what.
-        setting: what a question costs.
+        team: the people and the replicas.
+        setting: the costs of a question.
         texts: what is typed.
         seeds: of all draws of a run.
     """

@@ -1,7 +1,7 @@
-"""People of a team who type at once: what each key asks, when, and what came of it.
+"""People of a team who type at once: the request of each key, its time and its outcome.
 
-The pieces that are typed and the speeds are those of `traces.jsonl`; between two pieces a person reads. A key takes the
-question before it back, as the language server does.
+The pieces that are typed and the speeds are those of `traces.jsonl`; between two pieces a person reads. A key cancels
+the request before it, as the language server does.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ DEADLINE_MS = 3_000.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Piece:
-    """A text that somebody types.
+    """A text that a person types.
 
     Attributes:
         above: text before it.
@@ -71,14 +71,14 @@ def pieces() -> list[Piece]:
 
 @dataclass
 class Outcomes:
-    """What became of the questions.
+    """The outcomes of the requests.
 
     Attributes:
         ends: number by how they ended.
         times_ms: from the key to an answer, of those that ran to their end.
         num_warm: of the questions after a document's first, those that encoded less than half of their prompt.
         num_later: all of those.
-        crossed: answers that were of another question.
+        crossed: answers to another request.
     """
 
     ends: Counter[str] = field(default_factory=Counter[str])
@@ -102,12 +102,12 @@ class Outcomes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
-    """Milliseconds that the engine works on a question which is not taken back.
+    """Milliseconds that the engine works on a request that is not cancelled.
 
     Attributes:
-        first_ms: of the first of a piece, whose prompt it knows nothing of.
+        first_ms: of the first of a piece, whose prompt is cold.
         warm_ms: of the others.
-        processor_share: processor time in them; the rest waits for a core that something else is on.
+        processor_share: processor time in them; the rest waits for a core that is busy.
     """
 
     first_ms: list[float] = field(default_factory=list[float])
@@ -116,7 +116,7 @@ class Costs:
 
 
 async def costs_of(remotes: Sequence[RemoteEngine], texts: list[Piece], *, seconds: float) -> Costs:
-    """Returns what questions cost when everybody waits for each answer before the next key.
+    """Returns the cost of requests when each person waits for each answer before the next key.
 
     Args:
         remotes: connections of sessions, more than replicas, so that those are busy, as in a team.
@@ -165,7 +165,7 @@ async def type_for(
         remote: the person's connection.
         person: draws what is typed.
         end_s: when to end.
-        outcomes: receives what became of each key.
+        outcomes: receives the outcome of each key.
         texts: to draw from.
         pause_s: mean of the pauses between pieces.
     """

@@ -1,8 +1,8 @@
 """A team's engines on Ray Serve: overhead, people who type at once, replicas that are killed, and a simulation of more.
 
 Everything runs on this machine. The overhead and the replay with many requests are of an engine that answers at once;
-people type at replicas of the embedded model; the simulation is checked against them and then asked for more people
-and cards than there are here.
+people type at replicas of the model `tiny`; the simulation is checked against them and then run for more people and
+cards than there are here.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ async def overhead(cluster: LocalCluster, rounds: int) -> dict[str, float]:
 
 
 async def replay(cluster: LocalCluster, num_questions: int, kill_s: float) -> dict[str, Any]:
-    """Returns what became of questions whose answers tell which they are of, while replicas are killed."""
+    """Returns the outcomes of requests whose answers carry their number, while replicas are killed."""
     outcomes, waiting, killed = Counter[str](), itertools.count(), list[float]()
     away_s: list[float] = []
     killing = asyncio.create_task(cluster.kill_one_now_and_then(kill_s, killed))
@@ -149,7 +149,7 @@ async def _outcome(connection: EngineConnection, session: int, number: int) -> s
 async def typing(
     cluster: LocalCluster, *, people: int, seconds: float, pause_s: float, kill_s: float | None
 ) -> Outcomes:
-    """Lets people type at once; returns what became of their keys."""
+    """Lets people type at once; returns the outcomes of their keys."""
     outcomes, texts = Outcomes(), pieces()
     async with AsyncExitStack() as stack:
         remotes = [await stack.enter_async_context(cluster.remote()) for _ in range(people)]
@@ -196,7 +196,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 async def cost_of_carrying(cluster: LocalCluster, num_questions: int) -> Carrying:
-    """Returns what it costs to carry the questions of somebody who types."""
+    """Returns the cost of carrying the requests of one person who types."""
     longest = max(pieces(), key=lambda piece: len(piece.typed))
     async with cluster.remote() as remote:
         typed = [
@@ -207,7 +207,7 @@ async def cost_of_carrying(cluster: LocalCluster, num_questions: int) -> Carryin
 
 
 async def costs_when_busy(cluster: LocalCluster, seconds: float, carried: Carrying) -> Costs:
-    """Returns what questions cost while every replica always has some."""
+    """Returns the cost of requests while every replica is busy."""
     async with AsyncExitStack() as stack:
         remotes = [await stack.enter_async_context(cluster.remote()) for _ in range(_NUM_REPLICAS + 1)]
         before_s = sum(map(replica_processor_s, cluster.replica_pids()))
@@ -221,7 +221,7 @@ async def costs_when_busy(cluster: LocalCluster, seconds: float, carried: Carryi
 def simulated(
     few: Outcomes, many: Outcomes, costs: Costs, carried: Carrying, args: argparse.Namespace
 ) -> dict[str, Any]:
-    """Returns the measured runs as the simulation has them, and what it says of large teams."""
+    """Returns the simulation of the measured runs, and of large teams."""
     result: dict[str, Any] = {
         "cost_ms": {
             name: round(statistics.median(times_ms), 1)

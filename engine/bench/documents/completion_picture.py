@@ -1,7 +1,7 @@
 """The picture of a completion in the README: VS Code, the model `small`, a method that is typed up to its first word.
 
-Writes the picture only where the ghost text is what the file says would be right. Needs `make test-editors` once, which
-brings the editor, and `dgemma-engine pull small`.
+Writes the picture only where the ghost text is `RIGHT`. Needs `make test-editors` once, which installs the editor, and
+`dgemma-engine pull small`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The picture of a trace: a piece is cut out of a file of the demo, and `tiny` fills the gap, traced.
 
-Says what was cut and what was found, so that nobody needs to believe the picture. Needs Chromium and the extra `dev`.
+Prints the text that was cut and the one that was found, to check the picture by. Needs Chromium and the extra `dev`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The card at hand and the versions that run on it, as one JSON line: `python engine/bench/gpu/gpu_card.py`.
 
-A program of its own, so that a driver that hangs holds up nobody but this process.
+A program of its own, so that a driver that hangs blocks only this process.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """What is measured of one model on a GPU: each case makes requests as the engine does and returns rows of a result.
 
-A case knows a model, sizes and a stopwatch; which cases run, and what happens to one that fails, is `gpu_parts.py`'s
-business.
+A case has a model, sizes and a clock; `gpu_parts.py` decides which cases run, and what happens to one that fails.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from dgemma_engine.prompting.prefix_cache import PromptStore
 from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import finished
 
-# What the released checkpoint's generation_config.json says.
+# As in the released checkpoint's generation_config.json.
 SAMPLER = Sampler(
     num_steps=48,
     schedule=TemperatureSchedule(t_min=0.4, t_max=0.8),
@@ -45,7 +44,7 @@ INLINE_PASSES = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """How large requests are; defaults are what the targets speak of."""
+    """How large requests are; the defaults are those of the targets."""
 
     canvas: int = 256
     prompt: int = 1_024
@@ -63,7 +62,7 @@ class Sizes:
 
 
 def row(case: str, form: str, sizes: Sizes, **values: Any) -> dict[str, Any]:
-    """Returns one entry of `results`; what a case has nothing to say of is None."""
+    """Returns one entry of `results`; values that a case does not measure are None."""
     entry: dict[str, Any] = {
         "case": case, "format": form, "ms_per_step": None, "tokens_per_s": None, "steps": None,
         "canvas": sizes.canvas, "prompt_tokens": None, "peak_bytes": None, "ratio_to_transformers": None,
@@ -93,19 +92,19 @@ class Bench:
         return seconds(self.device, run)
 
     def fixed(self) -> list[dict[str, Any]]:
-        """One canvas behind another: every step is made, and a canvas joins the prompt in the next one's first step."""
+        """One canvas after another: every step is made, and a canvas joins the prompt in the next one's first step."""
         sizes, cache = self.sizes, self.prompt(self.sizes.prompt)
         block = self._ids(sizes.canvas, seed=3)[0].tolist()
         spent = [self.canvas_seconds(cache, sizes.prompt, block, seed) for seed in range(sizes.rounds + 2)][2:]
         return [self._steps_row("fixed steps", statistics.median(spent), sizes.fixed_steps, sizes.prompt)]
 
     def canvas_seconds(self, cache: PromptCache, num_prompt: int, block: Sequence[int], seed: int) -> float:
-        """Returns the seconds of one canvas with its fixed steps, behind a prompt of which the block becomes part."""
+        """Returns the seconds of one canvas with its fixed steps, after a prompt of which the block becomes part."""
         cache.truncate(num_prompt)
         return self.seconds(lambda: self._denoise(cache, self.sizes.fixed_steps, NEVER, block=block, seed=seed))
 
     def adaptive(self) -> list[dict[str, Any]]:
-        """As many steps as the stop rule wants; random weights are never sure, so this is the whole schedule."""
+        """As many steps as the stop rule takes; random weights are never sure, so this is the whole schedule."""
         cache, spent = self.prompt(self.sizes.prompt), list[float]()
         made = 0
 
@@ -118,7 +117,7 @@ class Bench:
         return [self._steps_row("adaptive steps", statistics.median(spent[1:]), made, self.sizes.prompt)]
 
     def prefill(self, num_tokens: int) -> list[dict[str, Any]]:
-        """A prompt that nothing is known of."""
+        """A cold prompt."""
         ids, spent = self._ids(num_tokens, seed=4), list[float]()
         for _round in range(self.sizes.rounds + 1):
             cache = self._empty(num_tokens)
@@ -148,7 +147,7 @@ class Bench:
         return found
 
     def long_context(self, num_prompt: int) -> list[dict[str, Any]]:
-        """Steps behind a long prompt, and the memory that it takes."""
+        """Steps after a long prompt, and the memory that it takes."""
         cache = self.prompt(num_prompt)
         spent = [
             self.seconds(lambda: self._denoise(cache, self.sizes.fixed_steps, NEVER))
@@ -164,7 +163,7 @@ class Bench:
         return cache
 
     def let_go(self) -> None:
-        """Frees what cases left, and counts the most memory anew from here."""
+        """Frees the memory of cases, and resets the peak memory."""
         self.steps.clear()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -267,7 +266,7 @@ def seconds(device: torch.device, run: Callable[[], object]) -> float:
 
 
 def unhurried() -> Cancel:
-    """Returns a cancel that never says stop."""
+    """Returns a cancel that is never set."""
     return Cancel(deadline_s=time.monotonic() + 3_600, clock=time.monotonic)
 
 
@@ -290,7 +289,7 @@ def distinct_experts(model: FusedModel, prompt: PromptCache, num_positions: int)
             layer._ops = replace(ops, route=recording(ops.route))  # pyright: ignore[reportPrivateUsage]
         ids = torch.randint(0, model.config.vocab_size, (1, num_positions), device=model.device)
         with torch.inference_mode():
-            # Not as a replay, of which Python sees nothing.
+            # Not as a replay, which calls no Python.
             FusedModel.decode(model, ids, prompt)
     finally:
         for layer, ops in zip(layers, before, strict=True):

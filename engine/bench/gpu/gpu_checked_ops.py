@@ -1,6 +1,6 @@
 """Fused operations that run twice on the same inputs, as kernels and as plain PyTorch, and are compared each time.
 
-The kernels' result goes on, so that every operation of a pass is compared on inputs of a real pass, and a rounding
+The kernels' result is used, so that every operation of a pass is compared on inputs of a real pass, and a rounding
 error that sends a token to another expert is found where it happens and nowhere after. Shape legend: N rows, K experts
 per token, V vocabulary.
 """
@@ -45,7 +45,7 @@ class Both:
 
 @dataclass(slots=True, kw_only=True)
 class Comparison:
-    """What the calls of one operation came to.
+    """The comparison of one operation's calls.
 
     Attributes:
         calls: compared so far.

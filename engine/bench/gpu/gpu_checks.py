@@ -38,7 +38,7 @@ NEVER = StableAndConfident(num_earlier=10_000, confidence=0.1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checks:
-    """What is checked on what.
+    """The checks of one device.
 
     Attributes:
         device: where it runs.
@@ -57,7 +57,7 @@ class Checks:
 
         Args:
             form: of the weights.
-            ours: what is held against plain PyTorch; by default the kernels.
+            ours: the operations compared with plain PyTorch; by default the kernels.
 
         Raises:
             ValueError: an operation is further from its plain twin than rounding explains.
@@ -89,10 +89,10 @@ class Checks:
         }
 
     def tokens(self, form: Format | None) -> dict[str, Any]:
-        """Returns how many canvases were replayed, and the share of tokens that plain PyTorch says too.
+        """Returns how many canvases were replayed, and the share of tokens equal to plain PyTorch's.
 
         Raises:
-            ValueError: captured and uncaptured steps differ, or plain PyTorch says other tokens.
+            ValueError: captured and uncaptured steps differ, or plain PyTorch gives other tokens.
         """
         # On a processor floats are exact enough for the very same tokens.
         exact = self.device.type == "cpu" and form is None
@@ -101,7 +101,7 @@ class Checks:
         captured = StepGraphs(model, Graphs(capture_on(self.device)))
         uncaptured = StepGraphs(model, Graphs(capture_on(self.device), most=0))
         cache, canvas = self._prompt(model), self.sizes.canvas
-        # Larger ones first, so that what is replayed for smaller ones finds their leftovers.
+        # Larger ones first, so that replays for smaller ones run in memory with their leftovers.
         for rows in ([(canvas, 1)], [(canvas, 2)], [(canvas // 2, 3), (canvas // 4, 4)], [(canvas, 5)]):
             got, expected = (self._denoised(steps, cache, rows, NUM_STEPS) for steps in (captured, uncaptured))
             if got != expected:
@@ -149,7 +149,7 @@ class Checks:
 
 @contextmanager
 def poisoned() -> Iterator[None]:
-    """Fills new memory with what is no number, so that a value that no kernel writes shows."""
+    """Fills new memory with NaN, so that a value that no kernel writes is found."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(mode=True, warn_only=True)
     try:

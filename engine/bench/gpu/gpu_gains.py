@@ -1,4 +1,4 @@
-"""Each gain that the launch tables leave off, with and without: its kernels, whole steps, and that results stay right.
+"""Each switch that the launch tables leave off, with and without: its kernels, whole steps, and equal results.
 
 A gain is a change of the launch table (`kernels/bench/table_gains.py`). Calls are timed over copies beyond the cache;
 steps replay the captured graphs of one model, whose table is changed in place between two measurements.
@@ -39,10 +39,10 @@ class ChangingTable:
     """The launch table of a device with gains, which change while a model refers to it.
 
     Args:
-        device: whose table it begins as.
+        device: its table is the start.
 
     Attributes:
-        table: what operations are launched by.
+        table: the table that operations are launched with.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -82,13 +82,13 @@ def run(setting: Setting, report: Report) -> None:
 
 
 def _fixed_with(gain: str, changing: ChangingTable, bench: Bench) -> list[dict[str, Any]]:
-    """Times the fixed steps with a gain; what was captured without it is captured anew."""
+    """Times the fixed steps with a gain; graphs captured without it are captured again."""
     changing.set(gain)
     return [entry | {"case": f"{FIXED}, {gain}"} for entry in Bench(bench.model, bench.form, bench.sizes).fixed()]
 
 
 def names() -> list[str]:
-    """Returns what is measured, in order: without gains, each, and all together."""
+    """Returns the names of the measurements, in order: without gains, each, and all together."""
     from table_gains import GAINS
 
     return [WITHOUT, *GAINS, EVERY]

@@ -1,7 +1,7 @@
 """Models with random weights at any size, made on the device layer by layer, and `transformers`' one beside them.
 
-A layer is drawn in 16 bits, quantised as `dgemma-engine quantize` does, laid out for the kernels and forgotten, so that
-a model that fits is made where it fits.
+A layer is drawn in 16 bits, quantised as `dgemma-engine quantize` does, packed for the kernels and freed, so that a
+model that fits the card can be made there.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 STD = 0.02
-# What layers add weighs more than the token they start from, and predictions are sharp: a wrong mask changes tokens.
+# Layers change the token's state strongly and predictions are sharp, so that a wrong mask changes tokens.
 LAYER_GAIN, END_GAIN = 8.0, 4.0
-# Matrices quantised at once, which bounds what rounding takes.
+# Matrices quantised at once, which bounds the memory of rounding.
 ROWS_AT_ONCE = 2**15
 
 
@@ -139,7 +139,7 @@ class Peer:
         return self._model.model.encoder(input_ids=prompt_1T[:, :-1].to(self._device)).past_key_values
 
     def generate(self, prompt_1T: Tensor, kept: Any, canvas: int, num_steps: int) -> None:
-        """Fills one canvas behind a prompt that is `kept` but for its last token, in exactly so many steps."""
+        """Fills one canvas after a prompt that is `kept` but for its last token, in exactly so many steps."""
         from transformers.models.diffusion_gemma.generation_diffusion_gemma import EntropyBoundSamplerConfig
 
         self._model.config.canvas_length = canvas

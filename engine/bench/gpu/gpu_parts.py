@@ -1,4 +1,4 @@
-"""What each part of the GPU report runs, case by case; which parts there are, and in which order of worth."""
+"""The cases of each part of the GPU report; the parts in order of worth."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def _tests(setting: Setting, report: Report) -> list[dict[str, Any]]:
     """Runs the tests of kernels, each file in a process, several at once: compiling takes them longer than running."""
     files = sorted(str(path) for folder in FOLDERS for path in (REPOSITORY / folder).glob("test_*.py"))
     mode = {"TRITON_INTERPRET": "1"} if setting.is_tiny else {"DGEMMA_TEST_GPU": "1"}
-    # The interpreter takes minutes; the default tests run them there.
+    # The interpreter takes minutes, and the default tests run them with it.
     only = ["--collect-only"] if setting.is_tiny else []
 
     def run(file: str) -> tuple[str, int, str]:
@@ -203,7 +203,7 @@ def _compare(setting: Setting, report: Report) -> list[dict[str, Any]]:
 
 
 def _tune(setting: Setting, report: Report, folder: Path, seconds_left: float) -> list[dict[str, Any]]:
-    """Goes on with the card's launch table for as long as there is time."""
+    """Continues the card's launch table for as long as there is time."""
     from tune import is_broken, tuner
 
     only, seconds = ([TINY_WORK], 0.1) if setting.is_tiny else ([], max(0.0, seconds_left - 10))

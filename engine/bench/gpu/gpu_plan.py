@@ -11,13 +11,13 @@ PLAIN = "bf16"
 ALL_FORMATS = (PLAIN, "fp8", "int8", "int4", "nvfp4")
 # Seconds for everything.
 BUDGET_S = 300.0
-# Less is not worth a new process: it imports torch first.
+# Fewer seconds are not worth a new process, which imports torch first.
 LEAST_S = 8.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """What runs in a process of its own.
+    """One part of the report, which runs in a process of its own.
 
     Attributes:
         name: as `--parts` takes it.

@@ -14,14 +14,14 @@ KILL_S = 10.0
 
 
 def in_process(command: Sequence[str], limit_s: float, environment: Mapping[str, str]) -> str | None:
-    """Runs a command and returns what went wrong with it, None if nothing did.
+    """Runs a command and returns its error, None if there was none.
 
     Args:
         command: program and arguments.
         limit_s: seconds until it is killed with the processes it started.
         environment: variables beside those of this process.
     """
-    # A file and no pipe: a child that outlives its parent would hold the pipe open.
+    # A file, not a pipe: a child that outlives its parent would hold the pipe open.
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
             command, stdout=errors, stderr=errors, env={**os.environ, **environment}, start_new_session=True
@@ -40,7 +40,7 @@ def in_process(command: Sequence[str], limit_s: float, environment: Mapping[str,
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kills what is left of a process and of its session."""
+    """Kills a process and the rest of its session."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(timeout=KILL_S)

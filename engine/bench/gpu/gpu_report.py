@@ -1,13 +1,13 @@
-"""What a GPU at hand says of the kernels and of a model of the released one's size, in five minutes and one JSON.
+"""Checks and measures the kernels and a model of the released one's size on the GPU at hand, in five minutes, one JSON.
 
     python engine/bench/gpu/gpu_report.py [--seconds 300] [--parts layers,tokens] [--formats fp8,int4] [--out D]
         [--resume]
 
 Parts run in order of worth: is what the kernels compute right, in the sizes that serve; how long are 16 fixed steps of
-a canvas of 256 behind 1,024 tokens (comparable with vLLM's published figure), and which kernels take most of them; each
+a canvas of 256 after 1,024 tokens (comparable with vLLM's published figure), and which kernels take most of them; each
 kernel against the card's own rates; what the launch tables leave off, with and without; requests, `transformers` beside
 ours, long contexts; the launch table, with the seconds that are left. Each part is a process of its own: one that
-breaks the device or hangs loses one case, and the part goes on behind it.
+breaks the device or hangs loses one case, and the part goes on after it.
 
 `DIR/gpu_<card>.json` is written after every case, and runs add up in it: `results` has a row for each case and format,
 `failed` and `left_out` the rest. A card's launch table grows in `DIR/launch_tables`. Needs torch, triton, numpy,
@@ -132,7 +132,7 @@ def report_of(options: argparse.Namespace, card: dict[str, Any]) -> Report:
 
 
 def run_part(part: Part, report: Report, options: argparse.Namespace, started: float) -> None:
-    """Runs a part, and again behind a case that ended its process, while there is time."""
+    """Runs a part, and again after a case that ended its process, while there is time."""
     report.begin(part.name)
     began = time.monotonic()
     while True:
@@ -163,7 +163,7 @@ def part_command(part: Part, report: Report, options: argparse.Namespace, left_s
 
 
 def environment(options: argparse.Namespace) -> dict[str, str]:
-    """Returns what a part finds in its environment: where packages lie, and how Triton runs."""
+    """Returns the environment of a part: where packages lie, and how Triton runs."""
     paths = [*PACKAGES, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {"PYTHONPATH": os.pathsep.join(paths)} | ({"TRITON_INTERPRET": "1"} if options.tiny else {})
 
@@ -179,7 +179,7 @@ def one_part(options: argparse.Namespace) -> int:
     stamp, run = options.stamp
     report = Report(
         stamp=stamp, run=run, path=options.out, resume=options.resume, is_broken=lambda: is_broken(device),
-        # The tuner has all the time there is.
+        # The tuner may use all the time that is left.
         case_s=0.0 if options.tiny or options.part == "tune" else CASE_S,
     )  # fmt: skip
     report.read()
@@ -197,7 +197,7 @@ def summary(report: Report) -> dict[str, Any]:
 
 
 def is_bad(report: Report, chosen: Sequence[Part]) -> bool:
-    """Returns whether a check failed in this run, or nothing but the card's name was found out."""
+    """Returns whether a check failed in this run, or no case passed."""
     checks = {part.name for part in chosen if part.is_check}
     now = [case for case in report.cases.values() if case["run"] == report.run]
     failed = any(case["state"] == "failed" and case["part"] in checks for case in now)

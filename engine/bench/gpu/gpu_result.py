@@ -21,7 +21,7 @@ from typing import Any
 
 Rows = list[dict[str, Any]]
 FIXED, RATIOS = "fixed steps", "transformers_ms_per_step_over"
-# Exit codes of a part: a case ran past its limit; the device answers nothing after a failed case.
+# Exit codes of a part: a case ran past its limit; the device fails every call after a failed case.
 HUNG, BROKEN = 70, 71
 MESSAGE_CHARACTERS = 4_000
 # Seconds after which a case ends its process.
@@ -53,7 +53,7 @@ class Report:
     _more: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def read(self) -> None:
-        """Takes the cases of the file over, if there is a file and it is of this card.
+        """Adds the cases of the file, if there is one and it is of this card.
 
         Raises:
             ValueError: the file is no report.
@@ -96,7 +96,7 @@ class Report:
         watchdog.start()
         try:
             rows = run()
-        except Exception as error:  # the first run on a card finds what nobody could see: the other cases go on
+        except Exception as error:  # a first run on a card may fail in unforeseen ways: the other cases go on
             watchdog.cancel()
             self._set(key, case, form, state="failed", message=f"{type(error).__name__}: {error}", more=self._more)
             if self.is_broken():
@@ -111,7 +111,7 @@ class Report:
         return True
 
     def keep(self, name: str, value: Any) -> None:
-        """Keeps what has no place in a row, with the case that runs now."""
+        """Stores a value that fits no row, with the case that runs now."""
         self._more[name] = value
 
     def fail(self, case: str, form: str, message: str) -> None:
@@ -119,7 +119,7 @@ class Report:
         self._set(self._key(case, form), case, form, state="failed", message=message)
 
     def leave_out(self, case: str, form: str, reason: str) -> None:
-        """Records that a case does not run here; a result that it has had before stays."""
+        """Records that a case does not run here; an earlier result stays."""
         key = self._key(case, form)
         if self.cases.get(key, {}).get("state") != "passed":
             self._set(key, case, form, state="left out", message=reason)
@@ -132,7 +132,7 @@ class Report:
         return len(running)
 
     def drop(self, case: str) -> None:
-        """Forgets a case of this part, if there is one."""
+        """Removes a case of this part, if there is one."""
         if self.cases.pop(self._key(case, ""), None) is not None:
             self.save()
 

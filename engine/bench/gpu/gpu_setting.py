@@ -1,4 +1,4 @@
-"""What the parts of the GPU report measure on what, and how cases of one model are run."""
+"""The device, models and sizes that the GPU report measures, and how cases of one model are run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TINY = Sizes(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What is measured on what.
+    """The device, models and sizes to measure.
 
     Attributes:
         device: where it runs.

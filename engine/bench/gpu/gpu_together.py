@@ -1,4 +1,4 @@
-"""Several users at once on a GPU: the canvas of each behind a prompt of its own, all in one pass a step."""
+"""Several users at once on a GPU: the canvas of each after a prompt of its own, all in one pass a step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`dgemma-engine serve` in a process of its own, and a client of it that adds next to nothing."""
+"""`dgemma-engine serve` in a process of its own, and a client of it with almost no overhead."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def with_real_engine(num_cases: int) -> dict[str, Any]:
 
 
 def played(fuzzer: Fuzzer, num_cases: int) -> dict[str, Any]:
-    """Asks, and returns what is written."""
+    """Sends the requests, and returns the result."""
     started_s = time.monotonic()
     by_operation: dict[str, Counter[int]] = {}
     faults: list[str] = []
@@ -58,7 +58,7 @@ def played(fuzzer: Fuzzer, num_cases: int) -> dict[str, Any]:
         statuses = by_operation.setdefault(sort.label, Counter())
         try:
             fuzzer.ask(sort, fuzzer.num_of_sort(num_cases), statuses)
-        except Exception as error:  # whatever is wrong, the other sorts are asked, too
+        except Exception as error:  # whatever is wrong, the other kinds of requests are sent too
             faults.append(f"{sort.label}, {sort.mode.value}: {type(error).__name__}")
             print(faults[-1], error, file=sys.stderr)
     return {

@@ -2,9 +2,9 @@
 
 The engine answers at once, in a process of its own; the front door is `dgemma-engine serve` in another. Each round
 types one character into the middle of a 2,000-line file and asks the same over the socket, over a connection that stays
-open, and over a new connection. What HTTP adds is the difference within a round. Then 50 clients ask at once, 80, which
-are more than may wait, and 20 typists three times each: once with requests that take that engine 200 ms, and once with
-the embedded model on the processor.
+open, and over a new connection. What HTTP adds is the difference within a round. Then 50 clients ask at once, 80 (more
+than may wait), and 20 typists three times each: once with requests that take that engine 200 ms, and once with the
+embedded model on the processor.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ async def typists(url: str, body_of: Body) -> dict[str, Any]:
 
 
 async def crowds(url: str, body_of: Body) -> dict[str, Any]:
-    """Returns what became of the clients that ask at once."""
+    """Returns how many clients that ask at once were answered."""
     num_clients = (NUM_CLIENTS, MORE_CLIENTS)
     return {
         "at_once": [await at_once(url, num, body_of) for num in num_clients],

@@ -1,12 +1,12 @@
 """What an engine on another machine adds to one over the socket, and whether a bad network loses or repeats answers.
 
 The engine answers at once, in a process of its own; `dgemma-engine serve` and the proxy are others. A key is typed into
-the middle of a 2,000-line file in each round, and asked about over the socket, over HTTP on this machine, and through a
-proxy that takes 10 ms in each direction; and through the proxy once more, after the key before it was cancelled on its
+the middle of a 2,000-line file in each round, and sent over the socket, over HTTP on this machine, and through a proxy
+that takes 10 ms in each direction; and through the proxy once more, after the request before it was cancelled on its
 way, as fast typing does. What is added is the difference within a round.
 
-The replay asks through a proxy that resets connections, delays pieces and cuts answers, as a language server asks: the
-numbers in the answers tell which question each answer, and each draft, is of.
+The replay asks through a proxy that resets connections, delays pieces and cuts answers, as a language server asks: a
+number in each answer and each draft names its request.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ async def remote_to(port: int) -> AsyncGenerator[RemoteEngine]:
 
 
 async def keys(client: EngineClient, port: int, rounds: int) -> dict[str, Any]:
-    """Returns what a key takes each way, and what is added."""
+    """Returns the time of a key each way, and what is added."""
     above, suffix = _file()
     times_ms: dict[str, list[float]] = {"socket": [], "loopback": [], "delayed": [], "delayed_after_cancelled": []}
     async with (
@@ -161,7 +161,7 @@ def _file() -> tuple[str, str]:
 
 
 async def replay(port: int, num_questions: int, seed: int) -> dict[str, Any]:
-    """Returns what became of each question."""
+    """Returns the outcomes of all requests."""
     draw, outcomes = random.Random(seed), Counter[str]()
     injected = Counter[str]()
 

@@ -12,7 +12,7 @@ from typing import Any
 _TIMER_S = 0.0015
 
 Transform = Callable[[bytes], bytes | None]
-"""Returns what of a piece goes on; None ends the connection at once."""
+"""Returns the part of a piece that is passed on; None ends the connection at once."""
 
 
 @dataclass
@@ -24,8 +24,8 @@ class Network:
         port: where the proxy listens.
         delay_s: seconds that each piece takes, in each direction.
         late_s: returns seconds that a piece takes besides.
-        to_engine: what becomes of a piece on the way there.
-        from_engine: likewise on the way back.
+        to_engine: changes a piece on the way there.
+        from_engine: changes a piece on the way back.
         cuts_short: whether a piece that was shortened is the last of its connection.
         num_connections: made so far.
         num_sent: bytes that went to the port.
@@ -45,7 +45,7 @@ class Network:
     _open: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Carries what one connection says."""
+        """Carries one connection."""
         self.num_connections += 1
         try:
             there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self.target)
@@ -78,7 +78,7 @@ class Network:
         return self.to_engine(data)
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, transform: Transform) -> None:
-        """Hands pieces on in order until one ends the connection; a piece does not wait for the one before it."""
+        """Passes pieces on in order until one ends the connection; delays of pieces overlap."""
         loop = asyncio.get_running_loop()
         pieces: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
 

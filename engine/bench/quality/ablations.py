@@ -1,9 +1,9 @@
-"""What a change to the embedded model's configuration is worth: the same small number of tokens for each variant.
+"""What a change to the configuration of `tiny` is worth: each variant trained with the same small number of tokens.
 
 Every variant is trained from random weights on the same corpus. Time is counted in tokens, so that a busy machine
-changes nothing but `ms_per_1000_tokens`. A few hundred thousand tokens tell which variant learns faster at first; they
-say nothing about where each would end. Losses compare only among variants that put holes together to batches in the
-same way: slot sizes, suffix tokens and noise draws change which holes are held out, too.
+changes nothing but `ms_per_1000_tokens`. A few hundred thousand tokens show which variant learns faster at first, not
+where each would end. Losses compare only among variants that make batches of holes in the same way: slot sizes, suffix
+tokens and noise draws also change which holes are held out.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the next denoising step should be told of clamped positions: the last distribution, the given token, or nothing.
+"""Self-conditioning of clamped positions: the last distribution, the given token, or nothing.
 
     python engine/bench/quality/clamped.py HOLES
 
@@ -45,7 +45,7 @@ def main() -> None:
     tasks = [task for task in read_tasks(args.holes) if "\n" not in task.middle]
     result: dict[str, Any] = {"model": engine.model_name, "holes": args.holes.name, "n": len(tasks)}
     for length in ("auto", "oracle"):
-        recipes = [recipe_of(engine, task, length) for task in tasks]
+        recipes = [options_of(engine, task, length) for task in tasks]
         similarity: dict[ClampedConditioning, list[float]] = {}
         for rule in ClampedConditioning:
             figures, similarity[rule] = filled(engine, tasks, recipes, rule)
@@ -58,7 +58,7 @@ def main() -> None:
     record.write("clamped", result, args.out)
 
 
-def recipe_of(engine: Engine, task: Task, length: str) -> InfillOptions:
+def options_of(engine: Engine, task: Task, length: str) -> InfillOptions:
     """Returns canvases alone, with the true length or without."""
     tokens = max(1, engine.count_tokens(task.middle)) if length == "oracle" else None
     return InfillOptions(decode=Decode.DIFFUSION, seeds=False, silence=False, slot_tokens=tokens)

@@ -1,8 +1,8 @@
-"""What text from other files costs per key: prompt tokens encoded again, and time spent on gathering.
+"""What text from other files costs per key: prompt tokens encoded again, and time spent on collecting.
 
 Types 20 lines of one module of `asyncio` back in, character by character, with the others open, for a model whose
-prompt has room for snippets (the embedded one has none: its tokenizer is used, the model is not run). The choice as the
-server makes it, against one made anew for every line, against none.
+prompt has room for snippets (`tiny` has none: its tokenizer is used, the model is not run). The server's choice is
+compared with one made again for every line, and with none.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What text from other files is worth: holes of whole projects, filled with and without what the server gathers.
+"""What text from other files is worth: holes of whole projects, filled with and without what the server collects.
 
     python engine/bench/quality/context_worth.py PACKAGE... --answers FOLDER
 
 Cuts holes into each package folder with `dgemma-engine holes`, opens up to 20 files of the hole's own folder in an
-order drawn by the hole (the last one visited last), lets the server's gatherer choose, and runs `dgemma-engine eval`
+order drawn by the hole (the last one visited last), lets the server's collector choose, and runs `dgemma-engine eval`
 once per variant. The workspace holds the package and nothing else. Recent edits play no part: a hole has no history.
 """
 
@@ -99,7 +99,7 @@ def cut(package: Path, path: Path, count: int) -> list[dict[str, Any]]:
 
 
 async def gather(root: Path, package: str, hole: dict[str, Any], limits: CollectorLimits) -> CollectedContext:
-    """Returns what the server gathers at a hole."""
+    """Returns what the server collects at a hole."""
     path = root / package / hole["path"]
     others = sorted(file for file in path.parent.glob("*.py") if file != path)
     Random(hole["task_id"]).shuffle(others)

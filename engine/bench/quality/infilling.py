@@ -2,10 +2,10 @@
 
     python engine/bench/quality/infilling.py HOLES [--projects HOLES]
 
-Runs `dgemma-engine eval` once per variant: the product as it is; the same without seeds, without the fill token;
+Runs `dgemma-engine eval` once per variant: the product as it is; the same without copied texts, without the fill token;
 canvases alone, with the true length too; the causal mode alone; the line above copied. `dgemma-engine compare` then
 pairs those a claim is about. HOLES is made by `dgemma-engine holes` from packages the model has never seen;
-`--projects` takes holes with snippets of other files of their project, on which seeds are measured once more.
+`--projects` takes holes with snippets of other files of their project, on which copied texts are measured once more.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 Quantises a plain model to every format. A denoising step is timed in turn for the plain model and for each format in
 both residences, in the number format the engine picks. `dgemma-engine eval` then fills the holes of HOLES with the
 plain model and with the formats of `--formats`: with the length found by itself, with the true one, and once more with
-the calibrated silence; `dgemma-engine compare` pairs each with the plain model, hole by hole.
+the calibrated threshold; `dgemma-engine compare` pairs each with the plain model, hole by hole.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def file_bytes(folder: Path) -> int:
 
 
 def errors(folder: Path) -> dict[str, Any]:
-    """Returns what the folder's report says of each kind that was quantised."""
+    """Returns the errors in the folder's report of each kind that was quantised."""
     kinds = json.loads((folder / REPORT_NAME).read_text(encoding="utf-8"))["kinds"]
     keys = ("encoding", "relative_error", "worst_relative_error")
     return {row["kind"]: {key: row[key] for key in keys} for row in kinds if row["worst_matrix"]}
@@ -139,7 +139,7 @@ def weight_bytes(model: DiffusionGemma) -> int:
 
 
 def step(model: DiffusionGemma, num_canvas: int) -> Callable[[], object]:
-    """Returns one denoising step behind a prompt, as a function to time."""
+    """Returns one denoising step after a prompt, as a function to time."""
     generator = torch.Generator().manual_seed(0)
     prompt = torch.randint(0, model.config.vocab_size, (1, PROMPT_TOKENS), generator=generator)
     canvas = torch.randint(0, model.config.vocab_size, (1, num_canvas), generator=generator)

@@ -1,8 +1,9 @@
 """Models on one published set of holes, in one run: HumanEval-Infilling, single lines, judged by each task's tests.
 
     python engine/bench/quality/single_lines.py HOLES.jsonl.gz --models tiny small [--limit 400] [--record]
+    python engine/bench/quality/single_lines.py HOLES --models small coder --bases --limit 200 --name coder_lines
 
-Every answer counts, however unlikely the model thinks it. Executes programs that the models wrote, in the sandbox of
+Every answer counts, whatever its score. Executes programs that the models wrote, in the sandbox of
 `dgemma-engine eval --execute`. The set: github.com/openai/human-eval-infilling (MIT licence).
 """
 
@@ -26,7 +27,7 @@ KEPT = ("n", "pass_at_1", "exact_match", "edit_similarity", "forwards_mean", "p5
 
 
 def judge(model: str, holes: Path, limit: int) -> dict[str, Any]:
-    """Returns what `dgemma-engine eval` says of one model."""
+    """Returns the result of `dgemma-engine eval` of one model."""
     with tempfile.TemporaryDirectory(prefix="dgemma-") as folder:
         out = Path(folder) / "result.json"
         options = ["--execute", "--no-silence", "--limit", str(limit), "--json", str(out)]
@@ -44,6 +45,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["tiny", "small"], help="as `dgemma-engine eval --model` takes")
     parser.add_argument("--bases", nargs="*", default=["small"], help="GGUF models also judged without their adapters")
     parser.add_argument("--limit", type=int, default=400, help="holes, evenly spread over the file; default: 400")
+    parser.add_argument("--name", default="single_lines", help="of the result; default: single_lines")
     args = parser.parse_args()
     models = {Path(model).stem: judge(model, args.holes, args.limit) for model in args.models}
     for model in args.bases:
@@ -53,7 +55,7 @@ def main() -> None:
             # An empty folder of adapters: the base as it was.
             (Path(folder) / "adapters").mkdir()
             models[f"{Path(model).stem}_without_adapter"] = judge(str(bare), args.holes, args.limit)
-    record.write("single_lines", {"holes": args.holes.name, "models": models}, args.out)
+    record.write(args.name, {"holes": args.holes.name, "models": models}, args.out)
 
 
 if __name__ == "__main__":

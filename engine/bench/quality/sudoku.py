@@ -2,8 +2,8 @@
 
     python engine/bench/quality/sudoku.py --run RUN [--tuned FILE] [--puzzles N] [--seed N]
 
-`--run` is the folder of `dgemma-engine train ... --task`; `--tuned` is a file of what `dgemma-engine tune --task` with
-`--json` printed for `small`. Puzzles are dug from other grids than those of engine/examples/sudoku/README.md.
+`--run` is the folder of `dgemma-engine train ... --task`; `--tuned` is the output of `dgemma-engine tune --task --json`
+for `small`. Puzzles are made from other grids than those of engine/examples/sudoku/README.md.
 Every puzzle is solved in each mode by the same weights: until the canvas settles, in 48 steps, with accepted tokens
 final, and from left to right.
 """

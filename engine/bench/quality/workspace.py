@@ -1,4 +1,4 @@
-"""An editor's open files without an editor: source files as documents, and the server's own gatherer over them."""
+"""An editor's open files without an editor: source files as documents, and the server's own collector over them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Workspace:
     Args:
         root: the workspace's folder.
         finder: the engine's parser, asked without a socket.
-        limits: of gathering.
+        limits: of the collector.
     """
 
     def __init__(self, root: Path, finder: DefinitionFinder, limits: CollectorLimits) -> None:
@@ -48,7 +48,7 @@ class Workspace:
         return document
 
     async def gather(self, path: Path, text: str, offset: int) -> tuple[Request, CollectedContext]:
-        """Returns the question at a cursor and what is gathered for it."""
+        """Returns the request at a cursor and the context collected for it."""
         document = self.show(path, text)
         request = Request(
             uri=document.uri,

@@ -1,4 +1,4 @@
-"""A client that misbehaves at random against the real server: steps, requests, and answers that were wrong or missing.
+"""A client that misbehaves at random against the real server: counts steps, requests, and wrong or missing answers.
 
     make chaos
 
@@ -50,7 +50,7 @@ def with_real_engine(num_steps: int, first_seed: int) -> Report:
 
 
 def measured(run: Callable[[int, int], Report], num_steps: int, first_seed: int) -> dict[str, Any]:
-    """Plays, and returns what is written."""
+    """Plays, and returns the result."""
     started_s = time.monotonic()
     report = run(num_steps, first_seed)
     seconds = time.monotonic() - started_s

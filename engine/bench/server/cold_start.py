@@ -1,6 +1,6 @@
 """Cold start to the first answer: no engine runs; a language server is started, a file opened, ghost text asked for.
 
-The time ends when the engine, started on demand, has given its first answer to the server: the engine counts it. The
+The time ends when the engine, started on demand, has sent its first answer to the server, as its own count shows. The
 processes are new; the files are in the page cache from the second round on.
 """
 

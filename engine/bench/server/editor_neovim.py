@@ -2,7 +2,7 @@
 
 A real Neovim with the plugin, the real server and engine. Each place is a line of a file of the standard library, cut
 in its middle; its last key is typed. The clock runs inside Neovim, from the key until it draws the ghost text; places
-where the engine keeps silent are counted and left out. Neovim itself waits 200 ms after the last key before it asks.
+without an answer are counted and left out. Neovim itself waits 200 ms after the last key before it asks.
 Needs the extra `editors`, and Neovim as `make test-editors` installs it.
 """
 
@@ -73,7 +73,7 @@ vim.api.nvim_win_set_cursor(0, { row, 0 })
 def places(folder: Path) -> Iterator[tuple[list[str], int, str]]:
     """Yields texts with a line cut in its middle, that line's number from 1, and the key that was cut off last.
 
-    One file after the other, as a person works; all of it again with other lines until nobody asks.
+    One file after the other, as a person works; then all of them again with other lines, without end.
     """
     left: dict[str, list[tuple[int, int]]] = {}
     texts = {module: (folder / module).read_text(encoding="utf-8").splitlines() for module in MODULES}
@@ -91,7 +91,7 @@ def places(folder: Path) -> Iterator[tuple[list[str], int, str]]:
 
 
 def wait(window: Window, lines: list[str], row: int, key: str) -> dict[str, Any]:
-    """Types a key at a place and returns the clock when the ghost text is drawn, or the server has nothing."""
+    """Types a key at a place and returns the clock when the ghost text is drawn, or the server's answer is empty."""
     window.lua(PLACE, lines, row)
     window.keys("A" + key)
     end_s = time.monotonic() + 10

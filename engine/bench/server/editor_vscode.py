@@ -2,7 +2,7 @@
 
 A real VS Code (code-server in Chromium) with the extension, the real server and engine. Each place is a line of a file
 of the standard library, cut in its middle; the first key of what was cut off is typed. The clock runs inside the page,
-from the key until the ghost text is in it; places where the engine keeps silent are counted and left out.
+from the key until the ghost text is in it; places without an answer are counted and left out.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ KEY = re.compile(r"[\w.]")
 PLACES_PER_VISIT = 10
 ENGINE_LOADS_S = 60
 LONGEST_S = 6.0
-# Silence of the server that ends a place: it waits for further keys itself before it asks the engine.
+# Time without a message of the server that ends a place: the server itself waits for further keys.
 QUIET_S = 0.6
 
 CLOCK = f"""() => {{

@@ -1,8 +1,8 @@
-"""The longest processor time of one message about texts and values of 10^6 and 10^7 characters, by entry point.
+"""The longest processor time of one message with texts and values of 10^6 and 10^7 characters, by entry point.
 
-In process: the server's own protocol, session and handlers, over an engine that answers at once. A message is handed
-over as the bytes of its body; its time runs until its answer is written, or until the event loop has nothing left to do
-for a notification. What decoding the JSON takes of that is measured once more by itself.
+In process: the server's own protocol, session and handlers, over an engine that answers at once. A message is passed as
+the bytes of its body; its time ends when its answer is written, or for a notification when the event loop is idle. The
+decoding of the JSON is measured once more by itself.
 """
 
 from __future__ import annotations

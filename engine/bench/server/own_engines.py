@@ -1,4 +1,4 @@
-"""Ends the engines that a benchmark's editors started: those whose runtime folder lies in the benchmark's own."""
+"""Ends the engines that a benchmark's editors started: those whose runtime folder is inside the benchmark's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The way of one warm request through the code: files, distinct functions, changes of file, deepest stacks.
+"""The path of one warm request through the code: files, distinct functions, changes of file, deepest stacks.
 
 One process holds the server's session, the real socket, the daemon, its worker and the embedded model; the editor's
 transport is left out. A file is opened, asked about, one character is typed, and the second question is recorded.
@@ -49,7 +49,7 @@ URI = "file:///project/typed.py"
 
 @dataclass(slots=True)
 class CallLog:
-    """What was called while `on`.
+    """The calls while `on`.
 
     Attributes:
         on: whether calls are recorded.

@@ -1,8 +1,8 @@
 """What the language server and the socket add to a request: an engine that answers at once, a 2,000-line file.
 
-Every round types one character and asks for ghost text expressly, since the server waits for the end of keys that come
-so fast. The time is the client's, from sending the edit to having the answer; server, socket and JSON on both sides are
-in it, the model is not.
+Every round types one character and asks for ghost text by hand, since the server would wait for the end of such fast
+keys. The time is the client's, from sending the edit to receiving the answer; it includes server, socket and JSON on
+both sides, not the model.
 """
 
 from __future__ import annotations

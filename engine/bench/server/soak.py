@@ -63,7 +63,7 @@ def memory_mib(folder: str) -> dict[str, float]:
 
 
 async def measure(minutes: float) -> dict[str, Any]:
-    """Soaks, and returns what was found."""
+    """Runs the soak, and returns the result."""
     traces = [json.loads(line) for line in TRACES.read_text().splitlines()]
     scripts = [window["script"] for trace in traces for window in trace["windows"]]
     with tempfile.TemporaryDirectory(prefix="dgemma-") as folder:
@@ -103,7 +103,7 @@ async def measure(minutes: float) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Runs the soak; the exit code is 1 if something was found."""
+    """Runs the soak; the exit code is 1 if a limit was exceeded."""
     parser = argparse.ArgumentParser(description=__doc__)
     record.add_destination(parser)
     parser.add_argument("--minutes", type=float, default=30.0)

@@ -1,4 +1,4 @@
-"""People typing: traces of keys replayed over stdio against the real server and engine, and a storm of requests.
+"""Traces of typing replayed over stdio against the real server and engine, and a burst of 200 requests.
 
 The traces are `traces.jsonl`: typing, bursts, backspaces, jumps, accepts, undo, pastes, several documents and windows,
 in files of the standard library with a piece taken out that is typed again. The embedded model runs on the processor.
@@ -82,7 +82,7 @@ async def play(trace: dict[str, Any], folder: Path, options: dict[str, Any]) -> 
 
 
 async def storm(folder: Path, runs: Path, *, num_requests: int = 200, seconds: float = 2.0) -> dict[str, Any]:
-    """Asks `num_requests` times in `seconds`, a key before each; tells how it went and when the engine was idle."""
+    """Asks `num_requests` times in `seconds`, a key before each; returns outcomes and when the engine was idle."""
     begun = len(read_runs(runs))
     spec = {"client": "vscode", "script": [["open", "textwrap.py", "self.placeholder = placeholder", 1]]}
     async with editing({}, str(folder), str(folder / "server.log")) as editor:
@@ -199,7 +199,7 @@ def figures(windows: list[Window], tallies: list[Any], runs: list[dict[str, Any]
 
 
 def _let_go_ms(runs: list[dict[str, Any]]) -> list[float]:
-    """Returns how long the engine went on with each cancelled run after it had been told."""
+    """Returns how long the engine went on with each cancelled run after it had received the cancellation."""
     return [1e3 * (run["ended_s"] - run["cancelled_s"]) for run in runs if run["cancelled_s"] is not None]
 
 

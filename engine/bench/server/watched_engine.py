@@ -1,6 +1,6 @@
 """The real engine behind its socket, with a record of every run: `python watched_engine.py RUNTIME RECORD`.
 
-A line of JSON per run: whose it was, when it arrived, began, was cancelled and ended (seconds of the clock that all
+A line of JSON per run: its owner, when it arrived, began, was cancelled and ended (seconds of the clock that all
 processes of a machine share), the instants of its denoising steps, the prompt tokens it encoded, and how it finished.
 """
 
@@ -26,7 +26,7 @@ from dgemma_engine.tracing.recorder import Recorder
 
 
 class _Stamped(threading.Event):
-    """An event that knows when it was set."""
+    """An event that stores when it was set."""
 
     at_s: float | None = None
 

@@ -1,7 +1,7 @@
-"""An editor's window that plays a script of keys on real files and remembers every request and its answer.
+"""An editor's window that plays a script of keys on real files and stores every request and its answer.
 
-Plays VS Code, which asks at every key and takes older requests back, and Neovim, which asks 200 ms after the last key,
-takes nothing back and shows any answer that comes.
+Plays VS Code, which asks at every key and cancels older requests, and Neovim, which asks 200 ms after the last key,
+cancels nothing and shows any answer that comes.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class _File:
     typed: str = ""
 
     def replace(self) -> None:
-        """Takes note that the newest request is about what is not there any more."""
+        """Records that the text of the newest request has changed."""
         if self.newest is not None and self.newest.replaced_s is None:
             self.newest.replaced_s = time.monotonic()
 

@@ -1,4 +1,4 @@
-"""Speed of this checkout against that of an older one: the same benchmarks, in turn, in one run.
+"""Speed of this checkout compared with an older one: the same benchmarks, in turn, in one run.
 
 The older checkout is a worktree of this repository (`git worktree add FOLDER COMMIT`); both run under this interpreter
 and its packages, each with its own sources. Every round runs a benchmark in both, the older one first in even rounds.

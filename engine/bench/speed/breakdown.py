@@ -51,7 +51,7 @@ def main() -> None:
     contexts = typed(2 * args.rounds + 3)
     torch.set_num_threads(1)
     engine._clock = time.process_time  # pyright: ignore[reportPrivateUsage]
-    # The first requests pay for first-time allocations.
+    # The first requests make one-time allocations.
     for context in contexts[:3]:
         complete(engine, context)
     timed = [complete(engine, context) for context in contexts[3 : 3 + args.rounds]]
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def complete(engine: Engine, context: Context) -> Infill:
-    """Answers one question without a deadline to speak of."""
+    """Answers one request with a very long deadline."""
     return engine.infill(context, Cancel(deadline_s=time.monotonic() + 600, clock=time.monotonic))
 
 

@@ -11,8 +11,8 @@ tokens after 512 cached ones, from left to right, and a prompt of 512; the least
 With `--instruction-sets` the comparison is made once more, in fewer rounds, with each of the sets that `make test-isa`
 knows and this processor has: the libraries of both sides are kept from better instructions.
 
-With one thread the time on a core is measured, which leaves out when somebody else had it; with several the time that
-passes. The last line is the result: `ratio_to_transformers` is the smallest warm ratio of the two families.
+With one thread processor time is measured, which is independent of other processes; with several threads wall-clock
+time. The last line is the result: `ratio_to_transformers` is the smallest warm ratio of the two families.
 """
 
 from __future__ import annotations
@@ -218,7 +218,7 @@ def measured(path: Path, plain: Path, rounds: int) -> dict[str, Any]:
             started = clock()
             run()
             times[name].append((clock() - started) * 1e3)
-    # The first rounds pay for first-time allocations on all sides.
+    # The first rounds make one-time allocations on all sides.
     medians = {name: round(statistics.median(values[1:]), 2) for name, values in times.items()}
     ratios = {
         f"ratio_{work}": round(min(medians[f"{name}_{work}"] for name in FORMATS) / medians[f"ours_{work}"], 2)

@@ -1,8 +1,8 @@
-"""What a keystroke costs behind a prompt of 2,000 tokens: tokens encoded again, and its time against a cold request's.
+"""What a keystroke costs after a prompt of 2,000 tokens: tokens encoded again, and its time against a cold request's.
 
-The embedded model is given room for that many prompt tokens; the text it writes there means little, the work is the
-same. Every round types one more character into a real file and asks twice: for the document of the round before (warm)
-and for one never seen (cold), interleaved in one process. The question is the product's own: all candidates, ranked.
+`tiny` is given room for that many prompt tokens; its answers there mean little, the work is the same. Every round types
+one more character into a real file and asks twice: for the document of the round before (warm) and for a new one
+(cold), interleaved in one process. The request is the product's own: all candidates, ranked.
 """
 
 from __future__ import annotations

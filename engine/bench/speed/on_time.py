@@ -1,14 +1,14 @@
-"""Whether answers come when they are due, and how soon a cancelled request lets go: the engine in its own process.
+"""Whether answers come when they are due, and how soon a cancelled request ends: the engine in its own process.
 
-Asked through the client with what the language server would send, at random places of a file of the standard library.
+The client sends what the language server would, at random places of a file of the standard library.
 
 Deadlines: 500 questions of 20 to 500 ms, one at a time after a short pause, a tenth of them in pairs from two documents
 at once. Times are the asking side's: from before the question is sent to after the answer is read. An answer is on time
 if it comes before its deadline plus one denoising step; a step's time is the 95th percentile, over the answers with
 steps, of the `denoise` stage divided by the steps, so passes of that stage that are no steps count towards it.
 
-Cancellations: 200 questions taken back at a random moment of their work. The engine's count of finished denoising steps
-is asked for right before and right after the cancellation on the same connection, which the engine reads in order, and
+Cancellations: 200 questions cancelled at a random moment of their work. The engine's count of finished denoising steps
+is requested right before and right after the cancellation on the same connection, which the engine reads in order, and
 again when it is idle. The further steps are the difference to the first count; the step under way is one of them. Where
 the two counts differ, a step ended between them, and the difference to the first is one too many.
 """
@@ -45,7 +45,7 @@ FILE = "argparse.py"
 DEADLINES_MS = (20.0, 500.0)
 PAUSES_S = (0.0, 0.02)
 PAIR_EVERY = 20  # Questions: one pair is a tenth of them.
-# Longer than any answer takes: what is taken back must not have been about to stop by itself.
+# Longer than any answer takes: a cancelled request must not have been about to end by itself.
 LONG_MS = 60_000.0
 LOAD_PATIENCE_S = 120.0
 
@@ -67,7 +67,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cancelled:
-    """One question that was taken back while the engine worked on it."""
+    """One question that was cancelled while the engine worked on it."""
 
     further_steps: int
     exact: bool
@@ -123,7 +123,7 @@ async def ask_on_time(client: EngineClient, questions: Questions, count: int) ->
 
 
 async def typical_ms(client: EngineClient, questions: Questions) -> float:
-    """Returns how long a question takes that nobody takes back."""
+    """Returns how long a question takes that is not cancelled."""
     times_ms: list[float] = []
     for _ in range(10):
         started_s = time.perf_counter()
@@ -133,7 +133,7 @@ async def typical_ms(client: EngineClient, questions: Questions) -> float:
 
 
 async def cancel(client: EngineClient, context: Context, after_s: float) -> Cancelled | None:
-    """Asks, and takes it back after a while; None if the engine had answered by then."""
+    """Asks, and cancels after a while; None if the engine had answered by then."""
     num_cancelled = (await client.status()).requests["cancelled"]
     pending = asyncio.create_task(client.infill(context))
     await asyncio.sleep(after_s)
@@ -160,7 +160,7 @@ async def cancel(client: EngineClient, context: Context, after_s: float) -> Canc
 
 
 async def ask_and_cancel(client: EngineClient, questions: Questions, count: int) -> tuple[list[Cancelled], float]:
-    """Takes `count` questions back; returns them, and how long one takes that is left alone."""
+    """Cancels `count` questions; returns them, and how long one takes that is not cancelled."""
     usual_ms = await typical_ms(client, questions)
     cancelled: list[Cancelled] = []
     for _ in range(4 * count):
@@ -197,7 +197,7 @@ async def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def deadline_figures(asked: Sequence[Asked]) -> dict[str, Any]:
-    """Returns what became of the questions with deadlines."""
+    """Returns the figures of the questions with deadlines."""
     steps_ms = [one.infill.timings_ms["denoise"] / one.infill.steps for one in asked if one.infill.steps]
     step_ms = record.quantile(steps_ms, 0.95)
     lateness_ms = [one.lateness_ms for one in asked]
@@ -218,7 +218,7 @@ def deadline_figures(asked: Sequence[Asked]) -> dict[str, Any]:
 
 
 def cancellation_figures(cancelled: Sequence[Cancelled], usual_ms: float) -> dict[str, Any]:
-    """Returns what became of the questions that were taken back."""
+    """Returns the figures of the cancelled questions."""
     return {
         "cancellations": len(cancelled),
         "uncancelled_median_ms": round(usual_ms, 2),

@@ -1,4 +1,4 @@
-"""How long planning the published checkpoints takes, before a weight is read: of full size, without their disk space.
+"""Time to plan the published checkpoints before a weight is read: at full size, in sparse files.
 
 Key lists and files of zeros are those of the tests (`tests/published`). Each layout is opened anew in each round, as
 `dgemma-engine plan` does; times are of the processor.

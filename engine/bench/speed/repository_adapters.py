@@ -2,8 +2,8 @@
 
 The model answers as it is, and with the adapters of two repositories, whose factors are random numbers of the rank that
 `tune` trains: their values do not change what is computed. Passes take turns, so that a change of the machine's speed
-meets all of them; what is compared is processor time, which leaves out when somebody else had the core. Nothing of the
-user's own adapters is read.
+affects all of them; processor time is compared, which is independent of other processes. The user's own adapters are
+not read.
 """
 
 from __future__ import annotations

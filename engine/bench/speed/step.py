@@ -1,4 +1,4 @@
-"""Where one denoising step of the embedded model spends its time, and what the choices behind it are worth.
+"""Where one denoising step of `tiny` spends its time, and what each design choice is worth.
 
 Alternatives run in turn in one process and medians are compared: ways to draw tokens; ways to multiply by a weight;
 number formats, each with both ways to run the experts, and lean; canvas sizes, plain and lean, and compiled where there

@@ -68,7 +68,7 @@ def case(model: DiffusionModel, canvas: int, num_users: int, rounds: int) -> dic
 
 
 def one(model: DiffusionModel, canvas: int, number: int, generator: torch.Generator) -> CanvasPass:
-    """Returns a user's canvas behind a prompt, as at a step after the first."""
+    """Returns a user's canvas after a prompt, as at a step after the first."""
     cache = PromptCache(model.config, capacity=PROMPT_TOKENS + canvas, dtype=model.dtype, device=model.device)
     vocab_size = model.config.vocab_size
     model.prefill(torch.randint(0, vocab_size, (1, PROMPT_TOKENS - number), generator=generator), cache)

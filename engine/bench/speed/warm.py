@@ -1,11 +1,11 @@
 """A warm completion by the engine against `transformers`' generate: same checkpoint, prompt, canvas and step count.
 
-Every round types one more character into a real file and completes behind it in turn: by the engine, which has the
+Every round types one more character into a real file and completes after it in turn: by the engine, which has the
 prompt of the round before (`ours`); by the engine for a document it has never seen (`ours_fresh`); by `transformers`,
-whose generate returns no keys and values unless asked and encodes the prompt anew (`transformers_*`); and by
+whose generate returns keys and values only on request and encodes the prompt again (`transformers_*`); and by
 `transformers` given the keys and values of all of the prompt but its last token, made and copied outside the measured
-time (`transformers_*_kept`). All run in this process on one thread, and medians are compared: of processor time, which
-on an idle machine is the time that passes, and which leaves out when somebody else had the core.
+time (`transformers_*_kept`). All run in this process on one thread, and medians of processor time are compared, which
+is independent of other processes.
 
 Ratios, each to the faster number format of its kind: `ratio_unranked_to_transformers` is what one typed character
 costs here and there; `ratio_fresh_unranked_to_transformers` is a cold prompt on both sides; `..._kept` is a kept prompt
@@ -46,7 +46,7 @@ from dgemma_engine.tokenization.tokenizer import Tokenizer
 from dgemma_engine.tools.conversion.converter import export_folder
 
 NUM_STEPS = 4
-# Steps that the best guess would have to stand still: more than there are.
+# Steps without a change before the stop rule fires: more than are made.
 NEVER = 100
 MIDDLE_TOKENS = 15
 # One row and nothing beside it, as `transformers` has it; ours is ranked and checked in addition.
@@ -96,7 +96,7 @@ def measured(model: Path, rounds: int) -> dict[str, Any]:
             times[name].append((time.process_time() - started) * 1e3)
             if isinstance(rank_ms, float):
                 times[f"{name}_unranked"].append(times[name][-1] - rank_ms)
-    # The first rounds pay for first-time allocations on all sides.
+    # The first rounds make one-time allocations on all sides.
     medians = {name: round(statistics.median(values[3:]), 2) for name, values in times.items()}
     fastest_peer = min(peers, key=lambda name: medians[name])
     return {
@@ -151,7 +151,7 @@ def with_fixed_steps(engine: Engine) -> None:
 def layout(engine: Engine, tokenizer: Tokenizer, context: Context) -> tuple[list[int], int]:
     """Returns the prompt's ids and the canvas length the engine uses for a question.
 
-    By a tokenizer of its own: the engine's remembers texts.
+    With a tokenizer of its own: the engine's caches texts.
     """
     form = engine._pipeline._format  # pyright: ignore[reportPrivateUsage]
     hole = build_prompt(context, tokenizer, form, engine._model.config)  # pyright: ignore[reportPrivateUsage]
@@ -204,7 +204,7 @@ class Peer:
         return self._model.model.encoder(input_ids=torch.tensor([prompt_ids])).past_key_values
 
     def generate(self, prompt_ids: list[int], canvas: int, kept: Any = None) -> None:
-        """Fills one canvas behind a prompt, or behind what is `kept` of one and its last tokens."""
+        """Fills one canvas after a prompt, or after what is `kept` of one and its last tokens."""
         from transformers.models.diffusion_gemma.generation_diffusion_gemma import EntropyBoundSamplerConfig
 
         self._model.config.canvas_length = canvas

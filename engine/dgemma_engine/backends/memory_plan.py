@@ -1,7 +1,7 @@
 """How much device memory a model needs before anything of it is loaded: weights, prompt, workspace, and what is free.
 
-Counts from the configuration, and where the model is there already from what its files say they hold; reads no weight.
-Knows no tensors but imaginary ones. Shape legend: E experts, D hidden, I intermediate, V vocabulary.
+Computed from the configuration, and where the model is there already from the headers of its files; reads no weight.
+Uses tensors without memory only. Shape legend: E experts, D hidden, I intermediate, V vocabulary.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dgemma_engine.checkpoint.loader import open_weights
 from dgemma_engine.checkpoint.quantization_presets import Format
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.model.config import ModelConfig
-from dgemma_engine.model.devices import EDIT_TOKENS, PIECE_TOKENS, PROMPT_STORE_BYTES
+from dgemma_engine.model.devices import EDIT_TOKENS, PIECE_TOKENS, PROMPT_STORE_BYTES, TEXT_STORE_BYTES
 from dgemma_engine.model.kv_rows import prompt_bytes
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model.transformer import DiffusionGemma
@@ -27,7 +27,7 @@ from dgemma_engine.quantization.quantized_tensor import E2M1_GROUP, INT_GROUP, E
 
 GIB = 2**30
 MIB = 2**20
-# What is taken before the first tensor: of a card by its driver and libraries, of the system by Python and torch.
+# Memory taken before the first tensor: of a card by its driver and libraries, of the system by Python and torch.
 CONTEXT_BYTES = {"cuda": 600 * MIB, "cpu": 300 * MIB}
 # What a card needs besides: for each layer of a captured step some 14 kernels, 10 KiB of the driver's each, and what a
 # desktop on the same card takes later. Both are estimates: nothing was measured on a card.
@@ -63,12 +63,12 @@ class MemoryPlan:
     Attributes:
         weights: by kind.
         prompt: keys and values of one prompt of the planned length.
-        others: what the other prompts that are kept warm may take, captured steps, and what is left to a desktop.
+        others: what the engine may keep of other documents, captured steps, and what is left to a desktop.
         workspace: what a step or a piece of prompt allocates and frees again.
         expansion: the buffer that packed weights are expanded into for each use; kernels need none.
         context: what the device's driver and libraries take.
         dtype: number format of what is not quantised, and of keys and values.
-        smaller: what makes the model smaller, for a message.
+        smaller: the remedy for a message: how to make the model smaller.
     """
 
     weights: tuple[Item, ...]
@@ -92,7 +92,7 @@ class MemoryPlan:
 
     def table(self) -> Iterator[str]:
         """Yields lines for a person."""
-        for item in (*self.items, Item(name="total", num_bytes=self.total_bytes)):
+        for item in (*self.items, Item(name="total planned", num_bytes=self.total_bytes)):
             if item.num_bytes:
                 yield f"{item.name:44} {self.shown(item.num_bytes):>12}"
         yield f"{'number format':44} {str(self.dtype).removeprefix('torch.'):>12}"
@@ -111,16 +111,18 @@ class MemoryPlan:
             where: the device, for the message.
 
         Raises:
-            CheckpointError: it does not; the message has the numbers and what would help.
+            CheckpointError: it does not; the message has the numbers and the remedy.
         """
         if self.total_bytes <= available_bytes:
             return
         weights = sum(item.num_bytes for item in self.weights)
+        rest = self.total_bytes - weights - self.prompt.num_bytes - self.workspace.num_bytes
         last = "close other programs" if where == "cpu" else "use --device cpu"
         raise CheckpointError(
             f"the model needs {self.total_bytes / GIB:.1f} GiB (weights {weights / GIB:.1f}, prompt "
-            f"{self.prompt.num_bytes / GIB:.1f}, workspace {self.workspace.num_bytes / GIB:.1f}), {where} has "
-            f"{available_bytes / GIB:.1f} GiB free: {self.smaller}, lower the context, or {last}"
+            f"{self.prompt.num_bytes / GIB:.1f}, workspace {self.workspace.num_bytes / GIB:.1f}, the rest "
+            f"{rest / GIB:.1f}), {where} has {available_bytes / GIB:.1f} GiB free: {self.smaller}, lower the context, "
+            f"or {last}"
         )
 
 
@@ -206,9 +208,7 @@ def _plan(
     is_card = device_type == "cuda"
     workspace = _kernel_workspace_bytes if is_card else _workspace_bytes
     prompt = prompt_bytes(config, context_tokens, dtype, edit_tokens=EDIT_TOKENS if is_card else None)
-    stored = max(prompt, min(PROMPT_STORE_BYTES, MOST_DOCUMENTS * prompt))
-    others = (
-        Item(name="other prompts that are kept warm", num_bytes=stored - prompt),
+    on_a_card = (
         Item(
             name="captured steps",
             num_bytes=MOST_GRAPHS * len(config.layer_kinds) * _GRAPH_LAYER_BYTES
@@ -219,12 +219,25 @@ def _plan(
     return MemoryPlan(
         weights=weights,
         prompt=Item(name=f"keys and values of {context_tokens:,} tokens", num_bytes=prompt),
-        others=others if is_card else (),
+        others=(*kept_of_others(prompt, device_type), *(on_a_card if is_card else ())),
         workspace=Item(name="workspace", num_bytes=workspace(config, dtype)),
         expansion=Item(name="buffer for expanded weights", num_bytes=expansion_bytes),
         context=Item(name="driver and libraries", num_bytes=CONTEXT_BYTES[device_type]),
         dtype=dtype,
     )
+
+
+def kept_of_others(one_prompt_bytes: int, device_type: str) -> tuple[Item, ...]:
+    """Returns what an engine of one user may keep of other documents than the one that is completed.
+
+    Args:
+        one_prompt_bytes: keys and values of one prompt of the planned length.
+        device_type: `cuda` or `cpu`; texts are kept in the machine's memory, which is planned for `cpu` only.
+    """
+    stored = max(one_prompt_bytes, min(PROMPT_STORE_BYTES[device_type], MOST_DOCUMENTS * one_prompt_bytes))
+    prompts = Item(name="other prompts that are kept warm", num_bytes=stored - one_prompt_bytes)
+    texts = Item(name="indexes and syntax trees", num_bytes=TEXT_STORE_BYTES if device_type == "cpu" else 0)
+    return prompts, texts
 
 
 def _packed_bytes(shape: torch.Size, encoding: Encoding) -> int:

@@ -1,6 +1,6 @@
 """A model folder or GGUF file to the model that runs on a device: fused on a GPU, packed where it is small, else plain.
 
-The device is asked first whether the model fits it, and whether its kernels can be built there.
+Checks first whether the model fits the device, and whether its kernels can be built there.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def load_runnable(
     plan.require(free_memory(device), str(device))
     ops = Ops.of_device(device) if ops is None else ops
     if ops.fused is not None:
-        # Before the weights: what they need besides is asked once they are there.
+        # Before the weights are read; the formats of the weights are checked once they are there.
         ops.fused.require(device, frozenset())
     model = load_model(path, ops, device=device, dtype=dtype, report=report)
     made = fuse(model, ops)

@@ -1,1 +1,1 @@
-"""One engine in each replica of a Ray Serve application: placing, routing and replacing replicas is Ray's."""
+"""One engine in each replica of a Ray Serve application; Ray places, routes to and replaces replicas."""

@@ -1,9 +1,9 @@
-"""The Ray Serve application: what `import_path` of a configuration names.
+"""The Ray Serve application that `import_path` of a configuration names.
 
     import_path: dgemma_engine.cluster.application:build
 
 The application of the front door runs in the replica itself, so that a question takes one hop from Ray's proxy, and a
-session goes to the replica that knows its documents: by consistent hashing of the header `x-session-id`.
+session goes to the replica that has its documents warm: by consistent hashing of the header `x-session-id`.
 """
 
 # Ray reads the signatures of what it calls at run time: no postponed annotations here.
@@ -32,7 +32,7 @@ from dgemma_engine.serving.infill_engine import InfillEngine
 NAME = "Engine"
 """Of the deployment, by which a configuration changes its options."""
 _ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
-# The application's own queue is the only one: it knows documents, callers and deadlines, and Ray's knows none of them.
+# The application's own queue is the only one: it takes documents, callers and deadlines into account, Ray's does not.
 _MOST_ONGOING, _MOST_QUEUED = 256, 64
 _RETRY_AFTER_S = 1
 

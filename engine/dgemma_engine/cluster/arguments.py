@@ -1,4 +1,4 @@
-"""What a configuration says of an engine's replicas: checked values from plain ones, with errors that name the field.
+"""Settings of an engine's replicas in a configuration: plain values -> checked ones; errors name the field.
 
 `EngineArguments` are the application's `args` and change with a new replica only; `ReplicaLimits` are the deployment's
 `user_config`, which a running replica takes over without loading its model again.
@@ -29,7 +29,7 @@ class EngineArguments(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         model: short name, folder or file, on every machine; empty is the default model.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         api_key_file: lines of KEY or NAME KEY, on every machine.
-        user_header: name of a header in which a proxy says who asks; it counts only beside a key, which the proxy adds.
+        user_header: name of a header in which a proxy names the user; it counts only beside a key that the proxy adds.
         allow_anyone: whether requests need no key; for a network that only the users reach.
         allow_hosts: names besides addresses that clients know the machines by.
         allow_origins: web pages that may ask.
@@ -76,7 +76,7 @@ def read_arguments(values: Mapping[str, Any] | None) -> EngineArguments:
     """Returns the application's `args`.
 
     Raises:
-        WrongUsage: an unknown field, a wrong value, or nobody is kept out although `allow_anyone` is not set.
+        WrongUsage: an unknown field, a wrong value, or access without keys although `allow_anyone` is not set.
     """
     arguments = _read(values, EngineArguments, "args")
     if not (arguments.api_key_file or arguments.allow_anyone):
@@ -96,7 +96,7 @@ def read_limits(values: Mapping[str, Any] | None) -> ReplicaLimits:
 
 
 def http_settings(arguments: EngineArguments, limits: ReplicaLimits) -> HttpSettings:
-    """Returns what the application of a replica may do.
+    """Returns the settings of a replica's application.
 
     Raises:
         WrongUsage: the file of keys cannot be used.

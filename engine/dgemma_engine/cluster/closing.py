@@ -1,4 +1,4 @@
-"""Variables that close what Ray leaves open; to be set before Ray is imported, which reads them then."""
+"""Environment variables that secure Ray's ports and statistics; set before Ray is imported, which reads them then."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 def closed(environ: Mapping[str, str]) -> dict[str, str]:
-    """Returns what is missing of a token for Ray's ports, of no statistics to its makers, and of loopback addresses.
+    """Returns the variables that are not set yet: a token for Ray's ports, no usage statistics, loopback addresses.
 
     Args:
-        environ: what the user has set stays. With `RAY_ADDRESS` a Ray is joined, whose addresses are not ours to say.
+        environ: variables that the user has set stay. With `RAY_ADDRESS` a Ray is joined, which has its own addresses.
     """
     wanted = _CLOSED if environ.get("RAY_ADDRESS") else _CLOSED | _ALONE
     return {name: value for name, value in wanted.items() if name not in environ}

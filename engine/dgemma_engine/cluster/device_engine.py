@@ -59,7 +59,7 @@ class DeviceEngine:
         if self._device.is_lost:
             return self.status
         drafts = None if on_draft is None else _Drafts(on_draft)
-        # The application drops what has no `drafts`: here they are asked for by who listens.
+        # The application drops drafts without an id: here drafts are sent exactly where there is a listener.
         wanted = context if drafts is None else replace(context, drafts="1")
         job = self._device.submit(_owner_of(context), wanted, None if drafts is None else drafts.from_thread)
         try:
@@ -90,7 +90,7 @@ class DeviceEngine:
 
 
 class _Drafts:
-    """Hands the drafts of one request to the event loop that it was asked on, until it is closed."""
+    """Passes the drafts of one request to the event loop that it was asked on, until it is closed."""
 
     def __init__(self, on_draft: OnDraft) -> None:
         self._on_draft = on_draft
@@ -110,5 +110,5 @@ class _Drafts:
 
 
 def _owner_of(context: Context) -> int:
-    """Returns whose turn a request takes: documents take turns, since the application lets only a few in at once."""
+    """Returns the owner that a request counts for: documents take turns, as the application admits few at once."""
     return zlib.crc32(context.document.encode("utf-8", "surrogatepass"))

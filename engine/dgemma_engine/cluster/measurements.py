@@ -1,7 +1,7 @@
 """Completions of a replica -> counters for operators: how they ended, time by stage, tokens, steps, share of the cache.
 
-No text of a request is in them. Where the counters go is the business of a `Meter`: of Ray's in a replica, which each
-machine exports in Prometheus' format.
+They contain no text of a request. A `Meter` receives the counters: in a replica Ray's, which each machine exports in
+Prometheus' format.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether the replicas of a configuration fit the machines of a Ray: Ray itself waits for more of them, for ever."""
+"""Whether the replicas of a configuration fit the machines of a Ray cluster: Ray itself would wait without end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def require_room(configuration: ServeDeploySchema, resources: Mapping[str, float
         resources: of all machines together, `GPU` and `CPU`.
 
     Raises:
-        EngineUnavailable: there is too little of something; the message says of what, and what to change.
+        EngineUnavailable: there are too few cards or cores; the message has the numbers and the remedy.
     """
     needed = {"GPU": 0.0, "CPU": 0.0}
     for application in own_applications(configuration):

@@ -1,4 +1,4 @@
-"""This process's Ray: one of its own on this machine, or one that runs already. What Ray prints goes to a file."""
+"""This process's Ray: one of its own on this machine, or one that runs already. Ray's output goes to a file."""
 
 from __future__ import annotations
 

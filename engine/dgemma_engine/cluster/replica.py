@@ -1,8 +1,8 @@
 """One engine of several: the device thread of a resident engine under the application of the front door.
 
-What Ray Serve calls of it: the constructor loads the model or raises; `reconfigure` takes limits over; `check_health`
-raises once only another replica can help; `application` answers HTTP; `infill` answers other deployments. Imports no
-Ray, so that all of it runs in one process.
+Ray Serve calls its constructor, which loads the model or raises; `reconfigure`, which applies limits; `check_health`,
+which raises once only another replica can help; `application`, which answers HTTP; and `infill`, which answers other
+deployments. Imports no Ray, so that all of it can run in one process.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Replica:
             raise EngineUnavailable(self.device.progress.message)
 
     def reconfigure(self, user_config: Mapping[str, Any] | None) -> None:
-        """Takes other limits and a changed file of keys over; the model stays, and so does what is under way.
+        """Applies other limits and a changed file of keys; the model and the requests under way stay.
 
         Those of the start have to be right. Later ones that cannot be used are refused, in the log and as a gauge, and
         the earlier ones stay: Ray would replace a replica that raises, and the new one would fail too.
@@ -174,7 +174,7 @@ class Replica:
             return
         self._limits = limits
         self._measurements.reloaded(is_refused=False)
-        # Questions whose earlier version only the application before knew are asked for once more, whole.
+        # Requests sent as changes of one that only the former application has kept are requested again, whole.
         self.app.app = self._front_door(settings)
 
     def _front_door(self, settings: HttpSettings) -> ASGIApp:

@@ -1,4 +1,4 @@
-"""The application that a replica gives to Ray for good, over the one of the limits that hold now."""
+"""The ASGI application that a replica gives to Ray once; it delegates to the one with the current limits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signals to `serve --ray` -> what it is asked to do: to end, or to read its configuration again."""
+"""Signals to `serve --ray` -> a request to end, or to read its configuration again."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from typing import Any, Self
 from dgemma_engine.errors import AdapterStoreError
 from dgemma_engine.repository_adapters.store import AdapterStore, RepositoryAdapter
 from dgemma_engine.repository_adapters.training_folder import UnfinishedTraining
-from dgemma_engine.terminal import say_error, visible
+from dgemma_engine.terminal import say_error, visible, write_table
 
 _NAME = "dgemma-engine"
 _MB = 1_000_000
@@ -117,7 +117,7 @@ def _list(store: AdapterStore, *, in_json: bool) -> int:
     lines, code = list[_Line](), 0
     for one in store.all():
         if isinstance(one, AdapterStoreError):
-            # The others are of use all the same.
+            # The other adapters can still be listed.
             say_error(_NAME, str(one))
             code = 1
             continue
@@ -136,10 +136,7 @@ def _list(store: AdapterStore, *, in_json: bool) -> int:
 
 def _print_table(lines: list[_Line]) -> None:
     rows = [("BASE", "DATE", "REST OF LINE", "SIZE", "STATE", "REPOSITORY"), *(line.cells() for line in lines)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        sys.stdout.write("  ".join(cells).rstrip() + "\n")
+    write_table(rows)
     if any(line.state == "unfinished" for line in lines):
         sys.stdout.write(_HOW_TO_GO_ON + "\n")
 

@@ -1,4 +1,4 @@
-"""What `quantize` and `export` print while they run and at the end."""
+"""Progress and result lines of `quantize` and `export`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _STEP_PERCENT = 5
 
 
 def require_torch() -> None:
-    """Says what to install where torch is missing.
+    """Checks that torch is installed.
 
     Raises:
-        EngineUnavailable: it is.
+        EngineUnavailable: it is not; the message says how to install it.
     """
     if importlib.util.find_spec("torch") is None:
         raise EngineUnavailable("torch is not installed; run: pip install 'dgemma-lsp[engine]'")

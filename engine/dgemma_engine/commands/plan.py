@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         device = pick_device(arguments.device)
         where, free_bytes = str(device), free_memory(device)
     else:
-        # Not asked for, so that a card can be planned for where none is.
+        # The device is not queried, so that a card can be planned for on a machine without one.
         device, where, free_bytes = torch.device("cuda"), "such a card", int(arguments.memory * _GIB)
     missing = choose_model(arguments.model, os.environ).missing
     facts = _facts(arguments.model, missing)
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _facts(model: str, missing: Entry | None) -> CheckpointFacts:
-    """Returns what is known of the model before its weights: its files, or for one that is not there its dimensions."""
+    """Returns the facts of the model without its weights: from its files, or for a missing one from its dimensions."""
     from dgemma_engine.checkpoint.builtin import model_folder, require_place
     from dgemma_engine.families.checkpoint_facts import CheckpointFacts, read_facts
 

@@ -93,9 +93,9 @@ def _pull_from_index(entry: Entry, *, as_json: bool) -> int:
 def _pull_from_hub(name: HubName, *, as_json: bool) -> int:
     if importlib.util.find_spec("huggingface_hub") is None:
         raise EngineUnavailable("huggingface_hub is not installed; run: pip install 'dgemma-lsp[engine]'")
-    # The library's own bars would cover ours.
+    # The library's own progress bars would overwrite ours.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    # Nor is anybody told what runs here.
+    # No usage statistics are sent.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from dgemma_engine.model_store.hub_fetch import HubModel, fetch_hub_model
 

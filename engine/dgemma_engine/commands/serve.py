@@ -126,7 +126,7 @@ def run(arguments: argparse.Namespace) -> int:
         if os.environ.get("DGEMMA_API_KEY") and arguments.api_key_file is None:
             raise WrongUsage("--install-service keeps no key of the environment; put it into an --api-key-file")
         if settings.tls is not None:
-            # The service would fail at every start, where nobody sees it.
+            # The service would fail unseen at every start.
             settings.tls.check()
         service = UserService.of_this_user()
         service.install(service_command(arguments))

@@ -130,10 +130,10 @@ def _ended(location: EngineLocation, pid: int) -> bool:
 
 
 def _loader(location: EngineLocation, faults: list[str]) -> Callable[[Callable[[int, str], None]], InfillEngine]:
-    """Returns what loads the engine; why it could not goes to `faults`, too."""
+    """Returns the function that loads the engine; a failure is appended to `faults` as well."""
 
     def load(report: Callable[[int, str], None]) -> InfillEngine:
-        # A prompt that grows asks for another size each time, which what was freed must serve. Torch reads it once.
+        # A growing prompt allocates a new size each time, for which freed blocks must be reusable. Torch reads it once.
         os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
         from dgemma_engine.serving.engine_loading import load_engine
 

@@ -1,19 +1,23 @@
-"""`dgemma-engine status`: prints the state of the engine; exit code 3 when no engine is running."""
+"""`dgemma-engine status`: prints the state of each engine that runs; exit code 3 when none does."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import json
+import os
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
-from dgemma_engine.errors import EngineSilent, EngineUnavailable, SocketRefused
+from dgemma_engine.errors import EngineError, EngineSilent, EngineUnavailable, SocketRefused
 from dgemma_engine.ipc.client import EngineClient
 from dgemma_engine.ipc.endpoint import EngineLocation
-from dgemma_engine.ipc.endpoint_options import add_engine_options, chosen_location
+from dgemma_engine.ipc.running_engines import RunningEngine, add_selection, default_location, selected_engines
 from dgemma_engine.model_store.catalogue import OLD_NAMES
 from dgemma_engine.protocol.status_messages import Status
+from dgemma_engine.terminal import write_table
 
 STOPPED = 3
 """Exit code when no engine runs."""
@@ -21,8 +25,8 @@ STOPPED = 3
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommand's arguments to its parser."""
-    add_engine_options(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_selection(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object for each engine, one a line")
     parser.set_defaults(run=run)
 
 
@@ -30,10 +34,16 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the subcommand; returns its exit code.
 
     Raises:
-        EngineError: the engine answered with an error, or runs and cannot be reached.
+        EngineError: the only engine answered with an error, or runs and cannot be reached.
     """
+    engines = selected_engines(arguments, os.environ)
+    default = default_location(arguments, os.environ)
+    if len(engines) > 1:
+        # Scripts read the last line: the engine that editors use by default comes last.
+        engines.sort(key=lambda engine: engine.location.lock == default.lock)
+        return asyncio.run(_several(engines, as_json=arguments.json))
     try:
-        status = asyncio.run(_ask(chosen_location(arguments)))
+        status = asyncio.run(_ask(engines[0].location if engines else default))
     except (SocketRefused, EngineSilent):
         raise
     except EngineUnavailable as error:
@@ -41,6 +51,31 @@ def run(arguments: argparse.Namespace) -> int:
         return STOPPED
     sys.stdout.write(json.dumps(status.to_wire()) + "\n" if arguments.json else table(status))
     return 0
+
+
+async def _several(engines: Sequence[RunningEngine], *, as_json: bool) -> int:
+    """Prints one line for each engine; returns 1 where one does not answer, else 0."""
+    rows: list[tuple[str, ...]] = [("MODEL", "DEVICE", "STATE", "MEMORY HELD", "PID", "MORE")]
+    lines: list[dict[str, Any]] = []
+    silent = False
+    for engine in engines:
+        try:
+            status = await _ask(engine.location)
+        except EngineError as error:
+            silent = True
+            location = engine.location
+            lines.append({"state": "unreachable", "message": str(error), "model": location.model, "pid": engine.pid})
+            rows.append((location.model or "?", location.device, "unreachable", "?", str(engine.pid), str(error)))
+            continue
+        named = engine.named(status)
+        more = f"dgemma-engine status{named.location.options}" if named.location.model else status.message
+        lines.append(status.to_wire())
+        rows.append((_model(status), status.device, _state(status), _held(status), str(status.pid), more))
+    if as_json:
+        sys.stdout.writelines(json.dumps(line) + "\n" for line in lines)
+    else:
+        write_table(rows)
+    return int(silent)
 
 
 async def _ask(location: EngineLocation) -> Status:
@@ -56,15 +91,15 @@ async def _ask(location: EngineLocation) -> Status:
 def table(status: Status) -> str:
     """Returns the status as lines of aligned columns for a person."""
     rows = [
-        ("state", f"{status.state} {status.percent}%" if status.state == "loading" else str(status.state)),
+        ("state", _state(status)),
         ("message", status.message),
-        ("model", OLD_NAMES.get(status.model, status.model)),
+        ("model", _model(status)),
         ("model path", status.model_path),
         ("device", status.device),
         ("number format", status.number_format),
         ("uncompiled", status.uncompiled_reason),
         *(("adapter", f"{root} ({fault})" if fault else root) for root, fault in status.adapters.items()),
-        ("memory", _mebibytes(status.memory_bytes)),
+        ("memory held", _mebibytes(status.memory_bytes)),
         ("device memory", _mebibytes(status.device_memory_bytes) if status.device_memory_bytes else ""),
         ("uptime", _duration(status.uptime_s)),
         ("pid", str(status.pid)),
@@ -78,6 +113,19 @@ def table(status: Status) -> str:
         lines.append(f"\n{'stage':<14}{'count':>7}{'p50 ms':>10}{'p95 ms':>10}")
         lines += [f"{name:<14}{t.count:>7}{t.p50_ms:>10.1f}{t.p95_ms:>10.1f}" for name, t in status.stages.items()]
     return "\n".join(lines) + "\n"
+
+
+def _model(status: Status) -> str:
+    return OLD_NAMES.get(status.model, status.model)
+
+
+def _state(status: Status) -> str:
+    return f"{status.state} {status.percent}%" if status.state == "loading" else str(status.state)
+
+
+def _held(status: Status) -> str:
+    held = _mebibytes(status.memory_bytes)
+    return f"{held} + {_mebibytes(status.device_memory_bytes)}" if status.device_memory_bytes else held
 
 
 def _counts(requests: dict[str, int]) -> str:

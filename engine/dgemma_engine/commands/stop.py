@@ -1,4 +1,4 @@
-"""`dgemma-engine stop`: asks the engine to end and waits until its process is gone."""
+"""`dgemma-engine stop`: asks engines to end and waits until their processes are gone."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 
-from dgemma_engine.errors import EngineError, EngineUnavailable, SocketRefused
+from dgemma_engine.errors import EngineError, EngineUnavailable, SocketRefused, WrongUsage
 from dgemma_engine.ipc.client import EngineClient
-from dgemma_engine.ipc.endpoint import EngineLocation
-from dgemma_engine.ipc.endpoint_options import add_engine_options, chosen_location
 from dgemma_engine.ipc.lock_file import holder_pid
+from dgemma_engine.ipc.running_engines import STOP_ALL, RunningEngine, add_selection, selected_engines
 
 _PATIENCE_S = 20.0
+_ASK_PATIENCE_S = 2.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the subcommand's arguments to its parser."""
-    add_engine_options(parser)
+    add_selection(parser)
+    parser.add_argument("--all", action="store_true", help="end every engine of yours that the options select")
     parser.set_defaults(run=run)
 
 
@@ -28,27 +30,57 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the subcommand; returns its exit code.
 
     Raises:
-        EngineError: the engine does not end.
+        WrongUsage: several engines run, and neither one is named nor are all.
+        EngineError: an engine does not end; the others were ended.
     """
-    location = chosen_location(arguments)
-    location.verify()
-    pid = holder_pid(location.lock)
-    if pid is None:
+    engines = selected_engines(arguments, os.environ)
+    if not engines:
         sys.stdout.write("no engine is running\n")
         return 0
-    asyncio.run(_stop(location, pid))
-    sys.stdout.write(f"engine stopped (pid {pid})\n")
+    if len(engines) > 1 and not arguments.all:
+        raise WrongUsage(asyncio.run(_choices(engines)))
+    faults: list[str] = []
+    for engine in engines:
+        try:
+            asyncio.run(_stop(engine))
+        except EngineError as error:
+            faults.append(str(error))
+        else:
+            sys.stdout.write(f"engine stopped (pid {engine.pid})\n")
+    if faults:
+        raise EngineUnavailable("; ".join(faults))
     return 0
 
 
-async def _stop(location: EngineLocation, pid: int) -> None:
+async def _choices(engines: Sequence[RunningEngine]) -> str:
+    """Returns which engines run and what to type for each."""
+    named = [await _named(engine) for engine in engines]
+    commands = "; or ".join(dict.fromkeys([*(engine.stop_command for engine in named), STOP_ALL]))
+    return f"{len(named)} engines run: {', '.join(map(str, named))}; run: {commands}"
+
+
+async def _named(engine: RunningEngine) -> RunningEngine:
+    if engine.location.model:
+        return engine
+    try:
+        async with (
+            asyncio.timeout(_ASK_PATIENCE_S),
+            await EngineClient.attach_any(engine.location, timeout_s=_ASK_PATIENCE_S) as client,
+        ):
+            return engine.named(await client.status())
+    except (EngineError, TimeoutError):
+        return engine
+
+
+async def _stop(engine: RunningEngine) -> None:
+    location, pid = engine.location, engine.pid
     try:
         async with asyncio.timeout(_PATIENCE_S), await EngineClient.attach_any(location) as client:
             await client.stop_engine()
     except SocketRefused:
         raise
     except (EngineError, TimeoutError):
-        # It holds the lock, so it lives, and it does not answer. A stopped process takes SIGTERM once it continues.
+        # It holds the lock, so its process lives, without answering. A stopped process takes SIGTERM once it continues.
         for number in (signal.SIGTERM, signal.SIGCONT):
             with suppress(ProcessLookupError):
                 os.kill(pid, number)

@@ -1,7 +1,7 @@
 """Policies of masked diffusion: noise is one token, positions are committed surest first, and may be masked again.
 
-With an absorbing mask a committed token is normally final. `SurestFirst` gives it back: each step the least sure of the
-committed tokens may become a mask again, up to a budget, so that a later step can correct what an early one guessed.
+With an absorbing mask a committed token is normally final. With `SurestFirst` the least sure committed tokens may
+become masks again at each step, up to a budget, so that a later step can correct an early one.
 
 Shape legend: R rows, M positions of the longest free part.
 """
@@ -75,12 +75,12 @@ class SurestFirst:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvenShare:
-    """Commits as many masked positions at each step as leave none after the last, the surest first, and for good.
+    """Commits an equal share of the masked positions at each step, the surest first; a commitment is final.
 
     Of 10 masks in 4 steps it commits 3, 3, 2 and 2: `get_num_transfer_tokens` of LLaDA's `generate.py`.
 
     Attributes:
-        by: what counts as sure: a low entropy (Dream's `entropy`), or a high probability of the likeliest token
+        by: the measure of sureness: a low entropy (Dream's `entropy`), or a high probability of the likeliest token
             (LLaDA's `low_confidence`, Dream's `maskgit_plus`).
     """
 
@@ -98,7 +98,7 @@ class EvenShare:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastShare:
-    """Stops a row at the step whose even share is all that is masked: its likeliest tokens are the last ones.
+    """Stops a row at the step whose even share is all masked positions: its likeliest tokens are final.
 
     Attributes:
         expand_id: a token that becomes masks: a row goes on where the likeliest ones hold it; None for no such token.
@@ -121,10 +121,10 @@ class LastShare:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockShare:
-    """Commits the even share of a step within the first block with a mask of a row, the surest first, and for good.
+    """Commits the even share of a step within a row's first block with masks, the surest first; a commitment is final.
 
-    For models that attend block by block: they were trained to read masks in the last block only. A share that the
-    block has not enough masks for is made up for by later steps.
+    For models that attend block by block: they were trained to read masks in the last block only. Where the block has
+    fewer masks than the share, later steps commit more.
 
     Attributes:
         by: see `EvenShare`.
@@ -147,7 +147,7 @@ class BlockShare:
 class EndInBlock:
     """Stops a row at the step after which nothing is masked up to its first end token, or nothing at all.
 
-    What follows an end token is no text.
+    Positions after an end token are no text.
 
     Attributes:
         acceptance: what a step commits.

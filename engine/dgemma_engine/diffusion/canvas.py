@@ -131,7 +131,7 @@ class Canvas:
         self.replace(ids_1L)
 
     def select_rows(self, indices: Sequence[int]) -> Canvas:
-        """Returns a canvas of some of the rows, each as it stands and with its own generator."""
+        """Returns a canvas of some of the rows, each with its present tokens and its own generator."""
         rows, row_L = self.layout.rows, self.layout.row_L
         return Canvas(
             CanvasLayout([rows[index] for index in indices], self.ids_1L.device),
@@ -144,7 +144,7 @@ class Canvas:
         """Returns a canvas of the same rows with other free positions, each with its row's generator.
 
         Args:
-            places: for each row, and each of its free positions to be, which of the free ones now it takes its token
+            places: for each row, and each of its future free positions, the present free position that its token comes
                 from; None is noise. Nothing is clamped between free positions.
 
         Returns:
@@ -193,7 +193,7 @@ def start(
     Args:
         rows: the hypotheses, at least one.
         noise: where free tokens come from.
-        device: where the canvas lives.
+        device: of the canvas.
         generators: one per row; by default new ones, seeded as the rows say.
     """
     if generators is None:

@@ -29,7 +29,7 @@ class Guess:
     """The answer of a row after a step.
 
     Attributes:
-        ids: best token of each free position, but for those that change the length of a row and stand for no text.
+        ids: best token of each free position, without the tokens that only change the length of a row.
         confidence: their probabilities at temperature 1.
         entropy: nats at each free position, at the temperature of the step.
         steps: denoising steps the row has made.
@@ -47,7 +47,7 @@ class Denoised:
 
     Attributes:
         finish: STABLE (every row that was kept), STEP_LIMIT, DEADLINE or CANCELLED.
-        guesses: by index of the row; a row that was given up keeps its last guess, one that made no step has none.
+        guesses: by index of the row; a dropped row keeps its last guess, one that made no step has none.
         steps: passes over the canvas.
     """
 
@@ -88,7 +88,7 @@ class StepObserver(Protocol):
 
 
 class Denoiser:
-    """Rows being denoised; finished and given up ones leave the canvas.
+    """Rows being denoised; finished and dropped ones leave the canvas.
 
     Args:
         executor: computes the steps of a canvas.

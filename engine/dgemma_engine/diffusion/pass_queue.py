@@ -1,8 +1,8 @@
-"""Passes over canvases that runs have asked for and not read yet: those that wait are made together.
+"""Passes over canvases that runs have requested and not read yet: pending ones are made together.
 
-Runs take turns (`scheduling.cooperative`). One that asks for a pass goes on when its turn comes again; until then
-others may ask for theirs. The first that reads its states makes the passes of all, and nobody waits for more to come.
-A run that is dropped takes its pass with it.
+Runs take turns (`scheduling.cooperative`). A run that requests a pass continues at its next turn; until then others may
+request theirs. The first run that reads its states makes the passes of all, without waiting for further ones. The pass
+of a dropped run is dropped with it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MOST_CANVASES = 8
 
 
 class PendingPass:
-    """A pass that was asked for; the queue makes it while somebody holds this.
+    """A requested pass; the queue makes it while a reference to this object exists.
 
     Args:
         given: what to run.
@@ -39,7 +39,7 @@ class PassQueue:
 
     Args:
         model: makes them.
-        report: told, in a sentence, that a pass over several canvases failed; None for nobody.
+        report: called with a sentence when a pass over several canvases failed; None reports nothing.
 
     Attributes:
         num_made: canvases that were run.
@@ -58,7 +58,7 @@ class PassQueue:
         return pending
 
     def read(self, pending: PendingPass) -> Tensor:
-        """Returns a pass's hidden states, [1, L, D]; makes it, and what waits beside it, if it is not made yet."""
+        """Returns a pass's hidden states, [1, L, D]; makes it, together with other pending ones, if not made yet."""
         if pending.hidden_1LD is None:
             together = self._together(pending)
             if len(together) > 1:

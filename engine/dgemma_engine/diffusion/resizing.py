@@ -1,6 +1,6 @@
-"""Rows that grow and shrink while they are denoised, by tokens that ask for it (DreamOn, arXiv 2602.01326).
+"""Rows that grow and shrink while they are denoised, by tokens for that (DreamOn, arXiv 2602.01326).
 
-Token ids of a row in, places to take tokens from out; knows no tensors.
+Token ids of a row -> the positions that its next tokens come from; without tensors.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Resizing:
         return frozenset((self.expand_id, self.delete_id))
 
     def places(self, ids: Sequence[int], mask_id: int) -> list[int | None]:
-        """Returns which of its free positions each one of the row to be takes its token from; None is a mask.
+        """Returns the free position that each token of the resized row comes from; None is a mask.
 
         Args:
             ids: tokens at the free positions of a row, at least one.

@@ -221,7 +221,7 @@ class Commitment(Enum):
 
     DRAWN: from the step's distribution; a later step may mask it again, so its confidence is that of the last step.
     FINAL: the likeliest one, with the probability that it had then. For models that were trained to read masked
-    positions only: their distribution at a committed one means nothing, and a row starts from nothing but noise.
+    positions only: their distribution at a committed one has no meaning, and a row must start from noise alone.
     """
 
     DRAWN = auto()

@@ -1,4 +1,4 @@
-"""What a checkpoint says of its sampler, as in a `generation_config.json`, to a `Sampler`."""
+"""The sampler values of a checkpoint, as in a `generation_config.json` -> a `Sampler`."""
 
 from __future__ import annotations
 

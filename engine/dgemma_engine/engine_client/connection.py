@@ -88,7 +88,7 @@ class EngineConnection:
         return self._status.state is ConnectionState.READY
 
     def reconfigure(self, connect: Connect) -> None:
-        """Connects in another way from now on; closes the connection that stands or is being made.
+        """Replaces the way to connect; closes the present connection, or the one that is being made.
 
         Args:
             connect: makes the connection.
@@ -120,7 +120,7 @@ class EngineConnection:
                     await self._changed.wait()
 
     async def infill(self, context: Context, on_draft: OnDraft | None = None) -> Infill | ConnectionStatus:
-        """Answers one question, or returns what stands in the way. Cancelling the caller cancels the work.
+        """Answers one request, or returns the connection's state. Cancelling the caller cancels the work.
 
         Args:
             context: the question.
@@ -191,7 +191,7 @@ class EngineConnection:
             await asyncio.wait(self._leaving)
 
     async def _clearing(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Does the work of `_connecting`, and clears it; a task that is cancelled before it runs begins no work."""
+        """Runs the work of the task `_connecting`, and clears it; a task cancelled before it runs begins no work."""
         try:
             await work()
         finally:
@@ -244,7 +244,7 @@ class EngineConnection:
             self._set(replace(_READY, message=progress.message))
 
     def _drop(self) -> None:
-        """Closes the connection that stands, while other work goes on."""
+        """Closes the present connection in the background."""
         source, self._source = self._source, None
         if source is not None:
             task = asyncio.create_task(_close(source))
@@ -252,7 +252,7 @@ class EngineConnection:
             task.add_done_callback(self._leaving.discard)
 
     def _lose(self, source: InfillSource, why: OutOfReach | None = None) -> None:
-        """Leaves a connection that is over: for a reason, or a failure if the engine ended and never answered on it."""
+        """Drops a lost connection; counts a failure if the engine ended without an answer on it."""
         if self._source is not source:
             return
         self._drop()

@@ -1,4 +1,4 @@
-"""How far the connection to the engine is; a status is also what stands in for an answer."""
+"""The state of the connection to the engine; a status also takes the place of an answer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class ConnectionState(Enum):
-    """How far the connection is."""
+    """The state of the connection."""
 
     DISCONNECTED = "disconnected"
     STARTING = "starting"
@@ -22,7 +22,7 @@ class ConnectionStatus:
     """What the connection is doing; returned in place of an `Infill`.
 
     Attributes:
-        state: how far the connection is.
+        state: of the connection.
         message: one line for a person; for `FAILED` the cause and the remedy.
         percent: load progress, 0 to 100.
     """

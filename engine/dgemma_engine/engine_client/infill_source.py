@@ -13,7 +13,7 @@ from dgemma_engine.protocol.trace_messages import Trace
 
 
 class InfillSource(Protocol):
-    """An engine that one is connected to: `EngineClient` over the socket, `RemoteEngine` over HTTP."""
+    """A connected engine: `EngineClient` over the socket, `RemoteEngine` over HTTP."""
 
     async def infill(self, context: Context, on_draft: OnDraft | None = None) -> Infill:
         """Answers one question and passes its drafts on; cancelling the caller cancels the work."""
@@ -41,7 +41,7 @@ class InfillSource(Protocol):
 
 
 class OnClosed(Protocol):
-    """Called once when a connection ends that nobody has closed."""
+    """Called once when a connection ends without `close`."""
 
     def __call__(self, why: OutOfReach | None = None, /) -> None:
         """Receives why; None where the engine itself has ended."""

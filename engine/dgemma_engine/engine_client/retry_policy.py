@@ -16,7 +16,7 @@ class RetryPolicy:
         first_pause_s: pause after the first failed attempt to connect; doubled after each further one.
         longest_pause_s: most it grows to.
         longest_absent_pause_s: most it grows to where nothing was started, so that an attempt costs little: small
-            finds a network soon that is back, large asks a silent machine seldom.
+            detects sooner that the network is back, large asks a silent machine less often.
     """
 
     connect_ms: float = 300.0

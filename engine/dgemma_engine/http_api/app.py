@@ -37,7 +37,7 @@ DIALECTS: tuple[Callable[[], Dialect], ...] = (
     OllamaDialect,
     TabbyDialect,
 )
-"""Of two that claim a body the earlier one answers it."""
+"""In order of precedence: of two that claim a body the earlier one answers it."""
 OPENAPI_PATH = "/openapi.json"
 
 

@@ -1,7 +1,7 @@
 """One path -> the operation that answers: by method, and by body where two dialects share the path.
 
-A handler's task is cancelled when its client closes the connection: no client sends any other sign that an answer is
-not wanted any more, and an ASGI server lets a handler run to its end.
+A handler's task is cancelled when its client closes the connection: no client sends another sign that an answer is no
+longer wanted, and an ASGI server would let a handler run to its end.
 """
 
 from __future__ import annotations

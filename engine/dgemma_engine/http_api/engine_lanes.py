@@ -1,6 +1,6 @@
 """Several connections to one engine, which works on one request of each connection at a time and lets them take turns.
 
-A further connection is made on first need. One that cannot be had leaves its requests to the first connection, whose
+A further connection is made on first need. Where one cannot be made, its requests go to the first connection, whose
 state is that of all.
 """
 

@@ -77,7 +77,7 @@ class HttpServer:
         scheme = "http" if tls is None else "https"
         self._server = _Server(config, settings)
         self.url = f"{scheme}://{settings.bind.url_host}:{self.port}"
-        """What clients are told as the base of all paths."""
+        """The base URL for clients."""
 
     @property
     def port(self) -> int:
@@ -152,7 +152,7 @@ class _Server(uvicorn.Server):
 
 
 class _LoopFaults:
-    """The event loop's handler of exceptions; says at most once a minute that no connection can be accepted.
+    """The event loop's handler of exceptions; logs at most once a minute that no connection can be accepted.
 
     asyncio itself says it with a traceback for every place in the backlog, again every second.
     """

@@ -82,18 +82,18 @@ class TlsFiles:
 
 
 def _no_password() -> str:
-    """A server that starts at login has nobody to ask."""
+    """Refuses: a server that starts at login cannot ask for a pass phrase."""
     raise ValueError("the key is encrypted")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpSettings:
-    """What the application and its server may do.
+    """Settings of the application and its server.
 
     Attributes:
         bind: where the server listens.
-        keys: who may ask; none are needed on a loopback address only.
-        user_header: name, in lower case, of a header in which a proxy that has a key says who asks; empty for none.
+        keys: valid keys; only on a loopback address none are needed.
+        user_header: name, in lower case, of a header in which a proxy with a key names the user; empty for none.
         tls: certificate and key; None is plain HTTP.
         hosts: names besides IP addresses and `localhost` that the `Host` of a request may have.
         origins: web pages besides our own address that may ask, such as `https://editor.example`.

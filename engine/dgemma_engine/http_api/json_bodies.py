@@ -1,4 +1,4 @@
-"""JSON as clients write it -> values: half a character, cut by a client that counts UTF-16, costs no request."""
+"""JSON of clients -> values; half a surrogate pair, cut by a client that counts UTF-16, does not fail the request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The seam of the dialects: a `Dialect` lists `Operation`s, and each turns a `Call` into a response.
+"""The interface of the dialects: a `Dialect` lists `Operation`s, and each turns a `Call` into a response.
 
 To add a dialect: one file in `dialects/` with a class that has `name`, `operations` and `error`, and one line in
 `app.DIALECTS`. Two dialects may answer one path; `claims` tells their bodies apart.
@@ -123,7 +123,7 @@ class Dialect(Protocol):
 
     @property
     def name(self) -> str:
-        """What the published document calls it."""
+        """Its name in the published document."""
         ...
 
     def operations(self) -> Sequence[Operation]:
@@ -145,7 +145,7 @@ def _whole_numbers(value: Any) -> Any:
 
 
 def _reason(error: msgspec.ValidationError) -> tuple[str, str]:
-    """Returns what is wrong with a field, and the field's place; of a value that the message quotes nothing is left."""
+    """Returns the fault of a field and the field's place, without the value that the message quotes."""
     problem, at, place = str(error).partition(" - at ")
     problem = problem.partition("'")[0].strip()
     missing = _MISSING.search(problem)

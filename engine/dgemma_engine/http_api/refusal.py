@@ -1,6 +1,6 @@
 """A request that is not answered: status, one sentence, and when to come back. The dialect of the path shapes the body.
 
-The sentence is ours alone: it repeats nothing of the request and names no path of the machine.
+The sentence repeats nothing of the request and names no path of the machine.
 """
 
 from __future__ import annotations
@@ -71,6 +71,6 @@ class Refusal(Exception):
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
         if self.status in (408, 413, 431):
-            # What is left of the request is not read.
+            # The rest of the request is not read.
             headers["Connection"] = "close"
         return headers

@@ -1,4 +1,4 @@
-"""The connections to the engine, given up while nobody asks, so that an unused engine can end.
+"""The connections to the engine, closed while there are no requests, so that an unused engine can end.
 
 A resting engine counts as ready: the next completion connects again, and starts an engine where none is left.
 """
@@ -25,9 +25,9 @@ class RestingEngine:
     """An `InfillEngine` over connections.
 
     Args:
-        lanes: the connections that are given up and made again.
+        lanes: the connections that are closed and made again.
         connect: makes a connection.
-        rest_s: seconds without a completion after which they are given up.
+        rest_s: seconds without a completion after which they are closed.
         clock: seconds that never go backwards.
     """
 
@@ -75,11 +75,11 @@ class RestingEngine:
             self._last_s = self._clock()
 
     async def about(self) -> Status | None:
-        """Returns what the engine is and does, or was when its connections were given up."""
+        """Returns the engine's status, or its last one before its connections were closed."""
         return self._known or await self._lanes.about()
 
     async def rest_if_unused(self) -> None:
-        """Gives the connections up once nobody has asked for long enough."""
+        """Closes the connections after `rest_s` without a completion."""
         is_unused = not self._num_asking and self._clock() - self._last_s >= self._rest_s
         if self._known is None and is_unused and self._lanes.is_ready:
             known = await self._lanes.about()

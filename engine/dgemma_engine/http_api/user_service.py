@@ -25,7 +25,7 @@ class UserService:
     Attributes:
         platform: `sys.platform`.
         home: the user's home folder.
-        environ: says where configurations are; some of it goes into the service.
+        environ: has the folder of configurations; some of its variables go into the service.
         run: runs a command and returns its exit code.
     """
 

@@ -10,13 +10,12 @@ from typing import Self
 
 import torch
 
-from dgemma_engine.model.devices import free_memory
+from dgemma_engine.model.devices import PROMPT_STORE_BYTES, TEXT_STORE_BYTES, free_memory
 
-_MIB, _GIB = 2**20, 2**30
 # Shares of what is free once the model is loaded. Passes and captured graphs need the rest of a card; other replicas
 # and programs that of a machine.
 _CARD_SHARE, _MACHINE_SHARE, _TEXT_SHARE = 0.7, 0.25, 1 / 16
-_MOST_TEXT_BYTES = _GIB
+_MOST_TEXT_BYTES = 2**30
 # Bytes for a character of text, measured: an index of beginnings, and a syntax tree.
 _INDEX_BYTES, _TREE_BYTES = 70, 43
 _INDEX_SHARE = 2 / 3
@@ -33,7 +32,7 @@ class StoreLimits:
     """
 
     prompt_bytes: int
-    text_bytes: int = 64 * _MIB
+    text_bytes: int = TEXT_STORE_BYTES
 
     def __post_init__(self) -> None:
         for name in ("prompt_bytes", "text_bytes"):
@@ -43,7 +42,7 @@ class StoreLimits:
     @classmethod
     def of_one_user(cls, device: torch.device) -> Self:
         """Returns limits for a person's own machine, beside editors and compilers."""
-        return cls(prompt_bytes=_GIB if device.type == "cuda" else 256 * _MIB)
+        return cls(prompt_bytes=PROMPT_STORE_BYTES[device.type])
 
     @classmethod
     def of_team(cls, device: torch.device, *, prompt_bytes: int = 0) -> Self:

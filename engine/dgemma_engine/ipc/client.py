@@ -1,4 +1,4 @@
-"""The client's way to the engine: attaches to the one that runs, or starts it.
+"""Connects a client to the engine: attaches to the one that runs, or starts it.
 
 Needs no torch. Every fault is an `EngineError`; an engine that is still loading is not a fault.
 """

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Self
 
 from dgemma_engine.errors import SocketRefused
-from dgemma_engine.model_store.catalogue import CATALOGUE, DEFAULT_MODEL, OLD_NAMES, TINY
+from dgemma_engine.model_store.catalogue import CATALOGUE, OLD_NAMES, TINY
 from dgemma_engine.model_store.hub_name import HubName
 from dgemma_engine.private_files import make_private_folder, mend_folder
 
@@ -90,8 +90,8 @@ class EngineLocation:
 
     @property
     def options(self) -> str:
-        """What names this engine on a command line, behind `dgemma-engine stop`; empty where it is the default."""
-        options = "" if self.model == DEFAULT_MODEL else f" --model {shlex.quote(self.model)}"
+        """What names this engine on a command line, after `dgemma-engine stop`."""
+        options = f" --model {shlex.quote(self.model)}"
         return options if self.device == "auto" else f"{options} --device {self.device}"
 
     def others(self) -> list[EngineLocation]:

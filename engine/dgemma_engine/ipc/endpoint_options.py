@@ -23,7 +23,10 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         help=f"short name, folder or GGUF file (default: {DEFAULT_MODEL}, or tiny until that is fetched)",
     )
     parser.add_argument(
-        "--device", type=_device, default="auto", help="auto, cpu, cuda or cuda:N: where the model runs (default: auto)"
+        "--device",
+        type=device_name,
+        default="auto",
+        help="auto, cpu, cuda or cuda:N: where the model runs (default: auto)",
     )
 
 
@@ -44,7 +47,8 @@ def model_name(text: str) -> str:
     return OLD_NAMES.get(text, text)
 
 
-def _device(text: str) -> str:
+def device_name(text: str) -> str:
+    """Returns the name of a device on a command line, checked."""
     if re.fullmatch(r"auto|cpu|cuda(:\d+)?", text) is None:
         raise argparse.ArgumentTypeError(f"{text} must be auto, cpu, cuda or cuda:N")
     return text

@@ -1,4 +1,4 @@
-"""One JSON-RPC 2.0 connection over a pair of streams: pygls's protocol, made to answer whatever comes.
+"""One JSON-RPC 2.0 connection over a pair of streams: pygls's protocol, extended to answer every message.
 
 Turns methods and JSON-ready parameters into bytes and back. Adds to pygls what a socket between two of our processes
 needs: malformed messages are answered, faults become one-line errors, the end of the connection ends what is pending,
@@ -156,7 +156,7 @@ def _guarded(handler: Handler) -> Handler:
 
 
 class _Sink:
-    """The stream as pygls wants it; drops what is written to a connection that is over."""
+    """A writer for pygls; drops messages to a connection that is over."""
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
@@ -173,7 +173,7 @@ class _Protocol(JsonRPCProtocol):
     """pygls's protocol with plain dicts as parameters, every message answered, and quiet errors."""
 
     def structure_message(self, data: dict[str, Any]) -> Any:
-        """Turns a decoded object into a message; returns what is none as it is."""
+        """Turns a decoded object into a message; returns any other value as it is."""
         if data.get("jsonrpc") != self.VERSION:
             return data
         if isinstance(method := data.get("method"), str):
@@ -193,7 +193,7 @@ class _Protocol(JsonRPCProtocol):
         return data
 
     def handle_message(self, message: Any) -> None:
-        """Dispatches a message; answers what is none."""
+        """Dispatches a message; answers any other value with an error."""
         msg_id: object = getattr(message, "id", "")
         if not hasattr(message, "jsonrpc"):
             self._reject(JsonRpcInvalidRequest("this is no JSON-RPC 2.0 message"))
@@ -247,7 +247,7 @@ class _Protocol(JsonRPCProtocol):
 
 
 class _Endpoint(JsonRPCServer):
-    """What pygls hangs a protocol on."""
+    """The server object that pygls needs for a protocol."""
 
     def report_server_error(self, error: Exception, source: Any) -> None:
         """Logs a fault by its kind: its message may quote a body."""

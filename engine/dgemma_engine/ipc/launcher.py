@@ -1,4 +1,4 @@
-"""Starts an engine in the background, detached from whoever asked, and tells why it did not come up. Stdlib only."""
+"""Starts an engine in the background, detached from the caller, and returns why it did not start. Stdlib only."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def engine_command(
         idle_minutes: minutes without a client after which it ends; 0 is never, None leaves the default.
         unload_minutes: minutes without a request after which a model on a card is unloaded; likewise.
     """
-    # -P: a torch.py in the folder that the user happens to be in must not be imported.
+    # -P: a torch.py in the current folder must not be imported.
     command = [sys.executable, "-P", "-m", "dgemma_engine", "start", "--foreground"]
     command += ["--model", location.model, "--device", location.device]
     for option, minutes in (("--idle-minutes", idle_minutes), ("--idle-unload-minutes", unload_minutes)):

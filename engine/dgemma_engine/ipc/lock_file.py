@@ -20,7 +20,7 @@ _PATIENCE_S = 1.0
 
 
 class EngineLock:
-    """An acquired lock; a context manager that lets go of it.
+    """An acquired lock; a context manager that releases it.
 
     Args:
         fd: descriptor of the locked file, owned by this object from now on.
@@ -92,7 +92,7 @@ def holder_pid(path: Path) -> int | None:
         return None
     fd = _open(path)
     try:
-        # A shared lock that is let go of at once: an engine that starts in this instant tries again.
+        # A shared lock that is released at once: an engine that starts in this instant tries again.
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         text = os.pread(fd, 32, 0).strip()

@@ -1,4 +1,4 @@
-"""An engine process that lives and cannot be reached: its id, the reason, how many clients it still has, how to end it.
+"""A living engine process that cannot be reached: its id, the reason, its number of clients, and how to end it.
 
 Reads the lock and, on Linux, /proc. Elsewhere a stopped process or a removed socket looks like a slow engine,
 so none is found there. Standard library only.
@@ -94,7 +94,7 @@ def no_answer(location: EngineLocation, timeout_s: float) -> EngineUnavailable:
 
 
 async def end_unused(location: EngineLocation) -> bool:
-    """Ends an engine that cannot be reached and has no client; returns whether none stands in the way any more."""
+    """Ends an engine that cannot be reached and has no client; returns whether the location is free."""
     silent = find_silent(location)
     return silent is None or (silent.num_clients == 0 and await end_process(location, silent.pid))
 

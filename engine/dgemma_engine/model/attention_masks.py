@@ -2,7 +2,7 @@
 
 A canvas alone needs none: it attends to itself, to all of the prompt on full layers and to the prompt's last
 `sliding_window - 1` tokens on sliding ones, which `KVCache.with_canvas` cuts off. Rows that share one pass need one, or
-they would attend to each other. Knows positions and windows; knows nothing of models, caches or token ids.
+they would attend to each other. Works on positions and windows, without models, caches or token ids.
 
 Shape legend: L tokens of a pass, all rows one after the other; P cached tokens.
 """
@@ -19,7 +19,7 @@ from dgemma_engine.model.config import LayerKind
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackedRows:
-    """What masks of packed rows were made from, for operations that need no masks.
+    """The rows that masks of packed rows were made from, for operations that need no masks.
 
     Attributes:
         row_L: the row of each token of the pass, int64.
@@ -34,8 +34,8 @@ class PackedRows:
 class AttentionMasks:
     """One mask per layer kind, each broadcastable to [B, 1, queries, keys]; None masks nothing.
 
-    In causal mode a mask may be narrower than the keys there are: it then speaks of the last ones, and the others are
-    not read. `rows` says the same in the terms of packed rows, where the masks are of such.
+    In causal mode a mask may be narrower than the keys: it is then about the last ones, and the others are not read.
+    `rows` holds the same for packed rows, where the masks are of such.
     """
 
     full: Tensor | None

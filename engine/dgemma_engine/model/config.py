@@ -1,7 +1,7 @@
-"""What a Hugging Face DiffusionGemma `config.json` says of the text model, checked.
+"""The text model's values of a Hugging Face DiffusionGemma `config.json`, checked.
 
-Turns the JSON into a `ModelConfig` and back. Every field the model cannot honour is an error that names it: a model
-that loads computes what the checkpoint means. The vision part is not read.
+Turns the JSON into a `ModelConfig` and back. Every unsupported value is an error that names its field: a model that
+loads computes what the checkpoint defines. The vision part is not read.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _FILE = "config.json"
 
 
 class LayerKind(StrEnum):
-    """What a layer's causal mode sees: the last `sliding_window` tokens, or all."""
+    """The tokens that a layer attends to in causal mode: the last `sliding_window`, or all."""
 
     SLIDING = "sliding_attention"
     FULL = "full_attention"

@@ -18,8 +18,9 @@ _log = logging.getLogger(__name__)
 # Tokens encoded between two checks of the deadline: longer pieces are faster, shorter ones stop sooner. A GPU takes
 # longer to start a short piece than to encode it.
 PIECE_TOKENS: Mapping[str, int] = {"cpu": 256, "cuda": 2_048}
-# Keys and values of all prompts that are kept warm.
-PROMPT_STORE_BYTES = 2**30
+# Of one user: keys and values of all prompts that are kept warm, and indexes and syntax trees of documents.
+PROMPT_STORE_BYTES: Mapping[str, int] = {"cpu": 2**28, "cuda": 2**30}
+TEXT_STORE_BYTES = 2**26
 # Tokens before the window that sliding layers keep on a card: an edit further up encodes the whole prompt again.
 EDIT_TOKENS = 1_024
 _SMALL_VALUES = 2**28
@@ -27,7 +28,7 @@ _DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def pick_device(name: str) -> torch.device:
-    """Returns the device a user means.
+    """Returns the device of a user's choice.
 
     Args:
         name: `auto` (an NVIDIA card if there is one), `cpu`, `cuda` or `cuda:N`.
@@ -86,7 +87,7 @@ def _missing_cuda() -> str:
 
 
 def free_memory(device: torch.device) -> int:
-    """Returns the bytes a new model could have: of a card what nobody holds, of the system what can be had at once."""
+    """Returns the bytes available to a new model: free memory of a card, available memory of the system."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     # Here and not above: loading a model on a card needs no psutil.
@@ -96,7 +97,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def weight_dtype(device: torch.device) -> torch.dtype:
-    """Returns what weights are cast to: bfloat16 on CUDA, on a processor what it multiplies faster (`processor`)."""
+    """Returns the format of weights: bfloat16 on CUDA, on a processor the one it multiplies faster (`processor`)."""
     return torch.bfloat16 if device.type == "cuda" else product_speeds(os.environ).dtype
 
 

@@ -32,7 +32,7 @@ class DiffusionModel(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights live."""
+        """Of the weights."""
         ...
 
     @property
@@ -42,7 +42,7 @@ class DiffusionModel(Protocol):
 
     @property
     def number_format(self) -> str:
-        """In which number formats weights are read, for a person."""
+        """Number formats in which weights are read, for a person."""
         ...
 
     @property
@@ -52,7 +52,7 @@ class DiffusionModel(Protocol):
 
     @property
     def has_causal_mode(self) -> bool:
-        """Whether there is an `encode`; otherwise nothing is written from left to right, and `decode` judges."""
+        """Whether there is an `encode`; otherwise nothing is written from left to right, and `decode` ranks."""
         ...
 
     @property

@@ -27,7 +27,7 @@ from dgemma_engine.model.model_adapter import ModelAdapter
 
 
 class KVCache(Protocol):
-    """What the model needs of a cache."""
+    """The interface of a cache for the model."""
 
     @property
     def length(self) -> int:
@@ -41,12 +41,12 @@ class KVCache(Protocol):
 
     @property
     def prompt_start(self) -> int:
-        """The prompt's first place: what `prefill` sees begins there."""
+        """The prompt's first place, from which on `prefill` attends."""
         ...
 
     @property
     def seen_from(self) -> int:
-        """The first place that what goes on from the prompt sees: that of the text beside it, where there is one."""
+        """The first place that tokens after the prompt attend to: that of the text beside it, where there is one."""
         ...
 
     def append(self, layer_idx: int, k_BGTd: Tensor, v_BGTd: Tensor) -> tuple[Tensor, Tensor]:
@@ -143,7 +143,7 @@ class PromptCache:
 
     @contextmanager
     def beside_prompt(self, num_tokens: int) -> Generator[None]:
-        """Within, the next passes write another text than the prompt, and see nothing but it.
+        """Within the block, passes write another text beside the prompt, and attend to that text only.
 
         It stands directly before the prompt and takes the place of the one before; without a pass, or after a failure,
         there is none.
@@ -230,7 +230,7 @@ class PromptCache:
         return place(k_GSd, v_GSd, rows.first)
 
     def settle(self) -> None:
-        """Makes what is stored the prompt: from now on sliding layers may drop what no token after it sees.
+        """Settles the stored tokens as the prompt: sliding layers may drop those that no later token attends to.
 
         Tokens that follow can be cut back to here until the next call.
         """
@@ -257,7 +257,7 @@ class PromptCache:
             rows.between(length - 1, length)[:] = last
 
     def truncate(self, length: int) -> None:
-        """Forgets what stands from the place `length` on.
+        """Drops the tokens from the place `length` on.
 
         Raises:
             ValueError: it lies before the prompt, after what is stored, or where sliding layers dropped too much.
@@ -283,7 +283,7 @@ class PromptCache:
         return sliding_rows(self._window, self._edit_tokens)
 
     def _drop(self, rows: KVRows, most: int, num_tokens: int) -> None:
-        """Drops what no token after the settled prompt sees, but for `edit_tokens`, or fewer if new ones need the room.
+        """Drops tokens that no token after the settled prompt attends to, except `edit_tokens`, or fewer to make room.
 
         As many new ones can then be cut back.
         """

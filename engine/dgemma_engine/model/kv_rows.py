@@ -72,7 +72,7 @@ class KVRows:
         old = self.kv
         capacity = max(end - self.first, min(most, old.shape[2] + min(old.shape[2], _MOST_GROWTH)))
         self.kv = old.new_zeros(2, old.shape[1], capacity, old.shape[3])
-        # All of it: while a text beside the prompt is written, the prompt stands behind it.
+        # All rows: while a text beside the prompt is written, the prompt comes after it.
         self.kv[:, :, : old.shape[2]] = old
 
     def drop(self, start: int, end: int, num_rows: int) -> None:

@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class ModelAdapter(Protocol):
-    """What passes over one cache add to the weights, in the form that one model reads."""
+    """The terms that passes over one cache add to the weights, in the form that one model reads."""
 
     @property
     def num_bytes(self) -> int:

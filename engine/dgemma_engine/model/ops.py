@@ -4,7 +4,7 @@
 `dgemma_kernels.reference.plain`. `FusedOps` does several of them at once; where an `Ops` has it,
 `backends.cuda.fuse.fuse` makes a model of it. Each fused operation is a kernel of `dgemma_kernels.ops` (`triton()`) or
 its plain twin on any device (`reference()`), with the same signature; weights go through `pack` once and are opaque
-afterwards. Knows tensors; knows no layers.
+afterwards. Works on tensors, without layers.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class FusedOps:
 
     @classmethod
     def reference(cls) -> Self:
-        """Plain PyTorch on any device: what a fused pass must compute, slowly."""
+        """Plain PyTorch on any device: the slow reference of a fused pass."""
         return cls(
             require=lambda _device, _formats: None,
             pack=lambda weight: weight,
@@ -209,12 +209,12 @@ class Ops:
 
     @classmethod
     def fused_reference(cls) -> Self:
-        """Plain PyTorch in the steps of the kernels: what `triton` must compute, for tests."""
+        """Plain PyTorch in the steps of the kernels: the reference of `triton`, for tests."""
         return replace(cls.reference(), fused=FusedOps.reference())
 
     @classmethod
     def triton(cls, table: LaunchTable | None = None) -> Self:
-        """The kernels; plain PyTorch for what lies outside of a pass.
+        """The kernels; plain PyTorch for operations outside of a pass.
 
         Args:
             table: see `FusedOps.triton`.

@@ -1,7 +1,7 @@
-"""In which number format this processor multiplies matrices fastest: measured once, then read from the user's cache.
+"""The number format in which this processor multiplies matrices fastest: measured once, then read from a cache file.
 
-A name says too little: bfloat16 is slow where it is emulated, and fast with matrix units or with AVX-512 instructions
-for it. The measurement takes a quarter of a second and is kept per processor, torch, instruction set and threads.
+The processor's name is not enough: bfloat16 is slow where it is emulated, and fast with matrix units or with AVX-512
+instructions for it. The measurement takes 250 ms and is kept per processor, torch, instruction set and threads.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class ProductSpeeds:
         return torch.bfloat16 if self.float32 > _WORTH * self.bfloat16 else torch.float32
 
     def products(self, *, in_four_bits: bool) -> ProductKinds:
-        """Returns what products read.
+        """Returns the weights that products read.
 
         Args:
             in_four_bits: whether the weights were stored in 4 bits: those are no others then, so no digit is lost.
@@ -81,7 +81,7 @@ class ProductSpeeds:
 
     @classmethod
     def checked(cls, values: Mapping[str, Any]) -> Self:
-        """Returns what a file says.
+        """Returns the values of a file.
 
         Raises:
             TypeError: other names, or a value that is no number.
@@ -179,7 +179,7 @@ def _milliseconds(products: Mapping[str, tuple[list[PackedMatrix], int]]) -> dic
 
 
 def _timed(matrices: list[PackedMatrix], x_NI: Tensor) -> float:
-    # Of one thread the time on a core, which leaves out when somebody else had it.
+    # With one thread processor time, which is independent of other processes.
     clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     started = clock()
     for matrix in matrices:

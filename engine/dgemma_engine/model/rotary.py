@@ -17,7 +17,7 @@ from dgemma_engine.model.config import LayerKind, RopeConfig
 
 
 class RotaryDimensions(Protocol):
-    """What a table needs of a model's configuration, for each layer kind that the model has."""
+    """The configuration values of rotary tables, for each layer kind of the model."""
 
     @property
     def rope(self) -> Mapping[LayerKind, RopeConfig]:

@@ -2,7 +2,7 @@
 
 `encode` is causal: it writes a prompt's keys and values into a cache and returns hidden states, hence exact
 left-to-right probabilities. `decode` reads that cache, never writes it, and attends to its canvas in both directions.
-`decode_after` does both in one pass. Knows tensors and token ids; knows nothing of files, sampling, holes or text.
+`decode_after` does both in one pass. Works on tensors and token ids, without files, sampling, holes or text.
 
 The architecture follows `transformers/models/diffusion_gemma/modeling_diffusion_gemma.py` (5.23.0).
 
@@ -57,7 +57,7 @@ class DiffusionGemma(nn.Module, ModelDefaults):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights live."""
+        """Of the weights."""
         return self.embed_tokens.weight.device
 
     @property

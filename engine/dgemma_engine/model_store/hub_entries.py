@@ -101,7 +101,7 @@ HUB_ENTRIES: Sequence[Entry] = (
     ),
     Entry(
         name="dllm-coder-blocks", title="Qwen2.5-Coder 0.5B of dLLM, bd3lm", num_bytes=1_280 * MB,
-        licence="Apache-2.0", memory_bytes=2_820 * MB, repo="dllm-hub/Qwen2.5-Coder-0.5B-Instruct-diffusion-bd3lm-v0.1",
+        licence="Apache-2.0", memory_bytes=3_845 * MB, repo="dllm-hub/Qwen2.5-Coder-0.5B-Instruct-diffusion-bd3lm-v0.1",
         family=_masked("a2d-qwen2-bd3lm"), config=_A2D_QWEN2,
     ),
     Entry(
@@ -111,7 +111,7 @@ HUB_ENTRIES: Sequence[Entry] = (
     ),
     Entry(
         name="dllm-qwen3-blocks", title="Qwen3 0.6B of dLLM, bd3lm", num_bytes=1_500 * MB, licence="Apache-2.0",
-        memory_bytes=3_470 * MB, repo="dllm-hub/Qwen3-0.6B-diffusion-bd3lm-v0.1", family=_masked("a2d-qwen3-bd3lm"),
+        memory_bytes=4_072 * MB, repo="dllm-hub/Qwen3-0.6B-diffusion-bd3lm-v0.1", family=_masked("a2d-qwen3-bd3lm"),
         config=_A2D_QWEN3,
     ),
     Entry(
@@ -136,7 +136,7 @@ HUB_ENTRIES: Sequence[Entry] = (
     ),
     Entry(
         name="stable-diffcoder", title="Stable-DiffCoder 8B, base", num_bytes=16_500 * MB, licence="MIT",
-        memory_bytes=18_840 * MB, repo="ByteDance-Seed/Stable-DiffCoder-8B-Base", config=_STABLE_DIFFCODER,
+        memory_bytes=19_376 * MB, repo="ByteDance-Seed/Stable-DiffCoder-8B-Base", config=_STABLE_DIFFCODER,
     ),
 )  # fmt: skip
 """Of the families that can be run, and of the quantised DiffusionGemmas."""

@@ -80,7 +80,7 @@ def body_column(blocks: Sequence[OpenBlock], above: str, around: CursorContext, 
     Args:
         blocks: what is open above the statement.
         above: the last line of text above it.
-        around: where.
+        around: the text around the cursor.
         style: turns blanks into columns.
     """
     if not blocks or around.language.indents_blocks or not around.language.has_depth:

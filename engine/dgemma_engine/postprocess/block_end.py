@@ -1,6 +1,6 @@
-"""Finds, token by token, where a middle leaves its block; and cuts an unfinished middle to whole lines.
+"""Finds, token by token, where a middle leaves its block; cuts an unfinished middle to whole lines.
 
-Counts indentation; knows no language. Text after that line would be cut, so it need not be generated.
+Counts indentation, for any language. Text after that line would be cut, so it need not be generated.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ _CLOSERS = frozenset(")]}")
 
 
 class BlockEnd:
-    """Asked of the tokens of one middle in their order.
+    """Called with the tokens of one middle in their order.
 
     A line further out than the one that the middle began on, or than it may go, ends it, unless it begins with what
     closes a bracket. On the outermost level a new paragraph ends it, once something stood deeper there.
@@ -20,7 +20,7 @@ class BlockEnd:
     Args:
         prefix: text before the hole.
         text_of: text of a token; None for one that has none.
-        least_column: how far out lines may stand; -1 is as far as the block that the hole is in.
+        least_column: least indentation of lines; -1 is that of the block that the hole is in.
     """
 
     def __init__(self, prefix: str, text_of: Callable[[int], str | None], *, least_column: int = -1) -> None:
@@ -34,7 +34,7 @@ class BlockEnd:
         self._was_deeper = False
 
     def __call__(self, token_id: int) -> bool:
-        """Returns whether a token begins a line outside the block; it and what follows are not the middle's."""
+        """Returns whether a token begins a line outside the block; it and later ones are not part of the middle."""
         for character in self._text_of(token_id) or "":
             if character == "\n":
                 self._column, self._is_indent = 0, True
@@ -57,7 +57,7 @@ class BlockEnd:
 
 
 def whole_part(text: str, prefix: str) -> str:
-    """Returns a middle that ran out of tokens without its last paragraph, or without its last line if it has but one.
+    """Cuts a middle that reached its token limit before its last paragraph, or its last line if it has one paragraph.
 
     Args:
         text: the middle.
@@ -71,7 +71,7 @@ def whole_part(text: str, prefix: str) -> str:
 
 
 def _least_column(prefix: str) -> int:
-    """Returns how deep a line of the block stands at least: as the hole's line does, or deeper than text before it."""
+    """Returns the least indentation of the block: that of the hole's line, or more than that of the text before it."""
     line = prefix[prefix.rfind("\n") + 1 :]
     return _depth(line) + bool(line.strip())
 

@@ -1,4 +1,4 @@
-"""Brackets and quotes of an answer, closed once: what the document closes already is cut, what nobody closes is closed.
+"""Brackets and quotes of an answer: cuts those that the document closes already, closes those left open.
 
 Pure. Reads the document as a sequence of strings, comments and brackets, as its language spells them; no grammar. An
 answer inside a string or a comment that began above the cursor's line is left alone.
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from dgemma_engine.postprocess.cursor_context import CursorContext
 from dgemma_engine.postprocess.lexer import CLOSER_OF, OPENER_OF, Bracket, Language, Reading, read
 
-# Brackets that are taken back one after another; each costs a reading of the line.
+# Most closing brackets that are cut one after another; each costs a reading of the line.
 _MOST_CUT = 32
 
 
 def without_closed_twice(middle: str, around: CursorContext, *, covered: int = 0) -> str:
-    """Cuts `middle` before a bracket that closes what the text behind the cursor closes too.
+    """Cuts `middle` before a bracket that closes what the text after the cursor closes too.
 
     Args:
         middle: what is to be inserted at the cursor.
@@ -53,10 +53,10 @@ def with_closed_strings(middle: str, around: CursorContext, *, covered: int = 0)
 
 
 def with_closed_brackets(middle: str, around: CursorContext, *, covered: int = 0) -> str:
-    """Closes what `middle` opens and neither it nor the document closes, unless the user would type on there.
+    """Closes brackets that `middle` opens and neither it nor the document closes, unless the user would type on there.
 
-    Behind an opening bracket, a comma or an operator one types on. A bracket that ended its line is closed on a line of
-    its own, at its line's indentation.
+    After an opening bracket, a comma or an operator typing goes on. A bracket that ended its line is closed on its own
+    line, at its line's indentation.
 
     Args:
         middle: what is to be inserted at the cursor.
@@ -113,7 +113,7 @@ class _Line:
 
 
 def _are_counted(around: CursorContext) -> bool:
-    """Whether brackets mean anything at the cursor: not in prose, nor in a string or comment that began above."""
+    """Whether brackets count at the cursor: not in prose, nor in a string or comment that began above."""
     return around.language.has_brackets and not around.read_above.inside
 
 
@@ -128,7 +128,7 @@ def _num_unpaired(line: _Line, around: CursorContext) -> tuple[int, int]:
 
 
 def _close(opened: list[str], closing: Iterable[Bracket]) -> int:
-    """Takes partners of `closing` off `opened`, in place; returns how many found none."""
+    """Removes the partners of `closing` from `opened`, in place; returns how many have none."""
     num_without = 0
     num_open = {sign: opened.count(sign) for sign in CLOSER_OF}
     for bracket in closing:
@@ -144,7 +144,7 @@ def _close(opened: list[str], closing: Iterable[Bracket]) -> int:
 
 
 def _is_complete(said: str, innermost: str, language: Language) -> bool:
-    """Whether one would not type on behind `said`, in which the bracket `innermost` is open."""
+    """Whether `said`, in which the bracket `innermost` is open, needs no further text before the bracket closes."""
     last = said.rstrip()[-1:]
     if innermost == "{" and (last == ";" or language.needs_semicolons):
         return last in {";", "}"}
@@ -152,7 +152,7 @@ def _is_complete(said: str, innermost: str, language: Language) -> bool:
 
 
 def _closing(said: str, bracket: Bracket) -> str:
-    """Returns what closes a bracket of `said` at its end: behind the last word, or on a line of its own."""
+    """Returns what closes a bracket of `said` at its end: after the last word, or on a line of its own."""
     line_start = said.rfind("\n", 0, bracket.offset) + 1
     line = said[line_start:].split("\n", maxsplit=1)[0]
     behind = line[bracket.offset - line_start + 1 :]

@@ -1,6 +1,6 @@
-"""Cleans up a candidate: cuts its text to what may be shown, before `shape` fits it to its place. Text in, text out.
+"""Cleans up a candidate: cuts its text to the part that may be shown, before `shape` fits it to its place.
 
-Knows lines, words, brackets and quotes; knows no language, no tokens and no model.
+Text in, text out. Works on lines, words, brackets and quotes of any language, without tokens or a model.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ def cut_to_line(text: str) -> str:
 def drop_suffix_copy(text: str, suffix: str) -> str:
     """Cuts a copy of the suffix's head off the end of `text`.
 
-    A checkpoint that was not trained to fill writes the clamped suffix again into the positions it has to spare. The
-    copy may be cut short by the end of the slot; one of less than four visible characters is kept, since closing
-    brackets and the like recur by right.
+    A checkpoint that was not trained to fill writes the clamped suffix again into its spare positions. The copy may be
+    cut short by the end of the slot; one of less than four visible characters is kept, since closing brackets and the
+    like recur rightly.
 
     Args:
-        text: what stands in the slot.
+        text: text of the slot.
         suffix: text after the cursor.
     """
     for start in range(len(text)):
@@ -103,7 +103,7 @@ def cut_repetition(text: str) -> str:
 
     Three equal lines or groups of lines at the end are too many, and four equal pieces within a line (six of a list, a
     chain or a nest). What has no letters may recur. A piece is cut where the text ended within it, so that
-    `x + x + x + x + x` becomes `x`. A line that goes on behind its repetition is not shown, nor what follows it.
+    `x + x + x + x + x` becomes `x`. A line that goes on after its repetition is not shown, nor what follows it.
 
     Args:
         text: a candidate.
@@ -142,7 +142,7 @@ def _copied_characters(text: str, prefix: str, suffix: str) -> Iterator[tuple[in
 
 
 def _copied_lines(text: str, prefix: str, suffix: str) -> Iterator[tuple[int, int]]:
-    """Yields the same for a copy of the next lines, maybe behind one of the rest of the cursor's line."""
+    """Yields the same for a copy of the next lines, maybe after one of the rest of the cursor's line."""
     rest, _, after = suffix.partition("\n")
     rest, below = rest.strip(), [line for line in after.split("\n") if line.strip()]
     lines = text.split("\n")
@@ -202,8 +202,8 @@ def _counter_of_unmatched(prefix: str, suffix: str) -> Callable[[str], int]:
 def _match_brackets(bare: str, opened: list[str]) -> tuple[int, int, int]:
     """Changes `opened`, the open brackets from the outermost in, as `bare`, a text without strings, does.
 
-    Returns how many closing brackets had no partner, how many open ones were passed over for one further out, and how
-    many that were open before still are.
+    Returns how many closing brackets had no partner, how many open ones were skipped for one further out, and how many
+    that were open before still are.
     """
     num_closing, num_passed, num_kept = 0, 0, len(opened)
     num_open = {opener: opened.count(opener) for opener in _OPENER_OF.values()}
@@ -224,7 +224,7 @@ def _match_brackets(bare: str, opened: list[str]) -> tuple[int, int, int]:
 
 
 def _end_of_first_time(line: str) -> int | None:
-    """Returns where the first of many equal pieces of `line` ends; 0 if it goes on behind them, None without such."""
+    """Returns where the first of many equal pieces of `line` ends; 0 if it goes on after them, None without such."""
     tokens = list(_TOKEN.finditer(line))
     words = [token.group() for token in tokens]
     for size in range(1, _LONGEST_UNIT + 1):

@@ -1,6 +1,6 @@
-"""What stands around a cursor, as the rules that shape an answer read it: lines above, the cursor's line, lines below.
+"""The text around a cursor for the rules that shape an answer: lines above, the cursor's line, lines below.
 
-Line ends are `\\n`, whatever the document has. What is far away is left out, so that long files cost no more.
+Line ends are `\\n`, whatever the document has. Distant text is left out, so that long files cost no more.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from functools import cached_property
 
 from dgemma_engine.postprocess.lexer import Language, Reading, cheap_end, cheap_start, language_named, read
 
-# Characters on each side of the cursor that shaping reads. Reading as much for brackets takes some milliseconds, and
-# most answers need no such reading.
+# Characters on each side of the cursor that shaping reads. Reading them for brackets takes some milliseconds, and most
+# answers need no such reading.
 SHAPING_CHARS = 50_000
 # Twice as many as code that people write has in as much text.
 _MOST_SIGNS = 10_000

@@ -1,4 +1,4 @@
-"""What an answer repeats of the document: lines above and below the cursor, and the rest of the cursor's line.
+"""Cuts what an answer repeats of the document: lines above and below the cursor, and the rest of the cursor's line.
 
 Pure. `clean_candidate` cuts such copies as they were written; here indentation and block have been corrected, and the
 document's own lines count. The rest of a line is compared by brackets and quotes, so that `foo(|)` never becomes
@@ -28,9 +28,9 @@ _MOST_SHORT, _MOST_LONG = 16, 48
 
 
 def without_repetition(middle: str, around: CursorContext) -> str:
-    """Cuts `middle` before the line or group of lines that would stand there once too often.
+    """Cuts `middle` before a line or group of lines that would be repeated once too often.
 
-    Three equal ones behind each other are too many, six of a list. What has no letters may recur, and so may what the
+    Three equal ones after each other are too many, six of a list. What has no letters may recur, and so may what the
     user has begun to type.
 
     Args:
@@ -56,10 +56,10 @@ def without_repetition(middle: str, around: CursorContext) -> str:
 
 
 def without_next_lines(middle: str, around: CursorContext) -> str:
-    """Drops the end of `middle` from the line on where it says again what the lines below the cursor say.
+    """Drops the end of `middle` from the first line on that repeats the lines below the cursor.
 
     Indentation counts. The last of several such lines may have been cut short by the answer's end. A line of brackets
-    alone stands twice in good code too; `brackets` knows whether it may.
+    alone is repeated in good code too; `brackets` decides whether it may be.
 
     Args:
         middle: what is to be inserted at the cursor.
@@ -78,10 +78,10 @@ def without_next_lines(middle: str, around: CursorContext) -> str:
 
 
 def num_covered(*, before: str, middle: str, rest: str) -> int:
-    """Returns how many characters of `rest` the completion covers: they are replaced, because `middle` says them.
+    """Returns how many characters of `rest` the completion replaces, because `middle` repeats them.
 
-    An answer of several lines covers only what closes brackets and strings. Of the candidates that `middle` really
-    says, the one that leaves fewest brackets and quotes open wins, the longest among equals.
+    An answer of several lines replaces only characters that close brackets and strings. Of the parts that `middle`
+    really repeats, the one that leaves fewest brackets and quotes open wins, the longest among equals.
 
     Args:
         before: the line left of the cursor.
@@ -90,7 +90,7 @@ def num_covered(*, before: str, middle: str, rest: str) -> int:
     """
     if not rest.strip() or ("\n" in middle and not _PUNCTUATION.issuperset(rest)):
         return 0
-    # A minified file is one line: what stands far away must not cost time at every key.
+    # A minified file is one line: distant text must not cost time at every key.
     before, rest = before[-_CHARS_EACH_SIDE:], rest[:_CHARS_EACH_SIDE]
     covered, fewest = 0, num_unbalanced(before + middle + rest)
     candidates: list[tuple[int, bool]] = []

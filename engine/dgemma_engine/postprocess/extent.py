@@ -1,6 +1,6 @@
-"""How far an answer reaches: to the end of the cursor's line or over several, and where the cursor's block ends.
+"""The extent of an answer: to the end of the cursor's line or over several, and where the cursor's block ends.
 
-Pure. `extent_of` says it before the engine is asked, `cut_to_block` and `cut_outside` hold the answer to it.
+Pure. `extent_of` decides it before the engine is asked, `cut_to_block` and `cut_outside` enforce it on the answer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _FENCE = re.compile(r"\s*(```|~~~)")
 def extent_of(before: str, rest: str, language_id: str) -> Extent:
     """Returns how far the answer may reach.
 
-    Several lines on a blank line, behind what opens a block, and between the two brackets of an empty one, `{|}`;
+    Several lines on a blank line, after what opens a block, and between the two brackets of an empty one, `{|}`;
     anywhere else one line.
 
     Args:
@@ -50,8 +50,8 @@ def opens_block(line: str, language: Language) -> bool:
 def cut_to_block(middle: str, around: CursorContext) -> str:
     """Cuts before the first line that leaves the cursor's block, or that begins another paragraph at its level.
 
-    Behind what opens a block (`def f():`), what stands at that line's own indentation has left the block, but for what
-    closes it. A closing bracket further out stays where the document has none.
+    After a line that opens a block (`def f():`), a line with the same indentation has left the block, unless it closes
+    it. A closing bracket further out stays where the document has none.
 
     Args:
         middle: what is to be inserted at the cursor.
@@ -78,7 +78,7 @@ def cut_outside(middle: str, around: CursorContext, *, least_column: int = -1) -
     Args:
         middle: what is to be inserted at the cursor.
         around: where.
-        least_column: how far out lines below the first may stand; -1 is as far as the block.
+        least_column: least indentation of lines below the first; -1 is that of the block.
     """
     lines = middle.split("\n")
     if fence := _FENCE.match(around.before):
@@ -102,13 +102,13 @@ def cut_outside(middle: str, around: CursorContext, *, least_column: int = -1) -
 
 
 def columns(line: str) -> int:
-    """Returns how deep a line is indented, tabs to the next multiple of eight."""
+    """Returns the indentation of a line in columns, tabs to the next multiple of eight."""
     indent = line[: len(line) - len(line.lstrip(" \t"))]
     return len(indent.expandtabs(8))
 
 
 def closes(line: str) -> bool:
-    """Whether a line begins with what ends a block."""
+    """Whether a line begins with a token that ends a block."""
     return line.lstrip().startswith((")", "]", "}", "</"))
 
 

@@ -1,4 +1,4 @@
-"""How a document indents: lines -> the style that the lines around a cursor share.
+"""The indentation style of a document: lines -> the style that the lines around a cursor share.
 
 Pure. Counts in columns; a style turns columns into tabs and spaces and back.
 """
@@ -14,7 +14,7 @@ from dgemma_engine.postprocess.extent import opens_block
 from dgemma_engine.postprocess.lexer import Language
 
 _LINES_ABOVE, _LINES_BELOW = 300, 100
-# Columns of a tab where the document does not tell; any number would do, since only levels are counted.
+# Columns of a tab where the document has none; any number would do, since only levels are counted.
 _TAB = 4
 _MIXED_TAB = 8
 # Least share of the steps that the commonest must have.
@@ -27,7 +27,7 @@ class IndentStyle:
     """A way to indent.
 
     Attributes:
-        unit: columns of one level; 0 where the document does not tell.
+        unit: columns of one level; 0 where that is unknown.
         tab: columns that a tab stands for; 0 for a document without tabs. With `tab == unit` levels are tabs, with
             `tab > unit` tabs stand for as many spaces wherever they can.
     """
@@ -46,7 +46,7 @@ class IndentStyle:
         return "\t" * (columns // self.tab) + " " * (columns % self.tab)
 
     def allows(self, blanks: str) -> bool:
-        """Whether the document could indent a line like this; what aligns a line behind its level counts as such."""
+        """Whether the document could indent a line like this; what aligns a line after its level counts as such."""
         if not self.tab:
             return "\t" not in blanks
         spaces = blanks.lstrip("\t")

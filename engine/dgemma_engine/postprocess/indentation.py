@@ -1,6 +1,6 @@
-"""Indentation of an answer, put right where it is plainly wrong for the place: levels, tabs and spaces, the first line.
+"""Corrects the indentation of an answer where it is clearly wrong for its place: levels, tabs and spaces, first line.
 
-Pure. A line that could stand as it is stays as it is: people align as they like.
+Pure. A line that may be indented as it is stays: alignment is a matter of taste.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _UNINDENTED_BLOCK = re.compile(r"\s*(?:namespace|extern)\b")
 _GOES_ON = re.compile(r"[.?:&|+\-*/%=<>,]")
 _STATEMENT_END = re.compile(r"[\w)\]}\"'`;{:]\Z")
 _CHARS_OF_STATEMENT = 400
-# Spaces of a level where neither the answer nor the document tells.
+# Spaces of a level where neither the answer nor the document shows one.
 _SPACES = 4
 
 
 def with_document_indentation(middle: str, around: CursorContext) -> str:
     """Returns `middle`, indented as the document is.
 
-    1. On a blank line, what the answer repeats of the indentation that stands there is dropped, and what lacks behind
+    1. On a blank line, what the answer repeats of the indentation that stands there is dropped, and what lacks after
        the opener of a block is added. In a block of brackets a closer gets the column of its opener's line, a statement
        one inside of the block, and one below a finished statement no more than that statement's.
     2. Lines below the first that were written as if the cursor's line were not indented are indented with it.

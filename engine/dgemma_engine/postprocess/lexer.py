@@ -1,4 +1,4 @@
-"""Strings, comments and brackets as each language spells them, and what a text leaves unpaired of them.
+"""Strings, comments and brackets as each language spells them, and the unpaired ones of a text.
 
 Pure. A table of languages, looked up by LSP language id, and one reading of a text by it; no grammar. A language that
 is not in the table is read as most are.
@@ -23,11 +23,11 @@ class Language:
         long_quotes: delimiters of strings that may span lines.
         quotes_anywhere: whether a quote begins a string wherever it stands; off means only where a value can begin, so
             that an apostrophe does not.
-        has_brackets: whether brackets need their partner; off for prose, where `:)` is a smile.
+        has_brackets: whether brackets need their partner; off for prose, where `:)` is a smiley.
         needs_semicolons: whether a statement that is not a block ends with one.
         ends_with_line: whether a line that leaves no bracket open and ends with no operator is a whole statement.
         is_data: whether the text has values only, so that all of one block stand in one column.
-        has_depth: whether the line above says how deep a line stands; off where the author decides, as in a list.
+        has_depth: whether the line above determines a line's indentation; off where the author decides, as in a list.
         indents_blocks: whether a block is what is indented deeper, so that nothing closes it.
         block_opener: regular expression found at the end of a line (comment and blanks taken off) that opens a block.
     """
@@ -146,7 +146,7 @@ _OTHER = Language(long_quotes=("`",), block_opener=r"[({\[]|:")
 
 
 def language_named(language_id: str) -> Language:
-    """Returns what is known of a language.
+    """Returns the entry of a language.
 
     Args:
         language_id: as LSP spells it; one that is not known, or empty, gets what most languages share.
@@ -171,7 +171,7 @@ class Bracket(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What a text leaves unpaired.
+    """The unpaired brackets and delimiters of a text.
 
     Attributes:
         closing: brackets that close what was opened before the text, in order.

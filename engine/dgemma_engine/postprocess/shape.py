@@ -1,6 +1,6 @@
 """Shapes a candidate: a cleaned text -> the text that is shown, and how much of the line's rest it replaces.
 
-Puts the rules in order, each from its own module. A candidate is shaped once, before it is ranked, so that its score
+Applies the rules in order, each from its own module. A candidate is shaped once, before it is ranked, so that its score
 belongs to the text that the user sees. Standard library only.
 """
 
@@ -36,7 +36,7 @@ _NOTHING = ShapedText(text="")
 
 
 def shaper(context: Context) -> Callable[[str], ShapedText]:
-    """Returns what shapes the candidates of a request: as a fill where the user waits for one, else as ghost text."""
+    """Returns the function that shapes the candidates of a request: as a fill or as ghost text."""
     edges = context.edges
     around = CursorContext.of(
         edges.above + context.prefix[edges.num_before :],
@@ -86,7 +86,7 @@ def shape_fill(middle: str, around: CursorContext, extent: Extent, *, least_colu
         middle: a candidate.
         around: where.
         extent: how far it may reach.
-        least_column: how far out lines below the first may stand; -1 is as far as the block.
+        least_column: least indentation of lines below the first; -1 is that of the block.
     """
     middle = normalize_newlines(middle)
     if extent is Extent.LINE:
@@ -104,7 +104,7 @@ def shape_fill(middle: str, around: CursorContext, extent: Extent, *, least_colu
 
 
 def without_covered(text: str, covered: int, suffix: str) -> str | None:
-    """Returns what gives the same document if it is inserted and replaces nothing; None if there is no such text.
+    """Returns a text that gives the same document when inserted without replacing anything; None if there is none.
 
     Args:
         text: the shape of a candidate.
@@ -116,7 +116,7 @@ def without_covered(text: str, covered: int, suffix: str) -> str | None:
 
 
 def _lacks_body(middle: str, around: CursorContext) -> bool:
-    """Whether the last line opens a block that nothing stands in; grammars do not see that where indentation counts."""
+    """Whether the last line opens a block without a body, which a grammar of indented blocks does not report."""
     last = (around.before + middle).rpartition("\n")[2]
     if not around.language.indents_blocks or around.rest.strip() or not last.endswith(":"):
         return False

@@ -1,4 +1,4 @@
-"""Text without its string literals, as far as quotes alone tell where one begins and ends. Knows no language."""
+"""Text without its string literals, by their quotes alone. For any language."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ STRINGS_OVER_LINES: Mapping[str, re.Pattern[str]] = {quote: re.compile(rf"(?:\\.
 def without_strings(text: str, inside: Mapping[str, re.Pattern[str]] = STRINGS_IN_LINE) -> str:
     """Returns `text` without its strings; a quote that ends no string stays.
 
-    From a quote that has no partner to where the search for it ended, no quote of its kind has one: none is searched
-    from again.
+    Between a quote without partner and the end of the search for it, no quote of its kind has one: none of those is
+    searched again.
 
     Args:
         text: any.

@@ -1,8 +1,8 @@
 """Which files are private: neither completed nor read. The one place that decides it for files of this machine.
 
 Checked in this order, and the first that matches decides: the user's patterns (of the setting `dgemma.privateFiles`,
-whose `!pattern` allows what would be private otherwise), names that promise secrets, ignore files; then the first lines
-of the text. A link is as private as what it leads to.
+whose `!pattern` allows files that would be private otherwise), names of secrets, ignore files; then the first lines of
+the text. A link is as private as its target.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class FilePrivacy:
             with a leading slash from the root of the disk, with a leading `~/` from the home folder.
         home: the user's home folder.
         clock: seconds that never go backwards.
-        report: told in one sentence which lines of an ignore file do not say what they seem to.
+        report: called with one sentence about lines of an ignore file that do not mean what they seem to.
         style: of the system's paths.
 
     Attributes:
@@ -54,7 +54,7 @@ class FilePrivacy:
         self._tree = IgnoreTree(home=home, clock=clock, report=report, style=style)
 
     def configure(self, patterns: Sequence[str]) -> None:
-        """Decides by other patterns from now on.
+        """Replaces the patterns.
 
         Args:
             patterns: see the class.
@@ -111,7 +111,7 @@ class FilePrivacy:
         self._tree.forget()
 
     def _judge(self, paths: Iterable[str], *, is_local: bool) -> tuple[str | None, bool]:
-        """Returns what makes one of a file's paths private, and whether the settings take back every path of it."""
+        """Returns why one of a file's paths is private, and whether the settings allow every path of it."""
         is_allowed = True
         for path in paths:
             if len(path) > _MAX_PATH_CHARS or path.count("/") > _MAX_FOLDERS:

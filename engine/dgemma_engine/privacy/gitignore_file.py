@@ -1,7 +1,6 @@
-"""The patterns of one ignore file, in the syntax of `.gitignore`: text -> which entry of a tree which line names.
+"""The patterns of one ignore file, in the syntax of `.gitignore`: text -> the line that names an entry of a tree.
 
-Pure. An entry is looked at on its own; that everything below a named folder is named too is the caller's walk from the
-top down, as git does it.
+Pure. An entry is judged on its own; for files below a named folder the caller walks from the top down, as git does.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from dgemma_engine.privacy.gitignore_pattern import IgnorePattern, Matcher, Patt
 _MOST_PROBLEMS = 1_000
 # Each is compared with every folder of every path.
 _MOST_LINES = 5_000
-# What other programs read in a pattern and git does not: a pattern of that kind names nothing in practice.
+# Syntax of other programs that git does not have: a pattern with it names nothing in practice.
 _FOREIGN = (
     (re.compile(r"\{[^{},]*+,[^{}]*+\}"), "braces stand for themselves; write a pattern for each name"),
     (re.compile(r"[;,]\s*+[!*./]"), "one entry is one pattern; write an entry for each"),
@@ -57,13 +56,13 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flaw:
-    """A line that does not say what it was most likely meant to.
+    """A line that most likely does not mean what its author intended.
 
     Attributes:
         line: its number, from 1.
         text: the line.
         reason: why, and what to write instead.
-        is_used: whether the line counts as git reads it; else it is passed over.
+        is_used: whether the line counts as git reads it; else it is skipped.
     """
 
     line: int
@@ -81,7 +80,7 @@ class IgnoreFile:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Reads a file; lines that git would pass over are passed over, and are in `flaws`."""
+        """Reads a file; lines that git would skip are skipped, and are in `flaws`."""
         rules: list[Rule] = []
         flaws: list[Flaw] = []
         lines = _composed(text.removeprefix("\ufeff")).split("\n")
@@ -138,10 +137,10 @@ def problem_of(pattern: str) -> str | None:
 
 
 def _rule(text: str) -> tuple[Rule | None, str]:
-    """Reads a line; returns what it says, and a remark or nothing.
+    """Reads a line; returns its rule, and a remark or nothing.
 
     Raises:
-        PatternError: git passes the line over.
+        PatternError: git skips the line.
     """
     body = text.removeprefix("!")
     if text.startswith("#") or body in {"", "/"}:

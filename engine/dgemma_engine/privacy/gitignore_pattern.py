@@ -39,7 +39,7 @@ class PatternError(ValueError):
 
 
 class Matcher(Protocol):
-    """What a compiled regular expression does, for what needs none."""
+    """The interface of a compiled regular expression, for patterns that need none."""
 
     def fullmatch(self, string: str, /) -> object | None:
         """Returns something if the whole text matches."""
@@ -78,7 +78,7 @@ class IgnorePattern:
 
     Attributes:
         regex: matches in full the paths that the pattern names, without a slash at their end.
-        remark: what the pattern most likely was not meant to say; empty for nothing.
+        remark: why the pattern most likely does not mean what was intended; empty for nothing.
     """
 
     regex: Matcher
@@ -92,7 +92,7 @@ class IgnorePattern:
             body: without `!` before it and without the slash that restricts it to folders.
 
         Raises:
-            PatternError: git passes it over, or it is longer than 4,096 characters.
+            PatternError: git skips it, or it is longer than 4,096 characters.
         """
         if len(body) > MAX_CHARS:
             raise PatternError(f"it is longer than {MAX_CHARS} characters; split it")
@@ -166,7 +166,7 @@ class _Reader:
         return self.text[self.at - 1]
 
     def _class(self) -> str:
-        """Reads `[...]`, from behind the bracket."""
+        """Reads `[...]`, from after the bracket."""
         negated = self._next("[") in {"!", "^"}
         self.at += negated
         members, before = "", ""
@@ -199,7 +199,7 @@ class _Reader:
         return self._escaped(character)
 
     def _class_name(self) -> str | None:
-        """Reads `:name:]`, from behind the bracket; None where none stands there."""
+        """Reads `:name:]`, from after the bracket; None where none stands there."""
         if self._next("[") != ":":
             return None
         end = self.text.find("]", self.at + 1)
@@ -229,7 +229,7 @@ def _expression(segments: list[list[str]]) -> str:
         if not _is_deep(segment):
             chunk.append(f"{_segment(segment)}/")
             continue
-        # The first place behind `**/` leaves the most for what follows.
+        # The first place after `**/` leaves the most for what follows.
         done.append(f"(?>{after_folders}?{''.join(chunk)})" if after_folders and chunk else "".join(chunk))
         chunk, after_folders = [], _FOLDERS
     if not _is_deep(segments[-1]):

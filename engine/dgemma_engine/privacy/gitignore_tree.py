@@ -1,4 +1,4 @@
-"""Which ignore file above a path names it: reads `.gitignore`, `.git/info/exclude` and `.dgemmaignore` as git would.
+"""The ignore file above a path that names it: reads `.gitignore`, `.git/info/exclude` and `.dgemmaignore` as git would.
 
 Nesting, negation and folders are as in git; `.dgemmaignore` comes after `.gitignore` of the same folder. It counts in
 every folder above a path, `.gitignore` from the repository's top down; without a repository from below the home folder
@@ -28,7 +28,7 @@ _MAX_SHOWN_LINES = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IgnoreMatch:
-    """What names a path: a line of an ignore file.
+    """The line of an ignore file that names a path.
 
     Attributes:
         file: the ignore file's name.
@@ -61,7 +61,7 @@ class IgnoreTree:
     Args:
         home: the user's home folder.
         clock: seconds that never go backwards.
-        report: told, when a file is read, in one sentence which of its lines do not say what they seem to.
+        report: called, when a file is read, with one sentence about lines that do not mean what they seem to.
         style: of the system's paths; where the system compares names without case, patterns do.
     """
 

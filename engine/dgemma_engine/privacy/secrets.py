@@ -1,7 +1,7 @@
-"""What is private by its name, its language or its first lines: environments, keys, credentials. Pure.
+"""Secrets by name, language or first lines: environments, keys, credentials. Pure.
 
-Every folder of a path is looked at as well as the file. Names that a file system may take for the same are the same:
-upper and lower case, compatible characters, invisible ones, dots and spaces at the end. A backup of a secret is one.
+Every folder of a path is checked as well as the file. Names that a file system may treat as equal are equal: upper and
+lower case, compatible characters, invisible ones, dots and spaces at the end. A backup of a secret is one.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class SecretNames:
         self.kind_of_path = lru_cache(_MOST_PATHS)(self._kind_of_path)
 
     def _kind_of_path(self, path: str) -> str | None:
-        """Returns what kind of secret a path's names promise, or None.
+        """Returns the kind of secret that a path's names indicate, or None.
 
         Args:
             path: with slashes; relative or absolute.
@@ -112,7 +112,7 @@ def _plain(path: str) -> str:
 
 
 def kind_of_text(text: str, language: str = "") -> str | None:
-    """Returns what kind of secret the first 4,096 characters of a text hold or its LSP language id promises, or None.
+    """Returns the kind of secret that the first 4,096 characters of a text or its LSP language id indicate, or None.
 
     Args:
         text: the text.

@@ -1,7 +1,7 @@
-"""What is proposed for a hole because it already stands elsewhere: in the document or in its snippets.
+"""Candidates for a hole that are copied from elsewhere in the document or from its snippets.
 
 Turns a `Context` into middles whose surroundings match on both sides, by comparing lexemes. Keeps an index per
-document that follows its edits. Knows no tokens and no model.
+document that follows its edits. Needs no tokens and no model.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MAX_FINISHED = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seed:
-    """A middle that stands elsewhere.
+    """A middle that was found elsewhere.
 
     Attributes:
         text: to be inserted at the cursor.
@@ -64,7 +64,7 @@ class SeedStore:
         max_characters: of text that is indexed over all documents kept. The newest is kept whatever its size.
         document_characters: of one document's text that is indexed: a third each for what is above the cursor, for
             what is below it and for snippets. More is found in more, but the first look takes that much longer.
-        max_places: most places looked at for one hole; small misses the best one, large takes more time.
+        max_places: most places compared for one hole; small misses the best one, large takes more time.
     """
 
     def __init__(
@@ -96,10 +96,10 @@ class SeedStore:
         return sum(document.index.num_entries for _, document in self._documents.items())
 
     def propose(self, context: Context, *, limit: int = 3) -> list[Seed]:
-        """Returns middles that stand elsewhere, best first, each text once.
+        """Returns middles that were found elsewhere, best first, each text once.
 
         Args:
-            context: the hole and what to look at.
+            context: the hole, with the texts to search.
             limit: most seeds to return.
         """
         cut = Cut.of(context)

@@ -1,7 +1,7 @@
-"""What stands around the cursor, compared with what stands around a place: from a place to the middles it proposes.
+"""Compares the text around the cursor with the text around a place: from a place to the middles it proposes.
 
 Cuts a `Context` at its cursor, and turns the cut and a `NgramIndex` into middles. White space between lexemes, blank
-lines and the depth of indentation do not count in a comparison. Knows nothing of ranking.
+lines and the depth of indentation do not count in a comparison. Does not rank.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Cut:
     Attributes:
         above: whole lines above the cursor's.
         before: the cursor's line up to the cursor.
-        rest: the cursor's line behind the cursor; its beginning only if it is very long.
+        rest: the cursor's line after the cursor; its beginning only if it is very long.
         below: whole lines below the cursor's.
         line_break: what the document ends its lines with.
     """
@@ -93,7 +93,7 @@ class MatchSite:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Continuation:
-    """What a place proposes.
+    """A text that a place proposes.
 
     Attributes:
         text: to be inserted at the cursor.
@@ -126,12 +126,12 @@ class Surroundings:
         rest = () if self._is_line_end else (*lexemes_of(cut.rest), LINE_BREAK)
         below = self._below.lexemes_from(0) if self._below else ()
         self._after = list(islice(chain(rest, below), _MAX_AFTER))
-        # Behind what is typed on a line, the next line may well begin with the same.
+        # After what is typed on a line, the next line may well begin with the same.
         is_open = self._is_blank or not self._is_line_end
         self._suffix = lexemes_of(f"{cut.rest}\n{cut.below[:_SUFFIX_CHARACTERS]}") if is_open else ()
 
     def places(self, limit: int) -> list[MatchSite]:
-        """Returns places where enough matches before the cursor, after looking at no more than `limit`."""
+        """Returns places where enough matches before the cursor, after comparing at most `limit`."""
         seen: set[tuple[Line, int]] = set()
         found: list[MatchSite] = []
         num_word = int(len(self._word) >= STEM_CHARACTERS)
@@ -275,7 +275,7 @@ class Surroundings:
         return Continuation(text=self._cut.line_break.join(texts), after=self._num_after(last))
 
     def _num_after(self, line: Line) -> int:
-        """Returns how many lexemes of the suffix are found behind the end of `line`."""
+        """Returns how many lexemes of the suffix are found after the end of `line`."""
         following = line.next()
         return num_matched(self._after, following.lexemes_from(0)) if following else 0
 

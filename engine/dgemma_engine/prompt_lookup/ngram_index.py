@@ -1,10 +1,10 @@
-"""Where the lexemes of a document and of its snippets stand: an index that follows edits line by line.
+"""The n-gram index of a document and its snippets: finds lines by their lexemes, and follows edits line by line.
 
-Lexemes are what two pieces of code are compared by, whatever the tokenizer: words (identifiers, numbers) and single
-punctuation characters. White space is dropped; `LINE_BREAK` stands between the lexemes of two lines.
+Lexemes are the units by which two pieces of code are compared, whatever the tokenizer: words (identifiers, numbers) and
+single punctuation characters. White space is dropped; `LINE_BREAK` stands between the lexemes of two lines.
 
 Turns the lines above and below the cursor's line, and snippets, into an index from short runs of lexemes to lines.
-The cursor's own line is in neither part. Knows no cursor column and nothing of what is done with a place.
+The cursor's own line is in neither part. Independent of the cursor's column and of the use of a place.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 LINE_BREAK = "\n"
-# Longer lines are data or were made by a machine: nobody types their like.
+# Longer lines are data or generated: they are not typed again.
 MAX_LINE_CHARACTERS = 512
 
 _LEXEME = re.compile(r"\w+|[^\w\s]")
@@ -208,7 +208,7 @@ class NgramIndex:
         lines = held if isinstance(held, set) else {held}
         if len(lines) <= _MAX_SORTED:
             return sorted(lines, key=_distance)[:limit]
-        # A gram of everywhere is also a gram of the neighbourhood.
+        # An n-gram that is everywhere is also near the cursor.
         runs = (self.above, self.below, *self._snippets.values())
         around = (line for run in runs for line in run.lines[-_MAX_SORTED:])
         return sorted((line for line in around if line in lines), key=_distance)[:limit]

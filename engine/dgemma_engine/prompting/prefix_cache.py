@@ -56,7 +56,7 @@ class PromptStore:
         model: DiffusionModel,
         *,
         num_documents: int = MOST_DOCUMENTS,
-        max_bytes: int = PROMPT_STORE_BYTES,
+        max_bytes: int = PROMPT_STORE_BYTES["cuda"],
         parallel_tokens: int = 0,
     ) -> None:
         self._model = model

@@ -1,4 +1,4 @@
-"""What an answer tells of the adapter of the user's repository."""
+"""The part of an answer about the adapter of the user's repository."""
 
 from __future__ import annotations
 

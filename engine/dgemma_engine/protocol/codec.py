@@ -1,6 +1,6 @@
 """JSON <-> messages: frozen dataclasses structured by cattrs, every field's type checked, faults that name the field.
 
-Holds the rules of structuring only: which messages exist is not known here.
+Holds the rules of structuring only, for any message.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MOST, _MOST_INTEGER = sys.float_info.max, 2**64
 
 
 class Message:
-    """What all messages can do; each is a frozen dataclass."""
+    """Base of all messages; each is a frozen dataclass."""
 
     __slots__ = ()
 

@@ -1,7 +1,7 @@
 """The greeting that an engine sends to each new connection, and the errors for versions that do not match.
 
-Engines outlive updates of the package, and a message with a field that the other end does not know is refused. Standard
-library only; knows no transport.
+Engines outlive updates of the package, and a message with an unknown field is refused. Standard library only;
+independent of the transport.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _OLDER = "the running engine is of an older version; close the other windows tha
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
-    """Which messages an engine understands.
+    """The version of an engine's messages.
 
     Attributes:
         protocol: its `PROTOCOL`; 0 for an older engine, which sends no greeting.

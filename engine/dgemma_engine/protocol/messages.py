@@ -1,4 +1,4 @@
-"""What crosses the socket: plain values, standard library only.
+"""Messages of the socket: plain values, standard library only.
 
 Every message is a frozen dataclass; see `codec` for `to_wire` and `from_wire`. Knows no tensors, tokens or transport.
 """
@@ -96,20 +96,20 @@ class Context(Message):
         path: file path for the model to see; may be empty.
         language: LSP language id, e.g. `python`; may be empty.
         snippets: text from elsewhere, most relevant last.
-        edits: what the user changed lately, each as lines that begin with `-` or `+`, newest last.
+        edits: recent edits of the user, each as lines that begin with `-` or `+`, newest last.
         extent: how far the middle may reach.
         max_middle_tokens: most tokens in the middle (1 to 4,096).
         deadline_ms: milliseconds from arrival at the engine until an answer is due; 0 means none is waited for.
         seed: seed of the random draws, 0 to 2**63 - 1; the same seed gives the same text.
         drafts: id that the drafts of this request are sent under; empty asks for none.
-        speculative: whether nobody waits for the answer yet: the request runs only while there is no other request of
-            any client, and ends with `CANCELLED` as soon as one comes.
+        speculative: whether the answer is prepared ahead: the request runs only while there is no other request of any
+            client, and ends with `CANCELLED` as soon as one comes.
         on_demand: whether the user waits for a fill: the best candidates that break no syntax are answered however
             unlikely they are, and requests for ghost text are served first.
         insistent: whether the best candidate is wanted however unlikely it is: the user asked by hand.
         least_column: least indentation of the lines of a middle on demand, the first excepted, tabs to multiples of
             eight; lines further out are cut. -1 is the indentation of the block that the hole is in.
-        edges: what of the document lies outside of `prefix` and `suffix`.
+        edges: the parts of the document outside of `prefix` and `suffix`.
         folder: absolute path, on the engine's machine, of the folder that the document is in: an adapter of the nearest
             repository at or above it takes part. Empty asks the model as it is, as every request over HTTP does.
     """
@@ -209,7 +209,7 @@ class Candidate(Message):
 
     Attributes:
         text: text to insert at the cursor.
-        score: what it was ranked by, 0 to 1.
+        score: its score in the ranking, 0 to 1.
         source: what proposed it.
         covered: characters after the cursor, on its line, that the text replaces.
         num_tokens: tokens that the text adds to the document, of the model's own; at most `Context.max_middle_tokens`.
@@ -242,14 +242,14 @@ class Infill(Message):
             of its tokens where there is no calibration or time ran out; 0 for an empty text.
         steps: denoising steps spent on this request.
         timings_ms: milliseconds per stage: `queue`, `tokenize`, `encode`, `propose`, `denoise`, `rank`, `total`; and
-            `others`: what requests of other connections took in between.
+            `others`: time spent on requests of other connections in between.
         forwards: model passes over canvases and candidates spent on this request; encoding of the prompt not counted.
         candidates: what was considered, best first; where `text` is not empty and there are any, it is the first.
         unlikely: whether `text` stays below the model's threshold and is answered only because the request was
             `insistent` or `on_demand`.
         prompt_tokens: tokens that the model reads before it writes; 0 where no model was asked.
         encoded_tokens: those of them that were not known from an earlier request of the document.
-        adapter: whether an adapter took part; says nothing of a request that was not begun.
+        adapter: whether an adapter took part; without meaning for a request that was not begun.
     """
 
     text: str

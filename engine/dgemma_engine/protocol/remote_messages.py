@@ -16,7 +16,7 @@ from dgemma_engine.protocol.codec import Message
 from dgemma_engine.protocol.text_delta import Piece, delta
 
 SESSION_HEADER = "X-Session-Id"
-"""By which a cluster finds the engine that knows a window's documents; says nothing of who asks."""
+"""Header by which a cluster routes a window to the engine with its documents; does not identify the user."""
 ABOUT_PATH = "/v1/engine"
 INFILL_PATH = "/v1/engine/infill"
 TRACE_PATH = "/v1/engine/trace"

@@ -1,4 +1,4 @@
-"""What an engine tells of itself: memory, clients, counts and latencies."""
+"""The status of an engine: memory, clients, counts and latencies."""
 
 from __future__ import annotations
 

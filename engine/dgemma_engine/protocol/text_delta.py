@@ -1,8 +1,8 @@
 """A text as changes of an earlier one: pieces that are copied from it, and new pieces. Pure.
 
-Text that both begin or end with is found at once, and so is what follows a few characters that were typed. What lies
-between is searched for blocks of the earlier text, so that a window that moves over a document, or snippets that change
-places, cost what is new of them.
+A common beginning and end are found at once, and so is the text after a few typed characters. The part between is
+searched for blocks of the earlier text, so that of a window that moves over a document, or of snippets that change
+places, only the new text is sent.
 """
 
 from __future__ import annotations

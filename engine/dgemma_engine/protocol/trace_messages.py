@@ -1,6 +1,6 @@
-"""What a recorded request did, step by step, as it crosses the socket: plain values, standard library only.
+"""The steps of a recorded request as a message of the socket: plain values, standard library only.
 
-Token ids stand for tokens; `Trace.tokens` and `Trace.marks` say how each is spelled. Knows no tensors.
+Token ids stand for tokens; `Trace.tokens` and `Trace.marks` hold the spelling of each. Knows no tensors.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ TRACE = "engine/trace"
 
 
 class RowKind(StrEnum):
-    """What a row of a canvas is to try."""
+    """The kind of hypothesis that a row of a canvas tests."""
 
     SLOT = "slot"
     LENGTH = "length"
@@ -23,7 +23,8 @@ class RowKind(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What became of a candidate: shown, sent behind it, too unlikely, breaks the syntax, or not judged in time."""
+    """The outcome of a candidate: shown, less likely than the shown one, below the threshold, broken syntax, or not
+    scored in time."""
 
     SHOWN = "shown"
     BEHIND = "behind"
@@ -40,7 +41,7 @@ class RowTrace(Message):
         kind: a slot with room to spare, a middle of exactly this length, or a text found elsewhere to start from.
         num_free: free positions.
         opening_ids: clamped before them.
-        head_ids: clamped behind them.
+        head_ids: clamped after them.
         seed: text the row starts from; empty for one that starts from noise.
     """
 
@@ -57,16 +58,16 @@ class RowStep(Message):
 
     Attributes:
         row: its index on the canvas.
-        seen_ids: what stood there when the model looked.
-        best_ids: what it reads there.
-        confidence: probability of that at temperature 1, 0 to 1.
+        seen_ids: the tokens before the step.
+        best_ids: the most likely tokens in the step.
+        confidence: their probability at temperature 1, 0 to 1.
         entropy: nats, at the step's temperature.
         other_ids: the likeliest tokens, likeliest first.
         other_probabilities: theirs at temperature 1.
         accepted: 1 where the drawn token stays for the next step, 0 where noise follows; empty if the canvas made no
             further step.
-        next_ids: what stands there then; empty likewise.
-        settled: whether the row's reading stood still and was sure, so that it was done.
+        next_ids: the tokens after the step; empty likewise.
+        settled: whether the row's most likely tokens were sure and unchanged, so that it was done.
         text: what would be inserted if this were the last step; may be empty.
         mean_logprob: of that text's tokens, nats.
     """
@@ -96,7 +97,7 @@ class RowStep(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepTrace(Message):
-    """One look at a canvas.
+    """One denoising step of a canvas.
 
     Attributes:
         temperature: of the distribution that tokens are drawn from.
@@ -111,10 +112,10 @@ class StepTrace(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CanvasTrace(Message):
-    """One canvas: rows that know nothing of each other, looked at together.
+    """One canvas: independent rows, denoised together.
 
     Attributes:
-        written_ids: tokens of the middle that earlier canvases settled; this one goes on behind them.
+        written_ids: tokens of the middle that earlier canvases settled; this one goes on after them.
         steps_limit: most steps; the temperature schedule is spread over them.
         rows: as they enter.
         steps: in order.
@@ -134,10 +135,10 @@ class PassTrace(Message):
         elapsed_ms: milliseconds it took, without the recording.
         ids: the tokens, the one that ends the middle included.
         entropy: nats, at temperature 1.
-        other_ids: the likeliest tokens, likeliest first: that of `ids` and what else it might have been.
+        other_ids: the likeliest tokens, likeliest first, the one of `ids` included.
         other_probabilities: theirs at temperature 1.
-        num_agreed: how many of the tokens, from the first, the draft had said, so that they cost no pass of their own.
-        draft_id: what the draft said where it first said something else; -1 if it had come to its end.
+        num_agreed: how many of the tokens, from the first, equal the draft's, so that they cost no pass of their own.
+        draft_id: the draft's first token that differs; -1 if the draft had ended.
         ended: whether the last token ends the middle and is no part of it.
     """
 
@@ -165,7 +166,7 @@ class WritingTrace(Message):
 
     Attributes:
         forced_ids: tokens it had to begin with.
-        draft_ids: the guess that was checked behind them, the surest text so far; empty for none.
+        draft_ids: the guess that was checked after them, the surest text so far; empty for none.
         passes: in order.
         text: as it would be inserted; empty if no candidate came of it.
     """
@@ -178,15 +179,15 @@ class WritingTrace(Message):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TracedCandidate(Message):
-    """A text that was considered, and what became of it.
+    """A candidate, and its outcome.
 
     Attributes:
         text: as it would be inserted.
         source: what proposed it first.
-        score: probability of being right, or what stands in for it where it was not judged; 0 for one that breaks the
+        score: probability of being right, or a substitute where it was not scored; 0 for one that breaks the
             syntax.
-        verdict: what became of it.
-        features: what the score was made from, by name; empty where it was not judged.
+        verdict: its outcome.
+        features: the inputs of the score, by name; empty where it was not scored.
     """
 
     text: str
@@ -203,9 +204,9 @@ class Trace(Message):
     Attributes:
         infill: the answer, the same as without a recording.
         num_prompt: tokens of the prompt.
-        begun: end of the prefix that the middle repeats because it is part of a word; no part of any text here.
-        canvases: in order; a further one is larger, or goes on behind the one before it.
-        writings: what the causal mode wrote behind them; empty where it was not asked.
+        begun: end of the prefix that the middle repeats because it is part of a word (token healing); in no text here.
+        canvases: in order; a further one is larger, or goes on after the one before it.
+        writings: what the causal mode wrote after them; empty where it was not asked.
         candidates: what was considered, best first.
         threshold: score from which a candidate is shown, 0 to 1.
         is_calibrated: whether scores are probabilities that were measured for this model.

@@ -1,9 +1,9 @@
 """Layers on a processor whose weights stay in ggml's blocks, and are multiplied as they are stored.
 
 A matrix whose groups of 32 inputs have sixteen evenly spaced values (Q4_0, Q4_1, Q4_K) keeps its codes and is
-multiplied by torch's product for 4 bits. Any other is expanded anew for each use; so is one that this torch or
-processor multiplies inexactly, which is found out when it is packed. `BlockLinear` stands in for `nn.Linear` and
-`BlockExperts` for `Experts`.
+multiplied by torch's product for 4 bits. Any other is expanded again for each use; so is one that this torch or
+processor multiplies inexactly, which packing tests. `BlockLinear` replaces `nn.Linear` and `BlockExperts` replaces
+`Experts`.
 
 Shape legend: N tokens, D hidden, I input width, O output width, B blocks of a row, b bytes of a block, E experts, K
 experts per token.
@@ -106,7 +106,7 @@ def pack_blocks(type_name: str, blocks_OBb: Tensor) -> BlockMatrix:
 def pack_stack(type_name: str, num_matrices: int, read: Callable[[int], Tensor]) -> tuple[BlockMatrix, ...]:
     """Returns matrices of one shape, such as those of a layer's experts, in memory that they share.
 
-    What is kept of each would otherwise lie between what packing the next one needs for a moment, and the process would
+    Otherwise the kept part of each would lie between temporary blocks of packing the next one, and the process would
     take three times the memory of the weights.
 
     Args:
@@ -131,7 +131,7 @@ def pack_stack(type_name: str, num_matrices: int, read: Callable[[int], Tensor])
 
 
 def packed_bytes(type_name: str, num_values: int, stored_bytes: int) -> int:
-    """Returns what `pack_blocks` makes of a weight takes.
+    """Returns the size of the result of `pack_blocks`.
 
     Args:
         type_name: of its blocks.
@@ -146,7 +146,7 @@ class BlockLinear(nn.Module):
     """`nn.Linear` without bias.
 
     Args:
-        matrices: whose rows, behind each other, are the weight's.
+        matrices: whose rows, after each other, are the weight's.
     """
 
     def __init__(self, matrices: Sequence[BlockMatrix]) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 # In each byte of eight.
 _LOW_HALVES = 0x0F0F0F0F0F0F0F0F
-# What the sixteen codes of IQ4 stand for.
+# The values of the sixteen codes of IQ4.
 _IQ4_LEVELS = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 
 
@@ -167,7 +167,7 @@ def _six_bit_scales(blocks_Nb: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _iq4_levels(bytes_Nb: Tensor) -> Tensor:
-    """Returns what the codes in the halves of each row's bytes stand for."""
+    """Returns the values of the codes in the halves of each row's bytes."""
     return torch.tensor(_IQ4_LEVELS, dtype=torch.float32)[_nibbles(bytes_Nb).int()]
 
 

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorType:
-    """One way.
+    """One type.
 
     Attributes:
         name: as ggml calls it.
@@ -58,5 +58,5 @@ _OTHER_TYPES = {
 
 
 def name_of_type(number: int) -> str:
-    """Returns what ggml calls a type that this package does not expand."""
+    """Returns ggml's name of a type that this package does not expand."""
     return _OTHER_TYPES.get(number, f"type {number}")

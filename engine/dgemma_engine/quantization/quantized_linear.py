@@ -34,7 +34,7 @@ class Scratch:
             self._buffer = torch.empty(num_values, dtype=self.dtype, device=self._buffer.device)
 
     def expand(self, *weights: QuantisedTensor) -> list[Tensor]:
-        """Returns the weights as floats behind each other in the buffer, valid until the next call."""
+        """Returns the weights as floats after each other in the buffer, valid until the next call."""
         expanded: list[Tensor] = []
         start = 0
         for weight in weights:

@@ -124,7 +124,7 @@ class QuantisedTensor:
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:
-        """Returns weights [N, K] of one encoding, width and group size as one, behind each other along N."""
+        """Returns weights [N, K] of one encoding, width and group size as one, after each other along N."""
         first = parts[0]
         assert all(part.encoding is first.encoding and part.group_size == first.group_size for part in parts)
         rows = [part.row_scales for part in parts if part.row_scales is not None]
@@ -136,7 +136,7 @@ class QuantisedTensor:
         return replace(first, codes=codes, scales=scales, row_scales=torch.cat(rows) if rows else None)
 
     def _levels(self, dtype: torch.dtype) -> Tensor:
-        """Returns what the codes stand for, [..., N, K]."""
+        """Returns the levels of the codes, [..., N, K]."""
         if self.encoding is Encoding.INT8:
             return self.codes
         if self.encoding is Encoding.FP8:

@@ -1,1 +1,1 @@
-"""An engine on another machine, asked over HTTP: where it is, what may stand in the way, one round trip a question."""
+"""An engine on another machine, asked over HTTP: location, faults as sentences, one round trip for each request."""

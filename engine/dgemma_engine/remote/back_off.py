@@ -10,7 +10,7 @@ _LONGEST_WANTED_S = 600.0
 
 
 class BackOff:
-    """The pause that a busy machine asked for; doubled each time that it is busy still after one.
+    """The pause that a busy machine asked for; doubled each time that it is still busy afterwards.
 
     Args:
         clock: seconds that never go backwards.

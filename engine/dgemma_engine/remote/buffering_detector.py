@@ -1,14 +1,14 @@
 """Times of drafts and answers -> whether a proxy on the way holds drafts back until their answer. Pure.
 
 A network that stalls, or a machine under load, delivers drafts late too, but then their answer is as late. Where the
-answer comes when it should and its drafts with it, several times in a row, something kept them.
+answer comes on time and its drafts come with it, several times in a row, a proxy buffers them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Nobody notices drafts that come sooner than so long before their answer.
+# Drafts that precede their answer by less than this are too short to notice.
 _LEAST_AHEAD_MS = 50.0
 # Of the time from a draft to its answer at the engine: they came together, or apart; the answer itself took the way.
 _TOGETHER_SHARE, _APART_SHARE, _STALLED_SHARE = 0.2, 0.5, 0.5
@@ -40,7 +40,7 @@ class BufferingDetector:
         self._num_together = 0
 
     def learn(self, lead: DraftLead, network_ms: float) -> None:
-        """Adds an answer; one that came too soon to tell, or late itself, tells nothing.
+        """Adds an answer; ignores one that came too soon after its draft, or late itself.
 
         Args:
             lead: of its first draft.

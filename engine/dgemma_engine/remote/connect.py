@@ -1,4 +1,4 @@
-"""Settings -> a connection to an engine on another machine: certificates, key, and a first look at how far it is."""
+"""Settings -> a connection to an engine on another machine: certificates, key, and its first status."""
 
 from __future__ import annotations
 

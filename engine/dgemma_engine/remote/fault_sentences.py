@@ -1,4 +1,4 @@
-"""What stands between this machine and an engine elsewhere -> one sentence for the status: cause, then remedy. Pure."""
+"""A fault on the way to an engine elsewhere -> one sentence for the status: cause, then remedy. Pure."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ class HttpChannel:
         proxies = {} if is_bypassed else getproxies()
         proxy = proxies.get(url.scheme) or proxies.get("all") or ""
         self._is_proxied = bool(proxy)
-        # Without the layer of a client above it, which costs each key time for redirects and cookies that nobody wants.
+        # Without a client object, which would spend time of each key on redirects and cookies that are not wanted.
         self._make = lambda: httpx2.AsyncHTTPTransport(
             verify=certificates,
             limits=httpx2.Limits(
@@ -153,7 +153,7 @@ class HttpChannel:
         """Whether the port that plain HTTP was sent to speaks TLS. Sends it a handshake and nothing else."""
         if self._url.scheme == "https" or self._is_proxied:
             return False
-        # It is not trusted with anything.
+        # Nothing secret is sent over it.
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         try:

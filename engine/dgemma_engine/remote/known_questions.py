@@ -1,4 +1,4 @@
-"""The last answered question of each document; the next one travels as changes of it. Pure."""
+"""The last answered question of each document; the next one is sent as changes of it. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far an engine elsewhere is: asked once when it is connected, and again while it loads or rests."""
+"""The progress of an engine elsewhere: asked once when it is connected, and again while it loads or is idle."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _NUM_CONNECTIONS = 3
 
 
 class LoadingWatch:
-    """Tells the progress of an engine.
+    """Reports the progress of an engine.
 
     Args:
         channel: connections to it.
@@ -77,13 +77,13 @@ class LoadingWatch:
             self._polling = asyncio.create_task(self._poll())
 
     def tell(self, sentence: str) -> None:
-        """Tells a sentence about an engine that is ready; an empty one takes the last back."""
+        """Reports a sentence about an engine that is ready; an empty one clears the last."""
         if self._last is not None and self._last.state is EngineState.READY:
             message = sentence or self._place_of("engine")
             self._tell_progress(Progress(state=EngineState.READY, percent=100, message=message))
 
     def lost(self, why: OutOfReach) -> None:
-        """Tells that the engine cannot be asked any more, found after the question that showed it was given up."""
+        """Reports that the engine cannot be asked any more, found after the question that showed it was given up."""
         self._on_lost(why)
 
     async def status(self) -> Status:
@@ -119,7 +119,7 @@ class LoadingWatch:
             raise EngineUnavailable(f"{self._channel.place}: {late}") from None
 
     async def close(self) -> None:
-        """Looks no more."""
+        """Stops asking."""
         tasks = [task for task in (self._polling, self._keeping) if task is not None]
         for task in tasks:
             task.cancel()

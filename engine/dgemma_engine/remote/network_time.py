@@ -1,4 +1,4 @@
-"""What another machine and the way to it take of a deadline. Pure."""
+"""The part of a deadline that another machine and the network take. Pure."""
 
 from __future__ import annotations
 

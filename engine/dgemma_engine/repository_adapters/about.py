@@ -1,4 +1,4 @@
-"""`about.json` of a repository's adapter: what it belongs to, and what it is worth. Standard library only."""
+"""`about.json` of a repository's adapter: its repository and base, and its figures. Standard library only."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class HeldOutFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class About:
-    """What `about.json` holds.
+    """The content of `about.json`.
 
     Attributes:
         root: canonical path of the repository's folder.

@@ -11,7 +11,7 @@ _LENGTH_BYTES = 8
 
 
 def why_damaged(path: Path) -> str:
-    """Returns what is wrong with a file, in words that follow its name; empty where it is whole."""
+    """Returns why a file is damaged, as words that follow its name; empty where it is whole."""
     try:
         with path.open("rb") as file:
             num_bytes = os.fstat(file.fileno()).st_size

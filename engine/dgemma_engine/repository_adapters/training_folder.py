@@ -26,7 +26,7 @@ _ATTEMPTS = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingFacts:
-    """What `training.json` holds.
+    """The content of `training.json`.
 
     Attributes:
         root: canonical path of the repository's folder.
@@ -63,7 +63,7 @@ class TrainingFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnfinishedTraining:
-    """What an interrupted training left.
+    """The state of an interrupted training.
 
     Attributes:
         facts: which training it is.
@@ -126,7 +126,7 @@ class TrainingFolder:
         return any(True for _ in self._own())
 
     def unfinished(self) -> UnfinishedTraining | None:
-        """Returns what a training left; None where it left nothing.
+        """Returns the state of an interrupted training; None where there is none.
 
         Raises:
             AdapterStoreError: nothing says which training it is.
@@ -139,7 +139,7 @@ class TrainingFolder:
 
     @property
     def num_bytes(self) -> int:
-        """Size of what a training left."""
+        """Size of the state of a training."""
         return sum(size_of(path) for path in self._own())
 
     @property
@@ -148,7 +148,7 @@ class TrainingFolder:
         return shutil.disk_usage(self.path).free
 
     def clear(self) -> None:
-        """Drops what a training left."""
+        """Deletes the state of a training."""
         for path in [*self._own(), self.path / _FACTS]:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""One request's permission to go on: cancelled by its client, or out of time. Asked between denoising steps."""
+"""Cancellation and deadline of one request, checked between denoising steps."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Cancel:
         return self._deadline_s - self._clock()
 
     def sooner(self, by_s: float) -> Cancel:
-        """Returns a permission that is out of time `by_s` seconds earlier and cancelled together with this one."""
+        """Returns a cancel whose deadline is `by_s` seconds earlier, and which is set together with this one."""
         permission = Cancel(deadline_s=self._deadline_s - by_s, clock=self._clock)
         permission._event = self._event
         return permission

@@ -1,7 +1,7 @@
 """Work in pieces: a generator that yields wherever it may be left for other work, and returns its result.
 
-A piece is what lies between two yields: a denoising step, a forward pass, a part of a prompt. Knows nothing of what the
-work is; whoever takes the pieces decides whose is next.
+A piece is the work between two yields: a denoising step, a forward pass, a part of a prompt. Independent of the kind of
+work; the caller that runs the pieces decides which work is next.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 Pieces = Generator[None, None, T]
-"""Work that may be left at each yield, for good or for a while."""
+"""Work that may be paused or dropped at each yield."""
 
 
 def finished(work: Pieces[T]) -> T:

@@ -1,6 +1,6 @@
-"""How long the stages of requests take: of one request, expected of the next one, and percentiles over the last ones.
+"""Durations of the stages of requests: of one request, expected of the next one, and percentiles over the last ones.
 
-Turns instants into durations. Knows nothing of what the stages do. Not thread-safe.
+Turns instants into durations. Independent of the stages' work. Not thread-safe.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class DurationEstimator:
         self._slow_in_a_row: dict[str, int] = {}
 
     def add(self, stage: str, seconds: float) -> None:
-        """Takes one more duration into the average."""
+        """Adds one duration to the average."""
         mean_s = self._mean_s.get(stage, seconds)
         mean_s += _NEWEST * (seconds - mean_s)
         least_s = min(mean_s, self._least_mean_s.get(stage, mean_s))

@@ -9,8 +9,8 @@ from dgemma_engine.syntax.definitions import DefinitionFinder
 
 
 class DefinitionWorker:
-    """Finds definitions on another thread, so that a long parse holds up no request; one at a time, since a parser is
-    not shared.
+    """Finds definitions on another thread, so that a long parse delays no request; one at a time, since parsers are not
+    thread-safe.
     """
 
     def __init__(self) -> None:

@@ -107,7 +107,7 @@ class DeviceThread:
         return job
 
     def withdraw(self, job: Job) -> None:
-        """Takes a request back: it is not started, or stops at the next step."""
+        """Cancels a request: it is not started, or stops at the next step."""
         job.cancel.set()
         self._remove(job, Finish.CANCELLED)
 
@@ -124,7 +124,7 @@ class DeviceThread:
                 self._answer_empty([job], Finish.DEADLINE)
 
     def stop(self) -> None:
-        """Answers what waits with `CANCELLED`, cancels what runs, and lets the thread end."""
+        """Answers waiting requests with `CANCELLED`, cancels running ones, and lets the thread end."""
         with self._condition:
             self._stopping = True
             self._answer_empty(self._scheduler.drain(), Finish.CANCELLED)
@@ -139,7 +139,7 @@ class DeviceThread:
 
     @property
     def progress(self) -> Progress:
-        """How far loading has come."""
+        """Progress of loading."""
         return self._progress
 
     @property
@@ -185,13 +185,13 @@ class DeviceThread:
             self._report(0, "loading the model again")
 
     def _load_and_serve(self) -> bool:
-        """Loads the model and works; returns whether that ended for want of work only."""
+        """Loads the model and serves; returns whether serving ended only because it was idle."""
         try:
             engine = self._load(self._report)
         except Exception as error:
             self._fail(load_message(error))
             return False
-        # What is loaded stays: looking for garbage in it would hold up a request for tens of milliseconds now and then.
+        # Loaded objects stay: a garbage collection that goes through them delays a request by tens of milliseconds.
         gc.freeze()
         self._engine = engine
         _log.info("%s", about(engine))
@@ -220,7 +220,7 @@ class DeviceThread:
         return True
 
     def _rest(self) -> bool:
-        """Gives the model's memory back and waits for a request; returns False when the thread stops."""
+        """Frees the model's memory and waits for a request; returns False when the thread stops."""
         assert self._unload_s is not None
         give_back()
         self._announce(Progress(state=EngineState.READY, percent=100, message=rest_message(self._unload_s)))
@@ -241,7 +241,7 @@ class DeviceThread:
         self._on_progress(self._progress)
 
     def _lose_device(self, job: Job, error: Exception) -> None:
-        """Answers everything, and asks for the end of the process."""
+        """Answers all jobs, and requests the end of the process."""
         message = device_message(error)
         _log.error("%s", message)
         with self._condition:

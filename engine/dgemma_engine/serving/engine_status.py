@@ -1,4 +1,4 @@
-"""What a device thread is and does, as the message that clients and operators read."""
+"""The status of a device thread as the message that clients and operators read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dgemma_engine.serving.device_thread import DeviceThread
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chosen:
-    """What was asked for, which a status names until the model is loaded.
+    """The requested model and device, which a status names until the model is loaded.
 
     Attributes:
         model: name, folder or file.

@@ -1,7 +1,7 @@
-"""What an error on the device thread means, and what its client is told: one line that quotes no text of the user.
+"""Errors on the device thread -> messages for the client: one line that quotes no text of the user.
 
-After some errors of a device every later call fails too, until the process ends: an illegal address, a card that fell
-off the bus, a driver that lost its state over a suspend.
+After some errors of a device every later call fails too, until the process ends: an illegal address, a card that was
+lost on the bus, a driver that lost its state in a suspend.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ def is_device_lost(error: BaseException) -> bool:
 
 
 def device_message(error: Exception) -> str:
-    """Returns what those are told who waited for a lost device: what it said first; hints for developers follow."""
+    """Returns the message for clients of a lost device, from its error without the hints for developers."""
     said = str(error).strip().partition("\n")[0]
     return f"the device failed ({said}); the engine ends, and the next request starts a new one"
 
 
 def fault(error: Exception) -> EngineFault:
-    """Returns what to answer a request that failed; an error that is none of ours is logged."""
+    """Returns the answer to a request that failed; logs an error of another package."""
     if isinstance(error, EngineError):
         return EngineFault(_one_line(error))
     # The message of an arbitrary exception may quote the user's text; its traceback cannot.

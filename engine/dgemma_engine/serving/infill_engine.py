@@ -1,4 +1,4 @@
-"""What a loaded model offers to those that serve it: the device thread, and any further front end."""
+"""The interface of a loaded model for its users: the device thread, and any further front end."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class InfillEngine(Protocol):
 
     @property
     def notice(self) -> str:
-        """What keeps it from its usual speed, one line for a person; empty if nothing does."""
+        """Why it is slower than usual, one line for a person; empty if it is not."""
         ...
 
     def filling(
@@ -48,7 +48,7 @@ class InfillEngine(Protocol):
 
         Args:
             context: the request; drafts are made only if it has `drafts`.
-            cancel: its permission to go on.
+            cancel: its cancellation and deadline.
             on_draft: receives the text between steps; returns at once. Does nothing by default.
             recorder: receives what every step did. None by default.
         """

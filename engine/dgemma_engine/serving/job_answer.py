@@ -8,12 +8,12 @@ from dgemma_engine.protocol.messages import Infill
 from dgemma_engine.serving.device_thread import DeviceThread
 from dgemma_engine.serving.scheduler import Job
 
-# What a request that runs may take past its deadline, to end its step and hand in the best it has.
+# Time that a running request may take past its deadline, to finish its step and return its best text.
 _LAST_STEP_S = 0.02
 
 
 async def answer_of(job: Job, device: DeviceThread) -> Infill:
-    """Waits for an answer, at most until it is due; takes the request back when the caller is cancelled.
+    """Waits for an answer, at most until it is due; cancels the request when the caller is cancelled.
 
     Args:
         job: as `device.submit` returned it.

@@ -1,6 +1,6 @@
 """Returns freed memory to the system while the engine is idle: the C allocator keeps it between blocks that are in use.
 
-A day of requests of every length leaves such gaps everywhere, and the process would only ever grow.
+A day of requests of every length leaves such gaps everywhere, and the process would only grow.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ async def trim_when_idle(
     trim: Callable[[], bool] = trim_heap,
     every_s: float = _EVERY_S,
 ) -> None:
-    """Trims the heap every `every_s` seconds, in a moment without work and only after some; until it is cancelled.
+    """Trims the heap every `every_s` seconds, while idle and only after new work; until it is cancelled.
 
     Args:
         work_done: a count that rises with work.

@@ -1,4 +1,4 @@
-"""Gives the memory of an unloaded model back: what refers to it in cycles, then what torch's allocator keeps."""
+"""Frees the memory of an unloaded model: reference cycles, then the blocks that torch's allocator keeps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 
 def rest_message(idle_s: float) -> str:
-    """Returns what the status says after so many seconds without a request."""
+    """Returns the status message after so many seconds without a request."""
     return (
         f"the model was unloaded after {idle_s / 60:g} minutes without a request; the next request loads it again "
         "(engine.idleUnloadMinutes)"
@@ -15,8 +15,8 @@ def rest_message(idle_s: float) -> str:
 
 
 def give_back() -> None:
-    """Frees all that nothing refers to any more. A card's driver keeps its own share until the process ends."""
-    # What was loaded was frozen, so that no collection looked at it while requests were served.
+    """Frees all unreachable objects. A card's driver keeps its own share until the process ends."""
+    # Loaded objects were frozen, so that garbage collections skipped them while requests were served.
     gc.unfreeze()
     gc.collect()
     torch = sys.modules.get("torch")

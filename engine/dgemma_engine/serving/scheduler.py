@@ -7,7 +7,7 @@
   there is no other.
 - A speculative request runs only while there is no other request, and is cancelled as soon as one comes.
 
-Knows no thread, no clock and no engine: jobs and instants are arguments, jobs to be cancelled or answered are results.
+Pure: jobs and instants are arguments, jobs to be cancelled or answered are results.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from dgemma_engine.tracing.recorder import Recorder
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Job:
-    """One request on its way: its sender, its permission to go on, and the answer to come.
+    """One request under way: its sender, its cancellation, and the answer to come.
 
     Attributes:
         owner: the connection that sent the request.
         context: the request.
         arrival_s: instant of arrival, on the device thread's clock.
         deadline_s: instant at which the answer is due, on the same clock.
-        cancel: its permission to go on.
+        cancel: its cancellation and deadline.
         answer: the answer to come; `EngineFault` when there is none.
         on_draft: receives drafts until the answer; None wants none.
         recorder: receives what every step did; None wants no trace.
@@ -82,7 +82,7 @@ class Job:
         return Infill(text="", finish=finish, timings_ms={"queue": waited_ms, "total": waited_ms})
 
     def settle(self, outcome: Infill | EngineFault) -> None:
-        """Sets the answer, unless the client took the request back: then nobody waits for it."""
+        """Sets the answer, unless the client has cancelled the request."""
         with suppress(InvalidStateError):
             if isinstance(outcome, EngineFault):
                 self.answer.set_exception(outcome)
@@ -131,7 +131,7 @@ class Scheduler:
         return [one for one in replaced if one is not None] + running
 
     def _add_speculative(self, job: Job) -> list[Job]:
-        """Refuses the job while another connection is served, or a real request of its document is."""
+        """Refuses the job while another connection is served, or a request of its document that is not speculative."""
         for other in (*self._waiting.values(), *self._running):
             is_real = other.live and not other.context.speculative
             if is_real and (other.owner != job.owner or other.key == job.key):

@@ -1,8 +1,7 @@
-"""A file and names -> how the names are defined in it, bodies left out: what a caller has to know of them.
+"""A file and names -> their definitions in it without bodies: signatures, fields, first lines of documentation.
 
-Finds definitions through the file's syntax tree, outermost ones and those in guards and namespaces. Knows no project:
-which file defines a name is for the caller to know. A language without a grammar and a file that cannot be parsed in
-time define nothing.
+Finds definitions through the file's syntax tree, outermost ones and those in guards and namespaces. The caller chooses
+the file. A language without a grammar and a file that cannot be parsed in time define nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _BUDGET_S = 0.1
 _MOST_LINES = 40
 _SHORT_LINES = 6
 _MOST_NODES = 20_000
-# What holds definitions without being one: guards, exports, decorators, namespaces, declarations of several names.
+# Nodes that contain definitions: guards, exports, decorators, namespaces, declarations of several names.
 _WRAPPERS = frozenset(
     {
         *("export_statement", "decorated_definition", "expression_statement", "declaration", "type_declaration"),
@@ -99,7 +98,7 @@ def _definitions(root: Node) -> Iterator[tuple[str, Node, Node]]:
 
 
 def _name(node: Node) -> str:
-    """Returns what a node defines, or nothing."""
+    """Returns the name that a node defines, or nothing."""
     if node.type.startswith("import"):
         return ""
     if node.type == "impl_item":

@@ -1,8 +1,8 @@
 """A document with a hole and a candidate text -> how many syntax errors the text adds to the document.
 
-Keeps the last tree of a few documents, so that a keystroke or a candidate costs an incremental parse. Knows grammars
-and text; knows no tokens, no model and no editor. Odd text, a language without a grammar and a parse that takes too
-long are no faults: then nothing is known and every candidate passes.
+Keeps the last trees of documents, so that a keystroke or a candidate costs an incremental parse. Works on text and
+grammars only. Odd text, a language without a grammar and a parse that takes too long are no faults: then the result is
+unknown and every candidate passes.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class SyntaxStore:
 
 
 def _num_errors(tree: Tree) -> int:
-    """Counts what the parser skipped and what it made up, in at most so many nodes off the tree's start."""
+    """Counts tokens that the parser skipped or inserted, in a bounded number of nodes from the tree's start."""
     num_errors = 0
     nodes: list[Node] = [tree.root_node]
     visited = 0
@@ -123,7 +123,7 @@ def _num_errors(tree: Tree) -> int:
 
 
 def _near_hole(context: Context) -> tuple[bytes, bytes]:
-    """Returns the whole blocks before and behind the hole that are near enough, in UTF-8.
+    """Returns the whole blocks before and after the hole that are near enough, in UTF-8.
 
     Begun inside a docstring, all code is string and all strings are code; so the cuts are put at outermost lines.
     """

@@ -1,7 +1,7 @@
 """Language id or file name -> a grammar that parses text within a time limit.
 
 Grammars are imported when they are first asked for. Odd text, a language without a grammar and a parse that takes too
-long are no faults. Knows nothing of what a tree is read for.
+long are no faults. Independent of the use of a tree.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ _NAMES_BY_GRAMMAR = {
 _GRAMMAR_BY_NAME = {name: grammar for grammar, names in _NAMES_BY_GRAMMAR.items() for name in names}
 
 _CHUNK_BYTES = 16 * 1024
-# What `sys.getrefcount` says of an object that one variable holds.
+# The result of `sys.getrefcount` for an object that one variable holds.
 _HELD_ONCE = 2
 _PIECES = (65_536, 1_024, 32, 1)
 
-# Behind 253 levels of nesting the scanner of YAML writes out of bounds and the process dies
+# After 253 levels of nesting the scanner of YAML writes out of bounds and the process dies
 # (tree-sitter-grammars/tree-sitter-yaml issue 48). Each level takes one of these, so fewer of them are safe.
 _YAML = "tree_sitter_yaml.language"
 _YAML_LEVEL = re.compile(rb"[-?:](?=[\s\0]|\Z)|[|>]")
@@ -61,7 +61,7 @@ class Parsed:
 
 
 class Grammars:
-    """The grammars that were asked for.
+    """The grammars that were loaded.
 
     Args:
         clock: seconds that never go backwards; bounds a parse.
@@ -115,7 +115,7 @@ class Grammar:
         deadline, pieces, text = self._clock() + budget_s, list[bytes](), memoryview(source)
 
         def read(offset: int, _point: Point) -> bytes:
-            # A slice of all of it would be the text itself, which others hold too.
+            # A slice of the whole would be the text object itself, which has other references.
             pieces.append(bytes(text[offset : offset + _CHUNK_BYTES]))
             return pieces[-1]
 
@@ -134,7 +134,7 @@ class Grammar:
         finally:
             while pieces:
                 piece = pieces.pop()
-                # Short pieces are shared by everybody and have many references.
+                # Short byte strings are shared by the interpreter and have many references.
                 if _FREES_NO_PIECES and sys.getrefcount(piece) == _HELD_ONCE + 1:
                     ctypes.pythonapi.Py_DecRef(ctypes.py_object(piece))
         return Parsed(source=source, tree=tree)
@@ -154,7 +154,7 @@ def _load(name: str, clock: Callable[[], float]) -> Grammar | None:
 
 
 def _edited(last: Parsed, source: bytes) -> Tree:
-    """Returns a copy of the last tree that knows which bytes changed."""
+    """Returns a copy of the last tree with the changed bytes marked."""
     old, start, end = last.source, 0, 0
     most = min(len(old), len(source))
     # Large pieces first, since most of the text is alike.

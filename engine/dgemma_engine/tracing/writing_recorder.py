@@ -43,8 +43,8 @@ class WritingRecorder:
         Args:
             token_ids: those it decided, in their order, the one that ends the middle included.
             logits_TV: theirs; whatever may not be written is -inf.
-            num_agreed: how many of them, from the first, the draft had said.
-            draft_id: what the draft said where it first did not; -1 if it had come to its end.
+            num_agreed: how many of them, from the first, equal the draft's.
+            draft_id: the draft's first token that differs; -1 if the draft had ended.
             ended: whether the last of them ends the middle.
         """
         now_s = self._clock()

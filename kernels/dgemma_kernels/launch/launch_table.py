@@ -1,8 +1,8 @@
 """Launch tables: kernel name and GPU -> block sizes, warps and pipeline stages.
 
 Tables are data in `launch_tables/`, written offline (kernels/bench/tune.py) and never while serving: a file named for a
-card wins over the one of its architecture, which nobody measured. A card of an architecture without a file gets the one
-with the smallest blocks.
+card takes precedence over the one of its architecture, which was not measured. An architecture without a file gets the
+one with the smallest blocks.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def file_name(gpu: str) -> str:
 
 
 def choose(gpu: str, capability: tuple[int, int]) -> LaunchTable:
-    """Returns the table of a card, of its architecture, or the smallest; says so once where nobody measured.
+    """Returns the table of a card, of its architecture, or the smallest; warns once about one that was not measured.
 
     Args:
         gpu: name that the driver gives the card.

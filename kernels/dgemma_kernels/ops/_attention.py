@@ -51,7 +51,7 @@ def _attend(
             sees = sees & (key >= first_seen)[None, :]
         scores = tl.where(sees, scores, float("-inf"))
         higher = tl.maximum(highest, tl.max(scores, 1))
-        # A query that has seen nothing yet has no highest score; 0 keeps its exponentials 0.
+        # A query without a visible key so far has no highest score; 0 keeps its exponentials 0.
         shift = tl.where(higher == float("-inf"), 0.0, higher)
         weights = tl.exp(scores - shift[:, None])
         shrink = tl.exp(highest - shift)
@@ -107,7 +107,7 @@ def attention_kernel(
     total = tl.zeros([BLOCK_M], tl.float32)
     acc = tl.zeros([BLOCK_M, HEAD], tl.float32)
     if LOOPS == 1:
-        # Own keys may lie right behind hidden or unseen ones, so both are walked over as one stretch.
+        # Own keys may directly follow hidden or unseen ones, so both are read as one range.
         own_start, own_end = _share(tl.minimum(first_seen, num_stored), end, SPLIT, BLOCK_S)
     else:
         stored_start, stored_end = _share(first_seen, num_visible, SPLIT, BLOCK_S)

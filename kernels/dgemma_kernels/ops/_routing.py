@@ -13,7 +13,7 @@ TILE_BLOCK = tl.constexpr(64)
 
 @triton.jit
 def _sortable(scores, inside):
-    """Integers in the order of float32 scores; what is no number comes before all that is one."""
+    """Integers in the order of float32 scores; NaN comes before all numbers."""
     bits = scores.to(tl.int32, bitcast=True)
     key = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
     key = tl.where(scores == scores, key, NOT_A_NUMBER)
@@ -26,7 +26,7 @@ def _sort(
     num_blocks, num_assignments, num_experts, num_tiles, tile_rows,
     NUM_SELECTED: tl.constexpr, NUM_SLOTS: tl.constexpr, BLOCK_ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Turns counts per block of tokens into places, and places into tiles; deterministic, whoever runs it."""
+    """Turns counts per block of tokens into offsets, and offsets into tiles; the result is the same in any program."""
     expert = tl.arange(0, NUM_SLOTS)
     block = tl.arange(0, 16)
     count = tl.zeros([NUM_SLOTS], tl.int32)
@@ -84,7 +84,7 @@ def route_kernel(
         router_place = expert[None, :] * num_columns + column[:, None]
         router = tl.load(router_ptr + router_place, mask=expert_inside[None, :] & inside[:, None], other=0.0)
         scores = product(x, router, scores)
-    # What is no number anywhere in a row is no number in all of its weights, as in a softmax.
+    # One NaN in a row makes all of its weights NaN, as in a softmax.
     poison = tl.sum(tl.where(expert_inside[None, :], scores * 0.0, 0.0), 1)
     key = _sortable(scores, expert_inside[None, :])
     choice = tl.arange(0, NUM_CHOICES)

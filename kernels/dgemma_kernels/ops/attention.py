@@ -42,7 +42,7 @@ def canvas(
         row_L: canvas of each position, int32.
         num_visible_1: prompt tokens, int32 on the device.
         num_stored_1: rows of the store before this pass's own, int32 on the device; more than `num_visible` where
-            tokens that nobody sees stand between the two.
+            tokens that no query sees are stored between the two.
         window: sliding layers see the prompt's last `window - 1` tokens, whatever the canvas position; None sees all.
         table: how to launch; by default the device's.
 
@@ -70,7 +70,7 @@ def causal(
         store: the stored tokens' keys and values at their positions, then the L of this pass.
         row_L: branch of each token, int32.
         position_L: int32; rises within a branch, and none is below `num_visible`.
-        num_visible_1: stored tokens from this one on are seen by nobody, int32 on the device.
+        num_visible_1: stored tokens from this one on are not visible, int32 on the device.
         num_stored_1: stored tokens, int32 on the device.
         window: tokens a sliding layer sees by position, the query's own included; None sees all.
         table: how to launch; by default the device's.

@@ -22,7 +22,7 @@ _FILLED = 0.625
 
 
 def row_format(weight_format: WeightFormat) -> RowFormat:
-    """Returns how expert kernels want their activations: fp8 weights multiply fp8 rows, all others plain ones."""
+    """Returns the format of an expert kernel's activations: fp8 weights take fp8 rows, all others plain ones."""
     return RowFormat.FP8_GROUP if weight_format is WeightFormat.FP8 else RowFormat.PLAIN
 
 

@@ -18,7 +18,7 @@ from dgemma_kernels.tensors.formats import RowFormat, Rows, WeightFormat
 
 
 def row_format(weight_format: WeightFormat) -> RowFormat:
-    """Returns how dense projections want their activations: fp8 weights fp8 per token, all others plain."""
+    """Returns the format of a dense projection's activations: fp8 weights take fp8 per token, all others plain ones."""
     return RowFormat.FP8_TOKEN if weight_format is WeightFormat.FP8 else RowFormat.PLAIN
 
 
@@ -38,7 +38,7 @@ def linear(
     """
     if row_format(weight.format) is not rows.format:
         raise ValueError(
-            f"{weight.format=} cannot multiply {rows.format=}; fp8 wants rows per token, others plain ones"
+            f"{weight.format=} cannot multiply {rows.format=}; fp8 needs rows per token, others plain ones"
         )
     num_rows, num_inputs = rows.data_ND.shape
     dtype = torch.bfloat16 if rows.scale is not None else rows.data_ND.dtype

@@ -27,7 +27,7 @@ def route(
 ) -> Routing:
     """Chooses experts: softmax, top-k (of equals the lower index), renormalised, scaled per expert; then sorts.
 
-    A score that is no number is chosen last and makes its token's weights no numbers; other tokens are not touched.
+    A NaN score is chosen last and makes its token's weights NaN; other tokens are not affected.
 
     Args:
         x_ND: the router's input, normed and scaled, contiguous.

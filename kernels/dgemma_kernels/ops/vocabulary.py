@@ -31,7 +31,7 @@ def distribution(
     a token of probability 0 is never drawn.
 
     Args:
-        logits_NV: as the output matrix gives them, contiguous; the probabilities replace them.
+        logits_NV: output of the output matrix, contiguous; overwritten with the probabilities.
         temperature_1: > 0, float32 on the device.
         levels_N: uniform numbers, 0 up to but not including 1, float32.
         cap: of the softcap.

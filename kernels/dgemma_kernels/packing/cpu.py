@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dgemma_kernels.packing.few_bits import PACKED_ROWS, FewBitMatrix, RowWeights
 
-# Up to so many rows are filled up to a multiple of so many. A token written alone is worth a program of its own:
+# Up to so many rows are padded to a multiple of so many. A token written alone is worth a program of its own:
 # 16 rows take 1.6 times as long as one. After that the time grows with every row, with matrix units with every 16.
 _FILLED_TO = ((1, 1), (64, 4), (128, 16), (256, 64), (inf, 128))
 
@@ -30,10 +30,10 @@ def num_filled(num_rows: int) -> int:
 
 
 def filled(x_NI: Tensor) -> Tensor:
-    """Returns `x` with rows of 0 behind it, up to one of few numbers of whole tiles.
+    """Returns `x` padded with rows of 0, up to one of a few numbers of whole tiles.
 
-    oneDNN compiles a program for each number of rows and matrix, and keeps it, half a megabyte each. With every number
-    that a day of typing brings that is more than a gigabyte; the units work on whole tiles anyway.
+    oneDNN compiles a program for each number of rows and matrix, and keeps it, half a megabyte each: with every number
+    of rows of a day of typing more than a gigabyte. Matrix units work on whole tiles anyway.
     """
     return F.pad(x_NI, (0, 0, 0, num_filled(len(x_NI)) - len(x_NI)))
 
@@ -133,7 +133,7 @@ class PackedGate(nn.Module):
 
 
 def _pack(weight_OI: Tensor) -> Tensor | None:
-    """Returns the weight in oneDNN's layout, or None where this torch, processor or shape does not do as it should."""
+    """Returns the weight in oneDNN's layout, or None where this torch, processor or shape gives a wrong result."""
     weight_OI = weight_OI.detach().contiguous()
     probe = torch.linspace(-1, 1, weight_OI.shape[1], dtype=torch.float32).to(weight_OI.dtype)[None]
     try:

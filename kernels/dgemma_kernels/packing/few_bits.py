@@ -1,6 +1,6 @@
 """Weights of few bits for products on a processor: copies for one row, and 8 bits for weights and inputs of all rows.
 
-What a torch or a processor cannot do, or does inexactly, is found out when a matrix is packed. TorchScript can compile
+Packing a matrix tests whether this torch and processor can compute its products, and exactly. TorchScript can compile
 the products.
 
 Shape legend: N rows, I input width, O output width.

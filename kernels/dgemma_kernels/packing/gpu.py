@@ -1,6 +1,6 @@
 """Weights as checkpoints store them -> weights as the matrix kernels read them, without loss.
 
-Four-bit weights are put in groups of 64 inputs, one group of all outputs behind another, so that a kernel's tile is one
+Four-bit weights are put in groups of 64 inputs, one group of all outputs after another, so that a kernel's tile is one
 stretch of memory. A group's codes are 16 words of 16 bits: word c holds inputs c, c + 16, c + 32 and c + 48, lowest
 bits first, so that two words in one register decode into pairs without moving bits between lanes, and each quarter of a
 group meets consecutive activations. Scales of groups follow the same order. Shape legend: E experts (1 for a dense
@@ -17,7 +17,7 @@ from torch import Tensor
 from dgemma_kernels.reference.quantization import unpack_nibbles
 from dgemma_kernels.tensors.formats import GROUP, NVFP4_GROUP, Weight, WeightFormat
 
-# What the decoder of e2m1 leaves out, see `_weights.py`.
+# The factor that the decoder of e2m1 leaves out, see `_weights.py`.
 E2M1_FACTOR = 2.0**8
 FOUR_BITS = (WeightFormat.INT4, WeightFormat.NVFP4)
 

@@ -1,4 +1,4 @@
-"""The operations in plain PyTorch: what each kernel is compared with, and what runs without a GPU."""
+"""The operations in plain PyTorch: the reference of each kernel, and the implementation without a GPU."""
 
 from dgemma_kernels.reference import (
     attention,

@@ -1,4 +1,4 @@
-"""Every operation in plain PyTorch: what a kernel of the same name must compute, and what a CPU runs.
+"""Every operation in plain PyTorch: the reference of the kernel of the same name, and what runs on a processor.
 
 Shape legend: B rows, T tokens of a row, L query positions, S key positions, D hidden, I intermediate, H query heads,
 G key-value heads, d head size, N tokens over all rows, E experts, K experts per token, V vocabulary.
@@ -46,7 +46,7 @@ def attention(q_BHLd: Tensor, k_BGSd: Tensor, v_BGSd: Tensor, mask: Tensor | Non
         q_BHLd: queries.
         k_BGSd: keys; H is a multiple of G.
         v_BGSd: values.
-        mask: bool, broadcastable to [B, H, L, S], True where a query may look; None sees all.
+        mask: bool, broadcastable to [B, H, L, S], True where a query sees a key; None sees all.
 
     Returns:
         [B, H, L, d], in `q`'s dtype.
@@ -80,8 +80,8 @@ def route(scores_NE: Tensor, per_expert_scale_E: Tensor, num_selected: int) -> t
 def experts(x_ND: Tensor, weights_NK: Tensor, indices_NK: Tensor, gate_up_E2ID: Tensor, down_EDI: Tensor) -> Tensor:
     """Mixture of experts: the weighted sum of the chosen experts' gated MLPs.
 
-    By group, which does no more work than asked for; densely where few experts exist and bfloat16 makes the extra work
-    cheaper than the bookkeeping (engine/bench/results/step.json).
+    Grouped by expert, which does no extra work; densely where there are few experts and bfloat16 makes the extra work
+    cheaper than the grouping (engine/bench/results/step.json).
 
     Args:
         x_ND: inputs.

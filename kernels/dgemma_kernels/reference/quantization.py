@@ -1,4 +1,4 @@
-"""Quantising and restoring weights and activation rows in plain PyTorch: what every quantised kernel is judged by.
+"""Quantising and restoring weights and activation rows in plain PyTorch: the reference of every quantised kernel.
 
 Round to nearest, symmetric. Shape legend: O output features, I input features, N rows, D features of a row.
 """

@@ -20,10 +20,10 @@ def route(
     *,
     arrivals_1: Tensor | None = None,
 ) -> Routing:
-    """Chooses experts and sorts the assignments: see `routing.route`; nothing arrives here."""
+    """Chooses experts and sorts the assignments: see `routing.route`, without its counter of arrivals."""
     del arrivals_1
     scores_NE = x_ND.float() @ router_ED.float().T
-    # A score that is no number is chosen last, so that such a token cannot send its neighbours astray.
+    # A NaN score is chosen last, so that such a token does not change how its neighbours are routed.
     sortable_NE = scores_NE.masked_fill(scores_NE.isnan(), -torch.inf)
     indices_NK = torch.sort(sortable_NE, dim=-1, descending=True, stable=True).indices[:, :num_selected]
     weights_NK = torch.softmax(scores_NE, dim=-1).gather(1, indices_NK)

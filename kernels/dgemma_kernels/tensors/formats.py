@@ -1,4 +1,4 @@
-"""What the numbers of a matrix are stored as: weights in five formats, activation rows in three.
+"""Number formats of a matrix: five for weights, three for activation rows.
 
 Group sizes run along the input dimension and are 64 (704 = 11 x 64, but 5.5 x 128). Shape legend: E leading dimensions
 (experts, or none), O output features, I input features, N rows, D features of a row.
@@ -106,7 +106,7 @@ class Rows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
-    """One reader of a norm: its scale, and how it wants the rows.
+    """One reader of a norm: its scale, and the format of its rows.
 
     Attributes:
         weight_D: scale of the norm, or None.

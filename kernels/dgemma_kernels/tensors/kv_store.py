@@ -1,7 +1,7 @@
 """Where the keys and values of a layer lie, in a form that is read on the device.
 
 A captured launch keeps its arguments, so an address among them would bind it to one prompt. The address stands in a
-tensor that never moves: whoever changes the prompt writes that tensor before the next launch.
+tensor that never moves: code that changes the prompt writes that tensor before the next launch.
 Shape legend: G key-value heads, S stored positions, d head size.
 """
 
@@ -22,7 +22,7 @@ class KVStore:
 
     Attributes:
         place_4: int64 on the device: address of the keys, address of the values, S, and the prompt position of the
-            first row, which is above 0 where a sliding layer dropped what no token sees any more.
+            first row, which is above 0 where a sliding layer dropped tokens that are no longer visible.
         num_kv: G.
         head_dim: d.
         dtype: of keys and values.

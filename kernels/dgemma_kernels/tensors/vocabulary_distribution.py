@@ -1,4 +1,4 @@
-"""What a denoising step learns of each position from its logits, and which tokens it may not learn of.
+"""The distribution of each position that a denoising step computes from its logits, and the tokens that are banned.
 
 Shape legend: N positions, V vocabulary, R sets of banned tokens.
 """
@@ -25,7 +25,7 @@ class Banned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VocabularyDistribution:
-    """Of each position, at one temperature.
+    """The distribution of each position, at one temperature.
 
     Attributes:
         probs_NV: distribution, in the logits' dtype and memory.

@@ -163,7 +163,7 @@ class Window:
         expect(self.page.locator(".quick-input-widget")).to_be_hidden()
 
     def menu(self, entry: str) -> None:
-        """Chooses an entry of the menu behind our item in the status bar."""
+        """Chooses an entry of the menu of our item in the status bar."""
         self.status_item().click()
         self.choose(entry)
 

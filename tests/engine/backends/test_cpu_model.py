@@ -50,7 +50,7 @@ def draw_ids(seed: int, length: int) -> Tensor:
 def packed_rows(
     model: DiffusionModel, num_past: int, lengths: list[int]
 ) -> tuple[Tensor, attention_masks.AttentionMasks]:
-    """Positions and masks of canvases behind each other."""
+    """Positions and masks of canvases after each other."""
     row_L = torch.tensor([row for row, length in enumerate(lengths) for _ in range(length)])
     offset_L = torch.cat([torch.arange(length) for length in lengths])
     window = model.config.sliding_window
@@ -173,7 +173,7 @@ def test_attention_sees_few_sizes(
 
 @pytest.mark.parametrize("capacity", [4, 200])
 def test_room_that_nobody_wrote_says_nothing(load: Callable[..., DiffusionGemma], capacity: int) -> None:
-    """Keys behind the canvas are weighed with 0, and 0 times what memory held before may be no number."""
+    """Keys after the canvas are weighed with 0, and 0 times what memory held before may be no number."""
     model = load(torch.bfloat16)
     torch.use_deterministic_algorithms(True)  # Fills uninitialised memory with NaN.
     try:

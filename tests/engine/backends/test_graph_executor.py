@@ -152,7 +152,7 @@ def test_a_run_goes_on_after_memory_was_let_go(models: tuple[DiffusionModel, Fus
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("length", [1, WINDOW - 1, 21])
 def test_graph_eager_and_oracle_agree(models: tuple[DiffusionModel, FusedModel], seed: int, length: int) -> None:
-    """One canvas behind prompts shorter and longer than the window."""
+    """One canvas after prompts shorter and longer than the window."""
     row = Row(num_free=9, head_ids=(7, 8, 9), seed=seed)
     expected, cache = plainly(models[0], length, [row])
     oracle = denoise_plainly(
@@ -208,7 +208,7 @@ LARGER = [Row(num_free=12, head_ids=(1, 2), seed=9), Row(num_free=11, head_ids=(
 
 @pytest.fixture
 def after_a_larger_one(models: tuple[DiffusionModel, FusedModel]) -> tuple[StepGraphs, PromptCache]:
-    """Graphs captured, and buffers full, of a larger request behind a longer prompt in the same memory."""
+    """Graphs captured, and buffers full, of a larger request after a longer prompt in the same memory."""
     captured, cache = steps_of(models), prompt(models[1], 40)
     rows = [Row(num_free=20, head_ids=(1, 2), seed=seed) for seed in range(3)]
     for _repetition in range(3):

@@ -40,7 +40,7 @@ def test_says_what_the_plain_model_says(models: tuple[DiffusionModel, GraphModel
 
 
 def run(model: DiffusionModel, cache: PromptCache, pieces: list[int]) -> list[torch.Tensor]:
-    """What typing does: pieces join the prompt, branches are ranked behind them."""
+    """What typing does: pieces join the prompt, branches are ranked after them."""
     said: list[torch.Tensor] = []
     with torch.inference_mode():
         for number, length in enumerate(pieces):

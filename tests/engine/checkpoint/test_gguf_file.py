@@ -60,7 +60,7 @@ def test_tensors_outlive_the_file(tmp_path: Path) -> None:
 def test_every_truncation_ends_in_one_sentence(tmp_path: Path) -> None:
     whole = write(tmp_path).read_bytes()
     path = tmp_path / "cut.gguf"
-    # What stands behind the last value is padding.
+    # What stands after the last value is padding.
     for size in range(len(whole) - 24):
         path.write_bytes(whole[:size])
         with pytest.raises(CheckpointError, match=r"cut\.gguf: (truncated|is not a GGUF|cannot be mapped)"):

@@ -40,9 +40,9 @@ def location(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine
                 os.kill(pid, signal.SIGKILL)
 
 
-def start_fake(location: EngineLocation, mode: str = "ready") -> int:
+def start_fake(location: EngineLocation, mode: str = "ready", device: str = "auto") -> int:
     async def start() -> int:
-        client = await EngineClient.attach_or_start(location, command=command(location.directory, mode))
+        client = await EngineClient.attach_or_start(location, command=command(location.directory, mode, device))
         async with client:
             if mode == "ready":
                 await client.wait_ready(20)
@@ -92,6 +92,39 @@ def test_status_and_stop_of_a_running_engine(location: EngineLocation, capsys: p
     assert main(["stop"]) == 0
     assert capsys.readouterr().out == f"engine stopped (pid {pid})\n"
     assert holder_pid(location.lock) is None
+    assert main(["status"]) == 3
+
+
+@pytest.mark.e2e
+def test_several_engines_are_listed_and_stopped_by_name_or_all(
+    location: EngineLocation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pid = start_fake(location)
+    on_cpu = location_in(location.directory, "cpu")
+    cpu_pid = start_fake(on_cpu, device="cpu")
+    assert main(["status"]) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split() == ["MODEL", "DEVICE", "STATE", "MEMORY", "HELD", "PID", "MORE"]
+    assert [re.split("  +", row)[4:] for row in rows] == [
+        [str(cpu_pid), "dgemma-engine status --model tiny --device cpu"],
+        [str(pid), "dgemma-engine status --model tiny"],
+    ]
+    assert main(["status", "--device", "cpu"]) == 0
+    assert f"pid           {cpu_pid}" in capsys.readouterr().out.splitlines()
+    # The socket of one is lost: the other is listed all the same, in the last line.
+    on_cpu.socket.unlink()
+    assert main(["status", "--json"]) == 1
+    lost, found = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (lost["state"], lost["model"], lost["pid"]) == ("unreachable", "tiny", cpu_pid)
+    assert Status.from_wire(found).pid == pid
+    assert main(["stop"]) == 2
+    assert capsys.readouterr() == (
+        "",
+        f"dgemma-engine: 2 engines run: tiny (pid {pid}), tiny (pid {cpu_pid}); run: dgemma-engine stop --model tiny; "
+        "or dgemma-engine stop --model tiny --device cpu; or dgemma-engine stop --all\n",
+    )
+    assert main(["stop", "--all"]) == 0
+    assert capsys.readouterr().out == f"engine stopped (pid {pid})\nengine stopped (pid {cpu_pid})\n"
     assert main(["status"]) == 3
 
 
@@ -242,7 +275,7 @@ def test_table_aligns_columns_and_leaves_out_what_is_empty() -> None:
         "model         tiny",
         "model path    /m/tiny",
         "device        cpu",
-        "memory        3 MiB",
+        "memory held   3 MiB",
         "uptime        1:02:05",
         "pid           7",
         "version       1",

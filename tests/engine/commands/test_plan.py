@@ -9,20 +9,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from dgemma_engine.checkpoint.builtin import model_folder
 from dgemma_engine.checkpoint.quantization_presets import Format
 from dgemma_engine.cli import main
-from dgemma_engine.families.checkpoint_facts import CheckpointFacts
+from dgemma_engine.families.checkpoint_facts import CheckpointFacts, read_facts
 from dgemma_engine.families.family import PlanOptions
 from dgemma_engine.families.llama.config import LlamaConfig
 from dgemma_engine.families.llama.memory_plan import llama_plan
 from dgemma_engine.families.llama.model import LlamaModel
 from dgemma_engine.families.registry import family_of
+from dgemma_engine.infill.store_limits import StoreLimits
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model_store.catalogue import CATALOGUE
 from dgemma_engine.model_store.entry import Entry
 from dgemma_engine.model_store.hub_entries import HUB_ENTRIES
-from dgemma_kernels.packing.few_bits import ProductKinds, RowWeights
+from dgemma_kernels.packing.few_bits import COMPACT, ProductKinds, RowWeights
 
 from tests.llama_checkpoints import make_llama
 
@@ -61,7 +63,10 @@ def test_small_is_planned_before_it_is_fetched(capsys: pytest.CaptureFixture[str
 def test_model_that_does_not_fit_is_refused_with_the_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "small", "--memory", "0.5"]) == 1
     said = capsys.readouterr().err
-    assert "the model needs 1.1 GiB (weights 0.3, prompt 0.2, workspace 0.1), such a card has 0.5 GiB free" in said
+    assert (
+        "the model needs 1.9 GiB (weights 0.3, prompt 0.2, workspace 0.1, the rest 1.4), such a card has 0.5 GiB"
+        in said
+    )
     assert "choose a model with fewer parameters" in said
     assert "quantize" not in said, "a Llama cannot be quantised"
 
@@ -212,6 +217,27 @@ def test_misspelt_model_to_convert_names_the_nearest(
 def test_misspelt_model_to_calibrate_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["calibrate", "smal", "a.py"]) == 2
     assert "smal: no such model; did you mean small?" in capsys.readouterr().err
+
+
+def test_memory_of_processor_models_is_what_is_planned_on_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On one that multiplies bfloat16 fast, whichever this is."""
+    monkeypatch.setattr("dgemma_engine.families.diffusion_gemma.weight_dtype", lambda _device: torch.bfloat16)
+    facts, options = read_facts(model_folder("tiny")), PlanOptions(device=CPU, weight_format=None, context_tokens=None)
+    planned = {"tiny": family_of(facts).plan(facts, options)}
+    planned["small"] = llama_plan(
+        LlamaConfig.from_hf(dict(CATALOGUE["small"].config)), has_head=False, context_tokens=8_192, device_type="cpu",
+        dtype=torch.bfloat16, products=lambda _num_values: ProductKinds(row=RowWeights.INT8, int8_mlp=False),
+    )  # fmt: skip
+    planned["coder"] = llama_plan(
+        LlamaConfig.from_hf(dict(CATALOGUE["coder"].config)), has_head=True, context_tokens=8_192, device_type="cpu",
+        dtype=torch.bfloat16, products=lambda _num_values: COMPACT,
+    )  # fmt: skip
+    for name, plan in planned.items():
+        assert CATALOGUE[name].memory_bytes == pytest.approx(plan.total_bytes, rel=0.01)
+        items = {item.name: item.num_bytes for item in plan.items}
+        limits = StoreLimits.of_one_user(CPU)
+        assert plan.prompt.num_bytes + items["other prompts that are kept warm"] == limits.prompt_bytes
+        assert items["indexes and syntax trees"] == limits.text_bytes
 
 
 @pytest.mark.parametrize("entry", HUB_ENTRIES, ids=lambda entry: entry.name)

@@ -310,7 +310,7 @@ def test_known_length_is_kept(engine: Engine, size: int, fill: bool) -> None:
     options = {"extent": Extent.BLOCK, "language": "plaintext"}
     texts = [ask_all(engine, "a.b, ", ")\n", recipe, seed=seed, **options).text for seed in range(4)]
     assert any(texts)
-    # Every token of this tokenizer is one byte, of which the first is the space the cursor stands behind.
+    # Every token of this tokenizer is one byte, of which the first is the space the cursor stands after.
     # The shape that is shown may end sooner, and closes what the middle opens; in prose it closes nothing.
     assert max(map(len, texts)) in {size - 1, size}
 

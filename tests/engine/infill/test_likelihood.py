@@ -49,7 +49,7 @@ def cache(model: DiffusionGemma) -> PromptCache:
 
 @torch.no_grad()
 def alone(model: DiffusionGemma, ids: tuple[int, ...], banned: list[int]) -> tuple[list[float], torch.Tensor]:
-    """Log-probability of each of `ids` behind the prompt, and the distribution behind each prefix of them."""
+    """Log-probability of each of `ids` after the prompt, and the distribution after each prefix of them."""
     fresh = PromptCache(model.config, capacity=8, dtype=torch.float32, device=CPU)
     logits = model.logits(model.encode(torch.tensor([[*PROMPT, *ids]]), fresh))[0, len(PROMPT) - 1 :]
     logits[:, banned] = -torch.inf

@@ -61,8 +61,8 @@ def test_models_says_what_is_there(
         "small",
         "98",
         "MB",
-        "981",
-        "MB",
+        "1,119",
+        "MiB",
         "Apache-2.0",
         "run: dgemma-engine pull small",
     ]

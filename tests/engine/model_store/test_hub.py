@@ -133,7 +133,7 @@ def test_folder_is_fetched_whole_and_without_code(run: Run, server: HubServer, t
     assert run("pull", REPO).out == f"{REPO}: is there already: {place}\n"
     # What the revision stands for, and which files it needs.
     assert len(server.requests) == num_requests + 2
-    listed = run("models").out.splitlines()[-1].split()
+    listed = next(line for line in run("models").out.splitlines() if line.startswith(REPO)).split()
     assert (listed[0], listed[4], listed[-1]) == (REPO, "apache-2.0", str(place))
     assert choose_model(REPO, {"XDG_DATA_HOME": str(tmp_path / "data")}).runs == str(place)
     assert run("rm", REPO).out == f"{REPO}: removed\n"

@@ -1,4 +1,4 @@
-"""The index behind seeds follows edits, looks at few places and stays small."""
+"""The n-gram index of prompt lookup follows edits, reads few places and stays small."""
 
 from __future__ import annotations
 

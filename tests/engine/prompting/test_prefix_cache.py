@@ -49,7 +49,7 @@ def encoded(store: PromptStore, document: str, ids: list[int]) -> PromptCache:
 
 
 def use(model: DiffusionGemma, cache: PromptCache, last_id: int) -> None:
-    """Does to the cache what a request does: canvases, ranking and writing all borrow the room behind the prompt."""
+    """Does to the cache what a request does: canvases, ranking and writing all borrow the room after the prompt."""
     row = Row(num_free=5, head_ids=(30, 31))
     noise = UniformNoise(vocab_size=320)
     sampler = Sampler(

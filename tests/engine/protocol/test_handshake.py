@@ -37,7 +37,7 @@ def older(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def newer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Daemons of this process are of the version behind this one."""
+    """Daemons of this process are of the version after this one."""
     monkeypatch.setattr(daemon, "PROTOCOL", PROTOCOL + 1)
 
 

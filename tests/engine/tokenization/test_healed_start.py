@@ -59,11 +59,20 @@ def texts(tokenizer: Tokenizer, start: HealedStart, *written: str) -> set[str] |
 
 
 def test_any_spelling_of_the_beginning_is_allowed(tokenizer: Tokenizer) -> None:
-    """Four spaces after a line break are one token, or three and the space before the next word."""
+    """A word may be one token or several."""
+    start = HealedStart(" re", Spelling(tokenizer))
+    assert texts(tokenizer, start) == {" ", " re"}
+    assert texts(tokenizer, start, " ") == {"r", "re"}
+    assert texts(tokenizer, start, " ", "r") == {"e"}
+    assert texts(tokenizer, start, " re") is None
+    assert texts(tokenizer, start, " ", "re") is None
+
+
+def test_indentation_is_whole_or_leaves_one_blank_to_the_word(tokenizer: Tokenizer) -> None:
+    """Whoever writes may like a usual depth better than this one, and must not begin with it."""
     start = HealedStart("\n    ", Spelling(tokenizer))
-    assert texts(tokenizer, start) == {"\n", "\n ", "\n  ", "\n   ", "\n    "}
+    assert texts(tokenizer, start) == {"\n   ", "\n    "}
     assert texts(tokenizer, start, "\n   ") == {" ", "  ", " re"}
-    assert texts(tokenizer, start, "\n") == {" ", "  "}
     assert texts(tokenizer, start, "\n    ") is None
     assert texts(tokenizer, start, "\n   ", " re") is None
 

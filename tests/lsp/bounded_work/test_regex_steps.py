@@ -71,7 +71,7 @@ def _held(value: object) -> Iterator[re.Pattern[str]]:
 
 
 def texts(steps: Steps, length: int) -> Iterator[str]:
-    """Yields long texts of one piece each, behind and before what the pattern names, and with an end that breaks it."""
+    """Yields long texts of one piece each, after and before what the pattern names, and with an end that breaks it."""
     named = steps.literals
     pieces = [*PIECES, *named, *(f"{one} " for one in named)]
     for piece in dict.fromkeys(pieces):

@@ -23,7 +23,7 @@ from dgemma_engine.ipc.lock_file import holder_pid
 from dgemma_engine.protocol.handshake import PROTOCOL
 
 from dgemma_lsp.commands.checks import probes
-from dgemma_lsp.commands.checks.facts import EngineFacts, Facts, FolderFacts, GpuFacts, ModelFacts
+from dgemma_lsp.commands.checks.facts import EngineFacts, Facts, FolderFacts, GpuFacts, ModelFacts, OtherEngine
 from dgemma_lsp.commands.checks.finding import Finding, Severity
 from dgemma_lsp.commands.doctor import judge
 from tests.engine import fake_engine
@@ -40,7 +40,7 @@ class Setup:
     Attributes:
         folder: for whatever it needs.
         environ: of the doctor.
-        arguments: behind `doctor --json`.
+        arguments: after `doctor --json`.
         options: of `run`.
         pid: of its engine.
     """
@@ -205,7 +205,8 @@ BROKEN: list[tuple[Maker, Severity, str, str, str]] = [
      "update the driver to 580 or newer"),
     (home_read_only, Severity.WARN, "statistics", "is not writable for this user; nothing is counted",
      "make .* writable, set XDG_STATE_HOME"),
-    (two_engines, Severity.WARN, "other engines", "process PID serves stepping, ", "kill PID$"),
+    (two_engines, Severity.WARN, "other engines", r"process PID serves stepping, \d\.\d GiB$",
+     "dgemma-engine stop --model tiny --device cpu$"),
 ]  # fmt: skip
 
 
@@ -269,7 +270,7 @@ NO_ENGINE = ("engine", Severity.WARN, "none runs now")
     ("changes", "expected"),
     [
         ({}, []),
-        ({"server_version": "2"}, [("engine", Severity.WARN, "-> dgemma-engine stop; the next completion")]),
+        ({"server_version": "2"}, [("engine", Severity.WARN, "version 2 -> dgemma-engine stop; the next completion")]),
         ({"missing": ("torch",)}, [("engine extra", Severity.WARN, "torch -> pip install")]),
         ({"engine": IDLE}, [NO_ENGINE]),
         (
@@ -277,6 +278,10 @@ NO_ENGINE = ("engine", Severity.WARN, "none runs now")
             [("execution", Severity.WARN, "not compiled, so slower: TorchScript refused -> update torch")],
         ),
         ({"engine": replace(IDLE, problem="old; x", replaceable=True)}, [("engine", Severity.WARN, "old -> x")]),
+        (
+            {"engine": replace(IDLE, others=(OtherEngine(pid=7, stop_command="S", version="0", model="m"),))},
+            [NO_ENGINE, ("other engines", Severity.WARN, r"7 serves m, .*, of version 0 \(this server: 1\) -> .*: S$")],
+        ),
         ({"engine": replace(IDLE, problem="lost")}, [("engine", Severity.FAIL, "lost -> dgemma-engine stop")]),
         (
             {"model": ModelFacts(name="tiny", notice="`embedded` is called `tiny` now; write `tiny` for it")},

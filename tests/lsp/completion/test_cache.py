@@ -50,7 +50,7 @@ def left_over(store: AnswerCache, marked: str) -> str | None:
         ("x = |b\n", ("a ",), "x = a|b\n", None),  # Nothing that can be seen.
         ("x = |\n", ("value(1)",), "x = vb|\n", None),
         ("x = |\n", ("value(1)",), "y = va|\n", None),  # The text before is another.
-        ("x = |\n", ("value(1)",), "x = va|\ny\n", None),  # The text behind is another.
+        ("x = |\n", ("value(1)",), "x = va|\ny\n", None),  # The text after is another.
         ("x = |\n", ("value(1)",), "x =|\n", None),  # Left of where it was asked.
         ("x = |\n", ("value(1)", "other"), "x = o|\n", "x = other\n"),
         ("x = |\n", ("value(1)",), "x = value(|)\n", "x = value(1)\n"),  # The editor closed the bracket.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dgemma_engine.errors import EngineUnavailable
 
 from dgemma_lsp.engine_client.connector import engine_connector, first_request
 from dgemma_lsp.settings.settings import Settings
@@ -28,6 +29,23 @@ async def test_engine_is_started_with_the_minutes_until_it_unloads(
     connect = engine_connector(Settings(engine_model="tiny", engine_idle_unload_minutes=7))
     await connect(on_progress=lambda _progress: None, on_closed=lambda: None)
     assert [one["unload_minutes"] for one in asked] == [7]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no engine is started on Windows: nothing was checked")
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [("smal", "smal: no such model; did you mean small?"), ("folder", "folder: no such folder or GGUF file; name a ")],
+)
+async def test_name_of_no_model_is_refused_as_it_was_written(
+    model: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DGEMMA_RUNTIME_DIR", str(tmp_path / "run"))
+    monkeypatch.chdir(tmp_path)
+    connect = engine_connector(Settings(engine_model=model))
+    with pytest.raises(EngineUnavailable) as refused:
+        await connect(on_progress=lambda _progress: None, on_closed=lambda: None)
+    assert str(refused.value).startswith(message)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
---- Taking what is shown, whole or in part, as one undo step.
+--- Accepting the shown suggestion, whole or in part, as one undo step.
 ---
---- What was typed meanwhile is kept, and a part leaves the rest on the screen.
+--- Text typed meanwhile is kept; accepting a part leaves the rest on the screen.
 local answers = require("dgemma.answers")
 local part_of = require("dgemma.part")
 local undo = require("dgemma.undo")
@@ -10,7 +10,7 @@ local M = {}
 -- Events that were waiting before are served too.
 local MOST_MS = 500
 
---- Replaces bytes of one line and puts the cursor behind the new text.
+--- Replaces bytes of one line and puts the cursor after the new text.
 ---@param bufnr integer
 ---@param row integer
 ---@param from integer
@@ -31,7 +31,7 @@ local function insert(bufnr, row, from, to, text)
   return end_row, end_col
 end
 
---- Puts a part of an item into the buffer and shows the rest behind it.
+--- Puts a part of an item into the buffer and shows the rest after it.
 ---@param bufnr integer
 ---@param asked dgemma.Asked
 ---@param item lsp.InlineCompletionItem
@@ -66,10 +66,10 @@ local function ours(bufnr, current)
   end
 end
 
---- Takes what is shown, as soon as the text may be changed: a mapping that is an expression may not.
+--- Accepts what is shown, as soon as the text may be changed, which an expression mapping may not do.
 ---@param part dgemma.Part
----@param on_taken? fun() told when it was taken; not if what was typed meanwhile contradicts it
----@return boolean shown false where nothing is shown: the key means what it means otherwise
+---@param on_taken? fun() called once accepted; not if text typed meanwhile contradicts it
+---@return boolean shown false where nothing is shown: the key keeps its other meaning
 function M.accept(part, on_taken)
   local bufnr = vim.api.nvim_get_current_buf()
   answers.hide_unfit(bufnr)
@@ -107,7 +107,7 @@ function M.accept(part, on_taken)
   })
 end
 
---- Takes what is shown now, before anything that was typed behind the key.
+--- Accepts what is shown now, before keys that were typed after this one are processed.
 ---@param part dgemma.Part
 ---@return boolean taken
 function M.take(part)
@@ -116,7 +116,7 @@ function M.take(part)
     taken = true
   end)
   if shown then
-    -- Neovim takes it in an event of its own; one that is put behind that comes after it.
+    -- Neovim accepts in an event of its own; an event scheduled now comes after it.
     vim.schedule(function()
       done = true
     end)
@@ -127,7 +127,7 @@ function M.take(part)
   return taken
 end
 
---- Hides what is shown until something is typed.
+--- Hides the shown suggestion until something is typed.
 ---@return boolean dismissed false where nothing is shown
 function M.dismiss()
   if not answers.visible(vim.api.nvim_get_current_buf()) then

@@ -1,8 +1,8 @@
---- The server's answers on their way to Neovim's ghost text: only what still fits is let through.
+--- Filters the server's answers for Neovim's ghost text: only items that still fit the text are passed on.
 ---
---- `vim.lsp.inline_completion` draws and keeps what it gets. It does not know for which text an answer was made: a late
---- answer replaces a newer one, and an item stays on the screen, and can be accepted, after something else was typed.
---- Wrapping the client's `request` is the one place where question and answer are seen together.
+--- `vim.lsp.inline_completion` draws every answer and does not store for which text it was made: a late answer replaces
+--- a newer one, and an item stays on the screen, and can be accepted, after something else was typed. Wrapping the
+--- client's `request` is the one place where request and answer are available together.
 local M = {}
 
 local METHOD = "textDocument/inlineCompletion"
@@ -11,21 +11,21 @@ local INVOKED = vim.lsp.protocol.InlineCompletionTriggerKind.Invoked
 --- The namespace of Neovim's own ghost text.
 M.NAMESPACE = vim.api.nvim_create_namespace("nvim.lsp.inline_completion")
 
----@class dgemma.Asked a question, and the place that it was put for
+---@class dgemma.Asked a request, and the cursor position that it was made for
 ---@field tick integer the buffer's changedtick
 ---@field row integer from 0
 ---@field col integer bytes left of the cursor
 ---@field line string the cursor's line
 ---@field num_lines integer
 ---@field by_hand boolean whether the user asked for several answers
----@field items lsp.InlineCompletionItem[] what came; empty before
+---@field items lsp.InlineCompletionItem[] of the answer; empty before it comes
 ---@field deliver fun(items: lsp.InlineCompletionItem[]) shows items as if they were the answer
 ---@field encoding string what columns of the items count
 
----@class dgemma.Watched what is known of one buffer
----@field newest dgemma.Asked? the last question
----@field shown dgemma.Asked? the question whose answer is on the screen
----@field by_hand? fun(num_items: integer) set: the next question is put by hand, and this is told of its answer
+---@class dgemma.Watched the requests of one buffer
+---@field newest dgemma.Asked? the last request
+---@field shown dgemma.Asked? the request whose answer is on the screen
+---@field by_hand? fun(num_items: integer) if set, the next request is by hand, and this is called with its answer
 
 ---@type table<integer, dgemma.Watched>
 local buffers = {}
@@ -59,15 +59,15 @@ local function line_at(bufnr, row)
   return vim.api.nvim_buf_get_lines(bufnr, row, row + 1, false)[1] or ""
 end
 
----@class dgemma.Fit how an item fits the text of now
+---@class dgemma.Fit where an item belongs in the current text
 ---@field row integer from 0
 ---@field from integer first byte that it replaces
----@field to integer byte behind the last one that it replaces
+---@field to integer byte after the last one that it replaces
 ---@field cursor integer bytes left of the cursor
----@field text string what it puts there
----@field typed integer bytes of `text` that stand left of the cursor already
+---@field text string that it inserts
+---@field typed integer bytes of `text` that already stand left of the cursor
 
---- Returns where an item belongs by now, or nil where what was typed since contradicts it.
+--- Returns where an item belongs in the current text, or nil where text typed since contradicts it.
 ---@param bufnr integer
 ---@param asked dgemma.Asked
 ---@param item { insertText: string|lsp.StringValue, range?: lsp.Range }
@@ -120,11 +120,11 @@ function M.shown(bufnr)
   return watched(bufnr).shown
 end
 
---- Takes ghost text from the screen that does not fit any more: Neovim would leave it until the next answer.
+--- Hides ghost text that no longer fits: Neovim would leave it until the next answer.
 ---@param bufnr integer
 function M.hide_unfit(bufnr)
   local asked = M.shown(bufnr)
-  -- Without an item of ours, what is on the screen is another server's.
+  -- Without an item of ours, the ghost text on the screen is another server's.
   if not vim.api.nvim_buf_is_valid(bufnr) or not asked or #asked.items == 0 or not M.visible(bufnr) then
     return
   end
@@ -170,10 +170,10 @@ local function question(client, bufnr, params)
   }
 end
 
---- Watches a client's questions and answers from now on.
+--- Wraps a client's requests and answers from now on.
 ---@param client vim.lsp.Client
----@param on_asked fun(bufnr: integer, position: lsp.Position) told of every question for ghost text
----@param on_answered fun(bufnr: integer) told when an answer was let through
+---@param on_asked fun(bufnr: integer, position: lsp.Position) called with every request for ghost text
+---@param on_answered fun(bufnr: integer) called when an answer was passed on
 function M.watch(client, on_asked, on_answered)
   local request = client.request
   ---@diagnostic disable-next-line: duplicate-set-field
@@ -210,7 +210,7 @@ function M.watch(client, on_asked, on_answered)
   end
 end
 
---- Shows the rest of an item of which the user took a part, at the cursor's new place, until the server has answered.
+--- Shows the rest of an item of which the user accepted a part, at the cursor's new place, until the server answers.
 ---@param bufnr integer
 ---@param asked dgemma.Asked
 ---@param item lsp.InlineCompletionItem the rest, with its range in bytes
@@ -246,7 +246,7 @@ function M.ask_again(bufnr)
   pcall(vim.api.nvim_exec_autocmds, "CursorMovedI", { group = group, buffer = bufnr })
 end
 
---- Makes Neovim ask once more, by hand: only then does the server give several answers.
+--- Makes Neovim ask once more, by hand: only then does the server return several answers.
 ---@param bufnr integer
 ---@param on_answer fun(num_items: integer)
 function M.ask_by_hand(bufnr, on_answer)
@@ -254,7 +254,7 @@ function M.ask_by_hand(bufnr, on_answer)
   M.ask_again(bufnr)
 end
 
---- Forgets a buffer.
+--- Drops the state of a buffer.
 ---@param bufnr integer
 function M.forget(bufnr)
   buffers[bufnr] = nil

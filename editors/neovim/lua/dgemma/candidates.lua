@@ -1,4 +1,4 @@
---- Going through the candidates: several come only when they are asked for by hand, so the first step asks.
+--- Going through the candidates: the server returns several only for a request by hand, which the first step makes.
 local answers = require("dgemma.answers")
 
 local M = {}

@@ -1,4 +1,4 @@
---- The server's client: what is told to `vim.lsp.config`, and what happens when a server comes, speaks and goes.
+--- The server's client: its `vim.lsp.config`, and the handlers of a server's start, messages and end.
 local answers = require("dgemma.answers")
 local attached = require("dgemma.attached")
 local denoise = require("dgemma.denoise")
@@ -46,7 +46,7 @@ local function start(options)
   end
 end
 
---- Hides at once what contradicts the text, where Neovim waits for the next answer.
+--- Hides ghost text that contradicts the text at once, where Neovim waits for the next answer.
 ---@param bufnr integer
 local function hide_unfit_on_typing(bufnr)
   vim.api.nvim_create_autocmd({ "TextChangedI", "TextChangedP", "CursorMovedI" }, {
@@ -62,7 +62,7 @@ local function hide_unfit_on_typing(bufnr)
   })
 end
 
---- Asks for ghost text where the user has begun to type before a server or its engine was there.
+--- Asks for ghost text where the user began to type before the server or its engine was ready.
 ---@param bufnr integer
 local function ask_while_typing(bufnr)
   if bufnr == vim.api.nvim_get_current_buf() and vim.api.nvim_get_mode().mode:match("^i") then
@@ -70,7 +70,7 @@ local function ask_while_typing(bufnr)
   end
 end
 
---- Says in a sentence why a server ended that nobody had asked to.
+--- Reports in a sentence why a server ended unasked.
 ---@param options dgemma.Options
 ---@param code integer
 ---@param signal integer
@@ -94,7 +94,7 @@ local function config(options)
     root_dir = root_dir(options),
     init_options = options.settings,
     settings = { dgemma = options.settings },
-    -- The server leaves it to this plugin to offer a model that is not there, and to learn a repository.
+    -- This plugin offers a model that is not fetched, and to learn a repository, in place of the server.
     capabilities = { experimental = { dgemma = { fetchModel = true, learnRepository = true } } },
     handlers = {
       ["dgemma/status"] = function(_, params, ctx)
@@ -168,7 +168,7 @@ function M.enable(options)
   vim.lsp.enable(attached.NAME)
 end
 
---- Ends the servers and starts new ones; says nothing of their end.
+--- Ends the servers and starts new ones, without messages.
 function M.restart()
   say.forget()
   M.stopping = true

@@ -1,5 +1,5 @@
---- How an answer comes about, drawn at the cursor: every draft of the canvas as virtual text, coloured by how sure the
---- model is. Nothing of it is put into the buffer.
+--- The denoising of an answer, drawn at the cursor: every draft of the canvas as virtual text, coloured by confidence.
+--- Changes no buffer.
 local answers = require("dgemma.answers")
 local attached = require("dgemma.attached")
 local say = require("dgemma.say")
@@ -47,7 +47,7 @@ local HIGHLIGHTS = {
   DgemmaStep = "Comment",
 }
 
---- Names the colours; a colour scheme or the user may have named them already.
+--- Defines the highlight groups, unless a colour scheme or the user has.
 function M.define_highlights()
   for name, link in pairs(HIGHLIGHTS) do
     vim.api.nvim_set_hl(0, name, { link = link, default = true })
@@ -80,7 +80,7 @@ local function coloured(spans)
   return lines
 end
 
---- Takes the drawing away, and the request back if it still runs.
+--- Removes the drawing, and cancels the request if it still runs.
 function M.clear()
   local old = preview
   preview = nil
@@ -167,7 +167,7 @@ local function clear_on_change(bufnr)
   })
 end
 
---- Draws what is offered in the end, where something is.
+--- Draws the final suggestion, if there is one.
 ---@param result dgemma.Denoised
 local function draw_outcome(result)
   local item, now = result.items[1], assert(preview)
@@ -182,7 +182,7 @@ local function draw_outcome(result)
   draw({ { text = text, confidence = 1, settled = true } }, "offered after " .. note)
 end
 
---- Shows how an answer at the cursor comes about; the outcome stays until the cursor moves or the text changes.
+--- Shows the denoising of an answer at the cursor; the result stays until the cursor moves or the text changes.
 function M.show()
   local bufnr = vim.api.nvim_get_current_buf()
   local client = attached.capable_client(bufnr)
@@ -206,7 +206,7 @@ function M.show()
   clear_on_change(bufnr)
 end
 
---- Shows it beside a question for ghost text, until that or its own answer is there.
+--- Shows it beside a request for ghost text, until either answer comes.
 ---@param client vim.lsp.Client
 ---@param bufnr integer
 ---@param position lsp.Position
@@ -215,7 +215,7 @@ function M.accompany(client, bufnr, position)
   clear_on_change(bufnr)
 end
 
---- Takes the drawing away where it accompanied ghost text that is there now.
+--- Removes the drawing where it accompanied ghost text that is now shown.
 ---@param bufnr integer
 function M.give_way(bufnr)
   if preview and preview.beside and preview.bufnr == bufnr and answers.visible(bufnr) then

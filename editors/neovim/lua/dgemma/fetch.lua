@@ -1,4 +1,4 @@
---- The chosen model where it is not there yet: offered once, and fetched by the server, with its progress.
+--- The chosen model where it is not fetched yet: offered once, and fetched by the server, with its progress.
 local attached = require("dgemma.attached")
 local offer = require("dgemma.offer")
 local work = require("dgemma.work")
@@ -10,7 +10,7 @@ local M = {}
 ---@field title string
 ---@field numBytes integer of the download
 ---@field licence string
----@field message string says that it is not there, and what to do
+---@field message string that it is not fetched, and what to do
 
 M.work = work.new({
   method = "dgemma/fetchModel",

@@ -1,6 +1,6 @@
---- Filling what is selected: asks the server, shows how far it is, lets the user choose, and puts one text in.
+--- Filling a selection: asks the server, shows progress, lets the user choose, and inserts one text.
 ---
---- That is one undo step. Nothing is put into a buffer that was changed meanwhile.
+--- That is one undo step. A buffer that was changed meanwhile is left as it is.
 local attached = require("dgemma.attached")
 local progress = require("dgemma.progress")
 local say = require("dgemma.say")
@@ -10,7 +10,7 @@ local M = {}
 
 local REQUEST_CANCELLED = -32800
 
----@class dgemma.FillRequest what `dgemma/fill` is asked with
+---@class dgemma.FillRequest the parameters of `dgemma/fill`
 ---@field textDocument { uri: string, version: integer }
 ---@field range lsp.Range
 ---@field kind "selection"|"description"|"placeholder"
@@ -36,7 +36,7 @@ local REQUEST_CANCELLED = -32800
 ---@type table<integer, dgemma.Fill> by buffer
 local running = {}
 
---- The key that takes a running fill back; set by `setup`.
+--- The key that cancels a running fill; set by `setup`.
 ---@type string|false
 M.cancel_key = false
 
@@ -115,7 +115,7 @@ local function offer(bufnr, tick, result, encoding)
   end)
 end
 
---- Asks for a fill and puts it in. A fill that runs in the same buffer is taken back.
+--- Asks for a fill and inserts it. A fill that runs in the same buffer is cancelled.
 ---@param bufnr integer
 ---@param request dgemma.FillRequest its version decides: another text is not touched
 function M.run(bufnr, request)
@@ -165,7 +165,7 @@ function M.run(bufnr, request)
   end
 end
 
---- Takes the fill of a buffer back.
+--- Cancels the fill of a buffer.
 ---@param bufnr integer
 ---@return boolean cancelled false where none runs
 function M.cancel(bufnr)
@@ -178,7 +178,7 @@ function M.cancel(bufnr)
   return true
 end
 
---- Shows how far a fill is.
+--- Shows the progress of a fill.
 ---@param token string|integer
 ---@param value { message?: string, percentage?: integer }
 function M.report(token, value)

@@ -32,13 +32,13 @@ function M.setup(raw)
   })
 end
 
---- What a statusline shows for the current buffer; empty where the plugin has nothing to do with it.
+--- The text of a statusline for the current buffer; empty where the plugin is not active.
 ---@return string
 function M.status()
   return require("dgemma.status").text(vim.api.nvim_get_current_buf())
 end
 
---- Takes what is shown, for a mapping of one's own.
+--- Accepts the shown suggestion, for a mapping of your own.
 ---@param part? dgemma.Part "whole" without it
 ---@return boolean taken false where nothing is shown
 function M.accept(part)

@@ -1,8 +1,7 @@
---- The keys: each does its work where ghost text is shown, and what it did before everywhere else.
+--- The keys: each does its work where ghost text is shown, and keeps its earlier mapping everywhere else.
 ---
---- None is mapped as an expression: Neovim evaluates the mapping of a key while the key typed right before it is not in
---- the buffer yet, and what was decided then may be wrong. What a key does otherwise is put in front of what was typed
---- behind it.
+--- None is an expression mapping: Neovim evaluates the mapping of a key while the key typed right before it is not in
+--- the buffer yet, so the decision may be wrong. Its earlier mapping is fed before keys typed after it.
 local accept = require("dgemma.accept")
 local candidates = require("dgemma.candidates")
 
@@ -60,7 +59,7 @@ local function from_notation(notation)
   return vim.api.nvim_replace_termcodes(notation, true, true, true)
 end
 
---- Does what a key does when there is no ghost text: what the mapping did that was there before, else the key itself.
+--- Does what a key does without ghost text: the earlier mapping, else the key itself.
 ---@param lhs string
 ---@return fun()
 local function otherwise(lhs)

@@ -9,7 +9,7 @@ local M = {}
 ---@class dgemma.LearnHint
 ---@field root string path of the repository
 ---@field uri string of the same
----@field message string why it is worth it
+---@field message string why learning it is worth it
 
 M.work = work.new({
   method = "dgemma/learnRepository",
@@ -37,7 +37,7 @@ function M.run_here(bufnr)
   end
 end
 
---- Forgets what was learnt of the repository of a buffer.
+--- Removes the adapter of the repository of a buffer.
 ---@param bufnr integer
 function M.forget_here(bufnr)
   local client = attached.capable_client(bufnr)
@@ -54,7 +54,7 @@ function M.forget_here(bufnr)
   end)
 end
 
---- Tells of a repository that can be learnt; the server does so once.
+--- Shows the hint that a repository can be learnt; the server sends it once.
 ---@param hint dgemma.LearnHint
 ---@param client vim.lsp.Client
 function M.offer(hint, client)

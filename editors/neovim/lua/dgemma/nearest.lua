@@ -1,7 +1,7 @@
---- The name that was probably meant: the one of a list that takes the fewest edits to reach.
+--- The likely intended name: the one in a list with the smallest edit distance.
 local M = {}
 
---- Counts the characters to insert, delete or replace that lead from one word to the other.
+--- Returns the Levenshtein distance of two words.
 ---@param from string
 ---@param to string
 ---@return integer

@@ -1,4 +1,4 @@
---- A question that nobody asked for: it waits while the user types, and for a screen to appear on.
+--- A question to the user that waits while the user types, and until there is a screen to show it on.
 local M = {}
 
 ---@class dgemma.Choice

@@ -1,4 +1,4 @@
---- What the user may choose. One table describes every option; reading, messages and defaults come from it.
+--- The plugin's options. One table describes every option; reader, messages and defaults come from it.
 ---
 --- A wrong option never stops the plugin: it is named in a problem, with the nearest valid one, and its default holds.
 local nearest = require("dgemma.nearest")
@@ -107,7 +107,7 @@ local function defaults()
   return values
 end
 
---- Returns what the user gave as dotted names, in alphabetical order.
+--- Returns the given options as dotted names, in alphabetical order.
 ---@param raw table
 ---@return [string, any][]
 local function flattened(raw)
@@ -132,7 +132,7 @@ function M.names()
   return vim.fn.sort(vim.tbl_keys(OPTIONS)) --[[@as string[] ]]
 end
 
---- Reads what `setup` was given over the defaults.
+--- Merges the argument of `setup` into the defaults.
 ---@param raw any
 ---@return dgemma.Options options
 ---@return string[] problems a sentence for each option that cannot be used

@@ -1,4 +1,4 @@
---- How much of a suggestion one key takes: all of it, its next word, or the rest of its line. Strings only.
+--- How much of a suggestion one key accepts: all of it, its next word, or the rest of its line. Strings only.
 local M = {}
 
 ---@alias dgemma.Part "whole"|"word"|"line"

@@ -1,10 +1,10 @@
---- Ghost text off and on, for one buffer or for all, now and for those to come; the server goes on running.
+--- Pauses ghost text, for one buffer or for all present and future ones; the server keeps running.
 local attached = require("dgemma.attached")
 local say = require("dgemma.say")
 
 local M = {}
 
---- What holds where a buffer's own `b:dgemma_paused` says nothing.
+--- The state of buffers without `b:dgemma_paused`.
 local everywhere = false
 
 --- Whether the user wants no ghost text in a buffer.
@@ -18,13 +18,13 @@ function M.is_paused(bufnr)
   return own
 end
 
---- Lets Neovim's inline completion of a buffer be as the user wants it.
+--- Enables or disables Neovim's inline completion in a buffer accordingly.
 ---@param bufnr integer
 function M.apply(bufnr)
   vim.lsp.inline_completion.enable(not M.is_paused(bufnr), { bufnr = bufnr })
 end
 
---- Pauses or goes on.
+--- Pauses or resumes.
 ---@param bufnr integer? nil for every buffer
 function M.toggle(bufnr)
   local paused = not M.is_paused(bufnr or vim.api.nvim_get_current_buf())

@@ -1,4 +1,4 @@
---- One piece of work that takes a while, as Neovim's progress message: where it stands, and how it ended.
+--- One long piece of work as Neovim's progress message: its percentage, and how it ended.
 local M = {}
 
 ---@class dgemma.Progress

@@ -1,10 +1,10 @@
---- Whether server and plugin speak of the same things: one number, told in the server's answer to `initialize`.
+--- Whether server and plugin are compatible: one version number, in the server's answer to `initialize`.
 local M = {}
 
---- The protocol of `dgemma/fill`, `dgemma/denoise` and the command `dgemma.fill` that this plugin knows.
+--- The version of `dgemma/fill`, `dgemma/denoise` and the command `dgemma.fill` that this plugin supports.
 M.NUMBER = 1
 
---- Says what to upgrade, in one sentence.
+--- Returns what to upgrade, in one sentence.
 ---@param capabilities lsp.ServerCapabilities?
 ---@param info { version?: string }? the server's name and version
 ---@return string? problem nil where both agree

@@ -1,6 +1,6 @@
---- What the user is told: one sentence at a time, and nothing twice that has to be said once only.
+--- Messages for the user: one sentence at a time, and those that concern a lasting state only once.
 ---
---- On the screen stands no more than one line holds, since Neovim would ask for ENTER; all of it is in `:messages`.
+--- The screen shows one line at most, since Neovim would ask for ENTER; the whole text is in `:messages`.
 local M = {}
 
 ---@type table<string, boolean>
@@ -13,11 +13,11 @@ local HIGHLIGHTS = { [vim.log.levels.WARN] = "WarningMsg", [vim.log.levels.ERROR
 ---@return boolean
 local function is_built_in()
   local source = debug.getinfo(vim.notify, "S").source
-  -- What is compiled into Neovim has no file.
+  -- Functions compiled into Neovim have no file.
   return source == "?" or source:find("vim/_", 1, true) ~= nil
 end
 
---- Puts a text into `:messages` whole and on the screen as far as a line holds it.
+--- Puts a whole text into `:messages`, and on the screen as much of it as fits a line.
 ---@param text string
 ---@param level integer
 local function notify_long(text, level)
@@ -62,14 +62,14 @@ function M.error(message)
   notify(message, vim.log.levels.ERROR)
 end
 
---- Says what the server wants to be said.
+--- Shows a message of the server.
 ---@param params lsp.ShowMessageParams
 function M.from_server(params)
   local level = ({ vim.log.levels.ERROR, vim.log.levels.WARN })[params.type] or vim.log.levels.INFO
   notify((params.message:gsub("^dgemma: ", "")), level)
 end
 
---- Says it as an error, but not again in this Neovim until `forget`.
+--- Shows an error, once in this Neovim until `forget`.
 ---@param message string
 function M.error_once(message)
   if not said[message] then
@@ -78,7 +78,7 @@ function M.error_once(message)
   end
 end
 
---- Lets everything be said again: the user has started anew.
+--- Allows every message again: the user has restarted the server.
 function M.forget()
   said = {}
 end

@@ -1,4 +1,4 @@
---- Where the language server is: what the user named, else the first place that has one.
+--- Where the language server is: the command of the options, else the first place that has one.
 local M = {}
 
 ---@class dgemma.Server

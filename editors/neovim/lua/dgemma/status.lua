@@ -1,4 +1,4 @@
---- What the server says of itself with `dgemma/status`, as a word for the statusline.
+--- The server's `dgemma/status`, as a word for the statusline.
 local attached = require("dgemma.attached")
 local pause = require("dgemma.pause")
 local say = require("dgemma.say")
@@ -16,7 +16,7 @@ local M = {}
 ---@type table<integer, dgemma.Status> by client
 local statuses = {}
 
---- Takes note of a notification and lets statuslines be drawn again.
+--- Stores a notification and redraws the statuslines.
 ---@param status dgemma.Status
 ---@param client_id integer
 ---@return boolean became_ready whether answers come from now on that did not before
@@ -33,20 +33,20 @@ function M.take(status, client_id)
   return status.kind == "ready" and before ~= nil and before.kind == "loading"
 end
 
---- Returns the last that a server said; nil before it has said anything.
+--- Returns a server's last status; nil before the first.
 ---@param client_id integer
 ---@return dgemma.Status?
 function M.last(client_id)
   return statuses[client_id]
 end
 
---- Forgets a server.
+--- Drops the state of a server.
 ---@param client_id integer
 function M.drop(client_id)
   statuses[client_id] = nil
 end
 
---- Returns what a statusline shows for a buffer: empty where the plugin has nothing to do with it.
+--- Returns the text of a statusline for a buffer: empty where the plugin is not active.
 ---@param bufnr integer
 ---@return string
 function M.text(bufnr)

@@ -1,4 +1,4 @@
---- Undo steps: what the plugin puts into a buffer is one of its own, apart from what was typed before and after.
+--- Undo steps: text that the plugin inserts is a step of its own, apart from typing before and after.
 local M = {}
 
 --- Ends the undo step that is open.

@@ -1,4 +1,4 @@
---- One request of ours that takes long, at most one at a time: its progress, its end, and its cancellation.
+--- One long request to the server, at most one at a time: progress, end and cancellation.
 local progress = require("dgemma.progress")
 local say = require("dgemma.say")
 
@@ -34,7 +34,7 @@ function Work:finish(text, outcome)
   end
 end
 
---- Asks the server, and says what came of it.
+--- Asks the server, and shows the result.
 ---@param client vim.lsp.Client
 ---@param params table
 ---@param on_result? fun(result: table)
@@ -75,13 +75,13 @@ function Work:cancel()
     return false
   end
   self.running.client:cancel_request(self.running.id)
-  -- Neovim keeps the answer to a cancelled request to itself.
+  -- Neovim drops the answer to a cancelled request.
   self:finish("cancelled", "cancel")
   say.info(self.stopped)
   return true
 end
 
---- Shows how far the work is.
+--- Shows the progress of the work.
 ---@param token string|integer
 ---@param value { message?: string, percentage?: integer }
 function Work:report(token, value)

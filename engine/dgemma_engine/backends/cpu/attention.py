@@ -20,8 +20,8 @@ from dgemma_engine.backends.cpu.feed_forward import RmsNorm
 from dgemma_engine.model.config import LayerKind, ModelConfig
 from dgemma_engine.model.layers import Attention, Layer
 
-# Pads the number of keys to a multiple of this: oneDNN caches two programs per number of queries and keys, 0.7 MB both,
-# as `packing.cpu.filled` says of products.
+# Pads the number of keys to a multiple of this: oneDNN caches two programs per number of queries and keys, 0.7 MB both
+# (see `packing.cpu.filled`).
 KEY_MULTIPLE = 64
 # From this many queries of a head on, in bfloat16, two products and a softmax take 0.6 to 0.9 of the time of torch's
 # fused attention (48 positions over 512 cached ones: 0.73 against 1.15 ms); in float32 they take longer.
@@ -181,7 +181,7 @@ class _ForeignQKV(nn.Module):
 
 
 def _qkv(layer: Layer, config: ModelConfig) -> nn.Module:
-    """Returns what makes queries, keys and values of float32 hidden states, also where the values are the raw keys."""
+    """Returns the module that makes queries, keys and values of float32 hidden states; values may be the raw keys."""
     attention, norm_D = layer.self_attn, layer.input_layernorm.weight
     module = attention.qkv_proj
     is_sliding = attention.kind is LayerKind.SLIDING

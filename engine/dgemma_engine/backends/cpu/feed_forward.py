@@ -40,7 +40,7 @@ class FeedForward(nn.Module):
     def forward(self, x_ND: Tensor, attended_NO: Tensor) -> Tensor:
         """Returns the layer's output before its scalar, float32, of its input and the attention's output."""
         residual_ND = self._after_attention.added_to(x_ND, self._out(attended_NO).float())
-        # Of the norm before MLP and experts only the division is left; the scales are in what reads it.
+        # Of the norm before MLP and experts only the division is left; its scales are folded into their weights.
         unit_ND = residual_ND / self._after_attention.length(residual_ND)
         dense_ND, sparse_ND = self._both(unit_ND)
         fed_ND = self._after_sparse.added_to(self._after_dense(dense_ND.float()), sparse_ND.float())
@@ -104,7 +104,7 @@ class _Together(nn.Module):
         self._sparse_down = PackedMatrix(experts.down_proj.transpose(0, 1).reshape(size, -1))
 
     def forward(self, unit_ND: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns what the MLP and what the experts make of rows of length 1, [N, D] each."""
+        """Returns the outputs of the MLP and of the experts for rows of length 1, [N, D] each."""
         shares_NK, indices_NK = self._router(unit_ND)
         inner_NI = self._gate(unit_ND.to(torch.bfloat16))
         shares_NE = torch.zeros([unit_ND.size(0), self._num_experts]).scatter_(1, indices_NK, shares_NK)
@@ -155,7 +155,7 @@ class _Apart(nn.Module):
         self._experts = _Groups(layer.experts) if type(layer.experts) is Experts else layer.experts
 
     def forward(self, unit_ND: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns what the MLP and what the experts make of rows of length 1, [N, D] each."""
+        """Returns the outputs of the MLP and of the experts for rows of length 1, [N, D] each."""
         shares_NK, indices_NK = self._router(unit_ND)
         shares_NK = shares_NK.mul_(self._per_expert_E[indices_NK])
         dense_ND = self._mlp((unit_ND * self._dense_scale_D).to(self._dtype))

@@ -1,4 +1,4 @@
-"""All layers of a small model on a processor as one call of compiled code, whatever family they are of.
+"""All layers of a small model on a processor as one call of compiled code, for any family.
 
 A family supplies the layers: modules with `heads` (queries, keys and values), `attend` and `feed`. For one row and a
 `PromptCache`, or several rows with one each, whose adapter takes part as arguments: nothing is compiled or copied to
@@ -165,7 +165,7 @@ class LayerStack:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _LayerStores:
-    """Where a layer's keys and values of a pass lie.
+    """The keys and values of a layer in a pass.
 
     Attributes:
         new: those of its tokens, in turn; one piece for each cache.
@@ -177,11 +177,11 @@ class _LayerStores:
 
 
 class _Layers(nn.Module):
-    """As many of the layers as there is room given for."""
+    """The first layers, one for each store that is passed."""
 
     def __init__(self, layers: Sequence[nn.Module], kinds: Sequence[int]) -> None:
         super().__init__()
-        # Of layers, which a list of modules does not say.
+        # Typed as layers, which a list of modules is not.
         self._layers: Any = nn.ModuleList(layers)
         self._kinds = list(kinds)
 

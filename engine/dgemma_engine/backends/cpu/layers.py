@@ -1,9 +1,9 @@
 """The layers of a small DiffusionGemma for a processor: what `model/layers.py` computes, in few operations.
 
 A small model on a processor spends its time between operations, not in them. So hidden states stay float32 from layer
-to layer (no conversions to and fro, and a norm is two operations and a division), matrices are packed once, those that
-read the same input are one product, norm scales are folded into what reads them, and keys and values are written where
-they are kept. Without gradients. Weights that change afterwards are not read (docs/decisions/0013).
+to layer (no conversions, and a norm is two operations and a division), matrices are packed once, those with the same
+input are one product, norm scales are folded into the weights after them, and keys and values are written in place.
+Without gradients. Later changes of weights are not read (docs/decisions/0013).
 
 Shape legend: N tokens of a pass, P its rows (the tokens, then padding: `packing.cpu.filled`), D hidden, O width of all
 heads.

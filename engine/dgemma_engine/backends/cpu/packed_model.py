@@ -38,8 +38,8 @@ _log = logging.getLogger(__name__)
 
 # Runs that take turns, of which each has masks and rotary factors of its own.
 _NUM_RUNS = 8
-# Several canvases in one pass take less time than one after another, the more the shorter they are, and nobody waits
-# longer than for as many turns (engine/bench/results/together.json).
+# Several canvases in one pass take less time than one after another, the more so the shorter they are, and no request
+# waits longer than for as many turns (engine/bench/results/together.json).
 _MOST_TOGETHER = 512
 # Tokens in causal mode attend in pieces of so many, each to the keys up to its end: of a prompt of 512, five eighths
 # of the scores that one piece has.
@@ -118,7 +118,7 @@ class PackedModel(ModelDefaults, ABC):
         """Returns the hidden states of a canvas for the first layer, [P, D], float32."""
 
     def _note_compilation(self, refusals: Sequence[str]) -> None:
-        """Sets what the model reports of its compilation, and logs a part that was refused."""
+        """Sets the reported state of compilation, and logs a part that was refused."""
         self.uncompiled_reason = next((refusal for refusal in (self._stack.refusal, *refusals) if refusal), "")
         self.is_compiled = not self.uncompiled_reason
         if self.uncompiled_reason:
@@ -222,7 +222,7 @@ class PackedModel(ModelDefaults, ABC):
         return self._normed(x_PD[num_block : num_block + num_canvas])
 
     def _canvas_inputs(self, given: CanvasPass) -> CanvasInputs:
-        """Returns what the steps of a run share; those of the last few runs are kept."""
+        """Returns the inputs that the steps of a run share; those of the last runs are kept."""
         num_past, num_canvas = given.cache.length, given.num_positions
         positions_1L, attention_masks = given.positions_1L, given.attention_masks
         for inputs in self._inputs:

@@ -23,7 +23,7 @@ class RotaryCosSin:
 
 
 class RotaryCache:
-    """Rotary factors of each layer kind, computed once for every position that was asked for so far.
+    """Rotary factors of each layer kind, computed once for every requested position.
 
     Args:
         config: frequencies and head sizes.

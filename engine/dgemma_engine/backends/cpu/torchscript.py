@@ -1,8 +1,8 @@
 """Modules that run without Python between their operations, where this torch can do that.
 
 A small model on a processor makes hundreds of small operations, and Python between them takes longer than some of them.
-TorchScript calls them from compiled code. Torch advises against it by now: a module that cannot be compiled runs as it
-is, with the same results, only slower, and the reason is returned with it.
+TorchScript calls them from compiled code. Torch has deprecated it: a module that cannot be compiled runs as it is, with
+the same results, only slower, and the reason is returned with it.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class _View:
         soft_SLD: self-conditioning signals; 0 on a first step.
         row_SL: int32.
         position_SL: int32.
-        hidden_SLD: what comes out.
+        hidden_SLD: the result.
     """
 
     ids_SL: Tensor
@@ -99,7 +99,7 @@ class CanvasPack:
         shape = len(passes), step_length(max(each.num_positions for each in passes))
         assert len(passes) <= MOST_CANVASES, passes
         if self._buffers is None or self._buffers.num_positions < shape[0] * shape[1]:
-            # What was captured reads the old ones.
+            # Captured graphs read the old tensors.
             self._graphs.clear()
             self._buffers = _Buffers(self._model, max(MOST_POSITIONS, shape[0] * shape[1]))
         buffers, view = self._buffers, self._buffers.view(*shape)
@@ -109,7 +109,7 @@ class CanvasPack:
         return [view.hidden_SLD[place, None, : each.num_positions].clone() for place, each in enumerate(passes)]
 
     def clear(self) -> None:
-        """Releases the tensors; the caller forgets what was captured with them."""
+        """Releases the tensors; the caller drops the graphs captured with them."""
         self._buffers = None
 
     def _fill(self, buffers: _Buffers, view: _View, place: int, given: CanvasPass) -> None:

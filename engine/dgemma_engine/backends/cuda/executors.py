@@ -1,4 +1,4 @@
-"""Which executor makes the steps of a run on a card.
+"""Chooses the executor that makes the steps of a run on a card.
 
 Alone, a run replays whole steps. Where another one is under way, its passes wait for those of the others and are made
 with them, which reads the weights once for all.

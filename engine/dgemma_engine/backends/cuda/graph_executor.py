@@ -1,6 +1,6 @@
 """Denoising steps that are captured in CUDA graphs once and replayed.
 
-The host keeps what is small: which rows are on the canvas, their random draws, the temperature and four short rows of
+The host keeps the small values: the rows on the canvas, their random draws, the temperature and four short rows of
 scores; the rest stays on the device. Shape legend as in `step_buffers.py`; M positions of the longest free part.
 """
 
@@ -124,7 +124,7 @@ class GraphExecutor:
 
     @torch.inference_mode()
     def set_aside(self) -> None:
-        """Copies what another executor is about to overwrite; renoises first, which needs the distributions."""
+        """Copies the tensors that another executor will overwrite; renoises first, which needs the distributions."""
         self._renoise_once()
         view, length = self._view, self._length
         self._aside = view.ids_L[:length].clone(), view.soft_LD[:length].clone(), view.accepted_RL.clone()
@@ -146,7 +146,7 @@ class GraphExecutor:
             self._is_renoised = True
 
     def _take_over(self) -> None:
-        """Makes the tensors that all executors share this one's own again."""
+        """Takes the shared tensors back and restores this executor's content."""
         self._graphs.give_to(self)
         if self._aside is not None:
             (ids_L, soft_LD, accepted_RL), self._aside = self._aside, None
@@ -155,7 +155,7 @@ class GraphExecutor:
 
     @torch.inference_mode()
     def _write(self, ids_L: Tensor, soft_LD: Tensor | None) -> None:
-        """Writes all that stays the same until a row leaves, and where the rows stand."""
+        """Writes the values that stay the same until a row leaves, and the rows' tokens."""
         self.layout = layout = CanvasLayout(self._canvas.layout.rows, _CPU)
         self._length = length = len(layout.row_L)
         sets, set_of_L = self._suppressed_sets()

@@ -30,7 +30,7 @@ _LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Buffers:
-    """Where passes of one length read and write.
+    """Input and output tensors of passes of one length.
 
     Attributes:
         ids_N: int64.
@@ -38,7 +38,7 @@ class _Buffers:
         position_N: int32.
         num_stored_1: int32.
         num_visible_1: int32.
-        hidden_ND: what comes out.
+        hidden_ND: the result.
     """
 
     ids_N: Tensor

@@ -1,9 +1,9 @@
 """Device work that is recorded once and repeated: a piece of work seen for the second time is captured, then replayed.
 
-A piece of work is a function that takes everything from tensors at fixed places and leaves everything in such: what it
-reads from Python is read when it is captured, never again. Seen for the first time it just runs, which also compiles
-what it calls. Knows no models; what capturing means is a `Capture`'s business, so that all but the capture itself
-runs, and is tested, without a GPU.
+A piece of work is a function that reads from tensors at fixed addresses and writes to such: values that it reads from
+Python are read when it is captured, never again. The first time it just runs, which also compiles its kernels.
+Independent of models; a `Capture` does the capturing, so that all but the capture itself runs, and is tested, without
+a GPU.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Capture(Protocol):
     """How work is recorded."""
 
     def __call__(self, work: Work) -> Work:
-        """Returns what repeats `work`; it need not have run when this returns."""
+        """Returns a function that repeats `work`, which need not have run yet."""
         ...
 
 
@@ -53,7 +53,7 @@ class CudaCapture:
         leaves the thread on its own stream when a capture fails, and empties the allocator's cache each time.
 
         Raises:
-            RuntimeError: what `work` does cannot be captured.
+            RuntimeError: `work` cannot be captured.
         """
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.device(self._device):
@@ -85,7 +85,7 @@ def capture_on(device: torch.device) -> Capture:
 
 
 class Graphs:
-    """The pieces of work seen last.
+    """The most recent pieces of work.
 
     Args:
         capture: how work is recorded.
@@ -108,11 +108,11 @@ class Graphs:
         return len(self._known)
 
     def run(self, key: Hashable, work: Work) -> None:
-        """Does `work`, by repeating what was recorded under `key` if anything was.
+        """Does `work`, by repeating the one recorded under `key` if there is one.
 
         Args:
-            key: of everything that `work` takes from anywhere but tensors at fixed places, and of those places.
-            work: asks nothing of the device and allocates by `key` alone.
+            key: of all inputs of `work` other than tensors at fixed addresses, and of those addresses.
+            work: does not wait for the device, and allocates by `key` alone.
         """
         if not self._most:
             work()
@@ -140,5 +140,5 @@ class Graphs:
         return recorded
 
     def clear(self) -> None:
-        """Forgets all pieces; their memory is free for others."""
+        """Drops all pieces and frees their memory."""
         self._known.clear()

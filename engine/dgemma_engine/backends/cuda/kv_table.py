@@ -1,4 +1,4 @@
-"""The table that kernels read the place of keys and values from: a row for each layer, of one prompt at a time.
+"""The table of addresses at which kernels read keys and values: a row for each layer, of one prompt at a time.
 
 Shape legend: Y layers.
 """
@@ -18,7 +18,7 @@ Stores = Sequence[KVStore]
 
 
 class KVTable:
-    """Places of the keys and values of the prompt at hand.
+    """Addresses of the keys and values of the current prompt.
 
     Args:
         config: dimensions of the model.
@@ -38,9 +38,9 @@ class KVTable:
         ]
 
     def write(self, cache: PromptCache, num_tokens: int) -> None:
-        """Makes a prompt the one at hand, with room for `num_tokens` more."""
+        """Makes a prompt the current one, with room for `num_tokens` more."""
         places = [cache.place(layer_idx, num_tokens) for layer_idx in range(len(self.stores))]
         if places != self._places:
-            # Not waited for: work of the prompt before stands ahead of it in the stream.
+            # Needs no wait: work on the former prompt comes first in the stream.
             self._places_Y4.copy_(torch.tensor(places, dtype=torch.int64), non_blocking=True)
             self._places = places

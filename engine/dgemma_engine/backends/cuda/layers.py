@@ -65,7 +65,7 @@ class FusedLinear:
         ops: the operations.
 
     Attributes:
-        row_format: how it wants its input.
+        row_format: of its input.
         weight_format: of its weight.
     """
 
@@ -111,14 +111,14 @@ class FusedLayer:
     """One layer.
 
     Args:
-        layer: whose weights it takes; they are laid out anew, so let go of the layer afterwards.
+        layer: whose weights it takes; they are packed again, so drop the layer afterwards.
         config: dimensions.
         ops: the operations.
         dtype: of hidden states, and of weights that have to be expanded.
 
     Attributes:
         kind: full or sliding.
-        reads: the norm that it wants its input through.
+        reads: the norm of its input.
         weight_formats: that it has weights in.
     """
 
@@ -199,7 +199,7 @@ class FusedLayer:
         self._queries(self._heads(rows), metadata, store)
 
     def _heads(self, rows: Rows) -> Tensor:
-        """Returns what the heads make of the tokens, [N, X, d]."""
+        """Returns queries, keys and values of the tokens before norm and rotary, [N, X, d]."""
         return self._qkv(rows).unflatten(-1, (-1, self._head_dim))
 
     def _queries(self, heads_NXd: Tensor, metadata: AttentionMetadata, store: KVStore) -> Tensor:

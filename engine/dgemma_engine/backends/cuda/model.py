@@ -177,7 +177,7 @@ class FusedModel(ModelDefaults):
             num_tokens: of the whole pass, where these are a segment of it.
         """
         config = self.config
-        # A launch that was broken off may have left a count behind, with which no later pass would sort its tokens.
+        # A launch that was broken off may have left a count, with which no later pass would sort its tokens.
         self._arrivals_1.zero_()
         return AttentionMetadata(
             num_causal=num_causal,

@@ -104,7 +104,7 @@ class StepGraphs:
         return wait
 
     def clear(self) -> None:
-        """Releases all memory but the model's, and what the executor that has the tensors needs of them."""
+        """Releases all memory but the model's, and the part that the current executor still needs."""
         self._forget()
         last, self._user = self._user() if self._user is not None else None, None
         if last is not None:
@@ -115,7 +115,7 @@ class StepGraphs:
         self._buffers = None
 
     def _grown(self, shape: StepShape, num_sets: int) -> StepBuffers:
-        """Returns buffers for this shape and all that were asked for before; releases the old ones and their graphs."""
+        """Returns buffers for this shape and all earlier ones; releases the old buffers and their graphs."""
         config, old = self.model.config, self._buffers
         least = old.shape if old else StepShape.holding(8, config.canvas_length, config.canvas_length)
         sizes = StepShape(

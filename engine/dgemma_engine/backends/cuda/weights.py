@@ -1,8 +1,8 @@
 """A layer's weights as modules hold them -> weights as fused operations read them, plain or quantised, without loss.
 
-Kernels want groups of 64 columns, and both matrices of a mixture of experts in one format. What a checkpoint stores
-otherwise is brought there where that is exact (larger groups repeat their scale), or expanded to floats where not; that
-takes memory, and says so. Shape legend: E experts, O output features, I input features, G groups.
+Kernels need groups of 64 columns, and both matrices of a mixture of experts in one format. Weights that are stored
+otherwise are converted where that is exact (larger groups repeat their scale), else expanded to floats, with a warning
+about the memory. Shape legend: E experts, O output features, I input features, G groups.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _kept(packed: QuantisedTensor) -> Weight | None:
 
 
 def _suits_experts(gate_up: Weight, down: Weight) -> bool:
-    """Whether experts can pass their inner rows on in the format that `down` wants: 8-bit rows come in groups."""
+    """Whether experts can pass their inner rows on in the format that `down` needs: 8-bit rows come in groups."""
     return gate_up.format is not WeightFormat.FP8 or not (gate_up.num_inputs % GROUP or down.num_inputs % GROUP)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from dgemma_kernels.packing.few_bits import DENSE, GROUP, ProductKinds, RowWeights
 
-from dgemma_engine.backends.memory_plan import CONTEXT_BYTES, Item, MemoryPlan
+from dgemma_engine.backends.memory_plan import CONTEXT_BYTES, Item, MemoryPlan, kept_of_others
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.families.llama.config import LlamaConfig
 from dgemma_engine.families.llama.model import LlamaModel
@@ -85,12 +85,11 @@ def llama_plan(
         sums["canvas adapter"] = _adapter_values(config, adapter_rank) * dtype.itemsize
     layer = PIECE_TOKENS[device_type] * (_LAYER_COPIES * config.hidden_size + 3 * config.intermediate_size)
     ranking = _RANKED_TOKENS * config.vocab_size * (dtype.itemsize + 2 * 4)
+    prompt = prompt_bytes(config, context_tokens, dtype)
     return MemoryPlan(
         weights=tuple(Item(name=f"weights: {kind}", num_bytes=num_bytes) for kind, num_bytes in sums.items()),
-        prompt=Item(
-            name=f"keys and values of {context_tokens:,} tokens",
-            num_bytes=prompt_bytes(config, context_tokens, dtype),
-        ),
+        prompt=Item(name=f"keys and values of {context_tokens:,} tokens", num_bytes=prompt),
+        others=kept_of_others(prompt, device_type),
         workspace=Item(name="workspace", num_bytes=max(layer * dtype.itemsize, ranking)),
         expansion=Item(name="buffer for expanded weights", num_bytes=0),
         context=Item(name="driver and libraries", num_bytes=CONTEXT_BYTES[device_type]),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from dgemma_engine.backends.memory_plan import CONTEXT_BYTES, Item, MemoryPlan
+from dgemma_engine.backends.memory_plan import CONTEXT_BYTES, Item, MemoryPlan, kept_of_others
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.families.masked.config import MaskedConfig
 from dgemma_engine.families.masked.model import MOST_TOGETHER, MaskedModel
@@ -62,6 +62,7 @@ def masked_plan(
     return MemoryPlan(
         weights=tuple(Item(name=f"weights: {kind}", num_bytes=num_bytes) for kind, num_bytes in sums.items()),
         prompt=Item(name=f"keys and values of {window_tokens:,} tokens", num_bytes=kept),
+        others=kept_of_others(kept, device_type),
         workspace=Item(name=passes, num_bytes=layer + vocabulary),
         expansion=Item(name="buffer for expanded weights", num_bytes=0),
         context=Item(name="driver and libraries", num_bytes=CONTEXT_BYTES[device_type]),

@@ -1,1 +1,1 @@
-"""Who may ask: keys, hosts, origins, types and sizes of requests, time and number of connections."""
+"""Access control: keys, hosts, origins, types and sizes of requests, time and number of connections."""

@@ -1,4 +1,4 @@
-"""Names and keys of those who may ask: read from a file or an environment variable, compared in constant time.
+"""API keys and their names: read from a file or an environment variable, compared in constant time.
 
 Kept as SHA-256 sums, so that no key stands in a traceback or a core dump's strings.
 """
@@ -25,7 +25,7 @@ _MOST_CHARS = 512
 
 @dataclass(frozen=True, slots=True)
 class ApiKeys:
-    """Keys by name; false where there are none, and then everyone may ask.
+    """Keys by name; false where there are none, and then no key is needed.
 
     Attributes:
         sums: SHA-256 of each key and its name.
@@ -66,7 +66,7 @@ class ApiKeys:
         return type(self)((*self.sums, (_sum(key), name)))
 
     def name_of(self, headers: Mapping[str, str]) -> str | None:
-        """Returns the name of the key that a request brings; None where it brings none that is known.
+        """Returns the name of a request's key; None where it has no valid one.
 
         Args:
             headers: of the request, by name in lower case.
@@ -75,14 +75,14 @@ class ApiKeys:
         for given in _given(headers):
             given_sum = _sum(given)
             for known, name in self.sums:
-                # Compares with every key, however early one fits.
+                # Compares with every key even after a match.
                 if hmac.compare_digest(given_sum, known) and found is None:
                     found = name
         return found
 
 
 NO_KEYS = ApiKeys()
-"""Everyone may ask."""
+"""No key is needed."""
 
 
 def _named(lines: Iterable[str], path: Path) -> Iterable[tuple[str, str]]:
@@ -110,7 +110,7 @@ def _sum(key: str) -> bytes:
 
 
 def _given(headers: Mapping[str, str]) -> list[str]:
-    """Returns what a request offers as its key: clients use four headers, and some send a dummy in one of them."""
+    """Returns the possible keys of a request: clients use four headers, and some send a dummy in one of them."""
     scheme, _, rest = headers.get("authorization", "").partition(" ")
     given = [headers.get("x-api-key", ""), headers.get("api-key", "")]
     if scheme.lower() == "bearer":

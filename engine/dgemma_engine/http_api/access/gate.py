@@ -1,4 +1,4 @@
-"""ASGI application -> the same one behind every check that is about no dialect: host, origin, key, type and size.
+"""ASGI application -> the same one after all checks that concern no dialect: host, origin, key, type and size.
 
 A request that passes has its whole body in one message. A request that does not is answered here, in the shape of the
 dialect of its path. Nothing of a request is logged; a fault is logged by the name of its exception.
@@ -21,14 +21,14 @@ _log = logging.getLogger(__name__)
 
 _CORS_HEADERS = "authorization, content-type, x-api-key, api-key"
 CALLER = "dgemma.caller"
-"""Key of the ASGI scope that holds who asks: the name of a key, else the address of the client."""
+"""Key of the ASGI scope for the caller: the name of a key, else the address of the client."""
 
 
 class Gate:
-    """The application behind the checks.
+    """The application, guarded by the checks.
 
     Args:
-        app: what answers.
+        app: the application.
         settings: names, keys and limits.
         render: returns the response to a refused request, by path.
         open_paths: paths that need no key.
@@ -105,11 +105,11 @@ class Gate:
             return address
         if not (header := self._settings.user_header):
             return f"{name}@{address}"
-        # The proxy's address says nothing of the user.
+        # The proxy's address does not identify the user.
         user = headers.get(header, "").strip()
         if not user and scope["path"] not in self._open_paths:
             raise Refusal(status=401, message=f"The header {header} is needed: the proxy says in it who asks.")
-        # No two users come out alike, whatever stands in their names: keys of documents begin with this.
+        # Quoted, so that no two users get the same name: keys of documents begin with it.
         return f"{name} {quote(user, safe='')}"
 
     async def _body(self, headers: Mapping[str, str], receive: Receive) -> bytes:

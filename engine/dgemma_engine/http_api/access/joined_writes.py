@@ -1,4 +1,4 @@
-"""A transport that sends what is written at once as one piece: a small answer wakes its reader once."""
+"""A transport that joins writes of one step of the event loop: a small answer wakes its reader once."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """uvicorn's HTTP protocol with time limits for both directions, a limit of connections, and errors as JSON.
 
-uvicorn has none of them: a client that sends a byte a minute, or that reads nothing, holds a connection for ever.
+uvicorn has none of them: a client that sends a byte a minute, or that reads nothing, holds a connection without end.
 """
 
 from __future__ import annotations

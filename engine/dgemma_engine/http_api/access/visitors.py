@@ -1,4 +1,4 @@
-"""Which `Host` and `Origin` a request may have, so that no web page can ask an engine on its visitor's machine.
+"""Valid `Host` and `Origin` headers, so that no web page can use an engine on its visitor's machine.
 
 A page that a name of its own leads to 127.0.0.1 (DNS rebinding) sends that name as `Host`. A page that posts to
 127.0.0.1 directly sends its `Origin`. Programs that are no browsers send an address or `localhost`, and no `Origin`.

@@ -1,1 +1,1 @@
-"""From a question in no dialect to the engine and back: document keys, shared work, templates, stop words."""
+"""From a dialect-independent question to the engine and back: document keys, shared work, templates, stop words."""

@@ -20,11 +20,11 @@ class CancellableRequests:
     _works: dict[tuple[str, str], asyncio.Future[Any]] = field(
         default_factory=dict[tuple[str, str], "asyncio.Future[Any]"]
     )
-    # Cancelled before they came: two connections may overtake each other.
+    # Cancelled before they arrived: messages of two connections may overtake each other.
     _early: BoundedStore[tuple[str, str], bool] = field(default_factory=lambda: BoundedStore(_NUM_EARLY))
 
     async def run(self, owner: str, request: str, begin: Callable[[], Awaitable[_Answer]]) -> _Answer | None:
-        """Returns what some work comes to; None where the request is cancelled by name, and the work with it.
+        """Returns the result of some work; None where the request is cancelled by name, and the work with it.
 
         Args:
             owner: caller and session.

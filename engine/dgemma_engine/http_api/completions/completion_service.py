@@ -1,6 +1,6 @@
 """Question -> Answer over the connection to the engine: admission, document keys, speculation, states as refusals.
 
-The one object that dialects ask. Works on any `InfillEngine`: the connection of this process, or one of a cluster.
+The only service of the dialects. Works on any `InfillEngine`: the connection of this process, or one of a cluster.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dgemma_engine.protocol.messages import Context, Finish, Infill, OnDraft
 from dgemma_engine.protocol.status_messages import Status
 from dgemma_engine.protocol.trace_messages import Trace
 
-# Nobody reads and accepts a text within this time of its arrival: a request that goes on behind it is a client's own.
+# Too short for a user to read and accept a text: a request that continues it sooner is the client's speculation.
 _FOLLOW_UP_S = 0.15
 _FOLLOW_UP_CHARS = 200
 _NUM_FOLLOWED = 64
@@ -37,7 +37,7 @@ _Answer = TypeVar("_Answer")
 BUSY, FAULT = "busy", "fault"
 """Ends of a completion without an answer, beside those of `Finish`: refused with 429, not answered by the engine."""
 OnEnd = Callable[[str, Infill | None], None]
-"""Receives how each completion ended, and its answer unless another completion has the same one."""
+"""Receives the end of each completion, and its answer unless another completion has the same one."""
 
 
 def ignore_end(_end: str, _infill: Infill | None) -> None:
@@ -57,7 +57,7 @@ class InfillEngine(Protocol):
         ...
 
     async def infill(self, context: Context, on_draft: OnDraft | None = None) -> Infill | ConnectionStatus:
-        """Answers one request, or returns what stands in the way; cancelling the caller cancels the work."""
+        """Answers one request, or returns the connection's state; cancelling the caller cancels the work."""
         ...
 
     async def trace(self, context: Context) -> Trace | ConnectionStatus:
@@ -74,7 +74,7 @@ class InfillEngine(Protocol):
 
 
 class CompletionService:
-    """What dialects ask.
+    """The service of the dialects.
 
     Args:
         engine: answers.
@@ -244,7 +244,7 @@ class CompletionService:
 
 
 def refusal_of(status: ConnectionStatus) -> Refusal:
-    """Returns what to say of a connection that answers nothing; its own message may name paths of the machine."""
+    """Returns the refusal for a connection without an answer, whose own message may name paths of the machine."""
     if status.state in (ConnectionState.DISCONNECTED, ConnectionState.STARTING, ConnectionState.LOADING):
         return Refusal(status=503, message="Loading model", retry_after_s=_LOADING_S)
     if status.state is ConnectionState.ABSENT:

@@ -1,15 +1,15 @@
-"""Prefixes that clients send -> which document each is of, and where the part begins that its prompts have in common.
+"""Prefixes that clients send -> the document of each, and where the part begins that its prompts have in common.
 
 No client names its document, and several send a window of it: the last 4,000 characters, the last 256 lines. With each
 key such a window begins one character or line later, and no prompt begins like the last one, so all of it would be
-encoded again. So the first window of a document is kept here, and the next ones are cut where an earlier one was. A
-window that has moved past that place gets a new one, further in.
+encoded again. So the first window of a document is kept here, and the next ones are cut where an earlier one began. For
+a window that has moved past that place a new one is chosen, further in.
 
 Files that begin alike, with the same licence say, are different documents: of one document only the newest request is
-answered. A prefix is of a document where it goes on with the last one or the last one with it; where they part, only if
-they have much in common and part near the cursor, as when a line is written anew. Short prefixes agree by chance: two
-files may both begin with `import`, and the cursor may stand at the beginning of both. There the ends of the texts after
-the cursor have to agree, too.
+answered. A prefix belongs to a document if it continues the last one, or the last one continues it; where they differ,
+only if they have much in common and differ near the cursor, as when a line is rewritten. Short prefixes agree by
+chance: two files may both begin with `import`, with the cursor at the beginning of both. There the ends of the texts
+after the cursor have to agree too.
 
 Pure: no clock. Keeps the beginnings of a bounded number of documents in memory, nowhere else.
 """
@@ -68,7 +68,7 @@ class DocumentWindows:
 
         Args:
             caller: who asks.
-            path: of the document, where the client tells; else empty.
+            path: of the document, where the client sends one; else empty.
             prefix: text before the cursor.
             suffix: text after it.
         """

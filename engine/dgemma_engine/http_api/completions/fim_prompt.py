@@ -1,10 +1,10 @@
 """A prompt that holds a fill-in-the-middle template -> prefix, suffix, other files. Pure.
 
-Clients write the tokens of the model that they take the server to have, prefix first or suffix first. Each template is
-read exactly, blanks included. Certain are only the middle token at the very end, and the first token where the prompt
-begins with it: where the middle token may be missing, the prompt must. A document that holds a token itself is cut so
-that the token counts as text before the cursor: clients send more of that than of the text after it. Text before the
-first token is of other files.
+Clients write the tokens of the model that they expect of the server, prefix first or suffix first. Each template is
+read exactly, blanks included. Only two tokens are certain: the middle token at the very end, and the first token at the
+very start; a template whose middle token may be missing must start the prompt. A document that contains a token itself
+is cut so that the token counts as text before the cursor: clients send more of that than of the text after it. Text
+before the first token is of other files.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dgemma_engine.protocol.messages import Snippet
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FimPrompt:
-    """What a template holds.
+    """The texts in a template.
 
     Attributes:
         prefix: text before the cursor.
@@ -41,7 +41,7 @@ class _Template:
         suffix: token before the text after the cursor.
         middle: token at the end.
         needs_middle: whether a prompt without that token is none of this template, even if it begins with `suffix`.
-        closing: what some clients write behind that token.
+        closing: tokens that some clients write after it.
     """
 
     prefix: str
@@ -89,7 +89,7 @@ def read_prompt(prompt: str, suffix: str | None) -> FimPrompt:
 
 
 def parse_fim(prompt: str) -> FimPrompt | None:
-    """Returns what a prompt's template holds; None for a prompt without one.
+    """Returns the texts in a prompt's template; None for a prompt without one.
 
     Args:
         prompt: as a client sent it.

@@ -1,7 +1,7 @@
 """Questions of language servers -> their texts: pieces of an earlier question are put together again.
 
-Questions are kept for the caller and session that sent them, and found by their sum, so that nobody's pieces are taken
-from another's text. They are kept in memory, bounded in number and size, and nowhere else.
+Questions are kept for the caller and session that sent them, and found by their sum, so that no pieces are taken from
+another caller's text. They are kept in memory only, bounded in number and size.
 """
 
 from __future__ import annotations

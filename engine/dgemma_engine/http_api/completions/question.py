@@ -1,4 +1,4 @@
-"""What every dialect turns a body into, and what it gets back: plain values, independent of any dialect.
+"""The question that every dialect makes of a body, and its answer: plain values, independent of any dialect.
 
 `Question` -> the engine's `Context`; the engine's `Infill` -> `Answer`, whose texts can be inserted at the cursor as
 they are.
@@ -26,7 +26,7 @@ from dgemma_engine.protocol.messages import (
 )
 
 _PREFIX_CHARS, _SUFFIX_CHARS = 16_000, 8_000
-# Of the prompt, about: the characters above, and what stands elsewhere.
+# Approximate size of the prompt: the characters above, and snippets.
 CONTEXT_TOKENS = 8_192
 _MOST_SEED = 2**63
 # Bytes of source code per token, on average.
@@ -93,7 +93,7 @@ class Question:
             prefix: end of `self.prefix` that the model reads.
             deadline_ms: milliseconds for the answer, where the question names none.
             max_middle_tokens: most tokens, whatever the question asks for.
-            speculative: whether nobody waits for the answer.
+            speculative: whether the answer is prepared ahead.
             insistent: whether the best text is wanted however unlikely it is.
         """
         above = normalize_newlines(self.prefix.removesuffix(prefix))
@@ -145,13 +145,13 @@ class AnswerText:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What came of a question.
+    """The answer to a question.
 
     Attributes:
         model: name of the model, never a path.
         texts: best first, at least one; an empty text is "nothing to say".
         num_prompt_tokens: tokens of the prompt; where no model was asked, about as many as the texts have.
-        num_cached_tokens: those of them that were known from an earlier request.
+        num_cached_tokens: those of them that an earlier request had encoded.
         infill: the engine's own answer.
     """
 

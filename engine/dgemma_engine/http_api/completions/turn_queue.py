@@ -1,8 +1,8 @@
-"""Requests that arrive at once -> a bounded number at the engine: whose turn is next, and what is not worth one.
+"""Requests that arrive at once -> a bounded number at the engine: which is next, and which are dropped.
 
 The engine answers the requests of one connection one after another, so a request waits here for its turn. Where its
 client named a deadline, the wait is subtracted from it, and a request whose deadline passes here is never begun. Where
-none was named, the wait costs nothing of the server's own, which bounds the work.
+none was named, the wait does not count: the server's own deadline bounds the work.
 
 - Of one document only the newest request counts: it takes the place of the one that waits, which is answered with
   nothing, and goes to the engine at once where that works on an older one, which it supersedes there.
@@ -80,9 +80,9 @@ class TurnQueue:
             on_draft: receives the drafts; None asks for none.
 
         Returns:
-            The engine's answer, or what stands in the way. Nothing, as `CANCELLED`, for a request that is not worth a
-            turn, and as `DEADLINE` for one that waited too long. The wait for the turn is in `queue` and `total` of
-            the answer's times.
+            The engine's answer, or the connection's state. An empty answer, `CANCELLED`, for a request that is dropped,
+            and `DEADLINE` for one that waited too long. The wait for the turn is in `queue` and `total` of the
+            answer's times.
         """
         if context.speculative:
             return _nothing(Finish.CANCELLED) if self._running else await self._ask(context, on_draft)

@@ -1,1 +1,1 @@
-"""One dialect per file: which paths it answers, how it reads a body, what it writes, the shape of its errors."""
+"""One dialect per file: its paths, how it reads a body, its answers, and the shape of its errors."""

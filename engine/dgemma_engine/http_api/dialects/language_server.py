@@ -1,8 +1,8 @@
 """Our language server's questions from another machine: the messages of the socket, over HTTP.
 
-A question travels as changes of an earlier one (`protocol/remote_messages.py`), and 409 asks for the whole of it. A
-request has a name, by which it is cancelled on another connection, so that its own stays open. Every answer tells how
-long it took here, so that the client learns what the network takes.
+A question is sent as changes of an earlier one (`protocol/remote_messages.py`), and 409 asks for the whole of it. A
+request has a name, by which it is cancelled on another connection, so that its own stays open. Every answer has its
+duration here, so that the client can compute the network's.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from dgemma_engine.protocol.trace_messages import Trace
 
 _Name = Annotated[str, Meta(min_length=1, max_length=64)]
 _Count = Annotated[int, Meta(ge=0, le=2**31)]
-# What an engine that has begun may take beyond its deadline: a client must not take a busy one for a lost one.
+# Time that an engine at work may take beyond its deadline: a client must not mistake a busy one for a lost one.
 _GRACE_S = 0.5
 _NUM_DOCUMENTS = 1_024
 _CANCELLED = Infill(text="", finish=Finish.CANCELLED)
@@ -83,7 +83,7 @@ class CancelBody(Struct, kw_only=True):
 
 
 class About(Struct, kw_only=True):
-    """How far the engine is, and what it is once it is loaded."""
+    """The engine's progress, and its status once it is loaded."""
 
     protocol: int
     state: EngineState
@@ -199,7 +199,7 @@ class LanguageServerDialect:
         return json_response({})
 
     def _read(self, call: Call) -> tuple[QuestionBody, str, Context]:
-        """Returns the body, whose it is, and its question with a document that no other session has."""
+        """Returns the body, its owner, and its question with a document key of its own session."""
         body = call.read(QuestionBody)
         _require_same(body.protocol)
         owner = f"{call.caller}/{body.session}"
@@ -212,7 +212,7 @@ class LanguageServerDialect:
             # Our own checks name fields and numbers, and quote no text; those of JSON quote none either.
             raise Refusal(status=400, message=str(error)[:200].replace("self.", "")) from None
         if context.folder:
-            # Adapters know their owner's code, and a folder's name must not be tried from outside.
+            # Adapters contain their owner's code, and folder names must not be probed from outside.
             raise Refusal(status=400, message="A question over HTTP names no folder of the engine's machine.")
         most = call.service.settings.max_items
         if max(len(context.snippets), len(context.edits)) > most:
@@ -224,7 +224,7 @@ class LanguageServerDialect:
         return _CANCELLED if infill is None else infill
 
     def _is_overtaken(self, document: str, number: int) -> bool:
-        """Whether a later question of a document came first, which an older one must not supersede."""
+        """Whether a later question of the document arrived first, which an older one must not supersede."""
         newest = self._newest.get(document) or 0
         self._newest.put(document, max(newest, number))
         return number < newest

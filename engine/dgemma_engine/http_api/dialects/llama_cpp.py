@@ -1,6 +1,6 @@
 """llama.cpp's server: `/infill`, `/completion`, `/props`, `/health`, and the model listing that OpenAI's clients read.
 
-A stream is sent whole once the answer stands.
+A stream is sent whole once the answer is final.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`POST /v1/fim/completions` as Mistral and Inception define it, which share the path.
 
 Mistral's clients read `message` or `delta` of a choice, Inception's `text`: each choice has both. A stream is sent
-whole once the answer stands: a draft of a canvas may change up to the end, and clients can only append.
+whole once the answer is final: a draft of a canvas may change up to the end, and clients can only append.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Ollama's server: `/api/generate`, `/api/show`, `/api/tags`, `/api/ps`, `/api/version`.
 
-A stream, which is the default, is sent whole once the answer stands: a draft of a canvas may change up to the end, and
-clients can only append.
+A stream, which is the default, is sent whole once the answer is final: a draft of a canvas may change up to the end,
+and clients can only append.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class OllamaDialect:
         if body.raw and (body.template or body.system or body.context):
             raise Refusal(status=400, message="raw mode takes no template, system or context.")
         if not body.prompt:
-            # A client that loads or unloads the model; the engine alone decides when it ends.
+            # A client that loads or unloads the model; the engine ends by its own settings only.
             reason: DoneReason = "unload" if _is_zero(body.keep_alive) else "load"
             model = await call.service.model_name()
             return json_response(Generated(model=model, created_at=_now(), response="", done_reason=reason))
@@ -92,7 +92,7 @@ class OllamaDialect:
         body = call.read(ShowBody)
         if not (body.model or body.name):
             raise Refusal(status=400, message="model is required", field="model")
-        # Whatever name a client has for it: there is one model.
+        # Any name is accepted: there is one model.
         model = await call.service.model_name()
         info = {
             "general.architecture": _ARCHITECTURE,

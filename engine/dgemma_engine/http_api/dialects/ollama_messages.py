@@ -66,7 +66,7 @@ class ShowBody(Struct, kw_only=True):
 
 
 class ModelDetails(Struct, kw_only=True, frozen=True):
-    """What is said of a model's file: nothing, since no file of a machine is named."""
+    """Facts of a model's file: empty, since no file of the machine is named."""
 
     parent_model: str = ""
     format: str = ""

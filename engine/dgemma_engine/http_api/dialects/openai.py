@@ -1,6 +1,6 @@
 """OpenAI's `POST /v1/completions`, with `suffix` or with a fill-in-the-middle template in the prompt.
 
-A stream is sent whole once the answer stands: nothing of a canvas that still changes can be appended to a text.
+A stream is sent whole once the answer is final: text of a canvas that still changes cannot be appended.
 """
 
 from __future__ import annotations

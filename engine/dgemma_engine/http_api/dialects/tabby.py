@@ -35,13 +35,13 @@ class TabbySnippet(Struct, kw_only=True):
 
 
 class EditHistory(Struct, kw_only=True):
-    """What the user changed lately."""
+    """Recent edits of the user."""
 
     edits_diff: str | None = None
 
 
 class Segments(Struct, kw_only=True):
-    """Text around the cursor and elsewhere. The clipboard is not read: nobody asked for it to be completed with."""
+    """Text around the cursor and elsewhere. The clipboard is not read: its text was not meant for completion."""
 
     prefix: str
     suffix: str | None = None
@@ -77,7 +77,7 @@ class TabbyCompletion(Struct, kw_only=True):
 
 
 class TabbyEvent(Struct, kw_only=True):
-    """What became of a completion in the editor."""
+    """The fate of a completion in the editor."""
 
     type: str
     completion_id: str | None = None
@@ -96,7 +96,7 @@ class TabbyVersion(Struct, kw_only=True, frozen=True):
 
 
 class TabbyHealth(Struct, kw_only=True):
-    """What clients ask for at the start; of the machine it says nothing but the kind of device."""
+    """Asked for at a client's start; of the machine it holds only the kind of device."""
 
     model: str
     device: str
@@ -110,7 +110,7 @@ class TabbyHealth(Struct, kw_only=True):
 
 
 class ServerSetting(Struct, kw_only=True):
-    """What clients ask for after the health."""
+    """Asked for after the health."""
 
     disable_client_side_telemetry: bool = True
 

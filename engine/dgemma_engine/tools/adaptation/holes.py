@@ -113,7 +113,7 @@ def _hole(lines: list[_Line], index: int, kind: HoleKind, random: Random) -> Tex
 
 
 def _between_marks(line: _Line, random: Random) -> tuple[int, int] | None:
-    """Returns from behind the nearest opening mark to a closing one: an argument, an index, a condition, a string."""
+    """Returns from after the nearest opening mark to a closing one: an argument, an index, a condition, a string."""
     closing = [place for place, character in enumerate(line.text) if character in _CLOSING and place > line.indent]
     if not closing:
         return None

@@ -41,7 +41,7 @@ class Block:
         target_ids: the token after each of them; the last is the end mark.
         weights: of each target in the loss.
         num_back: targets that belong to the prefix.
-        suffix_ids: what stands behind the hole; empty where the file ends, or the sample has none.
+        suffix_ids: what stands after the hole; empty where the file ends, or the sample has none.
     """
 
     kind: HoleKind

@@ -156,7 +156,7 @@ class CalibrationFigures:
         )
 
     def result(self) -> dict[str, Any]:
-        """Returns the figures JSON-ready, with four digits behind the point: more than any interval warrants."""
+        """Returns the figures JSON-ready, with four digits after the point: more than any interval warrants."""
         return _rounded(asdict(self))
 
     def table(self) -> Iterator[str]:

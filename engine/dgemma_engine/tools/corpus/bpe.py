@@ -21,7 +21,7 @@ SPECIAL_TOKENS = (
 )  # fmt: skip
 """Their names, by id."""
 
-# In order: a line break; the indentation of a line (one space alone is left to the word behind it); tabs; a word with
+# In order: a line break; the indentation of a line (one space alone is left to the word after it); tabs; a word with
 # the space before it; one digit; punctuation with the space before it; spaces that leave the last to what follows;
 # other spaces; the rest. Together they cover every character, so that nothing is lost.
 _PIECES = (

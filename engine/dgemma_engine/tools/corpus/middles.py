@@ -102,7 +102,7 @@ def choose_hole(source: SourceText, mix: MiddleMix, random: Random) -> SourceHol
 
 
 def _line_hole(source: SourceText, random: Random) -> SourceHole | None:
-    """From line start, from behind the indent, from between two words or from anywhere, to the end of the line."""
+    """From line start, from after the indent, from between two words or from anywhere, to the end of the line."""
     if not source.line_starts:
         return None
     start, end = source.line(random.randrange(len(source.line_starts)))
@@ -123,7 +123,7 @@ def _line_hole(source: SourceText, random: Random) -> SourceHole | None:
 
 
 def _block_hole(source: SourceText, random: Random) -> SourceHole | None:
-    """One to eight lines, from line start or from behind the first indent."""
+    """One to eight lines, from line start or from after the first indent."""
     num_lines = random.randint(1, 8)
     if len(source.line_starts) < num_lines:
         return None

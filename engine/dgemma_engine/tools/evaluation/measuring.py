@@ -97,7 +97,7 @@ def measure(
 
 
 def _rounded(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Rounds to four digits behind the point, which is more than any interval warrants."""
+    """Rounds to four digits after the point, which is more than any interval warrants."""
     rounded: dict[str, Any] = {}
     for name, value in figures.items():
         if isinstance(value, tuple):

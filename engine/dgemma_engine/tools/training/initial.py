@@ -13,7 +13,7 @@ def initialise(model: DiffusionGemma, generator: torch.Generator) -> None:
 
     Matrices are normal with the standard deviation that keeps a vector's length. Queries and keys are normalised and
     attention has scale 1, so their norms start at head size ** -1/4 each: with 1 the first softmax would be one-hot.
-    The norms behind each branch start at 1 / sqrt(branches): every branch would otherwise add a full-size vector.
+    The norms after each branch start at 1 / sqrt(branches): every branch would otherwise add a full-size vector.
 
     Args:
         model: its weights.

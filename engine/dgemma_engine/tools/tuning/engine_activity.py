@@ -12,8 +12,7 @@ from contextlib import suppress
 import psutil
 
 from dgemma_engine.errors import SocketRefused
-from dgemma_engine.ipc.endpoint import EngineLocation
-from dgemma_engine.ipc.lock_file import holder_pid
+from dgemma_engine.ipc.running_engines import running_engines
 
 # More than a waiting engine uses in minutes, less than one answer of the smallest model takes.
 _ANSWER_S = 0.05
@@ -50,9 +49,7 @@ class EngineActivity:
 def _engine_pids(environ: Mapping[str, str]) -> list[int]:
     # Without a folder for sockets no engine runs.
     with suppress(SocketRefused):
-        location = EngineLocation.locate(environ)
-        pids = (holder_pid(one.lock) for one in (location, *location.others()))
-        return [pid for pid in pids if pid is not None]
+        return [engine.pid for engine in running_engines(environ)]
     return []
 
 

@@ -72,7 +72,7 @@ def test_right_is_what_equals_the_truth_but_for_white_space(tree: Path, engine: 
     assert [(hole.hole, hole.kind, hole.file) for hole in holes] == [
         (sample.hole, sample.task.kind, sample.file) for sample in samples.holes
     ]
-    # What was not judged has no features to learn from; the truth comes last, with spaces behind it.
+    # What was not judged has no features to learn from; the truth comes last, with spaces after it.
     assert {tuple(one.right for one in hole.candidates) for hole in holes} == {
         (), (False,) * 3, (False, False, False, True),
     }  # fmt: skip

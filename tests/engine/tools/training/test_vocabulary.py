@@ -16,7 +16,7 @@ from tests.rounding import sum_error
 
 pytestmark = pytest.mark.numerical
 
-# Sums over 300 tokens behind sums over 32 channels.
+# Sums over 300 tokens after sums over 32 channels.
 CLOSE = {"rtol": 10 * sum_error(300), "atol": 10 * sum_error(300)}
 
 

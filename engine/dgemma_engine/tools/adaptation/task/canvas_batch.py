@@ -1,4 +1,4 @@
-"""Rows of a task as padded tensors: prompts, and noisy canvases of each behind its prompt's last token.
+"""Rows of a task as padded tensors: prompts, and noisy canvases of each after its prompt's last token.
 
 Shape legend: B rows, P prompt tokens without the last (padded on the left), R canvases of a row, X = B * R, L canvas
 positions (padded on the right).

@@ -1,7 +1,7 @@
 """Hole files in three formats to `Task`s and back: our own, HumanEval-Infilling's, and that of SantaCoder's benchmark.
 
 The fields of the first row decide the format. A hole is asked as an editor would ask it: a line break that ends a
-middle stands behind the cursor, so it is moved into the suffix (published middles of whole lines include it).
+middle stands after the cursor, so it is moved into the suffix (published middles of whole lines include it).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ class HoleKind(StrEnum):
     """What is cut out."""
 
     LINE = "line"
-    """A line behind its indent."""
+    """A line after its indent."""
     REST = "rest"
     """From a token within a line to its end."""
     MULTILINE = "multiline"

@@ -45,7 +45,7 @@ class Batch:
         head_BH: clamped suffix heads, padded on the right.
         head_lengths_B: tokens of each head.
         given_BS: bool, slot tokens that are given: clamped, and no targets.
-        causal_N: where prompt and slot, row behind row without each one's first token, hold a target of the causal
+        causal_N: where prompt and slot, row after row without each one's first token, hold a target of the causal
             loss, int64.
     """
 

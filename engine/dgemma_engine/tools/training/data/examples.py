@@ -28,7 +28,7 @@ class Example:
         prompt_ids: what the encoder reads.
         slot_ids: what the free positions should become; its length is the slot's size.
         num_content: leading tokens of the slot that say something: the middle and the token that ends it.
-        head_ids: clamped behind the slot; empty when the rest of the file is blank.
+        head_ids: clamped after the slot; empty when the rest of the file is blank.
     """
 
     prompt_ids: list[int]

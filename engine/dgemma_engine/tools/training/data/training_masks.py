@@ -1,4 +1,4 @@
-"""Who may look at whom when prompts are padded on the left and several canvases stand behind one prompt.
+"""Who may look at whom when prompts are padded on the left and several canvases stand after one prompt.
 
 Builds what `DiffusionGemma.encode` and `decode` take as `attention_masks`, and the positions that go with them; with no
 padding and one canvas they equal the engine's own. Shape legend: B rows, P prompt (padded), S slot, T = P + S encoded
@@ -61,7 +61,7 @@ def canvas_layout(
     num_canvases: int,
     sliding_window: int,
 ) -> Layout:
-    """Layout of R canvases behind each prompt, a row each: a canvas sees its prompt and itself.
+    """Layout of R canvases after each prompt, a row each: a canvas sees its prompt and itself.
 
     Args:
         prompt_lengths_B: tokens of each prompt, int64.

@@ -126,7 +126,7 @@ def infilling_losses(
 def slot_weights(content_lengths_B: Tensor, slot_size: int) -> Tensor:
     """Returns the weight of each slot position [B, S], float32.
 
-    The middle and the token that ends it count fully; all fills behind the first share the weight of one token
+    The middle and the token that ends it count fully; all fills after the first share the weight of one token
     (arXiv 2602.01326), or a large slot would mostly teach to write fills.
 
     Args:
