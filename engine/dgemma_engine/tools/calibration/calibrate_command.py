@@ -1,4 +1,4 @@
-"""`dgemma-engine calibrate`: measures what a model's scores mean on files at hand, and when it should keep silent."""
+"""`dgemma-engine calibrate`: fits, on given files, what a model's scores mean, and the least that is shown."""
 
 from __future__ import annotations
 

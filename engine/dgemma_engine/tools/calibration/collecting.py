@@ -34,13 +34,13 @@ class RankingEngine(Protocol):
         ...
 
     def length_reading(self, context: Context, middle: str, cancel: Cancel) -> LengthReading | None:
-        """Returns what the search for a length looks at."""
+        """Returns what the search for a length reads from the model."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collected:
-    """What the engine said.
+    """The engine's candidates for all holes, and the fit of lengths.
 
     Attributes:
         model: its name.

@@ -28,7 +28,7 @@ class JudgedHole:
         hole: names it.
         kind: what sort of hole it is.
         file: key of the file it was cut from; holes of one file resemble each other.
-        candidates: distinct texts; empty where the engine found nothing to say.
+        candidates: distinct texts; empty where the engine found none.
     """
 
     hole: str

@@ -25,7 +25,7 @@ Curve = tuple[tuple[int, float], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LengthTrial:
-    """A hole of known length, looked at by the model at every length of its grid.
+    """A hole of known length, judged by the model at every length of its grid.
 
     Attributes:
         hole: key of the hole.

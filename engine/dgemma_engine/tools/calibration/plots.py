@@ -1,4 +1,4 @@
-"""Pictures of a calibration as PNG files: can the probabilities be believed, and what does a threshold cost?
+"""Pictures of a calibration as PNG files: predicted against observed shares, and what each threshold shows.
 
 Matplotlib comes with the `train` extra and is imported only here; without it nothing is drawn.
 """

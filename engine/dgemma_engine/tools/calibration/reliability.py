@@ -1,4 +1,4 @@
-"""How far probabilities can be believed: predictions and outcomes in, bins and two figures of merit out."""
+"""How well probabilities agree with outcomes: predictions and outcomes in, bins and two figures of merit out."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Reliability:
 
 
 def reliability(predictions: ArrayLike, right: ArrayLike, *, num_bins: int = 10) -> Reliability:
-    """Compares probabilities with what came true.
+    """Compares probabilities with outcomes.
 
     Args:
         predictions: probabilities, best held out.

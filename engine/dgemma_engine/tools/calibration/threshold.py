@@ -1,4 +1,4 @@
-"""When to stay silent: how much is shown, and how much of it is right, at every threshold, and which one is taken.
+"""The least score that is shown: how much is shown at each threshold, how much of it is right, and which is taken.
 
 Looks only at what would be shown: the first-ranked candidate of each hole, with the probability that weights fitted
 without that hole gave it.

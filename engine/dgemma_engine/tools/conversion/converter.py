@@ -47,7 +47,7 @@ class _Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Converted:
-    """What came of a conversion.
+    """Sizes before and after a conversion, and what was not copied.
 
     Attributes:
         num_bytes: size of the new weights' files.

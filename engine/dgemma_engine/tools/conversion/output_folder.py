@@ -88,7 +88,7 @@ def complete(source: Path, folder: Path, config: dict[str, Any]) -> str | None:
         config: content of its `config.json`.
 
     Returns:
-        Why the calibration was left behind; None if it came along or there is none.
+        Why the calibration was not copied; None if it was or there is none.
     """
     for path in side_files(source):
         shutil.copyfile(path, folder / path.name)

@@ -1,4 +1,4 @@
-"""Chooses holes in source text: half-open character spans whose text the model must find from both sides.
+"""Chooses holes in source text: half-open character spans whose text the model finds from what is before and after.
 
 Knows text and its syntax; knows nothing of tokens. Shares follow the mix that an editor sees: lines, blocks, syntax
 nodes (arXiv 2506.00204) and arbitrary spans.

@@ -1,7 +1,7 @@
-"""Whether a resident engine of this user answers somebody, by the processor time that its process has used.
+"""Whether a resident engine of this user answers requests, by the processor time that its process has used.
 
 An engine that waits uses none; one that loads or answers uses most of a core. Reading the time opens no connection,
-so that an engine nobody else uses still ends when it is idle, and costs the engine nothing.
+so an engine that nothing else uses still ends when it is idle, and the engine does no work for it.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from dgemma_engine.tools.tuning.comparison import Comparison
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TuneResult:
-    """What came out.
+    """Figures before and after, and whether an adapter was installed.
 
     Attributes:
         root: of the repository.
@@ -26,7 +26,7 @@ class TuneResult:
         holes: trained on.
         num_train: files that were learnt from.
         num_held_out: files with the holes of the figures.
-        dropped: why an earlier training was not gone on with; empty where there was none, or it was.
+        dropped: why an earlier training was not resumed; empty where there was none, or it was resumed.
     """
 
     root: str
@@ -44,7 +44,7 @@ class TuneResult:
 
     @property
     def sentence(self) -> str:
-        """What came out, for a person."""
+        """The verdict, for a person."""
         figures = (
             f"of {self.before.num_holes} held-out holes {self.comparison.num_exact_before} were filled exactly before "
             f"and {self.comparison.num_exact_after} after"

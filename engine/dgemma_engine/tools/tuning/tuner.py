@@ -1,7 +1,7 @@
-"""One tuning from beginning to end: a repository's files in; a verdict out, and the adapter installed if it is better.
+"""Tunes for a repository: its files in; a verdict out, and the adapter installed if it is better.
 
-Measures held-out holes, trains, measures the same holes again, compares. What must outlive the process lies in the
-store's folder for trainings, and goes once the verdict is there.
+Measures held-out holes, trains, measures the same holes again, compares. What must outlive the process is kept in the
+store's folder for trainings and removed after the verdict.
 """
 
 from __future__ import annotations

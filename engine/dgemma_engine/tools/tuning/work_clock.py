@@ -1,4 +1,4 @@
-"""When a long piece of work at the lowest priority may go on: not on battery, not while an engine answers somebody.
+"""When long work at the lowest priority may go on: not on battery, not while an engine answers requests.
 
 Knows neither engines nor batteries: both are asked through functions.
 """
@@ -18,9 +18,9 @@ class WorkClock:
     Args:
         clock: seconds that never go backwards.
         sleep: waits for some seconds.
-        is_answering: whether an engine answered somebody since this was last asked.
+        is_answering: whether an engine answered a request since this was last called.
         is_on_battery: whether the machine runs on battery.
-        is_interrupted: whether somebody asked the work to end.
+        is_interrupted: whether the user asked the work to end.
 
     Attributes:
         stop_reason: why the work is to end; None as long as it may go on.
@@ -48,7 +48,7 @@ class WorkClock:
         return self._clock() - self.paused_s
 
     def must_stop(self) -> bool:
-        """Waits while an engine answers somebody; returns whether the work is to end. Called every few seconds."""
+        """Waits while an engine answers requests; returns whether the work is to end. Called every few seconds."""
         started_s = self._clock()
         quiet_since_s = None if self._is_answering() else started_s - _QUIET_S
         while not self._is_stopped() and (quiet_since_s is None or self._clock() - quiet_since_s < _QUIET_S):

@@ -25,7 +25,7 @@ _BUILT_ENDINGS = (".d.ts", ".min.js", ".min.mjs", ".bundle.js", "_pb2.py", ".pb.
 
 
 def is_source(path: PurePosixPath, lang: str) -> bool:
-    """Whether a file is source text that somebody wrote, as far as its path tells.
+    """Whether a file is source text that a person wrote, as far as its path tells.
 
     Args:
         path: in its package.

@@ -30,7 +30,7 @@ class Fetcher(Protocol):
 
 @dataclass(slots=True)
 class LanguageReport:
-    """What became of a language's packages.
+    """What was kept of a language's packages, and what was refused.
 
     Attributes:
         lang: the language.
@@ -38,7 +38,7 @@ class LanguageReport:
         num_characters: of them.
         packages: that gave any.
         held_out: those of them that are for evaluation.
-        licences: how many files stand under each.
+        licences: how many files have each.
         refused: why a package gave none, a sentence each.
     """
 

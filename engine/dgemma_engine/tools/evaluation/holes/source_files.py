@@ -1,7 +1,7 @@
 """Where holes are cut: the text files of a folder, or the held-out split of a corpus; always in the same order.
 
-What the corpus filters call too small or large, generated, data or a copy is left out; tests and benchmarks are not,
-since evaluating on them harms nobody.
+What the corpus filters call too small or large, generated, data or a copy is left out. Tests and benchmarks, which the
+filters reject for training, are kept: nothing is learnt from them here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LANGUAGES = {
 }  # fmt: skip
 """LSP language ids by the ending of a file's name."""
 SKIPPED_FOLDERS = frozenset({"node_modules", "site-packages", "__pycache__"})
-"""Names of folders whose files somebody else wrote."""
+"""Names of folders whose files others wrote."""
 _SKIPPED_FILES = frozenset({Rejection.SIZE, Rejection.GENERATED, Rejection.DATA})
 
 

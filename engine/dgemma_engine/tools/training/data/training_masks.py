@@ -1,4 +1,4 @@
-"""Who may look at whom when prompts are padded on the left and several canvases stand after one prompt.
+"""Attention masks of prompts that are padded on the left, and of several canvases after one prompt.
 
 Builds what `DiffusionGemma.encode` and `decode` take as `attention_masks`, and the positions that go with them; with no
 padding and one canvas they equal the engine's own. Shape legend: B rows, P prompt (padded), S slot, T = P + S encoded
@@ -29,7 +29,7 @@ class Layout:
 
 
 def encoder_layout(prompt_lengths_B: Tensor, prompt_tokens: int, num_behind: int, sliding_window: int) -> Layout:
-    """Layout of prompts padded on the left with `num_behind` tokens behind them, all causal.
+    """Layout of prompts padded on the left with `num_behind` tokens after them, all causal.
 
     Args:
         prompt_lengths_B: tokens of each prompt, int64.

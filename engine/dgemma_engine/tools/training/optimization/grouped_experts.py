@@ -1,8 +1,8 @@
 """The mixture of experts for training on a GPU: tokens sorted by expert, one grouped product for all experts.
 
 `reference.plain.experts_densely` runs every expert on every token, which a processor with few small experts does
-fastest; a card would spend most of its time on products nobody chose. Shape legend: N tokens, M = N * K sorted rows,
-E experts, K chosen, D hidden, I intermediate.
+fastest; a card would spend most of its time on products that are not used. Shape legend: N tokens, M = N * K sorted
+rows, E experts, K chosen, D hidden, I intermediate.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The two losses of one model: what stands in the slot, seen from both sides, and the next token, seen from the left.
+"""The two losses of one model: the slot's tokens, given both sides, and the next token, given what is before it.
 
 Takes token tensors, returns scalars; knows nothing of optimisers or files. Shape legend: B rows, P prompt (padded on
 the left), S slot, H suffix head (padded on the right), L = S + H, R canvases per row, X = B * R, T = P + S, D hidden,

@@ -1,4 +1,4 @@
-"""The source files of a repository that completion may read and that somebody wrote: a folder in, texts out.
+"""The source files of a repository that completion may read and that a person wrote: a folder in, texts out.
 
 Private files are never opened. Generated, minified and built files, tables of data, copies and links are left out. Of a
 repository with more than `MAX_FILES` files or `MAX_TOTAL_BYTES` those that were changed last are read.
@@ -65,7 +65,7 @@ def read_repository(root: Path, why_not_read: WhyNotRead, changed_at: ChangedAt)
     times = dict(zip(names, changed_at(names), strict=True))
     chosen = _changed_last(root, times)
     files, left_out, duplicates = list[SourceFile](), Counter[str](), Duplicates()
-    # Not in the order of their times: which of two copies is read stays the same while somebody works on one.
+    # In the order of paths, not of times: which of two copies is read must not change while one is edited.
     for name in (name for name in names if name in chosen):
         path = root / name
         text, reason = _text(path, PurePosixPath(name), why_not_read)
@@ -82,7 +82,7 @@ def read_repository(root: Path, why_not_read: WhyNotRead, changed_at: ChangedAt)
 
 
 def _changed_last(root: Path, times: Mapping[str, float]) -> frozenset[str]:
-    """Returns the names of the files that were changed last, as many as are read; built ones take nobody's place."""
+    """Returns the names of the files that were changed last, as many as are read; built ones come after all others."""
     chosen, num_bytes = list[str](), 0
     for name in sorted(times, key=lambda name: (is_built(PurePosixPath(name)), -times[name], name)):
         # One that is larger than `MAX_BYTES` is not opened.

@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     from dgemma_engine.tools.tasks.task_rows import read_rows
 
     require_model(arguments.model)
-    # A file that cannot be read is told before a model is loaded.
+    # A file that cannot be read is reported before a model is loaded.
     rows = list(islice(read_rows(arguments.task), arguments.limit))
     model = TaskModel.load(model_folder(arguments.model), pick_device(arguments.device), arguments.adapter)
     solver = Solver(model, num_steps=arguments.steps, mode=arguments.mode)

@@ -27,7 +27,7 @@ class RowResult:
 
     @property
     def share(self) -> float:
-        """Of its tokens that are right."""
+        """Share of its free tokens that are right."""
         return self.right / self.free
 
 

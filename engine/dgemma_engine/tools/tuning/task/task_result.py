@@ -11,7 +11,7 @@ from dgemma_engine.tools.tuning.task.task_comparison import TaskComparison
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskResult:
-    """What came out.
+    """Figures before and after, and whether an adapter was kept.
 
     Attributes:
         task: the file.
@@ -19,10 +19,10 @@ class TaskResult:
         installed: the adapter's file; None where it was not better beyond chance, and nothing was changed.
         minutes: spent training.
         steps: of training.
-        rows_seen: rows trained on, each time it was drawn.
+        rows_seen: rows trained on; one counts each time it is drawn.
         num_train: rows that were learnt from.
         num_held_out: all held-out rows; those of the figures are the first of them.
-        dropped: why an earlier training was not gone on with; empty where there was none, or it was.
+        dropped: why an earlier training was not resumed; empty where there was none, or it was resumed.
     """
 
     task: str
@@ -37,7 +37,7 @@ class TaskResult:
 
     @property
     def sentence(self) -> str:
-        """What came out, for a person."""
+        """The verdict, for a person."""
         found = self.comparison
         figures = (
             f"of {found.rows} held-out rows {found.solved_before} were wholly right before and {found.solved_after} "

@@ -1,7 +1,7 @@
-"""One tuning on a task from beginning to end: rows and a Llama in; a verdict out, and the adapter kept if it is better.
+"""Tunes on a task: rows and a Llama in; a verdict out, and the adapter kept if it is better.
 
-Measures held-out rows, trains, measures the same rows again, compares. What must outlive the process lies in a folder
-within that of the adapter, and goes once the verdict is there.
+Measures held-out rows, trains, measures the same rows again, compares. What must outlive the process is kept in a
+folder within that of the adapter and removed after the verdict.
 """
 
 from __future__ import annotations
