@@ -98,7 +98,9 @@ def write_llama_gguf(path: Path, model: Any, **changed: Any) -> Path:
         }
         if is_qwen2:
             projections = {"q": layer.self_attn.q_proj, "k": layer.self_attn.k_proj, "v": layer.self_attn.v_proj}
-            tensors |= {f"blk.{i}.attn_{name}.bias": one.bias for name, one in projections.items()}
+            tensors |= {
+                f"blk.{i}.attn_{name}.bias": one.bias for name, one in projections.items() if one.bias is not None
+            }
     head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
     metadata: dict[str, Any] = {
         "general.architecture": kind, f"{kind}.block_count": config.num_hidden_layers,

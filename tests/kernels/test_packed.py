@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from dgemma_kernels.packing import cpu, few_bits
 from dgemma_kernels.packing.cpu import PackedGate, PackedMatrix
 from dgemma_kernels.packing.few_bits import RowWeights
+from dgemma_kernels.packing.tables import DenseTable, EightBitTable
 
 from tests.rounding import LIKELY, gated_error, product_error, unit_roundoff
 
@@ -107,6 +108,25 @@ def test_products_in_eight_bits(dtype: torch.dtype, rows: int) -> None:
     error = 1.1 * int8_error(x, weight, levels) * (up.abs() + up_error) + F.silu(exact).abs() * up_error
     error += 4 * unit_roundoff(dtype) * (F.silu(exact) * up).abs()
     assert ((gate(x).double() - F.silu(exact) * up).abs() <= error).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_of_a_table_in_eight_bits(dtype: torch.dtype) -> None:
+    """Each row rounds by half a step of its own largest value; a row of zeros stays one."""
+    weight = (draw(9, 48) * torch.logspace(-3, 3, 9)[:, None]).to(dtype)
+    weight[4] = 0
+    rows, weights = torch.tensor([[8, 0, 4], [0, 8, 3]]), torch.rand(2, 9).to(dtype)
+    dense, eight = DenseTable(weight), EightBitTable(weight)
+    half_step = weight.double().abs().amax(1, keepdim=True) / 127 / 2
+    assert dense(rows).dtype is eight(rows).dtype is torch.float32
+    assert torch.equal(dense(rows), weight[rows].float())
+    error = (eight(rows).double() - weight[rows].double()).abs()
+    assert (error <= half_step[rows] * (1 + 4 * unit_roundoff(torch.float32))).all() and error.max() > 0
+    exact = weights.double() @ weight.double()
+    assert dense.weighted(weights).dtype is eight.weighted(weights).dtype is dtype
+    within(dense.weighted(weights), exact, product_error(weights, weight.T))
+    rounding = weights.double() @ half_step + product_error(weights, 2 * weight.T)
+    assert ((eight.weighted(weights).double() - exact).abs() <= 2 * rounding).all()
 
 
 @pytest.mark.parametrize(("largest", "levels"), [(2**15 - 1, 63), (2**13, 0)])

@@ -79,6 +79,14 @@ def propose(
         draft_ids = ids[num_given:] if tuple(ids[:num_given]) == given_ids else []
     writing = task.observer.writing(given_ids, draft_ids) if task.observer is not None else None
     leaves = task.block_end()
+
+    def closes(ids: list[int]) -> bool:
+        if ids[-1] not in ends.last:
+            return False
+        # Such a token may spell what was typed of the line and end it, or spell a line break of the prefix.
+        inserted = task.tokenizer.decode(ids)[len(hole.boundary.opening) :]
+        return cut_to_line(inserted) != inserted
+
     written = yield from write(
         model,
         cache,
@@ -88,7 +96,7 @@ def propose(
         draft_ids=draft_ids,
         banned_ids=task.banned_ids(),
         ends=(lambda token_id: token_id in ends.behind or leaves(token_id)) if leaves else ends.behind.__contains__,
-        closes=ends.last.__contains__,
+        closes=closes,
         max_tokens=task.options.slot_tokens or min(context.max_middle_tokens, most),
         max_passes=1_000 if not draft or context.on_demand else _SPECULATIVE_PASSES,
         cancel=cancel,
@@ -120,7 +128,7 @@ def write(
     draft_ids: Sequence[int],
     banned_ids: Sequence[int],
     ends: Callable[[int], bool],
-    closes: Callable[[int], bool],
+    closes: Callable[[list[int]], bool],
     max_tokens: int,
     max_passes: int,
     cancel: Cancel,
@@ -139,7 +147,7 @@ def write(
         draft_ids: a guess at the tokens after the forced ones; may be wrong, may be empty.
         banned_ids: tokens that may not be written.
         ends: whether a token ends the middle and is no part of it.
-        closes: whether a token is the last of the middle.
+        closes: whether the last of the tokens decided so far is the last of the middle.
         max_tokens: most tokens.
         max_passes: most forward passes.
         cancel: asked before every pass.
@@ -179,7 +187,7 @@ def write(
                     ended = True
                     break
                 kept.append(token_id)
-                if closed := place >= len(bound) and closes(token_id):
+                if closed := closes([*decided, *kept]):
                     ended = True
                     break
                 if place >= len(draft) or draft[place] != token_id:

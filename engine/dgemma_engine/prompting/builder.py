@@ -58,7 +58,8 @@ def build_prompt(
         form: how the checkpoint wants holes.
         config: of the model.
         settled: returns the suffix to put into the prompt, given the real one and how many leading tokens of it are
-            clamped on the canvas; None takes the real one.
+            clamped on the canvas; None takes the real one. Not called for a suffix that stands last, whose tokens are
+            encoded anew with each key anyway.
     """
     is_last = not context.suffix.strip()
     if form.healing == "none":
@@ -80,7 +81,7 @@ def build_prompt(
     # Half the canvas stays free, whatever the format asks for.
     head_ids = tuple(form.suffix_head_ids(suffix_ids)[: config.canvas_length // 2])
     prompt_suffix_ids = suffix_ids[: form.suffix_tokens]
-    if settled is not None and form.suffix_tokens:
+    if settled is not None and form.suffix_tokens and not form.suffix_last:
         prompt_suffix_ids = settled(prompt_suffix_ids, len(head_ids))
     prefix_ids = tokenizer.encode(prefix)
     name = context.path.rstrip("/").rpartition("/")[2]

@@ -39,14 +39,24 @@ def test_first_token_of_a_model_trained_without_one_stands_in_an_empty_prompt_on
     assert form.prompt_ids(prefix_ids=[], suffix_ids=[31], bos_token_id=2) == [2]
 
 
+SUFFIX_LAST = replace(TRAINED, suffix_last=True, middle_token_id=9, begins_with_bos=False)
+
+
+def test_suffix_may_stand_between_prefix_and_middle() -> None:
+    ids = {"prefix_ids": [21, 22, 23, 24], "suffix_ids": [31, 32, 33], "bos_token_id": 2}
+    assert SUFFIX_LAST.prompt_ids(**ids, snippet_ids=[41]) == [41, 5, 22, 23, 24, 6, 31, 32, 9]
+    assert replace(SUFFIX_LAST, suffix_last=False).prompt_ids(**ids) == [6, 31, 32, 5, 22, 23, 24, 9]
+
+
 @pytest.mark.parametrize(("wanted", "size"), [(1, 4), (4, 4), (5, 8), (16, 16), (17, 16)])
 def test_slot_size_is_the_smallest_that_holds(wanted: int, size: int) -> None:
     assert TRAINED.slot_size(wanted) == size
 
 
-def test_save_and_load(tmp_path: Path) -> None:
-    TRAINED.save(tmp_path)
-    assert InfillFormat.load(tmp_path) == TRAINED
+@pytest.mark.parametrize("form", [TRAINED, replace(SUFFIX_LAST, judges_line_ends=True, healing="none")])
+def test_save_and_load(tmp_path: Path, form: InfillFormat) -> None:
+    form.save(tmp_path)
+    assert InfillFormat.load(tmp_path) == form
 
 
 def test_folder_without_the_file_was_not_trained_to_fill(tmp_path: Path) -> None:
@@ -74,7 +84,15 @@ def test_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
         ({"slot_sizes": (4, 10**12)}, "slot_sizes=1000000000000"),
         ({"fill_token_id": "7"}, "fill_token_id='7'"),
         ({"more_token_id": -1}, "more_token_id=-1"),
-        ({"healing": "line"}, "healing='line'"),
+        ({"healing": "line"}, "healing='line' must be 'word', 'token' or 'none'"),
+        ({"suffix_last": True}, "suffix_last=True needs suffix_token_id and middle_token_id"),
+        (
+            {"suffix_last": True, "middle_token_id": 9, "suffix_token_id": None},
+            "suffix_last=True needs suffix_token_id and middle_token_id",
+        ),
+        ({"suffix_last": 1}, "suffix_last=1 must be true or false"),
+        ({"judges_line_ends": "true"}, "judges_line_ends='true' must be true or false"),
+        ({"begins_with_bos": None}, "begins_with_bos=None must be true or false"),
     ],
 )
 def test_bad_value_is_named(changes: dict[str, object], message: str) -> None:

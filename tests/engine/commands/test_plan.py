@@ -24,9 +24,10 @@ from dgemma_engine.model.ops import Ops
 from dgemma_engine.model_store.catalogue import CATALOGUE
 from dgemma_engine.model_store.entry import Entry
 from dgemma_engine.model_store.hub_entries import HUB_ENTRIES
-from dgemma_kernels.packing.few_bits import COMPACT, ProductKinds, RowWeights
+from dgemma_kernels.packing.cpu import PackedMatrix
+from dgemma_kernels.packing.few_bits import COMPACT, DENSE, ProductKinds, RowWeights
 
-from tests.llama_checkpoints import make_llama
+from tests.llama_checkpoints import make_llama, make_qwen2
 
 CPU = torch.device("cpu")
 
@@ -122,10 +123,10 @@ MEASURE = """
 import ctypes, gc, sys
 from pathlib import Path
 import psutil, torch
-from dgemma_engine.families.causal_llama import LlamaFamily
 from dgemma_engine.families.checkpoint_facts import read_facts
 from dgemma_engine.families.family import LoadOptions, PlanOptions
-from dgemma_engine.model.devices import product_kinds
+from dgemma_engine.families.registry import family_of
+from dgemma_engine.model import devices
 
 def held():
     gc.collect()
@@ -133,14 +134,30 @@ def held():
     return psutil.Process().memory_full_info().uss
 
 torch.set_num_threads(1)
-device, facts, family = torch.device("cpu"), read_facts(Path(sys.argv[1])), LlamaFamily()
+devices._SMALL_VALUES = int(sys.argv[2])
+device, facts = torch.device("cpu"), read_facts(Path(sys.argv[1]))
+family = family_of(facts)
 plan = family.plan(facts, PlanOptions(device=device, weight_format=None, context_tokens=None))
-product_kinds(num_values=0, in_four_bits=False)
+devices.product_kinds(num_values=0, in_four_bits=False)
 before = held()
 options = LoadOptions(device=device, ops=None, prompt_tokens=64, report=lambda _percent: None)
 model = family.load_model(facts, options)
 print(held() - before, sum(item.num_bytes for item in plan.weights))
 """
+
+
+def grown_and_planned(path: Path, *, small_values: int) -> tuple[int, int]:
+    """Returns both in bytes, where a model of more values than so many is not small."""
+    ran = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(path), str(small_values)],
+        capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    grown, planned = map(int, ran.stdout.split())
+    return grown, planned
+
+
+def has_eight_bits() -> bool:
+    return PackedMatrix(torch.eye(16), int8=True).few_bits.input_levels > 0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory of its own is measured on Linux only")
@@ -149,12 +166,47 @@ def test_planned_weights_are_what_a_process_grows_by(tmp_path: Path) -> None:
         tmp_path, vocab_size=8_192, hidden_size=576, intermediate_size=1_536, num_hidden_layers=8,
         num_attention_heads=9, num_key_value_heads=3,
     ).gguf  # fmt: skip
-    ran = subprocess.run(
-        [sys.executable, "-c", MEASURE, str(path)], capture_output=True, text=True, check=True, timeout=120
-    )
-    grown, planned = map(int, ran.stdout.split())
+    grown, planned = grown_and_planned(path, small_values=2**28)
     # Beside weights: TorchScript, oneDNN's programs, and gaps that the C allocator keeps.
     assert 0.9 * planned < grown < 1.1 * planned + 24 * 2**20, (grown / 2**20, planned / 2**20)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory of its own is measured on Linux only")
+@pytest.mark.skipif(not has_eight_bits(), reason="this processor has no exact products in 8 bits")
+@pytest.mark.parametrize("tied", [True, False])
+def test_planned_weights_of_a_compact_model_are_what_a_process_grows_by(tmp_path: Path, tied: bool) -> None:
+    path = make_qwen2(
+        tmp_path, vocab_size=16_384, hidden_size=768, intermediate_size=3_072, num_hidden_layers=6,
+        num_attention_heads=12, num_key_value_heads=2, tie_word_embeddings=tied,
+    ).gguf  # fmt: skip
+    grown, planned = grown_and_planned(path, small_values=0)
+    assert 0.9 * planned < grown < 1.1 * planned + 24 * 2**20, (grown / 2**20, planned / 2**20)
+    assert planned < 0.7 * grown_and_planned(path, small_values=2**28)[1]
+
+
+@pytest.mark.parametrize("has_head", [True, False])
+def test_compact_model_is_planned_with_each_weight_once(has_head: bool) -> None:
+    config = LlamaConfig.from_hf(dict(CATALOGUE["small"].config))
+    asked: list[int] = []
+
+    def items(kinds: ProductKinds, device_type: str = "cpu") -> dict[str, int]:
+        def products(num_values: int) -> ProductKinds:
+            asked.append(num_values)
+            return kinds
+
+        plan = llama_plan(
+            config, has_head=has_head, context_tokens=100, device_type=device_type, dtype=torch.bfloat16,
+            products=products, four_bit_values=10**9,
+        )  # fmt: skip
+        return {item.name.removeprefix("weights: "): item.num_bytes for item in plan.weights}
+
+    dense, compact = items(DENSE), items(COMPACT)
+    halves = {"mlp", "embedding", "output matrix"}
+    assert compact == {name: size // 2 if name in halves else size for name, size in dense.items()}
+    num_values = 576 * (30 * (2 * (576 + 192) + 3 * 1_536 + 2) + 1 + 49_152 * (1 + has_head))
+    assert asked == [num_values] * 2
+    items(COMPACT, "cuda")
+    assert len(asked) == 2, "of a card nothing is asked"
 
 
 @pytest.mark.parametrize("device_type", ["cpu", "cuda"])

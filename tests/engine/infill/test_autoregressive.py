@@ -46,7 +46,7 @@ def run(model: DiffusionGemma, cache: PromptCache, **options: Any) -> Written:
         "draft_ids": [],
         "banned_ids": [],
         "ends": lambda token_id: False,
-        "closes": lambda token_id: False,
+        "closes": lambda ids: False,
         "max_tokens": 12,
         "max_passes": 100,
         "cancel": Cancel(deadline_s=time.monotonic() + 600, clock=time.monotonic),
@@ -122,7 +122,7 @@ def test_a_token_that_closes_the_middle_is_its_last(model: DiffusionGemma, cache
     ids = plainly(model, 8, [], [])
     last = ids[4]
     first = ids.index(last)
-    written = run(model, cache, closes=lambda token_id: token_id == last)
+    written = run(model, cache, closes=lambda ids: ids[-1] == last)
     assert (written.ids, written.ended, written.passes) == (ids[: first + 1], True, first + 1)
 
 

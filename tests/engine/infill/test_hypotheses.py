@@ -157,6 +157,24 @@ def test_reading_ends_at_the_first_token_that_ends_a_middle(
     assert (reading.ids, reading.ended) == (expected, ended)
 
 
+@pytest.mark.parametrize(
+    ("slot", "expected", "ended"),
+    [
+        ([20, 9, 21, 7], [20, 9], True),
+        ([9, 20, 21, 7], [9], True),
+        ([20, 7, 9, 21], [20], True),
+        ([20, 8, 9, 21], [20], False),
+        ([20, 21, 22, 9], [20, 21, 22, 9], True),
+    ],
+)
+def test_reading_keeps_a_token_that_is_the_last_of_a_middle(slot: list[int], expected: list[int], ended: bool) -> None:
+    [made] = hypotheses.slots(hole(), (4,), [FREE], FORM, most=64, seed=1)
+    guess = Guess(ids=slot, confidence=[0.5, 0.25, 0.125, 0.1], entropy=[0.0] * 4, steps=1)
+    reading = hypotheses.read(guess, made, MiddleEnds(behind=frozenset({7}), last=frozenset({9})), FORM)
+    assert (reading.ids, reading.ended) == (expected, ended)
+    assert reading.token_logprobs == tuple(map(math.log, guess.confidence[: len(expected)]))
+
+
 def test_exact_row_has_ended_whatever_it_holds() -> None:
     [made] = hypotheses.known_length(hole(), 3, [FREE], FORM, most=64, seed=1)
     assert reading_of([20, 21, 22], [0.5] * 3, made).ended

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,28 @@ def test_packed_branches_are_judged_as_if_alone(model: DiffusionGemma, cache: Pr
         assert likelihood.middle == pytest.approx(expected[:size], abs=model_error(64))
         assert likelihood.suffix == pytest.approx(expected[size:], abs=model_error(64))
         assert likelihood.end == pytest.approx(logprobs[size, [1, 7]].logsumexp(-1).item(), abs=model_error(64))
+
+
+def test_candidate_that_may_end_in_two_ways_gets_the_sum_of_both(model: DiffusionGemma, cache: PromptCache) -> None:
+    """Its last token and an end, or one token that is both: `)` and a line break, or `)` with one."""
+    joined, ends = {70: (90, 91), 81: (), 72: (92,)}, frozenset({7, 1})
+    judged = likelihoods(
+        model, cache, PROMPT[-1], BRANCHES, end_ids=ends, banned_ids=[3], ending_with=lambda last: joined.get(last, ())
+    )
+    for branch, likelihood in zip(BRANCHES, judged, strict=True):
+        expected, logprobs = alone(model, branch.middle_ids + branch.suffix_ids, [3])
+        size = len(branch.middle_ids)
+        goes_on, at_once = math.exp(expected[size - 1]), 0.0
+        for token_id in joined.get(branch.middle_ids[-1], ()):
+            at_once += math.exp(float(logprobs[size - 1, token_id]))
+        apart = goes_on * float(logprobs[size, sorted(ends)].exp().sum())
+        whole = sum(expected[: size - 1]) + math.log(apart + at_once)
+        assert likelihood.end is not None
+        assert sum(likelihood.middle) + likelihood.end == pytest.approx(whole, abs=model_error(64))
+        assert likelihood.middle[:-1] == pytest.approx(expected[: size - 1], abs=model_error(64))
+        assert likelihood.middle[-1] == pytest.approx(math.log(goes_on + at_once), abs=model_error(64))
+        assert likelihood.end <= 0 and likelihood.middle[-1] <= 0
+        assert likelihood.suffix == pytest.approx(expected[size:], abs=model_error(64))
 
 
 def test_model_that_ends_nothing_has_no_end(model: DiffusionGemma, cache: PromptCache) -> None:

@@ -87,7 +87,7 @@ def test_written_tokens_begin_with_the_given_text(checkpoint: LlamaCheckpoint, b
     written = finished(
         write(
             model, cache, prompt[-1], forced_ids=(), allowed=HealedStart(begun, spelling).allowed, draft_ids=draft,
-            banned_ids=(), ends=lambda _token_id: False, closes=lambda _token_id: False, max_tokens=8, max_passes=100,
+            banned_ids=(), ends=lambda _token_id: False, closes=lambda _ids: False, max_tokens=8, max_passes=100,
             cancel=never(),
         )
     )  # fmt: skip

@@ -92,6 +92,12 @@ def test_line_breaks_end_a_line_only() -> None:
     assert task("|", extent=Extent.BLOCK).ends() == MiddleEnds(behind=frozenset({2}))
 
 
+def test_text_before_the_line_break_of_a_last_token_is_kept() -> None:
+    """On a canvas and left to right alike: the tokens up to the last one are the middle's."""
+    assert task("if f(|\n").text([*map(ord, "(a):\n    b")]) == "a):"
+    assert task("if f(|\n", extent=Extent.BLOCK).text([*map(ord, "(a):\n    b")]) == "a):\n    b"
+
+
 def test_special_tokens_are_banned_but_those_that_end_the_middle() -> None:
     assert task("|").banned_ids() == [1]
 

@@ -98,6 +98,25 @@ def test_prompt_suffix_may_differ_from_the_clamped_one(
     assert list(hole.head_ids) == ids_of("\nnew")
 
 
+def test_suffix_that_stands_last_is_the_real_one(
+    hole_of: Callable[..., Hole], ids_of: Callable[[str], list[int]]
+) -> None:
+    """It is encoded with each key, so an older one would save nothing."""
+    form = replace(FORMAT, suffix_last=True, middle_token_id=9, suffix_head_tokens=0, begins_with_bos=False)
+    hole = hole_of("x = ", "\nnew", form, settled=lambda _ids, _num_clamped: ids_of("\nold"))
+    before = hole.boundary.prefix
+    assert hole.prompt_ids == [5, *ids_of(before), 6, *ids_of("\nnew"), 9]
+    assert hole.around_ids == [*ids_of("\nnew"), *ids_of(before)]
+
+
+def test_without_healing_the_prompt_ends_at_the_cursor(
+    hole_of: Callable[..., Hole], ids_of: Callable[[str], list[int]]
+) -> None:
+    hole = hole_of("a.conf", "ig\n", replace(FORMAT, healing="none"))
+    assert (hole.boundary.opening, hole.boundary.closing) == ("", "")
+    assert hole.prompt_ids == [2, 6, *ids_of("ig\n"), 5, *ids_of("a.conf")]
+
+
 def test_snippets_stand_first_and_the_most_relevant_nearest(
     hole_of: Callable[..., Hole], ids_of: Callable[[str], list[int]]
 ) -> None:

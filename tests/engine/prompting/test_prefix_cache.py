@@ -73,7 +73,7 @@ def use(model: DiffusionGemma, cache: PromptCache, last_id: int) -> None:
             allowed=lambda _ids: None,
             draft_ids=[60, 61],
             banned_ids=[],
-            closes=lambda _token_id: False,
+            closes=lambda _ids: False,
             ends=lambda token_id: False,
             max_tokens=4,
             max_passes=4,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,20 @@ def metadata(**changed: Any) -> dict[str, Any]:
     } | {f"tokenizer.ggml.{key}": value for key, value in changed.items()}
 
 
+# What Qwen2 keeps together: punctuation and the line breaks behind it. Digits and indentation it does not.
+QWEN2_MERGES = [*MERGES, ") :", "): Ċ", "): č", "):č Ċ", "Ċ Ċ", "č Ċ", "' s", "x y", "Ġ x", "Ġ =", "( x"]
+QWEN2_NAMES = ["<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|endoftext|>"]
+
+
+def qwen2_metadata() -> dict[str, Any]:
+    """As converters write one: tokens of bytes first, added ones behind them, some called user-defined or unused."""
+    tokens = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *(merge.replace(" ", "") for merge in QWEN2_MERGES)]
+    names = [*QWEN2_NAMES, "[PAD271]"]
+    return {"pre": "qwen2", "tokens": [*tokens, *names], "merges": QWEN2_MERGES} | {
+        "token_type": [1] * len(tokens) + [4, 4, 4, 3, 5]
+    }
+
+
 def read(folder: Path, **changed: Any) -> Tokenizer:
     return read_tokenizer(GgufFile(write_gguf(folder / "t.gguf", metadata(**changed), {})))
 
@@ -41,6 +56,20 @@ def read(folder: Path, **changed: Any) -> Tokenizer:
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     return read(tmp_path_factory.mktemp("gguf"))
+
+
+@pytest.fixture(scope="module")
+def qwen2(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    return read(tmp_path_factory.mktemp("qwen2"), **qwen2_metadata())
+
+
+@pytest.fixture(scope="module")
+def original_qwen2() -> Any:
+    """The tokenizer of `transformers`, which puts texts into Unicode's form NFC first."""
+    from transformers import Qwen2Tokenizer
+
+    vocab = {token: token_id for token_id, token in enumerate(qwen2_metadata()["tokens"])}
+    return Qwen2Tokenizer(vocab=vocab, merges=[tuple(merge.split(" ")) for merge in QWEN2_MERGES])  # pyright: ignore[reportArgumentType]
 
 
 def test_splits_as_the_original_tokenizer_does(tokenizer: Tokenizer) -> None:
@@ -64,11 +93,58 @@ def test_keeps_digits_together_where_the_file_says_so(tmp_path: Path) -> None:
     assert len(tokenizer.encode("12")) == 1
 
 
+CODE = [
+    "def f12(xy):\n        return 'é' + xy  # 12 in\n", "if (x):\r\n\tx = 1234567\r\n\r\n", "it's 'S IT'S we'll",
+    "\u4e2d\u6587x\u5b57\uff1a\u3000\ud55c\uae00", "(x):\n\n    y", "a  b   \n  \n\t c ", "):\n):\r\n",
+    "x\u2028y\x0b1\u0663\u2167",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", CODE)
+def test_qwen2_splits_as_transformers_does(qwen2: Tokenizer, original_qwen2: Any, text: str) -> None:
+    assert qwen2.encode(text) == original_qwen2.encode(text)
+
+
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    st.lists(st.sampled_from([*SPECIAL, "de", "f", "é", "1", "2", " ", "\n", "\u0301", "e"]) | st.text()).map("".join)
+    st.lists(
+        st.sampled_from([*"dfx1() :='", "\r", "\n", "12", "    ", "\u4e2d"])
+        | st.text(st.characters(exclude_categories=["Cs"]))
+    ).map(lambda parts: unicodedata.normalize("NFC", "".join(parts)))
 )
-def test_round_trip_is_exact(tokenizer: Tokenizer, text: str) -> None:
+def test_qwen2_splits_any_text_as_transformers_does(qwen2: Tokenizer, original_qwen2: Any, text: str) -> None:
+    assert qwen2.encode(text) == original_qwen2.encode(text)
+
+
+def test_qwen2_keeps_punctuation_and_line_breaks_together_but_no_digits(qwen2: Tokenizer) -> None:
+    texts = qwen2.token_texts()
+    pieces = ["(x", "):\r\n", "  ", " ", " ", "1", "2", "):\n", "\n\n"]
+    assert [texts[token_id] for token_id in qwen2.encode("".join(pieces))] == pieces
+
+
+def test_qwen2_reads_no_mark_in_a_text_and_imposes_no_form_of_unicode(qwen2: Tokenizer, original_qwen2: Any) -> None:
+    """Both are what the original does."""
+    accent = "e\u0301"
+    assert qwen2.decode(qwen2.encode(accent)) == accent
+    assert original_qwen2.encode(accent) == original_qwen2.encode("\u00e9") != qwen2.encode(accent)
+    first = len(qwen2_metadata()["tokens"]) - 5
+    assert qwen2.special_ids == tuple(range(first, first + 5))
+    for name in (*QWEN2_NAMES, "".join(QWEN2_NAMES), "[PAD271]"):
+        assert qwen2.decode(qwen2.encode(name)) == name
+        assert not set(qwen2.encode(name)) & set(qwen2.special_ids)
+    assert original_qwen2.encode("<|endoftext|>") == [first + 3]
+
+
+@pytest.mark.parametrize("splitting", ["smollm", "qwen2"])
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    text=st.lists(
+        st.sampled_from([*SPECIAL, *QWEN2_NAMES, "de", "f", "é", "1", "2", " ", "\n", "\r", "):", "\u0301", "e"])
+        | st.text()
+    ).map("".join)
+)
+def test_round_trip_is_exact(tokenizer: Tokenizer, qwen2: Tokenizer, splitting: str, text: str) -> None:
+    tokenizer = qwen2 if splitting == "qwen2" else tokenizer
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
     assert not set(ids) & set(tokenizer.special_ids)

@@ -185,6 +185,45 @@ def test_closings_leave_the_end_of_a_token_open(tokenizers: dict[str, Tokenizer]
     check("fig_len", ({"fig", "config", " config"}, "_len"))
 
 
+LINE_ENDS = ["\n", "\r\n", "  \n", "):", "):\n", "):\r\n", "):\n\n", ")", ")\n", ") \n", "a\rb", " x\n", "\n    x", "x"]
+
+
+@pytest.fixture
+def line_ends() -> Spelling:
+    backend = Backend(BPE(vocab={token: token_id for token_id, token in enumerate(["<s>", *LINE_ENDS])}, merges=[]))
+    backend.decoder = decoders.Fuse()
+    backend.add_special_tokens(["<s>"])
+    return Spelling(Tokenizer(backend))
+
+
+def test_tokens_that_close_a_line_have_text_and_a_break_behind_it(line_ends: Spelling) -> None:
+    assert [str(line_ends.text_of(token_id)) for token_id in sorted(line_ends.closing_line)] == [
+        "):\n", "):\r\n", "):\n\n", ")\n", ") \n", "a\rb", " x\n",
+    ]  # fmt: skip
+    assert texts(line_ends, sorted(line_ends.with_line_break - line_ends.closing_line)) == [
+        "\n", "\r\n", "  \n", "\n    x",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("):", ["):\n", "):\r\n", "):\n\n"]),
+        (")", [")\n"]),
+        ("x", []),
+        ("\n", []),
+        ("):\n", []),
+    ],
+)
+def test_tokens_with_a_break_behind_a_token(line_ends: Spelling, text: str, expected: list[str]) -> None:
+    assert texts(line_ends, list(line_ends.with_break_behind(1 + LINE_ENDS.index(text)))) == expected
+
+
+def test_no_token_is_that_of_nothing_with_a_break_behind_it(line_ends: Spelling) -> None:
+    assert list(line_ends.with_break_behind(0)) == []
+    assert list(line_ends.with_break_behind(10**6)) == []
+
+
 # Lone surrogates have no tokens, and Gemma's tokenizer reads `▁` as a space.
 CODE = st.text(
     st.sampled_from("abcdefgilnrst_ ().'\"=!\té") | st.characters(exclude_characters="▁", exclude_categories=["Cs"]),

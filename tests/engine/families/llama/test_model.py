@@ -1,7 +1,8 @@
-"""A Llama against `transformers` with the same weights: both containers, both modes, every way into the model."""
+"""A Llama or Qwen2 against `transformers`, with the same weights: both containers, both modes, every way in."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +16,26 @@ from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
 from torch import Tensor
 
-from tests.llama_checkpoints import LlamaCheckpoint, byte_tokenizer, make_llama
+from tests.llama_checkpoints import LlamaCheckpoint, byte_tokenizer, make_llama, make_qwen2
 
 pytestmark = pytest.mark.numerical
 
 CPU = torch.device("cpu")
-SHAPES: dict[str, dict[str, Any]] = {
-    "tied": {},
-    "own head": {"tie_word_embeddings": False},
-    "one kv head": {"num_key_value_heads": 1},
-    "as many kv heads": {"num_key_value_heads": 4},
-    "wide heads": {"head_dim": 24, "rope_theta": 100_000.0, "rms_norm_eps": 1e-3},
+SHAPES: dict[str, tuple[Callable[..., LlamaCheckpoint], dict[str, Any]]] = {
+    "tied": (make_llama, {}),
+    "own head": (make_llama, {"tie_word_embeddings": False}),
+    "one kv head": (make_llama, {"num_key_value_heads": 1}),
+    "as many kv heads": (make_llama, {"num_key_value_heads": 4}),
+    "wide heads": (make_llama, {"head_dim": 24, "rope_theta": 100_000.0, "rms_norm_eps": 1e-3}),
+    "qwen2": (make_qwen2, {}),
+    "tied qwen2": (make_qwen2, {"tie_word_embeddings": True, "num_key_value_heads": 4, "rope_theta": 1e6}),
 }
 
 
 @pytest.fixture(scope="module", params=SHAPES)
 def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LlamaCheckpoint:
-    return make_llama(tmp_path_factory.mktemp("llama"), **SHAPES[request.param])
+    make, shape = SHAPES[request.param]
+    return make(tmp_path_factory.mktemp("llama"), **shape)
 
 
 @pytest.fixture(scope="module", params=["folder", "gguf"])

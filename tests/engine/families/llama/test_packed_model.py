@@ -1,7 +1,8 @@
-"""A packed Llama against the plain one of the same weights: every way in, up to rounding."""
+"""A packed Llama or Qwen2 against the plain one of the same weights: every way in, up to rounding."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,10 @@ from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.model_adapter import ModelAdapter
 from dgemma_engine.model.ops import Ops
 from dgemma_kernels.packing.cpu import PackedMatrix
-from dgemma_kernels.packing.few_bits import DENSE, ProductKinds, RowWeights
+from dgemma_kernels.packing.few_bits import COMPACT, DENSE, ProductKinds, RowWeights
 from torch import Tensor
 
-from tests.llama_checkpoints import make_llama, write_adapter
+from tests.llama_checkpoints import LlamaCheckpoint, make_llama, make_qwen2, write_adapter
 from tests.rounding import model_error
 
 pytestmark = pytest.mark.numerical
@@ -71,12 +72,12 @@ def input_levels() -> int:
     return PackedMatrix(torch.eye(16), int8=True).few_bits.input_levels
 
 
+INT8 = ProductKinds(row=RowWeights.INT4, int8_mlp=True)
 KINDS = [
-    ProductKinds(row=row, int8_mlp=int8_mlp)
-    for row in RowWeights
-    for int8_mlp in ((False,) if row is RowWeights.DENSE else (False, True))
+    *(ProductKinds(row=row, int8_mlp=False) for row in RowWeights),
+    *(ProductKinds(row=row, int8_mlp=True) for row in (RowWeights.INT8, RowWeights.INT4)),
+    COMPACT,
 ]
-INT8 = KINDS[-1]
 
 
 def few_digits(kinds: ProductKinds) -> float:
@@ -87,8 +88,11 @@ def few_digits(kinds: ProductKinds) -> float:
 @pytest.mark.parametrize("kinds", KINDS, ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("tied", [True, False])
-def test_packed_model_is_the_plain_one(tmp_path: Path, dtype: torch.dtype, kinds: ProductKinds, tied: bool) -> None:
-    path = make_llama(tmp_path, spread=0.1, tie_word_embeddings=tied).gguf
+@pytest.mark.parametrize("make", [make_llama, make_qwen2])
+def test_packed_model_is_the_plain_one(
+    tmp_path: Path, make: Callable[..., LlamaCheckpoint], dtype: torch.dtype, kinds: ProductKinds, tied: bool
+) -> None:
+    path = make(tmp_path, spread=0.1, tie_word_embeddings=tied).gguf
     plain, packed = load(path, dtype), PackedLlama(load(path, dtype), kinds)
     exact = everything(load(path, torch.float32))
     is_rounded = dtype is torch.bfloat16 or kinds.int8_mlp
@@ -100,8 +104,27 @@ def test_packed_model_is_the_plain_one(tmp_path: Path, dtype: torch.dtype, kinds
     assert packed.is_compiled and not packed.uncompiled_reason
     assert packed.number_format.startswith(str(dtype).removeprefix("torch."))
     assert ("for single tokens 8 bits" in packed.number_format) == (kinds.row is not RowWeights.DENSE)
-    assert ("in MLPs 8 bits" in packed.number_format) == (kinds.int8_mlp and input_levels() > 0)
-    assert not plain.is_compiled
+    in_eight_bits = ["in MLPs 8 bits", "in MLPs and output matrix 8 bits"]
+    expected = [name for name in in_eight_bits if (name == in_eight_bits[1]) == kinds.is_compact]
+    found = [name for name in in_eight_bits if name in packed.number_format]
+    assert found == (expected if kinds.int8_mlp and input_levels() > 0 else [])
+    assert packed.checks_several_at_once == (kinds.is_compact and input_levels() > 0)
+    assert not plain.is_compiled and not plain.checks_several_at_once
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@torch.inference_mode()
+def test_compact_embeddings_are_those_of_the_checkpoint_within_rounding(tmp_path: Path, tied: bool) -> None:
+    """Half a step of 8 bits of each row's largest value; a mixture of rows errs by no more than the worst of them."""
+    path = make_qwen2(tmp_path, tie_word_embeddings=tied).gguf
+    exact_VD = load(path, torch.float32).embed_tokens.weight.detach()
+    packed = PackedLlama(load(path, torch.float32), COMPACT)
+    half_V = exact_VD.abs().amax(1) * (0.5 / 127 + model_error(1))
+    ids = draw_ids(1, 40)
+    error_TD = (packed.embed(ids) - exact_VD[ids]).abs()[0]
+    assert error_TD.max() > 0 and (error_TD <= half_V[ids[0], None]).all()
+    probs = torch.rand(1, 5, 288, generator=torch.Generator().manual_seed(1)).softmax(-1)
+    assert (packed.soft_embeddings(probs) - probs @ exact_VD).abs().max() <= half_V.max()
 
 
 @pytest.mark.parametrize("name", ["gate_up_proj", "down_proj"])

@@ -1,4 +1,4 @@
-"""Llama checkpoints that cannot be run: each ends in one sentence that names what is wrong."""
+"""Llama and Qwen2 checkpoints that cannot be run: each ends in one sentence that names what is wrong."""
 
 from __future__ import annotations
 
@@ -15,12 +15,17 @@ from dgemma_engine.model.ops import Ops
 from safetensors.torch import load_file, save_file
 
 from tests.gguf_files import write_gguf
-from tests.llama_checkpoints import LlamaCheckpoint, make_llama, write_llama_gguf
+from tests.llama_checkpoints import LlamaCheckpoint, make_llama, make_qwen2, write_llama_gguf
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> LlamaCheckpoint:
     return make_llama(tmp_path, num_hidden_layers=1)
+
+
+@pytest.fixture
+def qwen2(tmp_path: Path) -> LlamaCheckpoint:
+    return make_qwen2(tmp_path, num_hidden_layers=1)
 
 
 def refusal(path: Path) -> str:
@@ -68,6 +73,47 @@ def test_bad_configuration_is_one_sentence(
     assert message in refusal(checkpoint.folder)
 
 
+@pytest.mark.parametrize(
+    ("value", "keys", "message"),
+    [
+        (True, ["use_sliding_window"], "use_sliding_window=True is not supported; it must be False"),
+        (["Qwen2ForSequenceClassification"], ["architectures"], "it must be ['Qwen2ForCausalLM']"),
+        (["LlamaForCausalLM"], ["architectures"], "architectures=['LlamaForCausalLM'] is not supported"),
+        ("yarn", ["rope_parameters", "rope_type"], "rope_type='yarn' is not supported; it must be 'default'"),
+        ("llama", ["model_type"], "architectures=['Qwen2ForCausalLM'] is not supported"),
+        ("qwen3", ["model_type"], "model_type='qwen3' is not supported"),
+    ],
+)
+def test_bad_configuration_of_a_qwen2_is_one_sentence(
+    qwen2: LlamaCheckpoint, edit_json: Callable[..., None], value: object, keys: list[str], message: str
+) -> None:
+    edit_json(qwen2.folder / "config.json", value, *keys)
+    assert message in refusal(qwen2.folder)
+
+
+def test_scaled_positions_of_an_older_configuration_are_refused(
+    qwen2: LlamaCheckpoint, edit_json: Callable[..., None]
+) -> None:
+    """Before `rope_parameters` a configuration had `rope_scaling`, whose kind was called `type`."""
+    edit_json(qwen2.folder / "config.json", None, "rope_parameters")
+    edit_json(qwen2.folder / "config.json", {"type": "yarn", "factor": 4.0}, "rope_scaling")
+    assert "rope_type='yarn' is not supported" in refusal(qwen2.folder)
+
+
+@pytest.mark.parametrize("kind", ["q", "k", "v"])
+@pytest.mark.parametrize("container", ["folder", "gguf"])
+def test_qwen2_without_a_bias_is_one_sentence(qwen2: LlamaCheckpoint, container: str, kind: str) -> None:
+    name = f"model.layers.0.self_attn.{kind}_proj.bias"
+    if container == "folder":
+        tensors = load_file(qwen2.folder / "model.safetensors")
+        del tensors[name]
+        save_file(tensors, qwen2.folder / "model.safetensors")
+    else:
+        getattr(qwen2.reference.model.layers[0].self_attn, f"{kind}_proj").bias = None
+        write_llama_gguf(qwen2.gguf, qwen2.reference)
+    assert f"lacks {name}; get the whole model again" in refusal(getattr(qwen2, container))
+
+
 @pytest.mark.parametrize("content", [None, "", "[]", "{", "\x00"])
 def test_damaged_configuration_is_one_sentence(tmp_path: Path, content: str | None) -> None:
     if content is not None:
@@ -83,6 +129,19 @@ def test_tensor_that_would_be_left_unread_is_one_sentence(checkpoint: LlamaCheck
     tensors["model.layers.0.self_attn.q_proj.bias"] = torch.ones(64)
     save_file(tensors, checkpoint.folder / "model.safetensors")
     assert "holds model.layers.0.self_attn.q_proj.bias, which a plain Llama has not" in refusal(checkpoint.folder)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"general__architecture": "qwen3"}, "is a 'qwen3' model, not one of llama, qwen2"),
+        ({"qwen2__expert_count": 8}, "a mixture of experts cannot be run"),
+        ({"qwen2__rope__scaling__type": "yarn"}, "scaled rotary positions cannot be run"),
+        ({"qwen2__attention__head_count": 2**30}, "qwen2.attention.head_count=1073741824 must be at most"),
+    ],
+)
+def test_bad_metadata_of_a_qwen2_is_one_sentence(qwen2: LlamaCheckpoint, changed: dict[str, Any], message: str) -> None:
+    assert message in refusal(write_llama_gguf(qwen2.gguf, qwen2.reference, **changed))
 
 
 @pytest.mark.parametrize(
@@ -109,9 +168,11 @@ def test_file_without_an_embedding_is_one_sentence(tmp_path: Path) -> None:
     assert "lacks token_embd.weight" in refusal(write_gguf(tmp_path / "m.gguf", {"general.architecture": "llama"}, {}))
 
 
-def test_configurations_of_both_containers_agree(checkpoint: LlamaCheckpoint) -> None:
+@pytest.mark.parametrize("make", [make_llama, make_qwen2])
+def test_configurations_of_both_containers_agree(tmp_path: Path, make: Callable[..., LlamaCheckpoint]) -> None:
     from dgemma_engine.checkpoint.gguf_file import GgufFile
 
+    checkpoint = make(tmp_path, num_hidden_layers=1)
     of_gguf, of_folder = LlamaConfig.from_gguf(GgufFile(checkpoint.gguf)), LlamaConfig.load(checkpoint.folder)
     assert of_gguf.rms_norm_eps == pytest.approx(of_folder.rms_norm_eps)
     assert [getattr(of_gguf, name) for name in NAMES] == [getattr(of_folder, name) for name in NAMES]

@@ -25,7 +25,7 @@ from dgemma_engine.tools.corpus.source_lines import write_corpus
 from dgemma_engine.tools.training.checkpoint import STATE
 
 from tests.engine.tools.adaptation.conftest import HELD_OUT, MakeTrainer, source
-from tests.llama_checkpoints import make_llama, write_adapter
+from tests.llama_checkpoints import make_llama, make_qwen2, write_adapter
 
 FILES = (STATE, "causal.safetensors", CURVE)
 
@@ -267,6 +267,18 @@ def test_command_refuses_bad_input_in_one_sentence(
     assert main(["adapt", *arguments, "--device", "cpu", *options]) in (1, 2)
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_qwen2_as_base_is_refused_in_one_sentence(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = make_qwen2(tmp_path).gguf
+    capsys.readouterr()
+    arguments = ["--base", str(path), "--corpus", str(corpus), "--out", str(tmp_path / "out"), "--minutes", "1"]
+    assert main(["adapt", *arguments, "--device", "cpu"]) == 1
+    error = capsys.readouterr().err
+    assert f"{path}: is no GGUF file of a Llama, and adapters are for those; choose another --base" in error
+    assert error.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
 def test_card_without_memory_is_one_sentence(

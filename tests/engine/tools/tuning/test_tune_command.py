@@ -16,7 +16,7 @@ from dgemma_engine.tools.tuning import training_config, tune_command, tuner
 from dgemma_engine.tools.tuning.repository import repository_files
 
 from tests.engine.tools.tuning.conftest import KnowingEngine, source, work_clock
-from tests.llama_checkpoints import make_llama, write_adapter
+from tests.llama_checkpoints import make_llama, make_qwen2, write_adapter
 from tests.test_machine_outputs import documented
 
 
@@ -146,6 +146,16 @@ def test_bad_arguments_are_one_sentence(
         with pytest.raises(SystemExit):
             main(["tune", str(repository), "--minutes", minutes])
         assert f"'{minutes}' must be a number of minutes, at least 2" in capsys.readouterr().err
+
+
+def test_qwen2_is_refused_before_anything_is_measured(
+    repository: Path, tmp_path: Path, user_store: AdapterStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = make_qwen2(tmp_path / "qwen2").gguf
+    capsys.readouterr()
+    error = refused(1, capsys, str(repository), "--model", str(path))
+    assert "the model model.gguf has no adapter that fills holes" in error and "choose --model small" in error
+    assert not user_store.folder.exists()
 
 
 def test_model_without_adapters_of_its_own_is_refused(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ from dgemma_engine.tools.tuning import tune_command
 
 from tests.engine.tools.tuning.conftest import work_clock
 from tests.engine.tools.tuning.task.conftest import CONFIG
+from tests.llama_checkpoints import make_qwen2
 from tests.test_machine_outputs import documented
 
 
@@ -75,6 +76,10 @@ def test_models_and_tasks_that_cannot_be_used_are_one_sentence(
     model = ("--model", str(marked_base))
     tiny = refused(1, capsys, "tune", "--task", str(task), "--out", str(tmp_path / "a"), "--model", "tiny")
     assert "is no GGUF file of a Llama, and adapters are for those; choose --model small, or train a model" in tiny
+    qwen2 = make_qwen2(tmp_path / "qwen2").gguf
+    capsys.readouterr()
+    error = refused(1, capsys, "tune", "--task", str(task), "--out", str(tmp_path / "a"), "--model", str(qwen2))
+    assert "is no GGUF file of a Llama, and adapters are for those; choose --model small, or train a model" in error
     assert "gone: cannot be read (No such file or directory)" in refused(1, capsys, "fill", "--task", "gone", *model)
     missing = refused(1, capsys, "fill", "--task", str(task), *model, "--adapter", str(tmp_path / "none"))
     assert "canvas.safetensors: cannot be read" in missing
