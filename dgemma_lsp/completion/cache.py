@@ -18,8 +18,7 @@ from dgemma_engine.postprocess.extent import extent_of
 from dgemma_engine.postprocess.shape import shape_completion
 from dgemma_engine.protocol.messages import Finish, Infill
 
-from dgemma_lsp.answer import Completion, completion_at
-from dgemma_lsp.request import Request, Trigger, as_if_accepted
+from dgemma_lsp.request import Completion, Request, Trigger, as_if_accepted, completion_at
 
 _CLOSERS = ")]}\"'`"
 _MOST_CLOSERS = 8

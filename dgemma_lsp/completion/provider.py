@@ -15,7 +15,6 @@ from dgemma_engine.engine_client.connection_status import ConnectionStatus
 from dgemma_engine.postprocess.cursor_context import normalize_newlines
 from dgemma_engine.protocol.messages import Infill, OnDraft
 
-from dgemma_lsp.answer import Completion
 from dgemma_lsp.completion.cache import (
     AnswerCache,
     AnswerMatch,
@@ -29,7 +28,7 @@ from dgemma_lsp.completion.in_flight import InFlightRequest, InFlightRequests, O
 from dgemma_lsp.engine_client.infill_client import ContextLimits, InfillClient
 from dgemma_lsp.metrics.recorder import StatsRecorder
 from dgemma_lsp.metrics.stats import Source
-from dgemma_lsp.request import Channel, Request, Trigger, as_if_accepted
+from dgemma_lsp.request import Channel, Completion, Request, Trigger, as_if_accepted
 
 _log = logging.getLogger(__name__)
 

@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from dgemma_lsp.answer import Completion
 from dgemma_lsp.metrics.acceptance import Suggestions
 from dgemma_lsp.metrics.report import to_figures
 from dgemma_lsp.metrics.stats import TOTAL, Source, Stats
 from dgemma_lsp.metrics.store import StatsBusy, StatsFile
+from dgemma_lsp.request import Completion
 
 # The request that returns the counts of this session, for measurements.
 TALLY = "dgemma/tally"
@@ -48,6 +48,8 @@ class StatsRecorder:
         self._on = False
         self._session: Counter[str] = Counter()
         self._counted = Stats()
+        # Added up when they are written: no request waits for that.
+        self._events: list[tuple[Mapping[str, int], Mapping[str, float]]] = []
         self._suggestions = Suggestions(self._add, clock=clock)
         self._flush: asyncio.TimerHandle | None = None
         self._warned = False
@@ -164,6 +166,11 @@ class StatsRecorder:
         self._cancel()
         self._suggestions.settle()
         self._cancel()
+        if self._events and not self._counted:
+            self._counted.since = self._today()
+        for counts, stages_ms in self._events:
+            self._counted.add(counts, stages_ms)
+        self._events.clear()
         if not self._counted:
             return
         try:
@@ -181,15 +188,14 @@ class StatsRecorder:
         self._session.update(counts)
         if not self._on:
             return
-        if not self._counted:
-            self._counted.since = self._today()
-        self._counted.add(counts, stages_ms)
+        self._events.append((counts, stages_ms))
         if self._flush is None:
             self._flush = asyncio.get_running_loop().call_later(_FLUSH_AFTER_S, self.flush)
 
     def _forget(self) -> None:
         self._cancel()
         self._counted = Stats()
+        self._events.clear()
         self._suggestions = Suggestions(self._add, clock=self._clock)
 
     def _cancel(self) -> None:

@@ -22,10 +22,9 @@ from lsprotocol import types
 from pygls.exceptions import JsonRpcException
 from pygls.lsp.client import LanguageClient
 
-from dgemma_lsp.answer import build_completions
 from dgemma_lsp.documents.positions import PositionEncoding
 from dgemma_lsp.engine_client.infill_client import ContextLimits, build_context
-from dgemma_lsp.request import Request, Trigger
+from dgemma_lsp.request import Request, Trigger, build_completions
 from tests.e2e.conftest import engines
 from tests.lsp.cursor import split_cursor
 from tests.lsp.editor import URI, Editor, editing, inserted

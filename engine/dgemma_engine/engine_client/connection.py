@@ -47,7 +47,7 @@ class EngineConnection:
         connect: makes the connection.
         on_status: called with every change of state or progress.
         on_fault: called with the reason for which one request failed while the connection stands.
-        on_answered: called when a request is answered.
+        on_recovered: called when a request is answered after one that failed.
         clock: seconds that never go backwards.
         policy: timeouts and pauses.
     """
@@ -60,12 +60,13 @@ class EngineConnection:
         on_fault: Callable[[ConnectionStatus], None],
         clock: Callable[[], float],
         policy: RetryPolicy | None = None,
-        on_answered: Callable[[], None] = lambda: None,
+        on_recovered: Callable[[], None] = lambda: None,
     ) -> None:
         self._connect = connect
         self._on_status = on_status
         self._on_fault = on_fault
-        self._on_answered = on_answered
+        self._on_recovered = on_recovered
+        self._is_faulty = False
         self._clock = clock
         self._policy = policy or RetryPolicy()
         self._source: InfillSource | None = None
@@ -167,7 +168,9 @@ class EngineConnection:
             _log.error("a request to the engine failed with %s", type(error).__name__)
             return self._fault(f"a request to the engine failed ({type(error).__name__})")
         self._failures = 0
-        self._on_answered()
+        if self._is_faulty:
+            self._is_faulty = False
+            self._on_recovered()
         return answer
 
     async def definitions(self, query: DefinitionsQuery) -> Definitions | None:
@@ -274,6 +277,7 @@ class EngineConnection:
     def _fault(self, message: str, state: ConnectionState = ConnectionState.FAILED) -> ConnectionStatus:
         """Reports a request that failed on a connection that stands."""
         fault = ConnectionStatus(state=state, message=message)
+        self._is_faulty = True
         self._on_fault(fault)
         return fault
 
