@@ -10,8 +10,7 @@ from typing import Any, Protocol, Self, TypedDict, Unpack
 from dgemma_engine.engine_client.connection_status import ConnectionState, ConnectionStatus
 from dgemma_engine.model_store.catalogue import TINY
 from dgemma_engine.model_store.choice import ModelChoice
-from dgemma_engine.protocol.adapter_messages import AdapterUse
-from dgemma_engine.protocol.messages import Finish, Infill
+from dgemma_engine.protocol.messages import AdapterUse, Finish, Infill
 from dgemma_engine.protocol.status_messages import Status
 
 # Answers in a row that came too late: one or two happen on any machine that does other work.

@@ -16,8 +16,8 @@ import pytest
 from dgemma_engine.infill.engine import Engine
 from dgemma_engine.ipc.client import EngineClient
 from dgemma_engine.ipc.endpoint import EngineLocation
-from dgemma_engine.protocol.messages import EngineState
-from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.protocol.status_messages import EngineState
+from dgemma_engine.scheduling.timing import Cancel
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException
 from pygls.lsp.client import LanguageClient

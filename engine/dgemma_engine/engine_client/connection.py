@@ -25,8 +25,8 @@ from dgemma_engine.engine_client.infill_source import Connect, InfillSource
 from dgemma_engine.engine_client.retry_policy import RetryPolicy
 from dgemma_engine.errors import EngineFault, EngineUnavailable, NoEngine, NotNow, OutOfReach
 from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
-from dgemma_engine.protocol.messages import Context, EngineState, Infill, OnDraft, Progress
-from dgemma_engine.protocol.status_messages import Status
+from dgemma_engine.protocol.messages import Context, Infill, OnDraft
+from dgemma_engine.protocol.status_messages import EngineState, Progress, Status
 from dgemma_engine.protocol.trace_messages import Trace
 
 _log = logging.getLogger(__name__)
@@ -66,7 +66,6 @@ class EngineConnection:
         self._on_status = on_status
         self._on_fault = on_fault
         self._on_recovered = on_recovered
-        self._is_faulty = False
         self._clock = clock
         self._policy = policy or RetryPolicy()
         self._source: InfillSource | None = None
@@ -75,7 +74,7 @@ class EngineConnection:
         self._status = ConnectionStatus(state=ConnectionState.DISCONNECTED)
         self._failures = 0
         self._not_before_s: float | None = None
-        self._closed = False
+        self._closed = self._is_faulty = False
         self._changed = asyncio.Event()
 
     @property
@@ -167,9 +166,8 @@ class EngineConnection:
             # Its message may quote the user's text.
             _log.error("a request to the engine failed with %s", type(error).__name__)
             return self._fault(f"a request to the engine failed ({type(error).__name__})")
-        self._failures = 0
-        if self._is_faulty:
-            self._is_faulty = False
+        was_faulty, self._is_faulty, self._failures = self._is_faulty, False, 0
+        if was_faulty:
             self._on_recovered()
         return answer
 

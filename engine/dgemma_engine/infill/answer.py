@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from dgemma_engine.infill.candidate import Ranked, Search
-from dgemma_engine.protocol.adapter_messages import AdapterUse
-from dgemma_engine.protocol.messages import Candidate, Finish, Infill
+from dgemma_engine.protocol.messages import AdapterUse, Candidate, Finish, Infill
 
 
 def to_infill(

@@ -41,9 +41,8 @@ from dgemma_engine.model.ops import Ops
 from dgemma_engine.prompting.prefix_cache import PromptStore
 from dgemma_engine.protocol.messages import Context, Infill, OnDraft
 from dgemma_engine.repository_adapters.store import AdapterStore
-from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces, finished
-from dgemma_engine.scheduling.timing import DurationEstimator, StageTimer
+from dgemma_engine.scheduling.timing import Cancel, DurationEstimator, StageTimer
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 
 # Candidates that are sent with an answer, the shown one first; more where the user chooses among them.

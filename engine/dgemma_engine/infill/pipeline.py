@@ -27,9 +27,8 @@ from dgemma_engine.prompt_lookup.candidates import SeedStore
 from dgemma_engine.prompting.builder import build_prompt
 from dgemma_engine.prompting.prefix_cache import JOINED_TOKENS, PromptStore, SuffixStore
 from dgemma_engine.protocol.messages import CandidateSource, Context, Finish, OnDraft
-from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces, finished
-from dgemma_engine.scheduling.timing import DurationEstimator, StageTimer
+from dgemma_engine.scheduling.timing import Cancel, DurationEstimator, StageTimer
 from dgemma_engine.syntax.error_check import SyntaxStore
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 from dgemma_engine.tokenization.vocabulary_index import Spelling

@@ -13,14 +13,12 @@ Knows no thread, no clock and no engine: jobs and instants are arguments, jobs t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
+from concurrent.futures import Future
 from dataclasses import dataclass
 
-from dgemma_engine.errors import EngineFault
 from dgemma_engine.protocol.messages import Context, Draft, Finish, Infill, OnDraft
-from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
+from dgemma_engine.scheduling.timing import Cancel
 from dgemma_engine.tracing.recorder import Recorder
 
 
@@ -80,14 +78,6 @@ class Job:
         """Returns the answer of a job that made no step."""
         waited_ms = 1_000 * (now_s - self.arrival_s)
         return Infill(text="", finish=finish, timings_ms={"queue": waited_ms, "total": waited_ms})
-
-    def settle(self, outcome: Infill | EngineFault) -> None:
-        """Sets the answer, unless the client took the request back: then nobody waits for it."""
-        with suppress(InvalidStateError):
-            if isinstance(outcome, EngineFault):
-                self.answer.set_exception(outcome)
-            else:
-                self.answer.set_result(outcome)
 
     def send_draft(self, draft: Draft) -> None:
         """Passes a draft on, unless the job was cancelled or answered."""

@@ -43,8 +43,8 @@ from dgemma_engine.model.ops import Ops
 from dgemma_engine.protocol.handshake import HELLO, PROTOCOL, Hello
 from dgemma_engine.protocol.messages import CandidateSource, Context, Extent, Finish, Infill
 from dgemma_engine.protocol.trace_messages import CanvasTrace, RowKind, RowStep, Trace, Verdict
-from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import finished
+from dgemma_engine.scheduling.timing import Cancel
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 from dgemma_engine.tracing.recorder import Recorder
 

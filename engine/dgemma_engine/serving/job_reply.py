@@ -1,6 +1,7 @@
-"""The drafts of one request on their way to its client: the newest is sent once the one before has left.
+"""A job of the device thread on the way back to an event loop: its drafts, and its answer no later than it is due.
 
-Of the drafts that come meanwhile only the newest is kept, so that a client that reads slowly costs no memory.
+Of the drafts the newest is sent once the one before has left. Of those that come meanwhile only the newest is kept, so
+that a client that reads slowly costs no memory.
 """
 
 from __future__ import annotations
@@ -9,7 +10,37 @@ import asyncio
 from contextlib import suppress
 
 from dgemma_engine.ipc.json_rpc import Peer
-from dgemma_engine.protocol.messages import DRAFT, Draft
+from dgemma_engine.protocol.messages import DRAFT, Draft, Infill
+from dgemma_engine.serving.device_thread import DeviceThread
+from dgemma_engine.serving.scheduler import Job
+
+# What a request that runs may take past its deadline, to end its step and hand in the best it has.
+_LAST_STEP_S = 0.02
+
+
+async def answer_of(job: Job, device: DeviceThread) -> Infill:
+    """Waits for an answer, at most until it is due; takes the request back when the caller is cancelled.
+
+    Args:
+        job: as `device.submit` returned it.
+        device: works on it.
+
+    Raises:
+        EngineFault: the request failed.
+    """
+    loop, deadline_s = asyncio.get_running_loop(), job.context.deadline_ms / 1_000
+    timers = [
+        loop.call_later(deadline_s, device.expire, job),
+        loop.call_later(deadline_s + _LAST_STEP_S, device.overdue, job),
+    ]
+    try:
+        return await asyncio.wrap_future(job.answer)
+    except asyncio.CancelledError:
+        device.withdraw(job)
+        raise
+    finally:
+        for timer in timers:
+            timer.cancel()
 
 
 class DraftSender:
