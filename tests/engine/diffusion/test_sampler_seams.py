@@ -188,7 +188,7 @@ def plainly(model: DiffusionModel, row: Row) -> tuple[list[int], int]:
         probs_LV = (logits_LV / (0.4 + 0.4 * (31 - step) / 30)).softmax(-1)
         if MASK not in middle:
             return middle, step
-        levels = torch.rand(row.length, generator=generator)
+        levels = torch.rand(len(row.positions()), generator=generator)
         entropy = torch.special.entr(probs_LV).sum(-1)
         masked = sorted((i for i, token in enumerate(middle) if token == MASK), key=lambda i: float(entropy[first + i]))
         for i in masked[:2]:
