@@ -137,7 +137,10 @@ class CompletionProvider:
         typing.put_off()
         asked = as_if_accepted(request)
         here = CursorFingerprint.of(asked)
-        if given := self._cached(request, asked, here, typing):
+        # Of earlier answers the one behind the shown item is asked first.
+        matches = sorted(self._cache.matches(asked, here), key=lambda match: match.answer is not typing.shown)
+        given = next(filter(None, (self._given(request, match, typing) for match in matches)), None)
+        if given is not None:
             source = Source.CACHE
             # Whatever is in flight is about a text that is not there any more.
             self._in_flight.cancel(request.uri)
@@ -157,14 +160,6 @@ class CompletionProvider:
             work = partial(self._speculate, request, completions[0], limits, typing)
             typing.speculation = asyncio.get_running_loop().call_later(_SPECULATE_AFTER_S, work)
         return completions
-
-    def _cached(self, request: Request, asked: Request, here: CursorFingerprint, typing: TypingState) -> _Given | None:
-        """Returns what an earlier answer has, the one behind the shown item first; None if none has anything."""
-        matches = self._cache.matches(asked, here)
-        for match in sorted(matches, key=lambda match: match.answer is not typing.shown):
-            if given := self._given(request, match, typing):
-                return given
-        return None
 
     def _given(self, request: Request, match: AnswerMatch, typing: TypingState) -> _Given | None:
         """Returns what an answer has for a question; None where it must not serve.

@@ -69,8 +69,20 @@ class StatsRecorder:
             total_ms: from the request's arrival to its answer.
             timings_ms: the timings of the engine's answer; empty without one.
         """
-        counts = {"requests": 1, f"answered_by_{source}": 1, "requests_answered_with_text": int(shown)}
-        self._add(counts, _stages_ms(source, timings_ms, total_ms) if shown else {})
+        # Where the milliseconds went; the total alone where an earlier request's work was used.
+        stages_ms: dict[str, float] = {}
+        if shown:
+            stages_ms[TOTAL] = total_ms
+        if shown and source is Source.ENGINE:
+            stages_ms |= {("engine" if stage == "total" else stage): spent for stage, spent in timings_ms.items()}
+            elsewhere_ms = sum(stages_ms.get(stage, 0.0) for stage in ("start", "wait", "context", "engine"))
+            stages_ms["server"] = max(total_ms - elsewhere_ms, 0.0)
+        elif shown and source is not Source.IN_FLIGHT:
+            stages_ms["server"] = total_ms
+        self._add(
+            {"requests": 1, f"answered_by_{source}": 1, "requests_answered_with_text": int(shown)},
+            stages_ms,
+        )
 
     def steps_spent(self, num_steps: int, *, speculative: bool) -> None:
         """Counts the engine's work on one question, when it has ended; of a cancelled one as far as drafts told."""
@@ -202,15 +214,3 @@ class StatsRecorder:
         if self._flush is not None:
             self._flush.cancel()
             self._flush = None
-
-
-def _stages_ms(source: Source, timings_ms: Mapping[str, float], total_ms: float) -> dict[str, float]:
-    """Returns where the milliseconds of an answer went; the total alone where an earlier request's work was used."""
-    stages_ms = {TOTAL: total_ms}
-    if source is Source.ENGINE:
-        stages_ms |= {("engine" if stage == "total" else stage): spent for stage, spent in timings_ms.items()}
-        elsewhere_ms = sum(stages_ms.get(stage, 0.0) for stage in ("start", "wait", "context", "engine"))
-        stages_ms["server"] = max(total_ms - elsewhere_ms, 0.0)
-    elif source is not Source.IN_FLIGHT:
-        stages_ms["server"] = total_ms
-    return stages_ms

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from dgemma_engine.postprocess.extent import extent_of
+from dgemma_engine.postprocess.cursor_context import extent_of
 from dgemma_engine.protocol.messages import Extent
 from hypothesis import given
 from hypothesis import strategies as st

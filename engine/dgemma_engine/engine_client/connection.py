@@ -119,18 +119,18 @@ class EngineConnection:
                 while self._connecting is not None or self._status.state is ConnectionState.LOADING:
                     await self._changed.wait()
 
-    async def infill(self, context: Context, on_draft: OnDraft | None = None) -> Infill | ConnectionStatus:
+    def infill(self, context: Context, on_draft: OnDraft | None = None) -> Awaitable[Infill | ConnectionStatus]:
         """Answers one question, or returns what stands in the way. Cancelling the caller cancels the work.
 
         Args:
             context: the question.
             on_draft: called with the drafts on the way to the answer; None asks for none.
         """
-        return await self._ask(lambda source: source.infill(context, on_draft), context.deadline_ms)
+        return self._ask(lambda source: source.infill(context, on_draft), context.deadline_ms)
 
-    async def trace(self, context: Context) -> Trace | ConnectionStatus:
+    def trace(self, context: Context) -> Awaitable[Trace | ConnectionStatus]:
         """Answers one question with the trace of its steps."""
-        return await self._ask(lambda source: source.trace(context), context.deadline_ms)
+        return self._ask(lambda source: source.trace(context), context.deadline_ms)
 
     async def _ask(
         self, work: Callable[[InfillSource], Awaitable[_Answer]], deadline_ms: float

@@ -277,7 +277,7 @@ class _CanvasReader:
                     task.context.drafts,
                     self.num_steps_before + denoising.steps,
                     best,
-                    task.draft_text(best.ids, before=self.written),
+                    task.within_limit(task.text(best.ids, before=self.written)),
                     task.hole.boundary.opening,
                     task.spelling.text_of,
                     steps_limit=self.num_steps_before + denoising.num_steps,

@@ -6,6 +6,7 @@ what is stored per document: prompts, suffixes, seeds, syntax trees. Called on t
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from dgemma_engine.backends.select import executor_factory
@@ -123,7 +124,7 @@ class Pipeline:
         timer.end("propose")
 
         # The time that ranking takes is kept back from the canvases.
-        reserved = cancel.sooner(self.durations.expected_s("rank"))
+        reserved = replace(cancel, deadline_s=cancel.deadline_s - self.durations.expected_s("rank"))
         # The schedule is spread over the steps that fit before the deadline, at most the usual.
         num_steps, step_s = self.canvases.num_steps(context.extent), self.durations.expected_s("step")
         num_steps = max(1, int(min(num_steps, reserved.left_s / step_s))) if step_s else num_steps

@@ -11,6 +11,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from dgemma_engine.protocol.messages import Finish
 from dgemma_engine.protocol.status_messages import StageTimes
@@ -20,27 +21,28 @@ _NEWEST = 0.25
 _SLOW_FACTOR, _SLOW_IN_A_ROW = 10.0, 4
 
 
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Cancel:
     """Set from any thread, read from the device thread.
 
-    Args:
+    Attributes:
         deadline_s: instant on `clock` after which the best answer so far is due.
         clock: seconds that never go backwards, e.g. `time.monotonic`.
+        event: set once the answer is no longer wanted.
     """
 
-    def __init__(self, *, deadline_s: float, clock: Callable[[], float]) -> None:
-        self._event = threading.Event()
-        self._deadline_s = deadline_s
-        self._clock = clock
+    deadline_s: float
+    clock: Callable[[], float]
+    event: threading.Event = field(default_factory=threading.Event)
 
     def set(self) -> None:
         """Asks the work to end at the next step; its answer is no longer wanted."""
-        self._event.set()
+        self.event.set()
 
     @property
     def cancelled(self) -> bool:
         """Whether the answer is no longer wanted."""
-        return self._event.is_set()
+        return self.event.is_set()
 
     @property
     def finish(self) -> Finish | None:
@@ -52,13 +54,7 @@ class Cancel:
     @property
     def left_s(self) -> float:
         """Seconds until the deadline; negative after it."""
-        return self._deadline_s - self._clock()
-
-    def sooner(self, by_s: float) -> Cancel:
-        """Returns a permission that is out of time `by_s` seconds earlier and cancelled together with this one."""
-        permission = Cancel(deadline_s=self._deadline_s - by_s, clock=self._clock)
-        permission._event = self._event
-        return permission
+        return self.deadline_s - self.clock()
 
 
 class StageTimer:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 from dgemma_engine.ipc.json_rpc import Peer
 from dgemma_engine.protocol.messages import DRAFT, Draft, Infill
@@ -43,21 +44,21 @@ async def answer_of(job: Job, device: DeviceThread) -> Infill:
             timer.cancel()
 
 
+@dataclass(slots=True, eq=False)
 class DraftSender:
     """Sends drafts until it is closed. Belongs to the running event loop.
 
-    Args:
+    Attributes:
         peer: the client.
         writer: the stream under `peer`.
     """
 
-    def __init__(self, peer: Peer, writer: asyncio.StreamWriter) -> None:
-        self._peer = peer
-        self._writer = writer
-        self._loop = asyncio.get_running_loop()
-        self._newest: Draft | None = None
-        self._sending: asyncio.Task[None] | None = None
-        self._is_closed = False
+    peer: Peer
+    writer: asyncio.StreamWriter
+    _loop: asyncio.AbstractEventLoop = field(init=False, default_factory=asyncio.get_running_loop)
+    _newest: Draft | None = field(init=False, default=None)
+    _sending: asyncio.Task[None] | None = field(init=False, default=None)
+    _is_closed: bool = field(init=False, default=False)
 
     def send_from_thread(self, draft: Draft) -> None:
         """Sends a draft, unless a newer one comes before that is possible; for any other thread."""
@@ -78,7 +79,7 @@ class DraftSender:
     async def _send(self) -> None:
         with suppress(OSError):
             while self._newest is not None:
-                await self._writer.drain()
+                await self.writer.drain()
                 draft, self._newest = self._newest, None
-                self._peer.notify(DRAFT, draft.to_wire())
+                self.peer.notify(DRAFT, draft.to_wire())
         self._sending = None

@@ -147,7 +147,7 @@ class Scheduler:
         return jobs
 
     def schedule(self, now_s: float) -> tuple[Job | None, list[Job]]:
-        """Starts the jobs that may start, and chooses the one whose step is next.
+        """Starts the jobs that may start, chooses the one whose step is next, and puts it last.
 
         Args:
             now_s: the present instant.
@@ -168,30 +168,24 @@ class Scheduler:
         for job in self._running:
             if job.started_s is None:
                 job.started_s = now_s
-        return self._turn(), late
+        if not self._running:
+            return None, late
+        # A cancelled job goes first: its next step ends it, and the next request of its document waits for that.
+        typing = [job for job in self._running if not job.context.on_demand]
+        on_demand = [job for job in self._running if job.context.on_demand]
+        chosen = next((job for job in self._running if job.cancel.cancelled), None)
+        if chosen is None and on_demand and (self._owes_on_demand or not typing):
+            self._owes_on_demand = False
+            chosen = on_demand[0]
+        chosen = chosen or typing[0]
+        self._running.remove(chosen)
+        self._running.append(chosen)
+        return chosen, late
 
     def finish(self, job: Job) -> None:
         """Takes out a job whose last step was made."""
         self._running.remove(job)
         self._owes_on_demand |= not job.context.on_demand
-
-    def _turn(self) -> Job | None:
-        """Returns the job whose step is next, and puts it last.
-
-        A cancelled job goes first: its next step ends it, and the next request of its document waits for that.
-        """
-        if not self._running:
-            return None
-        typing = [job for job in self._running if not job.context.on_demand]
-        on_demand = [job for job in self._running if job.context.on_demand]
-        job = next((job for job in self._running if job.cancel.cancelled), None)
-        if job is None and on_demand and (self._owes_on_demand or not typing):
-            self._owes_on_demand = False
-            job = on_demand[0]
-        job = job or typing[0]
-        self._running.remove(job)
-        self._running.append(job)
-        return job
 
 
 def _excludes(running: Job, waiting: Job) -> bool:

@@ -9,7 +9,6 @@ Shape legend: N rows, I input width, O output width.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from math import inf
 from typing import Literal
 
@@ -22,10 +21,8 @@ from dgemma_kernels.packing.few_bits import PACKED_ROWS, FewBitMatrix, RowWeight
 # Up to so many rows are filled up to a multiple of so many. A token written alone is worth a program of its own:
 # 16 rows take 1.6 times as long as one. After that the time grows with every row, with matrix units with every 16.
 _FILLED_TO = ((1, 1), (64, 4), (128, 16), (256, 64), (inf, 128))
-_MOST_KEPT = 1_024
 
 
-@lru_cache(_MOST_KEPT)
 def num_filled(num_rows: int) -> int:
     """Returns the number of rows that `filled` makes of so many."""
     step = next(step for most, step in _FILLED_TO if num_rows <= most)
@@ -38,7 +35,8 @@ def filled(x_NI: Tensor) -> Tensor:
     oneDNN compiles a program for each number of rows and matrix, and keeps it, half a megabyte each. With every number
     that a day of typing brings that is more than a gigabyte; the units work on whole tiles anyway.
     """
-    return F.pad(x_NI, (0, 0, 0, num_filled(len(x_NI)) - len(x_NI)))
+    step = next(step for most, step in _FILLED_TO if len(x_NI) <= most)
+    return F.pad(x_NI, (0, 0, 0, -len(x_NI) % step))
 
 
 class PackedMatrix(nn.Module):

@@ -130,7 +130,7 @@ class PackedModel(ModelDefaults, ABC):
         if attention_masks is None:
             segments = self._causal_segments(num_past, num_new, cache.seen_from)
         else:
-            segments = [self._segment(attention_masks, num_past, num_new, extra=0)]
+            segments = [self._segment(attention_masks, num_past, num_new, num_filled(num_new), extra=0)]
         x_PD = filled(self._embedded(_only_row(ids_BT)))
         rotary = self._rotary(positions_BT, num_past, num_new)
         x_PD = self._stack.run(x_PD, rotary, [(prompt_cache(cache), segments)], num_new)
@@ -197,13 +197,15 @@ class PackedModel(ModelDefaults, ABC):
         num_past, num_block, num_canvas = cache.length, block_BT.shape[1], canvas_BL.shape[1]
         segments = [
             *self._causal_segments(num_past, num_block, cache.prompt_start),
-            self._segment(attention_masks, num_past + num_block, num_canvas, extra=num_canvas - 1),
+            self._segment(
+                attention_masks, num_past + num_block, num_canvas, num_filled(num_canvas), extra=num_canvas - 1
+            ),
         ]
         canvas_LD = self._canvas_states(_only_row(canvas_BL), soft_BLD)[:num_canvas]
         x_PD = filled(torch.cat((self._embedded(_only_row(block_BT)), canvas_LD)))
         if positions_BL is not None:
-            block_BT = torch.arange(num_past, num_past + num_block, device=positions_BL.device)[None]
-            positions_BL = torch.cat((block_BT, positions_BL), dim=1)
+            place_1T = torch.arange(num_past, num_past + num_block, device=positions_BL.device)[None]
+            positions_BL = torch.cat((place_1T, positions_BL), dim=1)
         rotary = self._rotary(positions_BL, num_past, num_block + num_canvas)
         x_PD = self._stack.run(x_PD, rotary, [(prompt_cache(cache), segments)], num_block)
         cache.remember(block_BT)
@@ -224,7 +226,7 @@ class PackedModel(ModelDefaults, ABC):
             positions_BL=positions_BL,
             attention_masks=attention_masks,
             rotary=self._rotary(positions_BL, num_past, num_canvas),
-            segment=self._segment(attention_masks, num_past, num_canvas, extra=num_canvas - 1),
+            segment=self._segment(attention_masks, num_past, num_canvas, num_filled(num_canvas), extra=num_canvas - 1),
         )
         self._inputs.append(inputs)
         return inputs
@@ -241,7 +243,7 @@ class PackedModel(ModelDefaults, ABC):
                 device=self.device,
                 shown_from=shown_from,
             )
-            segments.append(self._segment(causal, start, num_tokens, extra=0))
+            segments.append(self._segment(causal, start, num_tokens, num_filled(num_tokens), extra=0))
         return segments
 
     def _rotary(self, positions_1N: Tensor | None, num_past: int, num_tokens: int) -> dict[LayerKind, RotaryCosSin]:
@@ -258,7 +260,7 @@ class PackedModel(ModelDefaults, ABC):
         }
 
     def _segment(
-        self, attention_masks: AttentionMasks, num_past: int, num_tokens: int, *, extra: int
+        self, attention_masks: AttentionMasks, num_past: int, num_tokens: int, num_rows: int, *, extra: int
     ) -> AttentionSegment:
         """Returns the segment of consecutive tokens; without a mask a sliding layer reads its window and `extra` keys.
 
@@ -266,10 +268,11 @@ class PackedModel(ModelDefaults, ABC):
             attention_masks: of those tokens.
             num_past: keys before theirs.
             num_tokens: how many they are.
+            num_rows: see `AttentionSegment`.
             extra: tokens.
         """
         masks, first_keys = dict[LayerKind, Tensor](), dict[LayerKind, int]()
-        num_rows, end = num_filled(num_tokens), num_past + num_tokens
+        end = num_past + num_tokens
         for kind in self._present:
             mask = attention_masks.full if kind is LayerKind.FULL else attention_masks.sliding
             unmasked = self.config.sliding_window + extra if kind is LayerKind.SLIDING else end
