@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -75,11 +76,11 @@ class CompletionProvider:
         self._stats = stats
         self._is_current = is_current
         self._on_infill = on_infill
-        self._debounce = debounce or DebounceConfig()
-        self._latency = LatencyEstimate(self._debounce)
+        config = debounce or DebounceConfig()
+        self._latency = LatencyEstimate(config)
         self._cache = AnswerCache()
         self._in_flight = InFlightRequests(on_done=self._finished, on_activity=on_activity)
-        self._documents: dict[str, TypingState] = {}
+        self._documents = defaultdict[str, TypingState](lambda: TypingState(cadence=TypingCadence(config)))
 
     def changed(self, uri: str, text: str, edited: int, *, deleted: bool) -> None:
         """Records an edit; cancels work that cannot answer a question about the new text.
@@ -90,7 +91,7 @@ class CompletionProvider:
             edited: where the edit ends.
             deleted: whether it only took text away.
         """
-        typing = self._typing(uri)
+        typing = self._documents[uri]
         typing.cadence.key(self._clock())
         typing.is_edited, typing.deleted = True, deleted
         request = self._in_flight.get(uri)
@@ -130,7 +131,7 @@ class CompletionProvider:
             speculate: whether to ask ahead for what follows the acceptance of the best completion.
             since_s: when the question came.
         """
-        typing = self._typing(request.uri)
+        typing = self._documents[request.uri]
         if not typing.is_edited:
             typing.cadence.key(self._clock())
         typing.is_edited = False
@@ -282,8 +283,3 @@ class CompletionProvider:
         if not self._cache.has(there) and (pending is None or pending.fingerprint != there):
             self._stats.count(prepared=1)
             self._in_flight.launch(there, partial(self._ask, following, limits, 0.0), speculative=True)
-
-    def _typing(self, uri: str) -> TypingState:
-        if (typing := self._documents.get(uri)) is None:
-            typing = self._documents[uri] = TypingState(cadence=TypingCadence(self._debounce))
-        return typing

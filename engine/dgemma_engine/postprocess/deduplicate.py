@@ -106,7 +106,10 @@ def num_covered(*, before: str, middle: str, rest: str) -> int:
     for count in range(1, min(len(rest), len(middle)) + 1):
         said = rest[:count]
         repeated = middle.endswith(said) and not splits_word(before + middle, rest, count)
-        if repeated or _contains_in_order(middle, said):
+        characters = iter(middle)
+        # Punctuation counts, whose characters stand in the middle in the same order.
+        is_said = _PUNCTUATION.issuperset(said) and all(character in characters for character in said)
+        if repeated or is_said:
             candidates.append((count, repeated))
     for count, repeated in candidates[:_MOST_SHORT] + candidates[_MOST_SHORT:][-_MOST_LONG:]:
         unbalanced = num_unbalanced(before + middle + rest[count:])
@@ -165,11 +168,3 @@ def splits_word(said: str, rest: str, count: int) -> bool:
     """Whether `rest[:count]` ends inside a word, or is but the last letter of the word that `said` ends with."""
     ends_inside = _INSIDE_WORD.fullmatch(rest[count - 1 : count + 1])
     return bool(ends_inside or (count == 1 and _INSIDE_WORD.fullmatch(said[-2:])))
-
-
-def _contains_in_order(middle: str, said: str) -> bool:
-    """Whether `said` is punctuation only and its characters stand in `middle` in the same order."""
-    if not _PUNCTUATION.issuperset(said):
-        return False
-    characters = iter(middle)
-    return all(character in characters for character in said)
