@@ -194,7 +194,7 @@ check-package: package ## install the wheel into empty environments, alone and w
 	$(CHECK)/bin/dgemma-lsp --version
 	$(CHECK)/bin/python -c "$$DESCRIBED"
 	$(CHECK)/bin/pip install --quiet --disable-pip-version-check '$(DIST)/dgemma_lsp-$(VERSION)-py3-none-any.whl[engine,http]' torch==2.13.0
-	cd / && $(CURDIR)/$(CHECK)/bin/dgemma-lsp complete $(CURDIR)/dgemma_lsp/answer.py:30:5 --model tiny
+	cd / && $(CURDIR)/$(CHECK)/bin/dgemma-lsp complete $(CURDIR)/dgemma_lsp/request.py:30:5 --model tiny
 	$(CHECK)/bin/dgemma-engine stop --model tiny
 	$(CHECK)/bin/dgemma-engine serve --ray-example first_steps >/dev/null
 

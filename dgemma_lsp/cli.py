@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TextIO, TypeVar
 
 from dgemma_engine.model_store.catalogue import renamed
 from dgemma_engine.private_files import keep_own_rights
-from dgemma_engine.protocol.messages import Progress
+from dgemma_engine.protocol.status_messages import Progress
 from dgemma_engine.terminal import run_program, say_error
 
 from dgemma_lsp.commands.arguments import argument_parser

@@ -1,7 +1,9 @@
-"""One request from an editor or a command line, free of protocol types: text, position and deadline.
+"""One question from an editor or a command line, and the completions that answer it, free of protocol types.
 
-Where an entry of the editor's completion menu is selected, the engine gets the text with the entry accepted; the
-answer replaces what the entry would replace, and begins with the entry's text.
+Where an entry of the editor's completion menu is selected, the engine is asked about the text with the entry accepted;
+the answer replaces what the entry would replace, and begins with the entry's text. Pure. The engine has shaped the
+texts of its answer; here they get their place: one line only, from its start to the cursor plus what the completion
+covers of the rest, which every client draws without flicker.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Self
 
-from dgemma_engine.protocol.messages import Extent
+from dgemma_engine.protocol.messages import Extent, Infill
 
 # The part of a line that an item repeats is at most twice as long.
 _LEAD_CHARS = 1_000
@@ -205,4 +207,68 @@ def as_if_accepted(request: Request) -> Request:
         text=request.text[: selected.start] + selected.text + request.text[selected.end :],
         offset=selected.start + len(selected.text),
         selected=None,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """Text to show, where it goes, and for which version of the document it holds.
+
+    Attributes:
+        lead: replaces what stands between `start` and the cursor: the same again, or the selected entry of the menu.
+        inserted: what follows the cursor; line ends are `\n`.
+        start: offset in the document of the line's start (in a very long line, of a place in it), or of what the
+            selected entry replaces, in code points.
+        cursor: offset of the cursor.
+        end: offset behind the covered part of the line's rest.
+        version: the document's version that the offsets hold for.
+    """
+
+    lead: str
+    inserted: str
+    start: int
+    cursor: int
+    end: int
+    version: int
+
+    def __post_init__(self) -> None:
+        if not self.start <= self.cursor <= self.end:
+            raise ValueError(f"{self.start=} <= {self.cursor=} <= {self.end=} must hold")
+
+    @property
+    def text(self) -> str:
+        """What replaces the span."""
+        return self.lead + self.inserted
+
+
+def build_completions(request: Request, infill: Infill) -> tuple[Completion, ...]:
+    """Returns what to show at the cursor, best first: at most one unless the user asked for it.
+
+    Args:
+        request: the question, with the text it was asked about.
+        infill: the engine's answer to it; one without a text offers nothing.
+    """
+    texts = {infill.text: infill.covered} if infill.text else {}
+    if infill.text and request.trigger is Trigger.INVOKED:
+        texts |= {candidate.text: candidate.covered for candidate in infill.candidates}
+    return tuple(completion_at(request, text, covered) for text, covered in texts.items())
+
+
+def completion_at(request: Request, inserted: str, covered: int) -> Completion:
+    """Returns what puts a text at the cursor, behind the menu's selected entry where there is one.
+
+    Args:
+        request: the question.
+        inserted: text to insert.
+        covered: characters right of the cursor that it replaces.
+    """
+    selected, skipped = request.selected, request.skipped
+    start = selected.start if selected else request.lead_start
+    return Completion(
+        lead=selected.text if selected else request.text[start : request.offset],
+        inserted=inserted,
+        start=skipped + start,
+        cursor=request.cursor,
+        end=skipped + (selected.end if selected else request.offset) + covered,
+        version=request.version,
     )

@@ -15,7 +15,6 @@ from dgemma_engine.engine_client.infill_source import Connect
 from dgemma_engine.model_store.choice import ModelChoice
 from dgemma_engine.protocol.messages import Finish, Infill, OnDraft
 
-from dgemma_lsp.answer import Completion
 from dgemma_lsp.completion.gate import HEAD_CHARS, OFF, CompletionGate
 from dgemma_lsp.completion.in_flight import LatestOnly
 from dgemma_lsp.completion.preview import Preview
@@ -32,7 +31,7 @@ from dgemma_lsp.fill.service import FillService
 from dgemma_lsp.metrics.recorder import StatsRecorder
 from dgemma_lsp.metrics.stats import Source
 from dgemma_lsp.privacy.policy import Privacy
-from dgemma_lsp.request import Request
+from dgemma_lsp.request import Completion, Request
 from dgemma_lsp.settings.reader import SettingsOf, read_settings
 from dgemma_lsp.settings.settings import Settings
 
@@ -73,13 +72,13 @@ class Session:
         self.notebooks = Notebooks(self._readable_cell)
         self.recorder = recorder
         self.privacy = Privacy((), home=home, clock=clock, report=lambda message: self.warn([message]))
-        self._gate = CompletionGate(self.notebooks, self.privacy)
+        self._gate = CompletionGate(self.notebooks, self.privacy, clock=clock)
         self.board = StatusBoard(publish=notifier.publish, alarm=notifier.error)
         self._connection = EngineConnection(
             connector(self.settings),
             on_status=self.board.connection_changed,
             on_fault=self.board.request_failed,
-            on_answered=self.board.request_answered,
+            on_recovered=self.board.request_answered,
             clock=clock,
         )
         self._collector = ContextCollector(
@@ -210,7 +209,7 @@ class Session:
 
     def ignore_files_changed(self) -> None:
         """Drops answers and context: they may come from a file that is private now."""
-        self.privacy.forget()
+        self._gate.forget()
         self._collector.forget()
         self._completions.forget()
 
@@ -226,7 +225,7 @@ class Session:
         """
         since_s, settings = self._clock(), self.settings
         why = self._gate.why_not_complete(self.documents.get(request.uri) or request)
-        if settings.enabled:
+        if settings.enabled and (why or self.board.is_refusing):
             self.board.show_refusal(why, request.uri)
         if why:
             total_ms = (self._clock() - since_s) * 1_000
@@ -275,8 +274,8 @@ class Session:
         return None if cell is None or self.privacy.is_secret(cell.text[:HEAD_CHARS]) else cell
 
     def _files(self) -> tuple[Document, ...]:
-        """Returns the open documents that are no cells of notebooks."""
-        return tuple(one for one in self.documents.all() if self.notebooks.holder(one.uri) is None)
+        """Returns the open documents that stand for themselves."""
+        return tuple(one for one in self.documents.all() if one.uri not in self.notebooks.holders)
 
     def _infill_came(self, infill: Infill) -> None:
         if infill.finish is Finish.DEADLINE and self.board.engine is None:

@@ -22,8 +22,7 @@ from typing import Any
 
 import pytest
 from dgemma_engine.cli import main
-from dgemma_engine.protocol.adapter_messages import AdapterUse
-from dgemma_engine.protocol.messages import Finish, Infill
+from dgemma_engine.protocol.messages import AdapterUse, Finish, Infill
 from dgemma_engine.protocol.status_messages import Status
 from dgemma_engine.repository_adapters.store import AdapterStore
 from dgemma_engine.repository_adapters.training_folder import TrainingFacts

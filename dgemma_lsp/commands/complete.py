@@ -15,11 +15,10 @@ from dgemma_engine.postprocess.cursor_context import normalize_newlines
 from dgemma_engine.protocol.messages import Infill
 from dgemma_engine.protocol.status_messages import Status
 
-from dgemma_lsp.answer import Completion, build_completions
 from dgemma_lsp.commands.file_location import FilePosition, language_of
 from dgemma_lsp.documents.uri import folder_of
 from dgemma_lsp.engine_client.infill_client import ContextLimits, build_context
-from dgemma_lsp.request import Request, Trigger
+from dgemma_lsp.request import Completion, Request, Trigger, build_completions
 
 _LINES_AROUND = 3
 _DIM, _BOLD, _RESET = "\x1b[2m", "\x1b[1m", "\x1b[0m"

@@ -9,17 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Self
 
 from dgemma_engine.bounded_store import BoundedStore
-from dgemma_engine.postprocess.cursor_context import CursorContext, normalize_newlines
-from dgemma_engine.postprocess.extent import extent_of
+from dgemma_engine.postprocess.cursor_context import CursorContext, extent_of, normalize_newlines
 from dgemma_engine.postprocess.shape import shape_completion
 from dgemma_engine.protocol.messages import Finish, Infill
 
-from dgemma_lsp.answer import Completion, completion_at
-from dgemma_lsp.request import Request, Trigger, as_if_accepted
+from dgemma_lsp.request import Completion, Request, Trigger, as_if_accepted, completion_at
 
 _CLOSERS = ")]}\"'`"
 _MOST_CLOSERS = 8
@@ -219,14 +216,33 @@ class AnswerCache:
 def resume(request: Request, match: AnswerMatch) -> tuple[Completion, ...]:
     """Returns what remains of an answer, best first: at most one unless the user asked for it.
 
+    Where an editor has put a bracket after the cursor since, or one was typed over, the texts are shaped anew for the
+    document with it: the engine shaped them for one that was otherwise.
+
     Args:
         request: the question.
         match: an answer that may serve, found for the text as if the selected entry of the menu was accepted.
     """
-    left = _left_over(as_if_accepted(request), match)
-    if request.trigger is Trigger.AUTOMATIC:
-        left = islice(left, 1)
-    return tuple(completion_at(request, text, num_covered) for text, num_covered in dict.fromkeys(left))
+    asked = as_if_accepted(request)
+    start = asked.offset - match.num_typed
+    before, after = asked.text[:start], asked.text[asked.offset :]
+    around = None
+    if match.answer.fingerprint.closers != closers_after(after):
+        around = CursorContext.of(before, after, asked.language, is_cut=asked.skipped > 0)
+    # What the texts still have to insert, and how many characters right of the cursor that covers.
+    left: dict[tuple[str, int], None] = {}
+    for text, num_covered in match.answer.texts.items():
+        if not text.startswith(match.typed):
+            continue
+        if around is not None:
+            shape = shape_completion(text, around, extent_of(around.before, around.rest, asked.language))
+            text, num_covered = shape.text, shape.covered
+        rest = text.removeprefix(match.typed)
+        if text.startswith(match.typed) and rest.strip() and rest != after[:num_covered]:
+            left[rest, num_covered] = None
+        if left and request.trigger is Trigger.AUTOMATIC:
+            break
+    return tuple(completion_at(request, text, num_covered) for text, num_covered in left)
 
 
 def accepted(request: Request, completion: Completion) -> Request:
@@ -238,25 +254,3 @@ def accepted(request: Request, completion: Completion) -> Request:
     return replace(
         request, text=text, offset=start + len(put), selected=None, trigger=Trigger.AUTOMATIC, speculative=True
     )
-
-
-def _left_over(asked: Request, match: AnswerMatch) -> Iterator[tuple[str, int]]:
-    """Yields what the answer's texts still have to insert, and how many characters right of the cursor that covers.
-
-    Where an editor has put a bracket after the cursor since, or one was typed over, the texts are shaped again: the
-    engine shaped them for the document without that change.
-    """
-    start = asked.offset - match.num_typed
-    before, after = asked.text[:start], asked.text[asked.offset :]
-    around = None
-    if match.answer.fingerprint.closers != closers_after(after):
-        around = CursorContext.of(before, after, asked.language, is_cut=asked.skipped > 0)
-    for text, num_covered in match.answer.texts.items():
-        if not text.startswith(match.typed):
-            continue
-        if around is not None:
-            shape = shape_completion(text, around, extent_of(around.before, around.rest, asked.language))
-            text, num_covered = shape.text, shape.covered
-        left = text.removeprefix(match.typed)
-        if text.startswith(match.typed) and left.strip() and left != after[:num_covered]:
-            yield left, num_covered

@@ -8,8 +8,7 @@ from typing import Self
 from dgemma_engine.engine_client.connection_status import ConnectionStatus
 from dgemma_engine.protocol.messages import Finish, Infill
 
-from dgemma_lsp.answer import Completion, build_completions
-from dgemma_lsp.request import Request
+from dgemma_lsp.request import Completion, Request, build_completions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +16,6 @@ from dgemma_engine.engine_client.connection_status import ConnectionStatus
 from dgemma_engine.postprocess.cursor_context import normalize_newlines
 from dgemma_engine.protocol.messages import Infill, OnDraft
 
-from dgemma_lsp.answer import Completion
 from dgemma_lsp.completion.cache import (
     AnswerCache,
     AnswerMatch,
@@ -29,7 +29,7 @@ from dgemma_lsp.completion.in_flight import InFlightRequest, InFlightRequests, O
 from dgemma_lsp.engine_client.infill_client import ContextLimits, InfillClient
 from dgemma_lsp.metrics.recorder import StatsRecorder
 from dgemma_lsp.metrics.stats import Source
-from dgemma_lsp.request import Channel, Request, Trigger, as_if_accepted
+from dgemma_lsp.request import Channel, Completion, Request, Trigger, as_if_accepted
 
 _log = logging.getLogger(__name__)
 
@@ -76,11 +76,11 @@ class CompletionProvider:
         self._stats = stats
         self._is_current = is_current
         self._on_infill = on_infill
-        self._debounce = debounce or DebounceConfig()
-        self._latency = LatencyEstimate(self._debounce)
+        config = debounce or DebounceConfig()
+        self._latency = LatencyEstimate(config)
         self._cache = AnswerCache()
         self._in_flight = InFlightRequests(on_done=self._finished, on_activity=on_activity)
-        self._documents: dict[str, TypingState] = {}
+        self._documents = defaultdict[str, TypingState](lambda: TypingState(cadence=TypingCadence(config)))
 
     def changed(self, uri: str, text: str, edited: int, *, deleted: bool) -> None:
         """Records an edit; cancels work that cannot answer a question about the new text.
@@ -91,7 +91,7 @@ class CompletionProvider:
             edited: where the edit ends.
             deleted: whether it only took text away.
         """
-        typing = self._typing(uri)
+        typing = self._documents[uri]
         typing.cadence.key(self._clock())
         typing.is_edited, typing.deleted = True, deleted
         request = self._in_flight.get(uri)
@@ -131,14 +131,17 @@ class CompletionProvider:
             speculate: whether to ask ahead for what follows the acceptance of the best completion.
             since_s: when the question came.
         """
-        typing = self._typing(request.uri)
+        typing = self._documents[request.uri]
         if not typing.is_edited:
             typing.cadence.key(self._clock())
         typing.is_edited = False
         typing.put_off()
         asked = as_if_accepted(request)
         here = CursorFingerprint.of(asked)
-        if given := self._cached(request, asked, here, typing):
+        # Of earlier answers the one behind the shown item is asked first.
+        matches = sorted(self._cache.matches(asked, here), key=lambda match: match.answer is not typing.shown)
+        given = next(filter(None, (self._given(request, match, typing) for match in matches)), None)
+        if given is not None:
             source = Source.CACHE
             # Work in flight is about an older text.
             self._in_flight.cancel(request.uri)
@@ -158,14 +161,6 @@ class CompletionProvider:
             work = partial(self._speculate, request, completions[0], limits, typing)
             typing.speculation = asyncio.get_running_loop().call_later(_SPECULATE_AFTER_S, work)
         return completions
-
-    def _cached(self, request: Request, asked: Request, here: CursorFingerprint, typing: TypingState) -> _Given | None:
-        """Returns what an earlier answer yields, preferring the one that is shown; None if none may serve."""
-        matches = self._cache.matches(asked, here)
-        for match in sorted(matches, key=lambda match: match.answer is not typing.shown):
-            if given := self._given(request, match, typing):
-                return given
-        return None
 
     def _given(self, request: Request, match: AnswerMatch, typing: TypingState) -> _Given | None:
         """Returns what an answer yields for a request; None where it must not serve.
@@ -288,8 +283,3 @@ class CompletionProvider:
         if not self._cache.has(there) and (pending is None or pending.fingerprint != there):
             self._stats.count(prepared=1)
             self._in_flight.launch(there, partial(self._ask, following, limits, 0.0), speculative=True)
-
-    def _typing(self, uri: str) -> TypingState:
-        if (typing := self._documents.get(uri)) is None:
-            typing = self._documents[uri] = TypingState(cadence=TypingCadence(self._debounce))
-        return typing

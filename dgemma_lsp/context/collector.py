@@ -157,7 +157,17 @@ class ContextCollector:
         own = next((document for document in open_documents if document.uri == request.uri), None)
         occasion, choice = self._occasion(request, own), self._choices.get(request.uri)
         task = self._renewing.get(request.uri)
-        if task is None and (due := self._due(request, occasion, choice)) is not None:
+        due: tuple[Request, _Occasion] | None = None
+        if (
+            choice is None
+            or abs(occasion.line - choice.occasion.line) > self._limits.moved_lines
+            or occasion.imports != choice.occasion.imports
+            or occasion.others != choice.occasion.others
+        ):
+            due = request, occasion
+        elif choice.retry_at_s is not None and self._clock() >= choice.retry_at_s:
+            due = choice.request, choice.occasion
+        if task is None and due is not None:
             texts = {document.uri: document.text for document in open_documents}
             task = self._renewing[request.uri] = asyncio.create_task(self._renew(*due, texts))
             task.add_done_callback(lambda _: self._renewing.pop(request.uri, None))
@@ -199,19 +209,6 @@ class ContextCollector:
             imports=tuple(_IMPORT_LINE.findall(head)),
             others=tuple(self._recent.others(request.uri, request.language, self._limits.num_files)),
         )
-
-    def _due(self, request: Request, occasion: _Occasion, choice: _Choice | None) -> tuple[Request, _Occasion] | None:
-        """Returns what to collect for now; None if nothing."""
-        if (
-            choice is None
-            or abs(occasion.line - choice.occasion.line) > self._limits.moved_lines
-            or occasion.imports != choice.occasion.imports
-            or occasion.others != choice.occasion.others
-        ):
-            return request, occasion
-        if choice.retry_at_s is not None and self._clock() >= choice.retry_at_s:
-            return choice.request, choice.occasion
-        return None
 
     async def _renew(self, request: Request, occasion: _Occasion, texts: Mapping[str, str]) -> None:
         try:

@@ -38,12 +38,15 @@ class Notebooks:
 
     Args:
         document: returns the newest version of a cell's document; None for one that is not open or may not be read.
+
+    Attributes:
+        holders: of each cell, the uri of the notebook that holds it.
     """
 
     def __init__(self, document: Callable[[str], Document | None]) -> None:
         self._document = document
         self._open: dict[str, _Notebook] = {}
-        self._holders: dict[str, _Notebook] = {}
+        self.holders: dict[str, str] = {}
 
     def open(self, uri: str, cells: Iterable[Cell]) -> None:
         """Adds a notebook; replaces an open one of the same uri."""
@@ -55,7 +58,7 @@ class Notebooks:
         """Removes a notebook; returns the uris of its cells, none where it is not open."""
         notebook = self._open.pop(uri, _Notebook(uri=uri))
         for cell in notebook.cells:
-            self._holders.pop(cell.uri, None)
+            self.holders.pop(cell.uri, None)
         return [cell.uri for cell in notebook.cells]
 
     def splice(self, uri: str, start: int, num_deleted: int, cells: Iterable[Cell]) -> bool:
@@ -73,18 +76,13 @@ class Notebooks:
         new, old = list(cells), notebook.cells[start : start + max(num_deleted, 0)]
         notebook.cells[start : start + len(old)] = new
         for cell in old:
-            self._holders.pop(cell.uri, None)
-        self._holders |= {cell.uri: notebook for cell in new}
+            self.holders.pop(cell.uri, None)
+        self.holders |= dict.fromkeys((cell.uri for cell in new), uri)
         return True
 
     def cells(self, uri: str) -> list[str]:
         """Returns the uris of a notebook's cells; none where it is not open."""
         return [cell.uri for cell in self._open.get(uri, _Notebook(uri=uri)).cells]
-
-    def holder(self, uri: str) -> str | None:
-        """Returns the uri of the notebook that holds a cell; None for any other document."""
-        notebook = self._holders.get(uri)
-        return None if notebook is None else notebook.uri
 
     def around(self, uri: str, *, most_before: int, most_after: int) -> tuple[str, str]:
         """Returns the text of the other code cells of the same language before and after a cell, nearest ones first.
@@ -94,7 +92,8 @@ class Notebooks:
             most_before: characters before it after which no further cell is taken, and most of one cell.
             most_after: likewise after it.
         """
-        if (notebook := self._holders.get(uri)) is None or (own := self._document(uri)) is None:
+        notebook = self._open.get(self.holders.get(uri, ""))
+        if notebook is None or (own := self._document(uri)) is None:
             return "", ""
         index = next(index for index, cell in enumerate(notebook.cells) if cell.uri == uri)
         before = self._texts(reversed(notebook.cells[:index]), own.language, most_before, from_end=True)

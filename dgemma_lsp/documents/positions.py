@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import accumulate, islice
 
@@ -32,6 +33,7 @@ _CODECS = {PositionEncoding.UTF8: "utf-8", PositionEncoding.UTF16: "utf-16-le", 
 _UNIT_BYTES = {PositionEncoding.UTF8: 1, PositionEncoding.UTF16: 2, PositionEncoding.UTF32: 4}
 
 
+@dataclass(slots=True)
 class _Block:
     """Part of a text, which no `\\r\\n` straddles, and what was counted in it.
 
@@ -41,12 +43,9 @@ class _Block:
         units: code units of the whole part by encoding, where they were counted.
     """
 
-    __slots__ = ("num_line_ends", "text", "units")
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.num_line_ends = _num_line_ends(text)
-        self.units: dict[PositionEncoding, int] = {}
+    text: str
+    num_line_ends: int
+    units: dict[PositionEncoding, int] = field(default_factory=dict["PositionEncoding", int])
 
 
 class LineIndex:
@@ -60,11 +59,12 @@ class LineIndex:
     """
 
     def __init__(self, text: str, *, block_chars: int = _BLOCK_CHARS) -> None:
-        self._hold([_Block(piece) for piece in _pieces(text, block_chars)], block_chars)
-
-    def _hold(self, blocks: list[_Block], block_chars: int) -> None:
-        self._blocks = blocks
         self._block_chars = block_chars
+        self._blocks = [_Block(piece, _num_line_ends(piece)) for piece in _pieces(text, block_chars)]
+        self._add_up()
+
+    def _add_up(self) -> None:
+        blocks = self._blocks
         self._starts = list(accumulate((len(block.text) for block in blocks), initial=0))
         self._ends_before = list(accumulate((block.num_line_ends for block in blocks), initial=0))
 
@@ -98,9 +98,9 @@ class LineIndex:
             for stretch in ((before, start), (end, stop))
         )
         middle = text.join("".join(parts) for parts in held)
-        blocks = [_Block(piece) for piece in _pieces(middle, self._block_chars)]
-        edited = LineIndex.__new__(LineIndex)
-        edited._hold([*self._blocks[:first], *blocks, *self._blocks[last + 1 :]], self._block_chars)
+        edited = LineIndex(middle, block_chars=self._block_chars)
+        edited._blocks = [*self._blocks[:first], *edited._blocks, *self._blocks[last + 1 :]]
+        edited._add_up()
         return edited
 
     def line_at(self, offset: int) -> int:

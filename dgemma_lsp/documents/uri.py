@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Self
 from urllib.parse import quote, unquote
@@ -18,6 +18,8 @@ _EXTRAS = re.compile(r"[?#]")
 _WHOLE = {"", "file", "untitled"}
 _THIS_MACHINE = {"", "localhost"}
 _MOST_NAMES = 3
+# Documents whose paths are kept: each is asked about at every key.
+MOST_KEPT = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +72,7 @@ class Uri:
         return f"{self.scheme or 'file'}:{quote(as_bytes)}"
 
 
+@lru_cache(MOST_KEPT)
 def path_of(uri: str, style: PathStyle = HERE) -> Path | None:
     """Returns the path of a document that is a file of this machine, or None.
 
@@ -87,7 +90,8 @@ def path_of(uri: str, style: PathStyle = HERE) -> Path | None:
     return Path(native) if native else None
 
 
-def folder_of(uri: str, roots: Sequence[str], style: PathStyle = HERE) -> str:
+@lru_cache(MOST_KEPT)
+def folder_of(uri: str, roots: tuple[str, ...], style: PathStyle = HERE) -> str:
     """Returns the folder that a document is in, else the workspace's first; empty on Windows, where no engine runs.
 
     Args:

@@ -17,8 +17,7 @@ from dgemma_engine.engine_client.infill_source import Connect
 from dgemma_engine.errors import EngineUnavailable, NoEngine, WrongUsage
 from dgemma_engine.model_store import catalogue
 from dgemma_engine.model_store.choice import ModelChoice, choose_model
-from dgemma_engine.protocol.messages import Progress
-from dgemma_engine.protocol.status_messages import Status
+from dgemma_engine.protocol.status_messages import Progress, Status
 
 from dgemma_lsp.settings.settings import Settings
 

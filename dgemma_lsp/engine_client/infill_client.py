@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 
 from dgemma_engine.engine_client.connection import EngineConnection
 from dgemma_engine.engine_client.connection_status import ConnectionStatus
-from dgemma_engine.postprocess.cursor_context import SHAPING_CHARS, normalize_newlines
-from dgemma_engine.postprocess.extent import extent_of
+from dgemma_engine.postprocess.cursor_context import SHAPING_CHARS, extent_of, normalize_newlines
 from dgemma_engine.protocol.messages import Context, DocumentEdges, Infill, OnDraft, Snippet
 
 from dgemma_lsp.context.collector import CollectedContext

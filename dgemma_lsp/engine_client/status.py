@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypedDict, Unpack
 
 from dgemma_engine.engine_client.connection_status import ConnectionState, ConnectionStatus
 from dgemma_engine.model_store.catalogue import TINY
 from dgemma_engine.model_store.choice import ModelChoice
-from dgemma_engine.protocol.adapter_messages import AdapterUse
-from dgemma_engine.protocol.messages import Finish, Infill
+from dgemma_engine.protocol.messages import AdapterUse, Finish, Infill
 from dgemma_engine.protocol.status_messages import Status
 
 # Answers in a row that came too late: one or two happen on any machine that does other work.
@@ -93,6 +92,13 @@ _KINDS = {
 }
 
 
+class EngineInUse(TypedDict, total=False):
+    """`ServerStatus.host` and `ServerStatus.adapter`."""
+
+    host: str
+    adapter: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerStatus:
     """One state of the server.
@@ -120,27 +126,14 @@ class ServerStatus:
             raise ValueError(f"{self.reason=} is for what is slow or inactive, not for {self.kind}")
 
     @classmethod
-    def inactive(cls, why: str, *, uri: str = "") -> Self:
-        """Returns the state of offering nothing, everywhere or in one document."""
-        return cls(kind=StatusKind.INACTIVE, message=why, reason=why, uri=uri)
+    def inactive(cls, why: str, *, uri: str = "", **engine: Unpack[EngineInUse]) -> Self:
+        """Returns the state of doing nothing, everywhere or in one document; the reason is all there is to say."""
+        return cls(kind=StatusKind.INACTIVE, message=why, reason=why, uri=uri, **engine)
 
     @classmethod
-    def slow(cls, why: str) -> Self:
-        """Returns the state for answers that come late."""
-        return cls(kind=StatusKind.SLOW, message=f"slow: {why}", percent=100, reason=why)
-
-    @classmethod
-    def of(cls, status: ConnectionStatus, *, unasked: str) -> Self:
-        """Returns what to show for a state of the connection to the engine.
-
-        Args:
-            status: of the connection.
-            unasked: what the first request does, where there was none.
-        """
-        kind = _KINDS[status.state]
-        if kind is StatusKind.INACTIVE:
-            return cls.inactive(status.message or unasked)
-        return cls(kind=kind, message=status.message, percent=status.percent)
+    def slow(cls, why: str, **engine: Unpack[EngineInUse]) -> Self:
+        """Returns the state of answering late."""
+        return cls(kind=StatusKind.SLOW, message=f"slow: {why}", percent=100, reason=why, **engine)
 
     def to_wire(self) -> dict[str, Any]:
         """Returns the notification's parameters."""
@@ -177,6 +170,7 @@ class StatusBoard:
         host: host and port of the engine on another machine; empty for one of this machine.
         unasked: what the first request does, as a sentence; before there are settings, that no engine is connected.
         adapter: of the repository that the last answer is about.
+        is_refusing: whether the last request was refused.
     """
 
     def __init__(self, *, publish: Callable[[ServerStatus], None], alarm: Callable[[str], None]) -> None:
@@ -194,11 +188,10 @@ class StatusBoard:
         self._fault: ConnectionStatus | None = None
         self._slow = SlowDetector()
         self._num_active = 0
-        self._is_refusing = False
+        self.is_refusing = False
 
     def show(self, status: ServerStatus) -> None:
-        """Publishes a state with the engine's host and the adapter in use, unless it is the last one."""
-        status = replace(status, host=self.host, adapter="" if self.adapter.fault else self.adapter.root)
+        """Publishes a state, unless it is the last one."""
         if status == self._last:
             return
         self._last = status
@@ -213,14 +206,14 @@ class StatusBoard:
         if self._fault is not None and not self.off:
             status = self._of(self._fault)
         elif self._num_active and is_ready:
-            status = ServerStatus(kind=StatusKind.BUSY, percent=100)
+            status = ServerStatus(kind=StatusKind.BUSY, percent=100, **self._engine_in_use)
         elif self.off:
-            status = ServerStatus.inactive(self.off)
+            status = ServerStatus.inactive(self.off, **self._engine_in_use)
         elif is_missing and not is_ready and not self.model.is_stand_in:
             # No engine can start, unless another process has fetched the model meanwhile.
-            status = ServerStatus.inactive(self.model.notice)
+            status = ServerStatus.inactive(self.model.notice, **self._engine_in_use)
         elif self._slow.reason and is_ready:
-            status = ServerStatus.slow(self._slow.reason)
+            status = ServerStatus.slow(self._slow.reason, **self._engine_in_use)
         else:
             status = self._of(self._connection)
             if is_ready:
@@ -272,13 +265,21 @@ class StatusBoard:
         self._slow, self.engine, self.adapter = SlowDetector(), None, AdapterUse()
         self.show(self._of(status))
 
+    @property
+    def _engine_in_use(self) -> EngineInUse:
+        return {"host": self.host, "adapter": "" if self.adapter.fault else self.adapter.root}
+
     def _of(self, status: ConnectionStatus) -> ServerStatus:
-        return ServerStatus.of(status, unasked=self.unasked)
+        """Returns what to show for a state of the connection to the engine."""
+        kind = _KINDS[status.state]
+        if kind is StatusKind.INACTIVE:
+            return ServerStatus.inactive(status.message or self.unasked, **self._engine_in_use)
+        return ServerStatus(kind=kind, message=status.message, percent=status.percent, **self._engine_in_use)
 
     def show_refusal(self, why: str | None, uri: str) -> None:
         """Shows why nothing is offered in a document, or for None that completions are offered again."""
         if why:
-            self.show(ServerStatus.inactive(why, uri=uri))
-        elif self._is_refusing:
+            self.show(ServerStatus.inactive(why, uri=uri, **self._engine_in_use))
+        elif self.is_refusing:
             self.show_current()
-        self._is_refusing = bool(why)
+        self.is_refusing = bool(why)

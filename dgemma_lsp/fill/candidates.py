@@ -12,8 +12,8 @@ from bisect import bisect_left
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
-from dgemma_engine.postprocess.cursor_context import near_end, normalize_newlines
-from dgemma_engine.postprocess.extent import closes, columns, extent_of
+from dgemma_engine.postprocess.cursor_context import extent_of, near_end, normalize_newlines
+from dgemma_engine.postprocess.extent import closes, columns
 from dgemma_engine.postprocess.lexer import Language, language_named, lines_inside
 from dgemma_engine.protocol.messages import Extent, Infill
 

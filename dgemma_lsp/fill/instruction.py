@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from dgemma_engine.postprocess.extent import opens_block
+from dgemma_engine.postprocess.cursor_context import opens_block
 from dgemma_engine.postprocess.lexer import Language, language_named
 
 _MOST_LINES = 60

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from dgemma_engine.postprocess.extent import opens_block
+from dgemma_engine.postprocess.cursor_context import opens_block
 from dgemma_engine.postprocess.lexer import Language, language_named, read
 
 _MOST_LINE_CHARS = 1_000

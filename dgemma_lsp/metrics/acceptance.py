@@ -14,9 +14,9 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from dgemma_lsp.answer import Completion
 from dgemma_lsp.documents.store import TextChange
 from dgemma_lsp.metrics.stats import JUDGED_AFTER_S
+from dgemma_lsp.request import Completion
 
 _MIN_PIECE_CHARS = 3
 _CHARS_COMPARED = 200

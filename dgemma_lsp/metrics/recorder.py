@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from dgemma_lsp.answer import Completion
 from dgemma_lsp.metrics.acceptance import Suggestions
 from dgemma_lsp.metrics.report import to_figures
 from dgemma_lsp.metrics.stats import TOTAL, Source, Stats
 from dgemma_lsp.metrics.store import StatsBusy, StatsFile
+from dgemma_lsp.request import Completion
 
 # The request that returns the counts of this session, for measurements.
 TALLY = "dgemma/tally"
@@ -48,6 +48,8 @@ class StatsRecorder:
         self._on = False
         self._session: Counter[str] = Counter()
         self._counted = Stats()
+        # Added up when they are written: no request waits for that.
+        self._events: list[tuple[Mapping[str, int], Mapping[str, float]]] = []
         self._suggestions = Suggestions(self._add, clock=clock)
         self._flush: asyncio.TimerHandle | None = None
         self._warned = False
@@ -67,8 +69,20 @@ class StatsRecorder:
             total_ms: from the request's arrival to its answer.
             timings_ms: the timings of the engine's answer; empty without one.
         """
-        counts = {"requests": 1, f"answered_by_{source}": 1, "requests_answered_with_text": int(shown)}
-        self._add(counts, _stages_ms(source, timings_ms, total_ms) if shown else {})
+        # Where the milliseconds went; the total alone where an earlier request's work was used.
+        stages_ms: dict[str, float] = {}
+        if shown:
+            stages_ms[TOTAL] = total_ms
+        if shown and source is Source.ENGINE:
+            stages_ms |= {("engine" if stage == "total" else stage): spent for stage, spent in timings_ms.items()}
+            elsewhere_ms = sum(stages_ms.get(stage, 0.0) for stage in ("start", "wait", "context", "engine"))
+            stages_ms["server"] = max(total_ms - elsewhere_ms, 0.0)
+        elif shown and source is not Source.IN_FLIGHT:
+            stages_ms["server"] = total_ms
+        self._add(
+            {"requests": 1, f"answered_by_{source}": 1, "requests_answered_with_text": int(shown)},
+            stages_ms,
+        )
 
     def steps_spent(self, num_steps: int, *, speculative: bool) -> None:
         """Counts the denoising steps of one finished request; of a cancelled one those that its drafts reported."""
@@ -164,6 +178,11 @@ class StatsRecorder:
         self._cancel()
         self._suggestions.settle()
         self._cancel()
+        if self._events and not self._counted:
+            self._counted.since = self._today()
+        for counts, stages_ms in self._events:
+            self._counted.add(counts, stages_ms)
+        self._events.clear()
         if not self._counted:
             return
         try:
@@ -181,30 +200,17 @@ class StatsRecorder:
         self._session.update(counts)
         if not self._on:
             return
-        if not self._counted:
-            self._counted.since = self._today()
-        self._counted.add(counts, stages_ms)
+        self._events.append((counts, stages_ms))
         if self._flush is None:
             self._flush = asyncio.get_running_loop().call_later(_FLUSH_AFTER_S, self.flush)
 
     def _forget(self) -> None:
         self._cancel()
         self._counted = Stats()
+        self._events.clear()
         self._suggestions = Suggestions(self._add, clock=self._clock)
 
     def _cancel(self) -> None:
         if self._flush is not None:
             self._flush.cancel()
             self._flush = None
-
-
-def _stages_ms(source: Source, timings_ms: Mapping[str, float], total_ms: float) -> dict[str, float]:
-    """Returns where the milliseconds of an answer went; the total alone where an earlier request's work was used."""
-    stages_ms = {TOTAL: total_ms}
-    if source is Source.ENGINE:
-        stages_ms |= {("engine" if stage == "total" else stage): spent for stage, spent in timings_ms.items()}
-        elsewhere_ms = sum(stages_ms.get(stage, 0.0) for stage in ("start", "wait", "context", "engine"))
-        stages_ms["server"] = max(total_ms - elsewhere_ms, 0.0)
-    elif source is not Source.IN_FLIGHT:
-        stages_ms["server"] = total_ms
-    return stages_ms

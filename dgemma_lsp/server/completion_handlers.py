@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 from lsprotocol import types
 
-from dgemma_lsp.answer import Completion
 from dgemma_lsp.documents.store import Document
-from dgemma_lsp.request import Channel, Trigger
+from dgemma_lsp.request import Channel, Completion, Trigger
 from dgemma_lsp.server import conversions
 
 if TYPE_CHECKING:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import PurePath, PurePosixPath
 
 from dgemma_engine.path_style import HERE, PathStyle
 from dgemma_engine.postprocess.cursor_context import normalize_newlines
 from lsprotocol import types
 
-from dgemma_lsp.answer import Completion
 from dgemma_lsp.documents.positions import LineIndex, PositionEncoding
 from dgemma_lsp.documents.store import MOST_URI_CHARS, Document, Edit
-from dgemma_lsp.documents.uri import Uri, folder_of
-from dgemma_lsp.request import Channel, Excerpt, Request, Selected, Trigger
+from dgemma_lsp.documents.uri import MOST_KEPT, Uri, folder_of
+from dgemma_lsp.request import Channel, Completion, Excerpt, Request, Selected, Trigger
 
 # The command that an editor runs when it has inserted a suggestion, with the suggestion's number.
 ACCEPTED = "dgemma.accepted"
@@ -54,7 +54,7 @@ def to_request(
     *,
     cells: tuple[str, str] = ("", ""),
     encoding: PositionEncoding,
-    roots: Sequence[str],
+    roots: tuple[str, ...],
     trigger: Trigger,
     channel: Channel,
     deadline_ms: float,
@@ -171,7 +171,8 @@ def to_range(start: int, end: int, lines: LineIndex, encoding: PositionEncoding)
     return types.Range(*(types.Position(*lines.position(offset, encoding)) for offset in (start, end)))
 
 
-def shown_path(uri: str, roots: Sequence[str], style: PathStyle = HERE) -> str:
+@lru_cache(MOST_KEPT)
+def shown_path(uri: str, roots: tuple[str, ...], style: PathStyle = HERE) -> str:
     """Returns the path that the model sees of a document: relative to the folder that holds it, else its name.
 
     Args:

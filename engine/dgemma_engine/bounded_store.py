@@ -53,13 +53,14 @@ class BoundedStore(Generic[K, V]):
 
     def put(self, key: K, value: V) -> None:
         """Stores an entry as the newest, in place of the one of the same key; its weight counts as it is now."""
-        entries = self._entries
-        entries[key] = value
-        entries.move_to_end(key)
-        self._set_weight(key, 0 if self._weigh is None else self._weigh(value))
+        self.pop(key)
+        self._entries[key] = value
+        if self._weigh is not None:
+            self._weights[key] = weight = self._weigh(value)
+            self._weight += weight
         if self._is_within_bounds:
             return
-        for other in [*entries][: -1 if self._num_entries else None]:
+        for other in [*self._entries][: -1 if self._num_entries else None]:
             if self._is_within_bounds:
                 break
             if other not in self._kept:
@@ -79,13 +80,8 @@ class BoundedStore(Generic[K, V]):
 
     def pop(self, key: K) -> V | None:
         """Removes an entry and returns it."""
-        self._set_weight(key, 0)
-        self._weights.pop(key, None)
+        self._weight -= self._weights.pop(key, 0)
         return self._entries.pop(key, None)
-
-    def _set_weight(self, key: K, weight: int) -> None:
-        self._weight += weight - self._weights.get(key, 0)
-        self._weights[key] = weight
 
     def items(self) -> list[tuple[K, V]]:
         """Returns keys and entries, the newest last."""

@@ -24,8 +24,8 @@ from dgemma_engine.families.masked.kinds import KINDS
 from dgemma_engine.families.registry import family_of
 from dgemma_engine.http_api import app
 from dgemma_engine.model.kv_cache import PromptCache
-from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import finished
+from dgemma_engine.scheduling.timing import Cancel
 
 from dgemma_lsp.settings.settings import SECTION
 from tests.documents.blocks import blocks

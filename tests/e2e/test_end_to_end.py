@@ -16,16 +16,15 @@ import pytest
 from dgemma_engine.infill.engine import Engine
 from dgemma_engine.ipc.client import EngineClient
 from dgemma_engine.ipc.endpoint import EngineLocation
-from dgemma_engine.protocol.messages import EngineState
-from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.protocol.status_messages import EngineState
+from dgemma_engine.scheduling.timing import Cancel
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException
 from pygls.lsp.client import LanguageClient
 
-from dgemma_lsp.answer import build_completions
 from dgemma_lsp.documents.positions import PositionEncoding
 from dgemma_lsp.engine_client.infill_client import ContextLimits, build_context
-from dgemma_lsp.request import Request, Trigger
+from dgemma_lsp.request import Request, Trigger, build_completions
 from tests.e2e.conftest import engines
 from tests.lsp.cursor import split_cursor
 from tests.lsp.editor import URI, Editor, editing, inserted

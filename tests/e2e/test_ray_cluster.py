@@ -22,7 +22,8 @@ from pathlib import Path
 import httpx2
 import psutil
 import pytest
-from dgemma_engine.protocol.messages import Context, Infill, Progress
+from dgemma_engine.protocol.messages import Context, Infill
+from dgemma_engine.protocol.status_messages import Progress
 from dgemma_engine.remote.connect import connect_remote
 from dgemma_engine.remote.remote_engine import RemoteEngine
 from dgemma_engine.remote.remote_location import RemoteLocation

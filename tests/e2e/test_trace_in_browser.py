@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from dgemma_engine.checkpoint.builtin import model_folder
 from dgemma_engine.infill.engine import Engine
-from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.scheduling.timing import Cancel
 from dgemma_engine.tracing.recorder import Recorder
 
 from dgemma_lsp.commands.complete import request_at

@@ -23,8 +23,8 @@ from dgemma_engine.errors import CheckpointError, EngineUnavailable
 from dgemma_engine.ipc.client import EngineClient
 from dgemma_engine.ipc.endpoint import EngineLocation
 from dgemma_engine.protocol.messages import Context, Draft, DraftSpan, Finish, Infill
-from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
+from dgemma_engine.scheduling.timing import Cancel
 from dgemma_engine.serving import daemon
 from dgemma_engine.tracing.recorder import Recorder
 

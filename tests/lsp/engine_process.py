@@ -10,8 +10,8 @@ from typing import Any
 from dgemma_engine.ipc.endpoint import EngineLocation
 from dgemma_engine.ipc.json_rpc import Peer
 from dgemma_engine.protocol.handshake import HELLO, PROTOCOL, Hello
-from dgemma_engine.protocol.messages import INFILL, PROGRESS, STATUS, Context, EngineState, Progress
-from dgemma_engine.protocol.status_messages import Status
+from dgemma_engine.protocol.messages import INFILL, Context
+from dgemma_engine.protocol.status_messages import PROGRESS, STATUS, EngineState, Progress, Status
 from dgemma_engine.protocol.trace_messages import TRACE
 
 from tests.lsp.fake_engine import FakeEngine

@@ -8,20 +8,18 @@ from typing import Any
 
 from dgemma_engine.ipc.client import EngineFault, EngineUnavailable
 from dgemma_engine.postprocess.shape import shaper
-from dgemma_engine.protocol.adapter_messages import AdapterUse
 from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
 from dgemma_engine.protocol.messages import (
+    AdapterUse,
     Candidate,
     CandidateSource,
     Context,
     Draft,
     DraftSpan,
-    EngineState,
     Finish,
     Infill,
-    Progress,
 )
-from dgemma_engine.protocol.status_messages import Status
+from dgemma_engine.protocol.status_messages import EngineState, Progress, Status
 
 DEATH = "the engine has ended; start one with: dgemma-engine start"
 

@@ -3,8 +3,7 @@ from __future__ import annotations
 import pytest
 from dgemma_engine.protocol.messages import Candidate, CandidateSource, Finish, Infill
 
-from dgemma_lsp.answer import Completion, build_completions
-from dgemma_lsp.request import Request, Trigger
+from dgemma_lsp.request import Completion, Request, Trigger, build_completions
 from tests.lsp.cursor import request_at, split_cursor
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 from dgemma_engine.postprocess.cursor_context import CursorContext
 
-from dgemma_lsp.answer import build_completions
 from dgemma_lsp.context.chunks import around
 from dgemma_lsp.documents.positions import LineIndex, PositionEncoding, num_units
 from dgemma_lsp.engine_client.infill_client import ContextLimits, build_context
-from dgemma_lsp.request import Request, Trigger
+from dgemma_lsp.request import Request, Trigger, build_completions
 from tests.lsp.shaped_infill import shaped_infill
 
 MINIFIED = "let naïve=[1,2];f(naïve,'😋');" * 40_000

@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 from lsprotocol import types
 
-from dgemma_lsp.answer import Completion, build_completions
 from dgemma_lsp.documents.positions import LineIndex, PositionEncoding
 from dgemma_lsp.engine_client.infill_client import ContextLimits, build_context
-from dgemma_lsp.request import Request, Selected, as_if_accepted
+from dgemma_lsp.request import Completion, Request, Selected, as_if_accepted, build_completions
 from dgemma_lsp.server import conversions
 from tests.lsp.shaped_infill import shaped_infill
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 
-from dgemma_engine.postprocess.extent import extent_of
+from dgemma_engine.postprocess.cursor_context import extent_of
 from dgemma_engine.protocol.messages import Extent
 from hypothesis import given
 from hypothesis import strategies as st
 from lsprotocol import types
 
-from dgemma_lsp.answer import build_completions
 from dgemma_lsp.documents.positions import LineIndex, PositionEncoding
 from dgemma_lsp.documents.store import Document, Documents, Edit
 from dgemma_lsp.engine_client.infill_client import ContextLimits, build_context
-from dgemma_lsp.request import Channel, Request, Trigger
+from dgemma_lsp.request import Channel, Request, Trigger, build_completions
 from dgemma_lsp.server import conversions
 from tests.lsp.shaped_infill import shaped_infill
 

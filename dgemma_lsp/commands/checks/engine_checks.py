@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dgemma_engine.protocol.messages import EngineState
-from dgemma_engine.protocol.status_messages import Status
+from dgemma_engine.protocol.status_messages import EngineState, Status
 
 from dgemma_lsp.commands.checks.facts import Facts, OtherEngine
 from dgemma_lsp.commands.checks.finding import Finding, Severity

@@ -26,8 +26,8 @@ from dgemma_engine.diffusion.step_executor import StepExecutor
 from dgemma_engine.infill.likelihood import Branch, likelihoods
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.prompting.prefix_cache import PromptStore
-from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import finished
+from dgemma_engine.scheduling.timing import Cancel
 
 # As in the released checkpoint's generation_config.json.
 SAMPLER = Sampler(

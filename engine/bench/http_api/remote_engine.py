@@ -38,8 +38,8 @@ from dgemma_engine.protocol.messages import Context, Draft, DraftSpan, Finish, I
 from dgemma_engine.remote.connect import connect_remote
 from dgemma_engine.remote.remote_engine import RemoteEngine
 from dgemma_engine.remote.remote_location import RemoteLocation
-from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
+from dgemma_engine.scheduling.timing import Cancel
 from dgemma_engine.tracing.recorder import Recorder
 from front_door import front_door
 from instant_engine import SLOW_PATH, InstantEngine, process

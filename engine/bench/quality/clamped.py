@@ -28,7 +28,7 @@ from dgemma_engine.infill.engine import Engine
 from dgemma_engine.infill.options import Decode, InfillOptions
 from dgemma_engine.model_store.catalogue import TINY
 from dgemma_engine.protocol.messages import Context
-from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.scheduling.timing import Cancel
 from dgemma_engine.tools.evaluation.holes.hole_files import read_tasks
 from dgemma_engine.tools.evaluation.holes.task import Task
 from dgemma_engine.tools.evaluation.intervals import compare_means

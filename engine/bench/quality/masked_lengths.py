@@ -37,7 +37,7 @@ from dgemma_engine.infill.engine import Engine
 from dgemma_engine.infill.options import InfillOptions
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.protocol.messages import Context
-from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.scheduling.timing import Cancel
 from dgemma_engine.tools.training.optimization.muon import MuonAdamW, OptimizerConfig
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, pre_tokenizers

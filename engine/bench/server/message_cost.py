@@ -25,8 +25,8 @@ import record
 sys.path.insert(0, str(Path(__file__).parents[3]))  # the patterns are those of the tests
 
 from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
-from dgemma_engine.protocol.messages import Context, Draft, EngineState, Finish, Infill, Progress
-from dgemma_engine.protocol.status_messages import Status
+from dgemma_engine.protocol.messages import Context, Draft, Finish, Infill
+from dgemma_engine.protocol.status_messages import EngineState, Progress, Status
 
 from dgemma_lsp.server.app import build_server
 from tests.lsp.bounded_work.worst_texts import WORST_TEXTS

@@ -19,8 +19,8 @@ from dgemma_engine.checkpoint.builtin import model_folder
 from dgemma_engine.infill.engine import Engine
 from dgemma_engine.ipc.endpoint import EngineLocation
 from dgemma_engine.protocol.messages import Context, Draft, Infill
-from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
+from dgemma_engine.scheduling.timing import Cancel
 from dgemma_engine.serving import daemon
 from dgemma_engine.tracing.recorder import Recorder
 

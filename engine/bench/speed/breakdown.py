@@ -23,7 +23,7 @@ from dgemma_engine.checkpoint.builtin import model_folder
 from dgemma_engine.infill.engine import Engine
 from dgemma_engine.model_store.catalogue import TINY
 from dgemma_engine.protocol.messages import Context, Infill
-from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.scheduling.timing import Cancel
 from torch.profiler import ProfilerActivity, profile
 from warm import typed
 

@@ -35,7 +35,8 @@ import record
 from dgemma_engine.ipc.client import EngineClient
 from dgemma_engine.ipc.endpoint import EngineLocation
 from dgemma_engine.model_store.catalogue import TINY
-from dgemma_engine.protocol.messages import Context, EngineState, Infill
+from dgemma_engine.protocol.messages import Context, Infill
+from dgemma_engine.protocol.status_messages import EngineState
 
 from dgemma_lsp.engine_client.infill_client import ContextLimits, build_context
 from dgemma_lsp.request import Request, Trigger

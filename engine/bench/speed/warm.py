@@ -41,7 +41,7 @@ from dgemma_engine.infill.options import Decode, InfillOptions
 from dgemma_engine.model_store.catalogue import TINY
 from dgemma_engine.prompting.builder import build_prompt
 from dgemma_engine.protocol.messages import Context, Extent
-from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.scheduling.timing import Cancel
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 from dgemma_engine.tools.conversion.converter import export_folder
 

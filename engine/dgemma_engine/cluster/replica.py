@@ -27,7 +27,8 @@ from dgemma_engine.errors import EngineFault, EngineUnavailable, WrongUsage
 from dgemma_engine.http_api.app import create_app
 from dgemma_engine.http_api.completions.completion_service import FAULT
 from dgemma_engine.http_api.http_settings import HttpSettings
-from dgemma_engine.protocol.messages import Context, Draft, EngineState, Finish, Infill, Progress
+from dgemma_engine.protocol.messages import Context, Draft, Finish, Infill
+from dgemma_engine.protocol.status_messages import EngineState, Progress
 from dgemma_engine.serving.device_thread import DeviceThread
 from dgemma_engine.serving.engine_status import Chosen
 from dgemma_engine.serving.infill_engine import Load

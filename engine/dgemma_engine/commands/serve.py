@@ -26,7 +26,7 @@ from dgemma_engine.ipc.client import EngineClient
 from dgemma_engine.ipc.endpoint import EngineLocation
 from dgemma_engine.ipc.endpoint_options import add_engine_options, chosen_location
 from dgemma_engine.model_store.choice import choose_model
-from dgemma_engine.protocol.messages import Progress
+from dgemma_engine.protocol.status_messages import Progress
 from dgemma_engine.terminal import say_error
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from dgemma_engine.ipc.endpoint import EngineLocation
 from dgemma_engine.ipc.endpoint_options import add_engine_options, chosen_location
 from dgemma_engine.ipc.lock_file import holder_pid
 from dgemma_engine.model_store.choice import choose_model
-from dgemma_engine.protocol.messages import EngineState
+from dgemma_engine.protocol.status_messages import EngineState
 from dgemma_engine.terminal import say_error
 
 if TYPE_CHECKING:

@@ -52,11 +52,6 @@ class Row:
         if self.between and any(before >= after for before, after in itertools.pairwise(places)):
             raise ValueError(f"{self.between=} must stand between free positions, in order")
 
-    @property
-    def length(self) -> int:
-        """Positions in all."""
-        return len(self.opening_ids) + self.num_free + sum(len(ids) for _, ids in self.between) + len(self.head_ids)
-
     def positions(self) -> list[int | None]:
         """Returns the given token of each position, None where it is free."""
         row: list[int | None] = [*self.opening_ids, *[None] * self.num_free, *self.head_ids]
@@ -75,6 +70,7 @@ class CanvasLayout:
 
     Attributes:
         rows: the hypotheses.
+        lengths: positions of each row in all.
         row_L: which row a position belongs to, int64.
         offset_L: its distance from its row's first position, int64.
         fixed_1L: bool, True where text is given and never resampled.
@@ -85,7 +81,7 @@ class CanvasLayout:
     """
 
     def __init__(self, rows: Sequence[Row], device: torch.device) -> None:
-        self.rows = tuple(rows)
+        self.rows, self.lengths = tuple(rows), list[int]()
         most = max(row.num_free for row in rows)
         row_of, offsets, given = list[int](), list[int](), list[int]()
         fixed, valid = list[bool](), list[list[bool]]()
@@ -93,6 +89,7 @@ class CanvasLayout:
         self.limits: list[tuple[int, tuple[int, ...]]] = []
         for index, row in enumerate(rows):
             begin, tokens = len(fixed), row.positions()
+            self.lengths.append(len(tokens))
             row_of += [index] * len(tokens)
             offsets += range(len(tokens))
             fixed += [token is not None for token in tokens]
@@ -171,16 +168,16 @@ class Canvas:
     def draw_levels(self) -> Tensor:
         """Draws a uniform number for every position, row by row: [1, L, 1], float32."""
         draws = [
-            torch.rand(row.length, generator=generator, device=generator.device)
-            for row, generator in zip(self.layout.rows, self._generators, strict=True)
+            torch.rand(length, generator=generator, device=generator.device)
+            for length, generator in zip(self.layout.lengths, self._generators, strict=True)
         ]
         return torch.cat(draws)[None, :, None]
 
     def draw_noise(self) -> Tensor:
         """Draws a random token for every position, row by row: [1, L], int64."""
         draws = [
-            self._noise.draw(1, row.length, generator)
-            for row, generator in zip(self.layout.rows, self._generators, strict=True)
+            self._noise.draw(1, length, generator)
+            for length, generator in zip(self.layout.lengths, self._generators, strict=True)
         ]
         return torch.cat(draws, dim=1)
 

@@ -20,8 +20,8 @@ from torch import Tensor
 from dgemma_engine.diffusion.sampler import PositionScores, Sampler
 from dgemma_engine.diffusion.step_executor import StepExecutor
 from dgemma_engine.protocol.messages import Finish
-from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
+from dgemma_engine.scheduling.timing import Cancel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

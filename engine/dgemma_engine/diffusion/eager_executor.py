@@ -127,8 +127,9 @@ class EagerExecutor:
         if isinstance(hidden_1LD, PendingPass):
             hidden_1LD = self._queue.read(hidden_1LD)
         hidden_ND = hidden_1LD[0, self._wanted_N]
-        layout = self.layout
-        suppressed = [*self._suppressed, *self._suppressed_expansions()]
+        layout, suppressed, resizing = self.layout, self._suppressed, self._sampler.resizing
+        if resizing is not None:
+            suppressed = [*suppressed, *self._suppressed_expansions(resizing)]
         distribution = self._scorer.score(hidden_ND, self._temperature, suppressed, num_read=self._num_free)
         best_RM, committed_RM, probability_RM = distribution.best_N[self._free_RM], None, None
         committed_1L = self._sampler.noise.committed(self._canvas.ids_1L)
@@ -234,12 +235,9 @@ class EagerExecutor:
         self._probability_1L = torch.where(source_L >= 0, self._probability_1L[:, source_L], 0.0)
         self._precompute()
 
-    def _suppressed_expansions(self) -> list[tuple[int, Tensor]]:
+    def _suppressed_expansions(self, resizing: Resizing) -> list[tuple[int, Tensor]]:
         """Returns the scored positions at which no row may ask to grow: of those without room, and at the last step."""
-        resizing, config = self._sampler.resizing, self._model.config
-        if resizing is None:
-            return []
-        expand_V = torch.zeros(config.vocab_size, dtype=torch.bool, device=self._canvas.ids_1L.device)
+        expand_V = torch.zeros(self._model.config.vocab_size, dtype=torch.bool, device=self._canvas.ids_1L.device)
         expand_V[resizing.expand_id] = True
         return [
             (place, expand_V)

@@ -25,8 +25,8 @@ from dgemma_engine.engine_client.infill_source import Connect, InfillSource
 from dgemma_engine.engine_client.retry_policy import RetryPolicy
 from dgemma_engine.errors import EngineFault, EngineUnavailable, NoEngine, NotNow, OutOfReach
 from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
-from dgemma_engine.protocol.messages import Context, EngineState, Infill, OnDraft, Progress
-from dgemma_engine.protocol.status_messages import Status
+from dgemma_engine.protocol.messages import Context, Infill, OnDraft
+from dgemma_engine.protocol.status_messages import EngineState, Progress, Status
 from dgemma_engine.protocol.trace_messages import Trace
 
 _log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ class EngineConnection:
         connect: makes the connection.
         on_status: called with every change of state or progress.
         on_fault: called with the reason for which one request failed while the connection stands.
-        on_answered: called when a request is answered.
+        on_recovered: called when a request is answered after one that failed.
         clock: seconds that never go backwards.
         policy: timeouts and pauses.
     """
@@ -60,12 +60,12 @@ class EngineConnection:
         on_fault: Callable[[ConnectionStatus], None],
         clock: Callable[[], float],
         policy: RetryPolicy | None = None,
-        on_answered: Callable[[], None] = lambda: None,
+        on_recovered: Callable[[], None] = lambda: None,
     ) -> None:
         self._connect = connect
         self._on_status = on_status
         self._on_fault = on_fault
-        self._on_answered = on_answered
+        self._on_recovered = on_recovered
         self._clock = clock
         self._policy = policy or RetryPolicy()
         self._source: InfillSource | None = None
@@ -74,7 +74,7 @@ class EngineConnection:
         self._status = ConnectionStatus(state=ConnectionState.DISCONNECTED)
         self._failures = 0
         self._not_before_s: float | None = None
-        self._closed = False
+        self._closed = self._is_faulty = False
         self._changed = asyncio.Event()
 
     @property
@@ -119,18 +119,18 @@ class EngineConnection:
                 while self._connecting is not None or self._status.state is ConnectionState.LOADING:
                     await self._changed.wait()
 
-    async def infill(self, context: Context, on_draft: OnDraft | None = None) -> Infill | ConnectionStatus:
-        """Answers one request, or returns the connection's state. Cancelling the caller cancels the work.
+    def infill(self, context: Context, on_draft: OnDraft | None = None) -> Awaitable[Infill | ConnectionStatus]:
+        """Answers one question, or returns what stands in the way. Cancelling the caller cancels the work.
 
         Args:
             context: the question.
             on_draft: called with the drafts on the way to the answer; None asks for none.
         """
-        return await self._ask(lambda source: source.infill(context, on_draft), context.deadline_ms)
+        return self._ask(lambda source: source.infill(context, on_draft), context.deadline_ms)
 
-    async def trace(self, context: Context) -> Trace | ConnectionStatus:
+    def trace(self, context: Context) -> Awaitable[Trace | ConnectionStatus]:
         """Answers one question with the trace of its steps."""
-        return await self._ask(lambda source: source.trace(context), context.deadline_ms)
+        return self._ask(lambda source: source.trace(context), context.deadline_ms)
 
     async def _ask(
         self, work: Callable[[InfillSource], Awaitable[_Answer]], deadline_ms: float
@@ -166,8 +166,9 @@ class EngineConnection:
             # Its message may quote the user's text.
             _log.error("a request to the engine failed with %s", type(error).__name__)
             return self._fault(f"a request to the engine failed ({type(error).__name__})")
-        self._failures = 0
-        self._on_answered()
+        was_faulty, self._is_faulty, self._failures = self._is_faulty, False, 0
+        if was_faulty:
+            self._on_recovered()
         return answer
 
     async def definitions(self, query: DefinitionsQuery) -> Definitions | None:
@@ -274,6 +275,7 @@ class EngineConnection:
     def _fault(self, message: str, state: ConnectionState = ConnectionState.FAILED) -> ConnectionStatus:
         """Reports a request that failed on a connection that stands."""
         fault = ConnectionStatus(state=state, message=message)
+        self._is_faulty = True
         self._on_fault(fault)
         return fault
 

@@ -7,8 +7,8 @@ from typing import Protocol
 
 from dgemma_engine.errors import OutOfReach
 from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
-from dgemma_engine.protocol.messages import Context, Infill, OnDraft, Progress
-from dgemma_engine.protocol.status_messages import Status
+from dgemma_engine.protocol.messages import Context, Infill, OnDraft
+from dgemma_engine.protocol.status_messages import Progress, Status
 from dgemma_engine.protocol.trace_messages import Trace
 
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from dgemma_engine.checkpoint.calibration import Calibration
 from dgemma_engine.model.model_adapter import ModelAdapter
-from dgemma_engine.protocol.adapter_messages import AdapterUse
+from dgemma_engine.protocol.messages import AdapterUse
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

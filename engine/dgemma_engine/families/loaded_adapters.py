@@ -17,7 +17,7 @@ from dgemma_engine.checkpoint.calibration import Calibration
 from dgemma_engine.errors import AdapterStoreError, CheckpointError
 from dgemma_engine.families.adapter_choice import AdapterChoice
 from dgemma_engine.model.model_adapter import ModelAdapter
-from dgemma_engine.protocol.adapter_messages import AdapterUse
+from dgemma_engine.protocol.messages import AdapterUse
 from dgemma_engine.repository_adapters.store import CALIBRATION, AdapterStore, RepositoryAdapter, canonical_root
 
 # One of rank 32 of the default model takes 37 MiB.

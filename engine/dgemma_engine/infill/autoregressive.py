@@ -23,8 +23,8 @@ from dgemma_engine.postprocess.block_end import whole_part
 from dgemma_engine.postprocess.clean_candidate import cut_to_line
 from dgemma_engine.prompt_lookup.draft import PromptLookup
 from dgemma_engine.protocol.messages import CandidateSource, Finish
-from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
+from dgemma_engine.scheduling.timing import Cancel
 from dgemma_engine.tokenization.healed_start import HealedStart
 from dgemma_engine.tokenization.vocabulary_index import openings
 

@@ -24,8 +24,8 @@ from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.prompt_lookup.candidates import Seed
 from dgemma_engine.protocol.messages import CandidateSource, Extent
-from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
+from dgemma_engine.scheduling.timing import Cancel
 from dgemma_engine.tokenization.vocabulary_index import Opening, closings, openings
 
 # Slots that are tried together, by extent; a middle that does not fit is tried again in the next size.
@@ -277,7 +277,7 @@ class _CanvasReader:
                     task.context.drafts,
                     self.num_steps_before + denoising.steps,
                     best,
-                    task.draft_text(best.ids, before=self.written),
+                    task.within_limit(task.text(best.ids, before=self.written)),
                     task.hole.boundary.opening,
                     task.spelling.text_of,
                     steps_limit=self.num_steps_before + denoising.num_steps,

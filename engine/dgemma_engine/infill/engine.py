@@ -1,7 +1,7 @@
 """A loaded model that fills holes: `Context` in, `Infill` out.
 
-Loads the parts, runs the pipeline of each request, and decides whether the best candidate is shown. Called on one
-thread only. Knows nothing of sockets, queues or editors.
+Loads the parts and runs the pipeline of each request. Called on one thread only. Knows nothing of sockets, queues or
+editors.
 """
 
 from __future__ import annotations
@@ -20,19 +20,17 @@ from dgemma_engine.checkpoint.builtin import model_name
 from dgemma_engine.checkpoint.calibration import Calibration, fingerprint
 from dgemma_engine.checkpoint.fim_format import InfillFormat
 from dgemma_engine.diffusion.sampler import Sampler
-from dgemma_engine.families.adapter_choice import AdapterChoice, AdapterSource, NoAdapters
+from dgemma_engine.families.adapter_choice import AdapterSource, NoAdapters
 from dgemma_engine.families.checkpoint_facts import read_facts
 from dgemma_engine.families.family import LoadOptions
 from dgemma_engine.families.loaded_adapters import LoadedAdapters
 from dgemma_engine.families.registry import family_of
-from dgemma_engine.infill.answer import to_infill
-from dgemma_engine.infill.candidate import Ranked, Search
+from dgemma_engine.infill.candidate import Ranked
 from dgemma_engine.infill.length_search import LengthReading
 from dgemma_engine.infill.observer import Observer
 from dgemma_engine.infill.oom import MEMORY_ERRORS, free_memory, is_exhaustion, slow_step_message
 from dgemma_engine.infill.options import DEFAULT, Decode, InfillOptions
 from dgemma_engine.infill.pipeline import Pipeline
-from dgemma_engine.infill.ranker import merged
 from dgemma_engine.infill.store_limits import StoreLimits
 from dgemma_engine.infill.warmup import warmup_requests
 from dgemma_engine.model.devices import limit_threads, pick_device, use_device
@@ -41,14 +39,9 @@ from dgemma_engine.model.ops import Ops
 from dgemma_engine.prompting.prefix_cache import PromptStore
 from dgemma_engine.protocol.messages import Context, Infill, OnDraft
 from dgemma_engine.repository_adapters.store import AdapterStore
-from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces, finished
-from dgemma_engine.scheduling.timing import DurationEstimator, StageTimer
+from dgemma_engine.scheduling.timing import Cancel, DurationEstimator, StageTimer
 from dgemma_engine.tokenization.tokenizer import Tokenizer
-
-# Candidates that are sent with an answer, the shown one first; more where the user chooses among them.
-_SENT_CANDIDATES = 3
-_SENT_ON_DEMAND = 5
 
 
 class Engine:
@@ -103,9 +96,9 @@ class Engine:
             limits=limits,
             durations=durations or DurationEstimator(),
             decode=decode,
+            least_draft_score=least_draft_score,
         )
         self._clock = clock
-        self._least_draft_score = least_draft_score
         self.model_name, self.model_path = name, path
         self.device = str(model.device)
         self.number_format = model.number_format
@@ -248,7 +241,7 @@ class Engine:
             if not is_exhaustion(error):
                 raise
         else:
-            return self._answer(context, choice, search, options, timer, recorder)
+            return self._pipeline.answer(context, choice, search, options, timer, recorder)
         finally:
             prompts.in_use.discard(context.document)
         raise free_memory(prompts.clear, self._model.device)
@@ -267,34 +260,3 @@ class Engine:
     def length_reading(self, context: Context, middle: str, cancel: Cancel) -> LengthReading | None:
         """Returns what the search for a length looks at in a hole; see `Pipeline.length_reading`."""
         return self._pipeline.length_reading(context, self._adapters.choose(context.folder), middle, cancel)
-
-    def _answer(
-        self,
-        context: Context,
-        choice: AdapterChoice,
-        search: Search,
-        options: InfillOptions,
-        timer: StageTimer,
-        observer: Observer | None,
-    ) -> Infill:
-        """Decides whether the best candidate is shown."""
-        proposals, calibration = search.proposals, choice.calibration
-        shown, unlikely = list[Ranked](), False
-        if search.stop is None:
-            ranked, is_likely = search.ranked, False
-            if ranked and search.is_judged:
-                is_likely = ranked[0].score >= calibration.threshold
-            elif ranked:
-                # The score of an unjudged candidate is none of a calibrated model's scores.
-                is_likely = calibration.weights is None and ranked[0].score >= self._least_draft_score
-            is_silent = options.silence and not (context.on_demand or context.insistent)
-            is_shown = bool(ranked) and (not is_silent or is_likely)
-            if observer is not None:
-                added_errors = self._pipeline.syntax.check(context).added_errors
-                distinct = merged(proposals.found)
-                observer.weighed(
-                    distinct, ranked, is_shown=is_shown, added_errors=added_errors, calibration=calibration
-                )
-            shown = ranked[: _SENT_ON_DEMAND if context.on_demand else _SENT_CANDIDATES] if is_shown else []
-            unlikely = is_shown and not is_likely
-        return to_infill(search, shown, unlikely=unlikely, use=choice.use, timings_ms=timer.timings_ms())

@@ -19,8 +19,8 @@ from dgemma_engine.diffusion.sampler import Noise
 from dgemma_engine.model import attention_masks as masks
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
-from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
+from dgemma_engine.scheduling.timing import Cancel
 
 # Passes over a candidate without a causal mode, each with every `_FOLDS`th token masked.
 _FOLDS = 2

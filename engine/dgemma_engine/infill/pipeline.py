@@ -1,11 +1,12 @@
-"""One request from prompt to ranked candidates: encodes the prompt, proposes, ranks, and measures how long that takes.
+"""One request from prompt to answer: encodes the prompt, proposes, ranks, and measures how long that takes.
 
-Turns `Context` into a `Search`. Owns what is stored per document: prompts, suffixes, seeds, syntax trees. Called on the
-device thread.
+Turns `Context` into a `Search`, and that into an `Infill`: whether the best candidate is shown is decided here. Owns
+what is stored per document: prompts, suffixes, seeds, syntax trees. Called on the device thread.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from dgemma_engine.backends.select import executor_factory
@@ -18,7 +19,7 @@ from dgemma_engine.infill.canvas_candidates import CanvasCandidates
 from dgemma_engine.infill.length_search import LengthReading
 from dgemma_engine.infill.observer import Observer
 from dgemma_engine.infill.options import Decode, InfillOptions
-from dgemma_engine.infill.ranker import rank, rank_unjudged
+from dgemma_engine.infill.ranker import merged, rank, rank_unjudged
 from dgemma_engine.infill.store_limits import StoreLimits
 from dgemma_engine.infill.task import InfillTask
 from dgemma_engine.model.diffusion_model import DiffusionModel
@@ -26,13 +27,16 @@ from dgemma_engine.postprocess.clean_candidate import clean_candidate
 from dgemma_engine.prompt_lookup.candidates import SeedStore
 from dgemma_engine.prompting.builder import build_prompt
 from dgemma_engine.prompting.prefix_cache import JOINED_TOKENS, PromptStore, SuffixStore
-from dgemma_engine.protocol.messages import CandidateSource, Context, Finish, OnDraft
-from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.protocol.messages import Candidate, CandidateSource, Context, Finish, Infill, OnDraft
 from dgemma_engine.scheduling.cooperative import Pieces, finished
-from dgemma_engine.scheduling.timing import DurationEstimator, StageTimer
+from dgemma_engine.scheduling.timing import Cancel, DurationEstimator, StageTimer
 from dgemma_engine.syntax.error_check import SyntaxStore
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 from dgemma_engine.tokenization.vocabulary_index import Spelling
+
+# Candidates that are sent with an answer, the shown one first; more where the user chooses among them.
+_SENT_CANDIDATES = 3
+_SENT_ON_DEMAND = 5
 
 
 class Pipeline:
@@ -47,6 +51,7 @@ class Pipeline:
         limits: of what is kept of documents.
         durations: expected durations of a step and of the ranking.
         decode: what proposes candidates, whatever a request's options say; None leaves that to the options.
+        least_draft_score: see `Engine`.
 
     Attributes:
         prompts: see above.
@@ -66,11 +71,12 @@ class Pipeline:
         limits: StoreLimits,
         durations: DurationEstimator,
         decode: Decode | None = None,
+        least_draft_score: float,
     ) -> None:
         self._model = model
         self._tokenizer = tokenizer
         self._format = infill_format
-        self._decode = decode
+        self._decode, self._least_draft_score = decode, least_draft_score
         self._noise = sampler.noise
         self._suffixes = SuffixStore()
         self._seeds = SeedStore(max_characters=limits.indexed_characters)
@@ -118,7 +124,7 @@ class Pipeline:
         timer.end("propose")
 
         # The time that ranking takes is kept back from the canvases.
-        reserved = cancel.sooner(self.durations.expected_s("rank"))
+        reserved = replace(cancel, deadline_s=cancel.deadline_s - self.durations.expected_s("rank"))
         # The schedule is spread over the steps that fit before the deadline, at most the usual.
         num_steps, step_s = self.canvases.num_steps(context.extent), self.durations.expected_s("step")
         num_steps = max(1, int(min(num_steps, reserved.left_s / step_s))) if step_s else num_steps
@@ -173,6 +179,61 @@ class Pipeline:
         if cancel.cancelled:
             search.stop = Finish.CANCELLED
         return search
+
+    def answer(
+        self,
+        context: Context,
+        choice: AdapterChoice,
+        search: Search,
+        options: InfillOptions,
+        timer: StageTimer,
+        observer: Observer | None,
+    ) -> Infill:
+        """Returns the answer, with the best candidate if that is likely enough or wanted however unlikely it is."""
+        proposals, calibration, ranked = search.proposals, choice.calibration, search.ranked
+        is_likely = is_shown = False
+        if search.stop is None:
+            if ranked and search.is_judged:
+                is_likely = ranked[0].score >= calibration.threshold
+            elif ranked:
+                # The score of an unjudged candidate is none of a calibrated model's scores.
+                is_likely = calibration.weights is None and ranked[0].score >= self._least_draft_score
+            is_silent = options.silence and not (context.on_demand or context.insistent)
+            is_shown = bool(ranked) and (not is_silent or is_likely)
+            if observer is not None:
+                added_errors, distinct = self.syntax.check(context).added_errors, merged(proposals.found)
+                observer.weighed(
+                    distinct, ranked, is_shown=is_shown, added_errors=added_errors, calibration=calibration
+                )
+        num_sent = _SENT_ON_DEMAND if context.on_demand else _SENT_CANDIDATES
+        candidates = tuple(
+            Candidate(
+                text=made.text,
+                score=one.score,
+                source=made.source,
+                covered=made.covered,
+                num_tokens=made.num_tokens,
+                is_cut=made.is_cut,
+            )
+            for one in ranked[: num_sent if is_shown else 0]
+            for made in (one.proposal,)
+        )
+        text = candidates[0].text if candidates else ""
+        silent = proposals.finish if proposals.finish is Finish.DEADLINE else Finish.EMPTY
+        return Infill(
+            text=text,
+            covered=candidates[0].covered if candidates else 0,
+            finish=search.stop or (proposals.finish if candidates else silent),
+            score=candidates[0].score if candidates else 0.0,
+            steps=proposals.steps,
+            forwards=proposals.steps + proposals.passes,
+            candidates=candidates,
+            timings_ms=timer.timings_ms(),
+            unlikely=bool(text) and not is_likely,
+            prompt_tokens=search.prompt_tokens,
+            encoded_tokens=search.encoded_tokens,
+            adapter=choice.use,
+        )
 
     def length_reading(
         self, context: Context, choice: AdapterChoice, middle: str, cancel: Cancel

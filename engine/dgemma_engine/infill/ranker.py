@@ -20,8 +20,8 @@ from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.postprocess.shape import without_covered
 from dgemma_engine.prompting.builder import CHARACTERS_PER_TOKEN
 from dgemma_engine.protocol.messages import CandidateSource, Extent
-from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
+from dgemma_engine.scheduling.timing import Cancel
 from dgemma_engine.syntax.error_check import SyntaxCheck
 
 # Candidates that are judged; more seldom change the first.

@@ -81,9 +81,9 @@ class InfillTask:
         inserted = trimmed(self.tokenizer.decode(ids), self.hole.boundary)
         return clean_candidate(inserted, self.context) if inserted is not None else ""
 
-    def draft_text(self, ids: Sequence[int], *, before: Sequence[int]) -> str:
-        """Returns what may be shown of a middle that may still change, cut to the request's limit; see `text`."""
-        return self.tokenizer.head(self.text(ids, before=before), self.context.max_middle_tokens)
+    def within_limit(self, text: str) -> str:
+        """Returns a middle that may still change, cut to the request's limit of tokens."""
+        return self.tokenizer.head(text, self.context.max_middle_tokens)
 
     def shaped(self, proposals: Sequence[Proposal]) -> list[Proposal]:
         """Returns the proposals with the texts that the user sees, each within the request's limit of tokens.

@@ -25,7 +25,7 @@ from dgemma_engine.ipc.json_rpc import STREAM_LIMIT_BYTES
 from dgemma_engine.ipc.launcher import Launch, engine_command
 from dgemma_engine.ipc.lock_file import holder_pid
 from dgemma_engine.ipc.silent_engine import end_unused, find_silent, no_answer
-from dgemma_engine.protocol.messages import STATUS, Progress
+from dgemma_engine.protocol.status_messages import STATUS, Progress
 
 _INSTALL_HINT = "is it installed? pip install 'dgemma-lsp[engine]'"
 # Attempts until an older engine counts as used by others, and the longest pause after the first of them.
@@ -188,7 +188,7 @@ class EngineClient(SocketConnection):
         try:
             async with await cls.attach_any(location) as client:
                 # Not as a `Status`: an older version sends other fields, but this one.
-                status = await client._request(STATUS, {})
+                status = await client._request(STATUS, {}, lambda wire: wire)
                 if not isinstance(status, dict) or cast("dict[str, object]", status).get("clients") != 1:
                     return False
                 await client.stop_engine()

@@ -19,25 +19,13 @@ from dgemma_engine.ipc.endpoint import EngineLocation
 from dgemma_engine.ipc.json_rpc import Peer
 from dgemma_engine.protocol.definition_messages import DEFINITIONS, Definitions, DefinitionsQuery
 from dgemma_engine.protocol.handshake import HELLO, Hello
-from dgemma_engine.protocol.messages import (
-    DRAFT,
-    INFILL,
-    PROGRESS,
-    STATUS,
-    STOP,
-    Context,
-    Draft,
-    EngineState,
-    Infill,
-    OnDraft,
-    Progress,
-)
-from dgemma_engine.protocol.status_messages import Status
+from dgemma_engine.protocol.messages import DRAFT, INFILL, Context, Draft, Infill, OnDraft
+from dgemma_engine.protocol.status_messages import PROGRESS, STATUS, STOP, EngineState, Progress, Status
 from dgemma_engine.protocol.trace_messages import TRACE, Trace
 
 START_HINT = "start one with: dgemma-engine start"
 _RESTART_HINT = "restart it: dgemma-engine stop"
-_Answer = TypeVar("_Answer", Definitions, Infill, Status, Trace)
+_Answer = TypeVar("_Answer")
 
 
 class SocketConnection:
@@ -71,7 +59,8 @@ class SocketConnection:
         self._hello = Hello()
         notifications = {HELLO: self._greeted, PROGRESS: self._progressed, DRAFT: self._drafted}
         self._peer = Peer(reader, writer, notifications=notifications)
-        self._reading = asyncio.create_task(self._read())
+        self._reading = asyncio.create_task(self._peer.run())
+        self._reading.add_done_callback(self._ended)
 
     @property
     def hello(self) -> Hello:
@@ -90,24 +79,21 @@ class SocketConnection:
         if on_draft is not None:
             self._draft_listeners[drafts] = on_draft
         try:
-            wire = await self._request(INFILL, context.to_wire() | {"drafts": drafts})
+            return await self._request(INFILL, context.to_wire() | {"drafts": drafts}, Infill.from_wire)
         finally:
             self._draft_listeners.pop(drafts, None)
-        return _read_answer(Infill.from_wire, wire)
 
     async def trace(self, context: Context) -> Trace:
         """Asks for the text at the cursor with the trace of its steps. Cancelling the caller cancels the request."""
-        return _read_answer(Trace.from_wire, await self._request(TRACE, context.to_wire()))
+        return await self._request(TRACE, context.to_wire(), Trace.from_wire)
 
     async def definitions(self, query: DefinitionsQuery) -> Definitions:
         """Asks how names are defined in a text; answered while the engine loads too."""
-        wire = await self._request(DEFINITIONS, query.to_wire())
-        return _read_answer(Definitions.from_wire, wire)
+        return await self._request(DEFINITIONS, query.to_wire(), Definitions.from_wire)
 
     async def status(self) -> Status:
         """Asks what the engine is doing; answered while it loads too."""
-        wire = await self._request(STATUS, {})
-        return _read_answer(Status.from_wire, wire)
+        return await self._request(STATUS, {}, Status.from_wire)
 
     async def wait_ready(self, timeout_s: float) -> Status:
         """Waits until the model is loaded.
@@ -128,7 +114,7 @@ class SocketConnection:
 
     async def stop_engine(self) -> None:
         """Asks the engine to end; it answers first and ends for all its clients."""
-        await self._request(STOP, {})
+        await self._request(STOP, {}, lambda _: None)
 
     async def close(self) -> None:
         """Ends the connection; the engine stays. Requests under way fail with `EngineUnavailable`."""
@@ -144,15 +130,17 @@ class SocketConnection:
     ) -> None:
         await self.close()
 
-    async def _request(self, method: str, params: dict[str, Any]) -> Any:
+    async def _request(self, method: str, params: dict[str, Any], read: Callable[[Any], _Answer]) -> _Answer:
         try:
-            return await self._peer.request(method, params)
+            return read(await self._peer.request(method, params))
         except ConnectionError as error:
             raise EngineUnavailable(f"the engine on {self._location.socket} has ended; {START_HINT}") from error
         except JsonRpcMethodNotFound as error:
             raise EngineFault(f"the engine is of an older version and knows no {method}; {_RESTART_HINT}") from error
         except JsonRpcException as error:
             raise EngineFault(error.message) from None
+        except ValueError as error:
+            raise EngineFault(f"the engine's answer cannot be read ({error}); {_RESTART_HINT}") from error
 
     async def _await_progress(self, reached: Callable[[Progress], bool], timeout_s: float) -> Progress:
         async with asyncio.timeout(timeout_s):
@@ -177,8 +165,7 @@ class SocketConnection:
         if (listener := self._draft_listeners.get(draft.request)) is not None:
             listener(draft)
 
-    async def _read(self) -> None:
-        await self._peer.run()
+    def _ended(self, _reading: asyncio.Task[None]) -> None:
         self._tell_waiters()
         if self._on_closed is not None and not self._closing:
             self._on_closed()
@@ -186,10 +173,3 @@ class SocketConnection:
     def _tell_waiters(self) -> None:
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
-
-
-def _read_answer(from_wire: Callable[[Any], _Answer], wire: Any) -> _Answer:
-    try:
-        return from_wire(wire)
-    except ValueError as error:
-        raise EngineFault(f"the engine's answer cannot be read ({error}); {_RESTART_HINT}") from error

@@ -103,7 +103,7 @@ class Peer:
 
     def notify(self, method: str, params: Any) -> None:
         """Sends a notification; does nothing when the connection is over."""
-        if not self.ended:
+        if not self._ended.is_set():
             self._protocol.notify(method, params)
 
     async def request(self, method: str, params: Any) -> Any:
@@ -113,7 +113,7 @@ class Peer:
             ConnectionError: the connection is over, or ended before the answer.
             JsonRpcException: the other end answered with an error.
         """
-        if self.ended:
+        if self._ended.is_set():
             raise ConnectionResetError("the connection is closed")
         msg_id = str(uuid.uuid4())
         try:

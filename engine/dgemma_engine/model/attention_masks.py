@@ -91,7 +91,11 @@ def packed(row_L: Tensor, *, num_past: int, sliding_window: int) -> AttentionMas
     """
     same_LL = row_L[:, None] == row_L[None, :]
     num_near = num_past - _window_start(num_past, sliding_window)
-    full, sliding = _after_prompt(same_LL, num_past), _after_prompt(same_LL, num_near)
+    # All see the prompt, or what is near of it.
+    full, sliding = (
+        torch.cat((same_LL.new_ones(len(row_L), num_visible), same_LL), dim=1)[None, None]
+        for num_visible in (num_past, num_near)
+    )
     return AttentionMasks(full=full, sliding=sliding, rows=PackedRows(row_L=row_L))
 
 
@@ -138,9 +142,3 @@ def branches(
 def _window_start(position: int, sliding_window: int) -> int:
     """Returns the first position that a token at `position` sees on sliding layers."""
     return max(0, position - (sliding_window - 1))
-
-
-def _after_prompt(canvas_LL: Tensor, num_visible: int) -> Tensor:
-    """Returns a canvas mask with `num_visible` prompt tokens, seen by all, before it: [1, 1, L, num_visible + L]."""
-    prompt_LP = canvas_LL.new_ones(canvas_LL.shape[0], num_visible)
-    return torch.cat((prompt_LP, canvas_LL), dim=1)[None, None]

@@ -211,9 +211,9 @@ class PromptCache:
         rows, length = self._layers[layer_idx], self.length + num_pending
         assert not rows.first, "this layer dropped tokens: read it through `place`"
         end = length + num_tokens
-        if not rows.holds(end + num_behind):
+        if end + num_behind > rows.kv.shape[2]:
             rows.grow(end + num_behind)
-        return rows.between(length, end), rows.between(0, end + num_behind)
+        return rows.kv[:, :, length:end], rows.kv[:, :, : end + num_behind]
 
     def place(self, layer_idx: int, num_tokens: int) -> list[int]:
         """Returns where all keys and all values of a layer lie, with room for `num_tokens` more: `KVStore.place_4`.
@@ -243,7 +243,7 @@ class PromptCache:
 
     def copy_last(self) -> list[Tensor]:
         """Returns copies of the last token's keys and values, layer by layer, for `restore_last`."""
-        return [rows.between(self.length - 1, self.length).clone() for rows in self._layers]
+        return [rows.kv[:, :, self.length - 1 - rows.first].clone() for rows in self._layers]
 
     def restore_last(self, length: int, copies: list[Tensor]) -> None:
         """Makes the cache what it was at `copy_last`, whatever was appended since to one token less.
@@ -254,7 +254,7 @@ class PromptCache:
         """
         self.length = length
         for rows, last in zip(self._layers, copies, strict=True):
-            rows.between(length - 1, length)[:] = last
+            rows.kv[:, :, length - 1 - rows.first] = last
 
     def truncate(self, length: int) -> None:
         """Drops the tokens from the place `length` on.

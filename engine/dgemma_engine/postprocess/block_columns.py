@@ -9,8 +9,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dgemma_engine.postprocess.cursor_context import CursorContext
-from dgemma_engine.postprocess.extent import closes, is_label, opens_block
+from dgemma_engine.postprocess.cursor_context import CursorContext, opens_block
+from dgemma_engine.postprocess.extent import closes, is_label
 from dgemma_engine.postprocess.indent_style import IndentStyle, indent_of
 from dgemma_engine.postprocess.lexer import OPENER_OF, Bracket, read
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dgemma_engine.postprocess.cursor_context import CursorContext
-from dgemma_engine.postprocess.lexer import CLOSER_OF, OPENER_OF, Bracket, Language, Reading, read
+from dgemma_engine.postprocess.lexer import CLOSER_OF, OPENER_OF, Bracket, Reading, read
 
 # Most closing brackets that are cut one after another; each costs a reading of the line.
 _MOST_CUT = 32
@@ -66,7 +66,14 @@ def with_closed_brackets(middle: str, around: CursorContext, *, covered: int = 0
     said = around.before + middle
     reading = read(said, around.language)
     ours = [bracket for bracket in reading.opening if bracket.offset >= len(around.before)]
-    if not ours or reading.inside or not _is_complete(said, ours[-1].sign, around.language) or not _are_counted(around):
+    if not ours or reading.inside or not _are_counted(around):
+        return middle
+    last = said.rstrip()[-1:]
+    if ours[-1].sign == "{" and (last == ";" or around.language.needs_semicolons):
+        is_complete = last in {";", "}"}
+    else:
+        is_complete = last.isalnum() or last in {"_", ")", "]", "}", '"', "'", "`"}
+    if not is_complete:
         return middle
     with_it, without = (_num_unpaired(_Line.with_middle(text, around, covered), around)[1] for text in (middle, ""))
     for bracket in reversed(ours[len(ours) - max(0, min(with_it - without, len(ours))) :]):
@@ -141,14 +148,6 @@ def _close(opened: list[str], closing: Iterable[Bracket]) -> int:
             closed = opened.pop()
             num_open[closed] -= 1
     return num_without
-
-
-def _is_complete(said: str, innermost: str, language: Language) -> bool:
-    """Whether `said`, in which the bracket `innermost` is open, needs no further text before the bracket closes."""
-    last = said.rstrip()[-1:]
-    if innermost == "{" and (last == ";" or language.needs_semicolons):
-        return last in {";", "}"}
-    return last.isalnum() or last in {"_", ")", "]", "}", '"', "'", "`"}
 
 
 def _closing(said: str, bracket: Bracket) -> str:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
-from dgemma_engine.postprocess.deduplicate import splits_word
-from dgemma_engine.postprocess.strings import without_strings
+from dgemma_engine.postprocess.deduplicate import splits_word, without_strings
 from dgemma_engine.protocol.messages import Context, Extent
 
 _COMMENT_LINE = re.compile(r"^[ \t]*(?:#|//).*", re.MULTILINE)
@@ -85,11 +84,13 @@ def trim_overlap(text: str, *, prefix: str, suffix: str) -> str:
         prefix: text before the cursor.
         suffix: text after the cursor.
     """
+    near, following = prefix[-_CHARS_EACH_SIDE:], suffix[:_CHARS_EACH_SIDE]
+    overlaps = [*_copied_characters(text, near, following), *_copied_lines(text, near, following)]
+    if not overlaps:
+        return text
     num_unmatched = _counter_of_unmatched(prefix, suffix)
-    prefix, suffix = prefix[-_CHARS_EACH_SIDE:], suffix[:_CHARS_EACH_SIDE]
     whole = num_unmatched(text)
     kept, fewest = len(text), whole
-    overlaps = [*_copied_characters(text, prefix, suffix), *_copied_lines(text, prefix, suffix)]
     for length, slack in sorted(overlaps, reverse=True):
         unmatched = num_unmatched(text[:length])
         if slack > 0 or unmatched <= min(fewest, whole + slack):

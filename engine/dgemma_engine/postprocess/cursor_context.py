@@ -1,14 +1,17 @@
 """The text around a cursor for the rules that shape an answer: lines above, the cursor's line, lines below.
 
-Line ends are `\\n`, whatever the document has. Distant text is left out, so that long files cost no more.
+Line ends are `\\n`, whatever the document has. What is far away is left out, so that long files cost no more.
+`extent_of` says of the cursor's line how far an answer may reach, before the engine is asked.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 
 from dgemma_engine.postprocess.lexer import Language, Reading, cheap_end, cheap_start, language_named, read
+from dgemma_engine.protocol.messages import Extent
 
 # Characters on each side of the cursor that shaping reads. Reading them for brackets takes some milliseconds, and most
 # answers need no such reading.
@@ -18,6 +21,7 @@ _MOST_SIGNS = 10_000
 # The cursor's line is read several times for each answer.
 _LINE_CHARS_EACH_SIDE = 10_000
 _LINE_SIGNS_EACH_SIDE = 1_000
+_CLOSING = re.compile(r"\s*+\}[)\]}]*+[;,]?\s*+\Z")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +89,36 @@ class CursorContext:
     def read_below(self) -> Reading:
         """What `below` leaves unpaired, read as if it began outside of strings and comments."""
         return read(self.below, self.language)
+
+
+def extent_of(before: str, rest: str, language_id: str) -> Extent:
+    """Returns how far the answer may reach.
+
+    Several lines on a blank line, behind what opens a block, and between the two brackets of an empty one, `{|}`;
+    anywhere else one line.
+
+    Args:
+        before: the cursor's line, left of the cursor.
+        rest: the cursor's line, right of the cursor.
+        language_id: as LSP spells it.
+    """
+    language = language_named(language_id)
+    before, rest = near_end(before), near_start(rest)
+    if rest.strip():
+        is_empty_block = before.rstrip().endswith("{") and _CLOSING.match(rest)
+        return Extent.BLOCK if is_empty_block and not language.indents_blocks else Extent.LINE
+    return Extent.BLOCK if not before.strip() or opens_block(before, language) else Extent.LINE
+
+
+def opens_block(line: str, language: Language) -> bool:
+    """Whether the lines below `line` belong to what its end opens; of a very long line its end is read."""
+    code = near_end(line).rstrip()
+    reading = read(code, language)
+    if reading.inside and reading.inside == language.comment:
+        code = code[: reading.inside_from].rstrip()
+    elif reading.inside:
+        return False
+    return language.opener.search(code) is not None
 
 
 def near_end(line: str) -> str:

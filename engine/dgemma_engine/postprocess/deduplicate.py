@@ -2,15 +2,15 @@
 
 Pure. `clean_candidate` cuts such copies as they were written; here indentation and block have been corrected, and the
 document's own lines count. The rest of a line is compared by brackets and quotes, so that `foo(|)` never becomes
-`foo(a))`.
+`foo(a))`; quotes alone tell where a string begins and ends.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from dgemma_engine.postprocess.cursor_context import CursorContext
-from dgemma_engine.postprocess.strings import STRINGS_OVER_LINES, without_strings
 
 _LETTER = re.compile(r"[^\W\d_]")
 _INSIDE_WORD = re.compile(r"\w\w")
@@ -25,6 +25,13 @@ _PUNCTUATION = frozenset("{)]}>\"'`:;, \t")
 _CHARS_EACH_SIDE = 1_000
 # Counting brackets costs as much as the line is long; more candidates than these are of a line of one piece.
 _MOST_SHORT, _MOST_LONG = 16, 48
+_QUOTE = re.compile(r"[\"'`]")
+
+STRINGS_IN_LINE: Mapping[str, re.Pattern[str]] = {quote: re.compile(rf"(?:\\.|[^{quote}\\\n])*+") for quote in "\"'`"}
+"""What stands between a quote and its partner on the same line."""
+
+STRINGS_OVER_LINES: Mapping[str, re.Pattern[str]] = {quote: re.compile(rf"(?:\\.|[^{quote}\\])*+") for quote in "\"'`"}
+"""The same on any line."""
 
 
 def without_repetition(middle: str, around: CursorContext) -> str:
@@ -71,7 +78,9 @@ def without_next_lines(middle: str, around: CursorContext) -> str:
         if not line.strip(_BRACKETS):
             continue
         tail = [line.rstrip() for line in lines[index:] if line.strip()]
-        if _is_copy(tail, below[: len(tail)]) and (index > 0 or not around.rest.strip()):
+        there = below[: len(tail)]
+        is_cut_short = len(tail) == len(there) > 1 and tail[:-1] == there[:-1] and there[-1].startswith(tail[-1])
+        if (tail == there or is_cut_short) and (index > 0 or not around.rest.strip()):
             kept = "\n".join(lines[:index])
             return kept[len(around.before) :] if index else ""
     return middle
@@ -97,7 +106,10 @@ def num_covered(*, before: str, middle: str, rest: str) -> int:
     for count in range(1, min(len(rest), len(middle)) + 1):
         said = rest[:count]
         repeated = middle.endswith(said) and not splits_word(before + middle, rest, count)
-        if repeated or _contains_in_order(middle, said):
+        characters = iter(middle)
+        # Punctuation counts, whose characters stand in the middle in the same order.
+        is_said = _PUNCTUATION.issuperset(said) and all(character in characters for character in said)
+        if repeated or is_said:
             candidates.append((count, repeated))
     for count, repeated in candidates[:_MOST_SHORT] + candidates[_MOST_SHORT:][-_MOST_LONG:]:
         unbalanced = num_unbalanced(before + middle + rest[count:])
@@ -124,23 +136,35 @@ def num_unbalanced(line: str) -> int:
     return unbalanced + len(stack)
 
 
+def without_strings(text: str, inside: Mapping[str, re.Pattern[str]] = STRINGS_IN_LINE) -> str:
+    """Returns `text` without its strings; a quote that ends no string stays.
+
+    From a quote that has no partner to where the search for it ended, no quote of its kind has one: none is searched
+    from again.
+
+    Args:
+        text: any.
+        inside: by quote, what may stand between it and its partner.
+    """
+    kept: list[str] = []
+    start = at = 0
+    unclosed_to = dict.fromkeys(inside, 0)
+    while sign := _QUOTE.search(text, at):
+        quote, begin = sign.group(), sign.start()
+        at = begin + 1
+        if begin < unclosed_to[quote]:
+            continue
+        said = inside[quote].match(text, at)
+        end = said.end() if said else at
+        if text.startswith(quote, end):
+            kept.append(text[start:begin])
+            start = at = end + 1
+        else:
+            unclosed_to[quote] = end
+    return "".join([*kept, text[start:]])
+
+
 def splits_word(said: str, rest: str, count: int) -> bool:
     """Whether `rest[:count]` ends inside a word, or is but the last letter of the word that `said` ends with."""
     ends_inside = _INSIDE_WORD.fullmatch(rest[count - 1 : count + 1])
     return bool(ends_inside or (count == 1 and _INSIDE_WORD.fullmatch(said[-2:])))
-
-
-def _contains_in_order(middle: str, said: str) -> bool:
-    """Whether `said` is punctuation only and its characters stand in `middle` in the same order."""
-    if not _PUNCTUATION.issuperset(said):
-        return False
-    characters = iter(middle)
-    return all(character in characters for character in said)
-
-
-def _is_copy(said: list[str], below: list[str]) -> bool:
-    if said == below:
-        return True
-    if len(said) < 2 or len(said) != len(below):
-        return False
-    return said[:-1] == below[:-1] and below[-1].startswith(said[-1])

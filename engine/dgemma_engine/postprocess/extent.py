@@ -1,50 +1,14 @@
-"""The extent of an answer: to the end of the cursor's line or over several, and where the cursor's block ends.
-
-Pure. `extent_of` decides it before the engine is asked, `cut_to_block` and `cut_outside` enforce it on the answer.
-"""
+"""Where the cursor's block ends: cuts an answer before what leaves it. Pure."""
 
 from __future__ import annotations
 
 import re
 
 from dgemma_engine.postprocess.brackets import closes_what_is_open
-from dgemma_engine.postprocess.cursor_context import CursorContext, near_end, near_start
-from dgemma_engine.postprocess.lexer import Language, language_named, read
-from dgemma_engine.protocol.messages import Extent
+from dgemma_engine.postprocess.cursor_context import CursorContext
 
-_CLOSING = re.compile(r"\s*+\}[)\]}]*+[;,]?\s*+\Z")
 _LABEL = re.compile(r"\s*(?:case\b|default\b|public\b|private\b|protected\b|#)")
 _FENCE = re.compile(r"\s*(```|~~~)")
-
-
-def extent_of(before: str, rest: str, language_id: str) -> Extent:
-    """Returns how far the answer may reach.
-
-    Several lines on a blank line, after what opens a block, and between the two brackets of an empty one, `{|}`;
-    anywhere else one line.
-
-    Args:
-        before: the cursor's line, left of the cursor.
-        rest: the cursor's line, right of the cursor.
-        language_id: as LSP spells it.
-    """
-    language = language_named(language_id)
-    before, rest = near_end(before), near_start(rest)
-    if rest.strip():
-        is_empty_block = before.rstrip().endswith("{") and _CLOSING.match(rest)
-        return Extent.BLOCK if is_empty_block and not language.indents_blocks else Extent.LINE
-    return Extent.BLOCK if not before.strip() or opens_block(before, language) else Extent.LINE
-
-
-def opens_block(line: str, language: Language) -> bool:
-    """Whether the lines below `line` belong to what its end opens; of a very long line its end is read."""
-    code = near_end(line).rstrip()
-    reading = read(code, language)
-    if reading.inside and reading.inside == language.comment:
-        code = code[: reading.inside_from].rstrip()
-    elif reading.inside:
-        return False
-    return language.opener.search(code) is not None
 
 
 def cut_to_block(middle: str, around: CursorContext) -> str:

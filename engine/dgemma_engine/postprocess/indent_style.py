@@ -9,8 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dgemma_engine.postprocess.cursor_context import CursorContext
-from dgemma_engine.postprocess.extent import opens_block
+from dgemma_engine.postprocess.cursor_context import CursorContext, opens_block
 from dgemma_engine.postprocess.lexer import Language
 
 _LINES_ABOVE, _LINES_BELOW = 300, 100

@@ -9,8 +9,8 @@ import re
 from collections.abc import Sequence
 
 from dgemma_engine.postprocess.block_columns import body_column, closer_column, open_blocks, with_closers_aligned
-from dgemma_engine.postprocess.cursor_context import CursorContext
-from dgemma_engine.postprocess.extent import closes, is_label, opens_block
+from dgemma_engine.postprocess.cursor_context import CursorContext, opens_block
+from dgemma_engine.postprocess.extent import closes, is_label
 from dgemma_engine.postprocess.indent_style import IndentStyle, indent_of, style_of
 from dgemma_engine.postprocess.lexer import read
 

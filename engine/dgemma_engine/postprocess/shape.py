@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from dgemma_engine.postprocess.brackets import with_closed_brackets, with_closed_strings, without_closed_twice
-from dgemma_engine.postprocess.cursor_context import CursorContext, normalize_newlines
+from dgemma_engine.postprocess.cursor_context import CursorContext, normalize_newlines, opens_block
 from dgemma_engine.postprocess.deduplicate import num_covered, without_next_lines, without_repetition
-from dgemma_engine.postprocess.extent import columns, cut_outside, cut_to_block, opens_block
+from dgemma_engine.postprocess.extent import columns, cut_outside, cut_to_block
 from dgemma_engine.postprocess.indent_style import indent_of
 from dgemma_engine.postprocess.indentation import with_document_indentation
 from dgemma_engine.protocol.messages import Context, Extent

@@ -6,8 +6,9 @@ document that follows its edits. Needs no tokens and no model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import accumulate
+from operator import attrgetter
 
 from dgemma_engine.bounded_store import MOST_DOCUMENTS, BoundedStore
 from dgemma_engine.prompt_lookup.context_match import Cut, Surroundings
@@ -82,7 +83,7 @@ class SeedStore:
         self._share = min(max_characters, document_characters) // 3
         self._max_places = max_places
         self._documents: BoundedStore[str, _Document] = BoundedStore(
-            num_documents, weigh=lambda document: document.num_characters, max_weight=max_characters
+            num_documents, weigh=attrgetter("num_characters"), max_weight=max_characters
         )
 
     @property
@@ -106,7 +107,13 @@ class SeedStore:
         if cut is None:
             return []
         document, share = self._documents.get(context.document) or _Document(), self._share
-        document.update(_tail(cut.above, share), _head(cut.below, share), tuple(_snippets(context, share)))
+        above = cut.above if len(cut.above) <= share else _tail(cut.above, share)
+        below = cut.below if len(cut.below) <= share else _head(cut.below, share)
+        # The most relevant ones that fit, least relevant first.
+        sizes = accumulate(len(snippet.text) for snippet in reversed(context.snippets))
+        num_fitting = sum(size <= share for size in sizes)
+        snippets = context.snippets[len(context.snippets) - num_fitting :]
+        document.update(above, below, tuple(snippet.text for snippet in snippets))
         self._documents.put(context.document, document)
         surroundings = Surroundings(cut, document.index, context.extent)
         places = sorted(surroundings.places(self._max_places), key=lambda place: -place.before)[:_MAX_FINISHED]
@@ -124,31 +131,19 @@ def _fit(seed: Seed) -> tuple[int, int]:
     return seed.before + seed.after, seed.after
 
 
-def _snippets(context: Context, num_characters: int) -> Iterator[str]:
-    """Yields the most relevant snippets that fit, least relevant first."""
-    texts: list[str] = []
-    for snippet in reversed(context.snippets):
-        num_characters -= len(snippet.text)
-        if num_characters < 0:
-            break
-        texts.append(snippet.text)
-    yield from reversed(texts)
-
-
 def _num_beyond(text: str, num_characters: int) -> int:
-    """Returns how much of `text` to leave out so that `num_characters` are left at most.
+    """Returns how much of `text`, which is longer, to leave out so that `num_characters` are left at most.
 
     It grows in jumps: the far end would otherwise move with every line that the cursor passes.
     """
     jump = max(1, num_characters // 8)
-    return max(0, -(-(len(text) - num_characters) // jump) * jump)
+    return -(-(len(text) - num_characters) // jump) * jump
 
 
 def _tail(text: str, num_characters: int) -> str:
     start = _num_beyond(text, num_characters)
-    return text[text.find("\n", start - 1) + 1 or len(text) :] if start else text
+    return text[text.find("\n", start - 1) + 1 or len(text) :]
 
 
 def _head(text: str, num_characters: int) -> str:
-    num_left = len(text) - _num_beyond(text, num_characters)
-    return text[: text.rfind("\n", 0, num_left) + 1] if num_left < len(text) else text
+    return text[: text.rfind("\n", 0, len(text) - _num_beyond(text, num_characters)) + 1]

@@ -21,8 +21,8 @@ from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.kv_rows import prompt_bytes
 from dgemma_engine.model.model_adapter import ModelAdapter
-from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
+from dgemma_engine.scheduling.timing import Cancel
 
 # Tokens that are worth no pass of their own: the first denoising step takes them along.
 JOINED_TOKENS: Mapping[str, int] = {"cpu": 16, "cuda": 0}

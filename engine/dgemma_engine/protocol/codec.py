@@ -73,9 +73,8 @@ def _place(error: BaseException) -> str:
 
 def _build_converter() -> Converter:
     converter = Converter(forbid_extra_keys=True)
-    for kind in (str, bool, int):
+    for kind in (str, bool, int, float):
         converter.register_structure_hook(kind, _exactly)
-    converter.register_structure_hook(float, _number)
     converter.register_structure_hook(StrEnum, _choice)
     converter.register_structure_hook_factory(is_dataclass, _object_hook)
     converter.register_structure_hook_factory(lambda kind: get_origin(kind) is tuple, _list_hook)
@@ -84,18 +83,13 @@ def _build_converter() -> Converter:
 
 
 def _exactly(value: Any, kind: type) -> Any:
-    if type(value) is not kind:
+    """Returns a value of that type and no other, but for an integer that stands for a `float`."""
+    if type(value) is not kind and not (kind is float and type(value) is int):
         raise TypeError(f"must be {kind.__name__}, got {type(value).__name__}")
     if kind is int and abs(value) > _MOST_INTEGER:
         raise TypeError("must be an integer of 64 bits")
-    return value
-
-
-def _number(value: Any, _kind: type) -> float:
-    if type(value) not in (int, float):
-        raise TypeError(f"must be float, got {type(value).__name__}")
     # JSON as Python reads it has NaN, and numbers that no float holds.
-    if not -_MOST <= value <= _MOST:
+    if kind is float and not -_MOST <= value <= _MOST:
         raise TypeError("must be a finite number")
     return value
 

@@ -9,14 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from dgemma_engine.protocol.adapter_messages import AdapterUse
 from dgemma_engine.protocol.codec import Message
 
 INFILL = "engine/infill"
 DRAFT = "engine/draft"
-STATUS = "engine/status"
-STOP = "engine/stop"
-PROGRESS = "engine/progress"
 
 
 class Finish(StrEnum):
@@ -42,15 +38,6 @@ class CandidateSource(StrEnum):
     DIFFUSION = "diffusion"
     LEFT_TO_RIGHT = "left_to_right"
     SEED = "seed"
-
-
-class EngineState(StrEnum):
-    """What the engine is doing."""
-
-    LOADING = "loading"
-    READY = "ready"
-    BUSY = "busy"
-    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,6 +218,23 @@ class Candidate(Message):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AdapterUse(Message):
+    """Whether an adapter of the user's repository took part in an answer.
+
+    Attributes:
+        root: the repository that has an adapter; empty where there is none.
+        fault: why the model answered without it, and what to do; empty where it took part.
+    """
+
+    root: str = ""
+    fault: str = ""
+
+    def __post_init__(self) -> None:
+        if self.fault and not self.root:
+            raise ValueError(f"{self.fault=} needs a root")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Infill(Message):
     """The engine's answer.
 
@@ -279,22 +283,3 @@ class Infill(Message):
             raise ValueError("Infill.text and Infill.covered must be those of the first of Infill.candidates")
         if self.unlikely and not self.text:
             raise ValueError(f"{self.unlikely=} needs a text")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress(Message):
-    """How far loading has come; sent to every client while the engine loads and once when its state changes.
-
-    Attributes:
-        state: what the engine is doing.
-        percent: 0 to 100.
-        message: one line for a person; for `FAILED` it names the cause and the remedy.
-    """
-
-    state: EngineState
-    percent: int
-    message: str = ""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.percent <= 100:
-            raise ValueError(f"{self.percent=} must be between 0 and 100")

@@ -1,11 +1,43 @@
-"""The status of an engine: memory, clients, counts and latencies."""
+"""What an engine tells of itself: what it is doing, memory, clients, counts and latencies."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from dgemma_engine.protocol.codec import Message
-from dgemma_engine.protocol.messages import EngineState
+
+STATUS = "engine/status"
+STOP = "engine/stop"
+PROGRESS = "engine/progress"
+
+
+class EngineState(StrEnum):
+    """What the engine is doing."""
+
+    LOADING = "loading"
+    READY = "ready"
+    BUSY = "busy"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress(Message):
+    """How far loading has come; sent to every client while the engine loads and once when its state changes.
+
+    Attributes:
+        state: what the engine is doing.
+        percent: 0 to 100.
+        message: one line for a person; for `FAILED` it names the cause and the remedy.
+    """
+
+    state: EngineState
+    percent: int
+    message: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.percent <= 100:
+            raise ValueError(f"{self.percent=} must be between 0 and 100")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

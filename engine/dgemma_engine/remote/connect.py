@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from dgemma_engine.errors import OutOfReach
-from dgemma_engine.protocol.messages import Progress
+from dgemma_engine.protocol.status_messages import Progress
 from dgemma_engine.remote.back_off import BackOff
 from dgemma_engine.remote.http_channel import HttpChannel
 from dgemma_engine.remote.loading_watch import LoadingWatch

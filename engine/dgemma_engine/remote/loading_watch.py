@@ -9,9 +9,8 @@ from contextlib import suppress
 from typing import Any
 
 from dgemma_engine.errors import EngineFault, EngineUnavailable, NotNow, OutOfReach
-from dgemma_engine.protocol.messages import EngineState, Progress
 from dgemma_engine.protocol.remote_messages import ABOUT_PATH
-from dgemma_engine.protocol.status_messages import Status
+from dgemma_engine.protocol.status_messages import EngineState, Progress, Status
 from dgemma_engine.remote import fault_sentences
 from dgemma_engine.remote.back_off import BackOff
 from dgemma_engine.remote.http_channel import Broken, HttpChannel

@@ -1,19 +1,60 @@
-"""Durations of the stages of requests: of one request, expected of the next one, and percentiles over the last ones.
+"""The time of requests: until when one may go on, and how long its stages take.
 
-Turns instants into durations. Independent of the stages' work. Not thread-safe.
+`Cancel` is one request's permission to go on: cancelled by its client, or out of time; asked between denoising steps,
+and set from any thread. The others turn instants into durations, of one request, expected of the next one, and
+percentiles over the last ones; not thread-safe. Knows nothing of what the stages do.
 """
 
 from __future__ import annotations
 
 import math
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
+from dgemma_engine.protocol.messages import Finish
 from dgemma_engine.protocol.status_messages import StageTimes
 
 # Share of the newest duration in the moving average: near 0 hardly follows, 1 is the last duration alone.
 _NEWEST = 0.25
 _SLOW_FACTOR, _SLOW_IN_A_ROW = 10.0, 4
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Cancel:
+    """Set from any thread, read from the device thread.
+
+    Attributes:
+        deadline_s: instant on `clock` after which the best answer so far is due.
+        clock: seconds that never go backwards, e.g. `time.monotonic`.
+        event: set once the answer is no longer wanted.
+    """
+
+    deadline_s: float
+    clock: Callable[[], float]
+    event: threading.Event = field(default_factory=threading.Event)
+
+    def set(self) -> None:
+        """Asks the work to end at the next step; its answer is no longer wanted."""
+        self.event.set()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the answer is no longer wanted."""
+        return self.event.is_set()
+
+    @property
+    def finish(self) -> Finish | None:
+        """Why the work has to end: CANCELLED, DEADLINE, or None if it may go on."""
+        if self.cancelled:
+            return Finish.CANCELLED
+        return Finish.DEADLINE if self.left_s <= 0 else None
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until the deadline; negative after it."""
+        return self.deadline_s - self.clock()
 
 
 class StageTimer:

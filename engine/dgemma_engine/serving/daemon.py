@@ -13,6 +13,7 @@ import os
 import signal
 import time
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from pygls.exceptions import JsonRpcInvalidParams
@@ -22,23 +23,15 @@ from dgemma_engine.ipc.json_rpc import STREAM_LIMIT_BYTES, Peer
 from dgemma_engine.ipc.lock_file import EngineLock
 from dgemma_engine.protocol.definition_messages import DEFINITIONS, DefinitionsQuery
 from dgemma_engine.protocol.handshake import HELLO, PROTOCOL, Hello
-from dgemma_engine.protocol.messages import (
-    INFILL,
-    PROGRESS,
-    STATUS,
-    STOP,
-    Context,
-    EngineState,
-    Progress,
-)
+from dgemma_engine.protocol.messages import INFILL, Context
+from dgemma_engine.protocol.status_messages import PROGRESS, STATUS, STOP, EngineState, Progress
 from dgemma_engine.protocol.trace_messages import TRACE
 from dgemma_engine.serving.definition_worker import DefinitionWorker
 from dgemma_engine.serving.device_thread import DeviceThread
-from dgemma_engine.serving.draft_sender import DraftSender
 from dgemma_engine.serving.engine_status import Chosen, engine_status
 from dgemma_engine.serving.idle_timeout import IdleTimeout
 from dgemma_engine.serving.infill_engine import Load
-from dgemma_engine.serving.job_answer import answer_of
+from dgemma_engine.serving.job_reply import DraftSender, answer_of
 from dgemma_engine.serving.malloc_trim import trim_when_idle
 from dgemma_engine.tracing.recorder import Recorder
 
@@ -165,14 +158,17 @@ class _Daemon:
         owner = next(self._owners)
 
         async def infill(params: Any) -> dict[str, Any]:
-            return await self._infill(params, owner=owner, peer=peer, writer=writer)
-
-        async def trace(params: Any) -> dict[str, Any]:
-            return await self._trace(params, owner=owner)
+            context = _read_context(params, owner)
+            drafts = DraftSender(peer, writer)
+            job = self._device.submit(owner, context, drafts.send_from_thread if context.drafts else None)
+            try:
+                return (await answer_of(job, self._device)).to_wire()
+            finally:
+                drafts.close()
 
         requests = {
             INFILL: infill,
-            TRACE: trace,
+            TRACE: partial(self._trace, owner=owner),
             DEFINITIONS: self._definitions,
             STATUS: self._status,
             STOP: self._stop_engine,
@@ -188,16 +184,6 @@ class _Daemon:
         finally:
             self._peers.discard(peer)
             self._update_idle_timeout()
-
-    async def _infill(self, params: Any, *, owner: int, peer: Peer, writer: asyncio.StreamWriter) -> dict[str, Any]:
-        context = _read_context(params, owner)
-
-        drafts = DraftSender(peer, writer)
-        job = self._device.submit(owner, context, drafts.send_from_thread if context.drafts else None)
-        try:
-            return (await answer_of(job, self._device)).to_wire()
-        finally:
-            drafts.close()
 
     async def _trace(self, params: Any, *, owner: int) -> dict[str, Any]:
         recorder = Recorder(time.monotonic)

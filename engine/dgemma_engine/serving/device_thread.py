@@ -9,15 +9,15 @@ from __future__ import annotations
 import gc
 import logging
 import threading
-from collections.abc import Callable, Iterable
-from concurrent.futures import Future
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import replace
 
 from dgemma_engine.errors import EngineFault
-from dgemma_engine.protocol.messages import Context, EngineState, Finish, Infill, OnDraft, Progress
-from dgemma_engine.protocol.status_messages import StageTimes
-from dgemma_engine.scheduling.cancellation import Cancel
-from dgemma_engine.scheduling.timing import LatencyStats
+from dgemma_engine.protocol.messages import Context, Finish, Infill, OnDraft
+from dgemma_engine.protocol.status_messages import EngineState, Progress, StageTimes
+from dgemma_engine.scheduling.timing import Cancel, LatencyStats
 from dgemma_engine.serving.failures import device_message, fault, is_device_lost, load_message
 from dgemma_engine.serving.infill_engine import InfillEngine, Load, about
 from dgemma_engine.serving.model_release import give_back, rest_message
@@ -48,21 +48,17 @@ class DeviceThread:
         on_device_lost: Callable[[], None],
         unload_s: float | None = None,
     ) -> None:
-        self._load = load
-        self._unload_s = unload_s
-        self._clock = clock
-        self._on_progress = on_progress
-        self._on_device_lost = on_device_lost
+        self._load, self._clock, self._unload_s = load, clock, unload_s
+        self._on_progress, self._on_device_lost = on_progress, on_device_lost
         self._condition = threading.Condition()
         self._scheduler = Scheduler()
-        self._stopping = False
+        self._stopping = self._is_lost = False
         self._engine: InfillEngine | None = None
         self._steps_before = 0
         self._progress = Progress(state=EngineState.LOADING, percent=0, message="starting")
         self._requests = {finish.value: 0 for finish in Finish} | {"fault": 0}
         self._latency = LatencyStats()
         self._step_began_s: float | None = None
-        self._is_lost = False
         self._thread = threading.Thread(target=self._run, name="dgemma-device", daemon=True)
 
     def start(self) -> None:
@@ -97,12 +93,13 @@ class DeviceThread:
             if self._progress.state is EngineState.FAILED:
                 self._answer(job, EngineFault(self._progress.message))
             elif self._stopping:
-                self._answer_empty([job], Finish.CANCELLED)
+                self._answer(job, Finish.CANCELLED)
             else:
                 cancelled = self._scheduler.add(job)
                 for one in cancelled:
                     one.cancel.set()
-                self._answer_empty((one for one in cancelled if one.started_s is None), Finish.CANCELLED)
+                    if one.started_s is None:
+                        self._answer(one, Finish.CANCELLED)
                 self._condition.notify()
         return job
 
@@ -121,13 +118,14 @@ class DeviceThread:
             if job in self._scheduler.running and not job.answer.done():
                 job.cancel.set()
                 job.is_overdue = True
-                self._answer_empty([job], Finish.DEADLINE)
+                self._answer(job, Finish.DEADLINE)
 
     def stop(self) -> None:
         """Answers waiting requests with `CANCELLED`, cancels running ones, and lets the thread end."""
         with self._condition:
             self._stopping = True
-            self._answer_empty(self._scheduler.drain(), Finish.CANCELLED)
+            for job in self._scheduler.drain():
+                self._answer(job, Finish.CANCELLED)
             for job in self._scheduler.running:
                 job.cancel.set()
             self._condition.notify()
@@ -181,47 +179,55 @@ class DeviceThread:
             return self._latency.times()
 
     def _run(self) -> None:
-        while self._load_and_serve() and self._rest():
+        """Loads the model and makes step after step; after a while without work unloads it until there is some."""
+        while (engine := self._load_model()) is not None:
+            while (job := self._schedule()) is not None:
+                began_s, outcome = self._clock(), None
+                self._step_began_s = began_s
+                if job.work is None:
+                    job.work = engine.filling(job.context, job.cancel, on_draft=job.send_draft, recorder=job.recorder)
+                try:
+                    next(job.work)
+                except StopIteration as end:
+                    outcome = end.value
+                except Exception as error:
+                    if is_device_lost(error):
+                        self._lose_device(job, error)
+                        return
+                    outcome = fault(error)
+                self._step_began_s = None
+                job.worked_s += self._clock() - began_s
+                if outcome is not None:
+                    self._finish(job, outcome)
+                    del outcome  # The traceback of an error holds the model.
+            del engine
+            if self._stopping or not self._rest():
+                return
             self._report(0, "loading the model again")
 
-    def _load_and_serve(self) -> bool:
-        """Loads the model and serves; returns whether serving ended only because it was idle."""
+    def _load_model(self) -> InfillEngine | None:
+        """Returns the engine; None if it could not be loaded."""
         try:
-            engine = self._load(self._report)
+            self._engine = engine = self._load(self._report)
         except Exception as error:
-            self._fail(load_message(error))
-            return False
-        # Loaded objects stay: a garbage collection that goes through them delays a request by tens of milliseconds.
+            message = load_message(error)
+            _log.error("the model cannot be loaded: %s", message)
+            with self._condition:
+                self._progress = Progress(state=EngineState.FAILED, percent=0, message=message)
+                for job in self._scheduler.drain():
+                    self._answer(job, EngineFault(message))
+            self._on_progress(self._progress)
+            return None
+        # What is loaded stays: looking for garbage in it would hold up a request for tens of milliseconds now and then.
         gc.freeze()
-        self._engine = engine
         _log.info("%s", about(engine))
         self._announce(Progress(state=EngineState.READY, percent=100))
-        while (job := self._schedule()) is not None:
-            began_s, outcome = self._clock(), None
-            self._step_began_s = began_s
-            if job.work is None:
-                job.work = engine.filling(job.context, job.cancel, on_draft=job.send_draft, recorder=job.recorder)
-            try:
-                next(job.work)
-            except StopIteration as end:
-                outcome = end.value
-            except Exception as error:
-                if is_device_lost(error):
-                    self._lose_device(job, error)
-                    return False
-                outcome = fault(error)
-            self._step_began_s = None
-            job.worked_s += self._clock() - began_s
-            if outcome is not None:
-                self._finish(job, outcome)
-        if self._stopping:
-            return False
-        self._steps_before, self._engine = self.denoising_steps, None
-        return True
+        return engine
 
     def _rest(self) -> bool:
-        """Frees the model's memory and waits for a request; returns False when the thread stops."""
+        """Unloads the model and waits for a request; returns False when the thread stops."""
         assert self._unload_s is not None
+        self._steps_before, self._engine = self.denoising_steps, None
         give_back()
         self._announce(Progress(state=EngineState.READY, percent=100, message=rest_message(self._unload_s)))
         with self._condition:
@@ -231,14 +237,6 @@ class DeviceThread:
 
     def _report(self, percent: int, message: str) -> None:
         self._announce(Progress(state=EngineState.LOADING, percent=percent, message=message))
-
-    def _fail(self, message: str) -> None:
-        _log.error("the model cannot be loaded: %s", message)
-        with self._condition:
-            self._progress = Progress(state=EngineState.FAILED, percent=0, message=message)
-            for job in self._scheduler.drain():
-                self._answer(job, EngineFault(message))
-        self._on_progress(self._progress)
 
     def _lose_device(self, job: Job, error: Exception) -> None:
         """Answers all jobs, and requests the end of the process."""
@@ -259,11 +257,13 @@ class DeviceThread:
     def _schedule(self) -> Job | None:
         """Waits for work; returns the job whose step is next, None to stop, or to unload after a wait without work."""
         with self._condition:
-            wait_s = self._unload_s if self._engine is not None and self._engine.device_memory_bytes else None
-            has_waited = False
+            wait_s, engine, has_waited = self._unload_s, self._engine, False
+            if wait_s is not None and (engine is None or not engine.device_memory_bytes):
+                wait_s = None
             while True:
                 job, late = self._scheduler.schedule(self._clock())
-                self._answer_empty(late, Finish.DEADLINE)
+                for one in late:
+                    self._answer(one, Finish.DEADLINE)
                 if job is not None or self._stopping or has_waited:
                     return job
                 has_waited = not self._condition.wait(wait_s)
@@ -276,8 +276,7 @@ class DeviceThread:
             self._scheduler.finish(job)
             if job.is_overdue:
                 return
-            # Nobody waits for a speculative request, and one on demand lets others go first: neither counts towards the
-            # latency of ghost text.
+            # Nobody waits for a speculative request, and one on demand lets others go first.
             is_waited_for = not (job.context.speculative or job.context.on_demand)
             if is_waited_for and isinstance(outcome, Infill) and outcome.finish is not Finish.CANCELLED:
                 self._latency.add(outcome.timings_ms)
@@ -286,14 +285,16 @@ class DeviceThread:
     def _remove(self, job: Job, finish: Finish) -> None:
         with self._condition:
             if self._scheduler.remove(job):
-                self._answer_empty([job], finish)
+                self._answer(job, finish)
 
-    def _answer_empty(self, jobs: Iterable[Job], finish: Finish) -> None:
-        """Answers jobs without a text."""
-        for job in jobs:
-            self._answer(job, job.unstarted(finish, self._clock()))
-
-    def _answer(self, job: Job, outcome: Infill | EngineFault) -> None:
-        """Sets the answer and counts it. The condition's lock must be held."""
+    def _answer(self, job: Job, outcome: Infill | EngineFault | Finish) -> None:
+        """Sets the answer, without a text for a `Finish`, and counts it. The condition's lock must be held."""
+        if isinstance(outcome, Finish):
+            outcome = job.unstarted(outcome, self._clock())
         self._requests["fault" if isinstance(outcome, EngineFault) else outcome.finish.value] += 1
-        job.settle(outcome)
+        # Nobody waits where the client took the request back.
+        with suppress(InvalidStateError):
+            if isinstance(outcome, EngineFault):
+                job.answer.set_exception(outcome)
+            else:
+                job.answer.set_result(outcome)

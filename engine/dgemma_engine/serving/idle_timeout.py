@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from dgemma_engine.protocol.messages import EngineState
+from dgemma_engine.protocol.status_messages import EngineState
 
 
 class Timer(Protocol):

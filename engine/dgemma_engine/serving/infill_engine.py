@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from dgemma_engine.protocol.messages import Context, Infill, OnDraft
-from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
+from dgemma_engine.scheduling.timing import Cancel
 from dgemma_engine.tracing.recorder import Recorder
 
 

@@ -13,14 +13,12 @@ Pure: jobs and instants are arguments, jobs to be cancelled or answered are resu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
+from concurrent.futures import Future
 from dataclasses import dataclass
 
-from dgemma_engine.errors import EngineFault
 from dgemma_engine.protocol.messages import Context, Draft, Finish, Infill, OnDraft
-from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces
+from dgemma_engine.scheduling.timing import Cancel
 from dgemma_engine.tracing.recorder import Recorder
 
 
@@ -80,14 +78,6 @@ class Job:
         """Returns the answer of a job that made no step."""
         waited_ms = 1_000 * (now_s - self.arrival_s)
         return Infill(text="", finish=finish, timings_ms={"queue": waited_ms, "total": waited_ms})
-
-    def settle(self, outcome: Infill | EngineFault) -> None:
-        """Sets the answer, unless the client has cancelled the request."""
-        with suppress(InvalidStateError):
-            if isinstance(outcome, EngineFault):
-                self.answer.set_exception(outcome)
-            else:
-                self.answer.set_result(outcome)
 
     def send_draft(self, draft: Draft) -> None:
         """Passes a draft on, unless the job was cancelled or answered."""
@@ -157,7 +147,7 @@ class Scheduler:
         return jobs
 
     def schedule(self, now_s: float) -> tuple[Job | None, list[Job]]:
-        """Starts the jobs that may start, and chooses the one whose step is next.
+        """Starts the jobs that may start, chooses the one whose step is next, and puts it last.
 
         Args:
             now_s: the present instant.
@@ -178,30 +168,24 @@ class Scheduler:
         for job in self._running:
             if job.started_s is None:
                 job.started_s = now_s
-        return self._turn(), late
+        if not self._running:
+            return None, late
+        # A cancelled job goes first: its next step ends it, and the next request of its document waits for that.
+        typing = [job for job in self._running if not job.context.on_demand]
+        on_demand = [job for job in self._running if job.context.on_demand]
+        chosen = next((job for job in self._running if job.cancel.cancelled), None)
+        if chosen is None and on_demand and (self._owes_on_demand or not typing):
+            self._owes_on_demand = False
+            chosen = on_demand[0]
+        chosen = chosen or typing[0]
+        self._running.remove(chosen)
+        self._running.append(chosen)
+        return chosen, late
 
     def finish(self, job: Job) -> None:
         """Takes out a job whose last step was made."""
         self._running.remove(job)
         self._owes_on_demand |= not job.context.on_demand
-
-    def _turn(self) -> Job | None:
-        """Returns the job whose step is next, and puts it last.
-
-        A cancelled job goes first: its next step ends it, and the next request of its document waits for that.
-        """
-        if not self._running:
-            return None
-        typing = [job for job in self._running if not job.context.on_demand]
-        on_demand = [job for job in self._running if job.context.on_demand]
-        job = next((job for job in self._running if job.cancel.cancelled), None)
-        if job is None and on_demand and (self._owes_on_demand or not typing):
-            self._owes_on_demand = False
-            job = on_demand[0]
-        job = job or typing[0]
-        self._running.remove(job)
-        self._running.append(job)
-        return job
 
 
 def _excludes(running: Job, waiting: Job) -> bool:

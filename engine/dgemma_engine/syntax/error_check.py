@@ -11,6 +11,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dgemma_engine.bounded_store import MOST_DOCUMENTS, BoundedStore
@@ -32,24 +33,28 @@ _CANDIDATE_BUDGET_S = 0.05
 _OUTERMOST_LINE = re.compile(r"^[^\s)\]}\"'`*]", re.MULTILINE)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SyntaxCheck:
     """How candidates change the syntax errors of one document with a hole; made by `SyntaxStore.check`.
 
     Attributes:
-        num_errors: errors with nothing in the hole; 0 where nothing is known.
+        grammar: of the document; None for none.
+        before: text before the hole, UTF-8.
+        after: text after the hole, UTF-8.
+        document: the tree with nothing in the hole; None where it could not be parsed.
+        num_errors: errors of that; 0 where nothing is known.
     """
 
-    def __init__(self, grammar: Grammar | None, before: bytes, after: bytes, document: Parsed | None) -> None:
-        self._grammar = grammar
-        self._before = before
-        self._after = after
-        self._document = document
-        self.num_errors = 0 if document is None else _num_errors(document.tree)
+    grammar: Grammar | None
+    before: bytes
+    after: bytes
+    document: Parsed | None
+    num_errors: int
 
     @property
     def known(self) -> bool:
         """Whether the document could be parsed; if not, no candidate adds errors."""
-        return self._document is not None
+        return self.document is not None
 
     def added_errors(self, text: str, covered: int = 0) -> int:
         """Returns the document's errors with `text` in the hole minus its errors with nothing there.
@@ -61,11 +66,11 @@ class SyntaxCheck:
         Returns:
             At most 0 for a text that breaks nothing. 0 too where nothing is known, or if the parse takes too long.
         """
-        if self._grammar is None or self._document is None or not text:
+        if self.grammar is None or self.document is None or not text:
             return 0
-        after = self._after.decode()[covered:].encode() if covered else self._after
-        source = self._before + text.encode("utf-8", "replace") + after
-        parsed = self._grammar.parse(source, self._document, budget_s=_CANDIDATE_BUDGET_S)
+        after = self.after.decode()[covered:].encode() if covered else self.after
+        source = self.before + text.encode("utf-8", "replace") + after
+        parsed = self.grammar.parse(source, self.document, budget_s=_CANDIDATE_BUDGET_S)
         return 0 if parsed is None else _num_errors(parsed.tree) - self.num_errors
 
 
@@ -105,7 +110,8 @@ class SyntaxStore:
         document = None if grammar is None else grammar.parse(before + after, last, budget_s=_DOCUMENT_BUDGET_S)
         if document is not None:
             self._documents.put((context.document, name), document)
-        return SyntaxCheck(grammar, before, after, document)
+        num_errors = 0 if document is None else _num_errors(document.tree)
+        return SyntaxCheck(grammar=grammar, before=before, after=after, document=document, num_errors=num_errors)
 
 
 def _num_errors(tree: Tree) -> int:

@@ -168,13 +168,13 @@ def _edited(last: Parsed, source: bytes) -> Tree:
             end += size
     old_end, new_end = len(old) - end, len(source) - end
     tree = last.tree.copy()
-    tree.edit(start, old_end, new_end, _point(old, start), _point(old, old_end), _point(source, new_end))
+    # Row, and column in bytes.
+    points = (
+        (text.count(b"\n", 0, offset), offset - (text.rfind(b"\n", 0, offset) + 1))
+        for text, offset in ((old, start), (old, old_end), (source, new_end))
+    )
+    tree.edit(start, old_end, new_end, *points)
     return tree
-
-
-def _point(source: bytes, offset: int) -> tuple[int, int]:
-    """Returns row and column in bytes."""
-    return source.count(b"\n", 0, offset), offset - (source.rfind(b"\n", 0, offset) + 1)
 
 
 def _frees_no_pieces() -> bool:

@@ -35,7 +35,8 @@ def filled(x_NI: Tensor) -> Tensor:
     oneDNN compiles a program for each number of rows and matrix, and keeps it, half a megabyte each: with every number
     of rows of a day of typing more than a gigabyte. Matrix units work on whole tiles anyway.
     """
-    return F.pad(x_NI, (0, 0, 0, num_filled(len(x_NI)) - len(x_NI)))
+    step = next(step for most, step in _FILLED_TO if len(x_NI) <= most)
+    return F.pad(x_NI, (0, 0, 0, -len(x_NI) % step))
 
 
 class PackedMatrix(nn.Module):

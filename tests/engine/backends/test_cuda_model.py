@@ -23,7 +23,7 @@ from dgemma_engine.model.ops import Ops
 from dgemma_engine.protocol.messages import Context, Extent
 from dgemma_engine.quantization.quantized_linear import PackedExperts, PackedLinear, Scratch
 from dgemma_engine.quantization.quantized_tensor import Encoding, QuantisedTensor, quantise
-from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.scheduling.timing import Cancel
 from dgemma_kernels.ops import experts
 from dgemma_kernels.reference.quantization import restore_weight
 from dgemma_kernels.tensors.formats import WeightFormat

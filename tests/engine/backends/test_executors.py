@@ -21,8 +21,8 @@ from dgemma_engine.diffusion.sampler import EntropyBound, Sampler, StableAndConf
 from dgemma_engine.diffusion.step_executor import StepExecutor
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
-from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces, finished
+from dgemma_engine.scheduling.timing import Cancel
 
 from tests.engine.fused_models import VOCAB, draw_ids, load, write
 

@@ -18,8 +18,7 @@ from dgemma_engine.commands.status import table
 from dgemma_engine.ipc.client import EngineClient
 from dgemma_engine.ipc.endpoint import EngineLocation
 from dgemma_engine.ipc.lock_file import holder_pid
-from dgemma_engine.protocol.messages import EngineState
-from dgemma_engine.protocol.status_messages import StageTimes, Status
+from dgemma_engine.protocol.status_messages import EngineState, StageTimes, Status
 
 from tests.engine.fake_engine import command, context, location_in
 

@@ -13,7 +13,8 @@ from dgemma_engine.errors import OutOfReach
 from dgemma_engine.ipc.client import EngineClient
 from dgemma_engine.ipc.endpoint import EngineLocation
 from dgemma_engine.protocol.definition_messages import DefinitionsQuery
-from dgemma_engine.protocol.messages import Context, Draft, EngineState, Finish
+from dgemma_engine.protocol.messages import Context, Draft, Finish
+from dgemma_engine.protocol.status_messages import EngineState
 from dgemma_engine.remote.connect import connect_remote
 from dgemma_engine.remote.remote_location import RemoteLocation
 

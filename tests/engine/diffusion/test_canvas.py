@@ -108,7 +108,7 @@ def test_drop_suffix_copy(text: str, suffix: str, expected: str) -> None:
 def test_clamped_tokens_between_free_ones_stand_in_their_places() -> None:
     row = Row(num_free=4, opening_ids=(20,), between=((1, (21, 22)), (3, (23,))), head_ids=(24,), seed=3)
     canvas = start(row, Row(num_free=2, head_ids=(31,)))
-    assert row.length == 9 and row.positions() == [20, None, 21, 22, None, None, 23, None, 24]
+    assert row.positions() == [20, None, 21, 22, None, None, 23, None, 24]
     assert canvas.layout.free_RM.tolist() == [[1, 4, 5, 7], [9, 10, 9, 9]]
     assert canvas.layout.fixed_1L[0, :9].tolist() == [True, False, True, True, False, False, True, False, True]
     assert canvas.ids_1L[0, canvas.layout.fixed_1L[0]].tolist() == [20, 21, 22, 23, 24, 31]

@@ -20,8 +20,8 @@ from dgemma_engine.model.canvas_pass import CanvasPass
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
-from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import Pieces, finished
+from dgemma_engine.scheduling.timing import Cancel
 from torch import Tensor
 
 from tests.engine.fused_models import VOCAB, draw_ids, load, write

@@ -23,8 +23,8 @@ from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.protocol.messages import Finish
-from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import finished
+from dgemma_engine.scheduling.timing import Cancel
 from torch import Tensor
 
 from tests.engine.fused_models import VOCAB, draw_ids, load, write
@@ -188,7 +188,7 @@ def plainly(model: DiffusionModel, row: Row) -> tuple[list[int], int]:
         probs_LV = (logits_LV / (0.4 + 0.4 * (31 - step) / 30)).softmax(-1)
         if MASK not in middle:
             return middle, step
-        levels = torch.rand(row.length, generator=generator)
+        levels = torch.rand(len(row.positions()), generator=generator)
         entropy = torch.special.entr(probs_LV).sum(-1)
         masked = sorted((i for i, token in enumerate(middle) if token == MASK), key=lambda i: float(entropy[first + i]))
         for i in masked[:2]:

@@ -13,7 +13,8 @@ from dgemma_engine.engine_client.retry_policy import RetryPolicy
 from dgemma_engine.errors import NotNow, OutOfReach
 from dgemma_engine.ipc.client import EngineFault, EngineUnavailable, NoEngine
 from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
-from dgemma_engine.protocol.messages import Context, Draft, EngineState, Infill, Progress
+from dgemma_engine.protocol.messages import Context, Draft, Infill
+from dgemma_engine.protocol.status_messages import EngineState, Progress
 
 from tests.lsp.fake_engine import FakeConnector, FakeEngine
 from tests.lsp.waiting import until

@@ -18,7 +18,7 @@ from dgemma_engine.families.registry import family_of
 from dgemma_engine.infill.engine import Engine
 from dgemma_engine.protocol.messages import Context, Finish
 from dgemma_engine.quantization.block_layers import BlockExperts
-from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.scheduling.timing import Cancel
 
 from tests.gguf_checkpoints import VOCABULARY, write_checkpoint
 

@@ -13,8 +13,8 @@ from dgemma_engine.infill.autoregressive import Written, write
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model.transformer import DiffusionGemma
-from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import finished
+from dgemma_engine.scheduling.timing import Cancel
 from dgemma_engine.tokenization.vocabulary_index import Opening
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

@@ -27,8 +27,7 @@ from dgemma_engine.infill.options import Decode, InfillOptions
 from dgemma_engine.model.canvas_pass import CanvasPass
 from dgemma_engine.prompting.prefix_cache import PromptStore
 from dgemma_engine.protocol.messages import Candidate, CandidateSource, Context, Draft, Extent, Finish
-from dgemma_engine.scheduling.cancellation import Cancel
-from dgemma_engine.scheduling.timing import DurationEstimator
+from dgemma_engine.scheduling.timing import Cancel, DurationEstimator
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 
 FORMAT = InfillFormat(

@@ -67,7 +67,7 @@ def test_bound_row_starts_from_what_was_typed() -> None:
 
 def test_slots_keep_to_the_canvas() -> None:
     [made] = hypotheses.slots(hole(), (16,), [BEGUN], FORM, most=10, seed=1)
-    assert made.row.length == 10
+    assert len(made.row.positions()) == 10
 
 
 def test_first_row_draws_from_the_seed_of_the_request() -> None:

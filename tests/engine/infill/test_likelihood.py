@@ -17,8 +17,8 @@ from dgemma_engine.infill.likelihood import Branch, likelihoods, pseudo_likeliho
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model.transformer import DiffusionGemma
-from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import finished
+from dgemma_engine.scheduling.timing import Cancel
 
 from tests.masked_checkpoints import MASK, make_masked
 from tests.rounding import model_error

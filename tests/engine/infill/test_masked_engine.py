@@ -16,7 +16,7 @@ from dgemma_engine.families.masked.model import MaskedModel
 from dgemma_engine.infill.engine import Engine
 from dgemma_engine.infill.options import Decode, InfillOptions
 from dgemma_engine.protocol.messages import CandidateSource, Context, Draft, Extent, Finish, Infill
-from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.scheduling.timing import Cancel
 
 from tests.masked_checkpoints import BLOCK_KINDS, END, EXPAND, KINDS, MASK, make_masked, vocabulary
 

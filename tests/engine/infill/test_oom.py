@@ -13,7 +13,7 @@ from dgemma_engine.infill.engine import Engine
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model_store.catalogue import TINY
 from dgemma_engine.protocol.messages import Context
-from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.scheduling.timing import Cancel
 
 EXHAUSTED = RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: 9 bytes")
 CONTEXT = Context(document="a", prefix="width = 3\nheight = 4\narea = wid", suffix="\n", deadline_ms=60_000)

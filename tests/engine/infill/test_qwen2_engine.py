@@ -13,7 +13,7 @@ from dgemma_engine.families.registry import family_of
 from dgemma_engine.infill.engine import Engine
 from dgemma_engine.infill.options import InfillOptions
 from dgemma_engine.protocol.messages import Context, Finish, Infill
-from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.scheduling.timing import Cancel
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 from dgemma_kernels.packing.few_bits import COMPACT, DENSE, ProductKinds
 from torch import Tensor

@@ -24,10 +24,9 @@ from dgemma_engine.families.llama.weights import load_llama
 from dgemma_engine.infill.engine import Engine
 from dgemma_engine.infill.options import InfillOptions
 from dgemma_engine.model.ops import Ops
-from dgemma_engine.protocol.adapter_messages import AdapterUse
-from dgemma_engine.protocol.messages import Context, Infill
+from dgemma_engine.protocol.messages import AdapterUse, Context, Infill
 from dgemma_engine.repository_adapters.store import AdapterStore
-from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.scheduling.timing import Cancel
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 from dgemma_kernels.packing.few_bits import DENSE
 from torch import Tensor

@@ -13,7 +13,7 @@ from dgemma_engine.infill.store_limits import StoreLimits
 from dgemma_engine.model import devices
 from dgemma_engine.model_store.catalogue import TINY
 from dgemma_engine.protocol.messages import Context
-from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.scheduling.timing import Cancel
 
 CPU = torch.device("cpu")
 NUM_SESSIONS = 24

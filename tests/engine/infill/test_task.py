@@ -163,7 +163,8 @@ def test_text_whose_source_was_cut_short_stays_cut() -> None:
 
 
 def test_draft_keeps_the_limit_of_tokens() -> None:
-    assert task("x = |\n", max_middle_tokens=4).draft_text([*map(ord, " alpha")], before=()) == "alph"
+    tested = task("x = |\n", max_middle_tokens=4)
+    assert tested.within_limit(tested.text([*map(ord, " alpha")])) == "alph"
 
 
 def test_a_fill_keeps_its_paragraphs_and_replaces_nothing() -> None:

@@ -17,7 +17,8 @@ from dgemma_engine.ipc.client import EngineClient
 from dgemma_engine.ipc.endpoint import EngineLocation
 from dgemma_engine.ipc.json_rpc import STREAM_LIMIT_BYTES, Peer
 from dgemma_engine.protocol.definition_messages import DefinitionsQuery
-from dgemma_engine.protocol.messages import INFILL, PROGRESS, Context, EngineState, Finish, Infill, Progress
+from dgemma_engine.protocol.messages import INFILL, Context, Finish, Infill
+from dgemma_engine.protocol.status_messages import PROGRESS, EngineState, Progress
 from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams
 
 from tests.engine.fake_engine import (

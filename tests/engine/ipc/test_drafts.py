@@ -16,17 +16,8 @@ from dgemma_engine.ipc.client import EngineClient
 from dgemma_engine.ipc.endpoint import EngineLocation
 from dgemma_engine.ipc.json_rpc import Peer
 from dgemma_engine.protocol.handshake import HELLO, PROTOCOL, Hello
-from dgemma_engine.protocol.messages import (
-    DRAFT,
-    INFILL,
-    PROGRESS,
-    STATUS,
-    Draft,
-    EngineState,
-    Finish,
-    Infill,
-    Progress,
-)
+from dgemma_engine.protocol.messages import DRAFT, INFILL, Draft, Finish, Infill
+from dgemma_engine.protocol.status_messages import PROGRESS, STATUS, EngineState, Progress
 
 from tests.engine.fake_engine import PATIENCE_S, SteppingEngine, context, draft, location_in, serving, until
 from tests.engine.ipc.test_json_rpc import Wire, request

@@ -18,8 +18,8 @@ from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.kv_rows import sliding_rows
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.prompting.prefix_cache import PromptStore
-from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import finished
+from dgemma_engine.scheduling.timing import Cancel
 
 from tests.engine.fused_models import WINDOW, draw_ids, load
 from tests.engine.fused_models import write as write_model

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 from dgemma_engine.postprocess.brackets import with_closed_brackets, without_closed_twice
-from dgemma_engine.postprocess.cursor_context import CursorContext
-from dgemma_engine.postprocess.extent import extent_of
+from dgemma_engine.postprocess.cursor_context import CursorContext, extent_of
 from dgemma_engine.postprocess.indent_style import IndentStyle, style_of
 from dgemma_engine.postprocess.lexer import language_named, read
 from dgemma_engine.postprocess.shape import shape_completion

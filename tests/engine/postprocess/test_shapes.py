@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from dgemma_engine.postprocess.cursor_context import CursorContext
-from dgemma_engine.postprocess.extent import extent_of
+from dgemma_engine.postprocess.cursor_context import CursorContext, extent_of
 from dgemma_engine.postprocess.shape import shape_completion
 
 from tests.engine.postprocess.shape_cases import FOLDER, ShapeCase, shape_cases

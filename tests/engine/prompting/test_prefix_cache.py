@@ -21,8 +21,8 @@ from dgemma_engine.model.ops import Ops
 from dgemma_engine.model.transformer import DiffusionGemma
 from dgemma_engine.prompting import prefix_cache
 from dgemma_engine.prompting.prefix_cache import PromptStore
-from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import finished
+from dgemma_engine.scheduling.timing import Cancel
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -18,10 +18,10 @@ from dgemma_engine.ipc.client import EngineClient
 from dgemma_engine.ipc.endpoint import EngineLocation
 from dgemma_engine.ipc.json_rpc import Peer
 from dgemma_engine.ipc.lock_file import holder_pid
-from dgemma_engine.protocol import adapter_messages, definition_messages, messages, status_messages, trace_messages
+from dgemma_engine.protocol import definition_messages, messages, status_messages, trace_messages
 from dgemma_engine.protocol.codec import Message
 from dgemma_engine.protocol.handshake import PROTOCOL, Hello
-from dgemma_engine.protocol.messages import PROGRESS, STATUS, STOP, EngineState, Progress
+from dgemma_engine.protocol.status_messages import PROGRESS, STATUS, STOP, EngineState, Progress
 from dgemma_engine.serving import daemon
 
 from tests.engine.fake_engine import PATIENCE_S, command, context, location_in, serving
@@ -58,7 +58,7 @@ def test_changed_messages_count_the_protocol_up() -> None:
     """Who changes a message sees this fail: an engine that runs on across the update refuses it."""
     types = {
         name: value
-        for module in (adapter_messages, definition_messages, messages, status_messages, trace_messages)
+        for module in (definition_messages, messages, status_messages, trace_messages)
         for name, value in vars(module).items()
         if isinstance(value, type) and (issubclass(value, Message) or dataclasses.is_dataclass(value))
     }

@@ -6,22 +6,20 @@ import json
 from typing import Any
 
 import pytest
-from dgemma_engine.protocol.adapter_messages import AdapterUse
 from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
 from dgemma_engine.protocol.messages import (
+    AdapterUse,
     Candidate,
     CandidateSource,
     Context,
     Draft,
     DraftSpan,
-    EngineState,
     Extent,
     Finish,
     Infill,
-    Progress,
     Snippet,
 )
-from dgemma_engine.protocol.status_messages import StageTimes, Status
+from dgemma_engine.protocol.status_messages import EngineState, Progress, StageTimes, Status
 
 CONTEXT = Context(
     document="file:///a.py",

@@ -84,7 +84,7 @@ def test_plain_model_has_the_same_logits_in_transformers(dtype: str, plain: Path
 def test_exported_folder_is_plain_and_serves(plain: Path, tmp_path: Path) -> None:
     from dgemma_engine.infill.engine import Engine
     from dgemma_engine.protocol.messages import Context
-    from dgemma_engine.scheduling.cancellation import Cancel
+    from dgemma_engine.scheduling.timing import Cancel
 
     assert cli.main(["quantize", str(plain), str(tmp_path / "small"), "--format", "int8"]) == 0
     exported = export(tmp_path / "small", tmp_path / "plain", "bfloat16")

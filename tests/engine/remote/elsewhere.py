@@ -13,7 +13,8 @@ from typing import Any
 
 from dgemma_engine.errors import OutOfReach
 from dgemma_engine.http_api.http_settings import HttpSettings
-from dgemma_engine.protocol.messages import Context, Progress
+from dgemma_engine.protocol.messages import Context
+from dgemma_engine.protocol.status_messages import Progress
 from dgemma_engine.remote.connect import connect_remote
 from dgemma_engine.remote.remote_engine import RemoteEngine
 from dgemma_engine.remote.remote_location import RemoteLocation

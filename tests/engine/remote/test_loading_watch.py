@@ -16,7 +16,8 @@ from dgemma_engine.engine_client.connection_status import ConnectionState, Conne
 from dgemma_engine.engine_client.retry_policy import RetryPolicy
 from dgemma_engine.errors import NotNow, OutOfReach
 from dgemma_engine.protocol.handshake import PROTOCOL
-from dgemma_engine.protocol.messages import Infill, Progress
+from dgemma_engine.protocol.messages import Infill
+from dgemma_engine.protocol.status_messages import Progress
 from dgemma_engine.remote import loading_watch
 from dgemma_engine.remote.back_off import BackOff
 from dgemma_engine.remote.connect import connect_remote

@@ -12,8 +12,9 @@ import pytest
 from dgemma_engine.errors import EngineFault, EngineUnavailable, NotNow
 from dgemma_engine.http_api.http_settings import HttpSettings
 from dgemma_engine.protocol.definition_messages import DefinitionsQuery
-from dgemma_engine.protocol.messages import DocumentEdges, Draft, EngineState, Extent, Finish, Snippet
+from dgemma_engine.protocol.messages import DocumentEdges, Draft, Extent, Finish, Snippet
 from dgemma_engine.protocol.remote_messages import CANCEL_PATH
+from dgemma_engine.protocol.status_messages import EngineState
 from dgemma_engine.remote import remote_engine
 
 from tests.engine.http_api.front_door import FREE_PORT, AnsweringEngine, until

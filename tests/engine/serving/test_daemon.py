@@ -15,7 +15,8 @@ import pytest
 from dgemma_engine.errors import EngineFault, EngineUnavailable, SocketRefused
 from dgemma_engine.ipc.client import EngineClient
 from dgemma_engine.ipc.lock_file import EngineLock, holder_pid
-from dgemma_engine.protocol.messages import EngineState, Finish
+from dgemma_engine.protocol.messages import Finish
+from dgemma_engine.protocol.status_messages import EngineState
 
 from tests.engine.fake_engine import PATIENCE_S, attach, command, context, location_in, until
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 from dgemma_engine.errors import EngineFault
-from dgemma_engine.protocol.messages import Draft, EngineState, Finish, Progress
+from dgemma_engine.protocol.messages import Draft, Finish
+from dgemma_engine.protocol.status_messages import EngineState, Progress
 from dgemma_engine.serving.device_thread import DeviceThread
 
 from tests.engine.fake_engine import PATIENCE_S, STEP_S, SteppingEngine, context, load_failing

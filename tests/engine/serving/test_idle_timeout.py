@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from dgemma_engine.protocol.messages import EngineState
+from dgemma_engine.protocol.status_messages import EngineState
 from dgemma_engine.serving.idle_timeout import IdleTimeout
 
 

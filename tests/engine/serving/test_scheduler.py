@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from dgemma_engine.protocol.messages import Context, Finish, Infill
-from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.scheduling.timing import Cancel
 from dgemma_engine.serving.scheduler import Job, Scheduler
 
 

@@ -13,7 +13,8 @@ import pytest
 from dgemma_engine.errors import CheckpointError, EngineFault
 from dgemma_engine.infill.engine import Engine
 from dgemma_engine.ipc.launcher import engine_command
-from dgemma_engine.protocol.messages import EngineState, Finish, Progress
+from dgemma_engine.protocol.messages import Finish
+from dgemma_engine.protocol.status_messages import EngineState, Progress
 from dgemma_engine.serving.device_thread import DeviceThread
 
 from tests.engine.fake_engine import PATIENCE_S, SteppingEngine, attach, context, location_in, serving, until

@@ -43,8 +43,8 @@ from dgemma_engine.model.ops import Ops
 from dgemma_engine.protocol.handshake import HELLO, PROTOCOL, Hello
 from dgemma_engine.protocol.messages import CandidateSource, Context, Extent, Finish, Infill
 from dgemma_engine.protocol.trace_messages import CanvasTrace, RowKind, RowStep, Trace, Verdict
-from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import finished
+from dgemma_engine.scheduling.timing import Cancel
 from dgemma_engine.tokenization.tokenizer import Tokenizer
 from dgemma_engine.tracing.recorder import Recorder
 
@@ -392,7 +392,7 @@ def test_recording_equals_what_the_loop_says_row_by_row(make_checkpoint: Callabl
             placed = watching.canvases[number][0].tolist()
             for row in step.rows:
                 size = rows[row.row].num_free
-                here, placed = placed[: rows[row.row].length], placed[rows[row.row].length :]
+                here, placed = placed[: len(rows[row.row].positions())], placed[len(rows[row.row].positions()) :]
                 assert (here[:size], here[-2:]) == ([4] * size, [9, 9])
                 assert list(row.next_ids) == here[size:-2]
 
@@ -403,7 +403,7 @@ async def test_trace_is_answered_to_who_asked(tmp_path: Path) -> None:
         assert trace.infill.text == "2|1"
         assert trace.infill == replace(await client.infill(question("né", steps=3)), timings_ms=trace.infill.timings_ms)
         with pytest.raises(EngineFault, match="max_middle_tokens"):
-            await client._request("engine/trace", question().to_wire() | {"max_middle_tokens": 0})
+            await client._request("engine/trace", question().to_wire() | {"max_middle_tokens": 0}, dict)
 
 
 async def test_engine_that_knows_no_traces_is_told_apart(tmp_path: Path) -> None:

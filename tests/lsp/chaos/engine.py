@@ -17,18 +17,8 @@ from dgemma_engine.ipc.endpoint import EngineLocation
 from dgemma_engine.ipc.json_rpc import Peer
 from dgemma_engine.protocol.definition_messages import DEFINITIONS, Definitions
 from dgemma_engine.protocol.handshake import HELLO, PROTOCOL, Hello
-from dgemma_engine.protocol.messages import (
-    DRAFT,
-    INFILL,
-    PROGRESS,
-    STATUS,
-    Draft,
-    DraftSpan,
-    EngineState,
-    Finish,
-    Infill,
-    Progress,
-)
+from dgemma_engine.protocol.messages import DRAFT, INFILL, Draft, DraftSpan, Finish, Infill
+from dgemma_engine.protocol.status_messages import PROGRESS, STATUS, EngineState, Progress
 
 from tests.lsp.engine_process import STATUS_NOW
 

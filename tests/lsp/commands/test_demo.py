@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from dgemma_engine.protocol.messages import Finish, Infill
 
-from dgemma_lsp.answer import build_completions
 from dgemma_lsp.commands.complete import Answer, render
 from dgemma_lsp.commands.complete import request_at as request_at_place
 from dgemma_lsp.commands.demo import FILES, is_right, percentile, read_places
 from dgemma_lsp.commands.file_location import FilePosition, language_of
+from dgemma_lsp.request import build_completions
 from tests.lsp.cursor import request_at
 from tests.lsp.shaped_infill import shaped_infill
 

@@ -7,9 +7,8 @@ from dataclasses import replace
 import pytest
 from dgemma_engine.protocol.messages import Finish, Infill
 
-from dgemma_lsp.answer import build_completions
 from dgemma_lsp.completion.cache import AnswerCache, AnswerMatch, CursorFingerprint, EngineAnswer, accepted, resume
-from dgemma_lsp.request import Request, Selected, Trigger, as_if_accepted
+from dgemma_lsp.request import Request, Selected, Trigger, as_if_accepted, build_completions
 from tests.lsp.cursor import split_cursor
 from tests.lsp.shaped_infill import shaped_infill
 

@@ -40,7 +40,7 @@ def test_code_cells_of_the_same_language_stand_around_a_cell():
     assert around(notebooks, "4") == ("import os\n\na = 1\n\n", "\n\nb = 2")
     assert around(notebooks, "0") == ("", "\n\na = 1\n\nhere\n\nb = 2")
     assert around(notebooks, "2") == ("", "")
-    assert notebooks.holder("4") == URI
+    assert notebooks.holders["4"] == URI
 
 
 def test_of_many_cells_the_nearest_are_read():
@@ -55,7 +55,7 @@ def test_cells_are_moved_added_and_taken_out():
     assert notebooks.splice(URI, 4, 2, [Cell(uri="new", is_code=True), Cell(uri="4", is_code=True)])
     assert around(notebooks, "4") == ("import os\n\na = 1\n\nnew\n\n", "")
     assert around(notebooks, "5") == ("", ""), "taken out"
-    assert notebooks.holder("5") is None
+    assert "5" not in notebooks.holders
     assert sorted(notebooks.close(URI)) == ["0", "1", "2", "3", "4", "new"]
     assert around(notebooks, "4") == ("", "")
 

@@ -109,7 +109,7 @@ def test_root_path_of_windows_becomes_a_uri() -> None:
     ],
 )
 def test_shown_path_is_relative_to_its_folder_whatever_the_case(uri: str, roots: list[str], shown: str) -> None:
-    assert shown_path(uri, roots, WINDOWS) == shown
+    assert shown_path(uri, tuple(roots), WINDOWS) == shown
 
 
 def test_every_uri_of_a_message_gets_one_spelling() -> None:

@@ -94,7 +94,7 @@ def test_path_of_a_document(uri: str, path: Path | None):
     ],
 )
 def test_shown_path(uri: str, roots: list[str], shown: str):
-    assert shown_path(uri, roots) == shown
+    assert shown_path(uri, tuple(roots)) == shown
 
 
 @pytest.mark.parametrize(
@@ -108,13 +108,13 @@ def test_shown_path(uri: str, roots: list[str], shown: str):
     ],
 )
 def test_folder_of_a_document(uri: str, roots: list[str], folder: str):
-    assert folder_of(uri, roots) == folder
-    assert folder_of(uri, roots, PathStyle.WINDOWS) == ""
+    assert folder_of(uri, tuple(roots)) == folder
+    assert folder_of(uri, tuple(roots), PathStyle.WINDOWS) == ""
 
 
 def test_no_text_is_refused_and_every_shown_path_can_be_encoded():
     rng = random.Random(5)
     for _ in range(5_000):
         uri, root = ("".join(rng.choices(PIECES, k=rng.randint(0, 8))) for _ in range(2))
-        shown_path(uri, [root]).encode("utf-8")
+        shown_path(uri, (root,)).encode("utf-8")
         path_of(uri)

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from dgemma_engine.protocol.messages import EngineState, Finish, Infill
-from dgemma_engine.protocol.status_messages import Status
+from dgemma_engine.protocol.messages import Finish, Infill
+from dgemma_engine.protocol.status_messages import EngineState, Status
 
 from dgemma_lsp.engine_client.status import SlowDetector
 

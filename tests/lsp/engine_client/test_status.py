@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 from dgemma_engine.engine_client.connection_status import ConnectionState, ConnectionStatus
-from dgemma_engine.protocol.adapter_messages import AdapterUse
-from dgemma_engine.protocol.messages import Finish, Infill
+from dgemma_engine.protocol.messages import AdapterUse, Finish, Infill
 
 from dgemma_lsp.engine_client.status import ServerStatus, StatusBoard, StatusKind
 from dgemma_lsp.server.progress_bars import LoadProgress

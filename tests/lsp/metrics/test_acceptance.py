@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from dgemma_lsp.answer import Completion
 from dgemma_lsp.metrics.acceptance import Suggestions, num_kept
+from dgemma_lsp.request import Completion
 from tests.lsp.cursor import split_cursor
 
 URI = "file:///w/a.py"

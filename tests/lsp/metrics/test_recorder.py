@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from dgemma_lsp.answer import Completion
 from dgemma_lsp.metrics.recorder import StatsRecorder
 from dgemma_lsp.metrics.stats import Source
 from dgemma_lsp.metrics.store import StatsFile
+from dgemma_lsp.request import Completion
 
 URI = "file:///w/a.py"
 COMPLETION = Completion(lead="", inserted="area(width)", start=0, cursor=0, end=0, version=1)

@@ -4,20 +4,26 @@ A family supplies the layers: modules with `heads` (queries, keys and values), `
 `PromptCache`, or several rows with one each, whose adapter takes part as arguments: nothing is compiled or copied to
 change it.
 
+A small model on a processor makes hundreds of small operations, and Python between them takes longer than some of them.
+TorchScript calls them from compiled code (`scripted`). Torch advises against it by now: a module that cannot be
+compiled runs as it is, with the same results, only slower, and the reason is returned with it.
+
 Shape legend: N tokens of a pass, P its rows (the tokens, then padding: `packing.cpu.filled`), D hidden.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from dgemma_engine.backends.cpu.attention import KEY_MULTIPLE, AttentionSegment
 from dgemma_engine.backends.cpu.rotary import RotaryCosSin
-from dgemma_engine.backends.cpu.torchscript import scripted, unspecialised
 from dgemma_engine.model.config import LayerKind
 from dgemma_engine.model.kv_cache import PromptCache
 
@@ -44,18 +50,19 @@ class LayerStack:
     Args:
         layers: of one family, `PackedLayer`s or modules with the same methods.
         kinds: of each layer.
+        norm: after the last layer.
 
     Attributes:
         refusal: why the layers are not compiled; empty if they are.
     """
 
-    def __init__(self, layers: Sequence[nn.Module], kinds: Sequence[LayerKind]) -> None:
+    def __init__(self, layers: Sequence[nn.Module], kinds: Sequence[LayerKind], norm: nn.Module) -> None:
         self._kinds = kinds
         self._no_factors: list[list[Tensor]] = [[] for _ in kinds]
         self._present = [kind for kind in LayerKind if kind in kinds]
         last: Any = layers[-1]
         places = [self._present.index(kind) for kind in kinds]
-        stack, last_heads = scripted(_Layers(layers, places)), scripted(last.heads)
+        stack, last_heads = scripted(_Layers(layers, places, norm)), scripted(last.heads)
         self._all, self._last_heads = stack.call, last_heads.call
         self.refusal = stack.refusal or last_heads.refusal
 
@@ -63,45 +70,45 @@ class LayerStack:
         self,
         x_PD: Tensor,
         rotary: dict[LayerKind, RotaryCosSin],
-        cache: PromptCache,
-        segments: Sequence[AttentionSegment],
+        parts: Sequence[tuple[PromptCache, Sequence[AttentionSegment]]],
         num_causal: int,
+        *,
+        num_layers: int | None = None,
     ) -> Tensor:
-        """Runs tokens that follow the cached ones. Returns [P, D], float32.
+        """Runs tokens that follow the cached ones, or canvases of several caches.
 
         Args:
-            x_PD: hidden states, float32; no token attends to the padding.
+            x_PD: hidden states, float32, of all parts one after the other; no token attends to the padding.
             rotary: of the tokens' positions.
-            cache: keys and values are written into its room; nothing is counted as kept.
-            segments: consecutive ones that make up the pass.
+            parts: caches of one adapter, each with consecutive segments; keys and values are written into the caches'
+                room, and nothing is counted as kept.
             num_causal: tokens in causal mode, which come first; the two modes have scalars of their own.
-        """
-        num_tokens = sum(segment.num_tokens for segment in segments)
-        room = self._room(cache, num_tokens)
-        stores = [_LayerStores(new=[new], seen=[seen] * len(segments)) for new, seen in room]
-        return self._run(x_PD, rotary, stores, segments, num_causal, self._factors(cache))
+            num_layers: how many layers run; all by default, and the norm after them.
 
-    def run_together(
-        self,
-        x_PD: Tensor,
-        rotary: dict[LayerKind, RotaryCosSin],
-        caches: Sequence[PromptCache],
-        segments: Sequence[AttentionSegment],
-    ) -> Tensor:
-        """Runs canvases, each of which follows what a cache of its own holds. Returns [P, D], float32.
-
-        Args:
-            x_PD: hidden states of all canvases one after the other, float32.
-            rotary: of their positions.
-            caches: of the canvases; of one adapter.
-            segments: one for each.
+        Returns:
+            [P, D], float32; normalised after the last layer.
         """
-        rooms = [self._room(cache, each.num_tokens) for cache, each in zip(caches, segments, strict=True)]
-        stores = [
-            _LayerStores(new=[new for new, _seen in layer], seen=[seen for _new, seen in layer])
-            for layer in zip(*rooms, strict=True)
-        ]
-        return self._run(x_PD, rotary, stores, segments, 0, self._factors(caches[0]))
+        new, seen = list[list[Tensor]](), list[list[Tensor]]()
+        sizes = [(cache, sum(each.num_tokens for each in segments)) for cache, segments in parts]
+        for index in range(len(self._kinds) if num_layers is None else num_layers):
+            rooms = [cache.room(index, num_tokens, num_behind=KEY_MULTIPLE) for cache, num_tokens in sizes]
+            new.append([written for written, _read in rooms])
+            seen.append([read for (_written, read), (_cache, own) in zip(rooms, parts, strict=True) for _ in own])
+        segments = [each for _cache, own in parts for each in own]
+        with unspecialised():
+            return self._all(
+                x_PD,
+                new,
+                seen,
+                [rotary[kind].cos for kind in self._present],
+                [rotary[kind].sin for kind in self._present],
+                [segment.num_tokens for segment in segments],
+                [segment.num_rows for segment in segments],
+                [[segment.first_keys[kind] for segment in segments] for kind in self._present],
+                [[segment.masks[kind] for segment in segments] for kind in self._present],
+                num_causal,
+                self._factors(parts[0][0]),
+            )
 
     def store_kv(
         self,
@@ -114,9 +121,7 @@ class LayerStack:
         last_idx = len(self._kinds) - 1
         cos_sin = rotary[self._kinds[last_idx]]
         num_tokens = cos_sin.cos.shape[0]
-        room = self._room(cache, num_tokens)[:last_idx]
-        stores = [_LayerStores(new=[new], seen=[seen] * len(segments)) for new, seen in room]
-        x_PD = self._run(x_PD, rotary, stores, segments, num_tokens, self._factors(cache))
+        x_PD = self.run(x_PD, rotary, [(cache, segments)], num_tokens, num_layers=last_idx)
         with unspecialised():
             self._last_heads(
                 x_PD,
@@ -127,35 +132,6 @@ class LayerStack:
                 self._factors(cache)[last_idx],
             )
 
-    def _run(
-        self,
-        x_PD: Tensor,
-        rotary: dict[LayerKind, RotaryCosSin],
-        stores: Sequence[_LayerStores],
-        segments: Sequence[AttentionSegment],
-        num_causal: int,
-        factors: list[list[Tensor]],
-    ) -> Tensor:
-        """Runs as many layers as there are stores."""
-        with unspecialised():
-            return self._all(
-                x_PD,
-                [each.new for each in stores],
-                [each.seen for each in stores],
-                [rotary[kind].cos for kind in self._present],
-                [rotary[kind].sin for kind in self._present],
-                [segment.num_tokens for segment in segments],
-                [segment.num_rows for segment in segments],
-                [[segment.first_keys[kind] for segment in segments] for kind in self._present],
-                [[segment.masks[kind] for segment in segments] for kind in self._present],
-                num_causal,
-                factors,
-            )
-
-    def _room(self, cache: PromptCache, num_tokens: int) -> list[tuple[Tensor, Tensor]]:
-        """Returns, of each layer, where new keys and values go and all of them so far; see `PromptCache.room`."""
-        return [cache.room(i, num_tokens, num_behind=KEY_MULTIPLE) for i in range(len(self._kinds))]
-
     def _factors(self, cache: PromptCache) -> list[list[Tensor]]:
         if cache.adapter is None:
             return self._no_factors
@@ -163,25 +139,13 @@ class LayerStack:
         return cache.adapter.layers
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _LayerStores:
-    """The keys and values of a layer in a pass.
-
-    Attributes:
-        new: those of its tokens, in turn; one piece for each cache.
-        seen: what each segment attends to.
-    """
-
-    new: list[Tensor]
-    seen: list[Tensor]
-
-
 class _Layers(nn.Module):
-    """The first layers, one for each store that is passed."""
+    """As many of the layers as there is room given for; after all of them the norm."""
 
-    def __init__(self, layers: Sequence[nn.Module], kinds: Sequence[int]) -> None:
+    def __init__(self, layers: Sequence[nn.Module], kinds: Sequence[int], norm: nn.Module) -> None:
         super().__init__()
-        # Typed as layers, which a list of modules is not.
+        self._norm = norm
+        # Of layers, which a list of modules does not say.
         self._layers: Any = nn.ModuleList(layers)
         self._kinds = list(kinds)
 
@@ -207,4 +171,42 @@ class _Layers(nn.Module):
                     q_NHd, seen[index], x_PD.size(0), num_tokens, num_rows, first_keys[kind], masks[kind]
                 )
                 x_PD = layer.feed(x_PD, attended_PO, num_causal, factors[index])
-        return x_PD
+        return self._norm(x_PD) if len(new) == len(self._layers) else x_PD
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scripted:
+    """A module to call.
+
+    Attributes:
+        call: calls the module.
+        refusal: why `call` is not compiled, one line; empty if it is.
+    """
+
+    call: Callable[..., Any]
+    refusal: str
+
+
+def scripted(module: nn.Module) -> Scripted:
+    """Compiles a module, where that works.
+
+    Args:
+        module: in TorchScript's part of Python; its attributes are read once.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            # The method itself: calling the module would check for hooks each time.
+            return Scripted(call=cast(Any, torch.jit.script(module)).forward, refusal="")
+        except Exception as error:  # whatever a torch without TorchScript raises, or one that refuses the module
+            return Scripted(call=module, refusal=_first_sentence(error))
+
+
+def unspecialised() -> AbstractContextManager[None]:
+    """Runs scripted modules unspecialised: one program each, not one per shape."""
+    return cast(Any, torch.jit).optimized_execution(False)
+
+
+def _first_sentence(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__

@@ -7,12 +7,13 @@ Shape legend: N tokens of a pass, L canvas positions, P rows of a pass (the toke
 from __future__ import annotations
 
 from dgemma_kernels.packing.cpu import PackedMatrix, filled, num_filled
-from torch import Tensor
+from dgemma_kernels.reference.plain import softcap
+from torch import Tensor, nn
 
 from dgemma_engine.backends.cpu.feed_forward import RmsNorm
+from dgemma_engine.backends.cpu.layer_stack import scripted, unspecialised
 from dgemma_engine.backends.cpu.layers import PackedLayer, PackedSelfConditioning
 from dgemma_engine.backends.cpu.packed_model import PackedModel
-from dgemma_engine.backends.cpu.torchscript import scripted, unspecialised
 from dgemma_engine.model.devices import is_small
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.layers import Layer
@@ -27,6 +28,18 @@ def pack_for_cpu(model: DiffusionGemma) -> DiffusionModel:
     """
     num_values = sum(parameter.numel() for parameter in model.parameters())
     return CpuModel(model) if is_small(num_values, model.device) else model
+
+
+class _Capped(nn.Module):
+    """Logits with the softcap."""
+
+    def __init__(self, to_vocabulary: PackedMatrix, cap: float) -> None:
+        super().__init__()
+        self._to_vocabulary, self._cap = to_vocabulary, cap
+
+    def forward(self, hidden_PD: Tensor) -> Tensor:
+        """Returns [P, V], float32."""
+        return softcap(self._to_vocabulary(hidden_PD), self._cap)
 
 
 class CpuModel(PackedModel):
@@ -47,8 +60,12 @@ class CpuModel(PackedModel):
         self._scale = embed_scale(config.hidden_size, self.dtype)
         self_conditioning = scripted(PackedSelfConditioning(model.self_conditioning, config))
         self._self_conditioning = self_conditioning.call
-        self._note_compilation([self_conditioning.refusal])
-        self._to_vocabulary, self._from_vocabulary = PackedMatrix(weight_VD), PackedMatrix(weight_VD.t())
+        to_vocabulary = PackedMatrix(weight_VD)
+        raw, capped = scripted(to_vocabulary), scripted(_Capped(to_vocabulary, config.final_logit_softcapping))
+        from_vocabulary = scripted(PackedMatrix(weight_VD.t()))
+        self._to_vocabulary, self._to_capped = raw.call, capped.call
+        self._from_vocabulary = from_vocabulary.call
+        self._note_compilation([part.refusal for part in (self_conditioning, raw, capped, from_vocabulary)])
         self._probs_PV = weight_VD.new_empty(0, config.vocab_size)
 
     def embed(self, ids_BT: Tensor) -> Tensor:
@@ -57,14 +74,14 @@ class CpuModel(PackedModel):
 
     def logits(self, hidden_BLD: Tensor) -> Tensor:
         """See `DiffusionModel.logits`."""
-        raw_NV = self.raw_logits(hidden_BLD.flatten(0, 1))
-        return self._plain.ops.softcap(raw_NV, self._plain.config.final_logit_softcapping).unflatten(
-            0, hidden_BLD.shape[:2]
-        )
+        hidden_ND = hidden_BLD.flatten(0, 1)
+        with unspecialised():
+            return self._to_capped(filled(hidden_ND))[: len(hidden_ND)].unflatten(0, hidden_BLD.shape[:2])
 
     def raw_logits(self, hidden_ND: Tensor) -> Tensor:
         """See `DiffusionModel.raw_logits`."""
-        return self._to_vocabulary(filled(hidden_ND))[: len(hidden_ND)]
+        with unspecialised():
+            return self._to_vocabulary(filled(hidden_ND))[: len(hidden_ND)]
 
     def soft_embeddings(self, probs_BLV: Tensor) -> Tensor:
         """See `DiffusionModel.soft_embeddings`."""
@@ -74,7 +91,8 @@ class CpuModel(PackedModel):
             self._probs_PV = probs_NV.new_zeros(num_rows, probs_NV.shape[1], dtype=self.dtype)
         # Nothing reads the stale values in the padding.
         self._probs_PV[:num_positions].copy_(probs_NV)
-        soft_ND = self._from_vocabulary(self._probs_PV[:num_rows])[:num_positions].mul_(self._scale)
+        with unspecialised():
+            soft_ND = self._from_vocabulary(self._probs_PV[:num_rows])[:num_positions].mul_(self._scale)
         return soft_ND.unflatten(0, probs_BLV.shape[:2])
 
     def _canvas_states(self, ids_L: Tensor, soft_BLD: Tensor | None) -> Tensor:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from dgemma_engine.backends.cpu.attention import KEY_MULTIPLE, AttentionSegment
 from dgemma_engine.backends.cpu.feed_forward import RmsNorm
 from dgemma_engine.backends.cpu.layer_stack import LayerStack
-from dgemma_engine.backends.cpu.rotary import RotaryCache, RotaryCosSin
+from dgemma_engine.backends.cpu.rotary import RotaryCosSin, rotary_tables
 from dgemma_engine.model import attention_masks as masks
 from dgemma_engine.model.attention_masks import ALL_VISIBLE, AttentionMasks
 from dgemma_engine.model.canvas_pass import CanvasPass, joined_soft
@@ -75,16 +75,6 @@ class CanvasInputs:
     rotary: dict[LayerKind, RotaryCosSin]
     segment: AttentionSegment
 
-    def matches(
-        self, num_past: int, num_canvas: int, positions_BL: Tensor | None, attention_masks: AttentionMasks
-    ) -> bool:
-        """Whether these inputs were made of the same tensors."""
-        return (
-            (self.num_past, self.num_canvas) == (num_past, num_canvas)
-            and self.positions_BL is positions_BL
-            and self.attention_masks is attention_masks
-        )
-
 
 class PackedModel(ModelDefaults, ABC):
     """A `DiffusionModel` for one row (B = 1) and a `PromptCache`, or several canvases with one each.
@@ -104,9 +94,9 @@ class PackedModel(ModelDefaults, ABC):
         self.config, self.dtype, self.device = config, dtype, torch.device("cpu")
         self._num_heads = config.num_attention_heads
         self._present = [kind for kind in LayerKind if kind in config.layer_kinds]
-        self._table = RotaryCache(config)
-        self._stack = LayerStack(layers, config.layer_kinds)
-        self._norm = norm
+        # Rotary factors of as many positions as were asked for so far.
+        self._tables, self._num_tabled = dict[LayerKind, RotaryCosSin](), 0
+        self._stack = LayerStack(layers, config.layer_kinds, norm)
         self._inputs = deque[CanvasInputs](maxlen=_NUM_RUNS)
 
     @abstractmethod
@@ -140,13 +130,13 @@ class PackedModel(ModelDefaults, ABC):
         if attention_masks is None:
             segments = self._causal_segments(num_past, num_new, cache.seen_from)
         else:
-            segments = [self._segment(attention_masks, num_past, num_new, extra=0)]
+            segments = [self._segment(attention_masks, num_past, num_new, num_filled(num_new), extra=0)]
         x_PD = filled(self._embedded(_only_row(ids_BT)))
         rotary = self._rotary(positions_BT, num_past, num_new)
-        x_PD = self._stack.run(x_PD, rotary, prompt_cache(cache), segments, num_new)
+        x_PD = self._stack.run(x_PD, rotary, [(prompt_cache(cache), segments)], num_new)
         cache.remember(ids_BT)
         cache.advance(num_new)
-        return self._normed(x_PD[:num_new])
+        return x_PD[:num_new].to(self.dtype)[None]
 
     def prefill(self, ids_BT: Tensor, cache: KVCache) -> None:
         """See `DiffusionModel.prefill`."""
@@ -167,20 +157,19 @@ class PackedModel(ModelDefaults, ABC):
         attention_masks: AttentionMasks = ALL_VISIBLE,
     ) -> Tensor:
         """See `DiffusionModel.decode`."""
-        given = CanvasPass(
-            canvas_1L=canvas_BL,
-            cache=cache,
-            soft_1LD=soft_BLD,
-            positions_1L=positions_BL,
-            attention_masks=attention_masks,
-        )
-        inputs, x_PD = self._canvas_inputs(given), self._canvas_states(_only_row(canvas_BL), soft_BLD)
-        x_PD = self._stack.run(x_PD, inputs.rotary, prompt_cache(cache), [inputs.segment], 0)
-        return self._normed(x_PD[: given.num_positions])
+        num_canvas = canvas_BL.shape[1]
+        inputs = self._canvas_inputs(cache.length, num_canvas, positions_BL, attention_masks)
+        x_PD = self._canvas_states(_only_row(canvas_BL), soft_BLD)
+        x_PD = self._stack.run(x_PD, inputs.rotary, [(prompt_cache(cache), [inputs.segment])], 0)
+        return x_PD[:num_canvas].to(self.dtype)[None]
 
     def decode_together(self, passes: Sequence[CanvasPass]) -> list[Tensor]:
         """See `DiffusionModel.decode_together`."""
-        inputs, sizes = [self._canvas_inputs(each) for each in passes], [each.num_positions for each in passes]
+        sizes = [each.num_positions for each in passes]
+        inputs = [
+            self._canvas_inputs(each.cache.length, each.num_positions, each.positions_1L, each.attention_masks)
+            for each in passes
+        ]
         ids_N = torch.cat([_only_row(each.canvas_1L) for each in passes])
         x_PD = self._canvas_states(ids_N, joined_soft(passes))
         rotary = {
@@ -190,9 +179,9 @@ class PackedModel(ModelDefaults, ABC):
             )
             for kind in self._present
         }
-        caches, segments = [prompt_cache(each.cache) for each in passes], [each.segment for each in inputs]
-        x_PD = self._stack.run_together(x_PD, rotary, caches, segments)
-        return list(self._normed(x_PD[: sum(sizes)]).split(sizes, dim=1))
+        parts = [(prompt_cache(each.cache), [own.segment]) for each, own in zip(passes, inputs, strict=True)]
+        x_PD = self._stack.run(x_PD, rotary, parts, 0)
+        return list(x_PD[: sum(sizes)].to(self.dtype)[None].split(sizes, dim=1))
 
     def decode_after(
         self,
@@ -208,33 +197,36 @@ class PackedModel(ModelDefaults, ABC):
         num_past, num_block, num_canvas = cache.length, block_BT.shape[1], canvas_BL.shape[1]
         segments = [
             *self._causal_segments(num_past, num_block, cache.prompt_start),
-            self._segment(attention_masks, num_past + num_block, num_canvas, extra=num_canvas - 1),
+            self._segment(
+                attention_masks, num_past + num_block, num_canvas, num_filled(num_canvas), extra=num_canvas - 1
+            ),
         ]
         canvas_LD = self._canvas_states(_only_row(canvas_BL), soft_BLD)[:num_canvas]
         x_PD = filled(torch.cat((self._embedded(_only_row(block_BT)), canvas_LD)))
         if positions_BL is not None:
-            block_BT = torch.arange(num_past, num_past + num_block, device=positions_BL.device)[None]
-            positions_BL = torch.cat((block_BT, positions_BL), dim=1)
+            place_1T = torch.arange(num_past, num_past + num_block, device=positions_BL.device)[None]
+            positions_BL = torch.cat((place_1T, positions_BL), dim=1)
         rotary = self._rotary(positions_BL, num_past, num_block + num_canvas)
-        x_PD = self._stack.run(x_PD, rotary, prompt_cache(cache), segments, num_block)
+        x_PD = self._stack.run(x_PD, rotary, [(prompt_cache(cache), segments)], num_block)
         cache.remember(block_BT)
         cache.advance(num_block)
-        return self._normed(x_PD[num_block : num_block + num_canvas])
+        return x_PD[num_block : num_block + num_canvas].to(self.dtype)[None]
 
-    def _canvas_inputs(self, given: CanvasPass) -> CanvasInputs:
-        """Returns the inputs that the steps of a run share; those of the last runs are kept."""
-        num_past, num_canvas = given.cache.length, given.num_positions
-        positions_1L, attention_masks = given.positions_1L, given.attention_masks
+    def _canvas_inputs(
+        self, num_past: int, num_canvas: int, positions_BL: Tensor | None, attention_masks: AttentionMasks
+    ) -> CanvasInputs:
+        """Returns what the steps of a run share; those of the last few runs are kept."""
         for inputs in self._inputs:
-            if inputs.matches(num_past, num_canvas, positions_1L, attention_masks):
+            is_as_long = (inputs.num_past, inputs.num_canvas) == (num_past, num_canvas)
+            if is_as_long and inputs.positions_BL is positions_BL and inputs.attention_masks is attention_masks:
                 return inputs
         inputs = CanvasInputs(
             num_past=num_past,
             num_canvas=num_canvas,
-            positions_BL=positions_1L,
+            positions_BL=positions_BL,
             attention_masks=attention_masks,
-            rotary=self._rotary(positions_1L, num_past, num_canvas),
-            segment=self._segment(attention_masks, num_past, num_canvas, extra=num_canvas - 1),
+            rotary=self._rotary(positions_BL, num_past, num_canvas),
+            segment=self._segment(attention_masks, num_past, num_canvas, num_filled(num_canvas), extra=num_canvas - 1),
         )
         self._inputs.append(inputs)
         return inputs
@@ -251,7 +243,7 @@ class PackedModel(ModelDefaults, ABC):
                 device=self.device,
                 shown_from=shown_from,
             )
-            segments.append(self._segment(causal, start, num_tokens, extra=0))
+            segments.append(self._segment(causal, start, num_tokens, num_filled(num_tokens), extra=0))
         return segments
 
     def _rotary(self, positions_1N: Tensor | None, num_past: int, num_tokens: int) -> dict[LayerKind, RotaryCosSin]:
@@ -259,10 +251,16 @@ class PackedModel(ModelDefaults, ABC):
             positions_N, most = torch.arange(num_past, num_past + num_tokens), num_past + num_tokens
         else:
             positions_N, most = positions_1N[0], int(positions_1N.max()) + 1
-        return self._table.at(positions_N, most)
+        if most > self._num_tabled:
+            self._num_tabled = max(512, 2 * most)
+            self._tables = rotary_tables(self.config, self._num_tabled)
+        return {
+            kind: RotaryCosSin(cos=table.cos.index_select(0, positions_N), sin=table.sin.index_select(0, positions_N))
+            for kind, table in self._tables.items()
+        }
 
     def _segment(
-        self, attention_masks: AttentionMasks, num_past: int, num_tokens: int, *, extra: int
+        self, attention_masks: AttentionMasks, num_past: int, num_tokens: int, num_rows: int, *, extra: int
     ) -> AttentionSegment:
         """Returns the segment of consecutive tokens; without a mask a sliding layer reads its window and `extra` keys.
 
@@ -270,12 +268,13 @@ class PackedModel(ModelDefaults, ABC):
             attention_masks: of those tokens.
             num_past: keys before theirs.
             num_tokens: how many they are.
+            num_rows: see `AttentionSegment`.
             extra: tokens.
         """
         masks, first_keys = dict[LayerKind, Tensor](), dict[LayerKind, int]()
-        num_rows, end = num_filled(num_tokens), num_past + num_tokens
+        end = num_past + num_tokens
         for kind in self._present:
-            mask = attention_masks.of(kind)
+            mask = attention_masks.full if kind is LayerKind.FULL else attention_masks.sliding
             unmasked = self.config.sliding_window + extra if kind is LayerKind.SLIDING else end
             num_keys = min(end, unmasked) if mask is None else mask.shape[-1]
             first_keys[kind] = end - num_keys
@@ -288,9 +287,6 @@ class PackedModel(ModelDefaults, ABC):
                 additive = additive.repeat(1, 1, self._num_heads // self.config.num_kv_heads[kind], 1)
             masks[kind] = additive
         return AttentionSegment(num_tokens=num_tokens, num_rows=num_rows, first_keys=first_keys, masks=masks)
-
-    def _normed(self, x_ND: Tensor) -> Tensor:
-        return self._norm(x_ND).to(self.dtype)[None]
 
 
 def _only_row(ids_BN: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Rotary factors of a processor's passes: computed once per position, then looked up.
+"""Rotary factors of a processor's passes, as tables that positions are looked up in.
 
 Shape legend: N tokens of a pass, d head size.
 """
@@ -22,28 +22,9 @@ class RotaryCosSin:
     sin: Tensor
 
 
-class RotaryCache:
-    """Rotary factors of each layer kind, computed once for every requested position.
-
-    Args:
-        config: frequencies and head sizes.
-    """
-
-    def __init__(self, config: RotaryDimensions) -> None:
-        sizes = config.head_dim
-        self._frequencies = {kind: inverse_frequencies(rope, sizes[kind]) for kind, rope in config.rope.items()}
-        self._known = dict[LayerKind, RotaryCosSin]()
-        self._size = 0
-
-    def at(self, positions_N: Tensor, most: int) -> dict[LayerKind, RotaryCosSin]:
-        """Returns the factors of positions that are all below `most`."""
-        if most > self._size:
-            self._size = max(512, 2 * most)
-            self._known = {kind: _rotary(frequencies, self._size) for kind, frequencies in self._frequencies.items()}
-        return {
-            kind: RotaryCosSin(cos=known.cos.index_select(0, positions_N), sin=known.sin.index_select(0, positions_N))
-            for kind, known in self._known.items()
-        }
+def rotary_tables(config: RotaryDimensions, size: int) -> dict[LayerKind, RotaryCosSin]:
+    """Returns the factors of each layer kind for the first `size` positions."""
+    return {kind: _rotary(inverse_frequencies(rope, config.head_dim[kind]), size) for kind, rope in config.rope.items()}
 
 
 def _rotary(frequencies: Tensor, size: int) -> RotaryCosSin:

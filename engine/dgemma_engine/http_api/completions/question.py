@@ -12,8 +12,7 @@ from enum import StrEnum
 
 from dgemma_engine.http_api.completions.language_ids import language_of
 from dgemma_engine.http_api.completions.line_ends import is_windows, windows_text
-from dgemma_engine.postprocess.cursor_context import SHAPING_CHARS, normalize_newlines
-from dgemma_engine.postprocess.extent import extent_of
+from dgemma_engine.postprocess.cursor_context import SHAPING_CHARS, extent_of, normalize_newlines
 from dgemma_engine.protocol.messages import (
     Candidate,
     CandidateSource,

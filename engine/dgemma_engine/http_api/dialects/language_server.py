@@ -28,7 +28,7 @@ from dgemma_engine.http_api.refusal import Refusal
 from dgemma_engine.http_api.responses import error_object, json_response, stream_response
 from dgemma_engine.protocol.definition_messages import Definitions, DefinitionsQuery
 from dgemma_engine.protocol.handshake import PROTOCOL
-from dgemma_engine.protocol.messages import Context, Draft, EngineState, Finish, Infill, OnDraft
+from dgemma_engine.protocol.messages import Context, Draft, Finish, Infill, OnDraft
 from dgemma_engine.protocol.remote_messages import (
     ABOUT_PATH,
     CANCEL_PATH,
@@ -36,7 +36,7 @@ from dgemma_engine.protocol.remote_messages import (
     INFILL_PATH,
     TRACE_PATH,
 )
-from dgemma_engine.protocol.status_messages import Status
+from dgemma_engine.protocol.status_messages import EngineState, Status
 from dgemma_engine.protocol.trace_messages import Trace
 
 _Name = Annotated[str, Meta(min_length=1, max_length=64)]

@@ -14,7 +14,7 @@ from dgemma_engine.infill.length_search import LengthReading
 from dgemma_engine.infill.options import InfillOptions
 from dgemma_engine.postprocess.shape import without_covered
 from dgemma_engine.protocol.messages import Context, Extent
-from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.scheduling.timing import Cancel
 from dgemma_engine.tools.calibration.judged_hole import JudgedCandidate, JudgedHole
 from dgemma_engine.tools.calibration.length_bias import LengthFit, LengthTrial, fit_lengths
 from dgemma_engine.tools.calibration.samples import Sample

@@ -9,7 +9,7 @@ from typing import Protocol
 from dgemma_engine.infill.options import InfillOptions
 from dgemma_engine.postprocess.shape import without_covered
 from dgemma_engine.protocol.messages import Context, Extent, Infill
-from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.scheduling.timing import Cancel
 from dgemma_engine.tools.evaluation.holes.task import Task
 from dgemma_engine.tools.evaluation.length import Length
 

@@ -15,8 +15,8 @@ from dgemma_engine.diffusion.eager_executor import EagerExecutor
 from dgemma_engine.diffusion.sampler import EveryStep
 from dgemma_engine.diffusion.step_executor import StepExecutor
 from dgemma_engine.model.kv_cache import PromptCache
-from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import finished
+from dgemma_engine.scheduling.timing import Cancel
 from dgemma_engine.tools.tasks.frozen_executor import FrozenExecutor
 from dgemma_engine.tools.tasks.task_model import TaskModel
 from dgemma_engine.tools.tasks.task_tokens import TaskTokens

@@ -24,7 +24,7 @@ from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.prompting.builder import build_prompt
 from dgemma_engine.protocol.messages import Context
-from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.scheduling.timing import Cancel
 from safetensors.torch import load_file
 from torch import Tensor
 

@@ -16,8 +16,8 @@ from dgemma_engine.families.llama.model import LlamaModel
 from dgemma_engine.families.llama.weights import load_llama
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
-from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import finished
+from dgemma_engine.scheduling.timing import Cancel
 from torch import Tensor
 
 from tests.llama_checkpoints import make_llama

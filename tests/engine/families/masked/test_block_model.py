@@ -14,8 +14,8 @@ from dgemma_engine.model import attention_masks as masks
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.prompting.prefix_cache import PromptStore
-from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import finished
+from dgemma_engine.scheduling.timing import Cancel
 from torch import Tensor
 
 from tests.masked_checkpoints import BLOCK_KINDS, MASK, MaskedCheckpoint, make_masked

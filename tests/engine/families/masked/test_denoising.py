@@ -18,8 +18,8 @@ from dgemma_engine.families.masked.weights import load_masked
 from dgemma_engine.families.registry import family_of
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
-from dgemma_engine.scheduling.cancellation import Cancel
 from dgemma_engine.scheduling.cooperative import finished
+from dgemma_engine.scheduling.timing import Cancel
 
 from tests.masked_checkpoints import BLOCK_KINDS, MASK, VOCAB_SIZE, MaskedCheckpoint, edit, make_masked
 

@@ -17,7 +17,7 @@ from dgemma_engine.infill.candidate import Proposal, Ranked
 from dgemma_engine.infill.length_search import LengthReading, grid, surroundings_prior
 from dgemma_engine.infill.options import InfillOptions
 from dgemma_engine.protocol.messages import CandidateSource, Context, Extent
-from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.scheduling.timing import Cancel
 
 
 @dataclass

@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 from dgemma_engine.infill.options import InfillOptions
 from dgemma_engine.protocol.messages import Context, Finish, Infill
-from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.scheduling.timing import Cancel
 
 
 @dataclass

@@ -16,7 +16,7 @@ from dgemma_engine.cli import main
 from dgemma_engine.errors import TrainingError
 from dgemma_engine.infill.engine import Engine
 from dgemma_engine.protocol.messages import Context
-from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.scheduling.timing import Cancel
 from dgemma_engine.tools.training import checkpoint
 from dgemma_engine.tools.training import trainer as trainer_module
 from dgemma_engine.tools.training.data.training_data import CorpusData

@@ -16,7 +16,7 @@ from dgemma_engine.infill.candidate import Proposal, Ranked
 from dgemma_engine.infill.options import InfillOptions
 from dgemma_engine.protocol.messages import CandidateSource, Context
 from dgemma_engine.repository_adapters.store import AdapterStore, canonical_root
-from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.scheduling.timing import Cancel
 from dgemma_engine.tools.adaptation.config import EvaluationConfig, OptimizerConfig, SampleConfig
 from dgemma_engine.tools.training.optimization.schedule import Schedule
 from dgemma_engine.tools.tuning.repository.file_split import FileSplit

@@ -8,7 +8,7 @@ from dgemma_engine.infill.candidate import Proposal, Ranked
 from dgemma_engine.infill.options import InfillOptions
 from dgemma_engine.protocol.messages import CandidateSource, Context
 from dgemma_engine.repository_adapters.about import HeldOutFigures
-from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.scheduling.timing import Cancel
 from dgemma_engine.tools.calibration.samples import Sample
 from dgemma_engine.tools.evaluation.holes.task import Task
 from dgemma_engine.tools.tuning.hole_results import HoleResult, figures_of, measure

@@ -19,7 +19,7 @@ from dgemma_engine.protocol.messages import Context
 from dgemma_engine.repository_adapters import store as store_module
 from dgemma_engine.repository_adapters.store import AdapterStore
 from dgemma_engine.repository_adapters.training_folder import TrainingFacts
-from dgemma_engine.scheduling.cancellation import Cancel
+from dgemma_engine.scheduling.timing import Cancel
 from dgemma_engine.tools.adaptation.trainer import AdaptTrainer
 from dgemma_engine.tools.training.checkpoint import STATE
 from dgemma_engine.tools.tuning import refit, tuner
