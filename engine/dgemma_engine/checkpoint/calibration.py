@@ -101,7 +101,7 @@ class Calibration:
 
     @classmethod
     def default(cls) -> Self:
-        """What a model gets that nobody measured: no bias, every candidate shown, a stand-in for the probability."""
+        """The calibration of a model that was not measured: no bias, every candidate shown, no weights."""
         return cls(fingerprint="", length_bias=(), prior_weight=1.0, weights=None, intercept=0.0, threshold=0.0)
 
     @classmethod

@@ -15,13 +15,13 @@ class Features:
     Attributes:
         middle_mean: mean log-probability of its tokens and of what ends them, left to right.
         middle_sum: the sum of the same.
-        suffix_mean: mean log-probability of the first suffix tokens behind it, left to right; 0 without a suffix.
+        suffix_mean: mean log-probability of the first suffix tokens after it, left to right; 0 without a suffix.
         canvas_mean: mean log-probability of its tokens on the canvas; 0 for one that no canvas proposed.
         canvas_sum: the sum of the same: the log-probability of the whole middle, given its length.
         canvas_least: log-probability of the least likely of them; 0 for one that no canvas proposed.
         on_canvas: 1 if a canvas proposed it.
         seed_before: log(1 + lexemes that match before the place the text was found); 0 for one not found.
-        seed_after: the same behind it.
+        seed_after: the same after it.
         seed_places: log(1 + places it was found at).
         agreement: how many other ways of proposing gave the same text.
         length: log(1 + tokens).
@@ -30,7 +30,7 @@ class Features:
         odds: log-odds of the probability of all its tokens and of what ends them, `LEAST_ODDS` to `MOST_ODDS`; 0 where
             the causal mode did not write it.
         end: log-probability of what ends it; 0 for a model that ends nothing.
-        share: share of the probability of all candidates, each with the suffix behind it, 0 to 1.
+        share: share of the probability of all candidates, each with the suffix after it, 0 to 1.
     """
 
     middle_mean: float

@@ -199,7 +199,7 @@ class InfillFormat:
         return self.prefix_tokens + self.suffix_tokens + self.snippet_tokens + self.parallel_suffix_tokens
 
     def suffix_head_ids(self, suffix_ids: list[int]) -> list[int]:
-        """Returns the suffix tokens that are clamped on the canvas behind the slot."""
+        """Returns the suffix tokens that are clamped on the canvas after the slot."""
         return suffix_ids[: self.suffix_head_tokens]
 
     def slot_size(self, num_tokens: int) -> int:

@@ -38,7 +38,7 @@ class ParameterSource:
         keys: of a plain checkpoint; their tensors are stacked along the first dimension.
         rows: first dimension of each key's tensor.
         matrices: key of each matrix in a quantised checkpoint, without what comes after its module's name. Together,
-            behind each other, they are the parameter's rows; empty for what no checkpoint quantises.
+            one below the other, they are the parameter's rows; empty for what no checkpoint quantises.
         matrix_rows: rows of each matrix.
     """
 

@@ -1,7 +1,7 @@
 """A model folder read parameter by parameter, plain or quantised, whatever keys and shards it is spread over.
 
 Refuses a folder whose decoder holds keys that the model would leave unread: it would not be the checkpoint. Vision
-weights, the encoder's copies of tied weights and a tied `lm_head` are nobody's parameter here.
+weights, the encoder's copies of tied weights and a tied `lm_head` are no parameters here.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from dgemma_engine.quantization.block_layers import BlockMatrix
 from dgemma_engine.quantization.quantized_tensor import QuantisedTensor
 
 PackedParameter = QuantisedTensor | tuple[BlockMatrix, ...]
-"""A parameter as it is stored: one tensor, or matrices that stand behind each other."""
+"""A parameter as it is stored: one tensor, or matrices one below the other."""
 
 _HEAD = "lm_head.weight"
 # Rows of the output matrix that are compared at once.

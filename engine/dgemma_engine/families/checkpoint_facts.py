@@ -1,6 +1,6 @@
-"""What a checkpoint says of itself, before any of its weights is read: the ground on which a family is chosen.
+"""What a checkpoint says of itself, before any of its weights is read; a family is chosen by it.
 
-Turns a path into `CheckpointFacts`: a Hugging Face folder, or a GGUF file. A sidecar file of ours has the first word:
+Turns a path into `CheckpointFacts`: a Hugging Face folder, or a GGUF file. A sidecar file of ours comes first:
 `family.json` in a folder, `NAME.family.json` beside `NAME.gguf`.
 """
 

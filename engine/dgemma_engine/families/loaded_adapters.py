@@ -1,9 +1,9 @@
 """Adapters of repositories beside one loaded model: the folder of a request -> an `AdapterChoice`.
 
 The store is asked for every request, so that an adapter that was installed, removed or turned off counts from the next
-request on; its factors are read once and stay in memory with those of a few others. What cannot be used costs one
-sentence, and the model answers as it is; what `uses` says of it is as true as the store is then. Called on the device
-thread, but for `uses`.
+request on; its factors are read once and stay in memory with those of a few others. One that cannot be used is
+reported in one sentence, and the model answers as it is; `uses` compares with the store as it is then. Called on the
+device thread, but for `uses`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Which family a checkpoint is of: the one its sidecar names, else the one that recognises what it says of itself.
 
-A kind that is known and not run has a sentence of its own (`unsupported`), which the sidecar's word overrides.
+A kind that is known and not run has a sentence of its own (`unsupported`), which a sidecar overrides.
 """
 
 from __future__ import annotations

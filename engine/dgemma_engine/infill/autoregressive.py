@@ -65,7 +65,7 @@ def propose(
     """
     context, hole, ends = task.context, task.hole, task.ends()
     if task.form.healing == "token":
-        # Who stops on a blank line wants a line: an end at once would say nothing.
+        # A request on a blank line wants a line: an end at once would give none.
         barred_ids = ends.behind if task.is_blank_line else frozenset[int]()
         given_ids, allowed = (), HealedStart(hole.boundary.opening, task.spelling, barred_ids).allowed
     else:

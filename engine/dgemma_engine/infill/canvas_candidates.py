@@ -72,7 +72,7 @@ class CanvasCandidates:
         """Denoises the hole's hypotheses, block after block, step by step.
 
         A middle that fits no slot is tried again in a larger one; one that does not fit the largest goes on in a
-        further block behind it.
+        further block after it.
 
         Args:
             task: the request.
@@ -140,7 +140,7 @@ class CanvasCandidates:
                 cache.truncate(cache.prompt_start + len(prompt_ids))
 
     def length_reading(self, task: InfillTask, cache: PromptCache, middle: str) -> LengthReading:
-        """Returns what the search for a length looks at, and the length that it should find.
+        """Returns what the search for a length reads, and the length that it should find.
 
         Args:
             task: the request, of a format without a fill token.

@@ -258,5 +258,5 @@ class Engine:
         return finished(self._pipeline.search(context, choice, cancel, None, options, timer, None)).ranked
 
     def length_reading(self, context: Context, middle: str, cancel: Cancel) -> LengthReading | None:
-        """Returns what the search for a length looks at in a hole; see `Pipeline.length_reading`."""
+        """Returns what the search for a length reads in a hole; see `Pipeline.length_reading`."""
         return self._pipeline.length_reading(context, self._adapters.choose(context.folder), middle, cancel)

@@ -171,7 +171,7 @@ def warm(
 
 
 def promising(readings: dict[int, RowReading], count: int) -> list[int]:
-    """Returns the rows that look best after a step, by the mean log-probability of what they say.
+    """Returns the rows that look best after a step, by the mean log-probability of their tokens.
 
     Args:
         readings: by index of the row.

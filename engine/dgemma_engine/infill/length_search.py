@@ -17,14 +17,14 @@ GRID = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 """Lengths for a model whose later steps move text about: a middle that is a bit shorter or longer still comes out."""
 DENSE_GRID = (*range(1, 13), 14, 16, 20, *GRID[8:])
 """Lengths for a model whose committed tokens stay: a middle of another length than its row's cannot come out of it."""
-# Lines around the cursor that the prior looks at.
+# Lines around the cursor that the prior is made from.
 _NEARBY_LINES = 120
 # Of the prior: share that is spread evenly in log length, so that nothing is impossible.
 _FLAT_SHARE = 0.2
 
 
 def grid(extent: Extent, most: int, lengths: Sequence[int] = GRID) -> tuple[int, ...]:
-    """Returns the lengths worth a look, ascending, in tokens.
+    """Returns the lengths to try, ascending, in tokens.
 
     Args:
         extent: a line is seldom longer than 32 tokens.
@@ -37,7 +37,7 @@ def grid(extent: Extent, most: int, lengths: Sequence[int] = GRID) -> tuple[int,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LengthPrior:
-    """Probability of each length before the model has looked.
+    """Probability of each length before the model is asked.
 
     Attributes:
         lengths: ascending.
@@ -54,7 +54,7 @@ class LengthPrior:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LengthReading:
-    """What the search looks at in a hole whose middle is known.
+    """What the search reads in a hole whose middle is known.
 
     Attributes:
         true_length: free positions that its row has, what is taken over from the prefix included.
@@ -81,7 +81,7 @@ def surroundings_prior(
     Args:
         lengths: the grid.
         prefix: text before the hole's row.
-        suffix: text behind it.
+        suffix: text after it.
         extent: of the middle.
         count_tokens: tokens of a text.
     """

@@ -32,8 +32,8 @@ class Branch:
 
     Attributes:
         middle_ids: the candidate, at least one token.
-        suffix_ids: the first tokens that stand behind it; may be empty.
-        rest_ids: what stands behind those; given, where the model sees both sides, and never judged.
+        suffix_ids: the first tokens that stand after it; may be empty.
+        rest_ids: what stands after those; given, where the model sees both sides, and never judged.
     """
 
     middle_ids: tuple[int, ...]

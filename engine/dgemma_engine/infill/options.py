@@ -1,6 +1,6 @@
 """Options of one fill, apart from the request: which candidates are made, and how long the middle is.
 
-The product always uses the default; `dgemma-engine eval` takes parts away to measure what they are worth. Knows no
+The product always uses the default; `dgemma-engine eval` leaves parts out to measure what they contribute. Knows no
 tensors.
 """
 

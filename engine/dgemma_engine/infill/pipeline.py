@@ -238,7 +238,7 @@ class Pipeline:
     def length_reading(
         self, context: Context, choice: AdapterChoice, middle: str, cancel: Cancel
     ) -> LengthReading | None:
-        """Returns what the search without a fill token looks at in a hole whose middle is known.
+        """Returns what the search for a length reads in a hole whose middle is known.
 
         Args:
             context: the request.

@@ -84,7 +84,7 @@ def rank(
         features = features_of(proposal, likelihood, added_errors=added[proposal.text], share=share)
         score = task.calibration.probability(features)
         if not model.has_causal_mode and task.calibration.weights is None and proposal.canvas_logprobs:
-            # How sure the canvas was as it committed says more than a token's pseudo-likelihood (docs/decisions/0031).
+            # Probability at commitment ranks better than a token's pseudo-likelihood (docs/decisions/0031).
             score = _canvas_score(proposal)
         ranked.append(Ranked(proposal=proposal, score=score, features=features))
     return sorted(ranked, key=attrgetter("score"), reverse=True)
@@ -150,7 +150,7 @@ def _canvas_score(proposal: Proposal) -> float:
 
 
 def _branch(task: InfillTask, proposal: Proposal) -> Branch:
-    """Returns the tokens of a candidate, and those that stand behind it once it is inserted."""
+    """Returns the tokens of a candidate, and those that stand after it once it is inserted."""
     hole, suffix, encode = task.hole, task.context.suffix, task.tokenizer.encode
     text, behind = without_covered(proposal.text, proposal.covered, suffix), hole.head_ids
     if text is not None or not task.form.suffix_head_tokens:
@@ -167,7 +167,7 @@ def _branch(task: InfillTask, proposal: Proposal) -> Branch:
 
 
 def shares(judged: Sequence[Likelihood]) -> list[float]:
-    """Returns each candidate's share of the probability of all, with what ends it and the suffix behind it."""
+    """Returns each candidate's share of the probability of all, with what ends it and the suffix after it."""
     totals = [sum(_ended(one)) + sum(one.suffix) for one in judged]
     most = max(totals, default=0.0)
     # One whose tokens have no probability at all has no share, unless none has any.

@@ -60,7 +60,7 @@ def choose_model(named: str | None, environ: Mapping[str, str]) -> ModelChoice:
 
 
 def hub_path(named: str, environ: Mapping[str, str]) -> Path | None:
-    """Returns where a model of the hub is kept; a folder of that name here has the first word."""
+    """Returns where a model of the hub is kept; a folder of that name here comes first."""
     name = HubName.parse(named)
     if name is None or Path(named).exists():
         return None

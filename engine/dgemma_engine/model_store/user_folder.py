@@ -63,7 +63,7 @@ class ModelStore:
         return self.folder / entry.name
 
     def staging_folder(self, entry: Entry) -> Path:
-        """Returns the folder that a model is fetched into; what an interrupted download left there is gone on with."""
+        """Returns the folder that a model is fetched into; an interrupted download is resumed from there."""
         return self.folder / f".{entry.name}.part"
 
     def hub_folder(self, name: HubName) -> Path:

@@ -27,7 +27,7 @@ class Hole:
         boundary: where prefix and suffix were cut.
         prompt_ids: what the causal encoder reads.
         parallel_ids: the suffix as it is encoded beside the prompt; empty where the format has none.
-        head_ids: suffix tokens clamped behind the slot; empty when the rest of the file is blank.
+        head_ids: suffix tokens clamped after the slot; empty when the rest of the file is blank.
         end_ids: tokens that end a middle; empty for a checkpoint that has none and a file that goes on.
         is_last: whether the rest of the file is blank.
         around_ids: of the text around, what stands after the hole and then what stands before it.

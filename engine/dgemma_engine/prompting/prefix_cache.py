@@ -102,7 +102,7 @@ class PromptStore:
         # A request that failed half-way, or added nothing, may have left the cache shorter than the prompt.
         most = min(len(prompt.ids), len(ids), prompt.cache.num_prompt)
         shared = next((index for index in range(most) if prompt.ids[index] != ids[index]), most)
-        # What sliding layers dropped cannot be gone on from.
+        # A prompt cannot be continued from what sliding layers have dropped.
         shared = shared if prompt.cache.prompt_start + shared >= prompt.cache.least_length else 0
         prompt.cache.truncate(prompt.cache.prompt_start + shared)
         prompt.cache.settle()

@@ -59,7 +59,7 @@ class HealedStart:
         beginnings = (self._spelling.starting_with(rest[:size])[:1] for size in range(1, len(rest)))
         shorter = [ids[0] for ids in beginnings if ids and rest.startswith(self._spelling.text_of(ids[0]) or "\0")]
         if rest.isspace():
-            # Tokenizers leave one blank of a run to the word behind it. A model that does not know yet how deep a line
+            # Tokenizers leave one blank of a run to the word after it. A model that does not know yet how deep a line
             # is indented likes a usual depth, and would have to spell the rest blank by blank.
             shorter = shorter[-1:]
         return [*dict.fromkeys(shorter), *self._spelling.starting_with(rest)]

@@ -1,6 +1,6 @@
 """Where the text around a cursor is cut so that a tokenizer cuts it as it does in whole files: strings to strings.
 
-A cursor stands in mid-word, behind an opening bracket or a space, where tokens straddle it. What a token may straddle
+A cursor stands in mid-word, after an opening bracket or a space, where tokens straddle it. What a token may straddle
 is taken off the prefix (`opening`) and off the suffix (`closing`); the middle then has to begin and end with it. Knows
 no tokens: the rules hold for byte-level BPEs that give a word the space before it and for Gemma's SentencePiece alike.
 """
@@ -44,7 +44,7 @@ class Boundary:
 def back_off(prefix: str, suffix: str) -> Boundary:
     """Moves both sides of a cursor back to token boundaries.
 
-    Taken off the prefix is the first of these that the cursor stands behind, if it has at most 64 characters:
+    Taken off the prefix is the first of these that the cursor stands after, if it has at most 64 characters:
 
     - spaces and tabs that are all there is of the line: the next token may be a deeper indentation;
     - a word (letters, marks, underscores) with the one space before it, `x = conf|`, or with the dot before its leading
@@ -52,7 +52,7 @@ def back_off(prefix: str, suffix: str) -> Boundary:
       `x1|` nothing;
     - one to three punctuation characters with the one space before them, when the last of them is often the beginning
       of a longer token: `print(|`, `x !|`; nothing after a dot, a comma or a colon;
-    - one space: `return |`. Two or more in mid-line are a token without the word behind them.
+    - one space: `return |`. Two or more in mid-line are a token without the word after them.
 
     Taken off the suffix is the rest of the word that the cursor stands in. Line breaks stay where they are.
 
@@ -102,7 +102,7 @@ def _indent_size(prefix: str) -> int:
 def _word_piece_size(prefix: str) -> int:
     size = _run(reversed(prefix), _is_word)
     start = len(prefix) - size
-    # Gemma merges a dot with the underscores behind it, but not with letters.
+    # Gemma merges a dot with the underscores after it, but not with letters.
     if prefix.endswith("._", 0, start + 1):
         return size + 1
     return size and size + _space_size(prefix, start)

@@ -16,7 +16,7 @@ from dgemma_engine.errors import CheckpointError
 
 # Tokens decoded at once when all are: bounds the memory of a vocabulary of 262,144.
 _CHUNK_TOKENS = 16_384
-# Texts whose tokens are kept: what stands behind the cursor, and snippets, are the same for many keys.
+# Texts whose tokens are kept: what stands after the cursor, and snippets, are the same for many keys.
 _KNOWN_TEXTS = 16
 
 
@@ -123,7 +123,7 @@ class Tokenizer:
         None stands for what has no text of its own: `special_ids`, parts of a character, and SentencePiece's bytes
         (`<0x41>`), which are text or U+FFFD according to their neighbours.
         """
-        # Some decoders drop the space that a text begins with, so each token is read behind another.
+        # Some decoders drop the space that a text begins with, so each token is read after another.
         anchor_ids = self.encode("a")[-1:]
         anchor = self.decode(anchor_ids)
         texts, special = list[str | None](), frozenset(self.special_ids)

@@ -65,7 +65,7 @@ class Spelling:
         )
 
     def with_break_behind(self, token_id: int) -> Sequence[int]:
-        """Returns the tokens whose text is that of a token and the end of a line behind it."""
+        """Returns the tokens whose text is that of a token and the end of a line after it."""
         return self._closing_by_text.get(self.text_of(token_id) or "", ())
 
     @cached_property
@@ -95,7 +95,7 @@ class Opening:
 
     Attributes:
         given_ids: clamped at the row's start.
-        first_ids: what the position behind them may take, the plainest first; None if anything.
+        first_ids: what the position after them may take, the plainest first; None if anything.
     """
 
     given_ids: tuple[int, ...]
@@ -112,7 +112,7 @@ class Closing:
 
     Attributes:
         last_ids: what the last free position may take; None if anything.
-        given_ids: clamped behind it.
+        given_ids: clamped after it.
     """
 
     last_ids: tuple[int, ...] | None

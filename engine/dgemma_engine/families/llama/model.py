@@ -1,6 +1,6 @@
 """A Llama in plain PyTorch as a `DiffusionModel`: two modes over one set of weights.
 
-Hidden states of the layers score the NEXT position, so a canvas is read behind the prompt's last token
+Hidden states of the layers score the NEXT position, so a canvas is read after the prompt's last token
 (`shifted_canvas`). There is no self-conditioning. The terms of the canvas adapter take part in the canvas mode only,
 those of a cache's adapter in both.
 Knows tensors and token ids; knows nothing of files, sampling, holes or text.

@@ -15,7 +15,7 @@ from dgemma_engine.model.devices import PIECE_TOKENS
 from dgemma_engine.model.kv_rows import prompt_bytes
 from dgemma_engine.model.ops import Ops
 
-# What the parameters of a name are for.
+# What the parameters of each name are for.
 _KINDS = {
     "embed_tokens": "embedding", "lm_head": "output matrix", "qkv_proj": "attention", "o_proj": "attention",
     "gate_up_proj": "mlp", "down_proj": "mlp",

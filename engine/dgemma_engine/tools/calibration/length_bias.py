@@ -32,7 +32,7 @@ class LengthTrial:
         true_length: tokens of what was cut out.
         lengths: tokens tried, ascending.
         confidences: mean negative entropy of the free positions at each length, nats, mean over noise draws.
-        log_prior: log-probability of each length before the model looked, nats.
+        log_prior: log-probability of each length before the model is asked, nats.
     """
 
     hole: str
