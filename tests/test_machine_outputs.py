@@ -66,7 +66,7 @@ def test_status_has_the_documented_keys() -> None:
     assert keys <= {field.name for field in fields(Status)}
 
 
-def test_adapters_are_told_by_the_documented_keys(
+def test_adapters_are_reported_by_the_documented_keys(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -233,7 +233,7 @@ async def test_engine_killed_in_mid_request(tmp_path: Path, endless: Path, watch
     assert isinstance(await asyncio.wait_for(again, 10), list)
 
 
-async def test_wrong_settings_are_told_and_the_server_lives(tmp_path: Path) -> None:
+async def test_wrong_settings_are_reported_and_the_server_lives(tmp_path: Path) -> None:
     options = {"engine": {"model": str(tmp_path / "nowhere"), "modle": "x"}, "deadlineMs": "soon"}
     async with session(tmp_path, options=options) as editor:
         position = editor.open("for name in |\n")

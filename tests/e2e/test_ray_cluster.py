@@ -208,7 +208,7 @@ async def status_of(cluster: Cluster, key: str) -> int:
         return (await client.post("/infill", json=body, headers=headers)).status_code
 
 
-async def test_bad_line_disturbs_nothing_and_is_told(cluster: Cluster) -> None:
+async def test_bad_line_disturbs_nothing_and_is_reported(cluster: Cluster) -> None:
     text, pids = cluster.configuration.read_text(), replica_pids(cluster)
     cluster.configuration.write_text(text.replace("num_replicas: 2", "num_replicas: 2, user_config: {max_reqs: 4}"))
     assert "was not taken over" in (said := cluster.reload()) and "unknown field `max_reqs`" in said
@@ -264,7 +264,7 @@ def test_end_before_it_listens_is_clean(home: Path, delay_s: float) -> None:
         pass
 
 
-def test_model_that_cannot_be_loaded_is_told_in_one_sentence(tmp_path: Path, home: Path) -> None:
+def test_model_that_cannot_be_loaded_is_reported_in_one_sentence(tmp_path: Path, home: Path) -> None:
     keys, configuration = tmp_path / "keys", tmp_path / "team.yaml"
     keys.write_text(f"ann {KEY}\n")
     port = free_port()

@@ -70,7 +70,7 @@ def test_attention_is_not_compiled_anew_where_rows_begin_unaligned() -> None:
     assert said.split() == ["row_ptr", "position_ptr"]
 
 
-def test_keys_behind_an_address_in_memory_are_read_16_bytes_at_a_time() -> None:
+def test_keys_at_an_address_in_memory_are_read_16_bytes_at_a_time() -> None:
     """What is known of a pointer argument, a number that was loaded must be told."""
     program = (
         "import re, sys; sys.path.insert(0, 'kernels/bench');"

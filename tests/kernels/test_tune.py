@@ -104,7 +104,7 @@ def test_where_nothing_runs_the_entry_stays(tune: ModuleType, tmp_path: Path) ->
     assert tuned.file.table.of("norm") == read("sm_90").of("norm")
 
 
-def test_the_next_run_goes_on_behind_the_last_candidate(tune: ModuleType, tmp_path: Path) -> None:
+def test_the_next_run_goes_on_after_the_last_candidate(tune: ModuleType, tmp_path: Path) -> None:
     seen: list[dict[str, int]] = []
 
     def time(entry: dict[str, int]) -> float:

@@ -65,7 +65,7 @@ def test_server_that_cannot_run(start: Start, cmd: list[str], why: str) -> None:
     assert ":checkhealth dgemma" in only_said(window, why)
 
 
-def test_server_that_ends_is_told_and_started_again(scripted: Start) -> None:
+def test_server_that_ends_is_reported_and_started_again(scripted: Start) -> None:
     window = scripted("x = \n", script={"by_line": {"x = ": ["1"]}})
     window.lua("vim.lsp.get_clients({ bufnr = 0 })[1].rpc.terminate()")
     window.hear("the server")

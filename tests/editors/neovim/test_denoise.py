@@ -38,7 +38,7 @@ def test_drafts_are_drawn_by_confidence(scripted: Start, tmp_path: Path) -> None
     assert (tmp_path / "a.py").read_text() == "x = \n"
 
 
-def test_nothing_to_see_is_told(scripted: Start) -> None:
+def test_nothing_to_see_is_reported(scripted: Start) -> None:
     window = scripted("x = \n", script={"drafts": []})
     window.lua("vim.cmd.DgemmaDenoise()")
     assert window.hear("no engine yet") == "dgemma: no engine yet"

@@ -88,7 +88,7 @@ def test_no_is_remembered(store: Start, tmp_path: Path) -> None:
     assert model(tmp_path).exists()
 
 
-def test_download_is_stopped_and_gone_on_with(store: Start, index: Index, tmp_path: Path) -> None:
+def test_download_is_stopped_and_resumed(store: Start, index: Index, tmp_path: Path) -> None:
     index.holds_after = 300_000
     window = store()
     part = tmp_path / "data/dgemma-lsp/models/.small.part"

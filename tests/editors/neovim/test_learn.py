@@ -64,7 +64,7 @@ def test_repository_is_learnt_and_forgotten(learn: Learn, tmp_path: Path) -> Non
     window.hear("has no adapter")
 
 
-def test_what_is_no_better_is_told_alone(learn: Learn) -> None:
+def test_what_is_no_better_is_reported_alone(learn: Learn) -> None:
     window = learn("worse")
     window.lua("vim.cmd.DgemmaLearn()")
     window.hear("not installed")
@@ -77,7 +77,7 @@ def test_failure_is_one_sentence(learn: Learn) -> None:
     window.hear("12 files are too few")
 
 
-def test_learning_is_stopped_and_gone_on_with(learn: Learn, tmp_path: Path) -> None:
+def test_learning_is_stopped_and_resumed(learn: Learn, tmp_path: Path) -> None:
     window = learn("slow")
     window.lua("vim.cmd.DgemmaLearn()")
     window.until(lambda: "training" in window.lua("return _G.bars"))

@@ -85,7 +85,7 @@ def test_cancelled_fill_leaves_the_file(warm: Start, tmp_path: Path) -> None:
     ],
     ids=["nothing to fill", "empty selection", "private file", "huge selection"],
 )
-def test_refusal_is_told_in_one_sentence(
+def test_refusal_is_reported_in_one_sentence(
     start: Start, tmp_path: Path, name: str, text: str, command: str, why: str
 ) -> None:
     window = start(text, name=name, filetypes=["python", "sh", "env"])

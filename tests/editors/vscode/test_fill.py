@@ -104,7 +104,7 @@ def test_the_server_says_why_there_is_nothing(window: Window, workspace: Path) -
     assert window.saved(path) == "before = 1\n\nafter = 2\n"
 
 
-def test_a_fault_of_the_server_is_told(window: Window, workspace: Path) -> None:
+def test_a_fault_of_the_server_is_reported(window: Window, workspace: Path) -> None:
     path = select(window, workspace, "fails")
     fill(window)
     window.notice("the selection could not be filled")

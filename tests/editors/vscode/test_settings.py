@@ -51,7 +51,7 @@ def test_private_files_of_the_user_hold_in_a_server_that_is_started_again(
     bring_up(window, workspace)
 
 
-def test_a_wrong_value_is_told_by_the_server(window: Window, code_server: CodeServer) -> None:
+def test_a_wrong_value_is_reported_by_the_server(window: Window, code_server: CodeServer) -> None:
     python = {"dgemma.server.python": sys.executable}
     code_server.machine_settings(python | {"dgemma.deadlineMs": 7})
     window.notice("dgemma.deadlineMs must be a whole number from 50 to 60000, not 7")

@@ -62,7 +62,7 @@ def test_none_kept_is_never_captured() -> None:
         Graphs(repeat, most=-1)
 
 
-def test_what_cannot_be_captured_runs_and_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_cannot_be_captured_runs_and_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
     def refuse(work: Work) -> Work:
         raise RuntimeError("operation not permitted when stream is capturing")
 

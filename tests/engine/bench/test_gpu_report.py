@@ -201,7 +201,7 @@ def test_a_case_that_fails_takes_no_other_along(
     assert [entry["case"] for entry in result["results"]] == ["prefill", "prefill", *USERS]
 
 
-def test_a_case_that_breaks_the_device_ends_the_part_and_the_next_process_goes_on_behind_it(report: Any) -> None:
+def test_a_case_that_breaks_the_device_ends_the_part_and_the_next_process_goes_on_after_it(report: Any) -> None:
     report.is_broken = lambda: True
     report.begin("kernels")
     with pytest.raises(SystemExit):
@@ -319,7 +319,7 @@ def options(**changes: Any) -> Namespace:
     return Namespace(**values | changes)
 
 
-def test_a_part_is_started_again_behind_a_dead_case_until_nothing_is_gained(
+def test_a_part_is_started_again_after_a_dead_case_until_nothing_is_gained(
     modules: Callable[[str], ModuleType], report: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     driver, plan = modules("gpu_report"), modules("gpu_plan")

@@ -60,7 +60,7 @@ def test_examples_are_printed_log_nothing_of_requests_and_let_cards_work_on_seve
         assert read_limits(application.deployments[0].user_config).num_at_once == 8
 
 
-def test_file_of_keys_that_cannot_be_used_is_told_before_anything_starts(path: Path, tmp_path: Path) -> None:
+def test_file_of_keys_that_cannot_be_used_is_reported_before_anything_starts(path: Path, tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     path.write_text(GOOD.replace("allow_anyone: true", f"api_key_file: {keys}"))
     with pytest.raises(WrongUsage, match="keys: cannot be read"):
@@ -72,7 +72,7 @@ def test_file_of_keys_that_cannot_be_used_is_told_before_anything_starts(path: P
     require_keys_and_models(read_configuration(path))
 
 
-def test_model_that_is_not_there_is_told_before_anything_starts(path: Path) -> None:
+def test_model_that_is_not_there_is_reported_before_anything_starts(path: Path) -> None:
     path.write_text(GOOD.replace("model: tiny", "model: /nonexistent"))
     with pytest.raises(WrongUsage, match="/nonexistent: no such folder"):
         require_keys_and_models(read_configuration(path))
@@ -116,7 +116,7 @@ def test_file_that_is_missing_or_no_text_is_refused(path: Path) -> None:
         read_configuration(path)
 
 
-def test_port_in_use_is_told_before_anything_starts(path: Path) -> None:
+def test_port_in_use_is_reported_before_anything_starts(path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         path.write_text(GOOD.replace("8123", str(port)))
@@ -127,7 +127,7 @@ def test_port_in_use_is_told_before_anything_starts(path: Path) -> None:
         require_free_port(read_configuration(path))
 
 
-def test_failure_is_told_in_the_engines_own_sentence() -> None:
+def test_failure_is_reported_in_the_engines_own_sentence() -> None:
     ray = """The deployment failed to start 2 times in a row. Error:
 Traceback (most recent call last):
   File "replica.py", line 1, in initialize

@@ -125,7 +125,7 @@ def test_first_limits_have_to_be_right(make: Make) -> None:
         make().reconfigure({"most": 1})
 
 
-async def test_later_limits_that_are_wrong_leave_the_earlier_ones_and_are_told(
+async def test_later_limits_that_are_wrong_leave_the_earlier_ones_and_are_reported(
     make: Make, engine: SteppingEngine, meter: Meter, caplog: pytest.LogCaptureFixture
 ) -> None:
     replica = make()
@@ -258,7 +258,7 @@ async def test_replica_that_is_stuck_in_a_step_is_not_healthy(engine: SteppingEn
     await replica.check_health()
 
 
-async def test_lost_card_is_told_and_ends_the_process(
+async def test_lost_card_is_reported_and_ends_the_process(
     engine: SteppingEngine, make: Make, ended: threading.Event
 ) -> None:
     replica = make()

@@ -39,7 +39,7 @@ def test_row_has_room_for_what_it_starts_from() -> None:
         Row(num_free=2, warm_ids=(1, 2, 3))
 
 
-def test_warm_row_starts_from_its_tokens_and_noise_behind_them() -> None:
+def test_warm_row_starts_from_its_tokens_and_noise_after_them() -> None:
     warm = start(Row(num_free=8, opening_ids=(9,), warm_ids=(40, 41), seed=5))
     cold = start(Row(num_free=8, opening_ids=(9,), seed=5))
     assert warm.ids_1L[0, 1:3].tolist() == [40, 41]

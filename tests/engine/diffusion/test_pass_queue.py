@@ -104,7 +104,7 @@ def test_another_adapter_is_another_model() -> None:
 
 
 @pytest.mark.parametrize("said", [None, []])
-def test_a_fault_is_its_own_runs_only_and_is_told(said: list[str] | None) -> None:
+def test_a_fault_is_its_own_runs_only_and_is_reported(said: list[str] | None) -> None:
     model = FakeModel()
     model.faults = {2}
     queue = queue_of(model, said)

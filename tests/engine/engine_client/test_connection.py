@@ -71,7 +71,7 @@ async def test_loading_answers_with_its_progress_then_with_text():
     assert [status.percent for status in linked.told] == [0, 10, 60, 100]
 
 
-async def test_failures_pause_longer_each_time_and_are_told_once():
+async def test_failures_pause_longer_each_time_and_are_reported_once():
     linked = Linked(FakeConnector(failures=3, answers={"x": "y"}))
     for attempts, pause_s in ((1, 1), (2, 2), (3, 4)):
         answer = await linked.ask()
@@ -86,7 +86,7 @@ async def test_failures_pause_longer_each_time_and_are_told_once():
     assert isinstance(await linked.ask(), Infill)
 
 
-async def test_engine_that_dies_on_a_request_is_told_and_replaced():
+async def test_engine_that_dies_on_a_request_is_reported_and_replaced():
     linked = Linked(FakeConnector(answers={"x": "y"}))
     answer = await linked.ask("DIE")
     assert answer == ConnectionStatus(state=ConnectionState.FAILED, message=ENDED)
@@ -112,7 +112,7 @@ async def test_engine_that_ends_while_idle_is_not_restarted_before_the_next_requ
     assert isinstance(await linked.ask(), Infill)
 
 
-async def test_fault_is_told_and_the_connection_stays():
+async def test_fault_is_reported_and_the_connection_stays():
     linked = Linked(FakeConnector(answers={"x": "y"}))
     answer = await linked.ask("FAULT")
     assert answer == ConnectionStatus(state=ConnectionState.FAILED, message="out of memory; use a smaller model")
@@ -153,7 +153,7 @@ async def test_unforeseen_error_is_a_status():
     )
 
 
-async def test_model_that_cannot_load_is_told_and_its_connection_dropped():
+async def test_model_that_cannot_load_is_reported_and_its_connection_dropped():
     engine = FakeEngine()
 
     async def connect(*, on_progress: Callable[[Progress], None], on_closed: Callable[[], None]) -> FakeEngine:

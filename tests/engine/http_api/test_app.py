@@ -221,7 +221,7 @@ async def until_loaded(door: FrontDoor) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_engine_that_comes_fails_and_dies_is_told_by_the_status(tmp_path: Path) -> None:
+async def test_engine_that_comes_fails_and_dies_is_reported_by_the_status(tmp_path: Path) -> None:
     location = EngineLocation.locate({"DGEMMA_RUNTIME_DIR": str(tmp_path)}, model="tiny")
     body = {"input_prefix": "x = ", "input_suffix": ""}
     async with real_front_door(location, FREE_PORT) as door:

@@ -142,7 +142,7 @@ async def test_handshakes_above_the_limit_are_closed(tmp_path: Path, caplog: pyt
     await serving
 
 
-async def test_connections_that_cannot_be_accepted_are_told_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_connections_that_cannot_be_accepted_are_reported_once(caplog: pytest.LogCaptureFixture) -> None:
     server = HttpServer(create_app(AnsweringEngine(), FREE_PORT), FREE_PORT)
     serving = asyncio.create_task(server.serve())
     await until(lambda: server._server.started)

@@ -421,7 +421,7 @@ def test_stopped_while_the_prompt_is_encoded(
     assert (infill.finish, infill.text, infill.steps) == (finish, "", 0)
 
 
-def test_a_question_without_a_deadline_behind_another_one(engine: Engine) -> None:
+def test_a_question_without_a_deadline_after_another_one(engine: Engine) -> None:
     context = Context(document="a", prefix="total = ", suffix="\nx")
     for _ in range(2):
         assert engine.infill(context, Cancel(deadline_s=math.inf, clock=lambda: 0.0)).steps > 0

@@ -106,7 +106,7 @@ def test_grid_uses_other_ways_to_begin_and_end_with_the_second_draw() -> None:
     assert (second.row.opening_ids, second.row.last_ids, second.row.head_ids) == ((50,), None, (30, 31))
 
 
-def test_warm_row_holds_the_seed_and_fills_behind_it() -> None:
+def test_warm_row_holds_the_seed_and_fills_after_it() -> None:
     [made] = hypotheses.warm(hole("a.b"), [found("cd")], encode, FORM, most=64, seed=1)
     assert made.row.opening_ids == tuple(encode("b"))
     assert made.row.warm_ids == (*encode("cd"), 7, 7)

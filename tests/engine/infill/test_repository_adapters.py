@@ -308,7 +308,9 @@ def test_removed_adapter_is_no_news_where_an_outer_one_counts(
     assert engine.adapters == {str(roots[0]): ""}
 
 
-def test_adapter_that_goes_while_the_engine_runs_is_told(base: Path, store: AdapterStore, roots: list[Path]) -> None:
+def test_adapter_that_goes_while_the_engine_runs_is_reported(
+    base: Path, store: AdapterStore, roots: list[Path]
+) -> None:
     install_adapter(store, base, roots[0])
     engine = load(base, store)
     assert ask(engine, question(PREFIXES[0], roots[0])).adapter.fault == ""
@@ -344,7 +346,7 @@ def test_model_of_a_family_without_adapters_answers_as_it_is(
     assert "adapters are for GGUF files" in fault
 
 
-def test_model_without_adapters_is_told_by_its_short_name(store: AdapterStore, roots: list[Path], base: Path) -> None:
+def test_model_without_adapters_is_named_by_its_short_name(store: AdapterStore, roots: list[Path], base: Path) -> None:
     install_adapter(store, base, roots[0], base_name="SmolLM2-135M-Instruct.Q4_1.gguf")
     fault = ask(load(model_folder("tiny"), store), question(PREFIXES[0], roots[0])).adapter.fault
     assert fault.endswith("the model tiny takes no adapters; choose small")

@@ -294,7 +294,7 @@ async def test_any_string_passes_unchanged(text: str, tmp_path: Path) -> None:
         assert [replace(seen, document=asked.document) for seen in engine.seen] == [asked]
 
 
-async def test_progress_is_told_and_requests_wait_for_the_model(tmp_path: Path) -> None:
+async def test_progress_is_reported_and_requests_wait_for_the_model(tmp_path: Path) -> None:
     told: list[Progress] = []
     async with (
         serving(tmp_path, load_slowly) as location,

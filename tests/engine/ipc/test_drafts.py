@@ -62,7 +62,7 @@ def check_drafts(drafts: list[Draft], prefix: str, *, num_steps: int) -> None:
     assert [draft.text for draft in drafts] == [f"{step}:{prefix}" for step in steps]
 
 
-async def test_listener_is_told_the_drafts_of_its_request_before_the_answer(tmp_path: Path) -> None:
+async def test_listener_gets_the_drafts_of_its_request_before_the_answer(tmp_path: Path) -> None:
     engine, told = SteppingEngine(), dict[str, list[Draft]]()
     async with serving(tmp_path, loads(engine)) as location, await EngineClient.attach(location) as client:
 

@@ -46,7 +46,7 @@ def test_tiny_stands_in_for_a_default_that_is_missing(environ: dict[str, str]) -
     assert choose_model(None, environ) == ModelChoice(runs="small")
 
 
-def test_old_name_is_told_once_and_means_tiny(
+def test_old_name_is_reported_once_and_means_tiny(
     environ: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_DATA_HOME", environ["XDG_DATA_HOME"])

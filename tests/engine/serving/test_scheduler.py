@@ -156,7 +156,7 @@ def test_speculative_is_refused_while_another_or_its_own_document_is_served(
     assert bench.add(job("s", owner, document, speculative=True)) == ["s"]
 
 
-def test_speculative_has_room_behind_a_job_that_was_answered(bench: Bench) -> None:
+def test_speculative_has_room_after_a_job_that_was_answered(bench: Bench) -> None:
     real = job("r", 2)
     bench.add(real)
     bench.steps(1)

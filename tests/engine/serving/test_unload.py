@@ -135,7 +135,7 @@ def test_stop_while_unloaded_ends_the_thread(card: Card) -> None:
     assert len(card.loaded) == 1
 
 
-def test_memory_that_another_program_took_meanwhile_is_told(card: Card, run: Run) -> None:
+def test_memory_that_another_program_took_meanwhile_is_reported(card: Card, run: Run) -> None:
     run.wait_for(lambda: run.is_resting)
     card.error = CheckpointError("the model needs 17.1 GiB, cuda:0 has 3.0 GiB free")
     job = run.device.submit(1, context())

@@ -196,7 +196,7 @@ def line_ends() -> Spelling:
     return Spelling(Tokenizer(backend))
 
 
-def test_tokens_that_close_a_line_have_text_and_a_break_behind_it(line_ends: Spelling) -> None:
+def test_tokens_that_close_a_line_have_text_and_a_break_after_it(line_ends: Spelling) -> None:
     assert [str(line_ends.text_of(token_id)) for token_id in sorted(line_ends.closing_line)] == [
         "):\n", "):\r\n", "):\n\n", ")\n", ") \n", "a\rb", " x\n",
     ]  # fmt: skip
@@ -215,11 +215,11 @@ def test_tokens_that_close_a_line_have_text_and_a_break_behind_it(line_ends: Spe
         ("):\n", []),
     ],
 )
-def test_tokens_with_a_break_behind_a_token(line_ends: Spelling, text: str, expected: list[str]) -> None:
+def test_tokens_with_a_break_after_a_token(line_ends: Spelling, text: str, expected: list[str]) -> None:
     assert texts(line_ends, list(line_ends.with_break_behind(1 + LINE_ENDS.index(text)))) == expected
 
 
-def test_no_token_is_that_of_nothing_with_a_break_behind_it(line_ends: Spelling) -> None:
+def test_no_token_is_that_of_nothing_with_a_break_after_it(line_ends: Spelling) -> None:
     assert list(line_ends.with_break_behind(0)) == []
     assert list(line_ends.with_break_behind(10**6)) == []
 

@@ -174,7 +174,7 @@ async def test_trace_writes_a_page_for_its_owner_whatever_the_umask_is(
 
 
 @pytest.mark.parametrize("command", [["complete"], ["trace", "--html", "o.html"]])
-async def test_odd_line_of_an_ignore_file_is_told_in_one_line(
+async def test_odd_line_of_an_ignore_file_is_reported_in_one_line(
     environ: dict[str, str], tmp_path: Path, command: list[str]
 ):
     (tmp_path / "a.py").write_text("x = ")
@@ -281,7 +281,7 @@ async def test_doctor_tells_of_the_engine_that_runs(environ: dict[str, str]):
 
 
 @pytest.mark.parametrize(("by", "age", "verdict"), [(-1, "older", "warn"), (1, "newer", "fail")])
-async def test_engine_of_another_version_is_told_in_one_sentence(
+async def test_engine_of_another_version_is_reported_in_one_sentence(
     environ: dict[str, str], target: str, by: int, age: str, verdict: str
 ):
     async with serving(EngineLocation.locate(environ), answers={"return ": "1"}, protocol=PROTOCOL + by) as engine:
@@ -331,7 +331,7 @@ async def test_model_that_is_not_there_is_refused_with_what_to_run(
     assert err == f"dgemma-lsp: the model diffusiongemma is not there yet; {remedy}\n"
 
 
-async def test_what_answers_in_place_of_a_default_that_is_not_there_is_told(environ: dict[str, str], target: str):
+async def test_what_answers_in_place_of_a_default_that_is_not_there_is_reported(environ: dict[str, str], target: str):
     own = environ | {"XDG_DATA_HOME": environ["DGEMMA_RUNTIME_DIR"]}
     async with serving(EngineLocation.locate(environ), answers={"return ": "3"}):
         code, _, err = await run(own, "complete", target, "--model", DEFAULT_MODEL)
@@ -341,7 +341,7 @@ async def test_what_answers_in_place_of_a_default_that_is_not_there_is_told(envi
     )
 
 
-async def test_old_name_of_a_model_is_told_once(environ: dict[str, str], target: str):
+async def test_old_name_of_a_model_is_reported_once(environ: dict[str, str], target: str):
     async with serving(EngineLocation.locate(environ), answers={"return ": "3"}):
         code, _, err = await run(environ, "complete", target, "--model", "embedded")
     assert code == 0

@@ -181,7 +181,7 @@ async def test_edit_decides_whether_the_work_may_serve(text: str, cursor: int, s
     await air.flights.close()
 
 
-async def test_closer_that_the_editor_puts_behind_an_opener_disagrees_with_nothing() -> None:
+async def test_closer_that_the_editor_puts_after_an_opener_disagrees_with_nothing() -> None:
     air = Air()
     flight = await air.launch()
     air.draft("(value)", 1)

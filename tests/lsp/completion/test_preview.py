@@ -127,13 +127,13 @@ async def test_document_that_changes_meanwhile_gets_nothing(record: Path) -> Non
         assert (result.items, "has changed" in result.message) == ([], True)
 
 
-async def test_engine_that_is_not_there_is_told(record: Path) -> None:
+async def test_engine_that_is_not_there_is_reported(record: Path) -> None:
     async with editing(record, engine={"failures": 9}) as editor:
         result = await Watcher(editor).watch(editor.open("x = |"))
         assert (result.items, result.message) == ([], "no engine answers; start one with: dgemma-engine start")
 
 
-async def test_switched_off_is_told(record: Path) -> None:
+async def test_switched_off_is_reported(record: Path) -> None:
     async with editing(record, answers={"": "1"}, options={"enabled": False}) as editor:
         result = await Watcher(editor).watch(editor.open("x = |"))
         assert (result.items, "dgemma.enabled" in result.message) == ([], True)

@@ -57,7 +57,7 @@ async def test_name_of_no_model_is_refused_as_it_was_written(
         (Settings(engine_url="https://kim:secret@gpu"), "the first request connects to engine.url"),
     ],
 )
-def test_first_request_is_told_as_it_is(settings: Settings, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_first_request_is_reported_as_it_is(settings: Settings, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
     assert first_request(settings).startswith(sentence)
 

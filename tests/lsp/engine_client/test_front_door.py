@@ -84,7 +84,7 @@ async def test_process_that_cannot_serve_is_told_with_its_reason_and_started_aga
     assert set(warnings) == {"dgemma.engine.http: no key"}
 
 
-async def test_command_that_is_not_there_is_told() -> None:
+async def test_command_that_is_not_there_is_reported() -> None:
     warnings: list[str] = []
     door = FrontDoor(warnings.append)
     door.configure(["/nowhere/python"])

@@ -64,7 +64,7 @@ def answered(finish: Finish = Finish.EMPTY, **adapter: str) -> Infill:
     return Infill(text="", finish=finish, adapter=AdapterUse(**adapter))
 
 
-def test_adapter_of_the_last_answer_is_named_and_a_fault_is_told():
+def test_adapter_of_the_last_answer_is_named_and_a_fault_is_reported():
     shown: list[ServerStatus] = []
     board = StatusBoard(publish=shown.append, alarm=lambda _message: None)
 

@@ -113,7 +113,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
 ]
 
 
-async def test_what_cannot_be_filled_is_told_in_one_sentence(tmp_path: Path):
+async def test_what_cannot_be_filled_is_reported_in_one_sentence(tmp_path: Path):
     async with filling(tmp_path, answers={"x = ": "2", "FAULT = ": "2"}) as editor:
         for marked, other, message in REFUSED:
             result = await editor.fill(editor.open(marked), **other)

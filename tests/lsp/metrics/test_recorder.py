@@ -62,7 +62,7 @@ async def test_busy_file_is_written_later(file: StatsFile, recorder: StatsRecord
     assert file.read().counts["steps"] == 1
 
 
-async def test_folder_that_cannot_be_made_is_told_once(
+async def test_folder_that_cannot_be_made_is_reported_once(
     tmp_path: Path, recorder: StatsRecorder, caplog: pytest.LogCaptureFixture
 ):
     (tmp_path / "state").write_text("a file in the way")

@@ -137,7 +137,7 @@ def begun(folder: Path, made: Made) -> Callable[[], bool]:
 
 
 @pytest.mark.parametrize("how", ["request", "bar"])
-async def test_cancelled_fetch_ends_its_processes_and_is_gone_on_with(
+async def test_cancelled_fetch_ends_its_processes_and_is_resumed(
     folders: Path, made: Made, index: Index, how: str
 ) -> None:
     index.put(made.wheel, made.content)
@@ -162,7 +162,7 @@ async def test_cancelled_fetch_ends_its_processes_and_is_gone_on_with(
     assert index.requests[-1][1].startswith("bytes=")
 
 
-async def test_killed_fetch_takes_pip_with_it_and_is_gone_on_with(folders: Path, made: Made, index: Index) -> None:
+async def test_killed_fetch_takes_pip_with_it_and_is_resumed(folders: Path, made: Made, index: Index) -> None:
     index.put(made.wheel, made.content)
     index.holds_after = 300_000
     async with session(folders, made, without_pip=False, options=SMALL, experimental=OFFERS) as editor:

@@ -104,7 +104,7 @@ async def test_user_allows_a_file_also_where_the_configuration_repeats_it(record
         assert not editor.client.messages
 
 
-async def test_odd_line_of_an_ignore_file_is_told_once_and_holds_up_nothing(record: Path, tmp_path: Path):
+async def test_odd_line_of_an_ignore_file_is_reported_once_and_holds_up_nothing(record: Path, tmp_path: Path):
     (tmp_path / "r").mkdir()
     (tmp_path / "r/.gitignore").write_text("*.gen.py\n[z-a]\n")
     async with editing(record, answers={"": "1"}) as editor:

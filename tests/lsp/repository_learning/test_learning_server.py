@@ -103,7 +103,7 @@ async def test_cached_answers_of_the_model_without_the_adapter_are_dropped(folde
         assert len([line for line in editor.events() if line.startswith("asked")]) == num_asked + 1
 
 
-async def test_adapter_that_is_no_better_is_told_and_nothing_is_installed(folders: Path, repo: Path) -> None:
+async def test_adapter_that_is_no_better_is_reported_and_nothing_is_installed(folders: Path, repo: Path) -> None:
     async with session(folders / "record", repo, "worse") as editor:
         answer = await request(editor, "learnRepository", {})
         assert (answer.installed, answer.message) == (False, "not installed")
@@ -142,7 +142,7 @@ async def test_cancelled_learning_ends_the_process_and_the_next_one_goes_on(fold
             await asyncio.wrap_future(again)
 
 
-async def test_what_another_window_began_is_gone_on_with(folders: Path, repo: Path) -> None:
+async def test_what_another_window_began_is_resumed(folders: Path, repo: Path) -> None:
     """The editor is closed in the middle; what there is to go on with is in the store, not in the server."""
     for number in ("1", "2"):
         async with session(folders / "record", repo, "slow") as editor:

@@ -54,7 +54,7 @@ async def test_capabilities(record: Path):
 
 
 @pytest.mark.parametrize("encoding", list(PositionEncoding))
-async def test_complete_behind_astral_and_combining_characters(record: Path, encoding: PositionEncoding):
+async def test_complete_after_astral_and_combining_characters(record: Path, encoding: PositionEncoding):
     await check(record, "e\u0301 = '😋' + foo(|)\n", "b)", "e\u0301 = '😋' + foo(b)\n", encoding=encoding)
 
 
@@ -277,7 +277,7 @@ async def test_no_engine_is_an_empty_list_and_one_error(record: Path):
         assert editor.kinds()[-1] == "error"
 
 
-async def test_wrong_settings_are_told_once_and_the_server_lives(record: Path):
+async def test_wrong_settings_are_reported_once_and_the_server_lives(record: Path):
     options = {"deadlineMs": "soon", "enabld": True}
     async with editing(record, answers={"": "1"}, options=options) as editor:
         position = editor.open("x = |")

@@ -257,7 +257,7 @@ def test_section_in_section_is_no_group():
     check(raw, Settings(), "dgemma.dgemma is no setting")
 
 
-def test_old_name_of_a_model_means_the_new_one_and_is_told():
+def test_old_name_of_a_model_means_the_new_one_and_is_reported():
     settings, problems = read_settings({"engine": {"model": "embedded"}}, Settings())
     assert settings == Settings(engine_model="tiny")
     assert problems == ("dgemma.engine.model: 'embedded' is called 'tiny' now; write that",)

@@ -135,7 +135,7 @@ async def test_client_that_reads_nothing_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize("is_whole_head", [True, False])
-async def test_half_a_request_behind_a_whole_one_is_ended(is_whole_head: bool) -> None:
+async def test_half_a_request_after_a_whole_one_is_ended(is_whole_head: bool) -> None:
     body = json.dumps({"input_prefix": "LATER", "input_suffix": ""}).encode()
     async with front_door(settings=IMPATIENT) as door:
         reader, writer = await door.open()

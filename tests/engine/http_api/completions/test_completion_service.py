@@ -54,7 +54,7 @@ async def test_engine_that_cannot_answer_is_counted_as_a_fault() -> None:
     assert typist.ends == [("fault", False)]
 
 
-async def test_request_behind_an_answer_that_nobody_can_have_accepted_is_speculation() -> None:
+async def test_request_after_an_answer_that_nobody_can_have_accepted_is_speculation() -> None:
     typist = Typist("alpha")
     assert [await typist.ask("x = ", 1.0), await typist.ask("x = alpha", 0.1)] == [False, True]
     assert len({context.document for context in typist.engine.contexts}) == 1

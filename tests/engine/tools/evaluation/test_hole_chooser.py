@@ -32,7 +32,7 @@ def middles(kind: HoleKind, text: str = SOURCE, language: str = "python") -> set
     return {text[hole.start : hole.end] for hole in holes if hole is not None}
 
 
-def test_line_is_a_line_of_code_behind_its_indent() -> None:
+def test_line_is_a_line_of_code_after_its_indent() -> None:
     code = [line.strip() for line in SOURCE.splitlines()]
     prose = {"", '"""Reads what is', 'there (or not."""', "# opens the file", ")"}
     assert middles(HoleKind.LINE) == set(code) - prose

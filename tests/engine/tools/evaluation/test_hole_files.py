@@ -39,7 +39,7 @@ def test_human_eval_infilling_comes_with_its_test(write_rows: WriteRows) -> None
     assert task.test == UnitTest(code=HUMAN_EVAL["test"], entry_point="double")
 
 
-def test_a_line_break_that_ends_a_middle_stands_behind_the_cursor(write_rows: WriteRows) -> None:
+def test_a_line_break_that_ends_a_middle_stands_after_the_cursor(write_rows: WriteRows) -> None:
     (task,) = read_tasks(write_rows(HUMAN_EVAL))
     assert (task.middle, task.suffix) == ("    y = x + x", "\n    return y\n")
     assert task.extent is Extent.LINE

@@ -28,7 +28,7 @@ def files_of_at_most(num_bytes: int) -> Iterator[None]:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of this kind")
 @pytest.mark.parametrize("is_first", [True, False])
-def test_write_that_the_system_refuses_is_told_in_its_words(tmp_path: Path, is_first: bool) -> None:
+def test_write_that_the_system_refuses_is_reported_in_its_words(tmp_path: Path, is_first: bool) -> None:
     if not is_first:
         save_state(STATE_OF_A_MEGABYTE, tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -49,7 +49,7 @@ def test_write_that_a_library_refuses_shows_none_of_its_lines(tmp_path: Path, mo
         save_state(STATE_OF_A_MEGABYTE, tmp_path)
 
 
-def test_state_that_cannot_be_gone_on_with_is_told_apart(tmp_path: Path) -> None:
+def test_state_that_cannot_be_resumed_is_told_apart(tmp_path: Path) -> None:
     with pytest.raises(CannotResume, match="missing, nothing to resume"):
         load_state(tmp_path, {})
     save_state(STATE_OF_A_MEGABYTE, tmp_path)
