@@ -17,6 +17,7 @@ import time
 import zlib
 from collections.abc import Callable
 from enum import Enum
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,11 @@ def function(random_: random.Random, split: Split) -> tuple[str, str]:
         text = f"def {random_.choice(VERBS)}({name}):\n{random_.choice(BODIES).format(a=name)}"
         if zlib.crc32(text.encode()) % 10 in split.value:
             return text, name
+
+
+def functions() -> list[str]:
+    """Returns every function there can be."""
+    return [f"def {verb}({name}):\n{body.format(a=name)}" for verb, name, body in product(VERBS, NAMES, BODIES)]
 
 
 def hole(random_: random.Random, split: Split) -> tuple[str, str, str]:
