@@ -5,7 +5,8 @@
 The tiny Qwen2 of `masked_model` is trained for M minutes of a core, as published models are. Holes are names in made-up
 functions of which one in five is held out; a name follows from the text around it, and has 1 to 12 tokens. Each hole of
 a held-out function is filled with the true number of masks, with fixed ones, and with the length that the engine finds,
-first as it is and then with what `dgemma-engine calibrate` learns from holes of other held-out functions.
+all by the canvas alone; and by what `dgemma-engine calibrate` learns from holes of other held-out functions, which
+counts on text found elsewhere among the candidates: with that and without.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from dgemma_engine.scheduling.cancellation import Cancel
 
 CALIBRATION_HOLES = 120
 FIXED = (4, 8, 16)
+CANVAS_ALONE = InfillOptions(seeds=False)
 
 
 def main() -> None:
@@ -49,8 +51,10 @@ def main() -> None:
         holes = [masked_model.hole(random_, masked_model.Split.EVALUATION) for _ in range(args.holes)]
         figures = {f"fixed:{size}": exact(engine, holes, [size] * len(holes)) for size in FIXED}
         figures["oracle"] = exact(engine, holes, [engine.count_tokens(middle) for _, middle, _ in holes])
-        figures |= found(engine, holes, "auto, not calibrated")
-        figures |= found(calibrated(folder), holes, "auto")
+        figures |= found(engine, holes, "auto")
+        fitted, seeded = calibrated(folder), InfillOptions()
+        figures |= found(fitted, holes, "auto, calibrated")
+        figures |= found(fitted, holes, "auto, calibrated, and text found elsewhere", seeded)
     share = round(figures["auto"] / figures["oracle"], 4) if figures["oracle"] else None
     about |= {"calibration_holes": CALIBRATION_HOLES, "holes": len(holes), "exact": figures, "auto_of_oracle": share}
     record.write("masked_lengths", about, args.out)
@@ -66,11 +70,13 @@ def exact(engine: Engine, holes: list[tuple[str, str, str]], lengths: list[int])
     return round(right / len(holes), 4)
 
 
-def found(engine: Engine, holes: list[tuple[str, str, str]], name: str) -> dict[str, float]:
+def found(
+    engine: Engine, holes: list[tuple[str, str, str]], name: str, options: InfillOptions = CANVAS_ALONE
+) -> dict[str, float]:
     """Returns the shares that are right with the length found: the first candidate, and any."""
     first = among = 0
     for prefix, middle, suffix in holes:
-        ranked = engine.ranked(context(prefix, suffix), never(), options=InfillOptions(seeds=False))
+        ranked = engine.ranked(context(prefix, suffix), never(), options=options)
         texts = [one.proposal.text for one in ranked]
         first += texts[:1] == [middle]
         among += middle in texts
