@@ -1,195 +1,210 @@
-"""What masking committed tokens again gives: right tokens of a hole with and without it, on the same holes.
+"""What masking committed tokens again gives: holes filled with and without it, by one model, in as many steps.
 
-    python engine/bench/quality/remasking.py [--llama GGUF] [--minutes M]
+    python engine/bench/quality/remasking.py [--model FOLDER] [--minutes M] [--llama GGUF]
 
-`--llama` takes a Llama with a canvas adapter beside it. Without one a Llama of 4 layers is trained first, for M minutes
-of a core, on the standard library of the running Python: to denoise 16 masked tokens after 96 given ones and before 8.
-Holes come from files that it did not see; their length is given. Settings differ in the budget of `SurestFirst` alone,
-and a difference comes with a 95 % interval over holes.
+The tiny Qwen2 of `masked_model` is trained for M minutes of a core, or taken from FOLDER; `--llama` takes a Llama with
+a canvas adapter beside it instead. A hole is a whole function of 48 tokens between others, and its length is given.
+Many functions fit, and a fill is right that is one of them: tokens that are committed together, or too early, do not
+agree. For a Llama it is a piece of a file of the standard library, and right is what stood there.
+With re-masking a step commits twice the tokens and masks up to half of them again, so that a run that spends this
+budget takes the same number of steps at the same temperatures. A difference comes with a 95 % interval over holes.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import random
 import sys
 import sysconfig
-import time
+import tempfile
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # where `record` lies
 
+import masked_model
 import record
 import torch
-import torch.nn.functional as F
-from dgemma_engine.checkpoint.builtin import model_folder
 from dgemma_engine.diffusion import canvas
 from dgemma_engine.diffusion.absorbing_mask import AbsorbingMask, NothingMasked, SurestFirst
-from dgemma_engine.diffusion.denoiser import Denoiser, denoise
+from dgemma_engine.diffusion.denoiser import Denoiser, ScoredStep, denoise
 from dgemma_engine.diffusion.eager_executor import EagerExecutor
-from dgemma_engine.diffusion.sampler import Sampler, TemperatureSchedule
+from dgemma_engine.diffusion.sampler import Commitment, Sampler, TemperatureSchedule
+from dgemma_engine.diffusion.step_executor import StepExecutor
 from dgemma_engine.errors import CheckpointError
 from dgemma_engine.families.causal_llama import LlamaFamily
 from dgemma_engine.families.checkpoint_facts import read_facts
 from dgemma_engine.families.family import LoadOptions
 from dgemma_engine.families.llama.adapter import Adapters
-from dgemma_engine.families.llama.config import LlamaConfig
-from dgemma_engine.families.llama.model import LlamaModel
+from dgemma_engine.families.masked.weights import load_masked
 from dgemma_engine.model.diffusion_model import DiffusionModel
-from dgemma_engine.model.graph_kv import GraphKV
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
-from dgemma_engine.model_store.catalogue import TINY
 from dgemma_engine.scheduling.cooperative import finished
 from dgemma_engine.scheduling.timing import Cancel
 from dgemma_engine.tokenization.tokenizer import Tokenizer
+from torch import Tensor
 
 CPU = torch.device("cpu")
-PREFIX, MIDDLE, HEAD = 96, 16, 8
-ROWS, MOST_STEPS, NUM_HOLES = 16, 24, 100
-# Tokens committed at each step, and most of them that are masked again.
-BUDGETS = {2: (0, 1), 4: (0, 1, 2), 8: (0, 2, 4)}
-# The mask token of the tokenizer in the package.
-_MASK = 4
+PREFIX, MIDDLE, HEAD, NUM_HOLES = 64, 48, 24, 100
+STEPS = (4, 8, 16)
+# Nats from which a committed token may be masked again: every one, or what the product takes for unsure.
+REMASKED_FROM = {"none": None, "all of the budget": 0.0, "above 1 nat": 1.0}
+COMMITTED = {"drawn": Commitment.DRAWN, "likeliest": Commitment.FINAL}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hole:
+    """Token ids around a hole, and the fills that are right."""
+
+    prefix: list[int]
+    head: list[int]
+    answers: list[list[int]]
+
+
+@dataclass(slots=True)
+class CountRemasked:
+    """Counts the tokens that are masked again; a `StepObserver`."""
+
+    count: int = 0
+    committed_RM: Tensor | None = None
+
+    def scored(self, step: ScoredStep, executor: StepExecutor) -> None:
+        """See `StepObserver.scored`."""
+        self.committed_RM = step.scores.committed_RM
+
+    def renoised(self, accepted_RM: Tensor, executor: StepExecutor) -> None:
+        """See `StepObserver.renoised`."""
+        assert self.committed_RM is not None, "masks can be told from tokens"
+        self.count += int((self.committed_RM & ~accepted_RM).sum())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Of each hole the right tokens by the answer next to its fill, the tokens masked again, and the steps."""
+
+    right: list[int]
+    remasked: list[int]
+    steps: list[int]
 
 
 def main() -> None:
     """Runs the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     record.add_destination(parser)
+    parser.add_argument("--model", type=Path, help="keep the trained model in this folder, or take it from there")
+    parser.add_argument("--minutes", type=float, default=12.0, help="of training (default: 12)")
     parser.add_argument("--llama", type=Path, help="a GGUF file with a canvas adapter beside it")
-    parser.add_argument("--minutes", type=float, default=2.0, help="of training without --llama (default: 2)")
     args = parser.parse_args()
-    files = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
-    random.Random(0).shuffle(files)
-    seen, unseen = files[len(files) // 10 :], files[: len(files) // 10]
     if args.llama is None:
-        tokenizer, mask_id = Tokenizer.load(model_folder(TINY)), _MASK
-        model, about = trained(tokenizer, seen, args.minutes * 60)
+        with tempfile.TemporaryDirectory() as temporary:
+            folder: Path = args.model or Path(temporary)
+            about, mask_id = masked_model.trained(folder, args.minutes * 60), masked_model.MASK
+            model: DiffusionModel = load_masked(read_facts(folder), Ops.reference(), device=CPU, dtype=torch.float32)
+        holes = made_up_holes()
     else:
-        facts = read_facts(args.llama)
-        adapter = Adapters.find(args.llama).canvas
-        if adapter is None or adapter.tokens.mask is None:
-            raise CheckpointError(f"{args.llama}: no canvas adapter beside it; leave --llama out")
-        tokenizer, mask_id = LlamaFamily().read_tokenizer(facts), adapter.tokens.mask
-        options = LoadOptions(device=CPU, ops=None, prompt_tokens=PREFIX, report=lambda _percent: None)
-        model, about = LlamaFamily().load_model(facts, options), {"model": args.llama.name}
-    random_ = random.Random(1)
-    holes = [_pieces(tokenizer, unseen, random_) for _ in range(NUM_HOLES)]
+        model, mask_id, holes = llama(args.llama)
+        about = {"model": args.llama.name}
+    none, *_budgets = REMASKED_FROM
     runs = {
-        (num_tokens, num_remasked): denoised(model, holes, mask_id, num_tokens, num_remasked)
-        for num_tokens, budgets in BUDGETS.items()
-        for num_remasked in budgets
+        (committed, steps, remasked): denoised(model, holes, mask_id, committed, steps, REMASKED_FROM[remasked])
+        for committed, steps, remasked in product(COMMITTED, STEPS, REMASKED_FROM)
     }
-    settings = [_figures(*setting, right, steps) for setting, (right, steps) in runs.items()]
-    gains = {
-        f"{num_tokens} tokens a step, {num_remasked} masked again": _gain(runs[num_tokens, 0][0], right)
-        for (num_tokens, num_remasked), (right, _steps) in runs.items()
-        if num_remasked
-    }
-    record.write(
-        "remasking", about | {"holes": NUM_HOLES, "middle": MIDDLE, "settings": settings, "gains": gains}, args.out
-    )
+    settings = [
+        {"committed": committed, "steps": steps, "masked_again": remasked} | figures(run, runs[committed, steps, none])
+        for (committed, steps, remasked), run in runs.items()
+    ]
+    record.write("remasking", about | {"holes": len(holes), "middle": MIDDLE, "settings": settings}, args.out)
 
 
-def trained(tokenizer: Tokenizer, files: list[Path], seconds: float) -> tuple[LlamaModel, dict[str, Any]]:
-    """Returns a small Llama that denoises, in inference mode, and what is to be told of it."""
-    config = LlamaConfig(
-        vocab_size=8_192, hidden_size=192, intermediate_size=512, num_layers=4, num_attention_heads=6,
-        num_key_value_heads=2, head_size=32, rope_theta=10_000.0, rms_norm_eps=1e-5, max_position_embeddings=512,
-        bos_token_id=0, eos_token_ids=(0,),
-    )  # fmt: skip
-    torch.manual_seed(0)
-    model, random_ = LlamaModel(config, Ops.reference()), random.Random(2)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.02) if parameter.ndim > 1 else torch.nn.init.ones_(parameter)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.98))
-    started, steps, loss = time.process_time(), 0, torch.zeros(())
-    while (spent := time.process_time() - started) < seconds:
-        ids = torch.tensor([_pieces(tokenizer, files, random_) for _ in range(ROWS)])
-        cache, canvas_BL = GraphKV(), ids[:, PREFIX:].clone()
-        masked = torch.rand(ROWS, MIDDLE) < torch.rand(ROWS, 1).clamp_(min=0.1)
-        canvas_BL[:, :MIDDLE][masked] = _MASK
-        model.prefill(ids[:, :PREFIX], cache)
-        hidden_BLD = model.decode(canvas_BL, cache)[:, :MIDDLE]
-        loss = F.cross_entropy(model.logits(hidden_BLD[masked][None])[0], ids[:, PREFIX : PREFIX + MIDDLE][masked])
-        for group in optimizer.param_groups:
-            group["lr"] = 2e-3 * min(1.0, (steps + 1) / 100, 1.05 - spent / seconds)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        steps += 1
-    about = {
-        "model": "trained here",
-        "training_steps": steps,
-        "training_s": seconds,
-        "last_loss": round(loss.item(), 3),
-    }
-    return model.eval().requires_grad_(requires_grad=False), about
+def made_up_holes() -> list[Hole]:
+    """Returns holes of whole functions, each with all functions of its length as answers."""
+    random_, backend = random.Random(1), masked_model.tokenizer()
+    answers = [ids for text in masked_model.functions() if len(ids := backend.encode(text).ids) == MIDDLE]
+
+    def others(count: int) -> str:
+        return "\n\n".join(masked_model.function(random_, masked_model.Split.TRAINING)[0] for _ in range(count))
+
+    def hole() -> Hole:
+        prefix, head = (backend.encode(text).ids for text in (f"{others(3)}\n\n", f"\n\n{others(1)}"))
+        return Hole(prefix=prefix[-PREFIX:], head=head[:HEAD], answers=answers)
+
+    return [hole() for _ in range(NUM_HOLES)]
+
+
+def llama(path: Path) -> tuple[DiffusionModel, int, list[Hole]]:
+    """Returns a Llama with a canvas, its mask, and holes of the standard library."""
+    facts = read_facts(path)
+    adapter = Adapters.find(path).canvas
+    if adapter is None or adapter.tokens.mask is None:
+        raise CheckpointError(f"{path}: no canvas adapter beside it; leave --llama out")
+    options = LoadOptions(device=CPU, ops=None, prompt_tokens=PREFIX, report=lambda _percent: None)
+    tokenizer, model = LlamaFamily().read_tokenizer(facts), LlamaFamily().load_model(facts, options)
+    return model, adapter.tokens.mask, [piece(tokenizer, random.Random(number)) for number in range(NUM_HOLES)]
+
+
+def piece(tokenizer: Tokenizer, random_: random.Random) -> Hole:
+    """Returns a hole from a place in one of the files of the standard library."""
+    files, size = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")), PREFIX + MIDDLE + HEAD
+    while True:
+        text = random_.choice(files).read_text(encoding="utf-8", errors="replace")
+        start = random_.randrange(max(1, len(text) - 8 * size))
+        ids = tokenizer.encode(text[start : start + 8 * size])[:size]
+        if len(ids) == size:
+            return Hole(prefix=ids[:PREFIX], head=ids[-HEAD:], answers=[ids[PREFIX:-HEAD]])
 
 
 @torch.inference_mode()
 def denoised(
-    model: DiffusionModel, holes: list[list[int]], mask_id: int, num_tokens: int, num_remasked: int
-) -> tuple[list[int], list[int]]:
-    """Returns how many tokens of each hole are right, and how many steps it took."""
+    model: DiffusionModel, holes: list[Hole], mask_id: int, committed: str, num_steps: int, remasked_from: float | None
+) -> Run:
+    """Fills holes in a number of steps, with a share committed at each and, with re-masking, as many masked again."""
+    share = MIDDLE // num_steps
+    acceptance = SurestFirst(num_tokens=share)
+    if remasked_from is not None:
+        acceptance = SurestFirst(num_tokens=2 * share, num_remasked=share, remask_entropy=remasked_from)
     sampler = Sampler(
-        num_steps=MOST_STEPS,
+        num_steps=num_steps,
         schedule=TemperatureSchedule(t_min=0.0, t_max=1.0),
-        acceptance=SurestFirst(num_tokens=num_tokens, num_remasked=num_remasked),
+        acceptance=acceptance,
         noise=AbsorbingMask(mask_id=mask_id),
         stop=NothingMasked(),
+        commitment=COMMITTED[committed],
     )
-    right, steps = list[int](), list[int]()
-    for number, ids in enumerate(holes):
+    run = Run(right=[], remasked=[], steps=[])
+    for number, hole in enumerate(holes):
         cache = PromptCache(model.config, capacity=2 * PREFIX, dtype=model.dtype, device=CPU)
-        model.prefill(torch.tensor([ids[:PREFIX]]), cache)
-        row = canvas.Row(num_free=MIDDLE, head_ids=tuple(ids[PREFIX + MIDDLE :]), seed=number)
+        model.prefill(torch.tensor([hole.prefix]), cache)
+        row = canvas.Row(num_free=MIDDLE, head_ids=tuple(hole.head), seed=number)
         layout = canvas.start([row], sampler.noise, CPU)
         executor = EagerExecutor(model, cache, layout, sampler, suppressed_ids=torch.tensor([mask_id]))
-        cancel = Cancel(deadline_s=1e9, clock=lambda: 0.0)
-        done = finished(denoise(Denoiser(executor, sampler), cancel=cancel, on_step=lambda _denoiser: None))
-        truth = ids[PREFIX : PREFIX + MIDDLE]
-        right.append(sum(one == other for one, other in zip(done.guesses[0].ids, truth, strict=True)))
-        steps.append(done.steps)
-    return right, steps
+        counter, cancel = CountRemasked(), Cancel(deadline_s=1e9, clock=lambda: 0.0)
+        denoiser = Denoiser(executor, sampler, observer=counter)
+        done = finished(denoise(denoiser, cancel=cancel, on_step=lambda _denoiser: None))
+        fill = done.guesses[0].ids
+        right = (sum(one == other for one, other in zip(fill, answer, strict=True)) for answer in hole.answers)
+        run.right.append(max(right))
+        run.remasked.append(counter.count)
+        run.steps.append(done.steps)
+    return run
 
 
-def _pieces(tokenizer: Tokenizer, files: list[Path], random_: random.Random) -> list[int]:
-    """Returns prefix, middle and head from a place in one of the files."""
-    size = PREFIX + MIDDLE + HEAD
-    while True:
-        text = random_.choice(files).read_text(encoding="utf-8", errors="replace")
-        start = random_.randrange(max(1, len(text) - 8 * size))
-        ids = tokenizer.encode(text[start : start + 8 * size])
-        if len(ids) >= size:
-            return ids[:size]
-
-
-def _figures(num_tokens: int, num_remasked: int, right: list[int], steps: list[int]) -> dict[str, Any]:
-    fewest = math.ceil(MIDDLE / num_tokens) + 1
+def figures(run: Run, without: Run) -> dict[str, Any]:
+    """Returns the figures of a run, and the gain over the one without re-masking with its 95 % bootstrap interval."""
+    num_holes, random_ = len(run.right), random.Random(3)
+    is_exact, was_exact = ([one == MIDDLE for one in of.right] for of in (run, without))
+    differences = [after - before for before, after in zip(was_exact, is_exact, strict=True)]
+    means = [sum(random_.choices(differences, k=num_holes)) / num_holes for _ in range(2_000)]
     return {
-        "num_tokens": num_tokens,
-        "num_remasked": num_remasked,
-        "right_tokens": round(sum(right) / len(right) / MIDDLE, 4),
-        "exact": round(sum(one == MIDDLE for one in right) / len(right), 4),
-        "steps": round(sum(steps) / len(steps), 2),
-        "holes_masked_again": round(sum(one > fewest for one in steps) / len(steps), 4),
-    }
-
-
-def _gain(without: list[int], with_: list[int]) -> dict[str, float]:
-    """Returns the difference of the shares of right tokens, and its 95 % bootstrap interval."""
-    differences = [(b - a) / MIDDLE for a, b in zip(without, with_, strict=True)]
-    random_ = random.Random(3)
-    means = [sum(random_.choices(differences, k=len(differences))) / len(differences) for _ in range(2_000)]
-    return {
-        "right_tokens": round(sum(differences) / len(differences), 4),
-        "low": round(record.quantile(means, 0.025), 4),
-        "high": round(record.quantile(means, 0.975), 4),
+        "right_tokens": round(sum(run.right) / num_holes / MIDDLE, 4),
+        "exact": round(sum(is_exact) / num_holes, 4),
+        "steps_made": round(sum(run.steps) / num_holes, 2),
+        "tokens_masked_again": round(sum(run.remasked) / num_holes, 2),
+        "gain": round(sum(differences) / num_holes, 4),
+        "gain_low": round(record.quantile(means, 0.025), 4),
+        "gain_high": round(record.quantile(means, 0.975), 4),
     }
 
 

@@ -15,7 +15,7 @@ from dgemma_engine.protocol.messages import Extent
 
 GRID = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 """Lengths for a model whose later steps move text about: a middle that is a bit shorter or longer still comes out."""
-DENSE_GRID = (*range(1, 13), 14, 16, 20, *GRID[8:])
+DENSE_GRID = (*range(1, 17), 20, *GRID[8:])
 """Lengths for a model whose committed tokens stay: a middle of another length than its row's cannot come out of it."""
 # Lines around the cursor that the prior is made from.
 _NEARBY_LINES = 120

@@ -1,10 +1,11 @@
-"""How likely each candidate is: from left to right in one causal pass, or each token given those around it.
+"""How likely each candidate is, from left to right: in one causal pass, or in blocks before which nothing is masked.
 
 A candidate is judged by its own tokens given the prompt, by what would end it, and by the first suffix tokens given
-both (PILL, see docs/decisions/0009). A model without a causal mode gives pseudo-likelihoods: some tokens are masked at
-a time, and the others are given (docs/decisions/0031). Token ids in, log-probabilities out.
+both (PILL, see docs/decisions/0009). A model without a causal mode gives the same with masks in place of all that
+follows (docs/decisions/0031). Token ids in, log-probabilities out.
 
-Shape legend: T tokens of all branches together, F folds, L tokens of a branch, N judged tokens, D hidden, V vocabulary.
+Shape legend: T tokens of all branches together, K blocks, L positions of a canvas, N judged tokens, D hidden,
+V vocabulary.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.scheduling.cooperative import Pieces
 from dgemma_engine.scheduling.timing import Cancel
 
-# Passes over a candidate without a causal mode, each with every `_FOLDS`th token masked.
-_FOLDS = 2
+# Tokens that are judged together without a causal mode: each given what stands before the first of them.
+_BLOCK_TOKENS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,12 +34,10 @@ class Branch:
     Attributes:
         middle_ids: the candidate, at least one token.
         suffix_ids: the first tokens that stand after it; may be empty.
-        rest_ids: what stands after those; given, where the model sees both sides, and never judged.
     """
 
     middle_ids: tuple[int, ...]
     suffix_ids: tuple[int, ...]
-    rest_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +135,7 @@ def _log_sum(one: float, other: float) -> float:
 
 
 @torch.inference_mode()
-def pseudo_likelihoods(
+def masked_likelihoods(
     model: DiffusionModel,
     cache: PromptCache,
     branches: Sequence[Branch],
@@ -145,7 +144,11 @@ def pseudo_likelihoods(
     banned_ids: Sequence[int],
     cancel: Cancel,
 ) -> Pieces[list[Likelihood]]:
-    """Judges branches of one prompt by a canvas mode that sees both sides; each branch is a piece.
+    """Judges branches of one prompt by a canvas mode that was trained on masks at any place; each branch is a piece.
+
+    Such a model gives the probability of tokens in any order, so also from left to right. A canvas shows the tokens
+    before a block, and masks from there on; all canvases are equally long, so that none tells where its middle ends,
+    and the likelihoods of middles of different lengths can be compared.
 
     Args:
         model: its canvas mode is called once a branch.
@@ -160,6 +163,7 @@ def pseudo_likelihoods(
     """
     num_past, device = cache.length, model.device
     generator, barred_ids = torch.Generator(device), [*banned_ids, *noise.suppressed_ids]
+    place_L = torch.arange(max(len(one.middle_ids) + len(one.suffix_ids) for one in branches), device=device)
     judged: list[Likelihood] = []
     for branch in branches:
         if judged:
@@ -168,25 +172,21 @@ def pseudo_likelihoods(
             return []
         if judged and cancel.finish is not None:
             break
-        ids_L = torch.tensor([*branch.middle_ids, *branch.suffix_ids, *branch.rest_ids], device=device)
-        num_judged = len(branch.middle_ids) + len(branch.suffix_ids)
-        num_folds, length = min(_FOLDS, num_judged), len(ids_L)
-        place_L = torch.arange(length, device=device)
-        fold_F1 = torch.arange(num_folds, device=device)[:, None]
-        is_hidden_FL = (place_L % num_folds == fold_F1) & (place_L < num_judged)
-        canvas_FL = torch.where(is_hidden_FL, noise.draw(num_folds, length, generator), ids_L)
-        row_FL = fold_F1.expand(-1, length).flatten()
-        packed = masks.packed(row_FL, num_past=num_past, sliding_window=model.config.sliding_window)
+        ids_N, length = torch.tensor([*branch.middle_ids, *branch.suffix_ids], device=device), len(place_L)
+        place_N = place_L[: len(ids_N)]
+        start_K1 = torch.arange(0, len(ids_N), _BLOCK_TOKENS, device=device)[:, None]
+        canvas_KL = noise.draw(len(start_K1), length, generator)
+        canvas_KL[:, place_N] = torch.where(place_N < start_K1, ids_N, canvas_KL[:, place_N])
+        row_KL = (start_K1 // _BLOCK_TOKENS).expand(-1, length).flatten()
         hidden_1TD = model.decode(
-            canvas_FL.flatten()[None],
+            canvas_KL.flatten()[None],
             cache,
-            positions_BL=(num_past + place_L).repeat(num_folds)[None],
-            attention_masks=packed,
+            positions_BL=(num_past + place_L).repeat(len(start_K1))[None],
+            attention_masks=masks.packed(row_KL, num_past=num_past, sliding_window=model.config.sliding_window),
         )
-        place_N = place_L[:num_judged]
-        logits_NV = model.logits(hidden_1TD[:, place_N % num_folds * length + place_N])[0]
+        logits_NV = model.logits(hidden_1TD[:, place_N // _BLOCK_TOKENS * length + place_N])[0]
         logits_NV[:, barred_ids] = -torch.inf
-        logprobs_N = logits_NV.gather(-1, ids_L[:num_judged, None])[:, 0] - logits_NV.logsumexp(-1)
+        logprobs_N = logits_NV.gather(-1, ids_N[:, None])[:, 0] - logits_NV.logsumexp(-1)
         logprobs, num_middle = logprobs_N.tolist(), len(branch.middle_ids)
         judged.append(Likelihood(middle=logprobs[:num_middle], end=None, suffix=logprobs[num_middle:]))
     return judged

@@ -13,7 +13,7 @@ from operator import attrgetter
 from dgemma_engine.checkpoint.features import LEAST_ODDS, MOST_ODDS, Features
 from dgemma_engine.diffusion.sampler import Noise
 from dgemma_engine.infill.candidate import Proposal, Ranked
-from dgemma_engine.infill.likelihood import Branch, Likelihood, likelihoods, pseudo_likelihoods
+from dgemma_engine.infill.likelihood import Branch, Likelihood, likelihoods, masked_likelihoods
 from dgemma_engine.infill.task import InfillTask
 from dgemma_engine.model.diffusion_model import DiffusionModel
 from dgemma_engine.model.kv_cache import PromptCache
@@ -55,7 +55,8 @@ def rank(
         cancel: asked before the pass; then there is no candidate.
     """
     hole = task.hole
-    distinct = merged(proposals)
+    # A row that is too long for its middle ends in white space: where the line goes on, that is another candidate.
+    distinct = merged(proposals, "" if model.has_causal_mode else task.context.suffix)
     # A candidate that adds errors has lost already and need not be judged.
     added = {proposal.text: syntax.added_errors(proposal.text, proposal.covered) for proposal in distinct}
     passing = [proposal for proposal in distinct if added[proposal.text] <= 0]
@@ -76,16 +77,13 @@ def rank(
             ending_with=task.spelling.with_break_behind if judges_lines else None,
         )
     else:
-        judged = yield from pseudo_likelihoods(
+        judged = yield from masked_likelihoods(
             model, cache, branches, noise=noise, banned_ids=task.banned_ids(), cancel=cancel
         )
     ranked: list[Ranked] = []
     for proposal, likelihood, share in zip(passing, judged, shares(judged), strict=False):
         features = features_of(proposal, likelihood, added_errors=added[proposal.text], share=share)
         score = task.calibration.probability(features)
-        if not model.has_causal_mode and task.calibration.weights is None and proposal.canvas_logprobs:
-            # Probability at commitment ranks better than a token's pseudo-likelihood (docs/decisions/0031).
-            score = _canvas_score(proposal)
         ranked.append(Ranked(proposal=proposal, score=score, features=features))
     return sorted(ranked, key=attrgetter("score"), reverse=True)
 
@@ -106,11 +104,17 @@ def rank_unjudged(proposals: Sequence[Proposal], syntax: SyntaxCheck | None = No
     return sorted(ranked, key=attrgetter("score"), reverse=True)
 
 
-def merged(proposals: Sequence[Proposal]) -> list[Proposal]:
-    """Returns each text once, in order of first appearance; texts that differ in trailing white space are one."""
+def merged(proposals: Sequence[Proposal], following: str = "") -> list[Proposal]:
+    """Returns each text once, in order of first appearance; texts that differ in trailing white space are one.
+
+    Args:
+        proposals: any number.
+        following: text after them; where that goes on in the same line, white space before it counts.
+    """
+    is_line_over = not following.split("\n", 1)[0].strip()
     by_text: dict[str, Proposal] = {}
     for proposal in proposals:
-        key = proposal.text.rstrip()
+        key = proposal.text.rstrip() if is_line_over else proposal.text
         other = by_text.get(key)
         if other is None:
             by_text[key] = proposal
@@ -162,7 +166,6 @@ def _branch(task: InfillTask, proposal: Proposal) -> Branch:
     return Branch(
         middle_ids=tuple(encode(middle)),
         suffix_ids=behind[:_SUFFIX_TOKENS],
-        rest_ids=behind[_SUFFIX_TOKENS:],
     )
 
 

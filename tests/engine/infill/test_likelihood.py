@@ -13,7 +13,7 @@ from dgemma_engine.checkpoint.loader import load_model
 from dgemma_engine.diffusion.absorbing_mask import AbsorbingMask
 from dgemma_engine.families.checkpoint_facts import read_facts
 from dgemma_engine.families.masked.weights import load_masked
-from dgemma_engine.infill.likelihood import Branch, likelihoods, pseudo_likelihoods
+from dgemma_engine.infill.likelihood import Branch, likelihoods, masked_likelihoods
 from dgemma_engine.model.kv_cache import PromptCache
 from dgemma_engine.model.ops import Ops
 from dgemma_engine.model.transformer import DiffusionGemma
@@ -104,41 +104,41 @@ def test_prompt_cache_is_left_as_it_was(model: DiffusionGemma, cache: PromptCach
     assert all(torch.equal(old, new) for old, new in zip(before, after, strict=True))
 
 
-SEEN = Branch(middle_ids=(70, 71, 72), suffix_ids=(80, 81), rest_ids=(90, 91, 92))
-SHORT = Branch(middle_ids=(75,), suffix_ids=(), rest_ids=(90,))
+SEEN = Branch(middle_ids=(70, 71, 72), suffix_ids=(80, 81, 82))
+SHORT = Branch(middle_ids=(75,), suffix_ids=())
 
 
 @pytest.mark.parametrize("kind", ["open-dcoder", "a2d-qwen3"])
-def test_pseudo_likelihood_gives_a_token_every_other_one(tmp_path: Path, kind: str) -> None:
+def test_masked_likelihood_hides_what_follows_a_block_in_canvases_of_one_length(tmp_path: Path, kind: str) -> None:
     checkpoint = make_masked(tmp_path, kind, spread=0.15)
-    judged = pseudo(checkpoint.folder, [SEEN, SHORT], Cancel(deadline_s=1e9, clock=lambda: 0.0))
+    judged = masked(checkpoint.folder, [SEEN, SHORT], Cancel(deadline_s=1e9, clock=lambda: 0.0))
+    length, block_tokens = 6, 4
     for branch, likelihood in zip([SEEN, SHORT], judged, strict=True):
-        ids = [*branch.middle_ids, *branch.suffix_ids, *branch.rest_ids]
-        num_judged, expected = len(branch.middle_ids) + len(branch.suffix_ids), list[float]()
-        for place in range(num_judged):
-            is_hidden = [other < num_judged and (other - place) % 2 == 0 for other in range(len(ids))]
-            shown = [MASK if hidden else token for hidden, token in zip(is_hidden, ids, strict=True)]
+        ids, expected = [*branch.middle_ids, *branch.suffix_ids], list[float]()
+        for place, token in enumerate(ids):
+            num_shown = place // block_tokens * block_tokens
+            shown = [*ids[:num_shown], *[MASK] * (length - num_shown)]
             with torch.no_grad():
                 logits_V = checkpoint.logits([*PROMPT, *shown])[len(PROMPT) + place]
             logits_V[[3, MASK]] = -torch.inf
-            expected.append(float(logits_V.log_softmax(-1)[ids[place]]))
+            expected.append(float(logits_V.log_softmax(-1)[token]))
         size = len(branch.middle_ids)
         assert likelihood.middle == pytest.approx(expected[:size], abs=model_error(64))
         assert likelihood.suffix == pytest.approx(expected[size:], abs=model_error(64))
         assert likelihood.end is None
 
 
-def test_pseudo_likelihood_ends_with_the_time_and_judges_one_at_least(tmp_path: Path) -> None:
+def test_masked_likelihood_ends_with_the_time_and_judges_one_at_least(tmp_path: Path) -> None:
     folder = make_masked(tmp_path, "a2d-qwen2").folder
     late = Cancel(deadline_s=1.0, clock=lambda: 2.0)
-    assert len(pseudo(folder, [SEEN, SHORT], late)) == 1
+    assert len(masked(folder, [SEEN, SHORT], late)) == 1
     late.set()
-    assert pseudo(folder, [SEEN, SHORT], late) == []
+    assert masked(folder, [SEEN, SHORT], late) == []
 
 
-def pseudo(folder: Path, branches: list[Branch], cancel: Cancel) -> Any:
+def masked(folder: Path, branches: list[Branch], cancel: Cancel) -> Any:
     model = load_masked(read_facts(folder), Ops.reference(), device=CPU, dtype=torch.float32)
     cache = PromptCache(model.config, capacity=8, dtype=torch.float32, device=CPU)
     model.prefill(torch.tensor([PROMPT]), cache)
     noise = AbsorbingMask(mask_id=MASK)
-    return finished(pseudo_likelihoods(model, cache, branches, noise=noise, banned_ids=[3], cancel=cancel))
+    return finished(masked_likelihoods(model, cache, branches, noise=noise, banned_ids=[3], cancel=cancel))

@@ -29,6 +29,11 @@ def test_texts_that_differ_in_trailing_space_are_one() -> None:
     ]
 
 
+@pytest.mark.parametrize(("following", "texts"), [(" + 1\n", ["a ", "a"]), ("  \n+ 1", ["a "]), ("", ["a "])])
+def test_trailing_space_counts_where_the_line_goes_on(following: str, texts: list[str]) -> None:
+    assert [one.text for one in merged([proposal("a "), proposal("a")], following)] == texts
+
+
 def test_other_ways_to_the_same_text_agree() -> None:
     sources = (CandidateSource.DIFFUSION, CandidateSource.DIFFUSION, CandidateSource.LEFT_TO_RIGHT)
     [one] = merged([replace(proposal("a"), source=source) for source in sources])
