@@ -26,6 +26,8 @@ from dgemma_engine.syntax.error_check import SyntaxCheck
 
 # Candidates that are judged; more seldom change the first.
 _MOST_CANDIDATES = 8
+# Characters of the line's rest that a token may begin with.
+_REST_CHARACTERS = 16
 # Suffix tokens that a candidate is judged by.
 _SUFFIX_TOKENS = 8
 
@@ -67,14 +69,15 @@ def rank(
         return []
     if model.has_causal_mode:
         judges_lines = task.form.judges_line_ends and task.context.extent is Extent.LINE
+        line_ends = _LineEnds(task) if judges_lines else None
         judged = likelihoods(
             model,
             cache,
             hole.prompt_ids[-1],
             branches,
-            end_ids=task.ends().behind if judges_lines else hole.end_ids,
+            end_ids=hole.end_ids if line_ends is None else line_ends.behind,
             banned_ids=task.banned_ids(),
-            ending_with=task.spelling.with_break_behind if judges_lines else None,
+            ending_with=None if line_ends is None else line_ends.joined,
         )
     else:
         judged = yield from masked_likelihoods(
@@ -86,6 +89,28 @@ def rank(
         score = task.calibration.probability(features)
         ranked.append(Ranked(proposal=proposal, score=score, features=features))
     return sorted(ranked, key=attrgetter("score"), reverse=True)
+
+
+class _LineEnds:
+    """How a candidate of one line may end: with the middle, with the line, or with what stands after the cursor in it.
+
+    A model that fills a hole in a line often writes the rest of the line again in place of an end.
+
+    Args:
+        task: the request.
+    """
+
+    def __init__(self, task: InfillTask) -> None:
+        self._spelling = task.spelling
+        self._rest = task.context.suffix.partition("\n")[0][:_REST_CHARACTERS]
+        self.behind = task.ends().behind.union(task.spelling.beginning(self._rest))
+
+    def joined(self, token_id: int) -> Sequence[int]:
+        """Returns the tokens that say what a token says and an end as well."""
+        last = self._spelling.text_of(token_id) or ""
+        with_rest = self._spelling.beginning(last + self._rest) if last and self._rest else []
+        longer = [one for one in with_rest if len(self._spelling.text_of(one) or "") > len(last)]
+        return [*self._spelling.with_break_behind(token_id), *longer]
 
 
 def rank_unjudged(proposals: Sequence[Proposal], syntax: SyntaxCheck | None = None) -> list[Ranked]:

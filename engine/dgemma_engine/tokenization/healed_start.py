@@ -56,10 +56,9 @@ class HealedStart:
         if not rest:
             is_first = spelt == len(self._opening) and self._barred_ids
             return [one for one in self._spelling.with_text if one not in self._barred_ids] if is_first else None
-        beginnings = (self._spelling.starting_with(rest[:size])[:1] for size in range(1, len(rest)))
-        shorter = [ids[0] for ids in beginnings if ids and rest.startswith(self._spelling.text_of(ids[0]) or "\0")]
+        shorter = self._spelling.beginning(rest[:-1])
         if rest.isspace():
             # Tokenizers leave one blank of a run to the word after it. A model that does not know yet how deep a line
             # is indented likes a usual depth, and would have to spell the rest blank by blank.
             shorter = shorter[-1:]
-        return [*dict.fromkeys(shorter), *self._spelling.starting_with(rest)]
+        return [*shorter, *self._spelling.starting_with(rest)]

@@ -38,6 +38,11 @@ class Spelling:
         """Returns the tokens whose text starts with `text`, in order of their text: one equal to `text` comes first."""
         return _slice(self._ascending, text, lambda token_id: self._texts[token_id][: len(text)])
 
+    def beginning(self, text: str) -> list[int]:
+        """Returns the tokens that `text` begins with, one of each length, the shortest first."""
+        found = (self.starting_with(text[:size])[:1] for size in range(1, len(text) + 1))
+        return list(dict.fromkeys(ids[0] for ids in found if ids and text.startswith(self._texts[ids[0]])))
+
     def ending_with(self, text: str) -> list[int]:
         """Returns the tokens whose text ends with `text`, in order of their text read backwards."""
         return _slice(self._ascending_backwards, text[::-1], lambda token_id: self._texts[token_id][::-1][: len(text)])

@@ -110,6 +110,8 @@ def test_lookups_find_what_a_search_finds(tokenizer: Tokenizer, spelling: Spelli
     ]
     if text in [own for _, own in every]:
         assert spelling.text_of(starting[0]) == text
+    beginnings = {own for _, own in every if own and text.startswith(own)}
+    assert [spelling.text_of(token_id) for token_id in spelling.beginning(text)] == sorted(beginnings, key=len)
 
 
 def spelled(spelling: Spelling, ways: list[Opening]) -> Iterator[tuple[str, set[str]]]:
