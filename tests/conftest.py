@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Fixtures of all tests."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def chromium() -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_homes() -> Iterator[None]:
-    """Keeps counts and fetched models of whoever runs the tests out of them: `tiny` answers, as nothing was fetched."""
+    """Keeps the counts and fetched models of the user out of the tests: `tiny` answers, as nothing was fetched."""
     with tempfile.TemporaryDirectory(prefix="t-") as folder, pytest.MonkeyPatch.context() as patch:
         for name in ("XDG_STATE_HOME", "XDG_DATA_HOME"):
             patch.setitem(os.environ, name, str(Path(folder) / name.lower()))

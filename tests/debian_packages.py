@@ -25,7 +25,7 @@ def require_program(name: str, packages: Sequence[str], fix: str = "") -> Path:
 
     Args:
         name: of the program.
-        packages: what Debian has it in, and what else comes with it.
+        packages: Debian's packages to install.
         fix: a further remedy for the message.
 
     Raises:

@@ -20,7 +20,7 @@ SLIDING, FULL = "sliding_attention", "full_attention"
 VOCABULARY, HIDDEN, DENSE, EXPERT, NUM_EXPERTS = 304, 256, 96, 64, 4
 KINDS = (SLIDING, FULL)
 HEADS, KV_HEADS, HEAD = 4, {SLIDING: 2, FULL: 1}, {SLIDING: 32, FULL: 64}
-# Of types whose quantiser the package lacks: where the 16-bit scales of a block are, and what they are about, so that
+# For types that the package cannot quantise: the offset of each 16-bit scale in a block, and its magnitude, so that
 # values are about 0.1.
 _SCALES: Mapping[str, dict[int, float]] = {
     "Q4_K": {0: 6e-4, 2: 45e-4},
@@ -80,12 +80,12 @@ class RandomTensors:
 
 
 def write_checkpoint(place: Path, kind: str, *, top_k: int = NUM_EXPERTS, seed: int = 0) -> GgufCheckpoint:
-    """Writes both; matrices are stored as `kind`, or as what llama.cpp takes where its blocks divide no row.
+    """Writes file and folder; matrices are stored as `kind`, or as what llama.cpp takes where its blocks divide no row.
 
     Args:
         place: an empty folder.
         kind: ggml's name of the type.
-        top_k: experts of a token; all of them leave nothing to rounding.
+        top_k: experts of a token; with all of them, rounding cannot change the choice.
         seed: of the weights.
     """
     pytest.importorskip("gguf", reason="GGUF files of DiffusionGemma are not read: the package gguf is not installed")
@@ -98,7 +98,7 @@ def write_checkpoint(place: Path, kind: str, *, top_k: int = NUM_EXPERTS, seed: 
 
 
 def write_file(path: Path, stored: Mapping[str, tuple[np.ndarray[Any, Any], str]], keys: Mapping[str, Any]) -> Path:
-    """Writes a file by the package."""
+    """Writes a file with the package `gguf`."""
     import gguf
 
     writer = gguf.GGUFWriter(path, "diffusion-gemma")

@@ -27,8 +27,8 @@ def install_adapter(
     """Installs an adapter for a root.
 
     Args:
-        store: where.
-        base: GGUF file; one that lies in a folder without adapters beside it.
+        store: receives the adapter.
+        base: GGUF file, in a folder without adapters.
         root: the repository.
         seed: of the factors.
         adapter: content of the file in place of random factors.

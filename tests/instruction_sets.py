@@ -25,7 +25,7 @@ class InstructionSet:
 
     Attributes:
         environ: variables that limit them to it.
-        flag: of the processor that it takes, as Linux names it; empty takes none.
+        flag: processor flag that it requires, as Linux names it; empty requires none.
     """
 
     environ: Mapping[str, str]
@@ -81,7 +81,7 @@ def run_all(names: list[str], flags: frozenset[str], run: Callable[[Mapping[str,
 
 
 def processor_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """Returns what the processor can do, as Linux names it; nothing where that cannot be read."""
+    """Returns the processor's flags, as Linux names them; empty where they cannot be read."""
     if platform.machine() not in ("x86_64", "AMD64") or not cpuinfo.exists():
         return frozenset()
     lines = cpuinfo.read_text(encoding="utf-8").splitlines()

@@ -74,7 +74,7 @@ def write_llama_gguf(path: Path, model: Any, **changed: Any) -> Path:
     config, weights = model.config, dict(model.named_parameters())
     heads, kv_heads, kind = config.num_attention_heads, config.num_key_value_heads, config.model_type
     is_qwen2 = kind == "qwen2"
-    # Of a Qwen2 nothing is permuted.
+    # The converter permutes no rows of a Qwen2.
     rotated = (lambda weight, _heads: weight) if is_qwen2 else interleaved
     marks = QWEN2_MARKS if is_qwen2 else SPECIAL
     tensors = {

@@ -92,7 +92,7 @@ def make_masked(folder: Path, kind: str, seed: int = 0, *, spread: float = 0.2, 
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for key, parameter in model.named_parameters():
-            # Scales off 1 and a bias off 0: what is left out must show.
+            # Scales differ from 1 and biases from 0, so that leaving one out changes the result.
             center, width = (0.0, spread) if parameter.ndim > 1 else (0.0, 0.5) if key.endswith("bias") else (1.0, 0.2)
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * width + center)
     folder.mkdir(parents=True, exist_ok=True)
@@ -161,7 +161,7 @@ def vocabulary() -> dict[str, int]:
 
 
 def qwen_tokenizer(names: dict[int, str]) -> Tokenizer:
-    """A tokenizer with the traps of Qwen's: it normalises, and a mark is an added token that is not special."""
+    """A tokenizer with the peculiarities of Qwen's: it normalises, and a mark is an added token that is not special."""
     backend = Tokenizer(BPE(vocab=vocabulary(), merges=[("d", "e")]))
     backend.normalizer = normalizers.NFC()
     backend.pre_tokenizer = pre_tokenizers.Sequence(

@@ -26,7 +26,7 @@ class Index:
         files: by path; what is not here is answered with 404.
         types: content type of a path, where it is not plain HTML.
         breaks_after: bytes of a body after which the connection ends, once.
-        knows_ranges: whether a part of a file can be asked for.
+        knows_ranges: whether a request for a range of bytes is answered with that range.
         holds_after: bytes of a body after which the connection is silent until `released` is set; None for no hold.
         released: see `holds_after`.
         password: base64 of the user and password that are asked for; empty asks for none.

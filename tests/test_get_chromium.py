@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def empty_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The only folder of programs."""
+    """The only folder on PATH."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", str(folder))
@@ -74,7 +74,7 @@ def test_missing_chromium_is_installed(empty_path: Path) -> None:
         ("exit 0", "PATH has no chromium yet"),
     ],
 )
-def test_chromium_that_cannot_be_had_is_told_with_a_fix(empty_path: Path, apt_get: str | None, cause: str) -> None:
+def test_chromium_that_cannot_be_had_is_reported_with_a_fix(empty_path: Path, apt_get: str | None, cause: str) -> None:
     if apt_get is not None:
         put(empty_path / "apt-get", apt_get)
     with pytest.raises(ProgramMissingError, match=cause) as caught:

@@ -1,4 +1,4 @@
-"""`make test-isa`: every set limits the libraries of the tests, what is missing is named, failures are told."""
+"""`make test-isa`: every set limits the libraries of the tests, what is missing is named, failures are reported."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def also(whose: str) -> set[str]:
         (AdapterUse(root="/repo", fault="the adapter of /repo is off"), None),
     ],
 )
-def test_completion_tells_the_documented_keys(tmp_path: Path, use: AdapterUse, adapter: str | None) -> None:
+def test_completion_has_the_documented_keys(tmp_path: Path, use: AdapterUse, adapter: str | None) -> None:
     place = FilePosition(path=tmp_path / "a.py", text="x = ", offset=4)
     infill = Infill(text="1", finish=Finish.STABLE, steps=3, score=0.5, timings_ms={"total": 1.0}, adapter=use)
     answer = Answer(request=request_at(place, deadline_ms=500), infill=infill, completion=None, wall_ms=1.0)

@@ -1,4 +1,4 @@
-"""What the packages say of themselves: licences of all that they need, and one version everywhere."""
+"""Metadata of the packages: licences of all dependencies, and one version everywhere."""
 
 from __future__ import annotations
 

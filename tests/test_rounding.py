@@ -1,4 +1,4 @@
-"""Bounds on rounding hold for sums in any order, and fail where a term is missing or a column is another's."""
+"""Bounds on rounding hold for sums in any order, and fail where a term is missing or columns are shifted."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_product_bound_tells_rounding_from_a_fault(dtype: torch.dtype) -> None:
         assert ((wrong.to(dtype).double() - exact).abs() > bound).any()
 
 
-def test_whoever_compares_by_these_bounds_is_run_with_other_instructions() -> None:
+def test_files_that_use_these_bounds_are_marked_numerical() -> None:
     users = [path for path in TESTS.rglob("test_*.py") if "from tests.rounding import" in path.read_text("utf-8")]
     assert len(users) > 10
     # The interpreter of Triton computes with numpy and takes minutes.

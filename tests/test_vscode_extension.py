@@ -47,7 +47,7 @@ def test_names_of_languages_are_the_servers() -> None:
     assert offered == {name: language_id for language_id, names in NAMES.items() for name in names}
 
 
-def test_what_decides_where_text_goes_is_of_user_and_machine_settings_only() -> None:
+def test_settings_that_decide_where_text_goes_have_machine_scope() -> None:
     source = (EXTENSION / "src/personal.ts").read_text(encoding="utf-8")
     (told_at_start,) = re.findall(r"PERSONAL_KEYS.*= \[(.*)\];", source)
     assert set(re.findall(r'"([\w.]+)"', told_at_start)) == PERSONAL_KEYS
@@ -68,7 +68,7 @@ def test_version_is_the_servers() -> None:
     assert PACKAGE["version"] == __version__
 
 
-def test_what_a_restricted_workspace_must_not_choose_are_settings() -> None:
+def test_keys_restricted_in_an_untrusted_workspace_are_settings() -> None:
     known = {key for group in PACKAGE["contributes"]["configuration"] for key in group["properties"]}
     restricted = set(PACKAGE["capabilities"]["untrustedWorkspaces"]["restrictedConfigurations"])
     assert restricted <= known

@@ -1,10 +1,10 @@
-"""What versions of `transformers` call differently, so that the parity tests run with each."""
+"""Names that differ between versions of `transformers`, so that the parity tests run with each version."""
 
 from __future__ import annotations
 
 
 def cache_name() -> str:
-    """Returns what keys and values are called, as an argument and in an output: 5.24 renamed them."""
+    """Returns the name of the cache of keys and values, as an argument and in an output: 5.24 renamed it."""
     import transformers
 
     major, minor = map(int, transformers.__version__.split(".")[:2])

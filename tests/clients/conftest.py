@@ -1,7 +1,7 @@
 """Real clients of other projects against the HTTP front door: run by `make test-clients` and by nothing else.
 
 They carry the marker `clients`, which is deselected by default. They lie in `.clients/`: a virtual environment of their
-own, since what they need must not decide what this project needs, and packages of Node.
+own, because their requirements must not affect those of this project, and packages of Node.
 """
 
 from __future__ import annotations

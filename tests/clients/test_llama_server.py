@@ -23,10 +23,10 @@ PATIENCE_S = 60.0
 FIM_TOKENS = ",".join(f"tokenizer.ggml.fim_{name}_token_id=int:{3 + i}" for i, name in enumerate(("pre", "suf", "mid")))
 
 LACKING = {
-    # How each token is drawn: the engine denoises, and ignores these.
+    # How each token is sampled: the engine denoises, and ignores these.
     "generation_settings.*",
     "default_generation_settings.params.*",
-    # Facts of the weights that a client cannot use: the engine does not tell them.
+    # Facts of the weights that a client cannot use: the engine does not report them.
     "data[].meta.vocab_type",
     "data[].meta.n_vocab",
     "data[].meta.n_embd",
@@ -128,7 +128,7 @@ async def test_answers_have_the_fields_and_types_of_the_reference_server(port: i
 
 
 def compared(path: str, expected: Reply, found: Reply) -> list[str]:
-    """Returns what the second answer lacks or has otherwise."""
+    """Returns what the second answer lacks or has with another type."""
     if expected.status != found.status:
         return [f"status {found.status}, not {expected.status}"]
     kinds = [one.headers["content-type"].partition(";")[0] for one in (expected, found)]
@@ -138,7 +138,7 @@ def compared(path: str, expected: Reply, found: Reply) -> list[str]:
     if kinds[0] == "text/event-stream":
         # OpenAI sends the usage in a stream where it is asked for only.
         lacking = lacking | {"usage"}
-        # In how many pieces the text comes is the server's own: the last one is compared, and what stands after it.
+        # Each server splits the text in its own way: the last piece is compared, and the events after it.
         pairs = zip(expected.events[-len(found.events) :], found.events, strict=True)
     else:
         pairs = [(expected.json, found.json)]

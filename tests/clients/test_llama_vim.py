@@ -16,7 +16,7 @@ PATIENCE_S = 30.0
 
 
 class Neovim:
-    """A Neovim without a terminal, moved through its socket."""
+    """A Neovim without a terminal, driven through its socket."""
 
     def __init__(self, socket: Path) -> None:
         self._socket = socket
@@ -69,7 +69,7 @@ async def test_suggestion_is_shown_and_accepted(tmp_path: Path) -> None:
         asked = next(one for one in door.engine.contexts if one.prefix.endswith("    return "))
         assert asked.prefix == "def f(x):\n    return "
         assert asked.suffix == "\n\n\ndef g():\n    pass\n"
-        # What it asks for as soon as it has shown a text; a key that comes sooner would end that request.
+        # The plugin prefetches as soon as it has shown a text; an earlier key would end that request.
         contexts = door.engine.contexts
         await until(lambda: any(one.speculative and one.prefix.endswith("return alpha + beta") for one in contexts))
         await neovim.keys("<Tab>")

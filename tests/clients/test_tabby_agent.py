@@ -27,7 +27,7 @@ process.exit(0);
 """
 
 
-async def test_agent_completes_and_tells_what_became_of_it(tmp_path: Path) -> None:
+async def test_agent_completes_and_reports_that_the_text_was_shown(tmp_path: Path) -> None:
     config = tmp_path / ".tabby-client/agent/config.toml"
     config.parent.mkdir(parents=True)
     async with front_door(AnsweringEngine("alpha + beta", "x")) as door:

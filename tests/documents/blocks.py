@@ -1,4 +1,4 @@
-"""Fenced blocks of the documents, the commands in them, and commands that stand in a line of text."""
+"""Fenced blocks of the documents, the commands in them, and commands inline in the text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PAGES = sorted(
     for pattern in ("README.md", "docs/*.md", "docs/clients/*.md", "docs/features/*.md", "editors/*/README.md")
     for page in ROOT.glob(pattern)
 )
-# What a line of a shell begins with; other blocks without a language draw something, or show an output.
+# First words of shell commands; other blocks without a language are drawings or output.
 _PROGRAMS = ("dgemma-", "make ", "pip ", "python ", "ssh ", "curl ", "mkdir ", "printf ")
 
 
@@ -33,7 +33,7 @@ class Block:
 
     @property
     def commands(self) -> list[str]:
-        """What a reader types, without prompts and remarks."""
+        """What a reader types, without prompts and comments."""
         if self.language:
             return []
         lines = self.text.splitlines()
@@ -53,7 +53,7 @@ def blocks() -> Iterator[Block]:
 
 
 def inline_commands() -> Iterator[tuple[str, str]]:
-    """Returns page and text of each `dgemma-engine` and `dgemma-lsp` with arguments that stands in a line of text."""
+    """Returns page and text of each `dgemma-engine` and `dgemma-lsp` with arguments that is inline in the text."""
     for page in PAGES:
         text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
         for found in re.finditer(r"`(dgemma-(?:engine|lsp) [^`]+)`", text):

@@ -52,7 +52,7 @@ class ByHand:
     """A command that no test runs.
 
     Attributes:
-        why: and what was tried instead.
+        why: the reason, and what was tried by hand.
     """
 
     why: str
@@ -60,7 +60,7 @@ class ByHand:
 
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
-    """A command that takes too long here, or needs what is not here.
+    """A command that takes too long for this test, or needs what is not installed for it.
 
     Attributes:
         by: the file that runs it.
@@ -183,7 +183,7 @@ COMMANDS: dict[str, Run | Elsewhere | ByHand] = {
 
 @pytest.fixture(scope="module")
 def desk() -> Iterator[Path]:
-    """A reader's folder, with a home and programs of its own; what one command leaves, the next ones find."""
+    """A reader's folder, with a home and programs of its own, shared by all commands of this file."""
     # A socket's path must be short.
     folder = Path(tempfile.mkdtemp(prefix="d-"))
     (folder / "home").mkdir()
@@ -209,8 +209,8 @@ def run(desk: Path, script: str, *, until: str = "") -> tuple[int, str]:
     """Returns exit code and output of a script for bash, errors included.
 
     Args:
-        desk: where.
-        script: what.
+        desk: the working folder.
+        script: its source.
         until: ends it once the output has this; empty waits for its end.
     """
     packages = os.pathsep.join(str(ROOT / part) for part in (".", "engine", "kernels"))
@@ -254,7 +254,7 @@ def test_command_does_what_its_page_says(desk: Path, block: Block, command: str)
     assert code == known.code or not known.ends, output
 
 
-def test_no_command_is_kept_that_no_page_has() -> None:
+def test_every_command_listed_here_is_on_a_page() -> None:
     assert COMMANDS.keys() == {command for _block, command in ALL}
 
 
@@ -272,6 +272,6 @@ def test_named_command_and_its_options_exist(page: str, command: str, capsys: py
 
 @pytest.mark.parametrize("block", [block for block in blocks() if block.language], ids=lambda block: block.place)
 def test_block_of_a_language_is_of_that_language(block: Block) -> None:
-    """What a client's own program reads, `make test-clients` gives to it."""
+    """Blocks in the languages of other clients are read by those clients, in `make test-clients`."""
     parsers = {"json": json.loads, "toml": tomllib.loads, "python": ast.parse}
     parsers.get(block.language, str)(block.text)

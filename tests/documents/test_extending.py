@@ -116,7 +116,7 @@ x, scale = torch.randn(3, 123).bfloat16(), torch.rand(3)
 assert scale_rows(x, scale).equal(scale_rows_reference(x, scale))
 print("equal")
 """
-    # Triton reads a kernel's source, and asks for its mode when it is imported.
+    # Triton reads a kernel's source from its file, and its mode from the environment when it is imported.
     program = tmp_path / "scale_rows.py"
     program.write_text(example("scale_rows") + check, encoding="utf-8")
     environment = os.environ | {"TRITON_INTERPRET": "1"}

@@ -52,7 +52,7 @@ def embedded() -> Path:
 
 @pytest.fixture(scope="module")
 def endless(embedded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded model with a sampler that never finishes by itself: what is in flight stays in flight."""
+    """The embedded model with a sampler that never finishes by itself, so that requests stay in flight."""
     folder = Path(shutil.copytree(embedded, tmp_path_factory.mktemp("model") / "endless"))
     values = {"max_denoising_steps": 1_000_000, "confidence_threshold": 1e-30, "stability_threshold": 100_000}
     (folder / "generation_config.json").write_text(json.dumps(values))
@@ -61,7 +61,7 @@ def endless(embedded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 async def watcher(runtime: Path, endless: Path) -> AsyncIterator[EngineClient]:
-    """A client of its own on the endless engine, to look at its step counter."""
+    """A client of its own on the endless engine, to read its step counter."""
     client = await EngineClient.attach_or_start(EngineLocation.locate(os.environ, model=str(endless)))
     await client.wait_ready(60)
     yield client

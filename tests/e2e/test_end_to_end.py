@@ -54,7 +54,7 @@ def oracle(embedded: Path) -> Engine:
 
 
 def expected_text(oracle: Engine, marked: str) -> str:
-    """What the document becomes by the parts alone: no server, no socket, no daemon."""
+    """Returns the document with the answer of an engine in this process: no server, no socket, no daemon."""
     text, offset = split_cursor(marked)
     request = Request(
         uri=URI,
@@ -97,7 +97,7 @@ async def test_answer_is_the_models(name: str, encoding: PositionEncoding, oracl
     assert shown == expected_text(oracle, marked)
 
 
-async def test_model_says_something(oracle: Engine) -> None:
+async def test_model_completes_some_documents(oracle: Engine) -> None:
     """If every answer above were empty, comparing them would prove nothing."""
     changed = [marked for marked in DOCUMENTS.values() if expected_text(oracle, marked) != marked.replace("|", "")]
     assert len(changed) >= 3
@@ -181,9 +181,7 @@ async def test_answer_for_an_older_text_is_not_given(tmp_path: Path, endless: Pa
         await idle(watcher)
 
 
-async def test_editor_that_goes_away_takes_its_request_along(
-    tmp_path: Path, endless: Path, watcher: EngineClient
-) -> None:
+async def test_request_ends_with_its_editor(tmp_path: Path, endless: Path, watcher: EngineClient) -> None:
     async with session(tmp_path, options=endless_options(endless)) as editor:
         task = asyncio.create_task(editor.ask(editor.open("x = |")))
         await denoising(watcher)

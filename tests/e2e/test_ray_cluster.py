@@ -61,14 +61,14 @@ class Cluster:
         return {path.name: path.read_text() for path in self.home.glob("run/ray/session_latest/logs/serve/*.log")}
 
     def reload(self) -> str:
-        """Has the configuration read again; returns what is said of it."""
+        """Makes the server read the configuration again; returns the line that it prints."""
         assert self.process.stdout is not None
         self.process.send_signal(signal.SIGHUP)
         return self.process.stdout.readline()
 
 
 def free_port() -> int:
-    """A port that nobody has, nor is given for a connection of its own until Ray takes it some seconds later."""
+    """Returns a free port outside the ephemeral ports, so that it is still free when Ray listens some seconds later."""
     for port in random.SystemRandom().sample(range(20_000, 32_000), 50):
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
@@ -110,7 +110,7 @@ def cluster(home: Path) -> Iterator[Cluster]:
             process.send_signal(signal.SIGINT)
             process.wait(60)
     assert process.returncode == 0
-    # One that ended with a fault leaves its logs.
+    # A cluster that ends with a fault leaves its logs.
     assert not list((home / "run" / "ray").glob(f"session_2*_{process.pid}"))
 
 
@@ -121,7 +121,7 @@ async def connected(cluster: Cluster) -> RemoteEngine:
     location = RemoteLocation(url=f"http://127.0.0.1:{cluster.port}", key_file=str(key_file))
 
     def forget(_progress: Progress) -> None:
-        """Nobody watches."""
+        """Ignores the progress."""
 
     return await connect_remote(location, on_progress=forget, on_closed=lambda _why: None)
 
@@ -192,7 +192,7 @@ async def test_metrics_count_answers_and_hold_no_text(cluster: Cluster) -> None:
     assert "secret_of_ours" not in text
 
 
-def test_what_ray_leaves_open_is_closed(cluster: Cluster) -> None:
+def test_ray_listens_on_this_machine_only_and_its_files_are_private(cluster: Cluster) -> None:
     token = cluster.home / ".ray" / "auth_token"
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
     assert stat.S_IMODE((cluster.home / "run").stat().st_mode) == 0o700
@@ -228,7 +228,7 @@ async def test_bad_line_disturbs_nothing_and_is_reported(cluster: Cluster) -> No
 
 
 def replica_pids(cluster: Cluster) -> set[int]:
-    """Both replicas' processes; a replica rewrites its title at each request and is for moments without one."""
+    """Returns the processes of both replicas; a replica rewrites its title at each request and briefly has none."""
     pids = set[int]()
     for _ in range(300):
         children = psutil.Process(cluster.process.pid).children(recursive=True)

@@ -1,4 +1,4 @@
-"""The soak in short: mixed traffic in two windows on the real engine, everything answered, nothing in the log."""
+"""A short soak test: mixed traffic in two windows on the real engine, everything answered, nothing in the log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of a trace in Chromium: it plays, asks for nothing, and runs none of the text that it shows."""
+"""The page of a trace in Chromium: it plays, loads nothing, and runs none of the text that it shows."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def browser(chromium: Path) -> Iterator[Any]:
 
 
 class Seen:
-    """A page and everything that went wrong or out of it."""
+    """A page with its errors and its requests."""
 
     def __init__(self, page: Any) -> None:
         self.page = page
@@ -186,7 +186,7 @@ def test_marks_do_not_rest_on_colour_alone(opened: Callable[..., Seen]) -> None:
     assert len({tuple(style) for style in styles.values()}) == 3
 
 
-def test_token_that_was_thrown_back_is_marked_once_another_is_read(opened: Callable[..., Seen]) -> None:
+def test_renoised_token_is_marked_once_another_is_accepted(opened: Callable[..., Seen]) -> None:
     request = request_at(FilePosition(path=Path("a.py"), text="x = ", offset=4), deadline_ms=1_000)
     content = to_html(trace_view(request, 1, 5, corrected_trace(), STATUS_NOW))
     assert opened(content, fragment="#3").page.locator("#canvas .corrected").count() == 0
@@ -196,7 +196,7 @@ def test_token_that_was_thrown_back_is_marked_once_another_is_read(opened: Calla
     assert "Corrected: a was kept at an earlier step" in seen.page.locator("#tip").inner_text()
 
 
-def test_token_tells_what_else_it_might_have_been(page: str, opened: Callable[..., Seen]) -> None:
+def test_token_shows_its_alternatives(page: str, opened: Callable[..., Seen]) -> None:
     seen = opened(page, fragment="#2")
     tip = seen.page.locator("#tip")
     assert not tip.is_visible()
@@ -211,7 +211,7 @@ def test_token_tells_what_else_it_might_have_been(page: str, opened: Callable[..
     assert tip.inner_text() != first
 
 
-def test_rows_that_left_say_when_and_why(opened: Callable[..., Seen]) -> None:
+def test_dropped_rows_show_when_and_why(opened: Callable[..., Seen]) -> None:
     seen = opened(made(), fragment="#2")
     assert seen.page.locator(".row").nth(1).locator(".fate").inner_text().startswith("✕ dropped")
     assert "after step 1" in seen.page.locator(".row").nth(1).inner_text()
@@ -219,7 +219,7 @@ def test_rows_that_left_say_when_and_why(opened: Callable[..., Seen]) -> None:
     assert "+ 5 more" in seen.page.locator(".row").nth(0).inner_text()
 
 
-def test_what_was_written_left_to_right_is_a_part_of_its_own(opened: Callable[..., Seen]) -> None:
+def test_text_written_left_to_right_has_a_section_of_its_own(opened: Callable[..., Seen]) -> None:
     seen = opened(made())
     writing = seen.page.locator("#writing")
     assert "Pass 1" in writing.inner_text()
@@ -239,7 +239,7 @@ def test_what_was_written_left_to_right_is_a_part_of_its_own(opened: Callable[..
     assert "Ends the text" in seen.page.locator("#tip").inner_text()
 
 
-def test_nothing_written_left_to_right_shows_no_part(opened: Callable[..., Seen]) -> None:
+def test_section_of_text_written_left_to_right_is_hidden_without_any(opened: Callable[..., Seen]) -> None:
     assert not opened(made(writes=False)).page.locator("#writing").is_visible()
 
 
@@ -254,7 +254,7 @@ def test_canvases_follow_each_other(opened: Callable[..., Seen]) -> None:
     assert seen.page.locator("#canvas .row").count() == 2
 
 
-def test_answer_of_several_lines_stands_where_it_would(opened: Callable[..., Seen]) -> None:
+def test_answer_of_several_lines_is_shown_in_its_place(opened: Callable[..., Seen]) -> None:
     seen = opened(made("def f():\n    ", answer="if x:\n        return 1"), fragment="#9")
     text = seen.page.locator("#source .here .code")
     assert text.evaluate("line => line.textContent") == "    if x:\n        return 1"

@@ -1,4 +1,4 @@
-"""Texts with the cursor inline as `|`, for tests that read like an editor."""
+"""Texts with the cursor inline as `|`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ def split_cursor(marked: str) -> tuple[str, int]:
 
 
 def request_at(marked: str, *, uri: str = "file:///w/a.py", version: int = 1) -> Request:
-    """Returns the question that the cursor in `marked` is."""
+    """Returns the request at the cursor in `marked`."""
     text, offset = split_cursor(marked)
     return Request(uri=uri, version=version, text=text, offset=offset, path="a.py", language="python")

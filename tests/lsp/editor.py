@@ -1,4 +1,4 @@
-"""A real LSP client over stdio against `fake_server`, with the few moves that an editor makes."""
+"""A real LSP client over stdio against `fake_server`, with the actions of an editor."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Editor:
         return items
 
     def events(self) -> list[str]:
-        """What happened to the fake engine so far."""
+        """Returns the events that the fake engine has recorded."""
         return self.record.read_text(encoding="utf-8").splitlines() if self.record.exists() else []
 
     def kinds(self) -> list[str]:
@@ -145,7 +145,7 @@ async def editing(
 ) -> AsyncGenerator[Editor]:
     """Starts a server and a session with it, and ends both as an editor does.
 
-    `command` may be the real one, `[sys.executable, "-m", "dgemma_lsp"]`; without it `answers` and `engine` set a fake.
+    `command` may be the real one, `[sys.executable, "-m", "dgemma_lsp"]`; else `answers` and `engine` configure a fake.
     """
     client = make_test_lsp_client()
     editor = Editor(client, encoding, record)

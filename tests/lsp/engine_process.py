@@ -1,4 +1,4 @@
-"""`FakeEngine` behind a real socket, as the real client meets it: for tests of the command line."""
+"""`FakeEngine` on a real socket, used through the real client: for tests of the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An engine that runs without a model: answers by what stands left of the cursor, slowly or not at all on request."""
+"""An engine that runs without a model: answers by the text left of the cursor, slowly or not at all on request."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ DEATH = "the engine has ended; start one with: dgemma-engine start"
 
 
 class FakeEngine:
-    """Answers what `answers` has for the end of the prefix in the engine's shape, with candidates where that is a list.
+    """Answers with the value in `answers` whose key ends the prefix, shaped as the engine does; a list is candidates.
 
     The words SLOW, LATER, DRAFT, FAULT, LATE and DIE in the cursor's line make it work until cancelled or closed,
-    answer after half a second, tell a draft of the answer before that, answer with a fault, run out of time, or end;
-    PATH makes it tell which path it sees, and UNLIKELY answer only who insists.
+    answer after half a second, send a draft half a second before the answer, answer with a fault, run out of time, or
+    end; PATH makes it record the path of the request, UNLIKELY answer only insistent requests, and ADAPTER report an
+    adapter, which is off where the line has OFF.
     """
 
     def __init__(

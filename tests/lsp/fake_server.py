@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dgemma_engine.model_store import catalogue
 
-# Nothing is to be said of a model that was not fetched. What follows reads the default when it is imported.
+# With `tiny` as the default, no message says that a model is missing. The imports below read the default.
 catalogue.DEFAULT_MODEL = catalogue.TINY
 
 from dgemma_lsp.server.app import build_server  # noqa: E402

@@ -1,4 +1,4 @@
-"""What an editor does around fills: code actions, the request, the command, edits that it applies or refuses."""
+"""An editor's part in fills: code actions, the request, the command, edits that it applies or refuses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.lsp.editor import URI, Editor
 
 @dataclass
 class FillEditor:
-    """An `Editor` with one document, of which it knows the text."""
+    """An `Editor` with the text of one document."""
 
     editor: Editor
     text: str = ""
@@ -92,5 +92,5 @@ class FillEditor:
         return self.text[:start] + result.candidates[candidate].newText + self.text[end:]
 
     def messages(self) -> list[str]:
-        """What the user was shown."""
+        """Returns the messages that the user was shown."""
         return [message.message for message in self.editor.client.messages]

@@ -1,4 +1,4 @@
-"""Runs both programs in processes of their own, in an environment that holds nothing of the user's."""
+"""Runs both programs as subprocesses, in an environment that holds nothing of the user's."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def run(
 
 
 def without_account() -> None:
-    """Makes the user one whom the system has no account of."""
+    """Makes the user one without an account on the system."""
     import pwd
 
     def missing(uid: int) -> None:
@@ -71,7 +71,7 @@ def without_account() -> None:
 
 
 def with_a_full_disk() -> None:
-    """Leaves no free byte on any disk, for who cannot mount a small one."""
+    """Reports every disk as full, where no small one can be mounted."""
     import shutil
     from collections import namedtuple
 
@@ -80,7 +80,7 @@ def with_a_full_disk() -> None:
 
 
 def obey_permissions() -> None:
-    """Takes the right to pass over permissions from root; others do not have it."""
+    """Drops the right of root to bypass file permissions; other users do not have it."""
     import ctypes
 
     for capability in (_CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH):

@@ -1,4 +1,4 @@
-"""A session over an engine without a model, for an editor that hears nothing."""
+"""A session over an engine without a model, whose messages to the editor are dropped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.lsp.fake_engine import FakeConnector
 
 
 class Silent:
-    """Tells nobody."""
+    """Drops every message."""
 
     def publish(self, status: object) -> None: ...
     def error(self, message: str) -> None: ...

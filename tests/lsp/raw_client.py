@@ -19,7 +19,7 @@ from tests.lsp.editor import URI
 from tests.lsp.fake_engine import FakeConnector
 from tests.lsp.waiting import until
 
-# Nothing is said of a model that was not fetched.
+# A model that is always there, so that no message says that one is missing.
 TINY = {"engine": {"model": "tiny"}}
 
 Message = dict[str, Any]
@@ -89,7 +89,7 @@ class RawClient:
         self.notify("textDocument/didOpen", textDocument=item)
 
     async def ask(self, line: int, character: int, *, uri: str = URI) -> Any:
-        """Returns what an invoked question is answered with: items, or the error's code."""
+        """Returns the answer to an explicit request: items, or the error's code."""
         response = await self.request("textDocument/inlineCompletion", question(line, character, uri=uri))
         return response["result"] if "result" in response else response["error"]["code"]
 
@@ -117,7 +117,7 @@ def question(line: int, character: int, *, uri: str = URI) -> Message:
 
 @asynccontextmanager
 async def raw_client(record: Path, *, answers: dict[str, str] | None = None) -> AsyncGenerator[RawClient]:
-    """A server on two pipes in this process, and a client without a word said.
+    """A server on two pipes in this process, and a client that has sent nothing.
 
     At the end the pipe is closed, and the server has to end by itself.
     """
@@ -146,7 +146,7 @@ async def raw_client(record: Path, *, answers: dict[str, str] | None = None) -> 
 
 @asynccontextmanager
 async def raw_client_of(*command: str) -> AsyncGenerator[RawClient]:
-    """A server in a process of its own, and a client without a word said; the process is killed at the end."""
+    """A server in a process of its own, and a client that has sent nothing; the process is killed at the end."""
     process = await asyncio.create_subprocess_exec(
         *command,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
@@ -167,7 +167,7 @@ async def raw_client_of(*command: str) -> AsyncGenerator[RawClient]:
 
 
 def events(record: Path) -> list[str]:
-    """What happened to the fake engine so far."""
+    """Returns the events that the fake engine has recorded."""
     return record.read_text(encoding="utf-8").splitlines() if record.exists() else []
 
 

@@ -16,7 +16,7 @@ DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
 
 
 async def started(code: str) -> asyncio.subprocess.Process:
-    """Returns a process that has come to the point where it says that it is ready."""
+    """Returns a process that has printed `ready`."""
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
     assert await process.stdout.readline() == b"ready\n"

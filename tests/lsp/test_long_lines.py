@@ -1,4 +1,4 @@
-"""Minified files and files of more than a megabyte: what is looked at and sent stays small."""
+"""Minified files and files of more than a megabyte: the text that is read and sent stays small."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from tests.lsp.shaped_infill import shaped_infill
 
 
 def selecting(marked: str, text: str) -> Request:
-    """Returns the question at `|` with an entry selected that replaces what `[` and `]` enclose."""
+    """Returns the request at `|` with an entry selected that replaces what `[` and `]` enclose."""
     start, offset, end = marked.index("["), marked.index("|") - 1, marked.index("]") - 2
     bare = marked.translate({ord(sign): None for sign in "[|]"})
     return Request(
@@ -52,7 +52,7 @@ def test_answer_extends_the_entry(marked: str, entry: str, middle: str, text: st
     assert accepted(selecting(marked, entry), middle) == text
 
 
-def test_engine_is_told_of_the_entry() -> None:
+def test_engine_gets_the_text_with_the_entry() -> None:
     context = build_context(selecting("x\nfoo.[b|ar](y)\n", "baz"), ContextLimits())
     assert (context.prefix, context.suffix) == ("x\nfoo.baz", "(y)\n")
 
@@ -63,7 +63,7 @@ def test_span_is_that_of_the_entry() -> None:
     assert completion == Completion(lead="baz", inserted="_all", start=6, cursor=7, end=9, version=1)
 
 
-def test_nothing_selected_is_the_question_itself() -> None:
+def test_request_without_a_selected_entry_is_unchanged() -> None:
     request = Request(uri="u", version=1, text="ab", offset=1)
     assert as_if_accepted(request) is request
 

@@ -1,4 +1,4 @@
-"""What holds for every document, edit, encoding and answer: the item an editor gets does what the engine meant."""
+"""Properties of every document, edit, encoding and answer: an editor's item inserts the engine's text."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ line_ends = st.sampled_from(["\n", "\r\n", "\r"])
 
 
 def edited_by_client(text: str, span: types.Range, new: str, encoding: PositionEncoding) -> str:
-    """Returns `text` with `span` replaced as an editor does it: by code units, knowing nothing of our code."""
+    """Returns `text` with `span` replaced as an editor does it: by code units, with none of the tested code."""
     starts = [0, *(match.end() for match in LINE_END.finditer(text))]
 
     def offset(place: types.Position) -> int:
@@ -62,7 +62,7 @@ def without_blanks(text: str) -> str:
 
 
 @given(data=st.data(), text=texts, edit=texts, answer=texts, line_end=line_ends, encoding=encodings)
-def test_item_says_what_the_engine_meant_and_touches_no_other_line(
+def test_item_inserts_the_engines_text_and_touches_no_other_line(
     data: st.DataObject, text: str, edit: str, answer: str, line_end: str, encoding: PositionEncoding
 ) -> None:
     text, edit = (part.replace("\n", line_end) for part in (text, edit))
@@ -121,7 +121,7 @@ def statements(draw: st.DrawFn) -> list[list[str]]:
     encoding=encodings,
     language=st.sampled_from(["python", "javascript", "go", "rust", "java", "yaml", "other"]),
 )
-def test_suffix_is_never_said_twice(
+def test_suffix_is_never_repeated(
     data: st.DataObject,
     lines: list[list[str]],
     indent: str,
@@ -159,7 +159,7 @@ def test_suffix_is_never_said_twice(
     indent=st.sampled_from(["", "  ", "\t"]),
     language=st.sampled_from(["python", "javascript", "go", "rust", "java", "other"]),
 )
-def test_lines_below_are_never_said_twice(
+def test_lines_below_are_never_repeated(
     data: st.DataObject, lines: list[list[str]], indent: str, language: str
 ) -> None:
     """Whole lines are taken out; the answer is those lines, then any number of the lines that follow."""

@@ -1,4 +1,4 @@
-"""Recordings made by hand, for tests of what is shown of them."""
+"""Traces written by hand, for tests of their display."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def made_trace(
 
 
 def corrected_trace() -> Trace:
-    """A row of two positions: the first is kept as `a`, thrown back, and read as `b`; the second stays."""
+    """A row of two positions: the first is accepted as `a`, masked again, and accepted as `b`; the second stays."""
     looks = (
         ((10, 13), (1, 0), (10, 5)),
         ((10, 10), (0, 0), (5, 5)),

@@ -22,7 +22,7 @@ Start = Callable[..., Window]
 
 @pytest.fixture(scope="session")
 def neovim() -> Path:
-    """The program."""
+    """The path of the program."""
     return install(ROOT / ".editors/neovim")
 
 
@@ -57,7 +57,7 @@ def start(neovim: Path, editor_environment: Mapping[str, str], tmp_path: Path) -
 
 
 class Record:
-    """What a scripted server has got, in a file."""
+    """The messages that a scripted server has received, from its file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -71,13 +71,13 @@ class Record:
 
 @pytest.fixture
 def record(tmp_path: Path) -> Record:
-    """What a scripted server has got."""
+    """The record of the scripted server of this test."""
     return Record(tmp_path / "record")
 
 
 @pytest.fixture
 def scripted(start: Start, record: Record) -> Start:
-    """Starts a Neovim on a server that says what its script says: `scripted(text, script={...})`."""
+    """Starts a Neovim on a server that answers by its script: `scripted(text, script={...})`."""
     program = Path(__file__).with_name("scripted_server.py")
 
     def start_one(content: str | bytes = "", *, script: Mapping[str, Any], **options: Any) -> Window:

@@ -1,12 +1,12 @@
-"""A language server that says what its script says: for what the real one does not do on demand.
+"""A language server that answers by its script: for behaviour that the real server does not show on demand.
 
 `python scripted_server.py SCRIPT_JSON RECORD_FILE`. Keys of the script, all optional:
 
-- `experimental`: what `initialize` tells under that name; without it, what a server of protocol 1 tells.
+- `experimental`: that field of the answer to `initialize`; without it, the field of a server of protocol 1.
 - `automatic`, `invoked`: texts offered at the cursor, by what made the editor ask; `delay_s` before each answer.
-- `by_line`: texts offered, by the cursor's line; goes before the two.
+- `by_line`: texts offered, by the cursor's line; takes precedence over both.
 - `fill`: candidates' texts; `fill_message`; `fill_delay_s` until the answer, with progress, unless it is cancelled.
-- `drafts`: texts told one after the other before `dgemma/denoise` is answered; `denoised`: texts of its answer.
+- `drafts`: texts sent one after the other before `dgemma/denoise` is answered; `denoised`: texts of its answer.
 
 Every method that arrives goes into the record, with its id for a cancellation.
 """

@@ -1,4 +1,4 @@
-"""Taking ghost text in parts, going through candidates, and refusing what fits no more; answers are scripted."""
+"""Accepting ghost text in parts, cycling through candidates, dropping stale answers; answers are scripted."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_every_part_is_an_undo_step(scripted: Start, tmp_path: Path) -> None:
     assert (tmp_path / "a.py").read_text() == "x =\n"
 
 
-def test_three_candidates_are_gone_through(scripted: Start, tmp_path: Path) -> None:
+def test_keys_cycle_through_three_candidates(scripted: Start, tmp_path: Path) -> None:
     window = scripted("x = \n", script=THREE)
     window.keys("A")
     window.see_ghost("one(1)")
@@ -89,7 +89,7 @@ def test_three_candidates_are_gone_through(scripted: Start, tmp_path: Path) -> N
     assert (tmp_path / "a.py").read_text() == "x = three(3)\n"
 
 
-def test_item_that_was_typed_past_is_neither_seen_nor_taken(scripted: Start, tmp_path: Path) -> None:
+def test_item_that_typed_text_contradicts_is_neither_shown_nor_accepted(scripted: Start, tmp_path: Path) -> None:
     window = scripted("x = \n", script={"by_line": {"x = ": ["alpha"]}})
     window.lua("vim.bo.expandtab, vim.bo.softtabstop, vim.bo.shiftwidth = true, 4, 4")
     window.keys("A")
@@ -116,7 +116,7 @@ BURSTS = {
 
 @pytest.mark.parametrize("keys", BURSTS)
 def test_keys_of_one_burst_take_effect_in_their_order(scripted: Start, keys: str) -> None:
-    """As a paste, a macro or a slow connection sends them: nothing happens between two keys."""
+    """A paste, a macro or a slow connection sends keys so: Neovim processes no event between two of them."""
     window = scripted("x = \n", script={"by_line": {"x = ": ["alpha + beta"]}})
     window.lua("vim.bo.expandtab, vim.bo.softtabstop, vim.bo.shiftwidth = true, 4, 4")
     window.keys("A")
@@ -135,7 +135,7 @@ def test_keys_of_one_burst_take_effect_in_their_order(scripted: Start, keys: str
         ("vim.cmd([[inoremap zz again]]) vim.keymap.set('i', '<F5>', 'zz', { remap = true })", "x = again!"),
     ],
 )
-def test_key_does_what_it_did_before_where_nothing_is_shown(scripted: Start, before: str, expected: str) -> None:
+def test_key_keeps_its_earlier_mapping_where_nothing_is_shown(scripted: Start, before: str, expected: str) -> None:
     window = scripted("x = \n", script={})
     window.lua(before)
     window.lua("require('dgemma.keys').map({ accept = '<F5>' })")
@@ -143,7 +143,7 @@ def test_key_does_what_it_did_before_where_nothing_is_shown(scripted: Start, bef
     window.until(lambda: window.line() == expected, about=expected, timeout_s=5)
 
 
-def test_server_that_comes_while_one_types_is_asked(scripted: Start) -> None:
+def test_server_that_attaches_during_typing_is_asked(scripted: Start) -> None:
     window = scripted("x = \n", script={"by_line": {"x = ": ["1"]}}, wait=False)
     window.keys("A")
     assert not window.lua(ATTACHED)
@@ -170,7 +170,7 @@ def test_answer_to_an_older_text_is_not_shown(scripted: Start, record: Record) -
     assert seen == 0
 
 
-def test_key_does_what_it_did_where_nothing_is_shown(scripted: Start) -> None:
+def test_tab_indents_where_nothing_is_shown(scripted: Start) -> None:
     window = scripted("\n", script={})
     window.lua("vim.bo.expandtab, vim.bo.softtabstop = true, 4")
     window.keys("ia<Tab>b")
@@ -218,7 +218,7 @@ def test_paused_buffer_asks_nothing(scripted: Start, record: Record) -> None:
     window.see_ghost("alpha")
 
 
-def test_pause_everywhere_holds_for_buffers_to_come(scripted: Start, record: Record, tmp_path: Path) -> None:
+def test_pause_everywhere_applies_to_later_buffers(scripted: Start, record: Record, tmp_path: Path) -> None:
     window = scripted("x = \n", script={"by_line": {"x = ": ["alpha"]}})
     (tmp_path / "b.py").write_text("x = \n")
     window.lua("vim.cmd('DgemmaToggle!')")

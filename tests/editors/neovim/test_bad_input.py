@@ -1,4 +1,4 @@
-"""What goes wrong around the plugin: each is told in one sentence, once, and ghost text or the file stays as it was."""
+"""Faults around the plugin: each is reported once, in one sentence, and ghost text or the file stays as it was."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.editors.neovim.window import Window
 
 
 def only_said(window: Window, part: str) -> str:
-    """Waits for a sentence of ours, and for a moment in which nothing further of ours comes."""
+    """Waits for a message of the plugin, and checks that no other follows within 400 ms."""
     sentence = window.hear(part)
     window.lua("vim.wait(400)")
     assert [each for each in window.said() if each.startswith("dgemma: ")] == [sentence]
@@ -93,7 +93,7 @@ def test_other_protocol(scripted: Start, record: Record, experimental: object, a
     assert not record.params("dgemma/fill")
 
 
-def test_wrong_options_are_told_with_the_nearest_right_one(scripted: Start) -> None:
+def test_wrong_options_are_reported_with_the_nearest_right_one(scripted: Start) -> None:
     window = scripted(
         "x = \n",
         script={"by_line": {"x = ": ["1"]}},

@@ -1,4 +1,4 @@
-"""Watching the canvas settle: drafts are drawn, nothing is put in, and everything that happens takes them away."""
+"""Watching the canvas settle: drafts are drawn, nothing is inserted, and any key removes them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_nothing_to_see_is_reported(scripted: Start) -> None:
 
 
 @pytest.mark.parametrize("keys", ["<Esc>", "b", "<Left>"])
-def test_what_happens_takes_it_away_and_cancels(scripted: Start, record: Record, keys: str) -> None:
+def test_any_key_removes_the_draft_and_cancels(scripted: Start, record: Record, keys: str) -> None:
     window = scripted("x = \n", script={"drafts": ["?"] * 50})
     window.keys("A")
     window.lua("vim.cmd.DgemmaDenoise()")

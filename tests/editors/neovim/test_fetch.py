@@ -1,4 +1,4 @@
-"""A chosen model that is not there: Neovim offers it once, shows the download, and does not ask again after a no."""
+"""A chosen model that is missing: Neovim offers it once, shows the download, and does not ask again after a refusal."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def model(folder: Path) -> Path:
     return folder / "data/dgemma-lsp/models/small/m.gguf"
 
 
-def test_offer_is_taken_and_the_model_runs(store: Start, tmp_path: Path) -> None:
+def test_offer_is_accepted_and_the_model_runs(store: Start, tmp_path: Path) -> None:
     window = store()
     window.lua(PROGRESS)
     window.hear("the model small is there; the next completion uses it")
@@ -69,7 +69,7 @@ def test_offer_is_taken_and_the_model_runs(store: Start, tmp_path: Path) -> None
     window.until(lambda: record.exists() and "runs small" in record.read_text().splitlines())
 
 
-def test_no_is_remembered(store: Start, tmp_path: Path) -> None:
+def test_refusal_is_remembered(store: Start, tmp_path: Path) -> None:
     declined = tmp_path / "state/dgemma-lsp/declined-models.json"
     first = store(has_screen=False)
     first.lua("_G.choice = 2")

@@ -1,4 +1,4 @@
-"""Filling a selection: what is asked, what is put in, and what keeps it from being put in; answers are scripted."""
+"""Filling a selection: the request, the inserted text, and what prevents an insertion; answers are scripted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def span(start_line: int, start: int, end_line: int, end: int) -> dict[str, dict
         ("3Gfb:DgemmaFill<CR>", span(2, 11, 2, 11), "placeholder"),
     ],
 )
-def test_what_is_asked(scripted: Start, record: Record, keys: str, asked: object, kind: str) -> None:
+def test_request_holds_range_and_kind(scripted: Start, record: Record, keys: str, asked: object, kind: str) -> None:
     window = scripted(TEXT, script={"fill_message": "nothing fits here"})
     window.keys(keys)
     assert window.hear("nothing fits here") == "dgemma: nothing fits here"
@@ -37,7 +37,7 @@ def test_what_is_asked(scripted: Start, record: Record, keys: str, asked: object
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_fill_is_put_in_as_one_undo_step(scripted: Start, tmp_path: Path, end: str) -> None:
+def test_fill_is_inserted_as_one_undo_step(scripted: Start, tmp_path: Path, end: str) -> None:
     window = scripted(TEXT.replace("\n", end).encode(), script={"fill": [f"    c = a{end}    return c"]})
     window.keys("Gox = 1<Esc>2GVj:DgemmaFill<CR>")
     filled = "def f(a):\n    c = a\n    return c\n\n\nf(1)\nx = 1"
@@ -77,7 +77,7 @@ def test_cancelled_fill_changes_nothing(scripted: Start, record: Record, tmp_pat
     window = scripted(TEXT, script={"fill": ["never"], "fill_delay_s": 10})
     window.keys("2GV:DgemmaFill<CR>")
     window.until(lambda: record.params(FILL), about="asked")
-    # The server may see the question before Neovim is done with the command; until then CTRL-C interrupts that.
+    # The server may receive the request before Neovim has ended the command; until then CTRL-C interrupts the command.
     window.until(lambda: window.lua("return vim.fn.maparg('<C-c>', 'n')"), about="the key is taken")
     window.keys(keys)
     window.until(lambda: record.params("$/cancelRequest"), about="cancelled")

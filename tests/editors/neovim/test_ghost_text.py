@@ -1,4 +1,4 @@
-"""Ghost text of the real server and engine in a real Neovim: it appears, is what the server says, is taken right."""
+"""Ghost text of the real server and engine in a real Neovim: it appears, is the server's answer, is inserted right."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ return vim.tbl_map(function(item) return { item.insertText, item.range.start.cha
 
 
 def server_says(window: Window) -> str:
-    """Returns what the server answers at the cursor, without what stands left of it already."""
+    """Returns the server's answer at the cursor, without the text left of the cursor."""
     [[text, column]] = window.lua(ASK)
     return text.encode()[window.lua("return vim.api.nvim_win_get_cursor(0)[2]") - column :].decode()
 
@@ -54,7 +54,7 @@ def test_typing_through_it_keeps_it(start: Start, tmp_path: Path) -> None:
     assert (tmp_path / "a.py").read_text() == AREA + "print(area(width, height))\n"
 
 
-def test_undo_takes_back_what_was_accepted_and_no_more(start: Start, tmp_path: Path) -> None:
+def test_undo_removes_the_accepted_text_and_no_more(start: Start, tmp_path: Path) -> None:
     window = start(AREA)
     window.keys("Goprint(area(")
     window.see_ghost()

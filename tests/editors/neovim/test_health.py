@@ -14,7 +14,7 @@ def health(window: Window) -> str:
     return window.until(lambda: window.text() if "dgemma: server" in window.text() else None, about="health page")
 
 
-def test_health_page_of_what_works(start: Start) -> None:
+def test_health_page_of_a_working_server(start: Start) -> None:
     window = start("x = 1\n")
     window.keys("A")
     window.until(lambda: " " in window.lua("return require('dgemma').status()"), about="a state")
@@ -27,7 +27,7 @@ def test_health_page_of_what_works(start: Start) -> None:
     assert "ERROR" not in page
 
 
-def test_health_page_of_what_does_not(start: Start) -> None:
+def test_health_page_of_a_broken_server(start: Start) -> None:
     window = start("x = 1\n", wait=False, cmd=["/nowhere/dgemma-lsp"])
     assert "ERROR /nowhere/dgemma-lsp cannot be started" in health(window)
     window = start("x = 1\n", wait=False, cmd=[sys.executable, "-S", "-E", "-m", "dgemma_lsp"])

@@ -31,13 +31,13 @@ def home(tmp_path: Path) -> Path:
 
 
 def make(target: str, **variables: str) -> None:
-    # `-o setup`: the environment that runs the tests is the one that is meant.
+    # `-o setup`: uses the environment that runs the tests and makes no other.
     command = ["make", "-s", "-o", "setup", target, f"BIN={Path(SERVER[0]).parent}"]
     subprocess.run([*command, *(f"{name}={value}" for name, value in variables.items())], cwd=ROOT, check=True)
 
 
 def look(neovim: Path, environment: Mapping[str, str], home: Path, init: str) -> str:
-    """Starts Neovim as its user does, and says which server came and which help page."""
+    """Starts Neovim as its user does; returns the names of the server that started and the help page that opened."""
     (home / ".config/nvim/init.lua").write_text(init)
     (home / "look.lua").write_text(LOOK)
     (home / "a.py").write_text("x = 1\n")

@@ -1,4 +1,4 @@
-"""Learning a repository in Neovim: the hint that comes once, progress, result, undo, and taking it back in between."""
+"""Learning a repository in Neovim: the hint that comes once, progress, result, undo, and cancellation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Learn = Callable[..., Window]
 
 @pytest.fixture
 def learn(start: Start, tmp_path: Path) -> Learn:
-    """Starts a Neovim in a repository, whose server learns as a mode of `learning_server` says."""
+    """Starts a Neovim in a repository, whose server learns in a mode of `learning_server`."""
     repo = tmp_path / "repo"
     (repo / ".git").mkdir(parents=True)
 
@@ -64,7 +64,7 @@ def test_repository_is_learnt_and_forgotten(learn: Learn, tmp_path: Path) -> Non
     window.hear("has no adapter")
 
 
-def test_what_is_no_better_is_reported_alone(learn: Learn) -> None:
+def test_adapter_that_is_no_better_is_reported_without_an_undo(learn: Learn) -> None:
     window = learn("worse")
     window.lua("vim.cmd.DgemmaLearn()")
     window.hear("not installed")
@@ -109,7 +109,7 @@ def test_hint_comes_once(learn: Learn, tmp_path: Path) -> None:
     assert list(second.lua("return _G.chosen")) == []
 
 
-def test_hint_is_taken(learn: Learn) -> None:
+def test_hint_is_accepted(learn: Learn) -> None:
     window = learn(num_files=201)
     window.keys("Ay")
     window.see_ghost()

@@ -1,4 +1,4 @@
-"""What is said fits on one line of the screen, so that nobody has to press ENTER; all of it is kept."""
+"""Messages fit on one line of the screen, so that Neovim does not wait for ENTER; the whole text is kept."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ client.handlers["window/showMessage"](nil, { type = 1, message = "dgemma: " .. .
 @pytest.mark.parametrize("columns", [40, 80])
 @pytest.mark.parametrize("message", [LONG, WIDE, "two\nlines"], ids=["long", "wide", "lines"])
 @pytest.mark.parametrize("way", ["say.info", "say.warn", "say.error", "server"])
-def test_long_message_asks_for_nothing_and_is_kept(scripted: Start, columns: int, message: str, way: str) -> None:
+def test_long_message_waits_for_no_key_and_is_kept(scripted: Start, columns: int, message: str, way: str) -> None:
     window = scripted("x = \n", script={})
     window.look(columns, 24)
     window.lua("vim.notify = _G.built_in_notify")
@@ -35,7 +35,7 @@ def test_long_message_asks_for_nothing_and_is_kept(scripted: Start, columns: int
     window.until(lambda: window.line() == "x = y")
 
 
-def test_short_message_is_said_as_it_is(scripted: Start) -> None:
+def test_short_message_is_shown_unchanged(scripted: Start) -> None:
     window = scripted("x = \n", script={})
     window.look(80, 24)
     window.lua("vim.notify = _G.built_in_notify; require('dgemma.say').info('all is well')")
@@ -43,7 +43,7 @@ def test_short_message_is_said_as_it_is(scripted: Start) -> None:
     assert not window.is_asking()
 
 
-def test_who_shows_notifications_otherwise_gets_the_whole_text(scripted: Start) -> None:
+def test_replaced_notify_gets_the_whole_text(scripted: Start) -> None:
     window = scripted("x = \n", script={})
     window.look(40, 24)
     window.lua("require('dgemma.say').info(...)", LONG)

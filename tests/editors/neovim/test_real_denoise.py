@@ -13,7 +13,7 @@ AREA = (
 )
 
 
-def test_canvas_settles_before_the_users_eyes(start: Start, tmp_path: Path) -> None:
+def test_drafts_are_drawn_until_the_answer(start: Start, tmp_path: Path) -> None:
     window = start(AREA)
     window.keys("Goprint(area(")
     ghost = window.see_ghost()

@@ -1,4 +1,4 @@
-"""Filling with the real server and engine: after `v`, after `V`, on a placeholder, as a code action, and taken back."""
+"""Filling with the real server and engine: after `v`, after `V`, on a placeholder, as a code action, and cancelled."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ vim.lsp.buf.code_action({ apply = true, context = { only = { "refactor.rewrite.f
 
 @pytest.fixture
 def warm(start: Start) -> Start:
-    """Starts a Neovim whose engine has loaded: until then every fill is put off with a message."""
+    """Starts a Neovim whose engine has loaded: until then every fill is refused with a message."""
 
     def start_warm(content: str) -> Window:
         window = start(content)

@@ -1,4 +1,4 @@
-"""A real Neovim, the real server, and a real engine behind `dgemma-engine serve` with TLS, a key and `engine.url`."""
+"""A real Neovim, the real server, and a real engine under `dgemma-engine serve` with TLS, a key and `engine.url`."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def serving(folder: Path, *options: str | Path) -> Generator[subprocess.Popen[st
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Iterator[Elsewhere]:
-    """An engine that only HTTPS leads to; its folder is none that the server here knows."""
+    """An engine that can be reached by HTTPS only; its runtime folder is not that of the server under test."""
     folder = tmp_path / "elsewhere"
     folder.mkdir()
     authority = trustme.CA()
@@ -92,7 +92,7 @@ def test_ghost_text_and_drafts_come_from_elsewhere(start: Start, elsewhere: Else
 
 
 def test_lines_that_serve_prints_are_pasted_and_work(start: Start, neovim: Path, tmp_path: Path) -> None:
-    """The key by a shell; Neovim reads its line, and what the line hands to `setup` is what this window starts with."""
+    """A shell stores the key; Neovim runs the other line, and the window starts with what that line gives `setup`."""
     (home := tmp_path / "home").mkdir()
     with serving(tmp_path, "--share") as process:
         assert process.stdout is not None

@@ -1,6 +1,6 @@
-"""A real Neovim without a screen, with the plugin, driven as fingers and eyes would: keys in, ghost text out.
+"""A real Neovim without a screen, with the plugin, driven as a user does: keys in, ghost text out.
 
-Every call into it is limited in time: a Neovim that asks a question nobody sees would hang the tests.
+Every call into it is limited in time: a Neovim that waits at a prompt would hang the tests.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class Window:
             time.sleep(1 / keys_per_s)
 
     def until(self, what: Callable[[], Any], *, timeout_s: float = 20, about: str = "") -> Any:
-        """Waits until something is so and returns it."""
+        """Waits until `what` returns a true value, and returns that value."""
         end = time.monotonic() + timeout_s
         while time.monotonic() < end:
             if value := what():
@@ -155,7 +155,7 @@ class Window:
         self.attached()
 
     def attached(self) -> None:
-        """Waits until typing in the current buffer is seen by a server."""
+        """Waits until a server is attached to the current buffer."""
 
         def seen() -> bool:
             ended = [each for each in self.said() if "quit with exit code" in each]
@@ -169,7 +169,7 @@ class Window:
         return self.lua(GHOST)
 
     def see_ghost(self, wanted: str | None = None) -> str:
-        """Waits for ghost text; for that one, if it is given."""
+        """Waits for ghost text; for `wanted`, if it is given."""
         about = f"ghost text {wanted!r}" if wanted else "ghost text"
 
         def seen() -> str | None:
@@ -179,11 +179,11 @@ class Window:
         return self.until(seen, about=about)
 
     def no_ghost(self) -> None:
-        """Waits until there is none."""
+        """Waits until no ghost text is shown."""
         self.until(lambda: self.ghost() is None, about="no ghost text")
 
     def look(self, columns: int, lines: int) -> None:
-        """Gives the editor a screen: without one it asks for no ENTER."""
+        """Gives the editor a screen: without one it never waits for ENTER."""
         self._limited(lambda: self._nvim.ui_attach(columns, lines, rgb=True))
 
     def screen(self) -> list[str]:
@@ -207,7 +207,7 @@ class Window:
         return list(self.lua("return _G.said"))
 
     def hear(self, part: str) -> str:
-        """Waits for a notification that has this in it, and returns it."""
+        """Waits for a notification that contains `part`, and returns it."""
         return self.until(lambda: next((each for each in self.said() if part in each), None), about=f"said: {part}")
 
     def save(self) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 
 from tests.editors.get_vscode import NODE, entry_point
 
-# Nothing of the workbench's own may answer Tab, move the cursor, draw over a picture or ask the network.
+# Nothing of the workbench's own may answer Tab, move the cursor, draw over a screenshot or use the network.
 QUIET: dict[str, Any] = {
     "chat.disableAIFeatures": True,
     "editor.quickSuggestions": {"other": "off", "comments": "off", "strings": "off"},
@@ -51,7 +51,7 @@ QUIET: dict[str, Any] = {
     "git.enabled": False,
 }
 
-# Of the browser: it has no sandbox here, no graphics card, and is to ask nobody anything.
+# The browser runs without a sandbox and a graphics card, and makes no requests of its own.
 CHROMIUM_FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
@@ -85,9 +85,9 @@ class CodeServer:
         _write(self.home / "data/User/settings.json", QUIET | settings)
 
     def machine_settings(self, settings: Mapping[str, Any]) -> None:
-        """Sets what differs from machine to machine; windows that are open see it too, above the user's settings.
+        """Sets the machine's settings; open windows apply them too, and they override the user's settings.
 
-        Where no model is named, that is the one that is always there.
+        Where no model is named, it is `tiny`.
         """
         _write(self.home / "data/Machine/settings.json", {"dgemma.engine.model": "tiny", **settings})
 
@@ -96,7 +96,7 @@ def install_extension(home: Path, vsix: Path, environ: Mapping[str, str]) -> Non
     """Installs an extension from its file.
 
     Raises:
-        subprocess.CalledProcessError: code-server would not take it.
+        subprocess.CalledProcessError: code-server refused it.
     """
     command = _command(home, "--install-extension", str(vsix))
     subprocess.run(command, check=True, capture_output=True, text=True, env=_environment(home, environ), timeout=120)
@@ -108,7 +108,7 @@ def serving(home: Path, environ: Mapping[str, str], *, trusting: bool = True) ->
 
     Args:
         home: a folder for it alone.
-        environ: what its extensions and their servers see.
+        environ: of its extensions and their servers.
         trusting: whether every workspace is trusted without being asked about.
     """
     port = _free_port()

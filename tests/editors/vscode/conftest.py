@@ -27,7 +27,7 @@ from build_vsix import build  # noqa: E402  (the folder of the extension's scrip
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Keeps a picture of what a test that failed has seen."""
+    """Saves a screenshot of the window of a test that failed."""
     report = yield
     window = getattr(item, "funcargs", {}).get("window")
     if report.failed and call.when == "call" and isinstance(window, Window):
@@ -70,7 +70,7 @@ def browser(chromium: Path) -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def browser_context(browser: Browser) -> Iterator[BrowserContext]:
-    """One profile of it."""
+    """A profile of the browser."""
     context = browser.new_context(viewport={"width": 1100, "height": 640})
     yield context
     context.close()
@@ -116,7 +116,7 @@ def bring_up(window: Window, workspace: Path) -> None:
 
 @pytest.fixture(scope="module")
 def stub(window: Window, code_server: CodeServer, home: Path) -> Iterator[None]:
-    """Lets the window talk to the server that does what the selected text says."""
+    """Makes the window use the stub server."""
     program = home / "stub"
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).parent / "stub_server.py"}"\n')
     program.chmod(0o755)

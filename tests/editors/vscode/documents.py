@@ -1,4 +1,4 @@
-"""Documents in which the embedded model is sure of what comes next, because it stands elsewhere in them."""
+"""Documents in which the embedded model predicts the next text surely, because they hold it elsewhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ print(area(width, height))
 TYPED = "print(area("
 REST = "width, height))"
 
-# Typed in the last function, a blank line wants several lines; asked by hand, one line is offered too.
+# A blank line in the last function is completed with several lines; an explicit request also offers one line.
 LOAD = """\
 def load(path):
     with open(path) as file:

@@ -1,6 +1,6 @@
-"""A language server that does what the selected text says: what a real model does too fast, too seldom or not at all.
+"""A language server that the selected text controls: for what a real model does too fast, too seldom or not at all.
 
-`python stub_server.py [--old] [--dies]`; `--old` leaves out what an old server does not know, `--dies` ends when it has
+`python stub_server.py [--old] [--dies]`; `--old` leaves out what an old server does not have, `--dies` ends when it has
 started.
 """
 
@@ -19,11 +19,11 @@ from pygls.protocol import LanguageServerProtocol, lsp_method
 
 
 class Protocol(LanguageServerProtocol):
-    """Says which of our own requests it knows, unless it is an old one."""
+    """Announces the project's own requests, unless the server is an old one."""
 
     @lsp_method(types.INITIALIZE)
     def lsp_initialize(self, params: types.InitializeParams) -> Generator[Any, Any, types.InitializeResult]:
-        """Adds to what pygls answers."""
+        """Adds to the answer of pygls."""
         result = yield from super().lsp_initialize(params)
         if "--old" not in sys.argv:
             result.capabilities.experimental = {"dgemma": {"version": "0.0.9", "protocol": 1}}

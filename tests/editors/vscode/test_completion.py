@@ -1,4 +1,4 @@
-"""Ghost text in a real VS Code with the real engine: brought up, accepted, taken back; the file on the disk counts."""
+"""Ghost text in a real VS Code with the real engine: shown, accepted, undone; the file on the disk is checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Windows of VS Code and the one engine behind them."""
+"""Windows of VS Code that share one engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A chosen model that is not there: VS Code offers it once, shows the download, and does not ask again after a no."""
+"""A chosen model that is missing: VS Code offers it once, shows the download, and a refusal is remembered."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def run_store(
     window.wait_status("the first request starts the engine", timeout_ms=30_000)
 
 
-def test_offer_is_taken(window: Window, run_store: Callable[[], None], tmp_path: Path) -> None:
+def test_offer_is_accepted(window: Window, run_store: Callable[[], None], tmp_path: Path) -> None:
     run_store()
     notice = window.notice("is not there yet")
     window.wait_status("^circle-slash .*run: dgemma-engine pull small")
@@ -56,7 +56,7 @@ def test_offer_is_taken(window: Window, run_store: Callable[[], None], tmp_path:
     assert (tmp_path / "data/dgemma-lsp/models/small/m.gguf").exists()
 
 
-def test_no_is_remembered(window: Window, run_store: Callable[[], None], tmp_path: Path) -> None:
+def test_refusal_is_remembered(window: Window, run_store: Callable[[], None], tmp_path: Path) -> None:
     run_store()
     notice = window.notice("is not there yet")
     notice.get_by_role("button", name="No, Don't Ask Again").click()

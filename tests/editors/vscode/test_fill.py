@@ -1,6 +1,6 @@
-"""Filling a selection in a real VS Code: one edit, one undo, every way out told in one sentence.
+"""Filling a selection in a real VS Code: one edit, one undo, every other outcome reported in one sentence.
 
-The server is one that does what the selected text says; what the real one answers is tested at its own place.
+The server is the stub; `test_real_fill.py` tests the answers of the real one.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def test_a_fault_of_the_server_is_reported(window: Window, workspace: Path) -> N
 
 
 def test_a_read_only_file_is_left_alone(window: Window, workspace: Path) -> None:
-    """VS Code would let one edit it and refuse to save it."""
+    """VS Code would allow the edit and refuse to save the file."""
     path = select(window, workspace, "protected")
     path.chmod(0o444)
     fill(window)

@@ -49,7 +49,7 @@ def bare(empty: Path) -> Iterator[dict[str, str]]:
 
 
 def make(*arguments: str, environ: Mapping[str, str] = os.environ) -> subprocess.CompletedProcess[str]:
-    # `-o setup`: the environment that runs the tests is the one that is meant.
+    # `-o setup`: uses the environment that runs the tests and makes no other.
     command = ["make", "-s", "-o", "setup", f"BIN={Path(sys.executable).parent}", *arguments]
     return subprocess.run(command, cwd=ROOT, env=dict(environ), capture_output=True, text=True, check=False)
 
@@ -62,18 +62,18 @@ def test_make_install_vscode_installs_with_a_real_command(empty: Path, bare: dic
     assert EXTENSION in listed.split()
 
 
-def test_without_the_command_it_is_said_what_to_do(empty: Path, bare: dict[str, str]) -> None:
+def test_missing_command_is_reported_with_what_to_do(empty: Path, bare: dict[str, str]) -> None:
     done = make("install-vscode", f"DIST={empty}", environ=bare | {"PATH": f"{empty}/bin:/bin"})
     assert done.returncode != 0
     assert "There is no command code." in done.stderr
     assert "CODE=codium" in done.stderr
-    assert not list(empty.glob("*.vsix")), "nothing was built for nothing"
+    assert not list(empty.glob("*.vsix")), "nothing was built"
 
 
 def test_the_artefacts_lead_from_a_fresh_profile_to_a_suggestion(
     empty: Path, bare: dict[str, str], browser: Browser, vsix: Path
 ) -> None:
-    """The .vsix and the wheel; its extra for the engine, several gigabytes, is lent by the environment of the tests."""
+    """The .vsix and the wheel; the engine's dependencies, several gigabytes, come from the environment of the tests."""
     install()
     wheel = [
         sys.executable,

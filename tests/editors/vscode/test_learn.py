@@ -20,7 +20,7 @@ SERVER = Path(__file__).parents[2] / "lsp/repository_learning/learning_server.py
 def run_learning(
     window: Window, code_server: CodeServer, home: Path, tmp_path: Path
 ) -> Iterator[Callable[[str], None]]:
-    """Makes the window start a server that learns as a mode of `learning_server` says."""
+    """Makes the window start a server that learns in a mode of `learning_server`."""
 
     def start(mode: str) -> None:
         program = home / f"learning-{mode}"
@@ -28,7 +28,7 @@ def run_learning(
         program.write_text(f'#!/bin/sh\nexec env {places} "{sys.executable}" "{SERVER}" {tmp_path}/record {mode}\n')
         program.chmod(0o755)
         code_server.machine_settings({"dgemma.server.path": str(program)})
-        # Until then the status is that of the server before.
+        # Until then the status is that of the previous server.
         while "serves" not in events(tmp_path):
             window.page.wait_for_timeout(100)
         window.wait_status("the first request starts the engine", timeout_ms=30_000)
@@ -44,7 +44,7 @@ def events(folder: Path) -> list[str]:
     return record.read_text().splitlines() if record.exists() else []
 
 
-def test_repository_is_learnt_and_taken_back(
+def test_repository_is_learnt_and_forgotten(
     window: Window, run_learning: Callable[[str], None], tmp_path: Path
 ) -> None:
     run_learning("better")

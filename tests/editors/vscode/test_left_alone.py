@@ -20,7 +20,7 @@ def quiet(window: Window, workspace: Path) -> Iterator[None]:
 
 
 def sentences(window: Window) -> list[str]:
-    """Returns what stands in our notices, once there is none of progress among them."""
+    """Returns the extension's notifications, once none of them shows progress."""
     expect(window.page.locator(".notification-toast", has_text="dgemma: filling")).to_have_count(0)
     toasts = window.page.locator(".notification-toast", has_text="dgemma: ").all_inner_texts()
     return [" ".join(text.split()) for text in toasts]
@@ -50,7 +50,7 @@ def test_a_private_file(window: Window, workspace: Path) -> None:
 
 
 def test_a_file_too_long_to_fill_in(window: Window, workspace: Path) -> None:
-    """Of 4.5 million characters: its suggestions go on."""
+    """The file has 4.5 million characters; suggestions still work in it."""
     path = workspace / "long.py"
     text = f"{AREA}\n" + f"text = '{'x' * 40}'\n" * 90_000
     path.write_text(text)
@@ -69,7 +69,7 @@ def test_a_file_too_long_to_fill_in(window: Window, workspace: Path) -> None:
 
 
 def test_a_file_in_which_vs_code_would_not_draw_a_suggestion(window: Window, workspace: Path) -> None:
-    """Of 310 000 lines: ghost text would be there for Tab, but not for the eye."""
+    """The file has 310,000 lines: Tab would accept ghost text that is not drawn."""
     path = workspace / "lines.py"
     text = f"{AREA}\n" + "x = 1\n" * 310_000
     path.write_text(text)
@@ -84,7 +84,7 @@ def test_a_file_in_which_vs_code_would_not_draw_a_suggestion(window: Window, wor
     assert window.saved(path) == text.replace("\n\nx", f"\n{TYPED} \nx", 1)
 
 
-def test_a_file_that_extensions_are_not_shown(window: Window, workspace: Path) -> None:
+def test_a_file_that_is_hidden_from_extensions(window: Window, workspace: Path) -> None:
     path = workspace / "giant.py"
     with path.open("w") as file:
         file.truncate(60_000_000)

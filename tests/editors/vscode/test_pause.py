@@ -1,4 +1,4 @@
-"""Pausing from the status bar in a real VS Code: no suggestion, the item says so, and all is back on resuming."""
+"""Pausing from the status bar in a real VS Code: no suggestion, a status that says so, suggestions after resuming."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tests.editors.vscode.window import Window
 
 @pytest.fixture(autouse=True)
 def going_on(window: Window) -> Iterator[None]:
-    """Nothing is paused afterwards, whatever came of the test."""
+    """Resumes after each test, passed or failed."""
     yield
     if "Paused" in (window.status_item().get_attribute("aria-label") or ""):
         window.menu("Resume")
 
 
 def check_silent(window: Window, path: Path) -> None:
-    """Types what brings up a suggestion otherwise, and asks by hand."""
+    """Types what otherwise brings up a suggestion, asks explicitly, and checks that nothing is shown."""
     path.write_text(AREA)
     window.open(path)
     window.press("Control+End")

@@ -1,4 +1,4 @@
-"""The canvas drawn while it settles, and the statistics, in a real VS Code; the server's drafts are given."""
+"""The canvas drawn while it settles, and the statistics, in a real VS Code; the drafts are those of the stub server."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def test_drafts_are_drawn_in_order_and_leave_nothing_behind(window: Window, work
     window.command("dgemma: Show Denoising at the Cursor")
     window.wait_drawn(f"def area({FINAL}")
     window.shot("denoising")
-    assert len(window.decoration_colours()) == 2, "how sure the model is of a piece is its colour"
+    assert len(window.decoration_colours()) == 2, "the colour of a piece is its confidence"
     window.page.locator(".statusbar-item", has_text="stable after 6 steps").wait_for()
     window.press("ArrowLeft")
     window.wait_not_drawn("height")
     assert window.saved(path) == "def area(\n"
 
 
-def test_a_key_takes_the_preview_away(window: Window, workspace: Path) -> None:
+def test_a_key_removes_the_preview(window: Window, workspace: Path) -> None:
     path = workspace / "preview_typed.py"
     path.write_text("def area(\n")
     window.open(path)

@@ -1,4 +1,4 @@
-"""Filling with the real server and engine in a real VS Code: what the model makes lands in the file, or is said."""
+"""Filling with the real server and engine in a real VS Code: the file holds the model's text, or a message why not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.editors.vscode.window import Window
 TIMEOUT_MS = 60_000
 
 
-def test_a_selected_call_is_written_anew(window: Window, workspace: Path) -> None:
+def test_a_selected_call_is_rewritten(window: Window, workspace: Path) -> None:
     path = workspace / "real_fill.py"
     text = f"{AREA}print(area(1, 2))\n"
     path.write_text(text)

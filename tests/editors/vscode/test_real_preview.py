@@ -44,7 +44,7 @@ def test_the_canvas_settles_where_the_cursor_is(window: Window, workspace: Path)
 
 
 @pytest.mark.usefixtures("always")
-def test_on_demand_of_the_setting_every_suggestion_is_drawn_while_it_settles(window: Window, workspace: Path) -> None:
+def test_setting_draws_every_suggestion_while_it_settles(window: Window, workspace: Path) -> None:
     path = workspace / "always.py"
     at_the_end(window, path)
     window.type(TYPED, delay_ms=125)

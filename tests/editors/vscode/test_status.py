@@ -1,4 +1,4 @@
-"""What the status bar and the notices of a real VS Code say of the server, and what they let the user do."""
+"""The server's state in the status bar and notifications of a real VS Code, and the actions that they offer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Run = Callable[[str, str], None]
 
 @pytest.fixture
 def run_with(window: Window, code_server: CodeServer, home: Path) -> Iterator[Run]:
-    """Makes the window start its server with a shell script, by a setting; puts it right afterwards."""
+    """Makes the window start its server with a shell script, by a setting; restores the setting afterwards."""
 
     def start(setting: str, script: str) -> None:
         program = home / "program"
@@ -37,7 +37,7 @@ def test_the_item_shows_how_long_the_last_suggestion_took(window: Window, worksp
     window.wait_status(r"dgemma \d+ ms.*Last suggestion \d+ ms, median \d+ ms")
 
 
-def test_a_missing_server_is_told_with_ways_out(window: Window, code_server: CodeServer, run_with: Run) -> None:
+def test_a_missing_server_is_reported_with_remedies(window: Window, code_server: CodeServer, run_with: Run) -> None:
     code_server.machine_settings({"dgemma.server.python": "/nowhere/bin/python"})
     notice = window.notice("The setting dgemma.server.python names /nowhere/bin/python: there is no such program.")
     window.wait_status(r"^error .*there is no such program")
@@ -67,7 +67,7 @@ def test_a_python_that_is_too_old_is_named(window: Window, run_with: Run) -> Non
     window.notice("is Python 3.9, and the server needs 3.11 or newer")
 
 
-def test_a_server_that_ends_at_start_gives_its_last_words_once(window: Window, run_with: Run) -> None:
+def test_a_server_that_ends_at_start_is_reported_once_with_its_last_output(window: Window, run_with: Run) -> None:
     run_with("path", "echo 'ModuleNotFoundError: No module named lsprotocol' >&2; exit 1")
     window.notice("The server ended at start: ModuleNotFoundError: No module named lsprotocol")
     window.wait_status("^error ")
@@ -75,7 +75,7 @@ def test_a_server_that_ends_at_start_gives_its_last_words_once(window: Window, r
     expect(window.page.locator(".notification-toast")).to_have_count(1)
 
 
-def test_a_server_that_ends_again_and_again_is_left_alone(window: Window, run_with: Run) -> None:
+def test_a_server_that_keeps_ending_is_not_started_again(window: Window, run_with: Run) -> None:
     run_with("path", f'exec "{sys.executable}" "{Path(__file__).parent / "stub_server.py"}" --dies')
     window.notice("The server ended 4 times within three minutes.")
     window.wait_status("^error .*ended 4 times")

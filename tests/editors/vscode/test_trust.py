@@ -19,7 +19,7 @@ from tests.editors.vscode.window import Window
 
 @pytest.fixture
 def hostile() -> Iterator[Path]:
-    """A folder that would run something of its own in three ways, each of which leaves a mark."""
+    """A folder that would run something of its own in three ways, each of which creates a file."""
     folder = Path(tempfile.mkdtemp(prefix="hostile-"))
     for name, mark in ((".venv/bin/python", "venv"), ("tool", "setting")):
         program = folder / name

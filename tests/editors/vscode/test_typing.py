@@ -1,4 +1,4 @@
-"""How suggestions follow the keys in a real VS Code: at a person's pace, to the newest text only, one of three."""
+"""Suggestions during typing in a real VS Code: at 8 keys a second, for the newest text only, one of three."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_an_answer_to_an_older_text_is_not_shown(window: Window, workspace: Path
 
 
 @pytest.mark.usefixtures("stub")
-def test_three_candidates_go_round(window: Window, workspace: Path) -> None:
+def test_keys_cycle_through_three_candidates(window: Window, workspace: Path) -> None:
     path = workspace / "three.py"
     path.touch()
     window.open(path)

@@ -33,7 +33,7 @@ class Window:
         expect(self.page.locator(".monaco-editor.focused").first).to_be_visible()
 
     def reveal(self, path: Path) -> None:
-        """Opens a file in whatever shows it."""
+        """Opens a file in its default editor."""
         self.press("Control+P")
         box = self.page.locator(".quick-input-widget input.input")
         expect(box).to_be_visible()
@@ -52,7 +52,7 @@ class Window:
         self.page.keyboard.type(text, delay=delay_ms)
 
     def go_to(self, line: int, column: int) -> None:
-        """Puts the cursor somewhere, both counted from 1."""
+        """Moves the cursor to a line and column, both counted from 1."""
         self.press("Control+G")
         box = self.page.locator(".quick-input-widget input.input")
         expect(box).to_be_visible()
@@ -79,7 +79,7 @@ class Window:
         return self.page.wait_for_function(holds, arg=text, timeout=timeout_ms).json_value()
 
     def wait_whole_ghost(self, text: str) -> None:
-        """Waits until `text` alone, blanks around it aside, stands as ghost text; it may be part of what stood."""
+        """Waits until the ghost text equals `text`, blanks around it aside; it may be a part of the earlier one."""
         self.page.wait_for_function(f"text => (({GHOST})() || '').trim() === text.trim()", arg=text)
 
     def wait_no_ghost(self) -> None:
@@ -105,11 +105,11 @@ class Window:
         self.page.wait_for_function(f"text => !({_DECORATED})().includes(text)", arg=text)
 
     def record_drawn(self) -> None:
-        """Begins to keep what decorations add to the text, however short it stands."""
+        """Starts to record the text that decorations add, however briefly it is shown."""
         self.page.evaluate(_RECORD)
 
     def recorded(self) -> list[str]:
-        """Returns what was kept, in the order in which it was first seen."""
+        """Returns the recorded texts, in the order in which they were first shown."""
         return self.page.evaluate("() => [...window.recorded]")
 
     def wait_no_decorations(self) -> None:
@@ -139,11 +139,11 @@ class Window:
         expect(self.page.locator(".tab.active.dirty")).to_have_count(0)
 
     def status_item(self) -> Locator:
-        """Returns our item in the status bar."""
+        """Returns the extension's item in the status bar."""
         return self.page.locator(".statusbar-item[id='dgemma.dgemma-lsp.dgemma.status']")
 
     def wait_status(self, pattern: str, *, timeout_ms: float = TIMEOUT_MS) -> None:
-        """Waits until our item's accessible name, which holds text and explanation, matches a pattern."""
+        """Waits until the accessible name of that item, which holds text and explanation, matches a pattern."""
         expect(self.status_item()).to_have_attribute("aria-label", re.compile(pattern, re.DOTALL), timeout=timeout_ms)
 
     def notice(self, text: str) -> Locator:
@@ -153,7 +153,7 @@ class Window:
         return toast
 
     def dismiss_notices(self) -> None:
-        """Takes all notifications away."""
+        """Clears all notifications."""
         self.command("Notifications: Clear All Notifications")
         expect(self.page.locator(".notification-toast")).to_have_count(0)
 
@@ -163,7 +163,7 @@ class Window:
         expect(self.page.locator(".quick-input-widget")).to_be_hidden()
 
     def menu(self, entry: str) -> None:
-        """Chooses an entry of the menu of our item in the status bar."""
+        """Chooses an entry of the menu of the extension's status bar item."""
         self.status_item().click()
         self.choose(entry)
 
@@ -175,7 +175,7 @@ class Window:
         return [" ".join(text.split()) for text in rows.all_inner_texts()]
 
     def shot(self, name: str) -> Path:
-        """Keeps a picture of the window."""
+        """Saves a screenshot of the window."""
         ARTEFACTS.mkdir(parents=True, exist_ok=True)
         path = ARTEFACTS / f"vscode-{name}.png"
         self.page.screenshot(path=path, animations="disabled")

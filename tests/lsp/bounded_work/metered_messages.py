@@ -1,7 +1,7 @@
-"""Drives the server's entry points with texts of a given length over modules that count what they read.
+"""Calls the server's entry points with texts of a given length, in modules that count the characters they read.
 
-A program of its own, since the modules must not be loaded before: `python -m tests.lsp.bounded_work.metered_messages
-LENGTH` prints a JSON object, for each entry point and pattern what was read.
+A program of its own, because the modules are rewritten on import: `python -m tests.lsp.bounded_work.metered_messages
+LENGTH` prints a JSON object with the counts of each text and entry point.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ assert Finish.STABLE and Infill
 
 
 class Run:
-    """One document in one session, and what each message about it read."""
+    """One document in one session, and the counts of each message about it."""
 
     def __init__(self, session: Session, document: Document, cursor: int) -> None:
         self.session = session
@@ -57,7 +57,7 @@ class Run:
         METER.clear()
 
     async def messages(self) -> None:
-        """Opens the document, asks, types, asks again, chooses from the menu, fills, and deletes a line."""
+        """Opens the document, asks, types two keys and asks after each, asks for the menu, fills, and closes it."""
         METER.clear()
         self.session.documents.open(self.document)
         self.note("didOpen")
@@ -123,7 +123,7 @@ class Run:
 
 
 async def of_texts(home: Path, length: int, only: str | None) -> dict[str, Any]:
-    """Returns what was read for each worst text: a long line, and as many short lines as are that long."""
+    """Returns the counts for each worst text: as one long line, and as short lines of the same total length."""
     counts: dict[str, Any] = {}
     num_offered = 0
     connector = FakeConnector(answers={"": ANSWER})
@@ -147,7 +147,7 @@ async def of_texts(home: Path, length: int, only: str | None) -> dict[str, Any]:
 
 
 def of_values(length: int, home: Path) -> dict[str, Any]:
-    """Returns what was read of settings, URIs and ignore files."""
+    """Returns the counts for settings, URIs and ignore files."""
     counts: dict[str, Any] = {}
 
     def note(name: str, work: Callable[[], object]) -> None:

@@ -1,7 +1,7 @@
 """What a message costs does not grow with the line, the file, the settings value or the URI that it is about.
 
 Counted, not timed: `metered_messages` runs the server's own code, rewritten so that it counts the characters that
-string methods and regular expressions read and the turns of loops.
+string methods and regular expressions read and the iterations of loops.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from tests.lsp.bounded_work.worst_texts import WORST_TEXTS
 SHORT, TIMES = 24, 4
 # A quadratic pattern takes sixteen times the steps in four times the text.
 MOST_GROWTH = 9
-# Patterns that read at most so many characters, whatever the text; their steps may grow with the square of that.
+# Modules whose patterns read at most this many characters; their steps may grow with the square of that number.
 READS_LITTLE = {
     "dgemma_engine.privacy.backup_names": 255,
     "dgemma_engine.postprocess.block_columns": 1_000,
@@ -71,7 +71,7 @@ def _held(value: object) -> Iterator[re.Pattern[str]]:
 
 
 def texts(steps: Steps, length: int) -> Iterator[str]:
-    """Yields long texts of one piece each, after and before what the pattern names, and with an end that breaks it."""
+    """Yields texts that repeat one piece, with and without a literal of the pattern before it, ending in a mismatch."""
     named = steps.literals
     pieces = [*PIECES, *named, *(f"{one} " for one in named)]
     for piece in dict.fromkeys(pieces):
@@ -103,7 +103,7 @@ def deep_recursion() -> Iterator[None]:
     sys.setrecursionlimit(limit)
 
 
-def test_every_package_is_looked_through() -> None:
+def test_patterns_of_every_package_are_found() -> None:
     names = [name for name, *_ in patterns()]
     assert len(names) > 50
     assert {found.name for found in modules()} >= READS_LITTLE.keys(), "the modules that are left out are there"
@@ -126,7 +126,7 @@ def test_steps_grow_with_the_text_and_no_faster(name: str, pattern: re.Pattern[s
         r"[^\n\r]*[^\s!/][^\n\r]*\Z",
     ],
 )
-def test_patterns_that_were_quadratic_are_seen_as_such(pattern: str) -> None:
+def test_quadratic_patterns_exceed_the_limit(pattern: str) -> None:
     assert growth(re.compile(pattern), anchored=False)[0] > MOST_GROWTH
 
 

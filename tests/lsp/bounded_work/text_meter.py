@@ -1,6 +1,6 @@
-"""Modules that count what they read: characters offered to string methods and regular expressions, and turns of loops.
+"""Import hook that makes modules count the characters that strings and patterns read, and the iterations of loops.
 
-An import hook rewrites the modules of a package before they are compiled: calls of methods, slices, comparisons,
+The hook rewrites the modules of a package before they are compiled: calls of methods, slices, comparisons,
 additions and loops go through a `Meter`. A search counts up to what it finds, and to its bounds where it finds nothing;
 what an expression reads twice counts once. Deterministic: no clock is read.
 """
@@ -28,7 +28,7 @@ class Meter:
 
     Attributes:
         characters: characters that calls could read or copied.
-        turns: turns of loops in Python.
+        turns: iterations of loops in Python.
         most: the longest text that one call was offered, and what was called.
     """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# Language, what it is, and the piece that a line is made of.
+# Language, description, and the piece that a line repeats.
 WORST_TEXTS = (
     ("cpp", "many cases", "case "),
     ("javascript", "cases with colons", "case a: "),

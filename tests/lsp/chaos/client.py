@@ -1,4 +1,4 @@
-"""A client that says anything at any time and keeps a ledger: one session with one server process.
+"""A client that sends any message at any time and records the answers: one session with one server process.
 
 What may answer a request follows from what was sent before it, because the server reads in order.
 """
@@ -17,13 +17,13 @@ from tests.lsp.chaos.process import ServerProcess
 from tests.lsp.chaos.wire import FrameReader, Header, encode, frame
 
 ABSENT: Any = object()
-# Whoever is starved of processor time is slow, not silent.
+# Long, because a server that gets little processor time is slow and still answers.
 PATIENCE_S = 60.0
 _SIGNS_OF_A_FAULT = ("Traceback", "ERROR asyncio", "never retrieved", "never awaited")
 
 
 class State(Enum):
-    """What the server was told so far."""
+    """Phase of the session, by the messages sent so far."""
 
     NEW = auto()
     RUNNING = auto()
@@ -48,8 +48,8 @@ class ChaosClient:
     """One session.
 
     Args:
-        process: a server that nobody has talked to.
-        report: what is counted.
+        process: a server to which nothing was sent.
+        report: receives the counts.
 
     Attributes:
         header: how headers are spelled from now on.
@@ -76,7 +76,7 @@ class ChaosClient:
         self._report.steps[kind] += 1
 
     def new_id(self, *, as_text: bool = False) -> Id:
-        """Returns an id that was not used; the first are the odd ones."""
+        """Returns an unused id, unusual values first."""
         self._number += 1
         odd: list[Id] = ["", "0"] if as_text else [0, -1]
         if self._number <= 4 and odd[self._number % 2] not in self.ids:
@@ -131,8 +131,8 @@ class ChaosClient:
         Args:
             kind: of the step.
             params: of the request.
-            legal: codes that may answer the first one that succeeds; every one after it must be refused.
-            wait: whether to wait for the answer, which tells whether it succeeded; else it must.
+            legal: codes that may answer until one request succeeds; every later one must be refused.
+            wait: whether to wait for the answer and read its success from it; False assumes success.
         """
         new = self.state is State.NEW
         legal = legal if new else frozenset({INVALID_REQUEST})
@@ -144,7 +144,7 @@ class ChaosClient:
             self._is_watched = isinstance(params, dict) and isinstance(params.get("processId"), int)
 
     def editor_process(self) -> int:
-        """Returns the id of a process that stands in for the editor, and is killed where a session ends so."""
+        """Returns the id of a process that stands in for the editor; `Ending.ORPHANED` kills it."""
         if self._stand_in is None:
             self._stand_in = subprocess.Popen(["sleep", "600"], stdin=subprocess.DEVNULL)
         return self._stand_in.pid
@@ -161,13 +161,13 @@ class ChaosClient:
         self.send_bytes(frame(encode(message), self.header))
 
     def send_bytes(self, data: bytes) -> None:
-        """Sends bytes, and hears what has come."""
+        """Sends bytes, and reads what has arrived."""
         if self.state is not State.OVER:
             self._process.write(data)
             self.pump(0.0)
 
     def pump(self, wait_s: float) -> None:
-        """Hears what the server says, and answers its requests."""
+        """Reads the server's messages, and answers its requests."""
         if self.state is State.OVER:
             return
         data = self._process.exchange(wait_s)
@@ -180,7 +180,7 @@ class ChaosClient:
             self.ledger.fault("crash", "process", f"ended by itself with exit code {exit_code}: {errors}")
 
     def settle(self) -> None:
-        """Waits until every request is answered that does not wait for an answer of the editor's own."""
+        """Waits until every request is answered, except those that wait for an answer of the editor."""
         give_up_s = time.monotonic() + self._patience_s
         while self.state is not State.OVER and self.ledger.outstanding(editor_owes=self.editor.owes):
             if time.monotonic() > give_up_s:
@@ -195,7 +195,7 @@ class ChaosClient:
             self.send(answer)
 
     def end(self, ending: Ending) -> None:
-        """Ends the session and checks what is left to check."""
+        """Ends the session and checks the exit code and standard error."""
         if self.state is not State.OVER:
             self._report.endings[ending.value] += 1
             expected = self._say_goodbye(ending)
@@ -214,7 +214,7 @@ class ChaosClient:
         self._end_stand_in()
 
     def _say_goodbye(self, ending: Ending) -> int | None:
-        """Does what ends the session; returns the exit code that is right, None for any."""
+        """Ends the session in one way; returns the expected exit code, None for any."""
         if ending in {Ending.POLITE, Ending.HASTY} and self.state is not State.SHUT:
             self.shut_down()
         expected = 0 if self.state is State.SHUT else 1
@@ -247,14 +247,14 @@ class ChaosClient:
             self._stand_in = None
 
     def _await_shutdown(self) -> None:
-        """Waits for everything that was asked: `shutdown` ends what waits for an answer of the editor."""
+        """Waits for every answer: `shutdown` also ends requests that wait for an answer of the editor."""
         give_up_s = time.monotonic() + self._patience_s
         while self.state is not State.OVER and self.ledger.outstanding() and time.monotonic() < give_up_s:
             self.pump(0.05)
         self._give_up(editor_owes=False)
 
     def _give_up(self, *, editor_owes: bool) -> None:
-        """Notes what is unanswered. A server that leaves something unanswered is not waited for as long again."""
+        """Records the unanswered requests, and shortens later waits for such a server."""
         if self.ledger.outstanding(editor_owes=editor_owes):
             self._patience_s = PATIENCE_S / 20
             self.ledger.give_up(editor_owes=editor_owes)

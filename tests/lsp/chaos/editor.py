@@ -1,4 +1,4 @@
-"""How a client answers what the server asks: properly, wrongly, twice, late or never."""
+"""How a client answers the server's requests: properly, wrongly, twice, late or never."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class ChaosEditor:
     """Answers one server's requests.
 
     Attributes:
-        answering: how, from now on.
-        settings: what it says when it is asked for settings.
+        answering: how requests are answered from now on.
+        settings: the proper answer to `workspace/configuration`.
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class ChaosEditor:
         return bool(self._unanswered)
 
     def answers(self, request: dict[str, Any]) -> list[dict[str, Any]]:
-        """Returns what is sent now."""
+        """Returns the answers to send now."""
         if self.answering in _NO_ANSWER:
             self._unanswered.append(request)
         return self._as(self.answering, request)

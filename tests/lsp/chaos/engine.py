@@ -36,11 +36,11 @@ class ChaosEngine:
         self._peers: set[Peer] = set()
 
     def start(self) -> None:
-        """Listens; does nothing where it does already."""
+        """Starts to listen, unless the engine listens already."""
         self._call(self._start())
 
     def die(self) -> None:
-        """Ends every connection and takes the socket away."""
+        """Ends every connection and removes the socket."""
         self._call(self._die())
 
     async def _start(self) -> None:

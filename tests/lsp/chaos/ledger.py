@@ -1,4 +1,4 @@
-"""Every request with what may answer it; every answer against that. Knows no process and no bytes."""
+"""Records every request with the answers it may get, and checks each answer. Independent of processes and bytes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS = -32600, -32601, -32602
 NOT_INITIALIZED, CANCELLED, FAILED, MODIFIED = -32002, -32800, -32803, -32801
 RESULT = 0
-"""In a set of codes: a result is right."""
+"""In a set of codes: stands for a result."""
 
 Id = int | str
 _Key = tuple[type, Id]
@@ -23,13 +23,13 @@ class Asked:
     Attributes:
         msg_id: its id.
         kind: of the step that sent it.
-        message: what was sent, for a person.
+        message: text of the request, for the report.
         legal: codes of errors that may answer it; `RESULT` stands for a result.
         fits: whether a result has the right form.
         waits_for_editor: whether it may wait for as long as the editor owes an answer.
         answers: how many came.
         refused: whether the answer was an error.
-        given_up: whether it was noted as unanswered.
+        given_up: whether it was recorded as unanswered.
     """
 
     msg_id: Id
@@ -49,13 +49,13 @@ class Report:
 
     Attributes:
         steps: what the client did, by kind.
-        requests: of these, what must be answered, by kind.
-        offered: of these, what was answered with something, by kind.
+        requests: steps that must be answered, by kind.
+        offered: requests with a result that is not empty, by kind.
         wrong: faults of each sort, by kind of step.
-        sessions: servers talked to.
+        sessions: how many began.
         endings: how sessions ended.
-        seeds: what the sessions were chosen by.
-        faults: in words.
+        seeds: random seeds of the sessions.
+        faults: one description each.
     """
 
     steps: Counter[str] = field(default_factory=Counter)
@@ -73,7 +73,7 @@ class Report:
         Args:
             what: `unanswered`, `answered_twice`, `unknown_id`, `wrong_code`, `crash`, ...
             kind: of the step that it belongs to.
-            words: for a person.
+            words: description for the report.
         """
         self.wrong.setdefault(what, Counter())[kind] += 1
         self.faults.append(f"{what} [{kind}]: {words}")
@@ -92,7 +92,7 @@ class Ledger:
         self.faults: list[str] = []
 
     def expect(self, asked: Asked) -> None:
-        """Notes a request that must be answered once."""
+        """Records a request that must be answered once."""
         key = (type(asked.msg_id), asked.msg_id)
         assert key not in self._asked, "an id is used once"
         self._asked[key] = asked
@@ -127,7 +127,7 @@ class Ledger:
             self._report.offered[asked.kind] += 1
 
     def outstanding(self, *, editor_owes: bool = False) -> list[Asked]:
-        """Returns the requests without an answer, but those that may wait for an editor that owes one."""
+        """Returns the requests without an answer, except those that may wait for an editor that owes one."""
         return [
             asked
             for asked in self._asked.values()
@@ -135,12 +135,12 @@ class Ledger:
         ]
 
     def give_up(self, *, editor_owes: bool) -> None:
-        """Notes that the requests without an answer will get none."""
+        """Records every request without an answer as a fault."""
         for asked in self.outstanding(editor_owes=editor_owes):
             asked.answers, asked.given_up = 1, True
             self.fault("unanswered", asked.kind, asked.message)
 
     def fault(self, what: str, kind: str, words: str) -> None:
-        """Notes a fault of this session."""
+        """Records a fault of this session."""
         self.faults.append(f"{what} [{kind}]: {words}")
         self._report.fault(what, kind, words)

@@ -1,6 +1,6 @@
 """A client's moves as a hypothesis state machine over the real server: what fails is shrunk to the shortest session.
 
-No move depends on what the server said or when, so that a session can be played again.
+No move depends on the server's answers or their timing, so that a session can be replayed.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class ChaosMachine(DocumentMoves):
     """One session.
 
     Args:
-        pool: gives it a server.
-        engine: what all servers of the pool ask; None leaves the engine alone.
-        report: what is counted.
-        raises: whether a fault fails the session; where it does not, only the report tells.
+        pool: supplies a server.
+        engine: the engine of all servers of the pool; None leaves the engine alone.
+        report: receives the counts.
+        raises: whether a fault fails the session; False only counts it.
     """
 
     def __init__(self, pool: ServerPool, engine: ChaosEngine | None, report: Report, *, raises: bool) -> None:
@@ -117,7 +117,7 @@ class ChaosMachine(DocumentMoves):
 
     @rule(then=_SOME(["cancel", "edit", "close", "ask", "answer"]), menu=_YES)
     def ask_slow(self, then: str, menu: bool) -> None:
-        """A question that the engine would work on for a minute, and what ends it."""
+        """Sends a request that keeps the engine busy for a minute, and a message that ends it."""
         uri, client = f"{say.FOLDER}/slow.py", self._client
         self.open(uri, "SLOW", "python", 1)
         place = {"line": 0, "character": 4}
@@ -129,7 +129,7 @@ class ChaosMachine(DocumentMoves):
             self.close(uri)
         elif then == "ask":
             self._ask(params | {"position": say.FIRST}, say.ANSWERED, as_text=False)
-        elif then == "answer":  # The id of the client's own question: those of the server are others.
+        elif then == "answer":  # The id of the client's own request, which no request of the server has.
             client.step("answer to nothing")
             client.send({"jsonrpc": "2.0", "id": asked, "result": None})
         if self._num_steps >= self._shutdown_from:

@@ -1,4 +1,4 @@
-"""What a client says, right and wrong: values for each place of a message, the simplest first. Data only."""
+"""Valid and invalid values for each field of a client's messages, the simplest first. Data only."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ BAD_POSITIONS: list[Any] = [
     "0:0",
     7,
 ]
-ODD_POSITIONS: list[Any] = [  # What they mean is anybody's guess, but an answer is due.
+ODD_POSITIONS: list[Any] = [  # The protocol does not define them, but an answer is due.
     {"line": -1, "character": -1},
     {"line": 2**32 - 1, "character": 0},
     {"line": 2**64, "character": 2**70},
@@ -71,7 +71,7 @@ ODD_POSITIONS: list[Any] = [  # What they mean is anybody's guess, but an answer
     {"line": 1e308, "character": -1e308},
     {"line": 0, "character": 4, "jsonrpc": "2.0"},
 ]
-# Parameters that no request with required ones can read.
+# Parameters that lack what every request with required fields needs.
 BAD_PARAMS: list[Any] = [{}, [], None, 7, "text", {"textDocument": None}, {"textDocument": []}, {"textDocument": {}}]
 
 HERE: dict[str, Any] = {"textDocument": {"uri": URIS[0]}}

@@ -1,6 +1,6 @@
 """Moves of a client in documents, and its questions for ghost text: half of the state machine.
 
-No move depends on what the server said or when, so that a session can be played again.
+No move depends on the server's answers or their timing, so that a session can be replayed.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class DocumentMoves(RuleBasedStateMachine):
 
     @rule(uri=_WORK_URI, text=_SOME(say.WORK), typed=_SOME(["", "a", "al", "\n"]), trigger=_SOME([1, 2]), often=_YES)
     def type_and_ask(self, uri: str, text: str, typed: str, trigger: int, often: bool) -> None:
-        """Types, asks after each key or after the last, and takes what is offered."""
+        """Types, asks after each key or after the last, and accepts the answer."""
         self.open(uri, text, "python", self._next_version())
         place = _end(text)
         for key in typed:
@@ -100,7 +100,7 @@ class DocumentMoves(RuleBasedStateMachine):
 
     @rule(uri=_WORK_URI, text=_SOME(say.WORK), then=_SOME(["menu", "fill", "denoise"]))
     def work(self, uri: str, text: str, then: str) -> None:
-        """Opens a document and asks for one of the other things in it."""
+        """Opens a document and asks for its menu, a preview or a fill."""
         self.open(uri, text, "python", self._next_version())
         place = _end(text)
         if then == "menu":

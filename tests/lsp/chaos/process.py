@@ -1,4 +1,4 @@
-"""The real server process with its pipes, which are never waited for without a limit; the next one starts meanwhile."""
+"""The real server process and its pipes, with a limit on every wait, and a pool that starts processes ahead of time."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ServerProcess:
 
     @property
     def exit_code(self) -> int | None:
-        """None while it lives."""
+        """None while the process runs."""
         return self._process.poll()
 
     def write(self, data: bytes) -> None:
@@ -52,7 +52,7 @@ class ServerProcess:
         """Writes and reads what is possible; None when the server's output has ended.
 
         Args:
-            wait_s: at most so long until something can be read: 0 waits for nothing.
+            wait_s: longest wait until something can be read; 0 does not wait.
         """
         give_up_s = time.monotonic() + wait_s
         while True:
@@ -79,14 +79,14 @@ class ServerProcess:
         return read
 
     def close_stdin(self) -> None:
-        """Ends what the server reads."""
+        """Closes the standard input of the server."""
         if self._stdin is not None:
             assert self._process.stdin is not None
             self._process.stdin.close()
             self._stdin, self._unsent = None, b""
 
     def close_stdout(self) -> None:
-        """Reads nothing any more."""
+        """Closes the standard output of the server."""
         if self._stdout is not None:
             assert self._process.stdout is not None
             self._process.stdout.close()
@@ -102,12 +102,12 @@ class ServerProcess:
             return None
 
     def errors(self) -> str:
-        """Returns what it wrote to standard error."""
+        """Returns what the server wrote to standard error."""
         self._errors.seek(0)
         return self._errors.read().decode("utf-8", "replace")
 
     def close(self) -> None:
-        """Kills it if it lives, and lets go of everything."""
+        """Kills the process if it runs, and closes its pipes."""
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
@@ -121,7 +121,7 @@ class ServerProcess:
             written = os.write(self._stdin, self._unsent[:_CHUNK])
         except BlockingIOError:
             return
-        except BrokenPipeError:  # Nobody reads: what that means, the end of the output says.
+        except BrokenPipeError:  # The server no longer reads; `exchange` reports when its output ends.
             self.close_stdin()
             return
         self._unsent = self._unsent[written:]
@@ -131,7 +131,7 @@ class ServerPool:
     """Servers that have started before they are needed.
 
     Args:
-        folder: for the engine's socket and for counts that are not the user's.
+        folder: for the engine's socket and the server's counts.
         spares: how many start ahead: 0 makes every session wait for Python.
     """
 
@@ -146,7 +146,7 @@ class ServerPool:
         self._spares = [ServerProcess(self._environ) for _ in range(spares)]
 
     def take(self) -> ServerProcess:
-        """Returns a server that nobody has talked to."""
+        """Returns a server to which nothing was sent."""
         self._spares.append(ServerProcess(self._environ))
         return self._spares.pop(0)
 

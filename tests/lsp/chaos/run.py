@@ -1,4 +1,4 @@
-"""Plays random sessions against real servers until so many steps are done."""
+"""Plays random sessions against real servers until a number of steps is done."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.lsp.chaos.ledger import Report
 from tests.lsp.chaos.machine import ChaosMachine
 from tests.lsp.chaos.process import ServerPool
 
-# Rules, of which most are a step, some are several and some none. Many, because each session waits for Python to start.
+# Most rules make one step, some several and some none. Many, because each session waits for Python to start.
 _RULES_PER_SESSION = 500
 _SESSIONS_PER_SEED = 25
 
@@ -32,15 +32,15 @@ def instant_engine() -> Generator[tuple[Path, ChaosEngine]]:
 
 
 def play(folder: Path, engine: ChaosEngine | None, *, num_steps: int, first_seed: int, raises: bool) -> Report:
-    """Plays sessions until so many steps are done, and returns what came of them.
+    """Plays sessions until a number of steps is done, and returns their counts.
 
     Args:
         folder: of the engine's socket.
         engine: which dies now and then; None leaves the engine alone.
-        num_steps: at least so many.
-        first_seed: the first of the seeds that everything is chosen by.
-        raises: whether a session that fails ends the play and is shortened; what is counted then holds the attempts
-            to shorten it too. Where not, only the report tells.
+        num_steps: the least number of steps.
+        first_seed: random seed of the first sessions; later ones count up from it.
+        raises: whether a session that fails ends the play and is shortened; the counts then include the attempts
+            to shorten it. False only counts faults.
 
     Raises:
         AssertionError: something was not answered as it must be; hypothesis has printed the steps.

@@ -1,4 +1,4 @@
-"""Whatever a client says or leaves unsaid, every request is answered once, with a code that the protocol has for it."""
+"""Whatever a client sends or omits, every request is answered once, with a result or code that the protocol allows."""
 
 from __future__ import annotations
 

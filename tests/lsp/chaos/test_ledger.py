@@ -1,4 +1,4 @@
-"""The ledger of the random client finds what it is there to find."""
+"""The ledger of the random client reports missing and wrong answers."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_wrong_answers_are_faults(answers: list[dict[str, Any]], fault: str):
     assert any(found.startswith(fault) for found in ledger.faults)
 
 
-def test_only_what_may_wait_for_the_editor_is_excused_while_the_editor_owes_an_answer():
+def test_outstanding_leaves_out_requests_that_wait_for_an_answer_of_the_editor():
     ledger = ledger_with(1, "waits")
     assert [asked.msg_id for asked in ledger.outstanding(editor_owes=True)] == [1]
     assert [asked.msg_id for asked in ledger.outstanding()] == [1, "waits"]
@@ -73,7 +73,7 @@ def test_bytes_that_are_no_frame_are_an_error():
         FrameReader().feed(b"Traceback\r\n\r\n")
 
 
-def test_a_wrong_length_is_followed_by_what_may_be_lost():
+def test_frame_with_a_wrong_length_is_followed_by_a_message_that_may_be_lost():
     for kind in (BadFrame.LONG, BadFrame.SHORT, BadFrame.NEGATIVE):
         assert bad_frame(kind).endswith(b"}}")
         assert b"$/chaos/lost" in bad_frame(kind)

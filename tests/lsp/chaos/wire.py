@@ -71,7 +71,7 @@ def frame(body: bytes, header: Header = Header.PLAIN) -> bytes:
 
 
 def bad_frame(kind: BadFrame) -> bytes:
-    """Returns a wrong frame, with what it may take along where its length is wrong."""
+    """Returns a wrong frame, followed by `SACRIFICE` where its length is wrong."""
     if kind in _BODIES:
         return frame(_BODIES[kind])
     body, lost = encode({"jsonrpc": "2.0", "method": "$/chaos/wrong"}), frame(encode(SACRIFICE))
@@ -90,7 +90,7 @@ class FrameReader:
     """Splits what a server writes into messages.
 
     Attributes:
-        rest: bytes of a frame that has not come completely.
+        rest: bytes of an incomplete frame.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""A file that is there whole or not at all."""
+"""A file is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_sigterm_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_what_cannot_be_written_is_known_before(tmp_path: Path) -> None:
+def test_path_that_cannot_be_written_is_refused_before_the_block(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     before = signal.getsignal(signal.SIGTERM)
     for path in (tmp_path, tmp_path / "none" / "out.html", tmp_path / "file" / "out.html"):
@@ -90,7 +90,7 @@ def protected(path: Path) -> None:
         (protected, "is write-protected"),
     ],
 )
-def test_what_is_no_regular_file_is_refused_and_kept(tmp_path: Path, make: Callable[[Path], None], reason: str) -> None:
+def test_link_pipe_and_protected_file_are_refused(tmp_path: Path, make: Callable[[Path], None], reason: str) -> None:
     path = tmp_path / "out.html"
     make(path)
     before = path.lstat()

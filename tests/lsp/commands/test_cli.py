@@ -31,7 +31,7 @@ def environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 async def run(environ: dict[str, str], *arguments: str, stdin: bytes = b"") -> tuple[int, str, str]:
-    """Runs a command; with the model that is always there, where the test names none."""
+    """Runs a command, with `--model tiny` where the command takes a model and the test names none."""
     if TAKE_A_MODEL & set(arguments[:1]) and "--model" not in arguments:
         arguments += ("--model", "tiny")
     process = await asyncio.create_subprocess_exec(
@@ -90,7 +90,7 @@ async def test_complete_passes_deadline_and_seed_on(environ: dict[str, str], tar
     assert (context.deadline_ms, context.seed, context.path) == (500, 7, "a.py")
 
 
-async def test_complete_tells_a_fault_in_one_line(environ: dict[str, str], tmp_path: Path):
+async def test_complete_prints_a_fault_in_one_line(environ: dict[str, str], tmp_path: Path):
     path = tmp_path / "a.py"
     path.write_text("FAULT", encoding="utf-8")
     async with serving(EngineLocation.locate(environ), answers={}):
@@ -143,7 +143,7 @@ async def test_trace_writes_one_page(environ: dict[str, str], target: str, tmp_p
         ("a.py:2:12", "o.html", "no engine|/no/such/model"),
     ],
 )
-async def test_trace_says_what_is_wrong_in_one_line_and_writes_nothing(
+async def test_trace_prints_what_is_wrong_in_one_line_and_writes_nothing(
     environ: dict[str, str], tmp_path: Path, argument: str, out: str, message: str
 ):
     (tmp_path / "a.py").write_text(SOURCE.replace("|", ""))
@@ -205,7 +205,7 @@ async def test_trace_replaces_neither_its_source_nor_what_is_no_regular_file(
     assert (tmp_path / "a.py").read_text() == SOURCE.replace("|", "")
 
 
-async def test_trace_tells_a_fault_in_one_line(environ: dict[str, str], tmp_path: Path):
+async def test_trace_prints_a_fault_in_one_line(environ: dict[str, str], tmp_path: Path):
     path = tmp_path / "a.py"
     path.write_text("FAULT", encoding="utf-8")
     async with serving(EngineLocation.locate(environ), answers={}):
@@ -268,7 +268,7 @@ async def test_doctor_without_an_engine_warns_and_names_the_remedy(environ: dict
     assert re.search(r"^warn +engine .*\n +-> dgemma-engine start$", out, re.MULTILINE)
 
 
-async def test_doctor_tells_of_the_engine_that_runs(environ: dict[str, str]):
+async def test_doctor_reports_the_running_engine(environ: dict[str, str]):
     async with serving(EngineLocation.locate(environ), answers={}):
         code, out, _ = await run(environ, "doctor", "--json")
     assert code == 0
@@ -293,7 +293,7 @@ async def test_engine_of_another_version_is_reported_in_one_sentence(
     assert re.fullmatch(rf"dgemma-lsp: the running engine is of an? {age} version; .*dgemma-engine stop\n", err)
 
 
-async def test_doctor_fails_for_a_model_that_is_none(environ: dict[str, str], tmp_path: Path):
+async def test_doctor_fails_for_a_folder_that_holds_no_model(environ: dict[str, str], tmp_path: Path):
     code, out, _ = await run(environ, "doctor", "--model", str(tmp_path))
     assert code == 1
     assert re.search(r"^fail +model .*no config\.json", out, re.MULTILINE)
@@ -321,7 +321,7 @@ async def test_demo_ends_with_one_json_line(environ: dict[str, str]):
     assert out.count("[nothing to show: ") == figures["completions"] - figures["shown"]
 
 
-async def test_model_that_is_not_there_is_refused_with_what_to_run(
+async def test_missing_model_is_refused_with_the_command_that_fetches_it(
     environ: dict[str, str], target: str, tmp_path: Path
 ):
     own = environ | {"XDG_DATA_HOME": str(tmp_path / "data")}
@@ -331,7 +331,7 @@ async def test_model_that_is_not_there_is_refused_with_what_to_run(
     assert err == f"dgemma-lsp: the model diffusiongemma is not there yet; {remedy}\n"
 
 
-async def test_what_answers_in_place_of_a_default_that_is_not_there_is_reported(environ: dict[str, str], target: str):
+async def test_replacement_of_a_missing_default_model_is_reported(environ: dict[str, str], target: str):
     own = environ | {"XDG_DATA_HOME": environ["DGEMMA_RUNTIME_DIR"]}
     async with serving(EngineLocation.locate(environ), answers={"return ": "3"}):
         code, _, err = await run(own, "complete", target, "--model", DEFAULT_MODEL)

@@ -1,4 +1,4 @@
-"""`dgemma-lsp doctor` in broken set-ups that are really made: each is found, and its remedy named."""
+"""`dgemma-lsp doctor` in set-ups that are really broken: each fault is found, and its remedy named."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ SERVER_PACKAGES = ("pygls", "lsprotocol", "cattr", "cattrs", "attr", "attrs", "p
 
 @dataclass(slots=True)
 class Setup:
-    """A set-up, whole until a maker breaks it.
+    """A set-up, in working order until a maker breaks it.
 
     Attributes:
-        folder: for whatever it needs.
+        folder: for its files.
         environ: of the doctor.
         arguments: after `doctor --json`.
         options: of `run`.

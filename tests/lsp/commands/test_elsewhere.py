@@ -1,4 +1,4 @@
-"""The doctor where the engine is on another machine: it asks that one, and looks for none here."""
+"""The doctor where the engine is on another machine: it asks that engine, and looks for none on this machine."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ async def test_engine_that_answers_is_named_with_its_host(tmp_path: Path, monkey
         ("ftp://x", "engine.url is no URL of HTTP", "write one such as https://gpu.example:8012"),
     ],
 )
-async def test_what_stands_in_the_way_fails_with_its_remedy(url: str, detail: str, remedy: str) -> None:
+async def test_engine_that_cannot_be_reached_fails_with_its_remedy(url: str, detail: str, remedy: str) -> None:
     findings = await examine(Settings(engine_url=url))
     assert not is_usable(findings)
     assert (findings[-1].verdict, findings[-1].detail, findings[-1].remedy) == (Severity.FAIL, detail, remedy)
 
 
-def test_relative_key_file_of_a_command_is_of_the_folder_the_user_is_in() -> None:
-    """Of a setting it would be of the folder that an editor has opened, and is refused."""
+def test_relative_key_file_of_a_command_is_resolved_against_the_current_folder() -> None:
+    """In a setting, a relative path would depend on the folder that an editor has opened, and is refused."""
     parser = argument_parser()
     for given, taken in (("key", str(Path.cwd() / "key")), ("/a/key", "/a/key"), ("~/key", "~/key"), ("", "")):
         arguments = parser.parse_args(["doctor", "--key-file", given, "--ca-file", given])

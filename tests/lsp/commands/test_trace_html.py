@@ -79,7 +79,7 @@ def test_embedded_json_is_the_same_value(hostile: str) -> None:
     assert not set("<>&\u2028\u2029") & set(written)
 
 
-def test_page_asks_for_nothing() -> None:
+def test_page_loads_nothing() -> None:
     page = page_of("x")
     elements = Elements(page)
     assert not {"img", "iframe", "object", "embed"} & set(elements.names)

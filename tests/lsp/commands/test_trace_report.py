@@ -1,4 +1,4 @@
-"""What a page shows of a recording, from literals."""
+"""The data of a trace page, from recordings written as literals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an earlier answer is worth later: cursor as `|`, what was typed since as text."""
+"""Reuse of an earlier answer after more text was typed, with the cursor as `|`."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def left_over(store: AnswerCache, marked: str) -> str | None:
         ("x = |\n", ("value(1)",), "x = va|\n", "x = value(1)\n"),
         ("x = |\n", ("value(1)",), "x = value(1|\n", "x = value(1)\n"),
         ("x = |\n", ("value(1)",), "x = value(1)|\n", None),  # Nothing is left over.
-        ("x = |b\n", ("a ",), "x = a|b\n", None),  # Nothing that can be seen.
+        ("x = |b\n", ("a ",), "x = a|b\n", None),  # Only white space is left over.
         ("x = |\n", ("value(1)",), "x = vb|\n", None),
         ("x = |\n", ("value(1)",), "y = va|\n", None),  # The text before is another.
         ("x = |\n", ("value(1)",), "x = va|\ny\n", None),  # The text after is another.
-        ("x = |\n", ("value(1)",), "x =|\n", None),  # Left of where it was asked.
+        ("x = |\n", ("value(1)",), "x =|\n", None),  # The cursor is left of the request's.
         ("x = |\n", ("value(1)", "other"), "x = o|\n", "x = other\n"),
         ("x = |\n", ("value(1)",), "x = value(|)\n", "x = value(1)\n"),  # The editor closed the bracket.
         ("x = foo|\n", ("(a, 'b')",), "x = foo(a, '|')\n", "x = foo(a, 'b')\n"),
@@ -79,7 +79,7 @@ def test_several_lines_stay_several_while_they_are_typed() -> None:
     assert (completion.text, completion.version) == ("    a = 1\n    return a", 1)
 
 
-def test_several_are_left_over_for_who_asks_expressly() -> None:
+def test_explicit_request_gets_every_candidate_that_matches() -> None:
     store = AnswerCache()
     store.put(answer("x = |\n", "value(1)", "other", "value(2)", "value(1)"))
     asked = request("x = va|\n")
@@ -89,7 +89,7 @@ def test_several_are_left_over_for_who_asks_expressly() -> None:
     assert [completion.inserted for completion in resume(automatic, match)] == ["lue(1)"]
 
 
-def test_selected_entry_is_as_good_as_typed() -> None:
+def test_selected_entry_counts_as_typed() -> None:
     """`value` is typed, and then only `va` of it while the menu has all of it selected."""
     store = AnswerCache()
     store.put(answer("x = |\n", "value(1)"))
@@ -102,7 +102,7 @@ def test_selected_entry_is_as_good_as_typed() -> None:
     assert accepted(asked, completion).selected is None
 
 
-def test_nothing_serves_at_its_own_place_only() -> None:
+def test_empty_answer_is_reused_at_its_own_position_only() -> None:
     store = AnswerCache()
     store.put(answer("x = |\n", finish=Finish.EMPTY))
     assert [match.answer.infill.text for match in matches(store, request("x = |\n"))] == [""]
@@ -110,7 +110,7 @@ def test_nothing_serves_at_its_own_place_only() -> None:
 
 
 @pytest.mark.parametrize("finish", [Finish.CANCELLED, Finish.DEADLINE])
-def test_nothing_for_want_of_time_is_not_kept(finish: Finish) -> None:
+def test_answer_that_was_cut_off_is_not_kept(finish: Finish) -> None:
     store = AnswerCache()
     store.put(answer("x = |\n", finish=finish))
     assert not store.has(CursorFingerprint.of(request("x = |\n")))
@@ -144,7 +144,7 @@ def test_forget_drops_one_document_and_clear_all() -> None:
     assert not (matches(store, request("x = |\n", "file:///w/b.py")))
 
 
-def test_places_hold_no_text() -> None:
+def test_fingerprint_holds_no_text() -> None:
     place = CursorFingerprint.of(request("secret = |)" + "tail" * 100))
     assert place.closers == ")"
     assert "secret" not in repr(place)
@@ -164,4 +164,4 @@ def test_accepted_text_has_the_line_ends_of_the_document():
         following = accepted(asked, completion)
         assert following.text == f"{text}b = 2{end}    c = 3"
         assert following.offset == len(following.text)
-        assert following.trigger is Trigger.AUTOMATIC, "nobody asks for it by hand"
+        assert following.trigger is Trigger.AUTOMATIC, "the user did not ask for it"

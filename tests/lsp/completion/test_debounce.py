@@ -1,4 +1,4 @@
-"""How long the engine is waited with: rhythm and latency against seconds."""
+"""How long a request waits before the engine is asked, by typing cadence and latency."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dgemma_lsp.completion.debounce import DebounceConfig, LatencyEstimate, Typi
 
 
 def rhythm(*gaps_s: float) -> tuple[TypingCadence, float]:
-    """A rhythm after keys with these gaps between, and the instant of the last."""
+    """Returns a cadence after keys with these gaps, and the time of the last key."""
     keys, now_s = TypingCadence(DebounceConfig()), 100.0
     keys.key(now_s)
     for gap_s in gaps_s:
@@ -36,7 +36,7 @@ def test_wait(gaps_s: tuple[float, ...], latency_s: float, wait_s: float) -> Non
     assert keys.wait_s(now_s, latency_s) == pytest.approx(wait_s)
 
 
-def test_an_engine_that_had_nothing_to_say_is_asked_in_a_pause() -> None:
+def test_engine_that_answered_with_nothing_is_asked_in_a_pause() -> None:
     keys, now_s = rhythm(0.1, 0.1)
     assert keys.wait_s(now_s, 0.01) == 0.0
     assert keys.wait_s(now_s, 0.01, said_nothing=True) == pytest.approx(0.15)
@@ -44,7 +44,7 @@ def test_an_engine_that_had_nothing_to_say_is_asked_in_a_pause() -> None:
     assert keys.wait_s(now_s, 0.01, said_nothing=True) == 0.0, "the first key after a pause"
 
 
-def test_what_the_client_waited_counts() -> None:
+def test_time_the_client_waited_counts() -> None:
     keys, now_s = rhythm(0.2, 0.2)
     assert keys.wait_s(now_s + 0.1, 0.15) == pytest.approx(0.05)
     assert keys.wait_s(now_s + 0.2, 0.15) == 0.0
@@ -54,7 +54,7 @@ def test_no_key_is_no_wait() -> None:
     assert TypingCadence(DebounceConfig()).wait_s(5.0, 1.0) == 0.0
 
 
-def test_latency_begins_with_the_first_and_follows() -> None:
+def test_latency_begins_with_the_first_measurement_and_averages() -> None:
     latency = LatencyEstimate(DebounceConfig(weight=0.5))
     assert latency.mean_s == 0.0
     latency.learn(0.4)
@@ -63,12 +63,12 @@ def test_latency_begins_with_the_first_and_follows() -> None:
     assert latency.mean_s == pytest.approx(0.3)
 
 
-def test_question_given_up_tells_how_long_an_answer_takes_at_least() -> None:
+def test_abandoned_request_is_a_lower_bound_of_the_latency() -> None:
     latency = LatencyEstimate(DebounceConfig(weight=0.5))
     latency.exceeds(0.4)
     assert latency.mean_s == pytest.approx(0.4)
     latency.exceeds(0.1)
-    assert latency.mean_s == pytest.approx(0.4), "no news"
+    assert latency.mean_s == pytest.approx(0.4), "a bound below the mean"
 
 
 @pytest.mark.parametrize(
@@ -79,6 +79,6 @@ def test_question_given_up_tells_how_long_an_answer_takes_at_least() -> None:
         ({"longest_s": -1.0}, r"self\.longest_s=-1\.0 must not be negative"),
     ],
 )
-def test_patience_refuses(values: dict[str, float], message: str) -> None:
+def test_config_refuses_wrong_values(values: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DebounceConfig(**values)

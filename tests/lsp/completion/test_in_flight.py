@@ -1,4 +1,4 @@
-"""Questions under way: who waits, who agrees, what is given up and when."""
+"""In-flight engine requests: their callers, agreement with typed text, and cancellation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def infill_of(outcome: Outcome) -> Infill | None:
 
 
 class Air:
-    """In-flight requests over an engine that says what it is told to."""
+    """In-flight requests over an engine whose drafts and answer the test sets."""
 
     def __init__(self, *, grace_s: float = 0.05) -> None:
         self.landed: list[tuple[InFlightRequest, Infill | None]] = []
@@ -53,7 +53,7 @@ class Air:
         self.on_draft(Draft(request="1", step=step, text=text, spans=spans))
 
 
-async def test_answer_reaches_everyone_who_waits() -> None:
+async def test_answer_reaches_every_caller() -> None:
     air = Air()
     flight = await air.launch()
     waiting = [asyncio.create_task(flight.outcome("")) for _ in range(2)]
@@ -65,7 +65,7 @@ async def test_answer_reaches_everyone_who_waits() -> None:
     assert air.flights.get("u") is None
 
 
-async def test_work_goes_on_for_the_time_of_grace() -> None:
+async def test_request_without_a_caller_goes_on_for_the_grace_period() -> None:
     air = Air()
     flight = await air.launch()
     waiting = asyncio.create_task(flight.outcome(""))
@@ -83,7 +83,7 @@ async def test_work_goes_on_for_the_time_of_grace() -> None:
     assert air.landed == [(flight, None)]
 
 
-async def test_drafts_decide_whether_it_agrees() -> None:
+async def test_drafts_decide_whether_typed_text_agrees() -> None:
     air = Air()
     flight = await air.launch()
     assert flight.agrees("")
@@ -98,12 +98,12 @@ async def test_drafts_decide_whether_it_agrees() -> None:
     assert not adopting.done()
     air.draft("x", 3)
     assert await asyncio.wait_for(adopting, 5) is None
-    assert not flight.done, "the one who asks decides what to do with it"
+    assert not flight.done, "the caller decides whether to cancel the request"
     assert flight.num_steps == 3
     await air.flights.close()
 
 
-async def test_newer_flight_replaces_the_older_without_a_pause_in_activity() -> None:
+async def test_newer_request_replaces_the_older_without_a_pause_in_activity() -> None:
     air = Air()
     older = await air.launch()
     waiting = asyncio.create_task(older.outcome(""))
@@ -116,7 +116,7 @@ async def test_newer_flight_replaces_the_older_without_a_pause_in_activity() -> 
     await air.flights.close()
 
 
-async def test_speculation_is_no_activity_and_needs_nobody() -> None:
+async def test_speculative_request_is_no_activity_and_needs_no_caller() -> None:
     air = Air(grace_s=0.0)
     flight = await air.launch(speculative=True)
     waiting = asyncio.create_task(flight.outcome(""))
@@ -131,7 +131,7 @@ async def test_speculation_is_no_activity_and_needs_nobody() -> None:
     assert air.active == []
 
 
-async def test_close_ends_everything_and_tells_who_waits() -> None:
+async def test_close_cancels_every_request_and_answers_every_caller() -> None:
     air = Air()
     flight, other = await air.launch(), await air.launch(speculative=True)
     waiting = asyncio.create_task(flight.outcome(""))
@@ -143,7 +143,7 @@ async def test_close_ends_everything_and_tells_who_waits() -> None:
     assert air.cancelled == 2
 
 
-async def test_document_that_closes_ends_its_flights_alone() -> None:
+async def test_cancel_document_ends_the_requests_of_that_document_only() -> None:
     air = Air()
     await air.launch()
     air.flights.cancel_document("another")
@@ -173,7 +173,7 @@ async def test_error_is_an_outcome() -> None:
         ("", 0, False),
     ],
 )
-async def test_edit_decides_whether_the_work_may_serve(text: str, cursor: int, serves: bool) -> None:
+async def test_edit_decides_whether_the_request_may_serve(text: str, cursor: int, serves: bool) -> None:
     air = Air()
     flight = await air.launch()
     air.draft("value", 1)
@@ -181,7 +181,7 @@ async def test_edit_decides_whether_the_work_may_serve(text: str, cursor: int, s
     await air.flights.close()
 
 
-async def test_closer_that_the_editor_puts_after_an_opener_disagrees_with_nothing() -> None:
+async def test_closing_bracket_that_the_editor_inserts_is_ignored() -> None:
     air = Air()
     flight = await air.launch()
     air.draft("(value)", 1)

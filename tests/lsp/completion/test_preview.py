@@ -25,7 +25,7 @@ def record(tmp_path: Path) -> Path:
 
 
 class Watcher:
-    """An editor that watches."""
+    """An editor that asks for previews and records their drafts."""
 
     def __init__(self, editor: Editor) -> None:
         self._editor = editor
@@ -79,7 +79,7 @@ async def test_newer_preview_ends_the_older(record: Path) -> None:
         assert caught.value.code == REQUEST_CANCELLED
 
 
-async def test_cancelling_takes_the_work_back(record: Path) -> None:
+async def test_cancelling_stops_the_engine(record: Path) -> None:
     async with editing(record) as editor:
         older = Watcher(editor).send(editor.open("SLOW|"), msg_id="gone")
         await until(lambda: "asked SLOW" in editor.events())
@@ -90,7 +90,7 @@ async def test_cancelling_takes_the_work_back(record: Path) -> None:
         assert caught.value.code == REQUEST_CANCELLED
 
 
-async def test_closing_the_document_takes_the_work_back(record: Path) -> None:
+async def test_closing_the_document_stops_the_engine(record: Path) -> None:
     async with editing(record) as editor:
         answer = Watcher(editor).send(editor.open("SLOW|"), msg_id="gone")
         await until(lambda: "asked SLOW" in editor.events())
@@ -102,7 +102,7 @@ async def test_closing_the_document_takes_the_work_back(record: Path) -> None:
         assert caught.value.code == REQUEST_CANCELLED
 
 
-async def test_what_cannot_be_asked_says_why(record: Path) -> None:
+async def test_refused_preview_has_a_reason(record: Path) -> None:
     async with editing(record, answers={"": "1"}) as editor:
         watcher, position = Watcher(editor), editor.open("x = |")
         unknown = await watcher.watch(position, msg_id="a", uri="file:///w/other.py")

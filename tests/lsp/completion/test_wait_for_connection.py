@@ -1,4 +1,4 @@
-"""How long a key waits for a connection: that to another machine until its deadline, one of this machine longer."""
+"""How long a request waits for a connection: for another machine until its deadline, for this machine longer."""
 
 from __future__ import annotations
 

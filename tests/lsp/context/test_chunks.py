@@ -25,7 +25,7 @@ def test_text_without_words_or_with_long_lines_has_no_windows(text: str) -> None
     assert list(chunks_of(text)) == []
 
 
-def test_lines_far_behind_are_left_out() -> None:
+def test_lines_after_the_first_8000_are_left_out() -> None:
     assert max(window.start_line for window in chunks_of(numbered(20_000))) == 8_000 - 60
 
 

@@ -1,4 +1,4 @@
-"""What is gathered for a place, and when it is gathered anew; the engine's parser is the real one."""
+"""Context collected for a cursor position, and when it is collected again; the engine's parser is the real one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LESS = "def total_of_all_things(one_thing, another):\n    return None, basket, F
 
 
 class Editor:
-    """Open documents in a folder, and a gatherer over them."""
+    """Open documents in a folder, and a context collector over them."""
 
     def __init__(
         self,
@@ -229,7 +229,7 @@ async def test_definitions_are_asked_for_again_once_there_is_an_engine(tmp_path:
     assert len((await editor.gather(marked)).snippets) == 1
 
 
-async def test_what_was_missed_is_looked_for_where_the_rest_was_chosen(tmp_path: Path) -> None:
+async def test_missing_definitions_are_added_without_a_new_choice_of_windows(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text("def price(): ...\n")
     editor = Editor(tmp_path, replace(PATIENT, num_chunks=1), has_engine=False)
     editor.open(near=SIMILAR, far="alpha beta gamma delta")
@@ -286,7 +286,7 @@ async def test_renewal_out_of_time_keeps_what_it_has_and_is_repeated(tmp_path: P
     assert len(editor.queries) == 2
 
 
-async def test_fault_is_logged_without_text_and_not_met_again_at_the_next_key(
+async def test_fault_is_logged_without_text_and_not_repeated_at_the_next_key(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "shop.py").write_text("def price(): ...\n")
@@ -393,7 +393,7 @@ async def test_engine_sees_nothing_private_and_no_longer_what_became_private(tmp
     await session.close()
 
 
-async def test_what_was_said_before_an_ignore_file_changed_is_not_said_again(tmp_path: Path) -> None:
+async def test_answer_from_before_an_ignore_file_changed_is_not_reused(tmp_path: Path) -> None:
     editor, connector = Editor(tmp_path), FakeConnector(answers={"value = ": "other.value"})
     request = replace(editor.request("value = |\n"), trigger=Trigger.AUTOMATIC)
     session = session_with(editor, connector)

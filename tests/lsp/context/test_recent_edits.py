@@ -33,7 +33,7 @@ def test_edit_is_a_small_diff(old: str, new: str, diff: str) -> None:
     assert diffs(old, new) == [diff]
 
 
-def test_what_was_changed_in_a_document_outlives_it_but_its_text_does_not() -> None:
+def test_closed_document_keeps_its_edits_but_not_its_text() -> None:
     edits = RecentEdits()
     for text in (BASE, BASE.replace("line 5\n", "five\n")):
         edits.observe("a", "a.py", text)
@@ -72,11 +72,11 @@ def test_edit_above_moves_nothing_of_an_edit_below() -> None:
     ],
     ids=["opened", "same", "undone", "white space", "pasted", "long line"],
 )
-def test_what_is_no_small_edit_tells_nothing(texts: tuple[str, ...]) -> None:
+def test_change_that_is_no_small_edit_gives_no_diff(texts: tuple[str, ...]) -> None:
     assert diffs(*texts) == []
 
 
-def test_edit_under_way_is_told_to_other_documents_only() -> None:
+def test_unfinished_edit_is_given_to_other_documents_only() -> None:
     changed = BASE.replace("line 5\n", "five\n")
     assert diffs(BASE, changed, of="a") == []
     assert diffs(BASE, changed, changed.replace("line 30", "thirty"), of="a") == ["-line 5\n+five"]
@@ -96,7 +96,7 @@ def test_the_last_eight_edits_are_kept() -> None:
     assert [diff.split("+")[1] for diff in diffs(*texts)] == [f"new {n}" for n in range(8, 40, 4)]
 
 
-def test_forgotten_document_tells_nothing() -> None:
+def test_forgotten_document_gives_no_diff() -> None:
     edits = RecentEdits()
     changed = BASE.replace("line 5\n", "five\n")
     for text in (BASE, changed, changed.replace("line 30", "thirty")):

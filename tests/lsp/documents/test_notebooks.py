@@ -97,7 +97,7 @@ def test_limits_count_other_cells_too():
     assert 0 < len(context.suffix) <= 40
 
 
-def test_answer_serves_only_while_the_other_cells_say_the_same():
+def test_answer_serves_only_while_the_other_cells_are_unchanged():
     here = CursorFingerprint.of(question("a = 1\n\n", "b = ", 4, ""))
     later = question("a = 1\n\n", "b = a", 5, "")
     assert here.leads_to(CursorFingerprint.of(later), later.text)

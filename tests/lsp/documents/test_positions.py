@@ -19,7 +19,7 @@ encodings = st.sampled_from(list(PositionEncoding))
 
 
 @given(texts, encodings, st.data())
-def test_offset_survives_the_way_to_a_position_and_back(text: str, encoding: PositionEncoding, data: st.DataObject):
+def test_offset_round_trips_through_a_position(text: str, encoding: PositionEncoding, data: st.DataObject):
     offset = data.draw(st.integers(0, len(text)))
     lines = LineIndex(text)
     back = lines.offset(*lines.position(offset, encoding), encoding)

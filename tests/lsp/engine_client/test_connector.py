@@ -1,4 +1,4 @@
-"""What of the settings reaches an engine that the server starts."""
+"""Settings that reach an engine which the server starts, and the report of the first request."""
 
 from __future__ import annotations
 

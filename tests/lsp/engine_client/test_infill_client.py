@@ -102,13 +102,13 @@ def test_request_refuses_an_offset_outside_its_text():
         Request(uri="u", version=1, text="ab", offset=3)
 
 
-def test_best_candidate_is_wanted_however_unlikely_where_the_user_asks_by_hand():
+def test_explicit_request_is_insistent():
     for trigger, insistent in ((Trigger.INVOKED, True), (Trigger.AUTOMATIC, False)):
         request = Request(uri="u", version=1, text="", offset=0, trigger=trigger)
         assert build_context(request, ContextLimits()).insistent is insistent
 
 
-def test_build_tells_what_of_the_document_the_model_does_not_see() -> None:
+def test_build_keeps_the_document_outside_the_limits_as_edges() -> None:
     assert built("a\nb|c\nd").edges == DocumentEdges()
     context = built("1\r\n222\n33|44\n555\r\n6", prefix_chars=7, suffix_chars=8)
     assert (context.prefix, context.suffix) == ("222\n33", "44\n555\n")
@@ -118,7 +118,7 @@ def test_build_tells_what_of_the_document_the_model_does_not_see() -> None:
     assert (len(edges.above), len(edges.below), edges.is_cut) == (SHAPING_CHARS, SHAPING_CHARS, True)
 
 
-def test_build_tells_other_cells_from_the_document() -> None:
+def test_build_counts_the_characters_of_other_cells() -> None:
     request = replace(request_at("b|c"), above="1\r\n", below="\r\n2")
     context = build_context(request, ContextLimits())
     assert (context.prefix, context.suffix) == ("1\nb", "c\n2")

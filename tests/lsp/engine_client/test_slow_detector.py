@@ -41,7 +41,7 @@ def test_third_miss_in_a_row_has_a_reason(infill: Infill, status: Status | None,
     assert "the last 3 answers were cut off after 3000 ms" in slowness.reason
 
 
-def test_answer_in_time_ends_it_and_a_cancelled_one_says_nothing() -> None:
+def test_answer_in_time_clears_the_reason_and_a_cancelled_one_does_not() -> None:
     slowness = SlowDetector()
     for _ in range(3):
         slowness.learn(late(), deadline_ms=50, engine=None)

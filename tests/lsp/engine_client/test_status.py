@@ -49,7 +49,7 @@ def test_wire_form():
     }
 
 
-def test_reason_is_for_what_is_slow_or_inactive():
+def test_reason_is_allowed_for_slow_and_inactive_only():
     assert ServerStatus.slow("why").to_wire() == {
         "kind": "slow", "busy": False, "message": "slow: why", "percent": 100, "reason": "why", "uri": "", "host": "",
         "adapter": "",
@@ -76,7 +76,7 @@ def test_adapter_of_the_last_answer_is_named_and_a_fault_is_reported():
     board.connection_changed(ConnectionStatus(state=ConnectionState.READY, percent=100))
     assert (shown[-1].adapter, shown[-1].message) == ("", "")
     assert after(answered(root="/w/one")) == ("/w/one", "")
-    # What was not begun says nothing.
+    # A request that ended early says nothing of the adapter.
     assert after(answered(Finish.CANCELLED)) == after(answered(Finish.DEADLINE)) == ("/w/one", "")
     assert after(answered(root="/w/two", fault="it is off")) == ("", "it is off")
     assert after(answered()) == ("", "")

@@ -57,7 +57,7 @@ def test_answer_is_put_in_shape(marked: str, answer: str, expected: str) -> None
 
 
 OUTWARD = [
-    # What goes from within one function to the end of the next may become two.
+    # A selection from inside one function to the end of the next may become two functions.
     (
         "class A:\n    def f(self):\n        |return 1\n\n    def g(self):\n        return 2|\n",
         "return 3\n\n    def g(self):\n        return 4\n\nx = 5",
@@ -106,7 +106,7 @@ OUTWARD = [
         "a:\n  b:\n    c: 4\n  d: 5\ne: 3\n",
         "yaml",
     ),
-    # What stands further out without being outside does not widen the selection.
+    # Text with a smaller indentation that is still part of the block does not widen the selection.
     (
         "def f():\n    |a = 1\n# b = 2\n    return a|\n",
         "return 3\n\n\nx = 4",
@@ -246,7 +246,7 @@ def test_nothing_outside_the_range_changes(
     request = fill_request(document, target, path="a", deadline_ms=1_000.0)
     replaced = text[target.start : target.end]
     for at in (target.start, target.end):
-        assert document.lines.offset(*document.lines.position(at, encoding), encoding) == at, "can be said in units"
+        assert document.lines.offset(*document.lines.position(at, encoding), encoding) == at, "it has a position"
     for candidate in fill_candidates(request, target, replaced, shaped_infill(request, *answers)):
         assert candidate.new_text != replaced
         assert candidate.label.strip()

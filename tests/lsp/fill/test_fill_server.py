@@ -80,7 +80,7 @@ async def test_fill_offers_candidates(tmp_path: Path, encoding: PositionEncoding
         assert editor.applied(result, 1) == "b\r\ne\u0301 = '😋' + g(a) + '😋'\r\n"
 
 
-async def test_engine_is_told_how_far_out_a_selection_goes(tmp_path: Path):
+async def test_engine_gets_the_least_column_of_a_selection(tmp_path: Path):
     async with filling(tmp_path, answers={"    ": "return 3\n\n\nx = 4"}) as editor:
         result = await editor.fill(editor.open("def f():\r\n    |return 1\r\n\r\n\r\nx = 2|\r\n"))
         assert editor.applied(result) == "def f():\r\n    return 3\r\n\r\n\r\nx = 4\r\n"
@@ -125,7 +125,7 @@ async def test_what_cannot_be_filled_is_reported_in_one_sentence(tmp_path: Path)
         assert "spans several notebook cells" in (await editor.fill(beyond, uri=CELL)).message
 
 
-async def test_command_tells_what_cannot_be_filled_once_and_edits_nothing(tmp_path: Path):
+async def test_command_shows_one_message_where_nothing_can_be_filled_and_edits_nothing(tmp_path: Path):
     async with filling(tmp_path, answers={"x = ": "2"}) as editor:
         for marked, other, message in REFUSED[:5]:
             before = len(editor.messages())
@@ -181,7 +181,7 @@ async def test_progress_begins_moves_and_ends(tmp_path: Path):
         assert end.kind == "end"
 
 
-async def test_cancelled_stops_the_engine(tmp_path: Path):
+async def test_cancelling_stops_the_engine(tmp_path: Path):
     async with filling(tmp_path) as editor:
         answer = editor.send(editor.open("SLOW = |1|"), msg_id="f1")
         await until(lambda: "asked SLOW = " in editor.editor.events())
@@ -199,7 +199,7 @@ async def test_cancelled_stops_the_engine(tmp_path: Path):
 
 
 async def test_fill_of_a_document_that_is_closed_ends(tmp_path: Path):
-    """Opened again it may have the same version, and an edit that comes late would fit."""
+    """A document that is opened again may have the same version, so that a late edit would be applied."""
     async with filling(tmp_path, answers={"x = ": "2"}, progress=True) as editor:
         answer = editor.send(editor.open("SLOW = |1|"))
         await until(lambda: "asked SLOW = " in editor.editor.events())
@@ -211,7 +211,7 @@ async def test_fill_of_a_document_that_is_closed_ends(tmp_path: Path):
         editor.close()
         assert await asyncio.wait_for(running, 5) is None
         await until(lambda: "cancelled SLOW command = " in editor.editor.events())
-        assert (editor.edits, editor.messages()) == ([], []), "who closes a document knows that nothing comes"
+        assert (editor.edits, editor.messages()) == ([], []), "closing a document shows no message"
         assert editor.applied(await editor.fill(editor.open("x = |1|"))) == "x = 2"
 
 
@@ -224,7 +224,7 @@ async def test_newer_fill_of_a_document_supersedes_the_older(tmp_path: Path):
         await cancelled(older)
 
 
-async def test_ghost_text_and_fill_of_a_document_live_side_by_side(tmp_path: Path):
+async def test_ghost_text_and_fill_of_a_document_run_at_the_same_time(tmp_path: Path):
     async with filling(tmp_path, answers={"x = ": "2"}) as editor:
         fill = editor.send(editor.open("SLOW = |1|\nx = "), msg_id="f1")
         await until(lambda: "asked SLOW = " in editor.editor.events())

@@ -1,4 +1,4 @@
-"""What of a selection says what is wanted."""
+"""The comment or docstring of a selection that describes what to write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a selection comes to: which stretch of the text is written anew."""
+"""Which range of the text a fill replaces."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def target(marked: str, kind: FillKind = FillKind.SELECTION) -> FillTarget | Ref
 
 
 def replaced(marked: str, kind: FillKind = FillKind.SELECTION) -> str:
-    """Returns the text with what is replaced between `«` and `»`, behind what only the model sees in `‹›`."""
+    """Returns the text with what is replaced between `«` and `»`, after what only the model sees in `‹›`."""
     found, (text, _, _) = target(marked, kind), split(marked)
     assert isinstance(found, FillTarget)
     shown = f"‹{found.shown}›" if found.shown else ""

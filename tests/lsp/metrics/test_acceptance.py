@@ -132,7 +132,7 @@ def test_pieces_are_accepted_in_part_once():
 
 
 @pytest.mark.parametrize("is_told_first", [False, True])
-def test_piece_that_the_client_tells_counts_once_however_short(*, is_told_first: bool):
+def test_piece_that_the_client_reports_counts_once_however_short(*, is_told_first: bool):
     window = Window("x = |\ny\n", "f\U0001f600(1)")
     tell = lambda num_units: window.tested.accept_part(window.number, num_units)  # noqa: E731
     # "x = " and two characters, the second of which has two code units.
@@ -146,7 +146,7 @@ def test_piece_that_the_client_tells_counts_once_however_short(*, is_told_first:
 
 
 @pytest.mark.parametrize("is_told_first", [False, True])
-def test_long_piece_that_the_client_tells_counts_once(*, is_told_first: bool):
+def test_long_piece_that_the_client_reports_counts_once(*, is_told_first: bool):
     window = Window("x = |\ny\n", "f(1) + g(2)")
     steps = [lambda: window.tested.accept_part(window.number, 8), lambda: window.become("x = f(1)|\ny\n")]
     for step in steps if is_told_first else reversed(steps):
@@ -165,7 +165,7 @@ def test_display_counts_once_for_a_suggestion_that_stands():
     assert window.events.count({"displayed": 1}) == 1
 
 
-def test_last_piece_makes_it_whole():
+def test_last_piece_makes_the_acceptance_whole():
     window = Window("x = |\n", "area(width)")
     window.become("x = area|\n")
     window.become("x = area(width)|\n")
@@ -205,7 +205,7 @@ def test_kept_after_both_times_and_moved_by_edits():
     ]
 
 
-def test_late_look_sees_the_text_as_it_was_when_it_was_due():
+def test_late_judgement_uses_the_text_of_the_time_it_was_due():
     window = Window("x = |\n", "area(width)")
     window.become("x = area(width)|\n")
     window.now_s = 250
@@ -225,7 +225,7 @@ def test_undone_is_not_kept():
     assert window.judged() == [judged(30, kept=False, characters=11, characters_kept=0)]
 
 
-def test_closed_document_is_not_looked_at():
+def test_closed_document_is_not_judged():
     window = Window("x = |\n", "area(width)")
     window.become("x = area(width)|\n")
     window.tested.close(URI)

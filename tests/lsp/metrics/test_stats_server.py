@@ -1,4 +1,4 @@
-"""Counting over stdio, and what `dgemma-lsp stats` says of it."""
+"""Counts made over stdio, and the output of `dgemma-lsp stats`."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def test_accepting_by_command_is_counted_and_can_be_forgotten(tmp_path: Pa
     assert stats() == (0, "Nothing was counted yet.\n")
 
 
-async def test_figures_are_told_to_the_editor(tmp_path: Path, state: Path):
+async def test_figures_are_sent_to_the_editor(tmp_path: Path, state: Path):
     async with editing(tmp_path / "record", answers={"x = ": "10"}) as editor:
         await ask_and_insert(editor)
         told = await editor.client.protocol.send_request_async("dgemma/stats", None)

@@ -23,7 +23,7 @@ if OPTIONS["without_pip"]:
     pip_download.has_pip = lambda: False
 catalogue.DEFAULT_MODEL = OPTIONS.get("default", catalogue.TINY)
 
-# What follows takes the default model from the catalogue when it is imported.
+# The imports below read the default model from the catalogue.
 from dgemma_engine.cli import main as engine_main  # noqa: E402
 
 from dgemma_lsp.engine_client.connector import chosen_model, engine_connector  # noqa: E402

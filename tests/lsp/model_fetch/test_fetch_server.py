@@ -1,4 +1,4 @@
-"""The chosen model is not there: what an editor is told, and how it fetches the model through the server."""
+"""The chosen model is not downloaded: the message to the editor, and fetching the model through the server."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ async def test_default_model_that_is_missing_has_a_stand_in(folders: Path, made:
         assert [event for event in editor.events() if event.startswith("runs")] == ["runs tiny", "runs small"]
 
 
-async def test_offer_names_the_model_and_is_not_made_again_after_no(folders: Path, made: Made) -> None:
+async def test_offer_names_the_model_and_is_not_made_again_after_a_refusal(folders: Path, made: Made) -> None:
     for missing_expected in (1, 0):
         async with session(folders, made, options=SMALL, experimental=OFFERS) as editor:
             await until(lambda editor=editor: editor.statuses)
@@ -162,7 +162,7 @@ async def test_cancelled_fetch_ends_its_processes_and_is_resumed(
     assert index.requests[-1][1].startswith("bytes=")
 
 
-async def test_killed_fetch_takes_pip_with_it_and_is_resumed(folders: Path, made: Made, index: Index) -> None:
+async def test_killed_fetch_ends_pip_and_is_resumed(folders: Path, made: Made, index: Index) -> None:
     index.put(made.wheel, made.content)
     index.holds_after = 300_000
     async with session(folders, made, without_pip=False, options=SMALL, experimental=OFFERS) as editor:
@@ -181,12 +181,12 @@ async def test_killed_fetch_takes_pip_with_it_and_is_resumed(folders: Path, made
     assert index.requests[-1][1].startswith("bytes=")
 
 
-async def test_failed_fetch_is_the_sentence_of_pull(folders: Path, made: Made) -> None:
+async def test_failed_fetch_reports_the_message_of_pull(folders: Path, made: Made) -> None:
     async with session(folders, made, options=SMALL, commands=True) as editor:
         wanted = "answered 404 Not Found; set PIP_INDEX_URL to an index that has it"
         with pytest.raises(JsonRpcException, match=wanted):
             await request(editor, "dgemma/fetchModel", {})
-        # An editor that knows commands only.
+        # An editor that supports commands only.
         params = types.ExecuteCommandParams(command="dgemma.fetchModel")
         assert await editor.client.workspace_execute_command_async(params) is None
         await until(lambda: any(wanted in message for message in told(editor)))

@@ -265,7 +265,7 @@ def test_odd_uri_of_a_secret_is_private(uri: str, what: str):
 
 
 @pytest.mark.parametrize("uri", ["file:///w/" + "a" * 100_000, "untitled:" + "a/" * 65, "file:///" + "a/" * 50_000])
-def test_path_longer_than_is_looked_at_is_private(uri: str):
+def test_path_over_the_length_limit_is_private(uri: str):
     why = privacy().why_not_complete(uri, "python", "x = 1")
     assert why == "this file is private (its path has more than 4096 characters or 64 folders)"
 

@@ -32,11 +32,11 @@ async def test_private_file_is_not_completed_and_the_status_says_why(record: Pat
         assert editor.events() == [], "the engine was not even started"
         assert len(await editor.ask(editor.open("x = |"))) == 1
         await until(lambda: editor.kinds()[-1] == "ready")
-        assert not editor.client.messages, "nothing pops up"
+        assert not editor.client.messages, "no message is shown"
 
 
-async def test_status_leaves_the_private_file_with_the_user(record: Path):
-    """The second answer comes from what was said before: the engine has nothing to tell."""
+async def test_status_is_ready_again_in_the_next_document(record: Path):
+    """The second answer comes from the cache, so that no message of the engine changes the status."""
     async with editing(record, answers={"": "1"}) as editor:
         env, position = "file:///w/.env", editor.open("x = |")
         assert len(await editor.ask(position)) == 1
@@ -62,7 +62,7 @@ async def test_ignored_file_is_not_completed_until_the_ignore_file_changes(recor
         assert len(await editor.ask(position, uri=uri)) == 1
 
 
-async def test_workspace_makes_files_private_and_takes_its_own_patterns_back(record: Path):
+async def test_workspace_makes_files_private_and_removes_its_own_patterns(record: Path):
     uri, users = "file:///w/hidden/a.py", "file:///w/secret/a.py"
     async with editing(record, answers={"": "1"}, options={"privateFiles": ["/w/secret/"]}) as editor:
         position = editor.open("x = |", uri=users)
@@ -77,7 +77,7 @@ async def test_workspace_makes_files_private_and_takes_its_own_patterns_back(rec
 
 @pytest.mark.parametrize("patterns", [["!.env", "!id_rsa", "!*.pem"], [], ["!*"], "!*", {"a": 1}, [None], ["!secret/"]])
 @pytest.mark.parametrize("way", ["pulled", "pushed"])
-async def test_workspace_takes_no_file_out_of_the_private_ones(record: Path, patterns: Any, way: str):
+async def test_workspace_cannot_allow_a_private_file(record: Path, patterns: Any, way: str):
     uris = ("file:///w/.env", "file:///w/id_rsa", "file:///w/a.pem", "file:///w/secret/a.py")
     configuration = {"privateFiles": patterns} if way == "pulled" else None
     options = {"privateFiles": ["secret/"]}
@@ -104,7 +104,7 @@ async def test_user_allows_a_file_also_where_the_configuration_repeats_it(record
         assert not editor.client.messages
 
 
-async def test_odd_line_of_an_ignore_file_is_reported_once_and_holds_up_nothing(record: Path, tmp_path: Path):
+async def test_odd_line_of_an_ignore_file_is_reported_once_and_blocks_nothing(record: Path, tmp_path: Path):
     (tmp_path / "r").mkdir()
     (tmp_path / "r/.gitignore").write_text("*.gen.py\n[z-a]\n")
     async with editing(record, answers={"": "1"}) as editor:

@@ -21,7 +21,7 @@ from dgemma_engine.repository_adapters.store import AdapterStore
 RECORD, MODE = Path(sys.argv[1]), sys.argv[2]
 FIGURES = HeldOutFigures(num_holes=40, rest=0.3, line=0.2, edit_similarity=0.6, precision_shown=0.5, shown=0.4)
 
-# What follows takes the default model from the catalogue when it is imported.
+# The imports below read the default model from the catalogue.
 catalogue.DEFAULT_MODEL = TINY
 if MODE != "tiny":
     object.__setattr__(CATALOGUE[TINY], "config", {"model_type": "llama"})

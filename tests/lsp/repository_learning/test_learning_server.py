@@ -142,8 +142,8 @@ async def test_cancelled_learning_ends_the_process_and_the_next_one_goes_on(fold
             await asyncio.wrap_future(again)
 
 
-async def test_what_another_window_began_is_resumed(folders: Path, repo: Path) -> None:
-    """The editor is closed in the middle; what there is to go on with is in the store, not in the server."""
+async def test_learning_that_another_window_began_is_resumed(folders: Path, repo: Path) -> None:
+    """The editor is closed in the middle; the state to resume from is in the store, not in the server."""
     for number in ("1", "2"):
         async with session(folders / "record", repo, "slow") as editor:
             editor.client.protocol.send_request("dgemma/learnRepository", {"workDoneToken": "t"}, msg_id=number)
@@ -181,7 +181,7 @@ async def test_nothing_is_forgotten_while_a_repository_is_learnt(folders: Path, 
         ("better", True, {"uri": 7}, "uri must be a text or null"),
     ],
 )
-async def test_learning_that_cannot_be_is_refused(
+async def test_learning_without_its_conditions_is_refused(
     folders: Path, repo: Path, mode: str, root: bool, params: dict[str, Any], sentence: str
 ) -> None:
     async with session(folders / "record", repo if root else None, mode) as editor:
@@ -190,7 +190,7 @@ async def test_learning_that_cannot_be_is_refused(
         assert not [line for line in editor.events() if line.startswith("tune")]
 
 
-async def test_engine_elsewhere_is_no_reason_to_learn(folders: Path, repo: Path) -> None:
+async def test_learning_for_an_engine_elsewhere_is_refused(folders: Path, repo: Path) -> None:
     options = {"engine": {"url": "http://127.0.0.1:9"}}
     async with session(folders / "record", repo, options=options) as editor:
         with pytest.raises(JsonRpcException, match=r"the engine runs on 127\.0\.0\.1:9"):
@@ -209,7 +209,7 @@ async def test_hint_comes_once_for_a_large_repository(folders: Path, repo: Path)
                 assert hint.message == "repo has more than 200 files and is not learnt yet"
             await asyncio.sleep(0.3)
             assert len(editor.hints) == is_first and told(editor) == []
-    # An editor without an offer of its own is not told again either.
+    # An editor without an offer of its own gets no second hint either.
     async with session(folders / "record3", repo) as editor:
         await ready(editor)
         await asyncio.sleep(0.3)
@@ -240,5 +240,5 @@ async def test_no_hint(folders: Path, repo: Path, why: str) -> None:
         await editor.ask(editor.open("x = |\n", uri="untitled:U"), uri="untitled:U")
         await asyncio.sleep(0.5)
         assert editor.hints == [] and told(editor) == []
-        # Nothing is noted of what was not told.
+        # Without a hint nothing is recorded.
         assert not (folders / "state/dgemma-lsp/hinted-repositories").exists()

@@ -21,7 +21,7 @@ def nothing_private(_path: Path, _head: str) -> None:
         ([], 0),
     ],
 )
-async def test_files_are_those_that_somebody_wrote(tmp_path: Path, names: list[str], count: int) -> None:
+async def test_hidden_and_generated_files_do_not_count(tmp_path: Path, names: list[str], count: int) -> None:
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -45,7 +45,7 @@ async def test_folder_that_is_not_there_has_no_files(tmp_path: Path) -> None:
     assert not await has_more_files(tmp_path / "gone", 0, nothing_private)
 
 
-async def test_only_some_of_a_huge_folder_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_entries_beyond_the_limit_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(repository_size, "_MOST_ENTRIES", 10)
     for folder in "abc":
         (tmp_path / folder).mkdir()

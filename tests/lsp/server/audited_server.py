@@ -1,4 +1,4 @@
-"""The real server on stdio, its standard error in a file, and every socket, written file and process in another.
+"""The real server on stdio; standard error goes to one file, and sockets, written files and processes to another.
 
 `python audited_server.py AUDIT_FILE STDERR_FILE`
 """

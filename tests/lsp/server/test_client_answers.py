@@ -1,4 +1,4 @@
-"""What an editor answers to the server's own requests: whoever waits is answered, whatever it is."""
+"""Answers of an editor to the server's own requests: whatever they are, the editor's requests are answered."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def fill(client: RawClient) -> Any:
     return await client.request("workspace/executeCommand", {"command": "dgemma.fill", "arguments": [argument]})
 
 
-async def test_command_is_answered_whatever_the_editor_makes_of_its_edit(record: Path):
+async def test_command_is_answered_whatever_the_editor_answers_to_its_edit(record: Path):
     async with raw_client(record, answers={"": "2"}) as client:
         await client.initialize()
         client.open("value = 1")
@@ -63,7 +63,7 @@ async def test_command_is_answered_whatever_the_editor_makes_of_its_edit(record:
         assert len(client.sent("window/showMessage")) == len(ODD)
 
 
-async def test_command_runs_without_a_bar_where_the_editor_does_not_answer_for_one(record: Path):
+async def test_command_runs_without_a_progress_bar_where_the_editor_makes_none(record: Path):
     async with raw_client(record, answers={"": "2"}) as client:
         client.replies["workspace/applyEdit"] = {"result": {"applied": True}}
         await client.initialize(capabilities=CAPABILITIES)

@@ -109,7 +109,7 @@ async def test_server_ends_with_the_process_that_the_command_line_names(form: st
 
 @pytest.mark.e2e
 async def test_editor_that_is_killed_while_its_child_holds_the_pipe_ends_the_server(record: Path):
-    """The editor starts a server and a child that inherits the pipe, says `initialize`, and is killed."""
+    """The editor starts a server and a child that inherits the pipe, sends `initialize`, and is killed."""
     editing = """
 import json, os, subprocess, sys, time
 server = subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE)

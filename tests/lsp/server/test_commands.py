@@ -1,4 +1,4 @@
-"""Commands that an editor runs with the wrong arguments, takes back, or lets the server wait for."""
+"""Commands that an editor runs with wrong arguments, cancels, or leaves pending at the end of a session."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def record(tmp_path: Path) -> Path:
 
 
 def loop_errors(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What the event loop said of errors that nobody took."""
+    """Returns what the event loop has logged of exceptions that were never retrieved."""
     gc.collect()
     return [record.getMessage() for record in caplog.records if record.name == "asyncio"]
 
@@ -73,7 +73,7 @@ async def test_cancelled_fill_is_not_written_whatever_its_id(record: Path, msg_i
         await until(lambda: any("asked" in event for event in events(record)))
         client.notify("$/cancelRequest", id=msg_id)
         await until(lambda: any(one.get("id") == msg_id and "error" in one for one in client.received))
-        # One elsewhere takes as long: were the first still at work, it would be written before.
+        # A fill of another document takes as long: the first, were it still running, would be written before.
         client.open("LATER x = 1", uri="file:///w/other.py")
         other = command["arguments"][0] | {"textDocument": {"uri": "file:///w/other.py", "version": 1}}
         again = {"command": "dgemma.fill", "arguments": [other]}

@@ -1,4 +1,4 @@
-"""What plugins for Copilot's language server send: counted, or ignored where it cannot be read."""
+"""Notifications of plugins for Copilot's language server: counted, or ignored where they cannot be read."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def test_shown_and_partly_accepted_are_counted(tmp_path: Path):
     ],
     ids=json.dumps,
 )
-async def test_what_cannot_be_read_is_ignored(
+async def test_notification_that_cannot_be_read_is_ignored(
     tmp_path: Path, method: str, params: Any, caplog: pytest.LogCaptureFixture
 ):
     async with raw_client(tmp_path / "record", answers={"x = ": "ab"}) as client:
@@ -63,7 +63,7 @@ async def test_what_cannot_be_read_is_ignored(
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
 
-async def test_there_is_no_next_edit(tmp_path: Path):
+async def test_inline_edit_request_is_answered_without_edits(tmp_path: Path):
     async with raw_client(tmp_path / "record") as client:
         await client.initialize()
         client.open("x = ")

@@ -1,4 +1,4 @@
-"""Bodies that are JSON and yet too much for Python: their messages keep what can be kept."""
+"""JSON bodies that exceed Python's limits of nesting or digits: the rest of the message is kept."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def record(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("opening", ["[", '{"a":'])
 @pytest.mark.parametrize("depth", [2_000, 200_000])
-def test_what_is_nested_too_deeply_becomes_null_and_the_rest_stays(opening: str, depth: int):
+def test_value_that_is_nested_too_deeply_becomes_null_and_the_rest_stays(opening: str, depth: int):
     closing = "]" if opening == "[" else "}"
     value = opening * depth + ("1" if opening != "[" else "") + closing * depth
     body = f'{{"id": 7, "text": "[[{{\\"", "params": {value}, "method": "m"}}'
@@ -39,7 +39,7 @@ def test_numbers_of_any_length_are_numbers():
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[" * 5_000, b"\xff", b"[" * 2_000 + b"}" * 2_000])
-def test_what_is_no_json_is_refused(body: bytes):
+def test_body_that_is_no_json_is_refused(body: bytes):
     with pytest.raises(ValueError):
         decoded(body)
 

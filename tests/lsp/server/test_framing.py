@@ -53,7 +53,7 @@ def test_one_wrong_length_costs_one_message_at_most(wrong: bytes, right: bytes, 
 
 
 @pytest.mark.parametrize("other", [b"X-Content-Length: 3", b"Content-Type: x", b"X: " + b" " * 300])
-def test_other_headers_say_no_length(other: bytes):
+def test_other_headers_give_no_length(other: bytes):
     assert bodies(b"Content-Length: 2\r\n" + other + b"\r\n\r\n{}") == [b"{}"]
 
 
@@ -96,7 +96,7 @@ def test_text_of_a_header_in_a_body_is_text():
     assert bodies(framed(body)) == [body]
 
 
-def test_of_what_is_no_header_nothing_is_kept():
+def test_bytes_that_are_no_header_are_dropped():
     framing = Framing()
     for _ in range(100):
         assert not list(framing.feed(b"x" * 10_000))

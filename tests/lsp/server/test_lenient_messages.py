@@ -1,4 +1,4 @@
-"""Messages that say less, or more, than the protocol wants: read with what they say."""
+"""Messages with missing, null or unknown values: the server reads the rest of each."""
 
 from __future__ import annotations
 

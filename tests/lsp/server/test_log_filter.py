@@ -64,7 +64,7 @@ def test_source_text_reaches_no_log(tmp_path: Path, level: str):
         said = b""
         while b'"id": 5' not in said:
             said += (piece := process.stdout.read1())
-            assert piece, "the server lives until it is told to go"
+            assert piece, "the server runs until `exit`"
         rest, log = process.communicate(message("exit", None), timeout=30)
     assert process.returncode == 0
     assert b"not open" in log, "the log works"

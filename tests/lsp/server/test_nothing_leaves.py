@@ -59,7 +59,7 @@ async def test_no_text_in_the_log_or_on_disk_and_no_network(tmp_path: Path, monk
 
 
 async def work(editor: Editor) -> None:
-    """Meets every path that text takes: documents, edits, answers, commands, settings, faults."""
+    """Sends text on every path: documents, edits, answers, commands, settings, faults."""
     start = types.Position(line=0, character=0)
     editor.edit(start, start, CANARY)
     editor.open(f"{CANARY} = |", uri="file:///w/.env")

@@ -55,7 +55,7 @@ async def test_documents_of_odd_uris_are_answered(record: Path):
         await lives(editor)
 
 
-async def test_questions_beside_folders_of_odd_uris_are_answered(record: Path):
+async def test_requests_with_workspace_folders_of_odd_uris_are_answered(record: Path):
     async with editing(record, answers={"x = ": "1"}, folders=ODD) as editor:
         await lives(editor)
         folders = [types.WorkspaceFolder(uri=uri, name="") for uri in ODD]

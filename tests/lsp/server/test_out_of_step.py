@@ -70,7 +70,7 @@ async def offered(client: RawClient, uri: str = URI) -> list[str]:
     return [item["insertText"] for item in await client.ask(0, 99, uri=uri)]
 
 
-async def test_null_where_an_editor_has_nothing_to_say_is_accepted(record: Path):
+async def test_null_in_place_of_an_absent_field_is_accepted(record: Path):
     async with raw_client(record) as client:
         await client.initialize()
         for params in NULL_IS_FINE:
@@ -99,7 +99,7 @@ async def test_edit_that_cannot_be_applied_ends_offers_until_the_text_is_known(r
         assert "a.py could not be applied; close it and open it again" in told["params"]["message"]
 
 
-async def test_other_documents_are_offered_in_as_before(record: Path):
+async def test_other_documents_get_answers_as_before(record: Path):
     async with raw_client(record) as client:
         await client.initialize()
         client.open("old = ")

@@ -1,4 +1,4 @@
-"""The real command over stdio with an engine elsewhere that fails: one sentence, until an answer came."""
+"""The real command over stdio with a failing engine on another machine: one sentence, until an answer comes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def key(editor: Editor, number: int) -> list[types.InlineCompletionItem]:
         (http("503 Service Unavailable", "text/plain", "no replica"), "broke the connection off"),
     ],
 )
-async def test_loss_stays_in_the_status_until_an_answer_came(
+async def test_fault_stays_in_the_status_until_an_answer_comes(
     tmp_path: Path, reply: bytes | None, sentence: str
 ) -> None:
     async with scripted_engine() as engine:

@@ -46,7 +46,7 @@ async def test_selection_is_filled_from_elsewhere(tmp_path: Path) -> None:
         assert editor.editor.statuses[-1].host == f"127.0.0.1:{door.port}"
 
 
-async def test_cancelled_fill_is_cancelled_over_there(tmp_path: Path) -> None:
+async def test_cancelled_fill_is_cancelled_at_the_engine(tmp_path: Path) -> None:
     engine = AnsweringEngine()
     async with filling_over(tmp_path, engine) as (editor, _):
         asking = editor.send(editor.open("x = SLOW |pass|\n"), msg_id="fill")
@@ -57,7 +57,7 @@ async def test_cancelled_fill_is_cancelled_over_there(tmp_path: Path) -> None:
         assert (await editor.fill(editor.open(MARKED))).candidates, "the session goes on"
 
 
-async def test_fill_that_fails_says_why_and_the_next_one_takes_it_back(tmp_path: Path) -> None:
+async def test_fill_that_fails_gives_the_reason_and_the_next_one_clears_it(tmp_path: Path) -> None:
     async with scripted_engine() as engine, filling(tmp_path, f"http://127.0.0.1:{engine.port}") as editor:
         span, reply = editor.open(MARKED), engine.reply
         engine.reply = None

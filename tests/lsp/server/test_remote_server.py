@@ -1,4 +1,4 @@
-"""The real command over stdio with `engine.url`: answers, the status with the host, who may say where text goes."""
+"""The real command over stdio with `engine.url`: answers, the host in the status, who may set where text is sent."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ async def test_editor_does_not_wait_for_a_machine_that_is_silent(tmp_path: Path)
             assert warnings(editor) == [], "a state of the network is no error"
 
 
-async def test_cancelled_request_is_cancelled_over_there(tmp_path: Path) -> None:
+async def test_cancelled_request_is_cancelled_at_the_engine(tmp_path: Path) -> None:
     engine = AnsweringEngine()
     async with front_door(engine) as door:
         # No deadline ends the question before `until` gives up.

@@ -162,7 +162,7 @@ async def test_request_without_an_id_is_ignored(record: Path, method: str):
         assert not any("SLOW" in event for event in events(record))
 
 
-async def test_cancelling_shutdown_does_not_take_it_back(record: Path):
+async def test_cancelling_shutdown_has_no_effect(record: Path):
     async with raw_client(record) as client:
         await client.initialize()
         client.open("SLOWX = 1")
@@ -233,7 +233,7 @@ async def test_body_that_is_no_message_is_answered_with_an_error(record: Path):
 
 @pytest.mark.parametrize("method", ["initialized", "exit", "textDocument/didClose"])
 async def test_notification_that_comes_as_a_request_is_answered_at_once(record: Path, method: str):
-    """The editor never answers what the server asks it about its settings."""
+    """The editor never answers the server's request for its settings."""
     async with raw_client(record) as client:
         await client.initialize(capabilities=DYNAMIC)
         params = {"textDocument": {"uri": URI}} if method == "textDocument/didClose" else {"id": 7}

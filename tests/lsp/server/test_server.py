@@ -137,7 +137,7 @@ async def test_newer_request_supersedes_the_older(record: Path):
         assert "cancelled SLOW" in editor.events()
 
 
-async def test_requests_of_different_documents_live_side_by_side(record: Path):
+async def test_requests_of_different_documents_run_at_the_same_time(record: Path):
     async with editing(record, answers={"x = ": "1"}) as editor:
         first = asyncio.create_task(editor.ask(editor.open("SLOW|", uri="file:///w/b.py"), uri="file:///w/b.py"))
         await until(lambda: "asked SLOW" in editor.events())
@@ -196,7 +196,7 @@ async def test_menu_is_not_held_up_by_an_engine_that_loads(record: Path):
         assert "ready" not in editor.kinds()
 
 
-async def test_edit_that_disagrees_ends_the_work_before_the_next_request(record: Path):
+async def test_edit_that_contradicts_a_request_in_flight_cancels_it(record: Path):
     async with editing(record) as editor:
         asked = asyncio.create_task(editor.ask(editor.open("SLOW |")))
         await until(lambda: "asked SLOW " in editor.events())
@@ -206,7 +206,7 @@ async def test_edit_that_disagrees_ends_the_work_before_the_next_request(record:
         assert await error_code(asked) == REQUEST_CANCELLED
 
 
-async def test_slow_engine_says_so_and_why(record: Path):
+async def test_slow_engine_is_reported_with_the_reason(record: Path):
     async with editing(record, answers={"x = ": "1"}, options={"deadlineMs": 50}) as editor:
         for number in range(3):
             assert await editor.ask(editor.open(f"LATE {number} = |")) == []
@@ -375,7 +375,7 @@ async def test_shutdown_in_mid_request_ends_the_server(record: Path):
 
 
 async def tally(editor: Editor) -> Any:
-    """What the server counted so far."""
+    """Returns the counts of the session."""
     return await editor.client.protocol.send_request_async("dgemma/tally", None)
 
 
@@ -392,7 +392,7 @@ async def test_typing_through_an_item_asks_nothing(record: Path):
         assert [event for event in editor.events() if event.startswith("asked")] == ["asked x = "]
 
 
-async def test_deletion_asks_nothing_but_what_was_said_before_serves(record: Path):
+async def test_deletion_asks_nothing_and_an_earlier_answer_serves(record: Path):
     async with editing(record, answers={"x = ": "1"}) as editor:
         editor.open("x = ab|")
         here, there = types.Position(line=0, character=5), types.Position(line=0, character=6)
@@ -401,11 +401,11 @@ async def test_deletion_asks_nothing_but_what_was_said_before_serves(record: Pat
         assert editor.events() == [], "nothing was asked, not even for an engine"
         start = types.Position(line=0, character=4)
         editor.edit(start, here, "")
-        assert len(await editor.ask(start, invoked=True)) == 1, "who asks expressly is answered"
+        assert len(await editor.ask(start, invoked=True)) == 1, "an explicit request is answered"
         editor.edit(start, start, "q")
         assert await editor.ask(here) == []
         editor.edit(start, here, "")
-        assert len(await editor.ask(start)) == 1, "what was said before serves after a deletion"
+        assert len(await editor.ask(start)) == 1, "the earlier answer serves after a deletion"
         assert editor.events().count("asked x = ") == 1
 
 
@@ -417,15 +417,15 @@ async def test_deletion_asks_nothing_but_what_was_said_before_serves(record: Pat
         ([True, True, False, False], 2),
     ],
 )
-async def test_unlikely_answer_serves_questions_by_hand_only(record: Path, asked_by_hand: list[bool], num_asked: int):
+async def test_unlikely_answer_serves_explicit_requests_only(record: Path, asked_by_hand: list[bool], num_asked: int):
     async with editing(record, answers={"x = ": "1"}, options={"speculation": False}) as editor:
         position = editor.open("UNLIKELY x = |")
         for by_hand in asked_by_hand:
             assert len(await editor.ask(position, invoked=by_hand)) == by_hand
-        assert editor.events().count("asked UNLIKELY x = ") == num_asked, "each kind of question is asked once"
+        assert editor.events().count("asked UNLIKELY x = ") == num_asked, "each kind of request is asked once"
 
 
-async def test_likely_answer_to_a_question_by_hand_serves_every_question(record: Path):
+async def test_likely_answer_to_an_explicit_request_serves_every_request(record: Path):
     async with editing(record, answers={"x = ": "1"}, options={"speculation": False}) as editor:
         position = editor.open("x = |")
         for by_hand in (True, False, True, False):
@@ -443,12 +443,12 @@ async def test_unlikely_item_stays_only_while_it_is_typed(record: Path):
         items = await editor.ask(then)
         assert inserted("UNLIKELY x = v", items, editor.encoding) == "UNLIKELY x = value"
         editor.edit(position, then, "")
-        assert await editor.ask(position) == [], "the item is not shown again unasked"
+        assert await editor.ask(position) == [], "the item is not shown again automatically"
         editor.edit(position, position, "v")
         assert await editor.ask(then) == []
 
 
-async def test_work_asked_for_by_hand_keeps_an_unlikely_answer_from_an_automatic_question(record: Path):
+async def test_automatic_request_gets_no_unlikely_answer_from_an_explicit_one_in_flight(record: Path):
     async with editing(record, answers={"x = ": "1"}, options={"speculation": False}) as editor:
         position = editor.open("UNLIKELY LATER x = |")
         by_hand = asyncio.create_task(editor.ask(position, invoked=True))
@@ -458,7 +458,7 @@ async def test_work_asked_for_by_hand_keeps_an_unlikely_answer_from_an_automatic
         assert len(await editor.ask(position, invoked=True)) == 1
 
 
-async def test_question_by_hand_gets_more_than_the_automatic_work_under_way(record: Path):
+async def test_explicit_request_gets_an_unlikely_answer_while_an_automatic_one_is_in_flight(record: Path):
     async with editing(record, answers={"x = ": "1"}, options={"speculation": False}) as editor:
         position = editor.open("UNLIKELY LATER x = |")
         automatic = asyncio.create_task(editor.ask(position))
@@ -467,7 +467,7 @@ async def test_question_by_hand_gets_more_than_the_automatic_work_under_way(reco
         await asyncio.wait([automatic])
 
 
-async def test_what_follows_an_unlikely_item_is_prepared_as_nobody_asked_for_it(record: Path):
+async def test_speculative_request_after_an_unlikely_item_is_automatic(record: Path):
     async with editing(record, answers={"x = ": "1\n", "x = 1": " + 2"}) as editor:
         position = editor.open("UNLIKELY x = |")
         assert len(await editor.ask(position, invoked=True)) == 1
@@ -515,7 +515,7 @@ async def test_typed_text_that_the_draft_contradicts_cancels_at_once(record: Pat
         await asyncio.wait([older])
 
 
-async def test_accepted_item_is_followed_by_what_was_prepared(record: Path):
+async def test_accepted_item_is_followed_by_the_speculative_answer(record: Path):
     async with editing(record, answers={"x = ": "1\n", "x = 1": " + 2"}) as editor:
         position = editor.open("x = |")
         assert len(await editor.ask(position)) == 1
@@ -529,7 +529,7 @@ async def test_accepted_item_is_followed_by_what_was_prepared(record: Path):
         assert counts.prepared_used == 1
 
 
-async def test_accepted_menu_entry_is_served_by_what_was_said_of_it(record: Path):
+async def test_accepted_menu_entry_is_served_by_its_earlier_answer(record: Path):
     async with editing(record, answers={"x = value": "(1)"}, options={"speculation": False}) as editor:
         position = editor.open("x = v|")
         start = types.Position(line=0, character=4)
@@ -553,7 +553,7 @@ async def test_speculation_can_be_switched_off(record: Path):
         assert [event for event in editor.events() if "asked" in event] == ["asked x = "]
 
 
-async def test_an_engine_with_nothing_to_say_is_asked_about_every_second_key(record: Path):
+async def test_engine_that_answers_with_nothing_is_asked_at_every_second_key(record: Path):
     async with editing(record, answers={"x = abcd": "e"}) as editor:
         position = editor.open("x = |")
         assert await editor.ask(position) == []
@@ -568,11 +568,11 @@ async def test_an_engine_with_nothing_to_say_is_asked_about_every_second_key(rec
         at = types.Position(line=0, character=position.character + 3)
         editor.edit(at, at, "d")
         (item,) = await editor.ask(types.Position(line=0, character=at.character + 1))
-        assert item.insert_text == "x = abcde", "who stops typing is answered"
+        assert item.insert_text == "x = abcde", "a pause in typing is answered"
 
 
-async def test_storm_is_answered_once_each(record: Path):
-    """Two documents, keys without rest, every third request taken back, an engine that takes half a second."""
+async def test_each_request_of_a_burst_is_answered_once(record: Path):
+    """One document, keys without pause, every third request cancelled, an engine that takes half a second."""
     async with editing(record, answers={"": "1"}) as editor:
         position = editor.open("LATER x|")
         futures: list[Any] = []

@@ -1,4 +1,4 @@
-"""What a day of typing leaves behind in the server: nothing that grows with the number of messages or documents."""
+"""The memory of the server does not grow with the number of messages or documents."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from tests.lsp.quiet_session import quiet_session
 
 URI = "file:///a.py"
 LONG_CHARS = 400_000
-# Text from elsewhere is gathered beside the answers, and no longer than this.
+# Context is collected while requests are answered, for no longer than this.
 RENEWED_S = 0.5
 
 
 def question(session: Session, uri: str) -> Request:
-    """Returns what is asked at the end of a document's first line."""
+    """Returns a request at the end of a document's first line."""
     document = session.documents.get(uri)
     assert document is not None
     text, path = document.text, uri.rpartition("/")[2]

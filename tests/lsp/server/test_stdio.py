@@ -1,4 +1,4 @@
-"""Reading an editor's input in the event loop, or in a thread where that is not safe; writing until nobody reads."""
+"""Reading an editor's input in the event loop, or in a thread where that is not safe; writing until it is gone."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ async def test_file_and_socket_for_both_directions_are_read_in_a_thread(elsewher
         theirs.sendall(b"one")
         theirs.shutdown(socket.SHUT_WR)
         assert await read_all(both, both) == b"one"
-        assert os.get_blocking(both.fileno()), "whoever writes to it waits"
+        assert os.get_blocking(both.fileno()), "a write still blocks"
 
 
-async def test_thread_whose_loop_is_closed_holds_nobody_up(elsewhere: BinaryIO) -> None:
+async def test_thread_whose_loop_is_closed_blocks_nothing(elsewhere: BinaryIO) -> None:
     ours, theirs = socket.socketpair()
     with theirs, elsewhere, os.fdopen(ours.detach(), "r+b", buffering=0) as both:
 
@@ -83,7 +83,7 @@ def test_pipes_and_sockets_are_read(elsewhere: BinaryIO) -> None:
         assert can_be_read(end, elsewhere)
 
 
-def test_files_and_what_is_written_to_as_well_are_left_alone(elsewhere: BinaryIO, tmp_path: Path) -> None:
+def test_files_and_sockets_for_both_directions_cannot_be_read(elsewhere: BinaryIO, tmp_path: Path) -> None:
     (tmp_path / "in").write_bytes(b"")
     ours, theirs = socket.socketpair()
     with elsewhere, (tmp_path / "in").open("rb") as file, theirs, os.fdopen(ours.detach(), "r+b", buffering=0) as both:

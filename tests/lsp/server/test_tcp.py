@@ -60,7 +60,7 @@ async def test_second_client_is_refused_and_the_first_one_answered(tmp_path: Pat
         early_reader, early_writer = await connect(port)
         async with client_of(port) as client:
             await client.initialize()
-            assert await asyncio.wait_for(early_reader.read(), 10) == b"", "connected before, and said nothing"
+            assert await asyncio.wait_for(early_reader.read(), 10) == b"", "connected before, and sent nothing"
             early_writer.close()
             with pytest.raises(ConnectionRefusedError):
                 await asyncio.open_connection("127.0.0.1", port)
@@ -71,7 +71,7 @@ async def test_second_client_is_refused_and_the_first_one_answered(tmp_path: Pat
             assert server.shut_down
 
 
-async def test_two_clients_that_speak_at_once(tmp_path: Path):
+async def test_one_of_two_clients_that_send_at_once_is_served(tmp_path: Path):
     async with serving(tmp_path) as (port, _, _):
         initialize = framed(b'{"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"capabilities": {}}}')
         streams = [await connect(port), await connect(port)]
@@ -83,7 +83,7 @@ async def test_two_clients_that_speak_at_once(tmp_path: Path):
             writer.close()
 
 
-async def test_connection_without_a_word_is_no_editor(tmp_path: Path):
+async def test_connection_that_sends_nothing_is_no_editor(tmp_path: Path):
     """A script that waits for the port connects and leaves."""
     async with serving(tmp_path) as (port, _, task):
         for _ in range(3):

@@ -1,4 +1,4 @@
-"""The pages made of the table of settings: they agree with the server, and docs/settings.md has the same table."""
+"""The schema made from the table of settings agrees with the server, and docs/settings.md has the same table."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from dgemma_lsp.settings.settings import OPTIONS, Settings
 
 
 def check(raw: object, expected: Settings, *fragments: str) -> None:
-    """Checks what `raw` makes of the defaults, and that each fragment stands in the problem of its place."""
+    """Checks the settings that `raw` gives over the defaults, and that each problem holds its fragment."""
     settings, problems = read_settings(raw, Settings())
     assert settings == expected
     assert len(problems) == len(fragments), problems
@@ -29,7 +29,7 @@ def test_nested_dotted_and_wrapped_are_the_same(raw: object):
 
 
 @pytest.mark.parametrize("raw", [None, {}, {"dgemma": None}, {"engine": {}}, {"seed": None}])
-def test_nothing_said_changes_nothing(raw: object):
+def test_missing_values_change_nothing(raw: object):
     check(raw, Settings())
 
 
@@ -99,7 +99,7 @@ def test_every_field_has_an_option():
         (["x" * 5_000], "it has 5000 characters; at most 512 are allowed"),
     ],
 )
-def test_private_files_without_a_usable_pattern_leave_those_that_held(value: object, fragment: str):
+def test_private_files_without_a_usable_pattern_keep_the_value_before(value: object, fragment: str):
     before = Settings(private_files=("*.sql",))
     settings, (problem,) = read_settings({"privateFiles": value}, before)
     assert settings == before
@@ -166,7 +166,7 @@ def test_entries_beyond_the_longest_list_are_named():
 
 
 @pytest.mark.parametrize("raw", [{"a": "*.py"}, [["*.py"]], 7, [None]])
-def test_private_files_that_cannot_be_used_leave_what_held(raw: object):
+def test_private_files_that_cannot_be_used_keep_the_value_before(raw: object):
     held = Settings(private_files=("*.sql",))
     settings, (problem,) = read_settings({"privateFiles": raw}, Settings(), held)
     assert settings == held
@@ -191,7 +191,7 @@ def test_number_that_cannot_be_used_names_the_default():
     check({"deadlineMs": "soon"}, Settings(), "not 'soon'; the default holds: 3000")
 
 
-def test_empty_list_takes_back_what_held():
+def test_empty_list_removes_the_value_before():
     assert read_settings({"privateFiles": []}, Settings(private_files=("a",))) == (Settings(), ())
 
 
@@ -202,7 +202,7 @@ def test_workspace_adds_private_files_after_those_of_the_user():
     assert read_settings({"privateFiles": []}, user, settings, of=SettingsOf.WORKSPACE) == (user, ())
 
 
-def test_workspace_that_takes_private_files_away_is_refused():
+def test_workspace_that_removes_private_files_is_refused():
     user = Settings(private_files=("secret/",))
     raw = {"privateFiles": ["!secret/", "*.sql", "!.env"]}
     settings, (problem,) = read_settings(raw, user, user, of=SettingsOf.WORKSPACE)

@@ -1,4 +1,4 @@
-"""The language server in a process that lacks what Windows lacks: answers from elsewhere, drives, counts, sentences."""
+"""The language server in a process that lacks what Windows lacks: remote answers, drives, counts, messages."""
 
 from __future__ import annotations
 

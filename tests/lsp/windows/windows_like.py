@@ -1,8 +1,8 @@
-"""Takes from this process what Windows does not have, then runs a program: `python windows_like.py MODULE ARGUMENT...`.
+"""Removes from this process what Windows lacks, then runs a program: `python windows_like.py MODULE ARGUMENT...`.
 
-The standard library and what is not ours keep their own system: they are imported first, before `sys.platform` changes.
+The standard library and the packages of others are imported before `sys.platform` changes, and so keep this system.
 Paths are those of Windows, in `os`, `os.path` and `pathlib`. Drives are folders `c:` and so on of the current folder:
-what opens files here takes slashes and a small drive letter in their place. Writes nothing by itself.
+functions that open files turn backslashes into slashes and a drive letter into lower case. Writes nothing by itself.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class _Missing(MetaPathFinder):
 
 
 def _msvcrt() -> ModuleType:
-    """Returns the lock of Windows, made of the one here."""
+    """Returns the module of Windows's file lock, over `flock`."""
     flock, flags = fcntl.flock, fcntl.LOCK_EX | fcntl.LOCK_NB
 
     def locking(descriptor: int, mode: int, num_bytes: int) -> None:
@@ -68,7 +68,7 @@ def _msvcrt() -> ModuleType:
 
 
 def _here(path: Any) -> Any:
-    """Returns a path of Windows as this system opens it; whatever else names a file as it is."""
+    """Returns a path of Windows as this system opens it; any other value unchanged."""
     if not isinstance(path, str | os.PathLike) or not isinstance(name := os.fspath(path), str):
         return path
     name = name.removeprefix("\\\\?\\").replace("\\", "/")
@@ -106,7 +106,7 @@ def _take_paths_of_windows() -> None:
 def become_windows() -> None:
     for name in FOREIGN:
         import_module(name)
-    # The other way of `platformdirs` asks a library of Windows.
+    # Otherwise `platformdirs` calls a library of Windows.
     windows = import_module("platformdirs.windows")
     windows.get_win_folder = windows.get_win_folder_from_env_vars
     sys.modules["msvcrt"] = _msvcrt()
@@ -119,7 +119,6 @@ def become_windows() -> None:
         for name in names:
             if hasattr(holder, name):
                 delattr(holder, name)
-    # What Windows has instead of a setting of the terminal.
     sys.platform = "win32"
     _take_paths_of_windows()
 
