@@ -3,8 +3,8 @@
     python engine/examples/sudoku/generate.py puzzles.jsonl --count 60000 --clues 30 60 --seed 0
 
 A row is a line of 81 names of cells, always the same, and then the grid, 81 digits, of which those that are no clues
-are free. The names tell a model which cell stands where: it reads tokens in a line and knows only how far two are
-apart.
+are free. The names show a model which cell is which: rotary position embeddings encode only how far two tokens
+are apart.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument(
         "--clues", type=int, nargs=2, default=(30, 60), metavar=("FEWEST", "MOST"), help="of each (default: 30 60)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="another seed digs other grids (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed makes other grids (default: 0)")
     arguments = parser.parse_args()
     fewest, most = arguments.clues
     if not 24 <= fewest <= most <= 80:

@@ -22,7 +22,7 @@
     return made;
   });
 
-  // By free cell: the digit that was kept at an earlier step and thrown back, where another one is read now.
+  // Free cells whose digit was kept at an earlier step and replaced by noise, and where another digit is likeliest now.
   const corrections = [];
   const kept = new Map();
   const lost = new Map();

@@ -2,7 +2,7 @@
 
     python engine/examples/sudoku/page.py puzzles.jsonl --model run/best --row 3 --out sudoku.html
 
-Looks and player are those of `dgemma-lsp trace`.
+Its style sheet is that of `dgemma-lsp trace`, with `page.css` after it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> None:
 
 @dataclass(slots=True)
 class Recording:
-    """See `StepObserver`: what stood at each free cell and what was read there, step by step.
+    """A `StepObserver`: the token in each free cell and the model's likeliest digit for it, step by step.
 
     Attributes:
         steps: JSON-ready; token ids.

@@ -1,7 +1,7 @@
 """Sudoku puzzles with exactly one solution, from easy to hard by their number of clues, seeded.
 
-Up to a thousand grids are dug for real: cells are emptied one after the other as long as a solver finds one solution.
-Every puzzle is such a one under a random symmetry of Sudoku (digits, rows, columns, bands, stacks, transposition),
+Up to 1,000 grids are made by emptying cells one after the other as long as a solver finds exactly one solution.
+Every puzzle is such a grid under a random symmetry of Sudoku (digits, rows, columns, bands, stacks, transposition),
 which changes every cell and keeps the solution unique.
 
 Cells are numbered row by row, 0 to 80; a grid is a list of 81 digits, 0 for an empty cell.
@@ -46,9 +46,9 @@ def puzzles(count: int, *, fewest_clues: int, most_clues: int, seed: int) -> Ite
 
     Args:
         count: how many.
-        fewest_clues: 24 or more; below, few grids can be dug that far.
+        fewest_clues: 24 or more; few grids can be emptied further.
         most_clues: 80 or fewer; the number of clues of a puzzle is uniform between both.
-        seed: the same puzzles for the same seed, and dug from other grids for another.
+        seed: the same seed gives the same puzzles, another one puzzles from other grids.
     """
     random = Random(seed)
     dug = list[_Dug]()

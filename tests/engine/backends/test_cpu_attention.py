@@ -1,4 +1,4 @@
-"""Grouped attention on a processor against softmax in float64, in both ways of computing it."""
+"""Grouped attention on a processor, by matrix products and by fused attention, against a softmax in float64."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_attention_is_a_softmax_over_visible_keys(dtype: torch.dtype, num_tokens
     found_PO = attend(q_NHd, [kv_2GSd], num_rows, [num_tokens], [num_rows], [first_key], masks)
     seen_2GSd = kv_2GSd[:, :, first_key : first_key + num_keys]
     expected_NO, greatest = exact(q_NHd, seen_2GSd, mask[0, 0, :num_tokens].double(), scale)
-    # Queries, scores and shares are rounded once each: as many parts of a share, and a share weighs a value.
+    # Queries, scores and weights are rounded once each; an error of a score is a relative error of its weight.
     eps = torch.finfo(dtype).eps
     error = (found_PO[:num_tokens] - expected_NO).abs().max()
     assert error <= eps * (2 * greatest + 4) * seen_2GSd[1].abs().max()

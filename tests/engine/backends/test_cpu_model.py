@@ -1,4 +1,4 @@
-"""The lean model against the plain one of the same weights: every way in, every shape, up to rounding."""
+"""`CpuModel` against the plain model of the same weights: every entry point, every shape, up to rounding."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.numerical
 SLIDING, FULL = "sliding_attention", "full_attention"
 WINDOW = 8
 CPU = torch.device("cpu")
-# Of the largest value.
+# Tolerance as a share of the largest value.
 CLOSE = model_error(64)
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -50,7 +50,7 @@ def draw_ids(seed: int, length: int) -> Tensor:
 def packed_rows(
     model: DiffusionModel, num_past: int, lengths: list[int]
 ) -> tuple[Tensor, attention_masks.AttentionMasks]:
-    """Positions and masks of canvases after each other."""
+    """Returns positions and masks of canvases that are packed into one row."""
     row_L = torch.tensor([row for row, length in enumerate(lengths) for _ in range(length)])
     offset_L = torch.cat([torch.arange(length) for length in lengths])
     window = model.config.sliding_window
@@ -58,7 +58,7 @@ def packed_rows(
 
 
 def everything(model: DiffusionModel, capacity: int = 4) -> dict[str, Tensor]:
-    """What a model says through every way in; prompts reach past the window, and a small cache has to grow."""
+    """Returns the outputs of every entry point; prompts are longer than the window, and a small cache has to grow."""
     cache = PromptCache(model.config, capacity=capacity, dtype=model.dtype, device=CPU)
     said: dict[str, Tensor] = {}
     soft_BLD = torch.randn(1, 7, model.config.hidden_size, generator=torch.Generator().manual_seed(9)).to(model.dtype)
@@ -86,7 +86,7 @@ def everything(model: DiffusionModel, capacity: int = 4) -> dict[str, Tensor]:
             hidden_from=cache.length - 1,
         )
         said["branches"] = model.encode(draw_ids(8, 5), cache, positions_BT=position_T[None], attention_masks=branches)
-        # Of several pieces, in a cache of its own: random layers enlarge what rounding does from pass to pass.
+        # Prompts of several pieces, in a cache of their own: random layers amplify rounding from pass to pass.
         cache = PromptCache(model.config, capacity=capacity, dtype=model.dtype, device=CPU)
         said["long"] = model.encode(draw_ids(10, 150), cache)
         model.prefill(draw_ids(11, 140), cache)
@@ -106,7 +106,7 @@ def load(make_checkpoint: Callable[..., Any]) -> Callable[..., DiffusionGemma]:
 
 
 def in_every_size(model: DiffusionGemma, sizes: range) -> None:
-    """Goes every way in with as many tokens as each of `sizes`."""
+    """Calls every entry point with each number of tokens in `sizes`."""
     for num_tokens in sizes:
         cache = PromptCache(model.config, capacity=200, dtype=model.dtype, device=CPU)
         with torch.inference_mode():
@@ -121,7 +121,7 @@ def in_every_size(model: DiffusionGemma, sizes: range) -> None:
 
 @pytest.fixture
 def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets everything run as Python: the same code, in which calls can be watched."""
+    """Disables TorchScript: the same code then runs as Python, where calls can be recorded."""
 
     def broken(*_args: Any) -> None:
         raise RuntimeError("no TorchScript")
@@ -129,10 +129,10 @@ def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.jit, "script", broken)
 
 
-def test_products_see_few_numbers_of_rows(
+def test_products_have_few_numbers_of_rows(
     load: Callable[..., DiffusionGemma], monkeypatch: pytest.MonkeyPatch, uncompiled: None
 ) -> None:
-    """A program is compiled and kept for every number of rows: the engine once grew by a gigabyte in half an hour."""
+    """oneDNN keeps a program for each number of rows: unpadded, they took 1 GB in half an hour."""
     seen = set[int]()
 
     def watched(call: Callable[[Any, Tensor], Tensor]) -> Callable[[Any, Tensor], Tensor]:
@@ -152,10 +152,10 @@ def test_products_see_few_numbers_of_rows(
     assert seen <= few | {96, 112, 128, 192, 256, 384}
 
 
-def test_attention_sees_few_sizes(
+def test_attention_has_few_sizes(
     load: Callable[..., DiffusionGemma], monkeypatch: pytest.MonkeyPatch, uncompiled: None
 ) -> None:
-    """Its programs are kept too, one for each pair of numbers of queries and keys."""
+    """oneDNN keeps programs of attention too, for each pair of numbers of queries and keys."""
     queries, keys = set[int](), set[int]()
     forward = GroupedAttention.forward
 
@@ -172,8 +172,8 @@ def test_attention_sees_few_sizes(
 
 
 @pytest.mark.parametrize("capacity", [4, 200])
-def test_room_that_nobody_wrote_says_nothing(load: Callable[..., DiffusionGemma], capacity: int) -> None:
-    """Keys after the canvas are weighed with 0, and 0 times what memory held before may be no number."""
+def test_uninitialised_memory_does_not_reach_the_outputs(load: Callable[..., DiffusionGemma], capacity: int) -> None:
+    """Keys after the canvas have weight 0, and 0 times uninitialised memory may be NaN."""
     model = load(torch.bfloat16)
     torch.use_deterministic_algorithms(True)  # Fills uninitialised memory with NaN.
     try:
@@ -184,7 +184,7 @@ def test_room_that_nobody_wrote_says_nothing(load: Callable[..., DiffusionGemma]
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_says_what_the_plain_model_says(load: Callable[..., DiffusionGemma], shape: dict[str, Any]) -> None:
+def test_outputs_are_those_of_the_plain_model(load: Callable[..., DiffusionGemma], shape: dict[str, Any]) -> None:
     model = load(**shape)
     said = everything(CpuModel(model))
     for name, expected in everything(model).items():
@@ -193,7 +193,7 @@ def test_says_what_the_plain_model_says(load: Callable[..., DiffusionGemma], sha
         assert (actual - expected).abs().max() <= CLOSE * expected.abs().max(), name
 
 
-def test_in_bfloat16_it_is_no_further_from_the_truth_than_the_plain_model(load: Callable[..., DiffusionGemma]) -> None:
+def test_bfloat16_error_is_at_most_twice_that_of_the_plain_model(load: Callable[..., DiffusionGemma]) -> None:
     exact = everything(load(spread=0.1))
     model = load(torch.bfloat16, spread=0.1)
     plain, fast = everything(model), everything(CpuModel(model))
@@ -238,7 +238,7 @@ def test_refuses_several_rows_and_caches_that_keep_gradients(load: Callable[...,
         model.encode(draw_ids(1, 4), GraphKV())
 
 
-def test_only_small_models_on_a_processor_become_lean(
+def test_only_small_models_on_a_processor_are_packed(
     load: Callable[..., DiffusionGemma], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = load()
@@ -250,7 +250,7 @@ def test_only_small_models_on_a_processor_become_lean(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_what_cannot_be_compiled_runs_as_it_is(
+def test_model_runs_uncompiled_where_torchscript_fails(
     load: Callable[..., DiffusionGemma], request: pytest.FixtureRequest, dtype: torch.dtype
 ) -> None:
     model = load(dtype)
@@ -262,7 +262,7 @@ def test_what_cannot_be_compiled_runs_as_it_is(
 
 @pytest.mark.parametrize("num_experts", [4, 16])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_layers_run_without_python_in_between(
+def test_layers_run_as_one_torchscript_method(
     load: Callable[..., DiffusionGemma], dtype: torch.dtype, num_experts: int
 ) -> None:
     model = CpuModel(load(dtype, num_experts=num_experts, top_k_experts=2))

@@ -1,4 +1,4 @@
-"""Fused passes in plain PyTorch against the layers they stand for, weights on their way in, and what is refused."""
+"""Fused passes in plain PyTorch against the layers they replace, conversion of weights, and what is refused."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_says_what_the_plain_model_says(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outputs_are_those_of_the_plain_model(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     window = SHAPES[name].get("sliding_window", 8)
     monkeypatch.setattr("tests.engine.fused_models.WINDOW", window)
     folder = write(tmp_path, **SHAPES[name])
@@ -56,8 +56,8 @@ def test_says_what_the_plain_model_says(name: str, tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("form", list(Format))
-def test_quantised_weights_mean_what_they_mean_expanded(tmp_path: Path, form: Format) -> None:
-    """Activations are rounded to 8 bits where the weights are 8-bit floats, which costs something."""
+def test_quantised_weights_compute_what_expanded_ones_do(tmp_path: Path, form: Format) -> None:
+    """Where weights are 8-bit floats, activations are rounded to 8 bits too, hence the larger tolerance."""
     folder = write(tmp_path, form, num_experts=3, top_k_experts=3)
     expected = few(load(folder, Ops.reference(), torch.float32, CPU), CPU)
     model = load(folder, Ops.fused_reference(), torch.bfloat16, CPU)
@@ -67,8 +67,8 @@ def test_quantised_weights_mean_what_they_mean_expanded(tmp_path: Path, form: Fo
         assert float(error) < (0.2 if form is Format.FP8 else 0.1), key
 
 
-def test_a_model_is_taken_apart(tmp_path: Path) -> None:
-    """What is laid out anew is not held twice."""
+def test_fusing_releases_the_weights_of_the_plain_model(tmp_path: Path) -> None:
+    """Weights in the fused layout are not kept in the plain one as well."""
     ops = Ops.fused_reference()
     plain = load_model(write(tmp_path), ops, device=CPU, dtype=torch.float32, residence=Residence.PACKED)
     fuse(plain, ops)
@@ -87,7 +87,7 @@ def test_kernels_refuse_a_processor(tmp_path: Path) -> None:
     ((8, 6), Format.INT4, None),
     ((8, 9), Format.FP8, None),
 ])  # fmt: skip
-def test_cards_without_the_numbers_are_refused(
+def test_cards_without_the_number_format_are_refused(
     capability: tuple[int, int], form: Format | None, message: str | None, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -173,12 +173,12 @@ def test_engine_answers_as_it_does_without_fusing(
         assert [one.proposal.text for one in ranked[1]] == [one.proposal.text for one in ranked[0]]
     fused_engine = engines[1]
     graphs = fused_engine._model.graphs  # pyright: ignore
-    assert graphs.num_captured > 0, "warming up compiles, and captures what is asked for again"
+    assert graphs.num_captured > 0, "steps that repeat are captured"
     fused_engine._pipeline.prompts.clear()  # pyright: ignore[reportPrivateUsage]
-    assert not graphs._known, "what was captured of prompts goes with them when memory runs out"
+    assert not graphs._known, "graphs of prompts are dropped with the prompts when memory runs out"
 
 
-def test_routing_forgets_what_a_broken_launch_left(tmp_path: Path) -> None:
+def test_routing_resets_the_counter_that_a_failed_launch_left(tmp_path: Path) -> None:
     model = load(write(tmp_path), Ops.fused_reference(), torch.float32, CPU)
     assert isinstance(model, FusedModel)
     model._arrivals_1.fill_(3)

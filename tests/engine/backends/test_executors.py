@@ -1,4 +1,4 @@
-"""Which executor a run on a card gets, and that runs beside each other say what they say alone."""
+"""Which executor a run on a card gets; concurrent runs give the tokens that each gives alone."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ def started(executors: CudaExecutors, cache: PromptCache, number: int = 1) -> St
     return executors(cache, canvases.start(rows, SAMPLER.noise, CPU), SAMPLER, suppressed_ids=NOTHING)
 
 
-def test_a_run_beside_another_is_made_with_it(model: GraphModel) -> None:
+def test_second_concurrent_run_gets_the_eager_executor(model: GraphModel) -> None:
     executors, mine, theirs = CudaExecutors(model), prompt(model, 1), prompt(model, 2)
     first = started(executors, mine)
     assert isinstance(first, GraphExecutor)
-    # The next canvas of the same run is no other run.
+    # The next canvas of the same run does not count as a second run.
     assert isinstance(started(executors, mine), GraphExecutor)
     assert isinstance(started(executors, theirs), EagerExecutor)
     del first
@@ -74,7 +74,7 @@ def begun(model: GraphModel, executors: CudaExecutors, number: int) -> Pieces[De
     return denoise(denoiser, cancel=cancel, on_step=lambda _denoiser: None)
 
 
-def test_runs_beside_each_other_say_what_they_say_alone(model: GraphModel) -> None:
+def test_concurrent_runs_give_the_tokens_that_each_gives_alone(model: GraphModel) -> None:
     alone = [finished(begun(model, CudaExecutors(model), number)) for number in range(3)]
     executors = CudaExecutors(model)
     runs = [begun(model, executors, number) for number in range(3)]
@@ -93,6 +93,6 @@ def test_runs_beside_each_other_say_what_they_say_alone(model: GraphModel) -> No
         assert {index: guess.ids for index, guess in got.guesses.items()} == {
             index: guess.ids for index, guess in expected.guesses.items()
         }
-    # The first one replays steps by itself.
+    # The first run replays graphs and adds no pass to the queue.
     assert executors.queue.num_made == together[1].steps + together[2].steps
     assert executors.queue.num_passes < executors.queue.num_made

@@ -1,6 +1,6 @@
-"""Steps on a device, replayed as a graph would be, against the loop that makes them one by one: same tokens and steps.
+"""Steps replayed as a CUDA graph would be, against the eager loop: the same tokens and the same number of steps.
 
-Replayed work reads nothing from Python again: what it was captured with is what it uses. The fused operations are plain
+Replayed work uses the values it was captured with and reads nothing from Python. The fused operations are plain
 PyTorch here; `interpreted/` runs the kernels.
 """
 
@@ -113,8 +113,8 @@ def steps_of(models: tuple[DiffusionModel, FusedModel]) -> StepGraphs:
 
 
 @pytest.mark.parametrize("patience", [1, 2, 3])
-def test_runs_that_take_turns_do_not_see_each_other(models: tuple[DiffusionModel, FusedModel], patience: int) -> None:
-    """Also in the middle of a step, and where the second one needs more room than there was."""
+def test_interleaved_runs_do_not_affect_each_other(models: tuple[DiffusionModel, FusedModel], patience: int) -> None:
+    """Also where they alternate within a step, and where the second run needs larger buffers."""
     cases = [
         (21, [Row(num_free=9, head_ids=(31, 32), seed=1), Row(num_free=4, seed=2)]),
         (13, [Row(num_free=40, seed=number) for number in range(3, 13)]),
@@ -139,7 +139,7 @@ def test_runs_that_take_turns_do_not_see_each_other(models: tuple[DiffusionModel
         check(done[index], on_device(steps_of(models), length, rows)[0])
 
 
-def test_a_run_goes_on_after_memory_was_let_go(models: tuple[DiffusionModel, FusedModel]) -> None:
+def test_run_goes_on_after_its_buffers_were_released(models: tuple[DiffusionModel, FusedModel]) -> None:
     steps, rows = steps_of(models), [Row(num_free=9, head_ids=(31, 32), seed=1), Row(num_free=4, seed=2)]
     work = denoise(fresh(steps, 21, rows), cancel=unhurried(), on_step=lambda _run: None)
     for _ in range(4):
@@ -165,7 +165,7 @@ def test_graph_eager_and_oracle_agree(models: tuple[DiffusionModel, FusedModel],
 
 
 def test_runs_end_at_different_steps(models: tuple[DiffusionModel, FusedModel]) -> None:
-    """Or equal numbers of steps would show nothing."""
+    """Where all take the same number of steps, comparing the numbers proves nothing."""
     ends = [plainly(models[0], 21, [Row(num_free=9, head_ids=(7, 8, 9), seed=seed)])[0] for seed in range(6)]
     assert len({one.steps for one in ends}) > 2 and any(one.finish is Finish.STABLE for one in ends)
 
@@ -255,7 +255,7 @@ def test_stale_input_would_be_noticed(
     field: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The test above is worth something: with any input frozen at what it was when captured, it fails."""
+    """The test above fails if any input keeps the value that was captured."""
     captured, cache = after_a_larger_one
     frozen: dict[Any, torch.Tensor] = {}
 
@@ -349,7 +349,7 @@ def test_larger_canvas_than_any_before_gets_new_buffers(models: tuple[DiffusionM
         check(on_device(captured, 5, rows, replace(SAMPLER, num_steps=2))[0], expected)
 
 
-def test_position_that_could_hold_nothing_holds_what_it_is_limited_to(
+def test_limit_wins_where_all_its_tokens_are_suppressed(
     models: tuple[DiffusionModel, FusedModel],
 ) -> None:
     row = Row(num_free=3, seed=1, first_ids=(5, 6))

@@ -32,7 +32,7 @@ def close(ours: torch.Tensor, theirs: torch.Tensor) -> bool:
     return torch.allclose(ours, theirs, atol=model_error(64) * float(theirs.abs().max()))
 
 
-def test_says_what_the_plain_model_says(models: tuple[DiffusionModel, GraphModel]) -> None:
+def test_outputs_are_those_of_the_plain_model(models: tuple[DiffusionModel, GraphModel]) -> None:
     expected = everything(models[0], CPU)
     for _repetition in range(3):
         for key, ours in everything(models[1], CPU).items():
@@ -40,7 +40,7 @@ def test_says_what_the_plain_model_says(models: tuple[DiffusionModel, GraphModel
 
 
 def run(model: DiffusionModel, cache: PromptCache, pieces: list[int]) -> list[torch.Tensor]:
-    """What typing does: pieces join the prompt, branches are ranked after them."""
+    """Does what typing does: appends pieces to the prompt and ranks branches after each."""
     said: list[torch.Tensor] = []
     with torch.inference_mode():
         for number, length in enumerate(pieces):
@@ -72,11 +72,11 @@ def test_typing_replays_what_was_captured(models: tuple[DiffusionModel, GraphMod
         cache.truncate(0)
         for ours, theirs in zip(run(model, cache, pieces), expected, strict=True):
             assert close(ours, theirs)
-    # Lengths that are filled up to the same one share what was captured: 1, 3, 6 and 24 to join, 6 and 8 to rank.
+    # Lengths that are padded to the same one share a graph: 1, 3, 6 and 24 to join, 6 and 8 to rank.
     assert model.graphs.num_captured == 6
 
 
-def test_answers_outlive_the_next_pass(models: tuple[DiffusionModel, GraphModel]) -> None:
+def test_hidden_states_outlive_the_next_pass(models: tuple[DiffusionModel, GraphModel]) -> None:
     cache = empty(models[1], 100)
     first = models[1].encode(draw_ids(1, 5, CPU), cache)
     kept = first.clone()

@@ -13,7 +13,7 @@ from dgemma_engine.backends.cuda.graphs import CudaCapture, Graphs, Work, repeat
 
 
 class Recorder:
-    """A capture that counts, and repeats what it was first given, whatever comes later."""
+    """Records captured work, and replays it by running it again."""
 
     def __init__(self) -> None:
         self.captured: list[Work] = []
@@ -29,16 +29,16 @@ def test_runs_then_captures_then_replays() -> None:
     graphs = Graphs(capture)
     for name in ("first", "second", "third", "fourth"):
         graphs.run("key", lambda name=name: done.append(name))
-    assert done == ["first", "second", "second", "second"], "replayed is what was captured"
+    assert done == ["first", "second", "second", "second"], "a replay runs the captured work"
     assert len(capture.captured) == graphs.num_captured == 1
 
 
-def test_keys_are_apart_and_the_oldest_goes() -> None:
+def test_each_key_has_its_graph_and_the_oldest_is_dropped() -> None:
     capture = Recorder()
     graphs = Graphs(capture, most=2)
     for key in ("a", "a", "b", "b", "a", "c", "b", "b"):
         graphs.run(key, lambda: None)
-    # `b` had gone when `c` came, and was seen twice again.
+    # `c` displaced `b`, which is then captured a second time.
     assert graphs.num_captured == 3
 
 
@@ -52,7 +52,7 @@ def test_cleared_graphs_are_captured_anew() -> None:
     assert graphs.num_captured == 2
 
 
-def test_none_kept_is_never_captured() -> None:
+def test_limit_of_zero_captures_nothing() -> None:
     done: list[int] = []
     graphs = Graphs(repeat, most=0)
     for number in range(3):
@@ -62,7 +62,7 @@ def test_none_kept_is_never_captured() -> None:
         Graphs(repeat, most=-1)
 
 
-def test_what_cannot_be_captured_runs_and_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_work_that_cannot_be_captured_runs_and_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
     def refuse(work: Work) -> Work:
         raise RuntimeError("operation not permitted when stream is capturing")
 
@@ -85,7 +85,7 @@ def test_exhausted_memory_is_not_hidden() -> None:
 
 
 class FakeStream:
-    """A stream that knows what it waited for."""
+    """Records the streams that it waited for."""
 
     def __init__(self) -> None:
         self.waited_for: list[FakeStream] = []

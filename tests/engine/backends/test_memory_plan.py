@@ -1,4 +1,4 @@
-"""What is planned must be what is then held, byte by byte where it can be counted."""
+"""Planned memory equals the memory then held, to the byte where it can be counted."""
 
 from __future__ import annotations
 
@@ -97,14 +97,14 @@ def test_the_released_model_fits_no_card_plain_and_a_24_gib_card_in_4_bits(
         (["--device", "tpu"], "device 'tpu' is not known"),
     ],
 )
-def test_wrong_wishes_are_named(
+def test_wrong_options_are_named(
     released: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["plan", str(released), *arguments]) == 1
     assert message in capsys.readouterr().err
 
 
-def test_a_refusal_has_the_numbers(make_checkpoint: Callable[..., Any]) -> None:
+def test_refusal_names_needed_and_free_memory(make_checkpoint: Callable[..., Any]) -> None:
     config = ModelConfig.load(make_checkpoint().folder)
     plan = memory_plan(config, weight_format=Format.INT8, context_tokens=100, device_type="cuda")
     plan.require(plan.total_bytes, "cuda:0")
@@ -113,7 +113,7 @@ def test_a_refusal_has_the_numbers(make_checkpoint: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize("form", [None, *Format])
-def test_what_a_folder_holds_is_what_its_format_says(
+def test_plan_by_files_equals_plan_by_format(
     make_checkpoint: Callable[..., Any], tmp_path: Path, form: Format | None
 ) -> None:
     folder = make_checkpoint(hidden_size=64, moe_intermediate_size=64).folder
@@ -122,7 +122,7 @@ def test_what_a_folder_holds_is_what_its_format_says(
         folder = tmp_path / form
     of_files = stored_plan(folder, context_tokens=100, device_type="cuda", dtype=torch.bfloat16)
     of_format = memory_plan(ModelConfig.load(folder), weight_format=form, context_tokens=100, device_type="cuda")
-    # But for shapes in words, and factors of whole matrices that are kept for each row.
+    # Apart from stored shapes, and scales of whole matrices that memory holds for each row.
     assert sum(item.num_bytes for item in of_files.weights) == pytest.approx(
         sum(item.num_bytes for item in of_format.weights), rel=0.03
     )
@@ -171,7 +171,7 @@ def test_a_processor_without_the_memory_is_refused_before_a_weight_is_read(
         Engine.load(make_checkpoint().folder, device="cpu", report=lambda _percent, _message: None)
 
 
-def test_the_engines_thread_takes_the_card_before_anything_is_loaded(
+def test_card_is_selected_before_anything_is_loaded(
     make_checkpoint: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken = list[str]()
@@ -179,7 +179,7 @@ def test_the_engines_thread_takes_the_card_before_anything_is_loaded(
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: taken.append(str(device)))
 
     def ask(device: torch.device) -> int:
-        assert taken == ["cuda:1"], "the first thing that is asked of the card comes too early"
+        assert taken == ["cuda:1"], "the card is queried before it is selected"
         return 0
 
     monkeypatch.setattr(select, "free_memory", ask)

@@ -60,7 +60,7 @@ def denoiser(steps: StepGraphs, observer: Watching | None = None, **options: Any
 
 
 def together(runs: list[Denoiser], patience: int) -> list[Denoised]:
-    """Runs that take turns after so many pieces of work."""
+    """Runs denoisers in turns of `patience` pieces of work."""
     waiting = [
         (index, denoise(run, cancel=unhurried(), on_step=lambda _run: None, choose=two_of_them))
         for index, run in enumerate(runs)
@@ -83,7 +83,7 @@ def two_of_them(run: Denoiser) -> list[int]:
 
 
 @pytest.mark.parametrize("patience", [1, 2, 100])
-def test_runs_that_take_turns_say_the_same(model: FusedModel, patience: int) -> None:
+def test_interleaved_runs_give_the_same_tokens(model: FusedModel, patience: int) -> None:
     expected = together([denoiser(steps_of(model, ahead=False))], 1)[0]
     steps = steps_of(model, ahead=True)
     for got in together([denoiser(steps), denoiser(steps)], patience):
@@ -108,7 +108,7 @@ def test_observer_sees_the_canvas_that_was_scored(model: FusedModel) -> None:
     assert early.likeliest == plain.likeliest and early.renoised_ids == plain.renoised_ids
 
 
-def test_next_canvas_is_made_before_the_scores_are_read_but_for_the_last(
+def test_next_canvas_is_made_before_the_scores_are_read_except_in_the_last_step(
     model: FusedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = list[str]()

@@ -25,7 +25,7 @@ KEYS = {
     "ratio_to_transformers",
 }  # fmt: skip
 STAMP = {"gpu": "Card", "torch": "2", "triton": "3", "commit": "abc", "date": "2026-01-01"}
-# What a machine that was set up for PyTorch alone lacks.
+# Packages that a machine set up for PyTorch alone lacks.
 ABSENT = (
     "pygls", "lsprotocol", "pathspec", "tokenizers", "psutil", "tree_sitter", "transformers", "matplotlib", "pyarrow",
     "hypothesis", "pytest_asyncio", "pytest_lsp",
@@ -90,7 +90,7 @@ def test_importing_every_part_needs_none_of_the_servers_packages() -> None:
 
 
 @pytest.mark.parametrize("part", ["int4", "requests", "long", "transformers", "tokens"])
-def test_a_part_writes_what_the_issue_asks_for(
+def test_part_writes_every_field_and_its_cases(
     part: str, modules: Callable[[str], ModuleType], setting: Any, report: Any, tmp_path: Path
 ) -> None:
     pytest.importorskip("transformers.models.diffusion_gemma")
@@ -186,7 +186,7 @@ def test_tiny_checks_a_layer_in_the_interpreter_from_the_command_line(tmp_path: 
     assert (tmp_path / "launch_tables/interpreter.json").exists()
 
 
-def test_a_case_that_fails_takes_no_other_along(
+def test_failed_case_leaves_the_others_to_run(
     modules: Callable[[str], ModuleType], setting: Any, report: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(modules("gpu_cases").Bench, "inline", lambda _bench: 1 / 0)
@@ -276,7 +276,7 @@ def test_resume_skips_what_passed_on_this_commit(report: Any, commit: str, state
     assert later.left(["fixed steps"], "fp8") == ([] if skipped else ["fixed steps"])
 
 
-def test_another_cards_file_and_a_damaged_one_are_told_apart(report: Any) -> None:
+def test_file_of_another_card_is_ignored_and_a_damaged_one_refused(report: Any) -> None:
     report.begin("fp8")
     report.guard("fixed steps", "fp8", list)
     other = type(report)(stamp=STAMP | {"gpu": "Other"}, run="2", path=report.path)
@@ -287,7 +287,7 @@ def test_another_cards_file_and_a_damaged_one_are_told_apart(report: Any) -> Non
         report.read()
 
 
-def test_what_a_process_starts_ends_with_it(modules: Callable[[str], ModuleType], tmp_path: Path) -> None:
+def test_child_processes_end_with_their_process(modules: Callable[[str], ModuleType], tmp_path: Path) -> None:
     in_process = modules("gpu_process").in_process
     mark = tmp_path / "alive"
     child = f"import time, pathlib; time.sleep(3); pathlib.Path({str(mark)!r}).touch()"
@@ -398,7 +398,7 @@ def test_a_failed_check_is_a_failure_and_a_failed_measurement_is_none(
     assert driver.is_bad(report, parts)
 
 
-def test_kernels_are_held_against_the_cards_own_rates(
+def test_kernels_are_compared_with_the_rates_of_the_card(
     modules: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every operation of a step has calls that measure it."""
@@ -451,7 +451,7 @@ def test_tables_come_from_the_reports_of_all_cards(
     assert table.OPEN in readme.read_text()
 
 
-def test_readme_says_what_the_reports_say(modules: Callable[[str], ModuleType]) -> None:
+def test_performance_page_holds_the_tables_of_the_reports(modules: Callable[[str], ModuleType]) -> None:
     table = modules("gpu_table")
     found = table.reports(ROOT / "engine/bench/results")
     assert table.section(found) in (ROOT / "docs/PERFORMANCE.md").read_text(encoding="utf-8")

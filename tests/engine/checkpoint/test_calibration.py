@@ -79,7 +79,7 @@ def test_probability_is_never_certain_and_never_nan(calibration: Calibration, va
     assert 0.0 < calibration.probability(features) < 1.0
 
 
-def test_impossible_candidate_is_as_good_as_never_right() -> None:
+def test_impossible_candidate_has_a_probability_near_zero() -> None:
     impossible = replace(FEATURES, middle_mean=-math.inf, middle_sum=-math.inf)
     assert FITTED.probability(impossible) < 1e-12
     assert Calibration.default().probability(impossible) < 1e-12
@@ -247,7 +247,7 @@ def test_fingerprint_of_a_damaged_file_is_still_one(tmp_path: Path, content: byt
 
 
 def test_fingerprint_reads_little_of_a_large_file(tmp_path: Path) -> None:
-    """Sixteen gigabytes that take no space: reading them all would take a minute and hash nothing but zeros."""
+    """A sparse file of 16 GiB: reading all of it would take a minute."""
     write_model(tmp_path, data=b"")
     with (tmp_path / "model.safetensors").open("r+b") as file:
         file.truncate(16 << 30)

@@ -1,4 +1,4 @@
-"""The checkpoint that ships: once exported, `transformers` does with it everything that we do, and the same."""
+"""The embedded checkpoint, exported: `transformers` computes the same logits and generates the same tokens."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from dgemma_engine.tools.conversion.converter import export_folder
 from tests.rounding import TRAINED_GROWTH, model_error
 from tests.transformers_versions import cache_name
 
-# Of the largest value.
+# Tolerance as a share of the largest value.
 CLOSE = model_error(256, TRAINED_GROWTH)
 
 CPU = torch.device("cpu")
@@ -136,7 +136,7 @@ def test_folder_is_complete(folder: Path, ours: DiffusionGemma) -> None:
 
 
 def test_middle_on_demand_leaves_its_block_only_where_it_may(folder: Path) -> None:
-    """What is replaced went from within a method to the end of the next."""
+    """The replaced text reached from within a method to the end of the next."""
     engine = Engine.load(folder, device="cpu", report=lambda _percent, _message: None)
     begins = "class Square:\n    def __init__(self, side):\n        self.side = side\n\n    def area(self):\n        "
     body = "return self.side * self.side\n\n    def perimeter(self):\n        return 4 * self.side"

@@ -1,4 +1,4 @@
-"""A GGUF header: what a good file says, and the one sentence that every bad one ends in."""
+"""A GGUF header: the values of a good file, and one sentence for every bad one."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_bad_file_is_one_sentence(tmp_path: Path, content: bytes, message: str) 
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_one_part_of_several_is_one_sentence(tmp_path: Path, number: int) -> None:
-    """Of the parts only the first says what the model is."""
+    """Only the first part holds the model's metadata."""
     metadata = {"split.no": number, "split.count": 2} | (METADATA if number == 0 else {})
     path = write_gguf(tmp_path / "m-00001-of-00002.gguf", metadata, {})
     with pytest.raises(
@@ -140,7 +140,7 @@ def test_one_part_of_several_is_one_sentence(tmp_path: Path, number: int) -> Non
     GgufFile(write_gguf(tmp_path / "whole.gguf", METADATA | {"split.count": 1}, {}))
 
 
-def test_bytes_come_in_parts_and_can_be_changed(tmp_path: Path) -> None:
+def test_tensor_bytes_are_a_writable_copy_of_a_part(tmp_path: Path) -> None:
     file = GgufFile(write(tmp_path))
     part = file.tensor_bytes("matrix", 4, 12)
     assert bytes(part) == MATRIX.numpy().tobytes()[4:12]

@@ -13,7 +13,7 @@ from dgemma_engine.quantization.ggml_types import TENSOR_TYPES
 
 from tests.gguf_files import random_blocks, write_gguf
 
-# ggml's number, bytes of a block, where its 16-bit numbers are, values of a block.
+# Number of the type in ggml, bytes of a block, offsets of its 16-bit floats, values of a block.
 TYPES = {
     "F32": (0, 4, (), 1),
     "F16": (1, 2, (0,), 1),

@@ -1,4 +1,4 @@
-"""A GGUF file of DiffusionGemma against a folder of the same weights, and the sentence for each file that is none."""
+"""A GGUF file of DiffusionGemma against a folder of the same weights, and one sentence for each bad file."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_products_of_four_bits_err_like_bfloat16(
 ) -> None:
     written = checkpoint(kind)
     folder = loaded(written.folder, Residence.EXPANDED)
-    # One canvas: a second one, conditioned on the first, multiplies what rounding did to that.
+    # One canvas: a second one, conditioned on the first, amplifies the rounding errors of that.
     canvases = greedy_canvases(folder, 0)
     (exact,) = logits_of(folder, canvases)
     (found,) = logits_of(loaded(written.file, Residence.PACKED, dtype), canvases)
@@ -168,7 +168,7 @@ def test_bf16_file_is_plain(checkpoint: Callable[[str], GgufCheckpoint]) -> None
     assert not any(isinstance(module, BlockLinear | BlockExperts) for module in model.modules())
 
 
-def test_cards_are_refused_for_weights_in_blocks_alone(checkpoint: Callable[[str], GgufCheckpoint]) -> None:
+def test_cards_are_refused_only_for_weights_in_blocks(checkpoint: Callable[[str], GgufCheckpoint]) -> None:
     _config, stored = open_weights(checkpoint("Q4_K").file)
     with pytest.raises(
         CheckpointError, match=r"weights in Q4_K, Q5_0 are multiplied on a processor only.* use --device"

@@ -77,7 +77,7 @@ def test_both_layer_scalars_are_read(original: Any) -> None:
         assert not torch.equal(ours.layer_scalar, ours.encoder_layer_scalar)
 
 
-def test_frequencies_survive_sixteen_bits(folder: Path) -> None:
+def test_rotary_frequencies_are_exact_in_a_bfloat16_model(folder: Path) -> None:
     from dgemma_engine.model.config import LayerKind
 
     positions = torch.tensor([[1000]])
@@ -168,7 +168,7 @@ EMBEDDING = "model.decoder.embed_tokens.weight"
 
 
 def test_output_matrix_that_the_config_denies(folder: Path) -> None:
-    """One that is the embedding is nobody's parameter; one that differs would be left unread."""
+    """A copy of the embedding is ignored; a matrix that differs is refused, since it would be left unread."""
     rewrite(folder, lambda tensors: tensors.update({"lm_head.weight": tensors[EMBEDDING].clone()}))
     load(folder)
     rewrite(folder, lambda tensors: tensors["lm_head.weight"][-1].add_(1))
@@ -187,7 +187,7 @@ def test_config_that_contradicts_the_weights(folder: Path, edit_json: Callable[.
         load(folder)
 
 
-def test_shard_index_that_lies(make_checkpoint: Callable[..., Any], tmp_path: Path) -> None:
+def test_shard_index_that_names_the_wrong_file(make_checkpoint: Callable[..., Any], tmp_path: Path) -> None:
     shards = make_checkpoint(seed=13, max_shard_size="100KB").folder
     folder = Path(shutil.copytree(shards, tmp_path / "model"))
     index = json.loads((folder / "model.safetensors.index.json").read_text())
@@ -246,8 +246,8 @@ def test_damaged_config(folder: Path, content: bytes) -> None:
         load(folder)
 
 
-def test_released_configuration_is_understood() -> None:
-    """Parameter counts by formula: 25.25 B in all, as `transformers` builds from the same file."""
+def test_released_configuration_is_read() -> None:
+    """25.25 billion parameters, as many as `transformers` builds from the same file."""
     from dgemma_engine.model.config import LayerKind
 
     text = {
@@ -290,7 +290,7 @@ def test_mapped_files_are_closed_after_a_bounded_amount(
     assert all(torch.equal(seldom[name], tensor) for name, tensor in often.items())
 
 
-def test_a_cards_weights_go_through_a_staging(original: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_of_a_card_go_through_staging_buffers(original: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = load(original.folder).state_dict()
     asked = list[torch.device]()
 
@@ -299,7 +299,7 @@ def test_a_cards_weights_go_through_a_staging(original: Any, monkeypatch: pytest
         return tensor_files.Staging(CPU, buffer_bytes=1_024)
 
     class Card:
-        """A device that says it is a card, where torch takes it for the processor."""
+        """A device of type cuda, whose tensors are allocated on the processor."""
 
         type = "cuda"
 
@@ -345,7 +345,7 @@ def test_reader_returns_what_the_library_does(tmp_path: Path, shape: tuple[int, 
         [],
     ],
 )
-def test_header_that_lies_is_damage(tmp_path: Path, header: Any) -> None:
+def test_inconsistent_header_is_damage(tmp_path: Path, header: Any) -> None:
     raw = json.dumps(header).encode()
     (tmp_path / WEIGHTS).write_bytes(len(raw).to_bytes(8, "little") + raw + bytes(8))
     with pytest.raises(CheckpointError, match=r"model\.safetensors: truncated or damaged") as caught:

@@ -26,14 +26,14 @@ from tests.published.sparse_files import has_sparse_files, write_folder, write_g
 CPU = torch.device("cpu")
 FOLDERS = sorted(layout for layout in LAYOUTS if not layout.startswith("gguf"))
 FILES = sorted(layout for layout in LAYOUTS if layout.startswith("gguf"))
-# What others read from the published headers: tensors by type, and gigabytes as they are given.
+# From the published headers: number of tensors by type, and size in gigabytes.
 COUNTS = {
     "bf16": {"BF16": 1_047},
     "nvfp4_compressed_tensors": {"BF16": 897, "F32": 23_220, "F8_E4M3": 11_610, "U8": 11_610},
     "gguf_q4_k_m": {"F32": 423, "Q4_K": 194, "Q5_0": 33, "Q8_0": 28, "Q6_K": 14},
 }
 GIGABYTES = {"bf16": 51.6476, "fp8_dynamic": 27.1977, "nvfp4_modelopt": 18.8181, "w4a16": 17.22}
-# Of the whole file, whose header has a vocabulary.
+# Size of the whole file, whose header holds a vocabulary.
 Q8_0_BYTES, MOST_HEADER_BYTES = 26_878_831_328, 2**24
 
 

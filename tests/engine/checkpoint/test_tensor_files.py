@@ -29,7 +29,7 @@ TYPES = [
 
 
 def tensors() -> dict[str, torch.Tensor]:
-    """One of each type, of odd sizes, so that most begin anywhere in a buffer; none, one and few numbers too."""
+    """Returns a tensor of each type, of odd sizes so that few are aligned in a buffer, and ones of 0 to 2 numbers."""
     made = {str(kind): torch.arange(number + 37).reshape(-1).to(kind) for number, kind in enumerate(TYPES)}
     made |= {"none": torch.zeros(0, 3), "one": torch.tensor(2.5), "two": torch.tensor([3, 4])}
     return made | {"matrix": torch.arange(7 * 13, dtype=torch.float32).reshape(7, 13)}
@@ -71,7 +71,7 @@ def test_filling_casts(path: Path, buffer_bytes: int) -> None:
 
 
 def test_a_buffer_is_filled_again_only_after_its_copies(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Copies that a card makes late: what a buffer held must not be overwritten before it is claimed again."""
+    """A card copies asynchronously: a buffer must not be overwritten before it is claimed again."""
     log, late = list[tuple[str, int]](), dict[int, list[Callable[[], object]]]()
     staging = Staging(CPU, buffer_bytes=64)
     buffers = {id(one): number for number, one in enumerate((staging._own, staging._other))}  # type: ignore[reportPrivateUsage]

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 
 @dataclass
 class Asked:
-    """What came back so far."""
+    """The response as far as it has been received."""
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict[str, str])
@@ -26,7 +26,7 @@ class Asked:
 async def ask(
     app: ASGIApp, path: str, body: dict[str, Any] | None = None, *, leaving: asyncio.Event | None = None, **headers: str
 ) -> Asked:
-    """Sends one request; its client leaves at the event."""
+    """Sends one request; its client disconnects once `leaving` is set."""
     data = b"" if body is None else json.dumps(body).encode()
     coming = [{"type": "http.request", "body": data, "more_body": False}]
     asked, left = Asked(), leaving or asyncio.Event()

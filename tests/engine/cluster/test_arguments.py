@@ -1,4 +1,4 @@
-"""What a configuration says of replicas: every wrong field ends in a sentence that names it."""
+"""Arguments and limits of replicas: every wrong field is named in one sentence."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_wrong_limits_are_named(values: dict[str, object], said: str) -> None:
     assert str(caught.value) == said
 
 
-def test_no_limits_are_the_usual_ones() -> None:
+def test_missing_limits_are_the_defaults() -> None:
     assert read_limits(None) == read_limits({}) == ReplicaLimits()
 
 

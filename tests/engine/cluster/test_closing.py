@@ -1,4 +1,4 @@
-"""What is set before Ray is imported: a token, nothing to its makers, loopback where no other machine can join."""
+"""Environment before Ray is imported: a token, no usage statistics, loopback unless another Ray is joined."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the replicas of a configuration fit: Ray would wait for more cards for ever."""
+"""Whether the replicas of a configuration fit: Ray would wait forever for more cards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Ray that does not answer, and the wait for one that takes its time."""
+"""Connecting to a Ray that does not answer or that takes long."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dgemma_engine.errors import EngineUnavailable
 
 
 class Told:
-    """Signals that have come, or not."""
+    """`Signals` with a fixed state."""
 
     def __init__(self, *, is_ended: bool) -> None:
         self.is_ended = is_ended
@@ -41,12 +41,12 @@ def test_ray_that_does_not_answer_is_given_up() -> None:
         _wait_for(Future(), signals(), patience_s=0.01)
 
 
-def test_end_that_is_asked_for_ends_the_wait_for_a_ray_of_others() -> None:
+def test_signal_ends_the_wait_for_a_joined_ray() -> None:
     with pytest.raises(TimeoutError):
         _wait_for(Future(), signals(is_ended=True), patience_s=600.0)
 
 
-def test_ray_of_our_own_is_waited_for_so_that_it_can_be_ended() -> None:
+def test_own_ray_is_waited_for_so_that_it_can_be_ended() -> None:
     done = Future[None]()
     done.set_exception(ConnectionError("no room"))
     with pytest.raises(ConnectionError, match="no room"):

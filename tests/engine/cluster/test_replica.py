@@ -1,4 +1,4 @@
-"""A replica in this process: the front door over the daemon's own worker, as Ray calls it, without Ray."""
+"""A replica in this process: the HTTP API over the engine's device thread, called as Ray would, without Ray."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BODY = {"input_prefix": "x = ", "input_suffix": "\n", "n_predict": 2}
 
 @dataclass
 class Meter:
-    """Keeps what is measured."""
+    """Records metrics."""
 
     counts: dict[tuple[str, str], float] = field(default_factory=dict[tuple[str, str], float])
     values_ms: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
@@ -156,7 +156,7 @@ async def test_file_of_keys_that_cannot_be_used_leaves_the_earlier_keys(
     assert meter.gauges["dgemma_reload_refused"] == 1
 
 
-async def test_work_under_way_outlives_a_change_of_limits(make: Make, engine: SteppingEngine) -> None:
+async def test_request_in_flight_outlives_a_change_of_limits(make: Make, engine: SteppingEngine) -> None:
     replica = make()
     asking = asyncio.create_task(ask(replica.app, "/infill", BODY | {"n_predict": 30}))
     await until(lambda: bool(engine.runs) and engine.runs[0].num_steps > 0)
@@ -215,11 +215,11 @@ async def test_every_end_of_a_completion_is_counted(make: Make, engine: Stepping
     await ask(replica.app, "/infill", BODY)
     ends = {labels: number for (name, labels), number in meter.counts.items() if name == "dgemma_requests"}
     assert ends == {"busy": 1, "deadline": 1, "cancelled": 1, "fault": 1, "stable": 1}
-    # The wait in the front door, of the request that no engine saw.
+    # The wait of the request whose deadline passed before it reached the engine.
     assert meter.values_ms["queue"][0] > 0
 
 
-async def test_question_of_another_deployment_is_counted_by_its_end(
+async def test_request_of_another_deployment_is_counted_by_its_end(
     make: Make, engine: SteppingEngine, meter: Meter
 ) -> None:
     replica = make()
@@ -293,12 +293,12 @@ async def test_other_deployment_that_closes_its_stream_ends_the_work(make: Make,
 
 
 @pytest.mark.parametrize("wire", [{}, {"document": "a", "prefix": 5, "suffix": ""}, {"document": "a", "nothing": 1}])
-async def test_wrong_question_of_another_deployment_is_refused(make: Make, wire: dict[str, Any]) -> None:
+async def test_wrong_request_of_another_deployment_is_refused(make: Make, wire: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
         await anext(make().infill(wire, "s"))
 
 
-async def test_servers_messages_of_start_and_end_are_answered(make: Make) -> None:
+async def test_lifespan_messages_are_answered(make: Make) -> None:
     coming = [{"type": "lifespan.shutdown"}, {"type": "lifespan.startup"}]
     sent: list[Any] = []
 
@@ -312,7 +312,7 @@ async def test_servers_messages_of_start_and_end_are_answered(make: Make) -> Non
     assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 
-async def test_user_that_the_proxy_names_is_who_asks(make: Make, engine: SteppingEngine, tmp_path: Path) -> None:
+async def test_user_header_of_the_proxy_names_the_user(make: Make, engine: SteppingEngine, tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text(f"proxy {KEY}\n")
     replica = make(EngineArguments(api_key_file=str(keys), user_header="X-User"))
@@ -325,7 +325,9 @@ async def test_user_that_the_proxy_names_is_who_asks(make: Make, engine: Steppin
     assert documents[0] == documents[2] != documents[1]
 
 
-async def test_names_of_users_that_run_together_stay_apart(make: Make, engine: SteppingEngine, tmp_path: Path) -> None:
+async def test_users_whose_names_join_to_the_same_text_stay_apart(
+    make: Make, engine: SteppingEngine, tmp_path: Path
+) -> None:
     keys = tmp_path / "keys"
     keys.write_text(f"proxy {KEY}\nproxy:a {KEY[::-1]}\n")
     replica = make(EngineArguments(api_key_file=str(keys), user_header="X-User"))

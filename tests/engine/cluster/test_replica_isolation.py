@@ -1,4 +1,4 @@
-"""Users of one replica whose sessions and documents have the same names: each gets what belongs to the own question."""
+"""Users of one replica whose sessions and documents have the same names: each gets the answers to their requests."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ MOVES = st.lists(
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(moves=MOVES)
-def test_nobody_gets_or_ends_what_is_anothers(tmp_path: Path, moves: list[tuple[str, str, str, int]]) -> None:
+def test_users_neither_get_nor_end_the_requests_of_others(
+    tmp_path: Path, moves: list[tuple[str, str, str, int]]
+) -> None:
     keys = tmp_path / "keys"
     keys.write_text("".join(f"{name} {key}\n" for name, key in KEYS.items()))
     replica = Replica(
@@ -41,7 +43,7 @@ def test_nobody_gets_or_ends_what_is_anothers(tmp_path: Path, moves: list[tuple[
     )
 
     async def move(number: int, user: str, path: str, kind: str, num_tokens: int) -> tuple[str, str, str, int, str]:
-        # Only this question has a prefix of this length.
+        # Only this request has a prefix of this length.
         prefix, leaving = "x" * (100 + number), asyncio.Event()
         if kind == "handle":
             wire = {"document": path, "prefix": prefix, "suffix": "", "max_middle_tokens": num_tokens}
@@ -65,7 +67,7 @@ def test_nobody_gets_or_ends_what_is_anothers(tmp_path: Path, moves: list[tuple[
         replica.close()
         assert replica.device.join(10)
     for user, path, kind, number, text in answers:
-        # A newer question of the own document ends an older one, and so does leaving; nobody else does.
+        # Only leaving, or a newer request of the same user, ends a request.
         is_handle = kind == "handle"
         newer = [one for one in answers if one[3] > number and one[0] == user and (one[2] == "handle") == is_handle]
         may_be_empty = kind == "leave" or any(one[1] == path or not is_handle for one in newer)

@@ -1,4 +1,4 @@
-"""Ray's folders of earlier sessions."""
+"""Removing the folders of earlier Ray sessions."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_missing_folder_is_nothing_to_remove(tmp_path: Path) -> None:
     remove_own(tmp_path / "none", 1)
 
 
-def test_session_in_which_something_is_still_written_goes_in_the_end(
+def test_session_that_is_still_written_to_is_removed_in_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = tmp_path / "session_2026-11-30_10-14-46_760499_12"

@@ -28,14 +28,14 @@ def test_end_that_was_asked_for_before_the_wait_ends_it(signals: Signals, number
     assert signals.wait() is False
 
 
-def test_hang_up_asks_for_the_configuration_once(signals: Signals) -> None:
+def test_sighup_asks_for_one_reload(signals: Signals) -> None:
     os.kill(os.getpid(), signal.SIGHUP)
     assert signals.wait() is True
     os.kill(os.getpid(), signal.SIGTERM)
     assert signals.wait() is False
 
 
-def test_end_goes_before_the_configuration(signals: Signals) -> None:
+def test_end_takes_precedence_over_a_reload(signals: Signals) -> None:
     os.kill(os.getpid(), signal.SIGHUP)
     os.kill(os.getpid(), signal.SIGTERM)
     assert signals.wait() is False

@@ -82,7 +82,7 @@ def test_damaged_adapter_hides_no_other(
     assert make_about().root in captured.out and len(captured.out.splitlines()) == 2
     store.remove(Path(make_about().root))
     assert main(["adapters"]) == 1
-    # It holds one, which cannot be used.
+    # The only adapter left cannot be used.
     assert capsys.readouterr().out == ""
 
 

@@ -1,4 +1,4 @@
-"""`dgemma-engine` as a user meets it: output, exit codes, and one line for every fault."""
+"""`dgemma-engine` on the command line: output, exit codes, and one line for every fault."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_start_without_a_model_is_wrong_usage_and_starts_nothing(
 
 @pytest.fixture
 def damaged(tmp_path: Path) -> str:
-    """A folder that looks like a model's and cannot be loaded."""
+    """A model folder that cannot be loaded."""
     folder = tmp_path / "damaged"
     folder.mkdir()
     (folder / "config.json").write_text('{"model_type": "diffusion_gemma"}')

@@ -104,7 +104,7 @@ def test_tiny_is_planned_on_a_processor(capsys: pytest.CaptureFixture[str]) -> N
         (["small", "--context", "10"], 1, "it must be more than the canvas of 64 and at most 8192"),
     ],
 )
-def test_wrong_wish_is_one_sentence(
+def test_wrong_option_is_one_sentence(
     argv: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["plan", *argv, "--memory", "8"]) == code
@@ -147,7 +147,7 @@ print(held() - before, sum(item.num_bytes for item in plan.weights))
 
 
 def grown_and_planned(path: Path, *, small_values: int) -> tuple[int, int]:
-    """Returns both in bytes, where a model of more values than so many is not small."""
+    """Returns both in bytes; a model of more than `small_values` values does not count as small."""
     ran = subprocess.run(
         [sys.executable, "-c", MEASURE, str(path), str(small_values)],
         capture_output=True, text=True, check=True, timeout=120,
@@ -167,7 +167,7 @@ def test_planned_weights_are_what_a_process_grows_by(tmp_path: Path) -> None:
         num_attention_heads=9, num_key_value_heads=3,
     ).gguf  # fmt: skip
     grown, planned = grown_and_planned(path, small_values=2**28)
-    # Beside weights: TorchScript, oneDNN's programs, and gaps that the C allocator keeps.
+    # In addition to weights: TorchScript, oneDNN's programs, and gaps that the C allocator keeps.
     assert 0.9 * planned < grown < 1.1 * planned + 24 * 2**20, (grown / 2**20, planned / 2**20)
 
 
@@ -206,7 +206,7 @@ def test_compact_model_is_planned_with_each_weight_once(has_head: bool) -> None:
     num_values = 576 * (30 * (2 * (576 + 192) + 3 * 1_536 + 2) + 1 + 49_152 * (1 + has_head))
     assert asked == [num_values] * 2
     items(COMPACT, "cuda")
-    assert len(asked) == 2, "of a card nothing is asked"
+    assert len(asked) == 2, "for a card no products are chosen"
 
 
 @pytest.mark.parametrize("device_type", ["cpu", "cuda"])
@@ -272,7 +272,7 @@ def test_misspelt_model_to_calibrate_names_the_nearest(capsys: pytest.CaptureFix
 
 
 def test_memory_of_processor_models_is_what_is_planned_on_a_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On one that multiplies bfloat16 fast, whichever this is."""
+    """As on a processor that multiplies bfloat16 fast, whichever one runs this test."""
     monkeypatch.setattr("dgemma_engine.families.diffusion_gemma.weight_dtype", lambda _device: torch.bfloat16)
     facts, options = read_facts(model_folder("tiny")), PlanOptions(device=CPU, weight_format=None, context_tokens=None)
     planned = {"tiny": family_of(facts).plan(facts, options)}

@@ -104,7 +104,7 @@ def test_missing_extra_is_named(capsys: pytest.CaptureFixture[str], monkeypatch:
 
 
 class Program:
-    """The program, and the engine that it starts."""
+    """Runs `dgemma-engine serve`, which starts an engine."""
 
     def __init__(self, directory: Path, *options: str) -> None:
         self.directory = directory
@@ -138,7 +138,7 @@ class Program:
         raise TimeoutError("the model was not loaded")
 
     def texts(self, prefix: str) -> list[str]:
-        """What each dialect of the clients answers."""
+        """Returns the answer in each HTTP dialect."""
         template = f"<|fim_prefix|>{prefix}<|fim_suffix|>\n<|fim_middle|>"
         above, _, line = prefix.rpartition("\n")
         both = {"model": "any", "prompt": prefix, "suffix": "\n"}
@@ -216,7 +216,7 @@ def test_candidates_and_warm_up_of_the_real_engine(program: Program) -> None:
 
 
 @pytest.mark.e2e
-def test_process_has_no_torch_and_little_memory(program: Program) -> None:
+def test_process_loads_no_torch_and_holds_at_most_80_mib(program: Program) -> None:
     program.ask("/props")
     process = psutil.Process(program.process.pid)
     assert process.memory_info().rss <= 80 * 2**20

@@ -38,7 +38,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
 
 @pytest.fixture(scope="module")
 def location(program: Program, tmp_path_factory: pytest.TempPathFactory) -> RemoteLocation:
-    """What the printed lines make of a machine."""
+    """Builds a location from the printed lines."""
     assert program.process.stdout is not None
     lines = [program.process.stdout.readline() for _ in range(10)]
     assert lines[0] == f"address: {program.url}\n"
@@ -69,7 +69,7 @@ async def test_drafts_and_cancellation_reach_the_real_engine(location: RemoteLoc
     drafts: list[Draft] = []
     infill = await remote.infill(replace(ASKED, document="drafts", seed=3), drafts.append)
     assert drafts and infill.finish is not Finish.CANCELLED
-    # Some seeds end before the cancellation is there.
+    # With some seeds the run ends before the cancellation arrives.
     for seed in range(5, 40):
         begun = asyncio.Event()
         long = replace(FILL, document="long", max_middle_tokens=4_096, seed=seed)

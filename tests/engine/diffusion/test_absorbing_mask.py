@@ -67,7 +67,9 @@ def test_positions_that_are_filled_up_take_no_part() -> None:
 @pytest.mark.parametrize(
     ("num_masked", "num_steps", "shares"), [(10, 4, [3, 3, 2, 2]), (3, 8, [1, 1, 1]), (5, 1, [5]), (8, 2, [4, 4])]
 )
-def test_even_shares_leave_nothing_and_the_last_is_foreseen(num_masked: int, num_steps: int, shares: list[int]) -> None:
+def test_even_shares_commit_every_mask_and_the_last_is_detected(
+    num_masked: int, num_steps: int, shares: list[int]
+) -> None:
     committed, made = [0] * num_masked, list[int]()
     for steps_left in range(num_steps - 1, -1, -1):
         found = scores([[float(place) for place in range(num_masked)]], [committed])
@@ -173,6 +175,6 @@ def test_row_ends_with_the_block_of_its_end_token(
         ({"num_tokens": 2, "remask_entropy": -0.1}, r"self\.remask_entropy=-0\.1 must be >= 0"),
     ],
 )
-def test_values_that_cannot_be_are_refused(values: dict[str, float], message: str) -> None:
+def test_invalid_values_are_refused(values: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SurestFirst(**values)  # pyright: ignore[reportArgumentType]

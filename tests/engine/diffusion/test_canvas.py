@@ -46,7 +46,7 @@ def test_warm_row_starts_from_its_tokens_and_noise_after_them() -> None:
     assert torch.equal(warm.ids_1L[0, 3:], cold.ids_1L[0, 3:])
 
 
-def test_packed_rows_know_where_they_stand() -> None:
+def test_layout_holds_row_and_offset_of_each_position() -> None:
     layout = start(Row(num_free=2, opening_ids=(20,), head_ids=(31,)), Row(num_free=3, head_ids=(32, 33))).layout
     assert layout.row_L.tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 1]
     assert layout.offset_L.tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 4]

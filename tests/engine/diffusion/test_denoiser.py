@@ -93,7 +93,7 @@ def unhurried() -> Cancel:
 
 @pytest.fixture(scope="module")
 def case(make_checkpoint: Callable[..., Any]) -> Case:
-    # Calm layers, so that a rounding error of one step does not decide the next; sharp predictions, so that runs end
+    # Small weights, so that a rounding error of one step does not decide the next; sharp predictions, so that runs end
     # at different steps instead of always at the limit.
     checkpoint = make_checkpoint(seed=3, spread=0.1)
     with torch.no_grad():
@@ -237,7 +237,7 @@ def test_packed_rows_end_as_they_would_alone(case: Case, rule: ClampedConditioni
     assert len({guess.steps for guess in alone}) > 1, "rows that all leave at once would prove little"
     for index, guess in enumerate(alone):
         assert (together[index].ids, together[index].steps) == (guess.ids, guess.steps)
-        # Several steps add up rounding; one pass is compared more closely in test_masks.py.
+        # Several steps add up rounding; one pass is compared more closely in test_attention_masks.py.
         assert together[index].confidence == pytest.approx(guess.confidence, rel=5e-3)
         assert together[index].entropy == pytest.approx(guess.entropy, rel=5e-3, abs=1e-4)
 
@@ -291,9 +291,7 @@ def test_cancellation_in_the_middle_of_a_step_ends_it_and_is_no_step(case: Case)
     assert sorted(done.guesses) == [0, 1, 2, 3, 4]
 
 
-def test_the_last_step_looks_at_the_vocabulary_of_free_positions_only(
-    case: Case, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_last_step_computes_logits_of_free_positions_only(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     looked_at = list[int]()
     raw_logits = case.model.raw_logits
 

@@ -1,4 +1,4 @@
-"""Passes of runs that take turns: which are made together, what a fault or a dropped run does, and the same tokens."""
+"""Forward passes of interleaved runs: which are batched, what a fault or a dropped run does, and the same tokens."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SAMPLER = Sampler(
 
 
 class FakeModel:
-    """Notes which canvases it was asked to run together; a token's state is the token."""
+    """Records which canvases it ran together; the hidden state of a token is the token."""
 
     def __init__(self, most_together: int = 100) -> None:
         self.most_together = most_together
@@ -64,7 +64,7 @@ def canvas(token: int, length: int = 4, adapter: object = None) -> CanvasPass:
     return CanvasPass(canvas_1L=torch.full((1, length), token), cache=cast(Any, SimpleNamespace(adapter=adapter)))
 
 
-def test_what_waits_is_made_with_the_first_that_is_read() -> None:
+def test_waiting_passes_run_with_the_first_that_is_read() -> None:
     model = FakeModel()
     queue = queue_of(model)
     first, second, third = (queue.add(canvas(token)) for token in (1, 2, 3))
@@ -74,7 +74,7 @@ def test_what_waits_is_made_with_the_first_that_is_read() -> None:
     assert (queue.num_made, queue.num_passes) == (3, 1)
 
 
-def test_a_pass_that_nobody_holds_is_not_made() -> None:
+def test_dropped_pass_is_not_run() -> None:
     model = FakeModel()
     queue = queue_of(model)
     dropped, kept = queue.add(canvas(1)), queue.add(canvas(2))
@@ -83,18 +83,18 @@ def test_a_pass_that_nobody_holds_is_not_made() -> None:
     assert model.asked == [[2]]
 
 
-def test_no_more_positions_than_pay() -> None:
+def test_batch_keeps_to_the_models_limit_of_positions() -> None:
     model = FakeModel(most_together=24)
     queue = queue_of(model)
     waiting = [queue.add(canvas(token, length)) for token, length in ((1, 8), (2, 12), (3, 4), (4, 4))]
     queue.read(waiting[0])
-    # Two of twelve are 24 positions filled up, three of them are 36.
+    # Padded to twelve positions each, two canvases have 24 and three have 36.
     assert model.asked == [[1, 2]]
     queue.read(waiting[3])
     assert model.asked[1:] == [[4, 3]]
 
 
-def test_another_adapter_is_another_model() -> None:
+def test_passes_of_different_adapters_are_not_batched() -> None:
     model, mine = FakeModel(), object()
     queue = queue_of(model)
     waiting = [queue.add(canvas(token, adapter=adapter)) for token, adapter in ((1, mine), (2, None), (3, mine))]
@@ -104,7 +104,7 @@ def test_another_adapter_is_another_model() -> None:
 
 
 @pytest.mark.parametrize("said", [None, []])
-def test_a_fault_is_its_own_runs_only_and_is_reported(said: list[str] | None) -> None:
+def test_fault_reaches_only_its_own_run_and_is_reported(said: list[str] | None) -> None:
     model = FakeModel()
     model.faults = {2}
     queue = queue_of(model, said)

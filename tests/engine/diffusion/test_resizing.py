@@ -26,7 +26,7 @@ RESIZING = Resizing(expand_id=EXPAND, delete_id=DELETE, most_free=6)
         ([DELETE, MASK, DELETE], [0]),
         # The masks that are made of an expansion after a deletion stay.
         ([DELETE, EXPAND], [None, None]),
-        # Room for one of two; what is deleted makes room.
+        # Room for one of two expansions; a deletion makes room.
         ([1, EXPAND, 2, 3, EXPAND], [0, None, None, 2, 3, None]),
         ([EXPAND, 2, 3, 4, 5, 6], [None, 1, 2, 3, 4, 5]),
         ([EXPAND, 2, 3, 4, 5, DELETE], [None, None, 1, 2, 3, 4]),
@@ -47,7 +47,7 @@ def test_canvas_moves_tokens_and_keeps_what_is_clamped() -> None:
     assert source_L.tolist() == [-1, 1, -1, -1, 3, -1, -1, 7, -1]
     assert [row.num_free for row in resized.layout.rows] == [4, 1]
     assert resized.layout.row_L.tolist() == [0] * 7 + [1] * 2
-    assert canvas.ids_1L.tolist() == [[7, 1, 2, 3, 8, 9, 4, 6, 5]], "the canvas before stays"
+    assert canvas.ids_1L.tolist() == [[7, 1, 2, 3, 8, 9, 4, 6, 5]], "the original canvas is unchanged"
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_canvas_moves_tokens_and_keeps_what_is_clamped() -> None:
         ({"expand_id": DELETE}, r"self\.expand_id=91 must differ from self\.delete_id=91"),
     ],
 )
-def test_values_that_cannot_be_are_refused(values: dict[str, int], message: str) -> None:
+def test_invalid_values_are_refused(values: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(RESIZING, **values)
 

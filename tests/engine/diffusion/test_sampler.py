@@ -63,7 +63,7 @@ def test_finished_needs_stability_and_confidence() -> None:
     assert stop.finished([best], scores(sure, best_RM=best)).tolist() == [False]
 
 
-def test_finished_looks_at_free_positions_only() -> None:
+def test_finished_reads_free_positions_only() -> None:
     stop = StableAndConfident(num_earlier=1, confidence=0.5)
     free_BL = torch.tensor([[True, True, True, False]])
     before, best = torch.tensor([[1, 2, 3, 9]]), torch.tensor([[1, 2, 3, 4]])
@@ -86,7 +86,7 @@ def test_sample_never_draws_past_the_last_possible_token() -> None:
     assert sample(probs, levels).unique().tolist() == [0]
 
 
-def test_judgement_matches_torch_distributions() -> None:
+def test_best_token_and_entropy_match_torch_distributions() -> None:
     scaled = torch.randn(6, 50, generator=torch.Generator().manual_seed(0))
     best, entropy = best_and_entropy(scaled, scaled.softmax(-1))
     expected = torch.distributions.Categorical(logits=scaled)

@@ -12,7 +12,7 @@ from dgemma_engine.diffusion.sampler_config import load_sampler
 from dgemma_engine.errors import CheckpointError
 
 
-def test_what_the_file_leaves_out_is_as_in_transformers(tmp_path: Path) -> None:
+def test_missing_values_are_the_defaults_of_transformers(tmp_path: Path) -> None:
     values = {"max_denoising_steps": 7, "t_min": 0.1, "sampler_config": {"other": 1}, "t_max": None}
     (tmp_path / "generation_config.json").write_text(json.dumps(values))
     sampler = load_sampler(tmp_path, 10)

@@ -1,4 +1,4 @@
-"""Policies that the engine does not have, defined here, drive the denoising loop as it is, eager and captured."""
+"""Policies defined here run in the engine's denoising loop without a change to it, eager and captured."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Shortest:
 
 
 class Watch:
-    """Keeps every canvas after renoising."""
+    """Checks the scores of each step, and records every canvas after renoising."""
 
     def __init__(self) -> None:
         self.canvases: list[list[int]] = []

@@ -53,7 +53,7 @@ def test_distribution_is_the_distribution_of_the_allowed_tokens(
 
 
 @torch.inference_mode()
-def test_later_smaller_canvas_has_nothing_of_an_earlier_one(model: DiffusionGemma) -> None:
+def test_smaller_canvas_reads_nothing_of_an_earlier_one(model: DiffusionGemma) -> None:
     shared = VocabularyScorer(model, suppressed_ids=BANNED)
     shared.score(draw_hidden(model, 8), 0.5)
     hidden = draw_hidden(model, 3)

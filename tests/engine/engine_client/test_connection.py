@@ -47,7 +47,7 @@ class Linked:
         return [status.state for status in self.told]
 
 
-async def test_first_need_connects_and_answers():
+async def test_first_request_connects_and_is_answered():
     linked = Linked(FakeConnector(answers={"x": "y"}))
     assert linked.fake.attempts == 0
     answer = await linked.ask()
@@ -91,11 +91,11 @@ async def test_engine_that_dies_on_a_request_is_reported_and_replaced():
     answer = await linked.ask("DIE")
     assert answer == ConnectionStatus(state=ConnectionState.FAILED, message=ENDED)
     await until(lambda: linked.link.status.state is ConnectionState.READY)
-    assert linked.fake.attempts == 2, "there was need, so it is not waited for the next request"
+    assert linked.fake.attempts == 2, "a request had failed, so it connects without waiting for the next one"
     assert isinstance(await linked.ask(), Infill)
 
 
-async def test_engine_that_dies_on_every_request_does_not_spin():
+async def test_engine_that_dies_on_every_request_is_not_restarted_in_a_loop():
     linked = Linked(FakeConnector())
     for _ in range(20):
         await linked.ask("DIE")
@@ -127,7 +127,7 @@ async def test_engine_that_does_not_answer_in_time_is_given_up():
     assert "did not answer in time" in answer.message
 
 
-async def test_cancelling_the_asker_cancels_the_work():
+async def test_cancelling_a_request_cancels_the_work():
     events: list[str] = []
     linked = Linked(FakeConnector(record=events.append))
     task = asyncio.create_task(linked.ask("SLOW"))
@@ -176,7 +176,7 @@ async def test_definitions_are_asked_of_an_engine_that_is_there_only():
 
 
 @pytest.mark.parametrize("fault", [EngineFault("Method Not Found"), EngineUnavailable("it has ended")])
-async def test_engine_that_will_not_tell_definitions_is_no_fault(fault: Exception, monkeypatch: pytest.MonkeyPatch):
+async def test_engine_that_refuses_definitions_is_no_fault(fault: Exception, monkeypatch: pytest.MonkeyPatch):
     linked = Linked(FakeConnector())
     await linked.ask()
 
@@ -202,7 +202,7 @@ async def test_close_while_connecting_ends_quietly():
     assert isinstance(await link.infill(Context(document="d", prefix="x", suffix="")), ConnectionStatus)
 
 
-async def test_close_before_the_connecting_has_begun_begins_nothing():
+async def test_close_before_connecting_starts_nothing():
     async def connect(*, on_progress: Callable[[Progress], None], on_closed: Callable[[], None]) -> FakeEngine:
         raise AssertionError
 
@@ -265,7 +265,7 @@ async def test_settled_waits_no_longer_than_it_may_nor_for_what_has_failed():
     assert failing.link.status.state is ConnectionState.FAILED
 
 
-async def test_about_says_what_the_engine_is_and_starts_none():
+async def test_about_describes_the_engine_and_starts_none():
     linked = Linked(FakeConnector())
     assert await linked.link.about() is None
     await linked.ask()
@@ -313,7 +313,7 @@ async def test_request_that_ends_with_the_old_connection_is_no_fault(closes: boo
 
 
 class SilentMachine:
-    """Is out of reach for the first question; the second one's connection is closed under it."""
+    """Is out of reach for the first request; the second one fails when the connection is closed."""
 
     def __init__(self) -> None:
         self.num_asked, self.closed = 0, asyncio.Event()
@@ -330,7 +330,7 @@ class SilentMachine:
         self.closed.set()
 
 
-async def test_machine_out_of_reach_is_one_state_for_all_questions_and_no_fault():
+async def test_machine_out_of_reach_is_one_state_for_all_requests_and_no_fault():
     machine, states, faults = SilentMachine(), list[ConnectionStatus](), list[ConnectionStatus]()
 
     async def connect(*, on_progress: Callable[[Progress], None], on_closed: Callable[[], None]) -> Any:

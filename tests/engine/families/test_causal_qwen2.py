@@ -1,4 +1,4 @@
-"""Qwen2 as a family: how its checkpoints want holes put, from a folder and from a GGUF file."""
+"""Qwen2 as a family: the infill prompt of its checkpoints, from a folder and from a GGUF file."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def test_hole_is_prefix_suffix_and_middle_between_the_marks(checkpoint: LlamaChe
 
 @pytest.mark.parametrize("container", ["folder", "gguf"])
 @pytest.mark.parametrize("missing", ["<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|endoftext|>"])
-def test_checkpoint_without_a_mark_is_put_as_a_llama(checkpoint: LlamaCheckpoint, container: str, missing: str) -> None:
+def test_checkpoint_without_a_mark_is_prompted_as_a_llama(
+    checkpoint: LlamaCheckpoint, container: str, missing: str
+) -> None:
     marks = [SPECIAL[0] if mark == missing else mark for mark in QWEN2_MARKS]
     path = getattr(checkpoint, container)
     if container == "folder":

@@ -1,4 +1,4 @@
-"""A GGUF file of DiffusionGemma as a family's model: known, planned, loaded, and asked."""
+"""A GGUF file of DiffusionGemma as a family's model: recognised, planned, loaded and run."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def facts(path: Path) -> CheckpointFacts:
     return read_facts(path)
 
 
-def test_family_is_known_by_the_files_architecture(facts: CheckpointFacts) -> None:
+def test_family_is_recognised_by_the_files_architecture(facts: CheckpointFacts) -> None:
     assert isinstance(family_of(facts), DiffusionGemmaFamily)
     assert family_of(facts).read_format(facts) == InfillFormat.untrained()
 
 
-def test_sampler_is_the_files(facts: CheckpointFacts) -> None:
+def test_sampler_values_come_from_the_file(facts: CheckpointFacts) -> None:
     sampler = family_of(facts).read_sampler(facts, VOCABULARY)
     assert sampler.num_steps == 12
     assert sampler.schedule.t_min == pytest.approx(0.3)

@@ -1,4 +1,4 @@
-"""From what a checkpoint says of itself to a family, and from there to a model and its tokenizer."""
+"""The family of a checkpoint by its metadata; each family loads a model and its tokenizer."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_other_gguf_is_one_sentence(tmp_path: Path) -> None:
         family_of(read_facts(path))
 
 
-def test_sidecar_has_the_first_word(tmp_path: Path) -> None:
+def test_sidecar_overrides_the_configuration(tmp_path: Path) -> None:
     config(tmp_path, model_type="own")
     (tmp_path / "family.json").write_text('{"family": "llama", "mask_token_id": 16}')
     facts = read_facts(tmp_path)

@@ -53,7 +53,7 @@ def test_unsupported_kind_is_refused(
 @pytest.mark.parametrize(
     ("config", "files", "kind"),
     [
-        # Only its class tells it from a Llama, in an older upload only the code it brings.
+        # Only its class differs from a Llama's, in an older upload only its `auto_map`.
         (LLAMA | {"architectures": ["StableDiffcoderForCausalLM"]}, {}, "stable-diffcoder"),
         (LLAMA | {"auto_map": {"AutoModel": "modeling_seed_diffcoder.M"}}, {}, "stable-diffcoder"),
         (A2D | {"_name_or_path": "Qwen3-0.6B/bd3lm/sft"}, {}, "a2d-qwen3-bd3lm"),

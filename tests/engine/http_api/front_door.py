@@ -1,6 +1,7 @@
-"""The front door under a real uvicorn on a free port, over an engine that answers at once; and a client of raw bytes.
+"""The HTTP API under a real uvicorn on a free port, over an engine that answers at once; and a client of raw bytes.
 
-Words in the cursor's line: SLOW works until cancelled, LATER answers after 20 ms, CRASH raises, LOST loses the engine.
+Words in the cursor's line: SLOW works until cancelled, LATER answers after 20 ms, CRASH raises, LOST loses the engine,
+NOTHING has an empty answer.
 """
 
 from __future__ import annotations
@@ -192,7 +193,7 @@ async def front_door(
     clock: Callable[[], float] = lambda: 0.0,
     headers: Mapping[str, str] | None = None,
 ) -> AsyncIterator[FrontDoor]:
-    """Gives the front door for as long as the block lasts."""
+    """Serves the HTTP API while the block runs."""
     engine = engine or AnsweringEngine()
     server = HttpServer(create_app(engine, settings, clock=clock), settings)
     serving = asyncio.create_task(server.serve())

@@ -1,4 +1,4 @@
-"""Requests that Schemathesis makes from the published document, valid and not, and what it says of the answers."""
+"""Requests that Schemathesis makes from the published document, valid and not, and its checks of the answers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Sort:
 
 
 class Fuzzer:
-    """Asks one server.
+    """Sends generated requests to one server.
 
     Args:
         schema: the document that the server publishes, as Schemathesis loads it.
@@ -46,16 +46,16 @@ class Fuzzer:
         ]
 
     def num_of_sort(self, num_cases: int) -> int:
-        """Returns how many requests of each sort make so many together; few GETs differ, so that they hardly count."""
+        """Returns how many requests of each sort make `num_cases`; GETs do not count, since few of them differ."""
         return num_cases // sum(one.label.startswith("POST") for one in self.sorts)
 
     def ask(self, sort: Sort, num_cases: int, statuses: Counter[int]) -> None:
-        """Asks and checks the answers.
+        """Sends requests and checks the answers.
 
         Args:
             sort: which requests.
             num_cases: most requests.
-            statuses: receives those of the answers.
+            statuses: counts the status codes of the answers; updated in place.
 
         Raises:
             Exception: the smallest request found whose answer is not as published, or a fault of the server.

@@ -62,7 +62,7 @@ async def test_one_of_two_that_share_the_work_may_leave() -> None:
         await until(lambda: engine.num_cancelled == 1)
 
 
-async def test_requests_above_the_limit_are_told_to_come_again() -> None:
+async def test_requests_above_the_limit_get_429_with_retry_after() -> None:
     engine = AnsweringEngine()
     async with front_door(engine, replace(FREE_PORT, max_requests=2)) as door:
         body = json.dumps({"prompt": "SLOW"}).encode()
@@ -168,7 +168,7 @@ async def test_other_paths_and_methods_are_json_errors(method: str, path: str, s
     assert ("allow" in reply.headers) == (status == 405)
 
 
-async def test_head_has_the_head_of_a_get() -> None:
+async def test_head_has_the_headers_of_a_get() -> None:
     async with front_door() as door:
         reply = await door.request("HEAD", "/health", None)
     assert (reply.status, reply.body, reply.headers["content-length"]) == (200, b"", "15")
@@ -197,7 +197,7 @@ async def test_openapi_document_names_every_path_and_its_types() -> None:
 
 @asynccontextmanager
 async def real_front_door(location: EngineLocation, settings: HttpSettings) -> AsyncIterator[FrontDoor]:
-    """Gives the front door over connections to the engine at a location for as long as the block lasts."""
+    """Serves the HTTP API over connections to the engine at a location while the block runs."""
 
     async def connect(**listeners: Any) -> EngineClient:
         return await EngineClient.attach(location, **listeners)
@@ -221,7 +221,7 @@ async def until_loaded(door: FrontDoor) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_engine_that_comes_fails_and_dies_is_reported_by_the_status(tmp_path: Path) -> None:
+async def test_status_reports_an_engine_that_is_missing_fails_or_dies(tmp_path: Path) -> None:
     location = EngineLocation.locate({"DGEMMA_RUNTIME_DIR": str(tmp_path)}, model="tiny")
     body = {"input_prefix": "x = ", "input_suffix": ""}
     async with real_front_door(location, FREE_PORT) as door:

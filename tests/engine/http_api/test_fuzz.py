@@ -1,6 +1,6 @@
 """Bodies that Schemathesis makes from the published document, valid and not: answered as it describes, never a fault.
 
-`make fuzz-http` asks far more of them.
+`make fuzz-http` sends 100,000.
 """
 
 from __future__ import annotations

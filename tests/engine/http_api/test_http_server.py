@@ -32,7 +32,7 @@ def issued_files(authority: trustme.CA, folder: Path, *, not_after: datetime | N
     return files
 
 
-async def test_tls_answers_who_trusts_the_certificate_and_nobody_in_plain_text(tmp_path: Path) -> None:
+async def test_tls_answers_clients_that_trust_the_certificate_and_no_plain_http(tmp_path: Path) -> None:
     authority = trustme.CA()
     files = issued_files(authority, tmp_path)
     settings = replace(FREE_PORT, tls=files)
@@ -56,7 +56,7 @@ async def test_tls_answers_who_trusts_the_certificate_and_nobody_in_plain_text(t
     await serving
 
 
-async def test_expired_certificate_is_refused_by_clients_and_disturbs_nobody_else(tmp_path: Path) -> None:
+async def test_expired_certificate_is_refused_by_clients_and_serves_those_that_ignore_it(tmp_path: Path) -> None:
     authority = trustme.CA()
     files = issued_files(authority, tmp_path, not_after=datetime(2021, 1, 1, tzinfo=UTC))
     settings = replace(FREE_PORT, tls=files)
@@ -104,7 +104,7 @@ async def test_accepted_connection_sends_small_pieces_at_once() -> None:
     await serving
 
 
-async def test_handshake_that_does_not_end_is_ended(tmp_path: Path) -> None:
+async def test_unfinished_handshake_is_closed(tmp_path: Path) -> None:
     settings = replace(FREE_PORT, tls=issued_files(trustme.CA(), tmp_path), receive_s=0.1)
     server = HttpServer(create_app(AnsweringEngine(), settings), settings)
     serving = asyncio.create_task(server.serve())

@@ -1,4 +1,4 @@
-"""The server's setting that the best text is answered however unlikely it is, in every dialect."""
+"""`--insistent`: every dialect answers the best text, however unlikely it is."""
 
 from __future__ import annotations
 

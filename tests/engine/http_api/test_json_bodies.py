@@ -18,7 +18,7 @@ from tests.engine.http_api.front_door import front_door
         (rb"\\\ud83d\n", "\\\ufffd\n"),
     ],
 )
-def test_decoded_reads_half_a_pair_as_one_character(text: bytes, read: str) -> None:
+def test_decoded_replaces_a_lone_surrogate(text: bytes, read: str) -> None:
     assert decoded(b'{"a": "' + text + b'"}', dict[str, str]) == {"a": read}
 
 

@@ -17,7 +17,7 @@ def test_events_have_a_blank_after_data_and_no_carriage_return() -> None:
     assert event_response([event({"a": 1}), DONE]).body == b'data: {"a":1}\n\ndata: [DONE]\n\n'
 
 
-async def test_fault_before_the_first_event_is_the_callers() -> None:
+async def test_refusal_before_the_first_event_is_raised() -> None:
     async def events() -> AsyncGenerator[bytes]:
         raise Refusal(status=503, message="Loading model")
         yield b""

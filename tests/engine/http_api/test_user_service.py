@@ -56,7 +56,7 @@ def test_unit_keeps_the_dollars_of_variables() -> None:
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd's own reading of the unit is not checked")
 @pytest.mark.parametrize("name", ["dgemma-engine", "a b", "100%n", "$HOME", "{x}", "é", "a;b", "#"])
 def test_systemd_reads_the_unit_and_finds_the_program(tmp_path: Path, name: str) -> None:
-    """It names each line that it does not understand, and a program that it does not find under the name it reads."""
+    """`systemd-analyze verify` reports lines that it cannot parse, and a program that it does not find."""
     program = tmp_path / name
     program.symlink_to(sys.executable)
     path = tmp_path / "dgemma-engine-http.service"
@@ -88,7 +88,7 @@ def test_install_of_a_program_that_systemd_cannot_run_writes_nothing(tmp_path: P
 def verified(path: Path) -> tuple[int, str]:
     """Returns the exit code of `systemd-analyze verify` on a unit, and what it says of that unit."""
     command = ["systemd-analyze", "--user", "--man=no", "--generators=no", "verify", str(path)]
-    # A session's bus is not there in a container, and not needed.
+    # A container has no session bus, and verifying needs none.
     environ = {"PATH": "/usr/bin:/bin", "HOME": str(path.parent), "XDG_RUNTIME_DIR": str(path.parent)}
     result = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
     return result.returncode, result.stderr

@@ -69,7 +69,7 @@ async def test_body_that_is_no_json_after_a_value_of_a_wrong_type_is_refused(bod
     assert (reply.status, reply.json["error"]["type"]) == (400, "invalid_request_error")
 
 
-async def test_body_that_waits_for_a_go_ahead_gets_one() -> None:
+async def test_expect_100_continue_is_answered() -> None:
     body = json.dumps({"input_prefix": "x", "input_suffix": "y" * 2_000_000}).encode()
     async with front_door() as door:
         reader, writer = await door.open()

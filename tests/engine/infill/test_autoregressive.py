@@ -97,7 +97,7 @@ def test_wrong_token_in_a_draft_costs_one_pass(model: DiffusionGemma, cache: Pro
     assert run(model, cache, draft_ids=wrong).passes == 2
 
 
-def test_it_ends_where_the_model_says(model: DiffusionGemma, cache: PromptCache) -> None:
+def test_writing_ends_at_an_end_token(model: DiffusionGemma, cache: PromptCache) -> None:
     ids = run(model, cache).ids
     last = next(i for i in range(3, 12) if ids[i] not in ids[:i])
     for draft in ([], ids, ids[:2]):
@@ -105,7 +105,7 @@ def test_it_ends_where_the_model_says(model: DiffusionGemma, cache: PromptCache)
         assert (written.ids, written.ended) == (ids[:last], True)
 
 
-def test_first_token_is_one_that_may_stand_there(model: DiffusionGemma, cache: PromptCache) -> None:
+def test_first_free_token_is_one_of_the_allowed(model: DiffusionGemma, cache: PromptCache) -> None:
     start = Opening(given_ids=(70,), first_ids=(200, 201))
     for draft in ([], [99, 98]):
         written = run(model, cache, forced_ids=[70], allowed=start.allowed, draft_ids=draft)

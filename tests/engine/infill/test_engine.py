@@ -1,4 +1,4 @@
-"""Text in, text out: the engine on small random checkpoints, whose words mean nothing but whose rules must hold."""
+"""The engine from request to answer, on small random checkpoints: texts are random, the rules of answers hold."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def model(folder: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def build(folder: Path, model: Any) -> Callable[..., Engine]:
-    """Puts an engine together, with one's own parts in place of the folder's."""
+    """Returns a function that builds an engine, with given parts in place of the folder's."""
 
     def build(*, calibration: Calibration | None = None, **parts: Any) -> Engine:
         return Engine(
@@ -86,7 +86,7 @@ def engine(build: Callable[..., Engine]) -> Engine:
 
 
 class WatchedPrompts(PromptStore):
-    """Prompts, and how many tokens each cache that was handed out lacked."""
+    """A prompt store that records how many tokens each returned cache lacked."""
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
@@ -106,7 +106,7 @@ def ask(engine: Engine, before: str, after: str, **options: Any) -> Any:
     return engine.infill(context, Cancel(deadline_s=time.monotonic() + 600, clock=time.monotonic))
 
 
-def test_two_documents_filled_piece_by_piece_in_turn_say_what_they_say_alone(
+def test_two_interleaved_documents_get_the_answers_that_each_gets_alone(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     questions = [
@@ -195,7 +195,7 @@ def test_deadline_already_past(engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("least", "calibrated", "shown"), [(0.0, False, True), (1.0, False, False), (0.0, True, False)]
 )
-def test_draft_at_the_deadline_is_shown_if_it_is_worth_it(
+def test_draft_at_the_deadline_is_shown_if_its_score_suffices(
     build: Callable[..., Engine], least: float, calibrated: bool, shown: bool
 ) -> None:
     weights = tuple((name, 0.0) for name in NAMES) if calibrated else None
@@ -319,7 +319,7 @@ def test_known_length_is_kept(engine: Engine, size: int, fill: bool) -> None:
 )
 @pytest.mark.parametrize("fill", [True, False])
 def test_middle_goes_on_from_what_was_typed(engine: Engine, before: str, after: str, fill: bool) -> None:
-    """Rows that must begin with what was typed still find answers; test_offer.py holds how it is cut off."""
+    """Rows that must begin with what was typed still find answers; test_task.py tests how it is cut off."""
     recipe = InfillOptions(decode=Decode.DIFFUSION, seeds=False, silence=False, fill=fill)
     infills = [ask_all(engine, before, after, recipe, seed=seed, extent=Extent.BLOCK) for seed in range(4)]
     assert any(infill.text for infill in infills)
@@ -403,7 +403,7 @@ def test_cancel_while_denoising_makes_no_further_step(engine: Engine) -> None:
 def test_stopped_while_the_prompt_is_encoded(
     engine: Engine, model: Any, monkeypatch: pytest.MonkeyPatch, finish: Finish
 ) -> None:
-    """The reason is told: a prompt that was not finished is no hole without an answer."""
+    """`finish` tells why: an unfinished prompt is not reported as an empty answer."""
     now_s = [0.0]
     cancel = Cancel(deadline_s=1.0, clock=lambda: now_s[0])
     prefill = model.prefill
@@ -430,7 +430,7 @@ def test_a_question_without_a_deadline_after_another_one(engine: Engine) -> None
 def test_the_first_step_encodes_what_was_typed(
     build: Callable[..., Engine], model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each key once cost a pass of its own before the canvas saw it."""
+    """Typed tokens join the first denoising step, which saves a pass for each key."""
     prompts = WatchedPrompts(model)
     engine = build(prompts=prompts)
     before, after = (Context(document="a", prefix=prefix, suffix="\nx") for prefix in ("total = f", "total = f + g("))
@@ -466,11 +466,11 @@ def test_threshold_keeps_weak_answers_back(build: Callable[..., Engine]) -> None
     infill = ask(strict, "total = ", "\nprint(total)\n")
     assert (infill.text, infill.score, infill.candidates, infill.finish) == ("", 0.0, (), Finish.EMPTY)
     insisted = ask(strict, "total = ", "\nprint(total)\n", insistent=True)
-    assert insisted.text, "unless somebody insists"
+    assert insisted.text, "`insistent` overrides the threshold"
     assert insisted.unlikely
 
 
-def test_answer_above_the_threshold_is_no_unlikely_one_for_who_insists(build: Callable[..., Engine]) -> None:
+def test_insistent_answer_above_the_threshold_is_not_unlikely(build: Callable[..., Engine]) -> None:
     engine = build(calibration=replace(Calibration.default(), threshold=0.0))
     infill = ask(engine, "total = ", "\nprint(total)\n", insistent=True)
     assert infill.text
@@ -484,7 +484,7 @@ def test_on_demand_the_best_are_answered_however_unlikely(build: Callable[..., E
     assert 0 < len(answer.candidates) <= 5
 
 
-def test_on_demand_others_are_served_between_steps_and_change_nothing(engine: Engine) -> None:
+def test_requests_served_between_the_steps_of_a_fill_change_nothing(engine: Engine) -> None:
     long = {"extent": Extent.BLOCK, "max_middle_tokens": 60, "on_demand": True, "seed": 3}
     alone = ask(engine, "def f(a):\n    ", "\n", **long)
     served: list[Any] = []

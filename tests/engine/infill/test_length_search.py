@@ -17,7 +17,7 @@ def prior_of(prefix: str, suffix: str, extent: Extent = Extent.LINE) -> LengthPr
     return surroundings_prior((1, 2, 4, 8, 16), prefix, suffix, extent=extent, count_tokens=count_words)
 
 
-def test_grid_keeps_to_what_fits_and_what_a_line_has() -> None:
+def test_grid_keeps_to_the_room_and_to_the_limit_of_its_extent() -> None:
     assert grid(Extent.LINE, 12) == (1, 2, 3, 4, 6, 8, 12)
     assert max(grid(Extent.LINE, 500)) == 32
     assert max(grid(Extent.BLOCK, 500)) == 128
@@ -34,7 +34,7 @@ def test_prior_without_lines_is_flat() -> None:
     assert len(set(prior_of("", "").log_probs)) == 1
 
 
-def test_prior_likes_the_length_of_the_lines_around() -> None:
+def test_prior_peaks_at_the_length_of_the_lines_around() -> None:
     prior = prior_of("a b c d e f g h\n" * 20, "\n" + "a b c d e f g h\n" * 5)
     assert max(prior.lengths, key=prior.of) == 8
 
@@ -57,12 +57,12 @@ def test_best_lengths_are_the_surest_ones() -> None:
     assert best_lengths(RISING, FLAT, bias=lambda _: 0.0, prior_weight=1.0, count=2) == [8, 4]
 
 
-def test_bias_is_taken_off() -> None:
+def test_bias_is_subtracted() -> None:
     bias = {2: -1.3, 4: -0.7, 8: -0.4}
     assert best_lengths(RISING, FLAT, bias=bias.__getitem__, prior_weight=1.0, count=3) == [2, 4, 8]
 
 
-def test_prior_weighs_as_much_as_it_is_told() -> None:
+def test_prior_weight_scales_the_prior() -> None:
     prior = LengthPrior(lengths=(2, 4, 8), log_probs=(math.log(0.8), math.log(0.1), math.log(0.1)))
     assert best_lengths(RISING, prior, bias=lambda _: 0.0, prior_weight=1.0, count=1) == [2]
     assert best_lengths(RISING, prior, bias=lambda _: 0.0, prior_weight=0.0, count=1) == [8]

@@ -1,4 +1,4 @@
-"""Likelihoods of packed branches against scoring each one alone, token by token; those without a causal mode too."""
+"""Likelihoods of packed branches against scoring each one alone; and those of models without a causal mode."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_masked_likelihood_hides_what_follows_a_block_in_canvases_of_one_length(
         assert likelihood.end is None
 
 
-def test_masked_likelihood_ends_with_the_time_and_judges_one_at_least(tmp_path: Path) -> None:
+def test_masked_likelihood_stops_at_the_deadline_after_at_least_one_branch(tmp_path: Path) -> None:
     folder = make_masked(tmp_path, "a2d-qwen2").folder
     late = Cancel(deadline_s=1.0, clock=lambda: 2.0)
     assert len(masked(folder, [SEEN, SHORT], late)) == 1

@@ -1,4 +1,4 @@
-"""A Llama in the engine: from left to right with a healed edge, whatever canvases a request asks for."""
+"""A Llama in the engine: from left to right with token healing, whichever decoding a request asks for."""
 
 from __future__ import annotations
 

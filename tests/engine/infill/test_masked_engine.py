@@ -41,7 +41,7 @@ def dream(tmp_path_factory: pytest.TempPathFactory) -> Engine:
 
 @pytest.fixture(autouse=True)
 def letters(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets random weights prefer letters: what they say is then a name, and breaks no syntax."""
+    """Makes letters the likeliest tokens, so that a random model's text is a name and adds no syntax error."""
     letter_ids, raw_logits = [vocabulary()[chr(code)] for code in range(ord("a"), ord("z") + 1)], Decoder.raw_logits
 
     def preferred(model: Decoder, hidden_ND: torch.Tensor) -> torch.Tensor:
@@ -86,7 +86,7 @@ def test_any_text_is_answered(engine: Engine, before: str, after: str) -> None:
 
 
 def test_text_that_was_typed_goes_on(engine: Engine) -> None:
-    """The last token of the prefix is spelt anew: whatever the model makes of it, the text begins where it was."""
+    """The last token of the prefix is generated again (token healing); the text begins at the cursor all the same."""
     found = engine.ranked(
         Context(document="d", prefix="x = de", suffix="\n", path="f.py"), never(), options=InfillOptions(seeds=False)
     )
@@ -99,11 +99,11 @@ def test_suffix_changes_the_answer(dream: Engine) -> None:
     assert len(answers) > 1
 
 
-def test_same_question_gets_the_same_answer(dream: Engine) -> None:
+def test_same_request_gets_the_same_answer(dream: Engine) -> None:
     assert len({ask(dream, seed=seed).text for seed in (1, 1, 2)}) == 1, "nothing is drawn"
 
 
-def test_left_to_right_is_not_asked_for(dream: Engine) -> None:
+def test_every_decoding_is_by_canvas(dream: Engine) -> None:
     context = Context(document="d", prefix=BEFORE, suffix=AFTER, path="f.py", max_middle_tokens=8)
     answers = [
         dream.infill(context, never(), options=InfillOptions(decode=decode, silence=False)).text for decode in Decode
@@ -148,7 +148,7 @@ def test_middle_of_blocks_ends_with_the_token_that_ends_it(
 
 @pytest.fixture
 def num_blocks(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """Tokens that each `prefill` was given, and those that there were."""
+    """Number of tokens that each `prefill` was given, and of those that the cache held."""
     counts, prefill = list[tuple[int, int]](), BlockModel.prefill
 
     def recorded(model: BlockModel, ids_BT: torch.Tensor, cache: Any) -> None:
@@ -178,7 +178,7 @@ def test_canvas_that_grows_and_shrinks_answers_with_text_alone(
 
 @pytest.fixture
 def num_masks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Masks of each canvas that a model is given."""
+    """Number of masks of each canvas that a model decodes."""
     counts, decode = list[int](), MaskedModel.decode
 
     def recorded(model: MaskedModel, canvas_BL: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:

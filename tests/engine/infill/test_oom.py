@@ -21,7 +21,7 @@ PATIENCE = Cancel(deadline_s=1e6, clock=lambda: 0.0)
 
 
 class FailingOps:
-    """Operations that raise an error while there is one, and remember what the failing call was given."""
+    """Operations that raise an error while one is set, and keep a weak reference to the input of the failing call."""
 
     def __init__(self) -> None:
         self.error: BaseException | None = None
@@ -67,7 +67,7 @@ def test_failed_request_frees_what_it_held_and_the_next_one_is_answered(
     assert (after.text, after.finish) == (before.text, before.finish)
 
 
-def test_other_faults_pass(engine: Engine, failing: FailingOps) -> None:
+def test_other_errors_are_raised(engine: Engine, failing: FailingOps) -> None:
     failing.error = RuntimeError("shapes differ")
     with pytest.raises(RuntimeError, match="shapes differ"):
         engine.infill(CONTEXT, PATIENCE)

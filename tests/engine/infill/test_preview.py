@@ -1,4 +1,4 @@
-"""A canvas on its way, in pieces for a preview."""
+"""Drafts: the text of an unfinished canvas in spans, for a preview."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_every_token_is_a_piece() -> None:
     assert (made.text, made.step, made.steps_limit, made.request) == (" config.x", 2, 4, "r")
 
 
-def test_what_repeats_the_prefix_is_no_part() -> None:
+def test_text_that_repeats_the_prefix_is_left_out() -> None:
     made = drafted("nfig", [1, 2], [-0.1, -0.2], opening=" co")
     assert [span.text for span in made.spans] == ["n", "fig"]
 

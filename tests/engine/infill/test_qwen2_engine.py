@@ -30,7 +30,7 @@ SHOWN = InfillOptions(silence=False, seeds=False)
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> LlamaCheckpoint:
-    """Random weights, and a vocabulary in which brackets and the line break behind them are one token."""
+    """Random weights, and a vocabulary in which brackets and the line break after them are one token."""
     made = make_qwen2(tmp_path_factory.mktemp("qwen2"), max_position_embeddings=2_048)
     write_llama_gguf(
         made.gguf, made.reference, tokenizer__ggml__tokens=TOKENS, tokenizer__ggml__merges=MERGES,
@@ -51,7 +51,7 @@ def engine(request: pytest.FixtureRequest, checkpoint: LlamaCheckpoint, monkeypa
 
 
 def load(path: Path, kinds: ProductKinds, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    """In float32, whatever this processor multiplies faster."""
+    """Loads in float32, whichever format this processor multiplies faster."""
     monkeypatch.setattr("dgemma_engine.families.causal_llama.weight_dtype", lambda _device: torch.float32)
     monkeypatch.setattr("dgemma_engine.families.causal_llama.product_kinds", lambda **_facts: kinds)
     return Engine.load(path, device="cpu", report=lambda _percent, _message: None)

@@ -1,4 +1,4 @@
-"""Candidates that say the same become one, and are ordered without a model where there is no time to judge them."""
+"""Candidates of the same text are merged, and ordered without a model where there is no time to judge them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_other_ways_to_the_same_text_agree() -> None:
     assert (one.source, one.agreement) == (CandidateSource.DIFFUSION, 1)
 
 
-def test_seed_and_canvas_know_of_each_other() -> None:
+def test_merged_candidate_keeps_seed_and_likeliest_canvas() -> None:
     found = Proposal(text="a", source=CandidateSource.SEED, seed=SEED)
     [one] = merged([proposal("a", -2.0), found, proposal("a", -0.5, -0.7)])
     assert one.seed is SEED

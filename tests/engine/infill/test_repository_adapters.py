@@ -1,4 +1,4 @@
-"""Adapters of repositories in the engine: answers of the merged model, several beside one base, faults told once."""
+"""Adapters of repositories in the engine: answers of the merged model, several of one base, one sentence per fault."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def roots(tmp_path: Path) -> list[Path]:
 
 @pytest.fixture(autouse=True)
 def letters_only(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What random weights write is seldom a text, and would be dropped."""
+    """Allows letters only: other tokens of random weights seldom form a text, and would be dropped."""
     tokenizer = Tokenizer.load(base.parent)
     barred_V = torch.ones(288, dtype=torch.bool)
     barred_V[[token_id for letter in ascii_lowercase for token_id in tokenizer.encode(letter)]] = False
@@ -72,7 +72,7 @@ def letters_only(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In fewer digits a greedy choice may differ where two tokens are nearly as likely."""
+    """Loads in float32: rounding may change a greedy choice between two tokens that are nearly as likely."""
     monkeypatch.setattr("dgemma_engine.families.causal_llama.weight_dtype", lambda _device: torch.float32)
     monkeypatch.setattr("dgemma_engine.families.causal_llama.product_kinds", lambda **_given: DENSE)
 
@@ -95,7 +95,7 @@ def ask(engine: Engine, context: Context) -> Infill:
 
 
 def told(infill: Infill) -> tuple[object, ...]:
-    """All of an answer but its times, what was encoded for it, and the adapter."""
+    """Returns an answer without its times, its number of encoded tokens and its adapter."""
     return dataclasses.astuple(replace(infill, timings_ms={}, encoded_tokens=0, adapter=AdapterUse()))
 
 
@@ -127,7 +127,7 @@ def test_answers_are_those_of_the_merged_model(
     assert isinstance(engine._model, PackedLlama) is packed
     expected = [texts(plain), *(texts(merged(base, one.path, monkeypatch, packed=packed)) for one in stored)]
     assert len({tuple(one) for one in expected}) == 3, "the adapters change what is written"
-    # Two windows and a third without an adapter, in turn; a prompt or a key of another adapter would show.
+    # Requests with either adapter and with none, in turn: reused keys of another adapter would change the text.
     for i, prefix in enumerate(PREFIXES):
         for folder, answers in zip((None, roots[0] / "src", roots[1]), expected, strict=True):
             infill = ask(engine, question(prefix, folder))
@@ -154,7 +154,7 @@ def test_adapter_switches_on_one_document_between_two_keys(base: Path, store: Ad
     typed = question(PREFIXES[0] + "b", roots[0])
     answer = ask(engine, typed)
     assert answer.adapter == AdapterUse(root=str(roots[0]))
-    # The prompt that the model encoded without the adapter was no beginning of this one.
+    # The prompt that was encoded without the adapter is not reused.
     assert told(answer) == told(ask(fresh, typed))
     install_adapter(store, base, roots[0], seed=5)
     assert told(ask(engine, typed)) == told(ask(load(base, store), typed)) != told(answer)
@@ -181,7 +181,7 @@ def test_calibration_of_the_adapter_decides(
     install_adapter(store, base, roots[0], calibration=calibration(base, threshold))
     engine = load(base, store)
     infill = engine.infill(question(PREFIXES[0], roots[0]), never())
-    # The weights make one half of every candidate.
+    # With weights of 0 the probability of every candidate is one half.
     assert (infill.text != "") is is_shown and infill.score == (0.5 if is_shown else 0.0)
     assert infill.adapter == AdapterUse(root=str(roots[0]))
     assert engine.infill(question(PREFIXES[0], roots[1]), never()).score not in (0.0, 0.5)
@@ -250,14 +250,12 @@ def test_adapter_that_cannot_be_used_costs_one_sentence(
         assert sentence in infill.adapter.fault and "\n" not in infill.adapter.fault
         assert engine.adapters == {infill.adapter.root: infill.adapter.fault}
     install_adapter(store, base, roots[0])
-    # It is replaced before anybody asks again.
+    # The fault is gone before the next request.
     assert engine.adapters == {str(roots[0]): ""}
     assert ask(engine, question(PREFIXES[0], roots[0])).adapter == AdapterUse(root=str(roots[0]))
 
 
-def test_what_the_status_says_of_an_adapter_is_the_present_truth(
-    base: Path, store: AdapterStore, roots: list[Path]
-) -> None:
+def test_status_reports_the_present_state_of_an_adapter(base: Path, store: AdapterStore, roots: list[Path]) -> None:
     root = str(roots[0])
     stored = install_adapter(store, base, roots[0])
     engine = load(base, store)
@@ -271,7 +269,7 @@ def test_what_the_status_says_of_an_adapter_is_the_present_truth(
     assert "was removed; train it anew" in engine.adapters[root]
     install_adapter(store, base, roots[0])
     assert engine.adapters == {root: ""}
-    # The description of one that was found from a folder below is damaged, and mended.
+    # The `about.json` of an adapter that was found from a subfolder is damaged, and repaired.
     about = stored.folder.parent / "about.json"
     text = about.read_text()
     about.write_text("{")
@@ -283,7 +281,7 @@ def test_what_the_status_says_of_an_adapter_is_the_present_truth(
     assert engine.adapters == {}
 
 
-def test_file_that_is_mended_in_its_place_is_read_again(base: Path, store: AdapterStore, roots: list[Path]) -> None:
+def test_file_that_is_repaired_in_place_is_read_again(base: Path, store: AdapterStore, roots: list[Path]) -> None:
     stored = install_adapter(store, base, roots[0])
     whole = stored.path.read_bytes()
     stored.path.write_bytes(whole[:-100])
@@ -295,7 +293,7 @@ def test_file_that_is_mended_in_its_place_is_read_again(base: Path, store: Adapt
     assert ask(engine, question(PREFIXES[0], roots[0])).adapter == AdapterUse(root=str(roots[0]))
 
 
-def test_removed_adapter_is_no_news_where_an_outer_one_counts(
+def test_removed_adapter_is_not_reported_where_an_outer_one_applies(
     base: Path, store: AdapterStore, roots: list[Path]
 ) -> None:
     inner = roots[0] / "src"

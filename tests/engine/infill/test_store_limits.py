@@ -1,4 +1,4 @@
-"""What is kept of documents is bounded in bytes, not in eight documents: a team's sessions stay warm in turn."""
+"""The stores of documents are bounded in bytes, not in documents: prompts of a team's sessions stay cached."""
 
 from __future__ import annotations
 

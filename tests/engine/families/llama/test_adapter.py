@@ -1,4 +1,4 @@
-"""Adapters of a Llama: merged or kept beside as training used them, and refused in one sentence."""
+"""Adapters of a Llama: merged into the weights or kept beside them, and refused in one sentence."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def logits(model: LlamaModel) -> tuple[Tensor, Tensor]:
 
 @torch.inference_mode()
 def reference(checkpoint: LlamaCheckpoint, *paths: Path) -> tuple[Tensor, Tensor]:
-    """Returns what `transformers` computes with the products of adapters added to its weights: the last one's canvas.
+    """Returns the logits of `transformers` with the products of the adapters added to its weights.
 
-    The canvas mode is two passes of other weights over one cache of keys and values.
+    The prompt is encoded with the causal adapter; the canvas reads its keys and values with both added.
     """
     from transformers import DynamicCache
 
@@ -172,13 +172,13 @@ def test_adapter_that_came_with_the_package_is_found_by_its_base(
     assert found.canvas is not None and found.canvas.path.parent == shipped / sha256 and found.causal is None
     beside = checkpoint.gguf.parent / "adapters"
     beside.mkdir(exist_ok=True)
-    assert Adapters.find(checkpoint.gguf).tokens is None, "an empty folder has the first word"
+    assert Adapters.find(checkpoint.gguf).tokens is None, "an empty folder beside the model takes precedence"
     beside.rmdir()
     checkpoint.gguf.write_bytes(checkpoint.gguf.read_bytes() + b"0")
     assert Adapters.find(checkpoint.gguf).tokens is None
 
 
-def test_causal_adapter_is_asked_as_it_was_trained(checkpoint: LlamaCheckpoint) -> None:
+def test_causal_adapter_is_prompted_as_it_was_trained(checkpoint: LlamaCheckpoint) -> None:
     write_adapter(checkpoint.gguf, "causal")
     family, facts = LlamaFamily(), read_facts(checkpoint.gguf)
     tokenizer, form = family.read_tokenizer(facts), family.read_format(facts)

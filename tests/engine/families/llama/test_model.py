@@ -1,4 +1,4 @@
-"""A Llama or Qwen2 against `transformers`, with the same weights: both containers, both modes, every way in."""
+"""A Llama or Qwen2 against `transformers`, with the same weights: both containers, both modes, every entry point."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def draw_ids(seed: int, length: int) -> Tensor:
 
 
 def reference_logits(checkpoint: LlamaCheckpoint, ids_BT: Tensor, mask: Tensor | None = None, **more: Any) -> Tensor:
-    """Logits of `transformers`; `mask` is bool, True where a query may look."""
+    """Logits of `transformers`; `mask` is bool, True where a query attends to a key."""
     additive = None if mask is None else torch.zeros(mask.shape).masked_fill(~mask, torch.finfo(torch.float32).min)
     return checkpoint.reference(ids_BT, attention_mask=additive, use_cache=False, **more).logits
 

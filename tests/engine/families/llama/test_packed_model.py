@@ -1,4 +1,4 @@
-"""A packed Llama or Qwen2 against the plain one of the same weights: every way in, up to rounding."""
+"""A packed Llama or Qwen2 against the plain one of the same weights: every entry point, up to rounding."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.rounding import model_error
 pytestmark = pytest.mark.numerical
 
 CPU = torch.device("cpu")
-# Of the largest logit: weights of 8 bits err by 1/254 of the largest, through three layers of random ones.
+# Tolerance as a share of the largest logit: weights of 8 bits err by 1/254 of the largest, in three random layers.
 FEW_DIGITS = 16 / 254
 
 
@@ -44,7 +44,7 @@ def load(path: Path, dtype: torch.dtype) -> LlamaModel:
 
 @torch.inference_mode()
 def everything(model: DiffusionModel, adapter: ModelAdapter | None = None) -> dict[str, Tensor]:
-    """Logits through every way in; a small cache has to grow."""
+    """Returns the logits of every entry point; a small cache has to grow."""
     cache = PromptCache(model.config, capacity=4, dtype=model.dtype, device=CPU, adapter=adapter)
     found = {"encode": model.encode(draw_ids(1, 9), cache)}
     model.prefill(draw_ids(2, 70), cache)
@@ -60,7 +60,7 @@ def everything(model: DiffusionModel, adapter: ModelAdapter | None = None) -> di
     passes = [CanvasPass(canvas_1L=draw_ids(seed, 3 + seed), cache=each) for seed, each in ((8, cache), (9, other))]
     found |= {f"together {i}": hidden for i, hidden in enumerate(model.decode_together(passes))}
     found["after"] = model.decode_after(draw_ids(6, 4), draw_ids(5, 12), cache)
-    # Of several pieces.
+    # Prompts of several pieces.
     found["long"] = model.encode(draw_ids(10, 290), cache)
     model.prefill(draw_ids(11, 260), cache)
     found["after long"] = model.encode(draw_ids(12, 2), cache)
@@ -81,7 +81,7 @@ KINDS = [
 
 
 def few_digits(kinds: ProductKinds) -> float:
-    """What rounding may cost, of the largest logit: inputs of 7 bits are twice as coarse as weights."""
+    """Returns the tolerance as a share of the largest logit: inputs of 7 bits are twice as coarse as weights."""
     return FEW_DIGITS * (2 if kinds.int8_mlp and input_levels() == 63 else 1)
 
 
@@ -212,5 +212,5 @@ def test_adapter_beside_a_packed_model_is_the_merged_one(
         assert error <= (few_digits(kinds) if is_rounded else model_error(64)), (name, error)
         assert (logits - base[name]).abs().max() > 0.1, name
     assert packed.is_compiled
-    # What passes without one make is what they made before.
+    # Passes without an adapter give what they gave before.
     assert all(map(torch.equal, everything(packed).values(), base.values()))

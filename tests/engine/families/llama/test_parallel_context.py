@@ -1,4 +1,4 @@
-"""A text beside the prompt: the prompt does not see it, what goes on from the prompt sees both."""
+"""A text beside the prompt: the prompt does not attend to it, a continuation of the prompt attends to both."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def filled_cache(model: DiffusionModel, beside: Tensor) -> PromptCache:
 
 
 def reference_logits(checkpoint: LlamaCheckpoint, beside: Tensor, new: Tensor, *, looks_ahead: bool) -> Tensor:
-    """What `transformers` says with one mask over everything, from the prompt's last token on."""
+    """Returns the logits of `transformers` with one mask over everything, from the prompt's last token on."""
     ids = torch.cat((beside, draw_ids(2, PROMPT), new), dim=1)
     num_beside, length = beside.shape[1], ids.shape[1]
     seen = torch.ones(length, length, dtype=torch.bool).tril()
@@ -82,7 +82,7 @@ def assert_close(ours: Tensor, theirs: Tensor) -> None:
 @pytest.mark.parametrize("num_beside", [0, 1, BESIDE, RESERVED])
 @pytest.mark.parametrize("num_new", [1, NEW])
 @torch.inference_mode()
-def test_what_goes_on_sees_both_and_the_prompt_itself_alone(
+def test_continuation_attends_to_both_and_the_prompt_to_itself(
     model: DiffusionModel, checkpoint: LlamaCheckpoint, num_beside: int, num_new: int
 ) -> None:
     beside, new = draw_ids(3, num_beside), draw_ids(4, num_new)

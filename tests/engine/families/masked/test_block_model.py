@@ -75,13 +75,13 @@ def test_logits_are_those_of_a_reference_that_sees_blocks(
 
 @torch.inference_mode()
 def test_prompt_in_pieces_is_the_prompt_in_one(model: BlockModel, checkpoint: MaskedCheckpoint) -> None:
-    """A piece that ends within a block is not what the block's states are once it is whole."""
+    """States of a piece that ends within a block differ from those of the whole block."""
     prompt, canvas = draw_ids(4, 45), [MASK] * 3
     cache = prompt_cache(model, prompt[:1], prompt[1:10], prompt[10:34], prompt[34:])
     assert cache.ids()[0].tolist() == prompt
     theirs = checkpoint.logits([*prompt, *canvas])[45:]
     assert_close(model.logits(model.decode(torch.tensor([canvas]), cache))[0], theirs)
-    # The canvas left nothing behind.
+    # Decoding the canvas left the cache unchanged.
     assert_close(model.logits(model.decode(torch.tensor([canvas]), cache))[0], theirs)
 
 
@@ -89,7 +89,7 @@ def test_prompt_in_pieces_is_the_prompt_in_one(model: BlockModel, checkpoint: Ma
 def test_prompt_that_is_cut_back_within_a_block_and_goes_on_otherwise(
     model: BlockModel, checkpoint: MaskedCheckpoint
 ) -> None:
-    """What a keystroke does: tokens that were computed beside others in their block are computed anew."""
+    """A keystroke does this: tokens that were computed beside others in their block are computed anew."""
     before, after, canvas = draw_ids(5, 60), draw_ids(6, 5), [MASK, MASK]
     store, cancel = PromptStore(model), Cancel(deadline_s=1e9, clock=lambda: 0.0)
     assert finished(store.encoded("d", before, cancel)) is not None

@@ -1,4 +1,4 @@
-"""What checkpoints of masked diffusion say of themselves, and what cannot be run: each fault is one sentence."""
+"""Kind, mask and format of masked-diffusion checkpoints, and those that cannot be run: each fault is one sentence."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def refusal(ask: Callable[[], object]) -> str:
 @pytest.mark.parametrize("kind", KINDS)
 def test_kind_and_mask_are_found_and_no_code_is_run(tmp_path: Path, kind: str) -> None:
     folder = make_masked(tmp_path, kind, num_hidden_layers=1).folder
-    # What `auto_map` names would say so, if it were ever imported.
+    # The module that `auto_map` names: importing it ends the test run.
     (folder / "modeling_x.py").write_text("raise SystemExit('code of a checkpoint was run')\n")
     facts = read_facts(folder)
     assert family_of(facts).name == "masked_diffusion"
@@ -85,7 +85,7 @@ def test_size_of_a_block_comes_from_the_sidecar(tmp_path: Path) -> None:
             assert "family.json" in said and "block_tokens" in said
 
 
-def test_tokens_that_put_a_hole_are_missing(tmp_path: Path) -> None:
+def test_missing_infill_marks_are_one_sentence(tmp_path: Path) -> None:
     folder = make_masked(tmp_path, "stable-diffcoder", num_hidden_layers=1).folder
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     edit(folder, "tokenizer.json", added_tokens=[token for token in tokenizer["added_tokens"] if token["id"] != 262])
@@ -93,7 +93,7 @@ def test_tokens_that_put_a_hole_are_missing(tmp_path: Path) -> None:
     assert "its tokenizer lacks <[fim-suffix]>, <[fim-prefix]>, <[fim-middle]>, with which a hole is put" in said
 
 
-def test_rows_that_change_their_length_know_their_tokens_and_their_room(tmp_path: Path) -> None:
+def test_resizing_has_its_tokens_and_its_limit(tmp_path: Path) -> None:
     folder = make_masked(tmp_path, "dreamon", num_hidden_layers=1).folder
     resizing = FAMILY.read_sampler(read_facts(folder), VOCAB_SIZE).resizing
     assert resizing is not None
@@ -113,12 +113,12 @@ def test_rows_that_change_their_length_know_their_tokens_and_their_room(tmp_path
         ("<|expand|>", "expand_token_id must be a whole number, not '<|expand|>'"),
     ],
 )
-def test_expansion_that_cannot_be_is_one_sentence(tmp_path: Path, value: object, message: str) -> None:
+def test_invalid_expansion_token_is_one_sentence(tmp_path: Path, value: object, message: str) -> None:
     folder = edit(make_masked(tmp_path, "dreamon", num_hidden_layers=1).folder, expand_token_id=value)
     assert message in refusal(lambda: FAMILY.read_sampler(read_facts(folder), VOCAB_SIZE))
 
 
-def test_expansion_that_no_file_names_is_one_sentence(tmp_path: Path) -> None:
+def test_missing_expansion_token_is_one_sentence(tmp_path: Path) -> None:
     folder = make_masked(tmp_path, "dream", num_hidden_layers=1).folder
     (folder / "family.json").write_text(json.dumps({"family": "masked_diffusion", "kind": "dreamon"}))
     said = refusal(lambda: FAMILY.read_sampler(read_facts(folder), VOCAB_SIZE))
@@ -168,12 +168,12 @@ def test_missing_mask_is_one_sentence_before_the_weights_are_read(tmp_path: Path
         ("<M>", "mask_token_id must be a whole number, not '<M>'"),
     ],
 )
-def test_mask_that_cannot_be_is_one_sentence(tmp_path: Path, value: object, message: str) -> None:
+def test_invalid_mask_token_is_one_sentence(tmp_path: Path, value: object, message: str) -> None:
     folder = edit(make_masked(tmp_path, "dream", num_hidden_layers=1).folder, mask_token_id=value)
     assert message in refusal(lambda: FAMILY.read_sampler(read_facts(folder), VOCAB_SIZE))
 
 
-def test_head_that_the_file_has_wins_over_the_configuration(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_head_in_the_file_overrides_the_configuration(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     checkpoint = make_masked(tmp_path, "a2d-qwen2", num_hidden_layers=1)
     edit(checkpoint.folder, tie_word_embeddings=True)
     with caplog.at_level(logging.WARNING):
@@ -184,7 +184,7 @@ def test_head_that_the_file_has_wins_over_the_configuration(tmp_path: Path, capl
     assert not torch.equal(model.lm_head.weight, model.embed_tokens.weight)
 
 
-def test_head_that_the_configuration_promises_is_one_sentence(tmp_path: Path) -> None:
+def test_missing_head_is_one_sentence(tmp_path: Path) -> None:
     folder = make_masked(tmp_path, "llada", num_hidden_layers=1).folder
     tensors = load_file(folder / "model.safetensors")
     del tensors["model.transformer.ff_out.weight"]

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.numerical
 
 CPU = torch.device("cpu")
 PROMPT, HEAD, BANNED = [66, 67, 68, 69, 70], (40, 41, 42), [3, 4]
-# How each kind's authors choose what to commit.
+# What the authors of each kind order positions by when they commit tokens.
 ORDERS = {"open-dcoder": "entropy", "dream": "entropy", "a2d-qwen3": "probability", "llada": "probability"}
 
 
@@ -120,7 +120,7 @@ def test_loop_over_blocks_gives_the_tokens_of_the_plain_one(
 ) -> None:
     checkpoint = make_masked(tmp_path, kind_of_blocks, spread=0.15)
     prompt = torch.randint(0, 256, (num_prompt,), generator=torch.Generator().manual_seed(2)).tolist()
-    # A token that the model likes ends the text, so that rows end early.
+    # A likely token is made the end token, so that rows end early.
     likely = by_the_loop(tmp_path, [canvas.Row(num_free=num_free)], num_steps, prompt).guesses[0].ids
     for end in (likely[-1], likely[num_free // 2], 257):
         edit(tmp_path, eos_token_id=end)
@@ -169,7 +169,7 @@ def growing(
 @pytest.mark.parametrize(("num_free", "num_steps"), [(6, 64), (12, 64), (10, 6), (16, 8), (4, 1)])
 def test_row_that_grows_and_shrinks_is_that_of_the_plain_loop(tmp_path: Path, num_free: int, num_steps: int) -> None:
     checkpoint, most = make_masked(tmp_path, "dreamon", spread=0.15), 64
-    # What a random model likes best, so that it asks for both.
+    # The likeliest tokens of a random model, so that it both expands and deletes.
     likely = torch.tensor(by_the_loop(tmp_path, [canvas.Row(num_free=40, head_ids=HEAD)], 1).guesses[0].ids)
     values, counts = likely.unique(return_counts=True)
     favourites = values[counts.argsort(descending=True)].tolist()[:5]

@@ -41,7 +41,7 @@ async def test_host_must_be_an_address_or_a_known_name(host: str, status: int) -
     assert (status == 200) or b"evil" not in reply.body
 
 
-async def test_two_hosts_are_none() -> None:
+async def test_two_host_headers_are_refused() -> None:
     async with front_door() as door:
         head = door.head("GET", "/health", None).replace(b"\r\n\r\n", b"\r\nhOST: localhost\r\n\r\n")
         assert (await door.raw(head)).status in (400, 403)
@@ -105,7 +105,7 @@ async def test_compressed_body_is_refused() -> None:
         {"Authorization": "Basic dTowMTIzNDU2Nzg5YWJjZGVmLW9uZQ=="},
     ],
 )
-async def test_key_opens(headers: dict[str, str]) -> None:
+async def test_key_is_accepted_in_each_header(headers: dict[str, str]) -> None:
     async with front_door(settings=replace(FREE_PORT, keys=KEYS)) as door:
         assert (await door.post("/infill", BODY, **headers)).status == 200
         assert (await door.get("/props", **headers)).status == 200
@@ -158,7 +158,7 @@ async def test_body_that_is_no_json_object_is_a_bad_request(body: bytes) -> None
             assert reply.status == 400 and reply.json["error"]["message"], path
 
 
-async def test_body_that_ends_early_asks_nothing() -> None:
+async def test_body_that_ends_early_reaches_no_engine() -> None:
     engine = AnsweringEngine()
     async with front_door(engine) as door:
         _reader, writer = await door.open()
@@ -179,7 +179,7 @@ async def test_fault_in_a_handler_is_a_sentence_and_its_log_has_no_text(caplog: 
     assert "secret" not in caplog.text and b"secret" not in reply.body
 
 
-async def test_no_answer_is_kept_or_names_the_server() -> None:
+async def test_answers_are_not_cached_and_do_not_name_the_server() -> None:
     async with front_door() as door:
         reply = await door.get("/health")
     assert reply.headers["cache-control"] == "no-store" and "server" not in reply.headers

@@ -63,7 +63,7 @@ def test_server_of_this_machine_only_is_reached_through_a_tunnel() -> None:
     [("::1", "[::1]", "[::1]"), ("127.0.0.2", "127.0.0.2", "127.0.0.1"), ("localhost", "localhost", "127.0.0.1")],
 )
 def test_tunnel_leads_to_the_address_that_is_listened_on(host: str, end: str, begin: str) -> None:
-    """At the other machine it begins at localhost, whatever address it ends at here."""
+    """On the client's machine it begins at a loopback address, whatever address the server listens on."""
     lines = invitation(scheme="http", host=host, is_tunnelled=True).lines()
     assert f"  ssh -N -L 8012:{end}:8012 gpu\n" in lines
     assert pasted(lines)["dgemma.engine.url"] == f"http://{begin}:8012"
@@ -76,7 +76,7 @@ def test_plain_http_is_allowed_by_name_and_warned_of() -> None:
     assert "Text travels unencrypted" in lines
 
 
-def test_address_of_version_6_has_brackets() -> None:
+def test_ipv6_address_has_brackets() -> None:
     assert invitation(host="fd00::7").url == "https://[fd00::7]:8012"
 
 
@@ -124,7 +124,7 @@ def test_file_that_is_no_text_is_left_alone(tmp_path: Path) -> None:
     assert file.read_bytes() == b"\xff\x00key"
 
 
-def test_key_of_this_run_is_one_more() -> None:
+def test_with_key_keeps_the_other_keys() -> None:
     keys = ApiKeys.read(None, {"DGEMMA_API_KEY": "0123456789abcdef"}).with_key("share", KEY)
     assert keys.name_of({"authorization": f"Bearer {KEY}"}) == "share"
     assert keys.name_of({"authorization": "Bearer 0123456789abcdef"}) == "environment"

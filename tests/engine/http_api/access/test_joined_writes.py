@@ -9,7 +9,7 @@ from dgemma_engine.http_api.access.joined_writes import JoinedWrites
 
 
 class FakeTransport:
-    """Notes what is done to it."""
+    """Records writes and closing."""
 
     def __init__(self) -> None:
         self.done: list[object] = []

@@ -26,7 +26,7 @@ async def test_request_that_does_not_arrive_is_ended(num_bytes: int) -> None:
     assert door.engine.contexts == []
 
 
-async def test_bytes_that_trickle_in_do_not_put_the_end_off() -> None:
+async def test_bytes_that_trickle_in_do_not_extend_the_time_limit() -> None:
     async with front_door(settings=IMPATIENT) as door:
         reader, writer = await door.open()
         reading = asyncio.create_task(reader.read())
@@ -37,7 +37,7 @@ async def test_bytes_that_trickle_in_do_not_put_the_end_off() -> None:
             await asyncio.sleep(0.02)
         else:
             raise AssertionError("the server read to the end")
-        # A byte that crosses the end resets the connection, and the answer may be lost with it.
+        # A byte that is sent after the server has closed resets the connection, and the answer may be lost.
         assert isinstance(reading.exception(), ConnectionError) or parsed(reading.result()).status == 408
         writer.close()
 
@@ -83,7 +83,7 @@ async def test_connection_stays_for_further_requests_and_pipelined_ones() -> Non
         b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
     ],
 )
-async def test_what_is_no_request_is_answered_as_json(data: bytes) -> None:
+async def test_malformed_request_is_answered_as_json(data: bytes) -> None:
     async with front_door() as door:
         reply = await door.raw(data)
         assert reply.status in (400, 431)
@@ -92,7 +92,7 @@ async def test_what_is_no_request_is_answered_as_json(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("num_bytes", [10, 100_000])
-async def test_half_a_request_that_ends_is_told_so(num_bytes: int) -> None:
+async def test_request_that_ends_early_is_answered_with_400(num_bytes: int) -> None:
     async with front_door() as door:
         whole = door.head("POST", "/infill", BODY) + BODY
         reader, writer = await door.open()
@@ -106,7 +106,7 @@ async def test_half_a_request_that_ends_is_told_so(num_bytes: int) -> None:
     assert door.engine.contexts == []
 
 
-async def test_connections_above_the_limit_are_told_to_come_again() -> None:
+async def test_connections_above_the_limit_get_503_with_retry_after() -> None:
     async with front_door(settings=replace(FREE_PORT, max_connections=2)) as door:
         writers = [(await door.open())[1] for _ in range(2)]
         await asyncio.sleep(0.05)
@@ -119,8 +119,8 @@ async def test_connections_above_the_limit_are_told_to_come_again() -> None:
         assert (await door.get("/health")).status == 200
 
 
-async def test_client_that_reads_nothing_is_left_alone() -> None:
-    """The work of one whose socket is full ends, and others are answered meanwhile."""
+async def test_client_that_reads_nothing_is_disconnected() -> None:
+    """Its request ends once its socket has been full for `send_s`; other clients are answered meanwhile."""
     engine = AnsweringEngine("x" * 10_000_000)
     async with front_door(engine, replace(FREE_PORT, send_s=0.05)) as door:
         reader, writer = await door.open()

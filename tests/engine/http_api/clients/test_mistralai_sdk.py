@@ -1,4 +1,4 @@
-"""Mistral's own SDK asks the front door; nobody here wrote how it sends and what it accepts."""
+"""Mistral's own SDK against the HTTP API: the SDK, not this test, decides what is sent and what is accepted."""
 
 from __future__ import annotations
 

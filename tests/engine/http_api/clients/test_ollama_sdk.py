@@ -1,4 +1,4 @@
-"""Ollama's own SDK asks the front door; nobody here wrote how it sends and what it accepts."""
+"""Ollama's own SDK against the HTTP API: the SDK, not this test, decides what is sent and what is accepted."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def test_lost_engine_is_an_error_with_our_sentence(stream: bool) -> None:
     assert caught.value.status_code == 503 and "The engine could not answer" in caught.value.error
 
 
-async def test_what_the_server_does_not_have_is_an_error_with_our_sentence() -> None:
+async def test_unknown_path_is_an_error_with_our_sentence() -> None:
     async with front_door() as door, AsyncClient(door.url) as client:
         with pytest.raises(ResponseError) as caught:
             await client.pull("any")

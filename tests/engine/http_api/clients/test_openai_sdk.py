@@ -1,4 +1,4 @@
-"""OpenAI's own SDK asks the front door; nobody here wrote how it sends and what it accepts."""
+"""OpenAI's own SDK against the HTTP API: the SDK, not this test, decides what is sent and what is accepted."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def test_models_are_listed() -> None:
     assert [one.id for one in models] == ["fake"]
 
 
-async def test_model_is_there_under_its_name_and_no_other() -> None:
+async def test_model_is_found_by_its_name_only() -> None:
     async with front_door() as door, client_of(door) as client:
         model = await client.models.retrieve("fake")
         with pytest.raises(openai.NotFoundError) as caught:
@@ -72,14 +72,14 @@ async def test_wrong_field_is_a_bad_request_with_our_sentence() -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_lost_engine_is_an_error_that_is_not_tried_again(stream: bool) -> None:
+async def test_lost_engine_is_an_error_that_is_not_retried(stream: bool) -> None:
     async with front_door() as door, client_of(door) as client:
         with pytest.raises(openai.InternalServerError) as caught:
             await client.completions.create(model="any", prompt="LOST", stream=stream)
     assert (caught.value.status_code, len(door.engine.contexts)) == (503, 1)
 
 
-async def test_too_much_under_way_is_a_rate_limit_that_is_not_tried_again() -> None:
+async def test_request_above_the_limit_is_a_rate_limit_error_that_is_not_retried() -> None:
     engine = AnsweringEngine()
     settings = replace(FREE_PORT, max_requests=1)
     async with front_door(engine, settings) as door, client_of(door) as client:

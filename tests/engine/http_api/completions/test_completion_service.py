@@ -13,7 +13,7 @@ from tests.engine.http_api.front_door import AnsweringEngine
 
 
 class Typist:
-    """A service with a clock that stands still unless it is moved."""
+    """A service whose clock only `ask` moves."""
 
     def __init__(self, *texts: str) -> None:
         self.engine = AnsweringEngine(*texts)
@@ -27,7 +27,7 @@ class Typist:
         )
 
     async def ask(self, prefix: str, after_s: float, suffix: str = "\n") -> bool:
-        """Asks, and returns whether the engine was told that nobody waits."""
+        """Sends a request and returns whether the engine received it as speculative."""
         self.now_s += after_s
         await self.service.answer(Question(prefix=prefix, suffix=suffix), "me")
         return self.engine.contexts[-1].speculative
@@ -54,7 +54,7 @@ async def test_engine_that_cannot_answer_is_counted_as_a_fault() -> None:
     assert typist.ends == [("fault", False)]
 
 
-async def test_request_after_an_answer_that_nobody_can_have_accepted_is_speculation() -> None:
+async def test_request_that_follows_an_answer_too_soon_is_speculative() -> None:
     typist = Typist("alpha")
     assert [await typist.ask("x = ", 1.0), await typist.ask("x = alpha", 0.1)] == [False, True]
     assert len({context.document for context in typist.engine.contexts}) == 1
@@ -64,12 +64,12 @@ async def test_request_after_an_answer_that_nobody_can_have_accepted_is_speculat
     ("prefix", "after_s"),
     [("x = alpha", 0.2), ("x = a", 0.01), ("x = ", 0.01), ("x = alpha\n", 0.01)],
 )
-async def test_request_of_a_typist_is_none(prefix: str, after_s: float) -> None:
+async def test_request_of_a_typist_is_not_speculative(prefix: str, after_s: float) -> None:
     typist = Typist("alpha")
     assert [await typist.ask("x = ", 1.0), await typist.ask(prefix, after_s)] == [False, False]
 
 
-async def test_request_that_comes_again_after_nothing_is_no_speculation() -> None:
+async def test_repeated_request_after_an_empty_answer_is_not_speculative() -> None:
     typist = Typist("alpha")
     assert [await typist.ask("NOTHING", 1.0), await typist.ask("NOTHING", 0.01)] == [False, False]
 

@@ -40,7 +40,7 @@ def test_locate_keeps_the_beginning_of_a_moving_window(prefixes: list[str]) -> N
         assert len(sent[-1]) >= min(len(prefix), 512) and len(sent[-1]) >= len(prefix) // 2
     assert len(keys) == 1
     encoded = [len(new) - common(old, new) for old, new in itertools.pairwise(sent)]
-    # Of each key, what was typed is new; once in a while the window has a new beginning, and all of it is.
+    # At most keys only the typed characters are new; where the beginning of the window moves, all of it is.
     assert sorted(encoded)[len(encoded) // 2] <= 2
     assert sum(num > 100 for num in encoded) <= len(encoded) // 100
 
@@ -83,7 +83,7 @@ def test_locate_tells_short_documents_apart_by_what_stands_after_the_cursor(
     assert (len(keys) == 1) is are_same
 
 
-def test_locate_forgets_the_documents_used_longest_ago() -> None:
+def test_locate_drops_the_least_recently_used_documents() -> None:
     windows = DocumentWindows(num_documents=2)
     texts = [f"{name} = {name}\n" * 50 for name in ("alpha", "bravo", "charlie")]
     first = windows.locate("a", "", texts[0], "")[0]

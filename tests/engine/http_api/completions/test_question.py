@@ -35,7 +35,7 @@ def test_to_context_keeps_tokens_within_the_limit(max_tokens: int | None, sent: 
     assert context_of(Question(prefix="x", max_tokens=max_tokens)).max_middle_tokens == sent
 
 
-def test_to_context_has_unix_line_ends_and_what_the_model_does_not_see() -> None:
+def test_to_context_has_unix_line_ends_and_the_text_beyond_the_window() -> None:
     lines = "".join(f"line {number}\r\n" for number in range(4_000))
     context = context_of(Question(prefix=lines, suffix=lines, path="a.py", seed=-1))
     assert "\r" not in context.prefix + context.suffix + context.edges.above + context.edges.below
@@ -114,6 +114,6 @@ def test_to_answer_of_a_warm_up_is_one_empty_text() -> None:
     assert answer_to(Question(prefix="a\n"), infill("b\nc")).best.text == "b\nc"
 
 
-def test_to_answer_gives_each_that_shares_the_work_its_own_first_text() -> None:
+def test_to_answer_gives_requests_that_share_the_work_different_first_texts() -> None:
     question, found = Question(prefix=""), infill("one", "two")
     assert [answer_to(question, found, first).best.text for first in range(3)] == ["one", "two", "one"]

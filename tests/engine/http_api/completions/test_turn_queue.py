@@ -66,7 +66,7 @@ def finish(task: asyncio.Task[Outcome]) -> Finish | None:
     return outcome.finish
 
 
-async def test_so_many_documents_are_worked_on_at_once_and_the_others_wait_in_order() -> None:
+async def test_limited_number_of_documents_runs_at_once_and_the_others_wait_in_order() -> None:
     front = Front(num_at_once=2)
     tasks = [await front.put(question(name)) for name in "abcd"]
     assert front.device.begun == ["a", "b"]
@@ -123,7 +123,7 @@ async def test_client_that_leaves_gives_up_its_place_or_its_turn() -> None:
 
 
 @pytest.mark.parametrize("num_ticks", range(8))
-async def test_client_that_leaves_as_its_turn_comes_keeps_nobody_waiting(num_ticks: int) -> None:
+async def test_client_that_leaves_as_its_turn_comes_does_not_block_the_queue(num_ticks: int) -> None:
     front = Front()
     await front.put(question("a"))
     second = await front.put(question("b"))

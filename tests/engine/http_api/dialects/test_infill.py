@@ -17,7 +17,7 @@ from tests.engine.http_api.front_door import AnsweringEngine, front_door, until
 
 
 def test_body_has_every_field_of_the_context_with_its_default() -> None:
-    # `drafts` is the id of a connection's own, `folder` one of this machine; `document` has a default here only.
+    # `drafts` is an id within a connection, `folder` a path of this machine; `document` has a default here only.
     own = ("drafts", "folder", "document")
     fields = {one.name: one for one in dataclasses.fields(Context) if one.name not in own}
     assert set(InfillBody.__struct_fields__) == {*fields, "document", "stream"}

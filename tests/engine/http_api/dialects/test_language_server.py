@@ -53,7 +53,7 @@ async def test_wrong_pieces_are_refused(change: dict[str, Any], status: int, rea
         reply = await door.post("/v1/engine/infill", body() | change)
     assert reply.status == status
     assert reason in reply.json["error"]["message"]
-    assert reply.json["protocol"] == PROTOCOL, "a client of another version learns which"
+    assert reply.json["protocol"] == PROTOCOL, "a client of another version reads which one is needed"
     assert len(door.engine.contexts) == 1
 
 
@@ -95,7 +95,7 @@ async def test_request_is_cancelled_by_its_name_only_within_its_session() -> Non
     assert door.engine.num_cancelled == 1
 
 
-async def test_cancellation_that_overtakes_its_request_counts() -> None:
+async def test_cancellation_that_arrives_before_its_request_counts() -> None:
     slow = Question.of(Context(document="d", prefix="SLOW", suffix="", deadline_ms=60_000))
     async with front_door() as door:
         await door.post("/v1/engine/cancel", {"session": "s", "request": "early"})

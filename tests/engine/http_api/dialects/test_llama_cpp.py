@@ -57,7 +57,7 @@ async def test_infill_without_response_fields_has_everything() -> None:
     assert reply.json["timings"]["prompt_ms"] == 4.0
 
 
-async def test_warm_up_encodes_the_prompt_and_nobody_waits_for_it() -> None:
+async def test_warm_up_is_a_speculative_request_of_one_token() -> None:
     async with front_door() as door:
         reply = await door.post("/infill", VIM | {"n_predict": 0, "response_fields": [""]})
     assert (reply.status, reply.json) == (200, {})
@@ -88,7 +88,7 @@ async def test_stop_word_cuts_the_text_and_is_named() -> None:
     assert door.engine.contexts[0].extent is Extent.LINE
 
 
-async def test_nothing_to_say_is_an_empty_content() -> None:
+async def test_empty_answer_is_an_empty_content() -> None:
     async with front_door() as door:
         reply = await door.post("/infill", {"input_prefix": "NOTHING", "input_suffix": ""})
     assert (reply.status, reply.json["content"], reply.json["stop_type"]) == (200, "", "eos")
@@ -169,7 +169,7 @@ async def test_wrong_field_is_named_and_its_value_is_not_repeated(body: dict[str
     assert place in error["message"] and "secret" not in error["message"]
 
 
-async def test_lost_engine_is_unavailable_and_its_message_stays_here() -> None:
+async def test_lost_engine_is_unavailable_and_its_message_is_not_sent() -> None:
     async with front_door() as door:
         reply = await door.post("/infill", {"input_prefix": "LOST", "input_suffix": ""})
     assert (reply.status, reply.json["error"]["type"]) == (503, "unavailable_error")

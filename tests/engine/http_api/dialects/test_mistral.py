@@ -63,7 +63,7 @@ async def test_limit_is_named() -> None:
     assert reply.json["choices"][0]["finish_reason"] == "length"
 
 
-async def test_nothing_to_say_is_an_empty_text() -> None:
+async def test_empty_answer_is_an_empty_text() -> None:
     async with front_door() as door:
         reply = await door.post("/v1/fim/completions", {"model": "m", "prompt": "NOTHING"})
     (choice,) = reply.json["choices"]

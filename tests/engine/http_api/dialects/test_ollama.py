@@ -74,7 +74,7 @@ async def test_stop_words_of_both_places_cut_the_text(place: str) -> None:
 
 
 @pytest.mark.parametrize(("num_predict", "sent"), [(-2, 256), (-1, 256), (0, 256), (None, 256), (1, 1), (10**6, 256)])
-async def test_limit_of_nothing_and_less_is_none(num_predict: int | None, sent: int) -> None:
+async def test_limit_of_zero_or_less_is_that_of_the_server(num_predict: int | None, sent: int) -> None:
     async with front_door() as door:
         await door.post("/api/generate", BODY | {"options": {"num_predict": num_predict}})
     assert door.engine.contexts[0].max_middle_tokens == sent

@@ -78,7 +78,7 @@ async def test_finish_reason_says_whether_a_limit_ended_the_text(is_cut: bool, r
     assert reply.json["usage"]["completion_tokens"] == 3
 
 
-async def test_nothing_to_say_is_one_choice_with_an_empty_text() -> None:
+async def test_empty_answer_is_one_choice_with_an_empty_text() -> None:
     async with front_door() as door:
         reply = await door.post("/v1/completions", {"prompt": "NOTHING"})
     assert [(one["text"], one["finish_reason"]) for one in reply.json["choices"]] == [("", "stop")]

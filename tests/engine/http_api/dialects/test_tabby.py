@@ -67,7 +67,7 @@ async def test_next_edit_is_answered_with_nothing() -> None:
     assert (reply.json["mode"], door.engine.contexts) == ("next_edit_suggestion", [])
 
 
-async def test_nothing_to_say_is_one_choice_with_an_empty_text() -> None:
+async def test_empty_answer_is_one_choice_with_an_empty_text() -> None:
     async with front_door() as door:
         reply = await door.post("/v1/completions", {"segments": {"prefix": "NOTHING"}})
     assert reply.json["choices"] == [{"index": 0, "text": ""}]
