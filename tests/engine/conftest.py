@@ -58,7 +58,7 @@ def _reference(seed: int, text: dict[str, Any], canvas_length: int, *, equal_sca
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
-            # Scales off 1 and matrices far from tiny: a norm or factor left out must show.
+            # Scales other than 1 and large matrices, so that a missing norm or factor changes the results.
             center, width = (0.0, spread) if parameter.ndim > 1 else (1.0, 0.2)
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * width + center)
         pairs = zip(model.model.decoder.layers, model.model.encoder.language_model.layers, strict=True)
@@ -93,8 +93,8 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., C
 
 
 def _byte_tokenizer() -> Tokenizer:
-    """One token a byte after sixteen special ones: any text can be encoded in 272 ids."""
-    # Here and not above: tests of the kernels, which lie below this folder, run where there is no such package.
+    """One token per byte after 16 special ones: 272 ids encode any text."""
+    # Imported here because the kernel tests below this folder also run without this package.
     from tokenizers import Tokenizer, decoders, pre_tokenizers
     from tokenizers.models import BPE
 

@@ -1,4 +1,4 @@
-"""An engine that denoises with sleeps, and ways to run the real daemon around it: in this process or in its own.
+"""An engine that sleeps in place of denoising, and the real daemon around it, in this process or a separate one.
 
 `python fake_engine.py DIRECTORY [MODE [DEVICE]]` serves it as `dgemma-engine start --foreground` would; modes: `LOADS`.
 """
@@ -35,7 +35,7 @@ PATIENCE_S = 20.0
 
 @dataclass(slots=True)
 class Run:
-    """What the engine did for one request."""
+    """The engine's record of one request."""
 
     context: Context
     num_begun: int = 0
@@ -46,14 +46,14 @@ class Run:
 
 
 class SteppingEngine:
-    """One step per token of the longest middle; answers with the length of what it was asked about.
+    """Makes one step per token of the longest middle; answers with the lengths of prefix and suffix.
 
-    A `path` of `fault` raises `fault`, or an exception that quotes the prefix, as a careless library might. Drafts say
-    which step they are of and repeat the prefix; they come after every step, even one that nobody waits for any more.
+    A `path` of `fault` raises `fault`, or an exception that quotes the prefix, as a careless library might. Drafts have
+    the number of their step and repeat the prefix; they are sent after every step, even of a cancelled request.
 
     Args:
         step_s: seconds a step takes.
-        sleep: makes a step take them.
+        sleep: waits for that long.
     """
 
     def __init__(self, *, step_s: float = STEP_S, sleep: Callable[[float], object] = time.sleep) -> None:
@@ -118,7 +118,7 @@ class SteppingEngine:
 
 
 def draft(context: Context, step: int) -> Draft:
-    """What the engine says after a step."""
+    """The engine's draft after a step."""
     spans = (
         DraftSpan(text=f"{step}:", confidence=1.0, settled=True),
         DraftSpan(text=context.prefix, confidence=0.5, settled=False),
@@ -149,7 +149,7 @@ def load_without_end(report: Callable[[int, str], None]) -> SteppingEngine:
 
 
 def load_until_killed(report: Callable[[int, str], None]) -> SteppingEngine:
-    # Time for a client to attach; then as the kernel does when memory is short.
+    # Waits for a client to attach, then ends as the kernel's out-of-memory killer ends a process.
     time.sleep(1)
     os.kill(os.getpid(), signal.SIGKILL)
     return SteppingEngine()
@@ -176,7 +176,7 @@ LOADS = {
 def context(
     prefix: str = "def f(", suffix: str = ")", *, document: str = "a.py", steps: int = 1, **other: Any
 ) -> Context:
-    """A request of so many steps with time enough."""
+    """A request of `steps` steps with a long deadline."""
     values = {"deadline_ms": 60_000, "max_middle_tokens": steps} | other
     return Context(document=document, prefix=prefix, suffix=suffix, **values)
 
@@ -219,7 +219,7 @@ async def serving(directory: Path, load: Any = load_ready, **options: Any) -> As
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Waits until the condition holds; fails after a generous while."""
+    """Waits until the condition holds; fails after `PATIENCE_S` seconds."""
     give_up_s = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < give_up_s, "the condition never came true"

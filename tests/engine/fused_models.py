@@ -1,4 +1,4 @@
-"""Small models of the released layout for tests of fused passes, and everything that such a model can be asked."""
+"""Small models of the released layout for tests of fused passes, and the outputs of all their operations."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def write(folder: Path, form: Format | None = None, **changes: object) -> Path:
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
-            # Scales off 1, so that one left out shows; calm layers and sharp predictions, so that runs end early.
+            # Scales other than 1 show a missing one; small matrices and sharp predictions let runs end early.
             center, width = (0.0, 0.1) if tensor.ndim > 1 else (1.0, 0.2)
             tensor.copy_(torch.randn(tensor.shape, generator=generator) * width + center)
             if name == "embed_tokens.weight":
@@ -80,7 +80,7 @@ def empty_cache(model: DiffusionModel) -> PromptCache:
 
 
 def everything(model: DiffusionModel, device: torch.device) -> dict[str, Tensor]:
-    """What a model says through every way in; the prompt reaches past the window, and the cache has to grow."""
+    """Returns a model's outputs from every entry point; the prompt exceeds the window, and the cache has to grow."""
     cache = empty_cache(model)
     said: dict[str, Tensor] = {}
     soft = torch.randn(1, 7, model.config.hidden_size, generator=torch.Generator().manual_seed(9))
@@ -113,7 +113,7 @@ def everything(model: DiffusionModel, device: torch.device) -> dict[str, Tensor]
 
 
 def few(model: DiffusionModel, device: torch.device) -> dict[str, Tensor]:
-    """What a model says through a few ways in that touch every operation once."""
+    """Returns a model's outputs from a few entry points that use every operation once."""
     cache = empty_cache(model)
     said: dict[str, Tensor] = {}
     soft = torch.randn(1, 7, model.config.hidden_size, generator=torch.Generator().manual_seed(9))

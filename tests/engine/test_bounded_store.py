@@ -67,7 +67,7 @@ def test_store_refuses_a_negative_size() -> None:
         BoundedStore[str, int](-1)
 
 
-def test_weight_of_an_entry_is_that_of_its_last_storing() -> None:
+def test_weight_of_an_entry_is_that_of_its_last_put() -> None:
     store = BoundedStore[str, list[int]](9, weigh=len, max_weight=5)
     grown = [1]
     store.put("a", grown)

@@ -1,4 +1,4 @@
-"""What each subcommand imports: starting the engine loads no tool, and a tool loads no socket."""
+"""Imports of each subcommand: starting the engine imports no tool, and a tool imports no socket code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ print(*(name for name in sys.modules if name.startswith("dgemma_engine.")))
 
 
 def rooms(subcommand: str) -> set[str]:
-    """Returns the rooms of the engine that the help of a subcommand loads."""
+    """Returns the engine's subpackages that the help of a subcommand imports."""
     done = subprocess.run([sys.executable, "-c", CODE, subcommand], capture_output=True, text=True, check=True)
     return {name.split(".")[1] for name in done.stdout.split()}
 

@@ -1,4 +1,4 @@
-"""What is on the disk before a name is given: a loss of power may come at any time."""
+"""Content is flushed to the disk before a file gets its name, so that a power failure leaves no partial file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dgemma_engine.tools.training.checkpoint import STATE, save_state
 
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Notes, in order, what is written through to the disk and what is renamed."""
+    """Records, in order, the files that are flushed to the disk and those that are renamed."""
     noted: list[str] = []
     fsync, replace = os.fsync, Path.replace
 
@@ -44,7 +44,7 @@ def test_state_of_a_training_is_on_the_disk_before_its_name(tmp_path: Path, step
     assert steps == [f"sync .{STATE}.part", f"rename .{STATE}.part", f"sync {tmp_path.name}"]
 
 
-def test_folder_takes_its_name(tmp_path: Path) -> None:
+def test_folder_is_renamed(tmp_path: Path) -> None:
     (tmp_path / "part").mkdir()
     (tmp_path / "part" / "file").write_text("content")
     put_in_place(tmp_path / "part", tmp_path / "whole")

@@ -1,4 +1,4 @@
-"""Files of keys in the encodings that shells and editors write."""
+"""Key files in the encodings that shells and editors write."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ TEXT = "# kim\u00e4\r\nkey\n"
         (codecs.BOM_UTF32_BE, "utf-32-be"),
     ],
 )
-def test_mark_tells_the_encoding(mark: bytes, encoding: str) -> None:
+def test_byte_order_mark_gives_the_encoding(mark: bytes, encoding: str) -> None:
     content = mark + TEXT.encode(encoding)
     assert encoding_of(content) == encoding
     assert key_lines(content) == ["# kim\u00e4", "key"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
-def test_half_a_character_where_the_beginning_ends_is_left_out(encoding: str) -> None:
+def test_incomplete_character_at_the_end_is_left_out(encoding: str) -> None:
     content = "key\n\U0001f511".encode(encoding)[:-1]
     assert key_lines(content, num_missing=1) == ["key"]
     with pytest.raises(ValueError, match="it is no text"):
@@ -36,6 +36,6 @@ def test_half_a_character_where_the_beginning_ends_is_left_out(encoding: str) ->
 
 
 @pytest.mark.parametrize("content", [b"\xff", b"key\0", "key".encode("utf-16-le"), codecs.BOM_UTF16_LE + b"k"])
-def test_what_is_no_text_is_refused(content: bytes) -> None:
+def test_binary_content_is_refused(content: bytes) -> None:
     with pytest.raises(ValueError, match="it is no text in UTF-8, nor in UTF-16 with a byte order mark"):
         key_lines(content)

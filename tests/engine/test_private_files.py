@@ -1,4 +1,4 @@
-"""Modes of what is written, under every umask."""
+"""Modes of written files and folders, under every umask."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dgemma_engine.ipc.launcher import Launch
 from dgemma_engine.ipc.lock_file import EngineLock, holder_pid
 from dgemma_engine.private_files import keep_own_rights, make_private_folder, open_private
 
-# As a user without privileges, for whom a missing right is one.
+# Runs as an unprivileged user, whom missing permissions restrict.
 AS_A_USER = """
 import os, sys
 from pathlib import Path
@@ -48,17 +48,17 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_folders_are_private_up_to_the_first_that_was_there(tmp_path: Path, umask: int) -> None:
+def test_new_folders_are_private_below_the_first_existing_one(tmp_path: Path, umask: int) -> None:
     tmp_path.chmod(0o755)
     make_private_folder(tmp_path / "a/b/c")
     make_private_folder(tmp_path / "a/b/c")
     assert [mode(tmp_path / name) for name in (".", "a", "a/b", "a/b/c")] == [0o755, 0o700, 0o700, 0o700]
 
 
-def test_a_folder_that_comes_and_goes_is_missing_and_a_file_of_its_name_is_in_the_way(
+def test_folder_that_disappears_is_missing_and_a_file_of_its_name_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between finding out that the folder is there and looking at it another process removes it."""
+    """Another process removes the folder between the failed mkdir() and the check of what is there."""
 
     def made_and_removed(_folder: Path, mode: int) -> None:
         raise FileExistsError
@@ -72,7 +72,7 @@ def test_a_folder_that_comes_and_goes_is_missing_and_a_file_of_its_name_is_in_th
         make_private_folder(tmp_path / "folder")
 
 
-def test_files_are_private_and_stay_so(tmp_path: Path, umask: int) -> None:
+def test_files_are_private_and_stay_private(tmp_path: Path, umask: int) -> None:
     path = tmp_path / "file"
     for before in (None, 0o000, 0o666):
         if before is not None:
@@ -81,7 +81,7 @@ def test_files_are_private_and_stay_so(tmp_path: Path, umask: int) -> None:
         assert mode(path) == 0o600
 
 
-def test_what_an_engine_leaves_is_private(tmp_path: Path, umask: int) -> None:
+def test_files_of_an_engine_are_private(tmp_path: Path, umask: int) -> None:
     location = EngineLocation.locate({"DGEMMA_RUNTIME_DIR": str(tmp_path / "deep/run")})
     location.prepare()
     lock = EngineLock.acquire(location.lock)
@@ -94,8 +94,8 @@ def test_what_an_engine_leaves_is_private(tmp_path: Path, umask: int) -> None:
     assert [mode(path) for path in paths] == [0o700, 0o700, 0o600, 0o600]
 
 
-def test_user_without_privileges_uses_what_a_umask_of_777_left() -> None:
-    # Not below a folder of root's alone, as temporary folders may be: that user gets nowhere there.
+def test_unprivileged_user_can_use_files_written_under_umask_777() -> None:
+    # Not in pytest's temporary folder, which may lie below a folder that only root can enter.
     with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="dgemma-") as folder:
         Path(folder).chmod(0o777)
         environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}

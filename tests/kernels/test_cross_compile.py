@@ -1,4 +1,4 @@
-"""Each kernel compiles at full size for cards that are not here: no spill, and no more shared memory than they have."""
+"""Each kernel compiles at full size for GPUs that need not be present: no spills, and shared memory within limits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KERNELS = {
     "join_splits_kernel", "norm_kernel", "norm_rotary_kernel", "route_kernel", "soft_embeddings_kernel",
     "statistics_kernel", "sum_splits_kernel",
 }  # fmt: skip
-# Launched only where a table splits keys; `gains.py` compiles it.
+# Launched only if a launch table splits keys; `gains.py` compiles it.
 SWITCHED_ON = {"join_splits_kernel"}
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Triton exists for Linux only: nothing was compiled")
@@ -39,7 +39,7 @@ def test_every_kernel_fits(architecture: int) -> None:
     assert all(record["instructions_per_weight"] > 0 for record in matrix)
 
 
-def test_every_jit_kernel_is_known() -> None:
+def test_every_jit_kernel_has_a_case() -> None:
     found: set[str] = set()
     for path in (ROOT / "kernels/dgemma_kernels/ops").glob("_*.py"):
         found |= {
@@ -48,7 +48,7 @@ def test_every_jit_kernel_is_known() -> None:
     assert found == KERNELS
 
 
-def test_nothing_compiled_at_full_size_spills_or_asks_for_too_much() -> None:
+def test_no_kernel_at_full_size_spills_or_exceeds_shared_memory() -> None:
     result = json.loads((ROOT / "kernels/bench/results/cross_compile.json").read_text(encoding="utf-8"))
     assert not result["commit"].endswith("-dirty")
     assert {record["sm"] for record in result["results"]} == {89, 90, 120}
@@ -57,7 +57,7 @@ def test_nothing_compiled_at_full_size_spills_or_asks_for_too_much() -> None:
         assert record["shared_bytes"] <= record["shared_limit_bytes"], record
 
 
-def test_attention_is_not_compiled_anew_where_rows_begin_unaligned() -> None:
+def test_attention_is_not_recompiled_for_unaligned_rows() -> None:
     """Rows and positions of a canvas begin after those of its block, at any multiple of four bytes."""
     program = (
         "from dgemma_kernels.ops._attention import attention_kernel as kernel;"
@@ -71,7 +71,7 @@ def test_attention_is_not_compiled_anew_where_rows_begin_unaligned() -> None:
 
 
 def test_keys_at_an_address_in_memory_are_read_16_bytes_at_a_time() -> None:
-    """What is known of a pointer argument, a number that was loaded must be told."""
+    """Triton derives the alignment of a pointer argument; for an address that is loaded the kernel must state it."""
     program = (
         "import re, sys; sys.path.insert(0, 'kernels/bench');"
         "import full_size, torch; from recorded_launch import record; from dgemma_kernels.launch import launch_table;"

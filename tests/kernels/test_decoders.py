@@ -1,4 +1,4 @@
-"""The four-bit decoders' PTX, executed instruction by instruction on every word: the interpreter never runs it."""
+"""Executes the PTX of the four-bit decoders, which Triton's interpreter never runs, on every word."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/KERNELS.md says what the roofline's JSON says."""
+"""Numbers in docs/KERNELS.md equal those in the roofline's JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quantised weights and rows: what rounding loses, what packing must not, and what is refused."""
+"""Quantised weights and rows: the rounding error, lossless packing, and refused input."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dgemma_kernels.reference.quantization import (
 )
 from dgemma_kernels.tensors.formats import RowFormat, Weight, WeightFormat
 
-# Share of a group's largest magnitude that half a step is.
+# Half a quantisation step, as a share of a group's largest magnitude.
 LARGEST_ERROR = {WeightFormat.FP8: 1 / 28, WeightFormat.INT8: 0.006, WeightFormat.INT4: 0.08, WeightFormat.NVFP4: 0.2}
 
 
@@ -77,7 +77,7 @@ def test_packing_moves_codes_and_loses_none(weight_format: WeightFormat) -> None
         assert torch.equal(packed.row_scale_EO, stored.global_scale.expand(2, 3) * E2M1_FACTOR)
 
 
-def test_a_dense_matrix_is_one_expert() -> None:
+def test_dense_matrix_is_one_expert() -> None:
     packed = pack_for_kernel(quantise_weight(draw(3, 64), WeightFormat.INT8))
     assert packed.data.shape == (1, 3, 64) and packed.scale is not None and packed.scale.shape == (1, 1, 3)
 

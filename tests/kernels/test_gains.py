@@ -1,4 +1,4 @@
-"""The predicted gains: what the committed prediction holds, and the arithmetic on launches and machine code."""
+"""The committed prediction of gains, and the arithmetic on launches and machine code."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def launches(predicted: dict[str, Any], gain: str, which: str) -> list[dict[str,
     return [launch for call in predicted["gains"][gain]["calls"].values() for launch in call[which]]
 
 
-def test_prediction_is_of_these_changes(predicted: dict[str, Any], bench: Callable[[str], ModuleType]) -> None:
+def test_prediction_is_of_the_current_changes(predicted: dict[str, Any], bench: Callable[[str], ModuleType]) -> None:
     assert not predicted["commit"].endswith("-dirty")
     gains = bench("table_gains").GAINS
     assert {name: gain["changes"] for name, gain in predicted["gains"].items()} == gains

@@ -1,4 +1,4 @@
-"""All kernels, and models of them, in Triton's interpreter: Triton asks for its mode when it is imported."""
+"""All kernels, and models that use them, in a process of Triton's interpreter: Triton reads its mode at import."""
 
 from __future__ import annotations
 

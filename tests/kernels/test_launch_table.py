@@ -1,4 +1,4 @@
-"""Launch tables: which one a card gets, and that all know all kernels."""
+"""Launch tables: which table a GPU gets, and that every table has all kernels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_every_table_has_the_same_kernels() -> None:
     assert all(one == kernels["sm_90"] for one in kernels.values()), kernels
 
 
-def test_a_card_without_a_table_gets_its_architectures_and_a_hint(caplog: pytest.LogCaptureFixture) -> None:
+def test_gpu_without_a_table_gets_its_architectures_and_a_hint(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert launch_table.choose("NVIDIA H200", (9, 0)).name == "sm_90"
         assert launch_table.choose("NVIDIA GeForce RTX 5090", (12, 0)).name == "sm_120"
@@ -27,15 +27,15 @@ def test_an_unknown_architecture_gets_the_smallest_blocks() -> None:
     assert launch_table.choose("Some Card", (10, 3)).name == "sm_89"
 
 
-def test_names_of_cards_become_names_of_files() -> None:
+def test_names_of_gpus_become_names_of_files() -> None:
     assert launch_table.file_name("NVIDIA GeForce RTX 5090") == "nvidia_geforce_rtx_5090"
 
 
-def test_a_processor_gets_the_interpreters() -> None:
+def test_cpu_gets_the_interpreters_table() -> None:
     assert launch_table.for_device(torch.device("cpu")).name == "interpreter"
 
 
-def test_what_is_missing_is_named() -> None:
+def test_missing_entry_is_named() -> None:
     with pytest.raises(ValueError, match="no launch table 'sm_1'; there are interpreter"):
         launch_table.read("sm_1")
     with pytest.raises(ValueError, match="has no entry 'norms'"):
@@ -54,7 +54,7 @@ def test_changed_values_reach_all_entries_of_a_kernel_and_no_other() -> None:
             table.changed(unknown)
 
 
-def test_what_nobody_measured_is_off() -> None:
+def test_unmeasured_switches_are_off() -> None:
     for path in launch_table.FOLDER.glob("*.json"):
         table = launch_table.read(path.stem)
         off = {"FILL": 0, "LOOPS": 1, "AHEAD": 0, "EACH": 1, "ROUTE_BESIDE": 0, "RENOISE_AHEAD": 0}

@@ -20,7 +20,7 @@ def draw(*shape: int) -> torch.Tensor:
 
 
 def within(out: torch.Tensor, exact: torch.Tensor, error: torch.Tensor) -> None:
-    """Compares each value with its own bound, which is far below what a wrong column or a missing term makes."""
+    """Compares each value with its own bound, far below the error of a wrong column or a missing term."""
     assert out.shape == exact.shape
     assert ((out.double() - exact).abs() <= error).all()
     assert float(error.max()) < 0.05 * float(exact.abs().max())
@@ -94,7 +94,7 @@ def int8_error(x: torch.Tensor, weight: torch.Tensor, levels: int) -> torch.Tens
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_products_in_eight_bits(dtype: torch.dtype, rows: int) -> None:
     x, weight, other = (draw(size, 192).to(dtype) / scale for size, scale in ((rows, 1), (96, 8), (96, 4)))
-    # Rows of very different size: each has a scale of its own.
+    # Rows of very different magnitude, each with its own scale.
     x *= torch.logspace(-3, 3, rows, dtype=torch.float32)[:, None].to(dtype)
     matrix, gate = PackedMatrix(weight, int8=True), PackedGate(weight, other, "silu", int8=True)
     levels = matrix.few_bits.input_levels
@@ -112,7 +112,7 @@ def test_products_in_eight_bits(dtype: torch.dtype, rows: int) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_rows_of_a_table_in_eight_bits(dtype: torch.dtype) -> None:
-    """Each row rounds by half a step of its own largest value; a row of zeros stays one."""
+    """Each row rounds by half a step of its own scale; a row of zeros stays zero."""
     weight = (draw(9, 48) * torch.logspace(-3, 3, 9)[:, None]).to(dtype)
     weight[4] = 0
     rows, weights = torch.tensor([[8, 0, 4], [0, 8, 3]]), torch.rand(2, 9).to(dtype)
@@ -130,8 +130,8 @@ def test_rows_of_a_table_in_eight_bits(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize(("largest", "levels"), [(2**15 - 1, 63), (2**13, 0)])
-def test_inputs_are_as_fine_as_sums_do_not_overflow(largest: int, levels: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without instructions for it pairs of products are added in 16 bits, and stop at the largest number."""
+def test_inputs_have_as_many_levels_as_sums_allow(largest: int, levels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without VNNI instructions pairs of products are added in 16 bits, and saturate."""
 
     def overflowing(
         x_NI: torch.Tensor, packed: torch.Tensor, scales_O: torch.Tensor, _zeros: object, levels: int
@@ -150,7 +150,7 @@ def test_inputs_are_as_fine_as_sums_do_not_overflow(largest: int, levels: int, m
 
 
 @pytest.mark.parametrize("fault", [AttributeError, RuntimeError, TypeError])
-def test_without_products_in_eight_bits_those_of_one_row_are_used(
+def test_without_products_in_eight_bits_the_copy_for_one_row_is_used(
     fault: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_args: object) -> None:
@@ -166,7 +166,7 @@ def test_without_products_in_eight_bits_those_of_one_row_are_used(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("row", [RowWeights.INT8, RowWeights.INT4])
 def test_one_row_keeps_its_inputs_beside_products_in_eight_bits(dtype: torch.dtype, row: RowWeights) -> None:
-    """Its weights are a copy, of the weight's format; what is given may be float32 all the same."""
+    """The copy of the weights for one row keeps their format; the inputs may be float32."""
     weight = draw(96, 192).to(dtype) / 8
     both, alone = PackedMatrix(weight, row, int8=True), PackedMatrix(weight, row)
     if not (both.few_bits.input_levels and both.few_bits.row_bits):

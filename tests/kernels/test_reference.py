@@ -30,7 +30,7 @@ def test_rms_norm(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     assert (out.double() - exact).abs().max() <= error * exact.abs().max()
 
 
-def test_rotary_turns_pairs_and_leaves_still_dimensions() -> None:
+def test_rotary_rotates_pairs_and_leaves_other_dimensions() -> None:
     x = torch.tensor([1.0, 5.0, 0.0, 7.0]).view(1, 1, 1, 4)
     angles = torch.tensor([math.pi / 2, 0.0, math.pi / 2, 0.0]).view(1, 1, 4)
     out = reference.plain.apply_rotary(x, angles.cos(), angles.sin())
@@ -47,7 +47,7 @@ def test_attention_has_scale_one_and_groups(heads: int, kv_heads: int) -> None:
         for query, last in enumerate((0, 3, 6)):
             scores = (k[0, group, : last + 1].double() @ q[0, head, query].double()).softmax(0)
             expected = scores @ v[0, group, : last + 1].double()
-            # Of the scores, which the softmax makes an error of the shares, and of the sum of values.
+            # The error of the scores, which the softmax passes on to the weights, and that of the sum of values.
             error = sum_error(8) * float((k[0, group].abs() @ q[0, head, query].abs()).max()) + sum_error(7)
             assert (out[0, head, query].double() - expected).abs().max() <= 2 * error * v.abs().max()
 
@@ -60,7 +60,7 @@ def test_experts_sum_the_chosen_ones(tokens: int, num_experts: int, selected: in
     weights, indices = reference.plain.route(scores, scale, selected)
     out = reference.plain.experts(x, weights, indices, gate_up, down)
     dense = reference.plain.experts_densely(x, weights, indices, gate_up, down)
-    # Two products one after the other, and twice that between two ways.
+    # Two products in sequence, and twice their error between two implementations.
     error = 4 * sum_error(12) * float(down.abs().sum(-1).amax() * (gate_up.abs().sum(-1).amax() * x.abs().max()) ** 2)
     assert (out - dense).abs().max() <= error
     for token in range(tokens):

@@ -1,4 +1,4 @@
-"""Work on a second stream: it starts after what was launched before, and all that follows waits for it."""
+"""Work on a second stream starts after earlier launches, and later launches wait for it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Stream:
 
 
 class Cuda:
-    """The calls of `torch.cuda` that choose streams, and what was launched on which."""
+    """Replaces the calls of `torch.cuda` that choose streams, and logs each launch with its stream."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.log: list[str] = []
@@ -62,14 +62,14 @@ def test_second_stream_starts_after_the_first_and_is_joined(cuda: Cuda) -> None:
 
 
 @pytest.mark.parametrize("device", [CARD, torch.device("cpu")])
-def test_one_stream_where_the_table_does_not_ask_for_two(cuda: Cuda, device: torch.device) -> None:
+def test_one_stream_if_the_table_does_not_ask_for_two(cuda: Cuda, device: torch.device) -> None:
     table = TABLE if device.type == "cpu" else read("sm_90")
     side_stream.beside(lambda: cuda.launch("route"), lambda: cuda.launch("mlp"), device, table=table)
     assert cuda.log == ["route on main", "mlp on main"]
 
 
 @pytest.mark.parametrize("failing", ["route", "mlp"])
-def test_a_failure_leaves_the_current_stream_joined(cuda: Cuda, failing: str) -> None:
+def test_failure_leaves_the_streams_joined(cuda: Cuda, failing: str) -> None:
     def run(what: str) -> None:
         if what == failing:
             raise RuntimeError(what)

@@ -1,4 +1,4 @@
-"""The tuner's choices and how its file grows, with times made up: no GPU is asked for."""
+"""The tuner's choices and its file, with made-up times and without a GPU."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def tune(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @dataclass
 class Call:
-    """A call whose times and results follow from the table's entry of one kernel."""
+    """A call whose time and result are functions of one kernel's entry in the table."""
 
     kernel: str
     time: Callable[[dict[str, int]], float]
@@ -68,7 +68,7 @@ def test_kernels_of_int4_and_fp8_models_come_first(tune: ModuleType) -> None:
     assert tune.ordered(read("sm_90").entries, ["norm"]) == ["norm"]
 
 
-def test_candidates_begin_with_what_is_there_and_repeat_nothing(tune: ModuleType) -> None:
+def test_candidates_begin_with_the_current_entry_and_repeat_nothing(tune: ModuleType) -> None:
     entry = read("sm_90").of("experts_down.int4")
     found = list(tune.candidates("experts_down.int4", entry))
     assert found[0] == entry
@@ -90,12 +90,12 @@ def test_the_fastest_that_compiles_and_computes_the_same_wins(tune: ModuleType, 
 
     assert tuner(tune, tmp_path, Call("vocabulary", time, compute)).run(["vocabulary"], 1e9) == 6
     content = json.loads((tmp_path / "card.json").read_text())
-    # The fastest of those that compute what the first one does: 8192 computes something else.
+    # The fastest entry with the result of the first one; 8192 gives another result.
     assert content["entries"]["vocabulary"] == {"BLOCK": 4096, "num_warps": 8}
     assert content["entries"]["norm"] == read("sm_90").of("norm") and not content["measured"]
 
 
-def test_where_nothing_runs_the_entry_stays(tune: ModuleType, tmp_path: Path) -> None:
+def test_entry_is_kept_if_no_candidate_runs(tune: ModuleType, tmp_path: Path) -> None:
     def time(_entry: dict[str, int]) -> float:
         raise RuntimeError("no")
 
@@ -104,7 +104,7 @@ def test_where_nothing_runs_the_entry_stays(tune: ModuleType, tmp_path: Path) ->
     assert tuned.file.table.of("norm") == read("sm_90").of("norm")
 
 
-def test_the_next_run_goes_on_after_the_last_candidate(tune: ModuleType, tmp_path: Path) -> None:
+def test_next_run_continues_after_the_last_candidate(tune: ModuleType, tmp_path: Path) -> None:
     seen: list[dict[str, int]] = []
 
     def time(entry: dict[str, int]) -> float:
@@ -133,7 +133,7 @@ def test_a_candidate_that_breaks_the_device_is_not_tried_again(tune: ModuleType,
     assert again.run(["norm"], 1e9) == 1
 
 
-def test_a_table_is_measured_once_every_kernel_is_through(tune: ModuleType, tmp_path: Path) -> None:
+def test_table_is_marked_measured_once_every_kernel_is_tuned(tune: ModuleType, tmp_path: Path) -> None:
     class Fast:
         def result(self, _table: LaunchTable) -> torch.Tensor:
             return torch.ones(1)
@@ -153,7 +153,7 @@ def test_copies_of_a_call_exceed_the_cache_twice(tune: ModuleType, each: int, ca
     assert importlib.import_module("cold_timing").copies(each, cache) == expected
 
 
-def test_without_a_gpu_it_says_so(
+def test_tuner_without_a_gpu_reports_that(
     tune: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -1,4 +1,4 @@
-"""Every tensor of the published DiffusionGemma checkpoints, with its type and shape, from dimensions and known facts.
+"""Every tensor of the published DiffusionGemma checkpoints, with its type and shape, derived from published facts.
 
 Run as a script it writes the lists beside this module, one JSON file a layout. Names are written out here and not taken
 from the engine's key map, which is what the lists are compared with. Sizes of the files and counts of the tensors that
@@ -281,7 +281,7 @@ def _ranges(numbers: set[int]) -> str:
 
 
 def _numbers(ranges: str) -> Iterator[int]:
-    """Yields the numbers of ranges; one that nothing is named by for none."""
+    """Yields the numbers of a list of ranges; a single -1 for an empty list."""
     for part in ranges.split(",") if ranges else ["-1"]:
         first, _, last = part.partition("-") if ranges else (part, "", "")
         yield from range(int(first), int(last or first) + 1)

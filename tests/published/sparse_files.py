@@ -1,4 +1,4 @@
-"""Full-size checkpoints of the published layouts that take no disk: true headers before zeros that are not stored.
+"""Full-size checkpoints of the published layouts as sparse files: true headers, then zeros that take no disk space.
 
 A file system that has no sparse files would need up to 52 GB, so `has_sparse_files` asks first.
 """
@@ -61,7 +61,7 @@ METADATA: Mapping[str, object] = {
 
 
 def has_sparse_files(folder: Path) -> bool:
-    """Whether a large file of zeros takes no room in a folder."""
+    """Returns whether a large file of zeros takes no disk space in a folder."""
     path = folder / "probe"
     with path.open("wb") as file:
         file.truncate(2**26)

@@ -1,6 +1,6 @@
-"""Whole passes of a model in kernels: in Triton's interpreter, or compiled where there is a GPU; never as neither.
+"""Passes of a whole model through the kernels, in Triton's interpreter or compiled on a GPU; else collects nothing.
 
-`tests/kernels/test_interpreted.py` runs this folder in a process of its own, since Triton asks for its mode when it is
+`tests/kernels/test_interpreted.py` runs this folder in a process of its own, since Triton reads its mode when it is
 imported.
 """
 

@@ -1,7 +1,7 @@
-"""A stand-in for CUDA graphs on a processor: tensor operations and kernel launches, recorded with the tensors they had.
+"""A stand-in for CUDA graphs on a CPU: tensor operations and kernel launches, recorded with their tensors.
 
 A replay runs no Python of the recorded work: every operation is repeated on the same memory, in the same order, as a
-graph's nodes are. What would wait for the device is refused, as a capture refuses it.
+graph's nodes are. An operation that would wait for the device raises an error, as in a capture.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _WAITING = ("_local_scalar_dense", "nonzero", "equal")
 
 
 class _Recorder(TorchDispatchMode):
-    """Runs operations and appends what repeats them."""
+    """Runs operations and appends a function that repeats each."""
 
     def __init__(self, steps: list[Work]) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ def _recorded_launches(recorder: _Recorder) -> Iterator[None]:
 
 
 def record(work: Work) -> Work:
-    """Returns what repeats `work`: a `Capture`."""
+    """Runs `work` and returns a function that replays it: a `Capture`."""
     steps = list[Work]()
     recorder = _Recorder(steps)
     with _recorded_launches(recorder), recorder:

@@ -1,4 +1,4 @@
-"""A whole model through the kernels: what it says in every format, and that graph, eager and oracle agree.
+"""A whole model through the kernels: its outputs in every format, and that graph, eager and reference agree.
 
 In the interpreter the model is float32 where nothing is quantised, and equals the plain one. Compiled, it is bfloat16,
 as it is served; graphs are then CUDA's.
@@ -53,8 +53,8 @@ def plain_dtype(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "cpu" else torch.bfloat16
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="float32 is what the interpreter is exact in")
-def test_says_what_the_plain_model_says(tmp_path: Path, device: torch.device) -> None:
+@pytest.mark.skipif(torch.cuda.is_available(), reason="compiled kernels run in bfloat16: float32 not checked")
+def test_outputs_equal_the_plain_models(tmp_path: Path, device: torch.device) -> None:
     folder = write(tmp_path, **SMALL)
     expected = few(load(folder, Ops.reference(), torch.float32, device), device)
     got = few(load(folder, Ops.triton(), torch.float32, device), device)
@@ -84,10 +84,10 @@ GAINS = {
 
 
 @pytest.mark.parametrize("form", [None, Format.FP8, Format.INT4])
-def test_every_switch_of_the_launch_table_keeps_what_is_computed(
+def test_every_switch_of_the_launch_table_keeps_the_outputs(
     tmp_path: Path, form: Format | None, device: torch.device
 ) -> None:
-    """All at once: products split, keys split, scales ahead, blocks shared, routing beside the MLP."""
+    """All switches on: products split, keys split, scales ahead, blocks shared, routing beside the MLP."""
     folder = write(tmp_path, form, num_experts=2, top_k_experts=2, **SMALL)
     exact = few(load(folder, Ops.reference(), torch.float32, device), device)
     same_dtype = few(load(folder, Ops.fused_reference(), torch.bfloat16, device), device)
@@ -97,10 +97,10 @@ def test_every_switch_of_the_launch_table_keeps_what_is_computed(
         assert_as_close(got[name], same_dtype[name], theirs, name)
 
 
-def test_steps_with_every_switch_say_the_same(
+def test_steps_with_every_switch_guess_the_same(
     tmp_path: Path, device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a card captured ones too, of their real lengths."""
+    """On a GPU the steps are captured as well, at their real lengths."""
     if device.type == "cpu":
         monkeypatch.setattr(step_buffers, "step_length", lambda num_tokens: -(-num_tokens // 4) * 4)
     folder, rows = write(tmp_path, layer_types=[SLIDING], **SMALL), [Row(num_free=4, head_ids=(7, 8), seed=3)]
@@ -114,7 +114,7 @@ def test_steps_with_every_switch_say_the_same(
             run(on_device(steps, prompt(model, 11), rows, device)) for _ in range(1 if device.type == "cpu" else 3)
         ]
     for other in said[1:]:
-        # Sums in another order may send a token of bfloat16 elsewhere.
+        # In bfloat16 another order of summation may change a token, so only the rows are compared.
         if device.type == "cpu":
             agree(said[0], other)
         assert other.guesses.keys() == said[0].guesses.keys()
@@ -128,14 +128,14 @@ def assert_as_close(got: torch.Tensor, same_dtype: torch.Tensor, exact: torch.Te
     assert float(ours.square().mean().sqrt()) <= 2 * float(allowed.square().mean().sqrt()) + floor, name
 
 
-def test_graph_eager_and_oracle_agree(tmp_path: Path, device: torch.device) -> None:
+def test_graph_eager_and_reference_agree(tmp_path: Path, device: torch.device) -> None:
     folder = write(tmp_path, layer_types=[SLIDING], **SMALL)
     dtype = plain_dtype(device)
     model = load(folder, Ops.triton(), dtype, device)
     assert isinstance(model, FusedModel)
     captured = StepGraphs(model, Graphs(capture_on(device)))
     cache = prompt(model, 21)
-    # Larger, so that what is replayed for the smaller ones finds its leftovers.
+    # Larger, so that the buffers hold values of other rows when the smaller ones are replayed.
     larger = [Row(num_free=14, head_ids=(9, 4), seed=1), Row(num_free=9, first_ids=(3, 5), seed=2)]
     rows = [Row(num_free=6, head_ids=(7, 8), seed=3), Row(num_free=4, seed=4)]
     run(on_device(captured, cache, larger, device))
@@ -150,16 +150,16 @@ def test_graph_eager_and_oracle_agree(tmp_path: Path, device: torch.device) -> N
         agree(run(Denoiser(executor, SAMPLER)), got)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="real graphs are captured there")
-def test_replayed_kernels_read_the_document_at_hand(
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU captures real graphs: the stand-in was not checked")
+def test_replayed_kernels_read_the_current_document(
     tmp_path: Path, device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Recorded with one document's keys and values, replayed with those of another, whose block is shorter too."""
+    """Records with the keys and values of one document, replays with those of another, whose block is shorter."""
     folder = write(tmp_path, layer_types=[SLIDING], **SMALL)
     model = load(folder, Ops.triton(), torch.float32, device)
     assert isinstance(model, FusedModel)
     captured, eager = StepGraphs(model, Graphs(record)), StepGraphs(model, Graphs(record, most=0))
-    # Fewer tokens than a real step is filled up to.
+    # Pads to a smaller multiple than real steps, so that the test stays short.
     monkeypatch.setattr(step_buffers, "step_length", lambda num_tokens: -(-num_tokens // 4) * 4)
     rows, one_step = [Row(num_free=4, head_ids=(7, 8), seed=3)], replace(SAMPLER, num_steps=1)
     for length, block in ((11, [4, 9, 2]), (10, [5]), (5, [11])):
@@ -172,11 +172,11 @@ def test_replayed_kernels_read_the_document_at_hand(
     assert got.guesses[0].entropy == pytest.approx(expected.guesses[0].entropy, rel=1e-6)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="real graphs are captured there")
-def test_replayed_kernels_read_the_prompts_of_those_at_hand(
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU captures real graphs: the stand-in was not checked")
+def test_replayed_kernels_read_the_current_prompts(
     tmp_path: Path, device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two users' canvases in one pass, recorded with the prompts of two others."""
+    """Two canvases in one pass, recorded with two prompts and replayed with two others."""
     folder = write(tmp_path, layer_types=[SLIDING], **SMALL)
     model = load(folder, Ops.triton(), torch.float32, device)
     assert isinstance(model, FusedModel)

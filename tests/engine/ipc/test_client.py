@@ -58,7 +58,7 @@ async def test_attach_without_engine_is_unavailable_and_creates_nothing(tmp_path
     assert not (tmp_path / "run").exists()
 
 
-async def test_attach_to_a_socket_that_says_nothing_is_unavailable(tmp_path: Path) -> None:
+async def test_attach_to_a_silent_socket_is_unavailable(tmp_path: Path) -> None:
     location = location_in(tmp_path)
 
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -70,8 +70,8 @@ async def test_attach_to_a_socket_that_says_nothing_is_unavailable(tmp_path: Pat
             await EngineClient.attach(location, timeout_s=0.1)
 
 
-async def test_failed_attempt_does_not_tell_on_closed(tmp_path: Path) -> None:
-    """An engine that is just dying takes the connection and drops it; the next attempt must start clean."""
+async def test_failed_attempt_does_not_call_on_closed(tmp_path: Path) -> None:
+    """An engine that is exiting may accept a connection and close it; the next attempt must start clean."""
     location = location_in(tmp_path)
     closed: list[str] = []
 
@@ -91,7 +91,7 @@ async def test_attach_refuses_a_directory_of_another_user(tmp_path: Path) -> Non
         await EngineClient.attach_or_start(location)
 
 
-async def test_cancelling_the_caller_stops_the_step_counter(tmp_path: Path) -> None:
+async def test_cancelling_the_caller_stops_the_denoising_steps(tmp_path: Path) -> None:
     engine = SteppingEngine()
     async with serving(tmp_path, loads(engine)) as location, await EngineClient.attach(location) as client:
         pending = asyncio.create_task(client.infill(context(steps=LONG)))
@@ -150,7 +150,7 @@ async def test_closing_a_connection_cancels_its_requests_only(tmp_path: Path) ->
 
 
 async def test_cancelled_requests_begin_at_most_one_further_step(tmp_path: Path) -> None:
-    """200 of them at random moments: taken back, superseded, or left by a client that hangs up."""
+    """200 requests at random moments: cancelled, superseded, or ended by a client that disconnects."""
     random, engine = Random(7), SteppingEngine(step_s=0.0015)
     steps_after_sending: list[int] = []
     async with serving(tmp_path, loads(engine)) as location, await EngineClient.attach(location) as client:
@@ -176,7 +176,7 @@ async def test_cancelled_requests_begin_at_most_one_further_step(tmp_path: Path)
             assert all(run.num_steps < 500 for run in engine.runs)
     cancelled = [run for run in engine.runs if run.context.prefix != "newer"]
     assert len(cancelled) >= 100  # The others were cancelled before they were started.
-    assert statistics.median(steps_after_sending) <= 2  # The way through the socket is in it.
+    assert statistics.median(steps_after_sending) <= 2  # Includes the time in the socket.
 
 
 @pytest.mark.parametrize("document", ["busy", "other"])
@@ -241,7 +241,7 @@ async def test_definitions_are_found_while_the_model_loads(tmp_path: Path) -> No
             await client.definitions(bad)
 
 
-async def test_bad_parameters_are_a_fault_that_names_the_field(tmp_path: Path) -> None:
+async def test_bad_parameters_are_an_error_that_names_the_field(tmp_path: Path) -> None:
     async with serving(tmp_path) as location, await EngineClient.attach(location) as client:
         bad = context()
         object.__setattr__(bad, "deadline_ms", "soon")
@@ -272,7 +272,7 @@ async def test_hundred_thousand_lines_pass(tmp_path: Path) -> None:
         assert [replace(seen, document=asked.document) for seen in engine.seen] == [asked]
 
 
-async def test_engine_tells_the_documents_of_two_clients_apart(tmp_path: Path) -> None:
+async def test_engine_keeps_the_documents_of_two_clients_apart(tmp_path: Path) -> None:
     engine, asked = SteppingEngine(), context(document="a.py")
     async with (
         serving(tmp_path, loads(engine)) as location,
@@ -312,7 +312,7 @@ async def test_progress_is_reported_and_requests_wait_for_the_model(tmp_path: Pa
     assert percents == sorted(percents)
 
 
-async def test_load_failure_is_told_to_everyone(tmp_path: Path) -> None:
+async def test_load_failure_is_reported_to_every_client(tmp_path: Path) -> None:
     message = "config.json: is missing; download the model again"
     async with serving(tmp_path, load_failing) as location, await EngineClient.attach(location) as client:
         with pytest.raises(EngineUnavailable, match=message):
@@ -323,13 +323,13 @@ async def test_load_failure_is_told_to_everyone(tmp_path: Path) -> None:
         assert (status.state, status.message) == (EngineState.FAILED, message)
 
 
-async def test_wait_ready_gives_up(tmp_path: Path) -> None:
+async def test_wait_ready_times_out(tmp_path: Path) -> None:
     async with serving(tmp_path, load_slowly) as location, await EngineClient.attach(location) as client:
         with pytest.raises(EngineUnavailable, match=r"the model was not loaded within 0\.01 s; see"):
             await client.wait_ready(0.01)
 
 
-async def test_stop_engine_answers_outstanding_requests_and_tells_its_clients(tmp_path: Path) -> None:
+async def test_stop_engine_answers_outstanding_requests_and_notifies_clients(tmp_path: Path) -> None:
     engine, closed = SteppingEngine(), asyncio.Event()
     async with serving(tmp_path, loads(engine)) as location:
         client = await EngineClient.attach(location, on_closed=closed.set)
@@ -367,7 +367,7 @@ async def test_no_source_text_in_the_logs(tmp_path: Path, caplog: pytest.LogCapt
     assert "TOP_SECRET" not in caplog.text
 
 
-async def test_idle_engine_ends_and_a_used_one_does_not(tmp_path: Path) -> None:
+async def test_idle_engine_exits_and_a_used_one_does_not(tmp_path: Path) -> None:
     async with serving(tmp_path, idle_s=0.3) as location:
         async with await EngineClient.attach(location) as client:
             await asyncio.sleep(0.5)
@@ -375,6 +375,6 @@ async def test_idle_engine_ends_and_a_used_one_does_not(tmp_path: Path) -> None:
         await until(lambda: not location.socket.exists())
 
 
-async def test_failed_engine_without_clients_ends(tmp_path: Path) -> None:
+async def test_failed_engine_without_clients_exits(tmp_path: Path) -> None:
     async with serving(tmp_path, load_failing, failed_linger_s=0.1) as location:
         await until(lambda: not location.socket.exists())

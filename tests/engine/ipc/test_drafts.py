@@ -1,4 +1,4 @@
-"""Drafts on their way from the engine to the one who asked for them, through the real daemon and its socket."""
+"""Drafts reach the client that requested them, through the real daemon and its socket."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def loads(engine: SteppingEngine) -> Callable[..., SteppingEngine]:
 
 @asynccontextmanager
 async def wired(location: EngineLocation) -> AsyncIterator[Wire]:
-    """A connection by hand: what comes can be seen byte for byte and in its order."""
+    """A raw connection: a test sees every message in its order."""
     reader, writer = await asyncio.open_unix_connection(location.socket, limit=1 << 16)
     wire = Wire(reader, writer)
     assert [(await wire.receive())["method"] for _ in range(2)] == [HELLO, PROGRESS]
@@ -55,7 +55,7 @@ async def receive_until(wire: Wire, msg_id: Any) -> tuple[list[Draft], Any]:
 
 
 def check_drafts(drafts: list[Draft], prefix: str, *, num_steps: int) -> None:
-    """They are of this request, in order; one that a newer one overtook may lack, and the last if the answer did."""
+    """Checks that drafts are in order and of this request; a newer one or the answer may have overtaken some."""
     steps = [draft.step for draft in drafts]
     assert steps == sorted(set(steps))
     assert len(steps) > num_steps // 2
@@ -80,7 +80,7 @@ async def test_listener_gets_the_drafts_of_its_request_before_the_answer(tmp_pat
     assert ids[2] == ""
 
 
-async def test_one_connection_sees_nothing_of_the_other_ones_drafts(tmp_path: Path) -> None:
+async def test_drafts_are_sent_to_the_requesting_connection_only(tmp_path: Path) -> None:
     async with serving(tmp_path) as location, wired(location) as one, wired(location) as other:
         one.send(ask(1, "one", steps=20, drafts="same"))
         other.send(ask(1, "other", steps=20, drafts="same"))
@@ -90,15 +90,15 @@ async def test_one_connection_sees_nothing_of_the_other_ones_drafts(tmp_path: Pa
             assert answer["result"]["finish"] == "stable"
 
 
-async def test_no_draft_comes_unasked(tmp_path: Path) -> None:
+async def test_no_draft_is_sent_unless_requested(tmp_path: Path) -> None:
     async with serving(tmp_path) as location, wired(location) as wire:
         wire.send(ask(1, steps=10))
         drafts, _ = await receive_until(wire, 1)
         assert drafts == []
 
 
-async def test_no_draft_comes_after_the_answer_however_that_comes(tmp_path: Path) -> None:
-    """Answered in full, at the deadline, superseded and taken back, at random moments."""
+async def test_no_draft_is_sent_after_any_kind_of_answer(tmp_path: Path) -> None:
+    """The request is answered in full, at its deadline, superseded or cancelled, at random moments."""
     random, answered, num_drafts = Random(11), set[int](), 0
     async with serving(tmp_path, loads(SteppingEngine(step_s=0.001))) as location, wired(location) as wire:
 
@@ -121,7 +121,7 @@ async def test_no_draft_comes_after_the_answer_however_that_comes(tmp_path: Path
             if deadline_ms > 4 and (steps == LONG or random.random() < 0.3):
                 wire.send({"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": number}})
         await asyncio.wait_for(reading, PATIENCE_S)
-        # One that came later still would stand before this answer.
+        # A later draft would arrive before this answer.
         assert (await wire.ask(request(STATUS, {}, "last")))["id"] == "last"
     assert num_drafts > 100
 
@@ -145,7 +145,7 @@ async def test_step_that_ends_after_the_cancellation_sends_no_draft(way: str, tm
         assert (await wire.ask(request(STATUS, {}, "last")))["id"] == "last"
 
 
-async def test_slow_reader_gets_the_newest_draft_and_costs_no_memory(tmp_path: Path) -> None:
+async def test_slow_reader_gets_the_newest_draft_and_no_backlog(tmp_path: Path) -> None:
     engine = SteppingEngine(step_s=0.001)
     async with serving(tmp_path, loads(engine)) as location, wired(location) as wire:
         wire.send(ask(1, "x" * 100_000, steps=LONG, drafts="id"))
@@ -156,7 +156,7 @@ async def test_slow_reader_gets_the_newest_draft_and_costs_no_memory(tmp_path: P
             assert message["method"] == DRAFT
             steps.append(message["params"]["step"])
         assert steps == sorted(steps)
-        # What was under way and in the buffers of the system, then the newest at once.
+        # Those in flight and in the socket's buffers, then the newest at once.
         assert len(steps) < 30
         wire.send({"jsonrpc": "2.0", "method": "$/cancelRequest", "params": {"id": 1}})
         _, answer = await receive_until(wire, 1)
@@ -176,7 +176,7 @@ async def test_draft_that_waits_for_a_slow_reader_ends_with_its_request(tmp_path
         assert (await wire.ask(request(STATUS, {}, "last")))["id"] == "last"
 
 
-async def test_client_that_cancels_or_hangs_up_hears_no_more(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_drafts_end_when_the_client_cancels_or_leaves(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     engine, told = SteppingEngine(), list[Draft]()
     async with serving(tmp_path, loads(engine)) as location:
         client = await EngineClient.attach(location)
@@ -202,8 +202,8 @@ async def test_client_that_cancels_or_hangs_up_hears_no_more(tmp_path: Path, cap
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-async def test_client_drops_drafts_that_nobody_listens_for(tmp_path: Path) -> None:
-    """An engine that sends what ours does not: strangers' drafts, broken ones, and one after the answer."""
+async def test_client_drops_drafts_without_a_listener(tmp_path: Path) -> None:
+    """The engine sends drafts of other requests, malformed ones, and one after the answer."""
     location, told = location_in(tmp_path), list[Draft]()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -231,7 +231,7 @@ async def test_client_drops_drafts_that_nobody_listens_for(tmp_path: Path) -> No
         assert [draft.step for draft in told] == [3, 3]
 
 
-async def test_listener_that_fails_costs_neither_answer_nor_secret(
+async def test_failing_listener_loses_no_answer_and_logs_no_text(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)

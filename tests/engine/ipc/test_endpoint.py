@@ -128,7 +128,7 @@ def test_prepare_refuses_a_directory_without_write_access(tmp_path: Path) -> Non
     check_refused(locate(tmp_path / "closed" / "run"), path=tmp_path / "closed" / "run", reason="cannot be")
 
 
-def test_name_of_the_hub_that_is_not_fetched_stays_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_name_is_kept_unless_a_folder_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     environ = {"DGEMMA_RUNTIME_DIR": str(tmp_path)}
     assert EngineLocation.locate(environ, model="owner/name").model == "owner/name"

@@ -1,4 +1,4 @@
-"""One connection, seen as bytes: whatever comes is answered, and its text stays out of the logs."""
+"""JSON-RPC on one connection, byte by byte: any input is answered, and its text stays out of the logs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SECRET = "TOP_SECRET"
 
 
 class Wire:
-    """The other end, by hand."""
+    """The other end of the connection, as raw messages."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
@@ -108,7 +108,7 @@ ECHO = request("echo", {"a": [1, {"b": "c"}]}, "last")
         (request("known_fault", SECRET), 1, -32803),
     ],
 )
-async def test_malformed_requests_are_answered_and_the_connection_goes_on(
+async def test_malformed_requests_are_answered_and_the_connection_stays_open(
     message: Any, msg_id: Any, code: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -182,7 +182,7 @@ async def test_end_of_the_connection_fails_pending_requests(tmp_path: Path) -> N
             await peer.request("question", {})
 
 
-async def test_cancelled_request_tells_the_other_end_and_ignores_its_late_answer(
+async def test_cancelled_request_notifies_the_peer_and_ignores_its_late_answer(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with connected(tmp_path, Handlers()) as (wire, peer):
@@ -197,7 +197,7 @@ async def test_cancelled_request_tells_the_other_end_and_ignores_its_late_answer
     assert not caplog.records
 
 
-async def test_request_raises_the_other_ends_error(tmp_path: Path) -> None:
+async def test_request_raises_the_peers_error(tmp_path: Path) -> None:
     async with connected(tmp_path, Handlers()) as (wire, peer):
         pending = asyncio.create_task(peer.request("question", {}))
         msg_id = (await wire.receive())["id"]
@@ -223,13 +223,13 @@ async def test_nothing_of_an_ended_request_is_kept(tmp_path: Path) -> None:
         assert not peer._protocol._request_futures
 
 
-async def test_messages_larger_than_the_streams_buffer_pass_both_ways(tmp_path: Path) -> None:
+async def test_messages_larger_than_the_stream_buffer_pass_both_ways(tmp_path: Path) -> None:
     async with connected(tmp_path, Handlers()) as (wire, _):
         text = "🦀é\n" * 700_000
         assert (await wire.ask(request("echo", text)))["result"] == text
 
 
-async def test_settle_waits_until_the_last_byte_has_left(tmp_path: Path) -> None:
+async def test_settle_waits_until_the_last_byte_is_sent(tmp_path: Path) -> None:
     async with connected(tmp_path, Handlers()) as (wire, peer):
         wire.reader._transport.pause_reading()  # type: ignore[attr-defined]
         num_sent = 0

@@ -1,4 +1,4 @@
-"""One holder per lock, told by its process id; a dead one's lock is free."""
+"""A lock has one holder, identified by its process id; the lock of a dead process is free."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_acquire_takes_over_from_a_killed_process(tmp_path: Path) -> None:
         assert holder.stdout is not None
         holder.stdout.readline()
         assert EngineLock.acquire(path) is None
-        assert holder_pid(path) is None  # It has not written its id.
+        assert holder_pid(path) is None  # The holder has not written its id.
         holder.kill()
     lock = EngineLock.acquire(path)
     assert lock is not None

@@ -1,4 +1,4 @@
-"""Engines that run, found by the locks that this process holds for them, and named."""
+"""Running engines are found by their locks, which this process holds, and selected by name."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def selected(environ: dict[str, str], *options: str) -> list[tuple[str, str]]:
     return [(engine.location.model, engine.location.device) for engine in found]
 
 
-def test_running_engines_are_all_that_hold_a_lock(environ: dict[str, str]) -> None:
+def test_running_engines_are_those_whose_lock_is_held(environ: dict[str, str]) -> None:
     assert selected(environ) == [("", "auto"), ("small", "cpu"), ("tiny", "auto"), ("tiny", "cuda:1")]
     shutil.rmtree(environ["DGEMMA_RUNTIME_DIR"])
     assert running_engines(environ) == []
@@ -53,7 +53,7 @@ def test_options_select_by_model_on_any_device_and_by_device(environ: dict[str, 
     assert selected(environ, "--model", "tiny", "--device", "cuda:1") == [("tiny", "cuda:1")]
     assert selected(environ, "--model", "small", "--device", "auto") == []
     assert selected(environ, "--model", str(tmp_path / MODEL)) == [(str(tmp_path / MODEL), "auto")]
-    # The default model; `tiny` while that is not fetched.
+    # The default model, which is `tiny` until the default is downloaded.
     assert selected(environ, "--device", "auto") == [("tiny", "auto")]
 
 

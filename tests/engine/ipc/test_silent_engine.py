@@ -1,4 +1,4 @@
-"""Engines that live and cannot be reached: found at once, replaced where nobody uses them, else named with a remedy."""
+"""Engines that run and cannot be reached: detected at once, replaced if unused, else reported with a remedy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.engine.fake_engine import command, location_in, until
 
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.skipif(not Path("/proc/net/unix").exists(), reason="no /proc; not checked: engines out of reach"),
+    pytest.mark.skipif(not Path("/proc/net/unix").exists(), reason="no /proc; not checked: unreachable engines"),
 ]
 
 
@@ -61,7 +61,7 @@ async def reach(damage: Callable[[EngineLocation, int], None], location: EngineL
 
 
 @pytest.mark.parametrize(("damage", "silence"), DAMAGES)
-async def test_unused_engine_out_of_reach_is_replaced(
+async def test_unused_unreachable_engine_is_replaced(
     location: EngineLocation, damage: Callable[[EngineLocation, int], None], silence: Silence
 ) -> None:
     client, pid = await start(location)
@@ -78,7 +78,7 @@ async def test_unused_engine_out_of_reach_is_replaced(
 
 
 @pytest.mark.parametrize(("damage", "silence"), DAMAGES)
-async def test_engine_out_of_reach_that_another_window_uses_is_named_and_stays(
+async def test_unreachable_engine_that_another_window_uses_is_reported_and_kept(
     location: EngineLocation, damage: Callable[[EngineLocation, int], None], silence: Silence
 ) -> None:
     client, pid = await start(location)
@@ -93,7 +93,7 @@ async def test_engine_out_of_reach_that_another_window_uses_is_named_and_stays(
 
 
 @pytest.mark.parametrize(("damage", "silence"), DAMAGES)
-async def test_status_names_and_stop_ends_an_engine_out_of_reach(
+async def test_status_names_and_stop_ends_an_unreachable_engine(
     location: EngineLocation,
     damage: Callable[[EngineLocation, int], None],
     silence: Silence,
@@ -112,7 +112,7 @@ async def test_status_names_and_stop_ends_an_engine_out_of_reach(
     await client.close()
 
 
-async def test_connections_that_wait_for_a_stopped_engine_are_no_clients(location: EngineLocation) -> None:
+async def test_connections_waiting_for_a_stopped_engine_are_not_clients(location: EngineLocation) -> None:
     client, pid = await start(location)
     await client.close()
     await reach(stop, location, pid)
@@ -124,7 +124,7 @@ async def test_connections_that_wait_for_a_stopped_engine_are_no_clients(locatio
     await writer.wait_closed()
 
 
-async def test_engine_that_ignores_the_request_to_end_is_killed(location: EngineLocation) -> None:
+async def test_engine_that_ignores_the_stop_request_is_killed(location: EngineLocation) -> None:
     program = (
         "import signal,sys,time; from pathlib import Path; from dgemma_engine.ipc.lock_file import EngineLock\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
@@ -142,7 +142,7 @@ async def test_engine_that_ignores_the_request_to_end_is_killed(location: Engine
 
 
 def test_process_that_does_not_hold_the_lock_is_never_taken_for_the_engine(location: EngineLocation) -> None:
-    """The number in the lock may be that of a process in another container."""
+    """The process id in the lock may come from another container."""
     location.prepare()
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as other:
         os.kill(other.pid, signal.SIGSTOP)

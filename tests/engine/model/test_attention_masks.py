@@ -1,4 +1,4 @@
-"""Rows that share a pass compute what they compute alone, and see exactly what the rules say."""
+"""Rows that share a pass give the results that they give alone, and attend exactly to what the masks allow."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def model(make_checkpoint: Callable[..., Any]) -> DiffusionGemma:
 
 @pytest.fixture(scope="module")
 def exact_model(model: DiffusionGemma) -> DiffusionGemma:
-    """In float64, so that no search can find an input whose rounding errors look like a wrong mask."""
+    """In float64, so that Hypothesis finds no input whose rounding errors look like a wrong mask."""
     return copy.deepcopy(model).double()
 
 
@@ -171,7 +171,7 @@ def test_branches_are_routed_as_separate_encodes(routed_model: DiffusionGemma, p
     check_branches(routed_model, prompt_length, [4, 7, 2], num_again=1)
 
 
-def test_hidden_from_beyond_the_cache_is_refused() -> None:
+def test_hidden_position_beyond_the_cache_is_refused() -> None:
     with pytest.raises(AssertionError, match=r"\(4, 3\)"):
         attention_masks.branches(torch.zeros(2), torch.arange(3, 5), num_past=3, sliding_window=WINDOW, hidden_from=4)
 

@@ -1,4 +1,4 @@
-"""Canvases over prompts of their own in one pass: what each model says of one is what it says of it alone."""
+"""Canvases with separate prompts in one pass: each gives the output that it gives alone, in every model."""
 
 from __future__ import annotations
 
@@ -82,12 +82,12 @@ def alone(model: DiffusionModel, each: CanvasPass) -> torch.Tensor:
 
 @pytest.mark.parametrize("make", MODELS)
 @torch.inference_mode()
-def test_each_canvas_says_what_it_says_alone(folder: Path, make: Callable[[Path], DiffusionModel]) -> None:
+def test_each_canvas_gives_the_output_it_gives_alone(folder: Path, make: Callable[[Path], DiffusionModel]) -> None:
     model = make(folder)
     given = passes(model)
     expected = [alone(model, each) for each in given]
     largest = max(float(one.abs().max()) for one in expected)
-    # In several orders and numbers, each of them again: a captured pass is repeated with other prompts.
+    # Several orders and numbers, some twice, so that a captured pass is replayed with other prompts.
     for order in ([0, 1, 2], [2, 0, 1], [1, 0], [0, 2], [1, 2], [0, 1, 2]):
         got = model.decode_together([given[index] for index in order])
         for index, ours in zip(order, got, strict=True):
@@ -97,7 +97,7 @@ def test_each_canvas_says_what_it_says_alone(folder: Path, make: Callable[[Path]
 
 @pytest.mark.parametrize("make", MODELS)
 @torch.inference_mode()
-def test_prompts_are_as_they_were(folder: Path, make: Callable[[Path], DiffusionModel]) -> None:
+def test_prompts_are_left_unchanged(folder: Path, make: Callable[[Path], DiffusionModel]) -> None:
     model = make(folder)
     given = passes(model)
     before = [alone(model, each) for each in given]

@@ -1,4 +1,4 @@
-"""Threads beside other programs, and number formats."""
+"""Number of threads, choice of a device, and number formats."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def threads_as_before() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 1), (5, 2), (8, 4)])
-def test_half_the_cores_are_left_alone(cores: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_the_cores_are_left_to_other_programs(cores: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(cores)))
     assert limit_threads({}) == threads == torch.get_num_threads()
 
 
-def test_users_own_choice_stands() -> None:
+def test_thread_count_of_the_user_is_kept() -> None:
     torch.set_num_threads(3)
     assert limit_threads({"OMP_NUM_THREADS": "3"}) == 3
 
@@ -39,7 +39,7 @@ def test_cpu_is_picked_without_an_accelerator(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("has_driver", [True, False])
-def test_card_that_is_left_unused_is_explained(
+def test_reason_for_an_unused_card_is_logged(
     has_driver: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -63,11 +63,11 @@ CARDS = {
 
 
 @pytest.mark.parametrize("maker", CARDS)
-def test_cards_of_other_makers_are_left_alone_on_purpose(
+def test_cards_of_other_makers_are_unused_and_the_reason_is_logged(
     maker: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     why, put_in = CARDS[maker]
-    # As torch for AMD's cards answers.
+    # As a build of torch for AMD cards returns.
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     put_in(monkeypatch)
     assert pick_device("auto") == torch.device("cpu")
@@ -79,7 +79,7 @@ def test_cards_of_other_makers_are_left_alone_on_purpose(
 
 
 @pytest.mark.parametrize(("name", "chosen"), [("cuda:1", ["cuda:1"]), ("cpu", [])])
-def test_card_becomes_the_threads_own(name: str, chosen: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_use_device_sets_the_threads_cuda_device(name: str, chosen: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     seen = list[str]()
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: seen.append(str(device)))
     use_device(torch.device(name))
@@ -95,7 +95,7 @@ def test_card_becomes_the_threads_own(name: str, chosen: list[str], monkeypatch:
         (0, "13.0", "NVRM version: 470.82", "cannot use it: update the driver, which says 'NVRM version: 470.82'"),
     ],
 )
-def test_card_that_cannot_be_had_is_explained(
+def test_unavailable_card_is_refused_with_the_reason(
     count: int, cuda: str | None, driver: str | None, why: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
@@ -111,7 +111,7 @@ def test_card_that_cannot_be_had_is_explained(
     ("device", "bfloat16_ms", "dtype"),
     [("cpu", 9.0, torch.float32), ("cpu", 8.0, torch.bfloat16), ("cuda", 99.0, torch.bfloat16)],
 )
-def test_number_format_is_what_the_processor_multiplies_faster(
+def test_number_format_is_the_one_the_processor_multiplies_faster(
     device: str, bfloat16_ms: float, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     others = dict.fromkeys(("int8", "row_float32", "row_bfloat16", "row_int8", "row_int4"), 1.0)

@@ -1,4 +1,4 @@
-"""Prompts whose sliding layers keep a window and a margin: the same hidden states, in memory that does not grow."""
+"""Prompts whose sliding layers keep a window and a margin: the same hidden states, in bounded memory."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _inference() -> Iterator[None]:
 
 
 def check(models: tuple[DiffusionModel, GraphModel], cache: PromptCache, ids: list[int]) -> None:
-    """Compares a canvas, a ranking and written tokens with those of a prompt that keeps everything."""
+    """Compares a canvas, a ranking and generated tokens with those of a prompt that keeps everything."""
     plain, dropping = models
     whole = PromptCache(plain.config, capacity=len(ids), dtype=torch.float32, device=CPU)
     plain.prefill(torch.tensor([ids]), whole)
@@ -89,7 +89,7 @@ def rows_of(cache: PromptCache, kind: LayerKind, model: DiffusionModel) -> set[i
     return {rows.kv.shape[2] for rows, one in layers if one is kind}
 
 
-def test_typing_drops_what_sliding_layers_no_longer_see(models: tuple[DiffusionModel, GraphModel]) -> None:
+def test_typing_drops_tokens_outside_the_sliding_window(models: tuple[DiffusionModel, GraphModel]) -> None:
     store = PromptStore(models[1])
     for length in (30, 31, 33, 38, 39, 45, 60, 61, 62):
         cache = prompt(store, IDS[:length])
@@ -98,13 +98,13 @@ def test_typing_drops_what_sliding_layers_no_longer_see(models: tuple[DiffusionM
 
 
 @pytest.mark.parametrize(("cut", "num_encoded"), [(2, 2), (EDIT, EDIT), (40, 62)])
-def test_edit_within_the_margin_encodes_what_changed_and_one_before_it_everything(
+def test_edit_within_the_margin_encodes_the_change_and_an_earlier_edit_everything(
     models: tuple[DiffusionModel, GraphModel], cut: int, num_encoded: int
 ) -> None:
     store = PromptStore(models[1])
     for length in range(1, 63, 1):
         cache = prompt(store, IDS[:length])
-        # A captured pass is filled up, and asks for more room.
+        # A captured pass is padded, and needs more room.
         FusedModel.decode(models[1], draw_ids(5, CANVAS, CPU), cache)
     assert rows_of(cache, LayerKind.SLIDING, models[1]) == {sliding_rows(WINDOW, EDIT)}
     edited = [*IDS[: 62 - cut], *IDS[70 : 70 + cut]]
@@ -114,7 +114,7 @@ def test_edit_within_the_margin_encodes_what_changed_and_one_before_it_everythin
 
 
 def test_block_that_joins_can_be_cut_back_to_the_prompt(models: tuple[DiffusionModel, GraphModel]) -> None:
-    """However long it becomes: the prompt is ranked with afterwards."""
+    """For a block of any length, since the prompt is used for ranking afterwards."""
     store = PromptStore(models[1])
     for length in range(1, 41):
         cache = prompt(store, IDS[:length])
@@ -125,7 +125,7 @@ def test_block_that_joins_can_be_cut_back_to_the_prompt(models: tuple[DiffusionM
     check(models, cache, IDS[:40])
 
 
-def test_cutting_back_before_what_is_kept_is_refused(models: tuple[DiffusionModel, GraphModel]) -> None:
+def test_cutting_back_before_the_kept_tokens_is_refused(models: tuple[DiffusionModel, GraphModel]) -> None:
     store = PromptStore(models[1])
     for length in range(1, 63):
         cache = prompt(store, IDS[:length])

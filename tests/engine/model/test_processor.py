@@ -1,4 +1,4 @@
-"""What was measured on a processor: kept for the next start, measured again where it cannot be read."""
+"""Measured speeds of a processor: stored for the next start, measured again if they cannot be read."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SPEEDS = ProductSpeeds(
 
 @pytest.fixture(autouse=True)
 def fresh_process() -> Iterator[None]:
-    """Nothing is remembered from another test."""
+    """Clears the cache of another test's measurement."""
     processor._speeds.cache_clear()  # pyright: ignore[reportPrivateUsage]
     yield
     processor._speeds.cache_clear()  # pyright: ignore[reportPrivateUsage]
@@ -88,7 +88,7 @@ def test_deep_file_is_measured_again(tmp_path: Path, num_measured: list[int]) ->
     assert len(num_measured) == 1
 
 
-def test_relative_cache_folder_is_none(
+def test_relative_cache_folder_is_ignored(
     tmp_path: Path, num_measured: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -96,7 +96,7 @@ def test_relative_cache_folder_is_none(
     assert (tmp_path / "home/.cache/dgemma-lsp/processor.json").exists() and not (tmp_path / "cache").exists()
 
 
-def test_no_place_to_keep_it_costs_a_measurement_each_time(tmp_path: Path, num_measured: list[int]) -> None:
+def test_without_a_cache_folder_every_start_measures(tmp_path: Path, num_measured: list[int]) -> None:
     (tmp_path / "file").write_text("")
     environ = {"XDG_CACHE_HOME": str(tmp_path / "file")}
     assert [restarted(environ) for _ in range(2)] == [SPEEDS] * 2
@@ -113,14 +113,14 @@ def test_no_place_to_keep_it_costs_a_measurement_each_time(tmp_path: Path, num_m
         ((10, 9, INF, 9, 1, 7, INF), torch.float32, RowWeights.INT8, False),
         ((10, 5, 3, 4, 9, 7, 6), torch.bfloat16, RowWeights.INT4, True),
         ((10, 5, 3, 4, 9, 7, 9), torch.bfloat16, RowWeights.INT8, True),
-        # One row gains nothing, but loses little.
+        # For one row hardly slower.
         ((10, 5, 3, 4, 9, 10, 10), torch.bfloat16, RowWeights.INT8, True),
         # Hardly faster for many rows, or slower for one.
         ((10, 5, 4.5, 4, 9, 7, 6), torch.bfloat16, RowWeights.INT4, False),
         ((10, 5, 3, 4, 9, 11, 11), torch.bfloat16, RowWeights.DENSE, False),
     ],
 )
-def test_faster_format_is_chosen_where_it_is_worth_its_digits(
+def test_faster_format_is_chosen_if_it_is_worth_the_lost_precision(
     times: tuple[float, ...], dtype: torch.dtype, row: RowWeights, int8_mlp: bool
 ) -> None:
     speeds = ProductSpeeds(**dict(zip(ProductSpeeds.__dataclass_fields__, times, strict=True)))

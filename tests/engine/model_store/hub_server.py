@@ -1,4 +1,4 @@
-"""A hub on this machine: what `huggingface_hub` asks of one, and what goes wrong there."""
+"""A local hub that answers the requests of `huggingface_hub` and can fail in several ways."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ COMMIT = "a" * 40
 
 @dataclass
 class HubServer:
-    """What the server sends.
+    """State of the server.
 
     Attributes:
-        files: of the only repository, by path.
-        commit: that every revision but `nothing` stands for.
-        breaks_after: bytes of a body after which the connection ends, once.
-        holds_after: bytes of a body after which nothing comes until `released` is set; None for no hold.
+        files: contents of the files of the only repository, by path.
+        commit: the commit of every revision but `nothing`.
+        breaks_after: number of bytes of a body after which the connection ends, once.
+        holds_after: number of bytes of a body after which the server pauses until `released` is set; None for no pause.
         released: see `holds_after`.
-        status: of every answer instead of the right one; 0 for none.
-        headers: further ones of that answer.
-        token: that is asked for; empty asks for none.
-        wrong: paths whose content is another one than the hub describes.
+        status: status code of every answer in place of the right one; 0 for none.
+        headers: further headers of that answer.
+        token: the token that requests must carry; empty for none.
+        wrong: paths whose content differs from the hub's description.
         requests: method, path and range of each request.
     """
 
@@ -69,7 +69,7 @@ def hub_server() -> Iterator[HubServer]:
         protocol_version = "HTTP/1.1"
 
         def log_message(self, format: str, *args: object) -> None:
-            """Says nothing."""
+            """Logs nothing."""
 
         def do_HEAD(self) -> None:
             self.answer(has_body=False)
@@ -83,7 +83,7 @@ def hub_server() -> Iterator[HubServer]:
             if state.status:
                 self.send(state.status, b"", state.headers, has_body=has_body)
             elif path.startswith("/moved"):
-                # What lies elsewhere is reached by a signed address, without a token.
+                # Files on another host have a signed address and need no token.
                 self.content(path.removeprefix("/moved/"), has_body=has_body)
             elif state.token and self.headers.get("Authorization") != f"Bearer {state.token}":
                 self.send(401, b"", {"X-Error-Code": "RepoNotFound"}, has_body=has_body)
@@ -112,7 +112,7 @@ def hub_server() -> Iterator[HubServer]:
             etag = (hashlib.sha256 if large else hashlib.sha1)(content).hexdigest()
             headers = {"X-Repo-Commit": state.commit, "ETag": f'"{etag}"'}
             if large:
-                # Large files lie on another host.
+                # Large files are on another host.
                 elsewhere = state.url.replace("127.0.0.1", "localhost")
                 headers |= {"X-Linked-Size": f"{len(content)}", "X-Linked-Etag": f'"{etag}"'}
                 self.send(302, b"", headers | {"Location": f"{elsewhere}/moved/{name}"}, has_body=has_body)

@@ -1,4 +1,4 @@
-"""Which model runs: the named one, the default, or `tiny` in the place of a default that is not fetched."""
+"""Which model runs: the named one, the default, or `tiny` in place of a default that is not downloaded."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_named_model_runs_or_is_missing(environ: dict[str, str]) -> None:
     assert choose_model("small", environ) == ModelChoice(runs="small", missing=small)
     assert choose_model("small", environ).notice == "the model small is not there yet; run: dgemma-engine pull small"
     assert not choose_model("small", environ).is_stand_in
-    # Without a folder for models none is kept.
+    # Without a folder for models none is stored.
     assert choose_model("small", {}).missing is small
     fetch(environ)
     assert choose_model("small", environ) == ModelChoice(runs="small")

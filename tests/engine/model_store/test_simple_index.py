@@ -1,4 +1,4 @@
-"""A wheel through the simple API: found, fetched, gone on with; and what is said where that fails."""
+"""A wheel through the simple API: found, downloaded, resumed; and the messages of failures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def fetch(made: Made, path: Path, *urls: str) -> list[int]:
 
 
 @pytest.mark.parametrize("json", [False, True])
-def test_fetches_what_the_page_names(index: Index, made: Made, tmp_path: Path, json: bool) -> None:
+def test_downloads_the_file_that_the_page_lists(index: Index, made: Made, tmp_path: Path, json: bool) -> None:
     index.put(made.wheel, made.content, json=json)
     reports = fetch(made, tmp_path / "w", index.url)
     assert (tmp_path / "w").read_bytes() == made.content
@@ -31,7 +31,7 @@ def test_fetches_what_the_page_names(index: Index, made: Made, tmp_path: Path, j
     assert reports[-1] == len(made.content)
 
 
-def test_goes_on_where_a_broken_connection_stopped(index: Index, made: Made, tmp_path: Path) -> None:
+def test_resumes_after_a_broken_connection(index: Index, made: Made, tmp_path: Path) -> None:
     index.put(made.wheel, made.content)
     index.breaks_after = 300_000
     with pytest.raises(ModelStoreError, match=r"the connection broke off .*; run the command again to go on"):
@@ -43,7 +43,7 @@ def test_goes_on_where_a_broken_connection_stopped(index: Index, made: Made, tmp
     assert index.requests[-1] == (f"/files/{made.wheel.filename}", f"bytes={there}-")
 
 
-def test_starts_anew_where_the_server_cannot_go_on(index: Index, made: Made, tmp_path: Path) -> None:
+def test_restarts_if_the_server_cannot_resume(index: Index, made: Made, tmp_path: Path) -> None:
     index.put(made.wheel, made.content)
     index.knows_ranges = False
     (tmp_path / "w").write_bytes(b"something else")
@@ -51,7 +51,7 @@ def test_starts_anew_where_the_server_cannot_go_on(index: Index, made: Made, tmp
     assert (tmp_path / "w").read_bytes() == made.content
 
 
-def test_stops_at_a_file_that_is_longer_than_it_should_be(index: Index, made: Made, tmp_path: Path) -> None:
+def test_stops_at_a_file_that_is_too_long(index: Index, made: Made, tmp_path: Path) -> None:
     index.put(made.wheel, made.content + bytes(2**21))
     fetch(made, tmp_path / "w", index.url)
     assert (tmp_path / "w").stat().st_size < len(made.content) + 2**20
@@ -82,7 +82,7 @@ def test_sends_user_and_password_of_the_address(index: Index, made: Made, tmp_pa
         ("text/html", b"\xff\xfe<", "does not have"),
     ],
 )
-def test_page_without_the_wheel_is_one_sentence(
+def test_page_without_the_wheel_is_reported_in_one_sentence(
     index: Index, made: Made, tmp_path: Path, content_type: str, page: bytes, message: str
 ) -> None:
     path = f"/simple/{made.wheel.project}/"
@@ -92,7 +92,7 @@ def test_page_without_the_wheel_is_one_sentence(
     assert not (tmp_path / "w").exists()
 
 
-def test_index_that_is_not_there_is_one_sentence(made: Made, tmp_path: Path) -> None:
+def test_unreachable_index_is_reported_in_one_sentence(made: Made, tmp_path: Path) -> None:
     for url in ("http://127.0.0.1:9/simple", "http://[", "http://no host/"):
         with pytest.raises(ModelStoreError, match=r"cannot fetch small-model==0\.1: .*; check the network"):
             fetch(made, tmp_path / "w", url)
@@ -124,7 +124,7 @@ def test_no_message_has_user_query_or_fragment(index: Index, made: Made, tmp_pat
         assert "PW" not in str(caught.value)
 
 
-def test_broken_connection_of_a_signed_link_is_told_without_the_signature(
+def test_broken_connection_of_a_signed_link_is_reported_without_the_signature(
     index: Index, made: Made, tmp_path: Path
 ) -> None:
     path = f"/files/{made.wheel.filename}?X-Signature=SECRET"
@@ -163,7 +163,7 @@ def test_certificates_may_be_a_folder(made: Made, tmp_path: Path) -> None:
         SimpleIndex(settings).fetch(made.wheel, tmp_path / "w", lambda _bytes: None)
 
 
-def test_no_index_is_asked_where_pip_may_ask_none(index: Index, made: Made, tmp_path: Path) -> None:
+def test_no_index_is_used_if_pip_may_use_none(index: Index, made: Made, tmp_path: Path) -> None:
     index.put(made.wheel, made.content)
     settings = IndexSettings.read({"PIP_INDEX_URL": index.url, "PIP_NO_INDEX": "1"}, files=())
     with pytest.raises(ModelStoreError, match="PIP_NO_INDEX, or no-index of pip's files, forbids it; unset it"):

@@ -1,4 +1,4 @@
-"""Cases of `shapes/*.txt`: what an editor shows of an engine's answer, in one language a file.
+"""Cases of `shapes/*.txt`, one language a file: the part of an engine's answer that an editor shows.
 
 A line `DOCUMENT <- ANSWER -> TEXT` is a case, its document one line with the cursor at `|`; `⏎` is a line break, and
 the text `nothing` means that nothing is shown. `=== NAME` begins a case of several lines: document, `--- answer`,

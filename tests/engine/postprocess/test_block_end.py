@@ -1,4 +1,4 @@
-"""Where a middle leaves the block that it began in; a token is a character, a word or a run of blanks here."""
+"""Where a middle leaves the block in which it began; a token here is a character, a word or a run of blanks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Candidates cut to what may be inserted; the cursor is at `|`."""
+"""Candidates cut to the text that may be inserted; the cursor is at `|`."""
 
 from __future__ import annotations
 

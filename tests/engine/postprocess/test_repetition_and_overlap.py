@@ -1,4 +1,4 @@
-"""Middles cut to what may be shown: overlaps with the suffix, repetitions, equal texts; the cursor is at `|`."""
+"""Middles without overlaps with the suffix, repetitions and equal texts; the cursor is at `|`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def trimmed(marked: str, text: str) -> str:
         ("f(\n  [\n    (1|),\n  ]\n)\n", ", 2),", ", 2"),
     ],
 )
-def test_rest_of_the_line_is_not_said_twice(marked: str, text: str, expected: str) -> None:
+def test_rest_of_the_line_is_not_repeated(marked: str, text: str, expected: str) -> None:
     assert trimmed(marked, text) == expected
 
 
@@ -117,7 +117,7 @@ def test_words_are_not_split(marked: str, text: str, expected: str) -> None:
         ("|", "x\ny", "x\ny"),
     ],
 )
-def test_next_lines_are_not_said_twice(marked: str, text: str, expected: str) -> None:
+def test_next_lines_are_not_repeated(marked: str, text: str, expected: str) -> None:
     assert trimmed(marked, text) == expected
 
 
@@ -145,7 +145,7 @@ def test_brackets_in_comments_and_strings_need_no_partner() -> None:
 
 
 @given(text=st.text("ab()\n\"' }"), prefix=st.text("ab(\n' {"), suffix=st.text("ab)\n' }"))
-def test_trimmed_text_is_a_beginning_and_stays(text: str, prefix: str, suffix: str) -> None:
+def test_trimmed_text_is_a_prefix_and_an_empty_suffix_trims_nothing(text: str, prefix: str, suffix: str) -> None:
     kept = trim_overlap(text, prefix=prefix, suffix=suffix)
     assert text.startswith(kept)
     assert trim_overlap(text, prefix=prefix, suffix="") == text
@@ -192,7 +192,7 @@ def test_cut_repetition(text: str, expected: str) -> None:
 
 
 @given(text=st.text("ab =\n,.", max_size=40))
-def test_cut_repetition_returns_a_beginning_that_stays(text: str) -> None:
+def test_cut_repetition_returns_a_prefix_and_is_idempotent(text: str) -> None:
     kept = cut_repetition(text)
     assert text.startswith(kept)
     assert cut_repetition(kept) == kept

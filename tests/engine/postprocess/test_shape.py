@@ -14,7 +14,7 @@ def shaped(prefix: str, suffix: str, middle: str) -> ShapedText:
 
 
 def check(marked: str, middle: str, expected: str | None) -> None:
-    """Checks what the text becomes when the shaped `middle` is inserted at `|`; None is nothing shown."""
+    """Checks the text with the shaped `middle` inserted at `|`; None if nothing is shown."""
     prefix, suffix = marked.split("|")
     shape = shaped(prefix, suffix, middle)
     assert (prefix + shape.text + suffix[shape.covered :] if shape.text else None) == expected
@@ -45,7 +45,7 @@ def check(marked: str, middle: str, expected: str | None) -> None:
         ("f(|)  # why", "a)  # why", "f(a)  # why"),
     ],
 )
-def test_rest_of_the_line_is_said_once(marked: str, middle: str, expected: str):
+def test_rest_of_the_line_appears_once(marked: str, middle: str, expected: str):
     check(marked, middle, expected)
 
 
@@ -80,7 +80,7 @@ def test_cut_at_the_end_of_line_or_block(marked: str, middle: str, expected: str
         ("  |\n  }\n", "a {\n  }", "  a {\n  }\n  }\n"),
     ],
 )
-def test_lines_below_are_not_said_again(marked: str, middle: str, expected: str | None):
+def test_lines_below_are_not_repeated(marked: str, middle: str, expected: str | None):
     check(marked, middle, expected)
 
 
@@ -111,7 +111,7 @@ pieces = st.lists(st.sampled_from(["a", " ", "(", ")", "[", "]", ":", ",", '"', 
 
 
 @given(pieces.map("".join), pieces.map("".join), pieces.map("".join))
-def test_what_is_covered_stands_on_the_cursors_line(prefix: str, suffix: str, middle: str):
+def test_covered_text_is_on_the_cursors_line(prefix: str, suffix: str, middle: str):
     shape = shaped(prefix, suffix, middle)
     covered = suffix[: shape.covered]
     assert "\n" not in covered

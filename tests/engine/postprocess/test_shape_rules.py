@@ -1,4 +1,4 @@
-"""The rules of shaping one by one, where a case of `shapes/` would not show which of them was at work."""
+"""The rules of shaping one by one, where a case of `shapes/` would not show which rule applied."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_style(marked: str, unit: int, tab: int) -> None:
     assert style_of(around_cursor("python", marked), []) == IndentStyle(unit=unit, tab=tab)
 
 
-def test_style_of_a_document_without_indentation_is_the_answers() -> None:
+def test_document_without_indentation_takes_the_style_of_the_answer() -> None:
     around = around_cursor("go", "func f() {|")
     assert style_of(around, ["\treturn", "}"]) == IndentStyle(unit=4, tab=4)
 
@@ -128,8 +128,8 @@ def test_bracket_that_the_suffix_closes_stays_open() -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_code_that_is_right_is_left_alone(seed: int) -> None:
-    """What stood at a random place of real code is shown as it stood, or a beginning of it."""
+def test_correct_code_is_left_unchanged(seed: int) -> None:
+    """The true middle at a random place of real code is shown unchanged, or a prefix of it."""
     draw = random.Random(seed)
     for path in sorted((ROOT / "dgemma_lsp").glob("*.py")):
         text = path.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What is shown of an answer, language by language: the cases of `shapes/*.txt` and properties of all of them."""
+"""The shown part of an answer, language by language: the cases of `shapes/*.txt` and properties of all of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CASES = shape_cases()
 
 
 def completed(case: ShapeCase, *, line_end: str) -> str | None:
-    """Returns what the document becomes, with `\n` again; None where nothing is shown."""
+    """Returns the resulting document, with `\n` again; None where nothing is shown."""
     before, after = case.document.replace("\n", line_end).split("|")
     around = CursorContext.of(before, after, case.language)
     extent = extent_of(around.before, around.rest, case.language)
@@ -27,7 +27,7 @@ def test_shape(case: ShapeCase, line_end: str) -> None:
     assert completed(case, line_end=line_end) == case.text
 
 
-def test_cases_are_many_and_in_every_language() -> None:
+def test_every_language_has_many_cases() -> None:
     names = {path.stem for path in FOLDER.glob("*.txt")}
     assert names == {"python", "javascript", "typescript", "go", "rust", "c", "java", "html", "yaml", "markdown"} | {
         *("json", "lua", "ruby", "shellscript")

@@ -1,4 +1,4 @@
-"""Strings are taken out of a text as one expression for whole strings would do it, in one pass."""
+"""Strings are removed in one pass, with the result of one regular expression for whole strings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WITHIN_A_LINE = re.compile(r"\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|`(?:\\.|
 
 
 class Counting:
-    """An expression that counts what it reads."""
+    """A regular expression that counts the characters that it reads."""
 
     num = 0
 
@@ -31,14 +31,14 @@ class Counting:
 
 
 @given(text=texts)
-def test_what_is_left_is_what_one_expression_leaves(text: str) -> None:
+def test_result_equals_that_of_one_expression(text: str) -> None:
     assert without_strings(text) == WITHIN_A_LINE.sub("", text)
     assert without_strings(text, STRINGS_OVER_LINES) == WHOLE.sub("", text)
 
 
 @pytest.mark.parametrize("inside", [STRINGS_IN_LINE, STRINGS_OVER_LINES])
 @pytest.mark.parametrize("piece", ['"\\', '\\"', "'\"`", "'a\\\n", '"'])
-def test_each_character_is_read_a_few_times_only(inside: Mapping[str, re.Pattern[str]], piece: str) -> None:
+def test_each_character_is_read_a_bounded_number_of_times(inside: Mapping[str, re.Pattern[str]], piece: str) -> None:
     Counting.num = 0
     text = piece * 2_000
     without_strings(text, cast("Any", {quote: Counting(pattern) for quote, pattern in inside.items()}))

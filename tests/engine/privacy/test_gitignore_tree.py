@@ -42,7 +42,7 @@ def put(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def test_nested_files_and_the_deeper_one_wins(root: Path, line_of: Callable[[str], str | None]):
+def test_deeper_of_nested_files_wins(root: Path, line_of: Callable[[str], str | None]):
     (root / "r/.git").mkdir(parents=True)
     put(root / "r/.gitignore", "*.log\nbuild/\n")
     put(root / "r/sub/.gitignore", "!keep.log\n")
@@ -53,14 +53,14 @@ def test_nested_files_and_the_deeper_one_wins(root: Path, line_of: Callable[[str
     assert line_of("r/a.py") is None
 
 
-def test_nothing_inside_an_ignored_folder_is_taken_back(root: Path, line_of: Callable[[str], str | None]):
+def test_nothing_inside_an_ignored_folder_is_included_again(root: Path, line_of: Callable[[str], str | None]):
     (root / "r/.git").mkdir(parents=True)
     put(root / "r/.gitignore", "build/\n")
     put(root / "r/build/.gitignore", "!a.py\n")
     assert line_of("r/build/a.py") == ".gitignore build/"
 
 
-def test_gitignore_above_the_repository_does_not_count_and_ours_does(root: Path, line_of: Callable[[str], str | None]):
+def test_dgemmaignore_above_the_repository_counts_gitignore_does_not(root: Path, line_of: Callable[[str], str | None]):
     (root / "w/r/.git").mkdir(parents=True)
     put(root / "w/.gitignore", "*.py\n")
     put(root / "w/.dgemmaignore", "*.txt\n")
@@ -68,7 +68,7 @@ def test_gitignore_above_the_repository_does_not_count_and_ours_does(root: Path,
     assert line_of("w/r/a.txt") == ".dgemmaignore *.txt"
 
 
-def test_ours_may_take_back_what_gitignore_names(root: Path, line_of: Callable[[str], str | None]):
+def test_dgemmaignore_may_include_what_gitignore_excludes(root: Path, line_of: Callable[[str], str | None]):
     put(root / "r/.gitignore", "generated/\n")
     put(root / "r/.dgemmaignore", "!generated/\nsecret/\n")
     assert line_of("r/generated/a.py") is None
@@ -102,28 +102,28 @@ def test_changed_file_is_read_again(root: Path, clock: Clock, line_of: Callable[
     assert line_of("r/deep/b.py") is None
 
 
-def test_forgetting_looks_again_at_once(root: Path, clock: Clock):
+def test_forget_rereads_files_at_once(root: Path, clock: Clock):
     tree = IgnoreTree(home=root / "home", clock=clock)
     path = root / "r/a.py"
     assert tree.match(str(path)) is None
     put(root / "r/.gitignore", "a.py\n")
-    assert tree.match(str(path)) is None, "not looked at twice in the same second"
+    assert tree.match(str(path)) is None, "files are read at most once a second"
     tree.forget()
     assert tree.match(str(path)) == IgnoreMatch(file=".gitignore", line="a.py")
 
 
-def test_huge_file_names_everything(root: Path, line_of: Callable[[str], str | None]):
+def test_oversized_file_excludes_everything(root: Path, line_of: Callable[[str], str | None]):
     put(root / "r/.gitignore", "x\n" * 200_000)
     assert line_of("r/a.py") == ".gitignore it is longer than 256 KiB"
 
 
-def test_pipe_and_folder_of_that_name_are_passed_over(root: Path, line_of: Callable[[str], str | None]):
+def test_pipe_and_folder_of_that_name_are_skipped(root: Path, line_of: Callable[[str], str | None]):
     os.mkfifo(root / ".gitignore")
     (root / ".dgemmaignore").mkdir()
     assert line_of("a.py") is None
 
 
-def test_lines_that_do_not_say_what_they_seem_to_are_reported_once(root: Path, clock: Clock):
+def test_misleading_lines_are_reported_once(root: Path, clock: Clock):
     reports: list[str] = []
     tree = IgnoreTree(home=root / "home", clock=clock, report=reports.append)
     put(root / "r/.gitignore", "ok\n[ab\n")

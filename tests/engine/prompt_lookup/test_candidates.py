@@ -1,4 +1,4 @@
-"""What stands elsewhere is proposed where both sides match."""
+"""Text from elsewhere in the document or snippets is proposed where its surroundings match those of the cursor."""
 
 from __future__ import annotations
 
@@ -161,11 +161,11 @@ def test_snippets_come_after_the_document_and_the_most_relevant_first() -> None:
     check("x = 1\nx = |", "1", "3", "2", snippets=["x = 2\n", "x = 3\n"])
 
 
-def test_nothing_runs_from_one_snippet_into_the_next() -> None:
+def test_no_candidate_spans_two_snippets() -> None:
     check("open_it()\n|", snippets=["open_it()\n", "read_it()\n"])
 
 
-def test_seed_says_how_well_it_fits() -> None:
+def test_seed_carries_the_length_of_its_match() -> None:
     text = "if a:\n    run(b, c)\n    stop()\nrun(b, d)\nrun(c)\nif a:\n    run(|)\n    stop()\n"
     first, *_ = SeedStore().propose(context(text))
     assert first == Seed(text="b, c", before=7, after=5, count=1)
@@ -195,7 +195,7 @@ def test_limit(limit: int) -> None:
     ],
     ids=range(10),
 )
-def test_odd_text_is_no_fault(text: str, extent: Extent) -> None:
+def test_unusual_text_raises_no_error(text: str, extent: Extent) -> None:
     for seed in SeedStore().propose(context(text, extent=extent)):
         assert seed.text.strip()
         assert len(seed.text) < 20_000
@@ -205,7 +205,7 @@ def test_lone_surrogate_is_text_like_any_other() -> None:
     check("a.b = \ud800\na.b = |", "\ud800")
 
 
-def test_line_too_long_to_read_is_not_proposed_in_part() -> None:
+def test_line_over_the_length_limit_is_not_proposed_in_part() -> None:
     check("x = 1" + " + 1" * 1_000 + "\nx = |")
     check("x = 1\n" + "y;" * 300 + "x = |")
     check("if a:\n    b(x)\n    " + "c" * 1_000 + "\n    d\nif a:\n    b(x)\n    |", extent=Extent.BLOCK)

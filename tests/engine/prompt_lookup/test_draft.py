@@ -1,4 +1,4 @@
-"""Guesses at the next tokens, on literals: which earlier place is taken, and how much of it."""
+"""Draft tokens by prompt lookup, on literal ids: which earlier place is used, and how many tokens of it."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from hypothesis import strategies as st
 @pytest.mark.parametrize(
     ("text", "decided", "expected"),
     [
-        # Three tokens alike count for more than two or one, however far up they are.
+        # A match of three tokens beats one of two or one, at any distance.
         ([1, 2, 3, 4, 9, 2, 3, 5, 3, 6], [1, 2, 3], [4, 9, 2]),
         ([8, 2, 3, 4, 9, 3, 5], [7, 2, 3], [4, 9, 3]),
-        # Of two that are alike, the last one.
+        # Of two equal matches, the last one.
         ([1, 2, 3, 4, 1, 2, 3, 5, 6], [1, 2, 3], [5, 6, 1]),
         ([3, 4, 0, 3, 5, 0], [3], [5, 0, 3]),
-        # The place may begin in the text and end in what was written.
+        # A match may begin in the text and end in the tokens decided so far.
         ([1, 2], [3, 9, 1, 2, 3], [9, 1, 2]),
-        # No more than there is: the place is one token before the end.
+        # Fewer tokens than asked for: the match ends one token before the end.
         ([5, 5], [], [5]),
         ([1, 2, 7], [1, 2, 7, 1, 2, 7], [1, 2, 7]),
-        # Nothing like it, or nothing at all.
+        # No match, or no tokens at all.
         ([1, 2, 3], [9], []),
         ([1, 2, 3], [], []),
         ([4], [], []),
@@ -37,8 +37,8 @@ def test_guess_is_what_followed_the_longest_and_last_place(
 
 
 @given(st.lists(st.integers(0, 3), max_size=12), st.lists(st.integers(0, 3), max_size=6), st.integers(1, 8))
-def test_guess_is_that_of_a_plain_search(text: list[int], decided: list[int], most: int) -> None:
-    """Every place, by how many tokens before it are those at the end, up to three, and then by how late it is."""
+def test_guess_equals_that_of_a_plain_search(text: list[int], decided: list[int], most: int) -> None:
+    """The plain search ranks places by the number of matching tokens, at most three, and then by lateness."""
     whole = [*text, *decided]
 
     def num_alike(place: int) -> int:

@@ -64,7 +64,7 @@ def test_store_that_followed_edits_equals_a_fresh_one(
             assert not text[cursor:].startswith(seed.text)
 
 
-def test_index_forgets_what_is_gone() -> None:
+def test_index_drops_removed_text() -> None:
     store = SeedStore()
     store.propose(context("x = 1\ny.z = |\nx = 2\n", snippets=["a = b"]))
     num_entries = store.num_entries
@@ -89,7 +89,7 @@ def read_lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return read
 
 
-def test_only_changed_lines_are_indexed_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_changed_lines_are_indexed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     read, store = read_lines(monkeypatch), SeedStore()
     above, below = ("".join(f"{side}{n} = {n}\n" for n in range(1_000)) for side in "ab")
     steps = {
@@ -107,7 +107,7 @@ def test_only_changed_lines_are_indexed_anew(monkeypatch: pytest.MonkeyPatch) ->
         assert len(read) == num_lines, text.replace(above, "<above>").replace(below, "<below>")
 
 
-def test_snippet_that_stays_is_not_indexed_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unchanged_snippet_is_not_indexed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     read, store = read_lines(monkeypatch), SeedStore()
     store.propose(context("x = |", snippets=["a = 1\n", "b = 1\n"]))
     store.propose(context("x = |", snippets=["c = 1\n", "a = 1\n"]))
@@ -116,7 +116,7 @@ def test_snippet_that_stays_is_not_indexed_anew(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("line", ["self.x = 1", "self.x = (self.x, self.x, self.x)"])
 @pytest.mark.parametrize("num_lines", [500, 3_000])
-def test_number_of_places_looked_at_is_bounded(monkeypatch: pytest.MonkeyPatch, line: str, num_lines: int) -> None:
+def test_number_of_places_read_is_bounded(monkeypatch: pytest.MonkeyPatch, line: str, num_lines: int) -> None:
     num_looked_at, look = 0, Line.lexemes_before
 
     def looking(self: Line, end: int) -> Any:
@@ -127,7 +127,7 @@ def test_number_of_places_looked_at_is_bounded(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(Line, "lexemes_before", looking)
     seeds = SeedStore(max_places=50).propose(context(f"{line}\n" * num_lines + "self.x|"))
     assert seeds
-    assert 50 <= num_looked_at <= 51  # what is typed is looked at too
+    assert 50 <= num_looked_at <= 51  # The line that is typed is read too.
 
 
 @pytest.mark.parametrize("num_lines", [100, 2_000])
@@ -147,14 +147,14 @@ def test_least_recently_used_document_goes_first() -> None:
         assert store.num_characters == num_characters
 
 
-def test_all_documents_share_the_characters() -> None:
+def test_all_documents_share_the_character_limit() -> None:
     store = SeedStore(max_characters=90)
     for document in "abcdef":
         store.propose(context("x = 1\n" * 20 + "x = |\n" + "y = 1\n" * 20, document=document))
         assert 30 <= store.num_characters <= 90
 
 
-def test_what_is_indexed_lies_around_the_cursor() -> None:
+def test_indexed_text_surrounds_the_cursor() -> None:
     store = SeedStore(max_characters=300)
     above, below = "x = 1\n" * 99, "x = 4\n" * 99
     text = f"{above}x = 2\ny\nx = |\nx = 3\n{below}"
@@ -163,12 +163,12 @@ def test_what_is_indexed_lies_around_the_cursor() -> None:
     assert [seed.text for seed in SeedStore(max_characters=33).propose(context(text))] == ["3", "2"]
 
 
-def test_line_half_in_what_is_indexed_is_left_out() -> None:
+def test_line_partly_outside_the_indexed_text_is_left_out() -> None:
     assert not SeedStore(max_characters=33).propose(context("abcdef.x = 1\nx = |\n"))
     assert not SeedStore(max_characters=33).propose(context("x = |\nx = 1 + abcdef\n"))
 
 
-def test_far_end_stays_while_the_cursor_moves_on() -> None:
+def test_far_end_of_the_indexed_text_stays_while_the_cursor_moves() -> None:
     store = SeedStore(max_characters=3_000)
     num_characters: list[int] = []
     for num_lines in range(200, 300):

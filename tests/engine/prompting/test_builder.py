@@ -1,4 +1,4 @@
-"""A question in token ids: what the prompt holds, what is clamped, what ends the middle."""
+"""A request in token ids: the prompt, the clamped suffix, and the tokens that end the middle."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def ids_of(folder: Path) -> Callable[[str], list[int]]:
 
 
 @pytest.mark.parametrize("blank", ["", "\n", "  \r\n\t"])
-def test_blank_rest_has_no_clamp_and_ends_with_the_file(hole_of: Callable[..., Hole], blank: str) -> None:
+def test_blank_suffix_has_no_clamp_and_may_end_with_the_file(hole_of: Callable[..., Hole], blank: str) -> None:
     hole = hole_of("x = 1, ", blank)
     assert (hole.head_ids, hole.is_last) == ((), True)
     assert hole.end_ids == {1, FORMAT.fill_token_id}
 
 
-def test_rest_that_says_something_is_clamped_and_only_fill_ends(hole_of: Callable[..., Hole]) -> None:
+def test_suffix_with_text_is_clamped_and_only_fill_ends_the_middle(hole_of: Callable[..., Hole]) -> None:
     hole = hole_of("x = 1, ", "\ny")
     assert len(hole.head_ids) == 2
     assert hole.end_ids == {FORMAT.fill_token_id}
@@ -71,7 +71,7 @@ def test_checkpoint_without_fill_token_ends_nothing(hole_of: Callable[..., Hole]
     assert hole_of("x = ", "\ny", FORMAT.without_fill()).end_ids == frozenset()
 
 
-def test_prompt_ends_at_a_boundary_and_what_was_typed_opens_the_middle(
+def test_prompt_ends_at_a_boundary_and_the_typed_text_opens_the_middle(
     hole_of: Callable[..., Hole], ids_of: Callable[[str], list[int]]
 ) -> None:
     hole = hole_of("a.conf", "\ny")
@@ -79,7 +79,7 @@ def test_prompt_ends_at_a_boundary_and_what_was_typed_opens_the_middle(
     assert hole.prompt_ids == [2, 6, *ids_of("\ny"), 5, *ids_of("a.")]
 
 
-def test_typing_on_within_a_word_leaves_the_prompt_alone(hole_of: Callable[..., Hole]) -> None:
+def test_typing_within_a_word_leaves_the_prompt_unchanged(hole_of: Callable[..., Hole]) -> None:
     assert hole_of("a.c", "\ny").prompt_ids == hole_of("a.confi", "\ny").prompt_ids
 
 
@@ -98,10 +98,10 @@ def test_prompt_suffix_may_differ_from_the_clamped_one(
     assert list(hole.head_ids) == ids_of("\nnew")
 
 
-def test_suffix_that_stands_last_is_the_real_one(
+def test_suffix_at_the_end_of_the_prompt_is_the_current_one(
     hole_of: Callable[..., Hole], ids_of: Callable[[str], list[int]]
 ) -> None:
-    """It is encoded with each key, so an older one would save nothing."""
+    """A suffix at the end of the prompt is encoded at each keystroke, so an older one would save nothing."""
     form = replace(FORMAT, suffix_last=True, middle_token_id=9, suffix_head_tokens=0, begins_with_bos=False)
     hole = hole_of("x = ", "\nnew", form, settled=lambda _ids, _num_clamped: ids_of("\nold"))
     before = hole.boundary.prefix
@@ -133,7 +133,7 @@ def test_edits_stand_after_snippets(hole_of: Callable[..., Hole], ids_of: Callab
     assert hole_of("x = ", "\ny", snippets=snippets, edits=edits).prompt_ids[1 : 1 + len(ids)] == ids
 
 
-def test_small_snippet_takes_the_room_that_a_larger_one_could_not(
+def test_small_snippet_is_used_where_a_larger_one_does_not_fit(
     hole_of: Callable[..., Hole], ids_of: Callable[[str], list[int]]
 ) -> None:
     small, large = Snippet(path="n.py", text="abc"), Snippet(path="far.py", text="f" * 80)

@@ -1,4 +1,4 @@
-"""A reused prompt must be the prompt: cached and fresh give the same logits, whatever was typed before."""
+"""A reused prompt gives the logits of a newly encoded one, whatever was typed before."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def encoded(store: PromptStore, document: str, ids: list[int]) -> PromptCache:
 
 
 def use(model: DiffusionGemma, cache: PromptCache, last_id: int) -> None:
-    """Does to the cache what a request does: canvases, ranking and writing all borrow the room after the prompt."""
+    """Uses the cache as a request does: canvases, ranking and generation all use the space after the prompt."""
     row = Row(num_free=5, head_ids=(30, 31))
     noise = UniformNoise(vocab_size=320)
     sampler = Sampler(
@@ -147,7 +147,7 @@ def test_memory_bound_keeps_the_newest(model: DiffusionGemma, monkeypatch: pytes
     assert counts == [3, 3, 3]
 
 
-def test_others_go_before_a_new_prompt_takes_memory(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_room_is_made_before_a_prompt_is_allocated(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> None:
     store, held = PromptStore(model, max_bytes=1), list[int]()
     make = prefix_cache.PromptCache
 
@@ -173,7 +173,7 @@ def test_prompt_in_use_is_kept(model: DiffusionGemma, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.numerical
-def test_fault_while_encoding_leaves_nothing_behind(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_while_encoding_stores_no_prompt(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> None:
     store = PromptStore(model)
     encoded(store, "a", [2, 20, 21])
     with monkeypatch.context() as patch:
@@ -185,7 +185,7 @@ def test_fault_while_encoding_leaves_nothing_behind(model: DiffusionGemma, monke
 
 
 @pytest.mark.numerical
-def test_stopped_half_way_keeps_what_is_encoded(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cancelled_encoding_keeps_the_encoded_part(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> None:
     counts, store = count_encoded(model, monkeypatch), PromptStore(model)
     ids = [2, *(20 + i % 200 for i in range(700))]
     ticks = iter(range(100))
@@ -197,9 +197,7 @@ def test_stopped_half_way_keeps_what_is_encoded(model: DiffusionGemma, monkeypat
 
 
 @pytest.mark.numerical
-def test_what_was_left_out_is_encoded_when_it_is_asked_for(
-    model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_skipped_part_is_encoded_on_request(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> None:
     counts, store = count_encoded(model, monkeypatch), PromptStore(model)
     encoded(store, "a", [2, 20, 21])
     short = finished(store.encoded("a", [2, 20, 21, 22, 23], unhurried(), most_left=2))

@@ -1,4 +1,4 @@
-"""A prompt's suffix stands still while little of it changes."""
+"""A prompt's suffix is reused while few of its tokens change."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_edits_that_add_up_renew_it() -> None:
     assert store.settled("a", SUFFIX, 16) == SUFFIX
 
 
-def test_every_document_has_its_own_and_the_oldest_goes() -> None:
+def test_each_document_has_its_own_suffix_and_the_oldest_is_dropped() -> None:
     store = SuffixStore(num_documents=2)
     for document in "abc":
         store.settled(document, SUFFIX, 16)
@@ -40,7 +40,7 @@ def test_every_document_has_its_own_and_the_oldest_goes() -> None:
     assert store.settled("c", edited(30, 7), 16) == SUFFIX
 
 
-def test_no_document_is_kept() -> None:
+def test_store_of_no_documents_keeps_none() -> None:
     store = SuffixStore(num_documents=0)
     store.settled("a", SUFFIX, 16)
     assert store.settled("a", edited(30, 7), 16) == edited(30, 7)

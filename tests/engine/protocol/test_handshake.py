@@ -1,4 +1,4 @@
-"""Engines of other versions than their clients: the real daemon, told to say another number, and one that says none."""
+"""Engines and clients of different versions: the real daemon with another protocol number, and one that sends none."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def newer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_left(tmp_path: Path) -> Iterator[None]:
-    """Ends what a test started in a process of its own."""
+    """Kills the engine process that a test started."""
     yield
     pid = holder_pid(location_in(tmp_path).lock)
     if pid is not None and pid != os.getpid():
@@ -54,8 +54,8 @@ async def attach_or_start(location: EngineLocation) -> EngineClient:
     return await EngineClient.attach_or_start(location, command=command(location.directory), timeout_s=PATIENCE_S)
 
 
-def test_changed_messages_count_the_protocol_up() -> None:
-    """Who changes a message sees this fail: an engine that runs on across the update refuses it."""
+def test_changed_messages_need_a_new_protocol_number() -> None:
+    """Fails for whoever changes a message without a new protocol number, which an older running engine would refuse."""
     types = {
         name: value
         for module in (definition_messages, messages, status_messages, trace_messages)
@@ -64,7 +64,7 @@ def test_changed_messages_count_the_protocol_up() -> None:
     }
     fields = sorted((name, f.name, str(f.type)) for name, t in types.items() if t is not Message for f in _fields(t))
     said = f"{PROTOCOL}: {hashlib.sha256(repr(fields).encode()).hexdigest()[:12]}"
-    assert said == FINGERPRINT, "count handshake.PROTOCOL up, and put this here"
+    assert said == FINGERPRINT, "a message has changed: raise handshake.PROTOCOL and set FINGERPRINT to this value"
 
 
 def _fields(of: Any) -> tuple[dataclasses.Field[Any], ...]:
@@ -95,7 +95,7 @@ async def test_older_engine_is_refused_in_one_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("older")
-async def test_older_engine_that_nobody_uses_is_replaced(tmp_path: Path) -> None:
+async def test_unused_older_engine_is_replaced(tmp_path: Path) -> None:
     async with serving(tmp_path) as location, await attach_or_start(location) as client:
         assert client.hello == Hello(protocol=PROTOCOL)
         await client.wait_ready(PATIENCE_S)
@@ -112,7 +112,7 @@ async def test_older_engine_in_use_stays(tmp_path: Path) -> None:
             with pytest.raises(OlderEngine) as refused:
                 await attach_or_start(location)
             refusals.append(str(refused.value))
-        assert refusals[0] == refusals[1], "an error that reads the same is told once"
+        assert refusals[0] == refusals[1], "the same error is reported once"
         assert (await other.infill(context("ab", "c"))).text == "2|1"
 
 
@@ -138,7 +138,7 @@ async def test_two_windows_of_the_new_version_replace_one_old_engine(tmp_path: P
             await client.close()
 
 
-async def test_engine_that_says_no_number_is_older_and_its_status_need_not_be_readable(tmp_path: Path) -> None:
+async def test_engine_without_a_protocol_number_is_older_even_with_an_unreadable_status(tmp_path: Path) -> None:
     location, stopped = location_in(tmp_path), asyncio.Event()
     progress = Progress(state=EngineState.READY, percent=100).to_wire()
 
@@ -166,7 +166,7 @@ async def test_engine_that_says_no_number_is_older_and_its_status_need_not_be_re
 
 
 @pytest.mark.usefixtures("older")
-async def test_status_command_says_it(
+async def test_status_command_reports_the_versions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DGEMMA_RUNTIME_DIR", str(tmp_path))

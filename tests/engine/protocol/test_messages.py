@@ -1,4 +1,4 @@
-"""What crosses the socket comes back equal, and what does not fit is refused by name."""
+"""Messages survive the socket unchanged; a field that does not fit is refused by its name."""
 
 from __future__ import annotations
 
@@ -78,13 +78,13 @@ def test_message_survives_json(message: Any) -> None:
     assert type(message).from_wire(json.loads(json.dumps(message.to_wire()))) == message
 
 
-def test_context_fills_in_what_is_left_out() -> None:
+def test_context_fills_in_defaults() -> None:
     context = Context.from_wire({"document": "d", "prefix": "p", "suffix": "s"})
     assert context == Context(document="d", prefix="p", suffix="s")
     assert context.drafts == ""
 
 
-def test_infill_fills_in_what_is_left_out() -> None:
+def test_infill_fills_in_defaults() -> None:
     infill = Infill.from_wire({"text": "x", "finish": "stable"})
     assert (infill.forwards, infill.candidates) == (0, ())
 
@@ -160,14 +160,14 @@ def test_infill_fills_in_what_is_left_out() -> None:
         (Status, {"stages": {"total": {"count": 1}}}, "Status.stages[total] lacks the fields: p50_ms, p95_ms"),
     ],
 )
-def test_from_wire_names_what_does_not_fit(kind: type, change: dict[str, Any], message: str) -> None:
+def test_from_wire_names_the_field_that_does_not_fit(kind: type, change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError) as caught:
         kind.from_wire(MESSAGES[kind].to_wire() | change)  # type: ignore[attr-defined]
     assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("wire", [None, [], "text", 3])
-def test_from_wire_wants_an_object(wire: Any) -> None:
+def test_from_wire_requires_an_object(wire: Any) -> None:
     with pytest.raises(ValueError, match="Context must be a JSON object"):
         Context.from_wire(wire)
 
@@ -187,7 +187,7 @@ def test_infill_without_text_may_have_candidates() -> None:
     assert Infill.from_wire(silent.to_wire()) == silent
 
 
-def test_draft_that_does_not_add_up_is_refused_without_its_text() -> None:
+def test_inconsistent_draft_is_refused_without_its_text() -> None:
     with pytest.raises(ValueError) as caught:
         Draft(request="1", step=1, text="TOP_SECRET", spans=())
     assert "TOP_SECRET" not in str(caught.value)

@@ -11,7 +11,7 @@ LINES = [f"value_{number} = compute(value_{number - 1}, {number})\n" for number 
 
 
 def sent(pieces: list[str | tuple[int, int]]) -> int:
-    """How much of the new text travels."""
+    """Returns the number of characters of new text that are sent."""
     return sum(len(piece) for piece in pieces if isinstance(piece, str))
 
 
@@ -33,18 +33,18 @@ def test_pieces_make_a_text_whose_blocks_have_moved(source: random.Random, num_m
     assert apply_delta(base, delta(base, new)) == new
 
 
-def test_a_typed_key_travels_alone() -> None:
+def test_typed_key_is_sent_alone() -> None:
     base = "".join(LINES)
     middle = len(base) // 2
     assert sent(delta(base, f"{base[:middle]}x{base[middle:]}")) == 1
 
 
-def test_a_window_that_moves_travels_as_what_is_new() -> None:
+def test_moved_window_sends_its_new_text_only() -> None:
     text = "".join(LINES)
     assert sent(delta(text[:10_000], text[4_000:10_500])) == 500
 
 
-def test_text_that_changes_places_does_not_travel() -> None:
+def test_moved_text_is_not_sent() -> None:
     first, second, third = "".join(LINES[:50]), "".join(LINES[100:150]), "".join(LINES[200:250])
     assert sent(delta(first + second + third, third + "#" + first + second)) < 40
 
@@ -55,7 +55,7 @@ def test_piece_outside_of_the_earlier_text_is_refused(piece: tuple[int, int]) ->
         apply_delta("abc", [piece])
 
 
-def test_keys_typed_and_removed_cost_themselves_beside_a_change_at_the_end() -> None:
+def test_keys_typed_and_removed_cost_only_themselves_with_a_change_at_the_end() -> None:
     base = "".join(LINES) + '"deadline":4998.25}'
     middle = len(base) // 2 + 5
     for new in (f"{base[:middle]}abc{base[middle:]}", base[:middle] + base[middle + 3 :]):

@@ -1,4 +1,4 @@
-"""What we write is what the library `compressed-tensors` reads."""
+"""Written checkpoints are read by the library `compressed-tensors` with the same weights."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def test_library_reads_every_matrix(form: Format, make_quantised: Callable[..., 
         ours[f"{prefix}mlp.down_proj"] = layer.mlp.down_proj.weight
     for name in modules:
         scheme = scheme_of(name, config)
-        assert scheme is not None, f"{name}: quantised, and no target says so"
+        assert scheme is not None, f"{name}: quantised, and no target matches it"
         compressor = BaseCompressor.get_value_from_registry(scheme.format)
         parts = {key: tensors[f"{name}.{key}"] for key in compressor.compression_param_names(scheme)}
         theirs = compressor.decompress(parts, scheme)["weight"].float()
         if name in ours:
-            # The library multiplies in the scales' short format.
+            # The library multiplies in the number format of the scales.
             assert torch.allclose(theirs, ours[name], rtol=2**-7, atol=1e-6), name
     assert modules >= ours.keys() - {name for name in ours if scheme_of(name, config) is None}
     for key in tensors:

@@ -1,4 +1,4 @@
-"""Products with weights in ggml's blocks: as exact as their form allows, in little memory, whatever was chosen."""
+"""Products with weights in ggml's blocks: their accuracy, their memory and the ways to compute them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dgemma_kernels.packing.few_bits import expanded_four_bits, four_bit_product
 
 pytestmark = pytest.mark.numerical
 
-# Bytes of a block, where its 16-bit numbers are and what they are about, values of a block.
+# Bytes of a block, offsets of its 16-bit numbers, their typical magnitude, values of a block.
 TYPES = {
     "Q4_0": (18, {0: 0.03}, 32),
     "Q4_1": (20, {0: 0.03, 2: -0.2}, 32),
@@ -66,7 +66,7 @@ def test_product_errs_no_more_than_twice_as_bfloat16(kind: str, num_rows: int, d
 
 
 @pytest.mark.parametrize("kind", TYPES)
-def test_four_even_bits_are_multiplied_as_codes(kind: str) -> None:
+def test_evenly_spaced_four_bits_are_multiplied_as_codes(kind: str) -> None:
     raw = blocks(kind, 64, 512)
     packed = pack_blocks(kind, raw)
     assert isinstance(packed, FourBitMatrix) == (kind in FOUR_BITS)
@@ -83,10 +83,10 @@ def test_packed_codes_expand_to_the_weight(dtype: torch.dtype) -> None:
     packed = pack_blocks("Q4_K", raw)
     assert isinstance(packed, FourBitMatrix)
     if packed.tile_rows == 0:
-        pytest.skip("packed codes are not expanded: this torch lays them out in a way of its own")
+        pytest.skip("this torch packs codes in an unknown layout: expanding them was not checked")
     found_IO = expanded_four_bits(packed.codes, packed.scales, packed.tile_rows, dtype)
     weight = floats("Q4_K", raw)
-    # A scale and a middle in bfloat16 have eight bits.
+    # Scale and zero point in bfloat16 have eight significant bits.
     assert (found_IO.t().float() - weight).abs().max() <= 2**-7 * weight.abs().max()
     # The same weight in both ways.
     x_NI = rows(65, 512).bfloat16()
@@ -112,13 +112,13 @@ def test_matrix_that_torch_cannot_pack_stays_stored(fault: type[Exception], monk
     assert isinstance(pack_blocks("Q4_K", raw), StoredMatrix)
 
 
-def test_product_that_is_inexact_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inexact_product_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     exact = block_layers.four_bit_product
     monkeypatch.setattr(block_layers, "four_bit_product", lambda *parts: exact(*parts).roll(1, -1))
     assert isinstance(pack_blocks("Q4_K", blocks("Q4_K", 64, 256)), StoredMatrix)
 
 
-def test_odd_number_of_outputs_is_multiplied() -> None:
+def test_product_with_an_odd_number_of_outputs() -> None:
     raw, x_NI = blocks("Q4_K", 23, 256), rows(3, 256)
     torch.testing.assert_close(pack_blocks("Q4_K", raw)(x_NI), F.linear(x_NI, floats("Q4_K", raw)), rtol=0.02, atol=0.1)
 
@@ -148,7 +148,7 @@ def test_large_matrix_is_expanded_in_pieces(monkeypatch: pytest.MonkeyPatch) -> 
     torch.testing.assert_close(found, F.linear(x_NI, floats("Q8_0", raw)), rtol=1e-5, atol=1e-5)
 
 
-def test_linear_puts_matrices_of_several_types_after_each_other() -> None:
+def test_linear_concatenates_matrices_of_several_types() -> None:
     parts = {"Q8_0": blocks("Q8_0", 16, 256), "Q6_K": blocks("Q6_K", 8, 256), "IQ4_XS": blocks("IQ4_XS", 4, 256)}
     layer = BlockLinear([pack_blocks(kind, raw) for kind, raw in parts.items()])
     x = rows(6, 256).view(2, 3, 256)
@@ -156,7 +156,7 @@ def test_linear_puts_matrices_of_several_types_after_each_other() -> None:
     torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_experts_sum_what_their_weights_as_floats_do() -> None:
+def test_experts_equal_those_with_weights_as_floats() -> None:
     gate_up = [blocks("Q6_K", 128, 256, seed=i) for i in range(6)]
     down = [blocks("Q8_0", 256, 64, seed=i) for i in range(6)]
     layer = BlockExperts([pack_blocks("Q6_K", raw) for raw in gate_up], [pack_blocks("Q8_0", raw) for raw in down])

@@ -1,4 +1,4 @@
-"""Layers that expand their weights on use give what expanded layers give."""
+"""Layers that expand their weights on use give the same results as expanded layers."""
 
 from __future__ import annotations
 

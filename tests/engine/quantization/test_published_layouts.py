@@ -1,4 +1,4 @@
-"""Quantised checkpoints as others publish them, written here as each layout is described; and what is refused."""
+"""Quantised checkpoints in published layouts, written here from the description of each; and unsupported ones."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def int4_groups_of_32(name: str, seed: torch.Generator, rows: int, columns: int)
 
 
 def int4_gptq(name: str, seed: torch.Generator, rows: int, columns: int) -> tuple[Tensors, torch.Tensor]:
-    """Intel's AutoRound: GPTQ's packing, the other way round, with 7 for the zero point 8; groups of 32 here."""
+    """Intel's AutoRound: GPTQ's packing, transposed, with 7 for the zero point 8; groups of 32 here."""
     levels = torch.randint(-8, 8, (rows, columns), generator=seed)
     words = ((levels + 8).t().reshape(-1, 8, rows) << torch.arange(0, 32, 4)[:, None]).sum(1)
     packed = torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
@@ -102,7 +102,7 @@ LAYOUTS = {
 
 
 def publish(plain: Path, layout: str) -> Tensors:
-    """Turns a plain checkpoint into one of a published layout; returns what its plain tensors now have to be."""
+    """Turns a plain checkpoint into one of a published layout; returns the weights that must be read from it."""
     write, scheme, kinds = LAYOUTS[layout]
     seed = torch.Generator().manual_seed(2)
     written: Tensors = {}
@@ -266,7 +266,7 @@ def test_second_version_of_gptq_stores_the_zero_point_itself(make_plain: Callabl
     assert torch.equal(load(folder).layers[0].experts.down_proj, down)
 
 
-def test_gptq_packing_that_the_configuration_denies_is_named(make_plain: Callable[..., Path]) -> None:
+def test_gptq_packing_that_contradicts_the_configuration_is_reported(make_plain: Callable[..., Path]) -> None:
     folder = make_plain()
     publish(folder, "GPTQ")
     change_config(folder, quantization_config=compressed("pack-quantized", INT4_128))

@@ -1,4 +1,4 @@
-"""Weights to few bits and back: how far they move, and what shapes and values are hard."""
+"""Weights quantised and dequantised: the error, and awkward shapes and values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dgemma_engine.quantization.quantized_tensor import Encoding, QuantisedTenso
 
 pytestmark = pytest.mark.numerical
 
-# Root mean square error of normally distributed weights, relative: what the format can do, and a little slack.
+# Relative root mean square error of normally distributed weights: that of the format, plus some slack.
 LIMITS = {Encoding.INT8: 0.0065, Encoding.INT4: 0.1, Encoding.FP8: 0.03, Encoding.E2M1: 0.1}
 # The largest distance of a weight from its level, as a share of the largest weight of its group.
 WORST = {Encoding.INT8: 0.006, Encoding.INT4: 0.21, Encoding.FP8: 0.04, Encoding.E2M1: 0.18}
@@ -21,7 +21,7 @@ def normal(*shape: int) -> torch.Tensor:
 
 
 @encodings
-def test_error_is_what_the_bits_allow(encoding: Encoding) -> None:
+def test_error_is_within_the_limits_of_the_format(encoding: Encoding) -> None:
     weight = normal(96, 704)
     back = quantise(weight, encoding, name="w").dequantise(torch.float32)
     assert float((back - weight).norm() / weight.norm()) < LIMITS[encoding]
@@ -38,7 +38,7 @@ def test_every_width(encoding: Encoding, num_columns: int) -> None:
 
 
 @encodings
-def test_stack_of_experts_is_each_expert(encoding: Encoding) -> None:
+def test_stack_of_experts_equals_its_experts(encoding: Encoding) -> None:
     weight = normal(3, 8, 100) * torch.tensor([1.0, 100.0, 1e-4])[:, None, None]
     stacked = quantise(weight, encoding, name="w")
     for i in range(3):
@@ -83,7 +83,7 @@ def test_denormal_weights_do_no_harm(encoding: Encoding) -> None:
 
 @encodings
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-def test_broken_weights_are_refused_by_name(encoding: Encoding, value: float) -> None:
+def test_weights_that_are_not_finite_are_refused_by_name(encoding: Encoding, value: float) -> None:
     weight = normal(4, 80)
     weight[2, 5] = value
     with pytest.raises(CheckpointError, match=r"layers\.0\.o_proj: holds NaN or infinite weights; repair or download"):
@@ -99,7 +99,7 @@ def test_rows_and_concatenation_are_inverse(encoding: Encoding) -> None:
     assert torch.equal(stacked, whole.dequantise(torch.float32).unflatten(0, (3, 2)))
 
 
-def test_four_bits_are_four_bits() -> None:
+def test_bits_per_weight_of_each_encoding() -> None:
     weight = normal(8, 704)
     bits = {encoding: quantise(weight, encoding, name="w").num_bytes * 8 / weight.numel() for encoding in Encoding}
     assert bits[Encoding.INT8] == 8.25

@@ -1,4 +1,4 @@
-"""`dgemma-engine quantize` from end to end: what it writes, what it refuses, what an interruption leaves."""
+"""`dgemma-engine quantize` from end to end: its output, refused input, and interruptions."""
 
 from __future__ import annotations
 
@@ -56,9 +56,7 @@ def test_weights_are_the_rounded_ones(form: Format, make_plain: Callable[..., Pa
             assert torch.equal(after[name], quantise(weight, encoding, name=name).dequantise(torch.float32)), name
 
 
-def test_report_tells_the_error_of_each_kind(
-    make_plain: Callable[..., Path], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_report_has_the_error_of_each_kind(make_plain: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     plain = make_plain()
     assert run("quantize", plain, plain.parent / "small", "--format", "int4") == 0
     captured = capsys.readouterr()
@@ -111,7 +109,7 @@ def test_other_weights_are_copied_and_tied_ones_are_not(make_plain: Callable[...
     assert not {f"model.encoder.language_model.{copy}", "lm_head.weight"} & found.keys()
 
 
-def test_side_files_and_calibration_come_along(make_plain: Callable[..., Path]) -> None:
+def test_side_files_and_calibration_are_copied(make_plain: Callable[..., Path]) -> None:
     plain = make_plain()
     for name in ("tokenizer.json", "generation_config.json", "infill.json", "LICENSE"):
         (plain / name).write_text(f"{name} of the model")
@@ -176,7 +174,7 @@ def test_missing_shard(make_plain: Callable[..., Path], capsys: pytest.CaptureFi
     assert not (plain.parent / "small").exists()
 
 
-def test_broken_weight_is_named_and_leaves_nothing(
+def test_weight_that_is_not_finite_is_named_and_leaves_nothing(
     make_plain: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     plain = make_plain()
@@ -189,13 +187,13 @@ def test_broken_weight_is_named_and_leaves_nothing(
     assert files(plain.parent) == {plain.name}
 
 
-def test_disk_that_is_too_small_is_known_before(
+def test_disk_that_is_too_small_is_reported_before_writing(
     make_plain: Callable[..., Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = make_plain()
     small = plain.parent / "small"
     quantise_folder(plain, small, Format.INT8, report=lambda _: None)
-    # What is made at the end is a few kB; all else is known to the byte.
+    # The files written last have a few kB; all others have a size known to the byte.
     made_last = (small / "quantization_report.json").stat().st_size + (small / "config.json").stat().st_size
     needed = sum(path.stat().st_size for path in small.iterdir()) - made_last
     usage = shutil.disk_usage(plain)
@@ -207,7 +205,7 @@ def test_disk_that_is_too_small_is_known_before(
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_failure_on_the_way_leaves_nothing(
+def test_failure_while_writing_leaves_nothing(
     error: BaseException,
     make_plain: Callable[..., Path],
     capsys: pytest.CaptureFixture[str],
@@ -230,7 +228,7 @@ def test_failure_on_the_way_leaves_nothing(
         assert "cannot be written (No space left on device); make room" in capsys.readouterr().err
 
 
-def test_killed_run_leaves_nothing_that_looks_whole(
+def test_killed_run_leaves_nothing_that_looks_complete(
     make_plain: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     plain = make_plain()

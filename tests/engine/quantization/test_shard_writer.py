@@ -1,4 +1,4 @@
-"""Shards written piece by piece are what `safetensors` itself reads."""
+"""Shards written piece by piece are read by `safetensors` itself."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_every_type_comes_back_from_any_number_of_shards(most_bytes: int, tmp_pa
         )
 
 
-def test_tensor_left_out_is_noticed(tmp_path: Path) -> None:
+def test_missing_tensor_is_detected(tmp_path: Path) -> None:
     with (
         pytest.raises(AssertionError, match="planned and not written"),
         ShardWriter(tmp_path, ShardPlan(headers())) as w,

@@ -1,4 +1,4 @@
-"""The real front door, and a `RemoteEngine` that is connected to it through a network that a test can spoil."""
+"""The real HTTP server, and a `RemoteEngine` connected to it through a network whose bytes a test can change."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.engine.http_api.front_door import FREE_PORT, AnsweringEngine, FrontDo
 
 
 def _spoiled_network() -> ModuleType:
-    """Returns the network of `make bench-remote`, whose folder is no package."""
+    """Imports the network of `make bench-remote` by its path, since its folder is not a package."""
     path = Path(__file__).parents[3] / "engine/bench/http_api/spoiled_network.py"
     spec = importlib.util.spec_from_file_location("spoiled_network", path)
     assert spec and spec.loader
@@ -38,7 +38,7 @@ network_to: Any = _spoiled_network().network_to
 
 @dataclass
 class Elsewhere:
-    """An engine, its front door, the network to it and the client."""
+    """An engine, its HTTP server, the network to it and the client."""
 
     engine: AnsweringEngine
     door: FrontDoor
@@ -52,7 +52,7 @@ class Elsewhere:
 async def elsewhere(
     engine: AnsweringEngine | None = None, settings: HttpSettings = FREE_PORT, **location: Any
 ) -> AsyncIterator[Elsewhere]:
-    """Gives a client that is connected through a network."""
+    """Yields a client that is connected through a network."""
     async with front_door(engine, settings) as door, network_to(door.port) as network:
         progress: list[Progress] = []
         network.sent = []

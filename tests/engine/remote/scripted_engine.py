@@ -1,4 +1,4 @@
-"""A machine that says it has an engine, and answers its questions with the bytes that a test chose."""
+"""A server that presents itself as an engine and answers requests with the bytes that a test chose."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from dgemma_engine.protocol.messages import Finish, Infill
 
 
 def http(status: str, kind: str, body: str, *more: str) -> bytes:
-    """Returns an answer of HTTP whose connection stays open."""
+    """Returns an HTTP response that leaves the connection open."""
     fields = [f"HTTP/1.1 {status}", f"Content-Type: {kind}", f"Content-Length: {len(body)}", *more]
     return ("\r\n".join(fields) + "\r\n\r\n" + body).encode()
 
 
 def about(**other: Any) -> bytes:
-    """Returns what an engine says of itself."""
+    """Returns the response to a request for the engine's state."""
     values: dict[str, Any] = {"protocol": PROTOCOL, "state": "ready", "percent": 100, "status": None}
     return http("200 OK", "application/json", json.dumps(values | other))
 
 
 def answer(text: str = "alpha", **other: Any) -> bytes:
-    """Returns the answer to a question."""
+    """Returns the response to a completion request."""
     values: dict[str, Any] = {"answer": Infill(text=text, finish=Finish.STABLE).to_wire(), "elapsed_ms": 1.0}
     return http("200 OK", "application/json", json.dumps(values | other))
 
 
 @dataclass
 class ScriptedEngine:
-    """What it answers.
+    """The server's responses.
 
     Attributes:
-        about: to what the engine is.
-        reply: to a question; empty is silence, None ends the connection.
-        port: where it listens.
-        num_asked: questions until now.
+        about: response to a request for the engine's state.
+        reply: response to a completion request; empty for no response, None to close the connection.
+        port: the TCP port of the server.
+        num_asked: number of completion requests so far.
     """
 
     about: bytes = field(default_factory=about)
@@ -71,7 +71,7 @@ class ScriptedEngine:
 
 @asynccontextmanager
 async def scripted_engine(*, tls: ssl.SSLContext | None = None) -> AsyncIterator[ScriptedEngine]:
-    """Gives a machine that listens on a free port."""
+    """Yields a server that listens on a free port."""
     engine = ScriptedEngine()
     tasks = set[asyncio.Task[None]]()
 

@@ -1,4 +1,4 @@
-"""How long a busy machine is left alone."""
+"""How long no request is sent to a busy server."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dgemma_engine.remote.back_off import BackOff
 
 
 class Clock:
-    """A clock that a test turns."""
+    """A clock that a test sets."""
 
     def __init__(self) -> None:
         self.now_s = 100.0
@@ -16,7 +16,7 @@ class Clock:
         return self.now_s
 
 
-def test_pause_doubles_each_time_that_it_is_busy_still() -> None:
+def test_pause_doubles_while_the_server_stays_busy() -> None:
     clock = Clock()
     back_off, pauses = BackOff(clock), list[float]()
     for _ in range(7):
@@ -30,7 +30,7 @@ def test_pause_doubles_each_time_that_it_is_busy_still() -> None:
     assert back_off.left_s == 1
 
 
-def test_refusals_at_once_are_one() -> None:
+def test_simultaneous_refusals_count_once() -> None:
     back_off = BackOff(Clock())
     for _ in range(6):
         back_off.busy(0)
@@ -38,7 +38,7 @@ def test_refusals_at_once_are_one() -> None:
 
 
 @pytest.mark.parametrize(("wanted_s", "pause_s"), [(0.2, 1), (45, 45), (10_000, 600)])
-def test_machine_is_left_alone_for_as_long_as_it_asks(wanted_s: float, pause_s: float) -> None:
+def test_pause_is_the_requested_one_between_1_and_600_s(wanted_s: float, pause_s: float) -> None:
     back_off = BackOff(Clock())
     back_off.busy(wanted_s)
     assert back_off.left_s == pause_s

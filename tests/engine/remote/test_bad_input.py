@@ -1,4 +1,4 @@
-"""What may stand between two machines: each is one sentence in the status, not an error, and nobody waits for it."""
+"""Faults between client and engine: each is one sentence in the status, not an error, and delays no caller."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ NOW = datetime.now(UTC)
 
 
 async def outcome(location: RemoteLocation) -> Infill | ConnectionStatus:
-    """Asks once, as the language server does."""
+    """Sends one request, as the language server does."""
     statuses: list[ConnectionStatus] = []
     connection = EngineConnection(
         partial(connect_remote, location),
@@ -53,19 +53,19 @@ async def outcome(location: RemoteLocation) -> Infill | ConnectionStatus:
 
 
 async def said(location: RemoteLocation) -> str:
-    """Returns the sentence that the status has in place of an answer."""
+    """Returns the sentence in the status that replaces an answer."""
     answer = await outcome(location)
     assert isinstance(answer, ConnectionStatus)
     assert answer.state is ConnectionState.ABSENT
     assert "\n" not in answer.message and len(answer.message) < 250
     cause, _, remedy = answer.message.partition("; ")
-    assert remedy and cause.count("(") == cause.count(")"), "`doctor` shows cause and remedy apart"
+    assert remedy and cause.count("(") == cause.count(")"), "`doctor` shows cause and remedy separately"
     return answer.message
 
 
 @asynccontextmanager
 async def answering(content: bytes, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """Gives the port of a server that sends the same bytes whatever it is asked, and nothing for none."""
+    """Yields the port of a server that answers every request with `content`, or never if that is empty."""
     held: list[asyncio.StreamWriter] = []
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -130,7 +130,7 @@ NO_PATH = json.dumps({"error": {"message": "There is no such path.", "code": 404
         (http("200 OK", "application/json", '{"protocol"'), "broke the connection off"),
     ],
 )
-async def test_other_answers(content: bytes, sentence: str) -> None:
+async def test_answers_of_other_servers(content: bytes, sentence: str) -> None:
     async with answering(content) as port:
         assert sentence in await said(RemoteLocation(url=f"http://127.0.0.1:{port}"))
 
@@ -142,7 +142,7 @@ async def test_machine_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> No
     assert "does not answer: the network is down, or the machine sleeps or is off" in message
 
 
-async def test_port_where_nobody_listens() -> None:
+async def test_port_without_a_listener() -> None:
     async with answering(b"") as port:
         pass
     message = await said(RemoteLocation(url=f"http://127.0.0.1:{port}"))
@@ -221,7 +221,7 @@ async def test_own_authority(tmp_path: Path, authority: trustme.CA, ca_file: str
         ({"names": ("10.0.0.7",)}, "its certificate is for another name"),
     ],
 )
-async def test_certificate_that_does_not_hold(
+async def test_invalid_certificate(
     tmp_path: Path, authority: trustme.CA, ca_file: str, issued: dict[str, Any], sentence: str
 ) -> None:
     async with with_certificate(tmp_path, authority, **issued) as url:
@@ -235,31 +235,31 @@ async def test_certificate_of_a_foreign_authority(tmp_path: Path, authority: tru
         )
 
 
-async def test_plain_http_where_https_is_asked() -> None:
+async def test_http_server_asked_for_https() -> None:
     async with front_door() as door:
         message = await said(RemoteLocation(url=door.url.replace("http:", "https:")))
     assert "does not answer in HTTPS; check the scheme and the port of engine.url" in message
 
 
-async def test_https_where_plain_http_is_asked(tmp_path: Path, authority: trustme.CA) -> None:
+async def test_https_server_asked_for_http(tmp_path: Path, authority: trustme.CA) -> None:
     async with with_certificate(tmp_path, authority) as url:
         message = await said(RemoteLocation(url=url.replace("https:", "http:")))
     assert message.endswith("answers in HTTPS only; write https in engine.url in place of http")
 
 
-async def test_words_of_a_server_of_https_for_plain_http(tmp_path: Path, authority: trustme.CA) -> None:
+async def test_https_servers_reply_to_plain_http(tmp_path: Path, authority: trustme.CA) -> None:
     page = http("400 Bad Request", "text/html", "<html>The plain HTTP request was sent to HTTPS port</html>")
     async with with_certificate(tmp_path, authority) as url, answering(page) as port:
         channel = HttpChannel(RemoteLocation(url=url.replace("https:", "http:")))
         assert await channel.is_tls()
         await channel.close()
-        # Who says so and speaks no TLS is no such server.
+        # A server that sends these words and does not use TLS is not an HTTPS server.
         assert "HTTP status 400, which is none of an engine" in await said(
             RemoteLocation(url=f"http://127.0.0.1:{port}")
         )
 
 
-async def test_name_that_the_engines_side_does_not_know(tmp_path: Path) -> None:
+async def test_host_name_that_the_server_does_not_allow(tmp_path: Path) -> None:
     async with front_door() as door:
         location = RemoteLocation(url=f"http://gpu.lan:{door.port}", plain_hosts=("gpu.lan",))
         async with AsyncExitStack() as stack:
@@ -281,7 +281,7 @@ def _resolve(stack: AsyncExitStack, name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["text/event-stream", "application/json"])
-async def test_answer_without_end_is_broken_off(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+async def test_endless_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr(http_channel, "_MAX_ANSWER_BYTES", 1_000)
     async with answering(http("200 OK", kind, "data: " + "x" * 5_000)) as port:
         channel = HttpChannel(RemoteLocation(url=f"http://127.0.0.1:{port}"))
@@ -291,7 +291,7 @@ async def test_answer_without_end_is_broken_off(monkeypatch: pytest.MonkeyPatch,
         await channel.close()
 
 
-async def test_network_that_comes_back_is_used_again() -> None:
+async def test_network_that_recovers_is_used_again() -> None:
     async with front_door() as door, network_to(door.port) as network:
         connection = EngineConnection(
             partial(connect_remote, RemoteLocation(url=f"http://127.0.0.1:{network.port}")),

@@ -1,4 +1,4 @@
-"""Clocks that are set, and machines that sleep: no question after that is given less time, or a dead connection."""
+"""After a clock change or a sleep of the machine, requests get their full time and a live connection."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def test_machine_that_slept_gets_new_connections() -> None:
         await channel.get("/v1/engine")
         await channel.get("/v1/engine")
         assert network.num_connections == 1
-        # The clock of the connections stood still with the machine, and those to the engine are dead.
+        # The monotonic clock stood still during the sleep, and connections to the engine are dead.
         network.to_engine = lambda data: b""
         wall_s, old = 60.0, network.to_engine
         network.to_engine = lambda data: data if network.num_connections > 1 else old(data)
@@ -32,7 +32,7 @@ async def test_machine_that_slept_gets_new_connections() -> None:
 
 
 @pytest.mark.parametrize("jump_s", [-7 * 3_600.0, 7 * 3_600.0])
-async def test_clock_that_is_set_by_hours_costs_one_connection_and_no_answer(jump_s: float) -> None:
+async def test_clock_change_by_hours_costs_one_connection_and_no_answer(jump_s: float) -> None:
     async with front_door() as door, network_to(door.port) as network:
         wall_s = 1e9
         channel = HttpChannel(RemoteLocation(url=f"http://127.0.0.1:{network.port}"), wall_clock=lambda: wall_s)
@@ -44,7 +44,7 @@ async def test_clock_that_is_set_by_hours_costs_one_connection_and_no_answer(jum
         await channel.close()
 
 
-async def test_question_that_the_machine_slept_through_is_followed_by_others() -> None:
+async def test_requests_succeed_after_one_interrupted_by_sleep() -> None:
     async with scripted_engine() as engine:
         clock = SleepingClock()
         network, back_off = NetworkTime(), BackOff(clock)
@@ -52,16 +52,16 @@ async def test_question_that_the_machine_slept_through_is_followed_by_others() -
         watch = LoadingWatch(channel, network, back_off, on_progress=lambda _: None, on_lost=lambda _: None)
         remote = RemoteEngine(channel, watch, network, back_off, clock=clock)
         assert (await remote.infill(question())).text == "alpha"
-        # In the middle of a question, whose answer comes after the sleep.
+        # During a request whose answer comes after the sleep.
         clock.sleeps_s = 5 * 3_600.0
         assert (await remote.infill(question())).text == "alpha"
         assert (await remote.infill(question())).text == "alpha"
-        assert network.remaining_ms(3_000) > 2_500, "the network takes no longer than before"
+        assert network.remaining_ms(3_000) > 2_500, "the sleep must not count as network time"
         await remote.close()
 
 
 class SleepingClock:
-    """Runs on by a moment with every look, and by a sleep with one."""
+    """Advances slightly at each reading, and once by the length of a sleep."""
 
     def __init__(self) -> None:
         self.now_s = 1_000.0

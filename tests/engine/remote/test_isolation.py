@@ -1,4 +1,4 @@
-"""Several users of one engine, whose documents have the same names: nobody gets, ends or reuses what is another's."""
+"""Users of one engine whose documents share names: none receives, cancels or reuses data of another."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.engine.http_api.front_door import FREE_PORT, AnsweringEngine, front_d
 from tests.engine.remote.elsewhere import question
 
 KEYS = {"ann": "a" * 16, "bob": "b" * 16}
-# The last two have one key: two machines behind one address, or two windows.
+# The last two share a key: two machines, or two windows of one user.
 USERS = {"ann": "ann", "bob": "bob", "bob again": "bob"}
 DOCUMENTS = ("file:///w/a.py", "untitled:Untitled-1")
 
@@ -34,7 +34,7 @@ MOVES = st.lists(
 
 
 class EchoingEngine(AnsweringEngine):
-    """Answers with what it was asked; a newer request of a document ends the older one, as in the real engine."""
+    """Answers with the text of the request; a newer request of a document ends the older one, as in the real engine."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class EchoingEngine(AnsweringEngine):
 
 
 class User:
-    """One language server and what it has asked."""
+    """One language server and its requests."""
 
     def __init__(self, name: str, remote: RemoteEngine) -> None:
         self.name = name
@@ -63,7 +63,7 @@ class User:
         self.asked: list[tuple[str, str, asyncio.Task[Infill], list[Draft]]] = []
 
     def ask(self, document: str) -> None:
-        # Long, so that it travels as changes of the one before.
+        # Long, so that it is sent as changes to the previous text.
         prefix = f"{self.name}: {'same in all ' * 40}{len(self.asked)}"
         drafts: list[Draft] = []
         task = asyncio.create_task(self.remote.infill(question(prefix, document), drafts.append))
@@ -83,13 +83,13 @@ class User:
                 continue
             is_newest = last[document] == prefix
             assert infill.text == prefix or (infill.text == "" and not is_newest), (
-                "only the own next key ends a request"
+                "only the same user's next request ends one"
             )
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(moves=MOVES)
-async def test_nobody_meets_another_users_text_drafts_or_cancellations(tmp_path: Path, moves: Any) -> None:
+async def test_users_share_no_text_drafts_or_cancellations(tmp_path: Path, moves: Any) -> None:
     keys = ApiKeys.read(_key_file(tmp_path), {})
     http = HttpSettings(bind=FREE_PORT.bind, keys=keys, num_at_once=8)
     async with front_door(EchoingEngine(), http) as door, AsyncExitStack() as stack:
@@ -110,7 +110,7 @@ async def test_nobody_meets_another_users_text_drafts_or_cancellations(tmp_path:
                 await asyncio.sleep(0.006)
         for user in users.values():
             await user.check()
-        # Caches of prompts are kept by document: none is shared.
+        # Prompt caches are kept by document, so no two users may share one.
         owners: dict[str, set[str]] = defaultdict(set)
         for context in door.engine.contexts:
             owners[context.document].add(context.prefix.partition(":")[0])
@@ -123,7 +123,7 @@ def _key_file(folder: Path) -> Path:
     return file
 
 
-async def test_another_users_text_cannot_be_asked_for_by_its_sum(tmp_path: Path) -> None:
+async def test_another_users_text_cannot_be_requested_by_its_checksum(tmp_path: Path) -> None:
     keys = ApiKeys.read(_key_file(tmp_path), {})
     async with front_door(EchoingEngine(), HttpSettings(bind=FREE_PORT.bind, keys=keys)) as door:
         remotes = []
@@ -134,10 +134,10 @@ async def test_another_users_text_cannot_be_asked_for_by_its_sum(tmp_path: Path)
         ann, bob = remotes
         secret = question("the secret of ann " * 30)
         await ann.infill(secret)
-        # Bob learns the sum, and even the session.
+        # Bob has the checksum of the text, and even the session.
         bob._session, bob._known = ann._session, ann._known
         infill = await bob.infill(question("the secret of ann " * 29))
-        assert infill.text == "the secret of ann " * 29, "it had to be sent as a whole"
+        assert infill.text == "the secret of ann " * 29, "the whole text had to be sent"
         assert len(bob._known._last.items()) == 1
         for remote in remotes:
             await remote.close()

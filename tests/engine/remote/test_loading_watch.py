@@ -1,4 +1,4 @@
-"""How far an engine elsewhere is: a loss while it loads, a busy machine, connections that are kept open."""
+"""Progress of a remote engine: a lost connection while it loads, a busy server, connections that are kept open."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ async def test_connection_that_breaks_while_it_loads_is_reported_as_a_state_and_
         assert all(status.state is not ConnectionState.FAILED for status in linked.told), "a status, not an error"
 
 
-async def test_load_that_fails_is_reported_in_its_own_sentence_and_its_connections_end() -> None:
+async def test_load_failure_is_reported_in_its_own_words_and_ends_connections() -> None:
     async with loading() as linked:
         linked.engine.status = FAILED
         await until(lambda: linked.state is not ConnectionState.LOADING)
@@ -95,7 +95,7 @@ async def test_load_that_fails_is_reported_in_its_own_sentence_and_its_connectio
         await until(lambda: not linked.network._open)
 
 
-async def test_late_progress_of_a_connection_that_was_left_counts_no_more() -> None:
+async def test_late_progress_of_an_abandoned_connection_is_ignored() -> None:
     tell: list[Any] = []
 
     class Unreachable(AnsweringEngine):
@@ -117,7 +117,7 @@ async def test_late_progress_of_a_connection_that_was_left_counts_no_more() -> N
 
 
 class FakeChannel:
-    """Answers looks at an engine with what a test says, each once `gate` is open."""
+    """Answers status requests with the replies of a test, each once `gate` is open."""
 
     place = "gpu.example"
 
@@ -172,14 +172,14 @@ async def test_all_connections_are_used_again_in_each_pause(monkeypatch: pytest.
             await until(lambda: channel.num_open == 3)
             channel.gate.set()
             await until(lambda: channel.num_open == 0)
-        # A question under way has one of them.
+        # A request in progress uses one of them.
         channel.gate.clear()
         channel.num_open = 1
         await until(lambda: channel.num_open == 3)
     assert channel.most_open == 3
 
 
-async def test_engine_that_vanished_is_reported_before_the_next_key(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_lost_engine_is_reported_before_the_next_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading_watch, "_IDLE_S", 0.01)
     gone = Reply(status=502, retry_after_s=0, body=None)
     channel, told = FakeChannel(*[about("ready")] * 4, gone), list[OutOfReach]()
@@ -188,12 +188,12 @@ async def test_engine_that_vanished_is_reported_before_the_next_key(monkeypatch:
         await until(lambda: told != [])
         num_asked = channel.num_asked
         await asyncio.sleep(0.03)
-        assert channel.num_asked == num_asked, "the connection is left"
+        assert channel.num_asked == num_asked, "the lost connection is not used again"
     assert len(told) == 1
     assert "a proxy on the way does not reach the engine" in str(told[0])
 
 
-async def test_engine_that_answers_one_look_of_several_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_engine_that_answers_one_of_several_status_requests_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading_watch, "_IDLE_S", 0.01)
     gone = Reply(status=502, retry_after_s=0, body=None)
     channel = FakeChannel(about("ready"), *[gone, about("ready"), gone] * 3, about("ready"))
@@ -202,7 +202,7 @@ async def test_engine_that_answers_one_look_of_several_is_not_lost(monkeypatch: 
         await until(lambda: channel.num_asked > 12)
 
 
-async def test_busy_machine_is_left_alone_by_looks_and_by_questions() -> None:
+async def test_busy_server_gets_neither_status_nor_completion_requests() -> None:
     now_s = 100.0
     channel = FakeChannel(about("ready"), busy(45))
     back_off = BackOff(lambda: now_s)
@@ -215,7 +215,7 @@ async def test_busy_machine_is_left_alone_by_looks_and_by_questions() -> None:
         assert channel.num_asked == num_asked
 
 
-async def test_machine_that_is_busy_while_its_engine_loads_is_not_lost() -> None:
+async def test_server_that_is_busy_while_its_engine_loads_is_not_lost() -> None:
     now_s = 100.0
     channel = FakeChannel(*[about("loading")] * 4, busy(0), about("ready"))
     back_off = BackOff(lambda: now_s)
@@ -226,7 +226,7 @@ async def test_machine_that_is_busy_while_its_engine_loads_is_not_lost() -> None
         await until(lambda: progress[-1].percent == 100)
 
 
-async def test_engine_is_waited_for_although_its_machine_is_busy() -> None:
+async def test_client_waits_for_an_engine_on_a_busy_server() -> None:
     now_s = 100.0
     channel = FakeChannel(busy(0), about("failed"))
     back_off = BackOff(lambda: now_s)
@@ -248,7 +248,7 @@ async def test_pause_outlives_the_connection() -> None:
             await connect(on_closed=lambda _why: None)
 
 
-async def test_requests_under_way_are_counted() -> None:
+async def test_requests_in_progress_are_counted() -> None:
     async with front_door() as door, network_to(door.port) as network:
         network.to_engine = lambda _data: b""
         channel = HttpChannel(RemoteLocation(url=f"http://127.0.0.1:{network.port}"))

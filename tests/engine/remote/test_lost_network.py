@@ -1,4 +1,4 @@
-"""A connection that breaks when a question's time is nearly over, and silence after it."""
+"""A connection that breaks shortly before a request's deadline, and gets no answer afterwards."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROUND_TRIP_MS = 20.0
 
 
 class BreakingChannel:
-    """Breaks the first question after some seconds, and is silent from then on."""
+    """Breaks the first request after `breaks_after_s` seconds, and answers nothing from then on."""
 
     place, session = "gpu.example", "window"
 
@@ -61,7 +61,7 @@ class BreakingChannel:
 async def test_break_near_the_deadline_is_reported_as_a_lost_network(
     monkeypatch: pytest.MonkeyPatch, breaks_after_s: float, num_asked: int, sentence: str
 ) -> None:
-    # What an engine that may be busy is waited for: nothing after a break.
+    # The extra time for a busy engine, which must not be used after a break.
     monkeypatch.setattr(remote_engine, "_GRACE_S", 60.0)
     channel: Any = BreakingChannel(breaks_after_s)
     network, back_off = NetworkTime(), BackOff(channel.clock)
@@ -77,5 +77,5 @@ async def test_break_near_the_deadline_is_reported_as_a_lost_network(
     assert answer.state is ConnectionState.ABSENT
     assert answer.message.startswith(sentence)
     assert channel.num_asked == num_asked
-    assert connection.status.state is ConnectionState.ABSENT, "the next question finds a connection or none, at once"
+    assert connection.status.state is ConnectionState.ABSENT, "the next request must not wait for the lost connection"
     await connection.close()

@@ -1,4 +1,4 @@
-"""What the network leaves of a deadline."""
+"""The share of a deadline that remains after the time of the network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_deadline_leaves_the_answer_time_to_come_back(round_trip_ms: float, left
     assert network.remaining_ms(left_ms) == sent_ms
 
 
-def test_engine_that_ends_after_its_deadline_is_given_less_and_slowly_more_again() -> None:
+def test_late_engine_gets_less_time_and_slowly_more_again() -> None:
     network = NetworkTime()
     network.learn(20, 0)
     network.overran(300)
@@ -27,13 +27,13 @@ def test_engine_that_ends_after_its_deadline_is_given_less_and_slowly_more_again
     assert network.remaining_ms(3_000) == 2_580
 
 
-def test_newest_measurement_counts_for_a_share() -> None:
+def test_new_measurement_moves_the_average() -> None:
     network = NetworkTime()
     assert [network.learn(total_ms, 10) for total_ms in (30, 130, 5)] == [20, 120, 0]
     assert network.round_trip_ms == pytest.approx(0.7 * (20 + 0.3 * 100))
 
 
-def test_measurement_through_a_sleep_counts_for_nothing() -> None:
+def test_measurement_during_a_sleep_is_ignored() -> None:
     network = NetworkTime()
     assert network.learn(5 * 3_600_000, 10) == 0
     network.learn(30, 10)
@@ -42,7 +42,7 @@ def test_measurement_through_a_sleep_counts_for_nothing() -> None:
 
 
 @pytest.mark.parametrize(("left_ms", "is_too_late"), [(21, False), (20, True), (0, True), (-5, True)])
-def test_question_without_time_for_its_answer_is_too_late(left_ms: float, is_too_late: bool) -> None:
+def test_request_without_time_for_its_answer_is_too_late(left_ms: float, is_too_late: bool) -> None:
     network = NetworkTime()
     network.learn(20, 0)
     assert network.is_too_late(left_ms) is is_too_late

@@ -1,4 +1,4 @@
-"""Numbers that no engine sends: they cost their own question at most."""
+"""Invalid numbers from an engine affect their own request at most."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.engine.remote.scripted_engine import about, answer, scripted_engine
 
 
 @pytest.mark.parametrize("elapsed_ms", [float("nan"), float("inf"), -1e300, 10**400, True, "7", None, [1]])
-async def test_number_that_no_engine_sends_spoils_no_later_question(elapsed_ms: Any) -> None:
+async def test_invalid_elapsed_time_affects_no_later_request(elapsed_ms: Any) -> None:
     async with scripted_engine() as engine:
         engine.about = about(elapsed_ms=elapsed_ms)
         lost: list[OutOfReach] = []
@@ -32,7 +32,7 @@ async def test_number_that_no_engine_sends_spoils_no_later_question(elapsed_ms: 
 @pytest.mark.parametrize(
     "change", [{"score": float("nan")}, {"timings_ms": {"total": float("inf")}}, {"steps": 10**30}]
 )
-async def test_answer_with_a_number_that_is_none_is_refused_and_the_next_one_counts(change: dict[str, Any]) -> None:
+async def test_answer_with_an_invalid_number_is_refused_and_the_next_one_used(change: dict[str, Any]) -> None:
     async with scripted_engine() as engine:
         place = RemoteLocation(url=f"http://127.0.0.1:{engine.port}")
         remote = await connect_remote(place, on_progress=lambda _: None, on_closed=lambda _: None)

@@ -1,4 +1,4 @@
-"""The client against the real front door: answers, drafts, cancellation, changes, retries."""
+"""The client against the real HTTP server: answers, drafts, cancellation, text changes, retries."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.engine.remote.elsewhere import elsewhere, question
 LINES = [f"value_{number} = compute(value_{number - 1}, {number})\n" for number in range(2_000)]
 
 
-async def test_answer_is_the_engines() -> None:
+async def test_answer_is_that_of_the_engine() -> None:
     async with elsewhere() as there:
         infill = await there.remote.infill(question())
         local = await there.engine.infill(question())
@@ -32,7 +32,7 @@ async def test_answer_is_the_engines() -> None:
     assert infill.timings_ms["network"] >= 0
 
 
-async def test_every_field_of_a_question_arrives() -> None:
+async def test_every_field_of_a_request_arrives() -> None:
     asked = question(
         path="a.py",
         language="python",
@@ -47,7 +47,7 @@ async def test_every_field_of_a_question_arrives() -> None:
         edges=DocumentEdges(above="above\n", is_cut=True),
     )
     async with elsewhere() as there:
-        # A folder of this machine stays here.
+        # A local folder is not sent.
         await there.remote.infill(replace(asked, folder="/home/ann/secret"))
     (arrived,) = there.engine.contexts
     assert replace(arrived, document=asked.document, deadline_ms=asked.deadline_ms) == asked
@@ -60,7 +60,7 @@ async def test_drafts_come_before_the_answer_and_none_after_it() -> None:
     async with elsewhere() as there:
         infill = await there.remote.infill(question(), drafts.append)
     assert [draft.text for draft in drafts] == ["alpha"] * len(drafts) and drafts
-    assert sorted({draft.step for draft in drafts}) == [draft.step for draft in drafts], "none twice, in order"
+    assert sorted({draft.step for draft in drafts}) == [draft.step for draft in drafts], "each once, in order"
     assert infill.text == "alpha + beta"
 
 
@@ -70,14 +70,14 @@ async def test_trace_definitions_and_status() -> None:
         found = await there.remote.definitions(DefinitionsQuery(text="def f(): ...\n", names=("f",)))
         assert found.texts == {"f": "def f(): ..."}
         status = await there.remote.status()
-        assert (status.model, status.model_path) == ("fake", ""), "no path of the other machine"
-        assert status.adapters == {}, "and none of its repositories"
+        assert (status.model, status.model_path) == ("fake", ""), "a path of the server is not sent"
+        assert status.adapters == {}, "nor its repositories"
         assert (await there.remote.wait_ready(5)).model == "fake"
 
 
-async def test_cancelled_question_ends_at_the_engine_and_the_connection_stays_open() -> None:
+async def test_cancelled_request_ends_at_the_engine_and_keeps_the_connection() -> None:
     async with elsewhere() as there:
-        # One question, its cancellation and the next question, and the first look at the engine.
+        # A request, its cancellation, the next request, and the first status request.
         await until(lambda: there.network.num_connections >= 3)
         for number in range(5):
             asking = asyncio.create_task(there.remote.infill(question(f"SLOW {number}")))
@@ -85,10 +85,10 @@ async def test_cancelled_question_ends_at_the_engine_and_the_connection_stays_op
             asking.cancel()
             await until(lambda number=number: there.engine.num_cancelled == number + 1)
         assert (await there.remote.infill(question())).text == "alpha + beta"
-        assert there.network.num_connections <= 4, "no new connection for each cancelled question"
+        assert there.network.num_connections <= 4, "no new connection for each cancelled request"
 
 
-async def test_cancelled_question_is_not_asked_again_where_its_connection_breaks() -> None:
+async def test_cancelled_request_is_not_retried_on_a_broken_connection() -> None:
     async with elsewhere() as there:
         asking = asyncio.create_task(there.remote.infill(question("SLOW ")))
         await until(lambda: len(there.engine.contexts) == 1)
@@ -99,7 +99,7 @@ async def test_cancelled_question_is_not_asked_again_where_its_connection_breaks
         assert len(there.engine.contexts) == 1, "the question that was taken back came again"
 
 
-async def test_cancelled_trace_is_not_asked_again() -> None:
+async def test_cancelled_trace_is_not_retried() -> None:
     async with elsewhere() as there:
         await there.remote.infill(question("alpha"))
         asking = asyncio.create_task(there.remote.trace(question("alpha SLOW ")))
@@ -110,7 +110,7 @@ async def test_cancelled_trace_is_not_asked_again() -> None:
         assert len(there.engine.contexts) == 3, "the question that was taken back came again"
 
 
-async def test_question_that_is_answered_soon_is_not_cancelled_there(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_request_that_is_answered_soon_is_not_cancelled_at_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote_engine, "_CANCEL_PAUSE_S", 60.0)
     async with elsewhere() as there:
         asking = asyncio.create_task(there.remote.infill(question("LATER ")))
@@ -121,7 +121,7 @@ async def test_question_that_is_answered_soon_is_not_cancelled_there(monkeypatch
         assert CANCEL_PATH.encode() not in b"".join(there.network.sent)
 
 
-async def test_no_draft_comes_after_the_cancellation() -> None:
+async def test_no_draft_is_passed_on_after_the_cancellation() -> None:
     drafts: list[Draft] = []
     async with elsewhere() as there:
         asking = asyncio.create_task(there.remote.infill(question("SLOW "), drafts.append))
@@ -134,7 +134,7 @@ async def test_no_draft_comes_after_the_cancellation() -> None:
     assert len(drafts) == num_drafts
 
 
-async def test_key_in_a_long_file_sends_at_most_4_kib() -> None:
+async def test_keystroke_in_a_long_file_sends_at_most_4_kib() -> None:
     middle = "".join(LINES[:1_000])
     async with elsewhere() as there:
         asked = replace(question(middle[-16_000:]), suffix="".join(LINES[1_000:])[:8_000])
@@ -147,17 +147,17 @@ async def test_key_in_a_long_file_sends_at_most_4_kib() -> None:
             await there.remote.infill(replace(asked, prefix=asked.prefix + typed, edits=edits))
             assert sum(map(len, there.network.sent)) <= 4_096
             assert there.engine.contexts[-1].prefix == asked.prefix + typed
-        # The window moves: what is new of it travels.
+        # The window moves: only its new text is sent.
         there.network.sent.clear()
         await there.remote.infill(replace(asked, prefix=asked.prefix[4_000:] + "return x\n"))
         assert sum(map(len, there.network.sent)) <= 4_096
 
 
-async def test_engine_that_has_lost_the_earlier_question_is_sent_the_whole() -> None:
+async def test_engine_without_the_earlier_text_is_sent_the_whole_text() -> None:
     async with elsewhere() as there:
         asked = question("y" * 3_000)
         await there.remote.infill(asked)
-        # As after a restart over there.
+        # As after a restart of the server.
         there.remote._session = "another"
         assert (await there.remote.infill(replace(asked, prefix=asked.prefix + "z"))).text == "alpha + beta"
         assert there.engine.contexts[-1].prefix == "y" * 3_000 + "z"
@@ -173,7 +173,7 @@ async def test_connection_that_broke_is_retried_once() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.99])
 @pytest.mark.parametrize("has_drafts", [False, True])
-async def test_half_an_answer_is_asked_again_and_drafts_are_not_passed_on_twice(share: float, has_drafts: bool) -> None:
+async def test_partial_answer_is_retried_and_drafts_are_not_passed_on_twice(share: float, has_drafts: bool) -> None:
     drafts: list[Draft] = []
     async with elsewhere() as there:
         await asyncio.sleep(0.05)
@@ -188,7 +188,7 @@ async def test_half_an_answer_is_asked_again_and_drafts_are_not_passed_on_twice(
     assert len({draft.step for draft in drafts}) == len(drafts)
 
 
-async def test_connection_that_breaks_twice_answers_nothing_and_other_questions_go_on() -> None:
+async def test_connection_that_breaks_twice_gives_no_answer_and_affects_no_other() -> None:
     async with elsewhere() as there:
         other = asyncio.create_task(there.remote.infill(question("SLOW ", "file:///b.py")))
         await until(lambda: len(there.engine.contexts) == 1)
@@ -202,7 +202,7 @@ async def test_connection_that_breaks_twice_answers_nothing_and_other_questions_
         other.cancel()
 
 
-async def test_busy_engine_is_left_alone() -> None:
+async def test_busy_engine_gets_no_requests_during_the_pause() -> None:
     settings = HttpSettings(bind=FREE_PORT.bind, max_requests=1)
     async with elsewhere(AnsweringEngine(), settings) as there:
         asking = asyncio.create_task(there.remote.infill(question("SLOW ")))
@@ -212,11 +212,11 @@ async def test_busy_engine_is_left_alone() -> None:
         num_sent = len(there.network.sent)
         with pytest.raises(NotNow, match="has too much to do"):
             await there.remote.infill(question())
-        assert len(there.network.sent) == num_sent, "nothing was sent in the pause"
+        assert len(there.network.sent) == num_sent, "nothing is sent during the pause"
         asking.cancel()
 
 
-async def test_engine_that_loads_says_so_and_answers_later() -> None:
+async def test_loading_engine_reports_progress_and_answers_later() -> None:
     engine = AnsweringEngine()
     ready, engine.status = engine.status, replace(engine.status, state=engine.status.state.LOADING, percent=40)
     async with elsewhere(engine) as there:
@@ -228,20 +228,20 @@ async def test_engine_that_loads_says_so_and_answers_later() -> None:
         assert (await there.remote.infill(question())).text == "alpha + beta"
 
 
-async def test_fault_of_one_question_is_a_fault() -> None:
+async def test_error_of_one_request_is_an_engine_fault() -> None:
     async with elsewhere() as there:
         with pytest.raises(EngineFault, match="the engine failed on this question"):
             await there.remote.infill(question("CRASH"))
         assert (await there.remote.infill(question())).text == "alpha + beta"
 
 
-async def test_silent_machine_is_answered_for_at_the_deadline_and_given_up_after_it(
+async def test_silent_server_gives_no_answer_at_the_deadline_and_is_then_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with elsewhere() as there:
         there.network.to_engine = lambda data: b""
         asked = replace(question(), deadline_ms=50)
-        # Whatever longer is waited for shows the machine to be lost, and must hold no answer up.
+        # The wait beyond the deadline only detects a lost server, and must delay no answer.
         monkeypatch.setattr(remote_engine, "_GRACE_S", 0.2)
         with pytest.raises(NotNow, match="has not answered by the deadline; the next request asks again"):
             await there.remote.infill(asked)
@@ -250,8 +250,8 @@ async def test_silent_machine_is_answered_for_at_the_deadline_and_given_up_after
         assert "does not answer: the network is down" in str(there.lost[0])
 
 
-async def test_busy_engine_is_late_once_and_not_taken_for_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    # A machine under load may take long to say how long it took.
+async def test_busy_engine_may_be_late_without_being_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A machine under load may be slow to send its answer.
     monkeypatch.setattr(remote_engine, "_GRACE_S", 30.0)
     async with elsewhere() as there:
         asked = replace(question("SLOW "), deadline_ms=1_500)
@@ -259,13 +259,13 @@ async def test_busy_engine_is_late_once_and_not_taken_for_lost(monkeypatch: pyte
             await there.remote.infill(asked)
         await until(lambda: not there.remote._tasks)
         assert there.lost == [] and there.engine.num_cancelled == 1
-        # Half a second is what it takes beyond its deadline.
+        # It answers half a second after its deadline.
         assert (await there.remote.infill(asked)).finish is Finish.DEADLINE
         assert there.engine.contexts[-1].deadline_ms <= 1_000
         assert there.lost == []
 
 
-async def test_late_answer_is_given_to_nobody() -> None:
+async def test_late_answer_is_dropped() -> None:
     drafts: list[Draft] = []
     async with elsewhere() as there:
         there.engine.step_s = 0.2
@@ -276,7 +276,7 @@ async def test_late_answer_is_given_to_nobody() -> None:
         assert len(drafts) == num_drafts and there.lost == []
 
 
-async def test_deadline_leaves_the_network_its_time() -> None:
+async def test_deadline_is_reduced_by_the_network_time() -> None:
     async with elsewhere() as there:
         there.network.delay_s = 0.1
         await there.remote.infill(question())
@@ -284,7 +284,7 @@ async def test_deadline_leaves_the_network_its_time() -> None:
     assert there.engine.contexts[-1].deadline_ms < 5_000 - 50
 
 
-async def test_closed_connection_fails_what_is_under_way() -> None:
+async def test_closed_connection_fails_requests_in_progress() -> None:
     async with elsewhere() as there:
         asking = asyncio.create_task(there.remote.infill(question("SLOW ")))
         await until(lambda: bool(there.engine.contexts))
@@ -296,7 +296,7 @@ async def test_closed_connection_fails_what_is_under_way() -> None:
 
 
 def held_until_the_answer() -> Callable[[bytes], bytes]:
-    """Returns what a proxy does that passes an answer on only as a whole."""
+    """Returns the behaviour of a proxy that forwards an answer only as a whole."""
     held = bytearray()
 
     def hold(data: bytes) -> bytes:
@@ -310,26 +310,26 @@ def held_until_the_answer() -> Callable[[bytes], bytes]:
     return hold
 
 
-async def test_proxy_is_named_as_long_as_it_holds_drafts_back() -> None:
+async def test_proxy_is_reported_while_it_holds_drafts_back() -> None:
     async with elsewhere() as there:
         await asyncio.sleep(0.05)
         there.network.from_engine = held_until_the_answer()
         there.engine.step_s = 0.2
         for _ in range(2):
             await there.remote.infill(question(), lambda _draft: None)
-            assert there.progress[-1].message == f"engine at {there.remote.place}", "once may be chance"
+            assert there.progress[-1].message == f"engine at {there.remote.place}", "one delay may be chance"
         await there.remote.infill(question(), lambda _draft: None)
         assert there.progress[-1].message.endswith(
             "drafts come late; let it pass streams on, in nginx with proxy_buffering off"
         )
         await there.remote.infill(question())
-        assert "a proxy on the way holds answers back" in there.progress[-1].message, "no drafts tell nothing"
+        assert "a proxy on the way holds answers back" in there.progress[-1].message, "no drafts: no evidence"
         there.network.from_engine = lambda data: data
         await there.remote.infill(question(), lambda _draft: None)
         assert there.progress[-1].message == f"engine at {there.remote.place}"
 
 
-async def test_network_that_stalls_is_no_proxy_that_holds_drafts_back() -> None:
+async def test_stalled_network_is_not_reported_as_a_proxy() -> None:
     async with elsewhere() as there:
         await asyncio.sleep(0.05)
         there.network.from_engine = held_until_the_answer()
@@ -340,7 +340,7 @@ async def test_network_that_stalls_is_no_proxy_that_holds_drafts_back() -> None:
         assert there.progress[-1].message == f"engine at {there.remote.place}"
 
 
-async def test_resets_delays_and_half_answers_leave_no_question_unanswered() -> None:
+async def test_resets_delays_and_partial_answers_leave_no_request_unanswered() -> None:
     """A short form of `make bench-remote`."""
     draw = random.Random(7)
     async with elsewhere() as there:
@@ -361,7 +361,7 @@ async def test_resets_delays_and_half_answers_leave_no_question_unanswered() -> 
     assert answered > 150
 
 
-async def test_question_holds_no_more_than_the_message() -> None:
+async def test_request_holds_no_more_than_the_message() -> None:
     async with elsewhere() as there:
         there.network.sent.clear()
         await there.remote.infill(question("only this"))

@@ -1,4 +1,4 @@
-"""Files and variables that say how an engine elsewhere is asked: each fault is one sentence."""
+"""Files and variables that configure the connection to a remote engine: each fault is one sentence."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ async def test_key_file_that_cannot_be_used(tmp_path: Path, content: bytes | Non
     assert f"engine.keyFile {file}" in message and sentence in message
 
 
-async def test_file_of_whichever_folder_is_open_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An editor starts its server in the folder that it has opened, and nobody trusts that folder's authorities."""
+async def test_file_relative_to_the_current_folder_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An editor starts its server in the opened folder, whose certificate authorities must not be trusted."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "key").write_text(KEY)
     message = await said(RemoteLocation(url="http://127.0.0.1:9", key_file="key"))
@@ -61,13 +61,13 @@ async def test_file_of_whichever_folder_is_open_is_none(tmp_path: Path, monkeypa
     assert message == "engine.caFile ca.pem: must be an absolute path, or begin with ~; write it out"
 
 
-async def test_folder_is_no_key_file(tmp_path: Path) -> None:
+async def test_folder_as_key_file(tmp_path: Path) -> None:
     message = await said(RemoteLocation(url="http://127.0.0.1:9", key_file=str(tmp_path)))
     assert "cannot be read (Is a directory)" in message
 
 
 @pytest.mark.parametrize("name", ["/a\0b", "/a\ud800b"])
-async def test_name_that_no_file_has(name: str) -> None:
+async def test_impossible_file_name(name: str) -> None:
     message = await said(RemoteLocation(url="http://127.0.0.1:9", key_file=name))
     assert message.startswith(
         "engine.keyFile /a\N{REPLACEMENT CHARACTER}b: cannot be read (no file can have this name); "
@@ -88,7 +88,7 @@ async def test_file_of_authorities_that_cannot_be_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["SSL_CERT_FILE", "SSLKEYLOGFILE"])
-async def test_certificates_of_this_machine_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+async def test_unreadable_system_certificates(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "/nowhere/at/all")
     message = await said(RemoteLocation(url="https://127.0.0.1:9"))
     assert message.startswith("the certificates of this machine cannot be read (No such file or directory); check the")
@@ -121,7 +121,7 @@ async def test_proxy_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None
     assert message.endswith("HTTPS_PROXY, ALL_PROXY and NO_PROXY")
 
 
-async def test_proxy_that_the_host_is_excepted_from_is_not_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_proxy_that_is_not_used_for_the_host_is_not_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "gpu.invalid")
     assert "gpu.invalid is not found" in await said(RemoteLocation(url="https://gpu.invalid"))

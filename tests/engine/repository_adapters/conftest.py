@@ -1,4 +1,4 @@
-"""Facts of an adapter."""
+"""Metadata of an adapter."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def factors(num_bytes: int = 4) -> bytes:
 
 @pytest.fixture
 def make_about(tmp_path: Path) -> MakeAbout:
-    """Returns the function that makes facts of an adapter of the repository `repo`; what it is given changes them."""
+    """Returns a function that makes the metadata of an adapter of the repository `repo`; keywords override fields."""
 
     def make(**changed: Any) -> About:
         values: dict[str, Any] = {

@@ -38,6 +38,6 @@ def test_damage_is_named(tmp_path: Path, content: bytes, reason: str) -> None:
     assert why_damaged(tmp_path / "f") == reason
 
 
-def test_file_that_is_gone_or_a_folder_is_named(tmp_path: Path) -> None:
+def test_missing_file_and_folder_are_reported(tmp_path: Path) -> None:
     assert why_damaged(tmp_path / "none") == "is missing"
     assert why_damaged(tmp_path) == "cannot be read (Is a directory)"

@@ -96,7 +96,7 @@ def test_everything_is_readable_by_the_user_only(store: AdapterStore, repo: Path
 def test_full_disk_at_any_write_keeps_the_old_adapter(
     store: AdapterStore, repo: Path, make_about: MakeAbout, monkeypatch: pytest.MonkeyPatch, failing: int
 ) -> None:
-    """Writes of an installation: factors, calibration, description, and its renaming."""
+    """An installation writes factors, calibration and description, then renames the folder."""
     store.install(make_about(), adapter=b"old", calibration=None)
     written, write = list[Path](), store_module._write
 
@@ -120,7 +120,7 @@ def test_full_disk_at_any_write_keeps_the_old_adapter(
     assert sorted(path.name for path in found.folder.parent.iterdir()) == sorted(["about.json", found.folder.name])
 
 
-def test_what_a_killed_installation_left_is_not_found_and_goes_with_the_next(
+def test_remains_of_a_killed_installation_are_ignored_and_removed_by_the_next(
     store: AdapterStore, repo: Path, make_about: MakeAbout
 ) -> None:
     made = store.install(make_about(), adapter=b"old", calibration=None)
@@ -176,7 +176,7 @@ def test_adapter_is_not_removed_while_one_is_trained(store: AdapterStore, repo: 
         for remove in (store.remove, store.remove_unfinished):
             with pytest.raises(TrainingError, match="another process is tuning this already; wait for it, or stop"):
                 remove(repo)
-        # The lock that its holder has is still the one that others meet.
+        # The held lock still excludes other processes.
         with pytest.raises(TrainingError), training.exclusive():
             pass
         assert contents(store.get(repo)) == b"old" and training.is_unfinished

@@ -18,20 +18,20 @@ def folder(tmp_path: Path) -> TrainingFolder:
     return TrainingFolder(path=tmp_path / "key" / "training")
 
 
-def test_folder_of_nothing_goes_at_the_end(folder: TrainingFolder) -> None:
+def test_empty_folder_is_removed_at_the_end(folder: TrainingFolder) -> None:
     with folder.exclusive():
         folder.begin(FACTS)
         assert folder.facts() == FACTS and not folder.is_unfinished and folder.unfinished() is None
     assert not folder.path.parent.exists()
 
 
-def test_folder_that_is_left_early_goes_as_well(folder: TrainingFolder) -> None:
+def test_empty_folder_is_removed_after_an_error(folder: TrainingFolder) -> None:
     with pytest.raises(SystemExit), folder.exclusive():
         raise SystemExit
     assert not folder.path.parent.exists()
 
 
-def test_what_a_training_leaves_is_reported_and_cleared(folder: TrainingFolder) -> None:
+def test_files_of_a_training_are_listed_and_cleared(folder: TrainingFolder) -> None:
     with folder.exclusive():
         folder.begin(FACTS)
         (folder.path / "state.pt").write_bytes(bytes(7))
@@ -45,7 +45,7 @@ def test_what_a_training_leaves_is_reported_and_cleared(folder: TrainingFolder) 
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"root": 3}', "\udcff"])
-def test_unknown_training_is_one_sentence(folder: TrainingFolder, text: str) -> None:
+def test_unknown_training_is_reported_in_one_sentence(folder: TrainingFolder, text: str) -> None:
     folder.path.mkdir(parents=True)
     (folder.path / "training.json").write_text(text, errors="surrogateescape")
     (folder.path / "state.pt").touch()
@@ -54,7 +54,7 @@ def test_unknown_training_is_one_sentence(folder: TrainingFolder, text: str) -> 
         folder.unfinished()
 
 
-def test_facts_of_another_type_are_refused() -> None:
+def test_training_facts_of_another_type_are_refused() -> None:
     with pytest.raises(ValueError, match="minutes='5' has another type"):
         TrainingFacts(root="/a", base_name="b", started="2026-01-31T10:00:00+00:00", minutes="5", seed=3)  # pyright: ignore[reportArgumentType]
 
@@ -69,10 +69,10 @@ def test_second_holder_is_refused_and_a_later_one_is_not(folder: TrainingFolder)
         pass
 
 
-def test_lock_file_that_its_holder_removed_locks_nobody_out(
+def test_lock_file_that_its_holder_removed_blocks_no_process(
     folder: TrainingFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody opens the file just before its holder removes it: locking what is gone must not let in two."""
+    """A process opens the file just before its holder removes it; a lock on the removed file must not admit two."""
     opened = list[Path]()
 
     def open_then_lose(path: Path, flags: int) -> int:
@@ -91,7 +91,7 @@ def test_lock_file_that_its_holder_removed_locks_nobody_out(
         os.close(descriptor)
 
 
-def test_many_that_come_and_go_are_never_two_at_once(folder: TrainingFolder) -> None:
+def test_two_threads_never_hold_the_lock_at_once(folder: TrainingFolder) -> None:
     inside, most, refused = list[int](), list[int](), list[str]()
 
     def come_and_go() -> None:
@@ -113,7 +113,9 @@ def test_many_that_come_and_go_are_never_two_at_once(folder: TrainingFolder) -> 
     assert {one.partition(";")[0] for one in refused} <= {"another process is tuning this already"}
 
 
-def test_file_system_without_locks_is_one_sentence(folder: TrainingFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_system_without_locks_is_reported_in_one_sentence(
+    folder: TrainingFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def cannot(_descriptor: int) -> bool:
         raise OSError(37, "No locks available")
 

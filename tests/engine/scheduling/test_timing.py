@@ -41,7 +41,7 @@ def test_stage_timer_returns_durations_in_order_and_the_total() -> None:
     assert list(timer.timings_ms().items()) == [("encode", 2_000.0), ("denoise", 500.0), ("total", 3_000.0)]
 
 
-def test_times_are_values_that_were_measured() -> None:
+def test_percentiles_are_measured_values() -> None:
     stats = LatencyStats()
     for elapsed_ms in range(100, 0, -1):
         stats.add({"denoise": float(elapsed_ms)})

@@ -1,4 +1,4 @@
-"""The daemon in processes of its own: two starts, kills, signals, stale files."""
+"""The daemon in separate processes: two starts, kills, signals, stale files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.e2e
 
 
 class Processes:
-    """Daemons started by a test; none outlives it."""
+    """Daemons started by a test, all ended with it."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -87,7 +87,7 @@ async def test_killed_engine_fails_requests_and_its_files_are_recovered(processe
         assert (await client.infill(context())).finish is Finish.STABLE
 
 
-async def test_engine_whose_device_fails_says_so_and_makes_room(processes: Processes, tmp_path: Path) -> None:
+async def test_engine_whose_device_fails_reports_it_and_exits(processes: Processes, tmp_path: Path) -> None:
     location = location_in(tmp_path)
     failing = processes.start("failing device")
     async with await attach(location) as client:
@@ -115,7 +115,7 @@ async def test_sigterm_ends_cleanly(mode: str, processes: Processes, tmp_path: P
     assert holder_pid(location.lock) is None
 
 
-async def test_socket_is_open_to_its_user_only_and_there_before_the_model(processes: Processes, tmp_path: Path) -> None:
+async def test_socket_is_private_and_exists_before_the_model(processes: Processes, tmp_path: Path) -> None:
     location = location_in(tmp_path)
     processes.start("loading")
     async with await attach(location) as client:
@@ -125,7 +125,7 @@ async def test_socket_is_open_to_its_user_only_and_there_before_the_model(proces
 
 
 def _started_in(directory: Path) -> set[int]:
-    """The live children of this process that were started for `directory`; others may belong to other tests."""
+    """Returns the live child processes that were started for `directory`; other children may belong to other tests."""
     return {child.pid for child in psutil.Process().children() if _runs_for(child, directory)}
 
 
@@ -143,7 +143,7 @@ async def test_attach_or_start_starts_one_engine_for_many_clients(processes: Pro
     assert len(pids) == 1
     assert location.log.stat().st_mode & 0o777 == 0o600
     assert os.getsid(next(iter(pids))) != os.getsid(0)
-    # One that is slow to start must find the engine there, not start after its end.
+    # A process that is slow to start must find the running engine, not start after its end.
     await until(lambda: _started_in(tmp_path) <= pids)
     await clients[0].stop_engine()
     for client in clients:
@@ -162,7 +162,7 @@ async def test_attach_or_start_restarts_after_a_kill(processes: Processes, tmp_p
         await client.stop_engine()
 
 
-async def test_attach_or_start_waits_for_an_engine_that_ends(tmp_path: Path) -> None:
+async def test_attach_or_start_waits_for_an_engine_that_is_ending(tmp_path: Path) -> None:
     location = location_in(tmp_path)
     ending = EngineLock.acquire(location.lock)
     assert ending is not None
@@ -184,7 +184,7 @@ async def test_attach_or_start_waits_for_an_engine_that_ends(tmp_path: Path) -> 
         ("raise SystemExit(7)", "exit code 7"),
     ],
 )
-async def test_attach_or_start_says_why_the_engine_ended_at_once(program: str, reason: str, tmp_path: Path) -> None:
+async def test_attach_or_start_reports_why_the_engine_ended_at_once(program: str, reason: str, tmp_path: Path) -> None:
     with pytest.raises(EngineUnavailable) as caught:
         await EngineClient.attach_or_start(location_in(tmp_path), command=[sys.executable, "-c", program])
     assert f"({reason})" in str(caught.value)
@@ -192,12 +192,12 @@ async def test_attach_or_start_says_why_the_engine_ended_at_once(program: str, r
     assert "\n" not in str(caught.value)
 
 
-async def test_attach_or_start_names_a_program_that_is_not_there(tmp_path: Path) -> None:
+async def test_attach_or_start_names_a_missing_program(tmp_path: Path) -> None:
     with pytest.raises(EngineUnavailable, match="/no/such/program: cannot be run"):
         await EngineClient.attach_or_start(location_in(tmp_path), command=["/no/such/program"])
 
 
-async def test_attach_or_start_gives_up_on_a_process_that_says_nothing(tmp_path: Path) -> None:
+async def test_attach_or_start_times_out_on_a_silent_process(tmp_path: Path) -> None:
     sleeper = [sys.executable, "-c", "import time; time.sleep(3)"]
     with pytest.raises(EngineUnavailable, match="did not answer"):
         await EngineClient.attach_or_start(location_in(tmp_path), command=sleeper, timeout_s=0.3)

@@ -17,11 +17,11 @@ from dgemma_engine.serving.device_thread import DeviceThread
 
 from tests.engine.fake_engine import PATIENCE_S, STEP_S, SteppingEngine, context, load_failing
 
-LONG = 4_000  # Steps that no test waits for.
+LONG = 4_000  # More steps than any test waits for.
 
 
 class Run:
-    """A worker around a stepping engine, with what it reported."""
+    """A device thread with a stepping engine, and the progress that it reported."""
 
     def __init__(
         self, load: Any = None, *, step_s: float = STEP_S, sleep: Callable[[float], object] = time.sleep
@@ -88,7 +88,7 @@ def test_replaced_request_is_never_started(run: Run) -> None:
     assert [seen.prefix for seen in run.engine.seen if seen.document == "a.py"] == ["new"]
 
 
-def test_other_documents_and_connections_are_not_superseded(run: Run) -> None:
+def test_requests_of_other_documents_and_connections_are_not_superseded(run: Run) -> None:
     jobs = [
         run.device.submit(1, context(document="a.py", steps=5)),
         run.device.submit(1, context(document="b.py", steps=5)),
@@ -97,7 +97,7 @@ def test_other_documents_and_connections_are_not_superseded(run: Run) -> None:
     assert [job.answer.result(PATIENCE_S).finish for job in jobs] == [Finish.STABLE] * 3
 
 
-def test_one_connection_with_many_documents_does_not_hold_up_another(run: Run) -> None:
+def test_one_connection_with_many_documents_does_not_delay_another(run: Run) -> None:
     busy = run.occupy()
     jobs = [run.device.submit(1, context(str(n), document=str(n))) for n in range(3)]
     jobs.append(run.device.submit(2, context("other", document="other")))
@@ -121,7 +121,7 @@ def test_replacement_keeps_its_place_in_the_queue(run: Run) -> None:
 
 @pytest.fixture
 def gated() -> Iterator[tuple[Run, threading.Semaphore]]:
-    """A worker whose steps each wait for a permit."""
+    """A device thread whose steps each wait for a permit."""
     gate = threading.Semaphore(0)
     run = Run(sleep=lambda _s: gate.acquire(timeout=PATIENCE_S))
     yield run, gate
@@ -165,7 +165,7 @@ def test_superseded_request_ends_before_the_newer_begins(gated: tuple[Run, threa
     assert run.engine.runs[1].ended
 
 
-def test_withdraw_stops_the_step_counter(run: Run) -> None:
+def test_withdraw_stops_the_denoising_steps(run: Run) -> None:
     job = run.occupy()
     run.wait_for(lambda: run.engine.denoising_steps > 2)
     run.device.withdraw(job)
@@ -186,7 +186,7 @@ def test_withdrawn_while_waiting_is_not_started(run: Run) -> None:
     assert run.device.requests()["cancelled"] == 2
 
 
-def test_expire_answers_what_waits_and_leaves_what_runs(run: Run) -> None:
+def test_expire_answers_waiting_requests_and_leaves_the_running_one(run: Run) -> None:
     busy = run.occupy()
     waiting = run.device.submit(1, context())
     run.device.expire(waiting)
@@ -304,13 +304,13 @@ def test_drafts_are_reported_before_the_answer(run: Run) -> None:
     ]
 
 
-def test_drafts_without_a_listener_are_nobodys_business(run: Run) -> None:
+def test_drafts_without_a_listener_are_dropped(run: Run) -> None:
     job = run.device.submit(1, context(steps=3, drafts="id"))
     assert job.answer.result(PATIENCE_S).finish is Finish.STABLE
 
 
 @pytest.mark.parametrize("way", ["withdraw", "supersede", "stop"])
-def test_step_that_ends_after_the_cancellation_tells_no_draft(way: str) -> None:
+def test_step_that_ends_after_the_cancellation_sends_no_draft(way: str) -> None:
     run, told = Run(step_s=0.3), list[Draft]()
     job = run.device.submit(1, context(steps=LONG, drafts="id"), told.append)
     run.wait_for(lambda: bool(run.engine.runs) and run.engine.runs[0].num_begun == 2)
@@ -327,7 +327,7 @@ def test_step_that_ends_after_the_cancellation_tells_no_draft(way: str) -> None:
     assert run.device.join(PATIENCE_S)
 
 
-def test_answer_that_nobody_waits_for_any_more_has_no_drafts() -> None:
+def test_abandoned_request_sends_no_drafts() -> None:
     """A connection that ends cancels the future before the daemon can withdraw the job."""
     run, told = Run(step_s=0.3), list[Draft]()
     job = run.device.submit(1, context(steps=2, drafts="id"), told.append)
@@ -339,7 +339,7 @@ def test_answer_that_nobody_waits_for_any_more_has_no_drafts() -> None:
     assert run.device.join(PATIENCE_S)
 
 
-def test_request_that_runs_late_is_answered_once_and_makes_way(run: Run) -> None:
+def test_late_request_is_answered_once_and_ends(run: Run) -> None:
     late = run.occupy()
     run.device.overdue(late)
     assert late.answer.done()
@@ -357,10 +357,10 @@ def test_request_that_was_answered_is_not_late(run: Run) -> None:
     assert run.device.requests()["deadline"] == 0
 
 
-def test_speculation_runs_when_nobody_waits(run: Run) -> None:
+def test_speculation_runs_while_no_request_waits(run: Run) -> None:
     job = run.device.submit(1, context("ab", speculative=True))
     assert job.answer.result(PATIENCE_S).finish is Finish.STABLE
-    assert run.device.stages() == {}, "how long somebody waited is not known"
+    assert run.device.stages() == {}, "a speculative request is not measured: nobody waited"
 
 
 @pytest.mark.parametrize(("owner", "document"), [(1, "a.py"), (1, "b.py"), (2, "a.py")])
@@ -426,7 +426,7 @@ def test_stop_answers_a_speculation_that_waits(run: Run) -> None:
     assert {job.answer.result(PATIENCE_S).finish for job in (busy, speculation)} == {Finish.CANCELLED}
 
 
-def test_on_demand_gives_way_to_who_types_and_goes_on(run: Run) -> None:
+def test_on_demand_yields_to_keystroke_requests_and_continues(run: Run) -> None:
     fill = run.device.submit(1, context("fill", document="a.py#fill", steps=200, on_demand=True))
     run.wait_for(lambda: len(run.engine.seen) == 1)
     for document in ("a.py", "b.py"):
@@ -434,11 +434,11 @@ def test_on_demand_gives_way_to_who_types_and_goes_on(run: Run) -> None:
         assert typed.answer.result(PATIENCE_S).finish is Finish.STABLE
     assert not fill.answer.done()
     assert fill.answer.result(PATIENCE_S).finish is Finish.STABLE
-    assert run.engine.runs[0].num_steps == 200, "nothing of it was made twice"
+    assert run.engine.runs[0].num_steps == 200, "no step was repeated"
     assert run.device.state is EngineState.READY
 
 
-def test_on_demand_does_not_give_way_to_its_like_or_to_speculation(run: Run) -> None:
+def test_on_demand_does_not_yield_to_on_demand_or_speculation(run: Run) -> None:
     first = run.device.submit(1, context("first", document="a", steps=LONG, on_demand=True))
     run.wait_for(lambda: len(run.engine.seen) == 1)
     second = run.device.submit(2, context("second", document="b", on_demand=True))
@@ -451,14 +451,14 @@ def test_on_demand_does_not_give_way_to_its_like_or_to_speculation(run: Run) -> 
     assert speculation.answer.result(PATIENCE_S).finish is Finish.CANCELLED
 
 
-def test_on_demand_moves_on_between_two_who_type(run: Run) -> None:
+def test_on_demand_advances_between_two_keystroke_requests(run: Run) -> None:
     fill = run.device.submit(1, context("fill", document="a.py#fill", steps=LONG, on_demand=True))
     run.wait_for(lambda: len(run.engine.seen) == 1)
     typed = [run.device.submit(1, context("typed", document=str(number))) for number in range(10)]
     before = run.engine.runs[0].num_steps
     for job in typed:
         job.answer.result(PATIENCE_S)
-    assert run.engine.runs[0].num_steps >= before + 9, "a step between any two"
+    assert run.engine.runs[0].num_steps >= before + 9, "a step between any two requests"
     run.device.withdraw(fill)
     assert fill.answer.result(PATIENCE_S).finish is Finish.CANCELLED
 
@@ -483,7 +483,7 @@ def test_newer_on_demand_of_a_document_supersedes_the_older(run: Run) -> None:
     assert older.answer.result(PATIENCE_S).finish is Finish.CANCELLED
 
 
-def test_stop_ends_one_on_demand_and_the_one_served_meanwhile(run: Run) -> None:
+def test_stop_ends_on_demand_and_the_request_served_meanwhile(run: Run) -> None:
     fill = run.device.submit(1, context("fill", document="a.py#fill", steps=LONG, on_demand=True))
     run.wait_for(lambda: len(run.engine.seen) == 1)
     typed = run.device.submit(1, context("typed", steps=LONG))
@@ -492,7 +492,7 @@ def test_stop_ends_one_on_demand_and_the_one_served_meanwhile(run: Run) -> None:
     assert {job.answer.result(PATIENCE_S).finish for job in (fill, typed)} == {Finish.CANCELLED}
 
 
-def test_how_long_one_on_demand_took_is_not_how_long_people_wait(run: Run) -> None:
+def test_on_demand_durations_are_not_measured(run: Run) -> None:
     run.device.submit(1, context("fill", on_demand=True)).answer.result(PATIENCE_S)
     assert run.device.stages() == {}
 
@@ -509,7 +509,7 @@ def wrapped(error: Exception) -> Exception:
 
 
 @pytest.mark.parametrize("outer", [lambda error: error, wrapped], ids=["itself", "as a cause"])
-def test_lost_device_answers_everybody_and_asks_for_a_new_process(
+def test_lost_device_answers_all_requests_and_asks_for_a_new_process(
     run: Run, outer: Callable[[Exception], Exception]
 ) -> None:
     run.engine.fault = outer(cuda_error("an illegal memory access was encountered"))

@@ -1,4 +1,4 @@
-"""When memory is given back: after work, between pieces of work, and never again where it cannot be."""
+"""Memory is returned to the system after work, while no work runs, and never again if that is not possible."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dgemma_engine.serving.malloc_trim import trim_heap, trim_when_idle
 
 
 class Work:
-    """Something that gives memory back, and counts how often."""
+    """Counts how often memory is returned."""
 
     def __init__(self, *, can_give: bool = True) -> None:
         self.done, self.given, self.busy, self._can_give = 0, 0, False, can_give
@@ -40,7 +40,7 @@ async def test_only_after_work() -> None:
     work.done += 1
     await work.until_given(1)
     await asyncio.sleep(0.02)
-    assert work.given == 1, "nothing was done since"
+    assert work.given == 1, "no work was done since"
     work.done += 1
     await work.until_given(2)
     giving.cancel()
@@ -59,7 +59,7 @@ async def test_waits_for_a_moment_without_work() -> None:
     giving.cancel()
 
 
-async def test_ends_where_it_cannot_be_done() -> None:
+async def test_ends_if_memory_cannot_be_returned() -> None:
     work = Work(can_give=False)
     giving = work.start()
     await asyncio.sleep(0)
@@ -68,13 +68,13 @@ async def test_ends_where_it_cannot_be_done() -> None:
     assert work.given == 1
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="no glibc: nothing can be given back")
-def test_gaps_between_what_is_in_use_go_back_to_the_system() -> None:
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="no glibc: returning memory was not checked")
+def test_free_gaps_between_used_blocks_are_returned_to_the_system() -> None:
     libc = ctypes.CDLL(None)
     libc.malloc.restype = ctypes.c_void_p
     libc.malloc.argtypes = [ctypes.c_size_t]
     libc.free.argtypes = [ctypes.c_void_p]
-    size = 100_000  # Below what the allocator would ask the system for by itself.
+    size = 100_000  # Below the size that malloc allocates with mmap() and so returns by itself.
     blocks = [libc.malloc(size) for _ in range(1_000)]
     for block in blocks:
         ctypes.memset(block, 1, size)
@@ -88,6 +88,6 @@ def test_gaps_between_what_is_in_use_go_back_to_the_system() -> None:
     assert given > 25_000_000
 
 
-def test_elsewhere_it_says_that_it_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_platforms_report_that_memory_cannot_be_returned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     assert not trim_heap()

@@ -1,4 +1,4 @@
-"""Which request runs next, on literals: no thread, no clock, no engine."""
+"""Which request runs next, without thread, clock or engine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dgemma_engine.serving.scheduler import Job, Scheduler
 
 
 def job(name: str, owner: int = 1, document: str | None = None, *, deadline_s: float = 10.0, **options: Any) -> Job:
-    """A request of its own document by default."""
+    """Returns a request, by default of a document of its own."""
     return Job(
         owner=owner,
         context=Context(document=name if document is None else document, prefix=name, suffix="", **options),
@@ -28,7 +28,7 @@ def names(jobs: Any) -> list[str]:
 
 
 class Bench:
-    """A scheduler, and what it did."""
+    """A scheduler whose decisions a test can read."""
 
     def __init__(self) -> None:
         self.scheduler = Scheduler()
@@ -43,7 +43,7 @@ class Bench:
         return names(cancelled)
 
     def steps(self, count: int, now_s: float = 0.0) -> str:
-        """The names of the jobs that make the next steps; a cancelled one ends with its step."""
+        """Returns the names of the jobs that make the next steps; a cancelled job ends with its step."""
         made: list[str] = []
         for _ in range(count):
             chosen, _late = self.scheduler.schedule(now_s)
@@ -64,7 +64,7 @@ def test_nothing_to_do(bench: Bench) -> None:
     assert bench.scheduler.schedule(0.0) == (None, [])
 
 
-def test_newest_of_a_document_cancels_what_runs_and_replaces_what_waits(bench: Bench) -> None:
+def test_newest_job_of_a_document_cancels_a_running_and_replaces_a_waiting_one(bench: Bench) -> None:
     running, waiting, newest = (job(name, document="d") for name in "rwn")
     assert bench.add(running) == []
     assert bench.steps(1) == "r"
@@ -125,12 +125,12 @@ def test_on_demand_gets_a_step_after_each_that_ended_and_all_while_it_is_alone(b
     assert bench.steps(3) == "fuu"
 
 
-def test_on_demand_runs_one_at_a_time_whoever_asks(bench: Bench) -> None:
+def test_on_demand_jobs_run_one_at_a_time_across_connections(bench: Bench) -> None:
     bench.add(job("f", 1, on_demand=True), job("g", 2, on_demand=True))
     assert bench.steps(3) == "fff"
 
 
-def test_speculative_runs_while_nothing_else_is_there(bench: Bench) -> None:
+def test_speculative_runs_while_there_is_no_other_job(bench: Bench) -> None:
     bench.add(job("s", speculative=True))
     assert bench.steps(2) == "ss"
     assert bench.add(job("r", 2)) == ["s"]
@@ -156,7 +156,7 @@ def test_speculative_is_refused_while_another_or_its_own_document_is_served(
     assert bench.add(job("s", owner, document, speculative=True)) == ["s"]
 
 
-def test_speculative_has_room_after_a_job_that_was_answered(bench: Bench) -> None:
+def test_speculative_may_run_after_an_answered_job(bench: Bench) -> None:
     real = job("r", 2)
     bench.add(real)
     bench.steps(1)
@@ -164,7 +164,7 @@ def test_speculative_has_room_after_a_job_that_was_answered(bench: Bench) -> Non
     assert bench.add(job("s", 1, speculative=True)) == []
 
 
-def test_newest_speculative_of_a_document_counts(bench: Bench) -> None:
+def test_newest_speculative_of_a_document_replaces_older_ones(bench: Bench) -> None:
     bench.add(job("r"))
     bench.steps(1)
     assert bench.add(job("s", document="d", speculative=True)) == []
@@ -178,7 +178,7 @@ def test_late_speculative_is_not_started(bench: Bench) -> None:
     assert bench.scheduler.schedule(1.0) == (None, [late])
 
 
-def test_drain_returns_all_that_wait_and_leaves_what_runs(bench: Bench) -> None:
+def test_drain_returns_waiting_jobs_and_leaves_running_ones(bench: Bench) -> None:
     running = job("r")
     bench.add(running)
     bench.steps(1)

@@ -1,4 +1,4 @@
-"""A model on a card that nobody asks: its memory is given back, the status says so, and the next request loads it."""
+"""An idle model on a GPU: its memory is freed, the status reports that, and the next request loads the model again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHORT_S = 0.03
 
 
 class Card:
-    """Loads engines that hold memory of a card, and keeps none of them alive."""
+    """Loads engines that hold GPU memory, with weak references to them only."""
 
     def __init__(self, memory_bytes: int = 1) -> None:
         self.memory_bytes = memory_bytes
@@ -36,14 +36,14 @@ class Card:
         report(50, "half")
         engine = SteppingEngine(step_s=0.0)
         engine.device_memory_bytes = self.memory_bytes
-        # Frozen after loading, a cycle is garbage that no collection finds.
+        # A reference cycle, which the garbage collector never finds if it was frozen after loading.
         engine.fault = RuntimeError(engine)
         self.loaded.append(weakref.ref(engine))
         return engine
 
 
 class Run:
-    """A device thread that unloads soon, with what it reported."""
+    """A device thread with a short unload time, and the progress that it reported."""
 
     def __init__(self, load: Any, unload_s: float | None = SHORT_S) -> None:
         self.progress: list[Progress] = []
@@ -108,7 +108,7 @@ def test_model_in_main_memory_stays(card: Card, run: Run) -> None:
     on_processor = Card(memory_bytes=0)
     other = Run(on_processor.load)
     other.ask()
-    # Long enough for the one on a card.
+    # Longer than a model on a GPU would stay loaded.
     run.ask()
     run.wait_for(lambda: run.is_resting)
     other.ask()
@@ -164,7 +164,7 @@ def test_request_that_expires_while_the_model_is_loaded_again_is_answered(card: 
     assert run.device.join(PATIENCE_S)
 
 
-async def test_clients_are_told_that_the_model_is_unloaded_and_loaded(tmp_path: Path, card: Card) -> None:
+async def test_clients_are_notified_when_the_model_is_unloaded_and_loaded(tmp_path: Path, card: Card) -> None:
     told = list[Progress]()
     async with (
         serving(tmp_path, card.load, unload_s=SHORT_S) as location,
@@ -178,7 +178,7 @@ async def test_clients_are_told_that_the_model_is_unloaded_and_loaded(tmp_path: 
         await until(lambda: any(one.message == "loading the model again" for one in told))
 
 
-def test_a_real_model_is_freed(make_checkpoint: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_of_a_real_model_is_freed(make_checkpoint: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Engine, "device_memory_bytes", property(lambda _self: 1))
     folder, models = make_checkpoint().folder, list[weakref.ref[Any]]()
 
@@ -196,7 +196,7 @@ def test_a_real_model_is_freed(make_checkpoint: Callable[..., Any], monkeypatch:
     assert run.device.join(PATIENCE_S)
 
 
-async def test_status_says_what_slows_the_engine_down(tmp_path: Path) -> None:
+async def test_status_reports_what_slows_the_engine_down(tmp_path: Path) -> None:
     def load(_report: Callable[[int, str], None]) -> SteppingEngine:
         engine = SteppingEngine()
         engine.notice = "a denoising step takes 10 times as long as it did on cuda:0"
@@ -206,7 +206,7 @@ async def test_status_says_what_slows_the_engine_down(tmp_path: Path) -> None:
         assert (await client.wait_ready(PATIENCE_S)).message.startswith("a denoising step takes 10 times")
 
 
-def test_engine_names_a_slow_step(make_checkpoint: Callable[..., Any]) -> None:
+def test_engine_reports_a_slow_step(make_checkpoint: Callable[..., Any]) -> None:
     engine = Engine.load(make_checkpoint().folder, device="cpu", report=lambda _percent, _message: None)
     assert engine.notice == ""
     for seconds in (0.01, *[0.2] * 4):

@@ -101,7 +101,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("language", "text", "name", "expected"), CASES)
-def test_definition_is_what_a_caller_needs(language: str, text: str, name: str, expected: str) -> None:
+def test_definition_is_the_part_that_a_caller_needs(language: str, text: str, name: str, expected: str) -> None:
     finder = DefinitionFinder(clock=lambda: 0.0)
     assert finder.find(text, [name], language=language, path="") == {name: expected}
 
@@ -121,7 +121,7 @@ def test_long_definition_is_cut() -> None:
 @pytest.mark.parametrize(
     ("language", "text"), [("cobol", "x"), ("python", "def f(): ...\n" + "x = 1\n" * 50_000), ("python", ")(" * 50)]
 )
-def test_what_cannot_be_read_defines_nothing(language: str, text: str) -> None:
+def test_unreadable_text_defines_nothing(language: str, text: str) -> None:
     assert DefinitionFinder(clock=lambda: 0.0).find(text, ["f"], language=language, path="") == {}
 
 

@@ -1,4 +1,4 @@
-"""Candidates judged by the errors they add, on real grammars; a kept tree gives what a new parse gives."""
+"""Syntax errors that a candidate adds, on real grammars; an incrementally updated tree agrees with a new parse."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FUNCTION = 'def f(a, b):\n    """Adds: it isn\'t hard."""\n    if a:\n        re
 
 
 def store(**options: int) -> SyntaxStore:
-    """A store that never runs out of time."""
+    """A store whose clock stands still, so that no parse times out."""
     return SyntaxStore(clock=lambda: 0.0, **options)
 
 
@@ -127,7 +127,7 @@ def test_candidate_adds_errors_or_not(language: str, marked: str, text: str, pas
     assert (checked(marked, language).added_errors(text) <= 0) == passes
 
 
-def test_candidate_is_checked_in_place_of_what_it_covers() -> None:
+def test_candidate_replaces_the_covered_text_when_checked() -> None:
     check = checked("foo(|)  # \N{GRINNING FACE}\n")
     assert check.added_errors("a)[0]") == 1
     assert check.added_errors("a)[0]", 1) == 0
@@ -178,7 +178,7 @@ def test_grammar_for_another_tree_sitter_is_an_unknown_language(monkeypatch: pyt
     assert not checked("x = |").known
 
 
-def test_grammars_are_imported_when_asked_for() -> None:
+def test_grammars_are_imported_on_first_use() -> None:
     code = (
         "import sys; from dgemma_engine.protocol.messages import Context\n"
         "from dgemma_engine.syntax.error_check import SyntaxStore\n"
@@ -205,7 +205,7 @@ ODD = ["é", "è", "ĩ", "😀", "\r\n", "\r", "\t", "\0", "\x1a", "\ufeff", "\u
 
 @st.composite
 def edited_documents(draw: st.DrawFn) -> tuple[str, list[tuple[str, int]], str]:
-    """A language, versions of one text with the hole's offset, and a candidate."""
+    """Draws a language, versions of one text with the hole's offset, and a candidate."""
     language = draw(st.sampled_from(sorted(PIECES)))
     pieces = st.lists(st.sampled_from(PIECES[language] + ODD), max_size=12).map("".join)
     text = draw(pieces)
@@ -223,7 +223,7 @@ def edited_documents(draw: st.DrawFn) -> tuple[str, list[tuple[str, int]], str]:
 def test_kept_tree_is_free_of_errors_exactly_if_a_fresh_parse_is(
     edited: tuple[str, list[tuple[str, int]], str],
 ) -> None:
-    """Only that: how many errors the parser finds in text with several depends on what it began with."""
+    """Not their numbers of errors: with several errors that number depends on the tree that parsing began with."""
     language, versions, candidate = edited
     kept = store()
     for text, offset in versions:
@@ -257,12 +257,12 @@ def test_typing_counts_as_fresh_parses_do() -> None:
     suffix=st.text(st.characters(exclude_categories=())),
     text=st.text(st.characters(exclude_categories=())),
 )
-def test_odd_text_is_no_fault(language: str, prefix: str, suffix: str, text: str) -> None:
+def test_unusual_text_raises_no_error(language: str, prefix: str, suffix: str, text: str) -> None:
     store().check(Context(document="", prefix=prefix, suffix=suffix, language=language)).added_errors(text)
 
 
 class CountingClock:
-    """Stands still; how often it is read says how much was parsed."""
+    """Stands still; the parser reads it as often as it makes progress, so readings measure the work."""
 
     def __init__(self) -> None:
         self.reads = 0
@@ -298,20 +298,20 @@ def test_least_recently_used_document_goes_first() -> None:
     assert [count > 0 for count in reads] == [True, True, False, True, False, True]
 
 
-def test_store_of_no_documents_parses_anew() -> None:
+def test_store_of_no_documents_parses_every_time() -> None:
     clock = CountingClock()
     kept = SyntaxStore(num_documents=0, clock=clock)
     assert all(clock.reads_of(lambda: kept.check(context(FUNCTION))) for _ in range(2))
 
 
-def test_document_that_changes_its_language_is_parsed_anew() -> None:
+def test_document_that_changes_its_language_is_parsed_again() -> None:
     kept = store()
     assert kept.check(context("let x = |;", "javascript")).num_errors == 1
     assert kept.check(context("let x = |1;", "javascript")).num_errors == 0
     assert kept.check(context("let x = |1;", "python")).num_errors > 0
 
 
-def test_check_stays_as_it_was_made() -> None:
+def test_check_is_unaffected_by_later_edits() -> None:
     kept = store()
     check = kept.check(context("x = |\n"))
     kept.check(context("foo(((|\n"))
@@ -319,7 +319,7 @@ def test_check_stays_as_it_was_made() -> None:
 
 
 class SlowClock:
-    """Goes on by a second a reading, while it is slow."""
+    """Advances by a second at each reading while `slow` is set."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -330,7 +330,7 @@ class SlowClock:
         return self.now_s
 
 
-def test_parse_that_takes_too_long_says_nothing() -> None:
+def test_parse_that_takes_too_long_gives_no_verdict() -> None:
     clock = SlowClock()
     kept = SyntaxStore(clock=clock)
     long = FUNCTION * 100 + "x = |\n"
@@ -349,7 +349,7 @@ def test_parse_that_takes_too_long_says_nothing() -> None:
 @pytest.mark.parametrize(
     "deep", ["- " * 300, "? " * 300, "".join(" " * level + "a:\n" for level in range(300))], ids=["-", "?", "a:"]
 )
-def test_yaml_that_would_end_the_process_is_not_parsed(deep: str) -> None:
+def test_yaml_that_would_crash_the_process_is_not_parsed(deep: str) -> None:
     assert not checked(deep + "|", "yaml").known
     check = checked("a: |\n", "yaml")
     assert check.known
@@ -366,7 +366,7 @@ def test_yaml_that_would_end_the_process_is_not_parsed(deep: str) -> None:
     ],
     ids=["both sides long", "one line", "begins in a docstring", "ends in a docstring"],
 )
-def test_only_what_is_near_the_hole_is_parsed(before: str, after: str) -> None:
+def test_only_text_near_the_hole_is_parsed(before: str, after: str) -> None:
     check = store().check(Context(document="d", prefix=before + "x = ", suffix=after, language="python"))
     assert check.num_errors == 1
     assert check.added_errors("1") == -1
@@ -382,8 +382,8 @@ def test_long_document_is_parsed_in_bounded_time() -> None:
     assert reads(20_000) < reads(1_000) * 1.5
 
 
-def test_checks_leave_nothing_behind() -> None:
-    """py-tree-sitter 0.26.1 keeps every piece of text that it has read."""
+def test_checks_leak_no_memory() -> None:
+    """py-tree-sitter 0.26.1 never frees the text that a read callback returns."""
     document = Context(document="a", prefix="value = [1, 2, 3]\n" * 500, suffix="\nother = {}" * 500, language="python")
     store = SyntaxStore()
 

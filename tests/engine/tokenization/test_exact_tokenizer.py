@@ -1,4 +1,4 @@
-"""Tokenizers of model folders read so that no text changes: Unicode forms, added tokens, and without tokenizer.json."""
+"""Tokenizers of model folders change no text: Unicode normal forms, added tokens, folders without tokenizer.json."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def test_both_forms_of_the_same_tokenizer_agree(tmp_path: Path) -> None:
         assert tokenizers[0].encode(text) == tokenizers[1].encode(text)
 
 
-def test_traps_are_there_without_it(tmp_path: Path) -> None:
+def test_plain_tokenizer_changes_text(tmp_path: Path) -> None:
     qwen_tokenizer(ADDED).save(str(tmp_path / "tokenizer.json"))
     plain = Tokenizer.load(tmp_path)
     assert plain.decode(plain.encode("e\u0301")) == "\u00e9"
     assert plain.encode("<|fim_prefix|>") == [259]
 
 
-def test_white_space_that_is_an_added_token_stays_text(tmp_path: Path) -> None:
+def test_white_space_that_is_an_added_token_is_text(tmp_path: Path) -> None:
     backend = qwen_tokenizer(ADDED)
     backend.add_tokens(["        "])
     backend.save(str(tmp_path / "tokenizer.json"))
@@ -78,7 +78,7 @@ def test_white_space_that_is_an_added_token_stays_text(tmp_path: Path) -> None:
     assert 261 not in tokenizer.special_ids
 
 
-def test_limits_of_a_training_are_dropped(tmp_path: Path) -> None:
+def test_truncation_and_padding_of_the_training_are_dropped(tmp_path: Path) -> None:
     backend = qwen_tokenizer(ADDED)
     backend.enable_truncation(4)
     backend.enable_padding(length=64)
@@ -94,7 +94,7 @@ def test_limits_of_a_training_are_dropped(tmp_path: Path) -> None:
         ({"type": "NFD"}, "A e\u0301"),
     ],
 )
-def test_other_steps_of_a_normaliser_stay(tmp_path: Path, normalizer: dict[str, Any], kept: str) -> None:
+def test_other_steps_of_a_normaliser_are_kept(tmp_path: Path, normalizer: dict[str, Any], kept: str) -> None:
     qwen_tokenizer(ADDED).save(str(tmp_path / "tokenizer.json"))
     change(tmp_path, normalizer=normalizer)
     tokenizer = read_exact_tokenizer(tmp_path, vocab_size=288)
@@ -114,7 +114,9 @@ def test_other_steps_of_a_normaliser_stay(tmp_path: Path, normalizer: dict[str, 
         (ONE | {"added_tokens.json": '{"<M>": []}'}, "an added token has the id []"),
     ],
 )
-def test_files_that_cannot_be_used_are_one_sentence(tmp_path: Path, files: dict[str, str], message: str) -> None:
+def test_files_that_cannot_be_used_are_reported_in_one_sentence(
+    tmp_path: Path, files: dict[str, str], message: str
+) -> None:
     for name, content in files.items():
         (tmp_path / name).write_text(content)
     with pytest.raises(CheckpointError) as caught:
@@ -123,6 +125,6 @@ def test_files_that_cannot_be_used_are_one_sentence(tmp_path: Path, files: dict[
     assert "\n" not in str(caught.value)
 
 
-def test_tokenizer_of_a_larger_model_is_one_sentence(folder: Path) -> None:
+def test_tokenizer_of_a_larger_model_is_reported_in_one_sentence(folder: Path) -> None:
     with pytest.raises(CheckpointError, match=r"has 261 tokens, config\.json a vocab_size of 260"):
         read_exact_tokenizer(folder, vocab_size=260)

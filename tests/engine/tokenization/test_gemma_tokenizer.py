@@ -1,4 +1,4 @@
-"""Gemma 4's tokenizer from GGUF metadata: exact both ways, in the tokens that its own rules give."""
+"""Gemma 4's tokenizer from GGUF metadata: exact in both directions, with the tokens of the original."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def names(tokenizer: Tokenizer, text: str) -> list[str]:
         ("<0x41>", ["<0x41", ">"]),
     ],
 )
-def test_spells_as_the_format_says(text: str, expected: list[str], tokenizer: Tokenizer) -> None:
-    """Merges within a line, bytes for what has no token, and no special token however its name is merged."""
+def test_tokens_follow_the_rules_of_the_format(text: str, expected: list[str], tokenizer: Tokenizer) -> None:
+    """Merges stay within a line, characters without a token become bytes, and no text becomes a special token."""
     assert names(tokenizer, text) == expected
 
 
@@ -80,7 +80,7 @@ def test_round_trip_is_exact(tokenizer: Tokenizer, text: str) -> None:
     assert not set(ids) & set(tokenizer.special_ids)
 
 
-def test_special_tokens_are_those_that_are_no_text(tokenizer: Tokenizer) -> None:
+def test_special_tokens_are_those_without_text(tokenizer: Tokenizer) -> None:
     assert tokenizer.special_ids == tuple(range(len(SPECIAL)))
     texts = tokenizer.token_texts()
     assert texts[: len(SPECIAL)] == [None] * len(SPECIAL)
@@ -97,6 +97,6 @@ def test_special_tokens_are_those_that_are_no_text(tokenizer: Tokenizer) -> None
         ({"merges": ["d zz"]}, "merges that do not fit its tokens"),
     ],
 )
-def test_bad_tokenizer_is_one_sentence(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+def test_bad_tokenizer_is_reported_in_one_sentence(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         read(tmp_path, **changed)

@@ -1,4 +1,4 @@
-"""A tokenizer from GGUF metadata: exact both ways, and no text becomes a special token."""
+"""A tokenizer from GGUF metadata: exact in both directions, and no text becomes a special token."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def metadata(**changed: Any) -> dict[str, Any]:
     } | {f"tokenizer.ggml.{key}": value for key, value in changed.items()}
 
 
-# What Qwen2 keeps together: punctuation and the line breaks behind it. Digits and indentation it does not.
+# Qwen2 keeps punctuation and the line breaks after it together, but not digits or indentation.
 QWEN2_MERGES = [*MERGES, ") :", "): Ċ", "): č", "):č Ċ", "Ċ Ċ", "č Ċ", "' s", "x y", "Ġ x", "Ġ =", "( x"]
 QWEN2_NAMES = ["<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|endoftext|>"]
 
 
 def qwen2_metadata() -> dict[str, Any]:
-    """As converters write one: tokens of bytes first, added ones behind them, some called user-defined or unused."""
+    """Metadata as converters write them: byte tokens first, then added ones, some of type user-defined or unused."""
     tokens = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *(merge.replace(" ", "") for merge in QWEN2_MERGES)]
     names = [*QWEN2_NAMES, "[PAD271]"]
     return {"pre": "qwen2", "tokens": [*tokens, *names], "merges": QWEN2_MERGES} | {
@@ -65,7 +65,7 @@ def qwen2(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def original_qwen2() -> Any:
-    """The tokenizer of `transformers`, which puts texts into Unicode's form NFC first."""
+    """The tokenizer of `transformers`, which normalises text to NFC first."""
     from transformers import Qwen2Tokenizer
 
     vocab = {token: token_id for token_id, token in enumerate(qwen2_metadata()["tokens"])}
@@ -88,7 +88,7 @@ def test_splits_as_the_original_tokenizer_does(tokenizer: Tokenizer) -> None:
     assert "\n    " in texts
 
 
-def test_keeps_digits_together_where_the_file_says_so(tmp_path: Path) -> None:
+def test_keeps_digits_together_if_the_file_does(tmp_path: Path) -> None:
     tokenizer = read(tmp_path, pre="gpt-2")
     assert len(tokenizer.encode("12")) == 1
 
@@ -122,8 +122,8 @@ def test_qwen2_keeps_punctuation_and_line_breaks_together_but_no_digits(qwen2: T
     assert [texts[token_id] for token_id in qwen2.encode("".join(pieces))] == pieces
 
 
-def test_qwen2_reads_no_mark_in_a_text_and_imposes_no_form_of_unicode(qwen2: Tokenizer, original_qwen2: Any) -> None:
-    """Both are what the original does."""
+def test_qwen2_reads_no_special_token_in_text_and_does_not_normalise(qwen2: Tokenizer, original_qwen2: Any) -> None:
+    """The original tokenizer does both."""
     accent = "e\u0301"
     assert qwen2.decode(qwen2.encode(accent)) == accent
     assert original_qwen2.encode(accent) == original_qwen2.encode("\u00e9") != qwen2.encode(accent)
@@ -161,7 +161,7 @@ def test_characters_without_tokens_are_read_as_one_replacement(tmp_path: Path) -
     assert tokenizer.decode(tokenizer.encode(text)) == expected
 
 
-def test_alphabet_is_that_of_the_library() -> None:
+def test_byte_alphabet_equals_that_of_the_library() -> None:
     assert not _missing_bytes(dict.fromkeys(pre_tokenizers.ByteLevel.alphabet(), 0))
     assert len(_missing_bytes({})) == 256
 
@@ -188,12 +188,12 @@ def test_every_token_that_is_not_normal_is_special(tokenizer: Tokenizer) -> None
         ({"merges": ["d"]}, "merges that do not fit its tokens"),
     ],
 )
-def test_bad_tokenizer_is_one_sentence(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+def test_bad_tokenizer_is_reported_in_one_sentence(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         read(tmp_path, **changed)
 
 
-def test_file_without_a_tokenizer_is_one_sentence(tmp_path: Path) -> None:
+def test_file_without_a_tokenizer_is_reported_in_one_sentence(tmp_path: Path) -> None:
     file = GgufFile(write_gguf(tmp_path / "t.gguf", {"general.architecture": "llama"}, {}))
     with pytest.raises(CheckpointError, match=r"lacks the key tokenizer\.ggml\.model"):
         read_tokenizer(file)

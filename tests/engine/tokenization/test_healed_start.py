@@ -1,4 +1,4 @@
-"""Token healing by whole tokens: what the prefix gives up, and which tokens may spell it again."""
+"""Token healing by whole tokens: the text removed from the prefix, and the tokens that may spell it again."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
         ("return", "n"),
         ("x re", " re"),
         ("caf\u00e9", "\u00e9"),
-        # Two tokens make one character: neither is text of its own.
+        # Two tokens make one character, so neither has text of its own.
         ("\u6f22", ""),
         ("", ""),
         ("\ud800", ""),
@@ -69,7 +69,7 @@ def test_any_spelling_of_the_beginning_is_allowed(tokenizer: Tokenizer) -> None:
 
 
 def test_indentation_is_whole_or_leaves_one_blank_to_the_word(tokenizer: Tokenizer) -> None:
-    """Whoever writes may like a usual depth better than this one, and must not begin with it."""
+    """A model may prefer a common indentation to the one given, and must not begin with it."""
     start = HealedStart("\n    ", Spelling(tokenizer))
     assert texts(tokenizer, start) == {"\n   ", "\n    "}
     assert texts(tokenizer, start, "\n   ") == {" ", "  ", " re"}

@@ -57,7 +57,7 @@ def test_back_off_takes_the_word_with_one_space(source: str, opening: str) -> No
     ("source", "opening"),
     [("x1|", ""), ("x1_fo|", "_fo"), ("x = 12|", ""), ("x = 1e|", "e"), ("x1|y", ""), ("x = \u0663|", "")],
 )
-def test_back_off_takes_digits_for_tokens_of_their_own(source: str, opening: str) -> None:
+def test_back_off_treats_digits_as_separate_tokens(source: str, opening: str) -> None:
     check(source, opening=opening)
 
 
@@ -164,7 +164,7 @@ def test_back_off_takes_punctuation_that_tokens_straddle(source: str, opening: s
         ("x\n" + " " * 500 + "|", "", ""),
     ],
 )
-def test_back_off_leaves_what_is_too_long(source: str, opening: str, closing: str) -> None:
+def test_back_off_leaves_text_that_is_too_long(source: str, opening: str, closing: str) -> None:
     check(source, opening=opening, closing=closing)
 
 
@@ -209,6 +209,6 @@ def test_trimmed_cuts_both_sides_or_refuses(text: str, opening: str, closing: st
 
 
 @given(CODE, CODE, CODE)
-def test_trimmed_gives_back_what_stands_between(prefix: str, text: str, suffix: str) -> None:
+def test_trimmed_returns_the_text_between(prefix: str, text: str, suffix: str) -> None:
     boundary = back_off(prefix, suffix)
     assert trimmed(boundary.opening + text + boundary.closing, boundary) == text

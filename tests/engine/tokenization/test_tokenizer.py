@@ -1,4 +1,4 @@
-"""Which tokens stand for no text."""
+"""Tokens that have no text, and texts cut at token limits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tokenizers.models import BPE
 
 
 def test_reserved_tokens_are_never_text(tmp_path: Path) -> None:
-    """Gemma's `<unused0>` and on are ordinary entries of its vocabulary: nothing else says that they are none."""
+    """Gemma's `<unused0>` and following are ordinary vocabulary entries; only their names mark them as reserved."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     names = ["<pad>", "<unused0>", "<unused1>", *alphabet, "<unused2>", "<unused4>"]
     backend = Backend(BPE(vocab={name: i for i, name in enumerate(names)}, merges=[]))

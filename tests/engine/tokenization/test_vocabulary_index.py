@@ -136,7 +136,7 @@ def test_openings_leave_the_beginning_of_a_token_open(tokenizers: dict[str, Toke
     check("  ", ("", {"  ", "   ", "    "}))
     check("      ", ("  ", {"    "}), ("    ", {"  ", "   ", "    "}))
     check("\t", ("", {"\t", "\t\t"}))
-    # `onf` is cut into characters, and `self` is no beginning of a longer token.
+    # `onf` is split into characters, and `self` begins no longer token.
     check("onf", ("on", {"f", "fi", "fig"}))
     check("xself", ("x", {"self"}))
 
@@ -151,7 +151,7 @@ def test_openings_offer_a_long_rest_before_the_last_token() -> None:
     assert found == [("a", {"bcx"}), ("ab", {"c", "cx"})]
 
 
-def test_openings_bind_nothing_without_a_beginning(spelling: Spelling) -> None:
+def test_openings_constrain_nothing_without_begun_text(spelling: Spelling) -> None:
     assert openings("", spelling) == [Opening(given_ids=(), first_ids=None)]
     assert closings("", spelling) == [Closing(last_ids=None, given_ids=())]
 
@@ -164,7 +164,7 @@ def test_openings_clamp_all_of_a_text_that_ends_in_parts_of_a_character(tokenize
     assert closings("\u540d", spelling) == [Closing(last_ids=None, given_ids=ids[1:])]
 
 
-def test_openings_bind_nothing_for_text_that_cannot_be_spelled(tokenizers: dict[str, Tokenizer]) -> None:
+def test_openings_constrain_nothing_for_text_without_tokens(tokenizers: dict[str, Tokenizer]) -> None:
     tokenizer, spelling = tokenizers["gemma"], Spelling(tokenizers["gemma"])
     assert tokenizer.decode(tokenizer.encode("a▁")) == "a "
     assert openings("a▁", spelling) == [Opening(given_ids=(), first_ids=None)]
@@ -221,7 +221,7 @@ def test_tokens_with_a_break_after_a_token(line_ends: Spelling, text: str, expec
     assert texts(line_ends, list(line_ends.with_break_behind(1 + LINE_ENDS.index(text)))) == expected
 
 
-def test_no_token_is_that_of_nothing_with_a_break_after_it(line_ends: Spelling) -> None:
+def test_no_token_is_empty_text_with_a_break_after_it(line_ends: Spelling) -> None:
     assert list(line_ends.with_break_behind(0)) == []
     assert list(line_ends.with_break_behind(10**6)) == []
 
@@ -235,7 +235,7 @@ CODE = st.text(
 
 @pytest.mark.parametrize("name", NAMES)
 @given(prefix=CODE, text=CODE, data=st.data())
-def test_openings_begin_every_middle_with_what_was_begun(
+def test_openings_begin_every_middle_with_the_begun_text(
     name: str,
     tokenizers: dict[str, Tokenizer],
     spellings: dict[str, Spelling],
@@ -272,7 +272,7 @@ def test_openings_permit_every_continuation(
 
 @pytest.mark.parametrize("name", NAMES)
 @given(left=st.text(st.sampled_from("abcdefgilnrst_é") | st.characters(categories=["L", "M"]), max_size=12), text=CODE)
-def test_closings_end_every_middle_with_what_was_left(
+def test_closings_end_every_middle_with_the_remaining_text(
     name: str, tokenizers: dict[str, Tokenizer], spellings: dict[str, Spelling], left: str, text: str
 ) -> None:
     tokenizer, spelling = tokenizers[name], spellings[name]

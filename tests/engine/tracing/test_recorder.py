@@ -1,4 +1,4 @@
-"""Recordings of real requests to the embedded model: they say what the canvases did, and change nothing of it."""
+"""Recordings of real requests to the embedded model: they describe every canvas and do not change the result."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def recorded(engine: Engine, asked: Context) -> tuple[Infill, Trace]:
 
 
 def neighbours(canvas: CanvasTrace) -> list[tuple[RowStep, RowStep]]:
-    """Every row's look at a step and at the next."""
+    """Returns every row's state at a step together with its state at the next step."""
     pairs: list[tuple[RowStep, RowStep]] = []
     for one, other in itertools.pairwise(canvas.steps):
         before = {row.row: row for row in one.rows}
@@ -96,7 +96,7 @@ def neighbours(canvas: CanvasTrace) -> list[tuple[RowStep, RowStep]]:
 def test_answer_is_the_one_without_a_recording(engine: Engine, asked: Context, recorded: tuple[Infill, Trace]) -> None:
     infill, trace = recorded
     plain = engine.infill(asked, unhurried())
-    # The prompt was known by then.
+    # The second request finds its prompt in the cache.
     ours, theirs = (replace(one, timings_ms={}, encoded_tokens=0) for one in (plain, infill))
     assert ours == theirs
     assert trace.infill == infill
@@ -120,14 +120,14 @@ def test_every_step_is_recorded(recorded: tuple[Infill, Trace]) -> None:
         assert temperatures[0] == load_sampler(FOLDER, 1).schedule.t_max
 
 
-def test_what_stays_of_a_step_is_what_the_next_one_sees(recorded: tuple[Infill, Trace]) -> None:
+def test_kept_tokens_of_a_step_are_input_of_the_next(recorded: tuple[Infill, Trace]) -> None:
     pairs = [pair for canvas in recorded[1].canvases for pair in neighbours(canvas)]
     assert pairs
     for before, after in pairs:
         assert before.next_ids == after.seen_ids
         kept = [at for at, is_kept in enumerate(before.accepted) if is_kept]
         assert kept
-        # A token that is kept was drawn from the distribution, and of so sure a position the likeliest is drawn mostly.
+        # A kept token was sampled from the distribution; at a position this certain it is mostly the likeliest one.
         same = sum(after.seen_ids[at] == before.best_ids[at] for at in kept)
         assert same >= len(kept) / 2
 
@@ -144,7 +144,7 @@ def test_accepted_are_those_that_the_policy_accepts(recorded: tuple[Infill, Trac
                 assert (row.accepted, row.next_ids) == ((), ()) if is_last else row.accepted == tuple(wanted[0].int())
 
 
-def test_rows_leave_when_they_are_settled_or_after_the_first_look(recorded: tuple[Infill, Trace]) -> None:
+def test_rows_end_when_they_are_settled_or_after_the_first_step(recorded: tuple[Infill, Trace]) -> None:
     for canvas in recorded[1].canvases:
         on_canvas = list(range(len(canvas.rows)))
         for number, step in enumerate(canvas.steps, start=1):
@@ -158,12 +158,12 @@ def test_rows_leave_when_they_are_settled_or_after_the_first_look(recorded: tupl
             on_canvas = going_on
 
 
-def test_what_is_written_left_to_right_is_recorded(recorded: tuple[Infill, Trace]) -> None:
+def test_left_to_right_generation_is_recorded(recorded: tuple[Infill, Trace]) -> None:
     infill, trace = recorded
     (writing,) = trace.writings
     assert writing.passes
     num_looks = sum(len(canvas.steps) for canvas in trace.canvases)
-    assert infill.forwards - num_looks - len(writing.passes) in {0, 1}, "a further one is for ranking"
+    assert infill.forwards - num_looks - len(writing.passes) in {0, 1}, "one more forward pass may rank"
     written = [token_id for one in writing.passes for token_id in one.ids]
     for one in writing.passes:
         assert one.elapsed_ms > 0
@@ -185,8 +185,8 @@ def test_what_is_written_left_to_right_is_recorded(recorded: tuple[Infill, Trace
     assert {str(token_id) for token_id in (*written, *writing.draft_ids)} <= {*trace.tokens, *trace.marks}
 
 
-def test_left_to_right_candidate_is_what_was_written(engine: Engine) -> None:
-    """Without canvases every token costs a pass, and no draft is checked."""
+def test_left_to_right_candidate_is_the_generated_text(engine: Engine) -> None:
+    """Without canvases every token takes a forward pass, and no draft is verified."""
     recorder = Recorder(time.monotonic)
     infill = engine.infill(CODE, unhurried(), recorder=recorder, options=InfillOptions(decode=Decode.LEFT_TO_RIGHT))
     trace = recorder.trace(infill)
@@ -200,7 +200,7 @@ def test_left_to_right_candidate_is_what_was_written(engine: Engine) -> None:
     assert Trace.from_wire(json.loads(json.dumps(trace.to_wire()))) == trace
 
 
-def test_beliefs_add_up(recorded: tuple[Infill, Trace]) -> None:
+def test_recorded_probabilities_are_consistent(recorded: tuple[Infill, Trace]) -> None:
     for canvas in recorded[1].canvases:
         for row in (row for step in canvas.steps for row in step.rows):
             assert len(row.seen_ids) == canvas.rows[row.row].num_free
@@ -226,7 +226,7 @@ def test_given_tokens_are_spelled(asked: Context, recorded: tuple[Infill, Trace]
     assert trace.marks["7"] == "<fill>"
 
 
-def test_candidates_say_what_became_of_them(recorded: tuple[Infill, Trace]) -> None:
+def test_candidates_record_their_outcome(recorded: tuple[Infill, Trace]) -> None:
     infill, trace = recorded
     scores = [candidate.score for candidate in trace.candidates]
     assert scores == sorted(scores, reverse=True)
@@ -243,10 +243,10 @@ def test_candidates_say_what_became_of_them(recorded: tuple[Infill, Trace]) -> N
         assert set(candidate.features) == (set(Features.__dataclass_fields__) if is_judged else set())
 
 
-def test_last_reading_is_shaped_to_a_candidate(recorded: tuple[Infill, Trace]) -> None:
+def test_final_tokens_are_shaped_to_a_candidate(recorded: tuple[Infill, Trace]) -> None:
     texts = {candidate.text for candidate in recorded[1].candidates}
     last = recorded[1].canvases[-1].steps[-1]
-    # Shaping takes the indentation that stands there already, and closes brackets.
+    # Shaping removes the indentation that is already there, and closes brackets.
     bare = {text.rstrip(")]}") for text in texts}
     assert any(row.text.lstrip().startswith(text) for row in last.rows for text in bare)
 
@@ -256,7 +256,7 @@ def test_message_crosses_the_socket_whole(recorded: tuple[Infill, Trace]) -> Non
     assert Trace.from_wire(json.loads(json.dumps(trace.to_wire()))) == trace
 
 
-def test_long_recording_is_cut_and_says_so(engine: Engine) -> None:
+def test_long_recording_is_truncated_and_marked(engine: Engine) -> None:
     whole, part = Recorder(time.monotonic), Recorder(time.monotonic, most_positions=60)
     infill = engine.infill(CODE, unhurried(), recorder=whole)
     engine.infill(CODE, unhurried(), recorder=part)
@@ -310,7 +310,7 @@ def test_verdicts(judged: list[Ranked], is_shown: bool, verdicts: list[str]) -> 
         (Trace, {"canvases": 5}, "Trace.canvases must be a list"),
     ],
 )
-def test_from_wire_names_what_does_not_fit(kind: Any, change: dict[str, Any], message: str) -> None:
+def test_from_wire_names_the_field_that_does_not_fit(kind: Any, change: dict[str, Any], message: str) -> None:
     step = RowStep(
         row=0,
         seen_ids=(1, 2),
@@ -331,7 +331,7 @@ def test_from_wire_names_what_does_not_fit(kind: Any, change: dict[str, Any], me
 
 
 class Watching:
-    """Checks the recorder's view of a random model's canvas against what the loop itself says."""
+    """Passes each step to a recorder and keeps the canvas that the loop itself reports."""
 
     def __init__(self) -> None:
         self.recorder = Recorder(time.monotonic)
@@ -345,7 +345,7 @@ class Watching:
         self.canvases.append(executor.tokens().clone())
 
 
-def test_recording_equals_what_the_loop_says_row_by_row(make_checkpoint: Callable[..., Any]) -> None:
+def test_recording_equals_the_loops_state_row_by_row(make_checkpoint: Callable[..., Any]) -> None:
     model = load_model(
         make_checkpoint(seed=3, spread=0.1).folder, Ops.reference(), device=torch.device("cpu"), dtype=torch.float32
     )
@@ -397,7 +397,7 @@ def test_recording_equals_what_the_loop_says_row_by_row(make_checkpoint: Callabl
                 assert list(row.next_ids) == here[size:-2]
 
 
-async def test_trace_is_answered_to_who_asked(tmp_path: Path) -> None:
+async def test_trace_is_sent_to_the_requesting_client(tmp_path: Path) -> None:
     async with serving(tmp_path) as location, await EngineClient.attach(location) as client:
         trace = await client.trace(question("né", steps=3))
         assert trace.infill.text == "2|1"
@@ -406,7 +406,7 @@ async def test_trace_is_answered_to_who_asked(tmp_path: Path) -> None:
             await client._request("engine/trace", question().to_wire() | {"max_middle_tokens": 0}, dict)
 
 
-async def test_engine_that_knows_no_traces_is_told_apart(tmp_path: Path) -> None:
+async def test_engine_without_traces_is_detected(tmp_path: Path) -> None:
     """An engine of an older version may still run after an upgrade."""
     location = location_in(tmp_path)
     location.prepare()

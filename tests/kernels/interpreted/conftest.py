@@ -1,6 +1,6 @@
-"""Kernels run in Triton's interpreter, or compiled where there is a GPU; never by accident as neither.
+"""Kernels in Triton's interpreter, or compiled on a GPU; else collects nothing.
 
-`tests/kernels/test_interpreted.py` runs this folder in a process of its own, since Triton asks for its mode when it is
+`tests/kernels/test_interpreted.py` runs this folder in a process of its own, since Triton reads its mode when it is
 imported.
 """
 

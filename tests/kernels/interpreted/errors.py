@@ -1,4 +1,4 @@
-"""How far a kernel may be from float32: twice as far as PyTorch in the same dtype, or what float32 sums may err by."""
+"""The permitted error of a kernel: twice that of PyTorch in the same dtype, or the rounding error of a float32 sum."""
 
 from __future__ import annotations
 

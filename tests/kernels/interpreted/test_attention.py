@@ -53,7 +53,7 @@ def test_canvases_see_themselves_and_the_prompt(stored: int, window: int | None,
 
 @pytest.mark.parametrize("window", [None, 8])
 def test_tokens_between_prompt_and_canvas_are_hidden(window: int | None, device: torch.device) -> None:
-    """A block that is filled up to a captured length: its padding stands before the canvas."""
+    """A block padded to a captured length: its padding is before the canvas."""
     q, k, v = tensors(7, 4, 2, 32, device)
     row = torch.zeros(7, dtype=torch.int32, device=device)
     got = attention.canvas(q, KVStore.of(k, v), row, scalar(20, device), scalar(25, device), window)
@@ -66,7 +66,7 @@ def test_tokens_between_prompt_and_canvas_are_hidden(window: int | None, device:
 
 
 def test_store_that_begins_after_the_prompts_first_token(device: torch.device) -> None:
-    """A sliding layer drops what no token sees any more."""
+    """A sliding layer drops the tokens before every window."""
     q, k, v = tensors(9, 4, 2, 32, device)
     row = torch.zeros(9, dtype=torch.int32, device=device)
     position = torch.arange(25, 34, dtype=torch.int32, device=device)
@@ -79,7 +79,7 @@ def test_store_that_begins_after_the_prompts_first_token(device: torch.device) -
         assert torch.allclose(one.float(), other.float(), atol=1e-2)
 
 
-def test_a_row_packed_is_the_row_alone(device: torch.device) -> None:
+def test_packed_rows_equal_separate_rows(device: torch.device) -> None:
     q, k, v = tensors(12, 4, 1, 32, device)
     row = torch.tensor([0] * 7 + [1] * 5, dtype=torch.int32, device=device)
     packed = attention.canvas(q, KVStore.of(k, v), row, scalar(9, device), scalar(9, device), 4)
@@ -126,7 +126,7 @@ def test_head_sizes_of_the_big_model(heads: int, kv_heads: int, size: int, devic
 def test_keys_split_among_programs(
     fill: int, loops: int, visible: int, stored: int, window: int | None, device: torch.device
 ) -> None:
-    """More shares than blocks of keys, none that a block divides, hidden keys between the two kinds."""
+    """More splits than blocks of keys, lengths that no block divides, hidden keys between prompt and canvas."""
     table = for_device(device).changed({"attention": {"FILL": fill, "LOOPS": loops}})
     row = torch.tensor([0] * 5 + [1] * 1 + [2] * 13, dtype=torch.int32, device=device)
     q, k, v = tensors(19, 4, 2, 32, device)

@@ -41,7 +41,7 @@ def test_every_format(case: str, weight_format: WeightFormat, device: torch.devi
     check(case, weight_format, {}, INNER, device)
 
 
-# How programs of each part share the work: an inner size of 192 makes three groups, and blocks that no 2 divides.
+# Number of blocks per program of each part; an inner size of 192 makes three groups, an odd number of blocks.
 @pytest.mark.parametrize("each", [1, 2, 4])
 @pytest.mark.parametrize("weight_format", list(WeightFormat))
 def test_several_blocks_a_program(each: int, weight_format: WeightFormat, device: torch.device) -> None:
@@ -122,9 +122,9 @@ def test_large_tiles_are_launched_as_large_ones(device: torch.device) -> None:
     assert torch.allclose(large, tiles, atol=10 * SUM_ERROR)
 
 
-def test_a_prompt_gets_larger_tiles_than_a_canvas() -> None:
+def test_prompt_gets_larger_tiles_than_a_canvas() -> None:
     table = read("sm_90")
     small = experts.tile_rows(256, 8, 128, table=table)
     assert small == experts.tile_rows(320, 8, 128, table=table) == table.of("tiles")["SMALL"]
-    # At a mean of as many rows as a tile holds, half of the experts would take two.
+    # If the mean number of rows equalled a tile, half of the experts would need two tiles.
     assert small < experts.tile_rows(512, 8, 128, table=table) == experts.tile_rows(4096, 8, 128, table=table)

@@ -67,13 +67,13 @@ def test_inputs_that_no_share_divides(device: torch.device) -> None:
         (2816, 44, 64, 132, (3, 960)),
         (2816, 200, 64, 264, (1, 2816)),
         (4096, 44, 64, 264, (6, 704)),
-        # More programs than blocks of inputs, and a last share that is shorter.
+        # More programs than blocks of inputs, and a shorter last share.
         (130, 1, 64, 100, (3, 64)),
         (100, 44, 64, 264, (2, 64)),
         (2112, 88, 128, 264, (3, 768)),
     ],
 )
-def test_shares_fill_the_card(inputs: int, programs: int, block: int, fill: int, expected: tuple[int, int]) -> None:
+def test_shares_fill_the_gpu(inputs: int, programs: int, block: int, fill: int, expected: tuple[int, int]) -> None:
     assert linear.shares(inputs, programs, block=block, fill=fill) == expected
 
 
@@ -96,7 +96,7 @@ def check(
         assert_as_close(got, expected, exact)
 
 
-def test_rows_must_suit_the_weight(device: torch.device) -> None:
+def test_row_format_must_suit_the_weight(device: torch.device) -> None:
     rows = quantise_rows(draw(2, 64).to(device), RowFormat.FP8_GROUP)
     weight = pack_for_kernel(quantise_weight(draw(32, 64).to(device), WeightFormat.FP8))
     with pytest.raises(ValueError, match="cannot multiply"):

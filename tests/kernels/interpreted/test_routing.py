@@ -28,7 +28,7 @@ def test_tokens_are_sorted_by_expert(
     arrivals = torch.zeros(1, dtype=torch.int32, device=device)
     for _ in range(2):
         got = routing.route(x, router, scale, selected, tile_rows, arrivals_1=arrivals)
-        assert int(arrivals) == 0, "ready for the next call"
+        assert int(arrivals) == 0, "the counter must be reset for the next call"
         expected = reference.routing.route(x, router, scale, selected, tile_rows)
         assert_same(got, expected)
         weights, indices = reference.plain.route(x.double() @ router.double().T, scale, selected)
@@ -54,7 +54,7 @@ def test_of_equal_scores_the_lower_expert_is_chosen(device: torch.device) -> Non
     assert got.indices_NK.tolist() == [[3, 5, 0, 1]] * 2
 
 
-def test_scores_that_are_no_numbers_stay_with_their_token(device: torch.device) -> None:
+def test_nan_scores_affect_only_their_token(device: torch.device) -> None:
     x, router = draw(5, 64).to(device), draw(6, 64, seed=1).to(device)
     scale = torch.ones(6, device=device)
     clean = routing.route(x, router, scale, 2, 16)

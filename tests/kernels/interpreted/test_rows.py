@@ -18,7 +18,7 @@ TYPES = [torch.float32, torch.bfloat16]
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize(("num_rows", "size"), [(1, 64), (3, 123), (2, 320)])
-def test_norm_serves_three_readers(num_rows: int, size: int, dtype: torch.dtype, device: torch.device) -> None:
+def test_norm_has_three_outputs(num_rows: int, size: int, dtype: torch.dtype, device: torch.device) -> None:
     x, first, second = (
         draw(*shape, seed=i).to(device, dtype) for i, shape in enumerate([(num_rows, size), (size,), (size,)])
     )
@@ -33,9 +33,7 @@ def test_norm_serves_three_readers(num_rows: int, size: int, dtype: torch.dtype,
 
 @pytest.mark.parametrize("row_format", [RowFormat.FP8_TOKEN, RowFormat.FP8_GROUP])
 @pytest.mark.parametrize("num_rows", [1, 5])
-def test_quantised_readers_lose_what_the_format_loses(
-    num_rows: int, row_format: RowFormat, device: torch.device
-) -> None:
+def test_quantised_outputs_err_within_the_format(num_rows: int, row_format: RowFormat, device: torch.device) -> None:
     x, weight = draw(num_rows, 192).to(device).bfloat16(), draw(192).to(device).bfloat16()
     x[0, :64] = 0.0
     outputs = (Output(weight_D=weight, format=row_format), Output(weight_D=weight))
@@ -78,7 +76,7 @@ def test_end_of_layer(num_parts: int, scalars: int, device: torch.device) -> Non
 
 @pytest.mark.parametrize(("head_dim", "num_heads", "num_kv", "own_values"), [(32, 4, 2, True), (64, 3, 1, False)])
 @pytest.mark.parametrize(("start", "first"), [(0, 0), (5, 0), (5, 3)])
-def test_heads_are_normed_turned_and_stored(
+def test_heads_are_normed_rotated_and_stored(
     head_dim: int, num_heads: int, num_kv: int, own_values: bool, start: int, first: int, device: torch.device
 ) -> None:
     projected = num_heads + num_kv * (2 if own_values else 1)
@@ -98,7 +96,7 @@ def test_heads_are_normed_turned_and_stored(
     exact = reference.rows.norm_rotary(*widened, KVStore.of(*exact_stores, first), place, num_heads, EPS)
     assert_as_close(q, expected, exact)
     for ours, theirs, true in zip(stores[:2], stores[2:], exact_stores, strict=True):
-        assert torch.equal(ours.isnan(), theirs.isnan()), "rows outside the tokens' are left alone"
+        assert torch.equal(ours.isnan(), theirs.isnan()), "rows of other tokens are left unwritten"
         written = slice(start - first, start - first + 3)
         assert_as_close(ours[:, written], theirs[:, written], true[:, written])
 
@@ -128,7 +126,7 @@ def test_groups_must_divide_the_row(device: torch.device) -> None:
         rows.quantise(torch.ones(2, 100, device=device), RowFormat.FP8_GROUP)
 
 
-def test_quantise_keeps_what_the_reference_keeps(device: torch.device) -> None:
+def test_quantise_equals_the_reference(device: torch.device) -> None:
     x = draw(33, 128).to(device).bfloat16()
     got, expected = rows.quantise(x, RowFormat.FP8_TOKEN), reference.rows.quantise(x, RowFormat.FP8_TOKEN)
     assert torch.allclose(got.scale, expected.scale, rtol=1e-6)

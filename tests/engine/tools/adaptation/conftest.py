@@ -1,4 +1,4 @@
-"""A small random Llama with the marks of SmolLM2, and a corpus of invented packages in two languages."""
+"""A small random Llama with the special tokens of SmolLM2, and a corpus of invented packages in two languages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MakeTrainer = Callable[..., AdaptTrainer]
 
 @pytest.fixture(autouse=True)
 def one_thread_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Tensors here are tiny: a second thread only waits. float32 whatever this processor multiplies faster."""
+    """One thread, since the tensors are tiny, and float32, whichever format is faster on this processor."""
     monkeypatch.setattr("dgemma_engine.tools.adaptation.adapted_base.weight_dtype", lambda _device: torch.float32)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -38,7 +38,7 @@ def one_thread_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> Iterator[No
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A GGUF file whose vocabulary has the marks of an adapter."""
+    """A GGUF file whose vocabulary has the special tokens of an adapter."""
     checkpoint = make_llama(tmp_path_factory.mktemp("base"), spread=0.1, max_position_embeddings=2_048)
     return write_llama_gguf(checkpoint.gguf, checkpoint.reference, tokenizer__ggml__tokens=[*MARKS, *alphabet(), "de"])
 
@@ -71,7 +71,7 @@ def source(lang: str, package: str, number: int) -> SourceLine:
 
 @pytest.fixture
 def config() -> AdaptConfig:
-    """The smallest run that learns."""
+    """The smallest run that lowers the loss."""
     return AdaptConfig(
         rank=4,
         samples=SampleConfig(holes=4, window_characters=320, block_tokens=40, suffix_tokens=12, python_weight=1.0),
@@ -85,7 +85,7 @@ def config() -> AdaptConfig:
 
 
 class Clock:
-    """Seconds that pass by asking: one each time."""
+    """A clock that advances by one second at each reading."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -97,7 +97,7 @@ class Clock:
 
 @pytest.fixture
 def make_trainer(config: AdaptConfig, base: Path, corpus: Path, tmp_path: Path) -> MakeTrainer:
-    """Returns the function that makes a trainer; what it is given changes the configuration, or paths."""
+    """Returns a function that makes a trainer; keywords override the configuration and the paths."""
 
     def make(
         *,
@@ -120,7 +120,7 @@ def make_trainer(config: AdaptConfig, base: Path, corpus: Path, tmp_path: Path) 
 
 @pytest.fixture
 def adapted(base: Path, config: AdaptConfig) -> AdaptedBase:
-    """The base with factors that change what it computes, merged."""
+    """The base merged with factors that change its outputs."""
     adapted = AdaptedBase(base, rank=config.rank, device=torch.device("cpu"), seed=0)
     generator = torch.Generator().manual_seed(1)
     for tensor in adapted.factors.values():

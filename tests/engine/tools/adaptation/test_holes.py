@@ -1,4 +1,4 @@
-"""Holes that training draws in a text: where people would want one filled, several to one end."""
+"""Holes that training draws in a text: at places where a completion is useful, several with one end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_holes_hold_text_and_keep_their_bounds(seed: int, most_at_end: int) -> N
     assert 1 <= len(holes) <= 9
     for hole in holes:
         assert TEXT[hole.start : hole.end].strip() and 0 < hole.end - hole.start <= 60
-        assert hole.start > TEXT.index("\n"), "nothing stands before the first line"
+        assert hole.start > TEXT.index("\n"), "no hole may be in the first line, which has no text before it"
         if hole.kind in ("line", "rest"):
             assert TEXT[hole.end] == "\n" and "\n" not in TEXT[hole.start : hole.end]
 
@@ -42,5 +42,5 @@ def test_all_kinds_are_drawn_and_the_same_seed_draws_the_same() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "one line", "\n\n\n", "a\n \n"])
-def test_text_without_room_has_none(text: str) -> None:
+def test_text_without_room_has_no_holes(text: str) -> None:
     assert choose_holes(text, Random(0), count=5, max_characters=60, most_at_end=3) == []

@@ -1,4 +1,4 @@
-"""Training and use compute the same: many holes in one pass against one prompt each, as the engine asks for it."""
+"""Training and inference agree: many holes in one pass against one prompt each, as in the engine."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def samples(adapted: AdaptedBase, corpus: Path, config: AdaptConfig) -> list[Sam
 
 @torch.inference_mode()
 def engine_logits(path: Path, adapted: AdaptedBase, sample: Sample, block: Block, reserved: int) -> Tensor:
-    """What the engine computes of a block: prompt encoded, suffix put beside it, then the block."""
+    """Returns the engine's logits of a block: encodes the prompt, adds the suffix to it, then decodes the block."""
     model = load_llama(path, Ops.reference(), device=CPU, dtype=torch.float32)
     merge(model, adapted.factors, base=model)
     cache = PromptCache(model.config, capacity=8, dtype=model.dtype, device=CPU, parallel_tokens=reserved)
@@ -64,7 +64,7 @@ def engine_logits(path: Path, adapted: AdaptedBase, sample: Sample, block: Block
     return model.logits(model.encode(torch.tensor([block.input_ids]), cache))[0]
 
 
-def test_blocks_compute_what_the_engine_does_with_a_prompt_each(
+def test_blocks_equal_the_engine_with_separate_prompts(
     adapted: AdaptedBase, samples: list[Sample], base: Path, config: AdaptConfig
 ) -> None:
     reserved = config.samples.suffix_tokens
@@ -82,10 +82,10 @@ def test_blocks_compute_what_the_engine_does_with_a_prompt_each(
         assert (ours - theirs).abs().max() / theirs.abs().max() < model_error(64)
 
 
-def test_parts_compute_what_the_whole_does(adapted: AdaptedBase, samples: list[Sample], config: AdaptConfig) -> None:
+def test_parts_equal_the_whole(adapted: AdaptedBase, samples: list[Sample], config: AdaptConfig) -> None:
     batch = SampleBatch.of(samples, reserved=config.samples.suffix_tokens, device=CPU)
     texts, terms = encode_texts(adapted.merged, batch), adapted.terms()
-    assert len(batch.suffix_US) < batch.num_holes, "no two holes end at one place"
+    assert len(batch.suffix_US) < batch.num_holes, "some holes must share an end"
     whole = block_states(adapted.plain, batch, texts, terms=terms)
     rows = {id(block): row for row, block in enumerate(batch.blocks) if block is not None}
     parts = list(batch.parts(3))
@@ -99,7 +99,7 @@ def test_parts_compute_what_the_whole_does(adapted: AdaptedBase, samples: list[S
                 assert (ours - theirs).abs().max() / theirs.abs().max() < model_error(64)
 
 
-def test_suffix_takes_part(adapted: AdaptedBase, samples: list[Sample], config: AdaptConfig) -> None:
+def test_suffix_changes_the_states(adapted: AdaptedBase, samples: list[Sample], config: AdaptConfig) -> None:
     def states(of: list[Sample]) -> Tensor:
         batch = SampleBatch.of(of, reserved=config.samples.suffix_tokens, device=CPU)
         return block_states(adapted.merged, batch, encode_texts(adapted.merged, batch))
@@ -108,10 +108,10 @@ def test_suffix_takes_part(adapted: AdaptedBase, samples: list[Sample], config: 
     assert (states(samples) - states(alone)).abs().max() > 0.01
 
 
-def test_only_the_factors_get_gradients_and_those_are_right(
+def test_only_the_factors_get_gradients_and_they_are_right(
     adapted: AdaptedBase, samples: list[Sample], config: AdaptConfig
 ) -> None:
-    """Against finite differences of the loss, with the encoder as it is."""
+    """Compares with finite differences of the loss; the encoder stays fixed."""
     batch = SampleBatch.of(samples, reserved=config.samples.suffix_tokens, device=CPU)
 
     def loss() -> Tensor:
@@ -136,10 +136,10 @@ def test_only_the_factors_get_gradients_and_those_are_right(
         assert sum(differences) / 2e-2 == pytest.approx(gradient.norm().item(), rel=0.1, abs=2e-3), name
 
 
-def test_sample_is_what_the_engine_asks_with(
+def test_sample_equals_the_engines_prompt(
     adapted: AdaptedBase, samples: list[Sample], base: Path, tmp_path: Path
 ) -> None:
-    """The prompt of a hole in the editor is the document up to the block's middle, less the token that is healed."""
+    """In the editor a hole's prompt is the document before the middle, without the token that token healing removes."""
     path = Path(shutil.copy(base, tmp_path))
     folder = tmp_path / "adapters"
     folder.mkdir()

@@ -31,7 +31,7 @@ FILES = (STATE, "causal.safetensors", CURVE)
 
 
 def after_steps(trainer: AdaptTrainer, num_steps: int) -> AdaptTrainer:
-    """Runs until that many steps are made in all."""
+    """Runs until `num_steps` steps are made in total."""
     trainer.run(1e6, interrupted=lambda: trainer.progress.step >= num_steps)
     return trainer
 
@@ -47,7 +47,7 @@ def test_loss_of_held_out_packages_falls(make_trainer: MakeTrainer) -> None:
 
 
 def test_resumed_run_makes_the_steps_of_an_uninterrupted_one(make_trainer: MakeTrainer, tmp_path: Path) -> None:
-    """The interruption lies between two merges, after saves and evaluations."""
+    """The interruption is between two merges, after saves and evaluations."""
     whole = after_steps(make_trainer(), 7)
     after_steps(make_trainer(out=tmp_path / "parts"), 3)
     resumed = make_trainer(out=tmp_path / "parts")
@@ -63,12 +63,12 @@ def test_resumed_run_makes_the_steps_of_an_uninterrupted_one(make_trainer: MakeT
     assert steps == sorted(steps) and steps[0] == 0 and steps[-1] == 7
 
 
-def test_threads_that_draw_ahead_change_no_step(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+def test_prefetching_threads_change_no_step(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     alone, helped = after_steps(make_trainer(), 3), after_steps(make_trainer(out=tmp_path / "helped", num_workers=2), 3)
     assert all(torch.equal(tensor, helped.base.factors[name]) for name, tensor in alone.base.factors.items())
 
 
-def test_file_holds_the_average_and_where_it_comes_from(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+def test_file_holds_the_average_and_its_provenance(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     decay = OptimizerConfig(rate=2e-2, average_decay=0.0)
     trainer = after_steps(make_trainer(optimizer=decay), 4)
     adapter = Adapter.read(tmp_path / "run" / "causal.safetensors")
@@ -127,7 +127,7 @@ def test_nan_stops_the_run_and_keeps_the_last_good_files(
 
 
 @pytest.mark.parametrize("target", ["torch.save", "pathlib.Path.write_bytes", "pathlib.Path.write_text"])
-def test_full_disk_is_one_sentence_and_loses_nothing(
+def test_full_disk_is_reported_in_one_sentence_and_loses_nothing(
     make_trainer: MakeTrainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
 ) -> None:
     trainer = after_steps(make_trainer(), 2)
@@ -169,7 +169,7 @@ def test_state_of_another_base_corpus_or_rank_is_refused(
             make_trainer(**changed).resume()
 
 
-def test_training_on_top_of_an_adapter_begins_with_what_the_engine_merges(
+def test_training_on_top_of_an_adapter_starts_from_the_merged_weights(
     make_trainer: MakeTrainer, tmp_path: Path, base: Path
 ) -> None:
     (tmp_path / "model").mkdir()
@@ -215,7 +215,7 @@ GOOD = json.dumps({"lang": "go", "name": "a.go", "package": HELD_OUT["go"], "lic
         ([GOOD, GOOD.replace(HELD_OUT["go"], "package-1")], "too few files that are long enough for a hole"),
     ],
 )
-def test_corpus_that_cannot_be_used_is_one_sentence(
+def test_corpus_that_cannot_be_used_is_reported_in_one_sentence(
     make_trainer: MakeTrainer, tmp_path: Path, lines: list[str], message: str
 ) -> None:
     path = lines_of(tmp_path / "corpus.jsonl.gz", *lines)
@@ -227,7 +227,7 @@ def test_corpus_that_cannot_be_used_is_one_sentence(
 @pytest.mark.parametrize(
     "content", [b"", b"no gzip", gzip.compress(b"\xff\xfe")[:-9]], ids=["empty", "another format", "cut off"]
 )
-def test_damaged_corpus_is_one_sentence(make_trainer: MakeTrainer, tmp_path: Path, content: bytes) -> None:
+def test_damaged_corpus_is_reported_in_one_sentence(make_trainer: MakeTrainer, tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "corpus.jsonl.gz"
     path.write_bytes(content)
     with pytest.raises(TrainingError, match="build"):
@@ -281,7 +281,7 @@ def test_qwen2_as_base_is_refused_in_one_sentence(
     assert error.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
-def test_card_without_memory_is_one_sentence(
+def test_card_without_memory_is_reported_in_one_sentence(
     base: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_arguments: object, **_options: object) -> None:
@@ -293,7 +293,7 @@ def test_card_without_memory_is_one_sentence(
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_command_trains_and_goes_on(
+def test_command_trains_and_resumes(
     base: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"

@@ -1,4 +1,4 @@
-"""An engine that knows the files holes are cut from, keeps what it was asked, and stands in for the real one."""
+"""A fake engine that has the files holes are cut from, and records its requests."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from dgemma_engine.scheduling.timing import Cancel
 class RankingEngine:
     """Proposes the truth in half of the holes, nothing in a tenth; a token is a word.
 
-    What is right has more agreement and, for a middle that ranks first by likelihood, nothing to show for it: only
-    weights that were learnt put it first.
+    Right candidates have more agreement but a lower likelihood than wrong ones, so only learnt
+    weights rank them first.
     """
 
     texts: Sequence[str]
@@ -50,7 +50,7 @@ class RankingEngine:
         if draw.random() < 0.5:
             texts.append(self.truth(context) + "  ")
         ranked = [self._ranked(text, draw) for text in texts]
-        # What was not judged in time has no features.
+        # A candidate that was not scored in time has no features.
         return [*ranked, Ranked(proposal=Proposal(text="late", source=CandidateSource.SEED), score=1.0, features=None)]
 
     def _ranked(self, text: str, draw: Random) -> Ranked:
@@ -75,7 +75,7 @@ class RankingEngine:
         self.measured.append((context, lengths))
         true = max(1, self.count_tokens(middle))
         draw = Random(context.prefix)
-        # The surer the longer, and a peak at the true length.
+        # Confidence grows with the length and peaks at the true length.
         confidences = {
             length: [
                 0.4 * math.log(length) + max(0.0, 1 - abs(math.log(length / true))) + draw.gauss(0, 0.05)
@@ -93,7 +93,7 @@ class RankingEngine:
 
 
 def install(engine: RankingEngine | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets `Engine.load` return this engine, whatever folder it is asked for; None lets it fail."""
+    """Makes `Engine.load` return this engine for any folder, or fail for None."""
 
     class Engine:
         @staticmethod

@@ -1,4 +1,4 @@
-"""`dgemma-engine calibrate` as a user meets it: files, table, last line, and one line for every fault."""
+"""`dgemma-engine calibrate` from the command line: files, table, last line, and one line for every fault."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def engine(tree: Path, monkeypatch: pytest.MonkeyPatch) -> RankingEngine:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A folder that can be told from others, with a calibration that cannot be read."""
+    """A model folder with an unreadable calibration."""
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "model.safetensors").write_bytes((8).to_bytes(8, "little") + bytes(1_000))
@@ -53,10 +53,10 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def test_a_calibration_replaces_an_unreadable_one(
+def test_calibration_replaces_an_unreadable_one(
     engine: RankingEngine, model: Path, tree: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("matplotlib", reason="pictures need the train extra")
+    pytest.importorskip("matplotlib", reason="plots need the train extra: they were not checked")
     assert main(["calibrate", str(model), str(tree), "--holes", "120", "--precision", "0.5"]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert result.keys() >= FIGURES | FACTS
@@ -85,7 +85,7 @@ def test_a_calibration_replaces_an_unreadable_one(
     }  # fmt: skip
 
 
-def test_the_table_comes_before_the_last_line_and_progress_goes_elsewhere(
+def test_table_precedes_the_last_line_and_progress_is_on_stderr(
     engine: RankingEngine, model: Path, tree: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["calibrate", str(model), str(tree), "--holes", "60", "--dry-run"]) == 0
@@ -103,7 +103,7 @@ def test_same_seed_same_calibration(engine: RankingEngine, model: Path, tree: Pa
     assert written[0] == written[1] != written[2]
 
 
-def test_a_dry_run_leaves_the_model_alone(
+def test_dry_run_leaves_the_model_unchanged(
     engine: RankingEngine, model: Path, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = names(model)
@@ -134,7 +134,7 @@ def test_an_interrupted_run_leaves_the_old_calibration(
     assert (model / "calibration.json").read_text() == OLD
 
 
-def test_without_matplotlib_there_are_figures_but_no_pictures(
+def test_without_matplotlib_there_are_figures_but_no_plots(
     engine: RankingEngine, model: Path, tree: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("dgemma_engine.tools.calibration.plots._figure", lambda **_options: None)
@@ -174,7 +174,7 @@ def test_faults_are_one_line_before_the_model_is_loaded(
     assert (model / "calibration.json").read_text() == OLD
 
 
-def test_a_model_folder_that_cannot_be_written_is_known_at_once(
+def test_unwritable_model_folder_is_reported_at_once(
     model: Path, tree: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     install(None, monkeypatch)
@@ -182,7 +182,7 @@ def test_a_model_folder_that_cannot_be_written_is_known_at_once(
     def refuse(*, dir: Path) -> None:
         raise PermissionError(13, "Permission denied", str(dir))
 
-    # A folder's mode does not keep the superuser out.
+    # Root may write regardless of a folder's mode.
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
     assert main(["calibrate", str(model), str(tree)]) == 1
     error = capsys.readouterr().err
@@ -220,7 +220,7 @@ def test_no_files_is_wrong_usage(model: Path, capsys: pytest.CaptureFixture[str]
 def test_a_real_checkpoint_is_calibrated_and_then_loads(
     trained: bool, make_checkpoint: Callable[..., Any], tree: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its words mean nothing, but lines that stand elsewhere in the file are right now and then."""
+    """Its generated text is random, but lines copied from elsewhere in the file are sometimes right."""
     folder = make_checkpoint(seed=21, spread=0.1, canvas_length=64).folder
     if trained:
         FORMAT.save(folder)

@@ -1,4 +1,4 @@
-"""What the engine is asked about a hole, and what is made of its answers."""
+"""Requests to the engine for a hole, and the data collected from its answers."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def ask(
     )
 
 
-def test_every_hole_is_asked_as_an_editor_would(tree: Path, engine: RankingEngine) -> None:
+def test_every_hole_is_requested_as_by_an_editor(tree: Path, engine: RankingEngine) -> None:
     samples = samples_of(tree, 20)
     collected = ask(engine, samples)
     assert [context.document for context, _ in engine.asked] == [sample.hole for sample in samples.holes]
@@ -66,13 +66,13 @@ def test_every_hole_is_asked_as_an_editor_would(tree: Path, engine: RankingEngin
     assert engine.loaded_with == [Calibration.default()]
 
 
-def test_right_is_what_equals_the_truth_but_for_white_space(tree: Path, engine: RankingEngine) -> None:
+def test_right_candidates_equal_the_truth_up_to_white_space(tree: Path, engine: RankingEngine) -> None:
     samples = samples_of(tree, 50)
     holes = ask(engine, samples).holes
     assert [(hole.hole, hole.kind, hole.file) for hole in holes] == [
         (sample.hole, sample.task.kind, sample.file) for sample in samples.holes
     ]
-    # What was not judged has no features to learn from; the truth comes last, with spaces after it.
+    # The candidate without features is left out; the truth comes last, with trailing spaces.
     assert {tuple(one.right for one in hole.candidates) for hole in holes} == {
         (), (False,) * 3, (False, False, False, True),
     }  # fmt: skip
@@ -97,7 +97,7 @@ def test_no_lengths_are_measured_without_a_canvas(tree: Path, engine: RankingEng
     assert len(collected.holes) == 20
 
 
-def test_too_few_lines_for_lengths_are_no_fault(tree: Path, engine: RankingEngine) -> None:
+def test_too_few_lines_for_lengths_raise_no_error(tree: Path, engine: RankingEngine) -> None:
     collected = ask(engine, samples_of(tree, 10))
     assert collected.lengths is None
     assert "calibrate on more files" in collected.no_lengths
@@ -117,7 +117,7 @@ def test_a_checkpoint_that_searches_for_the_length_proposes_with_the_fitted_bias
     assert len(engine.asked) == 120
 
 
-def test_every_tenth_of_the_way_is_reported(tree: Path, engine: RankingEngine) -> None:
+def test_progress_is_reported_at_every_tenth(tree: Path, engine: RankingEngine) -> None:
     lines: list[str] = []
     ask(engine, samples_of(tree, 50), lines)
     assert [line.split("%")[0].strip() for line in lines] == [str(percent) for percent in range(10, 101, 10)]

@@ -1,4 +1,4 @@
-"""A planted bias comes back from confidences that also hold easy and hard holes, peaks at the truth, and noise."""
+"""A known bias is recovered from confidences with easy and hard holes, peaks at the truth, and noise."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FLAT_PRIOR = (math.log(1 / len(GRID)),) * len(GRID)
 
 
 def planted(length: int) -> float:
-    """Sure of short middles and, less so, of long ones; as steep as the peak at the truth is high."""
+    """A bias that is high for short middles and less so for long ones; as steep as the peak at the truth is high."""
     return 1.5 * math.exp(-length / 3) + 0.3 * math.log(length) - 2.0
 
 
@@ -46,24 +46,24 @@ def trials(num: int, *, peak: float = 0.8, noise: float = 0.2, seed: int = 0) ->
 
 
 def error(curve: tuple[tuple[int, float], ...]) -> float:
-    """Largest distance from the planted bias, which is known up to a constant."""
+    """Returns the largest distance from the true bias, which is determined up to a constant."""
     wanted = np.array([planted(length) for length, _ in curve])
     return float(np.abs(np.array([bias for _, bias in curve]) - (wanted - wanted.mean())).max())
 
 
-def test_planted_bias_comes_back() -> None:
+def test_known_bias_is_recovered() -> None:
     curve = fit_bias(trials(600))
     assert [length for length, _ in curve] == list(GRID)
     assert error(curve) < 0.05
     assert sum(bias for _, bias in curve) == pytest.approx(0.0, abs=1e-9)
 
 
-def test_without_noise_it_comes_back_exactly() -> None:
+def test_without_noise_the_bias_is_recovered_exactly() -> None:
     assert error(fit_bias(trials(60, noise=0.0), min_holes=5)) < 1e-9
 
 
-def test_flanks_of_the_peak_are_spared() -> None:
-    """With the flanks left in, lengths that are often next to the truth look sure in themselves."""
+def test_flanks_of_the_peak_are_left_out() -> None:
+    """With the flanks included, lengths that are often next to the truth would get too much bias."""
     near = [replace(each, true_length=1 if index % 3 else 32) for index, each in enumerate(trials(300, peak=0.0))]
     peaked = [
         replace(
@@ -114,7 +114,7 @@ def test_steps_from_truth_count_on_the_grid(true_length: int, length: int, steps
     assert each.steps_from_truth(length) == steps
 
 
-def test_bias_correction_finds_the_truth_that_bias_hid() -> None:
+def test_bias_correction_finds_the_true_length() -> None:
     result = fit_lengths(trials(800, peak=0.2, noise=0.02), generator=np.random.default_rng(0))
     assert result.raw_hit_rate < 0.7
     assert dict(result.hit_rates)[result.prior_weight] > 0.95
@@ -123,7 +123,7 @@ def test_bias_correction_finds_the_truth_that_bias_hid() -> None:
 
 
 def with_prior(each: LengthTrial, knowledge: float) -> LengthTrial:
-    """A prior that is `knowledge` nats higher at the true length than elsewhere."""
+    """Adds a prior that is `knowledge` nats higher at the true length than elsewhere."""
     log_prior = [knowledge * (length == each.true_length) for length in GRID]
     total = math.log(sum(map(math.exp, log_prior)))
     return replace(each, log_prior=tuple(value - total for value in log_prior))
@@ -147,7 +147,7 @@ def test_of_equal_weights_the_smallest_is_taken() -> None:
 
 
 def test_prior_weight_is_judged_on_holes_that_the_curve_was_not_fitted_on() -> None:
-    """Every rate that is reported is one of the judged half's: a multiple of one over its count."""
+    """Every reported rate is of the judged half: a multiple of one over its number of holes."""
     holes = trials(101, noise=0.5)
     result = fit_lengths(holes, generator=np.random.default_rng(4))
     assert result.num_judged == 51
@@ -180,7 +180,7 @@ def test_too_few_holes_are_named() -> None:
         fit_bias(trials(5))
 
 
-def test_lengths_that_nothing_links_are_named() -> None:
+def test_unconnected_lengths_are_named() -> None:
     short, long = (
         [
             replace(each, true_length=three[2], lengths=three, confidences=(0.0,) * 3, log_prior=(0.0,) * 3)
@@ -197,6 +197,6 @@ def test_hole_that_comes_twice_is_refused() -> None:
         fit_lengths(trials(50) * 2, generator=np.random.default_rng(0))
 
 
-def test_nothing_to_judge_is_named() -> None:
+def test_missing_trials_are_reported() -> None:
     with pytest.raises(ValueError, match="0 holes"):
         choose_prior_weight([], ())

@@ -1,4 +1,4 @@
-"""Weights that were planted come back, and no data, however odd, gives a number that is none."""
+"""Known weights are recovered, and no unusual data gives NaN."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ INTERCEPT = -0.7
 
 
 def draw(num: int, seed: int = 0) -> Draw:
-    """Returns features on very different scales, one far from 0, and labels by the planted weights."""
+    """Returns features on very different scales, one far from 0, and labels drawn by the known weights."""
     generator = np.random.default_rng(seed)
     features = generator.normal(size=(num, 4)) * np.array([1.0, 50.0, 3.0, 0.03]) + np.array([0.0, 40.0, 0.0, 0.0])
     probability = 1 / (1 + np.exp(-(features @ WEIGHTS + INTERCEPT)))
     return features, (generator.random(num) < probability).astype(float)
 
 
-def test_planted_weights_come_back_on_their_own_scale() -> None:
+def test_known_weights_are_recovered_on_their_own_scale() -> None:
     features, right = draw(40_000)
     fitted = fit_logistic(features, right)
     scales = np.array([1.0, 50.0, 3.0, 0.03])
@@ -46,7 +46,7 @@ def test_fit_is_where_the_penalised_gradient_vanishes() -> None:
 
 
 def test_steps_that_overshoot_are_halved() -> None:
-    """Outliers and next to no penalty: of these fits some have a full Newton step that raises the loss."""
+    """With outliers and almost no penalty, some of these fits have a full Newton step that raises the loss."""
     for seed in range(300, 400):
         generator = np.random.default_rng(seed)
         features = generator.standard_t(1, size=(7, 3))
@@ -79,7 +79,7 @@ def test_constant_column_gets_no_weight_and_changes_nothing(constant: float) -> 
     assert fitted.intercept == pytest.approx(alone.intercept)
 
 
-def test_twin_columns_share_the_weight() -> None:
+def test_equal_columns_share_the_weight() -> None:
     features, right = draw(2_000)
     fitted = fit_logistic(np.column_stack([features, features[:, 0]]), right)
     assert fitted.weights[0] == pytest.approx(fitted.weights[-1])
@@ -110,8 +110,8 @@ def test_held_out_probabilities_are_calibrated() -> None:
     assert result.brier < 0.8 * right.mean() * (1 - right.mean())
 
 
-def test_no_group_is_learnt_from_and_judged() -> None:
-    """Labels are the group's own coin and features its name: whoever has seen the group knows the answer."""
+def test_no_group_is_both_fitted_and_judged() -> None:
+    """Labels are random per group and features identify the group, so a fit that includes it predicts it perfectly."""
     generator = np.random.default_rng(0)
     groups = np.repeat(np.arange(60), 4)
     features = np.eye(60)[groups]

@@ -1,4 +1,4 @@
-"""The pictures show what was computed: every bin, the figures in the title, the threshold that was chosen."""
+"""The plots show every bin, the figures in the title, and the chosen threshold."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Collects the figures that are saved."""
-    figure_type = pytest.importorskip("matplotlib.figure", reason="pictures need the train extra").Figure
+    figure_type = pytest.importorskip("matplotlib.figure", reason="plots need the train extra: not checked").Figure
     figures: list[Any] = []
     save = figure_type.savefig
 
@@ -54,13 +54,13 @@ def test_reliability_diagram_shows_every_bin_and_its_interval(tmp_path: Path, dr
     assert upper.get_ylabel() and lower.get_xlabel() and lower.get_ylabel()
 
 
-def test_small_probabilities_fill_the_picture(tmp_path: Path, drawn: list[Any]) -> None:
+def test_axes_fit_small_probabilities(tmp_path: Path, drawn: list[Any]) -> None:
     predictions, _, result = judged(scale=0.1)
     draw_reliability(result, predictions, tmp_path / "reliability.png", title="Candidates")
     assert drawn[0].axes[0].get_xlim()[1] <= 0.4
 
 
-def test_no_prediction_is_outside_the_picture(tmp_path: Path, drawn: list[Any]) -> None:
+def test_no_prediction_is_outside_the_axes(tmp_path: Path, drawn: list[Any]) -> None:
     predictions, right, _ = judged(scale=0.1)
     predictions[0] = 0.77
     draw_reliability(reliability(predictions, right), predictions, tmp_path / "reliability.png", title="Candidates")
@@ -81,7 +81,7 @@ def test_coverage_diagram_marks_the_choice(tmp_path: Path, drawn: list[Any]) -> 
     assert "n = 500 holes" in axes.get_title()
 
 
-def test_coverage_diagram_says_that_the_target_was_not_reached(tmp_path: Path, drawn: list[Any]) -> None:
+def test_coverage_diagram_states_that_the_target_was_not_reached(tmp_path: Path, drawn: list[Any]) -> None:
     points = coverage_curve([0.5, 0.25], [1, 0])
     draw_coverage(points, choose_threshold(points, target=0.9, min_shown=2), tmp_path / "coverage.png", title="Holes")
     assert "target not reached" in drawn[0].axes[0].lines[-1].get_label()

@@ -1,4 +1,4 @@
-"""Which holes come of what is named on the command line."""
+"""Holes drawn from the sources that are named on the command line."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_more_holes_than_wanted_are_drawn_from_all_sources(tmp_path: Path, tree:
         ("bad.jsonl", b"{}\n", "is no hole"),
     ],
 )
-def test_what_cannot_be_used_is_named(name: str, content: bytes | None, message: str, tmp_path: Path) -> None:
+def test_unusable_source_is_named(name: str, content: bytes | None, message: str, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(FormatError, match=message) as caught:

@@ -1,4 +1,4 @@
-"""The score is fitted on all candidates and judged by the first of each hole, under weights that never saw its file."""
+"""The score is fitted on all candidates and judged by the first of each hole, with weights fitted without its file."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_first_candidate_is_the_one_with_the_highest_held_out_probability() 
 
 
 def test_predictions_come_from_weights_that_did_not_see_the_file() -> None:
-    # Each file has a feature of its own that tells everything about it, and nothing about the others.
+    # Each file has its own feature, which determines its labels and no others.
     holes: list[JudgedHole] = []
     for number in range(200):
         marks = {name: float(index == number % 10) for index, name in enumerate(NAMES)}
@@ -70,7 +70,7 @@ def test_figures_count_holes_without_candidates_as_wrong() -> None:
     figures = CalibrationFigures.of(holes, fit, None, "there were none")
     share = sum(one.has_truth for one in holes) / 200
     assert figures.exact_match == figures.oracle == share
-    # Off the canvas `canvas_mean` is 0, the most there can be, and means nothing.
+    # Without a canvas `canvas_mean` is 0, its largest value, and has no meaning.
     assert (figures.exact_match_plain, figures.exact_match_canvas) == (0, share)
     assert figures.silent == pytest.approx(0.1)
     assert figures.exact_match_ci[0] < share < figures.exact_match_ci[1]
@@ -101,7 +101,7 @@ def test_figures_of_lengths_are_those_of_the_chosen_weight() -> None:
     assert figures.result()["lengths"]["bias"] == [[1, 0.5], [2, -0.5]]
 
 
-def test_a_target_out_of_reach_is_said() -> None:
+def test_unreachable_target_is_reported() -> None:
     draw = Random(1)
     holes = [hole(number, candidate(right=draw.random() < 0.1)) for number in range(100)]
     fit = fit_score(holes, target=0.9, seed=0)
@@ -110,7 +110,7 @@ def test_a_target_out_of_reach_is_said() -> None:
 
 
 @pytest.mark.parametrize(("answered", "min_shown"), [(400, 50), (100, 25), (20, 5)])
-def test_a_threshold_shows_enough_holes_to_be_judged(answered: int, min_shown: int) -> None:
+def test_threshold_shows_enough_holes_to_be_judged(answered: int, min_shown: int) -> None:
     draw = Random(2)
     holes = [
         hole(number, candidate(right=draw.random() < 0.5, agreement=draw.gauss(0, 1))) for number in range(answered)
@@ -136,7 +136,7 @@ def test_precision_at_a_coverage_is_that_of_the_highest_threshold_that_reaches_i
         ([hole(n, candidate(right=True)) for n in range(40)], "of 40 candidates every one is right"),
     ],
 )
-def test_too_little_to_learn_from_is_said(holes: list[JudgedHole], message: str) -> None:
+def test_too_few_candidates_are_reported(holes: list[JudgedHole], message: str) -> None:
     with pytest.raises(EngineError, match=message):
         fit_score(holes, target=0.3, seed=0)
 

@@ -1,4 +1,4 @@
-"""A small source tree, and hole files in every format that is read."""
+"""A small source tree, and rows of every format of hole files."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def write_rows(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A package of files that differ from each other, and files that must be passed over."""
+    """A package of files that differ from each other, and files that must be skipped."""
     folder = tmp_path / "tree"
     for number, name in enumerate(("store", "client", "server", "report")):
         (folder / "package").mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What this machine's kernel can do, asked without the code under test: only then may a test of it be skipped."""
+"""Detects Landlock without the code under test, whose failure must not skip its own tests."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ def _has_landlock() -> bool:
 
 
 needs_confinement = pytest.mark.skipif(
-    not _has_landlock(), reason="no Landlock here: running untrusted programs is not checked"
+    not _has_landlock(), reason="no Landlock here: running untrusted programs was not checked"
 )

@@ -1,4 +1,4 @@
-"""An engine that answers from a table, keeps what it was asked, and can be put in the place of the real one."""
+"""A fake engine that answers from a table, and records its requests."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TableEngine:
 
 
 def install(engine: TableEngine | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets `Engine.load` return this engine, whatever folder it is asked for; None lets it fail."""
+    """Makes `Engine.load` return this engine for any folder, or fail for None."""
 
     class Engine:
         @staticmethod

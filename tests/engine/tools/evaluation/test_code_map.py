@@ -37,7 +37,7 @@ def test_prose_is_comments_and_docstrings_but_not_strings() -> None:
     assert prose("/* a\n b */ x = '#'; // c\n", "c") == ["/* a\n b */", "// c"]
 
 
-def test_code_is_everything_else() -> None:
+def test_all_other_text_is_code() -> None:
     text = "x = 1  # why\ny = 2\n"
     code = CodeMap.of(text, "python")
     assert "".join(character for i, character in enumerate(text) if code.is_code(i)) == "x = 1  \ny = 2\n"

@@ -1,4 +1,4 @@
-"""`dgemma-engine compare` as a user meets it."""
+"""`dgemma-engine compare` from the command line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def results(path: Path, *exact: bool, first: int = 0) -> str:
     return str(path)
 
 
-def test_compare_tells_the_difference_hole_by_hole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_reports_the_paired_difference(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = results(tmp_path / "a.jsonl", *([True, False] * 100))
     second = results(tmp_path / "b.jsonl", *([True, False] * 80), *([True] * 40))
     assert main(["compare", first, second]) == 0
@@ -30,7 +30,7 @@ def test_compare_tells_the_difference_hole_by_hole(tmp_path: Path, capsys: pytes
     assert output.err == ""
 
 
-def test_compare_says_what_is_in_one_file_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_reports_holes_of_one_file_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = results(tmp_path / "a.jsonl", True, True, False)
     second = results(tmp_path / "b.jsonl", False, True, first=1)
     assert main(["compare", first, second]) == 0

@@ -1,4 +1,4 @@
-"""`dgemma-engine eval` as a user meets it: table, last line, files, and one line for every fault."""
+"""`dgemma-engine eval` from the command line: table, last line, files, and one line for every fault."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def last_line(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
-def test_last_line_has_every_figure_and_where_it_is_from(
+def test_last_line_has_every_figure_and_its_provenance(
     engine: TableEngine, holes: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["eval", str(holes)]) == 0
@@ -102,7 +102,7 @@ def test_an_interrupted_evaluation_keeps_its_answers(
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 2
 
 
-def test_limit_takes_holes_from_all_over_the_file(
+def test_limit_takes_holes_from_the_whole_file(
     engine: TableEngine, write_rows: WriteRows, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     holes = write_rows(*(OWN | {"task_id": str(number)} for number in range(10)))
@@ -132,7 +132,7 @@ def test_execute_warns_and_counts_what_passes(
     output = capsys.readouterr()
     assert "warning: --execute runs programs that a model wrote" in output.err
     result = json.loads(output.out.splitlines()[-1])
-    # The answer works, though it is not the one that was left out.
+    # The answer passes the test, although it differs from the text that was cut out.
     assert (result["pass_at_1"], result["exact_match"], result["parse_rate"]) == (0.5, 0.0, 1.0)
 
 
@@ -145,7 +145,9 @@ def test_execute_is_off_by_default(
     assert json.loads(output.out.splitlines()[-1])["pass_at_1"] is None
 
 
-def test_execute_without_tests_is_said(engine: TableEngine, holes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_execute_without_tests_is_reported(
+    engine: TableEngine, holes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["eval", str(holes), "--execute"]) == 1
     assert "none of the holes has a test" in capsys.readouterr().err
 

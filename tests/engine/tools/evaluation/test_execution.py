@@ -1,4 +1,4 @@
-"""What an untrusted program can and cannot do; each case must be a plain pass without confinement, or never end."""
+"""Limits of an untrusted program; without confinement each case would pass, or never end."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_right_answer_passes_and_a_wrong_one_does_not(executor: Executor) -> N
         "b'x' * 2**26",
     ],
 )
-def test_what_ordinary_programs_do_is_allowed(code: str, executor: Executor) -> None:
+def test_ordinary_operations_are_allowed(code: str, executor: Executor) -> None:
     assert executor.passes(HOLE, body(code)) is True
 
 
@@ -82,13 +82,13 @@ def test_what_ordinary_programs_do_is_allowed(code: str, executor: Executor) -> 
         "import os; os.close(3); [os.close(fd) for fd in range(4, 50)]",
     ],
 )
-def test_an_early_exit_is_no_pass(code: str, executor: Executor) -> None:
+def test_early_exit_does_not_pass(code: str, executor: Executor) -> None:
     assert executor.passes(HOLE, body(code)) is False
 
 
 @needs_confinement
 @pytest.mark.parametrize("code", ["while True: pass", "import time; time.sleep(60)"])
-def test_a_program_that_does_not_end_is_ended(code: str, executor: Executor) -> None:
+def test_endless_program_is_ended(code: str, executor: Executor) -> None:
     started_s = time.monotonic()
     assert executor.passes(HOLE, body(code)) is False
     assert time.monotonic() - started_s < SECONDS + 5
@@ -113,7 +113,7 @@ def test_a_program_that_does_not_end_is_ended(code: str, executor: Executor) -> 
         "import resource; resource.setrlimit(resource.RLIMIT_AS, (-1, -1))",
     ],
 )
-def test_what_reaches_out_is_stopped(code: str, executor: Executor) -> None:
+def test_access_beyond_the_program_is_denied(code: str, executor: Executor) -> None:
     assert executor.passes(HOLE, body(code)) is False
 
 
@@ -125,7 +125,7 @@ def test_a_listening_server_cannot_be_reached(executor: Executor, server: int) -
 
 
 @needs_confinement
-def test_files_of_the_user_stay_as_they_are(executor: Executor, tmp_path: Path) -> None:
+def test_files_of_the_user_stay_unchanged(executor: Executor, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
     before = victim.stat()
@@ -148,7 +148,7 @@ def test_files_of_the_user_stay_as_they_are(executor: Executor, tmp_path: Path) 
 
 
 @needs_confinement
-def test_a_program_sees_no_environment_no_folder_and_no_packages(
+def test_program_has_no_environment_no_folder_and_no_packages(
     executor: Executor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECRET_TOKEN", "s3cret")
@@ -165,7 +165,7 @@ def test_nothing_runs_where_confinement_fails(monkeypatch: pytest.MonkeyPatch, t
         Executor(Limits()).probe()
 
 
-def test_nothing_runs_where_confinement_does_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_nothing_runs_where_confinement_has_no_effect(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     loose = tmp_path / "confinement.py"
     loose.write_text("import runpy, sys; runpy.run_path(sys.argv[3], run_name='__main__')")
     monkeypatch.setattr(confinement, "__file__", str(loose))
@@ -178,11 +178,11 @@ def test_an_unknown_processor_has_no_filter() -> None:
         seccomp_filter("vax")
     for machine in ("x86_64", "aarch64"):
         instructions = seccomp_filter(machine)
-        # Every jump lands inside the filter: the kernel refuses others, but only on the machine they are for.
+        # Every jump stays inside the filter; the kernel refuses others, but only on a processor of that kind.
         assert all(index + 1 + max(jumps) < len(instructions) for index, (_, *jumps, _) in enumerate(instructions[:-1]))
 
 
-def test_a_script_that_cannot_confine_says_so_and_does_not_run_the_file(tmp_path: Path) -> None:
+def test_script_that_cannot_confine_reports_it_and_does_not_run_the_file(tmp_path: Path) -> None:
     file = tmp_path / "program.py"
     file.write_text("print('ran')")
     command = [sys.executable, "-I", "-S", confinement.__file__, "not a number", "1", str(file)]

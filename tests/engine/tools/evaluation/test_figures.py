@@ -1,4 +1,4 @@
-"""From answers to figures: judging one, summing up many, and how far off the sums may be."""
+"""From answers to figures: judging one answer, averaging many, and confidence intervals of the averages."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_figures_are_shares_means_and_percentiles() -> None:
     assert figures.exact_match_ci[0] <= 0.25 <= figures.exact_match_ci[1]
 
 
-def test_what_was_not_measured_is_none_and_a_dash() -> None:
+def test_unmeasured_figures_are_none_and_a_dash() -> None:
     figures = EvaluationFigures.of([judged("", replace(TASK, language=""))], seed=0)
     for name in ("parse_rate", "length_error_mean", "pass_at_1", "precision_shown", "forwards_mean", "p50_ms"):
         assert getattr(figures, name) is None
@@ -71,7 +71,7 @@ def test_what_was_not_measured_is_none_and_a_dash() -> None:
     assert line.rstrip().endswith("0.000 [0.000 0.000]" + 3 * "        -" + "    0.000" + 5 * "        -")
 
 
-def test_kinds_are_apart_and_in_order() -> None:
+def test_kinds_are_separate_and_in_order() -> None:
     rest = replace(TASK, kind="rest")
     kinds = figures_by_kind([judged("f(a)", rest), judged("g"), judged("f(a)", rest)], seed=0)
     assert [(kind, figures.n, figures.exact_match) for kind, figures in kinds.items()] == [
@@ -102,7 +102,7 @@ def test_comparison_is_paired() -> None:
     found = compare_means(first, second, seed=0)
     assert (found.first, found.second) == (0.5, 0.55)
     assert found.difference == pytest.approx(0.05)
-    # 20 of 400 differ, all for the better; taken apart, the two means would be 0.07 off in either direction.
+    # 20 of 400 differ, all for the better; an unpaired comparison would have an interval of 0.07 either way.
     assert found.difference_ci == pytest.approx((0.05 - 0.0214, 0.05 + 0.0214), abs=0.006)
     assert found.ratio == pytest.approx(1.1)
     assert found.ratio_ci is not None

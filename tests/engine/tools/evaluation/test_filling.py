@@ -28,7 +28,7 @@ def filler(engine: TableEngine, length: str = "auto", options: InfillOptions | N
     )
 
 
-def test_engine_is_asked_as_an_editor_would_and_does_not_see_the_truth() -> None:
+def test_engine_gets_an_editors_request_without_the_truth() -> None:
     engine = TableEngine({"x = ": "a + b + c"})
     snippets = (Snippet(path="b.py", text="y"),)
     filling = filler(engine).fill(task(path="a.py", language="python", snippets=snippets))
@@ -38,7 +38,7 @@ def test_engine_is_asked_as_an_editor_would_and_does_not_see_the_truth() -> None
     assert options == InfillOptions()
     assert (filling.text, filling.score, filling.finish) == ("a + b + c", 0.5, "stable")
     assert (filling.steps, filling.forwards, filling.token_error) == (3, 4, 2)
-    # The clock ticks a quarter of a second: at the question, when the engine looks at the deadline, at the answer.
+    # The clock advances 250 ms at each reading: before the request, at the engine's deadline check, after the answer.
     assert filling.ms == 500
 
 
@@ -53,7 +53,7 @@ def test_middles_with_a_line_break_may_reach_over_lines() -> None:
     ("length", "middle", "expected"),
     [("auto", "a + b", None), ("oracle", "a + b", 3), ("oracle", " ", 1), ("fixed:8", "a + b", 8)],
 )
-def test_length_is_what_the_engine_is_told(length: str, middle: str, expected: int | None) -> None:
+def test_length_is_passed_to_the_engine(length: str, middle: str, expected: int | None) -> None:
     engine = TableEngine()
     filler(engine, length).fill(task(middle=middle))
     assert engine.asked[0][1].slot_tokens == expected
@@ -67,7 +67,7 @@ def test_a_length_beyond_the_budget_raises_the_budget() -> None:
     assert (engine.asked[1][0].max_middle_tokens, engine.asked[1][1].slot_tokens) == (4_096, 4_096)
 
 
-def test_options_are_passed_on_but_for_the_length() -> None:
+def test_all_options_but_the_length_are_passed_on() -> None:
     engine = TableEngine()
     options = InfillOptions(decode=Decode.LEFT_TO_RIGHT, fill=False, seeds=False, silence=False)
     filler(engine, options=options).fill(task())
@@ -96,7 +96,7 @@ def test_length_refuses_anything_else(text: str) -> None:
         ("\n\n", "1", ""),
     ],
 )
-def test_copy_writes_what_stands_above(prefix: str, middle: str, expected: str) -> None:
+def test_copy_repeats_text_above_the_cursor(prefix: str, middle: str, expected: str) -> None:
     filling = CopyFiller().fill(task(prefix, middle))
     assert filling.text == expected
     assert (filling.ms, filling.forwards, filling.token_error) == (None, None, None)

@@ -58,7 +58,7 @@ def test_syntax_is_a_node_of_python_only() -> None:
     assert not middles(HoleKind.SYNTAX, "int f(int a) { return a; }\n", "java")
 
 
-def test_balanced_is_what_stands_between_brackets() -> None:
+def test_balanced_is_the_text_between_brackets() -> None:
     assert middles(HoleKind.BALANCED) == {
         'self, path, mode="r"',
         "path, mode",
@@ -80,7 +80,7 @@ def test_span_may_begin_and_end_anywhere_in_code() -> None:
     kind=st.sampled_from(HoleKind),
     seed=st.integers(0, 100),
 )
-def test_a_hole_is_a_span_with_something_in_it(text: str, kind: HoleKind, seed: int) -> None:
+def test_hole_is_a_span_that_is_not_blank(text: str, kind: HoleKind, seed: int) -> None:
     hole = HoleChooser(text, "python").choose(kind, Random(seed))
     if hole is not None:
         assert 0 <= hole.start < hole.end <= len(text)

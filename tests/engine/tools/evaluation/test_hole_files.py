@@ -39,7 +39,7 @@ def test_human_eval_infilling_comes_with_its_test(write_rows: WriteRows) -> None
     assert task.test == UnitTest(code=HUMAN_EVAL["test"], entry_point="double")
 
 
-def test_a_line_break_that_ends_a_middle_stands_after_the_cursor(write_rows: WriteRows) -> None:
+def test_line_break_that_ends_a_middle_moves_to_the_suffix(write_rows: WriteRows) -> None:
     (task,) = read_tasks(write_rows(HUMAN_EVAL))
     assert (task.middle, task.suffix) == ("    y = x + x", "\n    return y\n")
     assert task.extent is Extent.LINE
@@ -103,7 +103,7 @@ def test_a_broken_file_is_named_with_line_and_remedy(content: bytes, message: st
         read_tasks(path)
 
 
-def test_what_is_no_gzip_or_parquet_or_file_is_said(tmp_path: Path) -> None:
+def test_unreadable_gzip_parquet_and_missing_files_are_reported(tmp_path: Path) -> None:
     for name, message in (("a.gz", "is no whole gzip file"), ("a.parquet", "cannot be read as Parquet")):
         (tmp_path / name).write_bytes(b"plain text, long enough to be anything")
         with pytest.raises(FormatError, match=message):
@@ -115,7 +115,7 @@ def test_what_is_no_gzip_or_parquet_or_file_is_said(tmp_path: Path) -> None:
         read_tasks(tmp_path / "none.jsonl")
 
 
-def test_parquet_without_pyarrow_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parquet_without_pyarrow_names_the_package_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(_name: str) -> None:
         return None
 

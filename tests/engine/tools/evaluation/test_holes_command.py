@@ -1,4 +1,4 @@
-"""`dgemma-engine holes` as a user meets it, and the files and neighbours it takes its holes from."""
+"""`dgemma-engine holes` from the command line, and the files from which it takes holes and snippets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_sources_are_sorted_and_leave_out_what_teaches_nothing(tree: Path) -> None:
+def test_sources_are_sorted_and_leave_out_unsuitable_files(tree: Path) -> None:
     files = read_sources(tree, ["*.py"])
     assert [file.name for file in files] == [
         "package/client.py", "package/copy_of_store.py", "package/report.py", "package/server.py",
@@ -57,7 +57,7 @@ def test_same_seed_same_bytes_whatever_else_is_cut(tree: Path, tmp_path: Path) -
     assert gzip.decompress(packed.read_bytes()) == both.read_bytes()
 
 
-def test_fewer_holes_than_asked_for_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fewer_holes_than_requested_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tree = tmp_path / "tree"
     tree.mkdir()
     (tree / "a.py").write_text("value = compute()\n" * 15)
@@ -70,7 +70,7 @@ def test_fewer_holes_than_asked_for_is_said(tmp_path: Path, capsys: pytest.Captu
     assert len(rows(tmp_path / "h.jsonl")) == 15, "the older file is kept"
 
 
-def test_output_that_is_no_hole_file_is_refused(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_without_the_suffix_of_a_hole_file_is_refused(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = next(tree.glob("*.py"))
     before = source.read_bytes()
     assert main(["holes", str(tree), "--out", str(source)]) == 1

@@ -21,7 +21,7 @@ START, BLANK = 1, 5
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Tensors here are tiny: a second thread only waits."""
+    """Uses one thread, since the tensors are tiny."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

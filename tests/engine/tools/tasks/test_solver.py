@@ -22,7 +22,7 @@ ROW = TaskRow(
 
 @dataclass
 class Watcher:
-    """Keeps what stands on the canvas and what is read and accepted, step by step."""
+    """Records the canvas, the best tokens and the accepted positions of every step."""
 
     canvases: list[list[int]] = field(default_factory=list[list[int]])
     best: list[list[int]] = field(default_factory=list[list[int]])
@@ -49,7 +49,7 @@ def solve(model: TaskModel, tokens: TaskTokens, mode: Mode, watcher: Watcher | N
 
 
 @pytest.mark.parametrize("mode", ["adaptive", "fixed", "frozen"])
-def test_given_tokens_stand_at_every_step_and_free_ones_are_found(
+def test_given_tokens_are_kept_at_every_step_and_free_ones_are_found(
     task_model: TaskModel, tokens: TaskTokens, mode: Mode
 ) -> None:
     watcher = Watcher()
@@ -67,7 +67,7 @@ def test_fixed_makes_every_step_and_adaptive_stops_when_settled(task_model: Task
     assert solve(task_model, tokens, "adaptive")[1] < 12
 
 
-def test_frozen_tokens_stay_and_are_the_answer(task_model: TaskModel, tokens: TaskTokens) -> None:
+def test_frozen_tokens_stay_and_form_the_answer(task_model: TaskModel, tokens: TaskTokens) -> None:
     loose, frozen = Watcher(), Watcher()
     solve(task_model, tokens, "fixed", loose)
     solve(task_model, tokens, "frozen", frozen)
@@ -86,9 +86,7 @@ def test_frozen_tokens_stay_and_are_the_answer(task_model: TaskModel, tokens: Ta
 
 
 @torch.inference_mode()
-def test_left_to_right_writes_the_likeliest_token_after_all_before_it(
-    task_model: TaskModel, tokens: TaskTokens
-) -> None:
+def test_left_to_right_takes_the_likeliest_next_token(task_model: TaskModel, tokens: TaskTokens) -> None:
     ids, steps = solve(task_model, tokens, "left_to_right")
     assert steps == len(ids) == 6
     model, canvas = task_model.model, tokens.canvas.copy()

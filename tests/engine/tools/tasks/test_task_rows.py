@@ -38,13 +38,13 @@ def test_rows_are_read_in_order_and_blank_lines_left_out(tmp_path: Path) -> None
         ('{"parts": ["a"]}', "line 2 has a part that is neither"),
     ],
 )
-def test_a_line_that_is_no_row_is_named(tmp_path: Path, line: str, message: str) -> None:
+def test_malformed_line_is_named(tmp_path: Path, line: str, message: str) -> None:
     path = write(tmp_path / "t.jsonl", '{"parts": [{"free": "a"}]}', line)
     with pytest.raises(TaskError, match=message):
         list(read_rows(path))
 
 
-def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_reported_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match=r"gone: cannot be read \(No such file or directory\); name a file"):
         list(read_rows(tmp_path / "gone"))
     with pytest.raises(TaskError, match="gone: cannot be read"):

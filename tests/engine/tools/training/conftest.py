@@ -34,7 +34,7 @@ def _write_package(folder: Path, name: str, *, num_files: int = 3, seed: int = 0
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Tensors here are tiny: a second thread only waits, minutes of it where another process uses the machine."""
+    """Uses one thread: the tensors are tiny, and waiting for a second thread can take minutes on a busy machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -43,7 +43,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def write_package() -> Callable[..., Package]:
-    """Returns the function that writes a package: folder, name, then what to vary."""
+    """Returns the function that writes a package: folder, name, then options."""
     return _write_package
 
 

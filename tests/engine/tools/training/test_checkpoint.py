@@ -15,7 +15,7 @@ STATE_OF_A_MEGABYTE = {"config": {}, "tensor": torch.zeros(2**18)}
 
 @contextmanager
 def files_of_at_most(num_bytes: int) -> Iterator[None]:
-    """Makes the system refuse to write more to any file, as a full disk does."""
+    """Limits the size of any written file, so that writes fail as on a full disk."""
     import resource
 
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -26,9 +26,9 @@ def files_of_at_most(num_bytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit of this kind")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on file sizes: not checked")
 @pytest.mark.parametrize("is_first", [True, False])
-def test_write_that_the_system_refuses_is_reported_in_its_words(tmp_path: Path, is_first: bool) -> None:
+def test_failed_write_is_reported_with_the_systems_message(tmp_path: Path, is_first: bool) -> None:
     if not is_first:
         save_state(STATE_OF_A_MEGABYTE, tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -40,7 +40,7 @@ def test_write_that_the_system_refuses_is_reported_in_its_words(tmp_path: Path, 
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_write_that_a_library_refuses_shows_none_of_its_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_write_of_a_library_hides_the_librarys_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_arguments: object) -> None:
         raise RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0")
 
@@ -49,7 +49,7 @@ def test_write_that_a_library_refuses_shows_none_of_its_lines(tmp_path: Path, mo
         save_state(STATE_OF_A_MEGABYTE, tmp_path)
 
 
-def test_state_that_cannot_be_resumed_is_told_apart(tmp_path: Path) -> None:
+def test_state_that_cannot_be_resumed_is_detected(tmp_path: Path) -> None:
     with pytest.raises(CannotResume, match="missing, nothing to resume"):
         load_state(tmp_path, {})
     save_state(STATE_OF_A_MEGABYTE, tmp_path)

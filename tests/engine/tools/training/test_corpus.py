@@ -79,7 +79,7 @@ def test_duplicates_finds_copies_and_edited_copies_but_not_other_code() -> None:
         Duplicates(2)
 
 
-def test_corpus_holds_out_whole_packages_and_says_so(corpus: Path) -> None:
+def test_corpus_holds_out_whole_packages_and_records_them(corpus: Path) -> None:
     manifest = json.loads((corpus / "manifest.json").read_text())
     splits = {entry["package"]: entry["split"] for entry in manifest["packages"]}
     assert set(splits.values()) == {"train", "held_out"}
@@ -109,7 +109,7 @@ def test_a_copy_of_training_code_is_left_out_of_the_evaluation(tmp_path: Path, w
     assert held_out not in {entry.package for entry in second.entries}
 
 
-def test_one_package_gives_no_more_than_its_share(tmp_path: Path, write_package: WritePackage) -> None:
+def test_package_contributes_at_most_its_share(tmp_path: Path, write_package: WritePackage) -> None:
     packages = [write_package(tmp_path, "alpha", num_files=9)]
     report = build_corpus(packages, tmp_path / "c", vocab_size=300, held_out_share=0.0, max_package_bytes=3_000)
     assert report.entries[0].bytes <= 3_000

@@ -1,4 +1,4 @@
-"""The picture of a run: evaluations stand where they were made, between logged points too."""
+"""The plot of a run: evaluations are drawn at their own position, also between logged points."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def curves() -> Curves:
 
 
 @pytest.mark.parametrize(("step", "tokens"), [(0, 0), (7, 7_000), (20, 20_000), (33, 33_000), (47, 40_000)])
-def test_tokens_at_lies_between_points(step: int, tokens: int) -> None:
+def test_tokens_at_interpolates_between_points(step: int, tokens: int) -> None:
     assert curves().tokens_at(step) == tokens
 
 
-def test_every_evaluation_is_in_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_evaluation_is_plotted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from matplotlib.axes import Axes
 
     drawn: dict[str, int] = {}
@@ -43,5 +43,5 @@ def test_every_evaluation_is_in_the_picture(tmp_path: Path, monkeypatch: pytest.
     assert (tmp_path / "curves.png").stat().st_size > 1_000
 
 
-def test_curves_come_back_from_their_json() -> None:
+def test_curves_survive_json() -> None:
     assert Curves.from_dict(curves().to_dict()) == curves()

@@ -38,7 +38,7 @@ def ids(tokenizer: Tokenizer, text: str) -> list[int]:
     return tokenizer.encode(text, add_special_tokens=False).ids
 
 
-def test_example_is_what_the_engine_will_ask(form: InfillFormat, tokenizer: Tokenizer) -> None:
+def test_example_equals_the_engines_request(form: InfillFormat, tokenizer: Tokenizer) -> None:
     text = "a = b\nc = dé\ne = f\n"
     example = build_example(text, SourceHole(start=8, end=12), form, tokenizer, Random(0))
     assert example is not None
@@ -109,7 +109,7 @@ def _take(stream: BatchStream, count: int) -> list[np.ndarray]:
     return [batch.prompt_BP for batch, _ in zip(stream, range(count), strict=False)]
 
 
-def test_stream_goes_on_where_it_stood(plan: BatchPlan) -> None:
+def test_stream_resumes_at_its_position(plan: BatchPlan) -> None:
     whole = BatchStream.of_plan(plan, start=Position(), num_workers=0)
     batches = _take(whole, 12)
     for done in (0, 3, 7, 11):
@@ -131,7 +131,7 @@ def test_workers_make_the_same_stream(plan: BatchPlan) -> None:
         np.testing.assert_equal(left, right)
 
 
-def test_splits_and_seeds_give_other_holes(plan: BatchPlan) -> None:
+def test_other_splits_and_seeds_give_other_holes(plan: BatchPlan) -> None:
     first = ChunkSource(plan).chunk(0)[0].prompt_BP
     for other in (replace(plan, seed=4), replace(plan, split="held_out")):
         assert not np.array_equal(first, ChunkSource(other).chunk(0)[0].prompt_BP)

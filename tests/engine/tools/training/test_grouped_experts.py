@@ -1,4 +1,4 @@
-"""The experts a GPU trains with must be the reference's experts, gradients included."""
+"""The grouped experts for training on a GPU equal the reference's, gradients included."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_sum_and_gradients_equal_the_references() -> None:
         return (torch.randn(*shape, generator=generator) * 0.3).bfloat16().requires_grad_()
 
     x_ND, gate_up_E2ID, down_EDI = leaf(24, 32), leaf(4, 32, 32), leaf(4, 32, 16)
-    # Expert 2 is chosen by nobody.
+    # Expert 2 gets no token.
     indices_NK = torch.tensor([[0, 1], [1, 3], [3, 0]]).repeat(8, 1)
     weights_NK = torch.rand(24, 2, generator=generator).requires_grad_()
     leaves = (x_ND, weights_NK, gate_up_E2ID, down_EDI)

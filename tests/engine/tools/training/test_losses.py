@@ -1,4 +1,4 @@
-"""The training pass must be the engine's pass: same prompts, positions, masks; only padded, and with more canvases."""
+"""The training pass equals the engine's pass: same prompts, positions and masks, with padding and more canvases."""
 
 from __future__ import annotations
 

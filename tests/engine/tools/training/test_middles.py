@@ -34,7 +34,7 @@ def middles(kind: str, text: str = SOURCE, draws: int = 400) -> set[str]:
 
 @settings(max_examples=100, deadline=None)
 @given(text=st.text(alphabet="ab =(:)\n\r\té\x0c", min_size=1), seed=st.integers(0, 1_000))
-def test_a_hole_is_a_span_with_something_in_it(text: str, seed: int) -> None:
+def test_hole_is_a_span_that_is_not_blank(text: str, seed: int) -> None:
     hole = choose_hole(SourceText(text), MiddleMix(), Random(seed))
     if hole is not None:
         assert 0 <= hole.start < hole.end <= len(text)

@@ -24,7 +24,7 @@ def test_orthogonalise_treats_a_stack_matrix_by_matrix() -> None:
         torch.testing.assert_close(orthogonalise(stack)[index], orthogonalise(stack[index]), atol=0.02, rtol=0.02)
 
 
-def test_zero_gradient_is_no_step() -> None:
+def test_zero_gradient_changes_nothing() -> None:
     assert orthogonalise(torch.zeros(4, 4)).isfinite().all()
 
 
@@ -38,14 +38,14 @@ class Toy(nn.Module):
         return nn.functional.cross_entropy(self.proj(self.embed_tokens.weight), torch.arange(10).flip(0))
 
 
-def test_only_hidden_matrices_are_muons() -> None:
+def test_muon_updates_hidden_matrices_only() -> None:
     toy = Toy()
     assert {name for name, parameter in toy.named_parameters() if is_matrix(name, parameter)} == {"proj.weight"}
     assert not is_matrix("layers.0.router.proj.weight", torch.zeros(4, 8))
     assert is_matrix("layers.0.experts.gate_up_proj", torch.zeros(4, 8, 8))
 
 
-def test_steps_lower_the_loss_and_a_restored_optimiser_goes_on_the_same() -> None:
+def test_steps_lower_the_loss_and_a_restored_optimiser_continues_identically() -> None:
     torch.manual_seed(0)
     toy = Toy()
     optimizer = MuonAdamW(toy, OptimizerConfig())

@@ -21,7 +21,7 @@ from tests.engine.tools.training.test_trainer import StepClock, _toml
 
 @pytest.fixture
 def task(tmp_path: Path) -> Path:
-    """Letters, each of them once more after it; rows of two lengths."""
+    """Rows of two lengths, in which each given letter is followed by the same letter as free text."""
     draw, path = random.Random(0), tmp_path / "task.jsonl"
     lines = []
     for _ in range(200):

@@ -1,4 +1,4 @@
-"""Useful arithmetic is counted against what PyTorch counts while it computes."""
+"""The count of useful operations, compared with PyTorch's own counter."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_equals_what_pytorch_counts_in_a_step_without_padding(config: ModelConfi
     assert counted == pytest.approx(counter.get_total_flops(), rel=0.06)
 
 
-def test_padding_and_experts_that_nobody_chose_are_not_useful(config: ModelConfig) -> None:
+def test_padding_and_unused_experts_are_not_useful(config: ModelConfig) -> None:
     def flops(batch: Batch, config: ModelConfig) -> float:
         return useful_flops(config, batch, num_canvases=CANVASES, num_judgements=1)
 
@@ -77,7 +77,7 @@ def test_padding_and_experts_that_nobody_chose_are_not_useful(config: ModelConfi
     assert flops(make_batch(), config) < flops(make_batch(), many) < 1.02 * flops(make_batch(), config)
 
 
-def test_matrix_rate_is_that_of_the_quickest_product(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_matrix_rate_is_that_of_the_fastest_product(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = accumulate(cycle((0.5, 0.25, 1.0)))
     monkeypatch.setattr(throughput, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     monkeypatch.setattr(throughput, "_MATRIX_SIZE", {"cpu": 10})

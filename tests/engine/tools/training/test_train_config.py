@@ -77,11 +77,11 @@ def test_shipped_configurations_survive_a_round_trip_and_are_small_enough(path: 
     total = sum(parameter.numel() for parameter in model.parameters())
     experts = sum(parameter.numel() for name, parameter in model.named_parameters() if ".experts." in name)
     active = total - experts * (1 - config.model.top_k_experts / config.model.num_experts)
-    # What the wheel and the latency target allow.
+    # The limits of the wheel's size and of the latency target.
     assert total < 100e6 and active < 30e6
 
 
-def test_differing_keys_look_at_what_makes_a_checkpoint(settings: dict[str, Any]) -> None:
+def test_differing_keys_compares_only_what_determines_a_checkpoint(settings: dict[str, Any]) -> None:
     mine = TrainConfig.from_dict(settings).to_dict()
     other = TrainConfig.from_dict(changed(settings, "optimizer.momentum", 0.5)).to_dict()
     assert differing_keys(mine, other) == ["optimizer.momentum"]

@@ -25,7 +25,7 @@ from dgemma_engine.tools.training.trainer import Trainer
 
 
 class StepClock:
-    """Six seconds pass between two looks, so that ten steps are a minute."""
+    """Advances 6 s at each reading, so that ten steps take a minute."""
 
     def __init__(self) -> None:
         self._now_s = 0.0
@@ -94,7 +94,7 @@ def test_resume_refuses_another_configuration_and_names_the_key(make_trainer: Ma
         make_trainer(optimizer={"momentum": 0.5}).resume()
 
 
-def test_resume_without_or_with_a_damaged_state_says_so(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+def test_resume_with_a_missing_or_damaged_state_is_refused(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     trainer = make_trainer()
     with pytest.raises(TrainingError, match=r"state.pt: missing, nothing to resume"):
         trainer.resume()
@@ -114,7 +114,7 @@ def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(make_trainer: Make
     assert (tmp_path / "run" / "state.pt").read_bytes() == good
 
 
-def test_a_gradient_that_is_no_number_changes_no_weight(make_trainer: MakeTrainer) -> None:
+def test_nan_gradient_changes_no_weight(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer()
     trainer.model.embed_tokens.weight.register_hook(lambda grad: grad * math.inf)
     before = {name: parameter.detach().clone() for name, parameter in trainer.model.named_parameters()}
@@ -123,7 +123,7 @@ def test_a_gradient_that_is_no_number_changes_no_weight(make_trainer: MakeTraine
     assert all(torch.equal(parameter, before[name]) for name, parameter in trainer.model.named_parameters())
 
 
-def test_an_interrupted_run_saves_its_state_and_goes_on_from_there(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+def test_interrupted_run_saves_its_state_and_resumes_from_it(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     answers = iter([False, False, True])
     trainer = make_trainer()
     trainer.run(3.0, interrupted=lambda: next(answers))
@@ -144,7 +144,7 @@ def test_a_signal_ends_a_run_with_its_state_saved(corpus: Path, settings: dict[s
         assert process.stdout is not None
         lines: list[str] = []
         for line in process.stdout:
-            # Once: a second signal is meant to end it at once.
+            # Once only: a second signal ends the process at once.
             if line.startswith("step ") and not any(earlier.startswith("step ") for earlier in lines):
                 process.send_signal(signal.SIGTERM)
             lines.append(line)
@@ -209,7 +209,7 @@ def test_command_trains_refuses_to_overwrite_and_resumes(
     assert "resumed at step" in capsys.readouterr().out
     (tmp_path / "run" / "state.pt").unlink()
     assert main([*command, "--minutes", "0.3"]) == 1
-    assert "holds a run already" in capsys.readouterr().err, "its models are kept"
+    assert "holds a run already" in capsys.readouterr().err, "the existing run must be kept"
     assert main([*command, "--minutes", "-1"]) == 1
     assert "--minutes -1.0 must be more than 0" in capsys.readouterr().err
     assert trainer_module.Trainer is Trainer

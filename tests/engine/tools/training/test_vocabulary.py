@@ -1,4 +1,4 @@
-"""Losses and distributions made chunk by chunk must equal those made in one piece by plain PyTorch."""
+"""Losses and distributions computed in chunks equal those of plain PyTorch in one piece."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_loss_in_mixed_precision_has_gradients_in_the_parameters_dtype(model: Di
 
 
 @torch.no_grad()
-def test_belief_equals_the_expected_embedding(model: DiffusionGemma, chunked: Vocabulary) -> None:
+def test_soft_embedding_equals_the_expected_embedding(model: DiffusionGemma, chunked: Vocabulary) -> None:
     hidden_ND = torch.randn(30, 32, generator=torch.Generator().manual_seed(1))
     wanted_ND = model.soft_embeddings(torch.softmax(model.logits(hidden_ND) / 0.5, dim=-1))
     torch.testing.assert_close(chunked.soft_embeddings(model, hidden_ND, torch.tensor(0.5)), wanted_ND, **CLOSE)

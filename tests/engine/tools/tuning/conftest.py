@@ -1,4 +1,4 @@
-"""A small random Llama with an adapter beside it, and a repository whose lines it can learn by heart."""
+"""A small random Llama with an adapter beside it, and a repository whose lines it can memorise."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MakeTuner = Callable[..., Tuner]
 
 @pytest.fixture(autouse=True)
 def one_thread_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Tensors here are tiny: a second thread only waits. float32 whatever this processor multiplies faster."""
+    """One thread, since the tensors are tiny, and float32, whichever format is faster on this processor."""
     for module in ("tools.adaptation.adapted_base", "families.causal_llama"):
         monkeypatch.setattr(f"dgemma_engine.{module}.weight_dtype", lambda _device: torch.float32)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -49,7 +49,7 @@ def one_thread_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> Iterator[No
 
 @pytest.fixture(scope="session")
 def shared_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A GGUF file whose vocabulary has the marks of an adapter, with an adapter beside it."""
+    """A GGUF file whose vocabulary has the special tokens of an adapter, with an adapter beside it."""
     checkpoint = make_llama(tmp_path_factory.mktemp("base"), spread=0.1, max_position_embeddings=2_048)
     path = write_llama_gguf(checkpoint.gguf, checkpoint.reference, tokenizer__ggml__tokens=[*MARKS, *alphabet(), "de"])
     write_adapter(path, "causal")
@@ -58,7 +58,7 @@ def shared_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def base(shared_base: Path, tmp_path: Path) -> Path:
-    """A copy of it that a test may spoil."""
+    """A copy of `shared_base` that a test may change."""
     folder = tmp_path / "model"
     (folder / "adapters").mkdir(parents=True)
     for name in ("model.gguf", "adapters/causal.safetensors"):
@@ -84,7 +84,7 @@ def source(number: int) -> str:
 
 
 class Clock:
-    """Seconds that pass by asking: one each time."""
+    """A clock that advances by one second at each reading."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -95,7 +95,7 @@ class Clock:
 
 
 def work_clock(**changed: Any) -> WorkClock:
-    """A clock of work that nothing interrupts, unless `changed` says so."""
+    """A work clock without interruptions; keywords replace its parts."""
     parts: dict[str, Any] = {
         "clock": Clock(), "sleep": lambda _seconds: None, "is_answering": lambda: False,
         "is_on_battery": lambda: False, "is_interrupted": lambda: False,
@@ -104,7 +104,7 @@ def work_clock(**changed: Any) -> WorkClock:
 
 
 class KnowingEngine:
-    """Fills a share of the holes rightly, the same ones each time, and the others nearly."""
+    """Fills a fixed share of the holes correctly, the same ones each time, and the others almost."""
 
     model_name, device = "known", "cpu"
 
@@ -127,7 +127,7 @@ class KnowingEngine:
         return [Ranked(proposal=proposal, score=0.9 if is_right else 0.1, features=features)]
 
     def length_reading(self, *_arguments: object) -> None:
-        """Knows no lengths."""
+        """Returns None: no lengths are measured."""
 
     def count_tokens(self, text: str) -> int:
         """Returns the number of words."""
@@ -136,7 +136,7 @@ class KnowingEngine:
 
 @pytest.fixture
 def engines(repository: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, KnowingEngine]:
-    """In place of the real ones: the engine before and after; a test may change them."""
+    """Replaces the engines before and after tuning with fakes, which a test may change."""
     made = {"before": KnowingEngine(repository, 0.3), "after": KnowingEngine(repository, 0.9)}
 
     def engine(_base: TunedBase, _device: torch.device, adapters: AdapterStore | None = None) -> KnowingEngine:
@@ -154,7 +154,7 @@ def store(tmp_path: Path) -> AdapterStore:
 
 @pytest.fixture
 def make_tuner(base: Path, repository: Path, store: AdapterStore) -> MakeTuner:
-    """Returns the function that makes the smallest tuning that learns; what it is given changes it."""
+    """Returns a function that makes the smallest tuning that learns; keywords override its settings."""
 
     def make(
         *,

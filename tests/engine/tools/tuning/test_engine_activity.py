@@ -10,18 +10,18 @@ from dgemma_engine.ipc.endpoint import EngineLocation
 from dgemma_engine.tools.tuning.engine_activity import EngineActivity
 
 
-def test_engine_that_used_processor_time_answered_somebody() -> None:
+def test_engine_that_used_processor_time_is_active() -> None:
     used_s = {1: 5.0, 2: 7.0}
     activity = EngineActivity(lambda: list(used_s), used_s.get)
-    assert not activity(), "before the first look there is nothing to compare with"
+    assert not activity(), "the first reading has no earlier one to compare with"
     assert not activity()
     used_s[1] += 0.01
-    assert not activity(), "a waiting engine uses some"
+    assert not activity(), "an idle engine uses some processor time"
     used_s[2] += 0.3
     assert activity() and not activity()
 
 
-def test_engine_that_comes_or_goes_answers_nobody() -> None:
+def test_engine_that_starts_or_ends_is_not_active() -> None:
     used_s: dict[int, float] = {}
     activity = EngineActivity(lambda: [1, 2], used_s.get)
     assert not activity()
@@ -59,7 +59,7 @@ def test_processor_time_of_the_process_that_holds_the_lock_is_read(tmp_path: Pat
             activity = EngineActivity.of_user(environ)
             assert not activity()
             time.sleep(0.2)
-            assert not activity(), "it waits"
+            assert not activity(), "the process is idle"
             process.stdin.write("work\n")
             process.stdin.flush()
             process.stdout.readline()
@@ -68,6 +68,6 @@ def test_processor_time_of_the_process_that_holds_the_lock_is_read(tmp_path: Pat
         assert not activity()
 
 
-def test_no_engine_anywhere_answers_nobody(tmp_path: Path) -> None:
+def test_no_engine_is_no_activity(tmp_path: Path) -> None:
     assert not EngineActivity.of_user({"DGEMMA_RUNTIME_DIR": str(tmp_path / "none")})()
     assert not EngineActivity.of_user({"DGEMMA_RUNTIME_DIR": "/" + "x" * 200})()

@@ -45,7 +45,7 @@ def result_of(engine: Answering, threshold: float = 0.5) -> HoleResult:
     [
         (Answering("f(a"), True, 1.0),
         (Answering("  f(a \n"), True, 1.0),
-        # What the text replaces of the suffix is a part of it.
+        # The replaced part of the suffix belongs to the true text.
         (Answering("f(a)", covered=1), True, 1.0),
         (Answering("f(ab"), False, round(6 / 7, 4)),
         (Answering("zzz"), False, 0.0),
@@ -64,7 +64,7 @@ def test_candidate_below_the_threshold_is_not_shown() -> None:
     assert not result_of(Answering(None), threshold=0.0).shown
 
 
-def test_measuring_ends_when_it_is_told_to() -> None:
+def test_measuring_ends_when_interrupted() -> None:
     samples = [Sample(hole=str(number), file=7, task=TASK) for number in range(9)]
     measured = measure(
         Answering("f(a"), samples, folder="/r", threshold=0.5, seed=0, clock=lambda: 0.0, goes_on=lambda done: done < 4
@@ -73,7 +73,7 @@ def test_measuring_ends_when_it_is_told_to() -> None:
     assert [judged.hole for judged in measured.judged] == ["0", "1", "2", "3"]
 
 
-def test_figures_are_by_kind_and_of_what_is_shown() -> None:
+def test_figures_are_by_kind_and_of_shown_candidates() -> None:
     hole = HoleResult(hole="1", kind="rest", file=1, exact=True, similarity=1.0, shown=True)
     wrong = replace(hole, exact=False, similarity=0.5)
     results = [hole, wrong, wrong, replace(wrong, shown=False), replace(hole, kind="line", shown=False)]

@@ -7,7 +7,9 @@ from dgemma_engine.tools.tuning import power
 
 
 @pytest.mark.parametrize(("plugged", "on_battery"), [(False, True), (True, False), (None, False)])
-def test_battery_without_mains_counts(plugged: bool | None, on_battery: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_battery_counts_only_without_mains(
+    plugged: bool | None, on_battery: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     battery = SimpleNamespace(power_plugged=plugged)
     monkeypatch.setattr(power.psutil, "sensors_battery", lambda: battery, raising=False)
     assert power.is_on_battery() == on_battery

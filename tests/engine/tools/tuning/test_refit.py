@@ -39,14 +39,14 @@ def test_enough_holes_give_a_calibration_that_is_as_precise() -> None:
     assert calibration.probability(good) > calibration.threshold > calibration.probability(bad)
 
 
-def test_calibration_is_left_alone_where_nothing_can_be_learnt() -> None:
+def test_calibration_is_unchanged_where_nothing_can_be_learnt() -> None:
     assert refit(holes(MIN_HOLES - 1)) is None
     assert refit(holes(MIN_HOLES, files=4)) is None
     assert refit(holes(MIN_HOLES, right=0.0)) is None
     assert refit(holes(MIN_HOLES, right=1.0)) is None
 
 
-def test_calibration_that_is_less_precise_is_none() -> None:
+def test_less_precise_calibration_is_refused() -> None:
     mixed = [
         JudgedHole(hole=hole.hole, kind="rest", file=hole.file, candidates=(
             JudgedCandidate(features=Features(middle_mean=-1, middle_sum=-3, suffix_mean=-1), right=number % 2 == 0),

@@ -22,7 +22,7 @@ def let_free(monkeypatch: pytest.MonkeyPatch, num_bytes: int) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: Usage(10**12, 0, num_bytes))
 
 
-def test_state_and_copies_fit_into_what_is_computed(
+def test_state_and_copies_fit_into_the_computed_space(
     make_tuner: MakeTuner,
     engines: dict[str, KnowingEngine],
     store: AdapterStore,
@@ -64,7 +64,7 @@ def test_full_disk_is_refused_before_anything_is_measured(
     assert make_tuner().run(resume=False).installed is not None
 
 
-def test_what_is_there_already_counts(
+def test_existing_files_count_towards_the_space(
     make_tuner: MakeTuner,
     engines: dict[str, KnowingEngine],
     store: AdapterStore,

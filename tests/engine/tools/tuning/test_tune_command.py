@@ -22,13 +22,13 @@ from tests.test_machine_outputs import documented
 
 @pytest.fixture(autouse=True)
 def own_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Folders of the test's own, an idle machine on mains, and no change of this process's priority."""
+    """Separate folders, an idle machine on mains power, and no change of this process's priority."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setenv("DGEMMA_RUNTIME_DIR", str(tmp_path / "run"))
     monkeypatch.setattr(tune_command, "_start_clock", work_clock)
     monkeypatch.setattr(tune_command, "_work_clock", work_clock)
     monkeypatch.setattr(tune_command.os, "nice", lambda _by: 0)
-    # The least that is asked and learnt.
+    # The fewest holes and steps.
     monkeypatch.setattr(tuner, "_MIN_TRAINING_SHARE", 0.1)
 
 
@@ -67,7 +67,7 @@ def test_lines_are_json_objects_and_the_last_one_is_the_result(
     percents = [one["percent"] for one in progress]
     assert percents == sorted(percents) and percents[0] == 0 and percents[-1] >= 82
     assert all(one.keys() == {"percent", "message"} for one in progress)
-    # The bar moves while completions are measured, and its words are those of a user.
+    # Progress advances while completions are measured, and its messages are written for users.
     assert len({percent for percent in percents if percent < 10}) >= 5
     said = [one["message"] for one in progress]
     assert said[0] == "reading the repository" and len(set(said)) == len(said)
@@ -78,7 +78,7 @@ def test_lines_are_json_objects_and_the_last_one_is_the_result(
     assert documented("dgemma-engine tune --json") <= last.keys()
 
 
-def test_result_that_is_no_better_is_no_fault(
+def test_result_without_improvement_is_no_error(
     base: Path,
     repository: Path,
     engines: dict[str, KnowingEngine],
@@ -116,7 +116,7 @@ def test_repository_that_is_all_generated_is_refused(
     assert "0 source files can be learnt from (30 generated left out), 24 are needed" in error
 
 
-def test_files_that_the_user_calls_private_are_not_read(
+def test_files_that_the_user_made_private_are_not_read(
     base: Path, repository: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (repository / ".dgemmaignore").write_text("file1*.py\n")
@@ -132,7 +132,7 @@ def test_machine_on_battery_starts_nothing(
     assert "not started: the machine runs on battery; plug it in" in error
 
 
-def test_bad_arguments_are_one_sentence(
+def test_bad_arguments_are_reported_in_one_sentence(
     base: Path, repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = ("--model", str(base))
@@ -174,7 +174,7 @@ def test_folder_is_named_by_its_canonical_path(
 
 
 def stop_it(monkeypatch: pytest.MonkeyPatch, base: Path, repository: Path, *options: str) -> int:
-    """Tunes until the first steps are made, and is stopped by the user then."""
+    """Tunes until the user interrupts after the first steps."""
     asked = iter(range(10**6))
     with monkeypatch.context() as patched:
         patched.setattr(tune_command, "_work_clock", lambda: work_clock(is_interrupted=lambda: next(asked) >= 28))
@@ -223,7 +223,7 @@ def test_resumed_tuning_keeps_minutes_and_seed(
 
 
 @pytest.mark.parametrize("change", ["nothing", "a file more", "the base", "the seed and the rank", "a damaged state"])
-def test_tuning_that_cannot_go_on_begins_anew_where_that_is_asked_for(
+def test_tuning_that_cannot_resume_restarts_if_requested(
     base: Path,
     repository: Path,
     engines: dict[str, KnowingEngine],
@@ -260,7 +260,7 @@ def test_tuning_that_cannot_go_on_begins_anew_where_that_is_asked_for(
     assert not user_store.training_folder(repository).path.exists()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no such signals to a process")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no such signals: not checked")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("place", ["listing folders", "asking git", "reading files"])
 def test_signal_ends_reading_at_once_with_one_sentence(
@@ -272,14 +272,14 @@ def test_signal_ends_reading_at_once_with_one_sentence(
     number: signal.Signals,
     place: str,
 ) -> None:
-    """The system's handlers are those that a program starts with."""
+    """Starts with the default signal handlers of a program."""
     handlers = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
     asked = list[int]()
 
     def slow(*_arguments: object, **_options: object) -> None:
         asked.append(1)
         signal.raise_signal(number)
-        pytest.fail("it went on")
+        pytest.fail("reading continued after the signal")
 
     target = {"listing folders": "os.walk", "asking git": "subprocess.run", "reading files": "pathlib.Path.read_bytes"}
     try:
@@ -311,7 +311,7 @@ def test_priority_is_the_lowest_before_anything_is_read(
     assert events == ["nice 19", "read"]
 
 
-def test_what_is_not_read_of_a_large_repository_is_said(
+def test_unread_files_of_a_large_repository_are_reported(
     base: Path,
     repository: Path,
     engines: dict[str, KnowingEngine],

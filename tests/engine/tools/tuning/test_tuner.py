@@ -53,7 +53,7 @@ def test_real_engine_and_trainer_come_to_a_verdict(
     assert (result.num_train, result.num_held_out) == (22, 8)
 
 
-def test_better_adapter_is_installed_with_what_it_belongs_to(
+def test_better_adapter_is_installed_with_its_metadata(
     make_tuner: MakeTuner, engines: Engines, store: AdapterStore, repository: Path, base: Path, old: bytes
 ) -> None:
     result = make_tuner().run(resume=False)
@@ -92,7 +92,7 @@ def test_engine_that_answers_without_the_adapter_measures_nothing(
     with pytest.raises(TrainingError, match="nothing was installed: the adapter cannot be used: its file is damaged"):
         make_tuner().run(resume=False)
     assert installed(store, repository) == old
-    # What goes on from here would end the same way.
+    # Resuming from here would fail in the same way.
     assert not store.training_folder(repository).path.exists()
 
 
@@ -128,9 +128,9 @@ def interrupted_after(num_asked: int) -> Callable[[], bool]:
     return lambda: next(asked) >= num_asked
 
 
-# 24 questions come before the first step, and 1 at the beginning of the last one.
+# 24 checks for an interruption precede the first step, and 1 begins the last one.
 @pytest.mark.parametrize(("num_asked", "remedy"), [(5, "start again"), (27, "go on with --resume"), (30, "go on with")])
-def test_interrupted_tuning_goes_on_where_it_stopped(
+def test_interrupted_tuning_resumes_where_it_stopped(
     make_tuner: MakeTuner,
     engines: Engines,
     store: AdapterStore,
@@ -150,10 +150,10 @@ def test_interrupted_tuning_goes_on_where_it_stopped(
     assert result.installed is not None and installed(store, repository) != old
 
 
-def test_killed_tuning_goes_on_from_the_last_saved_state(
+def test_killed_tuning_resumes_from_the_last_saved_state(
     make_tuner: MakeTuner, engines: Engines, store: AdapterStore, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The process ends at a step, without a chance to save."""
+    """The process ends during a step without saving."""
     step, steps = AdaptTrainer._step, list[int]()
 
     def dying(trainer: AdaptTrainer, *arguments: object) -> None:
@@ -168,10 +168,10 @@ def test_killed_tuning_goes_on_from_the_last_saved_state(
     num_measured = engines["before"].num_asked
     result = make_tuner(minutes=3).run(resume=True)
     assert engines["before"].num_asked == num_measured and result.installed is not None
-    assert 0 < steps[12] <= 11, "goes on with the step after the last save"
+    assert 0 < steps[12] <= 11, "resumes with the step after the last save"
 
 
-def test_without_resume_everything_begins_anew(
+def test_without_resume_everything_restarts(
     make_tuner: MakeTuner, engines: Engines, store: AdapterStore, repository: Path
 ) -> None:
     with pytest.raises(TrainingError):
@@ -181,7 +181,7 @@ def test_without_resume_everything_begins_anew(
     assert engines["before"].num_asked == 2 * num_measured
 
 
-def test_battery_stops_it_and_the_state_is_kept(
+def test_battery_power_stops_tuning_and_the_state_is_kept(
     make_tuner: MakeTuner, engines: Engines, store: AdapterStore, repository: Path
 ) -> None:
     with pytest.raises(TrainingError, match="the machine runs on battery; go on with --resume") as caught:
@@ -194,7 +194,7 @@ def test_battery_stops_it_and_the_state_is_kept(
     )
 
 
-def test_minutes_of_a_resumed_tuning_are_those_that_it_is_given(
+def test_resumed_tuning_uses_the_minutes_that_it_is_given(
     make_tuner: MakeTuner, engines: Engines, store: AdapterStore, repository: Path
 ) -> None:
     for minutes in (2.0, 2.0, 6.0):
@@ -211,7 +211,7 @@ def test_minutes_of_a_resumed_tuning_are_those_that_it_is_given(
         assert minutes / 2 <= float(learning[-1].split(" of ")[1].split()[0]) < minutes
 
 
-def test_resuming_what_never_began_begins(make_tuner: MakeTuner, engines: Engines) -> None:
+def test_resuming_without_a_state_starts(make_tuner: MakeTuner, engines: Engines) -> None:
     assert make_tuner().run(resume=True).installed is not None
 
 
@@ -255,7 +255,7 @@ def test_damaged_state_is_refused_on_resuming(
 
 
 @pytest.mark.parametrize("name", ["model.gguf", "adapters/causal.safetensors"])
-def test_base_that_changes_meanwhile_installs_nothing(
+def test_base_that_changes_during_tuning_installs_nothing(
     make_tuner: MakeTuner, engines: Engines, store: AdapterStore, repository: Path, base: Path, old: bytes, name: str
 ) -> None:
     class Changing(KnowingEngine):
@@ -268,7 +268,7 @@ def test_base_that_changes_meanwhile_installs_nothing(
     with pytest.raises(TrainingError, match="has changed since the training began") as caught:
         make_tuner().run(resume=False)
     assert installed(store, repository) == old
-    # What begins anew by itself would end the same way.
+    # An automatic restart would fail in the same way.
     assert not isinstance(caught.value, CannotResume)
 
 
@@ -295,7 +295,7 @@ def test_nan_installs_nothing(
         make_tuner().run(resume=False)
     assert "\n" not in str(caught.value)
     assert installed(store, repository) == old
-    # A state that fails again is none to go on from.
+    # Resuming from this state would fail again.
     assert not store.training_folder(repository).path.exists()
 
 
@@ -308,7 +308,7 @@ def test_too_few_minutes_for_a_step_measure_nothing(
     assert not store.training_folder(repository).path.exists()
 
 
-def test_bar_moves_evenly_while_completions_are_measured(make_tuner: MakeTuner, engines: Engines) -> None:
+def test_progress_advances_evenly_while_completions_are_measured(make_tuner: MakeTuner, engines: Engines) -> None:
     percents = list[int]()
     make_tuner(report=lambda percent, _line: percents.append(percent)).run(resume=False)
     assert percents == sorted(percents)

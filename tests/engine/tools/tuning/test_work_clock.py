@@ -9,7 +9,7 @@ from dgemma_engine.tools.tuning.work_clock import WorkClock
 
 @dataclass
 class Machine:
-    """Time passes by sleeping; what happens at which second is given."""
+    """A machine whose time advances by sleeping, with events at given seconds."""
 
     answering: frozenset[int] = frozenset()
     battery_from_s: float = float("inf")
@@ -31,7 +31,7 @@ class Machine:
         )
 
 
-def test_work_goes_on_at_once_while_nobody_is_answered() -> None:
+def test_work_continues_at_once_while_no_request_is_answered() -> None:
     machine = Machine()
     clock = machine.clock()
     assert not clock.must_stop() and machine.slept == [] and clock.paused_s == 0
@@ -39,7 +39,7 @@ def test_work_goes_on_at_once_while_nobody_is_answered() -> None:
     assert clock() == 105
 
 
-def test_work_waits_until_no_one_was_answered_for_three_seconds() -> None:
+def test_work_waits_until_no_request_was_answered_for_three_seconds() -> None:
     machine = Machine(answering=frozenset({100, 101, 104}))
     clock = machine.clock()
     assert not clock.must_stop()
@@ -47,7 +47,7 @@ def test_work_waits_until_no_one_was_answered_for_three_seconds() -> None:
     assert clock.paused_s == machine.now_s - 100 and clock() == 100
 
 
-def test_pauses_add_up_and_take_no_time_of_the_work() -> None:
+def test_pauses_add_up_and_do_not_count_as_work() -> None:
     machine = Machine(answering=frozenset({100, 110}))
     clock = machine.clock()
     assert not clock.must_stop()
@@ -71,8 +71,8 @@ def test_work_ends_on_battery_or_when_asked_to_also_while_it_waits(machine: Mach
     assert machine.now_s <= 103.5
 
 
-def test_each_question_about_answers_is_asked_once_a_look() -> None:
-    """What was answered since the last look is gone from the next one."""
+def test_each_check_reads_the_activity_once() -> None:
+    """A reading reports only answers since the previous reading."""
     looks: Iterator[bool] = iter([True, *[False] * 100])
     machine = Machine()
     clock = WorkClock(

@@ -1,4 +1,4 @@
-"""A small random Llama with the marks of a task's adapter, and rows of its tokens."""
+"""A small random Llama with the special tokens of a task's adapter, and rows of its tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MARKS = ["<|endoftext|>", *SPECIAL[1:6], "<filename>", *SPECIAL[7:15], "<empty_o
 
 @pytest.fixture(autouse=True)
 def full_precision(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """float32 whatever this processor multiplies faster, on one thread: tensors here are tiny."""
+    """float32, whichever format is faster on this processor, and one thread, since the tensors are tiny."""
     for module in ("tools.adaptation.task.canvas_base", "tools.tasks.task_model"):
         monkeypatch.setattr(f"dgemma_engine.{module}.weight_dtype", lambda _device: torch.float32)
     before = torch.get_num_threads()
@@ -26,6 +26,6 @@ def full_precision(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def marked_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A GGUF file whose vocabulary has the marks."""
+    """A GGUF file whose vocabulary has the special tokens."""
     checkpoint = make_llama(tmp_path_factory.mktemp("base"), spread=0.1)
     return write_llama_gguf(checkpoint.gguf, checkpoint.reference, tokenizer__ggml__tokens=[*MARKS, *alphabet(), "de"])

@@ -1,4 +1,4 @@
-"""What is trained against what is run: the same canvas gives the same states and the same loss."""
+"""Training and inference agree: the same canvas gives the same states and the same loss."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_given_positions_have_no_weight(base: CanvasBase, rows: list[TaskTokens]
     assert base.backward(replace(batch, target_XL=other)) == pytest.approx(loss, rel=1e-6)
 
 
-def test_what_is_no_llama_or_lacks_a_mark_is_refused(tmp_path: Path) -> None:
+def test_other_families_and_missing_special_tokens_are_refused(tmp_path: Path) -> None:
     with pytest.raises(TaskError, match="is no GGUF file of a Llama, and adapters are for those; choose --model small"):
         CanvasBase(tmp_path, rank=4, device=CPU, seed=0)
     checkpoint = make_llama(tmp_path)

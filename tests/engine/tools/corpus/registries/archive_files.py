@@ -82,7 +82,7 @@ def source(seed: str, num_functions: int = 12) -> str:
 
 
 class FolderFetcher:
-    """Brings packages that a test has written, by name; any other does not come."""
+    """Returns packages that a test has written, by name, and none of another name."""
 
     def __init__(self, packages: Mapping[str, Path]) -> None:
         self._packages = packages

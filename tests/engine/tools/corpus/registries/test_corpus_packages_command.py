@@ -62,13 +62,13 @@ def test_corpus_holds_out_whole_packages_and_no_copy_of_theirs(fetcher: FolderFe
     ]
 
 
-def test_language_gives_no_more_than_its_share(fetcher: FolderFetcher) -> None:
+def test_language_contributes_at_most_its_share(fetcher: FolderFetcher) -> None:
     corpus = collected(fetcher, language_mib=(1.5 * len(source("a"))) / 2**20)
     kept = [line for line in corpus.sources() if line.lang == "python"]
     assert [line.package for line in kept] == ["one"]
 
 
-def test_table_that_comes_has_both_parts_in_every_language() -> None:
+def test_bundled_table_has_both_parts_in_every_language() -> None:
     table = read_table(TABLE)
     assert {language.lang for language in table} == set(ENDINGS)
     for language in table:
@@ -89,7 +89,7 @@ def test_table_that_comes_has_both_parts_in_every_language() -> None:
         ("[python]\nregistry = 'pypi'\npackages = ['/etc/passwd']\n", "/etc/passwd"),
     ],
 )
-def test_table_that_cannot_be_used_is_one_sentence(tmp_path: Path, text: str, message: str) -> None:
+def test_table_that_cannot_be_used_is_reported_in_one_sentence(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "table.toml"
     path.write_text(text)
     with pytest.raises(TrainingError) as caught:
@@ -116,7 +116,7 @@ def test_command_refuses_bad_input_in_one_sentence(
 
 @pytest.fixture
 def clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Stand-ins for npm and apt-get that note their arguments and leave a file; returns the folder of the notes."""
+    """Installs fake npm and apt-get that record their arguments and write a file; returns the folder of the records."""
     folder = tmp_path / "bin"
     folder.mkdir()
     for name in ("npm", "apt-get"):
@@ -140,7 +140,7 @@ def test_npm_packs_without_scripts(clients: Path, tmp_path: Path, monkeypatch: p
         downloads.fetch(Registry.NPM, "a", folder)
 
 
-def test_apt_fetches_sources_with_lists_of_its_own(clients: Path, tmp_path: Path) -> None:
+def test_apt_fetches_sources_with_separate_package_lists(clients: Path, tmp_path: Path) -> None:
     apt_folder, kept = tmp_path / "apt", tmp_path / "kept"
     (apt_folder / "sources.list.d").mkdir(parents=True)
     kept.mkdir()
@@ -163,7 +163,7 @@ def test_apt_fetches_sources_with_lists_of_its_own(clients: Path, tmp_path: Path
     }
 
 
-def test_apt_fetches_binary_packages_with_the_lists_of_the_system(clients: Path, tmp_path: Path) -> None:
+def test_apt_fetches_binary_packages_with_the_package_lists_of_the_system(clients: Path, tmp_path: Path) -> None:
     folder = tmp_path / "empty"
     folder.mkdir()
     assert Downloads(tmp_path).fetch(Registry.DEBIAN_BINARY, "some-dev", folder) == [folder / "got"]
@@ -180,7 +180,7 @@ def test_source_entries_name_source_packages() -> None:
     assert source_entries("Types: deb deb-src\nURIs: x\n") == "Types: deb-src\nURIs: x\n"
 
 
-def test_client_that_is_missing_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_client_that_is_missing_is_reported_in_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(TrainingError, match="npm is not installed, which fetches packages of npm; install it, or name"):
         Downloads(tmp_path).require(Registry.NPM)

@@ -82,7 +82,7 @@ def test_debian_licence_reads_short_names(short: str, licence: str | None) -> No
 
 
 @pytest.mark.parametrize("text", ["", "This is MIT.", "Files: *\nLicense: Expat\n", "\n\n:\n \n"])
-def test_debian_licence_in_free_form_clears_nothing(text: str) -> None:
+def test_free_form_debian_copyright_gives_no_licence(text: str) -> None:
     assert debian_licence(text)(PurePosixPath("a.c")) is None
 
 
@@ -134,11 +134,11 @@ def test_wheel_licence(headers: str, licence: str | None) -> None:
         ("a.py", "go", False),
     ],
 )
-def test_built_files_are_no_source(path: str, lang: str, expected: bool) -> None:
+def test_built_files_are_not_source(path: str, lang: str, expected: bool) -> None:
     assert is_source(PurePosixPath(path), lang) is expected
 
 
-def test_wheel_gives_its_sources_once(tmp_path: Path) -> None:
+def test_wheel_yields_each_source_once(tmp_path: Path) -> None:
     good = {"some/a.py": source("a"), "some/copy.py": source("a"), "some/b.py": source("b").replace("\n", "\r\n")}
     bad = {
         "some/small.py": "x = 1\n",
@@ -162,7 +162,7 @@ def test_wheel_gives_its_sources_once(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_package_gives_no_more_than_its_share(tmp_path: Path) -> None:
+def test_package_contributes_at_most_its_share(tmp_path: Path) -> None:
     path = write_wheel(tmp_path, {f"some/m{i}.py": source("abcdefgh"[i]) for i in range(8)})
     size = len(source("a"))
     reader = PackageReader(3 * size)
@@ -170,7 +170,7 @@ def test_package_gives_no_more_than_its_share(tmp_path: Path) -> None:
     assert reader.rejected[Rejection.SHARE] == 5
 
 
-def test_npm_package_gives_files_of_the_language_alone(tmp_path: Path) -> None:
+def test_npm_package_yields_files_of_the_language_only(tmp_path: Path) -> None:
     path = write_npm(tmp_path, {"src/a.ts": source("a"), "src/a.js": source("b"), "dist/a.ts": source("c")})
     assert [each.name for each in PackageReader(10**6).read(Registry.NPM, "some", "typescript", [path])] == ["a.ts"]
 
@@ -197,7 +197,7 @@ def test_debian_binary_gives_files_where_every_licence_is_permissive(tmp_path: P
 
 
 @pytest.mark.parametrize("size", [8, 100, 200])
-def test_cut_off_debian_binary_is_one_sentence(tmp_path: Path, size: int) -> None:
+def test_cut_off_debian_binary_is_reported_in_one_sentence(tmp_path: Path, size: int) -> None:
     path = write_deb(tmp_path, {"share/a.rs": source("a")}, copyright_text=DEBIAN)
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(TrainingError, match="is no archive that can be read"):
@@ -219,7 +219,7 @@ def test_package_without_permissive_licence_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut off"])
-def test_damaged_archive_is_one_sentence(tmp_path: Path, content: bytes) -> None:
+def test_damaged_archive_is_reported_in_one_sentence(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "some-1.0.tgz"
     path.write_bytes(content)
     with pytest.raises(TrainingError, match=r"some-1.0.tgz: is no archive that can be read") as caught:
@@ -227,7 +227,7 @@ def test_damaged_archive_is_one_sentence(tmp_path: Path, content: bytes) -> None
     assert "\n" not in str(caught.value)
 
 
-def test_cut_off_archive_is_one_sentence(tmp_path: Path) -> None:
+def test_cut_off_archive_is_reported_in_one_sentence(tmp_path: Path) -> None:
     path = write_npm(tmp_path, {"src/a.go": source("a", 200)})
     path.write_bytes(path.read_bytes()[:-60])
     with pytest.raises(TrainingError, match="is no archive that can be read"):

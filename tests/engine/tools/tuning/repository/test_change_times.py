@@ -49,7 +49,7 @@ def test_times_on_disk_count_without_a_history(tmp_path: Path) -> None:
 
 
 @needs_git
-def test_repository_starts_no_program_of_its_own(tmp_path: Path) -> None:
+def test_repository_configuration_starts_no_program(tmp_path: Path) -> None:
     git(tmp_path, "init", "-q")
     commit(tmp_path, 0, "a.py")
     trap, sprung = tmp_path / "trap.sh", tmp_path / "sprung"

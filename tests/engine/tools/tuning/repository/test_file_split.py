@@ -24,7 +24,7 @@ def split(found: list[SourceFile], times: list[float] | None = None, **left_out:
 
 
 @pytest.mark.parametrize(("count", "held_out"), [(MIN_FILES, 8), (60, 10), (600, 48)])
-def test_parts_share_no_file_and_hold_all(count: int, held_out: int) -> None:
+def test_parts_share_no_file_and_hold_all_files(count: int, held_out: int) -> None:
     parts = split(files(count))
     paths = [file.path for file in parts.held_out], [file.path for file in parts.train]
     assert len(paths[0]) == held_out and sorted(paths[0] + paths[1]) == sorted(file.path for file in files(count))

@@ -15,13 +15,13 @@ LINES = "".join(f"value_{number} = compute(value_{number - 1})\n" for number in 
 def write(root: Path, name: str, text: str = LINES) -> None:
     path = root / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Files that differ, or they would be copies of each other.
+    # Different content in each file, since copies are left out.
     path.write_text(text.replace("value", "".join(filter(str.isalpha, name))))
 
 
 def read(root: Path, *patterns: str) -> RepositoryFiles:
     privacy = FilePrivacy(patterns, home=Path("/nobody"), clock=time.monotonic)
-    # Later in the order of their names.
+    # Change times follow the order of the names.
     return read_repository(root, privacy.why_not_read, lambda names: [float(names.index(name)) for name in names])
 
 
@@ -53,9 +53,7 @@ def test_source_files_are_read_in_the_order_of_their_paths(tmp_path: Path) -> No
         ("vendor/a.py", "tables of literals or very long lines"),
     ],
 )
-def test_file_that_completion_may_not_read_or_nobody_wrote_is_left_out(
-    tmp_path: Path, name: str, reason: str | None
-) -> None:
+def test_private_and_generated_files_are_left_out(tmp_path: Path, name: str, reason: str | None) -> None:
     (tmp_path / ".gitignore").write_text("ignored/\n")
     write(tmp_path, "kept.py")
     write(tmp_path, name)
@@ -76,7 +74,7 @@ def test_file_that_completion_may_not_read_or_nobody_wrote_is_left_out(
         (b"-----BEGIN RSA PRIVATE KEY-----\n" + LINES.encode(), "private or ignored"),
     ],
 )
-def test_text_of_another_kind_is_left_out(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_unsuitable_text_is_left_out(tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / "a.py").write_bytes(content)
     assert read(tmp_path) == RepositoryFiles(files=(), changed_s=(), left_out={reason: 1})
 
@@ -107,7 +105,7 @@ def test_private_file_is_never_opened(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
-def test_pipe_is_no_file(tmp_path: Path) -> None:
+def test_pipe_is_left_out(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.py")
     assert read(tmp_path).left_out == {"too small or too large": 1}
 

@@ -1,4 +1,4 @@
-"""The smallest tuning on a task that learns something."""
+"""The smallest tuning on a task that lowers the loss."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def task(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make_task_tuner(marked_base: Path, task: Path, tmp_path: Path) -> MakeTaskTuner:  # noqa: F811
-    """Returns the function that makes the tuning; what it is given changes it."""
+    """Returns a function that makes the tuning; keywords override its settings."""
 
     def make(
         *,

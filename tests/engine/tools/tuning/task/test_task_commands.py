@@ -18,7 +18,7 @@ from tests.test_machine_outputs import documented
 
 @pytest.fixture(autouse=True)
 def own_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An idle machine on mains, no change of this process's priority, and a training that learns in a few steps."""
+    """An idle machine on mains power, no change of this process's priority, and a training of few steps."""
     monkeypatch.setattr(tune_command, "_start_clock", work_clock)
     monkeypatch.setattr(tune_command, "_work_clock", work_clock)
     monkeypatch.setattr(tune_command.os, "nice", lambda _by: 0)
@@ -57,7 +57,7 @@ def refused(code: int, capsys: pytest.CaptureFixture[str], *arguments: str) -> s
     return capsys.readouterr().err.splitlines()[-1]
 
 
-def test_arguments_that_do_not_belong_together_are_one_sentence(
+def test_arguments_that_do_not_belong_together_are_reported_in_one_sentence(
     task: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = str(tmp_path / "out")
@@ -70,7 +70,7 @@ def test_arguments_that_do_not_belong_together_are_one_sentence(
     assert "gone: is no file; name a file of task rows" in refused(2, capsys, "tune", "--task", "gone", "--out", out)
 
 
-def test_models_and_tasks_that_cannot_be_used_are_one_sentence(
+def test_models_and_tasks_that_cannot_be_used_are_reported_in_one_sentence(
     marked_base: Path, task: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = ("--model", str(marked_base))

@@ -48,7 +48,7 @@ def test_nothing_is_installed_when_nothing_was_learnt(make_task_tuner: MakeTaskT
     assert [path.name for path in adapter.parent.iterdir()] == [adapter.name]
 
 
-def test_interrupted_tuning_goes_on_where_it_stopped(make_task_tuner: MakeTaskTuner, adapter: Path) -> None:
+def test_interrupted_tuning_resumes_where_it_stopped(make_task_tuner: MakeTaskTuner, adapter: Path) -> None:
     asked = 0
 
     def is_interrupted() -> bool:
