@@ -12,9 +12,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
     (codecs.BOM_UTF8, "utf-8"),
 )
-_NO_TEXT = (
-    "it is no text in UTF-8, nor in UTF-16 with a byte order mark; write it again, in PowerShell with Set-Content"
-)
+_NO_TEXT = "it is not text in UTF-8 or in UTF-16 with a byte order mark; write it again, in PowerShell with Set-Content"
 
 
 def encoding_of(content: bytes) -> str:
@@ -30,7 +28,7 @@ def key_lines(content: bytes, *, num_missing: int = 0) -> list[str]:
         num_missing: bytes that follow: where there are any, half a character at the end is left out.
 
     Raises:
-        ValueError: it is no text; the message says so, as a reason in brackets.
+        ValueError: it is not text; the message says so, as a reason in brackets.
     """
     decoder = codecs.getincrementaldecoder(encoding_of(content))()
     try:

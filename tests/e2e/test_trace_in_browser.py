@@ -202,7 +202,7 @@ def test_token_shows_its_alternatives(page: str, opened: Callable[..., Seen]) ->
     assert not tip.is_visible()
     seen.page.locator("#canvas .renoised").first.hover()
     assert "nats" in tip.inner_text()
-    assert "Thrown back to noise" in tip.inner_text()
+    assert "Replaced by noise" in tip.inner_text()
     seen.page.keyboard.press("Escape")
     assert not tip.is_visible()
     seen.page.locator("#canvas .cell[tabindex='0']").focus()
@@ -232,9 +232,9 @@ def test_text_written_left_to_right_has_a_section_of_its_own(opened: Callable[..
     own.hover()
     tip = seen.page.locator("#tip").inner_text()
     assert "Ends the text" in tip
-    assert "The draft said ·one here." in tip
+    assert "The draft had ·one here." in tip
     agreed.focus()
-    assert "The draft said so too." in seen.page.locator("#tip").inner_text()
+    assert "The draft had the same token." in seen.page.locator("#tip").inner_text()
     seen.page.keyboard.press("Shift+ArrowRight")
     assert "Ends the text" in seen.page.locator("#tip").inner_text()
 
@@ -250,7 +250,7 @@ def test_canvases_follow_each_other(opened: Callable[..., Seen]) -> None:
     for _ in range(3):
         seen.page.keyboard.press("ArrowRight")
     assert seen.now().startswith("Before the first step, canvas 2 of 2")
-    assert "goes on behind" in seen.page.locator(".canvas-note").inner_text()
+    assert "continues after the text of the one before" in seen.page.locator(".canvas-note").inner_text()
     assert seen.page.locator("#canvas .row").count() == 2
 
 

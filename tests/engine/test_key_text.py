@@ -37,5 +37,5 @@ def test_incomplete_character_at_the_end_is_left_out(encoding: str) -> None:
 
 @pytest.mark.parametrize("content", [b"\xff", b"key\0", "key".encode("utf-16-le"), codecs.BOM_UTF16_LE + b"k"])
 def test_binary_content_is_refused(content: bytes) -> None:
-    with pytest.raises(ValueError, match="it is no text in UTF-8, nor in UTF-16 with a byte order mark"):
+    with pytest.raises(ValueError, match="it is not text in UTF-8 or in UTF-16 with a byte order mark"):
         key_lines(content)

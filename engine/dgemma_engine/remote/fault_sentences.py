@@ -103,7 +103,7 @@ def of_foreign_answer(status: int, place: str) -> str:
         return f"{place} has no engine at this address; check engine.url, or update dgemma-lsp there"
     if status in (502, 503, 504):
         return f"{place}: a proxy on the way does not reach the engine; start there: dgemma-engine serve"
-    return f"{place} answers with HTTP status {status}, which is none of an engine; check engine.url"
+    return f"{place} answers with HTTP status {status}, which an engine does not send; check engine.url"
 
 
 def of_refusal(status: int, place: str) -> str:

@@ -110,7 +110,7 @@ NO_PATH = json.dumps({"error": {"message": "There is no such path.", "code": 404
         (http("503 Service Unavailable", "text/html", "<html>"), "a proxy on the way does not reach the engine"),
         (http("503 Service Unavailable", "application/json", CROWDED, "Retry-After: 7"), "can be asked again in 7 s"),
         (http("429 Too Many Requests", "text/html", "", "Retry-After: 9"), "can be asked again in 9 s"),
-        (http("418 Teapot", "text/html", ""), "answers with HTTP status 418, which is none of an engine"),
+        (http("418 Teapot", "text/html", ""), "answers with HTTP status 418, which an engine does not send"),
         (http("404 Not Found", "application/json", NO_PATH), "update dgemma-lsp there"),
         (http("200 OK", "application/json", "[1]"), "something else than an engine answers"),
         (http("200 OK", "application/json", '{"version": "1.2"}'), "something else than an engine answers"),
@@ -254,7 +254,7 @@ async def test_https_servers_reply_to_plain_http(tmp_path: Path, authority: trus
         assert await channel.is_tls()
         await channel.close()
         # A server that sends these words and does not use TLS is not an HTTPS server.
-        assert "HTTP status 400, which is none of an engine" in await said(
+        assert "HTTP status 400, which an engine does not send" in await said(
             RemoteLocation(url=f"http://127.0.0.1:{port}")
         )
 

@@ -14,7 +14,7 @@ from dgemma_engine.remote.remote_location import RemoteLocation
 from tests.engine.http_api.front_door import FREE_PORT, front_door
 from tests.engine.remote.test_bad_input import KEY, answering, outcome, said
 
-NO_TEXT = "cannot be read (it is no text in UTF-8, nor in UTF-16 with a byte order mark); write it again"
+NO_TEXT = "cannot be read (it is not text in UTF-8 or in UTF-16 with a byte order mark); write it again"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

@@ -61,7 +61,7 @@ def test_read_takes_what_windows_writes(tmp_path: Path, encoding: str) -> None:
 def test_read_of_what_is_no_text_says_so(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.write_bytes(ONE.encode("utf-16-le"))
-    with pytest.raises(WrongUsage, match=r"cannot be read \(it is no text in UTF-8"):
+    with pytest.raises(WrongUsage, match=r"cannot be read \(it is not text in UTF-8"):
         ApiKeys.read(path, {})
 
 

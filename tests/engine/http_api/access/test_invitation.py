@@ -119,7 +119,7 @@ def test_key_is_added_in_the_encoding_of_the_file(tmp_path: Path, encoding: str)
 def test_file_that_is_no_text_is_left_alone(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_bytes(b"\xff\x00key")
-    with pytest.raises(WrongUsage, match="it is no text in UTF-8, nor in UTF-16"):
+    with pytest.raises(WrongUsage, match="it is not text in UTF-8 or in UTF-16"):
         shared_key(file)
     assert file.read_bytes() == b"\xff\x00key"
 

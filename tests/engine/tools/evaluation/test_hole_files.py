@@ -104,12 +104,12 @@ def test_a_broken_file_is_named_with_line_and_remedy(content: bytes, message: st
 
 
 def test_unreadable_gzip_parquet_and_missing_files_are_reported(tmp_path: Path) -> None:
-    for name, message in (("a.gz", "is no whole gzip file"), ("a.parquet", "cannot be read as Parquet")):
+    for name, message in (("a.gz", "is not a complete gzip file"), ("a.parquet", "cannot be read as Parquet")):
         (tmp_path / name).write_bytes(b"plain text, long enough to be anything")
         with pytest.raises(FormatError, match=message):
             read_tasks(tmp_path / name)
     (tmp_path / "cut.gz").write_bytes(gzip.compress(json.dumps(OWN).encode())[:-9])
-    with pytest.raises(FormatError, match="is no whole gzip file"):
+    with pytest.raises(FormatError, match="is not a complete gzip file"):
         read_tasks(tmp_path / "cut.gz")
     with pytest.raises(FormatError, match=r"cannot be read .*; name another file"):
         read_tasks(tmp_path / "none.jsonl")

@@ -86,7 +86,7 @@ def _json_rows(path: Path) -> Iterator[TableRow]:
                 if line.strip():
                     yield TableRow(file=path, number=number, values=_json_object(line, f"{path}:{number}"))
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise FormatError(f"{path}: is no whole gzip file ({error}); make it again, or rename it") from error
+        raise FormatError(f"{path}: is not a complete gzip file ({error}); make it again, or rename it") from error
     except OSError as error:
         raise FormatError(f"{path}: cannot be read ({error.strerror or error}); name another file") from error
 
