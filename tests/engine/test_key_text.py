@@ -31,7 +31,7 @@ def test_byte_order_mark_gives_the_encoding(mark: bytes, encoding: str) -> None:
 def test_incomplete_character_at_the_end_is_left_out(encoding: str) -> None:
     content = "key\n\U0001f511".encode(encoding)[:-1]
     assert key_lines(content, num_missing=1) == ["key"]
-    with pytest.raises(ValueError, match="it is no text"):
+    with pytest.raises(ValueError, match="it is not text"):
         key_lines(content)
 
 
