@@ -76,7 +76,8 @@ def check(models: tuple[DiffusionModel, GraphModel], cache: PromptCache, ids: li
         finished(
             write(
                 *both, ids[-1], forced_ids=[], allowed=lambda _ids: None, draft_ids=[], banned_ids=[],
-                ends=lambda _id: False, closes=lambda *_ids: False, max_tokens=3, max_passes=3, cancel=unhurried(), recorder=None,
+                ends=lambda _id: False, closes=lambda *_ids: False, max_tokens=3, max_passes=3, cancel=unhurried(),
+                recorder=None,
             )
         )
         for both in ((dropping, cache), (plain, whole))

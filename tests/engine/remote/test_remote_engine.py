@@ -259,8 +259,16 @@ async def test_busy_engine_may_be_late_without_being_lost(monkeypatch: pytest.Mo
             await there.remote.infill(asked)
         await until(lambda: not there.remote._tasks)
         assert there.lost == [] and there.engine.num_cancelled == 1
-        # It answers half a second after its deadline.
-        assert (await there.remote.infill(asked)).finish is Finish.DEADLINE
+        # It answers half a second after its deadline, and a little more or less: each late answer teaches how much.
+        for _ in range(4):
+            try:
+                finish = (await there.remote.infill(asked)).finish
+                break
+            except NotNow:
+                await until(lambda: not there.remote._tasks)
+        else:
+            pytest.fail("every answer came late")
+        assert finish is Finish.DEADLINE
         assert there.engine.contexts[-1].deadline_ms <= 1_000
         assert there.lost == []
 
