@@ -104,7 +104,6 @@ COMMANDS: dict[str, Run | Elsewhere | ByHand] = {
     "pip install 'dgemma-lsp[engine,http]'": Elsewhere("Makefile"),
     'pip install "dgemma-lsp[engine]"': Elsewhere("Makefile"),
     "dgemma-engine pull small": Elsewhere("Makefile"),
-    "dgemma-engine pull coder": Elsewhere("tests/engine/model_store/test_commands.py"),
     f"mkdir -p {KEYS.rpartition('/')[0]} && touch {KEYS} && chmod 600 {KEYS}": Run("^$"),
     f"printf 'ann %s\\n' \"$(openssl rand -hex 24)\" >> {KEYS}": Run("^$"),
     "dgemma-engine serve --ray-example first_steps > team.yaml": Run(
