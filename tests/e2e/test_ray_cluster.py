@@ -217,14 +217,14 @@ async def test_bad_line_disturbs_nothing_and_is_reported(cluster: Cluster) -> No
         while not any("the earlier limits and keys stay" in log for log in cluster.logs().values()):
             await asyncio.sleep(0.5)
     assert [await status_of(cluster, KEY) for _ in range(4)] == [200] * 4
-    assert replica_pids(cluster) == pids
+    assert replica_pids(cluster) == pids, cluster.logs()
     cluster.keys.write_text(f"ann {KEY}\nbob {KEY[::-1]}\n")
     cluster.configuration.write_text(text.replace("num_replicas: 2", "num_replicas: 2, user_config: {max_requests: 4}"))
     assert cluster.reload() == "the configuration was read again\n"
     async with asyncio.timeout(30):
         while [await status_of(cluster, KEY[::-1]) for _ in range(4)] != [200] * 4:
             await asyncio.sleep(0.5)
-    assert replica_pids(cluster) == pids
+    assert replica_pids(cluster) == pids, cluster.logs()
 
 
 def replica_pids(cluster: Cluster) -> set[int]:

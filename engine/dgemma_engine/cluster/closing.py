@@ -1,4 +1,4 @@
-"""Environment variables that secure Ray's ports and statistics; set before Ray is imported, which reads them then."""
+"""Environment variables that Ray reads when it is imported: its ports and statistics closed, and time for its start."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ _CLOSED = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Ray's handler ends the process with a dump, also on SIGTERM.
     "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",
+    # Serve ends a proxy that is not up within 5 seconds, and its start with it; on a busy machine it takes longer.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
 }
 # Ray takes 127.0.0.1 as this machine's address only where it is told that no other machine can join, as it is on other
 # systems by default; given as an option, Ray replaces it by an address that others reach.
@@ -16,7 +18,7 @@ _ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 def closed(environ: Mapping[str, str]) -> dict[str, str]:
-    """Returns the variables that are not set yet: a token for Ray's ports, no usage statistics, loopback addresses.
+    """Returns the variables that are not set yet: a token for ports, no usage statistics, loopback addresses, patience.
 
     Args:
         environ: variables that the user has set stay. With `RAY_ADDRESS` a Ray is joined, which has its own addresses.

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import ray
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve.context import _get_global_client  # pyright: ignore[reportPrivateUsage]
 from ray.serve.schema import ApplicationStatus, LoggingConfig, ServeDeploySchema
 
@@ -70,9 +71,17 @@ def _serve(configuration: ServeDeploySchema, path: Path, say: Callable[[str], No
         return
     logs = configuration.logging_config or LoggingConfig.model_validate(QUIET)
     options = configuration.http_options
-    serve.start(
-        proxy_location=configuration.proxy_location, http_options=options.model_dump(), logging_config=logs.model_dump()
-    )
+    try:
+        serve.start(
+            proxy_location=configuration.proxy_location,
+            http_options=options.model_dump(),
+            logging_config=logs.model_dump(),
+        )
+    except (RayError, TimeoutError) as error:
+        raise EngineUnavailable(
+            "Ray Serve's HTTP server did not start in time; end what else keeps this machine busy, then run "
+            f"the command again ({_first_line(error)})"
+        ) from error
     if not _deploy(configuration, say, signals):
         return
     say(f"listening on http://{options.host}:{options.port}")
@@ -80,6 +89,10 @@ def _serve(configuration: ServeDeploySchema, path: Path, say: Callable[[str], No
     say(f"metrics on http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics")
     while signals.wait():
         _reload(path, options.model_dump(), say, signals)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _reload(path: Path, http_options: object, say: Callable[[str], None], signals: Signals) -> None:

@@ -63,9 +63,12 @@ def download(
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=log, stderr=log, env={**environ, "TMPDIR": str(temporary)}
         )
+        there = 0
         try:
             while process.poll() is None:
-                report(_keep(temporary, wheel, path))
+                # pip's file is not there before its first byte, nor once it is whole and elsewhere.
+                if (now := _keep(temporary, wheel, path)) > there:
+                    report(there := now)
                 try:
                     process.wait(_LOOK_S)
                 except subprocess.TimeoutExpired:

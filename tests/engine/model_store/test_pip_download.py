@@ -71,6 +71,24 @@ time.sleep(60)
     assert path.read_bytes() == b"x" * 1000
 
 
+def test_reported_bytes_never_fall(made: Made, tmp_path: Path) -> None:
+    python = fake_pip(
+        tmp_path,
+        f"""
+part = pathlib.Path(os.environ["TMPDIR"]) / "pip-unpack-1" / {made.wheel.filename!r}
+part.parent.mkdir()
+part.write_bytes(b"x" * 1000)
+time.sleep(1)
+folder = next(word for word in sys.argv if word.startswith("--dest="))
+part.rename(pathlib.Path(folder.removeprefix("--dest=")) / {made.wheel.filename!r})
+time.sleep(1)
+""",
+    )
+    reports: list[int] = []
+    download(made.wheel, tmp_path / made.wheel.filename, reports.append, os.environ, python=python)
+    assert reports == [1000, 1000]
+
+
 def test_pip_download_of_another_file_is_reported_in_one_sentence(made: Made, tmp_path: Path) -> None:
     for script, message in (
         ("pass", r"pip did not download small_model-0\.1-py3-none-any\.whl"),
